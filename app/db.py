@@ -1,0 +1,40 @@
+"""The database: one engine a process, one transaction a verb."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.orm import Session
+
+from app.settings import settings
+
+
+@cache
+def engine() -> Engine:
+    """The pool of connections, opened at first use. Waits at most 5 s for a free one."""
+    return create_engine(
+        normalized(settings().database_url),
+        pool_size=5,
+        max_overflow=15,
+        pool_timeout=5,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 5, "application_name": "athanor"},
+    )
+
+
+def normalized(url: str) -> str:
+    """The address with psycopg 3 as its driver, however the user spelled it."""
+    assert url, "DATABASE_URL is not set: start through `athanor up`, or set it"
+    scheme, rest = url.split("://", 1)
+    return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else url
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """A session that commits at the end of the block and rolls back on an exception.
+
+    Answer a request only after the block: what was promised must be committed.
+    """
+    with Session(engine(), expire_on_commit=False) as session, session.begin():
+        yield session

@@ -1,0 +1,57 @@
+"""The web application, put together from its features. `uvicorn app.main:app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from app import health, web
+from app.accounts import api as accounts_api
+from app.accounts import pages as accounts_pages
+from app.checkpoints import api as checkpoints_api
+from app.checkpoints import pages as checkpoints_pages
+from app.corpora import api as corpora_api
+from app.corpora import pages as corpora_pages
+from app.jobs import api as jobs_api
+from app.jobs import pages as jobs_pages
+from app.live import Hub
+from app.playground import api as playground_api
+from app.playground import pages as playground_pages
+from app.settings import ROOT
+from app.version import VERSION
+
+FEATURES = (accounts_api, corpora_api, checkpoints_api, jobs_api, playground_api)
+PAGES = (accounts_pages, corpora_pages, checkpoints_pages, jobs_pages, playground_pages)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """The hub of live views runs as long as the application."""
+    async with Hub().running() as app.state.hub:
+        yield
+
+
+def create_app() -> FastAPI:
+    """Every route: JSON under /api/v1, health beside it, pages at the root."""
+    app = FastAPI(
+        title="Athanor",
+        version=VERSION,
+        summary="Train, watch, try and serve language models of your own.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    for feature in FEATURES:
+        app.include_router(feature.router, prefix="/api/v1")
+    app.include_router(health.router)
+    for pages in PAGES:
+        app.include_router(pages.router, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=ROOT / "static"), name="static")
+    app.add_middleware(web.Guard)
+    web.install_errors(app)
+    return app
+
+
+app = create_app()

@@ -1,0 +1,90 @@
+"""Celery as the web sees it: messages by task name, owed by a transaction, sent after its commit.
+
+A message is only a doorbell with ids in it; the truth is in the database, and the scheduler sends again what was lost.
+"""
+
+import logging
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app import db
+from app.models import Outbox
+from app.settings import settings
+
+log = logging.getLogger(__name__)
+
+# Task names; the functions behind them are in worker/tasks.py.
+START_JOB = "jobs.start"
+PARSE_CORPUS = "corpora.parse"
+GENERATE = "playground.generate"
+
+# Queues that any node serves.
+CORPUS_QUEUE = "corpora"
+GENERATE_QUEUE = "generate"
+
+
+def node_queue(name: str) -> str:
+    """The queue that only this node serves."""
+    return f"node.{name}"
+
+
+def create_celery() -> Celery:
+    """Configured so that nothing is lost or doubled by Redis: early acknowledgement, JSON, no results, no prefetch."""
+    app = Celery("athanor", broker=settings().redis_url)
+    app.conf.update(
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "socket_timeout": 30,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+            "global_keyprefix": "athanor:",
+        },
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        task_publish_retry=False,
+    )
+    return app
+
+
+celery = create_celery()
+
+
+def owe(session: Session, task: str, *args: str, queue: str) -> None:
+    """Promise a message within this transaction. Call `flush_outbox` after the commit."""
+    session.add(Outbox(task=task, args=list(args), queue=queue))
+
+
+def send(task: str, *args: Any, queue: str) -> None:
+    """Send a message now. Raises kombu's OperationalError where the broker cannot be reached."""
+    celery.send_task(task, args=args, queue=queue)
+
+
+def flush_outbox() -> int:
+    """Send what is owed and return how many were sent. A broker that is away leaves the rest owed and raises nothing.
+
+    Rows are locked while they are sent, so that two processes do not send the same one; a crash between sending and
+    deleting sends it twice, which every task bears.
+    """
+    with db.transaction() as session:
+        rows = session.scalars(select(Outbox).order_by(Outbox.id).limit(100).with_for_update(skip_locked=True)).all()
+        sent: list[int] = []
+        for row in rows:
+            try:
+                send(row.task, *row.args, queue=row.queue)
+            except OperationalError as error:
+                log.warning("broker not reachable, %d messages wait: %s", len(rows) - len(sent), error)
+                break
+            sent.append(row.id)
+        session.execute(delete(Outbox).where(Outbox.id.in_(sent)))
+    return len(sent)

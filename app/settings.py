@@ -1,0 +1,57 @@
+"""Deployment settings, from the environment only. Each one is listed in the README."""
+
+import os
+import socket
+from functools import cache
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).parents[1]
+
+
+class Settings(BaseSettings):
+    """One field a setting; its environment variable is ATHANOR_<NAME>, save for the two that have customary names."""
+
+    model_config = SettingsConfigDict(env_prefix="ATHANOR_", extra="ignore", frozen=True, populate_by_name=True)
+
+    database_url: str = Field(
+        "", validation_alias=AliasChoices("database_url", "DATABASE_URL"), description="PostgreSQL; empty: embedded"
+    )
+    redis_url: str = Field(
+        "", validation_alias=AliasChoices("redis_url", "REDIS_URL"), description="Valkey or Redis; empty: embedded"
+    )
+    data: Path = Field(ROOT / "data", description="Directory of corpora, runs and the embedded servers")
+    host: str = Field("127.0.0.1", description="Address the web process listens on")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the web process; the next free one if it is taken")
+    allowed_hosts: str = Field("", description="Further host names the panel answers to, comma-separated")
+    max_upload_bytes: int = Field(20 * 2**30, gt=0, description="Largest corpus file taken")
+    node_name: str = Field(default_factory=socket.gethostname, description="Name of this worker's node")
+    node_slots: int = Field(1, ge=1, description="Jobs a node without GPUs runs at once")
+    generation_slots: int = Field(2, ge=1, description="Generations a node runs at once")
+    lease_seconds: float = Field(30, gt=0, description="How long a silent attempt keeps its job")
+    renew_seconds: float = Field(5, gt=0, description="How often an attempt renews its lease")
+    scheduler_seconds: float = Field(5, gt=0, description="How often the scheduler looks without being woken")
+    stop_seconds: float = Field(30, gt=0, description="How long a stopping trainer may take before it is killed")
+    parse_memory_bytes: int = Field(2 * 2**30, gt=0, description="Memory limit of the process that parses an upload")
+    parse_cpu_seconds: int = Field(3600, gt=0, description="CPU limit of the process that parses an upload")
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()
+
+
+def run_directory() -> Path:
+    """Where this data directory's sockets live. Short, because a socket's path may not exceed 107 bytes."""
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")  # noqa: S108 - the directory below is private
+    path = base / f"athanor-{os.getuid()}-{abs(hash_path(settings().data)):x}"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def hash_path(path: Path) -> int:
+    """A stable small number for a path."""
+    return int.from_bytes(os.fsencode(path.resolve()), "big") % (2**31 - 1)

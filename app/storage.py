@@ -1,0 +1,35 @@
+"""Where things lie below the data directory. The one place that turns an id into a path."""
+
+from pathlib import Path
+
+from app.settings import settings
+
+
+def data() -> Path:
+    """The data directory: shared by all nodes of an installation."""
+    return settings().data.resolve()
+
+
+def corpus(corpus_id: str) -> Path:
+    """Holds `upload` (the file as sent), `text.bin` and `index.bin` (parsed)."""
+    return data() / "corpora" / corpus_id
+
+
+def tokenizer(tokenizer_id: str) -> Path:
+    """A tokenizer in Hugging Face layout."""
+    return data() / "tokenizers" / tokenizer_id
+
+
+def run(job_id: str) -> Path:
+    """A job's run directory, see trainer/rundir.py."""
+    return data() / "runs" / job_id
+
+
+def cache() -> Path:
+    """Tokenised corpora and trained vocabularies, by content hash: may be deleted at any time no job is starting."""
+    return data() / "cache"
+
+
+def checkpoint(path: str) -> Path:
+    """A checkpoint by its stored path."""
+    return data() / path

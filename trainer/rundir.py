@@ -1,0 +1,160 @@
+"""The directory of one run: which file lies where, and how a checkpoint becomes whole. Imports pydantic only.
+
+RUN_DIR/
+  spec.json                  the resolved TrainSpec
+  inputs.json                where corpora, tokenizer and cache lie on this machine
+  tokenizer/                 the tokenizer this run trained, in Hugging Face layout
+  log.txt                    what the processes printed
+  attempts/<fence>/events.jsonl  the journal of an attempt (trainer appends, supervisor ships)
+  attempts/<fence>/step-<n>/     a checkpoint being written
+  checkpoints/step-<n>-<fence>/  a published checkpoint
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from trainer.spec import TrainSpec
+
+MANIFEST = "MANIFEST.json"
+
+
+class CorpusInput(BaseModel):
+    """A parsed corpus on disk: `text.bin` (documents back to back, UTF-8) and `index.bin` (their ends)."""
+
+    id: str
+    path: str
+    sha256: str
+
+
+class Inputs(BaseModel):
+    """What a spec names by id, as paths on this machine. `cache` holds tokenised data, shared by all runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    corpora: list[CorpusInput]
+    tokenizer: str | None = None
+    cache: str
+
+
+class RunDir:
+    """Paths inside a run directory, made on first use."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @property
+    def spec_path(self) -> Path:
+        return self.path / "spec.json"
+
+    @property
+    def inputs_path(self) -> Path:
+        return self.path / "inputs.json"
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def tokenizer_path(self) -> Path:
+        return self.path / "tokenizer"
+
+    def events_path(self, fence: int) -> Path:
+        """The journal of one attempt: a zombie of an older attempt writes into its own."""
+        return self.attempt_path(fence) / "events.jsonl"
+
+    def attempt_path(self, fence: int) -> Path:
+        return self.path / "attempts" / str(fence)
+
+    def checkpoint_path(self, step: int, fence: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step}-{fence}"
+
+    def create(self, spec: TrainSpec, inputs: Inputs, fence: int) -> None:
+        """Lay the directory for an attempt. Safe to repeat."""
+        self.attempt_path(fence).mkdir(parents=True, exist_ok=True)
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+        write_atomically(self.spec_path, spec.model_dump_json(indent=2))
+        write_atomically(self.inputs_path, inputs.model_dump_json(indent=2))
+
+    def spec(self) -> TrainSpec:
+        """The spec as stored. Raises ValidationError for one that was tampered with."""
+        return TrainSpec.model_validate_json(self.spec_path.read_text())
+
+    def inputs(self) -> Inputs:
+        return Inputs.model_validate_json(self.inputs_path.read_text())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old one or the new one, never a part."""
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Force a directory's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex, read in constant memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(directory: Path, identity: dict[str, Any]) -> None:
+    """Close a checkpoint: list every file with size and hash, beside what it was made from. Files are synced first."""
+    names = sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST)
+    files = [
+        {"name": name, "size": (directory / name).stat().st_size, "sha256": sha256_file(directory / name)}
+        for name in names
+    ]
+    _sync_files(directory / name for name in names)
+    write_atomically(directory / MANIFEST, json.dumps({"files": files, **identity}, indent=2, ensure_ascii=False))
+
+
+def verify(directory: Path) -> dict[str, Any]:
+    """Read a checkpoint against its manifest and return that. Raises ValueError naming the file that differs."""
+    try:
+        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{MANIFEST} cannot be read: {error}") from None
+    for entry in manifest["files"]:
+        path = directory / entry["name"]
+        if not path.is_file() or path.stat().st_size != entry["size"] or sha256_file(path) != entry["sha256"]:
+            raise ValueError(f"{entry['name']} differs from {MANIFEST}")
+    return manifest
+
+
+def publish(source: Path, target: Path) -> dict[str, Any]:
+    """Verify a written checkpoint, then move it to its final name in one rename. Returns the manifest.
+
+    Repeating it after a crash is safe: a target that is already there is verified instead.
+    """
+    if target.exists():
+        return verify(target)
+    manifest = verify(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+    sync_directory(target.parent)
+    sync_directory(source.parent)
+    return manifest
+
+
+def _sync_files(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
