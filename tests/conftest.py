@@ -1,0 +1,102 @@
+"""Fixtures of all tests: the servers (servers.py), the cast (people.py), the whole as processes (stack.py)."""
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests import environment, people, servers, stack  # environment first: it is read when ours is imported
+from tests.people import Person
+from tests.servers import Servers
+from tests.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def running_servers() -> Iterator[Servers]:
+    """PostgreSQL and Valkey, started at first use."""
+    with servers.running(environment.HOME) as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def database(running_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An empty, migrated database and an empty data directory for one test module; answers the database's address."""
+    with servers.fresh_database(running_servers, tmp_path_factory.mktemp("data")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def web(database: str) -> Iterator[TestClient]:
+    """The application in this process, with its hub running. Streams without end need `stack`."""
+    application = importlib.import_module("app.main").create_app()
+    with TestClient(application, base_url=people.ORIGIN) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def alice_user(database: str) -> Person:
+    """Alice, the owner."""
+    return people.enter("Alice", "owner")
+
+
+@pytest.fixture(scope="module")
+def bob_user(database: str) -> Person:
+    """Bob, a member."""
+    return people.enter("Bob", "member")
+
+
+@pytest.fixture
+def visitor(web: TestClient) -> TestClient:
+    """A browser of nobody yet."""
+    return people.client(web)
+
+
+@pytest.fixture
+def alice(web: TestClient, alice_user: Person) -> TestClient:
+    """Alice's browser, logged in."""
+    return people.client(web, cookie=alice_user.cookie())
+
+
+@pytest.fixture
+def bob(web: TestClient, bob_user: Person) -> TestClient:
+    """Bob's browser, logged in."""
+    return people.client(web, cookie=bob_user.cookie())
+
+
+@pytest.fixture
+def alice_api(web: TestClient, alice_user: Person) -> TestClient:
+    """Alice's program, with an API token of all scopes."""
+    return people.client(web, token=alice_user.token())
+
+
+@pytest.fixture
+def bob_api(web: TestClient, bob_user: Person) -> TestClient:
+    """Bob's program, with an API token of all scopes."""
+    return people.client(web, token=bob_user.token())
+
+
+@pytest.fixture(scope="session")
+def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """What `athanor up` runs: every process, its own data directory, a free port, Alice already the owner."""
+    with stack.running(tmp_path_factory.mktemp("stack")) as whole:
+        whole.sign_up("Alice")
+        yield whole
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Show the logs of the whole where a test that used it fails."""
+    report = yield
+    whole = getattr(item, "funcargs", {}).get("running_stack")
+    if report.failed and isinstance(whole, Stack):
+        report.sections.append(("logs of athanor up", whole.logs()))
+    return report
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the repository."""
+    return Path(__file__).parents[1]

@@ -1,0 +1,17 @@
+"""The environment of the tests, set when this file is imported: before anything of ours reads it."""
+
+import os
+import tempfile
+from pathlib import Path
+
+HOME = Path(tempfile.mkdtemp(prefix="athanor-test-"))
+VALKEY_SOCKETS = HOME / "sockets"
+
+for name in [name for name in os.environ if name.startswith("ATHANOR_") or name == "DATABASE_URL"]:
+    del os.environ[name]
+os.environ.update(
+    ATHANOR_DATA=str(HOME / "data"),
+    REDIS_URL=f"unix://{VALKEY_SOCKETS}/valkey.sock",
+    HF_HUB_OFFLINE="1",
+    TOKENIZERS_PARALLELISM="false",
+)

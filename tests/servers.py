@@ -1,0 +1,76 @@
+"""The servers behind the tests: both once a session, and for each module a database copied from a migrated template."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import psycopg
+
+from app import db, live, schema
+from app.embedded import Address, Postgres, Valkey
+from app.settings import settings
+from tests.environment import VALKEY_SOCKETS
+
+TEMPLATE = "athanor_template"
+# Nothing is worth keeping: trade durability for speed.
+UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The two running servers."""
+
+    postgres: Postgres
+    valkey: Valkey
+
+
+@contextmanager
+def running(home: Path) -> Iterator[Servers]:
+    """Both servers and the template database; gone without a trace afterwards."""
+    postgres = Postgres(Address(home / "postgres", home / "postgres-socket"), **UNSAFE)
+    valkey = Valkey(Address(home / "valkey", VALKEY_SOCKETS))
+    try:
+        postgres.start()
+        valkey.start()
+        postgres.create_database(TEMPLATE)
+        point_to(postgres.url(TEMPLATE))
+        schema.upgrade()
+        db.engine().dispose()
+        yield Servers(postgres, valkey)
+    finally:
+        postgres.stop()
+        valkey.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+_numbers = count(1)
+
+
+@contextmanager
+def fresh_database(servers: Servers, data: Path) -> Iterator[str]:
+    """A migrated, empty database, empty Valkey and empty data directory, to which the settings point meanwhile."""
+    before = os.environ["ATHANOR_DATA"]
+    name = f"athanor_{next(_numbers)}"
+    servers.postgres.create_database(name, template=TEMPLATE)
+    live.valkey().flushall()
+    os.environ["ATHANOR_DATA"] = str(data)
+    url = servers.postgres.url(name)
+    point_to(url)
+    try:
+        yield url
+    finally:
+        db.engine().dispose()
+        os.environ["ATHANOR_DATA"] = before
+        with psycopg.connect(servers.postgres.url("postgres"), autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
+def point_to(url: str) -> None:
+    """Make this process, and the processes it starts, use another database."""
+    os.environ["DATABASE_URL"] = url
+    settings.cache_clear()
+    db.engine.cache_clear()
