@@ -1,0 +1,5 @@
+"""Routes of accounts, filled in a moment."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

@@ -1,0 +1,5 @@
+"""Routes of corpora, filled in a moment."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

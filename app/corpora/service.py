@@ -1,0 +1,208 @@
+"""The verbs of corpora and tokenizers: the only writer of both tables."""
+
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app import auth, paging, queue, storage
+from app.auth import Principal
+from app.errors import PanelError, bad_field
+from app.i18n import _
+from app.models import TERMINAL, Corpus, Job, Tokenizer, new_id
+
+FORMATS = ("txt", "md", "jsonl")
+MAX_NAME_LENGTH = 120
+
+
+# ---- corpora --------------------------------------------------------------------------------------------------------
+
+
+def create_corpus(
+    session: Session,
+    *,
+    corpus_id: str,
+    owner_id: str | None,
+    name: str,
+    filename: str,
+    num_bytes: int,
+    sha256: str,
+    encoding: str | None = None,
+) -> Corpus:
+    """Record an upload that lies in place, and owe the message that has it parsed."""
+    corpus = Corpus(
+        id=corpus_id,
+        owner_id=owner_id,
+        name=name,
+        filename=filename,
+        format=filename.rpartition(".")[2].lower(),
+        encoding=encoding,
+        state="parsing",
+        num_bytes=num_bytes,
+        sha256=sha256,
+    )
+    session.add(corpus)
+    session.flush()
+    _owe_parse(session, corpus_id)
+    return corpus
+
+
+def get_corpus(session: Session, *, principal: Principal, corpus_id: str) -> Corpus:
+    """A corpus the user may see. Raises 404."""
+    visible = auth.visible_to(Corpus.owner_id, principal)
+    corpus = session.scalar(select(Corpus).where(Corpus.id == corpus_id, visible))
+    if corpus is None:
+        raise auth.not_found()
+    return corpus
+
+
+def list_corpora(
+    session: Session, *, principal: Principal, limit: int = 100, after: str | None = None
+) -> tuple[list[Corpus], str | None]:
+    """The corpora the user may see, newest first, and the cursor of the next page."""
+    visible = select(Corpus).where(auth.visible_to(Corpus.owner_id, principal))
+    return paging.newest(session, visible, Corpus.id, limit, after)
+
+
+def usable(session: Session, *, principal: Principal, ids: Sequence[str]) -> list[Corpus]:
+    """The corpora of a job, in the order asked for. Raises at the field `corpora` for one that cannot be trained on."""
+    visible = auth.visible_to(Corpus.owner_id, principal)
+    found = {c.id: c for c in session.scalars(select(Corpus).where(Corpus.id.in_(ids), visible))}
+    for corpus_id in ids:
+        corpus = found.get(corpus_id)
+        if corpus is None:
+            message = _("There is no corpus {id}, or it is not yours.", id=corpus_id)
+            raise bad_field("corpora", "corpus_unknown", message)
+        if corpus.state == "parsing":
+            message = _("The corpus “{name}” is still being read. Try again when it is ready.", name=corpus.name)
+            raise bad_field("corpora", "corpus_parsing", message)
+        if corpus.state == "failed":
+            message = _("The corpus “{name}” could not be read. Its page says why.", name=corpus.name)
+            raise bad_field("corpora", "corpus_failed", message)
+    if len(set(ids)) != len(ids):
+        raise bad_field("corpora", "corpus_twice", _("A corpus is named twice. Name each once."))
+    return [found[corpus_id] for corpus_id in ids]
+
+
+def parse_again(
+    session: Session, *, principal: Principal, corpus_id: str, encoding: str | None, skip_bad: bool
+) -> Corpus:
+    """Read an upload once more, in another encoding or without its bad lines."""
+    corpus = _own_corpus(session, principal, corpus_id)
+    if corpus.state == "parsing":
+        raise PanelError(409, "corpus_parsing", _("This corpus is being read already."))
+    _refuse_in_use(session, corpus)
+    corpus.state = "parsing"
+    corpus.encoding = encoding
+    corpus.problems = []
+    corpus.progress = {"skip_bad": skip_bad}
+    _owe_parse(session, corpus_id)
+    return corpus
+
+
+def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> None:
+    """Forget a corpus. Refused while a job that has not finished uses it. Remove its files after the commit."""
+    corpus = _own_corpus(session, principal, corpus_id)
+    _refuse_in_use(session, corpus)
+    session.delete(corpus)
+
+
+def remove_files(corpus_id: str) -> None:
+    """Delete what a forgotten corpus left on the disk."""
+    shutil.rmtree(storage.corpus(corpus_id), ignore_errors=True)
+
+
+def _own_corpus(session: Session, principal: Principal, corpus_id: str) -> Corpus:
+    corpus = session.scalar(select(Corpus).where(Corpus.id == corpus_id).with_for_update())
+    if corpus is None or corpus.owner_id not in (principal.user_id, None):
+        raise auth.not_found()
+    if corpus.owner_id is None:
+        raise PanelError(403, "corpus_shipped", _("This corpus ships with Athanor and cannot be changed."))
+    return corpus
+
+
+def _refuse_in_use(session: Session, corpus: Corpus) -> None:
+    using = select(Job.name).where(Job.state.not_in(TERMINAL), Job.spec["corpora"].contains([corpus.id]))
+    job_name = session.scalar(using.limit(1))
+    if job_name is not None:
+        message = _(
+            "The job “{job}” uses this corpus and has not finished. Cancel it or wait for its end.", job=job_name
+        )
+        raise PanelError(409, "corpus_in_use", message)
+
+
+def _owe_parse(session: Session, corpus_id: str) -> None:
+    queue.owe(session, queue.PARSE_CORPUS, corpus_id, queue=queue.CORPUS_QUEUE)
+
+
+# ---- parsing, as the worker reports it ------------------------------------------------------------------------------
+
+
+def parsing(session: Session, *, corpus_id: str) -> Corpus | None:
+    """The corpus if it still waits to be parsed: a message that came twice finds nothing to do."""
+    return session.scalar(select(Corpus).where(Corpus.id == corpus_id, Corpus.state == "parsing"))
+
+
+def record_parse_progress(session: Session, *, corpus_id: str, done: int, total: int) -> None:
+    """How many bytes of the upload were read."""
+    progress = Corpus.progress.op("||")(func.jsonb_build_object("done", done, "total", total))
+    session.execute(update(Corpus).where(Corpus.id == corpus_id, Corpus.state == "parsing").values(progress=progress))
+
+
+def finish_parse(session: Session, *, corpus_id: str, result: dict[str, Any]) -> None:
+    """The corpus is ready: keep what the parser counted. `result` is the parser's closing report."""
+    _close_parse(session, corpus_id, state="ready", **result)
+
+
+def fail_parse(session: Session, *, corpus_id: str, problems: list[dict[str, Any]], **progress: Any) -> None:
+    """The corpus cannot be read: keep why. Each problem has a code, a place and the numbers of its sentence."""
+    _close_parse(session, corpus_id, state="failed", problems=problems, progress=progress)
+
+
+def _close_parse(session: Session, corpus_id: str, **values: Any) -> None:
+    waiting = (Corpus.id == corpus_id, Corpus.state == "parsing")
+    session.execute(update(Corpus).where(*waiting).values(parsed_at=func.now(), **values))
+
+
+# ---- tokenizers -----------------------------------------------------------------------------------------------------
+
+
+def record_tokenizer(
+    session: Session, *, owner_id: str, name: str, vocab_size: int, sha256: str, corpora: Sequence[str]
+) -> Tokenizer:
+    """Keep a trained tokenizer. The same vocabulary of the same owner is one row, so repeating it does no harm."""
+    values = {"owner_id": owner_id, "name": name, "vocab_size": vocab_size, "sha256": sha256, "corpora": list(corpora)}
+    new = insert(Tokenizer).values(id=new_id(), **values).on_conflict_do_nothing()
+    session.execute(new)
+    same = select(Tokenizer).where(Tokenizer.owner_id == owner_id, Tokenizer.sha256 == sha256)
+    return session.execute(same).scalar_one()
+
+
+def get_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> Tokenizer:
+    """A tokenizer the user may see. Raises 404."""
+    visible = auth.visible_to(Tokenizer.owner_id, principal)
+    tokenizer = session.scalar(select(Tokenizer).where(Tokenizer.id == tokenizer_id, visible))
+    if tokenizer is None:
+        raise auth.not_found()
+    return tokenizer
+
+
+def list_tokenizers(
+    session: Session, *, principal: Principal, limit: int = 100, after: str | None = None
+) -> tuple[list[Tokenizer], str | None]:
+    """The tokenizers the user may see, newest first, and the cursor of the next page."""
+    visible = select(Tokenizer).where(auth.visible_to(Tokenizer.owner_id, principal))
+    return paging.newest(session, visible, Tokenizer.id, limit, after)
+
+
+def usable_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> Tokenizer:
+    """The tokenizer of a job. Raises at the field `tokenizer` for one that is unknown or another's."""
+    visible = auth.visible_to(Tokenizer.owner_id, principal)
+    tokenizer = session.scalar(select(Tokenizer).where(Tokenizer.id == tokenizer_id, visible))
+    if tokenizer is None:
+        message = _("There is no tokenizer {id}, or it is not yours.", id=tokenizer_id)
+        raise bad_field("tokenizer", "tokenizer_unknown", message)
+    return tokenizer
