@@ -10,9 +10,11 @@ from sqlalchemy.orm import Session
 
 from app import auth, paging, queue, storage
 from app.auth import Principal
+from app.corpora.shipped import FOLDER, SHIPPED
 from app.errors import PanelError, bad_field
 from app.i18n import _
 from app.models import TERMINAL, Corpus, Job, Tokenizer, new_id
+from trainer.rundir import sha256_file
 
 FORMATS = ("txt", "md", "jsonl")
 MAX_NAME_LENGTH = 120
@@ -113,6 +115,26 @@ def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> 
 def remove_files(corpus_id: str) -> None:
     """Delete what a forgotten corpus left on the disk."""
     shutil.rmtree(storage.corpus(corpus_id), ignore_errors=True)
+
+
+def install_samples(session: Session) -> None:
+    """Put the corpora that ship with Athanor in place. Safe to repeat; a file that went missing is put back."""
+    for shipped in SHIPPED:
+        source = FOLDER / shipped.filename
+        upload = storage.corpus(shipped.corpus_id) / "upload"
+        if not upload.exists():
+            upload.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, upload)
+        if session.get(Corpus, shipped.corpus_id) is None:
+            create_corpus(
+                session,
+                corpus_id=shipped.corpus_id,
+                owner_id=None,
+                name=shipped.name,
+                filename=shipped.filename,
+                num_bytes=source.stat().st_size,
+                sha256=sha256_file(source),
+            )
 
 
 def _own_corpus(session: Session, principal: Principal, corpus_id: str) -> Corpus:
