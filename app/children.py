@@ -1,6 +1,5 @@
 """The processes `athanor up` keeps alive: each in a session of its own, its output in a file under data/logs."""
 
-import os
 import re
 import signal
 import subprocess
@@ -34,8 +33,7 @@ class Child:
         self._seen = 0
 
     def start(self) -> None:
-        """Start it. One that a killed `athanor up` left behind is ended first."""
-        stop_left_behind(self._pid_file)
+        """Start it."""
         rotate(self.log)
         self._seen = self.log.stat().st_size if self.log.exists() else 0
         self._spawn()
@@ -144,17 +142,15 @@ def noted(path: Path) -> psutil.Process | None:
         return None
 
 
-def stop_left_behind(pid_file: Path, seconds: float = 10) -> None:
-    """End the process a pid file tells of, if it still runs."""
-    process = noted(pid_file)
-    if process is None or process.pid == os.getpid():
-        return
-    with suppress(psutil.Error):
-        process.terminate()
-        try:
-            process.wait(seconds)
-        except psutil.TimeoutExpired:
-            process.kill()
+def stop_left_behind(seconds: float = 10) -> None:
+    """End the processes that a killed `athanor up` left behind. Supervisors, which note themselves deeper, go on."""
+    for process in filter(None, map(noted, run_directory().glob("*.pid"))):
+        with suppress(psutil.Error):
+            process.terminate()
+            try:
+                process.wait(seconds)
+            except psutil.TimeoutExpired:
+                process.kill()
 
 
 def supervisors() -> list[psutil.Process]:

@@ -18,6 +18,7 @@ cli = typer.Typer(
     help="Train, watch, try and serve language models of your own.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
 )
 THREADS = 8  # of the Celery worker: its tasks wait for other processes
 

@@ -55,7 +55,6 @@ def run() -> int:
     interrupts.install()
     try:
         with ExitStack() as stack:
-            stack.callback(lambda: say(_("Stopped.")))
             try:
                 servers, processes = start(stack, interrupts)
                 watch(servers, processes)
@@ -74,6 +73,8 @@ def start(stack: ExitStack, interrupts: Interrupts) -> tuple[list[Server], list[
     data = settings().data.resolve()
     data.mkdir(parents=True, exist_ok=True)
     stack.enter_context(only_one(data))
+    stack.callback(lambda: say(_("Stopped.")))
+    children.stop_left_behind()
     say(_("Athanor keeps its data in {path}", path=data))
     servers = start_servers(stack, data)
     with step(_("migrations")):
