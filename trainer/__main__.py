@@ -1,0 +1,136 @@
+"""The trainer's command line: `python -m trainer plan|tokenize|train|generate|gang`."""
+
+import argparse
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+from trainer.events import EXIT_BAD_INPUT, EXIT_OK
+from trainer.rundir import RunDir
+from trainer.spec import SpecError, resolve
+
+
+def main() -> int:
+    """Run the command that was named and return the exit code: 64 with one sentence for the caller's mistakes."""
+    arguments = _parser().parse_args()
+    try:
+        return int(arguments.command(arguments))
+    except (ValueError, OSError) as error:
+        print(f"trainer: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Trains language models, without the panel.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    plan = commands.add_parser("plan", help="what a spec costs: parameters, memory, tokens")
+    plan.add_argument("spec", metavar="SPEC.json", type=Path, help="fields of a spec; a recipe fills in the rest")
+    plan.add_argument("--vocab-size", type=int, help="tokens in the vocabulary, where the spec leaves it open")
+    plan.add_argument("--memory-bytes", type=int, help="memory of each device, to say whether it fits")
+    plan.add_argument("--text-bytes", type=int, help="size of the corpora, to estimate epochs")
+    plan.set_defaults(command=_plan)
+
+    for name, command, text in (
+        ("tokenize", _tokenize, "train or reuse the tokenizer and tokenise the corpora of a run"),
+        ("train", _train, "train a run; start several processes with torchrun -m trainer train"),
+    ):
+        run = commands.add_parser(name, help=text)
+        run.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="directory with spec.json and inputs.json")
+        run.add_argument("--fence", type=int, default=1, help="number of this attempt at the run (default 1)")
+        run.set_defaults(command=command)
+        if name == "train":
+            run.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is a GPU")
+
+    generate = commands.add_parser("generate", help="continue a prompt with a checkpoint")
+    generate.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", type=Path)
+    generate.add_argument("--prompt", required=True)
+    generate.add_argument("--max-tokens", type=int, default=100)
+    generate.add_argument("--temperature", type=float, default=0.8, help="0 always takes the likeliest token")
+    generate.add_argument("--top-p", type=float, default=1.0)
+    generate.add_argument("--top-k", type=int, default=0, help="0 for no limit")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--stop", action="append", default=[], help="end before this text; may be repeated")
+    generate.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    generate.set_defaults(command=_generate)
+
+    gang = commands.add_parser("gang", help="run the processes of one attempt for a supervisor")
+    gang.add_argument("--fd", type=int, required=True, help="inherited stream socket to the supervisor")
+    gang.set_defaults(command=_gang)
+    return parser
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from trainer.plan import plan
+
+    try:
+        spec = resolve({"corpora": ["corpus"], **json.loads(arguments.spec.read_text())})
+    except SpecError as error:
+        raise ValueError(f"{arguments.spec}: {error}") from None
+    vocab_size = spec.vocab_size or arguments.vocab_size
+    if vocab_size is None:
+        raise ValueError("vocab_size is open in the spec; give --vocab-size")
+    print(plan(spec, vocab_size, arguments.memory_bytes, arguments.text_bytes).model_dump_json(indent=2))
+    return EXIT_OK
+
+
+def _tokenize(arguments: argparse.Namespace) -> int:
+    from trainer import process
+
+    return process.prepare(_open(arguments), arguments.fence)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    run_dir = _open(arguments)
+    first = os.environ.get("RANK", "0") == "0"
+    if first and run_dir.events_path(arguments.fence).exists():
+        raise ValueError(f"attempt {arguments.fence} was made before; number a new one with --fence")
+    from trainer import rank
+    from trainer.gang import set_rank_environment
+
+    if "RANK" not in os.environ:
+        set_rank_environment(0, 1)
+    kind = arguments.device or rank.best_device()
+    return rank.run(run_dir, arguments.fence, kind, is_supervised=False)
+
+
+def _generate(arguments: argparse.Namespace) -> int:
+    from trainer import generate
+
+    loaded = generate.load(arguments.checkpoint_dir, arguments.device)
+    pieces = generate.stream(
+        loaded,
+        arguments.prompt,
+        max_tokens=arguments.max_tokens,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        top_k=arguments.top_k,
+        seed=arguments.seed,
+        stop=arguments.stop,
+    )
+    for piece in pieces:
+        print(piece.text, end="", flush=True)
+    print()
+    return EXIT_OK
+
+
+def _gang(arguments: argparse.Namespace) -> int:
+    from trainer import gang
+
+    code = gang.serve(socket.socket(fileno=arguments.fd))
+    return code if code >= 0 else 128 - code
+
+
+def _open(arguments: argparse.Namespace) -> RunDir:
+    run_dir = RunDir(arguments.run_dir)
+    for path in (run_dir.spec_path, run_dir.inputs_path):
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist")
+    run_dir.attempt_path(arguments.fence).mkdir(parents=True, exist_ok=True)
+    return run_dir
+
+
+if __name__ == "__main__":
+    sys.exit(main())

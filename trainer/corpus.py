@@ -1,0 +1,85 @@
+"""Reads parsed corpora: documents, in pieces small enough to tokenise in bounded memory. Standard library and numpy."""
+
+import mmap
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainer.failure import Failure
+from trainer.rundir import CorpusInput
+
+PIECE_BYTES = 1 << 20
+
+# Places where the tokenizer's pre-tokens always part, whatever stands before and after (see tokenizer.SPLIT): behind a
+# line's end, before the space between two words, between a punctuation mark and a Chinese character.
+SAFE_CUT = re.compile(
+    r"(?<=\n)(?=\S)|(?<=[^\W_])(?= [^\W_])|(?<=[\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f])(?=[\u4e00-\u9fff])"
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a document. `ends_document` is true of its last one."""
+
+    text: str
+    num_bytes: int
+    ends_document: bool
+
+
+class Corpus:
+    """The documents of one parsed corpus, mapped into memory."""
+
+    def __init__(self, source: CorpusInput) -> None:
+        directory = Path(source.path)
+        self._ends = np.fromfile(directory / "index.bin", dtype="<u8")
+        self._file = (directory / "text.bin").open("rb")
+        self.num_bytes = int(self._ends[-1]) if len(self._ends) else 0
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def pieces(self) -> Iterator[Piece]:
+        """All documents in order, long ones cut where it does not change their tokens."""
+        if not self.num_bytes:
+            yield from (Piece("", 0, True) for _ in range(len(self)))
+            return
+        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            start = 0
+            for end in self._ends.tolist():
+                yield from _cut(text, start, end)
+                start = end
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def open_all(sources: list[CorpusInput]) -> list[Corpus]:
+    """The corpora of a run. Raises Failure if they hold no text at all."""
+    corpora = [Corpus(source) for source in sources]
+    if not sum(corpus.num_bytes for corpus in corpora):
+        raise Failure("data_empty")
+    return corpora
+
+
+def _cut(text: mmap.mmap, start: int, end: int) -> Iterator[Piece]:
+    while end - start > PIECE_BYTES:
+        piece = text[start : start + PIECE_BYTES].decode("utf-8", errors="ignore")  # may end inside a character
+        piece = piece[: _last_safe_cut(piece)]
+        num_bytes = len(piece.encode())
+        yield Piece(piece, num_bytes, False)
+        start += num_bytes
+    yield Piece(text[start:end].decode(), end - start, True)
+
+
+def _last_safe_cut(piece: str) -> int:
+    """Where to cut; at the very end if the text offers no place, which costs at most one token."""
+    for window in (1 << 12, len(piece)):
+        begin = max(0, len(piece) - window)
+        # The lookbehind needs one character before the window, the cut must leave something on both sides.
+        cuts = [match.start() for match in SAFE_CUT.finditer(piece, begin + 1, len(piece))]
+        if cuts:
+            return cuts[-1]
+    return len(piece)

@@ -1,0 +1,172 @@
+"""DeepSpeed: joins the ranks of a run and turns a spec into an engine that takes optimizer steps."""
+
+import logging
+import math
+import os
+from datetime import timedelta
+from typing import Any
+
+# DeepSpeed looks for accelerators while it is imported: through NVML, so that a process that imported it may fork;
+# and where there is none it would warn, unless it is told.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+import torch
+
+if not torch.cuda.device_count():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+import deepspeed
+import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator, set_accelerator
+from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+from deepspeed.utils import logger
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trainer.data import Batch
+from trainer.failure import Failure
+from trainer.model import NextToken
+from trainer.spec import TrainSpec
+
+TIMEOUT = timedelta(minutes=30)  # a rank may wait for another to write a large checkpoint
+
+
+def join(kind: str) -> torch.device:
+    """Join the other ranks (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say how) and return the device."""
+    # DeepSpeed would compile a shared-memory collective with g++ at its first use; gloo needs none. Giving the table
+    # of usable compiled operations also spares the probe for compilers.
+    deepspeed.ops.__compatible_ops__ = {}
+    logger.setLevel(logging.WARNING)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = torch.device("cpu")
+    if kind == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    if kind == "cpu" and get_accelerator().device_name() != "cpu":
+        set_accelerator(CPU_Accelerator())
+    deepspeed.init_distributed("nccl" if kind == "cuda" else "gloo", timeout=TIMEOUT, verbose=False)
+    return device
+
+
+def precision(spec: TrainSpec, device: torch.device) -> str:
+    """fp32 or bf16: `auto` takes bf16 where the GPU has it; a CPU emulates it hundreds of times slower."""
+    if spec.precision != "auto":
+        return spec.precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def learning_rate(spec: TrainSpec, step: int) -> float:
+    """The rate of a step (1 to max_steps): rises to the peak at warmup_steps, then falls towards zero behind the end."""
+    if step < spec.warmup_steps:
+        return spec.learning_rate * step / spec.warmup_steps
+    left = (spec.max_steps + 1 - step) / (spec.max_steps + 1 - spec.warmup_steps)
+    left = min(left, 1.0)
+    if spec.lr_scheduler_type == "cosine":
+        return spec.learning_rate * 0.5 * (1 - math.cos(math.pi * left))
+    return spec.learning_rate * (left if spec.lr_scheduler_type == "linear" else 1.0)
+
+
+class Engine:
+    """Takes optimizer steps on this rank's share of the samples, together with the other ranks."""
+
+    def __init__(self, spec: TrainSpec, model: PreTrainedModel, device: torch.device) -> None:
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        if self.world_size != spec.num_processes:
+            why = f"is {spec.num_processes}, but {self.world_size} were started; start them with torchrun --nproc-per-node"
+            raise Failure("config_invalid", field="num_processes", why=why)
+        self.spec, self.device, self.model = spec, device, model
+        self.precision = precision(spec, device)
+        # DeepSpeed clips a plain fp32 model without telling the norm, so there the clipping is ours.
+        self._clips_itself = spec.zero_stage > 0 or self.precision == "bf16"
+        self._deepspeed = self._initialize()
+
+    def _initialize(self) -> Any:
+        module = NextToken(self.model)
+        engine, *_ = deepspeed.initialize(model=module, optimizer=_optimizer(self.spec, module), config=self._config())
+        return engine
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "train_batch_size": self.spec.train_batch_size,
+            "train_micro_batch_size_per_gpu": self.spec.per_device_batch_size,
+            "gradient_accumulation_steps": self.spec.gradient_accumulation_steps,
+            "gradient_clipping": self.spec.max_grad_norm if self._clips_itself else 0.0,
+            "zero_optimization": {"stage": self.spec.zero_stage},
+            "zero_allow_untested_optimizer": True,
+            "bf16": {"enabled": self.precision == "bf16"},
+            "steps_per_print": 2**62,
+        }
+
+    def share(self, batch: Batch) -> list[Tensor]:
+        """This rank's micro-batches of a global batch."""
+        rows = len(batch) // self.world_size
+        mine = torch.from_numpy(batch[self.rank * rows : (self.rank + 1) * rows]).to(self.device)
+        return list(mine.split(self.spec.per_device_batch_size))
+
+    def step(self, number: int, micro_batches: list[Tensor], is_stopping: bool) -> tuple[float, float, bool]:
+        """Take optimizer step `number`. Returns loss and gradient norm over all ranks, and whether any rank is stopping.
+
+        Raises Failure if either is not finite.
+        """
+        rate = learning_rate(self.spec, number)
+        for group in self._deepspeed.optimizer.param_groups:
+            group["lr"] = rate
+        loss, stops = 0.0, is_stopping
+        norm: float | None = None
+        for place, tokens in enumerate(micro_batches, start=1):
+            nats = self._deepspeed(tokens[:, :-1], tokens[:, 1:]) / tokens[:, 1:].numel()
+            loss += nats.item() / len(micro_batches)
+            self._deepspeed.backward(nats)
+            if place == len(micro_batches):
+                loss, stops = self._over_ranks(loss, is_stopping)
+                _require_finite("loss", loss, number)
+                norm = self._clip()
+            self._deepspeed.step()
+        norm = float(self._deepspeed.get_global_grad_norm()) if norm is None else norm
+        _require_finite("grad_norm", norm, number)
+        return loss, norm, stops
+
+    def _over_ranks(self, loss: float, is_stopping: bool) -> tuple[float, bool]:
+        if self.world_size == 1:
+            return loss, is_stopping
+        sums = torch.tensor([loss, float(is_stopping)], dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        return sums[0].item() / self.world_size, sums[1].item() > 0
+
+    def _clip(self) -> float | None:
+        """Clip, where DeepSpeed does not do it with a norm to read."""
+        if self._clips_itself:
+            return None
+        limit = self.spec.max_grad_norm or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+
+    @torch.no_grad()
+    def nats(self, micro_batches: list[tuple[Tensor, Tensor]]) -> float:
+        """The summed cross-entropy of (tokens, targets) over all ranks. Every rank must bring equally many."""
+        self._deepspeed.eval()
+        total = torch.zeros(1, dtype=torch.float64, device=self.device)
+        for tokens, targets in micro_batches:
+            total += self._deepspeed(tokens, targets).double()
+        self._deepspeed.train()
+        if self.world_size > 1:
+            dist.all_reduce(total)
+        return total.item()
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def _require_finite(series: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise Failure("nan_loss", series=series, value=str(value), step=step)
+
+
+def _optimizer(spec: TrainSpec, module: torch.nn.Module) -> torch.optim.AdamW:
+    """AdamW that decays matrices, but not norms and biases."""
+    parameters = list(module.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": spec.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(spec.adam_beta1, spec.adam_beta2), fused=True)

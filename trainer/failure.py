@@ -1,0 +1,42 @@
+"""The mistakes a run can end with, each with the code and the numbers its sentence needs. Standard library only."""
+
+from typing import Any
+
+from trainer.events import EXIT_BAD_INPUT, EXIT_NONFINITE, EXIT_OUT_OF_MEMORY
+
+EXIT_CODES = {
+    "config_invalid": EXIT_BAD_INPUT,
+    "data_empty": EXIT_BAD_INPUT,
+    "data_short": EXIT_BAD_INPUT,
+    "vocab_too_large": EXIT_BAD_INPUT,
+    "tokenizer_mismatch": EXIT_BAD_INPUT,
+    "nan_loss": EXIT_NONFINITE,
+    "oom_gpu": EXIT_OUT_OF_MEMORY,
+    "oom_host": EXIT_OUT_OF_MEMORY,
+}
+
+SENTENCES = {
+    "config_invalid": "{field} {why}",
+    "data_empty": "the corpora hold no text",
+    "data_short": "the text needs at least {needed} tokens, but has {found}",
+    "vocab_too_large": "vocab_size is {asked}, but this text gives at most {largest} tokens",
+    "tokenizer_mismatch": "the tokenizer is {found}, but must be {needed}",
+    "nan_loss": "{series} became {value} at step {step}",
+    "oom_gpu": "the GPU ran out of memory at step {step}; lower per_device_batch_size",
+    "oom_host": "the machine ran out of memory at step {step}; lower per_device_batch_size",
+}
+
+
+class Failure(Exception):
+    """Ends a run: `code` is one of EXIT_CODES, `values` are what its sentence needs."""
+
+    def __init__(self, code: str, **values: Any) -> None:
+        assert code in EXIT_CODES, code
+        super().__init__(SENTENCES[code].format(**values))
+        self.code = code
+        self.values = values
+
+    @property
+    def exit_code(self) -> int:
+        """What the process exits with."""
+        return EXIT_CODES[self.code]

@@ -1,0 +1,164 @@
+"""Continues a prompt with a model, token by token. Imports torch and transformers."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tokenizers.decoders import DecodeStream
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to generate. Any number of streams may use it at once."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+
+    @property
+    def context(self) -> int:
+        """How many tokens the model reads at most."""
+        return int(self.model.config.max_position_embeddings)
+
+    def encode(self, prompt: str) -> list[int]:
+        """The prompt's tokens; an empty one starts a new text. Raises ValueError for one longer than the context."""
+        ids = [int(i) for i in self.tokenizer(prompt)["input_ids"]] or [int(self.tokenizer.bos_token_id)]
+        if len(ids) > self.context:
+            raise ValueError(f"prompt has {len(ids)} tokens, but the model reads at most {self.context}")
+        return ids
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next part of the text. Only the last piece has a finish reason; its text may be empty."""
+
+    text: str
+    num_tokens: int  # generated so far
+    finish_reason: FinishReason | None = None
+
+
+def load(checkpoint_dir: Path, device: str) -> Loaded:
+    """Open a checkpoint to generate from: fp32 on a CPU, as stored on a GPU."""
+    dtype: Any = torch.float32 if device == "cpu" else "auto"
+    model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=dtype, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint_dir, local_files_only=True)
+    return Loaded(model.to(device).eval(), tokenizer)
+
+
+def stream(
+    loaded: Loaded,
+    prompt: str,
+    *,
+    max_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    seed: int = 0,
+    stop: list[str] | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[Piece]:
+    """Continue the prompt. The same seed gives the same text; temperature 0 always takes the likeliest token.
+
+    Whole characters only are handed out, and never a part of a stop string. Raises ValueError at once for a prompt
+    longer than the context.
+    """
+    ids = loaded.encode(prompt)
+    return _pieces(
+        loaded, ids, max_tokens, Sampler(temperature, top_p, top_k, seed), StopFilter(stop or []), is_stopped
+    )
+
+
+def _pieces(
+    loaded: Loaded,
+    ids: list[int],
+    max_tokens: int,
+    sampler: "Sampler",
+    stops: "StopFilter",
+    is_stopped: Callable[[], bool],
+) -> Iterator[Piece]:
+    decoder, backend = DecodeStream(skip_special_tokens=True), loaded.tokenizer.backend_tokenizer
+    end_of_text = int(loaded.tokenizer.eos_token_id)
+    cache = DynamicCache(config=loaded.model.config)
+    feed = ids
+    reason: FinishReason = "length"
+    count = 0
+    for count in range(1, min(max_tokens, loaded.context - len(ids) + 1) + 1):
+        if is_stopped():
+            reason, count = "cancelled", count - 1
+            break
+        token = sampler.pick(_next_logits(loaded.model, feed, cache))
+        feed = [token]
+        if token == end_of_text:
+            reason = "stop"
+            break
+        text = stops.push(decoder.step(backend, token) or "")
+        if stops.hit:
+            yield Piece(text, count, "stop")
+            return
+        if text:
+            yield Piece(text, count)
+    yield Piece(stops.rest(), count, reason)
+
+
+@torch.no_grad()
+def _next_logits(model: PreTrainedModel, feed: list[int], cache: DynamicCache) -> Tensor:
+    """The scores of the next token in fp32 on the CPU; the cache grows by what was fed."""
+    ids = torch.tensor([feed], device=model.device)
+    output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    logits: Tensor = output.logits[0, -1].float().cpu()
+    return logits
+
+
+class Sampler:
+    """Picks tokens with randomness of its own, so that two streams do not disturb each other."""
+
+    def __init__(self, temperature: float, top_p: float, top_k: int, seed: int) -> None:
+        self._temperature, self._top_p, self._top_k = temperature, top_p, top_k
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def pick(self, logits: Tensor) -> int:
+        if self._temperature == 0:
+            return int(logits.argmax())
+        values, ids = (logits / self._temperature).sort(descending=True, stable=True)
+        if self._top_k:
+            values, ids = values[: self._top_k], ids[: self._top_k]
+        probabilities = values.softmax(0)
+        if self._top_p < 1:
+            # The likeliest token stays, then those before which less than top_p is reached.
+            probabilities = probabilities[: int((probabilities.cumsum(0) < self._top_p).sum()) + 1]
+        return int(ids[torch.multinomial(probabilities, 1, generator=self._generator)])
+
+
+class StopFilter:
+    """Holds text back while it may be the beginning of a stop string."""
+
+    def __init__(self, stops: list[str]) -> None:
+        self._stops = [stop for stop in stops if stop]
+        self._held = ""
+        self.hit = False
+
+    def push(self, text: str) -> str:
+        """Add text and return what is safe to show."""
+        self._held += text
+        found = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if found:
+            self.hit = True
+            return self._held[: min(found)]
+        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return shown
+
+    def rest(self) -> str:
+        """What is still held when the text ends without a stop string."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """The length of the longest end of the text that begins the stop string."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

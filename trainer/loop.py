@@ -1,0 +1,108 @@
+"""The training loop of one rank, from a prepared run to its last checkpoint. Reads top to bottom."""
+
+import math
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from trainer import checkpoint
+from trainer import prepare as preparation
+from trainer.data import Dataset
+from trainer.engine import Engine, learning_rate
+from trainer.evaluation import Evaluation
+from trainer.events import EXIT_OK, EXIT_RESUMABLE
+from trainer.generate import Loaded
+from trainer.model import build
+from trainer.report import Report
+from trainer.rundir import RunDir
+
+STEPS_PER_LINE = 10
+
+
+def train(
+    run_dir: RunDir,
+    fence: int,
+    device: torch.device,
+    report: Report,
+    is_stopping: Callable[[], bool],
+    on_saved: Callable[[Path, int], None],
+) -> int:
+    """Train a prepared run to its end and return 0, or to the end of the present step when asked to stop and return 75.
+
+    Every rank calls it. `on_saved` is told, on the first rank, of each whole checkpoint. Raises Failure.
+    """
+    report.phase("load", 0, 1)
+    spec, prepared = run_dir.spec(), preparation.read(run_dir, fence)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
+    dataset = Dataset(Path(prepared.tokens), spec, tokenizer.backend_tokenizer)
+    model = build(spec, len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, device)
+    engine = Engine(spec, model, device)
+    loaded = Loaded(model, tokenizer)
+    evaluation = Evaluation(spec, dataset, engine, loaded)
+    report.line(
+        f"{sum(p.numel() if not hasattr(p, 'ds_numel') else p.ds_numel for p in model.parameters())} parameters on "
+        f"{engine.world_size} x {device.type}, {engine.precision}, ZeRO-{spec.zero_stage}"
+    )
+    report.phase("load", 1, 1)
+
+    metrics = evaluation.run(0, report)
+    for step in range(1, spec.max_steps + 1):
+        report.phase("train", step - 1, spec.max_steps)
+        _seed(spec.seed, step, engine.rank)
+
+        # One optimizer step on samples that depend on nothing but seed and step.
+        started_at = time.perf_counter()
+        batch = dataset.train_batch((step - 1) * spec.train_batch_size, spec.train_batch_size)
+        loss, grad_norm, stopping = engine.step(step, engine.share(batch), is_stopping())
+        seconds = time.perf_counter() - started_at
+
+        # What the page draws.
+        rate = learning_rate(spec, step)
+        tokens_per_second = spec.tokens_per_step / seconds
+        num_bytes = dataset.num_bytes(batch[:, 1:])
+        metrics["loss"] = loss
+        report.points(
+            step,
+            loss=loss,
+            learning_rate=rate,
+            grad_norm=grad_norm,
+            tokens_per_second=tokens_per_second,
+            bits_per_byte=loss * spec.tokens_per_step / math.log(2) / num_bytes if num_bytes else math.nan,
+        )
+        if step % STEPS_PER_LINE == 0 or step in (1, spec.max_steps):
+            report.line(f"step {step}/{spec.max_steps} loss {loss:.4f} lr {rate:.2e} {tokens_per_second:.0f} tok/s")
+        report.phase("train", step, spec.max_steps)
+
+        # The ranks agree in `stopping`, so all come to the same evaluations and checkpoints.
+        is_last = step == spec.max_steps
+        if is_last or (step % spec.eval_steps == 0 and not stopping):
+            metrics.update(evaluation.run(step, report))
+        if is_last or stopping or step % spec.save_steps == 0:
+            report.phase("save", 0, 1)
+            directory = run_dir.attempt_path(fence) / f"step-{step}"
+            checkpoint.save(directory, step, spec, engine, loaded, prepared, metrics)
+            report.event("checkpoint", step=step, path=str(directory.relative_to(run_dir.path)), metrics=metrics)
+            report.line(f"step {step} saved")
+            report.phase("save", 1, 1)
+            if engine.rank == 0:
+                on_saved(directory, step)
+        if stopping and not is_last:
+            report.line(f"stopped after step {step}, as asked")
+            engine.barrier()
+            return EXIT_RESUMABLE
+    report.event("finished", step=spec.max_steps)
+    engine.barrier()
+    return EXIT_OK
+
+
+def _seed(seed: int, step: int, rank: int) -> None:
+    """Seed all randomness of a step from what it is, not from what came before."""
+    words = np.random.SeedSequence([seed, step, rank]).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(words[1])
+    torch.manual_seed(int(words[2]))

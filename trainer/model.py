@@ -1,0 +1,74 @@
+"""Builds the network of a spec from scratch, and its loss. Imports torch and transformers."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.models.gpt2.configuration_gpt2 import GPT2Config
+from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaForCausalLM
+
+from trainer.spec import TrainSpec
+
+IGNORED = -100
+
+
+def build(spec: TrainSpec, vocab_size: int, end_of_text: int, padding: int, device: torch.device) -> PreTrainedModel:
+    """A freshly initialized model in fp32 on the device: the same for the same spec on every rank."""
+    torch.manual_seed(spec.seed)
+    ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": padding}
+    with device:
+        model: PreTrainedModel = (
+            _llama(spec, vocab_size, ids) if spec.model_type == "llama" else _gpt2(spec, vocab_size, ids)
+        )
+    if spec.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+def _llama(spec: TrainSpec, vocab_size: int, ids: dict[str, int]) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=spec.hidden_size,
+        intermediate_size=spec.intermediate_size,
+        num_hidden_layers=spec.num_hidden_layers,
+        num_attention_heads=spec.num_attention_heads,
+        num_key_value_heads=spec.num_key_value_heads,
+        max_position_embeddings=spec.sequence_length,
+        tie_word_embeddings=spec.tie_word_embeddings,
+        attn_implementation="sdpa",
+        **ids,
+    )
+    return LlamaForCausalLM(config)
+
+
+def _gpt2(spec: TrainSpec, vocab_size: int, ids: dict[str, int]) -> GPT2LMHeadModel:
+    config = GPT2Config(
+        vocab_size=vocab_size,
+        n_embd=spec.hidden_size,
+        n_inner=spec.intermediate_size,
+        n_layer=spec.num_hidden_layers,
+        n_head=spec.num_attention_heads,
+        n_positions=spec.sequence_length,
+        tie_word_embeddings=spec.tie_word_embeddings,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+        attn_implementation="sdpa",
+        **ids,
+    )
+    return GPT2LMHeadModel(config)
+
+
+class NextToken(nn.Module):
+    """A causal model together with its loss, so that DeepSpeed sees one module that returns one number."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """The summed cross-entropy, in nats and fp32, of the targets that are not IGNORED."""
+        logits = self.model(input_ids=tokens, use_cache=False).logits
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")

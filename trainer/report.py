@@ -1,0 +1,68 @@
+"""What a trainer process says: events into the journal, lines into the log. Only the first rank has a journal."""
+
+import logging
+import sys
+import time
+from typing import Any
+
+from trainer.events import Journal, Phase
+
+PROGRESS_SECONDS = 0.25  # between two reports of the same phase
+SYNC_SECONDS = 1.0  # between two syncs of the journal to the disk
+
+log = logging.getLogger("trainer")
+
+
+def log_to_stdout() -> None:
+    """Send the log to standard output, one line each with its time."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)
+
+
+class Report:
+    """Writes the events of one process, not more often than anyone can look."""
+
+    def __init__(self, journal: Journal | None) -> None:
+        self._journal = journal
+        self._phase: Phase | None = None
+        self._reported_at = 0.0
+        self._synced_at = time.monotonic()
+        self.step = 0  # the one in work
+
+    def phase(self, phase: Phase, done: int, total: int) -> None:
+        """Say how far a phase is."""
+        now = time.monotonic()
+        if phase == "train":
+            self.step = min(done + 1, total)
+        if phase == self._phase and done < total and now - self._reported_at < PROGRESS_SECONDS:
+            return
+        if phase != self._phase and phase != "train":
+            self.line(phase)
+        self._phase, self._reported_at = phase, now
+        self.event("phase", phase=phase, done=done, total=total)
+
+    def points(self, step: int, **values: float) -> None:
+        """Report one value of each series at a step."""
+        if self._journal is None:
+            return
+        self._journal.points(step, **values)
+        if (now := time.monotonic()) - self._synced_at > SYNC_SECONDS:
+            self._journal.sync()
+            self._synced_at = now
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Report anything else."""
+        if self._journal is not None:
+            self._journal.write(kind, **fields)
+
+    def line(self, text: str) -> None:
+        """Write a line into the log."""
+        if self._journal is not None:
+            log.info(text)
+
+    def close(self) -> None:
+        """Sync the journal and close it."""
+        if self._journal is not None:
+            self._journal.close()

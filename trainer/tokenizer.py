@@ -1,0 +1,139 @@
+"""Byte-level BPE tokenizers: trains, caches and opens them. Imports tokenizers and transformers, never torch."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
+
+from trainer import cache
+from trainer.corpus import Corpus, open_all
+from trainer.failure import Failure
+from trainer.rundir import CorpusInput, sha256_file
+from trainer.spec import MIN_VOCAB_SIZE
+
+VERSION = 1  # raise it when the same text would give another tokenizer
+END_OF_TEXT = "<|endoftext|>"
+PADDING = "<|padding|>"
+FILE = "tokenizer.json"
+TRAINING_BYTES = 256 << 20  # more text than this hardly changes the merges, but fills the memory
+
+# Scripts written without spaces get runs of their own, and no run is longer than 32 characters: a whole clause or a
+# line of base64 as one pre-token makes BPE training take hours.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+SPLIT = "|".join(
+    [
+        r"'(?i:[sdmt]|ll|ve|re)(?!\p{L})",
+        rf"[{UNSPACED}]{{1,8}}",
+        rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}&&[^{UNSPACED}]]{{1,32}}",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]{1,32}[\r\n]{0,32}",
+        r"\s{0,32}[\r\n]{1,32}",
+        r"\s{1,32}(?!\S)",
+        r"\s{1,32}",
+    ]
+)
+
+Progress = Callable[[int, int], None]
+
+
+def choose_vocab_size(num_bytes: int) -> int:
+    """A vocabulary for a text of this size: the square root of its bytes, from 2,048 to 65,536.
+
+    Heaps' law: the number of different words in a text grows about as the square root of its length, so this keeps
+    the number of times each token is seen growing with the text. 1 GB gives 31,680; 65,536 ids still fit two bytes.
+    """
+    return min(65_536, max(2_048, round(math.sqrt(num_bytes) / 64) * 64))
+
+
+def ensure(sources: list[CorpusInput], vocab_size: int | None, cache_path: Path, progress: Progress) -> Path:
+    """The directory of the tokenizer for these corpora, trained now unless the cache has it."""
+    name = cache.key(corpora=[source.sha256 for source in sources], vocab_size=vocab_size, version=VERSION)
+    entry = cache_path / "tokenizers" / name
+    cache.ensure(entry, lambda made: save(train(sources, vocab_size, progress), made))
+    return entry
+
+
+def train(sources: list[CorpusInput], vocab_size: int | None, progress: Progress) -> Tokenizer:
+    """Train on the corpora; without a size the bytes of text choose one.
+
+    Raises Failure if an asked size is larger than the text gives.
+    """
+    corpora = open_all(sources)
+    num_bytes = sum(corpus.num_bytes for corpus in corpora)
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size or choose_vocab_size(num_bytes),
+        min_frequency=2,
+        special_tokens=[END_OF_TEXT, PADDING],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_training_text(corpora, num_bytes, progress), trainer)
+    found = tokenizer.get_vocab_size()
+    assert found >= MIN_VOCAB_SIZE, found
+    if vocab_size and found < vocab_size:
+        raise Failure("vocab_too_large", asked=vocab_size, largest=found)
+    return tokenizer
+
+
+def _training_text(corpora: list[Corpus], num_bytes: int, progress: Progress) -> Iterator[str]:
+    """The text, or of a large one every k-th piece, so that all parts of it are heard."""
+    stride = math.ceil(num_bytes / TRAINING_BYTES)
+    done = number = 0
+    for corpus in corpora:
+        for piece in corpus.pieces():
+            done += piece.num_bytes
+            if number % stride == 0:
+                yield piece.text
+            number += 1
+            progress(done, num_bytes)
+
+
+def save(tokenizer: Tokenizer, directory: Path) -> None:
+    """Write in Hugging Face layout."""
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=PADDING,
+        clean_up_tokenization_spaces=False,
+    ).save_pretrained(directory)
+
+
+def load(directory: Path) -> Tokenizer:
+    """Open a tokenizer for training. Raises Failure if it is not byte-level BPE with the end-of-text token."""
+    needed = f"byte-level BPE with {END_OF_TEXT}"
+    try:
+        tokenizer = Tokenizer.from_file(str(directory / FILE))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise Failure("tokenizer_mismatch", found="unreadable", needed=needed) from error
+    if not isinstance(tokenizer.decoder, decoders.ByteLevel) or tokenizer.token_to_id(END_OF_TEXT) is None:
+        raise Failure("tokenizer_mismatch", found=type(tokenizer.model).__name__, needed=needed)
+    tokenizer.encode_special_tokens = True  # text that spells a special token is text
+    return tokenizer
+
+
+def sha256(directory: Path) -> str:
+    """The identity of a tokenizer: the hash of its tokenizer.json."""
+    return sha256_file(directory / FILE)
+
+
+def token_bytes(tokenizer: Tokenizer) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """How many bytes of text each token id stands for; none for the special tokens."""
+    lengths = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
+    special = {END_OF_TEXT, PADDING}
+    for token, number in tokenizer.get_vocab().items():
+        lengths[number] = 0 if token in special else len(token)  # byte-level BPE spells each byte as one character
+    return lengths
