@@ -1,0 +1,55 @@
+# Everything starts here. Each target prepares what it needs; run again, that is instant.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help up demo test lint types bench
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input
+RUN := $(VENV)/.ready
+DEVELOP := $(VENV)/.ready-to-develop
+
+help: ## Say what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+up: $(RUN) ## Start everything on this machine and print the link to open
+	@exec $(BIN)/athanor up
+
+demo: $(RUN) ## The same with data of its own, and a first training already running
+	@ATHANOR_DATA="$${ATHANOR_DATA:-$(CURDIR)/data/demo}" exec $(BIN)/athanor demo
+
+test: $(DEVELOP) ## Run all tests, with real servers, real training and a real browser
+	@exec $(BIN)/python -m pytest
+
+lint: $(DEVELOP) ## Check style and that imports keep to the floors
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
+
+types: $(DEVELOP) ## Check types, strictly
+	@$(BIN)/mypy
+
+bench: $(DEVELOP) ## Measure; each figure stands beside its yardstick from the same run
+	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+$(VENV)/bin/python:
+	@[ -n "$(PYTHON)" ] || { echo "Athanor needs Python 3.11 or newer with its venv module (on Debian: apt install python3-venv)."; exit 1; }
+	@echo "[1/4] Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUN): requirements.txt pyproject.toml | $(VENV)/bin/python
+	@echo "[2/4] Installing PyTorch; the first time this may download much"
+	@$(PIP) "$$(grep '^torch==' requirements.txt)"
+	@echo "[3/4] Installing what Athanor runs on"
+	@$(PIP) -r requirements.txt | { grep -v '^Requirement already satisfied' || true; }
+	@echo "[4/4] Installing Athanor itself"
+	@$(PIP) --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEVELOP): requirements-dev.txt $(RUN)
+	@echo "[+] Installing what tests and checks need"
+	@$(PIP) -r requirements-dev.txt | { grep -v '^Requirement already satisfied' || true; }
+	@touch $@
