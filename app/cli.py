@@ -38,6 +38,15 @@ def up() -> None:
 
 
 @cli.command()
+def demo() -> None:
+    """The same, with an account ready and a first training running."""
+    from app import demo as show
+    from app import up as sequence
+
+    raise typer.Exit(sequence.run(show.prepare))
+
+
+@cli.command()
 def web(fd: int = typer.Option(-1, hidden=True)) -> None:
     """Start a web process."""
     import uvicorn
@@ -78,6 +87,7 @@ def worker() -> None:
 def migrate() -> None:
     """Bring the database to this version, and add the sample corpora."""
     from app import db, schema
+    from app import up as sequence
     from app.corpora import service as corpora
 
     need_servers(broker=False)
@@ -85,6 +95,7 @@ def migrate() -> None:
     with db.transaction() as session:
         corpora.install_samples(session)
     typer.echo(_("The database is at revision {revision}.", revision=schema.present()))
+    sequence.say_link(f"http://{sequence.spelled(settings().host)}:{settings().port}")
 
 
 @cli.command()

@@ -49,14 +49,15 @@ class Interrupts:
         raise KeyboardInterrupt
 
 
-def run() -> int:
-    """Start everything, keep it running until somebody says stop, stop it. Answers the exit code."""
+def run(greet: Callable[[str], None] | None = None) -> int:
+    """Start everything, greet with the link, keep it running until somebody says stop. Answers the exit code."""
     interrupts = Interrupts()
     interrupts.install()
     try:
         with ExitStack() as stack:
             try:
-                servers, processes = start(stack, interrupts)
+                servers, processes, address = start(stack, interrupts)
+                (greet or say_link)(address)
                 watch(servers, processes)
             finally:
                 interrupts.stopping = True
@@ -67,8 +68,8 @@ def run() -> int:
         return 1
 
 
-def start(stack: ExitStack, interrupts: Interrupts) -> tuple[list[Server], list[Child]]:
-    """All steps up to the link. What is started is stopped when the stack unwinds, last first."""
+def start(stack: ExitStack, interrupts: Interrupts) -> tuple[list[Server], list[Child], str]:
+    """All steps up to an address that answers. What is started is stopped when the stack unwinds, last first."""
     begin = time.monotonic()
     data = settings().data.resolve()
     data.mkdir(parents=True, exist_ok=True)
@@ -90,8 +91,7 @@ def start(stack: ExitStack, interrupts: Interrupts) -> tuple[list[Server], list[
         address = f"http://{spelled(settings().host)}:{listener.getsockname()[1]}"
         wait_for_web(address, processes[0])
     say(_("Ready in {n} s.", n=f"{time.monotonic() - begin:.1f}"))
-    say_link(address)
-    return servers, processes
+    return servers, processes, address
 
 
 def start_servers(stack: ExitStack, data: Path) -> list[Server]:
