@@ -9,13 +9,13 @@ import deepspeed
 import torch
 import transformers
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from trainer.engine import Engine
 from trainer.failure import Failure
 from trainer.generate import Loaded
 from trainer.prepare import Prepared
 from trainer.rundir import write_manifest
-from trainer.spec import TrainSpec
 
 MAX_SHARD_SIZE = "5GB"
 
@@ -23,7 +23,6 @@ MAX_SHARD_SIZE = "5GB"
 def save(
     directory: Path,
     step: int,
-    spec: TrainSpec,
     engine: Engine,
     loaded: Loaded,
     prepared: Prepared,
@@ -38,11 +37,12 @@ def save(
         _require_finite(weights, step)
         shutil.rmtree(directory, ignore_errors=True)  # a torn one of an earlier start of this attempt
         directory.mkdir(parents=True)
+        transformers_logging.disable_progress_bar()
         loaded.model.save_pretrained(directory, state_dict=weights, max_shard_size=MAX_SHARD_SIZE)
         shutil.copytree(prepared.tokenizer, directory, dirs_exist_ok=True)
-        state = {"step": step, "num_tokens": step * spec.tokens_per_step, "metrics": metrics}
+        state = {"step": step, "num_tokens": step * engine.spec.tokens_per_step, "metrics": metrics}
         (directory / "trainer_state.json").write_text(json.dumps(state, indent=2))
-        write_manifest(directory, _identity(step, spec, engine, prepared))
+        write_manifest(directory, _identity(step, engine, prepared))
     engine.barrier()
 
 
@@ -68,11 +68,11 @@ def _require_finite(weights: dict[str, Tensor], step: int) -> None:
             raise Failure("nan_loss", series=name, value="nan", step=step)
 
 
-def _identity(step: int, spec: TrainSpec, engine: Engine, prepared: Prepared) -> dict[str, Any]:
+def _identity(step: int, engine: Engine, prepared: Prepared) -> dict[str, Any]:
     """What the weights were made from."""
     return {
         "step": step,
-        "spec_sha256": spec.sha256(),
+        "spec_sha256": engine.spec.sha256(),
         "data_sha256": prepared.data_sha256,
         "tokenizer_sha256": prepared.tokenizer_sha256,
         "world_size": engine.world_size,

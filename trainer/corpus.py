@@ -1,5 +1,6 @@
 """Reads parsed corpora: documents, in pieces small enough to tokenise in bounded memory. Standard library and numpy."""
 
+import codecs
 import mmap
 import re
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ def open_all(sources: list[CorpusInput]) -> list[Corpus]:
 
 def _cut(text: mmap.mmap, start: int, end: int) -> Iterator[Piece]:
     while end - start > PIECE_BYTES:
-        piece = text[start : start + PIECE_BYTES].decode("utf-8", errors="ignore")  # may end inside a character
+        piece, _ = codecs.utf_8_decode(text[start : start + PIECE_BYTES], "strict", False)  # may end inside a character
         piece = piece[: _last_safe_cut(piece)]
         num_bytes = len(piece.encode())
         yield Piece(piece, num_bytes, False)

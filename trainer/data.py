@@ -86,10 +86,11 @@ def _write(
     batch: list[Piece], tokenizer: Tokenizer, dtype: str, num_tokens: int, tokens: BinaryIO, documents: BinaryIO
 ) -> int:
     end_of_text = tokenizer.token_to_id(END_OF_TEXT)
+    assert end_of_text is not None, "tokenizer.load checks it"
     encodings = tokenizer.encode_batch_fast([piece.text for piece in batch], add_special_tokens=False)
     ends = []
     for piece, encoding in zip(batch, encodings, strict=True):
-        ids = encoding.ids
+        ids: list[int] = encoding.ids
         if piece.ends_document:
             ids = [*ids, end_of_text]
         tokens.write(np.asarray(ids, dtype=dtype).tobytes())
@@ -139,7 +140,7 @@ class Dataset:
         return int(self._token_bytes[targets].sum())
 
     def validation_prompt(self, count: int) -> list[int]:
-        """The first tokens of the validation text, from the start of a document on if one starts in its first sequence."""
+        """The first tokens of the validation text, from the start of a document if its first sequence has one."""
         first = self.num_train * self.length
         at = int(np.searchsorted(self._document_ends, first, side="left"))
         end = int(self._document_ends[at]) if at < len(self._document_ends) else self.meta.num_tokens

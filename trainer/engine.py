@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -26,17 +27,21 @@ from trainer.failure import Failure
 from trainer.model import NextToken
 from trainer.spec import TrainSpec
 
+MAX_BUCKET = 500_000_000  # values sent at a time, DeepSpeed's own; it allocates them whatever the size of the model
 TIMEOUT = timedelta(minutes=30)  # a rank may wait for another to write a large checkpoint
 
 
 def join(kind: str) -> torch.device:
-    """Join the other ranks (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say how) and return the device."""
+    """Join the other ranks, as RANK, WORLD_SIZE and the others of torchrun's variables say, and return the device."""
     # DeepSpeed would compile a shared-memory collective with g++ at its first use; gloo needs none. Giving the table
     # of usable compiled operations also spares the probe for compilers.
     deepspeed.ops.__compatible_ops__ = {}
     logger.setLevel(logging.WARNING)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # DeepSpeed's own calls
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Determinism needs no NaN written into every new buffer; DeepSpeed's have gigabytes.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     device = torch.device("cpu")
     if kind == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -55,7 +60,7 @@ def precision(spec: TrainSpec, device: torch.device) -> str:
 
 
 def learning_rate(spec: TrainSpec, step: int) -> float:
-    """The rate of a step (1 to max_steps): rises to the peak at warmup_steps, then falls towards zero behind the end."""
+    """The rate of a step (1 to max_steps): rises until warmup_steps, then falls, to reach zero behind the end."""
     if step < spec.warmup_steps:
         return spec.learning_rate * step / spec.warmup_steps
     left = (spec.max_steps + 1 - step) / (spec.max_steps + 1 - spec.warmup_steps)
@@ -71,7 +76,7 @@ class Engine:
     def __init__(self, spec: TrainSpec, model: PreTrainedModel, device: torch.device) -> None:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         if self.world_size != spec.num_processes:
-            why = f"is {spec.num_processes}, but {self.world_size} were started; start them with torchrun --nproc-per-node"
+            why = f"is {spec.num_processes}, but {self.world_size} started; see torchrun --nproc-per-node"
             raise Failure("config_invalid", field="num_processes", why=why)
         self.spec, self.device, self.model = spec, device, model
         self.precision = precision(spec, device)
@@ -85,12 +90,17 @@ class Engine:
         return engine
 
     def _config(self) -> dict[str, Any]:
+        bucket = min(MAX_BUCKET, sum(parameter.numel() for parameter in self.model.parameters()))
         return {
             "train_batch_size": self.spec.train_batch_size,
             "train_micro_batch_size_per_gpu": self.spec.per_device_batch_size,
             "gradient_accumulation_steps": self.spec.gradient_accumulation_steps,
             "gradient_clipping": self.spec.max_grad_norm if self._clips_itself else 0.0,
-            "zero_optimization": {"stage": self.spec.zero_stage},
+            "zero_optimization": {
+                "stage": self.spec.zero_stage,
+                "reduce_bucket_size": bucket,
+                "allgather_bucket_size": bucket,
+            },
             "zero_allow_untested_optimizer": True,
             "bf16": {"enabled": self.precision == "bf16"},
             "steps_per_print": 2**62,
@@ -100,10 +110,10 @@ class Engine:
         """This rank's micro-batches of a global batch."""
         rows = len(batch) // self.world_size
         mine = torch.from_numpy(batch[self.rank * rows : (self.rank + 1) * rows]).to(self.device)
-        return list(mine.split(self.spec.per_device_batch_size))
+        return list(torch.split(mine, self.spec.per_device_batch_size))
 
     def step(self, number: int, micro_batches: list[Tensor], is_stopping: bool) -> tuple[float, float, bool]:
-        """Take optimizer step `number`. Returns loss and gradient norm over all ranks, and whether any rank is stopping.
+        """Take optimizer step `number`. Returns loss and gradient norm over all ranks, and whether any is stopping.
 
         Raises Failure if either is not finite.
         """

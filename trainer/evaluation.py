@@ -40,7 +40,9 @@ class Evaluation:
         tokens = torch.cat([rows[:, :-1], rows[:1, :-1].expand(missing, -1)])
         targets = torch.cat([rows[:, 1:], torch.full((missing, rows.shape[1] - 1), IGNORED)])
         size = self._spec.per_device_batch_size
-        mine = (part[engine.rank :: engine.world_size].to(engine.device).split(size) for part in (tokens, targets))
+        mine = (
+            torch.split(part[engine.rank :: engine.world_size].to(engine.device), size) for part in (tokens, targets)
+        )
         return list(zip(*mine, strict=True))
 
     def _choose_prompt(self, dataset: Dataset) -> str:

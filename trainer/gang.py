@@ -1,11 +1,11 @@
-"""The processes of one attempt: starts them as forks of this one, ends them together, tells a supervisor how each ended.
+"""The processes of one attempt: forks them, ends them together, tells a supervisor how each ended.
 
 The two speak JSON lines over a stream socket:
 
     gang        {"pid", "started_at"}                                     who to watch
     supervisor  {"run_dir", "fence", "num_processes", "device", "env"}    what to run
-    supervisor  {"signal": "TERM" | "KILL"}                               forwarded to every process; any number of times
-    gang        {"rank", "exit"}                                          of each rank: its exit code, or minus its signal
+    supervisor  {"signal": "TERM" | "KILL"}                               forwarded to every process
+    gang        {"rank", "exit"}                                          of each rank: exit code or minus signal
     gang        {"done"}                                                  the exit code of the attempt, and the end
 
 When the socket closes the supervisor is dead: the processes get SIGTERM, and SIGKILL after a grace. When the gang dies
@@ -49,7 +49,7 @@ class Request(BaseModel):
 
 
 def preload() -> None:
-    """Import what a rank needs, 3 to 9 seconds' worth, without starting threads or touching a GPU: safe to fork after."""
+    """Import what a rank needs, which takes seconds, without starting threads or touching a GPU: safe to fork after."""
     importlib.import_module("trainer.rank")
 
 
@@ -211,7 +211,7 @@ def _append_output_to(run_dir: RunDir) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Get SIGTERM when the parent dies, also if it just did. Only Linux can; elsewhere closing sockets ends the ranks."""
+    """Get SIGTERM when the parent dies, or end now if it just did. Only Linux can."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:

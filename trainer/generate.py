@@ -9,6 +9,7 @@ import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -19,6 +20,7 @@ class Loaded:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
     @property
     def context(self) -> int:
@@ -44,6 +46,7 @@ class Piece:
 
 def load(checkpoint_dir: Path, device: str) -> Loaded:
     """Open a checkpoint to generate from: fp32 on a CPU, as stored on a GPU."""
+    transformers_logging.disable_progress_bar()
     dtype: Any = torch.float32 if device == "cpu" else "auto"
     model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=dtype, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_dir, local_files_only=True)
@@ -68,9 +71,8 @@ def stream(
     longer than the context.
     """
     ids = loaded.encode(prompt)
-    return _pieces(
-        loaded, ids, max_tokens, Sampler(temperature, top_p, top_k, seed), StopFilter(stop or []), is_stopped
-    )
+    sampler = Sampler(temperature, top_p, top_k, seed)
+    return _pieces(loaded, ids, max_tokens, sampler, StopFilter(stop or []), is_stopped)
 
 
 def _pieces(

@@ -85,7 +85,7 @@ def train(
         if is_last or stopping or step % spec.save_steps == 0:
             report.phase("save", 0, 1)
             directory = run_dir.attempt_path(fence) / f"step-{step}"
-            checkpoint.save(directory, step, spec, engine, loaded, prepared, metrics)
+            checkpoint.save(directory, step, engine, loaded, prepared, metrics)
             report.event("checkpoint", step=step, path=str(directory.relative_to(run_dir.path)), metrics=metrics)
             report.line(f"step {step} saved")
             report.phase("save", 1, 1)

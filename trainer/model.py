@@ -19,9 +19,8 @@ def build(spec: TrainSpec, vocab_size: int, end_of_text: int, padding: int, devi
     torch.manual_seed(spec.seed)
     ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": padding}
     with device:
-        model: PreTrainedModel = (
-            _llama(spec, vocab_size, ids) if spec.model_type == "llama" else _gpt2(spec, vocab_size, ids)
-        )
+        network = _llama if spec.model_type == "llama" else _gpt2
+        model: PreTrainedModel = network(spec, vocab_size, ids)
     if spec.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model

@@ -1,4 +1,4 @@
-"""A trainer process from its start to its exit code: opens the journal, heeds SIGTERM, turns what went wrong into events.
+"""A trainer process from its start to its exit code: its journal, SIGTERM, and what went wrong as an event.
 
 Never imports torch itself: preparing needs none.
 """
