@@ -1,0 +1,63 @@
+"""Playground over JSON: one request writes text, whole or as it comes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from app import db
+from app.auth import Principal, Submitter
+from app.playground import service
+from app.playground.schemas import GenerateAnswer, GenerateRequest, Order
+from app.web import json_text
+
+router = APIRouter(tags=["playground"])
+
+_STREAM = (
+    "With `stream`, server-sent events: `waiting` {position, message}, `start` {}, `piece` {text}, and at the end "
+    "`done` {finish_reason, num_tokens, tokens_per_second, seed} or `failure` {code, message}."
+)
+
+
+@router.post(
+    "/generate",
+    summary="Continue a prompt with a checkpoint",
+    description="Disconnect to stop. The same seed and settings write the same text. " + _STREAM,
+    response_model=GenerateAnswer,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def generate(request: Request, body: GenerateRequest, principal: Submitter) -> Any:
+    order = await to_thread.run_sync(_enter, principal, body)
+    if body.stream:
+        return EventSourceResponse(_events(order), ping=15, sep="\n")
+    return await collect_while_connected(request, order)
+
+
+def _enter(principal: Principal, body: GenerateRequest) -> Order:
+    with db.transaction() as session:
+        order = service.begin(session, principal=principal, request=body)
+    service.enter(order)
+    return order
+
+
+async def _events(order: Order) -> AsyncIterator[ServerSentEvent]:
+    async with aclosing(service.follow(order)) as events:
+        async for event in events:
+            yield ServerSentEvent(json_text(event.data), event=event.name, sep="\n")
+
+
+async def collect_while_connected(request: Request, order: Order) -> Any:
+    """The whole answer; who leaves before it is there frees the place at once."""
+    writing = asyncio.ensure_future(service.collect(order))
+    try:
+        while not writing.done():
+            await asyncio.wait({writing}, timeout=0.2)
+            if await request.is_disconnected():
+                return Response(status_code=204)
+        return await writing
+    finally:
+        writing.cancel()

@@ -1,0 +1,62 @@
+"""Why a generation ended without text: each code with its status and its sentence."""
+
+from typing import Any
+
+from app.errors import FieldError, PanelError
+from app.i18n import _
+from app.web import file_size
+
+_STATUS = {
+    "checkpoint_gone": 409,
+    "checkpoint_broken": 409,
+    "prompt_too_long": 422,
+    "memory_short": 503,
+    "line_full": 503,
+    "line_slow": 503,
+    "no_worker": 503,
+    "broker_away": 503,
+    "request_lost": 503,
+    "worker_lost": 502,
+    "inference_lost": 502,
+    "inference_failed": 500,
+}
+
+
+def codes() -> tuple[str, ...]:
+    """Every code there is."""
+    return tuple(_STATUS)
+
+
+def sentence(code: str, values: dict[str, Any]) -> str:
+    """What happened and the way out, in the reader's language."""
+    known = {name: values.get(name) for name in ("num_tokens", "limit", "free", "needed", "id")}
+    known["free"], known["needed"] = file_size(known["free"]), file_size(known["needed"])
+    sentences = {
+        "checkpoint_gone": _("The files of this checkpoint are gone. Choose another one."),
+        "checkpoint_broken": _("The files of this checkpoint cannot be read. Choose another one."),
+        "prompt_too_long": _(
+            "The prompt has {num_tokens} tokens; this model takes at most {limit}. Shorten it.", **known
+        ),
+        "memory_short": _(
+            "The node has {free} of memory left, this model needs {needed}. Wait until jobs are done, "
+            "or choose a smaller model.",
+            **known,
+        ),
+        "line_full": _("Too many people are waiting for text. Try again in a minute."),
+        "line_slow": _("No place became free in time. Try again in a minute."),
+        "no_worker": _("No worker is running, so nobody can write. Start one with `athanor worker`, then try again."),
+        "broker_away": _("The broker (Valkey) cannot be reached. Jobs go on; try again in a moment."),
+        "request_lost": _("The broker lost this request, perhaps in a restart. Send it again."),
+        "worker_lost": _("The worker that was writing stopped answering. Try again."),
+        "inference_lost": _("The process that holds the model ended. Try again: a new one starts by itself."),
+        "inference_failed": _("The model could not write. The worker's log tells more under {id}.", **known),
+    }
+    return sentences[code]
+
+
+def error(code: str, values: dict[str, Any]) -> PanelError:
+    """The same for whoever did not ask for a stream."""
+    field = {"prompt_too_long": "prompt", "checkpoint_gone": "checkpoint", "checkpoint_broken": "checkpoint"}.get(code)
+    message = sentence(code, values)
+    headers = {"Retry-After": "5"} if _STATUS[code] == 503 else {}
+    return PanelError(_STATUS[code], code, message, [FieldError(field, message)] if field else [], headers)

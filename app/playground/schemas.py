@@ -1,0 +1,73 @@
+"""What the playground takes and answers."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_PROMPT_CHARACTERS = 50_000  # a longer one is refused before a model has to count its tokens
+
+_EXAMPLE: dict[str, Any] = {
+    "checkpoint": "5s8q2m0zr4k1n7vd",
+    "prompt": "In the beginning",
+    "max_tokens": 120,
+    "temperature": 0.8,
+    "seed": 7,
+    "stream": True,
+}
+
+
+class GenerateRequest(BaseModel):
+    """A prompt, and how the checkpoint is to continue it."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [_EXAMPLE]})
+
+    checkpoint: Annotated[str, Field(description="Id of the checkpoint that writes.", min_length=1, max_length=40)]
+    prompt: Annotated[str, Field(description="The text to continue; may be empty.")] = ""
+    max_tokens: Annotated[int, Field(description="Most tokens to write.", ge=1, le=4_096)] = 200
+    temperature: Annotated[float, Field(description="0 always takes the likeliest token.", ge=0, le=2)] = 0.8
+    top_p: Annotated[float, Field(description="Only the likeliest tokens that add up to it.", gt=0, le=1)] = 0.95
+    top_k: Annotated[int, Field(description="Only so many of the likeliest tokens; 0: all.", ge=0, le=1_000)] = 50
+    seed: Annotated[int | None, Field(description="Fixes the dice; none draws one.", ge=0, le=2**31 - 1)] = None
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=100)]],
+        Field(description="Texts that end the writing and are not part of it.", max_length=8),
+    ] = []
+    stream: Annotated[bool, Field(description="Answer piece by piece as server-sent events.")] = False
+
+
+class GenerateAnswer(BaseModel):
+    """The continuation, whole."""
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+    num_tokens: int
+    tokens_per_second: float
+    seed: int
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "text": " God created the heaven and the earth.",
+                    "finish_reason": "length",
+                    "num_tokens": 9,
+                    "tokens_per_second": 212.4,
+                    "seed": 7,
+                }
+            ]
+        }
+    )
+
+
+class Order(BaseModel):
+    """A generation as it travels to the node that runs it. `path` is the checkpoint's, below the data directory."""
+
+    id: str
+    path: str
+    prompt: str
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+    stop: list[str]

@@ -1,0 +1,183 @@
+"""Text from a checkpoint: checks a request, puts it into the line, follows what a node writes. It has no table."""
+
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from anyio import to_thread
+from kombu.exceptions import OperationalError
+from redis import RedisError
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app import auth, db, queue, storage
+from app.auth import Principal
+from app.checkpoints import service as checkpoints
+from app.errors import bad_field
+from app.i18n import _
+from app.models import Checkpoint, Job, Node, new_id
+from app.playground import failures, line
+from app.playground.schemas import MAX_PROMPT_CHARACTERS, GenerateRequest, Order
+from app.settings import settings
+
+log = logging.getLogger(__name__)
+
+RING_SECONDS = 2.0  # how often the head of the line rings again: a node may have missed the first time
+WAIT_SECONDS = 300.0
+MAX_CHOICES = 200
+
+
+@dataclass(frozen=True)
+class Event:
+    """What the reader of a generation is told: waiting, start, piece, done or failure."""
+
+    name: str
+    data: dict[str, Any]
+
+
+def begin(session: Session, *, principal: Principal, request: GenerateRequest) -> Order:
+    """Check a request against what its sender may use. Raises PanelError."""
+    if len(request.prompt) > MAX_PROMPT_CHARACTERS:
+        message = _(
+            "The prompt has {n} characters; at most {limit} are taken. Shorten it.",
+            n=len(request.prompt),
+            limit=MAX_PROMPT_CHARACTERS,
+        )
+        raise bad_field("prompt", "prompt_too_large", message, status=413)
+    checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=request.checkpoint)
+    if not storage.checkpoint(checkpoint.path).is_dir():
+        raise failures.error("checkpoint_gone", {})
+    return Order(
+        id=new_id(),
+        path=checkpoint.path,
+        seed=secrets.randbits(31) if request.seed is None else request.seed,
+        **request.model_dump(exclude={"checkpoint", "stream", "seed"}),
+    )
+
+
+def enter(order: Order) -> None:
+    """Put a checked request into the line and ring for a node. Raises PanelError."""
+    try:
+        if not line.enter(order):
+            raise failures.error("line_full", {})
+    except RedisError as error:
+        log.warning("generation %s: broker not reachable: %s", order.id, error)
+        raise failures.error("broker_away", {}) from None
+    ring()
+
+
+def ring() -> None:
+    """Tell the nodes that somebody waits. Best effort: the head of the line rings again."""
+    try:
+        queue.send(queue.GENERATE, queue=queue.GENERATE_QUEUE)
+    except (OperationalError, RedisError) as error:
+        log.warning("generation not rung for: %s", error)
+
+
+async def follow(order: Order) -> AsyncGenerator[Event, None]:
+    """All that happens to a generation, until `done` or `failure`. Closing it early ends the writing."""
+    wait = _Wait()
+    async with aclosing(line.read(order.id)) as lines:
+        async for entry in lines:
+            name = str(entry.pop("event"))
+            if name == "waiting":
+                position = entry["position"]
+                if position is not None and wait.changed(position):
+                    yield Event("waiting", {"position": position, "message": _place(position)})
+                if (code := await wait.over(position)) is not None:
+                    yield _failure(code, {})
+                    return
+            elif name == "failure":
+                yield _failure(entry["code"], entry.get("values", {}))
+            elif name != "beat":
+                yield Event(name, {**entry, "seed": order.seed} if name == "done" else entry)
+
+
+@dataclass
+class _Wait:
+    """How long somebody has waited, and what was done about it."""
+
+    since: float = field(default_factory=time.monotonic)
+    looked: float = field(default_factory=time.monotonic)
+    position: int | None = None
+
+    def changed(self, position: int) -> bool:
+        changed, self.position = position != self.position, position
+        return changed
+
+    async def over(self, position: int | None) -> str | None:
+        """The code of the failure that ends the waiting, if something does. Rings again for the head of the line."""
+        now = time.monotonic()
+        if now - self.since > WAIT_SECONDS:
+            return "line_slow"
+        if now - self.looked < RING_SECONDS:
+            return None
+        self.looked = now
+        if position == 0:
+            await to_thread.run_sync(ring)
+        return None if await to_thread.run_sync(_somebody_works) else "no_worker"
+
+
+def _somebody_works() -> bool:
+    fresh = func.now() - timedelta(seconds=settings().lease_seconds)
+    try:
+        with db.transaction() as session:
+            return session.scalar(select(Node.name).where(Node.last_seen_at > fresh).limit(1)) is not None
+    except SQLAlchemyError:
+        return True  # not known: no reason to give up
+
+
+def _place(position: int) -> str:
+    if position == 0:
+        return _("You are next.")
+    if position == 1:
+        return _("One request is ahead of yours.")
+    return _("{n} requests are ahead of yours.", n=position)
+
+
+def _failure(code: str, values: dict[str, Any]) -> Event:
+    return Event("failure", {"code": code, "message": failures.sentence(code, values), "values": values})
+
+
+async def collect(order: Order) -> dict[str, Any]:
+    """The whole text of a generation and how it ended. Raises PanelError for a failure."""
+    text = ""
+    async with aclosing(follow(order)) as events:
+        async for event in events:
+            if event.name == "piece":
+                text += event.data["text"]
+            elif event.name == "done":
+                return {"text": text, **event.data}
+            elif event.name == "failure":
+                raise failures.error(event.data["code"], event.data["values"])
+    raise failures.error("request_lost", {})
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A job's checkpoints, newest first, for the chooser."""
+
+    job_id: str
+    job_name: str
+    checkpoints: list[Checkpoint]
+
+
+def list_choices(session: Session, *, principal: Principal) -> list[Choice]:
+    """The checkpoints somebody may try, newest first, job by job."""
+    rows = session.execute(
+        select(Checkpoint, Job.name)
+        .join(Job, Job.id == Checkpoint.job_id)
+        .where(auth.visible_to(Checkpoint.owner_id, principal))
+        .order_by(Checkpoint.id.desc())
+        .limit(MAX_CHOICES)
+    ).all()
+    choices: dict[str, Choice] = {}
+    for checkpoint, job_name in rows:
+        choices.setdefault(checkpoint.job_id, Choice(checkpoint.job_id, job_name, [])).checkpoints.append(checkpoint)
+    return list(choices.values())
