@@ -20,7 +20,6 @@ class Loaded:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
-from transformers.utils import logging as transformers_logging
 
     @property
     def context(self) -> int:

@@ -22,8 +22,9 @@ PADDING = "<|padding|>"
 FILE = "tokenizer.json"
 TRAINING_BYTES = 256 << 20  # more text than this hardly changes the merges, but fills the memory
 
-# Scripts written without spaces get runs of their own, and no run is longer than 32 characters: a whole clause or a
-# line of base64 as one pre-token makes BPE training take hours.
+# Scripts written without spaces get runs of their own, and no run is longer than 32 characters: BPE training takes time
+# with the square of a run. Measured on 0.5 MB of Chinese verse: punctuated, runs of up to 8 characters give the same
+# 3.58 bytes a token as runs without a limit; stripped of its punctuation, 0.5 s against 17 s.
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 SPLIT = "|".join(
     [
