@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -176,6 +176,7 @@ def install_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(OperationalError, _database_error)
+    app.add_exception_handler(DataError, _data_error)
     app.add_exception_handler(Exception, _internal_error)
 
 
@@ -247,6 +248,12 @@ async def _database_error(request: Request, error: Exception) -> Response:
     log.error("request %s: database not reachable: %s", request.state.id, error)
     message = _("The database cannot be reached. Running jobs go on; try again in a moment.")
     return error_response(request, PanelError(503, "database_away", message, headers={"Retry-After": "5"}))
+
+
+async def _data_error(request: Request, error: Exception) -> Response:
+    # A NUL character, which no text in the database can hold, or a number beyond its column.
+    message = _("The request holds a character or a number that cannot be stored.")
+    return error_response(request, PanelError(400, "not_storable", message))
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:

@@ -12,7 +12,7 @@ from app.queue import celery
 from app.settings import ROOT, settings
 
 
-@celery.task(name=queue.PARSE_CORPUS)
+@celery.task(name=queue.PARSE_CORPUS)  # type: ignore[untyped-decorator]
 def parse_corpus(corpus_id: str) -> None:
     """Parse a corpus that still waits for it. Safe to repeat, also at the same time."""
     with db.transaction() as session:

@@ -1,5 +1,101 @@
-"""Routes of accounts, filled in a moment."""
+"""JSON routes of accounts."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 
-router = APIRouter()
+from app import auth, db
+from app.accounts import access, cookies, schemas, service
+from app.accounts.schemas import (
+    LoginRequest,
+    MeAnswer,
+    NewTokenAnswer,
+    SetupRequest,
+    TokenAnswer,
+    TokenRequest,
+    UserAnswer,
+    UserRequest,
+)
+from app.auth import Admin, Reader
+from app.paging import After, Limit, Listing
+
+router = APIRouter(tags=["accounts"])
+
+
+@router.post("/setup", status_code=204)
+def set_up(request: Request, body: SetupRequest) -> Response:
+    """Make the owner with the code of the first link, and log in by a cookie."""
+    secret = access.set_up(body.code, body.name, body.password)
+    return _logged_in(request, secret)
+
+
+@router.post("/login", status_code=204)
+def log_in(request: Request, body: LoginRequest) -> Response:
+    """Log in by a cookie. Programs better send an API token: `Authorization: Bearer ath_...`."""
+    secret = access.log_in(body.name, body.password, request.cookies.get(auth.COOKIE))
+    return _logged_in(request, secret)
+
+
+@router.post("/logout", status_code=204)
+def log_out(request: Request) -> Response:
+    """End the session of the cookie."""
+    response = Response(status_code=204)
+    end_session(request, response)
+    return response
+
+
+def end_session(request: Request, response: Response) -> None:
+    """Forget the session of a request's cookie, and the cookie."""
+    secret = request.cookies.get(auth.COOKIE)
+    if secret is not None:
+        with db.transaction() as session:
+            service.close_session(session, secret=secret)
+    cookies.drop(request, response)
+
+
+def _logged_in(request: Request, secret: str) -> Response:
+    response = Response(status_code=204)
+    cookies.keep(request, response, secret)
+    return response
+
+
+@router.get("/me")
+def get_me(principal: Reader) -> MeAnswer:
+    """Who you are, and what this way of asking may do."""
+    return schemas.me_answer(principal)
+
+
+@router.get("/tokens")
+def list_tokens(principal: Admin, limit: Limit = 50, after: After = None) -> Listing[TokenAnswer]:
+    """Your API tokens that still work, newest first."""
+    with db.transaction() as session:
+        rows, cursor = service.list_tokens(session, principal=principal, limit=limit, after=after)
+    return Listing(data=[schemas.token_answer(row) for row in rows], next=cursor)
+
+
+@router.post("/tokens", status_code=201)
+def create_token(principal: Admin, body: TokenRequest) -> NewTokenAnswer:
+    """Create an API token. Its secret is shown this once."""
+    with db.transaction() as session:
+        token, secret = service.create_token(session, principal=principal, name=body.name, scopes=body.scopes)
+    return NewTokenAnswer(token=secret, **schemas.token_answer(token).model_dump())
+
+
+@router.delete("/tokens/{token_id}", status_code=204)
+def revoke_token(principal: Admin, token_id: str) -> Response:
+    """Make a token stop working, at once and for good."""
+    with db.transaction() as session:
+        service.revoke_token(session, principal=principal, token_id=token_id)
+    return Response(status_code=204)
+
+
+@router.get("/users")
+def list_users(principal: Admin, limit: Limit = 50, after: After = None) -> Listing[UserAnswer]:
+    """Everybody who can log in, newest first. For the owner."""
+    with db.transaction() as session:
+        rows, cursor = service.list_users(session, principal=principal, limit=limit, after=after)
+    return Listing(data=[schemas.user_answer(row) for row in rows], next=cursor)
+
+
+@router.post("/users", status_code=201)
+def create_user(principal: Admin, body: UserRequest) -> UserAnswer:
+    """Add somebody with an initial password. For the owner."""
+    return schemas.user_answer(access.add_member(principal, body.name, body.password))

@@ -1,5 +1,102 @@
-"""Routes of corpora, filled in a moment."""
+"""JSON routes of corpora and tokenizers."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from app import db, queue
+from app.auth import Reader, Submitter
+from app.corpora import reading, schemas, service, uploads
+from app.corpora.schemas import CorpusAnswer, DocumentAnswer, ParseRequest, TokenizerAnswer
+from app.paging import After, Limit, Listing
 
 router = APIRouter()
+
+RAW_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "The file itself, in any content type.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post("/corpora", status_code=201, tags=["corpora"], openapi_extra=RAW_BODY)
+async def upload_corpus(
+    request: Request,
+    principal: Submitter,
+    filename: Annotated[str, Query(description="Its name, ending in .txt, .md or .jsonl.", examples=["kjv.txt"])],
+    name: Annotated[str, Query(description="How it is listed; the file's name without it.")] = "",
+    encoding: Annotated[str, Query(description="Where it is not UTF-8: gb18030, big5, utf-16-le, ...")] = "",
+) -> CorpusAnswer:
+    """Upload a corpus: the body is the file. It is parsed afterwards; ask for it until its state is `ready`."""
+    label = uploads.label(filename, name, encoding)
+    uploads.check_declared(request.headers.get("content-length"))
+    return schemas.corpus_answer(await uploads.receive(principal, label, request.stream()))
+
+
+@router.get("/corpora", tags=["corpora"])
+def list_corpora(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[CorpusAnswer]:
+    """Your corpora and those that ship with Athanor, newest first."""
+    with db.transaction() as session:
+        rows, cursor = service.list_corpora(session, principal=principal, limit=limit, after=after)
+    return Listing(data=[schemas.corpus_answer(row) for row in rows], next=cursor)
+
+
+@router.get("/corpora/{corpus_id}", tags=["corpora"])
+def get_corpus(principal: Reader, corpus_id: str) -> CorpusAnswer:
+    """One corpus, with what is wrong with it."""
+    with db.transaction() as session:
+        return schemas.corpus_answer(service.get_corpus(session, principal=principal, corpus_id=corpus_id))
+
+
+@router.get("/corpora/{corpus_id}/documents", tags=["corpora"])
+def list_documents(
+    principal: Reader,
+    corpus_id: str,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[int, Query(ge=0, le=2**53, description="The `next` of the page before this one.")] = 0,
+) -> Listing[DocumentAnswer]:
+    """The beginnings of its documents, in order."""
+    with db.transaction() as session:
+        corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
+    found = reading.documents(corpus.id, after, limit) if corpus.state == "ready" else []
+    more = after + len(found) < (corpus.num_documents or 0) and bool(found)
+    cursor = str(after + len(found)) if more else None
+    return Listing(data=[schemas.document_answer(document) for document in found], next=cursor)
+
+
+@router.post("/corpora/{corpus_id}/parse", status_code=202, tags=["corpora"])
+def parse_corpus(principal: Submitter, corpus_id: str, body: ParseRequest) -> CorpusAnswer:
+    """Read an upload once more: in another encoding, or without its bad lines."""
+    encoding = uploads.checked_encoding(body.encoding)
+    with db.transaction() as session:
+        corpus = service.parse_again(
+            session, principal=principal, corpus_id=corpus_id, encoding=encoding, skip_bad=body.skip_bad
+        )
+    queue.flush_outbox()
+    return schemas.corpus_answer(corpus)
+
+
+@router.delete("/corpora/{corpus_id}", status_code=204, tags=["corpora"])
+def delete_corpus(principal: Submitter, corpus_id: str) -> Response:
+    """Delete a corpus and its file. Refused while a job that has not finished uses it."""
+    with db.transaction() as session:
+        service.delete_corpus(session, principal=principal, corpus_id=corpus_id)
+    service.remove_files(corpus_id)
+    return Response(status_code=204)
+
+
+@router.get("/tokenizers", tags=["tokenizers"])
+def list_tokenizers(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[TokenizerAnswer]:
+    """Your tokenizers, newest first."""
+    with db.transaction() as session:
+        rows, cursor = service.list_tokenizers(session, principal=principal, limit=limit, after=after)
+    return Listing(data=[schemas.tokenizer_answer(row) for row in rows], next=cursor)
+
+
+@router.get("/tokenizers/{tokenizer_id}", tags=["tokenizers"])
+def get_tokenizer(principal: Reader, tokenizer_id: str) -> TokenizerAnswer:
+    """One tokenizer."""
+    with db.transaction() as session:
+        return schemas.tokenizer_answer(service.get_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id))

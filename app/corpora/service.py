@@ -1,6 +1,7 @@
 """The verbs of corpora and tokenizers: the only writer of both tables."""
 
 import shutil
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,7 +101,7 @@ def parse_again(
     corpus.state = "parsing"
     corpus.encoding = encoding
     corpus.problems = []
-    corpus.progress = {"skip_bad": skip_bad}
+    corpus.progress = {"skip_bad": skip_bad, "at": time.time()}
     _owe_parse(session, corpus_id)
     return corpus
 
@@ -170,8 +171,24 @@ def parsing(session: Session, *, corpus_id: str) -> Corpus | None:
 
 def record_parse_progress(session: Session, *, corpus_id: str, done: int, total: int) -> None:
     """How many bytes of the upload were read."""
-    progress = Corpus.progress.op("||")(func.jsonb_build_object("done", done, "total", total))
+    signs = func.jsonb_build_object("done", done, "total", total, "at", func.extract("epoch", func.now()))
+    progress = Corpus.progress.op("||")(signs)
     session.execute(update(Corpus).where(Corpus.id == corpus_id, Corpus.state == "parsing").values(progress=progress))
+
+
+def owe_lost_parses(session: Session, *, seconds: float = 60) -> int:
+    """Promise again the messages of corpora whose reading has been silent for so long, and return how many.
+
+    A worker that died, or a broker that forgot, left them; a second reading of the same upload does no harm.
+    """
+    last_sign = func.coalesce(Corpus.progress["at"].as_float(), func.extract("epoch", Corpus.created_at))
+    silent = last_sign < func.extract("epoch", func.now()) - seconds
+    lost = session.scalars(select(Corpus).where(Corpus.state == "parsing", silent).with_for_update(skip_locked=True))
+    rows = lost.all()
+    for corpus in rows:
+        corpus.progress = {**corpus.progress, "at": time.time()}
+        _owe_parse(session, corpus.id)
+    return len(rows)
 
 
 def finish_parse(session: Session, *, corpus_id: str, result: dict[str, Any]) -> None:

@@ -1,0 +1,166 @@
+"""The JSON of corpora and tokenizers."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.corpora import problems
+from app.corpora.reading import Document
+from app.models import Corpus, Tokenizer
+
+
+class CorpusProblem(BaseModel):
+    """Why an upload, or one line of it, cannot be read."""
+
+    code: str
+    message: str
+    line: int | None = None
+    byte: int | None = None
+
+
+class EncodingOffer(BaseModel):
+    """An encoding in which the file would be plausible text, and how it would begin."""
+
+    encoding: str
+    preview: str
+
+
+class CorpusProgress(BaseModel):
+    """How far the reading is, in bytes of the upload."""
+
+    done: int
+    total: int
+
+
+class CorpusAnswer(BaseModel):
+    """A corpus: uploaded text, parsed into documents."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "06bv8h2m4c7k9qz1",
+                    "name": "KJV",
+                    "filename": "kjv.txt",
+                    "format": "txt",
+                    "state": "ready",
+                    "encoding": "utf-8",
+                    "num_bytes": 4153207,
+                    "sha256": "3b0c…",
+                    "num_documents": 1189,
+                    "num_characters": 4152018,
+                    "num_text_bytes": 4152018,
+                    "num_bad_lines": 0,
+                    "problems": [],
+                    "encodings": [],
+                    "progress": None,
+                    "shipped": False,
+                    "created_at": "2026-01-01T12:00:00Z",
+                    "parsed_at": "2026-01-01T12:00:01Z",
+                }
+            ]
+        }
+    )
+
+    id: str
+    name: str
+    filename: str
+    format: Literal["txt", "md", "jsonl"]
+    state: Literal["parsing", "ready", "failed"]
+    encoding: str | None
+    num_bytes: int = Field(description="Of the upload.")
+    sha256: str = Field(description="Of the upload.")
+    num_documents: int | None
+    num_characters: int | None
+    num_text_bytes: int | None = Field(description="Of the parsed text, as UTF-8.")
+    num_bad_lines: int = Field(description="Lines that are no document; `problems` tells of the first hundred.")
+    problems: list[CorpusProblem]
+    encodings: list[EncodingOffer] = Field(description="Where decoding failed: what else the file may be in.")
+    progress: CorpusProgress | None = Field(description="While it is being read.")
+    shipped: bool = Field(description="It ships with Athanor and cannot be changed.")
+    created_at: datetime
+    parsed_at: datetime | None
+
+
+class ParseRequest(BaseModel):
+    """How to read an upload once more."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"encoding": "gb18030"}, {"skip_bad": True}]}
+    )
+
+    encoding: str = Field("", description="utf-8, utf-16-le, utf-16-be, gb18030, big5 or windows-1252; empty: UTF-8.")
+    skip_bad: bool = Field(False, description="Leave bad lines of a .jsonl file out.")
+
+
+class DocumentAnswer(BaseModel):
+    """The beginning of a document."""
+
+    index: int
+    num_bytes: int
+    text: str = Field(description="Its first 500 characters.")
+    cut: bool = Field(description="Whether there is more of it.")
+
+
+class TokenizerAnswer(BaseModel):
+    """A trained vocabulary."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "06bv8h2m4c7k9qz1",
+                    "name": "tiny",
+                    "vocab_size": 2048,
+                    "sha256": "9f2a…",
+                    "corpora": ["00kingjamesbible"],
+                    "created_at": "2026-01-01T12:00:00Z",
+                }
+            ]
+        }
+    )
+
+    id: str
+    name: str
+    vocab_size: int
+    sha256: str
+    corpora: list[str] = Field(description="The corpora it was trained on.")
+    created_at: datetime
+
+
+def corpus_answer(corpus: Corpus) -> CorpusAnswer:
+    """A row as it is answered."""
+    progress: dict[str, Any] = corpus.progress
+    reading = corpus.state == "parsing" and "total" in progress
+    return CorpusAnswer(
+        **{name: getattr(corpus, name) for name in _SAME},
+        num_bad_lines=progress.get("num_bad_lines", 0),
+        problems=[problem_answer(problem) for problem in corpus.problems],
+        encodings=[EncodingOffer(**offer) for offer in progress.get("candidates", [])],
+        progress=CorpusProgress(done=progress["done"], total=progress["total"]) if reading else None,
+        shipped=corpus.owner_id is None,
+    )
+
+
+_SAME = (
+    *("id", "name", "filename", "format", "state", "encoding", "num_bytes", "sha256", "num_documents"),
+    *("num_characters", "num_text_bytes", "created_at", "parsed_at"),
+)
+
+
+def problem_answer(problem: dict[str, Any]) -> CorpusProblem:
+    """A stored problem with its sentence."""
+    place = {"line": problem.get("line"), "byte": problem.get("byte")}
+    return CorpusProblem(code=problem["code"], message=problems.sentence(problem), **place)
+
+
+def document_answer(document: Document) -> DocumentAnswer:
+    """A document as it is answered."""
+    return DocumentAnswer(index=document.index, num_bytes=document.num_bytes, text=document.text, cut=document.cut)
+
+
+def tokenizer_answer(tokenizer: Tokenizer) -> TokenizerAnswer:
+    """A row as it is answered."""
+    names = ("id", "name", "vocab_size", "sha256", "corpora", "created_at")
+    return TokenizerAnswer(**{name: getattr(tokenizer, name) for name in names})
