@@ -61,6 +61,11 @@ def translate(message: str) -> str:
     return message
 
 
+def mark(message: str) -> str:
+    """Only marks a sentence for the catalogue: it is kept in English and translated when it is shown."""
+    return message
+
+
 def _(message: str, **values: Any) -> str:
     """Translate, then fill {names}. Values are inserted as they are: the template escapes them."""
     text = translate(message)

@@ -1,5 +1,6 @@
 """What a spec costs before anything runs: parameters, memory of each process, tokens. Arithmetic only."""
 
+import math
 from typing import Any
 
 from pydantic import BaseModel
@@ -67,6 +68,15 @@ _REASONS = {
         "sequence_length, switch on gradient_checkpointing, or raise zero_stage or num_processes."
     ),
 }
+
+
+def choose_vocab_size(num_bytes: int) -> int:
+    """A vocabulary for a text of this size: the square root of its bytes, from 2,048 to 65,536.
+
+    Heaps' law: the number of different words in a text grows about as the square root of its length, so this keeps
+    the number of times each token is seen growing with the text. 1 GB gives 31,680; 65,536 ids still fit two bytes.
+    """
+    return min(65_536, max(2_048, round(math.sqrt(num_bytes) / 64) * 64))
 
 
 def num_parameters(spec: TrainSpec, vocab_size: int) -> int:

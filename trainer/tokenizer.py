@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from trainer import cache
 from trainer.corpus import Corpus, open_all
 from trainer.failure import Failure
+from trainer.plan import choose_vocab_size
 from trainer.rundir import CorpusInput, sha256_file
 from trainer.spec import MIN_VOCAB_SIZE
 
@@ -40,15 +41,6 @@ SPLIT = "|".join(
 )
 
 Progress = Callable[[int, int], None]
-
-
-def choose_vocab_size(num_bytes: int) -> int:
-    """A vocabulary for a text of this size: the square root of its bytes, from 2,048 to 65,536.
-
-    Heaps' law: the number of different words in a text grows about as the square root of its length, so this keeps
-    the number of times each token is seen growing with the text. 1 GB gives 31,680; 65,536 ids still fit two bytes.
-    """
-    return min(65_536, max(2_048, round(math.sqrt(num_bytes) / 64) * 64))
 
 
 def ensure(sources: list[CorpusInput], vocab_size: int | None, cache_path: Path, progress: Progress) -> Path:

@@ -1,0 +1,50 @@
+"""JSON routes of checkpoints, and their download."""
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from app import db
+from app.auth import Reader
+from app.checkpoints import service
+from app.checkpoints.schemas import CheckpointAnswer, CheckpointDetail
+from app.paging import After, Limit, Listing
+
+router = APIRouter(tags=["checkpoints"])
+
+
+@router.get("/checkpoints")
+def list_checkpoints(
+    principal: Reader,
+    job: Annotated[str | None, Query(max_length=64, description="Only those of this job.")] = None,
+    limit: Limit = 50,
+    after: After = None,
+) -> Listing[CheckpointAnswer]:
+    """List checkpoints, newest first."""
+    with db.transaction() as session:
+        rows, following = service.list_checkpoints(session, principal=principal, job_id=job, limit=limit, after=after)
+        return Listing(data=[CheckpointAnswer.model_validate(row) for row in rows], next=following)
+
+
+@router.get("/checkpoints/{checkpoint_id}")
+def get_checkpoint(principal: Reader, checkpoint_id: str) -> CheckpointDetail:
+    """Get a checkpoint with its manifest."""
+    with db.transaction() as session:
+        row = service.get(session, principal=principal, checkpoint_id=checkpoint_id)
+        return CheckpointDetail.model_validate(row)
+
+
+@router.get("/checkpoints/{checkpoint_id}/download", response_class=StreamingResponse)
+def download_checkpoint(principal: Reader, checkpoint_id: str) -> StreamingResponse:
+    """Download a checkpoint as a zip archive that `transformers` opens once it is unpacked."""
+    with db.transaction() as session:
+        checkpoint = service.get(session, principal=principal, checkpoint_id=checkpoint_id)
+        name = service.archive_name(session, checkpoint=checkpoint)
+    service.files(checkpoint)  # answers 409 now: once the stream has begun it could only break off
+    disposition = f"attachment; filename=\"checkpoint.zip\"; filename*=UTF-8''{quote(name)}"
+    if name.isascii():
+        disposition = f'attachment; filename="{name}"'
+    headers = {"Content-Disposition": disposition}
+    return StreamingResponse(service.zip_chunks(checkpoint), media_type="application/zip", headers=headers)

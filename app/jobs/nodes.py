@@ -1,0 +1,41 @@
+"""Machines that run workers: what they say of themselves, whether they live, what room they have left."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.jobs.placement import Room
+from app.jobs.transitions import HELD
+from app.models import Job, Node
+from app.settings import settings
+
+
+def heartbeat(session: Session, *, name: str, **description: Any) -> None:
+    """A node says that it is there, and what it has (see app.models.Node)."""
+    seen = {**description, "last_seen_at": func.now()}
+    new = insert(Node).values(name=name, **seen)
+    session.execute(new.on_conflict_do_update(index_elements=["name"], set_=seen))
+
+
+def is_live(node: Node, now: datetime) -> bool:
+    """Whether a node was heard of within a lease."""
+    return node.last_seen_at > now - timedelta(seconds=settings().lease_seconds)
+
+
+def rooms(session: Session, nodes: Sequence[Node]) -> list[Room]:
+    """What each of these nodes has left, beside the jobs that hold or were given a place on it."""
+    taken = select(Job.node, Job.gpus).where(Job.node.is_not(None), Job.state.in_(("queued", *HELD)))
+    session.flush()
+    holders = session.execute(taken).all()
+    found = []
+    for node in nodes:
+        gpus = tuple(gpu["uuid"] for gpu in node.gpus)
+        here = [held for name, held in holders if name == node.name]
+        busy = {uuid for held in here for uuid in held}
+        free = [uuid for uuid in gpus if uuid not in busy]
+        found.append(Room(node.name, gpus, node.slots, free, node.slots - len(here)))
+    return found

@@ -1,0 +1,52 @@
+"""How a job may move from state to state, and who may move it. Pure: app/jobs/service.py applies it.
+
+| from                                | to         | who                  | when                                       |
+| ----------------------------------- | ---------- | -------------------- | ------------------------------------------ |
+| queued                              | starting   | worker               | it claims the job                          |
+| starting                            | running    | supervisor           | the first step is reported                 |
+| starting, running                   | succeeded  | supervisor           | all steps done, last checkpoint published  |
+| starting, running                   | failed     | supervisor           | the trainer said why it cannot go on       |
+| starting, running                   | pausing    | supervisor           | the user wishes a pause                    |
+| pausing                             | paused     | supervisor           | the processes are gone                     |
+| starting, running, pausing          | cancelling | supervisor           | the user wishes to cancel                  |
+| cancelling                          | cancelled  | supervisor           | the processes are gone                     |
+| starting, running, pausing,         | recovering | supervisor,          | the attempt ended without a result, or its |
+| cancelling                          |            | scheduler            | lease ran out                              |
+| recovering                          | queued     | scheduler            | the back-off is over                       |
+| recovering                          | paused     | scheduler            | the user wished so meanwhile               |
+| recovering                          | cancelled  | scheduler, user      | the user wished so meanwhile               |
+| recovering                          | failed     | scheduler            | attempts end again and again               |
+| queued                              | paused     | user                 | nothing runs                               |
+| queued, paused                      | cancelled  | user                 | nothing runs                               |
+| paused                              | queued     | user                 | the user wishes it to go on                |
+"""
+
+from typing import Literal
+
+Actor = Literal["user", "scheduler", "worker", "supervisor"]
+
+HELD = ("starting", "running", "pausing", "cancelling")  # an attempt holds the job and its node
+
+TRANSITIONS: dict[tuple[str, str], tuple[Actor, ...]] = {
+    ("queued", "starting"): ("worker",),
+    ("queued", "paused"): ("user",),
+    ("queued", "cancelled"): ("user",),
+    ("starting", "running"): ("supervisor",),
+    ("paused", "queued"): ("user",),
+    ("paused", "cancelled"): ("user",),
+    ("pausing", "paused"): ("supervisor",),
+    ("cancelling", "cancelled"): ("supervisor",),
+    ("recovering", "queued"): ("scheduler",),
+    ("recovering", "paused"): ("scheduler",),
+    ("recovering", "cancelled"): ("scheduler", "user"),
+    ("recovering", "failed"): ("scheduler",),
+    **{(state, end): ("supervisor",) for state in ("starting", "running") for end in ("succeeded", "failed")},
+    **{(state, "pausing"): ("supervisor",) for state in ("starting", "running")},
+    **{(state, "cancelling"): ("supervisor",) for state in ("starting", "running", "pausing")},
+    **{(state, "recovering"): ("supervisor", "scheduler") for state in HELD},
+}
+
+
+def allowed(from_state: str, to_state: str, actor: Actor) -> bool:
+    """Whether this actor may move a job so."""
+    return actor in TRANSITIONS.get((from_state, to_state), ())
