@@ -28,6 +28,7 @@ class Piece:
     text: str
     num_bytes: int
     ends_document: bool
+    is_safe: bool = True  # cut where tokens part; always so in text that has lines, words or punctuation
 
 
 class Corpus:
@@ -50,7 +51,7 @@ class Corpus:
         with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             start = 0
             for end in self._ends.tolist():
-                yield from _cut(text, start, end)
+                yield from cut(text, start, end)
                 start = end
 
     def close(self) -> None:
@@ -65,22 +66,24 @@ def open_all(sources: list[CorpusInput]) -> list[Corpus]:
     return corpora
 
 
-def _cut(text: mmap.mmap, start: int, end: int) -> Iterator[Piece]:
+def cut(text: mmap.mmap | bytes, start: int, end: int) -> Iterator[Piece]:
+    """One document in pieces of at most PIECE_BYTES."""
     while end - start > PIECE_BYTES:
         piece, _ = codecs.utf_8_decode(text[start : start + PIECE_BYTES], "strict", False)  # may end inside a character
-        piece = piece[: _last_safe_cut(piece)]
+        place = _last_safe_cut(piece)
+        piece = piece[:place]  # a text that offers no place is cut anywhere, which costs a token at most
         num_bytes = len(piece.encode())
-        yield Piece(piece, num_bytes, False)
+        yield Piece(piece, num_bytes, False, place is not None)
         start += num_bytes
     yield Piece(text[start:end].decode(), end - start, True)
 
 
-def _last_safe_cut(piece: str) -> int:
-    """Where to cut; at the very end if the text offers no place, which costs at most one token."""
+def _last_safe_cut(piece: str) -> int | None:
+    """The last place where tokens part, looked for near the end first."""
     for window in (1 << 12, len(piece)):
         begin = max(0, len(piece) - window)
         # The lookbehind needs one character before the window, the cut must leave something on both sides.
         cuts = [match.start() for match in SAFE_CUT.finditer(piece, begin + 1, len(piece))]
         if cuts:
             return cuts[-1]
-    return len(piece)
+    return None

@@ -1,0 +1,105 @@
+"""Gangs for tests: a parent process that imported everything forks one for each run, and the supervisor's end of it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import psutil
+
+from trainer import gang
+from trainer.rundir import RunDir
+
+SECONDS = 120  # no run of a test takes longer
+
+
+class Supervisor:
+    """The supervisor's end of one gang."""
+
+    def __init__(self, conn: socket.socket) -> None:
+        self.conn = conn
+        self.conn.settimeout(SECONDS)
+        self._lines = conn.makefile("rb")
+        hello = self.read()
+        self.process = psutil.Process(hello["pid"])
+        assert self.process.create_time() == hello["started_at"]
+
+    def ask(self, run_dir: RunDir, num_processes: int = 1, **env: str) -> "Supervisor":
+        """Send the request."""
+        self.send(run_dir=str(run_dir.path), fence=1, num_processes=num_processes, device="cpu", env=env)
+        return self
+
+    def send(self, **message: Any) -> None:
+        self.conn.sendall(json.dumps(message).encode() + b"\n")
+
+    def read(self) -> dict[str, Any]:
+        """The next message of the gang."""
+        line = self._lines.readline()
+        assert line, "the gang closed the socket"
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def rest(self) -> list[dict[str, Any]]:
+        """All messages up to the end."""
+        messages = [self.read()]
+        while "done" not in messages[-1]:
+            messages.append(self.read())
+        return messages
+
+    def done(self) -> int:
+        """The exit code of the attempt."""
+        code: int = self.rest()[-1]["done"]
+        return code
+
+    def close(self) -> None:
+        self._lines.close()
+        self.conn.close()
+
+
+class Warm:
+    """A process that imported torch, transformers and DeepSpeed and forks gangs."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair()
+        argv = [sys.executable, "-m", "tests.trainer.gangs", str(theirs.fileno())]
+        self._process = subprocess.Popen(argv, pass_fds=[theirs.fileno()])
+        theirs.close()
+
+    def start(self) -> Supervisor:
+        """A new gang that waits for its request."""
+        mine, theirs = socket.socketpair()
+        socket.send_fds(self._control, [b"."], [theirs.fileno()])
+        theirs.close()
+        return Supervisor(mine)
+
+    def run(self, run_dir: RunDir, num_processes: int = 1, **env: str) -> int:
+        """Run an attempt to its end and return its exit code."""
+        supervisor = self.start().ask(run_dir, num_processes, **env)
+        code = supervisor.done()
+        supervisor.close()
+        return code
+
+    def close(self) -> None:
+        self._control.close()
+        self._process.wait(timeout=SECONDS)
+
+
+def serve_forever(control: socket.socket) -> None:
+    """Fork a gang for every socket that comes in, until the other end is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that nothing is left of gangs that ended
+    gang.preload()
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not data:
+            return
+        if os.fork() == 0:
+            control.close()
+            os._exit(gang.serve(socket.socket(fileno=descriptors[0])) & 0xFF)
+        os.close(descriptors[0])
+
+
+if __name__ == "__main__":
+    serve_forever(socket.socket(fileno=int(sys.argv[1])))
