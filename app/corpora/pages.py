@@ -1,5 +1,182 @@
-"""Routes of corpora, filled in a moment."""
+"""HTML routes of corpora and tokenizers."""
 
-from fastapi import APIRouter
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
+from starlette.datastructures import UploadFile
+
+from app import db, queue
+from app.auth import Principal, Reader, Submitter
+from app.corpora import problems, reading, service, uploads
+from app.errors import PanelError
+from app.i18n import _
+from app.paging import After
+from app.settings import settings
+from app.web import page
 
 router = APIRouter()
+PAGE_ROWS = 50
+DOCUMENTS_SHOWN = 10
+
+
+# ---- corpora --------------------------------------------------------------------------------------------------------
+
+
+def _index(request: Request, principal: Principal, after: str | None, refused: list[str], part: str = "") -> Response:
+    with db.transaction() as session:
+        rows, cursor = service.list_corpora(session, principal=principal, limit=PAGE_ROWS, after=after)
+    return page(
+        request,
+        "corpora/_list.html" if part == "list" else "corpora/index.html",
+        422 if refused else 200,
+        principal=principal,
+        corpora=rows,
+        next=cursor,
+        after=after,
+        refused=refused,
+        formats=service.FORMATS,
+        encodings=problems.ENCODINGS,
+        max_bytes=settings().max_upload_bytes,
+    )
+
+
+@router.get("/corpora")
+def show_corpora(
+    request: Request, principal: Reader, after: After = None, part: Annotated[str, Query()] = ""
+) -> Response:
+    """The list, and where to upload. `part=list` answers the list alone, for its live update."""
+    return _index(request, principal, after, [], part)
+
+
+@router.post("/corpora")
+async def upload(request: Request, principal: Submitter) -> Response:
+    """Take files from the form of a browser without scripts. Those that are refused are named, the others are kept."""
+    refused: list[str] = []
+    uploads.check_declared(request.headers.get("content-length"))
+    async with request.form(max_files=50) as form:
+        files = [value for value in form.getlist("file") if isinstance(value, UploadFile) and value.filename]
+        encoding = str(form.get("encoding") or "")
+        if not files:
+            refused.append(_("Choose a file."))
+        for file in files:
+            try:
+                label = uploads.label(file.filename or "", encoding=encoding)
+                await uploads.receive(principal, label, _pieces(file))
+            except PanelError as error:
+                refused.append(f"{file.filename}: {error.message}")
+    if refused:
+        return await run_in_threadpool(_index, request, principal, None, refused)
+    return RedirectResponse("/corpora", status_code=303)
+
+
+async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
+    while piece := await file.read(uploads.WRITE_BYTES):
+        yield piece
+
+
+def _corpus(request: Request, principal: Principal, corpus_id: str, start: int, error: PanelError | None = None) -> Response:
+    with db.transaction() as session:
+        corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
+    shown = reading.documents(corpus.id, start, DOCUMENTS_SHOWN) if corpus.state == "ready" else []
+    return page(
+        request,
+        "corpora/show.html",
+        error.status if error else 200,
+        principal=principal,
+        corpus=corpus,
+        problems=[(problem, problems.sentence(problem)) for problem in corpus.problems],
+        encodings=problems.ENCODINGS,
+        documents=shown,
+        start=start,
+        step=DOCUMENTS_SHOWN,
+        error=error.message if error else "",
+        mine=corpus.owner_id is not None,
+    )
+
+
+@router.get("/corpora/{corpus_id}")
+def show_corpus(
+    request: Request,
+    principal: Reader,
+    corpus_id: str,
+    start: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    part: Annotated[str, Query()] = "",
+) -> Response:
+    """One corpus. `part=state` answers only how far its reading is."""
+    if part != "state":
+        return _corpus(request, principal, corpus_id, start)
+    with db.transaction() as session:
+        corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
+    return page(request, "corpora/_state.html", principal=principal, corpus=corpus)
+
+
+@router.post("/corpora/{corpus_id}/parse")
+def parse_corpus(
+    request: Request,
+    principal: Submitter,
+    corpus_id: str,
+    encoding: Annotated[str, Form()] = "",
+    skip_bad: Annotated[bool, Form()] = False,
+) -> Response:
+    """Read an upload once more."""
+
+    def verb(session: Any) -> None:
+        wanted = uploads.checked_encoding(encoding)
+        service.parse_again(session, principal=principal, corpus_id=corpus_id, encoding=wanted, skip_bad=skip_bad)
+
+    return _change(request, principal, corpus_id, verb, f"/corpora/{corpus_id}")
+
+
+@router.post("/corpora/{corpus_id}/delete")
+def delete_corpus(request: Request, principal: Submitter, corpus_id: str) -> Response:
+    """Delete a corpus and its file."""
+
+    def verb(session: Any) -> None:
+        service.delete_corpus(session, principal=principal, corpus_id=corpus_id)
+
+    response = _change(request, principal, corpus_id, verb, "/corpora")
+    if response.status_code == 303:
+        service.remove_files(corpus_id)
+    return response
+
+
+def _change(request: Request, principal: Principal, corpus_id: str, verb: Any, then: str) -> Response:
+    try:
+        with db.transaction() as session:
+            verb(session)
+    except PanelError as error:
+        if error.status == 404:
+            raise
+        return _corpus(request, principal, corpus_id, 0, error)
+    queue.flush_outbox()
+    return RedirectResponse(then, status_code=303)
+
+
+# ---- tokenizers -----------------------------------------------------------------------------------------------------
+
+
+@router.get("/tokenizers")
+def show_tokenizers(request: Request, principal: Reader, after: After = None) -> Response:
+    """The list."""
+    with db.transaction() as session:
+        rows, cursor = service.list_tokenizers(session, principal=principal, limit=PAGE_ROWS, after=after)
+        ids = {corpus_id for row in rows for corpus_id in row.corpora}
+        names = service.corpus_names(session, principal=principal, ids=ids)
+        jobs = service.jobs_of_tokenizers(session, principal=principal)
+    shown: dict[str, Any] = {"tokenizers": rows, "next": cursor, "names": names, "jobs": jobs}
+    return page(request, "tokenizers/index.html", principal=principal, **shown)
+
+
+@router.get("/tokenizers/{tokenizer_id}")
+def show_tokenizer(request: Request, principal: Reader, tokenizer_id: str) -> Response:
+    """One tokenizer, with a sample of its vocabulary."""
+    with db.transaction() as session:
+        tokenizer = service.get_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
+        names = service.corpus_names(session, principal=principal, ids=tokenizer.corpora)
+        jobs = service.jobs_of_tokenizers(session, principal=principal).get(tokenizer_id, [])
+    tokens = reading.vocabulary(tokenizer_id)
+    shown: dict[str, Any] = {"tokenizer": tokenizer, "names": names, "jobs": jobs, "tokens": tokens}
+    return page(request, "tokenizers/show.html", principal=principal, **shown)

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -245,3 +245,19 @@ def usable_tokenizer(session: Session, *, principal: Principal, tokenizer_id: st
         message = _("There is no tokenizer {id}, or it is not yours.", id=tokenizer_id)
         raise bad_field("tokenizer", "tokenizer_unknown", message)
     return tokenizer
+
+
+def corpus_names(session: Session, *, principal: Principal, ids: Iterable[str]) -> dict[str, str]:
+    """The names of corpora by id; those that were deleted, or are not the user's, are missing."""
+    visible = auth.visible_to(Corpus.owner_id, principal)
+    return dict(session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(ids), visible)).tuples().all())
+
+
+def jobs_of_tokenizers(session: Session, *, principal: Principal) -> dict[str, list[tuple[str, str]]]:
+    """Which of the user's jobs use each tokenizer: id and name, newest first."""
+    used = select(Job.tokenizer_id, Job.id, Job.name).where(Job.owner_id == principal.user_id)
+    jobs: dict[str, list[tuple[str, str]]] = {}
+    for tokenizer_id, job_id, name in session.execute(used.order_by(Job.id.desc())):
+        if tokenizer_id is not None:
+            jobs.setdefault(tokenizer_id, []).append((job_id, name))
+    return jobs
