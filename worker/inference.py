@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 import torch
+from safetensors import SafetensorError
 
 from trainer import generate
 
@@ -107,7 +108,7 @@ def _free_bytes(device: str) -> int:
 def _load(path: Path, device: str) -> generate.Loaded:
     try:
         return generate.load(path, device)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         log.warning("checkpoint %s cannot be opened: %s", path, error)
         raise Refused("checkpoint_broken") from error
 

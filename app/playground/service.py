@@ -85,7 +85,7 @@ async def follow(order: Order) -> AsyncGenerator[Event, None]:
     wait = _Wait()
     async with aclosing(line.read(order.id)) as lines:
         async for entry in lines:
-            name = str(entry.pop("event"))
+            name = entry["event"]
             if name == "waiting":
                 position = entry["position"]
                 if position is not None and wait.changed(position):
@@ -96,7 +96,8 @@ async def follow(order: Order) -> AsyncGenerator[Event, None]:
             elif name == "failure":
                 yield _failure(entry["code"], entry.get("values", {}))
             elif name != "beat":
-                yield Event(name, {**entry, "seed": order.seed} if name == "done" else entry)
+                data = {key: value for key, value in entry.items() if key != "event"}
+                yield Event(name, {**data, "seed": order.seed} if name == "done" else data)
 
 
 @dataclass
