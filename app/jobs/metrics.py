@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, case, delete, false, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -198,10 +199,11 @@ def curves_until(session: Session, *, job_id: str, until: tuple[int, int], max_p
     found = {name: Curve(stride=4**level) for name, level in levels.items()}
     for level in sorted(set(levels.values())):
         names = [name for name in levels if levels[name] == level]
-        edges = [0, *(whole >> 2 * part << 2 * part for part in range(level, 0, -1))]
+        parts = range(level, 0, -1)
+        edges = [0, *(whole >> 2 * part << 2 * part for part in parts)]
         spans = [
             Span(part, begin >> 2 * part, end >> 2 * part)
-            for part, begin, end in zip(range(level, 0, -1), edges, edges[1:], strict=True)
+            for part, (begin, end) in zip(parts, pairwise(edges), strict=True)
         ]
         _read_rollups(session, job_id, names, spans, found)
         _read_points(session, job_id, names, and_(MetricPoint.step >= edges[-1], within), found)
@@ -254,7 +256,7 @@ def _read_points(
 def _read_rollups(session: Session, job_id: str, names: list[str], spans: list[Span], found: dict[str, Curve]) -> None:
     marked: list[ColumnElement[bool]] = []
     query = select(MetricRollup).where(
-        MetricRollup.job_id == job_id, MetricRollup.series.in_(names), or_(*(span.rows() for span in spans))
+        MetricRollup.job_id == job_id, MetricRollup.series.in_(names), or_(false(), *(span.rows() for span in spans))
     )
     for row in session.scalars(query.order_by(MetricRollup.series, MetricRollup.last_step)):
         if row.count:
@@ -278,12 +280,10 @@ def _read_marks(session: Session, job_id: str, within: ColumnElement[bool], foun
         found[name].sort()
 
 
-def points_after(
-    session: Session, *, job_id: str, after: tuple[int, int], until: tuple[int, int], limit: int
-) -> list[MetricPoint]:
-    """The live points of the journal lines behind `after` up to `until`, oldest first; at most `limit` of them."""
+def points_after(session: Session, *, job_id: str, after: tuple[int, int], until: tuple[int, int]) -> list[MetricPoint]:
+    """The live points of the journal lines behind `after` up to `until`, oldest first."""
     place = tuple_(MetricPoint.fence, MetricPoint.seq)
     query = select(MetricPoint).where(
         MetricPoint.job_id == job_id, ~MetricPoint.archived, place > after, place <= until
     )
-    return list(session.scalars(query.order_by(MetricPoint.fence, MetricPoint.seq).limit(limit)))
+    return list(session.scalars(query.order_by(MetricPoint.fence, MetricPoint.seq)))

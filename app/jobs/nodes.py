@@ -39,3 +39,23 @@ def rooms(session: Session, nodes: Sequence[Node]) -> list[Room]:
         free = [uuid for uuid in gpus if uuid not in busy]
         found.append(Room(node.name, gpus, node.slots, free, node.slots - len(here)))
     return found
+
+
+def running_on(session: Session, *, owner_id: str) -> dict[str, list[str]]:
+    """The jobs of a user that hold a place on a node, by its name."""
+    held = select(Job.node, Job.id).where(Job.owner_id == owner_id, Job.node.is_not(None), Job.state.in_(HELD))
+    found: dict[str, list[str]] = {}
+    for name, job_id in session.execute(held.order_by(Job.id)):
+        found.setdefault(str(name), []).append(job_id)
+    return found
+
+
+def memory_of_a_process(session: Session, num_processes: int) -> tuple[str, int | None]:
+    """The device a job of so many processes would run on, cpu or cuda, and what memory each would have there."""
+    nodes = list(session.scalars(select(Node)))
+    with_gpus = [sorted((gpu["memory_bytes"] for gpu in node.gpus), reverse=True) for node in nodes]
+    fitting = [sizes[num_processes - 1] for sizes in with_gpus if len(sizes) >= num_processes]
+    if fitting:
+        return "cuda", max(fitting)
+    without = [node.memory_bytes // num_processes for node in nodes if not node.gpus]
+    return ("cpu", max(without)) if without else ("cuda" if num_processes > 2 else "cpu", None)

@@ -37,7 +37,9 @@ MAX_KEY_LENGTH = 200
 # ---- for people -----------------------------------------------------------------------------------------------------
 
 
-def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> tuple[TrainSpec, list[Corpus], Any]:
+def check(
+    session: Session, *, principal: Principal, given: dict[str, Any]
+) -> tuple[TrainSpec, list[Corpus], Tokenizer | None]:
     """Resolve a partial spec and say what is wrong with it; answers it with its corpora and its tokenizer, if any."""
     admission.check_text(given)
     spec = resolve(given)

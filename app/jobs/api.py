@@ -1,0 +1,204 @@
+"""JSON routes of jobs, recipes and nodes, and the stream of a job's live view."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query, Request, Response
+from sqlalchemy import func, select
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from app import db, i18n, queue, storage
+from app import live as ground
+from app.auth import Reader, Submitter
+from app.errors import bad_field
+from app.i18n import _
+from app.jobs import live, logs, metrics, nodes, schemas, service
+from app.models import STATES, TERMINAL
+from app.paging import After, Limit, Listing
+from trainer.plan import choose_vocab_size, num_parameters, plan
+from trainer.rundir import RunDir
+from trainer.spec import resolve
+
+router = APIRouter()
+PING_SECONDS = 15
+RETRY_MILLISECONDS = 1_000
+
+Given = Annotated[
+    dict[str, Any],
+    Body(
+        description="A partial TrainSpec: what is not given comes from its recipe.",
+        openapi_examples=schemas.SUBMIT_EXAMPLES,
+    ),
+]
+
+
+def announce(job_id: str) -> None:
+    """After the commit of a change: wake the scheduler, the supervisor and whoever watches."""
+    queue.flush_outbox()
+    ground.ring("scheduler")
+    ground.ring(f"wish:{job_id}")
+    live.ring(job_id)
+
+
+@router.post("/jobs", status_code=201, tags=["jobs"], responses={200: {"description": "The key's job, again."}})
+def submit_job(
+    principal: Submitter,
+    given: Given,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header(description="Makes repeating the request safe.")] = None,
+) -> schemas.JobAnswer:
+    """Submit a job."""
+    with db.transaction() as session:
+        job, is_new = service.submit(session, principal=principal, given=given, idempotency_key=idempotency_key)
+        answer = schemas.job_answer(job)
+    announce(job.id)
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
+    return answer
+
+
+@router.post("/jobs/plan", tags=["jobs"])
+def plan_job(principal: Reader, given: Given) -> schemas.PlanAnswer:
+    """Check a spec and tell what the job would cost, without submitting it."""
+    with db.transaction() as session:
+        spec, corpora, tokenizer = service.check(session, principal=principal, given=given)
+        device, memory_bytes = nodes.memory_of_a_process(session, spec.num_processes)
+    num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
+    vocab_size = tokenizer.vocab_size if tokenizer else spec.vocab_size or choose_vocab_size(num_bytes)
+    resolved = spec
+    if spec.precision == "auto":
+        spec = spec.model_copy(update={"precision": "fp32" if device == "cpu" else "bf16"})
+    return schemas.plan_answer(resolved, vocab_size, plan(spec, vocab_size, memory_bytes, num_bytes))
+
+
+@router.get("/jobs", tags=["jobs"])
+def list_jobs(
+    principal: Reader,
+    state: Annotated[list[str] | None, Query(description="Only jobs in one of these states.")] = None,
+    limit: Limit = 50,
+    after: After = None,
+) -> Listing[schemas.JobAnswer]:
+    """List jobs, newest first."""
+    unknown = next((name for name in state or () if name not in STATES), None)
+    if unknown is not None:
+        message = _("{state} is no state. Choose of: {expected}.", state=unknown, expected=", ".join(STATES))
+        raise bad_field("state", "state_unknown", message)
+    with db.transaction() as session:
+        rows, following = service.list_jobs(session, principal=principal, limit=limit, after=after, states=state)
+        return Listing(data=[schemas.job_answer(row) for row in rows], next=following)
+
+
+@router.get("/jobs/{job_id}", tags=["jobs"])
+def get_job(principal: Reader, job_id: str) -> schemas.JobAnswer:
+    """Get a job."""
+    with db.transaction() as session:
+        return schemas.job_answer(service.get(session, principal=principal, job_id=job_id))
+
+
+@router.post("/jobs/{job_id}/cancel", status_code=202, tags=["jobs"])
+def cancel_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
+    """Cancel a job. A running one keeps the checkpoints it has and writes a last one."""
+    with db.transaction() as session:
+        job = service.cancel(session, principal=principal, job_id=job_id)
+        answer = schemas.job_answer(job)
+    announce(job_id)
+    return answer
+
+
+@router.get("/jobs/{job_id}/history", tags=["jobs"])
+def get_history(principal: Reader, job_id: str) -> Listing[schemas.HistoryEntry]:
+    """What happened to a job, oldest first."""
+    with db.transaction() as session:
+        service.get(session, principal=principal, job_id=job_id)
+        entries = [schemas.history_entry(event) for event in service.history(session, job_id=job_id)]
+    return Listing(data=entries, next=None)
+
+
+@router.get("/jobs/{job_id}/samples", tags=["jobs"])
+def get_samples(principal: Reader, job_id: str) -> Listing[schemas.SampleAnswer]:
+    """What the model wrote at each evaluation, oldest first."""
+    with db.transaction() as session:
+        service.get(session, principal=principal, job_id=job_id)
+        found = [schemas.sample_answer(sample) for sample in live.samples(session, job_id=job_id)]
+    return Listing(data=found, next=None)
+
+
+@router.get("/jobs/{job_id}/metrics", tags=["jobs"])
+def get_metrics(
+    principal: Reader,
+    job_id: str,
+    series: Annotated[str | None, Query(description="Names, comma-separated. All if left out.", max_length=999)] = None,
+    start: Annotated[int, Query(ge=0, le=2**31 - 1, description="The first step.")] = 0,
+    end: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="The last step.")] = None,
+    points: Annotated[int, Query(ge=10, le=5000, description="How many places a curve may have.")] = 1000,
+) -> schemas.MetricsAnswer:
+    """The curves of a job, whole or zoomed: the finer the narrower the window, and no spike is ever left out."""
+    if end is not None and end < start:
+        raise bad_field("end", "window_invalid", _("The last step must not be before the first one."))
+    names = series.replace("\0", "").split(",") if series else None
+    with db.transaction() as session:
+        service.get(session, principal=principal, job_id=job_id)
+        last = metrics.last_step(session, job_id=job_id) if end is None else end
+        window = metrics.Window(start, max(last, start) + 1, points)
+        return schemas.curves_answer(metrics.curves(session, job_id=job_id, window=window, series=names))
+
+
+@router.get("/jobs/{job_id}/log", tags=["jobs"])
+def get_log(
+    principal: Reader,
+    job_id: str,
+    offset: Annotated[int, Query(ge=0, le=2**62, description="Bytes of the log to pass over.")] = 0,
+) -> schemas.LogAnswer:
+    """A piece of what the processes of a job printed."""
+    with db.transaction() as session:
+        job = service.get(session, principal=principal, job_id=job_id)
+    path = RunDir(storage.run(job_id)).log_path
+    piece = logs.read(path, offset, is_whole=job.state in TERMINAL)
+    return schemas.LogAnswer(**vars(piece), size=logs.size(path))
+
+
+@router.get("/jobs/{job_id}/events", tags=["jobs"], response_class=EventSourceResponse)
+def stream_job(
+    request: Request,
+    principal: Reader,
+    job_id: str,
+    last_event_id: Annotated[str | None, Header(description="The id of the last event seen.", max_length=200)] = None,
+    after: Annotated[str | None, Query(description="The same, for those who cannot send it.", max_length=200)] = None,
+) -> EventSourceResponse:
+    """Follow a job: server-sent events job, curve, points, sample, history, checkpoint and log."""
+    with db.transaction() as session:
+        service.get(session, principal=principal, job_id=job_id)
+    language = i18n.locale()
+    read = live.reader(job_id, language)
+    updates = request.app.state.hub.stream(live.topic(job_id, language), read, last_event_id or after or "")
+    return EventSourceResponse(_events(updates), ping=PING_SECONDS, headers={"X-Accel-Buffering": "no"})
+
+
+async def _events(updates: AsyncIterator[ground.Update]) -> AsyncIterator[ServerSentEvent]:
+    yield ServerSentEvent(comment="ready", retry=RETRY_MILLISECONDS)
+    async for update in updates:
+        yield ServerSentEvent(id=update.cursor, event=update.event, data=update.data)
+
+
+@router.get("/recipes", tags=["jobs"])
+def list_recipes(principal: Reader) -> Listing[schemas.RecipeAnswer]:
+    """List the ready-made specs, smallest first."""
+    found = []
+    for recipe in schemas.recipe_answers():
+        spec = resolve({"recipe": recipe["name"], "corpora": ["any"]})
+        size = num_parameters(spec, spec.vocab_size or 2_048)
+        found.append(schemas.RecipeAnswer(**recipe, num_parameters=size))
+    return Listing(data=found, next=None)
+
+
+@router.get("/nodes", tags=["nodes"])
+def list_nodes(principal: Reader) -> Listing[schemas.NodeAnswer]:
+    """List the machines that run jobs, by name."""
+    with db.transaction() as session:
+        now = session.execute(select(func.now())).scalar_one()
+        running = nodes.running_on(session, owner_id=principal.user_id)
+        found = [
+            schemas.node_answer(node, live=nodes.is_live(node, now), running=running.get(node.name, []))
+            for node in service.list_nodes(session)
+        ]
+    return Listing(data=found, next=None)
