@@ -1,4 +1,4 @@
-"""Runs for tests: corpora on disk, run directories of a model of 0.1 million parameters, and what their journals say."""
+"""Runs for tests: corpora on disk, run directories of a model of 0.1 million parameters, what their journals say."""
 
 import hashlib
 from pathlib import Path

@@ -1,0 +1,41 @@
+"""What the engine computes without any process: the learning rate."""
+
+import pytest
+
+from tests.trainer.runs import small_spec
+from trainer.engine import learning_rate
+
+PEAK = 0.01
+
+
+def rates(**fields: object) -> list[float]:
+    spec = small_spec(learning_rate=PEAK, warmup_steps=10, max_steps=100, **fields)
+    return [learning_rate(spec, step) for step in range(1, 101)]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_it_rises_over_the_warm_up_from_the_first_step_on(schedule: str) -> None:
+    assert rates(lr_scheduler_type=schedule)[:10] == pytest.approx([PEAK * step / 10 for step in range(1, 11)])
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_it_falls_every_step_and_never_wastes_one_at_zero(schedule: str) -> None:
+    falling = rates(lr_scheduler_type=schedule)[9:]
+
+    assert falling == sorted(falling, reverse=True)
+    assert len(set(falling)) == len(falling)
+    assert 0 < falling[-1] < PEAK / 50
+
+
+def test_a_constant_rate_stays() -> None:
+    assert set(rates(lr_scheduler_type="constant")[9:]) == {PEAK}
+
+
+def test_half_way_the_cosine_is_at_half() -> None:
+    assert rates(lr_scheduler_type="cosine")[54] == pytest.approx(PEAK / 2, rel=0.02)
+
+
+def test_without_warm_up_it_starts_at_the_peak() -> None:
+    spec = small_spec(learning_rate=PEAK, warmup_steps=0, max_steps=1)
+
+    assert learning_rate(spec, 1) == PEAK

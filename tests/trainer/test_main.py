@@ -1,0 +1,115 @@
+"""The command line, as people without the panel use it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.runs import SMALL, checkpoint_of, english, make_run, series
+from trainer import __main__ as command_line
+from trainer.rundir import RunDir, verify
+
+
+def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The command in this process; only for those that do not train."""
+    monkeypatch.setattr(sys, "argv", ["trainer", *arguments])
+    return command_line.main()
+
+
+def trainer(*arguments: str, launcher: tuple[str, ...] = ("-m", "trainer")) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *launcher, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_train_prepares_trains_and_publishes(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, "plain", [english(20_000)], max_steps=10, save_steps=5)
+
+    done = trainer("train", str(run_dir.path))
+
+    assert done.returncode == 0, done.stderr
+    assert "step 10/10 loss" in done.stdout
+    assert list(series(run_dir, "loss")) == list(range(1, 11))
+    for step in (5, 10):
+        assert verify(run_dir.checkpoint_path(step, 1))["step"] == step
+
+    again = trainer("train", str(run_dir.path))
+    assert again.returncode == 64
+    assert "--fence" in again.stderr
+
+
+def test_train_runs_under_torchrun(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, "torchrun", [english(20_000)], max_steps=5, num_processes=2, zero_stage=2)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer")
+
+    done = trainer("train", str(run_dir.path), launcher=launcher)
+
+    assert done.returncode == 0, done.stderr
+    assert verify(run_dir.checkpoint_path(5, 1))["world_size"] == 2
+
+
+def test_tokenize_prepares_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = make_run(tmp_path, "tokenize", [english(20_000)])
+
+    done = trainer("tokenize", str(run_dir.path))
+
+    assert done.returncode == 0
+    assert "bytes a token" in done.stdout
+    assert (run_dir.tokenizer_path / "tokenizer.json").is_file()
+
+
+def test_generate_continues_a_prompt(
+    trained: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("generate", str(checkpoint_of(trained, 150)), "--prompt", "And God", "--max-tokens", "8")
+
+    assert run(*arguments, monkeypatch=monkeypatch) == 0
+    first = capsys.readouterr().out
+    assert run(*arguments, monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out == first
+    assert len(first.strip()) > 3
+
+
+def test_plan_prints_the_cost_of_a_spec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps(SMALL))
+
+    assert run("plan", str(tmp_path / "spec.json"), monkeypatch=monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["num_tokens"] == 20 * 8 * 32
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{"max_steps": 0}', "max_steps must be at least 1"),
+        ('{"colour": "red"}', "colour is not a field"),
+        ("{", "Expecting property name"),
+        ("{}", "--vocab-size"),
+    ],
+)
+def test_a_wrong_spec_ends_with_64_and_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str, sentence: str
+) -> None:
+    (tmp_path / "spec.json").write_text(content)
+
+    assert run("plan", str(tmp_path / "spec.json"), monkeypatch=monkeypatch) == 64
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "tokenize"])
+def test_a_directory_that_is_no_run_ends_with_64(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert run(command, str(tmp_path), monkeypatch=monkeypatch) == 64
+    assert "spec.json does not exist" in capsys.readouterr().err
+
+
+def test_what_plans_imports_no_torch() -> None:
+    code = "import sys, trainer.plan, trainer.events, trainer.rundir, trainer.spec; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_prepares_imports_no_torch() -> None:
+    code = "import sys, trainer.process, trainer.gang; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
