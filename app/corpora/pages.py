@@ -77,7 +77,9 @@ async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _corpus(request: Request, principal: Principal, corpus_id: str, start: int, error: PanelError | None = None) -> Response:
+def _corpus(
+    request: Request, principal: Principal, corpus_id: str, start: int, error: PanelError | None = None
+) -> Response:
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
     shown = reading.documents(corpus.id, start, DOCUMENTS_SHOWN) if corpus.state == "ready" else []
