@@ -218,12 +218,13 @@ async def _spec_error(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    fields = [_validation_field(detail) for detail in error.errors()]
+    fields = [validation_field(detail) for detail in error.errors()]
     message = "; ".join(f.message for f in fields)
     return error_response(request, PanelError(422, "request_invalid", message, fields))
 
 
-def _validation_field(detail: dict[str, Any]) -> FieldError:
+def validation_field(detail: dict[str, Any]) -> FieldError:
+    """One of pydantic's complaints as a sentence. The first part of its place says where in the request it was."""
     place: Sequence[Any] = detail["loc"]
     name = ".".join(str(part) for part in place[1:]) or str(place[0])
     if detail["type"] == "json_invalid":
