@@ -1,0 +1,81 @@
+"""HTML routes of the overview and of the nodes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app import db
+from app.auth import Principal, Reader
+from app.checkpoints import service as checkpoints
+from app.corpora import service as corpora
+from app.jobs import nodes, schemas, service, sparkline
+from app.jobs.transitions import HELD
+from app.models import STATES, TERMINAL, Corpus, Job
+from app.web import page
+
+router = APIRouter()
+
+
+@router.get("/")
+def overview(request: Request, principal: Reader) -> Response:
+    """What runs, what ran last, what can be talked to; for a beginner the three steps to a first model."""
+    with db.transaction() as session:
+        open_states = tuple(state for state in STATES if state not in TERMINAL)
+        active, _more = service.list_jobs(session, principal=principal, limit=8, states=open_states)
+        ended, _more = service.list_jobs(session, principal=principal, limit=6, states=TERMINAL)
+        saved, _more = checkpoints.list_checkpoints(session, principal=principal, limit=5)
+        texts, _more = corpora.list_corpora(session, principal=principal, limit=50)
+        names = {job.id: job.name for job in (*active, *ended)}
+        names |= _missing_names(session, principal, [c.job_id for c in saved if c.job_id not in names])
+        return page(
+            request,
+            "home/overview.html",
+            principal=principal,
+            active=[row(session, job) for job in active],
+            ended=[row(session, job) for job in ended],
+            checkpoints=saved,
+            names=names,
+            starter=_starter(texts),
+            own_corpora=[corpus for corpus in texts if corpus.owner_id is not None],
+            nodes=_nodes(session, principal),
+        )
+
+
+def row(session: Session, job: Job) -> dict[str, Any]:
+    """A job as lists draw it: the answer of the API and a small curve of the loss."""
+    return {"job": schemas.job_answer(job), "spark": sparkline.points(sparkline.loss(session, job_id=job.id))}
+
+
+def _missing_names(session: Session, principal: Principal, ids: Sequence[str]) -> dict[str, str]:
+    return {job_id: service.get(session, principal=principal, job_id=job_id).name for job_id in dict.fromkeys(ids)}
+
+
+def _starter(texts: Sequence[Corpus]) -> Corpus | None:
+    """The corpus that a first job takes: the newest of one's own that is ready, else one that ships with Athanor."""
+    ready = [corpus for corpus in texts if corpus.state == "ready"]
+    own = [corpus for corpus in ready if corpus.owner_id is not None]
+    return next(iter([*own, *sorted(ready, key=lambda corpus: corpus.num_text_bytes or 0, reverse=True)]), None)
+
+
+def _nodes(session: Session, principal: Principal) -> list[schemas.NodeAnswer]:
+    now = session.execute(select(func.now())).scalar_one()
+    jobs, _more = service.list_jobs(session, principal=principal, limit=200, states=HELD)
+    return [
+        schemas.node_answer(
+            node, live=nodes.is_live(node, now), running=[job.id for job in jobs if job.node == node.name]
+        )
+        for node in service.list_nodes(session)
+    ]
+
+
+@router.get("/nodes")
+def list_nodes(request: Request, principal: Reader) -> Response:
+    """The machines that run workers, with what they have and what runs on them."""
+    with db.transaction() as session:
+        found = _nodes(session, principal)
+        ids = [job_id for node in found for job_id in node.running]
+        names = _missing_names(session, principal, ids)
+    return page(request, "nodes/list.html", principal=principal, nodes=found, names=names)

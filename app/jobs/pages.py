@@ -1,0 +1,171 @@
+"""HTML routes of jobs: the list, the form, the page of one job. Overview, nodes and API reference are beside it."""
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from sqlalchemy.orm import Session
+from starlette.datastructures import FormData
+
+from app import db
+from app.auth import Principal, Reader, Submitter
+from app.checkpoints import service as checkpoints
+from app.corpora import service as corpora
+from app.errors import PanelError
+from app.i18n import _, translate
+from app.jobs import api, form, home, reference, schemas, service, words
+from app.models import STATES, TERMINAL, new_id
+from app.web import number, page, spec_fields
+from trainer.spec import SpecError, recipe_names
+
+router = APIRouter()
+router.include_router(home.router)
+router.include_router(reference.router)
+
+PAGE_LENGTH = 25
+FILTERS = {"all": None, "active": tuple(s for s in STATES if s not in TERMINAL), "ended": TERMINAL}
+
+
+async def _sent_form(request: Request) -> FormData:
+    return await request.form(max_fields=200, max_files=0)
+
+
+SentForm = Annotated[FormData, Depends(_sent_form)]
+
+
+@router.get("/jobs")
+def list_jobs(
+    request: Request,
+    principal: Reader,
+    show: Annotated[str, Query(max_length=10)] = "all",
+    after: Annotated[str | None, Query(max_length=64)] = None,
+) -> Response:
+    """All jobs, newest first."""
+    show = show if show in FILTERS else "all"
+    with db.transaction() as session:
+        found, more = service.list_jobs(
+            session, principal=principal, limit=PAGE_LENGTH, after=after, states=FILTERS[show]
+        )
+        rows = [home.row(session, job) for job in found]
+    return page(request, "jobs/list.html", principal=principal, rows=rows, next=more, show=show, after=after)
+
+
+# ---- a new job ------------------------------------------------------------------------------------------------------
+
+
+@router.get("/jobs/new")
+def show_form(
+    request: Request,
+    principal: Reader,
+    corpus: Annotated[list[str], Query(max_length=64)] = [],  # noqa: B006 - FastAPI copies it
+    recipe: Annotated[str, Query(max_length=40)] = "tiny",
+) -> Response:
+    """The form, with a recipe and corpora chosen by the link that led here."""
+    return _form(request, principal, form.Sent({"recipe": recipe}, corpus))
+
+
+def _form(request: Request, principal: Principal, sent: form.Sent, error: PanelError | None = None) -> Response:
+    errors = form.errors_by_field(error.fields) if error else {}
+    with db.transaction() as session:
+        texts, _rest = corpora.list_corpora(session, principal=principal, limit=200)
+        tokenizers, _rest = corpora.list_tokenizers(session, principal=principal)
+    return page(
+        request,
+        "jobs/new.html",
+        error.status if error else 200,
+        principal=principal,
+        sent=sent,
+        errors=errors,
+        error=error.message if error and not errors else None,
+        recipes=form.recipe_cards(),
+        groups=form.groups(sent, errors),
+        labels={name: translate(schema["title"]) for name, schema in form.properties().items()},
+        corpora=[corpus for corpus in texts if corpus.state != "failed"],
+        tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size))) for t in tokenizers],
+        key=sent.fields.get("key") or new_id(),
+    )
+
+
+@router.post("/jobs")
+def submit(request: Request, principal: Submitter, sent_form: SentForm) -> Response:
+    """Queue the job and go to its page; sent twice, the same form gives the same job."""
+    sent = form.sent(sent_form)
+    given = form.given(sent)
+    body = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:24]
+    key = f"form-{sent.fields.get('key', '')[:64] or new_id()}-{body}"
+    try:
+        with db.transaction() as session:
+            job, _new = service.submit(session, principal=principal, given=given, idempotency_key=key)
+            job_id = job.id
+    except SpecError as error:
+        return _form(request, principal, sent, PanelError(422, "spec_invalid", str(error), spec_fields(error)))
+    except PanelError as error:
+        return _form(request, principal, sent, error)
+    api.announce(job_id)
+    return RedirectResponse(f"/jobs/{job_id}", status_code=303)
+
+
+# ---- one job --------------------------------------------------------------------------------------------------------
+
+
+@router.get("/jobs/{job_id}")
+def show_job(request: Request, principal: Reader, job_id: str) -> Response:
+    """The page of one job; its scripts follow the job's stream of events from there."""
+    with db.transaction() as session:
+        job = service.get(session, principal=principal, job_id=job_id)
+        saved, _more = checkpoints.list_checkpoints(session, principal=principal, job_id=job_id, limit=200)
+        history = [schemas.history_entry(event) for event in service.history(session, job_id=job_id)]
+        names = _corpus_names(session, principal, job.spec["corpora"])
+        answer = schemas.job_answer(job)
+    return page(
+        request,
+        "jobs/show.html",
+        principal=principal,
+        job=answer,
+        is_over=job.state in TERMINAL,
+        checkpoints=saved,
+        history=list(reversed(history)),
+        corpora=names,
+        spec_rows=_spec_rows(answer.spec),
+        words=words.script_words(),
+        phases={name: word for name, word in words.phase_words().items() if name != "evaluate"},
+        series=words.series_words(),
+        known_recipe=answer.recipe in recipe_names(),
+    )
+
+
+def _corpus_names(session: Session, principal: Principal, ids: list[str]) -> list[tuple[str, str | None]]:
+    """The corpora of a job with their names; one that was deleted since has none."""
+    found: list[tuple[str, str | None]] = []
+    for corpus_id in ids:
+        try:
+            name = corpora.get_corpus(session, principal=principal, corpus_id=corpus_id).name
+            found.append((corpus_id, name))
+        except PanelError:
+            found.append((corpus_id, None))
+    return found
+
+
+def _spec_rows(spec: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, title and value of each field of a spec that is not shown elsewhere."""
+    known = form.properties()
+    return [
+        (name, translate(known[name]["title"]) if name in known else name, form.shown(value))
+        for name, value in spec.items()
+        if name not in ("name", "corpora")
+    ]
+
+
+@router.post("/jobs/{job_id}/cancel")
+def cancel(principal: Submitter, job_id: str) -> Response:
+    """Wish the job cancelled and return to its page."""
+    try:
+        with db.transaction() as session:
+            service.cancel(session, principal=principal, job_id=job_id)
+    except PanelError as error:
+        if error.status != 409:  # it ended a moment ago: its page says how
+            raise
+    api.announce(job_id)
+    return RedirectResponse(f"/jobs/{job_id}", status_code=303)

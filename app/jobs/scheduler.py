@@ -1,0 +1,115 @@
+"""The scheduler: one loop that gives queued jobs to nodes, gives up silent attempts and sends what is owed.
+
+`python -m app.jobs.scheduler`. Any number may run; the one that holds an advisory lock of PostgreSQL leads. All it
+does is in transactions that are safe to repeat, so it may die anywhere.
+"""
+
+import logging
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.orm import Session
+
+from app import db, queue
+from app import live as ground
+from app.jobs import live, service
+from app.settings import settings
+
+log = logging.getLogger(__name__)
+
+LEADER_LOCK = 0x617468  # any number that nothing else in this database locks
+OUTAGE = (DBAPIError, TimeoutError)
+
+
+class Scheduler:
+    """Leads if nobody else does. After an outage it waits before it gives anyone up: they come back with it."""
+
+    def __init__(self) -> None:
+        self._lock: Connection | None = None
+        self._is_away = False
+        self._reap_at = time.monotonic() + self._grace()
+
+    def step(self) -> bool:
+        """One round, if this process leads. Says whether it does; an outage is logged once and is no error."""
+        try:
+            if not self._leads():
+                return False
+            self._round()
+        except OUTAGE as error:
+            self._go_away(error)
+            return False
+        if self._is_away:
+            log.info("the database is back")
+            self._is_away = False
+        return True
+
+    def close(self) -> None:
+        """Let another one lead."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _leads(self) -> bool:
+        """Hold the lock on a connection of its own: it goes with the connection, whatever ends that."""
+        if self._lock is None:
+            connection = db.engine().connect().execution_options(isolation_level="AUTOCOMMIT")
+            if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LEADER_LOCK}):
+                connection.close()
+                return False
+            self._lock = connection
+            log.info("this scheduler leads")
+        self._lock.execute(text("SELECT 1"))  # raises where the connection, and with it the lock, is gone
+        return True
+
+    def _round(self) -> None:
+        if time.monotonic() >= self._reap_at:
+            self._run(service.reap)
+        self._run(service.settle)
+        self._run(service.place)
+        queue.flush_outbox()
+
+    def _run(self, verb: Callable[[Session], list[str]]) -> None:
+        with db.transaction() as session:
+            changed = verb(session)
+        for job_id in changed:
+            live.ring(job_id)
+
+    def _go_away(self, error: Exception) -> None:
+        if self._lock is not None:
+            self._lock.invalidate()
+            self._lock.close()
+            self._lock = None
+        if not self._is_away:
+            log.warning("the database cannot be reached, looking again every few seconds: %s", error)
+        self._is_away = True
+        self._reap_at = time.monotonic() + self._grace()
+
+    @staticmethod
+    def _grace() -> float:
+        return 3 * settings().renew_seconds
+
+
+def main() -> None:
+    """Run until SIGTERM or Ctrl-C."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    scheduler, bell = Scheduler(), ground.Bell("scheduler")
+    try:
+        while True:
+            scheduler.step()
+            bell.wait(settings().scheduler_seconds)
+    finally:
+        scheduler.close()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""A supervisor's way to the database: an outage is waited out, a lost fence ends everything."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.orm import Session
+
+from app import db
+from app.settings import settings
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE = 0.5
+T = TypeVar("T")
+
+
+class Away(Exception):
+    """The database cannot be reached now. What was to be written is kept and tried again."""
+
+
+class Superseded(Exception):
+    """The job is not this attempt's any more."""
+
+
+class Link:
+    """Runs a verb in a transaction. While the database is away it tries ever less often, at least once a renewal."""
+
+    def __init__(self) -> None:
+        self._pause = 0.0
+        self._not_before = 0.0
+
+    def call(self, verb: Callable[[Session], T | None]) -> T:
+        """What the verb answers. Raises Away, or Superseded where it answers None or False."""
+        if time.monotonic() < self._not_before:
+            raise Away
+        try:
+            with db.transaction() as session:
+                answer = verb(session)
+        except (DBAPIError, TimeoutError) as error:
+            if isinstance(error, DBAPIError) and not _is_outage(error):
+                raise
+            self._go_away(error)
+            raise Away from error
+        if self._pause:
+            log.info("the database is back")
+            self._pause = 0.0
+        if answer is None or answer is False:
+            raise Superseded
+        return answer
+
+    def _go_away(self, error: Exception) -> None:
+        if not self._pause:
+            log.warning("the database cannot be reached; training goes on: %s", error)
+        self._pause = min(settings().renew_seconds, max(FIRST_PAUSE, 2 * self._pause))
+        self._not_before = time.monotonic() + self._pause
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    """Whether trying again can help: a connection that broke or could not be made, a server that stops or starts.
+
+    Such an error has no SQLSTATE of its own, or one of the classes 08 (connection), 40 (conflict), 53 (resources) and
+    57 (operator intervention).
+    """
+    state = getattr(error.orig, "sqlstate", None)
+    return error.connection_invalidated or state is None or state[:2] in ("08", "40", "53", "57")

@@ -1,0 +1,201 @@
+"""What a worker does for its node beside tasks: says that it is there and what it has, and keeps a warm parent."""
+
+import logging
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+import pynvml
+from celery.signals import worker_init, worker_ready, worker_shutdown
+from sqlalchemy.exc import DBAPIError, TimeoutError
+
+from app import db, live, storage
+from app.jobs import nodes
+from app.settings import ROOT, settings
+from worker.gang import scrubbed, warm_socket
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 3.0
+LONGEST_PAUSE = 60.0  # between two starts of a warm parent that will not live
+
+
+class Beat:
+    """A thread that does something every few seconds until it is stopped."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="node", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and wait for the end of what it does now."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(BEAT_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._work()
+            self._stop.wait(BEAT_SECONDS)
+
+
+class Pulse:
+    """Tells the database about this node."""
+
+    def __init__(self) -> None:
+        self._started_at = datetime.now(UTC)
+        self._is_away = False
+        self._is_known = False
+
+    def beat(self) -> None:
+        """Say that this node is there. A database that is away is logged once."""
+        try:
+            with db.transaction() as session:
+                nodes.heartbeat(session, name=settings().node_name, started_at=self._started_at, **describe())
+        except (DBAPIError, TimeoutError) as error:
+            if not self._is_away:
+                log.warning("the database cannot be reached, this node says so again later: %s", error)
+            self._is_away, self._is_known = True, False
+            return
+        self._is_away = False
+        if not self._is_known:
+            live.ring("scheduler")  # jobs may have waited for a node
+            self._is_known = True
+
+
+def describe() -> dict[str, Any]:
+    """What this machine has, and how busy it is."""
+    memory = psutil.virtual_memory()
+    return {
+        "num_cpus": psutil.cpu_count() or 1,
+        "memory_bytes": memory.total,
+        "gpus": gpus(),
+        "slots": settings().node_slots,
+        "telemetry": {
+            "cpu_percent": psutil.cpu_percent(),
+            "memory_used_bytes": memory.total - memory.available,
+            "disk_free_bytes": psutil.disk_usage(str(storage.data())).free,
+            "gpus": [use for use in map(gpu_use, range(len(gpus()))) if use],
+            "versions": versions(),
+        },
+    }
+
+
+@cache
+def gpus() -> list[dict[str, Any]]:
+    """The NVIDIA GPUs of this machine; none where there is no driver."""
+    try:
+        pynvml.nvmlInit()
+        return [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:
+        return []
+
+
+def _gpu(index: int) -> dict[str, Any]:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    uuid, name = (_text(ask(handle)) for ask in (pynvml.nvmlDeviceGetUUID, pynvml.nvmlDeviceGetName))
+    total = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    return {"index": index, "uuid": uuid, "name": name, "memory_bytes": total}
+
+
+def gpu_use(index: int) -> dict[str, Any]:
+    """How busy a GPU is; empty where it does not tell."""
+    with suppress(pynvml.NVMLError):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        used = int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+        percent = int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        return {"index": index, "memory_used_bytes": used, "percent": percent}
+    return {}
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of what decides how a job computes."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", "deepspeed")},
+    }
+
+
+class WarmParent:
+    """Keeps one warm parent alive as a child of this worker (see worker/warm.py)."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._pause = 0.0
+
+    def watch(self) -> None:
+        """Start it, or start it again where it ended, after a pause that grows."""
+        now = time.monotonic()
+        if self._process is not None:
+            if self._process.poll() is None or now < self._started_at + self._pause:
+                return
+            log.warning("the warm parent ended with %s and starts again", self._process.returncode)
+            self._pause = min(LONGEST_PAUSE, max(BEAT_SECONDS, 2 * self._pause))
+        self._started_at = now
+        self._process = self._start()
+
+    def stop(self) -> None:
+        """End it. Forks of it live on."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            warm_socket().unlink(missing_ok=True)
+
+    @staticmethod
+    def _start() -> subprocess.Popen[bytes]:
+        warm_socket().unlink(missing_ok=True)
+        path = storage.data() / "logs" / "warm.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "worker.warm", str(warm_socket())],
+                cwd=ROOT,
+                env=scrubbed(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+
+warm_parent = WarmParent()
+_beats = [Beat(warm_parent.watch), Beat(Pulse().beat)]
+
+
+def _warm_up(**_given: Any) -> None:
+    _beats[0].start()
+
+
+def _come(**_given: Any) -> None:
+    _beats[1].start()
+
+
+def _leave(**_given: Any) -> None:
+    for beat in _beats:
+        beat.stop()
+    warm_parent.stop()
+
+
+worker_init.connect(_warm_up)
+worker_ready.connect(_come)
+worker_shutdown.connect(_leave)

@@ -1,0 +1,69 @@
+"""How an attempt ended, judged by what its processes said and how they exited. Pure."""
+
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from app.jobs.failures import FAILURES
+from trainer.events import EXIT_HANG, EXIT_OK, EXIT_OUT_OF_MEMORY, EXIT_RESUMABLE, FailureEvent
+
+
+@dataclass
+class Ending:
+    """What is known when all processes are gone."""
+
+    code: int | None = None  # of the gang; None where it could not say
+    exits: dict[int, int] = field(default_factory=dict)  # of each rank
+    failure: FailureEvent | None = None
+    is_finished: bool = False
+    step: int = 0
+    stopped_for: Literal["cancel", "shutdown"] | None = None
+    has_gpus: bool = False
+    unpublished: tuple[int, str] | None = None  # a checkpoint that could not be published: its step, and why
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What to do with the job: finish it, fail it with a code, or release it for a reason."""
+
+    verb: Literal["finish", "fail", "release"]
+    code: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def judge(ending: Ending) -> Outcome:
+    """Decide. What the trainer itself said of a failure counts more than its exit code."""
+    if ending.unpublished is not None:
+        step, why = ending.unpublished
+        return Outcome("fail", "checkpoint_failed", {"step": step, "why": why})
+    if ending.is_finished and ending.code == EXIT_OK:
+        return Outcome("finish")
+    if ending.failure is not None:
+        code = ending.failure.code if ending.failure.code in FAILURES else "internal"
+        return Outcome("fail", code, ending.failure.values)
+    if ending.stopped_for is not None:
+        return Outcome("release", "shutdown")
+    if ending.code == EXIT_OUT_OF_MEMORY:  # of a rank that keeps no journal
+        return Outcome("fail", "oom_gpu" if ending.has_gpus else "oom_host", {"step": ending.step + 1})
+    if ending.code == EXIT_HANG:
+        return Outcome("release", "hang")
+    return Outcome("release", "gang_rank_died", {"how": how(ending)})
+
+
+def how(ending: Ending) -> str:
+    """Which process ended how, as people name it: rank 1: SIGKILL."""
+    odd = {rank: code for rank, code in ending.exits.items() if code not in (EXIT_OK, EXIT_RESUMABLE)}
+    # Ranks that were ended because of another exit by SIGTERM: the other one is what matters.
+    cause = {rank: code for rank, code in odd.items() if code != -signal.SIGTERM} or odd
+    if cause:
+        return ", ".join(f"rank {rank}: {spelled(code)}" for rank, code in sorted(cause.items()))
+    return spelled(ending.code) if ending.code is not None else "no answer"
+
+
+def spelled(code: int) -> str:
+    """An exit code or a signal."""
+    if code < 0:
+        with suppress(ValueError):
+            return signal.Signals(-code).name
+    return f"exit code {code}"

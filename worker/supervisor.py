@@ -1,0 +1,261 @@
+"""The supervisor of one attempt: holds its lease, ships its journal, publishes its checkpoints, obeys its user.
+
+`python -m worker.supervisor JOB_ID FENCE`, started by the worker in a session of its own. It outlives worker, web,
+broker and database: while the database is away it keeps what is to be written and the trainer goes on training.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from types import FrameType
+from typing import Literal
+
+from sqlalchemy.orm import Session
+
+from app import children, storage
+from app import live as ground
+from app.jobs import live, service
+from app.jobs.service import Assignment
+from app.settings import run_directory, settings
+from trainer import events
+from trainer.rundir import CorpusInput, Inputs, RunDir
+from worker import gang as gangs
+from worker.gang import Gang
+from worker.link import Away, Link, Superseded
+from worker.outcome import Ending, Outcome, judge
+from worker.publishing import Publisher
+
+log = logging.getLogger("supervisor")
+
+TURN_SECONDS = 0.25  # between two looks at the journal
+BATCH_EVENTS = 500
+GONE_SECONDS = 10.0  # how long ended processes may take to disappear
+
+
+class Supervisor:
+    """One attempt, from laying its directory to the word about its end."""
+
+    def __init__(self, work: Assignment, fence: int, link: Link, gang: Gang) -> None:
+        self.job_id, self.fence = work.job_id, fence
+        self.work, self.link, self.gang = work, link, gang
+        self.run_dir = RunDir(storage.run(work.job_id))
+        self.publisher = Publisher(self.run_dir, work, fence)
+        self.ending = Ending(has_gpus=bool(work.gpus))
+        self.is_asked_to_stop = False  # by SIGTERM
+        self._offset = 0  # of the journal, behind the last line that was recorded
+        self._renew_at = 0.0
+        self._wish = "run"
+        self._kill_at: float | None = None
+        self._bell = ground.Bell(f"wish:{work.job_id}")
+
+    def run(self) -> None:
+        """See the attempt through. Raises Superseded where it lost the job; its processes are gone then too."""
+        self.run_dir.create(self.work.spec, inputs(self.work), self.fence)
+        device: Literal["cpu", "cuda"] = "cuda" if self.work.gpus else "cpu"
+        self.gang.run(self.run_dir.path, self.fence, self.work.spec.num_processes, device, **environment(self.work))
+        try:
+            while not (self.gang.is_over and self._is_shipped()) and not self._is_out_of_time():
+                if self._bell.wait(TURN_SECONDS):
+                    self._renew_at = 0.0  # the user wishes something
+                self._turn()
+        finally:
+            self._clear_away()
+            self.publisher.close()
+        self._conclude()
+
+    def _turn(self) -> None:
+        self.gang.look()
+        with suppress(Away):
+            is_new = self._ship()
+            is_new |= self.publisher.keep(self.link)
+            self._renew()
+            self._obey()
+            if is_new:
+                live.ring(self.job_id)
+        if self.is_asked_to_stop:
+            self._stop("shutdown")
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            self.gang.kill()
+
+    # ---- the journal ------------------------------------------------------------------------------------------------
+
+    def _ship(self) -> bool:
+        """Record what the trainer wrote since the last turn, in batches."""
+        is_new = False
+        while batch := list(islice(events.read(self.run_dir.events_path(self.fence), self._offset), BATCH_EVENTS)):
+            lines = [event for event, _offset in batch]
+            self._wish = self.link.call(
+                lambda session, lines=lines: service.record(  # type: ignore[misc]
+                    session, job_id=self.job_id, fence=self.fence, batch=lines
+                )
+            )
+            self._offset = batch[-1][1]
+            self._renew_at = time.monotonic() + settings().renew_seconds
+            for event in lines:
+                self._heed(event)
+            is_new = True
+        return is_new
+
+    def _heed(self, event: events.Event) -> None:
+        match event:
+            case events.PointsEvent():
+                self.ending.step = event.step
+            case events.CheckpointEvent():
+                self.publisher.take_checkpoint(event)
+            case events.TokenizerEvent():
+                self.publisher.take_tokenizer(event)
+            case events.FailureEvent():
+                self.ending.failure = event
+            case events.FinishedEvent():
+                self.ending.is_finished = True
+
+    def _is_shipped(self) -> bool:
+        path = self.run_dir.events_path(self.fence)
+        has_more = next(events.read(path, self._offset), None) is not None
+        return not has_more and not self.publisher.is_busy
+
+    def _is_out_of_time(self) -> bool:
+        """Whether the machine goes down and the database does not come back to hear the rest."""
+        grace = GONE_SECONDS / 2
+        is_late = self._kill_at is not None and time.monotonic() > self._kill_at + grace
+        return self.is_asked_to_stop and is_late and self.gang.is_over
+
+    # ---- lease and wish ---------------------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        if time.monotonic() >= self._renew_at:
+            self._wish = self.link.call(lambda session: service.renew(session, job_id=self.job_id, fence=self.fence))
+            self._renew_at = time.monotonic() + settings().renew_seconds
+
+    def _obey(self) -> None:
+        if self._wish == "cancel" and self.ending.stopped_for != "cancel" and not self.gang.is_over:
+            self.link.call(lambda session: service.begin_cancel(session, job_id=self.job_id, fence=self.fence))
+            live.ring(self.job_id)
+            self._stop("cancel")
+
+    def _stop(self, why: Literal["cancel", "shutdown"]) -> None:
+        """Ask the processes to end, once; they are killed if that takes too long."""
+        if self._kill_at is None:
+            log.info("stopping: %s", why)
+            self.ending.stopped_for = why
+            self.gang.terminate()
+            self._kill_at = time.monotonic() + settings().stop_seconds
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    def _clear_away(self) -> None:
+        """See to it that no process of the attempt is left before anything is said about its end."""
+        deadline = time.monotonic() + (GONE_SECONDS if self.gang.is_over else 0.0)
+        while not self.gang.is_gone():
+            if time.monotonic() >= deadline:
+                self.gang.kill()
+            time.sleep(0.02)
+        self.gang.close()
+
+    def _conclude(self) -> None:
+        self.ending.code, self.ending.exits = self.gang.done, self.gang.exits
+        self.ending.unpublished = self.publisher.unpublished
+        outcome = judge(self.ending)
+        log.info("the attempt ended: %s %s %s", outcome.verb, outcome.code, outcome.values)
+        give_word(self.link, self.job_id, self.fence, outcome, patient=not self.is_asked_to_stop)
+
+
+def give_word(link: Link, job_id: str, fence: int, outcome: Outcome, *, patient: bool) -> None:
+    """Say how the attempt ended. Waits for the database, unless the machine goes down: then the lease runs out."""
+    while True:
+        try:
+            link.call(lambda session: _say(session, job_id, fence, outcome))
+            break
+        except Away:
+            if not patient:
+                return
+            time.sleep(TURN_SECONDS)
+    live.ring(job_id)
+    ground.ring("scheduler")
+
+
+def _say(session: Session, job_id: str, fence: int, outcome: Outcome) -> bool:
+    if outcome.verb == "finish":
+        return service.finish(session, job_id=job_id, fence=fence)
+    if outcome.verb == "fail":
+        return service.fail(session, job_id=job_id, fence=fence, code=outcome.code, values=outcome.values)
+    return service.release(session, job_id=job_id, fence=fence, reason=outcome.code, **outcome.values)
+
+
+def inputs(work: Assignment) -> Inputs:
+    """What the spec names by id, as paths."""
+    tokenizer = work.spec.tokenizer
+    return Inputs(
+        corpora=[CorpusInput(id=i, path=str(storage.corpus(i)), sha256=sha256) for i, sha256 in work.corpora],
+        tokenizer=str(storage.tokenizer(tokenizer)) if tokenizer else None,
+        cache=str(storage.cache()),
+    )
+
+
+def environment(work: Assignment) -> dict[str, str]:
+    """What the trainer's processes get beside the scrubbed environment."""
+    env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if work.gpus:
+        return {**env, "CUDA_VISIBLE_DEVICES": ",".join(work.gpus)}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // (work.spec.num_processes * settings().node_slots))
+    return {**env, "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads)}
+
+
+@contextmanager
+def noted(job_id: str) -> Iterator[None]:
+    """Leave a note of this process, by which `athanor up` finds it to stop it."""
+    directory = run_directory() / "supervisors"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    note = directory / f"{job_id}.{os.getpid()}.pid"
+    children.write_pid(note, os.getpid())
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Supervise the attempt named on the command line."""
+    parser = argparse.ArgumentParser(description="Supervise one attempt of a job.")
+    parser.add_argument("job_id")
+    parser.add_argument("fence", type=int)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with noted(arguments.job_id):
+        supervise(arguments.job_id, arguments.fence)
+
+
+def supervise(job_id: str, fence: int) -> None:
+    """Run one attempt, whatever happens to it."""
+    stops: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for those in front
+    link = Link()
+    try:
+        work = link.call(lambda session: service.assignment(session, job_id=job_id, fence=fence))
+        supervisor = Supervisor(work, fence, link, gangs.start())
+        signal.signal(signal.SIGTERM, lambda number, frame: _ask(supervisor, number, frame))
+        supervisor.is_asked_to_stop = bool(stops)
+        supervisor.run()
+    except Superseded:
+        log.warning("the job is not this attempt's any more")
+    except Away:
+        log.warning("the database went away before anything was begun; the lease will run out")
+    except Exception:
+        log.exception("the supervisor failed")
+        with suppress(Superseded):
+            give_word(link, job_id, fence, Outcome("release", "internal"), patient=not stops)
+
+
+def _ask(supervisor: Supervisor, number: int, frame: FrameType | None) -> None:
+    supervisor.is_asked_to_stop = True
+
+
+if __name__ == "__main__":
+    main()
