@@ -132,6 +132,7 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
         words=words.script_words(),
         phases={name: word for name, word in words.phase_words().items() if name != "evaluate"},
         series=words.series_words(),
+        again="".join(f"&corpus={corpus_id}" for corpus_id, name in names if name),
         known_recipe=answer.recipe in recipe_names(),
     )
 
