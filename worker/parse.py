@@ -169,6 +169,8 @@ _decoder = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_
 
 def document(line: str) -> str:
     """The text of one line. Raises BadLine."""
+    if len(line) > MAX_LINE_CHARACTERS:
+        raise BadLine("line_too_long")
     try:
         made = _decoder.decode(line)
     except json.JSONDecodeError as error:

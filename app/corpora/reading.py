@@ -58,7 +58,7 @@ def vocabulary(tokenizer_id: str) -> list[str]:
 @lru_cache(maxsize=16)
 def _vocabulary(path: Path) -> list[str]:
     tokens: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
-    ordered = sorted(tokens, key=lambda token: tokens[token])[256:]
+    ordered = sorted((token for token in tokens if len(token) > 1), key=lambda token: tokens[token])
     step = max(1, len(ordered) // VOCABULARY_SAMPLE)
     readable = (_readable(token) for token in ordered[::step])
     return [token for token in readable if token][:VOCABULARY_SAMPLE]

@@ -250,7 +250,8 @@ def usable_tokenizer(session: Session, *, principal: Principal, tokenizer_id: st
 def corpus_names(session: Session, *, principal: Principal, ids: Iterable[str]) -> dict[str, str]:
     """The names of corpora by id; those that were deleted, or are not the user's, are missing."""
     visible = auth.visible_to(Corpus.owner_id, principal)
-    return dict(session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(ids), visible)).tuples().all())
+    found = session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(ids), visible))
+    return {corpus_id: name for corpus_id, name in found}
 
 
 def jobs_of_tokenizers(session: Session, *, principal: Principal) -> dict[str, list[tuple[str, str]]]:
