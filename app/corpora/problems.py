@@ -2,28 +2,30 @@
 
 from typing import Any
 
-from app.i18n import _
+from app.i18n import _, mark
 from app.web import file_size
 
 SENTENCES = {
-    "empty": "The corpus is empty: the file holds no text, or only white space.",
-    "undecodable": "The file is not text in {encoding}: the bytes at position {byte} mean nothing there.",
-    "nul": "The file holds a NUL character at byte {byte}, which text does not have.",
-    "half_line": "The JSON object breaks off at character {character}.",
-    "not_json": "This is not JSON: it goes wrong at character {character}.",
-    "constant": "JSON has no value {word}. Write null or a number.",
-    "duplicate_key": "The key “{key}” stands twice in one object.",
-    "too_deep": "The object is nested too deeply.",
-    "not_object": 'The line is JSON but no object. Write {{"text": "..."}}.',
-    "text_missing": "The object has no key “text”.",
-    "text_not_string": "The value of “text” is not a string.",
-    "text_empty": "The value of “text” is empty.",
-    "text_nul": "The value of “text” holds a NUL character.",
-    "surrogate": "The value of “text” holds half of a surrogate pair at character {character}, which is no character.",
-    "line_too_long": "The line is longer than 16 MiB. Split the document.",
-    "out_of_memory": "Reading the file needed more than {limit} of memory and was stopped.",
-    "storage": "The disk did not take the parsed text: {why}.",
-    "parser_died": "Reading the file took too long or was stopped. Read it again, or split it.",
+    "empty": mark("The corpus is empty: the file holds no text, or only white space."),
+    "undecodable": mark("The file is not text in {encoding}: the bytes at position {byte} mean nothing there."),
+    "nul": mark("The file holds a NUL character at byte {byte}, which text does not have."),
+    "half_line": mark("The JSON object breaks off at character {character}."),
+    "not_json": mark("This is not JSON: it goes wrong at character {character}."),
+    "constant": mark("JSON has no value {word}. Write null or a number."),
+    "duplicate_key": mark("The key “{key}” stands twice in one object."),
+    "too_deep": mark("The object is nested too deeply."),
+    "not_object": mark('The line is JSON but no object. Write {{"text": "..."}}.'),
+    "text_missing": mark("The object has no key “text”."),
+    "text_not_string": mark("The value of “text” is not a string."),
+    "text_empty": mark("The value of “text” is empty."),
+    "text_nul": mark("The value of “text” holds a NUL character."),
+    "surrogate": mark(
+        "The value of “text” holds half of a surrogate pair at character {character}, which is no character."
+    ),
+    "line_too_long": mark("The line is longer than 16 MiB. Split the document."),
+    "out_of_memory": mark("Reading the file needed more than {limit} of memory and was stopped."),
+    "storage": mark("The disk did not take the parsed text: {why}."),
+    "parser_died": mark("Reading the file took too long or was stopped. Read it again, or split it."),
 }
 
 # How people call the encodings.
@@ -39,9 +41,10 @@ ENCODINGS = {
 
 def sentence(problem: dict[str, Any]) -> str:
     """A problem in the reader's language."""
+    message = SENTENCES[problem["code"]]
     values = {key: value for key, value in problem.items() if key != "code"}
     if "encoding" in values:
         values["encoding"] = ENCODINGS[values["encoding"]]
     if "limit_bytes" in values:
         values["limit"] = file_size(values["limit_bytes"])
-    return _(SENTENCES[problem["code"]], **values or {"code": problem["code"]})
+    return _(message, **values or {"n": 0})  # a sentence without values is filled too: its braces stand twice

@@ -251,7 +251,7 @@ def corpus_names(session: Session, *, principal: Principal, ids: Iterable[str]) 
     """The names of corpora by id; those that were deleted, or are not the user's, are missing."""
     visible = auth.visible_to(Corpus.owner_id, principal)
     found = session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(ids), visible))
-    return {corpus_id: name for corpus_id, name in found}
+    return {row.id: row.name for row in found}
 
 
 def jobs_of_tokenizers(session: Session, *, principal: Principal) -> dict[str, list[tuple[str, str]]]:
