@@ -80,6 +80,7 @@ Reader = Callable[[str, str | None], list[Update]]
 class _Topic:
     read: Reader
     cursor: str | None = None
+    present: int = 0  # viewers, those included that are still being brought up to now
     viewers: set["asyncio.Queue[list[Update] | None]"] = field(default_factory=set)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     bell: asyncio.Event = field(default_factory=asyncio.Event)
@@ -102,9 +103,9 @@ class Hub:
             yield self
         finally:
             self.close()
-            self._listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listener
+            while not self._listener.done():  # the client library may swallow a cancellation while it connects
+                self._listener.cancel()
+                await asyncio.wait([self._listener], timeout=0.2)
 
     def close(self) -> None:
         """End every open stream, so that the server can stop."""
@@ -117,12 +118,14 @@ class Hub:
         """Everything on a topic behind the cursor: what is stored, then what comes. Ends when the hub closes."""
         topic = self._topics.setdefault(name, _Topic(read))
         viewer: asyncio.Queue[list[Update] | None] = asyncio.Queue()
+        topic.present += 1
         try:
             async with topic.lock:
                 # Bring the others up to now, then this one up to the same place: from here on all get the same.
                 if topic.cursor is not None:
                     await self._advance(topic)
-                missed = await to_thread.run_sync(topic.read, cursor, topic.cursor)
+                # At the others' cursor there is nothing to read; "" as the end would mean the beginning.
+                missed = await to_thread.run_sync(topic.read, cursor, topic.cursor) if cursor != topic.cursor else []
                 if topic.cursor is None:
                     topic.cursor = missed[-1].cursor if missed else cursor
                 topic.viewers.add(viewer)
@@ -138,15 +141,17 @@ class Hub:
                     yield update
         finally:
             topic.viewers.discard(viewer)
-            if not topic.viewers and self._topics.get(name) is topic:
+            topic.present -= 1
+            if not topic.present:
                 del self._topics[name]
                 if topic.task is not None:
                     topic.task.cancel()
 
     async def _follow(self, topic: _Topic) -> None:
-        while True:
+        while topic.present:
             with suppress(TimeoutError):
-                await asyncio.wait_for(topic.bell.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):
+                    await topic.bell.wait()
             topic.bell.clear()
             try:
                 async with topic.lock:
@@ -164,7 +169,7 @@ class Hub:
             _offer(viewer, updates)
 
     async def _listen(self) -> None:
-        while True:
+        while not self._closing.is_set():
             try:
                 async with (
                     redis.asyncio.Redis.from_url(settings().redis_url, socket_connect_timeout=2) as client,
