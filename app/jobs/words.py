@@ -55,8 +55,8 @@ def script_words() -> dict[str, str]:
         "left": _("about {time} left"),
         "took": _("{time} in all"),
         "step": _("step {step}"),
-        "smoothed": _("smoothed"),
-        "not_finite": _("not a finite number: {values}"),
+        "try_step": _("Try step {step}"),
+        "zip_step": _("Download step {step}"),
         "checkpoint": _("Checkpoint at step {step}"),
         "now": _("The job is now: {state}"),
     }

@@ -1,0 +1,133 @@
+// The form of a new job: recipes fill the placeholders, every change plans the job anew, errors land on their fields.
+
+import { bytes, compact, number } from "./format.js";
+
+const DELAY = 300;
+const form = document.querySelector("[data-job-form]");
+const panel = document.querySelector("[data-plan]");
+const labels = JSON.parse(panel.dataset.labels);
+const parts = ["weights", "gradients", "optimizer", "activations", "logits"];
+let timer = 0;
+let asked = 0;
+
+const controls = () => [...form.querySelectorAll("[data-field] :is(input:not([type=radio], [type=checkbox]), select)")];
+
+function applyRecipe() {
+  const chosen = form.querySelector("[name=recipe]:checked");
+  const defaults = JSON.parse(chosen.dataset.defaults);
+  for (const control of controls()) {
+    if (control.name === "name") control.placeholder = chosen.value;
+    if (!(control.name in defaults) || control.name === "name" || control.name === "tokenizer") continue;
+    if (control.tagName === "SELECT") {
+      control.options[0].textContent = panel.dataset.fromRecipe.replace("{value}", defaults[control.name]);
+    } else control.placeholder = defaults[control.name];
+    const shown = form.querySelector(`[data-shows="${control.name}"]`);
+    if (shown) shown.textContent = control.value || defaults[control.name];
+  }
+}
+
+// As app/jobs/form.py reads the form: empty means what the recipe says, "auto" means open.
+function partialSpec() {
+  const spec = { recipe: form.querySelector("[name=recipe]:checked").value };
+  for (const { name, value } of controls()) {
+    const text = value.trim();
+    if (!text) continue;
+    if (text === "auto") spec[name] = null;
+    else if (["true", "false"].includes(text)) spec[name] = text === "true";
+    else if (["name", "sample_prompt", "tokenizer"].includes(name)) spec[name] = text;
+    else spec[name] = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) ? Number(text) : text;
+  }
+  const corpora = [...form.querySelectorAll("[name=corpora]:checked")].map((box) => box.value);
+  if (corpora.length) spec.corpora = corpora;
+  return spec;
+}
+
+async function plan() {
+  const turn = ++asked;
+  const spec = partialSpec();
+  const answer = await fetch("/api/v1/jobs/plan", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(spec),
+  }).catch(() => null);
+  if (turn !== asked) return;
+  const body = await answer?.json().catch(() => null);
+  if (answer?.ok) return showPlan(body);
+  const errors = (body?.errors ?? []).filter((error) => error.field !== "corpora" || spec.corpora);
+  showErrors(errors);
+  const { choose, wrong, away } = panel.dataset;
+  note(!body ? away : errors.length ? wrong : body.errors?.length ? choose : body.title);
+}
+
+function note(sentence) {
+  panel.querySelector("[data-note]").textContent = sentence;
+  panel.querySelector("[data-note]").hidden = !sentence;
+  panel.querySelector("[data-figures]").classList.toggle("stale", Boolean(sentence));
+}
+
+function showErrors(errors) {
+  for (const old of form.querySelectorAll("[data-from-plan]")) old.remove();
+  for (const control of form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
+  for (const old of form.querySelectorAll("[data-field] > .error")) old.remove();
+  for (const { field, message } of errors) {
+    const name = field.split(".")[0];
+    const place = form.querySelector(`[data-field="${name}"]`);
+    if (!place) continue;
+    const line = document.createElement("p");
+    line.className = "error";
+    line.id = `field-${name}-error`;
+    line.dataset.fromPlan = "";
+    line.textContent = message.startsWith(`${field} `) ? (labels[name] ?? name) + message.slice(field.length) : message;
+    place.append(line);
+    const control = place.querySelector("input:not([type=radio], [type=checkbox]), select");
+    control?.setAttribute("aria-invalid", "true");
+    control?.setAttribute("aria-describedby", `field-${name}-help field-${name}-error`);
+    place.closest("details")?.setAttribute("open", "");
+  }
+}
+
+function showPlan(answer) {
+  showErrors([]);
+  note("");
+  const figures = panel.querySelector("[data-figures]");
+  figures.hidden = false;
+  const values = {
+    num_parameters: compact(answer.num_parameters),
+    num_tokens: compact(answer.num_tokens),
+    num_epochs: answer.num_epochs == null ? "–" : number(Number(answer.num_epochs.toPrecision(2))),
+    tokens_per_step: number(answer.tokens_per_step),
+    vocab_size: number(answer.vocab_size),
+    checkpoint_bytes: bytes(answer.checkpoint_bytes),
+    memory_bytes: bytes(answer.memory_bytes),
+    ...Object.fromEntries(parts.map((part) => [`memory.${part}`, bytes(answer.memory[part])])),
+  };
+  for (const [name, value] of Object.entries(values)) panel.querySelector(`[data-stat="${name}"]`).textContent = value;
+  drawMemory(answer);
+  panel.querySelector("[data-reason]").textContent = answer.reason;
+  panel.querySelector("[data-reason]").dataset.fits = answer.fits === false ? "no" : "";
+}
+
+function drawMemory({ memory, memory_bytes: total }) {
+  let at = 0;
+  const bars = parts.map((part) => {
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    const width = (1000 * memory[part]) / total;
+    for (const [name, value] of Object.entries({ x: at, y: 0, width, height: 12 })) bar.setAttribute(name, value);
+    bar.dataset.part = part;
+    at += width;
+    return bar;
+  });
+  panel.querySelector("[data-memory]").replaceChildren(...bars);
+}
+
+function changed() {
+  applyRecipe();
+  clearTimeout(timer);
+  timer = setTimeout(plan, DELAY);
+}
+
+panel.hidden = false;
+form.addEventListener("input", changed);
+applyRecipe();
+if (!form.querySelector("[data-field] > .error")) plan();
+else note(panel.dataset.wrong);
