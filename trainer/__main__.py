@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--vocab-size", type=int, help="tokens in the vocabulary, where the spec leaves it open")
     plan.add_argument("--memory-bytes", type=int, help="memory of each device, to say whether it fits")
     plan.add_argument("--text-bytes", type=int, help="size of the corpora, to estimate epochs")
+    plan.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where it would train")
     plan.set_defaults(command=_plan)
 
     for name, command, text in (
@@ -72,7 +73,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     vocab_size = spec.vocab_size or arguments.vocab_size
     if vocab_size is None:
         raise ValueError("vocab_size is open in the spec; give --vocab-size")
-    print(plan(spec, vocab_size, arguments.memory_bytes, arguments.text_bytes).model_dump_json(indent=2))
+    made = plan(spec, vocab_size, arguments.memory_bytes, arguments.text_bytes, arguments.device)
+    print(made.model_dump_json(indent=2))
     return EXIT_OK
 
 
@@ -85,8 +87,8 @@ def _tokenize(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     run_dir = _open(arguments)
     first = os.environ.get("RANK", "0") == "0"
-    if first and run_dir.events_path(arguments.fence).exists():
-        raise ValueError(f"attempt {arguments.fence} was made before; number a new one with --fence")
+    if first and any(run_dir.path.glob(f"checkpoints/step-*-{arguments.fence}")):
+        raise ValueError(f"attempt {arguments.fence} has checkpoints already; number a new one with --fence")
     from trainer import rank
     from trainer.gang import set_rank_environment
 

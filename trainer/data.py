@@ -1,6 +1,5 @@
 """Tokenised text: made once into memory-mapped files, cut into sequences, drawn by a pure function of (seed, n)."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -113,7 +112,7 @@ class Dataset:
     """The sequences of a run: `sequence_length` + 1 tokens each, the last token of one being the first of the next."""
 
     def __init__(self, directory: Path, spec: TrainSpec, tokenizer: Tokenizer) -> None:
-        self.meta = Meta.model_validate_json((directory / "meta.json").read_text())
+        self.meta = read_meta(directory)
         self.length = spec.sequence_length
         self._seed = spec.seed
         num_sequences = (self.meta.num_tokens - 1) // self.length
@@ -170,4 +169,4 @@ class Dataset:
 
 def read_meta(directory: Path) -> Meta:
     """What lies in a directory of tokenised text."""
-    return Meta.model_validate(json.loads((directory / "meta.json").read_text()))
+    return Meta.model_validate_json((directory / "meta.json").read_text())

@@ -63,8 +63,7 @@ def learning_rate(spec: TrainSpec, step: int) -> float:
     """The rate of a step (1 to max_steps): rises until warmup_steps, then falls, to reach zero behind the end."""
     if step < spec.warmup_steps:
         return spec.learning_rate * step / spec.warmup_steps
-    left = (spec.max_steps + 1 - step) / (spec.max_steps + 1 - spec.warmup_steps)
-    left = min(left, 1.0)
+    left = (spec.max_steps + 1 - step) / (spec.max_steps + 1 - max(1, spec.warmup_steps))
     if spec.lr_scheduler_type == "cosine":
         return spec.learning_rate * 0.5 * (1 - math.cos(math.pi * left))
     return spec.learning_rate * (left if spec.lr_scheduler_type == "linear" else 1.0)
@@ -86,7 +85,11 @@ class Engine:
 
     def _initialize(self) -> Any:
         module = NextToken(self.model)
-        engine, *_ = deepspeed.initialize(model=module, optimizer=_optimizer(self.spec, module), config=self._config())
+        optimizer = _optimizer(self.spec, module)
+        engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=self._config())
+        if self.spec.zero_stage == 0:
+            # For bf16 DeepSpeed takes an empty step to make the moments, which AdamW's bias correction would count.
+            optimizer.state.clear()
         return engine
 
     def _config(self) -> dict[str, Any]:
@@ -173,10 +176,10 @@ def _require_finite(series: str, value: float, step: int) -> None:
 
 
 def _optimizer(spec: TrainSpec, module: torch.nn.Module) -> torch.optim.AdamW:
-    """AdamW that decays matrices, but not norms and biases."""
+    """AdamW that decays matrices, but not norms and biases. Its rate is set at each step."""
     parameters = list(module.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": spec.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(spec.adam_beta1, spec.adam_beta2), fused=True)
+    return torch.optim.AdamW(groups, lr=0.0, betas=(spec.adam_beta1, spec.adam_beta2), fused=True)

@@ -1,15 +1,16 @@
 """What a spec costs before anything runs: parameters, memory of each process, tokens. Arithmetic only."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from trainer.spec import TrainSpec
 
 BYTES_PER_TOKEN = 3.3  # of English and Chinese text, with vocabularies of thousands of tokens
-ACTIVATIONS_OF_A_BLOCK = {"llama": 20, "gpt2": 24}  # values kept per token, as multiples of hidden_size
-ACTIVATIONS_OF_FEED_FORWARD = {"llama": 4, "gpt2": 3}  # and of intermediate_size
+# Values that each block keeps per token for the backward pass, as multiples of hidden_size and of intermediate_size,
+# counted from the tensors that autograd saves.
+ACTIVATIONS = {"llama": (10, 4), "gpt2": (8, 5)}
 
 
 class Memory(BaseModel):
@@ -40,11 +41,17 @@ class Plan(BaseModel):
     values: dict[str, Any]
 
 
-def plan(spec: TrainSpec, vocab_size: int, memory_bytes: int | None, num_bytes_of_text: int | None) -> Plan:
+def plan(
+    spec: TrainSpec,
+    vocab_size: int,
+    memory_bytes: int | None,
+    num_bytes_of_text: int | None,
+    device: Literal["cpu", "cuda"] = "cpu",
+) -> Plan:
     """Estimate a job on devices with this much memory each; without a size whether it fits stays open."""
     parameters, precision = num_parameters(spec, vocab_size), spec.precision
-    if precision == "auto":  # which of the two shows when it runs; the larger one is safe to plan with
-        precision = "fp32" if spec.num_processes == 1 and memory_bytes is None else "bf16"
+    if precision == "auto":
+        precision = "bf16" if device == "cuda" else "fp32"
     memory = _memory(spec, vocab_size, parameters, precision)
     fits = None if memory_bytes is None else memory.total <= memory_bytes
     return Plan(
@@ -111,10 +118,8 @@ def _memory(spec: TrainSpec, vocab_size: int, parameters: int, precision: str) -
 
 
 def _activations_per_token(spec: TrainSpec) -> int:
-    block = (
-        ACTIVATIONS_OF_A_BLOCK[spec.model_type] * spec.hidden_size
-        + ACTIVATIONS_OF_FEED_FORWARD[spec.model_type] * spec.intermediate_size
-    )
+    of_hidden, of_inner = ACTIVATIONS[spec.model_type]
+    block = of_hidden * spec.hidden_size + of_inner * spec.intermediate_size
     if spec.gradient_checkpointing:  # the input of each block, and one block in full
         return spec.num_hidden_layers * spec.hidden_size + block
     return spec.num_hidden_layers * block

@@ -1,5 +1,10 @@
-"""What the engine computes without any process: the learning rate."""
+"""The engine by itself: the learning rate, and steps that do not depend on how DeepSpeed takes them."""
 
+import json
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 
 from tests.trainer.runs import small_spec
@@ -39,3 +44,16 @@ def test_without_warm_up_it_starts_at_the_peak() -> None:
     spec = small_spec(learning_rate=PEAK, warmup_steps=0, max_steps=1)
 
     assert learning_rate(spec, 1) == PEAK
+
+
+@pytest.mark.slow
+def test_every_precision_and_zero_stage_takes_the_same_steps() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.trainer.precisions"], capture_output=True, text=True, timeout=120, check=True
+    )
+    runs = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+    assert len(runs) == 8
+    for run in runs:
+        expected = {"fp32": 1e-4, "bf16": 1e-2}[run["precision"]]
+        assert np.array(run["steps"]) == pytest.approx(np.array(runs[0]["steps"]), rel=expected)

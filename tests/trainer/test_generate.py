@@ -1,4 +1,4 @@
-"""Generation: the same text for the same seed, whole characters, no stop strings, and nothing shared between streams."""
+"""Generation: the same text for the same seed, whole characters, no stop strings, streams that share nothing."""
 
 from pathlib import Path
 from typing import Any

@@ -48,7 +48,7 @@ def test_train_runs_under_torchrun(tmp_path: Path) -> None:
     assert verify(run_dir.checkpoint_path(5, 1))["world_size"] == 2
 
 
-def test_tokenize_prepares_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokenize_prepares_a_run(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path, "tokenize", [english(20_000)])
 
     done = trainer("tokenize", str(run_dir.path))
@@ -56,6 +56,7 @@ def test_tokenize_prepares_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert done.returncode == 0
     assert "bytes a token" in done.stdout
     assert (run_dir.tokenizer_path / "tokenizer.json").is_file()
+    assert not series(run_dir, "loss")
 
 
 def test_generate_continues_a_prompt(

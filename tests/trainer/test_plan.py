@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.trainer.runs import small_spec
-from trainer.model import build
+from trainer.model import NextToken, build
 from trainer.plan import plan
 from trainer.spec import recipe, resolve
 
@@ -39,7 +39,9 @@ def test_tokens_and_epochs_follow_from_steps() -> None:
 
 def test_each_zero_stage_shards_one_thing_more() -> None:
     fields = {"recipe": "llama-7b", "corpora": ["c"]}
-    memories = [plan(resolve({**fields, "zero_stage": stage}), 32_000, 80 << 30, None).memory for stage in range(4)]
+    memories = [
+        plan(resolve({**fields, "zero_stage": stage}), 32_000, 80 << 30, None, "cuda").memory for stage in range(4)
+    ]
 
     assert memories[0].optimizer == 8 * memories[1].optimizer
     assert memories[1].gradients == 8 * memories[2].gradients
@@ -47,9 +49,32 @@ def test_each_zero_stage_shards_one_thing_more() -> None:
     assert memories[0].activations == memories[3].activations
 
 
+@pytest.mark.parametrize("shape", [{}, {"model_type": "gpt2", "num_key_value_heads": 4}], ids=["llama", "gpt2"])
+def test_activations_are_about_what_autograd_keeps(shape: dict[str, Any]) -> None:
+    fields = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 6, "num_key_value_heads": 4}
+    spec = small_spec(**{**fields, **shape})
+    model = NextToken(build(spec, 300, 0, 1, torch.device("cpu")).train())
+    of_weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in of_weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    tokens = torch.zeros(spec.per_device_batch_size, spec.sequence_length, dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(tokens, tokens)
+    logits = tokens.numel() * 300 * 4
+    measured = sum(storage.nbytes() for storage in kept.values()) - logits
+
+    assert plan(spec, 300, None, None).memory.activations == pytest.approx(measured, rel=0.15)
+
+
 def test_it_says_whether_a_job_fits() -> None:
     spec = resolve({"recipe": "llama-7b", "corpora": ["c"]})
-    roomy, tight = plan(spec, 32_000, 80 << 30, None), plan(spec, 32_000, 8 << 30, None)
+    roomy, tight = plan(spec, 32_000, 80 << 30, None, "cuda"), plan(spec, 32_000, 8 << 30, None, "cuda")
 
     assert (roomy.fits, tight.fits, plan(spec, 32_000, None, None).fits) == (True, False, None)
     assert "Lower per_device_batch_size" in tight.reason

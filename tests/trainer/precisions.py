@@ -1,0 +1,30 @@
+"""A process for tests: three steps of a very small model with each ZeRO stage in both precisions, printed as JSON."""
+
+import json
+import os
+import sys
+
+import numpy as np
+
+from tests.trainer.runs import small_spec
+from trainer.engine import Engine, join
+from trainer.gang import set_rank_environment
+from trainer.model import build
+
+
+def main() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    set_rank_environment(0, 1)
+    device = join("cpu")
+    batch = np.random.default_rng(0).integers(0, 20, (8, 9))
+    for precision in ("fp32", "bf16"):
+        for zero_stage in range(4):
+            sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "sequence_length": 8}
+            spec = small_spec(precision=precision, zero_stage=zero_stage, warmup_steps=0, learning_rate=0.01, **sizes)
+            engine = Engine(spec, build(spec, 300, 0, 1, device), device)
+            steps = [engine.step(number, engine.share(batch), False)[:2] for number in (1, 2, 3)]
+            sys.stdout.write(json.dumps({"precision": precision, "steps": steps}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
