@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,36 +89,43 @@ def _too_large() -> PanelError:
     )
 
 
+def _full(error: OSError) -> Exception:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    return bad_field("file", "disk_full", _("The disk is full; the file was not kept."), 507)
+
+
 class Sink:
     """The file on the disk while it grows."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True)
         self._directory = directory
-        self._file = (directory / "upload.part").open("wb", buffering=0)
+        self._file = (directory / "upload.part").open("wb", buffering=WRITE_BYTES)
         self._hash = hashlib.sha256()
         self.num_bytes = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, pieces: list[bytes]) -> None:
         """Append. Raises at the field `file` beyond the limit, whatever length was declared."""
-        self.num_bytes += len(data)
-        if self.num_bytes > settings().max_upload_bytes:
-            raise _too_large()
-        self._hash.update(data)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[self._file.write(view) :]
+            for piece in pieces:
+                self.num_bytes += len(piece)
+                if self.num_bytes > settings().max_upload_bytes:
+                    raise _too_large()
+                self._hash.update(piece)
+                self._file.write(piece)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise bad_field("file", "disk_full", _("The disk is full; the file was not kept."), 507) from None
+            raise _full(error) from None
 
     def finish(self) -> str:
         """Sync, move to the final name, and return the hash."""
         if not self.num_bytes:
             raise bad_field("file", "file_empty", _("The file is empty."))
-        os.fsync(self._file.fileno())
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _full(error) from None
         self._file.close()
         (self._directory / "upload.part").rename(self._directory / "upload")
         sync_directory(self._directory)
@@ -125,7 +133,8 @@ class Sink:
 
     def discard(self) -> None:
         """Leave nothing behind."""
-        self._file.close()
+        with suppress(OSError):  # a full disk refuses what is still buffered
+            self._file.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
@@ -149,13 +158,15 @@ async def receive(principal: Principal, what: Label, stream: AsyncIterator[bytes
 
 async def _drain(stream: AsyncIterator[bytes], sink: Sink) -> None:
     # A network piece is 64 KiB at most: collected, so that a thread is asked less often.
-    held = bytearray()
+    pieces: list[bytes] = []
+    size = 0
     async for piece in stream:
-        held += piece
-        if len(held) >= WRITE_BYTES:
-            await to_thread.run_sync(sink.write, bytes(held))
-            held.clear()
-    await to_thread.run_sync(sink.write, bytes(held))
+        pieces.append(piece)
+        size += len(piece)
+        if size >= WRITE_BYTES:
+            await to_thread.run_sync(sink.write, pieces)
+            pieces, size = [], 0
+    await to_thread.run_sync(sink.write, pieces)
 
 
 def _record(principal: Principal, what: Label, corpus_id: str, sink: Sink) -> Corpus:

@@ -1,12 +1,13 @@
 """Taking a file: streamed, limited, labelled, and gone if it breaks off."""
 
+import errno
 import hashlib
 import socket
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import anyio
 import pytest
 import uvicorn
 from sqlalchemy import select
@@ -167,10 +168,35 @@ def test_an_upload_that_breaks_off_leaves_no_file_and_no_row(address: tuple[str,
         assert session.get(Corpus, began.pop()) is None
 
 
-def test_the_sink_holds_no_more_than_one_piece(database: str, tmp_path: Path) -> None:
-    sink = uploads.Sink(tmp_path / "corpus")
-    sink.write(b"a" * 10)
-    sink.write(b"b" * 10)
-    assert (tmp_path / "corpus" / "upload.part").stat().st_size == 20
-    assert sink.finish() == hashlib.sha256(b"a" * 10 + b"b" * 10).hexdigest()
-    assert (tmp_path / "corpus" / "upload").read_bytes() == b"a" * 10 + b"b" * 10
+def test_a_disk_that_fills_up_is_told_and_nothing_stays(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("app.corpora.uploads.os.fsync", no_space)
+    before = folders()
+    answer = post(alice)
+    assert (answer.status_code, answer.json()["title"]) == (507, "The disk is full; the file was not kept.")
+    assert folders() == before
+
+
+def test_memory_stays_flat_however_large_the_upload(alice: TestClient) -> None:
+    held: list[int] = []
+
+    class Piece(bytes):
+        def __del__(self) -> None:
+            held.append(-1)
+
+    def body() -> Iterator[bytes]:
+        for _n in range(64):
+            held.append(1)
+            yield Piece(1 << 20)
+
+    async def stream() -> AsyncIterator[bytes]:
+        for piece in body():
+            yield piece
+            assert sum(held) <= 4  # those being written, and the next
+
+    sink = uploads.Sink(storage.corpus("flat"))
+    anyio.run(uploads._drain, stream(), sink)
+    assert sink.num_bytes == 64 << 20
+    sink.discard()

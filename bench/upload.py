@@ -1,0 +1,111 @@
+"""How fast a corpus is taken: upload over HTTP and parsing, beside what `cp` and `sync` need for the same bytes.
+
+Run: python bench/upload.py [MEGABYTES]. Starts the whole program on a data directory of its own, as `athanor up` does.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = ("king-james-bible.txt", "song-lyrics.jsonl")
+LAPS = 3
+
+
+def timed(work: Callable[[], object]) -> float:
+    """The best of a few laps, in seconds."""
+    laps = []
+    for _lap in range(LAPS):
+        begin = time.perf_counter()
+        work()
+        laps.append(time.perf_counter() - begin)
+    return min(laps)
+
+
+def texts(directory: Path, megabytes: int) -> Iterator[Path]:
+    """One plain text and one file of JSON lines: the shipped corpora repeated."""
+    for name in SAMPLES:
+        piece = (ROOT / "app/corpora/samples" / name).read_bytes()
+        path = directory / name
+        with path.open("wb") as file:
+            while file.tell() < megabytes * 1_000_000:
+                file.write(piece)
+        yield path
+
+
+@contextmanager
+def panel(directory: Path) -> Iterator[httpx.Client]:
+    """The running program, and a client that is logged in as its owner."""
+    environment = {**os.environ, "ATHANOR_DATA": str(directory / "data"), "ATHANOR_PORT": "0", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "app.cli", "up"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        address, code = next(
+            found.groups() for line in process.stdout if (found := re.search(r"(http://\S+)/setup\?code=(\S+)", line))
+        )
+        with httpx.Client(base_url=address, timeout=600) as client:
+            body = {"code": code, "name": "Bench", "password": "a furnace that feeds itself"}
+            client.post("/api/v1/setup", json=body).raise_for_status()
+            yield client
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+def take(client: httpx.Client, path: Path) -> tuple[float, float]:
+    """Seconds of the upload, and from its answer until the corpus is ready."""
+    begin = time.perf_counter()
+    with path.open("rb") as file:
+        pieces = iter(lambda: file.read(1 << 20), b"")
+        answer = client.post("/api/v1/corpora", params={"filename": path.name}, content=pieces)
+    uploaded = time.perf_counter()
+    corpus = answer.raise_for_status().json()
+    while corpus["state"] == "parsing":
+        time.sleep(0.02)
+        corpus = client.get(f"/api/v1/corpora/{corpus['id']}").json()
+    assert corpus["state"] == "ready", corpus["problems"]
+    ready = time.perf_counter()
+    client.delete(f"/api/v1/corpora/{corpus['id']}").raise_for_status()
+    return uploaded - begin, ready - uploaded
+
+
+def measure(client: httpx.Client, path: Path) -> None:
+    """Print what one file took."""
+    megabytes = path.stat().st_size / 1e6
+    copy = path.with_name("copy")
+    plain = timed(lambda: (subprocess.run(["cp", path, copy], check=True), subprocess.run(["sync", copy], check=True)))
+    laps = [take(client, path) for _lap in range(LAPS)]
+    upload, parse = min(lap[0] for lap in laps), min(lap[1] for lap in laps)
+    figures = {
+        "file": path.name,
+        "megabytes": round(megabytes),
+        "cp_sync_mb_per_second": round(megabytes / plain),
+        "upload_mb_per_second": round(megabytes / upload),
+        "parse_mb_per_second": round(megabytes / parse),
+        "upload_to_cp_sync": round(plain / upload, 2),
+        "upload_and_parse_to_cp_sync": round(plain / (upload + parse), 2),
+    }
+    print(json.dumps(figures))
+
+
+def main() -> None:
+    """Measure both kinds of file."""
+    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    with TemporaryDirectory() as directory, panel(Path(directory)) as client:
+        for path in texts(Path(directory), megabytes):
+            measure(client, path)
+
+
+if __name__ == "__main__":
+    main()
