@@ -14,4 +14,5 @@ os.environ.update(
     REDIS_URL=f"unix://{VALKEY_SOCKETS}/valkey.sock",
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
+    OMP_WAIT_POLICY="PASSIVE",  # several trainings share few cores here: spinning threads would starve each other
 )

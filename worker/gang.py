@@ -22,19 +22,22 @@ log = logging.getLogger(__name__)
 
 HELLO_SECONDS = 60.0  # a cold gang has Python to start, on a machine that may be busy
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "NVIDIA_VISIBLE_DEVICES")
+_SET = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUTF8": "1",
+    "PYTHONUNBUFFERED": "1",
+    # Threads that wait must sleep, not spin: where the web, a database or another job wants the cores too, spinning
+    # made a step six times slower. It is read once, when torch is imported, so the warm parent needs it already.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 _KEPT_PREFIXES = ("NCCL_", "CUDA_", "HF_", "TORCH_")
 
 
 def scrubbed() -> dict[str, str]:
     """The environment of everything that runs other people's specs: no address, no secret, no setting of ours."""
     kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith(_KEPT_PREFIXES)}
-    return {
-        **kept,
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONUTF8": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
+    return {**kept, **_SET}
 
 
 def warm_socket() -> Path:

@@ -18,8 +18,8 @@ import pynvml
 from celery.signals import worker_init, worker_ready, worker_shutdown
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from app import db, live, storage
-from app.jobs import nodes
+from app import db, storage
+from app.jobs import bells, nodes
 from app.settings import ROOT, settings
 from worker.gang import scrubbed, warm_socket
 
@@ -73,7 +73,7 @@ class Pulse:
             return
         self._is_away = False
         if not self._is_known:
-            live.ring("scheduler")  # jobs may have waited for a node
+            bells.ring_scheduler()  # jobs may have waited for a node
             self._is_known = True
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from app import children, storage
 from app import live as ground
-from app.jobs import live, service
+from app.jobs import bells, service
 from app.jobs.service import Assignment
 from app.settings import run_directory, settings
 from trainer import events
@@ -51,7 +51,7 @@ class Supervisor:
         self._renew_at = 0.0
         self._wish = "run"
         self._kill_at: float | None = None
-        self._bell = ground.Bell(f"wish:{work.job_id}")
+        self._bell = ground.Bell(bells.wish_topic(work.job_id))
 
     def run(self) -> None:
         """See the attempt through. Raises Superseded where it lost the job; its processes are gone then too."""
@@ -76,7 +76,7 @@ class Supervisor:
             self._renew()
             self._obey()
             if is_new:
-                live.ring(self.job_id)
+                bells.ring(self.job_id)
         if self.is_asked_to_stop:
             self._stop("shutdown")
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
@@ -135,7 +135,7 @@ class Supervisor:
     def _obey(self) -> None:
         if self._wish == "cancel" and self.ending.stopped_for != "cancel" and not self.gang.is_over:
             self.link.call(lambda session: service.begin_cancel(session, job_id=self.job_id, fence=self.fence))
-            live.ring(self.job_id)
+            bells.ring(self.job_id)
             self._stop("cancel")
 
     def _stop(self, why: Literal["cancel", "shutdown"]) -> None:
@@ -175,8 +175,8 @@ def give_word(link: Link, job_id: str, fence: int, outcome: Outcome, *, patient:
             if not patient:
                 return
             time.sleep(TURN_SECONDS)
-    live.ring(job_id)
-    ground.ring("scheduler")
+    bells.ring(job_id)
+    bells.ring_scheduler()
 
 
 def _say(session: Session, job_id: str, fence: int, outcome: Outcome) -> bool:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from app import db, queue, storage
-from app.jobs import live, service
+from app.jobs import bells, service
 from app.queue import celery
 from app.settings import ROOT, settings
 
@@ -20,13 +20,13 @@ def start_job(job_id: str) -> None:
         fence = service.claim(session, job_id=job_id, node=settings().node_name)
     if fence is None:
         return
-    live.ring(job_id)
+    bells.ring(job_id)
     try:
         _children.append(start_supervisor(job_id, fence))
     except OSError:
         with db.transaction() as session:
             service.release(session, job_id=job_id, fence=fence, reason="worker_lost")
-        live.ring(job_id)
+        bells.ring(job_id)
         raise
 
 

@@ -12,7 +12,7 @@ from app import live as ground
 from app.auth import Reader, Submitter
 from app.errors import bad_field
 from app.i18n import _
-from app.jobs import live, logs, metrics, nodes, schemas, service
+from app.jobs import bells, live, logs, metrics, nodes, schemas, service
 from app.models import STATES, TERMINAL
 from app.paging import After, Limit, Listing
 from trainer.plan import choose_vocab_size, num_parameters, plan
@@ -35,9 +35,9 @@ Given = Annotated[
 def announce(job_id: str) -> None:
     """After the commit of a change: wake the scheduler, the supervisor and whoever watches."""
     queue.flush_outbox()
-    ground.ring("scheduler")
-    ground.ring(f"wish:{job_id}")
-    live.ring(job_id)
+    bells.ring_scheduler()
+    bells.ring_wish(job_id)
+    bells.ring(job_id)
 
 
 @router.post("/jobs", status_code=201, tags=["jobs"], responses={200: {"description": "The key's job, again."}})
@@ -170,7 +170,7 @@ def stream_job(
         service.get(session, principal=principal, job_id=job_id)
     language = i18n.locale()
     read = live.reader(job_id, language)
-    updates = request.app.state.hub.stream(live.topic(job_id, language), read, last_event_id or after or "")
+    updates = request.app.state.hub.stream(bells.topic(job_id, language), read, last_event_id or after or "")
     return EventSourceResponse(_events(updates), ping=PING_SECONDS, headers={"X-Accel-Buffering": "no"})
 
 

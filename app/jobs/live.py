@@ -16,7 +16,6 @@ from sqlalchemy import exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from app import db, i18n, storage
-from app import live as ground
 from app.checkpoints.schemas import CheckpointAnswer
 from app.jobs import logs, metrics, schemas, service
 from app.live import Reader, Update
@@ -67,17 +66,6 @@ class Cursor:
         points_fence, points_seq, samples_fence, samples_seq, history, log = numbers
         place = (points_fence, points_seq, samples_fence, samples_seq, history)
         return cls(*place, parts[5][:16], log, parts[7][:16])
-
-
-def topic(job_id: str, language: str) -> str:
-    """The hub's topic: sentences differ by language, so each has its own."""
-    return f"job:{job_id}:{language}"
-
-
-def ring(job_id: str) -> None:
-    """Tell whoever watches a job that something is new."""
-    for language in i18n.LOCALES:
-        ground.ring(topic(job_id, language))
 
 
 def reader(job_id: str, language: str) -> Reader:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app import db, queue
 from app import live as ground
-from app.jobs import live, service
+from app.jobs import bells, service
 from app.settings import settings
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Scheduler:
         with db.transaction() as session:
             changed = verb(session)
         for job_id in changed:
-            live.ring(job_id)
+            bells.ring(job_id)
 
     def _go_away(self, error: Exception) -> None:
         if self._lock is not None:
@@ -98,7 +98,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    scheduler, bell = Scheduler(), ground.Bell("scheduler")
+    scheduler, bell = Scheduler(), ground.Bell(bells.SCHEDULER)
     try:
         while True:
             scheduler.step()
