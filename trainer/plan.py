@@ -68,10 +68,10 @@ def plan(
 
 
 _REASONS = {
-    None: "Each process needs about {needed} bytes of memory.",
-    True: "Each process needs about {needed} of {available} bytes of memory.",
+    None: "Each process needs about {needed} of memory.",
+    True: "Each process needs about {needed} of memory and has {available}.",
     False: (
-        "Each process needs about {needed} bytes of memory, but has {available}. Lower per_device_batch_size or "
+        "Each process needs about {needed} of memory, but has {available}. Lower per_device_batch_size or "
         "sequence_length, switch on gradient_checkpointing, or raise zero_stage or num_processes."
     ),
 }

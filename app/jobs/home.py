@@ -11,6 +11,7 @@ from app import db
 from app.auth import Principal, Reader
 from app.checkpoints import service as checkpoints
 from app.corpora import service as corpora
+from app.i18n import locale
 from app.jobs import nodes, schemas, service, sparkline
 from app.jobs.transitions import HELD
 from app.models import STATES, TERMINAL, Corpus, Job
@@ -54,10 +55,12 @@ def _missing_names(session: Session, principal: Principal, ids: Sequence[str]) -
 
 
 def _starter(texts: Sequence[Corpus]) -> Corpus | None:
-    """The corpus that a first job takes: the newest of one's own that is ready, else one that ships with Athanor."""
+    """The corpus that a first job takes: the newest of one's own that is ready, else one in the reader's language."""
     ready = [corpus for corpus in texts if corpus.state == "ready"]
     own = [corpus for corpus in ready if corpus.owner_id is not None]
-    return next(iter([*own, *sorted(ready, key=lambda corpus: corpus.num_text_bytes or 0, reverse=True)]), None)
+    shipped = [corpus for corpus in ready if corpus.owner_id is None]
+    chinese = locale() == "zh-CN"
+    return next(iter([*own, *sorted(shipped, key=lambda corpus: corpus.name.isascii() is chinese)]), None)
 
 
 def _nodes(session: Session, principal: Principal) -> list[schemas.NodeAnswer]:

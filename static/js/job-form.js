@@ -45,6 +45,8 @@ function partialSpec() {
 async function plan() {
   const turn = ++asked;
   const spec = partialSpec();
+  const { choose, wrong, away } = panel.dataset;
+  if (!spec.corpora) return note(choose);
   const answer = await fetch("/api/v1/jobs/plan", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -53,10 +55,9 @@ async function plan() {
   if (turn !== asked) return;
   const body = await answer?.json().catch(() => null);
   if (answer?.ok) return showPlan(body);
-  const errors = (body?.errors ?? []).filter((error) => error.field !== "corpora" || spec.corpora);
+  const errors = body?.errors ?? [];
   showErrors(errors);
-  const { choose, wrong, away } = panel.dataset;
-  note(!body ? away : errors.length ? wrong : body.errors?.length ? choose : body.title);
+  note(!body ? away : errors.length ? wrong : body.title);
 }
 
 function note(sentence) {

@@ -14,7 +14,7 @@ from jinja2.ext import babel_extract
 
 from app import i18n
 from app.i18n import CATALOG, _, negotiate, speaking
-from trainer import spec
+from trainer import plan, spec
 
 ROOT = Path(__file__).parents[2]
 KEYWORDS = {"_": None, "mark": None, "t": None}
@@ -106,7 +106,11 @@ def fields(text: str) -> set[str]:
     return {name for _literal, name, _format, _conversion in string.Formatter().parse(text) if name is not None}
 
 
-SAID = sorted({*said_in_python(), *said_in_templates(), *said_by_the_spec()})
+def said_by_the_plan() -> Iterator[tuple[str, str]]:
+    yield from ((sentence, "trainer/plan.py") for sentence in plan._REASONS.values())
+
+
+SAID = sorted({*said_in_python(), *said_in_templates(), *said_by_the_spec(), *said_by_the_plan()})
 
 
 def test_every_sentence_has_a_chinese_one(catalog: Catalog) -> None:
