@@ -43,7 +43,9 @@ function fail(row, sentence) {
   place.hidden = false;
   row.querySelector("[data-said]").textContent = "";
   row.querySelector("progress").hidden = true;
-  row.querySelector("[data-abort]").onclick = () => row.remove();
+  const button = row.querySelector("[data-abort]");
+  button.lastChild.textContent = words.dismiss;
+  button.onclick = () => row.remove();
 }
 
 function add(file) {
@@ -121,6 +123,7 @@ function take(files) {
 }
 
 form.querySelector("[data-plain]").hidden = true;
+form.classList.add("live");
 form.addEventListener("submit", (event) => event.preventDefault());
 input.addEventListener("change", () => {
   take([...input.files]);
