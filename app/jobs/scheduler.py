@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from app import db, queue
 from app import live as ground
+from app.corpora import service as corpora
 from app.jobs import bells, service
 from app.settings import settings
 
@@ -70,6 +71,8 @@ class Scheduler:
             self._run(service.reap)
         self._run(service.settle)
         self._run(service.place)
+        with db.transaction() as session:
+            corpora.owe_lost_parses(session)
         queue.flush_outbox()
 
     def _run(self, verb: Callable[[Session], list[str]]) -> None:
