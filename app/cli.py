@@ -54,6 +54,7 @@ def web(fd: int = typer.Option(-1, hidden=True)) -> None:
     from app import up as sequence
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it speaks at every look at the revision
     need_servers()
     with ExitStack() as stack:
         listener = socket.socket(fileno=fd) if fd >= 0 else sequence.listen(settings().host, settings().port)

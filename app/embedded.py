@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import psutil
 import psycopg
@@ -132,7 +133,7 @@ class Postgres(Server):
 
     def url(self, database: str = DATABASE) -> str:
         """The address of one of its databases."""
-        return f"postgresql://{SUPERUSER}@/{database}?host={self.sockets}"
+        return f"postgresql://{SUPERUSER}@/{database}?host={quote(str(self.sockets))}"
 
     def command(self) -> Sequence[str | Path]:
         settings = [part for name, value in self.options.items() for part in ("-c", f"{name}={value}")]
@@ -202,7 +203,7 @@ class Valkey(Server):
     @property
     def url(self) -> str:
         """Its address as redis-py spells it."""
-        return f"unix://{self.socket}"
+        return f"unix://{quote(str(self.socket))}"
 
     def command(self) -> Sequence[str | Path]:
         options = {

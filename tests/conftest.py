@@ -1,6 +1,7 @@
 """Fixtures of all tests: the servers (servers.py), the cast (people.py), the whole as processes (stack.py)."""
 
 import importlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,17 @@ from tests import environment, people, servers, stack  # environment first: it i
 from tests.people import Person
 from tests.servers import Servers
 from tests.stack import Stack
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary files lie beside the servers, not in pytest's own place: it closes that to PostgreSQL's user."""
+    config.option.basetemp = config.option.basetemp or environment.HOME / "tmp"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Nothing stays behind."""
+    shutil.rmtree(environment.HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The servers behind the tests: both once a session, and for each module a database copied from a migrated template."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ class Servers:
 
 @contextmanager
 def running(home: Path) -> Iterator[Servers]:
-    """Both servers and the template database; gone without a trace afterwards."""
+    """Both servers and the template database."""
     postgres = Postgres(Address(home / "postgres", home / "postgres-socket"), **UNSAFE)
     valkey = Valkey(Address(home / "valkey", VALKEY_SOCKETS))
     try:
@@ -44,7 +43,6 @@ def running(home: Path) -> Iterator[Servers]:
     finally:
         postgres.stop()
         valkey.stop()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 _numbers = count(1)

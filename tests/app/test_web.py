@@ -1,6 +1,8 @@
 """The ground of the web: strange hosts and origins are refused, headers are on every answer, errors have one shape."""
 
 import re
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from starlette.routing import Route
@@ -77,13 +79,19 @@ def test_our_own_pages_may_send(visitor: TestClient) -> None:
 def paths(client: TestClient) -> list[tuple[str, str]]:
     """Every route with every method, identifiers filled in with one that is nobody's."""
     found = []
-    for route in client.app.routes:  # type: ignore[attr-defined]
-        routes = getattr(route, "routes", None) or [route]
-        for inner in routes:
-            if isinstance(inner, Route):
-                filled = re.sub(r"\{[^}]+\}", "0000000000000000", inner.path)
-                found += [(method, filled) for method in sorted(inner.methods or ())]
+    for route in every_route(client.app.routes, ""):  # type: ignore[attr-defined]
+        filled = re.sub(r"\{[^}]+\}", "0000000000000000", route[1])
+        found += [(method, filled) for method in sorted(route[0])]
     return sorted(set(found))
+
+
+def every_route(routes: Iterable[Any], prefix: str) -> Iterator[tuple[set[str], str]]:
+    """The routes of the application, those of included routers too."""
+    for route in routes:
+        if isinstance(route, Route):
+            yield route.methods or set(), prefix + route.path
+        elif hasattr(route, "original_router"):
+            yield from every_route(route.original_router.routes, prefix + route.include_context.prefix)
 
 
 def test_every_route_answers_a_visitor_with_our_headers_and_never_with_an_error_of_ours(visitor: TestClient) -> None:
