@@ -5,7 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -70,6 +72,25 @@ def test_a_process_that_dies_comes_back_at_the_same_address(whole: Stack) -> Non
     assert "web ended (SIGKILL) and starts again in 1 s" in whole.output.read_text()
 
 
+def test_the_web_process_stops_within_seconds_though_people_watch(whole: Stack) -> None:
+    whole.sign_up("Alice")
+    corpora = until(lambda: whole.client.get("/api/v1/corpora").json()["data"], 30, "the sample corpora")
+    until(lambda: whole.client.get(f"/api/v1/corpora/{corpora[0]['id']}").json()["state"] == "ready", 60)
+    job = whole.client.post("/api/v1/jobs", json={"name": "watched", "corpora": [corpora[0]["id"]]}).json()["id"]
+    try:
+        with whole.client.stream("GET", f"/api/v1/jobs/{job}/events") as stream:
+            lines = stream.iter_lines()
+            assert next(line for line in lines if line.startswith("event:")) == "event: job"
+            before = process_named(whole, "web")
+            before.terminate()
+            assert before.wait(10) == 0 or not before.is_running()
+            with suppress(httpx.RemoteProtocolError):  # cut off in the middle or not: the page comes back by itself
+                deque(lines, maxlen=0)
+    finally:
+        assert whole.client.post(f"/api/v1/jobs/{job}/cancel").status_code == 202
+    until(lambda: whole.client.get(f"/api/v1/jobs/{job}").json()["state"] == "cancelled", 60, "the cancelled job")
+
+
 def test_embedded_servers_that_die_come_back(whole: Stack) -> None:
     process = next(process for process in descendants(whole) if process.name() == "valkey-server")
     process.kill()
@@ -80,7 +101,6 @@ def test_embedded_servers_that_die_come_back(whole: Stack) -> None:
 def test_after_a_hard_kill_the_next_start_takes_everything_over_and_ctrl_c_leaves_nothing(
     whole: Stack, home: Path
 ) -> None:
-    whole.sign_up("Alice")
     left_behind = descendants(whole)
     databases = [process for process in left_behind if process.name() == "postgres"]
     whole.process.kill()

@@ -1,0 +1,71 @@
+"""What the documents list is what there is."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from app.cli import cli
+from app.settings import Settings
+from trainer.spec import recipe_names
+
+
+def table(text: str, heading: str) -> dict[str, str]:
+    """First column to the rest, of the first table below a heading; the names stand in backticks."""
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \|(.*)\|$", section, re.MULTILINE)
+    return dict(rows)
+
+
+def variable(name: str) -> str:
+    return {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}.get(name, f"ATHANOR_{name.upper()}")
+
+
+def test_the_readme_lists_every_setting_and_no_other(root: Path) -> None:
+    listed = table((root / "README.md").read_text(), "Settings")
+    assert set(listed) == {variable(name) for name in Settings.model_fields}
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description or name == "node_name", name
+
+
+def test_the_readme_lists_every_command(root: Path) -> None:
+    listed = table((root / "README.md").read_text(), "Commands")
+    commands = {command.name or command.callback.__name__ for command in cli.registered_commands if command.callback}
+    assert {name.removeprefix("athanor ") for name in listed} == commands
+
+
+def test_links_between_documents_lead_somewhere(root: Path) -> None:
+    for document in (root / "README.md", root / "ARCHITECTURE.md", *root.glob("docs/**/*.md")):
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
+            if not target.startswith(("http://", "https://", "mailto:")):
+                assert (document.parent / target).exists(), f"{document.name} points to {target}"
+
+
+def test_the_architecture_names_only_what_exists(root: Path) -> None:
+    text = (root / "ARCHITECTURE.md").read_text()
+    for name in re.findall(r"`((?:app|worker|trainer|templates|static|docs|tests)/[\w./-]*\w)`", text):
+        assert (root / name).exists(), name
+
+
+def test_the_readme_names_the_recipes(root: Path) -> None:
+    text = (root / "README.md").read_text()
+    for name in recipe_names():
+        assert f"`{name}`" in text
+        assert json.loads((root / f"trainer/recipes/{name}.json").read_text())["name"]
+
+
+def test_every_decision_has_the_same_parts(root: Path) -> None:
+    decisions = sorted(root.glob("docs/decisions/*.md"))
+    numbers = [path.name[:4] for path in decisions]
+    assert numbers == sorted(set(numbers))
+    for path in decisions:
+        assert path.read_text().startswith("# "), path
+
+
+def test_make_speaks_of_what_the_readme_promises(root: Path) -> None:
+    shown = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True).stdout
+    for target in set(re.findall(r"^make (\w+)$", (root / "README.md").read_text(), re.MULTILINE)):
+        assert f"make {target} " in shown
