@@ -24,6 +24,8 @@ PLANTED = [
     ("app/accounts/service.py", "from app.corpora import service as _s", "floors"),
     ("app/corpora/service.py", "import trainer.corpus", "of trainer, app imports only"),
     ("trainer/loop.py", "import app.settings", "trainer knows no web"),
+    ("worker/tasks.py", "import worker.inference", "the Celery worker"),
+    ("trainer/plan.py", "import torch", "app never reaches torch"),
     ("trainer/rundir.py", "import numpy", "trainer's light modules"),
     ("trainer/spec.py", "import trainer.order", "trainer: light modules"),
 ]
