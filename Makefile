@@ -42,7 +42,7 @@ $(VENV)/bin/python:
 
 $(RUN): requirements.txt pyproject.toml | $(VENV)/bin/python
 	@echo "[2/4] Installing PyTorch; the first time this may download much"
-	@$(PIP) "$$(grep '^torch==' requirements.txt)"
+	@$(PIP) "$$(grep '^torch==' requirements.txt)" | { grep -v '^Requirement already satisfied' || true; }
 	@echo "[3/4] Installing what Athanor runs on"
 	@$(PIP) -r requirements.txt | { grep -v '^Requirement already satisfied' || true; }
 	@echo "[4/4] Installing Athanor itself"

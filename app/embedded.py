@@ -175,7 +175,11 @@ class Postgres(Server):
         access = ("--auth=trust", "-U", SUPERUSER, "-D", self.directory)
         arguments = [_PROGRAMS / "initdb", *locale, *access]
         child = launch(arguments, self.log_path, self.directory, **self.identity())
-        if child.wait() != 0:
+        try:
+            code = child.wait()
+        finally:
+            child.kill()  # where it was interrupted: the next start begins again
+        if code != 0:
             raise ServerFailed(f"PostgreSQL could not make its files in {self.directory}:\n{tail(self.log_path)}")
 
     def _hand_over(self, path: Path) -> None:

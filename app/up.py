@@ -155,7 +155,7 @@ def stop_processes(processes: list[Child], interrupts: Interrupts) -> None:
     wait_until(lambda: not any(child.alive() for child in processes), 5, interrupts)
     running = children.supervisors()
     if running:
-        say(_("Waiting for {n} running jobs to stop.", n=len(running)))
+        say(_("Waiting for running jobs to stop: {n}", n=len(running)))
     children.signal_all(running, signal.SIGTERM)
     wait_until(lambda: not children.supervisors(), settings().stop_seconds + 10, interrupts)
     children.signal_all(children.supervisors(), signal.SIGKILL)
