@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-HOME = Path(tempfile.mkdtemp(prefix="athanor-test-"))
+HOME = Path(tempfile.mkdtemp(prefix="athanor-test-", dir="/tmp"))  # short: sockets lie in it
 VALKEY_SOCKETS = HOME / "sockets"
 
 for name in [name for name in os.environ if name.startswith("ATHANOR_") or name == "DATABASE_URL"]:
@@ -12,6 +12,7 @@ for name in [name for name in os.environ if name.startswith("ATHANOR_") or name 
 os.environ.update(
     ATHANOR_DATA=str(HOME / "data"),
     REDIS_URL=f"unix://{VALKEY_SOCKETS}/valkey.sock",
+    XDG_RUNTIME_DIR=str(HOME / "run"),
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
     OMP_WAIT_POLICY="PASSIVE",  # several trainings share few cores here: spinning threads would starve each other
