@@ -29,7 +29,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def running_servers() -> Iterator[Servers]:
     """PostgreSQL and Valkey, started at first use."""
-    with servers.running(environment.HOME) as both:
+    with servers.running() as both:
         yield both
 
 

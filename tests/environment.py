@@ -4,7 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
-HOME = Path(tempfile.mkdtemp(prefix="athanor-test-", dir="/tmp"))  # short: sockets lie in it
+PREFIX = f"athanor-test-{os.getuid()}-"
+HOME = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp"))  # short: sockets lie in it
 VALKEY_SOCKETS = HOME / "sockets"
 
 for name in [name for name in os.environ if name.startswith("ATHANOR_") or name == "DATABASE_URL"]:

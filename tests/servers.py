@@ -1,18 +1,20 @@
 """The servers behind the tests: both once a session, and for each module a database copied from a migrated template."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from app import db, live, schema
 from app.embedded import Address, Postgres, Valkey
 from app.settings import settings
-from tests.environment import VALKEY_SOCKETS
+from tests.environment import HOME, PREFIX, VALKEY_SOCKETS
 
 TEMPLATE = "athanor_template"
 # Nothing is worth keeping: trade durability for speed.
@@ -27,11 +29,21 @@ class Servers:
     valkey: Valkey
 
 
-@contextmanager
-def running(home: Path) -> Iterator[Servers]:
-    """Both servers and the template database."""
+def servers_in(home: Path) -> tuple[Postgres, Valkey]:
+    """The servers of a test session, by its directory."""
     postgres = Postgres(Address(home / "postgres", home / "postgres-socket"), **UNSAFE)
-    valkey = Valkey(Address(home / "valkey", VALKEY_SOCKETS))
+    return postgres, Valkey(Address(home / "valkey", home / VALKEY_SOCKETS.name))
+
+
+@contextmanager
+def running() -> Iterator[Servers]:
+    """Both servers and the template database."""
+    for left in HOME.parent.glob(f"{PREFIX}*"):
+        if not psutil.pid_exists(int(left.name.split("-")[3])):  # tests that were killed
+            for server in servers_in(left):
+                server.stop()
+            shutil.rmtree(left, ignore_errors=True)
+    postgres, valkey = servers_in(HOME)
     try:
         postgres.start()
         valkey.start()
