@@ -1,0 +1,96 @@
+"""Every page in both themes against axe-core, and on a narrow screen in both languages."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.conftest import Open
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+AXE = (Path(__file__).parent / "vendor/axe/axe.min.js").read_text()
+RUN = """async () => {
+  const found = await axe.run(document, { resultTypes: ["violations"] });
+  return found.violations.map((v) => ({ id: v.id, impact: v.impact, nodes: v.nodes.map((n) => n.html.slice(0, 200)) }));
+}"""
+PAGES = [
+    "/",
+    "/jobs",
+    "/jobs/new?corpus=00kingjamesbible",
+    "/jobs/{job}",
+    "/corpora",
+    "/corpora/00kingjamesbible",
+    "/tokenizers",
+    "/checkpoints",
+    "/checkpoints/{checkpoint}",
+    "/playground",
+    "/nodes",
+    "/api/docs",
+    "/account",
+    "/nowhere",
+]
+
+
+@pytest.fixture(scope="session")
+def places(running_stack: Any, trained: str) -> dict[str, str]:
+    """The ids that stand for {places} in PAGES."""
+    listing = running_stack.client.get("/api/v1/checkpoints", params={"job": trained}).json()
+    return {"job": trained, "checkpoint": listing["data"][0]["id"]}
+
+
+def settled(page: Page, path: str) -> None:
+    """Wait for what a page's scripts draw at once."""
+    page.wait_for_load_state("load")
+    if path == "/jobs/{job}":
+        page.locator("[data-chart=loss] [data-readout] .key").first.wait_for()
+        page.locator("[data-samples] > li").first.wait_for()
+    page.wait_for_function("document.getAnimations().every((a) => a.playState !== 'pending')")
+
+
+def barriers(page: Page) -> list[dict[str, Any]]:
+    page.evaluate(AXE)
+    found: list[dict[str, Any]] = page.evaluate(RUN)
+    return [violation for violation in found if violation["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_has_no_serious_barrier(open_page: Open, places: dict[str, str], path: str, theme: str) -> None:
+    with open_page("/nodes", color_scheme=theme, reduced_motion="reduce") as page:
+        show(page, path, places)
+        assert barriers(page) == []
+
+
+def show(page: Page, path: str, places: dict[str, str]) -> None:
+    origin = page.url.split("/")[0] + "//" + page.url.split("/")[2]
+    page.goto(origin + path.format(**places))
+    settled(page, path)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_login_page_has_no_serious_barrier(open_page: Open, theme: str) -> None:
+    with open_page("/login", visitor=True, color_scheme=theme) as page:
+        assert barriers(page) == []
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_no_page_scrolls_sideways_on_a_narrow_screen(open_page: Open, places: dict[str, str], language: str) -> None:
+    wide = {}
+    with open_page("/", locale=language, viewport={"width": 390, "height": 844}) as page:
+        for path in PAGES:
+            show(page, path, places)
+            width = page.evaluate("document.documentElement.scrollWidth")
+            if width > 390:
+                wide[path] = width
+    assert wide == {}
+
+
+def test_language_and_theme_change_at_a_click(open_page: Open) -> None:
+    with open_page("/login", visitor=True) as page:
+        page.get_by_role("button", name="中文").click()
+        assert page.locator("html").get_attribute("lang") == "zh-CN"
+        page.get_by_role("button", name="深色").click()
+        assert page.locator("html").get_attribute("data-theme") == "dark"
+        assert page.url.endswith("/login")
