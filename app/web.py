@@ -182,7 +182,7 @@ def install_errors(app: FastAPI) -> None:
 
 def error_response(request: Request, error: PanelError) -> Response:
     """The error as a program or as a person wants it."""
-    if request.url.path.startswith(("/api/", "/v1/")):
+    if request.url.path.startswith(("/api/", "/v1/")) and request.url.path != "/api/docs":
         body: dict[str, Any] = {
             "type": "about:blank",
             "status": error.status,

@@ -46,7 +46,7 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
     if spec.tokenizer is None and spec.vocab_size is not None and spec.vocab_size > largest:
         message = _(
             "{asked} tokens are more than {bytes} bytes of text can give. Ask for at most {largest}, "
-            "or leave the vocabulary size empty.",
+            "or let the text decide (auto in the form, null in the API).",
             asked=spec.vocab_size,
             bytes=num_bytes,
             largest=largest,

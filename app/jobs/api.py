@@ -157,7 +157,12 @@ def get_log(
     return schemas.LogAnswer(**vars(piece), size=logs.size(path))
 
 
-@router.get("/jobs/{job_id}/events", tags=["jobs"], response_class=EventSourceResponse)
+@router.get(
+    "/jobs/{job_id}/events",
+    tags=["jobs"],
+    response_class=EventSourceResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
 def stream_job(
     request: Request,
     principal: Reader,

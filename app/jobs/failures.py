@@ -29,7 +29,7 @@ FAILURES = {
     ),
     "vocab_too_large": Failure(
         mark("A vocabulary of {asked} tokens was asked for, but this text gives at most {largest}."),
-        mark("Ask for at most {largest} tokens, or leave the vocabulary size empty."),
+        mark("Ask for at most {largest} tokens, or let the text decide (auto in the form, null in the API)."),
     ),
     "tokenizer_mismatch": Failure(
         mark("The chosen tokenizer cannot be used: it is {found}, but must be {needed}."),

@@ -1,0 +1,52 @@
+"""The scripts' own arithmetic, run where it runs: in the browser."""
+
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Open
+
+pytestmark = pytest.mark.browser
+
+SCRIPT = """async () => {
+  const { Curve, align } = await import("/static/js/curve.js");
+  const loss = new Curve();
+  loss.replace({ steps: [4, 8], values: [3, 2], min: [2.5, 1.5], max: [3.5, 2.5], stride: 4 });
+  loss.add({ steps: [9, 10, 11], values: [1.5, "nan", 1] });
+  loss.add({ steps: [10, 6], values: [1.2, "inf"] });
+  const evaluation = new Curve();
+  evaluation.add({ steps: [0, 9], values: [5, 2] });
+  const aligned = align([loss, evaluation], (curve) => [curve.values]);
+  return {
+    steps: loss.steps, values: loss.values, low: loss.low, odd: [...loss.odd], latest: loss.latest,
+    at: [loss.at(1), loss.at(8), loss.at(7), loss.at(99)],
+    axis: aligned[0], missing: aligned[2].map((value) => value === undefined),
+    smoothed: loss.smoothed(0.5).map((value) => value === null),
+  };
+}"""
+
+
+def test_points_find_their_place_and_what_is_not_finite_stays_a_mark(open_page: Open) -> None:
+    with open_page("/login", visitor=True) as page:
+        found: dict[str, Any] = page.evaluate(SCRIPT)
+    assert found["steps"] == [4, 6, 8, 9, 10, 11]
+    assert found["values"] == [3, None, 2, 1.5, 1.2, 1]
+    assert found["low"] == [2.5, None, 1.5, 1.5, 1.2, 1]
+    assert found["odd"] == [[6, "inf"]]
+    assert found["latest"] == 1
+    assert found["at"] == [None, 2, "inf", 1]
+    assert found["axis"] == [0, 4, 6, 8, 9, 10, 11]
+    assert found["missing"] == [False, True, True, True, False, True, True]
+    assert found["smoothed"] == [False, True, False, False, False, False]
+
+
+def test_numbers_are_written_as_the_server_writes_them(open_page: Open) -> None:
+    with open_page("/login", visitor=True) as page:
+        found = page.evaluate("""async () => {
+          const f = await import("/static/js/format.js");
+          return [f.number(1234567), f.compact(6740000000), f.bytes(1536), f.span(90), f.span(3), f.span(86400),
+                  f.measure(0.00034), f.measure("nan"), f.measure(null), f.fill("{a} of {b}", {a: 1, b: 2})];
+        }""")
+    assert found == [
+        "1,234,567", "6.74 B", "1.5 KiB", "2 minutes", "3 seconds", "24 hours", "3.40e-4", "nan", "–", "1 of 2"
+    ]  # fmt: skip
