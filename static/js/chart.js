@@ -4,7 +4,7 @@ import uPlot from "/static/vendor/uplot/uPlot.esm.js";
 import { align } from "./curve.js";
 import { compact, fill, measure, number } from "./format.js";
 
-const SMOOTHING = 0.95;
+const SMOOTHED_SHARE = 0.02; // of the places of a curve, that one smoothed value looks back on
 const COLORS = { loss: [1, 2], bits: [1, 2], rate: [3], norm: [4], speed: [5] };
 const cursors = uPlot.sync("job");
 
@@ -96,7 +96,7 @@ class Chart {
     const whole = this.names.map((name) => (this.board.detail ?? this.board.curves).get(name) ?? EMPTY);
     const positive = (column) => (this.log ? column.map((v) => (v > 0 ? v : v === undefined ? v : null)) : column);
     const data = align(whole, (curve, i) => {
-      const smoothed = this.smooth && i === 0 ? curve.smoothed(SMOOTHING) : curve.values.map(() => null);
+      const smoothed = this.smooth && i === 0 ? curve.smoothed(1 - 1 / Math.max(4, curve.steps.length * SMOOTHED_SHARE)) : curve.values.map(() => null);
       const band = curve.stride > 1 ? [curve.low, curve.high] : [smoothed.map(() => null), smoothed.map(() => null)];
       return [curve.values, smoothed, ...band].map(positive);
     });
@@ -135,7 +135,7 @@ class Chart {
       bands: this.names.map((_name, i) => ({ series: [4 * i + 4, 4 * i + 3], fill: faint(colors[i], 16) })),
       cursor: {
         y: false,
-        points: { size: 7, fill: ink("surface") },
+        points: { size: 7 },
         drag: { x: true, y: false, setScale: false },
         sync: { key: cursors.key, scales: ["x", null] },
         bind: { dblclick: () => () => this.board.zoom(null) },
@@ -216,12 +216,10 @@ class Chart {
   #describe() {
     const table = this.element.querySelector("[data-table][open] tbody");
     if (!table) return;
-    const [curve] = this.curves;
-    const every = Math.max(1, Math.ceil(curve.steps.length / 100));
-    const steps = curve.steps.filter((_step, i) => i % every === 0 || i === curve.steps.length - 1);
+    const steps = [...new Set(this.curves.flatMap((curve) => thinned(curve.steps)))].sort((a, b) => a - b);
     table.replaceChildren(...steps.map((step) => {
       const row = document.createElement("tr");
-      const values = this.names.map((name) => measure(this.board.curves.get(name)?.at(step)));
+      const values = this.names.map((name) => measure(this.board.curves.get(name)?.exactly(step)));
       for (const value of [number(step), ...values]) {
         const cell = row.insertCell();
         cell.className = "number";
@@ -252,7 +250,7 @@ class Chart {
     event.preventDefault();
     const from = this.u.cursor.idx ?? axis.length - 1;
     const idx = Math.min(axis.length - 1, Math.max(0, from + move));
-    this.u.setCursor({ left: this.u.valToPos(axis[idx], "x"), top: 10 });
+    this.u.setCursor({ left: this.u.valToPos(axis[idx], "x"), top: 10 }, true, true);
   }
 
   #fit() {
@@ -262,6 +260,11 @@ class Chart {
 }
 
 const EMPTY = { steps: [], values: [], low: [], high: [], stride: 1, odd: new Map(), smoothed: () => [] };
+
+function thinned(steps) {
+  const every = Math.ceil(steps.length / 100);
+  return steps.filter((_step, i) => i % every === 0 || i === steps.length - 1);
+}
 
 function logRange(min, max) {
   return min === max ? [min / 1.2, max * 1.2] : [min / 1.04, max * 1.04];

@@ -43,6 +43,12 @@ export class Curve {
 
   // The value at a step, or the nearest one before it.
   at(step) {
+    const place = this.#before(step);
+    return place ? this.#word(place - 1) : null;
+  }
+
+  // How many places are at this step or before it.
+  #before(step) {
     let from = 0;
     let to = this.steps.length;
     while (from < to) {
@@ -50,7 +56,17 @@ export class Curve {
       if (this.steps[middle] <= step) from = middle + 1;
       else to = middle;
     }
-    return from ? (this.odd.get(this.steps[from - 1]) ?? this.values[from - 1]) : null;
+    return from;
+  }
+
+  #word(place) {
+    return this.odd.get(this.steps[place]) ?? this.values[place];
+  }
+
+  // The value at exactly this step, or null.
+  exactly(step) {
+    const place = this.#before(step);
+    return place && this.steps[place - 1] === step ? this.#word(place - 1) : null;
   }
 
   // An exponential moving average that starts unbiased and passes over what is not finite.
