@@ -120,7 +120,7 @@ class Chart {
       width: Math.max(60, this.plot.clientWidth),
       height: Math.max(60, this.plot.clientHeight),
       legend: { show: false },
-      padding: [8, 10, 0, 0],
+      padding: [8, 22, 0, 0],
       scales: {
         x: { time: false, range: (_u, min, max) => this.board.range ?? (min === max ? [min ?? 0, (max ?? 0) + 1] : [min, max]) },
         y: this.log
