@@ -1,0 +1,58 @@
+"""The table of moves, over all pairs of states and all actors, and that the service obeys it."""
+
+import itertools
+from typing import get_args
+
+import pytest
+
+from app import db
+from app.jobs import service
+from app.jobs.transitions import HELD, TRANSITIONS, Actor, allowed
+from app.models import STATES, TERMINAL, Job
+from tests.jobs import cast
+from tests.people import Person
+
+PAIRS = list(itertools.product(STATES, STATES))
+
+
+def test_a_job_that_has_ended_never_moves() -> None:
+    assert not [pair for pair in TRANSITIONS if pair[0] in TERMINAL]
+
+
+def test_every_state_but_the_first_is_reached_and_every_open_one_is_left() -> None:
+    assert {to for _from, to in TRANSITIONS} == set(STATES)
+    assert {from_state for from_state, _to in TRANSITIONS} == set(STATES) - set(TERMINAL)
+
+
+def test_only_a_supervisor_says_that_processes_are_gone() -> None:
+    for state in HELD:
+        assert not allowed(state, "cancelled", "user")
+        assert not allowed(state, "cancelled", "scheduler")
+
+
+def test_no_state_moves_to_itself() -> None:
+    assert not [pair for pair in TRANSITIONS if pair[0] == pair[1]]
+
+
+@pytest.fixture(scope="module")
+def job_id(alice_user: Person) -> str:
+    return cast.submitted(alice_user, cast.corpus(alice_user))
+
+
+@pytest.mark.parametrize(("before", "after"), PAIRS)
+def test_the_service_moves_a_job_as_the_table_says_and_writes_it_down(job_id: str, before: str, after: str) -> None:
+    for actor in get_args(Actor):
+        with db.transaction() as session:
+            job = session.get_one(Job, job_id)
+            job.state = before
+            events = len(service.history(session, job_id=job_id))
+            if not allowed(before, after, actor):
+                with pytest.raises(AssertionError, match="may not move"):
+                    service._move(session, job, after, actor)
+                assert job.state == before
+                continue
+            service._move(session, job, after, actor, "why", n=1)
+            told = service.history(session, job_id=job_id)
+            assert (job.state, len(told)) == (after, events + 1)
+            last = told[-1]
+            assert (last.from_state, last.to_state, last.actor, last.reason) == (before, after, actor, "why")
