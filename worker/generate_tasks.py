@@ -10,6 +10,7 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Literal
 
 from redis import RedisError
 
@@ -62,16 +63,26 @@ def relay(order: Order) -> None:
     """Carry the text of one generation from the inference process to its reader, until either has enough."""
     if not line.write(order.id, [{"event": "start"}]):
         return
+    ending = _carry(order)
+    if ending == "unheard":  # the process may have gone home at the very moment it was asked: ask the next one
+        ending = _carry(order)
+    if ending != "over":
+        line.write(order.id, [{"event": "failure", "code": "inference_lost"}])
+
+
+def _carry(order: Order) -> Literal["over", "broken", "unheard"]:
     asked = {**order.model_dump(), "path": str(storage.checkpoint(order.path))}
+    heard = False
     try:
         with inference.writing(asked) as conn:
             for lines in _batches(conn):
                 wanted = line.write(order.id, lines)
                 if not wanted or (lines and lines[-1]["event"] in ("done", "failure")):
-                    return
+                    return "over"
+                heard = heard or any(each["event"] == "piece" for each in lines)
     except OSError as error:
         log.warning("generation %s: inference process lost: %s", order.id, error)
-    line.write(order.id, [{"event": "failure", "code": "inference_lost"}])
+    return "broken" if heard else "unheard"
 
 
 def _batches(conn: socket.socket) -> Iterator[list[Line]]:

@@ -153,7 +153,7 @@ def _write(conn: socket.socket, loaded: generate.Loaded, order: dict[str, Any]) 
         raise Refused("prompt_too_long", num_tokens=num_tokens, limit=loaded.context) from None
     for piece in pieces:
         if piece.text:
-            _send(conn, event="piece", text=piece.text)
+            _send(conn, event="piece", text=piece.text, num_tokens=piece.num_tokens)
         if piece.finish_reason:
             rate = piece.num_tokens / (time.perf_counter() - started)
             _send(
@@ -182,7 +182,6 @@ def serve(leash: socket.socket) -> None:
     models = Models(_pick_device())
     streams: list[threading.Thread] = []
     idle_since = time.monotonic()
-    leash.sendall(b'{"ready": true}\n')
     while True:
         readable = bool(select.select([leash], [], [], 1.0)[0])
         streams = [stream for stream in streams if stream.is_alive()]

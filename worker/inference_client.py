@@ -8,15 +8,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from app.settings import ROOT, run_directory, settings
+from app.settings import ROOT, settings
+from worker.gang import scrubbed, warm_socket
 
 log = logging.getLogger(__name__)
 
-START_SECONDS = 120.0  # a cold start imports torch and transformers, on a machine that may be busy training
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+END_SECONDS = 5.0
 
 
 class Inference:
@@ -25,6 +25,7 @@ class Inference:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._leash: socket.socket | None = None
+        self._child: subprocess.Popen[bytes] | None = None  # of a cold start; the warm parent buries its own
 
     @contextmanager
     def writing(self, order: dict[str, Any]) -> Iterator[socket.socket]:
@@ -40,41 +41,37 @@ class Inference:
     def close(self) -> None:
         """Let the process end, and its memory go."""
         with self._lock:
-            if self._leash is not None:
-                self._leash.close()
-                self._leash = None
+            self._drop()
 
     def _pass(self, theirs: socket.socket) -> None:
+        # The socket may be passed before the process is ready to take it: it waits in the connection.
         with self._lock:
             if self._leash is not None:
                 try:
                     socket.send_fds(self._leash, [b"+"], [theirs.fileno()])
                     return
                 except OSError:  # it went home after a long idle time, or died
-                    self._leash.close()
-            self._leash = _start()
+                    self._drop()
+            self._leash = _fork_from_warm() or self._start_cold()
             socket.send_fds(self._leash, [b"+"], [theirs.fileno()])
 
+    def _start_cold(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "worker.inference", "--fd", str(theirs.fileno())]
+            self._child = subprocess.Popen(
+                command, cwd=ROOT, env=scrubbed(), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+            )
+        return ours
 
-def _start() -> socket.socket:
-    for connect in (_fork_from_warm, _start_cold):
-        leash = connect()
-        if leash is not None and _is_ready(leash):
-            return leash
-    raise ConnectionError("the inference process ended before it was ready")
-
-
-def _is_ready(leash: socket.socket) -> bool:
-    leash.settimeout(START_SECONDS)
-    try:
-        ready = b"ready" in leash.recv(64)  # one short line, and nothing follows it
-    except OSError:
-        ready = False
-    if ready:
-        leash.settimeout(None)
-    else:
-        leash.close()
-    return ready
+    def _drop(self) -> None:
+        if self._leash is not None:
+            self._leash.close()
+            self._leash = None
+        if self._child is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(END_SECONDS)
+            self._child = None
 
 
 def _fork_from_warm() -> socket.socket | None:
@@ -82,20 +79,11 @@ def _fork_from_warm() -> socket.socket | None:
     leash = socket.socket(socket.AF_UNIX)
     leash.settimeout(2)
     try:
-        leash.connect(str(run_directory() / "warm.sock"))
+        leash.connect(str(warm_socket()))
         leash.sendall(b'{"serve": "inference"}\n')
     except OSError as error:
         log.info("no warm parent (%s), the inference process starts cold", error)
         leash.close()
         return None
+    leash.settimeout(None)
     return leash
-
-
-def _start_cold() -> socket.socket:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        command = [sys.executable, "-m", "worker.inference", "--fd", str(theirs.fileno())]
-        environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        environment.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-        subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-    return ours

@@ -45,7 +45,8 @@ def show_checkpoints(
 
 
 def _job_names(session: Session, ids: set[str]) -> dict[str, str]:
-    return {job_id: name for job_id, name in session.execute(select(Job.id, Job.name).where(Job.id.in_(ids)))}
+    rows = session.execute(select(Job.id, Job.name).where(Job.id.in_(ids)))
+    return {row.id: row.name for row in rows}
 
 
 @router.get("/checkpoints/{checkpoint_id}")

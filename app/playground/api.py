@@ -18,8 +18,8 @@ from app.web import json_text
 router = APIRouter(tags=["playground"])
 
 _STREAM = (
-    "With `stream`, server-sent events: `waiting` {position, message}, `start` {}, `piece` {text}, and at the end "
-    "`done` {finish_reason, num_tokens, tokens_per_second, seed} or `failure` {code, message}."
+    "With `stream`, server-sent events: `waiting` {position, message}, `start` {}, `piece` {text, num_tokens}, and at "
+    "the end `done` {finish_reason, num_tokens, tokens_per_second, seed} or `failure` {code, message}."
 )
 
 
@@ -31,13 +31,14 @@ _STREAM = (
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def generate(request: Request, body: GenerateRequest, principal: Submitter) -> Any:
-    order = await to_thread.run_sync(_enter, principal, body)
+    order = await to_thread.run_sync(enter, principal, body)
     if body.stream:
         return EventSourceResponse(_events(order), ping=15, sep="\n")
     return await collect_while_connected(request, order)
 
 
-def _enter(principal: Principal, body: GenerateRequest) -> Order:
+def enter(principal: Principal, body: GenerateRequest) -> Order:
+    """Check a request and put it into the line. Raises PanelError."""
     with db.transaction() as session:
         order = service.begin(session, principal=principal, request=body)
     service.enter(order)

@@ -82,7 +82,7 @@ def wait_for(name: str, stream: Iterator[tuple[str, dict[str, Any]]]) -> dict[st
 
 
 def inference_process() -> psutil.Process:
-    children = psutil.Process().children(recursive=True)
+    children = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
     return next(child for child in children if "worker.inference" in child.cmdline())
 
 

@@ -1,0 +1,83 @@
+"""HTML route of the playground. Its script streams over the API; without scripts the form is answered whole."""
+
+from collections import defaultdict
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+
+from app import db
+from app.auth import Principal, Reader, Submitter
+from app.checkpoints import service as checkpoints
+from app.errors import PanelError
+from app.models import Job
+from app.playground import api, service
+from app.playground.schemas import GenerateRequest
+from app.playground.service import Choice
+from app.web import page, validation_field
+
+router = APIRouter()
+
+DEFAULTS = GenerateRequest(checkpoint="-").model_dump(exclude={"checkpoint", "stream"})
+
+
+@router.get("/playground")
+def show_playground(request: Request, principal: Reader, checkpoint: str | None = None) -> Response:
+    """The playground, with a checkpoint chosen: the newest unless one is named."""
+    return _draw(request, principal, {**DEFAULTS, "checkpoint": checkpoint})
+
+
+@router.post("/playground")
+async def generate(request: Request, principal: Submitter) -> Response:
+    """Write a text for a browser without scripts."""
+    form = {name: str(value) for name, value in (await request.form()).items()}
+    values: dict[str, Any] = {**DEFAULTS, **form, "stop": [line for line in form.get("stop", "").splitlines() if line]}
+    values["prompt"] = form.get("prompt", "").replace("\r\n", "\n")
+    if values.pop("random_seed", "") or not values["seed"]:
+        values["seed"] = None
+    result: dict[str, Any] | None = None
+    errors: dict[str, str] = {}
+    status = 200
+    try:
+        order = await to_thread.run_sync(api.enter, principal, GenerateRequest.model_validate(values))
+        result = await api.collect_while_connected(request, order)
+    except ValidationError as error:
+        faults = [validation_field({**detail, "loc": ("form", *detail["loc"])}) for detail in error.errors()]
+        errors, status = {fault.field.partition(".")[0]: fault.message for fault in faults}, 422
+    except PanelError as error:
+        errors = {fault.field: fault.message for fault in error.fields} or {"": error.message}
+        status = error.status
+    if isinstance(result, Response):  # nobody is there any more
+        return result
+    return await to_thread.run_sync(lambda: _draw(request, principal, values, errors, result, status))
+
+
+def _draw(
+    request: Request,
+    principal: Principal,
+    values: dict[str, Any],
+    errors: dict[str, str] | None = None,
+    result: dict[str, Any] | None = None,
+    status: int = 200,
+) -> Response:
+    with db.transaction() as session:
+        choices = service.list_choices(session, principal=principal)
+        wanted = values["checkpoint"]
+        if wanted and not any(row.id == wanted for choice in choices for row in choice.checkpoints):
+            # Too old to be in the list, or not theirs.
+            row = checkpoints.get(session, principal=principal, checkpoint_id=wanted)
+            choices.append(Choice(row.job_id, session.get_one(Job, row.job_id).name, [row]))
+    if not wanted and choices:
+        values = {**values, "checkpoint": choices[0].checkpoints[0].id}
+    return page(
+        request,
+        "playground/index.html",
+        status,
+        principal=principal,
+        choices=choices,
+        values=values,
+        errors=defaultdict(str, errors or {}),
+        result=result,
+        address=str(request.base_url).rstrip("/"),
+    )
