@@ -89,11 +89,13 @@ def _train(arguments: argparse.Namespace) -> int:
     first = os.environ.get("RANK", "0") == "0"
     if first and any(run_dir.path.glob(f"checkpoints/step-*-{arguments.fence}")):
         raise ValueError(f"attempt {arguments.fence} has checkpoints already; number a new one with --fence")
-    from trainer import rank
-    from trainer.gang import set_rank_environment
+    from trainer.gang import preload, set_rank_environment
 
     if "RANK" not in os.environ:
         set_rank_environment(0, 1)
+    preload()
+    from trainer import rank
+
     kind = arguments.device or rank.best_device()
     return rank.run(run_dir, arguments.fence, kind, is_supervised=False)
 

@@ -50,6 +50,9 @@ class Request(BaseModel):
 
 def preload() -> None:
     """Import what a rank needs, which takes seconds, without starting threads or touching a GPU: safe to fork after."""
+    # Read once, when torch is imported. Threads that spin while they wait make a step ten times slower as soon as
+    # another process wants the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     importlib.import_module("trainer.rank")
 
 
@@ -69,6 +72,8 @@ def serve(conn: socket.socket) -> int:
     gang.start(0, lambda: process.prepare(run_dir, request.fence))
     preload()  # meanwhile; a gang forked from a process that did it has nothing left to do
     code = gang.wait(is_reported=False)
+    if code == EXIT_OK and gang.is_stopping:
+        code = EXIT_RESUMABLE  # asked to stop when there was nothing left to interrupt
     if code == EXIT_OK:
         os.environ["MASTER_PORT"] = str(free_port())
         for rank in range(request.num_processes):
@@ -85,7 +90,7 @@ class Gang:
         self._conn = conn
         self._input = b""
         self._ranks: dict[int, int] = {}  # by process id
-        self._is_stopping = False
+        self.is_stopping = False
         self._kill_at: float | None = None
         # A child's end wakes the selector through this pair.
         self._wakeup, self._signals = socket.socketpair()
@@ -113,14 +118,19 @@ class Gang:
         return Request.model_validate_json(line) if b"run_dir" in line else None
 
     def start(self, rank: int, work: Callable[[], int]) -> None:
-        """Fork a child that does the work and exits with the code it returns."""
+        """Fork a child that does the work and exits with the code it returns.
+
+        It starts with SIGTERM held back until the work can answer it (see process.StopRequest).
+        """
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         pid = os.fork()
         if pid == 0:
             self._be_child(parent, work)
         self._ranks[pid] = rank
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def _be_child(self, parent: int, work: Callable[[], int]) -> None:
         code = process.EXIT_BUG
@@ -141,6 +151,7 @@ class Gang:
     def wait(self, *, is_reported: bool) -> int:
         """Wait for all children and return the exit code of them together: the first that is neither 0 nor 75."""
         codes = []
+        self._obey()  # what came together with the request
         while True:
             for rank, code in self._reap():
                 codes.append(code)
@@ -183,7 +194,11 @@ class Gang:
             self._selector.unregister(self._conn)
             self._stop(ORPHAN_GRACE_SECONDS)
             return
-        *lines, self._input = (self._input + data).split(b"\n")
+        self._input += data
+        self._obey()
+
+    def _obey(self) -> None:
+        *lines, self._input = self._input.split(b"\n")
         for line in lines:
             self._signal(signal.SIGKILL if json.loads(line)["signal"] == "KILL" else signal.SIGTERM)
 
@@ -196,9 +211,9 @@ class Gang:
     def _signal(self, number: signal.Signals) -> None:
         """Signal every child, with SIGTERM only once: a second one would end it without a checkpoint."""
         if number == signal.SIGTERM:
-            if self._is_stopping:
+            if self.is_stopping:
                 return
-            self._is_stopping = True
+            self.is_stopping = True
         for pid in self._ranks:
             os.kill(pid, number)  # not reaped yet, so the process id is still its own
 

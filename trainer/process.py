@@ -26,6 +26,7 @@ class StopRequest:
         self._requested = False
         for number in signals:
             signal.signal(number, self._request)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self._requested = True
@@ -41,11 +42,12 @@ def prepare(run_dir: RunDir, fence: int) -> int:
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(EXIT_RESUMABLE)
 
-    signal.signal(signal.SIGTERM, stop)
     log_to_stdout()
     report = Report(Journal(run_dir.events_path(fence)))
 
     def work() -> int:
+        signal.signal(signal.SIGTERM, stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         preparation.prepare(run_dir, fence, report)
         return EXIT_OK
 

@@ -80,6 +80,15 @@ def test_sigterm_finishes_the_step_writes_a_checkpoint_and_ends_with_75(
     assert not of_kind(run_dir, "finished")
 
 
+def test_sigterm_together_with_the_request_is_heeded(supervisor: Supervisor, home: Path) -> None:
+    run_dir = make_run(home, "called-off", **ENDLESS)
+    supervisor.ask(run_dir)
+    supervisor.send(signal="TERM")
+
+    assert supervisor.done() == 75
+    assert not series(run_dir, "loss")
+
+
 def test_kill_ends_it_at_once(supervisor: Supervisor, home: Path) -> None:
     run_dir = make_run(home, "killed", **ENDLESS)
     ranks = train_until_step(supervisor, run_dir, 1, 1)

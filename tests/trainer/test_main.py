@@ -38,6 +38,7 @@ def test_train_prepares_trains_and_publishes(tmp_path: Path) -> None:
     assert "--fence" in again.stderr
 
 
+@pytest.mark.slow
 def test_train_runs_under_torchrun(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path, "torchrun", [english(20_000)], max_steps=5, num_processes=2, zero_stage=2)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer")
