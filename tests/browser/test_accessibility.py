@@ -46,7 +46,6 @@ def settled(page: Page, path: str) -> None:
     if path == "/jobs/{job}":
         page.locator("[data-chart=loss] [data-readout] .key").first.wait_for()
         page.locator("[data-samples] > li").first.wait_for()
-    page.wait_for_function("document.getAnimations().every((a) => a.playState !== 'pending')")
 
 
 def barriers(page: Page) -> list[dict[str, Any]]:
