@@ -1,16 +1,17 @@
 """Playground over JSON: one request writes text, whole or as it comes."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app import db
 from app.auth import Principal, Submitter
+from app.errors import PanelError
 from app.playground import service
 from app.playground.schemas import GenerateAnswer, GenerateRequest, Order
 from app.web import json_text
@@ -53,12 +54,22 @@ async def _events(order: Order) -> AsyncIterator[ServerSentEvent]:
 
 async def collect_while_connected(request: Request, order: Order) -> Any:
     """The whole answer; who leaves before it is there frees the place at once."""
-    writing = asyncio.ensure_future(service.collect(order))
-    try:
-        while not writing.done():
-            await asyncio.wait({writing}, timeout=0.2)
-            if await request.is_disconnected():
-                return Response(status_code=204)
-        return await writing
-    finally:
-        writing.cancel()
+    answer: Any = Response(status_code=204)
+    failure: PanelError | None = None
+    # A group, because it cancels until it is heard: a plain cancel can get lost in a read that ends just then.
+    async with anyio.create_task_group() as group:
+        group.start_soon(_cancel_when_gone, request, group.cancel_scope)
+        try:
+            answer = await service.collect(order)
+        except PanelError as error:
+            failure = error  # raised outside: the group would wrap it
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return answer
+
+
+async def _cancel_when_gone(request: Request, scope: anyio.CancelScope) -> None:
+    while not await request.is_disconnected():
+        await anyio.sleep(0.2)
+    scope.cancel()
