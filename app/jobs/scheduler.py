@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 from sqlalchemy import Connection, text
@@ -51,7 +52,8 @@ class Scheduler:
     def close(self) -> None:
         """Let another one lead."""
         if self._lock is not None:
-            self._lock.close()
+            with suppress(*OUTAGE):
+                self._lock.close()
             self._lock = None
 
     def _leads(self) -> bool:
@@ -61,6 +63,7 @@ class Scheduler:
             if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LEADER_LOCK}):
                 connection.close()
                 return False
+            connection.detach()  # closing it must end the session, not hand it and its lock back to the pool
             self._lock = connection
             log.info("this scheduler leads")
         self._lock.execute(text("SELECT 1"))  # raises where the connection, and with it the lock, is gone
@@ -82,10 +85,7 @@ class Scheduler:
             bells.ring(job_id)
 
     def _go_away(self, error: Exception) -> None:
-        if self._lock is not None:
-            self._lock.invalidate()
-            self._lock.close()
-            self._lock = None
+        self.close()
         if not self._is_away:
             log.warning("the database cannot be reached, looking again every few seconds: %s", error)
         self._is_away = True

@@ -65,9 +65,7 @@ def test_the_same_key_with_another_body_is_refused(alice_user: Person, corpus: s
     given = {"corpora": [corpus]}
     in_transaction(service.submit, principal=alice_user.principal, given=given, idempotency_key="k")
     with pytest.raises(PanelError) as refused:
-        in_transaction(
-            service.submit, principal=alice_user.principal, given={**given, "seed": 2}, idempotency_key="k"
-        )
+        in_transaction(service.submit, principal=alice_user.principal, given={**given, "seed": 2}, idempotency_key="k")
     assert (refused.value.status, refused.value.code) == (409, "key_reused")
 
 

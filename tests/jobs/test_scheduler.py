@@ -1,0 +1,204 @@
+"""The scheduler against a real database: it places, hints again, gives up, tries again, and leads alone."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, func, select, text, update
+
+from app import db, queue
+from app.jobs import service
+from app.jobs.scheduler import Scheduler
+from app.models import Job, Node, Outbox
+from tests.jobs import cast
+from tests.people import Person
+
+
+@pytest.fixture(scope="module")
+def corpus(alice_user: Person) -> str:
+    return cast.corpus(alice_user)
+
+
+@pytest.fixture(autouse=True)
+def sent(database: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """An empty queue of jobs, no nodes; what is sent to Celery is kept here instead."""
+    with db.transaction() as session:
+        for table in (Outbox, Node):
+            session.execute(delete(table))
+        session.execute(update(Job).values(state="cancelled"))
+    messages: list[tuple[str, ...]] = []
+    monkeypatch.setattr(queue, "send", lambda task, *args, queue: messages.append((task, *args, queue)))
+    return messages
+
+
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    made = Scheduler()
+    made._reap_at = 0.0
+    yield made
+    made.close()
+
+
+def change(job_id: str, **values: Any) -> None:
+    with db.transaction() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(**values))
+
+
+def ago(seconds: float) -> Any:
+    return func.now() - timedelta(seconds=seconds)
+
+
+def test_a_queued_job_goes_to_a_live_node_and_its_message_is_sent(
+    alice_user: Person, corpus: str, scheduler: Scheduler, sent: list[tuple[str, ...]]
+) -> None:
+    cast.node()
+    job_id = cast.submitted(alice_user, corpus)
+    assert scheduler.step()
+    assert cast.row(job_id).node == "ada"
+    assert sent == [("jobs.start", job_id, "node.ada")]
+    scheduler.step()
+    assert len(sent) == 1
+
+
+def test_the_second_job_waits_and_knows_its_place(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
+    cast.node()
+    jobs = [cast.submitted(alice_user, corpus) for _ in range(3)]
+    scheduler.step()
+    assert [cast.row(job_id).node for job_id in jobs] == ["ada", None, None]
+    assert [str(cast.row(job_id).wait_reason).split('"')[1] for job_id in jobs[1:]] == ["next", "no_room"]
+
+
+def test_without_a_node_a_job_waits_and_says_so(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
+    cast.node("gone")
+    with db.transaction() as session:
+        session.execute(update(Node).values(last_seen_at=ago(3600)))
+    job_id = cast.submitted(alice_user, corpus)
+    scheduler.step()
+    assert (cast.row(job_id).node, cast.row(job_id).wait_reason) == (None, '["no_node", {}]')
+
+
+def test_a_job_whose_message_was_lost_is_hinted_at_again(
+    alice_user: Person, corpus: str, scheduler: Scheduler, sent: list[tuple[str, ...]]
+) -> None:
+    cast.node()
+    job_id = cast.submitted(alice_user, corpus)
+    scheduler.step()
+    change(job_id, hinted_at=ago(11))
+    scheduler.step()
+    assert sent == [("jobs.start", job_id, "node.ada")] * 2
+
+
+def test_a_job_placed_on_a_node_that_died_goes_to_another(
+    alice_user: Person, corpus: str, scheduler: Scheduler, sent: list[tuple[str, ...]]
+) -> None:
+    cast.node("ada")
+    job_id = cast.submitted(alice_user, corpus)
+    scheduler.step()
+    with db.transaction() as session:
+        session.execute(update(Node).values(last_seen_at=ago(3600)))
+    cast.node("grace")
+    scheduler.step()
+    assert cast.row(job_id).node == "grace"
+    assert sent[-1] == ("jobs.start", job_id, "node.grace")
+
+
+def test_a_silent_attempt_is_given_up_and_the_job_tried_again_after_a_pause(
+    alice_user: Person, corpus: str, scheduler: Scheduler
+) -> None:
+    cast.node()
+    job_id, fence = cast.started(alice_user, corpus)
+    scheduler.step()
+    assert cast.row(job_id).state == "starting"
+    change(job_id, lease_until=ago(1))
+    scheduler.step()
+    job = cast.row(job_id)
+    assert (job.state, job.node, job.no_progress) == ("recovering", None, 0)
+    change(job_id, not_before=ago(1))
+    scheduler.step()
+    job = cast.row(job_id)
+    assert (job.state, job.node) == ("queued", "ada")
+    with db.transaction() as session:
+        assert service.claim(session, job_id=job_id, node="ada") == fence + 1
+
+
+def test_a_wish_to_cancel_is_heard_although_the_attempt_was_lost(
+    alice_user: Person, corpus: str, scheduler: Scheduler
+) -> None:
+    job_id, _fence = cast.started(alice_user, corpus)
+    change(job_id, lease_until=ago(1), desired="cancel")
+    scheduler.step()
+    assert cast.row(job_id).state == "cancelled"
+    assert [state for state, _ in cast.reasons(job_id)][-2:] == ["recovering", "cancelled"]
+
+
+def test_three_attempts_without_a_checkpoint_are_a_crash_loop(
+    alice_user: Person, corpus: str, scheduler: Scheduler
+) -> None:
+    cast.node()
+    job_id = cast.submitted(alice_user, corpus)
+    for _ in range(3):
+        scheduler.step()
+        with db.transaction() as session:
+            fence = service.claim(session, job_id=job_id, node="ada")
+            assert fence is not None
+        with db.transaction() as session:
+            service.release(session, job_id=job_id, fence=fence, reason="gang_rank_died", how="rank 0: SIGKILL")
+        change(job_id, not_before=ago(1))
+        scheduler.step()
+    job = cast.row(job_id)
+    assert (job.state, job.failure_code, job.failure) == ("failed", "crash_loop", {"attempts": 3})
+
+
+def test_a_node_that_is_shut_down_costs_no_try_and_no_pause(
+    alice_user: Person, corpus: str, scheduler: Scheduler
+) -> None:
+    cast.node()
+    job_id = cast.submitted(alice_user, corpus)
+    for _ in range(5):
+        scheduler.step()
+        with db.transaction() as session:
+            fence = service.claim(session, job_id=job_id, node="ada")
+            assert fence is not None
+        with db.transaction() as session:
+            service.release(session, job_id=job_id, fence=fence, reason="shutdown")
+        scheduler.step()
+    assert cast.row(job_id).state == "queued"
+
+
+def test_of_two_schedulers_one_leads_until_it_is_gone(scheduler: Scheduler) -> None:
+    assert scheduler.step()
+    second = Scheduler()
+    assert not second.step()
+    scheduler.close()
+    assert second.step()
+    assert not scheduler.step()
+    second.close()
+
+
+def test_a_lost_database_is_waited_out_and_nobody_is_reaped_for_it(
+    alice_user: Person, corpus: str, scheduler: Scheduler
+) -> None:
+    scheduler.step()
+    job_id, _fence = cast.started(alice_user, corpus)
+    change(job_id, lease_until=ago(1))
+    with db.transaction() as session:  # what a restarting server does to its clients
+        session.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                 " AND datname = current_database()")
+        )  # fmt: skip
+    assert not scheduler.step()
+    assert scheduler.step()
+    assert cast.row(job_id).state == "starting"
+    scheduler._reap_at = 0.0
+    scheduler.step()
+    assert cast.row(job_id).state == "recovering"
+
+
+def test_many_queued_jobs_keep_their_order(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
+    cast.node(slots=5)
+    jobs = [cast.submitted(alice_user, corpus) for _ in range(12)]
+    scheduler.step()
+    with db.transaction() as session:
+        placed = session.scalars(select(Job.id).where(Job.state == "queued", Job.node.is_not(None))).all()
+    assert sorted(placed) == sorted(jobs[:5])
