@@ -148,13 +148,10 @@ class Generation {
 
   done({ num_tokens, tokens_per_second, finish_reason, seed }) {
     this.find("caret").hidden = true; // a frame that is still to come must not say less than this
-    this.say(
-      fill(form.dataset.done, {
-        n: figure(num_tokens),
-        rate: figure(tokens_per_second),
-        why: form.dataset[finish_reason],
-      }),
-    );
+    // Fewer than asked for, and yet the length ended it: the model reads no more than its context.
+    const full = finish_reason === "length" && num_tokens < this.asked.max_tokens;
+    const why = form.dataset[full ? "full" : finish_reason];
+    this.say(fill(form.dataset.done, { n: figure(num_tokens), rate: figure(tokens_per_second), why }));
     this.tags.push(fill(form.dataset.seed, { n: seed }));
     this.showTags();
     // Taking the tick off "random" then keeps the dice of the last text.
