@@ -1,0 +1,97 @@
+"""From submit to the first loss point on the live view, against the same run from a cold `python -m trainer train`.
+
+    python bench/submit.py [jobs]
+
+Starts its own installation, waits until the worker is warm, submits `tiny` on a shipped corpus again and again.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests import stack
+from tests.waiting import until
+from trainer import events
+from trainer.rundir import RunDir
+
+CORPUS = "00kingjamesbible"
+STEPS = 3
+
+
+def is_ready(client: httpx.Client, data: Path) -> bool:
+    """Whether the shipped corpus is read and the warm parent has finished its imports."""
+    log = data / "logs/warm.log"
+    corpus = client.get(f"/api/v1/corpora/{CORPUS}").json()
+    return corpus["state"] == "ready" and log.exists() and "INFO warm: warm" in log.read_text(errors="replace")
+
+
+def live_seconds(client: httpx.Client, number: int) -> tuple[str, float]:
+    """Submit a job and wait for its first loss on the stream; answers its id and the seconds that took."""
+    spec = {"recipe": "tiny", "corpora": [CORPUS], "max_steps": STEPS, "warmup_steps": 1, "seed": number}
+    begin = time.perf_counter()
+    job_id = client.post("/api/v1/jobs", json=spec).raise_for_status().json()["id"]
+    with client.stream("GET", f"/api/v1/jobs/{job_id}/events") as answer:
+        kind = ""
+        for line in answer.iter_lines():
+            if line.startswith("event:"):
+                kind = line.partition(":")[2].strip()
+            elif line.startswith("data:") and kind in ("points", "curve") and has_loss(line):
+                return job_id, time.perf_counter() - begin
+    raise AssertionError("the stream ended without a loss")
+
+
+def has_loss(line: str) -> bool:
+    """Whether a data line of the stream brings a loss."""
+    return bool(json.loads(line.partition(":")[2])["series"].get("loss", {}).get("steps"))
+
+
+def cold_seconds(run: Path, directory: Path) -> float:
+    """The same spec and inputs through a fresh interpreter; the seconds to its first loss in the journal."""
+    source, target = RunDir(run), RunDir(directory)
+    target.create(source.spec(), source.inputs(), 1)
+    begin = time.perf_counter()
+    command = [sys.executable, "-m", "trainer", "train", str(directory)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+
+        def first_loss() -> bool:
+            assert process.poll() in (None, 0), f"the trainer ended with {process.returncode}"
+            found = (event for event, _offset in events.read(target.events_path(1), 0) if event.kind == "points")
+            return any("loss" in event.values for event in found)
+
+        until(first_loss, 120, "the first loss")
+        seconds = time.perf_counter() - begin
+        process.wait()
+    return seconds
+
+
+def main(jobs: int) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory(prefix="athanor-bench-") as home, stack.running(Path(home)) as whole:
+        whole.sign_up("Alice")
+        client = whole.client
+        until(lambda: is_ready(client, whole.data), 120, "the corpus and the warm worker")
+        warm = []
+        for number in range(jobs):
+            job_id, seconds = live_seconds(client, number)
+            path = f"/api/v1/jobs/{job_id}"
+            until(lambda path=path: client.get(path).json()["state"] == "succeeded", 60, "its end")
+            warm.append(seconds)
+            print(f"job {number + 1}: {seconds:.2f} s from submit to the first loss on the stream")
+        cold = cold_seconds(whole.data / "runs" / job_id, Path(home) / "cold")
+    rest = warm[1:] or warm
+    print(f"first job (trains the tokenizer)   {warm[0]:.2f} s")
+    print(f"later jobs, median                 {statistics.median(rest):.2f} s (goal: 3 s)")
+    print(f"python -m trainer train, cold      {cold:.2f} s")
+    print(f"cold / warm                        {cold / statistics.median(rest):.1f}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
