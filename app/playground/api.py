@@ -19,8 +19,8 @@ from app.web import json_text
 router = APIRouter(tags=["playground"])
 
 _STREAM = (
-    "With `stream`, server-sent events: `waiting` {position, message}, `start` {}, `piece` {text, num_tokens}, and at "
-    "the end `done` {finish_reason, num_tokens, tokens_per_second, seed} or `failure` {code, message}."
+    "With `stream`, server-sent events: `waiting` {position, message}, `start` {seed}, `piece` {text, num_tokens}, "
+    "and at the end `done` {finish_reason, num_tokens, tokens_per_second, seed} or `failure` {code, message}."
 )
 
 

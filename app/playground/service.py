@@ -97,7 +97,7 @@ async def follow(order: Order) -> AsyncGenerator[Event, None]:
                 yield _failure(entry["code"], entry.get("values", {}))
             elif name != "beat":
                 data = {key: value for key, value in entry.items() if key != "event"}
-                yield Event(name, {**data, "seed": order.seed} if name == "done" else data)
+                yield Event(name, {**data, "seed": order.seed} if name in ("start", "done") else data)
 
 
 @dataclass

@@ -135,27 +135,33 @@ class Generation {
     this.written.appendData(this.pending);
     this.pending = "";
     if (this.find("caret").hidden) return;
-    this.say(fill(form.dataset.writing, { n: figure(this.count) }));
+    this.say(""); // the count is not read out: it changes with every frame
+    this.find("count").textContent = fill(form.dataset.writing, { n: figure(this.count) });
     const view = this.find("text");
     if (view.scrollHeight - view.scrollTop - view.clientHeight < 80) view.scrollTop = view.scrollHeight;
   }
 
   end() {
     this.find("caret").hidden = true;
+    this.find("count").textContent = "";
     this.flush();
     this.find("actions").hidden = false;
   }
 
-  done({ num_tokens, tokens_per_second, finish_reason, seed }) {
+  begin({ seed }) {
+    this.say(form.dataset.start);
+    this.tags.push(fill(form.dataset.seed, { n: seed }));
+    this.showTags();
+    // Taking the tick off "random" then keeps the dice of the last text.
+    if (form.elements.random_seed.checked) form.elements.seed.value = seed;
+  }
+
+  done({ num_tokens, tokens_per_second, finish_reason }) {
     this.find("caret").hidden = true; // a frame that is still to come must not say less than this
     // Fewer than asked for, and yet the length ended it: the model reads no more than its context.
     const full = finish_reason === "length" && num_tokens < this.asked.max_tokens;
     const why = form.dataset[full ? "full" : finish_reason];
     this.say(fill(form.dataset.done, { n: figure(num_tokens), rate: figure(tokens_per_second), why }));
-    this.tags.push(fill(form.dataset.seed, { n: seed }));
-    this.showTags();
-    // Taking the tick off "random" then keeps the dice of the last text.
-    if (form.elements.random_seed.checked) form.elements.seed.value = seed;
   }
 
   fail(message) {
@@ -170,7 +176,7 @@ class Generation {
     try {
       for await (const { name, data } of post("/api/v1/generate", this.asked, this.controller.signal)) {
         if (name === "waiting") this.say(data.message);
-        if (name === "start") this.say(form.dataset.start);
+        if (name === "start") this.begin(data);
         if (name === "piece") this.add(data);
         if (name === "done") this.done(data);
         if (name === "failure") this.fail(data.message);
