@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -64,11 +64,6 @@ def list_checkpoints(
     if job_id is not None:
         query = query.where(Checkpoint.job_id == job_id)
     return paging.newest(session, query, Checkpoint.id, limit, after)
-
-
-def newest_step(session: Session, *, job_id: str) -> int | None:
-    """The highest step of a job that has a checkpoint."""
-    return session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job_id))
 
 
 def archive_name(session: Session, *, checkpoint: Checkpoint) -> str:

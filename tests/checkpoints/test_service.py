@@ -122,4 +122,3 @@ def test_recording_a_checkpoint_again_changes_nothing(alice_user: Person, job_id
             metrics={},
         )
         assert (again.id, again.path) == (checkpoint.id, checkpoint.path)
-        assert service.newest_step(session, job_id=job_id) >= 200  # type: ignore[operator]
