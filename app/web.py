@@ -39,6 +39,8 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+MAX_BODY_BYTES = 2**20  # a spec or a prompt is far smaller
+UPLOADS = ("/api/v1/corpora", "/corpora")  # these stream to the disk, under a limit of their own
 LANGUAGE_COOKIE = "athanor_language"
 THEME_COOKIE = "athanor_theme"
 
@@ -71,10 +73,12 @@ class Guard:
             try:
                 check_host(request.headers)
                 check_origin(request.method, request.headers)
+                check_length(scope["path"], request.headers)
             except PanelError as error:
                 await error_response(request, error)(scope, receive, send_with_headers)
                 return
-            await self.app(scope, receive, send_with_headers)
+            bounded = receive if scope["path"] in UPLOADS else limited(receive)
+            await self.app(scope, bounded, send_with_headers)
 
 
 def check_host(headers: Headers) -> None:
@@ -99,6 +103,32 @@ def check_origin(method: str, headers: Headers) -> None:
         foreign = True
     if foreign:
         raise PanelError(403, "origin_not_allowed", _("The request comes from another site and was refused."))
+
+
+def check_length(path: str, headers: Headers) -> None:
+    """Refuse a body that says itself that it is too long, before a byte of it is read."""
+    declared = headers.get("content-length", "")
+    if path not in UPLOADS and declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+        raise PanelError(413, "body_too_large", _too_large())
+
+
+def limited(receive: Receive) -> Receive:
+    """The same body, ended with a 413 where it turns out too long: it is held in memory, also before anyone logs in."""
+    seen = 0
+
+    async def receive_limited() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > MAX_BODY_BYTES:
+            raise HTTPException(413)
+        return message
+
+    return receive_limited
+
+
+def _too_large() -> str:
+    return _("The body is too long: at most {limit} are taken here.", limit=file_size(MAX_BODY_BYTES))
 
 
 # ---- pages ----------------------------------------------------------------------------------------------------------
@@ -238,7 +268,11 @@ def validation_field(detail: dict[str, Any]) -> FieldError:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    messages = {404: _("There is nothing at this address."), 405: _("This address does not take that method.")}
+    messages = {
+        404: _("There is nothing at this address."),
+        405: _("This address does not take that method."),
+        413: _too_large(),
+    }
     message = messages.get(error.status_code, str(error.detail))
     return error_response(
         request, PanelError(error.status_code, "http_error", message, headers=dict(error.headers or {}))

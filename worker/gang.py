@@ -31,7 +31,7 @@ _SET = {
     # made a step six times slower. It is read once, when torch is imported, so the warm parent needs it already.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-_KEPT_PREFIXES = ("NCCL_", "CUDA_", "HF_", "TORCH_")
+_KEPT_PREFIXES = ("NCCL_", "CUDA_", "TORCH_")
 
 
 def scrubbed() -> dict[str, str]:

@@ -73,7 +73,9 @@ def list_corpora(
 def usable(session: Session, *, principal: Principal, ids: Sequence[str]) -> list[Corpus]:
     """The corpora of a job, in the order asked for. Raises at the field `corpora` for one that cannot be trained on."""
     visible = auth.visible_to(Corpus.owner_id, principal)
-    found = {c.id: c for c in session.scalars(select(Corpus).where(Corpus.id.in_(ids), visible))}
+    # Held until the commit, so that none is deleted under the job that is being submitted.
+    rows = session.scalars(select(Corpus).where(Corpus.id.in_(ids), visible).with_for_update(read=True))
+    found = {c.id: c for c in rows}
     for corpus_id in ids:
         corpus = found.get(corpus_id)
         if corpus is None:

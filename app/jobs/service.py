@@ -295,11 +295,13 @@ def record_checkpoint(
     manifest: dict[str, Any],
     metrics: dict[str, float],
 ) -> Checkpoint | None:
-    """Keep a checkpoint that lies verified in its place. It is progress: earlier setbacks are forgiven."""
+    """Keep a checkpoint that lies verified in its place. A newer one is progress: earlier setbacks are forgiven."""
     job = _held(session, job_id, fence)
     if job is None:
         return None
-    job.no_progress = 0
+    newest = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job_id))
+    if newest is None or step > newest:
+        job.no_progress = 0
     return checkpoints.record(
         session,
         owner_id=job.owner_id,

@@ -184,3 +184,16 @@ def test_numbers_read_well() -> None:
         "3.0 TiB",
     ]
     assert {number(None), compact(None), file_size(None)} == {"–"}
+
+
+def test_a_body_that_says_it_is_too_long_is_refused_before_anybody_logs_in(visitor: TestClient) -> None:
+    answer = visitor.post("/api/v1/login", content=b" " * (2**20 + 1))
+    assert answer.status_code == 413
+    assert "1.0 MiB" in answer.json()["title"]
+
+
+def test_a_body_that_turns_out_too_long_is_cut_off(visitor: TestClient) -> None:
+    pieces = (b" " * 2**16 for _n in range(64))
+    answer = visitor.post("/api/v1/login", content=pieces)
+    assert answer.status_code == 413
+    assert answer.json()["title"].startswith("The body is too long")

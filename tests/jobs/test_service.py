@@ -204,6 +204,18 @@ def test_a_checkpoint_is_kept_once_and_forgives_setbacks(alice_user: Person, cor
     assert [row.step for row in rows] == [5]
 
 
+def test_a_checkpoint_of_a_step_that_was_reached_before_forgives_nothing(alice_user: Person, corpus: str) -> None:
+    job_id, fence = cast.started(alice_user, corpus)
+    kept = {"job_id": job_id, "fence": fence, "path": "runs/x", "manifest": {"files": []}, "metrics": {}}
+    in_transaction(service.record_checkpoint, step=5, **kept)
+    with db.transaction() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(no_progress=2))
+    in_transaction(service.record_checkpoint, step=4, **kept)
+    assert cast.row(job_id).no_progress == 2
+    in_transaction(service.record_checkpoint, step=6, **kept)
+    assert cast.row(job_id).no_progress == 0
+
+
 # ---- ends -----------------------------------------------------------------------------------------------------------
 
 

@@ -63,6 +63,7 @@ def test_another_process_that_got_the_number_is_not_killed(warm: WarmParent) -> 
 def test_no_secret_reaches_the_trainers_side(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATHANOR_CANARY", "secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("HF_TOKEN", "secret")
     assert "secret" not in scrubbed().values()
     assert not set(scrubbed()) & {"DATABASE_URL", "REDIS_URL", "ATHANOR_DATA"}
 
