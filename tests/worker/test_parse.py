@@ -233,7 +233,10 @@ def test_a_good_line_is_a_document(tmp_path: Path, line: str, text: str) -> None
     assert parsed(tmp_path, line.encode(), "jsonl")["documents"] == [text]
 
 
-@given(texts=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(lambda t: not t.isspace())))
+STORABLE = st.characters(codec="utf-8", exclude_characters="\0")
+
+
+@given(texts=st.lists(st.text(STORABLE, min_size=1).filter(lambda t: not t.isspace())))
 def test_any_documents_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     texts = [*texts, "at least one"]
     content = "".join(json.dumps({"text": text}, ensure_ascii=len(text) % 2 == 0) + "\n" for text in texts)
