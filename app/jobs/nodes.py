@@ -52,7 +52,8 @@ def running_on(session: Session, *, owner_id: str) -> dict[str, list[str]]:
 
 def memory_of_a_process(session: Session, num_processes: int) -> tuple[str, int | None]:
     """The device a job of so many processes would run on, cpu or cuda, and what memory each would have there."""
-    nodes = list(session.scalars(select(Node)))
+    heard_of = Node.last_seen_at > func.now() - timedelta(seconds=settings().lease_seconds)
+    nodes = list(session.scalars(select(Node).where(heard_of)))
     with_gpus = [sorted((gpu["memory_bytes"] for gpu in node.gpus), reverse=True) for node in nodes]
     fitting = [sizes[num_processes - 1] for sizes in with_gpus if len(sizes) >= num_processes]
     if fitting:
