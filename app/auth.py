@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Request
 from sqlalchemy import ColumnElement, func, or_, select, update
@@ -14,13 +14,16 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from app import db
 from app.errors import PanelError
 from app.i18n import _
-from app.models import ApiToken, LoginSession, User
+from app.models import ApiToken, Checkpoint, Corpus, Job, LoginSession, Tokenizer, User
 
 COOKIE = "athanor_session"
 SESSION_LIFETIME = timedelta(days=30)
 TOKEN_PREFIX = "ath_"  # noqa: S105 - it marks a token as ours and is none
 Scope = Literal["read", "submit", "admin"]
 SCOPES: tuple[Scope, ...] = ("read", "submit", "admin")
+
+
+Owned = TypeVar("Owned", Checkpoint, Corpus, Job, Tokenizer)
 
 
 @dataclass(frozen=True)
@@ -111,3 +114,14 @@ def visible_to(owner_id: InstrumentedAttribute[Any], principal: Principal) -> Co
 def not_found() -> PanelError:
     """What another's id answers, exactly as an id that never was."""
     return PanelError(404, "not_found", _("There is nothing here, or it is not yours."))
+
+
+def visible(
+    session: Session, table: type[Owned], row_id: str, *, principal: Principal, for_update: bool = False
+) -> Owned:
+    """The row of this id that somebody may see, locked where it is to be changed. Raises 404."""
+    query = select(table).where(table.id == row_id, visible_to(table.owner_id, principal))
+    row = session.scalar(query.with_for_update() if for_update else query)
+    if row is None:
+        raise not_found()
+    return row

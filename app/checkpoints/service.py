@@ -49,11 +49,7 @@ def record(
 
 def get(session: Session, *, principal: Principal, checkpoint_id: str) -> Checkpoint:
     """A checkpoint the user may see. Raises 404."""
-    visible = auth.visible_to(Checkpoint.owner_id, principal)
-    checkpoint = session.scalar(select(Checkpoint).where(Checkpoint.id == checkpoint_id, visible))
-    if checkpoint is None:
-        raise auth.not_found()
-    return checkpoint
+    return auth.visible(session, Checkpoint, checkpoint_id, principal=principal)
 
 
 def list_checkpoints(

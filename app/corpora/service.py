@@ -55,11 +55,7 @@ def create_corpus(
 
 def get_corpus(session: Session, *, principal: Principal, corpus_id: str) -> Corpus:
     """A corpus the user may see. Raises 404."""
-    visible = auth.visible_to(Corpus.owner_id, principal)
-    corpus = session.scalar(select(Corpus).where(Corpus.id == corpus_id, visible))
-    if corpus is None:
-        raise auth.not_found()
-    return corpus
+    return auth.visible(session, Corpus, corpus_id, principal=principal)
 
 
 def list_corpora(
@@ -224,11 +220,7 @@ def record_tokenizer(
 
 def get_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> Tokenizer:
     """A tokenizer the user may see. Raises 404."""
-    visible = auth.visible_to(Tokenizer.owner_id, principal)
-    tokenizer = session.scalar(select(Tokenizer).where(Tokenizer.id == tokenizer_id, visible))
-    if tokenizer is None:
-        raise auth.not_found()
-    return tokenizer
+    return auth.visible(session, Tokenizer, tokenizer_id, principal=principal)
 
 
 def list_tokenizers(

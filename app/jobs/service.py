@@ -97,10 +97,7 @@ def _submitted_before(session: Session, principal: Principal, key: str | None, b
 
 def get(session: Session, *, principal: Principal, job_id: str) -> Job:
     """A job the user may see. Raises 404."""
-    job = session.scalar(select(Job).where(Job.id == job_id, auth.visible_to(Job.owner_id, principal)))
-    if job is None:
-        raise auth.not_found()
-    return job
+    return auth.visible(session, Job, job_id, principal=principal)
 
 
 def list_jobs(
@@ -128,10 +125,7 @@ def history(session: Session, *, job_id: str, after: int = 0, until: int | None 
 
 def cancel(session: Session, *, principal: Principal, job_id: str) -> Job:
     """Wish a job cancelled. What does not run ends at once, what runs as soon as its supervisor hears of it."""
-    mine = (Job.id == job_id, auth.visible_to(Job.owner_id, principal))
-    job = session.scalar(select(Job).where(*mine).with_for_update())
-    if job is None:
-        raise auth.not_found()
+    job = auth.visible(session, Job, job_id, principal=principal, for_update=True)
     if job.state in ("succeeded", "failed"):
         raise PanelError(409, "job_ended", _("This job has ended; there is nothing left to cancel."))
     job.desired = "cancel"
