@@ -37,6 +37,7 @@ STATES = (
 )
 TERMINAL = ("succeeded", "failed", "cancelled")
 WISHES = ("run", "pause", "cancel")
+CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
 
 
 def new_id() -> str:
@@ -187,9 +188,14 @@ class Checkpoint(Base):
     num_bytes: Mapped[int] = mapped_column(BigInteger)
     manifest: Mapped[dict[str, Any]]
     metrics: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(server_default="ready")  # corrupt: its files differ; deleted: they are gone
+    pinned: Mapped[bool] = mapped_column(server_default=text("false"))  # its owner wants it kept
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    __table_args__ = (UniqueConstraint("job_id", "step", "fence"),)
+    __table_args__ = (
+        CheckConstraint(_one_of("state", CHECKPOINT_STATES), name="state"),
+        UniqueConstraint("job_id", "step", "fence"),
+    )
 
 
 # ---- jobs -----------------------------------------------------------------------------------------------------------
@@ -242,6 +248,11 @@ class Job(Base):
     failure_code: Mapped[str | None]
     failure: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     no_progress: Mapped[int] = mapped_column(server_default="0")  # attempts in a row without a newer checkpoint
+    priority: Mapped[int] = mapped_column(server_default="0")  # 1 high, 0 normal, -1 low
+    # What recovery changed without changing what is computed: {"per_device_batch_size": 4, "skipped_steps": [30]}
+    adjustments: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    notice: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # what troubles it: code, values, count
+    resume_from_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id", ondelete="SET NULL", use_alter=True))
     tokenizer_id: Mapped[str | None] = mapped_column(ForeignKey("tokenizer.id", ondelete="SET NULL"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("job.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -267,8 +278,12 @@ class Attempt(Base):
     node: Mapped[str]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
-    exit_kind: Mapped[str | None]
-    resume_step: Mapped[int] = mapped_column(server_default="0")
+    exit_kind: Mapped[str | None]  # a code of app/jobs/failures.py
+    exit_data: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # what its sentence needs
+    resume_step: Mapped[int | None]  # where it went on from; unknown until its supervisor has chosen
+    resumed_from: Mapped[str | None]  # the id of the checkpoint; none from scratch
+    reached_step: Mapped[int] = mapped_column(server_default="0")  # the last step it reported
+    replay: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # steps trained twice, compared: see replay.py
     journal_seq: Mapped[int] = mapped_column(server_default="0")  # last event of the journal that was recorded
 
 
@@ -286,6 +301,16 @@ class JobEvent(Base):
     fence: Mapped[int]
     reason: Mapped[str | None]
     data: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+
+class Heartbeat(Base):
+    """When a part that runs once said last that it lives. `facts` is what it last did."""
+
+    __tablename__ = "heartbeat"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    facts: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
 
 class Outbox(Base):

@@ -33,7 +33,12 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(30, gt=0, description="How long a silent attempt keeps its job")
     renew_seconds: float = Field(5, gt=0, description="How often an attempt renews its lease")
     scheduler_seconds: float = Field(5, gt=0, description="How often the scheduler looks without being woken")
-    stop_seconds: float = Field(30, gt=0, description="How long a stopping trainer may take before it is killed")
+    retry_seconds: float = Field(10, gt=0, description="Pause before a lost job is tried again, doubled each time")
+    hint_seconds: float = Field(10, gt=0, description="After which a placed job that nobody took is announced again")
+    stop_seconds: float = Field(30, gt=0, description="How long a cancelled trainer may take before it is killed")
+    save_seconds: float = Field(60, gt=0, description="How long a pausing or shut down trainer may take to save")
+    step_seconds: float = Field(60, gt=0, description="Least time without a step after which training counts as hung")
+    first_step_seconds: float = Field(600, gt=0, description="The same before the first step, and in other phases")
     parse_memory_bytes: int = Field(2 * 2**30, gt=0, description="Memory limit of the process that parses an upload")
     parse_cpu_seconds: int = Field(3600, gt=0, description="CPU limit of the process that parses an upload")
 

@@ -86,6 +86,24 @@ class CheckpointEvent(_Event):
     metrics: dict[str, float]
 
 
+class ResumedEvent(_Event):
+    """Training goes on behind `step` of a checkpoint. Where nothing `differs` the same bits must come again."""
+
+    kind: Literal["resumed"] = "resumed"
+    step: int
+    differs: list[str]  # world size, threads, versions and the like that are not what they were
+
+
+class SaveFailedEvent(_Event):
+    """A checkpoint could not be written; training goes on. Bytes are of the disk."""
+
+    kind: Literal["save_failed"] = "save_failed"
+    step: int
+    free: int
+    needed: int
+    why: str
+
+
 class FailureEvent(_Event):
     """Why the run is about to exit: a failure code and the numbers its sentence needs."""
 
@@ -108,6 +126,8 @@ Event = Annotated[
     | TokenizerEvent
     | DataEvent
     | CheckpointEvent
+    | ResumedEvent
+    | SaveFailedEvent
     | FailureEvent
     | FinishedEvent,
     Field(discriminator="kind"),

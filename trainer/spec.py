@@ -31,6 +31,14 @@ class TrainSpec(BaseModel):
     objective: Annotated[
         Literal["causal"], field("job", "Objective", "What the model learns: causal means to predict the next token.")
     ]
+    priority: Annotated[
+        Literal["low", "normal", "high"],
+        field("job", "Priority", "Who goes first when jobs wait; it changes nothing of what is computed."),
+    ] = "normal"
+    resume_from_checkpoint: Annotated[
+        str | None,
+        field("job", "Goes on from", "The id of a checkpoint whose weights, optimizer and step the job starts with."),
+    ] = None
     corpora: Annotated[
         list[str],
         field("data", "Corpora", "The ids of the corpora to train on, in this order.", min_length=1, max_length=64),
@@ -94,11 +102,32 @@ class TrainSpec(BaseModel):
     max_grad_norm: Annotated[
         float, field("training", "Gradient clipping", "Largest gradient norm; 0 switches clipping off.", ge=0, le=1_000)
     ]
+    on_divergence: Annotated[
+        Literal["stop", "skip"],
+        field(
+            "training",
+            "On divergence",
+            "When the loss is not finite or leaps: stop, or go back to the last checkpoint and pass over that step.",
+        ),
+    ] = "stop"
     seed: Annotated[int, field("training", "Seed", "Fixes weights, sample order and noise.", ge=0, le=2**31 - 1)]
     eval_steps: Annotated[
         int, field("watching", "Evaluate every", "Steps between two validation losses and samples.", ge=1, le=1_000_000)
     ]
     save_steps: Annotated[int, field("watching", "Save every", "Steps between two checkpoints.", ge=1, le=1_000_000)]
+    save_total_limit: Annotated[
+        int | None,
+        field(
+            "watching",
+            "Keep the newest",
+            "Checkpoints kept beside the best, the pinned and the regular ones; none keeps all.",
+            ge=2,
+            le=1_000,
+        ),
+    ] = None
+    keep_every: Annotated[
+        int, field("watching", "Keep every", "Of all saves, each so many-th is kept.", ge=1, le=10_000)
+    ] = 10
     sample_prompt: Annotated[
         str, field("watching", "Sample prompt", "What the model continues at every evaluation.", max_length=500)
     ]
@@ -168,8 +197,8 @@ class TrainSpec(BaseModel):
         return self.train_batch_size * self.sequence_length
 
     def sha256(self) -> str:
-        """The identity of what the job computes: of every field but its name."""
-        text = json.dumps(self.model_dump(exclude={"name"}), sort_keys=True, separators=(",", ":"))
+        """The identity of what the job computes: of every field but its name and its place in the queue."""
+        text = json.dumps(self.model_dump(exclude={"name", "priority"}), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

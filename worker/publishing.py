@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app import storage
-from app.jobs import service
-from app.jobs.service import Assignment
+from app.jobs import attempts
+from app.jobs.attempts import Assignment
 from trainer.events import CheckpointEvent, TokenizerEvent
 from trainer.rundir import RunDir, publish, sync_directory
 from worker.link import Link
@@ -77,7 +77,7 @@ class Publisher:
             return
         path = self._run_dir.checkpoint_path(event.step, self._fence).relative_to(storage.data())
         link.call(
-            lambda session: service.record_checkpoint(
+            lambda session: attempts.record_checkpoint(
                 session,
                 job_id=self._work.job_id,
                 fence=self._fence,
@@ -91,7 +91,7 @@ class Publisher:
 
     def _keep_tokenizer(self, session: Session, event: TokenizerEvent | None) -> str | None:
         assert event is not None
-        tokenizer_id = service.record_tokenizer(
+        tokenizer_id = attempts.record_tokenizer(
             session, job_id=self._work.job_id, fence=self._fence, event=event, work=self._work
         )
         if tokenizer_id is not None:

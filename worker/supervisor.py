@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 
 from app import children, storage
 from app import live as ground
-from app.jobs import bells, service
-from app.jobs.service import Assignment
+from app.jobs import attempts, bells
+from app.jobs.attempts import Assignment
 from app.settings import run_directory, settings
 from trainer import events
 from trainer.rundir import CorpusInput, Inputs, RunDir
@@ -90,7 +90,7 @@ class Supervisor:
         while batch := list(islice(events.read(self.run_dir.events_path(self.fence), self._offset), BATCH_EVENTS)):
             lines = [event for event, _offset in batch]
             self._wish = self.link.call(
-                lambda session, lines=lines: service.record(  # type: ignore[misc]
+                lambda session, lines=lines: attempts.record(  # type: ignore[misc]
                     session, job_id=self.job_id, fence=self.fence, batch=lines
                 )
             )
@@ -129,12 +129,14 @@ class Supervisor:
 
     def _renew(self) -> None:
         if time.monotonic() >= self._renew_at:
-            self._wish = self.link.call(lambda session: service.renew(session, job_id=self.job_id, fence=self.fence))
+            self._wish = self.link.call(lambda session: attempts.renew(session, job_id=self.job_id, fence=self.fence))
             self._renew_at = time.monotonic() + settings().renew_seconds
 
     def _obey(self) -> None:
         if self._wish == "cancel" and self.ending.stopped_for != "cancel" and not self.gang.is_over:
-            self.link.call(lambda session: service.begin_cancel(session, job_id=self.job_id, fence=self.fence))
+            self.link.call(
+                lambda session: attempts.begin_stop(session, job_id=self.job_id, fence=self.fence, state="cancelling")
+            )
             bells.ring(self.job_id)
             self._stop("cancel")
 
@@ -181,10 +183,10 @@ def give_word(link: Link, job_id: str, fence: int, outcome: Outcome, *, patient:
 
 def _say(session: Session, job_id: str, fence: int, outcome: Outcome) -> bool:
     if outcome.verb == "finish":
-        return service.finish(session, job_id=job_id, fence=fence)
+        return attempts.finish(session, job_id=job_id, fence=fence)
     if outcome.verb == "fail":
-        return service.fail(session, job_id=job_id, fence=fence, code=outcome.code, values=outcome.values)
-    return service.release(session, job_id=job_id, fence=fence, reason=outcome.code, **outcome.values)
+        return attempts.fail(session, job_id=job_id, fence=fence, code=outcome.code, values=outcome.values)
+    return attempts.release(session, job_id=job_id, fence=fence, reason=outcome.code, **outcome.values)
 
 
 def inputs(work: Assignment) -> Inputs:
@@ -238,7 +240,7 @@ def supervise(job_id: str, fence: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for those in front
     link = Link()
     try:
-        work = link.call(lambda session: service.assignment(session, job_id=job_id, fence=fence))
+        work = link.call(lambda session: attempts.assignment(session, job_id=job_id, fence=fence))
         supervisor = Supervisor(work, fence, link, gangs.start())
         signal.signal(signal.SIGTERM, lambda number, frame: _ask(supervisor, number, frame))
         supervisor.is_asked_to_stop = bool(stops)

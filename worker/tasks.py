@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from app import db, queue, storage
-from app.jobs import bells, service
+from app.jobs import attempts, bells
 from app.queue import celery
 from app.settings import ROOT, settings
 
@@ -17,7 +17,7 @@ def start_job(job_id: str) -> None:
     """Start a job that was placed on this node, unless another message did already."""
     _children[:] = [child for child in _children if child.poll() is None]
     with db.transaction() as session:
-        fence = service.claim(session, job_id=job_id, node=settings().node_name)
+        fence = attempts.claim(session, job_id=job_id, node=settings().node_name)
     if fence is None:
         return
     bells.ring(job_id)
@@ -25,7 +25,7 @@ def start_job(job_id: str) -> None:
         _children.append(start_supervisor(job_id, fence))
     except OSError:
         with db.transaction() as session:
-            service.release(session, job_id=job_id, fence=fence, reason="worker_lost")
+            attempts.release(session, job_id=job_id, fence=fence, reason="worker_lost")
         bells.ring(job_id)
         raise
 

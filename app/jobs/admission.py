@@ -5,7 +5,7 @@ from typing import Any
 
 from app.errors import bad_field
 from app.i18n import _
-from app.models import Corpus
+from app.models import Checkpoint, Corpus
 from trainer.spec import MIN_VOCAB_SIZE, TrainSpec
 
 
@@ -52,3 +52,47 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
             largest=largest,
         )
         raise bad_field("vocab_size", "vocab_too_large", message)
+
+
+# What a job that goes on from a checkpoint shares with the job that wrote it: the weights' shapes and the samples.
+KEPT = (
+    "objective",
+    "corpora",
+    "vocab_size",
+    "sequence_length",
+    "validation_fraction",
+    "model_type",
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "tie_word_embeddings",
+    "train_batch_size",
+)
+
+
+def check_origin(spec: TrainSpec, before: TrainSpec, tokenizer_id: str | None, origin: Checkpoint) -> None:
+    """Refuse what cannot go on from a checkpoint."""
+    if origin.state != "ready":
+        message = _("The files of this checkpoint are gone or damaged. Choose another one.")
+        raise bad_field("resume_from_checkpoint", "checkpoint_missing", message)
+    if not any(entry["name"].startswith("resume/") for entry in origin.manifest["files"]):
+        message = _("This checkpoint holds weights only, without the state of its optimizer. Choose a later one.")
+        raise bad_field("resume_from_checkpoint", "checkpoint_unresumable", message)
+    changed = next((name for name in KEPT if getattr(spec, name) != getattr(before, name)), None)
+    if changed is None and spec.tokenizer not in (tokenizer_id, before.tokenizer):
+        changed = "tokenizer"
+    if changed is not None:
+        message = _(
+            "{field} cannot change when a job goes on from a checkpoint. Leave it out, or start from scratch.",
+            field=changed,
+        )
+        raise bad_field(changed, "origin_differs", message)
+    if spec.max_steps <= origin.step:
+        message = _(
+            "max_steps is {max_steps}, but the checkpoint is at step {step} already. Ask for more.",
+            max_steps=spec.max_steps,
+            step=origin.step,
+        )
+        raise bad_field("max_steps", "steps_done", message)

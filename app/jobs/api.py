@@ -1,6 +1,6 @@
 """JSON routes of jobs, recipes and nodes, and the stream of a job's live view."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
@@ -9,11 +9,11 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app import db, i18n, queue, storage
 from app import live as ground
-from app.auth import Reader, Submitter
+from app.auth import Principal, Reader, Submitter
 from app.errors import bad_field
 from app.i18n import _
 from app.jobs import bells, live, logs, metrics, nodes, schemas, service
-from app.models import STATES, TERMINAL
+from app.models import STATES, TERMINAL, Job
 from app.paging import After, Limit, Listing
 from trainer.plan import choose_vocab_size, num_parameters, plan
 from trainer.rundir import RunDir
@@ -61,9 +61,10 @@ def submit_job(
 def plan_job(principal: Reader, given: Given) -> schemas.PlanAnswer:
     """Check a spec and tell what the job would cost, without submitting it."""
     with db.transaction() as session:
-        spec, corpora, tokenizer = service.check(session, principal=principal, given=given)
+        checked = service.check(session, principal=principal, given=given)
+        spec, tokenizer = checked.spec, checked.tokenizer
         device, memory_bytes = nodes.memory_of_a_process(session, spec.num_processes)
-    num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
+        num_bytes = sum(corpus.num_text_bytes or 0 for corpus in checked.corpora)
     vocab_size = tokenizer.vocab_size if tokenizer else spec.vocab_size or choose_vocab_size(num_bytes)
     resolved = spec
     if spec.precision == "auto":
@@ -98,9 +99,24 @@ def get_job(principal: Reader, job_id: str) -> schemas.JobAnswer:
 @router.post("/jobs/{job_id}/cancel", status_code=202, tags=["jobs"])
 def cancel_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
     """Cancel a job. A running one keeps the checkpoints it has and writes a last one."""
+    return _wish(service.cancel, principal, job_id)
+
+
+@router.post("/jobs/{job_id}/pause", status_code=202, tags=["jobs"])
+def pause_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
+    """Pause a job: it saves a checkpoint and gives its place back."""
+    return _wish(service.pause, principal, job_id)
+
+
+@router.post("/jobs/{job_id}/resume", status_code=202, tags=["jobs"])
+def resume_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
+    """Let a paused job go on from its newest checkpoint, as if it had never stopped."""
+    return _wish(service.resume, principal, job_id)
+
+
+def _wish(verb: Callable[..., Job], principal: Principal, job_id: str) -> schemas.JobAnswer:
     with db.transaction() as session:
-        job = service.cancel(session, principal=principal, job_id=job_id)
-        answer = schemas.job_answer(job)
+        answer = schemas.job_answer(verb(session, principal=principal, job_id=job_id))
     announce(job_id)
     return answer
 

@@ -68,18 +68,39 @@ FAILURES = {
 # Why an attempt was given up; the job goes on with another one.
 SETBACKS = {
     "shutdown": mark("The node was shut down; the job goes on when a node is back."),
-    "supervisor_lost": mark("The attempt fell silent: its node or its supervisor is gone."),
+    "supervisor_lost": mark("The attempt fell silent: its supervisor is gone."),
+    "node_lost": mark("The node {node} fell silent."),
     "worker_lost": mark("The worker could not start the attempt."),
+    "wish_changed": mark("It was to pause, but is to go on after all."),
+    "gpu_busy": mark("A process of an earlier attempt still holds the GPU; waiting for it to let go."),
     "gang_rank_died": mark("A training process ended unexpectedly ({how})."),
-    "hang": mark("Training hung."),
+    "trainer_killed": mark("A training process was killed ({how})."),
+    "trainer_segfault": mark("A training process crashed inside native code ({how})."),
+    "trainer_abort": mark("A training process aborted itself ({how})."),
+    "trainer_exit": mark("A training process left without saying why ({how})."),
+    "hang": mark("Training hung at step {step}; the stacks of its processes are in the log."),
+    "oom_gpu_retry": mark("The GPU ran out of memory at step {step}: the micro-batch goes from {before} to {after}."),
+    "oom_host_retry": mark(
+        "The machine ran out of memory at step {step}: the micro-batch goes from {before} to {after}."
+    ),
+    "step_skipped": mark("Step {step} diverged: it is passed over from the last checkpoint on."),
 }
+AT_ONCE = ("shutdown", "wish_changed", "oom_gpu_retry", "oom_host_retry", "step_skipped")  # no back-off
+FREE = (*AT_ONCE, "supervisor_lost", "node_lost", "worker_lost", "gpu_busy")  # cost no retry
 
 # Other reasons in a job's history.
 REASONS = {
     "submitted": mark("Submitted."),
     "claimed": mark("The worker on {node} took the job."),
     "first_step": mark("The first step is done."),
+    "continued": mark("Submitted, to go on from step {step} of another job."),
     "wish_cancel": mark("Cancelling was asked for."),
+    "wish_pause": mark("A pause was asked for."),
+    "wish_run": mark("It is to go on."),
+    "resumed": mark("Goes on from step {step}; {repeated} steps are trained again."),
+    "checkpoint_corrupt": mark("The checkpoint of step {step} is damaged and was passed over: {why}."),
+    "save_failed": mark("The checkpoint of step {step} was not saved: {free} free, {needed} needed."),
+    "disk_full": mark("Paused: the disk is full. {free} free, {needed} needed for a checkpoint."),
     "stopped": mark("All processes have ended."),
     "back_off_over": mark("Waiting for another attempt."),
     "finished": mark("All steps are done."),

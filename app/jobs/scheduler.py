@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from app import db, queue
 from app import live as ground
 from app.corpora import service as corpora
-from app.jobs import bells, service
+from app.jobs import bells, dispatch
 from app.settings import settings
 
 log = logging.getLogger(__name__)
@@ -71,9 +71,9 @@ class Scheduler:
 
     def _round(self) -> None:
         if time.monotonic() >= self._reap_at:
-            self._run(service.reap)
-        self._run(service.settle)
-        self._run(service.place)
+            self._run(dispatch.reap)
+        self._run(dispatch.settle)
+        self._run(dispatch.place)
         with db.transaction() as session:
             corpora.owe_lost_parses(session)
         queue.flush_outbox()

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from app import db, storage
-from app.jobs import nodes, service
+from app.jobs import attempts, nodes, service
 from app.models import Corpus, Job, Node, new_id
 from tests.people import Person
 from trainer import events
@@ -74,7 +74,7 @@ def started(owner: Person, corpus_id: str, *, on: str = "ada", **given: Any) -> 
     job_id = submitted(owner, corpus_id, **given)
     give_to(job_id, on)
     with db.transaction() as session:
-        fence = service.claim(session, job_id=job_id, node=on)
+        fence = attempts.claim(session, job_id=job_id, node=on)
     assert fence is not None
     return job_id, fence
 
@@ -100,7 +100,7 @@ def reasons(job_id: str) -> list[tuple[str, str | None]]:
 def record(job_id: str, fence: int, batch: Sequence[events.Event]) -> str | None:
     """What a supervisor does with a batch."""
     with db.transaction() as session:
-        return service.record(session, job_id=job_id, fence=fence, batch=batch)
+        return attempts.record(session, job_id=job_id, fence=fence, batch=batch)
 
 
 def losses(values: Sequence[float | str], *, first_step: int = 1, first_seq: int = 1) -> list[events.Event]:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app import db, storage
-from app.jobs import live, metrics, service
+from app.jobs import attempts, dispatch, live, metrics
 from app.live import Update
 from tests.jobs import cast
 from tests.people import Person
@@ -101,7 +101,7 @@ class Run:
 
     def save(self) -> None:
         with db.transaction() as session:
-            service.record_checkpoint(
+            attempts.record_checkpoint(
                 session,
                 job_id=self.job_id,
                 fence=self.fence,
@@ -114,12 +114,12 @@ class Run:
     def lose(self) -> None:
         """The attempt ends without a result and another begins."""
         with db.transaction() as session:
-            service.release(session, job_id=self.job_id, fence=self.fence, reason="shutdown")
+            attempts.release(session, job_id=self.job_id, fence=self.fence, reason="shutdown")
         with db.transaction() as session:
-            service.settle(session)
+            dispatch.settle(session)
         cast.give_to(self.job_id, "ada")
         with db.transaction() as session:
-            fence = service.claim(session, job_id=self.job_id, node="ada")
+            fence = attempts.claim(session, job_id=self.job_id, node="ada")
         assert fence is not None
         self.fence, self.seq, self.step = fence, 0, 0
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import delete, func, select, text, update
 
 from app import db, queue
-from app.jobs import service
+from app.jobs import attempts
 from app.jobs.scheduler import Scheduler
 from app.models import Job, Node, Outbox
 from tests.jobs import cast
@@ -24,9 +24,8 @@ def corpus(alice_user: Person) -> str:
 def sent(database: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """An empty queue of jobs, no nodes; what is sent to Celery is kept here instead."""
     with db.transaction() as session:
-        for table in (Outbox, Node):
+        for table in (Outbox, Node, Job):
             session.execute(delete(table))
-        session.execute(update(Job).values(state="cancelled"))
     messages: list[tuple[str, ...]] = []
     monkeypatch.setattr(queue, "send", lambda task, *args, queue: messages.append((task, *args, queue)))
     return messages
@@ -119,7 +118,7 @@ def test_a_silent_attempt_is_given_up_and_the_job_tried_again_after_a_pause(
     job = cast.row(job_id)
     assert (job.state, job.node) == ("queued", "ada")
     with db.transaction() as session:
-        assert service.claim(session, job_id=job_id, node="ada") == fence + 1
+        assert attempts.claim(session, job_id=job_id, node="ada") == fence + 1
 
 
 def test_a_wish_to_cancel_is_heard_although_the_attempt_was_lost(
@@ -140,10 +139,10 @@ def test_three_attempts_without_a_checkpoint_are_a_crash_loop(
     for _ in range(3):
         scheduler.step()
         with db.transaction() as session:
-            fence = service.claim(session, job_id=job_id, node="ada")
+            fence = attempts.claim(session, job_id=job_id, node="ada")
             assert fence is not None
         with db.transaction() as session:
-            service.release(session, job_id=job_id, fence=fence, reason="gang_rank_died", how="rank 0: SIGKILL")
+            attempts.release(session, job_id=job_id, fence=fence, reason="gang_rank_died", how="rank 0: SIGKILL")
         change(job_id, not_before=ago(1))
         scheduler.step()
     job = cast.row(job_id)
@@ -158,10 +157,10 @@ def test_a_node_that_is_shut_down_costs_no_try_and_no_pause(
     for _ in range(5):
         scheduler.step()
         with db.transaction() as session:
-            fence = service.claim(session, job_id=job_id, node="ada")
+            fence = attempts.claim(session, job_id=job_id, node="ada")
             assert fence is not None
         with db.transaction() as session:
-            service.release(session, job_id=job_id, fence=fence, reason="shutdown")
+            attempts.release(session, job_id=job_id, fence=fence, reason="shutdown")
         scheduler.step()
     assert cast.row(job_id).state == "queued"
 

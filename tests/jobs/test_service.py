@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from app import db
 from app.checkpoints import service as checkpoints
 from app.errors import PanelError
-from app.jobs import service
+from app.jobs import attempts, dispatch, service
 from app.models import Attempt, Checkpoint, Job, MetricPoint, Sample
 from tests.jobs import cast
 from tests.people import Person
@@ -94,7 +94,7 @@ def test_a_refused_spec_leaves_no_job(alice_user: Person, corpus: str) -> None:
 def test_of_sixteen_workers_that_race_for_a_job_one_gets_it(alice_user: Person, corpus: str) -> None:
     job_id = cast.submitted(alice_user, corpus)
     cast.give_to(job_id, "ada")
-    fences = together(16, lambda: in_transaction(service.claim, job_id=job_id, node="ada"))
+    fences = together(16, lambda: in_transaction(attempts.claim, job_id=job_id, node="ada"))
     assert sorted(fence for fence in fences if fence is not None) == [1]
     assert cast.reasons(job_id)[1:] == [("starting", "claimed")]
 
@@ -102,33 +102,33 @@ def test_of_sixteen_workers_that_race_for_a_job_one_gets_it(alice_user: Person, 
 def test_a_worker_cannot_claim_a_job_of_another_node(alice_user: Person, corpus: str) -> None:
     job_id = cast.submitted(alice_user, corpus)
     cast.give_to(job_id, "ada")
-    assert in_transaction(service.claim, job_id=job_id, node="grace") is None
+    assert in_transaction(attempts.claim, job_id=job_id, node="grace") is None
 
 
 def test_renewing_answers_the_wish(alice_user: Person, corpus: str) -> None:
     job_id, fence = cast.started(alice_user, corpus)
-    assert in_transaction(service.renew, job_id=job_id, fence=fence) == "run"
+    assert in_transaction(attempts.renew, job_id=job_id, fence=fence) == "run"
     in_transaction(service.cancel, principal=alice_user.principal, job_id=job_id)
-    assert in_transaction(service.renew, job_id=job_id, fence=fence) == "cancel"
+    assert in_transaction(attempts.renew, job_id=job_id, fence=fence) == "cancel"
 
 
 def test_a_zombie_writes_nothing(alice_user: Person, corpus: str) -> None:
     job_id, old = cast.started(alice_user, corpus)
-    in_transaction(service.release, job_id=job_id, fence=old, reason="shutdown")
-    in_transaction(service.settle)
+    in_transaction(attempts.release, job_id=job_id, fence=old, reason="shutdown")
+    in_transaction(dispatch.settle)
     cast.give_to(job_id, "ada")
-    new = in_transaction(service.claim, job_id=job_id, node="ada")
+    new = in_transaction(attempts.claim, job_id=job_id, node="ada")
     assert new == old + 1
     before = vars_of(job_id)
     assert cast.record(job_id, old, cast.losses([1.0, 2.0])) is None
-    assert in_transaction(service.renew, job_id=job_id, fence=old) is None
-    assert not in_transaction(service.begin_cancel, job_id=job_id, fence=old)
-    assert not in_transaction(service.finish, job_id=job_id, fence=old)
-    assert not in_transaction(service.fail, job_id=job_id, fence=old, code="nan_loss", values={})
-    assert not in_transaction(service.release, job_id=job_id, fence=old, reason="hang")
+    assert in_transaction(attempts.renew, job_id=job_id, fence=old) is None
+    assert not in_transaction(attempts.begin_stop, job_id=job_id, fence=old, state="cancelling")
+    assert not in_transaction(attempts.finish, job_id=job_id, fence=old)
+    assert not in_transaction(attempts.fail, job_id=job_id, fence=old, code="nan_loss", values={})
+    assert not in_transaction(attempts.release, job_id=job_id, fence=old, reason="hang")
     manifest = {"files": []}
     kept = in_transaction(
-        service.record_checkpoint, job_id=job_id, fence=old, step=1, path="x", manifest=manifest, metrics={}
+        attempts.record_checkpoint, job_id=job_id, fence=old, step=1, path="x", manifest=manifest, metrics={}
     )
     assert kept is None
     assert vars_of(job_id) == before
@@ -189,7 +189,7 @@ def test_a_checkpoint_is_kept_once_and_forgives_setbacks(alice_user: Person, cor
     manifest = {"files": [{"name": "model.safetensors", "size": 40}, {"name": "config.json", "size": 2}]}
     for _ in range(2):
         kept = in_transaction(
-            service.record_checkpoint,
+            attempts.record_checkpoint,
             job_id=job_id,
             fence=fence,
             step=5,
@@ -207,12 +207,12 @@ def test_a_checkpoint_is_kept_once_and_forgives_setbacks(alice_user: Person, cor
 def test_a_checkpoint_of_a_step_that_was_reached_before_forgives_nothing(alice_user: Person, corpus: str) -> None:
     job_id, fence = cast.started(alice_user, corpus)
     kept = {"job_id": job_id, "fence": fence, "path": "runs/x", "manifest": {"files": []}, "metrics": {}}
-    in_transaction(service.record_checkpoint, step=5, **kept)
+    in_transaction(attempts.record_checkpoint, step=5, **kept)
     with db.transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(no_progress=2))
-    in_transaction(service.record_checkpoint, step=4, **kept)
+    in_transaction(attempts.record_checkpoint, step=4, **kept)
     assert cast.row(job_id).no_progress == 2
-    in_transaction(service.record_checkpoint, step=6, **kept)
+    in_transaction(attempts.record_checkpoint, step=6, **kept)
     assert cast.row(job_id).no_progress == 0
 
 
@@ -222,17 +222,17 @@ def test_a_checkpoint_of_a_step_that_was_reached_before_forgives_nothing(alice_u
 def test_a_finished_job_succeeds_and_frees_its_node(alice_user: Person, corpus: str) -> None:
     job_id, fence = cast.started(alice_user, corpus)
     cast.record(job_id, fence, cast.losses([1.0]))
-    assert in_transaction(service.finish, job_id=job_id, fence=fence)
+    assert in_transaction(attempts.finish, job_id=job_id, fence=fence)
     job = cast.row(job_id)
     assert (job.state, job.lease_until) == ("succeeded", None)
     assert job.finished_at is not None
-    assert not in_transaction(service.finish, job_id=job_id, fence=fence)
+    assert not in_transaction(attempts.finish, job_id=job_id, fence=fence)
 
 
 def test_a_failed_job_says_why(alice_user: Person, corpus: str) -> None:
     job_id, fence = cast.started(alice_user, corpus)
     values = {"needed": 258, "found": 120}
-    assert in_transaction(service.fail, job_id=job_id, fence=fence, code="data_short", values=values)
+    assert in_transaction(attempts.fail, job_id=job_id, fence=fence, code="data_short", values=values)
     job = cast.row(job_id)
     assert (job.state, job.failure_code, job.failure) == ("failed", "data_short", values)
 
@@ -242,7 +242,7 @@ def test_cancelling_what_waits_is_done_at_once(alice_user: Person, corpus: str) 
     assert in_transaction(service.cancel, principal=alice_user.principal, job_id=job_id).state == "cancelled"
     assert in_transaction(service.cancel, principal=alice_user.principal, job_id=job_id).state == "cancelled"
     cast.give_to(job_id, "ada")
-    assert in_transaction(service.claim, job_id=job_id, node="ada") is None
+    assert in_transaction(attempts.claim, job_id=job_id, node="ada") is None
 
 
 def test_cancelling_what_runs_is_a_wish_until_its_processes_are_gone(alice_user: Person, corpus: str) -> None:
@@ -250,15 +250,15 @@ def test_cancelling_what_runs_is_a_wish_until_its_processes_are_gone(alice_user:
     for _ in range(2):
         job = in_transaction(service.cancel, principal=alice_user.principal, job_id=job_id)
         assert (job.state, job.desired) == ("starting", "cancel")
-    assert in_transaction(service.begin_cancel, job_id=job_id, fence=fence)
+    assert in_transaction(attempts.begin_stop, job_id=job_id, fence=fence, state="cancelling")
     assert cast.row(job_id).state == "cancelling"
-    assert in_transaction(service.release, job_id=job_id, fence=fence, reason="shutdown")
+    assert in_transaction(attempts.release, job_id=job_id, fence=fence, reason="shutdown")
     assert [state for state, _ in cast.reasons(job_id)][-2:] == ["cancelling", "cancelled"]
 
 
 def test_cancelling_what_has_ended_is_refused(alice_user: Person, corpus: str) -> None:
     job_id, fence = cast.started(alice_user, corpus)
-    in_transaction(service.finish, job_id=job_id, fence=fence)
+    in_transaction(attempts.finish, job_id=job_id, fence=fence)
     with pytest.raises(PanelError) as refused:
         in_transaction(service.cancel, principal=alice_user.principal, job_id=job_id)
     assert refused.value.status == 409
@@ -267,7 +267,7 @@ def test_cancelling_what_has_ended_is_refused(alice_user: Person, corpus: str) -
 def test_a_success_that_commits_before_the_cancel_is_heard_stands(alice_user: Person, corpus: str) -> None:
     job_id, fence = cast.started(alice_user, corpus)
     in_transaction(service.cancel, principal=alice_user.principal, job_id=job_id)
-    in_transaction(service.finish, job_id=job_id, fence=fence)
+    in_transaction(attempts.finish, job_id=job_id, fence=fence)
     assert cast.row(job_id).state == "succeeded"
 
 

@@ -4,6 +4,8 @@ import itertools
 from typing import get_args
 
 import pytest
+from sqlalchemy import text, update
+from sqlalchemy.exc import DBAPIError
 
 from app import db
 from app.jobs import service
@@ -43,16 +45,36 @@ def job_id(alice_user: Person) -> str:
 def test_the_service_moves_a_job_as_the_table_says_and_writes_it_down(job_id: str, before: str, after: str) -> None:
     for actor in get_args(Actor):
         with db.transaction() as session:
+            session.execute(text("SET LOCAL session_replication_role = replica"))  # the database's own guard sleeps
             job = session.get_one(Job, job_id)
             job.state = before
             events = len(service.history(session, job_id=job_id))
             if not allowed(before, after, actor):
                 with pytest.raises(AssertionError, match="may not move"):
-                    service._move(session, job, after, actor)
+                    service.move(session, job, after, actor)
                 assert job.state == before
                 continue
-            service._move(session, job, after, actor, "why", n=1)
+            service.move(session, job, after, actor, "why", n=1)
             told = service.history(session, job_id=job_id)
             assert (job.state, len(told)) == (after, events + 1)
             last = told[-1]
             assert (last.from_state, last.to_state, last.actor, last.reason) == (before, after, actor, "why")
+
+
+@pytest.mark.parametrize(("before", "after"), PAIRS)
+def test_the_database_itself_refuses_moves_that_are_not_in_the_table(job_id: str, before: str, after: str) -> None:
+    with db.transaction() as session:
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        session.execute(update(Job).where(Job.id == job_id).values(state=before))
+    move = update(Job).where(Job.id == job_id).values(state=after)
+    if (before, after) in TRANSITIONS or before == after:
+        with db.transaction() as session:
+            session.execute(move)
+        return
+    with pytest.raises(DBAPIError, match="may not move"), db.transaction() as session:
+        session.execute(move)
+
+
+def test_the_database_itself_refuses_a_fence_that_falls(job_id: str) -> None:
+    with pytest.raises(DBAPIError, match="may not fall"), db.transaction() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(fence=-1))

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 
 from app import children, db, storage
 from app.corpora import service as corpora
-from app.jobs import bells, live, metrics, service
+from app.jobs import bells, dispatch, live, metrics, service
 from app.models import Attempt, Checkpoint, Job, Tokenizer
 from app.settings import settings
 from tests.jobs import cast
@@ -93,7 +93,7 @@ class Attempted:
 
 
 @pytest.fixture
-def attempts(alice_user: Person) -> Iterator[list[Attempted]]:
+def made_attempts(alice_user: Person) -> Iterator[list[Attempted]]:
     """Attempts made by a test: none outlives it."""
     made: list[Attempted] = []
     yield made
@@ -103,12 +103,12 @@ def attempts(alice_user: Person) -> Iterator[list[Attempted]]:
 
 
 @pytest.fixture
-def start(attempts: list[Attempted], alice_user: Person) -> Any:
+def start(made_attempts: list[Attempted], alice_user: Person) -> Any:
     """Start a job with a supervisor of its own."""
 
     def starter(**given: Any) -> Attempted:
         attempt = Attempted(alice_user, **given)
-        attempts.append(attempt)
+        made_attempts.append(attempt)
         return attempt
 
     return starter
@@ -212,7 +212,7 @@ def test_a_node_that_goes_down_saves_its_job_and_gives_it_back(start: Any) -> No
     assert cast.reasons(job.id)[-1] == ("recovering", "shutdown")
     with db.transaction() as session:
         assert session.scalars(select(Checkpoint.step).where(Checkpoint.job_id == job.id)).all() == [job.step]
-        assert job.id in service.settle(session)
+        assert job.id in dispatch.settle(session)
     assert cast.row(job.id).state == "queued"
 
 
@@ -223,7 +223,7 @@ def test_a_killed_supervisor_takes_its_trainer_with_it(start: Any) -> None:
     attempt.until_gone()
     with db.transaction() as session:
         session.execute(update(Job).where(Job.id == attempt.job_id).values(lease_until=attempt.job.created_at))
-        assert attempt.job_id in service.reap(session)
+        assert attempt.job_id in dispatch.reap(session)
 
 
 def test_a_supervisor_that_lost_its_job_ends_its_trainer_and_writes_nothing(start: Any) -> None:
