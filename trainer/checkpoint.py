@@ -1,49 +1,109 @@
-"""Writes a checkpoint: weights and tokenizer in Hugging Face layout, the trainer's state, and a manifest over all."""
+"""Writes a checkpoint and goes on from one: weights and tokenizer in Hugging Face layout, the optimizer's state, what
+the trainer knows, and a manifest over all.
+"""
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
+from trainer import state
 from trainer.engine import Engine
 from trainer.failure import Failure
 from trainer.generate import Loaded
 from trainer.prepare import Prepared
-from trainer.rundir import write_manifest
+from trainer.rundir import verify, write_manifest
 
 MAX_SHARD_SIZE = "5GB"
+ROOM = 1.2  # free space wanted, in sizes of the checkpoint
+STATE = "trainer_state.json"
+
+
+@dataclass
+class Memory:
+    """What the loop carries from step to step beside weights and optimizer; JSON in the checkpoint."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    recent_losses: list[float] = field(default_factory=list)
+
+
+class NotSaved(Exception):
+    """The checkpoint could not be written; nothing of it is left. Raised on every rank."""
+
+    def __init__(self, free: int, needed: int, why: str) -> None:
+        super().__init__(why)
+        self.free, self.needed, self.why = free, needed, why
 
 
 def save(
-    directory: Path,
-    step: int,
-    engine: Engine,
-    loaded: Loaded,
-    prepared: Prepared,
-    metrics: dict[str, float],
+    directory: Path, step: int, engine: Engine, loaded: Loaded, prepared: Prepared, memory: Memory, is_full: bool
 ) -> None:
-    """Write a whole checkpoint. All ranks take part; the first one writes.
+    """Write a whole checkpoint. All ranks take part. `is_full` pretends that the disk is.
 
-    Raises Failure, on the first rank, if a weight is not finite.
+    Raises NotSaved where the disk does not take it, and Failure, on the first rank, if a weight is not finite.
     """
+    needed = int(ROOM * num_bytes(engine))
+    free = 0 if is_full else shutil.disk_usage(directory.parent).free
+    if engine.any(free < needed):
+        raise NotSaved(free, needed, "the disk is full")
     weights = _gather(engine)
     if engine.rank == 0:
         _require_finite(weights, step)
         shutil.rmtree(directory, ignore_errors=True)  # a torn one of an earlier start of this attempt
-        directory.mkdir(parents=True)
-        transformers_logging.disable_progress_bar()
-        loaded.model.save_pretrained(directory, state_dict=weights, max_shard_size=MAX_SHARD_SIZE)
-        shutil.copytree(prepared.tokenizer, directory, dirs_exist_ok=True)
-        state = {"step": step, "num_tokens": step * engine.spec.tokens_per_step, "metrics": metrics}
-        (directory / "trainer_state.json").write_text(json.dumps(state, indent=2))
+        (directory / state.DIRECTORY).mkdir(parents=True)
+    engine.barrier()
+    error = state.write(engine, directory)
+    if engine.rank == 0 and error is None:
+        try:
+            _write(directory, weights, step, engine, loaded, prepared, memory)
+        except (OSError, SafetensorError) as problem:
+            error = problem
+    if engine.any(error is not None):
+        engine.barrier()  # nobody writes any more
+        if engine.rank == 0:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise NotSaved(shutil.disk_usage(directory.parent).free, needed, _plain(error))
+    if engine.rank == 0:
         write_manifest(directory, _identity(step, engine, prepared))
     engine.barrier()
+
+
+def num_bytes(engine: Engine) -> int:
+    """About how large a checkpoint is."""
+    parameters = sum(getattr(p, "ds_numel", p.numel()) for p in engine.model.parameters())
+    width = 4 if engine.precision == "fp32" else 2 + 4
+    return int(parameters * (width + state.BYTES_PER_PARAMETER))
+
+
+def _write(
+    directory: Path,
+    weights: dict[str, Tensor],
+    step: int,
+    engine: Engine,
+    loaded: Loaded,
+    prepared: Prepared,
+    memory: Memory,
+) -> None:
+    transformers_logging.disable_progress_bar()
+    loaded.model.save_pretrained(directory, state_dict=weights, max_shard_size=MAX_SHARD_SIZE)
+    shutil.copytree(prepared.tokenizer, directory, dirs_exist_ok=True)
+    known = {"step": step, "num_tokens": step * engine.spec.tokens_per_step, **vars(memory)}
+    (directory / STATE).write_text(json.dumps(known, indent=2))
+
+
+def _plain(error: Exception | None) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) if error is not None else "another process could not write its part"
 
 
 def _gather(engine: Engine) -> dict[str, Tensor]:
@@ -75,12 +135,63 @@ def _identity(step: int, engine: Engine, prepared: Prepared) -> dict[str, Any]:
         "spec_sha256": engine.spec.sha256(),
         "data_sha256": prepared.data_sha256,
         "tokenizer_sha256": prepared.tokenizer_sha256,
+        **_machine(engine),
+    }
+
+
+def _machine(engine: Engine) -> dict[str, Any]:
+    """What decides the bits of a step beside spec and data."""
+    return {
         "world_size": engine.world_size,
+        "zero_stage": engine.spec.zero_stage,
+        "per_device_batch_size": engine.per_device_batch_size,
         "num_threads": torch.get_num_threads(),
         "precision": engine.precision,
+        "device": engine.device_name,
         "versions": {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "deepspeed": deepspeed.__version__,
         },
     }
+
+
+# ---- going on -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A checkpoint to go on from. `differs` are the things of the machine that are not as they were."""
+
+    directory: Path
+    step: int
+    memory: Memory
+    manifest: dict[str, Any]
+
+    def differs(self, engine: Engine) -> list[str]:
+        """What is not as it was when the checkpoint was written; where nothing is, the same bits come again."""
+        return [name for name, value in _machine(engine).items() if self.manifest.get(name) != value]
+
+
+def find(directory: Path, prepared: Prepared, *, is_verified: bool) -> Resumed:
+    """Open a checkpoint. Raises Failure where it was made from other text or with another tokenizer."""
+    try:
+        manifest = json.loads((directory / "MANIFEST.json").read_text()) if is_verified else verify(directory)
+        known = json.loads((directory / STATE).read_text())
+    except (OSError, ValueError) as error:
+        raise Failure("checkpoint_unreadable", why=str(error)) from None
+    if manifest["tokenizer_sha256"] != prepared.tokenizer_sha256:
+        values = {"found": prepared.tokenizer_sha256[:12], "needed": manifest["tokenizer_sha256"][:12]}
+        raise Failure("tokenizer_mismatch", **values)
+    if manifest["data_sha256"] != prepared.data_sha256:
+        raise Failure("data_changed", found=prepared.data_sha256[:12], needed=manifest["data_sha256"][:12])
+    memory = Memory(known["metrics"], known.get("recent_losses", []))
+    return Resumed(directory, int(manifest["step"]), memory, manifest)
+
+
+def restore(load: Callable[..., None], *given: Any) -> None:
+    """Load a part of a checkpoint. Raises Failure where it cannot be read."""
+    try:
+        load(*given)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise Failure("checkpoint_unreadable", why=str(error)) from None

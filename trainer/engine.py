@@ -72,12 +72,15 @@ def learning_rate(spec: TrainSpec, step: int) -> float:
 class Engine:
     """Takes optimizer steps on this rank's share of the samples, together with the other ranks."""
 
-    def __init__(self, spec: TrainSpec, model: PreTrainedModel, device: torch.device) -> None:
+    def __init__(
+        self, spec: TrainSpec, model: PreTrainedModel, device: torch.device, per_device_batch_size: int | None = None
+    ) -> None:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         if self.world_size != spec.num_processes:
             why = f"is {spec.num_processes}, but {self.world_size} started; see torchrun --nproc-per-node"
             raise Failure("config_invalid", field="num_processes", why=why)
         self.spec, self.device, self.model = spec, device, model
+        self.per_device_batch_size = per_device_batch_size or spec.per_device_batch_size
         self.precision = precision(spec, device)
         # DeepSpeed clips a plain fp32 model without telling the norm, so there the clipping is ours.
         self._clips_itself = spec.zero_stage > 0 or self.precision == "bf16"
@@ -96,8 +99,8 @@ class Engine:
         bucket = min(MAX_BUCKET, sum(parameter.numel() for parameter in self.model.parameters()))
         return {
             "train_batch_size": self.spec.train_batch_size,
-            "train_micro_batch_size_per_gpu": self.spec.per_device_batch_size,
-            "gradient_accumulation_steps": self.spec.gradient_accumulation_steps,
+            "train_micro_batch_size_per_gpu": self.per_device_batch_size,
+            "gradient_accumulation_steps": self.spec.train_batch_size // self.world_size // self.per_device_batch_size,
             "gradient_clipping": self.spec.max_grad_norm if self._clips_itself else 0.0,
             "zero_optimization": {
                 "stage": self.spec.zero_stage,
@@ -113,12 +116,14 @@ class Engine:
         """This rank's micro-batches of a global batch."""
         rows = len(batch) // self.world_size
         mine = torch.from_numpy(batch[self.rank * rows : (self.rank + 1) * rows]).to(self.device)
-        return list(torch.split(mine, self.spec.per_device_batch_size))
+        return list(torch.split(mine, self.per_device_batch_size))
 
-    def step(self, number: int, micro_batches: list[Tensor], is_stopping: bool) -> tuple[float, float, bool]:
+    def step(
+        self, number: int, micro_batches: list[Tensor], is_stopping: bool, factor: float = 1.0
+    ) -> tuple[float, float, bool]:
         """Take optimizer step `number`. Returns loss and gradient norm over all ranks, and whether any is stopping.
 
-        Raises Failure if either is not finite.
+        Raises Failure if either is not finite. `factor` spoils the loss, for tests.
         """
         rate = learning_rate(self.spec, number)
         for group in self._deepspeed.optimizer.param_groups:
@@ -126,7 +131,7 @@ class Engine:
         loss, stops = 0.0, is_stopping
         norm: float | None = None
         for place, tokens in enumerate(micro_batches, start=1):
-            nats = self._deepspeed(tokens[:, :-1], tokens[:, 1:]) / tokens[:, 1:].numel()
+            nats = self._deepspeed(tokens[:, :-1], tokens[:, 1:]) / tokens[:, 1:].numel() * factor
             loss += nats.item() / len(micro_batches)
             self._deepspeed.backward(nats)
             if place == len(micro_batches):
@@ -163,6 +168,48 @@ class Engine:
         if self.world_size > 1:
             dist.all_reduce(total)
         return total.item()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every rank holds weights and optimizer whole, as torch made them."""
+        return not self._clips_itself
+
+    @property
+    def inner_optimizer(self) -> torch.optim.Optimizer:
+        """Torch's own optimizer, below what DeepSpeed wraps around it."""
+        optimizer = self._deepspeed.optimizer
+        found: torch.optim.Optimizer = optimizer if self.is_plain else optimizer.optimizer
+        return found
+
+    @property
+    def masters(self) -> list[Tensor]:
+        """The tensors that the inner optimizer steps: parameters, or flat parts of them."""
+        wrapper = self._deepspeed.optimizer
+        if self.spec.zero_stage == 3:
+            return list(wrapper.fp32_partitioned_groups_flat)
+        return [held for group in self.inner_optimizer.param_groups for held in group["params"]]
+
+    def link_moments(self) -> None:
+        """Let DeepSpeed find the moments by parameter: itself it does so when only the first group has any."""
+        wrapper = self._deepspeed.optimizer
+        if hasattr(wrapper, "_hp_optimizer_states_linked"):
+            wrapper._hp_optimizer_states_linked = False
+            wrapper._lazy_init_hp_params_optimizer_state()
+
+    @property
+    def device_name(self) -> str:
+        """What computes, as far as it decides the bits of a result."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        if self.world_size == 1:
+            return flag
+        flags = torch.tensor([float(flag)], device=self.device)
+        dist.all_reduce(flags)
+        return flags.item() > 0
 
     def barrier(self) -> None:
         """Wait for all ranks."""

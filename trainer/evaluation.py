@@ -39,7 +39,7 @@ class Evaluation:
         missing = -len(rows) % engine.world_size
         tokens = torch.cat([rows[:, :-1], rows[:1, :-1].expand(missing, -1)])
         targets = torch.cat([rows[:, 1:], torch.full((missing, rows.shape[1] - 1), IGNORED)])
-        size = self._spec.per_device_batch_size
+        size = engine.per_device_batch_size
         mine = (
             torch.split(part[engine.rank :: engine.world_size].to(engine.device), size) for part in (tokens, targets)
         )

@@ -4,6 +4,7 @@ The journal is the durable truth of a run: the trainer appends, the supervisor r
 and shipping a line twice does no harm because `seq` numbers them.
 """
 
+import errno
 import json
 import math
 import os
@@ -24,6 +25,8 @@ EXIT_NONFINITE = 70
 EXIT_OUT_OF_MEMORY = 71
 EXIT_RESUMABLE = 75
 EXIT_HANG = 124
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Event(BaseModel):
@@ -145,19 +148,32 @@ def finite(value: float) -> float | str:
 
 
 class Journal:
-    """Appends events to a file. One writer; opened again it goes on with the next `seq`."""
+    """Appends events to a file. One writer; opened again it goes on with the next `seq`.
+
+    While the disk is full the lines are kept in memory: training goes on, and nothing is lost if room comes again.
+    """
 
     def __init__(self, path: Path) -> None:
         if path.exists():
             _drop_torn_line(path)
         self._seq = max((event.seq for event, _offset in read(path, 0)), default=0)
         self._file = path.open("ab", buffering=0)
+        self._pending = bytearray()
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append one event of this kind in a single write call."""
         self._seq += 1
         line = {"seq": self._seq, "at": round(time.time(), 3), "kind": kind, **fields}
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        self._pending += json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._pending:
+                del self._pending[: self._file.write(self._pending)]
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
 
     def points(self, step: int, **values: float) -> None:
         """Append one value of each series at a step."""
@@ -165,7 +181,12 @@ class Journal:
 
     def sync(self) -> None:
         """Force what was written to the disk."""
-        os.fsync(self._file.fileno())
+        self._flush()
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
 
     def close(self) -> None:
         """Sync and close."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.events import EXIT_BAD_INPUT, EXIT_NONFINITE, EXIT_OUT_OF_MEMORY
+from trainer.events import EXIT_BAD_INPUT, EXIT_NONFINITE, EXIT_OUT_OF_MEMORY, EXIT_RESUMABLE
 
 EXIT_CODES = {
     "config_invalid": EXIT_BAD_INPUT,
@@ -10,7 +10,11 @@ EXIT_CODES = {
     "data_short": EXIT_BAD_INPUT,
     "vocab_too_large": EXIT_BAD_INPUT,
     "tokenizer_mismatch": EXIT_BAD_INPUT,
+    "data_changed": EXIT_BAD_INPUT,
+    "checkpoint_unreadable": EXIT_BAD_INPUT,
     "nan_loss": EXIT_NONFINITE,
+    "loss_diverged": EXIT_NONFINITE,
+    "disk_full": EXIT_RESUMABLE,
     "oom_gpu": EXIT_OUT_OF_MEMORY,
     "oom_host": EXIT_OUT_OF_MEMORY,
 }
@@ -21,7 +25,11 @@ SENTENCES = {
     "data_short": "the text needs at least {needed} tokens, but has {found}",
     "vocab_too_large": "vocab_size is {asked}, but this text gives at most {largest} tokens",
     "tokenizer_mismatch": "the tokenizer is {found}, but must be {needed}",
+    "data_changed": "the text is {found}, but the checkpoint was made from {needed}",
+    "checkpoint_unreadable": "the checkpoint cannot be read: {why}",
+    "loss_diverged": "the loss leapt to {loss:.4g} at step {step}, from {median:.4g}",
     "nan_loss": "{series} became {value} at step {step}",
+    "disk_full": "the last checkpoint, of step {step}, needs {needed} bytes, but {free} are free",
     "oom_gpu": "the GPU ran out of memory at step {step}; lower per_device_batch_size",
     "oom_host": "the machine ran out of memory at step {step}; lower per_device_batch_size",
 }

@@ -2,6 +2,7 @@
 
 import math
 import random
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +11,27 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from trainer import checkpoint
+from trainer import checkpoint, state
 from trainer import prepare as preparation
+from trainer.checkpoint import Memory, NotSaved
 from trainer.data import Dataset
 from trainer.engine import Engine, learning_rate
 from trainer.evaluation import Evaluation
 from trainer.events import EXIT_OK, EXIT_RESUMABLE
+from trainer.failpoints import Failpoints
+from trainer.failure import Failure
 from trainer.generate import Loaded
 from trainer.model import build
 from trainer.report import Report
 from trainer.rundir import RunDir
 
 STEPS_PER_LINE = 10
+# A loss leaps where it is so many times the median of the last ones. One leap may be a bad batch, several in a row are
+# a divergence.
+LEAP = 3.0
+WINDOW = 50
+FEWEST = 20
+MAX_LEAPS = 5
 
 
 def train(
@@ -31,17 +41,27 @@ def train(
     report: Report,
     is_stopping: Callable[[], bool],
     on_saved: Callable[[Path, int], None],
+    is_verified: bool = False,
 ) -> int:
     """Train a prepared run to its end and return 0, or to the end of the present step when asked to stop and return 75.
 
-    Every rank calls it. `on_saved` is told, on the first rank, of each whole checkpoint. Raises Failure.
+    Every rank calls it. `on_saved` is told, on the first rank, of each whole checkpoint. `is_verified` says that
+    somebody checked the one to go on from. Raises Failure.
     """
     report.phase("load", 0, 1)
-    spec, prepared = run_dir.spec(), preparation.read(run_dir, fence)
+    spec, inputs, prepared = run_dir.spec(), run_dir.inputs(), preparation.read(run_dir, fence)
+    failpoints = Failpoints(fence)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
     dataset = Dataset(Path(prepared.tokens), spec, tokenizer.backend_tokenizer)
     model = build(spec, len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, device)
-    engine = Engine(spec, model, device)
+    resumed = checkpoint.find(Path(inputs.resume), prepared, is_verified=is_verified) if inputs.resume else None
+    if resumed is not None:
+        checkpoint.restore(state.load_weights, model, resumed.directory)
+        if failpoints.has("flip", resumed.step):
+            state.flip_one_bit(model)
+    engine = Engine(spec, model, device, inputs.per_device_batch_size)
+    if resumed is not None:
+        checkpoint.restore(state.load, engine, resumed.directory, resumed.step)
     loaded = Loaded(model, tokenizer)
     evaluation = Evaluation(spec, dataset, engine, loaded)
     report.line(
@@ -50,22 +70,43 @@ def train(
     )
     report.phase("load", 1, 1)
 
-    metrics = evaluation.run(0, report)
-    for step in range(1, spec.max_steps + 1):
+    if resumed is not None:
+        memory = resumed.memory
+        report.event("resumed", step=resumed.step, differs=resumed.differs(engine))
+        report.line(f"goes on from step {resumed.step}")
+    else:
+        memory = Memory(evaluation.run(0, report))
+    num_leaps = 0
+    for step in range(resumed.step + 1 if resumed is not None else 1, spec.max_steps + 1):
         report.phase("train", step - 1, spec.max_steps)
         _seed(spec.seed, step, engine.rank)
+        failpoints.reach(step, engine.rank, engine.per_device_batch_size)
 
         # One optimizer step on samples that depend on nothing but seed and step.
         started_at = time.perf_counter()
         batch = dataset.train_batch((step - 1) * spec.train_batch_size, spec.train_batch_size)
-        loss, grad_norm, stopping = engine.step(step, engine.share(batch), is_stopping())
+        if step in inputs.skipped_steps:
+            stopping = engine.any(is_stopping())
+            loss = grad_norm = math.nan
+            report.line(f"step {step} is passed over: it diverged")
+        else:
+            factor = failpoints.factor(step)
+            loss, grad_norm, stopping = engine.step(step, engine.share(batch), is_stopping(), factor)
+            median = statistics.median(memory.recent_losses) if len(memory.recent_losses) >= FEWEST else math.inf
+            num_leaps = num_leaps + 1 if loss > LEAP * median else 0
+            if num_leaps:
+                report.line(f"step {step}: the loss leapt to {loss:.4f}, from {median:.4f}")
+            if num_leaps and (spec.on_divergence == "skip" or num_leaps >= MAX_LEAPS):
+                raise Failure("loss_diverged", step=step, loss=loss, median=median)
+            if num_leaps == 0:
+                memory.recent_losses = [*memory.recent_losses, loss][-WINDOW:]
         seconds = time.perf_counter() - started_at
 
         # What the page draws.
         rate = learning_rate(spec, step)
         tokens_per_second = spec.tokens_per_step / seconds
         num_bytes = dataset.num_bytes(batch[:, 1:])
-        metrics["loss"] = loss
+        memory.metrics["loss"] = loss
         report.points(
             step,
             loss=loss,
@@ -81,16 +122,24 @@ def train(
         # The ranks agree in `stopping`, so all come to the same evaluations and checkpoints.
         is_last = step == spec.max_steps
         if is_last or (step % spec.eval_steps == 0 and not stopping):
-            metrics.update(evaluation.run(step, report))
+            memory.metrics.update(evaluation.run(step, report))
         if is_last or stopping or step % spec.save_steps == 0:
             report.phase("save", 0, 1)
             directory = run_dir.attempt_path(fence) / f"step-{step}"
-            checkpoint.save(directory, step, engine, loaded, prepared, metrics)
-            report.event("checkpoint", step=step, path=str(directory.relative_to(run_dir.path)), metrics=metrics)
-            report.line(f"step {step} saved")
+            try:
+                checkpoint.save(directory, step, engine, loaded, prepared, memory, failpoints.has("full", step))
+            except NotSaved as problem:
+                if is_last:
+                    raise Failure("disk_full", step=step, free=problem.free, needed=problem.needed) from None
+                report.event("save_failed", step=step, free=problem.free, needed=problem.needed, why=problem.why)
+                report.line(f"step {step} not saved: {problem.why}, {problem.free} free, {problem.needed} needed")
+            else:
+                path = str(directory.relative_to(run_dir.path))
+                report.event("checkpoint", step=step, path=path, metrics=finite(memory.metrics))
+                report.line(f"step {step} saved")
+                if engine.rank == 0:
+                    on_saved(directory, step)
             report.phase("save", 1, 1)
-            if engine.rank == 0:
-                on_saved(directory, step)
         if stopping and not is_last:
             report.line(f"stopped after step {step}, as asked")
             engine.barrier()
@@ -98,6 +147,11 @@ def train(
     report.event("finished", step=spec.max_steps)
     engine.barrier()
     return EXIT_OK
+
+
+def finite(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics that JSON can hold."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _seed(seed: int, step: int, rank: int) -> None:

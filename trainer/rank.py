@@ -36,7 +36,7 @@ def run(run_dir: RunDir, fence: int, kind: str, *, is_supervised: bool) -> int:
             if is_first:
                 preparation.prepare(run_dir, fence, report)
             dist.barrier()
-        code = train(run_dir, fence, device, report, is_stopping, on_saved)
+        code = train(run_dir, fence, device, report, is_stopping, on_saved, is_verified=is_supervised)
         dist.destroy_process_group()
         return code
 

@@ -40,6 +40,9 @@ class Inputs(BaseModel):
     corpora: list[CorpusInput]
     tokenizer: str | None = None
     cache: str
+    resume: str | None = None  # the checkpoint to go on from
+    per_device_batch_size: int | None = None  # smaller than the spec's where memory was short; same global batch
+    skipped_steps: list[int] = []  # their samples are passed over
 
 
 class RunDir:

@@ -1,0 +1,158 @@
+"""The optimizer's state as whole tensors by parameter name, whatever the ZeRO stage and the number of ranks.
+
+`resume/optimizer-<rank>-<n>.safetensors` holds, for each parameter, `exp_avg.<name>` and `exp_avg_sq.<name>`, and
+where weights are trained in bf16 also `master.<name>`, all fp32. Which rank wrote which file means nothing.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainer.engine import Engine
+
+DIRECTORY = "resume"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+MASTER = "master"
+MAX_FILE_BYTES = 2**30
+BYTES_PER_PARAMETER = 8  # of the two moments; a bf16 run has 4 more
+
+
+class Writer:
+    """Writes this rank's share of the state, a bounded part of it in memory. Remembers the first error, raises none:
+    gathering takes all ranks, so none may leave in the middle.
+    """
+
+    def __init__(self, directory: Path, rank: int) -> None:
+        self._directory, self._rank = directory, rank
+        self._held: dict[str, Tensor] = {}
+        self._size = self._count = 0
+        self.error: Exception | None = None
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Take one tensor; write all that is held where it is much."""
+        if self.error is not None:
+            return
+        self._held[name] = tensor.detach().to("cpu", copy=True)
+        self._size += tensor.numel() * tensor.element_size()
+        if self._size >= MAX_FILE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held."""
+        held, self._held, self._size = self._held, {}, 0
+        if held and self.error is None:
+            self._count += 1
+            try:
+                save_file(held, self._directory / f"optimizer-{self._rank}-{self._count}.safetensors")
+            except (OSError, SafetensorError) as error:
+                self.error = error
+
+
+def write(engine: Engine, directory: Path) -> Exception | None:
+    """Write the state below a checkpoint. All ranks take part; answers what went wrong on this one."""
+    writer = Writer(directory / DIRECTORY, engine.rank)
+    engine.link_moments()
+    for number, (name, parameter) in enumerate(engine.model.named_parameters()):
+        is_mine = number % engine.world_size == engine.rank
+        for kind in _kinds(engine):
+            tensor = _gathered(engine, parameter, kind, is_mine)
+            if is_mine:
+                assert tensor is not None
+                writer.add(f"{kind}.{name}", tensor)
+    writer.flush()
+    return writer.error
+
+
+def _kinds(engine: Engine) -> tuple[str, ...]:
+    return MOMENTS if engine.precision == "fp32" else (*MOMENTS, MASTER)
+
+
+def _gathered(engine: Engine, parameter: torch.nn.Parameter, kind: str, is_mine: bool) -> Tensor | None:
+    if engine.is_plain:  # every rank has it whole
+        found = engine.inner_optimizer.state[parameter][kind] if is_mine else None
+    elif kind == MASTER:
+        found = safe_get_full_fp32_param(parameter)
+    else:
+        found = safe_get_full_optimizer_state(parameter, kind)
+    return None if found is None else torch.as_tensor(found)
+
+
+def load_weights(model: torch.nn.Module, directory: Path) -> None:
+    """Put a checkpoint's weights into a model that is not yet sharded. Raises ValueError where one is missing."""
+    found: dict[str, Tensor] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        found.update(load_file(path))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name not in found or found[name].shape != parameter.shape:
+                raise ValueError(f"{name} is missing in the weights or has another shape")
+            parameter.copy_(found[name])
+
+
+def load(engine: Engine, directory: Path, step: int) -> None:
+    """Put a checkpoint's optimizer state into an engine, as if it had taken `step` steps itself."""
+    _make_room(engine, step)
+    where = {key: path for path in sorted((directory / DIRECTORY).glob("*.safetensors")) for key in _keys(path)}
+    opened = {path: safe_open(path, framework="pt") for path in set(where.values())}
+    for name, parameter in engine.model.named_parameters():
+        for kind in _kinds(engine):
+            key = f"{kind}.{name}"
+            if key not in where and kind == MASTER:
+                continue  # written by an fp32 run: its weights are the master copy
+            if key not in where:
+                raise ValueError(f"{key} is missing in the optimizer's state")
+            _put(engine, parameter, kind, opened[where[key]].get_tensor(key))  # type: ignore[no-untyped-call]
+
+
+def _keys(path: Path) -> Iterator[str]:
+    with safe_open(path, framework="pt") as file:
+        yield from file.keys()
+
+
+def _make_room(engine: Engine, step: int) -> None:
+    """Make the moments that AdamW would make at its first step."""
+    for held in engine.masters:
+        moments: dict[str, Any] = {kind: torch.zeros_like(held) for kind in MOMENTS}
+        engine.inner_optimizer.state[held] = {"step": torch.tensor(float(step), device=held.device), **moments}
+    engine.link_moments()
+
+
+def _put(engine: Engine, parameter: torch.nn.Parameter, kind: str, value: Tensor) -> None:
+    if engine.is_plain:
+        engine.inner_optimizer.state[parameter][kind].copy_(value)
+    elif engine.spec.zero_stage == 3:
+        part = _part(value, parameter.ds_tensor.numel(), engine.rank)  # type: ignore[attr-defined]
+        if kind == MASTER:
+            safe_set_local_fp32_param(parameter, part)
+        else:
+            safe_set_local_optimizer_state(parameter, part, kind)
+    elif kind == MASTER:
+        safe_set_full_fp32_param(parameter, value.to(parameter.device))
+    else:
+        safe_set_full_optimizer_state(parameter, value.to(parameter.device), kind)
+
+
+def _part(value: Tensor, size: int, rank: int) -> Tensor:
+    """What a rank holds of a tensor: equally many values each, the last ones padded with zeros."""
+    part = value.flatten()[rank * size : (rank + 1) * size]
+    return torch.nn.functional.pad(part, (0, size - part.numel()))
+
+
+def flip_one_bit(model: torch.nn.Module) -> None:
+    """Spoil one weight by one bit of its mantissa. For tests of what notices it."""
+    matrix = next(p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name)
+    with torch.no_grad():
+        matrix.view(torch.int32).view(-1)[0] ^= 1 << 20
