@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from trainer.spec import TrainSpec
 
 MANIFEST = "MANIFEST.json"
+SIGNATURE = "SIGNATURE"  # put beside it by who publishes: the trainer neither writes nor reads it
 
 
 class CorpusInput(BaseModel):
@@ -120,7 +121,8 @@ def sha256_file(path: Path) -> str:
 
 def write_manifest(directory: Path, identity: dict[str, Any]) -> None:
     """Close a checkpoint: list every file with size and hash, beside what it was made from. Files are synced first."""
-    names = sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST)
+    paths = (path for path in directory.rglob("*") if path.is_file() and path.name not in (MANIFEST, SIGNATURE))
+    names = sorted(str(path.relative_to(directory)) for path in paths)
     files = [
         {"name": name, "size": (directory / name).stat().st_size, "sha256": sha256_file(directory / name)}
         for name in names
@@ -133,12 +135,13 @@ def verify(directory: Path) -> dict[str, Any]:
     """Read a checkpoint against its manifest and return that. Raises ValueError naming the file that differs."""
     try:
         manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{MANIFEST} cannot be read: {error}") from None
-    for entry in manifest["files"]:
-        path = directory / entry["name"]
-        if not path.is_file() or path.stat().st_size != entry["size"] or sha256_file(path) != entry["sha256"]:
-            raise ValueError(f"{entry['name']} differs from {MANIFEST}")
+        files = [(str(entry["name"]), entry["size"], entry["sha256"]) for entry in manifest["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(f"{MANIFEST} cannot be read") from None
+    for name, size, sha256 in files:
+        path = directory / name
+        if not path.is_file() or path.stat().st_size != size or sha256_file(path) != sha256:
+            raise ValueError(f"{name} differs from {MANIFEST}")
     return manifest
 
 
