@@ -256,6 +256,7 @@ class Job(Base):
     tokenizer_id: Mapped[str | None] = mapped_column(ForeignKey("tokenizer.id", ondelete="SET NULL"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("job.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())  # since when it wants to run
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 

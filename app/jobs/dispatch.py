@@ -66,11 +66,11 @@ def place(session: Session) -> list[str]:
     jobs = session.scalars(queued.with_for_update(skip_locked=True)).all()
     for job in jobs:
         _hint_again(session, job, live, now)
-    rooms = nodes.rooms(session, list(live.values()))
+    rooms, held = nodes.rooms(session, list(live.values()))
     waiting_jobs = {job.id: job for job in jobs if job.node is None}
-    asked = [placement.Waiting(job.id, job.spec["num_processes"]) for job in waiting_jobs.values()]
+    asked = [_asked(job, now) for job in waiting_jobs.values()]
     changed = []
-    for decision in placement.place(asked, rooms):
+    for decision in placement.place(asked, rooms, held, settings().max_running_per_user):
         job = waiting_jobs[decision.job_id]
         if job.wait_reason != decision.wait_reason:
             job.wait_reason = decision.wait_reason
@@ -80,6 +80,12 @@ def place(session: Session) -> list[str]:
             job.placed_at = job.hinted_at = now
             queue.owe(session, queue.START_JOB, job.id, queue=queue.node_queue(decision.node))
     return changed
+
+
+def _asked(job: Job, now: datetime) -> placement.Waiting:
+    waited = (now - job.queued_at).total_seconds()
+    rank = placement.rank(job.priority, waited, settings().aging_seconds)
+    return placement.Waiting(job.id, job.spec["num_processes"], job.owner_id, rank)
 
 
 def _hint_again(session: Session, job: Job, live: dict[str, Node], now: datetime) -> None:

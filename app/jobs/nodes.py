@@ -1,5 +1,6 @@
 """Machines that run workers: what they say of themselves, whether they live, what room they have left."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,19 +27,19 @@ def is_live(node: Node, now: datetime) -> bool:
     return node.last_seen_at > now - timedelta(seconds=settings().lease_seconds)
 
 
-def rooms(session: Session, nodes: Sequence[Node]) -> list[Room]:
-    """What each of these nodes has left, beside the jobs that hold or were given a place on it."""
-    taken = select(Job.node, Job.gpus).where(Job.node.is_not(None), Job.state.in_(("queued", *HELD)))
+def rooms(session: Session, nodes: Sequence[Node]) -> tuple[list[Room], Counter[str]]:
+    """What each of these nodes has left beside the jobs that have a place, and how many places each owner has."""
+    taken = select(Job.node, Job.gpus, Job.owner_id).where(Job.node.is_not(None), Job.state.in_(("queued", *HELD)))
     session.flush()
     holders = session.execute(taken).all()
     found = []
     for node in nodes:
         gpus = tuple(gpu["uuid"] for gpu in node.gpus)
-        here = [held for name, held in holders if name == node.name]
+        here = [held for name, held, _owner in holders if name == node.name]
         busy = {uuid for held in here for uuid in held}
         free = [uuid for uuid in gpus if uuid not in busy]
         found.append(Room(node.name, gpus, node.slots, free, node.slots - len(here)))
-    return found
+    return found, Counter(owner_id for _name, _held, owner_id in holders)
 
 
 def running_on(session: Session, *, owner_id: str) -> dict[str, list[str]]:

@@ -1,9 +1,17 @@
-"""Which queued job goes to which node: first come, first served, and no one is starved. Pure."""
+"""Which queued job goes to which node, in fair order and with nobody starved. Pure.
 
-from collections.abc import Sequence
+The order: by priority, which rises while a job waits; then the owner with the fewest jobs; then the oldest job. A job
+that finds no room keeps its nodes from those behind it, so that small jobs cannot overtake a large one for ever.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 
 from app.jobs import waiting
+
+HIGHEST = 1  # no wait raises a job above the high ones: among those, owners take turns
 
 
 @dataclass
@@ -16,9 +24,15 @@ class Room:
     free_gpus: list[str] = field(default_factory=list)
     free_slots: int = 0
 
-    def could_ever_take(self, num_processes: int) -> bool:
-        """Whether the job fits when nothing else runs."""
-        return num_processes <= len(self.gpus) if self.gpus else self.slots > 0
+    @property
+    def size(self) -> int:
+        """How many GPUs or slots it has, busy or free."""
+        return len(self.gpus) or self.slots
+
+    @property
+    def free(self) -> int:
+        """How many of them nothing holds."""
+        return len(self.free_gpus) if self.gpus else max(0, self.free_slots)
 
     def can_take(self, num_processes: int) -> bool:
         """Whether the job fits now."""
@@ -39,6 +53,8 @@ class Waiting:
 
     job_id: str
     num_processes: int
+    owner_id: str = ""
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,35 +67,93 @@ class Decision:
     wait_reason: str
 
 
-def place(jobs: Sequence[Waiting], rooms: Sequence[Room]) -> list[Decision]:
-    """Decide about all queued jobs in their order. A node that an earlier job waits for takes no later one."""
-    decisions, reserved, num_waiting = [], set[str](), 0
-    for job in jobs:
-        fitting = suitable(job.num_processes, rooms)
-        open_now = [r for r in fitting if r.name not in reserved and r.can_take(job.num_processes)]
-        if open_now:
-            # The fullest node that still has room keeps the others whole for larger jobs.
-            room = min(open_now, key=lambda r: (len(r.free_gpus), r.free_slots, r.name))
-            gpus = room.take(job.num_processes)
-            reason = waiting.encoded("placed", node=room.name)
-            decisions.append(Decision(job.job_id, room.name, gpus, reason))
-            continue
-        decisions.append(Decision(job.job_id, None, [], _why(job, fitting, rooms, num_waiting)))
-        num_waiting += bool(fitting)
-        reserved |= {room.name for room in fitting}
-    return decisions
+def rank(priority: int, waited_seconds: float, aging_seconds: float) -> int:
+    """The priority of a job that has waited so long."""
+    return min(HIGHEST, priority + int(max(0.0, waited_seconds) / aging_seconds))
+
+
+def place(
+    jobs: Sequence[Waiting], rooms: Sequence[Room], held: Mapping[str, int] | None = None, most_held: int = 0
+) -> list[Decision]:
+    """Decide about all queued jobs. `held` says how many jobs of each owner have a place, of at most `most_held`."""
+    return _Round(rooms, held or {}, most_held).decide(jobs)
+
+
+def in_turn(jobs: Sequence[Waiting], held: Mapping[str, int], ever: Mapping[str, bool]) -> Iterator[Waiting]:
+    """The jobs in their order. One that will get a place counts for its owner at once, one that never can does not."""
+    counts = Counter(held)
+    for present in sorted({job.rank for job in jobs}, reverse=True):
+        queues: dict[str, list[Waiting]] = {}
+        for job in sorted((job for job in jobs if job.rank == present), key=lambda job: job.job_id, reverse=True):
+            queues.setdefault(job.owner_id, []).append(job)
+        heads = [(counts[owner], queue[-1].job_id, owner) for owner, queue in queues.items()]
+        heapify(heads)
+        while heads:
+            _count, job_id, owner = heappop(heads)
+            yield queues[owner].pop()
+            counts[owner] += ever[job_id]
+            if queues[owner]:
+                heappush(heads, (counts[owner], queues[owner][-1].job_id, owner))
 
 
 def suitable(num_processes: int, rooms: Sequence[Room]) -> list[Room]:
     """The nodes a job may go to: those with enough GPUs; where there is none, those without GPUs."""
-    with_gpus = [room for room in rooms if room.gpus and room.could_ever_take(num_processes)]
+    with_gpus = [room for room in rooms if num_processes <= len(room.gpus)]
     return with_gpus or [room for room in rooms if not room.gpus]
 
 
-def _why(job: Waiting, fitting: Sequence[Room], rooms: Sequence[Room], num_ahead: int) -> str:
-    if not rooms:
-        return waiting.encoded("no_node")
-    if not fitting:
-        largest = max(len(room.gpus) for room in rooms)
-        return waiting.encoded("too_large", needed=job.num_processes, largest=largest)
-    return waiting.encoded("no_room", ahead=num_ahead) if num_ahead else waiting.encoded("next")
+class _Round:
+    """One pass over the queue."""
+
+    def __init__(self, rooms: Sequence[Room], held: Mapping[str, int], most_held: int) -> None:
+        self.rooms, self.held, self.most_held = rooms, Counter(held), most_held
+        self.reserved: set[str] = set()
+        self.ahead = Counter[frozenset[str]]()  # jobs that wait, by the nodes they wait for
+        self.over_limit = Counter[str]()  # jobs that wait for their owner's own limit
+
+    def decide(self, jobs: Sequence[Waiting]) -> list[Decision]:
+        fitting = {size: suitable(size, self.rooms) for size in {job.num_processes for job in jobs}}
+        ever = {job.job_id: bool(fitting[job.num_processes]) or not self.rooms for job in jobs}
+        order = in_turn(jobs, self.held, ever)
+        return [self._decide(job, fitting[job.num_processes]) for job in order]
+
+    def _decide(self, job: Waiting, fitting: Sequence[Room]) -> Decision:
+        if self.rooms and not fitting:
+            return self._wait(job, "too_large", needed=job.num_processes, **self._largest())
+        if self.most_held and self.held[job.owner_id] >= self.most_held:
+            self.over_limit[job.owner_id] += 1
+            return self._wait(job, "own_limit", limit=self.most_held, position=self.over_limit[job.owner_id])
+        open_now = [room for room in fitting if room.name not in self.reserved and room.can_take(job.num_processes)]
+        if not open_now:
+            return self._wait_in_line(job, fitting)
+        # The fullest node that still has room keeps the others whole for larger jobs.
+        room = min(open_now, key=lambda room: (room.free, room.name))
+        gpus = room.take(job.num_processes)
+        self.held[job.owner_id] += 1
+        return Decision(job.job_id, room.name, gpus, waiting.encoded("placed", node=room.name))
+
+    def _wait_in_line(self, job: Waiting, fitting: Sequence[Room]) -> Decision:
+        """The job waits for these nodes, and whoever comes behind it does not get them."""
+        names = frozenset(room.name for room in fitting)
+        position = 1 + sum(count for others, count in self.ahead.items() if others & names or not names)
+        self.ahead[names] += 1
+        if not fitting:
+            return self._wait(job, "no_node", position=position)
+        is_kept = any(room.can_take(job.num_processes) for room in fitting)
+        self.reserved |= names
+        total, free = sum(room.size for room in fitting), sum(room.free for room in fitting)
+        busy = {"busy": total - free, "total": total}
+        if is_kept:
+            return self._wait(job, "reserved", position=position)
+        if not fitting[0].gpus:
+            return self._wait(job, "no_slot" if position > 1 else "next_slot", position=position, **busy)
+        needed = job.num_processes
+        return self._wait(job, "no_gpu" if position > 1 else "next_gpu", position=position, needed=needed, **busy)
+
+    def _largest(self) -> dict[str, int | str]:
+        room = max(self.rooms, key=lambda room: (len(room.gpus), room.name))
+        return {"node": room.name, "largest": len(room.gpus)}
+
+    @staticmethod
+    def _wait(job: Waiting, code: str, **values: int | str) -> Decision:
+        return Decision(job.job_id, None, [], waiting.encoded(code, **values))

@@ -56,6 +56,8 @@ class WaitAnswer(BaseModel):
 
     code: str
     message: str
+    position: int | None = Field(description="The place in line: 1 is next. Null where there is no line to stand in.")
+    until: datetime | None = Field(description="When the wait ends by itself, where that is known.")
 
 
 class FailureAnswer(BaseModel):
@@ -135,7 +137,7 @@ def job_answer(job: Job) -> JobAnswer:
         eta_seconds=progress.eta_seconds(job.progress, spec, job.step) if running else None,
         elapsed_seconds=_elapsed(job),
         latest=job.progress.get("latest", {}),
-        wait=WaitAnswer(**waiting.describe(job.wait_reason)) if job.state in ("queued", "recovering") else None,
+        wait=WaitAnswer(**wait) if (wait := waiting.describe(job)) else None,
         failure=FailureAnswer(**failures.describe(job.failure_code, job.failure)) if job.failure_code else None,
     )
 

@@ -22,7 +22,8 @@ from app.errors import PanelError, bad_field
 from app.i18n import _
 from app.jobs import admission
 from app.jobs.transitions import Actor, allowed
-from app.models import Attempt, Checkpoint, Corpus, Job, JobEvent, Node, Tokenizer, new_id
+from app.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Node, Tokenizer, User, new_id
+from app.settings import settings
 from trainer.spec import TrainSpec, resolve
 
 MAX_KEY_LENGTH = 200
@@ -79,6 +80,7 @@ def submit(
     repeated = _submitted_before(session, principal, idempotency_key, body_sha256)
     if repeated is not None:
         return repeated, False
+    _check_quota(session, principal)
     checked = check(session, principal=principal, given=given)
     spec, origin = checked.spec, checked.origin
     values = {
@@ -104,6 +106,21 @@ def submit(
         return repeated, False
     tell(session, job, None, "user", "submitted" if origin is None else "continued", step=job.step)
     return job, True
+
+
+def _check_quota(session: Session, principal: Principal) -> None:
+    """Refuse a job too many. The user's row is locked, so that parallel requests cannot pass together."""
+    session.execute(select(User.id).where(User.id == principal.user_id).with_for_update(key_share=True))
+    mine = (Job.owner_id == principal.user_id, Job.state.not_in(TERMINAL))
+    num_open = session.scalar(select(func.count()).select_from(Job).where(*mine)) or 0
+    limit = settings().max_open_jobs_per_user
+    if num_open >= limit:
+        message = _(
+            "You have {open} unfinished jobs; {limit} are allowed. Cancel one, or wait until one has ended.",
+            open=num_open,
+            limit=limit,
+        )
+        raise PanelError(429, "quota", message)
 
 
 def _submitted_before(session: Session, principal: Principal, key: str | None, body_sha256: str) -> Job | None:
@@ -173,7 +190,7 @@ def resume(session: Session, *, principal: Principal, job_id: str) -> Job:
     job = _wishable(session, principal, job_id)
     job.desired = "run"
     if job.state == "paused":
-        job.notice, job.no_progress = {}, 0
+        job.notice, job.no_progress, job.queued_at = {}, 0, func.now()
         move(session, job, "queued", "user", "wish_run")
     return job
 

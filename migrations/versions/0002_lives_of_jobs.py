@@ -63,13 +63,18 @@ def upgrade() -> None:
     op.create_foreign_key(
         op.f("fk_job_resume_from_id"), "job", "checkpoint", ["resume_from_id"], ["id"], ondelete="SET NULL"
     )
+    op.add_column(
+        "job", sa.Column("queued_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False)
+    )
+    op.execute("UPDATE job SET queued_at = created_at, wait_reason = NULL")  # the scheduler writes reasons anew
     op.execute(TRIGGER)
 
 
 def downgrade() -> None:
+    op.execute("UPDATE job SET wait_reason = NULL")
     op.execute("DROP TRIGGER guard_job ON job; DROP FUNCTION guard_job()")
     op.drop_constraint(op.f("fk_job_resume_from_id"), "job", type_="foreignkey")
-    for column in ("resume_from_id", "notice", "adjustments", "priority"):
+    for column in ("queued_at", "resume_from_id", "notice", "adjustments", "priority"):
         op.drop_column("job", column)
     op.drop_constraint(op.f("ck_checkpoint_state"), "checkpoint", type_="check")
     for column in ("pinned", "state"):

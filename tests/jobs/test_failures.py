@@ -2,12 +2,14 @@
 
 import re
 import string
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app import i18n
 from app.jobs import failures, waiting
 from app.jobs.failures import FAILURES, REASONS
+from app.models import Job
 from trainer import failure
 
 
@@ -47,6 +49,28 @@ def test_an_old_failure_that_lacks_a_number_is_still_told() -> None:
 
 
 def test_a_stored_wait_is_told_with_its_numbers() -> None:
-    stored = waiting.encoded("no_room", ahead=3)
-    assert waiting.describe(stored) == {"code": "no_room", "message": "Waiting for a free slot; 3 jobs are ahead."}
-    assert waiting.describe(None)["code"] == "unplaced"
+    stored = waiting.encoded("no_slot", position=3, busy=4, total=4)
+    assert waiting.describe(Job(state="queued", wait_reason=stored)) == {
+        "code": "no_slot",
+        "message": "Number 3 in line. Slots busy: 4 of 4.",
+        "position": 3,
+        "until": None,
+    }
+    new = waiting.describe(Job(state="queued", wait_reason=None))
+    assert new is not None
+    assert new["code"] == "unplaced"
+    assert waiting.describe(Job(state="running", wait_reason=None)) is None
+
+
+def test_a_back_off_says_how_many_seconds_are_left() -> None:
+    until = datetime.now(UTC) + timedelta(seconds=7.5)
+    told = waiting.describe(Job(state="recovering", wait_reason=waiting.encoded("back_off"), not_before=until))
+    assert told is not None
+    assert (told["code"], told["until"]) == ("back_off", until)
+    assert re.search(r"starts in [78] s\.", told["message"])
+
+
+def test_a_paused_job_says_where_it_stands() -> None:
+    told = waiting.describe(Job(state="paused", wait_reason=None, step=12, max_steps=40))
+    assert told is not None
+    assert told["message"] == "Paused at step 12 of 40; it goes on when it is resumed."

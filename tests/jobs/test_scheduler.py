@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import delete, func, select, text, update
 
 from app import db, queue
-from app.jobs import attempts
+from app.jobs import attempts, dispatch, schemas, service
 from app.jobs.scheduler import Scheduler
 from app.models import Job, Node, Outbox
+from app.settings import settings
 from tests.jobs import cast
 from tests.people import Person
 
@@ -65,7 +66,7 @@ def test_the_second_job_waits_and_knows_its_place(alice_user: Person, corpus: st
     jobs = [cast.submitted(alice_user, corpus) for _ in range(3)]
     scheduler.step()
     assert [cast.row(job_id).node for job_id in jobs] == ["ada", None, None]
-    assert [str(cast.row(job_id).wait_reason).split('"')[1] for job_id in jobs[1:]] == ["next", "no_room"]
+    assert [str(cast.row(job_id).wait_reason).split('"')[1] for job_id in jobs[1:]] == ["next_slot", "no_slot"]
 
 
 def test_without_a_node_a_job_waits_and_says_so(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
@@ -74,7 +75,7 @@ def test_without_a_node_a_job_waits_and_says_so(alice_user: Person, corpus: str,
         session.execute(update(Node).values(last_seen_at=ago(3600)))
     job_id = cast.submitted(alice_user, corpus)
     scheduler.step()
-    assert (cast.row(job_id).node, cast.row(job_id).wait_reason) == (None, '["no_node", {}]')
+    assert (cast.row(job_id).node, cast.row(job_id).wait_reason) == (None, '["no_node", {"position": 1}]')
 
 
 def test_a_job_whose_message_was_lost_is_hinted_at_again(
@@ -146,7 +147,8 @@ def test_three_attempts_without_a_checkpoint_are_a_crash_loop(
         change(job_id, not_before=ago(1))
         scheduler.step()
     job = cast.row(job_id)
-    assert (job.state, job.failure_code, job.failure) == ("failed", "crash_loop", {"attempts": 3})
+    assert (job.state, job.failure_code) == ("failed", "crash_loop")
+    assert job.failure == {"attempts": 3, "last": "gang_rank_died", "last_values": {"how": "rank 0: SIGKILL"}}
 
 
 def test_a_node_that_is_shut_down_costs_no_try_and_no_pause(
@@ -201,3 +203,67 @@ def test_many_queued_jobs_keep_their_order(alice_user: Person, corpus: str, sche
     with db.transaction() as session:
         placed = session.scalars(select(Job.id).where(Job.state == "queued", Job.node.is_not(None))).all()
     assert sorted(placed) == sorted(jobs[:5])
+
+
+def test_people_take_turns_and_priority_goes_first(
+    alice_user: Person, bob_user: Person, corpus: str, scheduler: Scheduler
+) -> None:
+    bobs = cast.corpus(bob_user)
+    mine = [cast.submitted(alice_user, corpus) for _ in range(3)]
+    theirs = cast.submitted(bob_user, bobs)
+    urgent = cast.submitted(alice_user, corpus, priority="high")
+    placed: list[str] = []
+    for slots in range(1, 6):
+        cast.node(slots=slots)
+        scheduler.step()
+        placed += [job_id for job_id in (*mine, theirs, urgent) if cast.row(job_id).node and job_id not in placed]
+    assert placed == [urgent, theirs, *mine]
+
+
+def test_a_job_that_has_waited_long_goes_before_newer_ones_of_higher_priority(
+    alice_user: Person, corpus: str, scheduler: Scheduler
+) -> None:
+    old = cast.submitted(alice_user, corpus, priority="low")
+    new = cast.submitted(alice_user, corpus)
+    change(old, queued_at=ago(3601))
+    cast.node()
+    scheduler.step()
+    assert (cast.row(old).node, cast.row(new).node) == ("ada", None)
+
+
+def test_being_paused_does_not_age_a_job(alice_user: Person, corpus: str) -> None:
+    job_id = cast.submitted(alice_user, corpus)
+    change(job_id, queued_at=ago(9999))
+    with db.transaction() as session:
+        service.pause(session, principal=alice_user.principal, job_id=job_id)
+    with db.transaction() as session:
+        service.resume(session, principal=alice_user.principal, job_id=job_id)
+        assert session.scalar(select(Job.queued_at > ago(60)).where(Job.id == job_id))
+
+
+def test_a_user_runs_no_more_jobs_at_once_than_the_limit(
+    alice_user: Person, corpus: str, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = settings().model_copy(update={"max_running_per_user": 2})
+    monkeypatch.setattr(dispatch, "settings", lambda: limited)
+    cast.node(slots=5)
+    jobs = [cast.submitted(alice_user, corpus) for _ in range(4)]
+    scheduler.step()
+    assert [cast.row(job_id).node for job_id in jobs] == ["ada", "ada", None, None]
+    told = schemas.job_answer(cast.row(jobs[3])).wait
+    assert told is not None
+    assert (told.code, told.position) == ("own_limit", 2)
+    with db.transaction() as session:
+        service.cancel(session, principal=alice_user.principal, job_id=jobs[0])
+    scheduler.step()
+    assert cast.row(jobs[2]).node == "ada"
+
+
+def test_jobs_share_a_node_by_its_gpus(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
+    cast.node(gpus=4)
+    jobs = [cast.submitted(alice_user, corpus, num_processes=n, per_device_batch_size=8) for n in (2, 1, 2)]
+    scheduler.step()
+    assert [cast.row(job_id).gpus for job_id in jobs] == [["ada-0", "ada-1"], ["ada-2"], []]
+    told = schemas.job_answer(cast.row(jobs[2])).wait
+    assert told is not None
+    assert told.message == "Next in line. GPUs busy: 3 of 4; needed on one node: 2."

@@ -12,6 +12,7 @@ from app.checkpoints import service as checkpoints
 from app.errors import PanelError
 from app.jobs import attempts, dispatch, service
 from app.models import Attempt, Checkpoint, Job, MetricPoint, Sample
+from app.settings import settings
 from tests.jobs import cast
 from tests.people import Person
 from trainer import events
@@ -86,6 +87,30 @@ def test_a_refused_spec_leaves_no_job(alice_user: Person, corpus: str) -> None:
     with pytest.raises(SpecError):
         cast.submitted(alice_user, corpus, hidden_size=130)
     assert in_transaction(lambda session: session.scalar(select(func.count()).select_from(Job))) == before
+
+
+def test_a_user_who_has_too_many_open_jobs_is_told_both_numbers_and_what_frees_a_place(
+    bob_user: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus_id = cast.corpus(bob_user)
+    for job in in_transaction(service.list_jobs, principal=bob_user.principal, states=["queued"])[0]:
+        in_transaction(service.cancel, principal=bob_user.principal, job_id=job.id)
+    limited = settings().model_copy(update={"max_open_jobs_per_user": 3})
+    monkeypatch.setattr(service, "settings", lambda: limited)
+
+    def submit() -> tuple[str, str]:
+        try:
+            return "", cast.submitted(bob_user, corpus_id)
+        except PanelError as error:
+            return f"{error.status} {error.code}", error.message
+
+    answers = together(8, submit)
+    accepted = [job_id for code, job_id in answers if not code]
+    told = "You have 3 unfinished jobs; 3 are allowed. Cancel one, or wait until one has ended."
+    assert len(accepted) == 3
+    assert {answer for answer in answers if answer[0]} == {("429 quota", told)}
+    in_transaction(service.cancel, principal=bob_user.principal, job_id=accepted[0])
+    assert cast.row(cast.submitted(bob_user, corpus_id)).state == "queued"
 
 
 # ---- claiming and holding -------------------------------------------------------------------------------------------
