@@ -120,7 +120,8 @@ class Run:
         cast.give_to(self.job_id, "ada")
         with db.transaction() as session:
             fence = attempts.claim(session, job_id=self.job_id, node="ada")
-        assert fence is not None
+            assert fence is not None
+            attempts.resume_at(session, job_id=self.job_id, fence=fence, step=0, saved=None, damaged=[])
         self.fence, self.seq, self.step = fence, 0, 0
 
     def read(self, cursor: str, until: str | None = None) -> list[Update]:
