@@ -25,6 +25,7 @@ EXIT_NONFINITE = 70
 EXIT_OUT_OF_MEMORY = 71
 EXIT_RESUMABLE = 75
 EXIT_HANG = 124
+EXIT_BUSY = 69  # a GPU is held by somebody else
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -1,4 +1,5 @@
-"""Faults on demand, for tests: ATHANOR_FAULT names them, comma-separated, and without it nothing here does anything.
+"""Faults on demand, for tests: ATHANOR_FAULT names them, comma-separated, or @ and a file that does. Without it
+nothing here does anything.
 
     kind@step   in the first attempt    kind@step!   in every one    oom@step>n   while the micro-batch exceeds n
 
@@ -13,6 +14,7 @@ import re
 import signal
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 VARIABLE = "ATHANOR_FAULT"
 _FORM = re.compile(r"(\w+)@(\d+)(!?)(?:>(\d+))?$")
@@ -31,7 +33,11 @@ class Fault:
 def planned(fence: int) -> list[Fault]:
     """The faults of this attempt."""
     found = []
-    for part in filter(None, os.environ.get(VARIABLE, "").split(",")):
+    asked = os.environ.get(VARIABLE, "")
+    if asked.startswith("@"):  # the name of a file that holds them, so that they can change
+        path = Path(asked[1:])
+        asked = path.read_text().strip() if path.exists() else ""
+    for part in filter(None, asked.split(",")):
         match = _FORM.match(part)
         assert match, part
         fault = Fault(match[1], int(match[2]), bool(match[3]), int(match[4]) if match[4] else None)

@@ -3,10 +3,12 @@
 The two speak JSON lines over a stream socket:
 
     gang        {"pid", "started_at"}                                     who to watch
-    supervisor  {"run_dir", "fence", "num_processes", "device", "env"}    what to run
+    supervisor  {"run_dir", "fence", "num_processes", "device", "env", "locks"}    what to run
     supervisor  {"signal": "TERM" | "KILL"}                               forwarded to every process
     gang        {"rank", "exit"}                                          of each rank: exit code or minus signal
     gang        {"done"}                                                  the exit code of the attempt, and the end
+
+SIGUSR1 makes any of the processes write its stacks into the log, even while it holds the interpreter.
 
 When the socket closes the supervisor is dead: the processes get SIGTERM, and SIGKILL after a grace. When the gang dies
 the kernel sends them SIGTERM.
@@ -14,6 +16,8 @@ the kernel sends them SIGTERM.
 
 import contextlib
 import ctypes
+import faulthandler
+import fcntl
 import importlib
 import json
 import os
@@ -30,22 +34,28 @@ import psutil
 from pydantic import BaseModel
 
 from trainer import process
-from trainer.events import EXIT_OK, EXIT_RESUMABLE
+from trainer.events import EXIT_BUSY, EXIT_OK, EXIT_RESUMABLE
 from trainer.rundir import RunDir
 
 PEER_GRACE_SECONDS = 10.0  # for ranks whose peer died
 ORPHAN_GRACE_SECONDS = 60.0  # for processes whose supervisor died: time to write a checkpoint
+LOCK_SECONDS = 20.0  # for processes of an earlier attempt to let go of a GPU
+LOCK_LOOK_SECONDS = 0.1
 PR_SET_PDEATHSIG = 1
 
 
 class Request(BaseModel):
-    """What to run. `env` is set in every process; OMP_NUM_THREADS there replaces an even share of the cores."""
+    """What to run. `env` is set in every process; OMP_NUM_THREADS there replaces an even share of the cores.
+
+    `locks` are files, one for each GPU: they are held until the last process is gone, whatever ended it.
+    """
 
     run_dir: str
     fence: int
     num_processes: int
     device: Literal["cpu", "cuda"]
     env: dict[str, str] = {}
+    locks: list[str] = []
 
 
 def preload() -> None:
@@ -68,6 +78,11 @@ def serve(conn: socket.socket) -> int:
     os.environ.update(request.env)
     run_dir = RunDir(request.run_dir)
     _append_output_to(run_dir)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    if not hold(request.locks):
+        print("another process still holds the GPU", flush=True)  # noqa: T201 - this is the log
+        gang.send(done=EXIT_BUSY)
+        return EXIT_BUSY
 
     gang.start(0, lambda: process.prepare(run_dir, request.fence))
     preload()  # meanwhile; a gang forked from a process that did it has nothing left to do
@@ -81,6 +96,22 @@ def serve(conn: socket.socket) -> int:
         code = gang.wait(is_reported=True)
     gang.send(done=code)
     return code
+
+
+def hold(paths: list[str]) -> bool:
+    """Lock the files and keep them open: children inherit the locks, so the kernel frees them with the last process."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    for path in paths:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(LOCK_LOOK_SECONDS)
+    return True
 
 
 class Gang:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +46,13 @@ def warm_socket() -> Path:
     return run_directory() / "warm.sock"
 
 
+def gpu_lock(uuid: str) -> Path:
+    """The file that is locked while any process of an attempt may use this GPU."""
+    directory = run_directory() / "gpus"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory / f"{uuid}.lock"
+
+
 class Gang:
     """The processes of one attempt. `done` is their exit code, once they have one."""
 
@@ -60,9 +68,18 @@ class Gang:
         self.is_lost = False  # the connection ended without an exit code
         connection.setblocking(False)
 
-    def run(self, run_dir: Path, fence: int, num_processes: int, device: Literal["cpu", "cuda"], **env: str) -> None:
+    def run(
+        self,
+        run_dir: Path,
+        fence: int,
+        num_processes: int,
+        device: Literal["cpu", "cuda"],
+        gpus: Sequence[str],
+        env: dict[str, str],
+    ) -> None:
         """Say what to run."""
-        self._send(run_dir=str(run_dir), fence=fence, num_processes=num_processes, device=device, env=env)
+        locks = [str(gpu_lock(uuid)) for uuid in gpus]
+        self._send(run_dir=str(run_dir), fence=fence, num_processes=num_processes, device=device, env=env, locks=locks)
 
     def look(self) -> None:
         """Hear what it said since the last look, without waiting."""
@@ -99,6 +116,13 @@ class Gang:
         for process in self._alive():
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
+
+    def dump_stacks(self) -> None:
+        """Have every process write its stacks into the log. One that was stopped is woken for it."""
+        for number in (signal.SIGUSR1, signal.SIGCONT):
+            for process in self._alive():
+                with suppress(psutil.Error):
+                    process.send_signal(number)
 
     def is_gone(self) -> bool:
         """Whether no process of the group is left."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.jobs.failures import FAILURES
-from trainer.events import EXIT_HANG, EXIT_OK, EXIT_OUT_OF_MEMORY, EXIT_RESUMABLE, FailureEvent
+from trainer.events import EXIT_BUSY, EXIT_OK, EXIT_OUT_OF_MEMORY, EXIT_RESUMABLE, FailureEvent
 
 
 @dataclass
@@ -18,9 +18,11 @@ class Ending:
     failure: FailureEvent | None = None
     is_finished: bool = False
     step: int = 0
-    stopped_for: Literal["cancel", "shutdown"] | None = None
+    stopped_for: Literal["cancel", "pause", "shutdown"] | None = None
     has_gpus: bool = False
-    unpublished: tuple[int, str] | None = None  # a checkpoint that could not be published: its step, and why
+    is_hung: bool = False
+    is_out_of_memory: bool = False  # the kernel killed for want of memory meanwhile
+    unpublished: tuple[int, str] | None = None  # the last checkpoint could not be published: its step, and why
 
 
 @dataclass(frozen=True)
@@ -32,31 +34,58 @@ class Outcome:
     values: dict[str, Any] = field(default_factory=dict)
 
 
+TRY_AGAIN = ("disk_full",)  # what the trainer says that is no fault of the job's
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+
+
 def judge(ending: Ending) -> Outcome:
     """Decide. What the trainer itself said of a failure counts more than its exit code."""
     if ending.unpublished is not None:
         step, why = ending.unpublished
-        return Outcome("fail", "checkpoint_failed", {"step": step, "why": why})
+        return Outcome("release", "checkpoint_failed", {"step": step, "why": why})
     if ending.is_finished and ending.code == EXIT_OK:
         return Outcome("finish")
     if ending.failure is not None:
         code = ending.failure.code if ending.failure.code in FAILURES else "internal"
-        return Outcome("fail", code, ending.failure.values)
+        return Outcome("release" if code in TRY_AGAIN else "fail", code, ending.failure.values)
+    if ending.is_hung:
+        return Outcome("release", "hang", {"step": ending.step + 1})
     if ending.stopped_for is not None:
         return Outcome("release", "shutdown")
     if ending.code == EXIT_OUT_OF_MEMORY:  # of a rank that keeps no journal
         return Outcome("fail", "oom_gpu" if ending.has_gpus else "oom_host", {"step": ending.step + 1})
-    if ending.code == EXIT_HANG:
-        return Outcome("release", "hang")
-    return Outcome("release", "gang_rank_died", {"how": how(ending)})
+    if ending.is_out_of_memory:
+        return Outcome("fail", "oom_host", {"step": ending.step + 1})
+    if ending.code == EXIT_BUSY:
+        return Outcome("release", "gpu_busy")
+    return Outcome("release", _kind(_cause(ending)), {"how": how(ending)})
+
+
+def _kind(codes: list[int]) -> str:
+    """The code for how processes ended by themselves."""
+    if any(-code in CRASHES for code in codes):
+        return "trainer_segfault"
+    if -signal.SIGABRT in codes:
+        return "trainer_abort"
+    if any(code < 0 for code in codes):
+        return "trainer_killed"
+    return "trainer_exit" if codes else "gang_rank_died"
+
+
+def _cause(ending: Ending) -> list[int]:
+    odd = list(_odd(ending).values())
+    return odd or [code for code in (ending.code,) if code not in (None, EXIT_OK, EXIT_RESUMABLE)]
+
+
+def _odd(ending: Ending) -> dict[int, int]:
+    """The ranks that ended in an odd way, without those that were only ended because of another."""
+    odd = {rank: code for rank, code in ending.exits.items() if code not in (EXIT_OK, EXIT_RESUMABLE)}
+    return {rank: code for rank, code in odd.items() if code != -signal.SIGTERM} or odd
 
 
 def how(ending: Ending) -> str:
     """Which process ended how, as people name it: rank 1: SIGKILL."""
-    odd = {rank: code for rank, code in ending.exits.items() if code not in (EXIT_OK, EXIT_RESUMABLE)}
-    # Ranks that were ended because of another exit by SIGTERM: the other one is what matters.
-    cause = {rank: code for rank, code in odd.items() if code != -signal.SIGTERM} or odd
-    if cause:
+    if cause := _odd(ending):
         return ", ".join(f"rank {rank}: {spelled(code)}" for rank, code in sorted(cause.items()))
     return spelled(ending.code) if ending.code is not None else "no answer"
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app import storage
+from app.checkpoints import signature
 from app.jobs import attempts
 from app.jobs.attempts import Assignment
 from trainer.events import CheckpointEvent, TokenizerEvent
@@ -39,7 +40,14 @@ class Publisher:
         """Begin to publish a checkpoint that was written."""
         source = self._run_dir.path / event.path
         target = self._run_dir.checkpoint_path(event.step, self._fence)
-        self._pending.append(_Pending(event, self._hands.submit(publish, source, target)))
+        self._pending.append(_Pending(event, self._hands.submit(self._publish, event.step, source, target)))
+
+    def _publish(self, step: int, source: Path, target: Path) -> dict[str, Any]:
+        """Sign, verify, and put in place in one rename. What is in place already was signed before."""
+        if not target.exists():
+            work = self._work
+            signature.sign(source, job_id=work.job_id, owner_id=work.owner_id, fence=self._fence, step=step)
+        return publish(source, target)
 
     def take_tokenizer(self, event: TokenizerEvent) -> None:
         """Note a tokenizer that was trained."""
@@ -87,6 +95,7 @@ class Publisher:
                 metrics=event.metrics,
             )
         )
+        self.unpublished = None
         log.info("the checkpoint of step %d is published", event.step)
 
     def _keep_tokenizer(self, session: Session, event: TokenizerEvent | None) -> str | None:

@@ -9,11 +9,14 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
@@ -25,16 +28,21 @@ from app.settings import run_directory, settings
 from trainer import events
 from trainer.rundir import CorpusInput, Inputs, RunDir
 from worker import gang as gangs
+from worker.choice import Choice, choose
 from worker.gang import Gang
-from worker.link import Away, Link, Superseded
+from worker.link import Away, Link, Superseded, T
 from worker.outcome import Ending, Outcome, judge
 from worker.publishing import Publisher
+from worker.watchdog import Watchdog
 
 log = logging.getLogger("supervisor")
 
 TURN_SECONDS = 0.25  # between two looks at the journal
 BATCH_EVENTS = 500
 GONE_SECONDS = 10.0  # how long ended processes may take to disappear
+STACK_SECONDS = 1.0  # for hung processes to write their stacks
+OOM_EVENTS = Path("/sys/fs/cgroup/memory.events")
+FAULT = "ATHANOR_FAULT"
 
 
 class Supervisor:
@@ -46,8 +54,11 @@ class Supervisor:
         self.run_dir = RunDir(storage.run(work.job_id))
         self.publisher = Publisher(self.run_dir, work, fence)
         self.ending = Ending(has_gpus=bool(work.gpus))
+        self.watchdog = Watchdog(settings().step_seconds, settings().first_step_seconds, time.monotonic())
         self.is_asked_to_stop = False  # by SIGTERM
         self._offset = 0  # of the journal, behind the last line that was recorded
+        self._watched = 0  # the same, behind the last line the watchdog heard: it needs no database
+        self._oom_kills = oom_kills()
         self._renew_at = 0.0
         self._wish = "run"
         self._kill_at: float | None = None
@@ -55,9 +66,14 @@ class Supervisor:
 
     def run(self) -> None:
         """See the attempt through. Raises Superseded where it lost the job; its processes are gone then too."""
-        self.run_dir.create(self.work.spec, inputs(self.work), self.fence)
+        choice = self._choose()
+        if choice is None:
+            return
+        self.run_dir.create(self.work.spec, inputs(self.work, choice), self.fence)
         device: Literal["cpu", "cuda"] = "cuda" if self.work.gpus else "cpu"
-        self.gang.run(self.run_dir.path, self.fence, self.work.spec.num_processes, device, **environment(self.work))
+        num_processes, env = self.work.spec.num_processes, environment(self.work)
+        self.gang.run(self.run_dir.path, self.fence, num_processes, device, self.work.gpus, env)
+        self.watchdog.heard_at = time.monotonic()
         try:
             while not (self.gang.is_over and self._is_shipped()) and not self._is_out_of_time():
                 if self._bell.wait(TURN_SECONDS):
@@ -68,8 +84,33 @@ class Supervisor:
             self.publisher.close()
         self._conclude()
 
+    def _choose(self) -> Choice | None:
+        """Choose where to go on, and say so; None where nothing is left to go on from, and the job is failed for it.
+
+        Hashing gigabytes takes longer than a lease: it is renewed meanwhile.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="choose") as hands:
+            chosen = hands.submit(choose, self.work.saved)
+            while not wait([chosen], TURN_SECONDS).done:
+                with suppress(Away):
+                    self._renew()
+        choice = chosen.result()
+        begun = {"step": choice.step, "saved": choice.saved, "damaged": choice.damaged}
+        patiently(lambda: self._call(attempts.resume_at, **begun))
+        if not choice.is_hopeless:
+            return choice
+        self.gang.close()
+        outcome = Outcome("fail", "no_valid_ckpt", {"count": len(choice.damaged), "why": choice.damaged[0][1]})
+        give_word(self.link, self.job_id, self.fence, outcome, patient=True)
+        return None
+
+    def _call(self, verb: Callable[..., T | None], **given: Any) -> T:
+        """What a verb of this attempt answers. Raises what the link raises."""
+        return self.link.call(lambda session: verb(session, job_id=self.job_id, fence=self.fence, **given))
+
     def _turn(self) -> None:
         self.gang.look()
+        self._watch()
         with suppress(Away):
             is_new = self._ship()
             is_new |= self.publisher.keep(self.link)
@@ -89,11 +130,7 @@ class Supervisor:
         is_new = False
         while batch := list(islice(events.read(self.run_dir.events_path(self.fence), self._offset), BATCH_EVENTS)):
             lines = [event for event, _offset in batch]
-            self._wish = self.link.call(
-                lambda session, lines=lines: attempts.record(  # type: ignore[misc]
-                    session, job_id=self.job_id, fence=self.fence, batch=lines
-                )
-            )
+            self._wish = self._call(attempts.record, batch=lines)
             self._offset = batch[-1][1]
             self._renew_at = time.monotonic() + settings().renew_seconds
             for event in lines:
@@ -114,6 +151,20 @@ class Supervisor:
             case events.FinishedEvent():
                 self.ending.is_finished = True
 
+    def _watch(self) -> None:
+        """End processes that hang, once their stacks are in the log."""
+        now = time.monotonic()
+        for event, offset in events.read(self.run_dir.events_path(self.fence), self._watched):
+            self._watched = offset
+            self.watchdog.hear(event, now)
+        if self.gang.is_over or self._kill_at is not None or not self.watchdog.is_hung(now):
+            return
+        step = self.watchdog.step + 1
+        log.error("no sign of life for %.0f s at step %d: writing stacks and ending it", self.watchdog.limit(), step)
+        self.ending.is_hung = True
+        self.gang.dump_stacks()
+        self._kill_at = now + STACK_SECONDS
+
     def _is_shipped(self) -> bool:
         path = self.run_dir.events_path(self.fence)
         has_more = next(events.read(path, self._offset), None) is not None
@@ -129,24 +180,33 @@ class Supervisor:
 
     def _renew(self) -> None:
         if time.monotonic() >= self._renew_at:
-            self._wish = self.link.call(lambda session: attempts.renew(session, job_id=self.job_id, fence=self.fence))
+            self._wish = self._call(attempts.renew)
             self._renew_at = time.monotonic() + settings().renew_seconds
 
     def _obey(self) -> None:
-        if self._wish == "cancel" and self.ending.stopped_for != "cancel" and not self.gang.is_over:
-            self.link.call(
-                lambda session: attempts.begin_stop(session, job_id=self.job_id, fence=self.fence, state="cancelling")
-            )
-            bells.ring(self.job_id)
+        if self.gang.is_over:
+            return
+        if self._wish == "cancel" and self.ending.stopped_for != "cancel":
+            self._begin("cancelling")
             self._stop("cancel")
+        elif self._wish == "pause" and self.ending.stopped_for is None:
+            self._begin("pausing")
+            self._stop("pause")
 
-    def _stop(self, why: Literal["cancel", "shutdown"]) -> None:
-        """Ask the processes to end, once; they are killed if that takes too long."""
+    def _begin(self, state: str) -> None:
+        self._call(attempts.begin_stop, state=state)
+        bells.ring(self.job_id)
+
+    def _stop(self, why: Literal["cancel", "pause", "shutdown"]) -> None:
+        """Ask the processes to save and end; they are killed if that takes too long. A cancel is less patient."""
+        grace = settings().stop_seconds if why == "cancel" else settings().save_seconds
+        kill_at = time.monotonic() + grace
         if self._kill_at is None:
             log.info("stopping: %s", why)
-            self.ending.stopped_for = why
             self.gang.terminate()
-            self._kill_at = time.monotonic() + settings().stop_seconds
+        if self._kill_at is None or why == "cancel":
+            self.ending.stopped_for = why
+            self._kill_at = min(kill_at, self._kill_at or kill_at)
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
@@ -162,21 +222,39 @@ class Supervisor:
     def _conclude(self) -> None:
         self.ending.code, self.ending.exits = self.gang.done, self.gang.exits
         self.ending.unpublished = self.publisher.unpublished
+        self.ending.is_out_of_memory = oom_kills() > self._oom_kills
         outcome = judge(self.ending)
         log.info("the attempt ended: %s %s %s", outcome.verb, outcome.code, outcome.values)
         give_word(self.link, self.job_id, self.fence, outcome, patient=not self.is_asked_to_stop)
 
 
-def give_word(link: Link, job_id: str, fence: int, outcome: Outcome, *, patient: bool) -> None:
-    """Say how the attempt ended. Waits for the database, unless the machine goes down: then the lease runs out."""
+def patiently(call: Callable[[], object]) -> None:
+    """Repeat until the database is there."""
     while True:
         try:
-            link.call(lambda session: _say(session, job_id, fence, outcome))
-            break
+            call()
+            return
         except Away:
-            if not patient:
-                return
             time.sleep(TURN_SECONDS)
+
+
+def oom_kills() -> int:
+    """How often the kernel killed for want of memory in this container so far; 0 where it does not tell."""
+    with suppress(OSError, ValueError):
+        for line in OOM_EVENTS.read_text().splitlines():
+            name, _space, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
+def give_word(link: Link, job_id: str, fence: int, outcome: Outcome, *, patient: bool) -> None:
+    """Say how the attempt ended. Waits for the database, unless the machine goes down: then the lease runs out."""
+    try:
+        say = partial(link.call, lambda session: _say(session, job_id, fence, outcome))
+        patiently(say) if patient else say()
+    except Away:
+        return
     bells.ring(job_id)
     bells.ring_scheduler()
 
@@ -189,19 +267,24 @@ def _say(session: Session, job_id: str, fence: int, outcome: Outcome) -> bool:
     return attempts.release(session, job_id=job_id, fence=fence, reason=outcome.code, **outcome.values)
 
 
-def inputs(work: Assignment) -> Inputs:
-    """What the spec names by id, as paths."""
+def inputs(work: Assignment, choice: Choice) -> Inputs:
+    """What the spec names by id, as paths, and what this attempt does otherwise than the spec says."""
     tokenizer = work.spec.tokenizer
     return Inputs(
         corpora=[CorpusInput(id=i, path=str(storage.corpus(i)), sha256=sha256) for i, sha256 in work.corpora],
         tokenizer=str(storage.tokenizer(tokenizer)) if tokenizer else None,
         cache=str(storage.cache()),
+        resume=str(storage.checkpoint(choice.saved.path)) if choice.saved is not None else None,
+        per_device_batch_size=work.adjustments.get("per_device_batch_size"),
+        skipped_steps=work.adjustments.get("skipped_steps", []),
     )
 
 
 def environment(work: Assignment) -> dict[str, str]:
     """What the trainer's processes get beside the scrubbed environment."""
     env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if FAULT in os.environ:  # tests of what a run survives
+        env[FAULT] = os.environ[FAULT]
     if work.gpus:
         return {**env, "CUDA_VISIBLE_DEVICES": ",".join(work.gpus)}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -246,7 +329,7 @@ def supervise(job_id: str, fence: int) -> None:
         supervisor.is_asked_to_stop = bool(stops)
         supervisor.run()
     except Superseded:
-        log.warning("the job is not this attempt's any more")
+        log.warning("superseded: the job is not this attempt's any more")
     except Away:
         log.warning("the database went away before anything was begun; the lease will run out")
     except Exception:

@@ -261,6 +261,9 @@ def release(session: Session, *, job_id: str, fence: int, reason: str, **data: A
     job = _ended(session, job_id, fence, reason, data)
     if job is None:
         return False
+    if reason == "disk_full":  # it goes on when somebody has made room and says so
+        job.desired = "pause" if job.desired == "run" else job.desired
+        job.notice = {"code": "disk_full", "values": data, "count": 1}
     if not _stopped(session, job):
         give_up(session, job, "supervisor", reason, **data)
     return True

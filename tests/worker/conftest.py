@@ -1,10 +1,13 @@
 """A warm parent for the tests of the worker: imports once, so that each attempt starts at once."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from tests.people import Person
 from tests.waiting import until
+from tests.worker.attempted import Attempted
 from worker.gang import warm_socket
 from worker.node import WarmParent
 
@@ -19,3 +22,25 @@ def warm(database: str) -> Iterator[WarmParent]:
         yield parent
     finally:
         parent.stop()
+
+
+@pytest.fixture
+def made_attempts(alice_user: Person) -> Iterator[list[Attempted]]:
+    """Attempts made by a test: none outlives it."""
+    made: list[Attempted] = []
+    yield made
+    for attempt in made:
+        attempt.process.kill()
+        attempt.process.wait()
+
+
+@pytest.fixture
+def start(made_attempts: list[Attempted], alice_user: Person) -> Any:
+    """Start a job with a supervisor of its own."""
+
+    def starter(**given: Any) -> Attempted:
+        attempt = Attempted(alice_user, **given)
+        made_attempts.append(attempt)
+        return attempt
+
+    return starter

@@ -8,6 +8,7 @@ from trainer.events import FailureEvent
 from worker.outcome import Ending, judge
 
 NAN = FailureEvent(seq=9, at=1.0, code="nan_loss", values={"series": "loss", "value": "nan", "step": 3})
+FULL = FailureEvent(seq=9, at=1.0, code="disk_full", values={"step": 3, "free": 1, "needed": 2})
 STRANGE = FailureEvent(seq=9, at=1.0, code="of tomorrow", values={})
 
 
@@ -23,12 +24,17 @@ STRANGE = FailureEvent(seq=9, at=1.0, code="of tomorrow", values={})
         (Ending(code=75, exits={0: 75}, stopped_for="cancel"), "release", "shutdown", {}),
         (Ending(code=75, exits={0: 75}, stopped_for="shutdown"), "release", "shutdown", {}),
         (Ending(code=None, stopped_for="cancel"), "release", "shutdown", {}),
-        (Ending(code=124, exits={0: 124}), "release", "hang", {}),
-        (Ending(code=-9, exits={0: -15, 1: -9}), "release", "gang_rank_died", {"how": "rank 1: SIGKILL"}),
+        (Ending(code=None, is_hung=True, step=6), "release", "hang", {"step": 7}),
+        (Ending(code=-9, is_out_of_memory=True, step=6), "fail", "oom_host", {"step": 7}),
+        (Ending(code=69), "release", "gpu_busy", {}),
+        (Ending(code=75, failure=FULL), "release", "disk_full", FULL.values),
+        (Ending(code=-11, exits={0: -11}), "release", "trainer_segfault", {"how": "rank 0: SIGSEGV"}),
+        (Ending(code=3, exits={0: 3}), "release", "trainer_exit", {"how": "rank 0: exit code 3"}),
+        (Ending(code=-9, exits={0: -15, 1: -9}), "release", "trainer_killed", {"how": "rank 1: SIGKILL"}),
         (
             Ending(code=1, exits={0: 1, 1: -6}),
             "release",
-            "gang_rank_died",
+            "trainer_abort",
             {"how": "rank 0: exit code 1, rank 1: SIGABRT"},
         ),
         (Ending(code=75, exits={0: 75}), "release", "gang_rank_died", {"how": "exit code 75"}),
@@ -36,7 +42,7 @@ STRANGE = FailureEvent(seq=9, at=1.0, code="of tomorrow", values={})
         (Ending(code=0, exits={0: 0}), "release", "gang_rank_died", {"how": "exit code 0"}),
         (
             Ending(code=0, is_finished=True, unpublished=(40, "No space left on device")),
-            "fail",
+            "release",
             "checkpoint_failed",
             {"step": 40, "why": "No space left on device"},
         ),

@@ -1,9 +1,6 @@
 """A real supervisor over real training, through the ends an attempt can have."""
 
-import os
 import signal
-import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -13,105 +10,18 @@ from sqlalchemy import select, update
 
 from app import children, db, storage
 from app.corpora import service as corpora
-from app.jobs import bells, dispatch, live, metrics, service
+from app.jobs import bells, dispatch, live, service
 from app.models import Attempt, Checkpoint, Job, Tokenizer
 from app.settings import settings
 from tests.jobs import cast
 from tests.people import Person
 from tests.waiting import until
+from tests.worker.attempted import ENDLESS, SMALL
 from trainer.rundir import RunDir, verify
 from worker import tasks
 from worker.node import WarmParent
 
 pytestmark = pytest.mark.usefixtures("warm")
-
-SMALL: dict[str, Any] = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "vocab_size": 300,
-    "sequence_length": 16,
-    "train_batch_size": 4,
-    "per_device_batch_size": 2,
-    "warmup_steps": 0,
-    "eval_steps": 1_000_000,
-    "save_steps": 1_000_000,
-}
-ENDLESS = {**SMALL, "max_steps": 1_000_000}
-
-
-class Attempted:
-    """A job and the supervisor process of its one attempt."""
-
-    def __init__(self, owner: Person, **given: Any) -> None:
-        corpus = cast.corpus(owner, text=given.pop("text", cast.TEXT))
-        self.job_id, self.fence = cast.started(owner, corpus, **given)
-        self.process = tasks.start_supervisor(self.job_id, self.fence)
-
-    @property
-    def job(self) -> Job:
-        return cast.row(self.job_id)
-
-    def until_step(self, step: int) -> None:
-        until(lambda: self.process.poll() is not None or self.job.step >= step, 60, f"step {step}; {self.log()}")
-        assert self.process.poll() is None, self.log()
-
-    def ended(self, seconds: float = 60) -> Job:
-        """The job once its supervisor is done."""
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"the supervisor goes on: {self.log()}") from None
-        return self.job
-
-    def log(self) -> str:
-        path = storage.run(self.job_id)
-        return "\n".join(p.read_text() for p in (path / "supervisor.log", path / "log.txt") if p.exists())
-
-    def processes(self) -> list[psutil.Process]:
-        """The processes of the gang, found by the run directory's log they all hold open."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                links = [os.readlink(f"/proc/{process.pid}/fd/{n}") for n in (1, 2)]
-            except OSError:
-                continue
-            if str(RunDir(storage.run(self.job_id)).log_path) in links:
-                found.append(process)
-        return found
-
-    def until_gone(self) -> None:
-        until(lambda: not self.processes(), 30, "the end of every process")
-
-    def steps(self) -> list[int]:
-        with db.transaction() as session:
-            window = metrics.Window(0, 2**20, 5_000)
-            curves = metrics.curves(session, job_id=self.job_id, window=window, series=["loss"])
-        return curves["loss"].steps if curves else []
-
-
-@pytest.fixture
-def made_attempts(alice_user: Person) -> Iterator[list[Attempted]]:
-    """Attempts made by a test: none outlives it."""
-    made: list[Attempted] = []
-    yield made
-    for attempt in made:
-        attempt.process.kill()
-        attempt.process.wait()
-
-
-@pytest.fixture
-def start(made_attempts: list[Attempted], alice_user: Person) -> Any:
-    """Start a job with a supervisor of its own."""
-
-    def starter(**given: Any) -> Attempted:
-        attempt = Attempted(alice_user, **given)
-        made_attempts.append(attempt)
-        return attempt
-
-    return starter
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
@@ -199,7 +109,7 @@ def test_a_killed_rank_ends_the_attempt_and_the_job_is_tried_again(start: Any) -
     ranks[-1].kill()
     job = attempt.ended()
     assert (job.state, job.no_progress) == ("recovering", 1), attempt.log()
-    assert cast.reasons(job.id)[-1] == ("recovering", "gang_rank_died")
+    assert cast.reasons(job.id)[-1] == ("recovering", "trainer_killed")
     assert attempt.processes() == []
 
 
