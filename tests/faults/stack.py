@@ -1,6 +1,7 @@
 """The whole of Athanor as single processes that a test may kill, stop, cut off and start again, each by its role."""
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -23,6 +24,7 @@ from app.embedded import Address, Postgres, Server, Valkey
 from tests.faults.proxy import Proxy
 from tests.people import PASSWORD
 from tests.waiting import until
+from worker import gang
 
 ROOT = Path(__file__).parents[2]
 SHRUNKEN = {
@@ -84,8 +86,7 @@ class Program:
 
     def signal(self, number: signal.Signals) -> None:
         """Signal it and wait for its end where the signal ends it."""
-        assert self.process is not None
-        if self.alive():
+        if self.process is not None and self.alive():
             self.process.send_signal(number)
             if number in (signal.SIGKILL, signal.SIGTERM):
                 self.process.wait(30)
@@ -106,6 +107,7 @@ class Stack:
         self.programs: dict[str, Program] = {}
         self.seen: list[tuple[str, int, str]] = []  # path, status and Retry-After of every answer
         self.token = ""
+        self._socket = 0  # the inode of the saboteur's
         self.client = httpx.Client(timeout=20)
 
     # ---- life -------------------------------------------------------------------------------------------------------
@@ -161,16 +163,15 @@ class Stack:
         self.proxy.heal()
         for left in self.failpoints.iterdir():
             left.unlink()
-        for role in [role for role in self.programs if role not in PROGRAMS]:
+        (self.home / "sabotage").write_text("")
+        for role in [role for role in self.programs if role not in (*PROGRAMS, "saboteur")]:
             self.stop_role(role)
             del self.programs[role]
         for server in (self.postgres, self.valkey):
             server.start()
-        for program in self.programs.values():
-            with suppress(ProcessLookupError):
-                if program.alive():
-                    program.signal(signal.SIGCONT)
-            program.start()
+        for role in PROGRAMS:
+            self.programs[role].signal(signal.SIGCONT)
+            self.programs[role].start()
         until(self._is_ready, 60, "a web process that is ready")
         self._end_jobs()
         until(lambda: self.warm_socket().exists(), 60, "a warm parent")
@@ -252,6 +253,21 @@ class Stack:
         with redis.Redis.from_url(self.valkey.url) as client:
             client.flushall()
 
+    def sabotage(self, faults: str) -> None:
+        """Let the trainers that start from now on have these faults, by name and step (see trainer/failpoints.py)."""
+        (self.home / "sabotage").write_text(faults)
+        saboteur = self.programs.get("saboteur")
+        if saboteur is None or not saboteur.alive() or self.warm_socket().stat().st_ino != self._socket:
+            before = self.warm_socket().stat().st_ino
+            if saboteur is not None:
+                self.stop_role("saboteur")
+            arguments = ["-m", "tests.faults.saboteur", str(self.warm_socket()), str(self.home / "sabotage")]
+            clean = gang.scrubbed()
+            self.programs["saboteur"] = Program(self.data / "logs" / "saboteur.log", arguments, clean)
+            self.programs["saboteur"].start()
+            until(lambda: self.warm_socket().stat().st_ino != before, 60, "the saboteur")
+            self._socket = self.warm_socket().stat().st_ino
+
     def arm(self, failpoint: str) -> None:
         """Let the next process that reaches this point die there (see app/failpoints.py)."""
         (self.failpoints / failpoint).touch()
@@ -295,7 +311,7 @@ class Stack:
         return "\n".join(parts)
 
     def _sign_up(self, code: str) -> None:
-        until(self._is_ready, 60, f"a web process: {self.logs()}")
+        until(self._is_ready, 60, "a web process")
         with httpx.Client(base_url=self.url("")) as visitor:
             body = {"code": code, "name": "Alice", "password": PASSWORD}
             visitor.post("/api/v1/setup", json=body).raise_for_status()
@@ -311,9 +327,11 @@ def children_of(home: Path) -> list[psutil.Process]:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port that nobody has, below those that outgoing connections take: it must be free after a restart too."""
+    while True:
+        port = random.randrange(18_000, 30_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextmanager
