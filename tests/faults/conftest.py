@@ -60,18 +60,18 @@ def submit(furnace: Stack, corpus: str) -> Callable[..., Run]:
 
 
 @pytest.fixture(scope="session")
-def golden(whole: Stack, corpus: str) -> Callable[[int], str]:
-    """The hash of the weights of an undisturbed run, by the number of processes."""
-    known: dict[int, str] = {}
+def golden(whole: Stack, corpus: str) -> Callable[..., str]:
+    """The hash of the weights of an undisturbed run, by the number of processes and steps."""
+    known: dict[tuple[int, int], str] = {}
 
-    def find(num_processes: int = 1) -> str:
-        if num_processes not in known:
+    def find(num_processes: int = 1, max_steps: int = runs.STEPS) -> str:
+        if (num_processes, max_steps) not in known:
             whole.mend()
-            run = Run(whole, corpus, num_processes=num_processes)
+            run = Run(whole, corpus, num_processes=num_processes, max_steps=max_steps)
             run.end()
             invariants.check(run)
-            known[num_processes] = run.weights()
-        return known[num_processes]
+            known[num_processes, max_steps] = run.weights()
+        return known[num_processes, max_steps]
 
     return find
 
@@ -101,7 +101,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
         said = [str(value) for name, value in item.user_properties if name == "saw"]
         seen = "; ".join(said) if report.passed else " ".join(str(call.excinfo and call.excinfo.value).split())[:160]
         _rows.append(
-            {"row": marker.args[0], "fault": marker.args[1], "seen": seen, "seconds": report.duration, "ok": report.passed}
+            {
+                "row": marker.args[0],
+                "fault": marker.args[1],
+                "seen": seen,
+                "seconds": report.duration,
+                "ok": report.passed,
+            }
         )
     return report
 

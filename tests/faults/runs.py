@@ -45,8 +45,18 @@ class Run:
         self.spec = {**SPEC, "corpora": [corpus], **fields}
         answer = stack.post("/api/v1/jobs", json=self.spec)
         assert answer.status_code == 201, answer.text
-        self.id = str(answer.json()["id"])
-        self.dir = RunDir(stack.data / "runs" / self.id)
+        self._name(str(answer.json()["id"]))
+
+    def _name(self, job_id: str) -> None:
+        self.id, self.dir = job_id, RunDir(self.stack.data / "runs" / job_id)
+
+    @classmethod
+    def known(cls, stack: Stack, job: dict[str, Any]) -> "Run":
+        """A job that was submitted by other means."""
+        run = cls.__new__(cls)
+        run.stack, run.spec = stack, job["spec"]
+        run._name(job["id"])
+        return run
 
     # ---- what the API says ------------------------------------------------------------------------------------------
 
@@ -83,6 +93,10 @@ class Run:
     def until_step(self, step: int) -> None:
         """Wait until the trainer has written a step into its journal."""
         until(lambda: self.last_step() >= step, SECONDS, f"step {step}: {self.state()}")
+
+    def until_step_or_end(self, step: int) -> None:
+        """The same, for a job that may have trained all steps by then."""
+        until(lambda: self.last_step() >= step or self.state() in TERMINAL, SECONDS, f"step {step}")
 
     def end(self, state: str = "succeeded") -> dict[str, Any]:
         """Wait for its end."""

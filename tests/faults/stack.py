@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import psutil
 import psycopg
-from psycopg.rows import dict_row
 import redis
+from psycopg.rows import dict_row
 
 from app import children
 from app.embedded import Address, Postgres, Server, Valkey
@@ -195,7 +195,9 @@ class Stack:
         for job in self.get("/api/v1/jobs", params={"state": open_states, "limit": 100}).json()["data"]:
             self.post(f"/api/v1/jobs/{job['id']}/cancel")
         until(
-            lambda: not self.get("/api/v1/jobs", params={"state": open_states}).json()["data"], 30, "the end of all jobs"
+            lambda: not self.get("/api/v1/jobs", params={"state": open_states}).json()["data"],
+            30,
+            "the end of all jobs",
         )
         self.seen.clear()
 

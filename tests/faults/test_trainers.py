@@ -22,9 +22,7 @@ def setbacks(run: Run) -> list[str]:
 
 
 @pytest.mark.row("F38", "SIGSTOP the trainer for good")
-def test_a_stopped_trainer_counts_as_hung_and_the_job_goes_on(
-    submit: Submit, golden: Golden, saw: Saw
-) -> None:
+def test_a_stopped_trainer_counts_as_hung_and_the_job_goes_on(submit: Submit, golden: Golden, saw: Saw) -> None:
     expected = golden()
     run = submit()
     run.until_step(27)
