@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -210,5 +211,5 @@ def weights_of(checkpoint: Path) -> str:
 
 def repeated_steps(attempts: Sequence[dict[str, Any]]) -> int:
     """The most steps that any attempt trained again."""
-    pairs = zip(attempts, attempts[1:], strict=False)
-    return max((before["reached_step"] - (after["resume_step"] or 0) for before, after in pairs), default=0)
+    steps = (before["reached_step"] - (after["resume_step"] or 0) for before, after in pairwise(attempts))
+    return max(steps, default=0)

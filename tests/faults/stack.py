@@ -21,6 +21,7 @@ from psycopg.rows import dict_row
 
 from app import children
 from app.embedded import Address, Postgres, Server, Valkey
+from app.models import STATES, TERMINAL
 from tests.faults.proxy import Proxy
 from tests.people import PASSWORD
 from tests.waiting import until
@@ -191,14 +192,10 @@ class Stack:
             with suppress(psutil.Error):
                 process.resume()
                 process.kill()
-        open_states = ["queued", "starting", "running", "pausing", "paused", "cancelling", "recovering"]
-        for job in self.get("/api/v1/jobs", params={"state": open_states, "limit": 100}).json()["data"]:
+        left = {"state": [state for state in STATES if state not in TERMINAL], "limit": 100}
+        for job in self.get("/api/v1/jobs", params=left).json()["data"]:
             self.post(f"/api/v1/jobs/{job['id']}/cancel")
-        until(
-            lambda: not self.get("/api/v1/jobs", params={"state": open_states}).json()["data"],
-            30,
-            "the end of all jobs",
-        )
+        until(lambda: not self.get("/api/v1/jobs", params=left).json()["data"], 30, "the end of all jobs")
         self.seen.clear()
 
     def stop(self) -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 
 from tests.faults.stack import ROOT
 from trainer.rundir import publish, write_manifest
@@ -26,9 +25,7 @@ class Writers:
     def __enter__(self) -> "Writers":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._process.kill()
         self._process.wait()
 
