@@ -115,23 +115,28 @@ class Stack:
 
     def start(self) -> None:
         """Start everything and make Alice its owner."""
+        self.start_servers()
+        migrated = self.run("-m", "app.cli", "migrate")
+        self.start_programs()
+        self._sign_up(re.search(r"code=(\S+)", migrated)[1])  # type: ignore[index]
+        self.mend()
+
+    def start_servers(self) -> None:
+        """PostgreSQL and Valkey."""
         self.postgres.start()
         self.valkey.start()
-        self.add("web", "web")
-        self.add("scheduler", "scheduler")
-        self.add("worker", "worker", through=self.proxy.port)
-        migrated = subprocess.run(
-            [sys.executable, "-m", "app.cli", "migrate"],
-            cwd=ROOT,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for program in self.programs.values():
-            program.start()
-        self._sign_up(re.search(r"code=(\S+)", migrated.stdout)[1])  # type: ignore[index]
-        self.mend()
+
+    def start_programs(self) -> None:
+        """Web, scheduler and a worker, which reaches the database through the proxy."""
+        for role in PROGRAMS:
+            self.add(role, role, through=self.proxy.port if role == "worker" else None).start()
+
+    def run(self, *arguments: str) -> str:
+        """Run a program of ours to its end; answers what it printed."""
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=self.environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def add(self, role: str, command: str, *, through: int | None = None, node: str = "ada") -> Program:
         """A further program. A second worker is another machine, with sockets of its own."""

@@ -33,7 +33,7 @@ def bring_to(run: Run, state: str) -> None:
     if state == "queued":
         until(lambda: run.state() == "queued", what="a queued job")
     elif state == "starting":
-        run.until("starting")
+        until(run.supervisor, 30, "a supervisor")  # before it has one, nobody but the scheduler could help it
     else:
         run.until_step(SAVE_STEPS + 7)
         if state == "saving":

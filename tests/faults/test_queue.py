@@ -56,23 +56,25 @@ def test_a_cancel_at_the_last_moment_ends_in_one_of_the_two_ways(submit: Submit,
 
 @pytest.mark.row("F62", "text shorter than one sequence; one document; no validation part")
 def test_text_that_cannot_train_is_refused_with_both_numbers(furnace: Stack, saw: Saw) -> None:
-    answer = furnace.post(
-        "/api/v1/corpora", params={"filename": "short.txt", "name": "Short"}, content=b"one sheep. " * 4
-    )
-    short = answer.raise_for_status().json()["id"]
-    until(lambda: furnace.get(f"/api/v1/corpora/{short}").json()["state"] == "ready", 60, "a parsed corpus")
+    short = uploaded(furnace, b"one sheep. " * 4)
     refused = furnace.post("/api/v1/jobs", json={**SPEC, "corpora": [short], "vocab_size": None})
     assert refused.status_code == 422
     message = refused.json()["error"]["message"]
     assert "44 bytes" in message
-    same = furnace.post("/api/v1/corpora", params={"filename": "same.txt", "name": "Same"}, content=b"sheep " * 2000)
-    one = same.raise_for_status().json()["id"]
-    until(lambda: furnace.get(f"/api/v1/corpora/{one}").json()["state"] == "ready", 60, "a parsed corpus")
+    one = uploaded(furnace, b"sheep " * 2000)
     run = Run(furnace, one, vocab_size=None, max_steps=10)
     job = run.until("succeeded", "failed")
     assert job["state"] == "succeeded" or job["failure"]["code"] == "data_short"
     invariants.every_cause_is_a_sentence(run)
     saw(message)
+
+
+def uploaded(stack: Stack, text: bytes) -> str:
+    """A parsed corpus; answers its id."""
+    answer = stack.post("/api/v1/corpora", params={"filename": "text.txt", "name": "Text"}, content=text)
+    corpus_id = str(answer.raise_for_status().json()["id"])
+    until(lambda: stack.get(f"/api/v1/corpora/{corpus_id}").json()["state"] == "ready", 60, "a parsed corpus")
+    return corpus_id
 
 
 @pytest.mark.row("F66", "500 jobs in line, a scheduler killed five times")
