@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up demo test lint types bench
+.PHONY: help up demo test lint types bench faults
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -31,6 +31,9 @@ lint: $(DEVELOP) ## Check style and that imports keep to the floors
 
 types: $(DEVELOP) ## Check types, strictly
 	@$(BIN)/mypy
+
+faults: $(DEVELOP) ## Kill, stop, cut off and fill up everything; write docs/measurements/faults.md
+	@FAULTS_TABLE=docs/measurements/faults.md exec $(BIN)/python -m pytest tests/faults -m "faults or faults_core"
 
 bench: $(DEVELOP) ## Measure; each figure stands beside its yardstick from the same run
 	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from app import db, queue, storage
+from app import db, failpoints, queue, storage
 from app.jobs import attempts, bells
 from app.queue import celery
 from app.settings import ROOT, settings
@@ -20,6 +20,7 @@ def start_job(job_id: str) -> None:
         fence = attempts.claim(session, job_id=job_id, node=settings().node_name)
     if fence is None:
         return
+    failpoints.reach("claimed")
     bells.ring(job_id)
     try:
         _children.append(start_supervisor(job_id, fence))

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from sqlalchemy import func, select
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from app import db, i18n, queue, storage
+from app import db, failpoints, i18n, queue, storage
 from app import live as ground
 from app.auth import Principal, Reader, Submitter
 from app.errors import bad_field
@@ -51,6 +51,7 @@ def submit_job(
     with db.transaction() as session:
         job, is_new = service.submit(session, principal=principal, given=given, idempotency_key=idempotency_key)
         answer = schemas.job_answer(job)
+    failpoints.reach("submitted")
     announce(job.id)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"

@@ -1,0 +1,74 @@
+"""F52: a machine whose clock is an hour off loses no lease and shows no negative time."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults import invariants
+from tests.faults.runs import Run
+from tests.faults.stack import Stack
+from tests.waiting import until
+
+SHIM = Path(__file__).parent / "clock.c"
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that moves the wall clock of the process it is loaded into; the monotonic one stays."""
+    library = tmp_path_factory.mktemp("clock") / "clock.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, SHIM, "-ldl"], check=True)
+    return library
+
+
+@pytest.fixture
+def off(furnace: Stack, shim: Path) -> Iterator[Callable[[str, int], None]]:
+    """Start a program again with a clock that is so many seconds off."""
+    moved: list[str] = []
+
+    def move(role: str, seconds: int) -> None:
+        program = furnace.programs[role]
+        program.environment.update(LD_PRELOAD=str(shim), CLOCK_OFFSET=str(seconds))
+        moved.append(role)
+        furnace.stop_role(role)
+        program.start()
+        furnace.mend()
+
+    yield move
+    for role in moved:
+        for name in ("LD_PRELOAD", "CLOCK_OFFSET"):
+            del furnace.programs[role].environment[name]
+        furnace.stop_role(role)
+
+
+@pytest.mark.parametrize(
+    ("role", "seconds"),
+    [
+        pytest.param(role, seconds, marks=pytest.mark.row(f"F52-{n}", f"the clock of {role} is {seconds:+d} s off"))
+        for n, (role, seconds) in enumerate(
+            [("worker", 3600), ("worker", -3600), ("web", 3600), ("web", -3600), ("scheduler", 3600)], start=1
+        )
+    ],
+)
+def test_a_clock_that_is_off_loses_no_lease(
+    furnace: Stack,
+    off: Callable[[str, int], None],
+    submit: Callable[..., Run],
+    golden: Callable[..., str],
+    saw: Callable[[str], None],
+    role: str,
+    seconds: int,
+) -> None:
+    expected = golden()
+    off(role, seconds)
+    run = submit()
+    run.until("running")
+    seen = run.job()
+    run.end()
+    spans = [job[name] for job in (seen, run.job()) for name in ("elapsed_seconds", "eta_seconds") if job.get(name)]
+    assert all(0 <= span < 300 for span in spans), spans
+    assert len(run.attempts()) == 1
+    until(lambda: any(node["live"] for node in furnace.get("/api/v1/nodes").json()["data"]), what="a live node")
+    invariants.check(run, expected)
+    saw(f"1 attempt, spans {[round(span, 1) for span in spans]}")

@@ -1,0 +1,105 @@
+"""F37, F43, F44: who is cut off or asleep loses the job at most once, and writes nothing afterwards."""
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults import invariants
+from tests.faults.runs import Run, repeated_steps
+from tests.faults.stack import Stack
+from tests.waiting import until
+
+Submit = Callable[..., Run]
+Saw = Callable[[str], None]
+Golden = Callable[..., str]
+LONG = 600  # steps: longer than a lease
+
+
+def points_of(run: Run, fence: int) -> int:
+    """How many points an attempt has written."""
+    query = "SELECT count(*) AS number FROM metric_point WHERE job_id = %s AND fence = %s"
+    return int(run.stack.rows(query, run.id, fence)[0]["number"])
+
+
+@pytest.mark.row("F37", "SIGSTOP supervisor and trainer past the lease, SIGCONT when another attempt runs")
+@pytest.mark.faults_core
+def test_an_attempt_that_slept_past_its_lease_writes_nothing_when_it_wakes(
+    furnace: Stack, submit: Submit, golden: Golden, saw: Saw
+) -> None:
+    expected = golden(max_steps=LONG)
+    run = submit(max_steps=LONG)
+    run.until_step(50)
+    supervisor = run.supervisor()
+    assert supervisor is not None
+    asleep = [supervisor, *run.gang()]
+    for process in asleep:
+        process.send_signal(signal.SIGSTOP)
+    until(lambda: run.fence() == 2 and run.last_step() > 0, 60, "steps of another attempt")
+    before = points_of(run, 1)
+    for process in asleep:
+        process.send_signal(signal.SIGCONT)
+    until(lambda: not any(process.is_running() for process in asleep[1:]), 15, "the end of the old trainer")
+    until(lambda: not supervisor.is_running() or supervisor.status() == "zombie", 15, "the end of the old supervisor")
+    run.end()
+    assert points_of(run, 1) == before
+    assert len(run.attempts()) == 2
+    assert "not this attempt's any more" in run.logs()
+    invariants.check(run, expected)
+    saw(f"0 rows after waking; 2 attempts, {repeated_steps(run.attempts())} steps repeated")
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds"),
+    [
+        pytest.param(150, 2, marks=pytest.mark.row("F43-1", "PostgreSQL stopped for less than a lease")),
+        pytest.param(450, 10, marks=pytest.mark.row("F43-2", "PostgreSQL stopped for longer than a lease")),
+    ],
+)
+def test_training_goes_on_without_a_database_and_no_point_is_missing_after(
+    furnace: Stack, submit: Submit, golden: Golden, saw: Saw, steps: int, seconds: int
+) -> None:
+    expected = golden(max_steps=LONG)
+    run = submit(max_steps=LONG)
+    run.until_step(30)
+    trained = [process.pid for process in run.ranks()]
+    furnace.postgres.stop()
+    answer = furnace.get("/api/v1/jobs")
+    assert (answer.status_code, bool(answer.headers["Retry-After"])) == (503, True)
+    run.until_step(30 + steps)
+    assert [process.pid for process in run.ranks()] == trained
+    furnace.restart("postgres")
+    run.end()
+    assert len(run.attempts()) == 1, run.reasons()
+    invariants.check(run, expected)
+    saw(f"503 with Retry-After; the same trainer, {steps} steps meanwhile, 1 attempt")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("silent", marks=pytest.mark.row("F44-1", "the cable between worker and database pulled")),
+        pytest.param("reset", marks=pytest.mark.row("F44-2", "connections from worker to database refused")),
+    ],
+)
+def test_a_worker_that_is_cut_off_loses_its_job_to_another_and_ends_its_trainer_when_healed(
+    furnace: Stack, submit: Submit, golden: Golden, saw: Saw, how: str
+) -> None:
+    expected = golden(max_steps=LONG)
+    furnace.add("grace", "worker", node="grace").start()
+    until(lambda: any(row["name"] == "grace" for row in furnace.rows("SELECT name FROM node")), 60, "another node")
+    furnace.hold("grace")
+    run = submit(max_steps=LONG)
+    run.until_step(30)
+    furnace.go_on("grace")
+    old = run.gang()
+    furnace.proxy.cut(how)  # type: ignore[arg-type]
+    until(lambda: run.fence() == 2 and run.last_step() > 0, 90, "steps on the other node")
+    furnace.proxy.heal()
+    until(lambda: not any(process.is_running() for process in old), 20, "the end of the old trainer")
+    run.end()
+    attempts = run.attempts()
+    assert [attempt["node"] for attempt in attempts] == ["ada", "grace"]
+    assert attempts[0]["exit_kind"] == "node_lost"
+    invariants.check(run, expected)
+    saw(f"the second attempt on another node, {repeated_steps(attempts)} steps repeated; the old trainer is gone")

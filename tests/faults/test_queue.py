@@ -1,0 +1,120 @@
+"""F47, F62, F66: races of wishes with ends, text that is too short, a long line and a scheduler that keeps dying."""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.faults import invariants
+from tests.faults.runs import SPEC, Run
+from tests.faults.stack import Stack
+from tests.waiting import until
+
+Submit = Callable[..., Run]
+Saw = Callable[[str], None]
+
+
+@pytest.mark.row("F47-1", "cancel clicked twice at once, while it runs")
+@pytest.mark.faults_core
+def test_a_double_click_on_cancel_cancels_once(submit: Submit, saw: Saw) -> None:
+    run = submit(max_steps=100_000)
+    run.until_step(10)
+    begin = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: run.post("cancel").status_code, range(2)))
+    assert answers == [202, 202]
+    run.until("cancelling", "cancelled")
+    visible = time.monotonic() - begin
+    run.until("cancelled")
+    gone = time.monotonic() - begin
+    assert run.post("cancel").status_code in (202, 409)
+    assert [entry["to"] for entry in run.history()].count("cancelled") == 1
+    invariants.check(run)
+    saw(f"visible after {visible:.2f} s, every process gone after {gone:.1f} s")
+
+
+@pytest.mark.row("F47-2", "cancel at the moment of success, 20 times")
+def test_a_cancel_at_the_last_moment_ends_in_one_of_the_two_ways(submit: Submit, saw: Saw) -> None:
+    ends = []
+    for number in range(20):
+        run = submit(max_steps=20, save_steps=1000)
+        run.until_step(11 + number // 2)
+        answer = run.post("cancel")
+        end = run.until("succeeded", "cancelled")["state"]
+        assert answer.status_code in (202, 409)
+        if answer.status_code == 409:
+            assert end == "succeeded"
+            assert answer.json()["error"]["message"].endswith(".")
+        invariants.moves_are_in_the_table(run)
+        invariants.no_process_is_left(run)
+        ends.append(end)
+    saw(f"{ends.count('cancelled')} cancelled, {ends.count('succeeded')} succeeded, nothing else")
+
+
+@pytest.mark.row("F62", "text shorter than one sequence; one document; no validation part")
+def test_text_that_cannot_train_is_refused_with_both_numbers(furnace: Stack, saw: Saw) -> None:
+    short = uploaded(furnace, b"one sheep. " * 4)
+    refused = furnace.post("/api/v1/jobs", json={**SPEC, "corpora": [short], "vocab_size": None})
+    assert refused.status_code == 422
+    message = refused.json()["error"]["message"]
+    assert "44 bytes" in message
+    one = uploaded(furnace, b"sheep " * 2000)
+    run = Run(furnace, one, vocab_size=None, max_steps=10)
+    job = run.until("succeeded", "failed")
+    assert job["state"] == "succeeded" or job["failure"]["code"] == "data_short"
+    invariants.every_cause_is_a_sentence(run)
+    saw(message)
+
+
+def uploaded(stack: Stack, text: bytes) -> str:
+    """A parsed corpus; answers its id."""
+    answer = stack.post("/api/v1/corpora", params={"filename": "text.txt", "name": "Text"}, content=text)
+    corpus_id = str(answer.raise_for_status().json()["id"])
+    until(lambda: stack.get(f"/api/v1/corpora/{corpus_id}").json()["state"] == "ready", 60, "a parsed corpus")
+    return corpus_id
+
+
+@pytest.mark.row("F66", "500 jobs in line, a scheduler killed five times")
+def test_a_long_line_keeps_its_order_through_the_deaths_of_its_scheduler(
+    furnace: Stack, corpus: str, submit: Submit, saw: Saw
+) -> None:
+    first = submit(max_steps=100_000)
+    first.until("running")
+    body = {**SPEC, "corpora": [corpus], "max_steps": 2, "save_steps": 1000}
+    ids: list[str] = []
+    lock = threading.Lock()
+
+    def send(_number: int) -> None:
+        with lock:  # the order of submits is the order of ids
+            ids.append(furnace.post("/api/v1/jobs", json=body).raise_for_status().json()["id"])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(send, range(500)))
+    seconds = []
+    for _ in range(40):
+        begin = time.monotonic()
+        assert len(furnace.get("/api/v1/jobs", params={"limit": 50}).json()["data"]) == 50
+        seconds.append(time.monotonic() - begin)
+    first.post("cancel")
+    first.until("cancelled")
+    for done in range(1, 6):
+        furnace.kill9("scheduler")
+        furnace.restart("scheduler")
+        until(lambda done=done: num_started(furnace, ids) >= 2 * done, 60, "a job of the line")  # type: ignore[misc]
+    order = furnace.rows("SELECT id FROM job WHERE started_at IS NOT NULL AND id = ANY(%s) ORDER BY started_at", ids)
+    assert [row["id"] for row in order] == ids[: len(order)]
+    furnace.hold("scheduler")
+    for job_id in ids[len(order) :]:
+        furnace.post(f"/api/v1/jobs/{job_id}/cancel")
+    furnace.go_on("scheduler")
+    slowest = statistics.quantiles(seconds, n=20)[-1]
+    saw(f"{len(order)} started, in order; 95 % of list pages within {slowest * 1000:.0f} ms")
+
+
+def num_started(stack: Stack, ids: list[str]) -> int:
+    """How many jobs of the line were started."""
+    query = "SELECT count(*) AS number FROM job WHERE id = ANY(%s) AND started_at IS NOT NULL"
+    return int(stack.rows(query, ids)[0]["number"])

@@ -1,0 +1,49 @@
+"""Kills at random moments, of random parts: the weights at the end are those of an undisturbed run."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults import invariants
+from tests.faults.runs import STEPS, Run, repeated_steps
+from tests.faults.stack import SERVERS, Stack
+
+ROLES = ("trainer", "supervisor", "worker", "web", "scheduler", "valkey", "postgres")
+KILLS = 25
+
+
+@pytest.mark.parametrize(
+    "num_processes",
+    [
+        pytest.param(n, marks=pytest.mark.row(f"F1-6 random, {n} ranks", f"{KILLS} kills at random steps, {n} ranks"))
+        for n in (1, 2)
+    ],
+)
+def test_killed_at_random_steps_a_job_ends_with_the_same_weights(
+    furnace: Stack,
+    submit: Callable[..., Run],
+    golden: Callable[..., str],
+    saw: Callable[[str], None],
+    num_processes: int,
+) -> None:
+    expected = golden(num_processes)
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201 - shown where it fails
+    chance = random.Random(seed)
+    kills, jobs, most = 0, 0, 0
+    while kills < KILLS:
+        run = submit(num_processes=num_processes)
+        for step in sorted(chance.sample(range(1, STEPS - 5), 5)):
+            run.until_step_or_end(step)
+            role = "trainer" if chance.random() < 0.5 else chance.choice(ROLES)
+            run.kill9(role)
+            kills += 1
+            if role in furnace.programs or role in SERVERS:
+                furnace.restart(role)
+        run.end()
+        jobs += 1
+        most = max(most, repeated_steps(run.attempts()))
+        invariants.check(run, expected)
+        furnace.mend()
+    saw(f"{kills} kills in {jobs} jobs, weights equal; at most {most} steps repeated; seed {seed}")

@@ -1,0 +1,108 @@
+"""F67 to F69: floods in the log, migrations and restored backups under jobs that train."""
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app import embedded
+from tests import environment
+from tests.faults import invariants
+from tests.faults.runs import Run
+from tests.faults.stack import PROGRAMS, Stack, children_of
+from tests.waiting import until
+
+Submit = Callable[..., Run]
+Saw = Callable[[str], None]
+Golden = Callable[..., str]
+FLOOD = b"x" * 2**20 + b"\xff\x00\x1b[31m"  # no newline, not UTF-8
+
+
+@pytest.mark.row("F67", "100 MB without a newline in the log while it trains")
+def test_a_flood_in_the_log_is_read_in_small_pieces(furnace: Stack, submit: Submit, golden: Golden, saw: Saw) -> None:
+    expected = golden()
+    run = submit()
+    run.until_step(10)
+    with run.dir.log_path.open("ab") as log:
+        for _ in range(100):
+            log.write(FLOOD)
+    slowest = 0.0
+    for offset in (0, 50 * 2**20):
+        begin = time.monotonic()
+        piece = furnace.get(f"/api/v1/jobs/{run.id}/log", params={"offset": offset})
+        assert len(piece.content) < 8 * 2**20
+        slowest = max(slowest, time.monotonic() - begin)
+    run.end()
+    invariants.check(run, expected)
+    run.dir.log_path.write_bytes(b"")
+    saw(f"each piece below 8 MB, within {slowest * 1000:.0f} ms")
+
+
+@pytest.mark.row("F68", "stop with a running job, downgrade, upgrade, start")
+def test_a_running_job_outlives_a_migration_and_back(furnace: Stack, submit: Submit, golden: Golden, saw: Saw) -> None:
+    expected = golden()
+    run = submit()
+    run.until_step(27)
+    for role in PROGRAMS:
+        furnace.stop_role(role)
+    for process in children_of(furnace.home):
+        process.send_signal(signal.SIGTERM)
+    until(lambda: not children_of(furnace.home), 30, "the end of the supervisor")
+    move = "from app import schema; schema.{}"
+    furnace.run("-c", move.format("downgrade('0001')"))
+    furnace.run("-c", move.format("upgrade()"))
+    for role in PROGRAMS:
+        furnace.restart(role)
+    run.end()
+    invariants.one_point_a_step(run)
+    invariants.checkpoints_are_whole(run)
+    assert run.weights() == expected
+    saw(f"{len(run.attempts())} attempts, the same weights")
+
+
+@pytest.mark.row("F69", "a backup taken while it trains, restored elsewhere")
+def test_a_backup_taken_while_a_job_trains_goes_on_elsewhere(
+    furnace: Stack, submit: Submit, golden: Golden, saw: Saw
+) -> None:
+    expected = golden()
+    run = submit()
+    run.until_step(50)
+    home = environment.HOME / "elsewhere"
+    other = Stack(home)
+    dump = home / "dump.sql"
+    programs = embedded._PROGRAMS
+    subprocess.run([programs / "pg_dump", "-d", furnace.postgres.url(), "-f", dump], check=True)
+    copy(furnace.data, other.data)
+    run.end()
+    try:
+        other.start_servers()
+        loaded = [programs / "psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", other.postgres.url(), "-f", dump]
+        subprocess.run(loaded, check=True, capture_output=True)
+        other.start_programs()
+        other.token = furnace.token
+        other.client.headers = furnace.client.headers
+        again = Run.known(other, run.job())
+        again.end()
+        invariants.one_point_a_step(again)
+        invariants.checkpoints_are_whole(again)
+        assert again.weights() == expected
+        saw(f"the copy: {len(again.attempts())} attempts, the same weights")
+    finally:
+        other.stop()
+        shutil.rmtree(home, ignore_errors=True)
+    invariants.check(run, expected)
+
+
+def copy(source: Path, target: Path) -> None:
+    """The files, while they are written: what vanishes meanwhile is not needed."""
+    left_out = shutil.ignore_patterns("postgres", "valkey", "logs", "lock")
+    for attempt in range(5):
+        try:
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=left_out)
+            return
+        except shutil.Error:
+            assert attempt < 4

@@ -1,0 +1,180 @@
+"""F38, F39, F53 to F55: what can befall a training process of itself: hangs, crashes, exits, bad numbers, no memory."""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.faults import invariants
+from tests.faults.runs import Run, repeated_steps
+from tests.faults.stack import Stack
+from tests.waiting import until
+
+Submit = Callable[..., Run]
+Saw = Callable[[str], None]
+Golden = Callable[..., str]
+
+
+def setbacks(run: Run) -> list[str]:
+    """Why attempts were given up."""
+    return [entry["reason"] for entry in run.history() if entry["to"] == "recovering"]
+
+
+@pytest.mark.row("F38", "SIGSTOP the trainer for good")
+def test_a_stopped_trainer_counts_as_hung_and_the_job_goes_on(submit: Submit, golden: Golden, saw: Saw) -> None:
+    expected = golden()
+    run = submit()
+    run.until_step(27)
+    run.signal_ranks(signal.SIGSTOP)
+    run.end()
+    assert setbacks(run) == ["hang"]
+    invariants.check(run, expected)
+    saw(f"{run.history()[3]['message']}; {repeated_steps(run.attempts())} steps repeated")
+
+
+@pytest.mark.row("F38-2", "SIGSTOP one of two ranks")
+def test_a_stopped_rank_of_two_counts_as_a_hang_of_both(submit: Submit, golden: Golden, saw: Saw) -> None:
+    expected = golden(2)
+    run = submit(num_processes=2)
+    run.until_step(27)
+    run.ranks()[-1].suspend()
+    run.end()
+    assert setbacks(run) == ["hang"]
+    invariants.check(run, expected)
+    saw(f"{setbacks(run)}; {repeated_steps(run.attempts())} steps repeated")
+
+
+@pytest.mark.row("F38-3", "the interpreter's lock is never let go")
+def test_a_trainer_that_holds_the_interpreter_is_found_hung(
+    furnace: Stack, submit: Submit, golden: Golden, saw: Saw
+) -> None:
+    expected = golden()
+    furnace.sabotage("spin@27")
+    run = submit()
+    run.end()
+    assert setbacks(run) == ["hang"]
+    assert "most recent call first" in run.logs()
+    invariants.check(run, expected)
+    saw(f"{setbacks(run)}, stacks in the log; {repeated_steps(run.attempts())} steps repeated")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        pytest.param("segv", "trainer_segfault", marks=pytest.mark.row("F39-1", "the trainer reads address 0")),
+        pytest.param("abort", "trainer_abort", marks=pytest.mark.row("F39-2", "the trainer aborts")),
+        pytest.param("exit", "trainer_exit", marks=pytest.mark.row("F39-3", "the trainer exits with 1")),
+    ],
+)
+def test_a_trainer_that_ends_by_itself_is_tried_again_and_the_history_says_how(
+    furnace: Stack, submit: Submit, golden: Golden, saw: Saw, kind: str, reason: str
+) -> None:
+    expected = golden()
+    furnace.sabotage(f"{kind}@27")
+    run = submit()
+    run.end()
+    assert setbacks(run) == [reason]
+    invariants.check(run, expected)
+    saw(next(entry["message"] for entry in run.history() if entry["reason"] == reason))
+
+
+@pytest.mark.row("F39-4", "the trainer raises an exception")
+def test_an_exception_of_the_trainer_is_not_tried_again(furnace: Stack, submit: Submit, saw: Saw) -> None:
+    furnace.sabotage("raise@27")
+    run = submit()
+    failure = run.end("failed")["failure"]
+    assert failure["code"] == "trainer_bug"
+    assert len(run.attempts()) == 1
+    assert "asked for by a test" in run.stack.get(f"/api/v1/jobs/{run.id}/log").json()["text"]
+    invariants.check(run)
+    saw(failure["cause"])
+
+
+@pytest.mark.row("F53", "the trainer dies at step 3, always")
+@pytest.mark.faults_core
+def test_a_job_that_never_gets_anywhere_ends_after_three_attempts(furnace: Stack, submit: Submit, saw: Saw) -> None:
+    furnace.sabotage("kill@3!")
+    run = submit()
+    failure = run.end("failed")["failure"]
+    assert failure["code"] == "crash_loop"
+    assert len(run.attempts()) == 3
+    invariants.check(run)
+    saw(failure["cause"])
+
+
+@pytest.mark.row("F54-1", "the loss is NaN at step 30")
+def test_a_loss_that_is_no_number_stops_the_job_and_offers_the_last_checkpoint(
+    furnace: Stack, submit: Submit, saw: Saw
+) -> None:
+    furnace.sabotage("nan@30!")
+    run = submit()
+    failure = run.end("failed")["failure"]
+    assert failure["code"] == "nan_loss"
+    text = furnace.get(f"/api/v1/jobs/{run.id}/metrics").text
+    assert "NaN" not in text
+    assert [row["step"] for row in run.checkpoints()] == [20]
+    invariants.check(run)
+    saw(failure["cause"])
+
+
+@pytest.mark.row("F54-2", "the loss leaps a hundredfold at step 30; policy: skip")
+def test_a_loss_that_leaps_is_passed_over_where_the_user_wished_so(furnace: Stack, submit: Submit, saw: Saw) -> None:
+    furnace.sabotage("spike@30!")
+    run = submit(on_divergence="skip")
+    run.end()
+    assert setbacks(run) == ["step_skipped"]
+    invariants.check(run)
+    saw(next(entry["message"] for entry in run.history() if entry["reason"] == "step_skipped"))
+
+
+@pytest.mark.row("F55", "out of memory at step 12 while the micro-batch exceeds 2")
+def test_a_job_that_runs_out_of_memory_goes_on_with_smaller_micro_batches(
+    furnace: Stack, submit: Submit, golden: Golden, saw: Saw
+) -> None:
+    golden()
+    furnace.sabotage("oom@12>2")
+    run = submit()
+    run.end()
+    assert setbacks(run) == ["oom_host_retry"]
+    invariants.check(run)
+    saw(next(entry["message"] for entry in run.history() if entry["reason"] == "oom_host_retry"))
+
+
+@pytest.mark.row("F65", "kill one of two ranks")
+@pytest.mark.faults_core
+def test_a_killed_rank_takes_the_others_with_it_and_both_go_on_together(
+    submit: Submit, golden: Golden, saw: Saw
+) -> None:
+    expected = golden(2)
+    run = submit(num_processes=2)
+    run.until_step(27)
+    gone = run.ranks()
+    gone[-1].kill()
+    until(lambda: not any(process.is_running() for process in gone), 10, "the end of both ranks")
+    run.end()
+    assert len(setbacks(run)) == 1
+    invariants.check(run, expected)
+    saw(f"{setbacks(run)}; {repeated_steps(run.attempts())} steps repeated")
+
+
+def losses(run: Run) -> dict[int, Any]:
+    """The live loss of each step."""
+    query = "SELECT step, value FROM metric_point WHERE job_id = %s AND series = 'loss' AND NOT archived"
+    return {row["step"]: row["value"] for row in run.stack.rows(query, run.id)}
+
+
+@pytest.mark.row("F64", "go on with another number of processes: 2 to 1, and 1 to 2")
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_checkpoint_goes_on_with_another_number_of_processes(
+    submit: Submit, saw: Saw, before: int, after: int
+) -> None:
+    whole = submit(num_processes=before)
+    whole.end()
+    middle = next(row["id"] for row in whole.checkpoints() if row["step"] == 60)
+    branch = submit(num_processes=after, resume_from_checkpoint=middle)
+    branch.end()
+    first, second = losses(whole), losses(branch)
+    worst = max(abs(second[step] - first[step]) / first[step] for step in range(61, 111))
+    assert worst < 1e-4
+    saw(f"{before} to {after}: losses differ by at most {worst:.1e} over 50 steps")
