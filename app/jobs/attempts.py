@@ -289,7 +289,7 @@ def _ended(session: Session, job_id: str, fence: int, kind: str, data: dict[str,
     return job
 
 
-def give_up(session: Session, job: Job, actor: Actor, reason: str, **data: Any) -> None:
+def give_up(session: Session, job: Job, actor: Actor, reason: str, /, **data: Any) -> None:
     """End a locked job's attempt without a result. Faults of machines cost nothing, others count until a checkpoint."""
     if reason not in failures.FREE:
         job.no_progress += 1
