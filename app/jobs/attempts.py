@@ -234,7 +234,8 @@ def finish(session: Session, *, job_id: str, fence: int) -> bool:
         return False
     if not _stopped(session, job):
         job.notice = {}
-        close(session, job, "succeeded", "supervisor", "finished")
+        reason = "finished_first" if job.desired == "cancel" else "finished"
+        close(session, job, "succeeded", "supervisor", reason)
     return True
 
 
