@@ -234,7 +234,8 @@ def finish(session: Session, *, job_id: str, fence: int) -> bool:
         return False
     if not _stopped(session, job):
         job.notice = {}
-        close(session, job, "succeeded", "supervisor", "finished")
+        reason = "finished_first" if job.desired == "cancel" else "finished"
+        close(session, job, "succeeded", "supervisor", reason)
     return True
 
 
@@ -292,7 +293,7 @@ def _ended(session: Session, job_id: str, fence: int, kind: str, data: dict[str,
     return job
 
 
-def give_up(session: Session, job: Job, actor: Actor, reason: str, **data: Any) -> None:
+def give_up(session: Session, job: Job, actor: Actor, reason: str, /, **data: Any) -> None:
     """End a locked job's attempt without a result. Faults of machines cost nothing, others count until a checkpoint."""
     if reason not in failures.FREE:
         job.no_progress += 1

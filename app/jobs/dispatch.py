@@ -13,6 +13,7 @@ from app.jobs.transitions import HELD
 from app.models import Attempt, Job, Node
 from app.settings import settings
 
+PLACING_LOCK = 0x706C61  # of a transaction: one round at a time, even where two schedulers believe they lead
 MAX_ATTEMPTS = 3  # in a row without a newer checkpoint
 
 
@@ -60,6 +61,7 @@ def _end_crash_loop(session: Session, job: Job) -> None:
 
 def place(session: Session) -> list[str]:
     """Give queued jobs to nodes with room and owe the messages; answers the jobs of which something changed."""
+    session.execute(select(func.pg_advisory_xact_lock(PLACING_LOCK)))
     now = session.execute(select(func.now())).scalar_one()
     live = {node.name: node for node in list_nodes(session) if nodes.is_live(node, now)}
     queued = select(Job).where(Job.state == "queued", Job.desired == "run").order_by(Job.id)

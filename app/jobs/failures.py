@@ -104,6 +104,7 @@ REASONS = {
     "stopped": mark("All processes have ended."),
     "back_off_over": mark("Waiting for another attempt."),
     "finished": mark("All steps are done."),
+    "finished_first": mark("All steps were done before the job heard that it was to be cancelled: it succeeded."),
     **SETBACKS,
 }
 

@@ -219,14 +219,14 @@ def list_nodes(session: Session) -> list[Node]:
 # ---- moving ---------------------------------------------------------------------------------------------------------
 
 
-def move(session: Session, job: Job, state: str, actor: Actor, reason: str | None = None, **data: Any) -> None:
+def move(session: Session, job: Job, state: str, actor: Actor, reason: str | None = None, /, **data: Any) -> None:
     """Move a locked job, and write down that it moved."""
     assert allowed(job.state, state, actor), f"{actor} may not move a job from {job.state} to {state}"
     before, job.state = job.state, state
     tell(session, job, before, actor, reason, **data)
 
 
-def tell(session: Session, job: Job, before: str | None, actor: Actor, reason: str | None, **data: Any) -> None:
+def tell(session: Session, job: Job, before: str | None, actor: Actor, reason: str | None, /, **data: Any) -> None:
     """Write a line of the history. Where nothing moved, `before` is the present state."""
     last = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id)) or 0
     session.add(
@@ -244,7 +244,7 @@ def tell(session: Session, job: Job, before: str | None, actor: Actor, reason: s
     session.flush()
 
 
-def close(session: Session, job: Job, state: str, actor: Actor, reason: str, **data: Any) -> None:
+def close(session: Session, job: Job, state: str, actor: Actor, reason: str, /, **data: Any) -> None:
     """Move a locked job to its end."""
     job.finished_at = func.now()
     job.lease_until = job.wait_reason = job.not_before = None
