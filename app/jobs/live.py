@@ -86,13 +86,15 @@ def reader(job_id: str, language: str) -> Reader:
 
 
 def _now(session: Session, job: Job) -> Cursor:
-    attempt = session.get(Attempt, (job.id, job.fence))
-    seq = attempt.journal_seq if attempt is not None else 0
+    # An attempt that has not chosen yet where to go on has taken nothing back: the curve is still that of the last one.
+    begun = or_(Attempt.resume_step.is_not(None), Attempt.journal_seq > 0)
+    lines = select(Attempt.fence, Attempt.journal_seq).where(Attempt.job_id == job.id, begun)
+    fence, seq = session.execute(lines.order_by(Attempt.fence.desc()).limit(1)).one_or_none() or (0, 0)
     newest = select(func.max(Checkpoint.id)).where(Checkpoint.job_id == job.id)
     return Cursor(
-        job.fence,
+        fence,
         seq,
-        job.fence,
+        fence,
         seq,
         session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id)) or 0,
         session.scalar(newest) or "",
