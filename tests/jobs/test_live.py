@@ -26,6 +26,7 @@ class Viewer:
         self.samples: list[tuple[int, str]] = []
         self.history: list[int] = []
         self.checkpoints: list[int] = []
+        self.attempts: list[dict[str, Any]] = []
         self.log = ""
         self.job: dict[str, Any] = {}
 
@@ -54,8 +55,11 @@ class Viewer:
     def on_history(self, data: dict[str, Any]) -> None:
         self.history.append(data["seq"])
 
-    def on_checkpoint(self, data: dict[str, Any]) -> None:
-        self.checkpoints.append(data["step"])
+    def on_checkpoints(self, data: dict[str, Any]) -> None:
+        self.checkpoints = [entry["step"] for entry in data["data"]]
+
+    def on_attempts(self, data: dict[str, Any]) -> None:
+        self.attempts = data["data"]
 
     def on_log(self, data: dict[str, Any]) -> None:
         self.log += data["text"]
