@@ -19,6 +19,8 @@ class CheckpointAnswer(BaseModel):
                     "step": 200,
                     "num_bytes": 4123904,
                     "metrics": {"loss": 3.41, "eval_loss": 3.52, "eval_bits_per_byte": 1.61},
+                    "state": "ready",
+                    "pinned": False,
                     "created_at": "2026-11-24T20:15:00Z",
                 }
             ]
@@ -30,6 +32,8 @@ class CheckpointAnswer(BaseModel):
     step: int
     num_bytes: int
     metrics: dict[str, Any] = Field(description="The losses known at this step.")
+    state: str = Field(description="ready, corrupt (its files differ from its manifest), deleting or deleted.")
+    pinned: bool = Field(description="Its owner wants it kept.")
     created_at: datetime
 
 

@@ -72,12 +72,17 @@ KEPT = (
 )
 
 
+def is_resumable(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint holds the state of the optimizer beside the weights."""
+    return any(entry["name"].startswith("resume/") for entry in checkpoint.manifest["files"])
+
+
 def check_origin(spec: TrainSpec, before: TrainSpec, tokenizer_id: str | None, origin: Checkpoint) -> None:
     """Refuse what cannot go on from a checkpoint."""
     if origin.state != "ready":
         message = _("The files of this checkpoint are gone or damaged. Choose another one.")
         raise bad_field("resume_from_checkpoint", "checkpoint_missing", message)
-    if not any(entry["name"].startswith("resume/") for entry in origin.manifest["files"]):
+    if not is_resumable(origin):
         message = _("This checkpoint holds weights only, without the state of its optimizer. Choose a later one.")
         raise bad_field("resume_from_checkpoint", "checkpoint_unresumable", message)
     changed = next((name for name in KEPT if getattr(spec, name) != getattr(before, name)), None)

@@ -50,7 +50,7 @@ def submit_job(
     """Submit a job."""
     with db.transaction() as session:
         job, is_new = service.submit(session, principal=principal, given=given, idempotency_key=idempotency_key)
-        answer = schemas.job_answer(job)
+        answer = schemas.job_answer(session, job)
     failpoints.reach("submitted")
     announce(job.id)
     response.status_code = 201 if is_new else 200
@@ -87,14 +87,14 @@ def list_jobs(
         raise bad_field("state", "state_unknown", message)
     with db.transaction() as session:
         rows, following = service.list_jobs(session, principal=principal, limit=limit, after=after, states=state)
-        return Listing(data=[schemas.job_answer(row) for row in rows], next=following)
+        return Listing(data=schemas.job_answers(session, rows), next=following)
 
 
 @router.get("/jobs/{job_id}", tags=["jobs"])
 def get_job(principal: Reader, job_id: str) -> schemas.JobAnswer:
     """Get a job."""
     with db.transaction() as session:
-        return schemas.job_answer(service.get(session, principal=principal, job_id=job_id))
+        return schemas.job_answer(session, service.get(session, principal=principal, job_id=job_id))
 
 
 @router.post("/jobs/{job_id}/cancel", status_code=202, tags=["jobs"])
@@ -117,7 +117,7 @@ def resume_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
 
 def _wish(verb: Callable[..., Job], principal: Principal, job_id: str) -> schemas.JobAnswer:
     with db.transaction() as session:
-        answer = schemas.job_answer(verb(session, principal=principal, job_id=job_id))
+        answer = schemas.job_answer(session, verb(session, principal=principal, job_id=job_id))
     announce(job_id)
     return answer
 
@@ -129,6 +129,15 @@ def get_history(principal: Reader, job_id: str) -> Listing[schemas.HistoryEntry]
         service.get(session, principal=principal, job_id=job_id)
         entries = [schemas.history_entry(event) for event in service.history(session, job_id=job_id)]
     return Listing(data=entries, next=None)
+
+
+@router.get("/jobs/{job_id}/attempts", tags=["jobs"])
+def list_attempts(principal: Reader, job_id: str) -> Listing[schemas.AttemptAnswer]:
+    """The attempts at a job, oldest first: where each went on, how it ended, what its repeated steps prove."""
+    with db.transaction() as session:
+        job = service.get(session, principal=principal, job_id=job_id)
+        attempts = service.list_attempts(session, job_id=job_id)
+        return Listing(data=schemas.attempt_answers(session, job, attempts), next=None)
 
 
 @router.get("/jobs/{job_id}/samples", tags=["jobs"])
@@ -187,7 +196,7 @@ def stream_job(
     last_event_id: Annotated[str | None, Header(description="The id of the last event seen.", max_length=200)] = None,
     after: Annotated[str | None, Query(description="The same, for those who cannot send it.", max_length=200)] = None,
 ) -> EventSourceResponse:
-    """Follow a job: server-sent events job, curve, points, sample, history, checkpoint and log."""
+    """Follow a job: server-sent events job, attempts, curve, points, sample, history, checkpoints and log."""
     with db.transaction() as session:
         service.get(session, principal=principal, job_id=job_id)
     language = i18n.locale()

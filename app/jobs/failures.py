@@ -1,9 +1,13 @@
-"""Why a job failed, in words: for each failure code its cause and the next step, both translated when shown."""
+"""What can befall a job, in words: for each code its cause and what to do or what happens next, in both languages.
+
+docs/failures.md is the same table for readers; a test holds the two together.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
-from app.i18n import mark, translate
+from app.i18n import _, mark, translate
+from app.web import file_size
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,7 @@ class Failure:
     next_step: str
 
 
+# How a job ends when it fails.
 FAILURES = {
     "config_invalid": Failure(
         mark("The trainer refused the field {field}: {why}."),
@@ -27,6 +32,10 @@ FAILURES = {
         mark("The text has {found} tokens; one training and one validation sequence need at least {needed}."),
         mark("Add text, or choose a smaller sequence length."),
     ),
+    "data_changed": Failure(
+        mark("The text is not the one the checkpoint was trained on: it is {found}, but must be {needed}."),
+        mark("Bring the corpora back as they were, or train on the new text from scratch."),
+    ),
     "vocab_too_large": Failure(
         mark("A vocabulary of {asked} tokens was asked for, but this text gives at most {largest}."),
         mark("Ask for at most {largest} tokens, or let the text decide (auto in the form, null in the API)."),
@@ -37,27 +46,43 @@ FAILURES = {
     ),
     "nan_loss": Failure(
         mark("The series {series} became {value} at step {step}: training diverged."),
-        mark("Try a third of the learning rate, more warm-up steps, or gradient clipping at 1."),
+        mark("Continue from the last checkpoint with half the learning rate or another order of the text."),
+    ),
+    "loss_diverged": Failure(
+        mark("The loss leapt to {loss} at step {step}, from a median of {median}: training diverged."),
+        mark("Continue from the last checkpoint with half the learning rate or another order of the text."),
     ),
     "oom_gpu": Failure(
-        mark("The GPU ran out of memory at step {step}."),
-        mark("Halve the micro-batch, switch on gradient checkpointing, or raise the ZeRO stage."),
+        mark("The GPU ran out of memory at step {step}, and the micro-batch cannot be made smaller."),
+        mark("Switch on gradient checkpointing, raise the ZeRO stage, or choose shorter sequences or a smaller model."),
     ),
     "oom_host": Failure(
-        mark("The machine ran out of memory at step {step}."),
-        mark("Halve the micro-batch or the sequence length, or run fewer jobs on this node at once."),
+        mark("The machine ran out of memory at step {step}, and the micro-batch cannot be made smaller."),
+        mark("Choose shorter sequences or a smaller model, or run fewer jobs on this node at once."),
     ),
     "trainer_bug": Failure(
-        mark("The trainer stopped on an error that it does not know."),
-        mark("The end of the log shows it. Report it with the log; the last checkpoint can be used."),
+        mark("The training program was ended by an exception of its own."),
+        mark("The last lines of its log name it. Report them; the checkpoints saved so far can be used."),
     ),
     "checkpoint_failed": Failure(
         mark("The checkpoint of step {step} could not be published: {why}."),
         mark("Check the disk of the data directory, then submit the job again."),
     ),
+    "checkpoint_unreadable": Failure(
+        mark("The checkpoint to go on from cannot be read: {why}."),
+        mark("Continue from an older checkpoint, or bring the files back from a backup."),
+    ),
+    "no_valid_ckpt": Failure(
+        mark("Every checkpoint that this job could go on from is damaged. None was deleted."),
+        mark("The history says what is damaged. Bring the files back from a backup, or train from scratch."),
+    ),
+    "disk_full": Failure(
+        mark("The disk is full: the checkpoint of step {step} needs {needed}, but only {free} are free."),
+        mark("Free some space in the data directory, then let the job go on."),
+    ),
     "crash_loop": Failure(
-        mark("{attempts} attempts in a row ended without a newer checkpoint."),
-        mark("The history and the end of the log show how they ended. Often memory is short: use a smaller model."),
+        mark("{attempts} attempts in a row ended without a newer checkpoint. The last one: {last}"),
+        mark("Mend what ended the last attempt (the end of the log shows more), then submit the job again."),
     ),
     "internal": Failure(
         mark("Athanor made a mistake of its own while it ran this job."),
@@ -65,30 +90,64 @@ FAILURES = {
     ),
 }
 
+_FROM_NEWEST = mark("It goes on from its newest checkpoint after a short pause, up to three times without progress.")
+_AT_ONCE = mark("It goes on from its newest checkpoint at once.")
+
 # Why an attempt was given up; the job goes on with another one.
 SETBACKS = {
-    "shutdown": mark("The node was shut down; the job goes on when a node is back."),
-    "supervisor_lost": mark("The attempt fell silent: its supervisor is gone."),
-    "node_lost": mark("The node {node} fell silent."),
-    "worker_lost": mark("The worker could not start the attempt."),
-    "wish_changed": mark("It was to pause, but is to go on after all."),
-    "gpu_busy": mark("A process of an earlier attempt still holds the GPU; waiting for it to let go."),
-    "gang_rank_died": mark("A training process ended unexpectedly ({how})."),
-    "trainer_killed": mark("A training process was killed ({how})."),
-    "trainer_segfault": mark("A training process crashed inside native code ({how})."),
-    "trainer_abort": mark("A training process aborted itself ({how})."),
-    "trainer_exit": mark("A training process left without saying why ({how})."),
-    "hang": mark("Training hung at step {step}; the stacks of its processes are in the log."),
-    "oom_gpu_retry": mark("The GPU ran out of memory at step {step}: the micro-batch goes from {before} to {after}."),
-    "oom_host_retry": mark(
-        "The machine ran out of memory at step {step}: the micro-batch goes from {before} to {after}."
+    "shutdown": Failure(
+        mark("The node was shut down; what was trained is saved."), mark("It goes on when a node is back.")
     ),
-    "step_skipped": mark("Step {step} diverged: it is passed over from the last checkpoint on."),
+    "supervisor_lost": Failure(mark("The attempt fell silent: its supervisor is gone."), _FROM_NEWEST),
+    "node_lost": Failure(
+        mark("The node {node} fell silent."), mark("It goes on from its newest checkpoint as soon as a node has room.")
+    ),
+    "worker_lost": Failure(
+        mark("The worker could not start the attempt."), mark("Another attempt is made after a short pause.")
+    ),
+    "wish_changed": Failure(mark("It was to pause, but is to go on after all."), _AT_ONCE),
+    "gpu_busy": Failure(
+        mark("A process of an earlier attempt still holds the GPU."),
+        mark("It goes on as soon as that process lets go. If it never does, end it on the node."),
+    ),
+    "gang_rank_died": Failure(mark("A training process ended unexpectedly ({how})."), _FROM_NEWEST),
+    "trainer_killed": Failure(mark("A training process was killed ({how})."), _FROM_NEWEST),
+    "trainer_segfault": Failure(mark("A training process crashed inside native code ({how})."), _FROM_NEWEST),
+    "trainer_abort": Failure(mark("A training process aborted itself ({how})."), _FROM_NEWEST),
+    "trainer_exit": Failure(mark("A training process left without saying why ({how})."), _FROM_NEWEST),
+    "hang": Failure(mark("Training hung at step {step}; the stacks of its processes are in the log."), _FROM_NEWEST),
+    "oom_gpu_retry": Failure(
+        mark("The GPU ran out of memory at step {step}: the micro-batch goes from {before} to {after}."),
+        mark("It goes on with the same samples and the same batch, in smaller pieces."),
+    ),
+    "oom_host_retry": Failure(
+        mark("The machine ran out of memory at step {step}: the micro-batch goes from {before} to {after}."),
+        mark("It goes on with the same samples and the same batch, in smaller pieces."),
+    ),
+    "step_skipped": Failure(
+        mark("Step {step} diverged: it is passed over from the last checkpoint on."),
+        mark("If more steps diverge, continue with a lower learning rate."),
+    ),
 }
 AT_ONCE = ("shutdown", "wish_changed", "oom_gpu_retry", "oom_host_retry", "step_skipped")  # no back-off
 FREE = (*AT_ONCE, "supervisor_lost", "node_lost", "worker_lost", "gpu_busy")  # cost no retry
 
-# Other reasons in a job's history.
+# What troubles a job while it goes on.
+TROUBLES = {
+    "save_failed": Failure(
+        mark("The checkpoint of step {step} was not saved: {free} free, {needed} needed."),
+        mark("Training goes on and saves again later. Free some space: after three failures the job pauses."),
+    ),
+    "checkpoint_corrupt": Failure(
+        mark("The checkpoint of step {step} is damaged and was passed over: {why}."),
+        mark("An older one is used. Look after the disk: files there have changed by themselves."),
+    ),
+}
+
+CODES = {**FAILURES, **SETBACKS, **TROUBLES}
+_WITH_SIZES = ("save_failed", "disk_full")  # their `free` and `needed` are bytes
+
+# Other reasons in a job's history, which call for nothing.
 REASONS = {
     "submitted": mark("Submitted."),
     "claimed": mark("The worker on {node} took the job."),
@@ -98,14 +157,10 @@ REASONS = {
     "wish_pause": mark("A pause was asked for."),
     "wish_run": mark("It is to go on."),
     "resumed": mark("Goes on from step {step}; {repeated} steps are trained again."),
-    "checkpoint_corrupt": mark("The checkpoint of step {step} is damaged and was passed over: {why}."),
-    "save_failed": mark("The checkpoint of step {step} was not saved: {free} free, {needed} needed."),
-    "disk_full": mark("Paused: the disk is full. {free} free, {needed} needed for a checkpoint."),
     "stopped": mark("All processes have ended."),
     "back_off_over": mark("Waiting for another attempt."),
     "finished": mark("All steps are done."),
     "finished_first": mark("All steps were done before the job heard that it was to be cancelled: it succeeded."),
-    **SETBACKS,
 }
 
 
@@ -114,18 +169,38 @@ class _Known(dict[str, Any]):
         return "?"  # an old row may lack a number that a newer sentence names
 
 
+def _shown(code: str, values: dict[str, Any]) -> _Known:
+    """The values as people read them."""
+    found = _Known(values)
+    for name, value in values.items():
+        if code in _WITH_SIZES and name in ("free", "needed") and isinstance(value, int):
+            found[name] = file_size(value)
+        elif isinstance(value, float):
+            found[name] = f"{value:.4g}"
+    if code == "crash_loop":
+        found["last"] = explain(values.get("last"), values.get("last_values", {})) or "?"
+    return found
+
+
 def describe(code: str, values: dict[str, Any]) -> dict[str, str]:
-    """A failure for people: its code, cause and next step in the reader's language."""
-    failure = FAILURES.get(code, FAILURES["internal"])
-    known = _Known(values)
+    """A code for people: with its cause and next step in the reader's language."""
+    failure = CODES.get(code, FAILURES["internal"])
+    known = _shown(code, values)
     cause, next_step = (translate(text).format_map(known) for text in (failure.cause, failure.next_step))
+    if code in FAILURES and isinstance(values.get("last_checkpoint"), int):
+        next_step = _(
+            "{sentence} The last checkpoint is that of step {step}.", sentence=next_step, step=values["last_checkpoint"]
+        )
     return {"code": code, "cause": cause, "next_step": next_step}
 
 
 def explain(reason: str | None, values: dict[str, Any]) -> str | None:
-    """The sentence of one line of a job's history."""
-    if reason is None:
-        return None
-    if reason in FAILURES:
+    """The sentence of one line of a job's history, or of an attempt's end."""
+    if reason in CODES:
         return describe(reason, values)["cause"]
-    return translate(REASONS[reason]).format_map(_Known(values)) if reason in REASONS else reason
+    return translate(REASONS[reason]).format_map(_shown(reason, values)) if reason in REASONS else reason
+
+
+def advise(reason: str | None, values: dict[str, Any]) -> str | None:
+    """What to do about one line of a job's history, or what happens next; none where it calls for nothing."""
+    return describe(reason, values)["next_step"] if reason in CODES else None

@@ -35,8 +35,8 @@ def overview(request: Request, principal: Reader) -> Response:
             request,
             "home/overview.html",
             principal=principal,
-            active=[row(session, job) for job in active],
-            ended=[row(session, job) for job in ended],
+            active=rows(session, active),
+            ended=rows(session, ended),
             checkpoints=saved,
             names=names,
             starter=_starter(texts),
@@ -45,9 +45,10 @@ def overview(request: Request, principal: Reader) -> Response:
         )
 
 
-def row(session: Session, job: Job) -> dict[str, Any]:
-    """A job as lists draw it: the answer of the API and a small curve of the loss."""
-    return {"job": schemas.job_answer(job), "spark": sparkline.points(sparkline.loss(session, job_id=job.id))}
+def rows(session: Session, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Jobs as lists draw them: each the answer of the API and a small curve of the loss."""
+    answers = schemas.job_answers(session, jobs)
+    return [{"job": answer, "spark": sparkline.points(sparkline.loss(session, job_id=answer.id))} for answer in answers]
 
 
 def _missing_names(session: Session, principal: Principal, ids: Sequence[str]) -> dict[str, str]:

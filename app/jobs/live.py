@@ -1,7 +1,8 @@
 """The live view of one job: what lies behind a cursor, for the hub in app/live.py.
 
 First load, live and reconnect are this one reader. The cursor names a place in each thing that is shown: the journal
-line of the curves, that of the samples, the history, the checkpoints, the log, and a digest of the job's own answer.
+line of the curves, that of the samples, the history, the log; and a digest of what is sent whole when it changes: the
+job's own answer, its attempts, its checkpoints.
 """
 
 import hashlib
@@ -20,10 +21,12 @@ from app.checkpoints.schemas import CheckpointAnswer
 from app.jobs import logs, metrics, schemas, service
 from app.live import Reader, Update
 from app.models import TERMINAL, Attempt, Checkpoint, Job, JobEvent, MetricPoint, Sample
+from app.paging import Listing
 from trainer.rundir import RunDir
 
 MAX_NEW_LINES = 2_000  # journal lines sent one by one; behind more of them the curves are sent anew
 MAX_POINTS = 1_200  # places of a curve sent whole
+DIGEST_LENGTH = 16
 
 Line = tuple[int, int]  # fence and seq of a line of a journal
 
@@ -37,9 +40,10 @@ class Cursor:
     samples_fence: int = 0
     samples_seq: int = 0
     history: int = 0
-    checkpoint: str = ""
     log: int = -1
-    digest: str = ""
+    job: str = ""
+    attempts: str = ""
+    checkpoints: str = ""
 
     @property
     def points(self) -> Line:
@@ -58,14 +62,15 @@ class Cursor:
         """From the id of an event. What is no such id is a viewer who has seen nothing."""
         parts = text.split(".")
         try:
-            numbers = [int(part) for part in (*parts[:5], parts[6])]
-            if len(parts) != 8 or max(numbers) >= 2**31 or min(numbers) < -1:
+            numbers = [int(part) for part in parts[:6]]
+            if len(parts) != 9 or max(numbers) >= 2**31 or min(numbers) < -1:
                 return cls()
-        except (ValueError, IndexError):
+        except ValueError:
             return cls()
+        job, attempts, checkpoints = (part[:DIGEST_LENGTH] for part in parts[6:])
         points_fence, points_seq, samples_fence, samples_seq, history, log = numbers
-        place = (points_fence, points_seq, samples_fence, samples_seq, history)
-        return cls(*place, parts[5][:16], log, parts[7][:16])
+        place = (points_fence, points_seq, samples_fence, samples_seq, history, log)
+        return cls(*place, job, attempts, checkpoints)
 
 
 def reader(job_id: str, language: str) -> Reader:
@@ -86,16 +91,16 @@ def reader(job_id: str, language: str) -> Reader:
 
 
 def _now(session: Session, job: Job) -> Cursor:
-    attempt = session.get(Attempt, (job.id, job.fence))
-    seq = attempt.journal_seq if attempt is not None else 0
-    newest = select(func.max(Checkpoint.id)).where(Checkpoint.job_id == job.id)
+    # An attempt that has not chosen yet where to go on has taken nothing back: the curve is still that of the last one.
+    begun = or_(Attempt.resume_step.is_not(None), Attempt.journal_seq > 0)
+    lines = select(Attempt.fence, Attempt.journal_seq).where(Attempt.job_id == job.id, begun)
+    fence, seq = session.execute(lines.order_by(Attempt.fence.desc()).limit(1)).one_or_none() or (0, 0)
     return Cursor(
-        job.fence,
+        fence,
         seq,
-        job.fence,
+        fence,
         seq,
         session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id)) or 0,
-        session.scalar(newest) or "",
     )
 
 
@@ -112,6 +117,7 @@ class _News:
     def updates(self) -> Iterator[Update]:
         """The job itself first; an update is left out where nothing is new."""
         yield from self._job()
+        yield from self._attempts()
         yield from self._history()
         yield from self._curves()
         yield from self._samples()
@@ -124,11 +130,19 @@ class _News:
         return Update(self.seen.text(), event, text)
 
     def _job(self) -> Iterator[Update]:
-        answer = schemas.job_answer(self.job)
-        told = answer.model_dump_json(exclude={"elapsed_seconds"})
-        digest = hashlib.sha256(told.encode()).hexdigest()[:16]
-        if digest != self.seen.digest:
-            yield self._update("job", answer, digest=digest)
+        answer = schemas.job_answer(self.session, self.job)
+        digest = _digest(answer.model_dump_json(exclude={"elapsed_seconds"}))
+        if digest != self.seen.job:
+            yield self._update("job", answer, job=digest)
+
+    def _attempts(self) -> Iterator[Update]:
+        attempts = service.list_attempts(self.session, job_id=self.job.id)
+        answer = Listing[schemas.AttemptAnswer](
+            data=schemas.attempt_answers(self.session, self.job, attempts), next=None
+        )
+        digest = _digest(answer.model_dump_json(exclude={"data": {"__all__": {"reached_step"}}}))
+        if digest != self.seen.attempts:
+            yield self._update("attempts", answer, attempts=digest)
 
     def _history(self) -> Iterator[Update]:
         for event in service.history(
@@ -157,10 +171,10 @@ class _News:
             yield self._update("sample", schemas.sample_answer(sample), **place)
 
     def _checkpoints(self) -> Iterator[Update]:
-        behind = (Checkpoint.id > self.seen.checkpoint, Checkpoint.id <= self.limit.checkpoint)
-        rows = select(Checkpoint).where(Checkpoint.job_id == self.job.id, *behind).order_by(Checkpoint.id)
-        for row in self.session.scalars(rows):
-            yield self._update("checkpoint", CheckpointAnswer.model_validate(row), checkpoint=row.id)
+        answer = Listing[CheckpointAnswer](data=saved(self.session, job_id=self.job.id), next=None)
+        digest = _digest(answer.model_dump_json())
+        if digest != self.seen.checkpoints:
+            yield self._update("checkpoints", answer, checkpoints=digest)
 
     def _log(self) -> Iterator[Update]:
         path, is_over = _log_path(self.job), self.job.state in TERMINAL
@@ -171,6 +185,18 @@ class _News:
                 return
             offset = piece.next_offset
             yield self._update("log", {"text": piece.text, "offset": piece.offset}, log=offset)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def saved(session: Session, *, job_id: str) -> list[CheckpointAnswer]:
+    """The checkpoints of a job whose files are there, newest first."""
+    columns = [getattr(Checkpoint, name) for name in CheckpointAnswer.model_fields]  # a manifest may be long
+    mine = (Checkpoint.job_id == job_id, Checkpoint.state.in_(("ready", "corrupt")))
+    rows = session.execute(select(*columns).where(*mine).order_by(Checkpoint.step.desc(), Checkpoint.fence.desc()))
+    return [CheckpointAnswer.model_validate(row) for row in rows]
 
 
 def _by_series(points: list[MetricPoint]) -> dict[str, dict[str, list[Any]]]:

@@ -42,6 +42,11 @@ def tail_offset(path: Path) -> int:
     return begin + len(line) if line.endswith(b"\n") else begin
 
 
+def last_lines(path: Path, count: int) -> list[str]:
+    """The end of a log that nobody writes to any more."""
+    return read(path, tail_offset(path), is_whole=True).text.splitlines()[-count:]
+
+
 def read(path: Path, offset: int, *, until: int | None = None, is_whole: bool = False) -> Piece:
     """The next piece from an offset on. A line still being written is left, unless the log `is_whole`."""
     end = size(path) if until is None else until

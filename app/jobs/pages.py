@@ -48,7 +48,7 @@ def list_jobs(
         found, more = service.list_jobs(
             session, principal=principal, limit=PAGE_LENGTH, after=after, states=FILTERS[show]
         )
-        rows = [home.row(session, job) for job in found]
+        rows = home.rows(session, found)
     return page(request, "jobs/list.html", principal=principal, rows=rows, next=more, show=show, after=after)
 
 
@@ -118,7 +118,7 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
         saved, _more = checkpoints.list_checkpoints(session, principal=principal, job_id=job_id, limit=200)
         history = [schemas.history_entry(event) for event in service.history(session, job_id=job_id)]
         names = _corpus_names(session, principal, job.spec["corpora"])
-        answer = schemas.job_answer(job)
+        answer = schemas.job_answer(session, job)
     return page(
         request,
         "jobs/show.html",

@@ -1,18 +1,24 @@
 """What the API takes and says about jobs and nodes. `job_answer` and its like draw rows in the reader's language."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 
+from app import storage
 from app.i18n import _
-from app.jobs import failures, metrics, progress, waiting
-from app.models import Job, JobEvent, Node, Sample
+from app.jobs import actions, failures, logs, metrics, progress, recoveries, replay, waiting
+from app.models import Attempt, Job, JobEvent, Node, Sample
 from app.web import file_size
 from trainer.plan import Memory, Plan
+from trainer.rundir import RunDir
 from trainer.spec import TrainSpec, recipe, recipe_names
 
 Value = float | Literal["nan", "inf", "-inf"]
+
+LOG_LINES = 20  # of a failed job, shown with its failure
 
 SUBMIT_EXAMPLES = {
     "smallest": {
@@ -30,6 +36,10 @@ SUBMIT_EXAMPLES = {
             "per_device_batch_size": 8,
             "zero_stage": 2,
         },
+    },
+    "go on": {
+        "summary": "Train longer from a checkpoint, with a lower learning rate",
+        "value": {"resume_from_checkpoint": "06e9x2m4q8r7t5vw", "max_steps": 800, "learning_rate": 0.001},
     },
 }
 
@@ -60,12 +70,48 @@ class WaitAnswer(BaseModel):
     until: datetime | None = Field(description="When the wait ends by itself, where that is known.")
 
 
+class ActionAnswer(BaseModel):
+    """A way on after a failure."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    label: str
+    given: dict[str, Any] = Field(description="The body of POST /api/v1/jobs that does it.")
+    form: str = Field(description="The page where the form is filled in with it.")
+
+
 class FailureAnswer(BaseModel):
     """Why a job failed, and what to do about it."""
 
     code: str
     cause: str
     next_step: str
+    log: list[str] = Field([], description="The last lines of its log. Empty in lists.")
+    actions: list[ActionAnswer] = Field([], description="What is offered to do next. Empty in lists.")
+
+
+class NoticeAnswer(BaseModel):
+    """What troubles a job while it goes on."""
+
+    code: str
+    message: str
+    next_step: str
+
+
+class SetbackAnswer(BaseModel):
+    """Why the last attempt but this one was given up."""
+
+    code: str
+    message: str
+
+
+class VerdictAnswer(BaseModel):
+    """What the steps trained twice prove: the second time must give what the first time gave."""
+
+    verdict: replay.Verdict
+    message: str
+    num_steps: int = Field(description="Compared so far.")
 
 
 class JobAnswer(BaseModel):
@@ -85,6 +131,15 @@ class JobAnswer(BaseModel):
     latest: dict[str, Value] = Field(description="The last value of each series.")
     wait: WaitAnswer | None
     failure: FailureAnswer | None
+    notice: NoticeAnswer | None
+    priority: str = Field(description="low, normal or high.")
+    parent_id: str | None = Field(description="The job it goes on from.")
+    resume_from_id: str | None = Field(description="The checkpoint it goes on from.")
+    num_recoveries: int = Field(description="How often it went on after an attempt was lost.")
+    repeated_steps: int = Field(description="Steps that were trained again, over all recoveries.")
+    setback: SetbackAnswer | None = Field(description="What the last recovery was for.")
+    verdict: VerdictAnswer | None = Field(description="Of the newest attempt that trained steps again.")
+    adjustments: dict[str, Any] = Field(description="What recovery changed, such as a smaller micro-batch.")
     facts: dict[str, Any] = Field(description="What the run found: tokens, sequences, vocabulary, parameters.")
     tokenizer_id: str | None
     created_at: datetime
@@ -115,6 +170,22 @@ class JobAnswer(BaseModel):
                     "latest": {"loss": 4.12, "eval_loss": 4.4, "tokens_per_second": 26200.0},
                     "wait": None,
                     "failure": None,
+                    "notice": None,
+                    "priority": "normal",
+                    "parent_id": None,
+                    "resume_from_id": None,
+                    "num_recoveries": 1,
+                    "repeated_steps": 14,
+                    "setback": {
+                        "code": "trainer_killed",
+                        "message": "A training process was killed (rank 0: SIGKILL).",
+                    },
+                    "verdict": {
+                        "verdict": "exact",
+                        "message": "Exact resume proven on 14 steps.",
+                        "num_steps": 14,
+                    },
+                    "adjustments": {},
                     "facts": {"num_tokens": 1312844, "vocab_size": 2048, "num_parameters": 1067136},
                     "tokenizer_id": "06e9x1b2c3d4e5f6",
                     "created_at": "2026-11-24T20:14:51Z",
@@ -127,8 +198,22 @@ class JobAnswer(BaseModel):
     )
 
 
-def job_answer(job: Job) -> JobAnswer:
-    """A job as the reader sees it."""
+def job_answer(session: Session, job: Job) -> JobAnswer:
+    """A job as the reader sees it; a failed one with the end of its log and the ways on."""
+    (answer,) = job_answers(session, [job])
+    if answer.failure is not None:
+        answer.failure.log = logs.last_lines(RunDir(storage.run(job.id)).log_path, LOG_LINES)
+        answer.failure.actions = [ActionAnswer.model_validate(action) for action in actions.offered(session, job)]
+    return answer
+
+
+def job_answers(session: Session, jobs: Sequence[Job]) -> list[JobAnswer]:
+    """Jobs as lists show them."""
+    told = recoveries.of(session, jobs)
+    return [_job_answer(job, told[job.id]) for job in jobs]
+
+
+def _job_answer(job: Job, told: recoveries.Told) -> JobAnswer:
     spec = TrainSpec.model_validate(job.spec)
     running = job.finished_at is None
     return JobAnswer(
@@ -139,10 +224,42 @@ def job_answer(job: Job) -> JobAnswer:
         latest=job.progress.get("latest", {}),
         wait=WaitAnswer(**wait) if (wait := waiting.describe(job)) else None,
         failure=FailureAnswer(**failures.describe(job.failure_code, job.failure)) if job.failure_code else None,
+        notice=_notice(job),
+        priority=spec.priority,
+        num_recoveries=told.count,
+        repeated_steps=told.repeated.total(),
+        setback=_setback(told),
+        verdict=verdict_answer(told.replayed),
     )
 
 
-_PLAIN = ("id", "name", "recipe", "state", "desired", "step", "max_steps", "node", "facts", "tokenizer_id", "spec")
+def _notice(job: Job) -> NoticeAnswer | None:
+    if not job.notice or job.finished_at is not None:
+        return None
+    said = failures.describe(job.notice["code"], job.notice["values"])
+    return NoticeAnswer(code=said["code"], message=said["cause"], next_step=said["next_step"])
+
+
+def _setback(told: recoveries.Told) -> SetbackAnswer | None:
+    if told.setback is None:
+        return None
+    message = failures.explain(told.setback.reason, told.setback.data)
+    return SetbackAnswer(code=told.setback.reason or "", message=message or "")
+
+
+def verdict_answer(attempt: Attempt | None) -> VerdictAnswer | None:
+    """What an attempt's repeated steps prove, where it trained any."""
+    verdict = replay.verdict(attempt) if attempt is not None else None
+    if attempt is None or verdict is None:
+        return None
+    message = recoveries.sentence(attempt) or ""
+    return VerdictAnswer(verdict=verdict, message=message, num_steps=attempt.replay["steps"])
+
+
+_PLAIN = (
+    *("id", "name", "recipe", "state", "desired", "step", "max_steps", "node", "facts", "tokenizer_id", "spec"),
+    *("parent_id", "resume_from_id", "adjustments"),
+)
 _INSTANTS = ("created_at", "started_at", "finished_at")
 
 
@@ -152,22 +269,77 @@ def _elapsed(job: Job) -> float | None:
     return round(((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds(), 1)
 
 
+class AttemptAnswer(BaseModel):
+    """One run of a job, on one node."""
+
+    fence: int = Field(description="Its number: a later attempt has a higher one.")
+    node: str
+    started_at: datetime
+    ended_at: datetime | None
+    exit_code: str | None = Field(description="How it ended: a code of docs/failures.md, or finished.")
+    exit_message: str | None
+    resume_step: int | None = Field(description="The step it went on behind; null until it has chosen.")
+    resumed_from: str | None = Field(description="The checkpoint it went on from; null from scratch.")
+    reached_step: int
+    repeated_steps: int = Field(description="Steps that an earlier attempt had trained already.")
+    verdict: VerdictAnswer | None
+
+
+def attempt_answers(session: Session, job: Job, attempts: Sequence[Attempt]) -> list[AttemptAnswer]:
+    """The attempts at a job in the reader's language."""
+    repeated = recoveries.of(session, [job])[job.id].repeated
+    plain = ("fence", "node", "started_at", "ended_at", "resume_step", "resumed_from", "reached_step")
+    return [
+        AttemptAnswer(
+            **{name: getattr(attempt, name) for name in plain},
+            exit_code=attempt.exit_kind,
+            exit_message=failures.explain(attempt.exit_kind, attempt.exit_data),
+            repeated_steps=repeated[attempt.fence],
+            verdict=verdict_answer(attempt),
+        )
+        for attempt in attempts
+    ]
+
+
+Kind = Literal["person", "go", "wait", "warn", "good", "bad", "end"]
+
+
 class HistoryEntry(BaseModel):
     """One thing that happened to a job."""
 
     seq: int
     at: datetime
     actor: str
+    fence: int = Field(description="The attempt it belongs to; 0 before the first.")
     from_state: str | None = Field(serialization_alias="from")
     to_state: str = Field(serialization_alias="to")
+    kind: Kind = Field(description="How it is drawn: a wish of a person, progress, trouble, an end and so on.")
     reason: str | None = Field(description="A code.")
     message: str | None = Field(description="The reason as a sentence.")
+    next_step: str | None = Field(description="What to do about it, or what happens next, where there is something.")
+    data: dict[str, Any] = Field(description="The values of the sentence.")
 
 
 def history_entry(event: JobEvent) -> HistoryEntry:
     """A line of a job's history in the reader's language."""
-    plain = {name: getattr(event, name) for name in ("seq", "at", "actor", "from_state", "to_state", "reason")}
-    return HistoryEntry(**plain, message=failures.explain(event.reason, event.data))
+    plain = ("seq", "at", "actor", "fence", "from_state", "to_state", "reason", "data")
+    return HistoryEntry(
+        **{name: getattr(event, name) for name in plain},
+        kind=_kind(event),
+        message=failures.explain(event.reason, event.data),
+        next_step=failures.advise(event.reason, event.data),
+    )
+
+
+def _kind(event: JobEvent) -> Kind:
+    ends: dict[str, Kind] = {"succeeded": "good", "failed": "bad", "cancelled": "end"}
+    if event.to_state in ends and event.from_state != event.to_state:
+        return ends[event.to_state]
+    if event.reason in failures.CODES:
+        return "warn"
+    if event.actor == "user":
+        return "person"
+    return "go" if event.reason in ("claimed", "first_step", "resumed") else "wait"
 
 
 class CurveAnswer(BaseModel):

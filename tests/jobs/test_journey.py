@@ -77,8 +77,8 @@ def _see(seen: dict[str, Any], event: str, data: Any) -> None:
         seen["job"] = data
     elif event == "sample":
         seen["samples"][data["step"]] = data["text"]
-    elif event == "checkpoint":
-        seen["saved"].append(data["step"])
+    elif event == "checkpoints":
+        seen["saved"] = sorted(entry["step"] for entry in data["data"])
     elif event == "history":
         seen["states"].append(data["to"])
     elif event == "log":

@@ -26,6 +26,7 @@ class Viewer:
         self.samples: list[tuple[int, str]] = []
         self.history: list[int] = []
         self.checkpoints: list[int] = []
+        self.attempts: list[dict[str, Any]] = []
         self.log = ""
         self.job: dict[str, Any] = {}
 
@@ -54,8 +55,11 @@ class Viewer:
     def on_history(self, data: dict[str, Any]) -> None:
         self.history.append(data["seq"])
 
-    def on_checkpoint(self, data: dict[str, Any]) -> None:
-        self.checkpoints.append(data["step"])
+    def on_checkpoints(self, data: dict[str, Any]) -> None:
+        self.checkpoints = [entry["step"] for entry in data["data"]]
+
+    def on_attempts(self, data: dict[str, Any]) -> None:
+        self.attempts = data["data"]
 
     def on_log(self, data: dict[str, Any]) -> None:
         self.log += data["text"]
@@ -112,7 +116,12 @@ class Run:
             )
 
     def lose(self) -> None:
-        """The attempt ends without a result and another begins."""
+        """The attempt ends without a result and another begins from scratch."""
+        self.claim_again()
+        self.begin(0)
+
+    def claim_again(self) -> None:
+        """The attempt ends without a result, and another is claimed that has not chosen yet where to go on."""
         with db.transaction() as session:
             attempts.release(session, job_id=self.job_id, fence=self.fence, reason="shutdown")
         with db.transaction() as session:
@@ -120,9 +129,14 @@ class Run:
         cast.give_to(self.job_id, "ada")
         with db.transaction() as session:
             fence = attempts.claim(session, job_id=self.job_id, node="ada")
-            assert fence is not None
-            attempts.resume_at(session, job_id=self.job_id, fence=fence, step=0, saved=None, damaged=[])
-        self.fence, self.seq, self.step = fence, 0, 0
+        assert fence is not None
+        self.fence, self.seq = fence, 0
+
+    def begin(self, step: int) -> None:
+        """The attempt goes on behind a step."""
+        with db.transaction() as session:
+            assert attempts.resume_at(session, job_id=self.job_id, fence=self.fence, step=step, saved=None, damaged=[])
+        self.step = step
 
     def read(self, cursor: str, until: str | None = None) -> list[Update]:
         return live.reader(self.job_id, "en")(cursor, until)
@@ -221,6 +235,24 @@ def test_another_attempt_replaces_the_curve(run: Run) -> None:
     viewer.take(run.read(viewer.cursor))
     assert sorted(viewer.points["loss"]) == [1, 2, 3]
     assert viewer.points == stored_points(run.job_id)
+
+
+def test_an_attempt_takes_steps_back_only_once_it_has_chosen_where_to_go_on(run: Run) -> None:
+    run.advance(9)
+    viewer = Viewer()
+    viewer.take(run.read(""))
+    run.claim_again()
+    viewer.take(run.read(viewer.cursor))
+    assert sorted(viewer.points["loss"]) == [*range(1, 10)]
+    with db.transaction() as session:
+        assert [sample.step for sample in live.samples(session, job_id=run.job_id)] == [5]
+    run.begin(4)
+    viewer.take(run.read(viewer.cursor))
+    assert sorted(viewer.points["loss"]) == [1, 2, 3, 4]
+    run.advance(2)
+    viewer.take(run.read(viewer.cursor))
+    assert viewer.points == stored_points(run.job_id)
+    assert viewer.doubles == []
 
 
 @pytest.mark.parametrize("cursor", ["x", "1.2.3", ".......", "9" * 90, "1.é.1.1.1.1.1.a", "-5.0.0.0.0..-1.a"])
