@@ -25,7 +25,7 @@ from worker.gang import scrubbed, warm_socket
 
 log = logging.getLogger(__name__)
 
-BEAT_SECONDS = 3.0
+BEAT_SECONDS = min(3.0, settings().lease_seconds / 3)
 LONGEST_PAUSE = 60.0  # between two starts of a warm parent that will not live
 
 
