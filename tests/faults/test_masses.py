@@ -1,4 +1,4 @@
-"""A thousand submits to a real web process while it and Valkey are killed again and again: none lost, none doubled."""
+"""Faults by the thousand: submits while the web process and Valkey are killed, claims by racers, random lives."""
 
 import os
 import random
@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -23,11 +23,14 @@ from app import db
 from app.embedded import Address, Valkey
 from app.models import Job, JobEvent
 from tests.jobs import cast
+from tests.jobs.lives import Lives, live
+from tests.jobs.racers import race_for
 from tests.people import Person
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 8
+Saw = Callable[[str], None]
 
 
 class Panel:
@@ -112,8 +115,10 @@ def submit(panel: Panel, token: str, corpus: str, key: str, seen: Counter[str]) 
     raise AssertionError(f"{key} got no answer: {seen}")
 
 
-@pytest.mark.faults
-def test_of_a_thousand_submits_under_kills_none_is_lost_and_none_doubled(alice_user: Person, panel: Panel) -> None:
+@pytest.mark.row("F46-9", "1,000 submits while web and Valkey are killed at random")
+def test_of_a_thousand_submits_under_kills_none_is_lost_and_none_doubled(
+    alice_user: Person, panel: Panel, saw: Saw
+) -> None:
     corpus, token, seen, is_over = cast.corpus(alice_user), alice_user.token(), Counter[str](), threading.Event()
     number = random.SystemRandom().randrange(2**32)
     chance = random.Random(number)
@@ -138,4 +143,18 @@ def test_of_a_thousand_submits_under_kills_none_is_lost_and_none_doubled(alice_u
     assert {status for status in seen if status.isdigit()} <= {"200", "201"}
     assert panel.kills["web"] >= 1
     assert panel.kills["valkey"] >= 1
-    print(f"\n1,000 submits, kills {dict(panel.kills)}, answers {dict(seen)}, seed {number}")  # noqa: T201
+    saw(f"none lost, none doubled; kills {dict(panel.kills)}, answers {dict(seen)}, seed {number}")
+
+
+@pytest.mark.row("F40-9", "10,000 claims by 16 racers")
+def test_in_ten_thousand_claims_of_sixteen_racers_never_two_hold_a_job(alice_user: Person, saw: Saw) -> None:
+    cast.node(slots=1_000)
+    race = race_for(alice_user, cast.corpus(alice_user), num_claims=10_000, num_jobs=40)
+    assert race.won > 200
+    saw(f"{race.won} won, 0 double holders")
+
+
+@pytest.mark.row("F47-9", "2,000 random sequences of verbs against a reference model")
+def test_two_thousand_random_lives_are_as_the_reference_says(alice_user: Person, saw: Saw) -> None:
+    saw(live(alice_user, sequences=2_000, verbs=20, seed_number=random.SystemRandom().randrange(2**32)))
+    assert Lives.num_sequences >= 2_000
