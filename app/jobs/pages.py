@@ -16,10 +16,10 @@ from app.checkpoints import service as checkpoints
 from app.corpora import service as corpora
 from app.errors import PanelError
 from app.i18n import _, translate
-from app.jobs import api, form, home, reference, schemas, service, words
+from app.jobs import api, form, home, live, reference, schemas, service, words
 from app.models import STATES, TERMINAL, Job, new_id
 from app.web import number, page, spec_fields
-from trainer.spec import SpecError, recipe_names
+from trainer.spec import SpecError
 
 router = APIRouter()
 router.include_router(home.router)
@@ -138,9 +138,11 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
     """The page of one job; its scripts follow the job's stream of events from there."""
     with db.transaction() as session:
         job = service.get(session, principal=principal, job_id=job_id)
-        saved, _more = checkpoints.list_checkpoints(session, principal=principal, job_id=job_id, limit=200)
+        saved = live.saved(session, job_id=job_id)
         history = [schemas.history_entry(event) for event in service.history(session, job_id=job_id)]
+        attempts = schemas.attempt_answers(session, job, service.list_attempts(session, job_id=job_id))
         names = _corpus_names(session, principal, job.spec["corpora"])
+        origin = _origin(session, principal, job.resume_from_id) if job.resume_from_id else None
         answer = schemas.job_answer(session, job)
     return page(
         request,
@@ -149,14 +151,15 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
         job=answer,
         is_over=job.state in TERMINAL,
         checkpoints=saved,
+        newest=next((row.id for row in saved if row.state == "ready"), None),
         history=list(reversed(history)),
+        attempts={attempt.fence: attempt for attempt in attempts},
+        origin=origin,
         corpora=names,
         spec_rows=_spec_rows(answer.spec),
         words=words.script_words(),
         phases={name: word for name, word in words.phase_words().items() if name != "evaluate"},
         series=words.series_words(),
-        again="".join(f"&corpus={corpus_id}" for corpus_id, name in names if name),
-        known_recipe=answer.recipe in recipe_names(),
     )
 
 
