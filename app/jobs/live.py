@@ -16,7 +16,8 @@ from sqlalchemy import exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from app import db, i18n, storage
-from app.checkpoints.schemas import CheckpointAnswer
+from app.checkpoints.schemas import checkpoint_answers
+from app.checkpoints.service import LIVE
 from app.jobs import logs, metrics, schemas, service
 from app.live import Reader, Update
 from app.models import TERMINAL, Attempt, Checkpoint, Job, JobEvent, MetricPoint, Sample
@@ -158,9 +159,10 @@ class _News:
 
     def _checkpoints(self) -> Iterator[Update]:
         behind = (Checkpoint.id > self.seen.checkpoint, Checkpoint.id <= self.limit.checkpoint)
-        rows = select(Checkpoint).where(Checkpoint.job_id == self.job.id, *behind).order_by(Checkpoint.id)
-        for row in self.session.scalars(rows):
-            yield self._update("checkpoint", CheckpointAnswer.model_validate(row), checkpoint=row.id)
+        there = (Checkpoint.job_id == self.job.id, Checkpoint.state.in_(LIVE))
+        rows = self.session.scalars(select(Checkpoint).where(*there, *behind).order_by(Checkpoint.id)).all()
+        for answer in checkpoint_answers(self.session, rows):
+            yield self._update("checkpoint", answer, checkpoint=answer.id)
 
     def _log(self) -> Iterator[Update]:
         path, is_over = _log_path(self.job), self.job.state in TERMINAL

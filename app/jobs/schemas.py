@@ -4,15 +4,19 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+from sqlalchemy.orm import object_session
 
+from app.checkpoints.service import LIVE
 from app.i18n import _
 from app.jobs import failures, metrics, progress, waiting
-from app.models import Job, JobEvent, Node, Sample
+from app.models import Checkpoint, Job, JobEvent, Node, Sample
 from app.web import file_size
 from trainer.plan import Memory, Plan
 from trainer.spec import TrainSpec, recipe, recipe_names
 
 Value = float | Literal["nan", "inf", "-inf"]
+MAX_CHECKPOINT_IDS = 200  # as many as the page of a job lists
 
 SUBMIT_EXAMPLES = {
     "smallest": {
@@ -87,6 +91,7 @@ class JobAnswer(BaseModel):
     failure: FailureAnswer | None
     facts: dict[str, Any] = Field(description="What the run found: tokens, sequences, vocabulary, parameters.")
     tokenizer_id: str | None
+    checkpoint_ids: list[str] = Field(description="The newest checkpoints that are there, at most 200, newest first.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -117,6 +122,7 @@ class JobAnswer(BaseModel):
                     "failure": None,
                     "facts": {"num_tokens": 1312844, "vocab_size": 2048, "num_parameters": 1067136},
                     "tokenizer_id": "06e9x1b2c3d4e5f6",
+                    "checkpoint_ids": ["06e9x2m4q8r7t5vw"],
                     "created_at": "2026-11-24T20:14:51Z",
                     "started_at": "2026-11-24T20:14:52Z",
                     "finished_at": None,
@@ -137,6 +143,7 @@ def job_answer(job: Job) -> JobAnswer:
         eta_seconds=progress.eta_seconds(job.progress, spec, job.step) if running else None,
         elapsed_seconds=_elapsed(job),
         latest=job.progress.get("latest", {}),
+        checkpoint_ids=_checkpoint_ids(job),
         wait=WaitAnswer(**wait) if (wait := waiting.describe(job)) else None,
         failure=FailureAnswer(**failures.describe(job.failure_code, job.failure)) if job.failure_code else None,
     )
@@ -144,6 +151,14 @@ def job_answer(job: Job) -> JobAnswer:
 
 _PLAIN = ("id", "name", "recipe", "state", "desired", "step", "max_steps", "node", "facts", "tokenizer_id", "spec")
 _INSTANTS = ("created_at", "started_at", "finished_at")
+
+
+def _checkpoint_ids(job: Job) -> list[str]:
+    """What a page that lists checkpoints compares its lines with."""
+    session = object_session(job)
+    assert session is not None, "a job is drawn within the transaction that read it"
+    there = select(Checkpoint.id).where(Checkpoint.job_id == job.id, Checkpoint.state.in_(LIVE))
+    return list(session.scalars(there.order_by(Checkpoint.id.desc()).limit(MAX_CHECKPOINT_IDS)))
 
 
 def _elapsed(job: Job) -> float | None:
