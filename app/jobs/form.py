@@ -8,11 +8,13 @@ from typing import Any
 from starlette.datastructures import FormData
 
 from app.i18n import _, mark, translate
+from app.jobs.admission import KEPT
 from trainer import plan
 from trainer.spec import TrainSpec, recipe, recipe_names, resolve
 
 AUTO = "auto"  # how the form writes a null that a recipe does not have
 GROUPS = {
+    "job": mark("Job"),
     "data": mark("Data"),
     "model": mark("Model"),
     "training": mark("Training"),
@@ -20,6 +22,7 @@ GROUPS = {
     "hardware": mark("Hardware"),
 }
 SUMMARIES = {
+    "job": ("priority",),
     "data": ("sequence_length", "validation_fraction"),
     "model": ("model_type", "num_hidden_layers", "hidden_size"),
     "training": ("max_steps", "train_batch_size", "learning_rate"),
@@ -31,7 +34,7 @@ PURPOSES = {
     "gpt2-124m": mark("The size of GPT-2 small. Wants a GPU and gigabytes of text."),
     "llama-7b": mark("The shape of Llama 7B. Wants eight large GPUs and a great deal of text."),
 }
-_DRAWN_APART = ("name", "recipe", "objective", "corpora", "tokenizer")
+_DRAWN_APART = ("name", "recipe", "objective", "corpora", "tokenizer", "resume_from_checkpoint")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Control:
     error: str | None
     choices: list[tuple[str, str]]
     attrs: dict[str, Any]
+    default: str  # how a select writes its empty choice
+    is_locked: bool = False  # it may not change when a job goes on from a checkpoint
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,42 @@ class Sent:
         return name if name in recipe_names() else "tiny"
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a new job goes on from, with the job that wrote it: its spec stands for the recipe."""
+
+    checkpoint_id: str
+    step: int
+    job_id: str
+    job_name: str
+    spec: Mapping[str, Any]
+    corpora: Sequence[str] = ()  # their names
+
+    @property
+    def defaults(self) -> dict[str, str]:
+        """Its spec as the form writes it, for the page's script."""
+        return {name: shown(value) for name, value in self.spec.items()}
+
+
+def longer(origin: Origin) -> dict[str, str]:
+    """What is filled in for a job that goes on: twice the steps where all are done."""
+    is_done = origin.step >= origin.spec["max_steps"]
+    return {"resume_from_checkpoint": origin.checkpoint_id} | (
+        {"max_steps": str(2 * origin.spec["max_steps"])} if is_done else {}
+    )
+
+
+def like(spec: Mapping[str, Any]) -> Sent:
+    """The form filled in with a spec: what differs from its recipe."""
+    usual = recipe(spec["recipe"]) if spec["recipe"] in recipe_names() else {}
+    fields = {
+        name: str(value).lower() if isinstance(value, bool) else shown(value)
+        for name, value in spec.items()
+        if name in properties() and name != "corpora" and usual.get(name) != value
+    }
+    return Sent({**fields, "recipe": spec["recipe"]}, spec["corpora"])
+
+
 @cache
 def properties() -> dict[str, dict[str, Any]]:
     """The JSON schema of each field of the spec; a nullable field has the schema of its other kind."""
@@ -94,7 +135,7 @@ def sent(form: FormData) -> Sent:
 
 def given(form: Sent) -> dict[str, Any]:
     """The partial spec that a form asks for. What is no number stays text: the spec says what is wrong with it."""
-    spec: dict[str, Any] = {"recipe": form.recipe}
+    spec: dict[str, Any] = {} if form.fields.get("resume_from_checkpoint") else {"recipe": form.recipe}
     for name, schema in properties().items():
         text = form.fields.get(name, "")
         if name in ("recipe", "corpora") or not text.strip():
@@ -130,11 +171,11 @@ def errors_by_field(fields: Sequence[Any]) -> dict[str, str]:
     return found
 
 
-def groups(form: Sent, errors: Mapping[str, str]) -> list[Group]:
+def groups(form: Sent, errors: Mapping[str, str], origin: Origin | None = None) -> list[Group]:
     """The folding groups in the order of GROUPS."""
-    defaults = recipe(form.recipe)
+    defaults = recipe(form.recipe) if origin is None else origin.spec
     controls = {
-        name: _control(name, schema, form.fields.get(name, ""), defaults[name], errors.get(name))
+        name: _control(name, schema, form.fields.get(name, ""), defaults[name], errors.get(name), origin)
         for name, schema in properties().items()
         if name not in _DRAWN_APART
     }
@@ -149,25 +190,32 @@ def groups(form: Sent, errors: Mapping[str, str]) -> list[Group]:
     ]
 
 
-def _control(name: str, schema: dict[str, Any], value: str, default: Any, error: str | None) -> Control:
-    choices, attrs = _choices(schema), {}
-    placeholder = shown(default)
+def _control(
+    name: str, schema: dict[str, Any], value: str, default: Any, error: str | None, origin: Origin | None
+) -> Control:
+    choices, placeholder = _choices(schema), shown(default)
+    is_locked = origin is not None and name in KEPT
+    attrs: dict[str, Any] = {"disabled": True} if is_locked else {}
     if not choices:
         numeric = {"integer": "numeric", "number": "decimal"}.get(schema.get("type", ""))
-        attrs = {"placeholder": placeholder, "inputmode": numeric, "autocomplete": "off", "spellcheck": "false"}
+        attrs |= {"placeholder": placeholder, "inputmode": numeric, "autocomplete": "off", "spellcheck": "false"}
     help_text = translate(schema["description"])
-    if schema["nullable"]:
+    if is_locked:
+        help_text = _("Stays as it was: the weights or the samples depend on it.")
+    elif schema["nullable"]:
         help_text += " " + _("“auto” leaves it open.")
     return Control(
         name=name,
         label=translate(schema["title"]),
         help=help_text,
         kind="select" if choices else "text",
-        value=value,
+        value="" if is_locked else value,
         placeholder=placeholder,
         error=error,
         choices=choices,
         attrs=attrs,
+        default=_("{value} (as before)", value=placeholder) if origin else _("{value} (recipe)", value=placeholder),
+        is_locked=is_locked,
     )
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import exists, func, or_, select, tuple_
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session, aliased, defer
 
 from app import db, i18n, storage
-from app.checkpoints.schemas import CheckpointAnswer
+from app.checkpoints.schemas import CheckpointAnswer, checkpoint_answers
+from app.checkpoints.service import LIVE
 from app.jobs import logs, metrics, schemas, service
 from app.live import Reader, Update
 from app.models import TERMINAL, Attempt, Checkpoint, Job, JobEvent, MetricPoint, Sample
@@ -26,6 +27,7 @@ from trainer.rundir import RunDir
 
 MAX_NEW_LINES = 2_000  # journal lines sent one by one; behind more of them the curves are sent anew
 MAX_POINTS = 1_200  # places of a curve sent whole
+MAX_CHECKPOINTS = 500
 DIGEST_LENGTH = 16
 
 Line = tuple[int, int]  # fence and seq of a line of a journal
@@ -193,10 +195,10 @@ def _digest(text: str) -> str:
 
 def saved(session: Session, *, job_id: str) -> list[CheckpointAnswer]:
     """The checkpoints of a job whose files are there, newest first."""
-    columns = [getattr(Checkpoint, name) for name in CheckpointAnswer.model_fields]  # a manifest may be long
-    mine = (Checkpoint.job_id == job_id, Checkpoint.state.in_(("ready", "corrupt")))
-    rows = session.execute(select(*columns).where(*mine).order_by(Checkpoint.step.desc(), Checkpoint.fence.desc()))
-    return [CheckpointAnswer.model_validate(row) for row in rows]
+    there = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.state.in_(LIVE))
+    lean = there.options(defer(Checkpoint.manifest))  # it may be long
+    rows = session.scalars(lean.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc()).limit(MAX_CHECKPOINTS))
+    return checkpoint_answers(session, rows.all())
 
 
 def _by_series(points: list[MetricPoint]) -> dict[str, dict[str, list[Any]]]:

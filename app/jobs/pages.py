@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -15,10 +16,10 @@ from app.checkpoints import service as checkpoints
 from app.corpora import service as corpora
 from app.errors import PanelError
 from app.i18n import _, translate
-from app.jobs import api, form, home, reference, schemas, service, words
-from app.models import STATES, TERMINAL, new_id
+from app.jobs import api, form, home, live, reference, schemas, service, words
+from app.models import STATES, TERMINAL, Job, new_id
 from app.web import number, page, spec_fields
-from trainer.spec import SpecError, recipe_names
+from trainer.spec import SpecError
 
 router = APIRouter()
 router.include_router(home.router)
@@ -61,26 +62,48 @@ def show_form(
     principal: Reader,
     corpus: Annotated[list[str], Query(max_length=64)] = [],  # noqa: B006 - FastAPI copies it
     recipe: Annotated[str, Query(max_length=40)] = "tiny",
+    origin: Annotated[
+        str | None, Query(alias="from", max_length=64, description="The checkpoint to go on from.")
+    ] = None,
+    like: Annotated[str | None, Query(max_length=64, description="The job to fill the form in with.")] = None,
 ) -> Response:
-    """The form, with a recipe and corpora chosen by the link that led here."""
-    return _form(request, principal, form.Sent({"recipe": recipe}, corpus))
+    """The form, filled in by the link that led here: a recipe and corpora, a checkpoint, another job; then fields."""
+    asked = {name: value for name, value in request.query_params.items() if name in form.properties()}
+    sent = form.Sent({"recipe": recipe}, corpus)
+    with db.transaction() as session:
+        if like is not None:
+            sent = form.like(service.get(session, principal=principal, job_id=like).spec)
+        elif origin is not None:
+            sent = form.Sent(form.longer(_origin(session, principal, origin)))
+    return _form(request, principal, form.Sent({**sent.fields, **asked}, sent.corpora))
+
+
+def _origin(session: Session, principal: Principal, checkpoint_id: str) -> form.Origin:
+    checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=checkpoint_id)
+    job = service.get(session, principal=principal, job_id=checkpoint.job_id)
+    names = [name or _("a deleted corpus") for _id, name in _corpus_names(session, principal, job.spec["corpora"])]
+    return form.Origin(checkpoint.id, checkpoint.step, job.id, job.name, job.spec, names)
 
 
 def _form(request: Request, principal: Principal, sent: form.Sent, error: PanelError | None = None) -> Response:
     errors = form.errors_by_field(error.fields) if error else {}
+    origin = None
     with db.transaction() as session:
         texts, _rest = corpora.list_corpora(session, principal=principal, limit=200)
         tokenizers, _rest = corpora.list_tokenizers(session, principal=principal)
+        if sent.fields.get("resume_from_checkpoint"):
+            origin = _origin(session, principal, sent.fields["resume_from_checkpoint"][:64])
     return page(
         request,
         "jobs/new.html",
         error.status if error else 200,
         principal=principal,
         sent=sent,
+        origin=origin,
         errors=errors,
         error=error.message if error and not errors else None,
         recipes=form.recipe_cards(),
-        groups=form.groups(sent, errors),
+        groups=form.groups(sent, errors, origin),
         labels={name: translate(schema["title"]) for name, schema in form.properties().items()},
         corpora=[corpus for corpus in texts if corpus.state != "failed"],
         tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size))) for t in tokenizers],
@@ -115,9 +138,11 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
     """The page of one job; its scripts follow the job's stream of events from there."""
     with db.transaction() as session:
         job = service.get(session, principal=principal, job_id=job_id)
-        saved, _more = checkpoints.list_checkpoints(session, principal=principal, job_id=job_id, limit=200)
+        saved = live.saved(session, job_id=job_id)
         history = [schemas.history_entry(event) for event in service.history(session, job_id=job_id)]
+        attempts = schemas.attempt_answers(session, job, service.list_attempts(session, job_id=job_id))
         names = _corpus_names(session, principal, job.spec["corpora"])
+        origin = _origin(session, principal, job.resume_from_id) if job.resume_from_id else None
         answer = schemas.job_answer(session, job)
     return page(
         request,
@@ -126,14 +151,15 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
         job=answer,
         is_over=job.state in TERMINAL,
         checkpoints=saved,
+        newest=next((row.id for row in saved if row.state == "ready"), None),
         history=list(reversed(history)),
+        attempts={attempt.fence: attempt for attempt in attempts},
+        origin=origin,
         corpora=names,
         spec_rows=_spec_rows(answer.spec),
         words=words.script_words(),
         phases={name: word for name, word in words.phase_words().items() if name != "evaluate"},
         series=words.series_words(),
-        again="".join(f"&corpus={corpus_id}" for corpus_id, name in names if name),
-        known_recipe=answer.recipe in recipe_names(),
     )
 
 
@@ -162,9 +188,25 @@ def _spec_rows(spec: dict[str, Any]) -> list[tuple[str, str, str]]:
 @router.post("/jobs/{job_id}/cancel")
 def cancel(principal: Submitter, job_id: str) -> Response:
     """Wish the job cancelled and return to its page."""
+    return _wish(service.cancel, principal, job_id)
+
+
+@router.post("/jobs/{job_id}/pause")
+def pause(principal: Submitter, job_id: str) -> Response:
+    """Wish the job paused and return to its page."""
+    return _wish(service.pause, principal, job_id)
+
+
+@router.post("/jobs/{job_id}/resume")
+def resume(principal: Submitter, job_id: str) -> Response:
+    """Wish the job to go on and return to its page."""
+    return _wish(service.resume, principal, job_id)
+
+
+def _wish(verb: Callable[..., Job], principal: Principal, job_id: str) -> Response:
     try:
         with db.transaction() as session:
-            service.cancel(session, principal=principal, job_id=job_id)
+            verb(session, principal=principal, job_id=job_id)
     except PanelError as error:
         if error.status != 409:  # it ended a moment ago: its page says how
             raise

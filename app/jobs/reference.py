@@ -170,7 +170,7 @@ def _example(document: dict[str, Any], body: dict[str, Any]) -> Any:
 
 def _spec_table() -> dict[str, list[Field]]:
     """The fields of a spec by group."""
-    titles = {"job": translate(mark("Job")), **{name: translate(title) for name, title in form.GROUPS.items()}}
+    titles = {name: translate(title) for name, title in form.GROUPS.items()}
     table: dict[str, list[Field]] = {title: [] for title in titles.values()}
     for name, schema in form.properties().items():
         kind = _kind({key: value for key, value in schema.items() if key != "anyOf"})

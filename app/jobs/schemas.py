@@ -17,7 +17,6 @@ from trainer.rundir import RunDir
 from trainer.spec import TrainSpec, recipe, recipe_names
 
 Value = float | Literal["nan", "inf", "-inf"]
-
 LOG_LINES = 20  # of a failed job, shown with its failure
 
 SUBMIT_EXAMPLES = {

@@ -27,7 +27,7 @@ function faint(color, share) {
 // The charts of one job, which show the same steps: zooming one zooms all, from finer data where there is any.
 export class Board {
   constructor(root, words, fetchWindow) {
-    Object.assign(this, { words, fetchWindow, range: null, detail: null, checkpoints: new Map() });
+    Object.assign(this, { words, fetchWindow, range: null, detail: null, checkpoints: new Map(), resumes: new Set() });
     this.curves = new Map();
     this.charts = [...root.querySelectorAll("[data-chart]")].map((element) => new Chart(element, this));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
@@ -172,7 +172,8 @@ class Chart {
     this.board.zoom(range);
   }
 
-  // Values that are no finite number, as crosses at the top; checkpoints, as ticks at the bottom of the large chart.
+  // Values that are no finite number, as crosses at the top; where attempts went on, as thin upright lines;
+  // checkpoints, as ticks at the bottom of the large chart.
   #marks(u) {
     const { ctx, bbox } = u;
     const dot = devicePixelRatio;
@@ -182,6 +183,12 @@ class Chart {
     ctx.strokeStyle = ink("bad");
     for (const curve of this.curves) {
       for (const step of curve.odd.keys()) if (inside(step)) cross(ctx, u.valToPos(step, "x", true), bbox.top + 8 * dot, 4 * dot);
+    }
+    ctx.lineWidth = dot;
+    ctx.strokeStyle = ink("ink-muted");
+    ctx.setLineDash([3 * dot, 3 * dot]);
+    for (const step of this.board.resumes) {
+      if (inside(step)) upright(ctx, Math.round(u.valToPos(step, "x", true)) + 0.5, bbox.top, bbox.top + bbox.height);
     }
     if (this.element.classList.contains("big")) {
       ctx.fillStyle = ink("ink-muted");
@@ -210,6 +217,7 @@ class Chart {
     if (step != null && this.board.checkpoints.has(step) && this.element.classList.contains("big")) {
       parts.push(text(fill(words.checkpoint, { step: number(step) }), "muted"));
     }
+    if (step != null && this.board.resumes.has(step)) parts.push(text(fill(words.resumed, { step: number(step) }), "muted"));
     this.readout.replaceChildren(...parts);
   }
 
@@ -290,6 +298,13 @@ function cross(ctx, x, y, size) {
   ctx.lineTo(x + size, y + size);
   ctx.moveTo(x + size, y - size);
   ctx.lineTo(x - size, y + size);
+  ctx.stroke();
+}
+
+function upright(ctx, x, top, bottom) {
+  ctx.beginPath();
+  ctx.moveTo(x, top);
+  ctx.lineTo(x, bottom);
   ctx.stroke();
 }
 

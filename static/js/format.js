@@ -33,6 +33,13 @@ export function span(seconds) {
   return new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "long" }).format(count);
 }
 
+// How long ago an instant was, in one unit.
+export function ago(at) {
+  const seconds = Math.max(0, (Date.now() - at) / 1000);
+  const [unit, size] = UNITS.find(([, size]) => seconds >= size * THRESHOLD) ?? UNITS.at(-1);
+  return new Intl.RelativeTimeFormat(language, { numeric: "auto" }).format(-Math.round(seconds / size), unit);
+}
+
 // A value of a curve: four digits that matter, the word where it is no finite number.
 export function measure(value) {
   if (value == null) return "–";

@@ -10,13 +10,17 @@ const parts = ["weights", "gradients", "optimizer", "activations", "logits"];
 let timer = 0;
 let asked = 0;
 
+const origin = form.querySelector("[name=resume_from_checkpoint]"); // its job's spec stands for the recipe
+const WORDS = ["name", "sample_prompt", "tokenizer", "resume_from_checkpoint"];
+
 const controls = () => [...form.querySelectorAll("[data-field] :is(input:not([type=radio], [type=checkbox]), select)")];
+const recipe = () => origin ?? form.querySelector("[name=recipe]:checked");
 
 function applyRecipe() {
-  const chosen = form.querySelector("[name=recipe]:checked");
+  const chosen = recipe();
   const defaults = JSON.parse(chosen.dataset.defaults);
   for (const control of controls()) {
-    if (control.name === "name") control.placeholder = chosen.value;
+    if (control.name === "name") control.placeholder = origin ? defaults.name : chosen.value;
     if (!(control.name in defaults) || control.name === "name" || control.name === "tokenizer") continue;
     if (control.tagName === "SELECT") {
       control.options[0].textContent = panel.dataset.fromRecipe.replace("{value}", defaults[control.name]);
@@ -28,13 +32,13 @@ function applyRecipe() {
 
 // As app/jobs/form.py reads the form: empty means what the recipe says, "auto" means open.
 function partialSpec() {
-  const spec = { recipe: form.querySelector("[name=recipe]:checked").value };
+  const spec = origin ? {} : { recipe: recipe().value };
   for (const { name, value } of controls()) {
     const text = value.trim();
     if (!text) continue;
     if (text === "auto") spec[name] = null;
     else if (["true", "false"].includes(text)) spec[name] = text === "true";
-    else if (["name", "sample_prompt", "tokenizer"].includes(name)) spec[name] = text;
+    else if (WORDS.includes(name)) spec[name] = text;
     else spec[name] = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) ? Number(text) : text;
   }
   const corpora = [...form.querySelectorAll("[name=corpora]:checked")].map((box) => box.value);
@@ -46,7 +50,7 @@ async function plan() {
   const turn = ++asked;
   const spec = partialSpec();
   const { choose, wrong, away } = panel.dataset;
-  if (!spec.corpora) return note(choose);
+  if (!spec.corpora && !origin) return note(choose);
   const answer = await fetch("/api/v1/jobs/plan", {
     method: "POST",
     headers: { "Content-Type": "application/json" },

@@ -2,10 +2,11 @@
 
 import { Board } from "./chart.js";
 import { Curve } from "./curve.js";
-import { bytes, compact, fill, measure, number, span } from "./format.js";
+import { compact, fill, measure, number, span } from "./format.js";
 import { LogView } from "./log.js";
-import { localTimes } from "./page.js";
+import { Saves } from "./saves.js";
 import { Stream } from "./stream.js";
+import { Timeline, showVerdict } from "./timeline.js";
 
 const root = document.getElementById("job");
 const words = JSON.parse(root.dataset.words);
@@ -21,8 +22,15 @@ const board = new Board(root, words, async (start, end) => {
   return curvesOf((await answer.json()).series);
 });
 const log = new LogView(find("[data-log]"), find("[data-follow]"), find("[data-no-log]"));
+const timeline = new Timeline(root, words);
+const saves = new Saves(root, words, (checkpoints) => {
+  board.checkpoints = new Map(checkpoints.map(({ step, id }) => [step, id]));
+  board.draw();
+  showWays();
+});
 let ending = 0;
 let isOver = false;
+let job = null;
 
 function curvesOf(series) {
   const curves = new Map();
@@ -42,7 +50,8 @@ function addPoints({ series }) {
   board.draw();
 }
 
-function showJob(job) {
+function showJob(news) {
+  job = news;
   isOver = TERMINAL.includes(job.state);
   if (root.dataset.state !== job.state) {
     root.dataset.state = job.state;
@@ -64,14 +73,57 @@ function showJob(job) {
     const value = job.facts[place.dataset.fact];
     if (value != null) place.textContent = place.dataset.fact === "num_parameters" ? compact(value) : number(value);
   }
-  find("[data-failure]").hidden = !job.failure;
-  if (job.failure) {
-    find("[data-cause]").textContent = job.failure.cause;
-    find("[data-next-step]").textContent = job.failure.next_step;
+  showTroubles(job);
+  showRecoveries(job);
+  showWays();
+}
+
+function showTroubles({ failure, notice }) {
+  const alert = find("[data-failure]");
+  alert.hidden = !failure;
+  if (failure) {
+    find("[data-cause]", alert).textContent = failure.cause;
+    find("[data-next-step]", alert).textContent = failure.next_step;
+    find("[data-failure-log]", alert).hidden = !failure.log.length;
+    find("pre", alert).textContent = failure.log.join("\n");
+    find("[data-actions]", alert).replaceChildren(...failure.actions.map(({ label, form }) => {
+      const link = document.createElement("a");
+      return Object.assign(link, { className: "button small", href: form, textContent: label });
+    }));
   }
-  const cancel = find("[data-cancel]");
-  if (cancel) cancel.hidden = isOver || job.desired === "cancel";
-  if (isOver) document.getElementById("cancel")?.close();
+  const banner = find("[data-notice]");
+  banner.hidden = !notice;
+  find("[data-message]", banner).textContent = notice?.message ?? "";
+  find("[data-next-step]", banner).textContent = notice?.next_step ?? "";
+}
+
+function showRecoveries({ num_recoveries: n, repeated_steps: steps, setback, verdict, adjustments }) {
+  const line = find("[data-recovered]");
+  line.hidden = !n && !verdict;
+  const said = find("[data-said]", line);
+  said.hidden = !n;
+  said.lastElementChild.textContent = fill(words.recovered, { n, why: setback?.message ?? "", steps: number(steps) });
+  showVerdict(find(".verdict", line), verdict);
+  const changed = [];
+  if (adjustments.per_device_batch_size) changed.push(fill(words.micro_batch, { n: adjustments.per_device_batch_size }));
+  if (adjustments.skipped_steps) changed.push(fill(words.skipped, { steps: adjustments.skipped_steps.join(", ") }));
+  find("[data-adjusted]").hidden = !changed.length;
+  find("[data-adjusted]").textContent = changed.join(" ");
+}
+
+// What can be done with the job now: one button for each way.
+function showWays() {
+  if (!job) return;
+  const shown = { pause: job.desired === "run", resume: job.desired === "pause", cancel: job.desired !== "cancel" };
+  for (const [name, isShown] of Object.entries(shown)) {
+    const form = find(`[data-${name}]`);
+    if (form) form.hidden = isOver || !isShown;
+    if (form?.hidden) document.getElementById(name)?.close();
+  }
+  const newest = saves.known.find(({ state }) => state === "ready");
+  const onward = find("[data-continue]");
+  onward.hidden = !newest || !(isOver || job.state === "paused");
+  if (newest) onward.href = `/jobs/new?from=${newest.id}`;
 }
 
 function showProgress(job) {
@@ -128,45 +180,17 @@ function showSample({ step, prompt, text }) {
   place(find("[data-samples]"), line, step);
 }
 
-function showCheckpoint({ id, step, metrics, num_bytes: size }) {
-  board.checkpoints.set(step, id);
-  board.draw();
-  const line = clone("data-checkpoint");
-  line.dataset.id = id;
-  const said = fill(words.step, { step: number(step) });
-  const loss = typeof metrics.eval_loss === "number" ? metrics.eval_loss.toFixed(3) : "–";
-  find("[data-href]", line).textContent = said;
-  find("[data-href]", line).href = `/checkpoints/${id}`;
-  find("[data-detail]", line).textContent = `${loss} · ${bytes(size)}`;
-  for (const [name, href] of [["try", `/playground?checkpoint=${id}`], ["zip", `/api/v1/checkpoints/${id}/download`]]) {
-    const link = find(`[data-${name}]`, line);
-    link.href = href;
-    link.setAttribute("aria-label", fill(words[`${name}_step`], { step: number(step) }));
-  }
-  const list = find("[data-checkpoints]");
-  find(`[data-id="${id}"]`, list)?.remove();
-  find("[data-no-checkpoints]").hidden = true;
-  place(list, line, step);
-}
-
 function showHistory(entry) {
-  const line = clone("data-history-line");
-  Object.assign(line.dataset, { seq: entry.seq, state: entry.to });
-  find("[data-sentence]", line).textContent = entry.message ?? "";
-  find("[data-word]", line).textContent = words[`state.${entry.to}`];
-  const at = document.createElement("time");
-  at.dateTime = entry.at;
-  find("[data-at]", line).replaceChildren(at);
-  localTimes(line);
-  const list = find("[data-history]");
-  find(`[data-seq="${entry.seq}"]`, list)?.remove();
-  place(list, line, entry.seq);
+  timeline.add(entry);
+  if (entry.reason === "resumed" || entry.reason === "continued") {
+    board.resumes.add(entry.data.step);
+    board.draw();
+  }
 }
-
-for (const line of root.querySelectorAll("[data-history] > li")) line.dataset.key = line.dataset.seq;
 
 const handlers = {
   job: showJob,
+  attempts: ({ data }) => timeline.know(data),
   curve: ({ series }) => {
     board.curves = curvesOf(series);
     board.draw();
@@ -174,7 +198,7 @@ const handlers = {
   points: addPoints,
   sample: showSample,
   history: showHistory,
-  checkpoint: showCheckpoint,
+  checkpoints: ({ data }) => saves.show(data),
   log: ({ text }) => log.add(text),
 };
 
