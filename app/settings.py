@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     max_open_jobs_per_user: int = Field(1000, ge=1, description="Unfinished jobs that one user may have")
     stop_seconds: float = Field(30, gt=0, description="How long a cancelled trainer may take before it is killed")
     save_seconds: float = Field(60, gt=0, description="How long a pausing or shut down trainer may take to save")
+    stop_jobs: bool = Field(False, description="A worker that stops has its jobs save and stop too: for containers")
     step_seconds: float = Field(60, gt=0, description="Least time without a step after which training counts as hung")
     first_step_seconds: float = Field(600, gt=0, description="The same before the first step, and in other phases")
     parse_memory_bytes: int = Field(2 * 2**30, gt=0, description="Memory limit of the process that parses an upload")
