@@ -89,3 +89,32 @@ def follow(run: Run, state: str) -> None:
         assert not run.gang()
         assert run.post("resume").status_code == 202
     run.end()
+
+
+@pytest.mark.parametrize(
+    ("point", "attempts"),
+    [
+        pytest.param("claimed", 2, marks=pytest.mark.row("F14-2", "worker killed between claim and supervisor")),
+        pytest.param("published", 2, marks=pytest.mark.row("F10-2", "supervisor killed between place and row")),
+        pytest.param("recorded", 2, marks=pytest.mark.row("F10-3", "supervisor killed behind a checkpoint's row")),
+        pytest.param("concluding", 2, marks=pytest.mark.row("F10-4", "supervisor killed before its last word")),
+    ],
+)
+def test_a_part_killed_where_nobody_could_hit_it_costs_one_more_attempt(
+    furnace: Stack,
+    submit: Submit,
+    golden: Callable[[int], str],
+    saw: Callable[[str], None],
+    point: str,
+    attempts: int,
+) -> None:
+    expected = golden(1)
+    furnace.arm(point)
+    run = submit()
+    until(lambda: furnace.reached(point), 60, f"a death at {point}")
+    if point == "claimed":
+        furnace.restart("worker")
+    run.end()
+    assert len(run.attempts()) == attempts
+    invariants.check(run, expected)
+    saw(f"{attempts} attempts, {repeated_steps(run.attempts())} steps repeated")
