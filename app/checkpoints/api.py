@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from app import db
-from app.auth import Reader
+from app.auth import Principal, Reader, Submitter
 from app.checkpoints import service
-from app.checkpoints.schemas import CheckpointAnswer, CheckpointDetail
+from app.checkpoints.schemas import CheckpointAnswer, CheckpointDetail, checkpoint_answers, checkpoint_detail
 from app.paging import After, Limit, Listing
 
 router = APIRouter(tags=["checkpoints"])
@@ -25,7 +25,7 @@ def list_checkpoints(
     """List checkpoints, newest first."""
     with db.transaction() as session:
         rows, following = service.list_checkpoints(session, principal=principal, job_id=job, limit=limit, after=after)
-        return Listing(data=[CheckpointAnswer.model_validate(row) for row in rows], next=following)
+        return Listing(data=checkpoint_answers(session, rows), next=following)
 
 
 @router.get("/checkpoints/{checkpoint_id}")
@@ -33,7 +33,25 @@ def get_checkpoint(principal: Reader, checkpoint_id: str) -> CheckpointDetail:
     """Get a checkpoint with its manifest."""
     with db.transaction() as session:
         row = service.get(session, principal=principal, checkpoint_id=checkpoint_id)
-        return CheckpointDetail.model_validate(row)
+        return checkpoint_detail(session, row)
+
+
+@router.post("/checkpoints/{checkpoint_id}/pin")
+def pin_checkpoint(principal: Submitter, checkpoint_id: str) -> CheckpointAnswer:
+    """Keep a checkpoint, whatever its job lets go of."""
+    return _pin(principal, checkpoint_id, pinned=True)
+
+
+@router.post("/checkpoints/{checkpoint_id}/unpin")
+def unpin_checkpoint(principal: Submitter, checkpoint_id: str) -> CheckpointAnswer:
+    """Treat a checkpoint like any other again: without another reason to stay it goes at its job's next save."""
+    return _pin(principal, checkpoint_id, pinned=False)
+
+
+def _pin(principal: Principal, checkpoint_id: str, *, pinned: bool) -> CheckpointAnswer:
+    with db.transaction() as session:
+        row = service.pin(session, principal=principal, checkpoint_id=checkpoint_id, pinned=pinned)
+        return checkpoint_answers(session, [row])[0]
 
 
 @router.get("/checkpoints/{checkpoint_id}/download", response_class=StreamingResponse)

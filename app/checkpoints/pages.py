@@ -4,12 +4,14 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import auth, db, storage
-from app.auth import Principal, Reader
-from app.checkpoints import service
+from app.auth import Principal, Reader, Submitter
+from app.checkpoints import keeping, service
+from app.i18n import _
 from app.models import Checkpoint, Job, Tokenizer
 from app.paging import After
 from app.web import page
@@ -31,6 +33,7 @@ def show_checkpoints(
             session, principal=principal, job_id=job, limit=PAGE_ROWS, after=after
         )
         names = _job_names(session, {row.job_id for row in rows})
+        kept = keeping.reasons(session, names)
     query = (f"job={job}&" if job else "") + f"after={following}"
     return page(
         request,
@@ -38,6 +41,8 @@ def show_checkpoints(
         principal=principal,
         checkpoints=rows,
         names=names,
+        kept=kept,
+        keep_words=_keep_words(),
         job_name=names.get(job) if job else None,
         job_id=job,
         next=query if following else None,
@@ -56,6 +61,7 @@ def show_checkpoint(request: Request, principal: Reader, checkpoint_id: str) -> 
         checkpoint = service.get(session, principal=principal, checkpoint_id=checkpoint_id)
         job = session.get_one(Job, checkpoint.job_id)
         tokenizer = _tokenizer(session, principal, checkpoint)
+        kept = keeping.reasons(session, [job.id]).get(checkpoint_id, [])
         archive = service.archive_name(session, checkpoint=checkpoint)
     return page(
         request,
@@ -66,6 +72,8 @@ def show_checkpoint(request: Request, principal: Reader, checkpoint_id: str) -> 
         tokenizer=tokenizer,
         directory=re.sub(r"\.zip$", "", archive),
         archive=archive,
+        kept=kept,
+        keep_words=_keep_words(),
         is_gone=not storage.checkpoint(checkpoint.path).is_dir(),
     )
 
@@ -73,3 +81,32 @@ def show_checkpoint(request: Request, principal: Reader, checkpoint_id: str) -> 
 def _tokenizer(session: Session, principal: Principal, checkpoint: Checkpoint) -> Tokenizer | None:
     same = Tokenizer.sha256 == checkpoint.manifest.get("tokenizer_sha256")
     return session.scalar(select(Tokenizer).where(same, auth.visible_to(Tokenizer.owner_id, principal)))
+
+
+def _keep_words() -> dict[str, str]:
+    """Why a checkpoint stays, in a word or two, in the reader's language."""
+    return {
+        "newest": _("newest"),
+        "best": _("best"),
+        "pinned": _("pinned"),
+        "regular": _("kept regularly"),
+        "origin": _("a job goes on from it"),
+    }
+
+
+@router.post("/checkpoints/{checkpoint_id}/pin")
+def pin(principal: Submitter, checkpoint_id: str) -> Response:
+    """Keep it, and return to its page."""
+    return _pin(principal, checkpoint_id, pinned=True)
+
+
+@router.post("/checkpoints/{checkpoint_id}/unpin")
+def unpin(principal: Submitter, checkpoint_id: str) -> Response:
+    """Treat it like any other again, and return to its page."""
+    return _pin(principal, checkpoint_id, pinned=False)
+
+
+def _pin(principal: Principal, checkpoint_id: str, *, pinned: bool) -> Response:
+    with db.transaction() as session:
+        service.pin(session, principal=principal, checkpoint_id=checkpoint_id, pinned=pinned)
+    return RedirectResponse(f"/checkpoints/{checkpoint_id}", status_code=303)

@@ -1,16 +1,20 @@
 """What the API says about checkpoints."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from app.checkpoints import keeping
+from app.models import Checkpoint
 
 
 class CheckpointAnswer(BaseModel):
     """Saved weights at a step."""
 
     model_config = ConfigDict(
-        from_attributes=True,
         json_schema_extra={
             "examples": [
                 {
@@ -21,6 +25,7 @@ class CheckpointAnswer(BaseModel):
                     "metrics": {"loss": 3.41, "eval_loss": 3.52, "eval_bits_per_byte": 1.61},
                     "state": "ready",
                     "pinned": False,
+                    "kept": ["newest", "best"],
                     "created_at": "2026-11-24T20:15:00Z",
                 }
             ]
@@ -32,8 +37,11 @@ class CheckpointAnswer(BaseModel):
     step: int
     num_bytes: int
     metrics: dict[str, Any] = Field(description="The losses known at this step.")
-    state: str = Field(description="ready, corrupt (its files differ from its manifest), deleting or deleted.")
-    pinned: bool = Field(description="Its owner wants it kept.")
+    state: Literal["ready", "corrupt"] = Field(description="corrupt: its files differ from what was saved.")
+    pinned: bool = Field(description="Whether it is kept because somebody wishes so.")
+    kept: list[Literal["newest", "best", "pinned", "regular", "origin"]] = Field(
+        description="Why it stays. What has no reason goes at its job's next save, unless the job keeps all."
+    )
     created_at: datetime
 
 
@@ -42,3 +50,22 @@ class CheckpointDetail(CheckpointAnswer):
 
     fence: int = Field(description="The attempt that wrote it.")
     manifest: dict[str, Any]
+
+
+PLAIN = ("id", "job_id", "step", "num_bytes", "metrics", "state", "pinned", "created_at")
+
+
+def checkpoint_answers(session: Session, rows: Sequence[Any]) -> list[CheckpointAnswer]:
+    """Checkpoints as programs see them, each with why it is kept. Rows of the columns in PLAIN are enough."""
+    kept = keeping.reasons(session, {row.job_id for row in rows})
+    return [CheckpointAnswer.model_validate({**_plain(row), "kept": kept.get(row.id, [])}) for row in rows]
+
+
+def checkpoint_detail(session: Session, row: Checkpoint) -> CheckpointDetail:
+    """One with its manifest."""
+    kept = keeping.reasons(session, [row.job_id]).get(row.id, [])
+    return CheckpointDetail.model_validate({**_plain(row), "kept": kept, "fence": row.fence, "manifest": row.manifest})
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in PLAIN}

@@ -1,13 +1,14 @@
 """The verbs of checkpoints: the only writer of their table. Files are put in place by the supervisor before."""
 
 import io
+import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -16,8 +17,11 @@ from app.auth import Principal
 from app.errors import PanelError
 from app.i18n import _
 from app.models import Checkpoint, Job, new_id
+from trainer.rundir import MANIFEST
 
 CHUNK_BYTES = 1 << 20
+LIVE = ("ready", "corrupt")  # the others are gone for everybody
+RESUME = "resume/"  # where the state lies that only the trainer reads
 
 
 def record(
@@ -47,16 +51,49 @@ def record(
     return session.execute(select(Checkpoint).where(*same)).scalar_one()
 
 
-def get(session: Session, *, principal: Principal, checkpoint_id: str) -> Checkpoint:
-    """A checkpoint the user may see. Raises 404."""
-    return auth.visible(session, Checkpoint, checkpoint_id, principal=principal)
+def get(session: Session, *, principal: Principal, checkpoint_id: str, for_update: bool = False) -> Checkpoint:
+    """A checkpoint the user may see. Raises 404, and 410 for one that was deleted."""
+    row = auth.visible(session, Checkpoint, checkpoint_id, principal=principal, for_update=for_update)
+    if row.state not in LIVE:
+        message = _(
+            "This checkpoint was deleted to make room. Its job keeps the newest, the best, the pinned "
+            "and one in so many; choose one of those."
+        )
+        raise PanelError(410, "checkpoint_deleted", message)
+    return row
+
+
+def pin(session: Session, *, principal: Principal, checkpoint_id: str, pinned: bool) -> Checkpoint:
+    """Wish a checkpoint kept whatever its job lets go of, or no longer. What is unpinned stays until the next save."""
+    row = get(session, principal=principal, checkpoint_id=checkpoint_id, for_update=True)
+    row.pinned = pinned
+    session.flush()
+    return row
+
+
+def let_go(session: Session, ids: Sequence[str]) -> None:
+    """Take good checkpoints away from everybody, save for what was pinned meanwhile; a sweep removes their files."""
+    droppable = (Checkpoint.id.in_(ids), Checkpoint.state == "ready", ~Checkpoint.pinned)
+    session.execute(update(Checkpoint).where(*droppable).values(state="deleting"))
+
+
+def list_leaving(session: Session, limit: int) -> list[tuple[str, str]]:
+    """Checkpoints whose files are to be removed: id and path, the oldest first."""
+    query = select(Checkpoint.id, Checkpoint.path).where(Checkpoint.state == "deleting")
+    return [(row.id, row.path) for row in session.execute(query.order_by(Checkpoint.id).limit(limit))]
+
+
+def bury(session: Session, checkpoint_id: str) -> None:
+    """The files of a checkpoint are removed."""
+    gone = (Checkpoint.id == checkpoint_id, Checkpoint.state == "deleting")
+    session.execute(update(Checkpoint).where(*gone).values(state="deleted"))
 
 
 def list_checkpoints(
     session: Session, *, principal: Principal, job_id: str | None = None, limit: int = 100, after: str | None = None
 ) -> tuple[list[Checkpoint], str | None]:
     """The checkpoints the user may see, of one job or of all, newest first, and the cursor of the next page."""
-    query = select(Checkpoint).where(auth.visible_to(Checkpoint.owner_id, principal))
+    query = select(Checkpoint).where(auth.visible_to(Checkpoint.owner_id, principal), Checkpoint.state.in_(LIVE))
     if job_id is not None:
         query = query.where(Checkpoint.job_id == job_id)
     return paging.newest(session, query, Checkpoint.id, limit, after)
@@ -70,10 +107,9 @@ def archive_name(session: Session, *, checkpoint: Checkpoint) -> str:
 
 
 def files(checkpoint: Checkpoint) -> list[Path]:
-    """The files of a checkpoint, by its manifest. Raises 409 where they are gone from the disk."""
+    """The files that others can use, by the manifest: all but the trainer's own. Raises 409 where one is gone."""
     directory = storage.checkpoint(checkpoint.path)
-    paths = [directory / entry["name"] for entry in checkpoint.manifest["files"]]
-    paths.append(directory / "MANIFEST.json")
+    paths = [directory / entry["name"] for entry in _shared(checkpoint)]
     missing = next((path.name for path in paths if not path.is_file()), None)
     if missing is not None:
         message = _("The file {name} of this checkpoint is gone from the disk.", name=missing)
@@ -81,19 +117,36 @@ def files(checkpoint: Checkpoint) -> list[Path]:
     return paths
 
 
+def _shared(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    return [entry for entry in checkpoint.manifest["files"] if not entry["name"].startswith(RESUME)]
+
+
 def zip_chunks(checkpoint: Checkpoint) -> Iterator[bytes]:
-    """The checkpoint as a zip archive, made while it is sent: weights do not compress, so nothing is compressed."""
+    """The checkpoint as a zip archive, made while it is sent: weights do not compress, so nothing is compressed.
+
+    Its manifest lists what is in the archive.
+    """
     out = _Outlet()
     directory = storage.checkpoint(checkpoint.path)
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for path in files(checkpoint):
-            entry = zipfile.ZipInfo(str(path.relative_to(directory)), checkpoint.created_at.timetuple()[:6])
-            entry.external_attr = 0o644 << 16
-            with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
+            with (
+                path.open("rb") as source,
+                archive.open(_entry(checkpoint, path, directory), "w", force_zip64=True) as target,
+            ):
                 while chunk := source.read(CHUNK_BYTES):
                     target.write(chunk)
                     yield out.take()
+        manifest = {**checkpoint.manifest, "files": _shared(checkpoint)}
+        text = json.dumps(manifest, indent=2, ensure_ascii=False)
+        archive.writestr(_entry(checkpoint, directory / MANIFEST, directory), text)
     yield out.take()
+
+
+def _entry(checkpoint: Checkpoint, path: Path, directory: Path) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(str(path.relative_to(directory)), checkpoint.created_at.timetuple()[:6])
+    entry.external_attr = 0o644 << 16
+    return entry
 
 
 class _Outlet(io.RawIOBase):

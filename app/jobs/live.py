@@ -17,7 +17,8 @@ from sqlalchemy import exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from app import db, i18n, storage
-from app.checkpoints.schemas import CheckpointAnswer
+from app.checkpoints.schemas import PLAIN, CheckpointAnswer, checkpoint_answers
+from app.checkpoints.service import LIVE
 from app.jobs import logs, metrics, schemas, service
 from app.live import Reader, Update
 from app.models import TERMINAL, Attempt, Checkpoint, Job, JobEvent, MetricPoint, Sample
@@ -193,10 +194,10 @@ def _digest(text: str) -> str:
 
 def saved(session: Session, *, job_id: str) -> list[CheckpointAnswer]:
     """The checkpoints of a job whose files are there, newest first."""
-    columns = [getattr(Checkpoint, name) for name in CheckpointAnswer.model_fields]  # a manifest may be long
-    mine = (Checkpoint.job_id == job_id, Checkpoint.state.in_(("ready", "corrupt")))
+    columns = [getattr(Checkpoint, name) for name in PLAIN]  # a manifest may be long
+    mine = (Checkpoint.job_id == job_id, Checkpoint.state.in_(LIVE))
     rows = session.execute(select(*columns).where(*mine).order_by(Checkpoint.step.desc(), Checkpoint.fence.desc()))
-    return [CheckpointAnswer.model_validate(row) for row in rows]
+    return checkpoint_answers(session, rows.all())
 
 
 def _by_series(points: list[MetricPoint]) -> dict[str, dict[str, list[Any]]]:

@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from app import auth, paging
 from app.auth import Principal
-from app.checkpoints import service as checkpoints
 from app.corpora import service as corpora_service
 from app.errors import PanelError, bad_field
 from app.i18n import _
@@ -64,11 +63,14 @@ def _origin(session: Session, principal: Principal, given: Any) -> tuple[Checkpo
     if not isinstance(given, str):  # what is no text is the spec's to refuse
         return None, None
     try:
-        checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=given)
+        checkpoint = auth.visible(session, Checkpoint, given, principal=principal)
     except PanelError as error:
         message = _("There is no checkpoint {id}.", id=given)
         raise bad_field("resume_from_checkpoint", "checkpoint_unknown", message) from error
-    return checkpoint, session.get_one(Job, checkpoint.job_id)
+    # Its job lets go of checkpoints while it is locked: what is there now stays until the new job is in place.
+    job = session.get_one(Job, checkpoint.job_id, with_for_update={"read": True})
+    session.refresh(checkpoint)
+    return checkpoint, job
 
 
 def submit(

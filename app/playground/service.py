@@ -174,7 +174,7 @@ def list_choices(session: Session, *, principal: Principal) -> list[Choice]:
     rows = session.execute(
         select(Checkpoint, Job.name)
         .join(Job, Job.id == Checkpoint.job_id)
-        .where(auth.visible_to(Checkpoint.owner_id, principal))
+        .where(auth.visible_to(Checkpoint.owner_id, principal), Checkpoint.state.in_(checkpoints.LIVE))
         .order_by(Checkpoint.id.desc())
         .limit(MAX_CHOICES)
     ).all()
