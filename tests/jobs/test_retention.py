@@ -1,0 +1,218 @@
+"""Which checkpoints stay, and which without a row come back: against a real database and real directories."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+from starlette.testclient import TestClient
+
+from app import db, storage
+from app.checkpoints import service as checkpoints
+from app.jobs import attempts, dispatch, retention
+from app.models import Checkpoint, Job
+from tests.jobs import cast, saved
+from tests.people import Person
+
+
+@pytest.fixture(scope="module")
+def corpus(alice_user: Person) -> str:
+    cast.node(slots=50)
+    return cast.corpus(alice_user)
+
+
+@pytest.fixture
+def start(alice_user: Person, corpus: str) -> Callable[..., tuple[str, int]]:
+    """A job of Alice's that saves every ten steps and keeps few."""
+
+    def begin(**given: Any) -> tuple[str, int]:
+        given = {"save_steps": 10, "save_total_limit": 2, "keep_every": 1_000, **given}
+        return cast.started(alice_user, corpus, **given)
+
+    return begin
+
+
+def live(job_id: str) -> list[int]:
+    """The steps whose checkpoints are there for everybody, oldest first."""
+    return [row.step for row in rows(job_id) if row.state in checkpoints.LIVE]
+
+
+def rows(job_id: str) -> list[Checkpoint]:
+    with db.transaction() as session:
+        query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step, Checkpoint.fence)
+        return list(session.scalars(query))
+
+
+def change(row: Checkpoint, **values: Any) -> None:
+    with db.transaction() as session:
+        session.execute(update(Checkpoint).where(Checkpoint.id == row.id).values(**values))
+
+
+def test_the_newest_and_the_best_stay(start: Callable[..., tuple[str, int]]) -> None:
+    job_id, fence = start()
+    for step, loss in ((10, 3.0), (20, 1.0), (30, 2.0), (40, 2.0), (50, 2.0)):
+        saved.recorded(job_id, step, fence, loss=loss)
+    assert live(job_id) == [20, 40, 50]
+    assert {row.state for row in rows(job_id)} == {"ready", "deleting"}
+
+
+def test_one_in_so_many_stays(start: Callable[..., tuple[str, int]]) -> None:
+    job_id, fence = start(keep_every=3)
+    for step in range(10, 100, 10):
+        saved.recorded(job_id, step, fence, loss=100.0 - step)
+    assert live(job_id) == [30, 60, 80, 90]
+
+
+def test_without_a_limit_all_stay_and_so_they_do_for_specs_of_old(start: Callable[..., tuple[str, int]]) -> None:
+    job_id, fence = start(save_total_limit=None)
+    with db.transaction() as session:
+        job = session.get_one(Job, job_id)
+        job.spec = {k: v for k, v in job.spec.items() if k not in ("save_total_limit", "keep_every", "priority")}
+    for step in range(10, 70, 10):
+        saved.recorded(job_id, step, fence)
+    assert live(job_id) == [10, 20, 30, 40, 50, 60]
+
+
+def test_what_is_pinned_stays_until_the_save_after_it_is_unpinned(
+    start: Callable[..., tuple[str, int]], alice_api: TestClient
+) -> None:
+    job_id, fence = start()
+    first = saved.recorded(job_id, 10, fence, loss=9.0)
+    answer = alice_api.post(f"/api/v1/checkpoints/{first.id}/pin").json()
+    assert (answer["pinned"], answer["kept"]) == (True, ["newest", "best", "pinned"])
+    for step in (20, 30, 40):
+        saved.recorded(job_id, step, fence)
+    assert 10 in live(job_id)
+    answer = alice_api.post(f"/api/v1/checkpoints/{first.id}/unpin").json()
+    assert (answer["pinned"], answer["kept"]) == (False, [])
+    assert 10 in live(job_id)
+    saved.recorded(job_id, 50, fence)
+    assert 10 not in live(job_id)
+
+
+def test_what_an_open_job_goes_on_from_stays_until_that_job_ends(
+    start: Callable[..., tuple[str, int]], alice_user: Person, corpus: str
+) -> None:
+    job_id, fence = start(max_steps=400)
+    origin = saved.recorded(job_id, 10, fence, loss=9.0)
+    child = cast.submitted(alice_user, corpus)
+    with db.transaction() as session:
+        session.execute(update(Job).where(Job.id == child).values(resume_from_id=origin.id))
+    for step in (20, 30, 40):
+        saved.recorded(job_id, step, fence)
+    assert 10 in live(job_id)
+    with db.transaction() as session:
+        session.execute(update(Job).where(Job.id == child).values(state="cancelled"))
+    saved.recorded(job_id, 50, fence)
+    assert 10 not in live(job_id)
+
+
+def test_damaged_ones_do_not_count_and_the_good_ones_before_them_stay(start: Callable[..., tuple[str, int]]) -> None:
+    job_id, fence = start()
+    saved.recorded(job_id, 10, fence)
+    for step in (20, 30, 40):
+        change(saved.recorded(job_id, step, fence, loss=0.5), state="corrupt")
+    assert [(row.step, row.state) for row in rows(job_id)] == [
+        (10, "ready"),
+        (20, "corrupt"),
+        (30, "corrupt"),
+        (40, "corrupt"),
+    ]
+    saved.recorded(job_id, 50, fence)
+    assert live(job_id) == [10, 20, 30, 40, 50]
+
+
+def test_one_that_was_let_go_is_gone_for_everybody(
+    start: Callable[..., tuple[str, int]], alice: TestClient, alice_api: TestClient
+) -> None:
+    job_id, fence = start()
+    first = saved.recorded(job_id, 10, fence, loss=9.0)
+    for step in (20, 30, 40):
+        saved.recorded(job_id, step, fence)
+    for state in ("deleting", "deleted"):
+        change(first, state=state)
+        for route in ("", "/download"):
+            answer = alice_api.get(f"/api/v1/checkpoints/{first.id}{route}")
+            assert (answer.status_code, answer.json()["code"]) == (410, "checkpoint_deleted")
+        assert alice_api.post(f"/api/v1/checkpoints/{first.id}/pin").status_code == 410
+        body = {"checkpoint": first.id, "prompt": "a"}
+        assert alice_api.post("/api/v1/generate", json=body).status_code == 410
+        again = {"resume_from_checkpoint": first.id, "max_steps": 500}
+        assert alice_api.post("/api/v1/jobs", json=again).json()["code"] == "checkpoint_missing"
+        assert alice.get(f"/checkpoints/{first.id}").status_code == 410
+        assert first.id not in alice.get("/checkpoints").text
+        assert first.id not in alice.get(f"/jobs/{job_id}").text
+        assert first.id not in alice.get("/playground").text
+    listed = [row["id"] for row in alice_api.get(f"/api/v1/checkpoints?job={job_id}").json()["data"]]
+    assert first.id not in listed
+    assert alice_api.get(f"/api/v1/jobs/{job_id}").json()["checkpoint_ids"] == listed
+    assert len(listed) == 2
+
+
+def test_pinning_from_the_page_returns_to_it_and_is_for_its_owner_alone(
+    start: Callable[..., tuple[str, int]], alice: TestClient, bob: TestClient
+) -> None:
+    row = saved.recorded(*(start()[0], 10, 1))
+    assert bob.post(f"/checkpoints/{row.id}/pin").status_code == 404
+    answer = alice.post(f"/checkpoints/{row.id}/pin", headers={"Origin": "http://localhost"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/checkpoints/{row.id}")
+    page = alice.get(f"/checkpoints/{row.id}").text
+    assert "newest, best, pinned" in page
+    assert f'action="/checkpoints/{row.id}/unpin"' in page
+    assert '<span class="badge">pinned</span>' in alice.get("/checkpoints").text
+
+
+# ---- without a row --------------------------------------------------------------------------------------------------
+
+
+def lose(job_id: str, fence: int) -> None:
+    with db.transaction() as session:
+        assert attempts.release(session, job_id=job_id, fence=fence, reason="shutdown")
+
+
+def settle() -> None:
+    with db.transaction() as session:
+        dispatch.settle(session)
+
+
+def test_what_was_published_and_not_recorded_gets_its_row_before_the_next_attempt(
+    start: Callable[..., tuple[str, int]],
+) -> None:
+    job_id, fence = start()
+    saved.recorded(job_id, 10, fence)
+    saved.on_disk(job_id, 20, fence, loss=1.25)
+    lose(job_id, fence)
+    with db.transaction() as session:
+        session.get_one(Job, job_id).no_progress = 2
+    settle()
+    assert [row.step for row in rows(job_id)] == [10, 20]
+    newest = rows(job_id)[-1]
+    assert (newest.metrics["eval_loss"], newest.num_bytes > 0, newest.state) == (1.25, True, "ready")
+    job = cast.row(job_id)
+    assert (job.state, job.no_progress) == ("queued", 0)
+    with db.transaction() as session:
+        assert not retention.adopt(session, session.get_one(Job, job_id))
+
+
+@pytest.mark.parametrize("wrong", ["fence", "job", "name", "unsigned", "manifest"])
+def test_what_is_not_the_last_attempts_own_gets_no_row(start: Callable[..., tuple[str, int]], wrong: str) -> None:
+    job_id, fence = start()
+    if wrong == "fence":
+        saved.on_disk(job_id, 20, fence + 1)
+    if wrong == "job":
+        directory = saved.on_disk(job_id, 20, fence)
+        other = start()[0]
+        target = storage.run(other) / "checkpoints" / directory.name
+        target.parent.mkdir(parents=True)
+        directory.rename(target)
+        job_id = other
+    if wrong == "name":
+        directory = saved.on_disk(job_id, 20, fence)
+        directory.rename(directory.with_name(f"step-30-{fence}"))
+    if wrong == "unsigned":
+        saved.unsigned(storage.run(job_id) / "checkpoints" / f"step-20-{fence}", 20)
+    if wrong == "manifest":
+        (saved.on_disk(job_id, 20, fence) / "MANIFEST.json").write_text("{}")
+    with db.transaction() as session:
+        assert not retention.adopt(session, session.get_one(Job, job_id))
+    assert rows(job_id) == []
