@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port of the web process; the next free one if it is taken")
     allowed_hosts: str = Field("", description="Further host names the panel answers to, comma-separated")
     max_upload_bytes: int = Field(20 * 2**30, gt=0, description="Largest corpus file taken")
+    disk_reserve_bytes: int = Field(2**30, ge=0, description="What a new job must leave free on the data disk")
     node_name: str = Field(default_factory=socket.gethostname, description="Name of this worker's node")
     node_slots: int = Field(1, ge=1, description="Jobs a node without GPUs runs at once")
     generation_slots: int = Field(2, ge=1, description="Generations a node runs at once")
