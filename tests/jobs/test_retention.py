@@ -145,7 +145,6 @@ def test_one_that_was_let_go_is_gone_for_everybody(
         assert first.id not in alice.get("/playground").text
     listed = [row["id"] for row in alice_api.get(f"/api/v1/checkpoints?job={job_id}").json()["data"]]
     assert first.id not in listed
-    assert alice_api.get(f"/api/v1/jobs/{job_id}").json()["checkpoint_ids"] == listed
     assert len(listed) == 2
 
 
