@@ -33,7 +33,7 @@ types: $(DEVELOP) ## Check types, strictly
 	@$(BIN)/mypy
 
 faults: $(DEVELOP) ## Kill, stop, cut off and fill up everything; write docs/measurements/faults.md
-	@FAULTS_TABLE=docs/measurements/faults.md exec $(BIN)/python -m pytest tests/faults -m "faults or faults_core"
+	@FAULTS_TABLE=docs/measurements/faults.md exec $(BIN)/python -m pytest -m "faults or faults_core"
 
 bench: $(DEVELOP) ## Measure; each figure stands beside its yardstick from the same run
 	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done

@@ -159,6 +159,15 @@ def supervisors() -> list[psutil.Process]:
     return [process for process in found if process is not None]
 
 
+def stop_supervisors(seconds: float) -> None:
+    """Have the jobs of this machine save and stop, and wait for that; who takes longer is killed."""
+    deadline = time.monotonic() + seconds
+    signal_all(supervisors(), signal.SIGTERM)
+    while supervisors() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    signal_all(supervisors(), signal.SIGKILL)
+
+
 def signal_all(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
     """Send a signal to processes, some of which may be gone."""
     for process in processes:

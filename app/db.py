@@ -19,8 +19,24 @@ def engine() -> Engine:
         max_overflow=15,
         pool_timeout=5,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 5, "application_name": "athanor"},
+        connect_args={"connect_timeout": 5, "application_name": "athanor", **_against_silence()},
     )
+
+
+def _against_silence() -> dict[str, object]:
+    """What ends a connection whose other end fell silent, at either end: a pulled cable sends no goodbye.
+
+    Without it a supervisor that was cut off in the middle of a transaction would keep its job locked, so that nobody
+    could give it to another node, and would itself wait for an answer for ever.
+    """
+    lease = settings().lease_seconds
+    return {
+        "options": f"-c idle_in_transaction_session_timeout={int(lease * 1000)}",
+        "keepalives_idle": max(1, int(lease / 3)),
+        "keepalives_interval": max(1, int(lease / 6)),
+        "keepalives_count": 3,
+        "tcp_user_timeout": int(lease * 1000),
+    }
 
 
 def normalized(url: str) -> str:

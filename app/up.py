@@ -22,7 +22,7 @@ from app.i18n import _
 from app.settings import run_directory, settings
 
 WEB_SECONDS = 60
-STOP_SECONDS = 15.0  # web, scheduler and worker; supervisors get settings().stop_seconds and a little more
+STOP_SECONDS = 15.0  # web, scheduler and worker; supervisors get settings().save_seconds and a little more
 _WATCH_SECONDS = 0.2
 
 
@@ -157,7 +157,7 @@ def stop_processes(processes: list[Child], interrupts: Interrupts) -> None:
     if running:
         say(_("Waiting for running jobs to stop: {n}", n=len(running)))
     children.signal_all(running, signal.SIGTERM)
-    wait_until(lambda: not children.supervisors(), settings().stop_seconds + 10, interrupts)
+    wait_until(lambda: not children.supervisors(), settings().save_seconds + 10, interrupts)
     children.signal_all(children.supervisors(), signal.SIGKILL)
 
 

@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         run.add_argument("--fence", type=int, default=1, help="number of this attempt at the run (default 1)")
         run.set_defaults(command=command)
         if name == "train":
+            run.add_argument("--resume", metavar="CHECKPOINT_DIR", type=Path, help="go on from this checkpoint")
             run.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is a GPU")
 
     generate = commands.add_parser("generate", help="continue a prompt with a checkpoint")
@@ -89,6 +90,9 @@ def _train(arguments: argparse.Namespace) -> int:
     first = os.environ.get("RANK", "0") == "0"
     if first and any(run_dir.path.glob(f"checkpoints/step-*-{arguments.fence}")):
         raise ValueError(f"attempt {arguments.fence} has checkpoints already; number a new one with --fence")
+    if first and arguments.resume:
+        inputs = run_dir.inputs().model_copy(update={"resume": str(arguments.resume.resolve())})
+        run_dir.create(run_dir.spec(), inputs, arguments.fence)
     from trainer.gang import preload, set_rank_environment
 
     if "RANK" not in os.environ:

@@ -34,7 +34,8 @@ class Plan(BaseModel):
     num_tokens: int
     memory: Memory
     memory_bytes: int
-    checkpoint_bytes: int
+    checkpoint_bytes: int  # of the weights
+    resume_bytes: int  # of what a checkpoint holds beside them, to go on from it
     num_epochs: float | None
     fits: bool | None
     reason: str
@@ -60,6 +61,8 @@ def plan(
         memory=memory,
         memory_bytes=memory.total,
         checkpoint_bytes=parameters * _width(precision),
+        # AdamW's two fp32 moments; bf16 training keeps an fp32 master copy of the weights too.
+        resume_bytes=parameters * (8 if precision == "fp32" else 12),
         num_epochs=_epochs(spec, num_bytes_of_text),
         fits=fits,
         reason=_REASONS[fits],

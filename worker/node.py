@@ -18,14 +18,15 @@ import pynvml
 from celery.signals import worker_init, worker_ready, worker_shutdown
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from app import db, storage
+from app import children, db, storage
 from app.jobs import bells, nodes
 from app.settings import ROOT, settings
 from worker.gang import scrubbed, warm_socket
 
 log = logging.getLogger(__name__)
 
-BEAT_SECONDS = 3.0
+BEAT_SECONDS = min(3.0, settings().lease_seconds / 3)
+STOP_SECONDS = 10.0  # for a supervisor to publish and say the last, beside what its trainer may take to save
 LONGEST_PAUSE = 60.0  # between two starts of a warm parent that will not live
 
 
@@ -194,6 +195,8 @@ def _leave(**_given: Any) -> None:
     for beat in _beats:
         beat.stop()
     warm_parent.stop()
+    if settings().stop_jobs:  # a container ends with its worker, and supervisors would end without a word
+        children.stop_supervisors(settings().save_seconds + STOP_SECONDS)
 
 
 worker_init.connect(_warm_up)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app import storage
+from app import failpoints, storage
 from app.checkpoints import signature
 from app.jobs import attempts
 from app.jobs.attempts import Assignment
@@ -83,6 +83,7 @@ class Publisher:
             log.error("the checkpoint of step %d cannot be published: %s", event.step, error)
             self.unpublished = (event.step, _without_paths(error))
             return
+        failpoints.reach("published")
         path = self._run_dir.checkpoint_path(event.step, self._fence).relative_to(storage.data())
         link.call(
             lambda session: attempts.record_checkpoint(
@@ -95,6 +96,7 @@ class Publisher:
                 metrics=event.metrics,
             )
         )
+        failpoints.reach("recorded")
         self.unpublished = None
         log.info("the checkpoint of step %d is published", event.step)
 

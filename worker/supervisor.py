@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from app import children, storage
+from app import children, failpoints, storage
 from app import live as ground
 from app.jobs import attempts, bells
 from app.jobs.attempts import Assignment
@@ -48,9 +48,11 @@ FAULT = "ATHANOR_FAULT"
 class Supervisor:
     """One attempt, from laying its directory to the word about its end."""
 
-    def __init__(self, work: Assignment, fence: int, link: Link, gang: Gang) -> None:
+    gang: Gang
+
+    def __init__(self, work: Assignment, fence: int, link: Link) -> None:
         self.job_id, self.fence = work.job_id, fence
-        self.work, self.link, self.gang = work, link, gang
+        self.work, self.link = work, link
         self.run_dir = RunDir(storage.run(work.job_id))
         self.publisher = Publisher(self.run_dir, work, fence)
         self.ending = Ending(has_gpus=bool(work.gpus))
@@ -66,7 +68,7 @@ class Supervisor:
 
     def run(self) -> None:
         """See the attempt through. Raises Superseded where it lost the job; its processes are gone then too."""
-        choice = self._choose()
+        choice = self._prepare()
         if choice is None:
             return
         self.run_dir.create(self.work.spec, inputs(self.work, choice), self.fence)
@@ -84,17 +86,18 @@ class Supervisor:
             self.publisher.close()
         self._conclude()
 
-    def _choose(self) -> Choice | None:
-        """Choose where to go on, and say so; None where nothing is left to go on from, and the job is failed for it.
+    def _prepare(self) -> Choice | None:
+        """Start a gang and choose where to go on; None where nothing is left to go on from, and the job fails for it.
 
-        Hashing gigabytes takes longer than a lease: it is renewed meanwhile.
+        A cold start and the hashing of gigabytes take longer than a lease: it is renewed meanwhile.
         """
-        with ThreadPoolExecutor(1, thread_name_prefix="choose") as hands:
-            chosen = hands.submit(choose, self.work.saved)
-            while not wait([chosen], TURN_SECONDS).done:
+        with ThreadPoolExecutor(2, thread_name_prefix="prepare") as hands:
+            started, chosen = hands.submit(gangs.start), hands.submit(choose, self.work.saved)
+            both: list[Future[Any]] = [started, chosen]
+            while wait(both, TURN_SECONDS).not_done:
                 with suppress(Away):
                     self._renew()
-        choice = chosen.result()
+        self.gang, choice = started.result(), chosen.result()
         begun = {"step": choice.step, "saved": choice.saved, "damaged": choice.damaged}
         patiently(lambda: self._call(attempts.resume_at, **begun))
         if not choice.is_hopeless:
@@ -225,6 +228,7 @@ class Supervisor:
         self.ending.is_out_of_memory = oom_kills() > self._oom_kills
         outcome = judge(self.ending)
         log.info("the attempt ended: %s %s %s", outcome.verb, outcome.code, outcome.values)
+        failpoints.reach("concluding")
         give_word(self.link, self.job_id, self.fence, outcome, patient=not self.is_asked_to_stop)
 
 
@@ -324,7 +328,7 @@ def supervise(job_id: str, fence: int) -> None:
     link = Link()
     try:
         work = link.call(lambda session: attempts.assignment(session, job_id=job_id, fence=fence))
-        supervisor = Supervisor(work, fence, link, gangs.start())
+        supervisor = Supervisor(work, fence, link)
         signal.signal(signal.SIGTERM, lambda number, frame: _ask(supervisor, number, frame))
         supervisor.is_asked_to_stop = bool(stops)
         supervisor.run()

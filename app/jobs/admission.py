@@ -1,11 +1,16 @@
 """What can be said against a job before anything is tokenised. Raises at the field that is wrong."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from app.errors import bad_field
+from app import storage
+from app.errors import PanelError, bad_field
 from app.i18n import _
 from app.models import Checkpoint, Corpus
+from app.settings import settings
+from app.web import file_size
+from trainer.plan import Plan
 from trainer.spec import MIN_VOCAB_SIZE, TrainSpec
 
 
@@ -52,6 +57,22 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
             largest=largest,
         )
         raise bad_field("vocab_size", "vocab_too_large", message)
+
+
+def check_disk(plan: Plan) -> None:
+    """Refuse a job whose checkpoints the disk cannot hold: a new one is written before an old one may go."""
+    needed = 2 * (plan.checkpoint_bytes + plan.resume_bytes) + settings().disk_reserve_bytes
+    root = storage.data()
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free
+    if free < needed:
+        message = _(
+            "The disk of the data directory has {free} free, but two checkpoints of this job and the reserve need "
+            "{needed}. Make room, or choose a smaller model.",
+            free=file_size(free),
+            needed=file_size(needed),
+        )
+        raise PanelError(507, "disk_full", message)
 
 
 # What a job that goes on from a checkpoint shares with the job that wrote it: the weights' shapes and the samples.

@@ -15,7 +15,7 @@ from app.i18n import _
 from app.jobs import bells, live, logs, metrics, nodes, schemas, service
 from app.models import STATES, TERMINAL, Job
 from app.paging import After, Limit, Listing
-from trainer.plan import choose_vocab_size, num_parameters, plan
+from trainer.plan import num_parameters
 from trainer.rundir import RunDir
 from trainer.spec import resolve
 
@@ -63,14 +63,8 @@ def plan_job(principal: Reader, given: Given) -> schemas.PlanAnswer:
     """Check a spec and tell what the job would cost, without submitting it."""
     with db.transaction() as session:
         checked = service.check(session, principal=principal, given=given)
-        spec, tokenizer = checked.spec, checked.tokenizer
-        device, memory_bytes = nodes.memory_of_a_process(session, spec.num_processes)
-        num_bytes = sum(corpus.num_text_bytes or 0 for corpus in checked.corpora)
-    vocab_size = tokenizer.vocab_size if tokenizer else spec.vocab_size or choose_vocab_size(num_bytes)
-    resolved = spec
-    if spec.precision == "auto":
-        spec = spec.model_copy(update={"precision": "fp32" if device == "cpu" else "bf16"})
-    return schemas.plan_answer(resolved, vocab_size, plan(spec, vocab_size, memory_bytes, num_bytes))
+        vocab_size, plan = service.cost(session, checked)
+    return schemas.plan_answer(checked.spec, vocab_size, plan)
 
 
 @router.get("/jobs", tags=["jobs"])

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -51,7 +51,7 @@ def running_on(session: Session, *, owner_id: str) -> dict[str, list[str]]:
     return found
 
 
-def memory_of_a_process(session: Session, num_processes: int) -> tuple[str, int | None]:
+def memory_of_a_process(session: Session, num_processes: int) -> tuple[Literal["cpu", "cuda"], int | None]:
     """The device a job of so many processes would run on, cpu or cuda, and what memory each would have there."""
     heard_of = Node.last_seen_at > func.now() - timedelta(seconds=settings().lease_seconds)
     nodes = list(session.scalars(select(Node).where(heard_of)))

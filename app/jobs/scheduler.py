@@ -11,7 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import Session
 
@@ -19,6 +20,8 @@ from app import db, queue
 from app import live as ground
 from app.corpora import service as corpora
 from app.jobs import bells, dispatch
+from app.jobs.sweep import Sweep
+from app.models import Heartbeat
 from app.settings import settings
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,7 @@ class Scheduler:
         self._lock: Connection | None = None
         self._is_away = False
         self._reap_at = time.monotonic() + self._grace()
+        self._sweep = Sweep()
 
     def step(self) -> bool:
         """One round, if this process leads. Says whether it does; an outage is logged once and is no error."""
@@ -70,19 +74,22 @@ class Scheduler:
         return True
 
     def _round(self) -> None:
-        if time.monotonic() >= self._reap_at:
-            self._run(dispatch.reap)
-        self._run(dispatch.settle)
-        self._run(dispatch.place)
+        did = {"given_up": self._run(dispatch.reap) if time.monotonic() >= self._reap_at else 0}
+        did["settled"] = self._run(dispatch.settle)
+        did["placed"] = self._run(dispatch.place)
         with db.transaction() as session:
             corpora.owe_lost_parses(session)
-        queue.flush_outbox()
+        did["sent"] = queue.flush_outbox()
+        did["removed"] = self._sweep.step()
+        with db.transaction() as session:
+            _beat(session, did)
 
-    def _run(self, verb: Callable[[Session], list[str]]) -> None:
+    def _run(self, verb: Callable[[Session], list[str]]) -> int:
         with db.transaction() as session:
             changed = verb(session)
         for job_id in changed:
             bells.ring(job_id)
+        return len(changed)
 
     def _go_away(self, error: Exception) -> None:
         self.close()
@@ -94,6 +101,13 @@ class Scheduler:
     @staticmethod
     def _grace() -> float:
         return 3 * settings().renew_seconds
+
+
+def _beat(session: Session, did: dict[str, int]) -> None:
+    """Say that the leader lives, and how much its last round did."""
+    seen = {"at": func.now(), "facts": did}
+    new = insert(Heartbeat).values(name="scheduler", **seen)
+    session.execute(new.on_conflict_do_update(index_elements=["name"], set_=seen))
 
 
 def main() -> None:

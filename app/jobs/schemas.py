@@ -405,7 +405,8 @@ class PlanAnswer(BaseModel):
     vocab_size: int
     memory: dict[str, int] = Field(description="Bytes each process needs at its peak, by part.")
     memory_bytes: int
-    checkpoint_bytes: int
+    checkpoint_bytes: int = Field(description="Of the weights in a checkpoint.")
+    resume_bytes: int = Field(description="Of what a checkpoint holds beside them, to go on from it.")
     fits: bool | None
     reason: str
 

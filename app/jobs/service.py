@@ -19,10 +19,11 @@ from app.auth import Principal
 from app.corpora import service as corpora_service
 from app.errors import PanelError, bad_field
 from app.i18n import _
-from app.jobs import admission
+from app.jobs import admission, nodes
 from app.jobs.transitions import Actor, allowed
 from app.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Node, Tokenizer, User, new_id
 from app.settings import settings
+from trainer.plan import Plan, choose_vocab_size, plan
 from trainer.spec import TrainSpec, resolve
 
 MAX_KEY_LENGTH = 200
@@ -58,6 +59,15 @@ def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> C
     return Checked(spec, corpora, tokenizer, origin, parent)
 
 
+def cost(session: Session, checked: Checked) -> tuple[int, Plan]:
+    """The size of the vocabulary that a job would have, and what it would cost on the nodes there are."""
+    num_bytes = sum(corpus.num_text_bytes or 0 for corpus in checked.corpora)
+    given = checked.tokenizer.vocab_size if checked.tokenizer is not None else checked.spec.vocab_size
+    vocab_size = given or choose_vocab_size(num_bytes)
+    device, memory_bytes = nodes.memory_of_a_process(session, checked.spec.num_processes)
+    return vocab_size, plan(checked.spec, vocab_size, memory_bytes, num_bytes, device)
+
+
 def _origin(session: Session, principal: Principal, given: Any) -> tuple[Checkpoint | None, Job | None]:
     """The checkpoint that a new job goes on from, and the job that wrote it."""
     if not isinstance(given, str):  # what is no text is the spec's to refuse
@@ -84,6 +94,7 @@ def submit(
         return repeated, False
     _check_quota(session, principal)
     checked = check(session, principal=principal, given=given)
+    admission.check_disk(cost(session, checked)[1])
     spec, origin = checked.spec, checked.origin
     values = {
         "id": new_id(),

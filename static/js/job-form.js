@@ -102,7 +102,7 @@ function showPlan(answer) {
     num_epochs: answer.num_epochs == null ? "–" : number(Number(answer.num_epochs.toPrecision(2))),
     tokens_per_step: number(answer.tokens_per_step),
     vocab_size: number(answer.vocab_size),
-    checkpoint_bytes: bytes(answer.checkpoint_bytes),
+    checkpoint_bytes: bytes(answer.checkpoint_bytes + answer.resume_bytes),
     memory_bytes: bytes(answer.memory_bytes),
     ...Object.fromEntries(parts.map((part) => [`memory.${part}`, bytes(answer.memory[part])])),
   };

@@ -1,7 +1,6 @@
 """Checkpoints: kept once, listed to their owner, downloaded as an archive that any tool opens."""
 
 import io
-import json
 import re
 import resource
 import zipfile
@@ -9,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from starlette.testclient import TestClient
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from app import db, storage
-from app.checkpoints import service
+from app.checkpoints import service, signature
 from app.models import Checkpoint
 from tests.jobs import cast
 from tests.people import Person
 from trainer import rundir
 
+RESUME = {"resume/optimizer-0.safetensors": b"moments", "resume/trainer.json": b"{}"}
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 9000, "tokenizer.json": "字".encode()}
 
 
@@ -32,9 +34,11 @@ def saved(owner: Person, job_id: str, step: int, files: dict[str, bytes]) -> Che
     path = Path("runs") / job_id / "checkpoints" / f"step-{step}-1"
     directory = storage.checkpoint(str(path))
     directory.mkdir(parents=True)
+    (directory / "resume").mkdir()
     for name, data in files.items():
         (directory / name).write_bytes(data)
     rundir.write_manifest(directory, {"step": step})
+    signature.sign(directory, job_id=job_id, owner_id=owner.id, fence=1, step=step)
     with db.transaction() as session:
         manifest = rundir.verify(directory)
         given: dict[str, Any] = {"path": str(path), "manifest": manifest, "metrics": {"loss": 1.5}}
@@ -43,17 +47,19 @@ def saved(owner: Person, job_id: str, step: int, files: dict[str, bytes]) -> Che
 
 @pytest.fixture(scope="module")
 def checkpoint(alice_user: Person, job_id: str) -> Checkpoint:
-    return saved(alice_user, job_id, 200, FILES)
+    return saved(alice_user, job_id, 200, {**FILES, **RESUME})
 
 
 def test_a_checkpoint_is_described_with_its_manifest(alice_api: TestClient, checkpoint: Checkpoint) -> None:
     answer = alice_api.get(f"/api/v1/checkpoints/{checkpoint.id}").json()
     assert (answer["step"], answer["metrics"]) == (200, {"loss": 1.5})
-    assert answer["num_bytes"] == sum(map(len, FILES.values()))
-    assert {entry["name"] for entry in answer["manifest"]["files"]} == set(FILES)
+    assert answer["num_bytes"] == sum(map(len, {**FILES, **RESUME}.values()))
+    assert {entry["name"] for entry in answer["manifest"]["files"]} == set(FILES) | set(RESUME)
 
 
-def test_the_archive_holds_every_file_and_the_manifest(alice_api: TestClient, checkpoint: Checkpoint) -> None:
+def test_the_archive_holds_what_others_can_use_and_a_manifest_of_just_that(
+    alice_api: TestClient, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     answer = alice_api.get(f"/api/v1/checkpoints/{checkpoint.id}/download")
     assert answer.headers["Content-Type"] == "application/zip"
     disposition = answer.headers["Content-Disposition"]
@@ -62,7 +68,9 @@ def test_the_archive_holds_every_file_and_the_manifest(alice_api: TestClient, ch
     archive = zipfile.ZipFile(io.BytesIO(answer.content))
     assert archive.testzip() is None
     assert {name: archive.read(name) for name in FILES} == FILES
-    assert json.loads(archive.read("MANIFEST.json"))["step"] == 200
+    assert set(archive.namelist()) == {*FILES, "MANIFEST.json"}
+    archive.extractall(tmp_path)
+    assert rundir.verify(tmp_path)["step"] == 200
     assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
     assert not [name for name in archive.namelist() if re.search(r"^/|\.\.|^runs", name)]
 
@@ -122,3 +130,19 @@ def test_recording_a_checkpoint_again_changes_nothing(alice_user: Person, job_id
             metrics={},
         )
         assert (again.id, again.path) == (checkpoint.id, checkpoint.path)
+
+
+def test_transformers_opens_the_unpacked_archive(
+    alice_api: TestClient, alice_user: Person, job_id: str, tmp_path: Path
+) -> None:
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(tmp_path / "made")
+    weights = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
+    row = saved(alice_user, job_id, 500, {**weights, **RESUME})
+    answer = alice_api.get(f"/api/v1/checkpoints/{row.id}/download")
+    zipfile.ZipFile(io.BytesIO(answer.content)).extractall(tmp_path / "unpacked")
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "unpacked")
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(model.parameters(), opened.parameters(), strict=True))

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,11 +66,13 @@ class Program:
     def __init__(self, log: Path, arguments: list[str], environment: dict[str, str]) -> None:
         self.log, self.arguments, self.environment = log, arguments, environment
         self.process: subprocess.Popen[bytes] | None = None
+        self.started_at = 0.0
 
     def start(self) -> None:
         """Start it, if it does not run."""
         if self.alive():
             return
+        self.started_at = time.time()
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, *self.arguments],
@@ -180,8 +183,18 @@ class Stack:
             self.programs[role].start()
         until(self._is_ready, 60, "a web process that is ready")
         self._end_jobs()
-        until(lambda: self.warm_socket().exists(), 60, "a warm parent")
+        self.until_warm()
         until(self._has_node, 30, "a live node")
+
+    def until_warm(self) -> None:
+        """Wait for the warm parent of the present worker: an attempt that starts cold beside its start takes long."""
+
+        def is_new() -> bool:
+            with suppress(FileNotFoundError):
+                return self.warm_socket().stat().st_mtime >= self.programs["worker"].started_at
+            return False
+
+        until(is_new, 60, "a warm parent")
 
     def _is_ready(self) -> bool:
         with suppress(httpx.HTTPError):

@@ -34,6 +34,7 @@ def bring_to(run: Run, state: str) -> None:
         until(lambda: run.state() == "queued", what="a queued job")
     elif state == "starting":
         until(run.supervisor, 30, "a supervisor")  # before it has one, nobody but the scheduler could help it
+        run.trainer()
     else:
         run.until_step(SAVE_STEPS + 7)
         if state == "saving":
@@ -57,12 +58,13 @@ def test_a_killed_part_costs_at_most_the_steps_since_the_last_checkpoint(
     run.kill9(role)
     if state in ("pausing", "cancelling"):
         run.signal_ranks(signal.SIGCONT)
-    if state == "queued":
-        furnace.go_on("scheduler")
+    if role == "postgres" and state in ("running", "saving"):
+        goes_on(run)
     if role in furnace.programs or role in SERVERS:
-        if state != "queued" and role == "postgres":
-            goes_on(run)
         furnace.restart(role)
+    if state == "queued":
+        furnace.until_warm()
+        furnace.go_on("scheduler")
     follow(run, state)
     attempts = run.attempts()
     if role not in ("trainer", "supervisor") and state in ("starting", "running", "saving"):
@@ -74,8 +76,7 @@ def test_a_killed_part_costs_at_most_the_steps_since_the_last_checkpoint(
 
 def goes_on(run: Run) -> None:
     """The trainer does not stop for a database that is away."""
-    if 0 < run.last_step() < STEPS - 20 and run.ranks():
-        run.until_step(run.last_step() + 5)
+    run.until_step(min(run.last_step() + 5, STEPS))
 
 
 def follow(run: Run, state: str) -> None:
@@ -88,3 +89,32 @@ def follow(run: Run, state: str) -> None:
         assert not run.gang()
         assert run.post("resume").status_code == 202
     run.end()
+
+
+@pytest.mark.parametrize(
+    ("point", "attempts"),
+    [
+        pytest.param("claimed", 2, marks=pytest.mark.row("F14-2", "worker killed between claim and supervisor")),
+        pytest.param("published", 2, marks=pytest.mark.row("F10-2", "supervisor killed between place and row")),
+        pytest.param("recorded", 2, marks=pytest.mark.row("F10-3", "supervisor killed behind a checkpoint's row")),
+        pytest.param("concluding", 2, marks=pytest.mark.row("F10-4", "supervisor killed before its last word")),
+    ],
+)
+def test_a_part_killed_where_nobody_could_hit_it_costs_one_more_attempt(
+    furnace: Stack,
+    submit: Submit,
+    golden: Callable[[int], str],
+    saw: Callable[[str], None],
+    point: str,
+    attempts: int,
+) -> None:
+    expected = golden(1)
+    furnace.arm(point)
+    run = submit()
+    until(lambda: furnace.reached(point), 60, f"a death at {point}")
+    if point == "claimed":
+        furnace.restart("worker")
+    run.end()
+    assert len(run.attempts()) == attempts
+    invariants.check(run, expected)
+    saw(f"{attempts} attempts, {repeated_steps(run.attempts())} steps repeated")

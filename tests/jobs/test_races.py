@@ -1,27 +1,19 @@
 """Many at once on the real database and the real broker: one holder, one attempt, one legal end."""
 
-import random
-import threading
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from typing import Any
 
 import pytest
 from kombu.simple import SimpleQueue
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select, update
 
 from app import db, queue
 from app.errors import PanelError
 from app.jobs import attempts, dispatch, service
-from app.models import Attempt, Job, JobEvent, Node, Outbox
+from app.models import Job, Node, Outbox
 from tests.jobs import cast
+from tests.jobs.racers import do, events_of, race_for, together
 from tests.people import Person
 from worker import tasks
-
-RACERS = 16
-HELD_BY_NOBODY = ("queued", "recovering", "paused", "succeeded", "failed", "cancelled")
 
 
 @pytest.fixture(scope="module")
@@ -37,105 +29,12 @@ def _one_node_and_no_jobs(database: str) -> None:
     cast.node(slots=1_000)
 
 
-def do(verb: Callable[..., Any], **given: Any) -> Any:
-    with db.transaction() as session:
-        return verb(session, **given)
-
-
-def together(works: list[Callable[[], Any]]) -> list[Any]:
-    """Do all of it at once, each in a thread of its own, from one starting shot on."""
-    barrier = threading.Barrier(len(works))
-
-    def one(work: Callable[[], Any]) -> Any:
-        barrier.wait(20)
-        return work()
-
-    with ThreadPoolExecutor(len(works)) as threads:
-        return [future.result() for future in [threads.submit(one, work) for work in works]]
-
-
-def events_of(job_id: str) -> list[JobEvent]:
-    with db.transaction() as session:
-        return service.history(session, job_id=job_id)
-
-
 # ---- claims ---------------------------------------------------------------------------------------------------------
-
-
-class Race:
-    """Racers claim whatever they can get and give it back at once, so that every job is claimed again and again."""
-
-    def __init__(self, jobs: list[str], num_claims: int) -> None:
-        self.jobs, self.left, self.lock = jobs, num_claims, threading.Lock()
-        self.held, self.doubles, self.won = set[str](), 0, 0
-        self.is_over = threading.Event()
-
-    def racer(self, number: int) -> None:
-        chance = random.Random(number)
-        while self._may_go_on():
-            job_id = chance.choice(self.jobs)
-            fence = do(attempts.claim, job_id=job_id, node="ada")
-            if fence is None:
-                continue
-            with self.lock:
-                self.doubles += job_id in self.held
-                self.held.add(job_id)
-                self.won += 1
-            assert do(attempts.renew, job_id=job_id, fence=fence) == "run"
-            with self.lock:
-                self.held.remove(job_id)
-            assert do(attempts.release, job_id=job_id, fence=fence, reason="shutdown")
-
-    def scheduler(self) -> None:
-        while not self.is_over.is_set():
-            do(dispatch.settle)
-            do(dispatch.place)
-
-    def run(self) -> None:
-        scheduler = threading.Thread(target=self.scheduler)
-        scheduler.start()
-        try:
-            together([lambda number=number: self.racer(number) for number in range(RACERS)])  # type: ignore[misc]
-        finally:
-            self.is_over.set()
-            scheduler.join()
-
-    def _may_go_on(self) -> bool:
-        with self.lock:
-            self.left -= 1
-            return self.left >= 0
-
-
-def double_holders(job_id: str) -> int:
-    """How often the history shows a claim of a job that was held, or a fence that is not the next one."""
-    told = events_of(job_id)
-    claims = [event for event in told if event.reason == "claimed"]
-    assert [event.fence for event in claims] == list(range(1, len(claims) + 1))
-    return sum(now.reason == "claimed" and before.to_state not in HELD_BY_NOBODY for before, now in pairwise(told))
-
-
-def race_for(person: Person, corpus: str, *, num_claims: int, num_jobs: int) -> Race:
-    jobs = [cast.submitted(person, corpus) for _ in range(num_jobs)]
-    do(dispatch.place)
-    race = Race(jobs, num_claims)
-    race.run()
-    assert race.doubles == 0
-    assert sum(double_holders(job_id) for job_id in jobs) == 0
-    with db.transaction() as session:
-        assert session.scalar(select(func.count()).select_from(Attempt).where(Attempt.job_id.in_(jobs))) == race.won
-    return race
 
 
 def test_of_sixteen_racers_never_two_hold_a_job(alice_user: Person, corpus: str) -> None:
     race = race_for(alice_user, corpus, num_claims=800, num_jobs=12)
     assert race.won > 20
-
-
-@pytest.mark.faults
-def test_in_ten_thousand_claims_of_sixteen_racers_never_two_hold_a_job(alice_user: Person, corpus: str) -> None:
-    race = race_for(alice_user, corpus, num_claims=10_000, num_jobs=40)
-    assert race.won > 200
-    print(f"\n10,000 claims by {RACERS} racers, {race.won} won, 0 double holders")  # noqa: T201 - for `make faults`
 
 
 # ---- messages -------------------------------------------------------------------------------------------------------

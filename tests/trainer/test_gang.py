@@ -1,5 +1,6 @@
 """The gang: its protocol, and that nothing of it is left, whoever dies."""
 
+import fcntl
 import socket
 import subprocess
 import sys
@@ -168,3 +169,38 @@ def test_it_also_starts_cold_on_an_inherited_socket(home: Path) -> None:
 
     assert process.returncode == 0
     assert list(series(run_dir, "loss")) == [1, 2, 3, 4, 5]
+
+
+def test_a_gpu_is_held_until_the_last_process_is_gone(warm: Warm, home: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "gpu.lock"
+    first = warm.start()
+    run_dir = make_run(home, "holds-a-gpu", max_steps=100_000)
+    first.send(run_dir=str(run_dir.path), fence=1, num_processes=1, device="cpu", env={}, locks=[str(lock)])
+    until(lambda: series(run_dir, "loss"), 60, "the first step")
+    rank = first.process.children()[0]
+
+    assert not is_free(lock)
+    rank.suspend()  # a process that is stuck still has the GPU
+    first.process.kill()
+    first.close()
+    assert not is_free(lock)
+    rank.kill()
+    until(lambda: is_free(lock), 10, "the lock")
+
+
+def is_free(lock: Path) -> bool:
+    with lock.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def test_a_gang_that_gets_no_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gang, "LOCK_SECONDS", 0.0)
+    lock = tmp_path / "gpu.lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert not gang.hold([str(lock)])
+    assert gang.hold([str(lock)])

@@ -37,6 +37,12 @@ def test_train_prepares_trains_and_publishes(tmp_path: Path) -> None:
     assert again.returncode == 64
     assert "--fence" in again.stderr
 
+    halfway = str(run_dir.checkpoint_path(5, 1))
+    resumed = trainer("train", str(run_dir.path), "--fence", "2", "--resume", halfway)
+    assert resumed.returncode == 0, resumed.stderr
+    weights = [verify(run_dir.checkpoint_path(10, fence))["files"] for fence in (1, 2)]
+    assert weights[0] == weights[1]
+
 
 @pytest.mark.slow
 def test_train_runs_under_torchrun(tmp_path: Path) -> None:

@@ -86,3 +86,10 @@ def test_checkpoints_take_the_bytes_of_the_weights() -> None:
         plan(small_spec(precision="fp32"), 384, None, None).checkpoint_bytes
         == 4 * plan(small_spec(), 384, None, None).num_parameters
     )
+
+
+def test_to_go_on_from_a_checkpoint_takes_the_moments_and_under_bf16_the_master_copy_too() -> None:
+    whole, half = (plan(small_spec(precision=precision), 384, None, None) for precision in ("fp32", "bf16"))
+
+    assert whole.resume_bytes == 8 * whole.num_parameters
+    assert half.resume_bytes == 12 * half.num_parameters

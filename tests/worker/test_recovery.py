@@ -7,10 +7,11 @@ from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import update
 
 from app import db, storage
-from app.jobs import replay, service
-from app.models import Checkpoint
+from app.jobs import dispatch, replay, service
+from app.models import Checkpoint, Job
 from tests.jobs import cast
 from tests.waiting import until
 from tests.worker.attempted import SMALL, Attempted
@@ -231,13 +232,9 @@ def test_a_full_disk_three_times_pauses_the_job_and_room_lets_it_go_on(
     job = attempt.ended()
     assert attempt.job.notice["code"] == "disk_full", attempt.log()
     assert job.desired == "pause"
-    if job.state == "recovering":
-        with db.transaction() as session:
-            service_state = cast.row(attempt.job_id).state
-            assert service_state == "recovering"
-            from app.jobs import dispatch
-
-            dispatch.settle(session)
+    assert job.state == "recovering"
+    with db.transaction() as session:
+        dispatch.settle(session)
     assert attempt.job.state == "paused"
     attempt.wish(service.resume)
     assert attempt.job.notice == {}
@@ -254,4 +251,10 @@ def test_a_supervisor_killed_while_it_pauses_leaves_a_job_that_pauses(start: Any
     until(lambda: attempt.job.state == "pausing", 20, attempt.log())
     attempt.process.send_signal(signal.SIGKILL)
     attempt.process.wait()
-    attempt.until_gone()
+    with db.transaction() as session:
+        session.execute(update(Job).where(Job.id == attempt.job_id).values(lease_until=attempt.job.created_at))
+        dispatch.reap(session)
+        dispatch.settle(session)
+    assert attempt.job.state == "paused"
+    for process in attempt.processes():
+        process.kill()

@@ -18,7 +18,7 @@ from tests.people import Person
 from tests.waiting import until
 from tests.worker.attempted import ENDLESS, SMALL
 from trainer.rundir import RunDir, verify
-from worker import tasks
+from worker import node, tasks
 from worker.node import WarmParent
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -124,6 +124,21 @@ def test_a_node_that_goes_down_saves_its_job_and_gives_it_back(start: Any) -> No
         assert session.scalars(select(Checkpoint.step).where(Checkpoint.job_id == job.id)).all() == [job.step]
         assert job.id in dispatch.settle(session)
     assert cast.row(job.id).state == "queued"
+
+
+def test_a_worker_that_ends_with_its_container_has_its_jobs_save_first(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = start(**ENDLESS)
+    attempt.until_step(2)
+    monkeypatch.setattr(node, "_beats", [])
+    monkeypatch.setattr(node, "warm_parent", WarmParent())
+    monkeypatch.setenv("ATHANOR_STOP_JOBS", "true")
+    settings.cache_clear()
+    node._leave()
+    settings.cache_clear()
+    assert cast.reasons(attempt.job_id)[-1] == ("recovering", "shutdown")
+    assert [row.step for row in attempt.saved()] == [attempt.job.step]
 
 
 def test_a_killed_supervisor_takes_its_trainer_with_it(start: Any) -> None:

@@ -1,0 +1,160 @@
+"""Faults by the thousand: submits while the web process and Valkey are killed, claims by racers, random lives."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from app import db
+from app.embedded import Address, Valkey
+from app.models import Job, JobEvent
+from tests.jobs import cast
+from tests.jobs.lives import Lives, live
+from tests.jobs.racers import race_for
+from tests.people import Person
+from tests.waiting import until
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = 8
+Saw = Callable[[str], None]
+
+
+class Panel:
+    """A web process and a Valkey of its own. Its address outlives it: the listening socket is ours, as under `up`."""
+
+    def __init__(self, home: Path, listener: socket.socket) -> None:
+        self.listener, self.home = listener, home
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self.valkey = Valkey(Address(home / "valkey", home / "sockets"))
+        self.web: subprocess.Popen[bytes] | None = None
+        self.kills = Counter[str]()
+
+    def start(self) -> None:
+        self.valkey.start()
+        fd = self.listener.fileno()
+        environment = {**os.environ, "REDIS_URL": self.valkey.url}
+        with (self.home / "web.log").open("ab") as log:
+            command = [sys.executable, "-m", "app.cli", "web", "--fd", str(fd)]
+            self.web = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[fd], stdout=log, stderr=log)
+        until(self.answers, 60, "the web process")
+
+    def answers(self) -> bool:
+        assert self.web is not None
+        assert self.web.poll() is None, (self.home / "web.log").read_text()[-4000:]
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def kill(self, part: str) -> None:
+        """SIGKILL one part and start it again."""
+        self.kills[part] += 1
+        if part == "web":
+            assert self.web is not None
+            self.web.kill()
+            self.web.wait(10)
+        else:
+            process = self.valkey.process()
+            assert process is not None
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait(10)
+        if part == "valkey":
+            self.valkey.start()
+        else:
+            self.start()
+
+    def stop(self) -> None:
+        if self.web is not None:
+            self.web.kill()
+            self.web.wait(10)
+        self.valkey.stop()
+
+
+@pytest.fixture
+def panel(database: str) -> Iterator[Panel]:
+    """The web process on this module's database. Short paths: Valkey's socket lies there."""
+    with tempfile.TemporaryDirectory(prefix="athanor-submits-") as home, closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(512)
+        made = Panel(Path(home), listener)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
+
+
+def submit(panel: Panel, token: str, corpus: str, key: str, seen: Counter[str]) -> str:
+    """Submit as a careful program does: again with the same key until there is an answer."""
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
+    body = {"corpora": [corpus], "name": key}
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.post(f"{panel.url}/api/v1/jobs", json=body, headers=headers, timeout=10)
+        except httpx.TransportError as error:
+            seen[type(error).__name__] += 1
+            continue
+        seen[str(answer.status_code)] += 1
+        if answer.is_success:
+            return str(answer.json()["id"])
+    raise AssertionError(f"{key} got no answer: {seen}")
+
+
+@pytest.mark.row("F46-9", "1,000 submits while web and Valkey are killed at random")
+def test_of_a_thousand_submits_under_kills_none_is_lost_and_none_doubled(
+    alice_user: Person, panel: Panel, saw: Saw
+) -> None:
+    corpus, token, seen, is_over = cast.corpus(alice_user), alice_user.token(), Counter[str](), threading.Event()
+    number = random.SystemRandom().randrange(2**32)
+    chance = random.Random(number)
+
+    def kill_at_random() -> None:
+        while not is_over.wait(chance.uniform(0.2, 1.5)):
+            panel.kill(chance.choice(["web", "valkey", "valkey"]))
+
+    with ThreadPoolExecutor(CLIENTS + 1) as threads:
+        killer = threads.submit(kill_at_random)
+        keys = [f"key {n}" for n in range(1_000)]
+        try:
+            ids = list(threads.map(lambda key: submit(panel, token, corpus, key, seen), keys))
+        finally:
+            is_over.set()
+        killer.result()
+    with db.transaction() as session:
+        stored = {key: job_id for job_id, key in session.execute(select(Job.id, Job.idempotency_key))}
+        told = Counter(session.scalars(select(JobEvent.job_id).where(JobEvent.reason == "submitted")))
+    assert stored == dict(zip(keys, ids, strict=True))
+    assert told == Counter(ids)
+    assert {status for status in seen if status.isdigit()} <= {"200", "201"}
+    assert panel.kills["web"] >= 1
+    assert panel.kills["valkey"] >= 1
+    saw(f"none lost, none doubled; kills {dict(panel.kills)}, answers {dict(seen)}, seed {number}")
+
+
+@pytest.mark.row("F40-9", "10,000 claims by 16 racers")
+def test_in_ten_thousand_claims_of_sixteen_racers_never_two_hold_a_job(alice_user: Person, saw: Saw) -> None:
+    cast.node(slots=1_000)
+    race = race_for(alice_user, cast.corpus(alice_user), num_claims=10_000, num_jobs=40)
+    assert race.won > 200
+    saw(f"{race.won} won, 0 double holders")
+
+
+@pytest.mark.row("F47-9", "2,000 random sequences of verbs against a reference model")
+def test_two_thousand_random_lives_are_as_the_reference_says(alice_user: Person, saw: Saw) -> None:
+    saw(live(alice_user, sequences=2_000, verbs=20, seed_number=random.SystemRandom().randrange(2**32)))
+    assert Lives.num_sequences >= 2_000
