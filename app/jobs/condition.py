@@ -20,7 +20,6 @@ from app.web import file_size, page
 
 router = APIRouter()
 
-LEAST_FREE_BYTES = 2 * 2**30
 SILENT_ROUNDS = 3  # of the scheduler, after which it counts as gone
 SHOWN = tuple(
     name
@@ -109,7 +108,7 @@ def _node(node: Node, now: datetime) -> Part:
 def _disk() -> Part:
     usage = shutil.disk_usage(settings().data)
     said = _("{free} of {total} are free.", free=file_size(usage.free), total=file_size(usage.total))
-    if usage.free >= LEAST_FREE_BYTES:
+    if usage.free >= settings().disk_reserve_bytes:
         return Part(_("Data directory"), "good", said)
     remedy = _("Free some space or delete checkpoints: jobs whose saves fail three times in a row pause.")
     return Part(_("Data directory"), "wait", said, remedy=remedy)

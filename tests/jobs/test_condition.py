@@ -1,5 +1,6 @@
 """The page of health: what it says of each part, and what to do where one fails."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +11,9 @@ from app.jobs import condition
 from app.models import Heartbeat
 from app.settings import settings
 from tests.jobs import cast
+
+
+DISK = shutil.disk_usage("/")._replace(free=2**50)
 
 
 def beat(age_seconds: float) -> None:
@@ -28,7 +32,7 @@ def test_where_nothing_runs_each_part_says_what_to_do(alice: TestClient) -> None
 
 
 def test_where_all_runs_all_is_well(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(condition, "LEAST_FREE_BYTES", 0)
+    monkeypatch.setattr(condition.shutil, "disk_usage", lambda _path: DISK)
     cast.node()
     beat(1)
     assert "All parts are well." in alice.get("/health").text
@@ -40,7 +44,7 @@ def test_where_all_runs_all_is_well(alice: TestClient, monkeypatch: pytest.Monke
 
 def test_a_part_that_is_missed_little_is_told_too(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "broker", lambda: "degraded")
-    monkeypatch.setattr(condition, "LEAST_FREE_BYTES", 2**60)
+    monkeypatch.setattr(condition.shutil, "disk_usage", lambda _path: DISK._replace(free=1))
     text = alice.get("/health").text
     assert "Valkey does not answer" in text
     assert "Free some space or delete checkpoints" in text
