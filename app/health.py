@@ -44,9 +44,9 @@ def readyz(response: Response) -> Readiness:
     """Whether requests can be answered: 503 without a database or with an older one."""
     try:
         migrations: Literal["ok", "pending"] = "ok" if schema.present() == schema.newest() else "pending"
-        found = Readiness(database="ok", migrations=migrations, broker=_broker())
+        found = Readiness(database="ok", migrations=migrations, broker=broker())
     except SQLAlchemyError:
-        found = Readiness(database="away", migrations="unknown", broker=_broker())
+        found = Readiness(database="away", migrations="unknown", broker=broker())
     if found.migrations != "ok":
         response.status_code = 503
     return found
@@ -58,7 +58,8 @@ def version() -> Version:
     return Version()
 
 
-def _broker() -> Literal["ok", "degraded"]:
+def broker() -> Literal["ok", "degraded"]:
+    """Whether Valkey answers."""
     try:
         live.valkey().ping()
     except redis.RedisError:

@@ -16,13 +16,14 @@ from app.checkpoints import service as checkpoints
 from app.corpora import service as corpora
 from app.errors import PanelError
 from app.i18n import _, translate
-from app.jobs import api, form, home, live, reference, schemas, service, words
+from app.jobs import api, condition, form, home, live, reference, schemas, service, words
 from app.models import STATES, TERMINAL, Job, new_id
 from app.web import number, page, spec_fields
 from trainer.spec import SpecError
 
 router = APIRouter()
 router.include_router(home.router)
+router.include_router(condition.router)
 router.include_router(reference.router)
 
 PAGE_LENGTH = 25

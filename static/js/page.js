@@ -2,13 +2,14 @@
 
 const language = document.documentElement.lang;
 const clock = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
+const exactClock = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" });
 
 export function localTimes(root) {
   for (const element of root.querySelectorAll("time[datetime]:not([title])")) {
     const at = new Date(element.dateTime);
     if (Number.isNaN(at.getTime())) continue;
     element.title = element.dateTime;
-    element.textContent = clock.format(at);
+    element.textContent = (element.closest("[data-exact]") ? exactClock : clock).format(at);
   }
 }
 

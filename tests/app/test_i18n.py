@@ -14,6 +14,8 @@ from jinja2.ext import babel_extract
 
 from app import i18n
 from app.i18n import CATALOG, _, negotiate, speaking
+from app.jobs import condition
+from app.settings import Settings
 from trainer import plan, spec
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +112,13 @@ def said_by_the_plan() -> Iterator[tuple[str, str]]:
     yield from ((sentence, "trainer/plan.py") for sentence in plan._REASONS.values())
 
 
-SAID = sorted({*said_in_python(), *said_in_templates(), *said_by_the_spec(), *said_by_the_plan()})
+def said_by_the_settings() -> Iterator[tuple[str, str]]:
+    yield from ((str(Settings.model_fields[name].description), f"Settings.{name}") for name in condition.SHOWN)
+
+
+SAID = sorted(
+    {*said_in_python(), *said_in_templates(), *said_by_the_spec(), *said_by_the_plan(), *said_by_the_settings()}
+)
 
 
 def test_every_sentence_has_a_chinese_one(catalog: Catalog) -> None:
