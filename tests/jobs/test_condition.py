@@ -12,7 +12,6 @@ from app.models import Heartbeat
 from app.settings import settings
 from tests.jobs import cast
 
-
 DISK = shutil.disk_usage("/")._replace(free=2**50)
 
 
