@@ -205,7 +205,7 @@ def test_a_job_goes_on_from_a_checkpoint_with_what_may_change(alice: TestClient,
     assert "the first" in text
     assert re.search(r'value="80"\s+id="field-max_steps"', text)
     assert re.search(r'id="field-hidden_size"[^>]*disabled', text)
-    assert re.search(r'<select id="field-model_type"[^>]*disabled', text)
+    assert re.search(r'<select\s+id="field-model_type"[^>]*disabled', text)
     assert not re.search(r'id="field-learning_rate"[^>]*disabled', text)
     assert 'name="recipe"' not in text
     assert 'name="tokenizer"' not in text
