@@ -79,6 +79,32 @@ def started(owner: Person, corpus_id: str, *, on: str = "ada", **given: Any) -> 
     return job_id, fence
 
 
+def saved(job_id: str, fence: int, step: int) -> str:
+    """A checkpoint that can be gone on from; answers its id."""
+    with db.transaction() as session:
+        row = attempts.record_checkpoint(
+            session,
+            job_id=job_id,
+            fence=fence,
+            step=step,
+            path=f"runs/{job_id}/checkpoints/step-{step}-{fence}",
+            manifest={"files": [{"name": "resume/rank-0.safetensors", "size": 7, "sha256": "0" * 64}]},
+            metrics={"eval_loss": 3.5},
+        )
+        assert row is not None
+        return row.id
+
+
+def finished(owner: Person, corpus_id: str, **given: Any) -> tuple[str, str]:
+    """A job that did all its steps; answers its id and that of its last checkpoint."""
+    job_id, fence = started(owner, corpus_id, **given)
+    record(job_id, fence, losses([4 - n / 50 for n in range(row(job_id).max_steps)]))
+    checkpoint_id = saved(job_id, fence, row(job_id).max_steps)
+    with db.transaction() as session:
+        assert attempts.finish(session, job_id=job_id, fence=fence)
+    return job_id, checkpoint_id
+
+
 def give_to(job_id: str, node_name: str) -> None:
     """Place a job by hand."""
     with db.transaction() as session:

@@ -7,8 +7,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from app import db
+from app.jobs import attempts, dispatch, live
 from app.models import Corpus, Job
+from tests.jobs import cast
 from tests.people import Person
+from trainer import events
 
 FORM = {"key": "0123456789abcdef", "recipe": "tiny"}
 
@@ -46,7 +49,9 @@ def job_id(alice: TestClient, corpus: str) -> str:
     return str(answer.headers["location"]).rpartition("/")[2]
 
 
-@pytest.mark.parametrize("path", ["/", "/jobs", "/jobs/new", "/jobs/06e9x0c5m1n2p3q4", "/nodes", "/api/docs"])
+@pytest.mark.parametrize(
+    "path", ["/", "/jobs", "/jobs/new", "/jobs/06e9x0c5m1n2p3q4", "/nodes", "/health", "/api/docs"]
+)
 def test_a_visitor_is_sent_to_log_in(visitor: TestClient, path: str) -> None:
     answer = visitor.get(path)
     assert answer.status_code == 303
@@ -159,3 +164,118 @@ def test_pages_speak_chinese(alice: TestClient, job_id: str) -> None:
 
 def test_nodes_may_be_none_yet(alice: TestClient) -> None:
     assert "athanor worker" in alice.get("/nodes").text
+
+
+# ---- pausing, going on, continuing ----------------------------------------------------------------------------------
+
+
+def test_a_job_is_paused_and_resumed_from_its_page(alice: TestClient, corpus: str) -> None:
+    job_id = submit(alice, corpus, key="p" * 16).headers["location"].rpartition("/")[2]
+    page = alice.get(f"/jobs/{job_id}").text
+    assert re.search(r'action="/jobs/\w+/resume" data-resume hidden', page)
+    assert re.search(r'action="/jobs/\w+/pause" data-pause\s*>', page)
+    assert "It saves a checkpoint, ends its processes and gives its GPU or slot back." in page
+    assert alice.post(f"/jobs/{job_id}/pause").headers["location"] == f"/jobs/{job_id}"
+    page = alice.get(f"/jobs/{job_id}").text
+    assert 'data-state="paused"' in page
+    assert re.search(r"data-pause\s+hidden", page)
+    assert re.search(r"data-resume\s*>", page)
+    assert alice.post(f"/jobs/{job_id}/resume").status_code == 303
+    assert 'data-state="queued"' in alice.get(f"/jobs/{job_id}").text
+    alice.post(f"/jobs/{job_id}/cancel")
+    assert alice.post(f"/jobs/{job_id}/pause").status_code == 303  # it has ended: its page says so
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_another_can_neither_pause_nor_resume_a_job(bob: TestClient, job_id: str, verb: str) -> None:
+    assert bob.post(f"/jobs/{job_id}/{verb}").status_code == 404
+
+
+@pytest.fixture(scope="module")
+def ended(alice_user: Person) -> tuple[str, str]:
+    """A job of Alice's that did all its 40 steps, and its checkpoint."""
+    return cast.finished(alice_user, cast.corpus(alice_user, name="Genesis"), max_steps=40, name="the first")
+
+
+def test_a_job_goes_on_from_a_checkpoint_with_what_may_change(alice: TestClient, ended: tuple[str, str]) -> None:
+    job_id, checkpoint_id = ended
+    assert f'href="/jobs/new?from={checkpoint_id}"' in alice.get(f"/jobs/{job_id}").text
+    text = alice.get(f"/jobs/new?from={checkpoint_id}").text
+    assert "Go on from step 40" in text
+    assert "the first" in text
+    assert re.search(r'value="80"\s+id="field-max_steps"', text)
+    assert re.search(r'id="field-hidden_size"[^>]*disabled', text)
+    assert re.search(r'<select\s+id="field-model_type"[^>]*disabled', text)
+    assert not re.search(r'id="field-learning_rate"[^>]*disabled', text)
+    assert 'name="recipe"' not in text
+    assert 'name="tokenizer"' not in text
+    form = {"key": "g" * 16, "resume_from_checkpoint": checkpoint_id, "max_steps": "60", "learning_rate": "0.001"}
+    answer = alice.post("/jobs", data=form)
+    assert answer.status_code == 303, answer.text
+    child = alice.get(answer.headers["location"]).text
+    assert f'<a href="/jobs/{job_id}">the first</a>' in child
+    assert "Submitted, to go on from step 40 of another job." in child
+    assert f'href="/jobs/{job_id}"' in alice.get("/jobs").text
+    assert "continued" in alice.get("/jobs").text
+
+
+def test_what_is_wrong_with_going_on_stands_at_its_field(alice: TestClient, ended: tuple[str, str]) -> None:
+    answer = alice.post("/jobs", data={"key": "w" * 16, "resume_from_checkpoint": ended[1], "max_steps": "40"})
+    assert answer.status_code == 422
+    assert "the checkpoint is at step 40 already" in answer.text
+    assert "Go on from step 40" in answer.text
+
+
+def test_another_can_neither_continue_a_job_nor_copy_it(bob: TestClient, ended: tuple[str, str]) -> None:
+    job_id, checkpoint_id = ended
+    assert bob.get(f"/jobs/new?from={checkpoint_id}").status_code == 404
+    assert bob.get(f"/jobs/new?like={job_id}").status_code == 404
+    assert bob.post("/jobs", data={"resume_from_checkpoint": checkpoint_id}).status_code in (404, 422)
+
+
+def test_another_like_it_fills_the_form_in_with_what_differs_from_the_recipe(alice: TestClient, corpus: str) -> None:
+    given = {"learning_rate": "0.002", "tie_word_embeddings": "false", "priority": "high", "name": "first one"}
+    job_id = submit(alice, corpus, key="l" * 16, **given).headers["location"].rpartition("/")[2]
+    text = alice.get(f"/jobs/new?like={job_id}&max_steps=77").text
+    assert re.search(r'value="0.002"\s+id="field-learning_rate"', text)
+    assert re.search(r'value="77"\s+id="field-max_steps"', text)
+    assert re.search(r'<option value="false" selected', text)
+    assert re.search(r'<option value="high" selected', text)
+    assert f'value="{corpus}" checked' in text
+    assert 'value="first one"' in text
+
+
+def test_a_failed_job_says_why_what_next_and_shows_the_end_of_its_log(alice: TestClient, alice_user: Person) -> None:
+    job_id, fence = cast.started(alice_user, cast.corpus(alice_user))
+    path = live._log_path(cast.row(job_id))
+    path.parent.mkdir(parents=True)
+    path.write_text("step 29\n<b>ValueError</b>\n")
+    values = {"series": "loss", "value": "nan", "step": 30}
+    with db.transaction() as session:
+        assert attempts.fail(session, job_id=job_id, fence=fence, code="nan_loss", values=values)
+    text = alice.get(f"/jobs/{job_id}").text
+    assert "The series loss became nan at step 30: training diverged." in text
+    assert "half the learning rate" in text
+    assert "step 29\n&lt;b&gt;ValueError&lt;/b&gt;" in text
+    assert f'href="/jobs/new?like={job_id}"' in text
+    assert "The series loss became nan" in alice.get("/jobs").text
+
+
+def test_troubles_and_recoveries_stand_on_the_page_of_a_job(alice: TestClient, alice_user: Person) -> None:
+    cast.node()
+    job_id, fence = cast.started(alice_user, cast.corpus(alice_user))
+    failed = events.SaveFailedEvent(seq=1, at=1.0, step=20, free=3_250_586, needed=6_291_456, why="no space")
+    cast.record(job_id, fence, [failed])
+    assert "The checkpoint of step 20 was not saved: 3.1 MiB free, 6.0 MiB needed." in alice.get(f"/jobs/{job_id}").text
+    with db.transaction() as session:
+        attempts.release(session, job_id=job_id, fence=fence, reason="shutdown")
+    with db.transaction() as session:
+        dispatch.settle(session)
+    cast.give_to(job_id, "ada")
+    with db.transaction() as session:
+        assert attempts.claim(session, job_id=job_id, node="ada")
+    text = alice.get(f"/jobs/{job_id}").text
+    assert "Recovered 1×: The node was shut down; what was trained is saved." in text
+    assert "Attempt 2" in text
+    assert text.index("Attempt 2") < text.index("Attempt 1")
+    assert "已恢复 1 次" in alice.get(f"/jobs/{job_id}", headers={"Accept-Language": "zh-CN"}).text

@@ -1,0 +1,84 @@
+"""A job's life in a real browser: pause, resume, train longer, and the page that says why it failed."""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import SMALL, Open
+from tests.browser.test_accessibility import barriers
+from tests.stack import Stack
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+MINUTE = 60_000
+
+
+@pytest.fixture
+def long_job(running_stack: Stack, trained: str) -> str:
+    """A job of Alice's that runs long enough to be paused; answers its id."""
+    body = {**SMALL, "name": "a long job", "corpora": ["00kingjamesbible"], "max_steps": 4000, "save_steps": 1000}
+    return str(running_stack.client.post("/api/v1/jobs", json=body).raise_for_status().json()["id"])
+
+
+def test_a_job_is_paused_resumed_and_continued_at_the_press_of_a_button(open_page: Open, long_job: str) -> None:
+    with open_page(f"/jobs/{long_job}") as page:
+        page.set_default_timeout(20_000)
+        expect(page.locator("[data-badge]")).to_have_text("Running", timeout=2 * MINUTE)
+        pause(page)
+        resume(page)
+        page.get_by_role("button", name="Cancel job").click()
+        page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()
+        expect(page.locator("[data-badge]")).to_have_text("Cancelled", timeout=2 * MINUTE)
+        go_on(page)
+
+
+def pause(page: Page) -> None:
+    page.get_by_role("button", name="Pause", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("It saves a checkpoint")
+    assert barriers(page) == []
+    dialog.get_by_role("button", name="Pause").click()
+    expect(page.locator("[data-badge]")).to_have_text("Paused", timeout=2 * MINUTE)
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    expect(page.get_by_role("button", name="Pause", exact=True)).to_be_hidden()
+    expect(page.locator("[data-checkpoints] > li").first).to_be_visible()
+    assert barriers(page) == []
+
+
+def resume(page: Page) -> None:
+    page.evaluate("window.notReloaded = true")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("[data-badge]")).to_have_text("Running", timeout=2 * MINUTE)
+    expect(page.locator("[data-history]")).to_contain_text("Attempt 2")
+    expect(page.locator("[data-history]")).to_contain_text("0 steps are trained again.")
+
+
+def go_on(page: Page) -> None:
+    page.get_by_role("link", name="Continue", exact=True).first.click()
+    expect(page.get_by_role("heading", name="Go on from step")).to_be_visible()
+    expect(page.get_by_text("Each process needs about")).to_be_visible()  # the plan knows the checkpoint's job
+    assert barriers(page) == []
+    page.locator("summary").filter(has_text="Training").click()
+    expect(page.get_by_label("Batch size", exact=True)).to_be_disabled()
+    page.get_by_label("Learning rate", exact=True).fill("0.001")
+    page.get_by_role("button", name="Submit job").click()
+    expect(page.locator(".meta")).to_contain_text("a long job")
+    page.get_by_role("button", name="Cancel job").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()
+    expect(page.locator("[data-badge]")).to_have_text("Cancelled", timeout=2 * MINUTE)
+
+
+def test_a_checkpoint_is_pinned_where_it_stands(open_page: Open, trained: str) -> None:
+    with open_page(f"/jobs/{trained}") as page:
+        pin = page.get_by_role("button", name="Pin step 20")
+        for pressed in ("true", "false"):
+            pin.click()
+            expect(pin).to_have_attribute("aria-pressed", pressed)
+            expect(page.locator("[data-checkpoints] .pinned")).to_have_count(int(pressed == "true"))
+
+
+def test_health_is_whole_in_a_running_installation(open_page: Open, running_stack: Any) -> None:
+    with open_page("/health") as page:
+        expect(page.locator(".parts li")).to_have_count(5)
+        expect(page.get_by_text("It places jobs and gives up silent attempts.")).to_be_visible(timeout=MINUTE)
