@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from app import db
 from app.embedded import Address, Valkey
@@ -82,6 +82,12 @@ class Panel:
             self.web.kill()
             self.web.wait(10)
         self.valkey.stop()
+
+
+@pytest.fixture(autouse=True)
+def _no_jobs(database: str) -> None:
+    with db.transaction() as session:
+        session.execute(delete(Job))
 
 
 @pytest.fixture
