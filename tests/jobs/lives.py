@@ -144,12 +144,17 @@ class Lives(RuleBasedStateMachine):
         self.life.resume_at(step)
 
     @precondition(lambda self: self.life.state in ("queued", "paused", "recovering"))
-    @rule(is_damaged=st.booleans(), steps=st.integers(0, 3), does_save=st.booleans(), does_hang=st.booleans())
-    def attempt(self, is_damaged: bool, steps: int, does_save: bool, does_hang: bool) -> None:
-        """All the way to a training attempt, so that a sequence gets far."""
+    @rule(is_damaged=st.booleans(), steps=st.integers(0, 2), does_save=st.booleans(), num_hangs=st.integers(0, 3))
+    def attempt(self, is_damaged: bool, steps: int, does_save: bool, num_hangs: int) -> None:
+        """All the way to a training attempt, some that hang before it, so that a sequence gets far."""
         if self.life.state == "paused":
             self.wish("run")
         self.scheduler_turns(is_later=True)
+        for _ in range(num_hangs):
+            self.claim(node="ada")
+            if self.life.state in HELD:
+                self.end(how="hang")
+                self.scheduler_turns(is_later=not does_save)
         if self.life.state == "queued":
             self.claim(node="ada")
             self.begin(is_damaged=is_damaged)
@@ -157,8 +162,6 @@ class Lives(RuleBasedStateMachine):
                 self.train(steps=steps, is_repeated=False)
             if does_save and self.life.step:
                 self.save()
-            if does_hang:
-                self.end(how="hang")
 
     @precondition(lambda self: self.life.state in HELD and self.life.has_begun)
     @rule(steps=st.integers(1, 5), is_repeated=st.booleans())
