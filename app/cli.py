@@ -100,6 +100,21 @@ def migrate() -> None:
 
 
 @cli.command()
+def rescan() -> None:
+    """Find jobs and checkpoints on the disk that the database does not know, after it was lost."""
+    from app import up as sequence
+    from app.jobs import rescan as search
+
+    try:
+        sequence.find_database()
+    except sequence.CannotStart as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    for sentence in search.rescan():
+        typer.echo(sentence)
+
+
+@cli.command()
 def doctor() -> None:
     """Check this machine and say what to do about what is missing."""
     from app import doctor as checks

@@ -94,12 +94,28 @@ def start(stack: ExitStack, interrupts: Interrupts) -> tuple[list[Server], list[
     return servers, processes, address
 
 
+def embedded_postgres(data: Path) -> Postgres:
+    """The PostgreSQL of a data directory."""
+    return Postgres(Address(data / "postgres", run_directory() / "postgres"))
+
+
+def find_database() -> None:
+    """Use the PostgreSQL that `athanor up` runs, unless the environment names one. Raises CannotStart."""
+    if settings().database_url:
+        return
+    postgres = embedded_postgres(settings().data.resolve())
+    if not postgres.answers():
+        raise CannotStart(_("PostgreSQL does not run. Start `athanor up` beside this command, or set DATABASE_URL."))
+    os.environ["DATABASE_URL"] = postgres.url()
+    settings.cache_clear()
+
+
 def start_servers(stack: ExitStack, data: Path) -> list[Server]:
     """PostgreSQL and Valkey, unless the environment names others. Their addresses go into the environment."""
     servers: list[Server] = []
     os.environ["ATHANOR_DATA"] = str(data)
     if not settings().database_url:
-        postgres = Postgres(Address(data / "postgres", run_directory() / "postgres"))
+        postgres = embedded_postgres(data)
         os.environ["DATABASE_URL"] = postgres.url()
         servers.append(postgres)
     if not settings().redis_url:

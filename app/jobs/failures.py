@@ -150,6 +150,7 @@ _WITH_SIZES = ("save_failed", "disk_full")  # their `free` and `needed` are byte
 # Other reasons in a job's history, which call for nothing.
 REASONS = {
     "submitted": mark("Submitted."),
+    "rescanned": mark("Found again on the disk after the database was lost; checkpoints: {n}."),
     "claimed": mark("The worker on {node} took the job."),
     "first_step": mark("The first step is done."),
     "continued": mark("Submitted, to go on from step {step} of another job."),

@@ -42,7 +42,7 @@ def test_a_disk_without_room_for_two_checkpoints_refuses_the_job_with_both_numbe
     leave(monkeypatch, 100 * 2**20)
     answer = alice_api.post("/api/v1/jobs", json={"corpora": [corpus]})
     assert (answer.status_code, answer.json()["code"]) == (507, "disk_full")
-    assert "100 MiB free" in answer.json()["title"]
+    assert "100.0 MiB free" in answer.json()["title"]
     assert "need 1.0 GiB" in answer.json()["title"]
     page = alice.post("/jobs", data={"recipe": "tiny", "corpora": corpus}, headers={"Origin": "http://localhost"})
     assert page.status_code == 507

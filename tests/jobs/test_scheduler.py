@@ -250,7 +250,8 @@ def test_a_user_runs_no_more_jobs_at_once_than_the_limit(
     jobs = [cast.submitted(alice_user, corpus) for _ in range(4)]
     scheduler.step()
     assert [cast.row(job_id).node for job_id in jobs] == ["ada", "ada", None, None]
-    told = schemas.job_answer(cast.row(jobs[3])).wait
+    with db.transaction() as session:
+        told = schemas.job_answer(session, cast.row(jobs[3])).wait
     assert told is not None
     assert (told.code, told.position) == ("own_limit", 2)
     with db.transaction() as session:
@@ -264,6 +265,7 @@ def test_jobs_share_a_node_by_its_gpus(alice_user: Person, corpus: str, schedule
     jobs = [cast.submitted(alice_user, corpus, num_processes=n, per_device_batch_size=8) for n in (2, 1, 2)]
     scheduler.step()
     assert [cast.row(job_id).gpus for job_id in jobs] == [["ada-0", "ada-1"], ["ada-2"], []]
-    told = schemas.job_answer(cast.row(jobs[2])).wait
+    with db.transaction() as session:
+        told = schemas.job_answer(session, cast.row(jobs[2])).wait
     assert told is not None
     assert told.message == "Next in line. GPUs busy: 3 of 4; needed on one node: 2."
