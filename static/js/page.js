@@ -2,7 +2,8 @@
 
 const language = document.documentElement.lang;
 const clock = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
-const exactClock = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" });
+const seconds = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+const exactClock = new Intl.DateTimeFormat(language, { month: "short", day: "numeric", ...seconds });
 
 export function localTimes(root) {
   for (const element of root.querySelectorAll("time[datetime]:not([title])")) {
