@@ -100,9 +100,9 @@ function showTroubles({ failure, notice }) {
 function showRecoveries({ num_recoveries: n, repeated_steps: steps, setback, verdict, adjustments }) {
   const line = find("[data-recovered]");
   line.hidden = !n && !verdict;
-  const said = find("[data-said]", line);
-  said.hidden = !n;
-  said.lastElementChild.textContent = fill(words.recovered, { n, why: setback?.message ?? "", steps: number(steps) });
+  const count = find("[data-count]", line);
+  count.hidden = !n;
+  count.lastElementChild.textContent = fill(words.recovered, { n, why: setback?.message ?? "", steps: number(steps) });
   showVerdict(find(".verdict", line), verdict);
   const changed = [];
   if (adjustments.per_device_batch_size) changed.push(fill(words.micro_batch, { n: adjustments.per_device_batch_size }));

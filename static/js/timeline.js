@@ -17,7 +17,7 @@ export function showVerdict(mark, verdict) {
   mark.dataset.verdict = verdict?.verdict ?? "";
   if (!verdict) return;
   showIcon(mark, VERDICTS[verdict.verdict]);
-  mark.querySelector("[data-said]").textContent = verdict.message;
+  mark.querySelector("[data-proof]").textContent = verdict.message;
 }
 
 export class Timeline {
