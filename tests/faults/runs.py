@@ -19,6 +19,7 @@ from tests.waiting import until
 from trainer.rundir import MANIFEST, RunDir
 
 STEPS, SAVE_STEPS = 120, 20
+LONG = 600  # steps that take longer than a lease
 SPEC: dict[str, Any] = {
     "vocab_size": 512,
     "sequence_length": 32,

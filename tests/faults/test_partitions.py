@@ -6,14 +6,13 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults import invariants
-from tests.faults.runs import Run, repeated_steps
+from tests.faults.runs import LONG, Run, repeated_steps
 from tests.faults.stack import Stack
 from tests.waiting import until
 
 Submit = Callable[..., Run]
 Saw = Callable[[str], None]
 Golden = Callable[..., str]
-LONG = 600  # steps: longer than a lease
 
 
 def points_of(run: Run, fence: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.faults import invariants
-from tests.faults.runs import Run, repeated_steps
+from tests.faults.runs import LONG, Run, repeated_steps
 from tests.faults.stack import Stack
 from tests.waiting import until
 
@@ -23,20 +23,20 @@ def setbacks(run: Run) -> list[str]:
 
 @pytest.mark.row("F38", "SIGSTOP the trainer for good")
 def test_a_stopped_trainer_counts_as_hung_and_the_job_goes_on(submit: Submit, golden: Golden, saw: Saw) -> None:
-    expected = golden()
-    run = submit()
+    expected = golden(max_steps=LONG)
+    run = submit(max_steps=LONG)
     run.until_step(27)
     run.signal_ranks(signal.SIGSTOP)
     run.end()
     assert setbacks(run) == ["hang"]
     invariants.check(run, expected)
-    saw(f"{run.history()[3]['message']}; {repeated_steps(run.attempts())} steps repeated")
+    saw(f"{setbacks(run)}; {repeated_steps(run.attempts())} steps repeated")
 
 
 @pytest.mark.row("F38-2", "SIGSTOP one of two ranks")
 def test_a_stopped_rank_of_two_counts_as_a_hang_of_both(submit: Submit, golden: Golden, saw: Saw) -> None:
-    expected = golden(2)
-    run = submit(num_processes=2)
+    expected = golden(2, LONG)
+    run = submit(num_processes=2, max_steps=LONG)
     run.until_step(27)
     run.ranks()[-1].suspend()
     run.end()
