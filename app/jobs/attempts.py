@@ -113,7 +113,8 @@ def resume_at(
         row.state = "corrupt"
         tell(session, job, job.state, "supervisor", "checkpoint_corrupt", step=row.step, why=why)
     attempt.resume_step, attempt.resumed_from = step, saved.id if saved is not None else None
-    attempt.replay = replay.begin(repeated_until=job.step, resume_step=step)
+    reached = session.scalar(select(func.max(Attempt.reached_step)).where(Attempt.job_id == job_id)) or 0
+    attempt.replay = replay.begin(repeated_until=max(job.step, reached), resume_step=step)
     metrics.rewind(session, job_id=job_id, from_step=step + 1 if step else 0)
     if fence > 1 and (saved is not None or job.step):
         tell(session, job, job.state, "supervisor", "resumed", step=step, repeated=max(0, job.step - step))
@@ -222,8 +223,9 @@ def begin_stop(session: Session, *, job_id: str, fence: int, state: str) -> bool
     if job is None:
         return False
     if job.state not in (state, "cancelling"):
-        reason = "wish_cancel" if state == "cancelling" else job.notice.get("code") or "wish_pause"
-        move(session, job, state, "supervisor", reason, **job.notice.get("values", {}))
+        is_full = state == "pausing" and job.notice.get("code") == "disk_full"
+        reason = "disk_full" if is_full else "wish_cancel" if state == "cancelling" else "wish_pause"
+        move(session, job, state, "supervisor", reason, **(job.notice["values"] if is_full else {}))
     return True
 
 

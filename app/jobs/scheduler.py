@@ -54,7 +54,13 @@ class Scheduler:
         return True
 
     def close(self) -> None:
-        """Let another one lead."""
+        """Let another one lead, at once: a server notices that a connection is gone only after a while."""
+        if self._lock is not None:
+            with suppress(*OUTAGE):
+                self._lock.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LEADER_LOCK})
+        self._drop_lock()
+
+    def _drop_lock(self) -> None:
         if self._lock is not None:
             with suppress(*OUTAGE):
                 self._lock.close()
@@ -92,7 +98,7 @@ class Scheduler:
         return len(changed)
 
     def _go_away(self, error: Exception) -> None:
-        self.close()
+        self._drop_lock()
         if not self._is_away:
             log.warning("the database cannot be reached, looking again every few seconds: %s", error)
         self._is_away = True

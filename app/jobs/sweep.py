@@ -24,6 +24,7 @@ from app.models import Checkpoint, Job
 log = logging.getLogger(__name__)
 
 BATCH = 4  # checkpoints removed in a round, and run directories looked into
+SECONDS = 1.0  # after which nothing more is begun in a round: jobs wait for the scheduler meanwhile
 TORN_SECONDS = 3600.0  # without a change, after which what is over or unknown is taken away
 DAY = 24 * 3600.0
 
@@ -45,7 +46,8 @@ class Sweep:
             self._ahead = iter(sorted((storage.data() / "runs").glob("*/")))
         for run in runs:
             acts += _of_run(run)
-        return sum(_done(act) for act in acts)
+        end = time.monotonic() + SECONDS
+        return sum(_done(act) for act in acts if time.monotonic() < end)
 
 
 def _done(act: Act) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from app import db
 from app.embedded import Address, Valkey
@@ -82,6 +82,12 @@ class Panel:
             self.web.kill()
             self.web.wait(10)
         self.valkey.stop()
+
+
+@pytest.fixture(autouse=True)
+def _no_jobs(database: str) -> None:
+    with db.transaction() as session:
+        session.execute(delete(Job))
 
 
 @pytest.fixture
@@ -156,5 +162,5 @@ def test_in_ten_thousand_claims_of_sixteen_racers_never_two_hold_a_job(alice_use
 
 @pytest.mark.row("F47-9", "2,000 random sequences of verbs against a reference model")
 def test_two_thousand_random_lives_are_as_the_reference_says(alice_user: Person, saw: Saw) -> None:
-    saw(live(alice_user, sequences=2_000, verbs=20, seed_number=random.SystemRandom().randrange(2**32)))
+    saw(live(alice_user, sequences=2_000, verbs=12, seed_number=random.SystemRandom().randrange(2**32)))
     assert Lives.num_sequences >= 2_000

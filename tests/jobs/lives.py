@@ -23,7 +23,7 @@ from app import db
 from app.errors import PanelError
 from app.jobs import attempts, dispatch, nodes, service
 from app.jobs.transitions import TRANSITIONS
-from app.models import Job, JobEvent, MetricPoint
+from app.models import Job, JobEvent, MetricPoint, MetricRollup
 from tests.jobs import cast
 from tests.jobs.reference_life import ENDED, HELD, Life
 from tests.people import Person
@@ -143,6 +143,26 @@ class Lives(RuleBasedStateMachine):
             self.life.saved[newest] = False
         self.life.resume_at(step)
 
+    @precondition(lambda self: self.life.state in ("queued", "paused", "recovering"))
+    @rule(is_damaged=st.booleans(), steps=st.integers(0, 2), does_save=st.booleans(), num_hangs=st.integers(0, 3))
+    def attempt(self, is_damaged: bool, steps: int, does_save: bool, num_hangs: int) -> None:
+        """All the way to a training attempt, some that hang before it, so that a sequence gets far."""
+        if self.life.state == "paused":
+            self.wish("run")
+        self.scheduler_turns(is_later=True)
+        for _ in range(num_hangs):
+            self.claim(node="ada")
+            if self.life.state in HELD:
+                self.end(how="hang")
+                self.scheduler_turns(is_later=not does_save)
+        if self.life.state == "queued":
+            self.claim(node="ada")
+            self.begin(is_damaged=is_damaged)
+            if steps:
+                self.train(steps=steps, is_repeated=False)
+            if does_save and self.life.step:
+                self.save()
+
     @precondition(lambda self: self.life.state in HELD and self.life.has_begun)
     @rule(steps=st.integers(1, 5), is_repeated=st.booleans())
     def train(self, steps: int, is_repeated: bool) -> None:
@@ -229,6 +249,8 @@ class Lives(RuleBasedStateMachine):
         assert tuple(row) == (life.state, life.desired, life.fence, life.no_progress, life.step, is_placed)
         live = select(MetricPoint.step, MetricPoint.fence).where(MetricPoint.job_id == self.job_id)
         rows = self.connection.execute(live.where(~MetricPoint.archived, MetricPoint.series == "loss")).all()
+        rolled_up = select(func.sum(MetricRollup.count)).where(MetricRollup.job_id == self.job_id)
+        assert (self.connection.scalar(rolled_up.where(MetricRollup.level == 1)) or 0) == len(life.points)
         assert sorted((step, fence) for step, fence in rows) == sorted(life.points.items())
 
     @precondition(lambda self: self.life.state in ENDED)

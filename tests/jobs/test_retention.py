@@ -4,20 +4,24 @@ import json
 import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, text, update
+from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from app import db, storage
 from app.checkpoints import service as checkpoints
 from app.checkpoints import signature
-from app.jobs import attempts, dispatch, retention
-from app.models import Checkpoint, Job
+from app.errors import PanelError
+from app.jobs import attempts, dispatch, retention, service
+from app.models import Checkpoint, Job, new_id
 from tests.jobs import cast, saved
 from tests.people import Person
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -280,3 +284,75 @@ def test_when_all_are_damaged_nothing_is_deleted(start: Callable[..., tuple[str,
         retention.choose(session, session.get_one(Job, job_id))
     assert [row.state for row in rows(job_id)] == ["corrupt", "corrupt"]
     assert all(storage.checkpoint(row.path).is_dir() for row in made)
+
+
+# ---- at the same moment ---------------------------------------------------------------------------------------------
+
+
+def somebody_waits_for_a_lock() -> bool:
+    with db.transaction() as session:
+        return bool(session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+
+def test_a_job_submitted_while_its_origin_would_be_let_go_keeps_it(
+    start: Callable[..., tuple[str, int]], alice_user: Person
+) -> None:
+    job_id, fence = start()
+    origin = saved.recorded(job_id, 10, fence, loss=9.0)
+    saved.recorded(job_id, 20, fence, loss=1.0)
+    with ThreadPoolExecutor(1) as other:
+        with db.transaction() as session:
+            given = {"resume_from_checkpoint": origin.id, "max_steps": 500}
+            child, _new = service.submit(session, principal=alice_user.principal, given=given)
+            save = other.submit(saved.recorded, job_id, 30, fence)
+            until(somebody_waits_for_a_lock, 10, "the save to wait for the submit")
+        save.result()
+    assert live(job_id) == [10, 20, 30]
+    assert cast.row(child.id).resume_from_id == origin.id
+
+
+def test_a_job_submitted_after_its_origin_was_let_go_is_refused(
+    start: Callable[..., tuple[str, int]], alice_user: Person
+) -> None:
+    job_id, fence = start()
+    origin = saved.recorded(job_id, 10, fence, loss=9.0)
+    saved.recorded(job_id, 20, fence, loss=1.0)
+
+    def submit() -> str:
+        with db.transaction() as session:
+            given = {"resume_from_checkpoint": origin.id, "max_steps": 500}
+            with pytest.raises(PanelError) as refused:
+                service.submit(session, principal=alice_user.principal, given=given)
+            return refused.value.code
+
+    with ThreadPoolExecutor(1) as other:
+        with db.transaction() as session:
+            job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+            assert job is not None
+            session.execute(insert(Checkpoint).values(**copied(session, origin.id, step=30)))
+            retention.choose(session, job)
+            refused = other.submit(submit)
+            until(somebody_waits_for_a_lock, 10, "the submit to wait for the save")
+        assert refused.result() == "checkpoint_missing"
+    assert live(job_id) == [20, 30]
+
+
+def copied(session: Session, checkpoint_id: str, *, step: int) -> dict[str, Any]:
+    row = session.get_one(Checkpoint, checkpoint_id)
+    names = ("owner_id", "job_id", "fence", "num_bytes", "manifest", "metrics")
+    return {"id": new_id(), "step": step, "path": "elsewhere", **{name: getattr(row, name) for name in names}}
+
+
+def test_what_is_pinned_while_it_would_be_let_go_stays(
+    start: Callable[..., tuple[str, int]], alice_user: Person
+) -> None:
+    job_id, fence = start()
+    first = saved.recorded(job_id, 10, fence, loss=9.0)
+    saved.recorded(job_id, 20, fence, loss=1.0)
+    with ThreadPoolExecutor(1) as other:
+        with db.transaction() as session:
+            checkpoints.pin(session, principal=alice_user.principal, checkpoint_id=first.id, pinned=True)
+            save = other.submit(saved.recorded, job_id, 30, fence)
+            until(somebody_waits_for_a_lock, 10, "the save to wait for the pin")
+        save.result()
+    assert live(job_id) == [10, 20, 30]

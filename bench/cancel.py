@@ -1,0 +1,89 @@
+"""How soon a cancel or a pause shows and how soon nothing of the job is left, against what is allowed.
+
+    python bench/cancel.py [jobs]
+
+Starts its own installation and an endless job of 2 processes again and again.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.submit import CORPUS, is_ready
+from tests import stack
+from tests.waiting import until
+
+GOAL_SECONDS = 35.0  # of which a trainer may take 30 to save
+SPEC = {"recipe": "tiny", "corpora": [CORPUS], "max_steps": 1_000_000, "num_processes": 2, "per_device_batch_size": 8}
+
+
+def processes_of(job_id: str) -> list[psutil.Process]:
+    """The processes that have a file of the job's run directory open: supervisor, gang and ranks."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            links = [Path(f"/proc/{process.pid}/fd/{n}").readlink() for n in (1, 2)]
+        except OSError:
+            continue
+        if any(job_id in str(link) for link in links):
+            found.append(process)
+    return found
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether a process runs; one that ended and was not yet buried does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def seconds_until(client: httpx.Client, path: str, states: set[str], begin: float) -> float:
+    """From `begin` until the job is in one of the states."""
+    while client.get(path).json()["state"] not in states:
+        time.sleep(0.01)
+    return time.perf_counter() - begin
+
+
+def stop(client: httpx.Client, verb: str) -> tuple[float, float, float]:
+    """Start a job and stop it: seconds until the page says so, until it has ended, and until no process is left."""
+    job_id = client.post("/api/v1/jobs", json=SPEC).raise_for_status().json()["id"]
+    path = f"/api/v1/jobs/{job_id}"
+    until(lambda: client.get(path).json()["step"] > 3, 120, "training")
+    members = processes_of(job_id)
+    assert len(members) >= 3
+    begin = time.perf_counter()
+    client.post(f"{path}/{verb}").raise_for_status()
+    doing, done = {"cancel": ("cancelling", "cancelled"), "pause": ("pausing", "paused")}[verb]
+    visible = seconds_until(client, path, {doing, done}, begin)
+    ended = seconds_until(client, path, {done}, begin)
+    assert not [p for p in members if lives(p) and "worker.supervisor" not in p.cmdline()], "its processes live"
+    until(lambda: not any(map(lives, members)), 30, "the end of the supervisor")
+    gone = time.perf_counter() - begin
+    if verb == "pause":
+        client.post(f"{path}/cancel").raise_for_status()
+    return visible, ended, gone
+
+
+def main(jobs: int) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory(prefix="athanor-bench-") as home, stack.running(Path(home)) as whole:
+        whole.sign_up("Alice")
+        until(lambda: is_ready(whole.client, whole.data), 120, "the corpus and the warm worker")
+        for verb in ("cancel", "pause"):
+            rows = [stop(whole.client, verb) for _ in range(jobs)]
+            visible, ended, gone = (statistics.median(column) for column in zip(*rows, strict=True))
+            worst = max(row[2] for row in rows)
+            print(f"{verb}: visible {visible:.2f} s (goal: 1 s), ended {ended:.2f} s, no process left {gone:.2f} s")
+            print(f"{verb}: worst {worst:.2f} s; worst / allowed {GOAL_SECONDS:.0f} s: {worst / GOAL_SECONDS:.2f}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
