@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import Session
 
@@ -14,6 +15,12 @@ from app.settings import settings
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.5
+# A supervisor that is cut off or asleep in the middle of a transaction keeps its job's row locked: the server must end
+# that itself, or nobody could ever give the job to another node. Servers before 17 have only the idle timeout (see
+# app/db.py), which does not count behind a pipeline of statements.
+BOUNDED = text(
+    "SELECT set_config('transaction_timeout', :limit, true) WHERE current_setting('server_version_num')::int >= 170000"
+)
 T = TypeVar("T")
 
 
@@ -38,6 +45,7 @@ class Link:
             raise Away
         try:
             with db.transaction() as session:
+                session.execute(BOUNDED, {"limit": f"{settings().lease_seconds * 1000:.0f}"})
                 answer = verb(session)
         except (DBAPIError, TimeoutError) as error:
             if isinstance(error, DBAPIError) and not _is_outage(error):

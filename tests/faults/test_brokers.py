@@ -100,8 +100,12 @@ def test_a_broker_that_takes_no_writes_delays_a_job(furnace: Stack, submit: Subm
             until(lambda: furnace.rows("SELECT hinted_at FROM job WHERE id = %s", run.id)[0]["hinted_at"])
         finally:
             client.replicaof("NO", "ONE")
-    furnace.restart("worker")  # Celery's consumer may end at such a change; `athanor up` then starts it again
-    run.end()
+
+    def is_over() -> bool:
+        furnace.restart("worker")  # Celery's consumer ends at such a change, and is started again as `athanor up` does
+        return run.state() == "succeeded"
+
+    until(is_over, 60, "its end")
     assert len(run.attempts()) == 1
     invariants.check(run, expected)
     saw("submit answered 201, started after")

@@ -113,7 +113,9 @@ def test_a_part_killed_where_nobody_could_hit_it_costs_one_more_attempt(
     run = submit()
     until(lambda: furnace.reached(point), 60, f"a death at {point}")
     if point == "claimed":
+        furnace.kill9("worker")  # it is dying by its own hand
         furnace.restart("worker")
+        furnace.until_warm()
     run.end()
     assert len(run.attempts()) == attempts
     invariants.check(run, expected)

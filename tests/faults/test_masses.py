@@ -156,7 +156,7 @@ def test_of_a_thousand_submits_under_kills_none_is_lost_and_none_doubled(
 def test_in_ten_thousand_claims_of_sixteen_racers_never_two_hold_a_job(alice_user: Person, saw: Saw) -> None:
     cast.node(slots=1_000)
     race = race_for(alice_user, cast.corpus(alice_user), num_claims=10_000, num_jobs=40)
-    assert race.won > 200
+    assert race.won >= 250
     saw(f"{race.won} won, 0 double holders")
 
 

@@ -46,6 +46,7 @@ class Race:
 
     def __init__(self, jobs: list[str], num_claims: int) -> None:
         self.jobs, self.left, self.lock = jobs, num_claims, threading.Lock()
+        self.least_won = num_claims // 40  # however slow the scheduler is beside so many
         self.held, self.doubles, self.won = set[str](), 0, 0
         self.is_over = threading.Event()
 
@@ -82,7 +83,7 @@ class Race:
     def _may_go_on(self) -> bool:
         with self.lock:
             self.left -= 1
-            return self.left >= 0
+            return self.left >= 0 or self.won < self.least_won
 
 
 def double_holders(job_id: str) -> int:

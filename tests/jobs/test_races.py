@@ -34,7 +34,7 @@ def _one_node_and_no_jobs(database: str) -> None:
 
 def test_of_sixteen_racers_never_two_hold_a_job(alice_user: Person, corpus: str) -> None:
     race = race_for(alice_user, corpus, num_claims=800, num_jobs=12)
-    assert race.won > 20
+    assert race.won >= 20
 
 
 # ---- messages -------------------------------------------------------------------------------------------------------

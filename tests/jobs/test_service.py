@@ -235,7 +235,8 @@ def test_a_checkpoint_of_a_step_that_was_reached_before_forgives_nothing(alice_u
     in_transaction(attempts.record_checkpoint, step=5, **kept)
     with db.transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(no_progress=2))
-    in_transaction(attempts.record_checkpoint, step=4, **kept)
+    for step in (4, 5):
+        in_transaction(attempts.record_checkpoint, step=step, **kept)
     assert cast.row(job_id).no_progress == 2
     in_transaction(attempts.record_checkpoint, step=6, **kept)
     assert cast.row(job_id).no_progress == 0
