@@ -97,12 +97,14 @@ function showTroubles({ failure, notice }) {
   find("[data-next-step]", banner).textContent = notice?.next_step ?? "";
 }
 
-function showRecoveries({ num_recoveries: n, repeated_steps: steps, setback, verdict, adjustments }) {
+function showRecoveries({ state, num_recoveries: n, repeated_steps: steps, setback, verdict, adjustments }) {
+  const why = setback?.message ?? "";
+  const lost = state === "recovering" ? why : "";
   const line = find("[data-recovered]");
-  line.hidden = !n && !verdict;
+  line.hidden = !n && !verdict && !lost;
   const count = find("[data-count]", line);
-  count.hidden = !n;
-  count.lastElementChild.textContent = fill(words.recovered, { n, why: setback?.message ?? "", steps: number(steps) });
+  count.hidden = !n && !lost;
+  count.lastElementChild.textContent = n ? fill(words.recovered, { n, why, steps: number(steps) }) : lost;
   showVerdict(find(".verdict", line), verdict);
   const changed = [];
   if (adjustments.per_device_batch_size) changed.push(fill(words.micro_batch, { n: adjustments.per_device_batch_size }));

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from app import db, storage
 from app.jobs import attempts, dispatch, live, metrics
 from app.live import Update
+from app.models import Checkpoint
 from tests.jobs import cast
 from tests.people import Person
 from trainer import events
@@ -253,6 +255,24 @@ def test_an_attempt_takes_steps_back_only_once_it_has_chosen_where_to_go_on(run:
     viewer.take(run.read(viewer.cursor))
     assert viewer.points == stored_points(run.job_id)
     assert viewer.doubles == []
+
+
+def test_a_checkpoint_that_goes_or_is_pinned_changes_before_the_viewers_eyes(run: Run) -> None:
+    viewer = Viewer()
+    for steps in (5, 5):
+        run.advance(steps)
+        run.save()
+    viewer.take(run.read(""))
+    assert viewer.checkpoints == [10, 5]
+    with db.transaction() as session:
+        older, newer = session.scalars(select(Checkpoint).order_by(Checkpoint.step).filter_by(job_id=run.job_id))
+        older.state, newer.pinned = "deleting", True
+    updates = run.read(viewer.cursor)
+    assert [update.event for update in updates] == ["checkpoints"]
+    (left,) = json.loads(updates[0].data)["data"]
+    assert (left["step"], left["pinned"], "pinned" in left["kept"]) == (10, True, True)
+    viewer.take(updates)
+    assert run.read(viewer.cursor) == []
 
 
 @pytest.mark.parametrize("cursor", ["x", "1.2.3", ".......", "9" * 90, "1.é.1.1.1.1.1.a", "-5.0.0.0.0..-1.a"])

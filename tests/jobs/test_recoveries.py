@@ -118,13 +118,17 @@ def test_the_history_says_what_happens_next_and_how_each_line_is_meant(
     assert entries[-1]["data"] == {"step": 6, "repeated": 14}
 
 
-def test_a_job_that_is_lost_has_not_recovered_yet(alice_api: TestClient, alice_user: Person) -> None:
+def test_a_job_that_is_lost_has_not_recovered_yet_but_says_why(
+    alice: TestClient, alice_api: TestClient, alice_user: Person
+) -> None:
     job_id, fence = cast.started(alice_user, cast.corpus(alice_user))
     with db.transaction() as session:
         attempts.release(session, job_id=job_id, fence=fence, reason="hang", step=7)
     job = alice_api.get(f"/api/v1/jobs/{job_id}").json()
     assert (job["state"], job["num_recoveries"]) == ("recovering", 0)
     assert job["setback"]["code"] == "hang"
+    page = alice.get(f"/jobs/{job_id}").text
+    assert "Training hung at step 7" in page[: page.index("data-chart")]
 
 
 def test_a_live_view_hears_of_attempts_and_verdicts(recovered: tuple[str, int]) -> None:
