@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.settings import settings
@@ -54,3 +55,13 @@ def transaction() -> Iterator[Session]:
     """
     with Session(engine(), expire_on_commit=False) as session, session.begin():
         yield session
+
+
+def is_outage(error: DBAPIError) -> bool:
+    """Whether trying again can help: a connection that broke or could not be made, a server that stops or starts.
+
+    Such an error has no SQLSTATE of its own, or one of the classes 08 (connection), 40 (conflict), 53 (resources) and
+    57 (operator intervention).
+    """
+    state = getattr(error.orig, "sqlstate", None)
+    return error.connection_invalidated or state is None or state[:2] in ("08", "40", "53", "57")

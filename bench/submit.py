@@ -56,7 +56,7 @@ def has_loss(line: str) -> bool:
 def cold_seconds(run: Path, directory: Path) -> float:
     """The same spec and inputs through a fresh interpreter; the seconds to its first loss in the journal."""
     source, target = RunDir(run), RunDir(directory)
-    target.create(source.spec(), source.inputs(), 1)
+    target.create(source.spec(), source.inputs(1), 1)
     begin = time.perf_counter()
     command = [sys.executable, "-m", "trainer", "train", str(directory)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

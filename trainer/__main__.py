@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from trainer.events import EXIT_BAD_INPUT, EXIT_OK
-from trainer.rundir import RunDir
+from trainer.rundir import Inputs, RunDir
 from trainer.spec import SpecError, resolve
 
 
@@ -91,7 +91,7 @@ def _train(arguments: argparse.Namespace) -> int:
     if first and any(run_dir.path.glob(f"checkpoints/step-*-{arguments.fence}")):
         raise ValueError(f"attempt {arguments.fence} has checkpoints already; number a new one with --fence")
     if first and arguments.resume:
-        inputs = run_dir.inputs().model_copy(update={"resume": str(arguments.resume.resolve())})
+        inputs = run_dir.inputs(arguments.fence).model_copy(update={"resume": str(arguments.resume.resolve())})
         run_dir.create(run_dir.spec(), inputs, arguments.fence)
     from trainer.gang import preload, set_rank_environment
 
@@ -133,10 +133,12 @@ def _gang(arguments: argparse.Namespace) -> int:
 
 def _open(arguments: argparse.Namespace) -> RunDir:
     run_dir = RunDir(arguments.run_dir)
-    for path in (run_dir.spec_path, run_dir.inputs_path):
+    inputs, given = run_dir.inputs_path(arguments.fence), run_dir.path / "inputs.json"
+    for path in (run_dir.spec_path, inputs if inputs.is_file() else given):
         if not path.is_file():
             raise ValueError(f"{path} does not exist")
-    run_dir.attempt_path(arguments.fence).mkdir(parents=True, exist_ok=True)
+    if os.environ.get("RANK", "0") == "0" and not inputs.is_file():
+        run_dir.create(run_dir.spec(), Inputs.model_validate_json(given.read_text()), arguments.fence)
     return run_dir
 
 

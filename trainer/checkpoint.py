@@ -3,9 +3,11 @@ the trainer knows, and a manifest over all.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ class Memory:
 
     metrics: dict[str, float] = field(default_factory=dict)
     recent_losses: list[float] = field(default_factory=list)
+    num_leaps: int = 0  # of the loss, in a row
+    num_updates: int = 0  # steps that changed the weights: AdamW counts these, and a skipped step is none
 
 
 class NotSaved(Exception):
@@ -45,9 +49,16 @@ class NotSaved(Exception):
 
 
 def save(
-    directory: Path, step: int, engine: Engine, loaded: Loaded, prepared: Prepared, memory: Memory, is_full: bool
+    directory: Path,
+    step: int,
+    engine: Engine,
+    loaded: Loaded,
+    prepared: Prepared,
+    memory: Memory,
+    is_full: bool,
+    beat: Callable[[], None],
 ) -> None:
-    """Write a whole checkpoint. All ranks take part. `is_full` pretends that the disk is.
+    """Write a whole checkpoint. All ranks take part. `is_full` pretends that the disk is; `beat` tells of progress.
 
     Raises NotSaved where the disk does not take it, and Failure, on the first rank, if a weight is not finite.
     """
@@ -56,25 +67,36 @@ def save(
     if engine.any(free < needed):
         raise NotSaved(free, needed, "the disk is full")
     weights = _gather(engine)
-    if engine.rank == 0:
+    first = engine.rank == 0
+    if first:
         _require_finite(weights, step)
-        shutil.rmtree(directory, ignore_errors=True)  # a torn one of an earlier start of this attempt
-        (directory / state.DIRECTORY).mkdir(parents=True)
-    engine.barrier()
-    error = state.write(engine, directory)
-    if engine.rank == 0 and error is None:
-        try:
-            _write(directory, weights, step, engine, loaded, prepared, memory)
-        except (OSError, SafetensorError) as problem:
-            error = problem
-    if engine.any(error is not None):
-        engine.barrier()  # nobody writes any more
-        if engine.rank == 0:
-            shutil.rmtree(directory, ignore_errors=True)
-        raise NotSaved(shutil.disk_usage(directory.parent).free, needed, _plain(error))
-    if engine.rank == 0:
-        write_manifest(directory, _identity(step, engine, prepared))
-    engine.barrier()
+    identity = _identity(step, engine, prepared)
+    parts: list[tuple[Callable[[], None], bool]] = [  # each on the first rank alone, or on all
+        (partial(_make, directory), True),
+        (partial(state.write, engine, directory, beat), False),
+        (partial(_write, directory, weights, step, engine, loaded, prepared, memory), True),
+        (partial(write_manifest, directory, identity, beat), True),
+    ]
+    for work, is_firsts in parts:
+        error = _tried(work) if first or not is_firsts else None
+        if engine.any(error is not None):
+            if first:
+                shutil.rmtree(directory, ignore_errors=True)
+            raise NotSaved(shutil.disk_usage(directory.parent).free, needed, _plain(error))
+
+
+def _tried(work: Callable[[], None]) -> Exception | None:
+    """What went wrong on the disk, if anything did."""
+    try:
+        work()
+    except (OSError, SafetensorError) as error:
+        return error
+    return None
+
+
+def _make(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)  # a torn one of an earlier start of this attempt
+    (directory / state.DIRECTORY).mkdir(parents=True)
 
 
 def num_bytes(engine: Engine) -> int:
@@ -97,7 +119,13 @@ def _write(
     loaded.model.save_pretrained(directory, state_dict=weights, max_shard_size=MAX_SHARD_SIZE)
     shutil.copytree(prepared.tokenizer, directory, dirs_exist_ok=True)
     known = {"step": step, "num_tokens": step * engine.spec.tokens_per_step, **vars(memory)}
+    known["metrics"] = finite(memory.metrics)
     (directory / STATE).write_text(json.dumps(known, indent=2))
+
+
+def finite(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics that JSON can hold."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _plain(error: Exception | None) -> str:
@@ -178,14 +206,14 @@ def find(directory: Path, prepared: Prepared, *, is_verified: bool) -> Resumed:
     try:
         manifest = json.loads((directory / "MANIFEST.json").read_text()) if is_verified else verify(directory)
         known = json.loads((directory / STATE).read_text())
-    except (OSError, ValueError) as error:
+        memory = Memory(known["metrics"], known["recent_losses"], known["num_leaps"], known["num_updates"])
+    except (OSError, ValueError, KeyError) as error:
         raise Failure("checkpoint_unreadable", why=str(error)) from None
     if manifest["tokenizer_sha256"] != prepared.tokenizer_sha256:
         values = {"found": prepared.tokenizer_sha256[:12], "needed": manifest["tokenizer_sha256"][:12]}
         raise Failure("tokenizer_mismatch", **values)
     if manifest["data_sha256"] != prepared.data_sha256:
         raise Failure("data_changed", found=prepared.data_sha256[:12], needed=manifest["data_sha256"][:12])
-    memory = Memory(known["metrics"], known.get("recent_losses", []))
     return Resumed(directory, int(manifest["step"]), memory, manifest)
 
 

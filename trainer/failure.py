@@ -15,6 +15,7 @@ EXIT_CODES = {
     "nan_loss": EXIT_NONFINITE,
     "loss_diverged": EXIT_NONFINITE,
     "disk_full": EXIT_RESUMABLE,
+    "no_space": EXIT_RESUMABLE,
     "oom_gpu": EXIT_OUT_OF_MEMORY,
     "oom_host": EXIT_OUT_OF_MEMORY,
 }
@@ -29,6 +30,7 @@ SENTENCES = {
     "checkpoint_unreadable": "the checkpoint cannot be read: {why}",
     "loss_diverged": "the loss leapt to {loss:.4g} at step {step}, from {median:.4g}",
     "nan_loss": "{series} became {value} at step {step}",
+    "no_space": "the disk filled up while the phase {what} went on",
     "disk_full": "the last checkpoint, of step {step}, needs {needed} bytes, but {free} are free",
     "oom_gpu": "the GPU ran out of memory at step {step}; lower per_device_batch_size",
     "oom_host": "the machine ran out of memory at step {step}; lower per_device_batch_size",

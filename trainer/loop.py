@@ -49,19 +49,19 @@ def train(
     somebody checked the one to go on from. Raises Failure.
     """
     report.phase("load", 0, 1)
-    spec, inputs, prepared = run_dir.spec(), run_dir.inputs(), preparation.read(run_dir, fence)
+    spec, inputs, prepared = run_dir.spec(), run_dir.inputs(fence), preparation.read(run_dir, fence)
     failpoints = Failpoints(fence)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
     dataset = Dataset(Path(prepared.tokens), spec, tokenizer.backend_tokenizer)
     model = build(spec, len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, device)
     resumed = checkpoint.find(Path(inputs.resume), prepared, is_verified=is_verified) if inputs.resume else None
     if resumed is not None:
-        checkpoint.restore(state.load_weights, model, resumed.directory)
+        checkpoint.restore(state.load_weights, model, resumed.directory, report.beat)
         if failpoints.has("flip", resumed.step):
             state.flip_one_bit(model)
     engine = Engine(spec, model, device, inputs.per_device_batch_size)
     if resumed is not None:
-        checkpoint.restore(state.load, engine, resumed.directory, resumed.step)
+        checkpoint.restore(state.load, engine, resumed.directory, resumed.memory.num_updates, report.beat)
     loaded = Loaded(model, tokenizer)
     evaluation = Evaluation(spec, dataset, engine, loaded)
     report.line(
@@ -76,7 +76,6 @@ def train(
         report.line(f"goes on from step {resumed.step}")
     else:
         memory = Memory(evaluation.run(0, report))
-    num_leaps = 0
     for step in range(resumed.step + 1 if resumed is not None else 1, spec.max_steps + 1):
         report.phase("train", step - 1, spec.max_steps)
         _seed(spec.seed, step, engine.rank)
@@ -93,12 +92,13 @@ def train(
             factor = failpoints.factor(step)
             loss, grad_norm, stopping = engine.step(step, engine.share(batch), is_stopping(), factor)
             median = statistics.median(memory.recent_losses) if len(memory.recent_losses) >= FEWEST else math.inf
-            num_leaps = num_leaps + 1 if loss > LEAP * median else 0
-            if num_leaps:
+            memory.num_updates += 1
+            memory.num_leaps = memory.num_leaps + 1 if loss > LEAP * median else 0
+            if memory.num_leaps:
                 report.line(f"step {step}: the loss leapt to {loss:.4f}, from {median:.4f}")
-            if num_leaps and (spec.on_divergence == "skip" or num_leaps >= MAX_LEAPS):
+            if memory.num_leaps and (spec.on_divergence == "skip" or memory.num_leaps >= MAX_LEAPS):
                 raise Failure("loss_diverged", step=step, loss=loss, median=median)
-            if num_leaps == 0:
+            if memory.num_leaps == 0:
                 memory.recent_losses = [*memory.recent_losses, loss][-WINDOW:]
         seconds = time.perf_counter() - started_at
 
@@ -121,13 +121,14 @@ def train(
 
         # The ranks agree in `stopping`, so all come to the same evaluations and checkpoints.
         is_last = step == spec.max_steps
-        if is_last or (step % spec.eval_steps == 0 and not stopping):
+        if is_last or step % spec.eval_steps == 0:
             memory.metrics.update(evaluation.run(step, report))
         if is_last or stopping or step % spec.save_steps == 0:
             report.phase("save", 0, 1)
             directory = run_dir.attempt_path(fence) / f"step-{step}"
             try:
-                checkpoint.save(directory, step, engine, loaded, prepared, memory, failpoints.has("full", step))
+                is_full = failpoints.has("full", step)
+                checkpoint.save(directory, step, engine, loaded, prepared, memory, is_full, report.beat)
             except NotSaved as problem:
                 if is_last:
                     raise Failure("disk_full", step=step, free=problem.free, needed=problem.needed) from None
@@ -135,7 +136,7 @@ def train(
                 report.line(f"step {step} not saved: {problem.why}, {problem.free} free, {problem.needed} needed")
             else:
                 path = str(directory.relative_to(run_dir.path))
-                report.event("checkpoint", step=step, path=path, metrics=finite(memory.metrics))
+                report.event("checkpoint", step=step, path=path, metrics=checkpoint.finite(memory.metrics))
                 report.line(f"step {step} saved")
                 if engine.rank == 0:
                     on_saved(directory, step)
@@ -147,11 +148,6 @@ def train(
     report.event("finished", step=spec.max_steps)
     engine.barrier()
     return EXIT_OK
-
-
-def finite(metrics: dict[str, float]) -> dict[str, float]:
-    """The metrics that JSON can hold."""
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _seed(seed: int, step: int, rank: int) -> None:

@@ -25,7 +25,7 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
     Raises Failure for text or a tokenizer that no run can use.
     """
     report.phase("prepare", 0, 1)
-    spec, inputs = run_dir.spec(), run_dir.inputs()
+    spec, inputs = run_dir.spec(), run_dir.inputs(fence)
     cache_path = Path(inputs.cache)
     if inputs.tokenizer:
         made = Path(inputs.tokenizer)
@@ -34,10 +34,11 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
             inputs.corpora, spec.vocab_size, cache_path, lambda done, total: report.phase("prepare", done, total)
         )
     opened, sha256 = tokenizer.load(made), tokenizer.sha256(made)
-    cache.copy(made, run_dir.tokenizer_path)
+    copied = run_dir.tokenizer_path(fence)
+    cache.copy(made, copied)
     report.event(
         "tokenizer",
-        path=run_dir.tokenizer_path.name,
+        path=str(copied.relative_to(run_dir.path)),
         sha256=sha256,
         vocab_size=opened.get_vocab_size(),
         trained=inputs.tokenizer is None,
@@ -51,7 +52,7 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
     dataset = data.Dataset(tokens, spec, opened)
     _report_data(report, spec, dataset)
     prepared = Prepared(
-        tokenizer=str(run_dir.tokenizer_path),
+        tokenizer=str(copied),
         tokenizer_sha256=sha256,
         tokens=str(tokens),
         data_sha256=dataset.meta.sha256,

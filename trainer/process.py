@@ -11,7 +11,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from trainer import prepare as preparation
-from trainer.events import EXIT_OK, EXIT_RESUMABLE, Journal
+from trainer.events import EXIT_OK, EXIT_RESUMABLE, FULL, Journal
 from trainer.failure import Failure
 from trainer.report import Report, log, log_to_stdout
 from trainer.rundir import RunDir
@@ -66,17 +66,26 @@ def outcome(report: Report, work: Callable[[], int]) -> int:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or error.title
         return _fail(report, Failure("config_invalid", field=name, why=first["msg"]))
+    except OSError as error:
+        traceback.print_exc()
+        if error.errno not in FULL:
+            return _report_bug(report, error)
+        return _fail(report, Failure("no_space", what=report.phase_now))
     except Exception as error:
         traceback.print_exc()
         if code := _memory_code(error):
             return _fail(report, Failure(code, step=report.step))
         if "gloo" in str(error) or "NCCL" in str(error):
             report.line("lost another process of this run")
-        else:
-            report.event("failure", code="trainer_bug", values={"error": type(error).__name__})
-        return EXIT_BUG
+            return EXIT_BUG
+        return _report_bug(report, error)
     finally:
         report.close()
+
+
+def _report_bug(report: Report, error: Exception) -> int:
+    report.event("failure", code="trainer_bug", values={"error": type(error).__name__})
+    return EXIT_BUG
 
 
 def _fail(report: Report, failure: Failure) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from trainer.events import Journal, Phase
 
 PROGRESS_SECONDS = 0.25  # between two reports of the same phase
+BEAT_SECONDS = 5.0  # between two signs of life in a phase whose length nobody knows
 SYNC_SECONDS = 1.0  # between two syncs of the journal to the disk
 
 log = logging.getLogger("trainer")
@@ -42,6 +43,17 @@ class Report:
             self.line(phase)
         self._phase, self._reported_at = phase, now
         self.event("phase", phase=phase, done=done, total=total)
+
+    def beat(self) -> None:
+        """Say that the present phase goes on: whoever watches takes a long silence for a hang."""
+        if self._phase is not None and time.monotonic() - self._reported_at >= BEAT_SECONDS:
+            self._reported_at = time.monotonic()
+            self.event("phase", phase=self._phase, done=0, total=1)
+
+    @property
+    def phase_now(self) -> str:
+        """The phase that was reported last."""
+        return self._phase or "prepare"
 
     def points(self, step: int, **values: float) -> None:
         """Report one value of each series at a step."""

@@ -2,9 +2,9 @@
 
 RUN_DIR/
   spec.json                  the resolved TrainSpec
-  inputs.json                where corpora, tokenizer and cache lie on this machine
-  tokenizer/                 the tokenizer this run trained, in Hugging Face layout
   log.txt                    what the processes printed
+  attempts/<fence>/inputs.json   where corpora, tokenizer, cache and the checkpoint to go on from lie on this machine
+  attempts/<fence>/tokenizer/    the tokenizer of the attempt, in Hugging Face layout
   attempts/<fence>/events.jsonl  the journal of an attempt (trainer appends, supervisor ships)
   attempts/<fence>/step-<n>/     a checkpoint being written
   checkpoints/step-<n>-<fence>/  a published checkpoint
@@ -13,7 +13,7 @@ RUN_DIR/
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +56,15 @@ class RunDir:
     def spec_path(self) -> Path:
         return self.path / "spec.json"
 
-    @property
-    def inputs_path(self) -> Path:
-        return self.path / "inputs.json"
+    def inputs_path(self, fence: int) -> Path:
+        return self.attempt_path(fence) / "inputs.json"
 
     @property
     def log_path(self) -> Path:
         return self.path / "log.txt"
 
-    @property
-    def tokenizer_path(self) -> Path:
-        return self.path / "tokenizer"
+    def tokenizer_path(self, fence: int) -> Path:
+        return self.attempt_path(fence) / "tokenizer"
 
     def events_path(self, fence: int) -> Path:
         """The journal of one attempt: a zombie of an older attempt writes into its own."""
@@ -83,14 +81,15 @@ class RunDir:
         self.attempt_path(fence).mkdir(parents=True, exist_ok=True)
         (self.path / "checkpoints").mkdir(exist_ok=True)
         write_atomically(self.spec_path, spec.model_dump_json(indent=2))
-        write_atomically(self.inputs_path, inputs.model_dump_json(indent=2))
+        write_atomically(self.inputs_path(fence), inputs.model_dump_json(indent=2))
 
     def spec(self) -> TrainSpec:
         """The spec as stored. Raises ValidationError for one that was tampered with."""
         return TrainSpec.model_validate_json(self.spec_path.read_text())
 
-    def inputs(self) -> Inputs:
-        return Inputs.model_validate_json(self.inputs_path.read_text())
+    def inputs(self, fence: int) -> Inputs:
+        """What an attempt works on."""
+        return Inputs.model_validate_json(self.inputs_path(fence).read_text())
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -119,14 +118,18 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_manifest(directory: Path, identity: dict[str, Any]) -> None:
-    """Close a checkpoint: list every file with size and hash, beside what it was made from. Files are synced first."""
+def write_manifest(directory: Path, identity: dict[str, Any], beat: Callable[[], None] = lambda: None) -> None:
+    """Close a checkpoint: list every file with size and hash, beside what it was made from. Files are synced first.
+
+    `beat` is called behind each file: hashing gigabytes takes its time.
+    """
     paths = (path for path in directory.rglob("*") if path.is_file() and path.name not in (MANIFEST, SIGNATURE))
     names = sorted(str(path.relative_to(directory)) for path in paths)
-    files = [
-        {"name": name, "size": (directory / name).stat().st_size, "sha256": sha256_file(directory / name)}
-        for name in names
-    ]
+    files = []
+    for name in names:
+        path = directory / name
+        files.append({"name": name, "size": path.stat().st_size, "sha256": sha256_file(path)})
+        beat()
     _sync_files(directory / name for name in names)
     write_atomically(directory / MANIFEST, json.dumps({"files": files, **identity}, indent=2, ensure_ascii=False))
 

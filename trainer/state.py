@@ -4,7 +4,7 @@
 where weights are trained in bf16 also `master.<name>`, all fp32. Which rank wrote which file means nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,8 @@ class Writer:
                 self.error = error
 
 
-def write(engine: Engine, directory: Path) -> Exception | None:
-    """Write the state below a checkpoint. All ranks take part; answers what went wrong on this one."""
+def write(engine: Engine, directory: Path, beat: Callable[[], None]) -> None:
+    """Write the state below a checkpoint. All ranks take part. Raises, at the end, what its disk refused."""
     writer = Writer(directory / DIRECTORY, engine.rank)
     engine.link_moments()
     for number, (name, parameter) in enumerate(engine.model.named_parameters()):
@@ -72,8 +72,10 @@ def write(engine: Engine, directory: Path) -> Exception | None:
             if is_mine:
                 assert tensor is not None
                 writer.add(f"{kind}.{name}", tensor)
+        beat()
     writer.flush()
-    return writer.error
+    if writer.error is not None:
+        raise writer.error
 
 
 def _kinds(engine: Engine) -> tuple[str, ...]:
@@ -90,11 +92,12 @@ def _gathered(engine: Engine, parameter: torch.nn.Parameter, kind: str, is_mine:
     return None if found is None else torch.as_tensor(found)
 
 
-def load_weights(model: torch.nn.Module, directory: Path) -> None:
+def load_weights(model: torch.nn.Module, directory: Path, beat: Callable[[], None]) -> None:
     """Put a checkpoint's weights into a model that is not yet sharded. Raises ValueError where one is missing."""
     found: dict[str, Tensor] = {}
     for path in sorted(directory.glob("*.safetensors")):
         found.update(load_file(path))
+        beat()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name not in found or found[name].shape != parameter.shape:
@@ -102,9 +105,9 @@ def load_weights(model: torch.nn.Module, directory: Path) -> None:
             parameter.copy_(found[name])
 
 
-def load(engine: Engine, directory: Path, step: int) -> None:
-    """Put a checkpoint's optimizer state into an engine, as if it had taken `step` steps itself."""
-    _make_room(engine, step)
+def load(engine: Engine, directory: Path, num_updates: int, beat: Callable[[], None]) -> None:
+    """Put a checkpoint's optimizer state into an engine, as if it had changed the weights so many times itself."""
+    _make_room(engine, num_updates)
     where = {key: path for path in sorted((directory / DIRECTORY).glob("*.safetensors")) for key in _keys(path)}
     opened = {path: safe_open(path, framework="pt") for path in set(where.values())}
     for name, parameter in engine.model.named_parameters():
@@ -115,6 +118,7 @@ def load(engine: Engine, directory: Path, step: int) -> None:
             if key not in where:
                 raise ValueError(f"{key} is missing in the optimizer's state")
             _put(engine, parameter, kind, opened[where[key]].get_tensor(key))  # type: ignore[no-untyped-call]
+        beat()
 
 
 def _keys(path: Path) -> Iterator[str]:
@@ -122,11 +126,11 @@ def _keys(path: Path) -> Iterator[str]:
         yield from file.keys()
 
 
-def _make_room(engine: Engine, step: int) -> None:
+def _make_room(engine: Engine, num_updates: int) -> None:
     """Make the moments that AdamW would make at its first step."""
     for held in engine.masters:
         moments: dict[str, Any] = {kind: torch.zeros_like(held) for kind in MOMENTS}
-        engine.inner_optimizer.state[held] = {"step": torch.tensor(float(step), device=held.device), **moments}
+        engine.inner_optimizer.state[held] = {"step": torch.tensor(float(num_updates), device=held.device), **moments}
     engine.link_moments()
 
 

@@ -48,7 +48,7 @@ class Link:
                 session.execute(BOUNDED, {"limit": f"{settings().lease_seconds * 1000:.0f}"})
                 answer = verb(session)
         except (DBAPIError, TimeoutError) as error:
-            if isinstance(error, DBAPIError) and not _is_outage(error):
+            if isinstance(error, DBAPIError) and not db.is_outage(error):
                 raise
             self._go_away(error)
             raise Away from error
@@ -64,13 +64,3 @@ class Link:
             log.warning("the database cannot be reached; training goes on: %s", error)
         self._pause = min(settings().renew_seconds, max(FIRST_PAUSE, 2 * self._pause))
         self._not_before = time.monotonic() + self._pause
-
-
-def _is_outage(error: DBAPIError) -> bool:
-    """Whether trying again can help: a connection that broke or could not be made, a server that stops or starts.
-
-    Such an error has no SQLSTATE of its own, or one of the classes 08 (connection), 40 (conflict), 53 (resources) and
-    57 (operator intervention).
-    """
-    state = getattr(error.orig, "sqlstate", None)
-    return error.connection_invalidated or state is None or state[:2] in ("08", "40", "53", "57")

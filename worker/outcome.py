@@ -34,7 +34,7 @@ class Outcome:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-TRY_AGAIN = ("disk_full",)  # what the trainer says that is no fault of the job's
+TRY_AGAIN = ("disk_full", "no_space")  # what the trainer says that is no fault of the job's
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
 
@@ -54,7 +54,7 @@ def judge(ending: Ending) -> Outcome:
         return Outcome("release", "shutdown")
     if ending.code == EXIT_OUT_OF_MEMORY:  # of a rank that keeps no journal
         return Outcome("fail", "oom_gpu" if ending.has_gpus else "oom_host", {"step": ending.step + 1})
-    if ending.is_out_of_memory:
+    if ending.is_out_of_memory and -signal.SIGKILL in _cause(ending):
         return Outcome("fail", "oom_host", {"step": ending.step + 1})
     if ending.code == EXIT_BUSY:
         return Outcome("release", "gpu_busy")

@@ -6,9 +6,11 @@ broker and database: while the database is away it keeps what is to be written a
 
 import argparse
 import logging
+import math
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -41,6 +43,7 @@ TURN_SECONDS = 0.25  # between two looks at the journal
 BATCH_EVENTS = 500
 GONE_SECONDS = 10.0  # how long ended processes may take to disappear
 STACK_SECONDS = 1.0  # for hung processes to write their stacks
+OOM_TURNS = 20  # a kill that was counted this long before the end was somebody else's
 OOM_EVENTS = Path("/sys/fs/cgroup/memory.events")
 FAULT = "ATHANOR_FAULT"
 
@@ -60,7 +63,8 @@ class Supervisor:
         self.is_asked_to_stop = False  # by SIGTERM
         self._offset = 0  # of the journal, behind the last line that was recorded
         self._watched = 0  # the same, behind the last line the watchdog heard: it needs no database
-        self._oom_kills = oom_kills()
+        self._oom_kills = deque([oom_kills()], maxlen=OOM_TURNS)  # of the last turns
+        self._written_at = 0.0  # when the journal was touched last
         self._renew_at = 0.0
         self._wish = "run"
         self._kill_at: float | None = None
@@ -71,6 +75,7 @@ class Supervisor:
         choice = self._prepare()
         if choice is None:
             return
+        self._set_aside()
         self.run_dir.create(self.work.spec, inputs(self.work, choice), self.fence)
         device: Literal["cpu", "cuda"] = "cuda" if self.work.gpus else "cpu"
         num_processes, env = self.work.spec.num_processes, environment(self.work)
@@ -107,12 +112,20 @@ class Supervisor:
         give_word(self.link, self.job_id, self.fence, outcome, patient=True)
         return None
 
+    def _set_aside(self) -> None:
+        """Move what an attempt of this number left: one of a time that a restored backup of the database forgot."""
+        path = self.run_dir.attempt_path(self.fence)
+        if path.exists():
+            path.rename(path.with_name(f"{path.name}.{time.time_ns()}"))
+
     def _call(self, verb: Callable[..., T | None], **given: Any) -> T:
         """What a verb of this attempt answers. Raises what the link raises."""
         return self.link.call(lambda session: verb(session, job_id=self.job_id, fence=self.fence, **given))
 
     def _turn(self) -> None:
         self.gang.look()
+        if not self.gang.is_over:
+            self._oom_kills.append(oom_kills())
         self._watch()
         with suppress(Away):
             is_new = self._ship()
@@ -157,10 +170,15 @@ class Supervisor:
     def _watch(self) -> None:
         """End processes that hang, once their stacks are in the log."""
         now = time.monotonic()
-        for event, offset in events.read(self.run_dir.events_path(self.fence), self._watched):
+        journal = self.run_dir.events_path(self.fence)
+        touched_at = journal.stat().st_mtime if journal.exists() else 0.0
+        if touched_at != self._written_at:  # even where the disk is full and no line can be written
+            self._written_at, self.watchdog.heard_at = touched_at, now
+        for event, offset in events.read(journal, self._watched):
             self._watched = offset
             self.watchdog.hear(event, now)
-        if self.gang.is_over or self._kill_at is not None or not self.watchdog.is_hung(now):
+        is_ending = self._kill_at is not None and self._kill_at != math.inf
+        if self.gang.is_over or is_ending or not self.watchdog.is_hung(now):
             return
         step = self.watchdog.step + 1
         log.error("no sign of life for %.0f s at step %d: writing stacks and ending it", self.watchdog.limit(), step)
@@ -201,15 +219,15 @@ class Supervisor:
         bells.ring(self.job_id)
 
     def _stop(self, why: Literal["cancel", "pause", "shutdown"]) -> None:
-        """Ask the processes to save and end; they are killed if that takes too long. A cancel is less patient."""
-        grace = settings().stop_seconds if why == "cancel" else settings().save_seconds
-        kill_at = time.monotonic() + grace
-        if self._kill_at is None:
+        """Ask the processes to save and end. They are killed if that takes too long: a cancel and a machine that goes
+        down cannot wait. Who pauses wants what was trained: a large save may take its time, as long as it moves.
+        """
+        if self.ending.stopped_for in (None, "pause") and self.ending.stopped_for != why:
             log.info("stopping: %s", why)
             self.gang.terminate()
-        if self._kill_at is None or why == "cancel":
             self.ending.stopped_for = why
-            self._kill_at = min(kill_at, self._kill_at or kill_at)
+            grace = {"cancel": settings().stop_seconds, "shutdown": settings().save_seconds, "pause": math.inf}[why]
+            self._kill_at = min(time.monotonic() + grace, self._kill_at or math.inf)
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
@@ -225,7 +243,7 @@ class Supervisor:
     def _conclude(self) -> None:
         self.ending.code, self.ending.exits = self.gang.done, self.gang.exits
         self.ending.unpublished = self.publisher.unpublished
-        self.ending.is_out_of_memory = oom_kills() > self._oom_kills
+        self.ending.is_out_of_memory = oom_kills() > self._oom_kills[0]
         outcome = judge(self.ending)
         log.info("the attempt ended: %s %s %s", outcome.verb, outcome.code, outcome.values)
         failpoints.reach("concluding")

@@ -113,8 +113,8 @@ def resume_at(
         row.state = "corrupt"
         tell(session, job, job.state, "supervisor", "checkpoint_corrupt", step=row.step, why=why)
     attempt.resume_step, attempt.resumed_from = step, saved.id if saved is not None else None
-    reached = session.scalar(select(func.max(Attempt.reached_step)).where(Attempt.job_id == job_id)) or 0
-    attempt.replay = replay.begin(repeated_until=max(job.step, reached), resume_step=step)
+    earlier = session.scalars(select(Attempt).where(Attempt.job_id == job_id, Attempt.fence < fence)).all()
+    attempt.replay = replay.begin(earlier, reached=job.step, resume_step=step)
     metrics.rewind(session, job_id=job_id, from_step=step + 1 if step else 0)
     if fence > 1 and (saved is not None or job.step):
         tell(session, job, job.state, "supervisor", "resumed", step=step, repeated=max(0, job.step - step))
@@ -223,8 +223,8 @@ def begin_stop(session: Session, *, job_id: str, fence: int, state: str) -> bool
     if job is None:
         return False
     if job.state not in (state, "cancelling"):
-        is_full = state == "pausing" and job.notice.get("code") == "disk_full"
-        reason = "disk_full" if is_full else "wish_cancel" if state == "cancelling" else "wish_pause"
+        is_full = state == "pausing" and job.notice.get("code") in ("disk_full", "no_space")
+        reason = job.notice["code"] if is_full else "wish_cancel" if state == "cancelling" else "wish_pause"
         move(session, job, state, "supervisor", reason, **(job.notice["values"] if is_full else {}))
     return True
 
@@ -264,9 +264,9 @@ def release(session: Session, *, job_id: str, fence: int, reason: str, **data: A
     job = _ended(session, job_id, fence, reason, data)
     if job is None:
         return False
-    if reason == "disk_full":  # it goes on when somebody has made room and says so
+    if reason in ("disk_full", "no_space"):  # it goes on when somebody has made room and says so
         job.desired = "pause" if job.desired == "run" else job.desired
-        job.notice = {"code": "disk_full", "values": data, "count": 1}
+        job.notice = {"code": reason, "values": data, "count": 1}
     if not _stopped(session, job):
         give_up(session, job, "supervisor", reason, **data)
     return True

@@ -1,17 +1,21 @@
 """The verbs of the scheduler: give up silent attempts, decide about lost ones, give queued jobs to nodes."""
 
+import logging
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app import queue
+from app import db, queue
 from app.jobs import nodes, placement, retention
 from app.jobs.attempts import give_up
 from app.jobs.service import close, list_nodes, move
 from app.jobs.transitions import HELD
 from app.models import Attempt, Job, Node
 from app.settings import settings
+
+log = logging.getLogger(__name__)
 
 PLACING_LOCK = 0x706C61  # of a transaction: one round at a time, even where two schedulers believe they lead
 MAX_ATTEMPTS = 3  # in a row without a newer checkpoint
@@ -36,20 +40,35 @@ def settle(session: Session) -> list[str]:
     lost = select(Job).where(Job.state == "recovering")
     over = or_(Job.not_before <= func.now(), Job.desired != "run", Job.no_progress >= MAX_ATTEMPTS)
     jobs = session.scalars(lost.where(over).with_for_update(skip_locked=True)).all()
-    for job in jobs:
-        if retention.adopt(session, job):
-            job.no_progress = 0
-        if job.desired == "cancel":
-            close(session, job, "cancelled", "scheduler", "wish_cancel")
-        elif job.desired == "pause":
-            job.not_before = job.wait_reason = None
-            move(session, job, "paused", "scheduler", "wish_pause")
-        elif job.no_progress >= MAX_ATTEMPTS:
-            _end_crash_loop(session, job)
-        else:
-            job.not_before = job.wait_reason = None
-            move(session, job, "queued", "scheduler", "back_off_over")
-    return [job.id for job in jobs]
+    return [job.id for job in jobs if _is_settled(session, job)]
+
+
+def _is_settled(session: Session, job: Job) -> bool:
+    """Decide about one job. What goes wrong with it is logged and leaves the others alone."""
+    try:
+        with session.begin_nested():
+            _settle(session, job)
+    except DBAPIError as error:
+        if db.is_outage(error):
+            raise
+        log.exception("the job %s cannot be settled", job.id)
+        return False
+    return True
+
+
+def _settle(session: Session, job: Job) -> None:
+    if retention.adopt(session, job):
+        job.no_progress = 0
+    if job.desired == "cancel":
+        close(session, job, "cancelled", "scheduler", "wish_cancel")
+    elif job.desired == "pause":
+        job.not_before = job.wait_reason = None
+        move(session, job, "paused", "scheduler", "wish_pause")
+    elif job.no_progress >= MAX_ATTEMPTS:
+        _end_crash_loop(session, job)
+    else:
+        job.not_before = job.wait_reason = None
+        move(session, job, "queued", "scheduler", "back_off_over")
 
 
 def _end_crash_loop(session: Session, job: Job) -> None:

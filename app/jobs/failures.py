@@ -80,6 +80,10 @@ FAILURES = {
         mark("The disk is full: the checkpoint of step {step} needs {needed}, but only {free} are free."),
         mark("Free some space in the data directory, then let the job go on."),
     ),
+    "no_space": Failure(
+        mark("The disk filled up while the job worked ({what})."),
+        mark("Free some space in the data directory, then let the job go on."),
+    ),
     "crash_loop": Failure(
         mark("{attempts} attempts in a row ended without a newer checkpoint. The last one: {last}"),
         mark("Mend what ended the last attempt (the end of the log shows more), then submit the job again."),

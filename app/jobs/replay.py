@@ -20,11 +20,17 @@ TOLERANCE = 1e-4  # relative; only the order of sums may differ on another world
 Verdict = Literal["comparing", "exact", "equivalent", "different"]
 
 
-def begin(*, repeated_until: int, resume_step: int) -> dict[str, Any]:
-    """What is known when an attempt begins; nothing where no step is trained twice."""
-    if repeated_until <= resume_step:
+def begin(earlier: Sequence[Attempt], *, reached: int, resume_step: int) -> dict[str, Any]:
+    """What is known when an attempt begins; nothing where no step is trained twice.
+
+    What differed in an earlier attempt still does where its steps are compared with those before it.
+    """
+    until = max([reached, *(attempt.reached_step for attempt in earlier)])
+    if until <= resume_step:
         return {}
-    return {"until": repeated_until, "steps": 0, "different": 0, "worst": 0.0, "first": None, "differs": []}
+    differed = {name for a in earlier if a.replay.get("until", 0) > resume_step for name in a.replay["differs"]}
+    found = {"steps": 0, "different": 0, "worst": 0.0, "first": None, "differs": sorted(differed)}
+    return {"until": until, **found}
 
 
 def compare(session: Session, attempt: Attempt, new: Sequence[events.Event]) -> None:
@@ -35,7 +41,7 @@ def compare(session: Session, attempt: Attempt, new: Sequence[events.Event]) -> 
     points = {}
     for event in new:
         if isinstance(event, events.ResumedEvent):
-            found["differs"] = event.differs
+            found["differs"] = sorted({*found["differs"], *event.differs})
         elif isinstance(event, events.PointsEvent) and event.step <= found["until"] and "loss" in event.values:
             points[event.step] = event.values
     before = _before(session, attempt, list(points)) if points else {}

@@ -1,6 +1,7 @@
 """Which checkpoints of a job go, and which that lie on the disk without a row come back."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -80,4 +81,6 @@ def _metrics(directory: Path) -> dict[str, Any]:
         metrics = json.loads((directory / "trainer_state.json").read_bytes())["metrics"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return metrics if isinstance(metrics, dict) else {}
+    if not isinstance(metrics, dict):
+        return {}
+    return {name: value for name, value in metrics.items() if isinstance(value, float) and math.isfinite(value)}

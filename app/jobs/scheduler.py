@@ -46,6 +46,8 @@ class Scheduler:
                 return False
             self._round()
         except OUTAGE as error:
+            if isinstance(error, DBAPIError) and not db.is_outage(error):
+                raise
             self._go_away(error)
             return False
         if self._is_away:
@@ -91,8 +93,15 @@ class Scheduler:
             _beat(session, did)
 
     def _run(self, verb: Callable[[Session], list[str]]) -> int:
-        with db.transaction() as session:
-            changed = verb(session)
+        """Run one verb. A mistake in one, or a row that nobody foresaw, must not keep the others from their work."""
+        try:
+            with db.transaction() as session:
+                changed = verb(session)
+        except DBAPIError as error:
+            if db.is_outage(error):
+                raise
+            log.exception("%s failed", verb.__name__)
+            return 0
         for job_id in changed:
             bells.ring(job_id)
         return len(changed)

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -42,12 +43,21 @@ class Sweep:
         acts = _of_let_go()
         runs = list(islice(self._ahead, BATCH))
         if not runs:  # once round
-            acts += _of_forgotten()
+            acts += _seen(_of_forgotten)
             self._ahead = iter(sorted((storage.data() / "runs").glob("*/")))
         for run in runs:
-            acts += _of_run(run)
+            acts += _seen(partial(_of_run, run))
         end = time.monotonic() + SECONDS
         return sum(_done(act) for act in acts if time.monotonic() < end)
+
+
+def _seen(look: Callable[[], list[Act]]) -> list[Act]:
+    """What there is to do in a place, where files may vanish while one looks at them."""
+    try:
+        return look()
+    except OSError as error:
+        log.warning("sweep: %s", error)
+        return []
 
 
 def _done(act: Act) -> bool:
@@ -136,5 +146,8 @@ def _set_aside(path: Path) -> None:
 
 def _idle_seconds(path: Path) -> float:
     """Since something in there changed last."""
-    changed = [path.stat().st_mtime, *(inner.stat().st_mtime for inner in path.rglob("*"))]
+    changed = [path.stat().st_mtime]
+    for inner in path.rglob("*"):
+        with suppress(FileNotFoundError):  # somebody works in there
+            changed.append(inner.stat().st_mtime)
     return time.time() - max(changed)

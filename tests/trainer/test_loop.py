@@ -184,7 +184,7 @@ def test_other_shapes_of_spec_train_too(warm: Warm, home: Path, fields: dict[str
 
 
 def test_a_given_tokenizer_is_used_and_a_given_prompt_continued(warm: Warm, home: Path, trained: RunDir) -> None:
-    given = str(trained.tokenizer_path)
+    given = str(trained.tokenizer_path(1))
     fields = {"tokenizer_path": given, "sample_prompt": "And God said", "max_steps": 2, "warmup_steps": 0}
     run_dir = make_run(home, "reuse", [english(20_000)], **fields)
 

@@ -62,7 +62,7 @@ def test_tokenize_prepares_a_run(tmp_path: Path) -> None:
 
     assert done.returncode == 0
     assert "bytes a token" in done.stdout
-    assert (run_dir.tokenizer_path / "tokenizer.json").is_file()
+    assert (run_dir.tokenizer_path(1) / "tokenizer.json").is_file()
     assert not series(run_dir, "loss")
 
 

@@ -21,7 +21,7 @@ def run(warm: Warm, run_dir: RunDir, **env: str) -> int:
 def go_on(home: Path, name: str, before: RunDir, step: int = SAVED, **fields: Any) -> RunDir:
     """A run of its own that goes on from the checkpoint of another."""
     run_dir = make_run(home, name, **fields)
-    inputs = run_dir.inputs()
+    inputs = run_dir.inputs(1)
     inputs.resume = str(checkpoint_of(before, step))
     run_dir.create(run_dir.spec(), inputs, fence=1)
     return run_dir
@@ -113,7 +113,7 @@ def test_a_smaller_micro_batch_sees_the_same_samples(
     fields = shape(1, 0, max_steps=60, lr_scheduler_type="constant")
     straight = go_on(home, "micro-4", wholes[1, 0], **fields)
     halved = go_on(home, "micro-2", wholes[1, 0], **fields)
-    inputs = halved.inputs()
+    inputs = halved.inputs(1)
     inputs.per_device_batch_size = 2
     halved.create(halved.spec(), inputs, fence=1)
 
@@ -134,7 +134,7 @@ def test_other_text_is_refused_before_a_step_is_taken(
         wholes[1, 0],
         documents=["Another text. " * 3000],
         **shape(1, 0),
-        tokenizer_path=str(wholes[1, 0].tokenizer_path),
+        tokenizer_path=str(wholes[1, 0].tokenizer_path(1)),
     )
 
     assert run(warm, again) == 64
@@ -187,7 +187,7 @@ def test_a_skipped_step_changes_no_weight(warm: Warm, home: Path, wholes: dict[t
         wholes[1, 0],
         **shape(1, 0, max_steps=11),
     )
-    inputs = again.inputs()
+    inputs = again.inputs(1)
     inputs.skipped_steps = [11]
     again.create(again.spec(), inputs, fence=1)
 
@@ -215,7 +215,7 @@ def test_a_state_without_a_tensor_is_refused(warm: Warm, home: Path, wholes: dic
     for path in (copied / "resume").iterdir():
         path.unlink()
     again = go_on(home, "stateless", wholes[1, 0], **shape(1, 0))
-    inputs = again.inputs()
+    inputs = again.inputs(1)
     inputs.resume = str(copied)
     again.create(again.spec(), inputs, fence=1)
 
