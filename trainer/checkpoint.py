@@ -208,7 +208,7 @@ def find(directory: Path, prepared: Prepared, *, is_verified: bool) -> Resumed:
         known = json.loads((directory / STATE).read_text())
         memory = Memory(known["metrics"], known["recent_losses"], known["num_leaps"], known["num_updates"])
     except (OSError, ValueError, KeyError) as error:
-        raise Failure("checkpoint_unreadable", why=str(error)) from None
+        raise Failure("checkpoint_unreadable", why=_plain(error)) from None
     if manifest["tokenizer_sha256"] != prepared.tokenizer_sha256:
         values = {"found": prepared.tokenizer_sha256[:12], "needed": manifest["tokenizer_sha256"][:12]}
         raise Failure("tokenizer_mismatch", **values)
@@ -222,4 +222,4 @@ def restore(load: Callable[..., None], *given: Any) -> None:
     try:
         load(*given)
     except (OSError, ValueError, SafetensorError) as error:
-        raise Failure("checkpoint_unreadable", why=str(error)) from None
+        raise Failure("checkpoint_unreadable", why=_plain(error)) from None

@@ -24,8 +24,9 @@ EXIT_BAD_INPUT = 64
 EXIT_NONFINITE = 70
 EXIT_OUT_OF_MEMORY = 71
 EXIT_RESUMABLE = 75
-EXIT_HANG = 124
 EXIT_BUSY = 69  # a GPU is held by somebody else
+EXIT_PEER_LOST = 76  # another process of the run is gone
+EXIT_BUG = 77
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

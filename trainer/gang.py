@@ -5,7 +5,8 @@ The two speak JSON lines over a stream socket:
     gang        {"pid", "started_at"}                                     who to watch
     supervisor  {"run_dir", "fence", "num_processes", "device", "env", "locks"}    what to run
     supervisor  {"signal": "TERM" | "KILL"}                               forwarded to every process
-    gang        {"rank", "exit"}                                          of each rank: exit code or minus signal
+    gang        {"rank", "exit"}                                          of a rank: exit code or minus signal; not
+                                                                          of one that is ended because of another
     gang        {"done"}                                                  the exit code of the attempt, and the end
 
 SIGUSR1 makes any of the processes write its stacks into the log, even while it holds the interpreter.
@@ -34,7 +35,7 @@ import psutil
 from pydantic import BaseModel
 
 from trainer import process
-from trainer.events import EXIT_BUSY, EXIT_OK, EXIT_RESUMABLE
+from trainer.events import EXIT_BUG, EXIT_BUSY, EXIT_OK, EXIT_PEER_LOST, EXIT_RESUMABLE
 from trainer.rundir import RunDir
 
 PEER_GRACE_SECONDS = 10.0  # for ranks whose peer died
@@ -164,7 +165,7 @@ class Gang:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def _be_child(self, parent: int, work: Callable[[], int]) -> None:
-        code = process.EXIT_BUG
+        code = EXIT_BUG
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -180,21 +181,26 @@ class Gang:
             os._exit(code)
 
     def wait(self, *, is_reported: bool) -> int:
-        """Wait for all children and return the exit code of them together: the first that is neither 0 nor 75."""
-        codes = []
+        """Wait for all children and return the exit code of them together: that of the first that ended by a fault."""
+        codes, causes = [], []
         self._obey()  # what came together with the request
         while True:
-            for rank, code in self._reap():
+            ended = self._reap()
+            for rank, code in ended:
                 codes.append(code)
+                if self._kill_at is not None:
+                    continue  # it only follows another
+                if code not in (EXIT_OK, EXIT_RESUMABLE):
+                    causes.append(code)
                 if is_reported:
                     self.send(rank=rank, exit=code)
-                if code not in (EXIT_OK, EXIT_RESUMABLE):
-                    self._stop(PEER_GRACE_SECONDS)
+            if causes and ended:
+                self._stop(PEER_GRACE_SECONDS)
             if not self._ranks:
                 break
             self._look()
-        faults = [code for code in codes if code not in (EXIT_OK, EXIT_RESUMABLE)]
-        return faults[0] if faults else max(codes)
+        own = [code for code in causes if code != EXIT_PEER_LOST]
+        return (own or causes or [max(codes)])[0]
 
     def _reap(self) -> list[tuple[int, int]]:
         ended = []

@@ -53,8 +53,8 @@ def train(
     failpoints = Failpoints(fence)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
     dataset = Dataset(Path(prepared.tokens), spec, tokenizer.backend_tokenizer)
-    model = build(spec, len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, device)
     resumed = checkpoint.find(Path(inputs.resume), prepared, is_verified=is_verified) if inputs.resume else None
+    model = build(spec, len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, device)
     if resumed is not None:
         checkpoint.restore(state.load_weights, model, resumed.directory, report.beat)
         if failpoints.has("flip", resumed.step):
@@ -104,7 +104,7 @@ def train(
 
         # What the page draws.
         rate = learning_rate(spec, step)
-        tokens_per_second = spec.tokens_per_step / seconds
+        tokens_per_second = math.nan if step in inputs.skipped_steps else spec.tokens_per_step / seconds
         num_bytes = dataset.num_bytes(batch[:, 1:])
         memory.metrics["loss"] = loss
         report.points(

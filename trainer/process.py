@@ -11,12 +11,10 @@ from types import FrameType
 from pydantic import ValidationError
 
 from trainer import prepare as preparation
-from trainer.events import EXIT_OK, EXIT_RESUMABLE, FULL, Journal
+from trainer.events import EXIT_BUG, EXIT_OK, EXIT_PEER_LOST, EXIT_RESUMABLE, FULL, Journal
 from trainer.failure import Failure
 from trainer.report import Report, log, log_to_stdout
 from trainer.rundir import RunDir
-
-EXIT_BUG = 1
 
 
 class StopRequest:
@@ -77,7 +75,7 @@ def outcome(report: Report, work: Callable[[], int]) -> int:
             return _fail(report, Failure(code, step=report.step))
         if "gloo" in str(error) or "NCCL" in str(error):
             report.line("lost another process of this run")
-            return EXIT_BUG
+            return EXIT_PEER_LOST
         return _report_bug(report, error)
     finally:
         report.close()

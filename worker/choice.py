@@ -11,6 +11,10 @@ from app.jobs.attempts import Saved
 log = logging.getLogger(__name__)
 
 
+class Unreachable(Exception):
+    """This node does not see the data: nothing is said of the checkpoints."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """The checkpoint to go on from, or none; and those passed over, each with what is wrong with it."""
@@ -29,14 +33,24 @@ class Choice:
 
 
 def choose(saved: Sequence[Saved]) -> Choice:
-    """Verify from the best one on, and stop at the first that is whole."""
+    """Verify from the best one on, and stop at the first that is whole. Raises Unreachable."""
     damaged: list[tuple[str, str]] = []
+    if saved and not any(storage.checkpoint(one.path).parent.is_dir() for one in saved):
+        raise Unreachable("the directories of its checkpoints are not there: is the data directory mounted?")
     for candidate in saved:
-        try:
-            signature.verify(storage.checkpoint(candidate.path))
-        except (OSError, ValueError) as error:
-            log.warning("the checkpoint of step %d is damaged: %s", candidate.step, error)
-            damaged.append((candidate.id, str(error)))
-            continue
-        return Choice(candidate, damaged)
+        why = _what_differs(candidate)
+        if why is None:
+            return Choice(candidate, damaged)
+        log.warning("the checkpoint of step %d is damaged: %s", candidate.step, why)
+        damaged.append((candidate.id, why))
     return Choice(None, damaged)
+
+
+def _what_differs(candidate: Saved) -> str | None:
+    try:
+        signature.verify(storage.checkpoint(candidate.path))
+    except OSError as error:
+        return error.strerror or type(error).__name__  # without the path, which is the server's own business
+    except ValueError as error:
+        return str(error)
+    return None

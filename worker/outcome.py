@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.jobs.failures import FAILURES
-from trainer.events import EXIT_BUSY, EXIT_OK, EXIT_OUT_OF_MEMORY, EXIT_RESUMABLE, FailureEvent
+from trainer.events import (
+    EXIT_BUG,
+    EXIT_BUSY,
+    EXIT_OK,
+    EXIT_OUT_OF_MEMORY,
+    EXIT_PEER_LOST,
+    EXIT_RESUMABLE,
+    FailureEvent,
+)
 
 
 @dataclass
@@ -34,7 +42,9 @@ class Outcome:
     values: dict[str, Any] = field(default_factory=dict)
 
 
+STOPPED = {"cancel": "cancelled", "pause": "paused", "shutdown": "shutdown"}
 TRY_AGAIN = ("disk_full", "no_space")  # what the trainer says that is no fault of the job's
+NO_CAUSE = (EXIT_OK, EXIT_RESUMABLE, EXIT_PEER_LOST)
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
 
@@ -51,7 +61,9 @@ def judge(ending: Ending) -> Outcome:
     if ending.is_hung:
         return Outcome("release", "hang", {"step": ending.step + 1})
     if ending.stopped_for is not None:
-        return Outcome("release", "shutdown")
+        return Outcome("release", STOPPED[ending.stopped_for])
+    if ending.code == EXIT_BUG:  # of a rank that keeps no journal
+        return Outcome("fail", "trainer_bug", {"error": "?"})
     if ending.code == EXIT_OUT_OF_MEMORY:  # of a rank that keeps no journal
         return Outcome("fail", "oom_gpu" if ending.has_gpus else "oom_host", {"step": ending.step + 1})
     if ending.is_out_of_memory and -signal.SIGKILL in _cause(ending):
@@ -74,12 +86,12 @@ def _kind(codes: list[int]) -> str:
 
 def _cause(ending: Ending) -> list[int]:
     odd = list(_odd(ending).values())
-    return odd or [code for code in (ending.code,) if code not in (None, EXIT_OK, EXIT_RESUMABLE)]
+    return odd or [code for code in (ending.code,) if code not in (None, *NO_CAUSE)]
 
 
 def _odd(ending: Ending) -> dict[int, int]:
-    """The ranks that ended in an odd way, without those that were only ended because of another."""
-    odd = {rank: code for rank, code in ending.exits.items() if code not in (EXIT_OK, EXIT_RESUMABLE)}
+    """The ranks that ended in an odd way by themselves."""
+    odd = {rank: code for rank, code in ending.exits.items() if code not in NO_CAUSE}
     return {rank: code for rank, code in odd.items() if code != -signal.SIGTERM} or odd
 
 

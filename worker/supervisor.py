@@ -30,7 +30,7 @@ from app.settings import run_directory, settings
 from trainer import events
 from trainer.rundir import CorpusInput, Inputs, RunDir
 from worker import gang as gangs
-from worker.choice import Choice, choose
+from worker.choice import Choice, Unreachable, choose
 from worker.gang import Gang
 from worker.link import Away, Link, Superseded, T
 from worker.outcome import Ending, Outcome, judge
@@ -96,12 +96,15 @@ class Supervisor:
 
         A cold start and the hashing of gigabytes take longer than a lease: it is renewed meanwhile.
         """
-        with ThreadPoolExecutor(2, thread_name_prefix="prepare") as hands:
-            started, chosen = hands.submit(gangs.start), hands.submit(choose, self.work.saved)
-            both: list[Future[Any]] = [started, chosen]
-            while wait(both, TURN_SECONDS).not_done:
-                with suppress(Away):
-                    self._renew()
+        hands = ThreadPoolExecutor(2, thread_name_prefix="prepare")
+        started, chosen = hands.submit(gangs.start), hands.submit(choose, self.work.saved)
+        both: list[Future[Any]] = [started, chosen]
+        while wait(both, TURN_SECONDS).not_done:
+            with suppress(Away):
+                self._renew()
+            if self._wish != "run" or self.is_asked_to_stop:
+                self._leave_early()
+                return None
         self.gang, choice = started.result(), chosen.result()
         begun = {"step": choice.step, "saved": choice.saved, "damaged": choice.damaged}
         patiently(lambda: self._call(attempts.resume_at, **begun))
@@ -111,6 +114,13 @@ class Supervisor:
         outcome = Outcome("fail", "no_valid_ckpt", {"count": len(choice.damaged), "why": choice.damaged[0][1]})
         give_word(self.link, self.job_id, self.fence, outcome, patient=True)
         return None
+
+    def _leave_early(self) -> None:
+        """Stop before anything was begun. A gang that waits to be told what to run ends with this process."""
+        why = {"cancel": "cancelled", "pause": "paused"}.get(self._wish, "shutdown")
+        if why != "shutdown":
+            patiently(lambda: self._begin("cancelling" if why == "cancelled" else "pausing"))
+        give_word(self.link, self.job_id, self.fence, Outcome("release", why), patient=not self.is_asked_to_stop)
 
     def _set_aside(self) -> None:
         """Move what an attempt of this number left: one of a time that a restored backup of the database forgot."""
@@ -306,6 +316,7 @@ def environment(work: Assignment) -> dict[str, str]:
     """What the trainer's processes get beside the scrubbed environment."""
     env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     if FAULT in os.environ:  # tests of what a run survives
+        log.warning("faults are asked for: %s", os.environ[FAULT])
         env[FAULT] = os.environ[FAULT]
     if work.gpus:
         return {**env, "CUDA_VISIBLE_DEVICES": ",".join(work.gpus)}
@@ -336,6 +347,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with noted(arguments.job_id):
         supervise(arguments.job_id, arguments.fence)
+    logging.shutdown()
+    os._exit(0)  # not after the hashing of gigabytes that nobody needs any more
 
 
 def supervise(job_id: str, fence: int) -> None:
@@ -354,6 +367,10 @@ def supervise(job_id: str, fence: int) -> None:
         log.warning("superseded: the job is not this attempt's any more")
     except Away:
         log.warning("the database went away before anything was begun; the lease will run out")
+    except Unreachable as error:
+        log.error("%s", error)
+        with suppress(Superseded):
+            give_word(link, job_id, fence, Outcome("release", "worker_lost"), patient=not stops)
     except Exception:
         log.exception("the supervisor failed")
         with suppress(Superseded):

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
 from app.corpora import service as corpora_service
-from app.jobs import failures, journal, metrics, remedies, replay, retention, waiting
+from app.jobs import admission, failures, journal, metrics, remedies, replay, retention, waiting
 from app.jobs.service import after, close, move, tell
 from app.jobs.transitions import HELD, Actor
 from app.models import Attempt, Checkpoint, Corpus, Job, Tokenizer
@@ -91,7 +91,7 @@ def _saved(session: Session, job: Job) -> list[Saved]:
     origin = session.get(Checkpoint, job.resume_from_id) if job.resume_from_id else None
     if origin is not None and origin.state == "ready":
         rows.append(origin)
-    return [Saved(row.id, row.step, row.path) for row in rows]
+    return [Saved(row.id, row.step, row.path) for row in rows if admission.is_resumable(row)]
 
 
 def _held(session: Session, job_id: str, fence: int) -> Job | None:
@@ -155,11 +155,11 @@ def record(session: Session, *, job_id: str, fence: int, batch: Sequence[events.
 def _note_failed_save(session: Session, job: Job, event: events.SaveFailedEvent) -> None:
     values = event.model_dump(include={"step", "free", "needed", "why"})
     count = job.notice.get("count", 0) + 1
-    job.notice = {"code": "save_failed", "values": values, "count": count}
+    is_enough = count >= MAX_SAVE_FAILURES
+    job.notice = {"code": "disk_full" if is_enough else "save_failed", "values": values, "count": count}
     tell(session, job, job.state, "supervisor", "save_failed", **values)
-    if count >= MAX_SAVE_FAILURES and job.desired == "run":
+    if is_enough and job.desired == "run":
         job.desired = "pause"
-        job.notice = {"code": "disk_full", "values": {**values, "count": count}, "count": count}
 
 
 def record_tokenizer(
@@ -195,7 +195,7 @@ def record_checkpoint(
     job = _held(session, job_id, fence)
     if job is None:
         return None
-    newest = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job_id))
+    newest = _newest_step(session, job_id)
     if newest is None or step > newest:
         job.no_progress = 0
     if job.notice.get("code") == "save_failed":
@@ -212,6 +212,12 @@ def record_checkpoint(
     )
     retention.choose(session, job)
     return row
+
+
+def _newest_step(session: Session, job_id: str) -> int | None:
+    """The step of the newest checkpoint that is whole."""
+    whole = (Checkpoint.job_id == job_id, Checkpoint.state == "ready")
+    return session.scalar(select(func.max(Checkpoint.step)).where(*whole))
 
 
 # ---- the end --------------------------------------------------------------------------------------------------------
@@ -253,7 +259,7 @@ def fail(session: Session, *, job_id: str, fence: int, code: str, values: dict[s
         job.adjustments = remedy.adjustments
         give_up(session, job, "supervisor", remedy.reason, **remedy.values)
         return True
-    last = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job_id))
+    last = _newest_step(session, job_id)
     job.failure_code, job.failure = code, {**values, **({} if last is None else {"last_checkpoint": last})}
     close(session, job, "failed", "supervisor", code, **values)
     return True

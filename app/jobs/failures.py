@@ -99,9 +99,7 @@ _AT_ONCE = mark("It goes on from its newest checkpoint at once.")
 
 # Why an attempt was given up; the job goes on with another one.
 SETBACKS = {
-    "shutdown": Failure(
-        mark("The node was shut down; what was trained is saved."), mark("It goes on when a node is back.")
-    ),
+    "shutdown": Failure(mark("The node was shut down."), mark("It goes on when a node is back.")),
     "supervisor_lost": Failure(mark("The attempt fell silent: its supervisor is gone."), _FROM_NEWEST),
     "node_lost": Failure(
         mark("The node {node} fell silent."), mark("It goes on from its newest checkpoint as soon as a node has room.")
@@ -133,7 +131,8 @@ SETBACKS = {
         mark("If more steps diverge, continue with a lower learning rate."),
     ),
 }
-AT_ONCE = ("shutdown", "wish_changed", "oom_gpu_retry", "oom_host_retry", "step_skipped")  # no back-off
+STOPPED = ("shutdown", "paused", "cancelled", "wish_changed")
+AT_ONCE = (*STOPPED, "oom_gpu_retry", "oom_host_retry", "step_skipped")  # no back-off
 FREE = (*AT_ONCE, "supervisor_lost", "node_lost", "worker_lost", "gpu_busy")  # cost no retry
 
 # What troubles a job while it goes on.
@@ -163,6 +162,8 @@ REASONS = {
     "wish_run": mark("It is to go on."),
     "resumed": mark("Goes on from step {step}; {repeated} steps are trained again."),
     "stopped": mark("All processes have ended."),
+    "paused": mark("It ended because its job was to pause."),
+    "cancelled": mark("It ended because its job was cancelled."),
     "back_off_over": mark("Waiting for another attempt."),
     "finished": mark("All steps are done."),
     "finished_first": mark("All steps were done before the job heard that it was to be cancelled: it succeeded."),

@@ -1,6 +1,7 @@
 """The command line, as people without the panel use it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ def test_train_prepares_trains_and_publishes(tmp_path: Path) -> None:
     assert again.returncode == 64
     assert "--fence" in again.stderr
 
+    shutil.copy(run_dir.inputs_path(1), run_dir.path)
     halfway = str(run_dir.checkpoint_path(5, 1))
     resumed = trainer("train", str(run_dir.path), "--fence", "2", "--resume", halfway)
     assert resumed.returncode == 0, resumed.stderr

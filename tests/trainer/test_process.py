@@ -7,7 +7,7 @@ import pytest
 
 from tests.trainer.gangs import Warm
 from tests.trainer.runs import checkpoint_of, english, journal, make_run, of_kind
-from trainer.events import Journal
+from trainer.events import EXIT_BUG, EXIT_PEER_LOST, Journal
 from trainer.failure import EXIT_CODES, SENTENCES
 from trainer.process import outcome
 from trainer.report import Report
@@ -79,7 +79,7 @@ def test_a_loss_that_is_not_finite_ends_with_70_and_leaves_no_checkpoint(
         (MemoryError(), "oom_host", 71),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "oom_host", 71),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), "oom_gpu", 71),
-        (KeyError("surprise"), "trainer_bug", 1),
+        (KeyError("surprise"), "trainer_bug", EXIT_BUG),
     ],
 )
 def test_what_ends_a_process_becomes_an_exit_code_and_an_event(
@@ -111,7 +111,7 @@ def test_a_lost_peer_is_not_reported_as_a_failure_of_this_process(tmp_path: Path
     def work() -> int:
         raise RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc] Connection closed by peer")
 
-    assert outcome(Report(Journal(run_dir.events_path(1))), work) == 1
+    assert outcome(Report(Journal(run_dir.events_path(1))), work) == EXIT_PEER_LOST
     assert not journal(run_dir)
 
 
