@@ -211,9 +211,15 @@ class Stack:
                 process.resume()
                 process.kill()
         left = {"state": [state for state in STATES if state not in TERMINAL], "limit": 100}
-        for job in self.get("/api/v1/jobs", params=left).json()["data"]:
-            self.post(f"/api/v1/jobs/{job['id']}/cancel")
-        until(lambda: not self.get("/api/v1/jobs", params=left).json()["data"], 30, "the end of all jobs")
+
+        def is_over() -> bool:
+            found = self.get("/api/v1/jobs", params=left).json()["data"]
+            for job in found:
+                if job["desired"] != "cancel":
+                    self.post(f"/api/v1/jobs/{job['id']}/cancel")
+            return not found
+
+        until(is_over, 60, "the end of all jobs")
         self.seen.clear()
 
     def stop(self) -> None:

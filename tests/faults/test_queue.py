@@ -20,7 +20,7 @@ Saw = Callable[[str], None]
 @pytest.mark.row("F47-1", "cancel clicked twice at once, while it runs")
 @pytest.mark.faults_core
 def test_a_double_click_on_cancel_cancels_once(submit: Submit, saw: Saw) -> None:
-    run = submit(max_steps=100_000)
+    run = submit(max_steps=100_000, save_steps=1_000_000)
     run.until_step(10)
     begin = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
@@ -81,7 +81,7 @@ def uploaded(stack: Stack, text: bytes) -> str:
 def test_a_long_line_keeps_its_order_through_the_deaths_of_its_scheduler(
     furnace: Stack, corpus: str, submit: Submit, saw: Saw
 ) -> None:
-    first = submit(max_steps=100_000)
+    first = submit(max_steps=100_000, save_steps=1_000_000)
     first.until("running")
     body = {**SPEC, "corpora": [corpus], "max_steps": 5, "save_steps": 1000}
     ids: list[str] = []
