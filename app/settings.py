@@ -35,7 +35,9 @@ class Settings(BaseSettings):
     renew_seconds: float = Field(5, gt=0, description="How often an attempt renews its lease")
     scheduler_seconds: float = Field(5, gt=0, description="How often the scheduler looks without being woken")
     retry_seconds: float = Field(10, gt=0, description="Pause before a lost job is tried again, doubled each time")
-    hint_seconds: float = Field(10, gt=0, description="After which a placed job that nobody took is announced again")
+    hint_seconds: float = Field(
+        10, gt=0, description="How long a placed job may go unclaimed until it is announced again"
+    )
     aging_seconds: float = Field(1800, gt=0, description="How long a job waits until its priority rises one step")
     max_running_per_user: int = Field(0, ge=0, description="Jobs of one user that run at once; 0: as many as fit")
     max_open_jobs_per_user: int = Field(1000, ge=1, description="Unfinished jobs that one user may have")
@@ -43,7 +45,11 @@ class Settings(BaseSettings):
     save_seconds: float = Field(60, gt=0, description="How long a pausing or shut down trainer may take to save")
     stop_jobs: bool = Field(False, description="A worker that stops has its jobs save and stop too: for containers")
     step_seconds: float = Field(60, gt=0, description="Least time without a step after which training counts as hung")
-    first_step_seconds: float = Field(600, gt=0, description="The same before the first step, and in other phases")
+    first_step_seconds: float = Field(
+        600,
+        gt=0,
+        description="Least time without progress outside the training steps after which a job counts as hung",
+    )
     parse_memory_bytes: int = Field(2 * 2**30, gt=0, description="Memory limit of the process that parses an upload")
     parse_cpu_seconds: int = Field(3600, gt=0, description="CPU limit of the process that parses an upload")
 

@@ -126,7 +126,7 @@ class TrainSpec(BaseModel):
         ),
     ] = None
     keep_every: Annotated[
-        int, field("watching", "Keep every", "Of all saves, each so many-th is kept.", ge=1, le=10_000)
+        int, field("watching", "Keep every", "Of every so many saves one is kept.", ge=1, le=10_000)
     ] = 10
     sample_prompt: Annotated[
         str, field("watching", "Sample prompt", "What the model continues at every evaluation.", max_length=500)

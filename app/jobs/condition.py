@@ -30,6 +30,7 @@ FIXED = {
     mark("Attempts in a row without a newer checkpoint, after which a job fails"): dispatch.MAX_ATTEMPTS,
     mark("Saves in a row that fail before a job pauses"): attempts.MAX_SAVE_FAILURES,
     mark("Steps in a row that a job may pass over"): remedies.MAX_SKIPS_IN_A_ROW,
+    mark("Seconds for which a job waits for a silent node with GPUs, before one without takes it"): nodes.KNOWN_SECONDS,
 }
 
 

@@ -82,12 +82,13 @@ def place(session: Session) -> list[str]:
     """Give queued jobs to nodes with room and owe the messages; answers the jobs of which something changed."""
     session.execute(select(func.pg_advisory_xact_lock(PLACING_LOCK)))
     now = session.execute(select(func.now())).scalar_one()
-    live = {node.name: node for node in list_nodes(session) if nodes.is_live(node, now)}
+    known = [node for node in list_nodes(session) if nodes.is_known(node, now)]
+    live = {node.name: node for node in known if nodes.is_live(node, now)}
     queued = select(Job).where(Job.state == "queued", Job.desired == "run").order_by(Job.id)
     jobs = session.scalars(queued.with_for_update(skip_locked=True)).all()
     for job in jobs:
         _hint_again(session, job, live, now)
-    rooms, held = nodes.rooms(session, list(live.values()))
+    rooms, held = nodes.rooms(session, known, now)
     waiting_jobs = {job.id: job for job in jobs if job.node is None}
     asked = [_asked(job, now) for job in waiting_jobs.values()]
     changed = []

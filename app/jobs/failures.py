@@ -159,7 +159,7 @@ REASONS = {
     "continued": mark("Submitted, to go on from step {step} of another job."),
     "wish_cancel": mark("Cancelling was asked for."),
     "wish_pause": mark("A pause was asked for."),
-    "wish_run": mark("It is to go on."),
+    "wish_run": mark("Resuming was asked for."),
     "resumed": mark("Goes on from step {step}; {repeated} steps are trained again."),
     "stopped": mark("All processes have ended."),
     "paused": mark("It ended because its job was to pause."),

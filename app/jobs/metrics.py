@@ -131,24 +131,50 @@ def rewind(session: Session, *, job_id: str, from_step: int) -> None:
 
 
 def _rebuild(session: Session, job_id: str, from_step: int) -> None:
-    touched = func.power(4, MetricRollup.level) * (MetricRollup.bucket + 1) > from_step
+    """Make the buckets that reach across a step anew: each from the whole ones below it and the one made before it."""
+    levels = range(1, LEVELS + 1)
+    touched = or_(*(and_(MetricRollup.level == n, MetricRollup.bucket >= from_step >> 2 * n) for n in levels))
     session.execute(delete(MetricRollup).where(MetricRollup.job_id == job_id, touched))
-    for level in range(1, LEVELS + 1):
-        begin = from_step >> 2 * level << 2 * level
-        if begin == from_step:
-            continue  # no bucket of this level reaches across the step
-        query = select(MetricPoint.series, MetricPoint.step, MetricPoint.value).where(
-            MetricPoint.job_id == job_id,
-            MetricPoint.step >= begin,
-            MetricPoint.step < from_step,
-            ~MetricPoint.archived,
-        )
-        buckets: dict[str, dict[str, Any]] = {}
-        for series, step, value in session.execute(query.execution_options(yield_per=10_000)):
-            bucket = buckets.setdefault(series, _empty_bucket(job_id, series, level, step >> 2 * level))
-            _count_in(bucket, {"step": step, "value": value})
-        if buckets:
-            session.execute(insert(MetricRollup), list(buckets.values()))
+    edges = [from_step >> 2 * n << 2 * n for n in range(LEVELS + 1)]  # where the bucket across the step begins
+    parts = [_points(session, job_id, edges[1], from_step), *([] for _ in levels)]
+    whole = [Span(n, edges[n + 1] >> 2 * n, edges[n] >> 2 * n) for n in levels[:-1]]  # at most three of each level
+    below = select(MetricRollup.__table__).where(MetricRollup.job_id == job_id, or_(*(span.rows() for span in whole)))
+    for row in session.execute(below).mappings():
+        parts[row["level"]].append(dict(row))
+    new: list[dict[str, Any]] = []
+    made: dict[str, dict[str, Any]] = {}
+    for level in levels:
+        across: dict[str, dict[str, Any]] = {}
+        for part in (*made.values(), *parts[level - 1]):
+            name = part["series"]
+            _merge(across.setdefault(name, _empty_bucket(job_id, name, level, from_step >> 2 * level)), part)
+        made = across
+        new += made.values()
+    if new:
+        session.execute(insert(MetricRollup), new)
+
+
+def _points(session: Session, job_id: str, begin: int, end: int) -> list[dict[str, Any]]:
+    """The live points from a step to before another, as buckets of level 0."""
+    found = []
+    query = select(MetricPoint.series, MetricPoint.step, MetricPoint.value).where(
+        MetricPoint.job_id == job_id, MetricPoint.step >= begin, MetricPoint.step < end, ~MetricPoint.archived
+    )
+    for series, step, value in session.execute(query):
+        bucket = _empty_bucket(job_id, series, 0, step)
+        _count_in(bucket, {"step": step, "value": value})
+        found.append(bucket)
+    return found
+
+
+def _merge(bucket: dict[str, Any], part: dict[str, Any]) -> None:
+    """Add a smaller bucket to the one around it."""
+    if part["last_step"] >= bucket["last_step"]:
+        bucket["last"], bucket["last_step"] = part["last"], part["last_step"]
+    for name in ("count", "num_nonfinite", "sum"):
+        bucket[name] += part[name]
+    for name, choose in (("min", min), ("max", max)):
+        bucket[name] = choose((value for value in (bucket[name], part[name]) if value is not None), default=None)
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from app.jobs.transitions import HELD
 from app.models import Job, Node
 from app.settings import settings
 
+KNOWN_SECONDS = 3600  # a node that fell silent is expected back for so long
+
 
 def heartbeat(session: Session, *, name: str, **description: Any) -> None:
     """A node says that it is there, and what it has (see app.models.Node)."""
@@ -27,7 +29,12 @@ def is_live(node: Node, now: datetime) -> bool:
     return node.last_seen_at > now - timedelta(seconds=settings().lease_seconds)
 
 
-def rooms(session: Session, nodes: Sequence[Node]) -> tuple[list[Room], Counter[str]]:
+def is_known(node: Node, now: datetime) -> bool:
+    """Whether a node lives, or may well come back: what it has decides whether a job is for GPUs."""
+    return node.last_seen_at > now - timedelta(seconds=KNOWN_SECONDS)
+
+
+def rooms(session: Session, nodes: Sequence[Node], now: datetime) -> tuple[list[Room], Counter[str]]:
     """What each of these nodes has left beside the jobs that have a place, and how many places each owner has."""
     taken = select(Job.node, Job.gpus, Job.owner_id).where(Job.node.is_not(None), Job.state.in_(("queued", *HELD)))
     session.flush()
@@ -38,7 +45,7 @@ def rooms(session: Session, nodes: Sequence[Node]) -> tuple[list[Room], Counter[
         here = [held for name, held, _owner in holders if name == node.name]
         busy = {uuid for held in here for uuid in held}
         free = [uuid for uuid in gpus if uuid not in busy]
-        found.append(Room(node.name, gpus, node.slots, free, node.slots - len(here)))
+        found.append(Room(node.name, gpus, node.slots, free, node.slots - len(here), is_live(node, now)))
     return found, Counter(owner_id for _name, _held, owner_id in holders)
 
 
@@ -53,7 +60,7 @@ def running_on(session: Session, *, owner_id: str) -> dict[str, list[str]]:
 
 def memory_of_a_process(session: Session, num_processes: int) -> tuple[Literal["cpu", "cuda"], int | None]:
     """The device a job of so many processes would run on, cpu or cuda, and what memory each would have there."""
-    heard_of = Node.last_seen_at > func.now() - timedelta(seconds=settings().lease_seconds)
+    heard_of = Node.last_seen_at > func.now() - timedelta(seconds=KNOWN_SECONDS)
     nodes = list(session.scalars(select(Node).where(heard_of)))
     with_gpus = [sorted((gpu["memory_bytes"] for gpu in node.gpus), reverse=True) for node in nodes]
     fitting = [sizes[num_processes - 1] for sizes in with_gpus if len(sizes) >= num_processes]

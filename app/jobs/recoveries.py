@@ -12,6 +12,7 @@ from app.i18n import _
 from app.jobs import replay
 from app.models import Attempt, Job, JobEvent
 
+BAD_FIRST = ("different", "comparing", "equivalent", "exact")
 NO_RECOVERY = ("wish_changed", "gpu_busy")  # an attempt was given up, but nothing was lost
 
 
@@ -22,7 +23,7 @@ class Told:
     count: int = 0
     setback: JobEvent | None = None
     repeated: Counter[int] = field(default_factory=Counter)
-    replayed: Attempt | None = None  # the newest attempt with a verdict
+    replayed: Attempt | None = None  # the attempt with the worst verdict, of several the newest
 
 
 def of(session: Session, jobs: Sequence[Job]) -> dict[str, Told]:
@@ -42,9 +43,17 @@ def of(session: Session, jobs: Sequence[Job]) -> dict[str, Told]:
             told.count += event.fence < fences[event.job_id]  # the last one is no recovery yet
     again = select(Attempt).where(Attempt.job_id.in_(fences), Attempt.replay != {})
     for attempt in session.scalars(again.order_by(Attempt.job_id, Attempt.fence)):
-        if replay.verdict(attempt) is not None:
-            found[attempt.job_id].replayed = attempt
+        found[attempt.job_id].replayed = _worse(attempt, found[attempt.job_id].replayed)
     return found
+
+
+def _worse(attempt: Attempt, before: Attempt | None) -> Attempt | None:
+    """The one that proves less. A later attempt may repeat the wrong steps of an earlier one exactly."""
+    verdict = replay.verdict(attempt)
+    if verdict is None:
+        return before
+    known = replay.verdict(before) if before is not None else None
+    return attempt if known is None or BAD_FIRST.index(verdict) <= BAD_FIRST.index(known) else before
 
 
 def sentence(attempt: Attempt) -> str | None:

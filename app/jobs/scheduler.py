@@ -115,7 +115,7 @@ class Scheduler:
 
     @staticmethod
     def _grace() -> float:
-        return 3 * settings().renew_seconds
+        return 2 * settings().lease_seconds  # a supervisor may need one to notice, and then a moment to come back
 
 
 def _beat(session: Session, did: dict[str, int]) -> None:

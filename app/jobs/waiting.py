@@ -11,8 +11,9 @@ from app.models import Job
 WAITS = {
     "unplaced": mark("Waiting for the scheduler."),
     "no_node": mark("Number {position} in line: no worker is running."),
+    "silent": mark("Number {position} in line: the nodes that can run it do not answer."),
     "too_large": mark("Needs {needed} GPUs on one node; the largest, {node}, has {largest}."),
-    "own_limit": mark("You may run {limit} jobs at once. This is number {position} of yours that wait."),
+    "own_limit": mark("You may run {limit} jobs at once. Of your jobs that wait, this is number {position}."),
     "next_gpu": mark("Next in line. GPUs busy: {busy} of {total}; needed on one node: {needed}."),
     "no_gpu": mark("Number {position} in line. GPUs busy: {busy} of {total}; needed on one node: {needed}."),
     "next_slot": mark("Next in line. Slots busy: {busy} of {total}."),

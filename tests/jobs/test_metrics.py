@@ -58,15 +58,17 @@ def direct(live: dict[int, float | str]) -> dict[tuple[int, int], tuple[object, 
     return rolled
 
 
-def stored(job_id: str) -> dict[tuple[int, int], tuple[object, ...]]:
+def stored(job_id: str, series: str = "loss") -> dict[tuple[int, int], tuple[object, ...]]:
     with db.transaction() as session:
-        rows = session.scalars(select(MetricRollup).where(MetricRollup.job_id == job_id)).all()
+        of_series = (MetricRollup.job_id == job_id, MetricRollup.series == series)
+        rows = session.scalars(select(MetricRollup).where(*of_series)).all()
     return {(r.level, r.bucket): (r.count, r.num_nonfinite, r.min, r.max, r.last, r.last_step) for r in rows}
 
 
-def sums_agree(job_id: str, live: dict[int, float | str]) -> bool:
+def sums_agree(job_id: str, live: dict[int, float | str], series: str = "loss") -> bool:
     with db.transaction() as session:
-        rows = session.scalars(select(MetricRollup).where(MetricRollup.job_id == job_id)).all()
+        of_series = (MetricRollup.job_id == job_id, MetricRollup.series == series)
+        rows = session.scalars(select(MetricRollup).where(*of_series)).all()
     for row in rows:
         finite = [v for s, v in live.items() if s // 4**row.level == row.bucket and not isinstance(v, str)]
         if not math.isclose(row.sum, math.fsum(finite), rel_tol=1e-9, abs_tol=1e-6):
@@ -101,6 +103,37 @@ def test_rollups_equal_a_direct_computation_however_points_arrive_and_are_taken_
         curve = metrics.curves(session, job_id=job_id, window=Window(0, 200)).get("loss", metrics.Curve())
         assert dict(zip(curve.steps, curve.values, strict=True)) == live
         assert curve.steps == sorted(live)
+
+
+@given(st.data(), st.integers(0, 70_000), st.integers(0, 70_000))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_taken_back_anywhere_in_a_long_thin_run_leaves_the_rollups_a_direct_computation_gives(
+    job_id: str, data: st.DataObject, last: int, from_step: int
+) -> None:
+    forget(job_id)
+    near = st.integers(max(0, from_step - 70), from_step + 5)
+    live = data.draw(st.dictionaries(st.integers(0, last) | near, value, max_size=60), label="live")
+    other = data.draw(st.dictionaries(near, value, max_size=5), label="other")
+    lines = [Point(step + 1, step, {"loss": value}) for step, value in sorted(live.items())]
+    lines += [Point(step + 1, step, {"grad_norm": value}) for step, value in sorted(other.items())]
+    with db.transaction() as session:
+        metrics.append(session, job_id=job_id, fence=1, points=[*lines, Point(80_001, 80_000, {"loss": 1.0})])
+        metrics.rewind(session, job_id=job_id, from_step=from_step)
+    for series, values in (("loss", live), ("grad_norm", other)):
+        left = {step: value for step, value in values.items() if step < from_step}
+        assert stored(job_id, series) == direct(left)
+        assert sums_agree(job_id, left, series)
+
+
+def test_to_take_back_the_end_of_a_run_needs_its_last_points_alone(job_id: str) -> None:
+    forget(job_id)
+    live: dict[int, float | str] = {step: step / 7 for step in range(1_000)}
+    with db.transaction() as session:
+        metrics.append(session, job_id=job_id, fence=1, points=points(list(live.values())))
+        gone = (MetricPoint.job_id == job_id, MetricPoint.step < 985 - 985 % 4)
+        session.execute(delete(MetricPoint).where(*gone))
+        metrics.rewind(session, job_id=job_id, from_step=985)
+    assert stored(job_id) == direct({step: value for step, value in live.items() if step < 985})
 
 
 @pytest.fixture(scope="module")

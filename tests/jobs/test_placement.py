@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from app.jobs.placement import Decision, Room, Waiting, place, rank
+from app.jobs.placement import OVERDUE, Decision, Room, Waiting, place, rank
 
 ALICE, BOB = "alice", "bob"
 
@@ -12,6 +13,10 @@ ALICE, BOB = "alice", "bob"
 def gpu_node(name: str, total: int, free: int) -> Room:
     gpus = tuple(f"{name}-{n}" for n in range(total))
     return Room(name, gpus, 1, list(gpus[:free]), 0)
+
+
+def silent(room: Room) -> Room:
+    return replace(room, is_live=False)
 
 
 def cpu_node(name: str, slots: int = 1, free: int = 1) -> Room:
@@ -66,6 +71,28 @@ def test_cpu_nodes_serve_what_no_gpu_node_could_ever_take() -> None:
     assert decided([1, 2], rooms) == [None, "grace"]
 
 
+def test_a_gpu_job_waits_for_its_silent_node_although_one_without_gpus_is_free() -> None:
+    rooms = [silent(gpu_node("ada", 4, 4)), cpu_node("grace")]
+    assert decided([4, 8], rooms) == [None, "grace"]
+    assert reasons(place(jobs_of([4, 4]), rooms)) == {
+        "000": ["silent", {"position": 1}],
+        "001": ["silent", {"position": 2}],
+    }
+
+
+def test_a_job_goes_to_another_gpu_node_while_its_own_is_silent() -> None:
+    assert decided([2, 8], [silent(gpu_node("ada", 8, 8)), gpu_node("grace", 2, 2)]) == ["grace", None]
+
+
+def test_where_all_nodes_are_silent_no_worker_runs() -> None:
+    assert reasons(place(jobs_of([1]), [silent(cpu_node("ada"))])) == {"000": ["no_node", {"position": 1}]}
+
+
+def test_a_job_is_not_too_large_while_a_silent_node_could_take_it() -> None:
+    rooms = [silent(gpu_node("ada", 8, 8)), gpu_node("grace", 2, 2)]
+    assert [code for code, _values in reasons(place(jobs_of([8, 9]), rooms)).values()] == ["silent", "too_large"]
+
+
 # ---- order ----------------------------------------------------------------------------------------------------------
 
 
@@ -90,8 +117,8 @@ def test_a_job_that_nothing_can_ever_take_costs_its_owner_no_turn() -> None:
 
 
 def test_waiting_raises_a_job_step_by_step_up_to_the_highest_priority() -> None:
-    assert [rank(-1, seconds, 1800) for seconds in (0, 1799, 1800, 3600, 10**9)] == [-1, -1, 0, 1, 1]
-    assert rank(1, 10**9, 1800) == 1
+    assert [rank(-1, seconds, 1800) for seconds in (0, 1799, 1800, 3600, 7199)] == [-1, -1, 0, 1, 1]
+    assert rank(1, 7199, 1800) == 1
     assert rank(0, -5, 1800) == 0  # a clock that was set back ages nobody
 
 
@@ -114,6 +141,22 @@ def test_a_stream_of_high_priority_does_not_starve_a_low_one() -> None:
 
 def test_a_stream_of_small_jobs_does_not_starve_one_that_needs_the_whole_node() -> None:
     assert rounds_until_placed(Waiting("000", 8, ALICE), gpu_node("ada", 8, 8), [1] * 9) == 6
+
+
+def test_what_waited_four_times_as_long_as_a_step_goes_by_age_alone() -> None:
+    assert {rank(priority, 4 * 1800, 1800) for priority in (-1, 0, 1)} == {OVERDUE}
+    jobs = [Waiting("1", 1, ALICE, OVERDUE), Waiting("2", 1, ALICE, OVERDUE), Waiting("3", 1, BOB, OVERDUE)]
+    assert order([*jobs, Waiting("0", 1, BOB, 1)], slots=4, held={ALICE: 5}) == ["1", "2", "3", "0"]
+
+
+def test_a_stream_of_others_with_high_priority_does_not_starve_the_second_high_job_of_somebody() -> None:
+    for number in range(1, 100):
+        arrivals = [Waiting(f"{number:03}", 1, f"user{number}", 1)]
+        mine = Waiting("000", 1, ALICE, rank(1, number * 600, 1800))
+        if "000" in order([*arrivals, mine], held={ALICE: 1}):
+            assert number == 12  # four steps of half an hour
+            return
+    raise AssertionError("it starved")
 
 
 def test_a_user_has_no_more_places_than_their_limit() -> None:

@@ -92,6 +92,21 @@ def test_what_repeated_steps_prove_is_said_in_a_sentence(
         assert recoveries.of(session, [cast.row(recovered[0])])[recovered[0]].replayed is attempt
 
 
+def test_a_later_attempt_that_repeats_the_same_wrong_steps_does_not_hide_that_they_differ(
+    alice_api: TestClient, recovered: tuple[str, int]
+) -> None:
+    job_id, fence = recovered
+    again(job_id, fence, wrong := [*SAME[:5], 9.25, *SAME[6:]])
+    fence = killed(job_id, fence)
+    begin(job_id, fence, 6)
+    for number in (4, len(wrong)):
+        again(job_id, fence, wrong[:number])
+        verdicts = [row["verdict"] for row in alice_api.get(f"/api/v1/jobs/{job_id}/attempts").json()["data"]]
+        assert verdicts[2]["verdict"] == ("comparing" if number == 4 else "exact")
+        assert alice_api.get(f"/api/v1/jobs/{job_id}").json()["verdict"] == verdicts[1]
+        assert verdicts[1]["verdict"] == "different"
+
+
 def test_attempts_are_listed_with_where_they_went_on_and_how_they_ended(
     alice_api: TestClient, bob_api: TestClient, recovered: tuple[str, int]
 ) -> None:

@@ -1,5 +1,6 @@
 """The scheduler against a real database: it places, hints again, gives up, tries again, and leads alone."""
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from sqlalchemy import delete, func, select, text, update
 
 from app import db, queue
 from app.jobs import attempts, dispatch, schemas, service
+from app.jobs import scheduler as scheduler_module
 from app.jobs.scheduler import Scheduler
 from app.models import Job, Node, Outbox
 from app.settings import settings
@@ -76,6 +78,22 @@ def test_without_a_node_a_job_waits_and_says_so(alice_user: Person, corpus: str,
     job_id = cast.submitted(alice_user, corpus)
     scheduler.step()
     assert (cast.row(job_id).node, cast.row(job_id).wait_reason) == (None, '["no_node", {"position": 1}]')
+
+
+def test_a_job_waits_for_gpus_that_were_there_within_the_hour_and_then_goes_to_another_node(
+    alice_user: Person, corpus: str, scheduler: Scheduler
+) -> None:
+    cast.node("gpus", gpus=4)
+    with db.transaction() as session:
+        session.execute(update(Node).values(last_seen_at=ago(3000)))
+    cast.node("ada")
+    job_id = cast.submitted(alice_user, corpus)
+    scheduler.step()
+    assert (cast.row(job_id).node, cast.row(job_id).wait_reason) == (None, '["silent", {"position": 1}]')
+    with db.transaction() as session:
+        session.execute(update(Node).where(Node.name == "gpus").values(last_seen_at=ago(3601)))
+    scheduler.step()
+    assert cast.row(job_id).node == "ada"
 
 
 def test_a_job_whose_message_was_lost_is_hinted_at_again(
@@ -194,6 +212,25 @@ def test_a_lost_database_is_waited_out_and_nobody_is_reaped_for_it(
     scheduler._reap_at = 0.0
     scheduler.step()
     assert cast.row(job_id).state == "recovering"
+
+
+def test_after_its_start_and_an_outage_it_waits_two_leases_before_it_gives_anybody_up(
+    alice_user: Person, corpus: str, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cast.node()
+    silent, _fence = cast.started(alice_user, corpus)
+    change(silent, lease_until=ago(1))
+    new = cast.submitted(alice_user, corpus, num_processes=1)
+    cast.node(slots=2)
+    now = time.monotonic()
+    monkeypatch.setattr(scheduler_module.time, "monotonic", lambda: now)
+    restarted = Scheduler()
+    assert restarted.step()
+    assert (cast.row(silent).state, cast.row(new).node) == ("starting", "ada")
+    now += 2 * settings().lease_seconds
+    assert restarted.step()
+    assert cast.row(silent).state == "recovering"
+    restarted.close()
 
 
 def test_many_queued_jobs_keep_their_order(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
