@@ -1,13 +1,13 @@
 """What the API takes and says about jobs and nodes. `job_answer` and its like draw rows in the reader's language."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app import storage
+from app import db, storage
 from app.i18n import _
 from app.jobs import actions, failures, logs, metrics, progress, recoveries, replay, waiting
 from app.models import Attempt, Job, JobEvent, Node, Sample
@@ -265,7 +265,7 @@ _INSTANTS = ("created_at", "started_at", "finished_at")
 def _elapsed(job: Job) -> float | None:
     if job.started_at is None:
         return None
-    return round(((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds(), 1)
+    return round(((job.finished_at or db.now()) - job.started_at).total_seconds(), 1)
 
 
 class AttemptAnswer(BaseModel):

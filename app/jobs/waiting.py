@@ -1,10 +1,10 @@
 """Why a job waits, in words. Stored in `Job.wait_reason` as a code and the values of its sentence."""
 
 import json
-from datetime import UTC, datetime
 from math import ceil
 from typing import Any
 
+from app import db
 from app.i18n import mark, translate
 from app.models import Job
 
@@ -40,7 +40,7 @@ def describe(job: Job) -> dict[str, Any] | None:
         code, values = "paused", {"step": job.step, "total": job.max_steps}
     until = job.not_before if code == "back_off" else None
     if code == "back_off":
-        left = (until - datetime.now(UTC)).total_seconds() if until is not None else 0
+        left = (until - db.now()).total_seconds() if until is not None else 0
         values = {"seconds": max(0, ceil(left))}
     message = translate(WAITS[code]).format(**values)
     return {"code": code, "message": message, "position": values.get("position"), "until": until}
