@@ -101,7 +101,7 @@ def migrate() -> None:
 
 @cli.command()
 def rescan() -> None:
-    """Find jobs and checkpoints on the disk that the database does not know, after it was lost."""
+    """Find jobs and checkpoints on the disk that the database lost, and trust damaged ones again that are whole."""
     from app import up as sequence
     from app.jobs import rescan as search
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app import health, web
+from app import probes, web
 from app.accounts import api as accounts_api
 from app.accounts import pages as accounts_pages
 from app.checkpoints import api as checkpoints_api
@@ -45,7 +45,7 @@ def create_app() -> FastAPI:
     )
     for feature in FEATURES:
         app.include_router(feature.router, prefix="/api/v1")
-    app.include_router(health.router)
+    app.include_router(probes.router)
     for pages in PAGES:
         app.include_router(pages.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=ROOT / "static"), name="static")

@@ -77,6 +77,12 @@ def let_go(session: Session, ids: Sequence[str]) -> None:
     session.execute(update(Checkpoint).where(*droppable).values(state="deleting"))
 
 
+def trust_again(session: Session, checkpoint_id: str) -> None:
+    """A checkpoint that was found damaged is whole."""
+    damaged = (Checkpoint.id == checkpoint_id, Checkpoint.state == "corrupt")
+    session.execute(update(Checkpoint).where(*damaged).values(state="ready"))
+
+
 def list_leaving(session: Session, limit: int) -> list[tuple[str, str]]:
     """Checkpoints whose files are to be removed: id and path, the oldest first."""
     query = select(Checkpoint.id, Checkpoint.path).where(Checkpoint.state == "deleting")

@@ -1,4 +1,4 @@
-"""What makes a checkpoint ours: a keyed hash over its manifest, so that nothing altered is ever loaded again."""
+"""What makes a checkpoint ours: a keyed hash over its manifest, so that no attempt goes on from anything altered."""
 
 import hmac
 import json

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.i18n import _
 from app.jobs import admission
+from app.jobs.form import written
 from app.models import Checkpoint, Job
 
 DIVERGED = ("nan_loss", "loss_diverged")
@@ -52,22 +53,22 @@ def _from_checkpoint(job: Job, saved: Checkpoint) -> list[Action]:
 
 
 def _with_less_memory(job: Job) -> list[Action]:
+    """What is left to try: a job fails of its memory only where its micro-batch was halved as far as it goes."""
+    if job.spec["gradient_checkpointing"]:
+        return []
     micro = job.adjustments.get("per_device_batch_size", job.spec["per_device_batch_size"])
-    if micro > 1:
-        smaller = {"per_device_batch_size": micro // 2}
-        return [_again(job, "smaller_micro_batch", _("Again with half the micro-batch"), smaller)]
-    if not job.spec["gradient_checkpointing"]:
-        thrifty = {"gradient_checkpointing": True, "per_device_batch_size": micro}
-        return [_again(job, "gradient_checkpointing", _("Again with gradient checkpointing"), thrifty)]
-    return []
+    thrifty = {"gradient_checkpointing": True, "per_device_batch_size": micro}
+    return [_again(job, "gradient_checkpointing", _("Again with gradient checkpointing"), thrifty)]
 
 
 def _onward(saved: Checkpoint, name: str, label: str, changed: dict[str, Any]) -> Action:
-    form = f"/jobs/new?{urlencode({'from': saved.id, **changed})}"
-    return Action(name, label, {"resume_from_checkpoint": saved.id, **changed}, form)
+    return Action(name, label, {"resume_from_checkpoint": saved.id, **changed}, _form({"from": saved.id}, changed))
 
 
 def _again(job: Job, name: str, label: str, changed: dict[str, Any]) -> Action:
-    asked = {**changed, **({"gradient_checkpointing": "true"} if "gradient_checkpointing" in changed else {})}
-    form = f"/jobs/new?{urlencode({'like': job.id, **asked})}"
-    return Action(name, label, {**job.spec, **changed}, form)
+    return Action(name, label, {**job.spec, **changed}, _form({"like": job.id}, changed))
+
+
+def _form(start: dict[str, str], changed: dict[str, Any]) -> str:
+    """The address of the form, filled in."""
+    return f"/jobs/new?{urlencode(start | {name: written(value) for name, value in changed.items()})}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from app import storage
 from app.errors import PanelError, bad_field
-from app.i18n import _
+from app.i18n import _, mark, translate
 from app.models import Checkpoint, Corpus
 from app.settings import settings
 from app.web import file_size
@@ -93,6 +93,9 @@ KEPT = (
 )
 
 
+ORIGIN_GONE = mark("The files of this checkpoint are gone or damaged. Choose another one.")
+
+
 def is_resumable(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint holds the state of the optimizer beside the weights."""
     return any(entry["name"].startswith("resume/") for entry in checkpoint.manifest["files"])
@@ -101,8 +104,7 @@ def is_resumable(checkpoint: Checkpoint) -> bool:
 def check_origin(spec: TrainSpec, before: TrainSpec, tokenizer_id: str | None, origin: Checkpoint) -> None:
     """Refuse what cannot go on from a checkpoint."""
     if origin.state != "ready":
-        message = _("The files of this checkpoint are gone or damaged. Choose another one.")
-        raise bad_field("resume_from_checkpoint", "checkpoint_missing", message)
+        raise bad_field("resume_from_checkpoint", "checkpoint_missing", translate(ORIGIN_GONE))
     if not is_resumable(origin):
         message = _("This checkpoint holds weights only, without the state of its optimizer. Choose a later one.")
         raise bad_field("resume_from_checkpoint", "checkpoint_unresumable", message)

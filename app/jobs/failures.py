@@ -64,17 +64,16 @@ FAILURES = {
         mark("The training program was ended by an exception of its own."),
         mark("The last lines of its log name it. Report them; the checkpoints saved so far can be used."),
     ),
-    "checkpoint_failed": Failure(
-        mark("The checkpoint of step {step} could not be published: {why}."),
-        mark("Check the disk of the data directory, then submit the job again."),
-    ),
     "checkpoint_unreadable": Failure(
         mark("The checkpoint to go on from cannot be read: {why}."),
         mark("Continue from an older checkpoint, or bring the files back from a backup."),
     ),
     "no_valid_ckpt": Failure(
         mark("Every checkpoint that this job could go on from is damaged. None was deleted."),
-        mark("The history says what is damaged. Bring the files back from a backup, or train from scratch."),
+        mark(
+            "The history says what is damaged. Bring the files back from a backup, run athanor rescan and continue "
+            "from one of them; or train from scratch."
+        ),
     ),
     "disk_full": Failure(
         mark("The disk is full: the checkpoint of step {step} needs {needed}, but only {free} are free."),
@@ -126,6 +125,8 @@ SETBACKS = {
         mark("The machine ran out of memory at step {step}: the micro-batch goes from {before} to {after}."),
         mark("It goes on with the same samples and the same batch, in smaller pieces."),
     ),
+    "checkpoint_failed": Failure(mark("The checkpoint of step {step} could not be published: {why}."), _FROM_NEWEST),
+    "internal": Failure(FAILURES["internal"].cause, _FROM_NEWEST),
     "step_skipped": Failure(
         mark("Step {step} diverged: it is passed over from the last checkpoint on."),
         mark("If more steps diverge, continue with a lower learning rate."),
@@ -147,7 +148,7 @@ TROUBLES = {
     ),
 }
 
-CODES = {**FAILURES, **SETBACKS, **TROUBLES}
+CODES = {**SETBACKS, **TROUBLES, **FAILURES}
 _WITH_SIZES = ("save_failed", "disk_full")  # their `free` and `needed` are bytes
 
 # Other reasons in a job's history, which call for nothing.
@@ -188,9 +189,10 @@ def _shown(code: str, values: dict[str, Any]) -> _Known:
     return found
 
 
-def describe(code: str, values: dict[str, Any]) -> dict[str, str]:
-    """A code for people: with its cause and next step in the reader's language."""
-    failure = CODES.get(code, FAILURES["internal"])
+def describe(code: str, values: dict[str, Any], *, goes_on: bool = False) -> dict[str, str]:
+    """A code for people: with its cause and next step in the reader's language, where a job ends or goes on."""
+    codes = {**CODES, **SETBACKS} if goes_on else CODES
+    failure = codes.get(code, FAILURES["internal"])
     known = _shown(code, values)
     cause, next_step = (translate(text).format_map(known) for text in (failure.cause, failure.next_step))
     if code in FAILURES and isinstance(values.get("last_checkpoint"), int):
@@ -207,6 +209,6 @@ def explain(reason: str | None, values: dict[str, Any]) -> str | None:
     return translate(REASONS[reason]).format_map(_shown(reason, values)) if reason in REASONS else reason
 
 
-def advise(reason: str | None, values: dict[str, Any]) -> str | None:
+def advise(reason: str | None, values: dict[str, Any], *, goes_on: bool = False) -> str | None:
     """What to do about one line of a job's history, or what happens next; none where it calls for nothing."""
-    return describe(reason, values)["next_step"] if reason in CODES else None
+    return describe(reason, values, goes_on=goes_on)["next_step"] if reason in CODES else None

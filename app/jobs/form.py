@@ -91,6 +91,7 @@ class Origin:
     job_name: str
     spec: Mapping[str, Any]
     corpora: Sequence[str] = ()  # their names
+    state: str = "ready"  # of the checkpoint
 
     @property
     def defaults(self) -> dict[str, str]:
@@ -110,7 +111,7 @@ def like(spec: Mapping[str, Any]) -> Sent:
     """The form filled in with a spec: what differs from its recipe."""
     usual = recipe(spec["recipe"]) if spec["recipe"] in recipe_names() else {}
     fields = {
-        name: str(value).lower() if isinstance(value, bool) else shown(value)
+        name: written(value)
         for name, value in spec.items()
         if name in properties() and name != "corpora" and usual.get(name) != value
     }
@@ -223,6 +224,11 @@ def _choices(schema: dict[str, Any]) -> list[tuple[str, str]]:
     if schema.get("type") == "boolean":
         return [("true", shown(True)), ("false", shown(False))]
     return [(str(choice), str(choice)) for choice in schema.get("enum", [])]
+
+
+def written(value: Any) -> str:
+    """A value of a spec as the form sends it."""
+    return str(value).lower() if isinstance(value, bool) else shown(value)
 
 
 def shown(value: Any) -> str:

@@ -10,20 +10,19 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 from starlette.datastructures import FormData
 
-from app import db
+from app import auth, db
 from app.auth import Principal, Reader, Submitter
-from app.checkpoints import service as checkpoints
 from app.corpora import service as corpora
 from app.errors import PanelError
 from app.i18n import _, translate
-from app.jobs import api, condition, form, home, live, reference, schemas, service, words
-from app.models import STATES, TERMINAL, Job, new_id
+from app.jobs import admission, api, form, health, home, live, reference, schemas, service, words
+from app.models import STATES, TERMINAL, Checkpoint, Job, new_id
 from app.web import number, page, spec_fields
 from trainer.spec import SpecError
 
 router = APIRouter()
 router.include_router(home.router)
-router.include_router(condition.router)
+router.include_router(health.router)
 router.include_router(reference.router)
 
 PAGE_LENGTH = 25
@@ -80,10 +79,11 @@ def show_form(
 
 
 def _origin(session: Session, principal: Principal, checkpoint_id: str) -> form.Origin:
-    checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=checkpoint_id)
+    """A checkpoint to go on from, also one that was let go: what went on from it still says so."""
+    checkpoint = auth.visible(session, Checkpoint, checkpoint_id, principal=principal)
     job = service.get(session, principal=principal, job_id=checkpoint.job_id)
     names = [name or _("a deleted corpus") for _id, name in _corpus_names(session, principal, job.spec["corpora"])]
-    return form.Origin(checkpoint.id, checkpoint.step, job.id, job.name, job.spec, names)
+    return form.Origin(checkpoint.id, checkpoint.step, job.id, job.name, job.spec, names, checkpoint.state)
 
 
 def _form(request: Request, principal: Principal, sent: form.Sent, error: PanelError | None = None) -> Response:
@@ -92,8 +92,13 @@ def _form(request: Request, principal: Principal, sent: form.Sent, error: PanelE
     with db.transaction() as session:
         texts, _rest = corpora.list_corpora(session, principal=principal, limit=200)
         tokenizers, _rest = corpora.list_tokenizers(session, principal=principal)
-        if sent.fields.get("resume_from_checkpoint"):
-            origin = _origin(session, principal, sent.fields["resume_from_checkpoint"][:64])
+        if asked := sent.fields.get("resume_from_checkpoint", "")[:64]:
+            try:
+                origin = _origin(session, principal, asked)
+            except PanelError:
+                errors.setdefault("resume_from_checkpoint", _("There is no checkpoint {id}.", id=asked))
+    if origin is not None and origin.state != "ready":
+        errors.setdefault("resume_from_checkpoint", translate(admission.ORIGIN_GONE))
     return page(
         request,
         "jobs/new.html",

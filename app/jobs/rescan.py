@@ -9,12 +9,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import db, storage
+from app.checkpoints import service as checkpoints
 from app.checkpoints import signature
 from app.checkpoints.signature import Signed
 from app.i18n import _
 from app.jobs import retention
 from app.jobs.service import PRIORITIES, tell
-from app.models import Job, User
+from app.models import Checkpoint, Job, User
 from trainer.rundir import RunDir
 from trainer.spec import TrainSpec
 
@@ -31,7 +32,10 @@ class Found:
 
 
 def rescan() -> Iterator[str]:
-    """Give rows to jobs and checkpoints that lie on the disk without any; tells what it found. Safe to repeat."""
+    """Give rows to jobs and checkpoints that lie on the disk without any, and trust again what was mended.
+
+    Tells what it found. Safe to repeat.
+    """
     with db.transaction() as session:
         owner = session.scalar(select(User).where(User.role == "owner").order_by(User.id))
         known = set(session.scalars(select(Job.id)))
@@ -55,7 +59,24 @@ def rescan() -> Iterator[str]:
         for one in found:
             yield _said(one)
         num_jobs, num_checkpoints = num_jobs + 1, num_checkpoints + len(found)
+    yield from _verify_again()
     yield _("Jobs found: {jobs}; checkpoints: {checkpoints}.", jobs=num_jobs, checkpoints=num_checkpoints)
+
+
+def _verify_again() -> Iterator[str]:
+    """Trust again what was found damaged and is whole now: files come back from a backup, or with a lost mount."""
+    with db.transaction() as session:
+        damaged = session.scalars(select(Checkpoint).where(Checkpoint.state == "corrupt").order_by(Checkpoint.id)).all()
+    for row in damaged:
+        directory = storage.checkpoint(row.path)
+        try:
+            signature.verify(directory)
+        except (OSError, ValueError):
+            continue
+        if retention.own_signature(directory) is not None:
+            with db.transaction() as session:
+                checkpoints.trust_again(session, row.id)
+            yield _("Job {id}, step {step}: whole again, no longer marked as damaged", id=row.job_id, step=row.step)
 
 
 def _look(run: Path) -> tuple[list[Found], list[tuple[Path, str]]]:

@@ -36,6 +36,8 @@ def adopt(session: Session, job: Job) -> bool:
     found = [(directory, signed) for directory, signed in unrecorded(session, job.id) if signed.fence == job.fence]
     for directory, signed in found:
         record(session, job, directory, signed)
+    if found:
+        choose(session, job)
     return any(newest is None or signed.step > newest for _directory, signed in found)
 
 

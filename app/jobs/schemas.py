@@ -326,7 +326,7 @@ def history_entry(event: JobEvent) -> HistoryEntry:
         **{name: getattr(event, name) for name in plain},
         kind=_kind(event),
         message=failures.explain(event.reason, event.data),
-        next_step=failures.advise(event.reason, event.data),
+        next_step=failures.advise(event.reason, event.data, goes_on=event.to_state == "recovering"),
     )
 
 

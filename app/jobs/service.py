@@ -19,7 +19,7 @@ from app.auth import Principal
 from app.corpora import service as corpora_service
 from app.errors import PanelError, bad_field
 from app.i18n import _
-from app.jobs import admission, nodes
+from app.jobs import admission, nodes, retention
 from app.jobs.transitions import Actor, allowed
 from app.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Node, Tokenizer, User, new_id
 from app.settings import settings
@@ -184,6 +184,7 @@ def cancel(session: Session, *, principal: Principal, job_id: str) -> Job:
         raise PanelError(409, "job_ended", _("This job has ended; there is nothing left to cancel."))
     job.desired = "cancel"
     if job.state in ("queued", "paused", "recovering"):
+        retention.adopt(session, job)  # nobody looks for unrecorded checkpoints of what has ended
         close(session, job, "cancelled", "user", "wish_cancel")
     return job
 

@@ -9,6 +9,7 @@ from app.web import file_size
 _STATUS = {
     "checkpoint_gone": 409,
     "checkpoint_broken": 409,
+    "checkpoint_corrupt": 409,
     "prompt_too_long": 422,
     "memory_short": 503,
     "line_full": 503,
@@ -34,6 +35,7 @@ def sentence(code: str, values: dict[str, Any]) -> str:
     sentences = {
         "checkpoint_gone": _("The files of this checkpoint are gone. Choose another one."),
         "checkpoint_broken": _("The files of this checkpoint cannot be read. Choose another one."),
+        "checkpoint_corrupt": _("The files of this checkpoint are damaged. Choose another one."),
         "prompt_too_long": _(
             "The prompt has {num_tokens} tokens; this model takes at most {limit}. Shorten it.", **known
         ),
@@ -56,7 +58,7 @@ def sentence(code: str, values: dict[str, Any]) -> str:
 
 def error(code: str, values: dict[str, Any]) -> PanelError:
     """The same for whoever did not ask for a stream."""
-    field = {"prompt_too_long": "prompt", "checkpoint_gone": "checkpoint", "checkpoint_broken": "checkpoint"}.get(code)
+    field = "prompt" if code == "prompt_too_long" else "checkpoint" if code.startswith("checkpoint_") else None
     message = sentence(code, values)
     headers = {"Retry-After": "5"} if _STATUS[code] == 503 else {}
     return PanelError(_STATUS[code], code, message, [FieldError(field, message)] if field else [], headers)

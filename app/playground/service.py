@@ -51,6 +51,8 @@ def begin(session: Session, *, principal: Principal, request: GenerateRequest) -
         )
         raise bad_field("prompt", "prompt_too_large", message, status=413)
     checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=request.checkpoint)
+    if checkpoint.state == "corrupt":
+        raise failures.error("checkpoint_corrupt", {})
     if not storage.checkpoint(checkpoint.path).is_dir():
         raise failures.error("checkpoint_gone", {})
     return Order(
@@ -170,11 +172,11 @@ class Choice:
 
 
 def list_choices(session: Session, *, principal: Principal) -> list[Choice]:
-    """The checkpoints somebody may try, newest first, job by job."""
+    """The checkpoints somebody may try, newest first, job by job; damaged ones are left out."""
     rows = session.execute(
         select(Checkpoint, Job.name)
         .join(Job, Job.id == Checkpoint.job_id)
-        .where(auth.visible_to(Checkpoint.owner_id, principal), Checkpoint.state.in_(checkpoints.LIVE))
+        .where(auth.visible_to(Checkpoint.owner_id, principal), Checkpoint.state == "ready")
         .order_by(Checkpoint.id.desc())
         .limit(MAX_CHOICES)
     ).all()

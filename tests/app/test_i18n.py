@@ -14,7 +14,7 @@ from jinja2.ext import babel_extract
 
 from app import i18n
 from app.i18n import CATALOG, _, negotiate, speaking
-from app.jobs import condition
+from app.jobs import health
 from app.settings import Settings
 from trainer import plan, spec
 
@@ -113,7 +113,7 @@ def said_by_the_plan() -> Iterator[tuple[str, str]]:
 
 
 def said_by_the_settings() -> Iterator[tuple[str, str]]:
-    yield from ((str(Settings.model_fields[name].description), f"Settings.{name}") for name in condition.SHOWN)
+    yield from ((str(Settings.model_fields[name].description), f"Settings.{name}") for name in health.SHOWN)
 
 
 SAID = sorted(

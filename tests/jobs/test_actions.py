@@ -59,6 +59,15 @@ def test_each_failure_offers_what_can_help(
     assert list(actions(alice_api, failed(alice_user, code, values, saved=saved, **given))) == ids
 
 
+def test_gradient_checkpointing_is_offered_with_the_micro_batch_that_was_left_and_fills_the_form_in(
+    alice_api: TestClient, alice: TestClient, alice_user: Person
+) -> None:
+    job_id = failed(alice_user, "oom_gpu", {"step": 1}, saved=False, per_device_batch_size=1)
+    offered = actions(alice_api, job_id)["gradient_checkpointing"]
+    assert (offered["given"]["gradient_checkpointing"], offered["given"]["per_device_batch_size"]) == (True, 1)
+    assert '<option value="true" selected' in alice.get(offered["form"]).text
+
+
 def test_a_failed_job_shows_the_last_lines_of_its_log(alice_api: TestClient, alice_user: Person) -> None:
     job_id = failed(alice_user, "trainer_bug", {}, saved=False)
     assert alice_api.get(f"/api/v1/jobs/{job_id}").json()["failure"]["log"] == []

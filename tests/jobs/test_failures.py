@@ -107,6 +107,13 @@ def test_a_failure_names_the_checkpoint_to_go_on_from() -> None:
     assert told["next_step"].endswith("The last checkpoint is that of step 20.")
 
 
+def test_what_ends_an_attempt_says_what_happens_next_and_what_ends_a_job_what_to_do() -> None:
+    for code in set(failures.FAILURES) & set(failures.SETBACKS):
+        assert failures.advise(code, {}, goes_on=True) != failures.advise(code, {})
+    assert str(failures.advise("internal", {}, goes_on=True)).startswith("It goes on from its newest checkpoint")
+    assert str(failures.advise("internal", {})).startswith("Submit the job again.")
+
+
 def test_only_what_calls_for_something_has_a_next_step() -> None:
     assert failures.advise("hang", {"step": 3})
     assert failures.advise("submitted", {}) is None

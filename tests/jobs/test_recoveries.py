@@ -133,6 +133,21 @@ def test_the_history_says_what_happens_next_and_how_each_line_is_meant(
     assert entries[-1]["data"] == {"step": 6, "repeated": 14}
 
 
+def test_no_job_that_goes_on_is_to_be_submitted_again(alice_api: TestClient, alice_user: Person) -> None:
+    job_id, fence = cast.started(alice_user, cast.corpus(alice_user))
+    for reason, values in (("internal", {}), ("checkpoint_failed", {"step": 20, "why": "no file"})):
+        with db.transaction() as session:
+            attempts.release(session, job_id=job_id, fence=fence, reason=reason, **values)
+        told = alice_api.get(f"/api/v1/jobs/{job_id}/history").json()["data"][-1]
+        assert told["next_step"].startswith("It goes on from its newest checkpoint"), reason
+        with db.transaction() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(not_before=func.now()))
+            dispatch.settle(session)
+        cast.give_to(job_id, "ada")
+        with db.transaction() as session:
+            fence = attempts.claim(session, job_id=job_id, node="ada") or 0
+
+
 def test_a_job_that_is_lost_has_not_recovered_yet_but_says_why(
     alice: TestClient, alice_api: TestClient, alice_user: Person
 ) -> None:

@@ -95,6 +95,21 @@ def test_a_damaged_one_comes_back_as_damaged_and_is_named(bob_user: Person, alic
     assert rows(job_id) == [(20, "ready"), (40, "corrupt")]
 
 
+def test_a_damaged_one_that_is_whole_again_is_trusted_again_and_told(
+    bob_user: Person, alice_user: Person, corpus: str
+) -> None:
+    job_id = lost(bob_user, corpus, "Mended", 20, 40)
+    for step in (20, 40):
+        file = storage.run(job_id) / f"checkpoints/step-{step}-1/model.safetensors"
+        file.rename(file.with_name("aside"))
+    list(rescan())
+    assert rows(job_id) == [(20, "corrupt"), (40, "corrupt")]
+    assert not any("whole again" in sentence for sentence in rescan())
+    file.with_name("aside").rename(file)
+    assert f"Job {job_id}, step 40: whole again, no longer marked as damaged" in list(rescan())
+    assert rows(job_id) == [(20, "corrupt"), (40, "ready")]
+
+
 def test_what_is_not_signed_here_is_passed_over_and_stays_where_it_is(
     bob_user: Person, alice_user: Person, corpus: str
 ) -> None:

@@ -157,6 +157,36 @@ def test_one_that_was_let_go_is_gone_for_everybody(
     assert len(listed) == 2
 
 
+def test_a_job_that_went_on_from_one_that_was_let_go_keeps_its_page_and_its_form(
+    start: Callable[..., tuple[str, int]], alice: TestClient, alice_api: TestClient
+) -> None:
+    job_id, fence = start(name="Parent", max_steps=400)
+    origin = saved.recorded(job_id, 10, fence, loss=9.0)
+    given = {"resume_from_checkpoint": origin.id, "max_steps": 500, "learning_rate": 0.005}
+    child = alice_api.post("/api/v1/jobs", json=given).json()["id"]
+    assert f'href="/checkpoints/{origin.id}"' in alice.get(f"/jobs/new?like={child}").text
+    assert alice_api.post(f"/api/v1/jobs/{child}/cancel").status_code == 202
+    for step in (20, 30, 40):
+        saved.recorded(job_id, step, fence)
+    assert 10 not in live(job_id)
+    page = alice.get(f"/jobs/{child}")
+    assert page.status_code == 200
+    assert f'href="/jobs/{job_id}"' in page.text
+    gone = "The files of this checkpoint are gone or damaged. Choose another one."
+    for address in (f"/jobs/new?like={child}", f"/jobs/new?from={origin.id}"):
+        form = alice.get(address)
+        assert (form.status_code, gone in form.text) == (200, True), address
+        assert f'href="/checkpoints/{origin.id}"' not in form.text
+    sent = alice.post("/jobs", data={"resume_from_checkpoint": origin.id, "max_steps": "500", "name": "kept name"})
+    assert (sent.status_code, gone in sent.text, 'value="kept name"' in sent.text) == (422, True, True)
+
+
+def test_a_form_that_names_no_checkpoint_of_ones_own_keeps_what_was_typed(alice: TestClient) -> None:
+    sent = alice.post("/jobs", data={"resume_from_checkpoint": "nowhere", "name": "kept name"})
+    assert (sent.status_code, 'value="kept name"' in sent.text) == (422, True)
+    assert "There is no checkpoint nowhere." in sent.text
+
+
 def test_pinning_from_the_page_returns_to_it_and_is_for_its_owner_alone(
     start: Callable[..., tuple[str, int]], alice: TestClient, bob: TestClient
 ) -> None:
@@ -200,6 +230,34 @@ def test_what_was_published_and_not_recorded_gets_its_row_before_the_next_attemp
     assert (job.state, job.no_progress) == ("queued", 0)
     with db.transaction() as session:
         assert not retention.adopt(session, session.get_one(Job, job_id))
+
+
+@pytest.mark.parametrize("state", ["recovering", "paused"])
+def test_what_was_published_and_not_recorded_gets_its_row_when_its_job_is_cancelled(
+    start: Callable[..., tuple[str, int]], alice_user: Person, state: str
+) -> None:
+    job_id, fence = start()
+    saved.recorded(job_id, 10, fence)
+    lose(job_id, fence)
+    if state == "paused":
+        with db.transaction() as session:
+            service.pause(session, principal=alice_user.principal, job_id=job_id)
+        settle()
+    assert cast.row(job_id).state == state
+    saved.on_disk(job_id, 20, fence)
+    with db.transaction() as session:
+        service.cancel(session, principal=alice_user.principal, job_id=job_id)
+    assert (cast.row(job_id).state, live(job_id)) == ("cancelled", [10, 20])
+
+
+def test_what_gets_its_row_late_lets_go_of_the_others_as_a_save_does(start: Callable[..., tuple[str, int]]) -> None:
+    job_id, fence = start()
+    for step in (10, 20):
+        saved.recorded(job_id, step, fence, loss=9.0 - step / 10)
+    saved.on_disk(job_id, 30, fence, loss=1.0)
+    lose(job_id, fence)
+    settle()
+    assert live(job_id) == [20, 30]
 
 
 @pytest.mark.parametrize("wrong", ["fence", "job", "name", "unsigned", "manifest"])

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
+from app import db
+from app.models import Checkpoint
 from tests.people import Person
 from tests.playground.conftest import Keep, Kept
 
@@ -169,6 +172,21 @@ def test_a_checkpoint_whose_files_are_gone_answers_409(api: TestClient, keep: Ke
 
     assert answer.status_code == 409
     assert answer.json()["title"] == "The files of this checkpoint are gone. Choose another one."
+
+
+def test_a_damaged_checkpoint_is_refused_and_not_offered_but_can_be_downloaded(
+    api: TestClient, alice: TestClient, keep: Keep, alice_user: Person
+) -> None:
+    damaged = keep(alice_user)
+    with db.transaction() as session:
+        session.execute(update(Checkpoint).where(Checkpoint.id == damaged.id).values(state="corrupt"))
+
+    answer = api.post("/api/v1/generate", json=body(damaged))
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "checkpoint_corrupt")
+    assert answer.json()["title"] == "The files of this checkpoint are damaged. Choose another one."
+    assert f'value="{damaged.id}"' not in alice.get("/playground").text
+    assert api.get(f"/api/v1/checkpoints/{damaged.id}/download").status_code == 200
 
 
 def test_a_checkpoint_that_cannot_be_read_says_so(api: TestClient, keep: Keep, alice_user: Person) -> None:

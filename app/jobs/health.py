@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app import db, health, schema
+from app import db, probes, schema
 from app.auth import Reader
 from app.i18n import _, mark, translate
 from app.jobs import attempts, dispatch, nodes, remedies, service
@@ -46,7 +46,7 @@ class Part:
 
 
 @router.get("/health")
-def show_condition(request: Request, principal: Reader) -> Response:
+def show_health(request: Request, principal: Reader) -> Response:
     """How each part is, and the constants that decide over the lives of jobs."""
     with db.transaction() as session:
         now = session.execute(select(func.now())).scalar_one()
@@ -69,7 +69,7 @@ def _database() -> Part:
 
 
 def _broker() -> Part:
-    if health.broker() == "ok":
+    if probes.broker() == "ok":
         return Part(_("Broker"), "good", _("Valkey answers."))
     return Part(
         _("Broker"),
@@ -101,7 +101,8 @@ def _node(node: Node, now: datetime) -> Part:
     if nodes.is_live(node, now):
         return Part(name, "good", _("Its worker answers."), node.last_seen_at)
     remedy = _(
-        "Start athanor worker there. Its jobs go on elsewhere from their newest checkpoints, or when it is back."
+        "Start athanor worker there. Where the worker alone ended, its jobs train on; where the machine is gone, they "
+        "go on from their newest checkpoints as soon as a node has room."
     )
     return Part(name, "wait", _("Its worker is silent."), node.last_seen_at, remedy)
 

@@ -1,9 +1,9 @@
-"""Health: alive is not ready, and a broker that is away degrades without stopping."""
+"""Probes: alive is not ready, and a broker that is away degrades without stopping."""
 
 import pytest
 from starlette.testclient import TestClient
 
-from app import health, schema
+from app import probes, schema
 from app.settings import settings
 from app.version import VERSION
 from tests import servers
@@ -28,7 +28,7 @@ def test_without_the_broker_it_works_on(visitor: TestClient, running_servers: Se
 
 
 def test_with_an_older_database_it_is_not_ready(visitor: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health.schema, "newest", lambda: "9999")
+    monkeypatch.setattr(probes.schema, "newest", lambda: "9999")
     answer = visitor.get("/readyz")
     assert (answer.status_code, answer.json()["migrations"]) == (503, "pending")
 

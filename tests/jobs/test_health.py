@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from starlette.testclient import TestClient
 
-from app import db, health
-from app.jobs import condition
+from app import db, probes
+from app.jobs import health
 from app.models import Heartbeat
 from app.settings import settings
 from tests.jobs import cast
@@ -31,7 +31,7 @@ def test_where_nothing_runs_each_part_says_what_to_do(alice: TestClient) -> None
 
 
 def test_where_all_runs_all_is_well(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(condition.shutil, "disk_usage", lambda _path: DISK)
+    monkeypatch.setattr(health.shutil, "disk_usage", lambda _path: DISK)
     cast.node()
     beat(1)
     assert "All parts are well." in alice.get("/health").text
@@ -42,8 +42,8 @@ def test_where_all_runs_all_is_well(alice: TestClient, monkeypatch: pytest.Monke
 
 
 def test_a_part_that_is_missed_little_is_told_too(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "broker", lambda: "degraded")
-    monkeypatch.setattr(condition.shutil, "disk_usage", lambda _path: DISK._replace(free=1))
+    monkeypatch.setattr(probes, "broker", lambda: "degraded")
+    monkeypatch.setattr(health.shutil, "disk_usage", lambda _path: DISK._replace(free=1))
     text = alice.get("/health").text
     assert "Valkey does not answer" in text
     assert "Free some space or delete checkpoints" in text
@@ -51,7 +51,7 @@ def test_a_part_that_is_missed_little_is_told_too(alice: TestClient, monkeypatch
 
 def test_every_constant_stands_there_with_its_value(alice: TestClient) -> None:
     text = alice.get("/health", headers={"Accept-Language": "zh-CN"}).text
-    for name in condition.SHOWN:
+    for name in health.SHOWN:
         assert f"ATHANOR_{name.upper()}" in text
     assert f"{settings().lease_seconds:g} s" in text
     assert "失去响应的尝试可保留任务的时长" in text

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import live, schema
 from app.version import VERSION
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["probes"])
 
 
 class Alive(BaseModel):
