@@ -58,13 +58,15 @@ def stop(client: httpx.Client, verb: str) -> tuple[float, float, float]:
     path = f"/api/v1/jobs/{job_id}"
     until(lambda: client.get(path).json()["step"] > 3, 120, "training")
     members = processes_of(job_id)
-    assert len(members) >= 3
+    trainers = [p for p in members if "worker.supervisor" not in p.cmdline()]
+    assert len(trainers) >= 3
     begin = time.perf_counter()
     client.post(f"{path}/{verb}").raise_for_status()
     doing, done = {"cancel": ("cancelling", "cancelled"), "pause": ("pausing", "paused")}[verb]
     visible = seconds_until(client, path, {doing, done}, begin)
     ended = seconds_until(client, path, {done}, begin)
-    assert not [p for p in members if lives(p) and "worker.supervisor" not in p.cmdline()], "its processes live"
+    left = [p for p in trainers if lives(p)]
+    assert not left, f"the job is {done}, but its processes live: {left}"
     until(lambda: not any(map(lives, members)), 30, "the end of the supervisor")
     gone = time.perf_counter() - begin
     if verb == "pause":
