@@ -80,12 +80,14 @@ class Server:
     def start(self) -> None:
         """Start the server, or take over the one that runs already, and wait until it answers."""
         deadline = time.monotonic() + START_SECONDS
+        is_ours = False  # one that was just dying when this began has not failed to start
         while not self.answers():
             if self.process() is None and (self._child is None or self._child.poll() is not None):
                 (self.directory / self.pid_file).unlink(missing_ok=True)
                 self._spawn()
+                is_ours = True
             _wait(lambda: self.answers() or self._ended(), 1.0)
-            if time.monotonic() > deadline or (self._ended() and not self._may_try_again()):
+            if time.monotonic() > deadline or (is_ours and self._ended() and not self._may_try_again()):
                 raise ServerFailed(f"{self.name} did not start. {self.log_path} ends with:\n{tail(self.log_path)}")
 
     def stop(self) -> None:
