@@ -324,6 +324,7 @@ class Outbox(Base):
     args: Mapped[list[str]]
     queue: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    claimed_until: Mapped[datetime | None]  # a process is sending it; if that dies, another one may later
 
 
 class MetricPoint(Base):

@@ -4,11 +4,12 @@ A message is only a doorbell with ids in it; the truth is in the database, and t
 """
 
 import logging
+from datetime import timedelta
 from typing import Any
 
 from celery import Celery
 from kombu.exceptions import OperationalError
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app import db
@@ -25,6 +26,9 @@ GENERATE = "playground.generate"
 # Queues that any node serves.
 CORPUS_QUEUE = "corpora"
 GENERATE_QUEUE = "generate"
+
+
+CLAIM_SECONDS = 15  # a silent broker keeps a sender a little less long
 
 
 def node_queue(name: str) -> str:
@@ -44,7 +48,7 @@ def create_celery() -> Celery:
     app.conf.update(
         broker_connection_retry_on_startup=True,
         broker_transport_options={
-            "socket_timeout": 30,
+            "socket_timeout": 5,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
             "health_check_interval": 25,
@@ -79,18 +83,32 @@ def send(task: str, *args: Any, queue: str) -> None:
 def flush_outbox() -> int:
     """Send what is owed and return how many were sent. A broker that is away leaves the rest owed and raises nothing.
 
-    Rows are locked while they are sent, so that two processes do not send the same one; a crash between sending and
-    deleting sends it twice, which every task bears.
+    Rows are claimed while they are sent, so that two processes do not send the same one, and no transaction is open
+    meanwhile: a broker that is silent would keep it open until the database ends it. A process that dies here leaves a
+    claim that lapses, or a message that is sent twice, which every task bears.
     """
-    with db.transaction() as session:
-        rows = session.scalars(select(Outbox).order_by(Outbox.id).limit(100).with_for_update(skip_locked=True)).all()
-        sent: list[int] = []
-        for row in rows:
-            try:
-                send(row.task, *row.args, queue=row.queue)
-            except OperationalError as error:
-                log.warning("broker not reachable, %d messages wait: %s", len(rows) - len(sent), error)
-                break
-            sent.append(row.id)
-        session.execute(delete(Outbox).where(Outbox.id.in_(sent)))
+    rows, sent = _claim(), list[int]()
+    for row in rows:
+        try:
+            send(row.task, *row.args, queue=row.queue)
+        except OperationalError as error:
+            log.warning("broker not reachable, %d messages wait: %s", len(rows) - len(sent), error)
+            break
+        sent.append(row.id)
+    if rows:
+        with db.transaction() as session:
+            session.execute(delete(Outbox).where(Outbox.id.in_(sent)))
+            unsent = Outbox.id.in_([row.id for row in rows[len(sent) :]])
+            session.execute(update(Outbox).where(unsent).values(claimed_until=None))
     return len(sent)
+
+
+def _claim() -> list[Outbox]:
+    """The oldest messages that nobody is sending."""
+    with db.transaction() as session:
+        free = or_(Outbox.claimed_until.is_(None), Outbox.claimed_until < func.now())
+        owed = select(Outbox).where(free).order_by(Outbox.id).limit(100).with_for_update(skip_locked=True)
+        rows = list(session.scalars(owed))
+        until = func.now() + timedelta(seconds=CLAIM_SECONDS)
+        session.execute(update(Outbox).where(Outbox.id.in_([row.id for row in rows])).values(claimed_until=until))
+    return rows

@@ -66,6 +66,7 @@ def upgrade() -> None:
     op.add_column(
         "job", sa.Column("queued_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False)
     )
+    op.add_column("outbox", sa.Column("claimed_until", sa.DateTime(timezone=True), nullable=True))
     op.execute("UPDATE job SET queued_at = created_at, wait_reason = NULL")  # the scheduler writes reasons anew
     op.execute(TRIGGER)
 
@@ -83,4 +84,5 @@ def downgrade() -> None:
     op.alter_column("attempt", "resume_step", nullable=False, server_default="0")
     for column in ("replay", "reached_step", "resumed_from", "exit_data"):
         op.drop_column("attempt", column)
+    op.drop_column("outbox", "claimed_until")
     op.drop_table("heartbeat")

@@ -1,14 +1,17 @@
 """Messages: owed by a transaction, sent after it, sent once, and never lost while the broker is away."""
 
+import sys
 import threading
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text, update
 
 from app import db, live, queue
 from app.models import Outbox
+from app.settings import settings
 from tests.servers import Servers
 
 QUEUE = "test"
@@ -84,6 +87,35 @@ def test_while_the_broker_is_away_messages_stay_owed_and_are_sent_once_it_is_bac
     assert (owed(), waiting()) == (0, 2)
 
 
+def test_no_transaction_is_open_while_messages_are_sent_and_nobody_else_sends_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    owe(2)
+    open_ones = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in %'"
+    seen: list[tuple[int, int]] = []
+
+    def look(*_message: str, **_where: str) -> None:
+        with db.transaction() as session:
+            others = session.scalar(text(open_ones)) or 0
+        seen.append((others, queue.flush_outbox()))
+
+    monkeypatch.setattr(queue, "send", look)
+    assert queue.flush_outbox() == 2
+    assert (seen, owed()) == ([(0, 0), (0, 0)], 0)
+
+
+def test_what_a_process_that_died_was_sending_is_sent_by_another_one_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    owe(3)
+    with monkeypatch.context() as patched:
+        patched.setattr(queue, "send", lambda *_message, **_where: sys.exit(137))
+        with pytest.raises(SystemExit):
+            queue.flush_outbox()
+    assert (queue.flush_outbox(), owed(), waiting()) == (0, 3, 0)
+    with db.transaction() as session:
+        session.execute(update(Outbox).values(claimed_until=func.now() - timedelta(seconds=1)))
+    assert (queue.flush_outbox(), owed(), waiting()) == (3, 0, 3)
+
+
 @pytest.mark.parametrize(
     ("given", "broker"),
     [
@@ -101,3 +133,9 @@ def test_celery_keeps_to_what_redis_cannot_lose_or_double() -> None:
     assert conf.task_acks_late is False
     assert conf.task_ignore_result is True
     assert conf.accept_content == ["json"]
+
+
+def test_a_claim_lasts_longer_than_a_silent_broker_keeps_a_sender() -> None:
+    limits: Any = queue.create_celery().conf.broker_transport_options
+    once_more = 2 * limits["socket_timeout"] + limits["socket_connect_timeout"]  # on a new connection
+    assert once_more < queue.CLAIM_SECONDS < settings().lease_seconds
