@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     max_running_per_user: int = Field(0, ge=0, description="Jobs of one user that run at once; 0: as many as fit")
     max_open_jobs_per_user: int = Field(1000, ge=1, description="Unfinished jobs that one user may have")
     stop_seconds: float = Field(30, gt=0, description="How long a cancelled trainer may take before it is killed")
-    save_seconds: float = Field(60, gt=0, description="How long a pausing or shut down trainer may take to save")
+    save_seconds: float = Field(60, gt=0, description="How long the trainer of a node that shuts down may take to save")
     stop_jobs: bool = Field(False, description="A worker that stops has its jobs save and stop too: for containers")
     step_seconds: float = Field(60, gt=0, description="Least time without a step after which training counts as hung")
     first_step_seconds: float = Field(
