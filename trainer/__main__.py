@@ -1,4 +1,4 @@
-"""The trainer's command line: `python -m trainer plan|tokenize|train|generate|gang`."""
+"""The trainer's command line: `python -m trainer plan|propose|tokenize|train|generate|gang`."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from trainer.events import EXIT_BAD_INPUT, EXIT_OK
 from trainer.rundir import Inputs, RunDir
@@ -29,10 +30,20 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="what a spec costs: parameters, memory, tokens")
     plan.add_argument("spec", metavar="SPEC.json", type=Path, help="fields of a spec; a recipe fills in the rest")
     plan.add_argument("--vocab-size", type=int, help="tokens in the vocabulary, where the spec leaves it open")
-    plan.add_argument("--memory-bytes", type=int, help="memory of each device, to say whether it fits")
     plan.add_argument("--text-bytes", type=int, help="size of the corpora, to estimate epochs")
-    plan.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where it would train")
+    plan.add_argument(
+        "--offload-optimizer", action="store_true", help="count with the optimizer in the machine's memory"
+    )
+    plan.add_argument("--offload-parameters", action="store_true", help="count with the weights there, too")
+    plan.add_argument("--lora-rank", type=int, help="count with adapters of this rank in place of all weights")
+    _add_node(plan)
     plan.set_defaults(command=_plan)
+
+    propose = commands.add_parser("propose", help="a model for a text, a machine and a time")
+    propose.add_argument("--text-bytes", type=int, required=True, help="size of the corpora")
+    propose.add_argument("--seconds", type=float, required=True, help="how long it may train")
+    _add_node(propose)
+    propose.set_defaults(command=_propose)
 
     for name, command, text in (
         ("tokenize", _tokenize, "train or reuse the tokenizer and tokenise the corpora of a run"),
@@ -64,8 +75,40 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_node(parser: argparse.ArgumentParser) -> None:
+    """The machine, from one argument for each thing that a plan wants to know of it."""
+    parser.add_argument("--memory-bytes", type=int, help="memory of each GPU, or of the machine where it has none")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where it would train")
+    parser.add_argument("--device-name", default="", help="name of the GPUs, such as H200")
+    parser.add_argument("--num-devices", type=int, default=1, help="number of GPUs")
+    parser.add_argument("--num-cpus", type=int, default=os.cpu_count() or 1, help="number of processor cores")
+    parser.add_argument("--host-memory-bytes", type=int, help="the machine's own memory, where it has GPUs")
+    parser.add_argument("--watts", type=float, help="power of each GPU, or of the machine where it has none")
+    parser.add_argument("--price-per-hour", type=float, help="of the machine")
+    parser.add_argument("--price-per-kwh", type=float, help="of energy")
+
+
+def _node(arguments: argparse.Namespace) -> Any:
+    from trainer.plan import Node
+
+    if arguments.memory_bytes is None:
+        return None
+    given = {name: value for name, value in vars(arguments).items() if name in Node.model_fields}
+    return Node(kind=arguments.device, name=arguments.device_name, count=arguments.num_devices, **given)
+
+
+def _propose(arguments: argparse.Namespace) -> int:
+    from trainer.plan import propose
+
+    node = _node(arguments)
+    if node is None:
+        raise ValueError("give --memory-bytes, and what else is known of the machine")
+    print(propose(arguments.text_bytes, node, arguments.seconds).model_dump_json(indent=2))
+    return EXIT_OK
+
+
 def _plan(arguments: argparse.Namespace) -> int:
-    from trainer.plan import plan
+    from trainer.plan import Means, plan
 
     try:
         spec = resolve({"corpora": ["corpus"], **json.loads(arguments.spec.read_text())})
@@ -74,7 +117,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     vocab_size = spec.vocab_size or arguments.vocab_size
     if vocab_size is None:
         raise ValueError("vocab_size is open in the spec; give --vocab-size")
-    made = plan(spec, vocab_size, arguments.memory_bytes, arguments.text_bytes, arguments.device)
+    means = Means(arguments.offload_optimizer, arguments.offload_parameters, arguments.lora_rank)
+    made = plan(spec, vocab_size, _node(arguments), arguments.text_bytes, means)
     print(made.model_dump_json(indent=2))
     return EXIT_OK
 

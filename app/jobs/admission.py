@@ -7,6 +7,7 @@ from typing import Any
 from app import storage
 from app.errors import PanelError, bad_field
 from app.i18n import _, mark, translate
+from app.jobs.estimates import said
 from app.models import Checkpoint, Corpus
 from app.settings import settings
 from app.web import file_size
@@ -57,6 +58,12 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
             largest=largest,
         )
         raise bad_field("vocab_size", "vocab_too_large", message)
+
+
+def check_memory(plan: Plan) -> None:
+    """Refuse a job that no machine here can hold, not even if it needs the least that it may; say what would fit."""
+    if plan.is_impossible:
+        raise bad_field(plan.field, "memory_short", said(plan.verdict))
 
 
 def check_disk(plan: Plan) -> None:

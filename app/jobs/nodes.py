@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -13,6 +13,7 @@ from app.jobs.placement import Room
 from app.jobs.transitions import HELD
 from app.models import Job, Node
 from app.settings import settings
+from trainer import plan
 
 KNOWN_SECONDS = 3600  # a node that fell silent is expected back for so long
 
@@ -58,13 +59,33 @@ def running_on(session: Session, *, owner_id: str) -> dict[str, list[str]]:
     return found
 
 
-def memory_of_a_process(session: Session, num_processes: int) -> tuple[Literal["cpu", "cuda"], int | None]:
-    """The device a job of so many processes would run on, cpu or cuda, and what memory each would have there."""
+def for_a_plan(session: Session, num_processes: int) -> plan.Node | None:
+    """The machine that a job of so many processes would best run on, as a plan sees it; None where none is known."""
     heard_of = Node.last_seen_at > func.now() - timedelta(seconds=KNOWN_SECONDS)
-    nodes = list(session.scalars(select(Node).where(heard_of)))
-    with_gpus = [sorted((gpu["memory_bytes"] for gpu in node.gpus), reverse=True) for node in nodes]
-    fitting = [sizes[num_processes - 1] for sizes in with_gpus if len(sizes) >= num_processes]
-    if fitting:
-        return "cuda", max(fitting)
-    without = [node.memory_bytes // num_processes for node in nodes if not node.gpus]
-    return ("cpu", max(without)) if without else ("cuda" if num_processes > 2 else "cpu", None)
+    found = list(session.scalars(select(Node).where(heard_of)))
+    with_gpus = [node for node in found if node.gpus]
+    enough = [node for node in with_gpus if len(node.gpus) >= num_processes]
+    if enough:
+        return _with_gpus(max(enough, key=lambda node: _memory_of_gpu(node, num_processes)), num_processes)
+    without = [node for node in found if not node.gpus]
+    if not without:
+        return None
+    best = max(without, key=lambda node: node.memory_bytes)
+    return plan.Node(kind="cpu", memory_bytes=best.memory_bytes, num_cpus=best.num_cpus)
+
+
+def _with_gpus(node: Node, num_processes: int) -> plan.Node:
+    return plan.Node(
+        kind="cuda",
+        name=str(node.gpus[0]["name"]),
+        count=len(node.gpus),
+        memory_bytes=_memory_of_gpu(node, num_processes),
+        num_cpus=node.num_cpus,
+        host_memory_bytes=node.memory_bytes,
+    )
+
+
+def _memory_of_gpu(node: Node, num_processes: int) -> int:
+    """Of the smallest among its so many largest GPUs."""
+    sizes = sorted((int(gpu["memory_bytes"]) for gpu in node.gpus), reverse=True)
+    return sizes[num_processes - 1]

@@ -64,8 +64,8 @@ def cost(session: Session, checked: Checked) -> tuple[int, Plan]:
     num_bytes = sum(corpus.num_text_bytes or 0 for corpus in checked.corpora)
     given = checked.tokenizer.vocab_size if checked.tokenizer is not None else checked.spec.vocab_size
     vocab_size = given or choose_vocab_size(num_bytes)
-    device, memory_bytes = nodes.memory_of_a_process(session, checked.spec.num_processes)
-    return vocab_size, plan(checked.spec, vocab_size, memory_bytes, num_bytes, device)
+    node = nodes.for_a_plan(session, checked.spec.num_processes)
+    return vocab_size, plan(checked.spec, vocab_size, node, num_bytes, is_spec_only=True)
 
 
 def _origin(session: Session, principal: Principal, given: Any) -> tuple[Checkpoint | None, Job | None]:
@@ -94,7 +94,9 @@ def submit(
         return repeated, False
     _check_quota(session, principal)
     checked = check(session, principal=principal, given=given)
-    admission.check_disk(cost(session, checked)[1])
+    planned = cost(session, checked)[1]
+    admission.check_memory(planned)
+    admission.check_disk(planned)
     spec, origin = checked.spec, checked.origin
     values = {
         "id": new_id(),

@@ -6,7 +6,7 @@ const DELAY = 300;
 const form = document.querySelector("[data-job-form]");
 const panel = document.querySelector("[data-plan]");
 const labels = JSON.parse(panel.dataset.labels);
-const parts = ["weights", "gradients", "optimizer", "activations", "logits"];
+const parts = ["weights", "gradients", "optimizer", "activations", "logits", "update", "overhead"];
 let timer = 0;
 let asked = 0;
 
@@ -108,8 +108,20 @@ function showPlan(answer) {
   };
   for (const [name, value] of Object.entries(values)) panel.querySelector(`[data-stat="${name}"]`).textContent = value;
   drawMemory(answer);
+  showFigures(answer);
   panel.querySelector("[data-reason]").textContent = answer.reason;
   panel.querySelector("[data-reason]").dataset.fits = answer.fits === false ? "no" : "";
+}
+
+function showFigures({ figures, notes }) {
+  for (const row of panel.querySelectorAll("[data-figure]")) {
+    const figure = figures[row.dataset.figure];
+    row.hidden = !figure;
+    row.querySelector("[data-amount]").textContent = figure?.text ?? "";
+    row.querySelector("[data-why]").textContent = figure?.reason ?? "";
+  }
+  const lines = notes.map((text) => Object.assign(document.createElement("li"), { textContent: text }));
+  panel.querySelector("[data-notes]").replaceChildren(...lines);
 }
 
 function drawMemory({ memory, memory_bytes: total }) {

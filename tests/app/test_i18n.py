@@ -16,7 +16,7 @@ from app import i18n
 from app.i18n import CATALOG, _, negotiate, speaking
 from app.jobs import health
 from app.settings import Settings
-from trainer import plan, spec
+from trainer import dial, plan, spec
 
 ROOT = Path(__file__).parents[2]
 KEYWORDS = {"_": None, "mark": None, "t": None}
@@ -109,7 +109,8 @@ def fields(text: str) -> set[str]:
 
 
 def said_by_the_plan() -> Iterator[tuple[str, str]]:
-    yield from ((sentence, "trainer/plan.py") for sentence in plan._REASONS.values())
+    yield from ((sentence, "trainer/plan.py") for sentence in plan.SENTENCES.values())
+    yield from ((sentence, "trainer/dial.py") for sentence in dial.SENTENCES.values())
 
 
 def said_by_the_settings() -> Iterator[tuple[str, str]]:

@@ -1,0 +1,181 @@
+"""Finds settings under which a job fits a node, and the cheapest change that makes it fit. Arithmetic only."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from trainer.devices import Node
+from trainer.memory import PLAIN, Means, host_bytes, memory
+from trainer.pace import pace
+from trainer.spec import TrainSpec
+
+LORA_RANK = 16
+ROOM = 0.95  # of the memory is used by settings that are chosen, where any such fit
+CLOSE = 1.1  # settings whose steps take so little longer than the fastest are as good, and fewer changes win
+MEANS = ("offload_optimizer", "offload_parameters", "lora_rank")
+
+
+class Remedy(BaseModel):
+    """Fields to change so that a job fits, and what it then needs and takes."""
+
+    changes: dict[str, Any]
+    memory_bytes: int
+    step_seconds: float
+    keeps_result: bool  # whether it computes the same, up to rounding
+
+    @property
+    def said(self) -> str:
+        """The changes as one would type them."""
+        return ", ".join(f"{name}={str(value).lower()}" for name, value in self.changes.items())
+
+
+def fits(spec: TrainSpec, vocab_size: int, node: Node, means: Means = PLAIN, room: float = 1.0) -> bool:
+    """Whether each process finds what it needs in this share of its memory, and the machine has that of all."""
+    if node.kind == "cuda" and spec.num_processes > node.count:
+        return False
+    available = room * node.memory_of_a_process(spec.num_processes)
+    return needed(spec, vocab_size, node, means) <= available and _fits_host(spec, vocab_size, node, means)
+
+
+def needed(spec: TrainSpec, vocab_size: int, node: Node, means: Means = PLAIN) -> int:
+    """Bytes of each process, as this node's earlier jobs correct the arithmetic."""
+    total = memory(spec, vocab_size, node.precision(spec.precision), node.kind, means).total
+    return int(total * node.memory_correction)
+
+
+def _fits_host(spec: TrainSpec, vocab_size: int, node: Node, means: Means) -> bool:
+    if node.kind == "cpu" or node.host_memory_bytes is None:
+        return True
+    return host_bytes(spec, vocab_size, node.precision(spec.precision), means) <= node.host_memory_bytes
+
+
+def fit(spec: TrainSpec, vocab_size: int, node: Node) -> TrainSpec | None:
+    """The spec with micro-batch, checkpointing, ZeRO stage and precision chosen anew: the fastest that fits the node.
+
+    What is computed stays the same, up to rounding. None where nothing fits.
+    """
+    if node.kind == "cpu" or "bf16" not in node.device.flops:
+        spec = spec.model_copy(update={"precision": "auto"})
+    found = _fastest(spec, vocab_size, node, Means(), [Means()])
+    return None if found is None else spec.model_copy(update=found.changes)
+
+
+def cheapest(
+    spec: TrainSpec, vocab_size: int, node: Node, means: Means = PLAIN, *, is_spec_only: bool = False
+) -> Remedy | None:
+    """The change that makes a job fit at the least cost in time: first what computes the same, then a LoRA adapter in
+    place of all weights, then fewer layers. `is_spec_only` leaves out what a spec has no field for.
+    """
+    if is_spec_only:
+        return _fastest(spec, vocab_size, node, means, [means]) or _fewer_layers(spec, vocab_size, node, means, [means])
+    offload = replace(means, offload_optimizer=True)
+    ways, adapter = [offload, replace(offload, offload_parameters=True)], replace(means, lora_rank=LORA_RANK)
+    return (
+        _fastest(spec, vocab_size, node, means, [means])
+        or _fastest(spec, vocab_size, node, means, ways)
+        or _fastest(spec, vocab_size, node, means, [adapter], keeps_result=False)
+        or _fewer_layers(spec, vocab_size, node, means, [means, *ways, adapter])
+    )
+
+
+def _fastest(
+    spec: TrainSpec, vocab_size: int, node: Node, given: Means, ways: list[Means], *, keeps_result: bool = True
+) -> Remedy | None:
+    candidates = list(_settings(spec, node, ways))
+    found = _fitting(candidates, vocab_size, node, ROOM) or _fitting(candidates, vocab_size, node, 1.0)
+    if not found:
+        return None
+    fastest = min(seconds for seconds, _chosen, _means in found)
+    close = [
+        (_changes(spec, chosen, given, means), seconds, chosen, means)
+        for seconds, chosen, means in found
+        if seconds <= CLOSE * fastest
+    ]
+    changes, seconds, after, means = min(close, key=lambda choice: (len(choice[0]), choice[1]))
+    return Remedy(
+        changes=changes,
+        memory_bytes=needed(after, vocab_size, node, means),
+        step_seconds=seconds,
+        keeps_result=keeps_result,
+    )
+
+
+def _settings(spec: TrainSpec, node: Node, ways: list[Means]) -> Iterator[tuple[TrainSpec, Means]]:
+    """All that computes the same: more processes where the node has them, checkpointing, ZeRO, offload."""
+    counts = {spec.num_processes}
+    if node.kind == "cuda":
+        counts = {count for count in (spec.num_processes, node.count) if count <= node.count} or {node.count}
+    for count in sorted(counts):
+        if spec.train_batch_size % count:
+            continue
+        for means in ways:
+            for stage in _stages(spec, count, means):
+                for is_checkpointing in (False, True):
+                    update = {"num_processes": count, "zero_stage": stage, "gradient_checkpointing": is_checkpointing}
+                    yield spec.model_copy(update=update), means
+
+
+def _stages(spec: TrainSpec, num_processes: int, means: Means) -> list[int]:
+    """Those that save something: one process has nothing to shard, but DeepSpeed offloads only from stage 2 or 3 on."""
+    if means.offload_parameters:
+        return [3]
+    if means.offload_optimizer:
+        return [2] if num_processes == 1 else [2, 3]
+    return sorted({0, spec.zero_stage}) if num_processes == 1 else [0, 1, 2, 3]
+
+
+def _fitting(
+    candidates: list[tuple[TrainSpec, Means]], vocab_size: int, node: Node, room: float
+) -> list[tuple[float, TrainSpec, Means]]:
+    """Those that fit this share of the memory, each with its largest micro-batch and the seconds of a step."""
+    found = []
+    for candidate, means in candidates:
+        size = _largest_micro_batch(candidate, vocab_size, node, means, room)
+        if size is not None:
+            chosen = candidate.model_copy(update={"per_device_batch_size": size})
+            found.append((pace(chosen, vocab_size, node, means).seconds, chosen, means))
+    return found
+
+
+def _largest_micro_batch(spec: TrainSpec, vocab_size: int, node: Node, means: Means, room: float) -> int | None:
+    """The largest micro-batch that fits, not above the one asked for: memory grows with it."""
+    sizes = _divisors(spec.train_batch_size // spec.num_processes, spec.per_device_batch_size)
+    low, high = 0, len(sizes)
+    while low < high:
+        middle = (low + high) // 2
+        if fits(spec.model_copy(update={"per_device_batch_size": sizes[middle]}), vocab_size, node, means, room):
+            low = middle + 1
+        else:
+            high = middle
+    return sizes[low - 1] if low else None
+
+
+@lru_cache(maxsize=1024)
+def _divisors(whole: int, most: int) -> list[int]:
+    return [size for size in range(1, min(most, whole) + 1) if whole % size == 0]
+
+
+def _changes(before: TrainSpec, after: TrainSpec, given: Means, means: Means) -> dict[str, Any]:
+    names = ("num_processes", "per_device_batch_size", "gradient_checkpointing", "zero_stage")
+    changes: dict[str, Any] = {
+        name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)
+    }
+    return changes | {name: getattr(means, name) for name in MEANS if getattr(means, name) != getattr(given, name)}
+
+
+def _fewer_layers(spec: TrainSpec, vocab_size: int, node: Node, given: Means, ways: list[Means]) -> Remedy | None:
+    """The deepest model that fits under the most frugal settings."""
+    low, high, best = 1, spec.num_hidden_layers - 1, None
+    while low <= high:
+        middle = (low + high) // 2
+        smaller = spec.model_copy(update={"num_hidden_layers": middle})
+        found = _fastest(smaller, vocab_size, node, given, ways, keeps_result=False)
+        if found is None:
+            high = middle - 1
+        else:
+            changes = {"num_hidden_layers": middle, **found.changes}
+            low, best = middle + 1, found.model_copy(update={"changes": changes})
+    return best

@@ -1,0 +1,129 @@
+"""How long a step and a whole job take on a node: computing, memory, exchange between processes, offload."""
+
+from pydantic import BaseModel
+
+from trainer.counts import counts, flops, num_adapter_parameters
+from trainer.devices import DISK_BANDWIDTH, Node
+from trainer.memory import PLAIN, Means, checkpoint_bytes, resume_bytes, width_of
+from trainer.spec import TrainSpec
+
+# Share of a device's rate that matrix products of a training step reach: on a GPU less, the narrower the model. Set
+# by published utilizations, 23 % for GPT-2's width and 45 % for Llama 7B's with plain attention kernels and loss.
+GPU_SHARE, GPU_HALF_WIDTH = 0.5, 700
+CPU_SHARE = 0.45
+BANDWIDTH_SHARE = 0.7
+LINK_SHARE = 0.5
+PCIE_BANDWIDTH = 25e9
+HOST_BANDWIDTH = 60e9  # of the memory of a machine with GPUs, for the optimizer that steps there
+SECONDS_TO_START_A_BLOCK = {"cuda": 1.2e-3, "cpu": 0.9e-3}  # its operations forward and backward, whatever their size
+SECONDS_TO_START_A_STEP = {"cuda": 4e-3, "cpu": 3e-3}
+UPDATE_BYTES = 28  # read and written for each parameter that AdamW steps
+SECONDS_TO_LOAD = {"cuda": 20.0, "cpu": 3.0}
+EVALUATED_SEQUENCES = 64
+SAMPLED_TOKENS = 80
+# What the truth may be, in shares of the estimate: measured by a probe, published, or of an unknown device.
+SPREAD = {"measured": (0.8, 1.3), "published": (0.6, 1.7), "cpu": (0.5, 2.5), "unknown": (0.3, 4.0)}
+
+
+class Pace(BaseModel):
+    """Seconds of one step, by what takes them; what overlaps with computing counts only as far as it does not."""
+
+    computing: float
+    starting: float  # operations too small to keep the device busy
+    updating: float
+    exchanging: float
+    offloading: float
+
+    @property
+    def seconds(self) -> float:
+        return self.computing + self.starting + self.updating + self.exchanging + self.offloading
+
+    @property
+    def bound(self) -> str:
+        """What takes most."""
+        return max(Pace.model_fields, key=lambda part: float(getattr(self, part)))
+
+
+def pace(spec: TrainSpec, vocab_size: int, node: Node, means: Means = PLAIN) -> Pace:
+    """The pace of one step."""
+    precision = node.precision(spec.precision)
+    sizes, rank = counts(spec, vocab_size), means.lora_rank
+    trained = sizes.total if rank is None else num_adapter_parameters(spec, rank)
+    work = flops(spec, vocab_size, rank).hardware * spec.tokens_per_step
+    devices = spec.num_processes if node.kind == "cuda" else 1
+    computing = work / (flops_rate(spec, node) * devices)
+    passes = spec.gradient_accumulation_steps * (4 / 3 if spec.gradient_checkpointing else 1)
+    smallest = passes * spec.num_hidden_layers * SECONDS_TO_START_A_BLOCK[node.kind]
+    share = trained / spec.num_processes if spec.zero_stage >= 1 else trained
+    bandwidth = node.device.bandwidth * BANDWIDTH_SHARE
+    if node.kind == "cpu":  # all processes share the one memory
+        share *= spec.num_processes
+    updating = 0.0 if means.offload_optimizer else share * UPDATE_BYTES / bandwidth
+    offloading = 0.0
+    if means.offload_optimizer:  # gradients down, weights up, and the step on the machine's own memory
+        offloading = share * 2 * width_of(precision) / PCIE_BANDWIDTH + trained * UPDATE_BYTES / HOST_BANDWIDTH
+    if means.offload_parameters:
+        moved = 3 * sizes.total / spec.num_processes * width_of(precision)
+        offloading += passes * max(0.0, moved / PCIE_BANDWIDTH - computing / passes / 2)
+    return Pace(
+        computing=computing,
+        starting=max(0.0, smallest - computing) + SECONDS_TO_START_A_STEP[node.kind],
+        updating=updating,
+        exchanging=max(0.0, _exchange(spec, trained, sizes.total, precision, node) - computing / 2),
+        offloading=offloading,
+    )
+
+
+def flops_rate(spec: TrainSpec, node: Node) -> float:
+    """Operations a second that one device reaches in a step."""
+    precision = node.precision(spec.precision)
+    peak = node.device.flops.get(precision) or node.device.flops["fp32"] / 2  # a GPU without bf16 emulates it
+    if node.kind == "cpu":
+        return (node.gemm_flops or peak) * CPU_SHARE
+    width = spec.hidden_size / (spec.hidden_size + GPU_HALF_WIDTH)
+    return (node.gemm_flops or peak) * GPU_SHARE * width
+
+
+def _exchange(spec: TrainSpec, trained: int, held: int, precision: str, node: Node) -> float:
+    """Gradients are reduced and weights gathered once a step; under ZeRO-3 weights twice for each micro-batch."""
+    if spec.num_processes == 1:
+        return 0.0
+    part = (spec.num_processes - 1) / spec.num_processes
+    values = 2 * trained
+    if spec.zero_stage == 3:
+        values = spec.gradient_accumulation_steps * (2 * held + trained)
+    return values * part * width_of(precision) / (node.device.link * LINK_SHARE)
+
+
+def seconds_in_all(spec: TrainSpec, vocab_size: int, node: Node, step: Pace) -> float:
+    """Of a whole job: its steps, evaluations, checkpoints and start."""
+    parameters, precision = counts(spec, vocab_size).total, node.precision(spec.precision)
+    sequence = step.seconds / spec.train_batch_size / 3  # forward only
+    sampling = SAMPLED_TOKENS * spec.num_hidden_layers * SECONDS_TO_START_A_BLOCK[node.kind] / 3
+    evaluation = EVALUATED_SEQUENCES * sequence + sampling
+    saving = (checkpoint_bytes(parameters, precision) + resume_bytes(parameters, precision)) / DISK_BANDWIDTH
+    return (
+        SECONDS_TO_LOAD[node.kind]
+        + spec.max_steps * step.seconds
+        + num_evaluations(spec) * evaluation
+        + num_saves(spec) * saving
+    )
+
+
+def num_evaluations(spec: TrainSpec) -> int:
+    """Of the whole job: at the start, at each so many-th step, at the end."""
+    return 1 + -(-spec.max_steps // spec.eval_steps)
+
+
+def num_saves(spec: TrainSpec) -> int:
+    """Checkpoints written in all."""
+    return -(-spec.max_steps // spec.save_steps)
+
+
+def basis(node: Node) -> str:
+    """Where the rate comes from: a key of SPREAD."""
+    if node.gemm_flops is not None:
+        return "measured"
+    if node.kind == "cpu":
+        return "cpu"
+    return "published" if node.is_known else "unknown"
