@@ -18,6 +18,9 @@ CLOSE = 1.1  # settings whose steps take so little longer than the fastest are a
 MEANS = ("offload_optimizer", "offload_parameters", "lora_rank")
 
 
+Candidate = tuple[TrainSpec, Means]
+
+
 class Remedy(BaseModel):
     """Fields to change so that a job fits, and what it then needs and takes."""
 
@@ -59,7 +62,8 @@ def fit(spec: TrainSpec, vocab_size: int, node: Node) -> TrainSpec | None:
     """
     if node.kind == "cpu" or "bf16" not in node.device.flops:
         spec = spec.model_copy(update={"precision": "auto"})
-    found = _fastest(spec, vocab_size, node, Means(), [Means()])
+    candidates = [(candidate, PLAIN) for candidate in _settings(spec, node, PLAIN, is_free=True)]
+    found = _fastest(spec, vocab_size, node, PLAIN, candidates)
     return None if found is None else spec.model_copy(update=found.changes)
 
 
@@ -67,24 +71,36 @@ def cheapest(
     spec: TrainSpec, vocab_size: int, node: Node, means: Means = PLAIN, *, is_spec_only: bool = False
 ) -> Remedy | None:
     """The change that makes a job fit at the least cost in time: first what computes the same, then a LoRA adapter in
-    place of all weights, then fewer layers. `is_spec_only` leaves out what a spec has no field for.
+    place of all weights, then shorter sequences, then fewer layers. `is_spec_only`: nothing that no field of a spec is for.
     """
+    own = _ways(spec, node, means)
     if is_spec_only:
-        return _fastest(spec, vocab_size, node, means, [means]) or _fewer_layers(spec, vocab_size, node, means, [means])
-    offload = replace(means, offload_optimizer=True)
-    ways, adapter = [offload, replace(offload, offload_parameters=True)], replace(means, lora_rank=LORA_RANK)
+        return _fastest(spec, vocab_size, node, means, own) or _smaller(spec, vocab_size, node, means, [means])
+    adapter, off_gpu = replace(means, lora_rank=LORA_RANK), _off_gpu(node, means)
     return (
-        _fastest(spec, vocab_size, node, means, [means])
-        or _fastest(spec, vocab_size, node, means, ways)
-        or _fastest(spec, vocab_size, node, means, [adapter], keeps_result=False)
-        or _fewer_layers(spec, vocab_size, node, means, [means, *ways, adapter])
+        _fastest(spec, vocab_size, node, means, own)
+        or _fastest(spec, vocab_size, node, means, _ways(spec, node, *off_gpu))
+        or _fastest(spec, vocab_size, node, means, _ways(spec, node, adapter), keeps_result=False)
+        or _smaller(spec, vocab_size, node, means, [means, *off_gpu, adapter])
     )
 
 
+def _off_gpu(node: Node, means: Means) -> list[Means]:
+    if node.kind == "cpu":  # there is no other memory
+        return []
+    offload = replace(means, offload_optimizer=True)
+    return [offload, replace(offload, offload_parameters=True)]
+
+
 def _fastest(
-    spec: TrainSpec, vocab_size: int, node: Node, given: Means, ways: list[Means], *, keeps_result: bool = True
+    spec: TrainSpec,
+    vocab_size: int,
+    node: Node,
+    given: Means,
+    candidates: list[Candidate],
+    *,
+    keeps_result: bool = True,
 ) -> Remedy | None:
-    candidates = list(_settings(spec, node, ways))
     found = _fitting(candidates, vocab_size, node, ROOM) or _fitting(candidates, vocab_size, node, 1.0)
     if not found:
         return None
@@ -103,19 +119,28 @@ def _fastest(
     )
 
 
-def _settings(spec: TrainSpec, node: Node, ways: list[Means]) -> Iterator[tuple[TrainSpec, Means]]:
-    """All that computes the same: more processes where the node has them, checkpointing, ZeRO, offload."""
+def _ways(spec: TrainSpec, node: Node, *ways: Means) -> list[Candidate]:
+    """All settings that save memory beside those of the spec, under each of some means."""
+    return [(candidate, means) for means in ways for candidate in _settings(spec, node, means, is_free=False)]
+
+
+def _settings(spec: TrainSpec, node: Node, means: Means, *, is_free: bool) -> Iterator[TrainSpec]:
+    """All that computes the same: more processes where the node has them, checkpointing, ZeRO. `is_free`: those that
+    need more memory than the spec's own, too.
+    """
     counts = {spec.num_processes}
     if node.kind == "cuda":
         counts = {count for count in (spec.num_processes, node.count) if count <= node.count} or {node.count}
     for count in sorted(counts):
         if spec.train_batch_size % count:
             continue
-        for means in ways:
-            for stage in _stages(spec, count, means):
-                for is_checkpointing in (False, True):
+        stages = _stages(spec, count, means)
+        least = 0 if is_free else min(spec.zero_stage, stages[-1])
+        for stage in (stage for stage in stages if stage >= least):
+            for is_checkpointing in (False, True):
+                if is_free or is_checkpointing >= spec.gradient_checkpointing:
                     update = {"num_processes": count, "zero_stage": stage, "gradient_checkpointing": is_checkpointing}
-                    yield spec.model_copy(update=update), means
+                    yield spec.model_copy(update=update)
 
 
 def _stages(spec: TrainSpec, num_processes: int, means: Means) -> list[int]:
@@ -128,7 +153,7 @@ def _stages(spec: TrainSpec, num_processes: int, means: Means) -> list[int]:
 
 
 def _fitting(
-    candidates: list[tuple[TrainSpec, Means]], vocab_size: int, node: Node, room: float
+    candidates: list[Candidate], vocab_size: int, node: Node, room: float
 ) -> list[tuple[float, TrainSpec, Means]]:
     """Those that fit this share of the memory, each with its largest micro-batch and the seconds of a step."""
     found = []
@@ -166,16 +191,22 @@ def _changes(before: TrainSpec, after: TrainSpec, given: Means, means: Means) ->
     return changes | {name: getattr(means, name) for name in MEANS if getattr(means, name) != getattr(given, name)}
 
 
-def _fewer_layers(spec: TrainSpec, vocab_size: int, node: Node, given: Means, ways: list[Means]) -> Remedy | None:
-    """The deepest model that fits under the most frugal settings."""
-    low, high, best = 1, spec.num_hidden_layers - 1, None
-    while low <= high:
-        middle = (low + high) // 2
-        smaller = spec.model_copy(update={"num_hidden_layers": middle})
-        found = _fastest(smaller, vocab_size, node, given, ways, keeps_result=False)
-        if found is None:
-            high = middle - 1
-        else:
-            changes = {"num_hidden_layers": middle, **found.changes}
-            low, best = middle + 1, found.model_copy(update={"changes": changes})
-    return best
+def _smaller(spec: TrainSpec, vocab_size: int, node: Node, given: Means, ways: list[Means]) -> Remedy | None:
+    """The longest sequences, down to an eighth, that fit under the most frugal settings, else the deepest model."""
+    lengths = [spec.sequence_length >> halvings for halvings in (3, 2, 1) if spec.sequence_length >> halvings >= 64]
+    depths = list(range(1, spec.num_hidden_layers))
+    for name, values in (("sequence_length", lengths), ("num_hidden_layers", depths)):
+        low, high, best = 0, len(values), None
+        while low < high:
+            middle = (low + high) // 2
+            smaller = spec.model_copy(update={name: values[middle]})
+            candidates = _ways(smaller, node, *ways)
+            found = _fastest(smaller, vocab_size, node, given, candidates, keeps_result=False)
+            if found is None:
+                high = middle
+            else:
+                low = middle + 1
+                best = found.model_copy(update={"changes": {name: values[middle], **found.changes}})
+        if best is not None:
+            return best
+    return None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -151,31 +152,43 @@ class TrainSpec(BaseModel):
         if self.hidden_size % self.num_attention_heads:
             raise _wrong(
                 "hidden_size",
-                "must be a multiple of num_attention_heads ({num_attention_heads}), but is {hidden_size}",
+                "must be a multiple of num_attention_heads ({num_attention_heads}), but is {hidden_size}: "
+                "{next} would do",
                 hidden_size=self.hidden_size,
                 num_attention_heads=self.num_attention_heads,
+                next=_multiple(self.hidden_size, self.num_attention_heads * (2 if self.model_type == "llama" else 1)),
             )
         if self.model_type == "llama" and (self.hidden_size // self.num_attention_heads) % 2:
             raise _wrong(
                 "hidden_size",
-                "gives each head an odd width ({width}), which rotary embeddings cannot use",
+                "gives each head an odd width ({width}), which rotary embeddings cannot use: {next} would do",
                 width=self.hidden_size // self.num_attention_heads,
+                next=_multiple(self.hidden_size, 2 * self.num_attention_heads),
             )
         if self.num_attention_heads % self.num_key_value_heads:
             raise _wrong(
                 "num_key_value_heads",
-                "must divide num_attention_heads ({num_attention_heads}), but is {num_key_value_heads}",
+                "must divide num_attention_heads ({num_attention_heads}), but is {num_key_value_heads}: "
+                "{next} would do",
+                num_attention_heads=self.num_attention_heads,
+                num_key_value_heads=self.num_key_value_heads,
+                next=math.gcd(self.num_attention_heads, self.num_key_value_heads),
+            )
+        if self.model_type == "gpt2" and self.num_key_value_heads != self.num_attention_heads:
+            raise _wrong(
+                "num_key_value_heads",
+                "must equal num_attention_heads ({num_attention_heads}) for gpt2, but is {num_key_value_heads}",
                 num_attention_heads=self.num_attention_heads,
                 num_key_value_heads=self.num_key_value_heads,
             )
-        if self.model_type == "gpt2" and self.num_key_value_heads != self.num_attention_heads:
-            raise _wrong("num_key_value_heads", "must equal num_attention_heads for gpt2")
         if self.train_batch_size % (self.per_device_batch_size * self.num_processes):
             raise _wrong(
                 "train_batch_size",
-                "must be a multiple of per_device_batch_size x num_processes ({product}), but is {train_batch_size}",
+                "must be a multiple of per_device_batch_size x num_processes ({product}), but is {train_batch_size}: "
+                "{next} would do",
                 product=self.per_device_batch_size * self.num_processes,
                 train_batch_size=self.train_batch_size,
+                next=_multiple(self.train_batch_size, self.per_device_batch_size * self.num_processes),
             )
         if self.warmup_steps > self.max_steps:
             raise _wrong(
@@ -228,6 +241,11 @@ def _wrong(name: str, message: str, **values: Any) -> _FieldError:
     return _FieldError(SpecProblem(field=name, message=message, values=values))
 
 
+def _multiple(value: int, of: int) -> int:
+    """The next one that is not smaller."""
+    return -(-value // of) * of
+
+
 # pydantic's error types in our words; {numbers} come from pydantic's context.
 SENTENCES = {
     "missing": "is missing",
@@ -236,6 +254,13 @@ SENTENCES = {
     "greater_than": "must be greater than {gt}",
     "less_than_equal": "must be at most {le}",
     "less_than": "must be less than {lt}",
+    # A field of a spec has two bounds; the broken one comes first.
+    "greater_than_equal le": "must be at least {ge} and at most {le}, but is {given}",
+    "greater_than_equal lt": "must be at least {ge} and less than {lt}, but is {given}",
+    "greater_than le": "must be greater than {gt} and at most {le}, but is {given}",
+    "less_than_equal ge": "must be at most {le} and at least {ge}, but is {given}",
+    "less_than_equal gt": "must be at most {le} and greater than {gt}, but is {given}",
+    "less_than ge": "must be less than {lt} and at least {ge}, but is {given}",
     "literal_error": "must be one of {expected}",
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
@@ -283,12 +308,24 @@ def resolve(given: dict[str, Any]) -> TrainSpec:
         raise SpecError([_problem(detail) for detail in error.errors()]) from None
 
 
+def _bounds(name: str) -> dict[str, float]:
+    """The least and the greatest that a field takes, by how pydantic names them: ge, gt, le, lt."""
+    if name not in TrainSpec.model_fields:
+        return {}
+    limits = TrainSpec.model_fields[name].metadata
+    return {kind: getattr(limit, kind) for limit in limits for kind in ("ge", "gt", "le", "lt") if hasattr(limit, kind)}
+
+
 def _problem(detail: Any) -> SpecProblem:
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, _FieldError):
         return cause.problem
     name = ".".join(str(part) for part in detail["loc"]) or "spec"
     context = {k: v for k, v in detail.get("ctx", {}).items() if isinstance(v, str | int | float)}
+    other = next((bound for bound in _bounds(name) if f"{detail['type']} {bound}" in SENTENCES), None)
+    if other is not None:
+        values = {**context, **_bounds(name), "given": detail["input"]}
+        return SpecProblem(field=name, message=SENTENCES[f"{detail['type']} {other}"], values=values)
     if detail["type"] not in SENTENCES:
         return SpecProblem(field=name, message="is not valid: {why}", values={"why": detail["msg"]})
     return SpecProblem(field=name, message=SENTENCES[detail["type"]], values=context)

@@ -1,0 +1,45 @@
+"""How fast plans are made, beside a round trip of the same spec through JSON. Goal: a thousand in less than a second.
+
+Run: python bench/plan.py
+"""
+
+import time
+from collections.abc import Callable
+
+from trainer.plan import Node, plan, propose
+from trainer.spec import TrainSpec, resolve
+
+PLANS, LAPS = 1000, 5
+GB = 10**9
+CPU = Node(memory_bytes=16 * GB, num_cpus=2)
+CARDS = Node(kind="cuda", name="NVIDIA RTX 4090", count=4, memory_bytes=24 * GB, host_memory_bytes=256 * GB)
+
+
+def milliseconds(work: Callable[[], object], times: int) -> float:
+    """CPU time of one, the best of a few laps."""
+    laps = []
+    for _lap in range(LAPS):
+        begin = time.process_time()
+        for _time in range(times):
+            work()
+        laps.append(time.process_time() - begin)
+    return min(laps) / times * 1000
+
+
+def main() -> None:
+    """Print a line for each kind of plan."""
+    tiny = resolve({"recipe": "tiny", "corpora": ["c"]})
+    seven = resolve({"recipe": "llama-7b", "corpora": ["c"], "num_processes": 4})
+    trip = milliseconds(lambda: TrainSpec.model_validate_json(tiny.model_dump_json()), PLANS)
+    print(f"{'round trip of a spec through JSON':48} {trip:8.3f} ms")
+    for name, work, times in (
+        ("a plan that fits", lambda: plan(tiny, 2048, CPU, 4_000_000), PLANS),
+        ("a plan that does not, with the cheapest change", lambda: plan(seven, 32_000, CARDS, GB), PLANS),
+        ("a proposal for a text and a time", lambda: propose(GB, CARDS, 86_400), 20),
+    ):
+        each = milliseconds(work, times)
+        print(f"{name:48} {each:8.3f} ms, {each / trip:6.1f} x the round trip, a thousand in {each:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
