@@ -71,7 +71,7 @@ def cheapest(
     spec: TrainSpec, vocab_size: int, node: Node, means: Means = PLAIN, *, is_spec_only: bool = False
 ) -> Remedy | None:
     """The change that makes a job fit at the least cost in time: first what computes the same, then a LoRA adapter in
-    place of all weights, then shorter sequences, then fewer layers. `is_spec_only`: nothing that no field of a spec is for.
+    place of all weights, then shorter sequences, then fewer layers. `is_spec_only`: nothing beyond a spec's fields.
     """
     own = _ways(spec, node, means)
     if is_spec_only:
