@@ -67,6 +67,14 @@ def plan_job(principal: Reader, given: Given) -> schemas.PlanAnswer:
     return schemas.plan_answer(checked.spec, vocab_size, plan)
 
 
+@router.post("/jobs/propose", tags=["jobs"])
+def propose_job(principal: Reader, asked: schemas.ProposeRequest) -> schemas.ProposeAnswer:
+    """Propose a model for a text and a time: fields of a spec, each with where it comes from."""
+    with db.transaction() as session:
+        proposal = service.propose(session, principal=principal, corpora=asked.corpora, seconds=asked.seconds)
+    return schemas.propose_answer(asked.corpora, proposal)
+
+
 @router.get("/jobs", tags=["jobs"])
 def list_jobs(
     principal: Reader,

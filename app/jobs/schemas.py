@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app import db, storage
 from app.jobs import actions, estimates, failures, logs, metrics, progress, recoveries, replay, waiting
 from app.models import Attempt, Job, JobEvent, Node, Sample
-from trainer.plan import Figure, Plan
+from trainer.plan import Figure, Plan, Proposal
 from trainer.rundir import RunDir
 from trainer.spec import TrainSpec, recipe, recipe_names
 
@@ -450,6 +450,36 @@ def plan_answer(spec: TrainSpec, vocab_size: int, plan: Plan) -> PlanAnswer:
         figures={name: figure_answer(figure) for name, figure in plan.figures.items()},
         notes=[estimates.said(note) for note in plan.notes],
         **{name: getattr(plan, name) for name in same},
+    )
+
+
+class ProposeRequest(BaseModel):
+    """What to train on, and how long."""
+
+    corpora: list[str] = Field(min_length=1, max_length=64)
+    seconds: float = Field(ge=60, le=10_000_000, allow_inf_nan=False)
+
+
+class ProposeAnswer(BaseModel):
+    """A partial spec to plan or to submit."""
+
+    spec: dict[str, Any] = Field(description="Fields of a spec.")
+    num_parameters: int
+    num_tokens: int
+    seconds: float = Field(description="What it is expected to take.")
+    reasons: dict[str, str] = Field(
+        description="Where size, tokens, vocab_size, learning_rate and train_batch_size come from."
+    )
+
+
+def propose_answer(corpora: list[str], proposal: Proposal) -> ProposeAnswer:
+    """A proposal in the reader's language."""
+    return ProposeAnswer(
+        spec={**proposal.fields, "corpora": corpora},
+        num_parameters=proposal.num_parameters,
+        num_tokens=proposal.num_tokens,
+        seconds=proposal.seconds,
+        reasons={name: estimates.said(reason) for name, reason in proposal.reasons.items()},
     )
 
 

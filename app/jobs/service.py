@@ -23,7 +23,8 @@ from app.jobs import admission, nodes, retention
 from app.jobs.transitions import Actor, allowed
 from app.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Node, Tokenizer, User, new_id
 from app.settings import settings
-from trainer.plan import Plan, choose_vocab_size, plan
+from trainer import plan as plans
+from trainer.plan import Plan, Proposal, choose_vocab_size, plan
 from trainer.spec import TrainSpec, resolve
 
 MAX_KEY_LENGTH = 200
@@ -66,6 +67,19 @@ def cost(session: Session, checked: Checked) -> tuple[int, Plan]:
     vocab_size = given or choose_vocab_size(num_bytes)
     node = nodes.for_a_plan(session, checked.spec.num_processes)
     return vocab_size, plan(checked.spec, vocab_size, node, num_bytes, is_spec_only=True)
+
+
+def propose(session: Session, *, principal: Principal, corpora: Sequence[str], seconds: float) -> Proposal:
+    """A model for these corpora and this time, on the largest machine there is."""
+    found = corpora_service.usable(session, principal=principal, ids=corpora)
+    node = nodes.for_a_plan(session, 1)
+    if node is None:
+        raise PanelError(409, "no_node", _("No machine is known yet. Start a worker, then ask again."))
+    try:
+        return plans.propose(sum(corpus.num_text_bytes or 0 for corpus in found), node, seconds)
+    except ValueError as error:
+        message = _("The text or the memory of the machine is too little for even the smallest model.")
+        raise bad_field("corpora", "too_little", message) from error
 
 
 def _origin(session: Session, principal: Principal, given: Any) -> tuple[Checkpoint | None, Job | None]:

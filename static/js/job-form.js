@@ -137,6 +137,53 @@ function drawMemory({ memory, memory_bytes: total }) {
   panel.querySelector("[data-memory]").replaceChildren(...bars);
 }
 
+// One dial: a model for the chosen text and a time fills the form, and stays open to change.
+const dial = form.querySelector("[data-dial]");
+
+async function propose() {
+  const corpora = [...form.querySelectorAll("[name=corpora]:checked")].map((box) => box.value);
+  if (!corpora.length) return refuse(dial.dataset.choose);
+  const answer = await fetch("/api/v1/jobs/propose", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ corpora, seconds: Number(dial.querySelector("select").value) }),
+  }).catch(() => null);
+  const body = await answer?.json().catch(() => null);
+  if (!answer?.ok) return refuse(body?.title ?? panel.dataset.away);
+  refuse("");
+  fillIn(body.spec);
+  const amounts = { size: compact(body.num_parameters), tokens: compact(body.num_tokens) };
+  for (const row of dial.querySelectorAll("[data-proposed]")) {
+    const name = row.dataset.proposed;
+    row.hidden = false;
+    row.querySelector("[data-amount]").textContent = amounts[name] ?? number(body.spec[name]);
+    row.querySelector("[data-why]").textContent = body.reasons[name];
+  }
+  changed();
+}
+
+function refuse(sentence) {
+  const line = dial.querySelector("[data-dial-error]");
+  line.textContent = sentence;
+  line.hidden = !sentence;
+}
+
+function fillIn(spec) {
+  form.querySelector(`[name=recipe][value="${spec.recipe}"]`).checked = true;
+  const defaults = JSON.parse(recipe().dataset.defaults);
+  for (const control of controls()) {
+    if (!(control.name in spec)) continue;
+    const text = spec[control.name] == null ? "auto" : String(spec[control.name]);
+    const usual = { yes: "true", no: "false" }[defaults[control.name]] ?? defaults[control.name];
+    control.value = text === usual ? "" : text;
+  }
+}
+
+if (dial) {
+  dial.hidden = false;
+  dial.querySelector("[data-propose]").addEventListener("click", propose);
+}
+
 function changed() {
   applyRecipe();
   clearTimeout(timer);

@@ -96,6 +96,44 @@ def test_a_plan_tells_what_a_job_would_cost(alice_api: TestClient, corpus: str) 
     assert large.json()["fits"] is False
 
 
+def test_a_plan_tells_time_disk_and_why(alice_api: TestClient, corpus: str) -> None:
+    plan = alice_api.post("/api/v1/jobs/plan", json={"corpora": [corpus]}).json()
+    assert {"memory_bytes", "flops", "disk_bytes", "step_seconds", "total_seconds"} <= set(plan["figures"])
+    total = plan["figures"]["total_seconds"]
+    assert 0 < total["low"] < total["value"] < total["high"]
+    assert " to " in total["text"]
+    assert total["reason"].startswith("400 steps, 9 evaluations, 2 checkpoints")
+    assert plan["notes"][0].startswith("Rates are those usual for 2 processor cores")
+    assert plan["flops_per_token"]["matmuls"] == 6 * 1_066_112
+
+
+def test_a_plan_names_the_cheapest_change_that_fits(alice_api: TestClient, corpus: str) -> None:
+    fields = {"corpora": [corpus], "recipe": "gpt2-124m", "vocab_size": 2048, "per_device_batch_size": 128}
+    plan = alice_api.post("/api/v1/jobs/plan", json=fields).json()
+    assert plan["fits"] is False
+    assert set(plan["changes"]) <= {"per_device_batch_size", "gradient_checkpointing"}
+    changes = ", ".join(f"{name}={str(value).lower()}" for name, value in plan["changes"].items())
+    assert f"With {changes} it would need" in plan["reason"]
+    assert alice_api.post("/api/v1/jobs/plan", json={**fields, **plan["changes"]}).json()["fits"] is True
+
+
+def test_a_job_that_no_machine_can_hold_is_refused_with_what_would_fit(alice_api: TestClient, corpus: str) -> None:
+    fields = {"corpora": [corpus], "recipe": "llama-7b", "vocab_size": 2048, "num_processes": 1}
+    answer = alice_api.post("/api/v1/jobs", json=fields)
+    assert (answer.status_code, answer.json()["code"]) == (422, "memory_short")
+    error = answer.json()["errors"][0]
+    assert error["field"] == "num_hidden_layers"
+    assert "with num_hidden_layers=" in error["message"]
+
+
+def test_a_plan_speaks_chinese(alice_api: TestClient, corpus: str) -> None:
+    headers = {"Accept-Language": "zh"}
+    plan = alice_api.post("/api/v1/jobs/plan", json={"corpora": [corpus]}, headers=headers).json()
+    assert "每个进程约需" in plan["reason"]
+    assert "至" in plan["figures"]["total_seconds"]["text"]
+    assert "个检查点" in plan["figures"]["disk_bytes"]["reason"]
+
+
 def test_a_cancelled_job_says_so_and_may_be_cancelled_again(alice_api: TestClient, corpus: str) -> None:
     job_id = alice_api.post("/api/v1/jobs", json={"corpora": [corpus]}).json()["id"]
     for _ in range(2):
@@ -168,3 +206,36 @@ def test_the_curve_of_a_million_steps_is_one_small_answer(
     curve = answer.json()["series"]["loss"]
     assert len(curve["steps"]) <= 500
     assert max(curve["max"]) == 99.0
+
+
+def test_one_dial_proposes_a_model_that_can_be_submitted(alice_api: TestClient, corpus: str) -> None:
+    asked = {"corpora": [corpus], "seconds": 600}
+    made = alice_api.post("/api/v1/jobs/propose", json=asked).json()
+    assert made["spec"]["corpora"] == [corpus]
+    assert made["seconds"] <= 600
+    assert set(made["reasons"]) == {"size", "tokens", "vocab_size", "learning_rate", "train_batch_size"}
+    plan = alice_api.post("/api/v1/jobs/plan", json=made["spec"])
+    assert plan.status_code == 200, plan.text
+    assert plan.json()["num_parameters"] == made["num_parameters"]
+    assert plan.json()["fits"] is True
+
+
+@pytest.mark.parametrize(("field", "value"), [("seconds", 1), ("seconds", "soon"), ("corpora", []), ("corpora", ["x"])])
+def test_a_dial_turned_too_far_is_refused_at_the_field(
+    alice_api: TestClient, corpus: str, field: str, value: object
+) -> None:
+    answer = alice_api.post("/api/v1/jobs/propose", json={"corpora": [corpus], "seconds": 600, field: value})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == field
+
+
+def test_without_a_machine_or_with_too_little_text_nothing_is_proposed(
+    alice_api: TestClient, alice_user: Person, corpus: str
+) -> None:
+    short = cast.corpus(alice_user, text="In the beginning", name="short")
+    answer = alice_api.post("/api/v1/jobs/propose", json={"corpora": [short], "seconds": 600})
+    assert (answer.status_code, answer.json()["code"]) == (422, "too_little")
+    cast.forget_nodes()
+    answer = alice_api.post("/api/v1/jobs/propose", json={"corpora": [corpus], "seconds": 600})
+    cast.node()
+    assert (answer.status_code, answer.json()["code"]) == (409, "no_node")

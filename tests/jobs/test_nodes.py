@@ -1,0 +1,40 @@
+"""The machine that a plan counts on."""
+
+import pytest
+
+from app import db
+from app.jobs import nodes
+from tests.jobs import cast
+from trainer.plan import Node
+
+
+def planned(num_processes: int) -> Node | None:
+    with db.transaction() as session:
+        return nodes.for_a_plan(session, num_processes)
+
+
+@pytest.fixture(autouse=True)
+def _no_machines(database: str) -> None:
+    cast.forget_nodes()
+
+
+def test_without_machines_it_stays_open() -> None:
+    assert planned(1) is None
+
+
+def test_a_machine_without_gpus_shares_its_memory() -> None:
+    cast.node("ada")
+    node = planned(2)
+    assert node is not None
+    assert (node.kind, node.num_cpus, node.memory_bytes) == ("cpu", 2, 8 * 2**30)
+    assert node.memory_of_a_process(2) == 4 * 2**30
+
+
+def test_gpus_go_before_processors_where_there_are_enough() -> None:
+    cast.node("ada")
+    cast.node("grace", gpus=2)
+    two, three = planned(2), planned(3)
+    assert two is not None
+    assert three is not None
+    assert (two.kind, two.count, two.memory_bytes, two.host_memory_bytes) == ("cuda", 2, 80 * 2**30, 8 * 2**30)
+    assert three.kind == "cpu"
