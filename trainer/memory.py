@@ -18,10 +18,10 @@ NORM_COPIES = {"llama": 2, "gpt2": 0}  # norms of a block that compute in fp32 w
 BUCKET = 500_000_000  # values DeepSpeed sends at a time; it allocates them whatever the size of the model
 MAX_LIVE = 1_000_000_000  # values of gathered weights that ZeRO-3 holds at most
 # Of a process before it holds a model: the interpreter, libraries, on a GPU the context, kernels and handles.
-PROCESS_BYTES = {"cpu": 400 << 20, "cuda": 900 << 20}
+PROCESS_BYTES = {"cpu": 420 << 20, "cuda": 900 << 20}
 NCCL_BYTES = 700 << 20
 HOST_BYTES_OF_A_GPU_PROCESS = 3 << 30
-SLACK = 0.05  # of activations and logits, lost between the allocator's blocks
+SLACK = {"cpu": 0.2, "cuda": 0.05}  # of activations and logits, lost between the allocator's blocks
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda",
     weights = 0 if means.offload_parameters else _share(held, processes if stage == 3 else 1) * width
     tokens = spec.per_device_batch_size * spec.sequence_length
     activations = tokens * _activation_bytes(spec, width)
-    logits = tokens * vocab_size * (width + 8)  # the logits, their fp32 copy and its gradient
+    logits = tokens * vocab_size * 12  # at the peak: log-probabilities, their gradient, the logits' gradient, all fp32
     steady = weights + gradients + optimizer
     surges = (
         0 if means.offload_optimizer else _copy_of_gradients(trained, precision, stage, processes),
@@ -91,7 +91,7 @@ def memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda",
         activations=activations,
         logits=logits,
         update=max(0, *(surge - activations - logits for surge in surges)),
-        overhead=_overhead(spec, trained, held, width, kind) + int(SLACK * (activations + logits)),
+        overhead=_overhead(spec, trained, held, width, kind) + int(SLACK[kind] * (activations + logits)),
     )
 
 

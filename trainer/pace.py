@@ -7,22 +7,23 @@ from trainer.devices import DISK_BANDWIDTH, Node
 from trainer.memory import PLAIN, Means, checkpoint_bytes, resume_bytes, width_of
 from trainer.spec import TrainSpec
 
-# Share of a device's rate that matrix products of a training step reach: on a GPU less, the narrower the model. Set
-# by published utilizations, 23 % for GPT-2's width and 45 % for Llama 7B's with plain attention kernels and loss.
+# Share of a device's rate that matrix products of a training step reach: less, the narrower the model. Set on GPUs by
+# published utilizations, 23 % for GPT-2's width and 45 % for Llama 7B's with plain attention kernels and loss.
 GPU_SHARE, GPU_HALF_WIDTH = 0.5, 700
-CPU_SHARE = 0.45
+CPU_SHARE, CPU_HALF_WIDTH = 0.8, 64  # by steps of models from 128 to 512 wide
 BANDWIDTH_SHARE = 0.7
 LINK_SHARE = 0.5
 PCIE_BANDWIDTH = 25e9
 HOST_BANDWIDTH = 60e9  # of the memory of a machine with GPUs, for the optimizer that steps there
 SECONDS_TO_START_A_BLOCK = {"cuda": 1.2e-3, "cpu": 0.9e-3}  # its operations forward and backward, whatever their size
 SECONDS_TO_START_A_STEP = {"cuda": 4e-3, "cpu": 3e-3}
+LOSS_BYTES = 40  # read and written for each logit, forward and backward
 UPDATE_BYTES = 28  # read and written for each parameter that AdamW steps
 SECONDS_TO_LOAD = {"cuda": 20.0, "cpu": 3.0}
 EVALUATED_SEQUENCES = 64
 SAMPLED_TOKENS = 80
 # What the truth may be, in shares of the estimate: measured by a probe, published, or of an unknown device.
-SPREAD = {"measured": (0.8, 1.3), "published": (0.6, 1.7), "cpu": (0.5, 2.5), "unknown": (0.3, 4.0)}
+SPREAD = {"measured": (0.75, 1.35), "published": (0.6, 1.7), "cpu": (0.5, 2.5), "unknown": (0.3, 4.0)}
 
 
 class Pace(BaseModel):
@@ -51,7 +52,9 @@ def pace(spec: TrainSpec, vocab_size: int, node: Node, means: Means = PLAIN) -> 
     trained = sizes.total if rank is None else num_adapter_parameters(spec, rank)
     work = flops(spec, vocab_size, rank).hardware * spec.tokens_per_step
     devices = spec.num_processes if node.kind == "cuda" else 1
-    computing = work / (flops_rate(spec, node) * devices)
+    # The loss is bound by memory, as it reads and writes each logit several times.
+    losing = spec.tokens_per_step * vocab_size * LOSS_BYTES / (node.device.bandwidth * BANDWIDTH_SHARE * devices)
+    computing = work / (flops_rate(spec, node) * devices) + losing
     passes = spec.gradient_accumulation_steps * (4 / 3 if spec.gradient_checkpointing else 1)
     smallest = passes * spec.num_hidden_layers * SECONDS_TO_START_A_BLOCK[node.kind]
     share = trained / spec.num_processes if spec.zero_stage >= 1 else trained
@@ -78,10 +81,8 @@ def flops_rate(spec: TrainSpec, node: Node) -> float:
     """Operations a second that one device reaches in a step."""
     precision = node.precision(spec.precision)
     peak = node.device.flops.get(precision) or node.device.flops["fp32"] / 2  # a GPU without bf16 emulates it
-    if node.kind == "cpu":
-        return (node.gemm_flops or peak) * CPU_SHARE
-    width = spec.hidden_size / (spec.hidden_size + GPU_HALF_WIDTH)
-    return (node.gemm_flops or peak) * GPU_SHARE * width
+    share, half = (CPU_SHARE, CPU_HALF_WIDTH) if node.kind == "cpu" else (GPU_SHARE, GPU_HALF_WIDTH)
+    return (node.gemm_flops or peak) * share * spec.hidden_size / (spec.hidden_size + half)
 
 
 def _exchange(spec: TrainSpec, trained: int, held: int, precision: str, node: Node) -> float:

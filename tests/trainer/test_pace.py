@@ -87,9 +87,9 @@ def test_the_bound_is_the_largest_part() -> None:
 def test_a_measured_rate_stands_in_for_the_published_one() -> None:
     node = gpus("H100").model_copy(update={"gemm_flops": 989e12 / 2})
     assert basis(node) == "measured"
-    assert pace(seven_billion(num_processes=1, zero_stage=0), 32_000, node).computing == pytest.approx(
-        2 * pace(seven_billion(num_processes=1, zero_stage=0), 32_000, gpus("H100")).computing
-    )
+    spec = seven_billion(num_processes=1, zero_stage=0)
+    slower = pace(spec, 32_000, node).computing / pace(spec, 32_000, gpus("H100")).computing
+    assert slower == pytest.approx(2, rel=0.01)
 
 
 @pytest.mark.parametrize(
