@@ -12,7 +12,7 @@ from app import live as ground
 from app.auth import Principal, Reader, Submitter
 from app.errors import bad_field
 from app.i18n import _
-from app.jobs import bells, live, logs, metrics, nodes, schemas, service
+from app.jobs import bells, estimates, live, logs, metrics, nodes, schemas, service
 from app.models import STATES, TERMINAL, Job
 from app.paging import After, Limit, Listing
 from trainer.plan import num_parameters
@@ -59,20 +59,20 @@ def submit_job(
 
 
 @router.post("/jobs/plan", tags=["jobs"])
-def plan_job(principal: Reader, given: Given) -> schemas.PlanAnswer:
+def plan_job(principal: Reader, given: Given) -> estimates.PlanAnswer:
     """Check a spec and tell what the job would cost, without submitting it."""
     with db.transaction() as session:
         checked = service.check(session, principal=principal, given=given)
         vocab_size, plan = service.cost(session, checked)
-    return schemas.plan_answer(checked.spec, vocab_size, plan)
+    return estimates.plan_answer(checked.spec, vocab_size, plan)
 
 
 @router.post("/jobs/propose", tags=["jobs"])
-def propose_job(principal: Reader, asked: schemas.ProposeRequest) -> schemas.ProposeAnswer:
+def propose_job(principal: Reader, asked: estimates.ProposeRequest) -> estimates.ProposeAnswer:
     """Propose a model for a text and a time: fields of a spec, each with where it comes from."""
     with db.transaction() as session:
         proposal = service.propose(session, principal=principal, corpora=asked.corpora, seconds=asked.seconds)
-    return schemas.propose_answer(asked.corpora, proposal)
+    return estimates.propose_answer(asked.corpora, proposal)
 
 
 @router.get("/jobs", tags=["jobs"])

@@ -8,9 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app import db, storage
-from app.jobs import actions, estimates, failures, logs, metrics, progress, recoveries, replay, waiting
+from app.jobs import actions, failures, logs, metrics, progress, recoveries, replay, waiting
 from app.models import Attempt, Job, JobEvent, Node, Sample
-from trainer.plan import Figure, Plan, Proposal
 from trainer.rundir import RunDir
 from trainer.spec import TrainSpec, recipe, recipe_names
 
@@ -390,97 +389,6 @@ class RecipeAnswer(BaseModel):
     name: str
     num_parameters: int = Field(description="With its vocabulary size, or with 2,048 tokens where the text decides.")
     spec: dict[str, Any] = Field(description="The fields it fills in.")
-
-
-class FigureAnswer(BaseModel):
-    """A number that was estimated, the interval that it is expected in, and why. `text` writes it for people."""
-
-    low: float
-    value: float
-    high: float
-    unit: str
-    text: str
-    reason: str
-
-
-def figure_answer(figure: Figure) -> FigureAnswer:
-    """A figure in the reader's language."""
-    plain = figure.model_dump(exclude={"reason"})
-    return FigureAnswer(**plain, text=estimates.interval(figure), reason=estimates.said(figure.reason))
-
-
-class PlanAnswer(BaseModel):
-    """A resolved spec and what it costs."""
-
-    spec: TrainSpec
-    num_parameters: int
-    num_tokens: int
-    tokens_per_step: int
-    num_epochs: float | None
-    vocab_size: int
-    memory: dict[str, int] = Field(description="Bytes each process needs at its peak, by part.")
-    memory_bytes: int
-    checkpoint_bytes: int = Field(description="Of the weights in a checkpoint.")
-    resume_bytes: int = Field(description="Of what a checkpoint holds beside them, to go on from it.")
-    host_bytes: int | None = Field(description="Of the machine's own memory, where the job runs on GPUs.")
-    flops_per_token: dict[str, int] = Field(
-        description="Operations: matmuls and attention are the model's, recomputed are gradient checkpointing's; "
-        "published is 6 N + 12 L d T, as most published utilizations count."
-    )
-    fits: bool | None
-    reason: str
-    changes: dict[str, Any] | None = Field(description="Where it does not fit: the cheapest change that makes it fit.")
-    figures: dict[str, FigureAnswer]
-    notes: list[str] = Field(description="Where the rates come from, and what would be better.")
-
-
-def plan_answer(spec: TrainSpec, vocab_size: int, plan: Plan) -> PlanAnswer:
-    """A plan in the reader's language."""
-    same = ("num_parameters", "num_tokens", "memory_bytes", "checkpoint_bytes", "resume_bytes", "host_bytes")
-    return PlanAnswer(
-        spec=spec,
-        tokens_per_step=spec.tokens_per_step,
-        vocab_size=vocab_size,
-        memory=plan.memory.model_dump(),
-        flops_per_token=plan.flops_per_token.model_dump(),
-        num_epochs=plan.num_epochs,
-        fits=plan.fits,
-        reason=estimates.said(plan.verdict),
-        changes=plan.remedy.changes if plan.remedy is not None else None,
-        figures={name: figure_answer(figure) for name, figure in plan.figures.items()},
-        notes=[estimates.said(note) for note in plan.notes],
-        **{name: getattr(plan, name) for name in same},
-    )
-
-
-class ProposeRequest(BaseModel):
-    """What to train on, and how long."""
-
-    corpora: list[str] = Field(min_length=1, max_length=64)
-    seconds: float = Field(ge=60, le=10_000_000, allow_inf_nan=False)
-
-
-class ProposeAnswer(BaseModel):
-    """A partial spec to plan or to submit."""
-
-    spec: dict[str, Any] = Field(description="Fields of a spec.")
-    num_parameters: int
-    num_tokens: int
-    seconds: float = Field(description="What it is expected to take.")
-    reasons: dict[str, str] = Field(
-        description="Where size, tokens, vocab_size, learning_rate and train_batch_size come from."
-    )
-
-
-def propose_answer(corpora: list[str], proposal: Proposal) -> ProposeAnswer:
-    """A proposal in the reader's language."""
-    return ProposeAnswer(
-        spec={**proposal.fields, "corpora": corpora},
-        num_parameters=proposal.num_parameters,
-        num_tokens=proposal.num_tokens,
-        seconds=proposal.seconds,
-        reasons={name: estimates.said(reason) for name, reason in proposal.reasons.items()},
-    )
 
 
 class NodeAnswer(BaseModel):
