@@ -42,7 +42,7 @@ def configurations(number: int) -> list[dict[str, Any]]:
     )
     found = [dict(zip(names, values, strict=True)) for values in every]
     small = [each for each in found if each["sequence_length"] * each["per_device_batch_size"] <= 2048]
-    return random.Random(1).sample(small, number)
+    return random.Random(2).sample(small, number)
 
 
 def measured(fields: dict[str, Any]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from trainer.spec import TrainSpec
 # Share of a device's rate that matrix products of a training step reach: less, the narrower the model. Set on GPUs by
 # published utilizations, 23 % for GPT-2's width and 45 % for Llama 7B's with plain attention kernels and loss.
 GPU_SHARE, GPU_HALF_WIDTH = 0.5, 700
-CPU_SHARE, CPU_HALF_WIDTH = 0.8, 64  # by steps of models from 128 to 512 wide
+CPU_SHARE, CPU_HALF_WIDTH = 0.9, 64  # by steps of models from 128 to 512 wide
 BANDWIDTH_SHARE = 0.7
 LINK_SHARE = 0.5
 PCIE_BANDWIDTH = 25e9
