@@ -43,6 +43,10 @@ def places(running_stack: Any, trained: str) -> dict[str, str]:
     return {"job": trained, "checkpoint": listing["data"][0]["id"]}
 
 
+# Two frames on, every color is that of the new theme.
+DRAWN = "() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+
+
 def settled(page: Page, path: str) -> None:
     """Wait for what a page's scripts draw at once."""
     page.wait_for_load_state("load")
@@ -63,6 +67,7 @@ def test_a_page_has_no_serious_barrier_in_either_theme(open_page: Open, places: 
         show(page, path, places)
         assert barriers(page) == []
         page.emulate_media(color_scheme="dark")
+        page.evaluate(DRAWN)
         assert barriers(page) == []
 
 

@@ -78,7 +78,7 @@ def test_the_phases_come_in_order_and_each_reaches_its_total(trained: RunDir) ->
 
 def test_the_journal_names_tokenizer_data_samples_checkpoints_and_the_end(trained: RunDir) -> None:
     (made,) = of_kind(trained, "tokenizer")
-    assert (made.vocab_size, made.trained, made.path) == (384, True, "tokenizer")
+    assert (made.vocab_size, made.trained, made.path) == (384, True, "attempts/1/tokenizer")
     (found,) = of_kind(trained, "data")
     assert found.num_train_sequences + found.num_validation_sequences == (found.num_tokens - 1) // 32
     assert [sample.step for sample in of_kind(trained, "sample")] == [0, 50, 100, 150]
