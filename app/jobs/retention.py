@@ -30,15 +30,20 @@ def choose(session: Session, job: Job) -> None:
 def adopt(session: Session, job: Job) -> bool:
     """Give rows to what the last attempt of a locked job published and could not record; says if any is newer.
 
-    An earlier attempt's is left alone: what it computed may have been taken back since.
+    An earlier attempt's is left alone: what it computed may have been taken back since. So is one behind the last
+    point that is known, as after a backup of the database was restored: the curve would have a gap.
     """
     newest = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job.id))
-    found = [(directory, signed) for directory, signed in unrecorded(session, job.id) if signed.fence == job.fence]
+    found = [(directory, signed) for directory, signed in unrecorded(session, job.id) if _is_known(job, signed)]
     for directory, signed in found:
         record(session, job, directory, signed)
     if found:
         choose(session, job)
     return any(newest is None or signed.step > newest for _directory, signed in found)
+
+
+def _is_known(job: Job, signed: Signed) -> bool:
+    return signed.fence == job.fence and signed.step <= job.step
 
 
 def unrecorded(session: Session, job_id: str) -> list[tuple[Path, Signed]]:

@@ -118,5 +118,6 @@ def test_a_part_killed_where_nobody_could_hit_it_costs_one_more_attempt(
         furnace.until_warm()
     run.end()
     assert len(run.attempts()) == attempts
-    invariants.check(run, expected)
+    # So small a model may save once more before its supervisor publishes the first.
+    invariants.check(run, expected, intervals=2 if point == "published" else 1)
     saw(f"{attempts} attempts, {repeated_steps(run.attempts())} steps repeated")

@@ -69,7 +69,7 @@ class Life:
             self.state = "running"
 
     def save(self) -> None:
-        if self.step > max((step for step, _fence in self.saved), default=-1):
+        if self.step > max((step for (step, _fence), is_whole in self.saved.items() if is_whole), default=-1):
             self.no_progress = 0
         self.saved.setdefault((self.step, self.fence), True)
         if not self.is_disk_full:
@@ -77,8 +77,8 @@ class Life:
 
     def fail_save(self) -> None:
         self.failed_saves += 1
-        self.is_disk_full = self.failed_saves >= 3 and self.desired == "run"
-        if self.is_disk_full:
+        self.is_disk_full = self.failed_saves >= 3
+        if self.is_disk_full and self.desired == "run":
             self.desired = "pause"
 
     def begin_stop(self, state: str) -> None:

@@ -23,6 +23,8 @@ from tests.jobs import cast, saved
 from tests.people import Person
 from tests.waiting import until
 
+KNOWN_STEP = 100
+
 
 @pytest.fixture(scope="module")
 def corpus(alice_user: Person) -> str:
@@ -205,6 +207,8 @@ def test_pinning_from_the_page_returns_to_it_and_is_for_its_owner_alone(
 
 def lose(job_id: str, fence: int) -> None:
     with db.transaction() as session:
+        session.get_one(Job, job_id).step = KNOWN_STEP  # its points are recorded up to here
+    with db.transaction() as session:
         assert attempts.release(session, job_id=job_id, fence=fence, reason="shutdown")
 
 
@@ -248,6 +252,15 @@ def test_what_was_published_and_not_recorded_gets_its_row_when_its_job_is_cancel
     with db.transaction() as session:
         service.cancel(session, principal=alice_user.principal, job_id=job_id)
     assert (cast.row(job_id).state, live(job_id)) == ("cancelled", [10, 20])
+
+
+def test_what_lies_behind_the_last_known_point_gets_no_row(start: Callable[..., tuple[str, int]]) -> None:
+    job_id, fence = start()
+    saved.on_disk(job_id, 20, fence)
+    saved.on_disk(job_id, KNOWN_STEP + 10, fence)
+    lose(job_id, fence)
+    settle()
+    assert live(job_id) == [20]
 
 
 def test_what_gets_its_row_late_lets_go_of_the_others_as_a_save_does(start: Callable[..., tuple[str, int]]) -> None:
