@@ -124,15 +124,18 @@ def test_a_trainer_that_hangs_is_noticed_its_stacks_kept_and_its_job_goes_on(
     assert attempt.weights() == wanted
 
 
-def test_a_stopped_process_is_a_hang_too(start: Any, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = expected()
+def test_a_stopped_process_is_a_hang_too(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATHANOR_STEP_SECONDS", "1")
-    attempt = start(**GOLDEN)
+    monkeypatch.setenv("ATHANOR_FIRST_STEP_SECONDS", "10")  # it may be stopped in the middle of a save
+    attempt = start(**{**GOLDEN, "max_steps": 600})
     attempt.until_step(25)
     rank_of(attempt).suspend()
-    assert attempt.ended().state in ("recovering", "succeeded")
-    finish(attempt)
-    assert attempt.weights() == wanted
+    assert attempt.ended().state == "recovering", attempt.log()
+    assert attempt.attempt().exit_kind == "hang"
+    attempt.again()
+    assert attempt.ended().state == "succeeded", attempt.log()
+    assert attempt.steps() == list(range(1, 601))
+    assert replay.verdict(attempt.attempt()) == "exact"
 
 
 def spoil(row: Checkpoint, how: str) -> None:
