@@ -43,10 +43,6 @@ def places(running_stack: Any, trained: str) -> dict[str, str]:
     return {"job": trained, "checkpoint": listing["data"][0]["id"]}
 
 
-# Two frames on, every color is that of the new theme.
-DRAWN = "() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
-
-
 def settled(page: Page, path: str) -> None:
     """Wait for what a page's scripts draw at once."""
     page.wait_for_load_state("load")
@@ -66,8 +62,9 @@ def test_a_page_has_no_serious_barrier_in_either_theme(open_page: Open, places: 
     with open_page("/nodes", color_scheme="light", reduced_motion="reduce") as page:
         show(page, path, places)
         assert barriers(page) == []
+        # Loaded again: a page that changes its theme may for some frames be read in colors of both.
         page.emulate_media(color_scheme="dark")
-        page.evaluate(DRAWN)
+        show(page, path, places)
         assert barriers(page) == []
 
 
