@@ -24,7 +24,7 @@ from app.errors import FieldError, PanelError
 from app.i18n import _
 from app.settings import ROOT, settings
 from app.version import VERSION
-from trainer.spec import SENTENCES, SpecError
+from trainer.problems import SENTENCES, SpecError
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from trainer.events import EXIT_BAD_INPUT, EXIT_OK
+from trainer.problems import SpecError
 from trainer.rundir import Inputs, RunDir
-from trainer.spec import SpecError, resolve
+from trainer.spec import resolve
 
 
 def main() -> int:

@@ -26,11 +26,16 @@ SIGNATURE = "SIGNATURE"  # put beside it by who publishes: the trainer neither w
 
 
 class CorpusInput(BaseModel):
-    """A parsed corpus on disk: `text.bin` (documents back to back, UTF-8) and `index.bin` (their ends)."""
+    """A parsed corpus on disk: `text.bin` (documents back to back, UTF-8) and `index.bin` (their ends).
+
+    `kind` is text, or what its documents are records of, each one a JSON object: chat, completion, classification,
+    preference or seq2seq.
+    """
 
     id: str
     path: str
     sha256: str
+    kind: str = "text"
 
 
 class Inputs(BaseModel):
@@ -39,7 +44,9 @@ class Inputs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     corpora: list[CorpusInput]
+    validation: list[CorpusInput] = []  # held out whole
     tokenizer: str | None = None
+    base: str | None = None  # the model to start from, in Hugging Face layout, its tokenizer beside it
     cache: str
     resume: str | None = None  # the checkpoint to go on from
     per_device_batch_size: int | None = None  # smaller than the spec's where memory was short; same global batch

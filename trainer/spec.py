@@ -8,7 +8,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from trainer.problems import SENTENCES, SpecError, SpecProblem, explain, multiple, wrong
+
 RECIPES = Path(__file__).parent / "recipes"
+DECODERS = ("llama", "qwen2", "gpt2")
+ENCODERS = ("bert", "roberta")
+ROTARY = ("llama", "qwen2")
+# Which networks can learn what.
+FAMILIES = {
+    "causal": DECODERS,
+    "masked": ENCODERS,
+    "span_corruption": ("t5",),
+    "seq2seq": ("t5",),
+    "chat": DECODERS,
+    "completion": DECODERS,
+    "classification": (*ENCODERS, *DECODERS),
+    "dpo": DECODERS,
+}
 MIN_VOCAB_SIZE = 258  # 256 bytes and the two special tokens: what byte-level BPE starts from
 
 
@@ -30,7 +46,13 @@ class TrainSpec(BaseModel):
         str, field("job", "Recipe", "The ready-made spec that filled in what was not given.", max_length=40)
     ]
     objective: Annotated[
-        Literal["causal"], field("job", "Objective", "What the model learns: causal means to predict the next token.")
+        Literal["causal", "masked", "span_corruption", "seq2seq", "chat", "completion", "classification", "dpo"],
+        field(
+            "job",
+            "Objective",
+            "What the model learns: the next token, hidden tokens, hidden spans, a target from a source, answers in a "
+            "chat, completions of prompts, labels, or which of two answers is preferred.",
+        ),
     ]
     priority: Annotated[
         Literal["low", "normal", "high"],
@@ -39,6 +61,14 @@ class TrainSpec(BaseModel):
     resume_from_checkpoint: Annotated[
         str | None,
         field("job", "Goes on from", "The id of a checkpoint whose weights, optimizer and step the job starts with."),
+    ] = None
+    base_model: Annotated[
+        str | None,
+        field(
+            "model",
+            "Base model",
+            "The id of a checkpoint or of an imported model that the job starts from; none starts from random weights.",
+        ),
     ] = None
     corpora: Annotated[
         list[str],
@@ -63,8 +93,31 @@ class TrainSpec(BaseModel):
     validation_fraction: Annotated[
         float, field("data", "Validation share", "Share of the text held out to measure progress.", gt=0, le=0.5)
     ]
+    validation_corpora: Annotated[
+        list[str],
+        field(
+            "data",
+            "Validation corpora",
+            "The ids of corpora that are held out whole; each gets a validation loss of its own.",
+            max_length=16,
+        ),
+    ] = []
+    packing: Annotated[
+        bool,
+        field("data", "Packing", "Puts several records into one sequence; none of them sees another."),
+    ] = True
+    mlm_probability: Annotated[
+        float, field("data", "Masked share", "Share of the tokens that a masked model has to find.", gt=0, le=0.9)
+    ] = 0.15
+    noise_density: Annotated[
+        float, field("data", "Noise density", "Share of the tokens that lie in hidden spans.", gt=0, le=0.9)
+    ] = 0.15
+    mean_noise_span_length: Annotated[
+        float, field("data", "Mean span", "Mean length of a hidden span, in tokens.", ge=1, le=100)
+    ] = 3.0
     model_type: Annotated[
-        Literal["llama", "gpt2"], field("model", "Architecture", "The family of the network, as transformers names it.")
+        Literal["llama", "qwen2", "gpt2", "bert", "roberta", "t5"],
+        field("model", "Architecture", "The family of the network, as transformers names it."),
     ]
     num_hidden_layers: Annotated[int, field("model", "Layers", "Transformer blocks.", ge=1, le=200)]
     hidden_size: Annotated[int, field("model", "Hidden size", "Width of the residual stream.", ge=8, le=32_768)]
@@ -81,6 +134,21 @@ class TrainSpec(BaseModel):
     tie_word_embeddings: Annotated[
         bool, field("model", "Tied embeddings", "Input and output embeddings share their weights.")
     ]
+    tuning: Annotated[
+        Literal["full", "lora", "qlora"],
+        field(
+            "model",
+            "Tuning",
+            "Train all weights, or adapters of low rank beside frozen ones; qlora freezes them in four bits.",
+        ),
+    ] = "full"
+    lora_rank: Annotated[int, field("model", "LoRA rank", "Width of the adapters.", ge=1, le=1024)] = 16
+    lora_alpha: Annotated[
+        float, field("model", "LoRA alpha", "The adapters' output is scaled by alpha / rank.", gt=0, le=4096)
+    ] = 32.0
+    lora_dropout: Annotated[
+        float, field("model", "LoRA dropout", "Share of the adapters' inputs dropped while training.", ge=0, lt=1)
+    ] = 0.0
     max_steps: Annotated[int, field("training", "Steps", "Optimizer steps in all.", ge=1, le=10_000_000)]
     train_batch_size: Annotated[
         int, field("training", "Batch size", "Sequences in one optimizer step, over all processes.", ge=1, le=65_536)
@@ -90,9 +158,33 @@ class TrainSpec(BaseModel):
     ]
     learning_rate: Annotated[float, field("training", "Learning rate", "Its peak, after warm-up.", gt=0, le=10)]
     lr_scheduler_type: Annotated[
-        Literal["cosine", "linear", "constant"],
+        Literal["cosine", "linear", "constant", "warmup_stable_decay"],
         field("training", "Schedule", "How the learning rate falls after warm-up."),
     ]
+    decay_steps: Annotated[
+        int | None,
+        field(
+            "training",
+            "Decay steps",
+            "Steps of the final decay of warmup_stable_decay; none means a fifth of all.",
+            ge=1,
+            le=10_000_000,
+        ),
+    ] = None
+    optimizer: Annotated[
+        Literal["adamw", "muon"],
+        field("training", "Optimizer", "AdamW, or Muon for the blocks' matrices and AdamW for the rest."),
+    ] = "adamw"
+    dpo_beta: Annotated[
+        float,
+        field(
+            "training",
+            "DPO beta",
+            "How far the model may move from the one it starts as; less is farther.",
+            gt=0,
+            le=10,
+        ),
+    ] = 0.1
     warmup_steps: Annotated[
         int,
         field("training", "Warm-up steps", "Steps over which the learning rate rises from zero.", ge=0, le=1_000_000),
@@ -143,60 +235,22 @@ class TrainSpec(BaseModel):
         Literal["auto", "fp32", "bf16"],
         field("hardware", "Precision", "Number format; auto takes bf16 on GPUs that have it and fp32 on CPUs."),
     ]
+    offload_optimizer: Annotated[
+        bool,
+        field("hardware", "Offload optimizer", "Keeps the optimizer's state in the machine's memory, not the GPU's."),
+    ] = False
+    offload_parameters: Annotated[
+        bool, field("hardware", "Offload parameters", "Keeps the weights there too, between their uses.")
+    ] = False
     gradient_checkpointing: Annotated[
         bool, field("hardware", "Gradient checkpointing", "Computes activations twice to hold fewer of them.")
     ]
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "TrainSpec":
-        if self.hidden_size % self.num_attention_heads:
-            raise _wrong(
-                "hidden_size",
-                "must be a multiple of num_attention_heads ({num_attention_heads}), but is {hidden_size}: "
-                "{next} would do",
-                hidden_size=self.hidden_size,
-                num_attention_heads=self.num_attention_heads,
-                next=_multiple(self.hidden_size, self.num_attention_heads * (2 if self.model_type == "llama" else 1)),
-            )
-        if self.model_type == "llama" and (self.hidden_size // self.num_attention_heads) % 2:
-            raise _wrong(
-                "hidden_size",
-                "gives each head an odd width ({width}), which rotary embeddings cannot use: {next} would do",
-                width=self.hidden_size // self.num_attention_heads,
-                next=_multiple(self.hidden_size, 2 * self.num_attention_heads),
-            )
-        if self.num_attention_heads % self.num_key_value_heads:
-            raise _wrong(
-                "num_key_value_heads",
-                "must divide num_attention_heads ({num_attention_heads}), but is {num_key_value_heads}: "
-                "{next} would do",
-                num_attention_heads=self.num_attention_heads,
-                num_key_value_heads=self.num_key_value_heads,
-                next=math.gcd(self.num_attention_heads, self.num_key_value_heads),
-            )
-        if self.model_type == "gpt2" and self.num_key_value_heads != self.num_attention_heads:
-            raise _wrong(
-                "num_key_value_heads",
-                "must equal num_attention_heads ({num_attention_heads}) for gpt2, but is {num_key_value_heads}",
-                num_attention_heads=self.num_attention_heads,
-                num_key_value_heads=self.num_key_value_heads,
-            )
-        if self.train_batch_size % (self.per_device_batch_size * self.num_processes):
-            raise _wrong(
-                "train_batch_size",
-                "must be a multiple of per_device_batch_size x num_processes ({product}), but is {train_batch_size}: "
-                "{next} would do",
-                product=self.per_device_batch_size * self.num_processes,
-                train_batch_size=self.train_batch_size,
-                next=_multiple(self.train_batch_size, self.per_device_batch_size * self.num_processes),
-            )
-        if self.warmup_steps > self.max_steps:
-            raise _wrong(
-                "warmup_steps",
-                "must not exceed max_steps ({max_steps}), but is {warmup_steps}",
-                max_steps=self.max_steps,
-                warmup_steps=self.warmup_steps,
-            )
+        for check in (_check_width, _check_heads, _check_batch, _check_schedule, _check_objective, _check_tuning):
+            check(self)
+        _check_hardware(self)
         return self
 
     @property
@@ -215,74 +269,20 @@ class TrainSpec(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class SpecError(ValueError):
-    """A spec that no job can have: one `SpecProblem` for each wrong field."""
-
-    def __init__(self, problems: "list[SpecProblem]") -> None:
-        super().__init__("; ".join(f"{p.field} {p.message.format(**p.values)}" for p in problems))
-        self.problems = problems
-
-
-class SpecProblem(BaseModel):
-    """What is wrong with one field: an English sentence without its subject, its numbers kept apart for translation."""
-
-    field: str
-    message: str
-    values: dict[str, Any] = {}
-
-
-class _FieldError(ValueError):
-    def __init__(self, problem: SpecProblem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
-
-
-def _wrong(name: str, message: str, **values: Any) -> _FieldError:
-    return _FieldError(SpecProblem(field=name, message=message, values=values))
-
-
-def _multiple(value: int, of: int) -> int:
-    """The next one that is not smaller."""
-    return -(-value // of) * of
-
-
-# pydantic's error types in our words; {numbers} come from pydantic's context.
-SENTENCES = {
-    "missing": "is missing",
-    "extra_forbidden": "is not a field of a spec; see the list of fields in the API reference",
-    "greater_than_equal": "must be at least {ge}",
-    "greater_than": "must be greater than {gt}",
-    "less_than_equal": "must be at most {le}",
-    "less_than": "must be less than {lt}",
-    # A field of a spec has two bounds; the broken one comes first.
-    "greater_than_equal le": "must be at least {ge} and at most {le}, but is {given}",
-    "greater_than_equal lt": "must be at least {ge} and less than {lt}, but is {given}",
-    "greater_than le": "must be greater than {gt} and at most {le}, but is {given}",
-    "less_than_equal ge": "must be at most {le} and at least {ge}, but is {given}",
-    "less_than_equal gt": "must be at most {le} and greater than {gt}, but is {given}",
-    "less_than ge": "must be less than {lt} and at least {ge}, but is {given}",
-    "literal_error": "must be one of {expected}",
-    "int_parsing": "must be a whole number",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "int_parsing_size": "is too large a number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "string_type": "must be text",
-    "string_too_short": "must not be empty",
-    "string_too_long": "must be at most {max_length} characters long",
-    "list_type": "must be a list",
-    "too_short": "needs at least {min_length} entry",
-    "too_long": "takes at most {max_length} entries",
-}
-
-
 def recipe_names() -> list[str]:
-    """The recipes that ship with Athanor, smallest model first."""
-    return ["tiny", "gpt2-124m", "llama-7b"]
+    """The recipes that ship with Athanor: decoders by size, then one for each other thing to learn."""
+    return [
+        "tiny",
+        "gpt2-124m",
+        "llama-7b",
+        "tiny-bert",
+        "tiny-t5",
+        "seq2seq",
+        "chat",
+        "completion",
+        "classifier",
+        "dpo",
+    ]
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -290,8 +290,9 @@ def recipe(name: str) -> dict[str, Any]:
     if name not in recipe_names():
         values = {"expected": ", ".join(recipe_names())}
         raise SpecError([SpecProblem(field="recipe", message="must be one of {expected}", values=values)])
+    defaults = {key: value.default for key, value in TrainSpec.model_fields.items() if not value.is_required()}
     fields: dict[str, Any] = json.loads((RECIPES / f"{name}.json").read_text())
-    return fields
+    return {**defaults, **fields}
 
 
 def resolve(given: dict[str, Any]) -> TrainSpec:
@@ -305,27 +306,113 @@ def resolve(given: dict[str, Any]) -> TrainSpec:
     try:
         return TrainSpec.model_validate({**recipe(name), "recipe": name, **given})
     except ValidationError as error:
-        raise SpecError([_problem(detail) for detail in error.errors()]) from None
+        raise SpecError([explain(detail, TrainSpec) for detail in error.errors()]) from None
 
 
-def _bounds(name: str) -> dict[str, float]:
-    """The least and the greatest that a field takes, by how pydantic names them: ge, gt, le, lt."""
-    if name not in TrainSpec.model_fields:
-        return {}
-    limits = TrainSpec.model_fields[name].metadata
-    return {kind: getattr(limit, kind) for limit in limits for kind in ("ge", "gt", "le", "lt") if hasattr(limit, kind)}
+# ---- what contradicts what ------------------------------------------------------------------------------------------
 
 
-def _problem(detail: Any) -> SpecProblem:
-    cause = detail.get("ctx", {}).get("error")
-    if isinstance(cause, _FieldError):
-        return cause.problem
-    name = ".".join(str(part) for part in detail["loc"]) or "spec"
-    context = {k: v for k, v in detail.get("ctx", {}).items() if isinstance(v, str | int | float)}
-    other = next((bound for bound in _bounds(name) if f"{detail['type']} {bound}" in SENTENCES), None)
-    if other is not None:
-        values = {**context, **_bounds(name), "given": detail["input"]}
-        return SpecProblem(field=name, message=SENTENCES[f"{detail['type']} {other}"], values=values)
-    if detail["type"] not in SENTENCES:
-        return SpecProblem(field=name, message="is not valid: {why}", values={"why": detail["msg"]})
-    return SpecProblem(field=name, message=SENTENCES[detail["type"]], values=context)
+def _check_width(spec: TrainSpec) -> None:
+    heads, rotary = spec.num_attention_heads, spec.model_type in ROTARY
+    if spec.hidden_size % heads:
+        raise wrong(
+            "hidden_size",
+            "must be a multiple of num_attention_heads ({num_attention_heads}), but is {hidden_size}: {next} would do",
+            hidden_size=spec.hidden_size,
+            num_attention_heads=heads,
+            next=multiple(spec.hidden_size, heads * (2 if rotary else 1)),
+        )
+    if rotary and (spec.hidden_size // heads) % 2:
+        raise wrong(
+            "hidden_size",
+            "gives each head an odd width ({width}), which rotary embeddings cannot use: {next} would do",
+            width=spec.hidden_size // heads,
+            next=multiple(spec.hidden_size, 2 * heads),
+        )
+
+
+def _check_heads(spec: TrainSpec) -> None:
+    values = {"num_attention_heads": spec.num_attention_heads, "num_key_value_heads": spec.num_key_value_heads}
+    if spec.num_attention_heads % spec.num_key_value_heads:
+        raise wrong(
+            "num_key_value_heads",
+            "must divide num_attention_heads ({num_attention_heads}), but is {num_key_value_heads}: {next} would do",
+            **values,
+            next=math.gcd(spec.num_attention_heads, spec.num_key_value_heads),
+        )
+    if spec.model_type not in ROTARY and spec.num_key_value_heads != spec.num_attention_heads:
+        raise wrong(
+            "num_key_value_heads",
+            "must equal num_attention_heads ({num_attention_heads}) for {model_type}, but is {num_key_value_heads}",
+            **values,
+            model_type=spec.model_type,
+        )
+
+
+def _check_batch(spec: TrainSpec) -> None:
+    product = spec.per_device_batch_size * spec.num_processes
+    if spec.train_batch_size % product:
+        raise wrong(
+            "train_batch_size",
+            "must be a multiple of per_device_batch_size x num_processes ({product}), but is {train_batch_size}: "
+            "{next} would do",
+            product=product,
+            train_batch_size=spec.train_batch_size,
+            next=multiple(spec.train_batch_size, product),
+        )
+
+
+def _check_schedule(spec: TrainSpec) -> None:
+    if spec.warmup_steps > spec.max_steps:
+        raise wrong(
+            "warmup_steps",
+            "must not exceed max_steps ({max_steps}), but is {warmup_steps}",
+            max_steps=spec.max_steps,
+            warmup_steps=spec.warmup_steps,
+        )
+    room = spec.max_steps - spec.warmup_steps
+    if spec.decay_steps is not None and spec.decay_steps > room:
+        raise wrong(
+            "decay_steps",
+            "must not exceed max_steps - warmup_steps ({room}), but is {decay_steps}",
+            room=room,
+            decay_steps=spec.decay_steps,
+        )
+
+
+def _check_objective(spec: TrainSpec) -> None:
+    if spec.model_type not in FAMILIES[spec.objective]:
+        raise wrong(
+            "model_type",
+            "must be one of {expected} for the objective {objective}, but is {model_type}",
+            expected=", ".join(FAMILIES[spec.objective]),
+            objective=spec.objective,
+            model_type=spec.model_type,
+        )
+    if spec.objective == "dpo" and spec.base_model is None:
+        raise wrong("base_model", "is missing: dpo moves a model that answers already; choose a checkpoint or a model")
+    shared = next((corpus for corpus in spec.validation_corpora if corpus in spec.corpora), None)
+    if shared is not None:
+        raise wrong("validation_corpora", "holds {corpus}, which is trained on: take it out of one", corpus=shared)
+
+
+def _check_tuning(spec: TrainSpec) -> None:
+    if spec.tuning == "full":
+        return
+    if spec.base_model is None:
+        raise wrong("tuning", "must be full without a base_model: adapters need weights that were trained before")
+    if spec.optimizer != "adamw":
+        raise wrong(
+            "optimizer", "must be adamw for {tuning}, but is {optimizer}", tuning=spec.tuning, optimizer=spec.optimizer
+        )
+    if spec.tuning == "qlora" and spec.precision == "fp32":
+        raise wrong("precision", "must be auto or bf16 for qlora, whose frozen weights have four bits, but is fp32")
+    if spec.tuning == "qlora" and spec.zero_stage == 3:
+        raise wrong("zero_stage", "must be 0, 1 or 2 for qlora, but is 3: weights of four bits cannot be sharded")
+
+
+def _check_hardware(spec: TrainSpec) -> None:
+    if spec.offload_optimizer and spec.zero_stage == 0:
+        raise wrong("zero_stage", "must be 1, 2 or 3 for offload_optimizer, but is 0")
+    if spec.offload_parameters and spec.zero_stage != 3:
+        raise wrong("zero_stage", "must be 3 for offload_parameters, but is {zero_stage}", zero_stage=spec.zero_stage)

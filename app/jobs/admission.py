@@ -85,6 +85,16 @@ def check_disk(plan: Plan) -> None:
 # What a job that goes on from a checkpoint shares with the job that wrote it: the weights' shapes and the samples.
 KEPT = (
     "objective",
+    "base_model",
+    "tuning",
+    "lora_rank",
+    "lora_alpha",
+    "optimizer",
+    "packing",
+    "mlm_probability",
+    "noise_density",
+    "mean_noise_span_length",
+    "dpo_beta",
     "corpora",
     "vocab_size",
     "sequence_length",

@@ -33,6 +33,15 @@ PURPOSES = {
     "tiny": mark("Trains in a minute or two on any computer. For a first look and for trying things out."),
     "gpt2-124m": mark("The size of GPT-2 small. Wants a GPU and gigabytes of text."),
     "llama-7b": mark("The shape of Llama 7B. Wants eight large GPUs and a great deal of text."),
+    "tiny-bert": mark("A small encoder that learns to find hidden words. A start for classifiers."),
+    "tiny-t5": mark(
+        "A small encoder-decoder that learns to fill gaps in text. A start for translating and summing up."
+    ),
+    "seq2seq": mark("Learns to write a target from a source: translate, shorten, correct."),
+    "chat": mark("Teaches a model to answer in conversations. Best begun from a model that has read much."),
+    "completion": mark("Teaches a model to complete prompts as your examples do."),
+    "classifier": mark("Learns to give each text one of your labels."),
+    "dpo": mark("Moves a model that answers towards the answers people prefer."),
 }
 _DRAWN_APART = ("name", "recipe", "objective", "corpora", "tokenizer", "resume_from_checkpoint")
 
@@ -258,9 +267,11 @@ def recipe_cards() -> list[RecipeCard]:
 
 
 def _recipe_card(name: str) -> RecipeCard:
-    spec = resolve({"recipe": name, "corpora": ["any"]})
+    fields = recipe(name)
+    given = {"base_model": "any"} if fields["objective"] == "dpo" else {}
+    spec = resolve({"recipe": name, "corpora": ["any"], **given})
     cost = plan.plan(spec, spec.vocab_size or plan.choose_vocab_size(0), None, None)
-    defaults = {key: shown(value) for key, value in recipe(name).items()}
+    defaults = {key: shown(value) for key, value in fields.items()}
     return RecipeCard(
         name, translate(PURPOSES[name]), cost.num_parameters, spec.num_processes, cost.memory_bytes, defaults
     )

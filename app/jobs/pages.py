@@ -18,7 +18,7 @@ from app.i18n import _, translate
 from app.jobs import admission, api, form, health, home, live, reference, schemas, service, words
 from app.models import STATES, TERMINAL, Checkpoint, Job, new_id
 from app.web import number, page, spec_fields
-from trainer.spec import SpecError
+from trainer.problems import SpecError
 
 router = APIRouter()
 router.include_router(home.router)

@@ -16,7 +16,7 @@ from app import i18n
 from app.i18n import CATALOG, _, negotiate, speaking
 from app.jobs import health
 from app.settings import Settings
-from trainer import dial, plan, spec
+from trainer import dial, plan, problems, spec
 
 ROOT = Path(__file__).parents[2]
 KEYWORDS = {"_": None, "mark": None, "t": None}
@@ -88,9 +88,9 @@ def said_by_the_spec() -> Iterator[tuple[str, str]]:
         for text in (field.title, field.description):
             assert text, f"{name} has no title or no description"
             yield text, f"TrainSpec.{name}"
-    yield from ((sentence, f"SENTENCES[{kind}]") for kind, sentence in spec.SENTENCES.items())
+    yield from ((sentence, f"SENTENCES[{kind}]") for kind, sentence in problems.SENTENCES.items())
     for node in ast.walk(ast.parse((ROOT / "trainer/spec.py").read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_wrong":
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "wrong":
             message = node.args[1]
             assert isinstance(message, ast.Constant), "the sentence must stand in the call"
             yield str(message.value), f"trainer/spec.py:{node.lineno}"

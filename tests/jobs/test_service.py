@@ -16,7 +16,7 @@ from app.settings import settings
 from tests.jobs import cast
 from tests.people import Person
 from trainer import events
-from trainer.spec import SpecError
+from trainer.problems import SpecError
 
 T = TypeVar("T")
 

@@ -6,7 +6,8 @@ import pytest
 
 from trainer.devices import Node
 from trainer.plan import plan
-from trainer.spec import SpecError, TrainSpec, resolve
+from trainer.problems import SpecError
+from trainer.spec import TrainSpec, resolve
 
 GB = 10**9
 
@@ -68,8 +69,26 @@ CONTRADICTORY: list[tuple[dict[str, Any], str]] = [
     ({"max_steps": 10}, "warmup_steps must not exceed max_steps (10), but is 20"),
 ]
 
+AT_ODDS: list[tuple[dict[str, Any], str]] = [
+    ({"decay_steps": 500}, "decay_steps must not exceed max_steps - warmup_steps (380), but is 500"),
+    ({"objective": "masked"}, "model_type must be one of bert, roberta for the objective masked, but is llama"),
+    ({"objective": "span_corruption"}, "model_type must be one of t5 for the objective span_corruption"),
+    (
+        {"objective": "chat", "model_type": "bert"},
+        "model_type must be one of llama, qwen2, gpt2 for the objective chat",
+    ),
+    ({"objective": "dpo"}, "base_model is missing: dpo moves a model that answers already"),
+    ({"tuning": "lora"}, "tuning must be full without a base_model"),
+    ({"tuning": "lora", "base_model": "b", "optimizer": "muon"}, "optimizer must be adamw for lora, but is muon"),
+    ({"tuning": "qlora", "base_model": "b", "precision": "fp32"}, "precision must be auto or bf16 for qlora"),
+    ({"tuning": "qlora", "base_model": "b", "zero_stage": 3}, "zero_stage must be 0, 1 or 2 for qlora, but is 3"),
+    ({"offload_optimizer": True}, "zero_stage must be 1, 2 or 3 for offload_optimizer, but is 0"),
+    ({"offload_parameters": True, "zero_stage": 2}, "zero_stage must be 3 for offload_parameters, but is 2"),
+    ({"validation_corpora": ["c"]}, "validation_corpora holds c, which is trained on: take it out of one"),
+]
 
-@pytest.mark.parametrize(("fields", "sentence"), CONTRADICTORY)
+
+@pytest.mark.parametrize(("fields", "sentence"), [*CONTRADICTORY, *AT_ODDS])
 def test_contradictory(fields: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SpecError) as refused:
         resolve({"corpora": ["c"], **fields})
@@ -89,9 +108,12 @@ def test_what_would_do_does(fields: dict[str, Any], _sentence: str) -> None:
 
 
 NO_WORDS: list[tuple[dict[str, Any], str]] = [
-    ({"model_type": "rnn"}, "model_type must be one of 'llama' or 'gpt2'"),
+    ({"model_type": "rnn"}, "model_type must be one of 'llama', 'qwen2', 'gpt2', 'bert', 'roberta' or 't5'"),
     ({"objective": "other"}, "objective must be one of 'causal'"),
-    ({"lr_scheduler_type": "step"}, "lr_scheduler_type must be one of 'cosine', 'linear' or 'constant'"),
+    (
+        {"lr_scheduler_type": "step"},
+        "lr_scheduler_type must be one of 'cosine', 'linear', 'constant' or 'warmup_stable_decay'",
+    ),
     ({"precision": "fp8"}, "precision must be one of 'auto', 'fp32' or 'bf16'"),
     ({"zero_stage": 4}, "zero_stage must be one of 0, 1, 2 or 3"),
     ({"on_divergence": "pray"}, "on_divergence must be one of 'stop' or 'skip'"),
