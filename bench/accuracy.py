@@ -23,6 +23,7 @@ import torch
 
 from trainer import engine
 from trainer.model import build
+from trainer.objectives import objective
 from trainer.plan import Node, plan
 from trainer.spec import resolve
 
@@ -55,10 +56,14 @@ def measured(fields: dict[str, Any]) -> dict[str, float]:
     given = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     os.environ.update(given, MASTER_PORT=str(20_000 + os.getpid() % 20_000))
     device = engine.join("cpu")
-    trained = engine.Engine(spec, build(spec, spec.vocab_size, 0, 1, device), device)
-    samples = np.random.default_rng(1).integers(0, spec.vocab_size, (spec.train_batch_size, spec.sequence_length + 1))
+    trained = engine.Engine(spec, objective(spec, build(spec, spec.vocab_size, 0, 1, device)), device)
+    rows = np.random.default_rng(1).integers(0, spec.vocab_size, (spec.train_batch_size, spec.sequence_length + 1))
+    samples = {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
     torch.set_num_threads(1)
-    times = [timed(partial(trained.step, step, trained.share(samples), False)) for step in range(1, 1 + STEPS)]
+    times = [
+        timed(partial(trained.step, step, trained.share(samples), spec.tokens_per_step, False))
+        for step in range(1, 1 + STEPS)
+    ]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     matrix = torch.rand(SIDE, SIDE)
     rate = 2 * SIDE**3 / min(timed(partial(torch.mm, matrix, matrix)) for _lap in range(LAPS))

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from tokenizers import Tokenizer
 
 from trainer import cache, order
+from trainer.batch import Array
 from trainer.corpus import Corpus, Piece, open_all
 from trainer.failure import Failure
 from trainer.rundir import CorpusInput
@@ -21,7 +22,7 @@ VERSION = 1  # raise it when the same text and tokenizer would give other files
 BATCH_BYTES = 4 << 20  # text tokenised at a time, over all threads
 
 Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
-Batch = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+Rows = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
 class Meta(BaseModel):
@@ -125,16 +126,16 @@ class Dataset:
         self._token_bytes = token_bytes(tokenizer)
         self.bytes_per_token = self.meta.num_bytes / self.meta.num_tokens
 
-    def train_batch(self, first: int, count: int) -> Batch:
+    def train_rows(self, first: int, count: int) -> Rows:
         """The training samples `first` to `first + count - 1` of the run."""
         positions = np.arange(first, first + count, dtype=np.int64)
         return self._rows(order.draw(positions, self.num_train, self._seed))
 
-    def validation_batch(self, numbers: list[int]) -> Batch:
+    def validation_rows(self, numbers: list[int]) -> Rows:
         """Validation sequences by their number."""
         return self._rows(np.asarray(numbers, dtype=np.int64) + self.num_train)
 
-    def num_bytes(self, targets: Batch) -> int:
+    def num_bytes(self, targets: Array) -> int:
         """How many bytes of text these tokens stand for."""
         return int(self._token_bytes[targets].sum())
 
@@ -161,9 +162,9 @@ class Dataset:
             number -= count
         raise AssertionError("a document behind the last one")
 
-    def _rows(self, sequences: Ids) -> Batch:
+    def _rows(self, sequences: Ids) -> Rows:
         starts = sequences * self.length
-        rows: Batch = self._tokens[starts[:, None] + np.arange(self.length + 1)].astype(np.int64)
+        rows: Rows = self._tokens[starts[:, None] + np.arange(self.length + 1)].astype(np.int64)
         return rows
 
 

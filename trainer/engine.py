@@ -20,11 +20,11 @@ from deepspeed.accelerator import get_accelerator, set_accelerator
 from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 from deepspeed.utils import logger
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from trainer.data import Batch
+from trainer import batch as batches
+from trainer.batch import Batch
 from trainer.failure import Failure
-from trainer.model import NextToken
+from trainer.objectives import Objective
 from trainer.spec import TrainSpec
 
 MAX_BUCKET = 500_000_000  # values sent at a time, DeepSpeed's own; it allocates them whatever the size of the model
@@ -73,13 +73,14 @@ class Engine:
     """Takes optimizer steps on this rank's share of the samples, together with the other ranks."""
 
     def __init__(
-        self, spec: TrainSpec, model: PreTrainedModel, device: torch.device, per_device_batch_size: int | None = None
+        self, spec: TrainSpec, objective: Objective, device: torch.device, per_device_batch_size: int | None = None
     ) -> None:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         if self.world_size != spec.num_processes:
             why = f"is {spec.num_processes}, but {self.world_size} started; see torchrun --nproc-per-node"
             raise Failure("config_invalid", field="num_processes", why=why)
-        self.spec, self.device, self.model = spec, device, model
+        self.spec, self.device = spec, device
+        self.objective, self.model = objective, objective.model
         self.per_device_batch_size = per_device_batch_size or spec.per_device_batch_size
         self.precision = precision(spec, device)
         # DeepSpeed clips a plain fp32 model without telling the norm, so there the clipping is ours.
@@ -87,9 +88,8 @@ class Engine:
         self._deepspeed = self._initialize()
 
     def _initialize(self) -> Any:
-        module = NextToken(self.model)
-        optimizer = _optimizer(self.spec, module)
-        engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=self._config())
+        optimizer = _optimizer(self.spec, self.objective)
+        engine, *_ = deepspeed.initialize(model=self.objective, optimizer=optimizer, config=self._config())
         if self.spec.zero_stage == 0:
             # For bf16 DeepSpeed takes an empty step to make the moments, which AdamW's bias correction would count.
             optimizer.state.clear()
@@ -112,26 +112,40 @@ class Engine:
             "steps_per_print": 2**62,
         }
 
-    def share(self, batch: Batch) -> list[Tensor]:
+    def share(self, batch: Batch) -> list[dict[str, Tensor]]:
         """This rank's micro-batches of a global batch."""
-        rows = len(batch) // self.world_size
-        mine = torch.from_numpy(batch[self.rank * rows : (self.rank + 1) * rows]).to(self.device)
-        return list(torch.split(mine, self.per_device_batch_size))
+        count = batches.num_rows(batch) // self.world_size
+        mine = batches.rows(batch, slice(self.rank * count, (self.rank + 1) * count))
+        return [
+            self._on_device(batches.rows(mine, slice(at, at + self.per_device_batch_size)))
+            for at in range(0, count, self.per_device_batch_size)
+        ]
+
+    def _on_device(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(values).to(self.device) for name, values in batch.items()}
 
     def step(
-        self, number: int, micro_batches: list[Tensor], is_stopping: bool, factor: float = 1.0
+        self,
+        number: int,
+        micro_batches: list[dict[str, Tensor]],
+        num_targets: float,
+        is_stopping: bool,
+        factor: float = 1.0,
     ) -> tuple[float, float, bool]:
         """Take optimizer step `number`. Returns loss and gradient norm over all ranks, and whether any is stopping.
 
-        Raises Failure if either is not finite. `factor` spoils the loss, for tests.
+        `num_targets` is that of the global batch, which divides the sum, so neither ranks nor accumulation change what
+        is computed. Raises Failure if either is not finite. `factor` spoils the loss, for tests.
         """
         rate = learning_rate(self.spec, number)
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = rate
         loss, stops = 0.0, is_stopping
         norm: float | None = None
-        for place, tokens in enumerate(micro_batches, start=1):
-            nats = self._deepspeed(tokens[:, :-1], tokens[:, 1:]) / tokens[:, 1:].numel() * factor
+        # DeepSpeed takes the mean over micro-batches and ranks.
+        divisor = num_targets / (len(micro_batches) * self.world_size)
+        for place, tensors in enumerate(micro_batches, start=1):
+            nats = self._deepspeed(**tensors)[0] / divisor * factor
             loss += nats.item() / len(micro_batches)
             self._deepspeed.backward(nats)
             if place == len(micro_batches):
@@ -158,16 +172,16 @@ class Engine:
         return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
 
     @torch.no_grad()
-    def nats(self, micro_batches: list[tuple[Tensor, Tensor]]) -> float:
-        """The summed cross-entropy of (tokens, targets) over all ranks. Every rank must bring equally many."""
+    def sums(self, micro_batches: list[dict[str, Tensor]]) -> list[float]:
+        """The summed loss over all ranks and what else the objective counts. Every rank must bring equally many."""
         self._deepspeed.eval()
-        total = torch.zeros(1, dtype=torch.float64, device=self.device)
-        for tokens, targets in micro_batches:
-            total += self._deepspeed(tokens, targets).double()
+        total = torch.zeros(1 + len(self.objective.counted), dtype=torch.float64, device=self.device)
+        for tensors in micro_batches:
+            total += self._deepspeed(**tensors).double()
         self._deepspeed.train()
         if self.world_size > 1:
             dist.all_reduce(total)
-        return total.item()
+        return [float(value) for value in total.tolist()]
 
     @property
     def is_plain(self) -> bool:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from trainer import batch as batches
 from trainer import checkpoint, state
 from trainer import prepare as preparation
 from trainer.checkpoint import Memory, NotSaved
-from trainer.data import Dataset
 from trainer.engine import Engine, learning_rate
 from trainer.evaluation import Evaluation
 from trainer.events import EXIT_OK, EXIT_RESUMABLE
@@ -22,8 +22,10 @@ from trainer.failpoints import Failpoints
 from trainer.failure import Failure
 from trainer.generate import Loaded
 from trainer.model import build
+from trainer.objectives import objective
 from trainer.report import Report
 from trainer.rundir import RunDir
+from trainer.samples import open_samples
 
 STEPS_PER_LINE = 10
 # A loss leaps where it is so many times the median of the last ones. One leap may be a bad batch, several in a row are
@@ -52,18 +54,18 @@ def train(
     spec, inputs, prepared = run_dir.spec(), run_dir.inputs(fence), preparation.read(run_dir, fence)
     failpoints = Failpoints(fence)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
-    dataset = Dataset(Path(prepared.tokens), spec, tokenizer.backend_tokenizer)
+    samples = open_samples(Path(prepared.tokens), spec, tokenizer.backend_tokenizer)
     resumed = checkpoint.find(Path(inputs.resume), prepared, is_verified=is_verified) if inputs.resume else None
     model = build(spec, len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, device)
     if resumed is not None:
         checkpoint.restore(state.load_weights, model, resumed.directory, report.beat)
         if failpoints.has("flip", resumed.step):
             state.flip_one_bit(model)
-    engine = Engine(spec, model, device, inputs.per_device_batch_size)
+    engine = Engine(spec, objective(spec, model), device, inputs.per_device_batch_size)
     if resumed is not None:
         checkpoint.restore(state.load, engine, resumed.directory, resumed.memory.num_updates, report.beat)
     loaded = Loaded(model, tokenizer)
-    evaluation = Evaluation(spec, dataset, engine, loaded)
+    evaluation = Evaluation(spec, samples, engine, loaded)
     report.line(
         f"{sum(p.numel() if not hasattr(p, 'ds_numel') else p.ds_numel for p in model.parameters())} parameters on "
         f"{engine.world_size} x {device.type}, {engine.precision}, ZeRO-{spec.zero_stage}"
@@ -83,14 +85,15 @@ def train(
 
         # One optimizer step on samples that depend on nothing but seed and step.
         started_at = time.perf_counter()
-        batch = dataset.train_batch((step - 1) * spec.train_batch_size, spec.train_batch_size)
+        batch = samples.train_batch((step - 1) * spec.train_batch_size, spec.train_batch_size)
+        num_targets = batches.num_targets(batch)
         if step in inputs.skipped_steps:
             stopping = engine.any(is_stopping())
             loss = grad_norm = math.nan
             report.line(f"step {step} is passed over: it diverged")
         else:
             factor = failpoints.factor(step)
-            loss, grad_norm, stopping = engine.step(step, engine.share(batch), is_stopping(), factor)
+            loss, grad_norm, stopping = engine.step(step, engine.share(batch), num_targets, is_stopping(), factor)
             median = statistics.median(memory.recent_losses) if len(memory.recent_losses) >= FEWEST else math.inf
             memory.num_updates += 1
             memory.num_leaps = memory.num_leaps + 1 if loss > LEAP * median else 0
@@ -104,17 +107,13 @@ def train(
 
         # What the page draws.
         rate = learning_rate(spec, step)
-        tokens_per_second = math.nan if step in inputs.skipped_steps else spec.tokens_per_step / seconds
-        num_bytes = dataset.num_bytes(batch[:, 1:])
+        tokens_per_second = math.nan if step in inputs.skipped_steps else samples.num_tokens_of(batch) / seconds
+        num_bytes = samples.num_bytes(batch)
         memory.metrics["loss"] = loss
-        report.points(
-            step,
-            loss=loss,
-            learning_rate=rate,
-            grad_norm=grad_norm,
-            tokens_per_second=tokens_per_second,
-            bits_per_byte=loss * spec.tokens_per_step / math.log(2) / num_bytes if num_bytes else math.nan,
-        )
+        points = {"loss": loss, "learning_rate": rate, "grad_norm": grad_norm, "tokens_per_second": tokens_per_second}
+        if num_bytes:
+            points["bits_per_byte"] = loss * num_targets / math.log(2) / num_bytes
+        report.points(step, **points)
         if step % STEPS_PER_LINE == 0 or step in (1, spec.max_steps):
             report.line(f"step {step}/{spec.max_steps} loss {loss:.4f} lr {rate:.2e} {tokens_per_second:.0f} tok/s")
         report.phase("train", step, spec.max_steps)

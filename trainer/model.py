@@ -1,8 +1,6 @@
-"""Builds the network of a spec from scratch, and its loss. Imports torch and transformers."""
+"""Builds the network of a spec from scratch. Imports torch and transformers."""
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.models.gpt2.configuration_gpt2 import GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
@@ -10,8 +8,6 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
 from trainer.spec import TrainSpec
-
-IGNORED = -100
 
 
 def build(spec: TrainSpec, vocab_size: int, end_of_text: int, padding: int, device: torch.device) -> PreTrainedModel:
@@ -58,16 +54,3 @@ def _gpt2(spec: TrainSpec, vocab_size: int, ids: dict[str, int]) -> GPT2LMHeadMo
         **ids,
     )
     return GPT2LMHeadModel(config)
-
-
-class NextToken(nn.Module):
-    """A causal model together with its loss, so that DeepSpeed sees one module that returns one number."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """The summed cross-entropy, in nats and fp32, of the targets that are not IGNORED."""
-        logits = self.model(input_ids=tokens, use_cache=False).logits
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from trainer import cache, data, tokenizer
 from trainer.report import Report
 from trainer.rundir import RunDir, write_atomically
+from trainer.samples import Samples, open_samples
 from trainer.spec import TrainSpec
 
 
@@ -49,13 +50,13 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
         inputs.corpora, opened, sha256, cache_path, lambda done, total: report.phase("tokenise", done, total)
     )
     report.phase("tokenise", 1, 1)
-    dataset = data.Dataset(tokens, spec, opened)
-    _report_data(report, spec, dataset)
+    samples = open_samples(tokens, spec, opened)
+    _report_data(report, spec, samples)
     prepared = Prepared(
         tokenizer=str(copied),
         tokenizer_sha256=sha256,
         tokens=str(tokens),
-        data_sha256=dataset.meta.sha256,
+        data_sha256=samples.sha256,
     )
     write_atomically(_path(run_dir, fence), prepared.model_dump_json())
     return prepared
@@ -70,15 +71,15 @@ def _path(run_dir: RunDir, fence: int) -> Path:
     return run_dir.attempt_path(fence) / "prepared.json"
 
 
-def _report_data(report: Report, spec: TrainSpec, dataset: data.Dataset) -> None:
+def _report_data(report: Report, spec: TrainSpec, samples: Samples) -> None:
     report.event(
         "data",
-        num_tokens=dataset.meta.num_tokens,
-        num_train_sequences=dataset.num_train,
-        num_validation_sequences=dataset.num_validation,
-        bytes_per_token=dataset.bytes_per_token,
+        num_tokens=samples.num_tokens,
+        num_train_sequences=samples.num_train,
+        num_validation_sequences=samples.num_validation,
+        bytes_per_token=samples.bytes_per_token,
     )
     report.line(
-        f"{dataset.meta.num_tokens} tokens: {dataset.num_train} sequences of {spec.sequence_length} to train on, "
-        f"{dataset.num_validation} to validate, {dataset.bytes_per_token:.2f} bytes a token"
+        f"{samples.num_tokens} tokens: {samples.num_train} sequences of {spec.sequence_length} to train on, "
+        f"{samples.num_validation} to validate, {samples.bytes_per_token:.2f} bytes a token"
     )

@@ -10,19 +10,21 @@ from tests.trainer.runs import small_spec
 from trainer.engine import Engine, join
 from trainer.gang import set_rank_environment
 from trainer.model import build
+from trainer.objectives import objective
 
 
 def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     set_rank_environment(0, 1)
     device = join("cpu")
-    batch = np.random.default_rng(0).integers(0, 20, (8, 9))
+    rows = np.random.default_rng(0).integers(0, 20, (8, 9))
+    batch = {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
     for precision in ("fp32", "bf16"):
         for zero_stage in range(4):
             sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "sequence_length": 8}
             spec = small_spec(precision=precision, zero_stage=zero_stage, warmup_steps=0, learning_rate=0.01, **sizes)
-            engine = Engine(spec, build(spec, 300, 0, 1, device), device)
-            steps = [engine.step(number, engine.share(batch), False)[:2] for number in (1, 2, 3)]
+            engine = Engine(spec, objective(spec, build(spec, 300, 0, 1, device)), device)
+            steps = [engine.step(number, engine.share(batch), 64, False)[:2] for number in (1, 2, 3)]
             sys.stdout.write(json.dumps({"precision": precision, "steps": steps}) + "\n")
 
 

@@ -151,8 +151,8 @@ def test_two_sequences_are_the_least(tmp_path: Path, made: Tokenizer) -> None:
 
 def test_training_and_validation_share_no_target(tmp_path: Path, made: Tokenizer) -> None:
     dataset, ids = open_dataset(tmp_path, made, [english()], validation_fraction=0.2)
-    train = dataset.train_batch(0, dataset.num_train)
-    validation = dataset.validation_batch(list(range(dataset.num_validation)))
+    train = dataset.train_rows(0, dataset.num_train)
+    validation = dataset.validation_rows(list(range(dataset.num_validation)))
 
     assert dataset.num_validation == int((dataset.num_train + dataset.num_validation) * 0.2)
     split = dataset.num_train * 32
@@ -162,9 +162,9 @@ def test_training_and_validation_share_no_target(tmp_path: Path, made: Tokenizer
 
 def test_a_batch_does_not_depend_on_how_it_is_split(tmp_path: Path, made: Tokenizer) -> None:
     dataset, _ = open_dataset(tmp_path, made, [english()])
-    parts = [dataset.train_batch(first, 4) for first in (0, 4, 8, 12)]
+    parts = [dataset.train_rows(first, 4) for first in (0, 4, 8, 12)]
 
-    assert np.array_equal(dataset.train_batch(0, 16), np.concatenate(parts))
+    assert np.array_equal(dataset.train_rows(0, 16), np.concatenate(parts))
 
 
 def test_a_sample_leads_back_to_its_documents(tmp_path: Path, made: Tokenizer) -> None:
@@ -178,7 +178,7 @@ def test_a_sample_leads_back_to_its_documents(tmp_path: Path, made: Tokenizer) -
 
     rows = [tuple(ids[at : at + 33]) for at in range(0, dataset.num_train * 32, 32)]
     for n in range(dataset.num_train):
-        at = rows.index(tuple(dataset.train_batch(n, 1)[0].tolist())) * 32
+        at = rows.index(tuple(dataset.train_rows(n, 1)[0].tolist())) * 32
         assert dataset.documents_of(n) == list(dict.fromkeys(owners[at : at + 33]))
 
 

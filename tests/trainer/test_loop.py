@@ -27,10 +27,10 @@ def open_dataset(run_dir: RunDir) -> Dataset:
 def unigram_loss(run_dir: RunDir) -> float:
     """The loss of always giving each token its share of the training text, on the validation text."""
     dataset = open_dataset(run_dir)
-    counts = Counter(dataset.train_batch(0, dataset.num_train)[:, 1:].flatten().tolist())
+    counts = Counter(dataset.train_rows(0, dataset.num_train)[:, 1:].flatten().tolist())
     vocab_size = of_kind(run_dir, "tokenizer")[0].vocab_size
     total = counts.total() + vocab_size  # add one to each, as some tokens occur in the validation text only
-    targets = dataset.validation_batch(list(range(dataset.num_validation)))[:, 1:].flatten().tolist()
+    targets = dataset.validation_rows(list(range(dataset.num_validation)))[:, 1:].flatten().tolist()
     return -sum(math.log((counts[token] + 1) / total) for token in targets) / len(targets)
 
 
@@ -60,7 +60,7 @@ def test_every_step_reports_its_series(trained: RunDir) -> None:
 
 def test_bits_per_byte_is_the_loss_over_the_bytes_of_the_same_text(trained: RunDir) -> None:
     dataset = open_dataset(trained)
-    num_bytes = dataset.num_bytes(dataset.train_batch(0, 8)[:, 1:])
+    num_bytes = dataset.num_bytes(dataset.train_rows(0, 8)[:, 1:])
     loss = series(trained, "loss")[1]
 
     assert series(trained, "bits_per_byte")[1] == pytest.approx(loss * 8 * 32 / math.log(2) / num_bytes)
@@ -100,7 +100,7 @@ def test_a_checkpoint_opens_with_transformers_and_gives_the_reported_loss(traine
     model = AutoModelForCausalLM.from_pretrained(directory)
     loaded_tokenizer = AutoTokenizer.from_pretrained(directory)
     dataset = open_dataset(trained)
-    rows = torch.from_numpy(dataset.validation_batch(list(range(dataset.num_validation))))
+    rows = torch.from_numpy(dataset.validation_rows(list(range(dataset.num_validation))))
     with torch.no_grad():
         loss = model(input_ids=rows, labels=rows).loss.item()
 

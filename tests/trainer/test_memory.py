@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.trainer.runs import small_spec
 from trainer.memory import MAX_LIVE, Means, Memory, host_bytes, memory, num_kept
-from trainer.model import NextToken, build
+from trainer.model import build
+from trainer.objectives import objective
 from trainer.spec import TrainSpec, resolve
 
 # Llama 7B: two embeddings; 32 blocks of four matrices of attention, three of the feed-forward and two norms; a norm.
@@ -178,7 +179,7 @@ def test_kept_checkpoints_follow_the_rules_of_keeping() -> None:
 def test_activations_are_about_what_autograd_keeps(shape: dict[str, Any], is_bf16: bool) -> None:
     fields = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 6, "num_key_value_heads": 4}
     spec = small_spec(**{**fields, **shape})
-    model = NextToken(build(spec, 300, 0, 1, torch.device("cpu")).train())
+    model = objective(spec, build(spec, 300, 0, 1, torch.device("cpu")).train())
     if is_bf16:
         model.bfloat16()
     of_weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}

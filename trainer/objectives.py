@@ -1,0 +1,59 @@
+"""What a model can learn: each objective is a model together with its loss. Imports torch and transformers."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from trainer.batch import IGNORED
+from trainer.spec import TrainSpec
+
+
+class Objective(nn.Module):
+    """A model together with its loss, so that DeepSpeed sees one module.
+
+    `forward` takes the arrays of a batch as tensors (see trainer/batch.py) and returns a tensor of one dimension, fp32:
+    the summed loss in nats and, where the module does not train, behind it what `counted` names, summed the same way.
+    """
+
+    counted: tuple[str, ...] = ()
+
+    def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
+        super().__init__()
+        self.model = model
+        self.spec = spec
+
+
+class NextToken(Objective):
+    """Predicts the label at each place: cross-entropy, each place by its weight where the batch has weights.
+
+    `position_ids` (samples, tokens) start again at 0 for each record that shares a sequence; transformers then lets no
+    token see another record's.
+    """
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        weights: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        logits = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
+        return weighted_nats(logits, labels, weights).reshape(1)
+
+
+def weighted_nats(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """The summed cross-entropy of logits (..., vocabulary) against labels (...) that are not IGNORED."""
+    flat, targets = logits.float().flatten(0, -2), labels.flatten()
+    if weights is None:
+        return F.cross_entropy(flat, targets, ignore_index=IGNORED, reduction="sum")
+    nats = F.cross_entropy(flat, targets, ignore_index=IGNORED, reduction="none")
+    return torch.dot(nats, weights.flatten().float())
+
+
+OBJECTIVES: dict[str, type[Objective]] = {"causal": NextToken}
+
+
+def objective(spec: TrainSpec, model: PreTrainedModel) -> Objective:
+    """The model with the loss that a spec asks for."""
+    return OBJECTIVES[spec.objective](model, spec)
