@@ -1,4 +1,4 @@
-"""The trainer's command line: `python -m trainer plan|propose|tokenize|train|generate|gang`."""
+"""The trainer's command line: `python -m trainer plan|propose|tokenize|train|generate|evaluate|gang`."""
 
 import argparse
 import json
@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from trainer.events import EXIT_BAD_INPUT, EXIT_OK
 from trainer.problems import SpecError
-from trainer.rundir import Inputs, RunDir
+from trainer.rundir import CorpusInput, Inputs, RunDir
 from trainer.spec import resolve
 
 
@@ -69,6 +71,15 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--stop", action="append", default=[], help="end before this text; may be repeated")
     generate.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     generate.set_defaults(command=_generate)
+
+    evaluate = commands.add_parser("evaluate", help="ask a checkpoint about corpora, with lm-evaluation-harness")
+    evaluate.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", type=Path)
+    evaluate.add_argument("corpora", metavar="CORPORA.json", type=Path, help="a list of id, path, sha256 and kind")
+    evaluate.add_argument("--limit", type=int, help="documents of each corpus; all where it is not given")
+    evaluate.add_argument("--num-fewshot", type=int, default=0, help="documents shown before each question")
+    evaluate.add_argument("--batch-size", type=int, default=8)
+    evaluate.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    evaluate.set_defaults(command=_evaluate)
 
     gang = commands.add_parser("gang", help="run the processes of one attempt for a supervisor")
     gang.add_argument("--fd", type=int, required=True, help="inherited stream socket to the supervisor")
@@ -166,6 +177,24 @@ def _generate(arguments: argparse.Namespace) -> int:
     for piece in pieces:
         print(piece.text, end="", flush=True)
     print()
+    return EXIT_OK
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    # The harness loads nothing from afar, and draws no bars of its own.
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1")
+    from trainer import generate, harness
+
+    corpora = TypeAdapter(list[CorpusInput]).validate_json(arguments.corpora.read_bytes())
+    found = harness.evaluate(
+        generate.load(arguments.checkpoint_dir, arguments.device),
+        corpora,
+        limit=arguments.limit,
+        num_fewshot=arguments.num_fewshot,
+        batch_size=arguments.batch_size,
+        progress=lambda done, total: print(json.dumps({"done": done, "total": total}), flush=True),
+    )
+    print(json.dumps({"result": found.model_dump()}), flush=True)
     return EXIT_OK
 
 

@@ -2,6 +2,7 @@
 
 import codecs
 import mmap
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,6 +54,13 @@ class Corpus:
             for end in self._ends.tolist():
                 yield from cut(text, start, end)
                 start = end
+
+    def texts(self) -> Iterator[str]:
+        """All documents in order, each whole."""
+        start = 0
+        for end in self._ends.tolist():
+            yield os.pread(self._file.fileno(), end - start, start).decode()
+            start = end
 
     def close(self) -> None:
         self._file.close()
