@@ -1,6 +1,7 @@
 """Reads parsed corpora: documents, in pieces small enough to tokenise in bounded memory. Standard library and numpy."""
 
 import codecs
+import json
 import mmap
 import os
 import re
@@ -39,13 +40,17 @@ class Corpus:
         directory = Path(source.path)
         self._ends = np.fromfile(directory / "index.bin", dtype="<u8")
         self._file = (directory / "text.bin").open("rb")
+        self._kind = source.kind
         self.num_bytes = int(self._ends[-1]) if len(self._ends) else 0
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def pieces(self) -> Iterator[Piece]:
-        """All documents in order, long ones cut where it does not change their tokens."""
+        """All documents in order, long ones cut where it does not change their tokens; of records, each text."""
+        if self._kind != "text":
+            yield from (Piece(text, len(text.encode()), True) for record in self.texts() for text in strings(record))
+            return
         if not self.num_bytes:
             yield from (Piece("", 0, True) for _ in range(len(self)))
             return
@@ -64,6 +69,23 @@ class Corpus:
 
     def close(self) -> None:
         self._file.close()
+
+
+def strings(record: str) -> Iterator[str]:
+    """The texts in a record: all strings but the names of roles and labels."""
+    yield from _strings(json.loads(record))
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            if key not in ("role", "label"):
+                yield from _strings(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _strings(part)
 
 
 def open_all(sources: list[CorpusInput]) -> list[Corpus]:

@@ -80,6 +80,8 @@ class DataEvent(_Event):
     num_train_sequences: int
     num_validation_sequences: int
     bytes_per_token: float
+    num_cut: int = 0  # records whose end is missing
+    num_dropped: int = 0  # records that are left out
 
 
 class CheckpointEvent(_Event):

@@ -26,9 +26,10 @@ class Loaded:
         """How many tokens the model reads at most."""
         return int(self.model.config.max_position_embeddings)
 
-    def encode(self, prompt: str) -> list[int]:
+    def encode(self, prompt: str | list[int]) -> list[int]:
         """The prompt's tokens; an empty one starts a new text. Raises ValueError for one longer than the context."""
-        ids = [int(i) for i in self.tokenizer(prompt)["input_ids"]] or [int(self.tokenizer.bos_token_id)]
+        given = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
+        ids = [int(i) for i in given] or [int(self.tokenizer.bos_token_id)]
         if len(ids) > self.context:
             raise ValueError(f"prompt has {len(ids)} tokens, but the model reads at most {self.context}")
         return ids
@@ -54,7 +55,7 @@ def load(checkpoint_dir: Path, device: str) -> Loaded:
 
 def stream(
     loaded: Loaded,
-    prompt: str,
+    prompt: str | list[int],
     *,
     max_tokens: int,
     temperature: float = 1.0,
@@ -64,7 +65,8 @@ def stream(
     stop: list[str] | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Piece]:
-    """Continue the prompt. The same seed gives the same text; temperature 0 always takes the likeliest token.
+    """Continue the prompt, given as text or as tokens. The same seed gives the same text; temperature 0 always takes
+    the likeliest token.
 
     Whole characters only are handed out, and never a part of a stop string. Raises ValueError at once for a prompt
     longer than the context.

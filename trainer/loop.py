@@ -54,7 +54,7 @@ def train(
     spec, inputs, prepared = run_dir.spec(), run_dir.inputs(fence), preparation.read(run_dir, fence)
     failpoints = Failpoints(fence)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
-    samples = open_samples(Path(prepared.tokens), spec, tokenizer.backend_tokenizer)
+    samples = open_samples(Path(prepared.tokens), spec, tokenizer)
     resumed = checkpoint.find(Path(inputs.resume), prepared, is_verified=is_verified) if inputs.resume else None
     model = build(spec, len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, device)
     if resumed is not None:

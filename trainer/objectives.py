@@ -51,7 +51,7 @@ def weighted_nats(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Ten
     return torch.dot(nats, weights.flatten().float())
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"causal": NextToken}
+OBJECTIVES: dict[str, type[Objective]] = {"causal": NextToken, "chat": NextToken, "completion": NextToken}
 
 
 def objective(spec: TrainSpec, model: PreTrainedModel) -> Objective:

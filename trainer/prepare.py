@@ -3,12 +3,17 @@
 from pathlib import Path
 
 from pydantic import BaseModel
+from transformers import PreTrainedTokenizerFast
 
-from trainer import cache, data, tokenizer
+from trainer import cache, data, records, tokenizer
+from trainer.encode import CHAT_TEMPLATE
 from trainer.report import Report
 from trainer.rundir import RunDir, write_atomically
 from trainer.samples import Samples, open_samples
 from trainer.spec import TrainSpec
+
+OF_TEXT = ("causal", "masked", "span_corruption")  # objectives that cut running text; the others learn from records
+CONVERSES = ("chat", "dpo")
 
 
 class Prepared(BaseModel):
@@ -46,11 +51,17 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
     )
     report.phase("prepare", 1, 1)
     report.phase("tokenise", 0, 1)
-    tokens = data.ensure(
-        inputs.corpora, opened, sha256, cache_path, lambda done, total: report.phase("tokenise", done, total)
-    )
+    whole = _with_template(copied, spec)
+
+    def progress(done: int, total: int) -> None:
+        report.phase("tokenise", done, total)
+
+    if spec.objective in OF_TEXT:
+        tokens = data.ensure(inputs.corpora, opened, sha256, cache_path, progress)
+    else:
+        tokens = records.ensure(inputs.corpora, spec, whole, sha256, cache_path, progress)
     report.phase("tokenise", 1, 1)
-    samples = open_samples(tokens, spec, opened)
+    samples = open_samples(tokens, spec, whole)
     _report_data(report, spec, samples)
     prepared = Prepared(
         tokenizer=str(copied),
@@ -60,6 +71,15 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
     )
     write_atomically(_path(run_dir, fence), prepared.model_dump_json())
     return prepared
+
+
+def _with_template(directory: Path, spec: TrainSpec) -> PreTrainedTokenizerFast:
+    """The tokenizer of the run, with a chat template where the objective needs one."""
+    opened: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+    if spec.objective in CONVERSES and opened.chat_template is None:
+        opened.chat_template = CHAT_TEMPLATE
+        (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    return opened
 
 
 def read(run_dir: RunDir, fence: int) -> Prepared:
@@ -78,8 +98,14 @@ def _report_data(report: Report, spec: TrainSpec, samples: Samples) -> None:
         num_train_sequences=samples.num_train,
         num_validation_sequences=samples.num_validation,
         bytes_per_token=samples.bytes_per_token,
+        num_cut=samples.num_cut,
+        num_dropped=samples.num_dropped,
     )
     report.line(
         f"{samples.num_tokens} tokens: {samples.num_train} sequences of {spec.sequence_length} to train on, "
         f"{samples.num_validation} to validate, {samples.bytes_per_token:.2f} bytes a token"
     )
+    if samples.num_cut or samples.num_dropped:
+        report.line(
+            f"{samples.num_cut} records are longer than a sequence and were cut, {samples.num_dropped} were left out"
+        )

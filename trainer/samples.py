@@ -1,12 +1,16 @@
 """What a run learns from and is measured on: batches that depend on nothing but the spec and the sample's number."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 
-from tokenizers import Tokenizer
+import numpy as np
+from transformers import PreTrainedTokenizerFast
 
-from trainer.batch import Batch
-from trainer.data import Dataset
+from trainer import order
+from trainer.batch import IGNORED, Array, Batch
+from trainer.data import Dataset, Document, Ids
+from trainer.records import Records, pack
 from trainer.spec import TrainSpec
 
 
@@ -18,6 +22,12 @@ class Samples(ABC):
     sha256: str  # of all that they are made from
     num_tokens: int
     bytes_per_token: float
+    num_cut = 0  # records whose end is missing
+    num_dropped = 0  # records that are left out
+
+    @abstractmethod
+    def documents_of(self, n: int) -> list[Document]:
+        """The documents that training sample `n` of the run takes text from."""
 
     @abstractmethod
     def train_batch(self, first: int, count: int) -> Batch:
@@ -39,8 +49,8 @@ class Samples(ABC):
 class NextTokens(Samples):
     """Running text, cut into sequences: each token is the label of the one before it."""
 
-    def __init__(self, directory: Path, spec: TrainSpec, tokenizer: Tokenizer) -> None:
-        self.text = Dataset(directory, spec, tokenizer)
+    def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.text = Dataset(directory, spec, tokenizer.backend_tokenizer)
         self.num_train, self.num_validation = self.text.num_train, self.text.num_validation
         self.sha256, self.num_tokens = self.text.meta.sha256, self.text.meta.num_tokens
         self.bytes_per_token = self.text.bytes_per_token
@@ -56,7 +66,90 @@ class NextTokens(Samples):
     def num_bytes(self, batch: Batch) -> int:
         return self.text.num_bytes(batch["labels"])
 
+    def documents_of(self, n: int) -> list[Document]:
+        return self.text.documents_of(n)
 
-def open_samples(directory: Path, spec: TrainSpec, tokenizer: Tokenizer) -> Samples:
+
+class Answers(Samples):
+    """Records whose answers are learnt, several in a sequence where the spec packs them.
+
+    `position_ids` start again with each record, so that none sees another; what is left of a sequence is padding.
+    """
+
+    def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.records = Records(directory, spec)
+        self._length, self._padding, self._seed = spec.sequence_length, int(tokenizer.pad_token_id or 0), spec.seed
+        self._train = self._boxes(self.records.train, spec)
+        self._validation = self._boxes(self.records.validation, spec)
+        self.num_train, self.num_validation = len(self._train), len(self._validation)
+        meta = self.records.meta
+        self.sha256, self.num_tokens = meta.sha256, meta.num_tokens
+        self.bytes_per_token = meta.num_bytes / meta.num_tokens
+        self.num_cut, self.num_dropped = meta.num_cut, meta.num_dropped
+
+    def _boxes(self, records: Ids, spec: TrainSpec) -> list[Ids]:
+        """The records of each sequence."""
+        if not spec.packing:
+            return [records[at : at + 1] for at in range(len(records))]
+        lengths = self.records.lengths(records) - 1  # the last token is only a label
+        return [records[box] for box in pack(lengths.tolist(), spec.sequence_length)]
+
+    def train_batch(self, first: int, count: int) -> Batch:
+        return self._batch([self._train[box] for box in self._drawn(first, count)])
+
+    def _drawn(self, first: int, count: int) -> list[int]:
+        positions = np.arange(first, first + count, dtype=np.int64)
+        return [int(box) for box in order.draw(positions, self.num_train, self._seed)]
+
+    def validation_batch(self, numbers: list[int]) -> Batch:
+        return self._batch([self._validation[number] for number in numbers])
+
+    def documents_of(self, n: int) -> list[Document]:
+        return [self.records.document_of(int(record)) for record in self._train[self._drawn(n, 1)[0]]]
+
+    def num_tokens_of(self, batch: Batch) -> int:
+        return int((batch["labels"] != IGNORED).sum())
+
+    def _batch(self, boxes: list[Ids]) -> Batch:
+        shape = (len(boxes), self._length)
+        batch: Batch = {
+            "input_ids": np.full(shape, self._padding, dtype=np.int64),
+            "labels": np.full(shape, IGNORED, dtype=np.int64),
+            "weights": np.zeros(shape, dtype=np.float32),
+            "position_ids": np.tile(np.arange(self._length, dtype=np.int64), (len(boxes), 1)),
+        }
+        for row, box in enumerate(boxes):
+            at = 0
+            for record in box:
+                ((ids, weights),) = self.records.segments(int(record))
+                at = _put(batch, row, at, ids, weights)
+            batch["position_ids"][row, at:] = np.arange(self._length - at)
+        return _narrowed(batch)
+
+
+def _put(batch: Batch, row: int, at: int, ids: Array, weights: Array) -> int:
+    """Write one record into a row, each token the label of the one before it, and return where the next one begins."""
+    end = at + len(ids) - 1
+    batch["input_ids"][row, at:end] = ids[:-1]
+    batch["labels"][row, at:end] = ids[1:]
+    batch["weights"][row, at:end] = weights[1:]
+    batch["position_ids"][row, at:end] = np.arange(end - at)
+    return end
+
+
+def _narrowed(batch: Batch) -> Batch:
+    """Without the columns that are padding in all rows, to the next multiple of eight."""
+    used = int((batch["labels"] != IGNORED).any(axis=0).nonzero()[0][-1]) + 1
+    return {name: values[:, : -(-used // 8) * 8] for name, values in batch.items()}
+
+
+SAMPLES: dict[str, Callable[[Path, TrainSpec, PreTrainedTokenizerFast], Samples]] = {
+    "causal": NextTokens,
+    "chat": Answers,
+    "completion": Answers,
+}
+
+
+def open_samples(directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> Samples:
     """The samples of a run whose tokenised data lies in a directory. Raises Failure where there are too few."""
-    return NextTokens(directory, spec, tokenizer)
+    return SAMPLES[spec.objective](directory, spec, tokenizer)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from trainer import generate
 from trainer.generate import Loaded
-from trainer.samples import NextTokens, Samples
+from trainer.samples import Answers, NextTokens, Samples
 from trainer.spec import TrainSpec
 
 PROMPT_TOKENS = 20
@@ -42,7 +42,22 @@ class Continuation(Showing):
         return "".join(piece.text for piece in pieces)
 
 
+class Answer(Showing):
+    """Answers the prompt of the first held-out record, always with the likeliest tokens."""
+
+    def __init__(self, samples: Answers, loaded: Loaded) -> None:
+        ((ids, weights),) = samples.records.segments(int(samples.records.validation[0]))
+        self._ids = [int(number) for number in ids[: int(weights.nonzero()[0][0])]]
+        self.prompt = str(loaded.tokenizer.decode(self._ids, skip_special_tokens=True))
+
+    def answer(self, loaded: Loaded) -> str:
+        pieces = generate.stream(loaded, self._ids, max_tokens=SAMPLE_TOKENS, temperature=0.0)
+        return "".join(piece.text for piece in pieces)
+
+
 def showing(spec: TrainSpec, samples: Samples, loaded: Loaded) -> Showing:
     """What a run shows, by its objective."""
+    if isinstance(samples, Answers):
+        return Answer(samples, loaded)
     assert isinstance(samples, NextTokens)
     return Continuation(spec, samples, loaded)

@@ -14,7 +14,18 @@ from app.models import Checkpoint, Job
 
 DIVERGED = ("nan_loss", "loss_diverged")
 OUT_OF_MEMORY = ("oom_gpu", "oom_host")
-BAD_INPUT = ("config_invalid", "data_empty", "data_short", "vocab_too_large", "tokenizer_mismatch", "data_changed")
+BAD_INPUT = (
+    "config_invalid",
+    "data_empty",
+    "data_short",
+    "records_few",
+    "records_empty",
+    "label_unknown",
+    "chat_template_unusable",
+    "vocab_too_large",
+    "tokenizer_mismatch",
+    "data_changed",
+)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,25 @@ FAILURES = {
         mark("The text has {found} tokens; one training and one validation sequence need at least {needed}."),
         mark("Add text, or choose a smaller sequence length."),
     ),
+    "records_few": Failure(
+        mark(
+            "The corpora have {found} records to learn from, but training and validation need two. "
+            "{dropped} were left out."
+        ),
+        mark("Add records. Left out are those without an answer, and those whose text spells a special token."),
+    ),
+    "records_empty": Failure(
+        mark("No record of the corpora has anything to learn; {dropped} were left out."),
+        mark("See that answers are not empty, and that prompts leave room for them in the sequence length."),
+    ),
+    "label_unknown": Failure(
+        mark("The held-out label {label} is none of those that are trained on: {labels}."),
+        mark("Correct the label, or add records with it to the corpora that are trained on."),
+    ),
+    "chat_template_unusable": Failure(
+        mark("The chat template of the base model cannot be used: {why}."),
+        mark("Choose another base model, or one whose template writes each message the same whatever follows."),
+    ),
     "data_changed": Failure(
         mark("The text is not the one the checkpoint was trained on: it is {found}, but must be {needed}."),
         mark("Bring the corpora back as they were, or train on the new text from scratch."),

@@ -1,0 +1,147 @@
+"""Turns one record into segments of tokens, each token with the weight that predicting it has. Imports transformers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerFast
+
+from trainer.failure import Failure
+
+# For tokenizers that bring no template: ChatML, its marks in ordinary tokens, an answer closed by the end of text.
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] -}}
+{{- (eos_token if message['role'] == 'assistant' else '<|im_end|>') + '\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+
+Record = Mapping[str, Any]
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens that the model reads in one go. `weights[i]` is how much it counts to predict `ids[i]`; 0 is only read."""
+
+    ids: list[int]
+    weights: list[float]
+
+    def cut(self, length: int, *, keeps_end: bool) -> "Segment":
+        """Its first tokens; the last one is kept where it marks the end."""
+        if len(self.ids) <= length:
+            return self
+        if keeps_end:
+            return Segment([*self.ids[: length - 1], self.ids[-1]], [*self.weights[: length - 1], self.weights[-1]])
+        return Segment(self.ids[:length], self.weights[:length])
+
+
+class Unsafe(ValueError):
+    """A text spells a special token: read as one, it could pass for another speaker."""
+
+
+class Encoder:
+    """Encodes the records of one objective with one tokenizer."""
+
+    def __init__(self, objective: str, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
+        self._special = [str(token) for token in tokenizer.all_special_tokens]
+        self._encode = self._by_objective()[objective]
+
+    def _by_objective(self) -> dict[str, Callable[[Record], list[Segment]]]:
+        return {
+            "chat": lambda record: [self.conversation(record["messages"])],
+            "completion": lambda record: [self._answered(record["prompt"], record["completion"])],
+            "classification": lambda record: [self._whole(record["text"])],
+            "seq2seq": lambda record: [self._whole(record["source"]), self._whole(record["target"])],
+            "dpo": lambda record: [self._preferred(record, "chosen"), self._preferred(record, "rejected")],
+        }
+
+    def segments(self, record: Record) -> list[Segment]:
+        """The segments of a record. Raises Unsafe, and Failure for a chat template that cannot be used."""
+        return self._encode(record)
+
+    # ---- one text ---------------------------------------------------------------------------------------------------
+
+    def _ids(self, text: str) -> list[int]:
+        self._require_plain(text)
+        return [int(number) for number in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+    def _require_plain(self, text: str) -> None:
+        if any(token in text for token in self._special):
+            raise Unsafe
+
+    def _whole(self, text: str) -> Segment:
+        """A text with the special tokens that the tokenizer itself puts around it, or else before an end of text."""
+        self._require_plain(text)
+        ids = [int(number) for number in self._tokenizer(text)["input_ids"]]
+        if ids[-1:] != [self._tokenizer.eos_token_id] and ids[-1:] != [self._tokenizer.sep_token_id]:
+            ids.append(int(self._tokenizer.eos_token_id))
+        return Segment(ids, [1.0] * len(ids))
+
+    def _answered(self, prompt: str, completion: str) -> Segment:
+        """A prompt that is read and a completion that is learnt, with the end of text behind it."""
+        before = [*self._start(), *self._ids(prompt)]
+        after = [*self._ids(completion), int(self._tokenizer.eos_token_id)]
+        return Segment([*before, *after], [0.0] * len(before) + [1.0] * len(after))
+
+    def _start(self) -> list[int]:
+        """The token that begins a text, where the model has one of its own."""
+        number = self._tokenizer.bos_token_id
+        return [] if number is None or number == self._tokenizer.eos_token_id else [int(number)]
+
+    def _preferred(self, record: Record, which: str) -> Segment:
+        """A prompt, as text or as messages, with one of its two answers."""
+        prompt, answer = record["prompt"], record[which]
+        if isinstance(prompt, str):
+            return self._answered(prompt, answer)
+        answers = answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}]
+        read = [{**message, "weight": 0.0} for message in prompt]
+        return self.conversation([*read, *answers])
+
+    # ---- conversations ----------------------------------------------------------------------------------------------
+
+    def conversation(self, messages: Sequence[Message]) -> Segment:
+        """A conversation as the tokenizer's template writes it. Answers count, by the weight of their message (else 1).
+
+        What counts of an answer is what the template adds for it behind the generation prompt, found by rendering the
+        conversation up to it, and including the token that ends the turn.
+        """
+        for message in messages:
+            self._require_plain(message["content"])
+        plain = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
+        text = self.render(plain)
+        spans = []
+        for number, message in enumerate(messages):
+            if message["role"] == "assistant" and message.get("weight", 1.0) > 0:
+                start, end = self._span(plain, number, text)
+                spans.append((start, end, float(message.get("weight", 1.0))))
+        encoding = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        weights = [_weight(start, end, spans) for start, end in encoding["offset_mapping"]]
+        return Segment([int(number) for number in encoding["input_ids"]], weights)
+
+    def _span(self, messages: Sequence[Message], number: int, text: str) -> tuple[int, int]:
+        """Where an answer stands in the rendered conversation, from behind the generation prompt to the turn's end."""
+        before = self.render(messages[:number], add_generation_prompt=True)
+        after = self.render(messages[: number + 1])
+        if not (text.startswith(after.rstrip()) and after.startswith(before)):
+            raise Failure("chat_template_unusable", why="what comes later changes how it writes what came before")
+        return len(before), len(after.rstrip())
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """A conversation as text. Raises Failure where the template cannot write it."""
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+                )
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise Failure("chat_template_unusable", why=str(error)[:200]) from None
+
+
+def _weight(start: int, end: int, spans: Sequence[tuple[int, int, float]]) -> float:
+    """The weight of a token that stands for these characters."""
+    return next((weight for first, last, weight in spans if first <= start < last and start < end), 0.0)
