@@ -74,6 +74,24 @@ def num_adapter_parameters(spec: TrainSpec, rank: int) -> int:
     return spec.num_hidden_layers * rank * sides
 
 
+@lru_cache(maxsize=4096)
+def span_lengths(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
+    """The longest text whose corruption gives at most so many input tokens, and its target tokens, as T5 counts them.
+
+    A sentinel stands for each span on both sides, and each side ends with one token.
+    """
+
+    def corrupted(raw: int) -> tuple[int, int]:
+        noise = min(max(round(raw * noise_density), 1), raw - 1)
+        spans = max(round(noise / mean_span), 1)
+        return raw - noise + spans + 1, noise + spans + 1
+
+    raw = max(2, int((length - 4) / (1 - noise_density + noise_density / mean_span)))
+    while corrupted(raw + 1)[0] <= length:
+        raw += 1
+    return raw, corrupted(raw)[1]
+
+
 class Flops(BaseModel):
     """Operations that training takes for one token.
 

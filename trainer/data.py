@@ -36,16 +36,28 @@ class Meta(BaseModel):
 
 
 def ensure(
-    sources: list[CorpusInput], tokenizer: Tokenizer, tokenizer_sha256: str, cache_path: Path, progress: Progress
+    sources: list[CorpusInput],
+    tokenizer: Tokenizer,
+    tokenizer_sha256: str,
+    cache_path: Path,
+    progress: Progress,
+    end_of_text: int | None = None,
 ) -> Path:
-    """The directory with these corpora tokenised, made now unless the cache has it."""
+    """The directory with these corpora tokenised, made now unless the cache has it.
+
+    `end_of_text` stands behind each document; without it, the token of our own tokenizers.
+    """
     name = cache.key(corpora=[s.sha256 for s in sources], tokenizer=tokenizer_sha256, version=VERSION)
     entry = cache_path / "tokens" / name
-    cache.ensure(entry, lambda made: tokenise(sources, tokenizer, name, made, progress))
+    end = tokenizer.token_to_id(END_OF_TEXT) if end_of_text is None else end_of_text
+    assert end is not None, "tokenizer.load checks it"
+    cache.ensure(entry, lambda made: tokenise(sources, tokenizer, end, name, made, progress))
     return entry
 
 
-def tokenise(sources: list[CorpusInput], tokenizer: Tokenizer, name: str, directory: Path, progress: Progress) -> None:
+def tokenise(
+    sources: list[CorpusInput], tokenizer: Tokenizer, end_of_text: int, name: str, directory: Path, progress: Progress
+) -> None:
     """Write `tokens.bin` (ids, an end-of-text after each document), `documents.bin` (where each ends) and `meta.json`.
 
     Memory is bounded by BATCH_BYTES, however long a document is.
@@ -56,7 +68,7 @@ def tokenise(sources: list[CorpusInput], tokenizer: Tokenizer, name: str, direct
     done = num_tokens = 0
     with (directory / "tokens.bin").open("wb") as tokens, (directory / "documents.bin").open("wb") as documents:
         for batch in _batches(corpora):
-            num_tokens = _write(batch, tokenizer, dtype, num_tokens, tokens, documents)
+            num_tokens = _write(batch, tokenizer, end_of_text, dtype, num_tokens, tokens, documents)
             done += sum(piece.num_bytes for piece in batch)
             progress(done, total)
         for file in (tokens, documents):
@@ -83,10 +95,14 @@ def _batches(corpora: list[Corpus]) -> Iterator[list[Piece]]:
 
 
 def _write(
-    batch: list[Piece], tokenizer: Tokenizer, dtype: str, num_tokens: int, tokens: BinaryIO, documents: BinaryIO
+    batch: list[Piece],
+    tokenizer: Tokenizer,
+    end_of_text: int,
+    dtype: str,
+    num_tokens: int,
+    tokens: BinaryIO,
+    documents: BinaryIO,
 ) -> int:
-    end_of_text = tokenizer.token_to_id(END_OF_TEXT)
-    assert end_of_text is not None, "tokenizer.load checks it"
     encodings = tokenizer.encode_batch_fast([piece.text for piece in batch], add_special_tokens=False)
     ends = []
     for piece, encoding in zip(batch, encodings, strict=True):
@@ -110,15 +126,22 @@ class Document:
 
 
 class Dataset:
-    """The sequences of a run: `sequence_length` + 1 tokens each, the last token of one being the first of the next."""
+    """The sequences of a run: `length` tokens each, and `overlap` more that are the first of the next sequence."""
 
-    def __init__(self, directory: Path, spec: TrainSpec, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        spec: TrainSpec,
+        tokenizer: Tokenizer,
+        length: int | None = None,
+        overlap: int = 1,
+    ) -> None:
         self.meta = read_meta(directory)
-        self.length = spec.sequence_length
+        self.length, self._overlap = spec.sequence_length if length is None else length, overlap
         self._seed = spec.seed
-        num_sequences = (self.meta.num_tokens - 1) // self.length
+        num_sequences = (self.meta.num_tokens - overlap) // self.length
         if num_sequences < 2:
-            raise Failure("data_short", needed=2 * self.length + 1, found=self.meta.num_tokens)
+            raise Failure("data_short", needed=2 * self.length + overlap, found=self.meta.num_tokens)
         self.num_validation = max(1, int(num_sequences * spec.validation_fraction))
         self.num_train = num_sequences - self.num_validation
         self._tokens = np.memmap(directory / "tokens.bin", dtype=self.meta.dtype, mode="r")
@@ -164,7 +187,7 @@ class Dataset:
 
     def _rows(self, sequences: Ids) -> Rows:
         starts = sequences * self.length
-        rows: Rows = self._tokens[starts[:, None] + np.arange(self.length + 1)].astype(np.int64)
+        rows: Rows = self._tokens[starts[:, None] + np.arange(self.length + self._overlap)].astype(np.int64)
         return rows
 
 

@@ -15,6 +15,7 @@ from trainer import batch as batches
 from trainer import checkpoint, state
 from trainer import prepare as preparation
 from trainer.checkpoint import Memory, NotSaved
+from trainer.drawing import open_samples
 from trainer.engine import Engine, learning_rate
 from trainer.evaluation import Evaluation
 from trainer.events import EXIT_OK, EXIT_RESUMABLE
@@ -25,7 +26,7 @@ from trainer.model import build
 from trainer.objectives import objective
 from trainer.report import Report
 from trainer.rundir import RunDir
-from trainer.samples import open_samples
+from trainer.tokenizer import separator
 
 STEPS_PER_LINE = 10
 # A loss leaps where it is so many times the median of the last ones. One leap may be a bad batch, several in a row are
@@ -56,7 +57,7 @@ def train(
     tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
     samples = open_samples(Path(prepared.tokens), spec, tokenizer)
     resumed = checkpoint.find(Path(inputs.resume), prepared, is_verified=is_verified) if inputs.resume else None
-    model = build(spec, len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, device)
+    model = build(spec, len(tokenizer), separator(tokenizer), tokenizer.pad_token_id, device, samples.labels)
     if resumed is not None:
         checkpoint.restore(state.load_weights, model, resumed.directory, report.beat)
         if failpoints.has("flip", resumed.step):

@@ -42,6 +42,43 @@ class NextToken(Objective):
         return weighted_nats(logits, labels, weights).reshape(1)
 
 
+class HiddenWord(Objective):
+    """Finds the words that are hidden: cross-entropy at their places."""
+
+    counted = ("accuracy",)
+
+    def forward(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return self._sums(logits, labels)
+
+    def _sums(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss, and where nothing is trained how many labels are the likeliest ones."""
+        nats = weighted_nats(logits, labels, None)
+        if self.training:
+            return nats.reshape(1)
+        right = ((logits.argmax(-1) == labels) & (labels != IGNORED)).sum()
+        return torch.stack([nats, right.to(nats.dtype)])
+
+
+class Label(HiddenWord):
+    """Gives a text its label: cross-entropy over the classes."""
+
+
+class Translation(Objective):
+    """Writes a target, given a source and, at each place, what stands before it."""
+
+    def forward(
+        self, input_ids: Tensor, labels: Tensor, decoder_input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        logits = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            use_cache=False,
+        ).logits
+        return weighted_nats(logits, labels, None).reshape(1)
+
+
 def weighted_nats(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
     """The summed cross-entropy of logits (..., vocabulary) against labels (...) that are not IGNORED."""
     flat, targets = logits.float().flatten(0, -2), labels.flatten()
@@ -51,7 +88,15 @@ def weighted_nats(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Ten
     return torch.dot(nats, weights.flatten().float())
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"causal": NextToken, "chat": NextToken, "completion": NextToken}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "causal": NextToken,
+    "masked": HiddenWord,
+    "span_corruption": Translation,
+    "seq2seq": Translation,
+    "chat": NextToken,
+    "completion": NextToken,
+    "classification": Label,
+}
 
 
 def objective(spec: TrainSpec, model: PreTrainedModel) -> Objective:

@@ -6,10 +6,11 @@ from pydantic import BaseModel
 from transformers import PreTrainedTokenizerFast
 
 from trainer import cache, data, records, tokenizer
+from trainer.drawing import open_samples
 from trainer.encode import CHAT_TEMPLATE
 from trainer.report import Report
 from trainer.rundir import RunDir, write_atomically
-from trainer.samples import Samples, open_samples
+from trainer.samples import Samples
 from trainer.spec import TrainSpec
 
 OF_TEXT = ("causal", "masked", "span_corruption")  # objectives that cut running text; the others learn from records
@@ -37,7 +38,11 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
         made = Path(inputs.tokenizer)
     else:
         made = tokenizer.ensure(
-            inputs.corpora, spec.vocab_size, cache_path, lambda done, total: report.phase("prepare", done, total)
+            inputs.corpora,
+            spec.vocab_size,
+            cache_path,
+            lambda done, total: report.phase("prepare", done, total),
+            spec.model_type,
         )
     opened, sha256 = tokenizer.load(made), tokenizer.sha256(made)
     copied = run_dir.tokenizer_path(fence)
@@ -57,7 +62,7 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
         report.phase("tokenise", done, total)
 
     if spec.objective in OF_TEXT:
-        tokens = data.ensure(inputs.corpora, opened, sha256, cache_path, progress)
+        tokens = data.ensure(inputs.corpora, opened, sha256, cache_path, progress, tokenizer.separator(whole))
     else:
         tokens = records.ensure(inputs.corpora, spec, whole, sha256, cache_path, progress)
     report.phase("tokenise", 1, 1)

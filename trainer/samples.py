@@ -1,7 +1,7 @@
 """What a run learns from and is measured on: batches that depend on nothing but the spec and the sample's number."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ class Samples(ABC):
     bytes_per_token: float
     num_cut = 0  # records whose end is missing
     num_dropped = 0  # records that are left out
+    labels: Sequence[str] = ()  # the classes, where samples have one
 
     @abstractmethod
     def documents_of(self, n: int) -> list[Document]:
@@ -141,15 +142,3 @@ def _narrowed(batch: Batch) -> Batch:
     """Without the columns that are padding in all rows, to the next multiple of eight."""
     used = int((batch["labels"] != IGNORED).any(axis=0).nonzero()[0][-1]) + 1
     return {name: values[:, : -(-used // 8) * 8] for name, values in batch.items()}
-
-
-SAMPLES: dict[str, Callable[[Path, TrainSpec, PreTrainedTokenizerFast], Samples]] = {
-    "causal": NextTokens,
-    "chat": Answers,
-    "completion": Answers,
-}
-
-
-def open_samples(directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> Samples:
-    """The samples of a run whose tokenised data lies in a directory. Raises Failure where there are too few."""
-    return SAMPLES[spec.objective](directory, spec, tokenizer)

@@ -2,7 +2,11 @@
 
 from abc import ABC, abstractmethod
 
+import torch
+
 from trainer import generate
+from trainer.examples import Labelled, Pairs
+from trainer.gaps import Masked, Spans
 from trainer.generate import Loaded
 from trainer.samples import Answers, NextTokens, Samples
 from trainer.spec import TrainSpec
@@ -55,9 +59,62 @@ class Answer(Showing):
         return "".join(piece.text for piece in pieces)
 
 
+class Filling(Showing):
+    """Puts the likeliest words in place of the masks of the first held-out text."""
+
+    def __init__(self, samples: Masked, loaded: Loaded) -> None:
+        self._ids = torch.from_numpy(samples.validation_batch([0])["input_ids"])
+        self._mask = loaded.tokenizer.mask_token_id
+        self.prompt = str(loaded.tokenizer.decode(self._ids[0, 1:-1]))
+
+    @torch.no_grad()
+    def answer(self, loaded: Loaded) -> str:
+        found = loaded.model(input_ids=self._ids.to(loaded.model.device)).logits.argmax(-1).cpu()
+        filled = torch.where(self._ids == self._mask, found, self._ids)
+        return str(loaded.tokenizer.decode(filled[0, 1:-1]))
+
+
+class Writing(Showing):
+    """Writes the likeliest target of the first held-out source."""
+
+    def __init__(self, samples: Spans | Pairs, loaded: Loaded) -> None:
+        self._ids = torch.from_numpy(samples.validation_batch([0])["input_ids"])
+        self.prompt = str(loaded.tokenizer.decode(self._ids[0, :-1]))
+
+    def answer(self, loaded: Loaded) -> str:
+        ids = self._ids.to(loaded.model.device)
+        made = loaded.model.generate(input_ids=ids, max_new_tokens=SAMPLE_TOKENS, do_sample=False)
+        keeps = "<extra_id_0>" in self.prompt  # the sentinels say which gap is filled
+        text = str(loaded.tokenizer.decode(made[0, 1:], skip_special_tokens=not keeps))
+        return text.removesuffix(str(loaded.tokenizer.eos_token)) if keeps else text
+
+
+class Labelling(Showing):
+    """Gives the first held-out text a label, and says how sure it is."""
+
+    def __init__(self, samples: Labelled, loaded: Loaded) -> None:
+        batch = samples.validation_batch([0])
+        self._ids, self._names = torch.from_numpy(batch["input_ids"]), samples.labels
+        text = str(loaded.tokenizer.decode(self._ids[0], skip_special_tokens=True))
+        self.prompt = f"{text}\n[{self._names[int(batch['labels'][0])]}]"
+
+    @torch.no_grad()
+    def answer(self, loaded: Loaded) -> str:
+        chances = loaded.model(input_ids=self._ids.to(loaded.model.device)).logits[0].float().softmax(-1)
+        return f"{self._names[int(chances.argmax())]} ({float(chances.max()):.0%})"
+
+
 def showing(spec: TrainSpec, samples: Samples, loaded: Loaded) -> Showing:
     """What a run shows, by its objective."""
-    if isinstance(samples, Answers):
-        return Answer(samples, loaded)
-    assert isinstance(samples, NextTokens)
-    return Continuation(spec, samples, loaded)
+    match samples:
+        case Answers():
+            return Answer(samples, loaded)
+        case Masked():
+            return Filling(samples, loaded)
+        case Spans() | Pairs():
+            return Writing(samples, loaded)
+        case Labelled():
+            return Labelling(samples, loaded)
+        case NextTokens():
+            return Continuation(spec, samples, loaded)
+    raise AssertionError(spec.objective)

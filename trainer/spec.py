@@ -25,6 +25,7 @@ FAMILIES = {
     "classification": (*ENCODERS, *DECODERS),
     "dpo": DECODERS,
 }
+NUM_SENTINELS = 100  # of T5: so many gaps a text may have
 MIN_VOCAB_SIZE = 258  # 256 bytes and the two special tokens: what byte-level BPE starts from
 
 
@@ -389,6 +390,10 @@ def _check_objective(spec: TrainSpec) -> None:
             objective=spec.objective,
             model_type=spec.model_type,
         )
+    least = MIN_VOCAB_SIZE + {"t5": NUM_SENTINELS, "bert": 1, "roberta": 1}.get(spec.model_type, 0)
+    if spec.vocab_size is not None and spec.vocab_size < least:
+        values = {"least": least, "model_type": spec.model_type, "vocab_size": spec.vocab_size}
+        raise wrong("vocab_size", "must be at least {least} for {model_type}, but is {vocab_size}", **values)
     if spec.objective == "dpo" and spec.base_model is None:
         raise wrong("base_model", "is missing: dpo moves a model that answers already; choose a checkpoint or a model")
     shared = next((corpus for corpus in spec.validation_corpora if corpus in spec.corpora), None)

@@ -1,11 +1,13 @@
 """Byte-level BPE tokenizers: trains, caches and opens them. Imports tokenizers and transformers, never torch."""
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
@@ -15,11 +17,15 @@ from trainer.corpus import Corpus, open_all
 from trainer.failure import Failure
 from trainer.plan import choose_vocab_size
 from trainer.rundir import CorpusInput, sha256_file
-from trainer.spec import MIN_VOCAB_SIZE
+from trainer.spec import MIN_VOCAB_SIZE, NUM_SENTINELS
 
 VERSION = 1  # raise it when the same text would give another tokenizer
 END_OF_TEXT = "<|endoftext|>"
 PADDING = "<|padding|>"
+MASK = "<|mask|>"
+SENTINELS = [f"<extra_id_{number}>" for number in range(NUM_SENTINELS)]
+# What a family of networks needs beside the end of text and padding.
+SPECIAL = {"bert": [MASK], "roberta": [MASK], "t5": SENTINELS}
 FILE = "tokenizer.json"
 TRAINING_BYTES = 256 << 20  # more text than this hardly changes the merges, but fills the memory
 
@@ -40,19 +46,30 @@ SPLIT = "|".join(
     ]
 )
 
+BYTE = re.compile("<0x[0-9A-F]{2}>")
+
 Progress = Callable[[int, int], None]
 
 
-def ensure(sources: list[CorpusInput], vocab_size: int | None, cache_path: Path, progress: Progress) -> Path:
-    """The directory of the tokenizer for these corpora, trained now unless the cache has it."""
-    name = cache.key(corpora=[source.sha256 for source in sources], vocab_size=vocab_size, version=VERSION)
+def ensure(
+    sources: list[CorpusInput], vocab_size: int | None, cache_path: Path, progress: Progress, model_type: str = "llama"
+) -> Path:
+    """The directory of the tokenizer for these corpora and this family of networks, trained now unless it is there."""
+    special = SPECIAL.get(model_type, [])
+    parts = {"special": special} if special else {}
+    name = cache.key(corpora=[source.sha256 for source in sources], vocab_size=vocab_size, version=VERSION, **parts)
     entry = cache_path / "tokenizers" / name
-    cache.ensure(entry, lambda made: save(train(sources, vocab_size, progress), made))
+    cache.ensure(entry, lambda made: save(train(sources, vocab_size, progress, special), made))
     return entry
 
 
-def train(sources: list[CorpusInput], vocab_size: int | None, progress: Progress) -> Tokenizer:
+def train(
+    sources: list[CorpusInput], vocab_size: int | None, progress: Progress, special: Sequence[str] = ()
+) -> Tokenizer:
     """Train on the corpora; without a size the bytes of text choose one.
+
+    `special` are tokens beside the end of text and padding. With a mask, a text stands between two ends, as BERT has
+    it; with sentinels, before one, as T5 has it.
 
     Raises Failure if an asked size is larger than the text gives.
     """
@@ -69,7 +86,7 @@ def train(sources: list[CorpusInput], vocab_size: int | None, progress: Progress
     trainer = BpeTrainer(
         vocab_size=vocab_size or choose_vocab_size(num_bytes),
         min_frequency=2,
-        special_tokens=[END_OF_TEXT, PADDING],
+        special_tokens=[END_OF_TEXT, PADDING, *special],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -78,6 +95,10 @@ def train(sources: list[CorpusInput], vocab_size: int | None, progress: Progress
     assert found >= MIN_VOCAB_SIZE, found
     if vocab_size and found < vocab_size:
         raise Failure("vocab_too_large", asked=vocab_size, largest=found)
+    if special:
+        around = f"{END_OF_TEXT} $A {END_OF_TEXT}" if MASK in special else f"$A {END_OF_TEXT}"
+        ends = [(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))]
+        tokenizer.post_processor = processors.TemplateProcessing(single=around, special_tokens=ends)
     return tokenizer
 
 
@@ -96,26 +117,41 @@ def _training_text(corpora: list[Corpus], num_bytes: int, progress: Progress) ->
 
 def save(tokenizer: Tokenizer, directory: Path) -> None:
     """Write in Hugging Face layout."""
+    more: dict[str, Any] = {}
+    if tokenizer.token_to_id(MASK) is not None:
+        more = {"mask_token": MASK, "cls_token": END_OF_TEXT, "sep_token": END_OF_TEXT}
+    elif tokenizer.token_to_id(SENTINELS[0]) is not None:
+        more = {"extra_special_tokens": SENTINELS}
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
         pad_token=PADDING,
         clean_up_tokenization_spaces=False,
+        **more,
     ).save_pretrained(directory)
 
 
 def load(directory: Path) -> Tokenizer:
-    """Open a tokenizer for training. Raises Failure if it is not byte-level BPE with the end-of-text token."""
-    needed = f"byte-level BPE with {END_OF_TEXT}"
+    """Open a tokenizer to tokenise text with. Raises Failure if it cannot be read or has no end of text."""
     try:
         tokenizer = Tokenizer.from_file(str(directory / FILE))
+        separator(PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True))
     except Exception as error:  # tokenizers raises bare Exception
-        raise Failure("tokenizer_mismatch", found="unreadable", needed=needed) from error
-    if not isinstance(tokenizer.decoder, decoders.ByteLevel) or tokenizer.token_to_id(END_OF_TEXT) is None:
-        raise Failure("tokenizer_mismatch", found=type(tokenizer.model).__name__, needed=needed)
+        needed = "one with a tokenizer.json and a token that ends a text"
+        raise Failure("tokenizer_mismatch", found=f"unreadable: {error}"[:200], needed=needed) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # text that spells a special token is text
     return tokenizer
+
+
+def separator(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The token that ends a document: the end of text, of BERT-type tokenizers the separator. Raises ValueError."""
+    number = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    if number is None:
+        raise ValueError("it has neither an end of text nor a separator")
+    return int(number)
 
 
 def sha256(directory: Path) -> str:
@@ -126,7 +162,12 @@ def sha256(directory: Path) -> str:
 def token_bytes(tokenizer: Tokenizer) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     """How many bytes of text each token id stands for; none for the special tokens."""
     lengths = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
-    special = {END_OF_TEXT, PADDING}
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    # Byte-level BPE spells each byte as one character; others write a space as "\u2581", a byte as "<0x0A>", and
+    # WordPiece marks what goes on with a word.
+    is_bytes = isinstance(tokenizer.decoder, decoders.ByteLevel)
     for token, number in tokenizer.get_vocab().items():
-        lengths[number] = 0 if token in special else len(token)  # byte-level BPE spells each byte as one character
+        if number not in special:
+            plain = token.removeprefix("##").replace("\u2581", " ")
+            lengths[number] = len(token) if is_bytes else 1 if BYTE.fullmatch(token) else len(plain.encode())
     return lengths

@@ -84,6 +84,7 @@ AT_ODDS: list[tuple[dict[str, Any], str]] = [
     ({"tuning": "qlora", "base_model": "b", "zero_stage": 3}, "zero_stage must be 0, 1 or 2 for qlora, but is 3"),
     ({"offload_optimizer": True}, "zero_stage must be 1, 2 or 3 for offload_optimizer, but is 0"),
     ({"offload_parameters": True, "zero_stage": 2}, "zero_stage must be 3 for offload_parameters, but is 2"),
+    ({"vocab_size": 300, "objective": "span_corruption", "model_type": "t5"}, "vocab_size must be at least 358 for t5"),
     ({"validation_corpora": ["c"]}, "validation_corpora holds c, which is trained on: take it out of one"),
 ]
 

@@ -1,0 +1,26 @@
+"""Opens the samples of a run, by its objective."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from trainer.examples import Labelled, Pairs
+from trainer.gaps import Masked, Spans
+from trainer.samples import Answers, NextTokens, Samples
+from trainer.spec import TrainSpec
+
+SAMPLES: dict[str, Callable[[Path, TrainSpec, PreTrainedTokenizerFast], Samples]] = {
+    "causal": NextTokens,
+    "masked": Masked,
+    "span_corruption": Spans,
+    "seq2seq": Pairs,
+    "chat": Answers,
+    "completion": Answers,
+    "classification": Labelled,
+}
+
+
+def open_samples(directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> Samples:
+    """The samples of a run whose tokenised data lies in a directory. Raises Failure where there are too few."""
+    return SAMPLES[spec.objective](directory, spec, tokenizer)

@@ -1,0 +1,116 @@
+"""Networks with random weights: for each family the configuration that a spec describes. Imports transformers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    RobertaConfig,
+    T5Config,
+)
+from transformers.configuration_utils import PretrainedConfig
+
+from trainer.spec import TrainSpec
+
+CLASSES: dict[str, Any] = {
+    "masked": AutoModelForMaskedLM,
+    "span_corruption": AutoModelForSeq2SeqLM,
+    "seq2seq": AutoModelForSeq2SeqLM,
+    "classification": AutoModelForSequenceClassification,
+}
+
+
+def model_class(objective: str) -> Any:
+    """Which of transformers' classes has the head that an objective wants."""
+    return CLASSES.get(objective, AutoModelForCausalLM)
+
+
+def create(spec: TrainSpec, vocab_size: int, ids: dict[str, int], labels: Sequence[str]) -> PreTrainedModel:
+    """The network of a spec. `ids` are bos_token_id, eos_token_id and pad_token_id, `labels` a classifier's classes.
+
+    Nothing drops out: what is computed must not depend on the number of processes.
+    """
+    shared = {"vocab_size": vocab_size, "tie_word_embeddings": spec.tie_word_embeddings, **ids}
+    config = CONFIGURATIONS[spec.model_type](spec, shared)
+    if spec.objective == "classification":
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: number for number, label in enumerate(labels)}
+    made: PreTrainedModel = model_class(spec.objective).from_config(config, attn_implementation="sdpa")
+    return made
+
+
+def _usual(spec: TrainSpec, shared: dict[str, Any]) -> dict[str, Any]:
+    """What Llama, Qwen, BERT and RoBERTa call the same."""
+    return {
+        **shared,
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_hidden_layers": spec.num_hidden_layers,
+        "num_attention_heads": spec.num_attention_heads,
+        "max_position_embeddings": spec.sequence_length,
+    }
+
+
+def _llama(spec: TrainSpec, shared: dict[str, Any]) -> LlamaConfig:
+    return LlamaConfig(**_usual(spec, shared), num_key_value_heads=spec.num_key_value_heads)
+
+
+def _qwen2(spec: TrainSpec, shared: dict[str, Any]) -> Qwen2Config:
+    return Qwen2Config(**_usual(spec, shared), num_key_value_heads=spec.num_key_value_heads)
+
+
+def _gpt2(spec: TrainSpec, shared: dict[str, Any]) -> GPT2Config:
+    return GPT2Config(
+        **shared,
+        n_embd=spec.hidden_size,
+        n_inner=spec.intermediate_size,
+        n_layer=spec.num_hidden_layers,
+        n_head=spec.num_attention_heads,
+        n_positions=spec.sequence_length,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+    )
+
+
+def _bert(spec: TrainSpec, shared: dict[str, Any]) -> BertConfig:
+    return BertConfig(**_usual(spec, shared), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+def _roberta(spec: TrainSpec, shared: dict[str, Any]) -> RobertaConfig:
+    usual = _usual(spec, shared)
+    # RoBERTa counts positions from behind the number of its padding.
+    usual["max_position_embeddings"] = spec.sequence_length + int(shared["pad_token_id"]) + 1
+    return RobertaConfig(**usual, type_vocab_size=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+def _t5(spec: TrainSpec, shared: dict[str, Any]) -> T5Config:
+    return T5Config(
+        **shared,
+        d_model=spec.hidden_size,
+        d_kv=spec.hidden_size // spec.num_attention_heads,
+        d_ff=spec.intermediate_size,
+        num_layers=spec.num_hidden_layers,
+        num_heads=spec.num_attention_heads,
+        feed_forward_proj="gated-gelu",  # T5 1.1
+        decoder_start_token_id=shared["pad_token_id"],
+        dropout_rate=0.0,
+    )
+
+
+CONFIGURATIONS: dict[str, Callable[[TrainSpec, dict[str, Any]], PretrainedConfig]] = {
+    "llama": _llama,
+    "qwen2": _qwen2,
+    "gpt2": _gpt2,
+    "bert": _bert,
+    "roberta": _roberta,
+    "t5": _t5,
+}
