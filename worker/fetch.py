@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from httpx2 import HTTPError
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -100,7 +101,7 @@ def verdict(directory: Path, reference: str, budget: int) -> dict[str, Any]:
         problem = {"code": "hub_unknown", "reference": reference}
     except HfHubHTTPError as error:
         problem = {"code": "hub_refused", "reference": reference, "status": error.response.status_code}
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, OSError, RuntimeError, ValueError) as error:
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError, OSError, RuntimeError, ValueError) as error:
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
         problem = {"code": "hub_away", "endpoint": constants.ENDPOINT, "why": why}
     return {"failed": {"problems": [problem]}}
