@@ -9,6 +9,8 @@ from fastapi.staticfiles import StaticFiles
 from app import probes, web
 from app.accounts import api as accounts_api
 from app.accounts import pages as accounts_pages
+from app.base_models import api as models_api
+from app.base_models import pages as models_pages
 from app.checkpoints import api as checkpoints_api
 from app.checkpoints import pages as checkpoints_pages
 from app.corpora import api as corpora_api
@@ -21,8 +23,8 @@ from app.playground import pages as playground_pages
 from app.settings import ROOT
 from app.version import VERSION
 
-FEATURES = (accounts_api, corpora_api, checkpoints_api, jobs_api, playground_api)
-PAGES = (accounts_pages, corpora_pages, checkpoints_pages, jobs_pages, playground_pages)
+FEATURES = (accounts_api, corpora_api, models_api, checkpoints_api, jobs_api, playground_api)
+PAGES = (accounts_pages, corpora_pages, models_pages, checkpoints_pages, jobs_pages, playground_pages)
 
 
 @asynccontextmanager

@@ -38,6 +38,7 @@ STATES = (
 TERMINAL = ("succeeded", "failed", "cancelled")
 WISHES = ("run", "pause", "cancel")
 CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
+MODEL_STATES = ("uploading", "importing", "ready", "failed")
 
 
 def new_id() -> str:
@@ -195,6 +196,32 @@ class Checkpoint(Base):
     __table_args__ = (
         CheckConstraint(_one_of("state", CHECKPOINT_STATES), name="state"),
         UniqueConstraint("job_id", "step", "fence"),
+    )
+
+
+class ImportedModel(Base):
+    """A base model that was trained elsewhere, in Hugging Face layout on disk. Our checkpoints are base models too."""
+
+    __tablename__ = "base_model"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    source: Mapped[str]  # upload or hub
+    reference: Mapped[str | None]  # of the hub: name@revision, from the download on with the commit in its place
+    state: Mapped[str]
+    # The spec's fields of the network, and vocab_size, num_parameters, context, dtype, has_chat_template, license
+    facts: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    files: Mapped[list[dict[str, Any]]] = mapped_column(server_default="[]")  # name, size, sha256
+    sha256: Mapped[str | None]  # over those
+    num_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    problems: Mapped[list[dict[str, Any]]] = mapped_column(server_default="[]")  # of a ready one: remarks
+    progress: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint(_one_of("source", ("upload", "hub")), name="source"),
+        CheckConstraint(_one_of("state", MODEL_STATES), name="state"),
     )
 
 

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 # Task names; the functions behind them are in worker/tasks.py.
 START_JOB = "jobs.start"
 PARSE_CORPUS = "corpora.parse"
+IMPORT_MODEL = "base_models.import"
 GENERATE = "playground.generate"
 
 # Queues that any node serves.

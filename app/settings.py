@@ -5,7 +5,7 @@ import socket
 from functools import cache
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +27,22 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port of the web process; the next free one if it is taken")
     allowed_hosts: str = Field("", description="Further host names the panel answers to, comma-separated")
     max_upload_bytes: int = Field(20 * 2**30, gt=0, description="Largest corpus file taken")
+    max_model_bytes: int = Field(100 * 2**30, gt=0, description="Largest base model taken, all its files together")
+    hf_endpoint: str = Field(
+        "https://huggingface.co",
+        validation_alias=AliasChoices("hf_endpoint", "HF_ENDPOINT"),
+        description="The hub that base models are imported from, or a mirror of it",
+    )
+    hf_token: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=AliasChoices("hf_token", "HF_TOKEN"),
+        description="Token for models that the hub does not give to everybody",
+    )
+    hf_hub_offline: bool = Field(
+        False,
+        validation_alias=AliasChoices("hf_hub_offline", "HF_HUB_OFFLINE"),
+        description="This installation may not reach a hub",
+    )
     disk_reserve_bytes: int = Field(2**30, ge=0, description="What a new job must leave free on the data disk")
     node_name: str = Field(default_factory=socket.gethostname, description="Name of this worker's node")
     node_slots: int = Field(1, ge=1, description="Jobs a node without GPUs runs at once")
@@ -52,6 +68,7 @@ class Settings(BaseSettings):
     )
     parse_memory_bytes: int = Field(2 * 2**30, gt=0, description="Memory limit of the process that parses an upload")
     parse_cpu_seconds: int = Field(3600, gt=0, description="CPU limit of the process that parses an upload")
+    import_memory_bytes: int = Field(8 * 2**30, gt=0, description="Memory limit of the check of a base model")
 
 
 @cache

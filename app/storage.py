@@ -20,6 +20,11 @@ def tokenizer(tokenizer_id: str) -> Path:
     return data() / "tokenizers" / tokenizer_id
 
 
+def base_model(model_id: str) -> Path:
+    """An imported model in Hugging Face layout; while it is uploaded, what has come of it."""
+    return data() / "base_models" / model_id
+
+
 def run(job_id: str) -> Path:
     """A job's run directory, see trainer/rundir.py."""
     return data() / "runs" / job_id

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +41,8 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 MAX_BODY_BYTES = 2**20  # a spec or a prompt is far smaller
-UPLOADS = ("/api/v1/corpora", "/corpora")  # these stream to the disk, under a limit of their own
+# These stream to the disk, under a limit of their own.
+UPLOADS = re.compile(r"(/api/v1)?/corpora|/api/v1/models/\w+/files/[^/]+")
 LANGUAGE_COOKIE = "athanor_language"
 THEME_COOKIE = "athanor_theme"
 
@@ -77,7 +79,7 @@ class Guard:
             except PanelError as error:
                 await error_response(request, error)(scope, receive, send_with_headers)
                 return
-            bounded = receive if scope["path"] in UPLOADS else limited(receive)
+            bounded = receive if UPLOADS.fullmatch(scope["path"]) else limited(receive)
             await self.app(scope, bounded, send_with_headers)
 
 
@@ -108,7 +110,7 @@ def check_origin(method: str, headers: Headers) -> None:
 def check_length(path: str, headers: Headers) -> None:
     """Refuse a body that says itself that it is too long, before a byte of it is read."""
     declared = headers.get("content-length", "")
-    if path not in UPLOADS and declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+    if not UPLOADS.fullmatch(path) and declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise PanelError(413, "body_too_large", _too_large())
 
 

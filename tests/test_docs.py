@@ -18,7 +18,8 @@ def table(text: str, heading: str) -> dict[str, str]:
 
 
 def variable(name: str) -> str:
-    return {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}.get(name, f"ATHANOR_{name.upper()}")
+    customary = {"database_url", "redis_url", "hf_endpoint", "hf_token", "hf_hub_offline"}
+    return name.upper() if name in customary else f"ATHANOR_{name.upper()}"
 
 
 def test_the_readme_lists_every_setting_and_no_other(root: Path) -> None:

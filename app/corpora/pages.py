@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import UploadFile
 
-from app import db, queue
+from app import db, intake, queue
 from app.auth import Principal, Reader, Submitter
 from app.corpora import problems, reading, service, uploads
 from app.errors import PanelError
@@ -73,7 +73,7 @@ async def upload(request: Request, principal: Submitter) -> Response:
 
 
 async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
-    while piece := await file.read(uploads.WRITE_BYTES):
+    while piece := await file.read(intake.WRITE_BYTES):
         yield piece
 
 

@@ -19,6 +19,7 @@ SECTIONS = {
     "recipes": mark("Jobs"),
     "corpora": mark("Corpora"),
     "tokenizers": mark("Tokenizers"),
+    "models": mark("Base models"),
     "checkpoints": mark("Checkpoints"),
     "generate": mark("Playground"),
     "nodes": mark("Nodes"),
@@ -151,7 +152,7 @@ def _curl(document: dict[str, Any], base: str, path: str, method: str, raw: dict
     if example is not None:
         lines += ['-H "Content-Type: application/json"', f"-d '{json.dumps(example, ensure_ascii=False)}'"]
     elif "requestBody" in raw and not _json_body(raw):
-        lines.append('--data-binary "@kjv.txt"')
+        lines.append('--data-binary "@$NAME"' if path.endswith("/{name}") else '--data-binary "@kjv.txt"')
     return " \\\n  ".join(lines)
 
 

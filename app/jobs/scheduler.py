@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from app import db, queue
 from app import live as ground
+from app.base_models import service as base_models
 from app.corpora import service as corpora
 from app.jobs import bells, dispatch
 from app.jobs.sweep import Sweep
@@ -87,6 +88,7 @@ class Scheduler:
         did["placed"] = self._run(dispatch.place)
         with db.transaction() as session:
             corpora.owe_lost_parses(session)
+            base_models.owe_lost_imports(session)
         did["sent"] = queue.flush_outbox()
         did["removed"] = self._sweep.step()
         with db.transaction() as session:

@@ -17,6 +17,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from app import db, storage
+from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.jobs import retention
 from app.jobs.transitions import HELD
@@ -121,9 +122,12 @@ def _of_forgotten() -> list[Act]:
     data = storage.data()
     with db.transaction() as session:
         leaving = {checkpoint_id for checkpoint_id, _path in checkpoints.list_leaving(session, limit=10_000)}
+        base_models.forget_unfinished(session)
+        known = base_models.known(session)
     old = [path for path in data.glob("quarantine/*") if time.time() - path.stat().st_mtime > DAY]
     old += [path for path in data.glob("trash/*") if path.name not in leaving]
-    half_made = (*data.glob("cache/*/making-*"), *data.glob("corpora/*/upload.part"))
+    unowned = [path for path in data.glob("base_models/*") if path.name not in known]
+    half_made = (*data.glob("cache/*/making-*"), *data.glob("corpora/*/upload.part"), *unowned)
     old += [path for path in half_made if _idle_seconds(path) > DAY]
     return [partial(_remove, path) for path in old]
 

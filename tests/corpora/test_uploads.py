@@ -14,8 +14,8 @@ import uvicorn
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from app import db, queue, storage
-from app.corpora import uploads
+from app import db, intake, queue, storage
+from app.errors import PanelError
 from app.models import Corpus, Outbox
 from app.settings import settings
 from tests.people import Person
@@ -136,7 +136,7 @@ def test_a_client_that_declares_nothing_is_cut_at_the_limit(alice: TestClient, s
 
 
 def test_a_full_disk_is_told_before_the_upload(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "SPARE_BYTES", 2**62)
+    monkeypatch.setattr(intake, "SPARE_BYTES", 2**62)
     answer = post(alice)
     assert (answer.status_code, answer.json()["code"]) == (507, "disk_full")
 
@@ -173,7 +173,7 @@ def test_a_disk_that_fills_up_is_told_and_nothing_stays(alice: TestClient, monke
     def no_space(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("app.corpora.uploads.os.fsync", no_space)
+    monkeypatch.setattr("app.intake.os.fsync", no_space)
     before = folders()
     answer = post(alice)
     assert (answer.status_code, answer.json()["title"]) == (507, "The disk is full; the file was not kept.")
@@ -197,8 +197,8 @@ def test_memory_stays_flat_however_large_the_upload(alice: TestClient) -> None:
             yield piece
             assert sum(held) <= 4  # those being written, and the next
 
-    sink = uploads.Sink(storage.corpus("flat"))
+    sink = intake.Sink(storage.corpus("flat") / "upload", 1 << 30, PanelError(413, "too_large", "too large"))
     with ThreadPoolExecutor(1) as thread:  # the browser tests leave a loop running in this one
-        thread.submit(anyio.run, uploads._drain, stream(), sink).result()
+        thread.submit(anyio.run, intake.drain, stream(), sink).result()
     assert sink.num_bytes == 64 << 20
     sink.discard()

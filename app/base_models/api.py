@@ -1,0 +1,68 @@
+"""JSON routes of imported base models."""
+
+from fastapi import APIRouter, Request, Response
+
+from app import db, queue
+from app.auth import Reader, Submitter
+from app.base_models import schemas, service, uploads
+from app.base_models.schemas import ModelAnswer, ModelRequest
+from app.paging import After, Limit, Listing
+
+router = APIRouter()
+
+RAW_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "The file itself, in any content type.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post("/models", status_code=201, tags=["models"])
+def create_model(principal: Submitter, body: ModelRequest) -> ModelAnswer:
+    """Create a base model: then upload its files and import it. One of the hub is downloaded and imported at once."""
+    with db.transaction() as session:
+        model = service.create(session, principal=principal, name=body.name, reference=body.reference)
+    queue.flush_outbox()
+    return schemas.model_answer(model)
+
+
+@router.put("/models/{model_id}/files/{name}", tags=["models"], openapi_extra=RAW_BODY)
+async def upload_file(request: Request, principal: Submitter, model_id: str, name: str) -> ModelAnswer:
+    """Upload one file of a model: config.json, *.safetensors, the tokenizer's; or one .zip or .tar of them all."""
+    declared = request.headers.get("content-length")
+    return schemas.model_answer(await uploads.receive(principal, model_id, name, declared, request.stream()))
+
+
+@router.post("/models/{model_id}/import", status_code=202, tags=["models"])
+def import_model(principal: Submitter, model_id: str) -> ModelAnswer:
+    """All files have come: have the model checked. Ask for it until its state is `ready` or `failed`."""
+    with db.transaction() as session:
+        model = service.begin_import(session, principal=principal, model_id=model_id)
+    queue.flush_outbox()
+    return schemas.model_answer(model)
+
+
+@router.get("/models", tags=["models"])
+def list_models(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[ModelAnswer]:
+    """Your imported base models, newest first."""
+    with db.transaction() as session:
+        rows, cursor = service.list_models(session, principal=principal, limit=limit, after=after)
+    return Listing(data=[schemas.model_answer(row) for row in rows], next=cursor)
+
+
+@router.get("/models/{model_id}", tags=["models"])
+def get_model(principal: Reader, model_id: str) -> ModelAnswer:
+    """One base model, with what is wrong with it."""
+    with db.transaction() as session:
+        return schemas.model_answer(service.get(session, principal=principal, model_id=model_id))
+
+
+@router.delete("/models/{model_id}", status_code=204, tags=["models"])
+def delete_model(principal: Submitter, model_id: str) -> Response:
+    """Delete a model and its files. Refused while a job that has not finished starts from it."""
+    with db.transaction() as session:
+        service.delete(session, principal=principal, model_id=model_id)
+    service.remove_files(model_id)
+    return Response(status_code=204)

@@ -1,0 +1,73 @@
+"""Which files a base model may bring: configuration, safetensors and the tokenizer, never pickle and never code."""
+
+import re
+
+from app.errors import PanelError, bad_field
+from app.i18n import _
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+INDEX = ".safetensors.index.json"
+WEIGHTS = ".safetensors"
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+MAX_NAME_LENGTH = 200
+
+SETTINGS = frozenset({CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"})
+PLAIN = SETTINGS | frozenset(
+    {
+        TOKENIZER,
+        "added_tokens.json",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "spiece.model",
+        "tokenizer.model",
+        CHAT_TEMPLATE,
+        "README.md",
+        "LICENSE",
+    }
+)
+_WEIGHTS = re.compile(r"[A-Za-z0-9][\w.-]*\.safetensors(\.index\.json)?", re.ASCII)
+_UNSAFE = re.compile(r".*\.(bin|pt|pth|pkl|pickle|ckpt|py|pyc|so|h5|msgpack|onnx)", re.IGNORECASE)
+
+
+def is_known(name: str) -> bool:
+    """Whether a file of this name belongs to a model. It is a plain name then, never a path."""
+    return name in PLAIN or (len(name) <= MAX_NAME_LENGTH and _WEIGHTS.fullmatch(name) is not None)
+
+
+def is_unsafe(name: str) -> bool:
+    """Whether it is a file that could run code where it is opened."""
+    return _UNSAFE.fullmatch(name) is not None
+
+
+def is_archive(name: str) -> bool:
+    """Whether it is an archive that may hold a whole model."""
+    return name.endswith(ARCHIVES)
+
+
+def stored(name: str) -> str:
+    """Under which name a file lies in the model's directory. Raises PanelError for what is not taken."""
+    if is_archive(name):
+        return "archive.zip" if name.endswith(".zip") else "archive.tar"
+    if is_known(name):
+        return name
+    shown = name[:MAX_NAME_LENGTH]
+    if is_unsafe(name):
+        message = _(
+            "“{name}” is not taken: files of this kind can run code where they are opened. "
+            "Save the weights as safetensors.",
+            name=shown,
+        )
+        raise bad_field("name", "file_unsafe", message)
+    raise _unknown(shown)
+
+
+def _unknown(name: str) -> PanelError:
+    message = _(
+        "“{name}” is no file of a model. Taken are config.json, *.safetensors with their index, the files of the "
+        "tokenizer, chat_template.jinja, README.md and LICENSE; or one .zip or .tar of them.",
+        name=name,
+    )
+    return bad_field("name", "file_unknown", message)

@@ -1,0 +1,120 @@
+"""HTML routes of imported base models: the list, and one with what was found in it."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from app import db, queue
+from app.auth import Principal, Reader, Submitter
+from app.base_models import problems, service, uploads
+from app.errors import PanelError
+from app.paging import After
+from app.settings import settings
+from app.web import page
+
+router = APIRouter()
+PAGE_ROWS = 50
+
+
+def _index(
+    request: Request, principal: Principal, after: str | None, part: str = "", error: PanelError | None = None
+) -> Response:
+    with db.transaction() as session:
+        rows, cursor = service.list_models(session, principal=principal, limit=PAGE_ROWS, after=after)
+    return page(
+        request,
+        "models/_list.html" if part == "list" else "models/index.html",
+        error.status if error else 200,
+        principal=principal,
+        models=rows,
+        next=cursor,
+        after=after,
+        error=error.message if error else "",
+        max_bytes=settings().max_model_bytes,
+        is_offline=settings().hf_hub_offline,
+        endpoint=settings().hf_endpoint,
+    )
+
+
+@router.get("/models")
+def show_models(
+    request: Request, principal: Reader, after: After = None, part: Annotated[str, Query()] = ""
+) -> Response:
+    """The list, and where to upload or import. `part=list` answers the list alone, for its live update."""
+    return _index(request, principal, after, part)
+
+
+@router.post("/models")
+def import_from_hub(request: Request, principal: Submitter, reference: Annotated[str, Form()] = "") -> Response:
+    """Import a model of the hub and go to its page."""
+    try:
+        with db.transaction() as session:
+            model_id = service.create(session, principal=principal, name="", reference=reference or "?").id
+    except PanelError as error:
+        return _index(request, principal, None, error=error)
+    queue.flush_outbox()
+    return RedirectResponse(f"/models/{model_id}", status_code=303)
+
+
+def _model(request: Request, principal: Principal, model_id: str, error: PanelError | None = None) -> Response:
+    with db.transaction() as session:
+        model = service.get(session, principal=principal, model_id=model_id)
+        jobs = service.jobs_of(session, principal=principal, model_id=model_id)
+    files: list[Any] = model.files or [{"name": name, "size": size} for name, size in uploads.listed(model_id)]
+    return page(
+        request,
+        "models/show.html",
+        error.status if error else 200,
+        principal=principal,
+        model=model,
+        jobs=jobs,
+        files=files,
+        problems=[problems.sentence(problem) for problem in model.problems],
+        error=error.message if error else "",
+    )
+
+
+@router.get("/models/{model_id}")
+def show_model(request: Request, principal: Reader, model_id: str, part: Annotated[str, Query()] = "") -> Response:
+    """One model. `part=state` answers only how far its import is."""
+    if part != "state":
+        return _model(request, principal, model_id)
+    with db.transaction() as session:
+        model = service.get(session, principal=principal, model_id=model_id)
+    return page(request, "models/_state.html", principal=principal, model=model)
+
+
+@router.post("/models/{model_id}/import")
+def import_again(request: Request, principal: Submitter, model_id: str) -> Response:
+    """Import what was uploaded, or try again what failed."""
+
+    def verb(session: Any) -> None:
+        service.begin_import(session, principal=principal, model_id=model_id)
+
+    return _change(request, principal, model_id, verb, f"/models/{model_id}")
+
+
+@router.post("/models/{model_id}/delete")
+def delete_model(request: Request, principal: Submitter, model_id: str) -> Response:
+    """Delete a model and its files."""
+
+    def verb(session: Any) -> None:
+        service.delete(session, principal=principal, model_id=model_id)
+
+    response = _change(request, principal, model_id, verb, "/models")
+    if response.status_code == 303:
+        service.remove_files(model_id)
+    return response
+
+
+def _change(request: Request, principal: Principal, model_id: str, verb: Any, then: str) -> Response:
+    try:
+        with db.transaction() as session:
+            verb(session)
+    except PanelError as error:
+        if error.status == 404:
+            raise
+        return _model(request, principal, model_id, error)
+    queue.flush_outbox()
+    return RedirectResponse(then, status_code=303)

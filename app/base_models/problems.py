@@ -1,0 +1,87 @@
+"""What can be wrong with a base model, and what is worth knowing of a good one: the sentence of each code."""
+
+from typing import Any
+
+from app.i18n import _, mark
+from app.web import file_size
+
+SENTENCES = {
+    # what was sent
+    "file_missing": mark("The file {file} is missing."),
+    "weights_missing": mark("There is no .safetensors file. Save the weights as safetensors."),
+    "archive_broken": mark("The archive cannot be read: {why}."),
+    "archive_unsafe": mark(
+        "The archive holds {file}, which can run code where it is opened. Leave it out and send the archive again."
+    ),
+    "archive_empty": mark("The archive holds no file of a model."),
+    "archive_twice": mark("The archive holds {file} twice. Pack one model."),
+    "archive_link": mark("{file} in the archive is a link or a device, not a file. Pack the file itself."),
+    "too_large": mark("The files have {size} in all; a base model may have {limit}."),
+    "disk_full": mark("The files have {size}, but the disk has only {free} left."),
+    # configuration
+    "not_json": mark("{file} is not JSON: it goes wrong at byte {byte}."),
+    "not_object": mark("{file} is JSON but no object."),
+    "remote_code": mark(
+        "{file} asks for code of its own (auto_map), which is never run here. Choose a model that transformers "
+        "knows by itself."
+    ),
+    "model_type_unknown": mark("{file} names the architecture “{found}”; here are trained {expected}."),
+    "mistral_differs": mark(
+        "{file} is of Mistral with a sliding window of {window} tokens, which a Llama does not have."
+    ),
+    "quantized": mark("The weights are quantized. Choose the model in its original precision."),
+    "config_invalid": mark("{file} cannot be read as a configuration of {model_type}: {why}."),
+    "network_unusual": mark("{file} has {field} {found}, but here it must be {expected}."),
+    "spec_field": mark("{file} does not fit: {field} {why}."),
+    # weights
+    "header_short": mark("{file} ends inside its header, at byte {byte}."),
+    "header_length": mark("{file} says that its header has {length} bytes, more than the file or the limit allows."),
+    "header_json": mark("The header of {file} is not JSON: it goes wrong at byte {byte}."),
+    "header_entry": mark("{file} describes the tensor {tensor} wrongly: {why}."),
+    "dtype": mark("The tensor {tensor} in {file} has the number format {found}; weights must be {expected}."),
+    "offsets": mark("The tensor {tensor} in {file} lies outside the file, at byte {byte}."),
+    "overlap": mark("The tensor {tensor} in {file} overlaps the one before it, at byte {byte}."),
+    "gap": mark("Before the tensor {tensor} in {file} lie bytes that belong to none, at byte {byte}."),
+    "trailing": mark("Behind the last tensor in {file} lie bytes that belong to none, at byte {byte}."),
+    "size": mark("The tensor {tensor} in {file} has {found} bytes; its shape needs {expected}."),
+    "nonfinite": mark("The tensor {tensor} in {file} holds a value that is not finite, at byte {byte}."),
+    "index_missing": mark("The index {file} names {part}, which is missing."),
+    "index_tensor": mark("The index {file} says that {tensor} lies in {part}, but it does not."),
+    "index_extra": mark("{part} is not named by the index {file}."),
+    "index_needed": mark("There are {count} .safetensors files without an index that says what lies where."),
+    "tensor_twice": mark("The tensor {tensor} lies in {file} and in {part}."),
+    "tensor_missing": mark("The tensor {tensor} is missing; {model_type} needs it."),
+    "tensor_unexpected": mark("The tensor {tensor} in {file} belongs to no part of {model_type}."),
+    "tensor_shape": mark("The tensor {tensor} in {file} has the shape {found}; the configuration needs {expected}."),
+    # tokenizer
+    "tokenizer_missing": mark("There is no tokenizer.json, nor an older vocabulary that it could be made of."),
+    "tokenizer_unreadable": mark("The tokenizer cannot be opened: {why}."),
+    "tokenizer_slow": mark("The tokenizer has no fast form. Save it with one, as tokenizer.json."),
+    "tokenizer_large": mark("The tokenizer has tokens up to {found}, but the embedding ends at {expected}."),
+    # the hub
+    "hub_unknown": mark("The hub has no model {reference}, or does not show it to everybody: set HF_TOKEN."),
+    "hub_gated": mark("The hub gives {reference} only to those who asked for it. Ask on its page, then set HF_TOKEN."),
+    "hub_revision": mark("The model {reference} has no such revision."),
+    "hub_away": mark("The hub at {endpoint} cannot be reached: {why}."),
+    "hub_refused": mark("The hub answered {status} to the request for {reference}."),
+    # the machine
+    "out_of_memory": mark("Checking the model needed more than {limit} of memory and was stopped."),
+    "storage": mark("The disk refused a file: {why}."),
+    "importer_died": mark("Importing took too long or was stopped. Start it again."),
+    # remarks about a good one
+    "head_missing": mark("It has no head that predicts tokens; training for that starts with a fresh one."),
+    "tensors_unused": mark("{count} tensors are not used, such as {tensor}."),
+    "as_llama": mark("It is a Mistral without a sliding window, which is a Llama, and is opened as one."),
+    "tokenizer_converted": mark("tokenizer.json was made from the older files of the tokenizer."),
+    "weights_16_bit": mark("The weights have 16 bits; training in fp32 widens them."),
+}
+
+_BYTES = ("limit", "size", "free")
+
+
+def sentence(problem: dict[str, Any]) -> str:
+    """A problem in the reader's language."""
+    values = {key: value for key, value in problem.items() if key != "code"}
+    values |= {key: file_size(values[key]) for key in _BYTES if isinstance(values.get(key), int)}
+    message = SENTENCES[problem["code"]]
+    return _(message, **values)

@@ -1,0 +1,119 @@
+"""The JSON of imported base models."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.base_models import problems
+from app.models import ImportedModel
+
+EXAMPLE: dict[str, Any] = {
+    "id": "06bv8h2m4c7k9qz1",
+    "name": "SmolLM2-135M",
+    "source": "hub",
+    "reference": "HuggingFaceTB/SmolLM2-135M@93efa2f097d58c2a74874c7e644dbc9b0cee75a2",
+    "state": "ready",
+    "facts": {
+        "model_type": "llama",
+        "num_hidden_layers": 30,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+        "vocab_size": 49152,
+        "context": 8192,
+        "num_parameters": 134515008,
+        "dtype": "BF16",
+        "has_chat_template": False,
+        "license": "apache-2.0",
+    },
+    "files": [{"name": "config.json", "size": 704, "sha256": "9f2a…"}],
+    "sha256": "3b0c…",
+    "num_bytes": 272_000_000,
+    "problems": [],
+    "progress": None,
+    "created_at": "2026-01-01T12:00:00Z",
+}
+
+
+class ModelRequest(BaseModel):
+    """A model to upload, or one of the hub."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"name": "my model"}, {"reference": "HuggingFaceTB/SmolLM2-135M"}]},
+    )
+
+    name: str = Field("", max_length=200, description="How it is listed; for one of the hub its name there.")
+    reference: str = Field(
+        "", max_length=300, description="owner/name or owner/name@revision of the hub; empty: its files are uploaded."
+    )
+
+
+class ModelProblem(BaseModel):
+    """Why a model cannot be used; of a ready one, something worth knowing."""
+
+    code: str
+    message: str
+    file: str | None = None
+    tensor: str | None = None
+    byte: int | None = None
+
+
+class ModelFile(BaseModel):
+    """A file that was checked."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class ModelProgress(BaseModel):
+    """How far the import is, in bytes: of the download, then of the check."""
+
+    phase: Literal["fetch", "check"]
+    done: int
+    total: int
+
+
+class ModelAnswer(BaseModel):
+    """A base model that was imported, or is being imported."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    id: str
+    name: str
+    source: Literal["upload", "hub"]
+    reference: str | None = Field(description="Of the hub: owner/name@commit once it is downloaded.")
+    state: Literal["uploading", "importing", "ready", "failed"]
+    facts: dict[str, Any] = Field(
+        description="The spec's fields of the network; vocab_size, num_parameters, context (in tokens; null: without "
+        "end), dtype, has_chat_template, license."
+    )
+    files: list[ModelFile]
+    sha256: str | None = Field(description="Over names and hashes of its files.")
+    num_bytes: int
+    problems: list[ModelProblem]
+    progress: ModelProgress | None = Field(description="While it is being imported.")
+    created_at: datetime
+
+
+def model_answer(model: ImportedModel) -> ModelAnswer:
+    """A row as it is answered."""
+    same = ("id", "name", "source", "reference", "state", "facts", "sha256", "num_bytes", "created_at")
+    progress = model.progress
+    return ModelAnswer(
+        **{name: getattr(model, name) for name in same},
+        files=[ModelFile(**file) for file in model.files],
+        problems=[_problem(problem) for problem in model.problems],
+        progress=ModelProgress(**{name: progress[name] for name in ("phase", "done", "total")})
+        if "total" in progress
+        else None,
+    )
+
+
+def _problem(problem: dict[str, Any]) -> ModelProblem:
+    place = {name: problem.get(name) for name in ("file", "tensor", "byte")}
+    return ModelProblem(code=problem["code"], message=problems.sentence(problem), **place)

@@ -1,0 +1,207 @@
+"""The verbs of imported base models: the only writer of their table."""
+
+import re
+import shutil
+import time
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from app import auth, paging, queue, storage
+from app.auth import Principal
+from app.base_models import names
+from app.errors import PanelError, bad_field
+from app.i18n import _
+from app.models import TERMINAL, ImportedModel, Job
+from app.settings import settings
+
+MAX_NAME_LENGTH = 120
+UPLOAD_LIFETIME = timedelta(days=1)  # after which an upload that nobody finished is forgotten
+_REFERENCE = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?", re.ASCII)
+
+
+# ---- for people -----------------------------------------------------------------------------------------------------
+
+
+def create(session: Session, *, principal: Principal, name: str, reference: str = "") -> ImportedModel:
+    """A model to be uploaded, or one of the hub (`reference` is owner/name or owner/name@rev), whose import begins."""
+    reference = reference.strip()
+    if reference:
+        _check_reference(reference)
+    name = name.strip() or reference.partition("@")[0].rpartition("/")[2]
+    _check_name(name)
+    model = ImportedModel(
+        owner_id=principal.user_id,
+        name=name,
+        source="hub" if reference else "upload",
+        reference=reference or None,
+        state="importing" if reference else "uploading",
+    )
+    session.add(model)
+    session.flush()
+    if reference:
+        _owe_import(session, model.id)
+    return model
+
+
+def _check_name(name: str) -> None:
+    if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+        message = _("The name must have 1 to {max} characters that can be shown.", max=MAX_NAME_LENGTH)
+        raise bad_field("name", "name_invalid", message)
+
+
+def _check_reference(reference: str) -> None:
+    if settings().hf_hub_offline:
+        message = _("This installation may not reach a hub (HF_HUB_OFFLINE is set). Upload the model's files instead.")
+        raise bad_field("reference", "hub_offline", message, 409)
+    if len(reference) > names.MAX_NAME_LENGTH or _REFERENCE.fullmatch(reference) is None:
+        message = _("A model of the hub is named owner/name, or owner/name@revision.")
+        raise bad_field("reference", "reference_invalid", message)
+
+
+def get(session: Session, *, principal: Principal, model_id: str) -> ImportedModel:
+    """A model the user may see. Raises 404."""
+    return auth.visible(session, ImportedModel, model_id, principal=principal)
+
+
+def list_models(
+    session: Session, *, principal: Principal, limit: int = 100, after: str | None = None, state: str | None = None
+) -> tuple[list[ImportedModel], str | None]:
+    """The models the user may see, newest first, and the cursor of the next page."""
+    query = select(ImportedModel).where(auth.visible_to(ImportedModel.owner_id, principal))
+    if state is not None:
+        query = query.where(ImportedModel.state == state)
+    return paging.newest(session, query, ImportedModel.id, limit, after)
+
+
+def receive(session: Session, *, principal: Principal, model_id: str) -> ImportedModel:
+    """The model, open for a file: one that was uploaded and is not whole yet, or could not be imported."""
+    model = _locked(session, principal, model_id)
+    if model.source == "hub" or model.state in ("importing", "ready"):
+        message = _("This model takes no more files. Create another one.")
+        raise PanelError(409, "model_closed", message)
+    model.state, model.problems = "uploading", []
+    return model
+
+
+def begin_import(session: Session, *, principal: Principal, model_id: str) -> ImportedModel:
+    """All files have come, or what failed is to be tried again: have the model checked."""
+    model = _locked(session, principal, model_id)
+    if model.state == "importing":
+        raise PanelError(409, "model_importing", _("This model is being imported already."))
+    if model.state == "ready":
+        raise PanelError(409, "model_ready", _("This model is imported already."))
+    if model.source == "hub":
+        _check_reference(str(model.reference))
+    elif not any(storage.base_model(model_id).glob("[!.]*")):
+        raise bad_field("file", "model_empty", _("No file of this model has come yet."))
+    model.state, model.problems, model.progress = "importing", [], {"at": time.time()}
+    _owe_import(session, model_id)
+    return model
+
+
+def delete(session: Session, *, principal: Principal, model_id: str) -> None:
+    """Forget a model. Refused while a job that has not finished starts from it. Remove its files after the commit."""
+    model = _locked(session, principal, model_id)
+    using = select(Job.name).where(Job.state.not_in(TERMINAL), Job.spec["base_model"].as_string() == model_id)
+    job_name = session.scalar(using.limit(1))
+    if job_name is not None:
+        message = _(
+            "The job “{job}” starts from this model and has not finished. Cancel it or wait for its end.", job=job_name
+        )
+        raise PanelError(409, "model_in_use", message)
+    session.delete(model)
+
+
+def _locked(session: Session, principal: Principal, model_id: str) -> ImportedModel:
+    return auth.visible(session, ImportedModel, model_id, principal=principal, for_update=True)
+
+
+def remove_files(model_id: str) -> None:
+    """Delete what a forgotten model left on the disk."""
+    shutil.rmtree(storage.base_model(model_id), ignore_errors=True)
+
+
+def usable(session: Session, *, principal: Principal, model_id: str) -> ImportedModel | None:
+    """The imported model that a job starts from, or None where the id is no model's. Raises at `base_model`."""
+    mine = (ImportedModel.id == model_id, auth.visible_to(ImportedModel.owner_id, principal))
+    # Held until the commit, so that it is not deleted under the job that is being submitted.
+    model = session.scalar(select(ImportedModel).where(*mine).with_for_update(read=True))
+    if model is not None and model.state != "ready":
+        message = _("The model “{name}” is not ready. Its page says what is missing.", name=model.name)
+        raise bad_field("base_model", "model_unready", message)
+    return model
+
+
+def jobs_of(session: Session, *, principal: Principal, model_id: str) -> list[tuple[str, str]]:
+    """The user's jobs that start from a model: id and name, newest first."""
+    mine = (Job.owner_id == principal.user_id, Job.spec["base_model"].as_string() == model_id)
+    return [
+        (row.id, row.name) for row in session.execute(select(Job.id, Job.name).where(*mine).order_by(Job.id.desc()))
+    ]
+
+
+def _owe_import(session: Session, model_id: str) -> None:
+    queue.owe(session, queue.IMPORT_MODEL, model_id, queue=queue.CORPUS_QUEUE)
+
+
+# ---- importing, as the worker reports it ----------------------------------------------------------------------------
+
+
+def importing(session: Session, *, model_id: str) -> ImportedModel | None:
+    """The model if it still waits to be imported: a message that came twice finds nothing to do."""
+    return session.scalar(select(ImportedModel).where(ImportedModel.id == model_id, ImportedModel.state == "importing"))
+
+
+def record_progress(session: Session, *, model_id: str, phase: str, done: int, total: int) -> None:
+    """How many bytes were downloaded or checked."""
+    signs = {"phase": phase, "done": done, "total": total, "at": time.time()}
+    _change_importing(session, model_id, progress=signs)
+
+
+def record_download(session: Session, *, model_id: str, reference: str) -> None:
+    """The files of a model of the hub are here: it is called by the commit that they are of."""
+    _change_importing(session, model_id, reference=reference)
+
+
+def finish_import(session: Session, *, model_id: str, result: dict[str, Any]) -> None:
+    """The model is ready: keep what was found. `result` is the child's closing report."""
+    _change_importing(session, model_id, state="ready", progress={}, **result)
+
+
+def fail_import(session: Session, *, model_id: str, problems: list[dict[str, Any]]) -> None:
+    """The model cannot be used: keep why."""
+    _change_importing(session, model_id, state="failed", progress={}, problems=problems)
+
+
+def _change_importing(session: Session, model_id: str, **values: Any) -> None:
+    waiting = (ImportedModel.id == model_id, ImportedModel.state == "importing")
+    session.execute(update(ImportedModel).where(*waiting).values(**values))
+
+
+def owe_lost_imports(session: Session, *, seconds: float = 120) -> int:
+    """Promise again the messages of models whose import has been silent for so long, and return how many."""
+    last_sign = func.coalesce(ImportedModel.progress["at"].as_float(), func.extract("epoch", ImportedModel.created_at))
+    silent = (ImportedModel.state == "importing", last_sign < time.time() - seconds)
+    rows = session.scalars(select(ImportedModel).where(*silent).with_for_update(skip_locked=True)).all()
+    for model in rows:
+        model.progress = {**model.progress, "at": time.time()}
+        _owe_import(session, model.id)
+    return len(rows)
+
+
+def forget_unfinished(session: Session) -> list[str]:
+    """Delete the rows of uploads that nobody finished within a day; answers their ids. A sweep removes their files."""
+    old = (ImportedModel.state == "uploading", ImportedModel.created_at < func.now() - UPLOAD_LIFETIME)
+    rows = session.scalars(select(ImportedModel).where(*old).with_for_update(skip_locked=True)).all()
+    for model in rows:
+        session.delete(model)
+    session.flush()
+    return [model.id for model in rows]
+
+
+def known(session: Session) -> set[str]:
+    """The ids of all models: a directory of another name is nobody's."""
+    return set(session.scalars(select(ImportedModel.id)))

@@ -1,0 +1,214 @@
+"""Base models as they are found: good ones of every family with their facts, wrong ones refused with the place."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from tests import folders
+from trainer.rundir import sha256_file
+from worker import examine
+
+KINDS = ["llama", "qwen2", "gpt2", "bert", "roberta", "t5"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    for kind in KINDS:
+        folders.saved(root / kind, kind)
+    return root
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Callable[[str], Path]:
+    return lambda kind="llama": Path(shutil.copytree(made / kind, tmp_path / kind))
+
+
+def result(directory: Path) -> dict[str, Any]:
+    closing = examine.verdict(directory, 1 << 30, 0)
+    assert "result" in closing, closing
+    found: dict[str, Any] = closing["result"]
+    return found
+
+
+def problem(directory: Path) -> dict[str, Any]:
+    closing = examine.verdict(directory, 1 << 30, 0)
+    assert "failed" in closing, closing
+    (found,) = closing["failed"]["problems"]
+    return dict(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_each_family_is_taken_with_its_facts(made: Path, kind: str) -> None:
+    found = result(made / kind)
+    facts = found["facts"]
+    expected = {"model_type": kind, "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
+    assert expected.items() <= facts.items()
+    assert facts["intermediate_size"] == (128 if kind == "gpt2" else 48)
+    assert facts["num_key_value_heads"] == (2 if kind in ("llama", "qwen2") else 4)
+    assert facts["context"] == (None if kind == "t5" else 64)
+    assert (facts["vocab_size"], facts["dtype"], facts["license"]) == (300, "F32", "apache-2.0")
+    assert facts["has_chat_template"] is False
+    codes = [remark["code"] for remark in found["problems"]]
+    assert codes == (["head_missing", "tensors_unused"] if kind == "bert" else [])
+    assert {file["name"]: file["sha256"] for file in found["files"]} == {
+        path.name: sha256_file(path) for path in (made / kind).iterdir()
+    }
+    if kind != "bert":
+        assert facts["num_parameters"] == sum(p.numel() for p in folders.network(kind).parameters())
+
+
+def test_the_hash_is_of_names_and_contents(copy: Any) -> None:
+    directory = copy()
+    before = result(directory)["sha256"]
+    assert result(directory)["sha256"] == before
+    (directory / "README.md").write_text("another")
+    assert result(directory)["sha256"] != before
+
+
+def test_shards_are_held_together_by_their_index(tmp_path: Path) -> None:
+    folders.saved(tmp_path, max_shard_size="60KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert result(tmp_path)["facts"]["num_parameters"] == 34_720
+    part = sorted(tmp_path.glob("*.safetensors"))[0]
+    aside = tmp_path.parent / part.name
+    part.rename(aside)
+    assert problem(tmp_path) == {"code": "index_missing", "file": "model.safetensors.index.json", "part": part.name}
+    aside.rename(part)
+    path = tmp_path / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"]["model.norm.weight"] = part.name
+    path.write_text(json.dumps(index))
+    assert {"code": "index_tensor", "tensor": "model.norm.weight"}.items() <= problem(tmp_path).items()
+    path.unlink()
+    assert problem(tmp_path)["code"] == "index_needed"
+
+
+def test_a_mistral_without_a_window_is_written_down_as_the_llama_it_is(tmp_path: Path) -> None:
+    folders.saved(tmp_path, "mistral")
+    expected = folders.network("mistral")(torch.arange(12)[None]).logits
+    found = result(tmp_path)
+    assert (found["facts"]["model_type"], found["problems"]) == ("llama", [{"code": "as_llama"}])
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(opened).__name__ == "LlamaForCausalLM"
+    assert torch.equal(opened(torch.arange(12)[None]).logits, expected)
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+CONFIGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"auto_map": {"AutoConfig": "x.Y"}}, {"code": "remote_code", "file": "config.json"}),
+    ({"model_type": "mamba"}, {"code": "model_type_unknown", "found": "mamba"}),
+    ({"model_type": None}, {"code": "model_type_unknown"}),
+    ({"model_type": 7}, {"code": "model_type_unknown"}),
+    ({"model_type": "mistral"}, {"code": "as_llama"}),
+    ({"model_type": "mistral", "sliding_window": 32}, {"code": "mistral_differs", "window": 32}),
+    ({"quantization_config": {"quant_method": "gptq"}}, {"code": "quantized"}),
+    ({"hidden_size": "wide"}, {"code": "config_invalid"}),
+    ({"head_dim": 16}, {"code": "network_unusual", "field": "head_dim", "found": "16", "expected": "8"}),
+    ({"hidden_act": "relu"}, {"code": "network_unusual", "field": "hidden_act"}),
+    ({"num_hidden_layers": 3}, {"code": "tensor_missing"}),
+    ({"num_hidden_layers": 1}, {"code": "tensor_unexpected", "file": "model.safetensors"}),
+    ({"num_hidden_layers": 10_000}, {"code": "spec_field", "field": "num_hidden_layers"}),
+    ({"intermediate_size": 64}, {"code": "tensor_shape", "expected": "32 x 64"}),
+    ({"vocab_size": 290}, {"code": "tensor_shape"}),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), CONFIGS, ids=[str(change) for change, _expected in CONFIGS])
+def test_a_configuration_that_does_not_fit_is_refused(
+    copy: Any, change: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    directory = copy()
+    folders.change(directory, **change)
+    if expected["code"] == "as_llama":
+        assert expected in result(directory)["problems"]
+    else:
+        assert expected.items() <= problem(directory).items()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
+def test_files_that_are_no_json_or_ask_for_code_are_refused(copy: Any, name: str) -> None:
+    directory = copy()
+    (directory / name).write_text('{"a": 1,}')
+    assert problem(directory) == {"code": "not_json", "file": name, "byte": 8}
+    (directory / name).write_text('{"auto_map": {}}')
+    assert problem(directory) == {"code": "remote_code", "file": name}
+    (directory / name).write_text("[]")
+    assert problem(directory) == {"code": "not_object", "file": name}
+
+
+def test_weights_must_be_there_whole_and_finite(copy: Any) -> None:
+    directory = copy()
+    tensors = folders.weights(directory)
+    name = "model.layers.1.mlp.up_proj.weight"
+    folders.rewrite(directory, {**tensors, name: torch.full((48, 32), torch.nan)})
+    found = problem(directory)
+    assert (found["code"], found["file"], found["tensor"]) == ("nonfinite", "model.safetensors", name)
+    folders.rewrite(directory, {key: value for key, value in tensors.items() if key != name})
+    assert problem(directory) == {"code": "tensor_missing", "tensor": name, "model_type": "llama"}
+    folders.rewrite(directory, {**tensors, name: torch.zeros(48, 31)})
+    values = {"found": "48 x 31", "expected": "48 x 32"}
+    assert problem(directory) == {"code": "tensor_shape", "file": "model.safetensors", "tensor": name, **values}
+    folders.rewrite(directory, {**tensors, "model.layers.0.self_attn.q_proj.bias": torch.zeros(32)})
+    assert problem(directory)["code"] == "tensor_unexpected"
+    folders.rewrite(directory, {**tensors, name: torch.zeros(48, 32, dtype=torch.int8)})
+    assert {"code": "dtype", "tensor": name, "found": "I8"}.items() <= problem(directory).items()
+    (directory / "model.safetensors").unlink()
+    assert problem(directory) == {"code": "weights_missing"}
+
+
+def test_a_decoder_without_its_head_is_refused_unless_it_is_tied(copy: Any) -> None:
+    directory = copy()
+    headless = {name: value for name, value in folders.weights(directory).items() if name != "lm_head.weight"}
+    folders.rewrite(directory, headless)
+    assert problem(directory) == {"code": "tensor_missing", "tensor": "lm_head.weight", "model_type": "llama"}
+    folders.change(directory, tie_word_embeddings=True)
+    assert result(directory)["facts"]["tie_word_embeddings"] is True
+
+
+def test_the_tokenizer_must_fit_the_embedding(copy: Any) -> None:
+    directory = copy()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    tokenizer.add_tokens([f"<{n}>" for n in range(folders.VOCAB_SIZE + 1 - len(tokenizer))])
+    tokenizer.save_pretrained(directory)
+    assert problem(directory) == {"code": "tokenizer_large", "found": 300, "expected": 299}
+    (directory / "tokenizer.json").write_text('{"model": 1}')
+    assert problem(directory)["code"] == "tokenizer_unreadable"
+    (directory / "tokenizer.json").unlink()
+    assert problem(directory) == {"code": "tokenizer_missing"}
+
+
+def test_older_files_of_a_tokenizer_are_made_into_a_new_one(copy: Any) -> None:
+    directory = copy("gpt2")
+    folders.tokenizer().backend_tokenizer.model.save(str(directory))
+    (directory / "tokenizer.json").unlink()
+    (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+    assert {"code": "tokenizer_converted"} in result(directory)["problems"]
+    assert (directory / "tokenizer.json").is_file()
+
+
+def test_sixteen_bits_are_noted(copy: Any) -> None:
+    directory = copy()
+    folders.rewrite(directory, {name: value.bfloat16() for name, value in folders.weights(directory).items()})
+    found = result(directory)
+    assert (found["facts"]["dtype"], found["problems"]) == ("BF16", [{"code": "weights_16_bit"}])
+
+
+def test_the_child_has_limits_and_reports_by_lines(made: Path) -> None:
+    def closing(*limits: str) -> Any:
+        command = [sys.executable, "-m", "worker.examine", str(made / "gpt2"), *limits]
+        env = {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+        return json.loads((done.stdout.splitlines() or ["null"])[-1])
+
+    good = closing("--budget=1000000000", f"--memory={4 << 30}", "--cpu=100")
+    assert good["result"]["facts"]["model_type"] == "gpt2"
