@@ -5,7 +5,7 @@ the trainer knows, and a manifest over all.
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from trainer import state
+from trainer import adapters, state
+from trainer.adapters import Weight
 from trainer.engine import Engine
 from trainer.failure import Failure
 from trainer.generate import Loaded
@@ -66,15 +67,16 @@ def save(
     free = 0 if is_full else shutil.disk_usage(directory.parent).free
     if engine.any(free < needed):
         raise NotSaved(free, needed, "the disk is full")
-    weights = _gather(engine)
+    weights = _gather(engine, adapters.merged(engine.model))
+    adapter = _gather(engine, adapters.trained(engine.model)) if adapters.are_attached(engine.model) else {}
     first = engine.rank == 0
     if first:
-        _require_finite(weights, step)
+        _require_finite({**weights, **adapter}, step)
     identity = _identity(step, engine, prepared)
     parts: list[tuple[Callable[[], None], bool]] = [  # each on the first rank alone, or on all
         (partial(_make, directory), True),
         (partial(state.write, engine, directory, beat), False),
-        (partial(_write, directory, weights, step, engine, loaded, prepared, memory), True),
+        (partial(_write, directory, weights, adapter, step, engine, loaded, prepared, memory), True),
         (partial(write_manifest, directory, identity, beat), True),
     ]
     for work, is_firsts in parts:
@@ -101,14 +103,23 @@ def _make(directory: Path) -> None:
 
 def num_bytes(engine: Engine) -> int:
     """About how large a checkpoint is."""
-    parameters = sum(getattr(p, "ds_numel", p.numel()) for p in engine.model.parameters())
-    width = 4 if engine.precision == "fp32" else 2 + 4
-    return int(parameters * (width + state.BYTES_PER_PARAMETER))
+    width = 4 if engine.precision == "fp32" else 2
+    master = 0 if engine.precision == "fp32" else 4
+    total, trained = num_parameters(engine.model)
+    beside = width * trained if adapters.are_attached(engine.model) else 0
+    return total * width + beside + trained * (master + state.BYTES_PER_PARAMETER)
+
+
+def num_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """How many there are in all, and how many of them train."""
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
 
 
 def _write(
     directory: Path,
     weights: dict[str, Tensor],
+    adapter: dict[str, Tensor],
     step: int,
     engine: Engine,
     loaded: Loaded,
@@ -117,6 +128,8 @@ def _write(
 ) -> None:
     transformers_logging.disable_progress_bar()
     loaded.model.save_pretrained(directory, state_dict=weights, max_shard_size=MAX_SHARD_SIZE)
+    if adapter:
+        adapters.save(loaded.model, adapter, directory / adapters.DIRECTORY)
     shutil.copytree(prepared.tokenizer, directory, dirs_exist_ok=True)
     known = {"step": step, "num_tokens": step * engine.spec.tokens_per_step, **vars(memory)}
     known["metrics"] = finite(memory.metrics)
@@ -134,19 +147,19 @@ def _plain(error: Exception | None) -> str:
     return str(error) if error is not None else "another process could not write its part"
 
 
-def _gather(engine: Engine) -> dict[str, Tensor]:
-    """The weights, on the first rank. ZeRO-3 holds them in parts: they are gathered one at a time, so that no other
+def _gather(engine: Engine, wanted: Iterable[Weight]) -> dict[str, Tensor]:
+    """Weights by name, on the first rank. ZeRO-3 holds them in parts: they are gathered one at a time, so that no other
     rank ever holds more than one whole.
     """
     weights = {}
-    for name, parameter in engine.model.named_parameters():
+    for weight in wanted:
         if engine.spec.zero_stage < 3:
             if engine.rank == 0:
-                weights[name] = parameter.detach()
+                weights[weight.name] = weight.value()
             continue
-        with deepspeed.zero.GatheredParameters([parameter]):
+        with deepspeed.zero.GatheredParameters(weight.parameters):
             if engine.rank == 0:
-                weights[name] = parameter.detach().to("cpu", copy=True)
+                weights[weight.name] = weight.value().to("cpu", copy=True)
     return weights
 
 
@@ -163,6 +176,7 @@ def _identity(step: int, engine: Engine, prepared: Prepared) -> dict[str, Any]:
         "spec_sha256": engine.spec.sha256(),
         "data_sha256": prepared.data_sha256,
         "tokenizer_sha256": prepared.tokenizer_sha256,
+        "base_sha256": prepared.base_sha256,
         **_machine(engine),
     }
 
@@ -214,6 +228,8 @@ def find(directory: Path, prepared: Prepared, *, is_verified: bool) -> Resumed:
         raise Failure("tokenizer_mismatch", **values)
     if manifest["data_sha256"] != prepared.data_sha256:
         raise Failure("data_changed", found=prepared.data_sha256[:12], needed=manifest["data_sha256"][:12])
+    if manifest.get("base_sha256") != prepared.base_sha256:
+        raise Failure("config_invalid", field="base_model", why="is not the model that the checkpoint was trained from")
     return Resumed(directory, int(manifest["step"]), memory, manifest)
 
 

@@ -238,9 +238,10 @@ def _require_finite(series: str, value: float, step: int) -> None:
 
 def _optimizer(spec: TrainSpec, module: torch.nn.Module) -> torch.optim.AdamW:
     """AdamW that decays matrices, but not norms and biases. Its rate is set at each step."""
-    parameters = list(module.parameters())
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": spec.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=0.0, betas=(spec.adam_beta1, spec.adam_beta2), fused=True)

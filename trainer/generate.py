@@ -26,10 +26,17 @@ class Loaded:
         """How many tokens the model reads at most."""
         return int(self.model.config.max_position_embeddings)
 
+    @property
+    def ends(self) -> set[int]:
+        """The tokens that end a text."""
+        named = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        return {self.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
+
     def encode(self, prompt: str | list[int]) -> list[int]:
         """The prompt's tokens; an empty one starts a new text. Raises ValueError for one longer than the context."""
+        start = self.tokenizer.eos_token_id if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
         given = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
-        ids = [int(i) for i in given] or [int(self.tokenizer.bos_token_id)]
+        ids = [int(i) for i in given] or [int(start)]
         if len(ids) > self.context:
             raise ValueError(f"prompt has {len(ids)} tokens, but the model reads at most {self.context}")
         return ids
@@ -85,7 +92,7 @@ def _pieces(
     is_stopped: Callable[[], bool],
 ) -> Iterator[Piece]:
     decoder, backend = DecodeStream(skip_special_tokens=True), loaded.tokenizer.backend_tokenizer
-    end_of_text = int(loaded.tokenizer.eos_token_id)
+    ends = loaded.ends
     cache = DynamicCache(config=loaded.model.config)
     feed = ids
     reason: FinishReason = "length"
@@ -96,7 +103,7 @@ def _pieces(
             break
         token = sampler.pick(_next_logits(loaded.model, feed, cache))
         feed = [token]
-        if token == end_of_text:
+        if token in ends:
             reason = "stop"
             break
         text = stops.push(decoder.step(backend, token) or "")

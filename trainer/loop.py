@@ -16,17 +16,16 @@ from trainer import checkpoint, state
 from trainer import prepare as preparation
 from trainer.checkpoint import Memory, NotSaved
 from trainer.drawing import open_samples
-from trainer.engine import Engine, learning_rate
+from trainer.engine import Engine, learning_rate, precision
 from trainer.evaluation import Evaluation
 from trainer.events import EXIT_OK, EXIT_RESUMABLE
 from trainer.failpoints import Failpoints
 from trainer.failure import Failure
 from trainer.generate import Loaded
-from trainer.model import build
+from trainer.model import start
 from trainer.objectives import objective
 from trainer.report import Report
 from trainer.rundir import RunDir
-from trainer.tokenizer import separator
 
 STEPS_PER_LINE = 10
 # A loss leaps where it is so many times the median of the last ones. One leap may be a bad batch, several in a row are
@@ -57,7 +56,8 @@ def train(
     tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
     samples = open_samples(Path(prepared.tokens), spec, tokenizer)
     resumed = checkpoint.find(Path(inputs.resume), prepared, is_verified=is_verified) if inputs.resume else None
-    model = build(spec, len(tokenizer), separator(tokenizer), tokenizer.pad_token_id, device, samples.labels)
+    base = Path(inputs.base) if inputs.base else None
+    model = start(spec, base, tokenizer, samples.labels, device, precision(spec, device), report.line)
     if resumed is not None:
         checkpoint.restore(state.load_weights, model, resumed.directory, report.beat)
         if failpoints.has("flip", resumed.step):
@@ -67,9 +67,10 @@ def train(
         checkpoint.restore(state.load, engine, resumed.directory, resumed.memory.num_updates, report.beat)
     loaded = Loaded(model, tokenizer)
     evaluation = Evaluation(spec, samples, engine, loaded)
+    total, trained = checkpoint.num_parameters(model)
     report.line(
-        f"{sum(p.numel() if not hasattr(p, 'ds_numel') else p.ds_numel for p in model.parameters())} parameters on "
-        f"{engine.world_size} x {device.type}, {engine.precision}, ZeRO-{spec.zero_stage}"
+        f"{total} parameters, {trained} of them train, on {engine.world_size} x {device.type}, {engine.precision}, "
+        f"ZeRO-{spec.zero_stage}"
     )
     report.phase("load", 1, 1)
 

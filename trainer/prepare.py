@@ -9,7 +9,7 @@ from trainer import cache, data, records, tokenizer
 from trainer.drawing import open_samples
 from trainer.encode import CHAT_TEMPLATE
 from trainer.report import Report
-from trainer.rundir import RunDir, write_atomically
+from trainer.rundir import RunDir, sha256_file, write_atomically
 from trainer.samples import Samples
 from trainer.spec import TrainSpec
 
@@ -24,6 +24,7 @@ class Prepared(BaseModel):
     tokenizer_sha256: str
     tokens: str
     data_sha256: str
+    base_sha256: str | None = None  # of the model that the run starts from
 
 
 def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
@@ -34,7 +35,9 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
     report.phase("prepare", 0, 1)
     spec, inputs = run_dir.spec(), run_dir.inputs(fence)
     cache_path = Path(inputs.cache)
-    if inputs.tokenizer:
+    if inputs.base:
+        made = tokenizer.adopt(Path(inputs.base), cache_path)
+    elif inputs.tokenizer:
         made = Path(inputs.tokenizer)
     else:
         made = tokenizer.ensure(
@@ -52,7 +55,7 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
         path=str(copied.relative_to(run_dir.path)),
         sha256=sha256,
         vocab_size=opened.get_vocab_size(),
-        trained=inputs.tokenizer is None,
+        trained=inputs.tokenizer is None and inputs.base is None,
     )
     report.phase("prepare", 1, 1)
     report.phase("tokenise", 0, 1)
@@ -73,6 +76,7 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
         tokenizer_sha256=sha256,
         tokens=str(tokens),
         data_sha256=samples.sha256,
+        base_sha256=_base_sha256(Path(inputs.base)) if inputs.base else None,
     )
     write_atomically(_path(run_dir, fence), prepared.model_dump_json())
     return prepared
@@ -94,6 +98,12 @@ def read(run_dir: RunDir, fence: int) -> Prepared:
 
 def _path(run_dir: RunDir, fence: int) -> Path:
     return run_dir.attempt_path(fence) / "prepared.json"
+
+
+def _base_sha256(directory: Path) -> str:
+    """The identity of a base model: of its configuration and its weights."""
+    paths = [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
+    return cache.key(**{path.name: sha256_file(path) for path in paths if path.is_file()})
 
 
 def _report_data(report: Report, spec: TrainSpec, samples: Samples) -> None:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainer import adapters
 from trainer.engine import Engine
 
 DIRECTORY = "resume"
@@ -65,7 +66,7 @@ def write(engine: Engine, directory: Path, beat: Callable[[], None]) -> None:
     """Write the state below a checkpoint. All ranks take part. Raises, at the end, what its disk refused."""
     writer = Writer(directory / DIRECTORY, engine.rank)
     engine.link_moments()
-    for number, (name, parameter) in enumerate(engine.model.named_parameters()):
+    for number, (name, parameter) in enumerate(_trained(engine.model)):
         is_mine = number % engine.world_size == engine.rank
         for kind in _kinds(engine):
             tensor = _gathered(engine, parameter, kind, is_mine)
@@ -76,6 +77,10 @@ def write(engine: Engine, directory: Path, beat: Callable[[], None]) -> None:
     writer.flush()
     if writer.error is not None:
         raise writer.error
+
+
+def _trained(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
 def _kinds(engine: Engine) -> tuple[str, ...]:
@@ -93,13 +98,18 @@ def _gathered(engine: Engine, parameter: torch.nn.Parameter, kind: str, is_mine:
 
 
 def load_weights(model: torch.nn.Module, directory: Path, beat: Callable[[], None]) -> None:
-    """Put a checkpoint's weights into a model that is not yet sharded. Raises ValueError where one is missing."""
+    """Put a checkpoint's weights into a model that is not yet sharded: where it trains adapters, only what trains.
+
+    Raises ValueError where one is missing.
+    """
     found: dict[str, Tensor] = {}
-    for path in sorted(directory.glob("*.safetensors")):
+    is_adapted = adapters.are_attached(model)
+    for path in sorted((directory / adapters.DIRECTORY if is_adapted else directory).glob("*.safetensors")):
         found.update(load_file(path))
         beat()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for trained, parameter in _trained(model) if is_adapted else model.named_parameters():
+            name = adapters.key(trained) if is_adapted else trained
             if name not in found or found[name].shape != parameter.shape:
                 raise ValueError(f"{name} is missing in the weights or has another shape")
             parameter.copy_(found[name])
@@ -110,7 +120,7 @@ def load(engine: Engine, directory: Path, num_updates: int, beat: Callable[[], N
     _make_room(engine, num_updates)
     where = {key: path for path in sorted((directory / DIRECTORY).glob("*.safetensors")) for key in _keys(path)}
     opened = {path: safe_open(path, framework="pt") for path in set(where.values())}
-    for name, parameter in engine.model.named_parameters():
+    for name, parameter in _trained(engine.model):
         for kind in _kinds(engine):
             key = f"{kind}.{name}"
             if key not in where and kind == MASTER:

@@ -154,6 +154,30 @@ def separator(tokenizer: PreTrainedTokenizerFast) -> int:
     return int(number)
 
 
+def adopt(base: Path, cache_path: Path) -> Path:
+    """The directory with the tokenizer of a base model, written anew unless the cache has it.
+
+    What its author set for a use of his own, truncation and padding, is dropped. Where it has no padding, the end of
+    text pads. Raises Failure if it cannot be opened.
+    """
+    files = sorted(path for path in base.iterdir() if path.suffix in (".json", ".jinja", ".txt", ".model"))
+    name = cache.key(base={path.name: sha256_file(path) for path in files}, version=VERSION)
+    entry = cache_path / "tokenizers" / name
+    cache.ensure(entry, lambda made: _adopt(base, made))
+    return entry
+
+
+def _adopt(base: Path, directory: Path) -> None:
+    needed = "one with a tokenizer.json"
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise Failure("tokenizer_mismatch", found="unreadable", needed=needed) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token_id = separator(tokenizer)
+    tokenizer.save_pretrained(directory)
+
+
 def sha256(directory: Path) -> str:
     """The identity of a tokenizer: the hash of its tokenizer.json."""
     return sha256_file(directory / FILE)

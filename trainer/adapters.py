@@ -1,0 +1,134 @@
+"""LoRA: small matrices that train beside frozen ones, by peft. Imports torch and peft."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from peft.utils.integrations import dequantize_module_weight
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from trainer.spec import TrainSpec
+
+DIRECTORY = "adapter"  # in a checkpoint, beside the merged weights
+WEIGHTS = "adapter_model.safetensors"
+NAME = "default"  # peft's own name of the only adapter of a model
+IN_A_BLOCK = re.compile(r".*\.\d+\..*")
+TASKS = {"classification": "SEQ_CLS", "seq2seq": "SEQ_2_SEQ_LM", "span_corruption": "SEQ_2_SEQ_LM", "masked": None}
+HEADS = ("score", "classifier")  # of a classifier, by family: trained whole
+
+
+def attach(model: PreTrainedModel, spec: TrainSpec) -> None:
+    """Freeze a model and put adapters beside every matrix of its blocks. A head trains whole where it is new."""
+    heads = [
+        name
+        for name, parameter in model.named_parameters()
+        if getattr(parameter, "is_new", False) or (spec.objective == "classification" and name.split(".")[0] in HEADS)
+    ]
+    config = _config(model, spec, sorted({name.rpartition(".")[0] for name in heads}))
+    inject_adapter_in_model(config, model)
+    for name, parameter in model.named_parameters():
+        if name in heads:
+            parameter.requires_grad_(True)
+
+
+def _config(model: PreTrainedModel, spec: TrainSpec, heads: list[str]) -> LoraConfig:
+    inner = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and IN_A_BLOCK.fullmatch(name)
+    }
+    return LoraConfig(
+        r=spec.lora_rank,
+        lora_alpha=spec.lora_alpha,
+        lora_dropout=spec.lora_dropout,
+        target_modules=rf".*\.\d+\.(.*\.)?({'|'.join(sorted(inner))})",
+        fan_in_fan_out=spec.model_type == "gpt2",
+        task_type=TASKS.get(spec.objective, "CAUSAL_LM"),
+        base_model_name_or_path=spec.base_model,
+        # Such heads are plain parameters here; peft wants to know them where it opens the adapter.
+        modules_to_save=heads or None,
+    )
+
+
+def are_attached(model: nn.Module) -> bool:
+    """Whether a model trains adapters."""
+    return hasattr(model, "peft_config")
+
+
+@contextmanager
+def disabled(model: nn.Module) -> Iterator[None]:
+    """Within it the model computes what its base does. What trains stays as it is."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        layer._disable_adapters = True  # peft's own switch would also set what needs a gradient
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight as a checkpoint holds it: by the name it has without adapters, made from these parameters."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    value: Callable[[], Tensor]
+
+
+def merged(model: nn.Module) -> Iterator[Weight]:
+    """All weights of a model, adapters added to what they stand beside. The model itself stays as it is."""
+    modules = dict(model.named_modules())
+    for name, parameter in model.named_parameters():
+        place, _, kind = name.rpartition(".")
+        layer = modules[place.removesuffix(".base_layer")] if place.endswith(".base_layer") else None
+        if ".lora_" in name:
+            continue
+        if not isinstance(layer, LoraLayer):
+            yield Weight(name, [parameter], parameter.detach)
+        elif kind == "weight":
+            beside = [layer.lora_A[NAME].weight, layer.lora_B[NAME].weight]
+            yield Weight(_plain(name), [parameter, *beside], lambda layer=layer: _sum(layer))  # type: ignore[misc]
+        else:
+            yield Weight(_plain(name), [parameter], parameter.detach)
+
+
+@torch.no_grad()
+def _sum(layer: LoraLayer) -> Tensor:
+    """In fp32, then rounded once, on the CPU: a GPU that holds the model need not hold its merged weights, too."""
+    frozen = dequantize_module_weight(layer.get_base_layer())
+    total = frozen.float() + layer.get_delta_weight(NAME).float()
+    rounded: Tensor = total.to("cpu", frozen.dtype)
+    return rounded
+
+
+def _plain(name: str) -> str:
+    return name.replace(".base_layer.", ".")
+
+
+def key(name: str) -> str:
+    """What peft calls a trained parameter in the file of an adapter."""
+    return "base_model.model." + name.replace(f".{NAME}.", ".")
+
+
+def trained(model: nn.Module) -> Iterator[Weight]:
+    """What trains, by the names of an adapter's file."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield Weight(key(name), [parameter], parameter.detach)
+
+
+def save(model: PreTrainedModel, weights: dict[str, Tensor], directory: Path) -> None:
+    """Write an adapter as peft opens it: gathered weights by name, and how they are used."""
+    directory.mkdir()
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, directory / WEIGHTS, {"format": "pt"})
+    replace(model.peft_config[NAME], inference_mode=True).save_pretrained(directory)
