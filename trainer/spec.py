@@ -391,7 +391,7 @@ def _check_objective(spec: TrainSpec) -> None:
             model_type=spec.model_type,
         )
     least = MIN_VOCAB_SIZE + {"t5": NUM_SENTINELS, "bert": 1, "roberta": 1}.get(spec.model_type, 0)
-    if spec.vocab_size is not None and spec.vocab_size < least:
+    if spec.base_model is None and spec.vocab_size is not None and spec.vocab_size < least:
         values = {"least": least, "model_type": spec.model_type, "vocab_size": spec.vocab_size}
         raise wrong("vocab_size", "must be at least {least} for {model_type}, but is {vocab_size}", **values)
     if spec.objective == "dpo" and spec.base_model is None:

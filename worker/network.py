@@ -131,7 +131,7 @@ def facts(config: PreTrainedConfig) -> dict[str, Any]:
     objective = {"t5": "seq2seq"}.get(model_type, "masked" if model_type in ENCODERS else "causal")
     recipe = {"seq2seq": "tiny-t5", "masked": "tiny-bert", "causal": "tiny"}[objective]
     try:
-        resolve({"recipe": recipe, "objective": objective, "corpora": ["any"], **found})
+        resolve({"recipe": recipe, "objective": objective, "corpora": ["any"], "base_model": "this", **found})
     except SpecError as error:
         problem = error.problems[0]
         why = problem.message.format(**problem.values)
