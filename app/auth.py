@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from app import db
 from app.errors import PanelError
 from app.i18n import _
-from app.models import ApiToken, Checkpoint, Corpus, ImportedModel, Job, LoginSession, Tokenizer, User
+from app.models import ApiToken, Checkpoint, Corpus, ImportedModel, Job, LoginSession, Tokenizer, User, Work
 
 COOKIE = "athanor_session"
 SESSION_LIFETIME = timedelta(days=30)
@@ -23,7 +23,7 @@ Scope = Literal["read", "submit", "admin"]
 SCOPES: tuple[Scope, ...] = ("read", "submit", "admin")
 
 
-Owned = TypeVar("Owned", Checkpoint, Corpus, ImportedModel, Job, Tokenizer)
+Owned = TypeVar("Owned", Checkpoint, Corpus, ImportedModel, Job, Tokenizer, Work)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,11 @@ from app.playground import api as playground_api
 from app.playground import pages as playground_pages
 from app.settings import ROOT
 from app.version import VERSION
+from app.works import api as works_api
+from app.works import pages as works_pages
 
-FEATURES = (accounts_api, corpora_api, models_api, checkpoints_api, jobs_api, playground_api)
-PAGES = (accounts_pages, corpora_pages, models_pages, checkpoints_pages, jobs_pages, playground_pages)
+FEATURES = (accounts_api, corpora_api, models_api, checkpoints_api, works_api, jobs_api, playground_api)
+PAGES = (accounts_pages, corpora_pages, models_pages, checkpoints_pages, works_pages, jobs_pages, playground_pages)
 
 
 @asynccontextmanager

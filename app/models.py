@@ -37,7 +37,10 @@ STATES = (
 )
 TERMINAL = ("succeeded", "failed", "cancelled")
 WISHES = ("run", "pause", "cancel")
+CORPUS_KINDS = ("text", "chat", "completion", "classification", "preference", "seq2seq", "multiple_choice")
 CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
+WORK_KINDS = ("export", "evaluation")
+WORK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 MODEL_STATES = ("uploading", "importing", "ready", "failed")
 
 
@@ -143,6 +146,7 @@ class Corpus(Base):
     name: Mapped[str]
     filename: Mapped[str]
     format: Mapped[str]  # txt, md, jsonl
+    kind: Mapped[str] = mapped_column(server_default="text")  # text, or what its documents are records of
     encoding: Mapped[str | None]  # None until read; asked for by the user where it is not UTF-8
     state: Mapped[str] = mapped_column(server_default="parsing")
     num_bytes: Mapped[int] = mapped_column(BigInteger)  # of the upload
@@ -156,7 +160,10 @@ class Corpus(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     parsed_at: Mapped[datetime | None]
 
-    __table_args__ = (CheckConstraint(_one_of("state", ("parsing", "ready", "failed")), name="state"),)
+    __table_args__ = (
+        CheckConstraint(_one_of("state", ("parsing", "ready", "failed")), name="state"),
+        CheckConstraint(_one_of("kind", CORPUS_KINDS), name="kind"),
+    )
 
 
 class Tokenizer(Base):
@@ -222,6 +229,32 @@ class ImportedModel(Base):
     __table_args__ = (
         CheckConstraint(_one_of("source", ("upload", "hub")), name="source"),
         CheckConstraint(_one_of("state", MODEL_STATES), name="state"),
+    )
+
+
+class Work(Base):
+    """Something done with a checkpoint beside training: an export, or an evaluation."""
+
+    __tablename__ = "work"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str]
+    options: Mapped[dict[str, Any]]  # see app/works/schemas.py
+    state: Mapped[str] = mapped_column(server_default="queued")
+    num_starts: Mapped[int] = mapped_column(server_default="0")  # with the id, who may write to it
+    progress: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # done, total, since
+    signed_at: Mapped[datetime] = mapped_column(server_default=func.now())  # its last sign of life
+    result: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # what its child found
+    failure: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # code and values
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("kind", WORK_KINDS), name="kind"),
+        CheckConstraint(_one_of("state", WORK_STATES), name="state"),
     )
 
 

@@ -23,10 +23,12 @@ START_JOB = "jobs.start"
 PARSE_CORPUS = "corpora.parse"
 IMPORT_MODEL = "base_models.import"
 GENERATE = "playground.generate"
+RUN_WORK = "works.run"
 
 # Queues that any node serves.
 CORPUS_QUEUE = "corpora"
 GENERATE_QUEUE = "generate"
+WORK_QUEUE = "works"
 
 
 CLAIM_SECONDS = 15  # a silent broker keeps a sender a little less long

@@ -30,6 +30,11 @@ def run(job_id: str) -> Path:
     return data() / "runs" / job_id
 
 
+def work(work_id: str) -> Path:
+    """What an export made: `artefact`, and what it was told beside it."""
+    return data() / "works" / work_id
+
+
 def cache() -> Path:
     """Tokenised corpora and trained vocabularies, by content hash: may be deleted at any time no job is starting."""
     return data() / "cache"

@@ -16,7 +16,7 @@ from app import auth, paging, storage
 from app.auth import Principal
 from app.errors import PanelError
 from app.i18n import _
-from app.models import Checkpoint, Job, new_id
+from app.models import Checkpoint, Job, Work, new_id
 from trainer.rundir import MANIFEST
 
 CHUNK_BYTES = 1 << 20
@@ -72,8 +72,16 @@ def pin(session: Session, *, principal: Principal, checkpoint_id: str, pinned: b
 
 
 def let_go(session: Session, ids: Sequence[str]) -> None:
-    """Take good checkpoints away from everybody, save for what was pinned meanwhile; a sweep removes their files."""
-    droppable = (Checkpoint.id.in_(ids), Checkpoint.state == "ready", ~Checkpoint.pinned)
+    """Take good checkpoints away from everybody, save for what is pinned or worked on meanwhile; a sweep removes their
+    files.
+    """
+    worked_on = select(Work.checkpoint_id).where(Work.state.in_(("queued", "running")))
+    droppable = (
+        Checkpoint.id.in_(ids),
+        Checkpoint.state == "ready",
+        ~Checkpoint.pinned,
+        Checkpoint.id.not_in(worked_on),
+    )
     session.execute(update(Checkpoint).where(*droppable).values(state="deleting"))
 
 

@@ -21,6 +21,7 @@ SECTIONS = {
     "tokenizers": mark("Tokenizers"),
     "models": mark("Base models"),
     "checkpoints": mark("Checkpoints"),
+    "works": mark("Exports and evaluations"),
     "generate": mark("Playground"),
     "nodes": mark("Nodes"),
 }

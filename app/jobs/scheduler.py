@@ -24,6 +24,7 @@ from app.jobs import bells, dispatch
 from app.jobs.sweep import Sweep
 from app.models import Heartbeat
 from app.settings import settings
+from app.works import service as works
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Scheduler:
         with db.transaction() as session:
             corpora.owe_lost_parses(session)
             base_models.owe_lost_imports(session)
+            works.owe_lost(session)
         did["sent"] = queue.flush_outbox()
         did["removed"] = self._sweep.step()
         with db.transaction() as session:

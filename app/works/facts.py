@@ -1,0 +1,46 @@
+"""What the panel knows of a checkpoint, for its model card: the job, its spec, its corpora and its curves."""
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.models import Checkpoint, Corpus, Job, MetricPoint
+
+MAX_POINTS = 500  # of a curve
+CURVES = ("loss", "eval_loss")
+
+
+def of_checkpoint(session: Session, path: str, license_name: str) -> dict[str, Any]:
+    """JSON for `python -m trainer export --facts`."""
+    checkpoint = session.scalars(select(Checkpoint).where(Checkpoint.path == path)).one()
+    job = session.get_one(Job, checkpoint.job_id)
+    ids = job.spec["corpora"]
+    corpora = {row.id: row for row in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
+    return {
+        "name": job.name,
+        "step": checkpoint.step,
+        "spec": job.spec,
+        "facts": job.facts,
+        "metrics": checkpoint.metrics,
+        "corpora": [_corpus(corpora[corpus_id]) for corpus_id in ids if corpus_id in corpora],
+        "curves": {series: _curve(session, job.id, series, checkpoint.step) for series in CURVES},
+        "license": license_name,
+    }
+
+
+def _corpus(corpus: Corpus) -> dict[str, Any]:
+    names = ("name", "kind", "num_documents", "num_characters", "num_text_bytes", "text_sha256")
+    return {name: getattr(corpus, name) for name in names}
+
+
+def _curve(session: Session, job_id: str, series: str, last_step: int) -> list[tuple[int, float]]:
+    points = select(MetricPoint.step, MetricPoint.value).where(
+        MetricPoint.job_id == job_id,
+        MetricPoint.series == series,
+        MetricPoint.step <= last_step,
+        MetricPoint.value.is_not(None),
+        ~MetricPoint.archived,
+    )
+    rows = [(int(row.step), float(row.value)) for row in session.execute(points.order_by(MetricPoint.step))]
+    return rows[:: max(1, len(rows) // MAX_POINTS)]
