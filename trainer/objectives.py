@@ -103,8 +103,9 @@ class Preference(Objective):
         return self
 
     def forward(self, input_ids: Tensor, labels: Tensor, answered: Tensor, weights: Tensor) -> Tensor:
+        reference = self.model if self.reference is None else self.reference
         with torch.no_grad(), adapters.disabled(self.model):
-            before = answer_log_probs(self.reference or self.model, input_ids, labels, answered)
+            before = answer_log_probs(reference, input_ids, labels, answered)
         rewards = self.spec.dpo_beta * (answer_log_probs(self.model, input_ids, labels, answered) - before)
         margins = rewards[:, 0] - rewards[:, 1]
         loss = torch.dot(-F.logsigmoid(margins), weights)
