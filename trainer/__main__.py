@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from trainer.events import EXIT_BAD_INPUT, EXIT_OK
 from trainer.problems import SpecError
@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="continue a prompt with a checkpoint")
     generate.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", type=Path)
     generate.add_argument("--prompt", required=True)
+    generate.add_argument(
+        "--chat", action="store_true", help="the prompt is a message, or messages as a JSON list of role and content"
+    )
     generate.add_argument("--max-tokens", type=int, default=100)
     generate.add_argument("--temperature", type=float, default=0.8, help="0 always takes the likeliest token")
     generate.add_argument("--top-p", type=float, default=1.0)
@@ -166,7 +169,7 @@ def _generate(arguments: argparse.Namespace) -> int:
     loaded = generate.load(arguments.checkpoint_dir, arguments.device)
     pieces = generate.stream(
         loaded,
-        arguments.prompt,
+        _conversation(loaded.tokenizer, arguments.prompt) if arguments.chat else arguments.prompt,
         max_tokens=arguments.max_tokens,
         temperature=arguments.temperature,
         top_p=arguments.top_p,
@@ -178,6 +181,25 @@ def _generate(arguments: argparse.Namespace) -> int:
         print(piece.text, end="", flush=True)
     print()
     return EXIT_OK
+
+
+def _conversation(tokenizer: Any, prompt: str) -> list[int]:
+    """A prompt as the tokenizer's chat template writes it. Raises ValueError where there is none, or no messages."""
+    from trainer.encode import Encoder
+    from trainer.failure import Failure
+
+    if tokenizer.chat_template is None:
+        raise ValueError("the checkpoint has no chat template; leave out --chat")
+    messages = [{"role": "user", "content": prompt}]
+    if prompt.lstrip().startswith("["):
+        try:
+            messages = TypeAdapter(list[dict[str, str]]).validate_json(prompt)
+        except ValidationError:
+            raise ValueError("--prompt is no JSON list of messages, each with role and content") from None
+    try:
+        return Encoder("chat", tokenizer).prompt(messages)
+    except Failure as failure:
+        raise ValueError(str(failure)) from None
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer.examples import Labelled, Pairs
 from trainer.gaps import Masked, Spans
-from trainer.samples import Answers, NextTokens, Samples
+from trainer.samples import Answers, NextTokens, Preferences, Samples
 from trainer.spec import TrainSpec
 
 SAMPLES: dict[str, Callable[[Path, TrainSpec, PreTrainedTokenizerFast], Samples]] = {
@@ -18,6 +18,7 @@ SAMPLES: dict[str, Callable[[Path, TrainSpec, PreTrainedTokenizerFast], Samples]
     "chat": Answers,
     "completion": Answers,
     "classification": Labelled,
+    "dpo": Preferences,
 }
 
 

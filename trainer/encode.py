@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from jinja2 import TemplateError
@@ -48,6 +49,7 @@ class Encoder:
     def __init__(self, objective: str, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
         self._special = [str(token) for token in tokenizer.all_special_tokens]
+        self._objective = objective
         self._encode = self._by_objective()[objective]
 
     def _by_objective(self) -> dict[str, Callable[[Record], list[Segment]]]:
@@ -62,6 +64,12 @@ class Encoder:
     def segments(self, record: Record) -> list[Segment]:
         """The segments of a record. Raises Unsafe, and Failure for a chat template that cannot be used."""
         return self._encode(record)
+
+    def asked(self, text: str) -> list[int]:
+        """A prompt as it stands before the answers that the objective learns: a message, or a text."""
+        if self._objective == "completion" or self._tokenizer.chat_template is None:
+            return [*self._start(), *self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+        return self.prompt([{"role": "user", "content": text}])
 
     # ---- one text ---------------------------------------------------------------------------------------------------
 
@@ -119,8 +127,23 @@ class Encoder:
                 start, end = self._span(plain, number, text)
                 spans.append((start, end, float(message.get("weight", 1.0))))
         encoding = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        weights = [_weight(start, end, spans) for start, end in encoding["offset_mapping"]]
-        return Segment([int(number) for number in encoding["input_ids"]], weights)
+        offsets, edges = encoding["offset_mapping"], [edge for span in spans for edge in span[:2]]
+        if any(start < edge < end for edge in edges for start, end in offsets):
+            return self._in_parts(text, edges, spans)
+        return Segment(
+            [int(number) for number in encoding["input_ids"]], [_weight(start, end, spans) for start, end in offsets]
+        )
+
+    def _in_parts(self, text: str, edges: Sequence[int], spans: Sequence[tuple[int, int, float]]) -> Segment:
+        """A conversation where a token would reach over the edge of an answer, such as a line's end before an empty
+        line: the model will be given the text up to that edge, so each part is encoded alone.
+        """
+        segment = Segment([], [])
+        for start, end in pairwise([0, *edges, len(text)]):
+            ids = self._tokenizer(text[start:end], add_special_tokens=False)["input_ids"]
+            segment.ids.extend(int(number) for number in ids)
+            segment.weights.extend([_weight(start, end, spans)] * len(ids))
+        return segment
 
     def _span(self, messages: Sequence[Message], number: int, text: str) -> tuple[int, int]:
         """Where an answer stands in the rendered conversation, from behind the generation prompt to the turn's end."""
@@ -128,7 +151,12 @@ class Encoder:
         after = self.render(messages[: number + 1])
         if not (text.startswith(after.rstrip()) and after.startswith(before)):
             raise Failure("chat_template_unusable", why="what comes later changes how it writes what came before")
-        return len(before), len(after.rstrip())
+        return len(before), max(len(before), len(after.rstrip()))
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """A conversation as a model reads it before it answers."""
+        text = self.render(messages, add_generation_prompt=True)
+        return [int(number) for number in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """A conversation as text. Raises Failure where the template cannot write it."""

@@ -28,9 +28,10 @@ from trainer.report import Report
 from trainer.rundir import RunDir
 
 STEPS_PER_LINE = 10
-# A loss leaps where it is so many times the median of the last ones. One leap may be a bad batch, several in a row are
-# a divergence.
+# A loss leaps where it is so many times the median of the last ones, and not merely from nothing to little. One leap
+# may be a bad batch, several in a row are a divergence.
 LEAP = 3.0
+LEAST_LEAP = 1.0  # nats
 WINDOW = 50
 FEWEST = 20
 MAX_LEAPS = 5
@@ -58,11 +59,12 @@ def train(
     resumed = checkpoint.find(Path(inputs.resume), prepared, is_verified=is_verified) if inputs.resume else None
     base = Path(inputs.base) if inputs.base else None
     model = start(spec, base, tokenizer, samples.labels, device, precision(spec, device), report.line)
+    learning = objective(spec, model)  # before the weights of a checkpoint: some measure from where the model started
     if resumed is not None:
         checkpoint.restore(state.load_weights, model, resumed.directory, report.beat)
         if failpoints.has("flip", resumed.step):
             state.flip_one_bit(model)
-    engine = Engine(spec, objective(spec, model), device, inputs.per_device_batch_size)
+    engine = Engine(spec, learning, device, inputs.per_device_batch_size)
     if resumed is not None:
         checkpoint.restore(state.load, engine, resumed.directory, resumed.memory.num_updates, report.beat)
     loaded = Loaded(model, tokenizer)
@@ -98,7 +100,7 @@ def train(
             loss, grad_norm, stopping = engine.step(step, engine.share(batch), num_targets, is_stopping(), factor)
             median = statistics.median(memory.recent_losses) if len(memory.recent_losses) >= FEWEST else math.inf
             memory.num_updates += 1
-            memory.num_leaps = memory.num_leaps + 1 if loss > LEAP * median else 0
+            memory.num_leaps = memory.num_leaps + 1 if loss > max(LEAP * median, median + LEAST_LEAP) else 0
             if memory.num_leaps:
                 report.line(f"step {step}: the loss leapt to {loss:.4f}, from {median:.4f}")
             if memory.num_leaps and (spec.on_divergence == "skip" or memory.num_leaps >= MAX_LEAPS):

@@ -1,10 +1,13 @@
 """What a model can learn: each objective is a model together with its loss. Imports torch and transformers."""
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from trainer import adapters
 from trainer.batch import IGNORED
 from trainer.spec import TrainSpec
 
@@ -79,6 +82,45 @@ class Translation(Objective):
         return weighted_nats(logits, labels, None).reshape(1)
 
 
+class Preference(Objective):
+    """Direct preference optimization: moves a model to the chosen one of two answers, measured from where it started.
+
+    The reward of an answer is `dpo_beta` times how much likelier it is now than under the reference, the model before
+    its first step, so an objective is made before a checkpoint's weights are put into its model.
+    """
+
+    counted = ("reward_accuracy", "reward_margin")
+
+    def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
+        super().__init__(model, spec)
+        is_whole = spec.tuning == "full"  # beside adapters the model's own weights are what they were
+        self.reference = deepcopy(model).requires_grad_(False).eval() if is_whole else None
+
+    def train(self, mode: bool = True) -> "Preference":
+        super().train(mode)
+        if self.reference is not None:
+            self.reference.eval()
+        return self
+
+    def forward(self, input_ids: Tensor, labels: Tensor, answered: Tensor, weights: Tensor) -> Tensor:
+        reference = self.model if self.reference is None else self.reference
+        with torch.no_grad(), adapters.disabled(self.model):
+            before = answer_log_probs(reference, input_ids, labels, answered)
+        rewards = self.spec.dpo_beta * (answer_log_probs(self.model, input_ids, labels, answered) - before)
+        margins = rewards[:, 0] - rewards[:, 1]
+        loss = torch.dot(-F.logsigmoid(margins), weights)
+        if self.training:
+            return loss.reshape(1)
+        return torch.stack([loss, torch.dot((margins > 0).float(), weights), torch.dot(margins, weights)])
+
+
+def answer_log_probs(model: PreTrainedModel, input_ids: Tensor, labels: Tensor, answered: Tensor) -> Tensor:
+    """The log-probability of each answer (samples, 2), of pairs (samples, 2, tokens)."""
+    logits = model(input_ids=input_ids.flatten(0, 1), use_cache=False).logits
+    nats = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+    return -(nats.view(labels.shape) * answered).sum(-1)
+
+
 def weighted_nats(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
     """The summed cross-entropy of logits (..., vocabulary) against labels (...) that are not IGNORED."""
     flat, targets = logits.float().flatten(0, -2), labels.flatten()
@@ -96,6 +138,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "chat": NextToken,
     "completion": NextToken,
     "classification": Label,
+    "dpo": Preference,
 }
 
 

@@ -74,7 +74,8 @@ class NextTokens(Samples):
 class Answers(Samples):
     """Records whose answers are learnt, several in a sequence where the spec packs them.
 
-    `position_ids` start again with each record, so that none sees another; what is left of a sequence is padding.
+    `position_ids` start again with each record, so that none sees another. The padding behind the last one goes on from
+    it, so that a sequence of one record is seen to be one, and spared the mask.
     """
 
     def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -112,20 +113,45 @@ class Answers(Samples):
         return int((batch["labels"] != IGNORED).sum())
 
     def _batch(self, boxes: list[Ids]) -> Batch:
-        shape = (len(boxes), self._length)
-        batch: Batch = {
-            "input_ids": np.full(shape, self._padding, dtype=np.int64),
-            "labels": np.full(shape, IGNORED, dtype=np.int64),
-            "weights": np.zeros(shape, dtype=np.float32),
-            "position_ids": np.tile(np.arange(self._length, dtype=np.int64), (len(boxes), 1)),
-        }
+        batch = self._blank(len(boxes))
         for row, box in enumerate(boxes):
             at = 0
             for record in box:
                 ((ids, weights),) = self.records.segments(int(record))
                 at = _put(batch, row, at, ids, weights)
-            batch["position_ids"][row, at:] = np.arange(self._length - at)
         return _narrowed(batch)
+
+    def _blank(self, count: int) -> Batch:
+        shape = (count, self._length)
+        return {
+            "input_ids": np.full(shape, self._padding, dtype=np.int64),
+            "labels": np.full(shape, IGNORED, dtype=np.int64),
+            "weights": np.zeros(shape, dtype=np.float32),
+            "position_ids": np.zeros(shape, dtype=np.int64),
+        }
+
+
+class Preferences(Answers):
+    """Pairs of answers to one prompt, (samples, 2, tokens): the chosen one, then the rejected one. Never packed.
+
+    `answered` says which labels belong to the answer; a pair counts 1 in `weights`.
+    """
+
+    def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__(directory, spec.model_copy(update={"packing": False}), tokenizer)
+
+    def _batch(self, boxes: list[Ids]) -> Batch:
+        flat = self._blank(2 * len(boxes))
+        segments = [segment for (record,) in boxes for segment in self.records.segments(int(record))]
+        for row, (ids, weights) in enumerate(segments):
+            _put(flat, row, 0, ids, weights)
+        pairs = {name: values.reshape(len(boxes), 2, -1) for name, values in _narrowed(flat).items()}
+        return {
+            "input_ids": pairs["input_ids"],
+            "labels": pairs["labels"],
+            "answered": pairs["weights"] > 0,
+            "weights": np.ones(len(boxes), dtype=np.float32),
+        }
 
 
 def _put(batch: Batch, row: int, at: int, ids: Array, weights: Array) -> int:
@@ -134,7 +160,7 @@ def _put(batch: Batch, row: int, at: int, ids: Array, weights: Array) -> int:
     batch["input_ids"][row, at:end] = ids[:-1]
     batch["labels"][row, at:end] = ids[1:]
     batch["weights"][row, at:end] = weights[1:]
-    batch["position_ids"][row, at:end] = np.arange(end - at)
+    batch["position_ids"][row, at:] = np.arange(batch["position_ids"].shape[1] - at)
     return end
 
 

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 
 from trainer import generate
+from trainer.encode import Encoder
 from trainer.examples import Labelled, Pairs
 from trainer.gaps import Masked, Spans
 from trainer.generate import Loaded
@@ -47,12 +48,16 @@ class Continuation(Showing):
 
 
 class Answer(Showing):
-    """Answers the prompt of the first held-out record, always with the likeliest tokens."""
+    """Answers the spec's prompt, or that of the first held-out record, always with the likeliest tokens."""
 
-    def __init__(self, samples: Answers, loaded: Loaded) -> None:
-        ((ids, weights),) = samples.records.segments(int(samples.records.validation[0]))
-        self._ids = [int(number) for number in ids[: int(weights.nonzero()[0][0])]]
-        self.prompt = str(loaded.tokenizer.decode(self._ids, skip_special_tokens=True))
+    def __init__(self, spec: TrainSpec, samples: Answers, loaded: Loaded) -> None:
+        tokenizer = loaded.tokenizer
+        if spec.sample_prompt:
+            self._ids = Encoder(spec.objective, tokenizer).asked(spec.sample_prompt)[-spec.sequence_length // 2 :]
+        else:
+            ids, weights = samples.records.segments(int(samples.records.validation[0]))[0]
+            self._ids = [int(number) for number in ids[: int(weights.nonzero()[0][0])]]
+        self.prompt = str(tokenizer.decode(self._ids, skip_special_tokens=True))
 
     def answer(self, loaded: Loaded) -> str:
         pieces = generate.stream(loaded, self._ids, max_tokens=SAMPLE_TOKENS, temperature=0.0)
@@ -108,7 +113,7 @@ def showing(spec: TrainSpec, samples: Samples, loaded: Loaded) -> Showing:
     """What a run shows, by its objective."""
     match samples:
         case Answers():
-            return Answer(samples, loaded)
+            return Answer(spec, samples, loaded)
         case Masked():
             return Filling(samples, loaded)
         case Spans() | Pairs():

@@ -52,6 +52,16 @@ def test_only_answers_count_each_to_the_end_of_its_turn(made: PreTrainedTokenize
     assert learnt(made, segment) == [("God.<|endoftext|>", 1.0), ("God, too.<|endoftext|>", 0.5)]
 
 
+def test_an_answer_is_learnt_behind_the_very_tokens_that_ask_for_it(made: PreTrainedTokenizerFast) -> None:
+    encoder = Encoder("chat", with_template(made, CHAT_TEMPLATE))
+    for said in ("God.", "\nGod.", "\n\n God.\n", " ", ""):
+        (segment,) = encoder.segments({"messages": [*TALK[:2], {"role": "assistant", "content": said}]})
+        asked = encoder.prompt(TALK[:2])
+
+        assert segment.ids[: len(asked)] == asked
+        assert learnt(made, segment) == [(f"{said}<|endoftext|>", 1.0)]
+
+
 def test_a_message_without_weight_is_only_read(made: PreTrainedTokenizerFast) -> None:
     encoder = Encoder("chat", with_template(made, CHAT_TEMPLATE))
     (segment,) = encoder.segments({"messages": [*TALK[:4], {**TALK[4], "weight": 0}]})

@@ -80,6 +80,26 @@ def test_generate_continues_a_prompt(
     assert len(first.strip()) > 3
 
 
+def test_generate_answers_a_message_or_a_conversation_by_the_chat_template(
+    trained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(checkpoint_of(trained, 150), tmp_path / "chat")
+    (tmp_path / "chat" / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }} {% endfor %}God")
+    asked = ("generate", str(tmp_path / "chat"), "--max-tokens", "8", "--prompt")
+
+    answers = []
+    for prompt, chat in (("And", ["--chat"]), ('[{"role": "user", "content": "And"}]', ["--chat"]), ("And God", [])):
+        assert run(*asked, prompt, *chat, monkeypatch=monkeypatch) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] == answers[2]
+
+    assert run(*asked, "[1]", "--chat", monkeypatch=monkeypatch) == 64
+    assert "JSON list of messages" in capsys.readouterr().err
+    plain = ("generate", str(checkpoint_of(trained, 150)), "--prompt", "And", "--chat")
+    assert run(*plain, monkeypatch=monkeypatch) == 64
+    assert "no chat template" in capsys.readouterr().err
+
+
 def test_plan_prints_the_cost_of_a_spec(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
