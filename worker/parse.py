@@ -5,7 +5,8 @@ It holds no credentials. It reports by JSON lines on standard output: {"done", "
 each ends, little-endian uint64) beside the upload, in constant memory, and renames both when they are whole.
 
 A .txt or .md file is one document, or several parted by form feeds; CRLF becomes LF, the byte-order mark goes. A .jsonl
-file has one JSON object a line, whose string `text` is a document; blank lines are skipped.
+file has one JSON object a line, whose string `text` is a document, or which is a record of another kind; blank lines
+are skipped. A .csv or .tsv file has one record a row, its first row names the keys. See worker/shapes.py.
 """
 
 import argparse
@@ -21,18 +22,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from worker import decoding
+from worker.rows import DELIMITERS, Rows
+from worker.shapes import KINDS, BadLine, Shape
 
 MAX_LINE_CHARACTERS = 16 << 20
 KEPT_PROBLEMS = 100
 REPORT_SECONDS = 0.5
-
-
-class BadLine(Exception):
-    """A line of a .jsonl file that is not a document."""
-
-    def __init__(self, code: str, **values: Any) -> None:
-        super().__init__(code)
-        self.problem = {"code": code, **values}
 
 
 class Refused(Exception):
@@ -167,8 +162,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique)
 
 
-def document(line: str) -> str:
-    """The text of one line. Raises BadLine."""
+def record(line: str) -> dict[str, Any]:
+    """The object of one line. Raises BadLine."""
     if len(line) > MAX_LINE_CHARACTERS:
         raise BadLine("line_too_long")
     try:
@@ -182,25 +177,14 @@ def document(line: str) -> str:
         raise BadLine("not_json", character=1) from None
     if type(made) is not dict:
         raise BadLine("not_object")
-    text = made.get("text")
-    if type(text) is not str:
-        raise BadLine("text_missing" if "text" not in made else "text_not_string")
-    if not text or text.isspace():
-        raise BadLine("text_empty")
-    if "\0" in text:
-        raise BadLine("text_nul")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise BadLine("surrogate", character=error.start + 1) from None
-    return text
+    return made
 
 
 class JsonLines:
     """Reads the lines of a file into documents and remembers the bad ones."""
 
-    def __init__(self, output: Output, first_byte: int | None) -> None:
-        self._output = output
+    def __init__(self, output: Output, shape: Shape, first_byte: int | None) -> None:
+        self._output, self._shape = output, shape
         self._line = 1
         self._byte = first_byte  # where the next lines begin; None where the file is not UTF-8 and bytes cannot be told
         self.problems: list[dict[str, Any]] = []
@@ -234,7 +218,7 @@ class JsonLines:
         for number, line in enumerate(lines):
             if line and not line.isspace():
                 try:
-                    texts.append(document(line))
+                    texts.append(self._shape.document(record(line)))
                 except BadLine as bad:
                     self._bad(bad, self._line + number, "\n".join([*lines[:number], ""]))
         self._output.documents(texts)
@@ -256,16 +240,28 @@ class JsonLines:
 
 
 def parse(
-    directory: Path, form: str, asked: str | None, skip_bad: bool, progress: Callable[[int], None]
+    directory: Path,
+    form: str,
+    asked: str | None,
+    skip_bad: bool,
+    progress: Callable[[int], None],
+    kind: str | None = None,
 ) -> dict[str, Any]:
-    """Parse `directory`/upload and return what was found. Raises Refused."""
+    """Parse `directory`/upload and return what was found. `kind` is that of its records, where the first one shall not
+    decide. Raises Refused.
+    """
     upload = directory / "upload"
     encoding, skip = decoding.sniff(upload, asked)
     texts = decoding.chunks(upload, encoding, skip, progress)
     output = Output(directory)
-    lines = JsonLines(output, skip if encoding == "utf-8" else None)
+    shape = Shape(kind)
+    lines: JsonLines | Rows = JsonLines(output, shape, skip if encoding == "utf-8" else None)
     try:
-        if form == "jsonl":
+        if form in DELIMITERS:
+            lines = Rows(form, shape, KEPT_PROBLEMS)
+            for text in _of_table(lines, texts):
+                output.documents([text])
+        elif isinstance(lines, JsonLines) and form == "jsonl":
             lines.parse(texts)
         else:
             parse_text(texts, output)
@@ -281,13 +277,21 @@ def parse(
         output.discard()
     return {
         "encoding": encoding,
+        "kind": shape.kind or "text",
         "num_documents": output.num_documents,
         "num_characters": output.num_characters,
         "num_text_bytes": output.num_bytes,
         "text_sha256": sha256,
         "problems": lines.problems,
-        "progress": {"num_bad_lines": lines.num_bad_lines},
+        "progress": {"num_bad_lines": lines.num_bad_lines, **shape.facts()},
     }
+
+
+def _of_table(rows: Rows, texts: Iterator[str]) -> Iterator[str]:
+    try:
+        yield from rows.documents(texts)
+    except BadLine as bad:
+        raise Refused([{**bad.problem, "line": 1}], num_bad_lines=1) from None
 
 
 class Reporter:
@@ -321,7 +325,8 @@ def main() -> None:
     """Parse as the arguments say, under limits, and report."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("directory", type=Path)
-    arguments.add_argument("form", choices=("txt", "md", "jsonl"))
+    arguments.add_argument("form", choices=("txt", "md", "jsonl", *DELIMITERS))
+    arguments.add_argument("--kind", choices=KINDS)
     arguments.add_argument("--encoding", choices=("utf-8", *decoding.CANDIDATES))
     arguments.add_argument("--skip-bad", action="store_true")
     arguments.add_argument("--memory", type=int, required=True)
@@ -331,9 +336,9 @@ def main() -> None:
     limit(resource.RLIMIT_AS, given.memory)
     limit(resource.RLIMIT_CPU, given.cpu)
     limit(resource.RLIMIT_CORE, 0)
-    limit(resource.RLIMIT_FSIZE, 4 * size + (1 << 20))  # UTF-8 of another encoding, or an index of tiny documents
+    limit(resource.RLIMIT_FSIZE, 8 * size + (1 << 20))  # UTF-8 of another encoding, or an index of tiny documents
     try:
-        found = parse(given.directory, given.form, given.encoding, given.skip_bad, Reporter(size))
+        found = parse(given.directory, given.form, given.encoding, given.skip_bad, Reporter(size), given.kind)
         report({"result": found})
     except Refused as refused:
         report({"failed": refused.report})

@@ -22,6 +22,29 @@ SENTENCES = {
     "surrogate": mark(
         "The value of “text” holds half of a surrogate pair at character {character}, which is no character."
     ),
+    "record_mixed": mark("The record is of the kind {found}, but the file began with {kind}. Keep one kind in a file."),
+    "field_missing": mark("The record has no “{field}”."),
+    "field_not_string": mark("The value of “{field}” is not a string."),
+    "field_empty": mark("The value of “{field}” is empty."),
+    "field_nul": mark("The value of “{field}” holds a NUL character."),
+    "field_not_messages": mark("The value of “{field}” must be a list of messages, each with role and content."),
+    "message_not_object": mark("Message {number} is no object with role and content."),
+    "role_unknown": mark("Message {number} has the role “{role}”; roles are system, user, assistant and tool."),
+    "role_first": mark("The conversation must begin with the user, or with the system and then the user."),
+    "role_system_late": mark("Message {number} is of the system, which speaks at the beginning only."),
+    "messages_unanswered": mark("The assistant says nothing in this conversation: there is nothing to learn."),
+    "weight_invalid": mark("The weight of message {number} must be a number of at least 0."),
+    "answers_same": mark("“chosen” and “rejected” are the same: nothing is preferred."),
+    "label_invalid": mark("The label must be a string or a whole number, not empty and at most 200 characters long."),
+    "labels_many": mark("There are more than {limit} different labels. Is this the right column?"),
+    "choices_invalid": mark("“choices” must be a list of at least two different strings."),
+    "answer_invalid": mark("“answer” must be one of the choices, or its number, counted from 0."),
+    "columns": mark(
+        "The first row must name the columns: text and label, prompt and completion, source and target, or prompt, "
+        "chosen and rejected. It names: {found}."
+    ),
+    "row_length": mark("The row has {found} cells, but the first row names {expected}."),
+    "csv": mark("The row cannot be read: {why}."),
     "line_too_long": mark("The line is longer than 16 MiB. Split the document."),
     "out_of_memory": mark("Reading the file needed more than {limit} of memory and was stopped."),
     "storage": mark("The disk did not take the parsed text: {why}."),

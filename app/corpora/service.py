@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -17,7 +17,7 @@ from app.i18n import _
 from app.models import TERMINAL, Corpus, Job, Tokenizer, new_id
 from trainer.rundir import sha256_file
 
-FORMATS = ("txt", "md", "jsonl")
+FORMATS = ("txt", "md", "jsonl", "csv", "tsv")
 MAX_NAME_LENGTH = 120
 
 
@@ -34,6 +34,7 @@ def create_corpus(
     num_bytes: int,
     sha256: str,
     encoding: str | None = None,
+    kind: str | None = None,
 ) -> Corpus:
     """Record an upload that lies in place, and owe the message that has it parsed."""
     corpus = Corpus(
@@ -46,6 +47,7 @@ def create_corpus(
         state="parsing",
         num_bytes=num_bytes,
         sha256=sha256,
+        progress={"kind": kind} if kind else {},
     )
     session.add(corpus)
     session.flush()
@@ -89,9 +91,15 @@ def usable(session: Session, *, principal: Principal, ids: Sequence[str]) -> lis
 
 
 def parse_again(
-    session: Session, *, principal: Principal, corpus_id: str, encoding: str | None, skip_bad: bool
+    session: Session,
+    *,
+    principal: Principal,
+    corpus_id: str,
+    encoding: str | None,
+    skip_bad: bool,
+    kind: str | None = None,
 ) -> Corpus:
-    """Read an upload once more, in another encoding or without its bad lines."""
+    """Read an upload once more: in another encoding, without its bad lines, or as records of another kind."""
     corpus = _own_corpus(session, principal, corpus_id)
     if corpus.state == "parsing":
         raise PanelError(409, "corpus_parsing", _("This corpus is being read already."))
@@ -99,7 +107,7 @@ def parse_again(
     corpus.state = "parsing"
     corpus.encoding = encoding
     corpus.problems = []
-    corpus.progress = {"skip_bad": skip_bad, "at": time.time()}
+    corpus.progress = {"skip_bad": skip_bad, "at": time.time(), **({"kind": kind} if kind else {})}
     _owe_parse(session, corpus_id)
     return corpus
 
@@ -146,7 +154,8 @@ def _own_corpus(session: Session, principal: Principal, corpus_id: str) -> Corpu
 
 
 def _refuse_in_use(session: Session, corpus: Corpus) -> None:
-    using = select(Job.name).where(Job.state.not_in(TERMINAL), Job.spec["corpora"].contains([corpus.id]))
+    named = or_(*(Job.spec[field].contains([corpus.id]) for field in ("corpora", "validation_corpora")))
+    using = select(Job.name).where(Job.state.not_in(TERMINAL), named)
     job_name = session.scalar(using.limit(1))
     if job_name is not None:
         message = _(

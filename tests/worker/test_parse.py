@@ -216,7 +216,7 @@ def test_a_bad_line_is_named_by_number_byte_and_reason(tmp_path: Path, line: str
 def test_every_problem_has_a_sentence() -> None:
     for line, _code in BAD_LINES:
         with pytest.raises(parse.BadLine) as caught:
-            parse.document(line)
+            parse.Shape(None).document(parse.record(line))
         assert "{" not in problems.sentence({**caught.value.problem, "line": 1}).replace('{"text"', "")
 
 
