@@ -140,8 +140,9 @@ class Dataset:
         self.length, self._overlap = spec.sequence_length if length is None else length, overlap
         self._seed = spec.seed
         num_sequences = (self.meta.num_tokens - overlap) // self.length
-        if num_sequences < 2:
-            raise Failure("data_short", needed=2 * self.length + overlap, found=self.meta.num_tokens)
+        fewest = 1 if spec.validation_fraction == 1 else 2
+        if num_sequences < fewest:
+            raise Failure("data_short", needed=fewest * self.length + overlap, found=self.meta.num_tokens)
         self.num_validation = max(1, int(num_sequences * spec.validation_fraction))
         self.num_train = num_sequences - self.num_validation
         self._tokens = np.memmap(directory / "tokens.bin", dtype=self.meta.dtype, mode="r")

@@ -22,6 +22,13 @@ SAMPLES: dict[str, Callable[[Path, TrainSpec, PreTrainedTokenizerFast], Samples]
 }
 
 
-def open_samples(directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> Samples:
-    """The samples of a run whose tokenised data lies in a directory. Raises Failure where there are too few."""
+def open_samples(
+    directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast, *, is_held_out: bool = False
+) -> Samples:
+    """The samples of a run whose tokenised data lies in a directory, all for validation where it is held out whole.
+
+    Raises Failure where there are too few.
+    """
+    if is_held_out:
+        spec = spec.model_copy(update={"validation_fraction": 1.0})
     return SAMPLES[spec.objective](directory, spec, tokenizer)

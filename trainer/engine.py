@@ -112,14 +112,12 @@ class Engine:
             "steps_per_print": 2**62,
         }
 
-    def share(self, batch: Batch) -> list[dict[str, Tensor]]:
-        """This rank's micro-batches of a global batch."""
+    def share(self, batch: Batch, size: int | None = None) -> list[dict[str, Tensor]]:
+        """This rank's micro-batches of a global batch, of `size` samples where they are not to be the run's own."""
+        size = size or self.per_device_batch_size
         count = batches.num_rows(batch) // self.world_size
         mine = batches.rows(batch, slice(self.rank * count, (self.rank + 1) * count))
-        return [
-            self._on_device(batches.rows(mine, slice(at, at + self.per_device_batch_size)))
-            for at in range(0, count, self.per_device_batch_size)
-        ]
+        return [self._on_device(batches.rows(mine, slice(at, at + size))) for at in range(0, count, size)]
 
     def _on_device(self, batch: Batch) -> dict[str, Tensor]:
         return {name: torch.from_numpy(values).to(self.device) for name, values in batch.items()}

@@ -84,6 +84,16 @@ class DataEvent(_Event):
     num_dropped: int = 0  # records that are left out
 
 
+class CheckEvent(_Event):
+    """What was checked at the first step, what was found, and between what it must lie."""
+
+    kind: Literal["check"] = "check"
+    check: Literal["blind_loss", "trained_share", "whole_loss"]
+    found: float
+    least: float
+    most: float
+
+
 class CheckpointEvent(_Event):
     """A whole checkpoint lies at `path` (relative to the run directory), not yet verified nor published."""
 
@@ -132,6 +142,7 @@ Event = Annotated[
     | SampleEvent
     | TokenizerEvent
     | DataEvent
+    | CheckEvent
     | CheckpointEvent
     | ResumedEvent
     | SaveFailedEvent

@@ -7,12 +7,13 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from trainer import order
-from trainer.batch import Batch
+from trainer.batch import IGNORED, Batch
 from trainer.data import Document, Ids
 from trainer.gaps import padded, translated
 from trainer.records import Records
 from trainer.samples import Samples
 from trainer.spec import TrainSpec
+from trainer.tokenizer import token_bytes
 
 
 class Examples(Samples):
@@ -21,6 +22,7 @@ class Examples(Samples):
     def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
         self.records = Records(directory, spec)
         self._seed, self._padding = spec.seed, int(tokenizer.pad_token_id)
+        self._token_bytes = token_bytes(tokenizer.backend_tokenizer)
         self.num_train, self.num_validation = len(self.records.train), len(self.records.validation)
         meta = self.records.meta
         self.sha256, self.num_tokens = meta.sha256, meta.num_tokens
@@ -47,6 +49,8 @@ class Examples(Samples):
 class Labelled(Examples):
     """Texts, each with the number of its label."""
 
+    most_measured = 2_000  # a text is one prediction only
+
     def _batch(self, records: Ids) -> Batch:
         texts = [self.records.segments(int(record))[0][0] for record in records]
         read = padded(texts, self._padding)
@@ -61,3 +65,7 @@ class Pairs(Examples):
     def _batch(self, records: Ids) -> Batch:
         pairs = [self.records.segments(int(record)) for record in records]
         return translated([source[0] for source, _ in pairs], [target[0] for _, target in pairs], self._padding)
+
+    def num_bytes(self, batch: Batch) -> int:
+        labels = batch["labels"]
+        return int(self._token_bytes[labels[labels != IGNORED]].sum())

@@ -15,6 +15,7 @@ from trainer import batch as batches
 from trainer import checkpoint, state
 from trainer import prepare as preparation
 from trainer.checkpoint import Memory, NotSaved
+from trainer.checks import FirstStep
 from trainer.drawing import open_samples
 from trainer.engine import Engine, learning_rate, precision
 from trainer.evaluation import Evaluation
@@ -68,7 +69,11 @@ def train(
     if resumed is not None:
         checkpoint.restore(state.load, engine, resumed.directory, resumed.memory.num_updates, report.beat)
     loaded = Loaded(model, tokenizer)
-    evaluation = Evaluation(spec, samples, engine, loaded)
+    held_out = {
+        corpus: open_samples(Path(tokens), spec, tokenizer, is_held_out=True)
+        for corpus, tokens in prepared.held_out.items()
+    }
+    evaluation = Evaluation(spec, samples, held_out, engine, loaded)
     total, trained = checkpoint.num_parameters(model)
     report.line(
         f"{total} parameters, {trained} of them train, on {engine.world_size} x {device.type}, {engine.precision}, "
@@ -82,6 +87,8 @@ def train(
         report.line(f"goes on from step {resumed.step}")
     else:
         memory = Memory(evaluation.run(0, report))
+        first_step = FirstStep(spec, engine, samples, report)
+        first_step.before(memory.metrics["eval_loss"], len(tokenizer))
     for step in range(resumed.step + 1 if resumed is not None else 1, spec.max_steps + 1):
         report.phase("train", step - 1, spec.max_steps)
         _seed(spec.seed, step, engine.rank)
@@ -99,6 +106,8 @@ def train(
             factor = failpoints.factor(step)
             loss, grad_norm, stopping = engine.step(step, engine.share(batch), num_targets, is_stopping(), factor)
             median = statistics.median(memory.recent_losses) if len(memory.recent_losses) >= FEWEST else math.inf
+            if step == 1:
+                first_step.after(loss)
             memory.num_updates += 1
             memory.num_leaps = memory.num_leaps + 1 if loss > max(LEAP * median, median + LEAST_LEAP) else 0
             if memory.num_leaps:

@@ -14,11 +14,16 @@ def generator(seed: int, number: int) -> np.random.Generator:
 
 
 def masked(ids: Ids, share: float, mask: int, words: Ids, chance: np.random.Generator) -> tuple[Ids, Ids]:
-    """Hide a share of the tokens (at least one) as BERT does: of ten, eight become the mask, one another word, one
+    """Hide a share of the words (at least one) as BERT does: of ten, eight become the mask, one another word, one
     stays. Returns inputs and labels, IGNORED where nothing is hidden. Source: arXiv 1810.04805, appendix A.1.
+
+    `words` are the tokens that are not special, sorted. Special ones are not hidden, where there is anything else.
     """
-    count = max(1, round(len(ids) * share))
-    places = chance.permutation(len(ids))[:count]
+    candidates = np.flatnonzero(np.isin(ids, words, kind="table"))
+    if not len(candidates):
+        candidates = np.arange(len(ids))
+    places = chance.permutation(candidates)[: max(1, round(len(candidates) * share))]
+    count = len(places)
     labels = np.full_like(ids, IGNORED)
     labels[places] = ids[places]
     inputs, drawn = ids.copy(), chance.random(count)

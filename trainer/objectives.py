@@ -1,5 +1,6 @@
 """What a model can learn: each objective is a model together with its loss. Imports torch and transformers."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
@@ -25,6 +26,10 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         self.spec = spec
+
+    def figures(self, counted: Sequence[float], num_targets: float) -> dict[str, float]:
+        """What the sums of `counted` say about a batch, by name: without more, the mean of each."""
+        return {name: value / num_targets for name, value in zip(self.counted, counted, strict=True)}
 
 
 class NextToken(Objective):
@@ -52,10 +57,6 @@ class HiddenWord(Objective):
 
     def forward(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        return self._sums(logits, labels)
-
-    def _sums(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss, and where nothing is trained how many labels are the likeliest ones."""
         nats = weighted_nats(logits, labels, None)
         if self.training:
             return nats.reshape(1)
@@ -63,8 +64,31 @@ class HiddenWord(Objective):
         return torch.stack([nats, right.to(nats.dtype)])
 
 
-class Label(HiddenWord):
-    """Gives a text its label: cross-entropy over the classes."""
+class Label(Objective):
+    """Gives a text its label: cross-entropy over the classes. Of each class it counts how often a text has it, how
+    often it is given, and how often rightly.
+    """
+
+    def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
+        super().__init__(model, spec)
+        self._num_labels = int(model.config.num_labels)
+        self.counted = tuple(f"{what}_{n}" for what in ("is", "given", "right") for n in range(self._num_labels))
+
+    def forward(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor) -> Tensor:
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        nats = weighted_nats(logits, labels, None).reshape(1)
+        if self.training:
+            return nats
+        true, given = labels[labels != IGNORED], logits.argmax(-1)[labels != IGNORED]
+        counts = [torch.bincount(found, minlength=self._num_labels) for found in (true, given, true[true == given])]
+        return torch.cat([nats, *(count.to(nats.dtype) for count in counts)])
+
+    def figures(self, counted: Sequence[float], num_targets: float) -> dict[str, float]:
+        """Accuracy, and F1 as the mean over the classes that a text has or is given."""
+        size = self._num_labels
+        true, given, right = (counted[start : start + size] for start in (0, size, 2 * size))
+        f1 = [2 * r / (t + g) for t, g, r in zip(true, given, right, strict=True) if t + g]
+        return {"accuracy": sum(right) / num_targets, "f1": sum(f1) / len(f1)}
 
 
 class Translation(Objective):

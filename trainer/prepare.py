@@ -1,5 +1,6 @@
 """Makes a run ready to train: a tokenizer, tokenised text, and a note where they are. Never imports torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -9,7 +10,7 @@ from trainer import cache, data, records, tokenizer
 from trainer.drawing import open_samples
 from trainer.encode import CHAT_TEMPLATE
 from trainer.report import Report
-from trainer.rundir import RunDir, sha256_file, write_atomically
+from trainer.rundir import CorpusInput, RunDir, sha256_file, write_atomically
 from trainer.samples import Samples
 from trainer.spec import TrainSpec
 
@@ -24,6 +25,7 @@ class Prepared(BaseModel):
     tokenizer_sha256: str
     tokens: str
     data_sha256: str
+    held_out: dict[str, str] = {}  # tokenised corpora that are held out whole, by their id
     base_sha256: str | None = None  # of the model that the run starts from
 
 
@@ -60,22 +62,27 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
     report.phase("prepare", 1, 1)
     report.phase("tokenise", 0, 1)
     whole = _with_template(copied, spec)
+    tokenizer.require(whole, spec.objective)
 
-    def progress(done: int, total: int) -> None:
-        report.phase("tokenise", done, total)
+    def tokenised(sources: list[CorpusInput], labels: Sequence[str] | None = None) -> Path:
+        def progress(done: int, total: int) -> None:
+            report.phase("tokenise", done, total)
 
-    if spec.objective in OF_TEXT:
-        tokens = data.ensure(inputs.corpora, opened, sha256, cache_path, progress, tokenizer.separator(whole))
-    else:
-        tokens = records.ensure(inputs.corpora, spec, whole, sha256, cache_path, progress)
-    report.phase("tokenise", 1, 1)
+        if spec.objective in OF_TEXT:
+            return data.ensure(sources, opened, sha256, cache_path, progress, tokenizer.separator(whole))
+        return records.ensure(sources, spec, whole, sha256, cache_path, progress, labels)
+
+    tokens = tokenised(inputs.corpora)
     samples = open_samples(tokens, spec, whole)
+    held_out = {source.id: str(tokenised([source], samples.labels or None)) for source in inputs.validation}
+    report.phase("tokenise", 1, 1)
     _report_data(report, spec, samples)
     prepared = Prepared(
         tokenizer=str(copied),
         tokenizer_sha256=sha256,
         tokens=str(tokens),
         data_sha256=samples.sha256,
+        held_out=held_out,
         base_sha256=_base_sha256(Path(inputs.base)) if inputs.base else None,
     )
     write_atomically(_path(run_dir, fence), prepared.model_dump_json())

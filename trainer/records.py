@@ -157,8 +157,7 @@ class _Writer:
 class Records:
     """The tokenised records of a run, each with `num_segments` segments, and which of them are held out."""
 
-    def __init__(self, directory: Path, spec: TrainSpec, *, is_held_out: bool = False) -> None:
-        """`is_held_out` says that all of them are: then there is no record to train on."""
+    def __init__(self, directory: Path, spec: TrainSpec) -> None:
         self.meta = Meta.model_validate_json((directory / "meta.json").read_text())
         self._ids = _open(directory / "ids.bin", self.meta.dtype)
         self._weights = _open(directory / "weights.bin", "<f4")
@@ -168,9 +167,9 @@ class Records:
         self.labels = np.fromfile(directory / "labels.bin", dtype="<i4").astype(np.int64)
         count = sum(self.meta.num_records)
         shuffled = order.draw(np.arange(count, dtype=np.int64), count, spec.seed ^ SPLIT)
-        if count < 2 and not is_held_out:
+        if count < 2 and spec.validation_fraction < 1:
             raise Failure("records_few", found=count, dropped=self.meta.num_dropped)
-        num_held_out = count if is_held_out else max(1, int(count * spec.validation_fraction))
+        num_held_out = max(1, int(count * spec.validation_fraction))
         self.validation: Ids = np.sort(shuffled[:num_held_out])
         self.train: Ids = np.sort(shuffled[num_held_out:])
 

@@ -26,6 +26,12 @@ MASK = "<|mask|>"
 SENTINELS = [f"<extra_id_{number}>" for number in range(NUM_SENTINELS)]
 # What a family of networks needs beside the end of text and padding.
 SPECIAL = {"bert": [MASK], "roberta": [MASK], "t5": SENTINELS}
+NEEDED = {
+    "masked": ("mask_token", "cls_token", "sep_token", "pad_token"),
+    "span_corruption": ("pad_token",),
+    "seq2seq": ("pad_token",),
+    "classification": ("pad_token",),
+}
 FILE = "tokenizer.json"
 TRAINING_BYTES = 256 << 20  # more text than this hardly changes the merges, but fills the memory
 
@@ -144,6 +150,16 @@ def load(directory: Path) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # text that spells a special token is text
     return tokenizer
+
+
+def require(tokenizer: PreTrainedTokenizerFast, objective: str) -> None:
+    """See that a tokenizer has the special tokens that an objective needs. Raises Failure."""
+    needed = [name for name in NEEDED.get(objective, ()) if getattr(tokenizer, name) is None]
+    if objective == "span_corruption" and SENTINELS[0] not in tokenizer.get_vocab():
+        needed.append(SENTINELS[0])
+    if needed:
+        values = {"found": "one without " + " and ".join(needed), "needed": f"one that has all that {objective} needs"}
+        raise Failure("tokenizer_mismatch", **values)
 
 
 def separator(tokenizer: PreTrainedTokenizerFast) -> int:

@@ -25,6 +25,7 @@ BAD_INPUT = (
     "vocab_too_large",
     "tokenizer_mismatch",
     "data_changed",
+    "check_failed",
 )
 
 

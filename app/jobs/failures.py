@@ -51,6 +51,10 @@ FAILURES = {
         mark("The chat template of the base model cannot be used: {why}."),
         mark("Choose another base model, or one whose template writes each message the same whatever follows."),
     ),
+    "check_failed": Failure(
+        mark("A check at the first step failed: {check} is {found}, but must lie between {least} and {most}."),
+        mark("Nothing was learnt yet. See that the records have something to learn; else report it with the log."),
+    ),
     "data_changed": Failure(
         mark("The text is not the one the checkpoint was trained on: it is {found}, but must be {needed}."),
         mark("Bring the corpora back as they were, or train on the new text from scratch."),
@@ -168,6 +172,12 @@ TROUBLES = {
 }
 
 CODES = {**SETBACKS, **TROUBLES, **FAILURES}
+# What is checked at the first step.
+CHECKS = {
+    "blind_loss": mark("the loss before anything is learnt"),
+    "trained_share": mark("the share of the labels that count"),
+    "whole_loss": mark("the loss of a batch added up from its parts"),
+}
 _WITH_SIZES = ("save_failed", "disk_full")  # their `free` and `needed` are bytes
 
 # Other reasons in a job's history, which call for nothing.
@@ -203,6 +213,8 @@ def _shown(code: str, values: dict[str, Any]) -> _Known:
             found[name] = file_size(value)
         elif isinstance(value, float):
             found[name] = f"{value:.4g}"
+    if code == "check_failed" and values.get("check") in CHECKS:
+        found["check"] = translate(CHECKS[values["check"]])
     if code == "crash_loop":
         found["last"] = explain(values.get("last"), values.get("last_values", {})) or "?"
     return found

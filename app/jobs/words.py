@@ -42,6 +42,8 @@ def series_words() -> dict[str, str]:
         "tokens_per_second": _("Tokens per second"),
         "bits_per_byte": _("Bits per byte"),
         "eval_bits_per_byte": _("Validation bits per byte"),
+        "eval_accuracy": _("Validation accuracy"),
+        "eval_f1": _("Validation F1"),
     }
 
 

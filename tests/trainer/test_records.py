@@ -15,6 +15,7 @@ from tests.trainer.runs import english, small_spec, write_corpus
 from trainer import records, tokenizer
 from trainer.batch import IGNORED
 from trainer.data import Document
+from trainer.examples import Labelled
 from trainer.failure import Failure
 from trainer.records import Records, pack
 from trainer.rundir import CorpusInput
@@ -143,7 +144,8 @@ def test_labels_are_numbered_by_name_and_a_held_out_corpus_has_the_same(
     assert trained.meta.labels == ["new", "old"]
     assert trained.labels.tolist() == [1, 0, 0] * 3
     held_out = tokenised(tmp_path / "h", made, spec, "classification", found[:1], labels=trained.meta.labels)
-    assert Records(held_out, spec, is_held_out=True).labels.tolist() == [1]
+    opened = Labelled(held_out, spec.model_copy(update={"validation_fraction": 1.0}), made)
+    assert (opened.num_train, opened.validation_batch([0])["labels"].tolist()) == (0, [1])
     with pytest.raises(Failure, match="the label older is none of those that are trained on: new, old"):
         tokenised(tmp_path / "o", made, spec, "classification", odd, labels=trained.meta.labels)
 
