@@ -43,10 +43,9 @@ def blind_loss(spec: TrainSpec, num_classes: int) -> tuple[float, float] | None:
 
 def trained_share(batch: Batch) -> float:
     """How much of what has a label counts."""
-    counts = batch["labels"] != IGNORED
-    if "weights" in batch:
-        counts &= batch["weights"] > 0
-    return float(np.mean(counts))
+    labels = batch["labels"]
+    weights = batch.get("answered", batch.get("weights", np.ones_like(labels)))
+    return float(np.mean((labels != IGNORED) & (weights > 0)))
 
 
 class FirstStep:
