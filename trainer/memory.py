@@ -13,8 +13,11 @@ from trainer.spec import TrainSpec
 
 # Values that each block keeps per token for the backward pass, as multiples of hidden_size and of intermediate_size,
 # counted from the tensors that autograd saves.
-ACTIVATIONS = {"llama": (10, 4), "gpt2": (8, 5)}
+ACTIVATIONS = {"llama": (10, 4), "gpt2": (8, 2)}
 NORM_COPIES = {"llama": 2, "gpt2": 0}  # norms of a block that compute in fp32 whatever the model's precision
+# Logits that a decoder's loss holds at a time, and how many rows of them at least (trainer/quick.py).
+LOGITS = {"cpu": 2**21, "cuda": 2**26}
+FEWEST_ROWS = 128
 BUCKET = 500_000_000  # values DeepSpeed sends at a time; it allocates them whatever the size of the model
 MAX_LIVE = 1_000_000_000  # values of gathered weights that ZeRO-3 holds at most
 # Of a process before it holds a model: the interpreter, libraries, on a GPU the context, kernels and handles.
@@ -78,7 +81,7 @@ def memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda",
     weights = 0 if means.offload_parameters else _share(held, processes if stage == 3 else 1) * width
     tokens = spec.per_device_batch_size * spec.sequence_length
     activations = tokens * _activation_bytes(spec, width)
-    logits = tokens * vocab_size * 12  # at the peak: log-probabilities, their gradient, the logits' gradient, all fp32
+    logits = _logit_bytes(spec, vocab_size, width, kind)
     steady = weights + gradients + optimizer
     surges = (
         0 if means.offload_optimizer else _copy_of_gradients(trained, precision, stage, processes),
@@ -93,6 +96,17 @@ def memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda",
         update=max(0, *(surge - activations - logits for surge in surges)),
         overhead=_overhead(spec, trained, held, width, kind) + int(SLACK[kind] * (activations + logits)),
     )
+
+
+def _logit_bytes(spec: TrainSpec, vocab_size: int, width: int, kind: str) -> int:
+    tokens = spec.per_device_batch_size * spec.sequence_length
+    if spec.objective not in ("causal", "chat", "completion") or spec.zero_stage == 3:
+        return tokens * vocab_size * 12  # log-probabilities, their gradient, the logits' gradient, all fp32
+    # A part of them at a time, and of the hidden states the gradient; below fp32 also fp32 copies of that part, and the
+    # gradient of the matrix in fp32.
+    rows = min(tokens, max(FEWEST_ROWS, LOGITS[kind] // vocab_size))
+    in_fp32 = 0 if width == 4 else 4 * vocab_size * (rows + spec.hidden_size) + rows * vocab_size * width
+    return (rows * vocab_size + tokens * spec.hidden_size) * width + in_fp32
 
 
 def _share(values: int, parts: int) -> int:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from trainer import adapters, networks, pretrained
 from trainer.failure import Failure
+from trainer.quick import quicken
 from trainer.spec import TrainSpec
 from trainer.tokenizer import separator
 
@@ -37,7 +38,7 @@ def start(
         raise Failure("tokenizer_mismatch", found=f"one of {len(tokenizer)} tokens", needed=needed)
     if spec.tuning != "full":
         adapters.attach(model, spec)
-    return _checkpointed(model, spec)
+    return _ready(model, spec)
 
 
 def build(
@@ -53,10 +54,10 @@ def build(
     ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": padding}
     with device:
         model = networks.create(spec, vocab_size, ids, labels)
-    return _checkpointed(model, spec)
+    return _ready(model, spec)
 
 
-def _checkpointed(model: PreTrainedModel, spec: TrainSpec) -> PreTrainedModel:
+def _ready(model: PreTrainedModel, spec: TrainSpec) -> PreTrainedModel:
     if spec.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model
+    return quicken(model)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from trainer import adapters
+from trainer import adapters, quick
 from trainer.batch import IGNORED
 from trainer.spec import TrainSpec
 
@@ -46,8 +46,12 @@ class NextToken(Objective):
         weights: Tensor | None = None,
         position_ids: Tensor | None = None,
     ) -> Tensor:
-        logits = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
-        return weighted_nats(logits, labels, weights).reshape(1)
+        given = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
+        if self.training and quick.has_plain_head(self.model):
+            hidden = self.model.base_model(**given).last_hidden_state
+            matrix = self.model.get_output_embeddings().weight
+            return quick.nats_of(hidden, matrix, labels, weights).reshape(1)
+        return weighted_nats(self.model(**given).logits, labels, weights).reshape(1)
 
 
 class HiddenWord(Objective):
