@@ -125,6 +125,7 @@ function showPlan(answer) {
     ...Object.fromEntries(parts.map((part) => [`memory.${part}`, bytes(answer.memory[part])])),
   };
   for (const [name, value] of Object.entries(values)) panel.querySelector(`[data-stat="${name}"]`).textContent = value;
+  if (base?.value) showDefault(form.querySelector("[name=sequence_length]"), String(answer.spec.sequence_length), "");
   drawMemory(answer);
   showFigures(answer);
   panel.querySelector("[data-reason]").textContent = answer.reason;
