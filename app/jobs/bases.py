@@ -112,9 +112,7 @@ def link(session: Session, principal: Principal, base_id: str | None) -> tuple[s
     """The page and the name of what a job started from, if it is still there."""
     if base_id is None:
         return None
-    model = session.scalar(
-        select(ImportedModel).where(ImportedModel.id == base_id, auth.visible_to(ImportedModel.owner_id, principal))
-    )
+    model = base_models.find(session, principal=principal, model_id=base_id)
     if model is not None:
         return f"/models/{model.id}", model.name
     mine = (Checkpoint.id == base_id, auth.visible_to(Checkpoint.owner_id, principal))
