@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from app import storage
 from app.checkpoints import signature
 from app.jobs.attempts import Saved
+from app.jobs.bases import Place
+from trainer.rundir import sha256_file
 
 log = logging.getLogger(__name__)
 
@@ -53,4 +55,20 @@ def _what_differs(candidate: Saved) -> str | None:
         return error.strerror or type(error).__name__  # without the path, which is the server's own business
     except ValueError as error:
         return str(error)
+    return None
+
+
+def damage(base: Place | None) -> str | None:
+    """What is wrong with the files of the base model, if something is. Raises Unreachable."""
+    if base is None:
+        return "it was deleted"
+    directory = storage.checkpoint(base.path)
+    if not directory.parent.is_dir():
+        raise Unreachable("the directory of its base model is not there: is the data directory mounted?")
+    for name, sha256 in base.files.items():
+        path = directory / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if sha256_file(path) != sha256:
+            return f"{name} differs from what was checked"
     return None

@@ -102,7 +102,7 @@ def _check_usual(config: PreTrainedConfig) -> None:
         "gpt2": {"add_cross_attention": False, "scale_attn_by_inverse_layer_idx": False},
         "bert": {"is_decoder": False, "position_embedding_type": "absolute"},
         "roberta": {"is_decoder": False, "position_embedding_type": "absolute"},
-        "t5": {"d_kv": width, "num_decoder_layers": config.num_hidden_layers, "is_gated_act": False},
+        "t5": {"d_kv": width, "num_decoder_layers": config.num_hidden_layers},
     }[config.model_type]
     for field, expected in usual.items():
         found = getattr(config, field, expected)
@@ -238,9 +238,7 @@ def check_tokenizer(directory: Path, vocab_size: int) -> tuple[bool, list[dict[s
     if not 0 <= largest < vocab_size:
         raise Unsound("tokenizer_large", found=largest, expected=vocab_size - 1)
     if is_new:
-        part = directory / f".{names.TOKENIZER}.part"
-        tokenizer.backend_tokenizer.save(str(part))
-        part.rename(directory / names.TOKENIZER)
+        tokenizer.save_pretrained(directory)
     return has_template, [{"code": "tokenizer_converted"}] if is_new else []
 
 

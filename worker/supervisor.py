@@ -30,7 +30,7 @@ from app.settings import run_directory, settings
 from trainer import events
 from trainer.rundir import CorpusInput, Inputs, RunDir
 from worker import gang as gangs
-from worker.choice import Choice, Unreachable, choose
+from worker.choice import Choice, Unreachable, choose, damage
 from worker.gang import Gang
 from worker.link import Away, Link, Superseded, T
 from worker.outcome import Ending, Outcome, judge
@@ -93,14 +93,15 @@ class Supervisor:
         self._conclude()
 
     def _prepare(self) -> Choice | None:
-        """Start a gang and choose where to go on; None where nothing is left to go on from, and the job fails for it.
+        """Start a gang and choose where to go on; None where nothing is left for that, and the job fails for it.
 
         A cold start and the hashing of gigabytes take longer than a lease: it is renewed meanwhile.
         """
-        hands = ThreadPoolExecutor(2, thread_name_prefix="prepare")
+        hands = ThreadPoolExecutor(3, thread_name_prefix="prepare")
         started, chosen = hands.submit(gangs.start), hands.submit(choose, self.work.saved)
-        both: list[Future[Any]] = [started, chosen]
-        while wait(both, TURN_SECONDS).not_done:
+        based = hands.submit(damage, self.work.base) if self.work.spec.base_model is not None else None
+        asked: list[Future[Any]] = [future for future in (started, chosen, based) if future is not None]
+        while wait(asked, TURN_SECONDS).not_done:
             with suppress(Away):
                 self._renew()
             if self._wish != "run" or self.is_asked_to_stop:
@@ -109,10 +110,13 @@ class Supervisor:
         self.gang, choice = started.result(), chosen.result()
         begun = {"step": choice.step, "saved": choice.saved, "damaged": choice.damaged}
         patiently(lambda: self._call(attempts.resume_at, **begun))
-        if not choice.is_hopeless:
+        why = based.result() if based is not None else None
+        if not choice.is_hopeless and why is None:
             return choice
         self.gang.close()
-        outcome = Outcome("fail", "no_valid_ckpt", {"count": len(choice.damaged), "why": choice.damaged[0][1]})
+        outcome = Outcome("fail", "base_damaged", {"why": why})
+        if choice.is_hopeless:
+            outcome = Outcome("fail", "no_valid_ckpt", {"count": len(choice.damaged), "why": choice.damaged[0][1]})
         give_word(self.link, self.job_id, self.fence, outcome, patient=True)
         return None
 
@@ -310,6 +314,7 @@ def inputs(work: Assignment, choice: Choice) -> Inputs:
     return Inputs(
         corpora=[CorpusInput(id=i, path=str(storage.corpus(i)), sha256=sha256) for i, sha256 in work.corpora],
         tokenizer=str(storage.tokenizer(tokenizer)) if tokenizer else None,
+        base=str(storage.checkpoint(work.base.path)) if work.base is not None else None,
         cache=str(storage.cache()),
         resume=str(storage.checkpoint(choice.saved.path)) if choice.saved is not None else None,
         per_device_batch_size=work.adjustments.get("per_device_batch_size"),

@@ -12,6 +12,7 @@ from app.errors import PanelError
 from app.paging import After
 from app.settings import settings
 from app.web import page
+from trainer.spec import DECODERS
 
 router = APIRouter()
 PAGE_ROWS = 50
@@ -69,6 +70,7 @@ def _model(request: Request, principal: Principal, model_id: str, error: PanelEr
         principal=principal,
         model=model,
         jobs=jobs,
+        writes=model.state == "ready" and model.facts["model_type"] in DECODERS,
         files=files,
         problems=[problems.sentence(problem) for problem in model.problems],
         error=error.message if error else "",

@@ -66,6 +66,12 @@ def get(session: Session, *, principal: Principal, model_id: str) -> ImportedMod
     return auth.visible(session, ImportedModel, model_id, principal=principal)
 
 
+def find(session: Session, *, principal: Principal, model_id: str) -> ImportedModel | None:
+    """A model the user may see, or None where the id is no model's."""
+    mine = (ImportedModel.id == model_id, auth.visible_to(ImportedModel.owner_id, principal))
+    return session.scalar(select(ImportedModel).where(*mine))
+
+
 def list_models(
     session: Session, *, principal: Principal, limit: int = 100, after: str | None = None, state: str | None = None
 ) -> tuple[list[ImportedModel], str | None]:

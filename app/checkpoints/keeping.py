@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, or_, select
 from sqlalchemy.orm import Session
 
 from app.models import TERMINAL, Checkpoint, Job
@@ -20,10 +20,12 @@ def reasons(session: Session, job_ids: Iterable[str]) -> dict[str, list[str]]:
     good = select(*columns).where(Checkpoint.job_id.in_(set(job_ids)), Checkpoint.state == "ready")
     rows = session.execute(good.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc())).all()
     specs = session.execute(select(Job.id, Job.spec).where(Job.id.in_({row.job_id for row in rows})))
-    needed = select(Job.resume_from_id).where(
-        Job.resume_from_id.in_([row.id for row in rows]), Job.state.not_in(TERMINAL)
+    ids = [row.id for row in rows]
+    started_from = Job.spec["base_model"].as_string()
+    needed = select(Job.resume_from_id, started_from).where(
+        or_(Job.resume_from_id.in_(ids), started_from.in_(ids)), Job.state.not_in(TERMINAL)
     )
-    origins = set(session.scalars(needed))
+    origins = {checkpoint_id for pair in session.execute(needed) for checkpoint_id in pair}
     found: dict[str, list[str]] = {}
     for job_id, spec in specs:
         own = [row for row in rows if row.job_id == job_id]

@@ -22,6 +22,7 @@ BAD_INPUT = (
     "records_empty",
     "label_unknown",
     "chat_template_unusable",
+    "base_damaged",
     "vocab_too_large",
     "tokenizer_mismatch",
     "data_changed",

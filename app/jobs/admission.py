@@ -49,7 +49,7 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
         )
         raise bad_field("sequence_length", "data_short", message)
     largest = MIN_VOCAB_SIZE + num_bytes // 2  # every further token stands for two that occurred together
-    if spec.tokenizer is None and spec.vocab_size is not None and spec.vocab_size > largest:
+    if spec.tokenizer is None and spec.base_model is None and spec.vocab_size is not None and spec.vocab_size > largest:
         message = _(
             "{asked} tokens are more than {bytes} bytes of text can give. Ask for at most {largest}, "
             "or let the text decide (auto in the form, null in the API).",

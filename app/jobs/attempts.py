@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
 from app.corpora import service as corpora_service
-from app.jobs import admission, failures, journal, metrics, remedies, replay, retention, waiting
+from app.jobs import admission, bases, failures, journal, metrics, remedies, replay, retention, waiting
+from app.jobs.bases import Place
 from app.jobs.service import after, close, move, tell
 from app.jobs.transitions import HELD, Actor
 from app.models import Attempt, Checkpoint, Corpus, Job, Tokenizer
@@ -46,6 +47,7 @@ class Assignment:
     state: str
     adjustments: dict[str, Any]
     saved: list[Saved]
+    base: Place | None = None  # of the model it starts from; None also where that is gone
 
 
 def claim(session: Session, *, job_id: str, node: str) -> int | None:
@@ -81,6 +83,7 @@ def assignment(session: Session, *, job_id: str, fence: int) -> Assignment | Non
         state=job.state,
         adjustments=job.adjustments,
         saved=_saved(session, job),
+        base=bases.place(session, spec.base_model) if spec.base_model is not None else None,
     )
 
 

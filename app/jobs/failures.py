@@ -67,6 +67,10 @@ FAILURES = {
         mark("The chosen tokenizer cannot be used: it is {found}, but must be {needed}."),
         mark("Choose another tokenizer, or none to train one on the corpora."),
     ),
+    "base_damaged": Failure(
+        mark("The base model cannot be used: {why}."),
+        mark("Import the model again or choose another one, then submit the job again."),
+    ),
     "nan_loss": Failure(
         mark("The series {series} became {value} at step {step}: training diverged."),
         mark("Continue from the last checkpoint with half the learning rate or another order of the text."),

@@ -9,6 +9,7 @@ from starlette.datastructures import FormData
 
 from app.i18n import _, mark, translate
 from app.jobs.admission import KEPT
+from app.jobs.bases import NETWORK
 from trainer import plan
 from trainer.spec import TrainSpec, recipe, recipe_names, resolve
 
@@ -43,7 +44,8 @@ PURPOSES = {
     "classifier": mark("Learns to give each text one of your labels."),
     "dpo": mark("Moves a model that answers towards the answers people prefer."),
 }
-_DRAWN_APART = ("name", "recipe", "objective", "corpora", "tokenizer", "resume_from_checkpoint")
+_DRAWN_APART = ("name", "recipe", "objective", "corpora", "tokenizer", "base_model", "resume_from_checkpoint")
+BASE_FIXES = (*NETWORK, "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -184,8 +186,9 @@ def errors_by_field(fields: Sequence[Any]) -> dict[str, str]:
 def groups(form: Sent, errors: Mapping[str, str], origin: Origin | None = None) -> list[Group]:
     """The folding groups in the order of GROUPS."""
     defaults = recipe(form.recipe) if origin is None else origin.spec
+    base = form.fields.get("base_model", "")
     controls = {
-        name: _control(name, schema, form.fields.get(name, ""), defaults[name], errors.get(name), origin)
+        name: _control(name, schema, form.fields.get(name, ""), defaults[name], errors.get(name), origin, base)
         for name, schema in properties().items()
         if name not in _DRAWN_APART
     }
@@ -201,16 +204,19 @@ def groups(form: Sent, errors: Mapping[str, str], origin: Origin | None = None) 
 
 
 def _control(
-    name: str, schema: dict[str, Any], value: str, default: Any, error: str | None, origin: Origin | None
+    name: str, schema: dict[str, Any], value: str, default: Any, error: str | None, origin: Origin | None, base: str
 ) -> Control:
     choices, placeholder = _choices(schema), shown(default)
-    is_locked = origin is not None and name in KEPT
+    is_of_base = bool(base) and name in BASE_FIXES
+    is_locked = is_of_base or (origin is not None and name in KEPT)
     attrs: dict[str, Any] = {"disabled": True} if is_locked else {}
     if not choices:
         numeric = {"integer": "numeric", "number": "decimal"}.get(schema.get("type", ""))
         attrs |= {"placeholder": placeholder, "inputmode": numeric, "autocomplete": "off", "spellcheck": "false"}
     help_text = translate(schema["description"])
-    if is_locked:
+    if is_of_base:
+        help_text = _("The base model decides it.")
+    elif is_locked:
         help_text = _("Stays as it was: the weights or the samples depend on it.")
     elif schema["nullable"]:
         help_text += " " + _("“auto” leaves it open.")

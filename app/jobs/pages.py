@@ -15,7 +15,7 @@ from app.auth import Principal, Reader, Submitter
 from app.corpora import service as corpora
 from app.errors import PanelError
 from app.i18n import _, translate
-from app.jobs import admission, api, form, health, home, live, reference, schemas, service, words
+from app.jobs import admission, api, bases, form, health, home, live, reference, schemas, service, words
 from app.models import STATES, TERMINAL, Checkpoint, Job, new_id
 from app.web import number, page, spec_fields
 from trainer.problems import SpecError
@@ -61,7 +61,8 @@ def show_form(
     request: Request,
     principal: Reader,
     corpus: Annotated[list[str], Query(max_length=64)] = [],  # noqa: B006 - FastAPI copies it
-    recipe: Annotated[str, Query(max_length=40)] = "tiny",
+    recipe: Annotated[str, Query(max_length=40)] = "",
+    base_model: Annotated[str | None, Query(max_length=64, description="The base model to start from.")] = None,
     origin: Annotated[
         str | None, Query(alias="from", max_length=64, description="The checkpoint to go on from.")
     ] = None,
@@ -69,8 +70,9 @@ def show_form(
 ) -> Response:
     """The form, filled in by the link that led here: a recipe and corpora, a checkpoint, another job; then fields."""
     asked = {name: value for name, value in request.query_params.items() if name in form.properties()}
-    sent = form.Sent({"recipe": recipe}, corpus)
     with db.transaction() as session:
+        base = bases.find(session, principal, base_model)
+        sent = form.Sent({"recipe": recipe or (base.recipe if base is not None else "tiny")}, corpus)
         if like is not None:
             sent = form.like(service.get(session, principal=principal, job_id=like).spec)
         elif origin is not None:
@@ -92,6 +94,7 @@ def _form(request: Request, principal: Principal, sent: form.Sent, error: PanelE
     with db.transaction() as session:
         texts, _rest = corpora.list_corpora(session, principal=principal, limit=200)
         tokenizers, _rest = corpora.list_tokenizers(session, principal=principal)
+        offers = bases.offers(session, principal=principal)
         if asked := sent.fields.get("resume_from_checkpoint", "")[:64]:
             try:
                 origin = _origin(session, principal, asked)
@@ -113,6 +116,8 @@ def _form(request: Request, principal: Principal, sent: form.Sent, error: PanelE
         labels={name: translate(schema["title"]) for name, schema in form.properties().items()},
         corpora=[corpus for corpus in texts if corpus.state != "failed"],
         tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size))) for t in tokenizers],
+        bases=[(offer.id, offer.label) for offer in offers],
+        networks={offer.id: {name: form.shown(value) for name, value in offer.network.items()} for offer in offers},
         key=sent.fields.get("key") or new_id(),
     )
 
@@ -149,6 +154,7 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
         attempts = schemas.attempt_answers(session, job, service.list_attempts(session, job_id=job_id))
         names = _corpus_names(session, principal, job.spec["corpora"])
         origin = _origin(session, principal, job.resume_from_id) if job.resume_from_id else None
+        base = bases.link(session, principal, job.spec.get("base_model"))
         answer = schemas.job_answer(session, job)
     return page(
         request,
@@ -161,6 +167,7 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
         history=list(reversed(history)),
         attempts={attempt.fence: attempt for attempt in attempts},
         origin=origin,
+        base=base,
         corpora=names,
         spec_rows=_spec_rows(answer.spec),
         words=words.script_words(),

@@ -19,7 +19,8 @@ from app.auth import Principal
 from app.corpora import service as corpora_service
 from app.errors import PanelError, bad_field
 from app.i18n import _
-from app.jobs import admission, nodes, retention
+from app.jobs import admission, bases, nodes, retention
+from app.jobs.bases import Base
 from app.jobs.transitions import Actor, allowed
 from app.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Node, Tokenizer, User, new_id
 from app.settings import settings
@@ -36,20 +37,28 @@ PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 
 @dataclass(frozen=True)
 class Checked:
-    """A resolved spec with what it names. `origin` is the checkpoint it goes on from, `parent` that one's job."""
+    """A resolved spec with what it names. `origin` is the checkpoint it goes on from, `parent` that one's job, `base`
+    the model it starts from."""
 
     spec: TrainSpec
     corpora: list[Corpus]
     tokenizer: Tokenizer | None
     origin: Checkpoint | None
     parent: Job | None
+    base: Base | None = None
 
 
 def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> Checked:
     """Resolve a partial spec and say what is wrong with it. What goes on from a checkpoint has its job for a recipe."""
     admission.check_text(given)
     origin, parent = _origin(session, principal, given.get("resume_from_checkpoint"))
-    spec = resolve(given if parent is None else {**parent.spec, "tokenizer": parent.tokenizer_id, **given})
+    if parent is not None:
+        tokenizer_id = parent.tokenizer_id if parent.spec.get("base_model") is None else None
+        given = {**parent.spec, "tokenizer": tokenizer_id, **given}
+    base = bases.find(session, principal, given.get("base_model"))
+    if base is not None:
+        given = bases.filled(given, base)
+    spec = resolve(given)
     corpora = corpora_service.usable(session, principal=principal, ids=spec.corpora)
     tokenizer = None
     if spec.tokenizer is not None:
@@ -57,7 +66,7 @@ def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> C
     admission.check_size(spec, corpora)
     if origin is not None and parent is not None:
         admission.check_origin(spec, TrainSpec.model_validate(parent.spec), parent.tokenizer_id, origin)
-    return Checked(spec, corpora, tokenizer, origin, parent)
+    return Checked(spec, corpora, tokenizer, origin, parent, base)
 
 
 def cost(session: Session, checked: Checked) -> tuple[int, Plan]:

@@ -10,6 +10,7 @@ _STATUS = {
     "checkpoint_gone": 409,
     "checkpoint_broken": 409,
     "checkpoint_corrupt": 409,
+    "checkpoint_mute": 422,
     "prompt_too_long": 422,
     "memory_short": 503,
     "line_full": 503,
@@ -30,12 +31,13 @@ def codes() -> tuple[str, ...]:
 
 def sentence(code: str, values: dict[str, Any]) -> str:
     """What happened and the way out, in the reader's language."""
-    known = {name: values.get(name) for name in ("num_tokens", "limit", "free", "needed", "id")}
+    known = {name: values.get(name) for name in ("num_tokens", "limit", "free", "needed", "id", "model_type")}
     known["free"], known["needed"] = file_size(known["free"]), file_size(known["needed"])
     sentences = {
         "checkpoint_gone": _("The files of this checkpoint are gone. Choose another one."),
         "checkpoint_broken": _("The files of this checkpoint cannot be read. Choose another one."),
         "checkpoint_corrupt": _("The files of this checkpoint are damaged. Choose another one."),
+        "checkpoint_mute": _("A {model_type} does not write on from a prompt. Choose another one.", **known),
         "prompt_too_long": _(
             "The prompt has {num_tokens} tokens; this model takes at most {limit}. Shorten it.", **known
         ),

@@ -63,19 +63,22 @@ def _draw(
 ) -> Response:
     with db.transaction() as session:
         choices = service.list_choices(session, principal=principal)
+        models = service.list_models(session, principal=principal)
         wanted = values["checkpoint"]
-        if wanted and not any(row.id == wanted for choice in choices for row in choice.checkpoints):
+        offered = [row.id for choice in choices for row in choice.checkpoints] + [model.id for model in models]
+        if wanted and wanted not in offered:
             # Too old to be in the list, or not theirs.
             row = checkpoints.get(session, principal=principal, checkpoint_id=wanted)
             choices.append(Choice(row.job_id, session.get_one(Job, row.job_id).name, [row]))
-    if not wanted and choices:
-        values = {**values, "checkpoint": choices[0].checkpoints[0].id}
+    if not wanted and offered:
+        values = {**values, "checkpoint": offered[0]}
     return page(
         request,
         "playground/index.html",
         status,
         principal=principal,
         choices=choices,
+        models=models,
         values=values,
         errors=defaultdict(str, errors or {}),
         result=result,

@@ -21,7 +21,10 @@ class GenerateRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [_EXAMPLE]})
 
-    checkpoint: Annotated[str, Field(description="Id of the checkpoint that writes.", min_length=1, max_length=40)]
+    checkpoint: Annotated[
+        str,
+        Field(description="Id of the checkpoint or base model that writes.", min_length=1, max_length=40),
+    ]
     prompt: Annotated[str, Field(description="The text to continue; may be empty.")] = ""
     max_tokens: Annotated[int, Field(description="Most tokens to write.", ge=1, le=4_096)] = 200
     temperature: Annotated[float, Field(description="0 always takes the likeliest token.", ge=0, le=2)] = 0.8

@@ -18,13 +18,15 @@ from sqlalchemy.orm import Session
 
 from app import auth, db, queue, storage
 from app.auth import Principal
+from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.errors import bad_field
 from app.i18n import _
-from app.models import Checkpoint, Job, Node, new_id
+from app.models import Checkpoint, ImportedModel, Job, Node, new_id
 from app.playground import failures, line
 from app.playground.schemas import MAX_PROMPT_CHARACTERS, GenerateRequest, Order
 from app.settings import settings
+from trainer.spec import DECODERS
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +52,33 @@ def begin(session: Session, *, principal: Principal, request: GenerateRequest) -
             limit=MAX_PROMPT_CHARACTERS,
         )
         raise bad_field("prompt", "prompt_too_large", message, status=413)
-    checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=request.checkpoint)
-    if checkpoint.state == "corrupt":
-        raise failures.error("checkpoint_corrupt", {})
-    if not storage.checkpoint(checkpoint.path).is_dir():
+    path = _writer(session, principal, request.checkpoint)
+    if not storage.checkpoint(path).is_dir():
         raise failures.error("checkpoint_gone", {})
     return Order(
         id=new_id(),
-        path=checkpoint.path,
+        path=path,
         seed=secrets.randbits(31) if request.seed is None else request.seed,
         **request.model_dump(exclude={"checkpoint", "stream", "seed"}),
     )
+
+
+def _writer(session: Session, principal: Principal, writer_id: str) -> str:
+    """Where the checkpoint or the imported model lies that is to write. Raises PanelError."""
+    model = base_models.find(session, principal=principal, model_id=writer_id)
+    if model is not None and model.state == "ready":
+        _require_decoder(model.facts["model_type"])
+        return str(storage.base_model(model.id).relative_to(storage.data()))
+    checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=writer_id)
+    if checkpoint.state == "corrupt":
+        raise failures.error("checkpoint_corrupt", {})
+    _require_decoder(session.get_one(Job, checkpoint.job_id).spec["model_type"])
+    return checkpoint.path
+
+
+def _require_decoder(model_type: str) -> None:
+    if model_type not in DECODERS:
+        raise failures.error("checkpoint_mute", {"model_type": model_type})
 
 
 def enter(order: Order) -> None:
@@ -172,11 +190,16 @@ class Choice:
 
 
 def list_choices(session: Session, *, principal: Principal) -> list[Choice]:
-    """The checkpoints somebody may try, newest first, job by job; damaged ones are left out."""
+    """The checkpoints somebody may try, newest first, job by job; damaged ones and encoders are left out."""
     rows = session.execute(
         select(Checkpoint, Job.name)
         .join(Job, Job.id == Checkpoint.job_id)
-        .where(auth.visible_to(Checkpoint.owner_id, principal), Checkpoint.state == "ready")
+        .where(
+            auth.visible_to(Checkpoint.owner_id, principal),
+            Checkpoint.state == "ready",
+            Job.spec["model_type"].as_string().in_(DECODERS),
+            Job.spec["objective"].as_string().is_distinct_from("classification"),
+        )
         .order_by(Checkpoint.id.desc())
         .limit(MAX_CHOICES)
     ).all()
@@ -184,3 +207,9 @@ def list_choices(session: Session, *, principal: Principal) -> list[Choice]:
     for checkpoint, job_name in rows:
         choices.setdefault(checkpoint.job_id, Choice(checkpoint.job_id, job_name, [])).checkpoints.append(checkpoint)
     return list(choices.values())
+
+
+def list_models(session: Session, *, principal: Principal) -> list[ImportedModel]:
+    """The imported models somebody may try, newest first."""
+    models, _more = base_models.list_models(session, principal=principal, limit=MAX_CHOICES, state="ready")
+    return [model for model in models if model.facts["model_type"] in DECODERS]

@@ -11,7 +11,10 @@ let timer = 0;
 let asked = 0;
 
 const origin = form.querySelector("[name=resume_from_checkpoint]"); // its job's spec stands for the recipe
-const WORDS = ["name", "sample_prompt", "tokenizer", "resume_from_checkpoint"];
+const base = form.querySelector("[name=base_model]"); // with one, its network and tokenizer are given
+const networks = JSON.parse(form.querySelector("[data-networks]")?.dataset.networks ?? "{}");
+const WORDS = ["name", "sample_prompt", "tokenizer", "base_model", "resume_from_checkpoint"];
+const APART = ["name", "tokenizer", "base_model"];
 
 const controls = () => [...form.querySelectorAll("[data-field] :is(input:not([type=radio], [type=checkbox]), select)")];
 const recipe = () => origin ?? form.querySelector("[name=recipe]:checked");
@@ -21,12 +24,27 @@ function applyRecipe() {
   const defaults = JSON.parse(chosen.dataset.defaults);
   for (const control of controls()) {
     if (control.name === "name") control.placeholder = origin ? defaults.name : chosen.value;
-    if (!(control.name in defaults) || control.name === "name" || control.name === "tokenizer") continue;
-    if (control.tagName === "SELECT") {
-      control.options[0].textContent = panel.dataset.fromRecipe.replace("{value}", defaults[control.name]);
-    } else control.placeholder = defaults[control.name];
-    const shown = form.querySelector(`[data-shows="${control.name}"]`);
-    if (shown) shown.textContent = control.value || defaults[control.name];
+    if (!(control.name in defaults) || APART.includes(control.name)) continue;
+    showDefault(control, defaults[control.name], panel.dataset.fromRecipe);
+  }
+  if (base) applyBase(networks[base.value]);
+}
+
+function showDefault(control, value, sentence) {
+  if (control.tagName === "SELECT") control.options[0].textContent = sentence.replace("{value}", value);
+  else control.placeholder = value;
+  const shown = form.querySelector(`[data-shows="${control.name}"]`);
+  if (shown) shown.textContent = control.value || value;
+}
+
+function applyBase(network) {
+  const names = [...Object.keys(Object.values(networks)[0] ?? {}), "vocab_size", "tokenizer"];
+  for (const control of controls().filter(({ name }) => names.includes(name))) {
+    control.disabled = Boolean(network);
+    if (!network) continue;
+    control.value = "";
+    if (control.name === "tokenizer") continue;
+    showDefault(control, network[control.name] ?? "–", form.querySelector("[data-networks]").dataset.fromBase);
   }
 }
 
@@ -76,7 +94,7 @@ function showErrors(errors) {
   for (const old of form.querySelectorAll("[data-field] > .error")) old.remove();
   for (const { field, message } of errors) {
     const name = field.split(".")[0];
-    const place = form.querySelector(`[data-field="${name}"]`);
+    const place = form.querySelector(`[data-field="${name === "objective" ? "recipe" : name}"]`);
     if (!place) continue;
     const line = document.createElement("p");
     line.className = "error";
@@ -107,6 +125,7 @@ function showPlan(answer) {
     ...Object.fromEntries(parts.map((part) => [`memory.${part}`, bytes(answer.memory[part])])),
   };
   for (const [name, value] of Object.entries(values)) panel.querySelector(`[data-stat="${name}"]`).textContent = value;
+  if (base?.value) showDefault(form.querySelector("[name=sequence_length]"), String(answer.spec.sequence_length), "");
   drawMemory(answer);
   showFigures(answer);
   panel.querySelector("[data-reason]").textContent = answer.reason;

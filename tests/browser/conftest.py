@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response, sync_playwright
 
+from tests import folders
 from tests.people import PASSWORD
 from tests.stack import Stack
 from tests.waiting import until
@@ -73,6 +74,27 @@ def trained(running_stack: Stack) -> str:
 
     until(state, 180, "the end of the job")
     return str(job_id)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base model as people save it, with a file of pickles beside it that is not to be sent."""
+    directory = folders.saved(tmp_path_factory.mktemp("models") / "tiny-bert", "bert")
+    (directory / "pytorch_model.bin").write_bytes(b"pickled")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def base_model(running_stack: Stack, chromium: Browser, login_state: Any, model_folder: Path) -> str:
+    """The id of a base model of Alice's, uploaded by its folder and imported."""
+    context = chromium.new_context(locale="en", storage_state=login_state)
+    with watched(context) as page:
+        page.goto(running_stack.base_url + "/models")
+        page.locator("input[webkitdirectory]").set_input_files(model_folder)
+        page.wait_for_url("**/models/*")
+        page.locator(".page-header").get_by_role("link", name="Fine-tune").wait_for(timeout=60_000)
+        assert page.get_by_role("heading", level=1).inner_text() == "tiny-bert"
+        return page.url.rpartition("/")[2]
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,9 @@ PAGES = [
     "/corpora",
     "/corpora/00kingjamesbible",
     "/tokenizers",
+    "/models",
+    "/models/{model}",
+    "/jobs/new?base_model={model}",
     "/checkpoints",
     "/checkpoints/{checkpoint}",
     "/playground",
@@ -37,10 +40,10 @@ PAGES = [
 
 
 @pytest.fixture(scope="session")
-def places(running_stack: Any, trained: str) -> dict[str, str]:
+def places(running_stack: Any, trained: str, base_model: str) -> dict[str, str]:
     """The ids that stand for {places} in PAGES."""
     listing = running_stack.client.get("/api/v1/checkpoints", params={"job": trained}).json()
-    return {"job": trained, "checkpoint": listing["data"][0]["id"]}
+    return {"job": trained, "model": base_model, "checkpoint": listing["data"][0]["id"]}
 
 
 def settled(page: Page, path: str) -> None:

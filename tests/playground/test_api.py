@@ -3,14 +3,15 @@
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from app import db
-from app.models import Checkpoint
+from app import db, storage
+from app.models import Checkpoint, ImportedModel
 from tests.people import Person
 from tests.playground.conftest import Keep, Kept
 
@@ -204,3 +205,42 @@ def test_failures_are_told_in_the_readers_language(api: TestClient, checkpoint: 
     answer = api.post("/api/v1/generate", json=body(checkpoint, prompt="xyz " * 500), headers=headers)
 
     assert "提示词" in answer.json()["title"]
+
+
+# ---- imported models ------------------------------------------------------------------------------------------------
+
+
+def imported(owner: Person, files: Path, model_type: str = "llama") -> str:
+    """An imported model with these files; answers its id."""
+    with db.transaction() as session:
+        facts = {"model_type": model_type}
+        model = ImportedModel(owner_id=owner.id, name="Imported", source="upload", state="ready", facts=facts)
+        session.add(model)
+        session.flush()
+        shutil.copytree(files, storage.base_model(model.id))
+        return model.id
+
+
+def test_an_imported_model_writes_what_a_checkpoint_of_the_same_weights_writes(
+    api: TestClient, alice: TestClient, checkpoint: Kept, alice_user: Person
+) -> None:
+    model_id = imported(alice_user, checkpoint.path)
+    asked = body(checkpoint, max_tokens=12)
+    expected = api.post("/api/v1/generate", json=asked).json()["text"]
+    assert api.post("/api/v1/generate", json={**asked, "checkpoint": model_id}).json()["text"] == expected
+    assert f'<option value="{model_id}" data-label="Imported"' in alice.get("/playground").text
+
+
+def test_a_model_that_does_not_write_is_refused_and_not_offered(
+    api: TestClient, alice: TestClient, checkpoint: Kept, alice_user: Person
+) -> None:
+    model_id = imported(alice_user, checkpoint.path, "bert")
+    answer = api.post("/api/v1/generate", json={**body(checkpoint), "checkpoint": model_id})
+    assert (answer.status_code, answer.json()["code"]) == (422, "checkpoint_mute")
+    assert answer.json()["title"] == "A bert does not write on from a prompt. Choose another one."
+    assert model_id not in alice.get("/playground").text
+
+
+def test_an_imported_model_of_another_is_not_there(bob_api: TestClient, checkpoint: Kept, alice_user: Person) -> None:
+    model_id = imported(alice_user, checkpoint.path)
+    assert bob_api.post("/api/v1/generate", json={**body(checkpoint), "checkpoint": model_id}).status_code == 404

@@ -6,19 +6,22 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+import torch
 from sqlalchemy import select, update
 
 from app import children, db, storage
+from app.base_models import service as base_models
 from app.corpora import service as corpora
 from app.jobs import bells, dispatch, live, service
 from app.models import Attempt, Checkpoint, Job, Tokenizer
 from app.settings import settings
+from tests import folders
 from tests.jobs import cast
 from tests.people import Person
 from tests.waiting import until
 from tests.worker.attempted import ENDLESS, SMALL
 from trainer.rundir import RunDir, verify
-from worker import node, tasks
+from worker import examine, node, tasks
 from worker.node import WarmParent
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -49,6 +52,39 @@ def test_a_job_trains_to_its_end_and_leaves_what_was_promised(
     assert (storage.tokenizer(again.id) / "tokenizer.json").is_file()
     assert attempt.processes() == []
     assert children.supervisors() == []
+
+
+def test_a_job_starts_from_an_imported_model_and_fails_where_that_is_damaged(start: Any, alice_user: Person) -> None:
+    base_id = imported(alice_user)
+    given = {**{name: SMALL[name] for name in LEARNT}, "base_model": base_id, "max_steps": 2, "learning_rate": 1e-9}
+    attempt = start(**given)
+    job = attempt.ended()
+    assert job.state == "succeeded", attempt.log()
+    before = folders.weights(storage.base_model(base_id))
+    after = folders.weights(storage.checkpoint(attempt.saved()[-1].path))
+    assert {name: tensor.shape for name, tensor in after.items()} == {name: t.shape for name, t in before.items()}
+    assert all(torch.allclose(tensor, before[name], atol=1e-6) for name, tensor in after.items())
+    again = start(**{**given, "base_model": attempt.saved()[-1].id})
+    (storage.base_model(base_id) / "model.safetensors").write_bytes(b"other")
+    damaged = start(**given)
+    failed = damaged.ended()
+    assert (failed.state, failed.failure_code) == ("failed", "base_damaged")
+    assert failed.failure == {"why": "model.safetensors differs from what was checked"}
+    assert again.ended().state == "succeeded", again.log()
+
+
+LEARNT = ("sequence_length", "train_batch_size", "per_device_batch_size", "warmup_steps", "eval_steps", "save_steps")
+
+
+def imported(owner: Person) -> str:
+    """A tiny Llama that was checked; answers its id."""
+    with db.transaction() as session:
+        model = base_models.create(session, principal=owner.principal, name="tiny")
+        folders.saved(storage.base_model(model.id))
+        base_models.begin_import(session, principal=owner.principal, model_id=model.id)
+        result = examine.verdict(storage.base_model(model.id), 1 << 30, 0)["result"]
+        base_models.finish_import(session, model_id=model.id, result=result)
+        return model.id
 
 
 def test_the_trainer_is_told_no_secret(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,23 @@
+"""A base model in the browser: its folder is dropped or chosen, its network is given on the form of a new job."""
+
+import pytest
+
+from tests.browser.conftest import Open
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def test_a_base_model_fixes_its_network_on_the_form(open_page: Open, base_model: str) -> None:
+    with open_page(f"/models/{base_model}") as page:
+        page.locator(".page-header").get_by_role("link", name="Fine-tune").click()
+        page.wait_for_url("**/jobs/new?base_model=*")
+        assert page.locator("[name=recipe]:checked").get_attribute("value") == "classifier"
+        size, layers = page.locator("[name=hidden_size]"), page.locator("[name=num_hidden_layers]")
+        assert (size.is_disabled(), size.get_attribute("placeholder")) == (True, "32")
+        assert page.locator("[name=tokenizer]").is_disabled()
+        page.get_by_label("Base model").select_option("")
+        assert (size.is_disabled(), size.get_attribute("placeholder")) == (False, "128")
+        page.locator("summary", has=page.get_by_text("Layers")).click()
+        layers.fill("3")
+        page.get_by_label("Base model").select_option(base_model)
+        assert (layers.input_value(), layers.get_attribute("placeholder")) == ("", "2")
