@@ -12,9 +12,8 @@ from trainer.encode import CHAT_TEMPLATE
 from trainer.report import Report
 from trainer.rundir import CorpusInput, RunDir, sha256_file, write_atomically
 from trainer.samples import Samples
-from trainer.spec import TrainSpec
+from trainer.spec import OF_TEXT, TrainSpec
 
-OF_TEXT = ("causal", "masked", "span_corruption")  # objectives that cut running text; the others learn from records
 CONVERSES = ("chat", "dpo")
 
 

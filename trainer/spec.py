@@ -25,6 +25,18 @@ FAMILIES = {
     "classification": (*ENCODERS, *DECODERS),
     "dpo": DECODERS,
 }
+OF_TEXT = ("causal", "masked", "span_corruption")  # cut running text; the others learn from records
+# Which kinds of corpora each can be learnt from.
+KINDS = {
+    "causal": ("text", "classification"),
+    "masked": ("text", "classification"),
+    "span_corruption": ("text", "classification"),
+    "seq2seq": ("seq2seq",),
+    "chat": ("chat",),
+    "completion": ("completion",),
+    "classification": ("classification",),
+    "dpo": ("preference",),
+}
 NUM_SENTINELS = 100  # of T5: so many gaps a text may have
 MIN_VOCAB_SIZE = 258  # 256 bytes and the two special tokens: what byte-level BPE starts from
 

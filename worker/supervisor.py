@@ -28,7 +28,7 @@ from app.jobs import attempts, bells
 from app.jobs.attempts import Assignment
 from app.settings import run_directory, settings
 from trainer import events
-from trainer.rundir import CorpusInput, Inputs, RunDir
+from trainer.rundir import Inputs, RunDir
 from worker import gang as gangs
 from worker.choice import Choice, Unreachable, choose, damage
 from worker.gang import Gang
@@ -312,7 +312,8 @@ def inputs(work: Assignment, choice: Choice) -> Inputs:
     """What the spec names by id, as paths, and what this attempt does otherwise than the spec says."""
     tokenizer = work.spec.tokenizer
     return Inputs(
-        corpora=[CorpusInput(id=i, path=str(storage.corpus(i)), sha256=sha256) for i, sha256 in work.corpora],
+        corpora=work.corpora,
+        validation=work.validation,
         tokenizer=str(storage.tokenizer(tokenizer)) if tokenizer else None,
         base=str(storage.checkpoint(work.base.path)) if work.base is not None else None,
         cache=str(storage.cache()),

@@ -68,8 +68,8 @@ def list_corpora(
     return paging.newest(session, visible, Corpus.id, limit, after)
 
 
-def usable(session: Session, *, principal: Principal, ids: Sequence[str]) -> list[Corpus]:
-    """The corpora of a job, in the order asked for. Raises at the field `corpora` for one that cannot be trained on."""
+def usable(session: Session, *, principal: Principal, ids: Sequence[str], field: str = "corpora") -> list[Corpus]:
+    """The corpora of a job, in the order asked for. Raises at the field for one that cannot be used."""
     visible = auth.visible_to(Corpus.owner_id, principal)
     # Held until the commit, so that none is deleted under the job that is being submitted.
     rows = session.scalars(select(Corpus).where(Corpus.id.in_(ids), visible).with_for_update(read=True))
@@ -78,15 +78,15 @@ def usable(session: Session, *, principal: Principal, ids: Sequence[str]) -> lis
         corpus = found.get(corpus_id)
         if corpus is None:
             message = _("There is no corpus {id}, or it is not yours.", id=corpus_id)
-            raise bad_field("corpora", "corpus_unknown", message)
+            raise bad_field(field, "corpus_unknown", message)
         if corpus.state == "parsing":
             message = _("The corpus “{name}” is still being read. Try again when it is ready.", name=corpus.name)
-            raise bad_field("corpora", "corpus_parsing", message)
+            raise bad_field(field, "corpus_parsing", message)
         if corpus.state == "failed":
             message = _("The corpus “{name}” could not be read. Its page says why.", name=corpus.name)
-            raise bad_field("corpora", "corpus_failed", message)
+            raise bad_field(field, "corpus_failed", message)
     if len(set(ids)) != len(ids):
-        raise bad_field("corpora", "corpus_twice", _("A corpus is named twice. Name each once."))
+        raise bad_field(field, "corpus_twice", _("A corpus is named twice. Name each once."))
     return [found[corpus_id] for corpus_id in ids]
 
 

@@ -12,7 +12,7 @@ from app.models import Checkpoint, Corpus
 from app.settings import settings
 from app.web import file_size
 from trainer.plan import Plan
-from trainer.spec import MIN_VOCAB_SIZE, TrainSpec
+from trainer.spec import KINDS, MIN_VOCAB_SIZE, OF_TEXT, TrainSpec
 
 
 def check_text(given: dict[str, Any]) -> None:
@@ -34,8 +34,29 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
+def check_kinds(spec: TrainSpec, corpora: Sequence[Corpus], field: str = "corpora") -> None:
+    """Refuse corpora whose kind the objective does not learn from."""
+    wanted = KINDS[spec.objective]
+    for corpus in corpora:
+        if corpus.kind not in wanted:
+            message = _(
+                "The corpus “{name}” is of the kind {kind}, but the objective {objective} learns from {kinds}. "
+                "Choose another corpus, or another objective.",
+                name=corpus.name,
+                kind=corpus.kind,
+                objective=spec.objective,
+                kinds=", ".join(wanted),
+            )
+            raise bad_field(field, "kind_unfit", message)
+
+
 def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
     """Refuse text that is too short for the spec whatever the tokenizer makes of it: a token has at least one byte."""
+    if spec.objective not in OF_TEXT:
+        if sum(corpus.num_documents or 0 for corpus in corpora) < 2:
+            message = _("There is only one record; training and validation need one each. Choose a larger corpus.")
+            raise bad_field("corpora", "records_few", message)
+        return
     num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
     most_tokens = num_bytes + sum(corpus.num_documents or 0 for corpus in corpora)
     needed = 2 * spec.sequence_length + 1

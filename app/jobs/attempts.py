@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app import storage
 from app.checkpoints import service as checkpoints
 from app.corpora import service as corpora_service
 from app.jobs import admission, bases, failures, journal, metrics, remedies, replay, retention, waiting
@@ -20,6 +21,7 @@ from app.jobs.transitions import HELD, Actor
 from app.models import Attempt, Checkpoint, Corpus, Job, Tokenizer
 from app.settings import settings
 from trainer import events
+from trainer.rundir import CorpusInput
 from trainer.spec import TrainSpec
 
 MAX_SAVE_FAILURES = 3  # in a row; then the job pauses
@@ -42,7 +44,8 @@ class Assignment:
     owner_id: str
     spec: TrainSpec
     gpus: list[str]
-    corpora: list[tuple[str, str]]  # id and content hash
+    corpora: list[CorpusInput]
+    validation: list[CorpusInput]  # held out whole
     corpora_name: str
     state: str
     adjustments: dict[str, Any]
@@ -72,19 +75,26 @@ def assignment(session: Session, *, job_id: str, fence: int) -> Assignment | Non
     if job is None:
         return None
     spec = TrainSpec.model_validate(job.spec)
-    rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(spec.corpora)))}
+    ids = [*spec.corpora, *spec.validation_corpora]
+    rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
     return Assignment(
         job_id=job_id,
         owner_id=job.owner_id,
         spec=spec,
         gpus=job.gpus,
-        corpora=[(corpus_id, str(rows[corpus_id].text_sha256)) for corpus_id in spec.corpora],
+        corpora=[_input(rows[corpus_id]) for corpus_id in spec.corpora],
+        validation=[_input(rows[corpus_id]) for corpus_id in spec.validation_corpora],
         corpora_name=", ".join(rows[corpus_id].name for corpus_id in spec.corpora),
         state=job.state,
         adjustments=job.adjustments,
         saved=_saved(session, job),
         base=bases.place(session, spec.base_model) if spec.base_model is not None else None,
     )
+
+
+def _input(corpus: Corpus) -> CorpusInput:
+    path = str(storage.corpus(corpus.id))
+    return CorpusInput(id=corpus.id, path=path, sha256=str(corpus.text_sha256), kind=corpus.kind)
 
 
 def _saved(session: Session, job: Job) -> list[Saved]:

@@ -60,6 +60,11 @@ def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> C
         given = bases.filled(given, base)
     spec = resolve(given)
     corpora = corpora_service.usable(session, principal=principal, ids=spec.corpora)
+    admission.check_kinds(spec, corpora)
+    held_out = corpora_service.usable(
+        session, principal=principal, ids=spec.validation_corpora, field="validation_corpora"
+    )
+    admission.check_kinds(spec, held_out, "validation_corpora")
     tokenizer = None
     if spec.tokenizer is not None:
         tokenizer = corpora_service.usable_tokenizer(session, principal=principal, tokenizer_id=spec.tokenizer)

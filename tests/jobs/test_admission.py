@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from app import db
 from app.jobs import admission
-from app.models import Job
+from app.models import Corpus, Job
 from app.settings import settings
 from tests.jobs import cast
 from tests.people import Person
@@ -64,3 +64,23 @@ def test_the_disk_that_counts_is_that_of_the_data_directory(
     monkeypatch.setattr(admission.shutil, "disk_usage", lambda path: asked.append(str(path)) or real(path))
     alice_api.post("/api/v1/jobs", json={"corpora": [corpus]})
     assert asked == [str(settings().data.resolve())]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "sentence"),
+    [
+        ("chat", {}, "is of the kind chat, but the objective causal learns from text, classification"),
+        ("text", {"recipe": "chat"}, "is of the kind text, but the objective chat learns from chat"),
+        ("chat", {"recipe": "classifier"}, "but the objective classification learns from classification"),
+    ],
+)
+def test_a_corpus_of_another_kind_is_refused(
+    alice_user: Person, alice_api: TestClient, kind: str, fields: dict[str, str], sentence: str
+) -> None:
+    made = cast.corpus(alice_user)
+    with db.transaction() as session:
+        session.get_one(Corpus, made).kind = kind
+    answer = alice_api.post("/api/v1/jobs", json={"corpora": [made], "name": "x", **fields})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "kind_unfit")
+    assert sentence in answer.json()["fields"][0]["message"]
