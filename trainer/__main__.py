@@ -34,11 +34,6 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("spec", metavar="SPEC.json", type=Path, help="fields of a spec; a recipe fills in the rest")
     plan.add_argument("--vocab-size", type=int, help="tokens in the vocabulary, where the spec leaves it open")
     plan.add_argument("--text-bytes", type=int, help="size of the corpora, to estimate epochs")
-    plan.add_argument(
-        "--offload-optimizer", action="store_true", help="count with the optimizer in the machine's memory"
-    )
-    plan.add_argument("--offload-parameters", action="store_true", help="count with the weights there, too")
-    plan.add_argument("--lora-rank", type=int, help="count with adapters of this rank in place of all weights")
     _add_node(plan)
     plan.set_defaults(command=_plan)
 
@@ -123,7 +118,7 @@ def _propose(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from trainer.plan import Means, plan
+    from trainer.plan import plan
 
     try:
         spec = resolve({"corpora": ["corpus"], **json.loads(arguments.spec.read_text())})
@@ -132,8 +127,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     vocab_size = spec.vocab_size or arguments.vocab_size
     if vocab_size is None:
         raise ValueError("vocab_size is open in the spec; give --vocab-size")
-    means = Means(arguments.offload_optimizer, arguments.offload_parameters, arguments.lora_rank)
-    made = plan(spec, vocab_size, _node(arguments), arguments.text_bytes, means)
+    made = plan(spec, vocab_size, _node(arguments), arguments.text_bytes)
     print(made.model_dump_json(indent=2))
     return EXIT_OK
 

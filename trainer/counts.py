@@ -1,77 +1,165 @@
 """Parameters of a model by what is done with them, and the operations that training on one token takes."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from pydantic import BaseModel
 
-from trainer.spec import TrainSpec
+from trainer.spec import ENCODERS, TrainSpec
+
+NUM_LABELS = 2  # of a classifier, where nobody has counted the labels yet
+KINDS_OF_TEXT = {"bert": 2, "roberta": 1}
+POSITIONS_BEYOND = {"bert": 0, "roberta": 2}  # RoBERTa's begin behind the number of its padding
+POSITION_BUCKETS = 32  # of T5's relative positions
+
+Sides = tuple[tuple[int, int], ...]
 
 
-class Counts(BaseModel):
+@dataclass(frozen=True)
+class Stack:
+    """Blocks of one shape above one another. `matrices` are rows and columns of those in a block, `source` of those
+    that multiply the other stack's tokens; `vectors` are the values of its norms and biases.
+    """
+
+    num_blocks: int
+    matrices: Sides
+    vectors: int
+    source: Sides = ()
+
+    @property
+    def block(self) -> int:
+        return _area(self.matrices) + _area(self.source) + self.vectors
+
+
+@dataclass(frozen=True)
+class Counts:
     """Parameters by what is done with them; a tied head is the embedding again and counts once in `total`."""
 
     embedding: int  # of tokens and positions: looked up, never multiplied
-    block: int
-    num_blocks: int
-    norm: int  # the last one
-    head: int
+    stacks: tuple[Stack, ...]  # the only one, or the encoder's and the decoder's
+    norm: int  # what stands beside blocks and head
+    head: int  # what each predicted token is multiplied with
     total: int
 
     @property
     def blocks(self) -> int:
-        return self.num_blocks * self.block
+        return sum(stack.num_blocks * stack.block for stack in self.stacks)
 
     @property
     def multiplied(self) -> int:
-        """What every token is multiplied with."""
+        """What is not only looked up."""
         return self.blocks + self.norm + self.head
+
+    @property
+    def matrices(self) -> int:
+        """Values of the blocks' matrices."""
+        return sum(stack.num_blocks * _area(stack.matrices + stack.source) for stack in self.stacks)
+
+
+def _area(sides: Sides) -> int:
+    return sum(rows * columns for rows, columns in sides)
 
 
 def counts(spec: TrainSpec, vocab_size: int) -> Counts:
-    """Exactly the parameters of the model that a spec builds."""
+    """Exactly the parameters of the model that a spec builds, without adapters."""
     return _counts(
         spec.model_type,
+        spec.objective == "classification",
         spec.hidden_size,
         spec.intermediate_size,
         spec.num_hidden_layers,
-        spec.hidden_size // spec.num_attention_heads * spec.num_key_value_heads,
+        spec.num_attention_heads,
+        spec.num_key_value_heads,
         vocab_size,
-        spec.sequence_length if spec.model_type == "gpt2" else 0,
+        spec.sequence_length,
         spec.tie_word_embeddings,
     )
 
 
 @lru_cache(maxsize=4096)
 def _counts(
-    model_type: str, hidden: int, inner: int, layers: int, key_value: int, vocab: int, positions: int, is_tied: bool
+    model_type: str,
+    is_classifier: bool,
+    hidden: int,
+    inner: int,
+    layers: int,
+    heads: int,
+    key_value_heads: int,
+    vocab: int,
+    length: int,
+    is_tied: bool,
 ) -> Counts:
-    if model_type == "gpt2":  # biases everywhere, and norms have one too
-        attention = 4 * hidden * hidden + 4 * hidden
-        feed_forward = 2 * hidden * inner + inner + hidden
-        block, norm = attention + feed_forward + 4 * hidden, 2 * hidden
+    stacks = _stacks(model_type, hidden, inner, layers, hidden // heads * key_value_heads)
+    embedding, norm, head, biases = vocab * hidden, hidden, vocab * hidden, 0
+    if model_type == "gpt2":
+        embedding, norm = (vocab + length) * hidden, 2 * hidden
+    elif model_type == "t5":
+        norm = 2 * (hidden + POSITION_BUCKETS * heads)
+    elif model_type in ENCODERS:
+        embedding = (vocab + length + POSITIONS_BEYOND[model_type] + KINDS_OF_TEXT[model_type]) * hidden
+        norm, biases = 2 * hidden, hidden * hidden + 3 * hidden + vocab  # a layer and a norm before the last matrix
+        biases += 0 if is_tied else vocab  # the head's own, and one that only untied weights do not share
+    # transformers ties T5's head whatever its configuration says.
+    own_head = (0 if is_tied or model_type == "t5" else head) + biases
+    if is_classifier:
+        own_head = head = NUM_LABELS * hidden
+        if model_type in ENCODERS:
+            own_head = head = hidden * hidden + hidden + NUM_LABELS * (hidden + 1)
     else:
-        attention = 2 * hidden * hidden + 2 * hidden * key_value
-        block, norm = attention + 3 * hidden * inner + 2 * hidden, hidden
-    head = vocab * hidden
-    embedding = (vocab + positions) * hidden
-    total = embedding + layers * block + norm + (0 if is_tied else head)
-    return Counts(embedding=embedding, block=block, num_blocks=layers, norm=norm, head=head, total=total)
+        head += biases
+    total = embedding + sum(stack.num_blocks * stack.block for stack in stacks) + norm + own_head
+    return Counts(embedding=embedding, stacks=stacks, norm=norm, head=head, total=total)
+
+
+def _stacks(model_type: str, hidden: int, inner: int, layers: int, key_value: int) -> tuple[Stack, ...]:
+    square = (hidden, hidden)
+    attention: Sides = (square, (hidden, key_value), (hidden, key_value), square)
+    plain: Sides = ((hidden, inner), (inner, hidden))
+    gated: Sides = ((hidden, inner), *plain)
+    if model_type == "t5":
+        encoder = Stack(layers, (*attention, *gated), 2 * hidden)
+        return encoder, Stack(layers, (*attention, square, square, *gated), 3 * hidden, source=(square, square))
+    if model_type == "gpt2":  # biases everywhere, and norms have one too
+        return (Stack(layers, ((hidden, 3 * hidden), square, *plain), 9 * hidden + inner),)
+    if model_type in ENCODERS:
+        return (Stack(layers, (*attention, *plain), 9 * hidden + inner),)
+    biases = hidden + 2 * key_value if model_type == "qwen2" else 0
+    return (Stack(layers, (*attention, *gated), 2 * hidden + biases),)
 
 
 def num_parameters(spec: TrainSpec, vocab_size: int) -> int:
-    """Exactly as many as the model has; tied embeddings count once."""
+    """Exactly as many as the model has; tied embeddings count once, adapters not at all."""
     return counts(spec, vocab_size).total
 
 
-def num_adapter_parameters(spec: TrainSpec, rank: int) -> int:
+def num_adapter_parameters(spec: TrainSpec) -> int:
     """Parameters of LoRA adapters on every matrix of every block: rank x (rows + columns) each."""
-    hidden, inner = spec.hidden_size, spec.intermediate_size
-    if spec.model_type == "gpt2":
-        sides = (hidden + 3 * hidden) + 2 * hidden + 2 * (hidden + inner)
-    else:
-        key_value = hidden // spec.num_attention_heads * spec.num_key_value_heads
-        sides = 2 * (2 * hidden) + 2 * (hidden + key_value) + 3 * (hidden + inner)
-    return spec.num_hidden_layers * rank * sides
+    stacks = counts(spec, 0).stacks
+    sides = sum(stack.num_blocks * sum(map(sum, stack.matrices + stack.source)) for stack in stacks)
+    return spec.lora_rank * sides
+
+
+def num_trained(spec: TrainSpec, vocab_size: int) -> int:
+    """Parameters that the optimizer steps: all, or adapters and the new head of a classifier."""
+    sizes = counts(spec, vocab_size)
+    if spec.tuning == "full":
+        return sizes.total
+    return num_adapter_parameters(spec) + (sizes.head if spec.objective == "classification" else 0)
+
+
+# ---- tokens ---------------------------------------------------------------------------------------------------------
+
+
+def lengths(spec: TrainSpec) -> tuple[int, int]:
+    """Tokens of a sample that go through the encoder, and through the decoder; at most, where texts are shorter."""
+    length = spec.sequence_length
+    if spec.model_type in ENCODERS:
+        return length, 0
+    if spec.objective == "span_corruption":
+        return length, span_lengths(length, spec.noise_density, spec.mean_noise_span_length)[1]
+    if spec.objective == "seq2seq":
+        return length, length
+    return 0, length * (2 if spec.objective == "dpo" else 1)
 
 
 @lru_cache(maxsize=4096)
@@ -92,12 +180,31 @@ def span_lengths(length: int, noise_density: float, mean_span: float) -> tuple[i
     return raw, corrupted(raw)[1]
 
 
-class Flops(BaseModel):
-    """Operations that training takes for one token.
+def tokens_of_a_sample(spec: TrainSpec) -> int:
+    """All that is computed for one."""
+    return sum(lengths(spec))
 
-    `matmuls`: six for each multiplied weight (two forward, four backward; four in all where the weight is frozen).
-    `attention`: its quadratic part, what a causal mask hides not counted. `recomputed`: the second forward pass of
-    gradient checkpointing. `published`: 6 N + 12 L d T, how most published utilizations count.
+
+def tokens_of_a_step(spec: TrainSpec) -> int:
+    """All that is computed in one optimizer step."""
+    return spec.train_batch_size * tokens_of_a_sample(spec)
+
+
+def num_predicted(spec: TrainSpec) -> int:
+    """Tokens of a sample for which logits are computed."""
+    source, target = lengths(spec)
+    return 1 if spec.objective == "classification" else target or source
+
+
+# ---- operations -----------------------------------------------------------------------------------------------------
+
+
+class Flops(BaseModel):
+    """Operations that training takes for one token, as a mean over those of a sample.
+
+    `matmuls`: six for each multiplied weight (two forward, four backward; four in all where the weight is frozen; two
+    more for DPO's reference). `attention`: its quadratic part, what a causal mask hides not counted. `recomputed`: the
+    second forward pass of gradient checkpointing. `published`: 6 N + 12 L d T, how most published utilizations count.
     """
 
     matmuls: int
@@ -116,16 +223,33 @@ class Flops(BaseModel):
         return self.model + self.recomputed
 
 
-def flops(spec: TrainSpec, vocab_size: int, lora_rank: int | None = None) -> Flops:
+def flops(spec: TrainSpec, vocab_size: int) -> Flops:
     """Operations for one token."""
-    sizes = counts(spec, vocab_size)
-    quadratic = spec.num_hidden_layers * spec.hidden_size * spec.sequence_length
-    matmuls = 6 * sizes.multiplied
-    if lora_rank is not None:
-        matmuls = 4 * sizes.multiplied + 6 * num_adapter_parameters(spec, lora_rank)
+    sizes, tokens = counts(spec, vocab_size), tokens_of_a_sample(spec)
+    blocks, attention = _forward(spec, sizes)
+    forward = 2 * (blocks + sizes.norm * tokens + sizes.head * num_predicted(spec)) + attention
+    reference = forward if spec.objective == "dpo" else 0
+    matmuls, quadratic = 3 * (forward - attention), 3 * attention
+    if spec.tuning != "full":
+        matmuls = 2 * (forward - attention) + 6 * num_adapter_parameters(spec) * tokens // len(sizes.stacks)
     return Flops(
-        matmuls=matmuls,
-        attention=6 * quadratic,
-        recomputed=2 * sizes.blocks + 2 * quadratic if spec.gradient_checkpointing else 0,
-        published=6 * sizes.total + 12 * quadratic,
+        matmuls=(matmuls + (reference - attention if reference else 0)) // tokens,
+        attention=(quadratic + (attention if reference else 0)) // tokens,
+        recomputed=(2 * blocks + attention) // tokens if spec.gradient_checkpointing else 0,
+        published=6 * sizes.total + 12 * spec.num_hidden_layers * spec.hidden_size * spec.sequence_length,
     )
+
+
+def _forward(spec: TrainSpec, sizes: Counts) -> tuple[int, int]:
+    """Of a sample: values of blocks times the tokens that they multiply, and the operations of attention."""
+    source, target = lengths(spec)
+    width = spec.num_hidden_layers * spec.hidden_size
+    if source == 0:  # a decoder: half of what each token could attend to is hidden
+        return sizes.blocks * target, 2 * width * spec.sequence_length * target
+    if target == 0:
+        return sizes.blocks * source, 4 * width * source * source
+    encoder, decoder = sizes.stacks
+    by_source = encoder.num_blocks * encoder.block + decoder.num_blocks * _area(decoder.source)
+    by_target = decoder.num_blocks * (decoder.block - _area(decoder.source))
+    attention = 4 * width * (source * source + source * target) + 2 * width * target * target
+    return by_source * source + by_target * target, attention

@@ -3,18 +3,31 @@
 Counted as DeepSpeed 0.19 and autograd keep them; tests compare with both.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from pydantic import BaseModel
 
-from trainer.counts import counts, num_adapter_parameters
+from trainer.counts import counts, lengths, num_adapter_parameters, num_predicted, num_trained
 from trainer.spec import TrainSpec
 
 # Values that each block keeps per token for the backward pass, as multiples of hidden_size and of intermediate_size,
 # counted from the tensors that autograd saves.
-ACTIVATIONS = {"llama": (10, 4), "gpt2": (8, 2)}
-NORM_COPIES = {"llama": 2, "gpt2": 0}  # norms of a block that compute in fp32 whatever the model's precision
+ACTIVATIONS = {
+    "llama": (10, 4),
+    "qwen2": (10, 4),
+    "gpt2": (8, 2),
+    "bert": (8, 2),
+    "roberta": (8, 2),
+    "t5": (10, 7),
+    "t5 decoder": (17, 7),
+}
+BYTES_OF_FOUR_BITS = 0.516  # of a QLoRA weight, with its share of the constants
+NORM_COPIES = {
+    "llama": 2,
+    "qwen2": 2,
+    "t5": 3,
+    "t5 decoder": 5,
+}  # norms of a block that compute in fp32 whatever the model's precision
 # Logits that a decoder's loss holds at a time, and how many rows of them at least (trainer/quick.py).
 LOGITS = {"cpu": 2**21, "cuda": 2**26}
 FEWEST_ROWS = 128
@@ -25,18 +38,6 @@ PROCESS_BYTES = {"cpu": 420 << 20, "cuda": 900 << 20}
 NCCL_BYTES = 700 << 20
 HOST_BYTES_OF_A_GPU_PROCESS = 3 << 30
 SLACK = {"cpu": 0.2, "cuda": 0.05}  # of activations and logits, lost between the allocator's blocks
-
-
-@dataclass(frozen=True)
-class Means:
-    """Ways to save memory that a spec has no field for."""
-
-    offload_optimizer: bool = False
-    offload_parameters: bool = False
-    lora_rank: int | None = None
-
-
-PLAIN = Means()
 
 
 class Memory(BaseModel):
@@ -67,25 +68,25 @@ class Memory(BaseModel):
 PARTS = tuple(Memory.model_fields)
 
 
-def memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda", means: Means = PLAIN) -> Memory:
+def memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda") -> Memory:
     """The peak of one process. ZeRO shards the optimizer from stage 1 on, gradients from 2, weights at 3."""
-    parameters, width = counts(spec, vocab_size).total, width_of(precision)
-    stage, processes = spec.zero_stage, spec.num_processes
-    trained = parameters if means.lora_rank is None else num_adapter_parameters(spec, means.lora_rank)
-    held = parameters if means.lora_rank is None else parameters + trained
+    width, stage, processes = width_of(precision), spec.zero_stage, spec.num_processes
+    parameters, trained = counts(spec, vocab_size).total, num_trained(spec, vocab_size)
     gradients = _share(trained, processes if stage >= 2 else 1) * width
-    optimizer = _share(trained, processes if stage >= 1 else 1) * _optimizer_width(precision, stage)
-    if means.offload_optimizer:
+    optimizer = _share(_optimizer_bytes(spec, vocab_size, trained, precision), processes if stage >= 1 else 1)
+    if spec.offload_optimizer:
         optimizer = 0
         gradients = 0 if stage >= 2 else gradients  # they leave bucket by bucket
-    weights = 0 if means.offload_parameters else _share(held, processes if stage == 3 else 1) * width
-    tokens = spec.per_device_batch_size * spec.sequence_length
-    activations = tokens * _activation_bytes(spec, width)
+    held = _weight_bytes(spec, vocab_size, parameters, width)
+    weights = 0 if spec.offload_parameters else _share(held, processes if stage == 3 else 1)
+    if spec.objective == "dpo" and spec.tuning == "full":
+        weights += parameters * width  # the model as it was, to compare with
+    activations = spec.per_device_batch_size * _activation_bytes(spec, width)
     logits = _logit_bytes(spec, vocab_size, width, kind)
     steady = weights + gradients + optimizer
     surges = (
-        0 if means.offload_optimizer else _copy_of_gradients(trained, precision, stage, processes),
-        parameters * 4 - steady if stage < 3 and means.lora_rank is None else 0,  # built in fp32, whole
+        0 if spec.offload_optimizer else _copy_of_gradients(trained, precision, stage, processes),
+        parameters * 4 - steady if stage < 3 and spec.tuning == "full" else 0,  # built in fp32, whole
     )
     return Memory(
         weights=weights,
@@ -94,12 +95,24 @@ def memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda",
         activations=activations,
         logits=logits,
         update=max(0, *(surge - activations - logits for surge in surges)),
-        overhead=_overhead(spec, trained, held, width, kind) + int(SLACK[kind] * (activations + logits)),
+        overhead=_overhead(spec, trained, parameters, width, kind) + int(SLACK[kind] * (activations + logits)),
     )
 
 
+def _weight_bytes(spec: TrainSpec, vocab_size: int, parameters: int, width: int) -> int:
+    if spec.tuning == "full":
+        return parameters * width
+    adapters = num_adapter_parameters(spec) * width
+    if spec.tuning == "lora":
+        return parameters * width + adapters
+    frozen = counts(spec, vocab_size).matrices
+    return int(frozen * BYTES_OF_FOUR_BITS) + (parameters - frozen) * width + adapters
+
+
 def _logit_bytes(spec: TrainSpec, vocab_size: int, width: int, kind: str) -> int:
-    tokens = spec.per_device_batch_size * spec.sequence_length
+    tokens = spec.per_device_batch_size * num_predicted(spec)
+    if spec.objective == "classification":
+        return 0
     if spec.objective not in ("causal", "chat", "completion") or spec.zero_stage == 3:
         return tokens * vocab_size * 12  # log-probabilities, their gradient, the logits' gradient, all fp32
     # A part of them at a time, and of the hidden states the gradient; below fp32 also fp32 copies of that part, and the
@@ -114,9 +127,11 @@ def _share(values: int, parts: int) -> int:
     return -(-values // parts)
 
 
-def _optimizer_width(precision: str, stage: int) -> int:
-    """AdamW's two fp32 moments; bf16 training and every ZeRO stage keep an fp32 copy of the weights too."""
-    return 8 if precision == "fp32" and stage == 0 else 12
+def _optimizer_bytes(spec: TrainSpec, vocab_size: int, trained: int, precision: str) -> int:
+    """AdamW's two fp32 moments, of Muon's matrices one momentum; bf16 and every ZeRO stage keep an fp32 copy, too."""
+    master = 0 if precision == "fp32" and spec.zero_stage == 0 else 4
+    spared = 4 * counts(spec, vocab_size).matrices if spec.optimizer == "muon" else 0
+    return trained * (8 + master) - spared
 
 
 def _copy_of_gradients(trained: int, precision: str, stage: int, processes: int) -> int:
@@ -128,18 +143,32 @@ def _copy_of_gradients(trained: int, precision: str, stage: int, processes: int)
 
 
 @lru_cache(maxsize=4096)
-def _activation_bytes_of_a_block(model_type: str, hidden: int, inner: int, width: int) -> int:
-    of_hidden, of_inner = ACTIVATIONS[model_type]
-    in_fp32 = 4 * hidden * NORM_COPIES[model_type] if width == 2 else 0
+def _activation_bytes_of_a_block(kind: str, hidden: int, inner: int, width: int) -> int:
+    of_hidden, of_inner = ACTIVATIONS[kind]
+    in_fp32 = 4 * hidden * NORM_COPIES.get(kind, 0) if width == 2 else 0
     return (of_hidden * hidden + of_inner * inner) * width + in_fp32
 
 
 def _activation_bytes(spec: TrainSpec, width: int) -> int:
-    """Of one token."""
-    block = _activation_bytes_of_a_block(spec.model_type, spec.hidden_size, spec.intermediate_size, width)
-    if spec.gradient_checkpointing:  # the input of each block, and one block in full
-        return spec.num_hidden_layers * spec.hidden_size * width + block
-    return spec.num_hidden_layers * block
+    """Of one sample: the encoder's part and the decoder's."""
+    source, target = lengths(spec)
+    total = 0
+    for kind, tokens, seen in _stacks(spec, source, target):
+        block = tokens * _activation_bytes_of_a_block(kind, spec.hidden_size, spec.intermediate_size, width)
+        if spec.model_type == "t5":  # its attention has a bias, kept with the scores
+            block += 4 * tokens * seen * spec.num_attention_heads
+        if spec.gradient_checkpointing:  # the input of each block, and one block in full
+            total += spec.num_hidden_layers * tokens * spec.hidden_size * width + block
+        else:
+            total += spec.num_hidden_layers * block
+    return total
+
+
+def _stacks(spec: TrainSpec, source: int, target: int) -> list[tuple[str, int, int]]:
+    """The kind of block, its tokens, and how many each of them sees."""
+    if spec.model_type == "t5":
+        return [("t5", source, source), ("t5 decoder", target, target)]
+    return [(spec.model_type, source + target, source + target)]
 
 
 def _overhead(spec: TrainSpec, trained: int, held: int, width: int, kind: str) -> int:
@@ -153,15 +182,13 @@ def _overhead(spec: TrainSpec, trained: int, held: int, width: int, kind: str) -
     return total
 
 
-def host_bytes(spec: TrainSpec, vocab_size: int, precision: str, means: Means) -> int:
+def host_bytes(spec: TrainSpec, vocab_size: int, precision: str) -> int:
     """What all processes of one machine with GPUs hold in its own memory."""
     total = spec.num_processes * HOST_BYTES_OF_A_GPU_PROCESS
-    parameters, width = counts(spec, vocab_size).total, width_of(precision)
-    if means.offload_optimizer:  # the fp32 weights and two moments, and gradients in fp32
-        trained = parameters if means.lora_rank is None else num_adapter_parameters(spec, means.lora_rank)
-        total += trained * (12 + 4)
-    if means.offload_parameters:
-        total += parameters * width
+    if spec.offload_optimizer:  # the fp32 weights and two moments, and gradients in fp32
+        total += num_trained(spec, vocab_size) * (12 + 4)
+    if spec.offload_parameters:
+        total += counts(spec, vocab_size).total * width_of(precision)
     return total
 
 

@@ -2,9 +2,9 @@
 
 from pydantic import BaseModel
 
-from trainer.counts import counts, flops, num_adapter_parameters
+from trainer.counts import counts, flops, num_predicted, num_trained, tokens_of_a_step
 from trainer.devices import DISK_BANDWIDTH, Node
-from trainer.memory import PLAIN, Means, checkpoint_bytes, resume_bytes, width_of
+from trainer.memory import checkpoint_bytes, resume_bytes, width_of
 from trainer.spec import TrainSpec
 
 # Share of a device's rate that matrix products of a training step reach: less, the narrower the model. Set on GPUs by
@@ -45,27 +45,27 @@ class Pace(BaseModel):
         return max(Pace.model_fields, key=lambda part: float(getattr(self, part)))
 
 
-def pace(spec: TrainSpec, vocab_size: int, node: Node, means: Means = PLAIN) -> Pace:
+def pace(spec: TrainSpec, vocab_size: int, node: Node) -> Pace:
     """The pace of one step."""
     precision = node.precision(spec.precision)
-    sizes, rank = counts(spec, vocab_size), means.lora_rank
-    trained = sizes.total if rank is None else num_adapter_parameters(spec, rank)
-    work = flops(spec, vocab_size, rank).hardware * spec.tokens_per_step
+    sizes, trained = counts(spec, vocab_size), num_trained(spec, vocab_size)
+    work = flops(spec, vocab_size).hardware * tokens_of_a_step(spec)
     devices = spec.num_processes if node.kind == "cuda" else 1
     # The loss is bound by memory, as it reads and writes each logit several times.
-    losing = spec.tokens_per_step * vocab_size * LOSS_BYTES / (node.device.bandwidth * BANDWIDTH_SHARE * devices)
+    logits = 0 if spec.objective == "classification" else spec.train_batch_size * num_predicted(spec) * vocab_size
+    losing = logits * LOSS_BYTES / (node.device.bandwidth * BANDWIDTH_SHARE * devices)
     computing = work / (flops_rate(spec, node) * devices) + losing
     passes = spec.gradient_accumulation_steps * (4 / 3 if spec.gradient_checkpointing else 1)
-    smallest = passes * spec.num_hidden_layers * SECONDS_TO_START_A_BLOCK[node.kind]
+    smallest = passes * sum(stack.num_blocks for stack in sizes.stacks) * SECONDS_TO_START_A_BLOCK[node.kind]
     share = trained / spec.num_processes if spec.zero_stage >= 1 else trained
     bandwidth = node.device.bandwidth * BANDWIDTH_SHARE
     if node.kind == "cpu":  # all processes share the one memory
         share *= spec.num_processes
-    updating = 0.0 if means.offload_optimizer else share * UPDATE_BYTES / bandwidth
+    updating = 0.0 if spec.offload_optimizer else share * UPDATE_BYTES / bandwidth
     offloading = 0.0
-    if means.offload_optimizer:  # gradients down, weights up, and the step on the machine's own memory
+    if spec.offload_optimizer:  # gradients down, weights up, and the step on the machine's own memory
         offloading = share * 2 * width_of(precision) / PCIE_BANDWIDTH + trained * UPDATE_BYTES / HOST_BANDWIDTH
-    if means.offload_parameters:
+    if spec.offload_parameters:
         moved = 3 * sizes.total / spec.num_processes * width_of(precision)
         offloading += passes * max(0.0, moved / PCIE_BANDWIDTH - computing / passes / 2)
     return Pace(
@@ -102,7 +102,9 @@ def seconds_in_all(spec: TrainSpec, vocab_size: int, node: Node, step: Pace) -> 
     sequence = step.seconds / spec.train_batch_size / 3  # forward only
     sampling = SAMPLED_TOKENS * spec.num_hidden_layers * SECONDS_TO_START_A_BLOCK[node.kind] / 3
     evaluation = EVALUATED_SEQUENCES * sequence + sampling
-    saving = (checkpoint_bytes(parameters, precision) + resume_bytes(parameters, precision)) / DISK_BANDWIDTH
+    saving = (
+        checkpoint_bytes(parameters, precision) + resume_bytes(num_trained(spec, vocab_size), precision)
+    ) / DISK_BANDWIDTH
     return (
         SECONDS_TO_LOAD[node.kind]
         + spec.max_steps * step.seconds

@@ -9,19 +9,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from trainer import pace as paces
-from trainer.counts import Flops, counts, flops, num_parameters
+from trainer.counts import Flops, counts, flops, num_parameters, num_trained, tokens_of_a_step
 from trainer.devices import Node
 from trainer.dial import BYTES_PER_TOKEN, Proposal, choose_vocab_size, propose
 from trainer.figure import Figure, Sentence, around, said
 from trainer.fit import Remedy, cheapest, fit
 from trainer.fit import fits as fits_node
-from trainer.memory import PARTS, PLAIN, Means, Memory, checkpoint_bytes, host_bytes, memory, num_kept, resume_bytes
+from trainer.memory import PARTS, Memory, checkpoint_bytes, host_bytes, memory, num_kept, resume_bytes
 from trainer.spec import TrainSpec
 
 __all__ = [
     "PARTS",
     "Figure",
-    "Means",
     "Memory",
     "Node",
     "Plan",
@@ -148,45 +147,39 @@ def plan(
     vocab_size: int,
     node: Node | None = None,
     num_bytes_of_text: int | None = None,
-    means: Means = PLAIN,
-    *,
-    is_spec_only: bool = False,
 ) -> Plan:
-    """Estimate a job on a node; without one, whether it fits and how long it takes stay open.
-
-    `is_spec_only`: name no remedy that a spec has no field for.
-    """
+    """Estimate a job on a node; without one, whether it fits and how long it takes stay open."""
     on = node or Node(kind="cuda" if spec.num_processes > 2 else "cpu", memory_bytes=0)
     precision, parameters = on.precision(spec.precision), counts(spec, vocab_size).total
-    parts = memory(spec, vocab_size, precision, on.kind, means)
+    parts = memory(spec, vocab_size, precision, on.kind)
     each = int(parts.total * on.memory_correction)
-    is_fitting = None if node is None else fits_node(spec, vocab_size, node, means)
+    is_fitting = None if node is None else fits_node(spec, vocab_size, node)
     remedy = None
     if node is not None and not is_fitting:
-        remedy = cheapest(spec, vocab_size, node, means, is_spec_only=is_spec_only)
-    on_host = host_bytes(spec, vocab_size, precision, means) if on.kind == "cuda" else None
+        remedy = cheapest(spec, vocab_size, node)
+    on_host = host_bytes(spec, vocab_size, precision) if on.kind == "cuda" else None
     verdict = _verdict(spec, node, each, on_host, is_fitting, remedy)
     epochs = _epochs(spec, num_bytes_of_text)
     return Plan(
         num_parameters=parameters,
-        num_tokens=spec.max_steps * spec.tokens_per_step,
+        num_tokens=spec.max_steps * tokens_of_a_step(spec),
         memory=parts,
         memory_bytes=parts.total,
         checkpoint_bytes=checkpoint_bytes(parameters, precision),
-        resume_bytes=resume_bytes(parameters, precision),
+        resume_bytes=resume_bytes(num_trained(spec, vocab_size), precision),
         host_bytes=on_host,
         num_epochs=epochs,
-        flops_per_token=flops(spec, vocab_size, means.lora_rank),
+        flops_per_token=flops(spec, vocab_size),
         fits=is_fitting,
         reason=verdict.text,
         values=verdict.values,
         remedy=remedy,
         figures={
             "memory_bytes": _memory_figure(parts, on, verdict),
-            **_work(spec, vocab_size, means, precision, num_bytes_of_text),
-            **({} if node is None else _times(spec, vocab_size, node, means)),
+            **_work(spec, vocab_size, precision, num_bytes_of_text),
+            **({} if node is None else _times(spec, vocab_size, node)),
         },
-        notes=[] if node is None else _notes(spec, vocab_size, node, means, epochs),
+        notes=[] if node is None else _notes(spec, vocab_size, node, epochs),
     )
 
 
@@ -231,14 +224,12 @@ def _memory_figure(parts: Memory, node: Node, reason: Sentence) -> Figure:
 # ---- work, disk and time --------------------------------------------------------------------------------------------
 
 
-def _work(
-    spec: TrainSpec, vocab_size: int, means: Means, precision: str, num_bytes_of_text: int | None
-) -> dict[str, Figure]:
-    token, tokens = flops(spec, vocab_size, means.lora_rank), spec.max_steps * spec.tokens_per_step
+def _work(spec: TrainSpec, vocab_size: int, precision: str, num_bytes_of_text: int | None) -> dict[str, Figure]:
+    token, tokens = flops(spec, vocab_size), spec.max_steps * tokens_of_a_step(spec)
     code = "flops_recomputed" if spec.gradient_checkpointing else "flops"
     of_work = said(SENTENCES, code, num_tokens=tokens, token_flops=token.hardware)
     parameters, kept = counts(spec, vocab_size).total, num_kept(spec)
-    each = checkpoint_bytes(parameters, precision) + resume_bytes(parameters, precision)
+    each = checkpoint_bytes(parameters, precision) + resume_bytes(num_trained(spec, vocab_size), precision)
     tokenised = int((num_bytes_of_text or 0) / BYTES_PER_TOKEN * BYTES_PER_TOKEN_ON_DISK[vocab_size <= 65_536])
     of_disk = said(SENTENCES, "disk", num_checkpoints=kept, each_bytes=each, text_bytes=tokenised)
     disk = (kept + 1) * each + tokenised
@@ -248,11 +239,11 @@ def _work(
     }
 
 
-def _times(spec: TrainSpec, vocab_size: int, node: Node, means: Means) -> dict[str, Figure]:
-    step = paces.pace(spec, vocab_size, node, means)
+def _times(spec: TrainSpec, vocab_size: int, node: Node) -> dict[str, Figure]:
+    step = paces.pace(spec, vocab_size, node)
     seconds = paces.seconds_in_all(spec, vocab_size, node, step) * node.time_correction
     spread = paces.SPREAD[paces.basis(node)]
-    work = flops(spec, vocab_size, means.lora_rank).hardware * spec.tokens_per_step
+    work = flops(spec, vocab_size).hardware * tokens_of_a_step(spec)
     of_step = said(
         SENTENCES,
         step.bound,
@@ -289,13 +280,13 @@ def _expenses(spec: TrainSpec, node: Node, seconds: float, spread: tuple[float, 
     return found
 
 
-def _notes(spec: TrainSpec, vocab_size: int, node: Node, means: Means, epochs: float | None) -> list[Sentence]:
+def _notes(spec: TrainSpec, vocab_size: int, node: Node, epochs: float | None) -> list[Sentence]:
     notes = [said(SENTENCES, paces.basis(node), device=node.name or "this device", num_cpus=node.num_cpus)]
     if node.precision(spec.precision) == "bf16" and (node.kind == "cpu" or "bf16" not in node.device.flops):
         notes.append(said(SENTENCES, "bf16_emulated"))
-    if spec.zero_stage > 0 and not (means.offload_optimizer or means.offload_parameters):
+    if spec.zero_stage > 0 and not (spec.offload_optimizer or spec.offload_parameters):
         without = spec.model_copy(update={"zero_stage": 0})
-        if fits_node(without, vocab_size, node, means):
+        if fits_node(without, vocab_size, node):
             notes.append(said(SENTENCES, "zero_for_nothing", zero_stage=spec.zero_stage))
     if epochs is not None and epochs > MANY_EPOCHS:
         notes.append(said(SENTENCES, "many_epochs", epochs=round(epochs, 1), many=MANY_EPOCHS))
@@ -306,4 +297,4 @@ def _epochs(spec: TrainSpec, num_bytes_of_text: int | None) -> float | None:
     if not num_bytes_of_text:
         return None
     train_tokens = num_bytes_of_text / BYTES_PER_TOKEN * (1 - spec.validation_fraction)
-    return spec.max_steps * spec.tokens_per_step / train_tokens
+    return spec.max_steps * tokens_of_a_step(spec) / train_tokens

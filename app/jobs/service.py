@@ -80,7 +80,7 @@ def cost(session: Session, checked: Checked) -> tuple[int, Plan]:
     given = checked.tokenizer.vocab_size if checked.tokenizer is not None else checked.spec.vocab_size
     vocab_size = given or choose_vocab_size(num_bytes)
     node = nodes.for_a_plan(session, checked.spec.num_processes)
-    return vocab_size, plan(checked.spec, vocab_size, node, num_bytes, is_spec_only=True)
+    return vocab_size, plan(checked.spec, vocab_size, node, num_bytes)
 
 
 def propose(session: Session, *, principal: Principal, corpora: Sequence[str], seconds: float) -> Proposal:

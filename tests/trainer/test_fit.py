@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from tests.trainer.runs import small_spec
 from trainer.devices import Node
-from trainer.fit import MEANS, Remedy, cheapest, fit, fits
-from trainer.memory import Means
+from trainer.fit import Remedy, cheapest, fit, fits
 from trainer.pace import pace
 from trainer.spec import TrainSpec, resolve
 
@@ -30,10 +29,8 @@ def seven_billion(**fields: Any) -> TrainSpec:
     return resolve({"recipe": "llama-7b", "corpora": ["c"], **fields})
 
 
-def changed(spec: TrainSpec, remedy: Remedy) -> tuple[TrainSpec, Means]:
-    of_spec = {name: value for name, value in remedy.changes.items() if name not in MEANS}
-    added = {name: value for name, value in remedy.changes.items() if name in MEANS}
-    return TrainSpec.model_validate({**spec.model_dump(), **of_spec}), Means(**added)
+def changed(spec: TrainSpec, remedy: Remedy) -> TrainSpec:
+    return TrainSpec.model_validate({**spec.model_dump(), **remedy.changes})
 
 
 @pytest.mark.parametrize(
@@ -42,7 +39,7 @@ def changed(spec: TrainSpec, remedy: Remedy) -> tuple[TrainSpec, Means]:
         ({"zero_stage": 0, "num_processes": 8}, gpus(8, 80), {"zero_stage": 1}),
         ({"per_device_batch_size": 128}, gpus(8, 80), {"per_device_batch_size": 8}),
         ({"num_processes": 4, "per_device_batch_size": 1}, gpus(4, 24, host=256), {"offload_optimizer": True}),
-        ({"num_processes": 1, "zero_stage": 0}, gpus(1, 24, host=64), {"lora_rank": 16}),
+        ({"num_processes": 1, "zero_stage": 0, "base_model": "b"}, gpus(1, 24, host=64), {"tuning": "lora"}),
     ],
     ids=["shard", "smaller micro-batch", "offload", "adapters"],
 )
@@ -52,21 +49,19 @@ def test_the_cheapest_change_of_the_seven_billion(fields: dict[str, Any], node: 
     assert remedy.changes == changes
 
 
-def test_a_spec_alone_is_offered_nothing_that_it_has_no_field_for() -> None:
-    spec, node = seven_billion(num_processes=4, per_device_batch_size=1), gpus(4, 24, host=256)
-    remedy = cheapest(spec, 32_000, node, is_spec_only=True)
+def test_from_scratch_there_is_nothing_to_put_adapters_beside() -> None:
+    remedy = cheapest(seven_billion(num_processes=1, zero_stage=0), 32_000, gpus(1, 24, host=64))
 
     assert remedy is not None
-    assert set(remedy.changes) <= set(TrainSpec.model_fields)
     assert remedy.changes["num_hidden_layers"] < 32
     assert not remedy.keeps_result
 
 
 def test_one_layer_more_would_not_fit() -> None:
-    spec, node = seven_billion(num_processes=1, zero_stage=0), gpus(1, 24)
-    remedy = cheapest(spec, 32_000, node, is_spec_only=True)
+    spec, node = seven_billion(num_processes=1, zero_stage=0), gpus(1, 24, host=32)
+    remedy = cheapest(spec, 32_000, node)
     assert remedy is not None
-    deeper = spec.model_copy(update={"num_hidden_layers": remedy.changes["num_hidden_layers"] + 1})
+    deeper = changed(spec, remedy).model_copy(update={"num_hidden_layers": remedy.changes["num_hidden_layers"] + 1})
 
     assert fit(deeper, 32_000, node) is None
 
@@ -77,13 +72,13 @@ def test_where_nothing_fits_nothing_is_named() -> None:
 
 
 def test_offload_that_the_machine_cannot_hold_is_not_named() -> None:
-    spec = seven_billion(num_processes=4, per_device_batch_size=1)
+    spec = seven_billion(num_processes=4, per_device_batch_size=1, base_model="b")
     with_room, without = (cheapest(spec, 32_000, gpus(4, 24, host=host)) for host in (256, 100))
 
     assert with_room is not None
     assert without is not None
     assert with_room.changes == {"offload_optimizer": True}
-    assert "lora_rank" in without.changes
+    assert without.changes["tuning"] == "lora"
 
 
 SPECS = st.fixed_dictionaries(
@@ -113,12 +108,9 @@ def drawn(fields: dict[str, Any]) -> TrainSpec:
 @given(fields=SPECS, node=NODES)
 def test_the_named_change_makes_it_fit_and_is_a_spec(fields: dict[str, Any], node: Node) -> None:
     spec = drawn(fields)
-    for is_spec_only in (False, True):
-        remedy = cheapest(spec, 32_000, node, is_spec_only=is_spec_only)
-        if remedy is not None:
-            after, means = changed(spec, remedy)
-            assert fits(after, 32_000, node, means)
-            assert not is_spec_only or means == Means()
+    remedy = cheapest(spec, 32_000, node)
+    if remedy is not None:
+        assert fits(changed(spec, remedy), 32_000, node)
 
 
 @settings(deadline=None)

@@ -146,6 +146,7 @@ def cpu(gigabytes: int) -> Node:
 
 
 SEVEN, GPT2 = {"recipe": "llama-7b"}, {"recipe": "gpt2-124m"}
+TUNED = {**SEVEN, "base_model": "b"}
 IMPOSSIBLE: list[tuple[dict[str, Any], Node, list[str]]] = [
     (SEVEN, gpus(4, 80), ["num_processes is 8", "from 1 to 4"]),
     (SEVEN, gpus(1, 80), ["num_processes is 8", "from 1 to 1"]),
@@ -162,19 +163,19 @@ IMPOSSIBLE: list[tuple[dict[str, Any], Node, list[str]]] = [
         ["sequence_length=", "trains the same"],
     ),
     ({**SEVEN, "num_processes": 4}, gpus(4, 24, host=256), ["22.4 GiB", "offload_optimizer=true"]),
-    ({**SEVEN, "num_processes": 1, "zero_stage": 0}, gpus(1, 24, host=64), ["lora_rank=16", "trains the same"]),
+    ({**TUNED, "num_processes": 1, "zero_stage": 0}, gpus(1, 24, host=64), ["tuning=lora", "trains the same"]),
     ({**SEVEN, "num_processes": 1, "zero_stage": 0}, gpus(1, 12, host=64), ["num_hidden_layers=", "trains the same"]),
     ({**SEVEN, "num_processes": 1, "zero_stage": 0}, gpus(1, 1, host=64), ["no setting", "hidden_size"]),
-    ({**SEVEN, "num_processes": 1, "zero_stage": 0}, cpu(32), ["29.8 GiB", "lora_rank=16"]),
+    ({**TUNED, "num_processes": 1, "zero_stage": 0}, cpu(32), ["29.8 GiB", "tuning=lora"]),
     ({**SEVEN, "num_processes": 2}, cpu(4), ["1.9 GiB", "no setting", "vocab_size"]),
     (GPT2, cpu(16), ["14.9 GiB", "per_device_batch_size="]),
-    (GPT2, cpu(4), ["3.7 GiB", "per_device_batch_size=", "gradient_checkpointing=true"]),
+    (GPT2, cpu(4), ["3.7 GiB", "per_device_batch_size=1 "]),
     ({**GPT2, "num_hidden_layers": 200}, gpus(1, 24), ["22.4 GiB", "per_device_batch_size="]),
     ({**GPT2, "hidden_size": 32_256, "intermediate_size": 131_072}, gpus(1, 80, host=256), ["num_hidden_layers="]),
     ({"hidden_size": 8192, "num_hidden_layers": 80}, cpu(16), ["14.9 GiB", "num_hidden_layers="]),
-    ({"vocab_size": 262_144, "hidden_size": 4096}, cpu(8), ["7.5 GiB", "lora_rank=16"]),
+    ({"vocab_size": 262_144, "hidden_size": 4096, "base_model": "b"}, cpu(8), ["7.5 GiB", "tuning=lora"]),
     ({"vocab_size": 262_144, "hidden_size": 4096}, cpu(2), ["1.9 GiB", "lower hidden_size"]),
-    ({"sequence_length": 131_072}, cpu(2), ["1.9 GiB", "sequence_length=32768"]),
+    ({"sequence_length": 131_072}, cpu(2), ["1.9 GiB", "sequence_length=65536"]),
 ]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.runs import small_spec
-from trainer.memory import MAX_LIVE, Means, Memory, host_bytes, memory, num_kept
+from trainer.memory import MAX_LIVE, Memory, host_bytes, memory, num_kept
 from trainer.model import build
 from trainer.objectives import objective
 from trainer.spec import TrainSpec, resolve
@@ -59,8 +59,8 @@ def test_7b_in_full_on_eight_80_gb_cards_under_zero_3() -> None:
 
 
 def test_7b_on_four_24_gb_cards_with_the_optimizer_offloaded() -> None:
-    spec, means = seven_billion(num_processes=4), Means(offload_optimizer=True)
-    without, parts = memory(spec, 32_000, "bf16"), memory(spec, 32_000, "bf16", means=means)
+    spec = seven_billion(num_processes=4, offload_optimizer=True)
+    without, parts = memory(seven_billion(num_processes=4), 32_000, "bf16"), memory(spec, 32_000, "bf16")
 
     each = P // 4
     assert each * 4 == P
@@ -69,19 +69,19 @@ def test_7b_on_four_24_gb_cards_with_the_optimizer_offloaded() -> None:
     assert states(parts) == (each * BF16, 0, 0) == (3_369_207_808, 0, 0)
     assert parts.total < 24 * 10**9
     # The machine holds weights, moments and gradients in fp32, and three GiB for each process.
-    assert host_bytes(spec, 32_000, "bf16", means) == P * (FP32 + MOMENTS + FP32) + 4 * 3 * 2**30 == 120_699_551_744
+    assert host_bytes(spec, 32_000, "bf16") == P * (FP32 + MOMENTS + FP32) + 4 * 3 * 2**30 == 120_699_551_744
 
 
 def test_7b_on_four_24_gb_cards_with_weights_offloaded_too() -> None:
-    spec, means = seven_billion(num_processes=4), Means(offload_optimizer=True, offload_parameters=True)
+    spec = seven_billion(num_processes=4, offload_optimizer=True, offload_parameters=True)
 
-    assert states(memory(spec, 32_000, "bf16", means=means)) == (0, 0, 0)
-    assert host_bytes(spec, 32_000, "bf16", means) == P * (FP32 + MOMENTS + FP32 + BF16) + 4 * 3 * 2**30
+    assert states(memory(spec, 32_000, "bf16")) == (0, 0, 0)
+    assert host_bytes(spec, 32_000, "bf16") == P * (FP32 + MOMENTS + FP32 + BF16) + 4 * 3 * 2**30
 
 
 def test_7b_as_adapters_on_one_24_gb_card() -> None:
-    spec = seven_billion(num_processes=1, zero_stage=0)
-    parts = memory(spec, 32_000, "bf16", means=Means(lora_rank=16))
+    spec = seven_billion(num_processes=1, zero_stage=0, base_model="b", tuning="lora")
+    parts = memory(spec, 32_000, "bf16")
 
     # Rank times rows and columns of seven matrices in each of 32 blocks.
     adapters = 32 * 16 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
@@ -163,8 +163,9 @@ def test_more_of_anything_never_needs_less(fields: dict[str, Any], precision: st
 def test_every_means_to_save_memory_saves_some(fields: dict[str, Any]) -> None:
     spec = drawn(fields, zero_stage=3)
     whole = memory(spec, 32_000, "bf16").total
-    optimizer = memory(spec, 32_000, "bf16", means=Means(offload_optimizer=True)).total
-    both = memory(spec, 32_000, "bf16", means=Means(offload_optimizer=True, offload_parameters=True)).total
+    off_gpu = spec.model_copy(update={"offload_optimizer": True})
+    optimizer = memory(off_gpu, 32_000, "bf16").total
+    both = memory(off_gpu.model_copy(update={"offload_parameters": True}), 32_000, "bf16").total
     assert both < optimizer < whole
     if spec.num_hidden_layers > 1:
         assert memory(spec.model_copy(update={"gradient_checkpointing": True}), 32_000, "bf16").total <= whole

@@ -6,7 +6,6 @@ import pytest
 
 from tests.trainer.runs import small_spec
 from trainer.devices import DEVICES, UNKNOWN, Node
-from trainer.memory import Means
 from trainer.pace import SPREAD, basis, pace, seconds_in_all
 from trainer.spec import TrainSpec, resolve
 
@@ -74,7 +73,7 @@ def test_zero_3_exchanges_more_than_zero_2_and_offload_takes_time() -> None:
     spec = seven_billion(num_processes=4, train_batch_size=8)
     two, three = (pace(spec.model_copy(update={"zero_stage": stage}), 32_000, slow_link).exchanging for stage in (2, 3))
     assert three >= two
-    offloaded = pace(spec, 32_000, slow_link, Means(offload_optimizer=True))
+    offloaded = pace(spec.model_copy(update={"offload_optimizer": True}), 32_000, slow_link)
     assert offloaded.updating == 0
     assert offloaded.seconds > pace(spec, 32_000, slow_link).seconds
 
