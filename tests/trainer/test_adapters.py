@@ -41,8 +41,8 @@ def wholes(warm: Warm, home: Path, base: Path) -> dict[tuple[int, int], RunDir]:
 
     class Made(dict[tuple[int, int], RunDir]):
         def __missing__(self, key: tuple[int, int]) -> RunDir:
-            # What is dropped out depends on the rank, so runs that are compared over ranks drop nothing.
-            shape = {"num_processes": key[0], "zero_stage": key[1], "lora_dropout": 0.0 if key[0] > 1 else 0.1}
+            # What is dropped out depends on the rank, so runs that are compared with others drop nothing.
+            shape = {"num_processes": key[0], "zero_stage": key[1], "lora_dropout": 0.1 if key == (1, 0) else 0.0}
             run_dir = adapt(home, f"adapted-{key[0]}-{key[1]}", base, **shape)
             assert warm.run(run_dir, key[0]) == 0, run_dir.log_path.read_text()
             self[key] = run_dir
@@ -109,7 +109,7 @@ def test_a_checkpoint_of_adapters_generates_and_is_a_base_itself(warm: Warm, hom
     assert series(run_dir, "eval_loss")[0] == pytest.approx(series(wholes[1, 0], "eval_loss")[STEPS], abs=1e-4)
 
 
-@pytest.mark.parametrize("key", [(1, 0), (1, 3), (2, 2)])
+@pytest.mark.parametrize("key", [(1, 0), (2, 2)])
 def test_adapters_go_on_with_the_same_bits(
     warm: Warm, home: Path, base: Path, wholes: Wholes, key: tuple[int, int]
 ) -> None:
@@ -133,7 +133,8 @@ def test_ranks_and_stages_change_nothing_of_what_adapters_learn(
     alone = adapt(home, "adapted-alone", base, lora_dropout=0.0)
     assert warm.run(alone) == 0, alone.log_path.read_text()
 
-    assert series(wholes[2, 2], "loss") == pytest.approx(series(alone, "loss"), rel=1e-4)
+    for key in ((2, 2), (1, 3)):
+        assert series(wholes[key], "loss") == pytest.approx(series(alone, "loss"), rel=1e-4), key
 
 
 def test_adapters_do_not_go_on_beside_another_base(
