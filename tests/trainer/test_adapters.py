@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from tests.trainer.bases import make_base, start_from
 from tests.trainer.gangs import Warm
 from tests.trainer.runs import SAMPLES, checkpoint_of, english, make_run, of_kind, series, small_spec
-from trainer import adapters, generate
+from trainer import adapters, generate, networks
 from trainer.counts import num_adapter_parameters
-from trainer.model import start
+from trainer.model import build, start
 from trainer.rundir import RunDir, verify
 
 STEPS, SAVED = 20, 10
@@ -192,3 +192,38 @@ def test_a_new_head_trains_whole_and_goes_with_the_adapter(warm: Warm, home: Pat
     assert merged.config.id2label == {0: "song", 1: "verse"}
     assert torch.allclose(logits(merged), logits(beside), atol=1e-5)
     assert series(run_dir, "loss")[20] < 0.5 * series(run_dir, "loss")[1]
+
+
+FAMILIES = [
+    ("qwen2", "causal", 2),
+    ("gpt2", "causal", 4),
+    ("bert", "masked", 4),
+    ("roberta", "masked", 4),
+    ("t5", "seq2seq", 4),
+]
+
+
+@pytest.mark.parametrize(("model_type", "objective", "heads"), FAMILIES)
+@torch.no_grad()
+def test_merged_weights_of_every_family_answer_as_with_adapters(
+    tmp_path: Path, trained: RunDir, model_type: str, objective: str, heads: int
+) -> None:
+    fields = {"model_type": model_type, "objective": objective, "num_key_value_heads": heads, "vocab_size": 512}
+    build(small_spec(**fields), 512, 0, 1, CPU).save_pretrained(tmp_path)
+    spec = small_spec(**fields, base_model="base", tuning="lora")
+    tokenizer = AutoTokenizer.from_pretrained(trained.tokenizer_path(1))
+    model = start(spec, tmp_path, tokenizer, (), CPU, "fp32", [].append).eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.normal_(std=0.02)
+    adapted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+    merged = {weight.name: weight.value() for weight in adapters.merged(model)}
+    model.save_pretrained(tmp_path / "merged", state_dict=merged)
+
+    opened = networks.model_class(objective).from_pretrained(tmp_path / "merged").eval()
+    ids = {"input_ids": torch.arange(2, 32).reshape(1, -1)}
+    if model_type == "t5":
+        ids["decoder_input_ids"] = ids["input_ids"]
+    assert torch.allclose(opened(**ids).logits, model(**ids).logits, atol=1e-5)
+    assert all(".lora_" in name for name in adapted)
