@@ -32,14 +32,15 @@ def attach(model: PreTrainedModel, spec: TrainSpec) -> None:
         for name, parameter in model.named_parameters()
         if getattr(parameter, "is_new", False) or (spec.objective == "classification" and name.split(".")[0] in HEADS)
     ]
-    config = _config(model, spec, sorted({name.rpartition(".")[0] for name in heads}))
-    inject_adapter_in_model(config, model)
+    inject_adapter_in_model(_config(model, spec), model)
+    # peft would put a copy beside such a head. Here it trains in place, and peft only hears of it where it opens this.
+    model.peft_config[NAME].modules_to_save = sorted({name.rpartition(".")[0] for name in heads}) or None
     for name, parameter in model.named_parameters():
         if name in heads:
             parameter.requires_grad_(True)
 
 
-def _config(model: PreTrainedModel, spec: TrainSpec, heads: list[str]) -> LoraConfig:
+def _config(model: PreTrainedModel, spec: TrainSpec) -> LoraConfig:
     inner = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
@@ -53,8 +54,6 @@ def _config(model: PreTrainedModel, spec: TrainSpec, heads: list[str]) -> LoraCo
         fan_in_fan_out=spec.model_type == "gpt2",
         task_type=TASKS.get(spec.objective, "CAUSAL_LM"),
         base_model_name_or_path=spec.base_model,
-        # Such heads are plain parameters here; peft wants to know them where it opens the adapter.
-        modules_to_save=heads or None,
     )
 
 

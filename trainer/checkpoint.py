@@ -112,8 +112,14 @@ def num_bytes(engine: Engine) -> int:
 
 def num_parameters(model: torch.nn.Module) -> tuple[int, int]:
     """How many there are in all, and how many of them train."""
-    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    sizes = [(_size(p), p.requires_grad) for p in model.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
+
+
+def _size(parameter: torch.nn.Parameter) -> int:
+    """Of the whole, where ZeRO-3 holds a part or each byte two values of four bits."""
+    packed = getattr(parameter, "quant_state", None)
+    return int(getattr(parameter, "ds_numel", parameter.numel()) if packed is None else packed.shape.numel())
 
 
 def _write(

@@ -90,9 +90,6 @@ class Engine:
     def _initialize(self) -> Any:
         optimizer = _optimizer(self.spec, self.objective)
         engine, *_ = deepspeed.initialize(model=self.objective, optimizer=optimizer, config=self._config())
-        if self.spec.zero_stage == 0:
-            # For bf16 DeepSpeed takes an empty step to make the moments, which AdamW's bias correction would count.
-            optimizer.state.clear()
         return engine
 
     def _config(self) -> dict[str, Any]:
@@ -103,7 +100,8 @@ class Engine:
             "gradient_accumulation_steps": self.spec.train_batch_size // self.world_size // self.per_device_batch_size,
             "gradient_clipping": self.spec.max_grad_norm if self._clips_itself else 0.0,
             "zero_optimization": {
-                "stage": self.spec.zero_stage,
+                # Without stages DeepSpeed shows nobody the master weights of bf16, so none could be saved.
+                "stage": max(self.spec.zero_stage, 1 if self.precision == "bf16" else 0),
                 "reduce_bucket_size": bucket,
                 "allgather_bucket_size": bucket,
             },

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from trainer import cache, data, records, tokenizer
 from trainer.drawing import open_samples
 from trainer.encode import CHAT_TEMPLATE
+from trainer.failure import Failure
 from trainer.report import Report
 from trainer.rundir import CorpusInput, RunDir, sha256_file, write_atomically
 from trainer.samples import Samples
@@ -36,6 +37,10 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
     report.phase("prepare", 0, 1)
     spec, inputs = run_dir.spec(), run_dir.inputs(fence)
     cache_path = Path(inputs.cache)
+    if spec.base_model is not None and inputs.base is None:
+        raise Failure(
+            "config_invalid", field="base_model", why="is named, but inputs.json has no directory of it as base"
+        )
     if inputs.base:
         made = tokenizer.adopt(Path(inputs.base), cache_path)
     elif inputs.tokenizer:

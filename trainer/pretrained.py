@@ -64,6 +64,10 @@ def load(
         say(f"the base model has no {', '.join(made)}: made from the seed")
     if found["unexpected_keys"]:
         say(f"not used of the base model: {', '.join(sorted(found['unexpected_keys']))}")
+    if quantized:
+        # What is saved are merged weights of full width, not what this would write.
+        del model.config.quantization_config
+        model.hf_quantizer = None
     loaded: PreTrainedModel = model if quantized else model.to(device)
     for name, parameter in loaded.named_parameters():
         parameter.is_new = name in made

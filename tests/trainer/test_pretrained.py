@@ -176,6 +176,14 @@ def test_a_spec_that_its_base_contradicts_is_refused(
     assert failure.code == "config_invalid"
 
 
+def test_a_base_that_is_only_named_is_no_reason_to_start_from_scratch(warm: Warm, home: Path) -> None:
+    run_dir = make_run(home, "nameless", base_model="base")
+
+    assert warm.run(run_dir) == 64
+
+    assert of_kind(run_dir, "failure")[0].values["field"] == "base_model"
+
+
 def test_pickled_weights_are_refused(bases: Callable[..., Path]) -> None:
     base = bases()
     (base / "model.safetensors").unlink()

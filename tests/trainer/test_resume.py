@@ -88,7 +88,7 @@ def test_on_another_world_size_or_stage_the_same_samples_give_nearly_the_same_lo
 
 
 def test_a_run_in_bf16_goes_on_with_the_same_bits(warm: Warm, home: Path) -> None:
-    fields = {**shape(1, 1, precision="bf16", max_steps=4, save_steps=2, eval_steps=100), "warmup_steps": 0}
+    fields = {**shape(1, 0, precision="bf16", max_steps=4, save_steps=2, eval_steps=100), "warmup_steps": 0}
     whole = make_run(home, "whole-bf16", **fields)
     assert run(warm, whole) == 0, whole.log_path.read_text()
     again = go_on(home, "again-bf16", whole, 2, **fields)

@@ -1,0 +1,103 @@
+"""Whether all-MiniLM-L6-v2, which has no head of its own, learns hidden words and sorts BBC news, on a CPU.
+
+Run: python bench/proofs/encoder.py [masked] [news] [news-lora], some minutes each. Every fifth article is kept back.
+Yardsticks from the same run: for hidden words what the frequency of words alone would cost, for news the largest class.
+"""
+
+import json
+import math
+import sys
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from material import bbc_news, minilm, train
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from trainer.events import PointsEvent, read
+from trainer.rundir import RunDir
+
+SHAPE = {"sequence_length": 128, "train_batch_size": 16, "per_device_batch_size": 16}
+
+
+def split() -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Articles to learn from, and those kept back."""
+    found = bbc_news()
+    return [record for at, record in enumerate(found) if at % 5], found[::5]
+
+
+def losses(run_dir: RunDir) -> dict[int, float]:
+    """The held-out loss by step."""
+    points = [event for event, _ in read(run_dir.events_path(1), 0) if isinstance(event, PointsEvent)]
+    return {point.step: float(point.values["eval_loss"]) for point in points if "eval_loss" in point.values}
+
+
+def frequencies(taught: list[str], kept: list[str]) -> float:
+    """The nats a token that its frequency alone costs, each token seen once more than it was."""
+    tokenizer = AutoTokenizer.from_pretrained(minilm())
+    seen = Counter(token for ids in tokenizer(taught, add_special_tokens=False)["input_ids"] for token in ids)
+    total = seen.total() + len(tokenizer)
+    asked = [token for ids in tokenizer(kept, add_special_tokens=False)["input_ids"] for token in ids]
+    return -sum(math.log((seen[token] + 1) / total) for token in asked) / len(asked)
+
+
+def masked(home: Path) -> None:
+    """Continue it as a masked language model."""
+    taught, kept = split()
+    steps = 150
+    fields = {"recipe": "tiny-bert", "learning_rate": 5e-4, "max_steps": steps, "eval_steps": 50, "save_steps": steps}
+    started = time.perf_counter()
+    texts = [record["text"] for record in taught]
+    run_dir = train(home, "masked", minilm(), "text", texts, **SHAPE, **fields)
+    seconds = time.perf_counter() - started
+    found = losses(run_dir)
+    alone = frequencies(texts, [record["text"] for record in kept])
+    shown = ", ".join(f"{loss:.2f} at step {step}" for step, loss in found.items())
+    print(f"masked: held-out loss {shown}; word frequencies alone {alone:.2f}; {seconds:.0f} s", flush=True)
+
+
+@torch.no_grad()
+def accuracy(checkpoint: Path, records: list[dict[str, str]]) -> float:
+    """The share of articles that a checkpoint puts in their section, as transformers opens it."""
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    right = 0
+    for at in range(0, len(records), 32):
+        part = records[at : at + 32]
+        texts = [record["text"] for record in part]
+        given = tokenizer(texts, truncation=True, max_length=128, padding=True, return_tensors="pt")
+        logits = model(input_ids=given["input_ids"], attention_mask=given["attention_mask"]).logits
+        found = [model.config.id2label[int(number)] for number in logits.argmax(-1)]
+        right += sum(label == record["label"] for label, record in zip(found, part, strict=True))
+    return right / len(records)
+
+
+def news(tuning: str, learning_rate: float, home: Path) -> None:
+    """Sort articles into the five sections."""
+    taught, kept = split()
+    largest = Counter(record["label"] for record in kept).most_common(1)[0][1] / len(kept)
+    fields = {"recipe": "classifier", "tuning": tuning, "max_steps": 40, "save_steps": 40, "eval_steps": 20}
+    started = time.perf_counter()
+    documents = [json.dumps(record) for record in taught]
+    fields |= {"learning_rate": learning_rate, **SHAPE}
+    run_dir = train(home, f"news-{tuning}", minilm(), "classification", documents, **fields)
+    seconds = time.perf_counter() - started
+    found = accuracy(run_dir.checkpoint_path(40, 1), kept)
+    shown = f"{found:.1%} of {len(kept)} held-out articles; largest class {largest:.1%}"
+    print(f"news, {tuning}: {shown}; {seconds:.0f} s", flush=True)
+
+
+PROOFS = {"masked": masked, "news": partial(news, "full", 1e-4), "news-lora": partial(news, "lora", 1e-3)}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or PROOFS:
+        with TemporaryDirectory() as home:
+            PROOFS[name](Path(home))
+
+
+if __name__ == "__main__":
+    main()
