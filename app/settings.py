@@ -12,9 +12,11 @@ ROOT = Path(__file__).parents[1]
 
 
 class Settings(BaseSettings):
-    """One field a setting; its environment variable is ATHANOR_<NAME>, save for the two that have customary names."""
+    """One field a setting; its environment variable is ATHANOR_<NAME>, save for those that have customary names."""
 
-    model_config = SettingsConfigDict(env_prefix="ATHANOR_", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ATHANOR_", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
+    )
 
     database_url: str = Field(
         "", validation_alias=AliasChoices("database_url", "DATABASE_URL"), description="PostgreSQL; empty: embedded"

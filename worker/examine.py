@@ -7,6 +7,7 @@ shapes with the network that the configuration describes. Nothing of what was se
 
 import argparse
 import hashlib
+import logging
 import os
 import re
 import resource
@@ -19,6 +20,8 @@ from worker import network, tensors
 from worker.parse import Reporter, limit, report
 from worker.tensors import Tensor, Unsound
 from worker.unpacking import unpack
+
+log = logging.getLogger(__name__)
 
 Held = dict[str, tuple[str, Tensor]]
 
@@ -145,6 +148,9 @@ def verdict(directory: Path, budget: int, memory: int) -> dict[str, Any]:
         problem = {"code": "out_of_memory", "limit": memory}
     except OSError as error:
         problem = {"code": "storage", "why": os.strerror(error.errno or 0)}
+    except Exception as error:  # whatever a strange file makes of the libraries: its text may be anything
+        log.exception("the check failed")
+        problem = {"code": "unforeseen", "why": type(error).__name__}
     return {"failed": {"problems": [problem]}}
 
 

@@ -26,6 +26,7 @@ from worker.tensors import FLOATS, Tensor, Unsound, read_json
 
 MODEL_TYPES = (*DECODERS, *ENCODERS, "t5")
 MAX_CONFIG_BYTES = 16 << 20
+LEAST_CONTEXT = 8  # the shortest sequence of a spec
 # What a file may hold beyond the network that is built here: other heads, and constants that old versions saved.
 _UNUSED = re.compile(
     r"(^|\.)(pooler|cls|classifier|score|qa_outputs|pre_classifier|lm_head|vocab_projector|vocab_transform)\."
@@ -52,7 +53,6 @@ def read_config(directory: Path) -> tuple[PreTrainedConfig, list[dict[str, Any]]
     except Exception as error:  # whatever a strange value makes of it
         values = {"model_type": raw["model_type"], "why": _first_line(error)}
         raise Unsound("config_invalid", file=names.CONFIG, **values) from None
-    _check_usual(config)
     return config, remarks
 
 
@@ -136,6 +136,7 @@ def facts(config: PreTrainedConfig) -> dict[str, Any]:
         problem = error.problems[0]
         why = problem.message.format(**problem.values)
         raise Unsound("spec_field", file=names.CONFIG, field=problem.field, why=why) from None
+    _check_usual(config)
     return {**found, "context": _context(config)}
 
 
@@ -144,8 +145,14 @@ def _context(config: PreTrainedConfig) -> int | None:
     if config.model_type == "t5":
         return None
     # RoBERTa counts positions from behind its padding token.
-    taken = config.pad_token_id + 1 if config.model_type == "roberta" else 0
-    return int(config.max_position_embeddings) - taken
+    padding = config.pad_token_id if config.model_type == "roberta" else -1
+    if not isinstance(padding, int):
+        raise Unsound("network_unusual", file=names.CONFIG, field="pad_token_id", found=str(padding), expected="1")
+    found = int(config.max_position_embeddings) - padding - 1
+    if found < LEAST_CONTEXT:
+        values = {"found": str(found), "expected": f"≥ {LEAST_CONTEXT}"}
+        raise Unsound("network_unusual", file=names.CONFIG, field="max_position_embeddings", **values)
+    return found
 
 
 def check_tensors(

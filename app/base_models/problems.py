@@ -67,6 +67,7 @@ SENTENCES = {
     # the machine
     "out_of_memory": mark("Checking the model needed more than {limit} of memory and was stopped."),
     "storage": mark("The disk refused a file: {why}."),
+    "unforeseen": mark("The check met something that it does not know ({why}). The worker's log tells more."),
     "importer_died": mark("Importing took too long or was stopped. Start it again."),
     # remarks about a good one
     "head_missing": mark("It has no head that predicts tokens; training for that starts with a fresh one."),

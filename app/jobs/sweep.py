@@ -108,7 +108,7 @@ def _of_run(run: Path) -> list[Act]:
         and not _is_last_attempts(path, job.fence)
         and _idle_seconds(path) > TORN_SECONDS
     ]
-    return [*(partial(_remove, path) for path in torn), *(partial(_set_aside, path) for path in strangers)]
+    return [*(partial(_remove, path) for path in torn), *(partial(_set_aside, path, run.name) for path in strangers)]
 
 
 def _is_last_attempts(path: Path, fence: int) -> bool:
@@ -127,9 +127,10 @@ def _of_forgotten() -> list[Act]:
     old = [path for path in data.glob("quarantine/*") if time.time() - path.stat().st_mtime > DAY]
     old += [path for path in data.glob("trash/*") if path.name not in leaving]
     unowned = [path for path in data.glob("base_models/*") if path.name not in known]
-    half_made = (*data.glob("cache/*/making-*"), *data.glob("corpora/*/upload.part"), *unowned)
+    half_made = (*data.glob("cache/*/making-*"), *data.glob("corpora/*/upload.part"))
     old += [path for path in half_made if _idle_seconds(path) > DAY]
-    return [partial(_remove, path) for path in old]
+    unowned = [path for path in unowned if _idle_seconds(path) > DAY]
+    return [*(partial(_remove, path) for path in old), *(partial(_set_aside, path, "model") for path in unowned)]
 
 
 def _remove(path: Path) -> None:
@@ -140,8 +141,8 @@ def _remove(path: Path) -> None:
     log.info("sweep: %s is removed", path.relative_to(storage.data()))
 
 
-def _set_aside(path: Path) -> None:
-    target = storage.data() / "quarantine" / f"{path.parent.parent.name}-{path.name}"
+def _set_aside(path: Path, whose: str) -> None:
+    target = storage.data() / "quarantine" / f"{whose}-{path.name}"
     target.parent.mkdir(exist_ok=True)
     os.utime(path)  # its day begins now
     path.rename(target)

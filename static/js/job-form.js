@@ -38,6 +38,7 @@ function showDefault(control, value, sentence) {
 }
 
 function applyBase(network) {
+  if (dial) dial.hidden = Boolean(network); // it proposes a network
   const names = [...Object.keys(Object.values(networks)[0] ?? {}), "vocab_size", "tokenizer"];
   for (const control of controls().filter(({ name }) => names.includes(name))) {
     control.disabled = Boolean(network);
@@ -199,7 +200,7 @@ function fillIn(spec) {
 }
 
 if (dial) {
-  dial.hidden = false;
+  dial.hidden = Boolean(base?.value);
   dial.querySelector("[data-propose]").addEventListener("click", propose);
 }
 

@@ -4,18 +4,20 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
 from app import db, storage
+from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.jobs import attempts
 from app.jobs import sweep as module
 from app.jobs.scheduler import Scheduler
 from app.jobs.sweep import Sweep
-from app.models import Checkpoint, Heartbeat, Job, new_id
+from app.models import Checkpoint, Heartbeat, ImportedModel, Job, new_id
 from tests.jobs import cast, saved
 from tests.people import Person
 from trainer import rundir
@@ -221,3 +223,33 @@ def test_the_leader_sweeps_in_its_rounds_and_leaves_its_heartbeat(job: tuple[str
         beat = session.get_one(Heartbeat, "scheduler")
         assert beat.facts["removed"] == 1
         assert set(beat.facts) == {"given_up", "settled", "placed", "sent", "removed"}
+
+
+# ---- base models ----------------------------------------------------------------------------------------------------
+
+
+def test_the_files_of_a_base_model_stay_and_those_of_nobody_go_aside(alice_user: Person) -> None:
+    with db.transaction() as session:
+        model = base_models.create(session, principal=alice_user.principal, name="tiny")
+        old = base_models.create(session, principal=alice_user.principal, name="given up")
+        session.flush()
+        session.execute(update(ImportedModel).where(ImportedModel.id == old.id).values(created_at=long_ago()))
+    paths = [storage.base_model(model_id) for model_id in (model.id, old.id, "stranger")]
+    for path in paths:
+        path.mkdir(parents=True)
+        (path / "config.json").write_text("{}")
+        age(path, 25 * HOUR)
+    fresh = storage.base_model("fresh")
+    fresh.mkdir()
+    all_round()
+    assert [path.exists() for path in (*paths, fresh)] == [True, False, False, True]
+    aside = {path.name for path in (storage.data() / "quarantine").iterdir()}
+    assert aside == {f"model-{old.id}", "model-stranger"}
+    with db.transaction() as session:
+        assert session.get(ImportedModel, old.id) is None
+    shutil.rmtree(storage.data() / "quarantine")
+    shutil.rmtree(storage.data() / "base_models")
+
+
+def long_ago() -> datetime:
+    return datetime.now(UTC) - timedelta(days=2)

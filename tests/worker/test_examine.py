@@ -115,6 +115,8 @@ CONFIGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"hidden_size": "wide"}, {"code": "config_invalid"}),
     ({"head_dim": 16}, {"code": "network_unusual", "field": "head_dim", "found": "16", "expected": "8"}),
     ({"hidden_act": "relu"}, {"code": "network_unusual", "field": "hidden_act"}),
+    ({"num_attention_heads": 0}, {"code": "config_invalid"}),
+    ({"max_position_embeddings": 4}, {"code": "network_unusual", "field": "max_position_embeddings"}),
     ({"num_hidden_layers": 3}, {"code": "tensor_missing"}),
     ({"num_hidden_layers": 1}, {"code": "tensor_unexpected", "file": "model.safetensors"}),
     ({"num_hidden_layers": 10_000}, {"code": "spec_field", "field": "num_hidden_layers"}),
@@ -133,6 +135,24 @@ def test_a_configuration_that_does_not_fit_is_refused(
         assert expected in result(directory)["problems"]
     else:
         assert expected.items() <= problem(directory).items()
+
+
+def test_what_would_divide_by_nothing_is_refused(copy: Any) -> None:
+    directory = copy("gpt2")
+    folders.change(directory, n_head=0)
+    assert {"code": "spec_field", "field": "num_attention_heads"}.items() <= problem(directory).items()
+    directory = copy("roberta")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "pad_token_id": None}))
+    assert {"code": "network_unusual", "field": "pad_token_id", "found": "None"}.items() <= problem(directory).items()
+
+
+def test_an_error_that_nobody_foresaw_is_no_crash(copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(directory: Path) -> None:
+        raise KeyError("/secret/path")
+
+    monkeypatch.setattr(examine, "licence", broken)
+    assert problem(copy()) == {"code": "unforeseen", "why": "KeyError"}
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
