@@ -120,7 +120,7 @@ def test_hidden_spans_are_written_by_what_stands_before(warm: Warm, home: Path) 
     assert "<extra_id_0>" in last.text
 
 
-PAIRS = {"kind": "seq2seq", "objective": "seq2seq", "model_type": "t5", "train_batch_size": 16, "warmup_steps": 5}
+PAIRS = {"kind": "seq2seq", "objective": "seq2seq", "model_type": "t5", "train_batch_size": 16, "warmup_steps": 4}
 
 
 @pytest.fixture(scope="module")
