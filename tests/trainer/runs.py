@@ -35,14 +35,14 @@ def english(num_bytes: int = 60_000) -> str:
     return (SAMPLES / "king-james-bible.txt").read_text(encoding="utf-8")[:num_bytes]
 
 
-def write_corpus(directory: Path, documents: list[str]) -> CorpusInput:
+def write_corpus(directory: Path, documents: list[str], kind: str = "text") -> CorpusInput:
     """A parsed corpus, as uploads become one."""
     directory.mkdir(parents=True, exist_ok=True)
     encoded = [document.encode() for document in documents]
     (directory / "text.bin").write_bytes(b"".join(encoded))
     np.cumsum([len(text) for text in encoded], dtype="<u8").tofile(directory / "index.bin")
     identity = hashlib.sha256(repr(documents).encode()).hexdigest()
-    return CorpusInput(id="corpus", path=str(directory), sha256=identity)
+    return CorpusInput(id="corpus", path=str(directory), sha256=identity, kind=kind)
 
 
 def small_spec(**fields: Any) -> TrainSpec:
@@ -53,11 +53,11 @@ def small_spec(**fields: Any) -> TrainSpec:
 def make_run(home: Path, name: str, documents: list[str] | None = None, **fields: Any) -> RunDir:
     """A run directory of attempt 1, ready to start. Runs of one home share a cache."""
     documents = documents if documents is not None else [english()]
-    corpus = write_corpus(home / f"corpus-{name}", documents)
-    tokenizer = fields.pop("tokenizer_path", None)
+    corpus = write_corpus(home / f"corpus-{name}", documents, fields.pop("kind", "text"))
+    tokenizer, held_out = fields.pop("tokenizer_path", None), fields.pop("held_out", [])
     run_dir = RunDir(home / name)
     run_dir.path.mkdir()
-    inputs = Inputs(corpora=[corpus], tokenizer=tokenizer, cache=str(home / "cache"))
+    inputs = Inputs(corpora=[corpus], validation=held_out, tokenizer=tokenizer, cache=str(home / "cache"))
     run_dir.create(small_spec(**fields), inputs, fence=1)
     return run_dir
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from tokenizers.models import Unigram, WordPiece
 from transformers import AutoTokenizer
 
 from tests.trainer.runs import SAMPLES, english, write_corpus
@@ -123,3 +124,47 @@ def test_a_file_that_is_no_byte_level_tokenizer_is_refused(tmp_path: Path, conte
         tokenizer.load(tmp_path)
 
     assert caught.value.code == "tokenizer_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "around"), [("bert", ("<|endoftext|>", "<|endoftext|>")), ("t5", ("", "<|endoftext|>"))]
+)
+def test_encoders_get_a_mask_and_encoder_decoders_get_gaps(
+    tmp_path: Path, model_type: str, around: tuple[str, str]
+) -> None:
+    source = write_corpus(tmp_path / "c", [english(20_000)])
+    made = tokenizer.ensure([source], 400, tmp_path / "cache", nothing, model_type)
+    opened = AutoTokenizer.from_pretrained(made)
+
+    assert opened.decode(opened("In the beginning").input_ids) == around[0] + "In the beginning" + around[1]
+    assert len(opened) == 400
+    assert opened.mask_token == ("<|mask|>" if model_type == "bert" else None)
+    assert ("<extra_id_99>" in opened.all_special_tokens) == (model_type == "t5")
+    assert made != tokenizer.ensure([source], 400, tmp_path / "cache", nothing)
+
+
+@pytest.mark.parametrize(
+    ("objective", "lacks"), [("masked", "mask_token and cls_token and sep_token"), ("span_corruption", "<extra_id_0>")]
+)
+def test_a_tokenizer_that_lacks_what_an_objective_needs_is_refused(
+    tmp_path: Path, made: Tokenizer, objective: str, lacks: str
+) -> None:
+    tokenizer.save(made, tmp_path)
+    opened = AutoTokenizer.from_pretrained(tmp_path)
+
+    tokenizer.require(opened, "causal")
+    tokenizer.require(opened, "seq2seq")
+    with pytest.raises(Failure, match=lacks) as caught:
+        tokenizer.require(opened, objective)
+    assert caught.value.code == "tokenizer_mismatch"
+
+
+def test_the_bytes_of_other_tokenizers_are_those_of_what_they_write() -> None:
+    pieces = {"[UNK]": 0, "[SEP]": 1, "light": 2, "##ning": 3, "\u5929": 4}
+    words = Tokenizer(WordPiece(pieces, unk_token="[UNK]"))
+    words.add_special_tokens(["[UNK]", "[SEP]"])
+    units = Tokenizer(Unigram([("<unk>", 0.0), ("\u2581the", -1.0), ("<0x0A>", -2.0)], unk_id=0))
+    units.add_special_tokens(["<unk>"])
+
+    assert tokenizer.token_bytes(words).tolist() == [0, 0, 5, 4, 3]
+    assert tokenizer.token_bytes(units).tolist() == [0, 4, 1]
