@@ -1,4 +1,4 @@
-"""The trainer's command line: `python -m trainer plan|propose|tokenize|train|generate|evaluate|gang`."""
+"""The trainer's command line: `python -m trainer plan|propose|tokenize|train|generate|evaluate|export|gang`."""
 
 import argparse
 import json
@@ -78,6 +78,20 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--batch-size", type=int, default=8)
     evaluate.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     evaluate.set_defaults(command=_evaluate)
+
+    export = commands.add_parser("export", help="write a checkpoint so that other programs open it")
+    export.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", type=Path)
+    export.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="must not exist yet")
+    export.add_argument("--format", choices=["safetensors", "adapter", "gguf"], default="safetensors")
+    export.add_argument("--quantization", choices=["f32", "f16", "q8_0"], default="f16", help="of GGUF")
+    export.add_argument("--max-shard-bytes", type=int, default=5 * 10**9, help="of safetensors")
+    export.add_argument("--facts", type=Path, help="JSON with what the model card shall tell")
+    verify = commands.add_parser("verify-export", help="open an export, and say by how much its logits are off")
+    verify.add_argument("out_dir", metavar="OUT_DIR", type=Path)
+    verify.add_argument("--format", choices=["safetensors", "adapter", "gguf"], default="safetensors")
+    for parser_of, command in ((export, _export), (verify, _verify_export)):
+        parser_of.add_argument("--base", type=Path, help="the base model that an adapter stands beside")
+        parser_of.set_defaults(command=command)
 
     gang = commands.add_parser("gang", help="run the processes of one attempt for a supervisor")
     gang.add_argument("--fd", type=int, required=True, help="inherited stream socket to the supervisor")
@@ -211,6 +225,41 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         progress=lambda done, total: print(json.dumps({"done": done, "total": total}), flush=True),
     )
     print(json.dumps({"result": found.model_dump()}), flush=True)
+    return EXIT_OK
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1")
+    from trainer import export
+
+    given = arguments.facts
+    try:
+        found = export.export(
+            arguments.checkpoint_dir,
+            arguments.out_dir,
+            arguments.format,
+            quantization=arguments.quantization,
+            max_shard_bytes=arguments.max_shard_bytes,
+            base=arguments.base,
+            facts=json.loads(given.read_text()) if given is not None else None,
+            progress=lambda done, total: print(json.dumps({"done": done, "total": total}), flush=True),
+        )
+    except export.Differs as problem:
+        values = {"largest": f"{problem.largest:.3g}", "tolerance": f"{problem.tolerance:.3g}"}
+        print(json.dumps({"failed": {"code": "export_differs", "values": values}}), flush=True)
+        return EXIT_BAD_INPUT
+    except export.Impossible as problem:
+        print(json.dumps({"failed": {"code": "export_impossible", "values": {"why": str(problem)}}}), flush=True)
+        return EXIT_BAD_INPUT
+    print(json.dumps({"result": found}), flush=True)
+    return EXIT_OK
+
+
+def _verify_export(arguments: argparse.Namespace) -> int:
+    os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1")
+    from trainer import export
+
+    print(json.dumps({"largest": export.verify(arguments.out_dir, arguments.format, arguments.base)}))
     return EXIT_OK
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import LoraConfig, PeftConfig, PeftModel, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from trainer.spec import TrainSpec
@@ -131,3 +131,15 @@ def save(model: PreTrainedModel, weights: dict[str, Tensor], directory: Path) ->
     directory.mkdir()
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, directory / WEIGHTS, {"format": "pt"})
     replace(model.peft_config[NAME], inference_mode=True).save_pretrained(directory)
+
+
+def opened(base: Path, directory: Path) -> nn.Module:
+    """A base model with the adapter of an export beside it, as peft opens both."""
+    kind = (
+        AutoModelForSeq2SeqLM
+        if PeftConfig.from_pretrained(directory).task_type == "SEQ_2_SEQ_LM"
+        else AutoModelForCausalLM
+    )
+    model = kind.from_pretrained(base, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+    made: nn.Module = PeftModel.from_pretrained(model, directory)
+    return made.eval()

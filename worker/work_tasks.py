@@ -138,6 +138,8 @@ def command(assignment: Assignment) -> list[str]:
     wishes = [f"--format={options['format']}", f"--max-shard-bytes={options['max_shard_bytes']}"]
     if options["format"] == "gguf":
         wishes.append(f"--quantization={options['quantization']}")
+    if assignment.base is not None:
+        wishes.append(f"--base={assignment.base}")
     return [*trainer, "export", checkpoint, str(directory / "artefact"), *wishes, f"--facts={known}"]
 
 

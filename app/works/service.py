@@ -14,7 +14,7 @@ from app.checkpoints import service as checkpoints
 from app.corpora import service as corpora_service
 from app.errors import PanelError, bad_field
 from app.i18n import _
-from app.models import Checkpoint, Corpus, Job, Work
+from app.models import Checkpoint, Corpus, ImportedModel, Job, Work
 from app.works.schemas import EVALUATED_KINDS, EvaluationRequest, ExportRequest
 from trainer.spec import DECODERS, TrainSpec
 
@@ -145,6 +145,7 @@ class Assignment:
     options: dict[str, Any]
     checkpoint_path: str
     corpora: list[Corpus]
+    base: str | None  # the directory of the model that an adapter stands beside
 
 
 def begin(session: Session, *, work_id: str) -> Assignment | None:
@@ -165,11 +166,21 @@ def _begun(session: Session, work: Work) -> Assignment:
     work.state, work.started_at, work.signed_at = "running", func.now(), func.now()
     work.num_starts += 1
     work.progress = {}
-    path = session.get_one(Checkpoint, work.checkpoint_id).path
+    checkpoint = session.get_one(Checkpoint, work.checkpoint_id)
     ids = work.options.get("corpora", [])
     rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
     corpora = [rows[corpus_id] for corpus_id in ids if corpus_id in rows]
-    return Assignment(work.id, work.num_starts, work.kind, work.options, path, corpora)
+    base = _base(session, checkpoint) if work.options.get("format") == "adapter" else None
+    return Assignment(work.id, work.num_starts, work.kind, work.options, checkpoint.path, corpora, base)
+
+
+def _base(session: Session, checkpoint: Checkpoint) -> str | None:
+    """Where the model lies that a checkpoint's job started from, if it is still there."""
+    base_id = session.get_one(Job, checkpoint.job_id).spec.get("base_model")
+    ours = session.get(Checkpoint, base_id) if base_id else None
+    if ours is not None:
+        return str(storage.checkpoint(ours.path)) if ours.state == "ready" else None
+    return str(storage.base_model(base_id)) if base_id and session.get(ImportedModel, base_id) else None
 
 
 def sign(session: Session, *, work_id: str, start: int, progress: dict[str, Any] | None) -> bool:

@@ -1,0 +1,141 @@
+"""Exports: every format opens in a fresh process as the checkpoint it was, and what differs is not published."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from gguf import GGUFReader
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.trainer.gangs import Warm
+from tests.trainer.runs import checkpoint_of, make_run
+from trainer import export, ggufs
+from trainer.export import Differs, Impossible
+from trainer.rundir import RunDir
+
+FACTS: dict[str, Any] = {
+    "name": "Furnace | one",
+    "step": 150,
+    "license": "apache-2.0",
+    "spec": {"objective": "causal", "base_model": None, "learning_rate": 0.01},
+    "metrics": {"eval_loss": 3.5},
+    "corpora": [{"name": "King James", "kind": "text", "num_documents": 1, "num_text_bytes": 9, "text_sha256": "ab"}],
+    "curves": {"loss": [[1, 5.0], [50, 4.0], [150, 3.0]], "eval_loss": [[50, 4.2], [150, 3.5]]},
+}
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof in this process: what a fresh one would do, without its imports."""
+    monkeypatch.setattr(export, "_proven", lambda out, form, base, tolerance: checked(out, form, base, tolerance))
+
+
+def checked(out: Path, form: str, base: Path | None, tolerance: float) -> float:
+    largest = export.verify(out, form, base)
+    if not largest <= tolerance:
+        raise Differs(largest, tolerance)
+    return largest
+
+
+def test_a_fresh_process_opens_the_artefact_and_a_damaged_one_is_found(trained: RunDir, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    made = export.export(checkpoint_of(trained, 150), out, "safetensors", max_shard_bytes=200_000, facts=FACTS)
+
+    assert made["largest_difference"] <= 1e-6
+    names = [file["name"] for file in made["files"]]
+    assert sum(name.startswith("model-0000") for name in names) > 1
+    assert {"README.md", "config.json", "curves.svg", "golden.safetensors", "tokenizer.json"} <= set(names)
+    shard = next(out / name for name in names if name.startswith("model-00001"))
+    weights = load_file(shard)
+    name = max(weights, key=lambda key: weights[key].numel())
+    weights[name][0] += 1.0
+    save_file(weights, shard, {"format": "pt"})
+    with pytest.raises(Differs, match="logits differ by"):
+        export._proven(out, "safetensors", None, 1e-5)
+
+
+def test_the_card_tells_what_it_was_made_from(trained: RunDir, tmp_path: Path, here: None) -> None:
+    export.export(checkpoint_of(trained, 150), tmp_path / "out", "safetensors", facts=FACTS)
+    _, front, body = (tmp_path / "out/README.md").read_text().split("---\n", 2)
+
+    assert yaml.safe_load(front) == {
+        "license": "apache-2.0",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "datasets": ["King James"],
+        "metrics": ["eval_loss"],
+    }
+    assert "| King James | text | 1 | 9 | ab |" in body
+    assert "| learning_rate | 0.01 |" in body
+    assert "LlamaForCausalLM.from_pretrained" in body
+    assert (tmp_path / "out/curves.svg").read_text().count("<polyline") == 2
+
+
+@pytest.mark.parametrize("quantization", ["f32", "f16", "q8_0"])
+def test_a_gguf_is_the_checkpoint_as_far_as_its_numbers_go(
+    trained: RunDir, tmp_path: Path, here: None, quantization: str
+) -> None:
+    out = tmp_path / "out"
+    made = export.export(checkpoint_of(trained, 150), out, "gguf", quantization=quantization)
+
+    assert made["largest_difference"] <= {"f32": 1e-4, "f16": 1e-2, "q8_0": 5e-2}[quantization]
+    reader = GGUFReader(out / "model.gguf")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint_of(trained, 150))
+    tokens = reader.fields["tokenizer.ggml.tokens"].contents()
+    assert tokens == tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    assert reader.fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.eos_token_id
+    read = AutoTokenizer.from_pretrained(out, gguf_file="model.gguf")
+    assert (
+        read("In the beginning God created 天地").input_ids == tokenizer("In the beginning God created 天地").input_ids
+    )
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "qwen2"])
+def test_other_decoders_become_gguf_too(warm: Warm, home: Path, tmp_path: Path, here: None, model_type: str) -> None:
+    run_dir = make_run(
+        home, f"gguf-{model_type}", model_type=model_type, num_key_value_heads=4, max_steps=2, warmup_steps=1
+    )
+    assert warm.run(run_dir) == 0, run_dir.log_path.read_text()
+
+    made = export.export(checkpoint_of(run_dir, 2), tmp_path / "out", "gguf", quantization="f32")
+    assert made["largest_difference"] <= 1e-4
+
+
+def test_what_has_no_such_format_is_refused_and_leaves_nothing(
+    warm: Warm, home: Path, tmp_path: Path, trained: RunDir
+) -> None:
+    fields = {"objective": "masked", "model_type": "bert", "num_key_value_heads": 4, "max_steps": 2, "warmup_steps": 1}
+    run_dir = make_run(home, "export-bert", **fields)
+    assert warm.run(run_dir) == 0, run_dir.log_path.read_text()
+
+    with pytest.raises(Impossible, match="GGUF is for llama, qwen2, gpt2, this is bert"):
+        export.export(checkpoint_of(run_dir, 2), tmp_path / "out", "gguf")
+    with pytest.raises(Impossible, match="has no adapter"):
+        export.export(checkpoint_of(trained, 150), tmp_path / "out", "adapter")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_is_exported_with_its_head(home: Path, tmp_path: Path, here: None) -> None:
+    directory = home / "export-bert/attempts/1/step-2"
+    made = export.export(directory, tmp_path / "out", "safetensors")
+
+    assert made["largest_difference"] <= 1e-6
+    assert "BertForMaskedLM" in (tmp_path / "out/README.md").read_text()
+
+
+def test_rotary_pairs_come_beside_each_other() -> None:
+    rows = torch.arange(8).reshape(8, 1)
+
+    assert ggufs._interleaved(rows, 2).flatten().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+
+
+def test_the_artefact_opens_with_transformers(trained: RunDir, tmp_path: Path, here: None) -> None:
+    export.export(checkpoint_of(trained, 150), tmp_path / "out", "safetensors")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+    assert json.loads((tmp_path / "out/config.json").read_text())["model_type"] == "llama"
+    assert model.num_parameters() > 90_000

@@ -1,0 +1,163 @@
+"""The model card of an export: what the model is, what it was made from, how to open it; its curves as a picture."""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+import yaml
+from transformers import PreTrainedModel
+
+CURVES = "curves.svg"
+WIDTH, HEIGHT, MARGIN = 720, 280, 44
+COLORS = {"loss": "#b45309", "eval_loss": "#0f766e"}
+PIPELINES = {"bert": "fill-mask", "roberta": "fill-mask", "t5": "text2text-generation"}
+OPENED = {
+    "safetensors": """from transformers import {model_class}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = {model_class}.from_pretrained("PATH")""",
+    "adapter": """from peft import PeftModel
+from transformers import {model_class}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = PeftModel.from_pretrained({model_class}.from_pretrained("BASE MODEL"), "PATH")""",
+    "gguf": 'llama-cli -m model.gguf -p "Once upon a time"',
+}
+
+
+def write(
+    out: Path,
+    form: str,
+    quantization: str,
+    model: PreTrainedModel,
+    facts: Mapping[str, Any],
+    largest: float,
+    tolerance: float,
+) -> None:
+    """Write README.md, and the curves where there are any."""
+    curves = {name: points for name, points in facts.get("curves", {}).items() if len(points) > 1}
+    if curves:
+        (out / CURVES).write_text(drawn(curves), encoding="utf-8")
+    front = yaml.safe_dump(_front(model, facts), sort_keys=False, allow_unicode=True)
+    body = _body(form, quantization, model, facts, bool(curves), largest, tolerance)
+    (out / "README.md").write_text(f"---\n{front}---\n\n{body}", encoding="utf-8")
+
+
+def _front(model: PreTrainedModel, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the Hugging Face hub reads."""
+    spec = facts.get("spec", {})
+    pipeline = PIPELINES.get(model.config.model_type, "text-generation")
+    if spec.get("objective") == "classification":
+        pipeline = "text-classification"
+    metrics = [
+        name for name in ("eval_loss", "eval_bits_per_byte", "eval_accuracy") if name in facts.get("metrics", {})
+    ]
+    front = {
+        "license": facts.get("license") or None,
+        "library_name": "transformers",
+        "pipeline_tag": pipeline,
+        "base_model": spec.get("base_model"),
+        "datasets": [corpus["name"] for corpus in facts.get("corpora", [])],
+        "metrics": metrics,
+    }
+    return {name: value for name, value in front.items() if value}
+
+
+def _body(
+    form: str,
+    quantization: str,
+    model: PreTrainedModel,
+    facts: Mapping[str, Any],
+    has_curves: bool,
+    largest: float,
+    tolerance: float,
+) -> str:
+    spec, parameters = facts.get("spec", {}), sum(p.numel() for p in model.parameters())
+    parts = [
+        f"# {facts.get('name', 'Model')}",
+        f"A {model.config.model_type} of {parameters:,} parameters, trained with Athanor"
+        + (f" to step {facts['step']:,}." if "step" in facts else "."),
+        "## Open it",
+        "```\n" + OPENED[form].format(model_class=type(model).__name__) + "\n```",
+    ]
+    if form == "gguf":
+        parts.append(
+            f"Number format: {quantization}. llama.cpp parts text by a rule that it knows by name before it merges "
+            "bytes; on Chinese and on unusual text its tokens may differ from the tokenizer's own."
+        )
+    if facts.get("corpora"):
+        parts += ["## Data", _table(("corpus", "kind", "documents", "bytes of text", "SHA-256"), _corpora(facts))]
+    if facts.get("metrics"):
+        shown = [(name, f"{value:.4f}") for name, value in facts["metrics"].items() if isinstance(value, int | float)]
+        parts += ["## Measured", _table(("metric", "value"), shown)]
+    if has_curves:
+        parts.append(f"![Loss by step]({CURVES})")
+    if spec:
+        rows = [(name, json.dumps(value, ensure_ascii=False)) for name, value in spec.items() if name != "corpora"]
+        parts += ["## Spec", _table(("field", "value"), rows)]
+    parts += [
+        "## Proof",
+        "Opened in a fresh process, this artefact gives the checkpoint's logits on fixed probes "
+        f"(`golden.safetensors`): they differ by {largest:.2g} of the largest, and {tolerance:g} is allowed. "
+        f"Written with transformers {transformers.__version__}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _corpora(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            str(corpus["name"]),
+            str(corpus.get("kind", "text")),
+            f"{corpus.get('num_documents') or 0:,}",
+            f"{corpus.get('num_text_bytes') or 0:,}",
+            str(corpus.get("text_sha256") or "")[:16],
+        )
+        for corpus in facts["corpora"]
+    ]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown; what would end a cell is written otherwise."""
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    lines = [head, ["---"] * len(head), *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def drawn(curves: Mapping[str, Sequence[Sequence[float]]]) -> str:
+    """Curves of losses by step, as SVG."""
+    points = [point for curve in curves.values() for point in curve]
+    last, low, high = (
+        max(step for step, _ in points),
+        min(value for _, value in points),
+        max(value for _, value in points),
+    )
+
+    def place(step: float, value: float) -> str:
+        x = MARGIN + (WIDTH - 2 * MARGIN) * step / max(last, 1)
+        y = MARGIN + (HEIGHT - 2 * MARGIN) * (high - value) / max(high - low, 1e-9)
+        return f"{x:.1f},{y:.1f}"
+
+    lines = [
+        f'<polyline fill="none" stroke="{COLORS.get(name, "#555")}" stroke-width="1.5" '
+        f'points="{" ".join(place(step, value) for step, value in curve)}"/>'
+        for name, curve in curves.items()
+    ]
+    legend = [
+        f'<text x="{MARGIN + 130 * number}" y="20" fill="{COLORS.get(name, "#555")}">{html.escape(name)}</text>'
+        for number, name in enumerate(curves)
+    ]
+    bottom, right = HEIGHT - MARGIN, WIDTH - MARGIN
+    axes = [
+        f'<path d="M{MARGIN} {MARGIN}V{bottom}H{right}" fill="none" stroke="#999"/>',
+        f'<text x="{MARGIN - 6}" y="{MARGIN + 4}" text-anchor="end">{high:.2f}</text>',
+        f'<text x="{MARGIN - 6}" y="{bottom}" text-anchor="end">{low:.2f}</text>',
+        f'<text x="{right}" y="{bottom + 18}" text-anchor="end">step {last:g}</text>',
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+        f'font-size="12">{"".join([*axes, *lines, *legend])}</svg>\n'
+    )

@@ -1,0 +1,181 @@
+"""Writes a checkpoint so that other programs open it, and proves that what they open is the checkpoint. Imports torch.
+
+An export is done when its artefact, opened in a process that has seen nothing else, gives on fixed probes the logits
+that the checkpoint gives.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from trainer import adapters, card, ggufs
+from trainer.rundir import sha256_file
+
+GOLDEN = "golden.safetensors"
+MODEL = "model.gguf"
+# How far logits may be off, as a share of their largest: rounding only, or what the number format costs.
+TOLERANCES = {"safetensors": 1e-5, "adapter": 1e-4, "f32": 1e-4, "f16": 1e-2, "q8_0": 5e-2}
+PROBES, PROBE_TOKENS = 4, 32
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+class Impossible(ValueError):
+    """A checkpoint that cannot be exported as asked."""
+
+
+class Differs(Exception):
+    """The artefact is not the checkpoint."""
+
+    def __init__(self, largest: float, tolerance: float) -> None:
+        super().__init__(f"logits differ by {largest:.3g}, {tolerance:.3g} is allowed")
+        self.largest, self.tolerance = largest, tolerance
+
+
+def export(
+    checkpoint: Path,
+    out: Path,
+    form: str,
+    *,
+    quantization: str = "f16",
+    max_shard_bytes: int = 5 * 10**9,
+    base: Path | None = None,
+    facts: dict[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Write an artefact and return its files, and by how much its logits are off. Nothing is left where it fails.
+
+    `base` is the model that an adapter stands beside. Raises Impossible, and Differs where the proof fails.
+    """
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    steps = 5
+    progress(0, steps)
+    model, tokenizer = load(checkpoint), PreTrainedTokenizerFast.from_pretrained(checkpoint, local_files_only=True)
+    probes = probe(model)
+    golden = logits(model, probes)
+    progress(1, steps)
+    out.mkdir(parents=True)
+    try:
+        _write(checkpoint, out, form, model, tokenizer, quantization, max_shard_bytes, facts or {})
+        progress(2, steps)
+        save_file({**probes, "logits": golden}, out / GOLDEN)
+        kind = quantization if form == "gguf" else form
+        largest = _proven(out, form, base, TOLERANCES[kind])
+        progress(3, steps)
+        card.write(out, form, quantization, model, facts or {}, largest, TOLERANCES[kind])
+        progress(4, steps)
+        files = [
+            {"name": path.name, "size": path.stat().st_size, "sha256": sha256_file(path)}
+            for path in sorted(out.iterdir())
+        ]
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    progress(steps, steps)
+    return {"files": files, "largest_difference": largest, "tolerance": TOLERANCES[kind], "format": form}
+
+
+def load(directory: Path) -> PreTrainedModel:
+    """A checkpoint in fp32 with the head that it was trained with."""
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    made: PreTrainedModel = getattr(transformers, config.architectures[0]).from_pretrained(
+        directory, dtype=torch.float32, local_files_only=True, use_safetensors=True
+    )
+    return made.eval()
+
+
+def probe(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Fixed inputs: tokens drawn from the whole vocabulary, the same for every model of its size."""
+    drawn = np.random.default_rng(0).integers(0, model.config.vocab_size, (PROBES, PROBE_TOKENS))
+    positions = getattr(model.config, "max_position_embeddings", None) or PROBE_TOKENS
+    ids = torch.from_numpy(drawn[:, : min(PROBE_TOKENS, max(1, positions - 4))]).contiguous()
+    return (
+        {"input_ids": ids, "decoder_input_ids": ids.clone()} if model.config.is_encoder_decoder else {"input_ids": ids}
+    )
+
+
+@torch.no_grad()
+def logits(model: nn.Module, probes: dict[str, Tensor]) -> Tensor:
+    """What a model answers, whole, in fp32."""
+    found: Tensor = model(**probes, attention_mask=torch.ones_like(probes["input_ids"])).logits
+    return found.float().contiguous()
+
+
+def _write(
+    checkpoint: Path,
+    out: Path,
+    form: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    quantization: str,
+    max_shard_bytes: int,
+    facts: dict[str, Any],
+) -> None:
+    if form == "gguf":
+        if model.config.model_type not in ggufs.ARCHITECTURES:
+            raise Impossible(f"GGUF is for {', '.join(ggufs.ARCHITECTURES)}, this is {model.config.model_type}")
+        try:
+            ggufs.write(out / MODEL, model, tokenizer, quantization, str(facts.get("name", checkpoint.name)))
+        except ValueError as error:
+            raise Impossible(str(error)) from error
+        return
+    for name in TOKENIZER_FILES:
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, out / name)
+    if form == "adapter":
+        if not (checkpoint / adapters.DIRECTORY).is_dir():
+            raise Impossible("the checkpoint has no adapter: its job trained all weights")
+        if model.config.architectures[0].endswith("Classification"):
+            raise Impossible("an adapter beside a head for labels has no format of its own: export it merged")
+        for path in (checkpoint / adapters.DIRECTORY).iterdir():
+            shutil.copyfile(path, out / path.name)
+        return
+    model.save_pretrained(out, max_shard_size=max_shard_bytes)
+
+
+def _proven(out: Path, form: str, base: Path | None, tolerance: float) -> float:
+    """Have a fresh process open the artefact, and return by how much its logits are off."""
+    command = [sys.executable, "-m", "trainer", "verify-export", str(out), f"--format={form}"]
+    done = subprocess.run(
+        [*command, *([f"--base={base}"] if base is not None else [])],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines:
+        raise Differs(float("inf"), tolerance)
+    largest = float(json.loads(lines[-1])["largest"])
+    if not largest <= tolerance:
+        raise Differs(largest, tolerance)
+    return largest
+
+
+def verify(out: Path, form: str, base: Path | None) -> float:
+    """By how much the logits of an artefact are off those of its checkpoint, as a share of the largest."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    held = load_file(out / GOLDEN)
+    golden = held.pop("logits")
+    if form == "gguf":
+        model: nn.Module = ggufs.read(out, MODEL)
+    elif form == "adapter":
+        if base is None:
+            raise ValueError("an adapter is opened beside its base model: give --base")
+        model = adapters.opened(base, out)
+    else:
+        model = load(out)
+    return float((logits(model, held) - golden).abs().max() / golden.abs().max())
