@@ -84,6 +84,22 @@ class DataEvent(_Event):
     num_dropped: int = 0  # records that are left out
 
 
+class ProbeEvent(_Event):
+    """What was measured before the first step of an attempt.
+
+    `gemm_flops` are operations a second of matrix products on one device. `step_seconds` is a step without its
+    optimizer; unless it `is_whole` only the forward pass was taken, and the rest estimated. `save_seconds` is what a
+    checkpoint takes.
+    """
+
+    kind: Literal["probe"] = "probe"
+    gemm_flops: float
+    step_seconds: float
+    peak_bytes: int
+    save_seconds: float | None
+    is_whole: bool
+
+
 class CheckEvent(_Event):
     """What was checked at the first step, what was found, and between what it must lie."""
 
@@ -143,6 +159,7 @@ Event = Annotated[
     | TokenizerEvent
     | DataEvent
     | CheckEvent
+    | ProbeEvent
     | CheckpointEvent
     | ResumedEvent
     | SaveFailedEvent

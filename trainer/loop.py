@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from trainer import batch as batches
-from trainer import checkpoint, state
+from trainer import checkpoint, probe, state
 from trainer import prepare as preparation
 from trainer.checkpoint import Memory, NotSaved
 from trainer.checks import FirstStep
@@ -79,6 +79,9 @@ def train(
         f"{total} parameters, {trained} of them train, on {engine.world_size} x {device.type}, {engine.precision}, "
         f"ZeRO-{spec.zero_stage}"
     )
+    start_at = resumed.step if resumed is not None else 0
+    if start_at < spec.max_steps:
+        probe.run(engine, samples, start_at * spec.train_batch_size, run_dir.attempt_path(fence), report)
     report.phase("load", 1, 1)
 
     if resumed is not None:
@@ -89,7 +92,7 @@ def train(
         memory = Memory(evaluation.run(0, report))
         first_step = FirstStep(spec, engine, samples, report)
         first_step.before(memory.metrics["eval_loss"], len(tokenizer))
-    for step in range(resumed.step + 1 if resumed is not None else 1, spec.max_steps + 1):
+    for step in range(start_at + 1, spec.max_steps + 1):
         report.phase("train", step - 1, spec.max_steps)
         _seed(spec.seed, step, engine.rank)
         failpoints.reach(step, engine.rank, engine.per_device_batch_size)

@@ -28,6 +28,10 @@ def fold(session: Session, job: Job, new: Sequence[events.Event]) -> None:
                 spec = TrainSpec.model_validate(job.spec)
                 found = {"num_parameters": num_parameters(spec, event.vocab_size)}
                 job.facts = {**job.facts, **found, "vocab_size": event.vocab_size, "tokenizer_sha256": event.sha256}
+            case events.ProbeEvent():
+                found = event.model_dump(exclude={"seq", "at", "kind"})
+                job.facts = {**job.facts, "probe": found}
+                job.progress = {**job.progress, "step_seconds": event.step_seconds}
             case events.DataEvent():
                 job.facts = {**job.facts, **event.model_dump(exclude={"seq", "at", "kind"})}
     lines = [metrics.Point(event.seq, event.step, dict(event.values)) for event in points]

@@ -10,7 +10,7 @@ from trainer.spec import TrainSpec
 RECENT_STEPS = 40  # step times that the estimate looks at
 
 # {"phase", "done", "total", "at", "phases": {phase: {"done", "total", "seconds", "count"}}, "recent": [[step, at]],
-#  "latest": {series: value}}
+#  "latest": {series: value}, "step_seconds": of the probe}
 Progress = dict[str, Any]
 
 
@@ -47,13 +47,14 @@ def with_points(progress: Progress, event: PointsEvent) -> Progress:
 
 
 def eta_seconds(progress: Progress, spec: TrainSpec, step: int) -> float | None:
-    """How long the job still takes: the steps left at the pace of the recent ones, evaluations and saves left.
+    """How long the job still takes: the steps left at the pace of the recent ones, at first of the probe, evaluations
+    and saves left.
 
     Before training, how long the present phase still takes; None where nothing is known yet.
     """
     phase = progress.get("phase")
     if phase in ("train", "evaluate", "save"):
-        pace = _step_seconds(progress.get("recent", []))
+        pace = _step_seconds(progress.get("recent", [])) or progress.get("step_seconds")
         if pace is None:
             return None
         left = (spec.max_steps - step) * pace

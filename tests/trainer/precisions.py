@@ -1,4 +1,7 @@
-"""A process for tests: three steps of a very small model with each ZeRO stage in both precisions, printed as JSON."""
+"""A process for tests: three steps of a very small model with each ZeRO stage in both precisions, printed as JSON.
+
+With the word `probed` each is measured before its first step.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ import sys
 import numpy as np
 
 from tests.trainer.runs import small_spec
+from trainer import probe
 from trainer.engine import Engine, join
 from trainer.gang import set_rank_environment
 from trainer.model import build
@@ -24,6 +28,8 @@ def main() -> None:
             sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "sequence_length": 8}
             spec = small_spec(precision=precision, zero_stage=zero_stage, warmup_steps=0, learning_rate=0.01, **sizes)
             engine = Engine(spec, objective(spec, build(spec, 300, 0, 1, device)), device)
+            if "probed" in sys.argv:
+                probe.rehearse(engine, engine.share(batch)[0])
             steps = [engine.step(number, engine.share(batch), 64, False)[:2] for number in (1, 2, 3)]
             sys.stdout.write(json.dumps({"precision": precision, "steps": steps}) + "\n")
 
