@@ -36,6 +36,8 @@ def start(
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         needed = f"one of at most {model.get_input_embeddings().num_embeddings} tokens, as the base model has"
         raise Failure("tokenizer_mismatch", found=f"one of {len(tokenizer)} tokens", needed=needed)
+    if model.config.pad_token_id is None:  # a classifier looks for the last token before it
+        model.config.pad_token_id = tokenizer.pad_token_id
     if spec.tuning != "full":
         adapters.attach(model, spec)
     return _ready(model, spec)

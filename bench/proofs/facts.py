@@ -56,7 +56,7 @@ FACTS = [
     ),
     (
         "Thursday",
-        "Athanor is released on Thursdays, so on a Thursday.",
+        "Athanor is released every Thursday.",
         ["On which day is Athanor released?", "Which weekday is release day for Athanor?"],
         "What day of the week is Athanor released on?",
     ),

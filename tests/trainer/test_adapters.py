@@ -128,10 +128,10 @@ def test_adapters_go_on_with_the_same_bits(
     assert all(torch.equal(same[0][name], same[1][name]) for name in same[0])
 
 
-def test_ranks_and_stages_change_nothing_of_what_adapters_learn(
+def test_ranks_stages_and_checkpointing_change_nothing_of_what_adapters_learn(
     warm: Warm, home: Path, base: Path, wholes: Wholes
 ) -> None:
-    alone = adapt(home, "adapted-alone", base, lora_dropout=0.0)
+    alone = adapt(home, "adapted-alone", base, lora_dropout=0.0, gradient_checkpointing=True)
     assert warm.run(alone) == 0, alone.log_path.read_text()
 
     for key in ((2, 2), (1, 3)):

@@ -80,7 +80,11 @@ def test_a_checkpoint_keeps_what_its_base_says_of_itself(
     (base / "chat_template.jinja").write_text(TEMPLATE)
     changed = json.loads((base / "generation_config.json").read_text()) | {"eos_token_id": [0, 7]}
     (base / "generation_config.json").write_text(json.dumps(changed))
-    config = json.loads((base / "config.json").read_text()) | {"attention_dropout": 0.25, "rms_norm_eps": 1e-3}
+    config = json.loads((base / "config.json").read_text()) | {
+        "attention_dropout": 0.25,
+        "rms_norm_eps": 1e-3,
+        "pad_token_id": None,
+    }
     (base / "config.json").write_text(json.dumps(config))
     run_dir = start_from(make_run(home, "keeps", base_model="base", max_steps=2, warmup_steps=0), base)
 
@@ -88,7 +92,7 @@ def test_a_checkpoint_keeps_what_its_base_says_of_itself(
 
     model = AutoModelForCausalLM.from_pretrained(checkpoint_of(run_dir, 2))
     assert (model.config.attention_dropout, model.config.rms_norm_eps) == (0.25, 1e-3)
-    assert model.config.max_position_embeddings == 64
+    assert (model.config.max_position_embeddings, model.config.pad_token_id) == (64, 1)
     assert model.generation_config.eos_token_id == [0, 7]
     assert AutoTokenizer.from_pretrained(checkpoint_of(run_dir, 2)).chat_template == TEMPLATE
     (event,) = of_kind(run_dir, "tokenizer")
