@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from tests import folders
@@ -135,6 +137,24 @@ def test_a_configuration_that_does_not_fit_is_refused(
         assert expected in result(directory)["problems"]
     else:
         assert expected.items() <= problem(directory).items()
+
+
+STRANGE = [None, 0, -1, 1, 10**9, 10**30, 1.5, "", "x", [], [1], {}, {"a": 1}, True, {"rope_type": "yarn"}]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(KINDS), field=st.integers(0, 60), value=st.sampled_from(STRANGE))
+def test_no_strange_value_does_more_than_be_refused(
+    made: Path, tmp_path: Path, kind: str, field: int, value: Any
+) -> None:
+    directory = tmp_path / kind
+    if not directory.exists():
+        shutil.copytree(made / kind, directory)
+    config = json.loads((made / kind / "config.json").read_text())
+    names = sorted(config)
+    (directory / "config.json").write_text(json.dumps({**config, names[field % len(names)]: value}))
+    closing = examine.verdict(directory, 1 << 30, 0)
+    assert "result" in closing or closing["failed"]["problems"][0]["code"] != "unforeseen"
 
 
 def test_what_would_divide_by_nothing_is_refused(copy: Any) -> None:
