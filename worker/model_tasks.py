@@ -31,7 +31,12 @@ def import_model(model_id: str) -> None:
             return
         closing = _fetched(model) if model.source == "hub" else {}
         if "failed" not in closing:
-            closing = run_child(model_id, "check", examine_command(model_id), {**_BARE, "HF_HUB_OFFLINE": "1"})
+            closing = run_child(
+                model_id,
+                "check",
+                examine_command(model_id),
+                {**_BARE, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
+            )
         with db.transaction() as session:
             if "result" in closing:
                 service.finish_import(session, model_id=model_id, result=closing["result"])

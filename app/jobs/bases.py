@@ -91,6 +91,8 @@ def _of_checkpoint(checkpoint: Checkpoint, job: Job) -> Base:
         raise bad_field("base_model", "checkpoint_missing", message) from error
     facts = {name: job.spec[name] for name in NETWORK}
     facts |= {"vocab_size": vocab_size, "context": _context(config)}
+    if job.spec["objective"] != "classification":
+        facts["num_parameters"] = job.facts.get("num_parameters")
     return Base(checkpoint.id, facts)
 
 

@@ -33,6 +33,15 @@ SUBMIT_EXAMPLES = {
             "zero_stage": 2,
         },
     },
+    "fine-tune": {
+        "summary": "Teach an imported model, or a checkpoint, to answer as your conversations do",
+        "value": {
+            "recipe": "chat",
+            "base_model": "06bv8h2m4c7k9qz1",
+            "corpora": ["06e9x0c5m1n2p3q4"],
+            "tuning": "lora",
+        },
+    },
     "go on": {
         "summary": "Train longer from a checkpoint, with a lower learning rate",
         "value": {"resume_from_checkpoint": "06e9x2m4q8r7t5vw", "max_steps": 800, "learning_rate": 0.001},

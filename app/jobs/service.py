@@ -80,7 +80,11 @@ def cost(session: Session, checked: Checked) -> tuple[int, Plan]:
     given = checked.tokenizer.vocab_size if checked.tokenizer is not None else checked.spec.vocab_size
     vocab_size = given or choose_vocab_size(num_bytes)
     node = nodes.for_a_plan(session, checked.spec.num_processes)
-    return vocab_size, plan(checked.spec, vocab_size, node, num_bytes)
+    planned = plan(checked.spec, vocab_size, node, num_bytes)
+    counted = checked.base.facts.get("num_parameters") if checked.base is not None else None
+    if counted is not None and checked.spec.objective != "classification":  # whose head is another
+        planned = planned.model_copy(update={"num_parameters": counted})
+    return vocab_size, planned
 
 
 def propose(session: Session, *, principal: Principal, corpora: Sequence[str], seconds: float) -> Proposal:

@@ -25,7 +25,6 @@ PAGES = [
     "/tokenizers",
     "/models",
     "/models/{model}",
-    "/jobs/new?base_model={model}",
     "/checkpoints",
     "/checkpoints/{checkpoint}",
     "/playground",

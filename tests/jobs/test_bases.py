@@ -81,6 +81,14 @@ def test_a_model_fills_in_its_network_and_brings_its_tokenizer(alice_user: Perso
     assert (vocab_size, plan.num_parameters) == (300, 34_720)
 
 
+def test_positions_beyond_the_sequence_are_counted(alice_user: Person, corpus: str) -> None:
+    heads = {"num_key_value_heads": 4, "tie_word_embeddings": True}
+    facts = {**LLAMA, **heads, "model_type": "gpt2", "num_parameters": 37_120}
+    found = checked(alice_user, corpora=[corpus], base_model=model(alice_user, facts), sequence_length=16)
+    with db.transaction() as session:
+        assert service.cost(session, found)[1].num_parameters == 37_120
+
+
 def test_a_checkpoint_does_the_same(alice_user: Person, corpus: str) -> None:
     base_id = checkpoint(alice_user, corpus)
     spec = checked(alice_user, corpora=[corpus], base_model=base_id, max_steps=3, warmup_steps=0).spec

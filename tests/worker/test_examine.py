@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from tests import folders
@@ -137,6 +139,24 @@ def test_a_configuration_that_does_not_fit_is_refused(
         assert expected.items() <= problem(directory).items()
 
 
+STRANGE = [None, 0, -1, 1, 10**9, 10**30, 1.5, "", "x", [], [1], {}, {"a": 1}, True, {"rope_type": "yarn"}]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(KINDS), field=st.integers(0, 60), value=st.sampled_from(STRANGE))
+def test_no_strange_value_does_more_than_be_refused(
+    made: Path, tmp_path: Path, kind: str, field: int, value: Any
+) -> None:
+    directory = tmp_path / kind
+    if not directory.exists():
+        shutil.copytree(made / kind, directory)
+    config = json.loads((made / kind / "config.json").read_text())
+    names = sorted(config)
+    (directory / "config.json").write_text(json.dumps({**config, names[field % len(names)]: value}))
+    closing = examine.verdict(directory, 1 << 30, 0)
+    assert "result" in closing or closing["failed"]["problems"][0]["code"] != "unforeseen"
+
+
 def test_what_would_divide_by_nothing_is_refused(copy: Any) -> None:
     directory = copy("gpt2")
     folders.change(directory, n_head=0)
@@ -223,12 +243,11 @@ def test_sixteen_bits_are_noted(copy: Any) -> None:
     assert (found["facts"]["dtype"], found["problems"]) == ("BF16", [{"code": "weights_16_bit"}])
 
 
-def test_the_child_has_limits_and_reports_by_lines(made: Path) -> None:
-    def closing(*limits: str) -> Any:
-        command = [sys.executable, "-m", "worker.examine", str(made / "gpt2"), *limits]
-        env = {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-        return json.loads((done.stdout.splitlines() or ["null"])[-1])
-
-    good = closing("--budget=1000000000", f"--memory={4 << 30}", "--cpu=100")
-    assert good["result"]["facts"]["model_type"] == "gpt2"
+def test_the_child_ends_at_its_limits_without_a_verdict_that_it_is_good(made: Path) -> None:
+    limits = ["--budget=1000000000", f"--memory={64 << 20}", "--cpu=100"]
+    command = [sys.executable, "-m", "worker.examine", str(made / "gpt2"), *limits]
+    env = {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert '"result"' not in done.stdout
+    closing = json.loads((done.stdout.splitlines() or ["null"])[-1])
+    assert closing is None or closing["failed"]["problems"][0]["code"] == "out_of_memory", done.stdout + done.stderr
