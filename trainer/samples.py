@@ -45,7 +45,9 @@ class Samples(ABC):
 
     def num_tokens_of(self, batch: Batch) -> int:
         """How many tokens the model reads in a batch, padding not counted."""
-        return int(batch["attention_mask"].sum()) if "attention_mask" in batch else int(batch["input_ids"].size)
+        read = batch["attention_mask"].sum() if "attention_mask" in batch else batch["input_ids"].size
+        written = (batch["labels"] != IGNORED).sum() if "decoder_input_ids" in batch else 0
+        return int(read + written)
 
 
 class NextTokens(Samples):

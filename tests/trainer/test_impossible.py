@@ -85,6 +85,10 @@ AT_ODDS: list[tuple[dict[str, Any], str]] = [
     ({"offload_optimizer": True}, "zero_stage must be 1, 2 or 3 for offload_optimizer, but is 0"),
     ({"offload_parameters": True, "zero_stage": 2}, "zero_stage must be 3 for offload_parameters, but is 2"),
     ({"vocab_size": 300, "objective": "span_corruption", "model_type": "t5"}, "vocab_size must be at least 358 for t5"),
+    (
+        {"objective": "span_corruption", "model_type": "t5", "tie_word_embeddings": False},
+        "tie_word_embeddings must be true for t5",
+    ),
     ({"validation_corpora": ["c"]}, "validation_corpora holds c, which is trained on: take it out of one"),
 ]
 

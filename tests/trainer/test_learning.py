@@ -152,7 +152,9 @@ def test_two_ranks_that_share_all_weights_learn_a_target_as_one_does(warm: Warm,
 def test_texts_get_their_label_far_more_often_than_by_the_commonest(warm: Warm, home: Path) -> None:
     fields = {"kind": "classification", "objective": "classification", "model_type": "roberta"}
     fields |= {"sequence_length": 64, "train_batch_size": 16, "per_device_batch_size": 16, "learning_rate": 0.002}
-    run_dir = run(warm, home, "labels", sentences(), **fields)
+    divine = [text for text in sentences() if '"divine"' in text][:40]  # knows only one of the labels
+    held_out = [write_corpus(home / "divine", divine, "classification").model_copy(update={"id": "divine"})]
+    run_dir = run(warm, home, "labels", sentences(), held_out=held_out, **fields)
     samples = samples_of(run_dir)
     batch = samples.validation_batch(list(range(samples.num_validation)))
     commonest = max(Counter(batch["labels"].tolist()).values()) / samples.num_validation
@@ -167,6 +169,10 @@ def test_texts_get_their_label_far_more_often_than_by_the_commonest(warm: Warm, 
     assert series(run_dir, "eval_accuracy")[100] == pytest.approx(accuracy)
     assert series(run_dir, "eval_f1")[100] == pytest.approx(f1_score(batch["labels"], given, average="macro"))
     assert of_kind(run_dir, "sample")[-1].text.split()[0] in ("divine", "human")
+    right = series(run_dir, "eval_accuracy/divine")[100]
+    assert right > 0.5
+    f1 = 2 * right / (1 + right)
+    assert series(run_dir, "eval_f1/divine")[100] == pytest.approx(f1 if right == 1 else f1 / 2)
 
 
 def test_qwen2_learns_the_next_token(warm: Warm, home: Path) -> None:

@@ -17,7 +17,7 @@ from tests.trainer.runs import english, make_run
 from tests.trainer.tasks import sentences, spellings
 from trainer import batch as batches
 from trainer import prepare
-from trainer.batch import Batch
+from trainer.batch import IGNORED, Batch
 from trainer.drawing import open_samples
 from trainer.model import start
 from trainer.objectives import Label, Objective, objective
@@ -126,6 +126,14 @@ def test_texts_are_cut_and_padded_to_a_multiple_of_eight(made: Made) -> None:
     assert width - 8 < lengths.max() <= width <= 48
     assert samples.num_tokens_of(batch) == lengths.sum()
     assert np.array_equal(batch["attention_mask"], np.arange(width) < lengths[:, None])
+
+
+def test_of_pairs_the_tokens_of_source_and_target_are_read(made: Made) -> None:
+    _, samples = made("t5-pairs")
+    batch = samples.train_batch(0, 4)
+
+    read, written = (batch["input_ids"] != 1).sum(), (batch["labels"] != IGNORED).sum()  # 1 is padding
+    assert samples.num_tokens_of(batch) == read + written
 
 
 def test_the_bytes_of_targets_are_those_of_their_text(made: Made) -> None:
