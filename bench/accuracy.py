@@ -56,7 +56,7 @@ def measured(fields: dict[str, Any]) -> dict[str, float]:
     given = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     os.environ.update(given, MASTER_PORT=str(20_000 + os.getpid() % 20_000))
     device = engine.join("cpu")
-    trained = engine.Engine(spec, objective(spec, build(spec, spec.vocab_size, 0, 1, device)), device)
+    trained = engine.make_engine(spec, objective(spec, build(spec, spec.vocab_size, 0, 1, device)), device)
     rows = np.random.default_rng(1).integers(0, spec.vocab_size, (spec.train_batch_size, spec.sequence_length + 1))
     samples = {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
     torch.set_num_threads(1)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 
 from tests.trainer.runs import small_spec
-from trainer.engine import Engine, join
+from trainer.engine import join, make_engine
 from trainer.gang import set_rank_environment
 from trainer.model import build
 from trainer.objectives import objective
@@ -23,7 +23,7 @@ def main() -> None:
         for zero_stage in range(4):
             sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "sequence_length": 8}
             spec = small_spec(precision=precision, zero_stage=zero_stage, warmup_steps=0, learning_rate=0.01, **sizes)
-            engine = Engine(spec, objective(spec, build(spec, 300, 0, 1, device)), device)
+            engine = make_engine(spec, objective(spec, build(spec, 300, 0, 1, device)), device)
             steps = [engine.step(number, engine.share(batch), 64, False)[:2] for number in (1, 2, 3)]
             sys.stdout.write(json.dumps({"precision": precision, "steps": steps}) + "\n")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.runs import small_spec
-from trainer.engine import learning_rate
+from trainer.optimizers import learning_rate
 
 PEAK = 0.01
 
