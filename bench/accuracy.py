@@ -119,7 +119,7 @@ def trained(spec: TrainSpec, rank: int, port: int) -> dict[str, float]:
     model = build(spec, spec.vocab_size, 0, 1, device, labels=("a", "b") if spec.objective == "classification" else ())
     if spec.tuning != "full":
         adapters.attach(model, spec)
-    taking = engine.Engine(spec, objective(spec, model), device)
+    taking = engine.make_engine(spec, objective(spec, model), device)
     whole = samples(spec)
     matrix = torch.rand(SIDE, SIDE)
     steps, products = [], []

@@ -103,8 +103,7 @@ def _make(directory: Path) -> None:
 
 def num_bytes(engine: Engine) -> int:
     """About how large a checkpoint is."""
-    width = 4 if engine.precision == "fp32" else 2
-    master = 0 if engine.precision == "fp32" else 4
+    width, master = (2, 4) if engine.holds_master else (4, 0)
     total, trained = num_parameters(engine.model)
     beside = width * trained if adapters.are_attached(engine.model) else 0
     return total * width + beside + trained * (master + state.BYTES_PER_PARAMETER)
@@ -159,13 +158,10 @@ def _gather(engine: Engine, wanted: Iterable[Weight]) -> dict[str, Tensor]:
     """
     weights = {}
     for weight in wanted:
-        if engine.spec.zero_stage < 3:
+        with engine.whole(weight.parameters):
             if engine.rank == 0:
-                weights[weight.name] = weight.value()
-            continue
-        with deepspeed.zero.GatheredParameters(weight.parameters):
-            if engine.rank == 0:
-                weights[weight.name] = weight.value().to("cpu", copy=True)
+                value = weight.value()
+                weights[weight.name] = value.to("cpu", copy=True) if engine.spec.zero_stage == 3 else value
     return weights
 
 

@@ -17,7 +17,7 @@ from trainer import prepare as preparation
 from trainer.checkpoint import Memory, NotSaved
 from trainer.checks import FirstStep
 from trainer.drawing import open_samples
-from trainer.engine import Engine, learning_rate, precision
+from trainer.engine import make_engine, precision
 from trainer.evaluation import Evaluation
 from trainer.events import EXIT_OK, EXIT_RESUMABLE
 from trainer.failpoints import Failpoints
@@ -25,6 +25,7 @@ from trainer.failure import Failure
 from trainer.generate import Loaded
 from trainer.model import start
 from trainer.objectives import objective
+from trainer.optimizers import learning_rate
 from trainer.report import Report
 from trainer.rundir import RunDir
 
@@ -65,7 +66,7 @@ def train(
         checkpoint.restore(state.load_weights, model, resumed.directory, report.beat)
         if failpoints.has("flip", resumed.step):
             state.flip_one_bit(model)
-    engine = Engine(spec, learning, device, inputs.per_device_batch_size)
+    engine = make_engine(spec, learning, device, inputs.per_device_batch_size)
     if resumed is not None:
         checkpoint.restore(state.load, engine, resumed.directory, resumed.memory.num_updates, report.beat)
     loaded = Loaded(model, tokenizer)

@@ -52,7 +52,7 @@ def nats_of(hidden: Tensor, matrix: Tensor, labels: Tensor, weights: Tensor | No
     if weights is not None:
         counting = weights.flatten() != 0
         hidden, labels, weights = hidden[counting], labels[counting], weights.flatten()[counting].float()
-    nats: Tensor = _Nats.apply(hidden, matrix, labels, weights)  # type: ignore[no-untyped-call]
+    nats: Tensor = _Nats.apply(hidden, matrix.to(hidden.dtype), labels, weights)  # type: ignore[no-untyped-call]
     return nats
 
 

@@ -431,6 +431,12 @@ def _check_tuning(spec: TrainSpec) -> None:
 
 
 def _check_hardware(spec: TrainSpec) -> None:
+    if spec.optimizer == "muon" and spec.zero_stage > 0:
+        raise wrong(
+            "zero_stage",
+            "must be 0 for muon, which moves whole matrices, but is {zero_stage}",
+            zero_stage=spec.zero_stage,
+        )
     if spec.offload_optimizer and spec.zero_stage == 0:
         raise wrong("zero_stage", "must be 1, 2 or 3 for offload_optimizer, but is 0")
     if spec.offload_parameters and spec.zero_stage != 3:

@@ -1,32 +1,22 @@
 """The optimizer's state as whole tensors by parameter name, whatever the ZeRO stage and the number of ranks.
 
-`resume/optimizer-<rank>-<n>.safetensors` holds, for each parameter, `exp_avg.<name>` and `exp_avg_sq.<name>`, and
-where weights are trained in bf16 also `master.<name>`, all fp32. Which rank wrote which file means nothing.
+`resume/optimizer-<rank>-<n>.safetensors` holds, for each parameter, `exp_avg.<name>` and `exp_avg_sq.<name>`, for one
+that Muon moves `momentum_buffer.<name>`, and where weights are trained in bf16 also `master.<name>`, all fp32. Which
+rank wrote which file means nothing.
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
-    safe_set_local_fp32_param,
-    safe_set_local_optimizer_state,
-)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer import adapters
-from trainer.engine import Engine
+from trainer.engine import MASTER, Engine
 
 DIRECTORY = "resume"
-MOMENTS = ("exp_avg", "exp_avg_sq")
-MASTER = "master"
 MAX_FILE_BYTES = 2**30
 BYTES_PER_PARAMETER = 8  # of the two moments; a bf16 run has 4 more
 
@@ -65,11 +55,11 @@ class Writer:
 def write(engine: Engine, directory: Path, beat: Callable[[], None]) -> None:
     """Write the state below a checkpoint. All ranks take part. Raises, at the end, what its disk refused."""
     writer = Writer(directory / DIRECTORY, engine.rank)
-    engine.link_moments()
+    engine.link_state()
     for number, (name, parameter) in enumerate(_trained(engine.model)):
         is_mine = number % engine.world_size == engine.rank
-        for kind in _kinds(engine):
-            tensor = _gathered(engine, parameter, kind, is_mine)
+        for kind in engine.kinds(parameter):
+            tensor = engine.state_of(parameter, kind, is_mine)
             if is_mine:
                 assert tensor is not None
                 writer.add(f"{kind}.{name}", tensor)
@@ -81,20 +71,6 @@ def write(engine: Engine, directory: Path, beat: Callable[[], None]) -> None:
 
 def _trained(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-
-
-def _kinds(engine: Engine) -> tuple[str, ...]:
-    return MOMENTS if engine.precision == "fp32" else (*MOMENTS, MASTER)
-
-
-def _gathered(engine: Engine, parameter: torch.nn.Parameter, kind: str, is_mine: bool) -> Tensor | None:
-    if engine.is_plain:  # every rank has it whole
-        found = engine.inner_optimizer.state[parameter][kind] if is_mine else None
-    elif kind == MASTER:
-        found = safe_get_full_fp32_param(parameter)
-    else:
-        found = safe_get_full_optimizer_state(parameter, kind)
-    return None if found is None else torch.as_tensor(found)
 
 
 def load_weights(model: torch.nn.Module, directory: Path, beat: Callable[[], None]) -> None:
@@ -117,52 +93,23 @@ def load_weights(model: torch.nn.Module, directory: Path, beat: Callable[[], Non
 
 def load(engine: Engine, directory: Path, num_updates: int, beat: Callable[[], None]) -> None:
     """Put a checkpoint's optimizer state into an engine, as if it had changed the weights so many times itself."""
-    _make_room(engine, num_updates)
+    engine.make_room(num_updates)
     where = {key: path for path in sorted((directory / DIRECTORY).glob("*.safetensors")) for key in _keys(path)}
     opened = {path: safe_open(path, framework="pt") for path in set(where.values())}
     for name, parameter in _trained(engine.model):
-        for kind in _kinds(engine):
+        for kind in engine.kinds(parameter):
             key = f"{kind}.{name}"
             if key not in where and kind == MASTER:
                 continue  # written by an fp32 run: its weights are the master copy
             if key not in where:
                 raise ValueError(f"{key} is missing in the optimizer's state")
-            _put(engine, parameter, kind, opened[where[key]].get_tensor(key))  # type: ignore[no-untyped-call]
+            engine.put_state(parameter, kind, opened[where[key]].get_tensor(key))  # type: ignore[no-untyped-call]
         beat()
 
 
 def _keys(path: Path) -> Iterator[str]:
     with safe_open(path, framework="pt") as file:
         yield from file.keys()
-
-
-def _make_room(engine: Engine, num_updates: int) -> None:
-    """Make the moments that AdamW would make at its first step."""
-    for held in engine.masters:
-        moments: dict[str, Any] = {kind: torch.zeros_like(held) for kind in MOMENTS}
-        engine.inner_optimizer.state[held] = {"step": torch.tensor(float(num_updates), device=held.device), **moments}
-    engine.link_moments()
-
-
-def _put(engine: Engine, parameter: torch.nn.Parameter, kind: str, value: Tensor) -> None:
-    if engine.is_plain:
-        engine.inner_optimizer.state[parameter][kind].copy_(value)
-    elif engine.spec.zero_stage == 3:
-        part = _part(value, parameter.ds_tensor.numel(), engine.rank)  # type: ignore[attr-defined]
-        if kind == MASTER:
-            safe_set_local_fp32_param(parameter, part)
-        else:
-            safe_set_local_optimizer_state(parameter, part, kind)
-    elif kind == MASTER:
-        safe_set_full_fp32_param(parameter, value.to(parameter.device))
-    else:
-        safe_set_full_optimizer_state(parameter, value.to(parameter.device), kind)
-
-
-def _part(value: Tensor, size: int, rank: int) -> Tensor:
-    """What a rank holds of a tensor: equally many values each, the last ones padded with zeros."""
-    part = value.flatten()[rank * size : (rank + 1) * size]
-    return torch.nn.functional.pad(part, (0, size - part.numel()))
 
 
 def flip_one_bit(model: torch.nn.Module) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.trainer.runs import small_spec
 from trainer import probe
-from trainer.engine import Engine, join
+from trainer.engine import join, make_engine
 from trainer.gang import set_rank_environment
 from trainer.model import build
 from trainer.objectives import objective
@@ -23,11 +23,14 @@ def main() -> None:
     device = join("cpu")
     rows = np.random.default_rng(0).integers(0, 20, (8, 9))
     batch = {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
+    offloaded = {"offload_optimizer": True}
     for precision in ("fp32", "bf16"):
-        for zero_stage in range(4):
+        for zero_stage, more in [*((stage, {}) for stage in range(4)), (2, offloaded)]:
             sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "sequence_length": 8}
-            spec = small_spec(precision=precision, zero_stage=zero_stage, warmup_steps=0, learning_rate=0.01, **sizes)
-            engine = Engine(spec, objective(spec, build(spec, 300, 0, 1, device)), device)
+            spec = small_spec(
+                precision=precision, zero_stage=zero_stage, warmup_steps=0, learning_rate=0.01, **sizes, **more
+            )
+            engine = make_engine(spec, objective(spec, build(spec, 300, 0, 1, device)), device)
             if "probed" in sys.argv:
                 probe.rehearse(engine, engine.share(batch)[0])
             steps = [engine.step(number, engine.share(batch), 64, False)[:2] for number in (1, 2, 3)]

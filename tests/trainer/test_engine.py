@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.runs import small_spec
-from trainer.engine import learning_rate
+from trainer.optimizers import learning_rate
 
 PEAK = 0.01
 
@@ -46,6 +46,21 @@ def test_without_warm_up_it_starts_at_the_peak() -> None:
     assert learning_rate(spec, 1) == PEAK
 
 
+def test_a_stable_rate_decays_over_the_last_steps_only() -> None:
+    found = rates(lr_scheduler_type="warmup_stable_decay", decay_steps=40)
+
+    assert set(found[9:60]) == {PEAK}
+    assert found[60:] == sorted(found[60:], reverse=True)
+    assert 0 < found[-1] == pytest.approx(PEAK / 41)
+
+
+def test_without_a_number_a_fifth_of_the_steps_decays() -> None:
+    found = rates(lr_scheduler_type="warmup_stable_decay")
+
+    assert set(found[9:80]) == {PEAK}
+    assert found[80] < PEAK
+
+
 @pytest.mark.slow
 def test_every_precision_and_zero_stage_takes_the_same_steps() -> None:
     done = subprocess.run(
@@ -53,7 +68,7 @@ def test_every_precision_and_zero_stage_takes_the_same_steps() -> None:
     )
     runs = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
-    assert len(runs) == 8
+    assert len(runs) == 10
     for run in runs:
         expected = {"fp32": 1e-4, "bf16": 1e-2}[run["precision"]]
         assert np.array(run["steps"]) == pytest.approx(np.array(runs[0]["steps"]), rel=expected)

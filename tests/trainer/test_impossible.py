@@ -82,6 +82,7 @@ AT_ODDS: list[tuple[dict[str, Any], str]] = [
     ({"tuning": "lora", "base_model": "b", "optimizer": "muon"}, "optimizer must be adamw for lora, but is muon"),
     ({"tuning": "qlora", "base_model": "b", "precision": "fp32"}, "precision must be auto or bf16 for qlora"),
     ({"tuning": "qlora", "base_model": "b", "zero_stage": 3}, "zero_stage must be 0, 1 or 2 for qlora, but is 3"),
+    ({"optimizer": "muon", "zero_stage": 1}, "zero_stage must be 0 for muon, which moves whole matrices, but is 1"),
     ({"offload_optimizer": True}, "zero_stage must be 1, 2 or 3 for offload_optimizer, but is 0"),
     ({"offload_parameters": True, "zero_stage": 2}, "zero_stage must be 3 for offload_parameters, but is 2"),
     ({"vocab_size": 300, "objective": "span_corruption", "model_type": "t5"}, "vocab_size must be at least 358 for t5"),

@@ -98,6 +98,31 @@ def test_a_run_in_bf16_goes_on_with_the_same_bits(warm: Warm, home: Path) -> Non
     assert weights(again, 4) == weights(whole, 4)
 
 
+def test_a_run_with_muon_goes_on_with_the_same_bits(warm: Warm, home: Path) -> None:
+    fields = shape(2, 0, optimizer="muon", lr_scheduler_type="warmup_stable_decay", max_steps=8, save_steps=4)
+    whole = make_run(home, "whole-muon", **fields)
+    assert run(warm, whole) == 0, whole.log_path.read_text()
+    again = go_on(home, "again-muon", whole, 4, **fields)
+
+    assert run(warm, again) == 0, again.log_path.read_text()
+
+    assert weights(again, 8) == weights(whole, 8)
+
+
+@pytest.mark.parametrize(("zero_stage", "more"), [(2, {}), (3, {"offload_parameters": True})])
+def test_a_run_whose_optimizer_is_offloaded_goes_on_with_the_same_bits(
+    warm: Warm, home: Path, zero_stage: int, more: dict[str, bool]
+) -> None:
+    fields = shape(2, zero_stage, offload_optimizer=True, max_steps=8, save_steps=4, **more)
+    whole = make_run(home, f"whole-offload-{zero_stage}", **fields)
+    assert run(warm, whole) == 0, whole.log_path.read_text()
+    again = go_on(home, f"again-offload-{zero_stage}", whole, 4, **fields)
+
+    assert run(warm, again) == 0, again.log_path.read_text()
+
+    assert weights(again, 8) == weights(whole, 8)
+
+
 def test_one_flipped_bit_shows_in_the_loss(warm: Warm, home: Path, wholes: dict[tuple[int, int], RunDir]) -> None:
     again = go_on(home, "flipped", wholes[1, 0], **shape(1, 0))
 

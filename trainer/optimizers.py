@@ -1,0 +1,106 @@
+"""What changes the weights of a model, and how fast: AdamW, Muon, the learning rate of each step. Imports torch."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.spec import TrainSpec
+
+IN_A_BLOCK = re.compile(r"(^|\.)\d+\.")
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW remembers of a parameter
+MOMENTUM = "momentum_buffer"  # and Muon
+NEWTON_SCHULZ_STEPS = 5
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+def learning_rate(spec: TrainSpec, step: int) -> float:
+    """The rate of a step (1 to max_steps): rises until warmup_steps, then falls, to reach zero behind the end."""
+    if step < spec.warmup_steps:
+        return spec.learning_rate * step / spec.warmup_steps
+    left = (spec.max_steps + 1 - step) / (spec.max_steps + 1 - max(1, spec.warmup_steps))
+    if spec.lr_scheduler_type == "cosine":
+        return spec.learning_rate * 0.5 * (1 - math.cos(math.pi * left))
+    if spec.lr_scheduler_type == "warmup_stable_decay":
+        decay_steps = spec.decay_steps or min(spec.max_steps // 5, spec.max_steps - spec.warmup_steps)
+        return spec.learning_rate * min(1.0, (spec.max_steps + 1 - step) / (decay_steps + 1))
+    return spec.learning_rate * (left if spec.lr_scheduler_type == "linear" else 1.0)
+
+
+def optimizers(spec: TrainSpec, model: nn.Module) -> list[torch.optim.Optimizer]:
+    """Those of a model whose parameters are whole. Their rate is set at each step."""
+    matrices = _matrices_of_blocks(model) if spec.optimizer == "muon" else []
+    chosen = {id(parameter) for parameter in matrices}
+    rest = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in chosen]
+    if not matrices:
+        return [adamw(spec, rest)]
+    return [Muon(matrices, weight_decay=spec.weight_decay), adamw(spec, rest)]
+
+
+def adamw(spec: TrainSpec, parameters: list[nn.Parameter]) -> torch.optim.AdamW:
+    """AdamW that decays matrices, but not norms and biases."""
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": spec.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(spec.adam_beta1, spec.adam_beta2), fused=True)
+
+
+def _matrices_of_blocks(model: nn.Module) -> list[nn.Parameter]:
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 2
+        and parameter.requires_grad
+        and IN_A_BLOCK.search(name)
+        and id(parameter) not in embeddings
+    ]
+
+
+class Muon(torch.optim.Muon):
+    """Torch's Muon, which computes in bf16 only: a CPU emulates that hundreds of times slower than fp32.
+
+    Its update has the size of one of AdamW's, so both take the same learning rate.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], *, weight_decay: float) -> None:
+        super().__init__(parameters, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Move each matrix."""
+        assert closure is None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self._move(parameter, group)
+
+    def _move(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+        gradient = parameter.grad
+        if gradient is None:
+            return
+        state = self.state[parameter]
+        if MOMENTUM not in state:
+            state[MOMENTUM] = torch.zeros_like(parameter)
+        momentum: Tensor = state[MOMENTUM].lerp_(gradient, 1 - group["momentum"])
+        update = orthogonal(gradient.lerp(momentum, group["momentum"]))
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(parameter.shape)))
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """About the nearest matrix with singular values of 1, by Newton's and Schulz's iteration."""
+    a, b, c = NEWTON_SCHULZ
+    found = matrix.bfloat16() if matrix.device.type == "cuda" else matrix.clone()
+    is_high = matrix.size(0) > matrix.size(1)
+    if is_high:
+        found = found.T
+    found = found / found.norm().clamp(min=1e-7)
+    for _step in range(NEWTON_SCHULZ_STEPS):
+        gram = found @ found.T
+        found = torch.addmm(found, torch.addmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)
+    return (found.T if is_high else found).to(matrix.dtype)
