@@ -45,5 +45,5 @@ def steps(*words: str) -> list[Any]:
 def test_steps_have_the_same_bits_whether_they_were_measured_before_or_not() -> None:
     probed, plain = steps("probed"), steps()
 
-    assert len(probed) == 8
+    assert len(probed) == 10
     assert probed == plain
