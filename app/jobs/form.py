@@ -13,6 +13,16 @@ from app.jobs.bases import NETWORK
 from trainer import plan
 from trainer.spec import TrainSpec, recipe, recipe_names, resolve
 
+# Fields that only some objectives use; the form draws the others for all.
+USED_BY = {
+    "packing": ("chat", "completion"),
+    "mlm_probability": ("masked",),
+    "noise_density": ("span_corruption",),
+    "mean_noise_span_length": ("span_corruption",),
+    "dpo_beta": ("dpo",),
+    "sample_prompt": ("causal",),
+}
+LISTS = ("corpora", "validation_corpora")
 AUTO = "auto"  # how the form writes a null that a recipe does not have
 GROUPS = {
     "job": mark("Job"),
@@ -44,7 +54,16 @@ PURPOSES = {
     "classifier": mark("Learns to give each text one of your labels."),
     "dpo": mark("Moves a model that answers towards the answers people prefer."),
 }
-_DRAWN_APART = ("name", "recipe", "objective", "corpora", "tokenizer", "base_model", "resume_from_checkpoint")
+_DRAWN_APART = (
+    "name",
+    "recipe",
+    "objective",
+    "corpora",
+    "validation_corpora",
+    "tokenizer",
+    "base_model",
+    "resume_from_checkpoint",
+)
 BASE_FIXES = (*NETWORK, "vocab_size")
 
 
@@ -62,6 +81,7 @@ class Control:
     choices: list[tuple[str, str]]
     attrs: dict[str, Any]
     default: str  # how a select writes its empty choice
+    used_by: Sequence[str] = ()  # the objectives that use it; none: all
     is_locked: bool = False  # it may not change when a job goes on from a checkpoint
 
 
@@ -85,6 +105,7 @@ class Sent:
 
     fields: Mapping[str, str] = field(default_factory=dict)
     corpora: Sequence[str] = ()
+    validation_corpora: Sequence[str] = ()
 
     @property
     def recipe(self) -> str:
@@ -124,9 +145,9 @@ def like(spec: Mapping[str, Any]) -> Sent:
     fields = {
         name: written(value)
         for name, value in spec.items()
-        if name in properties() and name != "corpora" and usual.get(name) != value
+        if name in properties() and name not in LISTS and usual.get(name) != value
     }
-    return Sent({**fields, "recipe": spec["recipe"]}, spec["corpora"])
+    return Sent({**fields, "recipe": spec["recipe"]}, spec["corpora"], spec.get("validation_corpora", ()))
 
 
 @cache
@@ -142,7 +163,8 @@ def properties() -> dict[str, dict[str, Any]]:
 def sent(form: FormData) -> Sent:
     """A form as it arrived."""
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
-    return Sent(fields, [value for value in form.getlist("corpora") if isinstance(value, str)])
+    named = ([value for value in form.getlist(name) if isinstance(value, str)] for name in LISTS)
+    return Sent(fields, *named)
 
 
 def given(form: Sent) -> dict[str, Any]:
@@ -150,11 +172,12 @@ def given(form: Sent) -> dict[str, Any]:
     spec: dict[str, Any] = {} if form.fields.get("resume_from_checkpoint") else {"recipe": form.recipe}
     for name, schema in properties().items():
         text = form.fields.get(name, "")
-        if name in ("recipe", "corpora") or not text.strip():
+        if name in ("recipe", *LISTS) or not text.strip():
             continue
         spec[name] = _value(text.strip(), schema)
-    if form.corpora:
-        spec["corpora"] = list(form.corpora)
+    for name in LISTS:
+        if chosen := getattr(form, name):
+            spec[name] = list(chosen)
     return spec
 
 
@@ -232,6 +255,7 @@ def _control(
         attrs=attrs,
         default=_("{value} (as before)", value=placeholder) if origin else _("{value} (recipe)", value=placeholder),
         is_locked=is_locked,
+        used_by=USED_BY.get(name, ()),
     )
 
 

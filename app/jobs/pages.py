@@ -19,6 +19,7 @@ from app.jobs import admission, api, bases, form, health, home, live, reference,
 from app.models import STATES, TERMINAL, Checkpoint, Job, new_id
 from app.web import number, page, spec_fields
 from trainer.problems import SpecError
+from trainer.spec import KINDS, recipe
 
 router = APIRouter()
 router.include_router(home.router)
@@ -112,6 +113,8 @@ def _form(request: Request, principal: Principal, sent: form.Sent, error: PanelE
         errors=errors,
         error=error.message if error and not errors else None,
         recipes=form.recipe_cards(),
+        kinds=KINDS,
+        objective=origin.spec["objective"] if origin is not None else recipe(sent.recipe)["objective"],
         groups=form.groups(sent, errors, origin),
         labels={name: translate(schema["title"]) for name, schema in form.properties().items()},
         corpora=[corpus for corpus in texts if corpus.state != "failed"],

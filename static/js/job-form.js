@@ -28,6 +28,27 @@ function applyRecipe() {
     showDefault(control, defaults[control.name], panel.dataset.fromRecipe);
   }
   if (base) applyBase(networks[base.value]);
+  applyObjective(defaults.objective);
+}
+
+// Only the fields that the objective uses are shown, and only corpora that it learns from can be chosen.
+const kinds = JSON.parse(form.querySelector("[data-kinds]")?.dataset.kinds ?? "{}");
+
+function applyObjective(objective) {
+  for (const place of form.querySelectorAll("[data-used-by]")) {
+    place.hidden = !place.dataset.usedBy.split(" ").includes(objective);
+  }
+  const wanted = kinds[objective];
+  if (!wanted) return;
+  for (const place of form.querySelectorAll("[data-kind]")) {
+    const box = place.querySelector("input");
+    const fits = wanted.includes(place.dataset.kind);
+    place.classList.toggle("unfit", !fits);
+    if (!fits) box.checked = false;
+    box.disabled = !fits;
+  }
+  const line = form.querySelector("[data-wanted]");
+  line.textContent = line.dataset.sentence.replace("{kinds}", wanted.join(", "));
 }
 
 function showDefault(control, value, sentence) {
@@ -60,8 +81,10 @@ function partialSpec() {
     else if (WORDS.includes(name)) spec[name] = text;
     else spec[name] = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) ? Number(text) : text;
   }
-  const corpora = [...form.querySelectorAll("[name=corpora]:checked")].map((box) => box.value);
-  if (corpora.length) spec.corpora = corpora;
+  for (const name of ["corpora", "validation_corpora"]) {
+    const chosen = [...form.querySelectorAll(`[name=${name}]:checked`)].map((box) => box.value);
+    if (chosen.length) spec[name] = chosen;
+  }
   return spec;
 }
 
