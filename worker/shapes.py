@@ -46,6 +46,7 @@ class Shape:
         self._is_asked = kind is not None
         self._labels: Counter[str] = Counter()
         self._num_turns = 0
+        self._lengths: Counter[int] = Counter()  # by the power of two above them
 
     def document(self, record: Record) -> str:
         """What is kept of a record. Raises BadLine."""
@@ -55,10 +56,13 @@ class Shape:
         if found != self.kind and not self._is_asked:
             raise BadLine("record_mixed", found=found, kind=self.kind)
         if self.kind == "text":
-            return _text(record, "text", of_text=True)
-        kept = READERS[self.kind](record)
-        self._count(kept)
-        return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+            made = _text(record, "text", of_text=True)
+        else:
+            kept = READERS[self.kind](record)
+            self._count(kept)
+            made = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+        self._lengths[len(made).bit_length()] += 1
+        return made
 
     def _count(self, kept: Record) -> None:
         self._num_turns += len(kept.get("messages", ()))
@@ -69,9 +73,10 @@ class Shape:
 
     def facts(self) -> dict[str, Any]:
         """What was counted, for people to see."""
+        facts: dict[str, Any] = {"lengths": {str(bits): number for bits, number in sorted(self._lengths.items())}}
         if self.kind == "classification":
-            return {"labels": dict(self._labels.most_common(KEPT_LABELS)), "num_labels": len(self._labels)}
-        return {"num_turns": self._num_turns} if self.kind == "chat" else {}
+            facts |= {"labels": dict(self._labels.most_common(KEPT_LABELS)), "num_labels": len(self._labels)}
+        return facts | {"num_turns": self._num_turns} if self.kind == "chat" else facts
 
 
 def kind_of(record: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app import db, queue
 from app.auth import Reader, Submitter
-from app.corpora import reading, schemas, service, uploads
+from app.corpora import reading, records, schemas, service, uploads
 from app.corpora.schemas import CorpusAnswer, DocumentAnswer, ParseRequest, TokenizerAnswer
 from app.paging import After, Limit, Listing
 
@@ -25,12 +25,15 @@ RAW_BODY = {
 async def upload_corpus(
     request: Request,
     principal: Submitter,
-    filename: Annotated[str, Query(description="Its name, ending in .txt, .md or .jsonl.", examples=["kjv.txt"])],
+    filename: Annotated[
+        str, Query(description="Its name, ending in .txt, .md, .jsonl, .csv or .tsv.", examples=["kjv.txt"])
+    ],
     name: Annotated[str, Query(description="How it is listed; the file's name without it.")] = "",
     encoding: Annotated[str, Query(description="Where it is not UTF-8: gb18030, big5, utf-16-le, ...")] = "",
+    kind: Annotated[str, Query(description="What the records are read as; else what the first one is.")] = "",
 ) -> CorpusAnswer:
     """Upload a corpus: the body is the file. It is parsed afterwards; ask for it until its state is `ready`."""
-    label = uploads.label(filename, name, encoding)
+    label = uploads.label(filename, name, encoding, kind)
     uploads.check_declared(request.headers.get("content-length"))
     return schemas.corpus_answer(await uploads.receive(principal, label, request.stream()))
 
@@ -68,11 +71,11 @@ def list_documents(
 
 @router.post("/corpora/{corpus_id}/parse", status_code=202, tags=["corpora"])
 def parse_corpus(principal: Submitter, corpus_id: str, body: ParseRequest) -> CorpusAnswer:
-    """Read an upload once more: in another encoding, or without its bad lines."""
-    encoding = uploads.checked_encoding(body.encoding)
+    """Read an upload once more: in another encoding, without its bad lines, or as records of another kind."""
+    encoding, kind = uploads.checked_encoding(body.encoding), records.checked_kind(body.kind)
     with db.transaction() as session:
         corpus = service.parse_again(
-            session, principal=principal, corpus_id=corpus_id, encoding=encoding, skip_bad=body.skip_bad
+            session, principal=principal, corpus_id=corpus_id, encoding=encoding, skip_bad=body.skip_bad, kind=kind
         )
     queue.flush_outbox()
     return schemas.corpus_answer(corpus)

@@ -10,9 +10,10 @@ from starlette.datastructures import UploadFile
 
 from app import db, intake, queue
 from app.auth import Principal, Reader, Submitter
-from app.corpora import problems, reading, service, uploads
+from app.corpora import problems, reading, records, service, uploads
 from app.errors import PanelError
-from app.i18n import _
+from app.i18n import _, translate
+from app.models import Corpus
 from app.paging import After
 from app.settings import settings
 from app.web import page
@@ -39,6 +40,7 @@ def _index(request: Request, principal: Principal, after: str | None, refused: l
         refused=refused,
         formats=service.FORMATS,
         encodings=problems.ENCODINGS,
+        kinds=_kinds(),
         max_bytes=settings().max_upload_bytes,
     )
 
@@ -58,12 +60,12 @@ async def upload(request: Request, principal: Submitter) -> Response:
     uploads.check_declared(request.headers.get("content-length"))
     async with request.form(max_files=50) as form:
         files = [value for value in form.getlist("file") if isinstance(value, UploadFile) and value.filename]
-        encoding = str(form.get("encoding") or "")
+        encoding, kind = str(form.get("encoding") or ""), str(form.get("kind") or "")
         if not files:
             refused.append(_("Choose a file."))
         for file in files:
             try:
-                label = uploads.label(file.filename or "", encoding=encoding)
+                label = uploads.label(file.filename or "", encoding=encoding, kind=kind)
                 await uploads.receive(principal, label, _pieces(file))
             except PanelError as error:
                 refused.append(f"{file.filename}: {error.message}")
@@ -77,12 +79,24 @@ async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
         yield piece
 
 
+def _kinds() -> dict[str, str]:
+    return {kind: translate(word) for kind, word in records.KIND_WORDS.items()}
+
+
+def _shown(corpus: Corpus, start: int) -> list[tuple[reading.Document, dict[str, Any] | None]]:
+    """Some documents, each with its record where it is one that can be shown whole."""
+    if corpus.kind == "text":
+        return [(document, None) for document in reading.documents(corpus.id, start, DOCUMENTS_SHOWN)]
+    found = reading.documents(corpus.id, start, DOCUMENTS_SHOWN, characters=reading.RECORD_CHARACTERS)
+    return [(document, records.parsed(document.text)) for document in found]
+
+
 def _corpus(
     request: Request, principal: Principal, corpus_id: str, start: int, error: PanelError | None = None
 ) -> Response:
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
-    shown = reading.documents(corpus.id, start, DOCUMENTS_SHOWN) if corpus.state == "ready" else []
+    shown = _shown(corpus, start) if corpus.state == "ready" else []
     return page(
         request,
         "corpora/show.html",
@@ -91,6 +105,8 @@ def _corpus(
         corpus=corpus,
         problems=[(problem, problems.sentence(problem)) for problem in corpus.problems],
         encodings=problems.ENCODINGS,
+        kinds=_kinds(),
+        lengths=records.length_bars(corpus.progress.get("lengths", {})),
         documents=shown,
         start=start,
         step=DOCUMENTS_SHOWN,
@@ -122,12 +138,13 @@ def parse_corpus(
     corpus_id: str,
     encoding: Annotated[str, Form()] = "",
     skip_bad: Annotated[bool, Form()] = False,
+    kind: Annotated[str, Form()] = "",
 ) -> Response:
     """Read an upload once more."""
 
     def verb(session: Any) -> None:
-        wanted = uploads.checked_encoding(encoding)
-        service.parse_again(session, principal=principal, corpus_id=corpus_id, encoding=wanted, skip_bad=skip_bad)
+        wanted = {"encoding": uploads.checked_encoding(encoding), "kind": records.checked_kind(kind)}
+        service.parse_again(session, principal=principal, corpus_id=corpus_id, skip_bad=skip_bad, **wanted)
 
     return _change(request, principal, corpus_id, verb, f"/corpora/{corpus_id}")
 

@@ -10,6 +10,7 @@ from typing import Any
 from app import storage
 
 PREVIEW_CHARACTERS = 500
+RECORD_CHARACTERS = 20_000  # a record is shown whole or not taken apart
 VOCABULARY_SAMPLE = 240
 
 
@@ -23,13 +24,13 @@ class Document:
     cut: bool
 
 
-def documents(corpus_id: str, start: int, limit: int) -> list[Document]:
+def documents(corpus_id: str, start: int, limit: int, *, characters: int = PREVIEW_CHARACTERS) -> list[Document]:
     """The beginnings of some documents, from a number on. Empty behind the last one."""
     directory = storage.corpus(corpus_id)
     try:
         with (directory / "index.bin").open("rb") as index, (directory / "text.bin").open("rb") as text:
             ends = _ends(index, start, limit)
-            return [_document(text, start + n, ends[n], ends[n + 1]) for n in range(len(ends) - 1)]
+            return [_document(text, start + n, ends[n], ends[n + 1], characters) for n in range(len(ends) - 1)]
     except FileNotFoundError:  # being parsed again, or deleted meanwhile
         return []
 
@@ -41,11 +42,11 @@ def _ends(index: Any, start: int, limit: int) -> list[int]:
     return ends if start else [0, *ends]
 
 
-def _document(file: Any, number: int, begin: int, end: int) -> Document:
+def _document(file: Any, number: int, begin: int, end: int, characters: int) -> Document:
     file.seek(begin)
-    data: bytes = file.read(min(end - begin, PREVIEW_CHARACTERS * 4))
+    data: bytes = file.read(min(end - begin, characters * 4))
     text = data.decode("utf-8", "ignore")  # the last character may be cut
-    shown = text[:PREVIEW_CHARACTERS]
+    shown = text[:characters]
     return Document(number, end - begin, shown, len(shown.encode()) < end - begin)
 
 

@@ -44,6 +44,7 @@ class CorpusAnswer(BaseModel):
                     "name": "KJV",
                     "filename": "kjv.txt",
                     "format": "txt",
+                    "kind": "text",
                     "state": "ready",
                     "encoding": "utf-8",
                     "num_bytes": 4153207,
@@ -51,6 +52,9 @@ class CorpusAnswer(BaseModel):
                     "num_documents": 1189,
                     "num_characters": 4152018,
                     "num_text_bytes": 4152018,
+                    "num_turns": None,
+                    "num_labels": None,
+                    "labels": {},
                     "num_bad_lines": 0,
                     "problems": [],
                     "encodings": [],
@@ -66,7 +70,8 @@ class CorpusAnswer(BaseModel):
     id: str
     name: str
     filename: str
-    format: Literal["txt", "md", "jsonl"]
+    format: Literal["txt", "md", "jsonl", "csv", "tsv"]
+    kind: str = Field(description="What its documents are: text, or records of one kind.")
     state: Literal["parsing", "ready", "failed"]
     encoding: str | None
     num_bytes: int = Field(description="Of the upload.")
@@ -74,6 +79,9 @@ class CorpusAnswer(BaseModel):
     num_documents: int | None
     num_characters: int | None
     num_text_bytes: int | None = Field(description="Of the parsed text, as UTF-8.")
+    num_turns: int | None = Field(description="Messages of all conversations.")
+    num_labels: int | None = Field(description="Different labels.")
+    labels: dict[str, int] = Field(description="The hundred most frequent labels with how many records have each.")
     num_bad_lines: int = Field(description="Lines that are no document; `problems` tells of the first hundred.")
     problems: list[CorpusProblem]
     encodings: list[EncodingOffer] = Field(description="Where decoding failed: what else the file may be in.")
@@ -87,11 +95,13 @@ class ParseRequest(BaseModel):
     """How to read an upload once more."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"encoding": "gb18030"}, {"skip_bad": True}]}
+        extra="forbid",
+        json_schema_extra={"examples": [{"encoding": "gb18030"}, {"skip_bad": True}, {"kind": "completion"}]},
     )
 
     encoding: str = Field("", description="utf-8, utf-16-le, utf-16-be, gb18030, big5 or windows-1252; empty: UTF-8.")
-    skip_bad: bool = Field(False, description="Leave bad lines of a .jsonl file out.")
+    skip_bad: bool = Field(False, description="Leave bad lines of records out.")
+    kind: str = Field("", description="What the records shall be read as; empty: what the first one is.")
 
 
 class DocumentAnswer(BaseModel):
@@ -135,6 +145,9 @@ def corpus_answer(corpus: Corpus) -> CorpusAnswer:
     reading = corpus.state == "parsing" and "total" in progress
     return CorpusAnswer(
         **{name: getattr(corpus, name) for name in _SAME},
+        num_turns=progress.get("num_turns"),
+        num_labels=progress.get("num_labels"),
+        labels=progress.get("labels", {}),
         num_bad_lines=progress.get("num_bad_lines", 0),
         problems=[problem_answer(problem) for problem in corpus.problems],
         encodings=[EncodingOffer(**offer) for offer in progress.get("candidates", [])],
@@ -144,7 +157,7 @@ def corpus_answer(corpus: Corpus) -> CorpusAnswer:
 
 
 _SAME = (
-    *("id", "name", "filename", "format", "state", "encoding", "num_bytes", "sha256", "num_documents"),
+    *("id", "name", "filename", "format", "kind", "state", "encoding", "num_bytes", "sha256", "num_documents"),
     *("num_characters", "num_text_bytes", "created_at", "parsed_at"),
 )
 

@@ -10,6 +10,7 @@ from app import db, intake, queue, storage
 from app.auth import Principal
 from app.corpora import service
 from app.corpora.problems import ENCODINGS
+from app.corpora.records import checked_kind
 from app.errors import PanelError, bad_field
 from app.i18n import _
 from app.models import Corpus, new_id
@@ -26,15 +27,17 @@ class Label:
     filename: str
     name: str
     encoding: str | None
+    kind: str | None = None
 
 
-def label(filename: str, name: str = "", encoding: str = "") -> Label:
+def label(filename: str, name: str = "", encoding: str = "", kind: str = "") -> Label:
     """Check what an upload is called, before a byte of it is taken."""
     filename, name = filename.strip(), name.strip()
     stem, dot, extension = filename.rpartition(".")
     if not dot or extension.lower() not in service.FORMATS:
         message = _(
-            "“{filename}” is not a kind of file that is read here. Upload .txt, .md or .jsonl.", filename=filename
+            "“{filename}” is not a kind of file that is read here. Upload .txt, .md, .jsonl, .csv or .tsv.",
+            filename=filename,
         )
         raise bad_field("filename", "filename_extension", message)
     if len(filename) > MAX_FILENAME_LENGTH or not filename.isprintable():
@@ -45,7 +48,7 @@ def label(filename: str, name: str = "", encoding: str = "") -> Label:
         most = service.MAX_NAME_LENGTH
         message = _("The name is longer than {max} characters or holds some that cannot be shown.", max=most)
         raise bad_field("name", "name_invalid", message)
-    return Label(filename, name, checked_encoding(encoding))
+    return Label(filename, name, checked_encoding(encoding), checked_kind(kind))
 
 
 def checked_encoding(encoding: str) -> str | None:
@@ -96,4 +99,5 @@ def _record(principal: Principal, what: Label, corpus_id: str, num_bytes: int, s
             num_bytes=num_bytes,
             sha256=sha256,
             encoding=what.encoding,
+            kind=what.kind,
         )

@@ -99,7 +99,7 @@ function send({ file, row }) {
     running -= 1;
     next();
   };
-  const query = new URLSearchParams({ filename: file.name, encoding: form.elements.encoding.value });
+  const query = new URLSearchParams({ filename: file.name, encoding: form.elements.encoding.value, kind: form.elements.kind.value });
   request.open("POST", `/api/v1/corpora?${query}`);
   request.responseType = "json";
   request.send(file);

@@ -165,3 +165,62 @@ def test_the_page_shows_tokens_as_people_read_them(alice: TestClient, bob: TestC
         assert f"<li>{token}</li>" in text
     assert "<b>" not in text
     assert bob.get(f"/tokenizers/{tokenizer.id}").status_code == 404
+
+
+# ---- records --------------------------------------------------------------------------------------------------------
+
+
+def lines(*records: dict[str, Any]) -> bytes:
+    return "\n".join(map(json.dumps, records)).encode()
+
+
+RECORDS = {
+    "chat": {
+        "messages": [{"role": "user", "content": "Is it hot?"}, {"role": "assistant", "content": EVIL, "weight": 2}]
+    },
+    "completion": {"prompt": "Is it hot?", "completion": EVIL},
+    "classification": {"text": "Is it hot?", "label": EVIL},
+    "preference": {"prompt": [{"role": "user", "content": "Is it hot?"}], "chosen": EVIL, "rejected": "No."},
+    "seq2seq": {"source": "Is it hot?", "target": EVIL},
+    "multiple_choice": {"question": "Is it hot?", "choices": ["No.", EVIL], "answer": 1},
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_records_are_shown_as_people_read_them(alice: TestClient, upload: Upload, kind: str) -> None:
+    corpus = upload(alice, lines(RECORDS[kind]), f"{kind}.jsonl")
+    assert (corpus["kind"], corpus["num_documents"]) == (kind, 1)
+    text = alice.get(f"/corpora/{corpus['id']}").text
+    assert "Is it hot?" in text
+    assert html.escape(EVIL) in text
+    assert EVIL not in text
+    assert "{&#34;" not in text, "the record is drawn as JSON"
+
+
+def test_labels_are_counted_and_drawn_as_bars(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, b"text,label\nwarm,good\nhot,good\ncold,bad\n", "feel.csv")
+    assert (corpus["num_labels"], corpus["labels"]) == (2, {"good": 2, "bad": 1})
+    text = alice.get(f"/corpora/{corpus['id']}").text
+    assert '<progress value="2" max="2" aria-label="good">' in text
+    assert "66.7 %" in text
+    assert "2 labels" in alice.get("/corpora").text
+
+
+def test_a_file_is_read_as_the_kind_that_is_asked_for(alice: TestClient, upload: Upload) -> None:
+    content = lines({"text": "warm", "label": "good", "prompt": "How?", "completion": "So."})
+    found = upload(alice, content, "both.jsonl")
+    assert found["kind"] == "completion"
+    answer = alice.post(f"/corpora/{found['id']}/parse", data={"kind": "classification"})
+    assert answer.status_code == 303
+    parse_corpus(found["id"])
+    assert alice.get(f"/api/v1/corpora/{found['id']}").json()["kind"] == "classification"
+    assert upload(alice, content, "both.jsonl", kind="text")["kind"] == "text"
+    refused = alice.post("/api/v1/corpora", params={"filename": "a.jsonl", "kind": "poem"}, content=content)
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "kind")
+
+
+def test_a_record_too_long_to_draw_is_shown_as_it_is_kept(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, lines({"prompt": "p" * 30_000, "completion": "c"}), "long.jsonl")
+    text = alice.get(f"/corpora/{corpus['id']}").text
+    assert "p" * 400 in text
+    assert "p" * 600 not in text

@@ -94,4 +94,4 @@ def test_labels_are_counted() -> None:
     for label in ("b", "a", "b"):
         shape.document({"text": "x", "label": label})
 
-    assert shape.facts() == {"labels": {"b": 2, "a": 1}, "num_labels": 2}
+    assert shape.facts() == {"lengths": {"5": 3}, "labels": {"b": 2, "a": 1}, "num_labels": 2}
