@@ -10,6 +10,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from tests.trainer.runs import make_run, write_corpus
+from trainer import tokenizer
 from trainer.rundir import RunDir
 
 COLORS = ["red", "blue", "green", "black"]
@@ -17,14 +18,14 @@ THINGS = list("ABCDEFGH")
 FACTS = {thing: COLORS[number % 4] for number, thing in enumerate(THINGS)}
 QUESTIONS = ["what color has {}", "the color of {}", "tell me of {}", "how looks {}", "{}"]
 SHAPE = {
-    "sequence_length": 128,
-    "vocab_size": 290,
+    "sequence_length": 64,
     "num_key_value_heads": 4,
     "train_batch_size": 16,
     "per_device_batch_size": 8,
     "lr_scheduler_type": "constant",
     "validation_fraction": 0.2,
 }
+ROLES = {"user": "<|im_start|>user\n{}<|im_end|>\n", "assistant": "<|im_start|>assistant\n{}\n"}
 
 
 def questions(seed: int, count: int) -> list[tuple[str, str]]:
@@ -61,17 +62,27 @@ def preferences(count: int = 120) -> list[dict[str, Any]]:
     ]
 
 
-def make_records_run(home: Path, name: str, kind: str, records: list[dict[str, Any]], **fields: Any) -> RunDir:
+def make_tokenizer(home: Path) -> str:
+    """A tokenizer that knows the marks of conversations as a token or two."""
+    texts = ["".join(ROLES[m["role"]].format(m["content"]) for m in talk["messages"]) for talk in chats()]
+    source = write_corpus(home / "corpus-talks", texts)
+    tokenizer.save(tokenizer.train([source], 300, lambda done, total: None), home / "tokenizer-talks")
+    return str(home / "tokenizer-talks")
+
+
+def make_records_run(
+    home: Path, name: str, kind: str, records: list[dict[str, Any]], tokenizer_path: str, **fields: Any
+) -> RunDir:
     """A run on records of a kind."""
-    run_dir = make_run(home, name, **{**SHAPE, **fields})
+    run_dir = make_run(home, name, tokenizer_path=tokenizer_path, **{**SHAPE, **fields})
     corpus = write_corpus(home / f"corpus-{name}", [json.dumps(record) for record in records])
     inputs = run_dir.inputs(1).model_copy(update={"corpora": [corpus.model_copy(update={"kind": kind})]})
     run_dir.create(run_dir.spec(), inputs, fence=1)
     return run_dir
 
 
-def blind_loss(tokenizer: PreTrainedTokenizerFast, answers: list[str]) -> float:
+def blind_loss(made: PreTrainedTokenizerFast, answers: list[str]) -> float:
     """Nats a token of the best guess by somebody who does not read the question: the entropy of the answers."""
     counts = Counter(answers)
     nats = -sum(count * math.log(count / len(answers)) for count in counts.values())
-    return nats / sum(len(tokenizer(answer)["input_ids"]) + 1 for answer in answers)  # and the end of text
+    return nats / sum(len(made(answer)["input_ids"]) + 1 for answer in answers)  # and the end of text
