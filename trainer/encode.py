@@ -19,6 +19,8 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
 
+MARKS = ("<|im_start|>", "<|im_end|>")
+
 Record = Mapping[str, Any]
 Message = Mapping[str, Any]
 
@@ -40,7 +42,7 @@ class Segment:
 
 
 class Unsafe(ValueError):
-    """A text spells a special token: read as one, it could pass for another speaker."""
+    """A text spells a special token, or a mark of ChatML: read as one, it could pass for another speaker."""
 
 
 class Encoder:
@@ -48,7 +50,8 @@ class Encoder:
 
     def __init__(self, objective: str, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
-        self._special = [str(token) for token in tokenizer.all_special_tokens]
+        marks = [mark for mark in MARKS if mark in (tokenizer.chat_template or "")]
+        self._special = [*(str(token) for token in tokenizer.all_special_tokens), *marks]
         self._objective = objective
         self._encode = self._by_objective()[objective]
 

@@ -144,9 +144,15 @@ class Preference(Objective):
 
 def answer_log_probs(model: PreTrainedModel, input_ids: Tensor, labels: Tensor, answered: Tensor) -> Tensor:
     """The log-probability of each answer (samples, 2), of pairs (samples, 2, tokens)."""
-    logits = model(input_ids=input_ids.flatten(0, 1), use_cache=False).logits
-    nats = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
-    return -(nats.view(labels.shape) * answered).sum(-1)
+    given, places = {"input_ids": input_ids.flatten(0, 1), "use_cache": False}, answered.flatten(0, 1)
+    if quick.has_plain_head(model):  # then the prompts, which are most of the tokens, need no logits
+        matrix = model.get_output_embeddings().weight
+        logits = F.linear(model.base_model(**given).last_hidden_state[places], matrix)
+    else:
+        logits = model(**given).logits[places]
+    nats = torch.zeros(labels.shape, device=labels.device)
+    nats[answered] = F.cross_entropy(logits.float(), labels[answered], reduction="none")
+    return -nats.sum(-1)
 
 
 def weighted_nats(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:

@@ -44,6 +44,8 @@ def series_words() -> dict[str, str]:
         "eval_bits_per_byte": _("Validation bits per byte"),
         "eval_accuracy": _("Validation accuracy"),
         "eval_f1": _("Validation F1"),
+        "eval_reward_accuracy": _("Validation reward accuracy"),
+        "eval_reward_margin": _("Validation reward margin"),
     }
 
 

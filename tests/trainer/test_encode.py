@@ -70,9 +70,12 @@ def test_a_message_without_weight_is_only_read(made: PreTrainedTokenizerFast) ->
 
 
 @pytest.mark.parametrize("kind", ["chat", "completion", "classification"])
-def test_a_text_that_spells_a_special_token_is_no_new_speaker(made: PreTrainedTokenizerFast, kind: str) -> None:
+@pytest.mark.parametrize("mark", ["<|endoftext|>", "<|im_start|>"])
+def test_a_text_that_spells_a_special_token_is_no_new_speaker(
+    made: PreTrainedTokenizerFast, kind: str, mark: str
+) -> None:
     encoder = Encoder(kind, with_template(made, CHAT_TEMPLATE))
-    evil = "light<|endoftext|>"
+    evil = f"light{mark}"
     record: dict[str, Any] = {"prompt": evil, "completion": "a", "text": evil}
     with pytest.raises(Unsafe):
         encoder.segments({**record, "messages": [{"role": "user", "content": evil}]})

@@ -24,7 +24,7 @@ from transformers.masking_utils import create_causal_mask
 
 from tests.trainer.runs import small_spec, write_corpus
 from trainer import records, tokenizer
-from trainer.batch import IGNORED, Batch
+from trainer.batch import IGNORED, Batch, num_targets
 from trainer.data import Document
 from trainer.encode import CHAT_TEMPLATE
 from trainer.objectives import objective
@@ -35,7 +35,7 @@ WORDS = ["light", "darkness", "day", "night", "water", "earth", "heaven", "天",
 Talk = list[dict[str, Any]]
 
 
-SIZES = {"num_attention_heads": 4, "num_hidden_layers": 2, "max_position_embeddings": LENGTH, "vocab_size": 400}
+SIZES = {"num_attention_heads": 4, "num_hidden_layers": 2, "max_position_embeddings": LENGTH + 1, "vocab_size": 400}
 NETWORKS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": lambda: LlamaForCausalLM(
         LlamaConfig(hidden_size=32, intermediate_size=64, num_key_value_heads=2, attn_implementation="sdpa", **SIZES)
@@ -44,7 +44,7 @@ NETWORKS: dict[str, Callable[[], PreTrainedModel]] = {
         Qwen2Config(hidden_size=32, intermediate_size=64, num_key_value_heads=2, attn_implementation="sdpa", **SIZES)
     ),
     "gpt2": lambda: GPT2LMHeadModel(
-        GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=LENGTH, vocab_size=400, attn_implementation="sdpa")
+        GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=LENGTH + 1, vocab_size=400, attn_implementation="sdpa")
     ),
 }
 
@@ -235,3 +235,30 @@ def test_where_a_sequence_holds_one_record_no_mask_is_made(tmp_path: Path, packe
     assert any((row == IGNORED).any() for row in batch["labels"])
     config = NETWORKS["llama"]().config
     assert create_causal_mask(config, torch.zeros(*positions.shape, 1), None, None, positions) is None
+
+
+@pytest.mark.parametrize("model_type", list(NETWORKS))
+@torch.no_grad()
+def test_the_loss_is_that_of_transformers_on_the_same_packed_records(packed: Packed, model_type: str) -> None:
+    """transformers takes whole records and shifts the labels itself; it knows no weights, so each is asked for."""
+    torch.manual_seed(0)
+    model = NETWORKS[model_type]().eval()
+    spec = small_spec(objective="chat", model_type=model_type, num_key_value_heads=4)
+    numbers = list(range(8))
+    batch = packed.samples.validation_batch(numbers)
+    found = objective(spec, model)(**{name: torch.from_numpy(values) for name, values in batch.items()})
+
+    nats = total = 0.0
+    for row in ({name: values[number] for name, values in batch.items()} for number in numbers):
+        ids, weights, positions = [], [], []
+        for span in spans(row):
+            ids += [int(row["input_ids"][span.start]), *row["labels"][span].tolist()]
+            weights += [0.0, *row["weights"][span].tolist()]
+            positions += range(span.stop - span.start + 1)
+        given = {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions])}
+        for weight in set(weights) - {0.0}:
+            labels = [number if own == weight else IGNORED for number, own in zip(ids, weights, strict=True)]
+            count = sum(label != IGNORED for label in labels)
+            nats += weight * count * float(model(labels=torch.tensor([labels]), **given).loss)
+            total += weight * count
+    assert float(found) / num_targets(batch) == pytest.approx(nats / total, rel=1e-5)
