@@ -47,11 +47,12 @@ def frequencies(taught: list[str], kept: list[str]) -> float:
 def masked(home: Path) -> None:
     """Continue it as a masked language model."""
     taught, kept = split()
-    steps = 150
-    fields = {"recipe": "tiny-bert", "learning_rate": 5e-4, "max_steps": steps, "eval_steps": 50, "save_steps": steps}
+    steps = 120
+    fields = {"recipe": "tiny-bert", "learning_rate": 5e-4, "max_steps": steps, "eval_steps": 40, "save_steps": steps}
+    fields |= {**SHAPE, "train_batch_size": 8, "per_device_batch_size": 8}
     started = time.perf_counter()
     texts = [record["text"] for record in taught]
-    run_dir = train(home, "masked", minilm(), "text", texts, **SHAPE, **fields)
+    run_dir = train(home, "masked", minilm(), "text", texts, **fields)
     seconds = time.perf_counter() - started
     found = losses(run_dir)
     alone = frequencies(texts, [record["text"] for record in kept])

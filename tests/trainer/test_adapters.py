@@ -73,7 +73,7 @@ def test_only_matrices_of_blocks_change(wholes: Wholes, base: Path) -> None:
 
 def test_what_a_run_keeps_of_its_adapters_is_small(wholes: Wholes) -> None:
     directory = checkpoint_of(wholes[1, 0], STEPS)
-    count = num_adapter_parameters(wholes[1, 0].spec(), 4)
+    count = num_adapter_parameters(wholes[1, 0].spec())
 
     adapter = load_file(directory / "adapter" / "adapter_model.safetensors")
     state = load_file(directory / "resume" / "optimizer-0-1.safetensors")
@@ -159,7 +159,7 @@ def test_without_its_adapters_a_model_is_its_base(tmp_path: Path, trained: RunDi
     spec = small_spec(base_model="base", tuning="lora", model_type=model_type, num_key_value_heads=heads)
     model = start(spec, made, AutoTokenizer.from_pretrained(made), (), CPU, "fp32", [].append).eval()
     own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert sum(parameter.numel() for parameter in own.values()) == num_adapter_parameters(spec, spec.lora_rank)
+    assert sum(parameter.numel() for parameter in own.values()) == num_adapter_parameters(spec)
     with torch.no_grad():
         for parameter in own.values():
             parameter.normal_()
@@ -216,7 +216,7 @@ def test_merged_weights_of_every_family_answer_as_with_adapters(
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.normal_(std=0.02)
-    adapted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    adapted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
     merged = {weight.name: weight.value() for weight in adapters.merged(model)}
     model.save_pretrained(tmp_path / "merged", state_dict=merged)
@@ -227,3 +227,4 @@ def test_merged_weights_of_every_family_answer_as_with_adapters(
         ids["decoder_input_ids"] = ids["input_ids"]
     assert torch.allclose(opened(**ids).logits, model(**ids).logits, atol=1e-5)
     assert all(".lora_" in name for name in adapted)
+    assert sum(parameter.numel() for parameter in adapted.values()) == num_adapter_parameters(spec)
