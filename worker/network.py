@@ -32,6 +32,7 @@ _UNUSED = re.compile(
     r"(^|\.)(pooler|cls|classifier|score|qa_outputs|pre_classifier|lm_head|vocab_projector|vocab_transform)\."
     r"|(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias)$|attn\.bias$"
 )
+_PATHS = ("vocab", "merges", "name_or_path")  # transformers opens the first two where they are strings
 # What may be missing of an encoder: its head is made anew then.
 _HEAD = re.compile(r"^(cls|lm_head)\.|(^|\.)pooler\.")
 
@@ -51,7 +52,7 @@ def read_config(directory: Path) -> tuple[PreTrainedConfig, list[dict[str, Any]]
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # whatever a strange value makes of it
-        values = {"model_type": raw["model_type"], "why": _first_line(error)}
+        values = {"model_type": raw["model_type"], "why": _first_line(error, directory)}
         raise Unsound("config_invalid", file=names.CONFIG, **values) from None
     return config, remarks
 
@@ -73,8 +74,10 @@ def read(path: Path) -> dict[str, Any]:
     """A small JSON file that may not ask for code. Raises Unsound."""
     with path.open("rb") as file:
         raw = read_json(file.read(MAX_CONFIG_BYTES), path.name)
-    if "auto_map" in raw:
-        raise Unsound("remote_code", file=path.name)
+    for field in ("auto_map", "attn_implementation", "_attn_implementation"):
+        # A kernel of a hub is named owner/name.
+        if field in raw and (field == "auto_map" or "/" in str(raw[field])):
+            raise Unsound("remote_code", file=path.name, field=field)
     return raw
 
 
@@ -87,9 +90,7 @@ def _as_llama(directory: Path, raw: dict[str, Any]) -> dict[str, Any]:
         raise Unsound("mistral_differs", file=names.CONFIG, window=window)
     llama = {key: value for key, value in raw.items() if key != "sliding_window"}
     llama |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
-    part = directory / f".{names.CONFIG}.part"
-    part.write_text(json.dumps(llama, indent=2))
-    part.rename(directory / names.CONFIG)
+    _write(directory / names.CONFIG, llama)
     return llama
 
 
@@ -179,7 +180,7 @@ def check_tensors(
         )
     except Exception as error:  # whatever a strange value makes of it
         raise Unsound(
-            "config_invalid", file=names.CONFIG, model_type=config.model_type, why=_first_line(error)
+            "config_invalid", file=names.CONFIG, model_type=config.model_type, why=_first_line(error, directory)
         ) from None
     _check_shapes(info["mismatched_keys"], held)
     remarks = _check_missing(config, sorted(info["missing_keys"])) + _check_extra(
@@ -233,13 +234,14 @@ def check_tokenizer(directory: Path, vocab_size: int) -> tuple[bool, list[dict[s
     older = ("vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
     if is_new and not any((directory / name).is_file() for name in older):
         raise Unsound("tokenizer_missing")
+    _drop_paths(directory)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         is_fast = isinstance(tokenizer, PreTrainedTokenizerFast)
         largest = max(tokenizer.get_vocab().values(), default=-1)
         has_template = tokenizer.chat_template is not None
     except Exception as error:  # the library raises what it likes
-        raise Unsound("tokenizer_unreadable", why=_first_line(error)) from None
+        raise Unsound("tokenizer_unreadable", why=_first_line(error, directory)) from None
     if not is_fast:
         raise Unsound("tokenizer_slow")
     if not 0 <= largest < vocab_size:
@@ -249,6 +251,24 @@ def check_tokenizer(directory: Path, vocab_size: int) -> tuple[bool, list[dict[s
     return has_template, [{"code": "tokenizer_converted"}] if is_new else []
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+def _drop_paths(directory: Path) -> None:
+    """Take out of the tokenizer's settings what names files: of its author's machine, or of this one."""
+    path = directory / "tokenizer_config.json"
+    if not path.is_file():
+        return
+    raw = read(path)
+    kept = {key: value for key, value in raw.items() if key not in _PATHS and not key.endswith("_file")}
+    if kept != raw:
+        _write(path, kept)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(content, indent=2, ensure_ascii=False))
+    part.rename(path)
+
+
+def _first_line(error: Exception, directory: Path) -> str:
+    """What an error says, without where that is."""
+    lines = str(error).replace(str(directory), "").strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]

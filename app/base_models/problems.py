@@ -22,7 +22,7 @@ SENTENCES = {
     "not_json": mark("{file} is not JSON: it goes wrong at byte {byte}."),
     "not_object": mark("{file} is JSON but no object."),
     "remote_code": mark(
-        "{file} asks for code of its own (auto_map), which is never run here. Choose a model that transformers "
+        "{file} asks for code of its own ({field}), which is never run here. Choose a model that transformers "
         "knows by itself."
     ),
     "model_type_unknown": mark("{file} names the architecture “{found}”; here are trained {expected}."),

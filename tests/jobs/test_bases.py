@@ -142,6 +142,15 @@ def test_the_same_values_may_be_repeated(alice_user: Person, corpus: str) -> Non
     assert checked(alice_user, **first.model_dump()).spec == first
 
 
+def test_a_job_goes_on_from_its_checkpoint_with_the_same_base(alice_user: Person, corpus: str) -> None:
+    base_id = model(alice_user)
+    _job, saved = cast.finished(alice_user, corpus, base_model=base_id, max_steps=2, warmup_steps=0)
+    spec = checked(alice_user, resume_from_checkpoint=saved, max_steps=4).spec
+    assert (spec.base_model, spec.hidden_size, spec.tokenizer, spec.max_steps) == (base_id, 32, None, 4)
+    other = refusal(alice_user, resume_from_checkpoint=saved, max_steps=4, base_model=model(alice_user))
+    assert other[0] == "base_model"
+
+
 def test_a_model_that_is_not_there_or_not_ready_is_refused(alice_user: Person, bob_user: Person, corpus: str) -> None:
     given = {"corpora": [corpus]}
     for unknown in ("x", model(bob_user)):

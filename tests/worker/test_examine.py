@@ -107,7 +107,8 @@ def test_a_mistral_without_a_window_is_written_down_as_the_llama_it_is(tmp_path:
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 CONFIGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({"auto_map": {"AutoConfig": "x.Y"}}, {"code": "remote_code", "file": "config.json"}),
+    ({"auto_map": {"AutoConfig": "x.Y"}}, {"code": "remote_code", "file": "config.json", "field": "auto_map"}),
+    ({"_attn_implementation": "somebody/kernel"}, {"code": "remote_code", "field": "_attn_implementation"}),
     ({"model_type": "mamba"}, {"code": "model_type_unknown", "found": "mamba"}),
     ({"model_type": None}, {"code": "model_type_unknown"}),
     ({"model_type": 7}, {"code": "model_type_unknown"}),
@@ -181,7 +182,7 @@ def test_files_that_are_no_json_or_ask_for_code_are_refused(copy: Any, name: str
     (directory / name).write_text('{"a": 1,}')
     assert problem(directory) == {"code": "not_json", "file": name, "byte": 8}
     (directory / name).write_text('{"auto_map": {}}')
-    assert problem(directory) == {"code": "remote_code", "file": name}
+    assert problem(directory) == {"code": "remote_code", "file": name, "field": "auto_map"}
     (directory / name).write_text("[]")
     assert problem(directory) == {"code": "not_object", "file": name}
 
@@ -225,6 +226,22 @@ def test_the_tokenizer_must_fit_the_embedding(copy: Any) -> None:
     assert problem(directory)["code"] == "tokenizer_unreadable"
     (directory / "tokenizer.json").unlink()
     assert problem(directory) == {"code": "tokenizer_missing"}
+
+
+@pytest.mark.parametrize("field", ["vocab", "vocab_file", "tokenizer_file", "merges", "merges_file"])
+def test_a_tokenizer_reads_no_file_but_its_own(copy: Any, tmp_path: Path, field: str) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "topsecret"]))
+    directory = copy("bert")
+    (directory / "tokenizer.json").unlink()
+    (directory / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "plain"]))
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", field: str(secret), "name_or_path": str(secret)})
+    )
+    result(directory)
+    written = "".join(path.read_text() for path in directory.glob("*.json"))
+    assert '"plain"' in written
+    assert "secret" not in written
 
 
 def test_older_files_of_a_tokenizer_are_made_into_a_new_one(copy: Any) -> None:
