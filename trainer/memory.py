@@ -35,6 +35,7 @@ BUCKET = 500_000_000  # values DeepSpeed sends at a time; it allocates them what
 MAX_LIVE = 1_000_000_000  # values of gathered weights that ZeRO-3 holds at most
 # Of a process before it holds a model: the interpreter, libraries, on a GPU the context, kernels and handles.
 PROCESS_BYTES = {"cpu": 420 << 20, "cuda": 900 << 20}
+SHARDING_BYTES = 30 << 20  # of DeepSpeed's own, in a process without a GPU; and another bucket there
 NCCL_BYTES = 700 << 20
 HOST_BYTES_OF_A_GPU_PROCESS = 3 << 30
 SLACK = {"cpu": 0.2, "cuda": 0.05}  # of activations and logits, lost between the allocator's blocks
@@ -177,6 +178,8 @@ def _overhead(spec: TrainSpec, trained: int, held: int, width: int, kind: str) -
         total += NCCL_BYTES
     if spec.num_processes > 1 or spec.zero_stage > 0:
         total += min(BUCKET, trained) * width
+    if spec.zero_stage > 0 and kind == "cpu":
+        total += SHARDING_BYTES + min(BUCKET, trained) * width
     if spec.zero_stage == 3 and spec.num_processes > 1:
         total += min(MAX_LIVE, held) * width
     return total
