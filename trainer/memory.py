@@ -39,6 +39,7 @@ SHARDING_BYTES = 30 << 20  # of DeepSpeed's own, in a process without a GPU; and
 NCCL_BYTES = 700 << 20
 HOST_BYTES_OF_A_GPU_PROCESS = 3 << 30
 SLACK = {"cpu": 0.2, "cuda": 0.05}  # of activations and logits, lost between the allocator's blocks
+SLACK_OF_ADAPTERS = {"cpu": 0.9, "cuda": 0.1}  # whose small tensors lie between the large ones
 
 
 class Memory(BaseModel):
@@ -89,6 +90,7 @@ def memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda")
         0 if spec.offload_optimizer else _copy_of_gradients(trained, precision, stage, processes),
         parameters * 4 - steady if stage < 3 and spec.tuning == "full" else 0,  # built in fp32, whole
     )
+    slack = (SLACK if spec.tuning == "full" else SLACK_OF_ADAPTERS)[kind]
     return Memory(
         weights=weights,
         gradients=gradients,
@@ -96,7 +98,7 @@ def memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda")
         activations=activations,
         logits=logits,
         update=max(0, *(surge - activations - logits for surge in surges)),
-        overhead=_overhead(spec, trained, parameters, width, kind) + int(SLACK[kind] * (activations + logits)),
+        overhead=_overhead(spec, trained, parameters, width, kind) + int(slack * (activations + logits)),
     )
 
 

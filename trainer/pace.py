@@ -21,8 +21,8 @@ LOSS_BYTES = 40  # read and written for each logit, forward and backward
 UPDATE_BYTES = 28  # read and written for each parameter that AdamW steps
 # The same for what ZeRO does beside that: it copies gradients into buckets and weights out of an fp32 copy, ZeRO-3 puts
 # them together and takes them apart; and of ZeRO-3 for each block that it has to prepare.
-SHARDING_BYTES = {0: 0, 1: 40, 2: 40, 3: 80}
-SECONDS_TO_GATHER_A_BLOCK = {"cuda": 0.0, "cpu": 10e-3}  # a GPU does it meanwhile
+SHARDING_BYTES = {0: 0, 1: 40, 2: 40, 3: 65}
+SECONDS_TO_GATHER_A_BLOCK = {"cuda": 0.0, "cpu": 7e-3}  # a GPU does it meanwhile
 SCORE_BYTES = 100  # for each score of T5's attention, whose bias no fused kernel takes
 ADAPTER_BYTES = 32  # for each value that adapters are added to
 SECONDS_TO_LOAD = {"cuda": 20.0, "cpu": 3.0}
@@ -77,8 +77,8 @@ def pace(spec: TrainSpec, vocab_size: int, node: Node) -> Pace:
     if spec.offload_optimizer:  # gradients down, weights up, and the step on the machine's own memory
         offloading = share * 2 * width_of(precision) / PCIE_BANDWIDTH + trained * UPDATE_BYTES / HOST_BANDWIDTH
     if spec.offload_parameters:
-        moved = 3 * sizes.total / spec.num_processes * width_of(precision)
-        offloading += passes * max(0.0, moved / PCIE_BANDWIDTH - computing / passes / 2)
+        passing = 3 * sizes.total / spec.num_processes * width_of(precision)
+        offloading += passes * max(0.0, passing / PCIE_BANDWIDTH - computing / passes / 2)
     exchanging = _exchange(spec, trained, sizes.total, precision, node)
     if node.kind == "cuda":  # meanwhile the GPUs compute
         exchanging = max(0.0, exchanging - computing / 2)
