@@ -238,6 +238,9 @@ class PlainEngine(Engine):
             found: Tensor = self.objective(**tensors)
             return found
 
+    def compute(self, tensors: dict[str, Tensor]) -> Tensor:
+        return self._forward(tensors, is_first=True)[0]
+
     def _backward(self, nats: Tensor, count: int) -> None:
         nats.backward()  # type: ignore[no-untyped-call]
 
@@ -315,7 +318,7 @@ class DeepSpeedEngine(Engine):
         self._deepspeed, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=self._config())
 
     def _config(self) -> dict[str, Any]:
-        bucket = min(MAX_BUCKET, sum(parameter.numel() for parameter in self.model.parameters()))
+        bucket = min(MAX_BUCKET, sum(p.numel() for p in self.model.parameters() if p.requires_grad))
         zero: dict[str, Any] = {
             # Without stages DeepSpeed shows nobody the master weights of bf16, so none could be saved.
             "stage": max(1, self.spec.zero_stage),

@@ -35,9 +35,11 @@ BUCKET = 500_000_000  # values DeepSpeed sends at a time; it allocates them what
 MAX_LIVE = 1_000_000_000  # values of gathered weights that ZeRO-3 holds at most
 # Of a process before it holds a model: the interpreter, libraries, on a GPU the context, kernels and handles.
 PROCESS_BYTES = {"cpu": 420 << 20, "cuda": 900 << 20}
+SHARDING_BYTES = 30 << 20  # of DeepSpeed's own, in a process without a GPU; and another bucket there
 NCCL_BYTES = 700 << 20
 HOST_BYTES_OF_A_GPU_PROCESS = 3 << 30
 SLACK = {"cpu": 0.2, "cuda": 0.05}  # of activations and logits, lost between the allocator's blocks
+SLACK_OF_ADAPTERS = {"cpu": 0.9, "cuda": 0.1}  # whose small tensors lie between the large ones
 
 
 class Memory(BaseModel):
@@ -88,6 +90,7 @@ def memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda")
         0 if spec.offload_optimizer else _copy_of_gradients(trained, precision, stage, processes),
         parameters * 4 - steady if stage < 3 and spec.tuning == "full" else 0,  # built in fp32, whole
     )
+    slack = (SLACK if spec.tuning == "full" else SLACK_OF_ADAPTERS)[kind]
     return Memory(
         weights=weights,
         gradients=gradients,
@@ -95,7 +98,7 @@ def memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda")
         activations=activations,
         logits=logits,
         update=max(0, *(surge - activations - logits for surge in surges)),
-        overhead=_overhead(spec, trained, parameters, width, kind) + int(SLACK[kind] * (activations + logits)),
+        overhead=_overhead(spec, trained, parameters, width, kind) + int(slack * (activations + logits)),
     )
 
 
@@ -177,6 +180,8 @@ def _overhead(spec: TrainSpec, trained: int, held: int, width: int, kind: str) -
         total += NCCL_BYTES
     if spec.num_processes > 1 or spec.zero_stage > 0:
         total += min(BUCKET, trained) * width
+    if spec.zero_stage > 0 and kind == "cpu":
+        total += SHARDING_BYTES + min(BUCKET, trained) * width
     if spec.zero_stage == 3 and spec.num_processes > 1:
         total += min(MAX_LIVE, held) * width
     return total

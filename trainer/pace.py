@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from trainer.counts import counts, flops, num_predicted, num_trained, tokens_of_a_step
+from trainer.counts import Counts, counts, flops, lengths, num_predicted, num_trained, tokens_of_a_step
 from trainer.devices import DISK_BANDWIDTH, Node
 from trainer.memory import checkpoint_bytes, resume_bytes, width_of
 from trainer.spec import TrainSpec
@@ -19,6 +19,12 @@ SECONDS_TO_START_A_BLOCK = {"cuda": 1.2e-3, "cpu": 0.9e-3}  # its operations for
 SECONDS_TO_START_A_STEP = {"cuda": 4e-3, "cpu": 3e-3}
 LOSS_BYTES = 40  # read and written for each logit, forward and backward
 UPDATE_BYTES = 28  # read and written for each parameter that AdamW steps
+# The same for what ZeRO does beside that: it copies gradients into buckets and weights out of an fp32 copy, ZeRO-3 puts
+# them together and takes them apart; and of ZeRO-3 for each block that it has to prepare.
+SHARDING_BYTES = {0: 0, 1: 40, 2: 40, 3: 65}
+SECONDS_TO_GATHER_A_BLOCK = {"cuda": 0.0, "cpu": 7e-3}  # a GPU does it meanwhile
+SCORE_BYTES = 100  # for each score of T5's attention, whose bias no fused kernel takes
+ADAPTER_BYTES = 32  # for each value that adapters are added to
 SECONDS_TO_LOAD = {"cuda": 20.0, "cpu": 3.0}
 EVALUATED_SEQUENCES = 64
 SAMPLED_TOKENS = 80
@@ -51,9 +57,10 @@ def pace(spec: TrainSpec, vocab_size: int, node: Node) -> Pace:
     sizes, trained = counts(spec, vocab_size), num_trained(spec, vocab_size)
     work = flops(spec, vocab_size).hardware * tokens_of_a_step(spec)
     devices = spec.num_processes if node.kind == "cuda" else 1
-    # The loss is bound by memory, as it reads and writes each logit several times.
+    # Bound by memory, as it reads and writes each value several times.
     logits = 0 if spec.objective == "classification" else spec.train_batch_size * num_predicted(spec) * vocab_size
-    losing = logits * LOSS_BYTES / (node.device.bandwidth * BANDWIDTH_SHARE * devices)
+    moved = logits * LOSS_BYTES + _bytes_of_a_sample(spec, sizes) * spec.train_batch_size
+    losing = moved / (node.device.bandwidth * BANDWIDTH_SHARE * devices)
     computing = work / (flops_rate(spec, node) * devices) + losing
     passes = spec.gradient_accumulation_steps * (4 / 3 if spec.gradient_checkpointing else 1)
     smallest = passes * sum(stack.num_blocks for stack in sizes.stacks) * SECONDS_TO_START_A_BLOCK[node.kind]
@@ -61,20 +68,41 @@ def pace(spec: TrainSpec, vocab_size: int, node: Node) -> Pace:
     bandwidth = node.device.bandwidth * BANDWIDTH_SHARE
     if node.kind == "cpu":  # all processes share the one memory
         share *= spec.num_processes
-    updating = 0.0 if spec.offload_optimizer else share * UPDATE_BYTES / bandwidth
+    updated = share * UPDATE_BYTES + trained * SHARDING_BYTES[spec.zero_stage]
+    updating = 0.0 if spec.offload_optimizer else updated / bandwidth
+    if spec.zero_stage == 3:
+        blocks = sum(stack.num_blocks for stack in sizes.stacks)
+        updating += spec.gradient_accumulation_steps * blocks * SECONDS_TO_GATHER_A_BLOCK[node.kind]
     offloading = 0.0
     if spec.offload_optimizer:  # gradients down, weights up, and the step on the machine's own memory
         offloading = share * 2 * width_of(precision) / PCIE_BANDWIDTH + trained * UPDATE_BYTES / HOST_BANDWIDTH
     if spec.offload_parameters:
-        moved = 3 * sizes.total / spec.num_processes * width_of(precision)
-        offloading += passes * max(0.0, moved / PCIE_BANDWIDTH - computing / passes / 2)
+        passing = 3 * sizes.total / spec.num_processes * width_of(precision)
+        offloading += passes * max(0.0, passing / PCIE_BANDWIDTH - computing / passes / 2)
+    exchanging = _exchange(spec, trained, sizes.total, precision, node)
+    if node.kind == "cuda":  # meanwhile the GPUs compute
+        exchanging = max(0.0, exchanging - computing / 2)
     return Pace(
         computing=computing,
         starting=max(0.0, smallest - computing) + SECONDS_TO_START_A_STEP[node.kind],
         updating=updating,
-        exchanging=max(0.0, _exchange(spec, trained, sizes.total, precision, node) - computing / 2),
+        exchanging=exchanging,
         offloading=offloading,
     )
+
+
+def _bytes_of_a_sample(spec: TrainSpec, sizes: Counts) -> int:
+    """Read and written beside what matrix products do: scores of an attention that is not fused, sums with adapters."""
+    source, target = lengths(spec)
+    moved = 0
+    if spec.model_type == "t5":
+        scores = source * source + source * target + target * target
+        moved = SCORE_BYTES * spec.num_hidden_layers * spec.num_attention_heads * scores
+    if spec.tuning != "full":
+        stack = sizes.stacks[-1]
+        values = sum(columns for _rows, columns in stack.matrices + stack.source)
+        moved += ADAPTER_BYTES * stack.num_blocks * values * (source + target)
+    return moved
 
 
 def flops_rate(spec: TrainSpec, node: Node) -> float:

@@ -141,7 +141,9 @@ def test_a_higher_zero_stage_never_needs_more(fields: dict[str, Any], precision:
     parts = [memory(drawn(fields, zero_stage=stage), 32_000, precision, kind) for stage in range(4)]
     for lower, higher in itertools.pairwise(parts):
         assert higher.states <= lower.states
-    assert parts[2].total <= parts[1].total <= parts[0].total
+    assert parts[2].total <= parts[1].total
+    if kind == "cuda":  # without a GPU, what DeepSpeed itself holds may be more than a small model's optimizer
+        assert parts[1].total <= parts[0].total
     # ZeRO-3 gathers up to MAX_LIVE weights: it pays where sharding spares more than that. Its loss holds all logits.
     width = 4 if precision == "fp32" else 2
     if parts[2].weights - parts[3].weights >= MAX_LIVE * width:
