@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     )
     parse_memory_bytes: int = Field(2 * 2**30, gt=0, description="Memory limit of the process that parses an upload")
     parse_cpu_seconds: int = Field(3600, gt=0, description="CPU limit of the process that parses an upload")
+    price_per_hour: float = Field(0, ge=0, description="What an hour of a node costs; 0: nothing is told of cost")
+    price_per_kwh: float = Field(0, ge=0, description="What energy costs; 0: nothing is told of its cost")
+    watts: float = Field(0, ge=0, description="Power of a GPU, or of a node without any; 0: the maker's figure")
+    currency: str = Field("", max_length=8, description="Of both prices, such as EUR")
     import_memory_bytes: int = Field(8 * 2**30, gt=0, description="Memory limit of the check of a base model")
 
 

@@ -69,6 +69,7 @@ class Node(BaseModel):
     gemm_flops: float | None = None
     memory_correction: float = 1.0
     time_correction: float = 1.0
+    num_earlier_jobs: int = 0  # that the corrections come from
     watts: float | None = None  # of one GPU, or of the whole machine, under load; else the maker's figure
     price_per_hour: float | None = None  # of the whole machine
     price_per_kwh: float | None = None

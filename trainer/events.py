@@ -100,6 +100,15 @@ class ProbeEvent(_Event):
     is_whole: bool
 
 
+class UsageEvent(_Event):
+    """What an attempt really took so far: the median seconds of a step, and the most memory that a rank held."""
+
+    kind: Literal["usage"] = "usage"
+    step: int
+    step_seconds: float
+    peak_bytes: int
+
+
 class CheckEvent(_Event):
     """What was checked at the first step, what was found, and between what it must lie."""
 
@@ -160,6 +169,7 @@ Event = Annotated[
     | DataEvent
     | CheckEvent
     | ProbeEvent
+    | UsageEvent
     | CheckpointEvent
     | ResumedEvent
     | SaveFailedEvent

@@ -4,6 +4,7 @@ import math
 import random
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,7 @@ LEAST_LEAP = 1.0  # nats
 WINDOW = 50
 FEWEST = 20
 MAX_LEAPS = 5
+PACES = 1000  # steps whose median is the pace
 
 
 def train(
@@ -93,6 +95,7 @@ def train(
         memory = Memory(evaluation.run(0, report))
         first_step = FirstStep(spec, engine, samples, report)
         first_step.before(memory.metrics["eval_loss"], len(tokenizer))
+    paces: deque[float] = deque(maxlen=PACES)
     for step in range(start_at + 1, spec.max_steps + 1):
         report.phase("train", step - 1, spec.max_steps)
         _seed(spec.seed, step, engine.rank)
@@ -121,6 +124,7 @@ def train(
             if memory.num_leaps == 0:
                 memory.recent_losses = [*memory.recent_losses, loss][-WINDOW:]
         seconds = time.perf_counter() - started_at
+        paces.append(seconds)
 
         # What the page draws.
         rate = learning_rate(spec, step)
@@ -137,6 +141,8 @@ def train(
 
         # The ranks agree in `stopping`, so all come to the same evaluations and checkpoints.
         is_last = step == spec.max_steps
+        if is_last or stopping or step == start_at + FEWEST:
+            probe.report_usage(engine, step, paces, report)
         if is_last or step % spec.eval_steps == 0:
             memory.metrics.update(evaluation.run(step, report))
         if is_last or stopping or step % spec.save_steps == 0:

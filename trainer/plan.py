@@ -86,6 +86,10 @@ SENTENCES = {
     "total": "{max_steps} steps, {num_evaluations} evaluations, {num_saves} checkpoints, and the start.",
     "energy": "{num_devices} devices under load, with {watts} watts each.",
     "cost": "The machine's price by the hour and the price of energy, for that time.",
+    "learned": (
+        "This machine's last {num_jobs} jobs took {time_ratio} times the estimated time and {memory_ratio} times the "
+        "memory, which is counted in."
+    ),
     "measured": "Rates are those that this machine was measured at.",
     "published": "Rates are those published for {device}; this machine has not been measured yet.",
     "cpu": "Rates are those usual for {num_cpus} processor cores; other work on the machine makes it slower.",
@@ -282,6 +286,9 @@ def _expenses(spec: TrainSpec, node: Node, seconds: float, spread: tuple[float, 
 
 def _notes(spec: TrainSpec, vocab_size: int, node: Node, epochs: float | None) -> list[Sentence]:
     notes = [said(SENTENCES, paces.basis(node), device=node.name or "this device", num_cpus=node.num_cpus)]
+    if node.num_earlier_jobs:
+        ratios = {"time_ratio": round(node.time_correction, 2), "memory_ratio": round(node.memory_correction, 2)}
+        notes.append(said(SENTENCES, "learned", num_jobs=node.num_earlier_jobs, **ratios))
     if node.precision(spec.precision) == "bf16" and (node.kind == "cpu" or "bf16" not in node.device.flops):
         notes.append(said(SENTENCES, "bf16_emulated"))
     if spec.zero_stage > 0 and not (spec.offload_optimizer or spec.offload_parameters):

@@ -8,9 +8,10 @@ does not fit runs out of memory here, before anything was trained.
 import contextlib
 import os
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +53,12 @@ def run(engine: Engine, samples: Samples, first: int, directory: Path, report: R
     report.line(
         f"probe ({how}): about {slowest:.3g} s a step, {peak / 2**20:.0f} MiB, {rate / 1e9:.3g} GFLOP/s in products"
     )
+
+
+def report_usage(engine: Engine, step: int, seconds: Sequence[float], report: Report) -> None:
+    """Report what the steps so far really took. All ranks take part."""
+    slowest, peak = _over_ranks(engine, statistics.median(seconds), peak_bytes(engine.device))
+    report.event("usage", step=step, step_seconds=slowest, peak_bytes=int(peak))
 
 
 def peak_bytes(device: torch.device) -> int:

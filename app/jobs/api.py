@@ -63,7 +63,7 @@ def plan_job(principal: Reader, given: Given) -> estimates.PlanAnswer:
     """Check a spec and tell what the job would cost, without submitting it."""
     with db.transaction() as session:
         checked = service.check(session, principal=principal, given=given)
-        vocab_size, plan = service.cost(session, checked)
+        vocab_size, plan, _node = service.cost(session, checked)
     return estimates.plan_answer(checked.spec, vocab_size, plan)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from app.i18n import _, translate
+from app.settings import settings
 from app.web import compact, file_size, number, span
 from trainer.plan import Figure, Plan, Proposal, Sentence
 from trainer.spec import TrainSpec
@@ -19,7 +20,7 @@ def said(sentence: Sentence) -> str:
 
 def interval(figure: Figure) -> str:
     """A figure and the interval that it is expected in."""
-    low, value, high = (_amount(amount, figure.unit) for amount in (figure.low, figure.value, figure.high))
+    low, value, high = (amount(end, figure.unit) for end in (figure.low, figure.value, figure.high))
     if low == high:
         return value
     return _("{value} ({low} to {high})", value=value, low=low, high=high)
@@ -28,13 +29,14 @@ def interval(figure: Figure) -> str:
 def _shown(name: str, value: Any) -> Any:
     unit = name.rpartition("_")[2]
     if unit in ("bytes", "seconds", "flops") and isinstance(value, int | float):
-        return _amount(value, unit)
+        return amount(value, unit)
     if isinstance(value, str) or value is None:
         return translate(value or "–")
     return number(value)
 
 
-def _amount(value: float, unit: str) -> str:
+def amount(value: float, unit: str) -> str:
+    """A figure's number as people read it."""
     if unit == "bytes":
         return file_size(value)
     if unit == "seconds":
@@ -44,7 +46,7 @@ def _amount(value: float, unit: str) -> str:
         return f"{value / size:.3g} {prefix}FLOP"
     if unit == "kWh":
         return f"{value:.3g} kWh"
-    return compact(value)
+    return f"{compact(value)} {settings().currency}".strip()
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------

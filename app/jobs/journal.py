@@ -32,6 +32,8 @@ def fold(session: Session, job: Job, new: Sequence[events.Event]) -> None:
                 found = event.model_dump(exclude={"seq", "at", "kind"})
                 job.facts = {**job.facts, "probe": found}
                 job.progress = {**job.progress, "step_seconds": event.step_seconds}
+            case events.UsageEvent():
+                job.facts = {**job.facts, "usage": event.model_dump(exclude={"seq", "at", "kind"})}
             case events.DataEvent():
                 job.facts = {**job.facts, **event.model_dump(exclude={"seq", "at", "kind"})}
     lines = [metrics.Point(event.seq, event.step, dict(event.values)) for event in points]

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from app.jobs import foresight
 from app.jobs.placement import Room
 from app.jobs.transitions import HELD
 from app.models import Job, Node
@@ -66,15 +67,23 @@ def for_a_plan(session: Session, num_processes: int) -> plan.Node | None:
     with_gpus = [node for node in found if node.gpus]
     enough = [node for node in with_gpus if len(node.gpus) >= num_processes]
     if enough:
-        return _with_gpus(max(enough, key=lambda node: _memory_of_gpu(node, num_processes)), num_processes)
+        best = max(enough, key=lambda node: _memory_of_gpu(node, num_processes))
+        return _with_gpus(best, num_processes, _known_of(session, best.name))
     without = [node for node in found if not node.gpus]
     if not without:
         return None
     best = max(without, key=lambda node: node.memory_bytes)
-    return plan.Node(kind="cpu", memory_bytes=best.memory_bytes, num_cpus=best.num_cpus)
+    known = _known_of(session, best.name)
+    return plan.Node(kind="cpu", memory_bytes=best.memory_bytes, num_cpus=best.num_cpus, **known)
 
 
-def _with_gpus(node: Node, num_processes: int) -> plan.Node:
+def _known_of(session: Session, name: str) -> dict[str, Any]:
+    """What the operator and earlier jobs say of a machine: prices, power, and how far estimates were off."""
+    prices = {field: getattr(settings(), field) or None for field in ("price_per_hour", "price_per_kwh", "watts")}
+    return {**prices, **foresight.corrections(session, name)}
+
+
+def _with_gpus(node: Node, num_processes: int, known: dict[str, Any]) -> plan.Node:
     return plan.Node(
         kind="cuda",
         name=str(node.gpus[0]["name"]),
@@ -82,6 +91,7 @@ def _with_gpus(node: Node, num_processes: int) -> plan.Node:
         memory_bytes=_memory_of_gpu(node, num_processes),
         num_cpus=node.num_cpus,
         host_memory_bytes=node.memory_bytes,
+        **known,
     )
 
 

@@ -15,7 +15,7 @@ from app.auth import Principal, Reader, Submitter
 from app.corpora import service as corpora
 from app.errors import PanelError
 from app.i18n import _, translate
-from app.jobs import admission, api, bases, form, health, home, live, reference, schemas, service, words
+from app.jobs import admission, api, bases, foresight, form, health, home, live, reference, schemas, service, words
 from app.models import STATES, TERMINAL, Checkpoint, Job, new_id
 from app.web import number, page, spec_fields
 from trainer.problems import SpecError
@@ -162,6 +162,7 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
     return page(
         request,
         "jobs/show.html",
+        compared=foresight.compared(job.facts),
         principal=principal,
         job=answer,
         is_over=job.state in TERMINAL,

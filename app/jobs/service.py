@@ -19,7 +19,7 @@ from app.auth import Principal
 from app.corpora import service as corpora_service
 from app.errors import PanelError, bad_field
 from app.i18n import _
-from app.jobs import admission, bases, nodes, retention
+from app.jobs import admission, bases, foresight, nodes, retention
 from app.jobs.bases import Base
 from app.jobs.transitions import Actor, allowed
 from app.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Node, Tokenizer, User, new_id
@@ -74,8 +74,8 @@ def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> C
     return Checked(spec, corpora, tokenizer, origin, parent, base)
 
 
-def cost(session: Session, checked: Checked) -> tuple[int, Plan]:
-    """The size of the vocabulary that a job would have, and what it would cost on the nodes there are."""
+def cost(session: Session, checked: Checked) -> tuple[int, Plan, plans.Node | None]:
+    """The size of the vocabulary that a job would have, what it would cost, and on which machine."""
     num_bytes = sum(corpus.num_text_bytes or 0 for corpus in checked.corpora)
     given = checked.tokenizer.vocab_size if checked.tokenizer is not None else checked.spec.vocab_size
     vocab_size = given or choose_vocab_size(num_bytes)
@@ -84,7 +84,7 @@ def cost(session: Session, checked: Checked) -> tuple[int, Plan]:
     counted = checked.base.facts.get("num_parameters") if checked.base is not None else None
     if counted is not None and checked.spec.objective != "classification":  # whose head is another
         planned = planned.model_copy(update={"num_parameters": counted})
-    return vocab_size, planned
+    return vocab_size, planned, node
 
 
 def propose(session: Session, *, principal: Principal, corpora: Sequence[str], seconds: float) -> Proposal:
@@ -126,7 +126,7 @@ def submit(
         return repeated, False
     _check_quota(session, principal)
     checked = check(session, principal=principal, given=given)
-    planned = cost(session, checked)[1]
+    _vocab_size, planned, node = cost(session, checked)
     admission.check_memory(planned)
     admission.check_disk(planned)
     spec, origin = checked.spec, checked.origin
@@ -140,6 +140,7 @@ def submit(
         "idempotency_key": idempotency_key,
         "body_sha256": body_sha256,
         "max_steps": spec.max_steps,
+        "facts": foresight.planned(planned, node),
         "tokenizer_id": checked.tokenizer.id if checked.tokenizer is not None else None,
         "priority": PRIORITIES[spec.priority],
         "parent_id": checked.parent.id if checked.parent is not None else None,

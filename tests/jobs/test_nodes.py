@@ -4,6 +4,7 @@ import pytest
 
 from app import db
 from app.jobs import nodes
+from app.settings import settings
 from tests.jobs import cast
 from trainer.plan import Node
 
@@ -38,3 +39,16 @@ def test_gpus_go_before_processors_where_there_are_enough() -> None:
     assert three is not None
     assert (two.kind, two.count, two.memory_bytes, two.host_memory_bytes) == ("cuda", 2, 80 * 2**30, 8 * 2**30)
     assert three.kind == "cpu"
+
+
+def test_prices_and_power_are_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    cast.node("ada")
+    plain = planned(1)
+    assert plain is not None
+    assert (plain.price_per_hour, plain.price_per_kwh, plain.watts) == (None, None, None)
+
+    told = settings().model_copy(update={"price_per_hour": 2.0, "price_per_kwh": 0.3, "watts": 65.0})
+    monkeypatch.setattr(nodes, "settings", lambda: told)
+    priced = planned(1)
+    assert priced is not None
+    assert (priced.price_per_hour, priced.price_per_kwh, priced.watts) == (2.0, 0.3, 65.0)

@@ -26,6 +26,15 @@ def test_a_run_is_measured_before_its_first_step(trained: RunDir) -> None:
     assert not list(trained.attempt_path(1).glob("probe*"))
 
 
+def test_a_run_tells_at_step_20_and_at_its_end_what_its_steps_really_took(trained: RunDir) -> None:
+    found = of_kind(trained, "usage")
+
+    assert [event.step for event in found] == [20, 150]
+    (probe,) = of_kind(trained, "probe")
+    assert found[0].peak_bytes >= probe.peak_bytes
+    assert 0 < found[1].step_seconds < 60
+
+
 def test_gradients_that_ranks_share_are_not_made_whole_to_be_measured(warm: Warm, home: Path) -> None:
     run_dir = make_run(home, "probed-2-2", max_steps=1, warmup_steps=0, num_processes=2, zero_stage=2)
     assert warm.run(run_dir, 2) == 0, run_dir.log_path.read_text()
