@@ -9,11 +9,11 @@ import torch
 import yaml
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from tests.trainer.gangs import Warm
 from tests.trainer.runs import checkpoint_of, make_run
-from trainer import export, ggufs
+from trainer import export, generate, ggufs
 from trainer.export import Differs, Impossible
 from trainer.rundir import RunDir
 
@@ -103,6 +103,12 @@ def test_other_decoders_become_gguf_too(warm: Warm, home: Path, tmp_path: Path, 
 
     made = export.export(checkpoint_of(run_dir, 2), tmp_path / "out", "gguf", quantization="f32")
     assert made["largest_difference"] <= 1e-4
+    # Our tokenizers part numbers in threes, as Llama 3's do, whatever family they are for.
+    assert (made["pre_tokenizer"], made["tokens_equal"]) == ("llama-bpe", 1.0)
+    assert "`llama-bpe`, which keeps 100.00%" in (tmp_path / "out/README.md").read_text()
+    own = PreTrainedTokenizerFast.from_pretrained(checkpoint_of(run_dir, 2))
+    opened = generate.load(checkpoint_of(run_dir, 2), "cpu").tokenizer
+    assert str(opened.backend_tokenizer.pre_tokenizer) == str(own.backend_tokenizer.pre_tokenizer)
 
 
 def test_what_has_no_such_format_is_refused_and_leaves_nothing(
@@ -139,3 +145,18 @@ def test_the_artefact_opens_with_transformers(trained: RunDir, tmp_path: Path, h
 
     assert json.loads((tmp_path / "out/config.json").read_text())["model_type"] == "llama"
     assert model.num_parameters() > 90_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"architectures": ["LlamaForSequenceClassification"]}, "this one classifies"),
+        ({"attention_bias": True}, "its attention_bias is True"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "scaled by linear"),
+        ({}, None),
+    ],
+)
+def test_what_gguf_has_no_word_for_is_named(fields: dict[str, Any], sentence: str | None) -> None:
+    found = ggufs.unfit(LlamaConfig(**{"architectures": ["LlamaForCausalLM"], **fields}))
+
+    assert found == sentence or sentence in str(found)
