@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from trainer import adapters, card, ggufs
+from trainer import adapters, card, ggufs, rundir
 from trainer.rundir import sha256_file
 
 GOLDEN = "golden.safetensors"
@@ -56,10 +56,12 @@ def export(
 ) -> dict[str, Any]:
     """Write an artefact and return its files, and by how much its logits are off. Nothing is left where it fails.
 
-    `base` is the model that an adapter stands beside. Raises Impossible, and Differs where the proof fails.
+    `base` is the model that an adapter stands beside. Raises ValueError for a damaged checkpoint,
+    Impossible, and Differs where the proof fails.
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    rundir.verify(checkpoint)  # golden logits of damaged weights would prove nothing
     steps = 5
     progress(0, steps)
     model, tokenizer = load(checkpoint), PreTrainedTokenizerFast.from_pretrained(checkpoint, local_files_only=True)
