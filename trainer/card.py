@@ -15,14 +15,14 @@ WIDTH, HEIGHT, MARGIN = 720, 280, 44
 COLORS = {"loss": "#b45309", "eval_loss": "#0f766e"}
 PIPELINES = {"bert": "fill-mask", "roberta": "fill-mask", "t5": "text2text-generation"}
 OPENED = {
-    "safetensors": """from transformers import {model_class}, AutoTokenizer
+    "safetensors": """from transformers import {model_class}, PreTrainedTokenizerFast
 
-tokenizer = AutoTokenizer.from_pretrained("PATH")
+tokenizer = PreTrainedTokenizerFast.from_pretrained("PATH")
 model = {model_class}.from_pretrained("PATH")""",
     "adapter": """from peft import PeftModel
-from transformers import {model_class}, AutoTokenizer
+from transformers import {model_class}, PreTrainedTokenizerFast
 
-tokenizer = AutoTokenizer.from_pretrained("PATH")
+tokenizer = PreTrainedTokenizerFast.from_pretrained("PATH")
 model = PeftModel.from_pretrained({model_class}.from_pretrained("BASE MODEL"), "PATH")""",
     "gguf": 'llama-cli -m model.gguf -p "Once upon a time"',
 }
@@ -36,13 +36,19 @@ def write(
     facts: Mapping[str, Any],
     largest: float,
     tolerance: float,
+    pre_tokenizer: str = "",
+    tokens_equal: float = 1.0,
 ) -> None:
     """Write README.md, and the curves where there are any."""
     curves = {name: points for name, points in facts.get("curves", {}).items() if len(points) > 1}
     if curves:
         (out / CURVES).write_text(drawn(curves), encoding="utf-8")
     front = yaml.safe_dump(_front(model, facts), sort_keys=False, allow_unicode=True)
-    body = _body(form, quantization, model, facts, bool(curves), largest, tolerance)
+    parted = (
+        f"Number format: {quantization}. llama.cpp parts text by a rule that it knows by name before it merges bytes: "
+        f"this file asks for `{pre_tokenizer}`, which keeps {tokens_equal:.2%} of the tokens of probe texts."
+    )
+    body = _body(form, parted, model, facts, bool(curves), largest, tolerance)
     (out / "README.md").write_text(f"---\n{front}---\n\n{body}", encoding="utf-8")
 
 
@@ -56,6 +62,7 @@ def _front(model: PreTrainedModel, facts: Mapping[str, Any]) -> dict[str, Any]:
         name for name in ("eval_loss", "eval_bits_per_byte", "eval_accuracy") if name in facts.get("metrics", {})
     ]
     front = {
+        "language": facts.get("language"),
         "license": facts.get("license") or None,
         "library_name": "transformers",
         "pipeline_tag": pipeline,
@@ -68,7 +75,7 @@ def _front(model: PreTrainedModel, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _body(
     form: str,
-    quantization: str,
+    parted: str,
     model: PreTrainedModel,
     facts: Mapping[str, Any],
     has_curves: bool,
@@ -84,10 +91,7 @@ def _body(
         "```\n" + OPENED[form].format(model_class=type(model).__name__) + "\n```",
     ]
     if form == "gguf":
-        parts.append(
-            f"Number format: {quantization}. llama.cpp parts text by a rule that it knows by name before it merges "
-            "bytes; on Chinese and on unusual text its tokens may differ from the tokenizer's own."
-        )
+        parts.append(parted)
     if facts.get("corpora"):
         parts += ["## Data", _table(("corpus", "kind", "documents", "bytes of text", "SHA-256"), _corpora(facts))]
     if facts.get("metrics"):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from trainer import adapters, card, ggufs
+from trainer import adapters, card, ggufs, rundir
 from trainer.rundir import sha256_file
 
 GOLDEN = "golden.safetensors"
@@ -56,10 +56,12 @@ def export(
 ) -> dict[str, Any]:
     """Write an artefact and return its files, and by how much its logits are off. Nothing is left where it fails.
 
-    `base` is the model that an adapter stands beside. Raises Impossible, and Differs where the proof fails.
+    `base` is the model that an adapter stands beside. Raises ValueError for a damaged checkpoint,
+    Impossible, and Differs where the proof fails.
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    rundir.verify(checkpoint)  # golden logits of damaged weights would prove nothing
     steps = 5
     progress(0, steps)
     model, tokenizer = load(checkpoint), PreTrainedTokenizerFast.from_pretrained(checkpoint, local_files_only=True)
@@ -68,13 +70,13 @@ def export(
     progress(1, steps)
     out.mkdir(parents=True)
     try:
-        _write(checkpoint, out, form, model, tokenizer, quantization, max_shard_bytes, facts or {})
+        said = _write(checkpoint, out, form, model, tokenizer, quantization, max_shard_bytes, facts or {})
         progress(2, steps)
         save_file({**probes, "logits": golden}, out / GOLDEN)
         kind = quantization if form == "gguf" else form
         largest = _proven(out, form, base, TOLERANCES[kind])
         progress(3, steps)
-        card.write(out, form, quantization, model, facts or {}, largest, TOLERANCES[kind])
+        card.write(out, form, quantization, model, facts or {}, largest, TOLERANCES[kind], **said)
         progress(4, steps)
         files = [
             {"name": path.name, "size": path.stat().st_size, "sha256": sha256_file(path)}
@@ -84,7 +86,7 @@ def export(
         shutil.rmtree(out, ignore_errors=True)
         raise
     progress(steps, steps)
-    return {"files": files, "largest_difference": largest, "tolerance": TOLERANCES[kind], "format": form}
+    return {"files": files, "largest_difference": largest, "tolerance": TOLERANCES[kind], "format": form, **said}
 
 
 def load(directory: Path) -> PreTrainedModel:
@@ -122,15 +124,14 @@ def _write(
     quantization: str,
     max_shard_bytes: int,
     facts: dict[str, Any],
-) -> None:
+) -> dict[str, Any]:
+    """Write all but the proof and the card, and return what has to be said of it."""
     if form == "gguf":
-        if model.config.model_type not in ggufs.ARCHITECTURES:
-            raise Impossible(f"GGUF is for {', '.join(ggufs.ARCHITECTURES)}, this is {model.config.model_type}")
         try:
-            ggufs.write(out / MODEL, model, tokenizer, quantization, str(facts.get("name", checkpoint.name)))
+            chosen = ggufs.write(out / MODEL, model, tokenizer, quantization, str(facts.get("name", checkpoint.name)))
         except ValueError as error:
             raise Impossible(str(error)) from error
-        return
+        return {"pre_tokenizer": chosen.name, "tokens_equal": chosen.tokens_equal}
     for name in TOKENIZER_FILES:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, out / name)
@@ -141,8 +142,9 @@ def _write(
             raise Impossible("an adapter beside a head for labels has no format of its own: export it merged")
         for path in (checkpoint / adapters.DIRECTORY).iterdir():
             shutil.copyfile(path, out / path.name)
-        return
+        return {}
     model.save_pretrained(out, max_shard_size=max_shard_bytes)
+    return {}
 
 
 def _proven(out: Path, form: str, base: Path | None, tolerance: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -56,7 +56,8 @@ def load(checkpoint_dir: Path, device: str) -> Loaded:
     transformers_logging.disable_progress_bar()
     dtype: Any = torch.float32 if device == "cpu" else "auto"
     model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=dtype, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint_dir, local_files_only=True)
+    # Not AutoTokenizer: of a Qwen2 it replaces the pre-tokenizer that the model was trained with by Qwen's own.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint_dir, local_files_only=True)
     return Loaded(model.to(device).eval(), tokenizer)
 
 

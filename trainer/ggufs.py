@@ -1,16 +1,19 @@
 """Writes decoders as GGUF, the file that llama.cpp, Ollama and LM Studio read. Imports torch, transformers and gguf."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType, TokenType
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType
 from gguf.quants import quantize
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.configuration_utils import PretrainedConfig
+
+from trainer import vocabulary
+from trainer.vocabulary import Chosen
 
 ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "gpt2": gguf.MODEL_ARCH.GPT2}
 FORMATS = {
@@ -18,33 +21,49 @@ FORMATS = {
     "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
     "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
 }
-# How llama.cpp is told to part text before byte pairs are merged; it knows such rules by name only. Ours keeps numbers
-# in threes and runs of letters as Llama 3's does, but cuts Chinese into runs of eight, which it has no rule for.
-PRE_TOKENIZER = {"qwen2": "qwen2", "gpt2": "gpt-2", "llama": "llama-bpe"}
+# What llama.cpp takes for granted of these families.
+NAMELESS = {
+    "hidden_act": "silu",
+    "activation_function": "gelu_new",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "use_sliding_window": False,
+    "scale_attn_by_inverse_layer_idx": False,
+}
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # GPT-2's own layers hold columns where others have rows
 BLOCK = 32  # values that q8_0 scales together
 
 
-def write(path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, quantization: str, name: str) -> None:
-    """Write a model with its tokenizer. Raises ValueError for a tokenizer that is not byte-level BPE."""
+def write(
+    path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, quantization: str, name: str
+) -> Chosen:
+    """Write a model with its tokenizer, and return how llama.cpp is told to part text.
+
+    Raises ValueError for what has no words in GGUF.
+    """
     config = model.config
+    why = unfit(config) or vocabulary.unfit(tokenizer)
+    if why is not None:
+        raise ValueError(why)
     model_type = str(config.model_type)
     writer = GGUFWriter(path, gguf.MODEL_ARCH_NAMES[ARCHITECTURES[model_type]])
     writer.add_name(name)
     _add_sizes(writer, config)
     writer.add_file_type(FORMATS[quantization][1])
-    _add_tokenizer(writer, tokenizer, model_type)
+    chosen = vocabulary.choose(tokenizer)
+    vocabulary.write(writer, tokenizer, int(config.vocab_size), chosen.name)
     names = gguf.get_tensor_name_map(ARCHITECTURES[model_type], int(config.num_hidden_layers))
     for key, tensor in _weights(model).items():
         found = names.get_name(key, try_suffixes=(".weight", ".bias"))
         assert found is not None, key
         values = _arranged(key, tensor, config).numpy()
-        kind = _kind(values, quantization)
+        kind = _kind(found, values, quantization)
         writer.add_tensor(found, quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return chosen
 
 
 def _weights(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -55,9 +74,9 @@ def _weights(model: PreTrainedModel) -> dict[str, Tensor]:
     return {key: tensor.detach().float().cpu() for key, tensor in state.items()}
 
 
-def _kind(values: "np.ndarray[Any, Any]", quantization: str) -> GGMLQuantizationType:
-    """Vectors stay fp32, as llama.cpp wants them; rows that blocks do not divide keep half precision."""
-    if values.ndim == 1 or quantization == "f32":
+def _kind(name: str, values: "np.ndarray[Any, Any]", quantization: str) -> GGMLQuantizationType:
+    """Vectors and positions stay fp32, as in llama.cpp; rows that blocks do not divide keep half precision."""
+    if values.ndim == 1 or name.startswith("position_embd") or quantization == "f32":
         return GGMLQuantizationType.F32
     if quantization == "q8_0" and values.shape[-1] % BLOCK:
         return GGMLQuantizationType.F16
@@ -99,42 +118,27 @@ def _add_sizes(writer: GGUFWriter, config: Any) -> None:
     writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
 
 
-def _add_tokenizer(writer: GGUFWriter, tokenizer: PreTrainedTokenizerFast, model_type: str) -> None:
-    described = json.loads(tokenizer.backend_tokenizer.to_str())
-    if described["model"]["type"] != "BPE" or described["decoder"]["type"] != "ByteLevel":
-        raise ValueError("its tokenizer is not byte-level BPE, the only kind that is written as GGUF here")
-    special = {entry["id"] for entry in described["added_tokens"] if entry["special"]}
-    added = {entry["id"]: entry["content"] for entry in described["added_tokens"]}
-    by_number = {number: token for token, number in described["model"]["vocab"].items()} | added
-    size = max(max(by_number) + 1, len(tokenizer))
-    tokens = [by_number.get(number, f"[unused{number}]") for number in range(size)]
-    kinds = [
-        TokenType.CONTROL if number in special else TokenType.NORMAL if number in by_number else TokenType.UNUSED
-        for number in range(size)
-    ]
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in described["model"]["merges"]]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(PRE_TOKENIZER[model_type])
-    writer.add_token_list(tokens)
-    writer.add_token_types(kinds)
-    writer.add_token_merges(merges)
-    writer.add_add_bos_token(False)
-    for add, number in (
-        (writer.add_bos_token_id, tokenizer.bos_token_id),
-        (writer.add_eos_token_id, tokenizer.eos_token_id),
-        (writer.add_pad_token_id, tokenizer.pad_token_id),
-    ):
-        if number is not None:
-            add(int(number))
-    if tokenizer.chat_template:
-        writer.add_chat_template(str(tokenizer.chat_template))
+def unfit(config: PretrainedConfig) -> str | None:
+    """Why a model cannot be written; None where it can."""
+    if config.model_type not in ARCHITECTURES:
+        return f"GGUF is for {', '.join(ARCHITECTURES)}, this is {config.model_type}"
+    if config.architectures[0].endswith("Classification"):
+        return "GGUF is for decoders that write, and this one classifies"
+    found = {name: getattr(config, name, None) for name in NAMELESS}
+    name = next((name for name, value in found.items() if value not in (None, NAMELESS[name])), None)
+    if name is not None:
+        return f"its {name} is {found[name]}, which GGUF has no word for in this family"
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    return None if rope == "default" else f"its positions are scaled by {rope}, which is not written as GGUF here"
 
 
 def read(directory: Path, name: str) -> PreTrainedModel:
     """The model in a GGUF file, as transformers reads it back."""
     config = AutoConfig.from_pretrained(directory, gguf_file=name, local_files_only=True)
-    if config.model_type == "gpt2":  # whose width inside a block transformers does not read
-        config.n_inner = GGUFReader(directory / name).fields["gpt2.feed_forward_length"].contents()
+    if config.model_type == "gpt2":  # of which transformers reads neither the width inside a block nor the positions
+        fields = GGUFReader(directory / name).fields
+        config.n_inner = fields["gpt2.feed_forward_length"].contents()
+        config.n_positions = fields["gpt2.context_length"].contents()
     made: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         directory, gguf_file=name, config=config, dtype=torch.float32, local_files_only=True
     )

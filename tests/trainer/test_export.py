@@ -1,6 +1,7 @@
 """Exports: every format opens in a fresh process as the checkpoint it was, and what differs is not published."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import torch
 import yaml
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from tests.trainer.gangs import Warm
-from tests.trainer.runs import checkpoint_of, make_run
-from trainer import export, ggufs
+from tests.trainer.runs import checkpoint_of, make_run, small_spec
+from trainer import adapters, export, generate, ggufs
 from trainer.export import Differs, Impossible
-from trainer.rundir import RunDir
+from trainer.rundir import RunDir, write_manifest
 
 FACTS: dict[str, Any] = {
     "name": "Furnace | one",
@@ -103,6 +104,12 @@ def test_other_decoders_become_gguf_too(warm: Warm, home: Path, tmp_path: Path, 
 
     made = export.export(checkpoint_of(run_dir, 2), tmp_path / "out", "gguf", quantization="f32")
     assert made["largest_difference"] <= 1e-4
+    # Our tokenizers part numbers in threes, as Llama 3's do, whatever family they are for.
+    assert (made["pre_tokenizer"], made["tokens_equal"]) == ("llama-bpe", 1.0)
+    assert "`llama-bpe`, which keeps 100.00%" in (tmp_path / "out/README.md").read_text()
+    own = PreTrainedTokenizerFast.from_pretrained(checkpoint_of(run_dir, 2))
+    opened = generate.load(checkpoint_of(run_dir, 2), "cpu").tokenizer
+    assert str(opened.backend_tokenizer.pre_tokenizer) == str(own.backend_tokenizer.pre_tokenizer)
 
 
 def test_what_has_no_such_format_is_refused_and_leaves_nothing(
@@ -127,6 +134,49 @@ def test_an_encoder_is_exported_with_its_head(home: Path, tmp_path: Path, here: 
     assert "BertForMaskedLM" in (tmp_path / "out/README.md").read_text()
 
 
+def test_an_adapter_beside_its_base_is_the_merged_checkpoint(trained: RunDir, tmp_path: Path, here: None) -> None:
+    base, checkpoint = checkpoint_of(trained, 150), tmp_path / "checkpoint"
+    model = AutoModelForCausalLM.from_pretrained(base)
+    adapters.attach(model, small_spec(base_model="base", tuning="lora", lora_rank=4))
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    shutil.copytree(base, checkpoint)
+    merged = {weight.name: weight.value() for weight in adapters.merged(model)}
+    AutoModelForCausalLM.from_pretrained(base).save_pretrained(checkpoint, state_dict=merged)
+    trained_weights = {weight.name: weight.value() for weight in adapters.trained(model)}
+    adapters.save(model, trained_weights, checkpoint / adapters.DIRECTORY)
+    write_manifest(checkpoint, {"step": 150})
+
+    made = export.export(checkpoint, tmp_path / "out", "adapter", base=base)
+    assert made["largest_difference"] <= 1e-4
+    names = {file["name"] for file in made["files"]}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= names
+    assert "model.safetensors" not in names
+    with pytest.raises(Differs):
+        export.export(checkpoint, tmp_path / "other", "adapter", base=checkpoint)  # it would be added twice
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_damaged_checkpoint_is_not_exported(trained: RunDir, tmp_path: Path, here: None) -> None:
+    shutil.copytree(checkpoint_of(trained, 150), tmp_path / "checkpoint")
+    (tmp_path / "checkpoint/config.json").write_text("{}")
+
+    with pytest.raises(ValueError, match=r"config\.json differs"):
+        export.export(tmp_path / "checkpoint", tmp_path / "out", "safetensors")
+
+
+def test_heads_in_the_wrong_order_are_found(
+    trained: RunDir, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ggufs, "_interleaved", lambda tensor, _heads: tensor.contiguous())
+
+    with pytest.raises(Differs):
+        export.export(checkpoint_of(trained, 150), tmp_path / "out", "gguf", quantization="q8_0")
+    assert not (tmp_path / "out").exists()
+
+
 def test_rotary_pairs_come_beside_each_other() -> None:
     rows = torch.arange(8).reshape(8, 1)
 
@@ -139,3 +189,18 @@ def test_the_artefact_opens_with_transformers(trained: RunDir, tmp_path: Path, h
 
     assert json.loads((tmp_path / "out/config.json").read_text())["model_type"] == "llama"
     assert model.num_parameters() > 90_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"architectures": ["LlamaForSequenceClassification"]}, "this one classifies"),
+        ({"attention_bias": True}, "its attention_bias is True"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "scaled by linear"),
+        ({}, None),
+    ],
+)
+def test_what_gguf_has_no_word_for_is_named(fields: dict[str, Any], sentence: str | None) -> None:
+    found = ggufs.unfit(LlamaConfig(**{"architectures": ["LlamaForCausalLM"], **fields}))
+
+    assert found == sentence or sentence in str(found)
