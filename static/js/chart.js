@@ -5,7 +5,7 @@ import { align } from "./curve.js";
 import { compact, fill, measure, number } from "./format.js";
 
 const SMOOTHED_SHARE = 0.02; // of the places of a curve, that one smoothed value looks back on
-const COLORS = { loss: [1, 2], bits: [1, 2], rate: [3], norm: [4], speed: [5] };
+const COLORS = { loss: [1, 2], bits: [1, 2], rewards: [1, 2], accuracy: [1, 2], rate: [3], norm: [4], speed: [5] };
 const cursors = uPlot.sync("job");
 
 // The colours of the theme in use, as the canvas needs them.
