@@ -27,6 +27,7 @@ PAGES = [
     "/models/{model}",
     "/checkpoints",
     "/checkpoints/{checkpoint}",
+    "/works?checkpoint={checkpoint}",
     "/playground",
     "/nodes",
     "/health",

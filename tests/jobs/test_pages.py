@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 from app import db
 from app.jobs import attempts, dispatch, live
 from app.models import Corpus, Job
+from app.settings import ROOT
 from tests.jobs import cast
 from tests.people import Person
 from trainer import events
@@ -279,3 +280,10 @@ def test_troubles_and_recoveries_stand_on_the_page_of_a_job(alice: TestClient, a
     assert "Attempt 2" in text
     assert text.index("Attempt 2") < text.index("Attempt 1")
     assert "已恢复 1 次" in alice.get(f"/jobs/{job_id}", headers={"Accept-Language": "zh-CN"}).text
+
+
+def test_every_chart_has_colors_of_its_own() -> None:
+    drawn = set(re.findall(r'chart\("(\w+)"', (ROOT / "templates/jobs/show.html").read_text()))
+    colors = re.search(r"const COLORS = {(.*?)};", (ROOT / "static/js/chart.js").read_text())
+    assert colors is not None
+    assert drawn == set(re.findall(r"(\w+): \[", colors[1]))
