@@ -25,8 +25,9 @@ from trainer.rundir import sha256_file
 
 GOLDEN = "golden.safetensors"
 MODEL = "model.gguf"
-# How far logits may be off, as a share of their largest: rounding only, or what the number format costs.
-TOLERANCES = {"safetensors": 1e-5, "adapter": 1e-4, "f32": 1e-4, "f16": 1e-2, "q8_0": 5e-2}
+# How far logits may be off, as a share of their largest: rounding only, or what the number format costs, with room
+# (docs/measurements/exports.md).
+TOLERANCES = {"safetensors": 1e-5, "adapter": 1e-4, "f32": 1e-4, "f16": 1e-2, "q8_0": 0.15}
 PROBES, PROBE_TOKENS = 4, 32
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
