@@ -1,6 +1,6 @@
 """Finds settings under which a job fits a node, and the cheapest change that makes it fit. Arithmetic only."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -67,6 +67,26 @@ def fit(spec: TrainSpec, vocab_size: int, node: Node) -> TrainSpec | None:
         spec = spec.model_copy(update={"precision": "auto"})
     found = _fastest(spec, vocab_size, node, list(_settings(spec, node, is_free=True)))
     return None if found is None else spec.model_copy(update=found.changes)
+
+
+def choose(spec: TrainSpec, vocab_size: int, node: Node, free: Collection[str]) -> TrainSpec | None:
+    """The spec with the `free` fields chosen anew: the fastest that fits the node. None where nothing fits."""
+    rows = spec.train_batch_size // spec.num_processes
+    start = spec.model_copy(update={"per_device_batch_size": rows}) if "per_device_batch_size" in free else spec
+    specs = [start, *(_off_gpu(start, node) if {"offload_optimizer", "offload_parameters"} & set(free) else [])]
+    fixed = [name for name in CHANGED if name not in free]
+    ways = [way for each in specs for way in _settings(each, node, is_free=True)]
+
+    def fitting(room: float) -> list[tuple[float, TrainSpec]]:
+        every = _fitting(ways, vocab_size, node, room)
+        return [(s, way) for s, way in every if all(getattr(way, name) == getattr(spec, name) for name in fixed)]
+
+    found = fitting(ROOM) or fitting(1.0)
+    if not found:
+        return None
+    fastest = min(seconds for seconds, _chosen in found)
+    close = [chosen for seconds, chosen in found if seconds <= CLOSE * fastest]
+    return min(close, key=lambda chosen: (chosen.gradient_checkpointing, chosen.zero_stage))
 
 
 def cheapest(spec: TrainSpec, vocab_size: int, node: Node) -> Remedy | None:

@@ -13,7 +13,7 @@ from trainer.counts import Flops, counts, flops, num_parameters, num_trained, to
 from trainer.devices import Node
 from trainer.dial import BYTES_PER_TOKEN, Proposal, choose_vocab_size, propose
 from trainer.figure import Figure, Sentence, around, said
-from trainer.fit import Remedy, cheapest, fit
+from trainer.fit import Remedy, cheapest, choose, fit
 from trainer.fit import fits as fits_node
 from trainer.memory import PARTS, Memory, checkpoint_bytes, host_bytes, memory, num_kept, resume_bytes
 from trainer.spec import TrainSpec
@@ -27,6 +27,7 @@ __all__ = [
     "Proposal",
     "Remedy",
     "Sentence",
+    "choose",
     "choose_vocab_size",
     "fit",
     "num_parameters",

@@ -64,7 +64,7 @@ def plan_job(principal: Reader, given: Given) -> estimates.PlanAnswer:
     with db.transaction() as session:
         checked = service.check(session, principal=principal, given=given)
         vocab_size, plan, _node = service.cost(session, checked)
-    return estimates.plan_answer(checked.spec, vocab_size, plan)
+    return estimates.plan_answer(checked.spec, vocab_size, plan, checked.free)
 
 
 @router.post("/jobs/propose", tags=["jobs"])

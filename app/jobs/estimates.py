@@ -1,5 +1,6 @@
 """What the API takes and says about plans: figures and sentences in the reader's language."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -87,6 +88,7 @@ class PlanAnswer(BaseModel):
         description="Operations: matmuls and attention are the model's, recomputed are gradient checkpointing's; "
         "published is 6 N + 12 L d T, as most published utilizations count."
     )
+    chosen: dict[str, Any] = Field(description="Fields that were given as auto, with the fastest that fits.")
     fits: bool | None
     reason: str
     changes: dict[str, Any] | None = Field(description="Where it does not fit: the cheapest change that makes it fit.")
@@ -94,7 +96,7 @@ class PlanAnswer(BaseModel):
     notes: list[str] = Field(description="Where the rates come from, and what would be better.")
 
 
-def plan_answer(spec: TrainSpec, vocab_size: int, plan: Plan) -> PlanAnswer:
+def plan_answer(spec: TrainSpec, vocab_size: int, plan: Plan, free: Sequence[str] = ()) -> PlanAnswer:
     """A plan in the reader's language."""
     same = ("num_parameters", "num_tokens", "memory_bytes", "checkpoint_bytes", "resume_bytes", "host_bytes")
     return PlanAnswer(
@@ -104,6 +106,7 @@ def plan_answer(spec: TrainSpec, vocab_size: int, plan: Plan) -> PlanAnswer:
         memory=plan.memory.model_dump(),
         flops_per_token=plan.flops_per_token.model_dump(),
         num_epochs=plan.num_epochs,
+        chosen={name: getattr(spec, name) for name in free},
         fits=plan.fits,
         reason=said(plan.verdict),
         changes=plan.remedy.changes if plan.remedy is not None else None,

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.datastructures import FormData
 
 from app.i18n import _, mark, translate
-from app.jobs.admission import KEPT
+from app.jobs.admission import KEPT, OPEN
 from app.jobs.bases import NETWORK
 from trainer import plan
 from trainer.spec import TrainSpec, recipe, recipe_names, resolve
@@ -230,6 +230,8 @@ def _control(
     name: str, schema: dict[str, Any], value: str, default: Any, error: str | None, origin: Origin | None, base: str
 ) -> Control:
     choices, placeholder = _choices(schema), shown(default)
+    if name in OPEN and choices:
+        choices = [(AUTO, _("auto (recommended)")), *choices]
     is_of_base = bool(base) and name in BASE_FIXES
     is_locked = is_of_base or (origin is not None and name in KEPT)
     attrs: dict[str, Any] = {"disabled": True} if is_locked else {}
@@ -241,6 +243,8 @@ def _control(
         help_text = _("The base model decides it.")
     elif is_locked:
         help_text = _("Stays as it was: the weights or the samples depend on it.")
+    elif name in OPEN:
+        help_text += " " + _("“auto” chooses what fits and is fastest.")
     elif schema["nullable"]:
         help_text += " " + _("“auto” leaves it open.")
     return Control(

@@ -6,7 +6,7 @@ What an attempt does to its job is in attempts.py, what the scheduler does in di
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,11 +21,12 @@ from app.errors import PanelError, bad_field
 from app.i18n import _
 from app.jobs import admission, bases, foresight, nodes, retention
 from app.jobs.bases import Base
+from app.jobs.estimates import said
 from app.jobs.transitions import Actor, allowed
 from app.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Node, Tokenizer, User, new_id
 from app.settings import settings
 from trainer import plan as plans
-from trainer.plan import Plan, Proposal, choose_vocab_size, plan
+from trainer.plan import Plan, Proposal, choose, choose_vocab_size, plan
 from trainer.spec import TrainSpec, resolve
 
 MAX_KEY_LENGTH = 200
@@ -46,6 +47,7 @@ class Checked:
     origin: Checkpoint | None
     parent: Job | None
     base: Base | None = None
+    free: Sequence[str] = ()  # fields that were given as auto
 
 
 def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> Checked:
@@ -58,6 +60,7 @@ def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> C
     base = bases.find(session, principal, given.get("base_model"))
     if base is not None:
         given = bases.filled(given, base)
+    given, free = admission.opened(given)
     spec = resolve(given)
     corpora = corpora_service.usable(session, principal=principal, ids=spec.corpora)
     admission.check_kinds(spec, corpora)
@@ -71,14 +74,32 @@ def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> C
     admission.check_size(spec, corpora)
     if origin is not None and parent is not None:
         admission.check_origin(spec, TrainSpec.model_validate(parent.spec), parent.tokenizer_id, origin)
-    return Checked(spec, corpora, tokenizer, origin, parent, base)
+    found = Checked(spec, corpora, tokenizer, origin, parent, base)
+    return replace(found, spec=_chosen(session, found, free), free=free) if free else found
+
+
+def _chosen(session: Session, checked: Checked, free: Sequence[str]) -> TrainSpec:
+    """The spec with what was left open chosen for the machine there is: the fastest that fits."""
+    spec, node = checked.spec, nodes.for_a_plan(session, checked.spec.num_processes)
+    if node is None:
+        return spec
+    vocab_size = _vocab_size(checked)
+    chosen = choose(spec, vocab_size, node, free)
+    if chosen is None:
+        raise bad_field(free[0], "memory_short", said(plan(spec, vocab_size, node).verdict))
+    return chosen
+
+
+def _vocab_size(checked: Checked) -> int:
+    num_bytes = sum(corpus.num_text_bytes or 0 for corpus in checked.corpora)
+    given = checked.tokenizer.vocab_size if checked.tokenizer is not None else checked.spec.vocab_size
+    return given or choose_vocab_size(num_bytes)
 
 
 def cost(session: Session, checked: Checked) -> tuple[int, Plan, plans.Node | None]:
     """The size of the vocabulary that a job would have, what it would cost, and on which machine."""
     num_bytes = sum(corpus.num_text_bytes or 0 for corpus in checked.corpora)
-    given = checked.tokenizer.vocab_size if checked.tokenizer is not None else checked.spec.vocab_size
-    vocab_size = given or choose_vocab_size(num_bytes)
+    vocab_size = _vocab_size(checked)
     node = nodes.for_a_plan(session, checked.spec.num_processes)
     planned = plan(checked.spec, vocab_size, node, num_bytes)
     counted = checked.base.facts.get("num_parameters") if checked.base is not None else None

@@ -83,4 +83,4 @@ def test_a_corpus_of_another_kind_is_refused(
     answer = alice_api.post("/api/v1/jobs", json={"corpora": [made], "name": "x", **fields})
 
     assert (answer.status_code, answer.json()["code"]) == (422, "kind_unfit")
-    assert sentence in answer.json()["fields"][0]["message"]
+    assert sentence in answer.json()["errors"][0]["message"]
