@@ -72,7 +72,9 @@ def _writer(session: Session, principal: Principal, writer_id: str) -> str:
     checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=writer_id)
     if checkpoint.state == "corrupt":
         raise failures.error("checkpoint_corrupt", {})
-    _require_decoder(session.get_one(Job, checkpoint.job_id).spec["model_type"])
+    spec = session.get_one(Job, checkpoint.job_id).spec
+    is_classifier = spec["objective"] == "classification"
+    _require_decoder(f"{spec['model_type']} classifier" if is_classifier else spec["model_type"])
     return checkpoint.path
 
 
