@@ -49,42 +49,79 @@ class NotSaved(Exception):
         self.free, self.needed, self.why = free, needed, why
 
 
-def save(
-    directory: Path,
-    step: int,
-    engine: Engine,
-    loaded: Loaded,
-    prepared: Prepared,
-    memory: Memory,
-    is_full: bool,
-    beat: Callable[[], None],
-) -> None:
-    """Write a whole checkpoint. All ranks take part. `is_full` pretends that the disk is; `beat` tells of progress.
+class Save:
+    """One checkpoint to be written. All ranks take part in everything."""
 
-    Raises NotSaved where the disk does not take it, and Failure, on the first rank, if a weight is not finite.
-    """
-    needed = int(ROOM * num_bytes(engine))
-    free = 0 if is_full else shutil.disk_usage(directory.parent).free
-    if engine.any(free < needed):
-        raise NotSaved(free, needed, "the disk is full")
-    weights = _gather(engine, adapters.merged(engine.model))
-    adapter = _gather(engine, adapters.trained(engine.model)) if adapters.are_attached(engine.model) else {}
-    first = engine.rank == 0
-    if first:
-        _require_finite({**weights, **adapter}, step)
-    identity = _identity(step, engine, prepared)
-    parts: list[tuple[Callable[[], None], bool]] = [  # each on the first rank alone, or on all
-        (partial(_make, directory), True),
-        (partial(state.write, engine, directory, beat), False),
-        (partial(_write, directory, weights, adapter, step, engine, loaded, prepared, memory), True),
-        (partial(write_manifest, directory, identity, beat), True),
-    ]
-    for work, is_firsts in parts:
-        error = _tried(work) if first or not is_firsts else None
-        if engine.any(error is not None):
-            if first:
-                shutil.rmtree(directory, ignore_errors=True)
-            raise NotSaved(shutil.disk_usage(directory.parent).free, needed, _plain(error))
+    def __init__(
+        self, directory: Path, step: int, engine: Engine, loaded: Loaded, prepared: Prepared, memory: Memory
+    ) -> None:
+        self.directory, self.step, self.metrics = directory, step, finite(memory.metrics)
+        self.num_bytes = num_bytes(engine)
+        self._engine, self._loaded, self._prepared, self._memory = engine, loaded, prepared, memory
+
+    def begin(self, is_full: bool) -> None:
+        """Make the directory. `is_full` pretends that the disk is. Raises NotSaved."""
+        needed = int(ROOM * self.num_bytes)
+        free = 0 if is_full else shutil.disk_usage(self.directory.parent).free
+        if self._engine.any(free < needed):
+            raise NotSaved(free, needed, "the disk is full")
+        self._do(partial(_make, self.directory) if self._engine.rank == 0 else _nothing)
+
+    def write(self, beat: Callable[[], None]) -> None:
+        """Write everything. Raises NotSaved where the disk does not take it, and Failure, on the first rank, if a
+        weight is not finite. `beat` tells of progress.
+        """
+        for work in self._works(state.tensors(self._engine, beat), beat):
+            self._do(work)
+
+    def works(self, beat: Callable[[], None]) -> list[Callable[[], None]]:
+        """What this rank has to write: first all that training will change, then, when all ranks did that, the rest.
+
+        No other rank is needed for either, and no GPU. Raises Failure as `write` does.
+        """
+        share, close = self._works(list(state.tensors(self._engine, beat)), _nothing)
+        return [share, close] if self._engine.world_size > 1 else [partial(_one_by_one, share, close)]
+
+    def _works(
+        self, tensors: Iterable[tuple[str, Tensor]], beat: Callable[[], None]
+    ) -> tuple[Callable[[], None], Callable[[], None]]:
+        engine = self._engine
+        weights = _gather(engine, adapters.merged(engine.model), self.step)
+        is_adapted = adapters.are_attached(engine.model)
+        adapter = _gather(engine, adapters.trained(engine.model), self.step) if is_adapted else {}
+        identity = _identity(self.step, engine, self._prepared)
+
+        def share() -> None:
+            state.write(tensors, self.directory, engine.rank)
+            if engine.rank == 0:
+                known = (self.step, engine, self._loaded, self._prepared, self._memory)
+                _write(self.directory, weights, adapter, *known)
+
+        def close() -> None:
+            write_manifest(self.directory, identity, beat)
+
+        return share, close if engine.rank == 0 else _nothing
+
+    def _do(self, work: Callable[[], None]) -> None:
+        error = _tried(work)
+        if self._engine.any(error is not None):
+            raise self.given_up(None if error is None else plain(error))
+
+    def given_up(self, why: str | None) -> NotSaved:
+        """Leave nothing of it, and say why."""
+        if self._engine.rank == 0:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        free = shutil.disk_usage(self.directory.parent).free
+        return NotSaved(free, int(ROOM * self.num_bytes), why or "another process could not write its part")
+
+
+def _nothing() -> None:
+    pass
+
+
+def _one_by_one(*works: Callable[[], None]) -> None:
+    for work in works:
+        work()
 
 
 def _tried(work: Callable[[], None]) -> Exception | None:
@@ -146,29 +183,26 @@ def finite(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _plain(error: Exception | None) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) if error is not None else "another process could not write its part"
+def plain(error: BaseException) -> str:
+    """What went wrong, in the words of the system where it has any."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
-def _gather(engine: Engine, wanted: Iterable[Weight]) -> dict[str, Tensor]:
+def _gather(engine: Engine, wanted: Iterable[Weight], step: int) -> dict[str, Tensor]:
     """Weights by name, on the first rank. ZeRO-3 holds them in parts: they are gathered one at a time, so that no other
-    rank ever holds more than one whole.
+    rank ever holds more than one whole. Raises Failure there if one is not finite.
     """
-    weights = {}
+    weights: dict[str, Tensor] = {}
+    spoiled: list[str] = []
     for weight in wanted:
         with engine.whole(weight.parameters):
             if engine.rank == 0:
                 value = weight.value()
-                weights[weight.name] = value.to("cpu", copy=True) if engine.spec.zero_stage == 3 else value
+                weights[weight.name] = value.to("cpu", copy=engine.spec.zero_stage == 3)
+                spoiled += [] if torch.isfinite(value).all() else [weight.name]
+    if spoiled:
+        raise Failure("nan_loss", series=spoiled[0], value="nan", step=step)
     return weights
-
-
-def _require_finite(weights: dict[str, Tensor], step: int) -> None:
-    for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise Failure("nan_loss", series=name, value="nan", step=step)
 
 
 def _identity(step: int, engine: Engine, prepared: Prepared) -> dict[str, Any]:
@@ -224,7 +258,7 @@ def find(directory: Path, prepared: Prepared, *, is_verified: bool) -> Resumed:
         known = json.loads((directory / STATE).read_text())
         memory = Memory(known["metrics"], known["recent_losses"], known["num_leaps"], known["num_updates"])
     except (OSError, ValueError, KeyError) as error:
-        raise Failure("checkpoint_unreadable", why=_plain(error)) from None
+        raise Failure("checkpoint_unreadable", why=plain(error)) from None
     if manifest["tokenizer_sha256"] != prepared.tokenizer_sha256:
         values = {"found": prepared.tokenizer_sha256[:12], "needed": manifest["tokenizer_sha256"][:12]}
         raise Failure("tokenizer_mismatch", **values)
@@ -240,4 +274,4 @@ def restore(load: Callable[..., None], *given: Any) -> None:
     try:
         load(*given)
     except (OSError, ValueError, SafetensorError) as error:
-        raise Failure("checkpoint_unreadable", why=_plain(error)) from None
+        raise Failure("checkpoint_unreadable", why=plain(error)) from None

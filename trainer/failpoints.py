@@ -4,7 +4,8 @@ nothing here does anything.
     kind@step   in the first attempt    kind@step!   in every one    oom@step>n   while the micro-batch exceeds n
 
 Kinds: nan, spike (the loss), oom, segv, abort, raise, exit, kill, hang, spin (holds the interpreter), flip (one bit of
-a weight, at the step after which a run goes on), full (the disk has no room for the checkpoint).
+a weight, at the step after which a run goes on), full (the disk has no room for the checkpoint), writer (the process
+that writes the checkpoint).
 """
 
 import ctypes

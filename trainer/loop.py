@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from trainer import batch as batches
 from trainer import checkpoint, probe, state
 from trainer import prepare as preparation
-from trainer.checkpoint import Memory, NotSaved
+from trainer.checkpoint import Memory, Save
 from trainer.checks import FirstStep
 from trainer.drawing import open_samples
 from trainer.engine import make_engine, precision
@@ -29,6 +29,7 @@ from trainer.objectives import objective
 from trainer.optimizers import learning_rate
 from trainer.report import Report
 from trainer.rundir import RunDir
+from trainer.saving import Saver
 
 STEPS_PER_LINE = 10
 # A loss leaps where it is so many times the median of the last ones, and not merely from nothing to little. One leap
@@ -77,6 +78,7 @@ def train(
         for corpus, tokens in prepared.held_out.items()
     }
     evaluation = Evaluation(spec, samples, held_out, engine, loaded)
+    saver = Saver(engine, report, run_dir.path, on_saved)
     total, trained = checkpoint.num_parameters(model)
     report.line(
         f"{total} parameters, {trained} of them train, on {engine.world_size} x {device.type}, {engine.precision}, "
@@ -111,7 +113,11 @@ def train(
             report.line(f"step {step} is passed over: it diverged")
         else:
             factor = failpoints.factor(step)
-            loss, grad_norm, stopping = engine.step(step, engine.share(batch), num_targets, is_stopping(), factor)
+            try:
+                loss, grad_norm, stopping = engine.step(step, engine.share(batch), num_targets, is_stopping(), factor)
+            except Failure:  # which all ranks have: what to go on from is worth the wait
+                saver.finish()
+                raise
             median = statistics.median(memory.recent_losses) if len(memory.recent_losses) >= FEWEST else math.inf
             if step == 1:
                 first_step.after(loss)
@@ -139,6 +145,7 @@ def train(
             report.line(f"step {step}/{spec.max_steps} loss {loss:.4f} lr {rate:.2e} {tokens_per_second:.0f} tok/s")
         report.phase("train", step, spec.max_steps)
 
+        saver.look()
         # The ranks agree in `stopping`, so all come to the same evaluations and checkpoints.
         is_last = step == spec.max_steps
         if is_last or stopping or step == start_at + FEWEST:
@@ -146,24 +153,13 @@ def train(
         if is_last or step % spec.eval_steps == 0:
             memory.metrics.update(evaluation.run(step, report))
         if is_last or stopping or step % spec.save_steps == 0:
-            report.phase("save", 0, 1)
             directory = run_dir.attempt_path(fence) / f"step-{step}"
-            try:
-                is_full = failpoints.has("full", step)
-                checkpoint.save(directory, step, engine, loaded, prepared, memory, is_full, report.beat)
-            except NotSaved as problem:
-                if is_last:
-                    raise Failure("disk_full", step=step, free=problem.free, needed=problem.needed) from None
-                report.event("save_failed", step=step, free=problem.free, needed=problem.needed, why=problem.why)
-                report.line(f"step {step} not saved: {problem.why}, {problem.free} free, {problem.needed} needed")
-            else:
-                path = str(directory.relative_to(run_dir.path))
-                report.event("checkpoint", step=step, path=path, metrics=checkpoint.finite(memory.metrics))
-                report.line(f"step {step} saved")
-                if engine.rank == 0:
-                    on_saved(directory, step)
-            report.phase("save", 1, 1)
+            save = Save(directory, step, engine, loaded, prepared, memory)
+            saver.start(save, is_full=failpoints.has("full", step), is_lost=failpoints.has("writer", step))
+        if is_last and (problem := saver.finish()) is not None:
+            raise Failure("disk_full", step=step, free=problem.free, needed=problem.needed)
         if stopping and not is_last:
+            saver.finish()
             report.line(f"stopped after step {step}, as asked")
             engine.barrier()
             return EXIT_RESUMABLE

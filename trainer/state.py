@@ -5,7 +5,7 @@ that Muon moves `momentum_buffer.<name>`, and where weights are trained in bf16 
 rank wrote which file means nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -36,7 +36,7 @@ class Writer:
         """Take one tensor; write all that is held where it is much."""
         if self.error is not None:
             return
-        self._held[name] = tensor.detach().to("cpu", copy=True)
+        self._held[name] = tensor.contiguous()
         self._size += tensor.numel() * tensor.element_size()
         if self._size >= MAX_FILE_BYTES:
             self.flush()
@@ -52,18 +52,26 @@ class Writer:
                 self.error = error
 
 
-def write(engine: Engine, directory: Path, beat: Callable[[], None]) -> None:
-    """Write the state below a checkpoint. All ranks take part. Raises, at the end, what its disk refused."""
-    writer = Writer(directory / DIRECTORY, engine.rank)
+def tensors(engine: Engine, beat: Callable[[], None]) -> Iterator[tuple[str, Tensor]]:
+    """This rank's share of the state, by name. All ranks take part, to the end."""
     engine.link_state()
+    is_on_gpu = engine.device.type == "cuda"
     for number, (name, parameter) in enumerate(_trained(engine.model)):
         is_mine = number % engine.world_size == engine.rank
         for kind in engine.kinds(parameter):
             tensor = engine.state_of(parameter, kind, is_mine)
             if is_mine:
                 assert tensor is not None
-                writer.add(f"{kind}.{name}", tensor)
+                # What is pinned for a GPU is there for no other process, not even a fork.
+                yield f"{kind}.{name}", tensor.detach().to("cpu", copy=is_on_gpu)
         beat()
+
+
+def write(named: Iterable[tuple[str, Tensor]], directory: Path, rank: int) -> None:
+    """Write a rank's share of the state below a checkpoint. Raises, at the end, what its disk refused."""
+    writer = Writer(directory / DIRECTORY, rank)
+    for name, tensor in named:
+        writer.add(name, tensor)
     writer.flush()
     if writer.error is not None:
         raise writer.error

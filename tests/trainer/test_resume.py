@@ -9,6 +9,7 @@ import pytest
 
 from tests.trainer.gangs import Warm
 from tests.trainer.runs import checkpoint_of, english, make_run, of_kind, series
+from trainer import events
 from trainer.rundir import RunDir, verify
 
 STEPS, SAVED = 30, 10
@@ -268,3 +269,41 @@ def test_a_checkpoint_remembers_what_the_loop_carries(wholes: dict[tuple[int, in
 
     assert known["recent_losses"] == list(series(wholes[1, 0], "loss").values())
     assert known["metrics"]["eval_loss"] == series(wholes[1, 0], "eval_loss")[STEPS]
+
+
+LARGE = {"hidden_size": 512, "intermediate_size": 2048}  # so much that a checkpoint is written beside the training
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_large_checkpoint_is_written_while_training_goes_on(warm: Warm, home: Path, num_processes: int) -> None:
+    fields = shape(num_processes, 0, max_steps=8, save_steps=2, **LARGE)
+    whole = make_run(home, f"large-{num_processes}", **fields)
+    assert run(warm, whole) == 0, whole.log_path.read_text()
+    again = go_on(home, f"large-again-{num_processes}", whole, 4, **fields)
+
+    assert run(warm, again) == 0, again.log_path.read_text()
+
+    assert [event.step for event in of_kind(whole, "checkpoint")] == [2, 4, 6, 8]
+    assert weights(again, 8) == weights(whole, 8)
+    said = [event for event, _end in events.read(whole.events_path(1), 0)]
+    order = [(event.kind, event.step) for event in said if event.kind in ("points", "checkpoint")]
+    assert order.index(("checkpoint", 2)) > order.index(("points", 3))
+
+
+def test_a_writer_that_is_killed_costs_its_checkpoint_but_not_the_run(warm: Warm, home: Path) -> None:
+    run_dir = make_run(home, "lost-writer", **shape(1, 0, max_steps=4, save_steps=2, **LARGE))
+
+    assert run(warm, run_dir, ATHANOR_FAULT="writer@2") == 0, run_dir.log_path.read_text()
+
+    (failed,) = of_kind(run_dir, "save_failed")
+    assert (failed.step, failed.why) == (2, "the process that wrote it ended with -9")
+    assert [event.step for event in of_kind(run_dir, "checkpoint")] == [4]
+    assert not (run_dir.attempt_path(1) / "step-2").exists()
+
+
+def test_a_run_that_fails_keeps_the_checkpoint_that_is_being_written(warm: Warm, home: Path) -> None:
+    run_dir = make_run(home, "fails-while-saving", **shape(1, 0, max_steps=4, save_steps=2, **LARGE))
+
+    assert run(warm, run_dir, ATHANOR_FAULT="nan@3") == 70
+
+    assert [event.step for event in of_kind(run_dir, "checkpoint")] == [2]

@@ -1,0 +1,223 @@
+"""A race with transformers' Trainer: the same model, start, samples, order and loss, by turns in one process.
+
+`python bench/race.py [threads]`. Prints JSON: tokens a second, ratios of medians and of minima, share of the same run's
+matrix products, and how far the losses are apart.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from trainer import engine  # before torch: it says which accelerators DeepSpeed looks for
+
+# isort: split
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from trainer import networks
+from trainer.counts import flops
+from trainer.gang import free_port
+from trainer.model import build
+from trainer.objectives import objective
+from trainer.spec import TrainSpec, resolve
+
+VOCAB_SIZE, LENGTH, ROWS = 8192, 256, 8
+WARM, CHECKED, BLOCKS, STEPS_PER_BLOCK = 3, 20, 8, 2
+SHAPES = {
+    "gpt2": {"model_type": "gpt2", "intermediate_size": 1024},
+    "llama": {"model_type": "llama", "intermediate_size": 688},
+}
+SIDE = 2048
+IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+
+
+def spec_of(shape: str) -> TrainSpec:
+    return resolve(
+        {
+            "name": "race",
+            "corpora": ["text"],
+            "vocab_size": VOCAB_SIZE,
+            "sequence_length": LENGTH,
+            "num_hidden_layers": 4,
+            "hidden_size": 256,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "train_batch_size": ROWS,
+            "per_device_batch_size": ROWS,
+            "learning_rate": 1e-3,
+            "lr_scheduler_type": "linear",
+            "warmup_steps": 0,
+            "max_steps": CHECKED + BLOCKS * STEPS_PER_BLOCK + WARM,
+            **SHAPES[shape],
+        }
+    )
+
+
+class Turns:
+    """Lets a contestant that wants to run by itself take steps only when it is asked to."""
+
+    def __init__(self, run: Callable[["Turns"], None]) -> None:
+        self._asked, self._done = threading.Semaphore(0), threading.Semaphore(0)
+        self.losses: list[float] = []
+        threading.Thread(target=run, args=(self,), daemon=True).start()
+        self._done.acquire()  # is ready for its first step
+
+    def pause(self) -> None:
+        """Called by the contestant before each step and behind the last one."""
+        self._done.release()
+        self._asked.acquire()
+
+    def step(self) -> None:
+        self._asked.release()
+        self._done.acquire()
+
+
+def peer(spec: TrainSpec, model: PreTrainedModel, rows: Tensor, **tuned: Any) -> Turns:
+    """Transformers' Trainer."""
+
+    def run(turns: Turns) -> None:
+        class Pauses(TrainerCallback):
+            def on_step_begin(self, *_given: Any, **_named: Any) -> None:
+                turns.pause()
+
+            def on_log(self, _args: Any, _state: Any, _control: Any, logs: dict[str, float], **_named: Any) -> None:
+                if "loss" in logs:
+                    turns.losses.append(logs["loss"])
+
+            def on_train_end(self, *_given: Any, **_named: Any) -> None:
+                turns.pause()
+
+        class InOrder(torch.utils.data.IterableDataset[dict[str, Tensor]]):
+            def __iter__(self) -> Iterator[dict[str, Tensor]]:
+                for row in rows:
+                    yield {"input_ids": row[:-1], "shift_labels": row[1:], "labels": row[:-1]}
+
+        with tempfile.TemporaryDirectory() as directory:
+            arguments = TrainingArguments(
+                directory,
+                max_steps=spec.max_steps,
+                per_device_train_batch_size=ROWS,
+                learning_rate=spec.learning_rate,
+                lr_scheduler_type="linear",
+                adam_beta1=spec.adam_beta1,
+                adam_beta2=spec.adam_beta2,
+                weight_decay=spec.weight_decay,
+                max_grad_norm=spec.max_grad_norm,
+                logging_steps=1,
+                logging_first_step=True,
+                save_strategy="no",
+                report_to=[],
+                use_cpu=True,
+                disable_tqdm=True,
+                remove_unused_columns=False,
+                seed=spec.seed,
+                **tuned,
+            )
+            trainer = Trainer(model, arguments, train_dataset=InOrder(), callbacks=[Pauses()])
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+
+    return Turns(run)
+
+
+class Ours:
+    """What a job runs: the engine, the objective, the loop's own reckoning."""
+
+    def __init__(self, spec: TrainSpec, model: PreTrainedModel, rows: Tensor) -> None:
+        self._engine = engine.make_engine(spec, objective(spec, model), torch.device("cpu"))
+        self._rows, self._number = rows.numpy(), 0
+        self.losses: list[float] = []
+
+    def step(self) -> None:
+        some = self._rows[self._number * ROWS : (self._number + 1) * ROWS]
+        batch = {"input_ids": some[:, :-1], "labels": some[:, 1:]}
+        self._number += 1
+        micro_batches = self._engine.share(batch)
+        loss, _norm, _stops = self._engine.step(self._number, micro_batches, some[:, 1:].size, False)
+        self.losses.append(loss)
+
+
+def gemm_rate() -> float:
+    """The best of five matrix products, in operations a second."""
+    matrix, best = torch.rand(SIDE, SIDE), float("inf")
+    for _lap in range(5):
+        started_at = time.perf_counter()
+        torch.mm(matrix, matrix)
+        best = min(best, time.perf_counter() - started_at)
+    return 2 * SIDE**3 / best
+
+
+def race(shape: str) -> dict[str, Any]:
+    spec = spec_of(shape)
+    words = np.random.default_rng(1).zipf(1.3, (spec.max_steps * ROWS, LENGTH + 1)) % VOCAB_SIZE
+    rows = torch.from_numpy(words)
+    start = build(spec, VOCAB_SIZE, 0, 1, torch.device("cpu")).state_dict()
+
+    def plain() -> PreTrainedModel:
+        model = networks.create(spec, VOCAB_SIZE, IDS, [])
+        model.load_state_dict(start)
+        return model
+
+    contestants: dict[str, Turns | Ours] = {
+        "trainer": peer(spec, plain(), rows),
+        "trainer_tuned": peer(spec, plain(), rows, optim="adamw_torch_fused", torch_compile=True),
+    }
+    # Behind the others: where there is a process group, Trainer would wrap its model for it.
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+    engine.join("cpu")
+    contestants["ours"] = Ours(spec, build(spec, VOCAB_SIZE, 0, 1, torch.device("cpu")), rows)
+    warm = {name: seconds(each.step, WARM) for name, each in contestants.items()}
+    for each in contestants.values():
+        seconds(each.step, CHECKED - WARM)
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for block in range(BLOCKS):
+        turn = list(contestants.items())
+        for name, each in turn if block % 2 == 0 else reversed(turn):
+            times[name].append(seconds(each.step, STEPS_PER_BLOCK) / STEPS_PER_BLOCK)
+    rate = gemm_rate()
+    work = flops(spec, VOCAB_SIZE).model * spec.tokens_per_step
+    found: dict[str, Any] = {"shape": shape, "threads": torch.get_num_threads(), "gemm_gflops": rate / 1e9}
+    for name, each in contestants.items():
+        median, best = statistics.median(times[name]), min(times[name])
+        found[name] = {
+            "tokens_per_second": spec.tokens_per_step / median,
+            "share_of_gemm": work / best / rate,
+            "first_steps_seconds": warm[name],
+            "loss_at_20": each.losses[CHECKED - 1],
+        }
+        if name != "ours":
+            ours = times["ours"]
+            found[name]["ours_is_faster_by_medians"] = median / statistics.median(ours)
+            found[name]["ours_is_faster_by_minima"] = best / min(ours)
+    return found
+
+
+def seconds(step: Callable[[], None], count: int) -> float:
+    started_at = time.perf_counter()
+    for _step in range(count):
+        step()
+    return time.perf_counter() - started_at
+
+
+def main() -> None:
+    if len(sys.argv) > 2:
+        sys.stdout.write(json.dumps(race(sys.argv[2]), indent=2) + "\n")
+        return
+    threads = sys.argv[1] if len(sys.argv) > 1 else str(os.cpu_count() or 1)
+    for shape in SHAPES:
+        given = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+        subprocess.run([sys.executable, "-W", "ignore", __file__, threads, shape], env=given, check=True)
+
+
+if __name__ == "__main__":
+    main()
