@@ -308,6 +308,12 @@ def recipe(name: str) -> dict[str, Any]:
     return {**defaults, **fields}
 
 
+def of_recipe(name: str) -> TrainSpec:
+    """The spec of a recipe on any text, and from any model where it needs one: to say what it would cost."""
+    base = {"base_model": "any"} if recipe(name)["objective"] == "dpo" else {}
+    return resolve({"recipe": name, "corpora": ["any"], **base})
+
+
 def resolve(given: dict[str, Any]) -> TrainSpec:
     """Fill what was not given from the recipe (`tiny` if none is named) and check the whole.
 

@@ -17,7 +17,7 @@ from app.models import STATES, TERMINAL, Job
 from app.paging import After, Limit, Listing
 from trainer.plan import num_parameters
 from trainer.rundir import RunDir
-from trainer.spec import resolve
+from trainer.spec import of_recipe
 
 router = APIRouter()
 PING_SECONDS = 15
@@ -218,7 +218,7 @@ def list_recipes(principal: Reader) -> Listing[schemas.RecipeAnswer]:
     """List the ready-made specs, smallest first."""
     found = []
     for recipe in schemas.recipe_answers():
-        spec = resolve({"recipe": recipe["name"], "corpora": ["any"]})
+        spec = of_recipe(recipe["name"])
         size = num_parameters(spec, spec.vocab_size or 2_048)
         found.append(schemas.RecipeAnswer(**recipe, num_parameters=size))
     return Listing(data=found, next=None)

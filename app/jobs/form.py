@@ -11,7 +11,7 @@ from app.i18n import _, mark, translate
 from app.jobs.admission import KEPT, OPEN
 from app.jobs.bases import NETWORK
 from trainer import plan
-from trainer.spec import TrainSpec, recipe, recipe_names, resolve
+from trainer.spec import TrainSpec, recipe, recipe_names
 
 # Fields that only some objectives use; the form draws the others for all.
 USED_BY = {
@@ -302,8 +302,7 @@ def recipe_cards() -> list[RecipeCard]:
 
 def _recipe_card(name: str) -> RecipeCard:
     fields = recipe(name)
-    given = {"base_model": "any"} if fields["objective"] == "dpo" else {}
-    spec = resolve({"recipe": name, "corpora": ["any"], **given})
+    spec = of_recipe(name)
     cost = plan.plan(spec, spec.vocab_size or plan.choose_vocab_size(0), None, None)
     defaults = {key: shown(value) for key, value in fields.items()}
     return RecipeCard(

@@ -77,7 +77,7 @@ def test_a_model_fills_in_its_network_and_brings_its_tokenizer(alice_user: Perso
     assert (spec["vocab_size"], spec["tokenizer"], spec["objective"], spec["recipe"]) == (300, None, "causal", "tiny")
     assert spec["sequence_length"] == 64  # the recipe's 128 are more than the model reads
     with db.transaction() as session:
-        vocab_size, plan = service.cost(session, found)
+        vocab_size, plan, _node = service.cost(session, found)
     assert (vocab_size, plan.num_parameters) == (300, 34_720)
 
 
