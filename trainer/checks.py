@@ -17,12 +17,13 @@ from trainer.samples import Samples
 from trainer.spec import ENCODERS, TrainSpec
 
 SPREAD = 0.02  # of fresh weights, in all families but T5, whose are 1
-SLACK = 0.5  # nats beyond what is computed here: a few hundred targets are no average
+SLACK = 0.5  # nats beyond what is computed here
+DEVIATIONS = 4  # that the mean over so many targets may be away from what is expected
 DIFFERENCE = {"fp32": 1e-5, "bf16": 1e-2}  # between the sums of a batch in different parts, relative to the loss
 
 
-def blind_loss(spec: TrainSpec, num_classes: int) -> tuple[float, float] | None:
-    """Between what the loss of a model lies before it learns; None where it learnt before.
+def blind_loss(spec: TrainSpec, num_classes: int, num_targets: float) -> tuple[float, float] | None:
+    """Between what the mean loss of so many targets lies before a model learns; None where it learnt before.
 
     A blind guess among n has ln n. Fresh logits are not equal: with a deviation of s, the mean loss is s^2 / 2 above
     it. And where the last matrix is the embedding too, a decoder says again what it reads, with a logit g.
@@ -32,13 +33,14 @@ def blind_loss(spec: TrainSpec, num_classes: int) -> tuple[float, float] | None:
     if spec.base_model is not None:
         return None
     spread = 1.0 if spec.model_type == "t5" else SPREAD * math.sqrt(spec.hidden_size)
-    if spec.objective == "classification":  # one text has much of the logits of another
-        return math.log(num_classes) - SLACK, math.log(num_classes) + SLACK + 2 * spread
+    slack = SLACK + DEVIATIONS * spread / math.sqrt(num_targets)
+    if spec.objective == "classification":  # one text has much of the logits of another: many are as few
+        slack = SLACK + DEVIATIONS * spread
     above = math.log(num_classes) + spread**2 / 2
-    if spec.tie_word_embeddings and spec.model_type not in ENCODERS:
+    if spec.tie_word_embeddings and spec.model_type not in ENCODERS and spec.objective != "classification":
         again = math.sqrt(spec.hidden_size) * spread
         above = max(above, again) + math.log1p(math.exp(-abs(above - again)))
-    return math.log(num_classes) - SLACK, above + SLACK
+    return math.log(num_classes) - slack, above + slack
 
 
 def trained_share(batch: Batch) -> float:
@@ -57,15 +59,15 @@ class FirstStep:
         self._num_labels = len(samples.labels)
         self._loss = math.nan
 
-    def before(self, loss: float, vocab_size: int) -> None:
-        """Check the validation loss of the untrained model and the first batch. Raises Failure."""
-        bounds = blind_loss(self._spec, self._num_labels or vocab_size)
-        if bounds is not None:
-            self._require("blind_loss", loss, *bounds)
+    def before(self, vocab_size: int) -> None:
+        """Check what is learnt of the first batch, and its loss in smaller parts than the step's. Raises Failure."""
         self._require("trained_share", trained_share(self._batch), 1e-9, 1.0)
+        num_targets = batches.num_targets(self._batch)
         parts = max(1, self._engine.per_device_batch_size // 2)
-        nats = self._engine.sums(self._engine.share(self._batch, parts))[0]
-        self._loss = nats / batches.num_targets(self._batch)
+        self._loss = self._engine.sums(self._engine.share(self._batch, parts))[0] / num_targets
+        bounds = blind_loss(self._spec, self._num_labels or vocab_size, num_targets)
+        if bounds is not None:
+            self._require("blind_loss", self._loss, *bounds)
 
     def after(self, loss: float) -> None:
         """Check the loss that the first step was taken with. Raises Failure."""

@@ -96,7 +96,7 @@ def train(
     else:
         memory = Memory(evaluation.run(0, report))
         first_step = FirstStep(spec, engine, samples, report)
-        first_step.before(memory.metrics["eval_loss"], len(tokenizer))
+        first_step.before(len(tokenizer))
     paces: deque[float] = deque(maxlen=PACES)
     for step in range(start_at + 1, spec.max_steps + 1):
         report.phase("train", step - 1, spec.max_steps)

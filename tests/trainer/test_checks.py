@@ -49,14 +49,14 @@ def test_a_model_that_knows_nothing_has_the_loss_of_a_blind_guess(fields: dict[s
     with torch.no_grad():
         loss = float(of(**given)[0]) / given["labels"].numel()
 
-    bounds = blind_loss(spec, 3 if is_classifier else 1000)
+    bounds = blind_loss(spec, 3 if is_classifier else 1000, given["labels"].numel())
     assert bounds is not None
     assert bounds[0] < loss < bounds[1]
 
 
 def test_a_base_model_may_have_any_loss_but_that_of_preferences_is_known() -> None:
-    assert blind_loss(small_spec(base_model="base"), 1000) is None
-    bounds = blind_loss(small_spec(base_model="base", objective="dpo"), 1000)
+    assert blind_loss(small_spec(base_model="base"), 1000, 64) is None
+    bounds = blind_loss(small_spec(base_model="base", objective="dpo"), 1000, 64)
     assert bounds == pytest.approx((math.log(2), math.log(2)), abs=0.02)
 
 
@@ -72,8 +72,9 @@ def test_the_share_that_is_trained_is_what_has_a_label_and_a_weight() -> None:
 def test_a_run_says_what_it_checked(trained: RunDir) -> None:
     found = {event.check: event for event in of_kind(trained, "check")}
 
-    assert list(found) == ["blind_loss", "trained_share", "whole_loss"]
-    assert found["blind_loss"].found == series(trained, "eval_loss")[0]
+    assert list(found) == ["trained_share", "blind_loss", "whole_loss"]
+    assert found["trained_share"].found == 1
+    assert found["blind_loss"].found == pytest.approx(series(trained, "loss")[1], rel=1e-5)
     assert found["whole_loss"].found == series(trained, "loss")[1]
     assert all(event.least <= event.found <= event.most for event in found.values())
     assert "check whole_loss: " in trained.log_path.read_text()

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from tests.trainer.bases import start_from
 from tests.trainer.gangs import Warm
 from tests.trainer.runs import checkpoint_of, english, make_run, of_kind, series, write_corpus
 from tests.trainer.tasks import NUMBERS, countings, echoes, sentences, spellings
@@ -54,12 +55,19 @@ def run(warm: Warm, home: Path, name: str, documents: list[str], **fields: Any) 
     return run_dir
 
 
+MASKED = {"objective": "masked", "model_type": "bert", "mlm_probability": 0.3}
+SPANS = {"objective": "span_corruption", "model_type": "t5"}
+
+
 @pytest.fixture(scope="module")
 def masked(warm: Warm, home: Path) -> RunDir:
     apart = write_corpus(home / "apart", [" ".join(["ten"] * 40)] * 30).model_copy(update={"id": "apart"})
-    return run(
-        warm, home, "masked", echoes(), held_out=[apart], objective="masked", model_type="bert", mlm_probability=0.3
-    )
+    return run(warm, home, "masked", echoes(), held_out=[apart], **MASKED)
+
+
+@pytest.fixture(scope="module")
+def spans(warm: Warm, home: Path) -> RunDir:
+    return run(warm, home, "spans", countings(), **SPANS)
 
 
 def test_hidden_words_are_found_by_what_stands_beside(masked: RunDir) -> None:
@@ -110,12 +118,26 @@ def weights(run_dir: RunDir) -> str:
     return str(next(entry["sha256"] for entry in entries if entry["name"] == "model.safetensors"))
 
 
-def test_hidden_spans_are_written_by_what_stands_before(warm: Warm, home: Path) -> None:
-    run_dir = run(warm, home, "spans", countings(), objective="span_corruption", model_type="t5")
-    losses = series(run_dir, "eval_loss")
+@pytest.mark.parametrize(("name", "fields"), [("masked", MASKED), ("spans", SPANS)])
+def test_another_run_starts_from_what_one_learnt(
+    request: pytest.FixtureRequest, warm: Warm, home: Path, name: str, fields: dict[str, Any]
+) -> None:
+    before: RunDir = request.getfixturevalue(name)
+    documents = {"masked": echoes, "spans": countings}[name]()
+    onward = make_run(home, f"onward-{name}", documents, **{**SHAPE, **fields, "base_model": "base", "max_steps": 5})
+    start_from(onward, checkpoint_of(before, 100))
 
-    assert losses[0] > unigram_loss(run_dir) > losses[100] + 0.2
-    last = of_kind(run_dir, "sample")[-1]
+    assert warm.run(onward) == 0, onward.log_path.read_text()
+
+    assert series(onward, "eval_loss")[0] == pytest.approx(series(before, "eval_loss")[100], rel=1e-5)
+    assert [event.check for event in of_kind(onward, "check")] == ["trained_share", "whole_loss"]
+
+
+def test_hidden_spans_are_written_by_what_stands_before(spans: RunDir) -> None:
+    losses = series(spans, "eval_loss")
+
+    assert losses[0] > unigram_loss(spans) > losses[100] + 0.2
+    last = of_kind(spans, "sample")[-1]
     assert "<extra_id_0>" in last.prompt
     assert "<extra_id_0>" in last.text
 
