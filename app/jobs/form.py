@@ -11,7 +11,7 @@ from app.i18n import _, mark, translate
 from app.jobs.admission import KEPT, OPEN
 from app.jobs.bases import NETWORK
 from trainer import plan
-from trainer.spec import TrainSpec, recipe, recipe_names
+from trainer.spec import TrainSpec, of_recipe, recipe, recipe_names
 
 # Fields that only some objectives use; the form draws the others for all.
 USED_BY = {

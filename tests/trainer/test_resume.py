@@ -291,7 +291,7 @@ def test_a_large_checkpoint_is_written_while_training_goes_on(warm: Warm, home: 
 
 
 def test_a_writer_that_is_killed_costs_its_checkpoint_but_not_the_run(warm: Warm, home: Path) -> None:
-    run_dir = make_run(home, "lost-writer", **shape(1, 0, max_steps=4, save_steps=2, **LARGE))
+    run_dir = make_run(home, "lost-writer", **shape(1, 0, max_steps=4, warmup_steps=1, save_steps=2, **LARGE))
 
     assert run(warm, run_dir, ATHANOR_FAULT="writer@2") == 0, run_dir.log_path.read_text()
 
@@ -302,7 +302,7 @@ def test_a_writer_that_is_killed_costs_its_checkpoint_but_not_the_run(warm: Warm
 
 
 def test_a_run_that_fails_keeps_the_checkpoint_that_is_being_written(warm: Warm, home: Path) -> None:
-    run_dir = make_run(home, "fails-while-saving", **shape(1, 0, max_steps=4, save_steps=2, **LARGE))
+    run_dir = make_run(home, "fails-while-saving", **shape(1, 0, max_steps=4, warmup_steps=1, save_steps=2, **LARGE))
 
     assert run(warm, run_dir, ATHANOR_FAULT="nan@3") == 70
 
