@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,15 +12,16 @@ from babel.dates import format_datetime, format_timedelta
 from babel.numbers import format_decimal
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.orm import Session
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import auth, i18n
+from app import auth, db, i18n, queue
 from app.errors import FieldError, PanelError
 from app.i18n import _
 from app.settings import ROOT, settings
@@ -196,6 +197,19 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
         context["principal"] = auth.identify(request)
     context["theme"] = request.cookies.get(THEME_COOKIE, "system")
     return templates.TemplateResponse(request, template, context, status_code=status)
+
+
+def change(verb: Callable[[Session], None], then: str, refused: Callable[[PanelError], Response]) -> Response:
+    """Do what a form of a page asks for, then go on to another page; what is refused is said on its own page."""
+    try:
+        with db.transaction() as session:
+            verb(session)
+    except PanelError as error:
+        if error.status == 404:
+            raise
+        return refused(error)
+    queue.flush_outbox()
+    return RedirectResponse(then, status_code=303)
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------

@@ -9,24 +9,18 @@ from transformers import PreTrainedTokenizerFast
 from trainer import noise
 from trainer.batch import IGNORED, Batch
 from trainer.counts import span_lengths
-from trainer.data import Dataset, Document, Ids, Rows
-from trainer.samples import Samples
+from trainer.data import Dataset, Ids, Rows
+from trainer.samples import OfText
 from trainer.spec import TrainSpec
 from trainer.tokenizer import separator
 
 
-class Gaps(Samples):
+class Gaps(OfText):
     """Text cut into sequences, in each of which something is hidden, the same whenever the sample is drawn."""
 
     def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast, length: int) -> None:
+        super().__init__(Dataset(directory, spec, tokenizer.backend_tokenizer, length, overlap=0))
         self._spec = spec
-        self.text = Dataset(directory, spec, tokenizer.backend_tokenizer, length, overlap=0)
-        self.num_train, self.num_validation = self.text.num_train, self.text.num_validation
-        self.sha256, self.num_tokens = self.text.meta.sha256, self.text.meta.num_tokens
-        self.bytes_per_token = self.text.bytes_per_token
-
-    def documents_of(self, n: int) -> list[Document]:
-        return self.text.documents_of(n)
 
     def train_batch(self, first: int, count: int) -> Batch:
         return self._hide(self.text.train_rows(first, count), list(range(first, first + count)))

@@ -9,9 +9,11 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer import order
 from trainer.batch import IGNORED, Array, Batch
-from trainer.data import Dataset, Document, Ids
+from trainer.data import Dataset, Document, Ids, Rows
 from trainer.records import Records, pack
 from trainer.spec import TrainSpec
+
+Boxes = Sequence[Ids] | Ids  # the records of each sample
 
 
 class Samples(ABC):
@@ -50,31 +52,73 @@ class Samples(ABC):
         return int(read + written)
 
 
-class NextTokens(Samples):
-    """Running text, cut into sequences: each token is the label of the one before it."""
+class OfText(Samples):
+    """Running text, cut into sequences."""
 
-    def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
-        self.text = Dataset(directory, spec, tokenizer.backend_tokenizer)
-        self.num_train, self.num_validation = self.text.num_train, self.text.num_validation
-        self.sha256, self.num_tokens = self.text.meta.sha256, self.text.meta.num_tokens
-        self.bytes_per_token = self.text.bytes_per_token
-
-    def train_batch(self, first: int, count: int) -> Batch:
-        rows = self.text.train_rows(first, count)
-        return {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
-
-    def validation_batch(self, numbers: list[int]) -> Batch:
-        rows = self.text.validation_rows(numbers)
-        return {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
-
-    def num_bytes(self, batch: Batch) -> int:
-        return self.text.num_bytes(batch["labels"])
+    def __init__(self, text: Dataset) -> None:
+        self.text = text
+        self.num_train, self.num_validation = text.num_train, text.num_validation
+        self.sha256, self.num_tokens = text.meta.sha256, text.meta.num_tokens
+        self.bytes_per_token = text.bytes_per_token
 
     def documents_of(self, n: int) -> list[Document]:
         return self.text.documents_of(n)
 
 
-class Answers(Samples):
+class NextTokens(OfText):
+    """Each token is the label of the one before it."""
+
+    def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__(Dataset(directory, spec, tokenizer.backend_tokenizer))
+
+    def train_batch(self, first: int, count: int) -> Batch:
+        return self._batch(self.text.train_rows(first, count))
+
+    def validation_batch(self, numbers: list[int]) -> Batch:
+        return self._batch(self.text.validation_rows(numbers))
+
+    def _batch(self, rows: Rows) -> Batch:
+        return {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
+
+    def num_bytes(self, batch: Batch) -> int:
+        return self.text.num_bytes(batch["labels"])
+
+
+class OfRecords(Samples):
+    """Records, one or several in each sample: those of `train` and of `validation`, by the sample's number."""
+
+    def __init__(self, records: Records, train: Boxes, validation: Boxes, spec: TrainSpec) -> None:
+        self.records, self._train, self._validation, self._seed = records, train, validation, spec.seed
+        self.num_train, self.num_validation = len(train), len(validation)
+        meta = records.meta
+        self.sha256, self.num_tokens = meta.sha256, meta.num_tokens
+        self.bytes_per_token = meta.num_bytes / meta.num_tokens
+        self.num_cut, self.num_dropped, self.labels = meta.num_cut, meta.num_dropped, meta.labels
+
+    def train_batch(self, first: int, count: int) -> Batch:
+        return self._batch([self._train[sample] for sample in self._drawn(first, count)])
+
+    def _drawn(self, first: int, count: int) -> list[int]:
+        positions = np.arange(first, first + count, dtype=np.int64)
+        return [int(sample) for sample in order.draw(positions, self.num_train, self._seed)]
+
+    def validation_batch(self, numbers: list[int]) -> Batch:
+        return self._batch([self._validation[number] for number in numbers])
+
+    def documents_of(self, n: int) -> list[Document]:
+        return [self.records.document_of(int(record)) for record in self._train[self._drawn(n, 1)[0]]]
+
+    @abstractmethod
+    def _batch(self, boxes: list[Ids]) -> Batch:
+        """The batch of samples that hold these records."""
+
+
+def alone(records: Ids) -> Ids:
+    """One record a sample: shape [samples, 1]."""
+    return records[:, None]
+
+
+class Answers(OfRecords):
     """Records whose answers are learnt, several in a sequence where the spec packs them.
 
     `position_ids` start again with each record, so that none sees another. The padding behind the last one goes on from
@@ -82,35 +126,10 @@ class Answers(Samples):
     """
 
     def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
-        self.records = Records(directory, spec)
-        self._length, self._padding, self._seed = spec.sequence_length, int(tokenizer.pad_token_id or 0), spec.seed
-        self._train = self._boxes(self.records.train, spec)
-        self._validation = self._boxes(self.records.validation, spec)
-        self.num_train, self.num_validation = len(self._train), len(self._validation)
-        meta = self.records.meta
-        self.sha256, self.num_tokens = meta.sha256, meta.num_tokens
-        self.bytes_per_token = meta.num_bytes / meta.num_tokens
-        self.num_cut, self.num_dropped = meta.num_cut, meta.num_dropped
-
-    def _boxes(self, records: Ids, spec: TrainSpec) -> list[Ids]:
-        """The records of each sequence."""
-        if not spec.packing:
-            return [records[at : at + 1] for at in range(len(records))]
-        lengths = self.records.lengths(records) - 1  # the last token is only a label
-        return [records[box] for box in pack(lengths.tolist(), spec.sequence_length)]
-
-    def train_batch(self, first: int, count: int) -> Batch:
-        return self._batch([self._train[box] for box in self._drawn(first, count)])
-
-    def _drawn(self, first: int, count: int) -> list[int]:
-        positions = np.arange(first, first + count, dtype=np.int64)
-        return [int(box) for box in order.draw(positions, self.num_train, self._seed)]
-
-    def validation_batch(self, numbers: list[int]) -> Batch:
-        return self._batch([self._validation[number] for number in numbers])
-
-    def documents_of(self, n: int) -> list[Document]:
-        return [self.records.document_of(int(record)) for record in self._train[self._drawn(n, 1)[0]]]
+        records = Records(directory, spec)
+        self._length, self._padding = spec.sequence_length, int(tokenizer.pad_token_id or 0)
+        train, validation = (_boxes(records, some, spec) for some in (records.train, records.validation))
+        super().__init__(records, train, validation, spec)
 
     def num_tokens_of(self, batch: Batch) -> int:
         return int((batch["labels"] != IGNORED).sum())
@@ -155,6 +174,14 @@ class Preferences(Answers):
             "answered": pairs["weights"] > 0,
             "weights": np.ones(len(boxes), dtype=np.float32),
         }
+
+
+def _boxes(records: Records, some: Ids, spec: TrainSpec) -> Boxes:
+    """The records of each sequence."""
+    if not spec.packing:
+        return alone(some)
+    lengths = records.lengths(some) - 1  # the last token is only a label
+    return [some[box] for box in pack(lengths.tolist(), spec.sequence_length)]
 
 
 def _put(batch: Batch, row: int, at: int, ids: Array, weights: Array) -> int:

@@ -1,15 +1,15 @@
 """The Celery task that has an upload parsed by a limited child, and records what the child reports."""
 
-import json
-import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 from app import db, queue, storage
 from app.corpora import service
 from app.models import Corpus
 from app.queue import celery
-from app.settings import ROOT, settings
+from app.settings import settings
+from worker import child
 
 
 @celery.task(name=queue.PARSE_CORPUS)  # type: ignore[untyped-decorator]
@@ -29,29 +29,8 @@ def parse_corpus(corpus_id: str) -> None:
 
 def run_child(corpus: Corpus) -> dict[str, Any]:
     """Run the child to its end, recording progress as it comes; return its closing report."""
-    # It gets no environment but this: above all no address of a database.
-    child = subprocess.Popen(
-        command(corpus),
-        cwd=ROOT,
-        env={"PYTHONUTF8": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert child.stdout is not None
-    closing: dict[str, Any] = {}
-    with child, child.stdout:
-        try:
-            for line in child.stdout:
-                message = json.loads(line)
-                if "done" in message:
-                    _record_progress(corpus.id, message)
-                else:
-                    closing = message
-        except BaseException:
-            child.kill()
-            raise
-    return closing or {"failed": {"problems": [{"code": "parser_died", "status": child.returncode}]}}
+    closing, status = child.run(command(corpus), {"PYTHONUTF8": "1"}, partial(_record_progress, corpus.id))
+    return closing or {"failed": {"problems": [{"code": "parser_died", "status": status}]}}
 
 
 def command(corpus: Corpus) -> list[str]:

@@ -1,9 +1,7 @@
 """The Celery task that has a base model downloaded and checked by children, and records what they report."""
 
 import fcntl
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +11,8 @@ from app import db, queue, storage
 from app.base_models import service
 from app.models import ImportedModel
 from app.queue import celery
-from app.settings import ROOT, settings
+from app.settings import settings
+from worker import child
 
 # What a child needs to reach a hub from behind a proxy.
 _NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -73,24 +72,13 @@ def _fetched(model: ImportedModel) -> dict[str, Any]:
 
 def run_child(model_id: str, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
     """Run a child to its end, recording progress as it comes; return its closing report."""
-    child = subprocess.Popen(
-        command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
-    )
-    assert child.stdout is not None
-    closing: dict[str, Any] = {}
-    with child, child.stdout:
-        try:
-            for line in child.stdout:
-                message = json.loads(line)
-                if "done" in message:
-                    with db.transaction() as session:
-                        service.record_progress(session, model_id=model_id, phase=phase, **message)
-                else:
-                    closing = message
-        except BaseException:
-            child.kill()
-            raise
-    return closing or {"failed": {"problems": [{"code": "importer_died", "status": child.returncode}]}}
+
+    def record(message: dict[str, Any]) -> None:
+        with db.transaction() as session:
+            service.record_progress(session, model_id=model_id, phase=phase, **message)
+
+    closing, status = child.run(command, env, record)
+    return closing or {"failed": {"problems": [{"code": "importer_died", "status": status}]}}
 
 
 def examine_command(model_id: str) -> list[str]:

@@ -11,7 +11,7 @@ from app.base_models import problems, service, uploads
 from app.errors import PanelError
 from app.paging import After
 from app.settings import settings
-from app.web import page
+from app.web import change, page
 from trainer.spec import DECODERS
 
 router = APIRouter()
@@ -111,12 +111,4 @@ def delete_model(request: Request, principal: Submitter, model_id: str) -> Respo
 
 
 def _change(request: Request, principal: Principal, model_id: str, verb: Any, then: str) -> Response:
-    try:
-        with db.transaction() as session:
-            verb(session)
-    except PanelError as error:
-        if error.status == 404:
-            raise
-        return _model(request, principal, model_id, error)
-    queue.flush_outbox()
-    return RedirectResponse(then, status_code=303)
+    return change(verb, then, lambda error: _model(request, principal, model_id, error))

@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import UploadFile
 
-from app import db, intake, queue
+from app import db, intake
 from app.auth import Principal, Reader, Submitter
 from app.corpora import problems, reading, records, service, uploads
 from app.errors import PanelError
@@ -16,7 +16,7 @@ from app.i18n import _, translate
 from app.models import Corpus
 from app.paging import After
 from app.settings import settings
-from app.web import page
+from app.web import change, page
 
 router = APIRouter()
 PAGE_ROWS = 50
@@ -163,15 +163,7 @@ def delete_corpus(request: Request, principal: Submitter, corpus_id: str) -> Res
 
 
 def _change(request: Request, principal: Principal, corpus_id: str, verb: Any, then: str) -> Response:
-    try:
-        with db.transaction() as session:
-            verb(session)
-    except PanelError as error:
-        if error.status == 404:
-            raise
-        return _corpus(request, principal, corpus_id, 0, error)
-    queue.flush_outbox()
-    return RedirectResponse(then, status_code=303)
+    return change(verb, then, lambda error: _corpus(request, principal, corpus_id, 0, error))
 
 
 # ---- tokenizers -----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 from app import storage
 from app.errors import PanelError, bad_field
 from app.i18n import _, mark, translate
+from app.jobs.bases import NETWORK
 from app.jobs.estimates import said
 from app.models import Checkpoint, Corpus
 from app.settings import settings
@@ -139,13 +140,7 @@ KEPT = (
     "vocab_size",
     "sequence_length",
     "validation_fraction",
-    "model_type",
-    "num_hidden_layers",
-    "hidden_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "tie_word_embeddings",
+    *NETWORK,
     "train_batch_size",
 )
 

@@ -69,15 +69,21 @@ def find(session: Session, principal: Principal, given: Any) -> Base | None:
     model = base_models.usable(session, principal=principal, model_id=given)
     if model is not None:
         return Base(model.id, model.facts)
+    message = _("There is neither a checkpoint nor an imported model {id}.", id=given)
+    checkpoint, job = held(session, principal, given, bad_field("base_model", "base_unknown", message))
+    return _of_checkpoint(checkpoint, job)
+
+
+def held(session: Session, principal: Principal, given: str, unknown: PanelError) -> tuple[Checkpoint, Job]:
+    """A checkpoint that a new job needs, and the job that wrote it. Raises `unknown` where there is none to see."""
     try:
         checkpoint = auth.visible(session, Checkpoint, given, principal=principal)
     except PanelError as error:
-        message = _("There is neither a checkpoint nor an imported model {id}.", id=given)
-        raise bad_field("base_model", "base_unknown", message) from error
+        raise unknown from error
     # Its job lets go of checkpoints while it is locked: what is there now stays until the new job is in place.
     job = session.get_one(Job, checkpoint.job_id, with_for_update={"read": True})
     session.refresh(checkpoint)
-    return _of_checkpoint(checkpoint, job)
+    return checkpoint, job
 
 
 def _of_checkpoint(checkpoint: Checkpoint, job: Job) -> Base:

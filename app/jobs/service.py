@@ -125,15 +125,8 @@ def _origin(session: Session, principal: Principal, given: Any) -> tuple[Checkpo
     """The checkpoint that a new job goes on from, and the job that wrote it."""
     if not isinstance(given, str):  # what is no text is the spec's to refuse
         return None, None
-    try:
-        checkpoint = auth.visible(session, Checkpoint, given, principal=principal)
-    except PanelError as error:
-        message = _("There is no checkpoint {id}.", id=given)
-        raise bad_field("resume_from_checkpoint", "checkpoint_unknown", message) from error
-    # Its job lets go of checkpoints while it is locked: what is there now stays until the new job is in place.
-    job = session.get_one(Job, checkpoint.job_id, with_for_update={"read": True})
-    session.refresh(checkpoint)
-    return checkpoint, job
+    message = _("There is no checkpoint {id}.", id=given)
+    return bases.held(session, principal, given, bad_field("resume_from_checkpoint", "checkpoint_unknown", message))
 
 
 def submit(
