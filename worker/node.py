@@ -1,6 +1,7 @@
 """What a worker does for its node beside tasks: says that it is there and what it has, and keeps a warm parent."""
 
 import logging
+import os
 import platform
 import subprocess
 import sys
@@ -169,7 +170,7 @@ class WarmParent:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "worker.warm", str(warm_socket())],
+                [sys.executable, "-m", "worker.warm", str(warm_socket()), str(os.getpid())],
                 cwd=ROOT,
                 env=scrubbed(),
                 stdin=subprocess.DEVNULL,

@@ -1,8 +1,9 @@
 """The warm parent of a node: imports torch, transformers and DeepSpeed once, then forks for whoever asks.
 
-`python -m worker.warm SOCKET`. The first line of a connection, {"serve": "gang" | "inference"}, says what the fork is
-to be; the rest of the connection is its own. This process stays without threads and without a GPU, so forking is safe,
-and without credentials: it is started with a scrubbed environment. It ends with the worker that started it.
+`python -m worker.warm SOCKET WORKER`. The first line of a connection, {"serve": "gang" | "inference"}, says what the
+fork is to be; the rest of the connection is its own. This process stays without threads and without a GPU, so forking
+is safe, and without credentials: it is started with a scrubbed environment. It ends with the process WORKER, which
+started it.
 """
 
 import argparse
@@ -29,15 +30,17 @@ def main() -> None:
     """Import, listen, fork."""
     parser = argparse.ArgumentParser(description="Hold imported libraries ready and fork from them.")
     parser.add_argument("socket", type=Path)
-    path: Path = parser.parse_args().socket
+    parser.add_argument("worker", type=int)  # asked for here, getppid() would miss a worker that is gone already
+    given = parser.parse_args()
+    path: Path = given.socket
+    worker: int = given.worker
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, _end)
-    parent = os.getppid()
     preload()
     log.info("warm")
     with listen(path) as listener:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the forks
-        while os.getppid() == parent:
+        while os.getppid() == worker:
             with suppress(TimeoutError):
                 connection, _address = listener.accept()
                 answer(connection, listener)

@@ -117,7 +117,7 @@ def test_after_a_hard_kill_the_next_start_takes_everything_over_and_ctrl_c_leave
         code = again.stop(60)
     assert code == 0
     assert again.output.read_text().rstrip().endswith("Stopped.")
-    _gone, alive = psutil.wait_procs([process for process in everything if process.is_running()], 5)
+    _gone, alive = psutil.wait_procs([process for process in everything if process.is_running()], 30)
     assert [process.cmdline() for process in alive] == []
 
 
