@@ -1,9 +1,11 @@
 """A race with transformers' Trainer: the same model, start, samples, order and loss, by turns in one process.
 
 `python bench/race.py [threads]`. Prints JSON: tokens a second, ratios of medians and of minima, share of the same run's
-matrix products, and how far the losses are apart.
+matrix products, and how far the losses are apart. A last lap sets each ZeRO stage of DeepSpeed against the plain
+engine.
 """
 
+import itertools
 import json
 import os
 import statistics
@@ -12,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trainer import engine  # before torch: it says which accelerators DeepSpeed looks for
@@ -133,7 +135,8 @@ def peer(spec: TrainSpec, model: PreTrainedModel, rows: Tensor, **tuned: Any) ->
 class Ours:
     """What a job runs: the engine, the objective, the loop's own reckoning."""
 
-    def __init__(self, spec: TrainSpec, model: PreTrainedModel, rows: Tensor) -> None:
+    def __init__(self, spec: TrainSpec, rows: Tensor) -> None:
+        model = build(spec, VOCAB_SIZE, 0, 1, torch.device("cpu"))
         self._engine = engine.make_engine(spec, objective(spec, model), torch.device("cpu"))
         self._rows, self._number = rows.numpy(), 0
         self.losses: list[float] = []
@@ -157,10 +160,49 @@ def gemm_rate() -> float:
     return 2 * SIDE**3 / best
 
 
+def drawn(spec: TrainSpec) -> Tensor:
+    """Tokens for all steps, as rare and as common as words are."""
+    return torch.from_numpy(np.random.default_rng(1).zipf(1.3, (spec.max_steps * ROWS, LENGTH + 1)) % VOCAB_SIZE)
+
+
+def join() -> None:
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+    engine.join("cpu")
+
+
+def by_turns(contestants: Mapping[str, Turns | Ours]) -> dict[str, list[float]]:
+    """Seconds of a step, of each in each block."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for block in range(BLOCKS):
+        turn = list(contestants.items())
+        for name, each in turn if block % 2 == 0 else reversed(turn):
+            times[name].append(seconds(each.step, STEPS_PER_BLOCK) / STEPS_PER_BLOCK)
+    return times
+
+
+def tax(shape: str) -> dict[str, Any]:
+    """What DeepSpeed costs where it has nothing to shard: one process, each stage against the plain engine."""
+    join()
+    spec = spec_of(shape)
+    rows = drawn(spec)
+    stages = {stage: Ours(spec.model_copy(update={"zero_stage": stage}), rows) for stage in range(4)}
+    contestants = {"plain" if stage == 0 else f"zero_{stage}": each for stage, each in stages.items()}
+    for each in contestants.values():
+        seconds(each.step, WARM)
+    times = by_turns(contestants)
+    plain = times.pop("plain")
+    found: dict[str, Any] = {"shape": shape, "threads": torch.get_num_threads(), "gemm_gflops": gemm_rate() / 1e9}
+    for name, each in times.items():
+        found[name] = {
+            "speed_of_plain_by_medians": statistics.median(plain) / statistics.median(each),
+            "speed_of_plain_by_minima": min(plain) / min(each),
+        }
+    return found
+
+
 def race(shape: str) -> dict[str, Any]:
     spec = spec_of(shape)
-    words = np.random.default_rng(1).zipf(1.3, (spec.max_steps * ROWS, LENGTH + 1)) % VOCAB_SIZE
-    rows = torch.from_numpy(words)
+    rows = drawn(spec)
     start = build(spec, VOCAB_SIZE, 0, 1, torch.device("cpu")).state_dict()
 
     def plain() -> PreTrainedModel:
@@ -172,18 +214,12 @@ def race(shape: str) -> dict[str, Any]:
         "trainer": peer(spec, plain(), rows),
         "trainer_tuned": peer(spec, plain(), rows, optim="adamw_torch_fused", torch_compile=True),
     }
-    # Behind the others: where there is a process group, Trainer would wrap its model for it.
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
-    engine.join("cpu")
-    contestants["ours"] = Ours(spec, build(spec, VOCAB_SIZE, 0, 1, torch.device("cpu")), rows)
+    join()  # behind the others: where there is a process group, Trainer would wrap its model for it
+    contestants["ours"] = Ours(spec, rows)
     warm = {name: seconds(each.step, WARM) for name, each in contestants.items()}
     for each in contestants.values():
         seconds(each.step, CHECKED - WARM)
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for block in range(BLOCKS):
-        turn = list(contestants.items())
-        for name, each in turn if block % 2 == 0 else reversed(turn):
-            times[name].append(seconds(each.step, STEPS_PER_BLOCK) / STEPS_PER_BLOCK)
+    times = by_turns(contestants)
     rate = gemm_rate()
     work = flops(spec, VOCAB_SIZE).model * spec.tokens_per_step
     found: dict[str, Any] = {"shape": shape, "threads": torch.get_num_threads(), "gemm_gflops": rate / 1e9}
@@ -209,14 +245,17 @@ def seconds(step: Callable[[], None], count: int) -> float:
     return time.perf_counter() - started_at
 
 
+LAPS: dict[str, Callable[[str], dict[str, Any]]] = {"race": race, "tax": tax}
+
+
 def main() -> None:
-    if len(sys.argv) > 2:
-        sys.stdout.write(json.dumps(race(sys.argv[2]), indent=2) + "\n")
+    if len(sys.argv) > 3:
+        sys.stdout.write(json.dumps(LAPS[sys.argv[2]](sys.argv[3]), indent=2) + "\n")
         return
     threads = sys.argv[1] if len(sys.argv) > 1 else str(os.cpu_count() or 1)
-    for shape in SHAPES:
-        given = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
-        subprocess.run([sys.executable, "-W", "ignore", __file__, threads, shape], env=given, check=True)
+    given = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+    for lap, shape in itertools.product(LAPS, SHAPES):
+        subprocess.run([sys.executable, "-W", "ignore", __file__, threads, lap, shape], env=given, check=True)
 
 
 if __name__ == "__main__":

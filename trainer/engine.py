@@ -21,6 +21,7 @@ import deepspeed
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator, set_accelerator
 from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+from deepspeed.runtime.zero import register_external_parameter
 from deepspeed.utils import (
     logger,
     safe_get_full_fp32_param,
@@ -31,12 +32,15 @@ from deepspeed.utils import (
     safe_set_local_optimizer_state,
 )
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from trainer import batch as batches
 from trainer.batch import Batch
 from trainer.failure import Failure
 from trainer.objectives import Objective
 from trainer.optimizers import MOMENTS, MOMENTUM, Muon, adamw, learning_rate, optimizers
+from trainer.quick import has_plain_head, head_of
+from trainer.sharding import OneByOne, share_buffers
 from trainer.spec import TrainSpec
 
 MAX_BUCKET = 500_000_000  # values sent at a time, DeepSpeed's own; it allocates them whatever the size of the model
@@ -314,8 +318,20 @@ class DeepSpeedEngine(Engine):
     ) -> None:
         super().__init__(spec, objective, device, per_device_batch_size)
         self.holds_master = self.precision == "bf16"
+        config = self._config()
+        if spec.zero_stage == 3:
+            self._shard(config)
         optimizer = adamw(spec, [parameter for parameter in objective.parameters() if parameter.requires_grad])
-        self._deepspeed, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=self._config())
+        self._deepspeed, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=config)
+
+    def _shard(self, config: dict[str, Any]) -> None:
+        """Leave of each weight a share on each rank, before DeepSpeed would take all of them to the device."""
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        deepspeed.zero.Init(module=OneByOne(self.objective, self.device, dtype), config_dict_or_path=config)
+        share_buffers(self.objective, self.device)
+        for model in self.objective.children():
+            if isinstance(model, PreTrainedModel) and has_plain_head(model):  # its matrix is used past its module
+                register_external_parameter(self.objective, head_of(model))
 
     def _config(self) -> dict[str, Any]:
         bucket = min(MAX_BUCKET, sum(p.numel() for p in self.model.parameters() if p.requires_grad))
@@ -324,6 +340,8 @@ class DeepSpeedEngine(Engine):
             "stage": max(1, self.spec.zero_stage),
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
+            # Copied together they travel better; one process sends none.
+            "contiguous_gradients": self.world_size > 1 or self.spec.offload_optimizer,
         }
         if self.spec.offload_optimizer:
             zero["offload_optimizer"] = {"device": "cpu", "pin_memory": self.device.type == "cuda"}

@@ -116,7 +116,7 @@ def _logit_bytes(spec: TrainSpec, vocab_size: int, width: int, kind: str) -> int
     tokens = spec.per_device_batch_size * num_predicted(spec)
     if spec.objective == "classification":
         return 0
-    if spec.objective not in ("causal", "chat", "completion") or spec.zero_stage == 3:
+    if spec.objective not in ("causal", "chat", "completion"):
         return tokens * vocab_size * 12  # log-probabilities, their gradient, the logits' gradient, all fp32
     # A part of them at a time, and of the hidden states the gradient; below fp32 also fp32 copies of that part, and the
     # gradient of the matrix in fp32.
@@ -189,12 +189,14 @@ def _overhead(spec: TrainSpec, trained: int, held: int, width: int, kind: str) -
 
 def host_bytes(spec: TrainSpec, vocab_size: int, precision: str) -> int:
     """What all processes of one machine with GPUs hold in its own memory."""
-    total = spec.num_processes * HOST_BYTES_OF_A_GPU_PROCESS
+    total, parameters = 0, counts(spec, vocab_size).total
     if spec.offload_optimizer:  # the fp32 weights and two moments, and gradients in fp32
         total += num_trained(spec, vocab_size) * (12 + 4)
     if spec.offload_parameters:
-        total += counts(spec, vocab_size).total * width_of(precision)
-    return total
+        total += parameters * width_of(precision)
+    # Sharded weights are made there first, in fp32 but for those that adapters leave frozen.
+    made = parameters * (4 if spec.tuning == "full" else width_of(precision)) if spec.zero_stage == 3 else 0
+    return spec.num_processes * HOST_BYTES_OF_A_GPU_PROCESS + max(total, made)
 
 
 def width_of(precision: str) -> int:

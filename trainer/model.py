@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from trainer import adapters, networks, pretrained
+from trainer import adapters, networks, pretrained, sharding
 from trainer.failure import Failure
 from trainer.quick import quicken
 from trainer.spec import TrainSpec
@@ -26,8 +26,10 @@ def start(
 ) -> PreTrainedModel:
     """The model of a run before its first step: the same for the same spec on every rank. `labels` are its classes.
 
-    All weights are fp32, but such as adapters leave frozen have the precision that is computed in.
+    All weights are fp32, but such as adapters leave frozen have the precision that is computed in. Where they are to be
+    sharded, they are on no device yet.
     """
+    device = sharding.birthplace(spec, device)
     if base is None:
         return build(spec, len(tokenizer), separator(tokenizer), int(tokenizer.pad_token_id), device, labels)
     torch.manual_seed(spec.seed)

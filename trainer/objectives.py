@@ -49,8 +49,7 @@ class NextToken(Objective):
         given = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
         if self.training and quick.has_plain_head(self.model):
             hidden = self.model.base_model(**given).last_hidden_state
-            matrix = self.model.get_output_embeddings().weight
-            return quick.nats_of(hidden, matrix, labels, weights).reshape(1)
+            return quick.nats_of(hidden, quick.head_of(self.model), labels, weights).reshape(1)
         return weighted_nats(self.model(**given).logits, labels, weights).reshape(1)
 
 
@@ -146,8 +145,7 @@ def answer_log_probs(model: PreTrainedModel, input_ids: Tensor, labels: Tensor, 
     """The log-probability of each answer (samples, 2), of pairs (samples, 2, tokens)."""
     given, places = {"input_ids": input_ids.flatten(0, 1), "use_cache": False}, answered.flatten(0, 1)
     if quick.has_plain_head(model):  # then the prompts, which are most of the tokens, need no logits
-        matrix = model.get_output_embeddings().weight
-        logits = F.linear(model.base_model(**given).last_hidden_state[places], matrix)
+        logits = F.linear(model.base_model(**given).last_hidden_state[places], quick.head_of(model))
     else:
         logits = model(**given).logits[places]
     nats = torch.zeros(labels.shape, device=labels.device)

@@ -43,11 +43,15 @@ def optimizers(spec: TrainSpec, model: nn.Module) -> list[torch.optim.Optimizer]
 def adamw(spec: TrainSpec, parameters: list[nn.Parameter]) -> torch.optim.AdamW:
     """AdamW that decays matrices, but not norms and biases."""
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": spec.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if _num_dimensions(p) >= 2], "weight_decay": spec.weight_decay},
+        {"params": [p for p in parameters if _num_dimensions(p) < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=0.0, betas=(spec.adam_beta1, spec.adam_beta2), fused=True)
+
+
+def _num_dimensions(parameter: nn.Parameter) -> int:
+    return len(getattr(parameter, "ds_shape", parameter.shape))  # what it has where DeepSpeed did not shard it
 
 
 def _matrices_of_blocks(model: nn.Module) -> list[nn.Parameter]:

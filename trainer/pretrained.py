@@ -16,7 +16,7 @@ from transformers import (
 from transformers.configuration_utils import PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
-from trainer import networks
+from trainer import networks, sharding
 from trainer.failure import Failure
 from trainer.spec import TrainSpec
 
@@ -41,6 +41,10 @@ def load(
     _set(config, dict.fromkeys(dropouts, 0.0))  # as from scratch: what is computed must not depend on ranks
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    if device.type == "meta":  # has no values: the first rank, which has, says which are new
+        with device:
+            model = networks.model_class(spec.objective).from_config(config, dtype=dtype, attn_implementation="sdpa")
+        return _marked(model, sharding.told(None), dropouts)
     try:
         model, found = networks.model_class(spec.objective).from_pretrained(
             directory,
@@ -55,7 +59,6 @@ def load(
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _wrong(f"cannot be read: {error}") from None
-    _set(model.config, dropouts)
     made = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
     absent = next((name for name in made if IN_A_BLOCK.search(name)), None)
     if absent is not None:
@@ -68,10 +71,17 @@ def load(
         # What is saved are merged weights of full width, not what this would write.
         del model.config.quantization_config
         model.hf_quantizer = None
-    loaded: PreTrainedModel = model if quantized else model.to(device)
-    for name, parameter in loaded.named_parameters():
+    if spec.zero_stage == 3:
+        sharding.told(made)
+    return _marked(model if quantized else model.to(device), made, dropouts)
+
+
+def _marked(model: PreTrainedModel, made: list[str], dropouts: dict[str, float]) -> PreTrainedModel:
+    """Ready to train, each parameter knowing whether it is new, the configuration as it was found."""
+    _set(model.config, dropouts)
+    for name, parameter in model.named_parameters():
         parameter.is_new = name in made
-    return loaded.train()
+    return model.train()
 
 
 def _config(directory: Path, spec: TrainSpec, labels: Sequence[str]) -> PretrainedConfig:

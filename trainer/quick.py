@@ -36,9 +36,16 @@ def quicken(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def has_plain_head(model: PreTrainedModel) -> bool:
-    """Whether the logits are no more than the last hidden states times a matrix that is whole on this rank."""
+    """Whether the logits are no more than the last hidden states times a matrix."""
     head: Any = model.get_output_embeddings()
-    return type(head) is nn.Linear and head.bias is None and not hasattr(head.weight, "ds_id")
+    return type(head) is nn.Linear and head.bias is None
+
+
+def head_of(model: PreTrainedModel) -> nn.Parameter:
+    """That matrix."""
+    head: Any = model.get_output_embeddings()
+    weight: nn.Parameter = head.weight
+    return weight
 
 
 def nats_of(hidden: Tensor, matrix: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
@@ -92,10 +99,9 @@ class _Nats(torch.autograd.Function):
 def _nats_and_errors(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The cross-entropy of each row, and its derivative by the logits. fp32 logits are overwritten."""
     logits = logits.float()
-    peaks, places = logits.max(1, keepdim=True)
-    right = logits.gather(1, targets)
+    right, peaks = logits.gather(1, targets), logits.amax(1, keepdim=True)
     shares = torch.softmax(logits, 1, out=logits)
-    nats = peaks - shares.gather(1, places).log() - right  # the peak's share is never near 0, its logarithm exact
+    nats = peaks - shares.amax(1, keepdim=True).log() - right  # the peak's share is never near 0, its logarithm exact
     return nats, shares.scatter_add_(1, targets, torch.full_like(right, -1.0))
 
 

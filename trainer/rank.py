@@ -1,5 +1,6 @@
 """One rank of a run as a process: joins the others, trains, returns the exit code. Imports torch and DeepSpeed."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -37,6 +38,7 @@ def run(run_dir: RunDir, fence: int, kind: str, *, is_supervised: bool) -> int:
                 preparation.prepare(run_dir, fence, report)
             dist.barrier()
         code = train(run_dir, fence, device, report, is_stopping, on_saved, is_verified=is_supervised)
+        gc.collect()  # an engine that outlives its groups can abort the interpreter when it ends
         dist.destroy_process_group()
         return code
 

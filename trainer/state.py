@@ -7,10 +7,11 @@ rank wrote which file means nothing.
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer import adapters
@@ -86,24 +87,22 @@ def load_weights(model: torch.nn.Module, directory: Path, beat: Callable[[], Non
 
     Raises ValueError where one is missing.
     """
-    found: dict[str, Tensor] = {}
     is_adapted = adapters.are_attached(model)
-    for path in sorted((directory / adapters.DIRECTORY if is_adapted else directory).glob("*.safetensors")):
-        found.update(load_file(path))
-        beat()
+    where = _opened(directory / adapters.DIRECTORY if is_adapted else directory)
     with torch.no_grad():
         for trained, parameter in _trained(model) if is_adapted else model.named_parameters():
             name = adapters.key(trained) if is_adapted else trained
-            if name not in found or found[name].shape != parameter.shape:
+            if name not in where or tuple(where[name].get_slice(name).get_shape()) != tuple(parameter.shape):
                 raise ValueError(f"{name} is missing in the weights or has another shape")
-            parameter.copy_(found[name])
+            if not parameter.is_meta:  # the first rank's values come to the others
+                parameter.copy_(where[name].get_tensor(name))
+            beat()
 
 
 def load(engine: Engine, directory: Path, num_updates: int, beat: Callable[[], None]) -> None:
     """Put a checkpoint's optimizer state into an engine, as if it had changed the weights so many times itself."""
     engine.make_room(num_updates)
-    where = {key: path for path in sorted((directory / DIRECTORY).glob("*.safetensors")) for key in _keys(path)}
-    opened = {path: safe_open(path, framework="pt") for path in set(where.values())}
+    where = _opened(directory / DIRECTORY)
     for name, parameter in _trained(engine.model):
         for kind in engine.kinds(parameter):
             key = f"{kind}.{name}"
@@ -111,13 +110,14 @@ def load(engine: Engine, directory: Path, num_updates: int, beat: Callable[[], N
                 continue  # written by an fp32 run: its weights are the master copy
             if key not in where:
                 raise ValueError(f"{key} is missing in the optimizer's state")
-            engine.put_state(parameter, kind, opened[where[key]].get_tensor(key))  # type: ignore[no-untyped-call]
+            engine.put_state(parameter, kind, where[key].get_tensor(key))
         beat()
 
 
-def _keys(path: Path) -> Iterator[str]:
-    with safe_open(path, framework="pt") as file:
-        yield from file.keys()
+def _opened(directory: Path) -> dict[str, Any]:
+    """The open file that holds each tensor."""
+    files = [safe_open(path, framework="pt") for path in sorted(directory.glob("*.safetensors"))]
+    return {name: file for file in files for name in file.keys()}  # type: ignore[no-untyped-call]  # noqa: SIM118
 
 
 def flip_one_bit(model: torch.nn.Module) -> None:

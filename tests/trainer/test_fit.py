@@ -37,7 +37,7 @@ def changed(spec: TrainSpec, remedy: Remedy) -> TrainSpec:
     ("fields", "node", "changes"),
     [
         ({"zero_stage": 0, "num_processes": 8}, gpus(8, 80), {"zero_stage": 1}),
-        ({"per_device_batch_size": 128}, gpus(8, 80), {"per_device_batch_size": 8}),
+        ({"per_device_batch_size": 128}, gpus(8, 80), {"per_device_batch_size": 16}),
         ({"num_processes": 4, "per_device_batch_size": 1}, gpus(4, 24, host=256), {"offload_optimizer": True}),
         ({"num_processes": 1, "zero_stage": 0, "base_model": "b"}, gpus(1, 24, host=64), {"tuning": "lora"}),
     ],

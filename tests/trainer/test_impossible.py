@@ -163,7 +163,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], Node, list[str]]] = [
     ({**SEVEN, "gradient_checkpointing": False, "per_device_batch_size": 1}, gpus(8, 40), ["gradient_checkpointing="]),
     ({**SEVEN, "per_device_batch_size": 128}, gpus(8, 80), ["per_device_batch_size="]),
     (
-        {**SEVEN, "sequence_length": 65_536, "per_device_batch_size": 1},
+        {**SEVEN, "sequence_length": 131_072, "per_device_batch_size": 1},
         gpus(8, 40),
         ["sequence_length=", "trains the same"],
     ),

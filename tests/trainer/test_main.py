@@ -1,6 +1,7 @@
 """The command line, as people without the panel use it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from tests.trainer.runs import SMALL, checkpoint_of, english, make_run, series
 from trainer import __main__ as command_line
+from trainer.gang import free_port
 from trainer.rundir import RunDir, verify
 
 
@@ -46,15 +48,44 @@ def test_train_prepares_trains_and_publishes(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
-@pytest.mark.slow
-def test_train_runs_under_torchrun(tmp_path: Path) -> None:
-    run_dir = make_run(tmp_path, "torchrun", [english(20_000)], max_steps=5, num_processes=2, zero_stage=2)
+SHARED = {"max_steps": 5, "num_processes": 2}
+
+
+@pytest.fixture(scope="module")
+def on_one_machine(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """Two processes that torchrun started."""
+    run_dir = make_run(tmp_path_factory.mktemp("one"), "one", [english(20_000)], **SHARED, zero_stage=2)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer")
-
     done = trainer("train", str(run_dir.path), launcher=launcher)
-
     assert done.returncode == 0, done.stderr
+    return run_dir
+
+
+@pytest.mark.slow
+def test_train_runs_under_torchrun(on_one_machine: RunDir) -> None:
+    assert verify(on_one_machine.checkpoint_path(5, 1))["world_size"] == 2
+
+
+@pytest.mark.slow
+def test_machines_that_share_the_run_train_it_together(tmp_path: Path, on_one_machine: RunDir) -> None:
+    run_dir = make_run(tmp_path, "several", [english(20_000)], **SHARED, zero_stage=3)
+    joined = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", *joined]
+    machines = [
+        subprocess.Popen(
+            [*launcher, f"--node-rank={number}", "-m", "trainer", "train", str(run_dir.path)],
+            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    said = [machine.communicate(timeout=120)[0] for machine in machines]
+
+    assert [machine.returncode for machine in machines] == [0, 0], said
     assert verify(run_dir.checkpoint_path(5, 1))["world_size"] == 2
+    assert series(run_dir, "loss") == pytest.approx(series(on_one_machine, "loss"), rel=1e-4)
 
 
 def test_tokenize_prepares_a_run(tmp_path: Path) -> None:
