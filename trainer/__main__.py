@@ -132,17 +132,23 @@ def _propose(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from trainer.plan import plan
+    from trainer.plan import choose, opened, plan
 
+    given, free = opened({"corpora": ["corpus"], **json.loads(arguments.spec.read_text())})
     try:
-        spec = resolve({"corpora": ["corpus"], **json.loads(arguments.spec.read_text())})
+        spec = resolve(given)
     except SpecError as error:
         raise ValueError(f"{arguments.spec}: {error}") from None
     vocab_size = spec.vocab_size or arguments.vocab_size
     if vocab_size is None:
         raise ValueError("vocab_size is open in the spec; give --vocab-size")
-    made = plan(spec, vocab_size, _node(arguments), arguments.text_bytes)
-    print(made.model_dump_json(indent=2))
+    node = _node(arguments)
+    if free and node is None:
+        raise ValueError(f"{free[0]} is auto; give --memory-bytes, and what else is known of the machine")
+    chosen = choose(spec, vocab_size, node, free) if free else None
+    made = plan(chosen or spec, vocab_size, node, arguments.text_bytes)
+    said = {name: getattr(chosen, name) for name in free} if chosen is not None else {}
+    print(json.dumps({"chosen": said, **made.model_dump(mode="json")}, indent=2))
     return EXIT_OK
 
 

@@ -89,10 +89,11 @@ class ProbeEvent(_Event):
 
     `gemm_flops` are operations a second of matrix products on one device. `step_seconds` is a step without its
     optimizer; unless it `is_whole` only the forward pass was taken, and the rest estimated. `save_seconds` is what a
-    checkpoint takes.
+    checkpoint takes. `precision` is what the device computes in, where the spec left it open.
     """
 
     kind: Literal["probe"] = "probe"
+    precision: Literal["fp32", "bf16"]
     gemm_flops: float
     step_seconds: float
     peak_bytes: int

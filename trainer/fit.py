@@ -22,6 +22,14 @@ CHANGED = (
     "offload_parameters",
     "tuning",
 )
+# What may be given as the word auto, and stands for it until it is chosen for a machine.
+OPEN: dict[str, Any] = {
+    "per_device_batch_size": 1,
+    "gradient_checkpointing": False,
+    "zero_stage": 0,
+    "offload_optimizer": False,
+    "offload_parameters": False,
+}
 
 
 class Remedy(BaseModel):
@@ -67,6 +75,15 @@ def fit(spec: TrainSpec, vocab_size: int, node: Node) -> TrainSpec | None:
         spec = spec.model_copy(update={"precision": "auto"})
     found = _fastest(spec, vocab_size, node, list(_settings(spec, node, is_free=True)))
     return None if found is None else spec.model_copy(update=found.changes)
+
+
+def opened(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The spec without the fields that are to be chosen, and their names."""
+    free = [name for name in OPEN if given.get(name) == "auto"]
+    filled = {**given, **{name: OPEN[name] for name in free}}
+    if "zero_stage" in free and True in (given.get("offload_optimizer"), given.get("offload_parameters")):
+        filled["zero_stage"] = 3  # without which nothing is offloaded
+    return filled, free
 
 
 def choose(spec: TrainSpec, vocab_size: int, node: Node, free: Collection[str]) -> TrainSpec | None:

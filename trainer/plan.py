@@ -13,12 +13,13 @@ from trainer.counts import Flops, counts, flops, num_parameters, num_trained, to
 from trainer.devices import Node
 from trainer.dial import BYTES_PER_TOKEN, Proposal, choose_vocab_size, propose
 from trainer.figure import Figure, Sentence, around, said
-from trainer.fit import Remedy, cheapest, choose, fit
+from trainer.fit import OPEN, Remedy, cheapest, choose, fit, opened
 from trainer.fit import fits as fits_node
 from trainer.memory import PARTS, Memory, checkpoint_bytes, host_bytes, memory, num_kept, resume_bytes
 from trainer.spec import TrainSpec
 
 __all__ = [
+    "OPEN",
     "PARTS",
     "Figure",
     "Memory",
@@ -31,6 +32,7 @@ __all__ = [
     "choose_vocab_size",
     "fit",
     "num_parameters",
+    "opened",
     "plan",
     "propose",
 ]

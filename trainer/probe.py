@@ -47,7 +47,13 @@ def run(engine: Engine, samples: Samples, first: int, directory: Path, report: R
     slowest, peak = _over_ranks(engine, step_seconds, peak_bytes(engine.device))
     saving = _seconds_to_write(directory, checkpoint.num_bytes(engine)) if engine.rank == 0 else None
     report.event(
-        "probe", gemm_flops=rate, step_seconds=slowest, peak_bytes=int(peak), save_seconds=saving, is_whole=is_whole
+        "probe",
+        precision=engine.precision,
+        gemm_flops=rate,
+        step_seconds=slowest,
+        peak_bytes=int(peak),
+        save_seconds=saving,
+        is_whole=is_whole,
     )
     how = "forward and backward" if is_whole else "forward only"
     report.line(

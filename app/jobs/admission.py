@@ -51,25 +51,6 @@ def check_kinds(spec: TrainSpec, corpora: Sequence[Corpus], field: str = "corpor
             raise bad_field(field, "kind_unfit", message)
 
 
-# What may be given as the word auto, and stands for it until it is chosen for the machine.
-OPEN: dict[str, Any] = {
-    "per_device_batch_size": 1,
-    "gradient_checkpointing": False,
-    "zero_stage": 0,
-    "offload_optimizer": False,
-    "offload_parameters": False,
-}
-
-
-def opened(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The spec without the fields that are to be chosen, and their names."""
-    free = [name for name in OPEN if given.get(name) == "auto"]
-    filled = {**given, **{name: OPEN[name] for name in free}}
-    if "zero_stage" in free and True in (given.get("offload_optimizer"), given.get("offload_parameters")):
-        filled["zero_stage"] = 3  # without which nothing is offloaded
-    return filled, free
-
-
 def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
     """Refuse text that is too short for the spec whatever the tokenizer makes of it: a token has at least one byte."""
     if spec.objective not in OF_TEXT:

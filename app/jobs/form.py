@@ -8,9 +8,10 @@ from typing import Any
 from starlette.datastructures import FormData
 
 from app.i18n import _, mark, translate
-from app.jobs.admission import KEPT, OPEN
+from app.jobs.admission import KEPT
 from app.jobs.bases import NETWORK
 from trainer import plan
+from trainer.plan import OPEN
 from trainer.spec import TrainSpec, of_recipe, recipe, recipe_names
 
 # Fields that only some objectives use; the form draws the others for all.

@@ -32,12 +32,21 @@ def fold(session: Session, job: Job, new: Sequence[events.Event]) -> None:
                 found = event.model_dump(exclude={"seq", "at", "kind"})
                 job.facts = {**job.facts, "probe": found}
                 job.progress = {**job.progress, "step_seconds": event.step_seconds}
+                _close_precision(job, event.precision)
             case events.UsageEvent():
                 job.facts = {**job.facts, "usage": event.model_dump(exclude={"seq", "at", "kind"})}
             case events.DataEvent():
                 job.facts = {**job.facts, **event.model_dump(exclude={"seq", "at", "kind"})}
     lines = [metrics.Point(event.seq, event.step, dict(event.values)) for event in points]
     metrics.append(session, job_id=job.id, fence=job.fence, points=lines)
+
+
+def _close_precision(job: Job, precision: str) -> None:
+    """Where a spec leaves the precision to the machine, its first attempt decides, and all compute the same."""
+    spec = TrainSpec.model_validate(job.spec)
+    if spec.precision == "auto":
+        closed = TrainSpec.model_validate({**job.spec, "precision": precision})
+        job.spec, job.spec_sha256 = closed.model_dump(), closed.sha256()
 
 
 def _keep_sample(session: Session, job: Job, event: events.SampleEvent) -> None:

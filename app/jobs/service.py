@@ -26,7 +26,7 @@ from app.jobs.transitions import Actor, allowed
 from app.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Node, Tokenizer, User, new_id
 from app.settings import settings
 from trainer import plan as plans
-from trainer.plan import Plan, Proposal, choose, choose_vocab_size, plan
+from trainer.plan import Plan, Proposal, choose, choose_vocab_size, opened, plan
 from trainer.spec import TrainSpec, resolve
 
 MAX_KEY_LENGTH = 200
@@ -60,7 +60,7 @@ def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> C
     base = bases.find(session, principal, given.get("base_model"))
     if base is not None:
         given = bases.filled(given, base)
-    given, free = admission.opened(given)
+    given, free = opened(given)
     spec = resolve(given)
     corpora = corpora_service.usable(session, principal=principal, ids=spec.corpora)
     admission.check_kinds(spec, corpora)

@@ -92,6 +92,7 @@ def test_a_pause_gives_back_the_node_and_a_resume_goes_on_with_the_same_bits(sta
     steps = 600  # so many that each pause is heard long before the last
     undisturbed = start(**{**GOLDEN, "max_steps": steps})
     assert undisturbed.ended().state == "succeeded", undisturbed.log()
+    assert undisturbed.job.spec["precision"] == "fp32"  # was left open, and is decided once
     attempt = start(**{**GOLDEN, "max_steps": steps})
     for step in (5, 25, 45):
         attempt.until_step(step)
