@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, inject_adapter_in_model
+import transformers
+from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from trainer.spec import TrainSpec
@@ -134,12 +135,17 @@ def save(model: PreTrainedModel, weights: dict[str, Tensor], directory: Path) ->
 
 
 def opened(base: Path, directory: Path) -> nn.Module:
-    """A base model with the adapter of an export beside it, as peft opens both."""
-    kind = (
-        AutoModelForSeq2SeqLM
-        if PeftConfig.from_pretrained(directory).task_type == "SEQ_2_SEQ_LM"
-        else AutoModelForCausalLM
+    """A base model with the adapter of an export beside it, as peft opens both. The export's configuration names the
+    network, with its labels.
+    """
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    model = getattr(transformers, config.architectures[0]).from_pretrained(
+        base,
+        config=config,
+        dtype=torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # of a head for other labels, which the adapter brings anew
     )
-    model = kind.from_pretrained(base, dtype=torch.float32, local_files_only=True, use_safetensors=True)
     made: nn.Module = PeftModel.from_pretrained(model, directory)
     return made.eval()

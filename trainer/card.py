@@ -20,10 +20,11 @@ OPENED = {
 tokenizer = PreTrainedTokenizerFast.from_pretrained("PATH")
 model = {model_class}.from_pretrained("PATH")""",
     "adapter": """from peft import PeftModel
-from transformers import {model_class}, PreTrainedTokenizerFast
+from transformers import AutoConfig, {model_class}, PreTrainedTokenizerFast
 
 tokenizer = PreTrainedTokenizerFast.from_pretrained("PATH")
-model = PeftModel.from_pretrained({model_class}.from_pretrained("BASE MODEL"), "PATH")""",
+base = {model_class}.from_pretrained("BASE MODEL", config=AutoConfig.from_pretrained("PATH"))
+model = PeftModel.from_pretrained(base, "PATH")""",
     "gguf": 'llama-cli -m model.gguf -p "Once upon a time"',
 }
 

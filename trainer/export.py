@@ -139,10 +139,9 @@ def _write(
     if form == "adapter":
         if not (checkpoint / adapters.DIRECTORY).is_dir():
             raise Impossible("the checkpoint has no adapter: its job trained all weights")
-        if model.config.architectures[0].endswith("Classification"):
-            raise Impossible("an adapter beside a head for labels has no format of its own: export it merged")
         for path in (checkpoint / adapters.DIRECTORY).iterdir():
             shutil.copyfile(path, out / path.name)
+        model.config.save_pretrained(out)
         return {}
     model.save_pretrained(out, max_shard_size=max_shard_bytes)
     return {}

@@ -16,6 +16,7 @@ from tests.trainer.gangs import Warm
 from tests.trainer.runs import checkpoint_of, make_run, small_spec
 from trainer import adapters, export, generate, ggufs
 from trainer.export import Differs, Impossible
+from trainer.model import start
 from trainer.rundir import RunDir, write_manifest
 
 FACTS: dict[str, Any] = {
@@ -134,29 +135,40 @@ def test_an_encoder_is_exported_with_its_head(home: Path, tmp_path: Path, here: 
     assert "BertForMaskedLM" in (tmp_path / "out/README.md").read_text()
 
 
-def test_an_adapter_beside_its_base_is_the_merged_checkpoint(trained: RunDir, tmp_path: Path, here: None) -> None:
-    base, checkpoint = checkpoint_of(trained, 150), tmp_path / "checkpoint"
-    model = AutoModelForCausalLM.from_pretrained(base)
-    adapters.attach(model, small_spec(base_model="base", tuning="lora", lora_rank=4))
-    torch.manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if ".lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    shutil.copytree(base, checkpoint)
-    merged = {weight.name: weight.value() for weight in adapters.merged(model)}
-    AutoModelForCausalLM.from_pretrained(base).save_pretrained(checkpoint, state_dict=merged)
-    trained_weights = {weight.name: weight.value() for weight in adapters.trained(model)}
-    adapters.save(model, trained_weights, checkpoint / adapters.DIRECTORY)
-    write_manifest(checkpoint, {"step": 150})
+@pytest.mark.parametrize("objective", ["causal", "masked", "classification"])
+def test_an_adapter_beside_its_base_is_the_merged_checkpoint(
+    trained: RunDir, home: Path, tmp_path: Path, here: None, objective: str
+) -> None:
+    base = home / "export-bert/attempts/1/step-2" if objective == "masked" else checkpoint_of(trained, 150)
+    checkpoint = adapted(base, tmp_path / "checkpoint", objective)
 
     made = export.export(checkpoint, tmp_path / "out", "adapter", base=base)
     assert made["largest_difference"] <= 1e-4
     names = {file["name"] for file in made["files"]}
-    assert {"adapter_config.json", "adapter_model.safetensors"} <= names
+    assert {"adapter_config.json", "adapter_model.safetensors", "config.json"} <= names
     assert "model.safetensors" not in names
     with pytest.raises(Differs):
         export.export(checkpoint, tmp_path / "other", "adapter", base=checkpoint)  # it would be added twice
     assert not (tmp_path / "other").exists()
+
+
+def adapted(base: Path, checkpoint: Path, objective: str) -> Path:
+    """A checkpoint beside a base, as a LoRA job writes it: merged weights and the adapter, a classifier's head new."""
+    family = {"model_type": "bert", "num_key_value_heads": 4} if objective == "masked" else {}
+    spec = small_spec(base_model="base", tuning="lora", lora_rank=4, objective=objective, **family)
+    labels = ("human", "divine", "neither") if objective == "classification" else ()
+    model = start(spec, base, AutoTokenizer.from_pretrained(base), labels, torch.device("cpu"), "fp32", [].append)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    shutil.copytree(base, checkpoint)
+    whole = type(model)(model.config)
+    merged = {weight.name: weight.value() for weight in adapters.merged(model)}
+    whole.save_pretrained(checkpoint, state_dict=merged)
+    adapters.save(model, {weight.name: weight.value() for weight in adapters.trained(model)}, checkpoint / "adapter")
+    write_manifest(checkpoint, {"step": 150})
+    return checkpoint
 
 
 def test_a_damaged_checkpoint_is_not_exported(trained: RunDir, tmp_path: Path, here: None) -> None:
