@@ -8,7 +8,7 @@ from typing import Any
 
 import transformers
 import yaml
-from transformers import PreTrainedModel
+from transformers.configuration_utils import PretrainedConfig
 
 CURVES = "curves.svg"
 WIDTH, HEIGHT, MARGIN = 720, 280, 44
@@ -33,7 +33,8 @@ def write(
     out: Path,
     form: str,
     quantization: str,
-    model: PreTrainedModel,
+    config: PretrainedConfig,
+    num_parameters: int,
     facts: Mapping[str, Any],
     largest: float,
     tolerance: float,
@@ -44,19 +45,19 @@ def write(
     curves = {name: points for name, points in facts.get("curves", {}).items() if len(points) > 1}
     if curves:
         (out / CURVES).write_text(drawn(curves), encoding="utf-8")
-    front = yaml.safe_dump(_front(model, facts), sort_keys=False, allow_unicode=True)
+    front = yaml.safe_dump(_front(config, facts), sort_keys=False, allow_unicode=True)
     parted = (
         f"Number format: {quantization}. llama.cpp parts text by a rule that it knows by name before it merges bytes: "
         f"this file asks for `{pre_tokenizer}`, which keeps {tokens_equal:.2%} of the tokens of probe texts."
     )
-    body = _body(form, parted, model, facts, bool(curves), largest, tolerance)
+    body = _body(form, parted, config, num_parameters, facts, bool(curves), largest, tolerance)
     (out / "README.md").write_text(f"---\n{front}---\n\n{body}", encoding="utf-8")
 
 
-def _front(model: PreTrainedModel, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _front(config: PretrainedConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What the Hugging Face hub reads."""
     spec = facts.get("spec", {})
-    pipeline = PIPELINES.get(model.config.model_type, "text-generation")
+    pipeline = PIPELINES.get(config.model_type, "text-generation")
     if spec.get("objective") == "classification":
         pipeline = "text-classification"
     metrics = [
@@ -77,19 +78,20 @@ def _front(model: PreTrainedModel, facts: Mapping[str, Any]) -> dict[str, Any]:
 def _body(
     form: str,
     parted: str,
-    model: PreTrainedModel,
+    config: PretrainedConfig,
+    num_parameters: int,
     facts: Mapping[str, Any],
     has_curves: bool,
     largest: float,
     tolerance: float,
 ) -> str:
-    spec, parameters = facts.get("spec", {}), sum(p.numel() for p in model.parameters())
+    spec = facts.get("spec", {})
     parts = [
         f"# {facts.get('name', 'Model')}",
-        f"A {model.config.model_type} of {parameters:,} parameters, trained with Athanor"
+        f"A {config.model_type} of {num_parameters:,} parameters, trained with Athanor"
         + (f" to step {facts['step']:,}." if "step" in facts else "."),
         "## Open it",
-        "```\n" + OPENED[form].format(model_class=type(model).__name__) + "\n```",
+        "```\n" + OPENED[form].format(model_class=config.architectures[0]) + "\n```",
     ]
     if form == "gguf":
         parts.append(parted)

@@ -5,6 +5,7 @@ that the checkpoint gives.
 """
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -15,13 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.configuration_utils import PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from trainer import adapters, card, ggufs, rundir
 from trainer.rundir import sha256_file
+from trainer.tensors import opened
 
 GOLDEN = "golden.safetensors"
 MODEL = "model.gguf"
@@ -29,6 +33,7 @@ MODEL = "model.gguf"
 # (docs/measurements/exports.md).
 TOLERANCES = {"safetensors": 1e-5, "adapter": 1e-4, "f32": 1e-4, "f16": 1e-2, "q8_0": 0.15}
 PROBES, PROBE_TOKENS = 4, 32
+BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
@@ -63,21 +68,26 @@ def export(
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     rundir.verify(checkpoint)  # golden logits of damaged weights would prove nothing
-    steps = 5
+    steps, facts, said = 5, facts or {}, {}
     progress(0, steps)
     model, tokenizer = load(checkpoint), PreTrainedTokenizerFast.from_pretrained(checkpoint, local_files_only=True)
+    config, num_parameters = model.config, model.num_parameters()
     probes = probe(model)
     golden = logits(model, probes)
     progress(1, steps)
     out.mkdir(parents=True)
     try:
-        said = _write(checkpoint, out, form, model, tokenizer, quantization, max_shard_bytes, facts or {})
+        if form == "gguf":
+            said = _write_gguf(out, model, tokenizer, quantization, str(facts.get("name", checkpoint.name)))
+        del model  # whatever comes now has no need of it, and the process that proves the artefact holds one, too
+        if form != "gguf":
+            _write_folder(checkpoint, out, form, config, max_shard_bytes)
         progress(2, steps)
         save_file({**probes, "logits": golden}, out / GOLDEN)
         kind = quantization if form == "gguf" else form
         largest = _proven(out, form, base, TOLERANCES[kind])
         progress(3, steps)
-        card.write(out, form, quantization, model, facts or {}, largest, TOLERANCES[kind], **said)
+        card.write(out, form, quantization, config, num_parameters, facts, largest, TOLERANCES[kind], **said)
         progress(4, steps)
         files = [
             {"name": path.name, "size": path.stat().st_size, "sha256": sha256_file(path)}
@@ -116,35 +126,46 @@ def logits(model: nn.Module, probes: dict[str, Tensor]) -> Tensor:
     return found.float().contiguous()
 
 
-def _write(
-    checkpoint: Path,
-    out: Path,
-    form: str,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    quantization: str,
-    max_shard_bytes: int,
-    facts: dict[str, Any],
+def _write_gguf(
+    out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, quantization: str, name: str
 ) -> dict[str, Any]:
-    """Write all but the proof and the card, and return what has to be said of it."""
-    if form == "gguf":
-        try:
-            chosen = ggufs.write(out / MODEL, model, tokenizer, quantization, str(facts.get("name", checkpoint.name)))
-        except ValueError as error:
-            raise Impossible(str(error)) from error
-        return {"pre_tokenizer": chosen.name, "tokens_equal": chosen.tokens_equal}
-    for name in TOKENIZER_FILES:
+    """Write the one file, and return what has to be said of it."""
+    try:
+        chosen = ggufs.write(out / MODEL, model, tokenizer, quantization, name)
+    except ValueError as error:
+        raise Impossible(str(error)) from error
+    return {"pre_tokenizer": chosen.name, "tokens_equal": chosen.tokens_equal}
+
+
+def _write_folder(checkpoint: Path, out: Path, form: str, config: PretrainedConfig, max_shard_bytes: int) -> None:
+    """Write all but the proof and the card: weights in the precision that the checkpoint has."""
+    for name in (*TOKENIZER_FILES, "generation_config.json"):
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, out / name)
-    if form == "adapter":
-        if not (checkpoint / adapters.DIRECTORY).is_dir():
-            raise Impossible("the checkpoint has no adapter: its job trained all weights")
-        for path in (checkpoint / adapters.DIRECTORY).iterdir():
-            shutil.copyfile(path, out / path.name)
-        model.config.save_pretrained(out)
-        return {}
-    model.save_pretrained(out, max_shard_size=max_shard_bytes)
-    return {}
+    config.save_pretrained(out)
+    if form == "safetensors":
+        _shard(checkpoint, out, max_shard_bytes)
+        return
+    if not (checkpoint / adapters.DIRECTORY).is_dir():
+        raise Impossible("the checkpoint has no adapter: its job trained all weights")
+    for path in (checkpoint / adapters.DIRECTORY).iterdir():
+        shutil.copyfile(path, out / path.name)
+
+
+def _shard(checkpoint: Path, out: Path, max_shard_bytes: int) -> None:
+    """Write the weights anew in files of at most so many bytes, one of them in memory at a time."""
+    where = opened(checkpoint)
+    split = split_state_dict_into_shards_factory(
+        {name: file.get_slice(name) for name, file in where.items()},
+        get_storage_size=lambda part: math.prod(part.get_shape()) * BYTES[part.get_dtype()],
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=max_shard_bytes,
+    )
+    for name, tensors in split.filename_to_tensors.items():
+        save_file({tensor: where[tensor].get_tensor(tensor) for tensor in tensors}, out / name, {"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
 
 def _proven(out: Path, form: str, base: Path | None, tolerance: float) -> float:

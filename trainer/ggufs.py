@@ -1,5 +1,7 @@
 """Writes decoders as GGUF, the file that llama.cpp, Ollama and LM Studio read. Imports torch, transformers and gguf."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType
-from gguf.quants import quantize
+from gguf.quants import quant_shape_to_byte_shape, quantize
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.configuration_utils import PretrainedConfig
@@ -53,15 +55,20 @@ def write(
     chosen = vocabulary.choose(tokenizer)
     vocabulary.write(writer, tokenizer, int(config.vocab_size), chosen.name)
     names = gguf.get_tensor_name_map(ARCHITECTURES[model_type], int(config.num_hidden_layers))
-    for key, tensor in _weights(model).items():
-        found = names.get_name(key, try_suffixes=(".weight", ".bias"))
-        assert found is not None, key
-        values = _arranged(key, tensor, config).numpy()
-        kind = _kind(found, values, quantization)
-        writer.add_tensor(found, quantize(values, kind), raw_dtype=kind)
+    weights = _weights(model)
+    found = {key: names.get_name(key, try_suffixes=(".weight", ".bias")) for key in weights}
+    assert None not in found.values(), found
+    kinds = {}
+    for key, tensor in weights.items():
+        shape = _arranged(key, tensor.to("meta"), config).shape
+        kinds[key] = _kind(found[key], shape, quantization)
+        num_bytes = math.prod(quant_shape_to_byte_shape(shape, kinds[key]))
+        writer.add_tensor_info(found[key], shape, np.dtype(np.float32), num_bytes, raw_dtype=kinds[key])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    writer.write_ti_data_to_file()
+    for key, tensor in weights.items():  # of which only one is in memory a second time
+        writer.write_tensor_data(quantize(_arranged(key, tensor.float(), config).numpy(), kinds[key]))
     writer.close()
     return chosen
 
@@ -71,14 +78,14 @@ def _weights(model: PreTrainedModel) -> dict[str, Tensor]:
     state = model.state_dict()
     if model.config.tie_word_embeddings:
         state = {key: tensor for key, tensor in state.items() if key != "lm_head.weight"}
-    return {key: tensor.detach().float().cpu() for key, tensor in state.items()}
+    return {key: tensor.detach() for key, tensor in state.items()}
 
 
-def _kind(name: str, values: "np.ndarray[Any, Any]", quantization: str) -> GGMLQuantizationType:
+def _kind(name: str, shape: Sequence[int], quantization: str) -> GGMLQuantizationType:
     """Vectors and positions stay fp32, as in llama.cpp; rows that blocks do not divide keep half precision."""
-    if values.ndim == 1 or name.startswith("position_embd") or quantization == "f32":
+    if len(shape) == 1 or name.startswith("position_embd") or quantization == "f32":
         return GGMLQuantizationType.F32
-    if quantization == "q8_0" and values.shape[-1] % BLOCK:
+    if quantization == "q8_0" and shape[-1] % BLOCK:
         return GGMLQuantizationType.F16
     return FORMATS[quantization][0]
 

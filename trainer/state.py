@@ -7,15 +7,15 @@ rank wrote which file means nothing.
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer import adapters
 from trainer.engine import MASTER, Engine
+from trainer.tensors import opened
 
 DIRECTORY = "resume"
 MAX_FILE_BYTES = 2**30
@@ -88,7 +88,7 @@ def load_weights(model: torch.nn.Module, directory: Path, beat: Callable[[], Non
     Raises ValueError where one is missing.
     """
     is_adapted = adapters.are_attached(model)
-    where = _opened(directory / adapters.DIRECTORY if is_adapted else directory)
+    where = opened(directory / adapters.DIRECTORY if is_adapted else directory)
     with torch.no_grad():
         for trained, parameter in _trained(model) if is_adapted else model.named_parameters():
             name = adapters.key(trained) if is_adapted else trained
@@ -102,7 +102,7 @@ def load_weights(model: torch.nn.Module, directory: Path, beat: Callable[[], Non
 def load(engine: Engine, directory: Path, num_updates: int, beat: Callable[[], None]) -> None:
     """Put a checkpoint's optimizer state into an engine, as if it had changed the weights so many times itself."""
     engine.make_room(num_updates)
-    where = _opened(directory / DIRECTORY)
+    where = opened(directory / DIRECTORY)
     for name, parameter in _trained(engine.model):
         for kind in engine.kinds(parameter):
             key = f"{kind}.{name}"
@@ -112,12 +112,6 @@ def load(engine: Engine, directory: Path, num_updates: int, beat: Callable[[], N
                 raise ValueError(f"{key} is missing in the optimizer's state")
             engine.put_state(parameter, kind, where[key].get_tensor(key))
         beat()
-
-
-def _opened(directory: Path) -> dict[str, Any]:
-    """The open file that holds each tensor."""
-    files = [safe_open(path, framework="pt") for path in sorted(directory.glob("*.safetensors"))]
-    return {name: file for file in files for name in file.keys()}  # type: ignore[no-untyped-call]  # noqa: SIM118
 
 
 def flip_one_bit(model: torch.nn.Module) -> None:

@@ -1,0 +1,63 @@
+"""How much memory an export takes: the peak of the command and of the process that proves it, beside the weights.
+
+`python bench/export.py`. A Llama of about 160 million parameters with random weights in bf16, as GPUs train them, once
+in each format.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.trainer.runs import english, write_corpus
+from trainer import tokenizer
+from trainer.rundir import write_manifest
+
+SHAPE = {"hidden_size": 1024, "intermediate_size": 2752, "num_hidden_layers": 12, "num_attention_heads": 16}
+FORMS = (("safetensors",), ("gguf", "f32"), ("gguf", "q8_0"))
+RUN = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+PEAK = RUN + "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory)
+        checkpoint = make(home)
+        weights = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
+        empty = peak(["-c", "import trainer.export"])
+        for form, *quantization in FORMS:
+            given = [
+                f"--format={form}",
+                *(f"--quantization={name}" for name in quantization),
+                "--max-shard-bytes=100000000",
+            ]
+            out = home / "-".join((form, *quantization))
+            largest = peak(["-m", "trainer", "export", str(checkpoint), str(out), *given])
+            found = {"form": out.name, "weights_bytes": weights, "libraries_bytes": empty, "peak_bytes": largest}
+            found["peak_without_libraries_in_weights"] = round((largest - empty) / weights, 2)
+            sys.stdout.write(json.dumps(found) + "\n")
+
+
+def make(home: Path) -> Path:
+    source = write_corpus(home / "corpus", [english(200_000)])
+    tokenizer.save(tokenizer.train([source], 2048, lambda done, total: None), home / "checkpoint")
+    torch.manual_seed(0)
+    ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+    LlamaForCausalLM(LlamaConfig(vocab_size=2048, **SHAPE, **ids)).bfloat16().save_pretrained(home / "checkpoint")
+    write_manifest(home / "checkpoint", {"step": 1})
+    return home / "checkpoint"
+
+
+def peak(arguments: list[str]) -> int:
+    """Bytes that the largest of a command's processes held at a time; each holds the libraries."""
+    done = subprocess.run([sys.executable, "-c", PEAK, sys.executable, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    main()
