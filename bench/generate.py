@@ -134,7 +134,8 @@ def starts(path: Path) -> None:
 @contextmanager
 def warm_parent() -> Iterator[None]:
     """A warm parent at its usual place, ready."""
-    process = subprocess.Popen([sys.executable, "-m", "worker.warm", str(warm_socket())], cwd=ROOT)
+    command = [sys.executable, "-m", "worker.warm", str(warm_socket()), str(os.getpid())]
+    process = subprocess.Popen(command, cwd=ROOT)
     while not warm_socket().exists():
         time.sleep(0.05)
     yield

@@ -1,6 +1,7 @@
 """A warm parent whose trainers read from a file, at their start, which faults to have (see trainer/failpoints.py).
 
-`python -m tests.faults.saboteur SOCKET FILE`. It takes the socket over from the worker's own warm parent.
+`python -m tests.faults.saboteur SOCKET TEST FILE`. It takes the socket over from the worker's own warm parent, and ends
+with the process TEST.
 """
 
 import os

@@ -284,7 +284,8 @@ class Stack:
             before = self.warm_socket().stat().st_ino
             if saboteur is not None:
                 self.stop_role("saboteur")
-            arguments = ["-m", "tests.faults.saboteur", str(self.warm_socket()), str(self.home / "sabotage")]
+            where, faulty = str(self.warm_socket()), str(self.home / "sabotage")
+            arguments = ["-m", "tests.faults.saboteur", where, str(os.getpid()), faulty]
             clean = gang.scrubbed()
             self.programs["saboteur"] = Program(self.data / "logs" / "saboteur.log", arguments, clean)
             self.programs["saboteur"].start()
