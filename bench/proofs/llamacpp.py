@@ -1,0 +1,127 @@
+"""Whether llama.cpp itself, opening our GGUF files, parts texts, predicts and writes as transformers does.
+
+Run: pip install --no-deps xllamacpp==2026.10.11549 (llama.cpp in a wheel), then PYTHONPATH=. python
+bench/proofs/llamacpp.py [llama] [qwen2] [gpt2] [smollm2], a minute each. The first three are trained here, each with a tokenizer of its own.
+Yardstick from the same run: the checkpoint in transformers, fp32.
+"""
+
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import torch
+import xllamacpp
+from material import smollm2, train
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from trainer import export, ggufs, vocabulary
+
+BIBLE = Path(__file__).parents[2] / "app" / "corpora" / "samples" / "king-james-bible.txt"
+TALK = [{"role": "user", "content": "Who made heaven and earth?"}]
+NUM_PROMPT, NUM_WRITTEN, NUM_LIKELIEST = 24, 32, 10
+SHAPE = {
+    "vocab_size": 2048,
+    "num_hidden_layers": 3,
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_attention_heads": 4,
+    "sequence_length": 128,
+    "train_batch_size": 16,
+    "per_device_batch_size": 16,
+    "max_steps": 200,
+    "eval_steps": 200,
+    "save_steps": 200,
+}
+
+
+def made(model_type: str, home: Path) -> Path:
+    """A checkpoint that has learnt some English."""
+    if model_type == "smollm2":
+        return smollm2()
+    heads = 4 if model_type == "gpt2" else 2
+    text = BIBLE.read_text(encoding="utf-8")[:1_000_000]
+    run_dir = train(home, model_type, None, "text", [text], **SHAPE, model_type=model_type, num_key_value_heads=heads)
+    return run_dir.checkpoint_path(int(SHAPE["max_steps"]), 1)
+
+
+@contextmanager
+def llamacpp(file: Path) -> Iterator[httpx.Client]:
+    """llama.cpp's own server with this file."""
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path, parameters.n_ctx, parameters.n_parallel = str(file), 256, 1
+    parameters.verbosity, parameters.fit_params, parameters.use_jinja = -1, False, True
+    server = xllamacpp.Server(parameters)
+    with httpx.Client(base_url=server.listening_address, timeout=60) as client:
+        yield client
+
+
+def ask(client: httpx.Client, path: str, **body: Any) -> dict[str, Any]:
+    """One request."""
+    answer = client.post(path, json=body)
+    answer.raise_for_status()
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def parted(client: httpx.Client, tokenizer: PreTrainedTokenizerFast) -> float:
+    """The share of probe texts of which llama.cpp makes the same tokens."""
+    same = 0
+    for text in vocabulary.TEXTS:
+        found = ask(client, "/tokenize", content=text, add_special=True, parse_special=True)["tokens"]
+        same += found == tokenizer(text)["input_ids"]
+    return same / len(vocabulary.TEXTS)
+
+
+@torch.no_grad()
+def followed(client: httpx.Client, model: PreTrainedModel, prompt: list[int]) -> Iterator[tuple[bool, float]]:
+    """While transformers writes greedily: whether llama.cpp writes the same next token, and how far the log-probability
+    of any of the likeliest tokens is off, in nats. The server has no figures where a token ends within a character.
+    """
+    ids = list(prompt)
+    for _ in range(NUM_WRITTEN):
+        expected = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+        answer = ask(client, "/completion", prompt=ids, n_predict=1, temperature=0.0, n_probs=NUM_LIKELIEST)
+        for step in answer.get("completion_probabilities", []):
+            off = [abs(float(expected[likely["id"]]) - likely["logprob"]) for likely in step["top_logprobs"]]
+            yield step["id"] == int(expected.argmax()), max(off)
+        ids.append(int(expected.argmax()))
+
+
+def compare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, file: Path) -> str:
+    """What llama.cpp does with a file, against what transformers does with its model."""
+    with llamacpp(file) as client:
+        same = parted(client, tokenizer)
+        prompts = [tokenizer(text)["input_ids"][:NUM_PROMPT] for text in vocabulary.TEXTS]
+        if tokenizer.chat_template:
+            ours = tokenizer.apply_chat_template(TALK, tokenize=False, add_generation_prompt=True)
+            theirs = ask(client, "/apply-template", messages=TALK)["prompt"]
+            print(f"  chat template: {'the same text' if ours == theirs else f'{ours!r} became {theirs!r}'}")
+            prompts.append(tokenizer(ours)["input_ids"])
+        alike, off = zip(*(step for prompt in prompts for step in followed(client, model, prompt)), strict=True)
+    return (
+        f"texts parted alike {same:.0%}; next token alike {sum(alike)} of {len(alike)}; log-probabilities off by"
+        f" {statistics.median(off):.2g} nats in the median, {max(off):.2g} at most"
+    )
+
+
+def main() -> None:
+    logging.disable_progress_bar()
+    for model_type in sys.argv[1:] or ("llama", "qwen2", "gpt2", "smollm2"):
+        with TemporaryDirectory() as made_here:
+            home = Path(made_here)
+            checkpoint = made(model_type, home)
+            model, tokenizer = export.load(checkpoint), PreTrainedTokenizerFast.from_pretrained(checkpoint)
+            for quantization in ggufs.FORMATS:
+                ggufs.write(home / export.MODEL, model, tokenizer, quantization, model_type)
+                shown = compare(model, tokenizer, home / export.MODEL)
+                print(f"{model_type} {quantization}: {shown}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
