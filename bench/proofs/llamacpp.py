@@ -1,8 +1,8 @@
 """Whether llama.cpp itself, opening our GGUF files, parts texts, predicts and writes as transformers does.
 
 Run: pip install --no-deps xllamacpp==2026.10.11549 (llama.cpp in a wheel), then PYTHONPATH=. python
-bench/proofs/llamacpp.py [llama] [qwen2] [gpt2] [smollm2], a minute each. The first three are trained here, each with a tokenizer of its own.
-Yardstick from the same run: the checkpoint in transformers, fp32.
+bench/proofs/llamacpp.py [llama] [qwen2] [gpt2] [smollm2], a minute each. The first three are trained here, each with a
+tokenizer of its own. Yardstick from the same run: the checkpoint in transformers, fp32.
 """
 
 import statistics
