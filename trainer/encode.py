@@ -1,5 +1,6 @@
 """Turns one record into segments of tokens, each token with the weight that predicting it has. Imports transformers."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -73,6 +74,32 @@ class Encoder:
         if self._objective == "completion" or self._tokenizer.chat_template is None:
             return [*self._start(), *self._tokenizer(text, add_special_tokens=False)["input_ids"]]
         return self.prompt([{"role": "user", "content": text}])
+
+    def plain(self, ids: Sequence[int]) -> str:
+        """What was said in a prompt that `asked` or a record made: of a conversation its messages, a line between them,
+        without what the template writes around them. Where there were answers before, the template's words stay.
+        """
+        if self._tokenizer.chat_template is not None:
+            text = str(self._tokenizer.decode(ids))
+            for roles in (["user"], ["system", "user"]):
+                said = self._said(roles, text)
+                if said is not None:
+                    return "\n\n".join(said)
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _said(self, roles: Sequence[str], text: str) -> Sequence[str] | None:
+        """The messages of these roles in a rendered prompt; None where it has others."""
+        holders = [f"\N{OBJECT REPLACEMENT CHARACTER}{number}" for number in range(len(roles))]
+        messages = [{"role": role, "content": holder} for role, holder in zip(roles, holders, strict=True)]
+        try:
+            pattern = re.escape(self.render(messages, add_generation_prompt=True))
+        except Failure:  # there are templates that know no system
+            return None
+        for holder in holders:
+            pattern = pattern.replace(holder, "(.*)")
+        found = re.fullmatch(pattern, text, re.DOTALL)
+        said = found.groups() if found else ()
+        return said if said and not any(mark in part for part in said for mark in self._special) else None
 
     # ---- one text ---------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trainer import batch as batches
+from trainer import products
 from trainer.batch import Batch
 from trainer.failure import Failure
 from trainer.objectives import Objective
@@ -160,7 +161,7 @@ class Engine(ABC):
         """What computes, as far as it decides the bits of a result."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}{' oneDNN' if products.has_faster() else ''}"
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""

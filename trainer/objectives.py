@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from trainer import adapters, quick
+from trainer import adapters, products, quick
 from trainer.batch import IGNORED
 from trainer.spec import TrainSpec
 
@@ -145,7 +145,7 @@ def answer_log_probs(model: PreTrainedModel, input_ids: Tensor, labels: Tensor, 
     """The log-probability of each answer (samples, 2), of pairs (samples, 2, tokens)."""
     given, places = {"input_ids": input_ids.flatten(0, 1), "use_cache": False}, answered.flatten(0, 1)
     if quick.has_plain_head(model):  # then the prompts, which are most of the tokens, need no logits
-        logits = F.linear(model.base_model(**given).last_hidden_state[places], quick.head_of(model))
+        logits = products.linear(model.base_model(**given).last_hidden_state[places], quick.head_of(model))
     else:
         logits = model(**given).logits[places]
     nats = torch.zeros(labels.shape, device=labels.device)

@@ -12,14 +12,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer import checkpoint
+from trainer import checkpoint, products
 from trainer.engine import Engine
 from trainer.report import Report
 from trainer.samples import Samples
@@ -82,8 +81,8 @@ def _rate(engine: Engine) -> float:
     side, dtype = SIDES[engine.device.type], torch.bfloat16 if engine.precision == "bf16" else torch.float32
     if engine.device.type == "cpu":
         dtype = torch.float32  # bf16 would take minutes there
-    matrix = torch.ones(side, side, dtype=dtype, device=engine.device)
-    return 2 * side**3 / min(_timed(engine.device, partial(torch.mm, matrix, matrix)) for _lap in range(1 + LAPS))
+    multiply, operations = products.lap(side, engine.device, dtype)
+    return operations / min(_timed(engine.device, multiply) for _lap in range(1 + LAPS))
 
 
 def rehearse(engine: Engine, tensors: dict[str, Tensor]) -> tuple[bool, float]:

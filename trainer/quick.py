@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
+from transformers.pytorch_utils import Conv1D
 
+from trainer import products
 from trainer.memory import FEWEST_ROWS, LOGITS
 
 
@@ -21,14 +23,32 @@ class QuickRMSNorm(nn.Module):
         return F.rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
 
 
+class QuickLinear(nn.Linear):
+    """In place of a linear layer where a CPU has faster products than torch's own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return products.linear(input, self.weight, self.bias)
+
+
+class QuickConv1D(Conv1D):  # type: ignore[misc]
+    """The same of GPT-2, whose weights lie the other way round."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return products.linear(x, self.weight.t(), self.bias)
+
+
 NORMS = ("LlamaRMSNorm", "Qwen2RMSNorm", "T5LayerNorm")
 
 
 def quicken(model: PreTrainedModel) -> PreTrainedModel:
-    """Exchange what has a faster equal: norms, and GPT-2's activation, which transformers spells out in eight steps."""
+    """Exchange what has a faster equal: norms, layers that multiply, and GPT-2's activation, which transformers spells
+    out in eight steps.
+    """
     for module in list(model.modules()):
         if type(module).__name__ in NORMS:
             module.__class__ = QuickRMSNorm
+        if products.has_faster() and type(module) in (nn.Linear, Conv1D):
+            module.__class__ = QuickLinear if type(module) is nn.Linear else QuickConv1D
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):
                 setattr(module, name, nn.GELU(approximate="tanh"))
@@ -38,7 +58,7 @@ def quicken(model: PreTrainedModel) -> PreTrainedModel:
 def has_plain_head(model: PreTrainedModel) -> bool:
     """Whether the logits are no more than the last hidden states times a matrix."""
     head: Any = model.get_output_embeddings()
-    return type(head) is nn.Linear and head.bias is None
+    return type(head) in (nn.Linear, QuickLinear) and head.bias is None
 
 
 def head_of(model: PreTrainedModel) -> nn.Parameter:
@@ -69,20 +89,20 @@ class _Nats(torch.autograd.Function):
         rows = max(FEWEST_ROWS, LOGITS[hidden.device.type] // len(matrix))
         total = hidden.new_zeros((), dtype=torch.float32)
         of_hidden = torch.empty_like(hidden)
-        of_matrix = torch.zeros_like(matrix, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        of_matrix = matrix.new_zeros(matrix.t().shape, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         room = hidden.new_empty((min(rows, len(hidden)), len(matrix)))
         for at in range(0, len(hidden), rows):
             some, targets = hidden[at : at + rows], labels[at : at + rows, None]
             factors = None if weights is None else weights[at : at + rows, None]
-            logits = torch.mm(some, matrix.t(), out=room[: len(some)])
+            logits = products.product(some, matrix.t(), out=room[: len(some)])
             nats, errors = _nats_and_errors(logits, targets)
             total += (nats if factors is None else nats * factors).sum()
             if factors is not None:
                 errors *= factors
             errors = errors.to(matrix.dtype)
-            torch.mm(errors, matrix, out=of_hidden[at : at + rows])
+            products.product(errors, matrix, out=of_hidden[at : at + rows])
             if of_matrix is not None:
-                _add_product(of_matrix, errors, some)
+                products.add_product(of_matrix, some.t(), errors)
         ctx.of_hidden, ctx.of_matrix = of_hidden, of_matrix
         return total
 
@@ -92,7 +112,7 @@ class _Nats(torch.autograd.Function):
         del ctx.of_hidden, ctx.of_matrix  # they are changed in place, so there is no second time
         of_hidden *= outer[0]
         if of_matrix is not None:
-            of_matrix = (of_matrix.mul_(outer[0])).to(of_hidden.dtype)
+            of_matrix = (of_matrix.mul_(outer[0])).to(of_hidden.dtype).t()
         return of_hidden, of_matrix, None, None
 
 
@@ -103,10 +123,3 @@ def _nats_and_errors(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     shares = torch.softmax(logits, 1, out=logits)
     nats = peaks - shares.amax(1, keepdim=True).log() - right  # the peak's share is never near 0, its logarithm exact
     return nats, shares.scatter_add_(1, targets, torch.full_like(right, -1.0))
-
-
-def _add_product(total: Tensor, errors: Tensor, hidden: Tensor) -> None:
-    if errors.dtype == total.dtype:
-        total.addmm_(errors.t(), hidden)
-    else:
-        total += errors.t() @ hidden

@@ -51,13 +51,14 @@ class Answer(Showing):
     """Answers the spec's prompt, or that of the first held-out record, always with the likeliest tokens."""
 
     def __init__(self, spec: TrainSpec, samples: Answers, loaded: Loaded) -> None:
-        tokenizer = loaded.tokenizer
+        encoder = Encoder(spec.objective, loaded.tokenizer)
         if spec.sample_prompt:
-            self._ids = Encoder(spec.objective, tokenizer).asked(spec.sample_prompt)[-spec.sequence_length // 2 :]
+            self._ids = encoder.asked(spec.sample_prompt)[-spec.sequence_length // 2 :]
+            self.prompt = spec.sample_prompt
         else:
             ids, weights = samples.records.segments(int(samples.records.validation[0]))[0]
             self._ids = [int(number) for number in ids[: int(weights.nonzero()[0][0])]]
-        self.prompt = str(tokenizer.decode(self._ids, skip_special_tokens=True))
+            self.prompt = encoder.plain(self._ids)
 
     def answer(self, loaded: Loaded) -> str:
         pieces = generate.stream(loaded, self._ids, max_tokens=SAMPLE_TOKENS, temperature=0.0)

@@ -62,6 +62,31 @@ def test_an_answer_is_learnt_behind_the_very_tokens_that_ask_for_it(made: PreTra
         assert learnt(made, segment) == [(f"{said}<|endoftext|>", 1.0)]
 
 
+LLAMA = (
+    "{% for message in messages %}[{{ message.role }}]{{ '\\n' + message.content | trim + '[end]' }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{{ '\\n' }}{% endif %}"
+)
+BRIEFED = "{% if messages[0].role != 'system' %}Be good. {% endif %}" + LLAMA
+ALONE = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + LLAMA
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, LLAMA, BRIEFED, ALONE])
+def test_a_prompt_is_shown_without_what_the_template_writes_around_it(
+    made: PreTrainedTokenizerFast, template: str
+) -> None:
+    encoder = Encoder("chat", with_template(made, template))
+
+    assert encoder.plain(encoder.prompt(TALK[1:2])) == "Who made the light?"
+    if template != ALONE:
+        assert encoder.plain(encoder.prompt(TALK[:2])) == "Be brief.\n\nWho made the light?"
+
+
+def test_the_template_shows_where_there_were_answers_before(made: PreTrainedTokenizerFast) -> None:
+    encoder = Encoder("chat", with_template(made, CHAT_TEMPLATE))
+
+    assert encoder.plain(encoder.prompt(TALK[1:4])).startswith("<|im_start|>user\nWho made the light?<|im_end|>")
+
+
 def test_a_message_without_weight_is_only_read(made: PreTrainedTokenizerFast) -> None:
     encoder = Encoder("chat", with_template(made, CHAT_TEMPLATE))
     (segment,) = encoder.segments({"messages": [*TALK[:4], {**TALK[4], "weight": 0}]})

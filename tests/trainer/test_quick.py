@@ -9,11 +9,17 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from tests.trainer.runs import small_spec
-from trainer import networks, quick
+from trainer import networks, products, quick
 from trainer.objectives import NextToken
 
 VOCAB_SIZE = 300
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+
+
+@pytest.fixture(autouse=True, params=[False, True])
+def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With torch's own products, and with the others."""
+    monkeypatch.setattr(products, "has_faster", lambda: request.param)
 
 
 def plain_and_quick(model_type: str, is_tied: bool) -> tuple[PreTrainedModel, NextToken]:

@@ -1,0 +1,98 @@
+"""Matrix products on a CPU, by the library that is fastest there. Imports torch.
+
+Torch leaves fp32 products to MKL, which on processors of another maker than its own keeps to AVX2. oneDNN, which torch
+has for lower precisions, uses AVX-512 on them, and takes half the time (docs/measurements/trainer.md).
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+@cache
+def has_faster() -> bool:
+    """Whether oneDNN is asked for fp32 products. Told by the processor, never by timing, so that a run that goes on on
+    such a machine has the same bits.
+    """
+    is_wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return is_wide and torch._C._has_mkldnn and torch._C.has_mkl and "AuthenticAMD" in _maker()
+
+
+def _maker() -> str:
+    try:
+        return CPU_INFO.read_text().partition("vendor_id")[2].partition("\n")[0]
+    except OSError:
+        return ""
+
+
+def linear(values: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`values @ matrix.T + bias`: values (..., columns), matrix (rows, columns), with gradients."""
+    if not _is_faster_for(values, matrix):
+        return F.linear(values, matrix, bias)
+    made: Tensor = _Linear.apply(values, matrix, bias)  # type: ignore[no-untyped-call]
+    return made
+
+
+def product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """`left @ right` of two matrices, written into `out`, without gradients."""
+    return out.copy_(_multiplied(left, right.t())) if _is_faster_for(left, right) else torch.mm(left, right, out=out)
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add `left @ right` to `total`, which is fp32, without gradients."""
+    if _is_faster_for(left, right):
+        total += _multiplied(left, right.t())
+    elif left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
+
+
+def lap(side: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+    """Something to be timed, and its operations: a square layer, forward and backward, as a step multiplies."""
+    given = [torch.ones(side, side, dtype=dtype, device=device, requires_grad=True) for _each in range(2)]
+    return lambda: torch.autograd.grad(linear(*given), given, given[0].detach()), 6 * side**3
+
+
+def _is_faster_for(left: Tensor, right: Tensor) -> bool:
+    return has_faster() and left.device.type == "cpu" and left.dtype == right.dtype == torch.float32
+
+
+def _multiplied(values: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`values @ matrix.T + bias`."""
+    made: Tensor = torch.ops.mkldnn._linear_pointwise(values, matrix, bias, "none", [], "")
+    return made
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(values, matrix)
+        return _multiplied(values, matrix, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        values, matrix = ctx.saved_tensors
+        of_values = of_matrix = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_values = _multiplied(outer[0], matrix.t())
+        flat = outer[0].flatten(0, -2)
+        if ctx.needs_input_grad[1]:
+            of_matrix = _narrow(flat.t(), values.flatten(0, -2).t())
+        if ctx.needs_input_grad[2]:
+            of_bias = flat.sum(0)
+        return of_values, of_matrix, of_bias
+
+
+def _narrow(left: Tensor, right: Tensor) -> Tensor:
+    """`left @ right.T`, few rows and columns and a long sum: faster with the fewer of them as rows."""
+    if len(left) <= len(right):
+        return _multiplied(left, right)
+    return _multiplied(right, left).t()
