@@ -10,14 +10,16 @@ from trainer.spec import TrainSpec
 # Share of a device's rate that matrix products of a training step reach: less, the narrower the model. Set on GPUs by
 # published utilizations, 23 % for GPT-2's width and 45 % for Llama 7B's with plain attention kernels and loss.
 GPU_SHARE, GPU_HALF_WIDTH = 0.5, 700
-CPU_SHARE, CPU_HALF_WIDTH = 0.9, 64  # by steps of models from 128 to 512 wide
+CPU_SHARE, CPU_HALF_WIDTH = 1.0, 64  # by steps of models from 128 to 512 wide
 BANDWIDTH_SHARE = 0.7
 LINK_SHARE = 0.5
 PCIE_BANDWIDTH = 25e9
 HOST_BANDWIDTH = 60e9  # of the memory of a machine with GPUs, for the optimizer that steps there
 SECONDS_TO_START_A_BLOCK = {"cuda": 1.2e-3, "cpu": 0.9e-3}  # its operations forward and backward, whatever their size
 SECONDS_TO_START_A_STEP = {"cuda": 4e-3, "cpu": 3e-3}
-LOSS_BYTES = 40  # read and written for each logit, forward and backward
+LOSS_BYTES = {"cuda": 40, "cpu": 22}  # read and written for each logit, forward and backward; a CPU's cache holds some
+# Seconds of a core for each token and hidden value of a block, by all that is no matrix product, forward and backward.
+CPU_SECONDS_OF_A_VALUE = 3e-8
 UPDATE_BYTES = 28  # read and written for each parameter that AdamW steps
 # The same for what ZeRO does beside that: it copies gradients into buckets and weights out of an fp32 copy, ZeRO-3 puts
 # them together and takes them apart; and of ZeRO-3 for each block that it has to prepare.
@@ -59,9 +61,12 @@ def pace(spec: TrainSpec, vocab_size: int, node: Node) -> Pace:
     devices = spec.num_processes if node.kind == "cuda" else 1
     # Bound by memory, as it reads and writes each value several times.
     logits = 0 if spec.objective == "classification" else spec.train_batch_size * num_predicted(spec) * vocab_size
-    moved = logits * LOSS_BYTES + _bytes_of_a_sample(spec, sizes) * spec.train_batch_size
+    moved = logits * LOSS_BYTES[node.kind] + _bytes_of_a_sample(spec, sizes) * spec.train_batch_size
     losing = moved / (node.device.bandwidth * BANDWIDTH_SHARE * devices)
     computing = work / (flops_rate(spec, node) * devices) + losing
+    if node.kind == "cpu":  # GPUs have it in their share
+        values = tokens_of_a_step(spec) * spec.num_hidden_layers * spec.hidden_size
+        computing += values * CPU_SECONDS_OF_A_VALUE / node.num_cpus
     passes = spec.gradient_accumulation_steps * (4 / 3 if spec.gradient_checkpointing else 1)
     smallest = passes * sum(stack.num_blocks for stack in sizes.stacks) * SECONDS_TO_START_A_BLOCK[node.kind]
     share = trained / spec.num_processes if spec.zero_stage >= 1 else trained

@@ -40,9 +40,9 @@ def linear(values: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor
     return made
 
 
-def product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """`left @ right` of two matrices, written into `out`, without gradients."""
-    return out.copy_(_multiplied(left, right.t())) if _is_faster_for(left, right) else torch.mm(left, right, out=out)
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """`left @ right` of two matrices, without gradients."""
+    return _multiplied(left, right.t()) if _is_faster_for(left, right) else left @ right
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

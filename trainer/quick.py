@@ -90,19 +90,19 @@ class _Nats(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         of_hidden = torch.empty_like(hidden)
         of_matrix = matrix.new_zeros(matrix.t().shape, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        room = hidden.new_empty((min(rows, len(hidden)), len(matrix)))
         for at in range(0, len(hidden), rows):
             some, targets = hidden[at : at + rows], labels[at : at + rows, None]
             factors = None if weights is None else weights[at : at + rows, None]
-            logits = products.product(some, matrix.t(), out=room[: len(some)])
+            logits = products.product(some, matrix.t())
             nats, errors = _nats_and_errors(logits, targets)
             total += (nats if factors is None else nats * factors).sum()
             if factors is not None:
                 errors *= factors
             errors = errors.to(matrix.dtype)
-            products.product(errors, matrix, out=of_hidden[at : at + rows])
+            of_hidden[at : at + rows] = products.product(errors, matrix)
             if of_matrix is not None:
                 products.add_product(of_matrix, some.t(), errors)
+            del logits, errors  # before the next ones
         ctx.of_hidden, ctx.of_matrix = of_hidden, of_matrix
         return total
 
