@@ -22,12 +22,13 @@ def has_faster() -> bool:
     such a machine has the same bits.
     """
     is_wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return is_wide and torch._C._has_mkldnn and torch._C.has_mkl and "AuthenticAMD" in _maker()
+    has_both = torch._C.has_mkl and torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return is_wide and has_both and _maker() == "AuthenticAMD"
 
 
 def _maker() -> str:
     try:
-        return CPU_INFO.read_text().partition("vendor_id")[2].partition("\n")[0]
+        return CPU_INFO.read_text().partition("vendor_id")[2].partition("\n")[0].strip("\t :")
     except OSError:
         return ""
 
@@ -62,7 +63,8 @@ def lap(side: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[[
 
 
 def _is_faster_for(left: Tensor, right: Tensor) -> bool:
-    return has_faster() and left.device.type == "cpu" and left.dtype == right.dtype == torch.float32
+    is_asked = left.device.type == "cpu" and left.dtype == right.dtype == torch.float32
+    return is_asked and has_faster() and not torch.is_autocast_enabled("cpu")
 
 
 def _multiplied(values: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:

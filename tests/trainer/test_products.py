@@ -1,5 +1,7 @@
 """The faster products of a CPU: they are what torch's own are."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from tests.trainer.runs import small_spec
 from trainer import networks, products, quick
 
+DECIDES = products.has_faster
 LIMITS = {"rtol": 1e-5, "atol": 1e-5}
 
 
@@ -61,9 +64,32 @@ def test_only_what_is_asked_for_has_a_gradient() -> None:
 
 
 def test_other_precisions_stay_with_torch() -> None:
-    values, matrix = numbers(6, 4).double().requires_grad_(), numbers(3, 4, seed=2).double()
+    values, matrix = numbers(6, 4).requires_grad_(), numbers(3, 4, seed=2)
 
-    assert type(products.linear(values, matrix).grad_fn).__name__ != "_LinearBackward"
+    assert type(products.linear(values.double(), matrix.double()).grad_fn).__name__ != "_LinearBackward"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert products.linear(values, matrix).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("lines", "capability", "is_faster"),
+    [
+        ("vendor_id\t: AuthenticAMD\n", "AVX512", True),
+        ("vendor_id\t: AuthenticAMD\n", "AVX2", False),
+        ("vendor_id\t: GenuineIntel\n", "AVX512", False),
+        ("CPU implementer\t: 0x41\n", "DEFAULT", False),
+        (None, "AVX512", False),
+    ],
+)
+def test_the_processor_decides(
+    lines: str | None, capability: str, is_faster: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lines is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{lines}cpu family\t: 25\n")
+    monkeypatch.setattr(products, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+
+    assert DECIDES.__wrapped__() is is_faster
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "gpt2", "bert", "roberta", "t5"])
