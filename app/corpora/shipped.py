@@ -18,4 +18,6 @@ class Shipped:
 SHIPPED = (
     Shipped("00kingjamesbible", "King James Bible: Genesis and Exodus", "king-james-bible.txt"),
     Shipped("00songlyrics", "宋词选 (Song dynasty lyrics)", "song-lyrics.jsonl"),
+    Shipped("00smalltalk", "Small talk: questions and answers", "small-talk.jsonl"),
+    Shipped("00xiaoduihua", "小对话：一问一答 (small talk)", "small-talk-chinese.jsonl"),
 )

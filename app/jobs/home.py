@@ -56,8 +56,8 @@ def _missing_names(session: Session, principal: Principal, ids: Sequence[str]) -
 
 
 def _starter(texts: Sequence[Corpus]) -> Corpus | None:
-    """The corpus that a first job takes: the newest of one's own that is ready, else one in the reader's language."""
-    ready = [corpus for corpus in texts if corpus.state == "ready"]
+    """The text that a first job takes: the newest of one's own that is ready, else one in the reader's language."""
+    ready = [corpus for corpus in texts if corpus.state == "ready" and corpus.kind == "text"]
     own = [corpus for corpus in ready if corpus.owner_id is not None]
     shipped = [corpus for corpus in ready if corpus.owner_id is None]
     chinese = locale() == "zh-CN"

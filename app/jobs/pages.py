@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -19,7 +20,7 @@ from app.jobs import admission, api, bases, foresight, form, health, home, live,
 from app.models import STATES, TERMINAL, Checkpoint, Job, new_id
 from app.web import number, page, spec_fields
 from trainer.problems import SpecError
-from trainer.spec import KINDS, recipe
+from trainer.spec import KINDS, recipe, recipe_names
 
 router = APIRouter()
 router.include_router(home.router)
@@ -73,12 +74,22 @@ def show_form(
     asked = {name: value for name, value in request.query_params.items() if name in form.properties()}
     with db.transaction() as session:
         base = bases.find(session, principal, base_model)
-        sent = form.Sent({"recipe": recipe or (base.recipe if base is not None else "tiny")}, corpus)
+        fitting = base.recipe if base is not None else _recipe_for(session, principal, corpus)
+        sent = form.Sent({"recipe": recipe or fitting}, corpus)
         if like is not None:
             sent = form.like(service.get(session, principal=principal, job_id=like).spec)
         elif origin is not None:
             sent = form.Sent(form.longer(_origin(session, principal, origin)))
     return _form(request, principal, form.Sent({**sent.fields, **asked}, sent.corpora))
+
+
+def _recipe_for(session: Session, principal: Principal, ids: list[str]) -> str:
+    """The first recipe that learns from what the documents of a corpus are."""
+    for corpus_id in ids:
+        with suppress(PanelError):
+            kind = corpora.get_corpus(session, principal=principal, corpus_id=corpus_id).kind
+            return next((name for name in recipe_names() if KINDS[recipe(name)["objective"]][0] == kind), "tiny")
+    return "tiny"
 
 
 def _origin(session: Session, principal: Principal, checkpoint_id: str) -> form.Origin:

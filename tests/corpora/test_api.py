@@ -1,6 +1,7 @@
 """The API of corpora and tokenizers: from upload to documents, and who may what."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from starlette.testclient import TestClient
 
 from app import auth, db, storage
 from app.corpora import service
-from app.corpora.shipped import FOLDER
+from app.corpora.shipped import FOLDER, SHIPPED
 from app.errors import PanelError
 from app.models import Corpus, Job, Outbox
 from tests import people
@@ -246,11 +247,19 @@ def test_the_shipped_corpora_are_there_for_everybody_and_stay(alice: TestClient,
     for _twice in range(2):
         with db.transaction() as session:
             service.install_samples(session)
-    for corpus_id, documents in (("00kingjamesbible", 90), ("00songlyrics", 2143)):
+    expected = {
+        "00kingjamesbible": ("text", 90),
+        "00songlyrics": ("text", 2143),
+        "00smalltalk": ("chat", 545),
+        "00xiaoduihua": ("chat", 456),
+    }
+    assert {shipped.corpus_id for shipped in SHIPPED} == expected.keys()
+    for corpus_id, found in expected.items():
         parse_corpus(corpus_id)
         for person in (alice, bob):
             corpus = person.get(f"/api/v1/corpora/{corpus_id}").json()
-            assert (corpus["state"], corpus["num_documents"], corpus["shipped"]) == ("ready", documents, True)
+            assert (corpus["state"], corpus["shipped"]) == ("ready", True)
+            assert (corpus["kind"], corpus["num_documents"]) == found
     assert alice.delete("/api/v1/corpora/00songlyrics").status_code == 403
     assert alice.post("/api/v1/corpora/00songlyrics/parse", json={}).status_code == 403
 
@@ -258,6 +267,21 @@ def test_the_shipped_corpora_are_there_for_everybody_and_stay(alice: TestClient,
 def test_the_shipped_english_text_is_the_start_of_the_king_james_bible() -> None:
     shipped = (FOLDER / "king-james-bible.txt").read_text(encoding="utf-8")
     assert king_james().startswith(shipped)
+
+
+def test_the_shipped_conversations_alternate_and_reckon_rightly() -> None:
+    for name in ("small-talk.jsonl", "small-talk-chinese.jsonl"):
+        lines = (FOLDER / name).read_text(encoding="utf-8").splitlines()
+        talks = [json.loads(line)["messages"] for line in lines]
+        assert all(message["role"] == ("user", "assistant")[n % 2] for talk in talks for n, message in enumerate(talk))
+        said = [
+            (ask["content"], answer["content"])
+            for talk in talks
+            for ask, answer in zip(talk[::2], talk[1::2], strict=True)
+        ]
+        sums = [(re.findall(r"\d+", ask), re.findall(r"\d+", answer)) for ask, answer in said]
+        assert len([found for found in sums if found[0]]) > 50
+        assert all(int(total) == int(a) + int(b) for (a, b), (_a, _b, total) in (found for found in sums if found[0]))
 
 
 def test_every_shipped_poem_is_simplified_chinese_with_a_title_and_a_poet() -> None:

@@ -20,9 +20,14 @@ FORM = {"key": "0123456789abcdef", "recipe": "tiny"}
 @pytest.fixture(scope="module")
 def corpus(alice_user: Person) -> str:
     """A corpus of Alice's that has been read."""
+    return read_corpus(alice_user, "text")
+
+
+def read_corpus(owner: Person, kind: str) -> str:
     with db.transaction() as session:
         row = Corpus(
-            owner_id=alice_user.id,
+            owner_id=owner.id,
+            kind=kind,
             name="<b>fables</b>",
             filename="fables.txt",
             format="txt",
@@ -72,6 +77,26 @@ def test_the_form_offers_recipes_corpora_and_every_field_of_a_spec(alice: TestCl
     for name in ("max_steps", "vocab_size", "zero_stage", "tie_word_embeddings", "sample_prompt", "tokenizer"):
         assert f'name="{name}"' in text
     assert 'placeholder="19073"' in text  # what the recipe says stands where nothing is typed
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe"),
+    [
+        ("text", "tiny"),
+        ("chat", "chat"),
+        ("classification", "classifier"),
+        ("preference", "dpo"),
+        ("seq2seq", "seq2seq"),
+    ],
+)
+def test_a_link_from_a_corpus_begins_with_the_recipe_that_learns_from_its_kind(
+    bob: TestClient, bob_user: Person, kind: str, recipe: str
+) -> None:
+    corpus = read_corpus(bob_user, kind)
+
+    assert re.search(rf'value="{recipe}" checked', bob.get(f"/jobs/new?corpus={corpus}").text)
+    assert re.search(r'value="tiny-t5" checked', bob.get(f"/jobs/new?corpus={corpus}&recipe=tiny-t5").text)
+    assert re.search(r'value="tiny" checked', bob.get("/jobs/new?corpus=nothing").text)
 
 
 def test_a_form_becomes_a_job_and_sent_twice_the_same_job(alice: TestClient, corpus: str) -> None:
