@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.faults import invariants
-from tests.faults.runs import LONG, Run, repeated_steps
+from tests.faults.runs import Run, repeated_steps
 from tests.faults.stack import Stack
 from tests.faults.writers import Writers
 from tests.waiting import until
@@ -47,9 +47,9 @@ def test_a_pause_while_saving_changes_nothing_of_the_result(submit: Submit, gold
 @pytest.mark.row("F48-2", "pause and resume five times")
 @pytest.mark.faults_core
 def test_five_pauses_change_nothing_of_the_result(submit: Submit, golden: Golden, saw: Saw) -> None:
-    expected = golden(max_steps=LONG)
-    run = submit(max_steps=LONG)
-    for step in (5, 100, 200, 300, 400):
+    expected = golden(max_steps=300)
+    run = submit(max_steps=300)
+    for step in (5, 45, 85, 125, 165):
         paused(run, step)
         assert run.post("resume").status_code == 202
     run.end()
