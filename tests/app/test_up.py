@@ -16,6 +16,7 @@ import pytest
 
 from app import children, up
 from app.children import Child
+from app.corpora.shipped import SHIPPED
 from tests import stack
 from tests.stack import ROOT, Stack
 from tests.waiting import until
@@ -74,9 +75,9 @@ def test_a_process_that_dies_comes_back_at_the_same_address(whole: Stack) -> Non
 
 def test_the_web_process_stops_within_seconds_though_people_watch(whole: Stack) -> None:
     whole.sign_up("Alice")
-    corpora = until(lambda: whole.client.get("/api/v1/corpora").json()["data"], 30, "the sample corpora")
-    until(lambda: whole.client.get(f"/api/v1/corpora/{corpora[0]['id']}").json()["state"] == "ready", 60)
-    job = whole.client.post("/api/v1/jobs", json={"name": "watched", "corpora": [corpora[0]["id"]]}).json()["id"]
+    text = SHIPPED[0].corpus_id
+    until(lambda: whole.client.get(f"/api/v1/corpora/{text}").json().get("state") == "ready", 60, "the sample corpus")
+    job = whole.client.post("/api/v1/jobs", json={"name": "watched", "corpora": [text]}).json()["id"]
     try:
         with whole.client.stream("GET", f"/api/v1/jobs/{job}/events") as stream:
             lines = stream.iter_lines()
