@@ -46,7 +46,7 @@ def test_killed_at_random_steps_a_job_ends_with_the_same_weights(
         run.end()
         jobs += 1
         most = max(most, repeated_steps(run.attempts()))
-        # A supervisor may die when a checkpoint is in place and has no row yet: then the one before counts.
+        # A supervisor may die when a checkpoint is saved and not yet published: then the one before counts.
         invariants.check(run, expected, intervals=2)
         furnace.mend()
     saw(f"{kills} kills in {jobs} jobs, weights equal; at most {most} steps repeated; seed {seed}")
