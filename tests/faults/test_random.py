@@ -33,13 +33,14 @@ def test_killed_at_random_steps_a_job_ends_with_the_same_weights(
     chance = random.Random(seed)
     kills, jobs, most = 0, 0, 0
     while kills < KILLS:
-        run = submit(num_processes=num_processes)
+        run, roles = submit(num_processes=num_processes), set()
         # One between two checkpoints: three there would be a crash loop, and rightly end the job.
         for start in sorted(chance.sample(range(0, STEPS, SAVE_STEPS), 5)):
             step = start + chance.randrange(1, SAVE_STEPS)
             run.until_step_or_end(step)
             role = "trainer" if chance.random() < 0.5 else chance.choice(ROLES)
             run.kill9(role)
+            roles.add(role)
             kills += 1
             if role in furnace.programs or role in SERVERS:
                 furnace.restart(role)
@@ -47,6 +48,6 @@ def test_killed_at_random_steps_a_job_ends_with_the_same_weights(
         jobs += 1
         most = max(most, repeated_steps(run.attempts()))
         # A supervisor may die when a checkpoint is saved and not yet published: then the one before counts.
-        invariants.check(run, expected, intervals=2)
+        invariants.check(run, expected, intervals=2 if "supervisor" in roles else 1)
         furnace.mend()
     saw(f"{kills} kills in {jobs} jobs, weights equal; at most {most} steps repeated; seed {seed}")
