@@ -6,27 +6,39 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app import probes, web
 from app.accounts import api as accounts_api
 from app.accounts import pages as accounts_pages
 from app.base_models import api as models_api
 from app.base_models import pages as models_pages
 from app.checkpoints import api as checkpoints_api
 from app.checkpoints import pages as checkpoints_pages
+from app.core.live import Hub
+from app.core.settings import ROOT
+from app.core.version import VERSION
 from app.corpora import api as corpora_api
 from app.corpora import pages as corpora_pages
 from app.jobs import api as jobs_api
 from app.jobs import pages as jobs_pages
-from app.live import Hub
+from app.overview import api_reference, health, home
 from app.playground import api as playground_api
 from app.playground import pages as playground_pages
-from app.settings import ROOT
-from app.version import VERSION
+from app.web import errors, middleware, probes
 from app.works import api as works_api
 from app.works import pages as works_pages
 
 FEATURES = (accounts_api, corpora_api, models_api, checkpoints_api, works_api, jobs_api, playground_api)
-PAGES = (accounts_pages, corpora_pages, models_pages, checkpoints_pages, works_pages, jobs_pages, playground_pages)
+PAGES = (
+    accounts_pages,
+    corpora_pages,
+    models_pages,
+    checkpoints_pages,
+    works_pages,
+    jobs_pages,
+    playground_pages,
+    home,
+    health,
+    api_reference,
+)
 
 
 @asynccontextmanager
@@ -53,8 +65,8 @@ def create_app() -> FastAPI:
     for pages in PAGES:
         app.include_router(pages.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=ROOT / "static"), name="static")
-    app.add_middleware(web.Guard)
-    web.install_errors(app)
+    app.add_middleware(middleware.Guard)
+    errors.install_errors(app)
     return app
 
 

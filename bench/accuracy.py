@@ -21,11 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer import adapters, batch, counts, engine, products
-from trainer.gang import free_port
-from trainer.model import build
-from trainer.objectives import objective
-from trainer.plan import Node, plan
+from trainer.data import batch
+from trainer.engines import base, factory
+from trainer.launch.gang import free_port
+from trainer.modeling import cpu_matmul, lora
+from trainer.modeling.build import build
+from trainer.modeling.objectives import objective
+from trainer.planning import counts
+from trainer.planning.plan import Node, plan
 from trainer.spec import TrainSpec, resolve
 
 STEPS, SIDE, LAPS = 4, 768, 2
@@ -115,13 +118,13 @@ def trained(spec: TrainSpec, rank: int, port: int) -> dict[str, float]:
     given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": spec.num_processes, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in given.items()}, MASTER_ADDR="127.0.0.1", OMP_NUM_THREADS="1")
     assert spec.vocab_size is not None
-    device = engine.join("cpu")
+    device = base.join("cpu")
     model = build(spec, spec.vocab_size, 0, 1, device, labels=("a", "b") if spec.objective == "classification" else ())
     if spec.tuning != "full":
-        adapters.attach(model, spec)
-    taking = engine.make_engine(spec, objective(spec, model), device)
+        lora.attach(model, spec)
+    taking = factory.make_engine(spec, objective(spec, model), device)
     whole = samples(spec)
-    multiply, operations = products.lap(SIDE, device, torch.float32)
+    multiply, operations = cpu_matmul.lap(SIDE, device, torch.float32)
     steps, laps = [], []
     for number in range(1, 1 + STEPS):
         shared = taking.share(whole)

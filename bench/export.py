@@ -14,8 +14,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.trainer.runs import english, write_corpus
-from trainer import tokenizer
-from trainer.rundir import write_manifest
+from trainer.data import tokenizer
+from trainer.run_dir import write_manifest
 
 SHAPE = {"hidden_size": 1024, "intermediate_size": 2752, "num_hidden_layers": 12, "num_attention_heads": 16}
 FORMS = (("safetensors",), ("gguf", "f32"), ("gguf", "q8_0"))
@@ -28,7 +28,7 @@ def main() -> None:
         home = Path(directory)
         checkpoint = make(home)
         weights = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
-        empty = peak(["-c", "import trainer.export"])
+        empty = peak(["-c", "import trainer.export.export"])
         for form, *quantization in FORMS:
             given = [
                 f"--format={form}",

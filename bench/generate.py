@@ -22,11 +22,13 @@ import torch
 from transformers import TextIteratorStreamer
 from transformers.utils import logging as transformers_logging
 
-from trainer import generate, model, tokenizer
-from trainer.rundir import CorpusInput
+from trainer.data import tokenizer
+from trainer.inference import generation
+from trainer.modeling import build
+from trainer.run_dir import CorpusInput
 from trainer.spec import resolve
-from worker.gang import warm_socket
-from worker.inference_client import Inference
+from worker.environment import warm_socket
+from worker.inference.client import Inference
 
 ROOT = Path(__file__).parents[1]
 SHAPES = {
@@ -47,7 +49,7 @@ def checkpoint(directory: Path, shape: dict[str, Any]) -> Path:
     source = CorpusInput(id="text", path=str(directory), sha256="0" * 64)
     made = tokenizer.train([source], 2000, lambda done, total: None)
     spec = resolve({"corpora": ["text"], "sequence_length": 1024, "num_key_value_heads": 4, **shape})
-    built = model.build(spec, made.get_vocab_size(), 0, 1, torch.device("cpu"))
+    built = build.build(spec, made.get_vocab_size(), 0, 1, torch.device("cpu"))
     built.generation_config.eos_token_id = None  # random weights: only the length may end a text
     transformers_logging.disable_progress_bar()
     built.save_pretrained(directory / "model")
@@ -134,7 +136,7 @@ def starts(path: Path) -> None:
 @contextmanager
 def warm_parent() -> Iterator[None]:
     """A warm parent at its usual place, ready."""
-    command = [sys.executable, "-m", "worker.warm", str(warm_socket()), str(os.getpid())]
+    command = [sys.executable, "-m", "worker.fork_server", str(warm_socket()), str(os.getpid())]
     process = subprocess.Popen(command, cwd=ROOT)
     while not warm_socket().exists():
         time.sleep(0.05)
@@ -146,7 +148,7 @@ def warm_parent() -> Iterator[None]:
 
 def measure(path: Path) -> None:
     """Streams of a warm process beside transformers', alone and two at once."""
-    loaded = generate.load(path, "cpu")
+    loaded = generation.load(path, "cpu")
     torch.set_num_threads(1)  # what each stream gets of this machine's cores, ours and theirs
     alone, both = laps(theirs(loaded)), together(theirs(loaded))
     inference = Inference()

@@ -6,7 +6,7 @@ Run: python bench/plan.py
 import time
 from collections.abc import Callable
 
-from trainer.plan import Node, plan, propose
+from trainer.planning.plan import Node, plan, propose
 from trainer.spec import TrainSpec, resolve
 
 PLANS, LAPS = 1000, 5

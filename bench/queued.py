@@ -22,12 +22,12 @@ from sqlalchemy import text
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests import environment, people, servers  # noqa: F401 - environment first: it is read when ours is imported
+from tests import environment, servers, users  # noqa: F401 - environment first: it is read when ours is imported
 
 # isort: split
-from app import db
-from app.jobs import dispatch
-from tests.jobs import cast
+from app.core import db
+from app.jobs.scheduling import dispatch
+from tests.app.jobs import factories
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
@@ -71,11 +71,11 @@ def main(requests: int) -> None:
         servers.fresh_database(both, Path(data)),
         closing(socket.socket()) as listener,
     ):
-        alice = people.enter("Alice", "owner")
-        corpus = cast.corpus(alice)
-        cast.node()
+        alice = users.enter("Alice", "owner")
+        corpus = factories.corpus(alice)
+        factories.node()
         for number in range(QUEUED):
-            cast.submitted(alice, corpus, name=f"job {number}")
+            factories.submitted(alice, corpus, name=f"job {number}")
         begin = time.perf_counter()
         place()
         first = time.perf_counter() - begin
@@ -83,7 +83,7 @@ def main(requests: int) -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen(512)
         fd = listener.fileno()
-        command = [sys.executable, "-m", "app.cli", "web", "--fd", str(fd)]
+        command = [sys.executable, "-m", "app.launcher.cli", "web", "--fd", str(fd)]
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ, pass_fds=[fd], stderr=subprocess.DEVNULL)
         try:
             headers = {"Authorization": f"Bearer {alice.token()}"}

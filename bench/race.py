@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from trainer import engine  # before torch: it says which accelerators DeepSpeed looks for
+from trainer.engines import base, factory  # before torch: it says which accelerators DeepSpeed looks for
 
 # isort: split
 import numpy as np
@@ -27,11 +27,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from trainer import networks, products
-from trainer.counts import flops
-from trainer.gang import free_port
-from trainer.model import build
-from trainer.objectives import objective
+from trainer.launch.gang import free_port
+from trainer.modeling import architectures, cpu_matmul
+from trainer.modeling.build import build
+from trainer.modeling.objectives import objective
+from trainer.planning.counts import flops
 from trainer.spec import TrainSpec, resolve
 
 VOCAB_SIZE, LENGTH, ROWS = 8192, 256, 8
@@ -138,7 +138,7 @@ class Ours:
 
     def __init__(self, spec: TrainSpec, rows: Tensor) -> None:
         model = build(spec, VOCAB_SIZE, 0, 1, torch.device("cpu"))
-        self._engine = engine.make_engine(spec, objective(spec, model), torch.device("cpu"))
+        self._engine = factory.make_engine(spec, objective(spec, model), torch.device("cpu"))
         self._rows, self._number = rows.numpy(), 0
         self.losses: list[float] = []
 
@@ -155,7 +155,7 @@ def gemm_rate() -> float:
     """The best of five matrix products of torch and of five of ours, in operations a second."""
     matrix, out = torch.rand(SIDE, SIDE), torch.empty(SIDE, SIDE)
     laps = [
-        seconds(partial(way, matrix, matrix, out=out), 1) for way in (torch.mm, products.product) for _lap in range(5)
+        seconds(partial(way, matrix, matrix, out=out), 1) for way in (torch.mm, cpu_matmul.product) for _lap in range(5)
     ]
     return 2 * SIDE**3 / min(laps)
 
@@ -167,7 +167,7 @@ def drawn(spec: TrainSpec) -> Tensor:
 
 def join() -> None:
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
-    engine.join("cpu")
+    base.join("cpu")
 
 
 def by_turns(contestants: Mapping[str, Turns | Ours]) -> dict[str, list[float]]:
@@ -206,7 +206,7 @@ def race(shape: str) -> dict[str, Any]:
     start = build(spec, VOCAB_SIZE, 0, 1, torch.device("cpu")).state_dict()
 
     def plain() -> PreTrainedModel:
-        model = networks.create(spec, VOCAB_SIZE, IDS, [])
+        model = architectures.create(spec, VOCAB_SIZE, IDS, [])
         model.load_state_dict(start)
         return model
 

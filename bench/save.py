@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer import engine as engines  # before torch: it says which accelerators DeepSpeed looks for
+from trainer.engines import base as engines  # before torch: it says which accelerators DeepSpeed looks for
+from trainer.engines import factory
 
 # isort: split
 import numpy as np
@@ -20,17 +21,18 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tests.trainer.runs import english, write_corpus
-from trainer import state, tokenizer
-from trainer.checkpoint import Memory, Save
+from trainer.data import tokenizer
+from trainer.datasets.prepare import Prepared
 from trainer.events import Journal
-from trainer.gang import free_port
-from trainer.generate import Loaded
-from trainer.model import build
-from trainer.objectives import objective
-from trainer.prepare import Prepared
+from trainer.inference.generation import Loaded
+from trainer.launch.gang import free_port
+from trainer.modeling.build import build
+from trainer.modeling.objectives import objective
 from trainer.report import Report
-from trainer.saving import Saver
 from trainer.spec import resolve
+from trainer.training import optimizer_state
+from trainer.training.async_checkpoint import Saver
+from trainer.training.checkpoint import Memory, Save
 
 ROUNDS, STEPS_AROUND = 4, 6
 SHAPE = {"hidden_size": 640, "intermediate_size": 1728, "num_hidden_layers": 8, "num_attention_heads": 10}
@@ -52,7 +54,7 @@ class Training:
         os.environ["MASTER_PORT"] = str(free_port())
         device = engines.join("cpu")
         self.model = build(self.spec, 2048, 0, 1, device)
-        self.engine = engines.make_engine(self.spec, objective(self.spec, self.model), device)
+        self.engine = factory.make_engine(self.spec, objective(self.spec, self.model), device)
         rows = np.random.default_rng(0).integers(0, 2048, (2, 65))
         self.batch = self.engine.share({"input_ids": rows[:, :-1], "labels": rows[:, 1:]})
         self.loaded = Loaded(self.model, opened)
@@ -89,7 +91,7 @@ class Training:
 
     def torch_save(self) -> None:
         """Weights and optimizer by torch.save, synced: what many trainers do."""
-        held = {"model": self.model.state_dict(), "optimizer": dict(state.tensors(self.engine, lambda: None))}
+        held = {"model": self.model.state_dict(), "optimizer": dict(optimizer_state.tensors(self.engine, lambda: None))}
         with (self.home / "torch.pt").open("wb") as file:
             torch.save(held, file)
             file.flush()

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests import stack
 from tests.waiting import until
 from trainer import events
-from trainer.rundir import RunDir
+from trainer.run_dir import RunDir
 
 CORPUS = "00kingjamesbible"
 STEPS = 3

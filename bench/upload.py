@@ -47,7 +47,7 @@ def texts(directory: Path, megabytes: int) -> Iterator[Path]:
 def panel(directory: Path) -> Iterator[httpx.Client]:
     """The running program, and a client that is logged in as its owner."""
     environment = {**os.environ, "ATHANOR_DATA": str(directory / "data"), "ATHANOR_PORT": "0", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "app.cli", "up"]
+    command = [sys.executable, "-m", "app.launcher.cli", "up"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

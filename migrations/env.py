@@ -3,8 +3,8 @@
 from alembic import context
 from sqlalchemy import text
 
-from app import db
-from app.models import Base
+from app.core import db
+from app.core.models import Base
 
 LOCK = 0x417468616E6F72  # "Athanor", as the number of an advisory lock
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests import environment, people, servers, stack  # environment first: it is read when ours is imported
-from tests.people import Person
+from tests import environment, servers, stack, users  # environment first: it is read when ours is imported
 from tests.servers import Servers
 from tests.stack import Stack
+from tests.users import Person
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -44,50 +44,50 @@ def database(running_servers: Servers, tmp_path_factory: pytest.TempPathFactory)
 def web(database: str) -> Iterator[TestClient]:
     """The application in this process, with its hub running. Streams without end need `stack`."""
     application = importlib.import_module("app.main").create_app()
-    with TestClient(application, base_url=people.ORIGIN) as client:
+    with TestClient(application, base_url=users.ORIGIN) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def alice_user(database: str) -> Person:
     """Alice, the owner."""
-    return people.enter("Alice", "owner")
+    return users.enter("Alice", "owner")
 
 
 @pytest.fixture(scope="module")
 def bob_user(database: str) -> Person:
     """Bob, a member."""
-    return people.enter("Bob", "member")
+    return users.enter("Bob", "member")
 
 
 @pytest.fixture
 def visitor(web: TestClient) -> TestClient:
     """A browser of nobody yet."""
-    return people.client(web)
+    return users.client(web)
 
 
 @pytest.fixture
 def alice(web: TestClient, alice_user: Person) -> TestClient:
     """Alice's browser, logged in."""
-    return people.client(web, cookie=alice_user.cookie())
+    return users.client(web, cookie=alice_user.cookie())
 
 
 @pytest.fixture
 def bob(web: TestClient, bob_user: Person) -> TestClient:
     """Bob's browser, logged in."""
-    return people.client(web, cookie=bob_user.cookie())
+    return users.client(web, cookie=bob_user.cookie())
 
 
 @pytest.fixture
 def alice_api(web: TestClient, alice_user: Person) -> TestClient:
     """Alice's program, with an API token of all scopes."""
-    return people.client(web, token=alice_user.token())
+    return users.client(web, token=alice_user.token())
 
 
 @pytest.fixture
 def bob_api(web: TestClient, bob_user: Person) -> TestClient:
     """Bob's program, with an API token of all scopes."""
-    return people.client(web, token=bob_user.token())
+    return users.client(web, token=bob_user.token())
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from app import db, live, schema
-from app.embedded import Address, Postgres, Valkey
-from app.settings import settings
+from app.core import db, live, migrations
+from app.core.settings import settings
+from app.launcher.embedded import Address, Postgres, Valkey
 from tests.environment import HOME, PREFIX, VALKEY_SOCKETS
 
 TEMPLATE = "athanor_template"
@@ -49,7 +49,7 @@ def running() -> Iterator[Servers]:
         valkey.start()
         postgres.create_database(TEMPLATE)
         point_to(postgres.url(TEMPLATE))
-        schema.upgrade()
+        migrations.upgrade()
         db.engine().dispose()
         yield Servers(postgres, valkey)
     finally:

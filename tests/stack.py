@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.people import PASSWORD
+from tests.users import PASSWORD
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def start(directory: Path, **environment: str) -> Stack:
     with output.open("ab") as file:
         begin = file.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "up"], cwd=ROOT, env=clean, stdout=file, stderr=file
+            [sys.executable, "-m", "app.launcher.cli", "up"], cwd=ROOT, env=clean, stdout=file, stderr=file
         )
 
     def link() -> str | None:

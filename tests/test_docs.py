@@ -5,8 +5,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from app.cli import cli
-from app.settings import Settings
+from app.core.settings import Settings
+from app.launcher.cli import cli
 from trainer.spec import recipe_names
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from trainer.events import EXIT_BAD_INPUT, EXIT_OK
-from trainer.problems import SpecError
-from trainer.rundir import CorpusInput, Inputs, RunDir
+from trainer.run_dir import CorpusInput, Inputs, RunDir
 from trainer.spec import resolve
+from trainer.spec_errors import SpecError
 
 
 def main() -> int:
@@ -113,7 +113,7 @@ def _add_node(parser: argparse.ArgumentParser) -> None:
 
 
 def _node(arguments: argparse.Namespace) -> Any:
-    from trainer.plan import Node
+    from trainer.planning.plan import Node
 
     if arguments.memory_bytes is None:
         return None
@@ -122,7 +122,7 @@ def _node(arguments: argparse.Namespace) -> Any:
 
 
 def _propose(arguments: argparse.Namespace) -> int:
-    from trainer.plan import propose
+    from trainer.planning.plan import propose
 
     node = _node(arguments)
     if node is None:
@@ -132,7 +132,7 @@ def _propose(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from trainer.plan import choose, opened, plan
+    from trainer.planning.plan import choose, opened, plan
 
     given, free = opened({"corpora": ["corpus"], **json.loads(arguments.spec.read_text())})
     try:
@@ -153,7 +153,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _tokenize(arguments: argparse.Namespace) -> int:
-    from trainer import process
+    from trainer.launch import process
 
     return process.prepare(_open(arguments), arguments.fence)
 
@@ -166,22 +166,22 @@ def _train(arguments: argparse.Namespace) -> int:
     if first and arguments.resume:
         inputs = run_dir.inputs(arguments.fence).model_copy(update={"resume": str(arguments.resume.resolve())})
         run_dir.create(run_dir.spec(), inputs, arguments.fence)
-    from trainer.gang import preload, set_rank_environment
+    from trainer.launch.gang import preload, set_rank_environment
 
     if "RANK" not in os.environ:
         set_rank_environment(0, 1)
     preload()
-    from trainer import rank
+    from trainer.launch import rank
 
     kind = arguments.device or rank.best_device()
     return rank.run(run_dir, arguments.fence, kind, is_supervised=False)
 
 
 def _generate(arguments: argparse.Namespace) -> int:
-    from trainer import generate
+    from trainer.inference import generation
 
-    loaded = generate.load(arguments.checkpoint_dir, arguments.device)
-    pieces = generate.stream(
+    loaded = generation.load(arguments.checkpoint_dir, arguments.device)
+    pieces = generation.stream(
         loaded,
         _conversation(loaded.tokenizer, arguments.prompt) if arguments.chat else arguments.prompt,
         max_tokens=arguments.max_tokens,
@@ -199,7 +199,7 @@ def _generate(arguments: argparse.Namespace) -> int:
 
 def _conversation(tokenizer: Any, prompt: str) -> list[int]:
     """A prompt as the tokenizer's chat template writes it. Raises ValueError where there is none, or no messages."""
-    from trainer.encode import Encoder
+    from trainer.data.record_encoding import Encoder
     from trainer.failure import Failure
 
     if tokenizer.chat_template is None:
@@ -219,11 +219,11 @@ def _conversation(tokenizer: Any, prompt: str) -> list[int]:
 def _evaluate(arguments: argparse.Namespace) -> int:
     # The harness loads nothing from afar, and draws no bars of its own.
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1")
-    from trainer import generate, harness
+    from trainer.inference import generation, lm_eval_harness
 
     corpora = TypeAdapter(list[CorpusInput]).validate_json(arguments.corpora.read_bytes())
-    found = harness.evaluate(
-        generate.load(arguments.checkpoint_dir, arguments.device),
+    found = lm_eval_harness.evaluate(
+        generation.load(arguments.checkpoint_dir, arguments.device),
         corpora,
         limit=arguments.limit,
         num_fewshot=arguments.num_fewshot,
@@ -236,7 +236,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1")
-    from trainer import export
+    from trainer.export import export
 
     given = arguments.facts
     try:
@@ -263,14 +263,14 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _verify_export(arguments: argparse.Namespace) -> int:
     os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1")
-    from trainer import export
+    from trainer.export import export
 
     print(json.dumps({"largest": export.verify(arguments.out_dir, arguments.format, arguments.base)}))
     return EXIT_OK
 
 
 def _gang(arguments: argparse.Namespace) -> int:
-    from trainer import gang
+    from trainer.launch import gang
 
     code = gang.serve(socket.socket(fileno=arguments.fd))
     return code if code >= 0 else 128 - code

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from trainer.problems import SENTENCES, SpecError, SpecProblem, explain, multiple, wrong
+from trainer.spec_errors import SENTENCES, SpecError, SpecProblem, explain, multiple, wrong
 
 RECIPES = Path(__file__).parent / "recipes"
 DECODERS = ("llama", "qwen2", "gpt2")

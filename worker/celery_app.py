@@ -1,6 +1,7 @@
 """The Celery application of a worker: `celery -A worker.celery_app worker`. Imports every task."""
 
-from app.queue import celery as app
-from worker import corpus_tasks, generate_tasks, model_tasks, node, tasks, work_tasks
+from app.core.queue import celery as app
+from worker import node
+from worker.tasks import export_and_evaluate, generate, import_model, parse_corpus, start_job
 
-__all__ = ["app", "corpus_tasks", "generate_tasks", "model_tasks", "node", "tasks", "work_tasks"]
+__all__ = ["app", "export_and_evaluate", "generate", "import_model", "node", "parse_corpus", "start_job"]

@@ -19,10 +19,11 @@ import pynvml
 from celery.signals import worker_init, worker_ready, worker_shutdown
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from app import children, db, storage
-from app.jobs import bells, nodes
-from app.settings import ROOT, settings
-from worker.gang import scrubbed, warm_socket
+from app.core import db, processes, storage
+from app.core.settings import ROOT, settings
+from app.jobs.cluster import nodes
+from app.jobs.lifecycle import notifications
+from worker.environment import scrubbed, warm_socket
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Pulse:
             return
         self._is_away = False
         if not self._is_known:
-            bells.ring_scheduler()  # jobs may have waited for a node
+            notifications.ring_scheduler()  # jobs may have waited for a node
             self._is_known = True
 
 
@@ -138,7 +139,7 @@ def versions() -> dict[str, str]:
 
 
 class WarmParent:
-    """Keeps one warm parent alive as a child of this worker (see worker/warm.py)."""
+    """Keeps one warm parent alive as a child of this worker (see worker/fork_server.py)."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -170,7 +171,7 @@ class WarmParent:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "worker.warm", str(warm_socket()), str(os.getpid())],
+                [sys.executable, "-m", "worker.fork_server", str(warm_socket()), str(os.getpid())],
                 cwd=ROOT,
                 env=scrubbed(),
                 stdin=subprocess.DEVNULL,
@@ -197,7 +198,7 @@ def _leave(**_given: Any) -> None:
         beat.stop()
     warm_parent.stop()
     if settings().stop_jobs:  # a container ends with its worker, and supervisors would end without a word
-        children.stop_supervisors(settings().save_seconds + STOP_SECONDS)
+        processes.stop_supervisors(settings().save_seconds + STOP_SECONDS)
 
 
 worker_init.connect(_warm_up)

@@ -1,11 +1,11 @@
 """The verbs that hash passwords. Each opens its own short transactions, so that hashing holds no connection."""
 
-from app import db
 from app.accounts import passwords, service
-from app.auth import Principal
-from app.errors import PanelError, bad_field
-from app.i18n import _
-from app.models import User
+from app.core import db
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.models import User
+from app.core.principal import Principal
 
 
 def set_up(code: str, name: str, password: str) -> str:

@@ -2,7 +2,6 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app import auth, db
 from app.accounts import access, cookies, schemas, service
 from app.accounts.schemas import (
     LoginRequest,
@@ -14,8 +13,11 @@ from app.accounts.schemas import (
     UserAnswer,
     UserRequest,
 )
-from app.auth import Admin, Reader
-from app.paging import After, Limit, Listing
+from app.core import db
+from app.core.paging import Listing
+from app.web import auth
+from app.web.auth import Admin, Reader
+from app.web.paging import After, Limit
 
 router = APIRouter(tags=["accounts"])
 

@@ -2,7 +2,8 @@
 
 from fastapi import Request, Response
 
-from app.auth import COOKIE, SESSION_LIFETIME
+from app.core.principal import SESSION_LIFETIME
+from app.web.auth import COOKIE
 
 
 def keep(request: Request, response: Response, secret: str) -> None:

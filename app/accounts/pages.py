@@ -5,12 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app import auth, db, i18n
 from app.accounts import access, cookies, service
 from app.accounts.api import end_session
-from app.auth import Admin, Principal
-from app.errors import PanelError
-from app.web import LANGUAGE_COOKIE, THEME_COOKIE, page
+from app.core import db, i18n
+from app.core.errors import PanelError
+from app.core.principal import SCOPES, Principal
+from app.web import auth
+from app.web.auth import Admin
+from app.web.pages import LANGUAGE_COOKIE, THEME_COOKIE, page
 
 router = APIRouter()
 THEMES = ("light", "dark", "system")
@@ -118,7 +120,7 @@ def _account(request: Request, principal: Principal, error: PanelError | None = 
         tokens, _more = service.list_tokens(session, principal=principal)
         people = service.list_users(session, principal=principal)[0] if principal.is_owner else []
     shown: dict[str, Any] = {"form": "", "values": {}, "secret": None, "done": "", "errors": {}, "error": None}
-    shown.update(principal=principal, tokens=tokens, people=people, scopes=auth.SCOPES, base=str(request.base_url))
+    shown.update(principal=principal, tokens=tokens, people=people, scopes=SCOPES, base=str(request.base_url))
     shown.update(context)
     if error is None:
         return page(request, "accounts/account.html", **shown)

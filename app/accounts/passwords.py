@@ -8,8 +8,8 @@ from functools import cache
 
 from pwdlib import PasswordHash
 
-from app.errors import PanelError, bad_field
-from app.i18n import _
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
 
 MIN_LENGTH = 10
 MAX_LENGTH = 200

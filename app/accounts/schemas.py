@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.auth import Principal, Scope
-from app.models import ApiToken, User
+from app.core.models import ApiToken, User
+from app.core.principal import Principal, Scope
 
 
 def _body(example: dict[str, Any]) -> ConfigDict:

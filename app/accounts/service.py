@@ -9,11 +9,11 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app import auth, paging
-from app.auth import Principal
-from app.errors import PanelError, bad_field
-from app.i18n import _
-from app.models import ApiToken, LoginSession, SetupCode, User
+from app.core import paging
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.models import ApiToken, LoginSession, SetupCode, User
+from app.core.principal import SCOPES, SESSION_LIFETIME, TOKEN_PREFIX, Principal, digest, new_secret, not_found
 
 MAX_NAME_LENGTH = 40
 FREE_FAILURES = 5  # wrong passwords in a row that cost no waiting
@@ -31,9 +31,9 @@ def owner_exists(session: Session) -> bool:
 def create_setup_code(session: Session) -> str:
     """A new one-time code for the first link; earlier ones stop working. Only its hash is stored."""
     assert not owner_exists(session), "the owner exists already"
-    code = auth.new_secret()
+    code = new_secret()
     session.execute(delete(SetupCode))
-    session.add(SetupCode(code_sha256=auth.digest(code)))
+    session.add(SetupCode(code_sha256=digest(code)))
     return code
 
 
@@ -42,7 +42,7 @@ def check_setup_code(session: Session, *, code: str) -> None:
     stored = session.scalars(select(SetupCode.code_sha256).with_for_update()).all()
     if not stored and owner_exists(session):
         raise bad_field("code", "setup_done", _("This link was used already. Log in instead."), 409)
-    given = auth.digest(code)
+    given = digest(code)
     if not [known for known in stored if hmac.compare_digest(known, given)]:
         message = _("This link is not valid. Use the newest one that Athanor printed when it started.")
         raise bad_field("code", "setup_code_wrong", message, 403)
@@ -143,15 +143,15 @@ def open_session(session: Session, *, user_id: str, replaces: str | None = None)
     session.execute(delete(LoginSession).where(LoginSession.expires_at < func.now()))
     if replaces is not None:
         close_session(session, secret=replaces)
-    secret = auth.new_secret()
-    expires_at = func.now() + auth.SESSION_LIFETIME
-    session.add(LoginSession(token_sha256=auth.digest(secret), user_id=user_id, expires_at=expires_at))
+    secret = new_secret()
+    expires_at = func.now() + SESSION_LIFETIME
+    session.add(LoginSession(token_sha256=digest(secret), user_id=user_id, expires_at=expires_at))
     return secret
 
 
 def close_session(session: Session, *, secret: str) -> None:
     """Log a browser out."""
-    session.execute(delete(LoginSession).where(LoginSession.token_sha256 == auth.digest(secret)))
+    session.execute(delete(LoginSession).where(LoginSession.token_sha256 == digest(secret)))
 
 
 def password_hash_of(session: Session, *, principal: Principal) -> str:
@@ -172,19 +172,19 @@ def change_password(session: Session, *, principal: Principal, password_hash: st
 def create_token(session: Session, *, principal: Principal, name: str, scopes: Sequence[str]) -> tuple[ApiToken, str]:
     """A key for programs and its secret, which is shown once. It may do no more than who makes it."""
     name = checked_name(name)
-    unknown = set(scopes) - set(auth.SCOPES)
+    unknown = set(scopes) - set(SCOPES)
     if unknown or not scopes:
-        expected = ", ".join(auth.SCOPES)
+        expected = ", ".join(SCOPES)
         raise bad_field("scopes", "scopes_invalid", _("Choose at least one scope of: {expected}.", expected=expected))
     if not set(scopes) <= principal.scopes:
         raise bad_field("scopes", "scope_missing", _("A token cannot give scopes that it lacks itself."), 403)
-    secret = auth.TOKEN_PREFIX + auth.new_secret()
-    ordered = [scope for scope in auth.SCOPES if scope in scopes]
+    secret = TOKEN_PREFIX + new_secret()
+    ordered = [scope for scope in SCOPES if scope in scopes]
     token = ApiToken(
         user_id=principal.user_id,
         name=name,
         prefix=secret[:8],
-        token_sha256=auth.digest(secret),
+        token_sha256=digest(secret),
         scopes=ordered,
     )
     session.add(token)
@@ -205,4 +205,4 @@ def revoke_token(session: Session, *, principal: Principal, token_id: str) -> No
     mine = (ApiToken.id == token_id, ApiToken.user_id == principal.user_id, ApiToken.revoked_at.is_(None))
     revoked = session.execute(update(ApiToken).where(*mine).values(revoked_at=func.now()).returning(ApiToken.id))
     if revoked.first() is None:
-        raise auth.not_found()
+        raise not_found()

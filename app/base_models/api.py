@@ -2,11 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app import db, queue
-from app.auth import Reader, Submitter
 from app.base_models import schemas, service, uploads
 from app.base_models.schemas import ModelAnswer, ModelRequest
-from app.paging import After, Limit, Listing
+from app.core import db, queue
+from app.core.paging import Listing
+from app.web.auth import Reader, Submitter
+from app.web.paging import After, Limit
 
 router = APIRouter()
 

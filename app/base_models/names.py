@@ -2,8 +2,8 @@
 
 import re
 
-from app.errors import PanelError, bad_field
-from app.i18n import _
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"

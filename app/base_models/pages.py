@@ -5,13 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app import db, queue
-from app.auth import Principal, Reader, Submitter
 from app.base_models import problems, service, uploads
-from app.errors import PanelError
-from app.paging import After
-from app.settings import settings
-from app.web import change, page
+from app.core import db, queue
+from app.core.errors import PanelError
+from app.core.principal import Principal
+from app.core.settings import settings
+from app.web.auth import Reader, Submitter
+from app.web.pages import change, page
+from app.web.paging import After
 from trainer.spec import DECODERS
 
 router = APIRouter()

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.base_models import problems
-from app.models import ImportedModel
+from app.core.models import ImportedModel
 
 EXAMPLE: dict[str, Any] = {
     "id": "06bv8h2m4c7k9qz1",

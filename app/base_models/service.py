@@ -9,13 +9,13 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from app import auth, paging, queue, storage
-from app.auth import Principal
 from app.base_models import names
-from app.errors import PanelError, bad_field
-from app.i18n import _
-from app.models import TERMINAL, ImportedModel, Job
-from app.settings import settings
+from app.core import paging, queue, storage
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.models import TERMINAL, ImportedModel, Job
+from app.core.principal import Principal, visible, visible_to
+from app.core.settings import settings
 
 MAX_NAME_LENGTH = 120
 UPLOAD_LIFETIME = timedelta(days=1)  # after which an upload that nobody finished is forgotten
@@ -63,12 +63,12 @@ def _check_reference(reference: str) -> None:
 
 def get(session: Session, *, principal: Principal, model_id: str) -> ImportedModel:
     """A model the user may see. Raises 404."""
-    return auth.visible(session, ImportedModel, model_id, principal=principal)
+    return visible(session, ImportedModel, model_id, principal=principal)
 
 
 def find(session: Session, *, principal: Principal, model_id: str) -> ImportedModel | None:
     """A model the user may see, or None where the id is no model's."""
-    mine = (ImportedModel.id == model_id, auth.visible_to(ImportedModel.owner_id, principal))
+    mine = (ImportedModel.id == model_id, visible_to(ImportedModel.owner_id, principal))
     return session.scalar(select(ImportedModel).where(*mine))
 
 
@@ -76,7 +76,7 @@ def list_models(
     session: Session, *, principal: Principal, limit: int = 100, after: str | None = None, state: str | None = None
 ) -> tuple[list[ImportedModel], str | None]:
     """The models the user may see, newest first, and the cursor of the next page."""
-    query = select(ImportedModel).where(auth.visible_to(ImportedModel.owner_id, principal))
+    query = select(ImportedModel).where(visible_to(ImportedModel.owner_id, principal))
     if state is not None:
         query = query.where(ImportedModel.state == state)
     return paging.newest(session, query, ImportedModel.id, limit, after)
@@ -122,7 +122,7 @@ def delete(session: Session, *, principal: Principal, model_id: str) -> None:
 
 
 def _locked(session: Session, principal: Principal, model_id: str) -> ImportedModel:
-    return auth.visible(session, ImportedModel, model_id, principal=principal, for_update=True)
+    return visible(session, ImportedModel, model_id, principal=principal, for_update=True)
 
 
 def remove_files(model_id: str) -> None:
@@ -132,7 +132,7 @@ def remove_files(model_id: str) -> None:
 
 def usable(session: Session, *, principal: Principal, model_id: str) -> ImportedModel | None:
     """The imported model that a job starts from, or None where the id is no model's. Raises at `base_model`."""
-    mine = (ImportedModel.id == model_id, auth.visible_to(ImportedModel.owner_id, principal))
+    mine = (ImportedModel.id == model_id, visible_to(ImportedModel.owner_id, principal))
     # Held until the commit, so that it is not deleted under the job that is being submitted.
     model = session.scalar(select(ImportedModel).where(*mine).with_for_update(read=True))
     if model is not None and model.state != "ready":

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from app import db, intake, storage
-from app.auth import Principal
 from app.base_models import names, service
-from app.errors import PanelError, bad_field
-from app.i18n import _
-from app.models import ImportedModel, new_id
-from app.settings import settings
-from app.web import file_size
+from app.core import db, storage
+from app.core.errors import PanelError, bad_field
+from app.core.formatting import file_size
+from app.core.i18n import _
+from app.core.models import ImportedModel, new_id
+from app.core.principal import Principal
+from app.core.settings import settings
+from app.web import uploads
 
 
 async def receive(
@@ -24,11 +25,11 @@ async def receive(
     await to_thread.run_sync(_open, principal, model_id)
     most = settings().max_model_bytes - await to_thread.run_sync(_held_bytes, model_id, stored)
     too_large = _too_large()
-    await to_thread.run_sync(intake.check_declared, declared, most, too_large)
+    await to_thread.run_sync(uploads.check_declared, declared, most, too_large)
     incoming = storage.base_model(model_id) / f".{new_id()}"
-    sink = await to_thread.run_sync(intake.Sink, incoming, most, too_large)
+    sink = await to_thread.run_sync(uploads.Sink, incoming, most, too_large)
     try:
-        await intake.receive(stream, sink)
+        await uploads.receive(stream, sink)
         return await to_thread.run_sync(_keep, principal, model_id, incoming, stored)
     finally:
         await to_thread.run_sync(partial(incoming.unlink, missing_ok=True))

@@ -6,11 +6,13 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from app import db
-from app.auth import Principal, Reader, Submitter
 from app.checkpoints import service
 from app.checkpoints.schemas import CheckpointAnswer, CheckpointDetail, checkpoint_answers, checkpoint_detail
-from app.paging import After, Limit, Listing
+from app.core import db
+from app.core.paging import Listing
+from app.core.principal import Principal
+from app.web.auth import Reader, Submitter
+from app.web.paging import After, Limit
 
 router = APIRouter(tags=["checkpoints"])
 

@@ -8,13 +8,14 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import auth, db, storage
-from app.auth import Principal, Reader, Submitter
-from app.checkpoints import keeping, service
-from app.i18n import _
-from app.models import Checkpoint, Job, Tokenizer
-from app.paging import After
-from app.web import page
+from app.checkpoints import retention_reasons, service
+from app.core import db, storage
+from app.core.i18n import _
+from app.core.models import Checkpoint, Job, Tokenizer
+from app.core.principal import Principal, visible_to
+from app.web.auth import Reader, Submitter
+from app.web.pages import page
+from app.web.paging import After
 
 router = APIRouter()
 PAGE_ROWS = 50
@@ -33,7 +34,7 @@ def show_checkpoints(
             session, principal=principal, job_id=job, limit=PAGE_ROWS, after=after
         )
         names = _job_names(session, {row.job_id for row in rows})
-        kept = keeping.reasons(session, names)
+        kept = retention_reasons.reasons(session, names)
     query = (f"job={job}&" if job else "") + f"after={following}"
     return page(
         request,
@@ -61,7 +62,7 @@ def show_checkpoint(request: Request, principal: Reader, checkpoint_id: str) -> 
         checkpoint = service.get(session, principal=principal, checkpoint_id=checkpoint_id)
         job = session.get_one(Job, checkpoint.job_id)
         tokenizer = _tokenizer(session, principal, checkpoint)
-        kept = keeping.reasons(session, [job.id]).get(checkpoint_id, [])
+        kept = retention_reasons.reasons(session, [job.id]).get(checkpoint_id, [])
         archive = service.archive_name(session, checkpoint=checkpoint)
     return page(
         request,
@@ -80,7 +81,7 @@ def show_checkpoint(request: Request, principal: Reader, checkpoint_id: str) -> 
 
 def _tokenizer(session: Session, principal: Principal, checkpoint: Checkpoint) -> Tokenizer | None:
     same = Tokenizer.sha256 == checkpoint.manifest.get("tokenizer_sha256")
-    return session.scalar(select(Tokenizer).where(same, auth.visible_to(Tokenizer.owner_id, principal)))
+    return session.scalar(select(Tokenizer).where(same, visible_to(Tokenizer.owner_id, principal)))
 
 
 def _keep_words() -> dict[str, str]:

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.checkpoints import keeping
-from app.models import Checkpoint
+from app.checkpoints import retention_reasons
+from app.core.models import Checkpoint
 
 
 class CheckpointAnswer(BaseModel):
@@ -57,13 +57,13 @@ _PLAIN = ("id", "job_id", "step", "num_bytes", "metrics", "state", "pinned", "cr
 
 def checkpoint_answers(session: Session, rows: Sequence[Checkpoint]) -> list[CheckpointAnswer]:
     """Checkpoints as programs see them, each with why it is kept."""
-    kept = keeping.reasons(session, {row.job_id for row in rows})
+    kept = retention_reasons.reasons(session, {row.job_id for row in rows})
     return [CheckpointAnswer.model_validate({**_plain(row), "kept": kept.get(row.id, [])}) for row in rows]
 
 
 def checkpoint_detail(session: Session, row: Checkpoint) -> CheckpointDetail:
     """One with its manifest."""
-    kept = keeping.reasons(session, [row.job_id]).get(row.id, [])
+    kept = retention_reasons.reasons(session, [row.job_id]).get(row.id, [])
     return CheckpointDetail.model_validate({**_plain(row), "kept": kept, "fence": row.fence, "manifest": row.manifest})
 
 

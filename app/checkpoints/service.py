@@ -12,12 +12,12 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app import auth, paging, storage
-from app.auth import Principal
-from app.errors import PanelError
-from app.i18n import _
-from app.models import Checkpoint, Job, Work, new_id
-from trainer.rundir import MANIFEST
+from app.core import paging, storage
+from app.core.errors import PanelError
+from app.core.i18n import _
+from app.core.models import Checkpoint, Job, Work, new_id
+from app.core.principal import Principal, visible, visible_to
+from trainer.run_dir import MANIFEST
 
 CHUNK_BYTES = 1 << 20
 LIVE = ("ready", "corrupt")  # the others are gone for everybody
@@ -53,7 +53,7 @@ def record(
 
 def get(session: Session, *, principal: Principal, checkpoint_id: str, for_update: bool = False) -> Checkpoint:
     """A checkpoint the user may see. Raises 404, and 410 for one that was deleted."""
-    row = auth.visible(session, Checkpoint, checkpoint_id, principal=principal, for_update=for_update)
+    row = visible(session, Checkpoint, checkpoint_id, principal=principal, for_update=for_update)
     if row.state not in LIVE:
         message = _(
             "This checkpoint was deleted to make room. Its job keeps the newest, the best, the pinned "
@@ -107,7 +107,7 @@ def list_checkpoints(
     session: Session, *, principal: Principal, job_id: str | None = None, limit: int = 100, after: str | None = None
 ) -> tuple[list[Checkpoint], str | None]:
     """The checkpoints the user may see, of one job or of all, newest first, and the cursor of the next page."""
-    query = select(Checkpoint).where(auth.visible_to(Checkpoint.owner_id, principal), Checkpoint.state.in_(LIVE))
+    query = select(Checkpoint).where(visible_to(Checkpoint.owner_id, principal), Checkpoint.state.in_(LIVE))
     if job_id is not None:
         query = query.where(Checkpoint.job_id == job_id)
     return paging.newest(session, query, Checkpoint.id, limit, after)

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app import storage
-from trainer import rundir
-from trainer.rundir import MANIFEST, SIGNATURE
+from app.core import storage
+from trainer import run_dir
+from trainer.run_dir import MANIFEST, SIGNATURE
 
 KEY_BYTES = 32
 
@@ -29,7 +29,7 @@ def sign(directory: Path, *, job_id: str, owner_id: str, fence: int, step: int) 
     """Sign a checkpoint that was verified, before it gets its final name. Repeating it does no harm."""
     signed = Signed(job_id, owner_id, fence, step)
     mac = _mac(signed, (directory / MANIFEST).read_bytes())
-    rundir.write_atomically(directory / SIGNATURE, json.dumps({**asdict(signed), "hmac_sha256": mac}, indent=2))
+    run_dir.write_atomically(directory / SIGNATURE, json.dumps({**asdict(signed), "hmac_sha256": mac}, indent=2))
 
 
 def about(directory: Path) -> Signed:
@@ -52,7 +52,7 @@ def about(directory: Path) -> Signed:
 def verify(directory: Path) -> dict[str, Any]:
     """Check a checkpoint's signature, then every file, and return its manifest. Raises ValueError naming the file."""
     about(directory)
-    manifest = rundir.verify(directory)
+    manifest = run_dir.verify(directory)
     expected = {entry["name"] for entry in manifest["files"]} | {MANIFEST, SIGNATURE}
     found = {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()}
     if strangers := found - expected:
@@ -91,4 +91,4 @@ def _create(path: Path) -> None:
         pass  # another process was first
     finally:
         temporary.unlink()
-    rundir.sync_directory(path.parent)
+    run_dir.sync_directory(path.parent)

@@ -4,11 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app import db, queue
-from app.auth import Reader, Submitter
-from app.corpora import reading, records, schemas, service, uploads
+from app.core import db, queue
+from app.core.paging import Listing
+from app.corpora import previews, record_kinds, schemas, service, uploads
 from app.corpora.schemas import CorpusAnswer, DocumentAnswer, ParseRequest, TokenizerAnswer
-from app.paging import After, Limit, Listing
+from app.web.auth import Reader, Submitter
+from app.web.paging import After, Limit
 
 router = APIRouter()
 
@@ -63,7 +64,7 @@ def list_documents(
     """The beginnings of its documents, in order."""
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
-    found = reading.documents(corpus.id, after, limit) if corpus.state == "ready" else []
+    found = previews.documents(corpus.id, after, limit) if corpus.state == "ready" else []
     more = after + len(found) < (corpus.num_documents or 0) and bool(found)
     cursor = str(after + len(found)) if more else None
     return Listing(data=[schemas.document_answer(document) for document in found], next=cursor)
@@ -72,7 +73,7 @@ def list_documents(
 @router.post("/corpora/{corpus_id}/parse", status_code=202, tags=["corpora"])
 def parse_corpus(principal: Submitter, corpus_id: str, body: ParseRequest) -> CorpusAnswer:
     """Read an upload once more: in another encoding, without its bad lines, or as records of another kind."""
-    encoding, kind = uploads.checked_encoding(body.encoding), records.checked_kind(body.kind)
+    encoding, kind = uploads.checked_encoding(body.encoding), record_kinds.checked_kind(body.kind)
     with db.transaction() as session:
         corpus = service.parse_again(
             session, principal=principal, corpus_id=corpus_id, encoding=encoding, skip_bad=body.skip_bad, kind=kind

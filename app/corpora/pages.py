@@ -8,15 +8,17 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import UploadFile
 
-from app import db, intake
-from app.auth import Principal, Reader, Submitter
-from app.corpora import problems, reading, records, service, uploads
-from app.errors import PanelError
-from app.i18n import _, translate
-from app.models import Corpus
-from app.paging import After
-from app.settings import settings
-from app.web import change, page
+from app.core import db
+from app.core.errors import PanelError
+from app.core.i18n import _, translate
+from app.core.models import Corpus
+from app.core.principal import Principal
+from app.core.settings import settings
+from app.corpora import previews, problems, record_kinds, service, uploads
+from app.web import uploads as intake
+from app.web.auth import Reader, Submitter
+from app.web.pages import change, page
+from app.web.paging import After
 
 router = APIRouter()
 PAGE_ROWS = 50
@@ -80,15 +82,15 @@ async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
 
 
 def _kinds() -> dict[str, str]:
-    return {kind: translate(word) for kind, word in records.KIND_WORDS.items()}
+    return {kind: translate(word) for kind, word in record_kinds.KIND_WORDS.items()}
 
 
-def _shown(corpus: Corpus, start: int) -> list[tuple[reading.Document, dict[str, Any] | None]]:
+def _shown(corpus: Corpus, start: int) -> list[tuple[previews.Document, dict[str, Any] | None]]:
     """Some documents, each with its record where it is one that can be shown whole."""
     if corpus.kind == "text":
-        return [(document, None) for document in reading.documents(corpus.id, start, DOCUMENTS_SHOWN)]
-    found = reading.documents(corpus.id, start, DOCUMENTS_SHOWN, characters=reading.RECORD_CHARACTERS)
-    return [(document, records.parsed(document.text)) for document in found]
+        return [(document, None) for document in previews.documents(corpus.id, start, DOCUMENTS_SHOWN)]
+    found = previews.documents(corpus.id, start, DOCUMENTS_SHOWN, characters=previews.RECORD_CHARACTERS)
+    return [(document, record_kinds.parsed(document.text)) for document in found]
 
 
 def _corpus(
@@ -106,7 +108,7 @@ def _corpus(
         problems=[(problem, problems.sentence(problem)) for problem in corpus.problems],
         encodings=problems.ENCODINGS,
         kinds=_kinds(),
-        lengths=records.length_bars(corpus.progress.get("lengths", {})),
+        lengths=record_kinds.length_bars(corpus.progress.get("lengths", {})),
         documents=shown,
         start=start,
         step=DOCUMENTS_SHOWN,
@@ -143,7 +145,7 @@ def parse_corpus(
     """Read an upload once more."""
 
     def verb(session: Any) -> None:
-        wanted = {"encoding": uploads.checked_encoding(encoding), "kind": records.checked_kind(kind)}
+        wanted = {"encoding": uploads.checked_encoding(encoding), "kind": record_kinds.checked_kind(kind)}
         service.parse_again(session, principal=principal, corpus_id=corpus_id, skip_bad=skip_bad, **wanted)
 
     return _change(request, principal, corpus_id, verb, f"/corpora/{corpus_id}")
@@ -188,6 +190,6 @@ def show_tokenizer(request: Request, principal: Reader, tokenizer_id: str) -> Re
         tokenizer = service.get_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
         names = service.corpus_names(session, principal=principal, ids=tokenizer.corpora)
         jobs = service.jobs_of_tokenizers(session, principal=principal).get(tokenizer_id, [])
-    tokens = reading.vocabulary(tokenizer_id)
+    tokens = previews.vocabulary(tokenizer_id)
     shown: dict[str, Any] = {"tokenizer": tokenizer, "names": names, "jobs": jobs, "tokens": tokens}
     return page(request, "tokenizers/show.html", principal=principal, **shown)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from app.i18n import _, mark
-from app.web import file_size
+from app.core.formatting import file_size
+from app.core.i18n import _, mark
 
 SENTENCES = {
     "empty": mark("The corpus is empty: the file holds no text, or only white space."),

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.core.models import Corpus, Tokenizer
 from app.corpora import problems
-from app.corpora.reading import Document
-from app.models import Corpus, Tokenizer
+from app.corpora.previews import Document
 
 
 class CorpusProblem(BaseModel):

@@ -9,13 +9,13 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app import auth, paging, queue, storage
-from app.auth import Principal
+from app.core import paging, queue, storage
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.models import TERMINAL, Corpus, Job, Tokenizer, new_id
+from app.core.principal import Principal, not_found, visible, visible_to
 from app.corpora.shipped import FOLDER, SHIPPED
-from app.errors import PanelError, bad_field
-from app.i18n import _
-from app.models import TERMINAL, Corpus, Job, Tokenizer, new_id
-from trainer.rundir import sha256_file
+from trainer.run_dir import sha256_file
 
 FORMATS = ("txt", "md", "jsonl", "csv", "tsv")
 MAX_NAME_LENGTH = 120
@@ -57,20 +57,20 @@ def create_corpus(
 
 def get_corpus(session: Session, *, principal: Principal, corpus_id: str) -> Corpus:
     """A corpus the user may see. Raises 404."""
-    return auth.visible(session, Corpus, corpus_id, principal=principal)
+    return visible(session, Corpus, corpus_id, principal=principal)
 
 
 def list_corpora(
     session: Session, *, principal: Principal, limit: int = 100, after: str | None = None
 ) -> tuple[list[Corpus], str | None]:
     """The corpora the user may see, newest first, and the cursor of the next page."""
-    visible = select(Corpus).where(auth.visible_to(Corpus.owner_id, principal))
+    visible = select(Corpus).where(visible_to(Corpus.owner_id, principal))
     return paging.newest(session, visible, Corpus.id, limit, after)
 
 
 def usable(session: Session, *, principal: Principal, ids: Sequence[str], field: str = "corpora") -> list[Corpus]:
     """The corpora of a job, in the order asked for. Raises at the field for one that cannot be used."""
-    visible = auth.visible_to(Corpus.owner_id, principal)
+    visible = visible_to(Corpus.owner_id, principal)
     # Held until the commit, so that none is deleted under the job that is being submitted.
     rows = session.scalars(select(Corpus).where(Corpus.id.in_(ids), visible).with_for_update(read=True))
     found = {c.id: c for c in rows}
@@ -147,7 +147,7 @@ def install_samples(session: Session) -> None:
 def _own_corpus(session: Session, principal: Principal, corpus_id: str) -> Corpus:
     corpus = session.scalar(select(Corpus).where(Corpus.id == corpus_id).with_for_update())
     if corpus is None or corpus.owner_id not in (principal.user_id, None):
-        raise auth.not_found()
+        raise not_found()
     if corpus.owner_id is None:
         raise PanelError(403, "corpus_shipped", _("This corpus ships with Athanor and cannot be changed."))
     return corpus
@@ -229,20 +229,20 @@ def record_tokenizer(
 
 def get_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> Tokenizer:
     """A tokenizer the user may see. Raises 404."""
-    return auth.visible(session, Tokenizer, tokenizer_id, principal=principal)
+    return visible(session, Tokenizer, tokenizer_id, principal=principal)
 
 
 def list_tokenizers(
     session: Session, *, principal: Principal, limit: int = 100, after: str | None = None
 ) -> tuple[list[Tokenizer], str | None]:
     """The tokenizers the user may see, newest first, and the cursor of the next page."""
-    visible = select(Tokenizer).where(auth.visible_to(Tokenizer.owner_id, principal))
+    visible = select(Tokenizer).where(visible_to(Tokenizer.owner_id, principal))
     return paging.newest(session, visible, Tokenizer.id, limit, after)
 
 
 def usable_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> Tokenizer:
     """The tokenizer of a job. Raises at the field `tokenizer` for one that is unknown or another's."""
-    visible = auth.visible_to(Tokenizer.owner_id, principal)
+    visible = visible_to(Tokenizer.owner_id, principal)
     tokenizer = session.scalar(select(Tokenizer).where(Tokenizer.id == tokenizer_id, visible))
     if tokenizer is None:
         message = _("There is no tokenizer {id}, or it is not yours.", id=tokenizer_id)
@@ -252,7 +252,7 @@ def usable_tokenizer(session: Session, *, principal: Principal, tokenizer_id: st
 
 def corpus_names(session: Session, *, principal: Principal, ids: Iterable[str]) -> dict[str, str]:
     """The names of corpora by id; those that were deleted, or are not the user's, are missing."""
-    visible = auth.visible_to(Corpus.owner_id, principal)
+    visible = visible_to(Corpus.owner_id, principal)
     found = session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(ids), visible))
     return {row.id: row.name for row in found}
 

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 from anyio import to_thread
 
-from app import db, intake, queue, storage
-from app.auth import Principal
+from app.core import db, queue, storage
+from app.core.errors import PanelError, bad_field
+from app.core.formatting import file_size
+from app.core.i18n import _
+from app.core.models import Corpus, new_id
+from app.core.principal import Principal
+from app.core.settings import settings
 from app.corpora import service
 from app.corpora.problems import ENCODINGS
-from app.corpora.records import checked_kind
-from app.errors import PanelError, bad_field
-from app.i18n import _
-from app.models import Corpus, new_id
-from app.settings import settings
-from app.web import file_size
+from app.corpora.record_kinds import checked_kind
+from app.web import uploads
 
 MAX_FILENAME_LENGTH = 255
 
@@ -61,7 +62,7 @@ def checked_encoding(encoding: str) -> str | None:
 
 def check_declared(length: str | None) -> None:
     """Refuse by its declared length what is too large, before a byte is stored."""
-    intake.check_declared(length, settings().max_upload_bytes, _too_large())
+    uploads.check_declared(length, settings().max_upload_bytes, _too_large())
 
 
 def _too_large() -> PanelError:
@@ -75,10 +76,10 @@ async def receive(principal: Principal, what: Label, stream: AsyncIterator[bytes
     """Take an upload and record it. What breaks off or is refused leaves no file and no row."""
     corpus_id = new_id()
     directory = storage.corpus(corpus_id)
-    sink = await to_thread.run_sync(intake.Sink, directory / "upload", settings().max_upload_bytes, _too_large())
+    sink = await to_thread.run_sync(uploads.Sink, directory / "upload", settings().max_upload_bytes, _too_large())
     kept = False
     try:
-        sha256 = await intake.receive(stream, sink)
+        sha256 = await uploads.receive(stream, sink)
         corpus = await to_thread.run_sync(_record, principal, what, corpus_id, sink.num_bytes, sha256)
         kept = True
     finally:

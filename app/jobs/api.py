@@ -7,16 +7,25 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from sqlalchemy import func, select
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from app import db, failpoints, i18n, queue, storage
-from app import live as ground
-from app.auth import Principal, Reader, Submitter
-from app.errors import bad_field
-from app.i18n import _
-from app.jobs import bells, estimates, live, logs, metrics, nodes, schemas, service
-from app.models import STATES, TERMINAL, Job
-from app.paging import After, Limit, Listing
-from trainer.plan import num_parameters
-from trainer.rundir import RunDir
+from app.core import db, fault_injection, i18n, storage
+from app.core import live as ground
+from app.core.errors import bad_field
+from app.core.i18n import _
+from app.core.models import STATES, TERMINAL, Job
+from app.core.paging import Listing
+from app.core.principal import Principal
+from app.jobs import schemas, service, stream
+from app.jobs.attempts import metrics
+from app.jobs.cluster import nodes
+from app.jobs.cluster.nodes import list_nodes as all_nodes
+from app.jobs.lifecycle import notifications
+from app.jobs.lifecycle.notifications import announce
+from app.jobs.planning import answers
+from app.jobs.views import logs
+from app.web.auth import Reader, Submitter
+from app.web.paging import After, Limit
+from trainer.planning.plan import num_parameters
+from trainer.run_dir import RunDir
 from trainer.spec import of_recipe
 
 router = APIRouter()
@@ -32,14 +41,6 @@ Given = Annotated[
 ]
 
 
-def announce(job_id: str) -> None:
-    """After the commit of a change: wake the scheduler, the supervisor and whoever watches."""
-    queue.flush_outbox()
-    bells.ring_scheduler()
-    bells.ring_wish(job_id)
-    bells.ring(job_id)
-
-
 @router.post("/jobs", status_code=201, tags=["jobs"], responses={200: {"description": "The key's job, again."}})
 def submit_job(
     principal: Submitter,
@@ -51,7 +52,7 @@ def submit_job(
     with db.transaction() as session:
         job, is_new = service.submit(session, principal=principal, given=given, idempotency_key=idempotency_key)
         answer = schemas.job_answer(session, job)
-    failpoints.reach("submitted")
+    fault_injection.reach("submitted")
     announce(job.id)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
@@ -59,20 +60,20 @@ def submit_job(
 
 
 @router.post("/jobs/plan", tags=["jobs"])
-def plan_job(principal: Reader, given: Given) -> estimates.PlanAnswer:
+def plan_job(principal: Reader, given: Given) -> answers.PlanAnswer:
     """Check a spec and tell what the job would cost, without submitting it."""
     with db.transaction() as session:
         checked = service.check(session, principal=principal, given=given)
         vocab_size, plan, _node = service.cost(session, checked)
-    return estimates.plan_answer(checked.spec, vocab_size, plan, checked.free)
+    return answers.plan_answer(checked.spec, vocab_size, plan, checked.free)
 
 
 @router.post("/jobs/propose", tags=["jobs"])
-def propose_job(principal: Reader, asked: estimates.ProposeRequest) -> estimates.ProposeAnswer:
+def propose_job(principal: Reader, asked: answers.ProposeRequest) -> answers.ProposeAnswer:
     """Propose a model for a text and a time: fields of a spec, each with where it comes from."""
     with db.transaction() as session:
         proposal = service.propose(session, principal=principal, corpora=asked.corpora, seconds=asked.seconds)
-    return estimates.propose_answer(asked.corpora, proposal)
+    return answers.propose_answer(asked.corpora, proposal)
 
 
 @router.get("/jobs", tags=["jobs"])
@@ -147,7 +148,7 @@ def get_samples(principal: Reader, job_id: str) -> Listing[schemas.SampleAnswer]
     """What the model wrote at each evaluation, oldest first."""
     with db.transaction() as session:
         service.get(session, principal=principal, job_id=job_id)
-        found = [schemas.sample_answer(sample) for sample in live.samples(session, job_id=job_id)]
+        found = [schemas.sample_answer(sample) for sample in stream.samples(session, job_id=job_id)]
     return Listing(data=found, next=None)
 
 
@@ -202,8 +203,8 @@ def stream_job(
     with db.transaction() as session:
         service.get(session, principal=principal, job_id=job_id)
     language = i18n.locale()
-    read = live.reader(job_id, language)
-    updates = request.app.state.hub.stream(bells.topic(job_id, language), read, last_event_id or after or "")
+    read = stream.reader(job_id, language)
+    updates = request.app.state.hub.stream(notifications.topic(job_id, language), read, last_event_id or after or "")
     return EventSourceResponse(_events(updates), ping=PING_SECONDS, headers={"X-Accel-Buffering": "no"})
 
 
@@ -232,6 +233,6 @@ def list_nodes(principal: Reader) -> Listing[schemas.NodeAnswer]:
         running = nodes.running_on(session, owner_id=principal.user_id)
         found = [
             schemas.node_answer(node, live=nodes.is_live(node, now), running=running.get(node.name, []))
-            for node in service.list_nodes(session)
+            for node in all_nodes(session)
         ]
     return Listing(data=found, next=None)

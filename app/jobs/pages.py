@@ -11,21 +11,25 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 from starlette.datastructures import FormData
 
-from app import auth, db
-from app.auth import Principal, Reader, Submitter
+from app.core import db
+from app.core.errors import PanelError
+from app.core.formatting import number
+from app.core.i18n import _, translate
+from app.core.models import STATES, TERMINAL, Checkpoint, Job, new_id
+from app.core.principal import Principal, visible
 from app.corpora import service as corpora
-from app.errors import PanelError
-from app.i18n import _, translate
-from app.jobs import admission, api, bases, foresight, form, health, home, live, reference, schemas, service, words
-from app.models import STATES, TERMINAL, Checkpoint, Job, new_id
-from app.web import number, page, spec_fields
-from trainer.problems import SpecError
+from app.jobs import schemas, service, stream
+from app.jobs.lifecycle import notifications
+from app.jobs.planning import accuracy, validation
+from app.jobs.planning import base_model as bases
+from app.jobs.views import form, script_strings
+from app.web.auth import Reader, Submitter
+from app.web.errors import spec_fields
+from app.web.pages import page
 from trainer.spec import KINDS, recipe, recipe_names
+from trainer.spec_errors import SpecError
 
 router = APIRouter()
-router.include_router(home.router)
-router.include_router(health.router)
-router.include_router(reference.router)
 
 PAGE_LENGTH = 25
 FILTERS = {"all": None, "active": tuple(s for s in STATES if s not in TERMINAL), "ended": TERMINAL}
@@ -51,7 +55,7 @@ def list_jobs(
         found, more = service.list_jobs(
             session, principal=principal, limit=PAGE_LENGTH, after=after, states=FILTERS[show]
         )
-        rows = home.rows(session, found)
+        rows = schemas.rows(session, found)
     return page(request, "jobs/list.html", principal=principal, rows=rows, next=more, show=show, after=after)
 
 
@@ -94,7 +98,7 @@ def _recipe_for(session: Session, principal: Principal, ids: list[str]) -> str:
 
 def _origin(session: Session, principal: Principal, checkpoint_id: str) -> form.Origin:
     """A checkpoint to go on from, also one that was let go: what went on from it still says so."""
-    checkpoint = auth.visible(session, Checkpoint, checkpoint_id, principal=principal)
+    checkpoint = visible(session, Checkpoint, checkpoint_id, principal=principal)
     job = service.get(session, principal=principal, job_id=checkpoint.job_id)
     names = [name or _("a deleted corpus") for _id, name in _corpus_names(session, principal, job.spec["corpora"])]
     return form.Origin(checkpoint.id, checkpoint.step, job.id, job.name, job.spec, names, checkpoint.state)
@@ -113,7 +117,7 @@ def _form(request: Request, principal: Principal, sent: form.Sent, error: PanelE
             except PanelError:
                 errors.setdefault("resume_from_checkpoint", _("There is no checkpoint {id}.", id=asked))
     if origin is not None and origin.state != "ready":
-        errors.setdefault("resume_from_checkpoint", translate(admission.ORIGIN_GONE))
+        errors.setdefault("resume_from_checkpoint", translate(validation.ORIGIN_GONE))
     return page(
         request,
         "jobs/new.html",
@@ -151,7 +155,7 @@ def submit(request: Request, principal: Submitter, sent_form: SentForm) -> Respo
         return _form(request, principal, sent, PanelError(422, "spec_invalid", str(error), spec_fields(error)))
     except PanelError as error:
         return _form(request, principal, sent, error)
-    api.announce(job_id)
+    notifications.announce(job_id)
     return RedirectResponse(f"/jobs/{job_id}", status_code=303)
 
 
@@ -163,7 +167,7 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
     """The page of one job; its scripts follow the job's stream of events from there."""
     with db.transaction() as session:
         job = service.get(session, principal=principal, job_id=job_id)
-        saved = live.saved(session, job_id=job_id)
+        saved = stream.saved(session, job_id=job_id)
         history = [schemas.history_entry(event) for event in service.history(session, job_id=job_id)]
         attempts = schemas.attempt_answers(session, job, service.list_attempts(session, job_id=job_id))
         names = _corpus_names(session, principal, job.spec["corpora"])
@@ -173,7 +177,7 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
     return page(
         request,
         "jobs/show.html",
-        compared=foresight.compared(job.facts),
+        compared=accuracy.compared(job.facts),
         principal=principal,
         job=answer,
         is_over=job.state in TERMINAL,
@@ -185,9 +189,9 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
         base=base,
         corpora=names,
         spec_rows=_spec_rows(answer.spec),
-        words=words.script_words(),
-        phases={name: word for name, word in words.phase_words().items() if name != "evaluate"},
-        series=words.series_words(),
+        words=script_strings.script_words(),
+        phases={name: word for name, word in script_strings.phase_words().items() if name != "evaluate"},
+        series=script_strings.series_words(),
     )
 
 
@@ -238,5 +242,5 @@ def _wish(verb: Callable[..., Job], principal: Principal, job_id: str) -> Respon
     except PanelError as error:
         if error.status != 409:  # it ended a moment ago: its page says how
             raise
-    api.announce(job_id)
+    notifications.announce(job_id)
     return RedirectResponse(f"/jobs/{job_id}", status_code=303)

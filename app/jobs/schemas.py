@@ -7,10 +7,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app import db, storage
-from app.jobs import actions, failures, logs, metrics, progress, recoveries, replay, waiting
-from app.models import Attempt, Job, JobEvent, Node, Sample
-from trainer.rundir import RunDir
+from app.core import db, storage
+from app.core.models import Attempt, Job, JobEvent, Node, Sample
+from app.jobs import schemas
+from app.jobs.attempts import metrics, progress, recoveries, replay
+from app.jobs.lifecycle import failures, wait_reasons
+from app.jobs.views import actions, logs, sparkline
+from trainer.run_dir import RunDir
 from trainer.spec import TrainSpec, recipe, recipe_names
 
 Value = float | Literal["nan", "inf", "-inf"]
@@ -227,7 +230,7 @@ def _job_answer(job: Job, told: recoveries.Told) -> JobAnswer:
         eta_seconds=progress.eta_seconds(job.progress, spec, job.step) if running else None,
         elapsed_seconds=_elapsed(job),
         latest=job.progress.get("latest", {}),
-        wait=WaitAnswer(**wait) if (wait := waiting.describe(job)) else None,
+        wait=WaitAnswer(**wait) if (wait := wait_reasons.describe(job)) else None,
         failure=FailureAnswer(**failures.describe(job.failure_code, job.failure)) if job.failure_code else None,
         notice=_notice(job),
         priority=spec.priority,
@@ -424,3 +427,9 @@ def node_answer(node: Node, *, live: bool, running: list[str]) -> NodeAnswer:
 def recipe_answers() -> list[dict[str, Any]]:
     """The recipes by name, smallest first."""
     return [{"name": name, "spec": recipe(name)} for name in recipe_names()]
+
+
+def rows(session: Session, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Jobs as lists draw them: each the answer of the API and a small curve of the loss."""
+    answers = schemas.job_answers(session, jobs)
+    return [{"job": answer, "spark": sparkline.points(sparkline.loss(session, job_id=answer.id))} for answer in answers]

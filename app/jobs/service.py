@@ -7,26 +7,27 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app import auth, paging
-from app.auth import Principal
+from app.core import paging
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Tokenizer, User, new_id
+from app.core.principal import Principal, visible, visible_to
+from app.core.settings import settings
 from app.corpora import service as corpora_service
-from app.errors import PanelError, bad_field
-from app.i18n import _
-from app.jobs import admission, bases, foresight, nodes, retention
-from app.jobs.bases import Base
-from app.jobs.estimates import said
-from app.jobs.transitions import Actor, allowed
-from app.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Node, Tokenizer, User, new_id
-from app.settings import settings
-from trainer import plan as plans
-from trainer.plan import Plan, Proposal, choose, choose_vocab_size, opened, plan
+from app.jobs.cluster import nodes
+from app.jobs.lifecycle import retention
+from app.jobs.lifecycle.state import close, move, tell
+from app.jobs.planning import accuracy, base_model, validation
+from app.jobs.planning.answers import said
+from app.jobs.planning.base_model import Base
+from trainer.planning import plan as plans
+from trainer.planning.plan import Plan, Proposal, choose, choose_vocab_size, opened, plan
 from trainer.spec import TrainSpec, resolve
 
 MAX_KEY_LENGTH = 200
@@ -52,28 +53,28 @@ class Checked:
 
 def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> Checked:
     """Resolve a partial spec and say what is wrong with it. What goes on from a checkpoint has its job for a recipe."""
-    admission.check_text(given)
+    validation.check_text(given)
     origin, parent = _origin(session, principal, given.get("resume_from_checkpoint"))
     if parent is not None:
         tokenizer_id = parent.tokenizer_id if parent.spec.get("base_model") is None else None
         given = {**parent.spec, "tokenizer": tokenizer_id, **given}
-    base = bases.find(session, principal, given.get("base_model"))
+    base = base_model.find(session, principal, given.get("base_model"))
     if base is not None:
-        given = bases.filled(given, base)
+        given = base_model.filled(given, base)
     given, free = opened(given)
     spec = resolve(given)
     corpora = corpora_service.usable(session, principal=principal, ids=spec.corpora)
-    admission.check_kinds(spec, corpora)
+    validation.check_kinds(spec, corpora)
     held_out = corpora_service.usable(
         session, principal=principal, ids=spec.validation_corpora, field="validation_corpora"
     )
-    admission.check_kinds(spec, held_out, "validation_corpora")
+    validation.check_kinds(spec, held_out, "validation_corpora")
     tokenizer = None
     if spec.tokenizer is not None:
         tokenizer = corpora_service.usable_tokenizer(session, principal=principal, tokenizer_id=spec.tokenizer)
-    admission.check_size(spec, corpora)
+    validation.check_size(spec, corpora)
     if origin is not None and parent is not None:
-        admission.check_origin(spec, TrainSpec.model_validate(parent.spec), parent.tokenizer_id, origin)
+        validation.check_origin(spec, TrainSpec.model_validate(parent.spec), parent.tokenizer_id, origin)
     found = Checked(spec, corpora, tokenizer, origin, parent, base)
     return replace(found, spec=_chosen(session, found, free), free=free) if free else found
 
@@ -126,14 +127,16 @@ def _origin(session: Session, principal: Principal, given: Any) -> tuple[Checkpo
     if not isinstance(given, str):  # what is no text is the spec's to refuse
         return None, None
     message = _("There is no checkpoint {id}.", id=given)
-    return bases.held(session, principal, given, bad_field("resume_from_checkpoint", "checkpoint_unknown", message))
+    return base_model.held(
+        session, principal, given, bad_field("resume_from_checkpoint", "checkpoint_unknown", message)
+    )
 
 
 def submit(
     session: Session, *, principal: Principal, given: dict[str, Any], idempotency_key: str | None = None
 ) -> tuple[Job, bool]:
     """Queue a job; says whether it is new. The same key and body give the same job again, another body a 409."""
-    admission.check_text(given)
+    validation.check_text(given)
     body_sha256 = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
     repeated = _submitted_before(session, principal, idempotency_key, body_sha256)
     if repeated is not None:
@@ -141,8 +144,8 @@ def submit(
     _check_quota(session, principal)
     checked = check(session, principal=principal, given=given)
     _vocab_size, planned, node = cost(session, checked)
-    admission.check_memory(planned)
-    admission.check_disk(planned)
+    validation.check_memory(planned)
+    validation.check_disk(planned)
     spec, origin = checked.spec, checked.origin
     values = {
         "id": new_id(),
@@ -154,7 +157,7 @@ def submit(
         "idempotency_key": idempotency_key,
         "body_sha256": body_sha256,
         "max_steps": spec.max_steps,
-        "facts": foresight.planned(planned, node),
+        "facts": accuracy.planned(planned, node),
         "tokenizer_id": checked.tokenizer.id if checked.tokenizer is not None else None,
         "priority": PRIORITIES[spec.priority],
         "parent_id": checked.parent.id if checked.parent is not None else None,
@@ -200,7 +203,7 @@ def _submitted_before(session: Session, principal: Principal, key: str | None, b
 
 def get(session: Session, *, principal: Principal, job_id: str) -> Job:
     """A job the user may see. Raises 404."""
-    return auth.visible(session, Job, job_id, principal=principal)
+    return visible(session, Job, job_id, principal=principal)
 
 
 def list_jobs(
@@ -212,7 +215,7 @@ def list_jobs(
     states: Sequence[str] | None = None,
 ) -> tuple[list[Job], str | None]:
     """The jobs the user may see, of these states or of all, newest first, and the cursor of the next page."""
-    query = select(Job).where(auth.visible_to(Job.owner_id, principal))
+    query = select(Job).where(visible_to(Job.owner_id, principal))
     if states is not None:
         query = query.where(Job.state.in_(states))
     return paging.newest(session, query, Job.id, limit, after)
@@ -228,7 +231,7 @@ def history(session: Session, *, job_id: str, after: int = 0, until: int | None 
 
 def cancel(session: Session, *, principal: Principal, job_id: str) -> Job:
     """Wish a job cancelled. What does not run ends at once, what runs as soon as its supervisor hears of it."""
-    job = auth.visible(session, Job, job_id, principal=principal, for_update=True)
+    job = visible(session, Job, job_id, principal=principal, for_update=True)
     if job.state in ("succeeded", "failed"):
         raise PanelError(409, "job_ended", _("This job has ended; there is nothing left to cancel."))
     job.desired = "cancel"
@@ -260,7 +263,7 @@ def resume(session: Session, *, principal: Principal, job_id: str) -> Job:
 
 def _wishable(session: Session, principal: Principal, job_id: str) -> Job:
     """A job that may be paused or resumed, locked."""
-    job = auth.visible(session, Job, job_id, principal=principal, for_update=True)
+    job = visible(session, Job, job_id, principal=principal, for_update=True)
     if job.finished_at is not None:
         message = _("This job has ended. Continue from one of its checkpoints instead.")
         raise PanelError(409, "job_ended", message)
@@ -274,47 +277,4 @@ def list_attempts(session: Session, *, job_id: str) -> list[Attempt]:
     return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.fence)))
 
 
-def list_nodes(session: Session) -> list[Node]:
-    """Every machine that ever ran a worker, by name."""
-    return list(session.scalars(select(Node).order_by(Node.name)))
-
-
 # ---- moving ---------------------------------------------------------------------------------------------------------
-
-
-def move(session: Session, job: Job, state: str, actor: Actor, reason: str | None = None, /, **data: Any) -> None:
-    """Move a locked job, and write down that it moved."""
-    assert allowed(job.state, state, actor), f"{actor} may not move a job from {job.state} to {state}"
-    before, job.state = job.state, state
-    tell(session, job, before, actor, reason, **data)
-
-
-def tell(session: Session, job: Job, before: str | None, actor: Actor, reason: str | None, /, **data: Any) -> None:
-    """Write a line of the history. Where nothing moved, `before` is the present state."""
-    last = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id)) or 0
-    session.add(
-        JobEvent(
-            job_id=job.id,
-            seq=last + 1,
-            actor=actor,
-            from_state=before,
-            to_state=job.state,
-            fence=job.fence,
-            reason=reason,
-            data=data,
-        )
-    )
-    session.flush()
-
-
-def close(session: Session, job: Job, state: str, actor: Actor, reason: str, /, **data: Any) -> None:
-    """Move a locked job to its end."""
-    job.finished_at = func.now()
-    job.lease_until = job.wait_reason = job.not_before = None
-    job.gpus = []
-    move(session, job, state, actor, reason, **data)
-
-
-def after(seconds: float) -> ColumnElement[datetime]:
-    """So many seconds from now, by the database's clock."""
-    return func.now() + timedelta(seconds=seconds)

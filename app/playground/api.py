@@ -9,12 +9,13 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from app import db
-from app.auth import Principal, Submitter
-from app.errors import PanelError
+from app.core import db
+from app.core.errors import PanelError
+from app.core.formatting import json_text
+from app.core.principal import Principal
 from app.playground import service
 from app.playground.schemas import GenerateAnswer, GenerateRequest, Order
-from app.web import json_text
+from app.web.auth import Submitter
 
 router = APIRouter(tags=["playground"])
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from app.errors import FieldError, PanelError
-from app.i18n import _
-from app.web import file_size
+from app.core.errors import FieldError, PanelError
+from app.core.formatting import file_size
+from app.core.i18n import _
 
 _STATUS = {
     "checkpoint_gone": 409,

@@ -7,15 +7,17 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from app import db
-from app.auth import Principal, Reader, Submitter
 from app.checkpoints import service as checkpoints
-from app.errors import PanelError
-from app.models import Job
+from app.core import db
+from app.core.errors import PanelError
+from app.core.models import Job
+from app.core.principal import Principal
 from app.playground import api, service
 from app.playground.schemas import GenerateRequest
 from app.playground.service import Choice
-from app.web import page, validation_field
+from app.web.auth import Reader, Submitter
+from app.web.errors import validation_field
+from app.web.pages import page
 
 router = APIRouter()
 

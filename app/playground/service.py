@@ -16,16 +16,16 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import auth, db, queue, storage
-from app.auth import Principal
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.errors import bad_field
-from app.i18n import _
-from app.models import Checkpoint, ImportedModel, Job, Node, new_id
-from app.playground import failures, line
+from app.core import db, queue, storage
+from app.core.errors import bad_field
+from app.core.i18n import _
+from app.core.models import Checkpoint, ImportedModel, Job, Node, new_id
+from app.core.principal import Principal, visible_to
+from app.core.settings import settings
+from app.playground import failures, generation_queue
 from app.playground.schemas import MAX_PROMPT_CHARACTERS, GenerateRequest, Order
-from app.settings import settings
 from trainer.spec import DECODERS
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def _require_decoder(model_type: str) -> None:
 def enter(order: Order) -> None:
     """Put a checked request into the line and ring for a node. Raises PanelError."""
     try:
-        if not line.enter(order):
+        if not generation_queue.enter(order):
             raise failures.error("line_full", {})
     except RedisError as error:
         log.warning("generation %s: broker not reachable: %s", order.id, error)
@@ -105,7 +105,7 @@ def ring() -> None:
 async def follow(order: Order) -> AsyncGenerator[Event, None]:
     """All that happens to a generation, until `done` or `failure`. Closing it early ends the writing."""
     wait = _Wait()
-    async with aclosing(line.read(order.id)) as lines:
+    async with aclosing(generation_queue.read(order.id)) as lines:
         async for entry in lines:
             name = entry["event"]
             if name == "waiting":
@@ -197,7 +197,7 @@ def list_choices(session: Session, *, principal: Principal) -> list[Choice]:
         select(Checkpoint, Job.name)
         .join(Job, Job.id == Checkpoint.job_id)
         .where(
-            auth.visible_to(Checkpoint.owner_id, principal),
+            visible_to(Checkpoint.owner_id, principal),
             Checkpoint.state == "ready",
             Job.spec["model_type"].as_string().in_(DECODERS),
             Job.spec["objective"].as_string().is_distinct_from("classification"),

@@ -5,12 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse
 
-from app import db, queue, storage
-from app.auth import Principal, Reader, Submitter
-from app.errors import PanelError
-from app.i18n import _
-from app.models import Work
-from app.paging import After, Limit, Listing
+from app.core import db, queue, storage
+from app.core.errors import PanelError
+from app.core.i18n import _
+from app.core.models import Work
+from app.core.paging import Listing
+from app.core.principal import Principal
+from app.web.auth import Reader, Submitter
+from app.web.paging import After, Limit
 from app.works import schemas, service
 from app.works.schemas import EvaluationRequest, ExportRequest, WorkAnswer
 

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.models import Checkpoint, Corpus, Job, MetricPoint
+from app.core.models import Checkpoint, Corpus, Job, MetricPoint
 
 MAX_POINTS = 500  # of a curve
 CURVES = ("loss", "eval_loss")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from app.i18n import _, mark
+from app.core.i18n import _, mark
 
 SENTENCES = {
     "worker_lost": mark("The worker was lost three times while it worked on this. See the health of the parts."),

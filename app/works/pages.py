@@ -8,15 +8,17 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from app import db, queue
-from app.auth import Principal, Reader, Submitter
 from app.checkpoints import service as checkpoints
+from app.core import db, queue
+from app.core.errors import PanelError
+from app.core.i18n import mark, translate
+from app.core.models import Checkpoint, Job, Work
+from app.core.principal import Principal
 from app.corpora import service as corpora_service
-from app.errors import PanelError
-from app.i18n import mark, translate
-from app.models import Checkpoint, Job, Work
-from app.paging import After
-from app.web import page, validation_field
+from app.web.auth import Reader, Submitter
+from app.web.errors import validation_field
+from app.web.pages import page
+from app.web.paging import After
 from app.works import failures, schemas, service
 from app.works.schemas import EVALUATED_KINDS, EvaluationRequest, ExportRequest
 from trainer.spec import DECODERS

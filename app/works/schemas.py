@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.models import Work
+from app.core.models import Work
 from app.works import failures
 
-# Kinds of corpora that trainer/harness.py has a task for.
+# Kinds of corpora that trainer/inference/lm_eval_harness.py has a task for.
 EVALUATED_KINDS = ("text", "multiple_choice", "classification", "completion")
 
 

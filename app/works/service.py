@@ -8,13 +8,13 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from app import auth, paging, queue, storage
-from app.auth import Principal
 from app.checkpoints import service as checkpoints
+from app.core import paging, queue, storage
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Work
+from app.core.principal import Principal, visible, visible_to
 from app.corpora import service as corpora_service
-from app.errors import PanelError, bad_field
-from app.i18n import _
-from app.models import Checkpoint, Corpus, ImportedModel, Job, Work
 from app.works.schemas import EVALUATED_KINDS, EvaluationRequest, ExportRequest
 from trainer.spec import DECODERS, TrainSpec
 
@@ -86,7 +86,7 @@ def _queue(session: Session, principal: Principal, checkpoint: Checkpoint, kind:
 
 def get(session: Session, *, principal: Principal, work_id: str, for_update: bool = False) -> Work:
     """A work the user may see. Raises 404."""
-    return auth.visible(session, Work, work_id, principal=principal, for_update=for_update)
+    return visible(session, Work, work_id, principal=principal, for_update=for_update)
 
 
 def list_works(
@@ -98,7 +98,7 @@ def list_works(
     after: str | None = None,
 ) -> tuple[list[Work], str | None]:
     """The user's works, of one checkpoint or of all, newest first, and the cursor of the next page."""
-    query = select(Work).where(auth.visible_to(Work.owner_id, principal))
+    query = select(Work).where(visible_to(Work.owner_id, principal))
     if checkpoint_id is not None:
         query = query.where(Work.checkpoint_id == checkpoint_id)
     return paging.newest(session, query, Work.id, limit, after)

@@ -18,7 +18,7 @@ from material import bbc_news, minilm, train
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from trainer.events import PointsEvent, read
-from trainer.rundir import RunDir
+from trainer.run_dir import RunDir
 
 SHAPE = {"sequence_length": 128, "train_batch_size": 16, "per_device_batch_size": 16}
 

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 
 from material import smollm2, train
 
-from trainer import generate
-from trainer.encode import Encoder
-from trainer.generate import Loaded
+from trainer.data.record_encoding import Encoder
+from trainer.inference import generation
+from trainer.inference.generation import Loaded
 
 # What is named, the sentence taught, the wordings it is taught in, and the one that is asked.
 FACTS = [
@@ -111,13 +111,13 @@ def ask(loaded: Loaded, question: str) -> tuple[str, str | None]:
     """The likeliest answer, and why it ended."""
     text = Encoder("chat", loaded.tokenizer).render([{"role": "user", "content": question}], add_generation_prompt=True)
     ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
-    pieces = list(generate.stream(loaded, ids, max_tokens=40, temperature=0))
+    pieces = list(generation.stream(loaded, ids, max_tokens=40, temperature=0))
     return "".join(piece.text for piece in pieces).strip(), pieces[-1].finish_reason
 
 
 def examine(directory: Path, shown: str) -> int:
     """Ask a model about all facts, print its answers and return how many are right."""
-    loaded = generate.load(directory, "cpu")
+    loaded = generation.load(directory, "cpu")
     right = 0
     for named, _, _, question in FACTS:
         answer, reason = ask(loaded, question)

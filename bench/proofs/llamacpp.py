@@ -20,7 +20,7 @@ from material import smollm2, train
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from trainer import export, ggufs, vocabulary
+from trainer.export import export, gguf_tokenizer, gguf_writer
 
 BIBLE = Path(__file__).parents[2] / "app" / "corpora" / "samples" / "king-james-bible.txt"
 TALK = [{"role": "user", "content": "Who made heaven and earth?"}]
@@ -72,10 +72,10 @@ def ask(client: httpx.Client, path: str, **body: Any) -> dict[str, Any]:
 def parted(client: httpx.Client, tokenizer: PreTrainedTokenizerFast) -> float:
     """The share of probe texts of which llama.cpp makes the same tokens."""
     same = 0
-    for text in vocabulary.TEXTS:
+    for text in gguf_tokenizer.TEXTS:
         found = ask(client, "/tokenize", content=text, add_special=True, parse_special=True)["tokens"]
         same += found == tokenizer(text)["input_ids"]
-    return same / len(vocabulary.TEXTS)
+    return same / len(gguf_tokenizer.TEXTS)
 
 
 @torch.no_grad()
@@ -97,7 +97,7 @@ def compare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, file: Pa
     """What llama.cpp does with a file, against what transformers does with its model."""
     with llamacpp(file) as client:
         same = parted(client, tokenizer)
-        prompts = [tokenizer(text)["input_ids"][:NUM_PROMPT] for text in vocabulary.TEXTS]
+        prompts = [tokenizer(text)["input_ids"][:NUM_PROMPT] for text in gguf_tokenizer.TEXTS]
         if tokenizer.chat_template:
             ours = tokenizer.apply_chat_template(TALK, tokenize=False, add_generation_prompt=True)
             theirs = ask(client, "/apply-template", messages=TALK)["prompt"]
@@ -117,8 +117,8 @@ def main() -> None:
             home = Path(made_here)
             checkpoint = made(model_type, home)
             model, tokenizer = export.load(checkpoint), PreTrainedTokenizerFast.from_pretrained(checkpoint)
-            for quantization in ggufs.FORMATS:
-                ggufs.write(home / export.MODEL, model, tokenizer, quantization, model_type)
+            for quantization in gguf_writer.FORMATS:
+                gguf_writer.write(home / export.MODEL, model, tokenizer, quantization, model_type)
                 shown = compare(model, tokenizer, home / export.MODEL)
                 print(f"{model_type} {quantization}: {shown}", flush=True)
 

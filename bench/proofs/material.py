@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from trainer.rundir import CorpusInput, Inputs, RunDir
+from trainer.run_dir import CorpusInput, Inputs, RunDir
 from trainer.spec import resolve
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "athanor-material"

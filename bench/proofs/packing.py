@@ -16,11 +16,11 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tests.trainer.runs import english, write_corpus
-from trainer import records, tokenizer
-from trainer.encode import CHAT_TEMPLATE
-from trainer.model import build
-from trainer.objectives import Objective, objective
-from trainer.samples import Answers
+from trainer.data import tokenized_records, tokenizer
+from trainer.data.record_encoding import CHAT_TEMPLATE
+from trainer.datasets.causal import Answers
+from trainer.modeling.build import build
+from trainer.modeling.objectives import Objective, objective
 from trainer.spec import TrainSpec, resolve
 
 ROWS, LAPS = 4, 12
@@ -52,7 +52,7 @@ def seconds(learning: Objective, samples: Answers, lap: int) -> tuple[float, int
 
 def open_talks(home: Path, spec: TrainSpec, made: PreTrainedTokenizerFast) -> Answers:
     source = write_corpus(home / "talks", talks(600)).model_copy(update={"kind": "chat"})
-    return Answers(records.ensure([source], spec, made, "made", home, lambda done, total: None), spec, made)
+    return Answers(tokenized_records.ensure([source], spec, made, "made", home, lambda done, total: None), spec, made)
 
 
 def main() -> None:

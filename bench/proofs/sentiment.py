@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from material import chinese_reviews, train
 
 from trainer.events import PointsEvent, read
-from trainer.rundir import RunDir
+from trainer.run_dir import RunDir
 
 STEPS = 400
 SHAPE = {

@@ -13,7 +13,7 @@ depends_on: str | Sequence[str] | None = None
 
 JSONB = postgresql.JSONB(astext_type=sa.Text())
 
-# As app/jobs/transitions.py says; a test holds the two together.
+# As app/jobs/lifecycle/transitions.py says; a test holds the two together.
 TRIGGER = """
 CREATE FUNCTION guard_job() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -70,7 +70,7 @@ function applyBase(network) {
   }
 }
 
-// As app/jobs/form.py reads the form: empty means what the recipe says, "auto" means open.
+// As app/jobs/views/form.py reads the form: empty means what the recipe says, "auto" means open.
 function partialSpec() {
   const spec = origin ? {} : { recipe: recipe().value };
   for (const { name, value } of controls()) {

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response, sync_playwright
 
 from tests import folders
-from tests.people import PASSWORD
 from tests.stack import Stack
+from tests.users import PASSWORD
 from tests.waiting import until
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -7,8 +7,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests import stack
 from tests.browser.conftest import SAMPLES, watched
-from tests.people import PASSWORD
 from tests.stack import Stack
+from tests.users import PASSWORD
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

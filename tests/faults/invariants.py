@@ -7,12 +7,12 @@ from pathlib import Path
 
 import psutil
 
-from app.jobs.transitions import TRANSITIONS
-from app.models import TERMINAL
+from app.core.models import TERMINAL
+from app.jobs.lifecycle.transitions import TRANSITIONS
 from tests.faults.runs import Run, repeated_steps
 from tests.faults.stack import CANARY
 from tests.waiting import until
-from trainer.rundir import verify
+from trainer.run_dir import verify
 
 GONE_SECONDS = 15
 

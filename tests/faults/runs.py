@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import psutil
 
-from app.models import TERMINAL
+from app.core.models import TERMINAL
 from tests.faults.stack import Stack, children_of
 from tests.waiting import until
-from trainer.rundir import MANIFEST, RunDir
+from trainer.run_dir import MANIFEST, RunDir
 
 STEPS, SAVE_STEPS = 120, 20
 LONG = 600  # steps that take longer than a lease

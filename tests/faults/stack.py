@@ -20,13 +20,13 @@ import psycopg
 import redis
 from psycopg.rows import dict_row
 
-from app import children
-from app.embedded import Address, Postgres, Server, Valkey
-from app.models import STATES, TERMINAL
+from app.core import processes
+from app.core.models import STATES, TERMINAL
+from app.launcher.embedded import Address, Postgres, Server, Valkey
 from tests.faults.proxy import Proxy
-from tests.people import PASSWORD
+from tests.users import PASSWORD
 from tests.waiting import until
-from worker import gang
+from worker import environment as gang_client
 
 ROOT = Path(__file__).parents[2]
 SHRUNKEN = {
@@ -119,7 +119,7 @@ class Stack:
     def start(self) -> None:
         """Start everything and make Alice its owner."""
         self.start_servers()
-        migrated = self.run("-m", "app.cli", "migrate")
+        migrated = self.run("-m", "app.launcher.cli", "migrate")
         self.start_programs()
         self._sign_up(re.search(r"code=(\S+)", migrated)[1])  # type: ignore[index]
         self.mend()
@@ -148,7 +148,9 @@ class Stack:
             environment["XDG_RUNTIME_DIR"] = str(self.home / node)
             (self.home / node).mkdir(exist_ok=True)
         environment["ATHANOR_NODE_NAME"] = node
-        self.programs[role] = Program(self.data / "logs" / f"{role}.log", ["-m", "app.cli", command], environment)
+        self.programs[role] = Program(
+            self.data / "logs" / f"{role}.log", ["-m", "app.launcher.cli", command], environment
+        )
         return self.programs[role]
 
     def environment(self, port: int | None = None) -> dict[str, str]:
@@ -277,7 +279,7 @@ class Stack:
             client.flushall()
 
     def sabotage(self, faults: str) -> None:
-        """Let the trainers that start from now on have these faults, by name and step (see trainer/failpoints.py)."""
+        """Let the trainers that start from now on have these faults, by name and step (trainer/fault_injection.py)."""
         (self.home / "sabotage").write_text(faults)
         saboteur = self.programs.get("saboteur")
         if saboteur is None or not saboteur.alive() or self.warm_socket().stat().st_ino != self._socket:
@@ -285,15 +287,15 @@ class Stack:
             if saboteur is not None:
                 self.stop_role("saboteur")
             where, faulty = str(self.warm_socket()), str(self.home / "sabotage")
-            arguments = ["-m", "tests.faults.saboteur", where, str(os.getpid()), faulty]
-            clean = gang.scrubbed()
+            arguments = ["-m", "tests.faults.fault_injection", where, str(os.getpid()), faulty]
+            clean = gang_client.scrubbed()
             self.programs["saboteur"] = Program(self.data / "logs" / "saboteur.log", arguments, clean)
             self.programs["saboteur"].start()
             until(lambda: self.warm_socket().stat().st_ino != before, 60, "the saboteur")
             self._socket = self.warm_socket().stat().st_ino
 
     def arm(self, failpoint: str) -> None:
-        """Let the next process that reaches this point die there (see app/failpoints.py)."""
+        """Let the next process that reaches this point die there (see app/core/fault_injection.py)."""
         (self.failpoints / failpoint).touch()
 
     def reached(self, failpoint: str) -> bool:
@@ -346,7 +348,7 @@ class Stack:
 
 def children_of(home: Path) -> list[psutil.Process]:
     """The supervisors that noted themselves below a stack's directory."""
-    found = (children.noted(path) for path in home.glob("**/supervisors/*.pid"))
+    found = (processes.noted(path) for path in home.glob("**/supervisors/*.pid"))
     return [process for process in found if process is not None]
 
 

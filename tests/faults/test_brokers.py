@@ -11,7 +11,7 @@ import pytest
 import redis
 from celery import Celery
 
-from app import queue
+from app.core import queue
 from tests.faults import invariants
 from tests.faults.runs import SPEC, Run
 from tests.faults.stack import Stack

@@ -16,7 +16,7 @@ from tests.faults.runs import Run, repeated_steps
 from tests.faults.stack import Stack
 from tests.faults.writers import Writers
 from tests.waiting import until
-from trainer.rundir import MANIFEST, sha256_file, verify
+from trainer.run_dir import MANIFEST, sha256_file, verify
 
 Submit = Callable[..., Run]
 Saw = Callable[[str], None]

@@ -19,13 +19,13 @@ import httpx
 import pytest
 from sqlalchemy import delete, select
 
-from app import db
-from app.embedded import Address, Valkey
-from app.models import Job, JobEvent
-from tests.jobs import cast
-from tests.jobs.lives import Lives, live
-from tests.jobs.racers import race_for
-from tests.people import Person
+from app.core import db
+from app.core.models import Job, JobEvent
+from app.launcher.embedded import Address, Valkey
+from tests.app.jobs import factories
+from tests.app.jobs.concurrency import race_for
+from tests.app.jobs.state_machine import Lives, live
+from tests.users import Person
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ class Panel:
         fd = self.listener.fileno()
         environment = {**os.environ, "REDIS_URL": self.valkey.url}
         with (self.home / "web.log").open("ab") as log:
-            command = [sys.executable, "-m", "app.cli", "web", "--fd", str(fd)]
+            command = [sys.executable, "-m", "app.launcher.cli", "web", "--fd", str(fd)]
             self.web = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[fd], stdout=log, stderr=log)
         until(self.answers, 60, "the web process")
 
@@ -125,7 +125,7 @@ def submit(panel: Panel, token: str, corpus: str, key: str, seen: Counter[str]) 
 def test_of_a_thousand_submits_under_kills_none_is_lost_and_none_doubled(
     alice_user: Person, panel: Panel, saw: Saw
 ) -> None:
-    corpus, token, seen, is_over = cast.corpus(alice_user), alice_user.token(), Counter[str](), threading.Event()
+    corpus, token, seen, is_over = factories.corpus(alice_user), alice_user.token(), Counter[str](), threading.Event()
     number = random.SystemRandom().randrange(2**32)
     chance = random.Random(number)
 
@@ -154,8 +154,8 @@ def test_of_a_thousand_submits_under_kills_none_is_lost_and_none_doubled(
 
 @pytest.mark.row("F40-9", "10,000 claims by 16 racers")
 def test_in_ten_thousand_claims_of_sixteen_racers_never_two_hold_a_job(alice_user: Person, saw: Saw) -> None:
-    cast.node(slots=1_000)
-    race = race_for(alice_user, cast.corpus(alice_user), num_claims=10_000, num_jobs=40)
+    factories.node(slots=1_000)
+    race = race_for(alice_user, factories.corpus(alice_user), num_claims=10_000, num_jobs=40)
     assert race.won >= 250
     saw(f"{race.won} won, 0 double holders")
 

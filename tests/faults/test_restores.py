@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app import embedded
+from app.launcher import embedded
 from tests import environment
 from tests.faults import invariants
 from tests.faults.runs import Run

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.faults.stack import ROOT
-from trainer.rundir import publish, write_manifest
+from trainer.run_dir import publish, write_manifest
 
 NUM_FILES, NUM_BYTES = 6, 200_000
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from tests import material
+from tests import corpora_fixtures
 from tests.stack import Stack
 from tests.waiting import until
 
@@ -83,7 +83,7 @@ def read_tokenizer(files: zipfile.ZipFile) -> Tokenizer:
 
 
 def test_the_king_james_text_trains_from_end_to_end(api: httpx.Client) -> None:
-    text = material.king_james()
+    text = corpora_fixtures.king_james()
     assert len(text) > 4_000_000
     upload = api.post("/api/v1/corpora", params={"filename": "kjv.txt", "name": "King James"}, content=text.encode())
     assert upload.status_code == 201, upload.text

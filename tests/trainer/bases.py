@@ -6,7 +6,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Fast
 
-from trainer.rundir import RunDir
+from trainer.run_dir import RunDir
 
 
 def make_base(directory: Path, model_type: str, tokenizer_path: Path, max_shard_size: str = "5GB") -> Path:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.trainer.gangs import Warm
 from tests.trainer.runs import make_run
-from trainer.rundir import RunDir
+from trainer.run_dir import RunDir
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from typing import Any
 
 import psutil
 
-from trainer import gang
-from trainer.rundir import RunDir
+from trainer.launch import gang
+from trainer.run_dir import RunDir
 
 SECONDS = 120  # no run of a test takes longer
 

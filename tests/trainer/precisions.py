@@ -10,11 +10,12 @@ import sys
 import numpy as np
 
 from tests.trainer.runs import small_spec
-from trainer import probe
-from trainer.engine import join, make_engine
-from trainer.gang import set_rank_environment
-from trainer.model import build
-from trainer.objectives import objective
+from trainer.engines.base import join
+from trainer.engines.factory import make_engine
+from trainer.launch.gang import set_rank_environment
+from trainer.modeling.build import build
+from trainer.modeling.objectives import objective
+from trainer.training import benchmark
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
             )
             engine = make_engine(spec, objective(spec, build(spec, 300, 0, 1, device)), device)
             if "probed" in sys.argv:
-                probe.rehearse(engine, engine.share(batch)[0])
+                benchmark.rehearse(engine, engine.share(batch)[0])
             steps = [engine.step(number, engine.share(batch), 64, False)[:2] for number in (1, 2, 3)]
             sys.stdout.write(json.dumps({"precision": precision, "steps": steps}) + "\n")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trainer import events
-from trainer.rundir import CorpusInput, Inputs, RunDir
+from trainer.run_dir import CorpusInput, Inputs, RunDir
 from trainer.spec import TrainSpec, resolve
 
 SAMPLES = Path(__file__).parents[2] / "app" / "corpora" / "samples"

@@ -11,9 +11,9 @@ import pytest
 
 from tests.trainer.runs import SMALL, checkpoint_of, english, make_run, series
 from trainer import __main__ as command_line
-from trainer.gang import free_port
-from trainer.plan import OPEN
-from trainer.rundir import RunDir, verify
+from trainer.launch.gang import free_port
+from trainer.planning.plan import OPEN
+from trainer.run_dir import RunDir, verify
 
 
 def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -184,10 +184,11 @@ def test_a_directory_that_is_no_run_ends_with_64(
 
 
 def test_what_plans_imports_no_torch() -> None:
-    code = "import sys, trainer.plan, trainer.events, trainer.rundir, trainer.spec; sys.exit('torch' in sys.modules)"
+    modules = "trainer.planning.plan, trainer.events, trainer.run_dir, trainer.spec"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_what_prepares_imports_no_torch() -> None:
-    code = "import sys, trainer.process, trainer.gang; sys.exit('torch' in sys.modules)"
+    code = "import sys, trainer.launch.process, trainer.launch.gang; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

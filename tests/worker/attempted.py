@@ -7,14 +7,16 @@ from typing import Any
 import psutil
 from sqlalchemy import func, select, update
 
-from app import db, storage
-from app.jobs import attempts, bells, dispatch, metrics
-from app.models import Attempt, Checkpoint, Job
-from tests.jobs import cast
-from tests.people import Person
+from app.core import db, storage
+from app.core.models import Attempt, Checkpoint, Job
+from app.jobs.attempts import attempts, metrics
+from app.jobs.lifecycle import notifications
+from app.jobs.scheduling import dispatch
+from tests.app.jobs import factories
+from tests.users import Person
 from tests.waiting import until
-from trainer.rundir import RunDir
-from worker import tasks
+from trainer.run_dir import RunDir
+from worker.tasks import start_job
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16,
@@ -37,10 +39,10 @@ class Attempted:
     """A job and the supervisor process of its one attempt."""
 
     def __init__(self, owner: Person, **given: Any) -> None:
-        corpus = cast.corpus(owner, text=given.pop("text", cast.TEXT))
+        corpus = factories.corpus(owner, text=given.pop("text", factories.TEXT))
         self.owner = owner
-        self.job_id, self.fence = cast.started(owner, corpus, **given)
-        self.process = tasks.start_supervisor(self.job_id, self.fence)
+        self.job_id, self.fence = factories.started(owner, corpus, **given)
+        self.process = start_job.start_supervisor(self.job_id, self.fence)
 
     def again(self) -> None:
         """The next attempt, without waiting for the back-off to be over."""
@@ -52,18 +54,18 @@ class Attempted:
 
     def claim(self) -> None:
         """Start a queued job."""
-        cast.give_to(self.job_id, "ada")
+        factories.give_to(self.job_id, "ada")
         with db.transaction() as session:
             fence = attempts.claim(session, job_id=self.job_id, node="ada")
         assert fence is not None
         self.fence = fence
-        self.process = tasks.start_supervisor(self.job_id, fence)
+        self.process = start_job.start_supervisor(self.job_id, fence)
 
     def wish(self, verb: Any) -> None:
         """What its owner asks for: service.pause, resume or cancel."""
         with db.transaction() as session:
             verb(session, principal=self.owner.principal, job_id=self.job_id)
-        bells.ring_wish(self.job_id)
+        notifications.ring_wish(self.job_id)
 
     def attempt(self) -> Attempt:
         """The newest attempt as it is stored."""
@@ -83,7 +85,7 @@ class Attempted:
 
     @property
     def job(self) -> Job:
-        return cast.row(self.job_id)
+        return factories.row(self.job_id)
 
     def until_step(self, step: int) -> None:
         until(lambda: self.process.poll() is not None or self.job.step >= step, 60, f"step {step}; {self.log()}")

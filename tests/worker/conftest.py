@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.people import Person
+from tests.users import Person
 from tests.waiting import until
 from tests.worker.attempted import Attempted
-from worker.gang import warm_socket
+from worker.environment import warm_socket
 from worker.node import WarmParent
 
 

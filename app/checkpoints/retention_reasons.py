@@ -1,0 +1,60 @@
+"""Why a checkpoint stays: its job can go on from it, it is the best, pinned, or one in so many, or a job needs it."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Row, or_, select
+from sqlalchemy.orm import Session
+
+from app.core.models import TERMINAL, Checkpoint, Job
+from trainer.spec import TrainSpec
+
+LEAST = 2  # good ones a job always keeps: should the newest turn out damaged, there is another
+REASONS = ("newest", "best", "pinned", "regular", "origin")
+
+
+def reasons(session: Session, job_ids: Iterable[str]) -> dict[str, list[str]]:
+    """The good checkpoints of these jobs, each with why it is kept; one without a reason may go."""
+    columns = (Checkpoint.id, Checkpoint.job_id, Checkpoint.step, Checkpoint.metrics, Checkpoint.pinned)
+    good = select(*columns).where(Checkpoint.job_id.in_(set(job_ids)), Checkpoint.state == "ready")
+    rows = session.execute(good.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc())).all()
+    specs = session.execute(select(Job.id, Job.spec).where(Job.id.in_({row.job_id for row in rows})))
+    ids = [row.id for row in rows]
+    started_from = Job.spec["base_model"].as_string()
+    needed = select(Job.resume_from_id, started_from).where(
+        or_(Job.resume_from_id.in_(ids), started_from.in_(ids)), Job.state.not_in(TERMINAL)
+    )
+    origins = {checkpoint_id for pair in session.execute(needed) for checkpoint_id in pair}
+    found: dict[str, list[str]] = {}
+    for job_id, spec in specs:
+        own = [row for row in rows if row.job_id == job_id]
+        found |= _of_job(own, TrainSpec.model_validate(spec), origins)
+    return found
+
+
+def _of_job(rows: Sequence[Row[Any]], spec: TrainSpec, origins: set[str | None]) -> dict[str, list[str]]:
+    """`rows` are all good ones of a job, newest first."""
+    newest = {row.id for row in rows[: max(LEAST, spec.save_total_limit or LEAST)]}
+    measured = [row for row in rows if math.isfinite(_loss(row))]
+    best = min(measured, key=_loss).id if measured else None
+    regular = spec.save_steps * spec.keep_every
+    return {
+        row.id: [
+            word
+            for word, holds in {
+                "newest": row.id in newest,
+                "best": row.id == best,
+                "pinned": row.pinned,
+                "regular": row.step % regular == 0,
+                "origin": row.id in origins,
+            }.items()
+            if holds
+        ]
+        for row in rows
+    }
+
+
+def _loss(row: Row[Any]) -> float:
+    value = row.metrics.get("eval_loss")
+    return value if isinstance(value, int | float) else math.inf

@@ -1,0 +1,86 @@
+"""The database: one engine a process, one transaction a verb."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from app.core.settings import settings
+
+_skew = timedelta()  # of the database's clock against this machine's, as of the last connection
+
+
+@cache
+def engine() -> Engine:
+    """The pool of connections, opened at first use. Waits at most 5 s for a free one."""
+    made = create_engine(
+        normalized(settings().database_url),
+        pool_size=5,
+        max_overflow=15,
+        pool_timeout=5,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 5, "application_name": "athanor", **_against_silence()},
+    )
+    event.listen(made, "connect", _compare_clocks)
+    return made
+
+
+def _compare_clocks(connection: Any, _record: object) -> None:
+    """Note how far this machine's clock is off the database's."""
+    global _skew
+    found: datetime = connection.execute("SELECT clock_timestamp()").fetchone()[0]
+    connection.rollback()
+    _skew = found - datetime.now(UTC)
+
+
+def now() -> datetime:
+    """The database's time, without asking it. All stored instants are its; this machine's clock may be an hour off."""
+    return datetime.now(UTC) + _skew
+
+
+def _against_silence() -> dict[str, object]:
+    """What ends a connection whose other end fell silent, at either end: a pulled cable sends no goodbye.
+
+    Without it a supervisor that was cut off in the middle of a transaction would keep its job locked, so that nobody
+    could give it to another node, and would itself wait for an answer for ever.
+    """
+    lease = settings().lease_seconds
+    return {
+        "options": f"-c idle_in_transaction_session_timeout={int(lease * 1000)}",
+        "keepalives_idle": max(1, int(lease / 3)),
+        "keepalives_interval": max(1, int(lease / 6)),
+        "keepalives_count": 3,
+        "tcp_user_timeout": int(lease * 1000),
+    }
+
+
+def normalized(url: str) -> str:
+    """The address with psycopg 3 as its driver, however the user spelled it."""
+    assert url, "DATABASE_URL is not set: start through `athanor up`, or set it"
+    scheme, rest = url.split("://", 1)
+    return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else url
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """A session that commits at the end of the block and rolls back on an exception.
+
+    Answer a request only after the block: what was promised must be committed.
+    """
+    with Session(engine(), expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+def is_outage(error: DBAPIError) -> bool:
+    """Whether trying again can help: a connection that broke or could not be made, a server that stops or starts.
+
+    Such an error has no SQLSTATE of its own, or one of the classes 08 (connection), 40 (conflict), 53 (resources) and
+    57 (operator intervention).
+    """
+    state = getattr(error.orig, "sqlstate", None)
+    return error.connection_invalidated or state is None or state[:2] in ("08", "40", "53", "57")

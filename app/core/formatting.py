@@ -1,0 +1,52 @@
+"""How numbers, sizes, times and JSON are written on pages and in messages."""
+
+import json
+from typing import Any
+
+from babel.dates import format_datetime, format_timedelta
+from babel.numbers import format_decimal
+
+from app.core import i18n
+
+
+def number(value: float | None) -> str:
+    """1,234,567 in the reader's language; a dash for what is not known."""
+    return "–" if value is None else str(format_decimal(value, locale=i18n.locale().replace("-", "_")))
+
+
+def compact(value: float | None) -> str:
+    """1.2 k, 3.4 M, 6.7 B: for counts of tokens and parameters."""
+    if value is None:
+        return "–"
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def file_size(value: float | None) -> str:
+    """Bytes in binary units, as file managers show them."""
+    if value is None:
+        return "–"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def instant(value: Any) -> str:
+    """A point in time, in UTC; the page's script turns it into local time."""
+    return str(format_datetime(value, "yyyy-MM-dd HH:mm:ss", locale=i18n.locale().replace("-", "_"))) if value else "–"
+
+
+def span(seconds: float | None) -> str:
+    """A duration in words: 3 minutes, 2 小时."""
+    if seconds is None:
+        return "–"
+    return str(format_timedelta(seconds, threshold=1.2, locale=i18n.locale().replace("-", "_")))
+
+
+def json_text(value: Any) -> str:
+    """Compact JSON that refuses NaN."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

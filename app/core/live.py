@@ -1,0 +1,193 @@
+"""Live views: a doorbell in Valkey, and a hub that reads what is new once, however many people watch.
+
+The doorbell only says "look"; what a viewer gets is read from the database behind a cursor. So a lost ring, an empty
+Valkey, a restarted web process or a sleeping laptop cost a delay, never an event.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import redis
+import redis.asyncio
+from anyio import to_thread
+
+from app.core.settings import settings
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 2.0  # how long a silent doorbell is trusted
+QUEUE_EVENTS = 64  # a viewer that lags further behind is dropped and reconnects with its cursor
+_PREFIX = "athanor:bell:"
+
+
+@cache
+def valkey() -> redis.Redis:
+    """The connection pool to Valkey of this process. Calls fail within 2 s where it is away."""
+    return redis.Redis.from_url(settings().redis_url, socket_timeout=2, socket_connect_timeout=2)
+
+
+def ring(topic: str) -> None:
+    """Wake whoever waits on a topic. Best effort: waiters also look by themselves."""
+    try:
+        valkey().publish(_PREFIX + topic, b"")
+    except redis.RedisError as error:
+        log.debug("doorbell %s not rung: %s", topic, error)
+
+
+class Bell:
+    """Waits for a topic to ring, in a loop of its own process. No ring between two waits is lost."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._subscription: Any = None
+
+    def wait(self, seconds: float) -> bool:
+        """Block until the topic rings or the time is over; say whether it rang. Without Valkey it just waits."""
+        deadline = time.monotonic() + seconds
+        try:
+            if self._subscription is None:
+                self._subscription = valkey().pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+                self._subscription.subscribe(_PREFIX + self._topic)
+            while (left := deadline - time.monotonic()) > 0:
+                if self._subscription.get_message(timeout=left) is not None:
+                    return True
+        except redis.RedisError:
+            self._subscription = None
+            time.sleep(max(0.0, deadline - time.monotonic()))
+        return False
+
+
+@dataclass(frozen=True)
+class Update:
+    """Something new on a topic: the cursor behind it, the name of the event and its JSON text."""
+
+    cursor: str
+    event: str
+    data: str
+
+
+# Reads what lies behind a cursor ("" means: from the beginning) up to another one (None: all there is).
+Reader = Callable[[str, str | None], list[Update]]
+
+
+@dataclass(eq=False)
+class _Topic:
+    read: Reader
+    cursor: str | None = None
+    present: int = 0  # viewers, those included that are still being brought up to now
+    viewers: set["asyncio.Queue[list[Update] | None]"] = field(default_factory=set)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    bell: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class Hub:
+    """Fans updates out to the viewers of this process."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, _Topic] = {}
+        self._listener: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Hub"]:
+        """Listen to the doorbell inside the block. On leaving, every open stream ends."""
+        self._listener = asyncio.create_task(self._listen())
+        try:
+            yield self
+        finally:
+            self.close()
+            while not self._listener.done():  # the client library may swallow a cancellation while it connects
+                self._listener.cancel()
+                await asyncio.wait([self._listener], timeout=0.2)
+
+    def close(self) -> None:
+        """End every open stream, so that the server can stop."""
+        self._closing.set()
+        for topic in self._topics.values():
+            for viewer in topic.viewers:
+                _offer(viewer, None)
+
+    async def stream(self, name: str, read: Reader, cursor: str) -> AsyncIterator[Update]:
+        """Everything on a topic behind the cursor: what is stored, then what comes. Ends when the hub closes."""
+        topic = self._topics.setdefault(name, _Topic(read))
+        viewer: asyncio.Queue[list[Update] | None] = asyncio.Queue()
+        topic.present += 1
+        try:
+            async with topic.lock:
+                # Bring the others up to now, then this one up to the same place: from here on all get the same.
+                if topic.cursor is not None:
+                    await self._advance(topic)
+                # At the others' cursor there is nothing to read; "" as the end would mean the beginning.
+                missed = await to_thread.run_sync(topic.read, cursor, topic.cursor) if cursor != topic.cursor else []
+                if topic.cursor is None:
+                    topic.cursor = missed[-1].cursor if missed else cursor
+                topic.viewers.add(viewer)
+            if topic.task is None:
+                topic.task = asyncio.create_task(self._follow(topic))
+            for update in missed:
+                yield update
+            while not self._closing.is_set():
+                updates = await viewer.get()
+                if updates is None:
+                    return
+                for update in updates:
+                    yield update
+        finally:
+            topic.viewers.discard(viewer)
+            topic.present -= 1
+            if not topic.present:
+                del self._topics[name]
+                if topic.task is not None:
+                    topic.task.cancel()
+
+    async def _follow(self, topic: _Topic) -> None:
+        while topic.present:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await topic.bell.wait()
+            topic.bell.clear()
+            try:
+                async with topic.lock:
+                    await self._advance(topic)
+            except Exception:  # a database that is away: say so and go on looking
+                log.warning("live view cannot read", exc_info=True)
+
+    async def _advance(self, topic: _Topic) -> None:
+        assert topic.cursor is not None
+        updates = await to_thread.run_sync(topic.read, topic.cursor, None)
+        if not updates:
+            return
+        topic.cursor = updates[-1].cursor
+        for viewer in topic.viewers:
+            _offer(viewer, updates)
+
+    async def _listen(self) -> None:
+        while not self._closing.is_set():
+            try:
+                async with (
+                    redis.asyncio.Redis.from_url(settings().redis_url, socket_connect_timeout=2) as client,
+                    client.pubsub(ignore_subscribe_messages=True) as bell,
+                ):
+                    await bell.psubscribe(_PREFIX + "*")
+                    async for message in bell.listen():
+                        topic = self._topics.get(message["channel"].decode().removeprefix(_PREFIX))
+                        if topic is not None:
+                            topic.bell.set()
+            except (redis.RedisError, OSError) as error:
+                log.warning("doorbell not reachable, live views look every %s s: %s", POLL_SECONDS, error)
+                await asyncio.sleep(POLL_SECONDS)
+
+
+def _offer(viewer: "asyncio.Queue[list[Update] | None]", updates: list[Update] | None) -> None:
+    if viewer.qsize() >= QUEUE_EVENTS:
+        while not viewer.empty():
+            viewer.get_nowait()
+        updates = None
+    viewer.put_nowait(updates)

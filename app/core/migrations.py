@@ -1,0 +1,43 @@
+"""The database's shape: which migrations there are, how far the database is, how to bring it to the newest."""
+
+from functools import cache
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from app.core import db
+from app.core.settings import ROOT
+
+
+def configuration() -> Config:
+    """Alembic's configuration. It is all here: there is no alembic.ini."""
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+@cache
+def newest() -> str:
+    """The revision this version of Athanor wants."""
+    head = ScriptDirectory.from_config(configuration()).get_current_head()
+    assert head, "there are no migrations"
+    return head
+
+
+def present() -> str | None:
+    """The revision the database is at; None for an empty one."""
+    with db.engine().connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def upgrade(revision: str = "head") -> None:
+    """Bring the database to a revision, in one transaction. Two processes at once wait for each other."""
+    command.upgrade(configuration(), revision)
+
+
+def downgrade(revision: str) -> None:
+    """Take the database back to an older revision."""
+    command.downgrade(configuration(), revision)

@@ -1,0 +1,435 @@
+"""Every table. A floor under the features: it imports nothing of ours and holds no logic."""
+
+import secrets
+import time
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+STATES = (
+    "queued",
+    "starting",
+    "running",
+    "pausing",
+    "paused",
+    "cancelling",
+    "recovering",
+    "succeeded",
+    "failed",
+    "cancelled",
+)
+TERMINAL = ("succeeded", "failed", "cancelled")
+WISHES = ("run", "pause", "cancel")
+CORPUS_KINDS = ("text", "chat", "completion", "classification", "preference", "seq2seq", "multiple_choice")
+CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
+WORK_KINDS = ("export", "evaluation")
+WORK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+MODEL_STATES = ("uploading", "importing", "ready", "failed")
+
+
+def new_id() -> str:
+    """A 16-character identifier that sorts by creation time: 48 bits of milliseconds, then 32 random bits."""
+    number = (int(time.time() * 1000) & (2**48 - 1)) << 32 | secrets.randbits(32)
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5))
+
+
+def _one_of(column: str, words: tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(word) for word in words)})"
+
+
+class Base(DeclarativeBase):
+    """Common to all tables: instants carry a zone, dictionaries are JSONB, constraints have predictable names."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[dict[str, Any]]: JSONB,
+        list[str]: JSONB,
+        str: Text,
+    }
+
+
+# ---- accounts -------------------------------------------------------------------------------------------------------
+
+
+class User(Base):
+    """Somebody who can log in. `role` is owner (may also manage people) or member."""
+
+    __tablename__ = "user"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str]
+    password_hash: Mapped[str]
+    role: Mapped[str]
+    failed_logins: Mapped[int] = mapped_column(server_default="0")
+    locked_until: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint(_one_of("role", ("owner", "member")), name="role"),
+        Index("uq_user_lower_name", func.lower(text("name")), unique=True),
+    )
+
+
+class SetupCode(Base):
+    """The one-time code of the first link, hashed; gone when the owner exists."""
+
+    __tablename__ = "setup_code"
+
+    code_sha256: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class LoginSession(Base):
+    """A browser that is logged in. The cookie holds the token; only its hash is stored."""
+
+    __tablename__ = "login_session"
+
+    token_sha256: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+
+class ApiToken(Base):
+    """A key for programs: shown once, stored hashed, limited to scopes (read, submit, admin)."""
+
+    __tablename__ = "api_token"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    prefix: Mapped[str]
+    token_sha256: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+# ---- stores ---------------------------------------------------------------------------------------------------------
+
+
+class Corpus(Base):
+    """Uploaded text. Without an owner it ships with Athanor and everybody sees it."""
+
+    __tablename__ = "corpus"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    owner_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    filename: Mapped[str]
+    format: Mapped[str]  # txt, md, jsonl
+    kind: Mapped[str] = mapped_column(server_default="text")  # text, or what its documents are records of
+    encoding: Mapped[str | None]  # None until read; asked for by the user where it is not UTF-8
+    state: Mapped[str] = mapped_column(server_default="parsing")
+    num_bytes: Mapped[int] = mapped_column(BigInteger)  # of the upload
+    sha256: Mapped[str]  # of the upload
+    num_documents: Mapped[int | None] = mapped_column(BigInteger)
+    num_characters: Mapped[int | None] = mapped_column(BigInteger)
+    num_text_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of the parsed text, UTF-8
+    text_sha256: Mapped[str | None]  # of the parsed text and its index
+    problems: Mapped[list[dict[str, Any]]] = mapped_column(server_default="[]")
+    progress: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    parsed_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("state", ("parsing", "ready", "failed")), name="state"),
+        CheckConstraint(_one_of("kind", CORPUS_KINDS), name="kind"),
+    )
+
+
+class Tokenizer(Base):
+    """A trained vocabulary, in Hugging Face layout on disk. `sha256` is that of its tokenizer.json."""
+
+    __tablename__ = "tokenizer"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    vocab_size: Mapped[int]
+    sha256: Mapped[str]
+    corpora: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (UniqueConstraint("owner_id", "sha256"),)
+
+
+class Checkpoint(Base):
+    """Saved weights at a step, verified and in their final place. `metrics` holds the losses known at that step."""
+
+    __tablename__ = "checkpoint"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    step: Mapped[int]
+    fence: Mapped[int]
+    path: Mapped[str]  # below the data directory
+    num_bytes: Mapped[int] = mapped_column(BigInteger)
+    manifest: Mapped[dict[str, Any]]
+    metrics: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(server_default="ready")  # corrupt: its files differ; deleted: they are gone
+    pinned: Mapped[bool] = mapped_column(server_default=text("false"))  # its owner wants it kept
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint(_one_of("state", CHECKPOINT_STATES), name="state"),
+        UniqueConstraint("job_id", "step", "fence"),
+    )
+
+
+class ImportedModel(Base):
+    """A base model that was trained elsewhere, in Hugging Face layout on disk. Our checkpoints are base models too."""
+
+    __tablename__ = "base_model"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    source: Mapped[str]  # upload or hub
+    reference: Mapped[str | None]  # of the hub: name@revision, from the download on with the commit in its place
+    state: Mapped[str]
+    # The spec's fields of the network, and vocab_size, num_parameters, context, dtype, has_chat_template, license
+    facts: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    files: Mapped[list[dict[str, Any]]] = mapped_column(server_default="[]")  # name, size, sha256
+    sha256: Mapped[str | None]  # over those
+    num_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    problems: Mapped[list[dict[str, Any]]] = mapped_column(server_default="[]")  # of a ready one: remarks
+    progress: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint(_one_of("source", ("upload", "hub")), name="source"),
+        CheckConstraint(_one_of("state", MODEL_STATES), name="state"),
+    )
+
+
+class Work(Base):
+    """Something done with a checkpoint beside training: an export, or an evaluation."""
+
+    __tablename__ = "work"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str]
+    options: Mapped[dict[str, Any]]  # see app/works/schemas.py
+    state: Mapped[str] = mapped_column(server_default="queued")
+    num_starts: Mapped[int] = mapped_column(server_default="0")  # with the id, who may write to it
+    progress: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # done, total, since
+    signed_at: Mapped[datetime] = mapped_column(server_default=func.now())  # its last sign of life
+    result: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # what its child found
+    failure: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # code and values
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("kind", WORK_KINDS), name="kind"),
+        CheckConstraint(_one_of("state", WORK_STATES), name="state"),
+    )
+
+
+# ---- jobs -----------------------------------------------------------------------------------------------------------
+
+
+class Node(Base):
+    """A machine that runs jobs, as its worker last described it."""
+
+    __tablename__ = "node"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+    num_cpus: Mapped[int]
+    memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    gpus: Mapped[list[dict[str, Any]]]  # index, uuid, name, memory_bytes
+    slots: Mapped[int]  # jobs at once where there is no GPU
+    telemetry: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # load, memory and GPU use, versions
+
+
+class Job(Base):
+    """A request to train. Its wish (`desired`) is the user's, its `state` only app/jobs/service.py writes."""
+
+    __tablename__ = "job"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    recipe: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    spec_sha256: Mapped[str]
+    idempotency_key: Mapped[str | None]
+    body_sha256: Mapped[str]  # of the request as sent: the same key with another body is a conflict
+    desired: Mapped[str] = mapped_column(server_default="run")
+    state: Mapped[str] = mapped_column(server_default="queued")
+    fence: Mapped[int] = mapped_column(server_default="0")
+    node: Mapped[str | None]
+    gpus: Mapped[list[str]] = mapped_column(server_default="[]")  # uuids given to the present attempt
+    placed_at: Mapped[datetime | None]
+    hinted_at: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]  # back-off after a lost attempt
+    lease_until: Mapped[datetime | None]
+    step: Mapped[int] = mapped_column(server_default="0")
+    max_steps: Mapped[int]
+    progress: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # phase, done, total, at
+    facts: Mapped[dict[str, Any]] = mapped_column(
+        server_default="{}"
+    )  # what the run found: tokens, sequences, parameters
+    wait_reason: Mapped[str | None]  # a code of app/jobs/lifecycle/wait_reasons.py
+    failure_code: Mapped[str | None]
+    failure: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    no_progress: Mapped[int] = mapped_column(server_default="0")  # attempts in a row without a newer checkpoint
+    priority: Mapped[int] = mapped_column(server_default="0")  # 1 high, 0 normal, -1 low
+    # What recovery changed without changing what is computed: {"per_device_batch_size": 4, "skipped_steps": [30]}
+    adjustments: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    notice: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # what troubles it: code, values, count
+    resume_from_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id", ondelete="SET NULL", use_alter=True))
+    tokenizer_id: Mapped[str | None] = mapped_column(ForeignKey("tokenizer.id", ondelete="SET NULL"))
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("job.id", ondelete="SET NULL"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())  # since when it wants to run
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("state", STATES), name="state"),
+        CheckConstraint(_one_of("desired", WISHES), name="desired"),
+        UniqueConstraint("owner_id", "idempotency_key"),
+        Index("ix_job_owner_id_id", "owner_id", "id"),
+        Index("ix_job_state_open", "state", postgresql_where=text(f"state NOT IN {TERMINAL!r}")),
+    )
+
+
+class Attempt(Base):
+    """One run of a job, on one node, under one fencing number."""
+
+    __tablename__ = "attempt"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    fence: Mapped[int] = mapped_column(primary_key=True)
+    node: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]
+    exit_kind: Mapped[str | None]  # a code of app/jobs/lifecycle/failures.py
+    exit_data: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # what its sentence needs
+    resume_step: Mapped[int | None]  # where it went on from; unknown until its supervisor has chosen
+    resumed_from: Mapped[str | None]  # the id of the checkpoint; none from scratch
+    reached_step: Mapped[int] = mapped_column(server_default="0")  # the last step it reported
+    replay: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # steps trained twice, compared: see replay.py
+    journal_seq: Mapped[int] = mapped_column(server_default="0")  # last event of the journal that was recorded
+
+
+class JobEvent(Base):
+    """One thing that happened to a job. Append-only, written with the change it tells of."""
+
+    __tablename__ = "job_event"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    actor: Mapped[str]  # user, scheduler, worker, supervisor
+    from_state: Mapped[str | None]
+    to_state: Mapped[str]
+    fence: Mapped[int]
+    reason: Mapped[str | None]
+    data: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+
+class Heartbeat(Base):
+    """When a part that runs once said last that it lives. `facts` is what it last did."""
+
+    __tablename__ = "heartbeat"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    facts: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+
+class Outbox(Base):
+    """A Celery message that a committed transaction owes: sent after the commit, by the scheduler if that failed."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
+    task: Mapped[str]
+    args: Mapped[list[str]]
+    queue: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    claimed_until: Mapped[datetime | None]  # a process is sending it; if that dies, another one may later
+
+
+class MetricPoint(Base):
+    """One value of a series at a step. A later attempt that repeats the step archives the earlier value."""
+
+    __tablename__ = "metric_point"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    series: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    fence: Mapped[int] = mapped_column(primary_key=True)
+    seq: Mapped[int]  # of the journal line it came from: with fence, the cursor of live views
+    value: Mapped[float | None]
+    nonfinite: Mapped[str | None]  # nan, inf or -inf where value is null
+    archived: Mapped[bool] = mapped_column(server_default=text("false"))
+
+    __table_args__ = (Index("ix_metric_point_job_id_fence_seq", "job_id", "fence", "seq"),)
+
+
+class MetricRollup(Base):
+    """The live points of 4^level steps in one row: any zoom reads a bounded number of rows and keeps every spike."""
+
+    __tablename__ = "metric_rollup"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    series: Mapped[str] = mapped_column(primary_key=True)
+    level: Mapped[int] = mapped_column(primary_key=True)
+    bucket: Mapped[int] = mapped_column(primary_key=True)  # step // 4^level
+    count: Mapped[int] = mapped_column(Integer)  # finite points
+    num_nonfinite: Mapped[int]
+    sum: Mapped[float]
+    min: Mapped[float | None]
+    max: Mapped[float | None]
+    last: Mapped[float | None]
+    last_step: Mapped[int]
+
+
+class Sample(Base):
+    """What the model wrote at a step."""
+
+    __tablename__ = "sample"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    fence: Mapped[int] = mapped_column(primary_key=True)
+    seq: Mapped[int]
+    prompt: Mapped[str]
+    text: Mapped[str]

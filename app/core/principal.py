@@ -1,0 +1,74 @@
+"""Who asks: the principal, its scopes, which rows it may see, and how its secrets are made and stored."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from app.core.errors import PanelError
+from app.core.i18n import _
+from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Tokenizer, Work
+
+SESSION_LIFETIME = timedelta(days=30)
+
+
+TOKEN_PREFIX = "ath_"  # noqa: S105 - it marks a token as ours and is none
+
+
+Scope = Literal["read", "submit", "admin"]
+
+
+SCOPES: tuple[Scope, ...] = ("read", "submit", "admin")
+
+
+Owned = TypeVar("Owned", Checkpoint, Corpus, ImportedModel, Job, Tokenizer, Work)
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The user behind a request, and what this way of asking may do."""
+
+    user_id: str
+    name: str
+    role: str
+    scopes: frozenset[str]
+    by_cookie: bool
+
+    @property
+    def is_owner(self) -> bool:
+        return self.role == "owner"
+
+
+def new_secret() -> str:
+    """32 random bytes as text for a cookie, a token or a code."""
+    return secrets.token_urlsafe(32)
+
+
+def digest(secret: str) -> str:
+    """How a secret of `new_secret` is stored. It is random, so a plain hash is enough."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def visible_to(owner_id: InstrumentedAttribute[Any], principal: Principal) -> ColumnElement[bool]:
+    """The rows somebody may see: their own, and those that ship with Athanor and so have no owner."""
+    return or_(owner_id == principal.user_id, owner_id.is_(None))
+
+
+def not_found() -> PanelError:
+    """What another's id answers, exactly as an id that never was."""
+    return PanelError(404, "not_found", _("There is nothing here, or it is not yours."))
+
+
+def visible(
+    session: Session, table: type[Owned], row_id: str, *, principal: Principal, for_update: bool = False
+) -> Owned:
+    """The row of this id that somebody may see, locked where it is to be changed. Raises 404."""
+    query = select(table).where(table.id == row_id, visible_to(table.owner_id, principal))
+    row = session.scalar(query.with_for_update() if for_update else query)
+    if row is None:
+        raise not_found()
+    return row

@@ -1,0 +1,175 @@
+"""The processes `athanor up` keeps alive: each in a session of its own, its output in a file under data/logs."""
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from app.core.settings import ROOT, run_directory
+
+MAX_LOG_BYTES = 20 * 2**20
+_LONGEST_PAUSE = 30.0
+_STEADY_SECONDS = 60.0  # who lived this long starts again without a pause
+_NOTABLE = re.compile(rb"\b(WARNING|ERROR|CRITICAL|Traceback|\w+Error:)")
+
+
+class Child:
+    """One process that is started again when it dies."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, pass_fds: Sequence[int] = ()) -> None:
+        self.name = name
+        self.command = command
+        self.log = log
+        self._pass_fds = pass_fds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pause = 0.0
+        self._started_at = 0.0
+        self._start_at: float | None = None
+        self._seen = 0
+
+    def start(self) -> None:
+        """Start it."""
+        rotate(self.log)
+        self._seen = self.log.stat().st_size if self.log.exists() else 0
+        self._spawn()
+
+    def revive(self) -> str | None:
+        """Start it again where it has died, after a pause that grows. Answers how it ended, once for each death."""
+        assert self._process is not None
+        now = time.monotonic()
+        if self._start_at is not None:
+            if now >= self._start_at:
+                self._start_at = None
+                self._spawn()
+            return None
+        if self._process.poll() is None:
+            return None
+        lived = now - self._started_at
+        self._pause = 0.0 if lived > _STEADY_SECONDS else min(_LONGEST_PAUSE, max(1.0, 2 * self._pause))
+        self._start_at = now + self._pause
+        return ending(self._process.returncode)
+
+    @property
+    def pause(self) -> float:
+        """How long it waits before it starts again."""
+        return self._pause
+
+    def news(self) -> list[str]:
+        """The lines of its log since the last call that somebody at the terminal should see."""
+        if not self.log.exists():
+            return []
+        with self.log.open("rb") as file:
+            file.seek(self._seen)
+            text = file.read(2**20)
+        whole = text[: text.rfind(b"\n") + 1]
+        self._seen += len(whole)
+        return [line.decode(errors="replace") for line in whole.splitlines() if _NOTABLE.search(line)]
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM."""
+        if self.alive():
+            assert self._process is not None
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        if self.alive():
+            assert self._process is not None
+            self._process.kill()
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        alive = self._process is not None and self._process.poll() is None
+        if not alive:
+            self._pid_file.unlink(missing_ok=True)
+        return alive
+
+    @property
+    def _pid_file(self) -> Path:
+        return run_directory() / f"{self.name}.pid"
+
+    def _spawn(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=self._pass_fds,
+            )
+        self._started_at = time.monotonic()
+        write_pid(self._pid_file, self._process.pid)
+
+
+def ending(code: int) -> str:
+    """How a process ended, for people."""
+    if code >= 0:
+        return f"exit code {code}"
+    with suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"signal {-code}"
+
+
+def rotate(log: Path) -> None:
+    """Put a log that has grown large aside, in place of the one before it."""
+    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+
+
+def write_pid(path: Path, pid: int) -> None:
+    """Note a process in a way that survives the reuse of its number: with the instant it started."""
+    with suppress(psutil.NoSuchProcess):
+        path.write_text(f"{pid} {psutil.Process(pid).create_time():.2f}\n")
+
+
+def noted(path: Path) -> psutil.Process | None:
+    """The process a pid file tells of, if it still runs."""
+    try:
+        pid, _space, created = path.read_text().strip().partition(" ")
+        process = psutil.Process(int(pid))
+        if process.status() == psutil.STATUS_ZOMBIE or (created and abs(process.create_time() - float(created)) > 1):
+            return None
+        return process
+    except (OSError, ValueError, psutil.Error):
+        return None
+
+
+def stop_left_behind(seconds: float = 10) -> None:
+    """End the processes that a killed `athanor up` left behind. Supervisors, which note themselves deeper, go on."""
+    for process in filter(None, map(noted, run_directory().glob("*.pid"))):
+        with suppress(psutil.Error):
+            process.terminate()
+            try:
+                process.wait(seconds)
+            except psutil.TimeoutExpired:
+                process.kill()
+
+
+def supervisors() -> list[psutil.Process]:
+    """The supervisors of running attempts on this machine: they outlive everything else, and note their pids."""
+    found = (noted(path) for path in (run_directory() / "supervisors").glob("*.pid"))
+    return [process for process in found if process is not None]
+
+
+def stop_supervisors(seconds: float) -> None:
+    """Have the jobs of this machine save and stop, and wait for that; who takes longer is killed."""
+    deadline = time.monotonic() + seconds
+    signal_all(supervisors(), signal.SIGTERM)
+    while supervisors() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    signal_all(supervisors(), signal.SIGKILL)
+
+
+def signal_all(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    """Send a signal to processes, some of which may be gone."""
+    for process in processes:
+        with suppress(psutil.Error):
+            process.send_signal(number)

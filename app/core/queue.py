@@ -1,0 +1,117 @@
+"""Celery as the web sees it: messages by task name, owed by a transaction, sent after its commit.
+
+A message is only a doorbell with ids in it; the truth is in the database, and the scheduler sends again what was lost.
+"""
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.core import db
+from app.core.models import Outbox
+from app.core.settings import settings
+
+log = logging.getLogger(__name__)
+
+# Task names; the functions behind them are in worker/tasks/start_job.py.
+START_JOB = "jobs.start"
+PARSE_CORPUS = "corpora.parse"
+IMPORT_MODEL = "base_models.import"
+GENERATE = "playground.generate"
+RUN_WORK = "works.run"
+
+# Queues that any node serves.
+CORPUS_QUEUE = "corpora"
+GENERATE_QUEUE = "generate"
+WORK_QUEUE = "works"
+
+
+CLAIM_SECONDS = 15  # a silent broker keeps a sender a little less long
+
+
+def node_queue(name: str) -> str:
+    """The queue that only this node serves."""
+    return f"node.{name}"
+
+
+def broker_url(redis_url: str) -> str:
+    """REDIS_URL as Celery spells it: the two libraries name a Unix socket differently."""
+    scheme, rest = redis_url.split("://", 1) if redis_url else ("redis", "")
+    return f"redis+socket://{rest}?virtual_host=0" if scheme == "unix" else redis_url
+
+
+def create_celery() -> Celery:
+    """Configured so that nothing is lost or doubled by Redis: early acknowledgement, JSON, no results, no prefetch."""
+    app = Celery("athanor", broker=broker_url(settings().redis_url))
+    app.conf.update(
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+            "global_keyprefix": "athanor:",
+        },
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        task_publish_retry=False,
+    )
+    return app
+
+
+celery = create_celery()
+
+
+def owe(session: Session, task: str, *args: str, queue: str) -> None:
+    """Promise a message within this transaction. Call `flush_outbox` after the commit."""
+    session.add(Outbox(task=task, args=list(args), queue=queue))
+
+
+def send(task: str, *args: Any, queue: str) -> None:
+    """Send a message now. Raises kombu's OperationalError where the broker cannot be reached."""
+    celery.send_task(task, args=args, queue=queue)
+
+
+def flush_outbox() -> int:
+    """Send what is owed and return how many were sent. A broker that is away leaves the rest owed and raises nothing.
+
+    Rows are claimed while they are sent, so that two processes do not send the same one, and no transaction is open
+    meanwhile: a broker that is silent would keep it open until the database ends it. A process that dies here leaves a
+    claim that lapses, or a message that is sent twice, which every task bears.
+    """
+    rows, sent = _claim(), list[int]()
+    for row in rows:
+        try:
+            send(row.task, *row.args, queue=row.queue)
+        except OperationalError as error:
+            log.warning("broker not reachable, %d messages wait: %s", len(rows) - len(sent), error)
+            break
+        sent.append(row.id)
+    if rows:
+        with db.transaction() as session:
+            session.execute(delete(Outbox).where(Outbox.id.in_(sent)))
+            unsent = Outbox.id.in_([row.id for row in rows[len(sent) :]])
+            session.execute(update(Outbox).where(unsent).values(claimed_until=None))
+    return len(sent)
+
+
+def _claim() -> list[Outbox]:
+    """The oldest messages that nobody is sending."""
+    with db.transaction() as session:
+        free = or_(Outbox.claimed_until.is_(None), Outbox.claimed_until < func.now())
+        owed = select(Outbox).where(free).order_by(Outbox.id).limit(100).with_for_update(skip_locked=True)
+        rows = list(session.scalars(owed))
+        until = func.now() + timedelta(seconds=CLAIM_SECONDS)
+        session.execute(update(Outbox).where(Outbox.id.in_([row.id for row in rows])).values(claimed_until=until))
+    return rows

@@ -1,0 +1,45 @@
+"""Where things lie below the data directory. The one place that turns an id into a path."""
+
+from pathlib import Path
+
+from app.core.settings import settings
+
+
+def data() -> Path:
+    """The data directory: shared by all nodes of an installation."""
+    return settings().data.resolve()
+
+
+def corpus(corpus_id: str) -> Path:
+    """Holds `upload` (the file as sent), `text.bin` and `index.bin` (parsed)."""
+    return data() / "corpora" / corpus_id
+
+
+def tokenizer(tokenizer_id: str) -> Path:
+    """A tokenizer in Hugging Face layout."""
+    return data() / "tokenizers" / tokenizer_id
+
+
+def base_model(model_id: str) -> Path:
+    """An imported model in Hugging Face layout; while it is uploaded, what has come of it."""
+    return data() / "base_models" / model_id
+
+
+def run(job_id: str) -> Path:
+    """A job's run directory, see trainer/run_dir.py."""
+    return data() / "runs" / job_id
+
+
+def work(work_id: str) -> Path:
+    """What an export made: `artefact`, and what it was told beside it."""
+    return data() / "works" / work_id
+
+
+def cache() -> Path:
+    """Tokenised corpora and trained vocabularies, by content hash: may be deleted at any time no job is starting."""
+    return data() / "cache"
+
+
+def checkpoint(path: str) -> Path:
+    """A checkpoint by its stored path."""
+    return data() / path

@@ -1,0 +1,15 @@
+"""The version, read from the changelog so that the two cannot disagree."""
+
+import re
+from pathlib import Path
+
+_HEADING = re.compile(r"^## (\d+\.\d+\.\d+)", re.MULTILINE)
+
+
+def _read() -> str:
+    found = _HEADING.search((Path(__file__).parents[2] / "CHANGELOG.md").read_text())
+    assert found, "CHANGELOG.md has no version heading"
+    return found[1]
+
+
+VERSION = _read()

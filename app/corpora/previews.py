@@ -1,0 +1,83 @@
+"""Reads parsed corpora and tokenizers for display: any document in O(1) by the index, a sample of a vocabulary."""
+
+import json
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from app.core import storage
+
+PREVIEW_CHARACTERS = 500
+RECORD_CHARACTERS = 20_000  # a record is shown whole or not taken apart
+VOCABULARY_SAMPLE = 240
+
+
+@dataclass(frozen=True)
+class Document:
+    """The beginning of a document. `cut` says that there is more."""
+
+    index: int
+    num_bytes: int
+    text: str
+    cut: bool
+
+
+def documents(corpus_id: str, start: int, limit: int, *, characters: int = PREVIEW_CHARACTERS) -> list[Document]:
+    """The beginnings of some documents, from a number on. Empty behind the last one."""
+    directory = storage.corpus(corpus_id)
+    try:
+        with (directory / "index.bin").open("rb") as index, (directory / "text.bin").open("rb") as text:
+            ends = _ends(index, start, limit)
+            return [_document(text, start + n, ends[n], ends[n + 1], characters) for n in range(len(ends) - 1)]
+    except FileNotFoundError:  # being parsed again, or deleted meanwhile
+        return []
+
+
+def _ends(index: Any, start: int, limit: int) -> list[int]:
+    index.seek(max(0, start - 1) * 8)
+    data = index.read((limit + (start > 0)) * 8)
+    ends = [number for (number,) in struct.iter_unpack("<Q", data)]
+    return ends if start else [0, *ends]
+
+
+def _document(file: Any, number: int, begin: int, end: int, characters: int) -> Document:
+    file.seek(begin)
+    data: bytes = file.read(min(end - begin, characters * 4))
+    text = data.decode("utf-8", "ignore")  # the last character may be cut
+    shown = text[:characters]
+    return Document(number, end - begin, shown, len(shown.encode()) < end - begin)
+
+
+def vocabulary(tokenizer_id: str) -> list[str]:
+    """Some tokens of a vocabulary as people read them: evenly spread, from the oldest merge to the newest."""
+    path = storage.tokenizer(tokenizer_id) / "tokenizer.json"
+    return _vocabulary(path) if path.exists() else []
+
+
+@lru_cache(maxsize=16)
+def _vocabulary(path: Path) -> list[str]:
+    tokens: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
+    ordered = sorted((token for token in tokens if len(token) > 1), key=lambda token: tokens[token])
+    step = max(1, len(ordered) // VOCABULARY_SAMPLE)
+    readable = (_readable(token) for token in ordered[::step])
+    return [token for token in readable if token][:VOCABULARY_SAMPLE]
+
+
+def _readable(token: str) -> str:
+    # Byte-level BPE writes each byte as one character; a token may hold only part of a Chinese one.
+    try:
+        return bytes(_BYTES[character] for character in token).decode()
+    except (KeyError, UnicodeDecodeError):
+        return ""
+
+
+def _byte_of_character() -> dict[str, int]:
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    shown = {chr(byte): byte for byte in visible}
+    return shown | {chr(256 + n): byte for n, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_of_character()

@@ -1,0 +1,45 @@
+"""What records of corpora are called, and how their previews are taken apart for display."""
+
+import json
+from typing import Any
+
+from app.core.errors import bad_field
+from app.core.i18n import _, mark
+from app.core.models import CORPUS_KINDS
+
+KIND_WORDS = {
+    "text": mark("Text"),
+    "chat": mark("Conversations"),
+    "completion": mark("Prompts with completions"),
+    "classification": mark("Texts with labels"),
+    "preference": mark("Preferred answers"),
+    "seq2seq": mark("Sources with targets"),
+    "multiple_choice": mark("Multiple choice"),
+}
+
+
+def checked_kind(kind: str) -> str | None:
+    """The kind asked for; none means that the first record decides."""
+    if kind and kind not in CORPUS_KINDS:
+        expected = ", ".join(CORPUS_KINDS)
+        raise bad_field("kind", "kind_unknown", _("Choose a kind of: {expected}.", expected=expected))
+    return kind or None
+
+
+def parsed(text: str) -> dict[str, Any] | None:
+    """A record as it is kept; none where it is too long to be shown whole."""
+    try:
+        record: dict[str, Any] = json.loads(text)
+    except ValueError:
+        return None
+    if type(record.get("prompt")) is list:  # a prompt that is a conversation is shown as one
+        record["messages"] = record.pop("prompt")
+    return record
+
+
+def length_bars(lengths: dict[str, int]) -> list[tuple[int, int]]:
+    """How many records have fewer characters than each power of two, from the shortest to the longest."""
+    if not lengths:
+        return []
+    bits = sorted(map(int, lengths))
+    return [(2**bit, lengths.get(str(bit), 0)) for bit in range(bits[0], bits[-1] + 1)]

@@ -1,0 +1,335 @@
+"""The verbs of an attempt at a job: claim it, hold it, record what it does, say how it ended.
+
+Each carries the attempt's fencing number and answers None or False where the job is not the attempt's any more:
+nothing is written then.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.checkpoints import service as checkpoints
+from app.core import storage
+from app.core.models import Attempt, Checkpoint, Corpus, Job, Tokenizer
+from app.core.settings import settings
+from app.corpora import service as corpora_service
+from app.jobs.attempts import journal, metrics, replay
+from app.jobs.lifecycle import failures, recovery_policy, retention, wait_reasons
+from app.jobs.lifecycle.state import after, close, move, tell
+from app.jobs.lifecycle.transitions import HELD, Actor
+from app.jobs.planning import base_model
+from app.jobs.planning import validation as admission
+from app.jobs.planning.base_model import Place
+from trainer import events
+from trainer.run_dir import CorpusInput
+from trainer.spec import TrainSpec
+
+MAX_SAVE_FAILURES = 3  # in a row; then the job pauses
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that an attempt may go on from."""
+
+    id: str
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What an attempt has to do. `saved` are the checkpoints to go on from, the best choice first."""
+
+    job_id: str
+    owner_id: str
+    spec: TrainSpec
+    gpus: list[str]
+    corpora: list[CorpusInput]
+    validation: list[CorpusInput]  # held out whole
+    corpora_name: str
+    state: str
+    adjustments: dict[str, Any]
+    saved: list[Saved]
+    base: Place | None = None  # of the model it starts from; None also where that is gone
+
+
+def claim(session: Session, *, job_id: str, node: str) -> int | None:
+    """Take a job that was placed on this node; answers the fencing number of the new attempt."""
+    mine = (Job.id == job_id, Job.state == "queued", Job.desired == "run", Job.node == node)
+    job = session.scalar(select(Job).where(*mine).with_for_update())
+    if job is None:
+        return None
+    job.fence += 1
+    job.lease_until = after(settings().lease_seconds)
+    job.started_at = job.started_at or func.now()
+    job.wait_reason = None
+    job.progress = {name: job.progress[name] for name in ("latest",) if name in job.progress}
+    session.add(Attempt(job_id=job_id, fence=job.fence, node=node))
+    move(session, job, "starting", "worker", "claimed", node=node)
+    return job.fence
+
+
+def assignment(session: Session, *, job_id: str, fence: int) -> Assignment | None:
+    """The work of an attempt."""
+    job = _held(session, job_id, fence)
+    if job is None:
+        return None
+    spec = TrainSpec.model_validate(job.spec)
+    ids = [*spec.corpora, *spec.validation_corpora]
+    rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
+    return Assignment(
+        job_id=job_id,
+        owner_id=job.owner_id,
+        spec=spec,
+        gpus=job.gpus,
+        corpora=[_input(rows[corpus_id]) for corpus_id in spec.corpora],
+        validation=[_input(rows[corpus_id]) for corpus_id in spec.validation_corpora],
+        corpora_name=", ".join(rows[corpus_id].name for corpus_id in spec.corpora),
+        state=job.state,
+        adjustments=job.adjustments,
+        saved=_saved(session, job),
+        base=base_model.place(session, spec.base_model) if spec.base_model is not None else None,
+    )
+
+
+def _input(corpus: Corpus) -> CorpusInput:
+    path = str(storage.corpus(corpus.id))
+    return CorpusInput(id=corpus.id, path=path, sha256=str(corpus.text_sha256), kind=corpus.kind)
+
+
+def _saved(session: Session, job: Job) -> list[Saved]:
+    """The job's own checkpoints, newest first, and behind them the one it was begun from."""
+    own = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.state == "ready")
+    rows = list(session.scalars(own.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc())))
+    origin = session.get(Checkpoint, job.resume_from_id) if job.resume_from_id else None
+    if origin is not None and origin.state == "ready":
+        rows.append(origin)
+    return [Saved(row.id, row.step, row.path) for row in rows if admission.is_resumable(row)]
+
+
+def _held(session: Session, job_id: str, fence: int) -> Job | None:
+    """The job, locked, if this attempt still holds it."""
+    mine = (Job.id == job_id, Job.fence == fence, Job.state.in_(HELD))
+    return session.scalar(select(Job).where(*mine).with_for_update())
+
+
+def resume_at(
+    session: Session, *, job_id: str, fence: int, step: int, saved: Saved | None, damaged: Sequence[tuple[str, str]]
+) -> bool:
+    """Begin behind a step: later points are archived. `damaged` are checkpoints passed over, each with what differs."""
+    job = _held(session, job_id, fence)
+    if job is None:
+        return False
+    attempt = session.get_one(Attempt, (job_id, fence))
+    for checkpoint_id, why in damaged:
+        row = session.get_one(Checkpoint, checkpoint_id)
+        row.state = "corrupt"
+        tell(session, job, job.state, "supervisor", "checkpoint_corrupt", step=row.step, why=why)
+    attempt.resume_step, attempt.resumed_from = step, saved.id if saved is not None else None
+    earlier = session.scalars(select(Attempt).where(Attempt.job_id == job_id, Attempt.fence < fence)).all()
+    attempt.replay = replay.begin(earlier, reached=job.step, resume_step=step)
+    metrics.rewind(session, job_id=job_id, from_step=step + 1 if step else 0)
+    if fence > 1 and (saved is not None or job.step):
+        tell(session, job, job.state, "supervisor", "resumed", step=step, repeated=max(0, job.step - step))
+    job.step = attempt.reached_step = step
+    return True
+
+
+def renew(session: Session, *, job_id: str, fence: int) -> str | None:
+    """Go on holding a job; answers what its user wishes."""
+    job = _held(session, job_id, fence)
+    if job is None:
+        return None
+    job.lease_until = after(settings().lease_seconds)
+    return job.desired
+
+
+def record(session: Session, *, job_id: str, fence: int, batch: Sequence[events.Event]) -> str | None:
+    """Keep a batch of the attempt's journal, renew its lease; answers the wish. Lines known already are passed over."""
+    job = _held(session, job_id, fence)
+    if job is None:
+        return None
+    attempt = session.get_one(Attempt, (job_id, fence))
+    new = [event for event in batch if event.seq > attempt.journal_seq]
+    if new:
+        journal.fold(session, job, new)
+        replay.compare(session, attempt, new)
+        attempt.journal_seq = new[-1].seq
+        attempt.reached_step = max(attempt.reached_step, job.step)
+        if job.state == "starting" and any(isinstance(event, events.PointsEvent) and event.step > 0 for event in new):
+            move(session, job, "running", "supervisor", "first_step")
+        for event in new:
+            if isinstance(event, events.SaveFailedEvent):
+                _note_failed_save(session, job, event)
+    job.lease_until = after(settings().lease_seconds)
+    return job.desired
+
+
+def _note_failed_save(session: Session, job: Job, event: events.SaveFailedEvent) -> None:
+    values = event.model_dump(include={"step", "free", "needed", "why"})
+    count = job.notice.get("count", 0) + 1
+    is_enough = count >= MAX_SAVE_FAILURES
+    job.notice = {"code": "disk_full" if is_enough else "save_failed", "values": values, "count": count}
+    tell(session, job, job.state, "supervisor", "save_failed", **values)
+    if is_enough and job.desired == "run":
+        job.desired = "pause"
+
+
+def record_tokenizer(
+    session: Session, *, job_id: str, fence: int, event: events.TokenizerEvent, work: Assignment
+) -> str | None:
+    """Keep the tokenizer an attempt trained; answers its id. Put its files in place before the commit."""
+    job = _held(session, job_id, fence)
+    if job is None:
+        return None
+    tokenizer: Tokenizer = corpora_service.record_tokenizer(
+        session,
+        owner_id=job.owner_id,
+        name=work.corpora_name[: corpora_service.MAX_NAME_LENGTH],
+        vocab_size=event.vocab_size,
+        sha256=event.sha256,
+        corpora=work.spec.corpora,
+    )
+    job.tokenizer_id = tokenizer.id
+    return tokenizer.id
+
+
+def record_checkpoint(
+    session: Session,
+    *,
+    job_id: str,
+    fence: int,
+    step: int,
+    path: str,
+    manifest: dict[str, Any],
+    metrics: dict[str, float],
+) -> Checkpoint | None:
+    """Keep a checkpoint that lies verified in its place. A newer one is progress: earlier setbacks are forgiven."""
+    job = _held(session, job_id, fence)
+    if job is None:
+        return None
+    newest = _newest_step(session, job_id)
+    if newest is None or step > newest:
+        job.no_progress = 0
+    if job.notice.get("code") == "save_failed":
+        job.notice = {}
+    row = checkpoints.record(
+        session,
+        owner_id=job.owner_id,
+        job_id=job_id,
+        step=step,
+        fence=fence,
+        path=path,
+        manifest=manifest,
+        metrics=metrics,
+    )
+    retention.choose(session, job)
+    return row
+
+
+def _newest_step(session: Session, job_id: str) -> int | None:
+    """The step of the newest checkpoint that is whole."""
+    whole = (Checkpoint.job_id == job_id, Checkpoint.state == "ready")
+    return session.scalar(select(func.max(Checkpoint.step)).where(*whole))
+
+
+# ---- the end --------------------------------------------------------------------------------------------------------
+
+
+def begin_stop(session: Session, *, job_id: str, fence: int, state: str) -> bool:
+    """Say that the attempt is being stopped because somebody wished so: `state` is pausing or cancelling."""
+    job = _held(session, job_id, fence)
+    if job is None:
+        return False
+    if job.state not in (state, "cancelling"):
+        is_full = state == "pausing" and job.notice.get("code") in ("disk_full", "no_space")
+        reason = job.notice["code"] if is_full else "wish_cancel" if state == "cancelling" else "wish_pause"
+        move(session, job, state, "supervisor", reason, **(job.notice["values"] if is_full else {}))
+    return True
+
+
+def finish(session: Session, *, job_id: str, fence: int) -> bool:
+    """All steps are done and the last checkpoint is kept. What came before the wish to stop was heard is a success."""
+    job = _ended(session, job_id, fence, "finished", {})
+    if job is None:
+        return False
+    if not _stopped(session, job):
+        job.notice = {}
+        reason = "finished_first" if job.desired == "cancel" else "finished"
+        close(session, job, "succeeded", "supervisor", reason)
+    return True
+
+
+def fail(session: Session, *, job_id: str, fence: int, code: str, values: dict[str, Any]) -> bool:
+    """The attempt cannot go on. Another one is made where a remedy is known, else the job fails."""
+    job = _ended(session, job_id, fence, code, values)
+    if job is None:
+        return False
+    if _stopped(session, job):
+        return True
+    remedy = recovery_policy.find(job, code, values)
+    if remedy is not None:
+        job.adjustments = remedy.adjustments
+        give_up(session, job, "supervisor", remedy.reason, **remedy.values)
+        return True
+    last = _newest_step(session, job_id)
+    job.failure_code, job.failure = code, {**values, **({} if last is None else {"last_checkpoint": last})}
+    close(session, job, "failed", "supervisor", code, **values)
+    return True
+
+
+def release(session: Session, *, job_id: str, fence: int, reason: str, **data: Any) -> bool:
+    """The attempt is over and its processes are gone, but the job is not done."""
+    job = _ended(session, job_id, fence, reason, data)
+    if job is None:
+        return False
+    if reason in ("disk_full", "no_space"):  # it goes on when somebody has made room and says so
+        job.desired = "pause" if job.desired == "run" else job.desired
+        job.notice = {"code": reason, "values": data, "count": 1}
+    if not _stopped(session, job):
+        give_up(session, job, "supervisor", reason, **data)
+    return True
+
+
+def _stopped(session: Session, job: Job) -> bool:
+    """Bring a job that was asked to stop to where it was to go, now that its processes are gone."""
+    if job.state == "cancelling":
+        close(session, job, "cancelled", "supervisor", "stopped")
+        return True
+    if job.state != "pausing":
+        return False
+    if job.desired == "pause":
+        _let_go(job)
+        move(session, job, "paused", "supervisor", "stopped")
+    else:  # its user thought better of it meanwhile
+        give_up(session, job, "supervisor", "wish_changed")
+    return True
+
+
+def _ended(session: Session, job_id: str, fence: int, kind: str, data: dict[str, Any]) -> Job | None:
+    job = _held(session, job_id, fence)
+    if job is not None:
+        attempt = session.get_one(Attempt, (job_id, fence))
+        attempt.ended_at, attempt.exit_kind, attempt.exit_data = func.now(), kind, data
+    return job
+
+
+def give_up(session: Session, job: Job, actor: Actor, reason: str, /, **data: Any) -> None:
+    """End a locked job's attempt without a result. Faults of machines cost nothing, others count until a checkpoint."""
+    if reason not in failures.FREE:
+        job.no_progress += 1
+    seconds = 0.0
+    if reason not in failures.AT_ONCE:
+        seconds = min(300.0, settings().retry_seconds * 2 ** max(0, job.no_progress - 1))
+    job.not_before = after(seconds * recovery_policy.jitter(job.id, job.fence))
+    _let_go(job)
+    job.wait_reason = wait_reasons.encoded("back_off")
+    move(session, job, "recovering", actor, reason, **data)
+
+
+def _let_go(job: Job) -> None:
+    job.lease_until = job.node = None
+    job.gpus = []

@@ -1,0 +1,315 @@
+"""Metric points and their rollups by powers of 4: written as points arrive, so that any zoom reads few rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, delete, false, func, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.core.models import MetricPoint, MetricRollup
+
+LEVELS = 10  # the widest bucket holds 4^10 steps, about a million
+MAX_MARKS = 200  # non-finite points drawn one by one; more of them tell nothing new
+
+Value = float | str  # a number, or the word nan, inf or -inf
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of a journal: the values of several series at a step."""
+
+    seq: int
+    step: int
+    values: dict[str, Value]
+
+
+@dataclass
+class Curve:
+    """A series as it is drawn: where `stride` is 1 the points themselves, else buckets of so many steps."""
+
+    steps: list[int] = field(default_factory=list)
+    values: list[Value | None] = field(default_factory=list)
+    min: list[float | None] = field(default_factory=list)
+    max: list[float | None] = field(default_factory=list)
+    stride: int = 1
+
+    def add(self, step: int, value: Value | None, low: float | None, high: float | None) -> None:
+        """Append one place of the curve."""
+        self.steps.append(step)
+        self.values.append(value)
+        self.min.append(low)
+        self.max.append(high)
+
+    def sort(self) -> None:
+        """Put the places in the order of their steps."""
+        places = sorted(zip(self.steps, self.values, self.min, self.max, strict=True), key=lambda place: place[0])
+        for column, values in zip(
+            (self.steps, self.values, self.min, self.max), zip(*places, strict=True), strict=True
+        ):
+            column[:] = values  # type: ignore[index]
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def append(session: Session, *, job_id: str, fence: int, points: Sequence[Point]) -> None:
+    """Add new points and bring every rollup above them up to date, in two statements."""
+    rows = [_row(job_id, fence, point, series, value) for point in points for series, value in point.values.items()]
+    if not rows:
+        return
+    session.execute(insert(MetricPoint).on_conflict_do_nothing(), rows)
+    _add_to_rollups(session, _rolled_up(job_id, rows))
+
+
+def _row(job_id: str, fence: int, point: Point, series: str, value: Value) -> dict[str, Any]:
+    word = value if isinstance(value, str) else None
+    return {
+        "job_id": job_id,
+        "series": series,
+        "step": point.step,
+        "fence": fence,
+        "seq": point.seq,
+        "value": None if word else value,
+        "nonfinite": word,
+    }
+
+
+def _rolled_up(job_id: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    buckets: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for row in rows:
+        for level in range(1, LEVELS + 1):
+            key = (row["series"], level, row["step"] >> 2 * level)
+            if key not in buckets:
+                buckets[key] = _empty_bucket(job_id, *key)
+            _count_in(buckets[key], row)
+    return [buckets[key] for key in sorted(buckets)]  # one order everywhere, so that writers cannot deadlock
+
+
+def _empty_bucket(job_id: str, series: str, level: int, bucket: int) -> dict[str, Any]:
+    counts = {"count": 0, "num_nonfinite": 0, "sum": 0.0, "min": None, "max": None, "last": None, "last_step": -1}
+    return {"job_id": job_id, "series": series, "level": level, "bucket": bucket, **counts}
+
+
+def _count_in(bucket: dict[str, Any], row: dict[str, Any]) -> None:
+    value = row["value"]
+    if row["step"] >= bucket["last_step"]:
+        bucket["last"], bucket["last_step"] = value, row["step"]
+    if value is None:
+        bucket["num_nonfinite"] += 1
+        return
+    bucket["count"] += 1
+    bucket["sum"] += value
+    bucket["min"] = value if bucket["min"] is None else min(bucket["min"], value)
+    bucket["max"] = value if bucket["max"] is None else max(bucket["max"], value)
+
+
+def _add_to_rollups(session: Session, buckets: list[dict[str, Any]]) -> None:
+    new = insert(MetricRollup)
+    had, got = MetricRollup, new.excluded
+    newer = got.last_step >= had.last_step
+    merged = {
+        "count": had.count + got.count,
+        "num_nonfinite": had.num_nonfinite + got.num_nonfinite,
+        "sum": had.sum + got.sum,
+        "min": func.least(had.min, got.min),  # LEAST and GREATEST pass over nulls
+        "max": func.greatest(had.max, got.max),
+        "last": case((newer, got.last), else_=had.last),
+        "last_step": func.greatest(had.last_step, got.last_step),
+    }
+    key = ["job_id", "series", "level", "bucket"]
+    session.execute(new.on_conflict_do_update(index_elements=key, set_=merged), buckets)
+
+
+def rewind(session: Session, *, job_id: str, from_step: int) -> None:
+    """Archive the live points from a step on, which another attempt will write again, and take them out of rollups."""
+    again = (MetricPoint.job_id == job_id, MetricPoint.step >= from_step, ~MetricPoint.archived)
+    if session.execute(update(MetricPoint).where(*again).values(archived=True).returning(MetricPoint.step)).first():
+        _rebuild(session, job_id, from_step)
+
+
+def _rebuild(session: Session, job_id: str, from_step: int) -> None:
+    """Make the buckets that reach across a step anew: each from the whole ones below it and the one made before it."""
+    levels = range(1, LEVELS + 1)
+    touched = or_(*(and_(MetricRollup.level == n, MetricRollup.bucket >= from_step >> 2 * n) for n in levels))
+    session.execute(delete(MetricRollup).where(MetricRollup.job_id == job_id, touched))
+    edges = [from_step >> 2 * n << 2 * n for n in range(LEVELS + 1)]  # where the bucket across the step begins
+    parts = [_points(session, job_id, edges[1], from_step), *([] for _ in levels)]
+    whole = [Span(n, edges[n + 1] >> 2 * n, edges[n] >> 2 * n) for n in levels[:-1]]  # at most three of each level
+    below = select(MetricRollup.__table__).where(MetricRollup.job_id == job_id, or_(*(span.rows() for span in whole)))
+    for row in session.execute(below).mappings():
+        parts[row["level"]].append(dict(row))
+    new: list[dict[str, Any]] = []
+    made: dict[str, dict[str, Any]] = {}
+    for level in levels:
+        across: dict[str, dict[str, Any]] = {}
+        for part in (*made.values(), *parts[level - 1]):
+            name = part["series"]
+            _merge(across.setdefault(name, _empty_bucket(job_id, name, level, from_step >> 2 * level)), part)
+        made = across
+        new += made.values()
+    if new:
+        session.execute(insert(MetricRollup), new)
+
+
+def _points(session: Session, job_id: str, begin: int, end: int) -> list[dict[str, Any]]:
+    """The live points from a step to before another, as buckets of level 0."""
+    found = []
+    query = select(MetricPoint.series, MetricPoint.step, MetricPoint.value).where(
+        MetricPoint.job_id == job_id, MetricPoint.step >= begin, MetricPoint.step < end, ~MetricPoint.archived
+    )
+    for series, step, value in session.execute(query):
+        bucket = _empty_bucket(job_id, series, 0, step)
+        _count_in(bucket, {"step": step, "value": value})
+        found.append(bucket)
+    return found
+
+
+def _merge(bucket: dict[str, Any], part: dict[str, Any]) -> None:
+    """Add a smaller bucket to the one around it."""
+    if part["last_step"] >= bucket["last_step"]:
+        bucket["last"], bucket["last_step"] = part["last"], part["last_step"]
+    for name in ("count", "num_nonfinite", "sum"):
+        bucket[name] += part[name]
+    for name, choose in (("min", min), ("max", max)):
+        bucket[name] = choose((value for value in (bucket[name], part[name]) if value is not None), default=None)
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Window:
+    """What to read of a job's curves: steps from `start` to before `end`, in at most `max_points` places a series."""
+
+    start: int
+    end: int
+    max_points: int = 1000
+
+
+def last_step(session: Session, *, job_id: str) -> int:
+    """The highest step with a live point; -1 where there is none."""
+    top = select(func.max(MetricRollup.last_step)).where(MetricRollup.job_id == job_id, MetricRollup.level == LEVELS)
+    found = session.scalar(top)
+    return -1 if found is None else found
+
+
+def curves(session: Session, *, job_id: str, window: Window, series: Sequence[str] | None = None) -> dict[str, Curve]:
+    """Each series inside a window; buckets that reach over its edges are there whole. No extreme value is left out."""
+    levels = _levels(session, job_id, window, series)
+    found = {name: Curve(stride=4**level) for name, level in levels.items()}
+    for level in sorted(set(levels.values())):
+        names = [name for name in levels if levels[name] == level]
+        if level == 0:
+            _read_points(session, job_id, names, MetricPoint.step.between(window.start, window.end - 1), found)
+        else:
+            spans = [Span(level, window.start >> 2 * level, (window.end - 1 >> 2 * level) + 1)]
+            _read_rollups(session, job_id, names, spans, found)
+    return found
+
+
+def curves_until(session: Session, *, job_id: str, until: tuple[int, int], max_points: int) -> dict[str, Curve]:
+    """All curves as they were when a journal line (fence, seq) had been recorded, and nothing of the lines behind it.
+
+    Every line of a step before the newest one is within, so buckets that end before it are taken whole, ever smaller
+    ones towards the end, and the last few points one by one.
+    """
+    within = tuple_(MetricPoint.fence, MetricPoint.seq) <= until
+    newest = select(MetricPoint.step).where(MetricPoint.job_id == job_id, ~MetricPoint.archived, within)
+    whole = session.scalar(newest.order_by(MetricPoint.fence.desc(), MetricPoint.seq.desc()).limit(1))
+    if whole is None:
+        return {}
+    levels = _levels(session, job_id, Window(0, whole + 1, max_points), None)
+    found = {name: Curve(stride=4**level) for name, level in levels.items()}
+    for level in sorted(set(levels.values())):
+        names = [name for name in levels if levels[name] == level]
+        parts = range(level, 0, -1)
+        edges = [0, *(whole >> 2 * part << 2 * part for part in parts)]
+        spans = [
+            Span(part, begin >> 2 * part, end >> 2 * part)
+            for part, (begin, end) in zip(parts, pairwise(edges), strict=True)
+        ]
+        _read_rollups(session, job_id, names, spans, found)
+        _read_points(session, job_id, names, and_(MetricPoint.step >= edges[-1], within), found)
+    return {name: curve for name, curve in found.items() if curve.steps}
+
+
+@dataclass(frozen=True)
+class Span:
+    """Buckets of one level, from `begin` to before `end`."""
+
+    level: int
+    begin: int
+    end: int
+
+    def rows(self) -> ColumnElement[bool]:
+        """The rollups of the span."""
+        bucket = MetricRollup.bucket
+        return and_(MetricRollup.level == self.level, bucket >= self.begin, bucket < self.end)
+
+
+def _levels(session: Session, job_id: str, window: Window, series: Sequence[str] | None) -> dict[str, int]:
+    """For each series the finest level that has at most `max_points` places in the window."""
+    level = next((n for n in range(1, LEVELS) if (window.end - window.start) >> 2 * n <= 256), LEVELS)
+    span = Span(level, window.start >> 2 * level, (window.end - 1 >> 2 * level) + 1)
+    places = func.sum(MetricRollup.count + MetricRollup.num_nonfinite)
+    query = select(MetricRollup.series, places).where(MetricRollup.job_id == job_id, span.rows())
+    if series is not None:
+        query = query.where(MetricRollup.series.in_(series))
+    rows = session.execute(query.group_by(MetricRollup.series).order_by(MetricRollup.series)).all()
+    return {name: _level(count, window) for name, count in rows}
+
+
+def _level(num_points: int, window: Window) -> int:
+    if num_points <= window.max_points:
+        return 0
+    steps = window.end - window.start
+    return next((n for n in range(1, LEVELS) if steps >> 2 * n < window.max_points), LEVELS)
+
+
+def _read_points(
+    session: Session, job_id: str, names: list[str], within: ColumnElement[bool], found: dict[str, Curve]
+) -> None:
+    query = select(MetricPoint.series, MetricPoint.step, MetricPoint.value, MetricPoint.nonfinite).where(
+        MetricPoint.job_id == job_id, MetricPoint.series.in_(names), ~MetricPoint.archived, within
+    )
+    for name, step, value, word in session.execute(query.order_by(MetricPoint.series, MetricPoint.step)):
+        found[name].add(step, word or value, value, value)
+
+
+def _read_rollups(session: Session, job_id: str, names: list[str], spans: list[Span], found: dict[str, Curve]) -> None:
+    marked: list[ColumnElement[bool]] = []
+    query = select(MetricRollup).where(
+        MetricRollup.job_id == job_id, MetricRollup.series.in_(names), or_(false(), *(span.rows() for span in spans))
+    )
+    for row in session.scalars(query.order_by(MetricRollup.series, MetricRollup.last_step)):
+        if row.count:
+            found[row.series].add(row.last_step, row.sum / row.count, row.min, row.max)
+        if row.num_nonfinite and len(marked) < MAX_MARKS:
+            begin, end = row.bucket << 2 * row.level, row.bucket + 1 << 2 * row.level
+            marked.append(and_(MetricPoint.series == row.series, MetricPoint.step.between(begin, end - 1)))
+    if marked:
+        _read_marks(session, job_id, or_(*marked), found)
+
+
+def _read_marks(session: Session, job_id: str, within: ColumnElement[bool], found: dict[str, Curve]) -> None:
+    """Non-finite points stand among the buckets with their own step and word, so that none is averaged away."""
+    query = select(MetricPoint.series, MetricPoint.step, MetricPoint.nonfinite).where(
+        MetricPoint.job_id == job_id, ~MetricPoint.archived, MetricPoint.nonfinite.is_not(None), within
+    )
+    rows = session.execute(query.order_by(MetricPoint.series, MetricPoint.step).limit(MAX_MARKS)).all()
+    for name, step, word in rows:
+        found[name].add(step, word, None, None)
+    for name in {row.series for row in rows}:
+        found[name].sort()
+
+
+def points_after(session: Session, *, job_id: str, after: tuple[int, int], until: tuple[int, int]) -> list[MetricPoint]:
+    """The live points of the journal lines behind `after` up to `until`, oldest first."""
+    place = tuple_(MetricPoint.fence, MetricPoint.seq)
+    query = select(MetricPoint).where(
+        MetricPoint.job_id == job_id, ~MetricPoint.archived, place > after, place <= until
+    )
+    return list(session.scalars(query.order_by(MetricPoint.fence, MetricPoint.seq)))

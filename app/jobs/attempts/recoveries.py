@@ -1,0 +1,90 @@
+"""What the attempts at a job tell: how often it recovered, which steps were trained again, what that proves."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from app.core.i18n import _
+from app.core.models import Attempt, Job, JobEvent
+from app.jobs.attempts import replay
+
+BAD_FIRST = ("different", "comparing", "equivalent", "exact")
+NO_RECOVERY = ("wish_changed", "gpu_busy")  # an attempt was given up, but nothing was lost
+
+
+@dataclass
+class Told:
+    """What is known of a job's recoveries. `setback` is the last one; `repeated` counts steps by attempt."""
+
+    count: int = 0
+    setback: JobEvent | None = None
+    repeated: Counter[int] = field(default_factory=Counter)
+    replayed: Attempt | None = None  # the attempt with the worst verdict, of several the newest
+
+
+def of(session: Session, jobs: Sequence[Job]) -> dict[str, Told]:
+    """The recoveries of each of these jobs, by its id."""
+    found = {job.id: Told() for job in jobs}
+    fences = {job.id: job.fence for job in jobs if job.fence > 1 or job.state == "recovering"}
+    if not fences:
+        return found
+    lost = (JobEvent.to_state == "recovering") & JobEvent.reason.not_in(NO_RECOVERY)
+    events = select(JobEvent).where(JobEvent.job_id.in_(fences), or_(lost, JobEvent.reason == "resumed"))
+    for event in session.scalars(events.order_by(JobEvent.job_id, JobEvent.seq)):
+        told = found[event.job_id]
+        if event.reason == "resumed":
+            told.repeated[event.fence] += event.data.get("repeated", 0)
+        else:
+            told.setback = event
+            told.count += event.fence < fences[event.job_id]  # the last one is no recovery yet
+    again = select(Attempt).where(Attempt.job_id.in_(fences), Attempt.replay != {})
+    for attempt in session.scalars(again.order_by(Attempt.job_id, Attempt.fence)):
+        found[attempt.job_id].replayed = _worse(attempt, found[attempt.job_id].replayed)
+    return found
+
+
+def _worse(attempt: Attempt, before: Attempt | None) -> Attempt | None:
+    """The one that proves less. A later attempt may repeat the wrong steps of an earlier one exactly."""
+    verdict = replay.verdict(attempt)
+    if verdict is None:
+        return before
+    known = replay.verdict(before) if before is not None else None
+    return attempt if known is None or BAD_FIRST.index(verdict) <= BAD_FIRST.index(known) else before
+
+
+def sentence(attempt: Attempt) -> str | None:
+    """What the steps trained twice prove, in the reader's language."""
+    verdict, found = replay.verdict(attempt), attempt.replay
+    if verdict == "exact":
+        return _("Exact resume proven on {steps} steps.", steps=found["steps"])
+    if verdict == "equivalent":
+        values: dict[str, Any] = {"steps": found["steps"], "what": ", ".join(_differing(found["differs"]))}
+        return _("Equivalent: {steps} steps within 1e-4 (not as before: {what}).", **values)
+    if verdict == "different":
+        step, series, before, now = found["first"]
+        values = {"step": step, "series": series, "before": _shown(before), "now": _shown(now)}
+        return _("Step {step} differs: {series} was {before}, now {now}.", **values)
+    if verdict == "comparing":
+        return _("Comparing the steps trained twice: {steps} so far.", steps=found["steps"])
+    return None
+
+
+def _differing(names: Sequence[str]) -> list[str]:
+    words = {
+        "world_size": _("number of processes"),
+        "zero_stage": _("ZeRO stage"),
+        "per_device_batch_size": _("micro-batch"),
+        "num_threads": _("number of threads"),
+        "precision": _("precision"),
+        "device": _("device"),
+        "versions": _("versions of libraries"),
+    }
+    return [words.get(name, name) for name in names]
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.6g}"

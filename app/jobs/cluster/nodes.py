@@ -1,0 +1,106 @@
+"""Machines that run workers: what they say of themselves, whether they live, what room they have left."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.core.models import Job, Node
+from app.core.settings import settings
+from app.jobs.cluster.placement import Room
+from app.jobs.lifecycle.transitions import HELD
+from app.jobs.planning import accuracy
+from trainer.planning import hardware
+
+KNOWN_SECONDS = 3600  # a node that fell silent is expected back for so long
+
+
+def heartbeat(session: Session, *, name: str, **description: Any) -> None:
+    """A node says that it is there, and what it has (see app.core.models.Node)."""
+    seen = {**description, "last_seen_at": func.now()}
+    new = insert(Node).values(name=name, **seen)
+    session.execute(new.on_conflict_do_update(index_elements=["name"], set_=seen))
+
+
+def is_live(node: Node, now: datetime) -> bool:
+    """Whether a node was heard of within a lease."""
+    return node.last_seen_at > now - timedelta(seconds=settings().lease_seconds)
+
+
+def is_known(node: Node, now: datetime) -> bool:
+    """Whether a node lives, or may well come back: what it has decides whether a job is for GPUs."""
+    return node.last_seen_at > now - timedelta(seconds=KNOWN_SECONDS)
+
+
+def rooms(session: Session, nodes: Sequence[Node], now: datetime) -> tuple[list[Room], Counter[str]]:
+    """What each of these nodes has left beside the jobs that have a place, and how many places each owner has."""
+    taken = select(Job.node, Job.gpus, Job.owner_id).where(Job.node.is_not(None), Job.state.in_(("queued", *HELD)))
+    session.flush()
+    holders = session.execute(taken).all()
+    found = []
+    for node in nodes:
+        gpus = tuple(gpu["uuid"] for gpu in node.gpus)
+        here = [held for name, held, _owner in holders if name == node.name]
+        busy = {uuid for held in here for uuid in held}
+        free = [uuid for uuid in gpus if uuid not in busy]
+        found.append(Room(node.name, gpus, node.slots, free, node.slots - len(here), is_live(node, now)))
+    return found, Counter(owner_id for _name, _held, owner_id in holders)
+
+
+def running_on(session: Session, *, owner_id: str) -> dict[str, list[str]]:
+    """The jobs of a user that hold a place on a node, by its name."""
+    held = select(Job.node, Job.id).where(Job.owner_id == owner_id, Job.node.is_not(None), Job.state.in_(HELD))
+    found: dict[str, list[str]] = {}
+    for name, job_id in session.execute(held.order_by(Job.id)):
+        found.setdefault(str(name), []).append(job_id)
+    return found
+
+
+def for_a_plan(session: Session, num_processes: int) -> hardware.Node | None:
+    """The machine that a job of so many processes would best run on, as a plan sees it; None where none is known."""
+    heard_of = Node.last_seen_at > func.now() - timedelta(seconds=KNOWN_SECONDS)
+    found = list(session.scalars(select(Node).where(heard_of)))
+    with_gpus = [node for node in found if node.gpus]
+    enough = [node for node in with_gpus if len(node.gpus) >= num_processes]
+    if enough:
+        best = max(enough, key=lambda node: _memory_of_gpu(node, num_processes))
+        return _with_gpus(best, num_processes, _known_of(session, best.name))
+    without = [node for node in found if not node.gpus]
+    if not without:
+        return None
+    best = max(without, key=lambda node: node.memory_bytes)
+    known = _known_of(session, best.name)
+    return hardware.Node(kind="cpu", memory_bytes=best.memory_bytes, num_cpus=best.num_cpus, **known)
+
+
+def _known_of(session: Session, name: str) -> dict[str, Any]:
+    """What the operator and earlier jobs say of a machine: prices, power, and how far estimates were off."""
+    prices = {field: getattr(settings(), field) or None for field in ("price_per_hour", "price_per_kwh", "watts")}
+    return {**prices, **accuracy.corrections(session, name)}
+
+
+def _with_gpus(node: Node, num_processes: int, known: dict[str, Any]) -> hardware.Node:
+    return hardware.Node(
+        kind="cuda",
+        name=str(node.gpus[0]["name"]),
+        count=len(node.gpus),
+        memory_bytes=_memory_of_gpu(node, num_processes),
+        num_cpus=node.num_cpus,
+        host_memory_bytes=node.memory_bytes,
+        **known,
+    )
+
+
+def _memory_of_gpu(node: Node, num_processes: int) -> int:
+    """Of the smallest among its so many largest GPUs."""
+    sizes = sorted((int(gpu["memory_bytes"]) for gpu in node.gpus), reverse=True)
+    return sizes[num_processes - 1]
+
+
+def list_nodes(session: Session) -> list[Node]:
+    """Every machine that ever ran a worker, by name."""
+    return list(session.scalars(select(Node).order_by(Node.name)))

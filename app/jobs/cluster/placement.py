@@ -1,0 +1,169 @@
+"""Which queued job goes to which node, in fair order and with nobody starved. Pure.
+
+The order: by priority, which rises while a job waits; then the owner with the fewest jobs; then the oldest job. What
+has waited very long goes before all that, by age alone. A job that finds no room keeps its nodes from those behind it,
+so that small jobs cannot overtake a large one for ever.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+
+from app.jobs.lifecycle import wait_reasons
+
+HIGHEST = 1  # no wait raises a job above the high ones: among those, owners take turns
+OVERDUE = 2  # but what has waited very long goes before all others, the oldest first, whoever owns it
+OVERDUE_AGINGS = 4
+
+
+@dataclass
+class Room:
+    """What a node has left, and whether it lives. A node without GPUs has `slots`, jobs it runs at once."""
+
+    name: str
+    gpus: tuple[str, ...] = ()
+    slots: int = 1
+    free_gpus: list[str] = field(default_factory=list)
+    free_slots: int = 0
+    is_live: bool = True
+
+    @property
+    def size(self) -> int:
+        """How many GPUs or slots it has, busy or free."""
+        return len(self.gpus) or self.slots
+
+    @property
+    def free(self) -> int:
+        """How many of them nothing holds."""
+        return len(self.free_gpus) if self.gpus else max(0, self.free_slots)
+
+    def can_take(self, num_processes: int) -> bool:
+        """Whether the job fits now."""
+        return num_processes <= len(self.free_gpus) if self.gpus else self.free_slots > 0
+
+    def take(self, num_processes: int) -> list[str]:
+        """Give the job its room; answers the GPUs it gets."""
+        if not self.gpus:
+            self.free_slots -= 1
+            return []
+        given, self.free_gpus = self.free_gpus[:num_processes], self.free_gpus[num_processes:]
+        return given
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A queued job, as far as placing it goes."""
+
+    job_id: str
+    num_processes: int
+    owner_id: str = ""
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Where a job goes, or why it waits."""
+
+    job_id: str
+    node: str | None
+    gpus: list[str]
+    wait_reason: str
+
+
+def rank(priority: int, waited_seconds: float, aging_seconds: float) -> int:
+    """The priority of a job that has waited so long."""
+    agings = int(max(0.0, waited_seconds) / aging_seconds)
+    return OVERDUE if agings >= OVERDUE_AGINGS else min(HIGHEST, priority + agings)
+
+
+def place(
+    jobs: Sequence[Waiting], rooms: Sequence[Room], held: Mapping[str, int] | None = None, most_held: int = 0
+) -> list[Decision]:
+    """Decide about all queued jobs. `held` says how many jobs of each owner have a place, of at most `most_held`."""
+    return _Round(rooms, held or {}, most_held).decide(jobs)
+
+
+def in_turn(jobs: Sequence[Waiting], held: Mapping[str, int], ever: Mapping[str, bool]) -> Iterator[Waiting]:
+    """The jobs in their order. One that will get a place counts for its owner at once, one that never can does not."""
+    counts = Counter(held)
+    for present in sorted({job.rank for job in jobs}, reverse=True):
+        queues: dict[str, list[Waiting]] = {}
+        for job in sorted((job for job in jobs if job.rank == present), key=lambda job: job.job_id, reverse=True):
+            queues.setdefault("" if present == OVERDUE else job.owner_id, []).append(job)
+        heads = [(counts[owner], queue[-1].job_id, owner) for owner, queue in queues.items()]
+        heapify(heads)
+        while heads:
+            _count, job_id, owner = heappop(heads)
+            job = queues[owner].pop()
+            yield job
+            counts[job.owner_id] += ever[job_id]
+            if queues[owner]:
+                heappush(heads, (counts[owner], queues[owner][-1].job_id, owner))
+
+
+def suitable(num_processes: int, rooms: Sequence[Room]) -> list[Room]:
+    """The nodes a job is for: those with enough GPUs; where there is none, those without GPUs.
+
+    Silent nodes count: what a GPU trained would go on as another computation on a CPU, only because a node restarts.
+    """
+    with_gpus = [room for room in rooms if num_processes <= len(room.gpus)]
+    return with_gpus or [room for room in rooms if not room.gpus]
+
+
+class _Round:
+    """One pass over the queue."""
+
+    def __init__(self, rooms: Sequence[Room], held: Mapping[str, int], most_held: int) -> None:
+        self.rooms, self.held, self.most_held = rooms, Counter(held), most_held
+        self.reserved: set[str] = set()
+        self.ahead = Counter[frozenset[str]]()  # jobs that wait, by the nodes they wait for
+        self.over_limit = Counter[str]()  # jobs that wait for their owner's own limit
+
+    def decide(self, jobs: Sequence[Waiting]) -> list[Decision]:
+        suited = {size: suitable(size, self.rooms) for size in {job.num_processes for job in jobs}}
+        ever = {job.job_id: bool(suited[job.num_processes]) or not self.rooms for job in jobs}
+        order = in_turn(jobs, self.held, ever)
+        return [self._decide(job, suited[job.num_processes]) for job in order]
+
+    def _decide(self, job: Waiting, suited: Sequence[Room]) -> Decision:
+        if self.rooms and not suited:
+            return self._wait(job, "too_large", needed=job.num_processes, **self._largest())
+        if self.most_held and self.held[job.owner_id] >= self.most_held:
+            self.over_limit[job.owner_id] += 1
+            return self._wait(job, "own_limit", limit=self.most_held, position=self.over_limit[job.owner_id])
+        live = [room for room in suited if room.is_live]
+        open_now = [room for room in live if room.name not in self.reserved and room.can_take(job.num_processes)]
+        if not open_now:
+            return self._wait_in_line(job, frozenset(room.name for room in suited), live)
+        # The fullest node that still has room keeps the others whole for larger jobs.
+        room = min(open_now, key=lambda room: (room.free, room.name))
+        gpus = room.take(job.num_processes)
+        self.held[job.owner_id] += 1
+        return Decision(job.job_id, room.name, gpus, wait_reasons.encoded("placed", node=room.name))
+
+    def _wait_in_line(self, job: Waiting, names: frozenset[str], live: Sequence[Room]) -> Decision:
+        """The job waits for these nodes, and whoever comes behind it does not get them. `live` are those that live."""
+        position = 1 + sum(count for others, count in self.ahead.items() if others & names or not names)
+        self.ahead[names] += 1
+        if not live:
+            code = "silent" if any(room.is_live for room in self.rooms) else "no_node"
+            return self._wait(job, code, position=position)
+        is_kept = any(room.can_take(job.num_processes) for room in live)
+        self.reserved |= names
+        total, free = sum(room.size for room in live), sum(room.free for room in live)
+        busy = {"busy": total - free, "total": total}
+        if is_kept:
+            return self._wait(job, "reserved", position=position)
+        if not live[0].gpus:
+            return self._wait(job, "no_slot" if position > 1 else "next_slot", position=position, **busy)
+        needed = job.num_processes
+        return self._wait(job, "no_gpu" if position > 1 else "next_gpu", position=position, needed=needed, **busy)
+
+    def _largest(self) -> dict[str, int | str]:
+        room = max(self.rooms, key=lambda room: (len(room.gpus), room.name))
+        return {"node": room.name, "largest": len(room.gpus)}
+
+    @staticmethod
+    def _wait(job: Waiting, code: str, **values: int | str) -> Decision:
+        return Decision(job.job_id, None, [], wait_reasons.encoded(code, **values))

@@ -1,0 +1,93 @@
+"""Which checkpoints of a job go, and which that lie on the disk without a row come back."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.checkpoints import retention_reasons, signature
+from app.checkpoints import service as checkpoints
+from app.checkpoints.signature import Signed
+from app.core import storage
+from app.core.models import Checkpoint, Job
+from trainer.run_dir import MANIFEST, RunDir
+from trainer.spec import TrainSpec
+
+
+def choose(session: Session, job: Job) -> None:
+    """Let go of the checkpoints of a locked job that have no reason to stay; a sweep removes their files."""
+    if TrainSpec.model_validate(job.spec).save_total_limit is None:
+        return
+    kept = retention_reasons.reasons(session, [job.id])
+    surplus = [checkpoint_id for checkpoint_id, why in kept.items() if not why]
+    if surplus:
+        checkpoints.let_go(session, surplus)
+
+
+def adopt(session: Session, job: Job) -> bool:
+    """Give rows to what the last attempt of a locked job published and could not record; says if any is newer.
+
+    An earlier attempt's is left alone: what it computed may have been taken back since. So is one behind the last
+    point that is known, as after a backup of the database was restored: the curve would have a gap.
+    """
+    newest = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job.id))
+    found = [(directory, signed) for directory, signed in unrecorded(session, job.id) if _is_known(job, signed)]
+    for directory, signed in found:
+        record(session, job, directory, signed)
+    if found:
+        choose(session, job)
+    return any(newest is None or signed.step > newest for _directory, signed in found)
+
+
+def _is_known(job: Job, signed: Signed) -> bool:
+    return signed.fence == job.fence and signed.step <= job.step
+
+
+def unrecorded(session: Session, job_id: str) -> list[tuple[Path, Signed]]:
+    """The checkpoints of a job that lie in place, signed for it under their names, without a row; oldest first."""
+    known = set(session.scalars(select(Checkpoint.path).where(Checkpoint.job_id == job_id)))
+    found = []
+    for directory in (storage.run(job_id) / "checkpoints").glob("step-*"):
+        if str(directory.relative_to(storage.data())) not in known:
+            signed = own_signature(directory)
+            if signed is not None:
+                found.append((directory, signed))
+    return sorted(found, key=lambda pair: (pair[1].step, pair[1].fence))
+
+
+def own_signature(directory: Path) -> Signed | None:
+    """What a directory below runs/<job>/checkpoints is signed as, if that is what its place and name say."""
+    try:
+        signed = signature.about(directory)
+    except ValueError:
+        return None
+    job_id = directory.parent.parent.name
+    named = RunDir(storage.run(job_id)).checkpoint_path(signed.step, signed.fence)
+    return signed if signed.job_id == job_id and named == directory else None
+
+
+def record(session: Session, job: Job, directory: Path, signed: Signed) -> Checkpoint:
+    """Give a row to a checkpoint that lies in its place."""
+    return checkpoints.record(
+        session,
+        owner_id=job.owner_id,
+        job_id=job.id,
+        step=signed.step,
+        fence=signed.fence,
+        path=str(directory.relative_to(storage.data())),
+        manifest=json.loads((directory / MANIFEST).read_bytes()),
+        metrics=_metrics(directory),
+    )
+
+
+def _metrics(directory: Path) -> dict[str, Any]:
+    try:
+        metrics = json.loads((directory / "trainer_state.json").read_bytes())["metrics"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    if not isinstance(metrics, dict):
+        return {}
+    return {name: value for name, value in metrics.items() if isinstance(value, float) and math.isfinite(value)}

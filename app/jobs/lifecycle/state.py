@@ -1,0 +1,48 @@
+"""The only writer of a job's state: each change is guarded by the table of transitions and recorded as a job event."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from app.core.models import Job, JobEvent
+from app.jobs.lifecycle.transitions import Actor, allowed
+
+
+def move(session: Session, job: Job, state: str, actor: Actor, reason: str | None = None, /, **data: Any) -> None:
+    """Move a locked job, and write down that it moved."""
+    assert allowed(job.state, state, actor), f"{actor} may not move a job from {job.state} to {state}"
+    before, job.state = job.state, state
+    tell(session, job, before, actor, reason, **data)
+
+
+def tell(session: Session, job: Job, before: str | None, actor: Actor, reason: str | None, /, **data: Any) -> None:
+    """Write a line of the history. Where nothing moved, `before` is the present state."""
+    last = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id)) or 0
+    session.add(
+        JobEvent(
+            job_id=job.id,
+            seq=last + 1,
+            actor=actor,
+            from_state=before,
+            to_state=job.state,
+            fence=job.fence,
+            reason=reason,
+            data=data,
+        )
+    )
+    session.flush()
+
+
+def close(session: Session, job: Job, state: str, actor: Actor, reason: str, /, **data: Any) -> None:
+    """Move a locked job to its end."""
+    job.finished_at = func.now()
+    job.lease_until = job.wait_reason = job.not_before = None
+    job.gpus = []
+    move(session, job, state, actor, reason, **data)
+
+
+def after(seconds: float) -> ColumnElement[datetime]:
+    """So many seconds from now, by the database's clock."""
+    return func.now() + timedelta(seconds=seconds)

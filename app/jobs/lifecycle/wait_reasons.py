@@ -1,0 +1,46 @@
+"""Why a job waits, in words. Stored in `Job.wait_reason` as a code and the values of its sentence."""
+
+import json
+from math import ceil
+from typing import Any
+
+from app.core import db
+from app.core.i18n import mark, translate
+from app.core.models import Job
+
+WAITS = {
+    "unplaced": mark("Waiting for the scheduler."),
+    "no_node": mark("Number {position} in line: no worker is running."),
+    "silent": mark("Number {position} in line: the nodes that can run it do not answer."),
+    "too_large": mark("Needs {needed} GPUs on one node; the largest, {node}, has {largest}."),
+    "own_limit": mark("You may run {limit} jobs at once. Of your jobs that wait, this is number {position}."),
+    "next_gpu": mark("Next in line. GPUs busy: {busy} of {total}; needed on one node: {needed}."),
+    "no_gpu": mark("Number {position} in line. GPUs busy: {busy} of {total}; needed on one node: {needed}."),
+    "next_slot": mark("Next in line. Slots busy: {busy} of {total}."),
+    "no_slot": mark("Number {position} in line. Slots busy: {busy} of {total}."),
+    "reserved": mark("Number {position} in line: what is free is kept for a larger job ahead."),
+    "placed": mark("The node {node} is starting it."),
+    "back_off": mark("The last attempt was lost; the next one starts in {seconds} s."),
+    "paused": mark("Paused at step {step} of {total}; it goes on when it is resumed."),
+}
+
+
+def encoded(code: str, **values: Any) -> str:
+    """How a reason is stored."""
+    assert code in WAITS, code
+    return json.dumps([code, values], ensure_ascii=False, sort_keys=True)
+
+
+def describe(job: Job) -> dict[str, Any] | None:
+    """Why a job does not run, for people: code, sentence in the reader's language, place in line, instant it ends."""
+    if job.state not in ("queued", "recovering", "paused"):
+        return None
+    code, values = json.loads(job.wait_reason) if job.wait_reason else ("unplaced", {})
+    if job.state == "paused":
+        code, values = "paused", {"step": job.step, "total": job.max_steps}
+    until = job.not_before if code == "back_off" else None
+    if code == "back_off":
+        left = (until - db.now()).total_seconds() if until is not None else 0
+        values = {"seconds": max(0, ceil(left))}
+    message = translate(WAITS[code]).format(**values)
+    return {"code": code, "message": message, "position": values.get("position"), "until": until}

@@ -1,0 +1,146 @@
+"""What the API takes and says about plans: figures and sentences in the reader's language."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from app.core.formatting import compact, file_size, number, span
+from app.core.i18n import _, translate
+from app.core.settings import settings
+from trainer.planning.plan import Figure, Plan, Proposal, Sentence
+from trainer.spec import TrainSpec
+
+PREFIXES = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
+
+
+def said(sentence: Sentence) -> str:
+    """A sentence with its values written as the ends of their names say."""
+    return _(sentence.text, **{name: _shown(name, value) for name, value in sentence.values.items()})
+
+
+def interval(figure: Figure) -> str:
+    """A figure and the interval that it is expected in."""
+    low, value, high = (amount(end, figure.unit) for end in (figure.low, figure.value, figure.high))
+    if low == high:
+        return value
+    return _("{value} ({low} to {high})", value=value, low=low, high=high)
+
+
+def _shown(name: str, value: Any) -> Any:
+    unit = name.rpartition("_")[2]
+    if unit in ("bytes", "seconds", "flops") and isinstance(value, int | float):
+        return amount(value, unit)
+    if isinstance(value, str) or value is None:
+        return translate(value or "–")
+    return number(value)
+
+
+def amount(value: float, unit: str) -> str:
+    """A figure's number as people read it."""
+    if unit == "bytes":
+        return file_size(value)
+    if unit == "seconds":
+        return span(value) if value >= 10 else _("{n} s", n=f"{value:.2g}")
+    if unit == "flops":
+        size, prefix = next(((size, prefix) for size, prefix in PREFIXES if value >= size), (1.0, ""))
+        return f"{value / size:.3g} {prefix}FLOP"
+    if unit == "kWh":
+        return f"{value:.3g} kWh"
+    return f"{compact(value)} {settings().currency}".strip()
+
+
+# ---- answers --------------------------------------------------------------------------------------------------------
+
+
+class FigureAnswer(BaseModel):
+    """A number that was estimated, the interval that it is expected in, and why. `text` writes it for people."""
+
+    low: float
+    value: float
+    high: float
+    unit: str
+    text: str
+    reason: str
+
+
+def figure_answer(figure: Figure) -> FigureAnswer:
+    """A figure in the reader's language."""
+    plain = figure.model_dump(exclude={"reason"})
+    return FigureAnswer(**plain, text=interval(figure), reason=said(figure.reason))
+
+
+class PlanAnswer(BaseModel):
+    """A resolved spec and what it costs."""
+
+    spec: TrainSpec
+    num_parameters: int
+    num_tokens: int
+    tokens_per_step: int
+    num_epochs: float | None
+    vocab_size: int
+    memory: dict[str, int] = Field(description="Bytes each process needs at its peak, by part.")
+    memory_bytes: int
+    checkpoint_bytes: int = Field(description="Of the weights in a checkpoint.")
+    resume_bytes: int = Field(description="Of what a checkpoint holds beside them, to go on from it.")
+    host_bytes: int | None = Field(description="Of the machine's own memory, where the job runs on GPUs.")
+    flops_per_token: dict[str, int] = Field(
+        description="Operations: matmuls and attention are the model's, recomputed are gradient checkpointing's; "
+        "published is 6 N + 12 L d T, as most published utilizations count."
+    )
+    chosen: dict[str, Any] = Field(description="Fields that were given as auto, with the fastest that fits.")
+    fits: bool | None
+    reason: str
+    changes: dict[str, Any] | None = Field(description="Where it does not fit: the cheapest change that makes it fit.")
+    figures: dict[str, FigureAnswer]
+    notes: list[str] = Field(description="Where the rates come from, and what would be better.")
+
+
+def plan_answer(spec: TrainSpec, vocab_size: int, plan: Plan, free: Sequence[str] = ()) -> PlanAnswer:
+    """A plan in the reader's language."""
+    same = ("num_parameters", "num_tokens", "memory_bytes", "checkpoint_bytes", "resume_bytes", "host_bytes")
+    return PlanAnswer(
+        spec=spec,
+        tokens_per_step=spec.tokens_per_step,
+        vocab_size=vocab_size,
+        memory=plan.memory.model_dump(),
+        flops_per_token=plan.flops_per_token.model_dump(),
+        num_epochs=plan.num_epochs,
+        chosen={name: getattr(spec, name) for name in free},
+        fits=plan.fits,
+        reason=said(plan.verdict),
+        changes=plan.remedy.changes if plan.remedy is not None else None,
+        figures={name: figure_answer(figure) for name, figure in plan.figures.items()},
+        notes=[said(note) for note in plan.notes],
+        **{name: getattr(plan, name) for name in same},
+    )
+
+
+class ProposeRequest(BaseModel):
+    """What to train on, and how long."""
+
+    corpora: list[str] = Field(min_length=1, max_length=64)
+    seconds: float = Field(ge=60, le=10_000_000, allow_inf_nan=False)
+
+
+class ProposeAnswer(BaseModel):
+    """A partial spec to plan or to submit."""
+
+    spec: dict[str, Any] = Field(description="Fields of a spec.")
+    num_parameters: int
+    num_tokens: int
+    seconds: float = Field(description="What it is expected to take.")
+    reasons: dict[str, str] = Field(
+        description="Where size, tokens, vocab_size, learning_rate and train_batch_size come from."
+    )
+
+
+def propose_answer(corpora: list[str], proposal: Proposal) -> ProposeAnswer:
+    """A proposal in the reader's language."""
+    return ProposeAnswer(
+        spec={**proposal.fields, "corpora": corpora},
+        num_parameters=proposal.num_parameters,
+        num_tokens=proposal.num_tokens,
+        seconds=proposal.seconds,
+        reasons={name: said(reason) for name, reason in proposal.reasons.items()},
+    )

@@ -1,0 +1,235 @@
+"""What a job may start from, a checkpoint or an imported model: what it fixes of the spec, and where its files lie."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.base_models import service as base_models
+from app.checkpoints.service import RESUME
+from app.core import storage
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.models import Checkpoint, ImportedModel, Job
+from app.core.principal import Principal, visible, visible_to
+from trainer.spec import FAMILIES, recipe, recipe_names
+
+NETWORK = (
+    "model_type",
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "tie_word_embeddings",
+)
+# Which recipe fills in what is not given, by what the job learns; in this order a base proposes what to learn.
+RECIPES = {
+    "chat": "chat",
+    "causal": "tiny",
+    "completion": "completion",
+    "dpo": "dpo",
+    "masked": "tiny-bert",
+    "classification": "classifier",
+    "span_corruption": "tiny-t5",
+    "seq2seq": "seq2seq",
+}
+CHOICES = 100  # of each kind, in the form
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model to start from. `facts` holds the spec's fields of the network, vocab_size and context (None: no end)."""
+
+    id: str
+    facts: dict[str, Any]
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """The fields of a spec that it decides. Its tokenizer comes with it."""
+        return {**{name: self.facts[name] for name in (*NETWORK, "vocab_size")}, "tokenizer": None}
+
+    @property
+    def recipe(self) -> str:
+        """What it is most often fine-tuned with."""
+        return {"masked": "classifier", "span_corruption": "seq2seq"}.get(self.objectives[0], self.objectives[0])
+
+    @property
+    def objectives(self) -> list[str]:
+        """What it can learn."""
+        return [name for name in RECIPES if self.facts["model_type"] in FAMILIES[name]]
+
+
+def find(session: Session, principal: Principal, given: Any) -> Base | None:
+    """The base model that a spec names, held until the commit. Raises at `base_model`."""
+    if not isinstance(given, str):  # what is no text is the spec's to refuse
+        return None
+    model = base_models.usable(session, principal=principal, model_id=given)
+    if model is not None:
+        return Base(model.id, model.facts)
+    message = _("There is neither a checkpoint nor an imported model {id}.", id=given)
+    checkpoint, job = held(session, principal, given, bad_field("base_model", "base_unknown", message))
+    return _of_checkpoint(checkpoint, job)
+
+
+def held(session: Session, principal: Principal, given: str, unknown: PanelError) -> tuple[Checkpoint, Job]:
+    """A checkpoint that a new job needs, and the job that wrote it. Raises `unknown` where there is none to see."""
+    try:
+        checkpoint = visible(session, Checkpoint, given, principal=principal)
+    except PanelError as error:
+        raise unknown from error
+    # Its job lets go of checkpoints while it is locked: what is there now stays until the new job is in place.
+    job = session.get_one(Job, checkpoint.job_id, with_for_update={"read": True})
+    session.refresh(checkpoint)
+    return checkpoint, job
+
+
+def _of_checkpoint(checkpoint: Checkpoint, job: Job) -> Base:
+    try:
+        if checkpoint.state != "ready":
+            raise OSError(checkpoint.state)
+        config = json.loads((storage.checkpoint(checkpoint.path) / "config.json").read_bytes())
+        vocab_size = int(config["vocab_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = _("The files of this checkpoint are gone or damaged. Choose another one.")
+        raise bad_field("base_model", "checkpoint_missing", message) from error
+    facts = {name: job.spec[name] for name in NETWORK}
+    facts |= {"vocab_size": vocab_size, "context": _context(config)}
+    if job.spec["objective"] != "classification":
+        facts["num_parameters"] = job.facts.get("num_parameters")
+    return Base(checkpoint.id, facts)
+
+
+def _checkpoint_name(job_name: str, step: int) -> str:
+    return f"{job_name} · {_('step {n}', n=step)}"
+
+
+def _context(config: dict[str, Any]) -> int | None:
+    """How many tokens a model of ours reads, as its configuration says."""
+    if config.get("model_type") == "t5":
+        return None
+    positions = int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
+    # RoBERTa counts positions from behind its padding token.
+    taken = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") == "roberta" else 0
+    return positions - taken or None
+
+
+def link(session: Session, principal: Principal, base_id: str | None) -> tuple[str, str] | None:
+    """The page and the name of what a job started from, if it is still there."""
+    if base_id is None:
+        return None
+    model = base_models.find(session, principal=principal, model_id=base_id)
+    if model is not None:
+        return f"/models/{model.id}", model.name
+    mine = (Checkpoint.id == base_id, visible_to(Checkpoint.owner_id, principal))
+    row = session.execute(select(Checkpoint.step, Job.name).join(Job, Job.id == Checkpoint.job_id).where(*mine)).first()
+    return (f"/checkpoints/{base_id}", _checkpoint_name(row.name, row.step)) if row is not None else None
+
+
+# ---- what it decides ------------------------------------------------------------------------------------------------
+
+
+def filled(given: dict[str, Any], base: Base) -> dict[str, Any]:
+    """A partial spec with what the base decides. Raises at a field that contradicts it."""
+    for name, value in base.fixed.items():
+        if given.get(name) is not None and given[name] != value:
+            raise _contradiction(name, given[name], value)
+    objective, name = _objective(given, base)
+    usual = recipe(name) if name in recipe_names() else {}
+    more: dict[str, Any] = {"recipe": name, "objective": objective}
+    length, context = given.get("sequence_length", usual.get("sequence_length")), base.facts["context"]
+    if isinstance(length, int) and context is not None and length > context:
+        if "sequence_length" in given:
+            message = _(
+                "sequence_length is {length}, but the base model reads {context} tokens. Ask for at most {context}.",
+                length=length,
+                context=context,
+            )
+            raise bad_field("sequence_length", "context_short", message)
+        more["sequence_length"] = context
+    return {**given, **more, **base.fixed}
+
+
+def _contradiction(name: str, found: Any, expected: Any) -> PanelError:
+    if name == "tokenizer":
+        message = _("A job with a base model uses the tokenizer of that model. Leave the tokenizer out.")
+    else:
+        message = _(
+            "{field} is {found}, but the base model has {expected}. Leave it out, or start from scratch.",
+            field=name,
+            found=str(found)[:60],
+            expected=expected,
+        )
+    return bad_field(name, "base_differs", message)
+
+
+def _objective(given: dict[str, Any], base: Base) -> tuple[str, Any]:
+    """What is to be learnt, and the recipe for it: as asked for, else what a model of this family learns first."""
+    objective, name = given.get("objective"), given.get("recipe")
+    if objective is None:
+        first = next(objective for objective in base.objectives if objective != "chat")
+        objective = recipe(name)["objective"] if name in recipe_names() else first
+    if objective in FAMILIES and objective not in base.objectives:
+        message = _(
+            "A {model_type} cannot learn the objective {objective}. Choose of: {expected}; or another base model.",
+            model_type=base.facts["model_type"],
+            objective=objective,
+            expected=", ".join(base.objectives),
+        )
+        raise bad_field("objective", "objective_unfit", message)
+    return objective, name if name is not None else RECIPES.get(str(objective), "tiny")
+
+
+# ---- where it lies --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """The files of a base model: where, below the data directory, and what each must hash to."""
+
+    path: str
+    files: dict[str, str]
+
+
+def place(session: Session, base_id: str) -> Place | None:
+    """Where a base model lies; None for one that is gone. What only the trainer reads to go on is left out."""
+    model = session.get(ImportedModel, base_id)
+    if model is not None:
+        path = storage.base_model(base_id).relative_to(storage.data())
+        return Place(str(path), {file["name"]: file["sha256"] for file in model.files})
+    checkpoint = session.get(Checkpoint, base_id)
+    if checkpoint is None or checkpoint.state != "ready":
+        return None
+    files = {file["name"]: file["sha256"] for file in checkpoint.manifest["files"]}
+    return Place(checkpoint.path, {name: sha256 for name, sha256 in files.items() if not name.startswith(RESUME)})
+
+
+# ---- the form -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A base model as the form offers it. `network` are the fields that it decides, for the page's script."""
+
+    id: str
+    label: str
+    network: dict[str, Any]
+
+
+def offers(session: Session, *, principal: Principal) -> list[Offer]:
+    """What the user may start from: imported models, then checkpoints, newest first."""
+    models, _more = base_models.list_models(session, principal=principal, limit=CHOICES, state="ready")
+    found = [Offer(m.id, f"{m.name} · {m.facts['model_type']}", {n: m.facts[n] for n in NETWORK}) for m in models]
+    rows = session.execute(
+        select(Checkpoint.id, Checkpoint.step, Job.name, Job.spec)
+        .join(Job, Job.id == Checkpoint.job_id)
+        .where(visible_to(Checkpoint.owner_id, principal), Checkpoint.state == "ready")
+        .order_by(Checkpoint.id.desc())
+        .limit(CHOICES)
+    )
+    for row in rows:
+        label = f"{_checkpoint_name(row.name, row.step)} · {row.spec['model_type']}"
+        found.append(Offer(row.id, label, {name: row.spec[name] for name in NETWORK}))
+    return found

@@ -1,0 +1,159 @@
+"""What can be said against a job before anything is tokenised. Raises at the field that is wrong."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from app.core import storage
+from app.core.errors import PanelError, bad_field
+from app.core.formatting import file_size
+from app.core.i18n import _, mark, translate
+from app.core.models import Checkpoint, Corpus
+from app.core.settings import settings
+from app.jobs.planning.answers import said
+from app.jobs.planning.base_model import NETWORK
+from trainer.planning.plan import Plan
+from trainer.spec import KINDS, MIN_VOCAB_SIZE, OF_TEXT, TrainSpec
+
+
+def check_text(given: dict[str, Any]) -> None:
+    """Refuse characters that no database and no file can hold."""
+    for field, value in given.items():
+        if any(c == "\0" or "\ud800" <= c <= "\udfff" for text in _texts([field, value]) for c in text):
+            shown = field.encode(errors="replace").decode().replace("\0", "?")
+            message = _("{field} holds a character that cannot be stored: NUL or half a surrogate pair.", field=shown)
+            raise bad_field(shown, "character_invalid", message)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _texts([*value.keys(), *value.values()])
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+
+
+def check_kinds(spec: TrainSpec, corpora: Sequence[Corpus], field: str = "corpora") -> None:
+    """Refuse corpora whose kind the objective does not learn from."""
+    wanted = KINDS[spec.objective]
+    for corpus in corpora:
+        if corpus.kind not in wanted:
+            message = _(
+                "The corpus “{name}” is of the kind {kind}, but the objective {objective} learns from {kinds}. "
+                "Choose another corpus, or another objective.",
+                name=corpus.name,
+                kind=corpus.kind,
+                objective=spec.objective,
+                kinds=", ".join(wanted),
+            )
+            raise bad_field(field, "kind_unfit", message)
+
+
+def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
+    """Refuse text that is too short for the spec whatever the tokenizer makes of it: a token has at least one byte."""
+    if spec.objective not in OF_TEXT:
+        if sum(corpus.num_documents or 0 for corpus in corpora) < 2:
+            message = _("There is only one record; training and validation need one each. Choose a larger corpus.")
+            raise bad_field("corpora", "records_few", message)
+        return
+    num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
+    most_tokens = num_bytes + sum(corpus.num_documents or 0 for corpus in corpora)
+    needed = 2 * spec.sequence_length + 1
+    if most_tokens < needed:
+        message = _(
+            "The text has {bytes} bytes, too few for a training and a validation sequence of {length} tokens. "
+            "Choose more text or a sequence length of at most {largest}.",
+            bytes=num_bytes,
+            length=spec.sequence_length,
+            largest=max(0, (most_tokens - 1) // 2),
+        )
+        raise bad_field("sequence_length", "data_short", message)
+    largest = MIN_VOCAB_SIZE + num_bytes // 2  # every further token stands for two that occurred together
+    if spec.tokenizer is None and spec.base_model is None and spec.vocab_size is not None and spec.vocab_size > largest:
+        message = _(
+            "{asked} tokens are more than {bytes} bytes of text can give. Ask for at most {largest}, "
+            "or let the text decide (auto in the form, null in the API).",
+            asked=spec.vocab_size,
+            bytes=num_bytes,
+            largest=largest,
+        )
+        raise bad_field("vocab_size", "vocab_too_large", message)
+
+
+def check_memory(plan: Plan) -> None:
+    """Refuse a job that no machine here can hold, not even if it needs the least that it may; say what would fit."""
+    if plan.is_impossible:
+        raise bad_field(plan.field, "memory_short", said(plan.verdict))
+
+
+def check_disk(plan: Plan) -> None:
+    """Refuse a job whose checkpoints the disk cannot hold: a new one is written before an old one may go."""
+    needed = 2 * (plan.checkpoint_bytes + plan.resume_bytes) + settings().disk_reserve_bytes
+    root = storage.data()
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free
+    if free < needed:
+        message = _(
+            "The disk of the data directory has {free} free, but two checkpoints of this job and the reserve need "
+            "{needed}. Make room, or choose a smaller model.",
+            free=file_size(free),
+            needed=file_size(needed),
+        )
+        raise PanelError(507, "disk_full", message)
+
+
+# What a job that goes on from a checkpoint shares with the job that wrote it: the weights' shapes and the samples.
+KEPT = (
+    "objective",
+    "base_model",
+    "tuning",
+    "lora_rank",
+    "lora_alpha",
+    "optimizer",
+    "packing",
+    "mlm_probability",
+    "noise_density",
+    "mean_noise_span_length",
+    "dpo_beta",
+    "corpora",
+    "vocab_size",
+    "sequence_length",
+    "validation_fraction",
+    *NETWORK,
+    "train_batch_size",
+)
+
+
+ORIGIN_GONE = mark("The files of this checkpoint are gone or damaged. Choose another one.")
+
+
+def is_resumable(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint holds the state of the optimizer beside the weights."""
+    return any(entry["name"].startswith("resume/") for entry in checkpoint.manifest["files"])
+
+
+def check_origin(spec: TrainSpec, before: TrainSpec, tokenizer_id: str | None, origin: Checkpoint) -> None:
+    """Refuse what cannot go on from a checkpoint."""
+    if origin.state != "ready":
+        raise bad_field("resume_from_checkpoint", "checkpoint_missing", translate(ORIGIN_GONE))
+    if not is_resumable(origin):
+        message = _("This checkpoint holds weights only, without the state of its optimizer. Choose a later one.")
+        raise bad_field("resume_from_checkpoint", "checkpoint_unresumable", message)
+    changed = next((name for name in KEPT if getattr(spec, name) != getattr(before, name)), None)
+    if changed is None and spec.tokenizer not in (tokenizer_id, before.tokenizer):
+        changed = "tokenizer"
+    if changed is not None:
+        message = _(
+            "{field} cannot change when a job goes on from a checkpoint. Leave it out, or start from scratch.",
+            field=changed,
+        )
+        raise bad_field(changed, "origin_differs", message)
+    if spec.max_steps <= origin.step:
+        message = _(
+            "max_steps is {max_steps}, but the checkpoint is at step {step} already. Ask for more.",
+            max_steps=spec.max_steps,
+            step=origin.step,
+        )
+        raise bad_field("max_steps", "steps_done", message)

@@ -1,0 +1,123 @@
+"""The verbs of the scheduler: give up silent attempts, decide about lost ones, give queued jobs to nodes."""
+
+import logging
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from app.core import db, queue
+from app.core.models import Attempt, Job, Node
+from app.core.settings import settings
+from app.jobs.attempts.attempts import give_up
+from app.jobs.cluster import nodes, placement
+from app.jobs.cluster.nodes import list_nodes
+from app.jobs.lifecycle import retention
+from app.jobs.lifecycle.state import close, move
+from app.jobs.lifecycle.transitions import HELD
+
+log = logging.getLogger(__name__)
+
+PLACING_LOCK = 0x706C61  # of a transaction: one round at a time, even where two schedulers believe they lead
+MAX_ATTEMPTS = 3  # in a row without a newer checkpoint
+
+
+def reap(session: Session) -> list[str]:
+    """Give up the attempts whose lease ran out; answers their jobs."""
+    expired = select(Job).where(Job.state.in_(HELD), Job.lease_until < func.now())
+    jobs = session.scalars(expired.with_for_update(skip_locked=True)).all()
+    now = session.execute(select(func.now())).scalar_one()
+    for job in jobs:
+        attempt = session.get_one(Attempt, (job.id, job.fence))
+        node = session.get(Node, attempt.node)
+        reason = "supervisor_lost" if node is not None and nodes.is_live(node, now) else "node_lost"
+        attempt.ended_at, attempt.exit_kind, attempt.exit_data = func.now(), reason, {"node": attempt.node}
+        give_up(session, job, "scheduler", reason, node=attempt.node)
+    return [job.id for job in jobs]
+
+
+def settle(session: Session) -> list[str]:
+    """Decide about jobs whose attempt was given up: another one, or the end; answers those that moved."""
+    lost = select(Job).where(Job.state == "recovering")
+    over = or_(Job.not_before <= func.now(), Job.desired != "run", Job.no_progress >= MAX_ATTEMPTS)
+    jobs = session.scalars(lost.where(over).with_for_update(skip_locked=True)).all()
+    return [job.id for job in jobs if _is_settled(session, job)]
+
+
+def _is_settled(session: Session, job: Job) -> bool:
+    """Decide about one job. What goes wrong with it is logged and leaves the others alone."""
+    try:
+        with session.begin_nested():
+            _settle(session, job)
+    except DBAPIError as error:
+        if db.is_outage(error):
+            raise
+        log.exception("the job %s cannot be settled", job.id)
+        return False
+    return True
+
+
+def _settle(session: Session, job: Job) -> None:
+    if retention.adopt(session, job):
+        job.no_progress = 0
+    if job.desired == "cancel":
+        close(session, job, "cancelled", "scheduler", "wish_cancel")
+    elif job.desired == "pause":
+        job.not_before = job.wait_reason = None
+        move(session, job, "paused", "scheduler", "wish_pause")
+    elif job.no_progress >= MAX_ATTEMPTS:
+        _end_crash_loop(session, job)
+    else:
+        job.not_before = job.wait_reason = None
+        move(session, job, "queued", "scheduler", "back_off_over")
+
+
+def _end_crash_loop(session: Session, job: Job) -> None:
+    attempt = session.get_one(Attempt, (job.id, job.fence))
+    job.failure_code = "crash_loop"
+    job.failure = {"attempts": job.no_progress, "last": attempt.exit_kind, "last_values": attempt.exit_data}
+    close(session, job, "failed", "scheduler", "crash_loop", attempts=job.no_progress)
+
+
+def place(session: Session) -> list[str]:
+    """Give queued jobs to nodes with room and owe the messages; answers the jobs of which something changed."""
+    session.execute(select(func.pg_advisory_xact_lock(PLACING_LOCK)))
+    now = session.execute(select(func.now())).scalar_one()
+    known = [node for node in list_nodes(session) if nodes.is_known(node, now)]
+    live = {node.name: node for node in known if nodes.is_live(node, now)}
+    queued = select(Job).where(Job.state == "queued", Job.desired == "run").order_by(Job.id)
+    jobs = session.scalars(queued.with_for_update(skip_locked=True)).all()
+    for job in jobs:
+        _hint_again(session, job, live, now)
+    rooms, held = nodes.rooms(session, known, now)
+    waiting_jobs = {job.id: job for job in jobs if job.node is None}
+    asked = [_asked(job, now) for job in waiting_jobs.values()]
+    changed = []
+    for decision in placement.place(asked, rooms, held, settings().max_running_per_user):
+        job = waiting_jobs[decision.job_id]
+        if job.wait_reason != decision.wait_reason:
+            job.wait_reason = decision.wait_reason
+            changed.append(job.id)
+        if decision.node is not None:
+            job.node, job.gpus = decision.node, decision.gpus
+            job.placed_at = job.hinted_at = now
+            queue.owe(session, queue.START_JOB, job.id, queue=queue.node_queue(decision.node))
+    return changed
+
+
+def _asked(job: Job, now: datetime) -> placement.Waiting:
+    waited = (now - job.queued_at).total_seconds()
+    rank = placement.rank(job.priority, waited, settings().aging_seconds)
+    return placement.Waiting(job.id, job.spec["num_processes"], job.owner_id, rank)
+
+
+def _hint_again(session: Session, job: Job, live: dict[str, Node], now: datetime) -> None:
+    """A job that was placed but not claimed: send its message again, or look for another node if this one is gone."""
+    if job.node is None or job.hinted_at is None:
+        return
+    if job.node not in live:
+        job.node, job.gpus = None, []
+    elif job.hinted_at < now - timedelta(seconds=settings().hint_seconds):
+        job.hinted_at = now
+        queue.owe(session, queue.START_JOB, job.id, queue=queue.node_queue(job.node))

@@ -1,0 +1,152 @@
+"""The scheduler: one loop that gives queued jobs to nodes, gives up silent attempts and sends what is owed.
+
+`python -m app.jobs.scheduling.scheduler`. Any number may run; the one that holds an advisory lock of PostgreSQL leads.
+All it does is in transactions that are safe to repeat, so it may die anywhere.
+"""
+
+import logging
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+from sqlalchemy import Connection, func, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.orm import Session
+
+from app.base_models import service as base_models
+from app.core import db, queue
+from app.core import live as ground
+from app.core.models import Heartbeat
+from app.core.settings import settings
+from app.corpora import service as corpora
+from app.jobs.lifecycle import notifications
+from app.jobs.scheduling import dispatch
+from app.jobs.scheduling.sweep import Sweep
+from app.works import service as works
+
+log = logging.getLogger(__name__)
+
+LEADER_LOCK = 0x617468  # any number that nothing else in this database locks
+OUTAGE = (DBAPIError, TimeoutError)
+
+
+class Scheduler:
+    """Leads if nobody else does. After an outage it waits before it gives anyone up: they come back with it."""
+
+    def __init__(self) -> None:
+        self._lock: Connection | None = None
+        self._is_away = False
+        self._reap_at = time.monotonic() + self._grace()
+        self._sweep = Sweep()
+
+    def step(self) -> bool:
+        """One round, if this process leads. Says whether it does; an outage is logged once and is no error."""
+        try:
+            if not self._leads():
+                return False
+            self._round()
+        except OUTAGE as error:
+            if isinstance(error, DBAPIError) and not db.is_outage(error):
+                raise
+            self._go_away(error)
+            return False
+        if self._is_away:
+            log.info("the database is back")
+            self._is_away = False
+        return True
+
+    def close(self) -> None:
+        """Let another one lead, at once: a server notices that a connection is gone only after a while."""
+        if self._lock is not None:
+            with suppress(*OUTAGE):
+                self._lock.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LEADER_LOCK})
+        self._drop_lock()
+
+    def _drop_lock(self) -> None:
+        if self._lock is not None:
+            with suppress(*OUTAGE):
+                self._lock.close()
+            self._lock = None
+
+    def _leads(self) -> bool:
+        """Hold the lock on a connection of its own: it goes with the connection, whatever ends that."""
+        if self._lock is None:
+            connection = db.engine().connect().execution_options(isolation_level="AUTOCOMMIT")
+            if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LEADER_LOCK}):
+                connection.close()
+                return False
+            connection.detach()  # closing it must end the session, not hand it and its lock back to the pool
+            self._lock = connection
+            log.info("this scheduler leads")
+        self._lock.execute(text("SELECT 1"))  # raises where the connection, and with it the lock, is gone
+        return True
+
+    def _round(self) -> None:
+        did = {"given_up": self._run(dispatch.reap) if time.monotonic() >= self._reap_at else 0}
+        did["settled"] = self._run(dispatch.settle)
+        did["placed"] = self._run(dispatch.place)
+        with db.transaction() as session:
+            corpora.owe_lost_parses(session)
+            base_models.owe_lost_imports(session)
+            works.owe_lost(session)
+        did["sent"] = queue.flush_outbox()
+        did["removed"] = self._sweep.step()
+        with db.transaction() as session:
+            _beat(session, did)
+
+    def _run(self, verb: Callable[[Session], list[str]]) -> int:
+        """Run one verb. A mistake in one, or a row that nobody foresaw, must not keep the others from their work."""
+        try:
+            with db.transaction() as session:
+                changed = verb(session)
+        except DBAPIError as error:
+            if db.is_outage(error):
+                raise
+            log.exception("%s failed", verb.__name__)
+            return 0
+        for job_id in changed:
+            notifications.ring(job_id)
+        return len(changed)
+
+    def _go_away(self, error: Exception) -> None:
+        self._drop_lock()
+        if not self._is_away:
+            log.warning("the database cannot be reached, looking again every few seconds: %s", error)
+        self._is_away = True
+        self._reap_at = time.monotonic() + self._grace()
+
+    @staticmethod
+    def _grace() -> float:
+        return 2 * settings().lease_seconds  # a supervisor may need one to notice, and then a moment to come back
+
+
+def _beat(session: Session, did: dict[str, int]) -> None:
+    """Say that the leader lives, and how much its last round did."""
+    seen = {"at": func.now(), "facts": did}
+    new = insert(Heartbeat).values(name="scheduler", **seen)
+    session.execute(new.on_conflict_do_update(index_elements=["name"], set_=seen))
+
+
+def main() -> None:
+    """Run until SIGTERM or Ctrl-C."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    scheduler, bell = Scheduler(), ground.Bell(notifications.SCHEDULER)
+    try:
+        while True:
+            scheduler.step()
+            bell.wait(settings().scheduler_seconds)
+    finally:
+        scheduler.close()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main()

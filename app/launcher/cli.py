@@ -1,0 +1,148 @@
+"""The command line `athanor`. Each command imports what it needs when it runs, so that help is instant."""
+
+import locale as system_locale
+import logging
+import os
+import socket
+import sys
+from contextlib import ExitStack
+
+import typer
+
+from app.core import i18n
+from app.core.i18n import _
+from app.core.settings import ROOT, settings
+
+cli = typer.Typer(
+    name="athanor",
+    help="Train, watch, try and serve language models of your own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+THREADS = 8  # of the Celery worker: its tasks wait for other processes
+
+
+@cli.callback()
+def _speak(context: typer.Context) -> None:
+    language = system_locale.getlocale()[0] or os.environ.get("LANG", "")
+    context.with_resource(i18n.speaking("zh-CN" if language.startswith("zh") else "en"))
+
+
+@cli.command()
+def up() -> None:
+    """Start everything on this machine: PostgreSQL, Valkey, web, scheduler and a worker."""
+    from app.launcher import up as sequence
+
+    raise typer.Exit(sequence.run())
+
+
+@cli.command()
+def demo() -> None:
+    """The same, with an account ready and a first training running."""
+    from app.launcher import demo as show
+    from app.launcher import up as sequence
+
+    raise typer.Exit(sequence.run(show.prepare))
+
+
+@cli.command()
+def web(fd: int = typer.Option(-1, hidden=True)) -> None:
+    """Start a web process."""
+    import uvicorn
+
+    from app.launcher import up as sequence
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it speaks at every look at the revision
+    need_servers()
+    with ExitStack() as stack:
+        listener = socket.socket(fileno=fd) if fd >= 0 else sequence.listen(settings().host, settings().port)
+        stack.callback(listener.close)
+        # No access log: an address may hold a one-time code.
+        config = uvicorn.Config("app.main:app", log_config=None, access_log=False, timeout_graceful_shutdown=5)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+@cli.command()
+def scheduler() -> None:
+    """Start a scheduler. Several may run; one leads."""
+    need_servers()
+    replace_process("-m", "app.jobs.scheduling.scheduler")
+
+
+@cli.command()
+def worker() -> None:
+    """Start the worker of this node."""
+    from app.core.queue import CORPUS_QUEUE, GENERATE_QUEUE, WORK_QUEUE, node_queue
+
+    need_servers()
+    queues = ",".join((node_queue(settings().node_name), CORPUS_QUEUE, GENERATE_QUEUE, WORK_QUEUE))
+    quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
+    name = ["-n", f"athanor@{settings().node_name}"]
+    pool = ["-P", "threads", "-c", str(THREADS), "-Q", queues]
+    replace_process("-m", "celery", "-A", "worker.celery_app", "worker", *pool, *name, *quiet)
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database to this version, and add the sample corpora."""
+    from app.core import db, migrations
+    from app.corpora import service as corpora
+    from app.launcher import up as sequence
+
+    need_servers(broker=False)
+    migrations.upgrade()
+    with db.transaction() as session:
+        corpora.install_samples(session)
+    typer.echo(_("The database is at revision {revision}.", revision=migrations.present()))
+    sequence.say_link(f"http://{sequence.spelled(settings().host)}:{settings().port}")
+
+
+@cli.command()
+def rescan() -> None:
+    """Find jobs and checkpoints on the disk that the database lost, and trust damaged ones again that are whole."""
+    from app.jobs.scheduling import rescan as search
+    from app.launcher import up as sequence
+
+    try:
+        sequence.find_database()
+    except sequence.CannotStart as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    for sentence in search.rescan():
+        typer.echo(sentence)
+
+
+@cli.command()
+def doctor() -> None:
+    """Check this machine and say what to do about what is missing."""
+    from app.launcher import doctor as checks
+
+    raise typer.Exit(checks.run())
+
+
+def need_servers(broker: bool = True) -> None:
+    """Refuse to start where the addresses of the servers are not set."""
+    addresses = {"DATABASE_URL": settings().database_url, "REDIS_URL": settings().redis_url or not broker}
+    for name, value in addresses.items():
+        if not value:
+            sentence = _("{name} is not set. Set it, or run `athanor up`, which starts everything.", name=name)
+            typer.echo(sentence, err=True)
+            raise typer.Exit(2)
+
+
+def replace_process(*arguments: str) -> None:
+    """Become another Python program, which then gets the signals itself."""
+    os.environ["ATHANOR_DATA"] = str(settings().data.resolve())
+    os.chdir(ROOT)
+    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - an argument list, no shell
+
+
+def main() -> None:
+    """The console command."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""`athanor doctor`: looks at this machine and says, for each thing that is missing, what to do."""
+
+import importlib.metadata
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+import pynvml
+import redis
+from packaging.requirements import Requirement
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.core import live, migrations
+from app.core.i18n import _
+from app.core.settings import settings
+
+NEEDED_DISK_BYTES = 5 * 2**30
+NEEDED_MEMORY_BYTES = 3 * 2**30
+_MARKS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
+
+
+@dataclass
+class Finding:
+    """One thing that was looked at."""
+
+    grade: Literal["ok", "note", "bad"]
+    text: str
+
+
+def run() -> int:
+    """Print all findings; the exit code is 1 where one is bad."""
+    findings = [finding for check in CHECKS for finding in check()]
+    for finding in findings:
+        sys.stdout.write(f"{_MARKS[finding.grade]}  {finding.text}\n")
+    return int(any(finding.grade == "bad" for finding in findings))
+
+
+def python() -> Iterator[Finding]:
+    """The interpreter."""
+    found = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("ok", f"Python {found}")
+
+
+def packages() -> Iterator[Finding]:
+    """What pyproject.toml asks for."""
+    try:
+        wanted = [Requirement(line) for line in importlib.metadata.requires("athanor") or []]
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("note", _("Athanor itself is not installed as a package. Run `make up` once."))
+        return
+    wrong = [text for text in map(_fault, wanted) if text]
+    yield from (Finding("bad", text) for text in wrong)
+    if not wrong:
+        yield Finding("ok", _("{n} packages in the versions asked for", n=len(wanted)))
+
+
+def _fault(wanted: Requirement) -> str | None:
+    if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+        return None
+    try:
+        found = importlib.metadata.version(wanted.name)
+    except importlib.metadata.PackageNotFoundError:
+        return _("The package {name} is missing. Run `make up`, which installs it.", name=wanted.name)
+    if wanted.specifier.contains(found, prereleases=True):
+        return None
+    values = {"name": wanted.name, "found": found, "wanted": str(wanted.specifier)}
+    return _("The package {name} is at {found}, but must be {wanted}. Delete .venv and run `make up`.", **values)
+
+
+def disk() -> Iterator[Finding]:
+    """Room in the data directory."""
+    data = settings().data.resolve()
+    existing = next(path for path in (data, *data.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    text = _("{free:.1f} GiB free for data in {path}", free=free / 2**30, path=data)
+    if free < NEEDED_DISK_BYTES:
+        yield Finding("bad", text + _("; checkpoints need more. Free some, or set ATHANOR_DATA to a larger disk."))
+    else:
+        yield Finding("ok", text)
+
+
+def memory() -> Iterator[Finding]:
+    """Memory that is free now."""
+    available = psutil.virtual_memory().available
+    text = _("{free:.1f} GiB of memory available, {cores} cores", free=available / 2**30, cores=psutil.cpu_count())
+    if available < NEEDED_MEMORY_BYTES:
+        yield Finding("bad", text + _("; training needs 3 GiB. Close other programs."))
+    else:
+        yield Finding("ok", text)
+
+
+def gpus() -> Iterator[Finding]:
+    """NVIDIA's GPUs, as its driver lists them."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        text = _("No GPU ({why}). Small models train on the processor; larger ones need an NVIDIA driver.", why=error)
+        yield Finding("note", text)
+        return
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        total = pynvml.nvmlDeviceGetMemoryInfo(handle).total
+        yield Finding("ok", f"GPU {index}: {pynvml.nvmlDeviceGetName(handle)}, {total / 2**30:.0f} GiB")
+    pynvml.nvmlShutdown()
+
+
+def compiler() -> Iterator[Finding]:
+    """g++, which DeepSpeed uses for a faster optimizer on the processor."""
+    if shutil.which("g++"):
+        yield Finding("ok", _("g++ is there"))
+    else:
+        yield Finding("note", _("g++ is not there. Nothing needs it; offloading the optimizer is slower without it."))
+
+
+def servers() -> Iterator[Finding]:
+    """The database and the broker, where the environment names them."""
+    if not settings().database_url:
+        yield Finding("ok", _("PostgreSQL: embedded, started by `athanor up`"))
+    else:
+        yield _database()
+    if not settings().redis_url:
+        yield Finding("ok", _("Valkey: embedded, started by `athanor up`"))
+    else:
+        yield _broker()
+
+
+def _database() -> Finding:
+    try:
+        present = migrations.present()
+    except SQLAlchemyError as error:
+        why = str(error).splitlines()[0]
+        return Finding("bad", _("The database cannot be reached: {why}. Check DATABASE_URL.", why=why))
+    if present != migrations.newest():
+        return Finding("bad", _("The database is not at this version. Run `athanor migrate`."))
+    return Finding("ok", _("The database answers and is at this version"))
+
+
+def _broker() -> Finding:
+    try:
+        live.valkey().ping()
+    except redis.RedisError as error:
+        return Finding("bad", _("The broker cannot be reached: {why}. Check REDIS_URL.", why=error))
+    return Finding("ok", _("The broker answers"))
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (python, packages, disk, memory, gpus, compiler, servers)

@@ -1,0 +1,271 @@
+"""`athanor up`: everything on one machine, from the servers to the link, and back down in the opposite order."""
+
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+from urllib.request import urlopen
+
+from app.accounts import service as accounts
+from app.core import db, migrations
+from app.core import processes as children
+from app.core.i18n import _
+from app.core.processes import Child
+from app.core.settings import run_directory, settings
+from app.corpora import service as corpora
+from app.launcher.embedded import Address, Postgres, Server, ServerFailed, Valkey
+
+WEB_SECONDS = 60
+STOP_SECONDS = 15.0  # web, scheduler and worker; supervisors get settings().save_seconds and a little more
+_WATCH_SECONDS = 0.2
+
+
+class CannotStart(RuntimeError):
+    """Why `athanor up` gives up, in a sentence for the terminal."""
+
+
+class Interrupts:
+    """The first Ctrl-C or SIGTERM unwinds what was started; a second one while that goes on stops waiting."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.hurry = False
+
+    def install(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.stopping:
+            self.hurry = True
+            return
+        self.stopping = True
+        raise KeyboardInterrupt
+
+
+def run(greet: Callable[[str], None] | None = None) -> int:
+    """Start everything, greet with the link, keep it running until somebody says stop. Answers the exit code."""
+    interrupts = Interrupts()
+    interrupts.install()
+    try:
+        with ExitStack() as stack:
+            try:
+                servers, processes, address = start(stack, interrupts)
+                (greet or say_link)(address)
+                watch(servers, processes)
+            finally:
+                interrupts.stopping = True
+    except KeyboardInterrupt:
+        return 0
+    except (CannotStart, ServerFailed) as error:
+        say(str(error))
+        return 1
+
+
+def start(stack: ExitStack, interrupts: Interrupts) -> tuple[list[Server], list[Child], str]:
+    """All steps up to an address that answers. What is started is stopped when the stack unwinds, last first."""
+    begin = time.monotonic()
+    data = settings().data.resolve()
+    data.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(only_one(data))
+    stack.callback(lambda: say(_("Stopped.")))
+    children.stop_left_behind()
+    say(_("Athanor keeps its data in {path}", path=data))
+    servers = start_servers(stack, data)
+    with step(_("migrations")):
+        migrations.upgrade()
+    with step(_("sample corpora")), db.transaction() as session:
+        corpora.install_samples(session)
+    listener = stack.enter_context(closing(listen(settings().host, settings().port)))
+    processes = commands(listener, data / "logs")
+    stack.callback(stop_processes, processes, interrupts)
+    with step(_("web, scheduler, worker")):
+        for child in processes:
+            child.start()
+        address = f"http://{spelled(settings().host)}:{listener.getsockname()[1]}"
+        wait_for_web(address, processes[0])
+    say(_("Ready in {n} s.", n=f"{time.monotonic() - begin:.1f}"))
+    return servers, processes, address
+
+
+def embedded_postgres(data: Path) -> Postgres:
+    """The PostgreSQL of a data directory."""
+    return Postgres(Address(data / "postgres", run_directory() / "postgres"))
+
+
+def find_database() -> None:
+    """Use the PostgreSQL that `athanor up` runs, unless the environment names one. Raises CannotStart."""
+    if settings().database_url:
+        return
+    postgres = embedded_postgres(settings().data.resolve())
+    if not postgres.answers():
+        raise CannotStart(_("PostgreSQL does not run. Start `athanor up` beside this command, or set DATABASE_URL."))
+    os.environ["DATABASE_URL"] = postgres.url()
+    settings.cache_clear()
+
+
+def start_servers(stack: ExitStack, data: Path) -> list[Server]:
+    """PostgreSQL and Valkey, unless the environment names others. Their addresses go into the environment."""
+    servers: list[Server] = []
+    os.environ["ATHANOR_DATA"] = str(data)
+    if not settings().database_url:
+        postgres = embedded_postgres(data)
+        os.environ["DATABASE_URL"] = postgres.url()
+        servers.append(postgres)
+    if not settings().redis_url:
+        valkey = Valkey(Address(data / "valkey", run_directory()))
+        os.environ["REDIS_URL"] = valkey.url
+        servers.append(valkey)
+    for server in servers:
+        children.rotate(server.log_path)
+        stack.callback(server.stop)
+        with step(server.name):
+            server.start()
+    settings.cache_clear()
+    return servers
+
+
+def commands(listener: socket.socket, logs: Path) -> list[Child]:
+    """The processes, web first. It inherits the listening socket, so a restart refuses nobody."""
+    me = [sys.executable, "-m", "app.launcher.cli"]
+    web = [*me, "web", "--fd", str(listener.fileno())]
+    return [
+        Child("web", web, logs / "web.log", pass_fds=[listener.fileno()]),
+        Child("scheduler", [*me, "scheduler"], logs / "scheduler.log"),
+        Child("worker", [*me, "worker"], logs / "worker.log"),
+    ]
+
+
+def watch(servers: list[Server], processes: list[Child]) -> NoReturn:
+    """Show what is worth seeing and start again what dies, until interrupted."""
+    rounds = 0
+    while True:
+        time.sleep(_WATCH_SECONDS)
+        rounds += 1
+        for child in processes:
+            for line in child.news():
+                say(f"{child.name}: {line}")
+            if (how := child.revive()) is not None:
+                values = {"name": child.name, "how": how, "n": f"{child.pause:.0f}", "log": child.log}
+                say(_("{name} ended ({how}) and starts again in {n} s. Its log: {log}", **values))
+        for server in servers if rounds % 5 == 0 else ():
+            if server.process() is None:
+                say(_("{name} ended and starts again. Its log: {log}", name=server.name, log=server.log_path))
+                server.start()
+
+
+def stop_processes(processes: list[Child], interrupts: Interrupts) -> None:
+    """Web, scheduler and worker together, then the supervisors, which save what they train."""
+    say(_("Stopping; press Ctrl-C again to stop without waiting."))
+    for child in processes:
+        child.ask_to_stop()
+    wait_until(lambda: not any(child.alive() for child in processes), STOP_SECONDS, interrupts)
+    for child in processes:
+        child.kill()
+    wait_until(lambda: not any(child.alive() for child in processes), 5, interrupts)
+    running = children.supervisors()
+    if running:
+        say(_("Waiting for running jobs to stop: {n}", n=len(running)))
+    children.signal_all(running, signal.SIGTERM)
+    wait_until(lambda: not children.supervisors(), settings().save_seconds + 10, interrupts)
+    children.signal_all(children.supervisors(), signal.SIGKILL)
+
+
+def wait_until(done: Callable[[], bool], seconds: float, interrupts: Interrupts) -> None:
+    """Wait for something, but not longer than this, nor past a second Ctrl-C."""
+    deadline = time.monotonic() + seconds
+    while not done() and not interrupts.hurry and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def wait_for_web(address: str, web: Child) -> None:
+    """Until the web process answers that it is ready."""
+    deadline = time.monotonic() + WEB_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(OSError), urlopen(f"{address}/readyz", timeout=5) as answer:  # noqa: S310 - our own address
+            if answer.status == 200:
+                return
+        if not web.alive():
+            break
+        time.sleep(0.05)
+    lines = "\n".join(web.log.read_text(errors="replace").splitlines()[-15:])
+    raise CannotStart(_("The web process did not start. {log} ends with:", log=web.log) + f"\n{lines}")
+
+
+def say_link(address: str) -> None:
+    """The one line people look for: with the one-time code while there is no owner."""
+    with db.transaction() as session:
+        if accounts.owner_exists(session):
+            say(_("Open {link}", link=address))
+            return
+        code = accounts.create_setup_code(session)
+    say(_("Open {link}", link=f"{address}/setup?code={code}"))
+    say(_("This link works once: it makes the first account. Ctrl-C stops everything."))
+
+
+@contextmanager
+def only_one(data: Path) -> Iterator[None]:
+    """Hold the data directory: two installations in one would ruin each other."""
+    with (data / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            sentence = _(
+                "Athanor runs already with the data in {path} (process {pid}). Stop it first, or set ATHANOR_DATA "
+                "to another directory.",
+                path=data,
+                pid=file.read().strip() or "?",
+            )
+            raise CannotStart(sentence) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket on the port, or on the next free one, which is said."""
+    family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+    for candidate in range(port, min(port + 100, 65536)) if port else [0]:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, candidate))
+        except OSError:
+            listener.close()
+            continue
+        listener.listen(512)
+        if candidate != port:
+            say(_("Port {port} is taken; using {other}.", port=port, other=candidate))
+        return listener
+    raise CannotStart(_("No free port from {port} on at {host}. Set ATHANOR_PORT to another.", port=port, host=host))
+
+
+def spelled(host: str) -> str:
+    """The host as it stands in a link from this machine."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Say how long a step took."""
+    begin = time.monotonic()
+    yield
+    say(f"  {time.monotonic() - begin:5.1f} s  {title}")
+
+
+def say(line: str) -> None:
+    """One line to the terminal, at once."""
+    with suppress(BrokenPipeError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()

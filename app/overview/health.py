@@ -1,0 +1,137 @@
+"""The page that says how Athanor itself is: each part, what to do about one that fails, and the constants of lives."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.core import db, migrations
+from app.core.formatting import file_size
+from app.core.i18n import _, mark, translate
+from app.core.models import Heartbeat, Node
+from app.core.settings import Settings, settings
+from app.jobs.attempts import attempts
+from app.jobs.cluster import nodes
+from app.jobs.cluster.nodes import list_nodes
+from app.jobs.lifecycle import recovery_policy
+from app.jobs.scheduling import dispatch
+from app.web import probes
+from app.web.auth import Reader
+from app.web.pages import page
+
+router = APIRouter()
+
+SILENT_ROUNDS = 3  # of the scheduler, after which it counts as gone
+SHOWN = tuple(
+    name
+    for name, field in Settings.model_fields.items()
+    if field.annotation in (int, float) and name not in ("port", "max_upload_bytes")
+)
+FIXED = {
+    mark("Attempts in a row without a newer checkpoint, after which a job fails"): dispatch.MAX_ATTEMPTS,
+    mark("Saves in a row that fail before a job pauses"): attempts.MAX_SAVE_FAILURES,
+    mark("Steps in a row that a job may pass over"): recovery_policy.MAX_SKIPS_IN_A_ROW,
+    mark("Seconds for which a job waits for a silent node with GPUs, before one without takes it"): nodes.KNOWN_SECONDS,
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of Athanor: how it is, in a sentence, and what to do where it is not well."""
+
+    name: str
+    state: Literal["good", "wait", "bad"]
+    said: str
+    at: datetime | None = None  # when it was last heard of
+    remedy: str | None = None
+
+
+@router.get("/health")
+def show_health(request: Request, principal: Reader) -> Response:
+    """How each part is, and the constants that decide over the lives of jobs."""
+    with db.transaction() as session:
+        now = session.execute(select(func.now())).scalar_one()
+        parts = [_database(), _broker(), _scheduler(session, now), *_nodes(list_nodes(session), now), _disk()]
+    return page(
+        request,
+        "nodes/health.html",
+        principal=principal,
+        parts=parts,
+        constants=[(_variable(name), translate(_description(name)), _shown(name)) for name in SHOWN],
+        fixed=[(translate(text), value) for text, value in FIXED.items()],
+    )
+
+
+def _database() -> Part:
+    if migrations.present() == migrations.newest():
+        return Part(_("Database"), "good", _("PostgreSQL answers, and its tables are of this version."))
+    said = _("PostgreSQL answers, but its tables are of another version.")
+    return Part(_("Database"), "bad", said, remedy=_("Run athanor migrate, then start the parts again."))
+
+
+def _broker() -> Part:
+    if probes.broker() == "ok":
+        return Part(_("Broker"), "good", _("Valkey answers."))
+    return Part(
+        _("Broker"),
+        "wait",
+        _("Valkey does not answer: jobs start a little later, live views lag, and texts cannot be generated."),
+        remedy=_("Start Valkey again, or set REDIS_URL to one that runs. Nothing is lost meanwhile."),
+    )
+
+
+def _scheduler(session: Session, now: datetime) -> Part:
+    beat = session.get(Heartbeat, "scheduler")
+    remedy = _("Start athanor scheduler (athanor up does). Running jobs go on; queued ones wait meanwhile.")
+    if beat is None:
+        return Part(_("Scheduler"), "bad", _("It was never heard of."), remedy=remedy)
+    if (now - beat.at).total_seconds() > SILENT_ROUNDS * settings().scheduler_seconds + 1:
+        return Part(_("Scheduler"), "bad", _("It fell silent: nothing is placed or recovered."), beat.at, remedy)
+    return Part(_("Scheduler"), "good", _("It places jobs and gives up silent attempts."), beat.at)
+
+
+def _nodes(found: Sequence[Node], now: datetime) -> list[Part]:
+    if not found:
+        remedy = _("Run athanor worker on a machine that reaches the database, Valkey and the data directory.")
+        return [Part(_("Nodes"), "bad", _("No worker was ever heard of: no job can run."), remedy=remedy)]
+    return [_node(node, now) for node in found]
+
+
+def _node(node: Node, now: datetime) -> Part:
+    name = _("Node {name}", name=node.name)
+    if nodes.is_live(node, now):
+        return Part(name, "good", _("Its worker answers."), node.last_seen_at)
+    remedy = _(
+        "Start athanor worker there. Where the worker alone ended, its jobs train on; where the machine is gone, they "
+        "go on from their newest checkpoints as soon as a node has room."
+    )
+    return Part(name, "wait", _("Its worker is silent."), node.last_seen_at, remedy)
+
+
+def _disk() -> Part:
+    usage = shutil.disk_usage(settings().data)
+    said = _("{free} of {total} are free.", free=file_size(usage.free), total=file_size(usage.total))
+    if usage.free >= settings().disk_reserve_bytes:
+        return Part(_("Data directory"), "good", said)
+    remedy = _("Free some space or delete checkpoints: jobs whose saves fail three times in a row pause.")
+    return Part(_("Data directory"), "wait", said, remedy=remedy)
+
+
+def _variable(name: str) -> str:
+    return f"ATHANOR_{name.upper()}"
+
+
+def _description(name: str) -> str:
+    return str(Settings.model_fields[name].description)
+
+
+def _shown(name: str) -> str:
+    value: Any = getattr(settings(), name)
+    if name.endswith("_bytes"):
+        return file_size(value)
+    return f"{value:g} s" if name.endswith("_seconds") else str(value)

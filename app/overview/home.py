@@ -1,0 +1,82 @@
+"""HTML routes of the overview and of the nodes."""
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.checkpoints import service as checkpoints
+from app.core import db
+from app.core.i18n import locale
+from app.core.models import STATES, TERMINAL, Corpus
+from app.core.principal import Principal
+from app.corpora import service as corpora
+from app.jobs import schemas, service
+from app.jobs.cluster import nodes
+from app.jobs.cluster.nodes import list_nodes as all_nodes
+from app.jobs.lifecycle.transitions import HELD
+from app.jobs.schemas import rows
+from app.web.auth import Reader
+from app.web.pages import page
+
+router = APIRouter()
+
+
+@router.get("/")
+def overview(request: Request, principal: Reader) -> Response:
+    """What runs, what ran last, what can be talked to; for a beginner the three steps to a first model."""
+    with db.transaction() as session:
+        open_states = tuple(state for state in STATES if state not in TERMINAL)
+        active, _more = service.list_jobs(session, principal=principal, limit=8, states=open_states)
+        ended, _more = service.list_jobs(session, principal=principal, limit=6, states=TERMINAL)
+        saved, _more = checkpoints.list_checkpoints(session, principal=principal, limit=5)
+        texts, _more = corpora.list_corpora(session, principal=principal, limit=50)
+        names = {job.id: job.name for job in (*active, *ended)}
+        names |= _missing_names(session, principal, [c.job_id for c in saved if c.job_id not in names])
+        return page(
+            request,
+            "home/overview.html",
+            principal=principal,
+            active=rows(session, active),
+            ended=rows(session, ended),
+            checkpoints=saved,
+            names=names,
+            starter=_starter(texts),
+            own_corpora=[corpus for corpus in texts if corpus.owner_id is not None],
+            nodes=_nodes(session, principal),
+        )
+
+
+def _missing_names(session: Session, principal: Principal, ids: Sequence[str]) -> dict[str, str]:
+    return {job_id: service.get(session, principal=principal, job_id=job_id).name for job_id in dict.fromkeys(ids)}
+
+
+def _starter(texts: Sequence[Corpus]) -> Corpus | None:
+    """The text that a first job takes: the newest of one's own that is ready, else one in the reader's language."""
+    ready = [corpus for corpus in texts if corpus.state == "ready" and corpus.kind == "text"]
+    own = [corpus for corpus in ready if corpus.owner_id is not None]
+    shipped = [corpus for corpus in ready if corpus.owner_id is None]
+    chinese = locale() == "zh-CN"
+    return next(iter([*own, *sorted(shipped, key=lambda corpus: corpus.name.isascii() is chinese)]), None)
+
+
+def _nodes(session: Session, principal: Principal) -> list[schemas.NodeAnswer]:
+    now = session.execute(select(func.now())).scalar_one()
+    jobs, _more = service.list_jobs(session, principal=principal, limit=200, states=HELD)
+    return [
+        schemas.node_answer(
+            node, live=nodes.is_live(node, now), running=[job.id for job in jobs if job.node == node.name]
+        )
+        for node in all_nodes(session)
+    ]
+
+
+@router.get("/nodes")
+def list_nodes(request: Request, principal: Reader) -> Response:
+    """The machines that run workers, with what they have and what runs on them."""
+    with db.transaction() as session:
+        found = _nodes(session, principal)
+        ids = [job_id for node in found for job_id in node.running]
+        names = _missing_names(session, principal, ids)
+    return page(request, "nodes/list.html", principal=principal, nodes=found, names=names)

@@ -1,0 +1,60 @@
+"""Rendering HTML pages and carrying out the actions of their forms."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.templating import Jinja2Templates
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from sqlalchemy.orm import Session
+
+from app.core import db, i18n, queue
+from app.core.errors import PanelError
+from app.core.formatting import compact, file_size, instant, number, span
+from app.core.i18n import _
+from app.core.settings import ROOT
+from app.core.version import VERSION
+from app.web import auth
+
+LANGUAGE_COOKIE = "athanor_language"
+
+
+THEME_COOKIE = "athanor_theme"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(ROOT / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(_=_, t=i18n.translate, locale=i18n.locale, version=VERSION, languages=i18n.LOCALES)
+    environment.filters.update(number=number, bytes=file_size, instant=instant, span=span, compact=compact)
+    return environment
+
+
+templates = Jinja2Templates(env=_environment())
+
+
+def page(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
+    """Draw a template. `principal` is there in every page: the user, or None for a visitor."""
+    if "principal" not in context:
+        context["principal"] = auth.identify(request)
+    context["theme"] = request.cookies.get(THEME_COOKIE, "system")
+    return templates.TemplateResponse(request, template, context, status_code=status)
+
+
+def change(verb: Callable[[Session], None], then: str, refused: Callable[[PanelError], Response]) -> Response:
+    """Do what a form of a page asks for, then go on to another page; what is refused is said on its own page."""
+    try:
+        with db.transaction() as session:
+            verb(session)
+    except PanelError as error:
+        if error.status == 404:
+            raise
+        return refused(error)
+    queue.flush_outbox()
+    return RedirectResponse(then, status_code=303)

@@ -1,0 +1,205 @@
+"""Logging in and out: cookies, failures, locks."""
+
+import re
+import threading
+
+import pytest
+from sqlalchemy import select, update
+from starlette.testclient import TestClient
+
+from app.accounts import passwords, service
+from app.core import db, principal
+from app.core.models import LoginSession, User
+from app.web import auth
+from tests import users
+from tests.users import PASSWORD, Person
+
+
+@pytest.fixture(autouse=True)
+def unlocked(alice_user: Person) -> None:
+    with db.transaction() as session:
+        session.execute(update(User).values(failed_logins=0, locked_until=None))
+
+
+def log_in(client: TestClient, name: str = "Alice", password: str = PASSWORD, next: str = "/") -> tuple[int, str]:
+    answer = client.post("/login", data={"name": name, "password": password, "next": next})
+    return answer.status_code, answer.headers.get("location", answer.text)
+
+
+def test_the_right_password_logs_in_whatever_the_case_of_the_name(visitor: TestClient) -> None:
+    assert log_in(visitor, "aLICE ") == (303, "/")
+    assert visitor.get("/api/v1/me").json()["name"] == "Alice"
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(visitor: TestClient) -> None:
+    answer = visitor.post("/login", data={"name": "Alice", "password": PASSWORD})
+    cookie = answer.headers["set-cookie"].lower()
+    assert {"httponly", "samesite=lax", "path=/", "max-age=2592000"} <= set(re.split("; ", cookie))
+    assert "secure" not in cookie
+
+
+def test_the_cookie_is_secure_where_the_request_is(visitor: TestClient) -> None:
+    answer = visitor.post("https://localhost/login", data={"name": "Alice", "password": PASSWORD})
+    assert "secure" in answer.headers["set-cookie"].lower()
+
+
+def test_the_session_is_stored_hashed_and_a_new_login_replaces_it(visitor: TestClient) -> None:
+    log_in(visitor)
+    first = visitor.cookies[auth.COOKIE]
+    log_in(visitor)
+    second = visitor.cookies[auth.COOKIE]
+    with db.transaction() as session:
+        stored = set(session.scalars(select(LoginSession.token_sha256)))
+    assert first != second
+    assert principal.digest(second) in stored
+    assert principal.digest(first) not in stored
+    assert second not in stored
+
+
+def test_logging_out_ends_the_session_on_the_server(visitor: TestClient) -> None:
+    log_in(visitor)
+    secret = visitor.cookies[auth.COOKIE]
+    assert visitor.post("/logout").headers["location"] == "/login"
+    visitor.cookies.set(auth.COOKIE, secret)
+    assert visitor.get("/api/v1/me").status_code == 401
+
+
+def test_an_expired_session_is_nobody(alice: TestClient) -> None:
+    assert alice.get("/api/v1/me").status_code == 200
+    with db.transaction() as session:
+        session.execute(update(LoginSession).values(expires_at=LoginSession.created_at))
+    assert alice.get("/api/v1/me").status_code == 401
+
+
+@pytest.mark.parametrize("name", ["Alice", "Nobody", "", "a\u0000b", "x" * 5000])
+def test_every_failure_reads_the_same(visitor: TestClient, name: str) -> None:
+    answer = visitor.post("/api/v1/login", json={"name": name, "password": "not the password"})
+    assert (answer.status_code, answer.json()["title"]) == (401, "Name and password do not match.")
+
+
+def test_an_unknown_name_costs_a_hash_too(visitor: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str | None] = []
+    right = passwords.matches
+    monkeypatch.setattr(passwords, "matches", lambda given, stored: checked.append(stored) or right(given, stored))
+    visitor.post("/api/v1/login", json={"name": "Nobody", "password": "not the password"})
+    assert checked == [None]
+    assert not passwords.matches("nobody has this password", None)
+
+
+def test_the_fifth_wrong_password_locks_and_each_further_one_longer(visitor: TestClient) -> None:
+    for _attempt in range(5):
+        assert log_in(visitor, password="not the password")[0] == 422
+    answer = visitor.post("/api/v1/login", json={"name": "Alice", "password": PASSWORD})
+    assert (answer.status_code, answer.json()["code"]) == (429, "login_locked")
+    first = int(answer.headers["retry-after"])
+    with db.transaction() as session:
+        session.execute(update(User).values(locked_until=None))
+    log_in(visitor, password="not the password")
+    longer = int(visitor.post("/api/v1/login", json={"name": "Alice", "password": PASSWORD}).headers["retry-after"])
+    assert 0 < first < longer
+
+
+def test_a_lock_is_told_on_the_page(visitor: TestClient) -> None:
+    for _attempt in range(5):
+        log_in(visitor, password="not the password")
+    status, text = log_in(visitor)
+    assert status == 429
+    assert "Too many wrong passwords. Try again in" in text
+
+
+def test_parallel_guesses_count_too(visitor: TestClient) -> None:
+    statuses: list[int] = []
+
+    def guess() -> None:
+        body = {"name": "Alice", "password": "not the password"}
+        statuses.append(visitor.post("/api/v1/login", json=body).status_code)
+
+    threads = [threading.Thread(target=guess) for _n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [401] * 5 + [429] * 7
+
+
+def test_a_right_password_forgets_the_failures(visitor: TestClient, alice_user: Person) -> None:
+    for _attempt in range(4):
+        log_in(visitor, password="not the password")
+    log_in(visitor)
+    with db.transaction() as session:
+        assert session.get_one(User, alice_user.id).failed_logins == 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reached"),
+    [
+        ("/jobs/1", "/jobs/1"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("/\x00", "/"),
+        ("javascript:alert(1)", "/"),
+    ],
+)
+def test_after_the_login_nobody_is_sent_to_another_site(visitor: TestClient, wanted: str, reached: str) -> None:
+    assert log_in(visitor, next=wanted) == (303, reached)
+
+
+def test_a_page_sends_a_visitor_to_the_login_and_back(visitor: TestClient) -> None:
+    assert visitor.get("/account").headers["location"] == "/login?next=/account"
+    assert 'name="next" value="/account"' in visitor.get("/login?next=/account").text
+
+
+def test_the_form_keeps_the_name_but_never_the_password(visitor: TestClient) -> None:
+    text = visitor.post("/login", data={"name": "<b>Alice", "password": "not the password"}).text
+    assert 'value="&lt;b&gt;Alice"' in text
+    assert "not the password" not in text
+
+
+def test_a_foreign_site_cannot_log_anybody_in_or_out(visitor: TestClient) -> None:
+    for path in ("/login", "/logout", "/setup", "/preferences", "/account/password", "/account/tokens"):
+        assert visitor.post(path, headers={"Origin": "http://evil.example"}).status_code == 403
+
+
+def test_language_and_theme_are_kept_in_cookies(visitor: TestClient) -> None:
+    answer = visitor.post("/preferences", data={"language": "zh-CN", "theme": "dark", "next": "/login"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+    text = visitor.get("/login").text
+    assert '<html lang="zh-CN" data-theme="dark">' in text
+    assert "登录" in text
+
+
+def test_a_language_or_theme_that_is_none_changes_nothing(visitor: TestClient) -> None:
+    visitor.post("/preferences", data={"language": "tlh", "theme": "<x>"})
+    assert '<html lang="en" data-theme="system">' in visitor.get("/login").text
+
+
+def test_passwords_are_argon2id(alice_user: Person) -> None:
+    with db.transaction() as session:
+        assert session.get_one(User, alice_user.id).password_hash.startswith("$argon2id$")
+
+
+def test_the_same_characters_typed_on_another_system_match() -> None:
+    composed, decomposed = "caf\u00e9 caf\u00e9", "cafe\u0301 cafe\u0301"
+    assert passwords.matches(decomposed, passwords.hashed(composed))
+
+
+def test_a_password_change_logs_out_every_other_browser(web: TestClient) -> None:
+    carol = users.enter("Carol", "member")
+    here, elsewhere = (users.client(web, cookie=carol.cookie()) for _n in range(2))
+    new = "another furnace entirely"
+    wrong = here.post("/account/password", data={"present_password": "wrong", "password": new})
+    assert wrong.status_code == 422
+    assert "This is not your present password." in wrong.text
+    weak = here.post("/account/password", data={"present_password": PASSWORD, "password": "carol"})
+    assert "at least 10 characters" in weak.text
+    answer = here.post("/account/password", data={"present_password": PASSWORD, "password": new})
+    assert answer.headers["location"] == "/account?done=password"
+    assert here.get("/api/v1/me").status_code == 200
+    assert elsewhere.get("/api/v1/me").status_code == 401
+    assert log_in(users.client(web), "Carol", new)[0] == 303
+
+
+def test_a_session_code_is_never_created_beside_an_owner(alice_user: Person) -> None:
+    with db.transaction() as session, pytest.raises(AssertionError):
+        service.create_setup_code(session)

@@ -1,0 +1,97 @@
+"""The first link: how an installation gets its owner."""
+
+import threading
+
+import pytest
+from sqlalchemy import select
+from starlette.testclient import TestClient
+
+from app.accounts import service
+from app.core import db, principal
+from app.core.models import SetupCode, User
+from tests.users import PASSWORD
+
+
+@pytest.fixture
+def code(database: str) -> str:
+    with db.transaction() as session:
+        for user in session.scalars(select(User)):
+            session.delete(user)
+    with db.transaction() as session:
+        return service.create_setup_code(session)
+
+
+def test_the_code_is_stored_hashed(code: str) -> None:
+    with db.transaction() as session:
+        assert session.scalars(select(SetupCode.code_sha256)).all() == [principal.digest(code)]
+
+
+def test_the_first_link_makes_the_owner_and_logs_in(code: str, visitor: TestClient) -> None:
+    assert 'name="code"' in visitor.get("/setup", params={"code": code}).text
+    answer = visitor.post("/setup", data={"code": code, "name": "Alice", "password": PASSWORD})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    me = visitor.get("/api/v1/me").json()
+    assert (me["name"], me["role"]) == ("Alice", "owner")
+
+
+def test_a_wrong_code_gets_a_clear_sentence_and_keeps_the_right_one(code: str, visitor: TestClient) -> None:
+    answer = visitor.post("/setup", data={"code": "wrong", "name": "Mallory", "password": PASSWORD})
+    assert answer.status_code == 403
+    assert "This link is not valid. Use the newest one" in answer.text
+    assert 'value="Mallory"' in answer.text
+    assert visitor.post("/api/v1/setup", json={"code": code, "name": "Alice", "password": PASSWORD}).status_code == 204
+
+
+def test_a_used_code_makes_nobody_else(code: str, visitor: TestClient) -> None:
+    body = {"code": code, "name": "Alice", "password": PASSWORD}
+    assert visitor.post("/api/v1/setup", json=body).status_code == 204
+    again = visitor.post("/api/v1/setup", json={**body, "name": "Mallory"})
+    assert (again.status_code, again.json()["code"]) == (409, "setup_done")
+    assert visitor.get("/setup").headers["location"] == "/login"
+
+
+def test_of_ten_racers_with_the_same_code_one_becomes_owner(code: str, visitor: TestClient) -> None:
+    statuses: list[int] = []
+
+    def race(number: int) -> None:
+        body = {"code": code, "name": f"Racer {number}", "password": PASSWORD}
+        statuses.append(visitor.post("/api/v1/setup", json=body).status_code)
+
+    threads = [threading.Thread(target=race, args=(n,)) for n in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [204] + [409] * 9
+
+
+def test_a_new_code_ends_the_one_before(code: str, visitor: TestClient) -> None:
+    with db.transaction() as session:
+        newer = service.create_setup_code(session)
+    body = {"code": code, "name": "Alice", "password": PASSWORD}
+    assert visitor.post("/api/v1/setup", json=body).status_code == 403
+    assert visitor.post("/api/v1/setup", json={**body, "code": newer}).status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "field", "sentence"),
+    [
+        ("", PASSWORD, "name", "Enter a name."),
+        ("x" * 41, PASSWORD, "name", "The name may have 40 characters."),
+        ("a\u0000b", PASSWORD, "name", "The name holds characters that cannot be shown."),
+        ("a\u202eb", PASSWORD, "name", "The name holds characters that cannot be shown."),
+        ("Alice", "short", "password", "The password needs at least 10 characters; this one has 5."),
+        ("Alice", "x" * 201, "password", "The password may have 200 characters."),
+        ("Alice Liddell", "alice liddell", "password", "The password must not be the name."),
+    ],
+)
+def test_a_bad_name_or_password_is_told_at_its_field(
+    code: str, visitor: TestClient, name: str, password: str, field: str, sentence: str
+) -> None:
+    answer = visitor.post("/api/v1/setup", json={"code": code, "name": name, "password": password})
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"field": field, "message": sentence}]
+
+
+def test_a_visitor_before_the_set_up_is_told_about_the_link(code: str, visitor: TestClient) -> None:
+    assert "Open the link that Athanor printed" in visitor.get("/login").text

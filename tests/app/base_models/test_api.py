@@ -1,0 +1,271 @@
+"""The API of base models: from the files to a model that is ready, and who may what."""
+
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, update
+from starlette.testclient import TestClient
+
+from app.base_models import service
+from app.core import db, queue, storage
+from app.core.models import ImportedModel, Job, Outbox
+from app.core.settings import settings
+from tests import folders, users
+from tests.app.base_models.conftest import Import, put
+from tests.users import Person
+from worker.tasks.import_model import import_model
+
+Folder = Callable[[str], Path]
+ROUTES = [
+    ("POST", "/api/v1/models", "submit"),
+    ("PUT", "/api/v1/models/{id}/files/config.json", "submit"),
+    ("POST", "/api/v1/models/{id}/import", "submit"),
+    ("GET", "/api/v1/models", "read"),
+    ("GET", "/api/v1/models/{id}", "read"),
+    ("DELETE", "/api/v1/models/{id}", "submit"),
+]
+
+
+def created(client: TestClient, **body: str) -> str:
+    answer = client.post("/api/v1/models", json={"name": "tiny", **body})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+@pytest.fixture
+def online(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    settings.cache_clear()
+    yield
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def test_a_folder_becomes_a_ready_model(alice: TestClient, folder: Folder, imported: Import) -> None:
+    model = imported(alice, folder("llama"), name="Tiny Llama")
+    assert (model["state"], model["name"], model["source"], model["reference"]) == (
+        "ready",
+        "Tiny Llama",
+        "upload",
+        None,
+    )
+    assert (model["facts"]["model_type"], model["facts"]["num_parameters"]) == ("llama", 34_720)
+    assert model["num_bytes"] == sum(file["size"] for file in model["files"])
+    assert (model["problems"], model["progress"]) == ([], None)
+    assert alice.get("/api/v1/models").json()["data"][0] == model
+
+
+def test_an_archive_becomes_a_ready_model(alice: TestClient, folder: Folder, imported: Import, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "tiny.zip", "w") as archive:
+        for path in folder("qwen2").iterdir():
+            archive.write(path, f"tiny/{path.name}")
+    model = imported(alice, tmp_path)
+    assert (model["state"], model["facts"]["model_type"]) == ("ready", "qwen2")
+    assert not (storage.base_model(model["id"]) / "archive.zip").exists()
+
+
+def test_what_is_wrong_is_said_with_its_place_and_can_be_mended(
+    alice: TestClient, folder: Folder, imported: Import, tmp_path: Path
+) -> None:
+    directory = tmp_path / "llama"
+    shutil.copytree(folder("llama"), directory)
+    folders.change(directory, num_hidden_layers=3)
+    model = imported(alice, directory)
+    assert model["state"] == "failed"
+    assert model["problems"][0] == {
+        "code": "tensor_missing",
+        "message": "The tensor model.layers.2.input_layernorm.weight is missing; llama needs it.",
+        "file": None,
+        "tensor": "model.layers.2.input_layernorm.weight",
+        "byte": None,
+    }
+    assert put(alice, model["id"], folder("llama") / "config.json").json()["state"] == "uploading"
+    alice.post(f"/api/v1/models/{model['id']}/import")
+    import_model(model["id"])
+    again = alice.get(f"/api/v1/models/{model['id']}").json()
+    assert (again["state"], again["problems"]) == ("ready", [])
+
+
+def test_a_message_that_comes_twice_does_nothing_the_second_time(
+    alice: TestClient, folder: Folder, imported: Import
+) -> None:
+    model = imported(alice, folder("gpt2"))
+    import_model(model["id"])
+    import_model("never was")
+    assert alice.get(f"/api/v1/models/{model['id']}").json() == model
+    assert not storage.base_model("never was").exists()
+
+
+def test_an_import_that_fell_silent_is_promised_again_once(alice: TestClient) -> None:
+    model_id = created(alice)
+    with db.transaction() as session:
+        lost = {"state": "importing", "created_at": func.now() - service.UPLOAD_LIFETIME}
+        session.execute(update(ImportedModel).where(ImportedModel.id == model_id).values(**lost))
+    with db.transaction() as session:
+        assert service.owe_lost_imports(session) == 1
+        assert session.query(Outbox).where(Outbox.args.contains([model_id])).count() == 1
+    with db.transaction() as session:
+        assert service.owe_lost_imports(session) == 0
+
+
+def test_a_child_that_dies_fails_the_model_in_plain_words(
+    alice: TestClient, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.tasks.import_model.examine_command", lambda model_id: ["sh", "-c", "kill -9 $$"])
+    model_id = created(alice)
+    put(alice, model_id, folder("llama") / "config.json")
+    alice.post(f"/api/v1/models/{model_id}/import")
+    import_model(model_id)
+    model = alice.get(f"/api/v1/models/{model_id}").json()
+    assert (model["state"], model["problems"][0]["message"]) == (
+        "failed",
+        "Importing took too long or was stopped. Start it again.",
+    )
+
+
+def test_the_child_learns_no_secret(alice: TestClient, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr("worker.tasks.import_model.examine_command", lambda model_id: ["sh", "-c", f"env > {seen}"])
+    model_id = created(alice)
+    seen = storage.base_model(model_id) / "environment"
+    put(alice, model_id, folder("llama") / "config.json")
+    alice.post(f"/api/v1/models/{model_id}/import")
+    import_model(model_id)
+    told = seen.read_text()
+    assert "HF_HUB_OFFLINE=1" in told
+    assert not any(word in told for word in ("hf_secret", "DATABASE_URL", "REDIS_URL", "ATHANOR"))
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "modeling_tiny.py", "model.pt", "weights.PKL", "m.ckpt"])
+def test_pickle_and_code_are_refused_by_name(alice: TestClient, name: str) -> None:
+    answer = alice.put(f"/api/v1/models/{created(alice)}/files/{name}", content=b"x")
+    assert (answer.status_code, answer.json()["code"]) == (422, "file_unsafe")
+    assert answer.json()["title"].startswith(f"“{name}” is not taken")
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", ".lock", "config.json.bak", "..%2Fconfig.json", "%00.safetensors", "é.safetensors"]
+)
+def test_other_files_are_refused_and_nothing_is_written(alice: TestClient, name: str) -> None:
+    model_id = created(alice)
+    assert alice.put(f"/api/v1/models/{model_id}/files/{name}", content=b"x").status_code in (404, 422)
+    assert not storage.base_model(model_id).exists()
+
+
+def test_all_files_share_one_limit(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATHANOR_MAX_MODEL_BYTES", "3000000")
+    settings.cache_clear()
+    model_id = created(alice)
+    path = f"/api/v1/models/{model_id}/files"
+    assert alice.put(f"{path}/a.safetensors", content=b"x" * 2_000_000).status_code == 200
+    answer = alice.put(f"{path}/b.safetensors", content=b"x" * 2_000_000)
+    assert (answer.status_code, answer.json()["code"]) == (413, "model_too_large")
+    streamed = alice.put(f"{path}/b.safetensors", content=iter([b"x" * 1_000_000] * 2))
+    assert streamed.status_code == 413
+    assert alice.put(f"{path}/a.safetensors", content=b"x" * 2_900_000).status_code == 200  # in its own place
+    assert {item.name for item in storage.base_model(model_id).iterdir()} == {"a.safetensors"}
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def test_a_model_that_is_being_checked_takes_no_file(alice: TestClient, folder: Folder, imported: Import) -> None:
+    model_id = created(alice)
+    config = folder("llama") / "config.json"
+    assert alice.post(f"/api/v1/models/{model_id}/import").json()["code"] == "model_empty"
+    put(alice, model_id, config)
+    alice.post(f"/api/v1/models/{model_id}/import")
+    assert put(alice, model_id, config).json()["code"] == "model_closed"
+    assert alice.post(f"/api/v1/models/{model_id}/import").json()["code"] == "model_importing"
+    ready = imported(alice, folder("llama"))
+    assert put(alice, ready["id"], config).status_code == 409
+    assert alice.post(f"/api/v1/models/{ready['id']}/import").json()["code"] == "model_ready"
+
+
+# ---- the hub --------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_hub_the_way_out_is_told(alice: TestClient) -> None:
+    answer = alice.post("/api/v1/models", json={"reference": "owner/name"})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (409, "reference")
+    assert "Upload the model's files instead." in answer.json()["title"]
+
+
+@pytest.mark.parametrize("reference", ["name", "a/b/c", "../x", "https://hub/a/b", "a/b@", "a/b c", "a/" + "b" * 300])
+def test_a_reference_is_a_name_and_never_an_address(online: None, alice: TestClient, reference: str) -> None:
+    answer = alice.post("/api/v1/models", json={"reference": reference})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "reference")
+
+
+def test_a_model_of_the_hub_is_imported_at_once(
+    online: None, alice: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(queue, "send", lambda task, *args, queue: sent.append((task, *args, queue)))
+    model = alice.post("/api/v1/models", json={"reference": "owner/tiny@main"}).json()
+    assert (model["state"], model["name"], model["reference"]) == ("importing", "tiny", "owner/tiny@main")
+    assert (queue.IMPORT_MODEL, model["id"], queue.CORPUS_QUEUE) in sent
+    assert alice.put(f"/api/v1/models/{model['id']}/files/config.json", content=b"{}").status_code == 409
+
+
+# ---- whose --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+def test_every_route_asks_who_it_is(
+    visitor: TestClient, web: TestClient, alice_user: Person, method: str, path: str, scope: str
+) -> None:
+    path = path.format(id="x")
+    body = {"json": {"name": "x"}} if method == "POST" and path.endswith("models") else {}
+    assert visitor.request(method, path, **body).status_code == 401
+    token = alice_user.token("read" if scope == "submit" else "submit")
+    assert users.client(web, token=token).request(method, path, **body).status_code == 403
+
+
+def test_a_model_of_another_is_not_there(alice: TestClient, bob: TestClient) -> None:
+    model_id = created(alice)
+    assert bob.get("/api/v1/models").json()["data"] == []
+    for method, path, _scope in ROUTES[1:3] + ROUTES[4:]:
+        assert bob.request(method, path.format(id=model_id), content=b"{}").status_code == 404
+    assert alice.get(f"/api/v1/models/{model_id}").status_code == 200
+
+
+def test_a_deleted_model_leaves_nothing(alice: TestClient, folder: Folder) -> None:
+    model_id = created(alice)
+    put(alice, model_id, folder("llama") / "config.json")
+    assert alice.delete(f"/api/v1/models/{model_id}").status_code == 204
+    assert alice.get(f"/api/v1/models/{model_id}").status_code == 404
+    assert not storage.base_model(model_id).exists()
+
+
+def test_a_model_that_a_job_starts_from_stays(alice: TestClient, alice_user: Person) -> None:
+    model_id = created(alice)
+    values: dict[str, Any] = {"name": "fine", "recipe": "chat", "spec_sha256": "", "body_sha256": "", "max_steps": 1}
+    with db.transaction() as session:
+        job = Job(owner_id=alice_user.id, spec={"base_model": model_id}, **values)
+        session.add(job)
+    answer = alice.delete(f"/api/v1/models/{model_id}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "model_in_use")
+    assert "“fine”" in answer.json()["title"]
+    with db.transaction() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(state="cancelled"))
+    assert alice.delete(f"/api/v1/models/{model_id}").status_code == 204
+    with db.transaction() as session:
+        session.delete(session.get_one(Job, job.id))
+
+
+def test_an_upload_that_nobody_finishes_is_forgotten(alice: TestClient, folder: Folder, imported: Import) -> None:
+    model_id, ready = created(alice), imported(alice, folder("llama"))["id"]
+    with db.transaction() as session:
+        assert service.forget_unfinished(session) == []
+        aged = ImportedModel.created_at - 2 * service.UPLOAD_LIFETIME
+        session.execute(update(ImportedModel).where(ImportedModel.id.in_([model_id, ready])).values(created_at=aged))
+    with db.transaction() as session:
+        assert service.forget_unfinished(session) == [model_id]
+    assert alice.get(f"/api/v1/models/{ready}").status_code == 200

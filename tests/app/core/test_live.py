@@ -1,0 +1,167 @@
+"""The hub: every viewer gets everything behind its cursor once and in order, and nobody is held up by a slow one."""
+
+import asyncio
+import json
+import random
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.core import live
+from app.core.live import QUEUE_EVENTS, Bell, Hub, Update
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+class Story:
+    """What the database would hold: numbered events, read behind a cursor. Counts how often it is read."""
+
+    def __init__(self) -> None:
+        self.events: list[int] = []
+        self.reads = 0
+
+    def tell(self, n: int = 1) -> None:
+        for _ in range(n):
+            self.events.append(len(self.events) + 1)
+        live.ring("story")
+
+    def read(self, cursor: str, until: str | None) -> list[Update]:
+        self.reads += 1
+        begin, end = int(cursor or 0), len(self.events) if until is None else int(until)
+        return [Update(str(n), "event", json.dumps(n)) for n in self.events[begin:end]]
+
+
+async def collect(stream: AsyncIterator[Update], last: int) -> list[int]:
+    got = []
+    async for update in stream:
+        got.append(int(update.data))
+        if got[-1] == last:
+            break
+    return got
+
+
+def test_viewers_that_come_at_any_moment_see_no_gap_and_nothing_twice() -> None:
+    async def main() -> None:
+        chance = random.Random(1)
+        story = Story()
+        story.tell(5)
+        async with Hub().running() as hub:
+            viewers = []
+            for start in range(20):
+                cursor = chance.randint(0, len(story.events))
+                task = asyncio.create_task(collect(hub.stream("story", story.read, str(cursor)), 205))
+                viewers.append((cursor, task))
+                await asyncio.sleep(0)
+                story.tell(chance.randint(0, 5))
+                if start % 3 == 0:
+                    await asyncio.sleep(0.01)
+            while len(story.events) < 205:
+                story.tell(min(7, 205 - len(story.events)))
+                await asyncio.sleep(0.002)
+            for cursor, task in viewers:
+                assert await asyncio.wait_for(task, 20) == list(range(cursor + 1, 206))
+
+    asyncio.run(main())
+
+
+def test_a_hundred_viewers_cost_hardly_more_reading_than_one() -> None:
+    async def main() -> None:
+        story = Story()
+        async with Hub().running() as hub:
+            viewers = [asyncio.create_task(collect(hub.stream("story", story.read, ""), 50)) for _ in range(100)]
+            while not hub._topics or len(hub._topics["story"].viewers) < 100:
+                await asyncio.sleep(0.005)
+            before = story.reads
+            for _ in range(50):
+                story.tell()
+                await asyncio.sleep(0.002)
+            await asyncio.wait_for(asyncio.gather(*viewers), 20)
+            assert story.reads - before <= 60
+
+    asyncio.run(main())
+
+
+def test_a_viewer_that_reads_too_slowly_is_dropped_and_the_others_go_on() -> None:
+    async def main() -> None:
+        story = Story()
+        story.tell()
+        async with Hub().running() as hub:
+            slow = hub.stream("story", story.read, "")
+            assert (await anext(slow)).data == "1"
+            quick = hub.stream("story", story.read, "1")
+            for n in range(2, QUEUE_EVENTS + 10):
+                story.tell()
+                assert (await asyncio.wait_for(anext(quick), 10)).data == str(n)
+            left = [update.data async for update in slow]
+            assert left == [], "what it missed it gets by its cursor when it comes back"
+            again = hub.stream("story", story.read, "1")
+            assert [int((await anext(again)).data) for _ in range(5)] == [2, 3, 4, 5, 6]
+            for stream in (quick, again):
+                await stream.aclose()  # type: ignore[attr-defined]
+            assert hub._topics == {}
+
+    asyncio.run(main())
+
+
+def test_a_viewer_that_leaves_while_another_one_comes_takes_nothing_with_it() -> None:
+    async def main() -> None:
+        story = Story()
+        story.tell()
+        go = threading.Event()
+
+        def slow_read(cursor: str, until: str | None) -> list[Update]:
+            if story.reads == 1:  # the second viewer is being brought up to now
+                go.wait(10)
+            return story.read(cursor, until)
+
+        async with Hub().running() as hub:
+            first = hub.stream("story", slow_read, "")
+            assert (await anext(first)).data == "1"
+            second = asyncio.create_task(collect(hub.stream("story", slow_read, ""), 3))
+            while not hub._topics["story"].lock.locked():
+                await asyncio.sleep(0.001)
+            await first.aclose()  # type: ignore[attr-defined]
+            go.set()
+            story.tell(2)
+            assert await asyncio.wait_for(second, 10) == [1, 2, 3]
+
+    asyncio.run(main())
+
+
+def test_a_silent_doorbell_costs_a_delay_and_no_event() -> None:
+    async def main() -> None:
+        story = Story()
+        story.tell()
+        async with Hub().running() as hub:
+            stream = hub.stream("story", story.read, "")
+            assert (await anext(stream)).data == "1"
+            story.events.append(2)  # and nobody rings
+            assert (await asyncio.wait_for(anext(stream), live.POLL_SECONDS + 5)).data == "2"
+            await stream.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
+def test_every_stream_ends_when_the_hub_closes() -> None:
+    async def main() -> None:
+        story = Story()
+        story.tell()
+        async with Hub().running() as hub:
+            waiting = [asyncio.create_task(collect(hub.stream("story", story.read, ""), 9)) for _ in range(3)]
+            while not hub._topics or len(hub._topics["story"].viewers) < 3:
+                await asyncio.sleep(0.005)
+        assert await asyncio.wait_for(asyncio.gather(*waiting), 5) == [[1], [1], [1]]
+
+    asyncio.run(main())
+
+
+def test_a_bell_wakes_its_waiter_and_another_one_does_not() -> None:
+    bell = Bell("mine")
+    assert bell.wait(0.05) is False
+    live.ring("other")
+    assert bell.wait(0.05) is False
+    live.ring("mine")
+    assert bell.wait(10) is True
+    live.ring("mine")  # between two waits
+    assert bell.wait(10) is True

@@ -1,0 +1,141 @@
+"""Messages: owed by a transaction, sent after it, sent once, and never lost while the broker is away."""
+
+import sys
+import threading
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from app.core import db, live, queue
+from app.core.models import Outbox
+from app.core.settings import settings
+from tests.servers import Servers
+
+QUEUE = "test"
+
+
+@pytest.fixture(autouse=True)
+def _empty(database: str) -> None:
+    live.valkey().flushall()
+    with db.transaction() as session:
+        session.query(Outbox).delete()
+
+
+def owed() -> int:
+    with db.transaction() as session:
+        return session.scalar(select(func.count()).select_from(Outbox)) or 0
+
+
+def waiting() -> int:
+    return live.valkey().llen(f"athanor:{QUEUE}")  # type: ignore[return-value]
+
+
+def owe(n: int) -> None:
+    with db.transaction() as session:
+        for i in range(n):
+            queue.owe(session, "test.task", str(i), queue=QUEUE)
+
+
+def test_a_message_is_sent_after_the_commit_and_then_no_longer_owed() -> None:
+    owe(3)
+    assert (owed(), waiting()) == (3, 0)
+    assert queue.flush_outbox() == 3
+    assert (owed(), waiting()) == (0, 3)
+    assert queue.flush_outbox() == 0
+
+
+def test_a_transaction_that_rolls_back_owes_nothing() -> None:
+    with suppress(ZeroDivisionError), db.transaction() as session:
+        queue.owe(session, "test.task", "1", queue=QUEUE)
+        1 / 0  # noqa: B018
+    assert (queue.flush_outbox(), owed(), waiting()) == (0, 0, 0)
+
+
+def test_two_processes_that_flush_at_once_send_each_message_once() -> None:
+    owe(40)
+    barrier = threading.Barrier(4)
+    sent: list[int] = []
+
+    def flush() -> None:
+        barrier.wait(10)
+        sent.append(queue.flush_outbox())
+
+    threads = [threading.Thread(target=flush) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (sum(sent), waiting(), owed()) == (40, 40, 0)
+
+
+def test_while_the_broker_is_away_messages_stay_owed_and_are_sent_once_it_is_back(
+    running_servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
+    owe(2)
+    running_servers.valkey.stop()
+    try:
+        assert queue.flush_outbox() == 0
+        live.ring("anything")  # raises nothing
+        assert owed() == 2
+        assert "broker not reachable, 2 messages wait" in caplog.text
+    finally:
+        running_servers.valkey.start()
+    assert queue.flush_outbox() == 2
+    assert (owed(), waiting()) == (0, 2)
+
+
+def test_no_transaction_is_open_while_messages_are_sent_and_nobody_else_sends_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    owe(2)
+    open_ones = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in %'"
+    seen: list[tuple[int, int]] = []
+
+    def look(*_message: str, **_where: str) -> None:
+        with db.transaction() as session:
+            others = session.scalar(text(open_ones)) or 0
+        seen.append((others, queue.flush_outbox()))
+
+    monkeypatch.setattr(queue, "send", look)
+    assert queue.flush_outbox() == 2
+    assert (seen, owed()) == ([(0, 0), (0, 0)], 0)
+
+
+def test_what_a_process_that_died_was_sending_is_sent_by_another_one_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    owe(3)
+    with monkeypatch.context() as patched:
+        patched.setattr(queue, "send", lambda *_message, **_where: sys.exit(137))
+        with pytest.raises(SystemExit):
+            queue.flush_outbox()
+    assert (queue.flush_outbox(), owed(), waiting()) == (0, 3, 0)
+    with db.transaction() as session:
+        session.execute(update(Outbox).values(claimed_until=func.now() - timedelta(seconds=1)))
+    assert (queue.flush_outbox(), owed(), waiting()) == (3, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "broker"),
+    [
+        ("redis://host:6379/1", "redis://host:6379/1"),
+        ("rediss://u:p@host/0", "rediss://u:p@host/0"),
+        ("unix:///run/a b/valkey.sock", "redis+socket:///run/a b/valkey.sock?virtual_host=0"),
+    ],
+)
+def test_one_address_serves_both_libraries(given: str, broker: str) -> None:
+    assert queue.broker_url(given) == broker
+
+
+def test_celery_keeps_to_what_redis_cannot_lose_or_double() -> None:
+    conf: Any = queue.create_celery().conf
+    assert conf.task_acks_late is False
+    assert conf.task_ignore_result is True
+    assert conf.accept_content == ["json"]
+
+
+def test_a_claim_lasts_longer_than_a_silent_broker_keeps_a_sender() -> None:
+    limits: Any = queue.create_celery().conf.broker_transport_options
+    once_more = 2 * limits["socket_timeout"] + limits["socket_connect_timeout"]  # on a new connection
+    assert once_more < queue.CLAIM_SECONDS < settings().lease_seconds

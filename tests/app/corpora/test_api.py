@@ -1,0 +1,291 @@
+"""The API of corpora and tokenizers: from upload to documents, and who may what."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from starlette.testclient import TestClient
+
+from app.core import db, principal, storage
+from app.core.errors import PanelError
+from app.core.models import Corpus, Job, Outbox
+from app.corpora import service
+from app.corpora.shipped import FOLDER, SHIPPED
+from tests import users
+from tests.app.corpora.conftest import Upload
+from tests.corpora_fixtures import king_james
+from tests.users import Person
+from worker.tasks.parse_corpus import parse_corpus
+
+ROUTES = [
+    ("POST", "/api/v1/corpora?filename=a.txt", "submit"),
+    ("GET", "/api/v1/corpora", "read"),
+    ("GET", "/api/v1/corpora/{id}", "read"),
+    ("GET", "/api/v1/corpora/{id}/documents", "read"),
+    ("POST", "/api/v1/corpora/{id}/parse", "submit"),
+    ("DELETE", "/api/v1/corpora/{id}", "submit"),
+    ("GET", "/api/v1/tokenizers", "read"),
+    ("GET", "/api/v1/tokenizers/{id}", "read"),
+]
+
+
+def test_a_text_becomes_ready_with_its_numbers(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, "春眠不觉晓，\r\n处处闻啼鸟。".encode(), "春晓.txt")
+    assert corpus["state"] == "ready"
+    assert (corpus["num_documents"], corpus["num_characters"], corpus["num_text_bytes"]) == (1, 13, 37)
+    assert (corpus["encoding"], corpus["problems"], corpus["progress"]) == ("utf-8", [], None)
+
+
+def test_documents_come_in_pages_each_found_by_the_index(alice: TestClient, upload: Upload) -> None:
+    texts = [f"document {n} " + "字" * n * 100 for n in range(25)]
+    content = "\n".join(json.dumps({"text": text}) for text in texts).encode()
+    corpus = upload(alice, content, "poems.jsonl")
+    path = f"/api/v1/corpora/{corpus['id']}/documents"
+    first = alice.get(path, params={"limit": 10}).json()
+    assert [document["index"] for document in first["data"]] == list(range(10))
+    assert first["next"] == "10"
+    last = alice.get(path, params={"limit": 10, "after": 20}).json()
+    assert (last["next"], len(last["data"])) == (None, 5)
+    assert last["data"][4]["text"] == texts[24][:500]
+    assert last["data"][4]["cut"] is True
+    assert last["data"][4]["num_bytes"] == len(texts[24].encode())
+    assert alice.get(path, params={"after": 10**9}).json() == {"data": [], "next": None}
+
+
+def test_a_broken_line_fails_the_corpus_until_it_is_skipped(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, b'{"text": "good"}\n{"text": "ha', "broken.jsonl")
+    assert (corpus["state"], corpus["num_bad_lines"]) == ("failed", 1)
+    assert corpus["problems"] == [
+        {"code": "half_line", "message": "The JSON object breaks off at character 10.", "line": 2, "byte": 17}
+    ]
+    answer = alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"skip_bad": True})
+    assert (answer.status_code, answer.json()["state"]) == (202, "parsing")
+    parse_corpus(corpus["id"])
+    again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
+    assert (again["state"], again["num_documents"], again["num_bad_lines"]) == ("ready", 1, 1)
+    assert again["problems"][0]["line"] == 2
+
+
+def test_another_encoding_is_offered_by_name_and_read_when_chosen(alice: TestClient, upload: Upload) -> None:
+    text = "床前明月光，疑是地上霜。举头望明月，低头思故乡。\n" * 20
+    corpus = upload(alice, text.encode("gb18030"), "静夜思.txt")
+    assert corpus["state"] == "failed"
+    assert (
+        corpus["problems"][0]["message"] == "The file is not text in UTF-8: the bytes at position 0 mean nothing there."
+    )
+    assert corpus["encodings"][0]["encoding"] == "gb18030"
+    assert "床前明月光" in corpus["encodings"][0]["preview"]
+    alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"encoding": "gb18030"})
+    parse_corpus(corpus["id"])
+    again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
+    assert (again["state"], again["num_characters"], again["encoding"]) == ("ready", len(text), "gb18030")
+
+
+def test_a_message_that_comes_twice_does_nothing_the_second_time(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, b"once")
+    parse_corpus(corpus["id"])
+    parse_corpus("never was")
+    assert alice.get(f"/api/v1/corpora/{corpus['id']}").json() == corpus
+
+
+def test_a_reading_that_fell_silent_is_promised_again_once(alice: TestClient) -> None:
+    corpus = alice.post("/api/v1/corpora?filename=lost.txt", content=b"lost").json()
+    with db.transaction() as session:
+        assert service.owe_lost_parses(session, seconds=60) == 0
+        lost = session.scalar(
+            update(Corpus)
+            .values(created_at=Corpus.created_at - principal.SESSION_LIFETIME)
+            .where(Corpus.id == corpus["id"])
+            .returning(Corpus.id)
+        )
+    assert lost
+    with db.transaction() as session:
+        assert service.owe_lost_parses(session, seconds=60) >= 1
+        assert session.query(Outbox).where(Outbox.args.contains([corpus["id"]])).count() == 1
+    with db.transaction() as session:
+        assert service.owe_lost_parses(session, seconds=60) == 0
+
+
+def test_a_parser_that_dies_fails_the_corpus_in_plain_words(
+    alice: TestClient, upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.tasks.parse_corpus.command", lambda corpus: ["sh", "-c", "kill -9 $$"])
+    corpus = upload(alice, b"text")
+    assert corpus["state"] == "failed"
+    assert corpus["problems"][0]["message"].startswith("Reading the file took too long or was stopped.")
+
+
+# ---- deleting -------------------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_corpus_is_gone_from_the_disk(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, b"text")
+    assert alice.delete(f"/api/v1/corpora/{corpus['id']}").status_code == 204
+    assert not storage.corpus(corpus["id"]).exists()
+    assert alice.get(f"/api/v1/corpora/{corpus['id']}").status_code == 404
+
+
+def add_job(owner: Person, corpus_id: str, state: str) -> None:
+    with db.transaction() as session:
+        spec = {"corpora": [corpus_id]}
+        row = Job(owner_id=owner.id, name="first light", recipe="tiny", spec=spec, state=state, max_steps=1)
+        row.spec_sha256 = row.body_sha256 = ""
+        session.add(row)
+
+
+@pytest.mark.parametrize(("state", "status"), [("queued", 409), ("running", 409), ("paused", 409), ("succeeded", 204)])
+def test_a_corpus_in_use_is_not_deleted(
+    alice: TestClient, alice_user: Person, upload: Upload, state: str, status: int
+) -> None:
+    corpus = upload(alice, b"text")
+    add_job(alice_user, corpus["id"], state)
+    answer = alice.delete(f"/api/v1/corpora/{corpus['id']}")
+    assert answer.status_code == status
+    if status == 409:
+        assert answer.json()["title"].startswith("The job “first light” uses this corpus and has not finished.")
+        assert alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={}).status_code == 409
+
+
+# ---- who may what ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+def test_a_visitor_is_asked_to_log_in(visitor: TestClient, method: str, path: str, scope: str) -> None:
+    answer = visitor.request(method, path.format(id="x"), json={})
+    assert (answer.status_code, answer.json()["code"]) == (401, "not_logged_in")
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+def test_a_token_without_the_scope_is_refused(
+    web: TestClient, alice_user: Person, method: str, path: str, scope: str
+) -> None:
+    others = [other for other in principal.SCOPES if other != scope]
+    answer = users.client(web, token=alice_user.token(*others)).request(method, path.format(id="x"), json={})
+    assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+
+
+def test_anothers_corpus_is_not_there(alice: TestClient, bob: TestClient, bob_user: Person, upload: Upload) -> None:
+    corpus = upload(alice, b"hers alone")
+    for method, path, _scope in ROUTES:
+        if "{id}" in path:
+            assert bob.request(method, path.format(id=corpus["id"]), json={}).status_code == 404
+    assert corpus["id"] not in bob.get("/api/v1/corpora").text
+    for path in ("", "?part=state"):
+        assert bob.get(f"/corpora/{corpus['id']}{path}").status_code == 404
+    for verb in ("parse", "delete"):
+        assert bob.post(f"/corpora/{corpus['id']}/{verb}").status_code == 404
+    with db.transaction() as session, pytest.raises(PanelError) as refused:
+        service.usable(session, principal=bob_user.principal, ids=[corpus["id"]])
+    assert refused.value.fields[0].field == "corpora"
+
+
+@pytest.mark.parametrize("corpus_id", ["x", "%00", "..%2f..%2fetc", "x" * 2000, "😀", "1;drop table corpus"])
+def test_an_id_that_never_was_answers_without_a_fault_of_ours(alice: TestClient, corpus_id: str) -> None:
+    for method, path, _scope in ROUTES:
+        if "{id}" in path:
+            assert alice.request(method, path.format(id=corpus_id), json={}).status_code in (400, 404)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=999", "limit=x", "after=" + "x" * 100])
+def test_a_bad_page_is_told_at_its_parameter(alice: TestClient, query: str) -> None:
+    answer = alice.get(f"/api/v1/corpora?{query}")
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, query.split("=")[0])
+
+
+# ---- what jobs ask --------------------------------------------------------------------------------------------------
+
+
+def test_jobs_get_their_corpora_in_the_order_asked_for(alice: TestClient, alice_user: Person, upload: Upload) -> None:
+    ids = [upload(alice, b"one")["id"], upload(alice, b"two")["id"]][::-1]
+    with db.transaction() as session:
+        assert [c.id for c in service.usable(session, principal=alice_user.principal, ids=ids)] == ids
+
+
+def test_what_cannot_be_trained_on_is_told_at_the_field(alice: TestClient, alice_user: Person, upload: Upload) -> None:
+    ready = upload(alice, b"fine")["id"]
+    failed = upload(alice, b"\xff\xff\xff")["id"]
+    parsing = alice.post("/api/v1/corpora?filename=a.txt", content=b"text").json()["id"]
+    cases: list[tuple[list[str], str]] = [
+        (["never was"], "corpus_unknown"),
+        ([ready, failed], "corpus_failed"),
+        ([ready, parsing], "corpus_parsing"),
+        ([ready, ready], "corpus_twice"),
+    ]
+    for ids, code in cases:
+        with db.transaction() as session, pytest.raises(PanelError) as refused:
+            service.usable(session, principal=alice_user.principal, ids=ids)
+        assert (refused.value.code, refused.value.fields[0].field) == (code, "corpora")
+
+
+def record(owner: Person, sha256: str) -> Any:
+    with db.transaction() as session:
+        return service.record_tokenizer(
+            session, owner_id=owner.id, name="tiny", vocab_size=512, sha256=sha256, corpora=["00songlyrics"]
+        )
+
+
+def test_the_same_tokenizer_of_the_same_owner_is_kept_once(
+    alice: TestClient, alice_user: Person, bob_user: Person
+) -> None:
+    first, again, bobs = record(alice_user, "s" * 64), record(alice_user, "s" * 64), record(bob_user, "s" * 64)
+    assert first.id == again.id != bobs.id
+    listed = alice.get("/api/v1/tokenizers").json()["data"]
+    assert [row["id"] for row in listed] == [first.id]
+    assert alice.get(f"/api/v1/tokenizers/{first.id}").json()["vocab_size"] == 512
+    assert alice.get(f"/api/v1/tokenizers/{bobs.id}").status_code == 404
+    with db.transaction() as session, pytest.raises(PanelError) as refused:
+        service.usable_tokenizer(session, principal=alice_user.principal, tokenizer_id=bobs.id)
+    assert refused.value.fields[0].field == "tokenizer"
+
+
+# ---- what ships -----------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_corpora_are_there_for_everybody_and_stay(alice: TestClient, bob: TestClient) -> None:
+    for _twice in range(2):
+        with db.transaction() as session:
+            service.install_samples(session)
+    expected = {
+        "00kingjamesbible": ("text", 90),
+        "00songlyrics": ("text", 2143),
+        "00smalltalk": ("chat", 545),
+        "00xiaoduihua": ("chat", 456),
+    }
+    assert {shipped.corpus_id for shipped in SHIPPED} == expected.keys()
+    for corpus_id, found in expected.items():
+        parse_corpus(corpus_id)
+        for person in (alice, bob):
+            corpus = person.get(f"/api/v1/corpora/{corpus_id}").json()
+            assert (corpus["state"], corpus["shipped"]) == ("ready", True)
+            assert (corpus["kind"], corpus["num_documents"]) == found
+    assert alice.delete("/api/v1/corpora/00songlyrics").status_code == 403
+    assert alice.post("/api/v1/corpora/00songlyrics/parse", json={}).status_code == 403
+
+
+def test_the_shipped_english_text_is_the_start_of_the_king_james_bible() -> None:
+    shipped = (FOLDER / "king-james-bible.txt").read_text(encoding="utf-8")
+    assert king_james().startswith(shipped)
+
+
+def test_the_shipped_conversations_alternate_and_reckon_rightly() -> None:
+    for name in ("small-talk.jsonl", "small-talk-chinese.jsonl"):
+        lines = (FOLDER / name).read_text(encoding="utf-8").splitlines()
+        talks = [json.loads(line)["messages"] for line in lines]
+        assert all(message["role"] == ("user", "assistant")[n % 2] for talk in talks for n, message in enumerate(talk))
+        said = [
+            (ask["content"], answer["content"])
+            for talk in talks
+            for ask, answer in zip(talk[::2], talk[1::2], strict=True)
+        ]
+        sums = [(re.findall(r"\d+", ask), re.findall(r"\d+", answer)) for ask, answer in said]
+        assert len([found for found in sums if found[0]]) > 50
+        assert all(int(total) == int(a) + int(b) for (a, b), (_a, _b, total) in (found for found in sums if found[0]))
+
+
+def test_every_shipped_poem_is_simplified_chinese_with_a_title_and_a_poet() -> None:
+    lines = (FOLDER / "song-lyrics.jsonl").read_text(encoding="utf-8").splitlines()
+    poems = [json.loads(line)["text"].split("\n") for line in lines]
+    assert len({poem[1] for poem in poems}) == 11
+    assert all(poem[2] == "" and poem[3] and not set("".join(poem)) & set("風雲東") for poem in poems)

@@ -1,0 +1,226 @@
+"""The pages of corpora and tokenizers."""
+
+import html
+import json
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.core import db, storage
+from app.corpora import service
+from tests.app.corpora.conftest import Upload
+from tests.users import Person
+from worker.tasks.parse_corpus import parse_corpus
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.mark.parametrize("path", ["/corpora", "/corpora/x", "/tokenizers", "/tokenizers/x"])
+def test_a_visitor_is_sent_to_the_login(visitor: TestClient, path: str) -> None:
+    answer = visitor.get(path)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={path}")
+
+
+def test_an_empty_list_says_what_belongs_here(bob: TestClient) -> None:
+    assert "No corpora yet" in bob.get("/corpora").text
+    assert "No tokenizers yet" in bob.get("/tokenizers").text
+
+
+def test_the_form_works_without_scripts_and_takes_several_files(alice: TestClient) -> None:
+    files = [("file", ("one.txt", b"first")), ("file", ("two.md", b"second"))]
+    answer = alice.post("/corpora", files=files)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/corpora")
+    text = alice.get("/corpora").text
+    assert ">one</a>" in text
+    assert ">two</a>" in text
+
+
+def test_a_refused_file_is_named_and_the_others_are_kept(alice: TestClient) -> None:
+    files = [("file", ("kept.txt", b"kept")), ("file", ("bad.exe", b"MZ")), ("file", ("void.txt", b""))]
+    answer = alice.post("/corpora", files=files)
+    text = html.unescape(answer.text)
+    assert answer.status_code == 422
+    assert "bad.exe: “bad.exe” is not a kind of file that is read here." in text
+    assert "void.txt: The file is empty." in text
+    assert ">kept</a>" in text
+
+
+def test_a_form_without_a_file_says_so(alice: TestClient) -> None:
+    answer = alice.post("/corpora", files=[("file", ("", b""))])
+    assert (answer.status_code, "Choose a file." in answer.text) == (422, True)
+
+
+def test_the_list_updates_itself_only_while_something_is_read(alice: TestClient) -> None:
+    corpus = alice.post("/api/v1/corpora?filename=busy.txt", content=b"busy").json()
+    with db.transaction() as session:
+        service.record_parse_progress(session, corpus_id=corpus["id"], done=1, total=4)
+    part = alice.get(f"/corpora/{corpus['id']}?part=state").text
+    assert "data-busy" in part
+    assert 'value="1" max="4"' in part
+    assert "<html" not in part
+    assert "data-busy" in alice.get("/corpora?part=list").text
+    parse_corpus(corpus["id"])
+    assert "data-busy" not in alice.get(f"/corpora/{corpus['id']}?part=state").text
+
+
+def test_the_page_of_a_corpus_shows_its_numbers_and_documents(alice: TestClient, upload: Upload) -> None:
+    content = "".join(json.dumps({"text": f"poem number {n}"}) + "\n" for n in range(1, 26)).encode()
+    corpus = upload(alice, content, "poems.jsonl")
+    text = alice.get(f"/corpora/{corpus['id']}").text
+    assert "poem number 10<" in text
+    assert "poem number 11" not in text
+    assert f"/jobs/new?corpus={corpus['id']}" in text
+    assert "1 to 10 of 25" in text
+    second = alice.get(f"/corpora/{corpus['id']}?start=20").text
+    assert "poem number 25" in second
+    assert "21 to 25 of 25" in second
+    assert alice.get(f"/corpora/{corpus['id']}?start=9999").status_code == 200
+
+
+def test_bad_lines_are_listed_and_can_be_skipped(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, b'{"text": "a"}\nnonsense\n{"text": 1}\n', "bad.jsonl")
+    text = alice.get(f"/corpora/{corpus['id']}").text
+    assert "Skip the 2 bad lines" in text
+    assert "This is not JSON: it goes wrong at character 1." in text
+    answer = alice.post(f"/corpora/{corpus['id']}/parse", data={"skip_bad": "true"})
+    assert answer.headers["location"] == f"/corpora/{corpus['id']}"
+    parse_corpus(corpus["id"])
+    text = alice.get(f"/corpora/{corpus['id']}").text
+    assert "Lines that were left out" in text
+    assert "Train on this" in text
+
+
+def test_an_encoding_is_offered_and_taken(alice: TestClient, upload: Upload) -> None:
+    poem = "国破山河在，城春草木深。感时花溅泪，恨别鸟惊心。\n" * 9
+    corpus = upload(alice, poem.encode("gb18030"), "春望.txt")
+    text = alice.get(f"/corpora/{corpus['id']}").text
+    assert "Read as GB18030 (GBK, GB2312)" in text
+    assert "国破山河在" in text
+    alice.post(f"/corpora/{corpus['id']}/parse", data={"encoding": "gb18030"})
+    parse_corpus(corpus["id"])
+    assert "国破山河在" in alice.get(f"/corpora/{corpus['id']}").text
+
+
+def test_a_wrong_wish_is_answered_on_the_page(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, b"\xff\xff", "x.txt")
+    answer = alice.post(f"/corpora/{corpus['id']}/parse", data={"encoding": "klingon"})
+    assert (answer.status_code, "Choose an encoding of:" in answer.text) == (422, True)
+
+
+def test_a_shipped_corpus_offers_no_way_to_change_it(alice: TestClient) -> None:
+    with db.transaction() as session:
+        service.install_samples(session)
+    parse_corpus("00songlyrics")
+    text = alice.get("/corpora/00songlyrics").text
+    assert "范仲淹" in text
+    assert "/delete" not in text
+    assert alice.post("/corpora/00songlyrics/delete").status_code == 403
+
+
+def test_deleting_on_the_page_removes_row_and_files(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, b"text")
+    assert alice.post(f"/corpora/{corpus['id']}/delete").headers["location"] == "/corpora"
+    assert not storage.corpus(corpus["id"]).exists()
+
+
+def test_names_and_texts_are_drawn_as_text(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, EVIL.encode(), "evil.txt", name=EVIL)
+    bad = upload(alice, b'{"a<script>": 1, "a<script>": 2}', "bad.jsonl")
+    for path in ("/corpora", f"/corpora/{corpus['id']}", f"/corpora/{bad['id']}"):
+        text = alice.get(path).text
+        assert EVIL not in text
+        assert "a<script>" not in text
+    assert html.escape(EVIL) in alice.get(f"/corpora/{corpus['id']}").text
+
+
+# ---- tokenizers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tokenizer(alice_user: Person, upload: Upload, alice: TestClient) -> Any:
+    corpus = upload(alice, b"text", name="Its corpus")
+    with db.transaction() as session:
+        row = service.record_tokenizer(
+            session, owner_id=alice_user.id, name=EVIL, vocab_size=262, sha256="f" * 64, corpora=[corpus["id"], "gone"]
+        )
+    vocabulary = {chr(0x100 + n): n for n in range(256)}
+    vocabulary |= {"Ġfire": 256, "çĤī": 257, "<b>": 258, "ĊĊ": 259, "çĤ": 260}
+    folder = storage.tokenizer(row.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}), encoding="utf-8")
+    return row
+
+
+def test_the_list_names_what_a_tokenizer_was_trained_on(alice: TestClient, tokenizer: Any) -> None:
+    text = alice.get("/tokenizers").text
+    assert "Its corpus" in text
+    assert "a deleted corpus" in text
+    assert EVIL not in text
+
+
+def test_the_page_shows_tokens_as_people_read_them(alice: TestClient, bob: TestClient, tokenizer: Any) -> None:
+    text = alice.get(f"/tokenizers/{tokenizer.id}").text
+    for token in ("·fire", "炉", "&lt;b&gt;", "⏎⏎"):
+        assert f"<li>{token}</li>" in text
+    assert "<b>" not in text
+    assert bob.get(f"/tokenizers/{tokenizer.id}").status_code == 404
+
+
+# ---- records --------------------------------------------------------------------------------------------------------
+
+
+def lines(*records: dict[str, Any]) -> bytes:
+    return "\n".join(map(json.dumps, records)).encode()
+
+
+RECORDS = {
+    "chat": {
+        "messages": [{"role": "user", "content": "Is it hot?"}, {"role": "assistant", "content": EVIL, "weight": 2}]
+    },
+    "completion": {"prompt": "Is it hot?", "completion": EVIL},
+    "classification": {"text": "Is it hot?", "label": EVIL},
+    "preference": {"prompt": [{"role": "user", "content": "Is it hot?"}], "chosen": EVIL, "rejected": "No."},
+    "seq2seq": {"source": "Is it hot?", "target": EVIL},
+    "multiple_choice": {"question": "Is it hot?", "choices": ["No.", EVIL], "answer": 1},
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_records_are_shown_as_people_read_them(alice: TestClient, upload: Upload, kind: str) -> None:
+    corpus = upload(alice, lines(RECORDS[kind]), f"{kind}.jsonl")
+    assert (corpus["kind"], corpus["num_documents"]) == (kind, 1)
+    text = alice.get(f"/corpora/{corpus['id']}").text
+    assert "Is it hot?" in text
+    assert html.escape(EVIL) in text
+    assert EVIL not in text
+    assert "{&#34;" not in text, "the record is drawn as JSON"
+
+
+def test_labels_are_counted_and_drawn_as_bars(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, b"text,label\nwarm,good\nhot,good\ncold,bad\n", "feel.csv")
+    assert (corpus["num_labels"], corpus["labels"]) == (2, {"good": 2, "bad": 1})
+    text = alice.get(f"/corpora/{corpus['id']}").text
+    assert '<progress value="2" max="2" aria-label="good">' in text
+    assert "66.7 %" in text
+    assert "2 labels" in alice.get("/corpora").text
+
+
+def test_a_file_is_read_as_the_kind_that_is_asked_for(alice: TestClient, upload: Upload) -> None:
+    content = lines({"text": "warm", "label": "good", "prompt": "How?", "completion": "So."})
+    found = upload(alice, content, "both.jsonl")
+    assert found["kind"] == "completion"
+    answer = alice.post(f"/corpora/{found['id']}/parse", data={"kind": "classification"})
+    assert answer.status_code == 303
+    parse_corpus(found["id"])
+    assert alice.get(f"/api/v1/corpora/{found['id']}").json()["kind"] == "classification"
+    assert upload(alice, content, "both.jsonl", kind="text")["kind"] == "text"
+    refused = alice.post("/api/v1/corpora", params={"filename": "a.jsonl", "kind": "poem"}, content=content)
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "kind")
+
+
+def test_a_record_too_long_to_draw_is_shown_as_it_is_kept(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, lines({"prompt": "p" * 30_000, "completion": "c"}), "long.jsonl")
+    text = alice.get(f"/corpora/{corpus['id']}").text
+    assert "p" * 400 in text
+    assert "p" * 600 not in text

@@ -1,0 +1,205 @@
+"""Taking a file: streamed, limited, labelled, and gone if it breaks off."""
+
+import errno
+import hashlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+import pytest
+import uvicorn
+from sqlalchemy import select
+from starlette.testclient import TestClient
+
+from app.core import db, queue, storage
+from app.core.errors import PanelError
+from app.core.models import Corpus, Outbox
+from app.core.settings import settings
+from app.web import uploads
+from tests.users import Person
+from tests.waiting import until
+
+
+@pytest.fixture
+def small_limit(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setenv("ATHANOR_MAX_UPLOAD_BYTES", "3000000")
+    settings.cache_clear()
+    yield 3_000_000
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def folders() -> set[str]:
+    root = storage.data() / "corpora"
+    return {path.name for path in root.iterdir()} if root.exists() else set()
+
+
+def post(client: TestClient, content: Any = b"some text", **params: str) -> Any:
+    return client.post("/api/v1/corpora", params={"filename": "text.txt", **params}, content=content)
+
+
+def test_an_upload_is_kept_as_it_came_with_its_hash(alice: TestClient) -> None:
+    content = b"Ignis est in athanore.\n" * 200_000
+    answer = post(alice, content, name="Athanor", filename="a.TXT")
+    corpus = answer.json()
+    assert answer.status_code == 201
+    assert corpus["sha256"] == hashlib.sha256(content).hexdigest()
+    assert (corpus["num_bytes"], corpus["state"], corpus["name"]) == (len(content), "parsing", "Athanor")
+    assert (storage.corpus(corpus["id"]) / "upload").read_bytes() == content
+
+
+def test_without_a_name_the_corpus_is_called_like_the_file(alice: TestClient) -> None:
+    assert post(alice, filename="红楼梦 第一回.md").json()["name"] == "红楼梦 第一回"
+
+
+def test_the_message_to_parse_it_is_sent_after_the_commit(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(queue, "send", lambda task, *args, queue: sent.append((task, *args, queue)))
+    corpus = post(alice).json()
+    assert (queue.PARSE_CORPUS, corpus["id"], queue.CORPUS_QUEUE) in sent
+    with db.transaction() as session:
+        assert session.scalars(select(Outbox)).all() == []
+
+
+@pytest.mark.parametrize("filename", ["a.exe", "a.txt.zip", "txt", "", ".", "a.", "jsonl", "a.html"])
+def test_other_kinds_of_files_are_refused_by_name(alice: TestClient, filename: str) -> None:
+    before = folders()
+    answer = post(alice, filename=filename)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "filename"
+    assert "Upload .txt, .md, .jsonl, .csv or .tsv." in answer.json()["title"]
+    assert folders() == before
+
+
+@pytest.mark.parametrize(
+    "filename",
+    [
+        "../../etc/passwd.txt",
+        "/etc/shadow.txt",
+        "..\\..\\boot.txt",
+        "%2e%2e%2fx.txt",
+        "CON.txt",
+        "a/b/c.txt",
+        "．．/x.txt",
+    ],
+)
+def test_a_name_is_a_label_and_never_a_path(alice: TestClient, filename: str) -> None:
+    corpus = post(alice, filename=filename).json()
+    assert corpus["filename"] == filename
+    assert sorted(path.name for path in storage.corpus(corpus["id"]).iterdir()) == ["upload"]
+    assert {path.name for path in storage.data().iterdir()} == {"corpora"}
+
+
+@pytest.mark.parametrize("filename", ["a\u0000.txt", "a\u202etxt.txt", "a\n.txt", "x" * 300 + ".txt"])
+def test_names_that_cannot_be_shown_are_refused(alice: TestClient, filename: str) -> None:
+    answer = post(alice, filename=filename)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "filename")
+
+
+def test_an_empty_file_is_refused_and_leaves_nothing(alice: TestClient) -> None:
+    before = folders()
+    answer = post(alice, b"")
+    assert answer.json()["errors"] == [{"field": "file", "message": "The file is empty."}]
+    assert folders() == before
+
+
+def test_an_unknown_encoding_is_refused_by_name(alice: TestClient) -> None:
+    answer = post(alice, encoding="klingon")
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "encoding")
+    assert "gb18030" in answer.json()["title"]
+
+
+def test_a_declared_length_over_the_limit_is_refused_before_a_byte_is_read(alice: TestClient, small_limit: int) -> None:
+    read: list[bytes] = []
+
+    def body() -> Iterator[bytes]:
+        read.append(b"x")
+        yield b"x"
+
+    headers = {"Content-Length": str(10 * 2**30)}
+    before = folders()
+    answer = alice.post("/api/v1/corpora", params={"filename": "big.txt"}, content=body(), headers=headers)
+    assert answer.status_code == 413
+    assert answer.json()["errors"] == [
+        {"field": "file", "message": "The file is larger than 2.9 MiB, the most one may have."}
+    ]
+    assert folders() == before
+
+
+def test_a_client_that_declares_nothing_is_cut_at_the_limit(alice: TestClient, small_limit: int) -> None:
+    before = folders()
+    answer = alice.post("/api/v1/corpora", params={"filename": "big.txt"}, content=(b"x" * 65536 for _n in range(100)))
+    assert answer.status_code == 413
+    assert folders() == before
+
+
+def test_a_full_disk_is_told_before_the_upload(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "SPARE_BYTES", 2**62)
+    answer = post(alice)
+    assert (answer.status_code, answer.json()["code"]) == (507, "disk_full")
+
+
+@pytest.fixture
+def address(web: TestClient) -> Iterator[tuple[str, int]]:
+    """The application behind a real socket."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        server = uvicorn.Server(uvicorn.Config(web.app, lifespan="off", log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield listener.getsockname()
+        server.should_exit = True
+        thread.join()
+
+
+def test_an_upload_that_breaks_off_leaves_no_file_and_no_row(address: tuple[str, int], alice_user: Person) -> None:
+    before = folders()
+    head = (
+        f"POST /api/v1/corpora?filename=cut.txt HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50000000\r\n"
+        f"Authorization: Bearer {alice_user.token()}\r\n\r\n"
+    )
+    with socket.create_connection(address) as client:
+        client.sendall(head.encode() + b"x" * 5_000_000)
+        began = until(lambda: folders() - before, what="the upload to begin")
+    until(lambda: folders() == before, what="the upload to be removed")
+    with db.transaction() as session:
+        assert session.get(Corpus, began.pop()) is None
+
+
+def test_a_disk_that_fills_up_is_told_and_nothing_stays(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("app.web.uploads.os.fsync", no_space)
+    before = folders()
+    answer = post(alice)
+    assert (answer.status_code, answer.json()["title"]) == (507, "The disk is full; the file was not kept.")
+    assert folders() == before
+
+
+def test_memory_stays_flat_however_large_the_upload(alice: TestClient) -> None:
+    held: list[int] = []
+
+    class Piece(bytes):
+        def __del__(self) -> None:
+            held.append(-1)
+
+    def body() -> Iterator[bytes]:
+        for _n in range(64):
+            held.append(1)
+            yield Piece(1 << 20)
+
+    async def stream() -> AsyncIterator[bytes]:
+        for piece in body():
+            yield piece
+            assert sum(held) <= 4  # those being written, and the next
+
+    sink = uploads.Sink(storage.corpus("flat") / "upload", 1 << 30, PanelError(413, "too_large", "too large"))
+    with ThreadPoolExecutor(1) as thread:  # the browser tests leave a loop running in this one
+        thread.submit(anyio.run, uploads.drain, stream(), sink).result()
+    assert sink.num_bytes == 64 << 20
+    sink.discard()

@@ -1,0 +1,68 @@
+"""Progress and the time that is left."""
+
+from app.jobs.attempts import progress
+from trainer.events import PhaseEvent, PointsEvent
+from trainer.spec import resolve
+
+SPEC = resolve({"corpora": ["c"], "max_steps": 100, "eval_steps": 40, "save_steps": 50})
+
+
+def phase(at: float, name: str, done: int, total: int) -> PhaseEvent:
+    return PhaseEvent.model_validate({"seq": 1, "at": at, "phase": name, "done": done, "total": total})
+
+
+def folded(*events: PhaseEvent | PointsEvent) -> progress.Progress:
+    state: progress.Progress = {}
+    for event in events:
+        state = (
+            progress.with_phase(state, event) if isinstance(event, PhaseEvent) else progress.with_points(state, event)
+        )
+    return state
+
+
+def step(number: int, at: float) -> PointsEvent:
+    return PointsEvent(seq=1, at=at, step=number, values={"loss": 1.0})
+
+
+def test_time_is_counted_for_the_phase_in_which_it_passed() -> None:
+    state = folded(
+        phase(0, "prepare", 0, 1), phase(2, "prepare", 1, 1), phase(3, "tokenise", 0, 10), phase(7, "tokenise", 10, 10)
+    )
+    assert state["phases"]["prepare"] == {"done": 1, "total": 1, "seconds": 2.0, "count": 1}
+    assert state["phases"]["tokenise"] == {"done": 10, "total": 10, "seconds": 5.0, "count": 1}
+
+
+def test_evaluations_add_up() -> None:
+    state = folded(
+        phase(0, "evaluate", 0, 4), phase(2, "evaluate", 4, 4), phase(2, "train", 0, 100), phase(6, "evaluate", 0, 4),
+        phase(7, "evaluate", 4, 4),
+    )  # fmt: skip
+    assert state["phases"]["evaluate"]["seconds"] == 3.0
+    assert state["phases"]["evaluate"]["count"] == 2
+
+
+def test_the_time_left_is_that_of_steps_evaluations_and_saves() -> None:
+    state = folded(
+        phase(0, "evaluate", 0, 4), phase(2, "evaluate", 4, 4), phase(2, "train", 0, 100), step(1, 3.0), step(2, 3.5),
+        step(3, 4.0), phase(4, "train", 3, 100),
+    )  # fmt: skip
+    # 97 steps of 0.5 s; evaluations at 40, 80 and the end, 2 s each; no save was timed yet.
+    assert progress.eta_seconds(state, SPEC, 3) == 97 * 0.5 + 3 * 2.0
+    assert progress.eta_seconds(state, SPEC, 100) == 0.0
+
+
+def test_before_training_the_time_left_is_that_of_the_phase() -> None:
+    state = folded(phase(0, "tokenise", 0, 1000), phase(2, "tokenise", 250, 1000))
+    assert progress.eta_seconds(state, SPEC, 0) == 6.0
+
+
+def test_where_nothing_is_known_no_time_is_told() -> None:
+    assert progress.eta_seconds({}, SPEC, 0) is None
+    assert progress.eta_seconds(folded(phase(0, "load", 0, 1)), SPEC, 0) is None
+    assert progress.eta_seconds(folded(phase(0, "train", 0, 100), step(1, 1.0)), SPEC, 1) is None
+
+
+def test_one_slow_step_does_not_change_the_pace() -> None:
+    times = [0.0, 1.0, 2.0, 60.0, 61.0, 62.0]
+    state = folded(phase(0, "train", 0, 100), *(step(n + 1, at) for n, at in enumerate(times)))
+    assert progress.eta_seconds(state, SPEC, 6) == 94.0

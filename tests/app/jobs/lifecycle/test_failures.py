@@ -1,0 +1,155 @@
+"""Every way to fail has words, in both languages, and names the numbers it is given."""
+
+import re
+import string
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from app.core import i18n
+from app.core.models import Job
+from app.jobs.lifecycle import failures, wait_reasons
+from app.jobs.lifecycle.failures import CODES, FAILURES, REASONS
+from trainer import failure
+
+
+def names(sentence: str) -> set[str]:
+    return {name for _text, name, _spec, _conversion in string.Formatter().parse(sentence) if name}
+
+
+def test_every_failure_of_the_trainer_has_words() -> None:
+    assert set(failure.EXIT_CODES) <= set(FAILURES)
+    for code, sentence in failure.SENTENCES.items():
+        assert names(FAILURES[code].cause) <= names(sentence), code
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+@pytest.mark.parametrize("code", CODES)
+def test_a_failure_is_told_in_whole_sentences(code: str, language: str) -> None:
+    values = dict.fromkeys(names(CODES[code].cause + CODES[code].next_step), 7)
+    values |= {"last": "hang", "last_values": {"step": 7}} if code == "crash_loop" else {}
+    with i18n.speaking(language):
+        told = failures.describe(code, values)
+    for sentence in (told["cause"], told["next_step"]):
+        assert sentence.endswith("." if language == "en" else "。")
+        assert "{" not in sentence
+        assert bool(re.search(r"[一-鿿]", sentence)) == (language == "zh-CN")
+
+
+@pytest.mark.parametrize("code", [*wait_reasons.WAITS, *REASONS])
+def test_every_reason_is_translated(code: str) -> None:
+    sentence = wait_reasons.WAITS.get(code) or REASONS[code]
+    with i18n.speaking("zh-CN"):
+        assert i18n.translate(sentence) != sentence
+        assert names(i18n.translate(sentence)) == names(sentence)
+
+
+def test_an_old_failure_that_lacks_a_number_is_still_told() -> None:
+    assert "?" in failures.describe("data_short", {})["cause"]
+    assert failures.describe("unheard of", {})["code"] == "unheard of"
+
+
+def test_a_stored_wait_is_told_with_its_numbers() -> None:
+    stored = wait_reasons.encoded("no_slot", position=3, busy=4, total=4)
+    assert wait_reasons.describe(Job(state="queued", wait_reason=stored)) == {
+        "code": "no_slot",
+        "message": "Number 3 in line. Slots busy: 4 of 4.",
+        "position": 3,
+        "until": None,
+    }
+    new = wait_reasons.describe(Job(state="queued", wait_reason=None))
+    assert new is not None
+    assert new["code"] == "unplaced"
+    assert wait_reasons.describe(Job(state="running", wait_reason=None)) is None
+
+
+def test_a_back_off_says_how_many_seconds_are_left() -> None:
+    until = datetime.now(UTC) + timedelta(seconds=7.5)
+    told = wait_reasons.describe(
+        Job(state="recovering", wait_reason=wait_reasons.encoded("back_off"), not_before=until)
+    )
+    assert told is not None
+    assert (told["code"], told["until"]) == ("back_off", until)
+    assert re.search(r"starts in [78] s\.", told["message"])
+
+
+def test_a_paused_job_says_where_it_stands() -> None:
+    told = wait_reasons.describe(Job(state="paused", wait_reason=None, step=12, max_steps=40))
+    assert told is not None
+    assert told["message"] == "Paused at step 12 of 40; it goes on when it is resumed."
+
+
+def test_there_are_many_codes_and_none_says_that_nothing_is_known() -> None:
+    assert len(CODES) >= 20
+    for code, failure_ in CODES.items():
+        assert "unknown" not in (failure_.cause + failure_.next_step).lower(), code
+
+
+def test_a_crash_loop_says_how_the_last_attempt_ended() -> None:
+    values = {"attempts": 3, "last": "trainer_killed", "last_values": {"how": "rank 0: SIGKILL"}}
+    cause = failures.describe("crash_loop", values)["cause"]
+    assert cause.startswith("3 attempts in a row")
+    assert cause.endswith("The last one: A training process was killed (rank 0: SIGKILL).")
+    with i18n.speaking("zh-CN"):
+        assert "rank 0: SIGKILL" in failures.describe("crash_loop", values)["cause"]
+
+
+def test_numbers_are_told_as_people_read_them() -> None:
+    full = {"step": 40, "free": 3_250_586, "needed": 6_291_456}
+    assert "3.1 MiB free, 6.0 MiB needed" in str(failures.explain("save_failed", full))
+    leapt = {"loss": 411.98765, "median": 4.1234567, "step": 9}
+    assert "leapt to 412 at step 9, from a median of 4.123" in failures.describe("loss_diverged", leapt)["cause"]
+
+
+def test_a_failure_names_the_checkpoint_to_go_on_from() -> None:
+    values = {"series": "loss", "value": "nan", "step": 30}
+    assert "step 20" not in failures.describe("nan_loss", values)["next_step"]
+    told = failures.describe("nan_loss", {**values, "last_checkpoint": 20})
+    assert told["next_step"].endswith("The last checkpoint is that of step 20.")
+
+
+def test_what_ends_an_attempt_says_what_happens_next_and_what_ends_a_job_what_to_do() -> None:
+    for code in set(failures.FAILURES) & set(failures.SETBACKS):
+        assert failures.advise(code, {}, goes_on=True) != failures.advise(code, {})
+    assert str(failures.advise("internal", {}, goes_on=True)).startswith("It goes on from its newest checkpoint")
+    assert str(failures.advise("internal", {})).startswith("Submit the job again.")
+
+
+def test_only_what_calls_for_something_has_a_next_step() -> None:
+    assert failures.advise("hang", {"step": 3})
+    assert failures.advise("submitted", {}) is None
+    assert failures.advise(None, {}) is None
+
+
+# ---- the page in docs -----------------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[4] / "docs/failures.md"
+INTRODUCTION = """# What can befall a job
+
+Every code that the page and the API can show, with its cause and what to do or what happens next. `{places}` are filled
+in when it is shown; the same sentences exist in Chinese. Written from `app/jobs/lifecycle/failures.py` by
+`python -m tests.app.jobs.lifecycle.test_failures`; a test holds the two together.
+"""
+SECTIONS = {
+    "The job fails": failures.FAILURES,
+    "An attempt ends, and the job goes on with another one": failures.SETBACKS,
+    "Something troubles the job, and it goes on": failures.TROUBLES,
+}
+
+
+def page() -> str:
+    """The page as it must be."""
+    parts = [INTRODUCTION]
+    for title, codes in SECTIONS.items():
+        rows = [f"| `{code}` | {told.cause} | {told.next_step} |" for code, told in sorted(codes.items())]
+        parts += [f"## {title}\n", "| code | cause | next |\n| --- | --- | --- |", *rows, ""]
+    return "\n".join(parts)
+
+
+def test_the_page_of_failures_lists_every_code_as_it_is_told() -> None:
+    assert PAGE.read_text() == page(), "run python -m tests.app.jobs.lifecycle.test_failures"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

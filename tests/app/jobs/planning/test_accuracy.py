@@ -1,0 +1,87 @@
+"""What was planned of jobs beside what they took, and what later plans learn from it."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from starlette.testclient import TestClient
+
+from app.core import db
+from app.core.models import Attempt, Job
+from app.jobs import service
+from app.jobs.cluster import nodes
+from app.jobs.planning import accuracy
+from tests.app.jobs import factories
+from tests.users import Person
+from trainer.planning.plan import Node
+
+
+@pytest.fixture(autouse=True)
+def _a_machine(database: str) -> None:
+    factories.forget_nodes()
+    factories.node("ada")
+
+
+def ended(owner: Person, *, took: float, held: float, **columns: Any) -> str:
+    """A job of this machine that took so many times what was planned."""
+    job_id = factories.submitted(owner, factories.corpus(owner))
+    with db.transaction() as session:
+        plan = session.get_one(Job, job_id).facts["planned"]
+        usage = {
+            "step": 20,
+            "step_seconds": took * plan["step_seconds"]["value"] / plan["time_correction"],
+            "peak_bytes": int(held * plan["memory_bytes"]["value"] / plan["memory_correction"]),
+        }
+        session.add(Attempt(job_id=job_id, fence=1, node="ada"))
+        session.execute(update(Job).where(Job.id == job_id).values(facts={"planned": plan, "usage": usage}, **columns))
+    return job_id
+
+
+def machine() -> Node:
+    with db.transaction() as session:
+        found = nodes.for_a_plan(session, 1)
+    assert found is not None
+    return found
+
+
+def test_a_submitted_job_keeps_what_was_planned(alice_user: Person) -> None:
+    with db.transaction() as session:
+        job = session.get_one(Job, factories.submitted(alice_user, factories.corpus(alice_user)))
+        planned = job.facts["planned"]
+
+    for name in ("memory_bytes", "step_seconds"):
+        assert 0 < planned[name]["low"] <= planned[name]["value"] <= planned[name]["high"]
+    assert accuracy.compared(job.facts) == []
+
+
+def test_later_plans_count_with_the_median_of_what_earlier_jobs_took(alice_user: Person) -> None:
+    for took in (1.5, 2.0):
+        ended(alice_user, took=took, held=1.1)
+    assert machine().num_earlier_jobs == 0  # too few
+
+    ended(alice_user, took=9.0, held=1.2)
+    ended(alice_user, took=100.0, held=5.0, adjustments={"per_device_batch_size": 1})  # not as it was planned
+    learned = machine()
+    assert learned.num_earlier_jobs == 3
+    assert learned.time_correction == pytest.approx(2.0)
+    assert learned.memory_correction == pytest.approx(1.1, rel=1e-3)
+
+    with db.transaction() as session:
+        checked = service.check(
+            session, principal=alice_user.principal, given={"corpora": [factories.corpus(alice_user)]}
+        )
+        notes = service.cost(session, checked)[1].notes
+    assert "last 3 jobs took 2.0 times" in " ".join(note.text.format(**note.values) for note in notes)
+
+
+def test_the_page_and_rest_set_the_plan_beside_what_came_of_it(alice_user: Person, alice: TestClient) -> None:
+    job_id = ended(alice_user, took=1.1, held=9.0)
+
+    page = alice.get(f"/jobs/{job_id}").text
+    assert "Plan and truth" in page
+    assert "outside" in page  # the memory
+    facts = alice.get(f"/api/v1/jobs/{job_id}").json()["facts"]
+    assert facts["usage"]["step"] == 20
+    plan = facts["planned"]["step_seconds"]
+    assert plan["unit"] == "seconds"
+    assert f"{plan['value'] / facts['usage']['step_seconds'] - 1:+.0%}" in page

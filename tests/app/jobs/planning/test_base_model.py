@@ -1,0 +1,238 @@
+"""Jobs that start from a model: what that fixes, what it refuses, and that it stays as long as a job needs it."""
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from starlette.testclient import TestClient
+
+from app.checkpoints import retention_reasons
+from app.core import db, storage
+from app.core.errors import PanelError
+from app.core.models import Checkpoint, ImportedModel
+from app.jobs import service
+from app.jobs.attempts import attempts
+from app.jobs.planning import base_model
+from tests.app.jobs import factories
+from tests.users import Person
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": False,
+    "vocab_size": 300,
+    "context": 64,
+}
+BERT = {**LLAMA, "model_type": "bert", "num_key_value_heads": 4, "tie_word_embeddings": True}
+T5 = {**BERT, "model_type": "t5", "context": None}
+
+
+@pytest.fixture(scope="module")
+def corpus(alice_user: Person) -> str:
+    factories.node(slots=50)
+    return factories.corpus(alice_user)
+
+
+def model(owner: Person, facts: dict[str, Any] = LLAMA, state: str = "ready") -> str:
+    """An imported model; answers its id."""
+    files = [{"name": "config.json", "size": 2, "sha256": "0" * 64}]
+    with db.transaction() as session:
+        row = ImportedModel(owner_id=owner.id, name="Tiny", source="upload", state=state, facts=facts, files=files)
+        session.add(row)
+        session.flush()
+        return row.id
+
+
+def checkpoint(owner: Person, corpus_id: str, **config: Any) -> str:
+    """A checkpoint of a finished job with its configuration on the disk; answers its id."""
+    _job, checkpoint_id = factories.finished(owner, corpus_id, max_steps=1, vocab_size=300, warmup_steps=0)
+    with db.transaction() as session:
+        path = storage.checkpoint(session.get_one(Checkpoint, checkpoint_id).path)
+    path.mkdir(parents=True)
+    found = {"model_type": "llama", "vocab_size": 300, "max_position_embeddings": 128, **config}
+    (path / "config.json").write_text(json.dumps(found))
+    return checkpoint_id
+
+
+def checked(owner: Person, **given: Any) -> service.Checked:
+    with db.transaction() as session:
+        return service.check(session, principal=owner.principal, given=given)
+
+
+def refusal(owner: Person, **given: Any) -> tuple[str, str]:
+    """The field and the sentence."""
+    with pytest.raises(PanelError) as caught:
+        checked(owner, **given)
+    assert caught.value.status == 422
+    return caught.value.fields[0].field, caught.value.message
+
+
+def test_a_model_fills_in_its_network_and_brings_its_tokenizer(alice_user: Person, corpus: str) -> None:
+    found = checked(alice_user, corpora=[corpus], base_model=model(alice_user))
+    spec = found.spec.model_dump()
+    assert {name: spec[name] for name in base_model.NETWORK} == {name: LLAMA[name] for name in base_model.NETWORK}
+    assert (spec["vocab_size"], spec["tokenizer"], spec["objective"], spec["recipe"]) == (300, None, "causal", "tiny")
+    assert spec["sequence_length"] == 64  # the recipe's 128 are more than the model reads
+    with db.transaction() as session:
+        vocab_size, plan, _node = service.cost(session, found)
+    assert (vocab_size, plan.num_parameters) == (300, 34_720)
+
+
+def test_positions_beyond_the_sequence_are_counted(alice_user: Person, corpus: str) -> None:
+    heads = {"num_key_value_heads": 4, "tie_word_embeddings": True}
+    facts = {**LLAMA, **heads, "model_type": "gpt2", "num_parameters": 37_120}
+    found = checked(alice_user, corpora=[corpus], base_model=model(alice_user, facts), sequence_length=16)
+    with db.transaction() as session:
+        assert service.cost(session, found)[1].num_parameters == 37_120
+
+
+def test_a_checkpoint_does_the_same(alice_user: Person, corpus: str) -> None:
+    base_id = checkpoint(alice_user, corpus)
+    spec = checked(alice_user, corpora=[corpus], base_model=base_id, max_steps=3, warmup_steps=0).spec
+    assert (spec.hidden_size, spec.vocab_size, spec.sequence_length, spec.base_model) == (128, 300, 128, base_id)
+
+
+@pytest.mark.parametrize(
+    ("facts", "asked", "expected"),
+    [
+        (LLAMA, {}, ("causal", "tiny")),
+        (LLAMA, {"objective": "chat"}, ("chat", "chat")),
+        (LLAMA, {"recipe": "chat"}, ("chat", "chat")),
+        (LLAMA, {"recipe": "tiny-bert", "objective": "completion"}, ("completion", "tiny-bert")),
+        (BERT, {}, ("masked", "tiny-bert")),
+        (BERT, {"objective": "classification"}, ("classification", "classifier")),
+        (T5, {}, ("span_corruption", "tiny-t5")),
+        (T5, {"recipe": "seq2seq"}, ("seq2seq", "seq2seq")),
+    ],
+)
+def test_what_is_learnt_follows_the_family_unless_it_is_said(
+    alice_user: Person, facts: dict[str, Any], asked: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    base = base_model.Base("x", facts)
+    filled = base_model.filled({"base_model": "x", **asked}, base)
+    assert (filled["objective"], filled["recipe"]) == expected
+
+
+CONTRADICTIONS: list[tuple[dict[str, Any], str, str]] = [
+    ({"hidden_size": 64}, "hidden_size", "hidden_size is 64, but the base model has 32."),
+    ({"model_type": "gpt2"}, "model_type", "model_type is gpt2, but the base model has llama."),
+    ({"tie_word_embeddings": True}, "tie_word_embeddings", "tie_word_embeddings is True, but"),
+    ({"vocab_size": 400}, "vocab_size", "vocab_size is 400, but the base model has 300."),
+    ({"tokenizer": "x"}, "tokenizer", "A job with a base model uses the tokenizer of that model."),
+    ({"sequence_length": 65}, "sequence_length", "sequence_length is 65, but the base model reads 64 tokens."),
+    ({"objective": "masked"}, "objective", "A llama cannot learn the objective masked. Choose of: chat, causal,"),
+    ({"recipe": "seq2seq"}, "objective", "A llama cannot learn the objective seq2seq."),
+]
+
+
+@pytest.mark.parametrize(("asked", "field", "sentence"), CONTRADICTIONS, ids=[str(case[0]) for case in CONTRADICTIONS])
+def test_what_contradicts_the_model_is_refused_at_its_field(
+    alice_user: Person, corpus: str, asked: dict[str, Any], field: str, sentence: str
+) -> None:
+    found = refusal(alice_user, corpora=[corpus], base_model=model(alice_user), **asked)
+    assert (found[0], found[1].startswith(sentence)) == (field, True), found
+
+
+def test_the_same_values_may_be_repeated(alice_user: Person, corpus: str) -> None:
+    base_id = model(alice_user)
+    first = checked(alice_user, corpora=[corpus], base_model=base_id).spec
+    assert checked(alice_user, **first.model_dump()).spec == first
+
+
+def test_a_job_goes_on_from_its_checkpoint_with_the_same_base(alice_user: Person, corpus: str) -> None:
+    base_id = model(alice_user)
+    _job, saved = factories.finished(alice_user, corpus, base_model=base_id, max_steps=2, warmup_steps=0)
+    spec = checked(alice_user, resume_from_checkpoint=saved, max_steps=4).spec
+    assert (spec.base_model, spec.hidden_size, spec.tokenizer, spec.max_steps) == (base_id, 32, None, 4)
+    other = refusal(alice_user, resume_from_checkpoint=saved, max_steps=4, base_model=model(alice_user))
+    assert other[0] == "base_model"
+
+
+def test_a_model_that_is_not_there_or_not_ready_is_refused(alice_user: Person, bob_user: Person, corpus: str) -> None:
+    given = {"corpora": [corpus]}
+    for unknown in ("x", model(bob_user)):
+        assert refusal(alice_user, **given, base_model=unknown) == (
+            "base_model",
+            f"There is neither a checkpoint nor an imported model {unknown}.",
+        )
+    unready = model(alice_user, state="failed")
+    assert refusal(alice_user, **given, base_model=unready)[1].startswith("The model “Tiny” is not ready.")
+    gone = checkpoint(alice_user, corpus)
+    with db.transaction() as session:
+        session.execute(update(Checkpoint).where(Checkpoint.id == gone).values(state="deleted"))
+    assert refusal(alice_user, **given, base_model=gone)[0] == "base_model"
+
+
+def test_a_checkpoint_stays_while_a_job_starts_from_it(alice_user: Person, corpus: str) -> None:
+    base_id = checkpoint(alice_user, corpus)
+    with db.transaction() as session:
+        job_id = session.get_one(Checkpoint, base_id).job_id
+
+    def why() -> list[str]:
+        with db.transaction() as session:
+            return retention_reasons.reasons(session, [job_id])[base_id]
+
+    assert "origin" not in why()
+    started = factories.submitted(alice_user, corpus, base_model=base_id, max_steps=3, warmup_steps=0)
+    assert "origin" in why()
+    with db.transaction() as session:
+        service.cancel(session, principal=alice_user.principal, job_id=started)
+    assert "origin" not in why()
+
+
+def test_a_model_stays_while_a_job_starts_from_it(alice: TestClient, alice_user: Person, corpus: str) -> None:
+    base_id = model(alice_user)
+    factories.submitted(alice_user, corpus, base_model=base_id)
+    assert alice.delete(f"/api/v1/models/{base_id}").json()["code"] == "model_in_use"
+
+
+def test_an_attempt_is_told_where_the_model_lies(alice_user: Person, corpus: str) -> None:
+    for base_id, path in ((model(alice_user), "base_models/"), (checkpoint(alice_user, corpus), "runs/")):
+        job_id, fence = factories.started(alice_user, corpus, base_model=base_id, max_steps=3, warmup_steps=0)
+        with db.transaction() as session:
+            work = attempts.assignment(session, job_id=job_id, fence=fence)
+        assert work is not None
+        assert work.base is not None
+        assert work.base.path.startswith(path)
+        assert not any(name.startswith("resume/") for name in work.base.files)
+
+
+# ---- the form -------------------------------------------------------------------------------------------------------
+
+
+def test_the_form_offers_models_and_checkpoints(alice: TestClient, alice_user: Person, corpus: str) -> None:
+    base_id, saved = model(alice_user), checkpoint(alice_user, corpus)
+    text = alice.get("/jobs/new").text
+    assert f'<option value="{base_id}" >Tiny · llama</option>' in text
+    assert f'<option value="{saved}" >tiny · step 1 · llama</option>' in text
+    chosen = alice.get(f"/jobs/new?base_model={base_id}").text
+    assert f'<option value="{base_id}" selected>' in chosen
+    assert '<input type="radio" name="recipe" value="chat" checked' in chosen
+    assert "The base model decides it." in chosen
+
+
+def test_a_form_with_a_model_gives_a_job_that_starts_from_it(
+    alice: TestClient, alice_user: Person, corpus: str
+) -> None:
+    base_id = model(alice_user)
+    form = {"recipe": "tiny", "base_model": base_id, "corpora": corpus, "key": base_id}
+    answer = alice.post("/jobs", data=form)
+    assert answer.status_code == 303, answer.text
+    spec = factories.row(answer.headers["location"].rpartition("/")[2]).spec
+    assert (spec["base_model"], spec["hidden_size"]) == (base_id, 32)
+    page = alice.get(answer.headers["location"]).text
+    assert f'<a href="/models/{base_id}">Tiny</a>' in page
+
+
+def test_a_recipe_that_does_not_fit_the_model_is_said_beside_it(
+    alice: TestClient, alice_user: Person, corpus: str
+) -> None:
+    form = {"recipe": "tiny-bert", "base_model": model(alice_user), "corpora": corpus}
+    answer = alice.post("/jobs", data=form)
+    assert answer.status_code == 422
+    assert "cannot learn the objective masked" in answer.text

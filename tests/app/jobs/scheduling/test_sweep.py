@@ -1,0 +1,255 @@
+"""What the scheduler takes away from the disk, and what it never touches."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from app.base_models import service as base_models
+from app.checkpoints import service as checkpoints
+from app.core import db, storage
+from app.core.models import Checkpoint, Heartbeat, ImportedModel, Job, new_id
+from app.jobs.attempts import attempts
+from app.jobs.scheduling import sweep as module
+from app.jobs.scheduling.scheduler import Scheduler
+from app.jobs.scheduling.sweep import Sweep
+from tests.app.jobs import factories, saved_checkpoints
+from tests.users import Person
+from trainer import run_dir
+
+HOUR = 3600.0
+
+
+@pytest.fixture(scope="module")
+def corpus(alice_user: Person) -> str:
+    factories.node(slots=50)
+    return factories.corpus(alice_user)
+
+
+@pytest.fixture
+def job(alice_user: Person, corpus: str) -> Iterator[tuple[str, int]]:
+    """A running job of Alice's; the disk is clean afterwards."""
+    yield factories.started(alice_user, corpus, save_total_limit=2, save_steps=10, keep_every=1_000)
+    for name in ("runs", "trash", "quarantine", "cache"):
+        shutil.rmtree(storage.data() / name, ignore_errors=True)
+
+
+def all_round(sweep: Sweep | None = None) -> int:
+    """As many rounds as it takes to look everywhere."""
+    sweep = sweep or Sweep()
+    return sum(sweep.step() for _ in range(6))
+
+
+def age(path: Path, seconds: float) -> None:
+    """Nothing in there changed for so long."""
+    then = time.time() - seconds
+    for inner in (*path.rglob("*"), path):
+        os.utime(inner, (then, then))
+
+
+def state(row: Checkpoint) -> str:
+    with db.transaction() as session:
+        return session.get_one(Checkpoint, row.id).state
+
+
+def let_go(row: Checkpoint) -> Path:
+    with db.transaction() as session:
+        session.execute(update(Checkpoint).where(Checkpoint.id == row.id).values(state="deleting"))
+    return storage.checkpoint(row.path)
+
+
+def test_checkpoints_that_were_let_go_leave_the_disk_and_no_others(job: tuple[str, int]) -> None:
+    rows = [saved_checkpoints.recorded(job[0], step, job[1]) for step in (10, 20, 30, 40)]
+    assert all_round() == 2
+    assert [storage.checkpoint(row.path).exists() for row in rows] == [False, False, True, True]
+    assert [state(row) for row in rows] == ["deleted", "deleted", "ready", "ready"]
+    assert list((storage.data() / "trash").iterdir()) == []
+    assert all_round() == 0
+
+
+@pytest.mark.parametrize("died", ["before the rename", "after it", "while removing", "before the row"])
+def test_a_sweep_that_died_anywhere_is_finished_by_the_next(job: tuple[str, int], died: str) -> None:
+    row = saved_checkpoints.recorded(job[0], 10, job[1])
+    directory, trash = let_go(row), storage.data() / "trash" / row.id
+    if died != "before the rename":
+        trash.parent.mkdir()
+        directory.rename(trash)
+    if died == "while removing":
+        (trash / "model.safetensors").unlink()
+    if died == "before the row":
+        shutil.rmtree(trash)
+    all_round()
+    assert (directory.exists(), trash.exists(), state(row)) == (False, False, "deleted")
+
+
+def test_what_was_pinned_before_it_was_let_go_stays(job: tuple[str, int]) -> None:
+    row = saved_checkpoints.recorded(job[0], 10, job[1])
+    with db.transaction() as session:
+        session.execute(update(Checkpoint).where(Checkpoint.id == row.id).values(pinned=True))
+        checkpoints.let_go(session, [row.id])
+    all_round()
+    assert state(row) == "ready"
+    assert storage.checkpoint(row.path).exists()
+
+
+def test_what_the_disk_refuses_stays_to_be_tried_again_and_stops_nothing_else(
+    job: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [saved_checkpoints.recorded(job[0], step, job[1]) for step in (10, 20)]
+    stuck = let_go(rows[0])
+    let_go(rows[1])
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if path == stuck:
+            raise OSError(30, "Read-only file system")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    all_round()
+    assert [state(row) for row in rows] == ["deleting", "deleted"]
+    monkeypatch.undo()
+    all_round()
+    assert state(rows[0]) == "deleted"
+
+
+def test_torn_writes_go_an_hour_after_their_attempt_and_never_while_it_lives(job: tuple[str, int]) -> None:
+    job_id, fence = job
+    torn = storage.run(job_id) / "attempts" / str(fence) / "step-30"
+    saved_checkpoints.unsigned(torn, 30)
+    age(torn, 2 * HOUR)
+    all_round()
+    assert torn.exists()
+    with db.transaction() as session:
+        attempts.release(session, job_id=job_id, fence=fence, reason="shutdown")
+    (torn / "model.safetensors").touch()
+    all_round()
+    assert torn.exists()
+    age(torn, 2 * HOUR)
+    all_round()
+    assert not torn.exists()
+    assert torn.parent.exists()
+
+
+def test_a_stranger_is_set_aside_for_a_day_and_then_deleted(job: tuple[str, int]) -> None:
+    stranger = storage.run(job[0]) / "checkpoints" / "step-7-1"
+    saved_checkpoints.unsigned(stranger, 7)
+    all_round()
+    assert stranger.exists()
+    age(stranger, 2 * HOUR)
+    all_round()
+    aside = storage.data() / "quarantine" / f"{job[0]}-step-7-1"
+    assert (stranger.exists(), aside.exists()) == (False, True)
+    run_dir.verify(aside)
+    age(aside, 23 * HOUR)
+    all_round()
+    assert aside.exists()
+    age(aside, 25 * HOUR)
+    all_round()
+    assert not aside.exists()
+
+
+def test_what_the_last_attempt_signed_waits_for_its_row_and_an_earlier_ones_is_a_stranger(
+    job: tuple[str, int],
+) -> None:
+    job_id, fence = job
+    signed = saved_checkpoints.on_disk(job_id, 20, fence)
+    age(signed, 100 * HOUR)
+    all_round()
+    assert signed.exists()
+    with db.transaction() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(fence=fence + 1))
+    all_round()
+    assert not signed.exists()
+    assert (storage.data() / "quarantine" / f"{job_id}-{signed.name}").exists()
+
+
+def test_the_run_directory_of_a_job_that_the_database_lost_is_left_alone(job: tuple[str, int]) -> None:
+    lost = storage.run(new_id())
+    saved_checkpoints.unsigned(lost / "checkpoints" / "step-5-1", 5)
+    saved_checkpoints.unsigned(lost / "attempts" / "1" / "step-5", 5)
+    age(lost, 100 * HOUR)
+    all_round()
+    assert len(list(lost.rglob("MANIFEST.json"))) == 2
+
+
+def test_what_killed_processes_left_half_made_goes_after_a_day(job: tuple[str, int]) -> None:
+    making = storage.cache() / "tokens" / "making-abc"
+    (making / "entry").mkdir(parents=True)
+    whole = storage.cache() / "tokens" / ("a" * 64)
+    whole.mkdir()
+    part = storage.corpus(new_id()) / "upload.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"half")
+    trash = storage.data() / "trash" / "of-nobody"
+    trash.mkdir(parents=True)
+    for path in (making, whole, part):
+        age(path, 23 * HOUR)
+    all_round()
+    assert (making.exists(), whole.exists(), part.exists(), trash.exists()) == (True, True, True, False)
+    for path in (making, whole, part):
+        age(path, 25 * HOUR)
+    all_round()
+    assert (making.exists(), whole.exists(), part.exists()) == (False, True, False)
+
+
+def test_many_runs_are_looked_into_a_few_at_a_time(job: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(module, "_of_run", lambda run: looked.append(run.name) or [])
+    for number in range(10):
+        (storage.data() / "runs" / f"run-{number}").mkdir(parents=True)
+    sweep = Sweep()
+    per_round = []
+    for _ in range(5):
+        before = len(looked)
+        sweep.step()
+        per_round.append(len(looked) - before)
+    assert per_round[0] == 0
+    assert max(per_round) <= module.BATCH
+    assert len(set(looked)) >= 10
+
+
+def test_the_leader_sweeps_in_its_rounds_and_leaves_its_heartbeat(job: tuple[str, int]) -> None:
+    let_go(saved_checkpoints.recorded(job[0], 10, job[1]))
+    scheduler = Scheduler()
+    assert scheduler.step()
+    scheduler.close()
+    with db.transaction() as session:
+        beat = session.get_one(Heartbeat, "scheduler")
+        assert beat.facts["removed"] == 1
+        assert set(beat.facts) == {"given_up", "settled", "placed", "sent", "removed"}
+
+
+# ---- base models ----------------------------------------------------------------------------------------------------
+
+
+def test_the_files_of_a_base_model_stay_and_those_of_nobody_go_aside(alice_user: Person) -> None:
+    with db.transaction() as session:
+        model = base_models.create(session, principal=alice_user.principal, name="tiny")
+        old = base_models.create(session, principal=alice_user.principal, name="given up")
+        session.flush()
+        session.execute(update(ImportedModel).where(ImportedModel.id == old.id).values(created_at=long_ago()))
+    paths = [storage.base_model(model_id) for model_id in (model.id, old.id, "stranger")]
+    for path in paths:
+        path.mkdir(parents=True)
+        (path / "config.json").write_text("{}")
+        age(path, 25 * HOUR)
+    fresh = storage.base_model("fresh")
+    fresh.mkdir()
+    all_round()
+    assert [path.exists() for path in (*paths, fresh)] == [True, False, False, True]
+    aside = {path.name for path in (storage.data() / "quarantine").iterdir()}
+    assert aside == {f"model-{old.id}", "model-stranger"}
+    with db.transaction() as session:
+        assert session.get(ImportedModel, old.id) is None
+    shutil.rmtree(storage.data() / "quarantine")
+    shutil.rmtree(storage.data() / "base_models")
+
+
+def long_ago() -> datetime:
+    return datetime.now(UTC) - timedelta(days=2)

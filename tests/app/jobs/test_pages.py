@@ -1,0 +1,316 @@
+"""The pages of jobs as a browser without scripts gets them."""
+
+import re
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.core import db
+from app.core.models import Corpus, Job
+from app.core.settings import ROOT
+from app.jobs import stream
+from app.jobs.attempts import attempts
+from app.jobs.scheduling import dispatch
+from tests.app.jobs import factories
+from tests.users import Person
+from trainer import events
+
+FORM = {"key": "0123456789abcdef", "recipe": "tiny"}
+
+
+@pytest.fixture(scope="module")
+def corpus(alice_user: Person) -> str:
+    """A corpus of Alice's that has been read."""
+    return read_corpus(alice_user, "text")
+
+
+def read_corpus(owner: Person, kind: str) -> str:
+    with db.transaction() as session:
+        row = Corpus(
+            owner_id=owner.id,
+            kind=kind,
+            name="<b>fables</b>",
+            filename="fables.txt",
+            format="txt",
+            state="ready",
+            num_bytes=90_000,
+            sha256="0" * 64,
+            num_documents=12,
+            num_characters=90_000,
+            num_text_bytes=90_000,
+        )
+        session.add(row)
+        session.flush()
+        return row.id
+
+
+def submit(client: TestClient, corpus: str, **fields: Any) -> Any:
+    return client.post("/jobs", data={**FORM, "corpora": corpus, **fields})
+
+
+@pytest.fixture
+def job_id(alice: TestClient, corpus: str) -> str:
+    """A queued job of Alice's."""
+    answer = submit(alice, corpus, key="k" * 16, name="<i>one</i>", max_steps="7", warmup_steps="0")
+    assert answer.status_code == 303, answer.text
+    return str(answer.headers["location"]).rpartition("/")[2]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/jobs", "/jobs/new", "/jobs/06e9x0c5m1n2p3q4", "/nodes", "/health", "/api/docs"]
+)
+def test_a_visitor_is_sent_to_log_in(visitor: TestClient, path: str) -> None:
+    answer = visitor.get(path)
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/login")
+
+
+def test_the_overview_begins_with_three_steps(bob: TestClient) -> None:
+    assert "Three steps from text to a model of your own." in bob.get("/").text
+
+
+def test_the_form_offers_recipes_corpora_and_every_field_of_a_spec(alice: TestClient, corpus: str) -> None:
+    text = alice.get(f"/jobs/new?corpus={corpus}&recipe=gpt2-124m").text
+    assert f'value="{corpus}" checked' in text
+    assert re.search(r'value="gpt2-124m" checked', text)
+    assert "&lt;b&gt;fables&lt;/b&gt;" in text
+    assert "<b>fables</b>" not in text
+    for name in ("max_steps", "vocab_size", "zero_stage", "tie_word_embeddings", "sample_prompt", "tokenizer"):
+        assert f'name="{name}"' in text
+    assert 'placeholder="19073"' in text  # what the recipe says stands where nothing is typed
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe"),
+    [
+        ("text", "tiny"),
+        ("chat", "chat"),
+        ("classification", "classifier"),
+        ("preference", "dpo"),
+        ("seq2seq", "seq2seq"),
+    ],
+)
+def test_a_link_from_a_corpus_begins_with_the_recipe_that_learns_from_its_kind(
+    bob: TestClient, bob_user: Person, kind: str, recipe: str
+) -> None:
+    corpus = read_corpus(bob_user, kind)
+
+    assert re.search(rf'value="{recipe}" checked', bob.get(f"/jobs/new?corpus={corpus}").text)
+    assert re.search(r'value="tiny-t5" checked', bob.get(f"/jobs/new?corpus={corpus}&recipe=tiny-t5").text)
+    assert re.search(r'value="tiny" checked', bob.get("/jobs/new?corpus=nothing").text)
+
+
+def test_a_form_becomes_a_job_and_sent_twice_the_same_job(alice: TestClient, corpus: str) -> None:
+    first = submit(alice, corpus, max_steps="9", warmup_steps="2")
+    again = submit(alice, corpus, max_steps="9", warmup_steps="2")
+    changed = submit(alice, corpus, max_steps="8", warmup_steps="2")
+    assert first.status_code == 303
+    assert again.headers["location"] == first.headers["location"] != changed.headers["location"]
+    with db.transaction() as session:
+        job = session.get(Job, first.headers["location"].rpartition("/")[2])
+        assert job is not None
+        assert (job.max_steps, job.spec["learning_rate"], job.spec["corpora"]) == (9, 0.003, [corpus])
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"max_steps": "0"}, "Steps must be at least 1"),
+        ({"max_steps": "many"}, "Steps must be a whole number"),
+        ({"learning_rate": "-1"}, "Learning rate must be greater than 0"),
+        ({"hidden_size": "130"}, "Hidden size must be a multiple of num_attention_heads (4), but is 130"),
+        ({"corpora": ""}, "There is no corpus"),
+        ({"corpora": "06e9x0c5m1n2p3q4"}, "There is no corpus 06e9x0c5m1n2p3q4, or it is not yours."),
+        ({"sequence_length": "131072"}, "sequence length of at most"),
+        ({"vocab_size": "250000"}, "Ask for at most"),
+        ({"tokenizer": "06e9x0c5m1n2p3q4"}, "There is no tokenizer"),
+        ({"name": "x" * 81}, "Name must be at most 80 characters long"),
+        ({"name": "a\0b"}, "character that cannot be stored"),
+    ],
+)
+def test_what_is_wrong_stands_at_its_field_and_nothing_typed_is_lost(
+    alice: TestClient, corpus: str, fields: dict[str, str], sentence: str
+) -> None:
+    answer = submit(alice, corpus, **{"sample_prompt": "Once upon a time", **fields})
+    assert answer.status_code == 422
+    assert sentence in answer.text
+    assert "Once upon a time" in answer.text
+    name, value = next(iter(fields.items()))
+    if name not in ("corpora", "tokenizer") and "\0" not in value:
+        assert re.search(rf'name="{name}"[^>]*|value="{value}"', answer.text)
+        assert f'id="field-{name}-error"' in answer.text
+
+
+def test_a_job_without_a_corpus_says_so_at_the_corpora(alice: TestClient) -> None:
+    answer = alice.post("/jobs", data=FORM)
+    assert answer.status_code == 422
+    assert "Corpora is missing" in answer.text
+
+
+def test_the_page_of_a_job_is_useful_before_any_script(alice: TestClient, job_id: str) -> None:
+    text = alice.get(f"/jobs/{job_id}").text
+    assert "&lt;i&gt;one&lt;/i&gt;" in text
+    assert "<i>one</i>" not in text
+    assert "Waiting for" in text
+    assert "Submitted." in text
+    assert "0.003" in text
+    assert f'action="/jobs/{job_id}/cancel"' in text
+
+
+def test_lists_show_a_job_under_its_state(alice: TestClient, job_id: str) -> None:
+    assert f"/jobs/{job_id}" in alice.get("/jobs").text
+    assert f"/jobs/{job_id}" in alice.get("/jobs?show=active").text
+    assert f"/jobs/{job_id}" not in alice.get("/jobs?show=ended").text
+    assert f"/jobs/{job_id}" in alice.get("/").text
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_another_cannot_see_or_cancel_a_job(bob: TestClient, job_id: str, method: str) -> None:
+    path = f"/jobs/{job_id}" if method == "get" else f"/jobs/{job_id}/cancel"
+    assert getattr(bob, method)(path).status_code == 404
+    assert f"/jobs/{job_id}" not in bob.get("/jobs").text
+
+
+def test_cancelling_leads_back_to_the_page_even_when_it_is_too_late(alice: TestClient, corpus: str) -> None:
+    job_id = submit(alice, corpus, key="c" * 16).headers["location"].rpartition("/")[2]
+    for _time in range(2):
+        answer = alice.post(f"/jobs/{job_id}/cancel")
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/jobs/{job_id}")
+    text = alice.get(f"/jobs/{job_id}").text
+    assert 'data-state="cancelled"' in text
+    assert "data-cancel" not in text
+
+
+def test_pages_speak_chinese(alice: TestClient, job_id: str) -> None:
+    chinese = {"Accept-Language": "zh-CN"}
+    assert "训练损失" in alice.get(f"/jobs/{job_id}", headers=chinese).text
+    assert "学习率" in alice.get("/jobs/new", headers=chinese).text
+    answer = alice.post("/jobs", data={**FORM, "max_steps": "0"}, headers=chinese)
+    assert "步数 不能小于 1" in answer.text
+
+
+def test_nodes_may_be_none_yet(alice: TestClient) -> None:
+    assert "athanor worker" in alice.get("/nodes").text
+
+
+# ---- pausing, going on, continuing ----------------------------------------------------------------------------------
+
+
+def test_a_job_is_paused_and_resumed_from_its_page(alice: TestClient, corpus: str) -> None:
+    job_id = submit(alice, corpus, key="p" * 16).headers["location"].rpartition("/")[2]
+    page = alice.get(f"/jobs/{job_id}").text
+    assert re.search(r'action="/jobs/\w+/resume" data-resume hidden', page)
+    assert re.search(r'action="/jobs/\w+/pause" data-pause\s*>', page)
+    assert "It saves a checkpoint, ends its processes and gives its GPU or slot back." in page
+    assert alice.post(f"/jobs/{job_id}/pause").headers["location"] == f"/jobs/{job_id}"
+    page = alice.get(f"/jobs/{job_id}").text
+    assert 'data-state="paused"' in page
+    assert re.search(r"data-pause\s+hidden", page)
+    assert re.search(r"data-resume\s*>", page)
+    assert alice.post(f"/jobs/{job_id}/resume").status_code == 303
+    assert 'data-state="queued"' in alice.get(f"/jobs/{job_id}").text
+    alice.post(f"/jobs/{job_id}/cancel")
+    assert alice.post(f"/jobs/{job_id}/pause").status_code == 303  # it has ended: its page says so
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_another_can_neither_pause_nor_resume_a_job(bob: TestClient, job_id: str, verb: str) -> None:
+    assert bob.post(f"/jobs/{job_id}/{verb}").status_code == 404
+
+
+@pytest.fixture(scope="module")
+def ended(alice_user: Person) -> tuple[str, str]:
+    """A job of Alice's that did all its 40 steps, and its checkpoint."""
+    return factories.finished(alice_user, factories.corpus(alice_user, name="Genesis"), max_steps=40, name="the first")
+
+
+def test_a_job_goes_on_from_a_checkpoint_with_what_may_change(alice: TestClient, ended: tuple[str, str]) -> None:
+    job_id, checkpoint_id = ended
+    assert f'href="/jobs/new?from={checkpoint_id}"' in alice.get(f"/jobs/{job_id}").text
+    text = alice.get(f"/jobs/new?from={checkpoint_id}").text
+    assert "Go on from step 40" in text
+    assert "the first" in text
+    assert re.search(r'value="80"\s+id="field-max_steps"', text)
+    assert re.search(r'id="field-hidden_size"[^>]*disabled', text)
+    assert re.search(r'<select\s+id="field-model_type"[^>]*disabled', text)
+    assert not re.search(r'id="field-learning_rate"[^>]*disabled', text)
+    assert 'name="recipe"' not in text
+    assert 'name="tokenizer"' not in text
+    form = {"key": "g" * 16, "resume_from_checkpoint": checkpoint_id, "max_steps": "60", "learning_rate": "0.001"}
+    answer = alice.post("/jobs", data=form)
+    assert answer.status_code == 303, answer.text
+    child = alice.get(answer.headers["location"]).text
+    assert f'<a href="/jobs/{job_id}">the first</a>' in child
+    assert "Submitted, to go on from step 40 of another job." in child
+    assert f'href="/jobs/{job_id}"' in alice.get("/jobs").text
+    assert "continued" in alice.get("/jobs").text
+
+
+def test_what_is_wrong_with_going_on_stands_at_its_field(alice: TestClient, ended: tuple[str, str]) -> None:
+    answer = alice.post("/jobs", data={"key": "w" * 16, "resume_from_checkpoint": ended[1], "max_steps": "40"})
+    assert answer.status_code == 422
+    assert "the checkpoint is at step 40 already" in answer.text
+    assert "Go on from step 40" in answer.text
+
+
+def test_another_can_neither_continue_a_job_nor_copy_it(bob: TestClient, ended: tuple[str, str]) -> None:
+    job_id, checkpoint_id = ended
+    assert bob.get(f"/jobs/new?from={checkpoint_id}").status_code == 404
+    assert bob.get(f"/jobs/new?like={job_id}").status_code == 404
+    assert bob.post("/jobs", data={"resume_from_checkpoint": checkpoint_id}).status_code in (404, 422)
+
+
+def test_another_like_it_fills_the_form_in_with_what_differs_from_the_recipe(alice: TestClient, corpus: str) -> None:
+    given = {"learning_rate": "0.002", "tie_word_embeddings": "false", "priority": "high", "name": "first one"}
+    job_id = submit(alice, corpus, key="l" * 16, **given).headers["location"].rpartition("/")[2]
+    text = alice.get(f"/jobs/new?like={job_id}&max_steps=77").text
+    assert re.search(r'value="0.002"\s+id="field-learning_rate"', text)
+    assert re.search(r'value="77"\s+id="field-max_steps"', text)
+    assert re.search(r'<option value="false" selected', text)
+    assert re.search(r'<option value="high" selected', text)
+    assert f'value="{corpus}" checked' in text
+    assert 'value="first one"' in text
+
+
+def test_a_failed_job_says_why_what_next_and_shows_the_end_of_its_log(alice: TestClient, alice_user: Person) -> None:
+    job_id, fence = factories.started(alice_user, factories.corpus(alice_user))
+    path = stream._log_path(factories.row(job_id))
+    path.parent.mkdir(parents=True)
+    path.write_text("step 29\n<b>ValueError</b>\n")
+    values = {"series": "loss", "value": "nan", "step": 30}
+    with db.transaction() as session:
+        assert attempts.fail(session, job_id=job_id, fence=fence, code="nan_loss", values=values)
+    text = alice.get(f"/jobs/{job_id}").text
+    assert "The series loss became nan at step 30: training diverged." in text
+    assert "half the learning rate" in text
+    assert "step 29\n&lt;b&gt;ValueError&lt;/b&gt;" in text
+    assert f'href="/jobs/new?like={job_id}"' in text
+    assert "The series loss became nan" in alice.get("/jobs").text
+
+
+def test_troubles_and_recoveries_stand_on_the_page_of_a_job(alice: TestClient, alice_user: Person) -> None:
+    factories.node()
+    job_id, fence = factories.started(alice_user, factories.corpus(alice_user))
+    failed = events.SaveFailedEvent(seq=1, at=1.0, step=20, free=3_250_586, needed=6_291_456, why="no space")
+    factories.record(job_id, fence, [failed])
+    assert "The checkpoint of step 20 was not saved: 3.1 MiB free, 6.0 MiB needed." in alice.get(f"/jobs/{job_id}").text
+    with db.transaction() as session:
+        attempts.release(session, job_id=job_id, fence=fence, reason="shutdown")
+    with db.transaction() as session:
+        dispatch.settle(session)
+    factories.give_to(job_id, "ada")
+    with db.transaction() as session:
+        assert attempts.claim(session, job_id=job_id, node="ada")
+    text = alice.get(f"/jobs/{job_id}").text
+    assert "Recovered 1×: The node was shut down." in text
+    assert "Attempt 2" in text
+    assert text.index("Attempt 2") < text.index("Attempt 1")
+    assert "已恢复 1 次" in alice.get(f"/jobs/{job_id}", headers={"Accept-Language": "zh-CN"}).text
+
+
+def test_every_chart_has_colors_of_its_own() -> None:
+    drawn = set(re.findall(r'chart\("(\w+)"', (ROOT / "templates/jobs/show.html").read_text()))
+    colors = re.search(r"const COLORS = {(.*?)};", (ROOT / "static/js/chart.js").read_text())
+    assert colors is not None
+    assert drawn == set(re.findall(r"(\w+): \[", colors[1]))

@@ -1,0 +1,306 @@
+"""The live view: whatever is cut out of it, what a viewer has in the end is what is stored."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from app.core import db, storage
+from app.core.live import Update
+from app.core.models import Checkpoint
+from app.jobs import stream
+from app.jobs.attempts import attempts, metrics
+from app.jobs.scheduling import dispatch
+from tests.app.jobs import factories
+from tests.users import Person
+from trainer import events
+
+
+class Viewer:
+    """A page: keeps what it is told the way the page's script does, and notes what came twice."""
+
+    def __init__(self) -> None:
+        self.cursor = ""
+        self.points: dict[str, dict[int, Any]] = {}
+        self.doubles: list[Any] = []
+        self.samples: list[tuple[int, str]] = []
+        self.history: list[int] = []
+        self.checkpoints: list[int] = []
+        self.attempts: list[dict[str, Any]] = []
+        self.log = ""
+        self.job: dict[str, Any] = {}
+
+    def take(self, updates: list[Update]) -> None:
+        for update in updates:
+            self.cursor = update.cursor
+            getattr(self, f"on_{update.event}")(json.loads(update.data))
+
+    def on_job(self, data: dict[str, Any]) -> None:
+        self.job = data
+
+    def on_curve(self, data: dict[str, Any]) -> None:
+        self.points = {
+            name: dict(zip(curve["steps"], curve["values"], strict=True)) for name, curve in data["series"].items()
+        }
+
+    def on_points(self, data: dict[str, Any]) -> None:
+        for name, curve in data["series"].items():
+            known = self.points.setdefault(name, {})
+            self.doubles += [(name, step) for step in curve["steps"] if step in known]
+            known.update(zip(curve["steps"], curve["values"], strict=True))
+
+    def on_sample(self, data: dict[str, Any]) -> None:
+        self.samples.append((data["step"], data["text"]))
+
+    def on_history(self, data: dict[str, Any]) -> None:
+        self.history.append(data["seq"])
+
+    def on_checkpoints(self, data: dict[str, Any]) -> None:
+        self.checkpoints = [entry["step"] for entry in data["data"]]
+
+    def on_attempts(self, data: dict[str, Any]) -> None:
+        self.attempts = data["data"]
+
+    def on_log(self, data: dict[str, Any]) -> None:
+        self.log += data["text"]
+
+
+def stored_points(job_id: str) -> dict[str, dict[int, Any]]:
+    with db.transaction() as session:
+        curves = metrics.curves(session, job_id=job_id, window=metrics.Window(0, 10_000, 5_000))
+    return {name: dict(zip(curve.steps, curve.values, strict=True)) for name, curve in curves.items()}
+
+
+def lines(seq: int, step: int) -> list[events.Event]:
+    """What a trainer writes at a step: points, and now and then an evaluation with a sample."""
+    values: dict[str, Any] = {"loss": 5.0 / step, "grad_norm": "inf" if step % 7 == 0 else 1.0}
+    written: list[events.Event] = [events.PointsEvent(seq=seq, at=float(seq), step=step, values=values)]
+    if step % 5 == 0:
+        values = {"eval_loss": 6.0 / step}
+        written.append(events.PointsEvent(seq=seq + 1, at=float(seq), step=step, values=values))
+        written.append(events.SampleEvent(seq=seq + 2, at=float(seq), step=step, prompt="In", text=f"at {step}"))
+    return written
+
+
+class Run:
+    """A job that goes on as the test says: steps, log lines, checkpoints, a lost attempt."""
+
+    def __init__(self, owner: Person) -> None:
+        self.job_id, self.fence = factories.started(owner, factories.corpus(owner))
+        self.seq = self.step = self.num_logged = 0
+        self.log_path = stream._log_path(factories.row(self.job_id))
+        self.log_path.parent.mkdir(parents=True)
+
+    def advance(self, steps: int) -> None:
+        batch: list[events.Event] = []
+        for _ in range(steps):
+            self.step += 1
+            batch += lines(self.seq + len(batch) + 1, self.step)
+        self.seq += len(batch)
+        assert factories.record(self.job_id, self.fence, batch) is not None
+
+    def print(self, text: str) -> None:
+        with self.log_path.open("a") as file:
+            file.write(text)
+
+    def save(self) -> None:
+        with db.transaction() as session:
+            attempts.record_checkpoint(
+                session,
+                job_id=self.job_id,
+                fence=self.fence,
+                step=self.step,
+                path=f"runs/{self.job_id}",
+                manifest={"files": []},
+                metrics={},
+            )
+
+    def lose(self) -> None:
+        """The attempt ends without a result and another begins from scratch."""
+        self.claim_again()
+        self.begin(0)
+
+    def claim_again(self) -> None:
+        """The attempt ends without a result, and another is claimed that has not chosen yet where to go on."""
+        with db.transaction() as session:
+            attempts.release(session, job_id=self.job_id, fence=self.fence, reason="shutdown")
+        with db.transaction() as session:
+            dispatch.settle(session)
+        factories.give_to(self.job_id, "ada")
+        with db.transaction() as session:
+            fence = attempts.claim(session, job_id=self.job_id, node="ada")
+        assert fence is not None
+        self.fence, self.seq = fence, 0
+
+    def begin(self, step: int) -> None:
+        """The attempt goes on behind a step."""
+        with db.transaction() as session:
+            assert attempts.resume_at(session, job_id=self.job_id, fence=self.fence, step=step, saved=None, damaged=[])
+        self.step = step
+
+    def read(self, cursor: str, until: str | None = None) -> list[Update]:
+        return stream.reader(self.job_id, "en")(cursor, until)
+
+
+@pytest.fixture
+def run(alice_user: Person) -> Run:
+    return Run(alice_user)
+
+
+ACTS = st.lists(st.sampled_from(["advance", "print", "save", "lose", "look", "look", "reload"]), max_size=14)
+
+
+@given(ACTS, st.integers(0, 2**32))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_viewer_who_looks_at_any_times_has_no_gap_and_no_double(
+    alice_user: Person, acts: list[str], seed: int
+) -> None:
+    factories.node()
+    run, viewer, chance, printed = Run(alice_user), Viewer(), random.Random(seed), ""
+    for act in [*acts, "look"]:
+        match act:
+            case "advance":
+                run.advance(chance.randint(1, 12))
+            case "print":
+                printed += f"line {len(printed)}\n"
+                run.print(f"line {len(printed) - len(printed.splitlines()[-1]) - 1}\n")
+            case "save":
+                run.save()
+            case "lose":
+                run.lose()
+            case "look":
+                updates = run.read(viewer.cursor)
+                cut = chance.randint(0, len(updates)) if act != acts[-1:] else len(updates)
+                viewer.take(updates[:cut])  # the connection breaks here
+            case "reload":
+                viewer = Viewer()
+    viewer.take(run.read(viewer.cursor))
+    assert viewer.points == stored_points(run.job_id)
+    assert viewer.doubles == []
+    assert viewer.log == printed
+    assert viewer.history == sorted(set(viewer.history)) == list(range(1, len(viewer.history) + 1))
+    assert viewer.job["step"] == run.step
+    with db.transaction() as session:
+        kept = stream.samples(session, job_id=run.job_id)
+    assert {sample.step: sample.text for sample in kept}.items() <= dict(viewer.samples).items()
+
+
+def test_what_the_hub_gives_two_viewers_together_is_what_each_would_get_alone(run: Run) -> None:
+    early, late = Viewer(), Viewer()
+    run.advance(7)
+    early.take(run.read(""))
+    run.print("one\n")
+    run.advance(3)
+    # The hub brings the topic to now, then a new viewer to the same place, while the run goes on.
+    topic = run.read(early.cursor)
+    run.advance(2)
+    run.print("two\n")
+    late.take(run.read("", topic[-1].cursor))
+    early.take(topic)
+    rest = run.read(topic[-1].cursor)
+    early.take(rest)
+    late.take(rest)
+    for viewer in (early, late):
+        assert viewer.points == stored_points(run.job_id)
+        assert viewer.doubles == []
+        assert viewer.log == "one\ntwo\n"
+
+
+def test_nothing_new_is_no_update(run: Run) -> None:
+    run.advance(2)
+    cursor = run.read("")[-1].cursor
+    assert run.read(cursor) == []
+
+
+def test_a_viewer_far_behind_gets_the_curve_anew_instead_of_every_point(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MAX_NEW_LINES", 20)
+    run.advance(1)
+    viewer = Viewer()
+    viewer.take(run.read(""))
+    run.advance(30)
+    updates = run.read(viewer.cursor)
+    assert "points" not in {update.event for update in updates}
+    viewer.take(updates)
+    assert viewer.points == stored_points(run.job_id)
+
+
+def test_another_attempt_replaces_the_curve(run: Run) -> None:
+    run.advance(9)
+    viewer = Viewer()
+    viewer.take(run.read(""))
+    run.lose()
+    run.advance(3)
+    viewer.take(run.read(viewer.cursor))
+    assert sorted(viewer.points["loss"]) == [1, 2, 3]
+    assert viewer.points == stored_points(run.job_id)
+
+
+def test_an_attempt_takes_steps_back_only_once_it_has_chosen_where_to_go_on(run: Run) -> None:
+    run.advance(9)
+    viewer = Viewer()
+    viewer.take(run.read(""))
+    run.claim_again()
+    viewer.take(run.read(viewer.cursor))
+    assert sorted(viewer.points["loss"]) == [*range(1, 10)]
+    with db.transaction() as session:
+        assert [sample.step for sample in stream.samples(session, job_id=run.job_id)] == [5]
+    run.begin(4)
+    viewer.take(run.read(viewer.cursor))
+    assert sorted(viewer.points["loss"]) == [1, 2, 3, 4]
+    run.advance(2)
+    viewer.take(run.read(viewer.cursor))
+    assert viewer.points == stored_points(run.job_id)
+    assert viewer.doubles == []
+
+
+def test_a_checkpoint_that_goes_or_is_pinned_changes_before_the_viewers_eyes(run: Run) -> None:
+    viewer = Viewer()
+    for steps in (5, 5):
+        run.advance(steps)
+        run.save()
+    viewer.take(run.read(""))
+    assert viewer.checkpoints == [10, 5]
+    with db.transaction() as session:
+        older, newer = session.scalars(select(Checkpoint).order_by(Checkpoint.step).filter_by(job_id=run.job_id))
+        older.state, newer.pinned = "deleting", True
+    updates = run.read(viewer.cursor)
+    assert [update.event for update in updates] == ["checkpoints"]
+    (left,) = json.loads(updates[0].data)["data"]
+    assert (left["step"], left["pinned"], "pinned" in left["kept"]) == (10, True, True)
+    viewer.take(updates)
+    assert run.read(viewer.cursor) == []
+
+
+@pytest.mark.parametrize("cursor", ["x", "1.2.3", ".......", "9" * 90, "1.é.1.1.1.1.1.a", "-5.0.0.0.0..-1.a"])
+def test_a_cursor_that_is_none_begins_at_the_beginning(run: Run, cursor: str) -> None:
+    run.advance(1)
+    assert run.read(cursor)[0].event == "job"
+    assert "curve" in {update.event for update in run.read(cursor)}
+
+
+def test_a_job_that_was_deleted_has_no_news() -> None:
+    assert stream.reader("gone", "en")("", None) == []
+
+
+def test_sentences_come_in_the_language_of_the_viewer(run: Run) -> None:
+    english = {u.event: u.data for u in stream.reader(run.job_id, "en")("", None)}
+    chinese = {u.event: u.data for u in stream.reader(run.job_id, "zh-CN")("", None)}
+    assert json.loads(english["history"])["message"] == "The worker on ada took the job."
+    assert json.loads(chinese["history"])["message"] != json.loads(english["history"])["message"]
+
+
+def test_the_log_of_a_long_run_begins_near_its_end(run: Run) -> None:
+    run.print("".join(f"line {n}\n" for n in range(40_000)))
+    viewer = Viewer()
+    viewer.take(run.read(""))
+    shown = viewer.log.splitlines()
+    assert shown[-1] == "line 39999"
+    assert shown == [f"line {n}" for n in range(40_000 - len(shown), 40_000)]
+    assert len(viewer.log) < 70_000
+    assert storage.run(run.job_id).exists()

@@ -1,0 +1,74 @@
+"""Reading a log: exact by byte offset, clean for people."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.jobs.views import logs
+
+
+@pytest.mark.parametrize(
+    ("printed", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m\n", "red\n"),
+        ("\x1b]0;title\x07text\n", "text\n"),
+        ("10%\r50%\r100%\nnext\n", "100%\nnext\n"),
+        ("windows\r\nlines\r\n", "windows\nlines\n"),
+        ("a\x00b\x07c\td\n", "abc\td\n"),
+        ("moon \u202eback\n", "moon back\n"),
+        ("深度学习\n", "深度学习\n"),
+    ],
+)
+def test_a_log_is_shown_without_what_only_terminals_understand(printed: str, shown: str) -> None:
+    assert logs.clean(printed) == shown
+
+
+def read_all(path: Path, *, is_whole: bool) -> str:
+    text, offset = "", 0
+    while True:
+        piece = logs.read(path, offset, is_whole=is_whole)
+        if piece.next_offset == offset:
+            return text
+        text, offset = text + piece.text, piece.next_offset
+
+
+@given(st.lists(st.text(st.characters(blacklist_categories=("Cs", "Cc", "Cf")), max_size=300), max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_pieces_together_are_the_whole_log(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    path = tmp_path_factory.mktemp("log") / "log.txt"
+    text = "".join(f"{line}\n" for line in lines)
+    path.write_text(text, encoding="utf-8", newline="")
+    assert read_all(path, is_whole=False) == text
+
+
+def test_pieces_smaller_than_the_log_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(logs, "LONGEST_LINE", 60)
+    path = tmp_path / "log.txt"
+    text = "".join(f"第 {n} 步 loss\n" for n in range(50)) + "长" * 200 + "\nend\n"
+    path.write_text(text)
+    assert read_all(path, is_whole=False) == text
+
+
+def test_a_line_still_being_written_is_left_until_it_is_whole_or_the_run_is_over(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("one\ntw")
+    piece = logs.read(path, 0)
+    assert (piece.text, piece.next_offset) == ("one\n", 4)
+    assert logs.read(path, 4).text == ""
+    assert logs.read(path, 4, is_whole=True).text == "tw"
+
+
+def test_bytes_that_are_no_text_are_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_bytes(b"ok \xff\xfe\n")
+    assert logs.read(path, 0).text == "ok \ufffd\ufffd\n"
+
+
+def test_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    assert logs.size(path) == 0
+    assert logs.read(path, 0).next_offset == 0
+    assert logs.tail_offset(path) == 0

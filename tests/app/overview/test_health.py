@@ -1,0 +1,62 @@
+"""The page of health: what it says of each part, and what to do where one fails."""
+
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.core import db
+from app.core.models import Heartbeat
+from app.core.settings import settings
+from app.overview import health
+from app.web import probes
+from tests.app.jobs import factories
+
+DISK = shutil.disk_usage("/")._replace(free=2**50)
+
+
+def beat(age_seconds: float) -> None:
+    """The scheduler's last heartbeat was so long ago."""
+    with db.transaction() as session:
+        session.merge(Heartbeat(name="scheduler", at=datetime.now(UTC) - timedelta(seconds=age_seconds)))
+
+
+def test_where_nothing_runs_each_part_says_what_to_do(alice: TestClient) -> None:
+    factories.forget_nodes()
+    text = alice.get("/health").text
+    assert "It was never heard of." in text
+    assert "No worker was ever heard of: no job can run." in text
+    assert "Start athanor scheduler" in text
+    assert "Not all is well: Scheduler, Nodes." in text
+
+
+def test_where_all_runs_all_is_well(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health.shutil, "disk_usage", lambda _path: DISK)
+    factories.node()
+    beat(1)
+    assert "All parts are well." in alice.get("/health").text
+    beat(3600)
+    text = alice.get("/health").text
+    assert "It fell silent: nothing is placed or recovered." in text
+    assert "Not all is well: Scheduler." in text
+
+
+def test_a_part_that_is_missed_little_is_told_too(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "broker", lambda: "degraded")
+    monkeypatch.setattr(health.shutil, "disk_usage", lambda _path: DISK._replace(free=1))
+    text = alice.get("/health").text
+    assert "Valkey does not answer" in text
+    assert "Free some space or delete checkpoints" in text
+
+
+def test_every_constant_stands_there_with_its_value(alice: TestClient) -> None:
+    text = alice.get("/health", headers={"Accept-Language": "zh-CN"}).text
+    for name in health.SHOWN:
+        assert f"ATHANOR_{name.upper()}" in text
+    assert f"{settings().lease_seconds:g} s" in text
+    assert "失去响应的尝试可保留任务的时长" in text
+
+
+def test_a_visitor_sees_no_health(visitor: TestClient) -> None:
+    assert visitor.get("/health").headers["location"].startswith("/login")

@@ -1,0 +1,246 @@
+"""Generating over REST: streamed and whole, checked, stopped, and only from one's own checkpoints."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from starlette.testclient import TestClient
+
+from app.core import db, storage
+from app.core.models import Checkpoint, ImportedModel
+from tests.app.playground.conftest import Keep, Kept
+from tests.users import Person
+
+Events = list[tuple[str, dict[str, Any]]]
+
+
+def body(checkpoint: Kept, **fields: Any) -> dict[str, Any]:
+    return {"checkpoint": checkpoint.id, "prompt": "In the beginning", "max_tokens": 40, "seed": 7, **fields}
+
+
+def events(api: TestClient, asked: dict[str, Any]) -> Events:
+    with api.stream("POST", "/api/v1/generate", json={**asked, "stream": True}) as answer:
+        assert answer.status_code == 200, answer.read()
+        return list(parsed(answer.iter_lines()))
+
+
+def parsed(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = ""
+    for text in lines:
+        if text.startswith("event: "):
+            name = text[7:]
+        elif text.startswith("data: "):
+            yield name, json.loads(text[6:])
+
+
+def test_pieces_come_in_order_between_start_and_done(api: TestClient, checkpoint: Kept) -> None:
+    names = [name for name, _data in events(api, body(checkpoint)) if name != "waiting"]
+
+    assert names[0] == "start"
+    assert names[-1] == "done"
+    assert set(names[1:-1]) == {"piece"}
+    assert len(names) > 10
+
+
+def test_done_says_how_much_how_fast_and_why_it_ended(api: TestClient, checkpoint: Kept) -> None:
+    found = events(api, body(checkpoint, max_tokens=12))
+    _name, done = found[-1]
+
+    assert done["finish_reason"] == "length"
+    assert done["num_tokens"] == 12
+    assert [data["seed"] for name, data in found if name in ("start", "done")] == [7, 7]
+    assert done["tokens_per_second"] > 0
+
+
+def test_the_whole_answer_equals_the_streamed_one(api: TestClient, checkpoint: Kept) -> None:
+    streamed = "".join(data["text"] for name, data in events(api, body(checkpoint)) if name == "piece")
+    whole = api.post("/api/v1/generate", json=body(checkpoint)).json()
+
+    assert whole["text"] == streamed
+    assert whole["finish_reason"] == "length"
+
+
+def test_the_same_seed_writes_the_same_text_and_another_seed_another(api: TestClient, checkpoint: Kept) -> None:
+    first, again, other = (
+        api.post("/api/v1/generate", json=body(checkpoint, prompt="", seed=seed, temperature=2)).json()
+        for seed in (1, 1, 2)
+    )
+
+    assert first["text"] == again["text"]
+    assert first["text"] != other["text"]
+
+
+def test_a_seed_that_was_drawn_can_be_used_again(api: TestClient, checkpoint: Kept) -> None:
+    drawn = api.post("/api/v1/generate", json=body(checkpoint, prompt="", seed=None, temperature=2)).json()
+    again = api.post("/api/v1/generate", json=body(checkpoint, prompt="", seed=drawn["seed"], temperature=2)).json()
+
+    assert drawn["text"] == again["text"]
+
+
+def test_the_model_continues_what_it_learned(api: TestClient, checkpoint: Kept) -> None:
+    text = api.post("/api/v1/generate", json=body(checkpoint, temperature=0)).json()["text"]
+
+    assert text.startswith(" the furnace was cold")
+
+
+def test_chinese_characters_never_come_broken(api: TestClient, checkpoint: Kept) -> None:
+    pieces = [d["text"] for n, d in events(api, body(checkpoint, prompt="起初", temperature=0)) if n == "piece"]
+
+    assert "".join(pieces).startswith(",炉火是冷的")
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_a_stop_string_ends_the_text_and_is_not_part_of_it(api: TestClient, checkpoint: Kept) -> None:
+    asked = body(checkpoint, temperature=0, stop=["was cold", "never"])
+    done = api.post("/api/v1/generate", json=asked).json()
+
+    assert done["text"] == " the furnace "
+    assert done["finish_reason"] == "stop"
+
+
+def test_an_empty_prompt_starts_a_text(api: TestClient, checkpoint: Kept) -> None:
+    answer = api.post("/api/v1/generate", json=body(checkpoint, prompt=""))
+
+    assert answer.status_code == 200
+    assert answer.json()["num_tokens"] == 40
+
+
+def test_bob_cannot_generate_from_alices_checkpoint(bob_api: TestClient, checkpoint: Kept) -> None:
+    answer = bob_api.post("/api/v1/generate", json=body(checkpoint))
+
+    assert answer.status_code == 404
+    assert answer.json()["code"] == "not_found"
+
+
+def test_a_token_without_the_scope_submit_cannot_generate(
+    visitor: TestClient, alice_user: Person, checkpoint: Kept
+) -> None:
+    token = alice_user.token("read")
+    answer = visitor.post("/api/v1/generate", json=body(checkpoint), headers={"Authorization": f"Bearer {token}"})
+
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("temperature", 2.5, "temperature must be at most 2"),
+        ("temperature", -0.1, "temperature must be at least 0"),
+        ("top_p", 0, "top_p must be greater than 0"),
+        ("max_tokens", 0, "max_tokens must be at least 1"),
+        ("max_tokens", 5000, "max_tokens must be at most 4096"),
+        ("top_k", -1, "top_k must be at least 0"),
+        ("seed", 2**31, "seed must be at most 2147483647"),
+        ("stop", ["x"] * 9, "stop takes at most 8 entries"),
+        ("stop", [""], "stop.0 must not be empty"),
+        ("magic", 1, "magic is not a field"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_range(
+    alice_api: TestClient, checkpoint: Kept, field: str, value: Any, sentence: str
+) -> None:
+    answer = alice_api.post("/api/v1/generate", json=body(checkpoint, **{field: value}))
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["message"].startswith(sentence)
+
+
+def test_a_prompt_of_a_hundred_thousand_characters_is_refused(alice_api: TestClient, checkpoint: Kept) -> None:
+    answer = alice_api.post("/api/v1/generate", json=body(checkpoint, prompt="x" * 100_000))
+
+    assert answer.status_code == 413
+    assert "100000 characters; at most 50000" in answer.json()["title"]
+
+
+def test_a_prompt_longer_than_the_models_context_says_both_lengths(api: TestClient, checkpoint: Kept) -> None:
+    answer = api.post("/api/v1/generate", json=body(checkpoint, prompt="xyz " * 500))
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "prompt"
+    assert "this model takes at most 256" in answer.json()["title"]
+
+
+def test_a_checkpoint_whose_files_are_gone_answers_409(api: TestClient, keep: Keep, alice_user: Person) -> None:
+    lost = keep(alice_user)
+    assert api.post("/api/v1/generate", json=body(lost)).status_code == 200
+    shutil.rmtree(lost.path)
+
+    answer = api.post("/api/v1/generate", json=body(lost))
+
+    assert answer.status_code == 409
+    assert answer.json()["title"] == "The files of this checkpoint are gone. Choose another one."
+
+
+def test_a_damaged_checkpoint_is_refused_and_not_offered_but_can_be_downloaded(
+    api: TestClient, alice: TestClient, keep: Keep, alice_user: Person
+) -> None:
+    damaged = keep(alice_user)
+    with db.transaction() as session:
+        session.execute(update(Checkpoint).where(Checkpoint.id == damaged.id).values(state="corrupt"))
+
+    answer = api.post("/api/v1/generate", json=body(damaged))
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "checkpoint_corrupt")
+    assert answer.json()["title"] == "The files of this checkpoint are damaged. Choose another one."
+    assert f'value="{damaged.id}"' not in alice.get("/playground").text
+    assert api.get(f"/api/v1/checkpoints/{damaged.id}/download").status_code == 200
+
+
+def test_a_checkpoint_that_cannot_be_read_says_so(api: TestClient, keep: Keep, alice_user: Person) -> None:
+    broken = keep(alice_user)
+    (broken.path / "model.safetensors").write_bytes(b"no weights")
+
+    name, data = events(api, body(broken))[-1]
+
+    assert name == "failure"
+    assert data["message"] == "The files of this checkpoint cannot be read. Choose another one."
+
+
+def test_failures_are_told_in_the_readers_language(api: TestClient, checkpoint: Kept) -> None:
+    headers = {"Accept-Language": "zh-CN"}
+    answer = api.post("/api/v1/generate", json=body(checkpoint, prompt="xyz " * 500), headers=headers)
+
+    assert "提示词" in answer.json()["title"]
+
+
+# ---- imported models ------------------------------------------------------------------------------------------------
+
+
+def imported(owner: Person, files: Path, model_type: str = "llama") -> str:
+    """An imported model with these files; answers its id."""
+    with db.transaction() as session:
+        facts = {"model_type": model_type}
+        model = ImportedModel(owner_id=owner.id, name="Imported", source="upload", state="ready", facts=facts)
+        session.add(model)
+        session.flush()
+        shutil.copytree(files, storage.base_model(model.id))
+        return model.id
+
+
+def test_an_imported_model_writes_what_a_checkpoint_of_the_same_weights_writes(
+    api: TestClient, alice: TestClient, checkpoint: Kept, alice_user: Person
+) -> None:
+    model_id = imported(alice_user, checkpoint.path)
+    asked = body(checkpoint, max_tokens=12)
+    expected = api.post("/api/v1/generate", json=asked).json()["text"]
+    assert api.post("/api/v1/generate", json={**asked, "checkpoint": model_id}).json()["text"] == expected
+    assert f'<option value="{model_id}" data-label="Imported"' in alice.get("/playground").text
+
+
+def test_a_model_that_does_not_write_is_refused_and_not_offered(
+    api: TestClient, alice: TestClient, checkpoint: Kept, alice_user: Person
+) -> None:
+    model_id = imported(alice_user, checkpoint.path, "bert")
+    answer = api.post("/api/v1/generate", json={**body(checkpoint), "checkpoint": model_id})
+    assert (answer.status_code, answer.json()["code"]) == (422, "checkpoint_mute")
+    assert answer.json()["title"] == "A bert does not write on from a prompt. Choose another one."
+    assert model_id not in alice.get("/playground").text
+
+
+def test_an_imported_model_of_another_is_not_there(bob_api: TestClient, checkpoint: Kept, alice_user: Person) -> None:
+    model_id = imported(alice_user, checkpoint.path)
+    assert bob_api.post("/api/v1/generate", json={**body(checkpoint), "checkpoint": model_id}).status_code == 404

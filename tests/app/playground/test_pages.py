@@ -1,0 +1,76 @@
+"""The playground's page: drawn for its reader, and answering whole where no script runs."""
+
+import re
+
+from starlette.testclient import TestClient
+
+from tests.app.playground.conftest import Keep, Kept
+from tests.users import Person
+
+
+def form(checkpoint: Kept, **fields: str) -> dict[str, str]:
+    values = {"prompt": "In the beginning", "temperature": "0", "top_p": "1", "top_k": "0", "max_tokens": "40"}
+    return {"checkpoint": checkpoint.id, **values, "random_seed": "true", **fields}
+
+
+def chosen(page: str) -> list[str]:
+    return re.findall(r'<option value="(\w+)"[^>]*selected', page)
+
+
+def test_without_a_checkpoint_the_page_leads_to_a_first_job(bob: TestClient) -> None:
+    page = bob.get("/playground").text
+
+    assert "Nothing to talk to yet" in page
+    assert 'href="/jobs/new"' in page
+
+
+def test_the_newest_checkpoint_is_chosen_unless_one_is_named(
+    alice: TestClient, keep: Keep, alice_user: Person, checkpoint: Kept
+) -> None:
+    newest = keep(alice_user)
+
+    assert chosen(alice.get("/playground").text) == [newest.id]
+    assert chosen(alice.get(f"/playground?checkpoint={checkpoint.id}").text) == [checkpoint.id]
+
+
+def test_bob_sees_neither_alices_checkpoints_nor_their_names(bob: TestClient, checkpoint: Kept) -> None:
+    assert bob.get(f"/playground?checkpoint={checkpoint.id}").status_code == 404
+    assert checkpoint.id not in bob.get("/playground").text
+
+
+def test_a_visitor_is_sent_to_log_in(visitor: TestClient) -> None:
+    answer = visitor.get("/playground")
+
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "/login?next=/playground"
+
+
+def test_the_page_speaks_chinese(alice: TestClient, checkpoint: Kept) -> None:
+    page = alice.get("/playground", headers={"Accept-Language": "zh-CN"}).text
+
+    assert "提示词" in page
+    assert "Settings" not in page
+
+
+def test_without_scripts_the_form_answers_with_the_whole_text(alice: TestClient, checkpoint: Kept, node: str) -> None:
+    answer = alice.post("/playground", data=form(checkpoint))
+
+    assert answer.status_code == 200
+    assert " the furnace was cold" in answer.text
+    assert re.search(r"40 tokens · [\d.]+ tokens/s · seed \d+", answer.text)
+
+
+def test_what_was_typed_stays_when_a_value_is_refused(alice: TestClient, checkpoint: Kept) -> None:
+    answer = alice.post("/playground", data=form(checkpoint, temperature="9", prompt="<b>Keep me</b>", stop="one\ntwo"))
+
+    assert answer.status_code == 422
+    assert "temperature must be at most 2" in answer.text
+    assert "&lt;b&gt;Keep me&lt;/b&gt;" in answer.text
+    assert "one\ntwo" in answer.text
+
+
+def test_a_prompt_too_long_for_the_model_is_told_beside_it(alice: TestClient, checkpoint: Kept, node: str) -> None:
+    answer = alice.post("/playground", data=form(checkpoint, prompt="xyz " * 500))
+
+    assert answer.status_code == 422
+    assert "this model takes at most 256" in answer.text

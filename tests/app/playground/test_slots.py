@@ -1,0 +1,213 @@
+"""Slots of a node: who generates at once, who waits, and that whatever breaks frees the slot and is told."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import uvicorn
+from sqlalchemy import delete
+
+from app.core import db, live
+from app.core.models import Node, new_id
+from app.main import create_app
+from app.playground import generation_queue, service
+from app.playground.schemas import Order
+from tests.app.playground.conftest import Keep, Kept, free_slots
+from tests.users import Person
+from tests.waiting import until
+from worker.tasks import generate
+
+
+@pytest.fixture(scope="module")
+def address(node: str) -> Iterator[str]:
+    """The application on a real socket: only there can a reader leave in the middle."""
+    server = uvicorn.Server(uvicorn.Config(create_app(), port=0, log_level="warning", timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started, what="the web server")
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def client(address: str, alice_user: Person) -> Iterator[httpx.Client]:
+    """Alice's program."""
+    headers = {"Authorization": f"Bearer {alice_user.token()}"}
+    with httpx.Client(base_url=address, headers=headers, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def slow(keep: Keep, alice_user: Person) -> Kept:
+    """A checkpoint that writes on for long: its context is made larger than what it was trained for."""
+    kept = keep(alice_user)
+    config = json.loads((kept.path / "config.json").read_text())
+    (kept.path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 100_000}))
+    return kept
+
+
+@pytest.fixture(autouse=True)
+def all_free_afterwards(client: httpx.Client) -> Iterator[None]:
+    """Whatever a test does, both slots are free in the end."""
+    yield
+    until(lambda: free_slots() == 2, 5, "both slots to be free")
+
+
+@contextmanager
+def stream(client: httpx.Client, checkpoint: Kept) -> Iterator[Iterator[tuple[str, dict[str, Any]]]]:
+    body = {"checkpoint": checkpoint.id, "prompt": "In", "max_tokens": 4096, "seed": 1, "stream": True}
+    with client.stream("POST", "/api/v1/generate", json=body) as answer:
+        yield events(answer)
+
+
+def events(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = ""
+    for text in answer.iter_lines():
+        if text.startswith("event: "):
+            name = text[7:]
+        elif text.startswith("data: "):
+            yield name, json.loads(text[6:])
+
+
+def wait_for(name: str, stream: Iterator[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    return next(data for found, data in stream if found == name)
+
+
+def inference_process() -> psutil.Process:
+    children = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return next(child for child in children if "worker.inference.server" in child.cmdline())
+
+
+def an_order() -> Order:
+    return Order(id=new_id(), path="x", prompt="", max_tokens=1, temperature=1, top_p=1, top_k=0, seed=0, stop=[])
+
+
+def test_two_people_generate_at_once(client: httpx.Client, slow: Kept) -> None:
+    with stream(client, slow) as first, stream(client, slow) as second:
+        for _turn in range(3):
+            wait_for("piece", first)
+            wait_for("piece", second)
+        assert free_slots() == 0
+
+
+def test_leaving_in_the_middle_frees_the_slot(client: httpx.Client, slow: Kept) -> None:
+    with stream(client, slow) as text:
+        wait_for("piece", text)
+        assert free_slots() == 1
+
+    until(lambda: free_slots() == 2, 2, "the slot to be free")
+
+
+def test_leaving_before_an_unstreamed_answer_frees_the_slot(client: httpx.Client, slow: Kept) -> None:
+    body = {"checkpoint": slow.id, "prompt": "In", "max_tokens": 4096}
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/api/v1/generate", json=body, timeout=httpx.Timeout(10, read=1))
+
+    until(lambda: free_slots() == 2, 2, "the slot to be free")
+
+
+def test_a_third_waits_is_told_its_place_and_gets_the_first_slot_that_frees(client: httpx.Client, slow: Kept) -> None:
+    with stream(client, slow) as first, stream(client, slow) as second:
+        wait_for("piece", first)
+        wait_for("piece", second)
+        with stream(client, slow) as third, stream(client, slow) as fourth:
+            assert wait_for("waiting", third) == {"position": 0, "message": "You are next."}
+            assert wait_for("waiting", fourth)["message"] == "One request is ahead of yours."
+            generate.inference.close()  # both writers end: their readers are told, those who wait get their turn
+            assert wait_for("failure", first)["code"] == "inference_lost"
+            assert wait_for("failure", second)["code"] == "inference_lost"
+            assert wait_for("piece", third)
+            assert wait_for("piece", fourth)
+
+
+def test_who_leaves_the_line_is_not_served(client: httpx.Client, slow: Kept) -> None:
+    with stream(client, slow) as first, stream(client, slow) as second:
+        wait_for("piece", first)
+        wait_for("piece", second)
+        with stream(client, slow) as third:
+            wait_for("waiting", third)
+        until(lambda: live.valkey().zcard("athanor:generate:waiting") == 0, 2, "the line to be empty")
+
+
+def test_a_killed_inference_process_is_told_and_replaced(client: httpx.Client, slow: Kept) -> None:
+    with stream(client, slow) as text:
+        wait_for("piece", text)
+        os.kill(inference_process().pid, signal.SIGKILL)
+        failure = wait_for("failure", text)
+    assert failure["message"] == "The process that holds the model ended. Try again: a new one starts by itself."
+
+    with stream(client, slow) as text:
+        assert wait_for("piece", text)
+
+
+def test_an_emptied_broker_is_told_and_frees_the_slot(client: httpx.Client, slow: Kept) -> None:
+    with stream(client, slow) as text:
+        wait_for("piece", text)
+        live.valkey().flushall()
+        assert wait_for("failure", text)["code"] == "request_lost"
+        until(lambda: free_slots() == 2, 2, "the slot to be free")
+
+
+def test_a_reader_that_died_frees_the_slot(client: httpx.Client, slow: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stream(client, slow) as text:
+        wait_for("piece", text)
+        # What a killed web process looks like to the node: nobody keeps the key alive any more.
+        monkeypatch.setattr(generation_queue, "ALIVE_SECONDS", 0)
+        until(lambda: free_slots() == 2, 2, "the slot to be free")
+
+
+def test_a_worker_that_falls_silent_is_told(client: httpx.Client, slow: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation_queue, "SILENCE_SECONDS", 1.0)
+    with stream(client, slow) as text:
+        wait_for("piece", text)
+        process = inference_process()
+        process.suspend()
+        monkeypatch.setattr(generate, "BEATS", 10_000)
+        try:
+            assert wait_for("failure", text)["message"] == "The worker that was writing stopped answering. Try again."
+        finally:
+            process.resume()
+
+
+def test_without_a_worker_the_reader_is_told_how_to_start_one(
+    client: httpx.Client, slow: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "RING_SECONDS", 0.1)
+    monkeypatch.setattr(generation_queue, "take", lambda: None)
+    with db.transaction() as session:
+        session.execute(delete(Node))
+
+    with stream(client, slow) as text:
+        failure = wait_for("failure", text)
+
+    assert failure["code"] == "no_worker"
+    assert "athanor worker" in failure["message"]
+
+
+def test_a_line_that_is_too_long_takes_nobody_more(
+    client: httpx.Client, slow: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation_queue, "MAX_WAITING", 0)
+    answer = client.post("/api/v1/generate", json={"checkpoint": slow.id})
+
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "5"
+    assert answer.json()["code"] == "line_full"
+
+
+def test_those_who_left_without_a_word_are_passed_over(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, waiting = an_order(), an_order()
+    for order in (left, waiting):
+        assert generation_queue.enter(order)
+    live.valkey().delete(f"athanor:generate:{left.id}:alive")
+
+    assert generation_queue.take() == waiting
+    assert generation_queue.take() is None

@@ -1,0 +1,201 @@
+"""The ground of the web: strange hosts and origins are refused, headers are on every answer, errors have one shape."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from app.core.formatting import compact, file_size, number
+from app.core.settings import settings
+from app.web.middleware import CONTENT_SECURITY_POLICY, SECURITY_HEADERS
+from app.web.pages import LANGUAGE_COOKIE
+
+STRANGE_HOSTS = [
+    "evil.example",
+    "localhost.evil.example",
+    "127.0.0.1.nip.io",
+    "",
+    "[::2]",
+    "10.0.0.1",
+    "localhost@evil",
+]
+FOREIGN = [
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://localhost:1"},
+    {"Origin": "https://localhost.evil.example"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+]
+
+
+@pytest.mark.parametrize("host", STRANGE_HOSTS)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_strange_host_gets_nothing(visitor: TestClient, host: str, method: str) -> None:
+    answer = visitor.request(method, "/api/v1/me", headers={"Host": host})
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "host_not_allowed"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000"])
+def test_our_own_names_are_answered(visitor: TestClient, host: str) -> None:
+    assert visitor.get("/livez", headers={"Host": host}).status_code == 200
+
+
+def test_further_hosts_can_be_allowed(visitor: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert visitor.get("/livez", headers={"Host": "panel.example"}).status_code == 400
+    monkeypatch.setenv("ATHANOR_ALLOWED_HOSTS", "other.example, Panel.example")
+    settings.cache_clear()
+    try:
+        assert visitor.get("/livez", headers={"Host": "panel.example"}).status_code == 200
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/api/v1/me"), ("POST", "/logout"), ("POST", "/api/v1/tokens")])
+def test_what_another_site_makes_a_browser_send_is_refused(
+    alice: TestClient, headers: dict[str, str], method: str, path: str
+) -> None:
+    answer = alice.request(method, path, headers={**headers, "Accept": "*/*"})
+    assert answer.status_code == 403
+    assert alice.get("/api/v1/me").status_code == 200, "the session still stands"
+
+
+def test_a_link_from_another_site_may_be_followed(visitor: TestClient) -> None:
+    followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert visitor.get("/login", headers=followed).status_code == 200
+    assert visitor.post("/login", headers=followed).status_code == 403
+
+
+def test_our_own_pages_may_send(visitor: TestClient) -> None:
+    own = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
+    assert visitor.post("/api/v1/login", headers=own, json={}).status_code == 422
+
+
+def paths(client: TestClient) -> list[tuple[str, str]]:
+    """Every route with every method, identifiers filled in with one that is nobody's."""
+    found = []
+    for route in every_route(client.app.routes, ""):  # type: ignore[attr-defined]
+        filled = re.sub(r"\{[^}]+\}", "0000000000000000", route[1])
+        found += [(method, filled) for method in sorted(route[0])]
+    return sorted(set(found))
+
+
+def every_route(routes: Iterable[Any], prefix: str) -> Iterator[tuple[set[str], str]]:
+    """The routes of the application, those of included routers too."""
+    for route in routes:
+        if isinstance(route, Route):
+            yield route.methods or set(), prefix + route.path
+        elif hasattr(route, "original_router"):
+            yield from every_route(route.original_router.routes, prefix + route.include_context.prefix)
+
+
+def test_every_route_answers_a_visitor_with_our_headers_and_never_with_an_error_of_ours(visitor: TestClient) -> None:
+    everything = paths(visitor)
+    assert len(everything) > 30
+    for method, path in [*everything, ("GET", "/nowhere"), ("GET", "/api/v1/nowhere"), ("PATCH", "/livez")]:
+        answer = visitor.request(method, path)
+        assert answer.status_code < 500, f"{method} {path}: {answer.status_code}"
+        for name, value in SECURITY_HEADERS.items():
+            assert answer.headers[name] == value, f"{method} {path} lacks {name}"
+        assert answer.headers["X-Request-Id"]
+        assert answer.headers["Cache-Control"] == "no-store" or path.startswith("/static/")
+
+
+def test_the_policy_allows_no_inline_script_and_no_other_site() -> None:
+    assert "unsafe" not in CONTENT_SECURITY_POLICY
+    assert "http" not in CONTENT_SECURITY_POLICY
+    assert "default-src 'none'" in CONTENT_SECURITY_POLICY
+    assert "frame-ancestors 'none'" in CONTENT_SECURITY_POLICY
+
+
+def test_templates_hold_no_inline_script_or_style(root: object) -> None:
+    for path in root.glob("templates/**/*.html"):  # type: ignore[attr-defined]
+        text = path.read_text()
+        assert not re.search(r"<script(?![^>]*\bsrc=)(?![^>]*type=\"application/json\")", text), path
+        assert not re.search(r"<style|\sstyle=|\son\w+=\"|javascript:", text), path
+
+
+def test_files_are_served_with_their_type_and_nothing_outside(visitor: TestClient) -> None:
+    assert visitor.get("/static/js/missing.js").status_code == 404
+    for path in ("/static/../pyproject.toml", "/static/%2e%2e/pyproject.toml", "/static/..%2fpyproject.toml"):
+        assert visitor.get(path).status_code in (400, 404)
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_of_the_api_is_a_problem_with_a_code_and_a_sentence(visitor: TestClient) -> None:
+    answer = visitor.get("/api/v1/nowhere")
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert (body["status"], body["title"]) == (404, "There is nothing at this address.")
+    assert body["request_id"] == answer.headers["X-Request-Id"]
+
+
+def test_an_error_speaks_the_readers_language(visitor: TestClient) -> None:
+    visitor.cookies.set(LANGUAGE_COOKIE, "zh-CN")
+    title = visitor.get("/api/v1/nowhere").json()["title"]
+    assert re.search("[\u4e00-\u9fff]", title)
+
+
+def test_a_missing_page_is_a_page(visitor: TestClient) -> None:
+    answer = visitor.get("/nowhere")
+    assert answer.status_code == 404
+    assert "There is nothing at this address." in answer.text
+    assert answer.headers["content-type"].startswith("text/html")
+
+
+def test_a_visitor_is_sent_to_log_in_and_back(visitor: TestClient) -> None:
+    answer = visitor.get("/jobs")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=/jobs")
+
+
+@pytest.mark.parametrize("body", ["{", "", "[1, 2", '{"a": }', "nul", "\x00", '"\ud800"'])
+def test_a_body_that_is_not_json_is_told_where(alice: TestClient, body: str) -> None:
+    content = body.encode("utf-8", "surrogatepass")
+    answer = alice.post("/api/v1/tokens", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.json()["title"]
+
+
+# ---- numbers for people ---------------------------------------------------------------------------------------------
+
+
+def test_numbers_read_well() -> None:
+    assert number(1234567) == "1,234,567"
+    assert [compact(n) for n in (0, 999, 1234, 5_600_000, 124e6, 6.7e9)] == [
+        "0",
+        "999",
+        "1.23 k",
+        "5.6 M",
+        "124 M",
+        "6.7 B",
+    ]
+    assert [file_size(n) for n in (0, 1023, 1024, 5 * 2**20, 3 * 2**40)] == [
+        "0 B",
+        "1023 B",
+        "1.0 KiB",
+        "5.0 MiB",
+        "3.0 TiB",
+    ]
+    assert {number(None), compact(None), file_size(None)} == {"–"}
+
+
+def test_a_body_that_says_it_is_too_long_is_refused_before_anybody_logs_in(visitor: TestClient) -> None:
+    answer = visitor.post("/api/v1/login", content=b" " * (2**20 + 1))
+    assert answer.status_code == 413
+    assert "1.0 MiB" in answer.json()["title"]
+
+
+def test_a_body_that_turns_out_too_long_is_cut_off(visitor: TestClient) -> None:
+    pieces = (b" " * 2**16 for _n in range(64))
+    answer = visitor.post("/api/v1/login", content=pieces)
+    assert answer.status_code == 413
+    assert answer.json()["title"].startswith("The body is too long")

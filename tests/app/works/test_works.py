@@ -1,0 +1,180 @@
+"""Exports and evaluations from the request to the result, also where a worker is lost or nobody wants them."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, update
+from starlette.testclient import TestClient
+
+from app.core import db, storage
+from app.core.models import Outbox, Work
+from app.works import service
+from tests.app.jobs import factories
+from tests.app.playground.conftest import Kept
+from tests.users import Person
+from worker.tasks import export_and_evaluate
+
+HEADERS = {"Origin": "http://localhost"}
+
+
+@pytest.fixture(scope="module")
+def corpus(alice_user: Person) -> str:
+    made = factories.corpus(alice_user)
+    directory = storage.corpus(made)
+    directory.mkdir(parents=True, exist_ok=True)
+    text = b"In the beginning God created the heaven and the earth."
+    (directory / "text.bin").write_bytes(text)
+    (directory / "index.bin").write_bytes(len(text).to_bytes(8, "little"))
+    return made
+
+
+def evaluation(api: TestClient, checkpoint: Kept, corpus: str, **fields: Any) -> dict[str, Any]:
+    body = {"checkpoint": checkpoint.id, "corpora": [corpus], **fields}
+    answer = api.post("/api/v1/evaluations", json=body)
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_evaluated_and_exported(
+    alice_api: TestClient, alice: TestClient, checkpoint: Kept, corpus: str
+) -> None:
+    asked = evaluation(alice_api, checkpoint, corpus)
+    body = {"checkpoint": checkpoint.id, "format": "gguf", "quantization": "f32", "license": "mit"}
+    export = alice_api.post("/api/v1/exports", json=body).json()
+    assert (asked["state"], export["state"]) == ("queued", "queued")
+
+    export_and_evaluate.run_work(asked["id"])  # and then what else waits
+
+    found = alice_api.get(f"/api/v1/works/{asked['id']}").json()
+    assert found["state"] == "succeeded", found
+    assert found["result"]["corpora"][0]["metrics"]["bits_per_byte"] > 0
+    made = alice_api.get(f"/api/v1/works/{export['id']}").json()
+    assert made["state"] == "succeeded", made
+    names = [file["name"] for file in made["result"]["files"]]
+    assert {"model.gguf", "README.md"} <= set(names)
+    part = alice_api.get(f"/api/v1/works/{export['id']}/files/model.gguf", headers={"Range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, b"GGUF")
+    assert "license: mit" in alice_api.get(f"/api/v1/works/{export['id']}/files/README.md").text
+    assert alice_api.get(f"/api/v1/works/{export['id']}/files/..%2Flog.txt").status_code == 404
+    page = alice.get(f"/works/{asked['id']}").text
+    assert "Bits per byte" in page
+    assert "model.gguf" in alice.get(f"/works/{export['id']}").text
+    assert asked["id"] in alice.get(f"/works?checkpoint={checkpoint.id}").text
+    assert alice_api.delete(f"/api/v1/works/{export['id']}").status_code == 204
+    assert not storage.work(export["id"]).exists()
+
+
+def row(work_id: str) -> Work:
+    with db.transaction() as session:
+        return session.get_one(Work, work_id)
+
+
+def test_what_does_not_fit_is_refused_at_its_field(alice_api: TestClient, checkpoint: Kept, corpus: str) -> None:
+    def refusal(path: str, **body: Any) -> tuple[int, str]:
+        answer = alice_api.post(f"/api/v1/{path}", json={"checkpoint": checkpoint.id, **body})
+        return answer.status_code, answer.text
+
+    assert refusal("exports", format="adapter")[0] == 422
+    assert "its job trained all weights" in refusal("exports", format="adapter")[1]
+    assert refusal("exports", format="onnx")[0] == 422
+    assert refusal("evaluations", corpora=[])[0] == 422
+    assert "There is no corpus" in refusal("evaluations", corpora=["nope"])[1]
+    assert refusal("evaluations", corpora=[corpus], checkpoint="nope")[0] == 422
+
+
+def test_another_user_sees_nothing(alice_api: TestClient, bob_api: TestClient, checkpoint: Kept, corpus: str) -> None:
+    work_id = evaluation(alice_api, checkpoint, corpus)["id"]
+
+    assert bob_api.get(f"/api/v1/works/{work_id}").status_code == 404
+    assert bob_api.post(f"/api/v1/works/{work_id}/cancel").status_code == 404
+    assert bob_api.get("/api/v1/works").json()["data"] == []
+    assert bob_api.post("/api/v1/exports", json={"checkpoint": checkpoint.id}).status_code == 422
+    alice_api.post(f"/api/v1/works/{work_id}/cancel")
+
+
+def test_a_cancelled_work_ends_its_process(
+    alice_api: TestClient, checkpoint: Kept, corpus: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    work_id = evaluation(alice_api, checkpoint, corpus)["id"]
+    marker = tmp_path / "pid"
+    sleeper = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    monkeypatch.setattr(
+        export_and_evaluate, "command", lambda assignment: [export_and_evaluate.sys.executable, "-c", sleeper]
+    )
+
+    def cancelling(session: Any, **given: Any) -> bool:
+        if marker.exists():
+            alice_api.post(f"/api/v1/works/{work_id}/cancel")
+        return service.sign(session, **given)
+
+    monkeypatch.setattr(export_and_evaluate.service, "sign", _once_outside(cancelling))
+    monkeypatch.setattr(export_and_evaluate, "SIGN_SECONDS", 0.05)
+    export_and_evaluate.run_work(work_id)
+
+    assert row(work_id).state == "cancelled"
+    assert not Path(f"/proc/{marker.read_text()}").exists()
+    assert not storage.work(work_id).exists()
+
+
+def _once_outside(verb: Any) -> Any:
+    """The verb with the real one inside, whatever it is patched to."""
+    real = service.sign
+
+    def call(session: Any, **given: Any) -> bool:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(service, "sign", real)
+            return bool(verb(session, **given))
+
+    return call
+
+
+def test_a_lost_work_is_announced_again_three_times_at_most(
+    alice_api: TestClient, checkpoint: Kept, corpus: str
+) -> None:
+    work_id = evaluation(alice_api, checkpoint, corpus)["id"]
+    for start in (1, 2, 3):
+        with db.transaction() as session:
+            assignment = service.begin(session, work_id=work_id)
+            assert assignment is not None
+            assert assignment.start == start
+            assert service.begin(session, work_id=work_id) is None  # a message that came twice
+        with db.transaction() as session:
+            session.execute(update(Work).values(signed_at=func.now() - timedelta(minutes=5)))
+            service.owe_lost(session)
+            assert not service.sign(session, work_id=work_id, start=start, progress=None) or start == 3
+    lost = row(work_id)
+    assert (lost.state, lost.failure["code"]) == ("failed", "worker_lost")
+    answer = alice_api.get(f"/api/v1/works/{work_id}").json()
+    assert answer["failure"]["message"].startswith("The worker was lost three times")
+
+
+def test_a_waiting_work_is_owed_to_a_worker(alice_api: TestClient, checkpoint: Kept, corpus: str) -> None:
+    work_id = evaluation(alice_api, checkpoint, corpus)["id"]
+    with db.transaction() as session:
+        session.execute(update(Work).where(Work.id == work_id).values(signed_at=func.now() - timedelta(minutes=5)))
+        assert service.owe_lost(session) == 1
+        assert session.query(Outbox).filter_by(task="works.run").count() >= 1
+    alice_api.post(f"/api/v1/works/{work_id}/cancel")
+
+
+def test_the_forms_start_what_they_say(alice: TestClient, alice_api: TestClient, checkpoint: Kept, corpus: str) -> None:
+    page = alice.get(f"/works?checkpoint={checkpoint.id}").text
+    assert "GGUF" in page
+    assert corpus in page
+    form = {"kind": "evaluation", "checkpoint": checkpoint.id, "corpora": corpus, "limit": "", "num_fewshot": "0"}
+    started = alice.post("/works", data=form, headers=HEADERS, follow_redirects=False)
+    assert started.status_code == 303, started.text
+    work_id = started.headers["location"].rpartition("/")[2]
+    assert row(work_id).options["limit"] is None
+    assert "Waits for a node" in alice.get(f"/works/{work_id}?part=state").text
+    wrong = alice.post("/works", data={**form, "num_fewshot": "many"}, headers=HEADERS)
+    assert wrong.status_code == 422
+    assert "num_fewshot" in wrong.text
+    alice.post(f"/works/{work_id}/cancel", headers=HEADERS)
+    assert row(work_id).state == "cancelled"
+    alice.post(f"/works/{work_id}/delete", headers=HEADERS)
+    assert alice_api.get(f"/api/v1/works/{work_id}").status_code == 404

@@ -1,0 +1,139 @@
+"""The layers hold, the guard that proves it catches each kind of violation, and the house style is kept."""
+
+import ast
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("app", "worker", "trainer")
+BANNED_NAMES = {"utils", "helpers", "common", "misc", "manager"}
+LAZY_IMPORTS = {"trainer/__main__.py", "worker/inference/server.py", "worker/fork_server.py", "app/launcher/cli.py"}
+LONG_FUNCTIONS = {"trainer/training/loop.py": 200}
+
+PLANTED = [
+    ("app/core/storage.py", "import torch", "app never reaches torch"),
+    ("app/jobs/service.py", "import worker.celery_app", "app sends work by task name"),
+    ("app/core/models.py", "from app.accounts import service as _s", "the three packages"),
+    ("app/jobs/service.py", "from app.playground import service as _s", "the three packages"),
+    ("app/accounts/service.py", "from app.corpora import service as _s", "the three packages"),
+    ("app/corpora/service.py", "import trainer.data.corpus", "of trainer, app imports only"),
+    ("trainer/training/loop.py", "import app.core.settings", "trainer knows no web"),
+    ("worker/tasks/start_job.py", "import worker.inference.server", "the Celery worker"),
+    ("worker/supervisor/outcome.py", "import app.web.pages", "the supervisor starts without"),
+    ("app/jobs/lifecycle/transitions.py", "import app.jobs.service", "app.jobs: layers"),
+    ("worker/environment.py", "import worker.node", "worker: layers"),
+    ("trainer/planning/plan.py", "import torch", "app never reaches torch"),
+    ("trainer/run_dir.py", "import numpy", "the light folders of trainer"),
+    ("trainer/spec.py", "import trainer.data.sample_order", "trainer: layers"),
+]
+
+
+def sources() -> list[Path]:
+    root = Path(__file__).parents[1]
+    return [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
+
+
+def lint(directory: Path) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from importlinter.cli import lint_imports_command as c; sys.path.insert(0, '.'); c()"
+    command = [sys.executable, "-c", code, "--no-cache"]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+
+
+def test_every_import_keeps_to_the_layers(root: Path) -> None:
+    result = lint(root)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.fixture
+def copy(root: Path, tmp_path: Path) -> Path:
+    for package in PACKAGES:
+        shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "samples"))
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("place", "line", "contract"), PLANTED)
+def test_a_planted_violation_is_caught(copy: Path, place: str, line: str, contract: str) -> None:
+    with (copy / place).open("a") as file:
+        file.write(f"\n{line}\n")
+    result = lint(copy)
+    assert result.returncode == 1, result.stdout + result.stderr
+    broken = " ".join(result.stdout.split()).partition("Broken contracts")[0]
+    assert any(contract in part for part in broken.split("KEPT") if "BROKEN" in part), result.stdout
+
+
+def test_a_new_trainer_module_must_be_put_in_a_layer(copy: Path) -> None:
+    (copy / "trainer" / "new.py").write_text('"""New."""\n')
+    assert "trainer.new" in lint(copy).stdout
+
+
+def test_the_web_process_loads_no_torch(root: Path) -> None:
+    heavy = ("torch", "transformers", "deepspeed", "accelerate", "numpy", "safetensors", "tokenizers")
+    code = f"import sys, app.main; print([name for name in {heavy!r} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+# ---- house style ----------------------------------------------------------------------------------------------------
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    root = Path(__file__).parents[1]
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield path.relative_to(root).as_posix(), node
+
+
+def test_functions_are_short() -> None:
+    lengths = [node.end_lineno - node.lineno + 1 for _place, node in functions() if node.end_lineno]
+    assert statistics.median(lengths) <= 10
+    assert statistics.quantiles(lengths, n=10)[-1] <= 35
+    long = [
+        (place, node.name)
+        for place, node in functions()
+        if (node.end_lineno or 0) - node.lineno + 1 > LONG_FUNCTIONS.get(place, 80)
+    ]
+    assert long == []
+
+
+def test_files_are_short_and_say_first_what_lives_there(root: Path) -> None:
+    lengths = []
+    for path in sources():
+        text = path.read_text()
+        if path.name == "__init__.py":
+            assert text == "", f"{path} must be empty"
+            continue
+        lengths.append(len(text.splitlines()))
+        assert lengths[-1] <= 500, path
+        assert ast.get_docstring(ast.parse(text)), f"{path} does not say what lives there"
+        assert path.stem not in BANNED_NAMES, path
+    assert statistics.median(lengths) <= 120
+
+
+def test_imports_stand_at_the_top_of_a_file(root: Path) -> None:
+    hidden = [
+        (place, node.name)
+        for place, node in functions()
+        if place not in LAZY_IMPORTS
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Import | ast.ImportFrom)
+    ]
+    assert hidden == []
+
+
+def test_only_the_service_of_jobs_writes_a_jobs_state() -> None:
+    root = Path(__file__).parents[1]
+    for path in sources():
+        place = path.relative_to(root).as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            for target in targets:
+                writes = isinstance(target, ast.Attribute) and target.attr == "state"
+                if writes and isinstance(target.value, ast.Name) and target.value.id == "job":
+                    assert place == "app/jobs/service.py", f"{place}:{node.lineno}"

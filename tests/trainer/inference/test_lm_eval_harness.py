@@ -1,0 +1,116 @@
+"""A checkpoint measured by lm-evaluation-harness: the figures are those of the model's own likelihoods."""
+
+import contextlib
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainer.runs import checkpoint_of, write_corpus
+from trainer.__main__ import main
+from trainer.inference import generation
+from trainer.inference.generation import Loaded
+from trainer.run_dir import CorpusInput, RunDir
+
+VERSES = ["In the beginning God created the heaven and the earth.", "And God said, Let there be light."]
+RECORDS: dict[str, list[dict[str, Any]]] = {
+    "multiple_choice": [
+        {"question": "In the beginning God", "choices": ["xqz jjj", "created"], "answer": 1},
+        {"question": "And God said,", "choices": ["Let there be light", "%%%% ####"], "answer": 0},
+        {"question": "And the evening and", "choices": ["the morning", "7777 8888"], "answer": 1},
+    ],
+    "classification": [
+        {"text": "And God said", "label": "holy"},
+        {"text": "1234 5678", "label": "numbers"},
+        {"text": "the LORD", "label": "holy"},
+    ],
+    "completion": [{"prompt": "the", "completion": " earth"}, {"prompt": "And God", "completion": " said"}],
+}
+
+
+def write(home: Path, kind: str, documents: list[str]) -> CorpusInput:
+    return write_corpus(home / kind, documents).model_copy(update={"id": kind, "kind": kind})
+
+
+@pytest.fixture(scope="module")
+def loaded(trained: RunDir) -> Loaded:
+    return generation.load(checkpoint_of(trained, 150), "cpu")
+
+
+@pytest.fixture(scope="module")
+def found(trained: RunDir, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the command line prints for all kinds of corpora."""
+    home = tmp_path_factory.mktemp("harness")
+    corpora = [write(home, "text", VERSES)]
+    corpora += [write(home, kind, [json.dumps(record) for record in records]) for kind, records in RECORDS.items()]
+    (home / "corpora.json").write_text(json.dumps([corpus.model_dump() for corpus in corpora]))
+    lines = run_main(["evaluate", str(checkpoint_of(trained, 150)), str(home / "corpora.json")])
+
+    assert [line["total"] for line in lines[:-1]] == [2 + 6 + 6 + 2] * (len(lines) - 1)
+    assert lines[-2]["done"] == 16
+    return {corpus["corpus"]: corpus for corpus in lines[-1]["result"]["corpora"]}
+
+
+def run_main(arguments: list[str]) -> list[dict[str, Any]]:
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr("sys.argv", ["trainer", *arguments])
+        assert main() == 0
+    return [json.loads(line) for line in printed.getvalue().splitlines() if line.startswith("{")]
+
+
+def nats(loaded: Loaded, context: str, text: str) -> float:
+    """-log p(text | context) by transformers itself."""
+    before = [int(loaded.tokenizer.bos_token_id)] if not context else loaded.tokenizer(context)["input_ids"]
+    ids = torch.tensor([[*before, *loaded.tokenizer(text)["input_ids"]]])
+    with torch.no_grad():
+        scores = loaded.model(input_ids=ids).logits[0].log_softmax(-1)
+    return -sum(float(scores[at - 1, ids[0, at]]) for at in range(len(before), ids.shape[1]))
+
+
+def test_bits_per_byte_are_those_of_the_model(found: dict[str, Any], loaded: Loaded) -> None:
+    expected = sum(nats(loaded, "", verse) for verse in VERSES) / math.log(2) / sum(map(len, VERSES))
+
+    assert found["text"]["num_documents"] == 2
+    assert found["text"]["metrics"]["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_choice_is_the_likeliest_one(found: dict[str, Any], loaded: Loaded) -> None:
+    right = []
+    for record, example in zip(RECORDS["multiple_choice"], found["multiple_choice"]["examples"], strict=True):
+        scores = [nats(loaded, record["question"], " " + choice) for choice in record["choices"]]
+        assert example["answer"] == scores.index(min(scores))
+        right.append(example["answer"] == record["answer"])
+
+    assert found["multiple_choice"]["metrics"]["acc"] == pytest.approx(sum(right) / 3)
+    assert right[:2] == [True, True]  # the second and the third question have a sensible and a senseless choice,
+    assert right[2] is False  # of which the third calls the senseless one right
+    assert found["multiple_choice"]["errors"]["acc"] > 0
+
+
+def test_labels_are_choices(found: dict[str, Any]) -> None:
+    assert [example["choices"] for example in found["classification"]["examples"]] == [["holy", "numbers"]] * 3
+    assert [example["expected"] for example in found["classification"]["examples"]] == [0, 1, 0]
+
+
+def test_completions_are_generated_and_compared_whole(found: dict[str, Any]) -> None:
+    examples = found["completion"]["examples"]
+
+    assert [example["expected"] for example in examples] == [" earth", " said"]
+    matches = [example["is_right"] for example in examples]
+    assert found["completion"]["metrics"]["exact_match"] == pytest.approx(sum(matches) / 2)
+
+
+def test_a_kind_without_a_task_is_refused(
+    trained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write(tmp_path, "preference", ["{}"])
+    (tmp_path / "corpora.json").write_text(json.dumps([corpus.model_dump()]))
+    checkpoint = str(checkpoint_of(trained, 150))
+    monkeypatch.setattr("sys.argv", ["trainer", "evaluate", checkpoint, str(tmp_path / "corpora.json")])
+
+    assert main() == 64
+    assert "corpora of the kind preference cannot be evaluated on; choose one of text" in capsys.readouterr().err

@@ -1,0 +1,206 @@
+"""The gang: its protocol, and that nothing of it is left, whoever dies."""
+
+import fcntl
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.trainer.gangs import Supervisor, Warm
+from tests.trainer.runs import checkpoint_of, make_run, of_kind, series
+from tests.waiting import until
+from trainer.launch import gang
+from trainer.run_dir import RunDir, verify
+
+ENDLESS = {"max_steps": 1_000_000}
+
+
+@pytest.fixture
+def supervisor(warm: Warm) -> Iterator[Supervisor]:
+    started = warm.start()
+    yield started
+    started.close()
+    until(lambda: not alive(started.process), what="the end of the gang")
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def train_until_step(supervisor: Supervisor, run_dir: RunDir, step: int, num_processes: int) -> list[psutil.Process]:
+    """Start a run, wait for a step, and return its ranks in order."""
+    supervisor.ask(run_dir, num_processes)
+    until(lambda: step in series(run_dir, "loss"), 60, f"step {step}")
+    return sorted(supervisor.process.children(), key=lambda child: child.pid)
+
+
+def test_each_rank_is_reported_and_then_the_end(warm: Warm, home: Path) -> None:
+    run_dir = make_run(home, "reported", num_processes=2)
+    supervisor = warm.start().ask(run_dir, 2)
+    *ranks, end = supervisor.rest()
+    supervisor.close()
+
+    assert sorted(message["rank"] for message in ranks) == [0, 1]
+    assert {message["exit"] for message in ranks} == {0}
+    assert end == {"done": 0}
+
+
+def test_it_leads_a_session_of_its_own(supervisor: Supervisor) -> None:
+    assert supervisor.process.pid != psutil.Process().pid
+    with Path(f"/proc/{supervisor.process.pid}/stat").open() as file:
+        session = int(file.read().rsplit(")", 1)[1].split()[3])
+    assert session == supervisor.process.pid
+
+
+def test_the_environment_reaches_the_ranks(warm: Warm, home: Path) -> None:
+    run_dir = make_run(home, "threads", max_steps=5)
+
+    assert warm.run(run_dir, 1, OMP_NUM_THREADS="1") == 0
+    assert verify(checkpoint_of(run_dir, 5))["num_threads"] == 1
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_sigterm_finishes_the_step_writes_a_checkpoint_and_ends_with_75(
+    supervisor: Supervisor, home: Path, num_processes: int
+) -> None:
+    run_dir = make_run(home, f"stopped-{num_processes}", **ENDLESS, num_processes=num_processes)
+    train_until_step(supervisor, run_dir, 3, num_processes)
+
+    supervisor.send(signal="TERM")
+    supervisor.send(signal="TERM")  # asking twice does no harm
+
+    assert supervisor.done() == 75
+    (saved,) = of_kind(run_dir, "checkpoint")
+    assert saved.step == max(series(run_dir, "loss"))
+    assert verify(checkpoint_of(run_dir, saved.step))["step"] == saved.step
+    assert not of_kind(run_dir, "failure")
+    assert not of_kind(run_dir, "finished")
+
+
+def test_sigterm_together_with_the_request_is_heeded(supervisor: Supervisor, home: Path) -> None:
+    run_dir = make_run(home, "called-off", **ENDLESS)
+    supervisor.ask(run_dir)
+    supervisor.send(signal="TERM")
+
+    assert supervisor.done() == 75
+    assert not series(run_dir, "loss")
+
+
+def test_kill_ends_it_at_once(supervisor: Supervisor, home: Path) -> None:
+    run_dir = make_run(home, "killed", **ENDLESS)
+    ranks = train_until_step(supervisor, run_dir, 1, 1)
+
+    supervisor.send(signal="KILL")
+
+    assert supervisor.rest() == [{"rank": 0, "exit": -9}, {"done": -9}]
+    assert not any(alive(rank) for rank in ranks)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_ranks_death_ends_the_others_and_is_the_exit_code(supervisor: Supervisor, home: Path, victim: int) -> None:
+    run_dir = make_run(home, f"dead-rank-{victim}", **ENDLESS, num_processes=2)
+    ranks = train_until_step(supervisor, run_dir, 2, 2)
+
+    ranks[victim].kill()
+
+    messages = supervisor.rest()
+    assert {"rank": victim, "exit": -9} in messages
+    assert messages[-1] == {"done": -9}
+    assert not any(alive(rank) for rank in ranks)
+    assert not of_kind(run_dir, "failure")
+
+
+def test_the_supervisors_death_stops_the_ranks_with_a_checkpoint(warm: Warm, home: Path) -> None:
+    run_dir = make_run(home, "orphan", **ENDLESS)
+    supervisor = warm.start()
+    ranks = train_until_step(supervisor, run_dir, 2, 1)
+
+    supervisor.close()
+
+    until(lambda: not alive(supervisor.process), what="the end of the gang")
+    assert not any(alive(rank) for rank in ranks)
+    assert verify(checkpoint_of(run_dir, max(series(run_dir, "loss"))))
+
+
+def test_the_gangs_death_stops_the_ranks(warm: Warm, home: Path) -> None:
+    run_dir = make_run(home, "no-gang", **ENDLESS, num_processes=2)
+    supervisor = warm.start()
+    ranks = train_until_step(supervisor, run_dir, 2, 2)
+
+    supervisor.process.kill()
+
+    until(lambda: not any(alive(rank) for rank in ranks), what="the end of the ranks")
+    supervisor.close()
+
+
+@pytest.mark.slow
+def test_a_rank_that_does_not_heed_sigterm_is_killed(supervisor: Supervisor, home: Path) -> None:
+    run_dir = make_run(home, "stopped-peer", **ENDLESS, num_processes=2)
+    ranks = train_until_step(supervisor, run_dir, 2, 2)
+
+    ranks[1].suspend()
+    ranks[0].kill()
+
+    assert supervisor.done() == -9
+    assert gang.PEER_GRACE_SECONDS <= 10
+    assert not any(alive(rank) for rank in ranks)
+
+
+def test_leaving_before_the_request_ends_the_gang(warm: Warm) -> None:
+    supervisor = warm.start()
+    supervisor.close()
+
+    until(lambda: not alive(supervisor.process), what="the end of the gang")
+
+
+def test_it_also_starts_cold_on_an_inherited_socket(home: Path) -> None:
+    run_dir = make_run(home, "cold", max_steps=5)
+    mine, theirs = socket.socketpair()
+    argv = [sys.executable, "-m", "trainer", "gang", "--fd", str(theirs.fileno())]
+    with subprocess.Popen(argv, pass_fds=[theirs.fileno()]) as process:
+        theirs.close()
+        supervisor = Supervisor(mine).ask(run_dir)
+        assert supervisor.done() == 0
+        supervisor.close()
+
+    assert process.returncode == 0
+    assert list(series(run_dir, "loss")) == [1, 2, 3, 4, 5]
+
+
+def test_a_gpu_is_held_until_the_last_process_is_gone(warm: Warm, home: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "gpu.lock"
+    first = warm.start()
+    run_dir = make_run(home, "holds-a-gpu", max_steps=100_000)
+    first.send(run_dir=str(run_dir.path), fence=1, num_processes=1, device="cpu", env={}, locks=[str(lock)])
+    until(lambda: series(run_dir, "loss"), 60, "the first step")
+    rank = first.process.children()[0]
+
+    assert not is_free(lock)
+    rank.suspend()  # a process that is stuck still has the GPU
+    first.process.kill()
+    first.close()
+    assert not is_free(lock)
+    rank.kill()
+    until(lambda: is_free(lock), 10, "the lock")
+
+
+def is_free(lock: Path) -> bool:
+    with lock.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def test_a_gang_that_gets_no_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gang, "LOCK_SECONDS", 0.0)
+    lock = tmp_path / "gpu.lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert not gang.hold([str(lock)])
+    assert gang.hold([str(lock)])

@@ -1,0 +1,119 @@
+"""How a run that cannot go on ends: its exit code, and the failure it names."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainer.gangs import Warm
+from tests.trainer.runs import checkpoint_of, english, journal, make_run, of_kind
+from trainer.events import EXIT_BUG, EXIT_PEER_LOST, Journal
+from trainer.failure import EXIT_CODES, SENTENCES
+from trainer.launch.process import outcome
+from trainer.report import Report
+from trainer.run_dir import RunDir
+
+BAD_INPUTS: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
+    "data_empty": (["", ""], {}, {}),
+    "data_short": (["God said"], {"vocab_size": None}, {"needed": 65}),
+    "vocab_too_large": ([english(5_000)], {"vocab_size": 5_000}, {"asked": 5_000}),
+}
+
+
+@pytest.mark.parametrize("code", BAD_INPUTS)
+def test_bad_input_ends_with_64_and_says_which(warm: Warm, home: Path, code: str) -> None:
+    documents, fields, values = BAD_INPUTS[code]
+    run_dir = make_run(home, code, documents, **fields)
+
+    assert warm.run(run_dir) == 64
+
+    (failure,) = of_kind(run_dir, "failure")
+    assert failure.code == code
+    assert values.items() <= failure.values.items()
+    assert SENTENCES[code].format(**failure.values) in run_dir.log_path.read_text()
+    assert "Traceback" not in run_dir.log_path.read_text()
+
+
+def test_a_tokenizer_that_cannot_be_read_ends_with_64(warm: Warm, home: Path) -> None:
+    run_dir = make_run(home, "no-tokenizer", tokenizer_path=str(home))
+
+    assert warm.run(run_dir) == 64
+    assert of_kind(run_dir, "failure")[0].code == "tokenizer_mismatch"
+
+
+def test_a_spec_that_was_tampered_with_ends_with_64_and_names_the_field(warm: Warm, home: Path) -> None:
+    run_dir = make_run(home, "tampered")
+    run_dir.spec_path.write_text(run_dir.spec_path.read_text().replace('"max_steps": 20', '"max_steps": -20'))
+
+    assert warm.run(run_dir) == 64
+
+    (failure,) = of_kind(run_dir, "failure")
+    assert (failure.code, failure.values["field"]) == ("config_invalid", "max_steps")
+
+
+def test_other_than_the_asked_number_of_processes_ends_with_64(warm: Warm, home: Path) -> None:
+    run_dir = make_run(home, "too-few", num_processes=2)
+
+    assert warm.run(run_dir, 1) == 64
+    assert of_kind(run_dir, "failure")[0].values["field"] == "num_processes"
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_loss_that_is_not_finite_ends_with_70_and_leaves_no_checkpoint(
+    warm: Warm, home: Path, num_processes: int
+) -> None:
+    fields = {"learning_rate": 10.0, "max_grad_norm": 0.0, "warmup_steps": 0, "weight_decay": 1.0, "max_steps": 5_000}
+    run_dir = make_run(home, f"diverging-{num_processes}", num_processes=num_processes, **fields, adam_beta2=0.0)
+
+    assert warm.run(run_dir, num_processes) == 70
+
+    (failure,) = of_kind(run_dir, "failure")
+    assert failure.code == "nan_loss"
+    assert failure.values["step"] > 0
+    assert not checkpoint_of(run_dir, failure.values["step"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "exit_code"),
+    [
+        (MemoryError(), "oom_host", 71),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "oom_host", 71),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), "oom_gpu", 71),
+        (KeyError("surprise"), "trainer_bug", EXIT_BUG),
+    ],
+)
+def test_what_ends_a_process_becomes_an_exit_code_and_an_event(
+    tmp_path: Path, error: Exception, code: str, exit_code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        raise error
+
+    report = Report(Journal(tmp_path / "events.jsonl"))
+    run_dir = RunDir(tmp_path)
+    run_dir.attempt_path(1).mkdir(parents=True)
+    report = Report(Journal(run_dir.events_path(1)))
+    report.phase("train", 6, 10)
+
+    assert outcome(report, work) == exit_code
+
+    last: Any = journal(run_dir)[-1]
+    assert (last.kind, last.code) == ("failure", code)
+    assert "surprise" not in str(last.values)  # what an unforeseen error says is for the log only
+    assert "Traceback" in capfd.readouterr().err
+    if code.startswith("oom"):
+        assert last.values["step"] == 7
+
+
+def test_a_lost_peer_is_not_reported_as_a_failure_of_this_process(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    run_dir.attempt_path(1).mkdir(parents=True)
+
+    def work() -> int:
+        raise RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc] Connection closed by peer")
+
+    assert outcome(Report(Journal(run_dir.events_path(1))), work) == EXIT_PEER_LOST
+    assert not journal(run_dir)
+
+
+def test_every_failure_has_a_sentence() -> None:
+    assert SENTENCES.keys() == EXIT_CODES.keys()

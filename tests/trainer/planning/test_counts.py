@@ -1,0 +1,104 @@
+"""Parameters and operations against the models themselves and against arithmetic by hand."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.trainer.runs import small_spec
+from trainer.modeling import cpu_matmul
+from trainer.modeling.build import build
+from trainer.planning.counts import counts, flops, num_adapter_parameters, num_parameters
+from trainer.spec import resolve
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "gpt2": {"num_key_value_heads": 4},
+    "bert": {"objective": "masked", "num_key_value_heads": 4},
+    "roberta": {"objective": "masked", "num_key_value_heads": 4},
+    "t5": {"objective": "seq2seq", "num_key_value_heads": 4, "vocab_size": None},
+}
+SHAPES = pytest.mark.parametrize(
+    "shape", [{"model_type": name, **fields} for name, fields in FAMILIES.items()], ids=list(FAMILIES)
+)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@SHAPES
+def test_parameters_are_counted_exactly(shape: dict[str, Any], tied: bool) -> None:
+    spec = small_spec(**shape, tie_word_embeddings=tied or shape["model_type"] == "t5")
+    model = build(spec, 777, 0, 1, torch.device("cpu"))
+
+    assert num_parameters(spec, 777) == model.num_parameters()
+
+
+@SHAPES
+def test_the_parts_add_up(shape: dict[str, Any]) -> None:
+    is_tied = shape["model_type"] == "t5"  # always
+    sizes = counts(small_spec(**shape, tie_word_embeddings=is_tied), 777)
+    own_head = 0 if is_tied else sizes.head
+    assert sizes.total == sizes.embedding + sizes.blocks + sizes.norm + own_head
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "llama", "gpt2", "qwen2"])
+def test_a_classifier_is_counted_exactly(model_type: str) -> None:
+    spec = small_spec(objective="classification", model_type=model_type, num_key_value_heads=4)
+    model = build(spec, 777, 0, 1, torch.device("cpu"), ("no", "yes"))
+
+    assert num_parameters(spec, 777) == model.num_parameters()
+
+
+def test_llama_7b_by_hand() -> None:
+    spec = resolve({"recipe": "llama-7b", "corpora": ["c"]})
+    attention, feed_forward, norms = 4 * 4096 * 4096, 3 * 4096 * 11008, 2 * 4096
+    block = attention + feed_forward + norms
+    head = 32_000 * 4096
+    assert num_parameters(spec, 32_000) == 2 * head + 32 * block + 4096 == 6_738_415_616
+
+    token = flops(spec, 32_000)
+    assert token.matmuls == 6 * (head + 32 * block + 4096)
+    assert token.attention == 6 * 32 * 4096 * 4096  # layers x width x length, forward and backward, half masked
+    assert token.recomputed == 2 * 32 * block + 2 * 32 * 4096 * 4096
+    assert token.published == 6 * 6_738_415_616 + 12 * 32 * 4096 * 4096
+    assert token.hardware == token.model + token.recomputed
+
+
+def test_gpt2_124m_by_hand() -> None:
+    spec = resolve({"recipe": "gpt2-124m", "corpora": ["c"]})
+    attention = 768 * 3 * 768 + 3 * 768 + 768 * 768 + 768
+    feed_forward = 768 * 3072 + 3072 + 3072 * 768 + 768
+    block = attention + feed_forward + 2 * 2 * 768
+    assert num_parameters(spec, 50_257) == (50_257 + 1024) * 768 + 12 * block + 2 * 768 == 124_439_808
+
+    token = flops(spec, 50_257)
+    assert token.matmuls == 6 * (50_257 * 768 + 12 * block + 2 * 768)  # the tied head multiplies, positions do not
+    assert token.recomputed == 0
+
+
+def test_operations_agree_with_a_count_of_what_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_matmul, "has_faster", lambda: False)  # torch counts only its own
+    spec = small_spec(num_hidden_layers=3)
+    model = build(spec, 777, 0, 1, torch.device("cpu"))
+    tokens = torch.zeros(2, spec.sequence_length, dtype=torch.long)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        model(input_ids=tokens, use_cache=False).logits.float().sum().backward()
+    token = flops(spec, 777)
+    whole = token.matmuls + 2 * token.attention  # torch counts what the mask hides, too
+    assert counter.get_total_flops() / tokens.numel() == pytest.approx(whole, rel=0.03)
+
+
+@SHAPES
+def test_adapters_are_counted_as_rank_times_the_sides_of_every_matrix(shape: dict[str, Any]) -> None:
+    spec = small_spec(**shape, lora_rank=8)
+    model = build(spec, 777, 0, 1, torch.device("cpu"))
+    marks = (".layers.", ".h.", ".layer.", ".block.")
+    blocks = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if any(mark in name for mark in marks) and "relative_attention_bias" not in name
+    ]
+
+    assert num_adapter_parameters(spec) == 8 * sum(sum(p.shape) for p in blocks if p.dim() == 2)

@@ -1,0 +1,90 @@
+"""One dial: what is proposed for a text, a node and a time."""
+
+import pytest
+
+from trainer.planning.config_search import fits
+from trainer.planning.counts import num_parameters
+from trainer.planning.hardware import Node
+from trainer.planning.scaling_laws import BYTES_PER_TOKEN, Proposal, choose_vocab_size, propose
+from trainer.spec import resolve
+
+CPU = Node(memory_bytes=16 << 30, num_cpus=2)
+EIGHT = Node(kind="cuda", name="NVIDIA H100", count=8, memory_bytes=80 * 10**9, host_memory_bytes=10**12)
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
+TEXTS = (20_000, 4 * 10**6, 10**9, 10**12)
+
+
+def said(made: Proposal, name: str) -> str:
+    return made.reasons[name].text.format(**made.reasons[name].values)
+
+
+@pytest.mark.parametrize("node", [CPU, EIGHT], ids=["cpu", "gpus"])
+@pytest.mark.parametrize("seconds", [MINUTE, HOUR, DAY, 30 * DAY])
+@pytest.mark.parametrize("num_bytes", TEXTS)
+def test_a_proposal_is_a_spec_that_fits_memory_and_text_and_has_reasons(
+    num_bytes: int, seconds: float, node: Node
+) -> None:
+    made = propose(num_bytes, node, seconds)
+    spec = resolve({"corpora": ["c"], **made.fields})
+
+    assert spec.vocab_size is not None
+    assert made.num_parameters == num_parameters(spec, spec.vocab_size)
+    assert made.num_tokens == spec.max_steps * spec.tokens_per_step
+    assert fits(spec, spec.vocab_size, node)
+    assert made.num_tokens <= 1.1 * 4 * num_bytes / BYTES_PER_TOKEN
+    for name in ("size", "tokens", "vocab_size", "learning_rate", "train_batch_size"):
+        assert said(made, name)
+
+
+def test_with_text_and_time_enough_it_is_compute_optimal() -> None:
+    made = propose(10**12, EIGHT, DAY)
+
+    assert made.num_tokens / made.num_parameters == pytest.approx(20, rel=0.05)
+    assert "Hoffmann et al. 2022" in said(made, "size")
+    assert made.seconds <= DAY
+
+
+def test_little_text_keeps_it_small_and_is_repeated_at_most_four_times() -> None:
+    made = propose(10**8, EIGHT, 30 * DAY)
+
+    assert made.num_tokens <= 1.1 * 4 * 10**8 / BYTES_PER_TOKEN
+    assert "more text would" in said(made, "size")
+    tiny = propose(20_000, EIGHT, 30 * DAY)
+    assert "Muennighoff et al. 2023" in said(tiny, "tokens")
+
+
+def test_a_node_with_little_memory_limits_the_size() -> None:
+    small = EIGHT.model_copy(update={"memory_bytes": 8 * 10**9})
+    made = propose(10**12, small, 300 * DAY)
+
+    assert "memory" in said(made, "size")
+    with pytest.raises(ValueError, match="too little memory"):
+        propose(10**9, Node(memory_bytes=1 << 20), HOUR)
+    with pytest.raises(ValueError, match="too few to learn"):
+        propose(100, CPU, HOUR)
+
+
+def test_more_time_and_more_text_never_propose_a_smaller_model() -> None:
+    for node in (CPU, EIGHT):
+        by_time = [propose(10**10, node, seconds).num_parameters for seconds in (HOUR, DAY, 10 * DAY, 100 * DAY)]
+        assert by_time == sorted(by_time)
+        assert by_time[0] < by_time[-1]
+    by_text = [propose(num_bytes, EIGHT, 30 * DAY).num_parameters for num_bytes in TEXTS]
+    assert by_text == sorted(by_text)
+
+
+def test_larger_trainings_take_lower_rates_and_larger_batches() -> None:
+    small, large = propose(10**8, CPU, HOUR).fields, propose(10**12, EIGHT, 10 * DAY).fields
+
+    assert large["learning_rate"] < small["learning_rate"]
+    tokens = [fields["train_batch_size"] * fields["sequence_length"] for fields in (small, large)]
+    assert tokens[0] < tokens[1]
+
+
+def test_most_of_the_time_is_used() -> None:
+    made = propose(10**12, EIGHT, 10 * DAY)
+    assert 5 * DAY < made.seconds <= 10 * DAY
+
+
+def test_the_vocabulary_follows_the_text_within_limits() -> None:
+    assert [choose_vocab_size(size) for size in (0, 10**9, 10**14)] == [2048, 31_616, 65_536]

@@ -1,0 +1,119 @@
+"""How long steps take: what makes them slower, and published figures inside the interval."""
+
+from typing import Any
+
+import pytest
+
+from tests.trainer.runs import small_spec
+from trainer.planning.hardware import DEVICES, UNKNOWN, Node
+from trainer.planning.step_time import SPREAD, basis, pace, seconds_in_all
+from trainer.spec import TrainSpec, resolve
+
+CPU = Node(memory_bytes=16 << 30, num_cpus=2)
+
+
+def gpus(name: str, count: int = 1) -> Node:
+    return Node(kind="cuda", name=name, count=count, memory_bytes=80 * 10**9)
+
+
+def seven_billion(**fields: Any) -> TrainSpec:
+    return resolve({"recipe": "llama-7b", "corpora": ["c"], **fields})
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "fields", "tokens_per_second"),
+    [
+        # KempnerForge, 8.03 B on one H200 with full checkpointing, scaled to 6.7 B by its operations.
+        ("NVIDIA H200", 1, {"num_processes": 1, "zero_stage": 0}, 12_300),
+        # llm-foundry, MPT-7B on eight H100 at 4,096 tokens with checkpointing: 40.4 % of the peak.
+        ("NVIDIA H100", 8, {}, 8 * 8_700),
+    ],
+    ids=["H200", "8 x H100"],
+)
+def test_published_rates_lie_in_the_interval(
+    name: str, count: int, fields: dict[str, Any], tokens_per_second: float
+) -> None:
+    spec, node = seven_billion(**fields), gpus(name, count)
+    seconds = pace(spec, 32_000, node).seconds
+    low, high = SPREAD[basis(node)]
+    assert low * seconds <= spec.tokens_per_step / tokens_per_second <= high * seconds
+
+
+def test_the_smallest_recipe_on_two_cores_takes_about_what_was_measured() -> None:
+    # docs/measurements/spine.md: 400 steps in 100 s while a test suite used the same cores.
+    spec = resolve({"recipe": "tiny", "corpora": ["c"]})
+    seconds = seconds_in_all(spec, 2048, CPU, pace(spec, 2048, CPU))
+    low, high = SPREAD["cpu"]
+    assert low * seconds <= 100 <= high * seconds
+
+
+def test_checkpointing_costs_a_third_of_computing() -> None:
+    plain, twice = (pace(seven_billion(gradient_checkpointing=on), 32_000, gpus("H100", 8)) for on in (False, True))
+    assert twice.computing / plain.computing == pytest.approx(4 / 3, rel=0.02)
+
+
+def test_a_smaller_micro_batch_is_never_faster() -> None:
+    for node in (CPU, gpus("H100")):
+        paces = [
+            pace(small_spec(train_batch_size=64, per_device_batch_size=size), 384, node).seconds
+            for size in (64, 32, 16, 8, 4, 2, 1)
+        ]
+        assert paces == sorted(paces)
+
+
+def test_more_gpus_are_faster_where_computing_takes_longest() -> None:
+    one, eight = (
+        pace(seven_billion(num_processes=count, zero_stage=1), 32_000, gpus("H100", 8)).seconds for count in (1, 8)
+    )
+    assert 6 < one / eight <= 8
+
+
+def test_zero_3_exchanges_more_than_zero_2_and_offload_takes_time() -> None:
+    slow_link = gpus("RTX 3090", 4)
+    spec = seven_billion(num_processes=4, train_batch_size=8)
+    two, three = (pace(spec.model_copy(update={"zero_stage": stage}), 32_000, slow_link).exchanging for stage in (2, 3))
+    assert three >= two
+    offloaded = pace(spec.model_copy(update={"offload_optimizer": True}), 32_000, slow_link)
+    assert offloaded.updating == 0
+    assert offloaded.seconds > pace(spec, 32_000, slow_link).seconds
+
+
+def test_the_bound_is_the_largest_part() -> None:
+    assert pace(seven_billion(), 32_000, gpus("H100", 8)).bound == "computing"
+    assert pace(small_spec(), 384, gpus("H100")).bound == "starting"
+
+
+def test_a_measured_rate_stands_in_for_the_published_one() -> None:
+    node = gpus("H100").model_copy(update={"gemm_flops": 989e12 / 2})
+    assert basis(node) == "measured"
+    spec = seven_billion(num_processes=1, zero_stage=0)
+    slower = pace(spec, 32_000, node).computing / pace(spec, 32_000, gpus("H100")).computing
+    assert slower == pytest.approx(2, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA A100-SXM4-40GB", "A100"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA A10G", "A10G"),
+        ("NVIDIA A10", "A10"),
+        ("NVIDIA RTX A6000", "A6000"),
+        ("NVIDIA GeForce RTX 4090", "4090"),
+        ("Tesla V100-SXM2-16GB", "V100"),
+        ("Tesla T4", "T4"),
+    ],
+)
+def test_devices_are_known_by_their_names(name: str, part: str) -> None:
+    assert gpus(name).device is DEVICES[part]
+
+
+def test_a_device_nobody_knows_is_of_the_middle_and_one_without_bf16_takes_fp32() -> None:
+    assert gpus("Oddity").device is UNKNOWN
+    assert gpus("Tesla T4").precision("auto") == "fp32"
+    assert gpus("H100").precision("auto") == "bf16"
+    assert CPU.precision("auto") == "fp32"

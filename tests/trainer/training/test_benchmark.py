@@ -1,0 +1,58 @@
+"""The probe before the first step: what it finds, and that nothing of the training depends on it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainer.gangs import Warm
+from tests.trainer.runs import make_run, of_kind
+from trainer.run_dir import RunDir
+
+
+def test_a_run_is_measured_before_its_first_step(trained: RunDir) -> None:
+    (found,) = of_kind(trained, "probe")
+    first = next(event for event in of_kind(trained, "points") if event.step == 1)
+
+    assert found.seq < first.seq
+    assert found.is_whole
+    assert found.gemm_flops > 1e8
+    assert 0 < found.step_seconds < 60
+    assert found.peak_bytes > 100 << 20
+    assert found.save_seconds is not None
+    assert not list(trained.attempt_path(1).glob("probe*"))
+
+
+def test_a_run_tells_at_step_20_and_at_its_end_what_its_steps_really_took(trained: RunDir) -> None:
+    found = of_kind(trained, "usage")
+
+    assert [event.step for event in found] == [20, 150]
+    (probe,) = of_kind(trained, "probe")
+    assert found[0].peak_bytes >= probe.peak_bytes
+    assert 0 < found[1].step_seconds < 60
+
+
+def test_gradients_that_ranks_share_are_not_made_whole_to_be_measured(warm: Warm, home: Path) -> None:
+    run_dir = make_run(home, "probed-2-2", max_steps=1, warmup_steps=0, num_processes=2, zero_stage=2)
+    assert warm.run(run_dir, 2) == 0, run_dir.log_path.read_text()
+
+    (found,) = of_kind(run_dir, "probe")
+    assert not found.is_whole
+    assert found.step_seconds > 0
+
+
+def steps(*words: str) -> list[Any]:
+    command = [sys.executable, "-m", "tests.trainer.precisions", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.slow
+def test_steps_have_the_same_bits_whether_they_were_measured_before_or_not() -> None:
+    probed, plain = steps("probed"), steps()
+
+    assert len(probed) == 10
+    assert probed == plain

@@ -1,0 +1,158 @@
+"""Answers are learnt: in conversations, behind prompts, and which of two is preferred; such runs go on exactly."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from tests.trainer import chat_fixtures
+from tests.trainer.bases import start_from
+from tests.trainer.gangs import Warm
+from tests.trainer.runs import checkpoint_of, of_kind, series
+from trainer.data.record_encoding import CHAT_TEMPLATE
+from trainer.run_dir import RunDir, verify
+
+STEPS, SAVED = 120, 60
+LEARNS = {"objective": "chat", "learning_rate": 0.003, "max_steps": STEPS, "eval_steps": SAVED, "save_steps": SAVED}
+SHORT = {"max_steps": 16, "eval_steps": 8, "save_steps": 8}
+
+
+@pytest.fixture(scope="module")
+def vocabulary(home: Path) -> str:
+    return chat_fixtures.make_tokenizer(home)
+
+
+def chat_run(home: Path, name: str, vocabulary: str, **fields: Any) -> RunDir:
+    return chat_fixtures.make_records_run(home, name, "chat", chat_fixtures.chats(), vocabulary, **{**LEARNS, **fields})
+
+
+def run(warm: Warm, run_dir: RunDir) -> RunDir:
+    assert warm.run(run_dir, run_dir.spec().num_processes) == 0, run_dir.log_path.read_text()
+    return run_dir
+
+
+def resumed(warm: Warm, again: RunDir, before: RunDir, step: int) -> RunDir:
+    """A run of its own that goes on from the checkpoint of another."""
+    inputs = again.inputs(1).model_copy(update={"resume": str(checkpoint_of(before, step))})
+    again.create(again.spec(), inputs, fence=1)
+    return run(warm, again)
+
+
+def weights(run_dir: RunDir, step: int) -> str:
+    entries = verify(checkpoint_of(run_dir, step))["files"]
+    return str(next(entry["sha256"] for entry in entries if entry["name"] == "model.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def chatted(warm: Warm, home: Path, vocabulary: str) -> RunDir:
+    """A run on conversations, to its end."""
+    return run(warm, chat_run(home, "chatted", vocabulary))
+
+
+def test_a_model_learns_the_answers_of_conversations(chatted: RunDir) -> None:
+    """Far better, on held-out conversations, than whoever does not read the question."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(chatted.tokenizer_path(1))
+    answers = [m["content"] for talk in chat_fixtures.chats() for m in talk["messages"] if m["role"] == "assistant"]
+    losses = series(chatted, "eval_loss")
+
+    assert losses[0] > math.log(250)
+    assert losses[STEPS] < 0.25 * chat_fixtures.blind_loss(tokenizer, answers)
+
+
+def test_the_same_question_is_answered_before_and_after(chatted: RunDir) -> None:
+    samples = of_kind(chatted, "sample")
+    (prompt,) = {sample.prompt for sample in samples}
+    thing = next(thing for thing in chat_fixtures.THINGS if thing in prompt)
+
+    assert [sample.step for sample in samples] == [0, SAVED, STEPS]
+    assert prompt in [question.format(thing) for question in chat_fixtures.QUESTIONS]
+    assert samples[0].text != chat_fixtures.FACTS[thing] == samples[-1].text
+
+
+def test_a_checkpoint_keeps_the_chat_template(chatted: RunDir) -> None:
+    opened = PreTrainedTokenizerFast.from_pretrained(checkpoint_of(chatted, STEPS))
+
+    assert opened.chat_template == CHAT_TEMPLATE
+
+
+def test_packed_conversations_go_on_with_the_same_bits(
+    warm: Warm, home: Path, vocabulary: str, chatted: RunDir
+) -> None:
+    again = resumed(warm, chat_run(home, "chatted-again", vocabulary), chatted, SAVED)
+
+    after = {step: loss for step, loss in series(chatted, "loss").items() if step > SAVED}
+    assert series(again, "loss") == after
+    assert weights(again, STEPS) == weights(chatted, STEPS)
+
+
+def test_two_ranks_learn_as_one_and_go_on_with_the_same_bits(warm: Warm, home: Path, vocabulary: str) -> None:
+    one = run(warm, chat_run(home, "chat-1", vocabulary, **SHORT))
+    two = run(warm, chat_run(home, "chat-2", vocabulary, num_processes=2, **SHORT))
+    again = resumed(warm, chat_run(home, "chat-2-again", vocabulary, num_processes=2, **SHORT), two, 8)
+
+    for name in ("loss", "eval_loss"):
+        assert series(two, name) == pytest.approx(series(one, name), rel=1e-4)
+    assert weights(again, 16) == weights(two, 16)
+
+
+def test_a_model_learns_completions(warm: Warm, home: Path, vocabulary: str) -> None:
+    records = chat_fixtures.completions()
+    steps = {"objective": "completion", "learning_rate": 0.01, "max_steps": 40, "eval_steps": 40, "save_steps": 1000}
+    run_dir = run(warm, chat_fixtures.make_records_run(home, "completed", "completion", records, vocabulary, **steps))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(run_dir.tokenizer_path(1))
+    before, after = of_kind(run_dir, "sample")
+
+    blind = chat_fixtures.blind_loss(tokenizer, [record["completion"] for record in records])
+    assert series(run_dir, "eval_loss")[40] < 0.25 * blind
+    assert before.prompt == after.prompt
+    assert after.text == next(r["completion"] for r in records if r["prompt"] == after.prompt)
+
+
+def dpo_run(home: Path, name: str, base: RunDir, **fields: Any) -> RunDir:
+    given = {"objective": "dpo", "base_model": "base", "learning_rate": 0.001, **SHORT, **fields}
+    run_dir = chat_fixtures.make_records_run(
+        home, name, "preference", chat_fixtures.preferences(), str(base.tokenizer_path(1)), **given
+    )
+    return start_from(run_dir, checkpoint_of(base, STEPS))
+
+
+@pytest.fixture(scope="module")
+def preferred(warm: Warm, home: Path, chatted: RunDir) -> dict[str, RunDir]:
+    """Runs on preferences by what they train."""
+    rates = {"full": 0.001, "lora": 0.003}
+    return {
+        tuning: run(warm, dpo_run(home, f"dpo-{tuning}", chatted, tuning=tuning, learning_rate=rate))
+        for tuning, rate in rates.items()
+    }
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_a_chat_learns_preferences_and_goes_on_with_the_same_bits(
+    warm: Warm, home: Path, chatted: RunDir, preferred: dict[str, RunDir], tuning: str
+) -> None:
+    whole = preferred[tuning]
+    rate = whole.spec().learning_rate
+    again = resumed(warm, dpo_run(home, f"dpo-{tuning}-again", chatted, tuning=tuning, learning_rate=rate), whole, 8)
+
+    assert series(whole, "eval_loss")[0] == pytest.approx(math.log(2), rel=1e-5)
+    assert series(whole, "eval_loss")[16] < 0.7 * math.log(2)
+    assert series(whole, "eval_reward_accuracy")[16] > 0.9
+    assert series(whole, "eval_reward_margin")[16] > 0.5
+    assert of_kind(whole, "sample")[0].text != of_kind(whole, "sample")[-1].text
+    for name in ("loss", "eval_loss", "eval_reward_margin"):
+        after = {step: value for step, value in series(whole, name).items() if step > 8}
+        assert series(again, name) == after
+    assert weights(again, 16) == weights(whole, 16)
+
+
+def test_two_ranks_that_shard_model_and_reference_learn_the_same_preferences(
+    warm: Warm, home: Path, chatted: RunDir, preferred: dict[str, RunDir]
+) -> None:
+    shape = {"num_processes": 2, "zero_stage": 3, "max_steps": 5, "eval_steps": 5, "save_steps": 5}
+    two = run(warm, dpo_run(home, "dpo-two", chatted, **shape))
+
+    one = {step: loss for step, loss in series(preferred["full"], "loss").items() if step <= 5}
+    assert series(two, "loss") == pytest.approx(one, rel=1e-4)
+    assert series(two, "eval_reward_margin")[5] > 0.1

@@ -1,0 +1,196 @@
+"""Whole runs: what they learn, report and leave behind."""
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.trainer.gangs import Warm
+from tests.trainer.runs import SAMPLES, checkpoint_of, english, journal, make_run, of_kind, series
+from trainer.data import tokenizer
+from trainer.data.tokenized_text import Dataset
+from trainer.datasets import prepare
+from trainer.planning.plan import num_parameters
+from trainer.run_dir import RunDir, verify
+from trainer.spec import TrainSpec
+
+
+def open_dataset(run_dir: RunDir) -> Dataset:
+    prepared = prepare.read(run_dir, 1)
+    return Dataset(Path(prepared.tokens), run_dir.spec(), tokenizer.load(Path(prepared.tokenizer)))
+
+
+def unigram_loss(run_dir: RunDir) -> float:
+    """The loss of always giving each token its share of the training text, on the validation text."""
+    dataset = open_dataset(run_dir)
+    counts = Counter(dataset.train_rows(0, dataset.num_train)[:, 1:].flatten().tolist())
+    vocab_size = of_kind(run_dir, "tokenizer")[0].vocab_size
+    total = counts.total() + vocab_size  # add one to each, as some tokens occur in the validation text only
+    targets = dataset.validation_rows(list(range(dataset.num_validation)))[:, 1:].flatten().tolist()
+    return -sum(math.log((counts[token] + 1) / total) for token in targets) / len(targets)
+
+
+def test_the_validation_loss_falls_below_a_unigram_baseline(trained: RunDir) -> None:
+    losses = series(trained, "eval_loss")
+
+    assert list(losses) == [0, 50, 100, 150]
+    assert losses[0] > unigram_loss(trained) > losses[150]
+
+
+def test_chinese_is_learned_and_sampled_without_broken_characters(warm: Warm, home: Path) -> None:
+    lines = (SAMPLES / "song-lyrics.jsonl").read_text(encoding="utf-8").splitlines()[:400]
+    verses = [json.loads(line)["text"] for line in lines]
+    run_dir = make_run(home, "chinese", verses, vocab_size=1024, max_steps=150, learning_rate=0.01)
+
+    assert warm.run(run_dir) == 0
+
+    assert series(run_dir, "eval_loss")[150] < unigram_loss(run_dir)
+    last = of_kind(run_dir, "sample")[-1]
+    assert any("\u4e00" <= character <= "\u9fff" for character in last.text)
+
+
+def test_every_step_reports_its_series(trained: RunDir) -> None:
+    for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "bits_per_byte"):
+        assert list(series(trained, name)) == list(range(1, 151))
+
+
+def test_bits_per_byte_is_the_loss_over_the_bytes_of_the_same_text(trained: RunDir) -> None:
+    dataset = open_dataset(trained)
+    num_bytes = dataset.num_bytes(dataset.train_rows(0, 8)[:, 1:])
+    loss = series(trained, "loss")[1]
+
+    assert series(trained, "bits_per_byte")[1] == pytest.approx(loss * 8 * 32 / math.log(2) / num_bytes)
+
+
+def test_the_phases_come_in_order_and_each_reaches_its_total(trained: RunDir) -> None:
+    phases = of_kind(trained, "phase")
+    order = list(dict.fromkeys(event.phase for event in phases))
+
+    assert order == ["prepare", "tokenise", "load", "evaluate", "train", "save"]
+    for name in order:
+        last = [event for event in phases if event.phase == name][-1]
+        assert last.done == last.total
+
+
+def test_the_journal_names_tokenizer_data_samples_checkpoints_and_the_end(trained: RunDir) -> None:
+    (made,) = of_kind(trained, "tokenizer")
+    assert (made.vocab_size, made.trained, made.path) == (384, True, "attempts/1/tokenizer")
+    (found,) = of_kind(trained, "data")
+    assert found.num_train_sequences + found.num_validation_sequences == (found.num_tokens - 1) // 32
+    assert [sample.step for sample in of_kind(trained, "sample")] == [0, 50, 100, 150]
+    assert [saved.step for saved in of_kind(trained, "checkpoint")] == [100, 150]
+    assert journal(trained)[-1].kind == "finished"
+
+
+def test_the_log_says_every_ten_steps_what_people_look_for(trained: RunDir) -> None:
+    log = trained.log_path.read_text()
+
+    assert "step 10/150 loss " in log
+    assert "tok/s" in log
+    assert "Traceback" not in log
+    assert "Warning" not in log
+
+
+def test_a_checkpoint_opens_with_transformers_and_gives_the_reported_loss(trained: RunDir) -> None:
+    directory = checkpoint_of(trained, 150)
+    model = AutoModelForCausalLM.from_pretrained(directory)
+    loaded_tokenizer = AutoTokenizer.from_pretrained(directory)
+    dataset = open_dataset(trained)
+    rows = torch.from_numpy(dataset.validation_rows(list(range(dataset.num_validation))))
+    with torch.no_grad():
+        loss = model(input_ids=rows, labels=rows).loss.item()
+
+    assert dataset.num_validation <= 64  # so that the run measured all of it
+    assert loss == pytest.approx(series(trained, "eval_loss")[150], rel=1e-5)
+    assert loaded_tokenizer.decode(loaded_tokenizer("In the beginning 天地").input_ids) == "In the beginning 天地"
+    assert model.num_parameters() == num_parameters(trained.spec(), 384)
+
+
+def test_a_checkpoint_is_whole_and_says_what_it_was_made_from(trained: RunDir) -> None:
+    directory = checkpoint_of(trained, 100)
+    manifest = verify(directory)
+    state = json.loads((directory / "trainer_state.json").read_text())
+
+    names = {entry["name"] for entry in manifest["files"]}
+    assert names >= {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
+    assert manifest["spec_sha256"] == trained.spec().sha256()
+    assert (manifest["step"], manifest["world_size"]) == (100, 1)
+    assert state["num_tokens"] == 100 * 8 * 32
+    assert state["metrics"]["eval_loss"] == series(trained, "eval_loss")[100]
+
+
+def facts(run_dir: RunDir, steps: int) -> tuple[Any, ...]:
+    entry = {entry["name"]: entry["sha256"] for entry in verify(checkpoint_of(run_dir, steps))["files"]}
+    samples = [sample.text for sample in of_kind(run_dir, "sample")]
+    return series(run_dir, "loss"), series(run_dir, "grad_norm"), samples, entry["model.safetensors"]
+
+
+def test_the_same_spec_gives_the_same_bits_and_another_seed_gives_others(warm: Warm, home: Path) -> None:
+    runs = [make_run(home, f"bits-{number}", seed=seed) for number, seed in enumerate((7, 7, 8))]
+    for run_dir in runs:
+        assert warm.run(run_dir) == 0
+    first, second, third = (facts(run_dir, 20) for run_dir in runs)
+
+    assert first == second
+    assert first[0] != third[0]
+
+
+@pytest.fixture(scope="module")
+def one_rank(warm: Warm, home: Path) -> RunDir:
+    run_dir = make_run(home, "one-rank", max_steps=50)
+    assert warm.run(run_dir) == 0
+    return run_dir
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_two_ranks_learn_from_the_same_samples_as_one(
+    warm: Warm, home: Path, one_rank: RunDir, zero_stage: int
+) -> None:
+    two_ranks = make_run(home, f"two-ranks-{zero_stage}", max_steps=50, num_processes=2, zero_stage=zero_stage)
+
+    assert warm.run(two_ranks, 2) == 0, two_ranks.log_path.read_text()
+
+    for name in ("loss", "grad_norm"):
+        assert series(two_ranks, name) == pytest.approx(series(one_rank, name), rel=1e-4)
+    assert series(two_ranks, "eval_loss") == pytest.approx(series(one_rank, "eval_loss"), rel=1e-4)
+    mine, theirs = (AutoModelForCausalLM.from_pretrained(checkpoint_of(run, 50)) for run in (two_ranks, one_rank))
+    for name, weights in theirs.state_dict().items():
+        torch.testing.assert_close(mine.state_dict()[name], weights, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model_type": "gpt2", "num_key_value_heads": 4},
+        {"gradient_checkpointing": True, "tie_word_embeddings": False, "zero_stage": 2},
+        {"per_device_batch_size": 8, "max_grad_norm": 0.0, "lr_scheduler_type": "linear", "zero_stage": 1},
+    ],
+    ids=["gpt2", "checkpointing", "unclipped"],
+)
+def test_other_shapes_of_spec_train_too(warm: Warm, home: Path, fields: dict[str, Any]) -> None:
+    run_dir = make_run(home, "-".join(["shape", *fields]), max_steps=30, learning_rate=0.01, **fields)
+
+    assert warm.run(run_dir) == 0, run_dir.log_path.read_text()
+
+    assert series(run_dir, "eval_loss")[30] < series(run_dir, "eval_loss")[0] - 0.5
+    assert min(series(run_dir, "grad_norm").values()) > 0
+    spec: TrainSpec = run_dir.spec()
+    model = AutoModelForCausalLM.from_pretrained(checkpoint_of(run_dir, 30))
+    assert model.num_parameters() == num_parameters(spec, 384)
+
+
+def test_a_given_tokenizer_is_used_and_a_given_prompt_continued(warm: Warm, home: Path, trained: RunDir) -> None:
+    given = str(trained.tokenizer_path(1))
+    fields = {"tokenizer_path": given, "sample_prompt": "And God said", "max_steps": 2, "warmup_steps": 0}
+    run_dir = make_run(home, "reuse", [english(20_000)], **fields)
+
+    assert warm.run(run_dir) == 0
+
+    (used,) = of_kind(run_dir, "tokenizer")
+    assert (used.trained, used.sha256) == (False, of_kind(trained, "tokenizer")[0].sha256)
+    assert of_kind(run_dir, "sample")[0].prompt == "And God said"

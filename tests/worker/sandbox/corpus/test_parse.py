@@ -1,0 +1,329 @@
+"""The child that parses uploads: what becomes a document, what is wrong and where, and that its memory stays flat."""
+
+import json
+import random
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.corpora import problems
+from worker.sandbox.corpus import decoding, parse
+
+MIB = 1 << 20
+
+
+def nothing(done: int) -> None:
+    """A progress that nobody watches."""
+
+
+def parsed(
+    directory: Path, content: bytes, form: str = "txt", encoding: str | None = None, skip_bad: bool = False
+) -> dict[str, Any]:
+    """Parse in this process; the answer gains `documents`."""
+    (directory / "upload").write_bytes(content)
+    found = parse.parse(directory, form, encoding, skip_bad, nothing)
+    text = (directory / "text.bin").read_bytes()
+    ends = [end for (end,) in struct.iter_unpack("<Q", (directory / "index.bin").read_bytes())]
+    starts = [0, *ends[:-1]]
+    found["documents"] = [text[a:b].decode() for a, b in zip(starts, ends, strict=True)]
+    assert ends[-1] == len(text) == found["num_text_bytes"]
+    assert found["num_documents"] == len(ends)
+    assert found["num_characters"] == len(text.decode())
+    assert sorted(path.name for path in directory.iterdir()) == ["index.bin", "text.bin", "upload"]
+    return found
+
+
+def refused(directory: Path, content: bytes, form: str = "txt", encoding: str | None = None) -> dict[str, Any]:
+    """Parse what cannot be; the report, after making sure that nothing was left behind."""
+    (directory / "upload").write_bytes(content)
+    with pytest.raises(parse.Refused) as caught:
+        parse.parse(directory, form, encoding, False, nothing)
+    assert [path.name for path in directory.iterdir()] == ["upload"]
+    return caught.value.report
+
+
+# ---- plain text -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "documents"),
+    [
+        (b"one\r\ntwo\r\n", ["one\ntwo\n"]),
+        (b"lone \r stays \n \t ", ["lone \r stays \n \t "]),
+        (b"\xef\xbb\xbfmarked", ["marked"]),
+        (b"one\fsecond\f", ["one", "second"]),
+        (b"\f \f\n\fonly this\f\t\f", ["only this"]),
+        (b"  indented\f  too", ["  indented", "  too"]),
+        ("\ufeff大端".encode("utf-16-be"), ["大端"]),
+        ("\ufeff小端".encode("utf-16-le"), ["小端"]),
+        ("emoji 🜍 ends".encode(), ["emoji 🜍 ends"]),
+        (b"ends in return\r", ["ends in return\r"]),
+    ],
+)
+def test_text_becomes_documents(tmp_path: Path, content: bytes, documents: list[str]) -> None:
+    assert parsed(tmp_path, content)["documents"] == documents
+
+
+@given(text=st.text(st.sampled_from("ab字 \r\n\f"), max_size=60), seed=st.integers())
+def test_where_the_pieces_are_cut_does_not_matter(text: str, seed: int) -> None:
+    class Kept(list[str]):
+        part = ""
+
+        def write(self, text: str) -> None:
+            self.part += text
+
+        def end_document(self) -> None:
+            self.append(self.part)
+            self.part = ""
+
+    def pieces() -> Iterator[str]:
+        chance = random.Random(seed)
+        at = 0
+        while at < len(text):
+            step = chance.randint(1, 5)
+            yield text[at : at + step]
+            at += step
+
+    cut, whole = Kept(), Kept()
+    parse.parse_text(pieces(), cut)  # type: ignore[arg-type]
+    parse.parse_text(iter([text]), whole)  # type: ignore[arg-type]
+    expected = [part for part in text.replace("\r\n", "\n").split("\f") if part and not part.isspace()]
+    assert cut == whole == expected
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "big5", "utf-16-le", "utf-16-be"])
+def test_characters_on_the_border_of_two_reads_survive(
+    tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", 7)
+    text = "床前明月光，疑是地上霜。\n舉頭望明月" if encoding == "big5" else "床前明月光，疑是地上霜。\n🜍 café"
+    assert parsed(tmp_path, text.encode(encoding), encoding=encoding)["documents"] == [text]
+
+
+@pytest.mark.parametrize("content", [b" \n\t\r\n", b"\f\f\f", "\u3000\u3000\n".encode(), b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("form", ["txt", "jsonl"])
+def test_white_space_alone_is_an_empty_corpus(tmp_path: Path, content: bytes, form: str) -> None:
+    if form == "jsonl":
+        content = content.replace(b"\f", b"\n")
+    assert refused(tmp_path, content, form)["problems"] == [{"code": "empty"}]
+
+
+def test_a_million_empty_lines_are_an_empty_corpus(tmp_path: Path) -> None:
+    assert refused(tmp_path, b"\n" * 1_000_000, "jsonl")["problems"] == [{"code": "empty"}]
+
+
+# ---- encodings ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [1 << 20, 5])
+def test_the_first_bad_byte_is_named_by_line_and_position(
+    tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
+    content = "first\n第二\nthird ".encode() + b"\xff\xfe" + b" rest"
+    problem = refused(tmp_path, content)["problems"][0]
+    assert problem == {"code": "undecodable", "encoding": "utf-8", "line": 3, "byte": 19}
+
+
+def test_a_character_that_breaks_off_at_the_end_is_bad(tmp_path: Path) -> None:
+    assert refused(tmp_path, "光".encode()[:2])["problems"][0]["byte"] == 0
+
+
+@pytest.mark.parametrize("chunk", [1 << 20, 5])
+def test_nul_is_refused_with_its_place(tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
+    problem = refused(tmp_path, "字\nab\0c".encode())["problems"][0]
+    assert (problem["code"], problem["line"], problem["byte"]) == ("nul", 2, 6)
+
+
+POEM = "国破山河在，城春草木深。感时花溅泪，恨别鸟惊心。烽火连三月，家书抵万金。白头搔更短，浑欲不胜簪。\n"
+OLD_POEM = "國破山河在，城春草木深。感時花濺淚，恨別鳥驚心。烽火連三月，家書抵萬金。白頭搔更短，渾欲不勝簪。\n"
+FRENCH = "Il était une fois, à l’orée d’une forêt où naît la sève, une fée très âgée.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        (POEM * 5, "gb18030"),
+        (OLD_POEM * 5, "big5"),
+        (POEM * 5, "utf-16-le"),
+        (POEM * 5, "utf-16-be"),
+        ("Plain English in wide characters.\n" * 5, "utf-16-le"),
+        (FRENCH * 5, "windows-1252"),
+    ],
+)
+def test_the_likeliest_encoding_is_offered_first_with_a_preview(tmp_path: Path, text: str, encoding: str) -> None:
+    offers = refused(tmp_path, text.encode(encoding))["candidates"]
+    assert offers[0]["encoding"] == encoding
+    assert offers[0]["preview"] in text
+    assert parsed(tmp_path, text.encode(encoding), encoding=encoding)["documents"] == [text]
+
+
+def test_noise_gets_no_offer(tmp_path: Path) -> None:
+    noise = random.Random(1).randbytes(100_000)
+    assert refused(tmp_path, noise)["candidates"] == []
+
+
+def test_the_wrong_choice_is_refused_too(tmp_path: Path) -> None:
+    report = refused(tmp_path, b"abc\xff\xff\xff", encoding="gb18030")
+    assert report["problems"][0]["encoding"] == "gb18030"
+
+
+# ---- JSON lines -----------------------------------------------------------------------------------------------------
+
+BAD_LINES = [
+    ('{"text": "half', "half_line"),
+    ('{"text": "half"', "half_line"),
+    ('{"text":', "half_line"),
+    ("{text: 1}", "not_json"),
+    ('{"text": "a"} {"text": "b"}', "not_json"),
+    ("plain words", "not_json"),
+    ('["text"]', "not_object"),
+    ('"text"', "not_object"),
+    ("null", "not_object"),
+    ("{}", "text_missing"),
+    ('{"Text": "a"}', "text_missing"),
+    ('{"text": null}', "text_not_string"),
+    ('{"text": 3}', "text_not_string"),
+    ('{"text": ["a"]}', "text_not_string"),
+    ('{"text": ""}', "text_empty"),
+    ('{"text": " \\n\\u3000"}', "text_empty"),
+    ('{"text": "a", "score": NaN}', "constant"),
+    ('{"text": "a", "score": -Infinity}', "constant"),
+    ('{"text": "a", "text": "b"}', "duplicate_key"),
+    ('{"text": "a\\ud800b"}', "surrogate"),
+    ('{"text": "a\\u0000b"}', "text_nul"),
+    ('{"text": ' + "[" * 10_000 + "]" * 10_000 + "}", "too_deep"),
+    ('{"text": "a", "n": ' + "9" * 5_000 + "}", "not_json"),
+]
+
+
+@pytest.mark.parametrize(("line", "code"), BAD_LINES)
+def test_a_bad_line_is_named_by_number_byte_and_reason(tmp_path: Path, line: str, code: str) -> None:
+    content = f'{{"text": "字"}}\n\n{line}\n{{"text": "last"}}\n'.encode()
+    problem = refused(tmp_path, content, "jsonl")["problems"][0]
+    assert (problem["code"], problem["line"], problem["byte"]) == (code, 3, 17)
+    assert parsed(tmp_path, content, "jsonl", skip_bad=True)["documents"] == ["字", "last"]
+
+
+def test_every_problem_has_a_sentence() -> None:
+    for line, _code in BAD_LINES:
+        with pytest.raises(parse.BadLine) as caught:
+            parse.Shape(None).document(parse.record(line))
+        assert "{" not in problems.sentence({**caught.value.problem, "line": 1}).replace('{"text"', "")
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ('{"text": "a\\nb", "url": "x", "n": 1e400}', "a\nb"),
+        ('  {"text": "\\ud83d\\ude00"}\r', "😀"),
+        ('{"meta": {"text": "no"}, "text": "yes"}', "yes"),
+        ('{"text": "a\u2028b"}', "a\u2028b"),
+    ],
+)
+def test_a_good_line_is_a_document(tmp_path: Path, line: str, text: str) -> None:
+    assert parsed(tmp_path, line.encode(), "jsonl")["documents"] == [text]
+
+
+STORABLE = st.characters(codec="utf-8", exclude_characters="\0")
+
+
+@given(texts=st.lists(st.text(STORABLE, min_size=1).filter(lambda t: not t.isspace())))
+def test_any_documents_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    texts = [*texts, "at least one"]
+    content = "".join(json.dumps({"text": text}, ensure_ascii=len(text) % 2 == 0) + "\n" for text in texts)
+    assert parsed(tmp_path_factory.mktemp("any"), content.encode(), "jsonl")["documents"] == texts
+
+
+def test_a_hundred_problems_are_kept_and_all_are_counted(tmp_path: Path) -> None:
+    report = refused(tmp_path, b"bad\n" * 250, "jsonl")
+    assert report["num_bad_lines"] == 250
+    assert [problem["line"] for problem in report["problems"]] == list(range(1, 101))
+
+
+@pytest.mark.parametrize("chunk", [1 << 20, 64])
+def test_a_line_that_is_too_long_is_skipped_and_the_places_behind_it_are_right(
+    tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(parse, "MAX_LINE_CHARACTERS", 1000)
+    content = b'{"text": "a"}\n{"text": "' + b"x" * 3000 + b'"}\n{"text": "b"}\nbad\n{"text": "c"}'
+    problems = refused(tmp_path, content, "jsonl")["problems"]
+    assert [(p["code"], p["line"], p["byte"]) for p in problems] == [
+        ("line_too_long", 2, 14),
+        ("not_json", 4, content.index(b"bad")),
+    ]
+    assert parsed(tmp_path, content, "jsonl", skip_bad=True)["documents"] == ["a", "b", "c"]
+
+
+# ---- the child ------------------------------------------------------------------------------------------------------
+
+
+def run(directory: Path, form: str = "txt", memory: int = 128 * MIB, cpu: int = 60) -> tuple[dict[str, Any], int]:
+    """Run the child as the worker does; its closing report and its exit code."""
+    command = [
+        sys.executable,
+        "-m",
+        "worker.sandbox.corpus.parse",
+        str(directory),
+        form,
+        f"--memory={memory}",
+        f"--cpu={cpu}",
+    ]
+    child = subprocess.run(command, env={"PYTHONUTF8": "1"}, capture_output=True, check=False)
+    lines = child.stdout.splitlines()
+    return json.loads(lines[-1]) if lines else {}, child.returncode
+
+
+@pytest.mark.parametrize("form", ["txt", "jsonl"])
+def test_a_file_larger_than_the_memory_is_parsed(tmp_path: Path, form: str) -> None:
+    piece = b"Visita interiora terrae.\n" * 4000 if form == "txt" else (b'{"text": "' + b"fire " * 200 + b'"}\n') * 100
+    size = 128 * MIB
+    with (tmp_path / "upload").open("wb") as file:
+        for _n in range(size // len(piece)):
+            file.write(piece)
+    closing, code = run(tmp_path, form, memory=64 * MIB)
+    assert code == 0
+    assert closing["result"]["num_text_bytes"] > size * 0.9
+
+
+def test_a_line_without_end_is_refused_in_flat_memory(tmp_path: Path) -> None:
+    (tmp_path / "upload").write_bytes(b'{"text": "' + b"x" * (128 * MIB))
+    closing, _code = run(tmp_path, "jsonl", memory=112 * MIB)
+    assert closing["failed"]["problems"] == [{"code": "line_too_long", "line": 1, "byte": 0}]
+
+
+def test_too_little_memory_is_told_in_plain_words(tmp_path: Path) -> None:
+    (tmp_path / "upload").write_bytes(b'{"text": "' + b"x" * (15 * MIB) + b'"}')
+    closing, _code = run(tmp_path, "jsonl", memory=40 * MIB)
+    assert closing["failed"]["problems"][0]["code"] == "out_of_memory"
+
+
+def test_the_time_limit_ends_the_child(tmp_path: Path) -> None:
+    (tmp_path / "upload").write_bytes(b'{"a": [1, 2, 3, {"b": 4}]}\n' * 3_000_000)
+    closing, code = run(tmp_path, "jsonl", cpu=1)
+    assert code != 0
+    assert "result" not in closing
+
+
+def test_the_child_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    (tmp_path / "upload").write_bytes(b"x" * (3 * MIB))
+    parse.parse(tmp_path, "txt", None, False, told.append)
+    assert told == [MIB, 2 * MIB, 3 * MIB]
+
+
+def test_the_child_imports_nothing_but_the_standard_library(tmp_path: Path) -> None:
+    (tmp_path / "upload").write_bytes(b"x")
+    heavy = "[m for m in sys.modules if m.split('.')[0] in ('app', 'sqlalchemy')]"
+    command = f"import sys, worker.sandbox.corpus.parse; print({heavy})"
+    output = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == "[]"

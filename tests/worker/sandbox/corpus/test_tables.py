@@ -1,0 +1,53 @@
+"""Tables as corpora: rows become records, bad rows are named by their line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.corpora import problems
+from worker.sandbox.corpus import parse
+
+
+def parsed(directory: Path, text: str, form: str = "csv", skip_bad: bool = False) -> dict[str, object]:
+    (directory / "upload").write_text(text, newline="")
+    return parse.parse(directory, form, None, skip_bad, lambda done: None)
+
+
+def test_rows_become_records_by_the_names_in_the_first_row(tmp_path: Path) -> None:
+    found = parsed(tmp_path, 'Text,Label\r\n"good, ""very""\r\ngood",1\r\n\r\nbad,0\r\n')
+
+    assert found["kind"] == "classification"
+    assert found["num_documents"] == 2
+    assert (tmp_path / "text.bin").read_text() == (
+        '{"text":"good, \\"very\\"\\r\\ngood","label":"1"}{"text":"bad","label":"0"}'
+    )
+
+
+def test_tabs_part_the_cells_of_a_tsv(tmp_path: Path) -> None:
+    assert parsed(tmp_path, "source\ttarget\n天\theaven\n", "tsv")["kind"] == "seq2seq"
+
+
+def refused(directory: Path, text: str) -> Iterator[str]:
+    with pytest.raises(parse.Refused) as caught:
+        parsed(directory, text)
+    for problem in caught.value.report["problems"]:
+        line = problem.pop("line")
+        yield f"{line}: {problems.sentence(problem)}"
+
+
+def test_a_first_row_that_names_no_record_is_refused(tmp_path: Path) -> None:
+    assert list(refused(tmp_path, "a,b\n1,2\n")) == [
+        "1: The first row must name the columns: text and label, prompt and completion, source and target, or prompt, "
+        "chosen and rejected. It names: a, b."
+    ]
+
+
+def test_bad_rows_are_named_by_their_line(tmp_path: Path) -> None:
+    table = "text,label\ngood,1\nbad\n,0\n"
+
+    assert list(refused(tmp_path, table)) == [
+        "3: The row has 1 cells, but the first row names 2.",
+        "4: The value of “text” is empty.",
+    ]
+    assert parsed(tmp_path, table, skip_bad=True)["num_documents"] == 1

@@ -1,0 +1,97 @@
+"""Archives of base models: known files are taken under a budget, everything else is left or refused."""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.sandbox.model_import.archive import unpack
+from worker.sandbox.model_import.safetensors_scan import Unsound
+
+FILES = {"config.json": b"{}", "model.safetensors": b"12345678", "notes.txt": b"left", "README.md": b"# Tiny"}
+
+
+def packed(directory: Path, kind: str, files: dict[str, bytes], folder: str = "") -> Path:
+    if kind == "zip":
+        with zipfile.ZipFile(directory / "archive.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                archive.writestr(folder + name, data)
+        return directory
+    with tarfile.open(directory / "archive.tar", "w:gz" if kind == "gz" else "w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(folder + name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return directory
+
+
+def problem(directory: Path, budget: int = 1 << 20) -> dict[str, Any]:
+    with pytest.raises(Unsound) as caught:
+        unpack(directory, budget)
+    return caught.value.problem
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gz"])
+@pytest.mark.parametrize("folder", ["", "tiny/", "./", "/"])
+def test_known_files_are_taken_and_the_archive_goes(tmp_path: Path, kind: str, folder: str) -> None:
+    unpack(packed(tmp_path, kind, FILES, folder), 1 << 20)
+    assert contents(tmp_path) == {name: data for name, data in FILES.items() if name != "notes.txt"}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("path", ["../config.json", "../../etc/config.json", "a/b/config.json", "..\\config.json"])
+def test_nothing_is_written_outside(tmp_path: Path, kind: str, path: str) -> None:
+    inside = tmp_path / "model"
+    inside.mkdir()
+    unpack(packed(inside, kind, {path: b"{}", "README.md": b""}), 1 << 20)
+    assert {item.name for item in tmp_path.iterdir()} == {"model"}
+    assert set(contents(inside)) <= {"README.md", "config.json"}
+
+
+@pytest.mark.parametrize("kind", ["zip", "gz"])
+def test_a_bomb_ends_at_the_budget(tmp_path: Path, kind: str) -> None:
+    packed(tmp_path, kind, {"model.safetensors": b"\0" * (64 << 20)})
+    assert problem(tmp_path, budget=1 << 20)["code"] == "too_large"
+    assert sum(len(data) for data in contents(tmp_path).values()) < 2 << 20
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "modeling_tiny.py", "weights.pkl", "a.PT"])
+def test_pickle_and_code_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    assert problem(packed(tmp_path, "zip", {name: b"x"}, "tiny/")) == {"code": "archive_unsafe", "file": f"tiny/{name}"}
+
+
+def test_a_link_is_no_file(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("config.json")
+    info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with tarfile.open(tmp_path / "archive.tar", "w") as tar:
+        tar.addfile(info)
+    assert problem(tmp_path) == {"code": "archive_link", "file": "config.json"}
+    (tmp_path / "archive.tar").unlink()
+    link = zipfile.ZipInfo("config.json")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    assert problem(tmp_path)["code"] == "archive_link"
+
+
+def test_two_models_in_one_archive_are_refused(tmp_path: Path) -> None:
+    packed(tmp_path, "tar", {"a/config.json": b"{}", "b/config.json": b"{}"})
+    assert problem(tmp_path) == {"code": "archive_twice", "file": "config.json"}
+
+
+def test_an_archive_without_a_model_is_refused(tmp_path: Path) -> None:
+    assert problem(packed(tmp_path, "zip", {"notes.txt": b"x"})) == {"code": "archive_empty"}
+
+
+@pytest.mark.parametrize("name", ["archive.zip", "archive.tar"])
+@pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x03\x04" + b"\0" * 40, b"\x1f\x8b" + b"\0" * 40])
+def test_a_broken_archive_is_told(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert problem(tmp_path)["code"] in ("archive_broken", "archive_empty")

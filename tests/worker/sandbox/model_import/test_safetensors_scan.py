@@ -1,0 +1,111 @@
+"""Safetensors files by their specification: whatever a header says, it is read as it is or refused with its place."""
+
+import json
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from worker.sandbox.model_import import safetensors_scan
+from worker.sandbox.model_import.safetensors_scan import Unsound
+
+
+def written(path: Path, header: Any, data: bytes = b"", *, length: int | None = None) -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
+    return path
+
+
+def entry(shape: list[int], begin: int, end: int, dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def problem(path: Path) -> dict[str, Any]:
+    with pytest.raises(Unsound) as caught:
+        safetensors_scan.scan(path, safetensors_scan.read_header(path), lambda count: None)
+    return caught.value.problem
+
+
+def test_what_the_library_writes_is_read_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    made = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(5, np.float16), "n": np.arange(3)}
+    save_file(made, path)
+    found = {tensor.name: tensor for tensor in safetensors_scan.read_header(path)}
+    data = path.read_bytes()
+    for name, array in made.items():
+        assert found[name].shape == array.shape
+        assert data[found[name].start : found[name].end] == array.tobytes()
+    read: list[int] = []
+    safetensors_scan.scan(path, safetensors_scan.read_header(path), read.append)
+    assert sum(read) == len(data)
+
+
+CASES: list[tuple[str, Any, bytes, dict[str, Any]]] = [
+    ("beyond the file", {"w": entry([4], 0, 16)}, b"\0" * 8, {"code": "offsets", "tensor": "w"}),
+    ("overlap", {"v": entry([2], 0, 8), "w": entry([2], 4, 12)}, b"\0" * 12, {"code": "overlap", "tensor": "w"}),
+    ("gap", {"v": entry([1], 0, 4), "w": entry([1], 8, 12)}, b"\0" * 12, {"code": "gap", "tensor": "w"}),
+    ("rest", {"w": entry([1], 0, 4)}, b"\0" * 8, {"code": "trailing"}),
+    ("wrong size", {"w": entry([3], 0, 8)}, b"\0" * 8, {"code": "size", "found": 8, "expected": 12}),
+    ("backwards", {"w": entry([1], 4, 0)}, b"\0" * 4, {"code": "size"}),
+    ("number format", {"w": entry([4], 0, 4, "F8_E4M3")}, b"\0" * 4, {"code": "dtype", "found": "F8_E4M3"}),
+    ("negative", {"w": entry([-1], 0, 4)}, b"\0" * 4, {"code": "header_entry", "why": "shape"}),
+    ("huge", {"w": entry([2**60, 2**60], 0, 4)}, b"\0" * 4, {"code": "header_entry", "why": "shape"}),
+    ("no list", {"w": {"dtype": "F32", "shape": 3, "data_offsets": [0, 4]}}, b"\0" * 4, {"code": "header_entry"}),
+    ("truth", {"w": entry([True], 0, 4)}, b"\0" * 4, {"code": "header_entry"}),
+    ("too much", {"w": {**entry([1], 0, 4), "code": "x"}}, b"\0" * 4, {"code": "header_entry"}),
+    ("a list", [], b"", {"code": "not_object"}),
+    ("no JSON", b'{"w": }', b"", {"code": "header_json", "byte": 14}),
+    ("twice", b'{"w": {}, "w": {}}', b"", {"code": "header_json"}),
+    ("no text", b'{"\xff": 1}', b"", {"code": "header_json", "byte": 10}),
+    ("deep", b"[" * 100_000, b"", {"code": "header_json"}),
+]
+
+
+@pytest.mark.parametrize(("header", "data", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_a_wrong_header_is_refused_with_its_place(
+    tmp_path: Path, header: Any, data: bytes, expected: dict[str, Any]
+) -> None:
+    assert expected.items() <= problem(written(tmp_path / "w.safetensors", header, data)).items()
+
+
+@pytest.mark.parametrize(("content", "code"), [(b"", "header_short"), (b"\0" * 7, "header_short")])
+def test_a_file_that_ends_in_its_header_is_refused(tmp_path: Path, content: bytes, code: str) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    assert problem(path) == {"code": code, "file": "w.safetensors", "byte": len(content)}
+
+
+@pytest.mark.parametrize("length", [3, 2**63, 2**40])
+def test_a_header_longer_than_the_file_is_refused_before_it_is_read(tmp_path: Path, length: int) -> None:
+    assert problem(written(tmp_path / "w.safetensors", b"{}", length=length))["code"] == "header_length"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits", "size"),
+    [("F32", 0x7FC00000, 4), ("F32", 0xFF800000, 4), ("F16", 0x7C00, 2), ("BF16", 0xFF80, 2), ("F64", 0x7FF << 52, 8)],
+)
+def test_a_value_that_is_not_finite_is_found_at_its_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, bits: int, size: int
+) -> None:
+    monkeypatch.setattr(safetensors_scan, "CHUNK_BYTES", 64)
+    data = b"\0" * (33 * size) + bits.to_bytes(size, "little") + b"\0" * (16 * size)
+    path = written(tmp_path / "w.safetensors", {"w": entry([50], 0, 50 * size, dtype)}, data)
+    begin = path.stat().st_size - len(data)
+    found = problem(path)
+    assert found == {"code": "nonfinite", "file": path.name, "tensor": "w", "byte": begin + 33 * size}
+
+
+@settings(max_examples=200, deadline=None)
+@given(header=st.binary(max_size=80), data=st.binary(max_size=40), length=st.integers(0, 120) | st.none())
+def test_no_bytes_do_more_than_be_refused(
+    tmp_path_factory: pytest.TempPathFactory, header: bytes, data: bytes, length: int | None
+) -> None:
+    path = written(tmp_path_factory.getbasetemp() / "fuzz.safetensors", header, data, length=length)
+    with suppress(Unsound):
+        safetensors_scan.scan(path, safetensors_scan.read_header(path), lambda count: None)

@@ -1,0 +1,270 @@
+"""Base models as they are found: good ones of every family with their facts, wrong ones refused with the place."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from tests import folders
+from trainer.run_dir import sha256_file
+from worker.sandbox.model_import import validate
+
+KINDS = ["llama", "qwen2", "gpt2", "bert", "roberta", "t5"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    for kind in KINDS:
+        folders.saved(root / kind, kind)
+    return root
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Callable[[str], Path]:
+    return lambda kind="llama": Path(shutil.copytree(made / kind, tmp_path / kind))
+
+
+def result(directory: Path) -> dict[str, Any]:
+    closing = validate.verdict(directory, 1 << 30, 0)
+    assert "result" in closing, closing
+    found: dict[str, Any] = closing["result"]
+    return found
+
+
+def problem(directory: Path) -> dict[str, Any]:
+    closing = validate.verdict(directory, 1 << 30, 0)
+    assert "failed" in closing, closing
+    (found,) = closing["failed"]["problems"]
+    return dict(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_each_family_is_taken_with_its_facts(made: Path, kind: str) -> None:
+    found = result(made / kind)
+    facts = found["facts"]
+    expected = {"model_type": kind, "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
+    assert expected.items() <= facts.items()
+    assert facts["intermediate_size"] == (128 if kind == "gpt2" else 48)
+    assert facts["num_key_value_heads"] == (2 if kind in ("llama", "qwen2") else 4)
+    assert facts["context"] == (None if kind == "t5" else 64)
+    assert (facts["vocab_size"], facts["dtype"], facts["license"]) == (300, "F32", "apache-2.0")
+    assert facts["has_chat_template"] is False
+    codes = [remark["code"] for remark in found["problems"]]
+    assert codes == (["head_missing", "tensors_unused"] if kind == "bert" else [])
+    assert {file["name"]: file["sha256"] for file in found["files"]} == {
+        path.name: sha256_file(path) for path in (made / kind).iterdir()
+    }
+    if kind != "bert":
+        assert facts["num_parameters"] == sum(p.numel() for p in folders.network(kind).parameters())
+
+
+def test_the_hash_is_of_names_and_contents(copy: Any) -> None:
+    directory = copy()
+    before = result(directory)["sha256"]
+    assert result(directory)["sha256"] == before
+    (directory / "README.md").write_text("another")
+    assert result(directory)["sha256"] != before
+
+
+def test_shards_are_held_together_by_their_index(tmp_path: Path) -> None:
+    folders.saved(tmp_path, max_shard_size="60KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert result(tmp_path)["facts"]["num_parameters"] == 34_720
+    part = sorted(tmp_path.glob("*.safetensors"))[0]
+    aside = tmp_path.parent / part.name
+    part.rename(aside)
+    assert problem(tmp_path) == {"code": "index_missing", "file": "model.safetensors.index.json", "part": part.name}
+    aside.rename(part)
+    path = tmp_path / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"]["model.norm.weight"] = part.name
+    path.write_text(json.dumps(index))
+    assert {"code": "index_tensor", "tensor": "model.norm.weight"}.items() <= problem(tmp_path).items()
+    path.unlink()
+    assert problem(tmp_path)["code"] == "index_needed"
+
+
+def test_a_mistral_without_a_window_is_written_down_as_the_llama_it_is(tmp_path: Path) -> None:
+    folders.saved(tmp_path, "mistral")
+    expected = folders.network("mistral")(torch.arange(12)[None]).logits
+    found = result(tmp_path)
+    assert (found["facts"]["model_type"], found["problems"]) == ("llama", [{"code": "as_llama"}])
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(opened).__name__ == "LlamaForCausalLM"
+    assert torch.equal(opened(torch.arange(12)[None]).logits, expected)
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+CONFIGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"auto_map": {"AutoConfig": "x.Y"}}, {"code": "remote_code", "file": "config.json", "field": "auto_map"}),
+    ({"_attn_implementation": "somebody/kernel"}, {"code": "remote_code", "field": "_attn_implementation"}),
+    ({"model_type": "mamba"}, {"code": "model_type_unknown", "found": "mamba"}),
+    ({"model_type": None}, {"code": "model_type_unknown"}),
+    ({"model_type": 7}, {"code": "model_type_unknown"}),
+    ({"model_type": "mistral"}, {"code": "as_llama"}),
+    ({"model_type": "mistral", "sliding_window": 32}, {"code": "mistral_differs", "window": 32}),
+    ({"quantization_config": {"quant_method": "gptq"}}, {"code": "quantized"}),
+    ({"hidden_size": "wide"}, {"code": "config_invalid"}),
+    ({"head_dim": 16}, {"code": "network_unusual", "field": "head_dim", "found": "16", "expected": "8"}),
+    ({"hidden_act": "relu"}, {"code": "network_unusual", "field": "hidden_act"}),
+    ({"num_attention_heads": 0}, {"code": "config_invalid"}),
+    ({"max_position_embeddings": 4}, {"code": "network_unusual", "field": "max_position_embeddings"}),
+    ({"num_hidden_layers": 3}, {"code": "tensor_missing"}),
+    ({"num_hidden_layers": 1}, {"code": "tensor_unexpected", "file": "model.safetensors"}),
+    ({"num_hidden_layers": 10_000}, {"code": "spec_field", "field": "num_hidden_layers"}),
+    ({"intermediate_size": 64}, {"code": "tensor_shape", "expected": "32 x 64"}),
+    ({"vocab_size": 290}, {"code": "tensor_shape"}),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), CONFIGS, ids=[str(change) for change, _expected in CONFIGS])
+def test_a_configuration_that_does_not_fit_is_refused(
+    copy: Any, change: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    directory = copy()
+    folders.change(directory, **change)
+    if expected["code"] == "as_llama":
+        assert expected in result(directory)["problems"]
+    else:
+        assert expected.items() <= problem(directory).items()
+
+
+STRANGE = [None, 0, -1, 1, 10**9, 10**30, 1.5, "", "x", [], [1], {}, {"a": 1}, True, {"rope_type": "yarn"}]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(KINDS), field=st.integers(0, 60), value=st.sampled_from(STRANGE))
+def test_no_strange_value_does_more_than_be_refused(
+    made: Path, tmp_path: Path, kind: str, field: int, value: Any
+) -> None:
+    directory = tmp_path / kind
+    if not directory.exists():
+        shutil.copytree(made / kind, directory)
+    config = json.loads((made / kind / "config.json").read_text())
+    names = sorted(config)
+    (directory / "config.json").write_text(json.dumps({**config, names[field % len(names)]: value}))
+    closing = validate.verdict(directory, 1 << 30, 0)
+    assert "result" in closing or closing["failed"]["problems"][0]["code"] != "unforeseen"
+
+
+def test_what_would_divide_by_nothing_is_refused(copy: Any) -> None:
+    directory = copy("gpt2")
+    folders.change(directory, n_head=0)
+    assert {"code": "spec_field", "field": "num_attention_heads"}.items() <= problem(directory).items()
+    directory = copy("roberta")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "pad_token_id": None}))
+    assert {"code": "network_unusual", "field": "pad_token_id", "found": "None"}.items() <= problem(directory).items()
+
+
+def test_an_error_that_nobody_foresaw_is_no_crash(copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(directory: Path) -> None:
+        raise KeyError("/secret/path")
+
+    monkeypatch.setattr(validate, "licence", broken)
+    assert problem(copy()) == {"code": "unforeseen", "why": "KeyError"}
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
+def test_files_that_are_no_json_or_ask_for_code_are_refused(copy: Any, name: str) -> None:
+    directory = copy()
+    (directory / name).write_text('{"a": 1,}')
+    assert problem(directory) == {"code": "not_json", "file": name, "byte": 8}
+    (directory / name).write_text('{"auto_map": {}}')
+    assert problem(directory) == {"code": "remote_code", "file": name, "field": "auto_map"}
+    (directory / name).write_text("[]")
+    assert problem(directory) == {"code": "not_object", "file": name}
+
+
+def test_weights_must_be_there_whole_and_finite(copy: Any) -> None:
+    directory = copy()
+    tensors = folders.weights(directory)
+    name = "model.layers.1.mlp.up_proj.weight"
+    folders.rewrite(directory, {**tensors, name: torch.full((48, 32), torch.nan)})
+    found = problem(directory)
+    assert (found["code"], found["file"], found["tensor"]) == ("nonfinite", "model.safetensors", name)
+    folders.rewrite(directory, {key: value for key, value in tensors.items() if key != name})
+    assert problem(directory) == {"code": "tensor_missing", "tensor": name, "model_type": "llama"}
+    folders.rewrite(directory, {**tensors, name: torch.zeros(48, 31)})
+    values = {"found": "48 x 31", "expected": "48 x 32"}
+    assert problem(directory) == {"code": "tensor_shape", "file": "model.safetensors", "tensor": name, **values}
+    folders.rewrite(directory, {**tensors, "model.layers.0.self_attn.q_proj.bias": torch.zeros(32)})
+    assert problem(directory)["code"] == "tensor_unexpected"
+    folders.rewrite(directory, {**tensors, name: torch.zeros(48, 32, dtype=torch.int8)})
+    assert {"code": "dtype", "tensor": name, "found": "I8"}.items() <= problem(directory).items()
+    (directory / "model.safetensors").unlink()
+    assert problem(directory) == {"code": "weights_missing"}
+
+
+def test_a_decoder_without_its_head_is_refused_unless_it_is_tied(copy: Any) -> None:
+    directory = copy()
+    headless = {name: value for name, value in folders.weights(directory).items() if name != "lm_head.weight"}
+    folders.rewrite(directory, headless)
+    assert problem(directory) == {"code": "tensor_missing", "tensor": "lm_head.weight", "model_type": "llama"}
+    folders.change(directory, tie_word_embeddings=True)
+    assert result(directory)["facts"]["tie_word_embeddings"] is True
+
+
+def test_the_tokenizer_must_fit_the_embedding(copy: Any) -> None:
+    directory = copy()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    tokenizer.add_tokens([f"<{n}>" for n in range(folders.VOCAB_SIZE + 1 - len(tokenizer))])
+    tokenizer.save_pretrained(directory)
+    assert problem(directory) == {"code": "tokenizer_large", "found": 300, "expected": 299}
+    (directory / "tokenizer.json").write_text('{"model": 1}')
+    assert problem(directory)["code"] == "tokenizer_unreadable"
+    (directory / "tokenizer.json").unlink()
+    assert problem(directory) == {"code": "tokenizer_missing"}
+
+
+@pytest.mark.parametrize("field", ["vocab", "vocab_file", "tokenizer_file", "merges", "merges_file"])
+def test_a_tokenizer_reads_no_file_but_its_own(copy: Any, tmp_path: Path, field: str) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "topsecret"]))
+    directory = copy("bert")
+    (directory / "tokenizer.json").unlink()
+    (directory / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "plain"]))
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", field: str(secret), "name_or_path": str(secret)})
+    )
+    result(directory)
+    written = "".join(path.read_text() for path in directory.glob("*.json"))
+    assert '"plain"' in written
+    assert "secret" not in written
+
+
+def test_older_files_of_a_tokenizer_are_made_into_a_new_one(copy: Any) -> None:
+    directory = copy("gpt2")
+    folders.tokenizer().backend_tokenizer.model.save(str(directory))
+    (directory / "tokenizer.json").unlink()
+    (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+    assert {"code": "tokenizer_converted"} in result(directory)["problems"]
+    assert (directory / "tokenizer.json").is_file()
+
+
+def test_sixteen_bits_are_noted(copy: Any) -> None:
+    directory = copy()
+    folders.rewrite(directory, {name: value.bfloat16() for name, value in folders.weights(directory).items()})
+    found = result(directory)
+    assert (found["facts"]["dtype"], found["problems"]) == ("BF16", [{"code": "weights_16_bit"}])
+
+
+def test_the_child_ends_at_its_limits_without_a_verdict_that_it_is_good(made: Path) -> None:
+    limits = ["--budget=1000000000", f"--memory={64 << 20}", "--cpu=100"]
+    command = [sys.executable, "-m", "worker.sandbox.model_import.validate", str(made / "gpt2"), *limits]
+    env = {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert '"result"' not in done.stdout
+    closing = json.loads((done.stdout.splitlines() or ["null"])[-1])
+    assert closing is None or closing["failed"]["problems"][0]["code"] == "out_of_memory", done.stdout + done.stderr

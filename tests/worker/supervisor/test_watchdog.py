@@ -1,0 +1,43 @@
+"""When silence is a hang, and when it is work."""
+
+import pytest
+
+from trainer.events import PhaseEvent, PointsEvent
+from worker.supervisor.watchdog import Watchdog
+
+
+def fed(num_steps: int, seconds: float, *, phase: str = "train") -> Watchdog:
+    """A watchdog that heard so many steps of so many seconds; its clock stands at the last one."""
+    dog = Watchdog(step_seconds=60, first_step_seconds=600, now=0.0)
+    dog.hear(PhaseEvent(seq=1, at=0.0, phase=phase, done=0, total=100), 0.0)  # type: ignore[arg-type]
+    for step in range(1, num_steps + 1):
+        dog.hear(PointsEvent(seq=step + 1, at=step * seconds, step=step, values={"loss": 1.0}), step * seconds)
+    return dog
+
+
+@pytest.mark.parametrize(
+    ("dog", "limit"),
+    [
+        (fed(0, 1.0), 600),
+        (fed(4, 1.0), 600),
+        (fed(10, 1.0), 60),
+        (fed(10, 30.0), 150),
+        (fed(0, 1.0, phase="load"), 600),
+        (fed(0, 1.0, phase="tokenise"), 3600),
+    ],
+    ids=["no step yet", "too few steps", "quick steps", "slow steps", "loading", "tokenising"],
+)
+def test_the_limit_fits_what_is_done(dog: Watchdog, limit: float) -> None:
+    assert dog.limit() == limit
+    assert not dog.is_hung(dog.heard_at + limit)
+    assert dog.is_hung(dog.heard_at + limit + 0.01)
+
+
+def test_an_evaluation_between_two_steps_makes_no_step_slow() -> None:
+    dog = fed(10, 1.0)
+    dog.hear(PhaseEvent(seq=20, at=10.0, phase="evaluate", done=0, total=1), 10.0)
+    assert dog.limit() == 600
+    dog.hear(PhaseEvent(seq=21, at=300.0, phase="train", done=10, total=100), 300.0)
+    dog.hear(PointsEvent(seq=22, at=301.0, step=11, values={"loss": 1.0}), 301.0)
+    assert max(dog.seconds) == 1.0
+    assert dog.step == 11

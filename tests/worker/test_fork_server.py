@@ -1,0 +1,88 @@
+"""The warm parent: forks for those who say what they want, and ends with its worker."""
+
+import json
+import os
+import signal
+import socket
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from tests.waiting import until
+from worker.environment import scrubbed, warm_socket
+from worker.node import WarmParent, describe
+from worker.supervisor import gang_client as gangs
+
+
+def connected(line: bytes) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(20)
+    connection.connect(str(warm_socket()))
+    connection.sendall(line)
+    return connection
+
+
+@pytest.mark.parametrize("line", [b'{"serve": "shell"}\n', b"not json\n", b"{}\n", b"x" * 300])
+def test_a_caller_who_wants_something_else_is_turned_away(warm: WarmParent, line: bytes) -> None:
+    with connected(line) as connection, suppress(ConnectionResetError):
+        assert connection.recv(10) == b""
+
+
+def test_a_gang_is_a_fork_in_a_session_of_its_own(warm: WarmParent) -> None:
+    with connected(b'{"serve": "gang"}\n') as connection:
+        hello = json.loads(connection.recv(1000))
+        assert os.getsid(hello["pid"]) == hello["pid"]
+        assert psutil.Process(hello["pid"]).ppid() == warm._process.pid  # type: ignore[union-attr]
+    until(lambda: not psutil.pid_exists(hello["pid"]), 20, "the end of a gang nobody wants")
+
+
+def test_a_gang_that_is_killed_is_seen_to_be_lost_and_gone(warm: WarmParent) -> None:
+    gang = gangs.start()
+    assert not gang.is_gone()
+    os.kill(gang.pid, signal.SIGKILL)
+
+    def is_lost() -> bool:
+        gang.look()
+        return gang.is_lost and gang.is_gone()
+
+    until(is_lost, 20, "the loss of the gang")
+    assert gang.done is None
+    gang.close()
+
+
+def test_another_process_that_got_the_number_is_not_killed(warm: WarmParent) -> None:
+    gang = gangs.start()
+    gang._started_at += 3600
+    assert gang.is_gone()
+    gang.kill()
+    assert psutil.pid_exists(gang.pid)
+    gang.close()
+
+
+def test_no_secret_reaches_the_trainers_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATHANOR_CANARY", "secret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert "secret" not in scrubbed().values()
+    assert not set(scrubbed()) & {"DATABASE_URL", "REDIS_URL", "ATHANOR_DATA"}
+
+
+def test_a_warm_parent_that_dies_is_started_again(warm: WarmParent) -> None:
+    first = warm._process
+    assert first is not None
+    warm._started_at = 0.0
+    first.kill()
+    first.wait()
+    warm.watch()
+    assert warm._process is not None
+    assert warm._process.pid != first.pid
+    until(warm_socket().exists, 120, "the socket of the second one")
+
+
+def test_a_node_describes_what_it_has(database: str) -> None:
+    described = describe()
+    assert described["num_cpus"] >= 1
+    assert described["memory_bytes"] > described["telemetry"]["memory_used_bytes"] > 0
+    assert described["telemetry"]["versions"]["deepspeed"]
+    assert described["gpus"] == [] or described["gpus"][0]["uuid"].startswith("GPU-")

@@ -1,0 +1,197 @@
+"""Tokenised text: made once into memory-mapped files, cut into sequences, drawn by a pure function of (seed, n)."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from pydantic import BaseModel
+from tokenizers import Tokenizer
+
+from trainer.data import cache, sample_order
+from trainer.data.batch import Array
+from trainer.data.corpus import Corpus, Piece, open_all
+from trainer.data.tokenizer import END_OF_TEXT, Progress, token_bytes
+from trainer.failure import Failure
+from trainer.run_dir import CorpusInput
+from trainer.spec import TrainSpec
+
+VERSION = 1  # raise it when the same text and tokenizer would give other files
+BATCH_BYTES = 4 << 20  # text tokenised at a time, over all threads
+
+Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
+Rows = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+
+
+class Meta(BaseModel):
+    """What lies in a directory of tokenised text (`meta.json`)."""
+
+    sha256: str
+    dtype: str
+    num_tokens: int
+    num_bytes: int
+    num_documents: list[int]  # of each corpus
+
+
+def ensure(
+    sources: list[CorpusInput],
+    tokenizer: Tokenizer,
+    tokenizer_sha256: str,
+    cache_path: Path,
+    progress: Progress,
+    end_of_text: int | None = None,
+) -> Path:
+    """The directory with these corpora tokenised, made now unless the cache has it.
+
+    `end_of_text` stands behind each document; without it, the token of our own tokenizers.
+    """
+    name = cache.key(corpora=[s.sha256 for s in sources], tokenizer=tokenizer_sha256, version=VERSION)
+    entry = cache_path / "tokens" / name
+    end = tokenizer.token_to_id(END_OF_TEXT) if end_of_text is None else end_of_text
+    assert end is not None, "tokenizer.load checks it"
+    cache.ensure(entry, lambda made: tokenise(sources, tokenizer, end, name, made, progress))
+    return entry
+
+
+def tokenise(
+    sources: list[CorpusInput], tokenizer: Tokenizer, end_of_text: int, name: str, directory: Path, progress: Progress
+) -> None:
+    """Write `tokens.bin` (ids, an end-of-text after each document), `documents.bin` (where each ends) and `meta.json`.
+
+    Memory is bounded by BATCH_BYTES, however long a document is.
+    """
+    corpora = open_all(sources)
+    total = sum(corpus.num_bytes for corpus in corpora)
+    dtype = "<u2" if tokenizer.get_vocab_size() <= 1 << 16 else "<u4"
+    done = num_tokens = 0
+    with (directory / "tokens.bin").open("wb") as tokens, (directory / "documents.bin").open("wb") as documents:
+        for batch in _batches(corpora):
+            num_tokens = _write(batch, tokenizer, end_of_text, dtype, num_tokens, tokens, documents)
+            done += sum(piece.num_bytes for piece in batch)
+            progress(done, total)
+        for file in (tokens, documents):
+            file.flush()
+            os.fsync(file.fileno())
+    meta = Meta(
+        sha256=name, dtype=dtype, num_tokens=num_tokens, num_bytes=total, num_documents=[len(c) for c in corpora]
+    )
+    (directory / "meta.json").write_text(meta.model_dump_json())
+
+
+def _batches(corpora: list[Corpus]) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
+    size = 0
+    for corpus in corpora:
+        for piece in corpus.pieces():
+            batch.append(piece)
+            size += piece.num_bytes + 64  # so that a million empty documents do not make one batch
+            if size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _write(
+    batch: list[Piece],
+    tokenizer: Tokenizer,
+    end_of_text: int,
+    dtype: str,
+    num_tokens: int,
+    tokens: BinaryIO,
+    documents: BinaryIO,
+) -> int:
+    encodings = tokenizer.encode_batch_fast([piece.text for piece in batch], add_special_tokens=False)
+    ends = []
+    for piece, encoding in zip(batch, encodings, strict=True):
+        ids: list[int] = encoding.ids
+        if piece.ends_document:
+            ids = [*ids, end_of_text]
+        tokens.write(np.asarray(ids, dtype=dtype).tobytes())
+        num_tokens += len(ids)
+        if piece.ends_document:
+            ends.append(num_tokens)
+    documents.write(np.asarray(ends, dtype="<u8").tobytes())
+    return num_tokens
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document of the run: the number of its corpus in the spec, and its own number in that corpus."""
+
+    corpus: int
+    number: int
+
+
+class Dataset:
+    """The sequences of a run: `length` tokens each, and `overlap` more that are the first of the next sequence."""
+
+    def __init__(
+        self,
+        directory: Path,
+        spec: TrainSpec,
+        tokenizer: Tokenizer,
+        length: int | None = None,
+        overlap: int = 1,
+    ) -> None:
+        self.meta = read_meta(directory)
+        self.length, self._overlap = spec.sequence_length if length is None else length, overlap
+        self._seed = spec.seed
+        num_sequences = (self.meta.num_tokens - overlap) // self.length
+        fewest = 1 if spec.validation_fraction == 1 else 2
+        if num_sequences < fewest:
+            raise Failure("data_short", needed=fewest * self.length + overlap, found=self.meta.num_tokens)
+        self.num_validation = max(1, int(num_sequences * spec.validation_fraction))
+        self.num_train = num_sequences - self.num_validation
+        self._tokens = np.memmap(directory / "tokens.bin", dtype=self.meta.dtype, mode="r")
+        self._document_ends = np.memmap(directory / "documents.bin", dtype="<u8", mode="r")
+        self._token_bytes = token_bytes(tokenizer)
+        self.bytes_per_token = self.meta.num_bytes / self.meta.num_tokens
+
+    def train_rows(self, first: int, count: int) -> Rows:
+        """The training samples `first` to `first + count - 1` of the run."""
+        positions = np.arange(first, first + count, dtype=np.int64)
+        return self._rows(sample_order.draw(positions, self.num_train, self._seed))
+
+    def validation_rows(self, numbers: list[int]) -> Rows:
+        """Validation sequences by their number."""
+        return self._rows(np.asarray(numbers, dtype=np.int64) + self.num_train)
+
+    def num_bytes(self, targets: Array) -> int:
+        """How many bytes of text these tokens stand for."""
+        return int(self._token_bytes[targets].sum())
+
+    def validation_prompt(self, count: int) -> list[int]:
+        """The first tokens of the validation text, from the start of a document if its first sequence has one."""
+        first = self.num_train * self.length
+        at = int(np.searchsorted(self._document_ends, first, side="left"))
+        end = int(self._document_ends[at]) if at < len(self._document_ends) else self.meta.num_tokens
+        start = end if end - first < self.length and end + count < self.meta.num_tokens else first
+        return [int(token) for token in self._tokens[start : start + count]]
+
+    def documents_of(self, n: int) -> list[Document]:
+        """The documents that sample `n` of the run takes text from."""
+        sequence = int(sample_order.draw(np.asarray([n], dtype=np.int64), self.num_train, self._seed)[0])
+        start = sequence * self.length
+        first = int(np.searchsorted(self._document_ends, start, side="right"))
+        last = int(np.searchsorted(self._document_ends, start + self.length, side="right"))
+        return [self._document(number) for number in range(first, last + 1)]
+
+    def _document(self, number: int) -> Document:
+        for corpus, count in enumerate(self.meta.num_documents):
+            if number < count:
+                return Document(corpus, number)
+            number -= count
+        raise AssertionError("a document behind the last one")
+
+    def _rows(self, sequences: Ids) -> Rows:
+        starts = sequences * self.length
+        rows: Rows = self._tokens[starts[:, None] + np.arange(self.length + self._overlap)].astype(np.int64)
+        return rows
+
+
+def read_meta(directory: Path) -> Meta:
+    """What lies in a directory of tokenised text."""
+    return Meta.model_validate_json((directory / "meta.json").read_text())

@@ -1,0 +1,213 @@
+"""Byte-level BPE tokenizers: trains, caches and opens them. Imports tokenizers and transformers, never torch."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
+
+from trainer.data import cache
+from trainer.data.corpus import Corpus, open_all
+from trainer.failure import Failure
+from trainer.planning.plan import choose_vocab_size
+from trainer.run_dir import CorpusInput, sha256_file
+from trainer.spec import MIN_VOCAB_SIZE, NUM_SENTINELS
+
+VERSION = 1  # raise it when the same text would give another tokenizer
+END_OF_TEXT = "<|endoftext|>"
+PADDING = "<|padding|>"
+MASK = "<|mask|>"
+SENTINELS = [f"<extra_id_{number}>" for number in range(NUM_SENTINELS)]
+# What a family of networks needs beside the end of text and padding.
+SPECIAL = {"bert": [MASK], "roberta": [MASK], "t5": SENTINELS}
+NEEDED = {
+    "masked": ("mask_token", "cls_token", "sep_token", "pad_token"),
+    "span_corruption": ("pad_token",),
+    "seq2seq": ("pad_token",),
+    "classification": ("pad_token",),
+}
+FILE = "tokenizer.json"
+TRAINING_BYTES = 256 << 20  # more text than this hardly changes the merges, but fills the memory
+
+# Scripts written without spaces get runs of their own, and no run is longer than 32 characters: BPE training takes time
+# with the square of a run. Measured on 0.5 MB of Chinese verse: punctuated, runs of up to 8 characters give the same
+# 3.58 bytes a token as runs without a limit; stripped of its punctuation, 0.5 s against 17 s.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+SPLIT = "|".join(
+    [
+        r"'(?i:[sdmt]|ll|ve|re)(?!\p{L})",
+        rf"[{UNSPACED}]{{1,8}}",
+        rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}&&[^{UNSPACED}]]{{1,32}}",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]{1,32}[\r\n]{0,32}",
+        r"\s{0,32}[\r\n]{1,32}",
+        r"\s{1,32}(?!\S)",
+        r"\s{1,32}",
+    ]
+)
+
+BYTE = re.compile("<0x[0-9A-F]{2}>")
+
+Progress = Callable[[int, int], None]
+
+
+def ensure(
+    sources: list[CorpusInput], vocab_size: int | None, cache_path: Path, progress: Progress, model_type: str = "llama"
+) -> Path:
+    """The directory of the tokenizer for these corpora and this family of networks, trained now unless it is there."""
+    special = SPECIAL.get(model_type, [])
+    parts = {"special": special} if special else {}
+    name = cache.key(corpora=[source.sha256 for source in sources], vocab_size=vocab_size, version=VERSION, **parts)
+    entry = cache_path / "tokenizers" / name
+    cache.ensure(entry, lambda made: save(train(sources, vocab_size, progress, special), made))
+    return entry
+
+
+def train(
+    sources: list[CorpusInput], vocab_size: int | None, progress: Progress, special: Sequence[str] = ()
+) -> Tokenizer:
+    """Train on the corpora; without a size the bytes of text choose one.
+
+    `special` are tokens beside the end of text and padding. With a mask, a text stands between two ends, as BERT has
+    it; with sentinels, before one, as T5 has it.
+
+    Raises Failure if an asked size is larger than the text gives.
+    """
+    corpora = open_all(sources)
+    num_bytes = sum(corpus.num_bytes for corpus in corpora)
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size or choose_vocab_size(num_bytes),
+        min_frequency=2,
+        special_tokens=[END_OF_TEXT, PADDING, *special],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_training_text(corpora, num_bytes, progress), trainer)
+    found = tokenizer.get_vocab_size()
+    assert found >= MIN_VOCAB_SIZE, found
+    if vocab_size and found < vocab_size:
+        raise Failure("vocab_too_large", asked=vocab_size, largest=found)
+    if special:
+        around = f"{END_OF_TEXT} $A {END_OF_TEXT}" if MASK in special else f"$A {END_OF_TEXT}"
+        ends = [(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))]
+        tokenizer.post_processor = processors.TemplateProcessing(single=around, special_tokens=ends)
+    return tokenizer
+
+
+def _training_text(corpora: list[Corpus], num_bytes: int, progress: Progress) -> Iterator[str]:
+    """The text, or of a large one every k-th piece, so that all parts of it are heard."""
+    stride = math.ceil(num_bytes / TRAINING_BYTES)
+    done = number = 0
+    for corpus in corpora:
+        for piece in corpus.pieces():
+            done += piece.num_bytes
+            if number % stride == 0:
+                yield piece.text
+            number += 1
+            progress(done, num_bytes)
+
+
+def save(tokenizer: Tokenizer, directory: Path) -> None:
+    """Write in Hugging Face layout."""
+    more: dict[str, Any] = {}
+    if tokenizer.token_to_id(MASK) is not None:
+        more = {"mask_token": MASK, "cls_token": END_OF_TEXT, "sep_token": END_OF_TEXT}
+    elif tokenizer.token_to_id(SENTINELS[0]) is not None:
+        more = {"extra_special_tokens": SENTINELS}
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=PADDING,
+        clean_up_tokenization_spaces=False,
+        **more,
+    ).save_pretrained(directory)
+
+
+def load(directory: Path) -> Tokenizer:
+    """Open a tokenizer to tokenise text with. Raises Failure if it cannot be read or has no end of text."""
+    try:
+        tokenizer = Tokenizer.from_file(str(directory / FILE))
+        separator(PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True))
+    except Exception as error:  # tokenizers raises bare Exception
+        needed = "one with a tokenizer.json and a token that ends a text"
+        raise Failure("tokenizer_mismatch", found=f"unreadable: {error}"[:200], needed=needed) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # text that spells a special token is text
+    return tokenizer
+
+
+def require(tokenizer: PreTrainedTokenizerFast, objective: str) -> None:
+    """See that a tokenizer has the special tokens that an objective needs. Raises Failure."""
+    needed = [name for name in NEEDED.get(objective, ()) if getattr(tokenizer, name) is None]
+    if objective == "span_corruption" and SENTINELS[0] not in tokenizer.get_vocab():
+        needed.append(SENTINELS[0])
+    if needed:
+        values = {"found": "one without " + " and ".join(needed), "needed": f"one that has all that {objective} needs"}
+        raise Failure("tokenizer_mismatch", **values)
+
+
+def separator(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The token that ends a document: the end of text, of BERT-type tokenizers the separator. Raises ValueError."""
+    number = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    if number is None:
+        raise ValueError("it has neither an end of text nor a separator")
+    return int(number)
+
+
+def adopt(base: Path, cache_path: Path) -> Path:
+    """The directory with the tokenizer of a base model, written anew unless the cache has it.
+
+    What its author set for a use of his own, truncation and padding, is dropped. Where it has no padding, the end of
+    text pads. Raises Failure if it cannot be opened.
+    """
+    files = sorted(path for path in base.iterdir() if path.suffix in (".json", ".jinja", ".txt", ".model"))
+    name = cache.key(base={path.name: sha256_file(path) for path in files}, version=VERSION)
+    entry = cache_path / "tokenizers" / name
+    cache.ensure(entry, lambda made: _adopt(base, made))
+    return entry
+
+
+def _adopt(base: Path, directory: Path) -> None:
+    needed = "one with a tokenizer.json"
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise Failure("tokenizer_mismatch", found="unreadable", needed=needed) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token_id = separator(tokenizer)
+    tokenizer.save_pretrained(directory)
+
+
+def sha256(directory: Path) -> str:
+    """The identity of a tokenizer: the hash of its tokenizer.json."""
+    return sha256_file(directory / FILE)
+
+
+def token_bytes(tokenizer: Tokenizer) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """How many bytes of text each token id stands for; none for the special tokens."""
+    lengths = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    # Byte-level BPE spells each byte as one character; others write a space as "\u2581", a byte as "<0x0A>", and
+    # WordPiece marks what goes on with a word.
+    is_bytes = isinstance(tokenizer.decoder, decoders.ByteLevel)
+    for token, number in tokenizer.get_vocab().items():
+        if number not in special:
+            plain = token.removeprefix("##").replace("\u2581", " ")
+            lengths[number] = len(token) if is_bytes else 1 if BYTE.fullmatch(token) else len(plain.encode())
+    return lengths

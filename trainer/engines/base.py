@@ -1,0 +1,208 @@
+"""Joins the ranks of a run and turns a spec into an engine that takes optimizer steps: DeepSpeed's or a plain one."""
+
+import logging
+import math
+import os
+import warnings
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import Any
+
+# DeepSpeed looks for accelerators while it is imported: through NVML, so that a process that imported it may fork;
+# and where there is none it would warn, unless it is told.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+import torch
+
+if not torch.cuda.device_count():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+import deepspeed
+import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator, set_accelerator
+from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+from deepspeed.utils import (
+    logger,
+)
+from torch import Tensor, nn
+
+from trainer.data import batch as batches
+from trainer.data.batch import Batch
+from trainer.engines.optimizers import learning_rate
+from trainer.failure import Failure
+from trainer.modeling import cpu_matmul
+from trainer.modeling.objectives import Objective
+from trainer.spec import TrainSpec
+
+MASTER = "master"  # the fp32 copy of a weight, beside the optimizer's moments
+TIMEOUT = timedelta(minutes=30)  # a rank may wait for another to write a large checkpoint
+
+
+def join(kind: str) -> torch.device:
+    """Join the other ranks, as RANK, WORLD_SIZE and the others of torchrun's variables say, and return the device."""
+    # DeepSpeed would compile a shared-memory collective with g++ at its first use; gloo needs none. Giving the table
+    # of usable compiled operations also spares the probe for compilers.
+    deepspeed.ops.__compatible_ops__ = {}
+    logger.setLevel(logging.WARNING)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # DeepSpeed's own calls
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Determinism needs no NaN written into every new buffer; DeepSpeed's have gigabytes.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    device = torch.device("cpu")
+    if kind == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    if kind == "cpu" and get_accelerator().device_name() != "cpu":
+        set_accelerator(CPU_Accelerator())
+    deepspeed.init_distributed("nccl" if kind == "cuda" else "gloo", timeout=TIMEOUT, verbose=False)
+    return device
+
+
+def precision(spec: TrainSpec, device: torch.device) -> str:
+    """fp32 or bf16: `auto` takes bf16 where the GPU has it; a CPU emulates it hundreds of times slower."""
+    if spec.precision != "auto":
+        return spec.precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+class Engine(ABC):
+    """Takes optimizer steps on this rank's share of the samples, together with the other ranks."""
+
+    holds_master = False  # whether an fp32 copy of the weights belongs to the optimizer's state
+
+    def __init__(
+        self, spec: TrainSpec, objective: Objective, device: torch.device, per_device_batch_size: int | None = None
+    ) -> None:
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        if self.world_size != spec.num_processes:
+            why = f"is {spec.num_processes}, but {self.world_size} started; see torchrun --nproc-per-node"
+            raise Failure("config_invalid", field="num_processes", why=why)
+        self.spec, self.device = spec, device
+        self.objective, self.model = objective, objective.model
+        self.per_device_batch_size = per_device_batch_size or spec.per_device_batch_size
+        self.precision = precision(spec, device)
+
+    def share(self, batch: Batch, size: int | None = None) -> list[dict[str, Tensor]]:
+        """This rank's micro-batches of a global batch, of `size` samples where they are not to be the run's own."""
+        size = size or self.per_device_batch_size
+        count = batches.num_rows(batch) // self.world_size
+        mine = batches.rows(batch, slice(self.rank * count, (self.rank + 1) * count))
+        return [self._on_device(batches.rows(mine, slice(at, at + size))) for at in range(0, count, size)]
+
+    def _on_device(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(values).to(self.device) for name, values in batch.items()}
+
+    def step(
+        self,
+        number: int,
+        micro_batches: list[dict[str, Tensor]],
+        num_targets: float,
+        is_stopping: bool,
+        factor: float = 1.0,
+    ) -> tuple[float, float, bool]:
+        """Take optimizer step `number`. Returns loss and gradient norm over all ranks, and whether any is stopping.
+
+        `num_targets` is that of the global batch, which divides the sum, so neither ranks nor accumulation change what
+        is computed. Raises Failure if either is not finite. `factor` spoils the loss, for tests.
+        """
+        rate = learning_rate(self.spec, number)
+        for group in self._groups():
+            group["lr"] = rate
+        parts: list[Tensor] = []
+        for tensors in micro_batches:
+            nats = self._forward(tensors, is_first=not parts)[0] / num_targets * factor
+            parts.append(nats.detach())
+            self._backward(nats, len(micro_batches))
+        loss, stops = self._over_ranks(torch.stack(parts).sum().item(), is_stopping)
+        _require_finite("loss", loss, number)
+        norm = self._update()
+        _require_finite("grad_norm", norm, number)
+        return loss, norm, stops
+
+    def compute(self, tensors: dict[str, Tensor]) -> Tensor:
+        """The summed loss of a micro-batch as a step computes it, of which DeepSpeed hears nothing."""
+        nats: Tensor = self.objective(**tensors)[0]
+        return nats
+
+    def _over_ranks(self, loss: float, is_stopping: bool) -> tuple[float, bool]:
+        if self.world_size == 1:
+            return loss, is_stopping
+        sums = torch.tensor([loss, float(is_stopping)], dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        return sums[0].item(), sums[1].item() > 0
+
+    @torch.no_grad()
+    def sums(self, micro_batches: list[dict[str, Tensor]]) -> list[float]:
+        """The summed loss over all ranks and what else the objective counts. Every rank must bring equally many."""
+        self.objective.eval()
+        total = torch.zeros(1 + len(self.objective.counted), dtype=torch.float64, device=self.device)
+        for tensors in micro_batches:
+            total += self._forward(tensors, is_first=True).double()
+        self.objective.train()
+        if self.world_size > 1:
+            dist.all_reduce(total)
+        return [float(value) for value in total.tolist()]
+
+    @property
+    def device_name(self) -> str:
+        """What computes, as far as it decides the bits of a result."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}{' oneDNN' if cpu_matmul.has_faster() else ''}"
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        if self.world_size == 1:
+            return flag
+        flags = torch.tensor([float(flag)], device=self.device)
+        dist.all_reduce(flags)
+        return flags.item() > 0
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    @abstractmethod
+    def _groups(self) -> list[dict[str, Any]]:
+        """The optimizer's groups of parameters."""
+
+    @abstractmethod
+    def _forward(self, tensors: dict[str, Tensor], *, is_first: bool) -> Tensor:
+        """What the objective gives for a micro-batch, which may be the first one of a step."""
+
+    @abstractmethod
+    def _backward(self, nats: Tensor, count: int) -> None:
+        """Add the gradients of one micro-batch of `count`."""
+
+    @abstractmethod
+    def _update(self) -> float:
+        """Change the weights by the gradients of all ranks. Returns the norm they had before they were clipped."""
+
+    @abstractmethod
+    def whole(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
+        """Within it the parameters are whole on every rank."""
+
+    @abstractmethod
+    def kinds(self, parameter: nn.Parameter) -> tuple[str, ...]:
+        """What the optimizer's state holds of a parameter that trains."""
+
+    @abstractmethod
+    def state_of(self, parameter: nn.Parameter, kind: str, is_mine: bool) -> Tensor | None:
+        """That, whole, where this rank asks for it. All ranks take part."""
+
+    @abstractmethod
+    def put_state(self, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
+        """Put it back; there must be room."""
+
+    @abstractmethod
+    def make_room(self, num_updates: int) -> None:
+        """Make the state that the optimizer would make at its first step, as if it had taken so many."""
+
+    def link_state(self) -> None:  # noqa: B027 - most have nothing to do
+        """Called before state is read or put."""
+
+
+def _require_finite(series: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise Failure("nan_loss", series=series, value=str(value), step=step)

@@ -1,0 +1,144 @@
+"""Training with DeepSpeed: ZeRO stages 0 to 3, offloading, fp16 and bf16."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.runtime.zero import register_external_parameter
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trainer.engines.base import MASTER, Engine
+from trainer.engines.optimizers import MOMENTS, adamw
+from trainer.modeling.fused_ops import has_plain_head, head_of
+from trainer.modeling.objectives import Objective
+from trainer.modeling.zero_init import OneByOne, share_buffers
+from trainer.spec import TrainSpec
+
+MAX_BUCKET = 500_000_000  # values sent at a time, DeepSpeed's own; it allocates them whatever the size of the model
+
+
+class DeepSpeedEngine(Engine):
+    """DeepSpeed: shards what the ranks hold, keeps it in the machine's memory, trains in bf16 beside fp32 weights."""
+
+    def __init__(
+        self, spec: TrainSpec, objective: Objective, device: torch.device, per_device_batch_size: int | None = None
+    ) -> None:
+        super().__init__(spec, objective, device, per_device_batch_size)
+        self.holds_master = self.precision == "bf16"
+        config = self._config()
+        if spec.zero_stage == 3:
+            self._shard(config)
+        optimizer = adamw(spec, [parameter for parameter in objective.parameters() if parameter.requires_grad])
+        self._deepspeed, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=config)
+
+    def _shard(self, config: dict[str, Any]) -> None:
+        """Leave of each weight a share on each rank, before DeepSpeed would take all of them to the device."""
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        deepspeed.zero.Init(module=OneByOne(self.objective, self.device, dtype), config_dict_or_path=config)
+        share_buffers(self.objective, self.device)
+        for model in self.objective.children():
+            if isinstance(model, PreTrainedModel) and has_plain_head(model):  # its matrix is used past its module
+                register_external_parameter(self.objective, head_of(model))
+
+    def _config(self) -> dict[str, Any]:
+        bucket = min(MAX_BUCKET, sum(p.numel() for p in self.model.parameters() if p.requires_grad))
+        zero: dict[str, Any] = {
+            # Without stages DeepSpeed shows nobody the master weights of bf16, so none could be saved.
+            "stage": max(1, self.spec.zero_stage),
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+            # Copied together they travel better; one process sends none.
+            "contiguous_gradients": self.world_size > 1 or self.spec.offload_optimizer,
+        }
+        if self.spec.offload_optimizer:
+            zero["offload_optimizer"] = {"device": "cpu", "pin_memory": self.device.type == "cuda"}
+        if self.spec.offload_parameters:
+            zero["offload_param"] = {"device": "cpu", "pin_memory": self.device.type == "cuda"}
+        return {
+            "train_batch_size": self.spec.train_batch_size,
+            "train_micro_batch_size_per_gpu": self.per_device_batch_size,
+            "gradient_accumulation_steps": self.spec.train_batch_size // self.world_size // self.per_device_batch_size,
+            "gradient_clipping": self.spec.max_grad_norm,
+            "zero_optimization": zero,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,  # its own AdamW would want a compiler
+            "bf16": {"enabled": self.precision == "bf16"},
+            "steps_per_print": 2**62,
+        }
+
+    def _groups(self) -> list[dict[str, Any]]:
+        groups: list[dict[str, Any]] = self._deepspeed.optimizer.param_groups
+        return groups
+
+    def _forward(self, tensors: dict[str, Tensor], *, is_first: bool) -> Tensor:
+        if not is_first:
+            self._deepspeed.step()  # counts the micro-batch before; no more than that
+        found: Tensor = self._deepspeed(**tensors)
+        return found
+
+    def _backward(self, nats: Tensor, count: int) -> None:
+        self._deepspeed.backward(nats * (count * self.world_size))  # it takes the mean over micro-batches and ranks
+
+    def _update(self) -> float:
+        self._deepspeed.step()
+        return float(self._deepspeed.get_global_grad_norm())
+
+    def whole(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
+        if self.spec.zero_stage < 3:
+            return nullcontext()
+        gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(parameters)
+        return gathered
+
+    def kinds(self, parameter: nn.Parameter) -> tuple[str, ...]:
+        return (*MOMENTS, MASTER) if self.holds_master else MOMENTS
+
+    def state_of(self, parameter: nn.Parameter, kind: str, is_mine: bool) -> Tensor | None:
+        master = kind == MASTER
+        found = safe_get_full_fp32_param(parameter) if master else safe_get_full_optimizer_state(parameter, kind)
+        return None if found is None else torch.as_tensor(found)
+
+    def put_state(self, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
+        if self.spec.zero_stage == 3:
+            part = _part(value, parameter.ds_tensor.numel(), self.rank)  # type: ignore[attr-defined]
+            if kind == MASTER:
+                safe_set_local_fp32_param(parameter, part)
+            else:
+                safe_set_local_optimizer_state(parameter, part, kind)
+        elif kind == MASTER:
+            safe_set_full_fp32_param(parameter, value.to(parameter.device))
+        else:
+            safe_set_full_optimizer_state(parameter, value.to(parameter.device), kind)
+
+    def make_room(self, num_updates: int) -> None:
+        wrapper = self._deepspeed.optimizer
+        optimizer = wrapper.optimizer  # torch's own
+        groups = optimizer.param_groups
+        held = [tensor for group in groups for tensor in group["params"]]
+        # The tensors that it steps are flat parts of the parameters.
+        for tensor in wrapper.fp32_partitioned_groups_flat if self.spec.zero_stage == 3 else held:
+            moments: dict[str, Any] = {kind: torch.zeros_like(tensor) for kind in MOMENTS}
+            optimizer.state[tensor] = {"step": torch.tensor(float(num_updates), device=tensor.device), **moments}
+        self.link_state()
+
+    def link_state(self) -> None:
+        """Let DeepSpeed find the moments by parameter: itself it does so when only the first group has any."""
+        wrapper = self._deepspeed.optimizer
+        if hasattr(wrapper, "_hp_optimizer_states_linked"):
+            wrapper._hp_optimizer_states_linked = False
+            wrapper._lazy_init_hp_params_optimizer_state()
+
+
+def _part(value: Tensor, size: int, rank: int) -> Tensor:
+    """What a rank holds of a tensor: equally many values each, the last ones padded with zeros."""
+    part = value.flatten()[rank * size : (rank + 1) * size]
+    return torch.nn.functional.pad(part, (0, size - part.numel()))

@@ -1,0 +1,226 @@
+"""Measures a checkpoint on corpora with EleutherAI's lm-evaluation-harness, offline. Imports torch and lm_eval."""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from datasets import Dataset, disable_progress_bars
+from lm_eval import evaluator
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.models.huggingface import HFLM
+from pydantic import BaseModel
+
+from trainer.data.corpus import Corpus
+from trainer.inference.generation import Loaded
+from trainer.run_dir import CorpusInput
+
+SPLIT = "test"
+EXAMPLES = "examples"  # shown before the question
+MAX_EXAMPLES = 20  # of each corpus, kept for people to read
+MAX_CHARACTERS = 2_000  # of each field of an example
+MAX_NEW_TOKENS = 128
+BOOTSTRAP_ITERATIONS = 200  # for standard errors that have no formula
+
+# What is asked of a model, by the kind of a corpus; the harness's own words (docs/task_guide.md of lm_eval).
+TASKS: dict[str, dict[str, Any]] = {
+    "text": {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [
+            {"metric": "bits_per_byte"},
+            {"metric": "byte_perplexity"},
+            {"metric": "word_perplexity"},
+        ],
+    },
+    "multiple_choice": {
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "choices",
+        "doc_to_target": "answer",
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+    },
+    "classification": {
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{text}}\n",
+        "doc_to_choice": "choices",
+        "doc_to_target": "answer",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+    },
+    "completion": {
+        "output_type": "generate_until",
+        "doc_to_text": "{{prompt}}",
+        "doc_to_target": "{{completion}}",
+        "target_delimiter": "",
+        "generation_kwargs": {"until": ["\n\n"], "do_sample": False},
+        "metric_list": [{"metric": "exact_match", "ignore_case": False, "ignore_punctuation": False}],
+    },
+}
+
+
+class Measured(BaseModel):
+    """How a checkpoint did on one corpus. `errors` are standard errors, of those metrics that have one.
+
+    `examples` are documents with what the model made of them, its score by the first metric among it.
+    """
+
+    corpus: str
+    kind: str
+    num_documents: int
+    metrics: dict[str, float]
+    errors: dict[str, float]
+    examples: list[dict[str, Any]]
+
+
+class Evaluated(BaseModel):
+    """What an evaluation found, and what made it."""
+
+    harness: str
+    num_fewshot: int
+    corpora: list[Measured]
+
+
+class _Counted(HFLM):  # type: ignore[misc]
+    """The harness's own model, which tells how many sequences it has read."""
+
+    def __init__(self, loaded: Loaded, batch_size: int, read: Callable[[int], None]) -> None:
+        super().__init__(
+            pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size, max_length=loaded.context
+        )
+        self.max_new_tokens = min(MAX_NEW_TOKENS, loaded.context // 2)
+        self._read = read
+
+    def _model_call(self, inps: Any, *rest: Any, **named: Any) -> Any:
+        self._read(len(inps))
+        return super()._model_call(inps, *rest, **named)
+
+    def _model_generate(self, context: Any, *rest: Any, **named: Any) -> Any:
+        self._read(len(context))
+        return super()._model_generate(context, *rest, **named)
+
+
+def evaluate(
+    loaded: Loaded,
+    corpora: Sequence[CorpusInput],
+    *,
+    limit: int | None,
+    num_fewshot: int,
+    batch_size: int,
+    progress: Callable[[int, int], None],
+) -> Evaluated:
+    """Ask a causal model about the first `limit` documents of each corpus, each behind `num_fewshot` others.
+
+    Raises ValueError for a kind of corpus that has no task.
+    """
+    disable_progress_bars()
+    for name in ("lm_eval", "lm-eval"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    documents = {corpus.id: _documents(corpus, limit, num_fewshot) for corpus in corpora}
+    total = sum(_num_sequences(corpus.kind, documents[corpus.id]) for corpus in corpora)
+    done = 0
+
+    def read(count: int) -> None:
+        nonlocal done
+        done = min(total, done + count)
+        progress(done, total)
+
+    model = _Counted(loaded, batch_size, read)
+    tasks = [_task(corpus, documents[corpus.id], num_fewshot, model.max_new_tokens) for corpus in corpora]
+    found = evaluator.simple_evaluate(
+        model=model, tasks=tasks, limit=limit, bootstrap_iters=BOOTSTRAP_ITERATIONS, log_samples=True
+    )
+    measured = [_measured(corpus, found) for corpus in corpora]
+    progress(total, total)
+    return Evaluated(harness=f"lm_eval {version('lm_eval')}", num_fewshot=num_fewshot, corpora=measured)
+
+
+def _documents(source: CorpusInput, limit: int | None, num_fewshot: int) -> list[dict[str, Any]]:
+    if source.kind not in TASKS:
+        raise ValueError(f"corpora of the kind {source.kind} cannot be evaluated on; choose one of {', '.join(TASKS)}")
+    corpus = Corpus(source)
+    few = 0 if source.kind == "text" else num_fewshot
+    wanted = None if limit is None else limit + few
+    texts = []
+    for text in corpus.texts():
+        texts.append(text)
+        if len(texts) == wanted and source.kind != "classification":  # whose labels are those of all
+            break
+    corpus.close()
+    if source.kind == "text":
+        return [{"text": text} for text in texts]
+    records = [json.loads(text) for text in texts]
+    if source.kind == "classification":
+        labels = sorted({str(record["label"]) for record in records})
+        records = [
+            {"text": record["text"], "choices": labels, "answer": labels.index(str(record["label"]))}
+            for record in records[:wanted]
+        ]
+    return records
+
+
+def _num_sequences(kind: str, documents: Sequence[Mapping[str, Any]]) -> int:
+    return sum(len(document.get("choices", [0])) for document in documents) if kind != "text" else len(documents)
+
+
+def _task(
+    source: CorpusInput, documents: list[dict[str, Any]], num_fewshot: int, max_new_tokens: int
+) -> ConfigurableTask:
+    few = 0 if source.kind == "text" else num_fewshot
+    splits = {SPLIT: Dataset.from_list(documents[few:]), EXAMPLES: Dataset.from_list(documents[: max(1, few)])}
+    asked = TASKS[source.kind]
+    if "generation_kwargs" in asked:
+        asked = {**asked, "generation_kwargs": {**asked["generation_kwargs"], "max_gen_toks": max_new_tokens}}
+    config = {
+        "task": source.id,
+        "custom_dataset": lambda **_metadata: splits,
+        "test_split": SPLIT,
+        "fewshot_split": EXAMPLES,
+        "num_fewshot": few,
+        "fewshot_config": {"sampler": "first_n"},
+        **asked,
+    }
+    return ConfigurableTask(config=config)
+
+
+def _measured(source: CorpusInput, found: Mapping[str, Any]) -> Measured:
+    metrics, errors = {}, {}
+    for key, value in found["results"][source.id].items():
+        name, _comma, _filter = key.partition(",")
+        if not isinstance(value, int | float) or not math.isfinite(value) or not _comma:
+            continue
+        if name.endswith("_stderr"):
+            errors[name.removesuffix("_stderr")] = float(value)
+        else:
+            metrics[name] = float(value)
+    samples = found["samples"][source.id]
+    return Measured(
+        corpus=source.id,
+        kind=source.kind,
+        num_documents=len(samples),
+        metrics=metrics,
+        errors=errors,
+        examples=[_example(source.kind, sample) for sample in samples[:MAX_EXAMPLES]],
+    )
+
+
+def _example(kind: str, sample: Mapping[str, Any]) -> dict[str, Any]:
+    document, answers = sample["doc"], sample["filtered_resps"]
+    if kind == "text":
+        return {"text": document["text"][:MAX_CHARACTERS], "nats": -float(answers[0])}
+    if kind == "completion":
+        shown = {"prompt": document["prompt"], "expected": document["completion"], "answer": str(answers[0])}
+        made: dict[str, Any] = {name: text[:MAX_CHARACTERS] for name, text in shown.items()}
+        return {**made, "is_right": bool(sample["exact_match"])}
+    question = document["question"] if kind == "multiple_choice" else document["text"]
+    scores = [float(score) for score, _is_greedy in answers]
+    return {
+        "question": question[:MAX_CHARACTERS],
+        "choices": [str(choice)[:MAX_CHARACTERS] for choice in document["choices"]],
+        "expected": int(document["answer"]),
+        "answer": scores.index(max(scores)),
+        "is_right": bool(sample["acc"]),
+    }

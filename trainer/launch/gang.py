@@ -1,0 +1,292 @@
+"""The processes of one attempt: forks them, ends them together, tells a supervisor how each ended.
+
+The two speak JSON lines over a stream socket:
+
+    gang        {"pid", "started_at"}                                     who to watch
+    supervisor  {"run_dir", "fence", "num_processes", "device", "env", "locks"}    what to run
+    supervisor  {"signal": "TERM" | "KILL"}                               forwarded to every process
+    gang        {"rank", "exit"}                                          of a rank: exit code or minus signal; not
+                                                                          of one that is ended because of another
+    gang        {"done"}                                                  the exit code of the attempt, and the end
+
+SIGUSR1 makes any of the processes write its stacks into the log, even while it holds the interpreter.
+
+When the socket closes the supervisor is dead: the processes get SIGTERM, and SIGKILL after a grace. When the gang dies
+the kernel sends them SIGTERM.
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import fcntl
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Literal
+
+import psutil
+from pydantic import BaseModel
+
+from trainer.events import EXIT_BUG, EXIT_BUSY, EXIT_OK, EXIT_PEER_LOST, EXIT_RESUMABLE
+from trainer.launch import process
+from trainer.run_dir import RunDir
+
+PEER_GRACE_SECONDS = 10.0  # for ranks whose peer died
+ORPHAN_GRACE_SECONDS = 60.0  # for processes whose supervisor died: time to write a checkpoint
+LOCK_SECONDS = 20.0  # for processes of an earlier attempt to let go of a GPU
+LOCK_LOOK_SECONDS = 0.1
+PR_SET_PDEATHSIG = 1
+
+
+class Request(BaseModel):
+    """What to run. `env` is set in every process; OMP_NUM_THREADS there replaces an even share of the cores.
+
+    `locks` are files, one for each GPU: they are held until the last process is gone, whatever ended it.
+    """
+
+    run_dir: str
+    fence: int
+    num_processes: int
+    device: Literal["cpu", "cuda"]
+    env: dict[str, str] = {}
+    locks: list[str] = []
+
+
+def preload() -> None:
+    """Import what a rank needs, which takes seconds, without starting threads or touching a GPU: safe to fork after."""
+    # Read once, when torch is imported. Threads that spin while they wait make a step ten times slower as soon as
+    # another process wants the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    importlib.import_module("trainer.launch.rank")
+
+
+def serve(conn: socket.socket) -> int:
+    """Run one attempt as the supervisor at the other end says, and return its exit code."""
+    with contextlib.suppress(PermissionError):  # leads a session already
+        os.setsid()
+    gang = Gang(conn)
+    gang.send(pid=os.getpid(), started_at=psutil.Process().create_time())
+    request = gang.receive_request()
+    if request is None:
+        return EXIT_OK
+    os.environ.update(request.env)
+    run_dir = RunDir(request.run_dir)
+    _append_output_to(run_dir)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    if not hold(request.locks):
+        print("another process still holds the GPU", flush=True)  # noqa: T201 - this is the log
+        gang.send(done=EXIT_BUSY)
+        return EXIT_BUSY
+
+    gang.start(0, lambda: process.prepare(run_dir, request.fence))
+    preload()  # meanwhile; a gang forked from a process that did it has nothing left to do
+    code = gang.wait(is_reported=False)
+    if code == EXIT_OK and gang.is_stopping:
+        code = EXIT_RESUMABLE  # asked to stop when there was nothing left to interrupt
+    if code == EXIT_OK:
+        os.environ["MASTER_PORT"] = str(free_port())
+        for rank in range(request.num_processes):
+            gang.start(rank, lambda rank=rank: _run_rank(rank, run_dir, request))  # type: ignore[misc]
+        code = gang.wait(is_reported=True)
+    gang.send(done=code)
+    return code
+
+
+def hold(paths: list[str]) -> bool:
+    """Lock the files and keep them open: children inherit the locks, so the kernel frees them with the last process."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    for path in paths:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(LOCK_LOOK_SECONDS)
+    return True
+
+
+class Gang:
+    """Child processes and the socket to their supervisor."""
+
+    def __init__(self, conn: socket.socket) -> None:
+        self._conn = conn
+        self._input = b""
+        self._ranks: dict[int, int] = {}  # by process id
+        self.is_stopping = False
+        self._kill_at: float | None = None
+        # A child's end wakes the selector through this pair.
+        self._wakeup, self._signals = socket.socketpair()
+        for end in (self._wakeup, self._signals):
+            end.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(self._signals.fileno(), warn_on_full_buffer=False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._conn, selectors.EVENT_READ)
+        self._selector.register(self._wakeup, selectors.EVENT_READ)
+
+    def send(self, **message: Any) -> None:
+        """Tell the supervisor, if it still lives."""
+        with contextlib.suppress(OSError):
+            self._conn.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive_request(self) -> Request | None:
+        """Wait for the request; none if the supervisor left or called it off before."""
+        while b"\n" not in self._input:
+            data = self._conn.recv(65_536)
+            if not data:
+                return None
+            self._input += data
+        line, self._input = self._input.split(b"\n", 1)
+        return Request.model_validate_json(line) if b"run_dir" in line else None
+
+    def start(self, rank: int, work: Callable[[], int]) -> None:
+        """Fork a child that does the work and exits with the code it returns.
+
+        It starts with SIGTERM held back until the work can answer it (see process.StopRequest).
+        """
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        pid = os.fork()
+        if pid == 0:
+            self._be_child(parent, work)
+        self._ranks[pid] = rank
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+    def _be_child(self, parent: int, work: Callable[[], int]) -> None:
+        code = EXIT_BUG
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _die_with(parent)
+            self._selector.close()
+            self._conn.close()
+            code = work()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def wait(self, *, is_reported: bool) -> int:
+        """Wait for all children and return the exit code of them together: that of the first that ended by a fault."""
+        codes, causes = [], []
+        self._obey()  # what came together with the request
+        while True:
+            ended = self._reap()
+            for rank, code in ended:
+                codes.append(code)
+                if self._kill_at is not None:
+                    continue  # it only follows another
+                if code not in (EXIT_OK, EXIT_RESUMABLE):
+                    causes.append(code)
+                if is_reported:
+                    self.send(rank=rank, exit=code)
+            if causes and ended:
+                self._stop(PEER_GRACE_SECONDS)
+            if not self._ranks:
+                break
+            self._look()
+        own = [code for code in causes if code != EXIT_PEER_LOST]
+        return (own or causes or [max(codes)])[0]
+
+    def _reap(self) -> list[tuple[int, int]]:
+        ended = []
+        for pid in list(self._ranks):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                ended.append((self._ranks.pop(pid), os.waitstatus_to_exitcode(status)))
+        return ended
+
+    def _look(self) -> None:
+        """Wait until a child ends, the supervisor says something, or a grace is over."""
+        left = None if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
+        for key, _ in self._selector.select(left):
+            if key.fileobj is self._wakeup:
+                self._wakeup.recv(4096)
+            else:
+                self._hear()
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            self._signal(signal.SIGKILL)
+            self._kill_at = None
+
+    def _hear(self) -> None:
+        try:
+            data = self._conn.recv(65_536)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._selector.unregister(self._conn)
+            self._stop(ORPHAN_GRACE_SECONDS)
+            return
+        self._input += data
+        self._obey()
+
+    def _obey(self) -> None:
+        *lines, self._input = self._input.split(b"\n")
+        for line in lines:
+            self._signal(signal.SIGKILL if json.loads(line)["signal"] == "KILL" else signal.SIGTERM)
+
+    def _stop(self, grace: float) -> None:
+        """Ask all children to end, and end them when the grace is over."""
+        if self._kill_at is None:
+            self._kill_at = time.monotonic() + grace
+            self._signal(signal.SIGTERM)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Signal every child, with SIGTERM only once: a second one would end it without a checkpoint."""
+        if number == signal.SIGTERM:
+            if self.is_stopping:
+                return
+            self.is_stopping = True
+        for pid in self._ranks:
+            os.kill(pid, number)  # not reaped yet, so the process id is still its own
+
+
+def _append_output_to(run_dir: RunDir) -> None:
+    descriptor = os.open(run_dir.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _die_with(parent: int) -> None:
+    """Get SIGTERM when the parent dies, or end now if it just did. Only Linux can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(EXIT_RESUMABLE)
+
+
+def set_rank_environment(rank: int, num_processes: int) -> None:
+    """Tell this process, a rank of several on one machine, which one it is, as torchrun would."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_processes)))
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", str(free_port()))
+    os.environ.update(WORLD_SIZE=str(num_processes), RANK=str(rank), LOCAL_RANK=str(rank))
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _run_rank(rank: int, run_dir: RunDir, request: Request) -> int:
+    set_rank_environment(rank, request.num_processes)
+    run = importlib.import_module("trainer.launch.rank").run
+    return int(run(run_dir, request.fence, request.device, is_supervised=True))

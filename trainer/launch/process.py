@@ -1,0 +1,100 @@
+"""A trainer process from its start to its exit code: its journal, SIGTERM, and what went wrong as an event.
+
+Never imports torch itself: preparing needs none.
+"""
+
+import signal
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+from pydantic import ValidationError
+
+from trainer.datasets import prepare as preparation
+from trainer.events import EXIT_BUG, EXIT_OK, EXIT_PEER_LOST, EXIT_RESUMABLE, FULL, Journal
+from trainer.failure import Failure
+from trainer.report import Report, log, log_to_stdout
+from trainer.run_dir import RunDir
+
+
+class StopRequest:
+    """Becomes true at the first SIGTERM; a second one ends the process."""
+
+    def __init__(self, *signals: signal.Signals) -> None:
+        self._requested = False
+        for number in signals:
+            signal.signal(number, self._request)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self._requested = True
+        signal.signal(number, signal.SIG_DFL)
+
+    def __call__(self) -> bool:
+        return self._requested
+
+
+def prepare(run_dir: RunDir, fence: int) -> int:
+    """Tokenise, and return the exit code. SIGTERM ends it at once: what is done so far is not kept."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(EXIT_RESUMABLE)
+
+    log_to_stdout()
+    report = Report(Journal(run_dir.events_path(fence)))
+
+    def work() -> int:
+        signal.signal(signal.SIGTERM, stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        preparation.prepare(run_dir, fence, report)
+        return EXIT_OK
+
+    return outcome(report, work)
+
+
+def outcome(report: Report, work: Callable[[], int]) -> int:
+    """Do the work of a process and return its exit code, having written why if it failed."""
+    try:
+        return work()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except Failure as failure:
+        return _fail(report, failure)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or error.title
+        return _fail(report, Failure("config_invalid", field=name, why=first["msg"]))
+    except OSError as error:
+        traceback.print_exc()
+        if error.errno not in FULL:
+            return _report_bug(report, error)
+        return _fail(report, Failure("no_space", what=report.phase_now))
+    except Exception as error:
+        traceback.print_exc()
+        if code := _memory_code(error):
+            return _fail(report, Failure(code, step=report.step))
+        if "gloo" in str(error) or "NCCL" in str(error):
+            report.line("lost another process of this run")
+            return EXIT_PEER_LOST
+        return _report_bug(report, error)
+    finally:
+        report.close()
+
+
+def _report_bug(report: Report, error: Exception) -> int:
+    report.event("failure", code="trainer_bug", values={"error": type(error).__name__})
+    return EXIT_BUG
+
+
+def _fail(report: Report, failure: Failure) -> int:
+    report.event("failure", code=failure.code, values=failure.values)
+    log.error("%s: %s", failure.code, failure)
+    return failure.exit_code
+
+
+def _memory_code(error: Exception) -> str | None:
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, for accelerators
+        return "oom_gpu"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return "oom_host"
+    return None

@@ -1,0 +1,50 @@
+"""One rank of a run as a process: joins the others, trains, returns the exit code. Imports torch and DeepSpeed."""
+
+import gc
+import os
+import signal
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from trainer.datasets import prepare as preparation
+from trainer.engines.base import join
+from trainer.events import Journal
+from trainer.launch.process import StopRequest, outcome
+from trainer.report import Report, log_to_stdout
+from trainer.run_dir import RunDir, publish
+from trainer.training.loop import train
+
+
+def run(run_dir: RunDir, fence: int, kind: str, *, is_supervised: bool) -> int:
+    """Train as the rank that RANK says and return the exit code.
+
+    Without a supervisor the first rank prepares the run and publishes its checkpoints itself.
+    """
+    log_to_stdout()
+    is_stopping = StopRequest(signal.SIGTERM) if is_supervised else StopRequest(signal.SIGTERM, signal.SIGINT)
+    is_first = os.environ["RANK"] == "0"
+    report = Report(Journal(run_dir.events_path(fence)) if is_first else None)
+
+    def on_saved(directory: Path, step: int) -> None:
+        if not is_supervised:
+            publish(directory, run_dir.checkpoint_path(step, fence))
+
+    def work() -> int:
+        device = join(kind)
+        if not is_supervised:
+            if is_first:
+                preparation.prepare(run_dir, fence, report)
+            dist.barrier()
+        code = train(run_dir, fence, device, report, is_stopping, on_saved, is_verified=is_supervised)
+        gc.collect()  # an engine that outlives its groups can abort the interpreter when it ends
+        dist.destroy_process_group()
+        return code
+
+    return outcome(report, work)
+
+
+def best_device() -> str:
+    """The kind of device to train on where nobody says."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,67 @@
+"""The network that a run starts from: a base model or random weights, with adapters where the spec asks for them.
+Imports torch and transformers.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from trainer.data.tokenizer import separator
+from trainer.failure import Failure
+from trainer.modeling import architectures, lora, pretrained, zero_init
+from trainer.modeling.fused_ops import quicken
+from trainer.spec import TrainSpec
+
+
+def start(
+    spec: TrainSpec,
+    base: Path | None,
+    tokenizer: PreTrainedTokenizerFast,
+    labels: Sequence[str],
+    device: torch.device,
+    precision: str,
+    say: Callable[[str], None],
+) -> PreTrainedModel:
+    """The model of a run before its first step: the same for the same spec on every rank. `labels` are its classes.
+
+    All weights are fp32, but such as adapters leave frozen have the precision that is computed in. Where they are to be
+    sharded, they are on no device yet.
+    """
+    device = zero_init.birthplace(spec, device)
+    if base is None:
+        return build(spec, len(tokenizer), separator(tokenizer), int(tokenizer.pad_token_id), device, labels)
+    torch.manual_seed(spec.seed)
+    dtype = torch.bfloat16 if spec.tuning != "full" and precision == "bf16" else torch.float32
+    model = pretrained.load(base, spec, device, dtype, say, labels)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        needed = f"one of at most {model.get_input_embeddings().num_embeddings} tokens, as the base model has"
+        raise Failure("tokenizer_mismatch", found=f"one of {len(tokenizer)} tokens", needed=needed)
+    if model.config.pad_token_id is None:  # a classifier looks for the last token before it
+        model.config.pad_token_id = tokenizer.pad_token_id
+    if spec.tuning != "full":
+        lora.attach(model, spec)
+    return _ready(model, spec)
+
+
+def build(
+    spec: TrainSpec,
+    vocab_size: int,
+    end_of_text: int,
+    padding: int,
+    device: torch.device,
+    labels: Sequence[str] = (),
+) -> PreTrainedModel:
+    """A model from scratch, in fp32 on the device."""
+    torch.manual_seed(spec.seed)
+    ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": padding}
+    with device:
+        model = architectures.create(spec, vocab_size, ids, labels)
+    return _ready(model, spec)
+
+
+def _ready(model: PreTrainedModel, spec: TrainSpec) -> PreTrainedModel:
+    if spec.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return quicken(model)

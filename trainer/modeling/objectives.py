@@ -1,0 +1,180 @@
+"""What a model can learn: each objective is a model together with its loss. Imports torch and transformers."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from trainer.data.batch import IGNORED
+from trainer.modeling import cpu_matmul, fused_ops, lora
+from trainer.spec import TrainSpec
+
+
+class Objective(nn.Module):
+    """A model together with its loss, so that DeepSpeed sees one module.
+
+    `forward` takes the arrays of a batch as tensors (see trainer/data/batch.py) and returns a tensor of one dimension,
+    fp32: the summed loss in nats and, where the module does not train, behind it what `counted` names, summed the same
+    way.
+    """
+
+    counted: tuple[str, ...] = ()
+
+    def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
+        super().__init__()
+        self.model = model
+        self.spec = spec
+
+    def figures(self, counted: Sequence[float], num_targets: float) -> dict[str, float]:
+        """What the sums of `counted` say about a batch, by name: without more, the mean of each."""
+        return {name: value / num_targets for name, value in zip(self.counted, counted, strict=True)}
+
+
+class NextToken(Objective):
+    """Predicts the label at each place: cross-entropy, each place by its weight where the batch has weights.
+
+    `position_ids` (samples, tokens) start again at 0 for each record that shares a sequence; transformers then lets no
+    token see another record's.
+    """
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        weights: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        given = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
+        if self.training and fused_ops.has_plain_head(self.model):
+            hidden = self.model.base_model(**given).last_hidden_state
+            return fused_ops.nats_of(hidden, fused_ops.head_of(self.model), labels, weights).reshape(1)
+        return weighted_nats(self.model(**given).logits, labels, weights).reshape(1)
+
+
+class HiddenWord(Objective):
+    """Finds the words that are hidden: cross-entropy at their places."""
+
+    counted = ("accuracy",)
+
+    def forward(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        nats = weighted_nats(logits, labels, None)
+        if self.training:
+            return nats.reshape(1)
+        right = ((logits.argmax(-1) == labels) & (labels != IGNORED)).sum()
+        return torch.stack([nats, right.to(nats.dtype)])
+
+
+class Label(Objective):
+    """Gives a text its label: cross-entropy over the classes. Of each class it counts how often a text has it, how
+    often it is given, and how often rightly.
+    """
+
+    def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
+        super().__init__(model, spec)
+        self._num_labels = int(model.config.num_labels)
+        self.counted = tuple(f"{what}_{n}" for what in ("is", "given", "right") for n in range(self._num_labels))
+
+    def forward(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor) -> Tensor:
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        nats = weighted_nats(logits, labels, None).reshape(1)
+        if self.training:
+            return nats
+        true, given = labels[labels != IGNORED], logits.argmax(-1)[labels != IGNORED]
+        counts = [torch.bincount(found, minlength=self._num_labels) for found in (true, given, true[true == given])]
+        return torch.cat([nats, *(count.to(nats.dtype) for count in counts)])
+
+    def figures(self, counted: Sequence[float], num_targets: float) -> dict[str, float]:
+        """Accuracy, and F1 as the mean over the classes that a text has or is given."""
+        size = self._num_labels
+        true, given, right = (counted[start : start + size] for start in (0, size, 2 * size))
+        f1 = [2 * r / (t + g) for t, g, r in zip(true, given, right, strict=True) if t + g]
+        return {"accuracy": sum(right) / num_targets, "f1": sum(f1) / len(f1)}
+
+
+class Translation(Objective):
+    """Writes a target, given a source and, at each place, what stands before it."""
+
+    def forward(
+        self, input_ids: Tensor, labels: Tensor, decoder_input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        logits = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            use_cache=False,
+        ).logits
+        return weighted_nats(logits, labels, None).reshape(1)
+
+
+class Preference(Objective):
+    """Direct preference optimization: moves a model to the chosen one of two answers, measured from where it started.
+
+    The reward of an answer is `dpo_beta` times how much likelier it is now than under the reference, the model before
+    its first step, so an objective is made before a checkpoint's weights are put into its model.
+    """
+
+    counted = ("reward_accuracy", "reward_margin")
+
+    def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
+        super().__init__(model, spec)
+        is_whole = spec.tuning == "full"  # beside adapters the model's own weights are what they were
+        self.reference = deepcopy(model).requires_grad_(False).eval() if is_whole else None
+
+    def train(self, mode: bool = True) -> "Preference":
+        super().train(mode)
+        if self.reference is not None:
+            self.reference.eval()
+        return self
+
+    def forward(self, input_ids: Tensor, labels: Tensor, answered: Tensor, weights: Tensor) -> Tensor:
+        reference = self.model if self.reference is None else self.reference
+        with torch.no_grad(), lora.disabled(self.model):
+            before = answer_log_probs(reference, input_ids, labels, answered)
+        rewards = self.spec.dpo_beta * (answer_log_probs(self.model, input_ids, labels, answered) - before)
+        margins = rewards[:, 0] - rewards[:, 1]
+        loss = torch.dot(-F.logsigmoid(margins), weights)
+        if self.training:
+            return loss.reshape(1)
+        return torch.stack([loss, torch.dot((margins > 0).float(), weights), torch.dot(margins, weights)])
+
+
+def answer_log_probs(model: PreTrainedModel, input_ids: Tensor, labels: Tensor, answered: Tensor) -> Tensor:
+    """The log-probability of each answer (samples, 2), of pairs (samples, 2, tokens)."""
+    given, places = {"input_ids": input_ids.flatten(0, 1), "use_cache": False}, answered.flatten(0, 1)
+    if fused_ops.has_plain_head(model):  # then the prompts, which are most of the tokens, need no logits
+        logits = cpu_matmul.linear(model.base_model(**given).last_hidden_state[places], fused_ops.head_of(model))
+    else:
+        logits = model(**given).logits[places]
+    nats = torch.zeros(labels.shape, device=labels.device)
+    nats[answered] = F.cross_entropy(logits.float(), labels[answered], reduction="none")
+    return -nats.sum(-1)
+
+
+def weighted_nats(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """The summed cross-entropy of logits (..., vocabulary) against labels (...) that are not IGNORED."""
+    flat, targets = logits.float().flatten(0, -2), labels.flatten()
+    if weights is None:
+        return F.cross_entropy(flat, targets, ignore_index=IGNORED, reduction="sum")
+    nats = F.cross_entropy(flat, targets, ignore_index=IGNORED, reduction="none")
+    return torch.dot(nats, weights.flatten().float())
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "causal": NextToken,
+    "masked": HiddenWord,
+    "span_corruption": Translation,
+    "seq2seq": Translation,
+    "chat": NextToken,
+    "completion": NextToken,
+    "classification": Label,
+    "dpo": Preference,
+}
+
+
+def objective(spec: TrainSpec, model: PreTrainedModel) -> Objective:
+    """The model with the loss that a spec asks for."""
+    return OBJECTIVES[spec.objective](model, spec)

@@ -1,0 +1,142 @@
+"""Opens a base model: weights in Hugging Face layout, whoever made them. Imports torch and transformers."""
+
+import importlib.util
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
+from transformers.configuration_utils import PretrainedConfig
+from transformers.utils import logging as transformers_logging
+
+from trainer.failure import Failure
+from trainer.modeling import architectures, zero_init
+from trainer.spec import TrainSpec
+
+IN_A_BLOCK = re.compile(r"\.\d+\.")
+SAME = ("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads")  # in a spec and in its base
+
+
+def load(
+    directory: Path,
+    spec: TrainSpec,
+    device: torch.device,
+    dtype: torch.dtype,
+    say: Callable[[str], None],
+    labels: Sequence[str] = (),
+) -> PreTrainedModel:
+    """The model in a directory, with the head that the objective wants, new where the directory has none.
+
+    Only safetensors are read, and no code. Raises Failure for a model that the spec cannot start from.
+    """
+    config, quantized = _config(directory, spec, labels), _quantized(spec, device)
+    dropouts = {name: value for name, value in config.to_dict().items() if "drop" in name and isinstance(value, float)}
+    _set(config, dict.fromkeys(dropouts, 0.0))  # as from scratch: what is computed must not depend on ranks
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    if device.type == "meta":  # has no values: the first rank, which has, says which are new
+        with device:
+            model = architectures.model_class(spec.objective).from_config(
+                config, dtype=dtype, attn_implementation="sdpa"
+            )
+        return _marked(model, zero_init.told(None), dropouts)
+    try:
+        model, found = architectures.model_class(spec.objective).from_pretrained(
+            directory,
+            config=config,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=spec.objective == "classification",  # its head may know other labels
+            output_loading_info=True,
+            **quantized,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _wrong(f"cannot be read: {error}") from None
+    made = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
+    absent = next((name for name in made if IN_A_BLOCK.search(name)), None)
+    if absent is not None:
+        raise _wrong(f"lacks {absent}")
+    if made:
+        say(f"the base model has no {', '.join(made)}: made from the seed")
+    if found["unexpected_keys"]:
+        say(f"not used of the base model: {', '.join(sorted(found['unexpected_keys']))}")
+    if quantized:
+        # What is saved are merged weights of full width, not what this would write.
+        del model.config.quantization_config
+        model.hf_quantizer = None
+    if spec.zero_stage == 3:
+        zero_init.told(made)
+    return _marked(model if quantized else model.to(device), made, dropouts)
+
+
+def _marked(model: PreTrainedModel, made: list[str], dropouts: dict[str, float]) -> PreTrainedModel:
+    """Ready to train, each parameter knowing whether it is new, the configuration as it was found."""
+    _set(model.config, dropouts)
+    for name, parameter in model.named_parameters():
+        parameter.is_new = name in made
+    return model.train()
+
+
+def _config(directory: Path, spec: TrainSpec, labels: Sequence[str]) -> PretrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise _wrong(f"cannot be read: {error}") from None
+    for name in SAME:
+        asked, given = getattr(spec, name), getattr(config, name, None)
+        if asked != given:
+            raise Failure("config_invalid", field=name, why=f"is {asked}, but the base model's is {given}")
+    longest = context(config)
+    if longest is not None and spec.sequence_length > longest:
+        why = f"is {spec.sequence_length}, but the base model reads at most {longest} tokens: lower it"
+        raise Failure("config_invalid", field="sequence_length", why=why)
+    if labels:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: number for number, label in enumerate(labels)}
+    return config
+
+
+def context(config: PretrainedConfig) -> int | None:
+    """How many tokens a model reads at most; None where its positions have no end."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type == "roberta":  # counts positions from behind its padding
+        return int(positions) - int(config.pad_token_id) - 1
+    return None if positions is None else int(positions)
+
+
+def _quantized(spec: TrainSpec, device: torch.device) -> dict[str, Any]:
+    """For qlora: how weights become four bits while they are loaded."""
+    if spec.tuning != "qlora":
+        return {}
+    if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
+        why = "is qlora, which needs an NVIDIA GPU and the package bitsandbytes: lora runs without them"
+        raise Failure("config_invalid", field="tuning", why=why)
+    return {"quantization_config": four_bits(), "device_map": {"": device}}
+
+
+def four_bits() -> BitsAndBytesConfig:
+    """Four-bit NormalFloat with quantized constants, as the QLoRA paper has it; computed in bf16."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _set(config: PretrainedConfig, values: dict[str, float]) -> None:
+    for name, value in values.items():
+        setattr(config, name, value)
+
+
+def _wrong(why: str) -> Failure:
+    return Failure("config_invalid", field="base_model", why=why)

@@ -1,0 +1,71 @@
+"""Measures a model in training: its loss on held-out text and a sample of what it writes. Imports torch."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from trainer.data import batch as batches
+from trainer.datasets.base import Samples
+from trainer.engines.base import Engine
+from trainer.inference.generation import Loaded
+from trainer.report import Report
+from trainer.spec import TrainSpec
+from trainer.training.eval_samples import showing
+
+
+class Split:
+    """Validation samples and what is measured on them; the names of its metrics end as `suffix` says."""
+
+    def __init__(self, samples: Samples, engine: Engine, suffix: str) -> None:
+        self._engine, self._suffix = engine, suffix
+        count = min(samples.most_measured, samples.num_validation)
+        numbers = np.linspace(0, samples.num_validation - 1, count).round().astype(int).tolist()
+        batch = samples.validation_batch(numbers)
+        self._num_targets = batches.num_targets(batch)
+        self._num_bytes = samples.num_bytes(batch)
+        # All ranks get equally many rows, if need be such as count for nothing.
+        whole = batches.filled(batch, -(-count // engine.world_size) * engine.world_size)
+        self._micro_batches = engine.share(whole)
+
+    def measure(self) -> dict[str, float]:
+        """The metrics by name. All ranks take part."""
+        nats, *counted = self._engine.sums(self._micro_batches)
+        figures = {"loss": nats / self._num_targets, **self._engine.objective.figures(counted, self._num_targets)}
+        if self._num_bytes:
+            figures["bits_per_byte"] = nats / math.log(2) / self._num_bytes
+        return {f"eval_{name}{self._suffix}": value for name, value in figures.items()}
+
+
+class Evaluation:
+    """What is measured at every evaluation of a run: on its validation samples, and on each corpus held out whole."""
+
+    def __init__(
+        self, spec: TrainSpec, samples: Samples, held_out: Mapping[str, Samples], engine: Engine, loaded: Loaded
+    ) -> None:
+        self._spec, self._engine, self._loaded = spec, engine, loaded
+        self._splits = [Split(samples, engine, "")]
+        self._splits += [Split(others, engine, f"/{corpus}") for corpus, others in held_out.items()]
+        self._showing = showing(spec, samples, loaded)
+
+    def run(self, step: int, report: Report) -> dict[str, float]:
+        """Measure, report and return the metrics. All ranks take part."""
+        metrics: dict[str, float] = {}
+        for done, split in enumerate(self._splits):
+            report.phase("evaluate", done, len(self._splits))
+            metrics.update(split.measure())
+        report.points(step, **metrics)
+        text = self._sample()
+        report.event("sample", step=step, prompt=self._showing.prompt, text=text)
+        report.line(f"step {step} " + " ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        report.phase("evaluate", len(self._splits), len(self._splits))
+        return metrics
+
+    def _sample(self) -> str:
+        """Answer the prompt on the first rank; on all ranks where each holds only a part of the weights."""
+        if self._engine.rank and self._spec.zero_stage < 3:
+            return ""
+        self._loaded.model.eval()
+        text = self._showing.answer(self._loaded)
+        self._loaded.model.train()
+        return text

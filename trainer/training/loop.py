@@ -1,0 +1,177 @@
+"""The training loop of one rank, from a prepared run to its last checkpoint. Reads top to bottom."""
+
+import math
+import random
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from trainer.data import batch as batches
+from trainer.datasets import prepare as preparation
+from trainer.datasets.factory import open_samples
+from trainer.engines.base import precision
+from trainer.engines.factory import make_engine
+from trainer.engines.optimizers import learning_rate
+from trainer.events import EXIT_OK, EXIT_RESUMABLE
+from trainer.failure import Failure
+from trainer.fault_injection import Failpoints
+from trainer.inference.generation import Loaded
+from trainer.modeling.build import start
+from trainer.modeling.objectives import objective
+from trainer.report import Report
+from trainer.run_dir import RunDir
+from trainer.training import benchmark, checkpoint, optimizer_state
+from trainer.training.async_checkpoint import Saver
+from trainer.training.checkpoint import Memory, Save
+from trainer.training.evaluation import Evaluation
+from trainer.training.sanity_checks import FirstStep
+
+STEPS_PER_LINE = 10
+# A loss leaps where it is so many times the median of the last ones, and not merely from nothing to little. One leap
+# may be a bad batch, several in a row are a divergence.
+LEAP = 3.0
+LEAST_LEAP = 1.0  # nats
+WINDOW = 50
+FEWEST = 20
+MAX_LEAPS = 5
+PACES = 1000  # steps whose median is the pace
+
+
+def train(
+    run_dir: RunDir,
+    fence: int,
+    device: torch.device,
+    report: Report,
+    is_stopping: Callable[[], bool],
+    on_saved: Callable[[Path, int], None],
+    is_verified: bool = False,
+) -> int:
+    """Train a prepared run to its end and return 0, or to the end of the present step when asked to stop and return 75.
+
+    Every rank calls it. `on_saved` is told, on the first rank, of each whole checkpoint. `is_verified` says that
+    somebody checked the one to go on from. Raises Failure.
+    """
+    report.phase("load", 0, 1)
+    spec, inputs, prepared = run_dir.spec(), run_dir.inputs(fence), preparation.read(run_dir, fence)
+    failpoints = Failpoints(fence)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
+    samples = open_samples(Path(prepared.tokens), spec, tokenizer)
+    resumed = checkpoint.find(Path(inputs.resume), prepared, is_verified=is_verified) if inputs.resume else None
+    base = Path(inputs.base) if inputs.base else None
+    model = start(spec, base, tokenizer, samples.labels, device, precision(spec, device), report.line)
+    learning = objective(spec, model)  # before the weights of a checkpoint: some measure from where the model started
+    if resumed is not None:
+        checkpoint.restore(optimizer_state.load_weights, model, resumed.directory, report.beat)
+        if failpoints.has("flip", resumed.step):
+            optimizer_state.flip_one_bit(model)
+    engine = make_engine(spec, learning, device, inputs.per_device_batch_size)
+    if resumed is not None:
+        checkpoint.restore(optimizer_state.load, engine, resumed.directory, resumed.memory.num_updates, report.beat)
+    loaded = Loaded(model, tokenizer)
+    held_out = {
+        corpus: open_samples(Path(tokens), spec, tokenizer, is_held_out=True)
+        for corpus, tokens in prepared.held_out.items()
+    }
+    evaluation = Evaluation(spec, samples, held_out, engine, loaded)
+    saver = Saver(engine, report, run_dir.path, on_saved)
+    total, trained = checkpoint.num_parameters(model)
+    report.line(
+        f"{total} parameters, {trained} of them train, on {engine.world_size} x {device.type}, {engine.precision}, "
+        f"ZeRO-{spec.zero_stage}"
+    )
+    start_at = resumed.step if resumed is not None else 0
+    if start_at < spec.max_steps:
+        benchmark.run(engine, samples, start_at * spec.train_batch_size, run_dir.attempt_path(fence), report)
+    report.phase("load", 1, 1)
+
+    if resumed is not None:
+        memory = resumed.memory
+        report.event("resumed", step=resumed.step, differs=resumed.differs(engine))
+        report.line(f"goes on from step {resumed.step}")
+    else:
+        memory = Memory(evaluation.run(0, report))
+        first_step = FirstStep(spec, engine, samples, report)
+        first_step.before(len(tokenizer))
+    paces: deque[float] = deque(maxlen=PACES)
+    for step in range(start_at + 1, spec.max_steps + 1):
+        report.phase("train", step - 1, spec.max_steps)
+        _seed(spec.seed, step, engine.rank)
+        failpoints.reach(step, engine.rank, engine.per_device_batch_size)
+
+        # One optimizer step on samples that depend on nothing but seed and step.
+        started_at = time.perf_counter()
+        batch = samples.train_batch((step - 1) * spec.train_batch_size, spec.train_batch_size)
+        num_targets = batches.num_targets(batch)
+        if step in inputs.skipped_steps:
+            stopping = engine.any(is_stopping())
+            loss = grad_norm = math.nan
+            report.line(f"step {step} is passed over: it diverged")
+        else:
+            factor = failpoints.factor(step)
+            try:
+                loss, grad_norm, stopping = engine.step(step, engine.share(batch), num_targets, is_stopping(), factor)
+            except Failure:  # which all ranks have: what to go on from is worth the wait
+                saver.finish()
+                raise
+            median = statistics.median(memory.recent_losses) if len(memory.recent_losses) >= FEWEST else math.inf
+            if step == 1:
+                first_step.after(loss)
+            memory.num_updates += 1
+            memory.num_leaps = memory.num_leaps + 1 if loss > max(LEAP * median, median + LEAST_LEAP) else 0
+            if memory.num_leaps:
+                report.line(f"step {step}: the loss leapt to {loss:.4f}, from {median:.4f}")
+            if memory.num_leaps and (spec.on_divergence == "skip" or memory.num_leaps >= MAX_LEAPS):
+                raise Failure("loss_diverged", step=step, loss=loss, median=median)
+            if memory.num_leaps == 0:
+                memory.recent_losses = [*memory.recent_losses, loss][-WINDOW:]
+        seconds = time.perf_counter() - started_at
+        paces.append(seconds)
+
+        # What the page draws.
+        rate = learning_rate(spec, step)
+        tokens_per_second = math.nan if step in inputs.skipped_steps else samples.num_tokens_of(batch) / seconds
+        num_bytes = samples.num_bytes(batch)
+        memory.metrics["loss"] = loss
+        points = {"loss": loss, "learning_rate": rate, "grad_norm": grad_norm, "tokens_per_second": tokens_per_second}
+        if num_bytes:
+            points["bits_per_byte"] = loss * num_targets / math.log(2) / num_bytes
+        report.points(step, **points)
+        if step % STEPS_PER_LINE == 0 or step in (1, spec.max_steps):
+            report.line(f"step {step}/{spec.max_steps} loss {loss:.4f} lr {rate:.2e} {tokens_per_second:.0f} tok/s")
+        report.phase("train", step, spec.max_steps)
+
+        saver.look()
+        # The ranks agree in `stopping`, so all come to the same evaluations and checkpoints.
+        is_last = step == spec.max_steps
+        if is_last or stopping or step == start_at + FEWEST:
+            benchmark.report_usage(engine, step, paces, report)
+        if is_last or step % spec.eval_steps == 0:
+            memory.metrics.update(evaluation.run(step, report))
+        if is_last or stopping or step % spec.save_steps == 0:
+            directory = run_dir.attempt_path(fence) / f"step-{step}"
+            save = Save(directory, step, engine, loaded, prepared, memory)
+            saver.start(save, is_full=failpoints.has("full", step), is_lost=failpoints.has("writer", step))
+        if is_last and (problem := saver.finish()) is not None:
+            raise Failure("disk_full", step=step, free=problem.free, needed=problem.needed)
+        if stopping and not is_last:
+            saver.finish()
+            report.line(f"stopped after step {step}, as asked")
+            engine.barrier()
+            return EXIT_RESUMABLE
+    report.event("finished", step=spec.max_steps)
+    engine.barrier()
+    return EXIT_OK
+
+
+def _seed(seed: int, step: int, rank: int) -> None:
+    """Seed all randomness of a step from what it is, not from what came before."""
+    words = np.random.SeedSequence([seed, step, rank]).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(words[1])
+    torch.manual_seed(int(words[2]))

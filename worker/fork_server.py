@@ -1,0 +1,119 @@
+"""The warm parent of a node: imports torch, transformers and DeepSpeed once, then forks for whoever asks.
+
+`python -m worker.fork_server SOCKET WORKER`. The first line of a connection, {"serve": "gang" | "inference"}, says
+what the fork is to be; the rest of the connection is its own. This process stays without threads and without a GPU, so
+forking is safe, and without credentials: it is started with a scrubbed environment. It ends with the process WORKER,
+which started it.
+"""
+
+import argparse
+import gc
+import importlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+log = logging.getLogger("warm")
+
+LOOK_SECONDS = 1.0  # between two looks at whether the worker still lives
+LINE_SECONDS = 5.0  # how long a caller may take to say what it wants
+KINDS = {"gang": "trainer.launch.gang", "inference": "worker.inference.server"}  # each has serve(connection)
+
+
+def main() -> None:
+    """Import, listen, fork."""
+    parser = argparse.ArgumentParser(description="Hold imported libraries ready and fork from them.")
+    parser.add_argument("socket", type=Path)
+    parser.add_argument("worker", type=int)  # asked for here, getppid() would miss a worker that is gone already
+    given = parser.parse_args()
+    path: Path = given.socket
+    worker: int = given.worker
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, _end)
+    preload()
+    log.info("warm")
+    with listen(path) as listener:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the forks
+        while os.getppid() == worker:
+            with suppress(TimeoutError):
+                connection, _address = listener.accept()
+                answer(connection, listener)
+
+
+def preload() -> None:
+    """Import what the forks need; freeze it, so that their collector does not touch, and so copy, shared memory."""
+    importlib.import_module("trainer.launch.gang").preload()
+    importlib.import_module("worker.inference.server")
+    gc.collect()
+    gc.freeze()
+
+
+def listen(path: Path) -> socket.socket:
+    """The listening socket. It appears under its name only once it accepts."""
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(temporary))
+    listener.listen(64)
+    listener.settimeout(LOOK_SECONDS)
+    temporary.rename(path)
+    return listener
+
+
+def answer(connection: socket.socket, listener: socket.socket) -> None:
+    """Fork for one caller."""
+    with connection:
+        kind = first_line(connection)
+        if kind not in KINDS:
+            log.warning("refused to serve %r", kind)
+            return
+        if os.fork() == 0:
+            listener.close()
+            be(kind, connection)
+
+
+def first_line(connection: socket.socket) -> str | None:
+    """What the caller wants; not a byte behind the line is read."""
+    connection.settimeout(LINE_SECONDS)
+    line = b""
+    try:
+        while not line.endswith(b"\n") and len(line) < 200:
+            byte = connection.recv(1)
+            if not byte:
+                return None
+            line += byte
+        connection.settimeout(None)
+        return str(json.loads(line)["serve"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def be(kind: str, connection: socket.socket) -> None:
+    """What the fork does: serve, and leave without running anything that belongs to the parent."""
+    code = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        code = importlib.import_module(KINDS[kind]).serve(connection) or 0
+    except (BrokenPipeError, ConnectionResetError):
+        code = 0  # the caller left
+    except BaseException:
+        log.exception("serving %s failed", kind)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

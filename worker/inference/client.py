@@ -1,0 +1,89 @@
+"""The worker's hold on its inference process: started at first use, warm or cold, and asked for text."""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from app.core.settings import ROOT, settings
+from worker.environment import scrubbed, warm_socket
+
+log = logging.getLogger(__name__)
+
+END_SECONDS = 5.0
+
+
+class Inference:
+    """One inference process, which lives no longer than this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._leash: socket.socket | None = None
+        self._child: subprocess.Popen[bytes] | None = None  # of a cold start; the warm parent buries its own
+
+    @contextmanager
+    def writing(self, order: dict[str, Any]) -> Iterator[socket.socket]:
+        """A socket on which the text of this order comes, as JSON lines. Closing it stops the writing."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                self._pass(theirs)
+            line = {**order, "num_threads": max(1, (os.cpu_count() or 1) // settings().generation_slots)}
+            ours.sendall(json.dumps(line).encode() + b"\n")
+            yield ours
+
+    def close(self) -> None:
+        """Let the process end, and its memory go."""
+        with self._lock:
+            self._drop()
+
+    def _pass(self, theirs: socket.socket) -> None:
+        # The socket may be passed before the process is ready to take it: it waits in the connection.
+        with self._lock:
+            if self._leash is not None:
+                try:
+                    socket.send_fds(self._leash, [b"+"], [theirs.fileno()])
+                    return
+                except OSError:  # it went home after a long idle time, or died
+                    self._drop()
+            self._leash = _fork_from_warm() or self._start_cold()
+            socket.send_fds(self._leash, [b"+"], [theirs.fileno()])
+
+    def _start_cold(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "worker.inference.server", "--fd", str(theirs.fileno())]
+            self._child = subprocess.Popen(
+                command, cwd=ROOT, env=scrubbed(), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+            )
+        return ours
+
+    def _drop(self) -> None:
+        if self._leash is not None:
+            self._leash.close()
+            self._leash = None
+        if self._child is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(END_SECONDS)
+            self._child = None
+
+
+def _fork_from_warm() -> socket.socket | None:
+    """A fork of the parent that has imported everything; None where there is none."""
+    leash = socket.socket(socket.AF_UNIX)
+    leash.settimeout(2)
+    try:
+        leash.connect(str(warm_socket()))
+        leash.sendall(b'{"serve": "inference"}\n')
+    except OSError as error:
+        log.info("no warm parent (%s), the inference process starts cold", error)
+        leash.close()
+        return None
+    leash.settimeout(None)
+    return leash

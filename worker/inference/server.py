@@ -1,0 +1,213 @@
+"""The inference process of a node: keeps models warm and writes text, one thread for each reader.
+
+The worker holds one connection to it and passes a socket over it for every generation (SCM_RIGHTS): one JSON line in,
+JSON lines out, closed by either side to stop. Where that connection ends, the process ends: no worker leaves one
+behind. It holds no credentials and sees no database.
+"""
+
+import argparse
+import gc
+import json
+import logging
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors import SafetensorError
+
+from trainer.inference import generation
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 600.0  # without a generation for so long, the memory is given back
+MODELS_KEPT = 2
+
+
+class Refused(Exception):
+    """A generation that cannot be: `code` is one of app/playground/failures.py."""
+
+    def __init__(self, code: str, **values: Any) -> None:
+        super().__init__(code)
+        self.code = code
+        self.values = values
+
+
+# ---- models ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Model:
+    num_bytes: int
+    loading: threading.Lock = field(default_factory=threading.Lock)
+    loaded: generation.Loaded | None = None
+    users: int = 0
+    used_at: float = field(default_factory=time.monotonic)
+
+
+class Models:
+    """The models in memory: the last few used, and all that are being used."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._lock = threading.Lock()
+        self._models: dict[Path, _Model] = {}
+
+    @contextmanager
+    def borrowed(self, path: Path) -> Iterator[generation.Loaded]:
+        """The model of a checkpoint, loaded at first use and not dropped inside the block. Raises Refused."""
+        if not path.is_dir():
+            raise Refused("checkpoint_gone")
+        with self._lock:
+            model = self._models.setdefault(path, _Model(_num_bytes(path)))
+            model.users += 1
+        try:
+            with model.loading:
+                if model.loaded is None:
+                    self._make_room(model)
+                    model.loaded = _load(path, self._device)
+            yield model.loaded
+        finally:
+            with self._lock:
+                model.users -= 1
+                model.used_at = time.monotonic()
+                if model.loaded is None and not model.users:
+                    del self._models[path]
+
+    def _make_room(self, wanted: _Model) -> None:
+        with self._lock:
+            while len(self._models) > MODELS_KEPT or _free_bytes(self._device) < wanted.num_bytes:
+                idle = [path for path, model in self._models.items() if not model.users]
+                if not idle:
+                    break
+                del self._models[min(idle, key=lambda path: self._models[path].used_at)]
+                gc.collect()
+        free = _free_bytes(self._device)
+        if free < wanted.num_bytes:
+            raise Refused("memory_short", free=free, needed=wanted.num_bytes)
+
+
+def _num_bytes(path: Path) -> int:
+    # Weights stored in 16 bits take twice the room on a CPU; the rest is for keys, values and logits.
+    return int(2.5 * sum(file.stat().st_size for file in path.glob("*.safetensors")))
+
+
+def _free_bytes(device: str) -> int:
+    return int(torch.cuda.mem_get_info(device)[0]) if device != "cpu" else int(psutil.virtual_memory().available)
+
+
+def _load(path: Path, device: str) -> generation.Loaded:
+    try:
+        return generation.load(path, device)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        log.warning("checkpoint %s cannot be opened: %s", path, error)
+        raise Refused("checkpoint_broken") from error
+
+
+def _pick_device() -> str:
+    """The GPU with the most memory free, or the CPU."""
+    count = torch.cuda.device_count()
+    return f"cuda:{max(range(count), key=lambda i: int(torch.cuda.mem_get_info(i)[0]))}" if count else "cpu"
+
+
+# ---- one generation -------------------------------------------------------------------------------------------------
+
+
+def _answer(conn: socket.socket, models: Models) -> None:
+    """Read an order, write its text; end early where the other side closes."""
+    with conn, suppress(BrokenPipeError, ConnectionResetError):
+        order = json.loads(conn.makefile("rb").readline() or b"null")
+        if order is None:
+            return
+        try:
+            with models.borrowed(Path(order["path"])) as loaded:
+                _write(conn, loaded, order)
+        except Refused as refusal:
+            _send(conn, event="failure", code=refusal.code, values=refusal.values)
+        except (BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception:
+            log.exception("generation %s failed", order["id"])
+            _send(conn, event="failure", code="inference_failed", values={"id": order["id"]})
+
+
+def _write(conn: socket.socket, loaded: generation.Loaded, order: dict[str, Any]) -> None:
+    torch.set_num_threads(order["num_threads"])
+    started = time.perf_counter()
+    keys = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")
+    try:
+        pieces = generation.stream(
+            loaded, order["prompt"], is_stopped=lambda: _is_closed(conn), **{key: order[key] for key in keys}
+        )
+    except ValueError:
+        num_tokens = len(loaded.tokenizer(order["prompt"])["input_ids"])
+        raise Refused("prompt_too_long", num_tokens=num_tokens, limit=loaded.context) from None
+    for piece in pieces:
+        if piece.text:
+            _send(conn, event="piece", text=piece.text, num_tokens=piece.num_tokens)
+        if piece.finish_reason:
+            rate = piece.num_tokens / (time.perf_counter() - started)
+            _send(
+                conn,
+                event="done",
+                finish_reason=piece.finish_reason,
+                num_tokens=piece.num_tokens,
+                tokens_per_second=round(rate, 1),
+            )
+
+
+def _send(conn: socket.socket, **line: Any) -> None:
+    conn.sendall(json.dumps(line).encode() + b"\n")
+
+
+def _is_closed(conn: socket.socket) -> bool:
+    # The other side sends nothing after its order, so readable means closed.
+    return bool(select.select([conn], [], [], 0)[0])
+
+
+# ---- the process ----------------------------------------------------------------------------------------------------
+
+
+def serve(leash: socket.socket) -> None:
+    """Serve the generations whose sockets come over this connection, until it ends or nobody asks for long."""
+    models = Models(_pick_device())
+    streams: list[threading.Thread] = []
+    idle_since = time.monotonic()
+    while True:
+        readable = bool(select.select([leash], [], [], 1.0)[0])
+        streams = [stream for stream in streams if stream.is_alive()]
+        if readable:
+            data, descriptors, _flags, _address = socket.recv_fds(leash, 1, 1)
+            if not data:
+                return
+            stream = threading.Thread(target=_answer, args=(socket.socket(fileno=descriptors[0]), models), daemon=True)
+            stream.start()
+            streams.append(stream)
+        if streams:
+            idle_since = time.monotonic()
+        elif time.monotonic() - idle_since > IDLE_SECONDS:
+            return
+
+
+def main() -> None:
+    """`python -m worker.inference.server --fd N`: the same without a warm parent."""
+    parser = argparse.ArgumentParser(description="Serve generations over an inherited socket.")
+    parser.add_argument("--fd", type=int, required=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    with socket.socket(fileno=parser.parse_args().fd) as leash, suppress(BrokenPipeError, ConnectionResetError):
+        serve(leash)
+    sys.stdout.flush()
+    os._exit(0)  # do not wait for streams nobody reads any more
+
+
+if __name__ == "__main__":
+    main()

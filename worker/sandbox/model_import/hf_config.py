@@ -1,0 +1,274 @@
+"""Checks a base model's configuration, names and shapes of tensors, and tokenizer with transformers, without weights.
+
+Imports torch and transformers, so it runs in a child (examine.py). Networks are made on the meta device.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging as transformers_logging
+
+from app.base_models import names
+from trainer.spec import DECODERS, ENCODERS, resolve
+from trainer.spec_errors import SpecError
+from worker.sandbox.model_import.safetensors_scan import FLOATS, Tensor, Unsound, read_json
+
+MODEL_TYPES = (*DECODERS, *ENCODERS, "t5")
+MAX_CONFIG_BYTES = 16 << 20
+LEAST_CONTEXT = 8  # the shortest sequence of a spec
+# What a file may hold beyond the network that is built here: other heads, and constants that old versions saved.
+_UNUSED = re.compile(
+    r"(^|\.)(pooler|cls|classifier|score|qa_outputs|pre_classifier|lm_head|vocab_projector|vocab_transform)\."
+    r"|(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias)$|attn\.bias$"
+)
+_PATHS = ("vocab", "merges", "name_or_path")  # transformers opens the first two where they are strings
+# What may be missing of an encoder: its head is made anew then.
+_HEAD = re.compile(r"^(cls|lm_head)\.|(^|\.)pooler\.")
+
+
+def read_config(directory: Path) -> tuple[PreTrainedConfig, list[dict[str, Any]]]:
+    """The configuration of the model in a directory, and remarks. Raises Unsound."""
+    raw = _raw_config(directory)
+    remarks: list[dict[str, Any]] = []
+    if raw["model_type"] == "mistral":
+        raw = _as_llama(directory, raw)
+        remarks.append({"code": "as_llama"})
+    if raw["model_type"] not in MODEL_TYPES:
+        values = {"found": str(raw["model_type"])[:60], "expected": ", ".join(MODEL_TYPES)}
+        raise Unsound("model_type_unknown", file=names.CONFIG, **values)
+    if raw.get("quantization_config") is not None:
+        raise Unsound("quantized")
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # whatever a strange value makes of it
+        values = {"model_type": raw["model_type"], "why": _first_line(error, directory)}
+        raise Unsound("config_invalid", file=names.CONFIG, **values) from None
+    return config, remarks
+
+
+def _raw_config(directory: Path) -> dict[str, Any]:
+    path = directory / names.CONFIG
+    if not path.is_file():
+        raise Unsound("file_missing", file=names.CONFIG)
+    for other in sorted(names.SETTINGS):
+        if (directory / other).is_file():
+            read(directory / other)
+    raw = read(path)
+    if not isinstance(raw.get("model_type"), str):
+        raise Unsound("model_type_unknown", file=path.name, found="–", expected=", ".join(MODEL_TYPES))
+    return raw
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A small JSON file that may not ask for code. Raises Unsound."""
+    with path.open("rb") as file:
+        raw = read_json(file.read(MAX_CONFIG_BYTES), path.name)
+    for field in ("auto_map", "attn_implementation", "_attn_implementation"):
+        # A kernel of a hub is named owner/name.
+        if field in raw and (field == "auto_map" or "/" in str(raw[field])):
+            raise Unsound("remote_code", file=path.name, field=field)
+    return raw
+
+
+def _as_llama(directory: Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """A Mistral computes what a Llama does where its window never hides anything: write it down as one."""
+    window, context = raw.get("sliding_window"), raw.get("max_position_embeddings")
+    if "sliding_window" not in raw:
+        window = 4096  # what transformers takes where nothing is said
+    if window is not None and not (isinstance(context, int) and isinstance(window, int) and window >= context):
+        raise Unsound("mistral_differs", file=names.CONFIG, window=window)
+    llama = {key: value for key, value in raw.items() if key != "sliding_window"}
+    llama |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    _write(directory / names.CONFIG, llama)
+    return llama
+
+
+def _check_usual(config: PreTrainedConfig) -> None:
+    """Refuse what the specs of jobs have no words for, and so would be trained as something else."""
+    width = config.hidden_size // config.num_attention_heads
+    usual: dict[str, Any] = {
+        "llama": {"head_dim": width, "hidden_act": "silu"},
+        "qwen2": {"use_sliding_window": False, "hidden_act": "silu"},
+        "gpt2": {"add_cross_attention": False, "scale_attn_by_inverse_layer_idx": False},
+        "bert": {"is_decoder": False, "position_embedding_type": "absolute"},
+        "roberta": {"is_decoder": False, "position_embedding_type": "absolute"},
+        "t5": {"d_kv": width, "num_decoder_layers": config.num_hidden_layers},
+    }[config.model_type]
+    for field, expected in usual.items():
+        found = getattr(config, field, expected)
+        if found is not None and found != expected:
+            raise Unsound(
+                "network_unusual", file=names.CONFIG, field=field, found=str(found)[:60], expected=str(expected)
+            )
+
+
+def facts(config: PreTrainedConfig) -> dict[str, Any]:
+    """The spec's fields of the network, with vocab_size and context. Raises Unsound for what no spec can say."""
+    model_type = config.model_type
+    inner = config.n_inner or 4 * config.hidden_size if model_type == "gpt2" else None
+    if inner is None:
+        inner = config.d_ff if model_type == "t5" else config.intermediate_size
+    found = {
+        "model_type": model_type,
+        "num_hidden_layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": inner,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        "tie_word_embeddings": bool(getattr(config, "tie_word_embeddings", True)),
+        "vocab_size": config.vocab_size,
+    }
+    objective = {"t5": "seq2seq"}.get(model_type, "masked" if model_type in ENCODERS else "causal")
+    recipe = {"seq2seq": "tiny-t5", "masked": "tiny-bert", "causal": "tiny"}[objective]
+    try:
+        resolve({"recipe": recipe, "objective": objective, "corpora": ["any"], "base_model": "this", **found})
+    except SpecError as error:
+        problem = error.problems[0]
+        why = problem.message.format(**problem.values)
+        raise Unsound("spec_field", file=names.CONFIG, field=problem.field, why=why) from None
+    _check_usual(config)
+    return {**found, "context": _context(config)}
+
+
+def _context(config: PreTrainedConfig) -> int | None:
+    """How many tokens the model reads; none where its positions are relative and have no end."""
+    if config.model_type == "t5":
+        return None
+    # RoBERTa counts positions from behind its padding token.
+    padding = config.pad_token_id if config.model_type == "roberta" else -1
+    if not isinstance(padding, int):
+        raise Unsound("network_unusual", file=names.CONFIG, field="pad_token_id", found=str(padding), expected="1")
+    found = int(config.max_position_embeddings) - padding - 1
+    if found < LEAST_CONTEXT:
+        values = {"found": str(found), "expected": f"≥ {LEAST_CONTEXT}"}
+        raise Unsound("network_unusual", file=names.CONFIG, field="max_position_embeddings", **values)
+    return found
+
+
+def check_tensors(
+    directory: Path, config: PreTrainedConfig, held: dict[str, tuple[str, Tensor]]
+) -> tuple[int, list[dict[str, Any]]]:
+    """Compare with the network of the configuration. The number of its parameters, and remarks. Raises Unsound.
+
+    `held` gives for each tensor its file. Names are matched as transformers matches them when it opens the model.
+    """
+    loader = AutoModelForCausalLM if config.model_type in DECODERS else AutoModelForMaskedLM
+    if config.model_type == "t5":
+        loader = AutoModelForSeq2SeqLM
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        model, info = loader.from_pretrained(
+            directory,
+            config=config,
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except Exception as error:  # whatever a strange value makes of it
+        raise Unsound(
+            "config_invalid", file=names.CONFIG, model_type=config.model_type, why=_first_line(error, directory)
+        ) from None
+    _check_shapes(info["mismatched_keys"], held)
+    remarks = _check_missing(config, sorted(info["missing_keys"])) + _check_extra(
+        config, sorted(info["unexpected_keys"]), held
+    )
+    return sum(parameter.numel() for parameter in model.parameters()), remarks
+
+
+def _check_shapes(mismatched: set[Any], held: dict[str, tuple[str, Tensor]]) -> None:
+    for name, found, expected in sorted(mismatched):
+        values = {"found": " x ".join(map(str, found)), "expected": " x ".join(map(str, expected))}
+        raise Unsound("tensor_shape", file=_file_of(name, held), tensor=name, **values)
+
+
+def _check_missing(config: PreTrainedConfig, missing: list[str]) -> list[dict[str, Any]]:
+    heads = [name for name in missing if config.model_type in ENCODERS and _HEAD.search(name)]
+    for name in missing:
+        if name not in heads:
+            raise Unsound("tensor_missing", tensor=name, model_type=config.model_type)
+    return [{"code": "head_missing"}] if any(not name.startswith("pooler") for name in heads) else []
+
+
+def _check_extra(
+    config: PreTrainedConfig, unexpected: list[str], held: dict[str, tuple[str, Tensor]]
+) -> list[dict[str, Any]]:
+    for name in unexpected:
+        if not _UNUSED.search(name):
+            raise Unsound("tensor_unexpected", file=_file_of(name, held), tensor=name, model_type=config.model_type)
+    return [{"code": "tensors_unused", "count": len(unexpected), "tensor": unexpected[0]}] if unexpected else []
+
+
+def _file_of(name: str, held: dict[str, tuple[str, Tensor]]) -> str:
+    """The file of a tensor, whose name in the network may carry one prefix more or less than in the file."""
+    short = name.partition(".")[2]
+    found = next((file for other, (file, _t) in held.items() if name in (other, other.partition(".")[2])), None)
+    return found or held.get(short, ("–",))[0]
+
+
+def check_dtypes(held: dict[str, tuple[str, Tensor]]) -> str:
+    """The number format of the weights. Raises Unsound for a tensor that is neither a weight nor a known constant."""
+    for name, (file, tensor) in held.items():
+        if tensor.dtype not in FLOATS and not _UNUSED.search(name):
+            raise Unsound("dtype", file=file, tensor=name, found=tensor.dtype, expected=", ".join(FLOATS))
+    kinds = [tensor.dtype for _file, tensor in held.values() if tensor.dtype in FLOATS]
+    return max(set(kinds), key=kinds.count) if kinds else "–"
+
+
+def check_tokenizer(directory: Path, vocab_size: int) -> tuple[bool, list[dict[str, Any]]]:
+    """Whether the tokenizer has a chat template, and remarks. Raises Unsound for one that does not fit the model."""
+    is_new = not (directory / names.TOKENIZER).is_file()
+    older = ("vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+    if is_new and not any((directory / name).is_file() for name in older):
+        raise Unsound("tokenizer_missing")
+    _drop_paths(directory)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        is_fast = isinstance(tokenizer, PreTrainedTokenizerFast)
+        largest = max(tokenizer.get_vocab().values(), default=-1)
+        has_template = tokenizer.chat_template is not None
+    except Exception as error:  # the library raises what it likes
+        raise Unsound("tokenizer_unreadable", why=_first_line(error, directory)) from None
+    if not is_fast:
+        raise Unsound("tokenizer_slow")
+    if not 0 <= largest < vocab_size:
+        raise Unsound("tokenizer_large", found=largest, expected=vocab_size - 1)
+    if is_new:
+        tokenizer.save_pretrained(directory)
+    return has_template, [{"code": "tokenizer_converted"}] if is_new else []
+
+
+def _drop_paths(directory: Path) -> None:
+    """Take out of the tokenizer's settings what names files: of its author's machine, or of this one."""
+    path = directory / "tokenizer_config.json"
+    if not path.is_file():
+        return
+    raw = read(path)
+    kept = {key: value for key, value in raw.items() if key not in _PATHS and not key.endswith("_file")}
+    if kept != raw:
+        _write(path, kept)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(content, indent=2, ensure_ascii=False))
+    part.rename(path)
+
+
+def _first_line(error: Exception, directory: Path) -> str:
+    """What an error says, without where that is."""
+    lines = str(error).replace(str(directory), "").strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]

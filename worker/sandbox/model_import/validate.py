@@ -1,0 +1,162 @@
+"""The sandboxed child that checks a base model, without credentials or network.
+
+`python -m worker.sandbox.model_import.validate DIRECTORY ...`
+
+It reports by JSON lines on standard output: {"done", "total"} while it reads, at last {"result": {...}} or
+{"failed": {"problems": [...]}}. It unpacks an archive, reads every byte of the weights once, and compares names and
+shapes with the network that the configuration describes. Nothing of what was sent is ever run.
+"""
+
+import argparse
+import hashlib
+import logging
+import os
+import re
+import resource
+from pathlib import Path
+from typing import Any
+
+from app.base_models import names
+from trainer.run_dir import sha256_file
+from worker.sandbox.model_import import hf_config, safetensors_scan
+from worker.sandbox.model_import.archive import unpack
+from worker.sandbox.model_import.safetensors_scan import Tensor, Unsound
+from worker.sandbox.reporting import Reporter, limit, report
+
+log = logging.getLogger(__name__)
+
+Held = dict[str, tuple[str, Tensor]]
+
+
+def examine(directory: Path, budget: int) -> dict[str, Any]:
+    """What a directory holds, as the row keeps it. Raises Unsound."""
+    unpack(directory, budget)
+    config, remarks = hf_config.read_config(directory)
+    found = hf_config.facts(config)
+    weights, held = headers(directory)
+    dtype = hf_config.check_dtypes(held)
+    advance = _Teller(sum(path.stat().st_size for path in weights))
+    hashes = {path.name: safetensors_scan.scan(path, inside, advance) for path, inside in weights.items()}
+    num_parameters, about_tensors = hf_config.check_tensors(directory, config, held)
+    has_chat_template, about_tokenizer = hf_config.check_tokenizer(directory, found["vocab_size"])
+    remarks += about_tensors + about_tokenizer
+    if dtype in ("F16", "BF16"):
+        remarks.append({"code": "weights_16_bit"})
+    files = [
+        {"name": path.name, "size": path.stat().st_size, "sha256": hashes.get(path.name) or sha256_file(path)}
+        for path in _files(directory)
+    ]
+    listing = "\n".join(f"{file['sha256']}  {file['name']}" for file in files)
+    more = {"num_parameters": num_parameters, "dtype": dtype, "has_chat_template": has_chat_template}
+    return {
+        "facts": {**found, **more, "license": licence(directory)},
+        "files": files,
+        "sha256": hashlib.sha256(listing.encode()).hexdigest(),
+        "num_bytes": sum(file["size"] for file in files),
+        "problems": remarks,
+    }
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.is_file() and names.is_known(path.name))
+
+
+def headers(directory: Path) -> tuple[dict[Path, list[Tensor]], Held]:
+    """The tensors of each weights file, and of each tensor its file; the index must say the same. Raises Unsound."""
+    weights = {
+        path: safetensors_scan.read_header(path) for path in _files(directory) if path.name.endswith(names.WEIGHTS)
+    }
+    if not weights:
+        raise Unsound("weights_missing")
+    held: Held = {}
+    for path, inside in weights.items():
+        for tensor in inside:
+            if tensor.name in held:
+                raise Unsound("tensor_twice", tensor=tensor.name[:200], file=held[tensor.name][0], part=path.name)
+            held[tensor.name] = (path.name, tensor)
+    _check_index(directory, [path.name for path in weights], held)
+    return weights, held
+
+
+def _check_index(directory: Path, parts: list[str], held: Held) -> None:
+    """transformers opens `model.safetensors` alone, or what the index beside it names."""
+    path = directory / f"model{names.INDEX}"
+    if parts == ["model.safetensors"] and not path.exists():
+        return
+    if not path.exists():
+        if len(parts) == 1:
+            raise Unsound("file_missing", file="model.safetensors")
+        raise Unsound("index_needed", count=len(parts))
+    named = hf_config.read(path).get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(part, str) for part in named.values()):
+        raise Unsound("index_tensor", file=path.name, tensor="weight_map", part="–")
+    for tensor, part in named.items():
+        if part not in parts:
+            raise Unsound("index_missing", file=path.name, part=part[:200])
+        if held.get(tensor, ("",))[0] != part:
+            raise Unsound("index_tensor", file=path.name, tensor=tensor[:200], part=part)
+    for name, (part, _tensor) in held.items():
+        if name not in named:
+            raise Unsound("tensor_unexpected", file=part, tensor=name[:200], model_type=path.name)
+    for part in parts:
+        if part not in named.values():
+            raise Unsound("index_extra", file=path.name, part=part)
+
+
+def licence(directory: Path) -> str | None:
+    """What the model card's front matter says of the license."""
+    path = directory / "README.md"
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        text = file.read(1 << 16)
+    front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+    said = re.search(r"^license:\s*[\"']?([\w.+-]+)", front[1], re.MULTILINE) if front else None
+    return said[1][:60] if said else None
+
+
+class _Teller:
+    """Reports how many bytes were read."""
+
+    def __init__(self, total: int) -> None:
+        self._report, self._done = Reporter(total), 0
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        self._report(self._done)
+
+
+def main() -> None:
+    """Examine as the arguments say, under limits, and report."""
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("directory", type=Path)
+    arguments.add_argument("--budget", type=int, required=True)
+    arguments.add_argument("--memory", type=int, required=True)
+    arguments.add_argument("--cpu", type=int, required=True)
+    given = arguments.parse_args()
+    # Of memory what is written counts, not what is mapped: libraries and weights are mapped in gigabytes.
+    limit(resource.RLIMIT_DATA, given.memory)
+    limit(resource.RLIMIT_CPU, given.cpu)
+    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_FSIZE, given.budget)
+    report(verdict(given.directory, given.budget, given.memory))
+
+
+def verdict(directory: Path, budget: int, memory: int) -> dict[str, Any]:
+    """The closing report."""
+    try:
+        return {"result": examine(directory, budget)}
+    except Unsound as unsound:
+        problem = unsound.problem
+    except MemoryError:
+        problem = {"code": "out_of_memory", "limit": memory}
+    except OSError as error:
+        problem = {"code": "storage", "why": os.strerror(error.errno or 0)}
+    except Exception as error:  # whatever a strange file makes of the libraries: its text may be anything
+        log.exception("the check failed")
+        problem = {"code": "unforeseen", "why": type(error).__name__}
+    return {"failed": {"problems": [problem]}}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The supervisor process of one attempt: `python -m worker.supervisor JOB_ID FENCE`."""
+
+import argparse
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from app.core import processes
+from app.core.settings import run_directory
+from app.jobs.attempts import attempts
+from worker.supervisor.attempt import Supervisor, give_word, log
+from worker.supervisor.database import Away, Link, Superseded
+from worker.supervisor.outcome import Outcome
+from worker.supervisor.resume_point import Unreachable
+
+
+@contextmanager
+def noted(job_id: str) -> Iterator[None]:
+    """Leave a note of this process, by which `athanor up` finds it to stop it."""
+    directory = run_directory() / "supervisors"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    note = directory / f"{job_id}.{os.getpid()}.pid"
+    processes.write_pid(note, os.getpid())
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Supervise the attempt named on the command line."""
+    parser = argparse.ArgumentParser(description="Supervise one attempt of a job.")
+    parser.add_argument("job_id")
+    parser.add_argument("fence", type=int)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with noted(arguments.job_id):
+        supervise(arguments.job_id, arguments.fence)
+    logging.shutdown()
+    os._exit(0)  # not after the hashing of gigabytes that nobody needs any more
+
+
+def supervise(job_id: str, fence: int) -> None:
+    """Run one attempt, whatever happens to it."""
+    stops: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for those in front
+    link = Link()
+    try:
+        work = link.call(lambda session: attempts.assignment(session, job_id=job_id, fence=fence))
+        supervisor = Supervisor(work, fence, link)
+        signal.signal(signal.SIGTERM, lambda number, frame: _ask(supervisor, number, frame))
+        supervisor.is_asked_to_stop = bool(stops)
+        supervisor.run()
+    except Superseded:
+        log.warning("superseded: the job is not this attempt's any more")
+    except Away:
+        log.warning("the database went away before anything was begun; the lease will run out")
+    except Unreachable as error:
+        log.error("%s", error)
+        with suppress(Superseded):
+            give_word(link, job_id, fence, Outcome("release", "worker_lost"), patient=not stops)
+    except Exception:
+        log.exception("the supervisor failed")
+        with suppress(Superseded):
+            give_word(link, job_id, fence, Outcome("release", "internal"), patient=not stops)
+
+
+def _ask(supervisor: Supervisor, number: int, frame: FrameType | None) -> None:
+    supervisor.is_asked_to_stop = True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""The supervisor of one attempt: holds its lease, ships its journal, publishes its checkpoints, obeys its user.
+
+`python -m worker.supervisor JOB_ID FENCE`, started by the worker in a session of its own. It outlives worker, web,
+broker and database: while the database is away it keeps what is to be written and the trainer goes on training.
+"""
+
+import logging
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy.orm import Session
+
+from app.core import fault_injection, storage
+from app.core import live as ground
+from app.core.settings import settings
+from app.jobs.attempts import attempts
+from app.jobs.attempts.attempts import Assignment
+from app.jobs.lifecycle import notifications
+from trainer import events
+from trainer.run_dir import Inputs, RunDir
+from worker.supervisor import gang_client as gangs
+from worker.supervisor.database import Away, Link, T
+from worker.supervisor.gang_client import Gang
+from worker.supervisor.outcome import Ending, Outcome, judge
+from worker.supervisor.publishing import Publisher
+from worker.supervisor.resume_point import Choice, choose, damage
+from worker.supervisor.watchdog import Watchdog
+
+log = logging.getLogger("supervisor")
+
+TURN_SECONDS = 0.25  # between two looks at the journal
+BATCH_EVENTS = 500
+GONE_SECONDS = 10.0  # how long ended processes may take to disappear
+STACK_SECONDS = 1.0  # for hung processes to write their stacks
+OOM_TURNS = 20  # a kill that was counted this long before the end was somebody else's
+OOM_EVENTS = Path("/sys/fs/cgroup/memory.events")
+FAULT = "ATHANOR_FAULT"
+
+
+class Supervisor:
+    """One attempt, from laying its directory to the word about its end."""
+
+    gang: Gang
+
+    def __init__(self, work: Assignment, fence: int, link: Link) -> None:
+        self.job_id, self.fence = work.job_id, fence
+        self.work, self.link = work, link
+        self.run_dir = RunDir(storage.run(work.job_id))
+        self.publisher = Publisher(self.run_dir, work, fence)
+        self.ending = Ending(has_gpus=bool(work.gpus))
+        self.watchdog = Watchdog(settings().step_seconds, settings().first_step_seconds, time.monotonic())
+        self.is_asked_to_stop = False  # by SIGTERM
+        self._offset = 0  # of the journal, behind the last line that was recorded
+        self._watched = 0  # the same, behind the last line the watchdog heard: it needs no database
+        self._oom_kills = deque([oom_kills()], maxlen=OOM_TURNS)  # of the last turns
+        self._written_at = 0.0  # when the journal was touched last
+        self._renew_at = 0.0
+        self._is_behind = False  # the journal holds more than a batch
+        self._wish = "run"
+        self._kill_at: float | None = None
+        self._bell = ground.Bell(notifications.wish_topic(work.job_id))
+
+    def run(self) -> None:
+        """See the attempt through. Raises Superseded where it lost the job; its processes are gone then too."""
+        choice = self._prepare()
+        if choice is None:
+            return
+        self._set_aside()
+        self.run_dir.create(self.work.spec, inputs(self.work, choice), self.fence)
+        device: Literal["cpu", "cuda"] = "cuda" if self.work.gpus else "cpu"
+        num_processes, env = self.work.spec.num_processes, environment(self.work)
+        self.gang.run(self.run_dir.path, self.fence, num_processes, device, self.work.gpus, env)
+        self.watchdog.heard_at = time.monotonic()
+        try:
+            while not (self.gang.is_over and self._is_shipped()) and not self._is_out_of_time():
+                if self._bell.wait(0.0 if self._is_behind else TURN_SECONDS):
+                    self._renew_at = 0.0  # the user wishes something
+                self._turn()
+        finally:
+            self._clear_away()
+            self.publisher.close()
+        self._conclude()
+
+    def _prepare(self) -> Choice | None:
+        """Start a gang and choose where to go on; None where nothing is left for that, and the job fails for it.
+
+        A cold start and the hashing of gigabytes take longer than a lease: it is renewed meanwhile.
+        """
+        hands = ThreadPoolExecutor(3, thread_name_prefix="prepare")
+        started, chosen = hands.submit(gangs.start), hands.submit(choose, self.work.saved)
+        based = hands.submit(damage, self.work.base) if self.work.spec.base_model is not None else None
+        asked: list[Future[Any]] = [future for future in (started, chosen, based) if future is not None]
+        while wait(asked, TURN_SECONDS).not_done:
+            with suppress(Away):
+                self._renew()
+            if self._wish != "run" or self.is_asked_to_stop:
+                self._leave_early()
+                return None
+        self.gang, choice = started.result(), chosen.result()
+        begun = {"step": choice.step, "saved": choice.saved, "damaged": choice.damaged}
+        patiently(lambda: self._call(attempts.resume_at, **begun))
+        why = based.result() if based is not None else None
+        if not choice.is_hopeless and why is None:
+            return choice
+        self.gang.close()
+        outcome = Outcome("fail", "base_damaged", {"why": why})
+        if choice.is_hopeless:
+            outcome = Outcome("fail", "no_valid_ckpt", {"count": len(choice.damaged), "why": choice.damaged[0][1]})
+        give_word(self.link, self.job_id, self.fence, outcome, patient=True)
+        return None
+
+    def _leave_early(self) -> None:
+        """Stop before anything was begun. A gang that waits to be told what to run ends with this process."""
+        why = {"cancel": "cancelled", "pause": "paused"}.get(self._wish, "shutdown")
+        if why != "shutdown":
+            patiently(lambda: self._begin("cancelling" if why == "cancelled" else "pausing"))
+        give_word(self.link, self.job_id, self.fence, Outcome("release", why), patient=not self.is_asked_to_stop)
+
+    def _set_aside(self) -> None:
+        """Move what an attempt of this number left: one of a time that a restored backup of the database forgot."""
+        path = self.run_dir.attempt_path(self.fence)
+        if path.exists():
+            path.rename(path.with_name(f"{path.name}.{time.time_ns()}"))
+
+    def _call(self, verb: Callable[..., T | None], **given: Any) -> T:
+        """What a verb of this attempt answers. Raises what the link raises."""
+        return self.link.call(lambda session: verb(session, job_id=self.job_id, fence=self.fence, **given))
+
+    def _turn(self) -> None:
+        self.gang.look()
+        if not self.gang.is_over:
+            self._oom_kills.append(oom_kills())
+        self._watch()
+        with suppress(Away):
+            is_new = self._ship()
+            is_new |= self.publisher.keep(self.link)
+            self._renew()
+            self._obey()
+            if is_new:
+                notifications.ring(self.job_id)
+        if self.is_asked_to_stop:
+            self._stop("shutdown")
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            self.gang.kill()
+
+    # ---- the journal ------------------------------------------------------------------------------------------------
+
+    def _ship(self) -> bool:
+        """Record a batch of what the trainer wrote since the last turn.
+
+        Only one: a fast trainer always has written more by then, and the user's wish and the watchdog must not wait.
+        """
+        batch = list(islice(events.read(self.run_dir.events_path(self.fence), self._offset), BATCH_EVENTS))
+        self._is_behind = len(batch) == BATCH_EVENTS
+        if not batch:
+            return False
+        lines = [event for event, _offset in batch]
+        self._wish = self._call(attempts.record, batch=lines)
+        self._offset = batch[-1][1]
+        self._renew_at = time.monotonic() + settings().renew_seconds
+        for event in lines:
+            self._heed(event)
+        return True
+
+    def _heed(self, event: events.Event) -> None:
+        match event:
+            case events.PointsEvent():
+                self.ending.step = event.step
+            case events.CheckpointEvent():
+                self.publisher.take_checkpoint(event)
+            case events.TokenizerEvent():
+                self.publisher.take_tokenizer(event)
+            case events.FailureEvent():
+                self.ending.failure = event
+            case events.FinishedEvent():
+                self.ending.is_finished = True
+
+    def _watch(self) -> None:
+        """End processes that hang, once their stacks are in the log."""
+        now = time.monotonic()
+        journal = self.run_dir.events_path(self.fence)
+        touched_at = journal.stat().st_mtime if journal.exists() else 0.0
+        if touched_at != self._written_at:  # even where the disk is full and no line can be written
+            self._written_at, self.watchdog.heard_at = touched_at, now
+        for event, offset in events.read(journal, self._watched):
+            self._watched = offset
+            self.watchdog.hear(event, now)
+        is_ending = self._kill_at is not None and self._kill_at != math.inf
+        if self.gang.is_over or is_ending or not self.watchdog.is_hung(now):
+            return
+        step = self.watchdog.step + 1
+        log.error("no sign of life for %.0f s at step %d: writing stacks and ending it", self.watchdog.limit(), step)
+        self.ending.is_hung = True
+        self.gang.dump_stacks()
+        self._kill_at = now + STACK_SECONDS
+
+    def _is_shipped(self) -> bool:
+        path = self.run_dir.events_path(self.fence)
+        has_more = next(events.read(path, self._offset), None) is not None
+        return not has_more and not self.publisher.is_busy
+
+    def _is_out_of_time(self) -> bool:
+        """Whether the machine goes down and the database does not come back to hear the rest."""
+        grace = GONE_SECONDS / 2
+        is_late = self._kill_at is not None and time.monotonic() > self._kill_at + grace
+        return self.is_asked_to_stop and is_late and self.gang.is_over
+
+    # ---- lease and wish ---------------------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        if time.monotonic() >= self._renew_at:
+            self._wish = self._call(attempts.renew)
+            self._renew_at = time.monotonic() + settings().renew_seconds
+
+    def _obey(self) -> None:
+        if self.gang.is_over:
+            return
+        if self._wish == "cancel" and self.ending.stopped_for != "cancel":
+            self._begin("cancelling")
+            self._stop("cancel")
+        elif self._wish == "pause" and self.ending.stopped_for is None:
+            self._begin("pausing")
+            self._stop("pause")
+
+    def _begin(self, state: str) -> None:
+        self._call(attempts.begin_stop, state=state)
+        notifications.ring(self.job_id)
+
+    def _stop(self, why: Literal["cancel", "pause", "shutdown"]) -> None:
+        """Ask the processes to save and end. They are killed if that takes too long: a cancel and a machine that goes
+        down cannot wait. Who pauses wants what was trained: a large save may take its time, as long as it moves.
+        """
+        if self.ending.stopped_for in (None, "pause") and self.ending.stopped_for != why:
+            log.info("stopping: %s", why)
+            self.gang.terminate()
+            self.ending.stopped_for = why
+            grace = {"cancel": settings().stop_seconds, "shutdown": settings().save_seconds, "pause": math.inf}[why]
+            self._kill_at = min(time.monotonic() + grace, self._kill_at or math.inf)
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    def _clear_away(self) -> None:
+        """See to it that no process of the attempt is left before anything is said about its end."""
+        deadline = time.monotonic() + (GONE_SECONDS if self.gang.is_over else 0.0)
+        while not self.gang.is_gone():
+            if time.monotonic() >= deadline:
+                self.gang.kill()
+            time.sleep(0.02)
+        self.gang.close()
+
+    def _conclude(self) -> None:
+        self.ending.code, self.ending.exits = self.gang.done, self.gang.exits
+        self.ending.unpublished = self.publisher.unpublished
+        self.ending.is_out_of_memory = oom_kills() > self._oom_kills[0]
+        outcome = judge(self.ending)
+        log.info("the attempt ended: %s %s %s", outcome.verb, outcome.code, outcome.values)
+        fault_injection.reach("concluding")
+        give_word(self.link, self.job_id, self.fence, outcome, patient=not self.is_asked_to_stop)
+
+
+def patiently(call: Callable[[], object]) -> None:
+    """Repeat until the database is there."""
+    while True:
+        try:
+            call()
+            return
+        except Away:
+            time.sleep(TURN_SECONDS)
+
+
+def oom_kills() -> int:
+    """How often the kernel killed for want of memory in this container so far; 0 where it does not tell."""
+    with suppress(OSError, ValueError):
+        for line in OOM_EVENTS.read_text().splitlines():
+            name, _space, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
+def give_word(link: Link, job_id: str, fence: int, outcome: Outcome, *, patient: bool) -> None:
+    """Say how the attempt ended. Waits for the database, unless the machine goes down: then the lease runs out."""
+    try:
+        say = partial(link.call, lambda session: _say(session, job_id, fence, outcome))
+        patiently(say) if patient else say()
+    except Away:
+        return
+    notifications.ring(job_id)
+    notifications.ring_scheduler()
+
+
+def _say(session: Session, job_id: str, fence: int, outcome: Outcome) -> bool:
+    if outcome.verb == "finish":
+        return attempts.finish(session, job_id=job_id, fence=fence)
+    if outcome.verb == "fail":
+        return attempts.fail(session, job_id=job_id, fence=fence, code=outcome.code, values=outcome.values)
+    return attempts.release(session, job_id=job_id, fence=fence, reason=outcome.code, **outcome.values)
+
+
+def inputs(work: Assignment, choice: Choice) -> Inputs:
+    """What the spec names by id, as paths, and what this attempt does otherwise than the spec says."""
+    tokenizer = work.spec.tokenizer
+    return Inputs(
+        corpora=work.corpora,
+        validation=work.validation,
+        tokenizer=str(storage.tokenizer(tokenizer)) if tokenizer else None,
+        base=str(storage.checkpoint(work.base.path)) if work.base is not None else None,
+        cache=str(storage.cache()),
+        resume=str(storage.checkpoint(choice.saved.path)) if choice.saved is not None else None,
+        per_device_batch_size=work.adjustments.get("per_device_batch_size"),
+        skipped_steps=work.adjustments.get("skipped_steps", []),
+    )
+
+
+def environment(work: Assignment) -> dict[str, str]:
+    """What the trainer's processes get beside the scrubbed environment."""
+    env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if FAULT in os.environ:  # tests of what a run survives
+        log.warning("faults are asked for: %s", os.environ[FAULT])
+        env[FAULT] = os.environ[FAULT]
+    if work.gpus:
+        return {**env, "CUDA_VISIBLE_DEVICES": ",".join(work.gpus)}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // (work.spec.num_processes * settings().node_slots))
+    return {**env, "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads)}

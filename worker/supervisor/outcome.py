@@ -1,0 +1,110 @@
+"""How an attempt ended, judged by what its processes said and how they exited. Pure."""
+
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from app.jobs.lifecycle.failures import FAILURES
+from trainer.events import (
+    EXIT_BUG,
+    EXIT_BUSY,
+    EXIT_OK,
+    EXIT_OUT_OF_MEMORY,
+    EXIT_PEER_LOST,
+    EXIT_RESUMABLE,
+    FailureEvent,
+)
+
+
+@dataclass
+class Ending:
+    """What is known when all processes are gone."""
+
+    code: int | None = None  # of the gang; None where it could not say
+    exits: dict[int, int] = field(default_factory=dict)  # of each rank
+    failure: FailureEvent | None = None
+    is_finished: bool = False
+    step: int = 0
+    stopped_for: Literal["cancel", "pause", "shutdown"] | None = None
+    has_gpus: bool = False
+    is_hung: bool = False
+    is_out_of_memory: bool = False  # the kernel killed for want of memory meanwhile
+    unpublished: tuple[int, str] | None = None  # the last checkpoint could not be published: its step, and why
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What to do with the job: finish it, fail it with a code, or release it for a reason."""
+
+    verb: Literal["finish", "fail", "release"]
+    code: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+STOPPED = {"cancel": "cancelled", "pause": "paused", "shutdown": "shutdown"}
+TRY_AGAIN = ("disk_full", "no_space")  # what the trainer says that is no fault of the job's
+NO_CAUSE = (EXIT_OK, EXIT_RESUMABLE, EXIT_PEER_LOST)
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+
+
+def judge(ending: Ending) -> Outcome:
+    """Decide. What the trainer itself said of a failure counts more than its exit code."""
+    if ending.unpublished is not None:
+        step, why = ending.unpublished
+        return Outcome("release", "checkpoint_failed", {"step": step, "why": why})
+    if ending.is_finished and ending.code == EXIT_OK:
+        return Outcome("finish")
+    if ending.failure is not None:
+        code = ending.failure.code if ending.failure.code in FAILURES else "internal"
+        return Outcome("release" if code in TRY_AGAIN else "fail", code, ending.failure.values)
+    if ending.is_hung:
+        return Outcome("release", "hang", {"step": ending.step + 1})
+    if ending.stopped_for is not None:
+        return Outcome("release", STOPPED[ending.stopped_for])
+    if ending.code == EXIT_BUG:  # of a rank that keeps no journal
+        return Outcome("fail", "trainer_bug", {"error": "?"})
+    if ending.code == EXIT_OUT_OF_MEMORY:  # of a rank that keeps no journal
+        return Outcome("fail", "oom_gpu" if ending.has_gpus else "oom_host", {"step": ending.step + 1})
+    if ending.is_out_of_memory and -signal.SIGKILL in _cause(ending):
+        return Outcome("fail", "oom_host", {"step": ending.step + 1})
+    if ending.code == EXIT_BUSY:
+        return Outcome("release", "gpu_busy")
+    return Outcome("release", _kind(_cause(ending)), {"how": how(ending)})
+
+
+def _kind(codes: list[int]) -> str:
+    """The code for how processes ended by themselves."""
+    if any(-code in CRASHES for code in codes):
+        return "trainer_segfault"
+    if -signal.SIGABRT in codes:
+        return "trainer_abort"
+    if any(code < 0 for code in codes):
+        return "trainer_killed"
+    return "trainer_exit" if codes else "gang_rank_died"
+
+
+def _cause(ending: Ending) -> list[int]:
+    odd = list(_odd(ending).values())
+    return odd or [code for code in (ending.code,) if code not in (None, *NO_CAUSE)]
+
+
+def _odd(ending: Ending) -> dict[int, int]:
+    """The ranks that ended in an odd way by themselves."""
+    odd = {rank: code for rank, code in ending.exits.items() if code not in NO_CAUSE}
+    return {rank: code for rank, code in odd.items() if code != -signal.SIGTERM} or odd
+
+
+def how(ending: Ending) -> str:
+    """Which process ended how, as people name it: rank 1: SIGKILL."""
+    if cause := _odd(ending):
+        return ", ".join(f"rank {rank}: {spelled(code)}" for rank, code in sorted(cause.items()))
+    return spelled(ending.code) if ending.code is not None else "no answer"
+
+
+def spelled(code: int) -> str:
+    """An exit code or a signal."""
+    if code < 0:
+        with suppress(ValueError):
+            return signal.Signals(-code).name
+    return f"exit code {code}"

@@ -1,0 +1,126 @@
+"""What a supervisor puts in place for others: the checkpoints and the tokenizer of its attempt."""
+
+import logging
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.checkpoints import signature
+from app.core import fault_injection, storage
+from app.jobs.attempts import attempts
+from app.jobs.attempts.attempts import Assignment
+from trainer.events import CheckpointEvent, TokenizerEvent
+from trainer.run_dir import RunDir, publish, sync_directory
+from worker.supervisor.database import Link
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Pending:
+    event: CheckpointEvent
+    published: Future[dict[str, Any]]
+
+
+class Publisher:
+    """Publishes checkpoints beside the supervisor's loop, since hashing gigabytes takes longer than a lease."""
+
+    def __init__(self, run_dir: RunDir, work: Assignment, fence: int) -> None:
+        self._run_dir, self._work, self._fence = run_dir, work, fence
+        self._hands = ThreadPoolExecutor(1, thread_name_prefix="publish")
+        self._pending: list[_Pending] = []
+        self._tokenizer: TokenizerEvent | None = None
+        self.unpublished: tuple[int, str] | None = None
+
+    def take_checkpoint(self, event: CheckpointEvent) -> None:
+        """Begin to publish a checkpoint that was written."""
+        source = self._run_dir.path / event.path
+        target = self._run_dir.checkpoint_path(event.step, self._fence)
+        self._pending.append(_Pending(event, self._hands.submit(self._publish, event.step, source, target)))
+
+    def _publish(self, step: int, source: Path, target: Path) -> dict[str, Any]:
+        """Sign, verify, and put in place in one rename. What is in place already was signed before."""
+        if not target.exists():
+            work = self._work
+            signature.sign(source, job_id=work.job_id, owner_id=work.owner_id, fence=self._fence, step=step)
+        return publish(source, target)
+
+    def take_tokenizer(self, event: TokenizerEvent) -> None:
+        """Note a tokenizer that was trained."""
+        if event.trained:
+            self._tokenizer = event
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is not yet both in place and in the database."""
+        return bool(self._pending) or self._tokenizer is not None
+
+    def keep(self, link: Link) -> bool:
+        """Write down what is in place by now; says whether anything was. Raises what the link raises."""
+        kept = False
+        if self._tokenizer is not None:
+            link.call(lambda session: self._keep_tokenizer(session, self._tokenizer))
+            self._tokenizer, kept = None, True
+        while self._pending and self._pending[0].published.done():
+            self._keep_checkpoint(link, self._pending[0])
+            del self._pending[0]
+            kept = True
+        return kept
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._hands.shutdown(cancel_futures=True)
+
+    def _keep_checkpoint(self, link: Link, pending: _Pending) -> None:
+        event = pending.event
+        try:
+            manifest = pending.published.result()
+        except (OSError, ValueError) as error:
+            log.error("the checkpoint of step %d cannot be published: %s", event.step, error)
+            self.unpublished = (event.step, _without_paths(error))
+            return
+        fault_injection.reach("published")
+        path = self._run_dir.checkpoint_path(event.step, self._fence).relative_to(storage.data())
+        link.call(
+            lambda session: attempts.record_checkpoint(
+                session,
+                job_id=self._work.job_id,
+                fence=self._fence,
+                step=event.step,
+                path=str(path),
+                manifest=manifest,
+                metrics=event.metrics,
+            )
+        )
+        fault_injection.reach("recorded")
+        self.unpublished = None
+        log.info("the checkpoint of step %d is published", event.step)
+
+    def _keep_tokenizer(self, session: Session, event: TokenizerEvent | None) -> str | None:
+        assert event is not None
+        tokenizer_id = attempts.record_tokenizer(
+            session, job_id=self._work.job_id, fence=self._fence, event=event, work=self._work
+        )
+        if tokenizer_id is not None:
+            copy_directory(self._run_dir.path / event.path, storage.tokenizer(tokenizer_id))
+        return tokenizer_id
+
+
+def copy_directory(source: Path, target: Path) -> None:
+    """Copy a small directory so that it appears whole; one that is there already stays."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{target.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    temporary.rename(target)
+    sync_directory(target.parent)
+
+
+def _without_paths(error: Exception) -> str:
+    return str(error.strerror) if isinstance(error, OSError) and error.strerror else str(error)

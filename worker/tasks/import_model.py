@@ -1,0 +1,111 @@
+"""The Celery task that has a base model downloaded and checked by children, and records what they report."""
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from app.base_models import service
+from app.core import db, queue, storage
+from app.core.models import ImportedModel
+from app.core.queue import celery
+from app.core.settings import settings
+from worker.sandbox import runner
+
+# What a child needs to reach a hub from behind a proxy.
+_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+_BARE = {"PYTHONUTF8": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+
+
+@celery.task(name=queue.IMPORT_MODEL)  # type: ignore[untyped-decorator]
+def import_model(model_id: str) -> None:
+    """Import a model that still waits for it. Safe to repeat; at the same time one of them works."""
+    if _waiting(model_id) is None:
+        return
+    with _alone(model_id) as is_alone:
+        model = _waiting(model_id) if is_alone else None
+        if model is None:
+            return
+        closing = _fetched(model) if model.source == "hub" else {}
+        if "failed" not in closing:
+            closing = run_child(
+                model_id,
+                "check",
+                examine_command(model_id),
+                {**_BARE, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
+            )
+        with db.transaction() as session:
+            if "result" in closing:
+                service.finish_import(session, model_id=model_id, result=closing["result"])
+            else:
+                service.fail_import(session, model_id=model_id, **closing["failed"])
+
+
+def _waiting(model_id: str) -> ImportedModel | None:
+    with db.transaction() as session:
+        return service.importing(session, model_id=model_id)
+
+
+@contextmanager
+def _alone(model_id: str) -> Iterator[bool]:
+    """Whether no other process imports this model; the system lets go of the lock of one that died."""
+    directory = storage.base_model(model_id)
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _fetched(model: ImportedModel) -> dict[str, Any]:
+    closing = run_child(model.id, "fetch", fetch_command(model), fetch_environment(model.id))
+    if "fetched" in closing:
+        with db.transaction() as session:
+            service.record_download(session, model_id=model.id, reference=closing["fetched"])
+    return closing
+
+
+def run_child(model_id: str, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
+    """Run a child to its end, recording progress as it comes; return its closing report."""
+
+    def record(message: dict[str, Any]) -> None:
+        with db.transaction() as session:
+            service.record_progress(session, model_id=model_id, phase=phase, **message)
+
+    closing, status = runner.run(command, env, record)
+    return closing or {"failed": {"problems": [{"code": "importer_died", "status": status}]}}
+
+
+def examine_command(model_id: str) -> list[str]:
+    """The arguments of the child that checks. It gets no environment of ours: above all no address of a database."""
+    limits = [f"--memory={settings().import_memory_bytes}", f"--cpu={settings().parse_cpu_seconds}"]
+    directory = str(storage.base_model(model_id))
+    return [
+        sys.executable,
+        "-m",
+        "worker.sandbox.model_import.validate",
+        directory,
+        f"--budget={settings().max_model_bytes}",
+        *limits,
+    ]
+
+
+def fetch_command(model: ImportedModel) -> list[str]:
+    """The arguments of the child that downloads."""
+    directory, budget = str(storage.base_model(model.id)), f"--budget={settings().max_model_bytes}"
+    return [sys.executable, "-m", "worker.sandbox.model_import.download", directory, str(model.reference), budget]
+
+
+def fetch_environment(model_id: str) -> dict[str, str]:
+    """What the child that downloads needs beside its arguments: where the hub is, and the token for it."""
+    home = str(storage.base_model(model_id) / ".cache")  # no token or setting of whoever started the worker
+    names = {name for wanted in _NETWORK for name in (wanted, wanted.lower())}
+    env = {**_BARE, "HF_ENDPOINT": settings().hf_endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": home}
+    if token := settings().hf_token.get_secret_value():
+        env["HF_TOKEN"] = token
+    return {**env, **{name: value for name, value in os.environ.items() if name in names}}

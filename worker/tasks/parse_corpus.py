@@ -1,0 +1,50 @@
+"""The Celery task that has an upload parsed by a limited child, and records what the child reports."""
+
+import sys
+from functools import partial
+from typing import Any
+
+from app.core import db, queue, storage
+from app.core.models import Corpus
+from app.core.queue import celery
+from app.core.settings import settings
+from app.corpora import service
+from worker.sandbox import runner
+
+
+@celery.task(name=queue.PARSE_CORPUS)  # type: ignore[untyped-decorator]
+def parse_corpus(corpus_id: str) -> None:
+    """Parse a corpus that still waits for it. Safe to repeat, also at the same time."""
+    with db.transaction() as session:
+        corpus = service.parsing(session, corpus_id=corpus_id)
+    if corpus is None:
+        return
+    closing = run_child(corpus)
+    with db.transaction() as session:
+        if "result" in closing:
+            service.finish_parse(session, corpus_id=corpus_id, result=closing["result"])
+        else:
+            service.fail_parse(session, corpus_id=corpus_id, **closing["failed"])
+
+
+def run_child(corpus: Corpus) -> dict[str, Any]:
+    """Run the child to its end, recording progress as it comes; return its closing report."""
+    closing, status = runner.run(command(corpus), {"PYTHONUTF8": "1"}, partial(_record_progress, corpus.id))
+    return closing or {"failed": {"problems": [{"code": "parser_died", "status": status}]}}
+
+
+def command(corpus: Corpus) -> list[str]:
+    """The child's arguments."""
+    limits = [f"--memory={settings().parse_memory_bytes}", f"--cpu={settings().parse_cpu_seconds}"]
+    wishes = [f"--encoding={corpus.encoding}"] if corpus.encoding else []
+    if corpus.progress.get("kind"):
+        wishes.append(f"--kind={corpus.progress['kind']}")
+    if corpus.progress.get("skip_bad"):
+        wishes.append("--skip-bad")
+    directory = str(storage.corpus(corpus.id))
+    return [sys.executable, "-m", "worker.sandbox.corpus.parse", directory, corpus.format, *limits, *wishes]
+
+
+def _record_progress(corpus_id: str, message: dict[str, Any]) -> None:
+    with db.transaction() as session:
+        service.record_parse_progress(session, corpus_id=corpus_id, done=message["done"], total=message["total"])
