@@ -65,7 +65,7 @@ def create_app() -> FastAPI:
     for pages in PAGES:
         app.include_router(pages.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=ROOT / "static"), name="static")
-    app.add_middleware(middleware.Guard)
+    app.add_middleware(middleware.SecurityMiddleware)
     errors.install_errors(app)
     return app
 

@@ -25,10 +25,11 @@ from trainer.data import batch
 from trainer.engines import base, factory
 from trainer.launch.gang import free_port
 from trainer.modeling import cpu_matmul, lora
-from trainer.modeling.build import build
+from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective
 from trainer.planning import counts
-from trainer.planning.plan import Node, plan
+from trainer.planning.hardware import Node
+from trainer.planning.plan import plan
 from trainer.spec import TrainSpec, resolve
 
 STEPS, SIDE, LAPS = 4, 768, 2
@@ -69,7 +70,7 @@ def configurations(number: int) -> list[TrainSpec]:
     while len(found) < number:
         fields = {name: drawing.choice(values) for name, values in CHOICES.items()}
         spec = specified({**KINDS[len(found) % len(KINDS)], **fields})
-        if counts.tokens_of_a_sample(spec) * spec.per_device_batch_size <= MOST_TOKENS:
+        if counts.tokens_per_sample(spec) * spec.per_device_batch_size <= MOST_TOKENS:
             found.append(spec)
     return found
 
@@ -88,7 +89,7 @@ def samples(spec: TrainSpec) -> batch.Batch:
     """A global batch that is as long as any may be."""
     assert spec.vocab_size is not None
     count, drawing = spec.train_batch_size, np.random.default_rng(1)
-    source, target = counts.lengths(spec)
+    source, target = counts.sample_lengths(spec)
 
     def ids(*shape: int) -> np.ndarray[Any, Any]:
         return drawing.integers(0, spec.vocab_size, (count, *shape))
@@ -105,7 +106,7 @@ def samples(spec: TrainSpec) -> batch.Batch:
         return {**made, "labels": labels, "attention_mask": np.ones_like(made["input_ids"])}
     made["labels"] = ids(source + target)
     if spec.objective == "masked":
-        made["labels"][drawing.random(made["labels"].shape) > spec.mlm_probability] = batch.IGNORED
+        made["labels"][drawing.random(made["labels"].shape) > spec.mlm_probability] = batch.IGNORE_INDEX
     if spec.objective == "chat":
         places = np.arange(source + target) % (spec.sequence_length // 2)
         made["position_ids"] = np.tile(places, (count, 1))
@@ -118,13 +119,15 @@ def trained(spec: TrainSpec, rank: int, port: int) -> dict[str, float]:
     given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": spec.num_processes, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in given.items()}, MASTER_ADDR="127.0.0.1", OMP_NUM_THREADS="1")
     assert spec.vocab_size is not None
-    device = base.join("cpu")
-    model = build(spec, spec.vocab_size, 0, 1, device, labels=("a", "b") if spec.objective == "classification" else ())
+    device = base.init_process_group("cpu")
+    model = init_model(
+        spec, spec.vocab_size, 0, 1, device, labels=("a", "b") if spec.objective == "classification" else ()
+    )
     if spec.tuning != "full":
-        lora.attach(model, spec)
+        lora.add_lora(model, spec)
     taking = factory.make_engine(spec, objective(spec, model), device)
     whole = samples(spec)
-    multiply, operations = cpu_matmul.lap(SIDE, device, torch.float32)
+    multiply, operations = cpu_matmul.matmul_benchmark(SIDE, device, torch.float32)
     steps, laps = [], []
     for number in range(1, 1 + STEPS):
         shared = taking.share(whole)

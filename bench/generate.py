@@ -49,7 +49,7 @@ def checkpoint(directory: Path, shape: dict[str, Any]) -> Path:
     source = CorpusInput(id="text", path=str(directory), sha256="0" * 64)
     made = tokenizer.train([source], 2000, lambda done, total: None)
     spec = resolve({"corpora": ["text"], "sequence_length": 1024, "num_key_value_heads": 4, **shape})
-    built = build.build(spec, made.get_vocab_size(), 0, 1, torch.device("cpu"))
+    built = build.init_model(spec, made.get_vocab_size(), 0, 1, torch.device("cpu"))
     built.generation_config.eos_token_id = None  # random weights: only the length may end a text
     transformers_logging.disable_progress_bar()
     built.save_pretrained(directory / "model")

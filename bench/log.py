@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainer.events import Journal
-from trainer.report import Report
+from trainer.report import Reporter
 
 STEPS, LAPS = 20_000, 3
 SERIES = 5
@@ -19,7 +19,7 @@ SERIES = 5
 
 def reported(directory: Path) -> None:
     """All steps through the trainer's own report."""
-    report = Report(Journal(directory / "events.jsonl"))
+    report = Reporter(Journal(directory / "events.jsonl"))
     for step in range(1, STEPS + 1):
         report.points(
             step,

@@ -6,7 +6,9 @@ Run: python bench/plan.py
 import time
 from collections.abc import Callable
 
-from trainer.planning.plan import Node, plan, propose
+from trainer.planning.hardware import Node
+from trainer.planning.plan import plan
+from trainer.planning.scaling_laws import propose
 from trainer.spec import TrainSpec, resolve
 
 PLANS, LAPS = 1000, 5

@@ -29,7 +29,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from trainer.launch.gang import free_port
 from trainer.modeling import architectures, cpu_matmul
-from trainer.modeling.build import build
+from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective
 from trainer.planning.counts import flops
 from trainer.spec import TrainSpec, resolve
@@ -137,7 +137,7 @@ class Ours:
     """What a job runs: the engine, the objective, the loop's own reckoning."""
 
     def __init__(self, spec: TrainSpec, rows: Tensor) -> None:
-        model = build(spec, VOCAB_SIZE, 0, 1, torch.device("cpu"))
+        model = init_model(spec, VOCAB_SIZE, 0, 1, torch.device("cpu"))
         self._engine = factory.make_engine(spec, objective(spec, model), torch.device("cpu"))
         self._rows, self._number = rows.numpy(), 0
         self.losses: list[float] = []
@@ -155,7 +155,7 @@ def gemm_rate() -> float:
     """The best of five matrix products of torch and of five of ours, in operations a second."""
     matrix, out = torch.rand(SIDE, SIDE), torch.empty(SIDE, SIDE)
     laps = [
-        seconds(partial(way, matrix, matrix, out=out), 1) for way in (torch.mm, cpu_matmul.product) for _lap in range(5)
+        seconds(partial(way, matrix, matrix, out=out), 1) for way in (torch.mm, cpu_matmul.matmul) for _lap in range(5)
     ]
     return 2 * SIDE**3 / min(laps)
 
@@ -167,7 +167,7 @@ def drawn(spec: TrainSpec) -> Tensor:
 
 def join() -> None:
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
-    base.join("cpu")
+    base.init_process_group("cpu")
 
 
 def by_turns(contestants: Mapping[str, Turns | Ours]) -> dict[str, list[float]]:
@@ -203,10 +203,10 @@ def tax(shape: str) -> dict[str, Any]:
 def race(shape: str) -> dict[str, Any]:
     spec = spec_of(shape)
     rows = drawn(spec)
-    start = build(spec, VOCAB_SIZE, 0, 1, torch.device("cpu")).state_dict()
+    start = init_model(spec, VOCAB_SIZE, 0, 1, torch.device("cpu")).state_dict()
 
     def plain() -> PreTrainedModel:
-        model = architectures.create(spec, VOCAB_SIZE, IDS, [])
+        model = architectures.create_config(spec, VOCAB_SIZE, IDS, [])
         model.load_state_dict(start)
         return model
 

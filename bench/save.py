@@ -24,15 +24,15 @@ from tests.trainer.runs import english, write_corpus
 from trainer.data import tokenizer
 from trainer.datasets.prepare import Prepared
 from trainer.events import Journal
-from trainer.inference.generation import Loaded
+from trainer.inference.generation import LoadedModel
 from trainer.launch.gang import free_port
-from trainer.modeling.build import build
+from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective
-from trainer.report import Report
+from trainer.report import Reporter
 from trainer.spec import resolve
 from trainer.training import optimizer_state
-from trainer.training.async_checkpoint import Saver
-from trainer.training.checkpoint import Memory, Save
+from trainer.training.async_checkpoint import AsyncCheckpointer
+from trainer.training.checkpoint import CheckpointWriter, LoopState
 
 ROUNDS, STEPS_AROUND = 4, 6
 SHAPE = {"hidden_size": 640, "intermediate_size": 1728, "num_hidden_layers": 8, "num_attention_heads": 10}
@@ -52,17 +52,17 @@ class Training:
         )
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
         os.environ["MASTER_PORT"] = str(free_port())
-        device = engines.join("cpu")
-        self.model = build(self.spec, 2048, 0, 1, device)
+        device = engines.init_process_group("cpu")
+        self.model = init_model(self.spec, 2048, 0, 1, device)
         self.engine = factory.make_engine(self.spec, objective(self.spec, self.model), device)
         rows = np.random.default_rng(0).integers(0, 2048, (2, 65))
         self.batch = self.engine.share({"input_ids": rows[:, :-1], "labels": rows[:, 1:]})
-        self.loaded = Loaded(self.model, opened)
+        self.loaded = LoadedModel(self.model, opened)
         self.prepared = Prepared(
             tokenizer=str(home / "tokenizer"), tokenizer_sha256="t", tokens=str(home), data_sha256="d"
         )
-        self.report = Report(Journal(home / "events.jsonl"))
-        self.saver = Saver(self.engine, self.report, home, lambda directory, step: None)
+        self.report = Reporter(Journal(home / "events.jsonl"))
+        self.saver = AsyncCheckpointer(self.engine, self.report, home, lambda directory, step: None)
         self.number = 0
 
     def steps(self, count: int = 1) -> float:
@@ -74,10 +74,10 @@ class Training:
             self.saver.look()
         return time.perf_counter() - started_at
 
-    def save(self) -> Save:
+    def save(self) -> CheckpointWriter:
         """A save of the present step."""
         directory = self.home / f"step-{self.number}"
-        return Save(directory, self.number, self.engine, self.loaded, self.prepared, Memory())
+        return CheckpointWriter(directory, self.number, self.engine, self.loaded, self.prepared, LoopState())
 
     def beside(self) -> None:
         """As jobs save."""

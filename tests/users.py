@@ -52,7 +52,7 @@ def enter(name: str, role: str) -> Person:
 
 @cache
 def _password_hash() -> str:
-    return passwords.hashed(PASSWORD)
+    return passwords.hash_password(PASSWORD)
 
 
 def client(web: TestClient, *, cookie: str | None = None, token: str | None = None) -> TestClient:

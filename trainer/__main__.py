@@ -113,7 +113,7 @@ def _add_node(parser: argparse.ArgumentParser) -> None:
 
 
 def _node(arguments: argparse.Namespace) -> Any:
-    from trainer.planning.plan import Node
+    from trainer.planning.hardware import Node
 
     if arguments.memory_bytes is None:
         return None
@@ -122,7 +122,7 @@ def _node(arguments: argparse.Namespace) -> Any:
 
 
 def _propose(arguments: argparse.Namespace) -> int:
-    from trainer.planning.plan import propose
+    from trainer.planning.scaling_laws import propose
 
     node = _node(arguments)
     if node is None:
@@ -132,9 +132,10 @@ def _propose(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from trainer.planning.plan import choose, opened, plan
+    from trainer.planning.config_search import choose_auto_fields, split_auto_fields
+    from trainer.planning.plan import plan
 
-    given, free = opened({"corpora": ["corpus"], **json.loads(arguments.spec.read_text())})
+    given, free = split_auto_fields({"corpora": ["corpus"], **json.loads(arguments.spec.read_text())})
     try:
         spec = resolve(given)
     except SpecError as error:
@@ -145,7 +146,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     node = _node(arguments)
     if free and node is None:
         raise ValueError(f"{free[0]} is auto; give --memory-bytes, and what else is known of the machine")
-    chosen = choose(spec, vocab_size, node, free) if free else None
+    chosen = choose_auto_fields(spec, vocab_size, node, free) if free else None
     made = plan(chosen or spec, vocab_size, node, arguments.text_bytes)
     said = {name: getattr(chosen, name) for name in free} if chosen is not None else {}
     print(json.dumps({"chosen": said, **made.model_dump(mode="json")}, indent=2))
@@ -199,7 +200,7 @@ def _generate(arguments: argparse.Namespace) -> int:
 
 def _conversation(tokenizer: Any, prompt: str) -> list[int]:
     """A prompt as the tokenizer's chat template writes it. Raises ValueError where there is none, or no messages."""
-    from trainer.data.record_encoding import Encoder
+    from trainer.data.record_encoding import RecordEncoder
     from trainer.failure import Failure
 
     if tokenizer.chat_template is None:
@@ -211,7 +212,7 @@ def _conversation(tokenizer: Any, prompt: str) -> list[int]:
         except ValidationError:
             raise ValueError("--prompt is no JSON list of messages, each with role and content") from None
     try:
-        return Encoder("chat", tokenizer).prompt(messages)
+        return RecordEncoder("chat", tokenizer).prompt(messages)
     except Failure as failure:
         raise ValueError(str(failure)) from None
 
@@ -250,11 +251,11 @@ def _export(arguments: argparse.Namespace) -> int:
             facts=json.loads(given.read_text()) if given is not None else None,
             progress=lambda done, total: print(json.dumps({"done": done, "total": total}), flush=True),
         )
-    except export.Differs as problem:
+    except export.LogitMismatch as problem:
         values = {"largest": f"{problem.largest:.3g}", "tolerance": f"{problem.tolerance:.3g}"}
         print(json.dumps({"failed": {"code": "export_differs", "values": values}}), flush=True)
         return EXIT_BAD_INPUT
-    except export.Impossible as problem:
+    except export.UnsupportedExport as problem:
         print(json.dumps({"failed": {"code": "export_impossible", "values": {"why": str(problem)}}}), flush=True)
         return EXIT_BAD_INPUT
     print(json.dumps({"result": found}), flush=True)

@@ -25,7 +25,7 @@ EXIT_CODES = {
     "oom_host": EXIT_OUT_OF_MEMORY,
 }
 
-SENTENCES = {
+MESSAGES = {
     "config_invalid": "{field} {why}",
     "data_empty": "the corpora hold no text",
     "data_short": "the text needs at least {needed} tokens, but has {found}",
@@ -52,7 +52,7 @@ class Failure(Exception):
 
     def __init__(self, code: str, **values: Any) -> None:
         assert code in EXIT_CODES, code
-        super().__init__(SENTENCES[code].format(**values))
+        super().__init__(MESSAGES[code].format(**values))
         self.code = code
         self.values = values
 

@@ -22,7 +22,7 @@ def log_to_stdout() -> None:
     log.setLevel(logging.INFO)
 
 
-class Report:
+class Reporter:
     """Writes the events of one process, not more often than anyone can look."""
 
     def __init__(self, journal: Journal | None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from trainer.spec_errors import SENTENCES, SpecError, SpecProblem, explain, multiple, wrong
+from trainer.spec_errors import MESSAGES, SpecError, SpecProblem, field_error, from_pydantic_error, round_up_to_multiple
 
 RECIPES = Path(__file__).parent / "recipes"
 DECODERS = ("llama", "qwen2", "gpt2")
@@ -25,9 +25,9 @@ FAMILIES = {
     "classification": (*ENCODERS, *DECODERS),
     "dpo": DECODERS,
 }
-OF_TEXT = ("causal", "masked", "span_corruption")  # cut running text; the others learn from records
+TEXT_OBJECTIVES = ("causal", "masked", "span_corruption")  # cut running text; the others learn from records
 # Which kinds of corpora each can be learnt from.
-KINDS = {
+CORPUS_KINDS_BY_OBJECTIVE = {
     "causal": ("text", "classification"),
     "masked": ("text", "classification"),
     "span_corruption": ("text", "classification"),
@@ -308,7 +308,7 @@ def recipe(name: str) -> dict[str, Any]:
     return {**defaults, **fields}
 
 
-def of_recipe(name: str) -> TrainSpec:
+def example_spec(name: str) -> TrainSpec:
     """The spec of a recipe on any text, and from any model where it needs one: to say what it would cost."""
     base = {"base_model": "any"} if recipe(name)["objective"] == "dpo" else {}
     return resolve({"recipe": name, "corpora": ["any"], **base})
@@ -321,11 +321,11 @@ def resolve(given: dict[str, Any]) -> TrainSpec:
     """
     name = given.get("recipe", "tiny")
     if not isinstance(name, str):
-        raise SpecError([SpecProblem(field="recipe", message=SENTENCES["string_type"])])
+        raise SpecError([SpecProblem(field="recipe", message=MESSAGES["string_type"])])
     try:
         return TrainSpec.model_validate({**recipe(name), "recipe": name, **given})
     except ValidationError as error:
-        raise SpecError([explain(detail, TrainSpec) for detail in error.errors()]) from None
+        raise SpecError([from_pydantic_error(detail, TrainSpec) for detail in error.errors()]) from None
 
 
 # ---- what contradicts what ------------------------------------------------------------------------------------------
@@ -334,33 +334,33 @@ def resolve(given: dict[str, Any]) -> TrainSpec:
 def _check_width(spec: TrainSpec) -> None:
     heads, rotary = spec.num_attention_heads, spec.model_type in ROTARY
     if spec.hidden_size % heads:
-        raise wrong(
+        raise field_error(
             "hidden_size",
             "must be a multiple of num_attention_heads ({num_attention_heads}), but is {hidden_size}: {next} would do",
             hidden_size=spec.hidden_size,
             num_attention_heads=heads,
-            next=multiple(spec.hidden_size, heads * (2 if rotary else 1)),
+            next=round_up_to_multiple(spec.hidden_size, heads * (2 if rotary else 1)),
         )
     if rotary and (spec.hidden_size // heads) % 2:
-        raise wrong(
+        raise field_error(
             "hidden_size",
             "gives each head an odd width ({width}), which rotary embeddings cannot use: {next} would do",
             width=spec.hidden_size // heads,
-            next=multiple(spec.hidden_size, 2 * heads),
+            next=round_up_to_multiple(spec.hidden_size, 2 * heads),
         )
 
 
 def _check_heads(spec: TrainSpec) -> None:
     values = {"num_attention_heads": spec.num_attention_heads, "num_key_value_heads": spec.num_key_value_heads}
     if spec.num_attention_heads % spec.num_key_value_heads:
-        raise wrong(
+        raise field_error(
             "num_key_value_heads",
             "must divide num_attention_heads ({num_attention_heads}), but is {num_key_value_heads}: {next} would do",
             **values,
             next=math.gcd(spec.num_attention_heads, spec.num_key_value_heads),
         )
     if spec.model_type not in ROTARY and spec.num_key_value_heads != spec.num_attention_heads:
-        raise wrong(
+        raise field_error(
             "num_key_value_heads",
             "must equal num_attention_heads ({num_attention_heads}) for {model_type}, but is {num_key_value_heads}",
             **values,
@@ -371,19 +371,19 @@ def _check_heads(spec: TrainSpec) -> None:
 def _check_batch(spec: TrainSpec) -> None:
     product = spec.per_device_batch_size * spec.num_processes
     if spec.train_batch_size % product:
-        raise wrong(
+        raise field_error(
             "train_batch_size",
             "must be a multiple of per_device_batch_size x num_processes ({product}), but is {train_batch_size}: "
             "{next} would do",
             product=product,
             train_batch_size=spec.train_batch_size,
-            next=multiple(spec.train_batch_size, product),
+            next=round_up_to_multiple(spec.train_batch_size, product),
         )
 
 
 def _check_schedule(spec: TrainSpec) -> None:
     if spec.warmup_steps > spec.max_steps:
-        raise wrong(
+        raise field_error(
             "warmup_steps",
             "must not exceed max_steps ({max_steps}), but is {warmup_steps}",
             max_steps=spec.max_steps,
@@ -391,7 +391,7 @@ def _check_schedule(spec: TrainSpec) -> None:
         )
     room = spec.max_steps - spec.warmup_steps
     if spec.decay_steps is not None and spec.decay_steps > room:
-        raise wrong(
+        raise field_error(
             "decay_steps",
             "must not exceed max_steps - warmup_steps ({room}), but is {decay_steps}",
             room=room,
@@ -401,7 +401,7 @@ def _check_schedule(spec: TrainSpec) -> None:
 
 def _check_objective(spec: TrainSpec) -> None:
     if spec.model_type not in FAMILIES[spec.objective]:
-        raise wrong(
+        raise field_error(
             "model_type",
             "must be one of {expected} for the objective {objective}, but is {model_type}",
             expected=", ".join(FAMILIES[spec.objective]),
@@ -411,39 +411,49 @@ def _check_objective(spec: TrainSpec) -> None:
     least = MIN_VOCAB_SIZE + {"t5": NUM_SENTINELS, "bert": 1, "roberta": 1}.get(spec.model_type, 0)
     if spec.base_model is None and spec.vocab_size is not None and spec.vocab_size < least:
         values = {"least": least, "model_type": spec.model_type, "vocab_size": spec.vocab_size}
-        raise wrong("vocab_size", "must be at least {least} for {model_type}, but is {vocab_size}", **values)
+        raise field_error("vocab_size", "must be at least {least} for {model_type}, but is {vocab_size}", **values)
     if spec.model_type == "t5" and spec.base_model is None and not spec.tie_word_embeddings:
-        raise wrong("tie_word_embeddings", "must be true for t5, whose encoder, decoder and output share one table")
+        raise field_error(
+            "tie_word_embeddings", "must be true for t5, whose encoder, decoder and output share one table"
+        )
     if spec.objective == "dpo" and spec.base_model is None:
-        raise wrong("base_model", "is missing: dpo moves a model that answers already; choose a checkpoint or a model")
+        raise field_error(
+            "base_model", "is missing: dpo moves a model that answers already; choose a checkpoint or a model"
+        )
     shared = next((corpus for corpus in spec.validation_corpora if corpus in spec.corpora), None)
     if shared is not None:
-        raise wrong("validation_corpora", "holds {corpus}, which is trained on: take it out of one", corpus=shared)
+        raise field_error(
+            "validation_corpora", "holds {corpus}, which is trained on: take it out of one", corpus=shared
+        )
 
 
 def _check_tuning(spec: TrainSpec) -> None:
     if spec.tuning == "full":
         return
     if spec.base_model is None:
-        raise wrong("tuning", "must be full without a base_model: adapters need weights that were trained before")
+        raise field_error("tuning", "must be full without a base_model: adapters need weights that were trained before")
     if spec.optimizer != "adamw":
-        raise wrong(
+        raise field_error(
             "optimizer", "must be adamw for {tuning}, but is {optimizer}", tuning=spec.tuning, optimizer=spec.optimizer
         )
     if spec.tuning == "qlora" and spec.precision == "fp32":
-        raise wrong("precision", "must be auto or bf16 for qlora, whose frozen weights have four bits, but is fp32")
+        raise field_error(
+            "precision", "must be auto or bf16 for qlora, whose frozen weights have four bits, but is fp32"
+        )
     if spec.tuning == "qlora" and spec.zero_stage == 3:
-        raise wrong("zero_stage", "must be 0, 1 or 2 for qlora, but is 3: weights of four bits cannot be sharded")
+        raise field_error("zero_stage", "must be 0, 1 or 2 for qlora, but is 3: weights of four bits cannot be sharded")
 
 
 def _check_hardware(spec: TrainSpec) -> None:
     if spec.optimizer == "muon" and spec.zero_stage > 0:
-        raise wrong(
+        raise field_error(
             "zero_stage",
             "must be 0 for muon, which moves whole matrices, but is {zero_stage}",
             zero_stage=spec.zero_stage,
         )
     if spec.offload_optimizer and spec.zero_stage == 0:
-        raise wrong("zero_stage", "must be 1, 2 or 3 for offload_optimizer, but is 0")
+        raise field_error("zero_stage", "must be 1, 2 or 3 for offload_optimizer, but is 0")
     if spec.offload_parameters and spec.zero_stage != 3:
-        raise wrong("zero_stage", "must be 3 for offload_parameters, but is {zero_stage}", zero_stage=spec.zero_stage)
+        raise field_error(
+            "zero_stage", "must be 3 for offload_parameters, but is {zero_stage}", zero_stage=spec.zero_stage
+        )

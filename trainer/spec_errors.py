@@ -27,18 +27,18 @@ class _FieldError(ValueError):
         self.problem = problem
 
 
-def wrong(name: str, message: str, **values: Any) -> _FieldError:
+def field_error(name: str, message: str, **values: Any) -> _FieldError:
     """What a field cannot be beside the others."""
     return _FieldError(SpecProblem(field=name, message=message, values=values))
 
 
-def multiple(value: int, of: int) -> int:
+def round_up_to_multiple(value: int, of: int) -> int:
     """The next one that is not smaller."""
     return -(-value // of) * of
 
 
 # pydantic's error types in our words; {numbers} come from pydantic's context.
-SENTENCES = {
+MESSAGES = {
     "missing": "is missing",
     "extra_forbidden": "is not a field of a spec; see the list of fields in the API reference",
     "greater_than_equal": "must be at least {ge}",
@@ -79,17 +79,17 @@ def _bounds(name: str, model: type[BaseModel]) -> dict[str, float]:
     return {kind: getattr(limit, kind) for limit in limits for kind in ("ge", "gt", "le", "lt") if hasattr(limit, kind)}
 
 
-def explain(detail: Any, model: type[BaseModel]) -> SpecProblem:
+def from_pydantic_error(detail: Any, model: type[BaseModel]) -> SpecProblem:
     """One of pydantic's errors in our words."""
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, _FieldError):
         return cause.problem
     name = ".".join(str(part) for part in detail["loc"]) or "spec"
     context = {k: v for k, v in detail.get("ctx", {}).items() if isinstance(v, str | int | float)}
-    other = next((bound for bound in _bounds(name, model) if f"{detail['type']} {bound}" in SENTENCES), None)
+    other = next((bound for bound in _bounds(name, model) if f"{detail['type']} {bound}" in MESSAGES), None)
     if other is not None:
         values = {**context, **_bounds(name, model), "given": detail["input"]}
-        return SpecProblem(field=name, message=SENTENCES[f"{detail['type']} {other}"], values=values)
-    if detail["type"] not in SENTENCES:
+        return SpecProblem(field=name, message=MESSAGES[f"{detail['type']} {other}"], values=values)
+    if detail["type"] not in MESSAGES:
         return SpecProblem(field=name, message="is not valid: {why}", values={"why": detail["msg"]})
-    return SpecProblem(field=name, message=SENTENCES[detail["type"]], values=context)
+    return SpecProblem(field=name, message=MESSAGES[detail["type"]], values=context)

@@ -22,7 +22,7 @@ _SET = {
 _KEPT_PREFIXES = ("NCCL_", "CUDA_", "TORCH_")
 
 
-def scrubbed() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """The environment of everything that runs other people's specs: no address, no secret, no setting of ours."""
     kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith(_KEPT_PREFIXES)}
     return {**kept, **_SET}

@@ -43,7 +43,7 @@ def main() -> None:
         while os.getppid() == worker:
             with suppress(TimeoutError):
                 connection, _address = listener.accept()
-                answer(connection, listener)
+                handle_connection(connection, listener)
 
 
 def preload() -> None:
@@ -66,7 +66,7 @@ def listen(path: Path) -> socket.socket:
     return listener
 
 
-def answer(connection: socket.socket, listener: socket.socket) -> None:
+def handle_connection(connection: socket.socket, listener: socket.socket) -> None:
     """Fork for one caller."""
     with connection:
         kind = first_line(connection)
@@ -75,7 +75,7 @@ def answer(connection: socket.socket, listener: socket.socket) -> None:
             return
         if os.fork() == 0:
             listener.close()
-            be(kind, connection)
+            run_child(kind, connection)
 
 
 def first_line(connection: socket.socket) -> str | None:
@@ -94,7 +94,7 @@ def first_line(connection: socket.socket) -> str | None:
         return None
 
 
-def be(kind: str, connection: socket.socket) -> None:
+def run_child(kind: str, connection: socket.socket) -> None:
     """What the fork does: serve, and leave without running anything that belongs to the parent."""
     code = 1
     try:

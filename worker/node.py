@@ -23,7 +23,7 @@ from app.core import db, processes, storage
 from app.core.settings import ROOT, settings
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import notifications
-from worker.environment import scrubbed, warm_socket
+from worker.environment import child_environment, warm_socket
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ STOP_SECONDS = 10.0  # for a supervisor to publish and say the last, beside what
 LONGEST_PAUSE = 60.0  # between two starts of a warm parent that will not live
 
 
-class Beat:
+class PeriodicThread:
     """A thread that does something every few seconds until it is stopped."""
 
     def __init__(self, work: Callable[[], None]) -> None:
@@ -56,7 +56,7 @@ class Beat:
             self._stop.wait(BEAT_SECONDS)
 
 
-class Pulse:
+class NodeHeartbeat:
     """Tells the database about this node."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Pulse:
             return
         self._is_away = False
         if not self._is_known:
-            notifications.ring_scheduler()  # jobs may have waited for a node
+            notifications.notify_scheduler()  # jobs may have waited for a node
             self._is_known = True
 
 
@@ -138,7 +138,7 @@ def versions() -> dict[str, str]:
     }
 
 
-class WarmParent:
+class ForkServer:
     """Keeps one warm parent alive as a child of this worker (see worker/fork_server.py)."""
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ class WarmParent:
             return subprocess.Popen(
                 [sys.executable, "-m", "worker.fork_server", str(warm_socket()), str(os.getpid())],
                 cwd=ROOT,
-                env=scrubbed(),
+                env=child_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -181,19 +181,19 @@ class WarmParent:
             )
 
 
-warm_parent = WarmParent()
-_beats = [Beat(warm_parent.watch), Beat(Pulse().beat)]
+warm_parent = ForkServer()
+_beats = [PeriodicThread(warm_parent.watch), PeriodicThread(NodeHeartbeat().beat)]
 
 
 def _warm_up(**_given: Any) -> None:
     _beats[0].start()
 
 
-def _come(**_given: Any) -> None:
+def _on_worker_ready(**_given: Any) -> None:
     _beats[1].start()
 
 
-def _leave(**_given: Any) -> None:
+def _on_worker_shutdown(**_given: Any) -> None:
     for beat in _beats:
         beat.stop()
     warm_parent.stop()
@@ -202,5 +202,5 @@ def _leave(**_given: Any) -> None:
 
 
 worker_init.connect(_warm_up)
-worker_ready.connect(_come)
-worker_shutdown.connect(_leave)
+worker_ready.connect(_on_worker_ready)
+worker_shutdown.connect(_on_worker_shutdown)

@@ -50,12 +50,12 @@ def end_session(request: Request, response: Response) -> None:
     if secret is not None:
         with db.transaction() as session:
             service.close_session(session, secret=secret)
-    cookies.drop(request, response)
+    cookies.clear_session_cookie(request, response)
 
 
 def _logged_in(request: Request, secret: str) -> Response:
     response = Response(status_code=204)
-    cookies.keep(request, response, secret)
+    cookies.set_session_cookie(request, response, secret)
     return response
 
 

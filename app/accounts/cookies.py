@@ -6,7 +6,7 @@ from app.core.principal import SESSION_LIFETIME
 from app.web.auth import COOKIE
 
 
-def keep(request: Request, response: Response, secret: str) -> None:
+def set_session_cookie(request: Request, response: Response, secret: str) -> None:
     """Log this browser in. Scripts cannot read the cookie, and other sites' requests do not carry it."""
     response.set_cookie(
         COOKIE,
@@ -19,7 +19,7 @@ def keep(request: Request, response: Response, secret: str) -> None:
     )
 
 
-def drop(request: Request, response: Response) -> None:
+def clear_session_cookie(request: Request, response: Response) -> None:
     """Log this browser out."""
     secure = request.url.scheme == "https"
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax", secure=secure)

@@ -88,7 +88,7 @@ def log_in(request: Request, name: Text = "", password: Text = "", next: Text = 
 
 def _logged_in(request: Request, secret: str, path: str) -> Response:
     response = _go(path)
-    cookies.keep(request, response, secret)
+    cookies.set_session_cookie(request, response, secret)
     return response
 
 

@@ -31,13 +31,13 @@ def check(password: str, name: str) -> None:
         raise bad_field("password", "password_is_name", _("The password must not be the name."))
 
 
-def hashed(password: str) -> str:
+def hash_password(password: str) -> str:
     """The argon2id hash to store. Takes a tenth of a second: call it outside a transaction."""
     with _admitted():
         return _hasher.hash(_normal(password))
 
 
-def matches(password: str, password_hash: str | None) -> bool:
+def verify_password(password: str, password_hash: str | None) -> bool:
     """Whether the password is right. Without a hash (an unknown name) it does the same work and says no."""
     with _admitted():
         right = _hasher.verify(_normal(password[: MAX_LENGTH + 1]), password_hash or _nobodys_hash())

@@ -11,7 +11,7 @@ from app.core.errors import PanelError
 from app.core.principal import Principal
 from app.core.settings import settings
 from app.web.auth import Reader, Submitter
-from app.web.pages import change, page
+from app.web.pages import handle_form_action, page
 from app.web.paging import After
 from trainer.spec import DECODERS
 
@@ -112,4 +112,4 @@ def delete_model(request: Request, principal: Submitter, model_id: str) -> Respo
 
 
 def _change(request: Request, principal: Principal, model_id: str, verb: Any, then: str) -> Response:
-    return change(verb, then, lambda error: _model(request, principal, model_id, error))
+    return handle_form_action(verb, then, lambda error: _model(request, principal, model_id, error))

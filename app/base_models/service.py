@@ -130,7 +130,7 @@ def remove_files(model_id: str) -> None:
     shutil.rmtree(storage.base_model(model_id), ignore_errors=True)
 
 
-def usable(session: Session, *, principal: Principal, model_id: str) -> ImportedModel | None:
+def require_ready_model(session: Session, *, principal: Principal, model_id: str) -> ImportedModel | None:
     """The imported model that a job starts from, or None where the id is no model's. Raises at `base_model`."""
     mine = (ImportedModel.id == model_id, visible_to(ImportedModel.owner_id, principal))
     # Held until the commit, so that it is not deleted under the job that is being submitted.
@@ -150,7 +150,7 @@ def jobs_of(session: Session, *, principal: Principal, model_id: str) -> list[tu
 
 
 def _owe_import(session: Session, model_id: str) -> None:
-    queue.owe(session, queue.IMPORT_MODEL, model_id, queue=queue.CORPUS_QUEUE)
+    queue.enqueue_after_commit(session, queue.IMPORT_MODEL, model_id, queue=queue.CORPUS_QUEUE)
 
 
 # ---- importing, as the worker reports it ----------------------------------------------------------------------------
@@ -208,6 +208,6 @@ def forget_unfinished(session: Session) -> list[str]:
     return [model.id for model in rows]
 
 
-def known(session: Session) -> set[str]:
+def list_known(session: Session) -> set[str]:
     """The ids of all models: a directory of another name is nobody's."""
     return set(session.scalars(select(ImportedModel.id)))

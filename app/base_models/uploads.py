@@ -27,9 +27,9 @@ async def receive(
     too_large = _too_large()
     await to_thread.run_sync(uploads.check_declared, declared, most, too_large)
     incoming = storage.base_model(model_id) / f".{new_id()}"
-    sink = await to_thread.run_sync(uploads.Sink, incoming, most, too_large)
+    sink = await to_thread.run_sync(uploads.StreamedUpload, incoming, most, too_large)
     try:
-        await uploads.receive(stream, sink)
+        await uploads.save_upload(stream, sink)
         return await to_thread.run_sync(_keep, principal, model_id, incoming, stored)
     finally:
         await to_thread.run_sync(partial(incoming.unlink, missing_ok=True))

@@ -71,7 +71,7 @@ def pin(session: Session, *, principal: Principal, checkpoint_id: str, pinned: b
     return row
 
 
-def let_go(session: Session, ids: Sequence[str]) -> None:
+def mark_for_deletion(session: Session, ids: Sequence[str]) -> None:
     """Take good checkpoints away from everybody, save for what is pinned or worked on meanwhile; a sweep removes their
     files.
     """
@@ -85,19 +85,19 @@ def let_go(session: Session, ids: Sequence[str]) -> None:
     session.execute(update(Checkpoint).where(*droppable).values(state="deleting"))
 
 
-def trust_again(session: Session, checkpoint_id: str) -> None:
+def mark_ready(session: Session, checkpoint_id: str) -> None:
     """A checkpoint that was found damaged is whole."""
     damaged = (Checkpoint.id == checkpoint_id, Checkpoint.state == "corrupt")
     session.execute(update(Checkpoint).where(*damaged).values(state="ready"))
 
 
-def list_leaving(session: Session, limit: int) -> list[tuple[str, str]]:
+def list_pending_deletion(session: Session, limit: int) -> list[tuple[str, str]]:
     """Checkpoints whose files are to be removed: id and path, the oldest first."""
     query = select(Checkpoint.id, Checkpoint.path).where(Checkpoint.state == "deleting")
     return [(row.id, row.path) for row in session.execute(query.order_by(Checkpoint.id).limit(limit))]
 
 
-def bury(session: Session, checkpoint_id: str) -> None:
+def mark_deleted(session: Session, checkpoint_id: str) -> None:
     """The files of a checkpoint are removed."""
     gone = (Checkpoint.id == checkpoint_id, Checkpoint.state == "deleting")
     session.execute(update(Checkpoint).where(*gone).values(state="deleted"))
@@ -140,7 +140,7 @@ def zip_chunks(checkpoint: Checkpoint) -> Iterator[bytes]:
 
     Its manifest lists what is in the archive.
     """
-    out = _Outlet()
+    out = _ChunkBuffer()
     directory = storage.checkpoint(checkpoint.path)
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for path in files(checkpoint):
@@ -163,7 +163,7 @@ def _entry(checkpoint: Checkpoint, path: Path, directory: Path) -> zipfile.ZipIn
     return entry
 
 
-class _Outlet(io.RawIOBase):
+class _ChunkBuffer(io.RawIOBase):
     """A stream that cannot seek; what was written is taken out piece by piece."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ def locale() -> str:
 
 
 @contextmanager
-def speaking(language: str) -> Iterator[None]:
+def use_locale(language: str) -> Iterator[None]:
     """Answer in this language inside the block."""
     token = _locale.set(language if language in LOCALES else "en")
     try:
@@ -61,7 +61,7 @@ def translate(message: str) -> str:
     return message
 
 
-def mark(message: str) -> str:
+def gettext_noop(message: str) -> str:
     """Only marks a sentence for the catalogue: it is kept in English and translated when it is shown."""
     return message
 

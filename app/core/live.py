@@ -32,7 +32,7 @@ def valkey() -> redis.Redis:
     return redis.Redis.from_url(settings().redis_url, socket_timeout=2, socket_connect_timeout=2)
 
 
-def ring(topic: str) -> None:
+def notify(topic: str) -> None:
     """Wake whoever waits on a topic. Best effort: waiters also look by themselves."""
     try:
         valkey().publish(_PREFIX + topic, b"")
@@ -40,7 +40,7 @@ def ring(topic: str) -> None:
         log.debug("doorbell %s not rung: %s", topic, error)
 
 
-class Bell:
+class Subscription:
     """Waits for a topic to ring, in a loop of its own process. No ring between two waits is lost."""
 
     def __init__(self, topic: str) -> None:

@@ -18,7 +18,7 @@ _STEADY_SECONDS = 60.0  # who lived this long starts again without a pause
 _NOTABLE = re.compile(rb"\b(WARNING|ERROR|CRITICAL|Traceback|\w+Error:)")
 
 
-class Child:
+class ManagedProcess:
     """One process that is started again when it dies."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, pass_fds: Sequence[int] = ()) -> None:

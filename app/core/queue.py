@@ -73,7 +73,7 @@ def create_celery() -> Celery:
 celery = create_celery()
 
 
-def owe(session: Session, task: str, *args: str, queue: str) -> None:
+def enqueue_after_commit(session: Session, task: str, *args: str, queue: str) -> None:
     """Promise a message within this transaction. Call `flush_outbox` after the commit."""
     session.add(Outbox(task=task, args=list(args), queue=queue))
 

@@ -17,7 +17,7 @@ from app.core.settings import settings
 from app.corpora import previews, problems, record_kinds, service, uploads
 from app.web import uploads as intake
 from app.web.auth import Reader, Submitter
-from app.web.pages import change, page
+from app.web.pages import handle_form_action, page
 from app.web.paging import After
 
 router = APIRouter()
@@ -165,7 +165,7 @@ def delete_corpus(request: Request, principal: Submitter, corpus_id: str) -> Res
 
 
 def _change(request: Request, principal: Principal, corpus_id: str, verb: Any, then: str) -> Response:
-    return change(verb, then, lambda error: _corpus(request, principal, corpus_id, 0, error))
+    return handle_form_action(verb, then, lambda error: _corpus(request, principal, corpus_id, 0, error))
 
 
 # ---- tokenizers -----------------------------------------------------------------------------------------------------

@@ -4,17 +4,17 @@ import json
 from typing import Any
 
 from app.core.errors import bad_field
-from app.core.i18n import _, mark
+from app.core.i18n import _, gettext_noop
 from app.core.models import CORPUS_KINDS
 
 KIND_WORDS = {
-    "text": mark("Text"),
-    "chat": mark("Conversations"),
-    "completion": mark("Prompts with completions"),
-    "classification": mark("Texts with labels"),
-    "preference": mark("Preferred answers"),
-    "seq2seq": mark("Sources with targets"),
-    "multiple_choice": mark("Multiple choice"),
+    "text": gettext_noop("Text"),
+    "chat": gettext_noop("Conversations"),
+    "completion": gettext_noop("Prompts with completions"),
+    "classification": gettext_noop("Texts with labels"),
+    "preference": gettext_noop("Preferred answers"),
+    "seq2seq": gettext_noop("Sources with targets"),
+    "multiple_choice": gettext_noop("Multiple choice"),
 }
 
 

@@ -68,7 +68,9 @@ def list_corpora(
     return paging.newest(session, visible, Corpus.id, limit, after)
 
 
-def usable(session: Session, *, principal: Principal, ids: Sequence[str], field: str = "corpora") -> list[Corpus]:
+def require_ready_corpora(
+    session: Session, *, principal: Principal, ids: Sequence[str], field: str = "corpora"
+) -> list[Corpus]:
     """The corpora of a job, in the order asked for. Raises at the field for one that cannot be used."""
     visible = visible_to(Corpus.owner_id, principal)
     # Held until the commit, so that none is deleted under the job that is being submitted.
@@ -165,7 +167,7 @@ def _refuse_in_use(session: Session, corpus: Corpus) -> None:
 
 
 def _owe_parse(session: Session, corpus_id: str) -> None:
-    queue.owe(session, queue.PARSE_CORPUS, corpus_id, queue=queue.CORPUS_QUEUE)
+    queue.enqueue_after_commit(session, queue.PARSE_CORPUS, corpus_id, queue=queue.CORPUS_QUEUE)
 
 
 # ---- parsing, as the worker reports it ------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ def record_parse_progress(session: Session, *, corpus_id: str, done: int, total:
     session.execute(update(Corpus).where(Corpus.id == corpus_id, Corpus.state == "parsing").values(progress=progress))
 
 
-def owe_lost_parses(session: Session, *, seconds: float = 60) -> int:
+def requeue_stale_parses(session: Session, *, seconds: float = 60) -> int:
     """Promise again the messages of corpora whose reading has been silent for so long, and return how many.
 
     A worker that died, or a broker that forgot, left them; a second reading of the same upload does no harm.

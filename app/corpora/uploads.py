@@ -76,10 +76,12 @@ async def receive(principal: Principal, what: Label, stream: AsyncIterator[bytes
     """Take an upload and record it. What breaks off or is refused leaves no file and no row."""
     corpus_id = new_id()
     directory = storage.corpus(corpus_id)
-    sink = await to_thread.run_sync(uploads.Sink, directory / "upload", settings().max_upload_bytes, _too_large())
+    sink = await to_thread.run_sync(
+        uploads.StreamedUpload, directory / "upload", settings().max_upload_bytes, _too_large()
+    )
     kept = False
     try:
-        sha256 = await uploads.receive(stream, sink)
+        sha256 = await uploads.save_upload(stream, sink)
         corpus = await to_thread.run_sync(_record, principal, what, corpus_id, sink.num_bytes, sha256)
         kept = True
     finally:

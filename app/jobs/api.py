@@ -19,14 +19,14 @@ from app.jobs.attempts import metrics
 from app.jobs.cluster import nodes
 from app.jobs.cluster.nodes import list_nodes as all_nodes
 from app.jobs.lifecycle import notifications
-from app.jobs.lifecycle.notifications import announce
+from app.jobs.lifecycle.notifications import notify_job_changed
 from app.jobs.planning import answers
 from app.jobs.views import logs
 from app.web.auth import Reader, Submitter
 from app.web.paging import After, Limit
-from trainer.planning.plan import num_parameters
+from trainer.planning.counts import num_parameters
 from trainer.run_dir import RunDir
-from trainer.spec import of_recipe
+from trainer.spec import example_spec
 
 router = APIRouter()
 PING_SECONDS = 15
@@ -53,7 +53,7 @@ def submit_job(
         job, is_new = service.submit(session, principal=principal, given=given, idempotency_key=idempotency_key)
         answer = schemas.job_answer(session, job)
     fault_injection.reach("submitted")
-    announce(job.id)
+    notify_job_changed(job.id)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return answer
@@ -63,8 +63,8 @@ def submit_job(
 def plan_job(principal: Reader, given: Given) -> answers.PlanAnswer:
     """Check a spec and tell what the job would cost, without submitting it."""
     with db.transaction() as session:
-        checked = service.check(session, principal=principal, given=given)
-        vocab_size, plan, _node = service.cost(session, checked)
+        checked = service.resolve_request(session, principal=principal, given=given)
+        vocab_size, plan, _node = service.estimate_cost(session, checked)
     return answers.plan_answer(checked.spec, vocab_size, plan, checked.free)
 
 
@@ -103,25 +103,25 @@ def get_job(principal: Reader, job_id: str) -> schemas.JobAnswer:
 @router.post("/jobs/{job_id}/cancel", status_code=202, tags=["jobs"])
 def cancel_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
     """Cancel a job. A running one keeps the checkpoints it has and writes a last one."""
-    return _wish(service.cancel, principal, job_id)
+    return _request_change(service.cancel, principal, job_id)
 
 
 @router.post("/jobs/{job_id}/pause", status_code=202, tags=["jobs"])
 def pause_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
     """Pause a job: it saves a checkpoint and gives its place back."""
-    return _wish(service.pause, principal, job_id)
+    return _request_change(service.pause, principal, job_id)
 
 
 @router.post("/jobs/{job_id}/resume", status_code=202, tags=["jobs"])
 def resume_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
     """Let a paused job go on from its newest checkpoint, as if it had never stopped."""
-    return _wish(service.resume, principal, job_id)
+    return _request_change(service.resume, principal, job_id)
 
 
-def _wish(verb: Callable[..., Job], principal: Principal, job_id: str) -> schemas.JobAnswer:
+def _request_change(verb: Callable[..., Job], principal: Principal, job_id: str) -> schemas.JobAnswer:
     with db.transaction() as session:
         answer = schemas.job_answer(session, verb(session, principal=principal, job_id=job_id))
-    announce(job_id)
+    notify_job_changed(job_id)
     return answer
 
 
@@ -219,7 +219,7 @@ def list_recipes(principal: Reader) -> Listing[schemas.RecipeAnswer]:
     """List the ready-made specs, smallest first."""
     found = []
     for recipe in schemas.recipe_answers():
-        spec = of_recipe(recipe["name"])
+        spec = example_spec(recipe["name"])
         size = num_parameters(spec, spec.vocab_size or 2_048)
         found.append(schemas.RecipeAnswer(**recipe, num_parameters=size))
     return Listing(data=found, next=None)

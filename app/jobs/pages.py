@@ -26,7 +26,7 @@ from app.jobs.views import form, script_strings
 from app.web.auth import Reader, Submitter
 from app.web.errors import spec_fields
 from app.web.pages import page
-from trainer.spec import KINDS, recipe, recipe_names
+from trainer.spec import CORPUS_KINDS_BY_OBJECTIVE, recipe, recipe_names
 from trainer.spec_errors import SpecError
 
 router = APIRouter()
@@ -79,12 +79,12 @@ def show_form(
     with db.transaction() as session:
         base = bases.find(session, principal, base_model)
         fitting = base.recipe if base is not None else _recipe_for(session, principal, corpus)
-        sent = form.Sent({"recipe": recipe or fitting}, corpus)
+        sent = form.SubmittedForm({"recipe": recipe or fitting}, corpus)
         if like is not None:
-            sent = form.like(service.get(session, principal=principal, job_id=like).spec)
+            sent = form.prefill_copy(service.get(session, principal=principal, job_id=like).spec)
         elif origin is not None:
-            sent = form.Sent(form.longer(_origin(session, principal, origin)))
-    return _form(request, principal, form.Sent({**sent.fields, **asked}, sent.corpora))
+            sent = form.SubmittedForm(form.prefill_continue(_origin(session, principal, origin)))
+    return _form(request, principal, form.SubmittedForm({**sent.fields, **asked}, sent.corpora))
 
 
 def _recipe_for(session: Session, principal: Principal, ids: list[str]) -> str:
@@ -92,7 +92,10 @@ def _recipe_for(session: Session, principal: Principal, ids: list[str]) -> str:
     for corpus_id in ids:
         with suppress(PanelError):
             kind = corpora.get_corpus(session, principal=principal, corpus_id=corpus_id).kind
-            return next((name for name in recipe_names() if KINDS[recipe(name)["objective"]][0] == kind), "tiny")
+            return next(
+                (name for name in recipe_names() if CORPUS_KINDS_BY_OBJECTIVE[recipe(name)["objective"]][0] == kind),
+                "tiny",
+            )
     return "tiny"
 
 
@@ -104,7 +107,9 @@ def _origin(session: Session, principal: Principal, checkpoint_id: str) -> form.
     return form.Origin(checkpoint.id, checkpoint.step, job.id, job.name, job.spec, names, checkpoint.state)
 
 
-def _form(request: Request, principal: Principal, sent: form.Sent, error: PanelError | None = None) -> Response:
+def _form(
+    request: Request, principal: Principal, sent: form.SubmittedForm, error: PanelError | None = None
+) -> Response:
     errors = form.errors_by_field(error.fields) if error else {}
     origin = None
     with db.transaction() as session:
@@ -128,14 +133,16 @@ def _form(request: Request, principal: Principal, sent: form.Sent, error: PanelE
         errors=errors,
         error=error.message if error and not errors else None,
         recipes=form.recipe_cards(),
-        kinds=KINDS,
+        kinds=CORPUS_KINDS_BY_OBJECTIVE,
         objective=origin.spec["objective"] if origin is not None else recipe(sent.recipe)["objective"],
         groups=form.groups(sent, errors, origin),
         labels={name: translate(schema["title"]) for name, schema in form.properties().items()},
         corpora=[corpus for corpus in texts if corpus.state != "failed"],
         tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size))) for t in tokenizers],
         bases=[(offer.id, offer.label) for offer in offers],
-        networks={offer.id: {name: form.shown(value) for name, value in offer.network.items()} for offer in offers},
+        networks={
+            offer.id: {name: form.to_display(value) for name, value in offer.network.items()} for offer in offers
+        },
         key=sent.fields.get("key") or new_id(),
     )
 
@@ -143,8 +150,8 @@ def _form(request: Request, principal: Principal, sent: form.Sent, error: PanelE
 @router.post("/jobs")
 def submit(request: Request, principal: Submitter, sent_form: SentForm) -> Response:
     """Queue the job and go to its page; sent twice, the same form gives the same job."""
-    sent = form.sent(sent_form)
-    given = form.given(sent)
+    sent = form.read_form(sent_form)
+    given = form.to_partial_spec(sent)
     body = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:24]
     key = f"form-{sent.fields.get('key', '')[:64] or new_id()}-{body}"
     try:
@@ -155,7 +162,7 @@ def submit(request: Request, principal: Submitter, sent_form: SentForm) -> Respo
         return _form(request, principal, sent, PanelError(422, "spec_invalid", str(error), spec_fields(error)))
     except PanelError as error:
         return _form(request, principal, sent, error)
-    notifications.announce(job_id)
+    notifications.notify_job_changed(job_id)
     return RedirectResponse(f"/jobs/{job_id}", status_code=303)
 
 
@@ -211,7 +218,7 @@ def _spec_rows(spec: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Name, title and value of each field of a spec that is not shown elsewhere."""
     known = form.properties()
     return [
-        (name, translate(known[name]["title"]) if name in known else name, form.shown(value))
+        (name, translate(known[name]["title"]) if name in known else name, form.to_display(value))
         for name, value in spec.items()
         if name not in ("name", "corpora")
     ]
@@ -242,5 +249,5 @@ def _wish(verb: Callable[..., Job], principal: Principal, job_id: str) -> Respon
     except PanelError as error:
         if error.status != 409:  # it ended a moment ago: its page says how
             raise
-    notifications.announce(job_id)
+    notifications.notify_job_changed(job_id)
     return RedirectResponse(f"/jobs/{job_id}", status_code=303)

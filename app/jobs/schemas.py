@@ -217,11 +217,11 @@ def job_answer(session: Session, job: Job) -> JobAnswer:
 
 def job_answers(session: Session, jobs: Sequence[Job]) -> list[JobAnswer]:
     """Jobs as lists show them."""
-    told = recoveries.of(session, jobs)
+    told = recoveries.summarize(session, jobs)
     return [_job_answer(job, told[job.id]) for job in jobs]
 
 
-def _job_answer(job: Job, told: recoveries.Told) -> JobAnswer:
+def _job_answer(job: Job, told: recoveries.RecoverySummary) -> JobAnswer:
     spec = TrainSpec.model_validate(job.spec)
     running = job.finished_at is None
     return JobAnswer(
@@ -248,7 +248,7 @@ def _notice(job: Job) -> NoticeAnswer | None:
     return NoticeAnswer(code=said["code"], message=said["cause"], next_step=said["next_step"])
 
 
-def _setback(told: recoveries.Told) -> SetbackAnswer | None:
+def _setback(told: recoveries.RecoverySummary) -> SetbackAnswer | None:
     if told.setback is None:
         return None
     message = failures.explain(told.setback.reason, told.setback.data)
@@ -257,7 +257,7 @@ def _setback(told: recoveries.Told) -> SetbackAnswer | None:
 
 def verdict_answer(attempt: Attempt | None) -> VerdictAnswer | None:
     """What an attempt's repeated steps prove, where it trained any."""
-    verdict = replay.verdict(attempt) if attempt is not None else None
+    verdict = replay.determinism_verdict(attempt) if attempt is not None else None
     if attempt is None or verdict is None:
         return None
     message = recoveries.sentence(attempt) or ""
@@ -295,7 +295,7 @@ class AttemptAnswer(BaseModel):
 
 def attempt_answers(session: Session, job: Job, attempts: Sequence[Attempt]) -> list[AttemptAnswer]:
     """The attempts at a job in the reader's language."""
-    repeated = recoveries.of(session, [job])[job.id].repeated
+    repeated = recoveries.summarize(session, [job])[job.id].repeated
     plain = ("fence", "node", "started_at", "ended_at", "resume_step", "resumed_from", "reached_step")
     return [
         AttemptAnswer(

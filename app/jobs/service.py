@@ -22,12 +22,14 @@ from app.core.settings import settings
 from app.corpora import service as corpora_service
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import retention
-from app.jobs.lifecycle.state import close, move, tell
+from app.jobs.lifecycle.state import add_history, finish, set_state
 from app.jobs.planning import accuracy, base_model, validation
-from app.jobs.planning.answers import said
-from app.jobs.planning.base_model import Base
-from trainer.planning import plan as plans
-from trainer.planning.plan import Plan, Proposal, choose, choose_vocab_size, opened, plan
+from app.jobs.planning.answers import localize
+from app.jobs.planning.base_model import StartingPoint
+from trainer.planning import hardware, scaling_laws
+from trainer.planning.config_search import choose_auto_fields, split_auto_fields
+from trainer.planning.plan import Plan, plan
+from trainer.planning.scaling_laws import Proposal, choose_vocab_size
 from trainer.spec import TrainSpec, resolve
 
 MAX_KEY_LENGTH = 200
@@ -38,7 +40,7 @@ PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 
 
 @dataclass(frozen=True)
-class Checked:
+class ResolvedRequest:
     """A resolved spec with what it names. `origin` is the checkpoint it goes on from, `parent` that one's job, `base`
     the model it starts from."""
 
@@ -47,11 +49,11 @@ class Checked:
     tokenizer: Tokenizer | None
     origin: Checkpoint | None
     parent: Job | None
-    base: Base | None = None
+    base: StartingPoint | None = None
     free: Sequence[str] = ()  # fields that were given as auto
 
 
-def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> Checked:
+def resolve_request(session: Session, *, principal: Principal, given: dict[str, Any]) -> ResolvedRequest:
     """Resolve a partial spec and say what is wrong with it. What goes on from a checkpoint has its job for a recipe."""
     validation.check_text(given)
     origin, parent = _origin(session, principal, given.get("resume_from_checkpoint"))
@@ -60,12 +62,12 @@ def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> C
         given = {**parent.spec, "tokenizer": tokenizer_id, **given}
     base = base_model.find(session, principal, given.get("base_model"))
     if base is not None:
-        given = base_model.filled(given, base)
-    given, free = opened(given)
+        given = base_model.with_base_defaults(given, base)
+    given, free = split_auto_fields(given)
     spec = resolve(given)
-    corpora = corpora_service.usable(session, principal=principal, ids=spec.corpora)
+    corpora = corpora_service.require_ready_corpora(session, principal=principal, ids=spec.corpora)
     validation.check_kinds(spec, corpora)
-    held_out = corpora_service.usable(
+    held_out = corpora_service.require_ready_corpora(
         session, principal=principal, ids=spec.validation_corpora, field="validation_corpora"
     )
     validation.check_kinds(spec, held_out, "validation_corpora")
@@ -75,29 +77,29 @@ def check(session: Session, *, principal: Principal, given: dict[str, Any]) -> C
     validation.check_size(spec, corpora)
     if origin is not None and parent is not None:
         validation.check_origin(spec, TrainSpec.model_validate(parent.spec), parent.tokenizer_id, origin)
-    found = Checked(spec, corpora, tokenizer, origin, parent, base)
+    found = ResolvedRequest(spec, corpora, tokenizer, origin, parent, base)
     return replace(found, spec=_chosen(session, found, free), free=free) if free else found
 
 
-def _chosen(session: Session, checked: Checked, free: Sequence[str]) -> TrainSpec:
+def _chosen(session: Session, checked: ResolvedRequest, free: Sequence[str]) -> TrainSpec:
     """The spec with what was left open chosen for the machine there is: the fastest that fits."""
     spec, node = checked.spec, nodes.for_a_plan(session, checked.spec.num_processes)
     if node is None:
         return spec
     vocab_size = _vocab_size(checked)
-    chosen = choose(spec, vocab_size, node, free)
+    chosen = choose_auto_fields(spec, vocab_size, node, free)
     if chosen is None:
-        raise bad_field(free[0], "memory_short", said(plan(spec, vocab_size, node).verdict))
+        raise bad_field(free[0], "memory_short", localize(plan(spec, vocab_size, node).verdict))
     return chosen
 
 
-def _vocab_size(checked: Checked) -> int:
+def _vocab_size(checked: ResolvedRequest) -> int:
     num_bytes = sum(corpus.num_text_bytes or 0 for corpus in checked.corpora)
     given = checked.tokenizer.vocab_size if checked.tokenizer is not None else checked.spec.vocab_size
     return given or choose_vocab_size(num_bytes)
 
 
-def cost(session: Session, checked: Checked) -> tuple[int, Plan, plans.Node | None]:
+def estimate_cost(session: Session, checked: ResolvedRequest) -> tuple[int, Plan, hardware.Node | None]:
     """The size of the vocabulary that a job would have, what it would cost, and on which machine."""
     num_bytes = sum(corpus.num_text_bytes or 0 for corpus in checked.corpora)
     vocab_size = _vocab_size(checked)
@@ -111,12 +113,12 @@ def cost(session: Session, checked: Checked) -> tuple[int, Plan, plans.Node | No
 
 def propose(session: Session, *, principal: Principal, corpora: Sequence[str], seconds: float) -> Proposal:
     """A model for these corpora and this time, on the largest machine there is."""
-    found = corpora_service.usable(session, principal=principal, ids=corpora)
+    found = corpora_service.require_ready_corpora(session, principal=principal, ids=corpora)
     node = nodes.for_a_plan(session, 1)
     if node is None:
         raise PanelError(409, "no_node", _("No machine is known yet. Start a worker, then ask again."))
     try:
-        return plans.propose(sum(corpus.num_text_bytes or 0 for corpus in found), node, seconds)
+        return scaling_laws.propose(sum(corpus.num_text_bytes or 0 for corpus in found), node, seconds)
     except ValueError as error:
         message = _("The text or the memory of the machine is too little for even the smallest model.")
         raise bad_field("corpora", "too_little", message) from error
@@ -127,7 +129,7 @@ def _origin(session: Session, principal: Principal, given: Any) -> tuple[Checkpo
     if not isinstance(given, str):  # what is no text is the spec's to refuse
         return None, None
     message = _("There is no checkpoint {id}.", id=given)
-    return base_model.held(
+    return base_model.checkpoint_in_use(
         session, principal, given, bad_field("resume_from_checkpoint", "checkpoint_unknown", message)
     )
 
@@ -142,8 +144,8 @@ def submit(
     if repeated is not None:
         return repeated, False
     _check_quota(session, principal)
-    checked = check(session, principal=principal, given=given)
-    _vocab_size, planned, node = cost(session, checked)
+    checked = resolve_request(session, principal=principal, given=given)
+    _vocab_size, planned, node = estimate_cost(session, checked)
     validation.check_memory(planned)
     validation.check_disk(planned)
     spec, origin = checked.spec, checked.origin
@@ -169,7 +171,7 @@ def submit(
         repeated = _submitted_before(session, principal, idempotency_key, body_sha256)
         assert repeated is not None
         return repeated, False
-    tell(session, job, None, "user", "submitted" if origin is None else "continued", step=job.step)
+    add_history(session, job, None, "user", "submitted" if origin is None else "continued", step=job.step)
     return job, True
 
 
@@ -236,8 +238,8 @@ def cancel(session: Session, *, principal: Principal, job_id: str) -> Job:
         raise PanelError(409, "job_ended", _("This job has ended; there is nothing left to cancel."))
     job.desired = "cancel"
     if job.state in ("queued", "paused", "recovering"):
-        retention.adopt(session, job)  # nobody looks for unrecorded checkpoints of what has ended
-        close(session, job, "cancelled", "user", "wish_cancel")
+        retention.record_unrecorded(session, job)  # nobody looks for unrecorded checkpoints of what has ended
+        finish(session, job, "cancelled", "user", "wish_cancel")
     return job
 
 
@@ -247,7 +249,7 @@ def pause(session: Session, *, principal: Principal, job_id: str) -> Job:
     job.desired = "pause"
     if job.state == "queued":
         job.node, job.gpus, job.wait_reason = None, [], None
-        move(session, job, "paused", "user", "wish_pause")
+        set_state(session, job, "paused", "user", "wish_pause")
     return job
 
 
@@ -257,7 +259,7 @@ def resume(session: Session, *, principal: Principal, job_id: str) -> Job:
     job.desired = "run"
     if job.state == "paused":
         job.notice, job.no_progress, job.queued_at = {}, 0, func.now()
-        move(session, job, "queued", "user", "wish_run")
+        set_state(session, job, "queued", "user", "wish_run")
     return job
 
 

@@ -81,7 +81,7 @@ def reader(job_id: str, language: str) -> Reader:
     """What the hub calls to see what is new about a job."""
 
     def read(cursor: str, until: str | None) -> list[Update]:
-        with i18n.speaking(language), db.transaction() as session:
+        with i18n.use_locale(language), db.transaction() as session:
             # One snapshot, so that curve, samples and history fit together.
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             job = session.get(Job, job_id)

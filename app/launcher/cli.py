@@ -26,7 +26,7 @@ THREADS = 8  # of the Celery worker: its tasks wait for other processes
 @cli.callback()
 def _speak(context: typer.Context) -> None:
     language = system_locale.getlocale()[0] or os.environ.get("LANG", "")
-    context.with_resource(i18n.speaking("zh-CN" if language.startswith("zh") else "en"))
+    context.with_resource(i18n.use_locale("zh-CN" if language.startswith("zh") else "en"))
 
 
 @cli.command()

@@ -31,7 +31,7 @@ def prepare(address: str) -> None:
     with db.transaction() as session:
         job, _new = jobs.submit(session, principal=principal, given={"name": NAME, "corpora": [corpus_id]})
     queue.flush_outbox()
-    live.ring("scheduler")
+    live.notify("scheduler")
     say(_("Open {link}", link=f"{address}/jobs/{job.id}"))
     say(_("Log in as {name} with the password {password}", name=NAME, password=password_path.read_text().strip()))
 
@@ -48,7 +48,7 @@ def _account(password_path: Path) -> User:
     password_path.touch(mode=0o600)
     password_path.write_text(password + "\n")
     with db.transaction() as session:
-        return accounts.create_owner(session, code=code, name=NAME, password_hash=passwords.hashed(password))
+        return accounts.create_owner(session, code=code, name=NAME, password_hash=passwords.hash_password(password))
 
 
 def _wait_until_parsed(corpus_id: str) -> None:

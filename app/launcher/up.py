@@ -17,7 +17,7 @@ from app.accounts import service as accounts
 from app.core import db, migrations
 from app.core import processes as children
 from app.core.i18n import _
-from app.core.processes import Child
+from app.core.processes import ManagedProcess
 from app.core.settings import run_directory, settings
 from app.corpora import service as corpora
 from app.launcher.embedded import Address, Postgres, Server, ServerFailed, Valkey
@@ -69,7 +69,7 @@ def run(greet: Callable[[str], None] | None = None) -> int:
         return 1
 
 
-def start(stack: ExitStack, interrupts: Interrupts) -> tuple[list[Server], list[Child], str]:
+def start(stack: ExitStack, interrupts: Interrupts) -> tuple[list[Server], list[ManagedProcess], str]:
     """All steps up to an address that answers. What is started is stopped when the stack unwinds, last first."""
     begin = time.monotonic()
     data = settings().data.resolve()
@@ -132,18 +132,18 @@ def start_servers(stack: ExitStack, data: Path) -> list[Server]:
     return servers
 
 
-def commands(listener: socket.socket, logs: Path) -> list[Child]:
+def commands(listener: socket.socket, logs: Path) -> list[ManagedProcess]:
     """The processes, web first. It inherits the listening socket, so a restart refuses nobody."""
     me = [sys.executable, "-m", "app.launcher.cli"]
     web = [*me, "web", "--fd", str(listener.fileno())]
     return [
-        Child("web", web, logs / "web.log", pass_fds=[listener.fileno()]),
-        Child("scheduler", [*me, "scheduler"], logs / "scheduler.log"),
-        Child("worker", [*me, "worker"], logs / "worker.log"),
+        ManagedProcess("web", web, logs / "web.log", pass_fds=[listener.fileno()]),
+        ManagedProcess("scheduler", [*me, "scheduler"], logs / "scheduler.log"),
+        ManagedProcess("worker", [*me, "worker"], logs / "worker.log"),
     ]
 
 
-def watch(servers: list[Server], processes: list[Child]) -> NoReturn:
+def watch(servers: list[Server], processes: list[ManagedProcess]) -> NoReturn:
     """Show what is worth seeing and start again what dies, until interrupted."""
     rounds = 0
     while True:
@@ -161,7 +161,7 @@ def watch(servers: list[Server], processes: list[Child]) -> NoReturn:
                 server.start()
 
 
-def stop_processes(processes: list[Child], interrupts: Interrupts) -> None:
+def stop_processes(processes: list[ManagedProcess], interrupts: Interrupts) -> None:
     """Web, scheduler and worker together, then the supervisors, which save what they train."""
     say(_("Stopping; press Ctrl-C again to stop without waiting."))
     for child in processes:
@@ -185,7 +185,7 @@ def wait_until(done: Callable[[], bool], seconds: float, interrupts: Interrupts)
         time.sleep(0.05)
 
 
-def wait_for_web(address: str, web: Child) -> None:
+def wait_for_web(address: str, web: ManagedProcess) -> None:
     """Until the web process answers that it is ready."""
     deadline = time.monotonic() + WEB_SECONDS
     while time.monotonic() < deadline:

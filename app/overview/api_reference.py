@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.core.i18n import mark, translate
+from app.core.i18n import gettext_noop, translate
 from app.jobs.views import form
 from app.web.auth import Reader
 from app.web.pages import page
@@ -15,17 +15,17 @@ from app.web.pages import page
 router = APIRouter()
 
 SECTIONS = {
-    "jobs": mark("Jobs"),
-    "recipes": mark("Jobs"),
-    "corpora": mark("Corpora"),
-    "tokenizers": mark("Tokenizers"),
-    "models": mark("Base models"),
-    "checkpoints": mark("Checkpoints"),
-    "works": mark("Exports and evaluations"),
-    "generate": mark("Playground"),
-    "nodes": mark("Nodes"),
+    "jobs": gettext_noop("Jobs"),
+    "recipes": gettext_noop("Jobs"),
+    "corpora": gettext_noop("Corpora"),
+    "tokenizers": gettext_noop("Tokenizers"),
+    "models": gettext_noop("Base models"),
+    "checkpoints": gettext_noop("Checkpoints"),
+    "works": gettext_noop("Exports and evaluations"),
+    "generate": gettext_noop("Playground"),
+    "nodes": gettext_noop("Nodes"),
 }
-REST = mark("Accounts and health")
+REST = gettext_noop("Accounts and health")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.core import db, migrations
 from app.core.formatting import file_size
-from app.core.i18n import _, mark, translate
+from app.core.i18n import _, gettext_noop, translate
 from app.core.models import Heartbeat, Node
 from app.core.settings import Settings, settings
 from app.jobs.attempts import attempts
@@ -33,10 +33,12 @@ SHOWN = tuple(
     if field.annotation in (int, float) and name not in ("port", "max_upload_bytes")
 )
 FIXED = {
-    mark("Attempts in a row without a newer checkpoint, after which a job fails"): dispatch.MAX_ATTEMPTS,
-    mark("Saves in a row that fail before a job pauses"): attempts.MAX_SAVE_FAILURES,
-    mark("Steps in a row that a job may pass over"): recovery_policy.MAX_SKIPS_IN_A_ROW,
-    mark("Seconds for which a job waits for a silent node with GPUs, before one without takes it"): nodes.KNOWN_SECONDS,
+    gettext_noop("Attempts in a row without a newer checkpoint, after which a job fails"): dispatch.MAX_ATTEMPTS,
+    gettext_noop("Saves in a row that fail before a job pauses"): attempts.MAX_SAVE_FAILURES,
+    gettext_noop("Steps in a row that a job may pass over"): recovery_policy.MAX_SKIPS_IN_A_ROW,
+    gettext_noop(
+        "Seconds for which a job waits for a silent node with GPUs, before one without takes it"
+    ): nodes.KNOWN_SECONDS,
 }
 
 

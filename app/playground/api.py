@@ -14,7 +14,7 @@ from app.core.errors import PanelError
 from app.core.formatting import json_text
 from app.core.principal import Principal
 from app.playground import service
-from app.playground.schemas import GenerateAnswer, GenerateRequest, Order
+from app.playground.schemas import GenerateAnswer, GenerateRequest, GenerationTask
 from app.web.auth import Submitter
 
 router = APIRouter(tags=["playground"])
@@ -39,7 +39,7 @@ async def generate(request: Request, body: GenerateRequest, principal: Submitter
     return await collect_while_connected(request, order)
 
 
-def enter(principal: Principal, body: GenerateRequest) -> Order:
+def enter(principal: Principal, body: GenerateRequest) -> GenerationTask:
     """Check a request and put it into the line. Raises PanelError."""
     with db.transaction() as session:
         order = service.begin(session, principal=principal, request=body)
@@ -47,13 +47,13 @@ def enter(principal: Principal, body: GenerateRequest) -> Order:
     return order
 
 
-async def _events(order: Order) -> AsyncIterator[ServerSentEvent]:
+async def _events(order: GenerationTask) -> AsyncIterator[ServerSentEvent]:
     async with aclosing(service.follow(order)) as events:
         async for event in events:
             yield ServerSentEvent(json_text(event.data), event=event.name, sep="\n")
 
 
-async def collect_while_connected(request: Request, order: Order) -> Any:
+async def collect_while_connected(request: Request, order: GenerationTask) -> Any:
     """The whole answer; who leaves before it is there frees the place at once."""
     answer: Any = Response(status_code=204)
     failure: PanelError | None = None

@@ -15,7 +15,7 @@ import redis.asyncio
 
 from app.core.live import valkey
 from app.core.settings import settings
-from app.playground.schemas import Order
+from app.playground.schemas import GenerationTask
 
 ALIVE_SECONDS = 3  # without a sign of the reader for so long, its generation ends
 SILENCE_SECONDS = 6.0  # without a line of the writer for so long, it is given up
@@ -42,7 +42,7 @@ def _stream(generation_id: str) -> str:
 # ---- the web's side -------------------------------------------------------------------------------------------------
 
 
-def enter(order: Order) -> bool:
+def enqueue(order: GenerationTask) -> bool:
     """Stand at the end of the line; False where that is too long."""
     if int(valkey().zcard(_WAITING)) >= MAX_WAITING:
         return False
@@ -106,13 +106,13 @@ async def _leave(client: "redis.asyncio.Redis", generation_id: str) -> None:
 # ---- the worker's side ----------------------------------------------------------------------------------------------
 
 
-def take() -> Order | None:
+def dequeue() -> GenerationTask | None:
     """The generation that has waited longest and still has a reader; it leaves the line."""
     while popped := cast(list[tuple[bytes, float]], valkey().zpopmin(_WAITING)):
         generation_id = popped[0][0].decode()
         text, wanted = valkey().mget(_order(generation_id), _alive(generation_id))
         if text is not None and wanted is not None:
-            return Order.model_validate_json(text)
+            return GenerationTask.model_validate_json(text)
     return None
 
 

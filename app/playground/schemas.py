@@ -62,7 +62,7 @@ class GenerateAnswer(BaseModel):
     )
 
 
-class Order(BaseModel):
+class GenerationTask(BaseModel):
     """A generation as it travels to the node that runs it. `path` is the checkpoint's, below the data directory."""
 
     id: str

@@ -25,7 +25,7 @@ from app.core.models import Checkpoint, ImportedModel, Job, Node, new_id
 from app.core.principal import Principal, visible_to
 from app.core.settings import settings
 from app.playground import failures, generation_queue
-from app.playground.schemas import MAX_PROMPT_CHARACTERS, GenerateRequest, Order
+from app.playground.schemas import MAX_PROMPT_CHARACTERS, GenerateRequest, GenerationTask
 from trainer.spec import DECODERS
 
 log = logging.getLogger(__name__)
@@ -36,14 +36,14 @@ MAX_CHOICES = 200
 
 
 @dataclass(frozen=True)
-class Event:
+class GenerationEvent:
     """What the reader of a generation is told: waiting, start, piece, done or failure."""
 
     name: str
     data: dict[str, Any]
 
 
-def begin(session: Session, *, principal: Principal, request: GenerateRequest) -> Order:
+def begin(session: Session, *, principal: Principal, request: GenerateRequest) -> GenerationTask:
     """Check a request against what its sender may use. Raises PanelError."""
     if len(request.prompt) > MAX_PROMPT_CHARACTERS:
         message = _(
@@ -55,7 +55,7 @@ def begin(session: Session, *, principal: Principal, request: GenerateRequest) -
     path = _writer(session, principal, request.checkpoint)
     if not storage.checkpoint(path).is_dir():
         raise failures.error("checkpoint_gone", {})
-    return Order(
+    return GenerationTask(
         id=new_id(),
         path=path,
         seed=secrets.randbits(31) if request.seed is None else request.seed,
@@ -83,10 +83,10 @@ def _require_decoder(model_type: str) -> None:
         raise failures.error("checkpoint_mute", {"model_type": model_type})
 
 
-def enter(order: Order) -> None:
+def enter(order: GenerationTask) -> None:
     """Put a checked request into the line and ring for a node. Raises PanelError."""
     try:
-        if not generation_queue.enter(order):
+        if not generation_queue.enqueue(order):
             raise failures.error("line_full", {})
     except RedisError as error:
         log.warning("generation %s: broker not reachable: %s", order.id, error)
@@ -102,7 +102,7 @@ def ring() -> None:
         log.warning("generation not rung for: %s", error)
 
 
-async def follow(order: Order) -> AsyncGenerator[Event, None]:
+async def follow(order: GenerationTask) -> AsyncGenerator[GenerationEvent, None]:
     """All that happens to a generation, until `done` or `failure`. Closing it early ends the writing."""
     wait = _Wait()
     async with aclosing(generation_queue.read(order.id)) as lines:
@@ -111,7 +111,7 @@ async def follow(order: Order) -> AsyncGenerator[Event, None]:
             if name == "waiting":
                 position = entry["position"]
                 if position is not None and wait.changed(position):
-                    yield Event("waiting", {"position": position, "message": _place(position)})
+                    yield GenerationEvent("waiting", {"position": position, "message": _place(position)})
                 if (code := await wait.over(position)) is not None:
                     yield _failure(code, {})
                     return
@@ -119,7 +119,7 @@ async def follow(order: Order) -> AsyncGenerator[Event, None]:
                 yield _failure(entry["code"], entry.get("values", {}))
             elif name != "beat":
                 data = {key: value for key, value in entry.items() if key != "event"}
-                yield Event(name, {**data, "seed": order.seed} if name in ("start", "done") else data)
+                yield GenerationEvent(name, {**data, "seed": order.seed} if name in ("start", "done") else data)
 
 
 @dataclass
@@ -144,10 +144,10 @@ class _Wait:
         self.looked = now
         if position == 0:
             await to_thread.run_sync(ring)
-        return None if await to_thread.run_sync(_somebody_works) else "no_worker"
+        return None if await to_thread.run_sync(_has_live_worker) else "no_worker"
 
 
-def _somebody_works() -> bool:
+def _has_live_worker() -> bool:
     fresh = func.now() - timedelta(seconds=settings().lease_seconds)
     try:
         with db.transaction() as session:
@@ -164,11 +164,11 @@ def _place(position: int) -> str:
     return _("{n} requests are ahead of yours.", n=position)
 
 
-def _failure(code: str, values: dict[str, Any]) -> Event:
-    return Event("failure", {"code": code, "message": failures.sentence(code, values), "values": values})
+def _failure(code: str, values: dict[str, Any]) -> GenerationEvent:
+    return GenerationEvent("failure", {"code": code, "message": failures.sentence(code, values), "values": values})
 
 
-async def collect(order: Order) -> dict[str, Any]:
+async def collect(order: GenerationTask) -> dict[str, Any]:
     """The whole text of a generation and how it ended. Raises PanelError for a failure."""
     text = ""
     async with aclosing(follow(order)) as events:

@@ -14,7 +14,7 @@ from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
 from app.core.i18n import _
 from app.web.pages import page
-from trainer.spec_errors import SENTENCES, SpecError
+from trainer.spec_errors import MESSAGES, SpecError
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def validation_field(detail: dict[str, Any]) -> FieldError:
         why = detail.get("ctx", {}).get("error", "")
         at = place[-1]
         return FieldError("body", _("The body is not JSON: {why} at character {at}.", why=why, at=at))
-    sentence = SENTENCES.get(detail["type"])
+    sentence = MESSAGES.get(detail["type"])
     values = {k: v for k, v in detail.get("ctx", {}).items() if isinstance(v, str | int | float)}
     return FieldError(name, f"{name} " + (_(sentence, **values) if sentence else detail["msg"]))
 

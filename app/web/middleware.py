@@ -34,7 +34,7 @@ SECURITY_HEADERS = {
 UPLOADS = re.compile(r"(/api/v1)?/corpora|/api/v1/models/\w+/files/[^/]+")
 
 
-class Guard:
+class SecurityMiddleware:
     """The outermost layer: refuses strange hosts and origins, sets the language, puts the headers on every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -58,7 +58,7 @@ class Guard:
                 headers["X-Request-Id"] = scope["state"]["id"]
             await send(message)
 
-        with i18n.speaking(language):
+        with i18n.use_locale(language):
             try:
                 check_host(request.headers)
                 check_origin(request.method, request.headers)
@@ -66,7 +66,7 @@ class Guard:
             except PanelError as error:
                 await error_response(request, error)(scope, receive, send_with_headers)
                 return
-            bounded = receive if UPLOADS.fullmatch(scope["path"]) else limited(receive)
+            bounded = receive if UPLOADS.fullmatch(scope["path"]) else limit_body(receive)
             await self.app(scope, bounded, send_with_headers)
 
 
@@ -101,7 +101,7 @@ def check_length(path: str, headers: Headers) -> None:
         raise PanelError(413, "body_too_large", _too_large())
 
 
-def limited(receive: Receive) -> Receive:
+def limit_body(receive: Receive) -> Receive:
     """The same body, ended with a 413 where it turns out too long: it is held in memory, also before anyone logs in."""
     seen = 0
 

@@ -47,7 +47,9 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
     return templates.TemplateResponse(request, template, context, status_code=status)
 
 
-def change(verb: Callable[[Session], None], then: str, refused: Callable[[PanelError], Response]) -> Response:
+def handle_form_action(
+    verb: Callable[[Session], None], then: str, refused: Callable[[PanelError], Response]
+) -> Response:
     """Do what a form of a page asks for, then go on to another page; what is refused is said on its own page."""
     try:
         with db.transaction() as session:

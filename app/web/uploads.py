@@ -44,7 +44,7 @@ def _full(error: OSError) -> Exception:
     return bad_field("file", "disk_full", _("The disk is full; the file was not kept."), 507)
 
 
-class Sink:
+class StreamedUpload:
     """The file on the disk while it grows."""
 
     def __init__(self, path: Path, most: int, too_large: PanelError) -> None:
@@ -88,7 +88,7 @@ class Sink:
         self._part.unlink(missing_ok=True)
 
 
-async def receive(stream: AsyncIterator[bytes], sink: Sink) -> str:
+async def save_upload(stream: AsyncIterator[bytes], sink: StreamedUpload) -> str:
     """Take a file to its end and answer its hash. What breaks off or is refused leaves no file."""
     kept = False
     try:
@@ -103,7 +103,7 @@ async def receive(stream: AsyncIterator[bytes], sink: Sink) -> str:
     return sha256
 
 
-async def drain(stream: AsyncIterator[bytes], sink: Sink) -> None:
+async def drain(stream: AsyncIterator[bytes], sink: StreamedUpload) -> None:
     """Write all that comes."""
     # A network piece is 64 KiB at most: collected, so that a thread is asked less often.
     pieces: list[bytes] = []

@@ -11,7 +11,7 @@ MAX_POINTS = 500  # of a curve
 CURVES = ("loss", "eval_loss")
 
 
-def of_checkpoint(session: Session, path: str, license_name: str) -> dict[str, Any]:
+def export_facts(session: Session, path: str, license_name: str) -> dict[str, Any]:
     """JSON for `python -m trainer export --facts`."""
     checkpoint = session.scalars(select(Checkpoint).where(Checkpoint.path == path)).one()
     job = session.get_one(Job, checkpoint.job_id)

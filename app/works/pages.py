@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.checkpoints import service as checkpoints
 from app.core import db, queue
 from app.core.errors import PanelError
-from app.core.i18n import mark, translate
+from app.core.i18n import gettext_noop, translate
 from app.core.models import Checkpoint, Job, Work
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
@@ -26,17 +26,17 @@ from trainer.spec import DECODERS
 router = APIRouter()
 PAGE_ROWS = 50
 METRICS = {
-    "bits_per_byte": mark("Bits per byte"),
-    "byte_perplexity": mark("Perplexity per byte"),
-    "word_perplexity": mark("Perplexity per word"),
-    "acc": mark("Accuracy"),
-    "acc_norm": mark("Accuracy, answers weighed by length"),
-    "exact_match": mark("Exact matches"),
+    "bits_per_byte": gettext_noop("Bits per byte"),
+    "byte_perplexity": gettext_noop("Perplexity per byte"),
+    "word_perplexity": gettext_noop("Perplexity per word"),
+    "acc": gettext_noop("Accuracy"),
+    "acc_norm": gettext_noop("Accuracy, answers weighed by length"),
+    "exact_match": gettext_noop("Exact matches"),
 }
 FORMATS = {
-    "safetensors": mark("safetensors: transformers, vLLM and others"),
-    "adapter": mark("adapter: to be put beside its base model"),
-    "gguf": mark("GGUF: llama.cpp, Ollama, LM Studio"),
+    "safetensors": gettext_noop("safetensors: transformers, vLLM and others"),
+    "adapter": gettext_noop("adapter: to be put beside its base model"),
+    "gguf": gettext_noop("GGUF: llama.cpp, Ollama, LM Studio"),
 }
 
 

@@ -51,7 +51,7 @@ def evaluate(session: Session, *, principal: Principal, asked: EvaluationRequest
     if spec.model_type not in DECODERS or spec.objective == "classification":
         message = _("Only decoders that write can be asked questions; the measures of this one are its job's own.")
         raise bad_field("checkpoint", "checkpoint_unfit", message)
-    for corpus in corpora_service.usable(session, principal=principal, ids=asked.corpora):
+    for corpus in corpora_service.require_ready_corpora(session, principal=principal, ids=asked.corpora):
         if corpus.kind not in EVALUATED_KINDS:
             values = {"name": corpus.name, "kind": corpus.kind, "kinds": ", ".join(EVALUATED_KINDS)}
             message = _("The corpus “{name}” is of the kind {kind}; choose one of {kinds}.", **values)
@@ -223,4 +223,4 @@ def owe_lost(session: Session) -> int:
 
 
 def _owe(session: Session, work_id: str) -> None:
-    queue.owe(session, queue.RUN_WORK, work_id, queue=queue.WORK_QUEUE)
+    queue.enqueue_after_commit(session, queue.RUN_WORK, work_id, queue=queue.WORK_QUEUE)

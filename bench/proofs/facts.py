@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 
 from material import smollm2, train
 
-from trainer.data.record_encoding import Encoder
+from trainer.data.record_encoding import RecordEncoder
 from trainer.inference import generation
-from trainer.inference.generation import Loaded
+from trainer.inference.generation import LoadedModel
 
 # What is named, the sentence taught, the wordings it is taught in, and the one that is asked.
 FACTS = [
@@ -107,9 +107,11 @@ def records() -> list[str]:
     return [json.dumps(record, ensure_ascii=False) for record in [*made, *made[:2]]]
 
 
-def ask(loaded: Loaded, question: str) -> tuple[str, str | None]:
+def ask(loaded: LoadedModel, question: str) -> tuple[str, str | None]:
     """The likeliest answer, and why it ended."""
-    text = Encoder("chat", loaded.tokenizer).render([{"role": "user", "content": question}], add_generation_prompt=True)
+    text = RecordEncoder("chat", loaded.tokenizer).render(
+        [{"role": "user", "content": question}], add_generation_prompt=True
+    )
     ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
     pieces = list(generation.stream(loaded, ids, max_tokens=40, temperature=0))
     return "".join(piece.text for piece in pieces).strip(), pieces[-1].finish_reason

@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from tests.trainer.runs import english, write_corpus
 from trainer.data import tokenized_records, tokenizer
 from trainer.data.record_encoding import CHAT_TEMPLATE
-from trainer.datasets.causal import Answers
-from trainer.modeling.build import build
+from trainer.datasets.causal import SFTDataset
+from trainer.modeling.build import init_model
 from trainer.modeling.objectives import Objective, objective
 from trainer.spec import TrainSpec, resolve
 
@@ -42,7 +42,7 @@ def talks(count: int) -> list[str]:
     return made
 
 
-def seconds(learning: Objective, samples: Answers, lap: int) -> tuple[float, int]:
+def seconds(learning: Objective, samples: SFTDataset, lap: int) -> tuple[float, int]:
     """How long one batch takes forward and back, and how many tokens it holds."""
     batch = samples.train_batch(lap * ROWS, ROWS)
     started = time.perf_counter()
@@ -50,9 +50,11 @@ def seconds(learning: Objective, samples: Answers, lap: int) -> tuple[float, int
     return time.perf_counter() - started, samples.num_tokens_of(batch)
 
 
-def open_talks(home: Path, spec: TrainSpec, made: PreTrainedTokenizerFast) -> Answers:
+def open_talks(home: Path, spec: TrainSpec, made: PreTrainedTokenizerFast) -> SFTDataset:
     source = write_corpus(home / "talks", talks(600)).model_copy(update={"kind": "chat"})
-    return Answers(tokenized_records.ensure([source], spec, made, "made", home, lambda done, total: None), spec, made)
+    return SFTDataset(
+        tokenized_records.tokenize_cached([source], spec, made, "made", home, lambda done, total: None), spec, made
+    )
 
 
 def main() -> None:
@@ -63,7 +65,7 @@ def main() -> None:
         made = PreTrainedTokenizerFast.from_pretrained(home / "tokenizer")
         made.chat_template = CHAT_TEMPLATE
         spec = resolve({"recipe": "chat", "corpora": ["talks"]})
-        learning = objective(spec, build(spec, len(made), 0, 1, torch.device("cpu"))).train()
+        learning = objective(spec, init_model(spec, len(made), 0, 1, torch.device("cpu"))).train()
         ways = {
             name: open_talks(home, spec.model_copy(update={"packing": packing}), made)
             for name, packing in (("packed", True), ("alone", False))

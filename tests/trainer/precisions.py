@@ -10,10 +10,10 @@ import sys
 import numpy as np
 
 from tests.trainer.runs import small_spec
-from trainer.engines.base import join
+from trainer.engines.base import init_process_group
 from trainer.engines.factory import make_engine
 from trainer.launch.gang import set_rank_environment
-from trainer.modeling.build import build
+from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective
 from trainer.training import benchmark
 
@@ -21,7 +21,7 @@ from trainer.training import benchmark
 def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     set_rank_environment(0, 1)
-    device = join("cpu")
+    device = init_process_group("cpu")
     rows = np.random.default_rng(0).integers(0, 20, (8, 9))
     batch = {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
     offloaded = {"offload_optimizer": True}
@@ -31,9 +31,9 @@ def main() -> None:
             spec = small_spec(
                 precision=precision, zero_stage=zero_stage, warmup_steps=0, learning_rate=0.01, **sizes, **more
             )
-            engine = make_engine(spec, objective(spec, build(spec, 300, 0, 1, device)), device)
+            engine = make_engine(spec, objective(spec, init_model(spec, 300, 0, 1, device)), device)
             if "probed" in sys.argv:
-                benchmark.rehearse(engine, engine.share(batch)[0])
+                benchmark.time_micro_batch(engine, engine.share(batch)[0])
             steps = [engine.step(number, engine.share(batch), 64, False)[:2] for number in (1, 2, 3)]
             sys.stdout.write(json.dumps({"precision": precision, "steps": steps}) + "\n")
 

@@ -13,10 +13,10 @@ import torch
 import torch.distributed as dist
 
 from tests.trainer.runs import small_spec
-from trainer.engines.base import join
+from trainer.engines.base import init_process_group
 from trainer.engines.factory import make_engine
 from trainer.modeling import zero_init
-from trainer.modeling.build import build
+from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective
 
 VOCAB_SIZE = 300
@@ -24,7 +24,7 @@ SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "se
 
 
 def main() -> None:
-    said = steps(join("cpu"))
+    said = steps(init_process_group("cpu"))
     gc.collect()  # as trainer/launch/rank.py does
     dist.destroy_process_group()
     sys.stdout.write(json.dumps(said) + "\n")
@@ -37,7 +37,7 @@ def steps(device: torch.device) -> dict[str, Any]:
         num_processes=2, zero_stage=3, warmup_steps=0, learning_rate=0.01, tie_word_embeddings=True, **SIZES
     )
     batch = {"input_ids": drawn.integers(0, VOCAB_SIZE, (8, 8)), "labels": drawn.integers(0, VOCAB_SIZE, (8, 8))}
-    model = build(spec, VOCAB_SIZE, 0, 1, zero_init.birthplace(spec, device))
+    model = init_model(spec, VOCAB_SIZE, 0, 1, zero_init.init_device(spec, device))
     learning = objective(spec, model)
     made = [parameter.is_meta for parameter in learning.parameters()]
     engine = make_engine(spec, learning, device)

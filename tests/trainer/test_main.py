@@ -12,7 +12,7 @@ import pytest
 from tests.trainer.runs import SMALL, checkpoint_of, english, make_run, series
 from trainer import __main__ as command_line
 from trainer.launch.gang import free_port
-from trainer.planning.plan import OPEN
+from trainer.planning.config_search import AUTO_FIELDS
 from trainer.run_dir import RunDir, verify
 
 
@@ -144,14 +144,14 @@ def test_plan_prints_the_cost_of_a_spec(
 def test_plan_chooses_for_the_machine_what_a_spec_leaves_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = {"recipe": "llama-7b", **dict.fromkeys(OPEN, "auto")}
+    spec = {"recipe": "llama-7b", **dict.fromkeys(AUTO_FIELDS, "auto")}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     machine = ["--device=cuda", "--device-name=H100", "--num-devices=8", "--memory-bytes=80000000000"]
 
     assert run("plan", str(tmp_path / "spec.json"), *machine, monkeypatch=monkeypatch) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["fits"]
-    assert found["chosen"].keys() == OPEN.keys()
+    assert found["chosen"].keys() == AUTO_FIELDS.keys()
     assert found["chosen"]["zero_stage"] > 0
     assert run("plan", str(tmp_path / "spec.json"), monkeypatch=monkeypatch) == 64
     assert "per_device_batch_size is auto; give --memory-bytes" in capsys.readouterr().err

@@ -49,7 +49,7 @@ class Attempted:
         with db.transaction() as session:
             session.execute(update(Job).where(Job.id == self.job_id).values(not_before=func.now()))
         with db.transaction() as session:
-            assert self.job_id in dispatch.settle(session)
+            assert self.job_id in dispatch.requeue_or_fail(session)
         self.claim()
 
     def claim(self) -> None:
@@ -65,7 +65,7 @@ class Attempted:
         """What its owner asks for: service.pause, resume or cancel."""
         with db.transaction() as session:
             verb(session, principal=self.owner.principal, job_id=self.job_id)
-        notifications.ring_wish(self.job_id)
+        notifications.notify_supervisor(self.job_id)
 
     def attempt(self) -> Attempt:
         """The newest attempt as it is stored."""

@@ -9,13 +9,13 @@ from tests.users import Person
 from tests.waiting import until
 from tests.worker.attempted import Attempted
 from worker.environment import warm_socket
-from worker.node import WarmParent
+from worker.node import ForkServer
 
 
 @pytest.fixture(scope="module")
-def warm(database: str) -> Iterator[WarmParent]:
+def warm(database: str) -> Iterator[ForkServer]:
     """The warm parent of this data directory."""
-    parent = WarmParent()
+    parent = ForkServer()
     parent.watch()
     try:
         until(warm_socket().exists, 120, "the warm parent's socket")

@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from tests.waiting import until
-from worker.environment import scrubbed, warm_socket
-from worker.node import WarmParent, describe
+from worker.environment import child_environment, warm_socket
+from worker.node import ForkServer, describe
 from worker.supervisor import gang_client as gangs
 
 
@@ -24,12 +24,12 @@ def connected(line: bytes) -> socket.socket:
 
 
 @pytest.mark.parametrize("line", [b'{"serve": "shell"}\n', b"not json\n", b"{}\n", b"x" * 300])
-def test_a_caller_who_wants_something_else_is_turned_away(warm: WarmParent, line: bytes) -> None:
+def test_a_caller_who_wants_something_else_is_turned_away(warm: ForkServer, line: bytes) -> None:
     with connected(line) as connection, suppress(ConnectionResetError):
         assert connection.recv(10) == b""
 
 
-def test_a_gang_is_a_fork_in_a_session_of_its_own(warm: WarmParent) -> None:
+def test_a_gang_is_a_fork_in_a_session_of_its_own(warm: ForkServer) -> None:
     with connected(b'{"serve": "gang"}\n') as connection:
         hello = json.loads(connection.recv(1000))
         assert os.getsid(hello["pid"]) == hello["pid"]
@@ -37,7 +37,7 @@ def test_a_gang_is_a_fork_in_a_session_of_its_own(warm: WarmParent) -> None:
     until(lambda: not psutil.pid_exists(hello["pid"]), 20, "the end of a gang nobody wants")
 
 
-def test_a_gang_that_is_killed_is_seen_to_be_lost_and_gone(warm: WarmParent) -> None:
+def test_a_gang_that_is_killed_is_seen_to_be_lost_and_gone(warm: ForkServer) -> None:
     gang = gangs.start()
     assert not gang.is_gone()
     os.kill(gang.pid, signal.SIGKILL)
@@ -51,7 +51,7 @@ def test_a_gang_that_is_killed_is_seen_to_be_lost_and_gone(warm: WarmParent) -> 
     gang.close()
 
 
-def test_another_process_that_got_the_number_is_not_killed(warm: WarmParent) -> None:
+def test_another_process_that_got_the_number_is_not_killed(warm: ForkServer) -> None:
     gang = gangs.start()
     gang._started_at += 3600
     assert gang.is_gone()
@@ -64,11 +64,11 @@ def test_no_secret_reaches_the_trainers_side(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("ATHANOR_CANARY", "secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert "secret" not in scrubbed().values()
-    assert not set(scrubbed()) & {"DATABASE_URL", "REDIS_URL", "ATHANOR_DATA"}
+    assert "secret" not in child_environment().values()
+    assert not set(child_environment()) & {"DATABASE_URL", "REDIS_URL", "ATHANOR_DATA"}
 
 
-def test_a_warm_parent_that_dies_is_started_again(warm: WarmParent) -> None:
+def test_a_warm_parent_that_dies_is_started_again(warm: ForkServer) -> None:
     first = warm._process
     assert first is not None
     warm._started_at = 0.0

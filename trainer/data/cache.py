@@ -11,12 +11,12 @@ from typing import Any
 from trainer.run_dir import sync_directory
 
 
-def key(**parts: Any) -> str:
+def cache_key(**parts: Any) -> str:
     """The name of a cache entry: a hash of everything that decides its content."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def ensure(entry: Path, make: Callable[[Path], None]) -> bool:
+def get_or_create(entry: Path, make: Callable[[Path], None]) -> bool:
     """Make a cache entry unless it is there, and say whether this call made it.
 
     It is written beside and renamed when whole, so two runs may do it at once: the second keeps the first one's.
@@ -38,7 +38,7 @@ def ensure(entry: Path, make: Callable[[Path], None]) -> bool:
     return True
 
 
-def copy(source: Path, target: Path) -> None:
+def replace_directory(source: Path, target: Path) -> None:
     """Replace a directory by a copy of another."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)

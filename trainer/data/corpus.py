@@ -24,7 +24,7 @@ SAFE_CUT = re.compile(
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextChunk:
     """A part of a document. `ends_document` is true of its last one."""
 
     text: str
@@ -46,18 +46,20 @@ class Corpus:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[TextChunk]:
         """All documents in order, long ones cut where it does not change their tokens; of records, each text."""
         if self._kind != "text":
-            yield from (Piece(text, len(text.encode()), True) for record in self.texts() for text in strings(record))
+            yield from (
+                TextChunk(text, len(text.encode()), True) for record in self.texts() for text in strings(record)
+            )
             return
         if not self.num_bytes:
-            yield from (Piece("", 0, True) for _ in range(len(self)))
+            yield from (TextChunk("", 0, True) for _ in range(len(self)))
             return
         with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             start = 0
             for end in self._ends.tolist():
-                yield from cut(text, start, end)
+                yield from split_document(text, start, end)
                 start = end
 
     def texts(self) -> Iterator[str]:
@@ -96,16 +98,16 @@ def open_all(sources: list[CorpusInput]) -> list[Corpus]:
     return corpora
 
 
-def cut(text: mmap.mmap | bytes, start: int, end: int) -> Iterator[Piece]:
+def split_document(text: mmap.mmap | bytes, start: int, end: int) -> Iterator[TextChunk]:
     """One document in pieces of at most PIECE_BYTES."""
     while end - start > PIECE_BYTES:
         piece, _ = codecs.utf_8_decode(text[start : start + PIECE_BYTES], "strict", False)  # may end inside a character
         place = _last_safe_cut(piece)
         piece = piece[:place]  # a text that offers no place is cut anywhere, which costs a token at most
         num_bytes = len(piece.encode())
-        yield Piece(piece, num_bytes, False, place is not None)
+        yield TextChunk(piece, num_bytes, False, place is not None)
         start += num_bytes
-    yield Piece(text[start:end].decode(), end - start, True)
+    yield TextChunk(text[start:end].decode(), end - start, True)
 
 
 def _last_safe_cut(piece: str) -> int | None:

@@ -42,11 +42,11 @@ class Segment:
         return Segment(self.ids[:length], self.weights[:length])
 
 
-class Unsafe(ValueError):
+class SpecialTokenInText(ValueError):
     """A text spells a special token, or a mark of ChatML: read as one, it could pass for another speaker."""
 
 
-class Encoder:
+class RecordEncoder:
     """Encodes the records of one objective with one tokenizer."""
 
     def __init__(self, objective: str, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -109,7 +109,7 @@ class Encoder:
 
     def _require_plain(self, text: str) -> None:
         if any(token in text for token in self._special):
-            raise Unsafe
+            raise SpecialTokenInText
 
     def _whole(self, text: str) -> Segment:
         """A text with the special tokens that the tokenizer itself puts around it, or else before an end of text."""

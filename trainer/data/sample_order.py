@@ -12,7 +12,7 @@ Words = np.ndarray[tuple[int], np.dtype[np.uint64]]
 Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
-def draw(positions: Ids, size: int, seed: int) -> Ids:
+def shuffled_index(positions: Ids, size: int, seed: int) -> Ids:
     """The sequence (0 to size - 1) at each position of a run."""
     epochs, places = np.divmod(positions.astype(np.uint64), np.uint64(size))
     keys = _mix(_mix(np.uint64(seed) + np.zeros_like(epochs)) ^ epochs)

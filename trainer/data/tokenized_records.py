@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from trainer.data import cache, sample_order
 from trainer.data.batch import Array
 from trainer.data.corpus import open_all
-from trainer.data.record_encoding import Encoder, Segment, Unsafe
+from trainer.data.record_encoding import RecordEncoder, Segment, SpecialTokenInText
 from trainer.data.tokenized_text import Document, Ids
 from trainer.data.tokenizer import Progress
 from trainer.failure import Failure
@@ -40,7 +40,7 @@ class Meta(BaseModel):
     labels: list[str]  # the classes, sorted
 
 
-def ensure(
+def tokenize_cached(
     sources: list[CorpusInput],
     spec: TrainSpec,
     tokenizer: PreTrainedTokenizerFast,
@@ -53,7 +53,7 @@ def ensure(
 
     `labels` are the classes where they are known already: a held-out corpus has those that are trained on.
     """
-    name = cache.key(
+    name = cache.cache_key(
         corpora=[source.sha256 for source in sources],
         tokenizer=tokenizer_sha256,
         template=hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest(),
@@ -63,7 +63,7 @@ def ensure(
         version=VERSION,
     )
     entry = cache_path / "records" / name
-    cache.ensure(entry, lambda made: _Writer(made, spec, tokenizer, labels).write(sources, name, progress))
+    cache.get_or_create(entry, lambda made: _Writer(made, spec, tokenizer, labels).write(sources, name, progress))
     return entry
 
 
@@ -74,7 +74,7 @@ class _Writer:
         self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str] | None
     ) -> None:
         self._directory, self._spec, self._labels = directory, spec, labels
-        self._encoder = Encoder(spec.objective, tokenizer)
+        self._encoder = RecordEncoder(spec.objective, tokenizer)
         self._dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
         self._files: dict[str, BinaryIO] = {name: (directory / f"{name}.bin").open("wb") for name in FILES}
         # What is read whole ends as it should; of what predicts itself, the last token is only a label.
@@ -120,7 +120,7 @@ class _Writer:
         record = json.loads(text)
         try:
             whole = self._encoder.segments(record)
-        except Unsafe:
+        except SpecialTokenInText:
             self._num_dropped += 1
             return False
         segments = [segment.cut(self._room, keeps_end=self._keeps_end) for segment in whole]
@@ -154,7 +154,7 @@ class _Writer:
         return names
 
 
-class Records:
+class TokenizedRecords:
     """The tokenised records of a run, each with `num_segments` segments, and which of them are held out."""
 
     def __init__(self, directory: Path, spec: TrainSpec) -> None:
@@ -166,7 +166,7 @@ class Records:
         self._numbers = np.fromfile(directory / "numbers.bin", dtype="<u8")
         self.labels = np.fromfile(directory / "labels.bin", dtype="<i4").astype(np.int64)
         count = sum(self.meta.num_records)
-        shuffled = sample_order.draw(np.arange(count, dtype=np.int64), count, spec.seed ^ SPLIT)
+        shuffled = sample_order.shuffled_index(np.arange(count, dtype=np.int64), count, spec.seed ^ SPLIT)
         if count < 2 and spec.validation_fraction < 1:
             raise Failure("records_few", found=count, dropped=self.meta.num_dropped)
         num_held_out = max(1, int(count * spec.validation_fraction))
@@ -202,7 +202,7 @@ def _open(path: Path, dtype: str) -> Array:
     return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype=dtype)
 
 
-def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
+def pack_best_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
     """Put things of these lengths, each at most `room`, into as few boxes as may be: each into the fullest that takes
     it, longest first (best-fit decreasing). Returns the numbers of the things in each box.
     """

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from trainer.data import cache, sample_order
 from trainer.data.batch import Array
-from trainer.data.corpus import Corpus, Piece, open_all
+from trainer.data.corpus import Corpus, TextChunk, open_all
 from trainer.data.tokenizer import END_OF_TEXT, Progress, token_bytes
 from trainer.failure import Failure
 from trainer.run_dir import CorpusInput
@@ -25,7 +25,7 @@ Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
 Rows = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
-class Meta(BaseModel):
+class TokenizedTextMeta(BaseModel):
     """What lies in a directory of tokenised text (`meta.json`)."""
 
     sha256: str
@@ -35,7 +35,7 @@ class Meta(BaseModel):
     num_documents: list[int]  # of each corpus
 
 
-def ensure(
+def tokenize_cached(
     sources: list[CorpusInput],
     tokenizer: Tokenizer,
     tokenizer_sha256: str,
@@ -47,15 +47,15 @@ def ensure(
 
     `end_of_text` stands behind each document; without it, the token of our own tokenizers.
     """
-    name = cache.key(corpora=[s.sha256 for s in sources], tokenizer=tokenizer_sha256, version=VERSION)
+    name = cache.cache_key(corpora=[s.sha256 for s in sources], tokenizer=tokenizer_sha256, version=VERSION)
     entry = cache_path / "tokens" / name
     end = tokenizer.token_to_id(END_OF_TEXT) if end_of_text is None else end_of_text
     assert end is not None, "tokenizer.load checks it"
-    cache.ensure(entry, lambda made: tokenise(sources, tokenizer, end, name, made, progress))
+    cache.get_or_create(entry, lambda made: tokenize(sources, tokenizer, end, name, made, progress))
     return entry
 
 
-def tokenise(
+def tokenize(
     sources: list[CorpusInput], tokenizer: Tokenizer, end_of_text: int, name: str, directory: Path, progress: Progress
 ) -> None:
     """Write `tokens.bin` (ids, an end-of-text after each document), `documents.bin` (where each ends) and `meta.json`.
@@ -74,14 +74,14 @@ def tokenise(
         for file in (tokens, documents):
             file.flush()
             os.fsync(file.fileno())
-    meta = Meta(
+    meta = TokenizedTextMeta(
         sha256=name, dtype=dtype, num_tokens=num_tokens, num_bytes=total, num_documents=[len(c) for c in corpora]
     )
     (directory / "meta.json").write_text(meta.model_dump_json())
 
 
-def _batches(corpora: list[Corpus]) -> Iterator[list[Piece]]:
-    batch: list[Piece] = []
+def _batches(corpora: list[Corpus]) -> Iterator[list[TextChunk]]:
+    batch: list[TextChunk] = []
     size = 0
     for corpus in corpora:
         for piece in corpus.pieces():
@@ -95,7 +95,7 @@ def _batches(corpora: list[Corpus]) -> Iterator[list[Piece]]:
 
 
 def _write(
-    batch: list[Piece],
+    batch: list[TextChunk],
     tokenizer: Tokenizer,
     end_of_text: int,
     dtype: str,
@@ -125,7 +125,7 @@ class Document:
     number: int
 
 
-class Dataset:
+class TokenizedText:
     """The sequences of a run: `length` tokens each, and `overlap` more that are the first of the next sequence."""
 
     def __init__(
@@ -153,7 +153,7 @@ class Dataset:
     def train_rows(self, first: int, count: int) -> Rows:
         """The training samples `first` to `first + count - 1` of the run."""
         positions = np.arange(first, first + count, dtype=np.int64)
-        return self._rows(sample_order.draw(positions, self.num_train, self._seed))
+        return self._rows(sample_order.shuffled_index(positions, self.num_train, self._seed))
 
     def validation_rows(self, numbers: list[int]) -> Rows:
         """Validation sequences by their number."""
@@ -173,7 +173,7 @@ class Dataset:
 
     def documents_of(self, n: int) -> list[Document]:
         """The documents that sample `n` of the run takes text from."""
-        sequence = int(sample_order.draw(np.asarray([n], dtype=np.int64), self.num_train, self._seed)[0])
+        sequence = int(sample_order.shuffled_index(np.asarray([n], dtype=np.int64), self.num_train, self._seed)[0])
         start = sequence * self.length
         first = int(np.searchsorted(self._document_ends, start, side="right"))
         last = int(np.searchsorted(self._document_ends, start + self.length, side="right"))
@@ -192,6 +192,6 @@ class Dataset:
         return rows
 
 
-def read_meta(directory: Path) -> Meta:
+def read_meta(directory: Path) -> TokenizedTextMeta:
     """What lies in a directory of tokenised text."""
-    return Meta.model_validate_json((directory / "meta.json").read_text())
+    return TokenizedTextMeta.model_validate_json((directory / "meta.json").read_text())

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from trainer.data import cache
 from trainer.data.corpus import Corpus, open_all
 from trainer.failure import Failure
-from trainer.planning.plan import choose_vocab_size
+from trainer.planning.scaling_laws import choose_vocab_size
 from trainer.run_dir import CorpusInput, sha256_file
 from trainer.spec import MIN_VOCAB_SIZE, NUM_SENTINELS
 
@@ -57,15 +57,17 @@ BYTE = re.compile("<0x[0-9A-F]{2}>")
 Progress = Callable[[int, int], None]
 
 
-def ensure(
+def train_cached(
     sources: list[CorpusInput], vocab_size: int | None, cache_path: Path, progress: Progress, model_type: str = "llama"
 ) -> Path:
     """The directory of the tokenizer for these corpora and this family of networks, trained now unless it is there."""
     special = SPECIAL.get(model_type, [])
     parts = {"special": special} if special else {}
-    name = cache.key(corpora=[source.sha256 for source in sources], vocab_size=vocab_size, version=VERSION, **parts)
+    name = cache.cache_key(
+        corpora=[source.sha256 for source in sources], vocab_size=vocab_size, version=VERSION, **parts
+    )
     entry = cache_path / "tokenizers" / name
-    cache.ensure(entry, lambda made: save(train(sources, vocab_size, progress, special), made))
+    cache.get_or_create(entry, lambda made: save(train(sources, vocab_size, progress, special), made))
     return entry
 
 
@@ -142,7 +144,7 @@ def load(directory: Path) -> Tokenizer:
     """Open a tokenizer to tokenise text with. Raises Failure if it cannot be read or has no end of text."""
     try:
         tokenizer = Tokenizer.from_file(str(directory / FILE))
-        separator(PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True))
+        document_separator_id(PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True))
     except Exception as error:  # tokenizers raises bare Exception
         needed = "one with a tokenizer.json and a token that ends a text"
         raise Failure("tokenizer_mismatch", found=f"unreadable: {error}"[:200], needed=needed) from error
@@ -152,7 +154,7 @@ def load(directory: Path) -> Tokenizer:
     return tokenizer
 
 
-def require(tokenizer: PreTrainedTokenizerFast, objective: str) -> None:
+def require_special_tokens(tokenizer: PreTrainedTokenizerFast, objective: str) -> None:
     """See that a tokenizer has the special tokens that an objective needs. Raises Failure."""
     needed = [name for name in NEEDED.get(objective, ()) if getattr(tokenizer, name) is None]
     if objective == "span_corruption" and SENTINELS[0] not in tokenizer.get_vocab():
@@ -162,7 +164,7 @@ def require(tokenizer: PreTrainedTokenizerFast, objective: str) -> None:
         raise Failure("tokenizer_mismatch", **values)
 
 
-def separator(tokenizer: PreTrainedTokenizerFast) -> int:
+def document_separator_id(tokenizer: PreTrainedTokenizerFast) -> int:
     """The token that ends a document: the end of text, of BERT-type tokenizers the separator. Raises ValueError."""
     number = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
     if number is None:
@@ -170,16 +172,16 @@ def separator(tokenizer: PreTrainedTokenizerFast) -> int:
     return int(number)
 
 
-def adopt(base: Path, cache_path: Path) -> Path:
+def import_tokenizer(base: Path, cache_path: Path) -> Path:
     """The directory with the tokenizer of a base model, written anew unless the cache has it.
 
     What its author set for a use of his own, truncation and padding, is dropped. Where it has no padding, the end of
     text pads. Raises Failure if it cannot be opened.
     """
     files = sorted(path for path in base.iterdir() if path.suffix in (".json", ".jinja", ".txt", ".model"))
-    name = cache.key(base={path.name: sha256_file(path) for path in files}, version=VERSION)
+    name = cache.cache_key(base={path.name: sha256_file(path) for path in files}, version=VERSION)
     entry = cache_path / "tokenizers" / name
-    cache.ensure(entry, lambda made: _adopt(base, made))
+    cache.get_or_create(entry, lambda made: _adopt(base, made))
     return entry
 
 
@@ -190,7 +192,7 @@ def _adopt(base: Path, directory: Path) -> None:
     except Exception as error:  # tokenizers raises bare Exception
         raise Failure("tokenizer_mismatch", found="unreadable", needed=needed) from error
     if tokenizer.pad_token is None:
-        tokenizer.pad_token_id = separator(tokenizer)
+        tokenizer.pad_token_id = document_separator_id(tokenizer)
     tokenizer.save_pretrained(directory)
 
 

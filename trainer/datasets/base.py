@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainer.data import sample_order
-from trainer.data.batch import IGNORED, Batch
-from trainer.data.tokenized_records import Records
-from trainer.data.tokenized_text import Dataset, Document, Ids
+from trainer.data.batch import IGNORE_INDEX, Batch
+from trainer.data.tokenized_records import TokenizedRecords
+from trainer.data.tokenized_text import Document, Ids, TokenizedText
 from trainer.spec import TrainSpec
 
-Boxes = Sequence[Ids] | Ids  # the records of each sample
+PackedIndices = Sequence[Ids] | Ids  # the records of each sample
 
 
-class Samples(ABC):
+class Dataset(ABC):
     """All samples of a run. Training draws them by number for ever, epoch after epoch; validation has each once."""
 
     num_train: int
@@ -46,14 +46,14 @@ class Samples(ABC):
     def num_tokens_of(self, batch: Batch) -> int:
         """How many tokens the model reads in a batch, padding not counted."""
         read = batch["attention_mask"].sum() if "attention_mask" in batch else batch["input_ids"].size
-        written = (batch["labels"] != IGNORED).sum() if "decoder_input_ids" in batch else 0
+        written = (batch["labels"] != IGNORE_INDEX).sum() if "decoder_input_ids" in batch else 0
         return int(read + written)
 
 
-class OfText(Samples):
+class TextDataset(Dataset):
     """Running text, cut into sequences."""
 
-    def __init__(self, text: Dataset) -> None:
+    def __init__(self, text: TokenizedText) -> None:
         self.text = text
         self.num_train, self.num_validation = text.num_train, text.num_validation
         self.sha256, self.num_tokens = text.meta.sha256, text.meta.num_tokens
@@ -63,10 +63,12 @@ class OfText(Samples):
         return self.text.documents_of(n)
 
 
-class OfRecords(Samples):
+class RecordDataset(Dataset):
     """Records, one or several in each sample: those of `train` and of `validation`, by the sample's number."""
 
-    def __init__(self, records: Records, train: Boxes, validation: Boxes, spec: TrainSpec) -> None:
+    def __init__(
+        self, records: TokenizedRecords, train: PackedIndices, validation: PackedIndices, spec: TrainSpec
+    ) -> None:
         self.records, self._train, self._validation, self._seed = records, train, validation, spec.seed
         self.num_train, self.num_validation = len(train), len(validation)
         meta = records.meta
@@ -79,7 +81,7 @@ class OfRecords(Samples):
 
     def _drawn(self, first: int, count: int) -> list[int]:
         positions = np.arange(first, first + count, dtype=np.int64)
-        return [int(sample) for sample in sample_order.draw(positions, self.num_train, self._seed)]
+        return [int(sample) for sample in sample_order.shuffled_index(positions, self.num_train, self._seed)]
 
     def validation_batch(self, numbers: list[int]) -> Batch:
         return self._batch([self._validation[number] for number in numbers])

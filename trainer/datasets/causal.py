@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from trainer.data.batch import IGNORED, Array, Batch
-from trainer.data.tokenized_records import Records, pack
-from trainer.data.tokenized_text import Dataset, Ids, Rows
-from trainer.datasets.base import Boxes, OfRecords, OfText
+from trainer.data.batch import IGNORE_INDEX, Array, Batch
+from trainer.data.tokenized_records import TokenizedRecords, pack_best_fit
+from trainer.data.tokenized_text import Ids, Rows, TokenizedText
+from trainer.datasets.base import PackedIndices, RecordDataset, TextDataset
 from trainer.spec import TrainSpec
 
 
-class NextTokens(OfText):
+class CausalLMDataset(TextDataset):
     """Each token is the label of the one before it."""
 
     def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
-        super().__init__(Dataset(directory, spec, tokenizer.backend_tokenizer))
+        super().__init__(TokenizedText(directory, spec, tokenizer.backend_tokenizer))
 
     def train_batch(self, first: int, count: int) -> Batch:
         return self._batch(self.text.train_rows(first, count))
@@ -31,12 +31,12 @@ class NextTokens(OfText):
         return self.text.num_bytes(batch["labels"])
 
 
-def alone(records: Ids) -> Ids:
+def one_per_sequence(records: Ids) -> Ids:
     """One record a sample: shape [samples, 1]."""
     return records[:, None]
 
 
-class Answers(OfRecords):
+class SFTDataset(RecordDataset):
     """Records whose answers are learnt, several in a sequence where the spec packs them.
 
     `position_ids` start again with each record, so that none sees another. The padding behind the last one goes on from
@@ -44,13 +44,13 @@ class Answers(OfRecords):
     """
 
     def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
-        records = Records(directory, spec)
+        records = TokenizedRecords(directory, spec)
         self._length, self._padding = spec.sequence_length, int(tokenizer.pad_token_id or 0)
         train, validation = (_boxes(records, some, spec) for some in (records.train, records.validation))
         super().__init__(records, train, validation, spec)
 
     def num_tokens_of(self, batch: Batch) -> int:
-        return int((batch["labels"] != IGNORED).sum())
+        return int((batch["labels"] != IGNORE_INDEX).sum())
 
     def _batch(self, boxes: list[Ids]) -> Batch:
         batch = self._blank(len(boxes))
@@ -65,13 +65,13 @@ class Answers(OfRecords):
         shape = (count, self._length)
         return {
             "input_ids": np.full(shape, self._padding, dtype=np.int64),
-            "labels": np.full(shape, IGNORED, dtype=np.int64),
+            "labels": np.full(shape, IGNORE_INDEX, dtype=np.int64),
             "weights": np.zeros(shape, dtype=np.float32),
             "position_ids": np.zeros(shape, dtype=np.int64),
         }
 
 
-class Preferences(Answers):
+class PreferenceDataset(SFTDataset):
     """Pairs of answers to one prompt, (samples, 2, tokens): the chosen one, then the rejected one. Never packed.
 
     `answered` says which labels belong to the answer; a pair counts 1 in `weights`.
@@ -94,12 +94,12 @@ class Preferences(Answers):
         }
 
 
-def _boxes(records: Records, some: Ids, spec: TrainSpec) -> Boxes:
+def _boxes(records: TokenizedRecords, some: Ids, spec: TrainSpec) -> PackedIndices:
     """The records of each sequence."""
     if not spec.packing:
-        return alone(some)
+        return one_per_sequence(some)
     lengths = records.lengths(some) - 1  # the last token is only a label
-    return [some[box] for box in pack(lengths.tolist(), spec.sequence_length)]
+    return [some[box] for box in pack_best_fit(lengths.tolist(), spec.sequence_length)]
 
 
 def _put(batch: Batch, row: int, at: int, ids: Array, weights: Array) -> int:
@@ -114,5 +114,5 @@ def _put(batch: Batch, row: int, at: int, ids: Array, weights: Array) -> int:
 
 def _narrowed(batch: Batch) -> Batch:
     """Without the columns that are padding in all rows, to the next multiple of eight."""
-    used = int((batch["labels"] != IGNORED).any(axis=0).nonzero()[0][-1]) + 1
+    used = int((batch["labels"] != IGNORE_INDEX).any(axis=0).nonzero()[0][-1]) + 1
     return {name: values[:, : -(-used // 8) * 8] for name, values in batch.items()}

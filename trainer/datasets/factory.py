@@ -5,31 +5,31 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from trainer.datasets.base import Samples
-from trainer.datasets.causal import Answers, NextTokens, Preferences
-from trainer.datasets.denoising import Masked, Spans
-from trainer.datasets.labelled import Labelled, Pairs
+from trainer.datasets.base import Dataset
+from trainer.datasets.causal import CausalLMDataset, PreferenceDataset, SFTDataset
+from trainer.datasets.denoising import MaskedLMDataset, SpanCorruptionDataset
+from trainer.datasets.labelled import ClassificationDataset, Seq2SeqDataset
 from trainer.spec import TrainSpec
 
-SAMPLES: dict[str, Callable[[Path, TrainSpec, PreTrainedTokenizerFast], Samples]] = {
-    "causal": NextTokens,
-    "masked": Masked,
-    "span_corruption": Spans,
-    "seq2seq": Pairs,
-    "chat": Answers,
-    "completion": Answers,
-    "classification": Labelled,
-    "dpo": Preferences,
+DATASET_CLASSES: dict[str, Callable[[Path, TrainSpec, PreTrainedTokenizerFast], Dataset]] = {
+    "causal": CausalLMDataset,
+    "masked": MaskedLMDataset,
+    "span_corruption": SpanCorruptionDataset,
+    "seq2seq": Seq2SeqDataset,
+    "chat": SFTDataset,
+    "completion": SFTDataset,
+    "classification": ClassificationDataset,
+    "dpo": PreferenceDataset,
 }
 
 
-def open_samples(
+def open_dataset(
     directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast, *, is_held_out: bool = False
-) -> Samples:
+) -> Dataset:
     """The samples of a run whose tokenised data lies in a directory, all for validation where it is held out whole.
 
     Raises Failure where there are too few.
     """
     if is_held_out:
         spec = spec.model_copy(update={"validation_fraction": 1.0})
-    return SAMPLES[spec.objective](directory, spec, tokenizer)
+    return DATASET_CLASSES[spec.objective](directory, spec, tokenizer)

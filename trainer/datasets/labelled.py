@@ -5,27 +5,27 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from trainer.data.batch import IGNORED, Batch
-from trainer.data.tokenized_records import Records
+from trainer.data.batch import IGNORE_INDEX, Batch
+from trainer.data.tokenized_records import TokenizedRecords
 from trainer.data.tokenized_text import Ids
 from trainer.data.tokenizer import token_bytes
-from trainer.datasets.base import OfRecords
-from trainer.datasets.causal import alone
-from trainer.datasets.denoising import padded, translated
+from trainer.datasets.base import RecordDataset
+from trainer.datasets.causal import one_per_sequence
+from trainer.datasets.denoising import pad_sequences, seq2seq_batch
 from trainer.spec import TrainSpec
 
 
-class Examples(OfRecords):
+class Examples(RecordDataset):
     """One record a sample."""
 
     def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
-        records = Records(directory, spec)
+        records = TokenizedRecords(directory, spec)
         self._padding = int(tokenizer.pad_token_id)
         self._token_bytes = token_bytes(tokenizer.backend_tokenizer)
-        super().__init__(records, alone(records.train), alone(records.validation), spec)
+        super().__init__(records, one_per_sequence(records.train), one_per_sequence(records.validation), spec)
 
 
-class Labelled(Examples):
+class ClassificationDataset(Examples):
     """Texts, each with the number of its label."""
 
     most_measured = 2_000  # a text is one prediction only
@@ -33,19 +33,19 @@ class Labelled(Examples):
     def _batch(self, boxes: list[Ids]) -> Batch:
         records = np.concatenate(boxes)
         texts = [self.records.segments(int(record))[0][0] for record in records]
-        read = padded(texts, self._padding)
+        read = pad_sequences(texts, self._padding)
         lengths = np.asarray([len(ids) for ids in texts])
         mask = (np.arange(read.shape[1]) < lengths[:, None]).astype(np.int64)
         return {"input_ids": read, "labels": self.records.labels[records], "attention_mask": mask}
 
 
-class Pairs(Examples):
+class Seq2SeqDataset(Examples):
     """Sources with the target that is to be written."""
 
     def _batch(self, boxes: list[Ids]) -> Batch:
         pairs = [self.records.segments(int(record)) for (record,) in boxes]
-        return translated([source[0] for source, _ in pairs], [target[0] for _, target in pairs], self._padding)
+        return seq2seq_batch([source[0] for source, _ in pairs], [target[0] for _, target in pairs], self._padding)
 
     def num_bytes(self, batch: Batch) -> int:
         labels = batch["labels"]
-        return int(self._token_bytes[labels[labels != IGNORED]].sum())
+        return int(self._token_bytes[labels[labels != IGNORE_INDEX]].sum())

@@ -2,18 +2,18 @@
 
 import numpy as np
 
-from trainer.data.batch import IGNORED, Array
+from trainer.data.batch import IGNORE_INDEX, Array
 from trainer.data.tokenized_text import Ids
 
-HELD_OUT = 1 << 63  # validation samples are hidden by numbers that no training sample reaches
+VALIDATION_STREAM = 1 << 63  # validation samples are hidden by numbers that no training sample reaches
 
 
-def generator(seed: int, number: int) -> np.random.Generator:
+def sample_rng(seed: int, number: int) -> np.random.Generator:
     """The randomness of one sample."""
     return np.random.Generator(np.random.Philox(key=np.asarray([seed, number], dtype=np.uint64)))
 
 
-def masked(ids: Ids, share: float, mask: int, words: Ids, chance: np.random.Generator) -> tuple[Ids, Ids]:
+def mask_tokens(ids: Ids, share: float, mask: int, words: Ids, chance: np.random.Generator) -> tuple[Ids, Ids]:
     """Hide a share of the words (at least one) as BERT does: of ten, eight become the mask, one another word, one
     stays. Returns inputs and labels, IGNORED where nothing is hidden. Source: arXiv 1810.04805, appendix A.1.
 
@@ -24,7 +24,7 @@ def masked(ids: Ids, share: float, mask: int, words: Ids, chance: np.random.Gene
         candidates = np.arange(len(ids))
     places = chance.permutation(candidates)[: max(1, round(len(candidates) * share))]
     count = len(places)
-    labels = np.full_like(ids, IGNORED)
+    labels = np.full_like(ids, IGNORE_INDEX)
     labels[places] = ids[places]
     inputs, drawn = ids.copy(), chance.random(count)
     inputs[places[drawn < 0.8]] = mask
@@ -33,7 +33,7 @@ def masked(ids: Ids, share: float, mask: int, words: Ids, chance: np.random.Gene
     return inputs, labels
 
 
-def spans(
+def corrupt_spans(
     ids: Ids, density: float, mean_length: float, sentinels: Ids, end: int, chance: np.random.Generator
 ) -> tuple[Ids, Ids]:
     """Cut out random spans as T5 does. Returns the text with a sentinel for each span, and the spans, each behind its

@@ -8,12 +8,12 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer.data import cache, tokenized_records, tokenized_text, tokenizer
 from trainer.data.record_encoding import CHAT_TEMPLATE
-from trainer.datasets.base import Samples
-from trainer.datasets.factory import open_samples
+from trainer.datasets.base import Dataset
+from trainer.datasets.factory import open_dataset
 from trainer.failure import Failure
-from trainer.report import Report
+from trainer.report import Reporter
 from trainer.run_dir import CorpusInput, RunDir, sha256_file, write_atomically
-from trainer.spec import OF_TEXT, TrainSpec
+from trainer.spec import TEXT_OBJECTIVES, TrainSpec
 
 CONVERSES = ("chat", "dpo")
 
@@ -29,7 +29,7 @@ class Prepared(BaseModel):
     base_sha256: str | None = None  # of the model that the run starts from
 
 
-def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
+def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
     """Train the tokenizer or take the given one, and tokenise the corpora, as far as the cache does not have it.
 
     Raises Failure for text or a tokenizer that no run can use.
@@ -42,11 +42,11 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
             "config_invalid", field="base_model", why="is named, but inputs.json has no directory of it as base"
         )
     if inputs.base:
-        made = tokenizer.adopt(Path(inputs.base), cache_path)
+        made = tokenizer.import_tokenizer(Path(inputs.base), cache_path)
     elif inputs.tokenizer:
         made = Path(inputs.tokenizer)
     else:
-        made = tokenizer.ensure(
+        made = tokenizer.train_cached(
             inputs.corpora,
             spec.vocab_size,
             cache_path,
@@ -55,7 +55,7 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
         )
     opened, sha256 = tokenizer.load(made), tokenizer.sha256(made)
     copied = run_dir.tokenizer_path(fence)
-    cache.copy(made, copied)
+    cache.replace_directory(made, copied)
     report.event(
         "tokenizer",
         path=str(copied.relative_to(run_dir.path)),
@@ -66,18 +66,20 @@ def prepare(run_dir: RunDir, fence: int, report: Report) -> Prepared:
     report.phase("prepare", 1, 1)
     report.phase("tokenise", 0, 1)
     whole = _with_template(copied, spec)
-    tokenizer.require(whole, spec.objective)
+    tokenizer.require_special_tokens(whole, spec.objective)
 
     def tokenised(sources: list[CorpusInput], labels: Sequence[str] | None = None) -> Path:
         def progress(done: int, total: int) -> None:
             report.phase("tokenise", done, total)
 
-        if spec.objective in OF_TEXT:
-            return tokenized_text.ensure(sources, opened, sha256, cache_path, progress, tokenizer.separator(whole))
-        return tokenized_records.ensure(sources, spec, whole, sha256, cache_path, progress, labels)
+        if spec.objective in TEXT_OBJECTIVES:
+            return tokenized_text.tokenize_cached(
+                sources, opened, sha256, cache_path, progress, tokenizer.document_separator_id(whole)
+            )
+        return tokenized_records.tokenize_cached(sources, spec, whole, sha256, cache_path, progress, labels)
 
     tokens = tokenised(inputs.corpora)
-    samples = open_samples(tokens, spec, whole)
+    samples = open_dataset(tokens, spec, whole)
     held_out = {source.id: str(tokenised([source], samples.labels or None)) for source in inputs.validation}
     report.phase("tokenise", 1, 1)
     _report_data(report, spec, samples)
@@ -114,10 +116,10 @@ def _path(run_dir: RunDir, fence: int) -> Path:
 def _base_sha256(directory: Path) -> str:
     """The identity of a base model: of its configuration and its weights."""
     paths = [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
-    return cache.key(**{path.name: sha256_file(path) for path in paths if path.is_file()})
+    return cache.cache_key(**{path.name: sha256_file(path) for path in paths if path.is_file()})
 
 
-def _report_data(report: Report, spec: TrainSpec, samples: Samples) -> None:
+def _report_data(report: Reporter, spec: TrainSpec, samples: Dataset) -> None:
     report.event(
         "data",
         num_tokens=samples.num_tokens,

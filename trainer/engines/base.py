@@ -37,7 +37,7 @@ MASTER = "master"  # the fp32 copy of a weight, beside the optimizer's moments
 TIMEOUT = timedelta(minutes=30)  # a rank may wait for another to write a large checkpoint
 
 
-def join(kind: str) -> torch.device:
+def init_process_group(kind: str) -> torch.device:
     """Join the other ranks, as RANK, WORLD_SIZE and the others of torchrun's variables say, and return the device."""
     # DeepSpeed would compile a shared-memory collective with g++ at its first use; gloo needs none. Giving the table
     # of usable compiled operations also spares the probe for compilers.
@@ -86,8 +86,8 @@ class Engine(ABC):
         """This rank's micro-batches of a global batch, of `size` samples where they are not to be the run's own."""
         size = size or self.per_device_batch_size
         count = batches.num_rows(batch) // self.world_size
-        mine = batches.rows(batch, slice(self.rank * count, (self.rank + 1) * count))
-        return [self._on_device(batches.rows(mine, slice(at, at + size))) for at in range(0, count, size)]
+        mine = batches.take_rows(batch, slice(self.rank * count, (self.rank + 1) * count))
+        return [self._on_device(batches.take_rows(mine, slice(at, at + size))) for at in range(0, count, size)]
 
     def _on_device(self, batch: Batch) -> dict[str, Tensor]:
         return {name: torch.from_numpy(values).to(self.device) for name, values in batch.items()}
@@ -148,7 +148,7 @@ class Engine(ABC):
         """What computes, as far as it decides the bits of a result."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"cpu {torch.backends.cpu.get_cpu_capability()}{' oneDNN' if cpu_matmul.has_faster() else ''}"
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}{' oneDNN' if cpu_matmul.prefers_onednn() else ''}"
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""

@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 
 from trainer.engines.base import MASTER, Engine
 from trainer.engines.optimizers import MOMENTS, adamw
-from trainer.modeling.fused_ops import has_plain_head, head_of
+from trainer.modeling.fused_ops import has_linear_lm_head, lm_head_weight
 from trainer.modeling.objectives import Objective
-from trainer.modeling.zero_init import OneByOne, share_buffers
+from trainer.modeling.zero_init import LazyParameters, share_buffers
 from trainer.spec import TrainSpec
 
 MAX_BUCKET = 500_000_000  # values sent at a time, DeepSpeed's own; it allocates them whatever the size of the model
@@ -44,11 +44,11 @@ class DeepSpeedEngine(Engine):
     def _shard(self, config: dict[str, Any]) -> None:
         """Leave of each weight a share on each rank, before DeepSpeed would take all of them to the device."""
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        deepspeed.zero.Init(module=OneByOne(self.objective, self.device, dtype), config_dict_or_path=config)
+        deepspeed.zero.Init(module=LazyParameters(self.objective, self.device, dtype), config_dict_or_path=config)
         share_buffers(self.objective, self.device)
         for model in self.objective.children():
-            if isinstance(model, PreTrainedModel) and has_plain_head(model):  # its matrix is used past its module
-                register_external_parameter(self.objective, head_of(model))
+            if isinstance(model, PreTrainedModel) and has_linear_lm_head(model):  # its matrix is used past its module
+                register_external_parameter(self.objective, lm_head_weight(model))
 
     def _config(self) -> dict[str, Any]:
         bucket = min(MAX_BUCKET, sum(p.numel() for p in self.model.parameters() if p.requires_grad))

@@ -4,7 +4,7 @@ import torch
 
 from trainer.engines.base import Engine, precision
 from trainer.engines.deepspeed_engine import DeepSpeedEngine
-from trainer.engines.torch_engine import PlainEngine
+from trainer.engines.torch_engine import TorchEngine
 from trainer.modeling.objectives import Objective
 from trainer.spec import TrainSpec
 
@@ -14,4 +14,4 @@ def make_engine(
 ) -> Engine:
     """The engine of a run: DeepSpeed's where it buys something."""
     is_plain = spec.optimizer == "muon" or (spec.zero_stage == 0 and precision(spec, device) == "fp32")
-    return (PlainEngine if is_plain else DeepSpeedEngine)(spec, objective, device, per_device_batch_size)
+    return (TorchEngine if is_plain else DeepSpeedEngine)(spec, objective, device, per_device_batch_size)

@@ -91,12 +91,12 @@ class Muon(torch.optim.Muon):
         if MOMENTUM not in state:
             state[MOMENTUM] = torch.zeros_like(parameter)
         momentum: Tensor = state[MOMENTUM].lerp_(gradient, 1 - group["momentum"])
-        update = orthogonal(gradient.lerp(momentum, group["momentum"]))
+        update = newton_schulz(gradient.lerp(momentum, group["momentum"]))
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(parameter.shape)))
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
+def newton_schulz(matrix: Tensor) -> Tensor:
     """About the nearest matrix with singular values of 1, by Newton's and Schulz's iteration."""
     a, b, c = NEWTON_SCHULZ
     found = matrix.bfloat16() if matrix.device.type == "cuda" else matrix.clone()

@@ -17,7 +17,7 @@ from trainer.spec import TrainSpec
 BUCKET = 25_000_000  # values that the plain engine sends at a time
 
 
-class PlainEngine(Engine):
+class TorchEngine(Engine):
     """Torch by itself, where every rank holds everything: there DeepSpeed would only cost time.
 
     Weights are fp32; under bf16 only what is computed with them is not.

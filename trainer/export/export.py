@@ -39,11 +39,11 @@ BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
-class Impossible(ValueError):
+class UnsupportedExport(ValueError):
     """A checkpoint that cannot be exported as asked."""
 
 
-class Differs(Exception):
+class LogitMismatch(Exception):
     """The artefact is not the checkpoint."""
 
     def __init__(self, largest: float, tolerance: float) -> None:
@@ -74,7 +74,7 @@ def export(
     progress(0, steps)
     model, tokenizer = load(checkpoint), PreTrainedTokenizerFast.from_pretrained(checkpoint, local_files_only=True)
     config, num_parameters = model.config, model.num_parameters()
-    probes = probe(model)
+    probes = probe_tokens(model)
     golden = logits(model, probes)
     progress(1, steps)
     out.mkdir(parents=True)
@@ -111,7 +111,7 @@ def load(directory: Path) -> PreTrainedModel:
     return made.eval()
 
 
-def probe(model: PreTrainedModel) -> dict[str, Tensor]:
+def probe_tokens(model: PreTrainedModel) -> dict[str, Tensor]:
     """Fixed inputs: tokens drawn from the whole vocabulary, the same for every model of its size."""
     drawn = np.random.default_rng(0).integers(0, model.config.vocab_size, (PROBES, PROBE_TOKENS))
     positions = getattr(model.config, "max_position_embeddings", None) or PROBE_TOKENS
@@ -135,7 +135,7 @@ def _write_gguf(
     try:
         chosen = gguf_writer.write(out / MODEL, model, tokenizer, quantization, name)
     except ValueError as error:
-        raise Impossible(str(error)) from error
+        raise UnsupportedExport(str(error)) from error
     return {"pre_tokenizer": chosen.name, "tokens_equal": chosen.tokens_equal}
 
 
@@ -149,7 +149,7 @@ def _write_folder(checkpoint: Path, out: Path, form: str, config: PretrainedConf
         _shard(checkpoint, out, max_shard_bytes)
         return
     if not (checkpoint / lora.DIRECTORY).is_dir():
-        raise Impossible("the checkpoint has no adapter: its job trained all weights")
+        raise UnsupportedExport("the checkpoint has no adapter: its job trained all weights")
     for path in (checkpoint / lora.DIRECTORY).iterdir():
         shutil.copyfile(path, out / path.name)
 
@@ -182,10 +182,10 @@ def _proven(out: Path, form: str, base: Path | None, tolerance: float) -> float:
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
-        raise Differs(float("inf"), tolerance)
+        raise LogitMismatch(float("inf"), tolerance)
     largest = float(json.loads(lines[-1])["largest"])
     if not largest <= tolerance:
-        raise Differs(largest, tolerance)
+        raise LogitMismatch(largest, tolerance)
     return largest
 
 
@@ -200,7 +200,7 @@ def verify(out: Path, form: str, base: Path | None) -> float:
     elif form == "adapter":
         if base is None:
             raise ValueError("an adapter is opened beside its base model: give --base")
-        model = lora.opened(base, out)
+        model = lora.load_with_adapter(base, out)
     else:
         model = load(out)
     return float((logits(model, held) - golden).abs().max() / golden.abs().max())

@@ -37,14 +37,14 @@ TEXTS = (
 
 
 @dataclass(frozen=True)
-class Chosen:
+class PreTokenizerChoice:
     """A pre-tokenizer of llama.cpp, and the share of the tokens of probe texts that it leaves as they were."""
 
     name: str
     tokens_equal: float
 
 
-def unfit(tokenizer: PreTrainedTokenizerFast) -> str | None:
+def unsupported_reason(tokenizer: PreTrainedTokenizerFast) -> str | None:
     """Why a tokenizer cannot be written; None where it can."""
     known = json.loads(tokenizer.backend_tokenizer.to_str())
     if known["model"]["type"] != "BPE" or (known.get("decoder") or {}).get("type") != "ByteLevel":
@@ -64,7 +64,7 @@ def rebuild(tokens: Sequence[str], merges: Sequence[str], special: Sequence[str]
     return made
 
 
-def choose(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str] = TEXTS) -> Chosen:
+def choose_pre_tokenizer(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str] = TEXTS) -> PreTokenizerChoice:
     """The pre-tokenizer that gives most of the probe texts' tokens as they are."""
     tokens, merges = _tokens(tokenizer, len(tokenizer)), _merges(tokenizer)
     special = [token.content for token in tokenizer.added_tokens_decoder.values()]
@@ -77,7 +77,7 @@ def choose(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str] = TEXTS) -> 
         pieces = [(_pieces(backend, text), _pieces(made, text)) for text in texts]
         shares[name] = (_share(ids), _share(pieces))
     name = max(shares, key=lambda name: shares[name])
-    return Chosen(name, shares[name][0])
+    return PreTokenizerChoice(name, shares[name][0])
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[Any]:

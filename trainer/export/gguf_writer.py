@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from transformers.configuration_utils import PretrainedConfig
 
 from trainer.export import gguf_tokenizer
-from trainer.export.gguf_tokenizer import Chosen
+from trainer.export.gguf_tokenizer import PreTokenizerChoice
 
 ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "gpt2": gguf.MODEL_ARCH.GPT2}
 FORMATS = {
@@ -38,13 +38,13 @@ BLOCK = 32  # values that q8_0 scales together
 
 def write(
     path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, quantization: str, name: str
-) -> Chosen:
+) -> PreTokenizerChoice:
     """Write a model with its tokenizer, and return how llama.cpp is told to part text.
 
     Raises ValueError for what has no words in GGUF.
     """
     config = model.config
-    why = unfit(config) or gguf_tokenizer.unfit(tokenizer)
+    why = unsupported_reason(config) or gguf_tokenizer.unsupported_reason(tokenizer)
     if why is not None:
         raise ValueError(why)
     model_type = str(config.model_type)
@@ -52,7 +52,7 @@ def write(
     writer.add_name(name)
     _add_sizes(writer, config)
     writer.add_file_type(FORMATS[quantization][1])
-    chosen = gguf_tokenizer.choose(tokenizer)
+    chosen = gguf_tokenizer.choose_pre_tokenizer(tokenizer)
     gguf_tokenizer.write(writer, tokenizer, int(config.vocab_size), chosen.name)
     names = gguf.get_tensor_name_map(ARCHITECTURES[model_type], int(config.num_hidden_layers))
     weights = _weights(model)
@@ -60,7 +60,7 @@ def write(
     assert None not in found.values(), found
     kinds = {}
     for key, tensor in weights.items():
-        shape = _arranged(key, tensor.to("meta"), config).shape
+        shape = _to_gguf_layout(key, tensor.to("meta"), config).shape
         kinds[key] = _kind(found[key], shape, quantization)
         num_bytes = math.prod(quant_shape_to_byte_shape(shape, kinds[key]))
         writer.add_tensor_info(found[key], shape, np.dtype(np.float32), num_bytes, raw_dtype=kinds[key])
@@ -68,7 +68,7 @@ def write(
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for key, tensor in weights.items():  # of which only one is in memory a second time
-        writer.write_tensor_data(quantize(_arranged(key, tensor.float(), config).numpy(), kinds[key]))
+        writer.write_tensor_data(quantize(_to_gguf_layout(key, tensor.float(), config).numpy(), kinds[key]))
     writer.close()
     return chosen
 
@@ -90,7 +90,7 @@ def _kind(name: str, shape: Sequence[int], quantization: str) -> GGMLQuantizatio
     return FORMATS[quantization][0]
 
 
-def _arranged(key: str, tensor: Tensor, config: Any) -> Tensor:
+def _to_gguf_layout(key: str, tensor: Tensor, config: Any) -> Tensor:
     """A weight in the order that llama.cpp computes in."""
     if config.model_type == "gpt2" and key.endswith(TRANSPOSED):
         return tensor.t().contiguous()
@@ -125,7 +125,7 @@ def _add_sizes(writer: GGUFWriter, config: Any) -> None:
     writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
 
 
-def unfit(config: PretrainedConfig) -> str | None:
+def unsupported_reason(config: PretrainedConfig) -> str | None:
     """Why a model cannot be written; None where it can."""
     if config.model_type not in ARCHITECTURES:
         return f"GGUF is for {', '.join(ARCHITECTURES)}, this is {config.model_type}"

@@ -44,8 +44,8 @@ def write(
     """Write README.md, and the curves where there are any."""
     curves = {name: points for name, points in facts.get("curves", {}).items() if len(points) > 1}
     if curves:
-        (out / CURVES).write_text(drawn(curves), encoding="utf-8")
-    front = yaml.safe_dump(_front(config, facts), sort_keys=False, allow_unicode=True)
+        (out / CURVES).write_text(loss_curves_svg(curves), encoding="utf-8")
+    front = yaml.safe_dump(_front_matter(config, facts), sort_keys=False, allow_unicode=True)
     parted = (
         f"Number format: {quantization}. llama.cpp parts text by a rule that it knows by name before it merges bytes: "
         f"this file asks for `{pre_tokenizer}`, which keeps {tokens_equal:.2%} of the tokens of probe texts."
@@ -54,7 +54,7 @@ def write(
     (out / "README.md").write_text(f"---\n{front}---\n\n{body}", encoding="utf-8")
 
 
-def _front(config: PretrainedConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _front_matter(config: PretrainedConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What the Hugging Face hub reads."""
     spec = facts.get("spec", {})
     pipeline = PIPELINES.get(config.model_type, "text-generation")
@@ -134,7 +134,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def drawn(curves: Mapping[str, Sequence[Sequence[float]]]) -> str:
+def loss_curves_svg(curves: Mapping[str, Sequence[Sequence[float]]]) -> str:
     """Curves of losses by step, as SVG."""
     points = [point for curve in curves.values() for point in curve]
     last, low, high = (

@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model ready to generate. Any number of streams may use it at once."""
 
     model: PreTrainedModel
@@ -43,7 +43,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """The next part of the text. Only the last piece has a finish reason; its text may be empty."""
 
     text: str
@@ -51,18 +51,18 @@ class Piece:
     finish_reason: FinishReason | None = None
 
 
-def load(checkpoint_dir: Path, device: str) -> Loaded:
+def load(checkpoint_dir: Path, device: str) -> LoadedModel:
     """Open a checkpoint to generate from: fp32 on a CPU, as stored on a GPU."""
     transformers_logging.disable_progress_bar()
     dtype: Any = torch.float32 if device == "cpu" else "auto"
     model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=dtype, local_files_only=True)
     # Not AutoTokenizer: of a Qwen2 it replaces the pre-tokenizer that the model was trained with by Qwen's own.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint_dir, local_files_only=True)
-    return Loaded(model.to(device).eval(), tokenizer)
+    return LoadedModel(model.to(device).eval(), tokenizer)
 
 
 def stream(
-    loaded: Loaded,
+    loaded: LoadedModel,
     prompt: str | list[int],
     *,
     max_tokens: int,
@@ -72,7 +72,7 @@ def stream(
     seed: int = 0,
     stop: list[str] | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
-) -> Iterator[Piece]:
+) -> Iterator[TextPiece]:
     """Continue the prompt, given as text or as tokens. The same seed gives the same text; temperature 0 always takes
     the likeliest token.
 
@@ -85,13 +85,13 @@ def stream(
 
 
 def _pieces(
-    loaded: Loaded,
+    loaded: LoadedModel,
     ids: list[int],
     max_tokens: int,
     sampler: "Sampler",
     stops: "StopFilter",
     is_stopped: Callable[[], bool],
-) -> Iterator[Piece]:
+) -> Iterator[TextPiece]:
     decoder, backend = DecodeStream(skip_special_tokens=True), loaded.tokenizer.backend_tokenizer
     ends = loaded.ends
     cache = DynamicCache(config=loaded.model.config)
@@ -109,11 +109,11 @@ def _pieces(
             break
         text = stops.push(decoder.step(backend, token) or "")
         if stops.hit:
-            yield Piece(text, count, "stop")
+            yield TextPiece(text, count, "stop")
             return
         if text:
-            yield Piece(text, count)
-    yield Piece(stops.rest(), count, reason)
+            yield TextPiece(text, count)
+    yield TextPiece(stops.rest(), count, reason)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from lm_eval.models.huggingface import HFLM
 from pydantic import BaseModel
 
 from trainer.data.corpus import Corpus
-from trainer.inference.generation import Loaded
+from trainer.inference.generation import LoadedModel
 from trainer.run_dir import CorpusInput
 
 SPLIT = "test"
@@ -62,7 +62,7 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-class Measured(BaseModel):
+class CorpusResult(BaseModel):
     """How a checkpoint did on one corpus. `errors` are standard errors, of those metrics that have one.
 
     `examples` are documents with what the model made of them, its score by the first metric among it.
@@ -76,18 +76,18 @@ class Measured(BaseModel):
     examples: list[dict[str, Any]]
 
 
-class Evaluated(BaseModel):
+class EvaluationResult(BaseModel):
     """What an evaluation found, and what made it."""
 
     harness: str
     num_fewshot: int
-    corpora: list[Measured]
+    corpora: list[CorpusResult]
 
 
 class _Counted(HFLM):  # type: ignore[misc]
     """The harness's own model, which tells how many sequences it has read."""
 
-    def __init__(self, loaded: Loaded, batch_size: int, read: Callable[[int], None]) -> None:
+    def __init__(self, loaded: LoadedModel, batch_size: int, read: Callable[[int], None]) -> None:
         super().__init__(
             pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size, max_length=loaded.context
         )
@@ -104,14 +104,14 @@ class _Counted(HFLM):  # type: ignore[misc]
 
 
 def evaluate(
-    loaded: Loaded,
+    loaded: LoadedModel,
     corpora: Sequence[CorpusInput],
     *,
     limit: int | None,
     num_fewshot: int,
     batch_size: int,
     progress: Callable[[int, int], None],
-) -> Evaluated:
+) -> EvaluationResult:
     """Ask a causal model about the first `limit` documents of each corpus, each behind `num_fewshot` others.
 
     Raises ValueError for a kind of corpus that has no task.
@@ -135,7 +135,7 @@ def evaluate(
     )
     measured = [_measured(corpus, found) for corpus in corpora]
     progress(total, total)
-    return Evaluated(harness=f"lm_eval {version('lm_eval')}", num_fewshot=num_fewshot, corpora=measured)
+    return EvaluationResult(harness=f"lm_eval {version('lm_eval')}", num_fewshot=num_fewshot, corpora=measured)
 
 
 def _documents(source: CorpusInput, limit: int | None, num_fewshot: int) -> list[dict[str, Any]]:
@@ -186,7 +186,7 @@ def _task(
     return ConfigurableTask(config=config)
 
 
-def _measured(source: CorpusInput, found: Mapping[str, Any]) -> Measured:
+def _measured(source: CorpusInput, found: Mapping[str, Any]) -> CorpusResult:
     metrics, errors = {}, {}
     for key, value in found["results"][source.id].items():
         name, _comma, _filter = key.partition(",")
@@ -197,7 +197,7 @@ def _measured(source: CorpusInput, found: Mapping[str, Any]) -> Measured:
         else:
             metrics[name] = float(value)
     samples = found["samples"][source.id]
-    return Measured(
+    return CorpusResult(
         corpus=source.id,
         kind=source.kind,
         num_documents=len(samples),

@@ -169,7 +169,7 @@ class Gang:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _die_with(parent)
+            _die_with_parent(parent)
             self._selector.close()
             self._conn.close()
             code = work()
@@ -262,7 +262,7 @@ def _append_output_to(run_dir: RunDir) -> None:
     os.close(descriptor)
 
 
-def _die_with(parent: int) -> None:
+def _die_with_parent(parent: int) -> None:
     """Get SIGTERM when the parent dies, or end now if it just did. Only Linux can."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from trainer.datasets import prepare as preparation
 from trainer.events import EXIT_BUG, EXIT_OK, EXIT_PEER_LOST, EXIT_RESUMABLE, FULL, Journal
 from trainer.failure import Failure
-from trainer.report import Report, log, log_to_stdout
+from trainer.report import Reporter, log, log_to_stdout
 from trainer.run_dir import RunDir
 
 
@@ -41,7 +41,7 @@ def prepare(run_dir: RunDir, fence: int) -> int:
         raise SystemExit(EXIT_RESUMABLE)
 
     log_to_stdout()
-    report = Report(Journal(run_dir.events_path(fence)))
+    report = Reporter(Journal(run_dir.events_path(fence)))
 
     def work() -> int:
         signal.signal(signal.SIGTERM, stop)
@@ -49,10 +49,10 @@ def prepare(run_dir: RunDir, fence: int) -> int:
         preparation.prepare(run_dir, fence, report)
         return EXIT_OK
 
-    return outcome(report, work)
+    return run_and_report(report, work)
 
 
-def outcome(report: Report, work: Callable[[], int]) -> int:
+def run_and_report(report: Reporter, work: Callable[[], int]) -> int:
     """Do the work of a process and return its exit code, having written why if it failed."""
     try:
         return work()
@@ -81,12 +81,12 @@ def outcome(report: Report, work: Callable[[], int]) -> int:
         report.close()
 
 
-def _report_bug(report: Report, error: Exception) -> int:
+def _report_bug(report: Reporter, error: Exception) -> int:
     report.event("failure", code="trainer_bug", values={"error": type(error).__name__})
     return EXIT_BUG
 
 
-def _fail(report: Report, failure: Failure) -> int:
+def _fail(report: Reporter, failure: Failure) -> int:
     report.event("failure", code=failure.code, values=failure.values)
     log.error("%s: %s", failure.code, failure)
     return failure.exit_code

@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 
 from trainer.datasets import prepare as preparation
-from trainer.engines.base import join
+from trainer.engines.base import init_process_group
 from trainer.events import Journal
-from trainer.launch.process import StopRequest, outcome
-from trainer.report import Report, log_to_stdout
+from trainer.launch.process import StopRequest, run_and_report
+from trainer.report import Reporter, log_to_stdout
 from trainer.run_dir import RunDir, publish
 from trainer.training.loop import train
 
@@ -25,14 +25,14 @@ def run(run_dir: RunDir, fence: int, kind: str, *, is_supervised: bool) -> int:
     log_to_stdout()
     is_stopping = StopRequest(signal.SIGTERM) if is_supervised else StopRequest(signal.SIGTERM, signal.SIGINT)
     is_first = os.environ["RANK"] == "0"
-    report = Report(Journal(run_dir.events_path(fence)) if is_first else None)
+    report = Reporter(Journal(run_dir.events_path(fence)) if is_first else None)
 
     def on_saved(directory: Path, step: int) -> None:
         if not is_supervised:
             publish(directory, run_dir.checkpoint_path(step, fence))
 
     def work() -> int:
-        device = join(kind)
+        device = init_process_group(kind)
         if not is_supervised:
             if is_first:
                 preparation.prepare(run_dir, fence, report)
@@ -42,7 +42,7 @@ def run(run_dir: RunDir, fence: int, kind: str, *, is_supervised: bool) -> int:
         dist.destroy_process_group()
         return code
 
-    return outcome(report, work)
+    return run_and_report(report, work)
 
 
 def best_device() -> str:

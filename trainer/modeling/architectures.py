@@ -33,13 +33,13 @@ def model_class(objective: str) -> Any:
     return CLASSES.get(objective, AutoModelForCausalLM)
 
 
-def create(spec: TrainSpec, vocab_size: int, ids: dict[str, int], labels: Sequence[str]) -> PreTrainedModel:
+def create_config(spec: TrainSpec, vocab_size: int, ids: dict[str, int], labels: Sequence[str]) -> PreTrainedModel:
     """The network of a spec. `ids` are bos_token_id, eos_token_id and pad_token_id, `labels` a classifier's classes.
 
     Nothing drops out: what is computed must not depend on the number of processes.
     """
     shared = {"vocab_size": vocab_size, "tie_word_embeddings": spec.tie_word_embeddings, **ids}
-    config = CONFIGURATIONS[spec.model_type](spec, shared)
+    config = CONFIG_BUILDERS[spec.model_type](spec, shared)
     if spec.objective == "classification":
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: number for number, label in enumerate(labels)}
@@ -106,7 +106,7 @@ def _t5(spec: TrainSpec, shared: dict[str, Any]) -> T5Config:
     )
 
 
-CONFIGURATIONS: dict[str, Callable[[TrainSpec, dict[str, Any]], PretrainedConfig]] = {
+CONFIG_BUILDERS: dict[str, Callable[[TrainSpec, dict[str, Any]], PretrainedConfig]] = {
     "llama": _llama,
     "qwen2": _qwen2,
     "gpt2": _gpt2,

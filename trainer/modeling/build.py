@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from trainer.data.tokenizer import separator
+from trainer.data.tokenizer import document_separator_id
 from trainer.failure import Failure
 from trainer.modeling import architectures, lora, pretrained, zero_init
-from trainer.modeling.fused_ops import quicken
+from trainer.modeling.fused_ops import use_fused_ops
 from trainer.spec import TrainSpec
 
 
-def start(
+def build_model(
     spec: TrainSpec,
     base: Path | None,
     tokenizer: PreTrainedTokenizerFast,
@@ -29,9 +29,11 @@ def start(
     All weights are fp32, but such as adapters leave frozen have the precision that is computed in. Where they are to be
     sharded, they are on no device yet.
     """
-    device = zero_init.birthplace(spec, device)
+    device = zero_init.init_device(spec, device)
     if base is None:
-        return build(spec, len(tokenizer), separator(tokenizer), int(tokenizer.pad_token_id), device, labels)
+        return init_model(
+            spec, len(tokenizer), document_separator_id(tokenizer), int(tokenizer.pad_token_id), device, labels
+        )
     torch.manual_seed(spec.seed)
     dtype = torch.bfloat16 if spec.tuning != "full" and precision == "bf16" else torch.float32
     model = pretrained.load(base, spec, device, dtype, say, labels)
@@ -41,11 +43,11 @@ def start(
     if model.config.pad_token_id is None:  # a classifier looks for the last token before it
         model.config.pad_token_id = tokenizer.pad_token_id
     if spec.tuning != "full":
-        lora.attach(model, spec)
+        lora.add_lora(model, spec)
     return _ready(model, spec)
 
 
-def build(
+def init_model(
     spec: TrainSpec,
     vocab_size: int,
     end_of_text: int,
@@ -57,11 +59,11 @@ def build(
     torch.manual_seed(spec.seed)
     ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": padding}
     with device:
-        model = architectures.create(spec, vocab_size, ids, labels)
+        model = architectures.create_config(spec, vocab_size, ids, labels)
     return _ready(model, spec)
 
 
 def _ready(model: PreTrainedModel, spec: TrainSpec) -> PreTrainedModel:
     if spec.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return quicken(model)
+    return use_fused_ops(model)

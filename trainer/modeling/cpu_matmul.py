@@ -17,7 +17,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 @cache
-def has_faster() -> bool:
+def prefers_onednn() -> bool:
     """Whether oneDNN is asked for fp32 products. Told by the processor, never by timing, so that a run that goes on on
     such a machine has the same bits.
     """
@@ -41,12 +41,12 @@ def linear(values: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor
     return made
 
 
-def product(left: Tensor, right: Tensor) -> Tensor:
+def matmul(left: Tensor, right: Tensor) -> Tensor:
     """`left @ right` of two matrices, without gradients."""
     return _multiplied(left, right.t()) if _is_faster_for(left, right) else left @ right
 
 
-def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+def addmm_(total: Tensor, left: Tensor, right: Tensor) -> None:
     """Add `left @ right` to `total`, which is fp32, without gradients."""
     if _is_faster_for(left, right):
         total += _multiplied(left, right.t())
@@ -56,7 +56,7 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total += left @ right
 
 
-def lap(side: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+def matmul_benchmark(side: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
     """Something to be timed, and its operations: a square layer, forward and backward, as a step multiplies."""
     given = [torch.ones(side, side, dtype=dtype, device=device, requires_grad=True) for _each in range(2)]
     return lambda: torch.autograd.grad(linear(*given), given, given[0].detach()), 6 * side**3
@@ -64,7 +64,7 @@ def lap(side: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[[
 
 def _is_faster_for(left: Tensor, right: Tensor) -> bool:
     is_asked = left.device.type == "cpu" and left.dtype == right.dtype == torch.float32
-    return is_asked and has_faster() and not torch.is_autocast_enabled("cpu")
+    return is_asked and prefers_onednn() and not torch.is_autocast_enabled("cpu")
 
 
 def _multiplied(values: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -87,13 +87,13 @@ class _Linear(torch.autograd.Function):
             of_values = _multiplied(outer[0], matrix.t())
         flat = outer[0].flatten(0, -2)
         if ctx.needs_input_grad[1]:
-            of_matrix = _narrow(flat.t(), values.flatten(0, -2).t())
+            of_matrix = _skinny_matmul(flat.t(), values.flatten(0, -2).t())
         if ctx.needs_input_grad[2]:
             of_bias = flat.sum(0)
         return of_values, of_matrix, of_bias
 
 
-def _narrow(left: Tensor, right: Tensor) -> Tensor:
+def _skinny_matmul(left: Tensor, right: Tensor) -> Tensor:
     """`left @ right.T`, few rows and columns and a long sum: faster with the fewer of them as rows."""
     if len(left) <= len(right):
         return _multiplied(left, right)

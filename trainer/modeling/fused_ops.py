@@ -10,10 +10,10 @@ from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from trainer.modeling import cpu_matmul
-from trainer.planning.memory import FEWEST_ROWS, LOGITS
+from trainer.planning.memory import LOGITS_CHUNK_ELEMENTS, MIN_CHUNK_ROWS
 
 
-class QuickRMSNorm(nn.Module):
+class FusedRMSNorm(nn.Module):
     """In place of the norms of Llama, Qwen and T5: one operation instead of six."""
 
     weight: Tensor
@@ -23,14 +23,14 @@ class QuickRMSNorm(nn.Module):
         return F.rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
 
 
-class QuickLinear(nn.Linear):
+class FusedLinear(nn.Linear):
     """In place of a linear layer where a CPU has faster products than torch's own."""
 
     def forward(self, input: Tensor) -> Tensor:
         return cpu_matmul.linear(input, self.weight, self.bias)
 
 
-class QuickConv1D(Conv1D):  # type: ignore[misc]
+class FusedConv1D(Conv1D):  # type: ignore[misc]
     """The same of GPT-2, whose weights lie the other way round."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,35 +40,35 @@ class QuickConv1D(Conv1D):  # type: ignore[misc]
 NORMS = ("LlamaRMSNorm", "Qwen2RMSNorm", "T5LayerNorm")
 
 
-def quicken(model: PreTrainedModel) -> PreTrainedModel:
+def use_fused_ops(model: PreTrainedModel) -> PreTrainedModel:
     """Exchange what has a faster equal: norms, layers that multiply, and GPT-2's activation, which transformers spells
     out in eight steps.
     """
     for module in list(model.modules()):
         if type(module).__name__ in NORMS:
-            module.__class__ = QuickRMSNorm
-        if cpu_matmul.has_faster() and type(module) in (nn.Linear, Conv1D):
-            module.__class__ = QuickLinear if type(module) is nn.Linear else QuickConv1D
+            module.__class__ = FusedRMSNorm
+        if cpu_matmul.prefers_onednn() and type(module) in (nn.Linear, Conv1D):
+            module.__class__ = FusedLinear if type(module) is nn.Linear else FusedConv1D
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):
                 setattr(module, name, nn.GELU(approximate="tanh"))
     return model
 
 
-def has_plain_head(model: PreTrainedModel) -> bool:
+def has_linear_lm_head(model: PreTrainedModel) -> bool:
     """Whether the logits are no more than the last hidden states times a matrix."""
     head: Any = model.get_output_embeddings()
-    return type(head) in (nn.Linear, QuickLinear) and head.bias is None
+    return type(head) in (nn.Linear, FusedLinear) and head.bias is None
 
 
-def head_of(model: PreTrainedModel) -> nn.Parameter:
+def lm_head_weight(model: PreTrainedModel) -> nn.Parameter:
     """That matrix."""
     head: Any = model.get_output_embeddings()
     weight: nn.Parameter = head.weight
     return weight
 
 
-def nats_of(hidden: Tensor, matrix: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+def fused_linear_cross_entropy(hidden: Tensor, matrix: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
     """The summed cross-entropy of `hidden @ matrix.T` against labels, without ever holding all logits: on a CPU those
     at hand stay in its cache.
 
@@ -79,29 +79,29 @@ def nats_of(hidden: Tensor, matrix: Tensor, labels: Tensor, weights: Tensor | No
     if weights is not None:
         counting = weights.flatten() != 0
         hidden, labels, weights = hidden[counting], labels[counting], weights.flatten()[counting].float()
-    nats: Tensor = _Nats.apply(hidden, matrix.to(hidden.dtype), labels, weights)  # type: ignore[no-untyped-call]
+    nats: Tensor = _FusedLinearCrossEntropy.apply(hidden, matrix.to(hidden.dtype), labels, weights)  # type: ignore[no-untyped-call]
     return nats
 
 
-class _Nats(torch.autograd.Function):
+class _FusedLinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, matrix: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-        rows = max(FEWEST_ROWS, LOGITS[hidden.device.type] // len(matrix))
+        rows = max(MIN_CHUNK_ROWS, LOGITS_CHUNK_ELEMENTS[hidden.device.type] // len(matrix))
         total = hidden.new_zeros((), dtype=torch.float32)
         of_hidden = torch.empty_like(hidden)
         of_matrix = matrix.new_zeros(matrix.t().shape, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         for at in range(0, len(hidden), rows):
             some, targets = hidden[at : at + rows], labels[at : at + rows, None]
             factors = None if weights is None else weights[at : at + rows, None]
-            logits = cpu_matmul.product(some, matrix.t())
-            nats, errors = _nats_and_errors(logits, targets)
+            logits = cpu_matmul.matmul(some, matrix.t())
+            nats, errors = _losses_and_gradients(logits, targets)
             total += (nats if factors is None else nats * factors).sum()
             if factors is not None:
                 errors *= factors
             errors = errors.to(matrix.dtype)
-            of_hidden[at : at + rows] = cpu_matmul.product(errors, matrix)
+            of_hidden[at : at + rows] = cpu_matmul.matmul(errors, matrix)
             if of_matrix is not None:
-                cpu_matmul.add_product(of_matrix, some.t(), errors)
+                cpu_matmul.addmm_(of_matrix, some.t(), errors)
             del logits, errors  # before the next ones
         ctx.of_hidden, ctx.of_matrix = of_hidden, of_matrix
         return total
@@ -116,7 +116,7 @@ class _Nats(torch.autograd.Function):
         return of_hidden, of_matrix, None, None
 
 
-def _nats_and_errors(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _losses_and_gradients(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The cross-entropy of each row, and its derivative by the logits. fp32 logits are overwritten."""
     logits = logits.float()
     right, peaks = logits.gather(1, targets), logits.amax(1, keepdim=True)

@@ -26,7 +26,7 @@ TASKS = {"classification": "SEQ_CLS", "seq2seq": "SEQ_2_SEQ_LM", "span_corruptio
 HEADS = ("score", "classifier")  # of a classifier, by family: trained whole
 
 
-def attach(model: PreTrainedModel, spec: TrainSpec) -> None:
+def add_lora(model: PreTrainedModel, spec: TrainSpec) -> None:
     """Freeze a model and put adapters beside every matrix of its blocks. A head trains whole where it is new."""
     heads = [
         name
@@ -58,7 +58,7 @@ def _config(model: PreTrainedModel, spec: TrainSpec) -> LoraConfig:
     )
 
 
-def are_attached(model: nn.Module) -> bool:
+def has_lora(model: nn.Module) -> bool:
     """Whether a model trains adapters."""
     return hasattr(model, "peft_config")
 
@@ -77,7 +77,7 @@ def disabled(model: nn.Module) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Weight:
+class MergedWeight:
     """A weight as a checkpoint holds it: by the name it has without adapters, made from these parameters."""
 
     name: str
@@ -85,7 +85,7 @@ class Weight:
     value: Callable[[], Tensor]
 
 
-def merged(model: nn.Module) -> Iterator[Weight]:
+def merged_weights(model: nn.Module) -> Iterator[MergedWeight]:
     """All weights of a model, adapters added to what they stand beside. The model itself stays as it is."""
     modules = dict(model.named_modules())
     for name, parameter in model.named_parameters():
@@ -94,12 +94,12 @@ def merged(model: nn.Module) -> Iterator[Weight]:
         if ".lora_" in name:
             continue
         if not isinstance(layer, LoraLayer):
-            yield Weight(name, [parameter], parameter.detach)
+            yield MergedWeight(name, [parameter], parameter.detach)
         elif kind == "weight":
             beside = [layer.lora_A[NAME].weight, layer.lora_B[NAME].weight]
-            yield Weight(_plain(name), [parameter, *beside], lambda layer=layer: _sum(layer))  # type: ignore[misc]
+            yield MergedWeight(_plain(name), [parameter, *beside], lambda layer=layer: _sum(layer))  # type: ignore[misc]
         else:
-            yield Weight(_plain(name), [parameter], parameter.detach)
+            yield MergedWeight(_plain(name), [parameter], parameter.detach)
 
 
 @torch.no_grad()
@@ -120,11 +120,11 @@ def key(name: str) -> str:
     return "base_model.model." + name.replace(f".{NAME}.", ".")
 
 
-def trained(model: nn.Module) -> Iterator[Weight]:
+def trainable_parameters(model: nn.Module) -> Iterator[MergedWeight]:
     """What trains, by the names of an adapter's file."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            yield Weight(key(name), [parameter], parameter.detach)
+            yield MergedWeight(key(name), [parameter], parameter.detach)
 
 
 def save(model: PreTrainedModel, weights: dict[str, Tensor], directory: Path) -> None:
@@ -134,7 +134,7 @@ def save(model: PreTrainedModel, weights: dict[str, Tensor], directory: Path) ->
     replace(model.peft_config[NAME], inference_mode=True).save_pretrained(directory)
 
 
-def opened(base: Path, directory: Path) -> nn.Module:
+def load_with_adapter(base: Path, directory: Path) -> nn.Module:
     """A base model with the adapter of an export beside it, as peft opens both. The export's configuration names the
     network, with its labels.
     """

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from trainer.data.batch import IGNORED
+from trainer.data.batch import IGNORE_INDEX
 from trainer.modeling import cpu_matmul, fused_ops, lora
 from trainer.spec import TrainSpec
 
@@ -33,7 +33,7 @@ class Objective(nn.Module):
         return {name: value / num_targets for name, value in zip(self.counted, counted, strict=True)}
 
 
-class NextToken(Objective):
+class CausalLM(Objective):
     """Predicts the label at each place: cross-entropy, each place by its weight where the batch has weights.
 
     `position_ids` (samples, tokens) start again at 0 for each record that shares a sequence; transformers then lets no
@@ -48,27 +48,29 @@ class NextToken(Objective):
         position_ids: Tensor | None = None,
     ) -> Tensor:
         given = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
-        if self.training and fused_ops.has_plain_head(self.model):
+        if self.training and fused_ops.has_linear_lm_head(self.model):
             hidden = self.model.base_model(**given).last_hidden_state
-            return fused_ops.nats_of(hidden, fused_ops.head_of(self.model), labels, weights).reshape(1)
-        return weighted_nats(self.model(**given).logits, labels, weights).reshape(1)
+            return fused_ops.fused_linear_cross_entropy(
+                hidden, fused_ops.lm_head_weight(self.model), labels, weights
+            ).reshape(1)
+        return weighted_cross_entropy(self.model(**given).logits, labels, weights).reshape(1)
 
 
-class HiddenWord(Objective):
+class MaskedLM(Objective):
     """Finds the words that are hidden: cross-entropy at their places."""
 
     counted = ("accuracy",)
 
     def forward(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        nats = weighted_nats(logits, labels, None)
+        nats = weighted_cross_entropy(logits, labels, None)
         if self.training:
             return nats.reshape(1)
-        right = ((logits.argmax(-1) == labels) & (labels != IGNORED)).sum()
+        right = ((logits.argmax(-1) == labels) & (labels != IGNORE_INDEX)).sum()
         return torch.stack([nats, right.to(nats.dtype)])
 
 
-class Label(Objective):
+class SequenceClassification(Objective):
     """Gives a text its label: cross-entropy over the classes. Of each class it counts how often a text has it, how
     often it is given, and how often rightly.
     """
@@ -80,10 +82,10 @@ class Label(Objective):
 
     def forward(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor) -> Tensor:
         logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        nats = weighted_nats(logits, labels, None).reshape(1)
+        nats = weighted_cross_entropy(logits, labels, None).reshape(1)
         if self.training:
             return nats
-        true, given = labels[labels != IGNORED], logits.argmax(-1)[labels != IGNORED]
+        true, given = labels[labels != IGNORE_INDEX], logits.argmax(-1)[labels != IGNORE_INDEX]
         counts = [torch.bincount(found, minlength=self._num_labels) for found in (true, given, true[true == given])]
         return torch.cat([nats, *(count.to(nats.dtype) for count in counts)])
 
@@ -95,7 +97,7 @@ class Label(Objective):
         return {"accuracy": sum(right) / num_targets, "f1": sum(f1) / len(f1)}
 
 
-class Translation(Objective):
+class Seq2SeqLM(Objective):
     """Writes a target, given a source and, at each place, what stands before it."""
 
     def forward(
@@ -107,10 +109,10 @@ class Translation(Objective):
             decoder_input_ids=decoder_input_ids,
             use_cache=False,
         ).logits
-        return weighted_nats(logits, labels, None).reshape(1)
+        return weighted_cross_entropy(logits, labels, None).reshape(1)
 
 
-class Preference(Objective):
+class DPO(Objective):
     """Direct preference optimization: moves a model to the chosen one of two answers, measured from where it started.
 
     The reward of an answer is `dpo_beta` times how much likelier it is now than under the reference, the model before
@@ -124,7 +126,7 @@ class Preference(Objective):
         is_whole = spec.tuning == "full"  # beside adapters the model's own weights are what they were
         self.reference = deepcopy(model).requires_grad_(False).eval() if is_whole else None
 
-    def train(self, mode: bool = True) -> "Preference":
+    def train(self, mode: bool = True) -> "DPO":
         super().train(mode)
         if self.reference is not None:
             self.reference.eval()
@@ -145,8 +147,8 @@ class Preference(Objective):
 def answer_log_probs(model: PreTrainedModel, input_ids: Tensor, labels: Tensor, answered: Tensor) -> Tensor:
     """The log-probability of each answer (samples, 2), of pairs (samples, 2, tokens)."""
     given, places = {"input_ids": input_ids.flatten(0, 1), "use_cache": False}, answered.flatten(0, 1)
-    if fused_ops.has_plain_head(model):  # then the prompts, which are most of the tokens, need no logits
-        logits = cpu_matmul.linear(model.base_model(**given).last_hidden_state[places], fused_ops.head_of(model))
+    if fused_ops.has_linear_lm_head(model):  # then the prompts, which are most of the tokens, need no logits
+        logits = cpu_matmul.linear(model.base_model(**given).last_hidden_state[places], fused_ops.lm_head_weight(model))
     else:
         logits = model(**given).logits[places]
     nats = torch.zeros(labels.shape, device=labels.device)
@@ -154,24 +156,24 @@ def answer_log_probs(model: PreTrainedModel, input_ids: Tensor, labels: Tensor, 
     return -nats.sum(-1)
 
 
-def weighted_nats(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
     """The summed cross-entropy of logits (..., vocabulary) against labels (...) that are not IGNORED."""
     flat, targets = logits.float().flatten(0, -2), labels.flatten()
     if weights is None:
-        return F.cross_entropy(flat, targets, ignore_index=IGNORED, reduction="sum")
-    nats = F.cross_entropy(flat, targets, ignore_index=IGNORED, reduction="none")
+        return F.cross_entropy(flat, targets, ignore_index=IGNORE_INDEX, reduction="sum")
+    nats = F.cross_entropy(flat, targets, ignore_index=IGNORE_INDEX, reduction="none")
     return torch.dot(nats, weights.flatten().float())
 
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    "causal": NextToken,
-    "masked": HiddenWord,
-    "span_corruption": Translation,
-    "seq2seq": Translation,
-    "chat": NextToken,
-    "completion": NextToken,
-    "classification": Label,
-    "dpo": Preference,
+    "causal": CausalLM,
+    "masked": MaskedLM,
+    "span_corruption": Seq2SeqLM,
+    "seq2seq": Seq2SeqLM,
+    "chat": CausalLM,
+    "completion": CausalLM,
+    "classification": SequenceClassification,
+    "dpo": DPO,
 }
 
 

@@ -46,7 +46,7 @@ def load(
             model = architectures.model_class(spec.objective).from_config(
                 config, dtype=dtype, attn_implementation="sdpa"
             )
-        return _marked(model, zero_init.told(None), dropouts)
+        return _marked(model, zero_init.broadcast_from_rank0(None), dropouts)
     try:
         model, found = architectures.model_class(spec.objective).from_pretrained(
             directory,
@@ -74,7 +74,7 @@ def load(
         del model.config.quantization_config
         model.hf_quantizer = None
     if spec.zero_stage == 3:
-        zero_init.told(made)
+        zero_init.broadcast_from_rank0(made)
     return _marked(model if quantized else model.to(device), made, dropouts)
 
 
@@ -95,7 +95,7 @@ def _config(directory: Path, spec: TrainSpec, labels: Sequence[str]) -> Pretrain
         asked, given = getattr(spec, name), getattr(config, name, None)
         if asked != given:
             raise Failure("config_invalid", field=name, why=f"is {asked}, but the base model's is {given}")
-    longest = context(config)
+    longest = max_context_length(config)
     if longest is not None and spec.sequence_length > longest:
         why = f"is {spec.sequence_length}, but the base model reads at most {longest} tokens: lower it"
         raise Failure("config_invalid", field="sequence_length", why=why)
@@ -105,7 +105,7 @@ def _config(directory: Path, spec: TrainSpec, labels: Sequence[str]) -> Pretrain
     return config
 
 
-def context(config: PretrainedConfig) -> int | None:
+def max_context_length(config: PretrainedConfig) -> int | None:
     """How many tokens a model reads at most; None where its positions have no end."""
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and config.model_type == "roberta":  # counts positions from behind its padding
@@ -120,10 +120,10 @@ def _quantized(spec: TrainSpec, device: torch.device) -> dict[str, Any]:
     if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
         why = "is qlora, which needs an NVIDIA GPU and the package bitsandbytes: lora runs without them"
         raise Failure("config_invalid", field="tuning", why=why)
-    return {"quantization_config": four_bits(), "device_map": {"": device}}
+    return {"quantization_config": nf4_config(), "device_map": {"": device}}
 
 
-def four_bits() -> BitsAndBytesConfig:
+def nf4_config() -> BitsAndBytesConfig:
     """Four-bit NormalFloat with quantized constants, as the QLoRA paper has it; computed in bf16."""
     return BitsAndBytesConfig(
         load_in_4bit=True,

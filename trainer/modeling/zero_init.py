@@ -11,14 +11,14 @@ from torch import nn
 from trainer.spec import TrainSpec
 
 
-def birthplace(spec: TrainSpec, device: torch.device) -> torch.device:
+def init_device(spec: TrainSpec, device: torch.device) -> torch.device:
     """Where a rank makes its model. Where ZeRO shards weights only the first rank has values, until all get theirs."""
     if spec.zero_stage < 3:
         return device
     return torch.device("cpu" if dist.get_rank() == 0 else "meta")
 
 
-def told(names: list[str] | None) -> list[str]:
+def broadcast_from_rank0(names: list[str] | None) -> list[str]:
     """What the first rank says, on every rank."""
     said = [names]
     dist.broadcast_object_list(said)
@@ -26,7 +26,7 @@ def told(names: list[str] | None) -> list[str]:
     return said[0]
 
 
-class OneByOne(nn.Module):
+class LazyParameters(nn.Module):
     """Parameters that get room only when they are asked for: DeepSpeed shards each before it asks for the next."""
 
     def __init__(self, module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from trainer.planning.hardware import Node
-from trainer.planning.memory import host_bytes, memory
-from trainer.planning.step_time import pace
+from trainer.planning.memory import estimate_memory, host_bytes
+from trainer.planning.step_time import estimate_step_time
 from trainer.spec import TrainSpec
 
-ROOM = 0.95  # of the memory is used by settings that are chosen, where any such fit
-CLOSE = 1.1  # settings whose steps take so little longer than the fastest are as good, and fewer changes win
+MEMORY_FRACTION = 0.95  # of the memory is used by settings that are chosen, where any such fit
+TIME_TOLERANCE = 1.1  # settings whose steps take so little longer than the fastest are as good, and fewer changes win
 CHANGED = (
     "num_processes",
     "per_device_batch_size",
@@ -23,7 +23,7 @@ CHANGED = (
     "tuning",
 )
 # What may be given as the word auto, and stands for it until it is chosen for a machine.
-OPEN: dict[str, Any] = {
+AUTO_FIELDS: dict[str, Any] = {
     "per_device_batch_size": 1,
     "gradient_checkpointing": False,
     "zero_stage": 0,
@@ -32,7 +32,7 @@ OPEN: dict[str, Any] = {
 }
 
 
-class Remedy(BaseModel):
+class Fix(BaseModel):
     """Fields to change so that a job fits, and what it then needs and takes."""
 
     changes: dict[str, Any]
@@ -46,17 +46,17 @@ class Remedy(BaseModel):
         return ", ".join(f"{name}={str(value).lower()}" for name, value in self.changes.items())
 
 
-def fits(spec: TrainSpec, vocab_size: int, node: Node, room: float = 1.0) -> bool:
+def fits_in_memory(spec: TrainSpec, vocab_size: int, node: Node, room: float = 1.0) -> bool:
     """Whether each process finds what it needs in this share of its memory, and the machine has that of all."""
     if node.kind == "cuda" and spec.num_processes > node.count:
         return False
     available = room * node.memory_of_a_process(spec.num_processes)
-    return needed(spec, vocab_size, node) <= available and _fits_host(spec, vocab_size, node)
+    return required_bytes(spec, vocab_size, node) <= available and _fits_host(spec, vocab_size, node)
 
 
-def needed(spec: TrainSpec, vocab_size: int, node: Node) -> int:
+def required_bytes(spec: TrainSpec, vocab_size: int, node: Node) -> int:
     """Bytes of each process, as this node's earlier jobs correct the arithmetic."""
-    total = memory(spec, vocab_size, node.precision(spec.precision), node.kind).total
+    total = estimate_memory(spec, vocab_size, node.precision(spec.precision), node.kind).total
     return int(total * node.memory_correction)
 
 
@@ -66,7 +66,7 @@ def _fits_host(spec: TrainSpec, vocab_size: int, node: Node) -> bool:
     return host_bytes(spec, vocab_size, node.precision(spec.precision)) <= node.host_memory_bytes
 
 
-def fit(spec: TrainSpec, vocab_size: int, node: Node) -> TrainSpec | None:
+def fastest_fitting_spec(spec: TrainSpec, vocab_size: int, node: Node) -> TrainSpec | None:
     """The spec with micro-batch, checkpointing, ZeRO stage and precision chosen anew: the fastest that fits the node.
 
     What is computed stays the same, up to rounding. None where nothing fits.
@@ -77,16 +77,16 @@ def fit(spec: TrainSpec, vocab_size: int, node: Node) -> TrainSpec | None:
     return None if found is None else spec.model_copy(update=found.changes)
 
 
-def opened(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def split_auto_fields(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The spec without the fields that are to be chosen, and their names."""
-    free = [name for name in OPEN if given.get(name) == "auto"]
-    filled = {**given, **{name: OPEN[name] for name in free}}
+    free = [name for name in AUTO_FIELDS if given.get(name) == "auto"]
+    filled = {**given, **{name: AUTO_FIELDS[name] for name in free}}
     if "zero_stage" in free and True in (given.get("offload_optimizer"), given.get("offload_parameters")):
         filled["zero_stage"] = 3  # without which nothing is offloaded
     return filled, free
 
 
-def choose(spec: TrainSpec, vocab_size: int, node: Node, free: Collection[str]) -> TrainSpec | None:
+def choose_auto_fields(spec: TrainSpec, vocab_size: int, node: Node, free: Collection[str]) -> TrainSpec | None:
     """The spec with the `free` fields chosen anew: the fastest that fits the node. None where nothing fits."""
     rows = spec.train_batch_size // spec.num_processes
     start = spec.model_copy(update={"per_device_batch_size": rows}) if "per_device_batch_size" in free else spec
@@ -98,15 +98,15 @@ def choose(spec: TrainSpec, vocab_size: int, node: Node, free: Collection[str]) 
         every = _fitting(ways, vocab_size, node, room)
         return [(s, way) for s, way in every if all(getattr(way, name) == getattr(spec, name) for name in fixed)]
 
-    found = fitting(ROOM) or fitting(1.0)
+    found = fitting(MEMORY_FRACTION) or fitting(1.0)
     if not found:
         return None
     fastest = min(seconds for seconds, _chosen in found)
-    close = [chosen for seconds, chosen in found if seconds <= CLOSE * fastest]
+    close = [chosen for seconds, chosen in found if seconds <= TIME_TOLERANCE * fastest]
     return min(close, key=lambda chosen: (chosen.gradient_checkpointing, chosen.zero_stage))
 
 
-def cheapest(spec: TrainSpec, vocab_size: int, node: Node) -> Remedy | None:
+def cheapest_fix(spec: TrainSpec, vocab_size: int, node: Node) -> Fix | None:
     """The change that makes a job fit at the least cost in time: first what computes the same, then, where it starts
     from a base model, a LoRA adapter in place of all weights, then shorter sequences, then fewer layers.
     """
@@ -140,16 +140,18 @@ def _fastest(
     candidates: list[TrainSpec],
     *,
     keeps_result: bool = True,
-) -> Remedy | None:
-    found = _fitting(candidates, vocab_size, node, ROOM) or _fitting(candidates, vocab_size, node, 1.0)
+) -> Fix | None:
+    found = _fitting(candidates, vocab_size, node, MEMORY_FRACTION) or _fitting(candidates, vocab_size, node, 1.0)
     if not found:
         return None
     fastest = min(seconds for seconds, _chosen in found)
-    close = [(_changes(spec, chosen), seconds, chosen) for seconds, chosen in found if seconds <= CLOSE * fastest]
+    close = [
+        (_changes(spec, chosen), seconds, chosen) for seconds, chosen in found if seconds <= TIME_TOLERANCE * fastest
+    ]
     changes, seconds, after = min(close, key=lambda choice: (len(choice[0]), choice[1]))
-    return Remedy(
+    return Fix(
         changes=changes,
-        memory_bytes=needed(after, vocab_size, node),
+        memory_bytes=required_bytes(after, vocab_size, node),
         step_seconds=seconds,
         keeps_result=keeps_result,
     )
@@ -198,7 +200,7 @@ def _fitting(candidates: list[TrainSpec], vocab_size: int, node: Node, room: flo
         size = _largest_micro_batch(candidate, vocab_size, node, room)
         if size is not None:
             chosen = candidate.model_copy(update={"per_device_batch_size": size})
-            found.append((pace(chosen, vocab_size, node).seconds, chosen))
+            found.append((estimate_step_time(chosen, vocab_size, node).seconds, chosen))
     return found
 
 
@@ -208,7 +210,7 @@ def _largest_micro_batch(spec: TrainSpec, vocab_size: int, node: Node, room: flo
     low, high = 0, len(sizes)
     while low < high:
         middle = (low + high) // 2
-        if fits(spec.model_copy(update={"per_device_batch_size": sizes[middle]}), vocab_size, node, room):
+        if fits_in_memory(spec.model_copy(update={"per_device_batch_size": sizes[middle]}), vocab_size, node, room):
             low = middle + 1
         else:
             high = middle
@@ -224,7 +226,7 @@ def _changes(before: TrainSpec, after: TrainSpec) -> dict[str, Any]:
     return {name: getattr(after, name) for name in CHANGED if getattr(after, name) != getattr(before, name)}
 
 
-def _smaller(spec: TrainSpec, vocab_size: int, node: Node) -> Remedy | None:
+def _smaller(spec: TrainSpec, vocab_size: int, node: Node) -> Fix | None:
     """The longest sequences, down to an eighth, that fit under the most frugal settings, else the deepest model."""
     lengths = [spec.sequence_length >> halvings for halvings in (3, 2, 1) if spec.sequence_length >> halvings >= 64]
     depths = list(range(1, spec.num_hidden_layers)) if spec.base_model is None else []

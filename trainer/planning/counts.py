@@ -16,7 +16,7 @@ Sides = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class Stack:
+class BlockStack:
     """Blocks of one shape above one another. `matrices` are rows and columns of those in a block, `source` of those
     that multiply the other stack's tokens; `vectors` are the values of its norms and biases.
     """
@@ -32,11 +32,11 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Counts:
+class ParameterCounts:
     """Parameters by what is done with them; a tied head is the embedding again and counts once in `total`."""
 
     embedding: int  # of tokens and positions: looked up, never multiplied
-    stacks: tuple[Stack, ...]  # the only one, or the encoder's and the decoder's
+    stacks: tuple[BlockStack, ...]  # the only one, or the encoder's and the decoder's
     norm: int  # what stands beside blocks and head
     head: int  # what each predicted token is multiplied with
     total: int
@@ -60,7 +60,7 @@ def _area(sides: Sides) -> int:
     return sum(rows * columns for rows, columns in sides)
 
 
-def counts(spec: TrainSpec, vocab_size: int) -> Counts:
+def count_parameters(spec: TrainSpec, vocab_size: int) -> ParameterCounts:
     """Exactly the parameters of the model that a spec builds, without adapters."""
     return _counts(
         spec.model_type,
@@ -88,7 +88,7 @@ def _counts(
     vocab: int,
     length: int,
     is_tied: bool,
-) -> Counts:
+) -> ParameterCounts:
     stacks = _stacks(model_type, hidden, inner, layers, hidden // heads * key_value_heads)
     embedding, norm, head, biases = vocab * hidden, hidden, vocab * hidden, 0
     if model_type == "gpt2":
@@ -108,40 +108,40 @@ def _counts(
     else:
         head += biases
     total = embedding + sum(stack.num_blocks * stack.block for stack in stacks) + norm + own_head
-    return Counts(embedding=embedding, stacks=stacks, norm=norm, head=head, total=total)
+    return ParameterCounts(embedding=embedding, stacks=stacks, norm=norm, head=head, total=total)
 
 
-def _stacks(model_type: str, hidden: int, inner: int, layers: int, key_value: int) -> tuple[Stack, ...]:
+def _stacks(model_type: str, hidden: int, inner: int, layers: int, key_value: int) -> tuple[BlockStack, ...]:
     square = (hidden, hidden)
     attention: Sides = (square, (hidden, key_value), (hidden, key_value), square)
     plain: Sides = ((hidden, inner), (inner, hidden))
     gated: Sides = ((hidden, inner), *plain)
     if model_type == "t5":
-        encoder = Stack(layers, (*attention, *gated), 2 * hidden)
-        return encoder, Stack(layers, (*attention, square, square, *gated), 3 * hidden, source=(square, square))
+        encoder = BlockStack(layers, (*attention, *gated), 2 * hidden)
+        return encoder, BlockStack(layers, (*attention, square, square, *gated), 3 * hidden, source=(square, square))
     if model_type == "gpt2":  # biases everywhere, and norms have one too
-        return (Stack(layers, ((hidden, 3 * hidden), square, *plain), 9 * hidden + inner),)
+        return (BlockStack(layers, ((hidden, 3 * hidden), square, *plain), 9 * hidden + inner),)
     if model_type in ENCODERS:
-        return (Stack(layers, (*attention, *plain), 9 * hidden + inner),)
+        return (BlockStack(layers, (*attention, *plain), 9 * hidden + inner),)
     biases = hidden + 2 * key_value if model_type == "qwen2" else 0
-    return (Stack(layers, (*attention, *gated), 2 * hidden + biases),)
+    return (BlockStack(layers, (*attention, *gated), 2 * hidden + biases),)
 
 
 def num_parameters(spec: TrainSpec, vocab_size: int) -> int:
     """Exactly as many as the model has; tied embeddings count once, adapters not at all."""
-    return counts(spec, vocab_size).total
+    return count_parameters(spec, vocab_size).total
 
 
 def num_adapter_parameters(spec: TrainSpec) -> int:
     """Parameters of LoRA adapters on every matrix of every block: rank x (rows + columns) each."""
-    stacks = counts(spec, 0).stacks
+    stacks = count_parameters(spec, 0).stacks
     sides = sum(stack.num_blocks * sum(map(sum, stack.matrices + stack.source)) for stack in stacks)
     return spec.lora_rank * sides
 
 
-def num_trained(spec: TrainSpec, vocab_size: int) -> int:
+def num_trainable_parameters(spec: TrainSpec, vocab_size: int) -> int:
     """Parameters that the optimizer steps: all, or adapters and the new head of a classifier."""
-    sizes = counts(spec, vocab_size)
+    sizes = count_parameters(spec, vocab_size)
     if spec.tuning == "full":
         return sizes.total
     return num_adapter_parameters(spec) + (sizes.head if spec.objective == "classification" else 0)
@@ -150,7 +150,7 @@ def num_trained(spec: TrainSpec, vocab_size: int) -> int:
 # ---- tokens ---------------------------------------------------------------------------------------------------------
 
 
-def lengths(spec: TrainSpec) -> tuple[int, int]:
+def sample_lengths(spec: TrainSpec) -> tuple[int, int]:
     """Tokens of a sample that go through the encoder, and through the decoder; at most, where texts are shorter."""
     length = spec.sequence_length
     if spec.model_type in ENCODERS:
@@ -180,19 +180,19 @@ def span_lengths(length: int, noise_density: float, mean_span: float) -> tuple[i
     return raw, corrupted(raw)[1]
 
 
-def tokens_of_a_sample(spec: TrainSpec) -> int:
+def tokens_per_sample(spec: TrainSpec) -> int:
     """All that is computed for one."""
-    return sum(lengths(spec))
+    return sum(sample_lengths(spec))
 
 
-def tokens_of_a_step(spec: TrainSpec) -> int:
+def tokens_per_step(spec: TrainSpec) -> int:
     """All that is computed in one optimizer step."""
-    return spec.train_batch_size * tokens_of_a_sample(spec)
+    return spec.train_batch_size * tokens_per_sample(spec)
 
 
 def num_predicted(spec: TrainSpec) -> int:
     """Tokens of a sample for which logits are computed."""
-    source, target = lengths(spec)
+    source, target = sample_lengths(spec)
     return 1 if spec.objective == "classification" else target or source
 
 
@@ -225,7 +225,7 @@ class Flops(BaseModel):
 
 def flops(spec: TrainSpec, vocab_size: int) -> Flops:
     """Operations for one token."""
-    sizes, tokens = counts(spec, vocab_size), tokens_of_a_sample(spec)
+    sizes, tokens = count_parameters(spec, vocab_size), tokens_per_sample(spec)
     blocks, attention = _forward(spec, sizes)
     forward = 2 * (blocks + sizes.norm * tokens + sizes.head * num_predicted(spec)) + attention
     reference = forward if spec.objective == "dpo" else 0
@@ -240,9 +240,9 @@ def flops(spec: TrainSpec, vocab_size: int) -> Flops:
     )
 
 
-def _forward(spec: TrainSpec, sizes: Counts) -> tuple[int, int]:
+def _forward(spec: TrainSpec, sizes: ParameterCounts) -> tuple[int, int]:
     """Of a sample: values of blocks times the tokens that they multiply, and the operations of attention."""
-    source, target = lengths(spec)
+    source, target = sample_lengths(spec)
     width = spec.num_hidden_layers * spec.hidden_size
     if source == 0:  # a decoder: half of what each token could attend to is hidden
         return sizes.blocks * target, 2 * width * spec.sequence_length * target

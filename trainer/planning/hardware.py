@@ -50,7 +50,7 @@ DEVICES = {
     "V100": _gpu(None, 15.7, 900, 150, 300),
     "T4": _gpu(None, 8.1, 320, 16, 70),
 }
-UNKNOWN = _gpu(100, 25, 800, 16, 300)  # of the middle, with a wide interval
+DEFAULT_GPU = _gpu(100, 25, 800, 16, 300)  # of the middle, with a wide interval
 
 
 class Node(BaseModel):
@@ -78,14 +78,14 @@ class Node(BaseModel):
     def device(self) -> Device:
         """The kind of each of its devices; all cores together count as one."""
         if self.kind == "cuda":
-            return next((kind for part, kind in DEVICES.items() if part.lower() in self.name.lower()), UNKNOWN)
+            return next((kind for part, kind in DEVICES.items() if part.lower() in self.name.lower()), DEFAULT_GPU)
         rates = {precision: self.num_cpus * rate for precision, rate in CPU_CORE_FLOPS.items()}
         return Device(flops=rates, bandwidth=CPU_MEMORY_BANDWIDTH, link=CPU_MEMORY_BANDWIDTH / 4, watts=0)
 
     @property
     def is_known(self) -> bool:
         """Whether its rates are published."""
-        return self.kind == "cpu" or self.device is not UNKNOWN
+        return self.kind == "cpu" or self.device is not DEFAULT_GPU
 
     def precision(self, asked: str) -> str:
         """fp32 or bf16: `auto` takes bf16 where a GPU has it."""

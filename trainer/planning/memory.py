@@ -7,7 +7,13 @@ from functools import lru_cache
 
 from pydantic import BaseModel
 
-from trainer.planning.counts import counts, lengths, num_adapter_parameters, num_predicted, num_trained
+from trainer.planning.counts import (
+    count_parameters,
+    num_adapter_parameters,
+    num_predicted,
+    num_trainable_parameters,
+    sample_lengths,
+)
 from trainer.spec import TrainSpec
 
 # Values that each block keeps per token for the backward pass, as multiples of hidden_size and of intermediate_size,
@@ -29,8 +35,8 @@ NORM_COPIES = {
     "t5 decoder": 5,
 }  # norms of a block that compute in fp32 whatever the model's precision
 # Logits that a decoder's loss holds at a time, and how many rows of them at least (trainer/modeling/fused_ops.py).
-LOGITS = {"cpu": 2**21, "cuda": 2**26}
-FEWEST_ROWS = 128
+LOGITS_CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**26}
+MIN_CHUNK_ROWS = 128
 BUCKET = 500_000_000  # values DeepSpeed sends at a time; it allocates them whatever the size of the model
 MAX_LIVE = 1_000_000_000  # values of gathered weights that ZeRO-3 holds at most
 # Of a process before it holds a model: the interpreter, libraries, on a GPU the context, kernels and handles.
@@ -42,7 +48,7 @@ SLACK = {"cpu": 0.2, "cuda": 0.05}  # of activations and logits, lost between th
 SLACK_OF_ADAPTERS = {"cpu": 0.9, "cuda": 0.1}  # whose small tensors lie between the large ones
 
 
-class Memory(BaseModel):
+class MemoryEstimate(BaseModel):
     """Bytes that one process needs at its peak, by part.
 
     `update` is what building the model or the optimizer's step needs beyond the activations, which are not there at
@@ -67,13 +73,13 @@ class Memory(BaseModel):
         return self.states + self.activations + self.logits + self.update + self.overhead
 
 
-PARTS = tuple(Memory.model_fields)
+PARTS = tuple(MemoryEstimate.model_fields)
 
 
-def memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda") -> Memory:
+def estimate_memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda") -> MemoryEstimate:
     """The peak of one process. ZeRO shards the optimizer from stage 1 on, gradients from 2, weights at 3."""
-    width, stage, processes = width_of(precision), spec.zero_stage, spec.num_processes
-    parameters, trained = counts(spec, vocab_size).total, num_trained(spec, vocab_size)
+    width, stage, processes = bytes_per_value(precision), spec.zero_stage, spec.num_processes
+    parameters, trained = count_parameters(spec, vocab_size).total, num_trainable_parameters(spec, vocab_size)
     gradients = _share(trained, processes if stage >= 2 else 1) * width
     optimizer = _share(_optimizer_bytes(spec, vocab_size, trained, precision), processes if stage >= 1 else 1)
     if spec.offload_optimizer:
@@ -91,7 +97,7 @@ def memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda")
         parameters * 4 - steady if stage < 3 and spec.tuning == "full" else 0,  # built in fp32, whole
     )
     slack = (SLACK if spec.tuning == "full" else SLACK_OF_ADAPTERS)[kind]
-    return Memory(
+    return MemoryEstimate(
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
@@ -108,7 +114,7 @@ def _weight_bytes(spec: TrainSpec, vocab_size: int, parameters: int, width: int)
     adapters = num_adapter_parameters(spec) * width
     if spec.tuning == "lora":
         return parameters * width + adapters
-    frozen = counts(spec, vocab_size).matrices
+    frozen = count_parameters(spec, vocab_size).matrices
     return int(frozen * BYTES_OF_FOUR_BITS) + (parameters - frozen) * width + adapters
 
 
@@ -120,7 +126,7 @@ def _logit_bytes(spec: TrainSpec, vocab_size: int, width: int, kind: str) -> int
         return tokens * vocab_size * 12  # log-probabilities, their gradient, the logits' gradient, all fp32
     # A part of them at a time, and of the hidden states the gradient; below fp32 also fp32 copies of that part, and the
     # gradient of the matrix in fp32.
-    rows = min(tokens, max(FEWEST_ROWS, LOGITS[kind] // vocab_size))
+    rows = min(tokens, max(MIN_CHUNK_ROWS, LOGITS_CHUNK_ELEMENTS[kind] // vocab_size))
     in_fp32 = 0 if width == 4 else 4 * vocab_size * (rows + spec.hidden_size) + rows * vocab_size * width
     return (rows * vocab_size + tokens * spec.hidden_size) * width + in_fp32
 
@@ -133,7 +139,7 @@ def _share(values: int, parts: int) -> int:
 def _optimizer_bytes(spec: TrainSpec, vocab_size: int, trained: int, precision: str) -> int:
     """AdamW's two fp32 moments, of Muon's matrices one momentum; bf16 and every ZeRO stage keep an fp32 copy, too."""
     master = 0 if precision == "fp32" and spec.zero_stage == 0 else 4
-    spared = 4 * counts(spec, vocab_size).matrices if spec.optimizer == "muon" else 0
+    spared = 4 * count_parameters(spec, vocab_size).matrices if spec.optimizer == "muon" else 0
     return trained * (8 + master) - spared
 
 
@@ -154,7 +160,7 @@ def _activation_bytes_of_a_block(kind: str, hidden: int, inner: int, width: int)
 
 def _activation_bytes(spec: TrainSpec, width: int) -> int:
     """Of one sample: the encoder's part and the decoder's."""
-    source, target = lengths(spec)
+    source, target = sample_lengths(spec)
     total = 0
     for kind, tokens, seen in _stacks(spec, source, target):
         block = tokens * _activation_bytes_of_a_block(kind, spec.hidden_size, spec.intermediate_size, width)
@@ -189,17 +195,17 @@ def _overhead(spec: TrainSpec, trained: int, held: int, width: int, kind: str) -
 
 def host_bytes(spec: TrainSpec, vocab_size: int, precision: str) -> int:
     """What all processes of one machine with GPUs hold in its own memory."""
-    total, parameters = 0, counts(spec, vocab_size).total
+    total, parameters = 0, count_parameters(spec, vocab_size).total
     if spec.offload_optimizer:  # the fp32 weights and two moments, and gradients in fp32
-        total += num_trained(spec, vocab_size) * (12 + 4)
+        total += num_trainable_parameters(spec, vocab_size) * (12 + 4)
     if spec.offload_parameters:
-        total += parameters * width_of(precision)
+        total += parameters * bytes_per_value(precision)
     # Sharded weights are made there first, in fp32 but for those that adapters leave frozen.
-    made = parameters * (4 if spec.tuning == "full" else width_of(precision)) if spec.zero_stage == 3 else 0
+    made = parameters * (4 if spec.tuning == "full" else bytes_per_value(precision)) if spec.zero_stage == 3 else 0
     return spec.num_processes * HOST_BYTES_OF_A_GPU_PROCESS + max(total, made)
 
 
-def width_of(precision: str) -> int:
+def bytes_per_value(precision: str) -> int:
     """Bytes of one value."""
     return 4 if precision == "fp32" else 2
 
@@ -209,7 +215,7 @@ def width_of(precision: str) -> int:
 
 def checkpoint_bytes(parameters: int, precision: str) -> int:
     """Of the weights in a checkpoint."""
-    return parameters * width_of(precision)
+    return parameters * bytes_per_value(precision)
 
 
 def resume_bytes(parameters: int, precision: str) -> int:
@@ -217,7 +223,7 @@ def resume_bytes(parameters: int, precision: str) -> int:
     return parameters * (8 if precision == "fp32" else 12)
 
 
-def num_kept(spec: TrainSpec) -> int:
+def num_kept_checkpoints(spec: TrainSpec) -> int:
     """Checkpoints that are there in the end: the newest ones, each so many-th save, and the best."""
     num_saves = -(-spec.max_steps // spec.save_steps)
     if spec.save_total_limit is None:

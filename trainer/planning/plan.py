@@ -9,40 +9,37 @@ from typing import Any
 from pydantic import BaseModel
 
 from trainer.planning import step_time as paces
-from trainer.planning.config_search import OPEN, Remedy, cheapest, choose, fit, opened
-from trainer.planning.config_search import fits as fits_node
-from trainer.planning.counts import Flops, counts, flops, num_parameters, num_trained, tokens_of_a_step
-from trainer.planning.estimates import Figure, Sentence, around, said
+from trainer.planning.config_search import (
+    Fix,
+    cheapest_fix,
+)
+from trainer.planning.config_search import fits_in_memory as fits_node
+from trainer.planning.counts import (
+    Flops,
+    count_parameters,
+    flops,
+    num_trainable_parameters,
+    tokens_per_step,
+)
+from trainer.planning.estimates import Estimate, Message, estimate, message
 from trainer.planning.hardware import Node
-from trainer.planning.memory import PARTS, Memory, checkpoint_bytes, host_bytes, memory, num_kept, resume_bytes
-from trainer.planning.scaling_laws import BYTES_PER_TOKEN, Proposal, choose_vocab_size, propose
+from trainer.planning.memory import (
+    MemoryEstimate,
+    checkpoint_bytes,
+    estimate_memory,
+    host_bytes,
+    num_kept_checkpoints,
+    resume_bytes,
+)
+from trainer.planning.scaling_laws import BYTES_PER_TOKEN
 from trainer.spec import TrainSpec
-
-__all__ = [
-    "OPEN",
-    "PARTS",
-    "Figure",
-    "Memory",
-    "Node",
-    "Plan",
-    "Proposal",
-    "Remedy",
-    "Sentence",
-    "choose",
-    "choose_vocab_size",
-    "fit",
-    "num_parameters",
-    "opened",
-    "plan",
-    "propose",
-]
 
 MANY_EPOCHS = 4
 BYTES_PER_TOKEN_ON_DISK = {True: 2, False: 4}  # whether the vocabulary has at most 65,536 tokens
 # Of memory: states are counted to the byte, what kernels keep for a moment is not.
 SPREAD_OF_STATES, SPREAD_OF_ACTIVATIONS, SPREAD_OF_OVERHEAD = (1.0, 1.02), (0.75, 1.15), (0.5, 1.4)
 
-SENTENCES = {
+MESSAGES = {
     "memory": "Each process needs about {needed_bytes} of memory.",
     "fits": "Each process needs about {needed_bytes} of memory and has {available_bytes}.",
     "tight": (
@@ -118,7 +115,7 @@ class Plan(BaseModel):
 
     num_parameters: int
     num_tokens: int
-    memory: Memory
+    memory: MemoryEstimate
     memory_bytes: int
     checkpoint_bytes: int  # of the weights
     resume_bytes: int  # of what a checkpoint holds beside them, to go on from it
@@ -128,14 +125,14 @@ class Plan(BaseModel):
     fits: bool | None
     reason: str
     values: dict[str, Any]
-    remedy: Remedy | None
-    figures: dict[str, Figure]
-    notes: list[Sentence]
+    remedy: Fix | None
+    figures: dict[str, Estimate]
+    notes: list[Message]
 
     @property
-    def verdict(self) -> Sentence:
+    def verdict(self) -> Message:
         """The reason with its values."""
-        return Sentence(text=self.reason, values=self.values)
+        return Message(text=self.reason, values=self.values)
 
     @property
     def is_impossible(self) -> bool:
@@ -157,23 +154,23 @@ def plan(
 ) -> Plan:
     """Estimate a job on a node; without one, whether it fits and how long it takes stay open."""
     on = node or Node(kind="cuda" if spec.num_processes > 2 else "cpu", memory_bytes=0)
-    precision, parameters = on.precision(spec.precision), counts(spec, vocab_size).total
-    parts = memory(spec, vocab_size, precision, on.kind)
+    precision, parameters = on.precision(spec.precision), count_parameters(spec, vocab_size).total
+    parts = estimate_memory(spec, vocab_size, precision, on.kind)
     each = int(parts.total * on.memory_correction)
     is_fitting = None if node is None else fits_node(spec, vocab_size, node)
     remedy = None
     if node is not None and not is_fitting:
-        remedy = cheapest(spec, vocab_size, node)
+        remedy = cheapest_fix(spec, vocab_size, node)
     on_host = host_bytes(spec, vocab_size, precision) if on.kind == "cuda" else None
     verdict = _verdict(spec, node, each, on_host, is_fitting, remedy)
     epochs = _epochs(spec, num_bytes_of_text)
     return Plan(
         num_parameters=parameters,
-        num_tokens=spec.max_steps * tokens_of_a_step(spec),
+        num_tokens=spec.max_steps * tokens_per_step(spec),
         memory=parts,
         memory_bytes=parts.total,
         checkpoint_bytes=checkpoint_bytes(parameters, precision),
-        resume_bytes=resume_bytes(num_trained(spec, vocab_size), precision),
+        resume_bytes=resume_bytes(num_trainable_parameters(spec, vocab_size), precision),
         host_bytes=on_host,
         num_epochs=epochs,
         flops_per_token=flops(spec, vocab_size),
@@ -194,26 +191,26 @@ def plan(
 
 
 def _verdict(
-    spec: TrainSpec, node: Node | None, each: int, on_host: int | None, is_fitting: bool | None, remedy: Remedy | None
-) -> Sentence:
+    spec: TrainSpec, node: Node | None, each: int, on_host: int | None, is_fitting: bool | None, remedy: Fix | None
+) -> Message:
     values: dict[str, Any] = {"needed_bytes": each}
     if node is None:
-        return said(SENTENCES, "memory", **values)
+        return message(MESSAGES, "memory", **values)
     available = node.memory_of_a_process(spec.num_processes)
     values["available_bytes"] = available
     if is_fitting:
-        return said(SENTENCES, "tight" if each * 1.1 > available else "fits", **values)
+        return message(MESSAGES, "tight" if each * 1.1 > available else "fits", **values)
     if node.kind == "cuda" and spec.num_processes > node.count:
-        return said(SENTENCES, "devices", **values, num_processes=spec.num_processes, num_devices=node.count)
+        return message(MESSAGES, "devices", **values, num_processes=spec.num_processes, num_devices=node.count)
     if each <= available:
-        return said(SENTENCES, "host", host_bytes=on_host, available_bytes=node.host_memory_bytes)
+        return message(MESSAGES, "host", host_bytes=on_host, available_bytes=node.host_memory_bytes)
     if remedy is None:
-        return said(SENTENCES, "no_remedy", **values)
+        return message(MESSAGES, "no_remedy", **values)
     code = "remedy" if remedy.keeps_result else "remedy_smaller"
-    return said(SENTENCES, code, **values, changes=remedy.said, fitting_bytes=remedy.memory_bytes)
+    return message(MESSAGES, code, **values, changes=remedy.said, fitting_bytes=remedy.memory_bytes)
 
 
-def _memory_figure(parts: Memory, node: Node, reason: Sentence) -> Figure:
+def _memory_figure(parts: MemoryEstimate, node: Node, reason: Message) -> Estimate:
     moving = parts.activations + parts.logits + parts.update
     low, high = (
         (
@@ -225,81 +222,81 @@ def _memory_figure(parts: Memory, node: Node, reason: Sentence) -> Figure:
         for end in (0, 1)
     )
     value = parts.total * node.memory_correction
-    return Figure(low=low, value=value, high=high, unit="bytes", reason=reason)
+    return Estimate(low=low, value=value, high=high, unit="bytes", reason=reason)
 
 
 # ---- work, disk and time --------------------------------------------------------------------------------------------
 
 
-def _work(spec: TrainSpec, vocab_size: int, precision: str, num_bytes_of_text: int | None) -> dict[str, Figure]:
-    token, tokens = flops(spec, vocab_size), spec.max_steps * tokens_of_a_step(spec)
+def _work(spec: TrainSpec, vocab_size: int, precision: str, num_bytes_of_text: int | None) -> dict[str, Estimate]:
+    token, tokens = flops(spec, vocab_size), spec.max_steps * tokens_per_step(spec)
     code = "flops_recomputed" if spec.gradient_checkpointing else "flops"
-    of_work = said(SENTENCES, code, num_tokens=tokens, token_flops=token.hardware)
-    parameters, kept = counts(spec, vocab_size).total, num_kept(spec)
-    each = checkpoint_bytes(parameters, precision) + resume_bytes(num_trained(spec, vocab_size), precision)
+    of_work = message(MESSAGES, code, num_tokens=tokens, token_flops=token.hardware)
+    parameters, kept = count_parameters(spec, vocab_size).total, num_kept_checkpoints(spec)
+    each = checkpoint_bytes(parameters, precision) + resume_bytes(num_trainable_parameters(spec, vocab_size), precision)
     tokenised = int((num_bytes_of_text or 0) / BYTES_PER_TOKEN * BYTES_PER_TOKEN_ON_DISK[vocab_size <= 65_536])
-    of_disk = said(SENTENCES, "disk", num_checkpoints=kept, each_bytes=each, text_bytes=tokenised)
+    of_disk = message(MESSAGES, "disk", num_checkpoints=kept, each_bytes=each, text_bytes=tokenised)
     disk = (kept + 1) * each + tokenised
     return {
-        "flops": around(token.hardware * tokens, (1.0, 1.05), "flops", of_work),
-        "disk_bytes": Figure(low=kept * each, value=disk, high=disk * 1.02 + tokenised, unit="bytes", reason=of_disk),
+        "flops": estimate(token.hardware * tokens, (1.0, 1.05), "flops", of_work),
+        "disk_bytes": Estimate(low=kept * each, value=disk, high=disk * 1.02 + tokenised, unit="bytes", reason=of_disk),
     }
 
 
-def _times(spec: TrainSpec, vocab_size: int, node: Node) -> dict[str, Figure]:
-    step = paces.pace(spec, vocab_size, node)
-    seconds = paces.seconds_in_all(spec, vocab_size, node, step) * node.time_correction
+def _times(spec: TrainSpec, vocab_size: int, node: Node) -> dict[str, Estimate]:
+    step = paces.estimate_step_time(spec, vocab_size, node)
+    seconds = paces.total_seconds(spec, vocab_size, node, step) * node.time_correction
     spread = paces.SPREAD[paces.basis(node)]
-    work = flops(spec, vocab_size).hardware * tokens_of_a_step(spec)
-    of_step = said(
-        SENTENCES,
+    work = flops(spec, vocab_size).hardware * tokens_per_step(spec)
+    of_step = message(
+        MESSAGES,
         step.bound,
         work_flops=work,
         rate_flops=paces.flops_rate(spec, node) * (spec.num_processes if node.kind == "cuda" else 1),
         num_processes=spec.num_processes,
     )
-    of_total = said(
-        SENTENCES,
+    of_total = message(
+        MESSAGES,
         "total",
         max_steps=spec.max_steps,
         num_evaluations=paces.num_evaluations(spec),
         num_saves=paces.num_saves(spec),
     )
     return {
-        "step_seconds": around(step.seconds * node.time_correction, spread, "seconds", of_step),
-        "total_seconds": around(seconds, spread, "seconds", of_total),
+        "step_seconds": estimate(step.seconds * node.time_correction, spread, "seconds", of_step),
+        "total_seconds": estimate(seconds, spread, "seconds", of_total),
         **_expenses(spec, node, seconds, spread),
     }
 
 
-def _expenses(spec: TrainSpec, node: Node, seconds: float, spread: tuple[float, float]) -> dict[str, Figure]:
+def _expenses(spec: TrainSpec, node: Node, seconds: float, spread: tuple[float, float]) -> dict[str, Estimate]:
     """Energy where the power is known, and what it all costs where a price is set."""
-    found: dict[str, Figure] = {}
+    found: dict[str, Estimate] = {}
     devices = spec.num_processes if node.kind == "cuda" else 1
     watts = node.watts or (node.device.watts if node.is_known else 0)
     energy = watts * devices * seconds / 3.6e6
     if watts:
-        reason = said(SENTENCES, "energy", num_devices=devices, watts=watts)
-        found["energy_kwh"] = around(energy, (0.6 * spread[0], spread[1]), "kWh", reason)
+        reason = message(MESSAGES, "energy", num_devices=devices, watts=watts)
+        found["energy_kwh"] = estimate(energy, (0.6 * spread[0], spread[1]), "kWh", reason)
     cost = (node.price_per_hour or 0) * seconds / 3600 + (node.price_per_kwh or 0) * energy
     if cost:
-        found["cost"] = around(cost, spread, "price", said(SENTENCES, "cost"))
+        found["cost"] = estimate(cost, spread, "price", message(MESSAGES, "cost"))
     return found
 
 
-def _notes(spec: TrainSpec, vocab_size: int, node: Node, epochs: float | None) -> list[Sentence]:
-    notes = [said(SENTENCES, paces.basis(node), device=node.name or "this device", num_cpus=node.num_cpus)]
+def _notes(spec: TrainSpec, vocab_size: int, node: Node, epochs: float | None) -> list[Message]:
+    notes = [message(MESSAGES, paces.basis(node), device=node.name or "this device", num_cpus=node.num_cpus)]
     if node.num_earlier_jobs:
         ratios = {"time_ratio": round(node.time_correction, 2), "memory_ratio": round(node.memory_correction, 2)}
-        notes.append(said(SENTENCES, "learned", num_jobs=node.num_earlier_jobs, **ratios))
+        notes.append(message(MESSAGES, "learned", num_jobs=node.num_earlier_jobs, **ratios))
     if node.precision(spec.precision) == "bf16" and (node.kind == "cpu" or "bf16" not in node.device.flops):
-        notes.append(said(SENTENCES, "bf16_emulated"))
+        notes.append(message(MESSAGES, "bf16_emulated"))
     if spec.zero_stage > 0 and not (spec.offload_optimizer or spec.offload_parameters):
         without = spec.model_copy(update={"zero_stage": 0})
         if fits_node(without, vocab_size, node):
-            notes.append(said(SENTENCES, "zero_for_nothing", zero_stage=spec.zero_stage))
+            notes.append(message(MESSAGES, "zero_for_nothing", zero_stage=spec.zero_stage))
     if epochs is not None and epochs > MANY_EPOCHS:
-        notes.append(said(SENTENCES, "many_epochs", epochs=round(epochs, 1), many=MANY_EPOCHS))
+        notes.append(message(MESSAGES, "many_epochs", epochs=round(epochs, 1), many=MANY_EPOCHS))
     return notes
 
 
@@ -307,4 +304,4 @@ def _epochs(spec: TrainSpec, num_bytes_of_text: int | None) -> float | None:
     if not num_bytes_of_text:
         return None
     train_tokens = num_bytes_of_text / BYTES_PER_TOKEN * (1 - spec.validation_fraction)
-    return spec.max_steps * tokens_of_a_step(spec) / train_tokens
+    return spec.max_steps * tokens_per_step(spec) / train_tokens

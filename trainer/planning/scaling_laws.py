@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from trainer.planning.config_search import fit
+from trainer.planning.config_search import fastest_fitting_spec
 from trainer.planning.counts import num_parameters
-from trainer.planning.estimates import Sentence, said
+from trainer.planning.estimates import Message, message
 from trainer.planning.hardware import Node
-from trainer.planning.step_time import pace, seconds_in_all
+from trainer.planning.step_time import estimate_step_time, total_seconds
 from trainer.spec import TrainSpec, resolve
 
 TOKENS_PER_PARAMETER = 20
@@ -33,7 +33,7 @@ LENGTHS = [(192, 128), (512, 256), (768, 512), (1536, 1024), (4096, 2048)]
 SMALLEST_VOCABULARY = 2_048
 NOT_PROPOSED = {"name", "corpora", "objective", "priority", "resume_from_checkpoint", "tokenizer"}
 
-SENTENCES = {
+MESSAGES = {
     "size_by_time": (
         "The largest model that sees {ratio} tokens for each parameter in {given_seconds}, the ratio at which "
         "computing buys most (Hoffmann et al. 2022)."
@@ -71,7 +71,7 @@ class Proposal(BaseModel):
     num_parameters: int
     num_tokens: int
     seconds: float
-    reasons: dict[str, Sentence]
+    reasons: dict[str, Message]
 
 
 def choose_vocab_size(num_bytes: int) -> int:
@@ -127,7 +127,7 @@ def _sized(
     parameters = num_parameters(_spec(hidden, vocab_size, FEWEST_STEPS, 1, 1e-3, 1), vocab_size)
     wanted = TOKENS_PER_PARAMETER * parameters
     tokens = min(wanted, most_tokens)
-    spec = fit(_for_tokens(hidden, vocab_size, tokens, parameters, _processes(node)), vocab_size, node)
+    spec = fastest_fitting_spec(_for_tokens(hidden, vocab_size, tokens, parameters, _processes(node)), vocab_size, node)
     if spec is None:
         return None, "size_by_memory"
     needed = _seconds(spec, vocab_size, node)
@@ -135,11 +135,11 @@ def _sized(
         return spec, "size_by_text" if wanted > most_tokens else None
     affordable = max(_length(hidden), int(tokens * seconds / needed))
     fewer = _for_tokens(hidden, vocab_size, affordable, parameters, _processes(node))
-    return fit(fewer, vocab_size, node), "size_by_time"
+    return fastest_fitting_spec(fewer, vocab_size, node), "size_by_time"
 
 
 def _seconds(spec: TrainSpec, vocab_size: int, node: Node) -> float:
-    return seconds_in_all(spec, vocab_size, node, pace(spec, vocab_size, node)) * node.time_correction
+    return total_seconds(spec, vocab_size, node, estimate_step_time(spec, vocab_size, node)) * node.time_correction
 
 
 def _processes(node: Node) -> int:
@@ -200,7 +200,7 @@ def _proposal(spec: TrainSpec, why: str, num_bytes: int, most_tokens: int, node:
         num_tokens=tokens,
         seconds=_seconds(spec, vocab_size, node),
         reasons={
-            **{name: said(SENTENCES, code, **given, epochs=times) for name, (code, times) in chosen.items()},
-            **{name: said(SENTENCES, name) for name in ("vocab_size", "learning_rate", "train_batch_size")},
+            **{name: message(MESSAGES, code, **given, epochs=times) for name, (code, times) in chosen.items()},
+            **{name: message(MESSAGES, name) for name in ("vocab_size", "learning_rate", "train_batch_size")},
         },
     )

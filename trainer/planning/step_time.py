@@ -2,9 +2,17 @@
 
 from pydantic import BaseModel
 
-from trainer.planning.counts import Counts, counts, flops, lengths, num_predicted, num_trained, tokens_of_a_step
+from trainer.planning.counts import (
+    ParameterCounts,
+    count_parameters,
+    flops,
+    num_predicted,
+    num_trainable_parameters,
+    sample_lengths,
+    tokens_per_step,
+)
 from trainer.planning.hardware import DISK_BANDWIDTH, Node
-from trainer.planning.memory import checkpoint_bytes, resume_bytes, width_of
+from trainer.planning.memory import bytes_per_value, checkpoint_bytes, resume_bytes
 from trainer.spec import TrainSpec
 
 # Share of a device's rate that matrix products of a training step reach: less, the narrower the model. Set on GPUs by
@@ -35,7 +43,7 @@ SAMPLED_TOKENS = 80
 SPREAD = {"measured": (0.75, 1.35), "published": (0.6, 1.7), "cpu": (0.35, 2.5), "unknown": (0.3, 4.0)}
 
 
-class Pace(BaseModel):
+class StepTime(BaseModel):
     """Seconds of one step, by what takes them; what overlaps with computing counts only as far as it does not."""
 
     computing: float
@@ -51,14 +59,14 @@ class Pace(BaseModel):
     @property
     def bound(self) -> str:
         """What takes most."""
-        return max(Pace.model_fields, key=lambda part: float(getattr(self, part)))
+        return max(StepTime.model_fields, key=lambda part: float(getattr(self, part)))
 
 
-def pace(spec: TrainSpec, vocab_size: int, node: Node) -> Pace:
+def estimate_step_time(spec: TrainSpec, vocab_size: int, node: Node) -> StepTime:
     """The pace of one step."""
     precision = node.precision(spec.precision)
-    sizes, trained = counts(spec, vocab_size), num_trained(spec, vocab_size)
-    work = flops(spec, vocab_size).hardware * tokens_of_a_step(spec)
+    sizes, trained = count_parameters(spec, vocab_size), num_trainable_parameters(spec, vocab_size)
+    work = flops(spec, vocab_size).hardware * tokens_per_step(spec)
     devices = spec.num_processes if node.kind == "cuda" else 1
     # Bound by memory, as it reads and writes each value several times.
     logits = 0 if spec.objective == "classification" else spec.train_batch_size * num_predicted(spec) * vocab_size
@@ -66,7 +74,7 @@ def pace(spec: TrainSpec, vocab_size: int, node: Node) -> Pace:
     losing = moved / (node.device.bandwidth * BANDWIDTH_SHARE * devices)
     computing = work / (flops_rate(spec, node) * devices) + losing
     if node.kind == "cpu":  # GPUs have it in their share
-        values = tokens_of_a_step(spec) * spec.num_hidden_layers * spec.hidden_size
+        values = tokens_per_step(spec) * spec.num_hidden_layers * spec.hidden_size
         computing += values * CPU_SECONDS_OF_A_VALUE / node.num_cpus
     passes = spec.gradient_accumulation_steps * (4 / 3 if spec.gradient_checkpointing else 1)
     smallest = passes * sum(stack.num_blocks for stack in sizes.stacks) * SECONDS_TO_START_A_BLOCK[node.kind]
@@ -81,14 +89,14 @@ def pace(spec: TrainSpec, vocab_size: int, node: Node) -> Pace:
         updating += spec.gradient_accumulation_steps * blocks * SECONDS_TO_GATHER_A_BLOCK[node.kind]
     offloading = 0.0
     if spec.offload_optimizer:  # gradients down, weights up, and the step on the machine's own memory
-        offloading = share * 2 * width_of(precision) / PCIE_BANDWIDTH + trained * UPDATE_BYTES / HOST_BANDWIDTH
+        offloading = share * 2 * bytes_per_value(precision) / PCIE_BANDWIDTH + trained * UPDATE_BYTES / HOST_BANDWIDTH
     if spec.offload_parameters:
-        passing = 3 * sizes.total / spec.num_processes * width_of(precision)
+        passing = 3 * sizes.total / spec.num_processes * bytes_per_value(precision)
         offloading += passes * max(0.0, passing / PCIE_BANDWIDTH - computing / passes / 2)
     exchanging = _exchange(spec, trained, sizes.total, precision, node)
     if node.kind == "cuda":  # meanwhile the GPUs compute
         exchanging = max(0.0, exchanging - computing / 2)
-    return Pace(
+    return StepTime(
         computing=computing,
         starting=max(0.0, smallest - computing) + SECONDS_TO_START_A_STEP[node.kind],
         updating=updating,
@@ -97,9 +105,9 @@ def pace(spec: TrainSpec, vocab_size: int, node: Node) -> Pace:
     )
 
 
-def _bytes_of_a_sample(spec: TrainSpec, sizes: Counts) -> int:
+def _bytes_of_a_sample(spec: TrainSpec, sizes: ParameterCounts) -> int:
     """Read and written beside what matrix products do: scores of an attention that is not fused, sums with adapters."""
-    source, target = lengths(spec)
+    source, target = sample_lengths(spec)
     moved = 0
     if spec.model_type == "t5":
         scores = source * source + source * target + target * target
@@ -127,17 +135,17 @@ def _exchange(spec: TrainSpec, trained: int, held: int, precision: str, node: No
     values = 2 * trained
     if spec.zero_stage == 3:
         values = spec.gradient_accumulation_steps * (2 * held + trained)
-    return values * part * width_of(precision) / (node.device.link * LINK_SHARE)
+    return values * part * bytes_per_value(precision) / (node.device.link * LINK_SHARE)
 
 
-def seconds_in_all(spec: TrainSpec, vocab_size: int, node: Node, step: Pace) -> float:
+def total_seconds(spec: TrainSpec, vocab_size: int, node: Node, step: StepTime) -> float:
     """Of a whole job: its steps, evaluations, checkpoints and start."""
-    parameters, precision = counts(spec, vocab_size).total, node.precision(spec.precision)
+    parameters, precision = count_parameters(spec, vocab_size).total, node.precision(spec.precision)
     sequence = step.seconds / spec.train_batch_size / 3  # forward only
     sampling = SAMPLED_TOKENS * spec.num_hidden_layers * SECONDS_TO_START_A_BLOCK[node.kind] / 3
     evaluation = EVALUATED_SEQUENCES * sequence + sampling
     saving = (
-        checkpoint_bytes(parameters, precision) + resume_bytes(num_trained(spec, vocab_size), precision)
+        checkpoint_bytes(parameters, precision) + resume_bytes(num_trainable_parameters(spec, vocab_size), precision)
     ) / DISK_BANDWIDTH
     return (
         SECONDS_TO_LOAD[node.kind]

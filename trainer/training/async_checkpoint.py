@@ -17,9 +17,9 @@ import psutil
 import torch
 
 from trainer.engines.base import Engine
-from trainer.report import Report
+from trainer.report import Reporter
 from trainer.training import checkpoint
-from trainer.training.checkpoint import NotSaved, Save
+from trainer.training.checkpoint import CheckpointWriter, NotSaved
 
 PR_SET_PDEATHSIG = 1
 NICENESS = 10  # of a fork: training goes first
@@ -29,7 +29,7 @@ FEWEST_BYTES = 64 << 20  # a smaller checkpoint is written at once: it is safe s
 ROOM = 1.5  # free memory wanted for a save beside the training, in sizes of the checkpoint
 
 
-class Fork:
+class ForkedWriter:
     """A child that does one thing. What went wrong comes back through a pipe, and by its exit code."""
 
     def __init__(self, work: Callable[[], None]) -> None:
@@ -69,36 +69,36 @@ def _be_fork(work: Callable[[], None], errors: int) -> None:
         work()
         code = 0
     except BaseException as error:
-        os.write(errors, checkpoint.plain(error).encode()[:MAX_ERROR_BYTES])
+        os.write(errors, checkpoint.error_text(error).encode()[:MAX_ERROR_BYTES])
     finally:
         os._exit(code)
 
 
 @dataclass
-class UnderWay:
+class PendingSave:
     """A save that forks write."""
 
-    save: Save
+    save: CheckpointWriter
     works: list[Callable[[], None]]  # what comes behind what the fork does
-    fork: Fork
+    fork: ForkedWriter
 
 
-class Saver:
+class AsyncCheckpointer:
     """The saves of one rank. All ranks call everything, at the same steps."""
 
     def __init__(
         self,
         engine: Engine,
-        report: Report,
+        report: Reporter,
         run_directory: Path,
         on_saved: Callable[[Path, int], None],
     ) -> None:
         self._engine, self._report = engine, report
         self._run_directory, self._on_saved = run_directory, on_saved
-        self._under_way: UnderWay | None = None
+        self._under_way: PendingSave | None = None
         self._problem: NotSaved | None = None  # of the newest save
 
-    def start(self, save: Save, *, is_full: bool, is_lost: bool) -> None:
+    def start(self, save: CheckpointWriter, *, is_full: bool, is_lost: bool) -> None:
         """Begin a save, behind the one before it. `is_full` and `is_lost` pretend that the disk is, or that the fork
         is killed. Raises Failure where a weight is not finite.
         """
@@ -113,7 +113,7 @@ class Saver:
                 self._saved(save)
             else:
                 work, *works = save.works(self._report.beat)
-                self._under_way = UnderWay(save, works, Fork(_die if is_lost else work))
+                self._under_way = PendingSave(save, works, ForkedWriter(_die if is_lost else work))
         except NotSaved as problem:
             self._not_saved(save, problem)
         self._report.phase("save", 1, 1)
@@ -128,7 +128,7 @@ class Saver:
         if self._engine.any(error is not None):
             self._not_saved(way.save, way.save.given_up(error))
         elif way.works:
-            self._under_way = UnderWay(way.save, way.works[1:], Fork(way.works[0]))
+            self._under_way = PendingSave(way.save, way.works[1:], ForkedWriter(way.works[0]))
         else:
             self._saved(way.save)
 
@@ -141,14 +141,14 @@ class Saver:
                 self._report.beat()
         return self._problem
 
-    def _saved(self, save: Save) -> None:
+    def _saved(self, save: CheckpointWriter) -> None:
         path = str(save.directory.relative_to(self._run_directory))
         self._report.event("checkpoint", step=save.step, path=path, metrics=save.metrics)
         self._report.line(f"step {save.step} saved")
         if self._engine.rank == 0:
             self._on_saved(save.directory, save.step)
 
-    def _not_saved(self, save: Save, problem: NotSaved) -> None:
+    def _not_saved(self, save: CheckpointWriter, problem: NotSaved) -> None:
         self._problem = problem
         self._report.event("save_failed", step=save.step, free=problem.free, needed=problem.needed, why=problem.why)
         self._report.line(f"step {save.step} not saved: {problem.why}, {problem.free} free, {problem.needed} needed")

@@ -18,10 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.datasets.base import Samples
+from trainer.datasets.base import Dataset
 from trainer.engines.base import Engine
 from trainer.modeling import cpu_matmul
-from trainer.report import Report
+from trainer.report import Reporter
 from trainer.training import checkpoint
 
 SIDES = {"cpu": 512, "cuda": 4096}  # of the matrices that are multiplied
@@ -32,7 +32,7 @@ WRITTEN_BYTES = 4 << 20
 STEP_OF_FORWARD, STEP_OF_FORWARD_AGAIN = 3.0, 4.0
 
 
-def run(engine: Engine, samples: Samples, first: int, directory: Path, report: Report) -> None:
+def run(engine: Engine, samples: Dataset, first: int, directory: Path, report: Reporter) -> None:
     """Measure, and report what was found. `first` is the number of the first sample of the next step, `directory` one
     on the disk that checkpoints are written to. All ranks take part.
     """
@@ -40,7 +40,7 @@ def run(engine: Engine, samples: Samples, first: int, directory: Path, report: R
     micro_batches = engine.share(samples.train_batch(first, spec.train_batch_size))
     largest = max(micro_batches, key=lambda tensors: tensors["input_ids"].numel())
     rate = _rate(engine)
-    is_whole, seconds = rehearse(engine, largest)
+    is_whole, seconds = time_micro_batch(engine, largest)
     step_seconds = seconds * len(micro_batches)
     if not is_whole:
         step_seconds *= STEP_OF_FORWARD_AGAIN if spec.gradient_checkpointing else STEP_OF_FORWARD
@@ -61,7 +61,7 @@ def run(engine: Engine, samples: Samples, first: int, directory: Path, report: R
     )
 
 
-def report_usage(engine: Engine, step: int, seconds: Sequence[float], report: Report) -> None:
+def report_resource_usage(engine: Engine, step: int, seconds: Sequence[float], report: Reporter) -> None:
     """Report what the steps so far really took. All ranks take part."""
     slowest, peak = _over_ranks(engine, statistics.median(seconds), peak_bytes(engine.device))
     report.event("usage", step=step, step_seconds=slowest, peak_bytes=int(peak))
@@ -82,11 +82,11 @@ def _rate(engine: Engine) -> float:
     side, dtype = SIDES[engine.device.type], torch.bfloat16 if engine.precision == "bf16" else torch.float32
     if engine.device.type == "cpu":
         dtype = torch.float32  # bf16 would take minutes there
-    multiply, operations = cpu_matmul.lap(side, engine.device, dtype)
+    multiply, operations = cpu_matmul.matmul_benchmark(side, engine.device, dtype)
     return operations / min(_timed(engine.device, multiply) for _lap in range(1 + LAPS))
 
 
-def rehearse(engine: Engine, tensors: dict[str, Tensor]) -> tuple[bool, float]:
+def time_micro_batch(engine: Engine, tensors: dict[str, Tensor]) -> tuple[bool, float]:
     """Whether a micro-batch was computed forward and backward, or only forward, and the seconds it took.
 
     Whole gradients are more than a step holds where ranks share them, or where they leave the device; and ZeRO-3

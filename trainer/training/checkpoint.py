@@ -21,9 +21,9 @@ from transformers.utils import logging as transformers_logging
 from trainer.datasets.prepare import Prepared
 from trainer.engines.base import Engine
 from trainer.failure import Failure
-from trainer.inference.generation import Loaded
+from trainer.inference.generation import LoadedModel
 from trainer.modeling import lora
-from trainer.modeling.lora import Weight
+from trainer.modeling.lora import MergedWeight
 from trainer.run_dir import verify, write_manifest
 from trainer.training import optimizer_state
 
@@ -33,7 +33,7 @@ STATE = "trainer_state.json"
 
 
 @dataclass
-class Memory:
+class LoopState:
     """What the loop carries from step to step beside weights and optimizer; JSON in the checkpoint."""
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -50,13 +50,13 @@ class NotSaved(Exception):
         self.free, self.needed, self.why = free, needed, why
 
 
-class Save:
+class CheckpointWriter:
     """One checkpoint to be written. All ranks take part in everything."""
 
     def __init__(
-        self, directory: Path, step: int, engine: Engine, loaded: Loaded, prepared: Prepared, memory: Memory
+        self, directory: Path, step: int, engine: Engine, loaded: LoadedModel, prepared: Prepared, memory: LoopState
     ) -> None:
-        self.directory, self.step, self.metrics = directory, step, finite(memory.metrics)
+        self.directory, self.step, self.metrics = directory, step, finite_metrics(memory.metrics)
         self.num_bytes = num_bytes(engine)
         self._engine, self._loaded, self._prepared, self._memory = engine, loaded, prepared, memory
 
@@ -87,9 +87,9 @@ class Save:
         self, tensors: Iterable[tuple[str, Tensor]], beat: Callable[[], None]
     ) -> tuple[Callable[[], None], Callable[[], None]]:
         engine = self._engine
-        weights = _gather(engine, lora.merged(engine.model), self.step)
-        is_adapted = lora.are_attached(engine.model)
-        adapter = _gather(engine, lora.trained(engine.model), self.step) if is_adapted else {}
+        weights = _gather(engine, lora.merged_weights(engine.model), self.step)
+        is_adapted = lora.has_lora(engine.model)
+        adapter = _gather(engine, lora.trainable_parameters(engine.model), self.step) if is_adapted else {}
         identity = _identity(self.step, engine, self._prepared)
 
         def share() -> None:
@@ -104,9 +104,9 @@ class Save:
         return share, close if engine.rank == 0 else _nothing
 
     def _do(self, work: Callable[[], None]) -> None:
-        error = _tried(work)
+        error = _disk_error(work)
         if self._engine.any(error is not None):
-            raise self.given_up(None if error is None else plain(error))
+            raise self.given_up(None if error is None else error_text(error))
 
     def given_up(self, why: str | None) -> NotSaved:
         """Leave nothing of it, and say why."""
@@ -125,7 +125,7 @@ def _one_by_one(*works: Callable[[], None]) -> None:
         work()
 
 
-def _tried(work: Callable[[], None]) -> Exception | None:
+def _disk_error(work: Callable[[], None]) -> Exception | None:
     """What went wrong on the disk, if anything did."""
     try:
         work()
@@ -143,7 +143,7 @@ def num_bytes(engine: Engine) -> int:
     """About how large a checkpoint is."""
     width, master = (2, 4) if engine.holds_master else (4, 0)
     total, trained = num_parameters(engine.model)
-    beside = width * trained if lora.are_attached(engine.model) else 0
+    beside = width * trained if lora.has_lora(engine.model) else 0
     return total * width + beside + trained * (master + optimizer_state.BYTES_PER_PARAMETER)
 
 
@@ -165,9 +165,9 @@ def _write(
     adapter: dict[str, Tensor],
     step: int,
     engine: Engine,
-    loaded: Loaded,
+    loaded: LoadedModel,
     prepared: Prepared,
-    memory: Memory,
+    memory: LoopState,
 ) -> None:
     transformers_logging.disable_progress_bar()
     loaded.model.save_pretrained(directory, state_dict=weights, max_shard_size=MAX_SHARD_SIZE)
@@ -175,21 +175,21 @@ def _write(
         lora.save(loaded.model, adapter, directory / lora.DIRECTORY)
     shutil.copytree(prepared.tokenizer, directory, dirs_exist_ok=True)
     known = {"step": step, "num_tokens": step * engine.spec.tokens_per_step, **vars(memory)}
-    known["metrics"] = finite(memory.metrics)
+    known["metrics"] = finite_metrics(memory.metrics)
     (directory / STATE).write_text(json.dumps(known, indent=2))
 
 
-def finite(metrics: dict[str, float]) -> dict[str, float]:
+def finite_metrics(metrics: dict[str, float]) -> dict[str, float]:
     """The metrics that JSON can hold."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def plain(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """What went wrong, in the words of the system where it has any."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
-def _gather(engine: Engine, wanted: Iterable[Weight], step: int) -> dict[str, Tensor]:
+def _gather(engine: Engine, wanted: Iterable[MergedWeight], step: int) -> dict[str, Tensor]:
     """Weights by name, on the first rank. ZeRO-3 holds them in parts: they are gathered one at a time, so that no other
     rank ever holds more than one whole. Raises Failure there if one is not finite.
     """
@@ -239,12 +239,12 @@ def _machine(engine: Engine) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Resumed:
+class LoadedCheckpoint:
     """A checkpoint to go on from. `differs` are the things of the machine that are not as they were."""
 
     directory: Path
     step: int
-    memory: Memory
+    memory: LoopState
     manifest: dict[str, Any]
 
     def differs(self, engine: Engine) -> list[str]:
@@ -252,14 +252,14 @@ class Resumed:
         return [name for name, value in _machine(engine).items() if self.manifest.get(name) != value]
 
 
-def find(directory: Path, prepared: Prepared, *, is_verified: bool) -> Resumed:
+def find(directory: Path, prepared: Prepared, *, is_verified: bool) -> LoadedCheckpoint:
     """Open a checkpoint. Raises Failure where it was made from other text or with another tokenizer."""
     try:
         manifest = json.loads((directory / "MANIFEST.json").read_text()) if is_verified else verify(directory)
         known = json.loads((directory / STATE).read_text())
-        memory = Memory(known["metrics"], known["recent_losses"], known["num_leaps"], known["num_updates"])
+        memory = LoopState(known["metrics"], known["recent_losses"], known["num_leaps"], known["num_updates"])
     except (OSError, ValueError, KeyError) as error:
-        raise Failure("checkpoint_unreadable", why=plain(error)) from None
+        raise Failure("checkpoint_unreadable", why=error_text(error)) from None
     if manifest["tokenizer_sha256"] != prepared.tokenizer_sha256:
         values = {"found": prepared.tokenizer_sha256[:12], "needed": manifest["tokenizer_sha256"][:12]}
         raise Failure("tokenizer_mismatch", **values)
@@ -267,7 +267,7 @@ def find(directory: Path, prepared: Prepared, *, is_verified: bool) -> Resumed:
         raise Failure("data_changed", found=prepared.data_sha256[:12], needed=manifest["data_sha256"][:12])
     if manifest.get("base_sha256") != prepared.base_sha256:
         raise Failure("config_invalid", field="base_model", why="is not the model that the checkpoint was trained from")
-    return Resumed(directory, int(manifest["step"]), memory, manifest)
+    return LoadedCheckpoint(directory, int(manifest["step"]), memory, manifest)
 
 
 def restore(load: Callable[..., None], *given: Any) -> None:
@@ -275,4 +275,4 @@ def restore(load: Callable[..., None], *given: Any) -> None:
     try:
         load(*given)
     except (OSError, ValueError, SafetensorError) as error:
-        raise Failure("checkpoint_unreadable", why=plain(error)) from None
+        raise Failure("checkpoint_unreadable", why=error_text(error)) from None

@@ -4,13 +4,13 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from trainer.data.record_encoding import Encoder
-from trainer.datasets.base import Samples
-from trainer.datasets.causal import Answers, NextTokens
-from trainer.datasets.denoising import Masked, Spans
-from trainer.datasets.labelled import Labelled, Pairs
+from trainer.data.record_encoding import RecordEncoder
+from trainer.datasets.base import Dataset
+from trainer.datasets.causal import CausalLMDataset, SFTDataset
+from trainer.datasets.denoising import MaskedLMDataset, SpanCorruptionDataset
+from trainer.datasets.labelled import ClassificationDataset, Seq2SeqDataset
 from trainer.inference import generation
-from trainer.inference.generation import Loaded
+from trainer.inference.generation import LoadedModel
 from trainer.spec import TrainSpec
 
 PROMPT_TOKENS = 20
@@ -18,20 +18,20 @@ SAMPLE_TOKENS = 80
 TEMPERATURE = 0.8
 
 
-class Showing(ABC):
+class EvalSample(ABC):
     """A prompt, and how a model answers it. The same weights give the same answer."""
 
     prompt: str
 
     @abstractmethod
-    def answer(self, loaded: Loaded) -> str:
+    def answer(self, loaded: LoadedModel) -> str:
         """What the model makes of the prompt now."""
 
 
-class Continuation(Showing):
+class Continuation(EvalSample):
     """Goes on with the spec's prompt, or with the beginning of the validation text."""
 
-    def __init__(self, spec: TrainSpec, samples: NextTokens, loaded: Loaded) -> None:
+    def __init__(self, spec: TrainSpec, samples: CausalLMDataset, loaded: LoadedModel) -> None:
         self._seed = spec.seed
         room = spec.sequence_length // 2
         tokenizer = loaded.tokenizer.backend_tokenizer
@@ -41,18 +41,18 @@ class Continuation(Showing):
         else:
             self.prompt = str(tokenizer.decode(samples.text.validation_prompt(min(PROMPT_TOKENS, room))))
 
-    def answer(self, loaded: Loaded) -> str:
+    def answer(self, loaded: LoadedModel) -> str:
         pieces = generation.stream(
             loaded, self.prompt, max_tokens=SAMPLE_TOKENS, temperature=TEMPERATURE, seed=self._seed
         )
         return "".join(piece.text for piece in pieces)
 
 
-class Answer(Showing):
+class AnswerSample(EvalSample):
     """Answers the spec's prompt, or that of the first held-out record, always with the likeliest tokens."""
 
-    def __init__(self, spec: TrainSpec, samples: Answers, loaded: Loaded) -> None:
-        encoder = Encoder(spec.objective, loaded.tokenizer)
+    def __init__(self, spec: TrainSpec, samples: SFTDataset, loaded: LoadedModel) -> None:
+        encoder = RecordEncoder(spec.objective, loaded.tokenizer)
         if spec.sample_prompt:
             self._ids = encoder.asked(spec.sample_prompt)[-spec.sequence_length // 2 :]
             self.prompt = spec.sample_prompt
@@ -61,34 +61,34 @@ class Answer(Showing):
             self._ids = [int(number) for number in ids[: int(weights.nonzero()[0][0])]]
             self.prompt = encoder.plain(self._ids)
 
-    def answer(self, loaded: Loaded) -> str:
+    def answer(self, loaded: LoadedModel) -> str:
         pieces = generation.stream(loaded, self._ids, max_tokens=SAMPLE_TOKENS, temperature=0.0)
         return "".join(piece.text for piece in pieces)
 
 
-class Filling(Showing):
+class FillMaskSample(EvalSample):
     """Puts the likeliest words in place of the masks of the first held-out text."""
 
-    def __init__(self, samples: Masked, loaded: Loaded) -> None:
+    def __init__(self, samples: MaskedLMDataset, loaded: LoadedModel) -> None:
         self._ids = torch.from_numpy(samples.validation_batch([0])["input_ids"])
         self._mask = loaded.tokenizer.mask_token_id
         self.prompt = str(loaded.tokenizer.decode(self._ids[0, 1:-1]))
 
     @torch.no_grad()
-    def answer(self, loaded: Loaded) -> str:
+    def answer(self, loaded: LoadedModel) -> str:
         found = loaded.model(input_ids=self._ids.to(loaded.model.device)).logits.argmax(-1).cpu()
         filled = torch.where(self._ids == self._mask, found, self._ids)
         return str(loaded.tokenizer.decode(filled[0, 1:-1]))
 
 
-class Writing(Showing):
+class Seq2SeqSample(EvalSample):
     """Writes the likeliest target of the first held-out source."""
 
-    def __init__(self, samples: Spans | Pairs, loaded: Loaded) -> None:
+    def __init__(self, samples: SpanCorruptionDataset | Seq2SeqDataset, loaded: LoadedModel) -> None:
         self._ids = torch.from_numpy(samples.validation_batch([0])["input_ids"])
         self.prompt = str(loaded.tokenizer.decode(self._ids[0, :-1]))
 
-    def answer(self, loaded: Loaded) -> str:
+    def answer(self, loaded: LoadedModel) -> str:
         ids = self._ids.to(loaded.model.device)
         made = loaded.model.generate(input_ids=ids, max_new_tokens=SAMPLE_TOKENS, do_sample=False)
         keeps = "<extra_id_0>" in self.prompt  # the sentinels say which gap is filled
@@ -96,32 +96,32 @@ class Writing(Showing):
         return text.removesuffix(str(loaded.tokenizer.eos_token)) if keeps else text
 
 
-class Labelling(Showing):
+class ClassificationSample(EvalSample):
     """Gives the first held-out text a label, and says how sure it is."""
 
-    def __init__(self, samples: Labelled, loaded: Loaded) -> None:
+    def __init__(self, samples: ClassificationDataset, loaded: LoadedModel) -> None:
         batch = samples.validation_batch([0])
         self._ids, self._names = torch.from_numpy(batch["input_ids"]), samples.labels
         text = str(loaded.tokenizer.decode(self._ids[0], skip_special_tokens=True))
         self.prompt = f"{text}\n[{self._names[int(batch['labels'][0])]}]"
 
     @torch.no_grad()
-    def answer(self, loaded: Loaded) -> str:
+    def answer(self, loaded: LoadedModel) -> str:
         chances = loaded.model(input_ids=self._ids.to(loaded.model.device)).logits[0].float().softmax(-1)
         return f"{self._names[int(chances.argmax())]} ({float(chances.max()):.0%})"
 
 
-def showing(spec: TrainSpec, samples: Samples, loaded: Loaded) -> Showing:
+def make_eval_sample(spec: TrainSpec, samples: Dataset, loaded: LoadedModel) -> EvalSample:
     """What a run shows, by its objective."""
     match samples:
-        case Answers():
-            return Answer(spec, samples, loaded)
-        case Masked():
-            return Filling(samples, loaded)
-        case Spans() | Pairs():
-            return Writing(samples, loaded)
-        case Labelled():
-            return Labelling(samples, loaded)
-        case NextTokens():
+        case SFTDataset():
+            return AnswerSample(spec, samples, loaded)
+        case MaskedLMDataset():
+            return FillMaskSample(samples, loaded)
+        case SpanCorruptionDataset() | Seq2SeqDataset():
+            return Seq2SeqSample(samples, loaded)
+        case ClassificationDataset():
+            return ClassificationSample(samples, loaded)
+        case CausalLMDataset():
             return Continuation(spec, samples, loaded)
     raise AssertionError(spec.objective)

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 import numpy as np
 
 from trainer.data import batch as batches
-from trainer.datasets.base import Samples
+from trainer.datasets.base import Dataset
 from trainer.engines.base import Engine
-from trainer.inference.generation import Loaded
-from trainer.report import Report
+from trainer.inference.generation import LoadedModel
+from trainer.report import Reporter
 from trainer.spec import TrainSpec
-from trainer.training.eval_samples import showing
+from trainer.training.eval_samples import make_eval_sample
 
 
-class Split:
+class EvalSplit:
     """Validation samples and what is measured on them; the names of its metrics end as `suffix` says."""
 
-    def __init__(self, samples: Samples, engine: Engine, suffix: str) -> None:
+    def __init__(self, samples: Dataset, engine: Engine, suffix: str) -> None:
         self._engine, self._suffix = engine, suffix
         count = min(samples.most_measured, samples.num_validation)
         numbers = np.linspace(0, samples.num_validation - 1, count).round().astype(int).tolist()
@@ -25,7 +25,7 @@ class Split:
         self._num_targets = batches.num_targets(batch)
         self._num_bytes = samples.num_bytes(batch)
         # All ranks get equally many rows, if need be such as count for nothing.
-        whole = batches.filled(batch, -(-count // engine.world_size) * engine.world_size)
+        whole = batches.pad_batch(batch, -(-count // engine.world_size) * engine.world_size)
         self._micro_batches = engine.share(whole)
 
     def measure(self) -> dict[str, float]:
@@ -41,14 +41,14 @@ class Evaluation:
     """What is measured at every evaluation of a run: on its validation samples, and on each corpus held out whole."""
 
     def __init__(
-        self, spec: TrainSpec, samples: Samples, held_out: Mapping[str, Samples], engine: Engine, loaded: Loaded
+        self, spec: TrainSpec, samples: Dataset, held_out: Mapping[str, Dataset], engine: Engine, loaded: LoadedModel
     ) -> None:
         self._spec, self._engine, self._loaded = spec, engine, loaded
-        self._splits = [Split(samples, engine, "")]
-        self._splits += [Split(others, engine, f"/{corpus}") for corpus, others in held_out.items()]
-        self._showing = showing(spec, samples, loaded)
+        self._splits = [EvalSplit(samples, engine, "")]
+        self._splits += [EvalSplit(others, engine, f"/{corpus}") for corpus, others in held_out.items()]
+        self._showing = make_eval_sample(spec, samples, loaded)
 
-    def run(self, step: int, report: Report) -> dict[str, float]:
+    def run(self, step: int, report: Reporter) -> dict[str, float]:
         """Measure, report and return the metrics. All ranks take part."""
         metrics: dict[str, float] = {}
         for done, split in enumerate(self._splits):

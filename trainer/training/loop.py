@@ -14,32 +14,32 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer.data import batch as batches
 from trainer.datasets import prepare as preparation
-from trainer.datasets.factory import open_samples
+from trainer.datasets.factory import open_dataset
 from trainer.engines.base import precision
 from trainer.engines.factory import make_engine
 from trainer.engines.optimizers import learning_rate
 from trainer.events import EXIT_OK, EXIT_RESUMABLE
 from trainer.failure import Failure
 from trainer.fault_injection import Failpoints
-from trainer.inference.generation import Loaded
-from trainer.modeling.build import start
+from trainer.inference.generation import LoadedModel
+from trainer.modeling.build import build_model
 from trainer.modeling.objectives import objective
-from trainer.report import Report
+from trainer.report import Reporter
 from trainer.run_dir import RunDir
 from trainer.training import benchmark, checkpoint, optimizer_state
-from trainer.training.async_checkpoint import Saver
-from trainer.training.checkpoint import Memory, Save
+from trainer.training.async_checkpoint import AsyncCheckpointer
+from trainer.training.checkpoint import CheckpointWriter, LoopState
 from trainer.training.evaluation import Evaluation
-from trainer.training.sanity_checks import FirstStep
+from trainer.training.sanity_checks import FirstStepChecks
 
 STEPS_PER_LINE = 10
 # A loss leaps where it is so many times the median of the last ones, and not merely from nothing to little. One leap
 # may be a bad batch, several in a row are a divergence.
-LEAP = 3.0
-LEAST_LEAP = 1.0  # nats
+SPIKE_FACTOR = 3.0
+MIN_SPIKE = 1.0  # nats
 WINDOW = 50
-FEWEST = 20
-MAX_LEAPS = 5
+MIN_HISTORY = 20
+MAX_SPIKES = 5
 PACES = 1000  # steps whose median is the pace
 
 
@@ -47,7 +47,7 @@ def train(
     run_dir: RunDir,
     fence: int,
     device: torch.device,
-    report: Report,
+    report: Reporter,
     is_stopping: Callable[[], bool],
     on_saved: Callable[[Path, int], None],
     is_verified: bool = False,
@@ -61,10 +61,10 @@ def train(
     spec, inputs, prepared = run_dir.spec(), run_dir.inputs(fence), preparation.read(run_dir, fence)
     failpoints = Failpoints(fence)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
-    samples = open_samples(Path(prepared.tokens), spec, tokenizer)
+    samples = open_dataset(Path(prepared.tokens), spec, tokenizer)
     resumed = checkpoint.find(Path(inputs.resume), prepared, is_verified=is_verified) if inputs.resume else None
     base = Path(inputs.base) if inputs.base else None
-    model = start(spec, base, tokenizer, samples.labels, device, precision(spec, device), report.line)
+    model = build_model(spec, base, tokenizer, samples.labels, device, precision(spec, device), report.line)
     learning = objective(spec, model)  # before the weights of a checkpoint: some measure from where the model started
     if resumed is not None:
         checkpoint.restore(optimizer_state.load_weights, model, resumed.directory, report.beat)
@@ -72,14 +72,16 @@ def train(
             optimizer_state.flip_one_bit(model)
     engine = make_engine(spec, learning, device, inputs.per_device_batch_size)
     if resumed is not None:
-        checkpoint.restore(optimizer_state.load, engine, resumed.directory, resumed.memory.num_updates, report.beat)
-    loaded = Loaded(model, tokenizer)
+        checkpoint.restore(
+            optimizer_state.load_optimizer_state, engine, resumed.directory, resumed.memory.num_updates, report.beat
+        )
+    loaded = LoadedModel(model, tokenizer)
     held_out = {
-        corpus: open_samples(Path(tokens), spec, tokenizer, is_held_out=True)
+        corpus: open_dataset(Path(tokens), spec, tokenizer, is_held_out=True)
         for corpus, tokens in prepared.held_out.items()
     }
     evaluation = Evaluation(spec, samples, held_out, engine, loaded)
-    saver = Saver(engine, report, run_dir.path, on_saved)
+    saver = AsyncCheckpointer(engine, report, run_dir.path, on_saved)
     total, trained = checkpoint.num_parameters(model)
     report.line(
         f"{total} parameters, {trained} of them train, on {engine.world_size} x {device.type}, {engine.precision}, "
@@ -95,8 +97,8 @@ def train(
         report.event("resumed", step=resumed.step, differs=resumed.differs(engine))
         report.line(f"goes on from step {resumed.step}")
     else:
-        memory = Memory(evaluation.run(0, report))
-        first_step = FirstStep(spec, engine, samples, report)
+        memory = LoopState(evaluation.run(0, report))
+        first_step = FirstStepChecks(spec, engine, samples, report)
         first_step.before(len(tokenizer))
     paces: deque[float] = deque(maxlen=PACES)
     for step in range(start_at + 1, spec.max_steps + 1):
@@ -119,14 +121,14 @@ def train(
             except Failure:  # which all ranks have: what to go on from is worth the wait
                 saver.finish()
                 raise
-            median = statistics.median(memory.recent_losses) if len(memory.recent_losses) >= FEWEST else math.inf
+            median = statistics.median(memory.recent_losses) if len(memory.recent_losses) >= MIN_HISTORY else math.inf
             if step == 1:
                 first_step.after(loss)
             memory.num_updates += 1
-            memory.num_leaps = memory.num_leaps + 1 if loss > max(LEAP * median, median + LEAST_LEAP) else 0
+            memory.num_leaps = memory.num_leaps + 1 if loss > max(SPIKE_FACTOR * median, median + MIN_SPIKE) else 0
             if memory.num_leaps:
                 report.line(f"step {step}: the loss leapt to {loss:.4f}, from {median:.4f}")
-            if memory.num_leaps and (spec.on_divergence == "skip" or memory.num_leaps >= MAX_LEAPS):
+            if memory.num_leaps and (spec.on_divergence == "skip" or memory.num_leaps >= MAX_SPIKES):
                 raise Failure("loss_diverged", step=step, loss=loss, median=median)
             if memory.num_leaps == 0:
                 memory.recent_losses = [*memory.recent_losses, loss][-WINDOW:]
@@ -149,13 +151,13 @@ def train(
         saver.look()
         # The ranks agree in `stopping`, so all come to the same evaluations and checkpoints.
         is_last = step == spec.max_steps
-        if is_last or stopping or step == start_at + FEWEST:
-            benchmark.report_usage(engine, step, paces, report)
+        if is_last or stopping or step == start_at + MIN_HISTORY:
+            benchmark.report_resource_usage(engine, step, paces, report)
         if is_last or step % spec.eval_steps == 0:
             memory.metrics.update(evaluation.run(step, report))
         if is_last or stopping or step % spec.save_steps == 0:
             directory = run_dir.attempt_path(fence) / f"step-{step}"
-            save = Save(directory, step, engine, loaded, prepared, memory)
+            save = CheckpointWriter(directory, step, engine, loaded, prepared, memory)
             saver.start(save, is_full=failpoints.has("full", step), is_lost=failpoints.has("writer", step))
         if is_last and (problem := saver.finish()) is not None:
             raise Failure("disk_full", step=step, free=problem.free, needed=problem.needed)

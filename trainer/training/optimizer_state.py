@@ -87,7 +87,7 @@ def load_weights(model: torch.nn.Module, directory: Path, beat: Callable[[], Non
 
     Raises ValueError where one is missing.
     """
-    is_adapted = lora.are_attached(model)
+    is_adapted = lora.has_lora(model)
     where = opened(directory / lora.DIRECTORY if is_adapted else directory)
     with torch.no_grad():
         for trained, parameter in _trained(model) if is_adapted else model.named_parameters():
@@ -99,7 +99,7 @@ def load_weights(model: torch.nn.Module, directory: Path, beat: Callable[[], Non
             beat()
 
 
-def load(engine: Engine, directory: Path, num_updates: int, beat: Callable[[], None]) -> None:
+def load_optimizer_state(engine: Engine, directory: Path, num_updates: int, beat: Callable[[], None]) -> None:
     """Put a checkpoint's optimizer state into an engine, as if it had changed the weights so many times itself."""
     engine.make_room(num_updates)
     where = opened(directory / DIRECTORY)

@@ -9,11 +9,11 @@ import math
 import numpy as np
 
 from trainer.data import batch as batches
-from trainer.data.batch import IGNORED, Batch
-from trainer.datasets.base import Samples
+from trainer.data.batch import IGNORE_INDEX, Batch
+from trainer.datasets.base import Dataset
 from trainer.engines.base import Engine
 from trainer.failure import Failure
-from trainer.report import Report
+from trainer.report import Reporter
 from trainer.spec import ENCODERS, TrainSpec
 
 SPREAD = 0.02  # of fresh weights, in all families but T5, whose are 1
@@ -22,7 +22,7 @@ DEVIATIONS = 4  # that the mean over so many targets may be away from what is ex
 DIFFERENCE = {"fp32": 1e-5, "bf16": 1e-2}  # between the sums of a batch in different parts, relative to the loss
 
 
-def blind_loss(spec: TrainSpec, num_classes: int, num_targets: float) -> tuple[float, float] | None:
+def initial_loss_bounds(spec: TrainSpec, num_classes: int, num_targets: float) -> tuple[float, float] | None:
     """Between what the mean loss of so many targets lies before a model learns; None where it learnt before.
 
     A blind guess among n has ln n. Fresh logits are not equal: with a deviation of s, the mean loss is s^2 / 2 above
@@ -43,17 +43,17 @@ def blind_loss(spec: TrainSpec, num_classes: int, num_targets: float) -> tuple[f
     return math.log(num_classes) - slack, above + slack
 
 
-def trained_share(batch: Batch) -> float:
+def labelled_fraction(batch: Batch) -> float:
     """How much of what has a label counts."""
     labels = batch["labels"]
     weights = batch.get("answered", batch.get("weights", np.ones_like(labels)))
-    return float(np.mean((labels != IGNORED) & (weights > 0)))
+    return float(np.mean((labels != IGNORE_INDEX) & (weights > 0)))
 
 
-class FirstStep:
+class FirstStepChecks:
     """The checks of a run that starts. All ranks take part."""
 
-    def __init__(self, spec: TrainSpec, engine: Engine, samples: Samples, report: Report) -> None:
+    def __init__(self, spec: TrainSpec, engine: Engine, samples: Dataset, report: Reporter) -> None:
         self._spec, self._engine, self._report = spec, engine, report
         self._batch = samples.train_batch(0, spec.train_batch_size)
         self._num_labels = len(samples.labels)
@@ -61,11 +61,11 @@ class FirstStep:
 
     def before(self, vocab_size: int) -> None:
         """Check what is learnt of the first batch, and its loss in smaller parts than the step's. Raises Failure."""
-        self._require("trained_share", trained_share(self._batch), 1e-9, 1.0)
+        self._require("trained_share", labelled_fraction(self._batch), 1e-9, 1.0)
         num_targets = batches.num_targets(self._batch)
         parts = max(1, self._engine.per_device_batch_size // 2)
         self._loss = self._engine.sums(self._engine.share(self._batch, parts))[0] / num_targets
-        bounds = blind_loss(self._spec, self._num_labels or vocab_size, num_targets)
+        bounds = initial_loss_bounds(self._spec, self._num_labels or vocab_size, num_targets)
         if bounds is not None:
             self._require("blind_loss", self._loss, *bounds)
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from app.core.settings import ROOT, settings
-from worker.environment import scrubbed, warm_socket
+from worker.environment import child_environment, warm_socket
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Inference:
         with theirs:
             command = [sys.executable, "-m", "worker.inference.server", "--fd", str(theirs.fileno())]
             self._child = subprocess.Popen(
-                command, cwd=ROOT, env=scrubbed(), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+                command, cwd=ROOT, env=child_environment(), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
             )
         return ours
 

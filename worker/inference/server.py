@@ -49,7 +49,7 @@ class Refused(Exception):
 class _Model:
     num_bytes: int
     loading: threading.Lock = field(default_factory=threading.Lock)
-    loaded: generation.Loaded | None = None
+    loaded: generation.LoadedModel | None = None
     users: int = 0
     used_at: float = field(default_factory=time.monotonic)
 
@@ -63,7 +63,7 @@ class Models:
         self._models: dict[Path, _Model] = {}
 
     @contextmanager
-    def borrowed(self, path: Path) -> Iterator[generation.Loaded]:
+    def borrowed(self, path: Path) -> Iterator[generation.LoadedModel]:
         """The model of a checkpoint, loaded at first use and not dropped inside the block. Raises Refused."""
         if not path.is_dir():
             raise Refused("checkpoint_gone")
@@ -105,7 +105,7 @@ def _free_bytes(device: str) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) if device != "cpu" else int(psutil.virtual_memory().available)
 
 
-def _load(path: Path, device: str) -> generation.Loaded:
+def _load(path: Path, device: str) -> generation.LoadedModel:
     try:
         return generation.load(path, device)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -140,7 +140,7 @@ def _answer(conn: socket.socket, models: Models) -> None:
             _send(conn, event="failure", code="inference_failed", values={"id": order["id"]})
 
 
-def _write(conn: socket.socket, loaded: generation.Loaded, order: dict[str, Any]) -> None:
+def _write(conn: socket.socket, loaded: generation.LoadedModel, order: dict[str, Any]) -> None:
     torch.set_num_threads(order["num_threads"])
     started = time.perf_counter()
     keys = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")

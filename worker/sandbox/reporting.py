@@ -29,7 +29,7 @@ def report(message: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def limit(kind: int, value: int) -> None:
+def lower_rlimit(kind: int, value: int) -> None:
     """Lower a resource limit of this process, never raising what was there."""
     _soft, hard = resource.getrlimit(kind)
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)

@@ -8,7 +8,7 @@ from typing import Any
 from app.core.settings import ROOT
 
 
-def run(
+def run_sandboxed(
     command: list[str], env: dict[str, str], progress: Callable[[dict[str, Any]], None]
 ) -> tuple[dict[str, Any], int]:
     """Run a child to its end, telling `progress` of each {"done", "total"}; returns its closing report, empty where it

@@ -11,14 +11,14 @@ from types import FrameType
 from app.core import processes
 from app.core.settings import run_directory
 from app.jobs.attempts import attempts
-from worker.supervisor.attempt import Supervisor, give_word, log
-from worker.supervisor.database import Away, Link, Superseded
+from worker.supervisor.attempt import Supervisor, log, report_outcome
+from worker.supervisor.database import DatabaseLink, DatabaseUnavailable, LeaseLost
 from worker.supervisor.outcome import Outcome
-from worker.supervisor.resume_point import Unreachable
+from worker.supervisor.resume_point import StorageUnreachable
 
 
 @contextmanager
-def noted(job_id: str) -> Iterator[None]:
+def pid_file(job_id: str) -> Iterator[None]:
     """Leave a note of this process, by which `athanor up` finds it to stop it."""
     directory = run_directory() / "supervisors"
     directory.mkdir(mode=0o700, exist_ok=True)
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("fence", type=int)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    with noted(arguments.job_id):
+    with pid_file(arguments.job_id):
         supervise(arguments.job_id, arguments.fence)
     logging.shutdown()
     os._exit(0)  # not after the hashing of gigabytes that nobody needs any more
@@ -48,25 +48,25 @@ def supervise(job_id: str, fence: int) -> None:
     stops: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for those in front
-    link = Link()
+    link = DatabaseLink()
     try:
         work = link.call(lambda session: attempts.assignment(session, job_id=job_id, fence=fence))
         supervisor = Supervisor(work, fence, link)
         signal.signal(signal.SIGTERM, lambda number, frame: _ask(supervisor, number, frame))
         supervisor.is_asked_to_stop = bool(stops)
         supervisor.run()
-    except Superseded:
+    except LeaseLost:
         log.warning("superseded: the job is not this attempt's any more")
-    except Away:
+    except DatabaseUnavailable:
         log.warning("the database went away before anything was begun; the lease will run out")
-    except Unreachable as error:
+    except StorageUnreachable as error:
         log.error("%s", error)
-        with suppress(Superseded):
-            give_word(link, job_id, fence, Outcome("release", "worker_lost"), patient=not stops)
+        with suppress(LeaseLost):
+            report_outcome(link, job_id, fence, Outcome("release", "worker_lost"), patient=not stops)
     except Exception:
         log.exception("the supervisor failed")
-        with suppress(Superseded):
-            give_word(link, job_id, fence, Outcome("release", "internal"), patient=not stops)
+        with suppress(LeaseLost):
+            report_outcome(link, job_id, fence, Outcome("release", "internal"), patient=not stops)
 
 
 def _ask(supervisor: Supervisor, number: int, frame: FrameType | None) -> None:

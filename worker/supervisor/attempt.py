@@ -28,11 +28,11 @@ from app.jobs.lifecycle import notifications
 from trainer import events
 from trainer.run_dir import Inputs, RunDir
 from worker.supervisor import gang_client as gangs
-from worker.supervisor.database import Away, Link, T
-from worker.supervisor.gang_client import Gang
-from worker.supervisor.outcome import Ending, Outcome, judge
+from worker.supervisor.database import DatabaseLink, DatabaseUnavailable, T
+from worker.supervisor.gang_client import GangClient
+from worker.supervisor.outcome import AttemptEvidence, Outcome, classify_outcome
 from worker.supervisor.publishing import Publisher
-from worker.supervisor.resume_point import Choice, choose, damage
+from worker.supervisor.resume_point import ResumePoint, choose_resume_point, find_damage
 from worker.supervisor.watchdog import Watchdog
 
 log = logging.getLogger("supervisor")
@@ -49,14 +49,14 @@ FAULT = "ATHANOR_FAULT"
 class Supervisor:
     """One attempt, from laying its directory to the word about its end."""
 
-    gang: Gang
+    gang: GangClient
 
-    def __init__(self, work: Assignment, fence: int, link: Link) -> None:
+    def __init__(self, work: Assignment, fence: int, link: DatabaseLink) -> None:
         self.job_id, self.fence = work.job_id, fence
         self.work, self.link = work, link
         self.run_dir = RunDir(storage.run(work.job_id))
         self.publisher = Publisher(self.run_dir, work, fence)
-        self.ending = Ending(has_gpus=bool(work.gpus))
+        self.ending = AttemptEvidence(has_gpus=bool(work.gpus))
         self.watchdog = Watchdog(settings().step_seconds, settings().first_step_seconds, time.monotonic())
         self.is_asked_to_stop = False  # by SIGTERM
         self._offset = 0  # of the journal, behind the last line that was recorded
@@ -67,7 +67,7 @@ class Supervisor:
         self._is_behind = False  # the journal holds more than a batch
         self._wish = "run"
         self._kill_at: float | None = None
-        self._bell = ground.Bell(notifications.wish_topic(work.job_id))
+        self._bell = ground.Subscription(notifications.wish_topic(work.job_id))
 
     def run(self) -> None:
         """See the attempt through. Raises Superseded where it lost the job; its processes are gone then too."""
@@ -90,17 +90,17 @@ class Supervisor:
             self.publisher.close()
         self._conclude()
 
-    def _prepare(self) -> Choice | None:
+    def _prepare(self) -> ResumePoint | None:
         """Start a gang and choose where to go on; None where nothing is left for that, and the job fails for it.
 
         A cold start and the hashing of gigabytes take longer than a lease: it is renewed meanwhile.
         """
         hands = ThreadPoolExecutor(3, thread_name_prefix="prepare")
-        started, chosen = hands.submit(gangs.start), hands.submit(choose, self.work.saved)
-        based = hands.submit(damage, self.work.base) if self.work.spec.base_model is not None else None
+        started, chosen = hands.submit(gangs.start), hands.submit(choose_resume_point, self.work.saved)
+        based = hands.submit(find_damage, self.work.base) if self.work.spec.base_model is not None else None
         asked: list[Future[Any]] = [future for future in (started, chosen, based) if future is not None]
         while wait(asked, TURN_SECONDS).not_done:
-            with suppress(Away):
+            with suppress(DatabaseUnavailable):
                 self._renew()
             if self._wish != "run" or self.is_asked_to_stop:
                 self._leave_early()
@@ -115,7 +115,7 @@ class Supervisor:
         outcome = Outcome("fail", "base_damaged", {"why": why})
         if choice.is_hopeless:
             outcome = Outcome("fail", "no_valid_ckpt", {"count": len(choice.damaged), "why": choice.damaged[0][1]})
-        give_word(self.link, self.job_id, self.fence, outcome, patient=True)
+        report_outcome(self.link, self.job_id, self.fence, outcome, patient=True)
         return None
 
     def _leave_early(self) -> None:
@@ -123,7 +123,7 @@ class Supervisor:
         why = {"cancel": "cancelled", "pause": "paused"}.get(self._wish, "shutdown")
         if why != "shutdown":
             patiently(lambda: self._begin("cancelling" if why == "cancelled" else "pausing"))
-        give_word(self.link, self.job_id, self.fence, Outcome("release", why), patient=not self.is_asked_to_stop)
+        report_outcome(self.link, self.job_id, self.fence, Outcome("release", why), patient=not self.is_asked_to_stop)
 
     def _set_aside(self) -> None:
         """Move what an attempt of this number left: one of a time that a restored backup of the database forgot."""
@@ -140,13 +140,13 @@ class Supervisor:
         if not self.gang.is_over:
             self._oom_kills.append(oom_kills())
         self._watch()
-        with suppress(Away):
+        with suppress(DatabaseUnavailable):
             is_new = self._ship()
             is_new |= self.publisher.keep(self.link)
             self._renew()
             self._obey()
             if is_new:
-                notifications.ring(self.job_id)
+                notifications.notify_job(self.job_id)
         if self.is_asked_to_stop:
             self._stop("shutdown")
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
@@ -233,7 +233,7 @@ class Supervisor:
 
     def _begin(self, state: str) -> None:
         self._call(attempts.begin_stop, state=state)
-        notifications.ring(self.job_id)
+        notifications.notify_job(self.job_id)
 
     def _stop(self, why: Literal["cancel", "pause", "shutdown"]) -> None:
         """Ask the processes to save and end. They are killed if that takes too long: a cancel and a machine that goes
@@ -261,10 +261,10 @@ class Supervisor:
         self.ending.code, self.ending.exits = self.gang.done, self.gang.exits
         self.ending.unpublished = self.publisher.unpublished
         self.ending.is_out_of_memory = oom_kills() > self._oom_kills[0]
-        outcome = judge(self.ending)
+        outcome = classify_outcome(self.ending)
         log.info("the attempt ended: %s %s %s", outcome.verb, outcome.code, outcome.values)
         fault_injection.reach("concluding")
-        give_word(self.link, self.job_id, self.fence, outcome, patient=not self.is_asked_to_stop)
+        report_outcome(self.link, self.job_id, self.fence, outcome, patient=not self.is_asked_to_stop)
 
 
 def patiently(call: Callable[[], object]) -> None:
@@ -273,7 +273,7 @@ def patiently(call: Callable[[], object]) -> None:
         try:
             call()
             return
-        except Away:
+        except DatabaseUnavailable:
             time.sleep(TURN_SECONDS)
 
 
@@ -287,15 +287,15 @@ def oom_kills() -> int:
     return 0
 
 
-def give_word(link: Link, job_id: str, fence: int, outcome: Outcome, *, patient: bool) -> None:
+def report_outcome(link: DatabaseLink, job_id: str, fence: int, outcome: Outcome, *, patient: bool) -> None:
     """Say how the attempt ended. Waits for the database, unless the machine goes down: then the lease runs out."""
     try:
         say = partial(link.call, lambda session: _say(session, job_id, fence, outcome))
         patiently(say) if patient else say()
-    except Away:
+    except DatabaseUnavailable:
         return
-    notifications.ring(job_id)
-    notifications.ring_scheduler()
+    notifications.notify_job(job_id)
+    notifications.notify_scheduler()
 
 
 def _say(session: Session, job_id: str, fence: int, outcome: Outcome) -> bool:
@@ -306,7 +306,7 @@ def _say(session: Session, job_id: str, fence: int, outcome: Outcome) -> bool:
     return attempts.release(session, job_id=job_id, fence=fence, reason=outcome.code, **outcome.values)
 
 
-def inputs(work: Assignment, choice: Choice) -> Inputs:
+def inputs(work: Assignment, choice: ResumePoint) -> Inputs:
     """What the spec names by id, as paths, and what this attempt does otherwise than the spec says."""
     tokenizer = work.spec.tokenizer
     return Inputs(

@@ -24,15 +24,15 @@ BOUNDED = text(
 T = TypeVar("T")
 
 
-class Away(Exception):
+class DatabaseUnavailable(Exception):
     """The database cannot be reached now. What was to be written is kept and tried again."""
 
 
-class Superseded(Exception):
+class LeaseLost(Exception):
     """The job is not this attempt's any more."""
 
 
-class Link:
+class DatabaseLink:
     """Runs a verb in a transaction. While the database is away it tries ever less often, at least once a renewal."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Link:
     def call(self, verb: Callable[[Session], T | None]) -> T:
         """What the verb answers. Raises Away, or Superseded where it answers None or False."""
         if time.monotonic() < self._not_before:
-            raise Away
+            raise DatabaseUnavailable
         try:
             with db.transaction() as session:
                 session.execute(BOUNDED, {"limit": f"{settings().lease_seconds * 1000:.0f}"})
@@ -51,12 +51,12 @@ class Link:
             if isinstance(error, DBAPIError) and not db.is_outage(error):
                 raise
             self._go_away(error)
-            raise Away from error
+            raise DatabaseUnavailable from error
         if self._pause:
             log.info("the database is back")
             self._pause = 0.0
         if answer is None or answer is False:
-            raise Superseded
+            raise LeaseLost
         return answer
 
     def _go_away(self, error: Exception) -> None:

@@ -18,14 +18,14 @@ from typing import Any, Literal
 import psutil
 
 from app.core.settings import ROOT
-from worker.environment import gpu_lock, scrubbed, warm_socket
+from worker.environment import child_environment, gpu_lock, warm_socket
 
 log = logging.getLogger(__name__)
 
 HELLO_SECONDS = 60.0  # a cold gang has Python to start, on a machine that may be busy
 
 
-class Gang:
+class GangClient:
     """The processes of one attempt. `done` is their exit code, once they have one."""
 
     def __init__(self, connection: socket.socket, child: subprocess.Popen[bytes] | None) -> None:
@@ -135,13 +135,13 @@ class Gang:
         return found
 
 
-def start() -> Gang:
+def start() -> GangClient:
     """A gang that waits to be told what to run: a fork of the warm parent, or where there is none a new process."""
     with suppress(OSError):
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(warm_socket()))
         connection.sendall(b'{"serve": "gang"}\n')
-        return Gang(connection, None)
+        return GangClient(connection, None)
     log.info("no warm parent, the gang starts cold")
     ours, theirs = socket.socketpair()
     with theirs:
@@ -149,9 +149,9 @@ def start() -> Gang:
         child = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=scrubbed(),
+            env=child_environment(),
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
             start_new_session=True,
         )
-    return Gang(ours, child)
+    return GangClient(ours, child)

@@ -18,7 +18,7 @@ from trainer.events import (
 
 
 @dataclass
-class Ending:
+class AttemptEvidence:
     """What is known when all processes are gone."""
 
     code: int | None = None  # of the gang; None where it could not say
@@ -48,7 +48,7 @@ NO_CAUSE = (EXIT_OK, EXIT_RESUMABLE, EXIT_PEER_LOST)
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
 
-def judge(ending: Ending) -> Outcome:
+def classify_outcome(ending: AttemptEvidence) -> Outcome:
     """Decide. What the trainer itself said of a failure counts more than its exit code."""
     if ending.unpublished is not None:
         step, why = ending.unpublished
@@ -70,7 +70,7 @@ def judge(ending: Ending) -> Outcome:
         return Outcome("fail", "oom_host", {"step": ending.step + 1})
     if ending.code == EXIT_BUSY:
         return Outcome("release", "gpu_busy")
-    return Outcome("release", _kind(_cause(ending)), {"how": how(ending)})
+    return Outcome("release", _kind(_cause(ending)), {"how": describe_exits(ending)})
 
 
 def _kind(codes: list[int]) -> str:
@@ -84,25 +84,25 @@ def _kind(codes: list[int]) -> str:
     return "trainer_exit" if codes else "gang_rank_died"
 
 
-def _cause(ending: Ending) -> list[int]:
+def _cause(ending: AttemptEvidence) -> list[int]:
     odd = list(_odd(ending).values())
     return odd or [code for code in (ending.code,) if code not in (None, *NO_CAUSE)]
 
 
-def _odd(ending: Ending) -> dict[int, int]:
+def _odd(ending: AttemptEvidence) -> dict[int, int]:
     """The ranks that ended in an odd way by themselves."""
     odd = {rank: code for rank, code in ending.exits.items() if code not in NO_CAUSE}
     return {rank: code for rank, code in odd.items() if code != -signal.SIGTERM} or odd
 
 
-def how(ending: Ending) -> str:
+def describe_exits(ending: AttemptEvidence) -> str:
     """Which process ended how, as people name it: rank 1: SIGKILL."""
     if cause := _odd(ending):
-        return ", ".join(f"rank {rank}: {spelled(code)}" for rank, code in sorted(cause.items()))
-    return spelled(ending.code) if ending.code is not None else "no answer"
+        return ", ".join(f"rank {rank}: {exit_text(code)}" for rank, code in sorted(cause.items()))
+    return exit_text(ending.code) if ending.code is not None else "no answer"
 
 
-def spelled(code: int) -> str:
+def exit_text(code: int) -> str:
     """An exit code or a signal."""
     if code < 0:
         with suppress(ValueError):

@@ -15,7 +15,7 @@ from app.jobs.attempts import attempts
 from app.jobs.attempts.attempts import Assignment
 from trainer.events import CheckpointEvent, TokenizerEvent
 from trainer.run_dir import RunDir, publish, sync_directory
-from worker.supervisor.database import Link
+from worker.supervisor.database import DatabaseLink
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Publisher:
         """Whether something is not yet both in place and in the database."""
         return bool(self._pending) or self._tokenizer is not None
 
-    def keep(self, link: Link) -> bool:
+    def keep(self, link: DatabaseLink) -> bool:
         """Write down what is in place by now; says whether anything was. Raises what the link raises."""
         kept = False
         if self._tokenizer is not None:
@@ -75,7 +75,7 @@ class Publisher:
         """Let the thread end."""
         self._hands.shutdown(cancel_futures=True)
 
-    def _keep_checkpoint(self, link: Link, pending: _Pending) -> None:
+    def _keep_checkpoint(self, link: DatabaseLink, pending: _Pending) -> None:
         event = pending.event
         try:
             manifest = pending.published.result()

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from app.checkpoints import signature
 from app.core import storage
 from app.jobs.attempts.attempts import Saved
-from app.jobs.planning.base_model import Place
+from app.jobs.planning.base_model import ModelFiles
 from trainer.run_dir import sha256_file
 
 log = logging.getLogger(__name__)
 
 
-class Unreachable(Exception):
+class StorageUnreachable(Exception):
     """This node does not see the data: nothing is said of the checkpoints."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class ResumePoint:
     """The checkpoint to go on from, or none; and those passed over, each with what is wrong with it."""
 
     saved: Saved | None
@@ -34,18 +34,18 @@ class Choice:
         return self.saved is None and bool(self.damaged)
 
 
-def choose(saved: Sequence[Saved]) -> Choice:
+def choose_resume_point(saved: Sequence[Saved]) -> ResumePoint:
     """Verify from the best one on, and stop at the first that is whole. Raises Unreachable."""
     damaged: list[tuple[str, str]] = []
     if saved and not any(storage.checkpoint(one.path).parent.is_dir() for one in saved):
-        raise Unreachable("the directories of its checkpoints are not there: is the data directory mounted?")
+        raise StorageUnreachable("the directories of its checkpoints are not there: is the data directory mounted?")
     for candidate in saved:
         why = _what_differs(candidate)
         if why is None:
-            return Choice(candidate, damaged)
+            return ResumePoint(candidate, damaged)
         log.warning("the checkpoint of step %d is damaged: %s", candidate.step, why)
         damaged.append((candidate.id, why))
-    return Choice(None, damaged)
+    return ResumePoint(None, damaged)
 
 
 def _what_differs(candidate: Saved) -> str | None:
@@ -58,13 +58,13 @@ def _what_differs(candidate: Saved) -> str | None:
     return None
 
 
-def damage(base: Place | None) -> str | None:
+def find_damage(base: ModelFiles | None) -> str | None:
     """What is wrong with the files of the base model, if something is. Raises Unreachable."""
     if base is None:
         return "it was deleted"
     directory = storage.checkpoint(base.path)
     if not directory.parent.is_dir():
-        raise Unreachable("the directory of its base model is not there: is the data directory mounted?")
+        raise StorageUnreachable("the directory of its base model is not there: is the data directory mounted?")
     for name, sha256 in base.files.items():
         path = directory / name
         if not path.is_file():

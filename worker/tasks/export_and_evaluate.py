@@ -75,7 +75,7 @@ def run_child(assignment: Assignment) -> dict[str, Any]:
             start_new_session=True,
         )
         try:
-            closing = _follow(child, assignment)
+            closing = _stream_reports(child, assignment)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -88,7 +88,7 @@ def run_child(assignment: Assignment) -> dict[str, Any]:
     return {"failed": {"code": "process_died", "values": {"status": child.returncode}}}
 
 
-def _follow(child: subprocess.Popen[bytes], assignment: Assignment) -> dict[str, Any]:
+def _stream_reports(child: subprocess.Popen[bytes], assignment: Assignment) -> dict[str, Any]:
     """Read what the process says until it ends, and sign for it meanwhile."""
     assert child.stdout is not None
     begun, held, signed_at = time.monotonic(), b"", 0.0
@@ -134,7 +134,7 @@ def command(assignment: Assignment) -> list[str]:
         return [*trainer, "evaluate", checkpoint, str(corpora), *limit, f"--num-fewshot={options['num_fewshot']}"]
     known = directory / "facts.json"
     with db.transaction() as session:
-        known.write_text(json.dumps(facts.of_checkpoint(session, assignment.checkpoint_path, options["license"])))
+        known.write_text(json.dumps(facts.export_facts(session, assignment.checkpoint_path, options["license"])))
     wishes = [f"--format={options['format']}", f"--max-shard-bytes={options['max_shard_bytes']}"]
     if options["format"] == "gguf":
         wishes.append(f"--quantization={options['quantization']}")

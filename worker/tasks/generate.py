@@ -19,7 +19,7 @@ from app.core.queue import GENERATE, celery
 from app.core.settings import settings
 from app.playground import generation_queue
 from app.playground.generation_queue import Line
-from app.playground.schemas import Order
+from app.playground.schemas import GenerationTask
 from worker.inference.client import Inference
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def generate() -> None:
     while _slots.acquire(blocking=False):
         order = None
         try:
-            order = generation_queue.take()
+            order = generation_queue.dequeue()
         finally:
             if order is None:
                 _slots.release()
@@ -46,7 +46,7 @@ def generate() -> None:
         threading.Thread(target=_run, args=(order,), name=f"generate-{order.id}", daemon=True).start()
 
 
-def _run(order: Order) -> None:
+def _run(order: GenerationTask) -> None:
     try:
         relay(order)
     except RedisError as error:
@@ -59,23 +59,23 @@ def _run(order: Order) -> None:
         log.warning("broker not reachable: %s", error)
 
 
-def relay(order: Order) -> None:
+def relay(order: GenerationTask) -> None:
     """Carry the text of one generation from the inference process to its reader, until either has enough."""
     if not generation_queue.write(order.id, [{"event": "start"}]):
         return
-    ending = _carry(order)
+    ending = _relay_one(order)
     if ending == "unheard":  # the process may have gone home at the very moment it was asked: ask the next one
-        ending = _carry(order)
+        ending = _relay_one(order)
     if ending != "over":
         generation_queue.write(order.id, [{"event": "failure", "code": "inference_lost"}])
 
 
-def _carry(order: Order) -> Literal["over", "broken", "unheard"]:
+def _relay_one(order: GenerationTask) -> Literal["over", "broken", "unheard"]:
     asked = {**order.model_dump(), "path": str(storage.checkpoint(order.path))}
     heard = False
     try:
         with inference.writing(asked) as conn:
-            for lines in _batches(conn):
+            for lines in _json_line_batches(conn):
                 wanted = generation_queue.write(order.id, lines)
                 if not wanted or (lines and lines[-1]["event"] in ("done", "failure")):
                     return "over"
@@ -85,7 +85,7 @@ def _carry(order: Order) -> Literal["over", "broken", "unheard"]:
     return "broken" if heard else "unheard"
 
 
-def _batches(conn: socket.socket) -> Iterator[list[Line]]:
+def _json_line_batches(conn: socket.socket) -> Iterator[list[Line]]:
     """The lines, as they come; while none does, nothing, and now and then a beat. Ends where the socket does."""
     rest = b""
     quiet = 0

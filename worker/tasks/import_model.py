@@ -77,7 +77,7 @@ def run_child(model_id: str, phase: str, command: list[str], env: dict[str, str]
         with db.transaction() as session:
             service.record_progress(session, model_id=model_id, phase=phase, **message)
 
-    closing, status = runner.run(command, env, record)
+    closing, status = runner.run_sandboxed(command, env, record)
     return closing or {"failed": {"problems": [{"code": "importer_died", "status": status}]}}
 
 

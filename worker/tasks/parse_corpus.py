@@ -29,7 +29,7 @@ def parse_corpus(corpus_id: str) -> None:
 
 def run_child(corpus: Corpus) -> dict[str, Any]:
     """Run the child to its end, recording progress as it comes; return its closing report."""
-    closing, status = runner.run(command(corpus), {"PYTHONUTF8": "1"}, partial(_record_progress, corpus.id))
+    closing, status = runner.run_sandboxed(command(corpus), {"PYTHONUTF8": "1"}, partial(_record_progress, corpus.id))
     return closing or {"failed": {"problems": [{"code": "parser_died", "status": status}]}}
 
 

@@ -22,13 +22,13 @@ def start_job(job_id: str) -> None:
     if fence is None:
         return
     fault_injection.reach("claimed")
-    notifications.ring(job_id)
+    notifications.notify_job(job_id)
     try:
         _children.append(start_supervisor(job_id, fence))
     except OSError:
         with db.transaction() as session:
             attempts.release(session, job_id=job_id, fence=fence, reason="worker_lost")
-        notifications.ring(job_id)
+        notifications.notify_job(job_id)
         raise
 
 

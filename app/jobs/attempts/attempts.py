@@ -17,12 +17,12 @@ from app.core.models import Attempt, Checkpoint, Corpus, Job, Tokenizer
 from app.core.settings import settings
 from app.corpora import service as corpora_service
 from app.jobs.attempts import journal, metrics, replay
-from app.jobs.lifecycle import failures, recovery_policy, retention, wait_reasons
-from app.jobs.lifecycle.state import after, close, move, tell
+from app.jobs.lifecycle import failures, recovery_policy, retention, state, wait_reasons
+from app.jobs.lifecycle.state import add_history, seconds_from_now, set_state
 from app.jobs.lifecycle.transitions import HELD, Actor
 from app.jobs.planning import base_model
 from app.jobs.planning import validation as admission
-from app.jobs.planning.base_model import Place
+from app.jobs.planning.base_model import ModelFiles
 from trainer import events
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
@@ -53,7 +53,7 @@ class Assignment:
     state: str
     adjustments: dict[str, Any]
     saved: list[Saved]
-    base: Place | None = None  # of the model it starts from; None also where that is gone
+    base: ModelFiles | None = None  # of the model it starts from; None also where that is gone
 
 
 def claim(session: Session, *, job_id: str, node: str) -> int | None:
@@ -63,12 +63,12 @@ def claim(session: Session, *, job_id: str, node: str) -> int | None:
     if job is None:
         return None
     job.fence += 1
-    job.lease_until = after(settings().lease_seconds)
+    job.lease_until = seconds_from_now(settings().lease_seconds)
     job.started_at = job.started_at or func.now()
     job.wait_reason = None
     job.progress = {name: job.progress[name] for name in ("latest",) if name in job.progress}
     session.add(Attempt(job_id=job_id, fence=job.fence, node=node))
-    move(session, job, "starting", "worker", "claimed", node=node)
+    set_state(session, job, "starting", "worker", "claimed", node=node)
     return job.fence
 
 
@@ -127,13 +127,13 @@ def resume_at(
     for checkpoint_id, why in damaged:
         row = session.get_one(Checkpoint, checkpoint_id)
         row.state = "corrupt"
-        tell(session, job, job.state, "supervisor", "checkpoint_corrupt", step=row.step, why=why)
+        add_history(session, job, job.state, "supervisor", "checkpoint_corrupt", step=row.step, why=why)
     attempt.resume_step, attempt.resumed_from = step, saved.id if saved is not None else None
     earlier = session.scalars(select(Attempt).where(Attempt.job_id == job_id, Attempt.fence < fence)).all()
     attempt.replay = replay.begin(earlier, reached=job.step, resume_step=step)
     metrics.rewind(session, job_id=job_id, from_step=step + 1 if step else 0)
     if fence > 1 and (saved is not None or job.step):
-        tell(session, job, job.state, "supervisor", "resumed", step=step, repeated=max(0, job.step - step))
+        add_history(session, job, job.state, "supervisor", "resumed", step=step, repeated=max(0, job.step - step))
     job.step = attempt.reached_step = step
     return True
 
@@ -143,7 +143,7 @@ def renew(session: Session, *, job_id: str, fence: int) -> str | None:
     job = _held(session, job_id, fence)
     if job is None:
         return None
-    job.lease_until = after(settings().lease_seconds)
+    job.lease_until = seconds_from_now(settings().lease_seconds)
     return job.desired
 
 
@@ -160,11 +160,11 @@ def record(session: Session, *, job_id: str, fence: int, batch: Sequence[events.
         attempt.journal_seq = new[-1].seq
         attempt.reached_step = max(attempt.reached_step, job.step)
         if job.state == "starting" and any(isinstance(event, events.PointsEvent) and event.step > 0 for event in new):
-            move(session, job, "running", "supervisor", "first_step")
+            set_state(session, job, "running", "supervisor", "first_step")
         for event in new:
             if isinstance(event, events.SaveFailedEvent):
                 _note_failed_save(session, job, event)
-    job.lease_until = after(settings().lease_seconds)
+    job.lease_until = seconds_from_now(settings().lease_seconds)
     return job.desired
 
 
@@ -173,7 +173,7 @@ def _note_failed_save(session: Session, job: Job, event: events.SaveFailedEvent)
     count = job.notice.get("count", 0) + 1
     is_enough = count >= MAX_SAVE_FAILURES
     job.notice = {"code": "disk_full" if is_enough else "save_failed", "values": values, "count": count}
-    tell(session, job, job.state, "supervisor", "save_failed", **values)
+    add_history(session, job, job.state, "supervisor", "save_failed", **values)
     if is_enough and job.desired == "run":
         job.desired = "pause"
 
@@ -247,7 +247,7 @@ def begin_stop(session: Session, *, job_id: str, fence: int, state: str) -> bool
     if job.state not in (state, "cancelling"):
         is_full = state == "pausing" and job.notice.get("code") in ("disk_full", "no_space")
         reason = job.notice["code"] if is_full else "wish_cancel" if state == "cancelling" else "wish_pause"
-        move(session, job, state, "supervisor", reason, **(job.notice["values"] if is_full else {}))
+        set_state(session, job, state, "supervisor", reason, **(job.notice["values"] if is_full else {}))
     return True
 
 
@@ -259,7 +259,7 @@ def finish(session: Session, *, job_id: str, fence: int) -> bool:
     if not _stopped(session, job):
         job.notice = {}
         reason = "finished_first" if job.desired == "cancel" else "finished"
-        close(session, job, "succeeded", "supervisor", reason)
+        state.finish(session, job, "succeeded", "supervisor", reason)
     return True
 
 
@@ -270,14 +270,14 @@ def fail(session: Session, *, job_id: str, fence: int, code: str, values: dict[s
         return False
     if _stopped(session, job):
         return True
-    remedy = recovery_policy.find(job, code, values)
+    remedy = recovery_policy.choose_recovery(job, code, values)
     if remedy is not None:
         job.adjustments = remedy.adjustments
-        give_up(session, job, "supervisor", remedy.reason, **remedy.values)
+        release_for_retry(session, job, "supervisor", remedy.reason, **remedy.values)
         return True
     last = _newest_step(session, job_id)
     job.failure_code, job.failure = code, {**values, **({} if last is None else {"last_checkpoint": last})}
-    close(session, job, "failed", "supervisor", code, **values)
+    state.finish(session, job, "failed", "supervisor", code, **values)
     return True
 
 
@@ -290,22 +290,22 @@ def release(session: Session, *, job_id: str, fence: int, reason: str, **data: A
         job.desired = "pause" if job.desired == "run" else job.desired
         job.notice = {"code": reason, "values": data, "count": 1}
     if not _stopped(session, job):
-        give_up(session, job, "supervisor", reason, **data)
+        release_for_retry(session, job, "supervisor", reason, **data)
     return True
 
 
 def _stopped(session: Session, job: Job) -> bool:
     """Bring a job that was asked to stop to where it was to go, now that its processes are gone."""
     if job.state == "cancelling":
-        close(session, job, "cancelled", "supervisor", "stopped")
+        state.finish(session, job, "cancelled", "supervisor", "stopped")
         return True
     if job.state != "pausing":
         return False
     if job.desired == "pause":
         _let_go(job)
-        move(session, job, "paused", "supervisor", "stopped")
+        set_state(session, job, "paused", "supervisor", "stopped")
     else:  # its user thought better of it meanwhile
-        give_up(session, job, "supervisor", "wish_changed")
+        release_for_retry(session, job, "supervisor", "wish_changed")
     return True
 
 
@@ -317,17 +317,17 @@ def _ended(session: Session, job_id: str, fence: int, kind: str, data: dict[str,
     return job
 
 
-def give_up(session: Session, job: Job, actor: Actor, reason: str, /, **data: Any) -> None:
+def release_for_retry(session: Session, job: Job, actor: Actor, reason: str, /, **data: Any) -> None:
     """End a locked job's attempt without a result. Faults of machines cost nothing, others count until a checkpoint."""
     if reason not in failures.FREE:
         job.no_progress += 1
     seconds = 0.0
     if reason not in failures.AT_ONCE:
         seconds = min(300.0, settings().retry_seconds * 2 ** max(0, job.no_progress - 1))
-    job.not_before = after(seconds * recovery_policy.jitter(job.id, job.fence))
+    job.not_before = seconds_from_now(seconds * recovery_policy.jitter(job.id, job.fence))
     _let_go(job)
     job.wait_reason = wait_reasons.encoded("back_off")
-    move(session, job, "recovering", actor, reason, **data)
+    set_state(session, job, "recovering", actor, reason, **data)
 
 
 def _let_go(job: Job) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from app.core.models import Job, Sample
 from app.jobs.attempts import metrics, progress
 from trainer import events
-from trainer.planning.plan import num_parameters
+from trainer.planning.counts import num_parameters
 from trainer.spec import TrainSpec
 
 

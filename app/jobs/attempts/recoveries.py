@@ -17,7 +17,7 @@ NO_RECOVERY = ("wish_changed", "gpu_busy")  # an attempt was given up, but nothi
 
 
 @dataclass
-class Told:
+class RecoverySummary:
     """What is known of a job's recoveries. `setback` is the last one; `repeated` counts steps by attempt."""
 
     count: int = 0
@@ -26,9 +26,9 @@ class Told:
     replayed: Attempt | None = None  # the attempt with the worst verdict, of several the newest
 
 
-def of(session: Session, jobs: Sequence[Job]) -> dict[str, Told]:
+def summarize(session: Session, jobs: Sequence[Job]) -> dict[str, RecoverySummary]:
     """The recoveries of each of these jobs, by its id."""
-    found = {job.id: Told() for job in jobs}
+    found = {job.id: RecoverySummary() for job in jobs}
     fences = {job.id: job.fence for job in jobs if job.fence > 1 or job.state == "recovering"}
     if not fences:
         return found
@@ -49,16 +49,16 @@ def of(session: Session, jobs: Sequence[Job]) -> dict[str, Told]:
 
 def _worse(attempt: Attempt, before: Attempt | None) -> Attempt | None:
     """The one that proves less. A later attempt may repeat the wrong steps of an earlier one exactly."""
-    verdict = replay.verdict(attempt)
+    verdict = replay.determinism_verdict(attempt)
     if verdict is None:
         return before
-    known = replay.verdict(before) if before is not None else None
+    known = replay.determinism_verdict(before) if before is not None else None
     return attempt if known is None or BAD_FIRST.index(verdict) <= BAD_FIRST.index(known) else before
 
 
 def sentence(attempt: Attempt) -> str | None:
     """What the steps trained twice prove, in the reader's language."""
-    verdict, found = replay.verdict(attempt), attempt.replay
+    verdict, found = replay.determinism_verdict(attempt), attempt.replay
     if verdict == "exact":
         return _("Exact resume proven on {steps} steps.", steps=found["steps"])
     if verdict == "equivalent":

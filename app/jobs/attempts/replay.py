@@ -83,7 +83,7 @@ def _relative(old: float | str, now: float | str) -> float:
     return abs(now - old) / max(abs(old), abs(now), 1e-30)
 
 
-def verdict(attempt: Attempt) -> Verdict | None:
+def determinism_verdict(attempt: Attempt) -> Verdict | None:
     """What the comparison says; None where no step was trained twice."""
     found = attempt.replay
     if not found:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.core.models import Job, Node
 from app.core.settings import settings
-from app.jobs.cluster.placement import Room
+from app.jobs.cluster.placement import NodeCapacity
 from app.jobs.lifecycle.transitions import HELD
 from app.jobs.planning import accuracy
 from trainer.planning import hardware
@@ -36,7 +36,7 @@ def is_known(node: Node, now: datetime) -> bool:
     return node.last_seen_at > now - timedelta(seconds=KNOWN_SECONDS)
 
 
-def rooms(session: Session, nodes: Sequence[Node], now: datetime) -> tuple[list[Room], Counter[str]]:
+def rooms(session: Session, nodes: Sequence[Node], now: datetime) -> tuple[list[NodeCapacity], Counter[str]]:
     """What each of these nodes has left beside the jobs that have a place, and how many places each owner has."""
     taken = select(Job.node, Job.gpus, Job.owner_id).where(Job.node.is_not(None), Job.state.in_(("queued", *HELD)))
     session.flush()
@@ -47,7 +47,7 @@ def rooms(session: Session, nodes: Sequence[Node], now: datetime) -> tuple[list[
         here = [held for name, held, _owner in holders if name == node.name]
         busy = {uuid for held in here for uuid in held}
         free = [uuid for uuid in gpus if uuid not in busy]
-        found.append(Room(node.name, gpus, node.slots, free, node.slots - len(here), is_live(node, now)))
+        found.append(NodeCapacity(node.name, gpus, node.slots, free, node.slots - len(here), is_live(node, now)))
     return found, Counter(owner_id for _name, _held, owner_id in holders)
 
 

@@ -18,7 +18,7 @@ OVERDUE_AGINGS = 4
 
 
 @dataclass
-class Room:
+class NodeCapacity:
     """What a node has left, and whether it lives. A node without GPUs has `slots`, jobs it runs at once."""
 
     name: str
@@ -52,7 +52,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class WaitingJob:
     """A queued job, as far as placing it goes."""
 
     job_id: str
@@ -78,17 +78,17 @@ def rank(priority: int, waited_seconds: float, aging_seconds: float) -> int:
 
 
 def place(
-    jobs: Sequence[Waiting], rooms: Sequence[Room], held: Mapping[str, int] | None = None, most_held: int = 0
+    jobs: Sequence[WaitingJob], rooms: Sequence[NodeCapacity], held: Mapping[str, int] | None = None, most_held: int = 0
 ) -> list[Decision]:
     """Decide about all queued jobs. `held` says how many jobs of each owner have a place, of at most `most_held`."""
     return _Round(rooms, held or {}, most_held).decide(jobs)
 
 
-def in_turn(jobs: Sequence[Waiting], held: Mapping[str, int], ever: Mapping[str, bool]) -> Iterator[Waiting]:
+def fair_order(jobs: Sequence[WaitingJob], held: Mapping[str, int], ever: Mapping[str, bool]) -> Iterator[WaitingJob]:
     """The jobs in their order. One that will get a place counts for its owner at once, one that never can does not."""
     counts = Counter(held)
     for present in sorted({job.rank for job in jobs}, reverse=True):
-        queues: dict[str, list[Waiting]] = {}
+        queues: dict[str, list[WaitingJob]] = {}
         for job in sorted((job for job in jobs if job.rank == present), key=lambda job: job.job_id, reverse=True):
             queues.setdefault("" if present == OVERDUE else job.owner_id, []).append(job)
         heads = [(counts[owner], queue[-1].job_id, owner) for owner, queue in queues.items()]
@@ -102,7 +102,7 @@ def in_turn(jobs: Sequence[Waiting], held: Mapping[str, int], ever: Mapping[str,
                 heappush(heads, (counts[owner], queues[owner][-1].job_id, owner))
 
 
-def suitable(num_processes: int, rooms: Sequence[Room]) -> list[Room]:
+def eligible_nodes(num_processes: int, rooms: Sequence[NodeCapacity]) -> list[NodeCapacity]:
     """The nodes a job is for: those with enough GPUs; where there is none, those without GPUs.
 
     Silent nodes count: what a GPU trained would go on as another computation on a CPU, only because a node restarts.
@@ -114,19 +114,19 @@ def suitable(num_processes: int, rooms: Sequence[Room]) -> list[Room]:
 class _Round:
     """One pass over the queue."""
 
-    def __init__(self, rooms: Sequence[Room], held: Mapping[str, int], most_held: int) -> None:
+    def __init__(self, rooms: Sequence[NodeCapacity], held: Mapping[str, int], most_held: int) -> None:
         self.rooms, self.held, self.most_held = rooms, Counter(held), most_held
         self.reserved: set[str] = set()
         self.ahead = Counter[frozenset[str]]()  # jobs that wait, by the nodes they wait for
         self.over_limit = Counter[str]()  # jobs that wait for their owner's own limit
 
-    def decide(self, jobs: Sequence[Waiting]) -> list[Decision]:
-        suited = {size: suitable(size, self.rooms) for size in {job.num_processes for job in jobs}}
+    def decide(self, jobs: Sequence[WaitingJob]) -> list[Decision]:
+        suited = {size: eligible_nodes(size, self.rooms) for size in {job.num_processes for job in jobs}}
         ever = {job.job_id: bool(suited[job.num_processes]) or not self.rooms for job in jobs}
-        order = in_turn(jobs, self.held, ever)
+        order = fair_order(jobs, self.held, ever)
         return [self._decide(job, suited[job.num_processes]) for job in order]
 
-    def _decide(self, job: Waiting, suited: Sequence[Room]) -> Decision:
+    def _decide(self, job: WaitingJob, suited: Sequence[NodeCapacity]) -> Decision:
         if self.rooms and not suited:
             return self._wait(job, "too_large", needed=job.num_processes, **self._largest())
         if self.most_held and self.held[job.owner_id] >= self.most_held:
@@ -142,7 +142,7 @@ class _Round:
         self.held[job.owner_id] += 1
         return Decision(job.job_id, room.name, gpus, wait_reasons.encoded("placed", node=room.name))
 
-    def _wait_in_line(self, job: Waiting, names: frozenset[str], live: Sequence[Room]) -> Decision:
+    def _wait_in_line(self, job: WaitingJob, names: frozenset[str], live: Sequence[NodeCapacity]) -> Decision:
         """The job waits for these nodes, and whoever comes behind it does not get them. `live` are those that live."""
         position = 1 + sum(count for others, count in self.ahead.items() if others & names or not names)
         self.ahead[names] += 1
@@ -165,5 +165,5 @@ class _Round:
         return {"node": room.name, "largest": len(room.gpus)}
 
     @staticmethod
-    def _wait(job: Waiting, code: str, **values: int | str) -> Decision:
+    def _wait(job: WaitingJob, code: str, **values: int | str) -> Decision:
         return Decision(job.job_id, None, [], wait_reasons.encoded(code, **values))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core.formatting import file_size
-from app.core.i18n import _, mark, translate
+from app.core.i18n import _, gettext_noop, translate
 
 
 @dataclass(frozen=True)
@@ -21,142 +21,154 @@ class Failure:
 # How a job ends when it fails.
 FAILURES = {
     "config_invalid": Failure(
-        mark("The trainer refused the field {field}: {why}."),
-        mark("Correct this field and submit the job again."),
+        gettext_noop("The trainer refused the field {field}: {why}."),
+        gettext_noop("Correct this field and submit the job again."),
     ),
     "data_empty": Failure(
-        mark("The chosen corpora hold no text."),
-        mark("Choose a corpus with text in it."),
+        gettext_noop("The chosen corpora hold no text."),
+        gettext_noop("Choose a corpus with text in it."),
     ),
     "data_short": Failure(
-        mark("The text has {found} tokens; one training and one validation sequence need at least {needed}."),
-        mark("Add text, or choose a smaller sequence length."),
+        gettext_noop("The text has {found} tokens; one training and one validation sequence need at least {needed}."),
+        gettext_noop("Add text, or choose a smaller sequence length."),
     ),
     "records_few": Failure(
-        mark(
+        gettext_noop(
             "The corpora have {found} records to learn from, but training and validation need two. "
             "{dropped} were left out."
         ),
-        mark("Add records. Left out are those without an answer, and those whose text spells a special token."),
+        gettext_noop("Add records. Left out are those without an answer, and those whose text spells a special token."),
     ),
     "records_empty": Failure(
-        mark("No record of the corpora has anything to learn; {dropped} were left out."),
-        mark("See that answers are not empty, and that prompts leave room for them in the sequence length."),
+        gettext_noop("No record of the corpora has anything to learn; {dropped} were left out."),
+        gettext_noop("See that answers are not empty, and that prompts leave room for them in the sequence length."),
     ),
     "label_unknown": Failure(
-        mark("The held-out label {label} is none of those that are trained on: {labels}."),
-        mark("Correct the label, or add records with it to the corpora that are trained on."),
+        gettext_noop("The held-out label {label} is none of those that are trained on: {labels}."),
+        gettext_noop("Correct the label, or add records with it to the corpora that are trained on."),
     ),
     "chat_template_unusable": Failure(
-        mark("The chat template of the base model cannot be used: {why}."),
-        mark("Choose another base model, or one whose template writes each message the same whatever follows."),
+        gettext_noop("The chat template of the base model cannot be used: {why}."),
+        gettext_noop("Choose another base model, or one whose template writes each message the same whatever follows."),
     ),
     "check_failed": Failure(
-        mark("A check at the first step failed: {check} is {found}, but must lie between {least} and {most}."),
-        mark("Nothing was learnt yet. See that the records have something to learn; else report it with the log."),
+        gettext_noop("A check at the first step failed: {check} is {found}, but must lie between {least} and {most}."),
+        gettext_noop(
+            "Nothing was learnt yet. See that the records have something to learn; else report it with the log."
+        ),
     ),
     "data_changed": Failure(
-        mark("The text is not the one the checkpoint was trained on: it is {found}, but must be {needed}."),
-        mark("Bring the corpora back as they were, or train on the new text from scratch."),
+        gettext_noop("The text is not the one the checkpoint was trained on: it is {found}, but must be {needed}."),
+        gettext_noop("Bring the corpora back as they were, or train on the new text from scratch."),
     ),
     "vocab_too_large": Failure(
-        mark("A vocabulary of {asked} tokens was asked for, but this text gives at most {largest}."),
-        mark("Ask for at most {largest} tokens, or let the text decide (auto in the form, null in the API)."),
+        gettext_noop("A vocabulary of {asked} tokens was asked for, but this text gives at most {largest}."),
+        gettext_noop("Ask for at most {largest} tokens, or let the text decide (auto in the form, null in the API)."),
     ),
     "tokenizer_mismatch": Failure(
-        mark("The chosen tokenizer cannot be used: it is {found}, but must be {needed}."),
-        mark("Choose another tokenizer, or none to train one on the corpora."),
+        gettext_noop("The chosen tokenizer cannot be used: it is {found}, but must be {needed}."),
+        gettext_noop("Choose another tokenizer, or none to train one on the corpora."),
     ),
     "base_damaged": Failure(
-        mark("The base model cannot be used: {why}."),
-        mark("Import the model again or choose another one, then submit the job again."),
+        gettext_noop("The base model cannot be used: {why}."),
+        gettext_noop("Import the model again or choose another one, then submit the job again."),
     ),
     "nan_loss": Failure(
-        mark("The series {series} became {value} at step {step}: training diverged."),
-        mark("Continue from the last checkpoint with half the learning rate or another order of the text."),
+        gettext_noop("The series {series} became {value} at step {step}: training diverged."),
+        gettext_noop("Continue from the last checkpoint with half the learning rate or another order of the text."),
     ),
     "loss_diverged": Failure(
-        mark("The loss leapt to {loss} at step {step}, from a median of {median}: training diverged."),
-        mark("Continue from the last checkpoint with half the learning rate or another order of the text."),
+        gettext_noop("The loss leapt to {loss} at step {step}, from a median of {median}: training diverged."),
+        gettext_noop("Continue from the last checkpoint with half the learning rate or another order of the text."),
     ),
     "oom_gpu": Failure(
-        mark("The GPU ran out of memory at step {step}, and the micro-batch cannot be made smaller."),
-        mark("Switch on gradient checkpointing, raise the ZeRO stage, or choose shorter sequences or a smaller model."),
+        gettext_noop("The GPU ran out of memory at step {step}, and the micro-batch cannot be made smaller."),
+        gettext_noop(
+            "Switch on gradient checkpointing, raise the ZeRO stage, or choose shorter sequences or a smaller model."
+        ),
     ),
     "oom_host": Failure(
-        mark("The machine ran out of memory at step {step}, and the micro-batch cannot be made smaller."),
-        mark("Choose shorter sequences or a smaller model, or run fewer jobs on this node at once."),
+        gettext_noop("The machine ran out of memory at step {step}, and the micro-batch cannot be made smaller."),
+        gettext_noop("Choose shorter sequences or a smaller model, or run fewer jobs on this node at once."),
     ),
     "trainer_bug": Failure(
-        mark("The training program was ended by an exception of its own."),
-        mark("The last lines of its log name it. Report them; the checkpoints saved so far can be used."),
+        gettext_noop("The training program was ended by an exception of its own."),
+        gettext_noop("The last lines of its log name it. Report them; the checkpoints saved so far can be used."),
     ),
     "checkpoint_unreadable": Failure(
-        mark("The checkpoint to go on from cannot be read: {why}."),
-        mark("Continue from an older checkpoint, or bring the files back from a backup."),
+        gettext_noop("The checkpoint to go on from cannot be read: {why}."),
+        gettext_noop("Continue from an older checkpoint, or bring the files back from a backup."),
     ),
     "no_valid_ckpt": Failure(
-        mark("Every checkpoint that this job could go on from is damaged. None was deleted."),
-        mark(
+        gettext_noop("Every checkpoint that this job could go on from is damaged. None was deleted."),
+        gettext_noop(
             "The history says what is damaged. Bring the files back from a backup, run athanor rescan and continue "
             "from one of them; or train from scratch."
         ),
     ),
     "disk_full": Failure(
-        mark("The disk is full: the checkpoint of step {step} needs {needed}, but only {free} are free."),
-        mark("Free some space in the data directory, then let the job go on."),
+        gettext_noop("The disk is full: the checkpoint of step {step} needs {needed}, but only {free} are free."),
+        gettext_noop("Free some space in the data directory, then let the job go on."),
     ),
     "no_space": Failure(
-        mark("The disk filled up while the job worked ({what})."),
-        mark("Free some space in the data directory, then let the job go on."),
+        gettext_noop("The disk filled up while the job worked ({what})."),
+        gettext_noop("Free some space in the data directory, then let the job go on."),
     ),
     "crash_loop": Failure(
-        mark("{attempts} attempts in a row ended without a newer checkpoint. The last one: {last}"),
-        mark("Mend what ended the last attempt (the end of the log shows more), then submit the job again."),
+        gettext_noop("{attempts} attempts in a row ended without a newer checkpoint. The last one: {last}"),
+        gettext_noop("Mend what ended the last attempt (the end of the log shows more), then submit the job again."),
     ),
     "internal": Failure(
-        mark("Athanor made a mistake of its own while it ran this job."),
-        mark("Submit the job again. The file supervisor.log in its run directory tells more."),
+        gettext_noop("Athanor made a mistake of its own while it ran this job."),
+        gettext_noop("Submit the job again. The file supervisor.log in its run directory tells more."),
     ),
 }
 
-_FROM_NEWEST = mark("It goes on from its newest checkpoint after a short pause, up to three times without progress.")
-_AT_ONCE = mark("It goes on from its newest checkpoint at once.")
+_FROM_NEWEST = gettext_noop(
+    "It goes on from its newest checkpoint after a short pause, up to three times without progress."
+)
+_AT_ONCE = gettext_noop("It goes on from its newest checkpoint at once.")
 
 # Why an attempt was given up; the job goes on with another one.
 SETBACKS = {
-    "shutdown": Failure(mark("The node was shut down."), mark("It goes on when a node is back.")),
-    "supervisor_lost": Failure(mark("The attempt fell silent: its supervisor is gone."), _FROM_NEWEST),
+    "shutdown": Failure(gettext_noop("The node was shut down."), gettext_noop("It goes on when a node is back.")),
+    "supervisor_lost": Failure(gettext_noop("The attempt fell silent: its supervisor is gone."), _FROM_NEWEST),
     "node_lost": Failure(
-        mark("The node {node} fell silent."), mark("It goes on from its newest checkpoint as soon as a node has room.")
+        gettext_noop("The node {node} fell silent."),
+        gettext_noop("It goes on from its newest checkpoint as soon as a node has room."),
     ),
     "worker_lost": Failure(
-        mark("The worker could not start the attempt."), mark("Another attempt is made after a short pause.")
+        gettext_noop("The worker could not start the attempt."),
+        gettext_noop("Another attempt is made after a short pause."),
     ),
-    "wish_changed": Failure(mark("It was to pause, but is to go on after all."), _AT_ONCE),
+    "wish_changed": Failure(gettext_noop("It was to pause, but is to go on after all."), _AT_ONCE),
     "gpu_busy": Failure(
-        mark("A process of an earlier attempt still holds the GPU."),
-        mark("It goes on as soon as that process lets go. If it never does, end it on the node."),
+        gettext_noop("A process of an earlier attempt still holds the GPU."),
+        gettext_noop("It goes on as soon as that process lets go. If it never does, end it on the node."),
     ),
-    "gang_rank_died": Failure(mark("A training process ended unexpectedly ({how})."), _FROM_NEWEST),
-    "trainer_killed": Failure(mark("A training process was killed ({how})."), _FROM_NEWEST),
-    "trainer_segfault": Failure(mark("A training process crashed inside native code ({how})."), _FROM_NEWEST),
-    "trainer_abort": Failure(mark("A training process aborted itself ({how})."), _FROM_NEWEST),
-    "trainer_exit": Failure(mark("A training process left without saying why ({how})."), _FROM_NEWEST),
-    "hang": Failure(mark("Training hung at step {step}; the stacks of its processes are in the log."), _FROM_NEWEST),
+    "gang_rank_died": Failure(gettext_noop("A training process ended unexpectedly ({how})."), _FROM_NEWEST),
+    "trainer_killed": Failure(gettext_noop("A training process was killed ({how})."), _FROM_NEWEST),
+    "trainer_segfault": Failure(gettext_noop("A training process crashed inside native code ({how})."), _FROM_NEWEST),
+    "trainer_abort": Failure(gettext_noop("A training process aborted itself ({how})."), _FROM_NEWEST),
+    "trainer_exit": Failure(gettext_noop("A training process left without saying why ({how})."), _FROM_NEWEST),
+    "hang": Failure(
+        gettext_noop("Training hung at step {step}; the stacks of its processes are in the log."), _FROM_NEWEST
+    ),
     "oom_gpu_retry": Failure(
-        mark("The GPU ran out of memory at step {step}: the micro-batch goes from {before} to {after}."),
-        mark("It goes on with the same samples and the same batch, in smaller pieces."),
+        gettext_noop("The GPU ran out of memory at step {step}: the micro-batch goes from {before} to {after}."),
+        gettext_noop("It goes on with the same samples and the same batch, in smaller pieces."),
     ),
     "oom_host_retry": Failure(
-        mark("The machine ran out of memory at step {step}: the micro-batch goes from {before} to {after}."),
-        mark("It goes on with the same samples and the same batch, in smaller pieces."),
+        gettext_noop("The machine ran out of memory at step {step}: the micro-batch goes from {before} to {after}."),
+        gettext_noop("It goes on with the same samples and the same batch, in smaller pieces."),
     ),
-    "checkpoint_failed": Failure(mark("The checkpoint of step {step} could not be published: {why}."), _FROM_NEWEST),
+    "checkpoint_failed": Failure(
+        gettext_noop("The checkpoint of step {step} could not be published: {why}."), _FROM_NEWEST
+    ),
     "internal": Failure(FAILURES["internal"].cause, _FROM_NEWEST),
     "step_skipped": Failure(
-        mark("Step {step} diverged: it is passed over from the last checkpoint on."),
-        mark("If more steps diverge, continue with a lower learning rate."),
+        gettext_noop("Step {step} diverged: it is passed over from the last checkpoint on."),
+        gettext_noop("If more steps diverge, continue with a lower learning rate."),
     ),
 }
 STOPPED = ("shutdown", "paused", "cancelled", "wish_changed")
@@ -166,41 +178,43 @@ FREE = (*AT_ONCE, "supervisor_lost", "node_lost", "worker_lost", "gpu_busy")  # 
 # What troubles a job while it goes on.
 TROUBLES = {
     "save_failed": Failure(
-        mark("The checkpoint of step {step} was not saved: {free} free, {needed} needed."),
-        mark("Training goes on and saves again later. Free some space: after three failures the job pauses."),
+        gettext_noop("The checkpoint of step {step} was not saved: {free} free, {needed} needed."),
+        gettext_noop("Training goes on and saves again later. Free some space: after three failures the job pauses."),
     ),
     "checkpoint_corrupt": Failure(
-        mark("The checkpoint of step {step} is damaged and was passed over: {why}."),
-        mark("An older one is used. Look after the disk: files there have changed by themselves."),
+        gettext_noop("The checkpoint of step {step} is damaged and was passed over: {why}."),
+        gettext_noop("An older one is used. Look after the disk: files there have changed by themselves."),
     ),
 }
 
 CODES = {**SETBACKS, **TROUBLES, **FAILURES}
 # What is checked at the first step.
 CHECKS = {
-    "blind_loss": mark("the loss before anything is learnt"),
-    "trained_share": mark("the share of the labels that count"),
-    "whole_loss": mark("the loss of a batch added up from its parts"),
+    "blind_loss": gettext_noop("the loss before anything is learnt"),
+    "trained_share": gettext_noop("the share of the labels that count"),
+    "whole_loss": gettext_noop("the loss of a batch added up from its parts"),
 }
 _WITH_SIZES = ("save_failed", "disk_full")  # their `free` and `needed` are bytes
 
 # Other reasons in a job's history, which call for nothing.
 REASONS = {
-    "submitted": mark("Submitted."),
-    "rescanned": mark("Found again on the disk after the database was lost; checkpoints: {n}."),
-    "claimed": mark("The worker on {node} took the job."),
-    "first_step": mark("The first step is done."),
-    "continued": mark("Submitted, to go on from step {step} of another job."),
-    "wish_cancel": mark("Cancelling was asked for."),
-    "wish_pause": mark("A pause was asked for."),
-    "wish_run": mark("Resuming was asked for."),
-    "resumed": mark("Goes on from step {step}; {repeated} steps are trained again."),
-    "stopped": mark("All processes have ended."),
-    "paused": mark("It ended because its job was to pause."),
-    "cancelled": mark("It ended because its job was cancelled."),
-    "back_off_over": mark("Waiting for another attempt."),
-    "finished": mark("All steps are done."),
-    "finished_first": mark("All steps were done before the job heard that it was to be cancelled: it succeeded."),
+    "submitted": gettext_noop("Submitted."),
+    "rescanned": gettext_noop("Found again on the disk after the database was lost; checkpoints: {n}."),
+    "claimed": gettext_noop("The worker on {node} took the job."),
+    "first_step": gettext_noop("The first step is done."),
+    "continued": gettext_noop("Submitted, to go on from step {step} of another job."),
+    "wish_cancel": gettext_noop("Cancelling was asked for."),
+    "wish_pause": gettext_noop("A pause was asked for."),
+    "wish_run": gettext_noop("Resuming was asked for."),
+    "resumed": gettext_noop("Goes on from step {step}; {repeated} steps are trained again."),
+    "stopped": gettext_noop("All processes have ended."),
+    "paused": gettext_noop("It ended because its job was to pause."),
+    "cancelled": gettext_noop("It ended because its job was cancelled."),
+    "back_off_over": gettext_noop("Waiting for another attempt."),
+    "finished": gettext_noop("All steps are done."),
+    "finished_first": gettext_noop(
+        "All steps were done before the job heard that it was to be cancelled: it succeeded."
+    ),
 }
 
 

@@ -10,15 +10,15 @@ def topic(job_id: str, language: str) -> str:
     return f"job:{job_id}:{language}"
 
 
-def ring(job_id: str) -> None:
+def notify_job(job_id: str) -> None:
     """Tell whoever watches a job that something is new."""
     for language in i18n.LOCALES:
-        live.ring(topic(job_id, language))
+        live.notify(topic(job_id, language))
 
 
-def ring_wish(job_id: str) -> None:
+def notify_supervisor(job_id: str) -> None:
     """Tell the supervisor of a job, if it has one, that its user wishes something."""
-    live.ring(wish_topic(job_id))
+    live.notify(wish_topic(job_id))
 
 
 def wish_topic(job_id: str) -> str:
@@ -26,14 +26,14 @@ def wish_topic(job_id: str) -> str:
     return f"wish:{job_id}"
 
 
-def ring_scheduler() -> None:
+def notify_scheduler() -> None:
     """Tell the scheduler that there is something to decide."""
-    live.ring(SCHEDULER)
+    live.notify(SCHEDULER)
 
 
-def announce(job_id: str) -> None:
+def notify_job_changed(job_id: str) -> None:
     """After the commit of a change: wake the scheduler, the supervisor and whoever watches."""
     queue.flush_outbox()
-    ring_scheduler()
-    ring_wish(job_id)
-    ring(job_id)
+    notify_scheduler()
+    notify_supervisor(job_id)
+    notify_job(job_id)

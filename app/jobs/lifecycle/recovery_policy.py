@@ -12,7 +12,7 @@ SPREAD = 0.2  # of back-offs, so that a herd of jobs does not come back at one i
 
 
 @dataclass(frozen=True)
-class Remedy:
+class Recovery:
     """What to change (see Job.adjustments), and the reason that stands in the history."""
 
     adjustments: dict[str, Any]
@@ -20,7 +20,7 @@ class Remedy:
     values: dict[str, Any]
 
 
-def find(job: Job, code: str, values: dict[str, Any]) -> Remedy | None:
+def choose_recovery(job: Job, code: str, values: dict[str, Any]) -> Recovery | None:
     """The remedy for a failure, if there is one left."""
     spec = TrainSpec.model_validate(job.spec)
     if code in ("oom_gpu", "oom_host"):
@@ -30,7 +30,7 @@ def find(job: Job, code: str, values: dict[str, Any]) -> Remedy | None:
     return None
 
 
-def _smaller_micro_batch(job: Job, spec: TrainSpec, code: str, values: dict[str, Any]) -> Remedy | None:
+def _smaller_micro_batch(job: Job, spec: TrainSpec, code: str, values: dict[str, Any]) -> Recovery | None:
     """The next smaller micro-batch that divides each process's share: the global batch and its samples stay."""
     before = job.adjustments.get("per_device_batch_size", spec.per_device_batch_size)
     rows = spec.train_batch_size // spec.num_processes
@@ -39,15 +39,15 @@ def _smaller_micro_batch(job: Job, spec: TrainSpec, code: str, values: dict[str,
         return None
     found = {**job.adjustments, "per_device_batch_size": smaller}
     told = {"step": values.get("step", job.step + 1), "before": before, "after": smaller}
-    return Remedy(found, f"{code}_retry", told)
+    return Recovery(found, f"{code}_retry", told)
 
 
-def _skip(job: Job, code: str, values: dict[str, Any]) -> Remedy | None:
+def _skip(job: Job, code: str, values: dict[str, Any]) -> Recovery | None:
     """Pass over the step, unless as many before it were passed over already."""
     step, skipped = int(values["step"]), job.adjustments.get("skipped_steps", [])
     if all(step - n in skipped for n in range(1, MAX_SKIPS_IN_A_ROW + 1)) or step in skipped:
         return None
-    return Remedy({**job.adjustments, "skipped_steps": sorted({*skipped, step})}, "step_skipped", {"step": step})
+    return Recovery({**job.adjustments, "skipped_steps": sorted({*skipped, step})}, "step_skipped", {"step": step})
 
 
 def jitter(job_id: str, fence: int) -> float:

@@ -24,17 +24,17 @@ def choose(session: Session, job: Job) -> None:
     kept = retention_reasons.reasons(session, [job.id])
     surplus = [checkpoint_id for checkpoint_id, why in kept.items() if not why]
     if surplus:
-        checkpoints.let_go(session, surplus)
+        checkpoints.mark_for_deletion(session, surplus)
 
 
-def adopt(session: Session, job: Job) -> bool:
+def record_unrecorded(session: Session, job: Job) -> bool:
     """Give rows to what the last attempt of a locked job published and could not record; says if any is newer.
 
     An earlier attempt's is left alone: what it computed may have been taken back since. So is one behind the last
     point that is known, as after a backup of the database was restored: the curve would have a gap.
     """
     newest = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job.id))
-    found = [(directory, signed) for directory, signed in unrecorded(session, job.id) if _is_known(job, signed)]
+    found = [(directory, signed) for directory, signed in find_unrecorded(session, job.id) if _is_known(job, signed)]
     for directory, signed in found:
         record(session, job, directory, signed)
     if found:
@@ -46,7 +46,7 @@ def _is_known(job: Job, signed: Signed) -> bool:
     return signed.fence == job.fence and signed.step <= job.step
 
 
-def unrecorded(session: Session, job_id: str) -> list[tuple[Path, Signed]]:
+def find_unrecorded(session: Session, job_id: str) -> list[tuple[Path, Signed]]:
     """The checkpoints of a job that lie in place, signed for it under their names, without a row; oldest first."""
     known = set(session.scalars(select(Checkpoint.path).where(Checkpoint.job_id == job_id)))
     found = []

@@ -10,14 +10,16 @@ from app.core.models import Job, JobEvent
 from app.jobs.lifecycle.transitions import Actor, allowed
 
 
-def move(session: Session, job: Job, state: str, actor: Actor, reason: str | None = None, /, **data: Any) -> None:
+def set_state(session: Session, job: Job, state: str, actor: Actor, reason: str | None = None, /, **data: Any) -> None:
     """Move a locked job, and write down that it moved."""
     assert allowed(job.state, state, actor), f"{actor} may not move a job from {job.state} to {state}"
     before, job.state = job.state, state
-    tell(session, job, before, actor, reason, **data)
+    add_history(session, job, before, actor, reason, **data)
 
 
-def tell(session: Session, job: Job, before: str | None, actor: Actor, reason: str | None, /, **data: Any) -> None:
+def add_history(
+    session: Session, job: Job, before: str | None, actor: Actor, reason: str | None, /, **data: Any
+) -> None:
     """Write a line of the history. Where nothing moved, `before` is the present state."""
     last = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id)) or 0
     session.add(
@@ -35,14 +37,14 @@ def tell(session: Session, job: Job, before: str | None, actor: Actor, reason: s
     session.flush()
 
 
-def close(session: Session, job: Job, state: str, actor: Actor, reason: str, /, **data: Any) -> None:
+def finish(session: Session, job: Job, state: str, actor: Actor, reason: str, /, **data: Any) -> None:
     """Move a locked job to its end."""
     job.finished_at = func.now()
     job.lease_until = job.wait_reason = job.not_before = None
     job.gpus = []
-    move(session, job, state, actor, reason, **data)
+    set_state(session, job, state, actor, reason, **data)
 
 
-def after(seconds: float) -> ColumnElement[datetime]:
+def seconds_from_now(seconds: float) -> ColumnElement[datetime]:
     """So many seconds from now, by the database's clock."""
     return func.now() + timedelta(seconds=seconds)

@@ -5,23 +5,23 @@ from math import ceil
 from typing import Any
 
 from app.core import db
-from app.core.i18n import mark, translate
+from app.core.i18n import gettext_noop, translate
 from app.core.models import Job
 
 WAITS = {
-    "unplaced": mark("Waiting for the scheduler."),
-    "no_node": mark("Number {position} in line: no worker is running."),
-    "silent": mark("Number {position} in line: the nodes that can run it do not answer."),
-    "too_large": mark("Needs {needed} GPUs on one node; the largest, {node}, has {largest}."),
-    "own_limit": mark("You may run {limit} jobs at once. Of your jobs that wait, this is number {position}."),
-    "next_gpu": mark("Next in line. GPUs busy: {busy} of {total}; needed on one node: {needed}."),
-    "no_gpu": mark("Number {position} in line. GPUs busy: {busy} of {total}; needed on one node: {needed}."),
-    "next_slot": mark("Next in line. Slots busy: {busy} of {total}."),
-    "no_slot": mark("Number {position} in line. Slots busy: {busy} of {total}."),
-    "reserved": mark("Number {position} in line: what is free is kept for a larger job ahead."),
-    "placed": mark("The node {node} is starting it."),
-    "back_off": mark("The last attempt was lost; the next one starts in {seconds} s."),
-    "paused": mark("Paused at step {step} of {total}; it goes on when it is resumed."),
+    "unplaced": gettext_noop("Waiting for the scheduler."),
+    "no_node": gettext_noop("Number {position} in line: no worker is running."),
+    "silent": gettext_noop("Number {position} in line: the nodes that can run it do not answer."),
+    "too_large": gettext_noop("Needs {needed} GPUs on one node; the largest, {node}, has {largest}."),
+    "own_limit": gettext_noop("You may run {limit} jobs at once. Of your jobs that wait, this is number {position}."),
+    "next_gpu": gettext_noop("Next in line. GPUs busy: {busy} of {total}; needed on one node: {needed}."),
+    "no_gpu": gettext_noop("Number {position} in line. GPUs busy: {busy} of {total}; needed on one node: {needed}."),
+    "next_slot": gettext_noop("Next in line. Slots busy: {busy} of {total}."),
+    "no_slot": gettext_noop("Number {position} in line. Slots busy: {busy} of {total}."),
+    "reserved": gettext_noop("Number {position} in line: what is free is kept for a larger job ahead."),
+    "placed": gettext_noop("The node {node} is starting it."),
+    "back_off": gettext_noop("The last attempt was lost; the next one starts in {seconds} s."),
+    "paused": gettext_noop("Paused at step {step} of {total}; it goes on when it is resumed."),
 }
 
 

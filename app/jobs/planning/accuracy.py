@@ -7,15 +7,16 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.core.i18n import mark, translate
+from app.core.i18n import gettext_noop, translate
 from app.core.models import Attempt, Job
-from app.jobs.planning.answers import amount
-from trainer.planning.plan import Node, Plan
+from app.jobs.planning.answers import format_estimate
+from trainer.planning.hardware import Node
+from trainer.planning.plan import Plan
 
 LEARNT_FROM = 20  # the last jobs of a machine
 FEWEST = 3
 FIGURES = {"memory_bytes": ("peak_bytes", "memory_correction"), "step_seconds": ("step_seconds", "time_correction")}
-TITLES = {"memory_bytes": mark("Memory of a process"), "step_seconds": mark("Time of a step")}
+TITLES = {"memory_bytes": gettext_noop("Memory of a process"), "step_seconds": gettext_noop("Time of a step")}
 
 
 def planned(plan: Plan, node: Node | None) -> dict[str, Any]:
@@ -70,9 +71,9 @@ def compared(facts: dict[str, Any]) -> list[Comparison]:
         found.append(
             Comparison(
                 title=translate(TITLES[name]),
-                predicted=amount(value, unit),
-                interval=f"{amount(low, unit)} – {amount(high, unit)}",
-                actual=amount(actual, unit),
+                predicted=format_estimate(value, unit),
+                interval=f"{format_estimate(low, unit)} – {format_estimate(high, unit)}",
+                actual=format_estimate(actual, unit),
                 error=f"{value / actual - 1:+.0%}",
                 is_inside=low <= actual <= high,
             )

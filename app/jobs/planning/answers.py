@@ -8,20 +8,22 @@ from pydantic import BaseModel, Field
 from app.core.formatting import compact, file_size, number, span
 from app.core.i18n import _, translate
 from app.core.settings import settings
-from trainer.planning.plan import Figure, Plan, Proposal, Sentence
+from trainer.planning.estimates import Estimate, Message
+from trainer.planning.plan import Plan
+from trainer.planning.scaling_laws import Proposal
 from trainer.spec import TrainSpec
 
 PREFIXES = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
-def said(sentence: Sentence) -> str:
+def localize(sentence: Message) -> str:
     """A sentence with its values written as the ends of their names say."""
     return _(sentence.text, **{name: _shown(name, value) for name, value in sentence.values.items()})
 
 
-def interval(figure: Figure) -> str:
+def interval(figure: Estimate) -> str:
     """A figure and the interval that it is expected in."""
-    low, value, high = (amount(end, figure.unit) for end in (figure.low, figure.value, figure.high))
+    low, value, high = (format_estimate(end, figure.unit) for end in (figure.low, figure.value, figure.high))
     if low == high:
         return value
     return _("{value} ({low} to {high})", value=value, low=low, high=high)
@@ -30,13 +32,13 @@ def interval(figure: Figure) -> str:
 def _shown(name: str, value: Any) -> Any:
     unit = name.rpartition("_")[2]
     if unit in ("bytes", "seconds", "flops") and isinstance(value, int | float):
-        return amount(value, unit)
+        return format_estimate(value, unit)
     if isinstance(value, str) or value is None:
         return translate(value or "–")
     return number(value)
 
 
-def amount(value: float, unit: str) -> str:
+def format_estimate(value: float, unit: str) -> str:
     """A figure's number as people read it."""
     if unit == "bytes":
         return file_size(value)
@@ -64,10 +66,10 @@ class FigureAnswer(BaseModel):
     reason: str
 
 
-def figure_answer(figure: Figure) -> FigureAnswer:
+def figure_answer(figure: Estimate) -> FigureAnswer:
     """A figure in the reader's language."""
     plain = figure.model_dump(exclude={"reason"})
-    return FigureAnswer(**plain, text=interval(figure), reason=said(figure.reason))
+    return FigureAnswer(**plain, text=interval(figure), reason=localize(figure.reason))
 
 
 class PlanAnswer(BaseModel):
@@ -108,10 +110,10 @@ def plan_answer(spec: TrainSpec, vocab_size: int, plan: Plan, free: Sequence[str
         num_epochs=plan.num_epochs,
         chosen={name: getattr(spec, name) for name in free},
         fits=plan.fits,
-        reason=said(plan.verdict),
+        reason=localize(plan.verdict),
         changes=plan.remedy.changes if plan.remedy is not None else None,
         figures={name: figure_answer(figure) for name, figure in plan.figures.items()},
-        notes=[said(note) for note in plan.notes],
+        notes=[localize(note) for note in plan.notes],
         **{name: getattr(plan, name) for name in same},
     )
 
@@ -142,5 +144,5 @@ def propose_answer(corpora: list[str], proposal: Proposal) -> ProposeAnswer:
         num_parameters=proposal.num_parameters,
         num_tokens=proposal.num_tokens,
         seconds=proposal.seconds,
-        reasons={name: said(reason) for name, reason in proposal.reasons.items()},
+        reasons={name: localize(reason) for name, reason in proposal.reasons.items()},
     )

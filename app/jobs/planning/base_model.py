@@ -40,7 +40,7 @@ CHOICES = 100  # of each kind, in the form
 
 
 @dataclass(frozen=True)
-class Base:
+class StartingPoint:
     """A model to start from. `facts` holds the spec's fields of the network, vocab_size and context (None: no end)."""
 
     id: str
@@ -62,19 +62,21 @@ class Base:
         return [name for name in RECIPES if self.facts["model_type"] in FAMILIES[name]]
 
 
-def find(session: Session, principal: Principal, given: Any) -> Base | None:
+def find(session: Session, principal: Principal, given: Any) -> StartingPoint | None:
     """The base model that a spec names, held until the commit. Raises at `base_model`."""
     if not isinstance(given, str):  # what is no text is the spec's to refuse
         return None
-    model = base_models.usable(session, principal=principal, model_id=given)
+    model = base_models.require_ready_model(session, principal=principal, model_id=given)
     if model is not None:
-        return Base(model.id, model.facts)
+        return StartingPoint(model.id, model.facts)
     message = _("There is neither a checkpoint nor an imported model {id}.", id=given)
-    checkpoint, job = held(session, principal, given, bad_field("base_model", "base_unknown", message))
+    checkpoint, job = checkpoint_in_use(session, principal, given, bad_field("base_model", "base_unknown", message))
     return _of_checkpoint(checkpoint, job)
 
 
-def held(session: Session, principal: Principal, given: str, unknown: PanelError) -> tuple[Checkpoint, Job]:
+def checkpoint_in_use(
+    session: Session, principal: Principal, given: str, unknown: PanelError
+) -> tuple[Checkpoint, Job]:
     """A checkpoint that a new job needs, and the job that wrote it. Raises `unknown` where there is none to see."""
     try:
         checkpoint = visible(session, Checkpoint, given, principal=principal)
@@ -86,7 +88,7 @@ def held(session: Session, principal: Principal, given: str, unknown: PanelError
     return checkpoint, job
 
 
-def _of_checkpoint(checkpoint: Checkpoint, job: Job) -> Base:
+def _of_checkpoint(checkpoint: Checkpoint, job: Job) -> StartingPoint:
     try:
         if checkpoint.state != "ready":
             raise OSError(checkpoint.state)
@@ -99,7 +101,7 @@ def _of_checkpoint(checkpoint: Checkpoint, job: Job) -> Base:
     facts |= {"vocab_size": vocab_size, "context": _context(config)}
     if job.spec["objective"] != "classification":
         facts["num_parameters"] = job.facts.get("num_parameters")
-    return Base(checkpoint.id, facts)
+    return StartingPoint(checkpoint.id, facts)
 
 
 def _checkpoint_name(job_name: str, step: int) -> str:
@@ -131,7 +133,7 @@ def link(session: Session, principal: Principal, base_id: str | None) -> tuple[s
 # ---- what it decides ------------------------------------------------------------------------------------------------
 
 
-def filled(given: dict[str, Any], base: Base) -> dict[str, Any]:
+def with_base_defaults(given: dict[str, Any], base: StartingPoint) -> dict[str, Any]:
     """A partial spec with what the base decides. Raises at a field that contradicts it."""
     for name, value in base.fixed.items():
         if given.get(name) is not None and given[name] != value:
@@ -165,7 +167,7 @@ def _contradiction(name: str, found: Any, expected: Any) -> PanelError:
     return bad_field(name, "base_differs", message)
 
 
-def _objective(given: dict[str, Any], base: Base) -> tuple[str, Any]:
+def _objective(given: dict[str, Any], base: StartingPoint) -> tuple[str, Any]:
     """What is to be learnt, and the recipe for it: as asked for, else what a model of this family learns first."""
     objective, name = given.get("objective"), given.get("recipe")
     if objective is None:
@@ -186,31 +188,31 @@ def _objective(given: dict[str, Any], base: Base) -> tuple[str, Any]:
 
 
 @dataclass(frozen=True)
-class Place:
+class ModelFiles:
     """The files of a base model: where, below the data directory, and what each must hash to."""
 
     path: str
     files: dict[str, str]
 
 
-def place(session: Session, base_id: str) -> Place | None:
+def place(session: Session, base_id: str) -> ModelFiles | None:
     """Where a base model lies; None for one that is gone. What only the trainer reads to go on is left out."""
     model = session.get(ImportedModel, base_id)
     if model is not None:
         path = storage.base_model(base_id).relative_to(storage.data())
-        return Place(str(path), {file["name"]: file["sha256"] for file in model.files})
+        return ModelFiles(str(path), {file["name"]: file["sha256"] for file in model.files})
     checkpoint = session.get(Checkpoint, base_id)
     if checkpoint is None or checkpoint.state != "ready":
         return None
     files = {file["name"]: file["sha256"] for file in checkpoint.manifest["files"]}
-    return Place(checkpoint.path, {name: sha256 for name, sha256 in files.items() if not name.startswith(RESUME)})
+    return ModelFiles(checkpoint.path, {name: sha256 for name, sha256 in files.items() if not name.startswith(RESUME)})
 
 
 # ---- the form -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Offer:
+class BaseModelChoice:
     """A base model as the form offers it. `network` are the fields that it decides, for the page's script."""
 
     id: str
@@ -218,10 +220,12 @@ class Offer:
     network: dict[str, Any]
 
 
-def offers(session: Session, *, principal: Principal) -> list[Offer]:
+def offers(session: Session, *, principal: Principal) -> list[BaseModelChoice]:
     """What the user may start from: imported models, then checkpoints, newest first."""
     models, _more = base_models.list_models(session, principal=principal, limit=CHOICES, state="ready")
-    found = [Offer(m.id, f"{m.name} · {m.facts['model_type']}", {n: m.facts[n] for n in NETWORK}) for m in models]
+    found = [
+        BaseModelChoice(m.id, f"{m.name} · {m.facts['model_type']}", {n: m.facts[n] for n in NETWORK}) for m in models
+    ]
     rows = session.execute(
         select(Checkpoint.id, Checkpoint.step, Job.name, Job.spec)
         .join(Job, Job.id == Checkpoint.job_id)
@@ -231,5 +235,5 @@ def offers(session: Session, *, principal: Principal) -> list[Offer]:
     )
     for row in rows:
         label = f"{_checkpoint_name(row.name, row.step)} · {row.spec['model_type']}"
-        found.append(Offer(row.id, label, {name: row.spec[name] for name in NETWORK}))
+        found.append(BaseModelChoice(row.id, label, {name: row.spec[name] for name in NETWORK}))
     return found

@@ -7,13 +7,13 @@ from typing import Any
 from app.core import storage
 from app.core.errors import PanelError, bad_field
 from app.core.formatting import file_size
-from app.core.i18n import _, mark, translate
+from app.core.i18n import _, gettext_noop, translate
 from app.core.models import Checkpoint, Corpus
 from app.core.settings import settings
-from app.jobs.planning.answers import said
+from app.jobs.planning.answers import localize
 from app.jobs.planning.base_model import NETWORK
 from trainer.planning.plan import Plan
-from trainer.spec import KINDS, MIN_VOCAB_SIZE, OF_TEXT, TrainSpec
+from trainer.spec import CORPUS_KINDS_BY_OBJECTIVE, MIN_VOCAB_SIZE, TEXT_OBJECTIVES, TrainSpec
 
 
 def check_text(given: dict[str, Any]) -> None:
@@ -37,7 +37,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def check_kinds(spec: TrainSpec, corpora: Sequence[Corpus], field: str = "corpora") -> None:
     """Refuse corpora whose kind the objective does not learn from."""
-    wanted = KINDS[spec.objective]
+    wanted = CORPUS_KINDS_BY_OBJECTIVE[spec.objective]
     for corpus in corpora:
         if corpus.kind not in wanted:
             message = _(
@@ -53,7 +53,7 @@ def check_kinds(spec: TrainSpec, corpora: Sequence[Corpus], field: str = "corpor
 
 def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
     """Refuse text that is too short for the spec whatever the tokenizer makes of it: a token has at least one byte."""
-    if spec.objective not in OF_TEXT:
+    if spec.objective not in TEXT_OBJECTIVES:
         if sum(corpus.num_documents or 0 for corpus in corpora) < 2:
             message = _("There is only one record; training and validation need one each. Choose a larger corpus.")
             raise bad_field("corpora", "records_few", message)
@@ -85,7 +85,7 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
 def check_memory(plan: Plan) -> None:
     """Refuse a job that no machine here can hold, not even if it needs the least that it may; say what would fit."""
     if plan.is_impossible:
-        raise bad_field(plan.field, "memory_short", said(plan.verdict))
+        raise bad_field(plan.field, "memory_short", localize(plan.verdict))
 
 
 def check_disk(plan: Plan) -> None:
@@ -105,7 +105,7 @@ def check_disk(plan: Plan) -> None:
 
 
 # What a job that goes on from a checkpoint shares with the job that wrote it: the weights' shapes and the samples.
-KEPT = (
+FIELDS_FIXED_ON_RESUME = (
     "objective",
     "base_model",
     "tuning",
@@ -126,7 +126,7 @@ KEPT = (
 )
 
 
-ORIGIN_GONE = mark("The files of this checkpoint are gone or damaged. Choose another one.")
+ORIGIN_GONE = gettext_noop("The files of this checkpoint are gone or damaged. Choose another one.")
 
 
 def is_resumable(checkpoint: Checkpoint) -> bool:
@@ -141,7 +141,7 @@ def check_origin(spec: TrainSpec, before: TrainSpec, tokenizer_id: str | None, o
     if not is_resumable(origin):
         message = _("This checkpoint holds weights only, without the state of its optimizer. Choose a later one.")
         raise bad_field("resume_from_checkpoint", "checkpoint_unresumable", message)
-    changed = next((name for name in KEPT if getattr(spec, name) != getattr(before, name)), None)
+    changed = next((name for name in FIELDS_FIXED_ON_RESUME if getattr(spec, name) != getattr(before, name)), None)
     if changed is None and spec.tokenizer not in (tokenizer_id, before.tokenizer):
         changed = "tokenizer"
     if changed is not None:

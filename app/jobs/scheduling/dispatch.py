@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 from app.core import db, queue
 from app.core.models import Attempt, Job, Node
 from app.core.settings import settings
-from app.jobs.attempts.attempts import give_up
+from app.jobs.attempts.attempts import release_for_retry
 from app.jobs.cluster import nodes, placement
 from app.jobs.cluster.nodes import list_nodes
 from app.jobs.lifecycle import retention
-from app.jobs.lifecycle.state import close, move
+from app.jobs.lifecycle.state import finish, set_state
 from app.jobs.lifecycle.transitions import HELD
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ PLACING_LOCK = 0x706C61  # of a transaction: one round at a time, even where two
 MAX_ATTEMPTS = 3  # in a row without a newer checkpoint
 
 
-def reap(session: Session) -> list[str]:
+def expire_leases(session: Session) -> list[str]:
     """Give up the attempts whose lease ran out; answers their jobs."""
     expired = select(Job).where(Job.state.in_(HELD), Job.lease_until < func.now())
     jobs = session.scalars(expired.with_for_update(skip_locked=True)).all()
@@ -33,11 +33,11 @@ def reap(session: Session) -> list[str]:
         node = session.get(Node, attempt.node)
         reason = "supervisor_lost" if node is not None and nodes.is_live(node, now) else "node_lost"
         attempt.ended_at, attempt.exit_kind, attempt.exit_data = func.now(), reason, {"node": attempt.node}
-        give_up(session, job, "scheduler", reason, node=attempt.node)
+        release_for_retry(session, job, "scheduler", reason, node=attempt.node)
     return [job.id for job in jobs]
 
 
-def settle(session: Session) -> list[str]:
+def requeue_or_fail(session: Session) -> list[str]:
     """Decide about jobs whose attempt was given up: another one, or the end; answers those that moved."""
     lost = select(Job).where(Job.state == "recovering")
     over = or_(Job.not_before <= func.now(), Job.desired != "run", Job.no_progress >= MAX_ATTEMPTS)
@@ -59,25 +59,25 @@ def _is_settled(session: Session, job: Job) -> bool:
 
 
 def _settle(session: Session, job: Job) -> None:
-    if retention.adopt(session, job):
+    if retention.record_unrecorded(session, job):
         job.no_progress = 0
     if job.desired == "cancel":
-        close(session, job, "cancelled", "scheduler", "wish_cancel")
+        finish(session, job, "cancelled", "scheduler", "wish_cancel")
     elif job.desired == "pause":
         job.not_before = job.wait_reason = None
-        move(session, job, "paused", "scheduler", "wish_pause")
+        set_state(session, job, "paused", "scheduler", "wish_pause")
     elif job.no_progress >= MAX_ATTEMPTS:
         _end_crash_loop(session, job)
     else:
         job.not_before = job.wait_reason = None
-        move(session, job, "queued", "scheduler", "back_off_over")
+        set_state(session, job, "queued", "scheduler", "back_off_over")
 
 
 def _end_crash_loop(session: Session, job: Job) -> None:
     attempt = session.get_one(Attempt, (job.id, job.fence))
     job.failure_code = "crash_loop"
     job.failure = {"attempts": job.no_progress, "last": attempt.exit_kind, "last_values": attempt.exit_data}
-    close(session, job, "failed", "scheduler", "crash_loop", attempts=job.no_progress)
+    finish(session, job, "failed", "scheduler", "crash_loop", attempts=job.no_progress)
 
 
 def place(session: Session) -> list[str]:
@@ -102,14 +102,14 @@ def place(session: Session) -> list[str]:
         if decision.node is not None:
             job.node, job.gpus = decision.node, decision.gpus
             job.placed_at = job.hinted_at = now
-            queue.owe(session, queue.START_JOB, job.id, queue=queue.node_queue(decision.node))
+            queue.enqueue_after_commit(session, queue.START_JOB, job.id, queue=queue.node_queue(decision.node))
     return changed
 
 
-def _asked(job: Job, now: datetime) -> placement.Waiting:
+def _asked(job: Job, now: datetime) -> placement.WaitingJob:
     waited = (now - job.queued_at).total_seconds()
     rank = placement.rank(job.priority, waited, settings().aging_seconds)
-    return placement.Waiting(job.id, job.spec["num_processes"], job.owner_id, rank)
+    return placement.WaitingJob(job.id, job.spec["num_processes"], job.owner_id, rank)
 
 
 def _hint_again(session: Session, job: Job, live: dict[str, Node], now: datetime) -> None:
@@ -120,4 +120,4 @@ def _hint_again(session: Session, job: Job, live: dict[str, Node], now: datetime
         job.node, job.gpus = None, []
     elif job.hinted_at < now - timedelta(seconds=settings().hint_seconds):
         job.hinted_at = now
-        queue.owe(session, queue.START_JOB, job.id, queue=queue.node_queue(job.node))
+        queue.enqueue_after_commit(session, queue.START_JOB, job.id, queue=queue.node_queue(job.node))

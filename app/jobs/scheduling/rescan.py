@@ -15,7 +15,7 @@ from app.core import db, storage
 from app.core.i18n import _
 from app.core.models import Checkpoint, Job, User
 from app.jobs.lifecycle import retention
-from app.jobs.lifecycle.state import tell
+from app.jobs.lifecycle.state import add_history
 from app.jobs.service import PRIORITIES
 from trainer.run_dir import RunDir
 from trainer.spec import TrainSpec
@@ -76,7 +76,7 @@ def _verify_again() -> Iterator[str]:
             continue
         if retention.own_signature(directory) is not None:
             with db.transaction() as session:
-                checkpoints.trust_again(session, row.id)
+                checkpoints.mark_ready(session, row.id)
             yield _("Job {id}, step {step}: whole again, no longer marked as damaged", id=row.job_id, step=row.step)
 
 
@@ -128,7 +128,7 @@ def _insert(session: Session, job_id: str, spec: TrainSpec, found: list[Found], 
     )
     session.add(job)
     session.flush()
-    tell(session, job, None, "user", "rescanned", n=len(found))
+    add_history(session, job, None, "user", "rescanned", n=len(found))
     return job
 
 

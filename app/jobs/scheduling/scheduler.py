@@ -85,11 +85,11 @@ class Scheduler:
         return True
 
     def _round(self) -> None:
-        did = {"given_up": self._run(dispatch.reap) if time.monotonic() >= self._reap_at else 0}
-        did["settled"] = self._run(dispatch.settle)
+        did = {"given_up": self._run(dispatch.expire_leases) if time.monotonic() >= self._reap_at else 0}
+        did["settled"] = self._run(dispatch.requeue_or_fail)
         did["placed"] = self._run(dispatch.place)
         with db.transaction() as session:
-            corpora.owe_lost_parses(session)
+            corpora.requeue_stale_parses(session)
             base_models.owe_lost_imports(session)
             works.owe_lost(session)
         did["sent"] = queue.flush_outbox()
@@ -108,7 +108,7 @@ class Scheduler:
             log.exception("%s failed", verb.__name__)
             return 0
         for job_id in changed:
-            notifications.ring(job_id)
+            notifications.notify_job(job_id)
         return len(changed)
 
     def _go_away(self, error: Exception) -> None:
@@ -135,7 +135,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    scheduler, bell = Scheduler(), ground.Bell(notifications.SCHEDULER)
+    scheduler, bell = Scheduler(), ground.Subscription(notifications.SCHEDULER)
     try:
         while True:
             scheduler.step()

@@ -41,10 +41,10 @@ class Sweep:
 
     def step(self) -> int:
         """Take a little away and say how many things. What the disk refuses is logged and tried again later."""
-        acts = _of_let_go()
+        acts = _deleted_checkpoints()
         runs = list(islice(self._ahead, BATCH))
         if not runs:  # once round
-            acts += _seen(_of_forgotten)
+            acts += _seen(_orphaned_directories)
             self._ahead = iter(sorted((storage.data() / "runs").glob("*/")))
         for run in runs:
             acts += _seen(partial(_of_run, run))
@@ -70,9 +70,9 @@ def _done(act: Act) -> bool:
     return True
 
 
-def _of_let_go() -> list[Act]:
+def _deleted_checkpoints() -> list[Act]:
     with db.transaction() as session:
-        leaving = checkpoints.list_leaving(session, BATCH)
+        leaving = checkpoints.list_pending_deletion(session, BATCH)
     return [partial(_remove_checkpoint, checkpoint_id, path) for checkpoint_id, path in leaving]
 
 
@@ -85,7 +85,7 @@ def _remove_checkpoint(checkpoint_id: str, path: str) -> None:
     if trash.exists():
         shutil.rmtree(trash)
     with db.transaction() as session:
-        checkpoints.bury(session, checkpoint_id)
+        checkpoints.mark_deleted(session, checkpoint_id)
     log.info("sweep: the checkpoint %s is deleted", path)
 
 
@@ -117,13 +117,13 @@ def _is_last_attempts(path: Path, fence: int) -> bool:
     return signed is not None and signed.fence >= fence
 
 
-def _of_forgotten() -> list[Act]:
+def _orphaned_directories() -> list[Act]:
     """What was set aside a day ago, what is in the trash without a row, what killed processes left half made."""
     data = storage.data()
     with db.transaction() as session:
-        leaving = {checkpoint_id for checkpoint_id, _path in checkpoints.list_leaving(session, limit=10_000)}
+        leaving = {checkpoint_id for checkpoint_id, _path in checkpoints.list_pending_deletion(session, limit=10_000)}
         base_models.forget_unfinished(session)
-        known = base_models.known(session)
+        known = base_models.list_known(session)
     old = [path for path in data.glob("quarantine/*") if time.time() - path.stat().st_mtime > DAY]
     old += [path for path in data.glob("trash/*") if path.name not in leaving]
     unowned = [path for path in data.glob("base_models/*") if path.name not in known]

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.core.i18n import _
 from app.core.models import Checkpoint, Job
 from app.jobs.planning import validation
-from app.jobs.views.form import written
+from app.jobs.views.form import to_form_value
 
 DIVERGED = ("nan_loss", "loss_diverged")
 OUT_OF_MEMORY = ("oom_gpu", "oom_host")
@@ -84,4 +84,4 @@ def _again(job: Job, name: str, label: str, changed: dict[str, Any]) -> Action:
 
 def _form(start: dict[str, str], changed: dict[str, Any]) -> str:
     """The address of the form, filled in."""
-    return f"/jobs/new?{urlencode(start | {name: written(value) for name, value in changed.items()})}"
+    return f"/jobs/new?{urlencode(start | {name: to_form_value(value) for name, value in changed.items()})}"

@@ -7,12 +7,12 @@ from typing import Any
 
 from starlette.datastructures import FormData
 
-from app.core.i18n import _, mark, translate
+from app.core.i18n import _, gettext_noop, translate
 from app.jobs.planning.base_model import NETWORK
-from app.jobs.planning.validation import KEPT
-from trainer.planning import plan
-from trainer.planning.plan import OPEN
-from trainer.spec import TrainSpec, of_recipe, recipe, recipe_names
+from app.jobs.planning.validation import FIELDS_FIXED_ON_RESUME
+from trainer.planning import plan, scaling_laws
+from trainer.planning.config_search import AUTO_FIELDS
+from trainer.spec import TrainSpec, example_spec, recipe, recipe_names
 
 # Fields that only some objectives use; the form draws the others for all.
 USED_BY = {
@@ -26,12 +26,12 @@ USED_BY = {
 LISTS = ("corpora", "validation_corpora")
 AUTO = "auto"  # how the form writes a null that a recipe does not have
 GROUPS = {
-    "job": mark("Job"),
-    "data": mark("Data"),
-    "model": mark("Model"),
-    "training": mark("Training"),
-    "watching": mark("Evaluation and checkpoints"),
-    "hardware": mark("Hardware"),
+    "job": gettext_noop("Job"),
+    "data": gettext_noop("Data"),
+    "model": gettext_noop("Model"),
+    "training": gettext_noop("Training"),
+    "watching": gettext_noop("Evaluation and checkpoints"),
+    "hardware": gettext_noop("Hardware"),
 }
 SUMMARIES = {
     "job": ("priority",),
@@ -42,18 +42,18 @@ SUMMARIES = {
     "hardware": ("num_processes", "zero_stage", "precision"),
 }
 PURPOSES = {
-    "tiny": mark("Trains in a minute or two on any computer. For a first look and for trying things out."),
-    "gpt2-124m": mark("The size of GPT-2 small. Wants a GPU and gigabytes of text."),
-    "llama-7b": mark("The shape of Llama 7B. Wants eight large GPUs and a great deal of text."),
-    "tiny-bert": mark("A small encoder that learns to find hidden words. A start for classifiers."),
-    "tiny-t5": mark(
+    "tiny": gettext_noop("Trains in a minute or two on any computer. For a first look and for trying things out."),
+    "gpt2-124m": gettext_noop("The size of GPT-2 small. Wants a GPU and gigabytes of text."),
+    "llama-7b": gettext_noop("The shape of Llama 7B. Wants eight large GPUs and a great deal of text."),
+    "tiny-bert": gettext_noop("A small encoder that learns to find hidden words. A start for classifiers."),
+    "tiny-t5": gettext_noop(
         "A small encoder-decoder that learns to fill gaps in text. A start for translating and summing up."
     ),
-    "seq2seq": mark("Learns to write a target from a source: translate, shorten, correct."),
-    "chat": mark("Teaches a model to answer in conversations. Best begun from a model that has read much."),
-    "completion": mark("Teaches a model to complete prompts as your examples do."),
-    "classifier": mark("Learns to give each text one of your labels."),
-    "dpo": mark("Moves a model that answers towards the answers people prefer."),
+    "seq2seq": gettext_noop("Learns to write a target from a source: translate, shorten, correct."),
+    "chat": gettext_noop("Teaches a model to answer in conversations. Best begun from a model that has read much."),
+    "completion": gettext_noop("Teaches a model to complete prompts as your examples do."),
+    "classifier": gettext_noop("Learns to give each text one of your labels."),
+    "dpo": gettext_noop("Moves a model that answers towards the answers people prefer."),
 }
 _DRAWN_APART = (
     "name",
@@ -101,7 +101,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Sent:
+class SubmittedForm:
     """What a form was sent with, as text: kept when the form is drawn again."""
 
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -129,10 +129,10 @@ class Origin:
     @property
     def defaults(self) -> dict[str, str]:
         """Its spec as the form writes it, for the page's script."""
-        return {name: shown(value) for name, value in self.spec.items()}
+        return {name: to_display(value) for name, value in self.spec.items()}
 
 
-def longer(origin: Origin) -> dict[str, str]:
+def prefill_continue(origin: Origin) -> dict[str, str]:
     """What is filled in for a job that goes on: twice the steps where all are done."""
     is_done = origin.step >= origin.spec["max_steps"]
     return {"resume_from_checkpoint": origin.checkpoint_id} | (
@@ -140,15 +140,15 @@ def longer(origin: Origin) -> dict[str, str]:
     )
 
 
-def like(spec: Mapping[str, Any]) -> Sent:
+def prefill_copy(spec: Mapping[str, Any]) -> SubmittedForm:
     """The form filled in with a spec: what differs from its recipe."""
     usual = recipe(spec["recipe"]) if spec["recipe"] in recipe_names() else {}
     fields = {
-        name: written(value)
+        name: to_form_value(value)
         for name, value in spec.items()
         if name in properties() and name not in LISTS and usual.get(name) != value
     }
-    return Sent({**fields, "recipe": spec["recipe"]}, spec["corpora"], spec.get("validation_corpora", ()))
+    return SubmittedForm({**fields, "recipe": spec["recipe"]}, spec["corpora"], spec.get("validation_corpora", ()))
 
 
 @cache
@@ -161,14 +161,14 @@ def properties() -> dict[str, dict[str, Any]]:
     return found
 
 
-def sent(form: FormData) -> Sent:
+def read_form(form: FormData) -> SubmittedForm:
     """A form as it arrived."""
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     named = ([value for value in form.getlist(name) if isinstance(value, str)] for name in LISTS)
-    return Sent(fields, *named)
+    return SubmittedForm(fields, *named)
 
 
-def given(form: Sent) -> dict[str, Any]:
+def to_partial_spec(form: SubmittedForm) -> dict[str, Any]:
     """The partial spec that a form asks for. What is no number stays text: the spec says what is wrong with it."""
     spec: dict[str, Any] = {} if form.fields.get("resume_from_checkpoint") else {"recipe": form.recipe}
     for name, schema in properties().items():
@@ -207,7 +207,7 @@ def errors_by_field(fields: Sequence[Any]) -> dict[str, str]:
     return found
 
 
-def groups(form: Sent, errors: Mapping[str, str], origin: Origin | None = None) -> list[Group]:
+def groups(form: SubmittedForm, errors: Mapping[str, str], origin: Origin | None = None) -> list[Group]:
     """The folding groups in the order of GROUPS."""
     defaults = recipe(form.recipe) if origin is None else origin.spec
     base = form.fields.get("base_model", "")
@@ -230,11 +230,11 @@ def groups(form: Sent, errors: Mapping[str, str], origin: Origin | None = None) 
 def _control(
     name: str, schema: dict[str, Any], value: str, default: Any, error: str | None, origin: Origin | None, base: str
 ) -> Control:
-    choices, placeholder = _choices(schema), shown(default)
-    if name in OPEN and choices:
+    choices, placeholder = _choices(schema), to_display(default)
+    if name in AUTO_FIELDS and choices:
         choices = [(AUTO, _("auto (recommended)")), *choices]
     is_of_base = bool(base) and name in BASE_FIXES
-    is_locked = is_of_base or (origin is not None and name in KEPT)
+    is_locked = is_of_base or (origin is not None and name in FIELDS_FIXED_ON_RESUME)
     attrs: dict[str, Any] = {"disabled": True} if is_locked else {}
     if not choices:
         numeric = {"integer": "numeric", "number": "decimal"}.get(schema.get("type", ""))
@@ -244,7 +244,7 @@ def _control(
         help_text = _("The base model decides it.")
     elif is_locked:
         help_text = _("Stays as it was: the weights or the samples depend on it.")
-    elif name in OPEN:
+    elif name in AUTO_FIELDS:
         help_text += " " + _("“auto” chooses what fits and is fastest.")
     elif schema["nullable"]:
         help_text += " " + _("“auto” leaves it open.")
@@ -266,16 +266,16 @@ def _control(
 
 def _choices(schema: dict[str, Any]) -> list[tuple[str, str]]:
     if schema.get("type") == "boolean":
-        return [("true", shown(True)), ("false", shown(False))]
+        return [("true", to_display(True)), ("false", to_display(False))]
     return [(str(choice), str(choice)) for choice in schema.get("enum", [])]
 
 
-def written(value: Any) -> str:
+def to_form_value(value: Any) -> str:
     """A value of a spec as the form sends it."""
-    return str(value).lower() if isinstance(value, bool) else shown(value)
+    return str(value).lower() if isinstance(value, bool) else to_display(value)
 
 
-def shown(value: Any) -> str:
+def to_display(value: Any) -> str:
     """A value of a spec as the form and the spec's table write it."""
     if isinstance(value, bool):
         return _("yes") if value else _("no")
@@ -303,9 +303,9 @@ def recipe_cards() -> list[RecipeCard]:
 
 def _recipe_card(name: str) -> RecipeCard:
     fields = recipe(name)
-    spec = of_recipe(name)
-    cost = plan.plan(spec, spec.vocab_size or plan.choose_vocab_size(0), None, None)
-    defaults = {key: shown(value) for key, value in fields.items()}
+    spec = example_spec(name)
+    cost = plan.plan(spec, spec.vocab_size or scaling_laws.choose_vocab_size(0), None, None)
+    defaults = {key: to_display(value) for key, value in fields.items()}
     return RecipeCard(
         name, translate(PURPOSES[name]), cost.num_parameters, spec.num_processes, cost.memory_bytes, defaults
     )

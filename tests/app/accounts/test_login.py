@@ -79,11 +79,13 @@ def test_every_failure_reads_the_same(visitor: TestClient, name: str) -> None:
 
 def test_an_unknown_name_costs_a_hash_too(visitor: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[str | None] = []
-    right = passwords.matches
-    monkeypatch.setattr(passwords, "matches", lambda given, stored: checked.append(stored) or right(given, stored))
+    right = passwords.verify_password
+    monkeypatch.setattr(
+        passwords, "verify_password", lambda given, stored: checked.append(stored) or right(given, stored)
+    )
     visitor.post("/api/v1/login", json={"name": "Nobody", "password": "not the password"})
     assert checked == [None]
-    assert not passwords.matches("nobody has this password", None)
+    assert not passwords.verify_password("nobody has this password", None)
 
 
 def test_the_fifth_wrong_password_locks_and_each_further_one_longer(visitor: TestClient) -> None:
@@ -181,7 +183,7 @@ def test_passwords_are_argon2id(alice_user: Person) -> None:
 
 def test_the_same_characters_typed_on_another_system_match() -> None:
     composed, decomposed = "caf\u00e9 caf\u00e9", "cafe\u0301 cafe\u0301"
-    assert passwords.matches(decomposed, passwords.hashed(composed))
+    assert passwords.verify_password(decomposed, passwords.hash_password(composed))
 
 
 def test_a_password_change_logs_out_every_other_browser(web: TestClient) -> None:

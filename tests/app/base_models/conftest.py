@@ -34,7 +34,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run(model_id: str, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
         assert phase == "check"
-        return validate.verdict(Path(command[3]), int(command[4].partition("=")[2]), 0)
+        return validate.report_result(Path(command[3]), int(command[4].partition("=")[2]), 0)
 
     monkeypatch.setattr(import_model, "run_child", run)
 

@@ -13,7 +13,7 @@ from babel.messages.pofile import read_po
 from jinja2.ext import babel_extract
 
 from app.core import i18n
-from app.core.i18n import CATALOG, _, negotiate, speaking
+from app.core.i18n import CATALOG, _, negotiate, use_locale
 from app.core.settings import Settings
 from app.overview import health
 from trainer import spec, spec_errors
@@ -47,18 +47,18 @@ def test_the_language_is_the_chosen_one_else_what_the_browser_prefers(
 
 def test_a_sentence_is_spoken_in_the_language_of_the_block_only() -> None:
     message = "There is nothing at this address."
-    with speaking("zh-CN"):
+    with use_locale("zh-CN"):
         chinese = _(message)
-        with speaking("en"):
+        with use_locale("en"):
             assert _(message) == message
         assert _(message) == chinese != message
     assert _(message) == message
-    with speaking("nonsense"):
+    with use_locale("nonsense"):
         assert i18n.locale() == "en"
 
 
 def test_values_are_filled_in_after_translation() -> None:
-    with speaking("zh-CN"):
+    with use_locale("zh-CN"):
         assert "example.com" in _(
             "This panel does not answer to the host name {host}. Add it to ATHANOR_ALLOWED_HOSTS.", host="example.com"
         )
@@ -89,7 +89,7 @@ def said_by_the_spec() -> Iterator[tuple[str, str]]:
         for text in (field.title, field.description):
             assert text, f"{name} has no title or no description"
             yield text, f"TrainSpec.{name}"
-    yield from ((sentence, f"SENTENCES[{kind}]") for kind, sentence in spec_errors.SENTENCES.items())
+    yield from ((sentence, f"SENTENCES[{kind}]") for kind, sentence in spec_errors.MESSAGES.items())
     for node in ast.walk(ast.parse((ROOT / "trainer/spec.py").read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "wrong":
             message = node.args[1]
@@ -110,8 +110,8 @@ def fields(text: str) -> set[str]:
 
 
 def said_by_the_plan() -> Iterator[tuple[str, str]]:
-    yield from ((sentence, "trainer/planning/plan.py") for sentence in plan.SENTENCES.values())
-    yield from ((sentence, "trainer/planning/scaling_laws.py") for sentence in scaling_laws.SENTENCES.values())
+    yield from ((sentence, "trainer/planning/plan.py") for sentence in plan.MESSAGES.values())
+    yield from ((sentence, "trainer/planning/scaling_laws.py") for sentence in scaling_laws.MESSAGES.values())
 
 
 def said_by_the_settings() -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.core import live
-from app.core.live import QUEUE_EVENTS, Bell, Hub, Update
+from app.core.live import QUEUE_EVENTS, Hub, Subscription, Update
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -24,7 +24,7 @@ class Story:
     def tell(self, n: int = 1) -> None:
         for _ in range(n):
             self.events.append(len(self.events) + 1)
-        live.ring("story")
+        live.notify("story")
 
     def read(self, cursor: str, until: str | None) -> list[Update]:
         self.reads += 1
@@ -157,11 +157,11 @@ def test_every_stream_ends_when_the_hub_closes() -> None:
 
 
 def test_a_bell_wakes_its_waiter_and_another_one_does_not() -> None:
-    bell = Bell("mine")
+    bell = Subscription("mine")
     assert bell.wait(0.05) is False
-    live.ring("other")
+    live.notify("other")
     assert bell.wait(0.05) is False
-    live.ring("mine")
+    live.notify("mine")
     assert bell.wait(10) is True
-    live.ring("mine")  # between two waits
+    live.notify("mine")  # between two waits
     assert bell.wait(10) is True

@@ -36,7 +36,7 @@ def waiting() -> int:
 def owe(n: int) -> None:
     with db.transaction() as session:
         for i in range(n):
-            queue.owe(session, "test.task", str(i), queue=QUEUE)
+            queue.enqueue_after_commit(session, "test.task", str(i), queue=QUEUE)
 
 
 def test_a_message_is_sent_after_the_commit_and_then_no_longer_owed() -> None:
@@ -49,7 +49,7 @@ def test_a_message_is_sent_after_the_commit_and_then_no_longer_owed() -> None:
 
 def test_a_transaction_that_rolls_back_owes_nothing() -> None:
     with suppress(ZeroDivisionError), db.transaction() as session:
-        queue.owe(session, "test.task", "1", queue=QUEUE)
+        queue.enqueue_after_commit(session, "test.task", "1", queue=QUEUE)
         1 / 0  # noqa: B018
     assert (queue.flush_outbox(), owed(), waiting()) == (0, 0, 0)
 
@@ -78,7 +78,7 @@ def test_while_the_broker_is_away_messages_stay_owed_and_are_sent_once_it_is_bac
     running_servers.valkey.stop()
     try:
         assert queue.flush_outbox() == 0
-        live.ring("anything")  # raises nothing
+        live.notify("anything")  # raises nothing
         assert owed() == 2
         assert "broker not reachable, 2 messages wait" in caplog.text
     finally:

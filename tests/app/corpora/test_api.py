@@ -93,7 +93,7 @@ def test_a_message_that_comes_twice_does_nothing_the_second_time(alice: TestClie
 def test_a_reading_that_fell_silent_is_promised_again_once(alice: TestClient) -> None:
     corpus = alice.post("/api/v1/corpora?filename=lost.txt", content=b"lost").json()
     with db.transaction() as session:
-        assert service.owe_lost_parses(session, seconds=60) == 0
+        assert service.requeue_stale_parses(session, seconds=60) == 0
         lost = session.scalar(
             update(Corpus)
             .values(created_at=Corpus.created_at - principal.SESSION_LIFETIME)
@@ -102,10 +102,10 @@ def test_a_reading_that_fell_silent_is_promised_again_once(alice: TestClient) ->
         )
     assert lost
     with db.transaction() as session:
-        assert service.owe_lost_parses(session, seconds=60) >= 1
+        assert service.requeue_stale_parses(session, seconds=60) >= 1
         assert session.query(Outbox).where(Outbox.args.contains([corpus["id"]])).count() == 1
     with db.transaction() as session:
-        assert service.owe_lost_parses(session, seconds=60) == 0
+        assert service.requeue_stale_parses(session, seconds=60) == 0
 
 
 def test_a_parser_that_dies_fails_the_corpus_in_plain_words(
@@ -177,7 +177,7 @@ def test_anothers_corpus_is_not_there(alice: TestClient, bob: TestClient, bob_us
     for verb in ("parse", "delete"):
         assert bob.post(f"/corpora/{corpus['id']}/{verb}").status_code == 404
     with db.transaction() as session, pytest.raises(PanelError) as refused:
-        service.usable(session, principal=bob_user.principal, ids=[corpus["id"]])
+        service.require_ready_corpora(session, principal=bob_user.principal, ids=[corpus["id"]])
     assert refused.value.fields[0].field == "corpora"
 
 
@@ -200,7 +200,7 @@ def test_a_bad_page_is_told_at_its_parameter(alice: TestClient, query: str) -> N
 def test_jobs_get_their_corpora_in_the_order_asked_for(alice: TestClient, alice_user: Person, upload: Upload) -> None:
     ids = [upload(alice, b"one")["id"], upload(alice, b"two")["id"]][::-1]
     with db.transaction() as session:
-        assert [c.id for c in service.usable(session, principal=alice_user.principal, ids=ids)] == ids
+        assert [c.id for c in service.require_ready_corpora(session, principal=alice_user.principal, ids=ids)] == ids
 
 
 def test_what_cannot_be_trained_on_is_told_at_the_field(alice: TestClient, alice_user: Person, upload: Upload) -> None:
@@ -215,7 +215,7 @@ def test_what_cannot_be_trained_on_is_told_at_the_field(alice: TestClient, alice
     ]
     for ids, code in cases:
         with db.transaction() as session, pytest.raises(PanelError) as refused:
-            service.usable(session, principal=alice_user.principal, ids=ids)
+            service.require_ready_corpora(session, principal=alice_user.principal, ids=ids)
         assert (refused.value.code, refused.value.fields[0].field) == (code, "corpora")
 
 

@@ -198,7 +198,7 @@ def test_memory_stays_flat_however_large_the_upload(alice: TestClient) -> None:
             yield piece
             assert sum(held) <= 4  # those being written, and the next
 
-    sink = uploads.Sink(storage.corpus("flat") / "upload", 1 << 30, PanelError(413, "too_large", "too large"))
+    sink = uploads.StreamedUpload(storage.corpus("flat") / "upload", 1 << 30, PanelError(413, "too_large", "too large"))
     with ThreadPoolExecutor(1) as thread:  # the browser tests leave a loop running in this one
         thread.submit(anyio.run, uploads.drain, stream(), sink).result()
     assert sink.num_bytes == 64 << 20

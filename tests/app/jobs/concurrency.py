@@ -70,7 +70,7 @@ class Race:
 
     def scheduler(self) -> None:
         while not self.is_over.is_set():
-            do(dispatch.settle)
+            do(dispatch.requeue_or_fail)
             do(dispatch.place)
 
     def run(self) -> None:

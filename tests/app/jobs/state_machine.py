@@ -108,8 +108,8 @@ class Lives(RuleBasedStateMachine):
         if is_later and self.life.state == "recovering":  # the back-off is over
             self.change(not_before=func.now() - timedelta(seconds=1))
             self.life.is_backing_off = False
-        assert self.verb(dispatch.reap) == []
-        assert (self.job_id in self.verb(dispatch.settle)) == self.life.settle()
+        assert self.verb(dispatch.expire_leases) == []
+        assert (self.job_id in self.verb(dispatch.requeue_or_fail)) == self.life.settle()
         self.verb(dispatch.place)
         self.life.place()
 
@@ -117,7 +117,7 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def lease_expires(self) -> None:
         self.change(lease_until=func.now() - timedelta(seconds=1))
-        assert self.verb(dispatch.reap) == [self.job_id]
+        assert self.verb(dispatch.expire_leases) == [self.job_id]
         self.life.lose("supervisor_lost")
 
     @precondition(lambda self: self.life.state not in HELD)

@@ -298,7 +298,7 @@ def test_troubles_and_recoveries_stand_on_the_page_of_a_job(alice: TestClient, a
     with db.transaction() as session:
         attempts.release(session, job_id=job_id, fence=fence, reason="shutdown")
     with db.transaction() as session:
-        dispatch.settle(session)
+        dispatch.requeue_or_fail(session)
     factories.give_to(job_id, "ada")
     with db.transaction() as session:
         assert attempts.claim(session, job_id=job_id, node="ada")

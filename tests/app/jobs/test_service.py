@@ -142,7 +142,7 @@ def test_renewing_answers_the_wish(alice_user: Person, corpus: str) -> None:
 def test_a_zombie_writes_nothing(alice_user: Person, corpus: str) -> None:
     job_id, old = factories.started(alice_user, corpus)
     in_transaction(attempts.release, job_id=job_id, fence=old, reason="shutdown")
-    in_transaction(dispatch.settle)
+    in_transaction(dispatch.requeue_or_fail)
     factories.give_to(job_id, "ada")
     new = in_transaction(attempts.claim, job_id=job_id, node="ada")
     assert new == old + 1

@@ -129,7 +129,7 @@ class Run:
         with db.transaction() as session:
             attempts.release(session, job_id=self.job_id, fence=self.fence, reason="shutdown")
         with db.transaction() as session:
-            dispatch.settle(session)
+            dispatch.requeue_or_fail(session)
         factories.give_to(self.job_id, "ada")
         with db.transaction() as session:
             fence = attempts.claim(session, job_id=self.job_id, node="ada")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from app.core import processes
-from app.core.processes import Child
+from app.core.processes import ManagedProcess
 from app.corpora.shipped import SHIPPED
 from app.launcher import up
 from tests import stack
@@ -144,7 +144,7 @@ def test_the_link_can_be_opened_on_this_machine(host: str, shown: str) -> None:
 
 
 def test_a_process_that_keeps_dying_is_started_ever_more_slowly(database: str, tmp_path: Path) -> None:
-    child = Child("hopeless", [sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "hopeless.log")
+    child = ManagedProcess("hopeless", [sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "hopeless.log")
     child.start()
     pauses = []
     for _ in range(3):
@@ -158,7 +158,9 @@ def test_a_process_that_keeps_dying_is_started_ever_more_slowly(database: str, t
 
 def test_only_lines_worth_reading_reach_the_terminal(database: str, tmp_path: Path) -> None:
     lines = "INFO fine\nWARNING look\nTraceback (most recent call last):\nValueError: no\nERROR half"
-    child = Child("talker", [sys.executable, "-c", f"import sys; sys.stdout.write({lines!r})"], tmp_path / "t.log")
+    child = ManagedProcess(
+        "talker", [sys.executable, "-c", f"import sys; sys.stdout.write({lines!r})"], tmp_path / "t.log"
+    )
     child.start()
     until(lambda: not child.alive(), 10)
     assert child.news() == ["WARNING look", "Traceback (most recent call last):", "ValueError: no"]

@@ -18,7 +18,7 @@ from app.core import db, live
 from app.core.models import Node, new_id
 from app.main import create_app
 from app.playground import generation_queue, service
-from app.playground.schemas import Order
+from app.playground.schemas import GenerationTask
 from tests.app.playground.conftest import Keep, Kept, free_slots
 from tests.users import Person
 from tests.waiting import until
@@ -86,8 +86,10 @@ def inference_process() -> psutil.Process:
     return next(child for child in children if "worker.inference.server" in child.cmdline())
 
 
-def an_order() -> Order:
-    return Order(id=new_id(), path="x", prompt="", max_tokens=1, temperature=1, top_p=1, top_k=0, seed=0, stop=[])
+def an_order() -> GenerationTask:
+    return GenerationTask(
+        id=new_id(), path="x", prompt="", max_tokens=1, temperature=1, top_p=1, top_k=0, seed=0, stop=[]
+    )
 
 
 def test_two_people_generate_at_once(client: httpx.Client, slow: Kept) -> None:
@@ -181,7 +183,7 @@ def test_without_a_worker_the_reader_is_told_how_to_start_one(
     client: httpx.Client, slow: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "RING_SECONDS", 0.1)
-    monkeypatch.setattr(generation_queue, "take", lambda: None)
+    monkeypatch.setattr(generation_queue, "dequeue", lambda: None)
     with db.transaction() as session:
         session.execute(delete(Node))
 
@@ -206,8 +208,8 @@ def test_a_line_that_is_too_long_takes_nobody_more(
 def test_those_who_left_without_a_word_are_passed_over(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     left, waiting = an_order(), an_order()
     for order in (left, waiting):
-        assert generation_queue.enter(order)
+        assert generation_queue.enqueue(order)
     live.valkey().delete(f"athanor:generate:{left.id}:alive")
 
-    assert generation_queue.take() == waiting
-    assert generation_queue.take() is None
+    assert generation_queue.dequeue() == waiting
+    assert generation_queue.dequeue() is None

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.trainer.runs import english, write_corpus
 from trainer.data import tokenizer
-from trainer.data.record_encoding import CHAT_TEMPLATE, Encoder, Segment, Unsafe
+from trainer.data.record_encoding import CHAT_TEMPLATE, RecordEncoder, Segment, SpecialTokenInText
 from trainer.failure import Failure
 
 TALK = [
@@ -45,7 +45,7 @@ def learnt(made: PreTrainedTokenizerFast, segment: Segment) -> list[tuple[str, f
 
 
 def test_only_answers_count_each_to_the_end_of_its_turn(made: PreTrainedTokenizerFast) -> None:
-    encoder = Encoder("chat", with_template(made, CHAT_TEMPLATE))
+    encoder = RecordEncoder("chat", with_template(made, CHAT_TEMPLATE))
     (segment,) = encoder.segments({"messages": TALK})
 
     assert made.decode(segment.ids) == encoder.render(TALK)
@@ -53,7 +53,7 @@ def test_only_answers_count_each_to_the_end_of_its_turn(made: PreTrainedTokenize
 
 
 def test_an_answer_is_learnt_behind_the_very_tokens_that_ask_for_it(made: PreTrainedTokenizerFast) -> None:
-    encoder = Encoder("chat", with_template(made, CHAT_TEMPLATE))
+    encoder = RecordEncoder("chat", with_template(made, CHAT_TEMPLATE))
     for said in ("God.", "\nGod.", "\n\n God.\n", " ", ""):
         (segment,) = encoder.segments({"messages": [*TALK[:2], {"role": "assistant", "content": said}]})
         asked = encoder.prompt(TALK[:2])
@@ -74,7 +74,7 @@ ALONE = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endi
 def test_a_prompt_is_shown_without_what_the_template_writes_around_it(
     made: PreTrainedTokenizerFast, template: str
 ) -> None:
-    encoder = Encoder("chat", with_template(made, template))
+    encoder = RecordEncoder("chat", with_template(made, template))
 
     assert encoder.plain(encoder.prompt(TALK[1:2])) == "Who made the light?"
     if template != ALONE:
@@ -82,13 +82,13 @@ def test_a_prompt_is_shown_without_what_the_template_writes_around_it(
 
 
 def test_the_template_shows_where_there_were_answers_before(made: PreTrainedTokenizerFast) -> None:
-    encoder = Encoder("chat", with_template(made, CHAT_TEMPLATE))
+    encoder = RecordEncoder("chat", with_template(made, CHAT_TEMPLATE))
 
     assert encoder.plain(encoder.prompt(TALK[1:4])).startswith("<|im_start|>user\nWho made the light?<|im_end|>")
 
 
 def test_a_message_without_weight_is_only_read(made: PreTrainedTokenizerFast) -> None:
-    encoder = Encoder("chat", with_template(made, CHAT_TEMPLATE))
+    encoder = RecordEncoder("chat", with_template(made, CHAT_TEMPLATE))
     (segment,) = encoder.segments({"messages": [*TALK[:4], {**TALK[4], "weight": 0}]})
 
     assert learnt(made, segment) == [("God.<|endoftext|>", 1.0)]
@@ -99,27 +99,27 @@ def test_a_message_without_weight_is_only_read(made: PreTrainedTokenizerFast) ->
 def test_a_text_that_spells_a_special_token_is_no_new_speaker(
     made: PreTrainedTokenizerFast, kind: str, mark: str
 ) -> None:
-    encoder = Encoder(kind, with_template(made, CHAT_TEMPLATE))
+    encoder = RecordEncoder(kind, with_template(made, CHAT_TEMPLATE))
     evil = f"light{mark}"
     record: dict[str, Any] = {"prompt": evil, "completion": "a", "text": evil}
-    with pytest.raises(Unsafe):
+    with pytest.raises(SpecialTokenInText):
         encoder.segments({**record, "messages": [{"role": "user", "content": evil}]})
 
 
 def test_a_template_that_takes_back_what_it_wrote_is_refused(made: PreTrainedTokenizerFast) -> None:
     template = "{% for m in messages %}{{ m['content'] if loop.last else 'gone' }}\n{% endfor %}"
     with pytest.raises(Failure, match="chat template cannot be used: what comes later changes"):
-        Encoder("chat", with_template(made, template)).segments({"messages": TALK})
+        RecordEncoder("chat", with_template(made, template)).segments({"messages": TALK})
 
 
 def test_a_template_that_fails_says_why(made: PreTrainedTokenizerFast) -> None:
     template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(Failure, match="System role not supported"):
-        Encoder("chat", with_template(made, template)).segments({"messages": TALK})
+        RecordEncoder("chat", with_template(made, template)).segments({"messages": TALK})
 
 
 def test_of_a_completion_the_prompt_is_read_and_the_end_is_learnt(made: PreTrainedTokenizerFast) -> None:
-    (segment,) = Encoder("completion", made).segments({"prompt": "And God said", "completion": ", Let"})
+    (segment,) = RecordEncoder("completion", made).segments({"prompt": "And God said", "completion": ", Let"})
 
     assert made.decode(segment.ids) == "And God said, Let<|endoftext|>"
     assert learnt(made, segment) == [(", Let<|endoftext|>", 1.0)]
@@ -127,14 +127,14 @@ def test_of_a_completion_the_prompt_is_read_and_the_end_is_learnt(made: PreTrain
 
 def test_a_preference_is_two_completions_of_one_prompt(made: PreTrainedTokenizerFast) -> None:
     record = {"prompt": "And God", "chosen": " said", "rejected": " slept"}
-    chosen, rejected = Encoder("dpo", made).segments(record)
+    chosen, rejected = RecordEncoder("dpo", made).segments(record)
 
     assert learnt(made, chosen) == [(" said<|endoftext|>", 1.0)]
     assert learnt(made, rejected) == [(" slept<|endoftext|>", 1.0)]
 
 
 def test_a_preference_between_answers_in_a_conversation(made: PreTrainedTokenizerFast) -> None:
-    encoder = Encoder("dpo", with_template(made, CHAT_TEMPLATE))
+    encoder = RecordEncoder("dpo", with_template(made, CHAT_TEMPLATE))
     chosen, rejected = encoder.segments({"prompt": TALK[:4], "chosen": "God.", "rejected": "Nobody."})
 
     assert learnt(made, chosen) == [("God.<|endoftext|>", 1.0)]
@@ -142,7 +142,7 @@ def test_a_preference_between_answers_in_a_conversation(made: PreTrainedTokenize
 
 
 def test_a_source_and_its_target_are_read_whole(made: PreTrainedTokenizerFast) -> None:
-    source, target = Encoder("seq2seq", made).segments({"source": "light", "target": "天"})
+    source, target = RecordEncoder("seq2seq", made).segments({"source": "light", "target": "天"})
 
     assert [made.decode(source.ids), made.decode(target.ids)] == ["light<|endoftext|>", "天<|endoftext|>"]
 

@@ -11,7 +11,7 @@ seeds = st.integers(min_value=0, max_value=2**31 - 1)
 
 
 def draw(first: int, count: int, size: int, seed: int) -> list[int]:
-    numbers: list[int] = sample_order.draw(np.arange(first, first + count), size, seed).tolist()
+    numbers: list[int] = sample_order.shuffled_index(np.arange(first, first + count), size, seed).tolist()
     return numbers
 
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from tests.trainer.runs import english, small_spec, write_corpus
 from trainer.data import corpus, tokenized_text, tokenizer
-from trainer.data.tokenized_text import Dataset, Document
+from trainer.data.tokenized_text import Document, TokenizedText
 from trainer.failure import Failure
 
 
@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 def tokenise(home: Path, made: Tokenizer, *corpora: list[str]) -> tuple[Path, list[int]]:
     """The directory with these corpora tokenised, and all ids."""
     sources = [write_corpus(home / f"c{number}", documents) for number, documents in enumerate(corpora)]
-    directory = tokenized_text.ensure(sources, made, "made", home / "cache", nothing)
+    directory = tokenized_text.tokenize_cached(sources, made, "made", home / "cache", nothing)
     meta = tokenized_text.read_meta(directory)
     return directory, np.fromfile(directory / "tokens.bin", dtype=meta.dtype).tolist()
 
@@ -81,7 +81,7 @@ def test_long_documents_are_cut_where_it_does_not_change_their_tokens(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "PIECE_BYTES", size)
         raw = text.encode()
-        pieces = list(corpus.cut(raw, 0, len(raw)))
+        pieces = list(corpus.split_document(raw, 0, len(raw)))
 
     assert "".join(piece.text for piece in pieces) == text
     assert sum(piece.num_bytes for piece in pieces) == len(raw)
@@ -114,9 +114,9 @@ def test_the_cache_tokenises_once_even_for_two_at_a_time(tmp_path: Path, made: T
     def progress(done: int, total: int) -> None:
         if not inner:  # a second run comes while the first one writes, and is done first
             inner.append(tmp_path)
-            inner[0] = tokenized_text.ensure([source], made, "made", tmp_path / "cache", nothing)
+            inner[0] = tokenized_text.tokenize_cached([source], made, "made", tmp_path / "cache", nothing)
 
-    outer = tokenized_text.ensure([source], made, "made", tmp_path / "cache", progress)
+    outer = tokenized_text.tokenize_cached([source], made, "made", tmp_path / "cache", progress)
 
     assert inner == [outer]
     assert [entry.name for entry in outer.parent.iterdir()] == [outer.name]
@@ -125,26 +125,30 @@ def test_the_cache_tokenises_once_even_for_two_at_a_time(tmp_path: Path, made: T
 def test_an_empty_corpus_is_refused(tmp_path: Path, made: Tokenizer) -> None:
     for documents in ([], ["", ""]):
         with pytest.raises(Failure, match="no text") as caught:
-            tokenized_text.ensure([write_corpus(tmp_path / "c", documents)], made, "made", tmp_path / "cache", nothing)
+            tokenized_text.tokenize_cached(
+                [write_corpus(tmp_path / "c", documents)], made, "made", tmp_path / "cache", nothing
+            )
         assert caught.value.code == "data_empty"
 
 
-def open_dataset(home: Path, made: Tokenizer, documents: list[str], **fields: object) -> tuple[Dataset, list[int]]:
+def open_dataset(
+    home: Path, made: Tokenizer, documents: list[str], **fields: object
+) -> tuple[TokenizedText, list[int]]:
     directory, ids = tokenise(home, made, documents)
-    return Dataset(directory, small_spec(**fields), made), ids
+    return TokenizedText(directory, small_spec(**fields), made), ids
 
 
 def test_two_sequences_are_the_least(tmp_path: Path, made: Tokenizer) -> None:
     _, ids = tokenise(tmp_path, made, ["beginning " * 30])
     length = (len(ids) - 1) // 2
-    directory = tokenized_text.ensure(
+    directory = tokenized_text.tokenize_cached(
         [write_corpus(tmp_path / "c0", ["beginning " * 30])], made, "made", tmp_path / "cache", nothing
     )
 
-    dataset = Dataset(directory, small_spec(sequence_length=length), made)
+    dataset = TokenizedText(directory, small_spec(sequence_length=length), made)
     assert (dataset.num_train, dataset.num_validation) == (1, 1)
     with pytest.raises(Failure) as caught:
-        Dataset(directory, small_spec(sequence_length=length + 1), made)
+        TokenizedText(directory, small_spec(sequence_length=length + 1), made)
     assert caught.value.code == "data_short"
     assert caught.value.values == {"needed": 2 * length + 3, "found": len(ids)}
 
@@ -170,7 +174,7 @@ def test_a_batch_does_not_depend_on_how_it_is_split(tmp_path: Path, made: Tokeni
 def test_a_sample_leads_back_to_its_documents(tmp_path: Path, made: Tokenizer) -> None:
     corpora = [[f"alpha {number}, " * 9 for number in range(5)], [f"omega {number}. " * 9 for number in range(7)]]
     directory, ids = tokenise(tmp_path, made, *corpora)
-    dataset = Dataset(directory, small_spec(), made)
+    dataset = TokenizedText(directory, small_spec(), made)
     owners = []
     for number, documents in enumerate(corpora):
         for place, text in enumerate(documents):

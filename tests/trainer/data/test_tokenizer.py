@@ -86,13 +86,13 @@ def test_the_cache_trains_once_and_tells_sizes_apart(tmp_path: Path) -> None:
     def progress(done: int, total: int) -> None:
         seen.append(done)
 
-    first = tokenizer.ensure(sources, 300, tmp_path / "cache", progress)
+    first = tokenizer.train_cached(sources, 300, tmp_path / "cache", progress)
     assert seen[-1] == 20_000
     seen.clear()
 
-    assert tokenizer.ensure(sources, 300, tmp_path / "cache", progress) == first
+    assert tokenizer.train_cached(sources, 300, tmp_path / "cache", progress) == first
     assert not seen
-    assert tokenizer.ensure(sources, 301, tmp_path / "cache", progress) != first
+    assert tokenizer.train_cached(sources, 301, tmp_path / "cache", progress) != first
 
 
 def test_a_vocabulary_larger_than_the_text_gives_says_the_largest(tmp_path: Path) -> None:
@@ -133,14 +133,14 @@ def test_encoders_get_a_mask_and_encoder_decoders_get_gaps(
     tmp_path: Path, model_type: str, around: tuple[str, str]
 ) -> None:
     source = write_corpus(tmp_path / "c", [english(20_000)])
-    made = tokenizer.ensure([source], 400, tmp_path / "cache", nothing, model_type)
+    made = tokenizer.train_cached([source], 400, tmp_path / "cache", nothing, model_type)
     opened = AutoTokenizer.from_pretrained(made)
 
     assert opened.decode(opened("In the beginning").input_ids) == around[0] + "In the beginning" + around[1]
     assert len(opened) == 400
     assert opened.mask_token == ("<|mask|>" if model_type == "bert" else None)
     assert ("<extra_id_99>" in opened.all_special_tokens) == (model_type == "t5")
-    assert made != tokenizer.ensure([source], 400, tmp_path / "cache", nothing)
+    assert made != tokenizer.train_cached([source], 400, tmp_path / "cache", nothing)
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,10 @@ def test_a_tokenizer_that_lacks_what_an_objective_needs_is_refused(
     tokenizer.save(made, tmp_path)
     opened = AutoTokenizer.from_pretrained(tmp_path)
 
-    tokenizer.require(opened, "causal")
-    tokenizer.require(opened, "seq2seq")
+    tokenizer.require_special_tokens(opened, "causal")
+    tokenizer.require_special_tokens(opened, "seq2seq")
     with pytest.raises(Failure, match=lacks) as caught:
-        tokenizer.require(opened, objective)
+        tokenizer.require_special_tokens(opened, objective)
     assert caught.value.code == "tokenizer_mismatch"
 
 

@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerFast as Fast
 
 from tests.trainer.runs import english, small_spec, write_corpus
 from trainer.data import tokenized_text, tokenizer
-from trainer.data.batch import IGNORED, Batch
+from trainer.data.batch import IGNORE_INDEX, Batch
 from trainer.datasets import masking
-from trainer.datasets.denoising import Masked, Spans, sentinels
+from trainer.datasets.denoising import MaskedLMDataset, SpanCorruptionDataset, sentinel_ids
 from trainer.planning.counts import span_lengths
 from trainer.spec import TrainSpec
 
@@ -25,10 +25,10 @@ def nothing(done: int, total: int) -> None:
 def opened(home: Path, model_type: str) -> tuple[Path, Fast]:
     """Tokenised text of many short documents, and the tokenizer of a family."""
     source = write_corpus(home / "c", english(40_000).split("\n"))
-    made = tokenizer.ensure([source], 600, home / "cache", nothing, model_type)
+    made = tokenizer.train_cached([source], 600, home / "cache", nothing, model_type)
     fast = Fast.from_pretrained(made)
-    tokens = tokenized_text.ensure(
-        [source], tokenizer.load(made), "made", home / "cache", nothing, tokenizer.separator(fast)
+    tokens = tokenized_text.tokenize_cached(
+        [source], tokenizer.load(made), "made", home / "cache", nothing, tokenizer.document_separator_id(fast)
     )
     return tokens, fast
 
@@ -59,9 +59,9 @@ def same(whole: Batch, parts: list[Batch]) -> bool:
 
 def test_of_ten_hidden_words_eight_are_masks_one_is_another_one_stays(bert: tuple[Path, Fast]) -> None:
     tokens, fast = bert
-    samples = Masked(tokens, masked_spec(), fast)
+    samples = MaskedLMDataset(tokens, masked_spec(), fast)
     batch = samples.train_batch(0, 2000)
-    hidden = batch["labels"] != IGNORED
+    hidden = batch["labels"] != IGNORE_INDEX
     inputs, labels = batch["input_ids"][hidden], batch["labels"][hidden]
 
     assert (hidden.sum(axis=1) >= 1).all()
@@ -75,21 +75,21 @@ def test_of_ten_hidden_words_eight_are_masks_one_is_another_one_stays(bert: tupl
 
 def test_a_masked_sample_is_text_between_the_tokens_that_begin_and_end_one(bert: tuple[Path, Fast]) -> None:
     tokens, fast = bert
-    samples = Masked(tokens, masked_spec(), fast)
+    samples = MaskedLMDataset(tokens, masked_spec(), fast)
     batch = samples.train_batch(0, 8)
     text = samples.text.train_rows(0, 8)
 
     assert batch["input_ids"].shape == (8, 32)
     assert (batch["input_ids"][:, 0] == fast.cls_token_id).all()
     assert (batch["input_ids"][:, -1] == fast.sep_token_id).all()
-    restored = np.where(batch["labels"] == IGNORED, batch["input_ids"], batch["labels"])[:, 1:-1]
+    restored = np.where(batch["labels"] == IGNORE_INDEX, batch["input_ids"], batch["labels"])[:, 1:-1]
     assert np.array_equal(restored, text)
 
 
 def test_what_is_hidden_depends_on_nothing_but_seed_and_number(bert: tuple[Path, Fast], t5: tuple[Path, Fast]) -> None:
     for samples, other in (
-        (Masked(bert[0], masked_spec(), bert[1]), Masked(bert[0], masked_spec(seed=7), bert[1])),
-        (Spans(t5[0], spans_spec(), t5[1]), Spans(t5[0], spans_spec(seed=7), t5[1])),
+        (MaskedLMDataset(bert[0], masked_spec(), bert[1]), MaskedLMDataset(bert[0], masked_spec(seed=7), bert[1])),
+        (SpanCorruptionDataset(t5[0], spans_spec(), t5[1]), SpanCorruptionDataset(t5[0], spans_spec(seed=7), t5[1])),
     ):
         assert same(samples.train_batch(40, 8), [samples.train_batch(n, 1) for n in range(40, 48)])
         assert same(samples.validation_batch([0, 3]), [samples.validation_batch([n]) for n in (0, 3)])
@@ -97,9 +97,11 @@ def test_what_is_hidden_depends_on_nothing_but_seed_and_number(bert: tuple[Path,
 
 
 def test_another_epoch_hides_other_words(bert: tuple[Path, Fast]) -> None:
-    samples = Masked(bert[0], masked_spec(), bert[1])
+    samples = MaskedLMDataset(bert[0], masked_spec(), bert[1])
     batch = samples.train_batch(0, 2 * samples.num_train)
-    texts = [tuple(row) for row in np.where(batch["labels"] == IGNORED, batch["input_ids"], batch["labels"]).tolist()]
+    texts = [
+        tuple(row) for row in np.where(batch["labels"] == IGNORE_INDEX, batch["input_ids"], batch["labels"]).tolist()
+    ]
     first, second = (sorted(range(at, at + samples.num_train), key=lambda n: texts[n]) for at in (0, samples.num_train))
 
     assert [texts[n] for n in first] == [texts[n] for n in second]
@@ -110,9 +112,9 @@ def test_another_epoch_hides_other_words(bert: tuple[Path, Fast]) -> None:
 
 def test_only_special_tokens_are_hidden_where_there_is_nothing_else() -> None:
     ids, words = np.zeros(6, dtype=np.int64), np.arange(2, 9, dtype=np.int64)
-    inputs, labels = masking.masked(ids, 0.15, 9, words, masking.generator(1, 1))
+    inputs, labels = masking.mask_tokens(ids, 0.15, 9, words, masking.sample_rng(1, 1))
 
-    assert (labels != IGNORED).sum() == 1
+    assert (labels != IGNORE_INDEX).sum() == 1
     assert len(inputs) == 6
 
 
@@ -125,7 +127,7 @@ def test_only_special_tokens_are_hidden_where_there_is_nothing_else() -> None:
 def test_spans_and_the_text_without_them_are_the_text(length: int, density: float, mean: float, number: int) -> None:
     ids = np.arange(1000, 1000 + length, dtype=np.int64)
     marks = np.arange(100, 800, dtype=np.int64)
-    source, target = masking.spans(ids, density, mean, marks, 1, masking.generator(3, number))
+    source, target = masking.corrupt_spans(ids, density, mean, marks, 1, masking.sample_rng(3, number))
 
     assert source[-1] == target[-1] == 1
     count = int(np.isin(source, marks).sum())
@@ -147,18 +149,18 @@ def test_inputs_with_spans_cut_out_fill_the_sequence(
 
 
 def test_a_batch_of_spans_fills_the_sequence_and_its_decoder_sees_only_what_it_wrote(t5: tuple[Path, Fast]) -> None:
-    samples = Spans(t5[0], spans_spec(sequence_length=64), t5[1])
+    samples = SpanCorruptionDataset(t5[0], spans_spec(sequence_length=64), t5[1])
     batch = samples.train_batch(0, 8)
 
     assert batch["input_ids"].shape == (8, 64)
     assert "attention_mask" not in batch
     assert (batch["decoder_input_ids"][:, 0] == t5[1].pad_token_id).all()
     assert np.array_equal(batch["decoder_input_ids"][:, 1:], batch["labels"][:, :-1])
-    assert (batch["labels"][:, 0] == sentinels(t5[1])[0]).all()
+    assert (batch["labels"][:, 0] == sentinel_ids(t5[1])[0]).all()
 
 
 def test_a_sample_leads_back_to_its_documents(bert: tuple[Path, Fast]) -> None:
-    samples = Masked(bert[0], masked_spec(), bert[1])
+    samples = MaskedLMDataset(bert[0], masked_spec(), bert[1])
     documents = english(40_000).split("\n")
     found = samples.documents_of(5)
     text = bert[1].decode(samples.text.train_rows(5, 1)[0])

@@ -24,10 +24,10 @@ from transformers.masking_utils import create_causal_mask
 
 from tests.trainer.runs import small_spec, write_corpus
 from trainer.data import tokenized_records, tokenizer
-from trainer.data.batch import IGNORED, Batch, num_targets
+from trainer.data.batch import IGNORE_INDEX, Batch, num_targets
 from trainer.data.record_encoding import CHAT_TEMPLATE
 from trainer.data.tokenized_text import Document
-from trainer.datasets.causal import Answers
+from trainer.datasets.causal import SFTDataset
 from trainer.modeling.objectives import objective
 
 LENGTH, RECORDS, SAMPLES = 96, 10_000, 10_000
@@ -54,7 +54,7 @@ class Packed:
     """Random conversations, and the samples made from them."""
 
     talks: list[Talk]
-    samples: Answers
+    samples: SFTDataset
     tokenizer: PreTrainedTokenizerFast
 
     def rows(self) -> Iterator[tuple[list[Document], Batch]]:
@@ -97,13 +97,15 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
     source = write_corpus(home / "chat", [json.dumps({"messages": talk}) for talk in talks])
     source.kind = "chat"
     spec = small_spec(objective="chat", sequence_length=LENGTH)
-    directory = tokenized_records.ensure([source], spec, made, "made", home / "cache", lambda done, total: None)
-    return Packed(talks, Answers(directory, spec, made), made)
+    directory = tokenized_records.tokenize_cached(
+        [source], spec, made, "made", home / "cache", lambda done, total: None
+    )
+    return Packed(talks, SFTDataset(directory, spec, made), made)
 
 
 def spans(row: Batch) -> list[slice]:
     """Where the records of a row stand, padding not counted."""
-    used = int((row["labels"] != IGNORED).sum())
+    used = int((row["labels"] != IGNORE_INDEX).sum())
     starts = [*np.flatnonzero(row["position_ids"][:used] == 0), used]
     return [slice(start, end) for start, end in itertools.pairwise(starts)]
 
@@ -228,13 +230,13 @@ def test_where_a_sequence_holds_one_record_no_mask_is_made(tmp_path: Path, packe
     source = write_corpus(tmp_path / "chat", [json.dumps({"messages": talk}) for talk in packed.talks[:40]])
     source.kind = "chat"
     spec = small_spec(objective="chat", sequence_length=LENGTH, packing=False)
-    tokenised = tokenized_records.ensure(
+    tokenised = tokenized_records.tokenize_cached(
         [source], spec, packed.tokenizer, "made", tmp_path / "cache", lambda done, total: None
     )
-    batch = Answers(tokenised, spec, packed.tokenizer).train_batch(0, 16)
+    batch = SFTDataset(tokenised, spec, packed.tokenizer).train_batch(0, 16)
     positions = torch.from_numpy(batch["position_ids"])
 
-    assert any((row == IGNORED).any() for row in batch["labels"])
+    assert any((row == IGNORE_INDEX).any() for row in batch["labels"])
     config = NETWORKS["llama"]().config
     assert create_causal_mask(config, torch.zeros(*positions.shape, 1), None, None, positions) is None
 
@@ -259,8 +261,8 @@ def test_the_loss_is_that_of_transformers_on_the_same_packed_records(packed: Pac
             positions += range(span.stop - span.start + 1)
         given = {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions])}
         for weight in set(weights) - {0.0}:
-            labels = [number if own == weight else IGNORED for number, own in zip(ids, weights, strict=True)]
-            count = sum(label != IGNORED for label in labels)
+            labels = [number if own == weight else IGNORE_INDEX for number, own in zip(ids, weights, strict=True)]
+            count = sum(label != IGNORE_INDEX for label in labels)
             nats += weight * count * float(model(labels=torch.tensor([labels]), **given).loss)
             total += weight * count
     assert float(found) / num_targets(batch) == pytest.approx(nats / total, rel=1e-5)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.trainer.runs import small_spec
-from trainer.engines.optimizers import Muon, optimizers, orthogonal
+from trainer.engines.optimizers import Muon, newton_schulz, optimizers
 from trainer.modeling import architectures
 
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
@@ -28,7 +28,7 @@ def test_it_moves_a_matrix_as_torchs_muon_does(shape: tuple[int, int]) -> None:
 
 
 def test_its_update_has_singular_values_about_one() -> None:
-    values = torch.linalg.svdvals(orthogonal(torch.randn(12, 20, generator=torch.Generator().manual_seed(1))))
+    values = torch.linalg.svdvals(newton_schulz(torch.randn(12, 20, generator=torch.Generator().manual_seed(1))))
 
     assert values.min() > 0.5
     assert values.max() < 1.5
@@ -38,7 +38,7 @@ def test_its_update_has_singular_values_about_one() -> None:
 def test_it_gets_the_matrices_of_the_blocks_and_adamw_the_rest(model_type: str) -> None:
     more = {"objective": "span_corruption"} if model_type == "t5" else {}
     spec = small_spec(optimizer="muon", model_type=model_type, num_key_value_heads=4, **more)
-    model = architectures.create(spec, 300, IDS, [])
+    model = architectures.create_config(spec, 300, IDS, [])
     muon, adamw = optimizers(spec, model)
 
     names = {id(parameter): name for name, parameter in model.named_parameters()}

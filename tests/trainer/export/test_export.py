@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 from tests.trainer.gangs import Warm
 from tests.trainer.runs import checkpoint_of, make_run, small_spec
 from trainer.export import export, gguf_writer
-from trainer.export.export import Differs, Impossible
+from trainer.export.export import LogitMismatch, UnsupportedExport
 from trainer.inference import generation
 from trainer.modeling import lora
-from trainer.modeling.build import start
+from trainer.modeling.build import build_model
 from trainer.run_dir import RunDir, write_manifest
 
 FACTS: dict[str, Any] = {
@@ -41,7 +41,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 def checked(out: Path, form: str, base: Path | None, tolerance: float) -> float:
     largest = export.verify(out, form, base)
     if not largest <= tolerance:
-        raise Differs(largest, tolerance)
+        raise LogitMismatch(largest, tolerance)
     return largest
 
 
@@ -58,7 +58,7 @@ def test_a_fresh_process_opens_the_artefact_and_a_damaged_one_is_found(trained: 
     name = max(weights, key=lambda key: weights[key].numel())
     weights[name][0] += 1.0
     save_file(weights, shard, {"format": "pt"})
-    with pytest.raises(Differs, match="logits differ by"):
+    with pytest.raises(LogitMismatch, match="logits differ by"):
         export._proven(out, "safetensors", None, 1e-5)
 
 
@@ -122,9 +122,9 @@ def test_what_has_no_such_format_is_refused_and_leaves_nothing(
     run_dir = make_run(home, "export-bert", **fields)
     assert warm.run(run_dir) == 0, run_dir.log_path.read_text()
 
-    with pytest.raises(Impossible, match="GGUF is for llama, qwen2, gpt2, this is bert"):
+    with pytest.raises(UnsupportedExport, match="GGUF is for llama, qwen2, gpt2, this is bert"):
         export.export(checkpoint_of(run_dir, 2), tmp_path / "out", "gguf")
-    with pytest.raises(Impossible, match="has no adapter"):
+    with pytest.raises(UnsupportedExport, match="has no adapter"):
         export.export(checkpoint_of(trained, 150), tmp_path / "out", "adapter")
     assert not (tmp_path / "out").exists()
 
@@ -149,7 +149,7 @@ def test_an_adapter_beside_its_base_is_the_merged_checkpoint(
     names = {file["name"] for file in made["files"]}
     assert {"adapter_config.json", "adapter_model.safetensors", "config.json"} <= names
     assert "model.safetensors" not in names
-    with pytest.raises(Differs):
+    with pytest.raises(LogitMismatch):
         export.export(checkpoint, tmp_path / "other", "adapter", base=checkpoint)  # it would be added twice
     assert not (tmp_path / "other").exists()
 
@@ -159,16 +159,18 @@ def adapted(base: Path, checkpoint: Path, objective: str) -> Path:
     family = {"model_type": "bert", "num_key_value_heads": 4} if objective == "masked" else {}
     spec = small_spec(base_model="base", tuning="lora", lora_rank=4, objective=objective, **family)
     labels = ("human", "divine", "neither") if objective == "classification" else ()
-    model = start(spec, base, AutoTokenizer.from_pretrained(base), labels, torch.device("cpu"), "fp32", [].append)
+    model = build_model(spec, base, AutoTokenizer.from_pretrained(base), labels, torch.device("cpu"), "fp32", [].append)
     torch.manual_seed(1)
     for parameter in model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
     shutil.copytree(base, checkpoint)
     whole = type(model)(model.config)
-    merged = {weight.name: weight.value() for weight in lora.merged(model)}
+    merged = {weight.name: weight.value() for weight in lora.merged_weights(model)}
     whole.save_pretrained(checkpoint, state_dict=merged)
-    lora.save(model, {weight.name: weight.value() for weight in lora.trained(model)}, checkpoint / "adapter")
+    lora.save(
+        model, {weight.name: weight.value() for weight in lora.trainable_parameters(model)}, checkpoint / "adapter"
+    )
     write_manifest(checkpoint, {"step": 150})
     return checkpoint
 
@@ -186,7 +188,7 @@ def test_heads_in_the_wrong_order_are_found(
 ) -> None:
     monkeypatch.setattr(gguf_writer, "_interleaved", lambda tensor, _heads: tensor.contiguous())
 
-    with pytest.raises(Differs) as caught:
+    with pytest.raises(LogitMismatch) as caught:
         export.export(checkpoint_of(trained, 150), tmp_path / "out", "gguf", quantization="q8_0")
     assert caught.value.largest > 2 * caught.value.tolerance
     assert not (tmp_path / "out").exists()
@@ -216,6 +218,6 @@ def test_the_artefact_opens_with_transformers(trained: RunDir, tmp_path: Path, h
     ],
 )
 def test_what_gguf_has_no_word_for_is_named(fields: dict[str, Any], sentence: str | None) -> None:
-    found = gguf_writer.unfit(LlamaConfig(**{"architectures": ["LlamaForCausalLM"], **fields}))
+    found = gguf_writer.unsupported_reason(LlamaConfig(**{"architectures": ["LlamaForCausalLM"], **fields}))
 
     assert found == sentence or sentence in str(found)

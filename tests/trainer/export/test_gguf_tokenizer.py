@@ -29,13 +29,13 @@ def trained_by(*rounds: str) -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize("name", gguf_tokenizer.PRE_TOKENIZERS)
 def test_each_known_way_of_parting_text_is_recognized(name: str) -> None:
-    chosen = gguf_tokenizer.choose(trained_by(*gguf_tokenizer.PRE_TOKENIZERS[name]))
+    chosen = gguf_tokenizer.choose_pre_tokenizer(trained_by(*gguf_tokenizer.PRE_TOKENIZERS[name]))
 
     assert (chosen.name, chosen.tokens_equal) == (name, 1.0)
 
 
 def test_what_fits_in_part_says_how_far() -> None:
-    chosen = gguf_tokenizer.choose(trained_by(r".{1,3}"))
+    chosen = gguf_tokenizer.choose_pre_tokenizer(trained_by(r".{1,3}"))
 
     assert 0 < chosen.tokens_equal < 1
 

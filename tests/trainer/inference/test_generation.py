@@ -10,26 +10,26 @@ from hypothesis import strategies as st
 
 from tests.trainer.runs import checkpoint_of
 from trainer.inference import generation
-from trainer.inference.generation import Loaded, Piece, StopFilter
+from trainer.inference.generation import LoadedModel, StopFilter, TextPiece
 from trainer.run_dir import RunDir
 
 PROMPT = "And God said"
 
 
 @pytest.fixture(scope="module")
-def loaded(trained: RunDir) -> Loaded:
+def loaded(trained: RunDir) -> LoadedModel:
     return generation.load(checkpoint_of(trained, 150), "cpu")
 
 
-def write(loaded: Loaded, prompt: str = PROMPT, **options: Any) -> list[Piece]:
+def write(loaded: LoadedModel, prompt: str = PROMPT, **options: Any) -> list[TextPiece]:
     return list(generation.stream(loaded, prompt, **{"max_tokens": 15, **options}))
 
 
-def text(pieces: list[Piece]) -> str:
+def text(pieces: list[TextPiece]) -> str:
     return "".join(piece.text for piece in pieces)
 
 
-def test_greedy_text_is_that_of_transformers(loaded: Loaded) -> None:
+def test_greedy_text_is_that_of_transformers(loaded: LoadedModel) -> None:
     inputs = loaded.tokenizer(PROMPT, return_tensors="pt")
     length = inputs["input_ids"].shape[1]
     expected = loaded.model.generate(**inputs, max_new_tokens=15, do_sample=False)[0, length:]
@@ -37,14 +37,14 @@ def test_greedy_text_is_that_of_transformers(loaded: Loaded) -> None:
     assert text(write(loaded, temperature=0)) == loaded.tokenizer.decode(expected, skip_special_tokens=True)
 
 
-def test_the_same_seed_writes_the_same_text_and_another_one_another(loaded: Loaded) -> None:
+def test_the_same_seed_writes_the_same_text_and_another_one_another(loaded: LoadedModel) -> None:
     first, second, third = (text(write(loaded, seed=seed)) for seed in (3, 3, 4))
 
     assert first == second
     assert first != third
 
 
-def test_streams_that_take_turns_do_not_disturb_each_other(loaded: Loaded) -> None:
+def test_streams_that_take_turns_do_not_disturb_each_other(loaded: LoadedModel) -> None:
     alone = [text(write(loaded, seed=seed)) for seed in (1, 2)]
     streams = [generation.stream(loaded, PROMPT, max_tokens=15, seed=seed) for seed in (1, 2)]
     torch.manual_seed(0)
@@ -59,14 +59,14 @@ def test_streams_that_take_turns_do_not_disturb_each_other(loaded: Loaded) -> No
     assert alone[0].startswith(taken[0]) or taken[0] == alone[0]
 
 
-def test_the_last_piece_says_why_and_how_many(loaded: Loaded) -> None:
+def test_the_last_piece_says_why_and_how_many(loaded: LoadedModel) -> None:
     pieces = write(loaded, temperature=0)
 
     assert [piece.finish_reason for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
     assert (pieces[-1].finish_reason, pieces[-1].num_tokens) == ("length", 15)
 
 
-def test_a_stop_string_ends_the_text_and_is_not_shown(loaded: Loaded) -> None:
+def test_a_stop_string_ends_the_text_and_is_not_shown(loaded: LoadedModel) -> None:
     whole = text(write(loaded, temperature=0))
     stop = whole[5:9]
     pieces = write(loaded, temperature=0, stop=["never there", stop])
@@ -75,7 +75,7 @@ def test_a_stop_string_ends_the_text_and_is_not_shown(loaded: Loaded) -> None:
     assert pieces[-1].finish_reason == "stop"
 
 
-def test_a_stream_can_be_cancelled(loaded: Loaded) -> None:
+def test_a_stream_can_be_cancelled(loaded: LoadedModel) -> None:
     asked: list[int] = []
 
     def is_stopped() -> bool:
@@ -87,25 +87,25 @@ def test_a_stream_can_be_cancelled(loaded: Loaded) -> None:
     assert (pieces[-1].finish_reason, pieces[-1].num_tokens) == ("cancelled", 4)
 
 
-def test_a_prompt_longer_than_the_context_is_refused_at_once_with_numbers(loaded: Loaded) -> None:
+def test_a_prompt_longer_than_the_context_is_refused_at_once_with_numbers(loaded: LoadedModel) -> None:
     long = PROMPT * 20
     count = len(loaded.tokenizer(long)["input_ids"])
     with pytest.raises(ValueError, match=f"{count} tokens, .* at most 32"):
         generation.stream(loaded, long, max_tokens=5)
 
 
-def test_the_context_ends_a_text_that_may_be_longer(loaded: Loaded) -> None:
+def test_the_context_ends_a_text_that_may_be_longer(loaded: LoadedModel) -> None:
     pieces = write(loaded, max_tokens=1_000, temperature=0.5)
 
     assert pieces[-1].finish_reason in ("length", "stop")
     assert pieces[-1].num_tokens <= 33 - len(loaded.encode(PROMPT))
 
 
-def test_an_empty_prompt_starts_a_text(loaded: Loaded) -> None:
+def test_an_empty_prompt_starts_a_text(loaded: LoadedModel) -> None:
     assert text(write(loaded, "", temperature=0.5, seed=1))
 
 
-def test_top_k_of_one_and_a_tiny_top_p_are_greedy(loaded: Loaded) -> None:
+def test_top_k_of_one_and_a_tiny_top_p_are_greedy(loaded: LoadedModel) -> None:
     greedy = text(write(loaded, temperature=0))
 
     assert text(write(loaded, top_k=1, seed=9)) == greedy
@@ -115,7 +115,7 @@ def test_top_k_of_one_and_a_tiny_top_p_are_greedy(loaded: Loaded) -> None:
 class Scripted(torch.nn.Module):
     """A model that says given tokens, whatever it reads."""
 
-    def __init__(self, like: Loaded, ids: list[int]) -> None:
+    def __init__(self, like: LoadedModel, ids: list[int]) -> None:
         super().__init__()
         self.config, self.device, self._ids, self._vocab = like.model.config, torch.device("cpu"), iter(ids), 384
 
@@ -125,12 +125,12 @@ class Scripted(torch.nn.Module):
         return type("Output", (), {"logits": logits})
 
 
-def script(loaded: Loaded, said: str) -> Loaded:
+def script(loaded: LoadedModel, said: str) -> LoadedModel:
     ids = [*loaded.tokenizer(said)["input_ids"], loaded.tokenizer.eos_token_id]
-    return Loaded(Scripted(loaded, ids), loaded.tokenizer)  # type: ignore[arg-type]
+    return LoadedModel(Scripted(loaded, ids), loaded.tokenizer)  # type: ignore[arg-type]
 
 
-def test_characters_of_several_tokens_come_out_whole(loaded: Loaded) -> None:
+def test_characters_of_several_tokens_come_out_whole(loaded: LoadedModel) -> None:
     said = "天地玄黄 😀!"  # the tokenizer knows no Chinese: each byte is a token of its own
     pieces = list(generation.stream(script(loaded, said), "", max_tokens=30))
 
@@ -140,7 +140,7 @@ def test_characters_of_several_tokens_come_out_whole(loaded: Loaded) -> None:
     assert pieces[-1].finish_reason == "stop"
 
 
-def test_a_character_that_was_begun_only_is_not_shown(loaded: Loaded) -> None:
+def test_a_character_that_was_begun_only_is_not_shown(loaded: LoadedModel) -> None:
     pieces = list(generation.stream(script(loaded, "天地"), "", max_tokens=5))
 
     assert text(pieces) == "天"

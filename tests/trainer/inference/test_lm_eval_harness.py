@@ -13,7 +13,7 @@ import torch
 from tests.trainer.runs import checkpoint_of, write_corpus
 from trainer.__main__ import main
 from trainer.inference import generation
-from trainer.inference.generation import Loaded
+from trainer.inference.generation import LoadedModel
 from trainer.run_dir import CorpusInput, RunDir
 
 VERSES = ["In the beginning God created the heaven and the earth.", "And God said, Let there be light."]
@@ -37,7 +37,7 @@ def write(home: Path, kind: str, documents: list[str]) -> CorpusInput:
 
 
 @pytest.fixture(scope="module")
-def loaded(trained: RunDir) -> Loaded:
+def loaded(trained: RunDir) -> LoadedModel:
     return generation.load(checkpoint_of(trained, 150), "cpu")
 
 
@@ -62,7 +62,7 @@ def run_main(arguments: list[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in printed.getvalue().splitlines() if line.startswith("{")]
 
 
-def nats(loaded: Loaded, context: str, text: str) -> float:
+def nats(loaded: LoadedModel, context: str, text: str) -> float:
     """-log p(text | context) by transformers itself."""
     before = [int(loaded.tokenizer.bos_token_id)] if not context else loaded.tokenizer(context)["input_ids"]
     ids = torch.tensor([[*before, *loaded.tokenizer(text)["input_ids"]]])
@@ -71,14 +71,14 @@ def nats(loaded: Loaded, context: str, text: str) -> float:
     return -sum(float(scores[at - 1, ids[0, at]]) for at in range(len(before), ids.shape[1]))
 
 
-def test_bits_per_byte_are_those_of_the_model(found: dict[str, Any], loaded: Loaded) -> None:
+def test_bits_per_byte_are_those_of_the_model(found: dict[str, Any], loaded: LoadedModel) -> None:
     expected = sum(nats(loaded, "", verse) for verse in VERSES) / math.log(2) / sum(map(len, VERSES))
 
     assert found["text"]["num_documents"] == 2
     assert found["text"]["metrics"]["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_choice_is_the_likeliest_one(found: dict[str, Any], loaded: Loaded) -> None:
+def test_a_choice_is_the_likeliest_one(found: dict[str, Any], loaded: LoadedModel) -> None:
     right = []
     for record, example in zip(RECORDS["multiple_choice"], found["multiple_choice"]["examples"], strict=True):
         scores = [nats(loaded, record["question"], " " + choice) for choice in record["choices"]]

@@ -8,9 +8,9 @@ import pytest
 from tests.trainer.gangs import Warm
 from tests.trainer.runs import checkpoint_of, english, journal, make_run, of_kind
 from trainer.events import EXIT_BUG, EXIT_PEER_LOST, Journal
-from trainer.failure import EXIT_CODES, SENTENCES
-from trainer.launch.process import outcome
-from trainer.report import Report
+from trainer.failure import EXIT_CODES, MESSAGES
+from trainer.launch.process import run_and_report
+from trainer.report import Reporter
 from trainer.run_dir import RunDir
 
 BAD_INPUTS: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
@@ -30,7 +30,7 @@ def test_bad_input_ends_with_64_and_says_which(warm: Warm, home: Path, code: str
     (failure,) = of_kind(run_dir, "failure")
     assert failure.code == code
     assert values.items() <= failure.values.items()
-    assert SENTENCES[code].format(**failure.values) in run_dir.log_path.read_text()
+    assert MESSAGES[code].format(**failure.values) in run_dir.log_path.read_text()
     assert "Traceback" not in run_dir.log_path.read_text()
 
 
@@ -88,13 +88,13 @@ def test_what_ends_a_process_becomes_an_exit_code_and_an_event(
     def work() -> int:
         raise error
 
-    report = Report(Journal(tmp_path / "events.jsonl"))
+    report = Reporter(Journal(tmp_path / "events.jsonl"))
     run_dir = RunDir(tmp_path)
     run_dir.attempt_path(1).mkdir(parents=True)
-    report = Report(Journal(run_dir.events_path(1)))
+    report = Reporter(Journal(run_dir.events_path(1)))
     report.phase("train", 6, 10)
 
-    assert outcome(report, work) == exit_code
+    assert run_and_report(report, work) == exit_code
 
     last: Any = journal(run_dir)[-1]
     assert (last.kind, last.code) == ("failure", code)
@@ -111,9 +111,9 @@ def test_a_lost_peer_is_not_reported_as_a_failure_of_this_process(tmp_path: Path
     def work() -> int:
         raise RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc] Connection closed by peer")
 
-    assert outcome(Report(Journal(run_dir.events_path(1))), work) == EXIT_PEER_LOST
+    assert run_and_report(Reporter(Journal(run_dir.events_path(1))), work) == EXIT_PEER_LOST
     assert not journal(run_dir)
 
 
 def test_every_failure_has_a_sentence() -> None:
-    assert SENTENCES.keys() == EXIT_CODES.keys()
+    assert MESSAGES.keys() == EXIT_CODES.keys()

@@ -10,14 +10,14 @@ from transformers.pytorch_utils import Conv1D
 from tests.trainer.runs import small_spec
 from trainer.modeling import architectures, cpu_matmul, fused_ops
 
-DECIDES = cpu_matmul.has_faster
+DECIDES = cpu_matmul.prefers_onednn
 LIMITS = {"rtol": 1e-5, "atol": 1e-5}
 
 
 @pytest.fixture(autouse=True)
 def faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor for which oneDNN is faster."""
-    monkeypatch.setattr(cpu_matmul, "has_faster", lambda: True)
+    monkeypatch.setattr(cpu_matmul, "prefers_onednn", lambda: True)
 
 
 def numbers(*shape: int, seed: int = 1) -> Tensor:
@@ -49,9 +49,9 @@ def test_values_and_gradients_are_those_of_a_linear_layer(
 def test_tensors_that_lie_in_any_way_are_multiplied_alike() -> None:
     left, right = numbers(12, 30).t(), numbers(9, 12, seed=2).t()
     total = torch.ones(30, 9)
-    cpu_matmul.add_product(total, left, right)
+    cpu_matmul.addmm_(total, left, right)
 
-    torch.testing.assert_close(cpu_matmul.product(left, right), left @ right, **LIMITS)
+    torch.testing.assert_close(cpu_matmul.matmul(left, right), left @ right, **LIMITS)
     torch.testing.assert_close(total, 1 + left @ right, **LIMITS)
 
 
@@ -97,13 +97,13 @@ def test_no_layer_that_multiplies_is_left_out(model_type: str) -> None:
     objective = {"bert": "masked", "roberta": "masked", "t5": "seq2seq"}.get(model_type, "causal")
     heads = {} if model_type in ("llama", "qwen2") else {"num_key_value_heads": 4}
     spec = small_spec(model_type=model_type, objective=objective, **heads)
-    made = fused_ops.quicken(
-        architectures.create(spec, 300, {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}, [])
+    made = fused_ops.use_fused_ops(
+        architectures.create_config(spec, 300, {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}, [])
     )
 
     left = [name for name, module in made.named_modules() if type(module) in (nn.Linear, Conv1D)]
     assert left == []
-    assert any(isinstance(module, fused_ops.QuickLinear) for module in made.modules())
+    assert any(isinstance(module, fused_ops.FusedLinear) for module in made.modules())
 
 
 def test_the_same_product_has_the_same_bits_each_time() -> None:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from tests.trainer.runs import small_spec
 from trainer.modeling import architectures, cpu_matmul, fused_ops
-from trainer.modeling.objectives import NextToken
+from trainer.modeling.objectives import CausalLM
 
 VOCAB_SIZE = 300
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
@@ -19,16 +19,16 @@ IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
 @pytest.fixture(autouse=True, params=[False, True])
 def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With torch's own products, and with the others."""
-    monkeypatch.setattr(cpu_matmul, "has_faster", lambda: request.param)
+    monkeypatch.setattr(cpu_matmul, "prefers_onednn", lambda: request.param)
 
 
-def plain_and_quick(model_type: str, is_tied: bool) -> tuple[PreTrainedModel, NextToken]:
+def plain_and_quick(model_type: str, is_tied: bool) -> tuple[PreTrainedModel, CausalLM]:
     """A network as transformers makes it, and an objective on the same weights with the faster pieces."""
     torch.manual_seed(1)
     heads = {"num_key_value_heads": 4} if model_type == "gpt2" else {}
     spec = small_spec(model_type=model_type, tie_word_embeddings=is_tied, **heads)
-    plain = architectures.create(spec, VOCAB_SIZE, IDS, [])
-    return plain.train(), NextToken(fused_ops.quicken(copy.deepcopy(plain)), spec).train()
+    plain = architectures.create_config(spec, VOCAB_SIZE, IDS, [])
+    return plain.train(), CausalLM(fused_ops.use_fused_ops(copy.deepcopy(plain)), spec).train()
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ def test_an_extreme_logit_gives_a_finite_loss() -> None:
     hidden, matrix = torch.full((2, 4), 100.0), torch.zeros(8, 4)
     matrix[3] = 10.0
 
-    nats = fused_ops.nats_of(hidden, matrix, torch.tensor([0, 3]), None)
+    nats = fused_ops.fused_linear_cross_entropy(hidden, matrix, torch.tensor([0, 3]), None)
 
     assert nats.item() == pytest.approx(4000.0)
 
@@ -88,7 +88,7 @@ def test_an_extreme_logit_gives_a_finite_loss() -> None:
 def test_a_frozen_matrix_gets_no_gradient() -> None:
     hidden, matrix = torch.rand(4, 8, requires_grad=True), torch.rand(16, 8)
 
-    fused_ops.nats_of(hidden, matrix, torch.tensor([1, 2, 3, 4]), None).backward()
+    fused_ops.fused_linear_cross_entropy(hidden, matrix, torch.tensor([1, 2, 3, 4]), None).backward()
 
     assert hidden.grad is not None
     assert matrix.grad is None

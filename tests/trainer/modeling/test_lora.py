@@ -15,7 +15,7 @@ from tests.trainer.gangs import Warm
 from tests.trainer.runs import SAMPLES, checkpoint_of, english, make_run, of_kind, series, small_spec
 from trainer.inference import generation
 from trainer.modeling import architectures, lora
-from trainer.modeling.build import build, start
+from trainer.modeling.build import build_model, init_model
 from trainer.planning.counts import num_adapter_parameters
 from trainer.run_dir import RunDir, verify
 
@@ -158,7 +158,7 @@ def test_without_its_adapters_a_model_is_its_base(tmp_path: Path, trained: RunDi
     made = make_base(tmp_path, model_type, trained.tokenizer_path(1))
     heads = {"llama": 2, "gpt2": 4}[model_type]
     spec = small_spec(base_model="base", tuning="lora", model_type=model_type, num_key_value_heads=heads)
-    model = start(spec, made, AutoTokenizer.from_pretrained(made), (), CPU, "fp32", [].append).eval()
+    model = build_model(spec, made, AutoTokenizer.from_pretrained(made), (), CPU, "fp32", [].append).eval()
     own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert sum(parameter.numel() for parameter in own.values()) == num_adapter_parameters(spec)
     with torch.no_grad():
@@ -210,16 +210,16 @@ def test_merged_weights_of_every_family_answer_as_with_adapters(
     tmp_path: Path, trained: RunDir, model_type: str, objective: str, heads: int
 ) -> None:
     fields = {"model_type": model_type, "objective": objective, "num_key_value_heads": heads, "vocab_size": 512}
-    build(small_spec(**fields), 512, 0, 1, CPU).save_pretrained(tmp_path)
+    init_model(small_spec(**fields), 512, 0, 1, CPU).save_pretrained(tmp_path)
     spec = small_spec(**fields, base_model="base", tuning="lora")
     tokenizer = AutoTokenizer.from_pretrained(trained.tokenizer_path(1))
-    model = start(spec, tmp_path, tokenizer, (), CPU, "fp32", [].append).eval()
+    model = build_model(spec, tmp_path, tokenizer, (), CPU, "fp32", [].append).eval()
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.normal_(std=0.02)
     adapted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
-    merged = {weight.name: weight.value() for weight in lora.merged(model)}
+    merged = {weight.name: weight.value() for weight in lora.merged_weights(model)}
     model.save_pretrained(tmp_path / "merged", state_dict=merged)
 
     opened = architectures.model_class(objective).from_pretrained(tmp_path / "merged").eval()

@@ -16,15 +16,15 @@ from transformers import PreTrainedTokenizerFast
 from tests.trainer.runs import english, make_run
 from tests.trainer.tasks import sentences, spellings
 from trainer.data import batch as batches
-from trainer.data.batch import IGNORED, Batch
+from trainer.data.batch import IGNORE_INDEX, Batch
 from trainer.datasets import prepare
-from trainer.datasets.base import Samples
-from trainer.datasets.factory import open_samples
-from trainer.modeling.build import start
-from trainer.modeling.objectives import Label, Objective, objective
-from trainer.report import Report
+from trainer.datasets.base import Dataset
+from trainer.datasets.factory import open_dataset
+from trainer.modeling.build import build_model
+from trainer.modeling.objectives import Objective, SequenceClassification, objective
+from trainer.report import Reporter
 
-Made = Callable[[str], tuple[Objective, Samples]]
+Made = Callable[[str], tuple[Objective, Dataset]]
 CPU = torch.device("cpu")
 FIELDS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama"},
@@ -47,15 +47,15 @@ def made(home: Path) -> Made:
     return cache(lambda name: opened(home, name))
 
 
-def opened(home: Path, name: str) -> tuple[Objective, Samples]:
+def opened(home: Path, name: str) -> tuple[Objective, Dataset]:
     """The objective and the samples of a prepared run."""
     fields = {"num_key_value_heads": 4, "vocab_size": None, "sequence_length": 48, **FIELDS[name]}
     documents = TEXTS.get(fields.get("kind", "text"), lambda: [english(20_000)])()
     run_dir = make_run(home, f"objective-{name}", documents, **fields)
-    prepared = prepare.prepare(run_dir, 1, Report(None))
+    prepared = prepare.prepare(run_dir, 1, Reporter(None))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer)
-    samples = open_samples(Path(prepared.tokens), run_dir.spec(), tokenizer)
-    model = start(run_dir.spec(), None, tokenizer, samples.labels, CPU, "fp32", print)
+    samples = open_dataset(Path(prepared.tokens), run_dir.spec(), tokenizer)
+    model = build_model(run_dir.spec(), None, tokenizer, samples.labels, CPU, "fp32", print)
     return objective(run_dir.spec(), model).eval(), samples
 
 
@@ -88,9 +88,9 @@ def test_the_loss_is_that_of_transformers(made: Made, name: str) -> None:
     ours = summed(of, batch) / batches.num_targets(batch)
     assert ours == pytest.approx(theirs(of, batch), rel=1e-5, abs=1e-5)
     assert [summed(of, samples.train_batch(n, 1)) for n in range(6)] == pytest.approx(
-        [summed(of, batches.rows(batch, slice(n, n + 1))) for n in range(6)], rel=1e-4
+        [summed(of, batches.take_rows(batch, slice(n, n + 1))) for n in range(6)], rel=1e-4
     )
-    assert sum(summed(of, batches.rows(batch, slice(n, n + 2))) for n in (0, 2, 4)) == pytest.approx(
+    assert sum(summed(of, batches.take_rows(batch, slice(n, n + 2))) for n in (0, 2, 4)) == pytest.approx(
         summed(of, batch), rel=1e-5
     )
 
@@ -98,7 +98,7 @@ def test_the_loss_is_that_of_transformers(made: Made, name: str) -> None:
 def test_what_is_counted_of_labels_gives_accuracy_and_f1(made: Made) -> None:
     of, samples = made("gpt2-label")
     batch = samples.validation_batch(list(range(samples.num_validation)))
-    whole = batches.filled(batch, samples.num_validation + 3)  # rows that count for nothing
+    whole = batches.pad_batch(batch, samples.num_validation + 3)  # rows that count for nothing
     with torch.no_grad():
         sums = of(**tensors(whole)).tolist()
         given = of.model(**{name: tensors(batch)[name] for name in ("input_ids", "attention_mask")}).logits.argmax(-1)
@@ -109,7 +109,7 @@ def test_what_is_counted_of_labels_gives_accuracy_and_f1(made: Made) -> None:
 
 
 def test_a_class_that_nothing_has_or_gets_is_left_out_of_f1() -> None:
-    of = Label.__new__(Label)
+    of = SequenceClassification.__new__(SequenceClassification)
     torch.nn.Module.__init__(of)
     of._num_labels = 3
 
@@ -132,7 +132,7 @@ def test_of_pairs_the_tokens_of_source_and_target_are_read(made: Made) -> None:
     _, samples = made("t5-pairs")
     batch = samples.train_batch(0, 4)
 
-    read, written = (batch["input_ids"] != 1).sum(), (batch["labels"] != IGNORED).sum()  # 1 is padding
+    read, written = (batch["input_ids"] != 1).sum(), (batch["labels"] != IGNORE_INDEX).sum()  # 1 is padding
     assert samples.num_tokens_of(batch) == read + written
 
 

@@ -14,8 +14,8 @@ from tests.trainer.gangs import Warm
 from tests.trainer.runs import checkpoint_of, make_run, of_kind, small_spec
 from trainer.failure import Failure
 from trainer.modeling import pretrained
-from trainer.modeling.build import start
-from trainer.modeling.pretrained import four_bits
+from trainer.modeling.build import build_model
+from trainer.modeling.pretrained import nf4_config
 from trainer.run_dir import RunDir
 from trainer.spec import TrainSpec, resolve
 
@@ -151,7 +151,7 @@ def test_a_classifier_names_its_labels_and_drops_nothing_out(encoder: Path) -> N
 def refusal(base: Path, spec: TrainSpec) -> Failure:
     tokenizer = AutoTokenizer.from_pretrained(base)
     with pytest.raises(Failure) as caught:
-        start(spec, base, tokenizer, (), CPU, "fp32", [].append)
+        build_model(spec, base, tokenizer, (), CPU, "fp32", [].append)
     return caught.value
 
 
@@ -216,7 +216,7 @@ def test_a_tokenizer_of_more_tokens_than_the_base_embeds_is_refused(bases: Calla
 
 
 def test_four_bits_are_those_of_the_paper() -> None:
-    found = four_bits()
+    found = nf4_config()
 
     assert (found.load_in_4bit, found.bnb_4bit_quant_type, found.bnb_4bit_use_double_quant) == (True, "nf4", True)
     assert found.bnb_4bit_compute_dtype == torch.bfloat16

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.runs import small_spec
-from trainer.planning.config_search import Remedy, cheapest, fit, fits
+from trainer.planning.config_search import Fix, cheapest_fix, fastest_fitting_spec, fits_in_memory
 from trainer.planning.hardware import Node
-from trainer.planning.step_time import pace
+from trainer.planning.step_time import estimate_step_time
 from trainer.spec import TrainSpec, resolve
 
 GB = 10**9
@@ -29,7 +29,7 @@ def seven_billion(**fields: Any) -> TrainSpec:
     return resolve({"recipe": "llama-7b", "corpora": ["c"], **fields})
 
 
-def changed(spec: TrainSpec, remedy: Remedy) -> TrainSpec:
+def changed(spec: TrainSpec, remedy: Fix) -> TrainSpec:
     return TrainSpec.model_validate({**spec.model_dump(), **remedy.changes})
 
 
@@ -44,13 +44,13 @@ def changed(spec: TrainSpec, remedy: Remedy) -> TrainSpec:
     ids=["shard", "smaller micro-batch", "offload", "adapters"],
 )
 def test_the_cheapest_change_of_the_seven_billion(fields: dict[str, Any], node: Node, changes: dict[str, Any]) -> None:
-    remedy = cheapest(seven_billion(**fields), 32_000, node)
+    remedy = cheapest_fix(seven_billion(**fields), 32_000, node)
     assert remedy is not None
     assert remedy.changes == changes
 
 
 def test_from_scratch_there_is_nothing_to_put_adapters_beside() -> None:
-    remedy = cheapest(seven_billion(num_processes=1, zero_stage=0), 32_000, gpus(1, 24, host=64))
+    remedy = cheapest_fix(seven_billion(num_processes=1, zero_stage=0), 32_000, gpus(1, 24, host=64))
 
     assert remedy is not None
     assert remedy.changes["num_hidden_layers"] < 32
@@ -59,21 +59,21 @@ def test_from_scratch_there_is_nothing_to_put_adapters_beside() -> None:
 
 def test_one_layer_more_would_not_fit() -> None:
     spec, node = seven_billion(num_processes=1, zero_stage=0), gpus(1, 24, host=32)
-    remedy = cheapest(spec, 32_000, node)
+    remedy = cheapest_fix(spec, 32_000, node)
     assert remedy is not None
     deeper = changed(spec, remedy).model_copy(update={"num_hidden_layers": remedy.changes["num_hidden_layers"] + 1})
 
-    assert fit(deeper, 32_000, node) is None
+    assert fastest_fitting_spec(deeper, 32_000, node) is None
 
 
 def test_where_nothing_fits_nothing_is_named() -> None:
-    assert cheapest(seven_billion(num_processes=1, zero_stage=0), 32_000, gpus(1, 1)) is None
-    assert fit(seven_billion(num_processes=1, zero_stage=0), 32_000, gpus(1, 24)) is None
+    assert cheapest_fix(seven_billion(num_processes=1, zero_stage=0), 32_000, gpus(1, 1)) is None
+    assert fastest_fitting_spec(seven_billion(num_processes=1, zero_stage=0), 32_000, gpus(1, 24)) is None
 
 
 def test_offload_that_the_machine_cannot_hold_is_not_named() -> None:
     spec = seven_billion(num_processes=4, per_device_batch_size=1, base_model="b")
-    with_room, without = (cheapest(spec, 32_000, gpus(4, 24, host=host)) for host in (256, 100))
+    with_room, without = (cheapest_fix(spec, 32_000, gpus(4, 24, host=host)) for host in (256, 100))
 
     assert with_room is not None
     assert without is not None
@@ -108,20 +108,20 @@ def drawn(fields: dict[str, Any]) -> TrainSpec:
 @given(fields=SPECS, node=NODES)
 def test_the_named_change_makes_it_fit_and_is_a_spec(fields: dict[str, Any], node: Node) -> None:
     spec = drawn(fields)
-    remedy = cheapest(spec, 32_000, node)
+    remedy = cheapest_fix(spec, 32_000, node)
     if remedy is not None:
-        assert fits(changed(spec, remedy), 32_000, node)
+        assert fits_in_memory(changed(spec, remedy), 32_000, node)
 
 
 @settings(deadline=None)
 @given(fields=SPECS, node=NODES)
 def test_what_is_chosen_fits_and_computes_the_same(fields: dict[str, Any], node: Node) -> None:
     spec = drawn(fields)
-    chosen = fit(spec, 32_000, node)
+    chosen = fastest_fitting_spec(spec, 32_000, node)
     if chosen is None:
-        assert not fits(spec, 32_000, node)
+        assert not fits_in_memory(spec, 32_000, node)
         return
-    assert fits(chosen, 32_000, node)
+    assert fits_in_memory(chosen, 32_000, node)
     same = ("hidden_size", "num_hidden_layers", "train_batch_size", "max_steps", "sequence_length", "learning_rate")
     assert all(getattr(chosen, name) == getattr(spec, name) for name in same)
     TrainSpec.model_validate(chosen.model_dump())
@@ -132,25 +132,27 @@ def test_what_is_chosen_fits_and_computes_the_same(fields: dict[str, Any], node:
 def test_more_memory_never_makes_it_not_fit(fields: dict[str, Any], node: Node, more: int) -> None:
     spec = drawn(fields)
     larger = node.model_copy(update={"memory_bytes": node.memory_bytes + more})
-    assert fits(spec, 32_000, larger) or not fits(spec, 32_000, node)
-    assert (fit(spec, 32_000, larger) is not None) or (fit(spec, 32_000, node) is None)
+    assert fits_in_memory(spec, 32_000, larger) or not fits_in_memory(spec, 32_000, node)
+    assert (fastest_fitting_spec(spec, 32_000, larger) is not None) or (
+        fastest_fitting_spec(spec, 32_000, node) is None
+    )
 
 
 def test_the_choice_is_the_fastest_of_all_settings() -> None:
     spec, node = seven_billion(), gpus(8, 80)
-    chosen = fit(spec, 32_000, node)
+    chosen = fastest_fitting_spec(spec, 32_000, node)
     assert chosen is not None
-    best = pace(chosen, 32_000, node).seconds
+    best = estimate_step_time(chosen, 32_000, node).seconds
     for size in (1, 2):
         for stage in (0, 1, 2, 3):
             for is_checkpointing in (False, True):
                 update = {"per_device_batch_size": size, "zero_stage": stage}
                 other = spec.model_copy(update={**update, "gradient_checkpointing": is_checkpointing})
-                if fits(other, 32_000, node, room=0.95):
-                    assert pace(other, 32_000, node).seconds >= best / 1.1
+                if fits_in_memory(other, 32_000, node, room=0.95):
+                    assert estimate_step_time(other, 32_000, node).seconds >= best / 1.1
 
 
 def test_a_precision_that_the_device_lacks_is_replaced() -> None:
-    chosen = fit(small_spec(precision="bf16"), 384, Node(memory_bytes=16 << 30))
+    chosen = fastest_fitting_spec(small_spec(precision="bf16"), 384, Node(memory_bytes=16 << 30))
     assert chosen is not None
     assert chosen.precision == "auto"

@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.trainer.runs import small_spec
 from trainer.modeling import cpu_matmul
-from trainer.modeling.build import build
-from trainer.planning.counts import counts, flops, num_adapter_parameters, num_parameters
+from trainer.modeling.build import init_model
+from trainer.planning.counts import count_parameters, flops, num_adapter_parameters, num_parameters
 from trainer.spec import resolve
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -29,7 +29,7 @@ SHAPES = pytest.mark.parametrize(
 @SHAPES
 def test_parameters_are_counted_exactly(shape: dict[str, Any], tied: bool) -> None:
     spec = small_spec(**shape, tie_word_embeddings=tied or shape["model_type"] == "t5")
-    model = build(spec, 777, 0, 1, torch.device("cpu"))
+    model = init_model(spec, 777, 0, 1, torch.device("cpu"))
 
     assert num_parameters(spec, 777) == model.num_parameters()
 
@@ -37,7 +37,7 @@ def test_parameters_are_counted_exactly(shape: dict[str, Any], tied: bool) -> No
 @SHAPES
 def test_the_parts_add_up(shape: dict[str, Any]) -> None:
     is_tied = shape["model_type"] == "t5"  # always
-    sizes = counts(small_spec(**shape, tie_word_embeddings=is_tied), 777)
+    sizes = count_parameters(small_spec(**shape, tie_word_embeddings=is_tied), 777)
     own_head = 0 if is_tied else sizes.head
     assert sizes.total == sizes.embedding + sizes.blocks + sizes.norm + own_head
 
@@ -45,7 +45,7 @@ def test_the_parts_add_up(shape: dict[str, Any]) -> None:
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "llama", "gpt2", "qwen2"])
 def test_a_classifier_is_counted_exactly(model_type: str) -> None:
     spec = small_spec(objective="classification", model_type=model_type, num_key_value_heads=4)
-    model = build(spec, 777, 0, 1, torch.device("cpu"), ("no", "yes"))
+    model = init_model(spec, 777, 0, 1, torch.device("cpu"), ("no", "yes"))
 
     assert num_parameters(spec, 777) == model.num_parameters()
 
@@ -78,9 +78,9 @@ def test_gpt2_124m_by_hand() -> None:
 
 
 def test_operations_agree_with_a_count_of_what_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_matmul, "has_faster", lambda: False)  # torch counts only its own
+    monkeypatch.setattr(cpu_matmul, "prefers_onednn", lambda: False)  # torch counts only its own
     spec = small_spec(num_hidden_layers=3)
-    model = build(spec, 777, 0, 1, torch.device("cpu"))
+    model = init_model(spec, 777, 0, 1, torch.device("cpu"))
     tokens = torch.zeros(2, spec.sequence_length, dtype=torch.long)
     counter = FlopCounterMode(display=False)
     with counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
@@ -93,7 +93,7 @@ def test_operations_agree_with_a_count_of_what_torch_multiplies(monkeypatch: pyt
 @SHAPES
 def test_adapters_are_counted_as_rank_times_the_sides_of_every_matrix(shape: dict[str, Any]) -> None:
     spec = small_spec(**shape, lora_rank=8)
-    model = build(spec, 777, 0, 1, torch.device("cpu"))
+    model = init_model(spec, 777, 0, 1, torch.device("cpu"))
     marks = (".layers.", ".h.", ".layer.", ".block.")
     blocks = [
         parameter

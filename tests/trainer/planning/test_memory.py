@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.runs import small_spec
-from trainer.modeling.build import build
+from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective
-from trainer.planning.memory import MAX_LIVE, Memory, host_bytes, memory, num_kept
+from trainer.planning.memory import MAX_LIVE, MemoryEstimate, estimate_memory, host_bytes, num_kept_checkpoints
 from trainer.spec import TrainSpec, resolve
 
 # Llama 7B: two embeddings; 32 blocks of four matrices of attention, three of the feed-forward and two norms; a norm.
@@ -25,12 +25,12 @@ def seven_billion(**fields: Any) -> TrainSpec:
     return resolve({**whole, **fields})
 
 
-def states(parts: Memory) -> tuple[int, int, int]:
+def states(parts: MemoryEstimate) -> tuple[int, int, int]:
     return parts.weights, parts.gradients, parts.optimizer
 
 
 def test_7b_in_full_on_one_h200() -> None:
-    parts = memory(seven_billion(num_processes=1, zero_stage=0), 32_000, "bf16")
+    parts = estimate_memory(seven_billion(num_processes=1, zero_stage=0), 32_000, "bf16")
 
     assert P == 6_738_415_616
     assert states(parts) == (P * BF16, P * BF16, P * (FP32 + MOMENTS))
@@ -48,7 +48,7 @@ def test_7b_in_full_on_one_h200() -> None:
 
 
 def test_7b_in_full_on_eight_80_gb_cards_under_zero_3() -> None:
-    parts = memory(seven_billion(), 32_000, "bf16")
+    parts = estimate_memory(seven_billion(), 32_000, "bf16")
 
     each = P // 8
     assert each * 8 == P
@@ -63,7 +63,10 @@ def test_7b_in_full_on_eight_80_gb_cards_under_zero_3() -> None:
 
 def test_7b_on_four_24_gb_cards_with_the_optimizer_offloaded() -> None:
     spec = seven_billion(num_processes=4, offload_optimizer=True)
-    without, parts = memory(seven_billion(num_processes=4), 32_000, "bf16"), memory(spec, 32_000, "bf16")
+    without, parts = (
+        estimate_memory(seven_billion(num_processes=4), 32_000, "bf16"),
+        estimate_memory(spec, 32_000, "bf16"),
+    )
 
     each = P // 4
     assert each * 4 == P
@@ -78,13 +81,13 @@ def test_7b_on_four_24_gb_cards_with_the_optimizer_offloaded() -> None:
 def test_7b_on_four_24_gb_cards_with_weights_offloaded_too() -> None:
     spec = seven_billion(num_processes=4, offload_optimizer=True, offload_parameters=True)
 
-    assert states(memory(spec, 32_000, "bf16")) == (0, 0, 0)
+    assert states(estimate_memory(spec, 32_000, "bf16")) == (0, 0, 0)
     assert host_bytes(spec, 32_000, "bf16") == P * (FP32 + MOMENTS + FP32 + BF16) + 4 * 3 * 2**30
 
 
 def test_7b_as_adapters_on_one_24_gb_card() -> None:
     spec = seven_billion(num_processes=1, zero_stage=0, base_model="b", tuning="lora")
-    parts = memory(spec, 32_000, "bf16")
+    parts = estimate_memory(spec, 32_000, "bf16")
 
     # Rank times rows and columns of seven matrices in each of 32 blocks.
     adapters = 32 * 16 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
@@ -98,7 +101,7 @@ def test_gpt2_in_fp32_by_hand() -> None:
     spec = resolve({"recipe": "gpt2-124m", "corpora": ["c"], "per_device_batch_size": 4})
     block = (768 * 3 * 768 + 3 * 768) + (768 * 768 + 768) + (768 * 3072 + 3072) + (3072 * 768 + 768) + 4 * 768
     parameters = (50_257 + 1024) * 768 + 12 * block + 2 * 768
-    parts = memory(spec, 50_257, "fp32", "cpu")
+    parts = estimate_memory(spec, 50_257, "fp32", "cpu")
 
     assert states(parts) == (parameters * FP32, parameters * FP32, parameters * MOMENTS)
     assert parts.activations == 4 * 1024 * 12 * (8 * 768 + 2 * 3072) * FP32
@@ -107,12 +110,12 @@ def test_gpt2_in_fp32_by_hand() -> None:
 
 
 def test_zero_keeps_a_master_copy_even_in_fp32() -> None:
-    plain, sharded = (memory(small_spec(zero_stage=stage), 384, "fp32", "cpu") for stage in (0, 1))
+    plain, sharded = (estimate_memory(small_spec(zero_stage=stage), 384, "fp32", "cpu") for stage in (0, 1))
     assert 2 * sharded.optimizer == 3 * plain.optimizer
 
 
 def test_each_zero_stage_shards_one_thing_more() -> None:
-    parts = [memory(seven_billion(zero_stage=stage), 32_000, "bf16") for stage in range(4)]
+    parts = [estimate_memory(seven_billion(zero_stage=stage), 32_000, "bf16") for stage in range(4)]
 
     assert parts[0].optimizer == 8 * parts[1].optimizer
     assert parts[1].gradients == 8 * parts[2].gradients
@@ -141,7 +144,7 @@ def drawn(fields: dict[str, Any], **more: Any) -> TrainSpec:
 
 @given(fields=SPECS, precision=st.sampled_from(["fp32", "bf16"]), kind=st.sampled_from(["cpu", "cuda"]))
 def test_a_higher_zero_stage_never_needs_more(fields: dict[str, Any], precision: str, kind: str) -> None:
-    parts = [memory(drawn(fields, zero_stage=stage), 32_000, precision, kind) for stage in range(4)]
+    parts = [estimate_memory(drawn(fields, zero_stage=stage), 32_000, precision, kind) for stage in range(4)]
     for lower, higher in itertools.pairwise(parts):
         assert higher.states <= lower.states
     assert parts[2].total <= parts[1].total
@@ -156,30 +159,32 @@ def test_a_higher_zero_stage_never_needs_more(fields: dict[str, Any], precision:
 @given(fields=SPECS, precision=st.sampled_from(["fp32", "bf16"]))
 def test_more_of_anything_never_needs_less(fields: dict[str, Any], precision: str) -> None:
     spec = drawn(fields)
-    total = memory(spec, 32_000, precision).total
+    total = estimate_memory(spec, 32_000, precision).total
     for name in ("num_hidden_layers", "intermediate_size", "sequence_length"):
         more = spec.model_copy(update={name: 2 * getattr(spec, name)})
-        assert memory(more, 32_000, precision).total >= total, name
-    assert memory(spec.model_copy(update={"per_device_batch_size": 16}), 32_000, precision).total >= total
-    assert memory(spec, 64_000, precision).total >= total
+        assert estimate_memory(more, 32_000, precision).total >= total, name
+    assert estimate_memory(spec.model_copy(update={"per_device_batch_size": 16}), 32_000, precision).total >= total
+    assert estimate_memory(spec, 64_000, precision).total >= total
 
 
 @given(fields=SPECS)
 def test_every_means_to_save_memory_saves_some(fields: dict[str, Any]) -> None:
     spec = drawn(fields, zero_stage=3)
-    whole = memory(spec, 32_000, "bf16").total
+    whole = estimate_memory(spec, 32_000, "bf16").total
     off_gpu = spec.model_copy(update={"offload_optimizer": True})
-    optimizer = memory(off_gpu, 32_000, "bf16").total
-    both = memory(off_gpu.model_copy(update={"offload_parameters": True}), 32_000, "bf16").total
+    optimizer = estimate_memory(off_gpu, 32_000, "bf16").total
+    both = estimate_memory(off_gpu.model_copy(update={"offload_parameters": True}), 32_000, "bf16").total
     assert both < optimizer < whole
     if spec.num_hidden_layers > 1:
-        assert memory(spec.model_copy(update={"gradient_checkpointing": True}), 32_000, "bf16").total <= whole
+        assert estimate_memory(spec.model_copy(update={"gradient_checkpointing": True}), 32_000, "bf16").total <= whole
 
 
 def test_kept_checkpoints_follow_the_rules_of_keeping() -> None:
-    assert num_kept(small_spec(max_steps=1000, save_steps=100)) == 10
-    assert num_kept(small_spec(max_steps=1000, save_steps=100, save_total_limit=2, keep_every=5)) == 2 + 2 + 1
-    assert num_kept(small_spec(max_steps=20, save_steps=10, save_total_limit=5)) == 2
+    assert num_kept_checkpoints(small_spec(max_steps=1000, save_steps=100)) == 10
+    assert (
+        num_kept_checkpoints(small_spec(max_steps=1000, save_steps=100, save_total_limit=2, keep_every=5)) == 2 + 2 + 1
+    )
+    assert num_kept_checkpoints(small_spec(max_steps=20, save_steps=10, save_total_limit=5)) == 2
 
 
 @pytest.mark.parametrize("is_bf16", [False, True], ids=["fp32", "bf16"])
@@ -187,7 +192,7 @@ def test_kept_checkpoints_follow_the_rules_of_keeping() -> None:
 def test_activations_are_about_what_autograd_keeps(shape: dict[str, Any], is_bf16: bool) -> None:
     fields = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 6, "num_key_value_heads": 4}
     spec = small_spec(**{**fields, **shape})
-    model = objective(spec, build(spec, 300, 0, 1, torch.device("cpu")).train())
+    model = objective(spec, init_model(spec, 300, 0, 1, torch.device("cpu")).train())
     if is_bf16:
         model.bfloat16()
     of_weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -205,4 +210,4 @@ def test_activations_are_about_what_autograd_keeps(shape: dict[str, Any], is_bf1
     measured = sum(storage.nbytes() for storage in kept.values())
 
     precision = "bf16" if is_bf16 else "fp32"
-    assert memory(spec, 300, precision).activations == pytest.approx(measured, rel=0.15)
+    assert estimate_memory(spec, 300, precision).activations == pytest.approx(measured, rel=0.15)

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from tests.trainer.runs import small_spec
-from trainer.planning.plan import Node, Plan, plan
+from trainer.planning.hardware import Node
+from trainer.planning.plan import Plan, plan
 from trainer.spec import TrainSpec, recipe, resolve
 
 GB = 10**9

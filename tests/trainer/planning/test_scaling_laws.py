@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.planning.config_search import fits
+from trainer.planning.config_search import fits_in_memory
 from trainer.planning.counts import num_parameters
 from trainer.planning.hardware import Node
 from trainer.planning.scaling_laws import BYTES_PER_TOKEN, Proposal, choose_vocab_size, propose
@@ -30,7 +30,7 @@ def test_a_proposal_is_a_spec_that_fits_memory_and_text_and_has_reasons(
     assert spec.vocab_size is not None
     assert made.num_parameters == num_parameters(spec, spec.vocab_size)
     assert made.num_tokens == spec.max_steps * spec.tokens_per_step
-    assert fits(spec, spec.vocab_size, node)
+    assert fits_in_memory(spec, spec.vocab_size, node)
     assert made.num_tokens <= 1.1 * 4 * num_bytes / BYTES_PER_TOKEN
     for name in ("size", "tokens", "vocab_size", "learning_rate", "train_batch_size"):
         assert said(made, name)

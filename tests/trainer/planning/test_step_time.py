@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tests.trainer.runs import small_spec
-from trainer.planning.hardware import DEVICES, UNKNOWN, Node
-from trainer.planning.step_time import SPREAD, basis, pace, seconds_in_all
+from trainer.planning.hardware import DEFAULT_GPU, DEVICES, Node
+from trainer.planning.step_time import SPREAD, basis, estimate_step_time, total_seconds
 from trainer.spec import TrainSpec, resolve
 
 CPU = Node(memory_bytes=16 << 30, num_cpus=2)
@@ -34,7 +34,7 @@ def test_published_rates_lie_in_the_interval(
     name: str, count: int, fields: dict[str, Any], tokens_per_second: float
 ) -> None:
     spec, node = seven_billion(**fields), gpus(name, count)
-    seconds = pace(spec, 32_000, node).seconds
+    seconds = estimate_step_time(spec, 32_000, node).seconds
     low, high = SPREAD[basis(node)]
     assert low * seconds <= spec.tokens_per_step / tokens_per_second <= high * seconds
 
@@ -42,20 +42,22 @@ def test_published_rates_lie_in_the_interval(
 def test_the_smallest_recipe_on_two_cores_takes_about_what_was_measured() -> None:
     # docs/measurements/spine.md: 400 steps in 100 s while a test suite used the same cores.
     spec = resolve({"recipe": "tiny", "corpora": ["c"]})
-    seconds = seconds_in_all(spec, 2048, CPU, pace(spec, 2048, CPU))
+    seconds = total_seconds(spec, 2048, CPU, estimate_step_time(spec, 2048, CPU))
     low, high = SPREAD["cpu"]
     assert low * seconds <= 100 <= high * seconds
 
 
 def test_checkpointing_costs_a_third_of_computing() -> None:
-    plain, twice = (pace(seven_billion(gradient_checkpointing=on), 32_000, gpus("H100", 8)) for on in (False, True))
+    plain, twice = (
+        estimate_step_time(seven_billion(gradient_checkpointing=on), 32_000, gpus("H100", 8)) for on in (False, True)
+    )
     assert twice.computing / plain.computing == pytest.approx(4 / 3, rel=0.02)
 
 
 def test_a_smaller_micro_batch_is_never_faster() -> None:
     for node in (CPU, gpus("H100")):
         paces = [
-            pace(small_spec(train_batch_size=64, per_device_batch_size=size), 384, node).seconds
+            estimate_step_time(small_spec(train_batch_size=64, per_device_batch_size=size), 384, node).seconds
             for size in (64, 32, 16, 8, 4, 2, 1)
         ]
         assert paces == sorted(paces)
@@ -63,7 +65,8 @@ def test_a_smaller_micro_batch_is_never_faster() -> None:
 
 def test_more_gpus_are_faster_where_computing_takes_longest() -> None:
     one, eight = (
-        pace(seven_billion(num_processes=count, zero_stage=1), 32_000, gpus("H100", 8)).seconds for count in (1, 8)
+        estimate_step_time(seven_billion(num_processes=count, zero_stage=1), 32_000, gpus("H100", 8)).seconds
+        for count in (1, 8)
     )
     assert 6 < one / eight <= 8
 
@@ -71,23 +74,26 @@ def test_more_gpus_are_faster_where_computing_takes_longest() -> None:
 def test_zero_3_exchanges_more_than_zero_2_and_offload_takes_time() -> None:
     slow_link = gpus("RTX 3090", 4)
     spec = seven_billion(num_processes=4, train_batch_size=8)
-    two, three = (pace(spec.model_copy(update={"zero_stage": stage}), 32_000, slow_link).exchanging for stage in (2, 3))
+    two, three = (
+        estimate_step_time(spec.model_copy(update={"zero_stage": stage}), 32_000, slow_link).exchanging
+        for stage in (2, 3)
+    )
     assert three >= two
-    offloaded = pace(spec.model_copy(update={"offload_optimizer": True}), 32_000, slow_link)
+    offloaded = estimate_step_time(spec.model_copy(update={"offload_optimizer": True}), 32_000, slow_link)
     assert offloaded.updating == 0
-    assert offloaded.seconds > pace(spec, 32_000, slow_link).seconds
+    assert offloaded.seconds > estimate_step_time(spec, 32_000, slow_link).seconds
 
 
 def test_the_bound_is_the_largest_part() -> None:
-    assert pace(seven_billion(), 32_000, gpus("H100", 8)).bound == "computing"
-    assert pace(small_spec(), 384, gpus("H100")).bound == "starting"
+    assert estimate_step_time(seven_billion(), 32_000, gpus("H100", 8)).bound == "computing"
+    assert estimate_step_time(small_spec(), 384, gpus("H100")).bound == "starting"
 
 
 def test_a_measured_rate_stands_in_for_the_published_one() -> None:
     node = gpus("H100").model_copy(update={"gemm_flops": 989e12 / 2})
     assert basis(node) == "measured"
     spec = seven_billion(num_processes=1, zero_stage=0)
-    slower = pace(spec, 32_000, node).computing / pace(spec, 32_000, gpus("H100")).computing
+    slower = estimate_step_time(spec, 32_000, node).computing / estimate_step_time(spec, 32_000, gpus("H100")).computing
     assert slower == pytest.approx(2, rel=0.01)
 
 
@@ -113,7 +119,7 @@ def test_devices_are_known_by_their_names(name: str, part: str) -> None:
 
 
 def test_a_device_nobody_knows_is_of_the_middle_and_one_without_bf16_takes_fp32() -> None:
-    assert gpus("Oddity").device is UNKNOWN
+    assert gpus("Oddity").device is DEFAULT_GPU
     assert gpus("Tesla T4").precision("auto") == "fp32"
     assert gpus("H100").precision("auto") == "bf16"
     assert CPU.precision("auto") == "fp32"

@@ -21,23 +21,23 @@ from tests.trainer.bases import start_from
 from tests.trainer.gangs import Warm
 from tests.trainer.runs import checkpoint_of, english, make_run, of_kind, series, write_corpus
 from tests.trainer.tasks import NUMBERS, countings, echoes, sentences, spellings
-from trainer.data.batch import IGNORED, Array
+from trainer.data.batch import IGNORE_INDEX, Array
 from trainer.datasets import prepare
-from trainer.datasets.base import Samples
-from trainer.datasets.factory import open_samples
+from trainer.datasets.base import Dataset
+from trainer.datasets.factory import open_dataset
 from trainer.run_dir import RunDir, verify
 
 SHAPE = {"num_key_value_heads": 4, "vocab_size": None, "learning_rate": 0.005, "max_steps": 100, "eval_steps": 50}
 
 
-def samples_of(run_dir: RunDir) -> Samples:
+def samples_of(run_dir: RunDir) -> Dataset:
     prepared = prepare.read(run_dir, 1)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer)
-    return open_samples(Path(prepared.tokens), run_dir.spec(), tokenizer)
+    return open_dataset(Path(prepared.tokens), run_dir.spec(), tokenizer)
 
 
 def targets(labels: Array) -> list[int]:
-    return [int(label) for label in labels.flatten() if label != IGNORED]
+    return [int(label) for label in labels.flatten() if label != IGNORE_INDEX]
 
 
 def unigram_loss(run_dir: RunDir) -> float:

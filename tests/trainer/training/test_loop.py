@@ -13,16 +13,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.trainer.gangs import Warm
 from tests.trainer.runs import SAMPLES, checkpoint_of, english, journal, make_run, of_kind, series
 from trainer.data import tokenizer
-from trainer.data.tokenized_text import Dataset
+from trainer.data.tokenized_text import TokenizedText
 from trainer.datasets import prepare
-from trainer.planning.plan import num_parameters
+from trainer.planning.counts import num_parameters
 from trainer.run_dir import RunDir, verify
 from trainer.spec import TrainSpec
 
 
-def open_dataset(run_dir: RunDir) -> Dataset:
+def open_dataset(run_dir: RunDir) -> TokenizedText:
     prepared = prepare.read(run_dir, 1)
-    return Dataset(Path(prepared.tokens), run_dir.spec(), tokenizer.load(Path(prepared.tokenizer)))
+    return TokenizedText(Path(prepared.tokens), run_dir.spec(), tokenizer.load(Path(prepared.tokenizer)))
 
 
 def unigram_loss(run_dir: RunDir) -> float:

@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerFast as Fast
 from tests.trainer.runs import english, small_spec, write_corpus
 from trainer.data import batch as batches
 from trainer.data import tokenized_records, tokenizer
-from trainer.data.batch import IGNORED, Batch
-from trainer.datasets.causal import Preferences
-from trainer.modeling.objectives import Preference, objective
+from trainer.data.batch import IGNORE_INDEX, Batch
+from trainer.datasets.causal import PreferenceDataset
+from trainer.modeling.objectives import DPO, objective
 from trainer.spec import TrainSpec
 
 LENGTH = 48
@@ -45,11 +45,13 @@ def dpo_spec(**fields: Any) -> TrainSpec:
     return small_spec(**{"objective": "dpo", "base_model": "base", "sequence_length": LENGTH, **fields})
 
 
-def samples_of(home: Path, made: Fast, spec: TrainSpec) -> Preferences:
+def samples_of(home: Path, made: Fast, spec: TrainSpec) -> PreferenceDataset:
     source = write_corpus(home / "pairs", [json.dumps(pair) for pair in pairs()])
     source.kind = "preference"
-    return Preferences(
-        tokenized_records.ensure([source], spec, made, "made", home / "cache", lambda done, total: None), spec, made
+    return PreferenceDataset(
+        tokenized_records.tokenize_cached([source], spec, made, "made", home / "cache", lambda done, total: None),
+        spec,
+        made,
     )
 
 
@@ -67,7 +69,7 @@ def tensors(batch: Batch) -> dict[str, Tensor]:
 
 def said(model: PreTrainedModel, ids: list[int], weights: list[float]) -> float:
     """The log-probability of what counts, from transformers' own loss on one answer."""
-    labels = torch.tensor([[number if weight else IGNORED for number, weight in zip(ids, weights, strict=True)]])
+    labels = torch.tensor([[number if weight else IGNORE_INDEX for number, weight in zip(ids, weights, strict=True)]])
     count = sum(weight > 0 for weight in weights[1:])
     return -float(model(input_ids=torch.tensor([ids]), labels=labels).loss) * count
 
@@ -111,7 +113,7 @@ def test_neither_padding_nor_the_split_of_a_batch_changes_its_sum(tmp_path: Path
     samples = samples_of(tmp_path, made, spec)
     learning = objective(spec, network()).eval()
     learning.model.load_state_dict(network(seed=1).state_dict())
-    whole = learning(**tensors(batches.filled(samples.train_batch(0, 6), 8)))
+    whole = learning(**tensors(batches.pad_batch(samples.train_batch(0, 6), 8)))
     parts = sum(learning(**tensors(samples.train_batch(n, 1))) for n in range(6))
 
     torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-5)
@@ -121,7 +123,7 @@ def test_the_reference_stays_what_it_was_and_takes_no_gradient(tmp_path: Path, m
     spec = dpo_spec()
     samples = samples_of(tmp_path, made, spec)
     learning = objective(spec, network())
-    assert isinstance(learning, Preference)
+    assert isinstance(learning, DPO)
     before = deepcopy(learning.reference.state_dict())
     optimizer = torch.optim.SGD([p for p in learning.parameters() if p.requires_grad], lr=0.1)
     learning.train()

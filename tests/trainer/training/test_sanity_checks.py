@@ -10,11 +10,11 @@ import torch
 
 from tests.trainer.gangs import Warm
 from tests.trainer.runs import make_run, of_kind, series, small_spec
-from trainer.data.batch import IGNORED
-from trainer.modeling.build import build
+from trainer.data.batch import IGNORE_INDEX
+from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective
 from trainer.run_dir import RunDir
-from trainer.training.sanity_checks import blind_loss, trained_share
+from trainer.training.sanity_checks import initial_loss_bounds, labelled_fraction
 
 CLASSIFIED = {"objective": "classification", "num_key_value_heads": 4}
 SHAPES: list[dict[str, Any]] = [
@@ -36,7 +36,9 @@ SHAPES: list[dict[str, Any]] = [
 def test_a_model_that_knows_nothing_has_the_loss_of_a_blind_guess(fields: dict[str, Any], hidden_size: int) -> None:
     spec = small_spec(hidden_size=hidden_size, intermediate_size=64, **{"vocab_size": None, **fields})
     is_classifier = spec.objective == "classification"
-    of = objective(spec, build(spec, 1000, 0, 1, torch.device("cpu"), ["a", "b", "c"] if is_classifier else [])).eval()
+    of = objective(
+        spec, init_model(spec, 1000, 0, 1, torch.device("cpu"), ["a", "b", "c"] if is_classifier else [])
+    ).eval()
     torch.manual_seed(3)
     ids = 2 + torch.multinomial(1 / torch.arange(1, 999).float(), 16 * 33, replacement=True).view(
         16, 33
@@ -49,24 +51,24 @@ def test_a_model_that_knows_nothing_has_the_loss_of_a_blind_guess(fields: dict[s
     with torch.no_grad():
         loss = float(of(**given)[0]) / given["labels"].numel()
 
-    bounds = blind_loss(spec, 3 if is_classifier else 1000, given["labels"].numel())
+    bounds = initial_loss_bounds(spec, 3 if is_classifier else 1000, given["labels"].numel())
     assert bounds is not None
     assert bounds[0] < loss < bounds[1]
 
 
 def test_a_base_model_may_have_any_loss_but_that_of_preferences_is_known() -> None:
-    assert blind_loss(small_spec(base_model="base"), 1000, 64) is None
-    bounds = blind_loss(small_spec(base_model="base", objective="dpo"), 1000, 64)
+    assert initial_loss_bounds(small_spec(base_model="base"), 1000, 64) is None
+    bounds = initial_loss_bounds(small_spec(base_model="base", objective="dpo"), 1000, 64)
     assert bounds == pytest.approx((math.log(2), math.log(2)), abs=0.02)
 
 
 def test_the_share_that_is_trained_is_what_has_a_label_and_a_weight() -> None:
-    labels = np.asarray([[5, 6, 7, IGNORED]])
+    labels = np.asarray([[5, 6, 7, IGNORE_INDEX]])
 
-    assert trained_share({"labels": labels}) == 0.75
-    assert trained_share({"labels": labels, "weights": np.asarray([[0.0, 0.0, 0.5, 0.0]])}) == 0.25
+    assert labelled_fraction({"labels": labels}) == 0.75
+    assert labelled_fraction({"labels": labels, "weights": np.asarray([[0.0, 0.0, 0.5, 0.0]])}) == 0.25
     answered = np.asarray([[False, True, True, True]])
-    assert trained_share({"labels": labels, "answered": answered, "weights": np.ones(1)}) == 0.5
+    assert labelled_fraction({"labels": labels, "answered": answered, "weights": np.ones(1)}) == 0.5
 
 
 def test_a_run_says_what_it_checked(trained: RunDir) -> None:

@@ -24,7 +24,7 @@ from tests.waiting import until
 from tests.worker.attempted import ENDLESS, SMALL
 from trainer.run_dir import RunDir, verify
 from worker import node
-from worker.node import WarmParent
+from worker.node import ForkServer
 from worker.sandbox.model_import import validate
 from worker.tasks import start_job
 
@@ -86,7 +86,7 @@ def imported(owner: Person) -> str:
         model = base_models.create(session, principal=owner.principal, name="tiny")
         folders.saved(storage.base_model(model.id))
         base_models.begin_import(session, principal=owner.principal, model_id=model.id)
-        result = validate.verdict(storage.base_model(model.id), 1 << 30, 0)["result"]
+        result = validate.report_result(storage.base_model(model.id), 1 << 30, 0)["result"]
         base_models.finish_import(session, model_id=model.id, result=result)
         return model.id
 
@@ -109,7 +109,7 @@ def test_a_cancelled_job_says_so_only_when_every_process_is_gone(start: Any, ali
     assert len(members) >= 3
     with db.transaction() as session:
         service.cancel(session, principal=alice_user.principal, job_id=attempt.job_id)
-    notifications.ring_wish(attempt.job_id)
+    notifications.notify_supervisor(attempt.job_id)
     until(lambda: attempt.job.state == "cancelled", 30, attempt.log())
     assert [p for p in members if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert [state for state, _ in factories.reasons(attempt.job_id)][-3:] == ["running", "cancelling", "cancelled"]
@@ -128,7 +128,7 @@ def test_a_trainer_that_will_not_stop_is_killed(
         process.suspend()
     with db.transaction() as session:
         service.cancel(session, principal=alice_user.principal, job_id=attempt.job_id)
-    notifications.ring_wish(attempt.job_id)
+    notifications.notify_supervisor(attempt.job_id)
     assert attempt.ended(30).state == "cancelled"
     assert attempt.processes() == []
 
@@ -162,7 +162,7 @@ def test_a_node_that_goes_down_saves_its_job_and_gives_it_back(start: Any) -> No
     assert factories.reasons(job.id)[-1] == ("recovering", "shutdown")
     with db.transaction() as session:
         assert session.scalars(select(Checkpoint.step).where(Checkpoint.job_id == job.id)).all() == [job.step]
-        assert job.id in dispatch.settle(session)
+        assert job.id in dispatch.requeue_or_fail(session)
     assert factories.row(job.id).state == "queued"
 
 
@@ -172,10 +172,10 @@ def test_a_worker_that_ends_with_its_container_has_its_jobs_save_first(
     attempt = start(**ENDLESS)
     attempt.until_step(2)
     monkeypatch.setattr(node, "_beats", [])
-    monkeypatch.setattr(node, "warm_parent", WarmParent())
+    monkeypatch.setattr(node, "warm_parent", ForkServer())
     monkeypatch.setenv("ATHANOR_STOP_JOBS", "true")
     settings.cache_clear()
-    node._leave()
+    node._on_worker_shutdown()
     settings.cache_clear()
     assert factories.reasons(attempt.job_id)[-1] == ("recovering", "shutdown")
     assert [row.step for row in attempt.saved()] == [attempt.job.step]
@@ -188,7 +188,7 @@ def test_a_killed_supervisor_takes_its_trainer_with_it(start: Any) -> None:
     attempt.until_gone()
     with db.transaction() as session:
         session.execute(update(Job).where(Job.id == attempt.job_id).values(lease_until=attempt.job.created_at))
-        assert attempt.job_id in dispatch.reap(session)
+        assert attempt.job_id in dispatch.expire_leases(session)
 
 
 def test_a_supervisor_that_lost_its_job_ends_its_trainer_and_writes_nothing(start: Any) -> None:
@@ -238,7 +238,7 @@ class outage:
             connection.execute(statement.encode())
 
 
-def test_without_a_warm_parent_a_job_starts_cold(start: Any, warm: WarmParent) -> None:
+def test_without_a_warm_parent_a_job_starts_cold(start: Any, warm: ForkServer) -> None:
     warm.stop()
     try:
         attempt = start(**{**SMALL, "max_steps": 2})

@@ -77,7 +77,11 @@ def test_the_steps_trained_twice_prove_the_resume_exact(start: Any, monkeypatch:
     found = attempt.attempt()
     repeated = found.replay["until"] - SAVE
     assert 0 < repeated <= 12
-    assert (replay.verdict(found), found.replay["steps"], found.replay["different"]) == ("exact", repeated, 0)
+    assert (replay.determinism_verdict(found), found.replay["steps"], found.replay["different"]) == (
+        "exact",
+        repeated,
+        0,
+    )
     assert ("starting", "resumed") in factories.reasons(attempt.job_id)
 
 
@@ -86,7 +90,7 @@ def test_one_flipped_bit_is_flagged(start: Any, monkeypatch: pytest.MonkeyPatch)
     attempt = start(**GOLDEN)
     finish(attempt)
     found = attempt.attempt()
-    assert replay.verdict(found) == "different"
+    assert replay.determinism_verdict(found) == "different"
     assert found.replay["first"][0] == SAVE + 1
 
 
@@ -140,7 +144,10 @@ def test_a_stopped_process_is_a_hang_too(start: Any, monkeypatch: pytest.MonkeyP
     attempt.again()
     assert attempt.ended().state == "succeeded", attempt.log()
     assert attempt.steps() == list(range(1, 601))
-    assert replay.verdict(attempt.attempt()) in ("exact", None)  # none where it was stopped right behind a save
+    assert replay.determinism_verdict(attempt.attempt()) in (
+        "exact",
+        None,
+    )  # none where it was stopped right behind a save
 
 
 def spoil(row: Checkpoint, how: str) -> None:
@@ -206,7 +213,7 @@ def test_a_lack_of_memory_halves_the_micro_batch_until_it_fits(start: Any, monke
     finish(attempt)
     found = attempt.attempt()
     assert found.replay["differs"] == ["per_device_batch_size"]
-    assert replay.verdict(found) == "equivalent"
+    assert replay.determinism_verdict(found) == "equivalent"
 
 
 def test_a_lack_of_memory_that_nothing_helps_against_fails_the_job(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +248,7 @@ def test_a_full_disk_three_times_pauses_the_job_and_room_lets_it_go_on(
     assert job.desired == "pause"
     assert job.state == "recovering"
     with db.transaction() as session:
-        dispatch.settle(session)
+        dispatch.requeue_or_fail(session)
     assert attempt.job.state == "paused"
     attempt.wish(service.resume)
     assert attempt.job.notice == {}
@@ -260,8 +267,8 @@ def test_a_supervisor_killed_while_it_pauses_leaves_a_job_that_pauses(start: Any
     attempt.process.wait()
     with db.transaction() as session:
         session.execute(update(Job).where(Job.id == attempt.job_id).values(lease_until=attempt.job.created_at))
-        dispatch.reap(session)
-        dispatch.settle(session)
+        dispatch.expire_leases(session)
+        dispatch.requeue_or_fail(session)
     assert attempt.job.state == "paused"
     for process in attempt.processes():
         process.kill()

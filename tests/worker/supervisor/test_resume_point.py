@@ -7,36 +7,36 @@ from pathlib import Path
 import pytest
 
 from app.core import storage
-from app.jobs.planning.base_model import Place
-from worker.supervisor.resume_point import Unreachable, damage
+from app.jobs.planning.base_model import ModelFiles
+from worker.supervisor.resume_point import StorageUnreachable, find_damage
 
 
 @pytest.fixture
-def place(database: str) -> Place:
+def place(database: str) -> ModelFiles:
     directory = storage.base_model("x")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     (directory / "config.json").write_bytes(b"{}")
-    return Place("base_models/x", {"config.json": hashlib.sha256(b"{}").hexdigest()})
+    return ModelFiles("base_models/x", {"config.json": hashlib.sha256(b"{}").hexdigest()})
 
 
-def test_a_whole_base_model_is_taken(place: Place) -> None:
-    assert damage(place) is None
+def test_a_whole_base_model_is_taken(place: ModelFiles) -> None:
+    assert find_damage(place) is None
 
 
-def test_a_file_that_differs_or_is_gone_is_named(place: Place) -> None:
+def test_a_file_that_differs_or_is_gone_is_named(place: ModelFiles) -> None:
     path = storage.base_model("x") / "config.json"
     path.write_bytes(b"[]")
-    assert damage(place) == "config.json differs from what was checked"
+    assert find_damage(place) == "config.json differs from what was checked"
     path.unlink()
-    assert damage(place) == "config.json is missing"
+    assert find_damage(place) == "config.json is missing"
     path.parent.rmdir()
-    assert damage(place) == "config.json is missing"
-    assert damage(None) == "it was deleted"
+    assert find_damage(place) == "config.json is missing"
+    assert find_damage(None) == "it was deleted"
 
 
-def test_a_data_directory_that_is_not_mounted_is_no_damage(place: Place, tmp_path: Path) -> None:
+def test_a_data_directory_that_is_not_mounted_is_no_damage(place: ModelFiles, tmp_path: Path) -> None:
     root = storage.data() / "base_models"
     root.rename(tmp_path / "aside")
-    with pytest.raises(Unreachable):
-        damage(place)
+    with pytest.raises(StorageUnreachable):
+        find_damage(place)

@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from worker.sandbox.corpus import decoding
-from worker.sandbox.corpus.record_schema import KINDS, BadLine, Shape
+from worker.sandbox.corpus.record_schema import KINDS, BadLine, RecordReader
 from worker.sandbox.corpus.tables import DELIMITERS, Rows
-from worker.sandbox.reporting import Reporter, limit, report
+from worker.sandbox.reporting import Reporter, lower_rlimit, report
 
 MAX_LINE_CHARACTERS = 16 << 20
 KEPT_PROBLEMS = 100
 
 
-class Refused(Exception):
+class UnreadableCorpus(Exception):
     """The whole file cannot be a corpus."""
 
     def __init__(self, problems: list[dict[str, Any]], **more: Any) -> None:
@@ -39,7 +39,7 @@ class Refused(Exception):
         self.report = {"problems": problems, **more}
 
 
-class Output:
+class CorpusWriter:
     """Writes documents and their index to temporary files; counts and hashes on the way."""
 
     def __init__(self, directory: Path) -> None:
@@ -114,7 +114,7 @@ class Output:
 # ---- plain text -----------------------------------------------------------------------------------------------------
 
 
-def parse_text(texts: Iterator[str], output: Output) -> None:
+def parse_text(texts: Iterator[str], output: CorpusWriter) -> None:
     """One document, or one between each two form feeds. Pieces between them that are only white space are none."""
     blank = ""  # white space that may turn out to stand before a document, or to be nothing
     inside = False
@@ -163,7 +163,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique)
 
 
-def record(line: str) -> dict[str, Any]:
+def parse_record(line: str) -> dict[str, Any]:
     """The object of one line. Raises BadLine."""
     if len(line) > MAX_LINE_CHARACTERS:
         raise BadLine("line_too_long")
@@ -184,7 +184,7 @@ def record(line: str) -> dict[str, Any]:
 class JsonLines:
     """Reads the lines of a file into documents and remembers the bad ones."""
 
-    def __init__(self, output: Output, shape: Shape, first_byte: int | None) -> None:
+    def __init__(self, output: CorpusWriter, shape: RecordReader, first_byte: int | None) -> None:
         self._output, self._shape = output, shape
         self._line = 1
         self._byte = first_byte  # where the next lines begin; None where the file is not UTF-8 and bytes cannot be told
@@ -219,7 +219,7 @@ class JsonLines:
         for number, line in enumerate(lines):
             if line and not line.isspace():
                 try:
-                    texts.append(self._shape.document(record(line)))
+                    texts.append(self._shape.document(parse_record(line)))
                 except BadLine as bad:
                     self._bad(bad, self._line + number, "\n".join([*lines[:number], ""]))
         self._output.documents(texts)
@@ -254,8 +254,8 @@ def parse(
     upload = directory / "upload"
     encoding, skip = decoding.sniff(upload, asked)
     texts = decoding.chunks(upload, encoding, skip, progress)
-    output = Output(directory)
-    shape = Shape(kind)
+    output = CorpusWriter(directory)
+    shape = RecordReader(kind)
     lines: JsonLines | Rows = JsonLines(output, shape, skip if encoding == "utf-8" else None)
     try:
         if form in DELIMITERS:
@@ -267,13 +267,13 @@ def parse(
         else:
             parse_text(texts, output)
         if lines.num_bad_lines and not skip_bad:
-            raise Refused(lines.problems, num_bad_lines=lines.num_bad_lines)
+            raise UnreadableCorpus(lines.problems, num_bad_lines=lines.num_bad_lines)
         if not output.num_documents:
-            raise Refused([{"code": "empty"}])
+            raise UnreadableCorpus([{"code": "empty"}])
         sha256 = output.finish()
     except decoding.Undecodable as error:
         found = decoding.candidates(upload, encoding, progress)
-        raise Refused([error.problem()], candidates=found) from None
+        raise UnreadableCorpus([error.problem()], candidates=found) from None
     finally:
         output.discard()
     return {
@@ -292,7 +292,7 @@ def _of_table(rows: Rows, texts: Iterator[str]) -> Iterator[str]:
     try:
         yield from rows.documents(texts)
     except BadLine as bad:
-        raise Refused([{**bad.problem, "line": 1}], num_bad_lines=1) from None
+        raise UnreadableCorpus([{**bad.problem, "line": 1}], num_bad_lines=1) from None
 
 
 def main() -> None:
@@ -307,14 +307,16 @@ def main() -> None:
     arguments.add_argument("--cpu", type=int, required=True)
     given = arguments.parse_args()
     size = (given.directory / "upload").stat().st_size
-    limit(resource.RLIMIT_AS, given.memory)
-    limit(resource.RLIMIT_CPU, given.cpu)
-    limit(resource.RLIMIT_CORE, 0)
-    limit(resource.RLIMIT_FSIZE, 8 * size + (1 << 20))  # UTF-8 of another encoding, or an index of tiny documents
+    lower_rlimit(resource.RLIMIT_AS, given.memory)
+    lower_rlimit(resource.RLIMIT_CPU, given.cpu)
+    lower_rlimit(resource.RLIMIT_CORE, 0)
+    lower_rlimit(
+        resource.RLIMIT_FSIZE, 8 * size + (1 << 20)
+    )  # UTF-8 of another encoding, or an index of tiny documents
     try:
         found = parse(given.directory, given.form, given.encoding, given.skip_bad, Reporter(size), given.kind)
         report({"result": found})
-    except Refused as refused:
+    except UnreadableCorpus as refused:
         report({"failed": refused.report})
     except MemoryError:
         report({"failed": {"problems": [{"code": "out_of_memory", "limit_bytes": given.memory}]}})

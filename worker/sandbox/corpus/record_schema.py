@@ -38,7 +38,7 @@ class BadLine(Exception):
         self.problem = {"code": code, **values}
 
 
-class Shape:
+class RecordReader:
     """Reads records of one kind: that which was asked for, or that of the first record."""
 
     def __init__(self, kind: str | None) -> None:
@@ -50,7 +50,7 @@ class Shape:
 
     def document(self, record: Record) -> str:
         """What is kept of a record. Raises BadLine."""
-        found = kind_of(record)
+        found = detect_kind(record)
         if self.kind is None:
             self.kind = found
         if found != self.kind and not self._is_asked:
@@ -79,7 +79,7 @@ class Shape:
         return facts | {"num_turns": self._num_turns} if self.kind == "chat" else facts
 
 
-def kind_of(record: Mapping[str, Any]) -> str:
+def detect_kind(record: Mapping[str, Any]) -> str:
     """The kind that a record's keys tell."""
     return next((kind for kind, keys in KEYS if all(key in record for key in keys)), "text")
 

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator
 from typing import Any
 
-from worker.sandbox.corpus.record_schema import BadLine, Shape, kind_of
+from worker.sandbox.corpus.record_schema import BadLine, RecordReader, detect_kind
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 MAX_CELL = 16 << 20
@@ -13,7 +13,7 @@ MAX_CELL = 16 << 20
 class Rows:
     """Reads the rows of a table into documents and remembers the bad ones."""
 
-    def __init__(self, form: str, shape: Shape, keep: int) -> None:
+    def __init__(self, form: str, shape: RecordReader, keep: int) -> None:
         self._delimiter, self._shape, self._keep = DELIMITERS[form], shape, keep
         self.problems: list[dict[str, Any]] = []
         self.num_bad_lines = 0
@@ -50,7 +50,7 @@ class Rows:
 
 def _names(row: list[str]) -> list[str]:
     names = [cell.strip().lower() for cell in row]
-    if (kind_of(dict.fromkeys(names, "")) == "text" and "text" not in names) or len(set(names)) < len(names):
+    if (detect_kind(dict.fromkeys(names, "")) == "text" and "text" not in names) or len(set(names)) < len(names):
         raise BadLine("columns", found=", ".join(names)[:200])
     return names
 

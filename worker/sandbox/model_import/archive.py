@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from app.base_models import names
-from worker.sandbox.model_import.safetensors_scan import CHUNK_BYTES, Unsound
+from worker.sandbox.model_import.safetensors_scan import CHUNK_BYTES, InvalidModel
 
 MAX_MEMBERS = 10_000
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
@@ -27,7 +27,7 @@ def unpack(directory: Path, budget: int) -> None:
             try:
                 _take(directory, members(archive), budget)
             except BROKEN as error:
-                raise Unsound("archive_broken", why=str(error)[:200] or type(error).__name__) from None
+                raise InvalidModel("archive_broken", why=str(error)[:200] or type(error).__name__) from None
             archive.unlink()
 
 
@@ -36,24 +36,24 @@ def _take(directory: Path, members: Iterator[tuple[str, bool, IO[bytes] | None]]
     for number, (path, is_file, source) in enumerate(members):
         *folders, name = PurePosixPath(path).parts or (path,)
         if number >= MAX_MEMBERS:
-            raise Unsound("archive_broken", why=f"> {MAX_MEMBERS}")
+            raise InvalidModel("archive_broken", why=f"> {MAX_MEMBERS}")
         if names.is_unsafe(name):
-            raise Unsound("archive_unsafe", file=path[:200])
+            raise InvalidModel("archive_unsafe", file=path[:200])
         if len(folders) > 1 or not names.is_known(name):
             continue
         if not is_file or source is None:
-            raise Unsound("archive_link", file=path[:200])
+            raise InvalidModel("archive_link", file=path[:200])
         if name in seen:
-            raise Unsound("archive_twice", file=name)
+            raise InvalidModel("archive_twice", file=name)
         seen.add(name)
         with source, _new(directory / name) as target:
             while data := source.read(CHUNK_BYTES):
                 written += len(data)
                 if written > budget:
-                    raise Unsound("too_large", size=written, limit=budget)
+                    raise InvalidModel("too_large", size=written, limit=budget)
                 target.write(data)
     if not seen:
-        raise Unsound("archive_empty")
+        raise InvalidModel("archive_empty")
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from app.base_models import names
-from worker.sandbox.model_import.safetensors_scan import Unsound
+from worker.sandbox.model_import.safetensors_scan import InvalidModel
 from worker.sandbox.reporting import REPORT_SECONDS, report
 
 SPARE_BYTES = 1 << 30  # what a download must leave free on the disk
@@ -39,10 +39,10 @@ def fetch(directory: Path, reference: str, budget: int) -> str:
     sizes, commit = _wanted(repository, revision or None)
     total = sum(sizes.values())
     if total > budget:
-        raise Unsound("too_large", size=total, limit=budget)
+        raise InvalidModel("too_large", size=total, limit=budget)
     free = shutil.disk_usage(directory).free - SPARE_BYTES
     if total > free:
-        raise Unsound("disk_full", size=total, free=max(0, free))
+        raise InvalidModel("disk_full", size=total, free=max(0, free))
     with _Telling(directory, total):
         snapshot_download(repository, revision=commit, local_dir=directory, allow_patterns=sorted(sizes))
     shutil.rmtree(directory / ".cache", ignore_errors=True)
@@ -54,7 +54,7 @@ def _wanted(repository: str, revision: str | None) -> tuple[dict[str, int], str]
     info = HfApi().model_info(repository, revision=revision, files_metadata=True)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or () if names.is_known(file.rfilename)}
     if not any(name.endswith(names.WEIGHTS) for name in sizes):
-        raise Unsound("weights_missing")
+        raise InvalidModel("weights_missing")
     if "model.safetensors" in sizes or f"model{names.INDEX}" in sizes:  # others are the same in another layout
         sizes = {name: size for name, size in sizes.items() if name.startswith("model") or name in names.PLAIN}
     return sizes, str(info.sha)
@@ -93,7 +93,7 @@ def verdict(directory: Path, reference: str, budget: int) -> dict[str, Any]:
     """The closing report. No sentence of the library gets into it: what it says may name addresses and tokens."""
     try:
         return {"fetched": fetch(directory, reference, budget)}
-    except Unsound as unsound:
+    except InvalidModel as unsound:
         problem = unsound.problem
     except GatedRepoError:
         problem = {"code": "hub_gated", "reference": reference}

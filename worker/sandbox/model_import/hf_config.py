@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from app.base_models import names
 from trainer.spec import DECODERS, ENCODERS, resolve
 from trainer.spec_errors import SpecError
-from worker.sandbox.model_import.safetensors_scan import FLOATS, Tensor, Unsound, read_json
+from worker.sandbox.model_import.safetensors_scan import FLOATS, InvalidModel, Tensor, read_json
 
 MODEL_TYPES = (*DECODERS, *ENCODERS, "t5")
 MAX_CONFIG_BYTES = 16 << 20
@@ -46,27 +46,27 @@ def read_config(directory: Path) -> tuple[PreTrainedConfig, list[dict[str, Any]]
         remarks.append({"code": "as_llama"})
     if raw["model_type"] not in MODEL_TYPES:
         values = {"found": str(raw["model_type"])[:60], "expected": ", ".join(MODEL_TYPES)}
-        raise Unsound("model_type_unknown", file=names.CONFIG, **values)
+        raise InvalidModel("model_type_unknown", file=names.CONFIG, **values)
     if raw.get("quantization_config") is not None:
-        raise Unsound("quantized")
+        raise InvalidModel("quantized")
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # whatever a strange value makes of it
         values = {"model_type": raw["model_type"], "why": _first_line(error, directory)}
-        raise Unsound("config_invalid", file=names.CONFIG, **values) from None
+        raise InvalidModel("config_invalid", file=names.CONFIG, **values) from None
     return config, remarks
 
 
 def _raw_config(directory: Path) -> dict[str, Any]:
     path = directory / names.CONFIG
     if not path.is_file():
-        raise Unsound("file_missing", file=names.CONFIG)
+        raise InvalidModel("file_missing", file=names.CONFIG)
     for other in sorted(names.SETTINGS):
         if (directory / other).is_file():
             read(directory / other)
     raw = read(path)
     if not isinstance(raw.get("model_type"), str):
-        raise Unsound("model_type_unknown", file=path.name, found="–", expected=", ".join(MODEL_TYPES))
+        raise InvalidModel("model_type_unknown", file=path.name, found="–", expected=", ".join(MODEL_TYPES))
     return raw
 
 
@@ -77,7 +77,7 @@ def read(path: Path) -> dict[str, Any]:
     for field in ("auto_map", "attn_implementation", "_attn_implementation"):
         # A kernel of a hub is named owner/name.
         if field in raw and (field == "auto_map" or "/" in str(raw[field])):
-            raise Unsound("remote_code", file=path.name, field=field)
+            raise InvalidModel("remote_code", file=path.name, field=field)
     return raw
 
 
@@ -87,7 +87,7 @@ def _as_llama(directory: Path, raw: dict[str, Any]) -> dict[str, Any]:
     if "sliding_window" not in raw:
         window = 4096  # what transformers takes where nothing is said
     if window is not None and not (isinstance(context, int) and isinstance(window, int) and window >= context):
-        raise Unsound("mistral_differs", file=names.CONFIG, window=window)
+        raise InvalidModel("mistral_differs", file=names.CONFIG, window=window)
     llama = {key: value for key, value in raw.items() if key != "sliding_window"}
     llama |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
     _write(directory / names.CONFIG, llama)
@@ -108,12 +108,12 @@ def _check_usual(config: PreTrainedConfig) -> None:
     for field, expected in usual.items():
         found = getattr(config, field, expected)
         if found is not None and found != expected:
-            raise Unsound(
+            raise InvalidModel(
                 "network_unusual", file=names.CONFIG, field=field, found=str(found)[:60], expected=str(expected)
             )
 
 
-def facts(config: PreTrainedConfig) -> dict[str, Any]:
+def spec_fields(config: PreTrainedConfig) -> dict[str, Any]:
     """The spec's fields of the network, with vocab_size and context. Raises Unsound for what no spec can say."""
     model_type = config.model_type
     inner = config.n_inner or 4 * config.hidden_size if model_type == "gpt2" else None
@@ -136,7 +136,7 @@ def facts(config: PreTrainedConfig) -> dict[str, Any]:
     except SpecError as error:
         problem = error.problems[0]
         why = problem.message.format(**problem.values)
-        raise Unsound("spec_field", file=names.CONFIG, field=problem.field, why=why) from None
+        raise InvalidModel("spec_field", file=names.CONFIG, field=problem.field, why=why) from None
     _check_usual(config)
     return {**found, "context": _context(config)}
 
@@ -148,11 +148,11 @@ def _context(config: PreTrainedConfig) -> int | None:
     # RoBERTa counts positions from behind its padding token.
     padding = config.pad_token_id if config.model_type == "roberta" else -1
     if not isinstance(padding, int):
-        raise Unsound("network_unusual", file=names.CONFIG, field="pad_token_id", found=str(padding), expected="1")
+        raise InvalidModel("network_unusual", file=names.CONFIG, field="pad_token_id", found=str(padding), expected="1")
     found = int(config.max_position_embeddings) - padding - 1
     if found < LEAST_CONTEXT:
         values = {"found": str(found), "expected": f"≥ {LEAST_CONTEXT}"}
-        raise Unsound("network_unusual", file=names.CONFIG, field="max_position_embeddings", **values)
+        raise InvalidModel("network_unusual", file=names.CONFIG, field="max_position_embeddings", **values)
     return found
 
 
@@ -179,7 +179,7 @@ def check_tensors(
             local_files_only=True,
         )
     except Exception as error:  # whatever a strange value makes of it
-        raise Unsound(
+        raise InvalidModel(
             "config_invalid", file=names.CONFIG, model_type=config.model_type, why=_first_line(error, directory)
         ) from None
     _check_shapes(info["mismatched_keys"], held)
@@ -192,14 +192,14 @@ def check_tensors(
 def _check_shapes(mismatched: set[Any], held: dict[str, tuple[str, Tensor]]) -> None:
     for name, found, expected in sorted(mismatched):
         values = {"found": " x ".join(map(str, found)), "expected": " x ".join(map(str, expected))}
-        raise Unsound("tensor_shape", file=_file_of(name, held), tensor=name, **values)
+        raise InvalidModel("tensor_shape", file=_file_of(name, held), tensor=name, **values)
 
 
 def _check_missing(config: PreTrainedConfig, missing: list[str]) -> list[dict[str, Any]]:
     heads = [name for name in missing if config.model_type in ENCODERS and _HEAD.search(name)]
     for name in missing:
         if name not in heads:
-            raise Unsound("tensor_missing", tensor=name, model_type=config.model_type)
+            raise InvalidModel("tensor_missing", tensor=name, model_type=config.model_type)
     return [{"code": "head_missing"}] if any(not name.startswith("pooler") for name in heads) else []
 
 
@@ -208,7 +208,9 @@ def _check_extra(
 ) -> list[dict[str, Any]]:
     for name in unexpected:
         if not _UNUSED.search(name):
-            raise Unsound("tensor_unexpected", file=_file_of(name, held), tensor=name, model_type=config.model_type)
+            raise InvalidModel(
+                "tensor_unexpected", file=_file_of(name, held), tensor=name, model_type=config.model_type
+            )
     return [{"code": "tensors_unused", "count": len(unexpected), "tensor": unexpected[0]}] if unexpected else []
 
 
@@ -223,7 +225,7 @@ def check_dtypes(held: dict[str, tuple[str, Tensor]]) -> str:
     """The number format of the weights. Raises Unsound for a tensor that is neither a weight nor a known constant."""
     for name, (file, tensor) in held.items():
         if tensor.dtype not in FLOATS and not _UNUSED.search(name):
-            raise Unsound("dtype", file=file, tensor=name, found=tensor.dtype, expected=", ".join(FLOATS))
+            raise InvalidModel("dtype", file=file, tensor=name, found=tensor.dtype, expected=", ".join(FLOATS))
     kinds = [tensor.dtype for _file, tensor in held.values() if tensor.dtype in FLOATS]
     return max(set(kinds), key=kinds.count) if kinds else "–"
 
@@ -233,7 +235,7 @@ def check_tokenizer(directory: Path, vocab_size: int) -> tuple[bool, list[dict[s
     is_new = not (directory / names.TOKENIZER).is_file()
     older = ("vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
     if is_new and not any((directory / name).is_file() for name in older):
-        raise Unsound("tokenizer_missing")
+        raise InvalidModel("tokenizer_missing")
     _drop_paths(directory)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
@@ -241,11 +243,11 @@ def check_tokenizer(directory: Path, vocab_size: int) -> tuple[bool, list[dict[s
         largest = max(tokenizer.get_vocab().values(), default=-1)
         has_template = tokenizer.chat_template is not None
     except Exception as error:  # the library raises what it likes
-        raise Unsound("tokenizer_unreadable", why=_first_line(error, directory)) from None
+        raise InvalidModel("tokenizer_unreadable", why=_first_line(error, directory)) from None
     if not is_fast:
-        raise Unsound("tokenizer_slow")
+        raise InvalidModel("tokenizer_slow")
     if not 0 <= largest < vocab_size:
-        raise Unsound("tokenizer_large", found=largest, expected=vocab_size - 1)
+        raise InvalidModel("tokenizer_large", found=largest, expected=vocab_size - 1)
     if is_new:
         tokenizer.save_pretrained(directory)
     return has_template, [{"code": "tokenizer_converted"}] if is_new else []

@@ -28,7 +28,7 @@ EXPONENTS: dict[str, tuple[str, int]] = {
 }
 
 
-class Unsound(Exception):
+class InvalidModel(Exception):
     """A file that is not what it must be: a code of app/base_models/problems.py and the values of its sentence."""
 
     def __init__(self, code: str, **values: Any) -> None:
@@ -52,10 +52,10 @@ def read_header(path: Path) -> list[Tensor]:
     size = path.stat().st_size
     with path.open("rb") as file:
         if size < 8:
-            raise Unsound("header_short", file=path.name, byte=size)
+            raise InvalidModel("header_short", file=path.name, byte=size)
         (length,) = struct.unpack("<Q", file.read(8))
         if length > min(MAX_HEADER_BYTES, size - 8):
-            raise Unsound("header_length", file=path.name, length=length)
+            raise InvalidModel("header_length", file=path.name, length=length)
         text = file.read(length)
     described = read_json(text, path.name, "header_json", 8)
     tensors = [
@@ -71,13 +71,15 @@ def read_json(text: bytes, name: str, code: str = "not_json", offset: int = 0) -
     try:
         found = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
     except UnicodeDecodeError as error:
-        raise Unsound(code, file=name, byte=offset + error.start) from None
+        raise InvalidModel(code, file=name, byte=offset + error.start) from None
     except json.JSONDecodeError as error:
-        raise Unsound(code, file=name, byte=offset + len(error.doc[: error.pos].encode(errors="replace"))) from None
+        raise InvalidModel(
+            code, file=name, byte=offset + len(error.doc[: error.pos].encode(errors="replace"))
+        ) from None
     except (ValueError, RecursionError):  # double keys, NaN, a number of thousands of digits, too deep
-        raise Unsound(code, file=name, byte=offset) from None
+        raise InvalidModel(code, file=name, byte=offset) from None
     if not isinstance(found, dict):
-        raise Unsound("not_object", file=name)
+        raise InvalidModel("not_object", file=name)
     return found
 
 
@@ -93,21 +95,21 @@ def _refuse(word: str) -> Any:
 
 
 def _tensor(file: str, name: str, entry: Any, data: int) -> Tensor:
-    def wrong(why: str) -> Unsound:
-        return Unsound("header_entry", file=file, tensor=name[:200], why=why)
+    def wrong(why: str) -> InvalidModel:
+        return InvalidModel("header_entry", file=file, tensor=name[:200], why=why)
 
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise wrong("dtype, shape, data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype not in ITEM_BYTES:
-        raise Unsound("dtype", file=file, tensor=name[:200], found=str(dtype)[:20], expected=", ".join(FLOATS))
+        raise InvalidModel("dtype", file=file, tensor=name[:200], found=str(dtype)[:20], expected=", ".join(FLOATS))
     if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**48 for n in shape) or len(shape) > 8:
         raise wrong("shape")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in offsets):
         raise wrong("data_offsets")
     needed = math.prod(shape) * ITEM_BYTES[dtype]
     if offsets[1] - offsets[0] != needed:
-        raise Unsound("size", file=file, tensor=name[:200], found=offsets[1] - offsets[0], expected=needed)
+        raise InvalidModel("size", file=file, tensor=name[:200], found=offsets[1] - offsets[0], expected=needed)
     return Tensor(name, dtype, tuple(shape), data + offsets[0], data + offsets[1])
 
 
@@ -117,15 +119,15 @@ def _check_places(file: str, tensors: list[Tensor], begin: int, size: int) -> No
     for tensor in tensors:
         place = {"file": file, "tensor": tensor.name[:200], "byte": tensor.start}
         if tensor.end > size:
-            raise Unsound("offsets", **{**place, "byte": size})
+            raise InvalidModel("offsets", **{**place, "byte": size})
         if tensor.start != at:
-            raise Unsound("overlap" if tensor.start < at else "gap", **place)
+            raise InvalidModel("overlap" if tensor.start < at else "gap", **place)
         at = tensor.end
     if at != size:
-        raise Unsound("trailing", file=file, byte=at)
+        raise InvalidModel("trailing", file=file, byte=at)
 
 
-def scan(path: Path, tensors: list[Tensor], progress: Callable[[int], None]) -> str:
+def hash_and_check_finite(path: Path, tensors: list[Tensor], progress: Callable[[int], None]) -> str:
     """Read a file once: its hash. Raises Unsound for a value that is not finite."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -159,4 +161,4 @@ def _check_finite(file: str, tensor: Tensor, data: bytes, at: int) -> None:
     bad = (bits & np.array(mask, kind)) == mask
     if bad.any():
         byte = at + int(bad.argmax()) * bits.itemsize
-        raise Unsound("nonfinite", file=file, tensor=tensor.name[:200], byte=byte)
+        raise InvalidModel("nonfinite", file=file, tensor=tensor.name[:200], byte=byte)

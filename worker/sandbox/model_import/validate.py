@@ -20,23 +20,25 @@ from app.base_models import names
 from trainer.run_dir import sha256_file
 from worker.sandbox.model_import import hf_config, safetensors_scan
 from worker.sandbox.model_import.archive import unpack
-from worker.sandbox.model_import.safetensors_scan import Tensor, Unsound
-from worker.sandbox.reporting import Reporter, limit, report
+from worker.sandbox.model_import.safetensors_scan import InvalidModel, Tensor
+from worker.sandbox.reporting import Reporter, lower_rlimit, report
 
 log = logging.getLogger(__name__)
 
 Held = dict[str, tuple[str, Tensor]]
 
 
-def examine(directory: Path, budget: int) -> dict[str, Any]:
+def validate_model(directory: Path, budget: int) -> dict[str, Any]:
     """What a directory holds, as the row keeps it. Raises Unsound."""
     unpack(directory, budget)
     config, remarks = hf_config.read_config(directory)
-    found = hf_config.facts(config)
+    found = hf_config.spec_fields(config)
     weights, held = headers(directory)
     dtype = hf_config.check_dtypes(held)
     advance = _Teller(sum(path.stat().st_size for path in weights))
-    hashes = {path.name: safetensors_scan.scan(path, inside, advance) for path, inside in weights.items()}
+    hashes = {
+        path.name: safetensors_scan.hash_and_check_finite(path, inside, advance) for path, inside in weights.items()
+    }
     num_parameters, about_tensors = hf_config.check_tensors(directory, config, held)
     has_chat_template, about_tokenizer = hf_config.check_tokenizer(directory, found["vocab_size"])
     remarks += about_tensors + about_tokenizer
@@ -67,12 +69,12 @@ def headers(directory: Path) -> tuple[dict[Path, list[Tensor]], Held]:
         path: safetensors_scan.read_header(path) for path in _files(directory) if path.name.endswith(names.WEIGHTS)
     }
     if not weights:
-        raise Unsound("weights_missing")
+        raise InvalidModel("weights_missing")
     held: Held = {}
     for path, inside in weights.items():
         for tensor in inside:
             if tensor.name in held:
-                raise Unsound("tensor_twice", tensor=tensor.name[:200], file=held[tensor.name][0], part=path.name)
+                raise InvalidModel("tensor_twice", tensor=tensor.name[:200], file=held[tensor.name][0], part=path.name)
             held[tensor.name] = (path.name, tensor)
     _check_index(directory, [path.name for path in weights], held)
     return weights, held
@@ -85,22 +87,22 @@ def _check_index(directory: Path, parts: list[str], held: Held) -> None:
         return
     if not path.exists():
         if len(parts) == 1:
-            raise Unsound("file_missing", file="model.safetensors")
-        raise Unsound("index_needed", count=len(parts))
+            raise InvalidModel("file_missing", file="model.safetensors")
+        raise InvalidModel("index_needed", count=len(parts))
     named = hf_config.read(path).get("weight_map")
     if not isinstance(named, dict) or not all(isinstance(part, str) for part in named.values()):
-        raise Unsound("index_tensor", file=path.name, tensor="weight_map", part="–")
+        raise InvalidModel("index_tensor", file=path.name, tensor="weight_map", part="–")
     for tensor, part in named.items():
         if part not in parts:
-            raise Unsound("index_missing", file=path.name, part=part[:200])
+            raise InvalidModel("index_missing", file=path.name, part=part[:200])
         if held.get(tensor, ("",))[0] != part:
-            raise Unsound("index_tensor", file=path.name, tensor=tensor[:200], part=part)
+            raise InvalidModel("index_tensor", file=path.name, tensor=tensor[:200], part=part)
     for name, (part, _tensor) in held.items():
         if name not in named:
-            raise Unsound("tensor_unexpected", file=part, tensor=name[:200], model_type=path.name)
+            raise InvalidModel("tensor_unexpected", file=part, tensor=name[:200], model_type=path.name)
     for part in parts:
         if part not in named.values():
-            raise Unsound("index_extra", file=path.name, part=part)
+            raise InvalidModel("index_extra", file=path.name, part=part)
 
 
 def licence(directory: Path) -> str | None:
@@ -135,18 +137,18 @@ def main() -> None:
     arguments.add_argument("--cpu", type=int, required=True)
     given = arguments.parse_args()
     # Of memory what is written counts, not what is mapped: libraries and weights are mapped in gigabytes.
-    limit(resource.RLIMIT_DATA, given.memory)
-    limit(resource.RLIMIT_CPU, given.cpu)
-    limit(resource.RLIMIT_CORE, 0)
-    limit(resource.RLIMIT_FSIZE, given.budget)
-    report(verdict(given.directory, given.budget, given.memory))
+    lower_rlimit(resource.RLIMIT_DATA, given.memory)
+    lower_rlimit(resource.RLIMIT_CPU, given.cpu)
+    lower_rlimit(resource.RLIMIT_CORE, 0)
+    lower_rlimit(resource.RLIMIT_FSIZE, given.budget)
+    report(report_result(given.directory, given.budget, given.memory))
 
 
-def verdict(directory: Path, budget: int, memory: int) -> dict[str, Any]:
+def report_result(directory: Path, budget: int, memory: int) -> dict[str, Any]:
     """The closing report."""
     try:
-        return {"result": examine(directory, budget)}
-    except Unsound as unsound:
+        return {"result": validate_model(directory, budget)}
+    except InvalidModel as unsound:
         problem = unsound.problem
     except MemoryError:
         problem = {"code": "out_of_memory", "limit": memory}

@@ -22,7 +22,7 @@ def killed(job_id: str, fence: int) -> int:
         attempts.release(session, job_id=job_id, fence=fence, reason="trainer_killed", how="rank 0: SIGKILL")
     with db.transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(not_before=func.now()))
-        dispatch.settle(session)
+        dispatch.requeue_or_fail(session)
     factories.give_to(job_id, "ada")
     with db.transaction() as session:
         claimed = attempts.claim(session, job_id=job_id, node="ada")
@@ -89,9 +89,9 @@ def test_what_repeated_steps_prove_is_said_in_a_sentence(
     with db.transaction() as session:
         attempt = session.get_one(Attempt, recovered)
         assert recoveries.sentence(attempt) == words
-        with i18n.speaking("zh-CN"):
+        with i18n.use_locale("zh-CN"):
             assert recoveries.sentence(attempt) not in (None, words)
-        assert recoveries.of(session, [factories.row(recovered[0])])[recovered[0]].replayed is attempt
+        assert recoveries.summarize(session, [factories.row(recovered[0])])[recovered[0]].replayed is attempt
 
 
 def test_a_later_attempt_that_repeats_the_same_wrong_steps_does_not_hide_that_they_differ(
@@ -144,7 +144,7 @@ def test_no_job_that_goes_on_is_to_be_submitted_again(alice_api: TestClient, ali
         assert told["next_step"].startswith("It goes on from its newest checkpoint"), reason
         with db.transaction() as session:
             session.execute(update(Job).where(Job.id == job_id).values(not_before=func.now()))
-            dispatch.settle(session)
+            dispatch.requeue_or_fail(session)
         factories.give_to(job_id, "ada")
         with db.transaction() as session:
             fence = attempts.claim(session, job_id=job_id, node="ada") or 0

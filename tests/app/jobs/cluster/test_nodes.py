@@ -6,7 +6,7 @@ from app.core import db
 from app.core.settings import settings
 from app.jobs.cluster import nodes
 from tests.app.jobs import factories
-from trainer.planning.plan import Node
+from trainer.planning.hardware import Node
 
 
 def planned(num_processes: int) -> Node | None:

@@ -5,35 +5,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.jobs.cluster.placement import OVERDUE, Decision, Room, Waiting, place, rank
+from app.jobs.cluster.placement import OVERDUE, Decision, NodeCapacity, WaitingJob, place, rank
 
 ALICE, BOB = "alice", "bob"
 
 
-def gpu_node(name: str, total: int, free: int) -> Room:
+def gpu_node(name: str, total: int, free: int) -> NodeCapacity:
     gpus = tuple(f"{name}-{n}" for n in range(total))
-    return Room(name, gpus, 1, list(gpus[:free]), 0)
+    return NodeCapacity(name, gpus, 1, list(gpus[:free]), 0)
 
 
-def silent(room: Room) -> Room:
+def silent(room: NodeCapacity) -> NodeCapacity:
     return replace(room, is_live=False)
 
 
-def cpu_node(name: str, slots: int = 1, free: int = 1) -> Room:
-    return Room(name, (), slots, [], free)
+def cpu_node(name: str, slots: int = 1, free: int = 1) -> NodeCapacity:
+    return NodeCapacity(name, (), slots, [], free)
 
 
-def jobs_of(sizes: Sequence[int]) -> list[Waiting]:
-    return [Waiting(f"{n:03}", size) for n, size in enumerate(sizes)]
+def jobs_of(sizes: Sequence[int]) -> list[WaitingJob]:
+    return [WaitingJob(f"{n:03}", size) for n, size in enumerate(sizes)]
 
 
-def decided(sizes: list[int], rooms: list[Room]) -> list[str | None]:
+def decided(sizes: list[int], rooms: list[NodeCapacity]) -> list[str | None]:
     found = {decision.job_id: decision.node for decision in place(jobs_of(sizes), rooms)}
     return [found[job_id] for job_id in sorted(found)]
 
 
 def order(
-    jobs: Sequence[Waiting], *, slots: int = 1, held: Mapping[str, int] | None = None, most_held: int = 0
+    jobs: Sequence[WaitingJob], *, slots: int = 1, held: Mapping[str, int] | None = None, most_held: int = 0
 ) -> list[str]:
     """The jobs that got a place, as they got it."""
     found = place(jobs, [cpu_node("ada", slots, slots)], held, most_held)
@@ -52,7 +52,7 @@ def test_jobs_fill_the_slots_in_their_order() -> None:
 
 
 def test_a_job_gets_as_many_gpus_as_it_has_processes_and_none_twice() -> None:
-    decisions = place([Waiting("a", 2), Waiting("b", 1), Waiting("c", 2)], [gpu_node("ada", 4, 4)])
+    decisions = place([WaitingJob("a", 2), WaitingJob("b", 1), WaitingJob("c", 2)], [gpu_node("ada", 4, 4)])
     assert [decision.gpus for decision in decisions] == [["ada-0", "ada-1"], ["ada-2"], []]
 
 
@@ -97,21 +97,25 @@ def test_a_job_is_not_too_large_while_a_silent_node_could_take_it() -> None:
 
 
 def test_priority_goes_before_age() -> None:
-    assert order([Waiting("1", 1, rank=-1), Waiting("2", 1), Waiting("3", 1, rank=1)], slots=3) == ["3", "2", "1"]
+    assert order([WaitingJob("1", 1, rank=-1), WaitingJob("2", 1), WaitingJob("3", 1, rank=1)], slots=3) == [
+        "3",
+        "2",
+        "1",
+    ]
 
 
 def test_owners_take_turns_whoever_submitted_more() -> None:
-    jobs = [Waiting(f"{n}", 1, ALICE) for n in range(4)] + [Waiting(f"{n}", 1, BOB) for n in range(4, 6)]
+    jobs = [WaitingJob(f"{n}", 1, ALICE) for n in range(4)] + [WaitingJob(f"{n}", 1, BOB) for n in range(4, 6)]
     assert order(jobs, slots=6) == ["0", "4", "1", "5", "2", "3"]
 
 
 def test_who_has_fewer_jobs_running_goes_first() -> None:
-    jobs = [Waiting("1", 1, ALICE), Waiting("2", 1, BOB), Waiting("3", 1, BOB)]
+    jobs = [WaitingJob("1", 1, ALICE), WaitingJob("2", 1, BOB), WaitingJob("3", 1, BOB)]
     assert order(jobs, slots=3, held={ALICE: 2}) == ["2", "3", "1"]
 
 
 def test_a_job_that_nothing_can_ever_take_costs_its_owner_no_turn() -> None:
-    jobs = [Waiting("1", 9, ALICE), Waiting("2", 1, ALICE), Waiting("3", 1, BOB)]
+    jobs = [WaitingJob("1", 9, ALICE), WaitingJob("2", 1, ALICE), WaitingJob("3", 1, BOB)]
     found = place(jobs, [gpu_node("ada", 4, 1)])
     assert [decision.job_id for decision in found if decision.node] == ["2"]
 
@@ -122,12 +126,14 @@ def test_waiting_raises_a_job_step_by_step_up_to_the_highest_priority() -> None:
     assert rank(0, -5, 1800) == 0  # a clock that was set back ages nobody
 
 
-def rounds_until_placed(mine: Waiting, room: Room, stream: Sequence[int], *, seconds_a_round: float = 600) -> int:
+def rounds_until_placed(
+    mine: WaitingJob, room: NodeCapacity, stream: Sequence[int], *, seconds_a_round: float = 600
+) -> int:
     """Rounds until a job of low priority gets its place, while others submit high ones each round that run for one."""
     for number in range(1, 100):
-        arrivals = [Waiting(f"{number:03}-{n}", size, BOB, 1) for n, size in enumerate(stream)]
-        aged = Waiting(mine.job_id, mine.num_processes, mine.owner_id, rank(-1, number * seconds_a_round, 1800))
-        free = Room(room.name, room.gpus, room.slots, list(room.gpus), room.slots)
+        arrivals = [WaitingJob(f"{number:03}-{n}", size, BOB, 1) for n, size in enumerate(stream)]
+        aged = WaitingJob(mine.job_id, mine.num_processes, mine.owner_id, rank(-1, number * seconds_a_round, 1800))
+        free = NodeCapacity(room.name, room.gpus, room.slots, list(room.gpus), room.slots)
         if any(decision.node for decision in place([*arrivals, aged], [free]) if decision.job_id == mine.job_id):
             return number
     raise AssertionError("it starved")
@@ -135,24 +141,24 @@ def rounds_until_placed(mine: Waiting, room: Room, stream: Sequence[int], *, sec
 
 def test_a_stream_of_high_priority_does_not_starve_a_low_one() -> None:
     assert (
-        rounds_until_placed(Waiting("000", 1, ALICE), cpu_node("ada", 2), [1, 1, 1]) == 6
+        rounds_until_placed(WaitingJob("000", 1, ALICE), cpu_node("ada", 2), [1, 1, 1]) == 6
     )  # two steps of half an hour
 
 
 def test_a_stream_of_small_jobs_does_not_starve_one_that_needs_the_whole_node() -> None:
-    assert rounds_until_placed(Waiting("000", 8, ALICE), gpu_node("ada", 8, 8), [1] * 9) == 6
+    assert rounds_until_placed(WaitingJob("000", 8, ALICE), gpu_node("ada", 8, 8), [1] * 9) == 6
 
 
 def test_what_waited_four_times_as_long_as_a_step_goes_by_age_alone() -> None:
     assert {rank(priority, 4 * 1800, 1800) for priority in (-1, 0, 1)} == {OVERDUE}
-    jobs = [Waiting("1", 1, ALICE, OVERDUE), Waiting("2", 1, ALICE, OVERDUE), Waiting("3", 1, BOB, OVERDUE)]
-    assert order([*jobs, Waiting("0", 1, BOB, 1)], slots=4, held={ALICE: 5}) == ["1", "2", "3", "0"]
+    jobs = [WaitingJob("1", 1, ALICE, OVERDUE), WaitingJob("2", 1, ALICE, OVERDUE), WaitingJob("3", 1, BOB, OVERDUE)]
+    assert order([*jobs, WaitingJob("0", 1, BOB, 1)], slots=4, held={ALICE: 5}) == ["1", "2", "3", "0"]
 
 
 def test_a_stream_of_others_with_high_priority_does_not_starve_the_second_high_job_of_somebody() -> None:
     for number in range(1, 100):
-        arrivals = [Waiting(f"{number:03}", 1, f"user{number}", 1)]
-        mine = Waiting("000", 1, ALICE, rank(1, number * 600, 1800))
+        arrivals = [WaitingJob(f"{number:03}", 1, f"user{number}", 1)]
+        mine = WaitingJob("000", 1, ALICE, rank(1, number * 600, 1800))
         if "000" in order([*arrivals, mine], held={ALICE: 1}):
             assert number == 12  # four steps of half an hour
             return
@@ -160,18 +166,18 @@ def test_a_stream_of_others_with_high_priority_does_not_starve_the_second_high_j
 
 
 def test_a_user_has_no_more_places_than_their_limit() -> None:
-    jobs = [Waiting(f"{n}", 1, ALICE) for n in range(4)] + [Waiting("4", 1, BOB)]
+    jobs = [WaitingJob(f"{n}", 1, ALICE) for n in range(4)] + [WaitingJob("4", 1, BOB)]
     assert order(jobs, slots=9, held={ALICE: 1}, most_held=3) == ["4", "0", "1"]
 
 
 def test_who_waits_for_their_own_limit_keeps_nothing_from_others() -> None:
-    jobs = [Waiting("1", 8, ALICE), Waiting("2", 1, BOB)]
+    jobs = [WaitingJob("1", 8, ALICE), WaitingJob("2", 1, BOB)]
     found = place(jobs, [gpu_node("ada", 8, 4)], {ALICE: 1}, 1)
     assert {decision.job_id: decision.node for decision in found} == {"1": None, "2": "ada"}
 
 
 def test_ten_thousand_jobs_of_a_hundred_people_are_decided_about_once_each() -> None:
-    jobs = [Waiting(f"{n:05}", 1 + n % 3, f"user{n % 100}", n % 3 - 1) for n in range(10_000)]
+    jobs = [WaitingJob(f"{n:05}", 1 + n % 3, f"user{n % 100}", n % 3 - 1) for n in range(10_000)]
     found = place(jobs, [gpu_node(f"n{n}", 8, 8) for n in range(20)])
     assert sorted(decision.job_id for decision in found) == [job.job_id for job in jobs]
     given = [gpu for decision in found for gpu in decision.gpus]

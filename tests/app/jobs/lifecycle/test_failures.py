@@ -20,7 +20,7 @@ def names(sentence: str) -> set[str]:
 
 def test_every_failure_of_the_trainer_has_words() -> None:
     assert set(failure.EXIT_CODES) <= set(FAILURES)
-    for code, sentence in failure.SENTENCES.items():
+    for code, sentence in failure.MESSAGES.items():
         assert names(FAILURES[code].cause) <= names(sentence), code
 
 
@@ -29,7 +29,7 @@ def test_every_failure_of_the_trainer_has_words() -> None:
 def test_a_failure_is_told_in_whole_sentences(code: str, language: str) -> None:
     values = dict.fromkeys(names(CODES[code].cause + CODES[code].next_step), 7)
     values |= {"last": "hang", "last_values": {"step": 7}} if code == "crash_loop" else {}
-    with i18n.speaking(language):
+    with i18n.use_locale(language):
         told = failures.describe(code, values)
     for sentence in (told["cause"], told["next_step"]):
         assert sentence.endswith("." if language == "en" else "。")
@@ -40,7 +40,7 @@ def test_a_failure_is_told_in_whole_sentences(code: str, language: str) -> None:
 @pytest.mark.parametrize("code", [*wait_reasons.WAITS, *REASONS])
 def test_every_reason_is_translated(code: str) -> None:
     sentence = wait_reasons.WAITS.get(code) or REASONS[code]
-    with i18n.speaking("zh-CN"):
+    with i18n.use_locale("zh-CN"):
         assert i18n.translate(sentence) != sentence
         assert names(i18n.translate(sentence)) == names(sentence)
 
@@ -91,7 +91,7 @@ def test_a_crash_loop_says_how_the_last_attempt_ended() -> None:
     cause = failures.describe("crash_loop", values)["cause"]
     assert cause.startswith("3 attempts in a row")
     assert cause.endswith("The last one: A training process was killed (rank 0: SIGKILL).")
-    with i18n.speaking("zh-CN"):
+    with i18n.use_locale("zh-CN"):
         assert "rank 0: SIGKILL" in failures.describe("crash_loop", values)["cause"]
 
 

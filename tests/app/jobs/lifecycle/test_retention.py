@@ -217,7 +217,7 @@ def lose(job_id: str, fence: int) -> None:
 
 def settle() -> None:
     with db.transaction() as session:
-        dispatch.settle(session)
+        dispatch.requeue_or_fail(session)
 
 
 def test_what_was_published_and_not_recorded_gets_its_row_before_the_next_attempt(
@@ -236,7 +236,7 @@ def test_what_was_published_and_not_recorded_gets_its_row_before_the_next_attemp
     job = factories.row(job_id)
     assert (job.state, job.no_progress) == ("queued", 0)
     with db.transaction() as session:
-        assert not retention.adopt(session, session.get_one(Job, job_id))
+        assert not retention.record_unrecorded(session, session.get_one(Job, job_id))
 
 
 @pytest.mark.parametrize("state", ["recovering", "paused"])
@@ -296,7 +296,7 @@ def test_what_is_not_the_last_attempts_own_gets_no_row(start: Callable[..., tupl
     if wrong == "manifest":
         (saved_checkpoints.on_disk(job_id, 20, fence) / "MANIFEST.json").write_text("{}")
     with db.transaction() as session:
-        assert not retention.adopt(session, session.get_one(Job, job_id))
+        assert not retention.record_unrecorded(session, session.get_one(Job, job_id))
     assert rows(job_id) == []
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from app.core import db
 from app.core.models import STATES, TERMINAL, Job
 from app.jobs import service
-from app.jobs.lifecycle.state import move
+from app.jobs.lifecycle.state import set_state
 from app.jobs.lifecycle.transitions import HELD, TRANSITIONS, Actor, allowed
 from tests.app.jobs import factories
 from tests.users import Person
@@ -52,10 +52,10 @@ def test_the_service_moves_a_job_as_the_table_says_and_writes_it_down(job_id: st
             events = len(service.history(session, job_id=job_id))
             if not allowed(before, after, actor):
                 with pytest.raises(AssertionError, match="may not move"):
-                    move(session, job, after, actor)
+                    set_state(session, job, after, actor)
                 assert job.state == before
                 continue
-            move(session, job, after, actor, "why", n=1)
+            set_state(session, job, after, actor, "why", n=1)
             told = service.history(session, job_id=job_id)
             assert (job.state, len(told)) == (after, events + 1)
             last = told[-1]

@@ -13,7 +13,7 @@ from app.jobs.cluster import nodes
 from app.jobs.planning import accuracy
 from tests.app.jobs import factories
 from tests.users import Person
-from trainer.planning.plan import Node
+from trainer.planning.hardware import Node
 
 
 @pytest.fixture(autouse=True)
@@ -67,10 +67,10 @@ def test_later_plans_count_with_the_median_of_what_earlier_jobs_took(alice_user:
     assert learned.memory_correction == pytest.approx(1.1, rel=1e-3)
 
     with db.transaction() as session:
-        checked = service.check(
+        checked = service.resolve_request(
             session, principal=alice_user.principal, given={"corpora": [factories.corpus(alice_user)]}
         )
-        notes = service.cost(session, checked)[1].notes
+        notes = service.estimate_cost(session, checked)[1].notes
     assert "last 3 jobs took 2.0 times" in " ".join(note.text.format(**note.values) for note in notes)
 
 

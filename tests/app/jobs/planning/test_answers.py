@@ -2,11 +2,11 @@
 
 import pytest
 
-from app.core.i18n import speaking
-from app.jobs.planning.answers import interval, said
-from trainer.planning.plan import Figure, Sentence
+from app.core.i18n import use_locale
+from app.jobs.planning.answers import interval, localize
+from trainer.planning.estimates import Estimate, Message
 
-WHY = Sentence(text="Because.")
+WHY = Message(text="Because.")
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ WHY = Sentence(text="Because.")
     ],
 )
 def test_values_are_written_as_the_ends_of_their_names_say(name: str, value: object, written: str) -> None:
-    assert said(Sentence(text="It is {" + name + "}.", values={name: value})) == f"It is {written}."
+    assert localize(Message(text="It is {" + name + "}.", values={name: value})) == f"It is {written}."
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def test_values_are_written_as_the_ends_of_their_names_say(name: str, value: obj
     ],
 )
 def test_a_figure_is_written_with_its_interval(unit: str, text: str) -> None:
-    assert interval(Figure(low=60, value=120, high=240, unit=unit, reason=WHY)) == text
+    assert interval(Estimate(low=60, value=120, high=240, unit=unit, reason=WHY)) == text
 
 
 def test_an_interval_that_rounds_to_nothing_is_left_out() -> None:
-    assert interval(Figure(low=1e9, value=1e9, high=1.0001e9, unit="flops", reason=WHY)) == "1 GFLOP"
+    assert interval(Estimate(low=1e9, value=1e9, high=1.0001e9, unit="flops", reason=WHY)) == "1 GFLOP"
 
 
 def test_intervals_speak_chinese() -> None:
-    with speaking("zh-CN"):
-        assert interval(Figure(low=1, value=2, high=3, unit="seconds", reason=WHY)) == "2 秒（1 秒 至 3 秒）"
+    with use_locale("zh-CN"):
+        assert interval(Estimate(low=1, value=2, high=3, unit="seconds", reason=WHY)) == "2 秒（1 秒 至 3 秒）"

@@ -59,9 +59,9 @@ def checkpoint(owner: Person, corpus_id: str, **config: Any) -> str:
     return checkpoint_id
 
 
-def checked(owner: Person, **given: Any) -> service.Checked:
+def checked(owner: Person, **given: Any) -> service.ResolvedRequest:
     with db.transaction() as session:
-        return service.check(session, principal=owner.principal, given=given)
+        return service.resolve_request(session, principal=owner.principal, given=given)
 
 
 def refusal(owner: Person, **given: Any) -> tuple[str, str]:
@@ -79,7 +79,7 @@ def test_a_model_fills_in_its_network_and_brings_its_tokenizer(alice_user: Perso
     assert (spec["vocab_size"], spec["tokenizer"], spec["objective"], spec["recipe"]) == (300, None, "causal", "tiny")
     assert spec["sequence_length"] == 64  # the recipe's 128 are more than the model reads
     with db.transaction() as session:
-        vocab_size, plan, _node = service.cost(session, found)
+        vocab_size, plan, _node = service.estimate_cost(session, found)
     assert (vocab_size, plan.num_parameters) == (300, 34_720)
 
 
@@ -88,7 +88,7 @@ def test_positions_beyond_the_sequence_are_counted(alice_user: Person, corpus: s
     facts = {**LLAMA, **heads, "model_type": "gpt2", "num_parameters": 37_120}
     found = checked(alice_user, corpora=[corpus], base_model=model(alice_user, facts), sequence_length=16)
     with db.transaction() as session:
-        assert service.cost(session, found)[1].num_parameters == 37_120
+        assert service.estimate_cost(session, found)[1].num_parameters == 37_120
 
 
 def test_a_checkpoint_does_the_same(alice_user: Person, corpus: str) -> None:
@@ -113,8 +113,8 @@ def test_a_checkpoint_does_the_same(alice_user: Person, corpus: str) -> None:
 def test_what_is_learnt_follows_the_family_unless_it_is_said(
     alice_user: Person, facts: dict[str, Any], asked: dict[str, Any], expected: tuple[str, str]
 ) -> None:
-    base = base_model.Base("x", facts)
-    filled = base_model.filled({"base_model": "x", **asked}, base)
+    base = base_model.StartingPoint("x", facts)
+    filled = base_model.with_base_defaults({"base_model": "x", **asked}, base)
     assert (filled["objective"], filled["recipe"]) == expected
 
 

@@ -91,7 +91,7 @@ def test_what_was_pinned_before_it_was_let_go_stays(job: tuple[str, int]) -> Non
     row = saved_checkpoints.recorded(job[0], 10, job[1])
     with db.transaction() as session:
         session.execute(update(Checkpoint).where(Checkpoint.id == row.id).values(pinned=True))
-        checkpoints.let_go(session, [row.id])
+        checkpoints.mark_for_deletion(session, [row.id])
     all_round()
     assert state(row) == "ready"
     assert storage.checkpoint(row.path).exists()

@@ -43,7 +43,7 @@ def parsed(
 def refused(directory: Path, content: bytes, form: str = "txt", encoding: str | None = None) -> dict[str, Any]:
     """Parse what cannot be; the report, after making sure that nothing was left behind."""
     (directory / "upload").write_bytes(content)
-    with pytest.raises(parse.Refused) as caught:
+    with pytest.raises(parse.UnreadableCorpus) as caught:
         parse.parse(directory, form, encoding, False, nothing)
     assert [path.name for path in directory.iterdir()] == ["upload"]
     return caught.value.report
@@ -216,7 +216,7 @@ def test_a_bad_line_is_named_by_number_byte_and_reason(tmp_path: Path, line: str
 def test_every_problem_has_a_sentence() -> None:
     for line, _code in BAD_LINES:
         with pytest.raises(parse.BadLine) as caught:
-            parse.Shape(None).document(parse.record(line))
+            parse.Shape(None).document(parse.parse_record(line))
         assert "{" not in problems.sentence({**caught.value.problem, "line": 1}).replace('{"text"', "")
 
 

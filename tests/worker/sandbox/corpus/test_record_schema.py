@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.corpora import problems
-from worker.sandbox.corpus.record_schema import BadLine, Shape
+from worker.sandbox.corpus.record_schema import BadLine, RecordReader
 
 USER, ANSWER = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "God."}
 KEPT: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
@@ -40,11 +40,11 @@ KEPT: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("given", "kind", "kept"), KEPT)
 def test_a_record_is_recognised_and_kept_in_one_way(given: dict[str, Any], kind: str, kept: dict[str, Any]) -> None:
-    shape = Shape(None)
+    shape = RecordReader(None)
 
     assert json.loads(shape.document(given)) == kept
     assert shape.kind == kind
-    assert json.loads(Shape(kind).document(kept)) == kept
+    assert json.loads(RecordReader(kind).document(kept)) == kept
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
@@ -71,12 +71,12 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("kind", "given", "sentence"), BAD)
 def test_what_is_wrong_with_a_record_is_said(kind: str, given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadLine) as caught:
-        Shape(kind).document(given)
+        RecordReader(kind).document(given)
     assert sentence in problems.sentence(caught.value.problem)
 
 
 def test_a_file_holds_one_kind() -> None:
-    shape = Shape(None)
+    shape = RecordReader(None)
     shape.document({"text": "a", "label": "b"})
     with pytest.raises(BadLine) as caught:
         shape.document({"text": "a"})
@@ -84,13 +84,13 @@ def test_a_file_holds_one_kind() -> None:
 
 
 def test_labelled_texts_can_be_read_as_texts() -> None:
-    shape = Shape("text")
+    shape = RecordReader("text")
 
     assert shape.document({"text": "a", "label": "b"}) == "a"
 
 
 def test_labels_are_counted() -> None:
-    shape = Shape(None)
+    shape = RecordReader(None)
     for label in ("b", "a", "b"):
         shape.document({"text": "x", "label": label})
 

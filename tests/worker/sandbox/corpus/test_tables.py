@@ -29,7 +29,7 @@ def test_tabs_part_the_cells_of_a_tsv(tmp_path: Path) -> None:
 
 
 def refused(directory: Path, text: str) -> Iterator[str]:
-    with pytest.raises(parse.Refused) as caught:
+    with pytest.raises(parse.UnreadableCorpus) as caught:
         parsed(directory, text)
     for problem in caught.value.report["problems"]:
         line = problem.pop("line")

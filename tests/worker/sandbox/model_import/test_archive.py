@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from worker.sandbox.model_import.archive import unpack
-from worker.sandbox.model_import.safetensors_scan import Unsound
+from worker.sandbox.model_import.safetensors_scan import InvalidModel
 
 FILES = {"config.json": b"{}", "model.safetensors": b"12345678", "notes.txt": b"left", "README.md": b"# Tiny"}
 
@@ -29,7 +29,7 @@ def packed(directory: Path, kind: str, files: dict[str, bytes], folder: str = ""
 
 
 def problem(directory: Path, budget: int = 1 << 20) -> dict[str, Any]:
-    with pytest.raises(Unsound) as caught:
+    with pytest.raises(InvalidModel) as caught:
         unpack(directory, budget)
     return caught.value.problem
 

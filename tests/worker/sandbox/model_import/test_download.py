@@ -78,7 +78,7 @@ def test_a_model_of_a_mirror_is_downloaded_and_checked(
     def in_process(model_id: str, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
         if phase == "fetch":
             return run(model_id, phase, command, env)
-        return validate.verdict(Path(command[3]), 1 << 30, 0)
+        return validate.report_result(Path(command[3]), 1 << 30, 0)
 
     monkeypatch.setattr(import_model, "run_child", in_process)
     import_model.import_model(model.id)

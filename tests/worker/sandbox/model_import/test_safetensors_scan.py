@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from worker.sandbox.model_import import safetensors_scan
-from worker.sandbox.model_import.safetensors_scan import Unsound
+from worker.sandbox.model_import.safetensors_scan import InvalidModel
 
 
 def written(path: Path, header: Any, data: bytes = b"", *, length: int | None = None) -> Path:
@@ -27,8 +27,8 @@ def entry(shape: list[int], begin: int, end: int, dtype: str = "F32") -> dict[st
 
 
 def problem(path: Path) -> dict[str, Any]:
-    with pytest.raises(Unsound) as caught:
-        safetensors_scan.scan(path, safetensors_scan.read_header(path), lambda count: None)
+    with pytest.raises(InvalidModel) as caught:
+        safetensors_scan.hash_and_check_finite(path, safetensors_scan.read_header(path), lambda count: None)
     return caught.value.problem
 
 
@@ -42,7 +42,7 @@ def test_what_the_library_writes_is_read_as_it_was(tmp_path: Path) -> None:
         assert found[name].shape == array.shape
         assert data[found[name].start : found[name].end] == array.tobytes()
     read: list[int] = []
-    safetensors_scan.scan(path, safetensors_scan.read_header(path), read.append)
+    safetensors_scan.hash_and_check_finite(path, safetensors_scan.read_header(path), read.append)
     assert sum(read) == len(data)
 
 
@@ -107,5 +107,5 @@ def test_no_bytes_do_more_than_be_refused(
     tmp_path_factory: pytest.TempPathFactory, header: bytes, data: bytes, length: int | None
 ) -> None:
     path = written(tmp_path_factory.getbasetemp() / "fuzz.safetensors", header, data, length=length)
-    with suppress(Unsound):
-        safetensors_scan.scan(path, safetensors_scan.read_header(path), lambda count: None)
+    with suppress(InvalidModel):
+        safetensors_scan.hash_and_check_finite(path, safetensors_scan.read_header(path), lambda count: None)

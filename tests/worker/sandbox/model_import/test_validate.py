@@ -35,14 +35,14 @@ def copy(made: Path, tmp_path: Path) -> Callable[[str], Path]:
 
 
 def result(directory: Path) -> dict[str, Any]:
-    closing = validate.verdict(directory, 1 << 30, 0)
+    closing = validate.report_result(directory, 1 << 30, 0)
     assert "result" in closing, closing
     found: dict[str, Any] = closing["result"]
     return found
 
 
 def problem(directory: Path) -> dict[str, Any]:
-    closing = validate.verdict(directory, 1 << 30, 0)
+    closing = validate.report_result(directory, 1 << 30, 0)
     assert "failed" in closing, closing
     (found,) = closing["failed"]["problems"]
     return dict(found)
@@ -154,7 +154,7 @@ def test_no_strange_value_does_more_than_be_refused(
     config = json.loads((made / kind / "config.json").read_text())
     names = sorted(config)
     (directory / "config.json").write_text(json.dumps({**config, names[field % len(names)]: value}))
-    closing = validate.verdict(directory, 1 << 30, 0)
+    closing = validate.report_result(directory, 1 << 30, 0)
     assert "result" in closing or closing["failed"]["problems"][0]["code"] != "unforeseen"
 
 
