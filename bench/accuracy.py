@@ -130,7 +130,7 @@ def trained(spec: TrainSpec, rank: int, port: int) -> dict[str, float]:
     multiply, operations = cpu_matmul.matmul_benchmark(SIDE, device, torch.float32)
     steps, laps = [], []
     for number in range(1, 1 + STEPS):
-        shared = taking.share(whole)
+        shared = taking.split_micro_batches(whole)
         steps.append(timed(partial(taking.step, number, shared, batch.num_targets(whole), False)))
         laps += [timed(multiply) for _time in range(LAPS)]
         taking.barrier()

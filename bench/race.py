@@ -146,7 +146,7 @@ class Ours:
         some = self._rows[self._number * ROWS : (self._number + 1) * ROWS]
         batch = {"input_ids": some[:, :-1], "labels": some[:, 1:]}
         self._number += 1
-        micro_batches = self._engine.share(batch)
+        micro_batches = self._engine.split_micro_batches(batch)
         loss, _norm, _stops = self._engine.step(self._number, micro_batches, some[:, 1:].size, False)
         self.losses.append(loss)
 
@@ -221,7 +221,7 @@ def race(shape: str) -> dict[str, Any]:
         seconds(each.step, CHECKED - WARM)
     times = by_turns(contestants)
     rate = gemm_rate()
-    work = flops(spec, VOCAB_SIZE).model * spec.tokens_per_step
+    work = flops(spec, VOCAB_SIZE).model_flops * spec.tokens_per_step
     found: dict[str, Any] = {"shape": shape, "threads": torch.get_num_threads(), "gemm_gflops": rate / 1e9}
     for name, each in contestants.items():
         median, best = statistics.median(times[name]), min(times[name])

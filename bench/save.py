@@ -56,7 +56,7 @@ class Training:
         self.model = init_model(self.spec, 2048, 0, 1, device)
         self.engine = factory.make_engine(self.spec, objective(self.spec, self.model), device)
         rows = np.random.default_rng(0).integers(0, 2048, (2, 65))
-        self.batch = self.engine.share({"input_ids": rows[:, :-1], "labels": rows[:, 1:]})
+        self.batch = self.engine.split_micro_batches({"input_ids": rows[:, :-1], "labels": rows[:, 1:]})
         self.loaded = LoadedModel(self.model, opened)
         self.prepared = Prepared(
             tokenizer=str(home / "tokenizer"), tokenizer_sha256="t", tokens=str(home), data_sha256="d"
@@ -71,7 +71,7 @@ class Training:
         for _step in range(count):
             self.number += 1
             self.engine.step(self.number, self.batch, 128, False)
-            self.saver.look()
+            self.saver.poll()
         return time.perf_counter() - started_at
 
     def save(self) -> CheckpointWriter:

@@ -44,14 +44,14 @@ class Reporter:
         self._phase, self._reported_at = phase, now
         self.event("phase", phase=phase, done=done, total=total)
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Say that the present phase goes on: whoever watches takes a long silence for a hang."""
         if self._phase is not None and time.monotonic() - self._reported_at >= BEAT_SECONDS:
             self._reported_at = time.monotonic()
             self.event("phase", phase=self._phase, done=0, total=1)
 
     @property
-    def phase_now(self) -> str:
+    def current_phase(self) -> str:
         """The phase that was reported last."""
         return self._phase or "prepare"
 

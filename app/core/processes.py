@@ -38,7 +38,7 @@ class ManagedProcess:
         self._seen = self.log.stat().st_size if self.log.exists() else 0
         self._spawn()
 
-    def revive(self) -> str | None:
+    def restart_if_dead(self) -> str | None:
         """Start it again where it has died, after a pause that grows. Answers how it ended, once for each death."""
         assert self._process is not None
         now = time.monotonic()
@@ -59,7 +59,7 @@ class ManagedProcess:
         """How long it waits before it starts again."""
         return self._pause
 
-    def news(self) -> list[str]:
+    def new_log_lines(self) -> list[str]:
         """The lines of its log since the last call that somebody at the terminal should see."""
         if not self.log.exists():
             return []

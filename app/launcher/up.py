@@ -150,9 +150,9 @@ def watch(servers: list[Server], processes: list[ManagedProcess]) -> NoReturn:
         time.sleep(_WATCH_SECONDS)
         rounds += 1
         for child in processes:
-            for line in child.news():
+            for line in child.new_log_lines():
                 say(f"{child.name}: {line}")
-            if (how := child.revive()) is not None:
+            if (how := child.restart_if_dead()) is not None:
                 values = {"name": child.name, "how": how, "n": f"{child.pause:.0f}", "log": child.log}
                 say(_("{name} ended ({how}) and starts again in {n} s. Its log: {log}", **values))
         for server in servers if rounds % 5 == 0 else ():

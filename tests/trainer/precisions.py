@@ -33,8 +33,8 @@ def main() -> None:
             )
             engine = make_engine(spec, objective(spec, init_model(spec, 300, 0, 1, device)), device)
             if "probed" in sys.argv:
-                benchmark.time_micro_batch(engine, engine.share(batch)[0])
-            steps = [engine.step(number, engine.share(batch), 64, False)[:2] for number in (1, 2, 3)]
+                benchmark.time_micro_batch(engine, engine.split_micro_batches(batch)[0])
+            steps = [engine.step(number, engine.split_micro_batches(batch), 64, False)[:2] for number in (1, 2, 3)]
             sys.stdout.write(json.dumps({"precision": precision, "steps": steps}) + "\n")
 
 

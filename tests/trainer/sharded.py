@@ -47,7 +47,7 @@ def steps(device: torch.device) -> dict[str, Any]:
         "share": sum(parameter.ds_tensor.numel() for parameter in learning.parameters()),  # type: ignore[attr-defined]
         "values": sum(parameter.ds_numel for parameter in learning.parameters()),  # type: ignore[attr-defined]
         "buffers": [float(buffer.double().sum()) for buffer in learning.buffers()],
-        "steps": [engine.step(number, engine.share(batch), 64, False)[:2] for number in (1, 2)],
+        "steps": [engine.step(number, engine.split_micro_batches(batch), 64, False)[:2] for number in (1, 2)],
         "is_tied": model.get_input_embeddings().weight is model.get_output_embeddings().weight,
         "is_on_cpu": all(torch.device("cpu") == buffer.device for buffer in learning.buffers()),
     }

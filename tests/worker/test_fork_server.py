@@ -43,7 +43,7 @@ def test_a_gang_that_is_killed_is_seen_to_be_lost_and_gone(warm: ForkServer) -> 
     os.kill(gang.pid, signal.SIGKILL)
 
     def is_lost() -> bool:
-        gang.look()
+        gang.poll()
         return gang.is_lost and gang.is_gone()
 
     until(is_lost, 20, "the loss of the gang")

@@ -46,7 +46,7 @@ class Corpus:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def pieces(self) -> Iterator[TextChunk]:
+    def chunks(self) -> Iterator[TextChunk]:
         """All documents in order, long ones cut where it does not change their tokens; of records, each text."""
         if self._kind != "text":
             yield from (

@@ -58,7 +58,7 @@ class RecordEncoder:
 
     def _by_objective(self) -> dict[str, Callable[[Record], list[Segment]]]:
         return {
-            "chat": lambda record: [self.conversation(record["messages"])],
+            "chat": lambda record: [self.encode_conversation(record["messages"])],
             "completion": lambda record: [self._answered(record["prompt"], record["completion"])],
             "classification": lambda record: [self._whole(record["text"])],
             "seq2seq": lambda record: [self._whole(record["source"]), self._whole(record["target"])],
@@ -69,13 +69,13 @@ class RecordEncoder:
         """The segments of a record. Raises Unsafe, and Failure for a chat template that cannot be used."""
         return self._encode(record)
 
-    def asked(self, text: str) -> list[int]:
+    def encode_prompt(self, text: str) -> list[int]:
         """A prompt as it stands before the answers that the objective learns: a message, or a text."""
         if self._objective == "completion" or self._tokenizer.chat_template is None:
             return [*self._start(), *self._tokenizer(text, add_special_tokens=False)["input_ids"]]
         return self.prompt([{"role": "user", "content": text}])
 
-    def plain(self, ids: Sequence[int]) -> str:
+    def prompt_text(self, ids: Sequence[int]) -> str:
         """What was said in a prompt that `asked` or a record made: of a conversation its messages, a line between them,
         without what the template writes around them. Where there were answers before, the template's words stay.
         """
@@ -137,11 +137,11 @@ class RecordEncoder:
             return self._answered(prompt, answer)
         answers = answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}]
         read = [{**message, "weight": 0.0} for message in prompt]
-        return self.conversation([*read, *answers])
+        return self.encode_conversation([*read, *answers])
 
     # ---- conversations ----------------------------------------------------------------------------------------------
 
-    def conversation(self, messages: Sequence[Message]) -> Segment:
+    def encode_conversation(self, messages: Sequence[Message]) -> Segment:
         """A conversation as the tokenizer's template writes it. Answers count, by the weight of their message (else 1).
 
         What counts of an answer is what the template adds for it behind the generation prompt, found by rendering the

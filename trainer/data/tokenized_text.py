@@ -84,7 +84,7 @@ def _batches(corpora: list[Corpus]) -> Iterator[list[TextChunk]]:
     batch: list[TextChunk] = []
     size = 0
     for corpus in corpora:
-        for piece in corpus.pieces():
+        for piece in corpus.chunks():
             batch.append(piece)
             size += piece.num_bytes + 64  # so that a million empty documents do not make one batch
             if size >= BATCH_BYTES:

@@ -115,7 +115,7 @@ def _training_text(corpora: list[Corpus], num_bytes: int, progress: Progress) ->
     stride = math.ceil(num_bytes / TRAINING_BYTES)
     done = number = 0
     for corpus in corpora:
-        for piece in corpus.pieces():
+        for piece in corpus.chunks():
             done += piece.num_bytes
             if number % stride == 0:
                 yield piece.text

@@ -25,7 +25,7 @@ class Dataset(ABC):
     num_cut = 0  # records whose end is missing
     num_dropped = 0  # records that are left out
     labels: Sequence[str] = ()  # the classes, where samples have one
-    most_measured = 64  # validation samples of an evaluation, evenly spread and the same ones each time
+    max_eval_samples = 64  # validation samples of an evaluation, evenly spread and the same ones each time
 
     @abstractmethod
     def documents_of(self, n: int) -> list[Document]:

@@ -82,7 +82,7 @@ class Engine(ABC):
         self.per_device_batch_size = per_device_batch_size or spec.per_device_batch_size
         self.precision = precision(spec, device)
 
-    def share(self, batch: Batch, size: int | None = None) -> list[dict[str, Tensor]]:
+    def split_micro_batches(self, batch: Batch, size: int | None = None) -> list[dict[str, Tensor]]:
         """This rank's micro-batches of a global batch, of `size` samples where they are not to be the run's own."""
         size = size or self.per_device_batch_size
         count = batches.num_rows(batch) // self.world_size
@@ -119,7 +119,7 @@ class Engine(ABC):
         _require_finite("grad_norm", norm, number)
         return loss, norm, stops
 
-    def compute(self, tensors: dict[str, Tensor]) -> Tensor:
+    def forward_loss(self, tensors: dict[str, Tensor]) -> Tensor:
         """The summed loss of a micro-batch as a step computes it, of which DeepSpeed hears nothing."""
         nats: Tensor = self.objective(**tensors)[0]
         return nats
@@ -132,10 +132,10 @@ class Engine(ABC):
         return sums[0].item(), sums[1].item() > 0
 
     @torch.no_grad()
-    def sums(self, micro_batches: list[dict[str, Tensor]]) -> list[float]:
+    def evaluate_sums(self, micro_batches: list[dict[str, Tensor]]) -> list[float]:
         """The summed loss over all ranks and what else the objective counts. Every rank must bring equally many."""
         self.objective.eval()
-        total = torch.zeros(1 + len(self.objective.counted), dtype=torch.float64, device=self.device)
+        total = torch.zeros(1 + len(self.objective.metric_names), dtype=torch.float64, device=self.device)
         for tensors in micro_batches:
             total += self._forward(tensors, is_first=True).double()
         self.objective.train()
@@ -150,7 +150,7 @@ class Engine(ABC):
             return torch.cuda.get_device_name(self.device)
         return f"cpu {torch.backends.cpu.get_cpu_capability()}{' oneDNN' if cpu_matmul.prefers_onednn() else ''}"
 
-    def any(self, flag: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
         if self.world_size == 1:
             return flag
@@ -180,23 +180,23 @@ class Engine(ABC):
         """Change the weights by the gradients of all ranks. Returns the norm they had before they were clipped."""
 
     @abstractmethod
-    def whole(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
+    def gathered_parameters(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
         """Within it the parameters are whole on every rank."""
 
     @abstractmethod
-    def kinds(self, parameter: nn.Parameter) -> tuple[str, ...]:
+    def state_keys(self, parameter: nn.Parameter) -> tuple[str, ...]:
         """What the optimizer's state holds of a parameter that trains."""
 
     @abstractmethod
-    def state_of(self, parameter: nn.Parameter, kind: str, is_mine: bool) -> Tensor | None:
+    def get_optimizer_state(self, parameter: nn.Parameter, kind: str, is_mine: bool) -> Tensor | None:
         """That, whole, where this rank asks for it. All ranks take part."""
 
     @abstractmethod
-    def put_state(self, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
+    def set_optimizer_state(self, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
         """Put it back; there must be room."""
 
     @abstractmethod
-    def make_room(self, num_updates: int) -> None:
+    def init_optimizer_state(self, num_updates: int) -> None:
         """Make the state that the optimizer would make at its first step, as if it had taken so many."""
 
     def link_state(self) -> None:  # noqa: B027 - most have nothing to do

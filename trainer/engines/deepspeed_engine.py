@@ -93,21 +93,21 @@ class DeepSpeedEngine(Engine):
         self._deepspeed.step()
         return float(self._deepspeed.get_global_grad_norm())
 
-    def whole(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
+    def gathered_parameters(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
         if self.spec.zero_stage < 3:
             return nullcontext()
         gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(parameters)
         return gathered
 
-    def kinds(self, parameter: nn.Parameter) -> tuple[str, ...]:
+    def state_keys(self, parameter: nn.Parameter) -> tuple[str, ...]:
         return (*MOMENTS, MASTER) if self.holds_master else MOMENTS
 
-    def state_of(self, parameter: nn.Parameter, kind: str, is_mine: bool) -> Tensor | None:
+    def get_optimizer_state(self, parameter: nn.Parameter, kind: str, is_mine: bool) -> Tensor | None:
         master = kind == MASTER
         found = safe_get_full_fp32_param(parameter) if master else safe_get_full_optimizer_state(parameter, kind)
         return None if found is None else torch.as_tensor(found)
 
-    def put_state(self, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
+    def set_optimizer_state(self, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
         if self.spec.zero_stage == 3:
             part = _part(value, parameter.ds_tensor.numel(), self.rank)  # type: ignore[attr-defined]
             if kind == MASTER:
@@ -119,7 +119,7 @@ class DeepSpeedEngine(Engine):
         else:
             safe_set_full_optimizer_state(parameter, value.to(parameter.device), kind)
 
-    def make_room(self, num_updates: int) -> None:
+    def init_optimizer_state(self, num_updates: int) -> None:
         wrapper = self._deepspeed.optimizer
         optimizer = wrapper.optimizer  # torch's own
         groups = optimizer.param_groups

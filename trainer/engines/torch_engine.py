@@ -64,7 +64,7 @@ class TorchEngine(Engine):
             parts = torch.split(together, [gradient.numel() for gradient in bucket])
             torch._foreach_copy_(bucket, [part.view_as(to) for part, to in zip(parts, bucket, strict=True)])
 
-    def whole(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
+    def gathered_parameters(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
         return nullcontext()
 
     def _optimizer_of(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
@@ -74,21 +74,21 @@ class TorchEngine(Engine):
             if any(parameter is held for group in optimizer.param_groups for held in group["params"])
         )
 
-    def kinds(self, parameter: nn.Parameter) -> tuple[str, ...]:
+    def state_keys(self, parameter: nn.Parameter) -> tuple[str, ...]:
         return (MOMENTUM,) if isinstance(self._optimizer_of(parameter), Muon) else MOMENTS
 
-    def state_of(self, parameter: nn.Parameter, kind: str, is_mine: bool) -> Tensor | None:
+    def get_optimizer_state(self, parameter: nn.Parameter, kind: str, is_mine: bool) -> Tensor | None:
         if not is_mine:
             return None
         found: Tensor | None = self._optimizer_of(parameter).state[parameter].get(kind)
         return torch.zeros_like(parameter) if found is None else found  # it never had a gradient
 
-    def put_state(self, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
+    def set_optimizer_state(self, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
         self._optimizer_of(parameter).state[parameter][kind].copy_(value)
 
-    def make_room(self, num_updates: int) -> None:
+    def init_optimizer_state(self, num_updates: int) -> None:
         for parameter in self._trained:
-            made = {kind: torch.zeros_like(parameter) for kind in self.kinds(parameter)}
+            made = {kind: torch.zeros_like(parameter) for kind in self.state_keys(parameter)}
             if MOMENTUM not in made:  # AdamW counts its steps
                 made["step"] = torch.tensor(float(num_updates), device=parameter.device)
             self._optimizer_of(parameter).state[parameter] = made

@@ -27,7 +27,7 @@ class LoadedModel:
         return int(self.model.config.max_position_embeddings)
 
     @property
-    def ends(self) -> set[int]:
+    def stop_token_ids(self) -> set[int]:
         """The tokens that end a text."""
         named = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
         return {self.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
@@ -93,7 +93,7 @@ def _pieces(
     is_stopped: Callable[[], bool],
 ) -> Iterator[TextPiece]:
     decoder, backend = DecodeStream(skip_special_tokens=True), loaded.tokenizer.backend_tokenizer
-    ends = loaded.ends
+    ends = loaded.stop_token_ids
     cache = DynamicCache(config=loaded.model.config)
     feed = ids
     reason: FinishReason = "length"

@@ -160,11 +160,11 @@ class Gang:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         pid = os.fork()
         if pid == 0:
-            self._be_child(parent, work)
+            self._run_in_child(parent, work)
         self._ranks[pid] = rank
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
-    def _be_child(self, parent: int, work: Callable[[], int]) -> None:
+    def _run_in_child(self, parent: int, work: Callable[[], int]) -> None:
         code = EXIT_BUG
         try:
             signal.set_wakeup_fd(-1)
@@ -183,7 +183,7 @@ class Gang:
     def wait(self, *, is_reported: bool) -> int:
         """Wait for all children and return the exit code of them together: that of the first that ended by a fault."""
         codes, causes = [], []
-        self._obey()  # what came together with the request
+        self._handle_command()  # what came together with the request
         while True:
             ended = self._reap()
             for rank, code in ended:
@@ -217,12 +217,12 @@ class Gang:
             if key.fileobj is self._wakeup:
                 self._wakeup.recv(4096)
             else:
-                self._hear()
+                self._read_events()
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._signal(signal.SIGKILL)
             self._kill_at = None
 
-    def _hear(self) -> None:
+    def _read_events(self) -> None:
         try:
             data = self._conn.recv(65_536)
         except ConnectionError:
@@ -232,9 +232,9 @@ class Gang:
             self._stop(ORPHAN_GRACE_SECONDS)
             return
         self._input += data
-        self._obey()
+        self._handle_command()
 
-    def _obey(self) -> None:
+    def _handle_command(self) -> None:
         *lines, self._input = self._input.split(b"\n")
         for line in lines:
             self._signal(signal.SIGKILL if json.loads(line)["signal"] == "KILL" else signal.SIGTERM)

@@ -68,7 +68,7 @@ def run_and_report(report: Reporter, work: Callable[[], int]) -> int:
         traceback.print_exc()
         if error.errno not in FULL:
             return _report_bug(report, error)
-        return _fail(report, Failure("no_space", what=report.phase_now))
+        return _fail(report, Failure("no_space", what=report.current_phase))
     except Exception as error:
         traceback.print_exc()
         if code := _memory_code(error):

@@ -17,20 +17,20 @@ class Objective(nn.Module):
     """A model together with its loss, so that DeepSpeed sees one module.
 
     `forward` takes the arrays of a batch as tensors (see trainer/data/batch.py) and returns a tensor of one dimension,
-    fp32: the summed loss in nats and, where the module does not train, behind it what `counted` names, summed the same
-    way.
+    fp32: the summed loss in nats and, where the module does not train, behind it what `metric_names` names, summed the
+    same way.
     """
 
-    counted: tuple[str, ...] = ()
+    metric_names: tuple[str, ...] = ()
 
     def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
         super().__init__()
         self.model = model
         self.spec = spec
 
-    def figures(self, counted: Sequence[float], num_targets: float) -> dict[str, float]:
+    def metrics(self, counted: Sequence[float], num_targets: float) -> dict[str, float]:
         """What the sums of `counted` say about a batch, by name: without more, the mean of each."""
-        return {name: value / num_targets for name, value in zip(self.counted, counted, strict=True)}
+        return {name: value / num_targets for name, value in zip(self.metric_names, counted, strict=True)}
 
 
 class CausalLM(Objective):
@@ -59,7 +59,7 @@ class CausalLM(Objective):
 class MaskedLM(Objective):
     """Finds the words that are hidden: cross-entropy at their places."""
 
-    counted = ("accuracy",)
+    metric_names = ("accuracy",)
 
     def forward(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
@@ -78,7 +78,7 @@ class SequenceClassification(Objective):
     def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
         super().__init__(model, spec)
         self._num_labels = int(model.config.num_labels)
-        self.counted = tuple(f"{what}_{n}" for what in ("is", "given", "right") for n in range(self._num_labels))
+        self.metric_names = tuple(f"{what}_{n}" for what in ("is", "given", "right") for n in range(self._num_labels))
 
     def forward(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor) -> Tensor:
         logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
@@ -89,7 +89,7 @@ class SequenceClassification(Objective):
         counts = [torch.bincount(found, minlength=self._num_labels) for found in (true, given, true[true == given])]
         return torch.cat([nats, *(count.to(nats.dtype) for count in counts)])
 
-    def figures(self, counted: Sequence[float], num_targets: float) -> dict[str, float]:
+    def metrics(self, counted: Sequence[float], num_targets: float) -> dict[str, float]:
         """Accuracy, and F1 as the mean over the classes that a text has or is given."""
         size = self._num_labels
         true, given, right = (counted[start : start + size] for start in (0, size, 2 * size))
@@ -119,7 +119,7 @@ class DPO(Objective):
     its first step, so an objective is made before a checkpoint's weights are put into its model.
     """
 
-    counted = ("reward_accuracy", "reward_margin")
+    metric_names = ("reward_accuracy", "reward_margin")
 
     def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
         super().__init__(model, spec)

@@ -50,7 +50,7 @@ def fits_in_memory(spec: TrainSpec, vocab_size: int, node: Node, room: float = 1
     """Whether each process finds what it needs in this share of its memory, and the machine has that of all."""
     if node.kind == "cuda" and spec.num_processes > node.count:
         return False
-    available = room * node.memory_of_a_process(spec.num_processes)
+    available = room * node.memory_per_process(spec.num_processes)
     return required_bytes(spec, vocab_size, node) <= available and _fits_host(spec, vocab_size, node)
 
 

@@ -46,12 +46,12 @@ class ParameterCounts:
         return sum(stack.num_blocks * stack.block for stack in self.stacks)
 
     @property
-    def multiplied(self) -> int:
+    def matmul_parameters(self) -> int:
         """What is not only looked up."""
         return self.blocks + self.norm + self.head
 
     @property
-    def matrices(self) -> int:
+    def block_matrix_parameters(self) -> int:
         """Values of the blocks' matrices."""
         return sum(stack.num_blocks * _area(stack.matrices + stack.source) for stack in self.stacks)
 
@@ -213,14 +213,14 @@ class Flops(BaseModel):
     published: int
 
     @property
-    def model(self) -> int:
+    def model_flops(self) -> int:
         """What the model needs, however it is computed: for utilization in the strict sense."""
         return self.matmuls + self.attention
 
     @property
-    def hardware(self) -> int:
+    def hardware_flops(self) -> int:
         """What the device really computes."""
-        return self.model + self.recomputed
+        return self.model_flops + self.recomputed
 
 
 def flops(spec: TrainSpec, vocab_size: int) -> Flops:

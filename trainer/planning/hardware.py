@@ -93,6 +93,6 @@ class Node(BaseModel):
             return asked
         return "bf16" if self.kind == "cuda" and "bf16" in self.device.flops else "fp32"
 
-    def memory_of_a_process(self, num_processes: int) -> int:
+    def memory_per_process(self, num_processes: int) -> int:
         """A GPU's own, or a share of the machine's."""
         return self.memory_bytes if self.kind == "cuda" else self.memory_bytes // num_processes

@@ -114,7 +114,7 @@ def _weight_bytes(spec: TrainSpec, vocab_size: int, parameters: int, width: int)
     adapters = num_adapter_parameters(spec) * width
     if spec.tuning == "lora":
         return parameters * width + adapters
-    frozen = count_parameters(spec, vocab_size).matrices
+    frozen = count_parameters(spec, vocab_size).block_matrix_parameters
     return int(frozen * BYTES_OF_FOUR_BITS) + (parameters - frozen) * width + adapters
 
 
@@ -139,7 +139,7 @@ def _share(values: int, parts: int) -> int:
 def _optimizer_bytes(spec: TrainSpec, vocab_size: int, trained: int, precision: str) -> int:
     """AdamW's two fp32 moments, of Muon's matrices one momentum; bf16 and every ZeRO stage keep an fp32 copy, too."""
     master = 0 if precision == "fp32" and spec.zero_stage == 0 else 4
-    spared = 4 * count_parameters(spec, vocab_size).matrices if spec.optimizer == "muon" else 0
+    spared = 4 * count_parameters(spec, vocab_size).block_matrix_parameters if spec.optimizer == "muon" else 0
     return trained * (8 + master) - spared
 
 

@@ -78,11 +78,15 @@ MESSAGES = {
         "{num_checkpoints} checkpoints of {each_bytes}, one more while it is written, and {text_bytes} of tokenised "
         "text."
     ),
-    "computing": "Mostly computing: {work_flops} a step, at {rate_flops} a second.",
-    "starting": "Mostly starting small operations: a larger micro-batch or fewer layers would use the device better.",
-    "updating": "Mostly the optimizer, which reads and writes all weights and moments: a larger batch has fewer steps.",
-    "exchanging": "Mostly exchanging weights and gradients between {num_processes} processes.",
-    "offloading": "Mostly moving weights and gradients between GPU and machine, and the optimizer on its processors.",
+    "compute": "Mostly computing: {work_flops} a step, at {rate_flops} a second.",
+    "launch_overhead": (
+        "Mostly starting small operations: a larger micro-batch or fewer layers would use the device better."
+    ),
+    "optimizer": (
+        "Mostly the optimizer, which reads and writes all weights and moments: a larger batch has fewer steps."
+    ),
+    "communication": "Mostly exchanging weights and gradients between {num_processes} processes.",
+    "offload": "Mostly moving weights and gradients between GPU and machine, and the optimizer on its processors.",
     "total": "{max_steps} steps, {num_evaluations} evaluations, {num_saves} checkpoints, and the start.",
     "energy": "{num_devices} devices under load, with {watts} watts each.",
     "cost": "The machine's price by the hour and the price of energy, for that time.",
@@ -196,7 +200,7 @@ def _verdict(
     values: dict[str, Any] = {"needed_bytes": each}
     if node is None:
         return message(MESSAGES, "memory", **values)
-    available = node.memory_of_a_process(spec.num_processes)
+    available = node.memory_per_process(spec.num_processes)
     values["available_bytes"] = available
     if is_fitting:
         return message(MESSAGES, "tight" if each * 1.1 > available else "fits", **values)
@@ -231,14 +235,14 @@ def _memory_figure(parts: MemoryEstimate, node: Node, reason: Message) -> Estima
 def _work(spec: TrainSpec, vocab_size: int, precision: str, num_bytes_of_text: int | None) -> dict[str, Estimate]:
     token, tokens = flops(spec, vocab_size), spec.max_steps * tokens_per_step(spec)
     code = "flops_recomputed" if spec.gradient_checkpointing else "flops"
-    of_work = message(MESSAGES, code, num_tokens=tokens, token_flops=token.hardware)
+    of_work = message(MESSAGES, code, num_tokens=tokens, token_flops=token.hardware_flops)
     parameters, kept = count_parameters(spec, vocab_size).total, num_kept_checkpoints(spec)
     each = checkpoint_bytes(parameters, precision) + resume_bytes(num_trainable_parameters(spec, vocab_size), precision)
     tokenised = int((num_bytes_of_text or 0) / BYTES_PER_TOKEN * BYTES_PER_TOKEN_ON_DISK[vocab_size <= 65_536])
     of_disk = message(MESSAGES, "disk", num_checkpoints=kept, each_bytes=each, text_bytes=tokenised)
     disk = (kept + 1) * each + tokenised
     return {
-        "flops": estimate(token.hardware * tokens, (1.0, 1.05), "flops", of_work),
+        "flops": estimate(token.hardware_flops * tokens, (1.0, 1.05), "flops", of_work),
         "disk_bytes": Estimate(low=kept * each, value=disk, high=disk * 1.02 + tokenised, unit="bytes", reason=of_disk),
     }
 
@@ -247,10 +251,10 @@ def _times(spec: TrainSpec, vocab_size: int, node: Node) -> dict[str, Estimate]:
     step = paces.estimate_step_time(spec, vocab_size, node)
     seconds = paces.total_seconds(spec, vocab_size, node, step) * node.time_correction
     spread = paces.SPREAD[paces.basis(node)]
-    work = flops(spec, vocab_size).hardware * tokens_per_step(spec)
+    work = flops(spec, vocab_size).hardware_flops * tokens_per_step(spec)
     of_step = message(
         MESSAGES,
-        step.bound,
+        step.bottleneck,
         work_flops=work,
         rate_flops=paces.flops_rate(spec, node) * (spec.num_processes if node.kind == "cuda" else 1),
         num_processes=spec.num_processes,

@@ -46,18 +46,18 @@ SPREAD = {"measured": (0.75, 1.35), "published": (0.6, 1.7), "cpu": (0.35, 2.5),
 class StepTime(BaseModel):
     """Seconds of one step, by what takes them; what overlaps with computing counts only as far as it does not."""
 
-    computing: float
-    starting: float  # operations too small to keep the device busy
-    updating: float
-    exchanging: float
-    offloading: float
+    compute: float
+    launch_overhead: float  # operations too small to keep the device busy
+    optimizer: float
+    communication: float
+    offload: float
 
     @property
     def seconds(self) -> float:
-        return self.computing + self.starting + self.updating + self.exchanging + self.offloading
+        return self.compute + self.launch_overhead + self.optimizer + self.communication + self.offload
 
     @property
-    def bound(self) -> str:
+    def bottleneck(self) -> str:
         """What takes most."""
         return max(StepTime.model_fields, key=lambda part: float(getattr(self, part)))
 
@@ -66,7 +66,7 @@ def estimate_step_time(spec: TrainSpec, vocab_size: int, node: Node) -> StepTime
     """The pace of one step."""
     precision = node.precision(spec.precision)
     sizes, trained = count_parameters(spec, vocab_size), num_trainable_parameters(spec, vocab_size)
-    work = flops(spec, vocab_size).hardware * tokens_per_step(spec)
+    work = flops(spec, vocab_size).hardware_flops * tokens_per_step(spec)
     devices = spec.num_processes if node.kind == "cuda" else 1
     # Bound by memory, as it reads and writes each value several times.
     logits = 0 if spec.objective == "classification" else spec.train_batch_size * num_predicted(spec) * vocab_size
@@ -97,11 +97,11 @@ def estimate_step_time(spec: TrainSpec, vocab_size: int, node: Node) -> StepTime
     if node.kind == "cuda":  # meanwhile the GPUs compute
         exchanging = max(0.0, exchanging - computing / 2)
     return StepTime(
-        computing=computing,
-        starting=max(0.0, smallest - computing) + SECONDS_TO_START_A_STEP[node.kind],
-        updating=updating,
-        exchanging=exchanging,
-        offloading=offloading,
+        compute=computing,
+        launch_overhead=max(0.0, smallest - computing) + SECONDS_TO_START_A_STEP[node.kind],
+        optimizer=updating,
+        communication=exchanging,
+        offload=offloading,
     )
 
 

@@ -108,24 +108,24 @@ class AsyncCheckpointer:
         try:
             save.begin(is_full)
             room = psutil.virtual_memory().available
-            if self._engine.any(save.num_bytes < FEWEST_BYTES or room < ROOM * save.num_bytes):
-                save.write(self._report.beat)
+            if self._engine.any_rank(save.num_bytes < FEWEST_BYTES or room < ROOM * save.num_bytes):
+                save.write(self._report.heartbeat)
                 self._saved(save)
             else:
-                work, *works = save.works(self._report.beat)
+                work, *works = save.works(self._report.heartbeat)
                 self._under_way = PendingSave(save, works, ForkedWriter(_die if is_lost else work))
         except NotSaved as problem:
             self._not_saved(save, problem)
         self._report.phase("save", 1, 1)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Go on with the save under way where the forks of all ranks are done."""
         way = self._under_way
-        if way is None or self._engine.any(not way.fork.is_done()):
+        if way is None or self._engine.any_rank(not way.fork.is_done()):
             return
         error = way.fork.error()
         self._under_way = None
-        if self._engine.any(error is not None):
+        if self._engine.any_rank(error is not None):
             self._not_saved(way.save, way.save.given_up(error))
         elif way.works:
             self._under_way = PendingSave(way.save, way.works[1:], ForkedWriter(way.works[0]))
@@ -135,10 +135,10 @@ class AsyncCheckpointer:
     def finish(self) -> NotSaved | None:
         """Wait for the save under way. Returns why the newest one is none, if it is."""
         while self._under_way is not None:
-            self.look()
+            self.poll()
             if self._under_way is not None:
                 time.sleep(LOOK_SECONDS)
-                self._report.beat()
+                self._report.heartbeat()
         return self._problem
 
     def _saved(self, save: CheckpointWriter) -> None:

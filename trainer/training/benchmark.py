@@ -37,7 +37,7 @@ def run(engine: Engine, samples: Dataset, first: int, directory: Path, report: R
     on the disk that checkpoints are written to. All ranks take part.
     """
     spec = engine.spec
-    micro_batches = engine.share(samples.train_batch(first, spec.train_batch_size))
+    micro_batches = engine.split_micro_batches(samples.train_batch(first, spec.train_batch_size))
     largest = max(micro_batches, key=lambda tensors: tensors["input_ids"].numel())
     rate = _rate(engine)
     is_whole, seconds = time_micro_batch(engine, largest)
@@ -95,12 +95,12 @@ def time_micro_batch(engine: Engine, tensors: dict[str, Tensor]) -> tuple[bool, 
     spec = engine.spec
     engine.objective.train()
     if spec.zero_stage >= 2 or spec.offload_optimizer or spec.offload_parameters:
-        return False, _timed(engine.device, lambda: engine.sums([tensors]))
+        return False, _timed(engine.device, lambda: engine.evaluate_sums([tensors]))
     trained = [parameter for parameter in engine.objective.parameters() if parameter.requires_grad]
 
     def compute() -> None:
         # Gradients that are returned, not kept: neither the parameters nor DeepSpeed hear of them.
-        torch.autograd.grad(engine.compute(tensors), trained, allow_unused=True)
+        torch.autograd.grad(engine.forward_loss(tensors), trained, allow_unused=True)
 
     with torch.random.fork_rng([engine.device] if engine.device.type == "cuda" else []):
         return True, _timed(engine.device, compute)

@@ -64,7 +64,7 @@ class CheckpointWriter:
         """Make the directory. `is_full` pretends that the disk is. Raises NotSaved."""
         needed = int(ROOM * self.num_bytes)
         free = 0 if is_full else shutil.disk_usage(self.directory.parent).free
-        if self._engine.any(free < needed):
+        if self._engine.any_rank(free < needed):
             raise NotSaved(free, needed, "the disk is full")
         self._do(partial(_make, self.directory) if self._engine.rank == 0 else _nothing)
 
@@ -105,7 +105,7 @@ class CheckpointWriter:
 
     def _do(self, work: Callable[[], None]) -> None:
         error = _disk_error(work)
-        if self._engine.any(error is not None):
+        if self._engine.any_rank(error is not None):
             raise self.given_up(None if error is None else error_text(error))
 
     def given_up(self, why: str | None) -> NotSaved:
@@ -196,7 +196,7 @@ def _gather(engine: Engine, wanted: Iterable[MergedWeight], step: int) -> dict[s
     weights: dict[str, Tensor] = {}
     spoiled: list[str] = []
     for weight in wanted:
-        with engine.whole(weight.parameters):
+        with engine.gathered_parameters(weight.parameters):
             if engine.rank == 0:
                 value = weight.value()
                 weights[weight.name] = value.to("cpu", copy=engine.spec.zero_stage == 3)

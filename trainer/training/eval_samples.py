@@ -54,12 +54,12 @@ class AnswerSample(EvalSample):
     def __init__(self, spec: TrainSpec, samples: SFTDataset, loaded: LoadedModel) -> None:
         encoder = RecordEncoder(spec.objective, loaded.tokenizer)
         if spec.sample_prompt:
-            self._ids = encoder.asked(spec.sample_prompt)[-spec.sequence_length // 2 :]
+            self._ids = encoder.encode_prompt(spec.sample_prompt)[-spec.sequence_length // 2 :]
             self.prompt = spec.sample_prompt
         else:
             ids, weights = samples.records.segments(int(samples.records.validation[0]))[0]
             self._ids = [int(number) for number in ids[: int(weights.nonzero()[0][0])]]
-            self.prompt = encoder.plain(self._ids)
+            self.prompt = encoder.prompt_text(self._ids)
 
     def answer(self, loaded: LoadedModel) -> str:
         pieces = generation.stream(loaded, self._ids, max_tokens=SAMPLE_TOKENS, temperature=0.0)

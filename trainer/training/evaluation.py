@@ -19,19 +19,19 @@ class EvalSplit:
 
     def __init__(self, samples: Dataset, engine: Engine, suffix: str) -> None:
         self._engine, self._suffix = engine, suffix
-        count = min(samples.most_measured, samples.num_validation)
+        count = min(samples.max_eval_samples, samples.num_validation)
         numbers = np.linspace(0, samples.num_validation - 1, count).round().astype(int).tolist()
         batch = samples.validation_batch(numbers)
         self._num_targets = batches.num_targets(batch)
         self._num_bytes = samples.num_bytes(batch)
         # All ranks get equally many rows, if need be such as count for nothing.
         whole = batches.pad_batch(batch, -(-count // engine.world_size) * engine.world_size)
-        self._micro_batches = engine.share(whole)
+        self._micro_batches = engine.split_micro_batches(whole)
 
     def measure(self) -> dict[str, float]:
         """The metrics by name. All ranks take part."""
-        nats, *counted = self._engine.sums(self._micro_batches)
-        figures = {"loss": nats / self._num_targets, **self._engine.objective.figures(counted, self._num_targets)}
+        nats, *counted = self._engine.evaluate_sums(self._micro_batches)
+        figures = {"loss": nats / self._num_targets, **self._engine.objective.metrics(counted, self._num_targets)}
         if self._num_bytes:
             figures["bits_per_byte"] = nats / math.log(2) / self._num_bytes
         return {f"eval_{name}{self._suffix}": value for name, value in figures.items()}

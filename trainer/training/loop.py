@@ -67,13 +67,17 @@ def train(
     model = build_model(spec, base, tokenizer, samples.labels, device, precision(spec, device), report.line)
     learning = objective(spec, model)  # before the weights of a checkpoint: some measure from where the model started
     if resumed is not None:
-        checkpoint.restore(optimizer_state.load_weights, model, resumed.directory, report.beat)
+        checkpoint.restore(optimizer_state.load_weights, model, resumed.directory, report.heartbeat)
         if failpoints.has("flip", resumed.step):
             optimizer_state.flip_one_bit(model)
     engine = make_engine(spec, learning, device, inputs.per_device_batch_size)
     if resumed is not None:
         checkpoint.restore(
-            optimizer_state.load_optimizer_state, engine, resumed.directory, resumed.memory.num_updates, report.beat
+            optimizer_state.load_optimizer_state,
+            engine,
+            resumed.directory,
+            resumed.memory.num_updates,
+            report.heartbeat,
         )
     loaded = LoadedModel(model, tokenizer)
     held_out = {
@@ -111,13 +115,15 @@ def train(
         batch = samples.train_batch((step - 1) * spec.train_batch_size, spec.train_batch_size)
         num_targets = batches.num_targets(batch)
         if step in inputs.skipped_steps:
-            stopping = engine.any(is_stopping())
+            stopping = engine.any_rank(is_stopping())
             loss = grad_norm = math.nan
             report.line(f"step {step} is passed over: it diverged")
         else:
             factor = failpoints.factor(step)
             try:
-                loss, grad_norm, stopping = engine.step(step, engine.share(batch), num_targets, is_stopping(), factor)
+                loss, grad_norm, stopping = engine.step(
+                    step, engine.split_micro_batches(batch), num_targets, is_stopping(), factor
+                )
             except Failure:  # which all ranks have: what to go on from is worth the wait
                 saver.finish()
                 raise
@@ -148,7 +154,7 @@ def train(
             report.line(f"step {step}/{spec.max_steps} loss {loss:.4f} lr {rate:.2e} {tokens_per_second:.0f} tok/s")
         report.phase("train", step, spec.max_steps)
 
-        saver.look()
+        saver.poll()
         # The ranks agree in `stopping`, so all come to the same evaluations and checkpoints.
         is_last = step == spec.max_steps
         if is_last or stopping or step == start_at + MIN_HISTORY:

@@ -59,8 +59,8 @@ def tensors(engine: Engine, beat: Callable[[], None]) -> Iterator[tuple[str, Ten
     is_on_gpu = engine.device.type == "cuda"
     for number, (name, parameter) in enumerate(_trained(engine.model)):
         is_mine = number % engine.world_size == engine.rank
-        for kind in engine.kinds(parameter):
-            tensor = engine.state_of(parameter, kind, is_mine)
+        for kind in engine.state_keys(parameter):
+            tensor = engine.get_optimizer_state(parameter, kind, is_mine)
             if is_mine:
                 assert tensor is not None
                 # What is pinned for a GPU is there for no other process, not even a fork.
@@ -101,16 +101,16 @@ def load_weights(model: torch.nn.Module, directory: Path, beat: Callable[[], Non
 
 def load_optimizer_state(engine: Engine, directory: Path, num_updates: int, beat: Callable[[], None]) -> None:
     """Put a checkpoint's optimizer state into an engine, as if it had changed the weights so many times itself."""
-    engine.make_room(num_updates)
+    engine.init_optimizer_state(num_updates)
     where = opened(directory / DIRECTORY)
     for name, parameter in _trained(engine.model):
-        for kind in engine.kinds(parameter):
+        for kind in engine.state_keys(parameter):
             key = f"{kind}.{name}"
             if key not in where and kind == MASTER:
                 continue  # written by an fp32 run: its weights are the master copy
             if key not in where:
                 raise ValueError(f"{key} is missing in the optimizer's state")
-            engine.put_state(parameter, kind, where[key].get_tensor(key))
+            engine.set_optimizer_state(parameter, kind, where[key].get_tensor(key))
         beat()
 
 

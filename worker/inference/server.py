@@ -63,7 +63,7 @@ class Models:
         self._models: dict[Path, _Model] = {}
 
     @contextmanager
-    def borrowed(self, path: Path) -> Iterator[generation.LoadedModel]:
+    def acquire(self, path: Path) -> Iterator[generation.LoadedModel]:
         """The model of a checkpoint, loaded at first use and not dropped inside the block. Raises Refused."""
         if not path.is_dir():
             raise Refused("checkpoint_gone")
@@ -73,7 +73,7 @@ class Models:
         try:
             with model.loading:
                 if model.loaded is None:
-                    self._make_room(model)
+                    self._evict_idle(model)
                     model.loaded = _load(path, self._device)
             yield model.loaded
         finally:
@@ -83,7 +83,7 @@ class Models:
                 if model.loaded is None and not model.users:
                     del self._models[path]
 
-    def _make_room(self, wanted: _Model) -> None:
+    def _evict_idle(self, wanted: _Model) -> None:
         with self._lock:
             while len(self._models) > MODELS_KEPT or _free_bytes(self._device) < wanted.num_bytes:
                 idle = [path for path, model in self._models.items() if not model.users]
@@ -129,7 +129,7 @@ def _answer(conn: socket.socket, models: Models) -> None:
         if order is None:
             return
         try:
-            with models.borrowed(Path(order["path"])) as loaded:
+            with models.acquire(Path(order["path"])) as loaded:
                 _write(conn, loaded, order)
         except Refused as refusal:
             _send(conn, event="failure", code=refusal.code, values=refusal.values)

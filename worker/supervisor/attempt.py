@@ -81,7 +81,7 @@ class Supervisor:
         self.gang.run(self.run_dir.path, self.fence, num_processes, device, self.work.gpus, env)
         self.watchdog.heard_at = time.monotonic()
         try:
-            while not (self.gang.is_over and self._is_shipped()) and not self._is_out_of_time():
+            while not (self.gang.is_finished and self._is_shipped()) and not self._is_out_of_time():
                 if self._bell.wait(0.0 if self._is_behind else TURN_SECONDS):
                     self._renew_at = 0.0  # the user wishes something
                 self._turn()
@@ -136,15 +136,15 @@ class Supervisor:
         return self.link.call(lambda session: verb(session, job_id=self.job_id, fence=self.fence, **given))
 
     def _turn(self) -> None:
-        self.gang.look()
-        if not self.gang.is_over:
+        self.gang.poll()
+        if not self.gang.is_finished:
             self._oom_kills.append(oom_kills())
         self._watch()
         with suppress(DatabaseUnavailable):
-            is_new = self._ship()
-            is_new |= self.publisher.keep(self.link)
+            is_new = self._record_events()
+            is_new |= self.publisher.record_published(self.link)
             self._renew()
-            self._obey()
+            self._apply_desired_state()
             if is_new:
                 notifications.notify_job(self.job_id)
         if self.is_asked_to_stop:
@@ -154,7 +154,7 @@ class Supervisor:
 
     # ---- the journal ------------------------------------------------------------------------------------------------
 
-    def _ship(self) -> bool:
+    def _record_events(self) -> bool:
         """Record a batch of what the trainer wrote since the last turn.
 
         Only one: a fast trainer always has written more by then, and the user's wish and the watchdog must not wait.
@@ -168,10 +168,10 @@ class Supervisor:
         self._offset = batch[-1][1]
         self._renew_at = time.monotonic() + settings().renew_seconds
         for event in lines:
-            self._heed(event)
+            self._handle_event(event)
         return True
 
-    def _heed(self, event: events.Event) -> None:
+    def _handle_event(self, event: events.Event) -> None:
         match event:
             case events.PointsEvent():
                 self.ending.step = event.step
@@ -195,7 +195,7 @@ class Supervisor:
             self._watched = offset
             self.watchdog.hear(event, now)
         is_ending = self._kill_at is not None and self._kill_at != math.inf
-        if self.gang.is_over or is_ending or not self.watchdog.is_hung(now):
+        if self.gang.is_finished or is_ending or not self.watchdog.is_hung(now):
             return
         step = self.watchdog.step + 1
         log.error("no sign of life for %.0f s at step %d: writing stacks and ending it", self.watchdog.limit(), step)
@@ -212,7 +212,7 @@ class Supervisor:
         """Whether the machine goes down and the database does not come back to hear the rest."""
         grace = GONE_SECONDS / 2
         is_late = self._kill_at is not None and time.monotonic() > self._kill_at + grace
-        return self.is_asked_to_stop and is_late and self.gang.is_over
+        return self.is_asked_to_stop and is_late and self.gang.is_finished
 
     # ---- lease and wish ---------------------------------------------------------------------------------------------
 
@@ -221,8 +221,8 @@ class Supervisor:
             self._wish = self._call(attempts.renew)
             self._renew_at = time.monotonic() + settings().renew_seconds
 
-    def _obey(self) -> None:
-        if self.gang.is_over:
+    def _apply_desired_state(self) -> None:
+        if self.gang.is_finished:
             return
         if self._wish == "cancel" and self.ending.stopped_for != "cancel":
             self._begin("cancelling")
@@ -250,7 +250,7 @@ class Supervisor:
 
     def _clear_away(self) -> None:
         """See to it that no process of the attempt is left before anything is said about its end."""
-        deadline = time.monotonic() + (GONE_SECONDS if self.gang.is_over else 0.0)
+        deadline = time.monotonic() + (GONE_SECONDS if self.gang.is_finished else 0.0)
         while not self.gang.is_gone():
             if time.monotonic() >= deadline:
                 self.gang.kill()

@@ -53,7 +53,7 @@ class GangClient:
         locks = [str(gpu_lock(uuid)) for uuid in gpus]
         self._send(run_dir=str(run_dir), fence=fence, num_processes=num_processes, device=device, env=env, locks=locks)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Hear what it said since the last look, without waiting."""
         while self.done is None and not self.is_lost:
             try:
@@ -75,7 +75,7 @@ class GangClient:
             self.done = message["done"]
 
     @property
-    def is_over(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether it said how it ended, or can say nothing more."""
         return self.done is not None or self.is_lost
 

@@ -59,7 +59,7 @@ class Publisher:
         """Whether something is not yet both in place and in the database."""
         return bool(self._pending) or self._tokenizer is not None
 
-    def keep(self, link: DatabaseLink) -> bool:
+    def record_published(self, link: DatabaseLink) -> bool:
         """Write down what is in place by now; says whether anything was. Raises what the link raises."""
         kept = False
         if self._tokenizer is not None:

@@ -148,10 +148,10 @@ def test_a_process_that_keeps_dying_is_started_ever_more_slowly(database: str, t
     child.start()
     pauses = []
     for _ in range(3):
-        assert until(child.revive, 10, "its end") == "exit code 3"
+        assert until(child.restart_if_dead, 10, "its end") == "exit code 3"
         pauses.append(child.pause)
         child._start_at = 0.0  # do not wait for it
-        child.revive()
+        child.restart_if_dead()
     assert pauses == [1.0, 2.0, 4.0]
     until(lambda: not child.alive(), 10)
 
@@ -163,8 +163,8 @@ def test_only_lines_worth_reading_reach_the_terminal(database: str, tmp_path: Pa
     )
     child.start()
     until(lambda: not child.alive(), 10)
-    assert child.news() == ["WARNING look", "Traceback (most recent call last):", "ValueError: no"]
-    assert child.news() == []
+    assert child.new_log_lines() == ["WARNING look", "Traceback (most recent call last):", "ValueError: no"]
+    assert child.new_log_lines() == []
 
 
 def test_a_pid_that_was_given_to_another_process_is_not_mistaken(tmp_path: Path) -> None:

@@ -76,15 +76,15 @@ def test_a_prompt_is_shown_without_what_the_template_writes_around_it(
 ) -> None:
     encoder = RecordEncoder("chat", with_template(made, template))
 
-    assert encoder.plain(encoder.prompt(TALK[1:2])) == "Who made the light?"
+    assert encoder.prompt_text(encoder.prompt(TALK[1:2])) == "Who made the light?"
     if template != ALONE:
-        assert encoder.plain(encoder.prompt(TALK[:2])) == "Be brief.\n\nWho made the light?"
+        assert encoder.prompt_text(encoder.prompt(TALK[:2])) == "Be brief.\n\nWho made the light?"
 
 
 def test_the_template_shows_where_there_were_answers_before(made: PreTrainedTokenizerFast) -> None:
     encoder = RecordEncoder("chat", with_template(made, CHAT_TEMPLATE))
 
-    assert encoder.plain(encoder.prompt(TALK[1:4])).startswith("<|im_start|>user\nWho made the light?<|im_end|>")
+    assert encoder.prompt_text(encoder.prompt(TALK[1:4])).startswith("<|im_start|>user\nWho made the light?<|im_end|>")
 
 
 def test_a_message_without_weight_is_only_read(made: PreTrainedTokenizerFast) -> None:

@@ -103,7 +103,7 @@ def test_what_is_counted_of_labels_gives_accuracy_and_f1(made: Made) -> None:
         sums = of(**tensors(whole)).tolist()
         given = of.model(**{name: tensors(batch)[name] for name in ("input_ids", "attention_mask")}).logits.argmax(-1)
 
-    figures = of.figures(sums[1:], batches.num_targets(whole))
+    figures = of.metrics(sums[1:], batches.num_targets(whole))
     assert figures["accuracy"] == pytest.approx(accuracy_score(batch["labels"], given))
     assert figures["f1"] == pytest.approx(f1_score(batch["labels"], given, average="macro"))
 
@@ -113,7 +113,7 @@ def test_a_class_that_nothing_has_or_gets_is_left_out_of_f1() -> None:
     torch.nn.Module.__init__(of)
     of._num_labels = 3
 
-    assert of.figures([2, 2, 0, 3, 1, 0, 2, 1, 0], 4) == {"accuracy": 0.75, "f1": pytest.approx((4 / 5 + 2 / 3) / 2)}
+    assert of.metrics([2, 2, 0, 3, 1, 0, 2, 1, 0], 4) == {"accuracy": 0.75, "f1": pytest.approx((4 / 5 + 2 / 3) / 2)}
 
 
 def test_texts_are_cut_and_padded_to_a_multiple_of_eight(made: Made) -> None:

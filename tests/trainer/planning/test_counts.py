@@ -62,7 +62,7 @@ def test_llama_7b_by_hand() -> None:
     assert token.attention == 6 * 32 * 4096 * 4096  # layers x width x length, forward and backward, half masked
     assert token.recomputed == 2 * 32 * block + 2 * 32 * 4096 * 4096
     assert token.published == 6 * 6_738_415_616 + 12 * 32 * 4096 * 4096
-    assert token.hardware == token.model + token.recomputed
+    assert token.hardware_flops == token.model_flops + token.recomputed
 
 
 def test_gpt2_124m_by_hand() -> None:

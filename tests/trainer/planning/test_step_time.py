@@ -51,7 +51,7 @@ def test_checkpointing_costs_a_third_of_computing() -> None:
     plain, twice = (
         estimate_step_time(seven_billion(gradient_checkpointing=on), 32_000, gpus("H100", 8)) for on in (False, True)
     )
-    assert twice.computing / plain.computing == pytest.approx(4 / 3, rel=0.02)
+    assert twice.compute / plain.compute == pytest.approx(4 / 3, rel=0.02)
 
 
 def test_a_smaller_micro_batch_is_never_faster() -> None:
@@ -75,25 +75,25 @@ def test_zero_3_exchanges_more_than_zero_2_and_offload_takes_time() -> None:
     slow_link = gpus("RTX 3090", 4)
     spec = seven_billion(num_processes=4, train_batch_size=8)
     two, three = (
-        estimate_step_time(spec.model_copy(update={"zero_stage": stage}), 32_000, slow_link).exchanging
+        estimate_step_time(spec.model_copy(update={"zero_stage": stage}), 32_000, slow_link).communication
         for stage in (2, 3)
     )
     assert three >= two
     offloaded = estimate_step_time(spec.model_copy(update={"offload_optimizer": True}), 32_000, slow_link)
-    assert offloaded.updating == 0
+    assert offloaded.optimizer == 0
     assert offloaded.seconds > estimate_step_time(spec, 32_000, slow_link).seconds
 
 
 def test_the_bound_is_the_largest_part() -> None:
-    assert estimate_step_time(seven_billion(), 32_000, gpus("H100", 8)).bound == "computing"
-    assert estimate_step_time(small_spec(), 384, gpus("H100")).bound == "starting"
+    assert estimate_step_time(seven_billion(), 32_000, gpus("H100", 8)).bottleneck == "compute"
+    assert estimate_step_time(small_spec(), 384, gpus("H100")).bottleneck == "launch_overhead"
 
 
 def test_a_measured_rate_stands_in_for_the_published_one() -> None:
     node = gpus("H100").model_copy(update={"gemm_flops": 989e12 / 2})
     assert basis(node) == "measured"
     spec = seven_billion(num_processes=1, zero_stage=0)
-    slower = estimate_step_time(spec, 32_000, node).computing / estimate_step_time(spec, 32_000, gpus("H100")).computing
+    slower = estimate_step_time(spec, 32_000, node).compute / estimate_step_time(spec, 32_000, gpus("H100")).compute
     assert slower == pytest.approx(2, rel=0.01)
 
 

@@ -28,7 +28,7 @@ def test_a_machine_without_gpus_shares_its_memory() -> None:
     node = planned(2)
     assert node is not None
     assert (node.kind, node.num_cpus, node.memory_bytes) == ("cpu", 2, 8 * 2**30)
-    assert node.memory_of_a_process(2) == 4 * 2**30
+    assert node.memory_per_process(2) == 4 * 2**30
 
 
 def test_gpus_go_before_processors_where_there_are_enough() -> None:
