@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from starlette.testclient import TestClient
 
 from tests import environment, servers, stack, users  # environment first: it is read when ours is imported
@@ -19,6 +20,8 @@ from tests.users import Person
 def pytest_configure(config: pytest.Config) -> None:
     """Temporary files lie beside the servers, not in pytest's own place: it closes that to PostgreSQL's user."""
     config.option.basetemp = config.option.basetemp or environment.HOME / "tmp"
+    settings.register_profile("no deadline", deadline=None)  # a busy machine is slow, not wrong
+    settings.load_profile("no deadline")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

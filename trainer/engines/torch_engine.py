@@ -39,7 +39,7 @@ class TorchEngine(Engine):
             found: Tensor = self.objective(**tensors)
             return found
 
-    def compute(self, tensors: dict[str, Tensor]) -> Tensor:
+    def forward_loss(self, tensors: dict[str, Tensor]) -> Tensor:
         return self._forward(tensors, is_first=True)[0]
 
     def _backward(self, nats: Tensor, count: int) -> None:

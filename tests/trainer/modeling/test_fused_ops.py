@@ -45,7 +45,7 @@ def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
 def test_loss_and_gradients_are_those_of_transformers(model_type: str, is_tied: bool) -> None:
     plain, objective = plain_and_quick(model_type, is_tied)
     ids, labels = batch()
-    assert ids.numel() > fused_ops.FEWEST_ROWS  # the logits come in several parts
+    assert ids.numel() > fused_ops.MIN_CHUNK_ROWS  # the logits come in several parts
 
     loss = plain(input_ids=ids, labels=labels, shift_labels=labels).loss
     loss.backward()
