@@ -40,7 +40,7 @@ def test_published_rates_lie_in_the_interval(
 
 
 def test_the_smallest_recipe_on_two_cores_takes_about_what_was_measured() -> None:
-    # docs/measurements/spine.md: 400 steps in 100 s while a test suite used the same cores.
+    # docs/measurements/web-and-jobs.md: 400 steps in 100 s while a test suite used the same cores.
     spec = resolve({"recipe": "tiny", "corpora": ["c"]})
     seconds = total_seconds(spec, 2048, CPU, estimate_step_time(spec, 2048, CPU))
     low, high = SPREAD["cpu"]

@@ -1,4 +1,4 @@
-"""What recovery, pausing, retention and fair order keep; and the table of transitions as a trigger."""
+"""Columns for pausing, recovery, retention and fair scheduling; the table of transitions as a trigger."""
 
 from collections.abc import Sequence
 

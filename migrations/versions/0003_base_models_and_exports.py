@@ -1,4 +1,4 @@
-"""What training the whole family of models keeps: imported base models, and what is done with checkpoints."""
+"""Imported base models, and exports and evaluations of checkpoints."""
 
 from collections.abc import Sequence
 

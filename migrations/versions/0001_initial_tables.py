@@ -1,4 +1,4 @@
-"""The tables of the spine."""
+"""The initial tables."""
 
 from collections.abc import Sequence
 
