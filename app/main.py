@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
 
 from app.accounts import api as accounts_api
 from app.accounts import pages as accounts_pages
@@ -13,7 +12,6 @@ from app.base_models import pages as models_pages
 from app.checkpoints import api as checkpoints_api
 from app.checkpoints import pages as checkpoints_pages
 from app.core.live import Hub
-from app.core.settings import ROOT
 from app.core.version import VERSION
 from app.corpora import api as corpora_api
 from app.corpora import pages as corpora_pages
@@ -23,6 +21,7 @@ from app.overview import api_reference, health, home
 from app.playground import api as playground_api
 from app.playground import pages as playground_pages
 from app.web import errors, middleware, probes
+from app.web.static_files import DIRECTORY, STATIC_PATH, ImmutableFiles
 from app.works import api as works_api
 from app.works import pages as works_pages
 
@@ -64,7 +63,7 @@ def create_app() -> FastAPI:
     app.include_router(probes.router)
     for pages in PAGES:
         app.include_router(pages.router, include_in_schema=False)
-    app.mount("/static", StaticFiles(directory=ROOT / "static"), name="static")
+    app.mount(STATIC_PATH, ImmutableFiles(directory=DIRECTORY), name="static")
     app.add_middleware(middleware.SecurityMiddleware)
     errors.install_errors(app)
     return app

@@ -53,8 +53,7 @@ class SecurityMiddleware:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
-                if not scope["path"].startswith("/static/"):
-                    headers.setdefault("Cache-Control", "no-store")
+                headers.setdefault("Cache-Control", "no-store")
                 headers["X-Request-Id"] = scope["state"]["id"]
             await send(message)
 
@@ -114,9 +113,3 @@ def limit_body(receive: Receive) -> Receive:
         return message
 
     return receive_limited
-
-
-# ---- pages ----------------------------------------------------------------------------------------------------------
-
-
-# ---- errors ---------------------------------------------------------------------------------------------------------

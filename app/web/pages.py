@@ -14,12 +14,10 @@ from app.core.errors import PanelError
 from app.core.formatting import compact, file_size, instant, number, span
 from app.core.i18n import _
 from app.core.settings import ROOT
-from app.core.version import VERSION
 from app.web import auth
+from app.web.static_files import STATIC_PATH
 
 LANGUAGE_COOKIE = "athanor_language"
-
-
 THEME_COOKIE = "athanor_theme"
 
 
@@ -31,7 +29,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(_=_, t=i18n.translate, locale=i18n.locale, version=VERSION, languages=i18n.LOCALES)
+    environment.globals.update(_=_, t=i18n.translate, locale=i18n.locale, static=STATIC_PATH, languages=i18n.LOCALES)
     environment.filters.update(number=number, bytes=file_size, instant=instant, span=span, compact=compact)
     return environment
 

@@ -1,6 +1,7 @@
+// @ts-nocheck
 // Draws curves with uPlot: colours of the theme, read-out, band, marks, keys. Zoom and cursor are shared by a Board.
 
-import uPlot from "/static/vendor/uplot/uPlot.esm.js";
+import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { align } from "./curve.js";
 import { compact, fill, measure, number } from "./format.js";
 

@@ -1,7 +1,8 @@
+// @ts-nocheck
 // <div data-refresh="URL">: draws its content again every second while something in it is marked data-busy.
 // With data-then="reload" the page is loaded anew once nothing is. A hidden tab asks for nothing.
 
-import { localTimes } from "./page.js";
+import { localTimes } from "./times.js";
 
 const SECOND = 1000;
 

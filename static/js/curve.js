@@ -1,54 +1,94 @@
-// A series in memory: steps in order, a value at each, least and greatest where places stand for several steps.
+// A series in memory: steps in order, a value at each, and the range where a point stands for several steps.
 
-const word = (value) => typeof value === "string";
+/** @typedef {number | string | null} Value a string for nan, inf and -inf; null for a gap */
+/** @typedef {{ steps: number[], values: Value[], min: (number | null)[], max: (number | null)[], stride: number }} Series */
+
+const isWord = (/** @type {unknown} */ value) => typeof value === "string";
+
+/** @param {Value} value */
+function finite(value) {
+  return typeof value === "string" ? null : value;
+}
 
 export class Curve {
-  constructor() {
-    this.replace({ steps: [], values: [], min: [], max: [], stride: 1 });
-  }
+  /** @type {number[]} */
+  steps = [];
+  /** @type {(number | null)[]} */
+  values = [];
+  /** @type {(number | null)[]} the least value of the steps that a point stands for */
+  low = [];
+  /** @type {(number | null)[]} the greatest of them */
+  high = [];
+  stride = 1;
+  /** @type {Map<number, Value>} step -> nan, inf or -inf */
+  odd = new Map();
 
-  // The whole curve anew, as the `curve` event and the metrics call give it.
+  /**
+   * Take over a whole curve, as the `curve` event and the metrics endpoint have it.
+   * @param {Series} series
+   */
   replace({ steps, values, min, max, stride }) {
     this.steps = steps;
     this.stride = stride;
     this.low = min;
     this.high = max;
-    this.odd = new Map(); // step -> nan, inf or -inf
-    values.forEach((value, i) => word(value) && this.odd.set(steps[i], value));
-    this.values = values.map((value) => (word(value) ? null : value));
+    this.odd = new Map();
+    values.forEach((value, i) => {
+      if (isWord(value)) this.odd.set(steps[i], value);
+    });
+    this.values = values.map(finite);
   }
 
-  // New points. They mostly belong at the end; a step that is there already is overwritten.
+  /**
+   * Add points. They mostly belong at the end; a step that is there already is overwritten.
+   * @param {{ steps: number[], values: Value[] }} points
+   */
   add({ steps, values }) {
-    steps.forEach((step, i) => this.#put(step, values[i]));
+    for (const [i, step] of steps.entries()) this.#put(step, values[i]);
   }
 
+  /**
+   * @param {number} step
+   * @param {Value} value
+   */
   #put(step, value) {
     let at = this.steps.length;
     while (at > 0 && this.steps[at - 1] >= step) at -= 1;
-    const known = this.steps[at] === step ? 1 : 0;
-    const shown = word(value) ? null : value;
-    if (word(value)) this.odd.set(step, value);
+    const numReplaced = this.steps[at] === step ? 1 : 0;
+    if (isWord(value)) this.odd.set(step, value);
     else this.odd.delete(step);
-    this.steps.splice(at, known, step);
-    this.values.splice(at, known, shown);
-    this.low.splice(at, known, shown);
-    this.high.splice(at, known, shown);
+    this.steps.splice(at, numReplaced, step);
+    for (const column of [this.values, this.low, this.high]) column.splice(at, numReplaced, finite(value));
   }
 
+  /** @returns {Value} */
   get latest() {
-    const step = this.steps.at(-1);
-    return step === undefined ? null : (this.odd.get(step) ?? this.values.at(-1));
+    return this.steps.length ? this.#valueAt(this.steps.length - 1) : null;
   }
 
-  // The value at a step, or the nearest one before it.
+  /**
+   * The value at a step, or at the nearest one before it.
+   * @param {number} step
+   */
   at(step) {
-    const place = this.#before(step);
-    return place ? this.#word(place - 1) : null;
+    const count = this.#numUpTo(step);
+    return count ? this.#valueAt(count - 1) : null;
   }
 
-  // How many places are at this step or before it.
-  #before(step) {
+  /**
+   * The value at exactly this step, or null.
+   * @param {number} step
+   */
+  exactly(step) {
+    const count = this.#numUpTo(step);
+    return count && this.steps[count - 1] === step ? this.#valueAt(count - 1) : null;
+  }
+
+  /**
+   * How many points are at this step or before it (binary search).
+   * @param {number} step
+   */
+  #numUpTo(step) {
     let from = 0;
     let to = this.steps.length;
     while (from < to) {
@@ -59,17 +99,18 @@ export class Curve {
     return from;
   }
 
-  #word(place) {
-    return this.odd.get(this.steps[place]) ?? this.values[place];
+  /**
+   * @param {number} i
+   * @returns {Value}
+   */
+  #valueAt(i) {
+    return this.odd.get(this.steps[i]) ?? this.values[i];
   }
 
-  // The value at exactly this step, or null.
-  exactly(step) {
-    const place = this.#before(step);
-    return place && this.steps[place - 1] === step ? this.#word(place - 1) : null;
-  }
-
-  // An exponential moving average that starts unbiased and passes over what is not finite.
+  /**
+   * An exponential moving average, bias-corrected as in Adam, that skips what is not finite.
+   * @param {number} weight of the past
+   */
   smoothed(weight) {
     let mean = 0;
     let mass = 0;
@@ -82,35 +123,29 @@ export class Curve {
   }
 }
 
-// One axis for several curves: each column has undefined where its curve has no place (a gap in a curve is null).
+/**
+ * One axis of steps for several curves. A column has undefined where its curve has no point, null where it has a gap.
+ * @template {{ steps: number[] }} C
+ * @param {C[]} curves
+ * @param {(curve: C, i: number) => unknown[][]} columnsOf
+ * @returns {any[][]} the axis, then the columns of each curve
+ */
 export function align(curves, columnsOf) {
-  const axis = curves.length === 1 ? curves[0].steps : union(curves.map((curve) => curve.steps));
+  const steps = curves.map((curve) => curve.steps);
+  const axis = steps.length === 1 ? steps[0] : [...new Set(steps.flat())].sort((a, b) => a - b);
   const columns = curves.flatMap((curve, i) => {
-    const found = columnsOf(curve, i);
-    return curve.steps.length === axis.length ? found : spread(axis, curve.steps, found);
+    const own = columnsOf(curve, i);
+    return curve.steps.length === axis.length ? own : own.map((column) => spread(axis, curve.steps, column));
   });
   return [axis, ...columns];
 }
 
-function union(lists) {
-  const axis = [];
-  const places = lists.map(() => 0);
-  for (;;) {
-    let step = Infinity;
-    lists.forEach((list, i) => places[i] < list.length && (step = Math.min(step, list[places[i]])));
-    if (step === Infinity) return axis;
-    axis.push(step);
-    lists.forEach((list, i) => list[places[i]] === step && (places[i] += 1));
-  }
-}
-
-function spread(axis, steps, columns) {
-  const spreadOut = columns.map(() => new Array(axis.length).fill(undefined));
-  let place = 0;
-  axis.forEach((step, i) => {
-    if (steps[place] !== step) return;
-    columns.forEach((column, c) => (spreadOut[c][i] = column[place]));
-    place += 1;
-  });
-  return spreadOut;
+/**
+ * @param {number[]} axis
+ * @param {number[]} steps
+ * @param {unknown[]} column
+ */
+function spread(axis, steps, column) {
+  let i = 0;
+  return axis.map((step) => (steps[i] === step ? column[i++] : undefined));
 }

@@ -2,45 +2,64 @@
 
 const language = document.documentElement.lang;
 const grouped = new Intl.NumberFormat(language);
-const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
-const THRESHOLD = 1.2; // from this much of a unit on, the unit is used
+const UNITS = /** @type {const} */ ([["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]]); // in seconds
+const MIN_UNITS = 1.2; // a unit is used from this many of it on
 
+/** @param {number | null} [value] */
 export function number(value) {
   return value == null ? "–" : grouped.format(value);
 }
 
+/** @param {number | null} [value] */
 export function compact(value) {
   if (value == null) return "–";
-  for (const [limit, unit] of [[1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [limit, unit] of /** @type {const} */ ([[1e9, "B"], [1e6, "M"], [1e3, "k"]])) {
     if (value >= limit) return `${Number((value / limit).toPrecision(3))} ${unit}`;
   }
   return String(Number(value.toPrecision(3)));
 }
 
+/** @param {number | null} [value] */
 export function bytes(value) {
   if (value == null) return "–";
+  let rest = value;
   for (const unit of ["B", "KiB", "MiB", "GiB"]) {
-    if (value < 1024) return unit === "B" ? `${Math.round(value)} B` : `${value.toFixed(1)} ${unit}`;
-    value /= 1024;
+    if (rest < 1024) return unit === "B" ? `${Math.round(rest)} B` : `${rest.toFixed(1)} ${unit}`;
+    rest /= 1024;
   }
-  return `${value.toFixed(1)} TiB`;
+  return `${rest.toFixed(1)} TiB`;
 }
 
+/**
+ * A duration in one unit.
+ * @param {number | null} [seconds]
+ */
 export function span(seconds) {
   if (seconds == null) return "–";
-  const [unit, size] = UNITS.find(([, size]) => seconds >= size * THRESHOLD) ?? UNITS.at(-1);
+  const [unit, size] = unitOf(seconds);
   const count = Math.max(1, Math.round(seconds / size));
   return new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "long" }).format(count);
 }
 
-// How long ago an instant was, in one unit.
+/**
+ * How long ago an instant was, in one unit.
+ * @param {Date} at
+ */
 export function ago(at) {
-  const seconds = Math.max(0, (Date.now() - at) / 1000);
-  const [unit, size] = UNITS.find(([, size]) => seconds >= size * THRESHOLD) ?? UNITS.at(-1);
+  const seconds = Math.max(0, (Date.now() - at.getTime()) / 1000);
+  const [unit, size] = unitOf(seconds);
   return new Intl.RelativeTimeFormat(language, { numeric: "auto" }).format(-Math.round(seconds / size), unit);
 }
 
-// A value of a curve: four digits that matter, the word where it is no finite number.
+/** @param {number} seconds */
+function unitOf(seconds) {
+  return UNITS.find(([, size]) => seconds >= size * MIN_UNITS) ?? UNITS[UNITS.length - 1];
+}
+
+/**
+ * A value of a curve: four significant digits, or the word for what is not finite.
+ * @param {number | string | null} [value]
+ */
 export function measure(value) {
   if (value == null) return "–";
   if (typeof value === "string") return value;
@@ -50,6 +69,11 @@ export function measure(value) {
   return size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }
 
+/**
+ * A sentence with each {name} replaced by its value.
+ * @param {string} sentence
+ * @param {Record<string, unknown>} values
+ */
 export function fill(sentence, values) {
-  return sentence.replace(/\{(\w+)\}/g, (_place, name) => values[name]);
+  return sentence.replace(/\{(\w+)\}/g, (_place, name) => String(values[name]));
 }

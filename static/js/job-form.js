@@ -1,3 +1,4 @@
+// @ts-nocheck
 // The form of a new job: recipes fill the placeholders, every change plans the job anew, errors land on their fields.
 
 import { bytes, compact, number } from "./format.js";

@@ -1,3 +1,4 @@
+// @ts-nocheck
 // The page of one job, kept up to date by its one stream of events. First load, live and reload are the same code.
 
 import { Board } from "./chart.js";

@@ -1,3 +1,4 @@
+// @ts-nocheck
 // A log that grows: follows its end unless the reader has scrolled up, and forgets its oldest lines when very long.
 
 const MOST_CHARACTERS = 400_000;

@@ -1,133 +1,181 @@
-// Uploads a base model: a dropped or chosen folder file by file, or an archive; then has it imported and goes to its page.
+// Uploads a base model: a dropped or chosen folder file by file, or an archive; then has it imported and opens its page.
 
+import { find, findAll } from "./dom.js";
 import { bytes, fill } from "./format.js";
+import { acceptDrops, confirmLeavingWhile, sendFile } from "./transfer.js";
 
-const place = document.querySelector("[data-model-upload]");
-const drop = place.querySelector("[data-drop]");
-const row = place.querySelector("[data-row]");
-const words = place.dataset;
-const PLAIN = /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json$|^(vocab|merges)\.txt$|^(spiece|tokenizer)\.model$|^(chat_template\.jinja|README\.md|LICENSE)$|^[A-Za-z0-9][\w.-]*\.safetensors(\.index\.json)?$/;
+/** @typedef {[name: string, file: File]} NamedFile */
+/** @typedef {{ folder: string, files: NamedFile[] }} Folder */
+
+const MODEL_FILE = new RegExp(
+  [
+    "^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\\.json$",
+    "^(vocab|merges)\\.txt$",
+    "^(spiece|tokenizer)\\.model$",
+    "^(chat_template\\.jinja|README\\.md|LICENSE)$",
+    "^[A-Za-z0-9][\\w.-]*\\.safetensors(\\.index\\.json)?$",
+  ].join("|"),
+);
 const ARCHIVE = /\.(zip|tar|tar\.gz|tgz)$/;
-let busy = false;
+const MAX_NAMES_SHOWN = 12;
+const MAX_NAME_LENGTH = 120;
 
-function fail(sentence) {
-  busy = false;
-  row.hidden = true;
-  place.querySelector("[data-error]").textContent = sentence;
-  place.querySelector("[data-error]").hidden = false;
-}
+class ModelUpload {
+  isBusy = false;
 
-async function ask(method, path, body) {
-  const options = { method, headers: { "Content-Type": "application/json" }, body: body && JSON.stringify(body) };
-  const answer = await fetch(path, options).catch(() => null);
-  const found = await answer?.json().catch(() => null);
-  if (!answer?.ok) throw new Error(found?.title ?? words.broken);
-  return found;
-}
-
-function put(path, file, moved) {
-  return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.upload.onprogress = ({ loaded }) => moved(loaded);
-    request.onloadend = () => {
-      if (request.status === 200) resolve();
-      else reject(new Error(request.response?.title ?? words.broken));
-    };
-    request.open("PUT", path);
-    request.responseType = "json";
-    request.send(file);
-  });
-}
-
-// `files` are [name, File]; what belongs to no model is left out and named.
-async function take(files, folder) {
-  if (busy || !files.length) return;
-  const archive = files.length === 1 && ARCHIVE.test(files[0][0]);
-  const chosen = archive ? files : files.filter(([name]) => PLAIN.test(name));
-  const rest = files.filter((entry) => !chosen.includes(entry)).map(([name]) => name);
-  place.querySelector("[data-error]").hidden = true;
-  place.querySelector("[data-rest]").hidden = !rest.length;
-  place.querySelector("[data-rest]").textContent = fill(words.leftOut, { names: rest.slice(0, 12).join(", ") });
-  const total = chosen.reduce((sum, [, file]) => sum + file.size, 0);
-  if (!archive && !chosen.some(([name]) => name === "config.json")) return fail(words.unfit);
-  if (total > Number(words.max)) return fail(words.tooLarge);
-  busy = true;
-  row.hidden = false;
-  row.querySelector("[data-name]").textContent = folder;
-  try {
-    const { id } = await ask("POST", "/api/v1/models", { name: folder.slice(0, 120) });
-    await send(id, chosen, total);
-    await ask("POST", `/api/v1/models/${id}/import`);
-    busy = false;
-    location.href = `/models/${id}`;
-  } catch (error) {
-    fail(error.message);
+  /** @param {HTMLElement} root */
+  constructor(root) {
+    this.root = root;
+    this.words = root.dataset;
+    this.row = find(root, "[data-row]");
+    this.error = find(root, "[data-error]");
   }
-}
 
-async function send(id, files, total) {
-  let sent = 0;
-  for (const [name, file] of files) {
-    const moved = (loaded) => {
-      row.querySelector("progress").value = (sent + loaded) / total;
-      const values = { name, done: bytes(sent + loaded), total: bytes(total) };
-      row.querySelector("[data-said]").textContent = fill(words.sending, values);
-    };
+  /** @param {string} [message] */
+  fail(message) {
+    this.isBusy = false;
+    this.row.hidden = true;
+    this.error.textContent = message ?? "";
+    this.error.hidden = false;
+  }
+
+  /**
+   * Upload what belongs to a model, name what does not, and import it.
+   * @param {NamedFile[]} files
+   * @param {string} name of the model
+   */
+  async take(files, name) {
+    if (this.isBusy || !files.length) return;
+    const isArchive = files.length === 1 && ARCHIVE.test(files[0][0]);
+    const accepted = isArchive ? files : files.filter(([filename]) => MODEL_FILE.test(filename));
+    const total = accepted.reduce((sum, [, file]) => sum + file.size, 0);
+    this.error.hidden = true;
+    this.#showLeftOut(files.filter((entry) => !accepted.includes(entry)).map(([filename]) => filename));
+    if (!isArchive && !accepted.some(([filename]) => filename === "config.json")) return this.fail(this.words.unfit);
+    if (total > Number(this.words.max)) return this.fail(this.words.tooLarge);
+    this.isBusy = true;
+    this.row.hidden = false;
+    find(this.row, "[data-name]").textContent = name;
     try {
-      await put(`/api/v1/models/${id}/files/${encodeURIComponent(name)}`, file, moved);
+      const { id } = await this.#post("/api/v1/models", { name: name.slice(0, MAX_NAME_LENGTH) });
+      await this.#send(id, accepted, total);
+      await this.#post(`/api/v1/models/${id}/import`);
+      this.isBusy = false;
+      location.href = `/models/${id}`;
+    } catch (error) {
+      this.fail(error instanceof Error ? error.message : "");
+    }
+  }
+
+  /** @param {string[]} names */
+  #showLeftOut(names) {
+    const place = find(this.root, "[data-rest]");
+    place.hidden = !names.length;
+    place.textContent = fill(this.words.leftOut ?? "", { names: names.slice(0, MAX_NAMES_SHOWN).join(", ") });
+  }
+
+  /**
+   * @param {string} path
+   * @param {object} [body]
+   * @returns {Promise<any>} the JSON of the response
+   * @throws {Error} with the server's message.
+   */
+  async #post(path, body) {
+    const headers = { "Content-Type": "application/json" };
+    const response = await fetch(path, { method: "POST", headers, body: body && JSON.stringify(body) }).catch(() => null);
+    const answer = await response?.json().catch(() => null);
+    if (!response?.ok) throw new Error(answer?.title ?? this.words.broken);
+    return answer;
+  }
+
+  /**
+   * Send the files one after another. If one fails, the model is deleted.
+   * @param {string} id
+   * @param {NamedFile[]} files
+   * @param {number} total in bytes
+   */
+  async #send(id, files, total) {
+    let sent = 0;
+    try {
+      for (const [name, file] of files) {
+        const before = sent;
+        const url = `/api/v1/models/${id}/files/${encodeURIComponent(name)}`;
+        const progress = (/** @type {number} */ loaded) => this.#show(name, before + loaded, total);
+        await sendFile("PUT", url, file, { progress, fallback: this.words.broken ?? "" });
+        sent += file.size;
+      }
     } catch (error) {
       await fetch(`/api/v1/models/${id}`, { method: "DELETE" }).catch(() => null);
       throw error;
     }
-    sent += file.size;
+  }
+
+  /**
+   * @param {string} name
+   * @param {number} done in bytes
+   * @param {number} total in bytes
+   */
+  #show(name, done, total) {
+    find(this.row, "progress", HTMLProgressElement).value = done / total;
+    const values = { name, done: bytes(done), total: bytes(total) };
+    find(this.row, "[data-status]").textContent = fill(this.words.sending ?? "", values);
   }
 }
 
-// The files of a dropped folder itself, not of folders inside it.
-async function entries(item) {
-  const entry = item.webkitGetAsEntry?.();
-  if (!entry?.isDirectory) return { folder: "", files: [[item.getAsFile().name, item.getAsFile()]] };
+/**
+ * The files directly in a dropped folder, not in its subfolders; or a dropped file.
+ * @param {DataTransferItem} item
+ * @returns {Promise<Folder>}
+ */
+async function readDropped(item) {
+  const entry = item.webkitGetAsEntry();
+  const single = item.getAsFile();
+  if (!(entry instanceof FileSystemDirectoryEntry)) return { folder: "", files: single ? [[single.name, single]] : [] };
   const reader = entry.createReader();
+  /** @type {NamedFile[]} */
   const files = [];
   for (;;) {
-    const found = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!found.length) return { folder: entry.name, files };
-    for (const one of found.filter((inner) => inner.isFile)) {
-      files.push([one.name, await new Promise((resolve, reject) => one.file(resolve, reject))]);
+    /** @type {FileSystemEntry[]} */
+    const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!batch.length) return { folder: entry.name, files };
+    for (const inner of batch.filter((inner) => inner instanceof FileSystemFileEntry)) {
+      files.push([inner.name, await new Promise((resolve, reject) => inner.file(resolve, reject))]);
     }
   }
 }
 
-function nameOf(files, folder) {
-  if (folder) return folder;
-  return files.length === 1 ? files[0][0].replace(ARCHIVE, "") || words.model : words.model;
+/**
+ * The files directly in a folder that was chosen, or a chosen archive.
+ * @param {File[]} files
+ * @returns {Folder}
+ */
+function readChosen(files) {
+  const depth = (/** @type {File} */ file) => (file.webkitRelativePath || file.name).split("/").length;
+  return {
+    folder: files[0]?.webkitRelativePath.split("/")[0] ?? "",
+    files: files.filter((file) => depth(file) <= 2).map((file) => [file.name, file]),
+  };
 }
 
-place.hidden = false;
-for (const input of place.querySelectorAll("[data-pick]")) {
-  input.addEventListener("change", () => {
-    const depth = (file) => (file.webkitRelativePath || file.name).split("/").length;
-    const files = [...input.files].filter((file) => depth(file) <= 2).map((file) => [file.name, file]);
-    const folder = input.files[0]?.webkitRelativePath.split("/")[0] ?? "";
-    input.value = "";
-    take(files, nameOf(files, folder));
+/** @param {HTMLElement} root */
+export function start(root) {
+  const upload = new ModelUpload(root);
+  const take = (/** @type {Folder} */ { folder, files }) => {
+    const archive = files.length === 1 ? files[0][0].replace(ARCHIVE, "") : "";
+    upload.take(files, folder || archive || (root.dataset.model ?? ""));
+  };
+  root.hidden = false;
+  for (const input of findAll(root, "[data-pick]").filter((input) => input instanceof HTMLInputElement)) {
+    input.addEventListener("change", () => {
+      const files = [...(input.files ?? [])];
+      input.value = "";
+      take(readChosen(files));
+    });
+  }
+  acceptDrops(root, async (data) => {
+    const items = [...data.items].filter((item) => item.kind === "file");
+    const parts = await Promise.all(items.map(readDropped));
+    take({ folder: parts.find(({ folder }) => folder)?.folder ?? "", files: parts.flatMap(({ files }) => files) });
   });
+  confirmLeavingWhile(() => upload.isBusy);
 }
-for (const name of ["dragenter", "dragover"]) {
-  drop.addEventListener(name, (event) => {
-    event.preventDefault();
-    drop.classList.add("over");
-  });
-}
-for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
-drop.addEventListener("drop", async (event) => {
-  event.preventDefault();
-  const found = await Promise.all([...event.dataTransfer.items].filter((item) => item.kind === "file").map(entries));
-  const files = found.flatMap((one) => one.files);
-  take(files, nameOf(files, found.find((one) => one.folder)?.folder ?? ""));
-});
-// A file that misses the zone must not replace the page.
-for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
-window.addEventListener("beforeunload", (event) => {
-  if (busy) event.preventDefault();
-});

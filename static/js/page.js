@@ -1,38 +1,43 @@
-// On every page: instants in local time, forms that do not send twice, confirmation dialogs.
+// On every page: local times, forms that are not sent twice, dialogs, copy buttons, and the modules that parts of the
+// page ask for with <... data-module="name">.
 
-const language = document.documentElement.lang;
-const clock = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
-const seconds = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
-const exactClock = new Intl.DateTimeFormat(language, { month: "short", day: "numeric", ...seconds });
+import { start as startCopyButtons } from "./copy.js";
+import { closest, findAll } from "./dom.js";
+import { localTimes } from "./times.js";
 
-export function localTimes(root) {
-  for (const element of root.querySelectorAll("time[datetime]:not([title])")) {
-    const at = new Date(element.dateTime);
-    if (Number.isNaN(at.getTime())) continue;
-    element.title = element.dateTime;
-    element.textContent = (element.closest("[data-exact]") ? exactClock : clock).format(at);
-  }
-}
+/** @type {Record<string, () => Promise<{ start: (root: HTMLElement) => void }>>} */
+const MODULES = {
+  "corpus-upload": () => import("./corpus-upload.js"),
+  "model-upload": () => import("./model-upload.js"),
+  playground: () => import("./playground.js"),
+};
 
-// A button that opens a dialog: <button data-dialog="id">; inside it, <button data-close> leaves things as they are.
+// A button that opens a dialog: <button data-dialog="id">. Inside the dialog, <button data-close> closes it.
 document.addEventListener("click", (event) => {
-  const opener = event.target.closest("[data-dialog]");
-  if (opener) {
+  const opener = closest(event, "[data-dialog]");
+  const dialog = opener && document.getElementById(opener.dataset.dialog ?? "");
+  if (dialog instanceof HTMLDialogElement) {
     event.preventDefault();
-    document.getElementById(opener.dataset.dialog).showModal();
+    dialog.showModal();
   }
-  event.target.closest("[data-close]")?.closest("dialog")?.close();
+  closest(event, "[data-close]")?.closest("dialog")?.close();
 });
 
 document.addEventListener("submit", (event) => {
-  if (event.defaultPrevented || event.target.method === "dialog") return;
-  if (event.target.dataset.sent) event.preventDefault();
-  event.target.dataset.sent = "yes";
+  const form = event.target;
+  if (event.defaultPrevented || !(form instanceof HTMLFormElement) || form.method === "dialog") return;
+  if (form.dataset.sent) event.preventDefault();
+  form.dataset.sent = "yes";
 });
 
-// A page that comes back from the browser's memory may send its forms again.
+// A page restored from the back/forward cache may send its forms again.
 window.addEventListener("pageshow", () => {
-  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+  for (const form of findAll(document, "form[data-sent]")) delete form.dataset.sent;
 });
 
+startCopyButtons(document);
 localTimes(document);
+for (const root of findAll(document, "[data-module]")) {
+  const load = MODULES[root.dataset.module ?? ""];
+  if (load) load().then(({ start }) => start(root));
+}

@@ -1,269 +1,154 @@
-// The playground: streams a text into the page, keeps those of this visit beside each other, shows the same as a request.
+// The playground: generates texts, keeps those of this visit on the page, and shows the same request as a command.
 
-import { Refused, post } from "./sse.js";
+import { find, findAll } from "./dom.js";
+import { clearErrors, showErrors } from "./errors.js";
+import { Generation } from "./generation.js";
 
-const form = document.querySelector("[data-playground]");
-const narrow = matchMedia("(max-width: 1080px)");
-const apple = /Mac|iPhone|iPad/.test(navigator.platform);
+/** @import { FieldError } from "./errors.js" */
+/** @import { GenerationRequest } from "./generation.js" */
 
-function fill(sentence, values) {
-  return sentence.replace(/\{(\w+)\}/g, (_, name) => values[name]);
-}
+const MAX_PROMPT_HEIGHT = 0.4; // of the window
 
-function figure(value) {
-  return value.toLocaleString(document.documentElement.lang);
-}
+class Playground {
+  /** @type {Generation | null} */
+  #running = null;
 
-// ---- what is asked ----
-
-function settings() {
-  const { checkpoint, prompt, temperature, top_p, top_k, max_tokens, seed, random_seed, stop } = form.elements;
-  return {
-    checkpoint: checkpoint.value,
-    prompt: prompt.value,
-    max_tokens: Number(max_tokens.value),
-    temperature: Number(temperature.value),
-    top_p: Number(top_p.value),
-    top_k: Number(top_k.value),
-    seed: random_seed.checked || seed.value === "" ? null : Number(seed.value),
-    stop: stop.value.split("\n").filter(Boolean),
-    stream: true,
-  };
-}
-
-function showRequest() {
-  const asked = Object.fromEntries(
-    Object.entries(settings()).filter(([, value]) => value !== null && value.length !== 0),
-  );
-  // Inside single quotes of a shell: an apostrophe is written as JSON's escape of it.
-  const text = JSON.stringify(asked, null, 1).replace(/\n\s*/g, " ").replaceAll("'", "\\u0027");
-  form.querySelector("[data-body]").textContent = text;
-}
-
-function showErrors(errors) {
-  for (const old of form.querySelectorAll(".field > .error")) old.remove();
-  for (const control of form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
-  let first = null;
-  for (const { field, message } of errors) {
-    const place = form.querySelector(`[data-field="${field.split(".")[0]}"]`);
-    if (!place) continue;
-    const line = document.createElement("p");
-    line.className = "error";
-    line.setAttribute("role", "alert");
-    line.textContent = message;
-    place.append(line);
-    const control = place.querySelector("input, select, textarea");
-    control.setAttribute("aria-invalid", "true");
-    first ??= control;
-  }
-  if (first) {
-    first.closest("details")?.setAttribute("open", "");
-    first.focus();
-  }
-  return first !== null;
-}
-
-// ---- one text ----
-
-class Generation {
-  constructor(asked) {
-    this.asked = asked;
-    this.controller = new AbortController();
-    this.card = document.getElementById("generation").content.cloneNode(true).querySelector("[data-generation]");
-    this.find = (name) => this.card.querySelector(`[data-${name}]`);
-    this.find("label").textContent = form.elements.checkpoint.selectedOptions[0].dataset.label;
-    this.find("given").textContent = asked.prompt;
-    this.find("caret").hidden = false;
-    this.tags = [`T ${asked.temperature}`, `p ${asked.top_p}`, `k ${asked.top_k}`];
-    this.showTags();
-    this.written = this.find("written").appendChild(new Text());
-    this.pending = "";
-    this.count = 0;
-    this.wire();
+  /** @param {HTMLFormElement} form */
+  constructor(form) {
+    this.form = form;
+    this.prompt = find(form, "[name=prompt]", HTMLTextAreaElement);
+    this.isNarrow = matchMedia("(max-width: 1080px)").matches;
+    form.noValidate = true; // the server's messages are in the reader's language
+    this.#listen();
+    this.#connectSliders();
+    if (this.isNarrow) find(form, "[data-settings]", HTMLDetailsElement).open = false;
+    find(form, "[data-keys]").hidden = false;
+    if (/Mac|iPhone|iPad/.test(navigator.platform)) find(form, "[data-keys] kbd").textContent = "⌘";
+    this.#update();
   }
 
-  get text() {
-    return this.asked.prompt + this.written.data;
+  /** @param {string} name */
+  #input(name) {
+    return find(this.form, `[name=${name}]`, HTMLInputElement);
   }
 
-  wire() {
-    this.find("take").addEventListener("click", () => this.copy());
-    this.find("continue").addEventListener("click", () => {
-      form.elements.prompt.value = this.text;
-      form.elements.prompt.focus();
-      form.elements.prompt.setSelectionRange(this.text.length, this.text.length);
-      form.elements.prompt.scrollTop = form.elements.prompt.scrollHeight;
-      grow();
-      showRequest();
+  /** @returns {GenerationRequest} */
+  get request() {
+    const seed = this.#input("seed").value;
+    return {
+      checkpoint: find(this.form, "[name=checkpoint]", HTMLSelectElement).value,
+      prompt: this.prompt.value,
+      max_tokens: Number(this.#input("max_tokens").value),
+      temperature: Number(this.#input("temperature").value),
+      top_p: Number(this.#input("top_p").value),
+      top_k: Number(this.#input("top_k").value),
+      seed: this.#input("random_seed").checked || seed === "" ? null : Number(seed),
+      stop: find(this.form, "[name=stop]", HTMLTextAreaElement).value.split("\n").filter(Boolean),
+      stream: true,
+    };
+  }
+
+  #listen() {
+    this.form.addEventListener("input", () => this.#update());
+    this.prompt.addEventListener("input", () => this.#growPrompt());
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.#running) this.#running.cancel();
+      else this.#generate();
+    });
+    this.form.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || this.#running) return;
+      event.preventDefault();
+      this.#generate();
+    });
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.#running?.cancel();
     });
   }
 
-  async copy() {
-    try {
-      await navigator.clipboard.writeText(this.text);
-      this.find("take").querySelector("span").textContent = form.dataset.copied;
-    } catch {
-      // Without a secure connection the browser forbids it: select the text, so that Ctrl+C takes it.
-      getSelection().selectAllChildren(this.find("text"));
+  #connectSliders() {
+    for (const slider of findAll(this.form, "[data-slider]").filter((slider) => slider instanceof HTMLInputElement)) {
+      const input = this.#input(slider.dataset.slider ?? "");
+      slider.hidden = false;
+      slider.addEventListener("input", () => {
+        input.value = slider.value;
+      });
+      input.addEventListener("input", () => {
+        slider.value = input.value;
+      });
     }
   }
 
-  showTags() {
-    this.find("tags").replaceChildren(
-      ...this.tags.map((text) => {
-        const tag = document.createElement("span");
-        tag.className = "tag";
-        tag.textContent = text;
-        return tag;
-      }),
-    );
+  /** What follows from the values of the form. */
+  #update() {
+    this.#input("seed").disabled = this.#input("random_seed").checked;
+    const entries = Object.entries(this.request).filter(([, value]) => value !== null && value !== "");
+    const body = Object.fromEntries(entries.filter(([, value]) => !Array.isArray(value) || value.length));
+    // Inside single quotes of a shell, an apostrophe is written as JSON's escape of it.
+    const text = JSON.stringify(body, null, 1).replace(/\n\s*/g, " ").replaceAll("'", "\\u0027");
+    find(this.form, "[data-body]").textContent = text;
   }
 
-  say(text) {
-    this.find("said").textContent = text;
+  async #generate() {
+    clearErrors(this.form);
+    this.form.querySelector("[data-hint]")?.remove();
+    const select = find(this.form, "[name=checkpoint]", HTMLSelectElement);
+    const label = select.selectedOptions[0]?.dataset.label ?? "";
+    const generation = new Generation(this.request, label, this.form.dataset, {
+      onContinue: (text) => this.#continueFrom(text),
+      onSeed: (seed) => this.#keepSeed(seed),
+      onFieldErrors: (errors) => this.#showErrors(errors),
+    });
+    find(this.form, "[data-generations]").prepend(generation.card);
+    if (this.isNarrow) generation.card.scrollIntoView({ block: "nearest" });
+    this.#running = generation;
+    this.#showBusy(true);
+    await generation.run();
+    this.#running = null;
+    this.#showBusy(false);
   }
 
-  // Pieces come faster than the screen is drawn: what came since the last frame is put in at once.
-  add(data) {
-    this.count = data.num_tokens;
-    if (!this.pending) requestAnimationFrame(() => this.flush());
-    this.pending += data.text;
+  /**
+   * @param {FieldError[]} errors
+   * @returns {boolean} whether any of them has its place on the form
+   */
+  #showErrors(errors) {
+    const [first] = showErrors(this.form, errors);
+    first?.focus();
+    return first !== undefined;
   }
 
-  flush() {
-    if (!this.pending) return;
-    this.written.appendData(this.pending);
-    this.pending = "";
-    if (this.find("caret").hidden) return;
-    this.say(""); // the count is not read out: it changes with every frame
-    this.find("count").textContent = fill(form.dataset.writing, { n: figure(this.count) });
-    const view = this.find("text");
-    if (view.scrollHeight - view.scrollTop - view.clientHeight < 80) view.scrollTop = view.scrollHeight;
+  /** @param {string} text */
+  #continueFrom(text) {
+    this.prompt.value = text;
+    this.prompt.focus();
+    this.prompt.setSelectionRange(text.length, text.length);
+    this.prompt.scrollTop = this.prompt.scrollHeight;
+    this.#growPrompt();
+    this.#update();
   }
 
-  end() {
-    this.find("caret").hidden = true;
-    this.find("count").textContent = "";
-    this.flush();
-    this.find("actions").hidden = false;
+  /**
+   * Unchecking "random" then repeats the last text.
+   * @param {number} seed
+   */
+  #keepSeed(seed) {
+    if (this.#input("random_seed").checked) this.#input("seed").value = String(seed);
   }
 
-  begin({ seed }) {
-    this.say(form.dataset.start);
-    this.tags.push(fill(form.dataset.seed, { n: seed }));
-    this.showTags();
-    // Taking the tick off "random" then keeps the dice of the last text.
-    if (form.elements.random_seed.checked) form.elements.seed.value = seed;
+  #growPrompt() {
+    this.prompt.style.height = "auto";
+    this.prompt.style.height = `${Math.min(this.prompt.scrollHeight + 2, innerHeight * MAX_PROMPT_HEIGHT)}px`;
   }
 
-  done({ num_tokens, tokens_per_second, finish_reason }) {
-    this.find("caret").hidden = true; // a frame that is still to come must not say less than this
-    // Fewer than asked for, and yet the length ended it: the model reads no more than its context.
-    const full = finish_reason === "length" && num_tokens < this.asked.max_tokens;
-    const why = form.dataset[full ? "full" : finish_reason];
-    this.say(fill(form.dataset.done, { n: figure(num_tokens), rate: figure(tokens_per_second), why }));
-  }
-
-  fail(message) {
-    const place = this.find("error");
-    place.textContent = message;
-    place.hidden = false;
-    this.say("");
-  }
-
-  async run() {
-    let ended = false;
-    try {
-      for await (const { name, data } of post("/api/v1/generate", this.asked, this.controller.signal)) {
-        if (name === "waiting") this.say(data.message);
-        if (name === "start") this.begin(data);
-        if (name === "piece") this.add(data);
-        if (name === "done") this.done(data);
-        if (name === "failure") this.fail(data.message);
-        ended = name === "done" || name === "failure";
-      }
-      if (!ended) this.fail(form.dataset.broken);
-    } catch (error) {
-      this.caught(error);
-    }
-    this.end();
-  }
-
-  caught(error) {
-    if (this.controller.signal.aborted) {
-      this.say(`${fill(form.dataset.writing, { n: figure(this.count) })} · ${form.dataset.cancelled}`);
-    } else if (error instanceof Refused) {
-      if (showErrors(error.fields)) this.card.remove();
-      else this.fail(error.message);
-    } else {
-      this.fail(form.dataset.broken);
-    }
+  /** @param {boolean} isBusy */
+  #showBusy(isBusy) {
+    for (const part of findAll(this.form, "[data-when]")) part.hidden = (part.dataset.when === "busy") !== isBusy;
+    find(this.form, "[data-run]").classList.toggle("primary", !isBusy);
   }
 }
 
-// ---- the page ----
-
-let running = null;
-
-function showBusy(busy) {
-  for (const part of form.querySelectorAll("[data-when]")) part.hidden = (part.dataset.when === "busy") !== busy;
-  form.querySelector("[data-run]").classList.toggle("primary", !busy);
+/** @param {HTMLElement} root */
+export function start(root) {
+  if (root instanceof HTMLFormElement) new Playground(root);
 }
-
-async function generate() {
-  showErrors([]);
-  form.querySelector("[data-hint]")?.remove();
-  running = new Generation(settings());
-  form.querySelector("[data-generations]").prepend(running.card);
-  if (narrow.matches) running.card.scrollIntoView({ block: "nearest" });
-  showBusy(true);
-  await running.run();
-  running = null;
-  showBusy(false);
-}
-
-function grow() {
-  const { prompt } = form.elements;
-  prompt.style.height = "auto";
-  prompt.style.height = `${Math.min(prompt.scrollHeight + 2, innerHeight * 0.4)}px`;
-}
-
-function lock() {
-  form.elements.seed.disabled = form.elements.random_seed.checked;
-}
-
-function start() {
-  if (narrow.matches) form.querySelector("[data-settings]").open = false;
-  form.noValidate = true; // the server names what is wrong, in the reader's language
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (running) running.controller.abort();
-    else generate();
-  });
-  form.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !running) {
-      event.preventDefault();
-      generate();
-    }
-  });
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && running) running.controller.abort();
-  });
-  for (const range of form.querySelectorAll("[data-dial]")) {
-    const control = form.elements[range.dataset.dial];
-    range.hidden = false;
-    range.addEventListener("input", () => (control.value = range.value));
-    control.addEventListener("input", () => (range.value = control.value));
-  }
-  form.addEventListener("input", () => {
-    lock();
-    showRequest();
-  });
-  form.elements.prompt.addEventListener("input", grow);
-  form.querySelector("[data-keys]").hidden = false;
-  if (apple) form.querySelector("[data-keys] kbd").textContent = "⌘";
-  lock();
-  showRequest();
-}
-
-if (form) start();

@@ -1,6 +1,7 @@
+// @ts-nocheck
 // <div data-live="3">: fetches its page again every so many seconds and takes over what changed. Hidden tabs rest.
 
-import { localTimes } from "./page.js";
+import { localTimes } from "./times.js";
 
 async function refresh(place, index) {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);

@@ -1,3 +1,4 @@
+// @ts-nocheck
 // The checkpoints on the page of a job: drawn anew whenever one comes, goes, or is pinned.
 
 import { bytes, fill, number } from "./format.js";

@@ -1,24 +1,34 @@
-// POSTs JSON and yields the server-sent events of the answer, which EventSource cannot do. Aborting the signal leaves.
+// POSTs JSON and yields the server-sent events of the response, which EventSource cannot do.
 
-export class Refused extends Error {
-  constructor(status, problem) {
+/** @import { FieldError } from "./errors.js" */
+
+/** The server refused a request; `fields` are the errors of its fields. */
+export class RequestRefused extends Error {
+  /** @param {{ title: string, errors?: FieldError[] }} problem */
+  constructor(problem) {
     super(problem.title);
-    this.status = status;
     this.fields = problem.errors ?? [];
   }
 }
 
+/**
+ * @param {string} url
+ * @param {object} body
+ * @param {AbortSignal} signal ends the request
+ * @returns {AsyncGenerator<{ name: string, data: any }>}
+ * @throws {RequestRefused} if the response is an error.
+ */
 export async function* post(url, body, signal) {
   const headers = { "Content-Type": "application/json", Accept: "text/event-stream" };
   const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(body), signal });
-  if (!response.ok) throw new Refused(response.status, await response.json());
+  if (!response.ok || !response.body) throw new RequestRefused(await response.json());
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
     const messages = (rest + value).split("\n\n");
-    rest = messages.pop();
+    rest = messages.pop() ?? "";
     for (const message of messages) {
       const event = parse(message);
       if (event) yield event;
@@ -26,7 +36,9 @@ export async function* post(url, body, signal) {
   }
 }
 
+/** @param {string} message */
 function parse(message) {
+  /** @type {Record<string, string>} */
   const fields = {};
   for (const line of message.split("\n")) {
     const colon = line.indexOf(":");

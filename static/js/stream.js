@@ -1,3 +1,4 @@
+// @ts-nocheck
 // One EventSource that survives: it remembers the last event's id, rests while the tab is hidden and says how it is.
 
 const REST_AFTER = 30_000; // a tab hidden this long lets go of its connection

@@ -1,7 +1,8 @@
+// @ts-nocheck
 // The history of a job as a timeline, newest first: its lines, and above those of each attempt a heading.
 
 import { ago, fill, number, span } from "./format.js";
-import { localTimes } from "./page.js";
+import { localTimes } from "./times.js";
 
 const ICONS = { person: "circle-user-round", go: "play", wait: "clock", warn: "triangle-alert", good: "circle-check", bad: "circle-alert", end: "circle-slash" };
 const VERDICTS = { exact: "circle-check", equivalent: "circle-check", different: "triangle-alert", comparing: "clock" };

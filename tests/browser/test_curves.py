@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from app.web.static_files import STATIC_PATH
 from tests.browser.conftest import Open
 
 pytestmark = pytest.mark.browser
 
-SCRIPT = """async () => {
-  const { Curve, align } = await import("/static/js/curve.js");
+SCRIPT = """async (path) => {
+  const { Curve, align } = await import(`${path}/js/curve.js`);
   const loss = new Curve();
   loss.replace({ steps: [4, 8], values: [3, 2], min: [2.5, 1.5], max: [3.5, 2.5], stride: 4 });
   loss.add({ steps: [9, 10, 11], values: [1.5, "nan", 1] });
@@ -28,7 +29,7 @@ SCRIPT = """async () => {
 
 def test_points_find_their_place_and_what_is_not_finite_stays_a_mark(open_page: Open) -> None:
     with open_page("/login", visitor=True) as page:
-        found: dict[str, Any] = page.evaluate(SCRIPT)
+        found: dict[str, Any] = page.evaluate(SCRIPT, STATIC_PATH)
     assert found["steps"] == [4, 6, 8, 9, 10, 11]
     assert found["values"] == [3, None, 2, 1.5, 1.2, 1]
     assert found["low"] == [2.5, None, 1.5, 1.5, 1.2, 1]
@@ -42,11 +43,14 @@ def test_points_find_their_place_and_what_is_not_finite_stays_a_mark(open_page: 
 
 def test_numbers_are_written_as_the_server_writes_them(open_page: Open) -> None:
     with open_page("/login", visitor=True) as page:
-        found = page.evaluate("""async () => {
-          const f = await import("/static/js/format.js");
+        found = page.evaluate(
+            """async (path) => {
+          const f = await import(`${path}/js/format.js`);
           return [f.number(1234567), f.compact(6740000000), f.bytes(1536), f.span(90), f.span(3), f.span(86400),
                   f.measure(0.00034), f.measure("nan"), f.measure(null), f.fill("{a} of {b}", {a: 1, b: 2})];
-        }""")
+        }""",
+            STATIC_PATH,
+        )
     assert found == [
         "1,234,567", "6.74 B", "1.5 KiB", "2 minutes", "3 seconds", "24 hours", "3.40e-4", "nan", "–", "1 of 2"
     ]  # fmt: skip

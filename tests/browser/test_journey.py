@@ -119,5 +119,5 @@ def generate(page: Page) -> None:
     page.get_by_role("link", name="Try step 120").click()
     page.get_by_label("Prompt").fill("And God said")
     page.get_by_role("button", name="Generate").click()
-    expect(page.locator("[data-generations] [data-written]").first).not_to_be_empty(timeout=2 * MINUTE)
-    expect(page.locator("[data-generations] [data-said]").first).to_contain_text("tokens/s", timeout=MINUTE)
+    expect(page.locator("[data-generations] [data-output]").first).not_to_be_empty(timeout=2 * MINUTE)
+    expect(page.locator("[data-generations] [data-status]").first).to_contain_text("tokens/s", timeout=MINUTE)
