@@ -56,70 +56,89 @@ def use_fused_ops(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def has_linear_lm_head(model: PreTrainedModel) -> bool:
-    """Whether the logits are no more than the last hidden states times a matrix."""
+    """Whether the logits are the last hidden states times one matrix, without a bias."""
     head: Any = model.get_output_embeddings()
     return type(head) in (nn.Linear, FusedLinear) and head.bias is None
 
 
 def lm_head_weight(model: PreTrainedModel) -> nn.Parameter:
-    """That matrix."""
+    """The matrix (vocab_size, hidden_size) of a linear LM head."""
     head: Any = model.get_output_embeddings()
     weight: nn.Parameter = head.weight
     return weight
 
 
-def fused_linear_cross_entropy(hidden: Tensor, matrix: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-    """The summed cross-entropy of `hidden @ matrix.T` against labels, without ever holding all logits: on a CPU those
-    at hand stay in its cache.
+def fused_linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, label_weights: Tensor | None) -> Tensor:
+    """The summed cross-entropy, in nats, of the logits `hidden @ weight.T` against `labels`: a scalar in fp32.
 
-    `labels` are all valid; one whose weight is 0 costs nothing. The gradients are computed on the way forward, from
-    logits that are still there, so training does no product twice.
+    hidden (..., hidden_size), weight (vocab_size, hidden_size), labels (...), label_weights (...). Every label is a
+    token id, but for those whose weight is 0.
+
+    The logits (..., vocab_size) never exist as a whole: they are computed for a chunk of rows at a time, small enough
+    for the cache of a CPU. Where gradients are wanted they are computed in the same pass, while a chunk's logits exist,
+    so that training multiplies no chunk twice. Both tricks are those of Liger Kernel (Hsu et al. 2024,
+    arXiv:2410.10989); compare "Cut Your Losses" (Wijmans et al. 2024, arXiv:2411.09009).
     """
     hidden, labels = hidden.flatten(0, -2), labels.flatten()
-    if weights is not None:
-        counting = weights.flatten() != 0
-        hidden, labels, weights = hidden[counting], labels[counting], weights.flatten()[counting].float()
-    nats: Tensor = _FusedLinearCrossEntropy.apply(hidden, matrix.to(hidden.dtype), labels, weights)  # type: ignore[no-untyped-call]
-    return nats
+    if label_weights is not None:
+        counts = label_weights.flatten() != 0
+        hidden, labels, label_weights = hidden[counts], labels[counts], label_weights.flatten()[counts].float()
+    # Asked here, because autograd switches gradients off within a Function, and says that a parameter needs one even
+    # under no_grad.
+    with_gradients = torch.is_grad_enabled()
+    loss_sum: Tensor = _FusedLinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight.to(hidden.dtype), labels, label_weights, with_gradients
+    )
+    return loss_sum
 
 
 class _FusedLinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, matrix: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-        rows = max(MIN_CHUNK_ROWS, LOGITS_CHUNK_ELEMENTS[hidden.device.type] // len(matrix))
-        total = hidden.new_zeros((), dtype=torch.float32)
-        of_hidden = torch.empty_like(hidden)
-        of_matrix = matrix.new_zeros(matrix.t().shape, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for at in range(0, len(hidden), rows):
-            some, targets = hidden[at : at + rows], labels[at : at + rows, None]
-            factors = None if weights is None else weights[at : at + rows, None]
-            logits = cpu_matmul.matmul(some, matrix.t())
-            nats, errors = _losses_and_gradients(logits, targets)
-            total += (nats if factors is None else nats * factors).sum()
-            if factors is not None:
-                errors *= factors
-            errors = errors.to(matrix.dtype)
-            of_hidden[at : at + rows] = cpu_matmul.matmul(errors, matrix)
-            if of_matrix is not None:
-                cpu_matmul.addmm_(of_matrix, some.t(), errors)
-            del logits, errors  # before the next ones
-        ctx.of_hidden, ctx.of_matrix = of_hidden, of_matrix
-        return total
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, label_weights: Tensor | None, with_gradients: bool
+    ) -> Tensor:
+        chunk_rows = max(MIN_CHUNK_ROWS, LOGITS_CHUNK_ELEMENTS[hidden.device.type] // len(weight))
+        loss_sum = hidden.new_zeros((), dtype=torch.float32)
+        hidden_grad = weight_grad = None
+        if with_gradients:
+            hidden_grad = torch.empty_like(hidden)
+            if ctx.needs_input_grad[1]:
+                weight_grad = weight.new_zeros(weight.t().shape, dtype=torch.float32)
+        for start in range(0, len(hidden), chunk_rows):
+            rows = slice(start, start + chunk_rows)
+            factors = None if label_weights is None else label_weights[rows, None]
+            logits = cpu_matmul.matmul(hidden[rows], weight.t())
+            losses, logits_grad = _losses_and_gradients(logits, labels[rows, None])
+            loss_sum += (losses if factors is None else losses * factors).sum()
+            if hidden_grad is not None:
+                if factors is not None:
+                    logits_grad *= factors
+                logits_grad = logits_grad.to(weight.dtype)
+                hidden_grad[rows] = cpu_matmul.matmul(logits_grad, weight)
+                if weight_grad is not None:
+                    cpu_matmul.addmm_(weight_grad, hidden[rows].t(), logits_grad)
+            del logits, logits_grad  # before the next chunk's exist
+        ctx.hidden_grad, ctx.weight_grad = hidden_grad, weight_grad
+        return loss_sum
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        of_hidden, of_matrix = ctx.of_hidden, ctx.of_matrix
-        del ctx.of_hidden, ctx.of_matrix  # they are changed in place, so there is no second time
-        of_hidden *= outer[0]
-        if of_matrix is not None:
-            of_matrix = (of_matrix.mul_(outer[0])).to(of_hidden.dtype).t()
-        return of_hidden, of_matrix, None, None
+    def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_grad, weight_grad = ctx.hidden_grad, ctx.weight_grad
+        del ctx.hidden_grad, ctx.weight_grad  # they are scaled in place, so there is no second backward pass
+        hidden_grad *= output_grads[0]
+        if weight_grad is not None:
+            weight_grad = weight_grad.mul_(output_grads[0]).to(hidden_grad.dtype).t()
+        return hidden_grad, weight_grad, None, None, None
 
 
-def _losses_and_gradients(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The cross-entropy of each row, and its derivative by the logits. fp32 logits are overwritten."""
+def _losses_and_gradients(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy (rows, 1) and its derivative (rows, vocab_size) by the logits (rows, vocab_size); labels (rows, 1).
+
+    Both are fp32, and fp32 logits are overwritten.
+    """
     logits = logits.float()
-    right, peaks = logits.gather(1, targets), logits.amax(1, keepdim=True)
-    shares = torch.softmax(logits, 1, out=logits)
-    nats = peaks - shares.amax(1, keepdim=True).log() - right  # the peak's share is never near 0, its logarithm exact
-    return nats, shares.scatter_add_(1, targets, torch.full_like(right, -1.0))
+    label_logits, peaks = logits.gather(1, labels), logits.amax(1, keepdim=True)
+    probabilities = torch.softmax(logits, 1, out=logits)
+    # The largest probability is never near 0, so its logarithm is exact.
+    losses = peaks - probabilities.amax(1, keepdim=True).log() - label_logits
+    return losses, probabilities.scatter_add_(1, labels, torch.full_like(label_logits, -1.0))

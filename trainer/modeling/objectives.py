@@ -34,10 +34,10 @@ class Objective(nn.Module):
 
 
 class CausalLM(Objective):
-    """Predicts the label at each place: cross-entropy, each place by its weight where the batch has weights.
+    """Next-token prediction: cross-entropy of each position's label, times its weight where the batch has weights.
 
-    `position_ids` (samples, tokens) start again at 0 for each record that shares a sequence; transformers then lets no
-    token see another record's.
+    input_ids, labels, weights, position_ids (samples, tokens). `position_ids` start at 0 again for each record that
+    shares a sequence; transformers then masks attention between records.
     """
 
     def forward(
@@ -47,13 +47,13 @@ class CausalLM(Objective):
         weights: Tensor | None = None,
         position_ids: Tensor | None = None,
     ) -> Tensor:
-        given = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
-        if self.training and fused_ops.has_linear_lm_head(self.model):
-            hidden = self.model.base_model(**given).last_hidden_state
-            return fused_ops.fused_linear_cross_entropy(
-                hidden, fused_ops.lm_head_weight(self.model), labels, weights
-            ).reshape(1)
-        return weighted_cross_entropy(self.model(**given).logits, labels, weights).reshape(1)
+        inputs = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
+        if not fused_ops.has_linear_lm_head(self.model):
+            return weighted_cross_entropy(self.model(**inputs).logits, labels, weights).reshape(1)
+        if weights is None and not self.training:
+            weights = labels != IGNORE_INDEX  # the rows that fill up the last batch of an evaluation
+        hidden, head = self.model.base_model(**inputs).last_hidden_state, fused_ops.lm_head_weight(self.model)
+        return fused_ops.fused_linear_cross_entropy(hidden, head, labels, weights).reshape(1)
 
 
 class MaskedLM(Objective):

@@ -1,4 +1,4 @@
-"""The faster pieces: they give the loss and the gradients of transformers' own code."""
+"""Fused operations: they give the loss and the gradients of transformers' own code."""
 
 import copy
 
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from tests.trainer.runs import small_spec
+from trainer.data.batch import IGNORE_INDEX
 from trainer.modeling import architectures, cpu_matmul, fused_ops
 from trainer.modeling.objectives import CausalLM
 
@@ -17,18 +18,18 @@ IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
 
 
 @pytest.fixture(autouse=True, params=[False, True])
-def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With torch's own products, and with the others."""
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrix products by torch's default library, and by oneDNN."""
     monkeypatch.setattr(cpu_matmul, "prefers_onednn", lambda: request.param)
 
 
-def plain_and_quick(model_type: str, is_tied: bool) -> tuple[PreTrainedModel, CausalLM]:
-    """A network as transformers makes it, and an objective on the same weights with the faster pieces."""
+def reference_and_fused(model_type: str, is_tied: bool) -> tuple[PreTrainedModel, CausalLM]:
+    """A model as transformers makes it, and an objective on the same weights with fused operations."""
     torch.manual_seed(1)
     heads = {"num_key_value_heads": 4} if model_type == "gpt2" else {}
     spec = small_spec(model_type=model_type, tie_word_embeddings=is_tied, **heads)
-    plain = architectures.create_config(spec, VOCAB_SIZE, IDS, [])
-    return plain.train(), CausalLM(fused_ops.use_fused_ops(copy.deepcopy(plain)), spec).train()
+    reference = architectures.create_config(spec, VOCAB_SIZE, IDS, [])
+    return reference.train(), CausalLM(fused_ops.use_fused_ops(copy.deepcopy(reference)), spec).train()
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -43,46 +44,78 @@ def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "gpt2"])
 @pytest.mark.parametrize("is_tied", [True, False])
 def test_loss_and_gradients_are_those_of_transformers(model_type: str, is_tied: bool) -> None:
-    plain, objective = plain_and_quick(model_type, is_tied)
+    reference, objective = reference_and_fused(model_type, is_tied)
     ids, labels = batch()
-    assert ids.numel() > fused_ops.MIN_CHUNK_ROWS  # the logits come in several parts
+    assert ids.numel() > fused_ops.MIN_CHUNK_ROWS  # so there are several chunks
 
-    loss = plain(input_ids=ids, labels=labels, shift_labels=labels).loss
+    loss = reference(input_ids=ids, labels=labels, shift_labels=labels).loss
     loss.backward()
-    quicker = objective(input_ids=ids, labels=labels)[0] / labels.numel()
-    quicker.backward()
+    fused_loss = objective(input_ids=ids, labels=labels)[0] / labels.numel()
+    fused_loss.backward()
 
-    assert quicker.item() == pytest.approx(loss.item(), rel=1e-5)
-    expected = gradients(plain)
-    found = gradients(objective.model)
-    assert found.keys() == expected.keys()
-    for name, gradient in found.items():
+    assert fused_loss.item() == pytest.approx(loss.item(), rel=1e-5)
+    expected = gradients(reference)
+    fused = gradients(objective.model)
+    assert fused.keys() == expected.keys()
+    for name, gradient in fused.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-6, msg=name)
 
 
-def test_weights_of_labels_count_as_they_do_in_the_plain_sum() -> None:
-    plain, objective = plain_and_quick("llama", is_tied=True)
+def test_each_label_counts_by_its_weight() -> None:
+    reference, objective = reference_and_fused("llama", is_tied=True)
     ids, labels = batch()
     weights = torch.rand(labels.shape) * (torch.rand(labels.shape) < 0.3)
     labels[weights == 0] = -100
 
-    nats = F.cross_entropy(plain(input_ids=ids).logits.flatten(0, 1), labels.flatten(), reduction="none")
-    (nats * weights.flatten()).sum().backward()
-    quicker = objective(input_ids=ids, labels=labels, weights=weights)[0]
-    quicker.backward()
+    losses = F.cross_entropy(reference(input_ids=ids).logits.flatten(0, 1), labels.flatten(), reduction="none")
+    (losses * weights.flatten()).sum().backward()
+    fused_loss = objective(input_ids=ids, labels=labels, weights=weights)[0]
+    fused_loss.backward()
 
-    assert quicker.item() == pytest.approx((nats * weights.flatten()).sum().item(), rel=1e-5)
+    assert fused_loss.item() == pytest.approx((losses * weights.flatten()).sum().item(), rel=1e-5)
     for name, gradient in gradients(objective.model).items():
-        torch.testing.assert_close(gradient, gradients(plain)[name], rtol=1e-3, atol=1e-4, msg=name)
+        torch.testing.assert_close(gradient, gradients(reference)[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "gpt2"])
+def test_evaluation_has_the_loss_of_transformers_and_skips_ignored_labels(model_type: str) -> None:
+    reference, objective = reference_and_fused(model_type, is_tied=True)
+    ids, labels = batch()
+    labels[-1] = IGNORE_INDEX  # a row that only fills up the batch
+
+    with torch.no_grad():
+        loss = reference.eval()(input_ids=ids, labels=labels, shift_labels=labels).loss
+        loss_sum = objective.eval()(input_ids=ids, labels=labels)[0]
+
+    assert loss_sum.item() / labels[:-1].numel() == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_evaluation_computes_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    _reference, objective = reference_and_fused("llama", is_tied=True)
+    ids, labels = batch()
+    products: list[tuple[int, ...]] = []
+    matmul = cpu_matmul.matmul
+
+    def count(left: Tensor, right: Tensor) -> Tensor:
+        product = matmul(left, right)
+        products.append(tuple(product.shape))
+        return product
+
+    monkeypatch.setattr(cpu_matmul, "matmul", count)
+    with torch.no_grad():
+        objective.eval()(input_ids=ids, labels=labels)
+
+    rows = fused_ops.LOGITS_CHUNK_ELEMENTS["cpu"] // VOCAB_SIZE
+    assert products == [(min(rows, labels.numel()), VOCAB_SIZE)]  # the logits and nothing else
 
 
 def test_an_extreme_logit_gives_a_finite_loss() -> None:
     hidden, matrix = torch.full((2, 4), 100.0), torch.zeros(8, 4)
     matrix[3] = 10.0
 
-    nats = fused_ops.fused_linear_cross_entropy(hidden, matrix, torch.tensor([0, 3]), None)
+    loss_sum = fused_ops.fused_linear_cross_entropy(hidden, matrix, torch.tensor([0, 3]), None)
 
-    assert nats.item() == pytest.approx(4000.0)
+    assert loss_sum.item() == pytest.approx(4000.0)
 
 
 def test_a_frozen_matrix_gets_no_gradient() -> None:
@@ -95,6 +128,6 @@ def test_a_frozen_matrix_gets_no_gradient() -> None:
 
 
 def test_the_names_of_the_weights_stay() -> None:
-    plain, objective = plain_and_quick("gpt2", is_tied=False)
+    reference, objective = reference_and_fused("gpt2", is_tied=False)
 
-    assert list(objective.model.state_dict()) == list(plain.state_dict())
+    assert list(objective.model.state_dict()) == list(reference.state_dict())
