@@ -34,7 +34,8 @@ NORM_COPIES = {
     "t5": 3,
     "t5 decoder": 5,
 }  # norms of a block that compute in fp32 whatever the model's precision
-# Logits that a decoder's loss holds at a time, and how many rows of them at least (trainer/modeling/fused_ops.py).
+# Logits that a decoder's loss holds at a time, in training and evaluation, and how many rows of them at least
+# (trainer/modeling/fused_ops.py).
 LOGITS_CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**26}
 MIN_CHUNK_ROWS = 128
 BUCKET = 500_000_000  # values DeepSpeed sends at a time; it allocates them whatever the size of the model
@@ -77,7 +78,11 @@ PARTS = tuple(MemoryEstimate.model_fields)
 
 
 def estimate_memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda") -> MemoryEstimate:
-    """The peak of one process. ZeRO shards the optimizer from stage 1 on, gradients from 2, weights at 3."""
+    """The peak of one process. ZeRO shards the optimizer from stage 1 on, gradients from 2, weights at 3.
+
+    Evaluation has the same micro-batches and computes logits in the same chunks as training, but keeps the activations
+    of one block only and no gradients: its peak is never the larger one.
+    """
     width, stage, processes = bytes_per_value(precision), spec.zero_stage, spec.num_processes
     parameters, trained = count_parameters(spec, vocab_size).total, num_trainable_parameters(spec, vocab_size)
     gradients = _share(trained, processes if stage >= 2 else 1) * width
