@@ -1,8 +1,8 @@
 """How accurate plans are: predicted against measured peak memory and step time of many small models on this machine.
 
 Run: python bench/accuracy.py [NUM_CONFIGURATIONS | --smoke]. By default 48 drawn configurations, some five seconds
-each, and those of LARGE_VOCABULARY. Each evaluates once and trains a few steps in processes of its own, forked from one that
-has all libraries, as those of a job are, each with one thread. Between the steps each measures the rate of matrix
+each, and those of LARGE_VOCABULARY. Each evaluates once and trains a few steps in processes of its own, forked from one
+that has all libraries, as those of a job are, each with one thread. Between the steps each measures the rate of matrix
 products, as the trainer's benchmark does. Times are CPU times, which do not count what else the machine does. Goals:
 median error of memory at most 10 %, of the step's time 15 %, 90 % of the measurements within the plan's interval.
 """
