@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -20,11 +21,14 @@ from app.core.principal import Principal, visible
 from app.corpora import service as corpora
 from app.jobs import schemas, service, stream
 from app.jobs.lifecycle import notifications
-from app.jobs.planning import accuracy, validation
+from app.jobs.planning import accuracy, answers
 from app.jobs.planning import base_model as bases
-from app.jobs.views import form, script_strings
+from app.jobs.planning.answers import ProposeAnswer
+from app.jobs.views import form, form_controls, form_plan, script_strings
+from app.jobs.views.form import Origin, SubmittedForm
+from app.jobs.views.form_controls import FormContext
+from app.jobs.views.form_plan import FormPlan
 from app.web.auth import Reader, Submitter
-from app.web.errors import spec_fields
 from app.web.pages import page
 from trainer.spec import CORPUS_KINDS_BY_OBJECTIVE, recipe, recipe_names
 from trainer.spec_errors import SpecError
@@ -35,11 +39,14 @@ PAGE_LENGTH = 25
 FILTERS = {"all": None, "active": tuple(s for s in STATES if s not in TERMINAL), "ended": TERMINAL}
 
 
-async def _sent_form(request: Request) -> FormData:
+PROPOSAL_SECONDS = (600, 3600, 28_800, 86_400, 259_200, 604_800)
+
+
+async def _form_body(request: Request) -> FormData:
     return await request.form(max_fields=200, max_files=0)
 
 
-SentForm = Annotated[FormData, Depends(_sent_form)]
+FormBody = Annotated[FormData, Depends(_form_body)]
 
 
 @router.get("/jobs")
@@ -70,21 +77,22 @@ def show_form(
     recipe: Annotated[str, Query(max_length=40)] = "",
     base_model: Annotated[str | None, Query(max_length=64, description="The base model to start from.")] = None,
     origin: Annotated[
-        str | None, Query(alias="from", max_length=64, description="The checkpoint to go on from.")
+        str | None, Query(alias="from", max_length=64, description="The checkpoint to continue from.")
     ] = None,
     like: Annotated[str | None, Query(max_length=64, description="The job to fill the form in with.")] = None,
 ) -> Response:
     """The form, filled in by the link that led here: a recipe and corpora, a checkpoint, another job; then fields."""
-    asked = {name: value for name, value in request.query_params.items() if name in form.properties()}
     with db.transaction() as session:
-        base = bases.find(session, principal, base_model)
-        fitting = base.recipe if base is not None else _recipe_for(session, principal, corpus)
-        sent = form.SubmittedForm({"recipe": recipe or fitting}, corpus)
         if like is not None:
-            sent = form.prefill_copy(service.get(session, principal=principal, job_id=like).spec)
+            start = form.prefill_copy(service.get(session, principal=principal, job_id=like).spec)
         elif origin is not None:
-            sent = form.SubmittedForm(form.prefill_continue(_origin(session, principal, origin)))
-    return _form(request, principal, form.SubmittedForm({**sent.fields, **asked}, sent.corpora))
+            start = form.prefill_continue(_origin(session, principal, origin))
+        else:
+            base = bases.find(session, principal, base_model)
+            fitting = base.recipe if base is not None else _recipe_for(session, principal, corpus)
+            start = SubmittedForm({"recipe": recipe or fitting}, corpus)
+    fields = {name: value for name, value in request.query_params.items() if name in form.properties()}
+    return _draw_form(request, principal, replace(start, fields={**start.fields, **fields}))
 
 
 def _recipe_for(session: Session, principal: Principal, ids: list[str]) -> str:
@@ -99,71 +107,115 @@ def _recipe_for(session: Session, principal: Principal, ids: list[str]) -> str:
     return "tiny"
 
 
-def _origin(session: Session, principal: Principal, checkpoint_id: str) -> form.Origin:
-    """A checkpoint to go on from, also one that was let go: what went on from it still says so."""
+def _origin(session: Session, principal: Principal, checkpoint_id: str) -> Origin:
+    """A checkpoint to continue from, even one whose files were deleted: the jobs that did so still name it.
+
+    Raises PanelError (404) if the user cannot see it.
+    """
     checkpoint = visible(session, Checkpoint, checkpoint_id, principal=principal)
     job = service.get(session, principal=principal, job_id=checkpoint.job_id)
     names = [name or _("a deleted corpus") for _id, name in _corpus_names(session, principal, job.spec["corpora"])]
-    return form.Origin(checkpoint.id, checkpoint.step, job.id, job.name, job.spec, names, checkpoint.state)
+    return Origin(checkpoint.id, checkpoint.step, job.id, job.name, job.spec, names, checkpoint.state)
 
 
-def _form(
-    request: Request, principal: Principal, sent: form.SubmittedForm, error: PanelError | None = None
-) -> Response:
-    errors = form.errors_by_field(error.fields) if error else {}
-    origin = None
-    with db.transaction() as session:
-        texts, _rest = corpora.list_corpora(session, principal=principal, limit=200)
-        tokenizers, _rest = corpora.list_tokenizers(session, principal=principal)
-        offers = bases.offers(session, principal=principal)
-        if asked := sent.fields.get("resume_from_checkpoint", "")[:64]:
-            try:
-                origin = _origin(session, principal, asked)
-            except PanelError:
-                errors.setdefault("resume_from_checkpoint", _("There is no checkpoint {id}.", id=asked))
-    if origin is not None and origin.state != "ready":
-        errors.setdefault("resume_from_checkpoint", translate(validation.ORIGIN_GONE))
-    return page(
-        request,
-        "jobs/new.html",
-        error.status if error else 200,
-        principal=principal,
-        sent=sent,
-        origin=origin,
-        errors=errors,
-        error=error.message if error and not errors else None,
-        recipes=form.recipe_cards(),
-        kinds=CORPUS_KINDS_BY_OBJECTIVE,
-        objective=origin.spec["objective"] if origin is not None else recipe(sent.recipe)["objective"],
-        groups=form.groups(sent, errors, origin),
-        labels={name: translate(schema["title"]) for name, schema in form.properties().items()},
-        corpora=[corpus for corpus in texts if corpus.state != "failed"],
-        tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size))) for t in tokenizers],
-        bases=[(offer.id, offer.label) for offer in offers],
-        networks={
-            offer.id: {name: form.to_display(value) for name, value in offer.network.items()} for offer in offers
-        },
-        key=sent.fields.get("key") or new_id(),
-    )
+@router.post("/jobs/plan")
+def plan_form(request: Request, principal: Reader, form_data: FormBody) -> Response:
+    """The form as it was sent, with its plan and its errors. The page's script takes these over while one types."""
+    return _draw_form(request, principal, form.read_form(form_data))
+
+
+@router.post("/jobs/propose")
+def propose(request: Request, principal: Reader, form_data: FormBody) -> Response:
+    """The form filled in with a model for the corpora and the time that were chosen."""
+    submitted = form.read_form(form_data)
+    asked = submitted.fields.get("proposal_seconds", "")
+    seconds = next((choice for choice in PROPOSAL_SECONDS if str(choice) == asked), 3600)
+    if not submitted.corpora:
+        return _draw_form(request, principal, submitted, proposal_error=_("Choose at least one corpus."))
+    try:
+        with db.transaction() as session:
+            proposal = service.propose(session, principal=principal, corpora=submitted.corpora, seconds=seconds)
+    except PanelError as error:
+        return _draw_form(request, principal, submitted, proposal_error=error.message)
+    answer = answers.propose_answer(list(submitted.corpora), proposal)
+    return _draw_form(request, principal, form.with_proposal(submitted, proposal), proposal=answer)
 
 
 @router.post("/jobs")
-def submit(request: Request, principal: Submitter, sent_form: SentForm) -> Response:
+def submit(request: Request, principal: Submitter, form_data: FormBody) -> Response:
     """Queue the job and go to its page; sent twice, the same form gives the same job."""
-    sent = form.read_form(sent_form)
-    given = form.to_partial_spec(sent)
-    body = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:24]
-    key = f"form-{sent.fields.get('key', '')[:64] or new_id()}-{body}"
+    submitted = form.read_form(form_data)
+    partial_spec = form.to_partial_spec(submitted)
+    body = hashlib.sha256(json.dumps(partial_spec, sort_keys=True).encode()).hexdigest()[:24]
+    key = f"form-{submitted.fields.get('key', '')[:64] or new_id()}-{body}"
     try:
         with db.transaction() as session:
-            job, _new = service.submit(session, principal=principal, given=given, idempotency_key=key)
+            job, _new = service.submit(session, principal=principal, given=partial_spec, idempotency_key=key)
             job_id = job.id
     except SpecError as error:
-        return _form(request, principal, sent, PanelError(422, "spec_invalid", str(error), spec_fields(error)))
+        return _draw_form(request, principal, submitted, refusal=form_plan.as_panel_error(error))
     except PanelError as error:
-        return _form(request, principal, sent, error)
+        return _draw_form(request, principal, submitted, refusal=error)
     notifications.notify_job_changed(job_id)
     return RedirectResponse(f"/jobs/{job_id}", status_code=303)
+
+
+def _draw_form(
+    request: Request,
+    principal: Principal,
+    submitted: SubmittedForm,
+    *,
+    refusal: PanelError | None = None,
+    proposal: ProposeAnswer | None = None,
+    proposal_error: str | None = None,
+) -> Response:
+    """The page of the form with its plan; after a `refusal` of its submission with what was wrong instead."""
+    with db.transaction() as session:
+        texts, _rest = corpora.list_corpora(session, principal=principal, limit=200)
+        tokenizers, _rest = corpora.list_tokenizers(session, principal=principal)
+        choices = bases.offers(session, principal=principal)
+        context = _form_context(session, principal, submitted)
+        plan = FormPlan(problem=refusal)
+        if refusal is None:
+            context = replace(context, form=form_plan.without_unusable(context, texts))
+            plan = form_plan.make_plan(session, principal, context.form)
+    errors = form.errors_by_field(plan.problem.fields, submitted) if plan.problem else {}
+    context = replace(context, errors=errors)
+    return page(
+        request,
+        "jobs/new.html",
+        refusal.status if refusal else 200,
+        principal=principal,
+        submitted=context.form,
+        origin=context.origin,
+        base=context.base,
+        errors=errors,
+        plan=plan.answer,
+        note=form_plan.explain(plan.problem, errors, context.shown_fields()),
+        is_refused=refusal is not None,
+        recipes=form_controls.recipe_cards(),
+        kinds=CORPUS_KINDS_BY_OBJECTIVE[context.objective],
+        groups=form_controls.groups(context),
+        corpora=[corpus for corpus in texts if corpus.state != "failed"],
+        tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size))) for t in tokenizers],
+        base_models=[(choice.id, choice.label) for choice in choices],
+        proposal=proposal,
+        proposal_error=proposal_error,
+        proposal_seconds=PROPOSAL_SECONDS,
+        key=submitted.fields.get("key") or new_id(),
+    )
+
+
+def _form_context(session: Session, principal: Principal, submitted: SubmittedForm) -> FormContext:
+    """What the job of a form starts from; nothing where that is not there: its plan says so."""
+    origin = base = None
+    if submitted.origin_id:
+        with suppress(PanelError):
+            origin = _origin(session, principal, submitted.origin_id)
+    elif submitted.base_id:
+        with suppress(PanelError):
+            base = bases.find(session, principal, submitted.base_id)
+    return FormContext(submitted, {}, origin, base)
 
 
 # ---- one job --------------------------------------------------------------------------------------------------------

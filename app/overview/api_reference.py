@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from app.core.i18n import gettext_noop, translate
-from app.jobs.views import form
+from app.jobs.views import form, form_controls
 from app.web.auth import Reader
 from app.web.pages import page
 
@@ -172,7 +172,7 @@ def _example(document: dict[str, Any], body: dict[str, Any]) -> Any:
 
 def _spec_table() -> dict[str, list[Field]]:
     """The fields of a spec by group."""
-    titles = {name: translate(title) for name, title in form.GROUPS.items()}
+    titles = {name: translate(title) for name, title in form_controls.GROUPS.items()}
     table: dict[str, list[Field]] = {title: [] for title in titles.values()}
     for name, schema in form.properties().items():
         kind = _kind({key: value for key, value in schema.items() if key != "anyOf"})

@@ -8,6 +8,7 @@ import { localTimes } from "./times.js";
 /** @type {Record<string, () => Promise<{ start: (root: HTMLElement) => void }>>} */
 const MODULES = {
   "corpus-upload": () => import("./corpus-upload.js"),
+  "job-form": () => import("./job-form.js"),
   "model-upload": () => import("./model-upload.js"),
   playground: () => import("./playground.js"),
 };

@@ -213,19 +213,16 @@ def place(session: Session, base_id: str) -> ModelFiles | None:
 
 @dataclass(frozen=True)
 class BaseModelChoice:
-    """A base model as the form offers it. `network` are the fields that it decides, for the page's script."""
+    """A base model as the form offers it."""
 
     id: str
     label: str
-    network: dict[str, Any]
 
 
 def offers(session: Session, *, principal: Principal) -> list[BaseModelChoice]:
     """What the user may start from: imported models, then checkpoints, newest first."""
     models, _more = base_models.list_models(session, principal=principal, limit=CHOICES, state="ready")
-    found = [
-        BaseModelChoice(m.id, f"{m.name} · {m.facts['model_type']}", {n: m.facts[n] for n in NETWORK}) for m in models
-    ]
+    found = [BaseModelChoice(m.id, f"{m.name} · {m.facts['model_type']}") for m in models]
     rows = session.execute(
         select(Checkpoint.id, Checkpoint.step, Job.name, Job.spec)
         .join(Job, Job.id == Checkpoint.job_id)
@@ -235,5 +232,5 @@ def offers(session: Session, *, principal: Principal) -> list[BaseModelChoice]:
     )
     for row in rows:
         label = f"{_checkpoint_name(row.name, row.step)} · {row.spec['model_type']}"
-        found.append(BaseModelChoice(row.id, label, {name: row.spec[name] for name in NETWORK}))
+        found.append(BaseModelChoice(row.id, label))
     return found

@@ -20,7 +20,7 @@ from trainer import spec, spec_errors
 from trainer.planning import plan, scaling_laws
 
 ROOT = Path(__file__).parents[3]
-KEYWORDS = {"_": None, "mark": None, "t": None}
+KEYWORDS = {"_": None, "gettext_noop": None, "t": None}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def said_by_the_spec() -> Iterator[tuple[str, str]]:
             yield text, f"TrainSpec.{name}"
     yield from ((sentence, f"SENTENCES[{kind}]") for kind, sentence in spec_errors.MESSAGES.items())
     for node in ast.walk(ast.parse((ROOT / "trainer/spec.py").read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "wrong":
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "field_error":
             message = node.args[1]
             assert isinstance(message, ast.Constant), "the sentence must stand in the call"
             yield str(message.value), f"trainer/spec.py:{node.lineno}"

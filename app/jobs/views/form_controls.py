@@ -1,0 +1,225 @@
+"""What the form of a new job shows, drawn from TrainSpec: groups of controls, and cards of recipes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from app.core.i18n import _, gettext_noop, translate
+from app.jobs.planning.base_model import NETWORK, StartingPoint
+from app.jobs.planning.validation import FIELDS_FIXED_ON_RESUME
+from app.jobs.views.form import AUTO, Origin, SubmittedForm, properties, to_display
+from trainer.planning import plan, scaling_laws
+from trainer.planning.config_search import AUTO_FIELDS
+from trainer.spec import example_spec, recipe, recipe_names
+
+# Fields that only these objectives use; all objectives use the others.
+USED_BY = {
+    "packing": ("chat", "completion"),
+    "mlm_probability": ("masked",),
+    "noise_density": ("span_corruption",),
+    "mean_noise_span_length": ("span_corruption",),
+    "dpo_beta": ("dpo",),
+    "sample_prompt": ("causal",),
+}
+GROUPS = {
+    "job": gettext_noop("Job"),
+    "data": gettext_noop("Data"),
+    "model": gettext_noop("Model"),
+    "training": gettext_noop("Training"),
+    "watching": gettext_noop("Evaluation and checkpoints"),
+    "hardware": gettext_noop("Hardware"),
+}
+SUMMARIES = {
+    "job": ("priority",),
+    "data": ("sequence_length", "validation_fraction"),
+    "model": ("model_type", "num_hidden_layers", "hidden_size"),
+    "training": ("max_steps", "train_batch_size", "learning_rate"),
+    "watching": ("eval_steps", "save_steps"),
+    "hardware": ("num_processes", "zero_stage", "precision"),
+}
+PURPOSES = {
+    "tiny": gettext_noop("Trains in a minute or two on any computer. For a first look and for trying things out."),
+    "gpt2-124m": gettext_noop("The size of GPT-2 small. Wants a GPU and gigabytes of text."),
+    "llama-7b": gettext_noop("The shape of Llama 7B. Wants eight large GPUs and a great deal of text."),
+    "tiny-bert": gettext_noop("A small encoder that learns to find hidden words. A start for classifiers."),
+    "tiny-t5": gettext_noop(
+        "A small encoder-decoder that learns to fill gaps in text. A start for translating and summing up."
+    ),
+    "seq2seq": gettext_noop("Learns to write a target from a source: translate, shorten, correct."),
+    "chat": gettext_noop("Teaches a model to answer in conversations. Best begun from a model that has read much."),
+    "completion": gettext_noop("Teaches a model to complete prompts as your examples do."),
+    "classifier": gettext_noop("Learns to give each text one of your labels."),
+    "dpo": gettext_noop("Moves a model that answers towards the answers people prefer."),
+}
+OUTSIDE_GROUPS = (
+    "name",
+    "recipe",
+    "objective",
+    "corpora",
+    "validation_corpora",
+    "tokenizer",
+    "base_model",
+    "resume_from_checkpoint",
+)
+FIXED_BY_BASE = (*NETWORK, "vocab_size")
+
+
+@dataclass(frozen=True)
+class Control:
+    """One field of the spec as the form shows it. `placeholder` is what an empty control means."""
+
+    name: str
+    label: str
+    help: str
+    kind: str  # text or select
+    value: str
+    placeholder: str
+    error: str | None
+    choices: list[tuple[str, str]]
+    attrs: dict[str, Any]
+    is_hidden: bool = False  # the objective does not use it
+
+
+@dataclass(frozen=True)
+class Group:
+    """Controls that fold together; `summary` names those whose values show while it is closed."""
+
+    name: str
+    title: str
+    controls: list[Control]
+    summary: list[Control]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something in it was typed or is wrong."""
+        return any(control.error or control.value for control in self.controls)
+
+
+@dataclass(frozen=True)
+class FormContext:
+    """What the form is drawn for: what was typed, its errors, and what the job starts from."""
+
+    form: SubmittedForm
+    errors: Mapping[str, str]
+    origin: Origin | None = None
+    base: StartingPoint | None = None
+
+    @property
+    def objective(self) -> str:
+        """What the job will learn."""
+        return str(self.defaults["objective"])
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """What empty controls mean."""
+        if self.origin is not None:
+            return self.origin.spec
+        defaults = recipe(self.form.recipe)
+        if self.base is None:
+            return defaults
+        context = self.base.facts["context"] or defaults["sequence_length"]
+        return {**defaults, **self.base.fixed, "sequence_length": min(context, defaults["sequence_length"])}
+
+    def lock_reason(self, name: str) -> str | None:
+        """Why a field cannot be changed, if it cannot."""
+        if self.base is not None and name in FIXED_BY_BASE:
+            return _("The base model decides it.")
+        if self.origin is not None and name in FIELDS_FIXED_ON_RESUME:
+            return _("Stays as it was: the weights or the samples depend on it.")
+        return None
+
+    def default_text(self, name: str) -> str:
+        """The empty choice of a select: what it means, and who says so."""
+        value = to_display(self.defaults[name])
+        if self.origin is not None:
+            return _("{value} (as before)", value=value)
+        if self.base is not None and name in FIXED_BY_BASE:
+            return _("{value} (base model)", value=value)
+        return _("{value} (recipe)", value=value)
+
+    def shown_fields(self) -> list[str]:
+        """The fields whose errors stand on the page."""
+        apart = ["name", "resume_from_checkpoint"] if self.origin is not None else OUTSIDE_GROUPS
+        return [*apart, *(name for name in properties() if name not in OUTSIDE_GROUPS and self.uses(name))]
+
+    def uses(self, name: str) -> bool:
+        """Whether the job's objective uses a field."""
+        return name not in USED_BY or self.objective in USED_BY[name]
+
+
+def groups(context: FormContext) -> list[Group]:
+    """The folding groups in the order of GROUPS."""
+    controls = {
+        name: _control(name, schema, context) for name, schema in properties().items() if name not in OUTSIDE_GROUPS
+    }
+    return [
+        Group(
+            name=name,
+            title=translate(title),
+            controls=[c for c in controls.values() if properties()[c.name]["group"] == name],
+            summary=[controls[field] for field in SUMMARIES[name]],
+        )
+        for name, title in GROUPS.items()
+    ]
+
+
+def _control(name: str, schema: dict[str, Any], context: FormContext) -> Control:
+    choices = _choices(name, schema)
+    placeholder, lock_reason = to_display(context.defaults[name]), context.lock_reason(name)
+    attrs: dict[str, Any] = {"disabled": True} if lock_reason else {}
+    if not choices:
+        numeric = {"integer": "numeric", "number": "decimal"}.get(schema.get("type", ""))
+        attrs |= {"placeholder": placeholder, "inputmode": numeric, "autocomplete": "off", "spellcheck": "false"}
+    return Control(
+        name=name,
+        label=translate(schema["title"]),
+        help=lock_reason or _help(name, schema),
+        kind="select" if choices else "text",
+        value="" if lock_reason else context.form.fields.get(name, ""),
+        placeholder=placeholder,
+        error=context.errors.get(name),
+        choices=[("", context.default_text(name)), *choices] if choices else [],
+        attrs=attrs,
+        is_hidden=not context.uses(name),
+    )
+
+
+def _help(name: str, schema: dict[str, Any]) -> str:
+    text = translate(schema["description"])
+    if name in AUTO_FIELDS:
+        return text + " " + _("“auto” chooses what fits and is fastest.")
+    return text + " " + _("“auto” leaves it open.") if schema["nullable"] else text
+
+
+def _choices(name: str, schema: dict[str, Any]) -> list[tuple[str, str]]:
+    """The options of a select; none for a field that is typed."""
+    if schema.get("type") == "boolean":
+        choices = [("true", to_display(True)), ("false", to_display(False))]
+    else:
+        choices = [(str(choice), str(choice)) for choice in schema.get("enum", [])]
+    return [(AUTO, _("auto (recommended)")), *choices] if choices and name in AUTO_FIELDS else choices
+
+
+@dataclass(frozen=True)
+class RecipeCard:
+    """A recipe as the form offers it."""
+
+    name: str
+    purpose: str
+    num_parameters: int
+    num_processes: int
+    memory_bytes: int
+
+
+def recipe_cards() -> list[RecipeCard]:
+    """Every recipe with what it costs, smallest first."""
+    return [RecipeCard(name, translate(PURPOSES[name]), *_recipe_cost(name)) for name in recipe_names()]
+
+
+@cache
+def _recipe_cost(name: str) -> tuple[int, int, int]:
+    """A recipe's parameters, processes and bytes of memory in each."""
+    spec = example_spec(name)
+    cost = plan.plan(spec, spec.vocab_size or scaling_laws.choose_vocab_size(0), None, None)
+    return cost.num_parameters, spec.num_processes, cost.memory_bytes

@@ -1,0 +1,72 @@
+"""The plan beside the form of a new job: what the job would cost, or what its submission would be refused for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from app.core.errors import PanelError
+from app.core.i18n import _
+from app.core.models import Corpus
+from app.core.principal import Principal
+from app.jobs import service
+from app.jobs.planning import answers, validation
+from app.jobs.planning.answers import PlanAnswer
+from app.jobs.views import form
+from app.jobs.views.form import SubmittedForm
+from app.jobs.views.form_controls import FIXED_BY_BASE, FormContext
+from app.web.errors import spec_fields
+from trainer.spec import CORPUS_KINDS_BY_OBJECTIVE
+from trainer.spec_errors import SpecError
+
+
+@dataclass(frozen=True)
+class FormPlan:
+    """A plan, what speaks against submitting it, or neither while nothing to learn from is chosen."""
+
+    answer: PlanAnswer | None = None
+    problem: PanelError | None = None
+
+
+def make_plan(session: Session, principal: Principal, submitted: SubmittedForm) -> FormPlan:
+    """The plan of a form, read and checked as its submission would be."""
+    if not submitted.corpora and not submitted.origin_id:
+        return FormPlan()
+    try:
+        resolved = service.resolve_request(session, principal=principal, given=form.to_partial_spec(submitted))
+        vocab_size, plan, _node = service.estimate_cost(session, resolved)
+    except SpecError as error:
+        return FormPlan(problem=as_panel_error(error))
+    except PanelError as error:
+        return FormPlan(problem=error)
+    answer = answers.plan_answer(resolved.spec, vocab_size, plan, resolved.free)
+    try:
+        validation.check_memory(plan)
+        validation.check_disk(plan)
+    except PanelError as error:
+        return FormPlan(answer, error)
+    return FormPlan(answer)
+
+
+def as_panel_error(error: SpecError) -> PanelError:
+    """What is wrong with a spec, in the reader's language."""
+    return PanelError(422, "spec_invalid", str(error), spec_fields(error))
+
+
+def without_unusable(context: FormContext, corpora: Sequence[Corpus]) -> SubmittedForm:
+    """The form without what its page locks: fields that the base model decides, corpora that the recipe cannot use."""
+    submitted = context.form
+    if context.base is not None:
+        submitted = form.without_fields(submitted, (*FIXED_BY_BASE, "tokenizer"))
+    unusable = {corpus.id for corpus in corpora if corpus.kind not in CORPUS_KINDS_BY_OBJECTIVE[context.objective]}
+    return form.without_corpora(submitted, unusable)
+
+
+def explain(problem: PanelError | None, errors: dict[str, str], shown: Sequence[str]) -> str | None:
+    """What is wrong in one sentence: where to look, or the problem itself if no field on the page shows it."""
+    if problem is None:
+        return None
+    elsewhere = [message for name, message in errors.items() if name not in shown]
+    if elsewhere or not errors:
+        return " ".join(elsewhere) or problem.message
+    return _("Some settings need attention; see the marked fields.")

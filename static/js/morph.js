@@ -1,0 +1,26 @@
+// Turns an element into another version of itself that the server has rendered: what did not change keeps its focus,
+// its selection and its scroll position. <details id="..."> stay as open as their reader left them.
+
+import { Idiomorph } from "../vendor/idiomorph/idiomorph.esm.js";
+import { localTimes } from "./times.js";
+
+/**
+ * @param {string} html
+ * @returns {Document}
+ */
+export function parse(html) {
+  return new DOMParser().parseFromString(html, "text/html");
+}
+
+/**
+ * @param {Element} element
+ * @param {Element} fresh of another document
+ */
+export function morph(element, fresh) {
+  for (const fold of element.querySelectorAll("details")) {
+    const twin = fold.id && fresh.querySelector(`#${CSS.escape(fold.id)}`);
+    if (twin instanceof HTMLDetailsElement) twin.open = fold.open || twin.querySelector(".error") !== null;
+  }
+  localTimes(fresh);
+  Idiomorph.morph(element, fresh, { ignoreActiveValue: true });
+}
