@@ -31,7 +31,7 @@ def chromium() -> Iterator[Browser]:
 def refused(response: Response) -> bool:
     """Whether an answer is an error that the page did not ask for."""
     path = urlsplit(response.url).path
-    return response.status >= 500 or (response.status >= 400 and path not in ("/nowhere", "/api/v1/jobs/plan"))
+    return response.status >= 500 or (response.status >= 400 and path not in ("/nowhere", "/jobs"))
 
 
 @contextmanager

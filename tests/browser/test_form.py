@@ -1,0 +1,92 @@
+"""The form of a new job in a real browser: every option of every select has a plan, or the refusal of its submission."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Open
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+FORM = "/jobs/new?corpus=00kingjamesbible"
+SUBMIT = """async () => {
+  const form = document.getElementById("job-form");
+  const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  return [...page.querySelectorAll("#job-form .error")].map((line) => line.textContent.trim());
+}"""
+OPTIONS = """() => [...document.querySelectorAll("#job-form select[name]")]
+  .filter((select) => select.name !== "proposal_seconds")
+  .map((select) => [select.name, [...select.options].map((option) => option.value)])"""
+
+
+def choose(page: Page, name: str, value: str) -> None:
+    """Choose an option, folded away or not, and wait for the form that the server answers."""
+    with page.expect_response("**/jobs/plan") as answer:
+        page.locator(f"#job-form select[name={name}]").select_option(value, force=True)
+    answer.value.finished()
+    expect(page.locator(f"#job-form select[name={name}]")).to_have_value(value)
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+
+
+@pytest.mark.parametrize("locale", ["en", "zh-CN"])
+def test_every_option_of_every_select_is_planned_or_refused_as_its_submission_would_be(
+    open_page: Open, trained: str, locale: str
+) -> None:
+    with open_page(FORM, locale=locale) as page:
+        selects: list[tuple[str, list[str]]] = page.evaluate(OPTIONS)
+        assert {"zero_stage", "precision", "gradient_checkpointing", "tuning"} <= {name for name, _values in selects}
+        for name, values in selects:
+            for value in [*values[1:], values[0]]:  # empty in the end, which is what the form begins with
+                choose(page, name, value)
+                check(page, name, value)
+
+
+def check(page: Page, name: str, value: str) -> None:
+    """The page shows a plan that is not greyed out, or errors that the submission would show as well."""
+    errors = [text.strip() for text in page.locator("#job-form .error").all_text_contents()]
+    if errors:
+        assert value not in ("", "auto"), (name, value, errors)
+        assert errors == page.evaluate(SUBMIT)
+        expect(page.locator("[data-note]")).not_to_be_empty()
+    else:
+        expect(page.locator("[data-figures]:not(.stale)")).to_have_count(1)
+        expect(page.locator("[data-note]")).to_be_empty()
+
+
+def test_what_is_typed_keeps_its_focus_while_the_plan_follows(open_page: Open, trained: str) -> None:
+    with open_page(FORM) as page:
+        page.locator("summary").filter(has_text="Training").click()
+        steps = page.get_by_label("Steps", exact=True)
+        steps.press_sequentially("12", delay=500)
+        expect(page.locator("[data-figures]")).to_be_visible()
+        expect(steps).to_be_focused()
+        steps.press_sequentially("x")
+        expect(page.locator("#field-max_steps-error")).to_have_text("Steps must be a whole number")
+        expect(steps).to_have_value("12x")
+        expect(steps).to_be_focused()
+        expect(page.locator("[data-figures]")).to_have_class("stack tight stale")
+        page.locator("summary").filter(has_text="Data").click()
+        steps.fill("12")
+        expect(page.locator("#field-max_steps-error")).to_have_count(0)
+        expect(page.get_by_label("Sequence length", exact=True)).to_be_visible()  # stays as open as it was
+
+
+def test_a_recipe_changes_what_can_be_chosen_and_what_empty_fields_mean(open_page: Open, trained: str) -> None:
+    with open_page(FORM) as page:
+        bible = page.get_by_role("checkbox", name="King James").first
+        page.get_by_role("radio", name="chat").check()
+        expect(bible).to_be_disabled()
+        expect(bible).not_to_be_checked()
+        expect(page.locator("[data-note]")).to_have_text("Choose a corpus to see what the job will cost.")
+        expect(page.get_by_label("Name")).to_have_attribute("placeholder", "chat")
+
+
+@pytest.mark.parametrize("locale", ["en", "zh-CN"])
+def test_a_proposal_fills_the_form_in(open_page: Open, trained: str, locale: str) -> None:
+    with open_page(FORM, locale=locale) as page:
+        page.locator("[data-propose]").click()
+        expect(page.locator(".dial .estimates > div")).to_have_count(5)
+        expect(page.locator("#field-hidden_size")).not_to_have_value("")
+        expect(page.locator("#field-tie_word_embeddings")).to_have_value("")
+        expect(page.locator("[data-figures]:not(.stale)")).to_have_count(1)
+        expect(page.locator("#job-form .error")).to_have_count(0)
