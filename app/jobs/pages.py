@@ -19,15 +19,15 @@ from app.core.i18n import _, translate
 from app.core.models import STATES, TERMINAL, Checkpoint, Job, new_id
 from app.core.principal import Principal, visible
 from app.corpora import service as corpora
-from app.jobs import schemas, service, stream
+from app.jobs import form_plan, schemas, service, stream
+from app.jobs.form_plan import FormPlan
 from app.jobs.lifecycle import notifications
 from app.jobs.planning import accuracy, answers
 from app.jobs.planning import base_model as bases
 from app.jobs.planning.answers import ProposeAnswer
-from app.jobs.views import form, form_controls, form_plan, script_strings
+from app.jobs.views import form, form_controls, script_strings
 from app.jobs.views.form import Origin, SubmittedForm
 from app.jobs.views.form_controls import FormContext
-from app.jobs.views.form_plan import FormPlan
 from app.web.auth import Reader, Submitter
 from app.web.pages import page
 from trainer.spec import CORPUS_KINDS_BY_OBJECTIVE, recipe, recipe_names

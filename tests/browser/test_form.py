@@ -1,4 +1,4 @@
-"""The form of a new job in a real browser: every option of every select has a plan, or the refusal of its submission."""
+"""The form of a new job in a real browser: every option has a plan, or what its submission would be refused for."""
 
 import pytest
 from playwright.sync_api import Page, expect

@@ -4,10 +4,11 @@ import re
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 from starlette.testclient import TestClient
 
 from app.core import db
-from app.core.models import Corpus, Job
+from app.core.models import Corpus, Job, Node
 from app.core.settings import ROOT
 from app.jobs import stream
 from app.jobs.attempts import attempts
@@ -215,7 +216,7 @@ def test_what_is_wrong_stands_at_its_field_and_nothing_typed_is_lost(
 def test_nothing_typed_is_lost_in_any_field_when_a_form_is_refused(alice: TestClient, corpus: str) -> None:
     fresh = HtmlForm.of(alice.get(f"/jobs/new?corpus={corpus}").text)
     typed = {name: [options[-1]] for name, options in fresh.options.items() if options[-1]}
-    typed |= {name: [f" typed <in> \"{name}\" "] for name in fresh.placeholders}
+    typed |= {name: [f' typed <in> "{name}" '] for name in fresh.placeholders}
     typed |= {"recipe": ["tiny"], "corpora": [corpus], "validation_corpora": [corpus], "key": ["0" * 16]}
     answer = alice.post("/jobs", data=typed)
     assert answer.status_code == 422
@@ -274,6 +275,8 @@ def test_pages_speak_chinese(alice: TestClient, job_id: str) -> None:
 
 
 def test_nodes_may_be_none_yet(alice: TestClient) -> None:
+    with db.transaction() as session:
+        session.execute(delete(Node))
     assert "athanor worker" in alice.get("/nodes").text
 
 
