@@ -1,8 +1,9 @@
-"""The mistakes a run can end with, each with the code and the numbers its sentence needs. Standard library only."""
+"""Failures that end a run: their codes, exit codes and log messages. Pydantic only."""
 
 from typing import Any
 
 from trainer.events import EXIT_BAD_INPUT, EXIT_NONFINITE, EXIT_OUT_OF_MEMORY, EXIT_RESUMABLE
+from trainer.messages import message
 
 EXIT_CODES = {
     "config_invalid": EXIT_BAD_INPUT,
@@ -27,36 +28,35 @@ EXIT_CODES = {
 
 MESSAGES = {
     "config_invalid": "{field} {why}",
-    "data_empty": "the corpora hold no text",
-    "data_short": "the text needs at least {needed} tokens, but has {found}",
-    "records_few": "{found} records can be learnt from, but training and validation need two; {dropped} were left out",
-    "records_empty": "no record has anything to learn; {dropped} were left out",
-    "label_unknown": "the label {label} is none of those that are trained on: {labels}",
+    "data_empty": "the corpora contain no text",
+    "data_short": "the text has {found} tokens, but at least {needed} are needed",
+    "records_few": "{found} usable records, but training and validation need two; {dropped} were left out",
+    "records_empty": "no record has anything to learn from; {dropped} were left out",
+    "label_unknown": "the label {label} is not one of the labels to train on: {labels}",
     "chat_template_unusable": "the tokenizer's chat template cannot be used: {why}",
-    "vocab_too_large": "vocab_size is {asked}, but this text gives at most {largest} tokens",
+    "vocab_too_large": "vocab_size is {asked}, but this text yields at most {largest} tokens",
     "tokenizer_mismatch": "the tokenizer is {found}, but must be {needed}",
-    "data_changed": "the text is {found}, but the checkpoint was made from {needed}",
+    "data_changed": "the text is {found}, but the checkpoint was trained on {needed}",
     "checkpoint_unreadable": "the checkpoint cannot be read: {why}",
-    "loss_diverged": "the loss leapt to {loss:.4g} at step {step}, from {median:.4g}",
-    "check_failed": "{check} is {found:.6g} at the first step, but must lie between {least:.6g} and {most:.6g}",
+    "loss_diverged": "the loss jumped from {median:.4g} to {loss:.4g} at step {step}",
+    "check_failed": "{check} is {found:.6g} at the first step, but must be between {least:.6g} and {most:.6g}",
     "nan_loss": "{series} became {value} at step {step}",
-    "no_space": "the disk filled up while the phase {what} went on",
-    "disk_full": "the last checkpoint, of step {step}, needs {needed} bytes, but {free} are free",
+    "no_space": "the disk filled up during the phase {what}",
+    "disk_full": "the last checkpoint, of step {step}, needs {needed} bytes, but only {free} are free",
     "oom_gpu": "the GPU ran out of memory at step {step}; lower per_device_batch_size",
     "oom_host": "the machine ran out of memory at step {step}; lower per_device_batch_size",
 }
 
 
 class Failure(Exception):
-    """Ends a run: `code` is one of EXIT_CODES, `values` are what its sentence needs."""
+    """Ends a run with a code of EXIT_CODES and the values of its message. Raises KeyError for an unknown code."""
 
     def __init__(self, code: str, **values: Any) -> None:
-        assert code in EXIT_CODES, code
-        super().__init__(MESSAGES[code].format(**values))
+        super().__init__(str(message(MESSAGES, code, **values)))
         self.code = code
         self.values = values
 
     @property
     def exit_code(self) -> int:
-        """What the process exits with."""
+        """The exit code of the process."""
         return EXIT_CODES[self.code]

@@ -1,4 +1,4 @@
-"""The one shape of a training job, `TrainSpec`: form, REST body, stored row and trainer all read it. Pydantic only."""
+"""`TrainSpec`: all settings of a training job, shared by form, REST API, database and trainer. Pydantic only."""
 
 import hashlib
 import json
@@ -8,13 +8,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from trainer.spec_errors import MESSAGES, SpecError, SpecProblem, field_error, from_pydantic_error, round_up_to_multiple
+from trainer.messages import message
+from trainer.rounding import round_up_to_multiple
+from trainer.spec_errors import MESSAGES, SpecError, SpecProblem, field_error, from_pydantic_error
 
 RECIPES = Path(__file__).parent / "recipes"
 DECODERS = ("llama", "qwen2", "gpt2")
 ENCODERS = ("bert", "roberta")
 ROTARY = ("llama", "qwen2")
-# Which networks can learn what.
+# Model families that support each objective.
 FAMILIES = {
     "causal": DECODERS,
     "masked": ENCODERS,
@@ -25,8 +27,8 @@ FAMILIES = {
     "classification": (*ENCODERS, *DECODERS),
     "dpo": DECODERS,
 }
-TEXT_OBJECTIVES = ("causal", "masked", "span_corruption")  # cut running text; the others learn from records
-# Which kinds of corpora each can be learnt from.
+TEXT_OBJECTIVES = ("causal", "masked", "span_corruption")  # cut running text into sequences; the others use records
+# Kinds of corpora that each objective can be trained on.
 CORPUS_KINDS_BY_OBJECTIVE = {
     "causal": ("text", "classification"),
     "masked": ("text", "classification"),
@@ -37,188 +39,221 @@ CORPUS_KINDS_BY_OBJECTIVE = {
     "classification": ("classification",),
     "dpo": ("preference",),
 }
-NUM_SENTINELS = 100  # of T5: so many gaps a text may have
-MIN_VOCAB_SIZE = 258  # 256 bytes and the two special tokens: what byte-level BPE starts from
+NUM_SENTINELS = 100  # sentinel tokens of T5: the most spans that can be hidden in a text
+MIN_VOCAB_SIZE = 258  # byte-level BPE starts from 256 bytes and two special tokens
 
 
 def field(group: str, title: str, description: str, **limits: Any) -> Any:
-    """A `Field` that also says in which group of the form it stands."""
+    """A pydantic `Field` with the group of the form in which it is shown."""
     return Field(title=title, description=description, json_schema_extra={"group": group}, **limits)
 
 
 class TrainSpec(BaseModel):
-    """Everything that decides what a job computes. Fully resolved: a stored spec never changes meaning.
+    """All settings that determine what a job computes. Fully resolved, so that a stored spec never changes its meaning.
 
-    Names are those of transformers' TrainingArguments and model configurations.
+    Field names follow transformers' TrainingArguments and model configurations.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name: Annotated[str, field("job", "Name", "How the job is listed.", min_length=1, max_length=80)]
-    recipe: Annotated[
-        str, field("job", "Recipe", "The ready-made spec that filled in what was not given.", max_length=40)
-    ]
+    name: Annotated[str, field("job", "Name", "Name shown in the job list.", min_length=1, max_length=80)]
+    recipe: Annotated[str, field("job", "Recipe", "Preset whose values fill the fields left unset.", max_length=40)]
     objective: Annotated[
         Literal["causal", "masked", "span_corruption", "seq2seq", "chat", "completion", "classification", "dpo"],
         field(
             "job",
             "Objective",
-            "What the model learns: the next token, hidden tokens, hidden spans, a target from a source, answers in a "
-            "chat, completions of prompts, labels, or which of two answers is preferred.",
+            "What the model learns to predict: the next token, masked tokens, masked spans, a target from a "
+            "source, the assistant's messages in a chat, completions of prompts, labels, or which of two answers "
+            "is preferred.",
         ),
     ]
     priority: Annotated[
         Literal["low", "normal", "high"],
-        field("job", "Priority", "Who goes first when jobs wait; it changes nothing of what is computed."),
+        field("job", "Priority", "Queue priority. Does not affect the result."),
     ] = "normal"
     resume_from_checkpoint: Annotated[
         str | None,
-        field("job", "Goes on from", "The id of a checkpoint whose weights, optimizer and step the job starts with."),
+        field(
+            "job", "Continue from", "ID of a checkpoint whose weights, optimizer state and step the job continues from."
+        ),
     ] = None
     base_model: Annotated[
         str | None,
         field(
             "model",
             "Base model",
-            "The id of a checkpoint or of an imported model that the job starts from; none starts from random weights.",
+            "ID of a checkpoint or imported model to start from. Leave empty to start from random weights.",
         ),
     ] = None
     corpora: Annotated[
         list[str],
-        field("data", "Corpora", "The ids of the corpora to train on, in this order.", min_length=1, max_length=64),
+        field("data", "Corpora", "IDs of the corpora to train on, in this order.", min_length=1, max_length=64),
     ]
     tokenizer: Annotated[
-        str | None, field("data", "Tokenizer", "The id of a tokenizer to reuse; none trains one on the corpora.")
+        str | None, field("data", "Tokenizer", "ID of a tokenizer to reuse. Leave empty to train one on the corpora.")
     ]
     vocab_size: Annotated[
         int | None,
         field(
             "data",
             "Vocabulary size",
-            "Tokens in a newly trained vocabulary; none lets the size of the text decide.",
+            "Vocabulary size of a newly trained tokenizer. Leave empty to derive it from the corpus size.",
             ge=MIN_VOCAB_SIZE,
             le=262_144,
         ),
     ]
-    sequence_length: Annotated[
-        int, field("data", "Sequence length", "Tokens the model sees at once.", ge=8, le=131_072)
-    ]
+    sequence_length: Annotated[int, field("data", "Sequence length", "Tokens per training sequence.", ge=8, le=131_072)]
     validation_fraction: Annotated[
-        float, field("data", "Validation share", "Share of the text held out to measure progress.", gt=0, le=0.5)
+        float, field("data", "Validation fraction", "Fraction of the text held out for validation.", gt=0, le=0.5)
     ]
     validation_corpora: Annotated[
         list[str],
         field(
             "data",
             "Validation corpora",
-            "The ids of corpora that are held out whole; each gets a validation loss of its own.",
+            "IDs of corpora held out entirely. Each gets a validation loss of its own.",
             max_length=16,
         ),
     ] = []
     packing: Annotated[
         bool,
-        field("data", "Packing", "Puts several records into one sequence; none of them sees another."),
+        field("data", "Packing", "Pack several records into one sequence. Attention does not cross records."),
     ] = True
     mlm_probability: Annotated[
-        float, field("data", "Masked share", "Share of the tokens that a masked model has to find.", gt=0, le=0.9)
+        float,
+        field(
+            "data",
+            "Masked fraction",
+            "Fraction of the tokens that a masked language model has to predict.",
+            gt=0,
+            le=0.9,
+        ),
     ] = 0.15
     noise_density: Annotated[
-        float, field("data", "Noise density", "Share of the tokens that lie in hidden spans.", gt=0, le=0.9)
+        float, field("data", "Noise density", "Fraction of the tokens that span corruption removes.", gt=0, le=0.9)
     ] = 0.15
     mean_noise_span_length: Annotated[
-        float, field("data", "Mean span", "Mean length of a hidden span, in tokens.", ge=1, le=100)
+        float, field("data", "Mean span length", "Mean length of a removed span, in tokens.", ge=1, le=100)
     ] = 3.0
     model_type: Annotated[
         Literal["llama", "qwen2", "gpt2", "bert", "roberta", "t5"],
-        field("model", "Architecture", "The family of the network, as transformers names it."),
+        field("model", "Architecture", "Model family, by its name in transformers."),
     ]
-    num_hidden_layers: Annotated[int, field("model", "Layers", "Transformer blocks.", ge=1, le=200)]
+    num_hidden_layers: Annotated[int, field("model", "Layers", "Number of transformer blocks.", ge=1, le=200)]
     hidden_size: Annotated[int, field("model", "Hidden size", "Width of the residual stream.", ge=8, le=32_768)]
     intermediate_size: Annotated[
-        int, field("model", "Feed-forward size", "Width inside each feed-forward block.", ge=8, le=131_072)
+        int, field("model", "Feed-forward size", "Width of the feed-forward layers.", ge=8, le=131_072)
     ]
-    num_attention_heads: Annotated[int, field("model", "Attention heads", "Query heads in each block.", ge=1, le=256)]
+    num_attention_heads: Annotated[int, field("model", "Attention heads", "Query heads per block.", ge=1, le=256)]
     num_key_value_heads: Annotated[
         int,
         field(
-            "model", "Key-value heads", "Heads for keys and values; fewer than query heads saves memory.", ge=1, le=256
+            "model",
+            "Key-value heads",
+            "Key and value heads per block. Fewer than query heads save memory.",
+            ge=1,
+            le=256,
         ),
     ]
     tie_word_embeddings: Annotated[
-        bool, field("model", "Tied embeddings", "Input and output embeddings share their weights.")
+        bool, field("model", "Tied embeddings", "Share one matrix between input and output embeddings.")
     ]
     tuning: Annotated[
         Literal["full", "lora", "qlora"],
         field(
             "model",
             "Tuning",
-            "Train all weights, or adapters of low rank beside frozen ones; qlora freezes them in four bits.",
+            "Train all weights, or low-rank adapters on frozen weights. qlora quantizes the frozen weights to "
+            "four bits.",
         ),
     ] = "full"
-    lora_rank: Annotated[int, field("model", "LoRA rank", "Width of the adapters.", ge=1, le=1024)] = 16
+    lora_rank: Annotated[int, field("model", "LoRA rank", "Rank of the adapters.", ge=1, le=1024)] = 16
     lora_alpha: Annotated[
         float, field("model", "LoRA alpha", "The adapters' output is scaled by alpha / rank.", gt=0, le=4096)
     ] = 32.0
     lora_dropout: Annotated[
-        float, field("model", "LoRA dropout", "Share of the adapters' inputs dropped while training.", ge=0, lt=1)
+        float,
+        field("model", "LoRA dropout", "Dropout probability of the adapters' inputs during training.", ge=0, lt=1),
     ] = 0.0
-    max_steps: Annotated[int, field("training", "Steps", "Optimizer steps in all.", ge=1, le=10_000_000)]
+    max_steps: Annotated[int, field("training", "Steps", "Total number of optimizer steps.", ge=1, le=10_000_000)]
     train_batch_size: Annotated[
-        int, field("training", "Batch size", "Sequences in one optimizer step, over all processes.", ge=1, le=65_536)
+        int, field("training", "Batch size", "Sequences per optimizer step, over all processes.", ge=1, le=65_536)
     ]
     per_device_batch_size: Annotated[
-        int, field("training", "Micro-batch", "Sequences one process computes at a time.", ge=1, le=4_096)
+        int, field("training", "Micro-batch", "Sequences each process computes at a time.", ge=1, le=4_096)
     ]
-    learning_rate: Annotated[float, field("training", "Learning rate", "Its peak, after warm-up.", gt=0, le=10)]
+    learning_rate: Annotated[
+        float, field("training", "Learning rate", "Peak learning rate, reached after warm-up.", gt=0, le=10)
+    ]
     lr_scheduler_type: Annotated[
         Literal["cosine", "linear", "constant", "warmup_stable_decay"],
-        field("training", "Schedule", "How the learning rate falls after warm-up."),
+        field("training", "Schedule", "How the learning rate decays after warm-up."),
     ]
     decay_steps: Annotated[
         int | None,
         field(
             "training",
             "Decay steps",
-            "Steps of the final decay of warmup_stable_decay; none means a fifth of all.",
+            "Steps of the final decay of warmup_stable_decay. Leave empty for a fifth of all steps.",
             ge=1,
             le=10_000_000,
         ),
     ] = None
     optimizer: Annotated[
         Literal["adamw", "muon"],
-        field("training", "Optimizer", "AdamW, or Muon for the blocks' matrices and AdamW for the rest."),
+        field("training", "Optimizer", "AdamW, or Muon for the matrices of the blocks and AdamW for the rest."),
     ] = "adamw"
     dpo_beta: Annotated[
         float,
         field(
             "training",
             "DPO beta",
-            "How far the model may move from the one it starts as; less is farther.",
+            "How strongly the model is kept close to its starting point. Lower values allow larger changes.",
             gt=0,
             le=10,
         ),
     ] = 0.1
     warmup_steps: Annotated[
         int,
-        field("training", "Warm-up steps", "Steps over which the learning rate rises from zero.", ge=0, le=1_000_000),
+        field(
+            "training",
+            "Warm-up steps",
+            "Steps over which the learning rate rises from zero to its peak.",
+            ge=0,
+            le=1_000_000,
+        ),
     ]
-    weight_decay: Annotated[float, field("training", "Weight decay", "Of AdamW, on matrices only.", ge=0, le=1)]
-    adam_beta1: Annotated[float, field("training", "Adam beta 1", "Decay of the first moment.", ge=0, lt=1)]
-    adam_beta2: Annotated[float, field("training", "Adam beta 2", "Decay of the second moment.", ge=0, lt=1)]
+    weight_decay: Annotated[
+        float, field("training", "Weight decay", "Weight decay of AdamW, applied to matrices only.", ge=0, le=1)
+    ]
+    adam_beta1: Annotated[float, field("training", "Adam beta 1", "Decay rate of AdamW's first moment.", ge=0, lt=1)]
+    adam_beta2: Annotated[float, field("training", "Adam beta 2", "Decay rate of AdamW's second moment.", ge=0, lt=1)]
     max_grad_norm: Annotated[
-        float, field("training", "Gradient clipping", "Largest gradient norm; 0 switches clipping off.", ge=0, le=1_000)
+        float, field("training", "Gradient clipping", "Maximum gradient norm. 0 turns clipping off.", ge=0, le=1_000)
     ]
     on_divergence: Annotated[
         Literal["stop", "skip"],
         field(
             "training",
             "On divergence",
-            "When the loss is not finite or leaps: stop, or go back to the last checkpoint and pass over that step.",
+            "What to do when the loss is not finite or spikes: stop, or return to the last checkpoint and skip "
+            "that step.",
         ),
     ] = "stop"
-    seed: Annotated[int, field("training", "Seed", "Fixes weights, sample order and noise.", ge=0, le=2**31 - 1)]
+    seed: Annotated[
+        int,
+        field("training", "Seed", "Random seed of the initial weights, sample order and noise.", ge=0, le=2**31 - 1),
+    ]
     eval_steps: Annotated[
-        int, field("watching", "Evaluate every", "Steps between two validation losses and samples.", ge=1, le=1_000_000)
+        int,
+        field(
+            "watching",
+            "Evaluate every",
+            "Steps between two evaluations, each with a validation loss and a sample.",
+            ge=1,
+            le=1_000_000,
+        ),
     ]
     save_steps: Annotated[int, field("watching", "Save every", "Steps between two checkpoints.", ge=1, le=1_000_000)]
     save_total_limit: Annotated[
@@ -226,41 +261,45 @@ class TrainSpec(BaseModel):
         field(
             "watching",
             "Keep the newest",
-            "Checkpoints kept beside the best, the pinned and the regular ones; none keeps all.",
+            "Checkpoints to keep besides the best, the pinned and the regular ones. Leave empty to keep all.",
             ge=2,
             le=1_000,
         ),
     ] = None
     keep_every: Annotated[
-        int, field("watching", "Keep every", "Of every so many saves one is kept.", ge=1, le=10_000)
+        int, field("watching", "Keep every", "Keep one of every this many checkpoints permanently.", ge=1, le=10_000)
     ] = 10
     sample_prompt: Annotated[
-        str, field("watching", "Sample prompt", "What the model continues at every evaluation.", max_length=500)
+        str, field("watching", "Sample prompt", "Text that the model continues at every evaluation.", max_length=500)
     ]
     num_processes: Annotated[
-        int, field("hardware", "Processes", "DeepSpeed ranks: one for each GPU, or CPU processes.", ge=1, le=64)
+        int, field("hardware", "Processes", "DeepSpeed ranks: one per GPU, or CPU processes.", ge=1, le=64)
     ]
     zero_stage: Annotated[
         Literal[0, 1, 2, 3],
-        field("hardware", "ZeRO stage", "What the processes shard: 1 optimizer, 2 gradients too, 3 weights too."),
+        field(
+            "hardware",
+            "ZeRO stage",
+            "What is sharded across processes: 1 the optimizer state, 2 also gradients, 3 also weights.",
+        ),
     ]
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
-        field("hardware", "Precision", "Number format; auto takes bf16 on GPUs that have it and fp32 on CPUs."),
+        field("hardware", "Precision", "Number format. auto uses bf16 on GPUs that support it, otherwise fp32."),
     ]
     offload_optimizer: Annotated[
         bool,
-        field("hardware", "Offload optimizer", "Keeps the optimizer's state in the machine's memory, not the GPU's."),
+        field("hardware", "Offload optimizer", "Keep the optimizer state in host memory instead of GPU memory."),
     ] = False
     offload_parameters: Annotated[
-        bool, field("hardware", "Offload parameters", "Keeps the weights there too, between their uses.")
+        bool, field("hardware", "Offload parameters", "Keep weights that are not in use in host memory too.")
     ] = False
     gradient_checkpointing: Annotated[
-        bool, field("hardware", "Gradient checkpointing", "Computes activations twice to hold fewer of them.")
+        bool, field("hardware", "Gradient checkpointing", "Recompute activations in the backward pass to save memory.")
     ]
 
     @model_validator(mode="after")
-    def _parts_fit_together(self) -> "TrainSpec":
+    def _check_consistency(self) -> "TrainSpec":
         for check in (_check_width, _check_heads, _check_batch, _check_schedule, _check_objective, _check_tuning):
             check(self)
         _check_hardware(self)
@@ -268,7 +307,7 @@ class TrainSpec(BaseModel):
 
     @property
     def gradient_accumulation_steps(self) -> int:
-        """Micro-batches each process adds up before one optimizer step."""
+        """Micro-batches per process whose gradients are summed for one optimizer step."""
         return self.train_batch_size // (self.per_device_batch_size * self.num_processes)
 
     @property
@@ -277,13 +316,13 @@ class TrainSpec(BaseModel):
         return self.train_batch_size * self.sequence_length
 
     def sha256(self) -> str:
-        """The identity of what the job computes: of every field but its name and its place in the queue."""
+        """Hash of every field that affects the result: all but `name` and `priority`."""
         text = json.dumps(self.model_dump(exclude={"name", "priority"}), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def recipe_names() -> list[str]:
-    """The recipes that ship with Athanor: decoders by size, then one for each other thing to learn."""
+    """The recipes that ship with Athanor: decoders by size, then one for each other objective."""
     return [
         "tiny",
         "gpt2-124m",
@@ -299,36 +338,36 @@ def recipe_names() -> list[str]:
 
 
 def recipe(name: str) -> dict[str, Any]:
-    """The fields a recipe fixes. Raises SpecError for a name that is none."""
+    """The field values of a recipe, with defaults. Raises SpecError for an unknown name."""
     if name not in recipe_names():
-        values = {"expected": ", ".join(recipe_names())}
-        raise SpecError([SpecProblem(field="recipe", message="must be one of {expected}", values=values)])
+        expected = ", ".join(recipe_names())
+        raise SpecError([SpecProblem(field="recipe", message=message(MESSAGES, "literal_error", expected=expected))])
     defaults = {key: value.default for key, value in TrainSpec.model_fields.items() if not value.is_required()}
     fields: dict[str, Any] = json.loads((RECIPES / f"{name}.json").read_text())
     return {**defaults, **fields}
 
 
 def example_spec(name: str) -> TrainSpec:
-    """The spec of a recipe on any text, and from any model where it needs one: to say what it would cost."""
+    """A recipe with placeholder corpora and, for dpo, a placeholder base model, to estimate its cost."""
     base = {"base_model": "any"} if recipe(name)["objective"] == "dpo" else {}
     return resolve({"recipe": name, "corpora": ["any"], **base})
 
 
-def resolve(given: dict[str, Any]) -> TrainSpec:
-    """Fill what was not given from the recipe (`tiny` if none is named) and check the whole.
+def resolve(fields: dict[str, Any]) -> TrainSpec:
+    """Complete partial fields from their recipe (default `tiny`) and validate the spec.
 
-    Raises SpecError, which names every wrong field.
+    Raises SpecError, which names every invalid field.
     """
-    name = given.get("recipe", "tiny")
+    name = fields.get("recipe", "tiny")
     if not isinstance(name, str):
-        raise SpecError([SpecProblem(field="recipe", message=MESSAGES["string_type"])])
+        raise SpecError([SpecProblem(field="recipe", message=message(MESSAGES, "string_type"))])
     try:
-        return TrainSpec.model_validate({**recipe(name), "recipe": name, **given})
+        return TrainSpec.model_validate({**recipe(name), "recipe": name, **fields})
     except ValidationError as error:
         raise SpecError([from_pydantic_error(detail, TrainSpec) for detail in error.errors()]) from None
 
 
-# ---- what contradicts what ------------------------------------------------------------------------------------------
+# ---- checks across fields ------------------------------------------------------------------------------------------
 
 
 def _check_width(spec: TrainSpec) -> None:
@@ -389,12 +428,12 @@ def _check_schedule(spec: TrainSpec) -> None:
             max_steps=spec.max_steps,
             warmup_steps=spec.warmup_steps,
         )
-    room = spec.max_steps - spec.warmup_steps
-    if spec.decay_steps is not None and spec.decay_steps > room:
+    largest = spec.max_steps - spec.warmup_steps
+    if spec.decay_steps is not None and spec.decay_steps > largest:
         raise field_error(
             "decay_steps",
-            "must not exceed max_steps - warmup_steps ({room}), but is {decay_steps}",
-            room=room,
+            "must not exceed max_steps - warmup_steps ({largest}), but is {decay_steps}",
+            largest=largest,
             decay_steps=spec.decay_steps,
         )
 
@@ -408,22 +447,24 @@ def _check_objective(spec: TrainSpec) -> None:
             objective=spec.objective,
             model_type=spec.model_type,
         )
-    least = MIN_VOCAB_SIZE + {"t5": NUM_SENTINELS, "bert": 1, "roberta": 1}.get(spec.model_type, 0)
-    if spec.base_model is None and spec.vocab_size is not None and spec.vocab_size < least:
-        values = {"least": least, "model_type": spec.model_type, "vocab_size": spec.vocab_size}
-        raise field_error("vocab_size", "must be at least {least} for {model_type}, but is {vocab_size}", **values)
+    smallest = MIN_VOCAB_SIZE + {"t5": NUM_SENTINELS, "bert": 1, "roberta": 1}.get(spec.model_type, 0)
+    if spec.base_model is None and spec.vocab_size is not None and spec.vocab_size < smallest:
+        values = {"smallest": smallest, "model_type": spec.model_type, "vocab_size": spec.vocab_size}
+        raise field_error("vocab_size", "must be at least {smallest} for {model_type}, but is {vocab_size}", **values)
     if spec.model_type == "t5" and spec.base_model is None and not spec.tie_word_embeddings:
         raise field_error(
-            "tie_word_embeddings", "must be true for t5, whose encoder, decoder and output share one table"
+            "tie_word_embeddings", "must be true for t5, whose encoder, decoder and output share one embedding"
         )
     if spec.objective == "dpo" and spec.base_model is None:
         raise field_error(
-            "base_model", "is missing: dpo moves a model that answers already; choose a checkpoint or a model"
+            "base_model", "is required: dpo fine-tunes a model that already answers; choose a checkpoint or a model"
         )
     shared = next((corpus for corpus in spec.validation_corpora if corpus in spec.corpora), None)
     if shared is not None:
         raise field_error(
-            "validation_corpora", "holds {corpus}, which is trained on: take it out of one", corpus=shared
+            "validation_corpora",
+            "contains {corpus}, which is also a training corpus: remove it from one of the two",
+            corpus=shared,
         )
 
 
@@ -431,24 +472,24 @@ def _check_tuning(spec: TrainSpec) -> None:
     if spec.tuning == "full":
         return
     if spec.base_model is None:
-        raise field_error("tuning", "must be full without a base_model: adapters need weights that were trained before")
+        raise field_error("tuning", "must be full without a base_model: adapters need pretrained weights")
     if spec.optimizer != "adamw":
         raise field_error(
             "optimizer", "must be adamw for {tuning}, but is {optimizer}", tuning=spec.tuning, optimizer=spec.optimizer
         )
     if spec.tuning == "qlora" and spec.precision == "fp32":
         raise field_error(
-            "precision", "must be auto or bf16 for qlora, whose frozen weights have four bits, but is fp32"
+            "precision", "must be auto or bf16 for qlora, whose frozen weights are quantized to four bits, but is fp32"
         )
     if spec.tuning == "qlora" and spec.zero_stage == 3:
-        raise field_error("zero_stage", "must be 0, 1 or 2 for qlora, but is 3: weights of four bits cannot be sharded")
+        raise field_error("zero_stage", "must be 0, 1 or 2 for qlora, but is 3: four-bit weights cannot be sharded")
 
 
 def _check_hardware(spec: TrainSpec) -> None:
     if spec.optimizer == "muon" and spec.zero_stage > 0:
         raise field_error(
             "zero_stage",
-            "must be 0 for muon, which moves whole matrices, but is {zero_stage}",
+            "must be 0 for muon, which updates whole matrices, but is {zero_stage}",
             zero_stage=spec.zero_stage,
         )
     if spec.offload_optimizer and spec.zero_stage == 0:

@@ -52,7 +52,7 @@ def error_response(request: Request, error: PanelError) -> Response:
 
 def spec_fields(error: SpecError) -> list[FieldError]:
     """The problems of a spec as sentences in the reader's language."""
-    return [FieldError(p.field, f"{p.field} {_(p.message, **p.values)}") for p in error.problems]
+    return [FieldError(p.field, f"{p.field} {_(p.message.template, **p.message.values)}") for p in error.problems]
 
 
 async def _panel_error(request: Request, error: Exception) -> Response:

@@ -1,4 +1,8 @@
-"""Parameters of a model by what is done with them, and the operations that training on one token takes."""
+"""Parameter counts of a model by role, and the floating-point operations of training on one token. Arithmetic only.
+
+Operations follow Kaplan et al. 2020, arXiv 2001.08361, section 2.1 (six for each parameter and token), and the appendix
+of PaLM, Chowdhery et al. 2022, arXiv 2204.02311 (attention, model and hardware FLOPs utilization).
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,61 +11,67 @@ from pydantic import BaseModel
 
 from trainer.spec import ENCODERS, TrainSpec
 
-NUM_LABELS = 2  # of a classifier, where nobody has counted the labels yet
-KINDS_OF_TEXT = {"bert": 2, "roberta": 1}
-POSITIONS_BEYOND = {"bert": 0, "roberta": 2}  # RoBERTa's begin behind the number of its padding
-POSITION_BUCKETS = 32  # of T5's relative positions
+NUM_LABELS = 2  # assumed for a classifier before its corpus has been read
+NUM_TOKEN_TYPES = {"bert": 2, "roberta": 1}
+POSITION_OFFSET = {"bert": 0, "roberta": 2}  # RoBERTa's position ids start at pad_token_id + 1
+POSITION_BUCKETS = 32  # of T5's relative position bias
+EVAL_SEQUENCES = 64  # validation sequences of one evaluation, at most
+EVAL_SAMPLE_TOKENS = 80  # tokens generated for the sample of one evaluation, at most
 
-Sides = tuple[tuple[int, int], ...]
+Shapes = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class BlockStack:
-    """Blocks of one shape above one another. `matrices` are rows and columns of those in a block, `source` of those
-    that multiply the other stack's tokens; `vectors` are the values of its norms and biases.
+    """A stack of equal transformer blocks: the shapes (rows, columns) of a block's matrices, and its other parameters.
+
+    `matrices` multiply this stack's tokens. `source` multiply the encoder's tokens: the keys and values of a decoder's
+    cross-attention. `vectors` counts the values of norms and biases.
     """
 
     num_blocks: int
-    matrices: Sides
+    matrices: Shapes
     vectors: int
-    source: Sides = ()
+    source: Shapes = ()
 
     @property
     def block(self) -> int:
+        """Parameters of one block."""
         return _area(self.matrices) + _area(self.source) + self.vectors
 
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameters by what is done with them; a tied head is the embedding again and counts once in `total`."""
+    """Parameters of a model by role. A tied head shares the embedding's matrix, which `total` counts once."""
 
-    embedding: int  # of tokens and positions: looked up, never multiplied
-    stacks: tuple[BlockStack, ...]  # the only one, or the encoder's and the decoder's
-    norm: int  # what stands beside blocks and head
-    head: int  # what each predicted token is multiplied with
+    embedding: int  # token, position and token type embeddings: looked up, not multiplied
+    stacks: tuple[BlockStack, ...]  # one, or the encoder's and the decoder's
+    norm: int  # outside the blocks: final norms, relative position bias
+    head: int  # multiplied with each predicted token
     total: int
 
     @property
     def blocks(self) -> int:
+        """Parameters of all blocks."""
         return sum(stack.num_blocks * stack.block for stack in self.stacks)
 
     @property
     def matmul_parameters(self) -> int:
-        """What is not only looked up."""
+        """Parameters that tokens are multiplied with: all but the embeddings."""
         return self.blocks + self.norm + self.head
 
     @property
     def block_matrix_parameters(self) -> int:
-        """Values of the blocks' matrices."""
+        """Values in the matrices of all blocks, without norms and biases."""
         return sum(stack.num_blocks * _area(stack.matrices + stack.source) for stack in self.stacks)
 
 
-def _area(sides: Sides) -> int:
-    return sum(rows * columns for rows, columns in sides)
+def _area(shapes: Shapes) -> int:
+    return sum(rows * columns for rows, columns in shapes)
 
 
 def count_parameters(spec: TrainSpec, vocab_size: int) -> ParameterCounts:
-    """Exactly the parameters of the model that a spec builds, without adapters."""
+    """Count the parameters of the model that a spec builds, exactly, without LoRA adapters."""
     return _counts(
         spec.model_type,
         spec.objective == "classification",
@@ -96,10 +106,10 @@ def _counts(
     elif model_type == "t5":
         norm = 2 * (hidden + POSITION_BUCKETS * heads)
     elif model_type in ENCODERS:
-        embedding = (vocab + length + POSITIONS_BEYOND[model_type] + KINDS_OF_TEXT[model_type]) * hidden
-        norm, biases = 2 * hidden, hidden * hidden + 3 * hidden + vocab  # a layer and a norm before the last matrix
-        biases += 0 if is_tied else vocab  # the head's own, and one that only untied weights do not share
-    # transformers ties T5's head whatever its configuration says.
+        embedding = (vocab + length + POSITION_OFFSET[model_type] + NUM_TOKEN_TYPES[model_type]) * hidden
+        norm, biases = 2 * hidden, hidden * hidden + 3 * hidden + vocab  # the head's dense layer, norm and bias
+        biases += 0 if is_tied else vocab  # untied, transformers keeps a second bias of the decoder matrix
+    # transformers ties T5's head whatever tie_word_embeddings says.
     own_head = (0 if is_tied or model_type == "t5" else head) + biases
     if is_classifier:
         own_head = head = NUM_LABELS * hidden
@@ -113,13 +123,13 @@ def _counts(
 
 def _stacks(model_type: str, hidden: int, inner: int, layers: int, key_value: int) -> tuple[BlockStack, ...]:
     square = (hidden, hidden)
-    attention: Sides = (square, (hidden, key_value), (hidden, key_value), square)
-    plain: Sides = ((hidden, inner), (inner, hidden))
-    gated: Sides = ((hidden, inner), *plain)
+    attention: Shapes = (square, (hidden, key_value), (hidden, key_value), square)
+    plain: Shapes = ((hidden, inner), (inner, hidden))
+    gated: Shapes = ((hidden, inner), *plain)
     if model_type == "t5":
         encoder = BlockStack(layers, (*attention, *gated), 2 * hidden)
         return encoder, BlockStack(layers, (*attention, square, square, *gated), 3 * hidden, source=(square, square))
-    if model_type == "gpt2":  # biases everywhere, and norms have one too
+    if model_type == "gpt2":  # every layer and norm has a bias
         return (BlockStack(layers, ((hidden, 3 * hidden), square, *plain), 9 * hidden + inner),)
     if model_type in ENCODERS:
         return (BlockStack(layers, (*attention, *plain), 9 * hidden + inner),)
@@ -128,19 +138,19 @@ def _stacks(model_type: str, hidden: int, inner: int, layers: int, key_value: in
 
 
 def num_parameters(spec: TrainSpec, vocab_size: int) -> int:
-    """Exactly as many as the model has; tied embeddings count once, adapters not at all."""
+    """Parameters of the model that a spec builds; tied embeddings count once, LoRA adapters not at all."""
     return count_parameters(spec, vocab_size).total
 
 
 def num_adapter_parameters(spec: TrainSpec) -> int:
-    """Parameters of LoRA adapters on every matrix of every block: rank x (rows + columns) each."""
+    """Parameters of LoRA adapters on every matrix of every block: rank x (rows + columns) each (arXiv 2106.09685)."""
     stacks = count_parameters(spec, 0).stacks
     sides = sum(stack.num_blocks * sum(map(sum, stack.matrices + stack.source)) for stack in stacks)
     return spec.lora_rank * sides
 
 
 def num_trainable_parameters(spec: TrainSpec, vocab_size: int) -> int:
-    """Parameters that the optimizer steps: all, or adapters and the new head of a classifier."""
+    """Parameters that the optimizer updates: all, or the LoRA adapters and the new head of a classifier."""
     sizes = count_parameters(spec, vocab_size)
     if spec.tuning == "full":
         return sizes.total
@@ -151,7 +161,7 @@ def num_trainable_parameters(spec: TrainSpec, vocab_size: int) -> int:
 
 
 def sample_lengths(spec: TrainSpec) -> tuple[int, int]:
-    """Tokens of a sample that go through the encoder, and through the decoder; at most, where texts are shorter."""
+    """Tokens of one sample in the encoder and in the decoder, (source, target); the maximum where texts are shorter."""
     length = spec.sequence_length
     if spec.model_type in ENCODERS:
         return length, 0
@@ -164,9 +174,11 @@ def sample_lengths(spec: TrainSpec) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def span_lengths(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
-    """The longest text whose corruption gives at most so many input tokens, and its target tokens, as T5 counts them.
+    """Text and target lengths of span corruption, in tokens, for encoder inputs of at most `length` tokens.
 
-    A sentinel stands for each span on both sides, and each side ends with one token.
+    Returns the longest text whose corrupted form fits, and the length of its target. Each hidden span becomes one
+    sentinel in the input and follows that sentinel in the target; both end with one end-of-text token. Source:
+    random_spans_helper of T5, arXiv 1910.10683.
     """
 
     def corrupted(raw: int) -> tuple[int, int]:
@@ -181,17 +193,17 @@ def span_lengths(length: int, noise_density: float, mean_span: float) -> tuple[i
 
 
 def tokens_per_sample(spec: TrainSpec) -> int:
-    """All that is computed for one."""
+    """Tokens processed per sample: encoder plus decoder, both answers of a DPO pair."""
     return sum(sample_lengths(spec))
 
 
 def tokens_per_step(spec: TrainSpec) -> int:
-    """All that is computed in one optimizer step."""
+    """Tokens processed per optimizer step, over all processes."""
     return spec.train_batch_size * tokens_per_sample(spec)
 
 
 def num_predicted(spec: TrainSpec) -> int:
-    """Tokens of a sample for which logits are computed."""
+    """Tokens of one sample for which logits are computed."""
     source, target = sample_lengths(spec)
     return 1 if spec.objective == "classification" else target or source
 
@@ -200,11 +212,12 @@ def num_predicted(spec: TrainSpec) -> int:
 
 
 class Flops(BaseModel):
-    """Operations that training takes for one token, as a mean over those of a sample.
+    """Training FLOPs for one token, averaged over the tokens of a sample.
 
-    `matmuls`: six for each multiplied weight (two forward, four backward; four in all where the weight is frozen; two
-    more for DPO's reference). `attention`: its quadratic part, what a causal mask hides not counted. `recomputed`: the
-    second forward pass of gradient checkpointing. `published`: 6 N + 12 L d T, how most published utilizations count.
+    `matmuls`: 6 for each multiplied parameter (2 forward, 4 backward; 4 in total where it is frozen; 2 more for the
+    reference model of DPO). `attention`: the quadratic part, without what a causal mask hides. `recomputed`: the second
+    forward pass of gradient checkpointing. `published`: 6 N + 12 L d T for N parameters, L layers, hidden size d and
+    T tokens (PaLM, arXiv 2204.02311, appendix B), which most published utilizations divide by.
     """
 
     matmuls: int
@@ -214,17 +227,17 @@ class Flops(BaseModel):
 
     @property
     def model_flops(self) -> int:
-        """What the model needs, however it is computed: for utilization in the strict sense."""
+        """FLOPs the model needs however it is computed, the numerator of model FLOPs utilization (MFU)."""
         return self.matmuls + self.attention
 
     @property
     def hardware_flops(self) -> int:
-        """What the device really computes."""
+        """FLOPs the device computes, the numerator of hardware FLOPs utilization (HFU)."""
         return self.model_flops + self.recomputed
 
 
 def flops(spec: TrainSpec, vocab_size: int) -> Flops:
-    """Operations for one token."""
+    """Training FLOPs for one token of a job."""
     sizes, tokens = count_parameters(spec, vocab_size), tokens_per_sample(spec)
     blocks, attention = _forward(spec, sizes)
     forward = 2 * (blocks + sizes.norm * tokens + sizes.head * num_predicted(spec)) + attention
@@ -241,15 +254,15 @@ def flops(spec: TrainSpec, vocab_size: int) -> Flops:
 
 
 def _forward(spec: TrainSpec, sizes: ParameterCounts) -> tuple[int, int]:
-    """Of a sample: values of blocks times the tokens that they multiply, and the operations of attention."""
+    """Of one sample: the sum over block parameters of the tokens they multiply, and the FLOPs of attention."""
     source, target = sample_lengths(spec)
     width = spec.num_hidden_layers * spec.hidden_size
-    if source == 0:  # a decoder: half of what each token could attend to is hidden
+    if source == 0:  # a decoder: the causal mask hides half of the scores
         return sizes.blocks * target, 2 * width * spec.sequence_length * target
     if target == 0:
         return sizes.blocks * source, 4 * width * source * source
     encoder, decoder = sizes.stacks
-    by_source = encoder.num_blocks * encoder.block + decoder.num_blocks * _area(decoder.source)
-    by_target = decoder.num_blocks * (decoder.block - _area(decoder.source))
+    source_parameters = encoder.num_blocks * encoder.block + decoder.num_blocks * _area(decoder.source)
+    target_parameters = decoder.num_blocks * (decoder.block - _area(decoder.source))
     attention = 4 * width * (source * source + source * target) + 2 * width * target * target
-    return by_source * source + by_target * target, attention
+    return source_parameters * source + target_parameters * target, attention

@@ -1,6 +1,6 @@
-"""What a plan knows of the machine: devices with their published rates, memory, links, power. Pydantic only.
+"""The machine a plan is for: GPUs with their published rates, memory, links and power. Pydantic only.
 
-Rates are the makers' dense figures, without sparsity. What a node really reaches is for a probe to say.
+Rates are the vendors' dense figures, without sparsity. A benchmark on the node replaces them (`Node.gemm_flops`).
 """
 
 from typing import Literal
@@ -8,14 +8,14 @@ from typing import Literal
 from pydantic import BaseModel
 
 GIGA, TERA = 10**9, 10**12
-# Of one core with AVX2 at 2.9 GHz: two fused multiply-adds of eight values. bf16 is emulated, hundreds of times slower.
+# One core with AVX2 at 2.9 GHz: two fused multiply-adds of eight fp32 values a cycle. bf16 is emulated, much slower.
 CPU_CORE_FLOPS = {"fp32": 70e9, "bf16": 0.25e9}
-CPU_MEMORY_BANDWIDTH = 14e9
-DISK_BANDWIDTH = 0.7e9
+CPU_MEMORY_BANDWIDTH = 14e9  # bytes per second
+DISK_BANDWIDTH = 0.7e9  # bytes per second
 
 
 class Device(BaseModel):
-    """A kind of GPU: operations a second by precision, bytes a second of its memory and of its link to a neighbour."""
+    """A GPU model: FLOPs per second by precision, bytes per second of its memory and of its link, watts under load."""
 
     flops: dict[str, float]
     bandwidth: float
@@ -28,7 +28,7 @@ def _gpu(bf16: float | None, fp32: float, bandwidth: float, link: float, watts: 
     return Device(flops=rates, bandwidth=bandwidth * GIGA, link=link * GIGA, watts=watts)
 
 
-# By a part of the name that NVML gives; the first that occurs in it counts. NVLink and PCIe count one direction.
+# Keyed by a part of the name that NVML reports; the first match wins. Bandwidth of NVLink and PCIe is one direction's.
 DEVICES = {
     "B200": _gpu(2250, 75, 7700, 900, 1000),
     "H200": _gpu(989, 67, 4800, 450, 700),
@@ -50,49 +50,49 @@ DEVICES = {
     "V100": _gpu(None, 15.7, 900, 150, 300),
     "T4": _gpu(None, 8.1, 320, 16, 70),
 }
-DEFAULT_GPU = _gpu(100, 25, 800, 16, 300)  # of the middle, with a wide interval
+DEFAULT_GPU = _gpu(100, 25, 800, 16, 300)  # a mid-range GPU, for devices that are not in the table
 
 
 class Node(BaseModel):
-    """A machine that may run a job. `memory_bytes` is that of each GPU, or of the whole machine where it has none.
+    """A machine that may run a job. `memory_bytes` is the memory of each GPU, or of the machine if it has none.
 
-    What a probe or earlier jobs measured is put in `gemm_flops` (operations a second of one device at the job's
-    precision) and in the corrections, which multiply what the arithmetic says.
+    `gemm_flops` is what a benchmark measured on one device, in FLOPs per second at the job's precision. The corrections
+    are factors learned from earlier jobs on this machine, by which estimates of memory and time are multiplied.
     """
 
     kind: Literal["cpu", "cuda"] = "cpu"
-    name: str = ""  # of its devices
-    count: int = 1  # of its GPUs
+    name: str = ""  # of its GPUs
+    count: int = 1  # GPUs
     memory_bytes: int
     num_cpus: int = 2
     host_memory_bytes: int | None = None
     gemm_flops: float | None = None
     memory_correction: float = 1.0
     time_correction: float = 1.0
-    num_earlier_jobs: int = 0  # that the corrections come from
-    watts: float | None = None  # of one GPU, or of the whole machine, under load; else the maker's figure
+    num_earlier_jobs: int = 0  # on which the corrections are based
+    watts: float | None = None  # of one GPU, or of the whole machine, under load; None takes the published figure
     price_per_hour: float | None = None  # of the whole machine
     price_per_kwh: float | None = None
 
     @property
     def device(self) -> Device:
-        """The kind of each of its devices; all cores together count as one."""
+        """The published rates of each GPU; all cores of a CPU count as one device."""
         if self.kind == "cuda":
             return next((kind for part, kind in DEVICES.items() if part.lower() in self.name.lower()), DEFAULT_GPU)
         rates = {precision: self.num_cpus * rate for precision, rate in CPU_CORE_FLOPS.items()}
         return Device(flops=rates, bandwidth=CPU_MEMORY_BANDWIDTH, link=CPU_MEMORY_BANDWIDTH / 4, watts=0)
 
     @property
-    def is_known(self) -> bool:
-        """Whether its rates are published."""
+    def has_published_rates(self) -> bool:
+        """Whether the device is a CPU or a GPU of the table."""
         return self.kind == "cpu" or self.device is not DEFAULT_GPU
 
-    def precision(self, asked: str) -> str:
-        """fp32 or bf16: `auto` takes bf16 where a GPU has it."""
-        if asked != "auto":
-            return asked
+    def precision(self, requested: str) -> str:
+        """Resolve a spec's precision to fp32 or bf16: `auto` is bf16 on GPUs that support it."""
+        if requested != "auto":
+            return requested
         return "bf16" if self.kind == "cuda" and "bf16" in self.device.flops else "fp32"
 
     def memory_per_process(self, num_processes: int) -> int:
-        """A GPU's own, or a share of the machine's."""
+        """Bytes available to each process: one GPU's memory, or an equal share of the machine's."""
         return self.memory_bytes if self.kind == "cuda" else self.memory_bytes // num_processes

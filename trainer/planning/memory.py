@@ -1,6 +1,7 @@
-"""Bytes that each process of a job holds at its peak, by part, and those on the disk. Arithmetic only.
+"""Estimates the peak memory of each process of a job, by part, and the size of its checkpoints. Arithmetic only.
 
-Counted as DeepSpeed 0.19 and autograd keep them; tests compare with both.
+Follows what DeepSpeed 0.19 and autograd allocate; tests compare with both. Mixed-precision and ZeRO state sizes are
+those of Rajbhandari et al. 2020, arXiv 1910.02054, section 3.
 """
 
 from functools import lru_cache
@@ -14,10 +15,11 @@ from trainer.planning.counts import (
     num_trainable_parameters,
     sample_lengths,
 )
+from trainer.rounding import ceil_div
 from trainer.spec import TrainSpec
 
-# Values that each block keeps per token for the backward pass, as multiples of hidden_size and of intermediate_size,
-# counted from the tensors that autograd saves.
+# Values that a block keeps per token for the backward pass, as multiples of (hidden_size, intermediate_size): counted
+# from the tensors that autograd saves.
 ACTIVATIONS = {
     "llama": (10, 4),
     "qwen2": (10, 4),
@@ -27,33 +29,33 @@ ACTIVATIONS = {
     "t5": (10, 7),
     "t5 decoder": (17, 7),
 }
-BYTES_OF_FOUR_BITS = 0.516  # of a QLoRA weight, with its share of the constants
+NF4_BYTES = 0.516  # per QLoRA weight: four bits and its share of the quantization constants
 NORM_COPIES = {
     "llama": 2,
     "qwen2": 2,
     "t5": 3,
     "t5 decoder": 5,
 }  # norms of a block that compute in fp32 whatever the model's precision
-# Logits that a decoder's loss holds at a time, in training and evaluation, and how many rows of them at least
+# Logits that the chunked loss of decoders computes at a time, in training and evaluation, and the fewest rows
 # (trainer/modeling/fused_ops.py).
 LOGITS_CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**26}
 MIN_CHUNK_ROWS = 128
-BUCKET = 500_000_000  # values DeepSpeed sends at a time; it allocates them whatever the size of the model
-MAX_LIVE = 1_000_000_000  # values of gathered weights that ZeRO-3 holds at most
-# Of a process before it holds a model: the interpreter, libraries, on a GPU the context, kernels and handles.
+BUCKET = 500_000_000  # values DeepSpeed sends at a time
+MAX_LIVE = 1_000_000_000  # values of gathered weights that ZeRO-3 keeps at most
+# A process before it loads a model: the interpreter and libraries, on a GPU the context, kernels and handles.
 PROCESS_BYTES = {"cpu": 420 << 20, "cuda": 900 << 20}
-SHARDING_BYTES = 30 << 20  # of DeepSpeed's own, in a process without a GPU; and another bucket there
+SHARDING_BYTES = 30 << 20  # of DeepSpeed itself in a CPU process, besides a second bucket
 NCCL_BYTES = 700 << 20
-HOST_BYTES_OF_A_GPU_PROCESS = 3 << 30
-SLACK = {"cpu": 0.2, "cuda": 0.05}  # of activations and logits, lost between the allocator's blocks
-SLACK_OF_ADAPTERS = {"cpu": 0.9, "cuda": 0.1}  # whose small tensors lie between the large ones
+HOST_BYTES_PER_GPU_PROCESS = 3 << 30
+FRAGMENTATION = {"cpu": 0.2, "cuda": 0.05}  # fraction of activations and logits lost between the allocator's blocks
+LORA_FRAGMENTATION = {"cpu": 0.9, "cuda": 0.1}  # adapters put small tensors between the large ones
 
 
 class MemoryEstimate(BaseModel):
     """Bytes that one process needs at its peak, by part.
 
-    `update` is what building the model or the optimizer's step needs beyond the activations, which are not there at
-    that time; `overhead` are libraries, buffers for communication and what is lost between blocks.
+    `update` is what building the model or the optimizer step needs beyond the activations, which are freed by then.
+    `overhead` is libraries, communication buffers and fragmentation.
     """
 
     weights: int
@@ -66,11 +68,12 @@ class MemoryEstimate(BaseModel):
 
     @property
     def states(self) -> int:
-        """What stays from step to step."""
+        """Bytes that are allocated from step to step: weights, gradients and optimizer state."""
         return self.weights + self.gradients + self.optimizer
 
     @property
     def total(self) -> int:
+        """The sum of all parts."""
         return self.states + self.activations + self.logits + self.update + self.overhead
 
 
@@ -78,10 +81,10 @@ PARTS = tuple(MemoryEstimate.model_fields)
 
 
 def estimate_memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str = "cuda") -> MemoryEstimate:
-    """The peak of one process. ZeRO shards the optimizer from stage 1 on, gradients from 2, weights at 3.
+    """Estimate the peak of one process. ZeRO shards the optimizer from stage 1 on, gradients from 2, weights at 3.
 
-    Evaluation has the same micro-batches and computes logits in the same chunks as training, but keeps the activations
-    of one block only and no gradients: its peak is never the larger one.
+    `precision` is fp32 or bf16, `kind` is cpu or cuda. Evaluation uses the same micro-batches and logit chunks as
+    training, but keeps the activations of only one block and no gradients, so its peak is never larger.
     """
     width, stage, processes = bytes_per_value(precision), spec.zero_stage, spec.num_processes
     parameters, trained = count_parameters(spec, vocab_size).total, num_trainable_parameters(spec, vocab_size)
@@ -89,19 +92,19 @@ def estimate_memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str 
     optimizer = _share(_optimizer_bytes(spec, vocab_size, trained, precision), processes if stage >= 1 else 1)
     if spec.offload_optimizer:
         optimizer = 0
-        gradients = 0 if stage >= 2 else gradients  # they leave bucket by bucket
-    held = _weight_bytes(spec, vocab_size, parameters, width)
-    weights = 0 if spec.offload_parameters else _share(held, processes if stage == 3 else 1)
+        gradients = 0 if stage >= 2 else gradients  # sent to the host bucket by bucket
+    weight_bytes = _weight_bytes(spec, vocab_size, parameters, width)
+    weights = 0 if spec.offload_parameters else _share(weight_bytes, processes if stage == 3 else 1)
     if spec.objective == "dpo" and spec.tuning == "full":
-        weights += parameters * width  # the model as it was, to compare with
+        weights += parameters * width  # the frozen reference model
     activations = spec.per_device_batch_size * _activation_bytes(spec, width)
     logits = _logit_bytes(spec, vocab_size, width, kind)
     steady = weights + gradients + optimizer
     surges = (
-        0 if spec.offload_optimizer else _copy_of_gradients(trained, precision, stage, processes),
+        0 if spec.offload_optimizer else _fp32_gradient_bytes(trained, precision, stage, processes),
         parameters * 4 - steady if stage < 3 and spec.tuning == "full" else 0,  # built in fp32, whole
     )
-    slack = (SLACK if spec.tuning == "full" else SLACK_OF_ADAPTERS)[kind]
+    fragmentation = (FRAGMENTATION if spec.tuning == "full" else LORA_FRAGMENTATION)[kind]
     return MemoryEstimate(
         weights=weights,
         gradients=gradients,
@@ -109,7 +112,7 @@ def estimate_memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str 
         activations=activations,
         logits=logits,
         update=max(0, *(surge - activations - logits for surge in surges)),
-        overhead=_overhead(spec, trained, parameters, width, kind) + int(slack * (activations + logits)),
+        overhead=_overhead(spec, trained, parameters, width, kind) + int(fragmentation * (activations + logits)),
     )
 
 
@@ -120,7 +123,7 @@ def _weight_bytes(spec: TrainSpec, vocab_size: int, parameters: int, width: int)
     if spec.tuning == "lora":
         return parameters * width + adapters
     frozen = count_parameters(spec, vocab_size).block_matrix_parameters
-    return int(frozen * BYTES_OF_FOUR_BITS) + (parameters - frozen) * width + adapters
+    return int(frozen * NF4_BYTES) + (parameters - frozen) * width + adapters
 
 
 def _logit_bytes(spec: TrainSpec, vocab_size: int, width: int, kind: str) -> int:
@@ -136,20 +139,20 @@ def _logit_bytes(spec: TrainSpec, vocab_size: int, width: int, kind: str) -> int
     return (rows * vocab_size + tokens * spec.hidden_size) * width + in_fp32
 
 
-def _share(values: int, parts: int) -> int:
-    """Of one process; DeepSpeed pads the last one's."""
-    return -(-values // parts)
+def _share(values: int, processes: int) -> int:
+    """Values of one process; DeepSpeed pads the last one's."""
+    return ceil_div(values, processes)
 
 
 def _optimizer_bytes(spec: TrainSpec, vocab_size: int, trained: int, precision: str) -> int:
-    """AdamW's two fp32 moments, of Muon's matrices one momentum; bf16 and every ZeRO stage keep an fp32 copy, too."""
+    """AdamW's two fp32 moments, Muon's one momentum for matrices, and the fp32 weights under bf16 or any ZeRO stage."""
     master = 0 if precision == "fp32" and spec.zero_stage == 0 else 4
-    spared = 4 * count_parameters(spec, vocab_size).block_matrix_parameters if spec.optimizer == "muon" else 0
-    return trained * (8 + master) - spared
+    no_moment = 4 * count_parameters(spec, vocab_size).block_matrix_parameters if spec.optimizer == "muon" else 0
+    return trained * (8 + master) - no_moment
 
 
-def _copy_of_gradients(trained: int, precision: str, stage: int, processes: int) -> int:
-    """The optimizer steps on an fp32 copy of its share of the gradients; ZeRO-3 makes it a part at a time."""
+def _fp32_gradient_bytes(trained: int, precision: str, stage: int, processes: int) -> int:
+    """The optimizer step's fp32 copy of its share of the gradients; ZeRO-3 copies at most MAX_LIVE values at a time."""
     if stage == 0:
         return 0 if precision == "fp32" else trained * 4
     share = _share(trained, processes)
@@ -157,20 +160,20 @@ def _copy_of_gradients(trained: int, precision: str, stage: int, processes: int)
 
 
 @lru_cache(maxsize=4096)
-def _activation_bytes_of_a_block(kind: str, hidden: int, inner: int, width: int) -> int:
+def _block_activation_bytes(kind: str, hidden: int, inner: int, width: int) -> int:
     of_hidden, of_inner = ACTIVATIONS[kind]
     in_fp32 = 4 * hidden * NORM_COPIES.get(kind, 0) if width == 2 else 0
     return (of_hidden * hidden + of_inner * inner) * width + in_fp32
 
 
 def _activation_bytes(spec: TrainSpec, width: int) -> int:
-    """Of one sample: the encoder's part and the decoder's."""
+    """Activation bytes of one sample, in the encoder and the decoder."""
     source, target = sample_lengths(spec)
     total = 0
-    for kind, tokens, seen in _stacks(spec, source, target):
-        block = tokens * _activation_bytes_of_a_block(kind, spec.hidden_size, spec.intermediate_size, width)
-        if spec.model_type == "t5":  # its attention has a bias, kept with the scores
-            block += 4 * tokens * seen * spec.num_attention_heads
+    for kind, tokens, context in _stacks(spec, source, target):
+        block = tokens * _block_activation_bytes(kind, spec.hidden_size, spec.intermediate_size, width)
+        if spec.model_type == "t5":  # its position bias is kept together with the scores
+            block += 4 * tokens * context * spec.num_attention_heads
         if spec.gradient_checkpointing:  # the input of each block, and one block in full
             total += spec.num_hidden_layers * tokens * spec.hidden_size * width + block
         else:
@@ -179,13 +182,13 @@ def _activation_bytes(spec: TrainSpec, width: int) -> int:
 
 
 def _stacks(spec: TrainSpec, source: int, target: int) -> list[tuple[str, int, int]]:
-    """The kind of block, its tokens, and how many each of them sees."""
+    """For each stack: the kind of block, its tokens, and how many tokens each attends to."""
     if spec.model_type == "t5":
         return [("t5", source, source), ("t5 decoder", target, target)]
     return [(spec.model_type, source + target, source + target)]
 
 
-def _overhead(spec: TrainSpec, trained: int, held: int, width: int, kind: str) -> int:
+def _overhead(spec: TrainSpec, trained: int, parameters: int, width: int, kind: str) -> int:
     total = PROCESS_BYTES[kind]
     if spec.num_processes > 1 and kind == "cuda":
         total += NCCL_BYTES
@@ -194,24 +197,24 @@ def _overhead(spec: TrainSpec, trained: int, held: int, width: int, kind: str) -
     if spec.zero_stage > 0 and kind == "cpu":
         total += SHARDING_BYTES + min(BUCKET, trained) * width
     if spec.zero_stage == 3 and spec.num_processes > 1:
-        total += min(MAX_LIVE, held) * width
+        total += min(MAX_LIVE, parameters) * width
     return total
 
 
 def host_bytes(spec: TrainSpec, vocab_size: int, precision: str) -> int:
-    """What all processes of one machine with GPUs hold in its own memory."""
+    """Host memory in bytes of all processes of a GPU machine, with what is offloaded."""
     total, parameters = 0, count_parameters(spec, vocab_size).total
-    if spec.offload_optimizer:  # the fp32 weights and two moments, and gradients in fp32
+    if spec.offload_optimizer:  # fp32 weights, two moments and gradients
         total += num_trainable_parameters(spec, vocab_size) * (12 + 4)
     if spec.offload_parameters:
         total += parameters * bytes_per_value(precision)
-    # Sharded weights are made there first, in fp32 but for those that adapters leave frozen.
-    made = parameters * (4 if spec.tuning == "full" else bytes_per_value(precision)) if spec.zero_stage == 3 else 0
-    return spec.num_processes * HOST_BYTES_OF_A_GPU_PROCESS + max(total, made)
+    # ZeRO-3 builds weights in host memory first: in fp32, or in the job's precision where adapters leave them frozen.
+    building = parameters * (4 if spec.tuning == "full" else bytes_per_value(precision)) if spec.zero_stage == 3 else 0
+    return spec.num_processes * HOST_BYTES_PER_GPU_PROCESS + max(total, building)
 
 
 def bytes_per_value(precision: str) -> int:
-    """Bytes of one value."""
+    """Bytes of one value of a precision, fp32 or bf16."""
     return 4 if precision == "fp32" else 2
 
 
@@ -219,18 +222,18 @@ def bytes_per_value(precision: str) -> int:
 
 
 def checkpoint_bytes(parameters: int, precision: str) -> int:
-    """Of the weights in a checkpoint."""
+    """Bytes of the weights in a checkpoint."""
     return parameters * bytes_per_value(precision)
 
 
 def resume_bytes(parameters: int, precision: str) -> int:
-    """Of what a checkpoint holds beside them: AdamW's two fp32 moments, under bf16 an fp32 copy of the weights too."""
+    """Bytes of the rest of a checkpoint, for resuming: AdamW's two fp32 moments, and the fp32 weights under bf16."""
     return parameters * (8 if precision == "fp32" else 12)
 
 
 def num_kept_checkpoints(spec: TrainSpec) -> int:
-    """Checkpoints that are there in the end: the newest ones, each so many-th save, and the best."""
-    num_saves = -(-spec.max_steps // spec.save_steps)
+    """Checkpoints on disk at the end of a job: the newest, every `keep_every`-th, and the best."""
+    num_saves = ceil_div(spec.max_steps, spec.save_steps)
     if spec.save_total_limit is None:
         return num_saves
     return min(num_saves, spec.save_total_limit + num_saves // spec.keep_every + 1)

@@ -1,27 +1,14 @@
-"""What a spec costs on a node before anything runs: parameters, operations, memory, disk, time, energy.
-
-Where the numbers come from is in counts.py, memory.py, pace.py and devices.py; fit.py finds what makes a job fit, and
-dial.py proposes a model for a text and a time.
-"""
+"""Plans a job before it runs: parameters, FLOPs, memory, disk, time, energy and cost on a node. Arithmetic only."""
 
 from typing import Any
 
 from pydantic import BaseModel
 
-from trainer.planning import step_time as paces
-from trainer.planning.config_search import (
-    Fix,
-    cheapest_fix,
-)
-from trainer.planning.config_search import fits_in_memory as fits_node
-from trainer.planning.counts import (
-    Flops,
-    count_parameters,
-    flops,
-    num_trainable_parameters,
-    tokens_per_step,
-)
-from trainer.planning.estimates import Estimate, Message, estimate, message
+from trainer.messages import Message, message
+from trainer.planning import step_time
+from trainer.planning.config_search import Fix, cheapest_fix, fits_in_memory
+from trainer.planning.counts import Flops, count_parameters, flops, num_trainable_parameters, tokens_per_step
+from trainer.planning.estimates import Estimate, estimate
 from trainer.planning.hardware import Node
 from trainer.planning.memory import (
     MemoryEstimate,
@@ -34,87 +21,82 @@ from trainer.planning.memory import (
 from trainer.planning.scaling_laws import BYTES_PER_TOKEN
 from trainer.spec import TrainSpec
 
-MANY_EPOCHS = 4
-BYTES_PER_TOKEN_ON_DISK = {True: 2, False: 4}  # whether the vocabulary has at most 65,536 tokens
-# Of memory: states are counted to the byte, what kernels keep for a moment is not.
-SPREAD_OF_STATES, SPREAD_OF_ACTIVATIONS, SPREAD_OF_OVERHEAD = (1.0, 1.02), (0.75, 1.15), (0.5, 1.4)
+MANY_EPOCHS = 4  # Muennighoff et al. 2023, arXiv 2305.16264
+# Intervals of the parts of memory, as factors: states are exact, the transient buffers of kernels are not.
+STATES_SPREAD, ACTIVATIONS_SPREAD, OVERHEAD_SPREAD = (1.0, 1.02), (0.75, 1.15), (0.5, 1.4)
 
 MESSAGES = {
     "memory": "Each process needs about {needed_bytes} of memory.",
     "fits": "Each process needs about {needed_bytes} of memory and has {available_bytes}.",
     "tight": (
-        "Each process needs about {needed_bytes} of memory and has {available_bytes}: it may just fit. If it does not, "
-        "the job goes on with a smaller micro-batch."
+        "Each process needs about {needed_bytes} of memory and has {available_bytes}, so it may only just fit. If it "
+        "does not, the job continues with a smaller micro-batch."
     ),
     "remedy": (
         "Each process needs about {needed_bytes} of memory, but has {available_bytes}. With {changes} it would need "
-        "{fitting_bytes}, at the least cost in time."
+        "{fitting_bytes}, with the least slowdown."
     ),
     "remedy_smaller": (
-        "Each process needs about {needed_bytes} of memory, but has {available_bytes}. Nothing that trains the same "
-        "makes it fit; with {changes} it would need {fitting_bytes}."
+        "Each process needs about {needed_bytes} of memory, but has {available_bytes}. No setting with the same "
+        "training result fits; with {changes} it would need {fitting_bytes}."
     ),
     "no_remedy": (
-        "Each process needs about {needed_bytes} of memory, but has {available_bytes}, and no setting makes it fit: "
-        "lower hidden_size, intermediate_size or vocab_size, or use devices with more memory."
+        "Each process needs about {needed_bytes} of memory, but has {available_bytes}, and no setting makes it fit. "
+        "Lower hidden_size, intermediate_size or vocab_size, or use devices with more memory."
     ),
     "devices": (
-        "num_processes is {num_processes}, but the machine has {num_devices} GPUs: choose from 1 to {num_devices}. "
+        "num_processes is {num_processes}, but the machine has {num_devices} GPUs. Choose from 1 to {num_devices}. "
         "Each process needs about {needed_bytes} of memory."
     ),
     "host": (
-        "What is moved off the GPUs needs {host_bytes} of the machine's own memory, but it has {available_bytes}: "
-        "choose fewer processes or a smaller model."
+        "The processes need {host_bytes} of host memory, but the machine has {available_bytes}. Use fewer processes "
+        "or a smaller model."
     ),
-    "flops": (
-        "Each of {num_tokens} tokens takes {token_flops}: six operations for each weight that it is multiplied with, "
-        "and attention."
-    ),
+    "flops": "{num_tokens} tokens at {token_flops} each: six operations per multiplied weight, plus attention.",
     "flops_recomputed": (
-        "Each of {num_tokens} tokens takes {token_flops}: six operations for each weight that it is multiplied with, "
-        "attention, and a second forward pass for gradient_checkpointing."
+        "{num_tokens} tokens at {token_flops} each: six operations per multiplied weight, plus attention and the "
+        "second forward pass of gradient_checkpointing."
     ),
     "disk": (
-        "{num_checkpoints} checkpoints of {each_bytes}, one more while it is written, and {text_bytes} of tokenised "
-        "text."
+        "{num_checkpoints} checkpoints of {each_bytes}, one more while it is being written, and {text_bytes} of "
+        "tokenized text."
     ),
-    "compute": "Mostly computing: {work_flops} a step, at {rate_flops} a second.",
+    "compute": "Mostly compute: {work_flops} per step at {rate_flops} per second.",
     "launch_overhead": (
-        "Mostly starting small operations: a larger micro-batch or fewer layers would use the device better."
+        "Mostly launching small operations: a larger micro-batch or fewer layers would use the device better."
     ),
     "optimizer": (
-        "Mostly the optimizer, which reads and writes all weights and moments: a larger batch has fewer steps."
+        "Mostly the optimizer, which reads and writes all weights and moments: a larger batch needs fewer steps."
     ),
     "communication": "Mostly exchanging weights and gradients between {num_processes} processes.",
-    "offload": "Mostly moving weights and gradients between GPU and machine, and the optimizer on its processors.",
-    "total": "{max_steps} steps, {num_evaluations} evaluations, {num_saves} checkpoints, and the start.",
-    "energy": "{num_devices} devices under load, with {watts} watts each.",
-    "cost": "The machine's price by the hour and the price of energy, for that time.",
+    "offload": "Mostly moving weights and gradients between GPU and host memory, and the optimizer step on the CPU.",
+    "total": "{max_steps} steps, {num_evaluations} evaluations, {num_saves} checkpoints, and startup.",
+    "energy": "Devices under load: {num_devices}, at {watts} watts each.",
+    "cost": "The machine's hourly price and the price of energy for this time.",
     "learned": (
-        "This machine's last {num_jobs} jobs took {time_ratio} times the estimated time and {memory_ratio} times the "
-        "memory, which is counted in."
+        "Corrected by this machine's last {num_jobs} jobs, which took {time_ratio} times the estimated time and "
+        "{memory_ratio} times the estimated memory."
     ),
-    "measured": "Rates are those that this machine was measured at.",
-    "published": "Rates are those published for {device}; this machine has not been measured yet.",
-    "cpu": "Rates are those usual for {num_cpus} processor cores; other work on the machine makes it slower.",
-    "unknown": "Nothing is known about {device}: rates are those of a GPU of the middle.",
-    "zero_for_nothing": (
-        "zero_stage {zero_stage} buys nothing here: it fits without, and zero_stage 0 spares the 4 to 10 % that "
-        "sharding costs."
+    "measured": "Based on the speed measured on this machine.",
+    "published": "Based on the published specs of {device}; this machine has not been measured yet.",
+    "cpu": "Based on the usual speed of {num_cpus} CPU cores; other load on the machine slows the job down.",
+    "unknown": "No published specs for {device}; the estimate assumes a mid-range GPU.",
+    "zero_not_needed": (
+        "zero_stage {zero_stage} is not needed: the job fits without sharding, which costs 4 to 10 % of the speed."
     ),
-    "bf16_emulated": "precision bf16 is emulated on this device and many times slower: choose auto or fp32.",
+    "bf16_emulated": "This device only emulates bf16, which is many times slower. Choose precision auto or fp32.",
     "many_epochs": (
-        "The text is gone through {epochs} times; beyond about {many} times repeating it teaches little more. More "
-        "text, or fewer max_steps, would be better."
+        "Training goes over the text {epochs} times; beyond about {many} times, repetition helps little. Add text or "
+        "lower max_steps."
     ),
 }
 
 
 class Plan(BaseModel):
-    """The cost of a job. `reason` is an English sentence whose numbers are in `values`, for translation.
+    """The estimated cost of a job.
 
-    `figures` are flops, memory_bytes, disk_bytes and, where the node is known, step_seconds, total_seconds,
-    energy_kwh and cost. `notes` is what else is good to know; the first says where the rates come from.
+    `figures` are flops, memory_bytes, disk_bytes and, if the node is given, step_seconds, total_seconds, energy_kwh and
+    cost. `notes` are further remarks; the first says where the rates come from.
     """
 
     num_parameters: int
@@ -122,31 +104,25 @@ class Plan(BaseModel):
     memory: MemoryEstimate
     memory_bytes: int
     checkpoint_bytes: int  # of the weights
-    resume_bytes: int  # of what a checkpoint holds beside them, to go on from it
-    host_bytes: int | None  # of the machine's own memory, where it has GPUs
+    resume_bytes: int  # of the rest of a checkpoint, for resuming
+    host_bytes: int | None  # host memory of all processes, on GPU machines
     num_epochs: float | None
     flops_per_token: Flops
     fits: bool | None
-    reason: str
-    values: dict[str, Any]
+    verdict: Message  # whether it fits, and what would
     remedy: Fix | None
     figures: dict[str, Estimate]
     notes: list[Message]
 
     @property
-    def verdict(self) -> Message:
-        """The reason with its values."""
-        return Message(text=self.reason, values=self.values)
-
-    @property
     def is_impossible(self) -> bool:
-        """Whether even the least that it may need is more than there is."""
-        available = self.values.get("available_bytes")
+        """Whether even the lower end of the memory estimate exceeds what is available."""
+        available = self.verdict.values.get("available_bytes")
         return self.fits is False and available is not None and self.figures["memory_bytes"].low > available
 
     @property
     def field(self) -> str:
-        """The field to change where it does not fit."""
+        """The field to change if the job does not fit."""
         return next(iter(self.remedy.changes)) if self.remedy is not None else "hidden_size"
 
 
@@ -156,36 +132,36 @@ def plan(
     node: Node | None = None,
     num_bytes_of_text: int | None = None,
 ) -> Plan:
-    """Estimate a job on a node; without one, whether it fits and how long it takes stay open."""
-    on = node or Node(kind="cuda" if spec.num_processes > 2 else "cpu", memory_bytes=0)
-    precision, parameters = on.precision(spec.precision), count_parameters(spec, vocab_size).total
-    parts = estimate_memory(spec, vocab_size, precision, on.kind)
-    each = int(parts.total * on.memory_correction)
-    is_fitting = None if node is None else fits_node(spec, vocab_size, node)
-    remedy = None
-    if node is not None and not is_fitting:
-        remedy = cheapest_fix(spec, vocab_size, node)
-    on_host = host_bytes(spec, vocab_size, precision) if on.kind == "cuda" else None
-    verdict = _verdict(spec, node, each, on_host, is_fitting, remedy)
+    """Estimate the cost of a job on a node. Without a node, whether it fits and how long it takes stay open."""
+    assumed = node or Node(kind="cuda" if spec.num_processes > 2 else "cpu", memory_bytes=0)
+    precision, parameters = assumed.precision(spec.precision), count_parameters(spec, vocab_size).total
+    memory = estimate_memory(spec, vocab_size, precision, assumed.kind)
+    fits = None if node is None else fits_in_memory(spec, vocab_size, node)
+    remedy = cheapest_fix(spec, vocab_size, node) if node is not None and not fits else None
+    on_host = host_bytes(spec, vocab_size, precision) if assumed.kind == "cuda" else None
+    verdict = _verdict(spec, node, int(memory.total * assumed.memory_correction), on_host, fits, remedy)
     epochs = _epochs(spec, num_bytes_of_text)
+    weights = checkpoint_bytes(parameters, precision)
+    resuming = resume_bytes(num_trainable_parameters(spec, vocab_size), precision)
+    token_flops = flops(spec, vocab_size)
     return Plan(
         num_parameters=parameters,
         num_tokens=spec.max_steps * tokens_per_step(spec),
-        memory=parts,
-        memory_bytes=parts.total,
-        checkpoint_bytes=checkpoint_bytes(parameters, precision),
-        resume_bytes=resume_bytes(num_trainable_parameters(spec, vocab_size), precision),
+        memory=memory,
+        memory_bytes=memory.total,
+        checkpoint_bytes=weights,
+        resume_bytes=resuming,
         host_bytes=on_host,
         num_epochs=epochs,
-        flops_per_token=flops(spec, vocab_size),
-        fits=is_fitting,
-        reason=verdict.text,
-        values=verdict.values,
+        flops_per_token=token_flops,
+        fits=fits,
+        verdict=verdict,
         remedy=remedy,
         figures={
-            "memory_bytes": _memory_figure(parts, on, verdict),
-            **_work(spec, vocab_size, precision, num_bytes_of_text),
-            **({} if node is None else _times(spec, vocab_size, node)),
+            "memory_bytes": _memory_figure(memory, assumed, verdict),
+            "flops": _flops_figure(spec, token_flops),
+            "disk_bytes": _disk_figure(spec, vocab_size, weights + resuming, num_bytes_of_text or 0),
+            **({} if node is None else _times(spec, vocab_size, node, token_flops)),
         },
         notes=[] if node is None else _notes(spec, vocab_size, node, epochs),
     )
@@ -195,110 +171,109 @@ def plan(
 
 
 def _verdict(
-    spec: TrainSpec, node: Node | None, each: int, on_host: int | None, is_fitting: bool | None, remedy: Fix | None
+    spec: TrainSpec, node: Node | None, needed: int, on_host: int | None, fits: bool | None, remedy: Fix | None
 ) -> Message:
-    values: dict[str, Any] = {"needed_bytes": each}
+    values: dict[str, Any] = {"needed_bytes": needed}
     if node is None:
         return message(MESSAGES, "memory", **values)
     available = node.memory_per_process(spec.num_processes)
     values["available_bytes"] = available
-    if is_fitting:
-        return message(MESSAGES, "tight" if each * 1.1 > available else "fits", **values)
+    if fits:
+        return message(MESSAGES, "tight" if needed * 1.1 > available else "fits", **values)
     if node.kind == "cuda" and spec.num_processes > node.count:
         return message(MESSAGES, "devices", **values, num_processes=spec.num_processes, num_devices=node.count)
-    if each <= available:
+    if needed <= available:
         return message(MESSAGES, "host", host_bytes=on_host, available_bytes=node.host_memory_bytes)
     if remedy is None:
         return message(MESSAGES, "no_remedy", **values)
     code = "remedy" if remedy.keeps_result else "remedy_smaller"
-    return message(MESSAGES, code, **values, changes=remedy.said, fitting_bytes=remedy.memory_bytes)
+    return message(MESSAGES, code, **values, changes=remedy.text, fitting_bytes=remedy.memory_bytes)
 
 
-def _memory_figure(parts: MemoryEstimate, node: Node, reason: Message) -> Estimate:
-    moving = parts.activations + parts.logits + parts.update
+def _memory_figure(memory: MemoryEstimate, node: Node, reason: Message) -> Estimate:
+    transient = memory.activations + memory.logits + memory.update
     low, high = (
         (
-            parts.states * SPREAD_OF_STATES[end]
-            + moving * SPREAD_OF_ACTIVATIONS[end]
-            + parts.overhead * SPREAD_OF_OVERHEAD[end]
+            memory.states * STATES_SPREAD[end]
+            + transient * ACTIVATIONS_SPREAD[end]
+            + memory.overhead * OVERHEAD_SPREAD[end]
         )
         * node.memory_correction
         for end in (0, 1)
     )
-    value = parts.total * node.memory_correction
+    value = memory.total * node.memory_correction
     return Estimate(low=low, value=value, high=high, unit="bytes", reason=reason)
 
 
 # ---- work, disk and time --------------------------------------------------------------------------------------------
 
 
-def _work(spec: TrainSpec, vocab_size: int, precision: str, num_bytes_of_text: int | None) -> dict[str, Estimate]:
-    token, tokens = flops(spec, vocab_size), spec.max_steps * tokens_per_step(spec)
+def _flops_figure(spec: TrainSpec, token_flops: Flops) -> Estimate:
+    tokens = spec.max_steps * tokens_per_step(spec)
     code = "flops_recomputed" if spec.gradient_checkpointing else "flops"
-    of_work = message(MESSAGES, code, num_tokens=tokens, token_flops=token.hardware_flops)
-    parameters, kept = count_parameters(spec, vocab_size).total, num_kept_checkpoints(spec)
-    each = checkpoint_bytes(parameters, precision) + resume_bytes(num_trainable_parameters(spec, vocab_size), precision)
-    tokenised = int((num_bytes_of_text or 0) / BYTES_PER_TOKEN * BYTES_PER_TOKEN_ON_DISK[vocab_size <= 65_536])
-    of_disk = message(MESSAGES, "disk", num_checkpoints=kept, each_bytes=each, text_bytes=tokenised)
-    disk = (kept + 1) * each + tokenised
-    return {
-        "flops": estimate(token.hardware_flops * tokens, (1.0, 1.05), "flops", of_work),
-        "disk_bytes": Estimate(low=kept * each, value=disk, high=disk * 1.02 + tokenised, unit="bytes", reason=of_disk),
-    }
+    reason = message(MESSAGES, code, num_tokens=tokens, token_flops=token_flops.hardware_flops)
+    return estimate(token_flops.hardware_flops * tokens, (1.0, 1.05), "flops", reason)
 
 
-def _times(spec: TrainSpec, vocab_size: int, node: Node) -> dict[str, Estimate]:
-    step = paces.estimate_step_time(spec, vocab_size, node)
-    seconds = paces.total_seconds(spec, vocab_size, node, step) * node.time_correction
-    spread = paces.SPREAD[paces.basis(node)]
-    work = flops(spec, vocab_size).hardware_flops * tokens_per_step(spec)
-    of_step = message(
+def _disk_figure(spec: TrainSpec, vocab_size: int, each: int, num_bytes_of_text: int) -> Estimate:
+    count = num_kept_checkpoints(spec)
+    tokenized = int(num_bytes_of_text / BYTES_PER_TOKEN * (2 if vocab_size <= 1 << 16 else 4))
+    reason = message(MESSAGES, "disk", num_checkpoints=count, each_bytes=each, text_bytes=tokenized)
+    total = (count + 1) * each + tokenized
+    return Estimate(low=count * each, value=total, high=total * 1.02 + tokenized, unit="bytes", reason=reason)
+
+
+def _times(spec: TrainSpec, vocab_size: int, node: Node, token_flops: Flops) -> dict[str, Estimate]:
+    step = step_time.estimate_step_time(spec, vocab_size, node)
+    seconds = step_time.total_seconds(spec, vocab_size, node, step) * node.time_correction
+    spread = step_time.SPREAD[step_time.basis(node)]
+    step_reason = message(
         MESSAGES,
         step.bottleneck,
-        work_flops=work,
-        rate_flops=paces.flops_rate(spec, node) * (spec.num_processes if node.kind == "cuda" else 1),
+        work_flops=token_flops.hardware_flops * tokens_per_step(spec),
+        rate_flops=step_time.flops_rate(spec, node) * (spec.num_processes if node.kind == "cuda" else 1),
         num_processes=spec.num_processes,
     )
-    of_total = message(
+    total_reason = message(
         MESSAGES,
         "total",
         max_steps=spec.max_steps,
-        num_evaluations=paces.num_evaluations(spec),
-        num_saves=paces.num_saves(spec),
+        num_evaluations=step_time.num_evaluations(spec),
+        num_saves=step_time.num_saves(spec),
     )
     return {
-        "step_seconds": estimate(step.seconds * node.time_correction, spread, "seconds", of_step),
-        "total_seconds": estimate(seconds, spread, "seconds", of_total),
+        "step_seconds": estimate(step.seconds * node.time_correction, spread, "seconds", step_reason),
+        "total_seconds": estimate(seconds, spread, "seconds", total_reason),
         **_expenses(spec, node, seconds, spread),
     }
 
 
 def _expenses(spec: TrainSpec, node: Node, seconds: float, spread: tuple[float, float]) -> dict[str, Estimate]:
-    """Energy where the power is known, and what it all costs where a price is set."""
-    found: dict[str, Estimate] = {}
+    """Energy if the power is known, and cost if a price is set."""
+    figures: dict[str, Estimate] = {}
     devices = spec.num_processes if node.kind == "cuda" else 1
-    watts = node.watts or (node.device.watts if node.is_known else 0)
-    energy = watts * devices * seconds / 3.6e6
+    watts = node.watts or (node.device.watts if node.has_published_rates else 0)
+    energy = watts * devices * seconds / 3.6e6  # kWh
     if watts:
         reason = message(MESSAGES, "energy", num_devices=devices, watts=watts)
-        found["energy_kwh"] = estimate(energy, (0.6 * spread[0], spread[1]), "kWh", reason)
+        figures["energy_kwh"] = estimate(energy, (0.6 * spread[0], spread[1]), "kWh", reason)
     cost = (node.price_per_hour or 0) * seconds / 3600 + (node.price_per_kwh or 0) * energy
     if cost:
-        found["cost"] = estimate(cost, spread, "price", message(MESSAGES, "cost"))
-    return found
+        figures["cost"] = estimate(cost, spread, "price", message(MESSAGES, "cost"))
+    return figures
 
 
 def _notes(spec: TrainSpec, vocab_size: int, node: Node, epochs: float | None) -> list[Message]:
-    notes = [message(MESSAGES, paces.basis(node), device=node.name or "this device", num_cpus=node.num_cpus)]
+    notes = [message(MESSAGES, step_time.basis(node), device=node.name or "this device", num_cpus=node.num_cpus)]
     if node.num_earlier_jobs:
         ratios = {"time_ratio": round(node.time_correction, 2), "memory_ratio": round(node.memory_correction, 2)}
         notes.append(message(MESSAGES, "learned", num_jobs=node.num_earlier_jobs, **ratios))
     if node.precision(spec.precision) == "bf16" and (node.kind == "cpu" or "bf16" not in node.device.flops):
         notes.append(message(MESSAGES, "bf16_emulated"))
     if spec.zero_stage > 0 and not (spec.offload_optimizer or spec.offload_parameters):
-        without = spec.model_copy(update={"zero_stage": 0})
-        if fits_node(without, vocab_size, node):
-            notes.append(message(MESSAGES, "zero_for_nothing", zero_stage=spec.zero_stage))
+        unsharded = spec.model_copy(update={"zero_stage": 0})
+        if fits_in_memory(unsharded, vocab_size, node):
+            notes.append(message(MESSAGES, "zero_not_needed", zero_stage=spec.zero_stage))
     if epochs is not None and epochs > MANY_EPOCHS:
         notes.append(message(MESSAGES, "many_epochs", epochs=round(epochs, 1), many=MANY_EPOCHS))
     return notes

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 from app.core.formatting import compact, file_size, number, span
 from app.core.i18n import _, translate
 from app.core.settings import settings
-from trainer.planning.estimates import Estimate, Message
+from trainer.messages import Message
+from trainer.planning.estimates import Estimate
 from trainer.planning.plan import Plan
 from trainer.planning.scaling_laws import Proposal
 from trainer.spec import TrainSpec
@@ -16,9 +17,9 @@ from trainer.spec import TrainSpec
 PREFIXES = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
-def localize(sentence: Message) -> str:
-    """A sentence with its values written as the ends of their names say."""
-    return _(sentence.text, **{name: _shown(name, value) for name, value in sentence.values.items()})
+def localize(message: Message) -> str:
+    """A message in the reader's language, its values formatted by the suffix of their names."""
+    return _(message.template, **{name: _shown(name, value) for name, value in message.values.items()})
 
 
 def interval(figure: Estimate) -> str:

@@ -105,7 +105,7 @@ def test_a_plan_tells_time_disk_and_why(alice_api: TestClient, corpus: str) -> N
     assert 0 < total["low"] < total["value"] < total["high"]
     assert " to " in total["text"]
     assert total["reason"].startswith("400 steps, 9 evaluations, 2 checkpoints")
-    assert plan["notes"][0].startswith("Rates are those usual for 2 processor cores")
+    assert plan["notes"][0].startswith("Based on the usual speed of 2 CPU cores")
     assert plan["flops_per_token"]["matmuls"] == 6 * 1_066_112
 
 

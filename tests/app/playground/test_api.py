@@ -135,7 +135,7 @@ def test_a_token_without_the_scope_submit_cannot_generate(
         ("max_tokens", 5000, "max_tokens must be at most 4096"),
         ("top_k", -1, "top_k must be at least 0"),
         ("seed", 2**31, "seed must be at most 2147483647"),
-        ("stop", ["x"] * 9, "stop takes at most 8 entries"),
+        ("stop", ["x"] * 9, "stop must have at most 8 entries"),
         ("stop", [""], "stop.0 must not be empty"),
         ("magic", 1, "magic is not a field"),
     ],

@@ -1,4 +1,4 @@
-"""The change that makes a job fit: it really does, it is the cheapest, and more memory never hurts."""
+"""The cheapest fix makes a job fit, the chosen setting is the fastest, and more memory never hurts."""
 
 from typing import Any
 
@@ -43,13 +43,13 @@ def changed(spec: TrainSpec, remedy: Fix) -> TrainSpec:
     ],
     ids=["shard", "smaller micro-batch", "offload", "adapters"],
 )
-def test_the_cheapest_change_of_the_seven_billion(fields: dict[str, Any], node: Node, changes: dict[str, Any]) -> None:
+def test_the_cheapest_fix_for_llama_7b(fields: dict[str, Any], node: Node, changes: dict[str, Any]) -> None:
     remedy = cheapest_fix(seven_billion(**fields), 32_000, node)
     assert remedy is not None
     assert remedy.changes == changes
 
 
-def test_from_scratch_there_is_nothing_to_put_adapters_beside() -> None:
+def test_without_a_base_model_lora_is_not_a_fix() -> None:
     remedy = cheapest_fix(seven_billion(num_processes=1, zero_stage=0), 32_000, gpus(1, 24, host=64))
 
     assert remedy is not None
@@ -66,19 +66,19 @@ def test_one_layer_more_would_not_fit() -> None:
     assert fastest_fitting_spec(deeper, 32_000, node) is None
 
 
-def test_where_nothing_fits_nothing_is_named() -> None:
+def test_without_any_fitting_setting_there_is_no_fix() -> None:
     assert cheapest_fix(seven_billion(num_processes=1, zero_stage=0), 32_000, gpus(1, 1)) is None
     assert fastest_fitting_spec(seven_billion(num_processes=1, zero_stage=0), 32_000, gpus(1, 24)) is None
 
 
-def test_offload_that_the_machine_cannot_hold_is_not_named() -> None:
+def test_offload_is_not_a_fix_if_host_memory_is_too_small() -> None:
     spec = seven_billion(num_processes=4, per_device_batch_size=1, base_model="b")
-    with_room, without = (cheapest_fix(spec, 32_000, gpus(4, 24, host=host)) for host in (256, 100))
+    enough, too_little = (cheapest_fix(spec, 32_000, gpus(4, 24, host=host)) for host in (256, 100))
 
-    assert with_room is not None
-    assert without is not None
-    assert with_room.changes == {"offload_optimizer": True}
-    assert without.changes["tuning"] == "lora"
+    assert enough is not None
+    assert too_little is not None
+    assert enough.changes == {"offload_optimizer": True}
+    assert too_little.changes["tuning"] == "lora"
 
 
 SPECS = st.fixed_dictionaries(
@@ -99,15 +99,15 @@ NODES = st.builds(gpus, st.sampled_from([1, 4]), st.integers(2, 140), host=st.sa
 )
 
 
-def drawn(fields: dict[str, Any]) -> TrainSpec:
+def spec_of(fields: dict[str, Any]) -> TrainSpec:
     heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "train_batch_size": 128}
     return small_spec(**{**heads, **fields})
 
 
 @settings(deadline=None)
 @given(fields=SPECS, node=NODES)
-def test_the_named_change_makes_it_fit_and_is_a_spec(fields: dict[str, Any], node: Node) -> None:
-    spec = drawn(fields)
+def test_a_fix_makes_the_job_fit_and_is_a_valid_spec(fields: dict[str, Any], node: Node) -> None:
+    spec = spec_of(fields)
     remedy = cheapest_fix(spec, 32_000, node)
     if remedy is not None:
         assert fits_in_memory(changed(spec, remedy), 32_000, node)
@@ -115,8 +115,8 @@ def test_the_named_change_makes_it_fit_and_is_a_spec(fields: dict[str, Any], nod
 
 @settings(deadline=None)
 @given(fields=SPECS, node=NODES)
-def test_what_is_chosen_fits_and_computes_the_same(fields: dict[str, Any], node: Node) -> None:
-    spec = drawn(fields)
+def test_the_chosen_setting_fits_and_computes_the_same(fields: dict[str, Any], node: Node) -> None:
+    spec = spec_of(fields)
     chosen = fastest_fitting_spec(spec, 32_000, node)
     if chosen is None:
         assert not fits_in_memory(spec, 32_000, node)
@@ -130,7 +130,7 @@ def test_what_is_chosen_fits_and_computes_the_same(fields: dict[str, Any], node:
 @settings(deadline=None)
 @given(fields=SPECS, node=NODES, more=st.integers(0, 10 * GB))
 def test_more_memory_never_makes_it_not_fit(fields: dict[str, Any], node: Node, more: int) -> None:
-    spec = drawn(fields)
+    spec = spec_of(fields)
     larger = node.model_copy(update={"memory_bytes": node.memory_bytes + more})
     assert fits_in_memory(spec, 32_000, larger) or not fits_in_memory(spec, 32_000, node)
     assert (fastest_fitting_spec(spec, 32_000, larger) is not None) or (
@@ -148,11 +148,11 @@ def test_the_choice_is_the_fastest_of_all_settings() -> None:
             for is_checkpointing in (False, True):
                 update = {"per_device_batch_size": size, "zero_stage": stage}
                 other = spec.model_copy(update={**update, "gradient_checkpointing": is_checkpointing})
-                if fits_in_memory(other, 32_000, node, room=0.95):
+                if fits_in_memory(other, 32_000, node, fraction=0.95):
                     assert estimate_step_time(other, 32_000, node).seconds >= best / 1.1
 
 
-def test_a_precision_that_the_device_lacks_is_replaced() -> None:
+def test_an_unsupported_precision_is_replaced_by_auto() -> None:
     chosen = fastest_fitting_spec(small_spec(precision="bf16"), 384, Node(memory_bytes=16 << 30))
     assert chosen is not None
     assert chosen.precision == "auto"

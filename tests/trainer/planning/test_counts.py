@@ -35,7 +35,7 @@ def test_parameters_are_counted_exactly(shape: dict[str, Any], tied: bool) -> No
 
 
 @SHAPES
-def test_the_parts_add_up(shape: dict[str, Any]) -> None:
+def test_the_parts_sum_to_the_total(shape: dict[str, Any]) -> None:
     is_tied = shape["model_type"] == "t5"  # always
     sizes = count_parameters(small_spec(**shape, tie_word_embeddings=is_tied), 777)
     own_head = 0 if is_tied else sizes.head
@@ -77,7 +77,7 @@ def test_gpt2_124m_by_hand() -> None:
     assert token.recomputed == 0
 
 
-def test_operations_agree_with_a_count_of_what_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flops_agree_with_torchs_flop_counter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_matmul, "prefers_onednn", lambda: False)  # torch counts only its own
     spec = small_spec(num_hidden_layers=3)
     model = init_model(spec, 777, 0, 1, torch.device("cpu"))
@@ -86,12 +86,12 @@ def test_operations_agree_with_a_count_of_what_torch_multiplies(monkeypatch: pyt
     with counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         model(input_ids=tokens, use_cache=False).logits.float().sum().backward()
     token = flops(spec, 777)
-    whole = token.matmuls + 2 * token.attention  # torch counts what the mask hides, too
-    assert counter.get_total_flops() / tokens.numel() == pytest.approx(whole, rel=0.03)
+    expected = token.matmuls + 2 * token.attention  # torch counts masked scores, too
+    assert counter.get_total_flops() / tokens.numel() == pytest.approx(expected, rel=0.03)
 
 
 @SHAPES
-def test_adapters_are_counted_as_rank_times_the_sides_of_every_matrix(shape: dict[str, Any]) -> None:
+def test_adapter_parameters_are_rank_times_rows_plus_columns_of_every_matrix(shape: dict[str, Any]) -> None:
     spec = small_spec(**shape, lora_rank=8)
     model = init_model(spec, 777, 0, 1, torch.device("cpu"))
     marks = (".layers.", ".h.", ".layer.", ".block.")

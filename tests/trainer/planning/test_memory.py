@@ -26,8 +26,7 @@ BF16, FP32, MOMENTS = 2, 4, 8  # bytes of a value, and of AdamW's two for each
 
 
 def seven_billion(**fields: Any) -> TrainSpec:
-    whole = {"recipe": "llama-7b", "corpora": ["c"], "per_device_batch_size": 1}
-    return resolve({**whole, **fields})
+    return resolve({"recipe": "llama-7b", "corpora": ["c"], "per_device_batch_size": 1, **fields})
 
 
 def states(parts: MemoryEstimate) -> tuple[int, int, int]:
@@ -173,18 +172,18 @@ def test_more_of_anything_never_needs_less(fields: dict[str, Any], precision: st
 
 
 @given(fields=SPECS)
-def test_every_means_to_save_memory_saves_some(fields: dict[str, Any]) -> None:
+def test_offload_and_checkpointing_reduce_memory(fields: dict[str, Any]) -> None:
     spec = drawn(fields, zero_stage=3)
-    whole = estimate_memory(spec, 32_000, "bf16").total
+    on_gpu = estimate_memory(spec, 32_000, "bf16").total
     off_gpu = spec.model_copy(update={"offload_optimizer": True})
     optimizer = estimate_memory(off_gpu, 32_000, "bf16").total
     both = estimate_memory(off_gpu.model_copy(update={"offload_parameters": True}), 32_000, "bf16").total
-    assert both < optimizer < whole
+    assert both < optimizer < on_gpu
     if spec.num_hidden_layers > 1:
-        assert estimate_memory(spec.model_copy(update={"gradient_checkpointing": True}), 32_000, "bf16").total <= whole
+        assert estimate_memory(spec.model_copy(update={"gradient_checkpointing": True}), 32_000, "bf16").total <= on_gpu
 
 
-def test_kept_checkpoints_follow_the_rules_of_keeping() -> None:
+def test_kept_checkpoints_follow_the_retention_rules() -> None:
     assert num_kept_checkpoints(small_spec(max_steps=1000, save_steps=100)) == 10
     assert (
         num_kept_checkpoints(small_spec(max_steps=1000, save_steps=100, save_total_limit=2, keep_every=5)) == 2 + 2 + 1
@@ -200,19 +199,19 @@ def test_activations_are_about_what_autograd_keeps(shape: dict[str, Any], is_bf1
     model = objective(spec, init_model(spec, 300, 0, 1, torch.device("cpu")).train())
     if is_bf16:
         model.bfloat16()
-    of_weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved: dict[int, torch.UntypedStorage] = {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def save(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in of_weights:
-            kept[storage.data_ptr()] = storage
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage
         return tensor
 
     tokens = torch.zeros(spec.per_device_batch_size, spec.sequence_length, dtype=torch.long)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         model(tokens, tokens)
-    measured = sum(storage.nbytes() for storage in kept.values())
+    measured = sum(storage.nbytes() for storage in saved.values())
 
     precision = "bf16" if is_bf16 else "fp32"
     assert estimate_memory(spec, 300, precision).activations == pytest.approx(measured, rel=0.15)

@@ -1,4 +1,4 @@
-"""One dial: what is proposed for a text, a node and a time."""
+"""The job proposed for a text, a node and a time."""
 
 import pytest
 
@@ -14,8 +14,8 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 TEXTS = (20_000, 4 * 10**6, 10**9, 10**12)
 
 
-def said(made: Proposal, name: str) -> str:
-    return made.reasons[name].text.format(**made.reasons[name].values)
+def reason(proposal: Proposal, name: str) -> str:
+    return str(proposal.reasons[name])
 
 
 @pytest.mark.parametrize("node", [CPU, EIGHT], ids=["cpu", "gpus"])
@@ -24,40 +24,40 @@ def said(made: Proposal, name: str) -> str:
 def test_a_proposal_is_a_spec_that_fits_memory_and_text_and_has_reasons(
     num_bytes: int, seconds: float, node: Node
 ) -> None:
-    made = propose(num_bytes, node, seconds)
-    spec = resolve({"corpora": ["c"], **made.fields})
+    proposal = propose(num_bytes, node, seconds)
+    spec = resolve({"corpora": ["c"], **proposal.fields})
 
     assert spec.vocab_size is not None
-    assert made.num_parameters == num_parameters(spec, spec.vocab_size)
-    assert made.num_tokens == spec.max_steps * spec.tokens_per_step
+    assert proposal.num_parameters == num_parameters(spec, spec.vocab_size)
+    assert proposal.num_tokens == spec.max_steps * spec.tokens_per_step
     assert fits_in_memory(spec, spec.vocab_size, node)
-    assert made.num_tokens <= 1.1 * 4 * num_bytes / BYTES_PER_TOKEN
+    assert proposal.num_tokens <= 1.1 * 4 * num_bytes / BYTES_PER_TOKEN
     for name in ("size", "tokens", "vocab_size", "learning_rate", "train_batch_size"):
-        assert said(made, name)
+        assert reason(proposal, name)
 
 
-def test_with_text_and_time_enough_it_is_compute_optimal() -> None:
-    made = propose(10**12, EIGHT, DAY)
+def test_with_enough_text_and_time_a_proposal_is_compute_optimal() -> None:
+    proposal = propose(10**12, EIGHT, DAY)
 
-    assert made.num_tokens / made.num_parameters == pytest.approx(20, rel=0.05)
-    assert "Hoffmann et al. 2022" in said(made, "size")
-    assert made.seconds <= DAY
+    assert proposal.num_tokens / proposal.num_parameters == pytest.approx(20, rel=0.05)
+    assert "Hoffmann et al. 2022" in reason(proposal, "size")
+    assert proposal.seconds <= DAY
 
 
-def test_little_text_keeps_it_small_and_is_repeated_at_most_four_times() -> None:
-    made = propose(10**8, EIGHT, 30 * DAY)
+def test_little_text_limits_the_size_and_is_repeated_at_most_four_times() -> None:
+    proposal = propose(10**8, EIGHT, 30 * DAY)
 
-    assert made.num_tokens <= 1.1 * 4 * 10**8 / BYTES_PER_TOKEN
-    assert "more text would" in said(made, "size")
+    assert proposal.num_tokens <= 1.1 * 4 * 10**8 / BYTES_PER_TOKEN
+    assert "more text would help" in reason(proposal, "size")
     tiny = propose(20_000, EIGHT, 30 * DAY)
-    assert "Muennighoff et al. 2023" in said(tiny, "tokens")
+    assert "Muennighoff et al. 2023" in reason(tiny, "tokens")
 
 
 def test_a_node_with_little_memory_limits_the_size() -> None:
     small = EIGHT.model_copy(update={"memory_bytes": 8 * 10**9})
-    made = propose(10**12, small, 300 * DAY)
+    proposal = propose(10**12, small, 300 * DAY)
 
-    assert "memory" in said(made, "size")
+    assert "memory" in reason(proposal, "size")
     with pytest.raises(ValueError, match="too little memory"):
         propose(10**9, Node(memory_bytes=1 << 20), HOUR)
     with pytest.raises(ValueError, match="too few to learn"):
@@ -82,8 +82,8 @@ def test_larger_trainings_take_lower_rates_and_larger_batches() -> None:
 
 
 def test_most_of_the_time_is_used() -> None:
-    made = propose(10**12, EIGHT, 10 * DAY)
-    assert 5 * DAY < made.seconds <= 10 * DAY
+    proposal = propose(10**12, EIGHT, 10 * DAY)
+    assert 5 * DAY < proposal.seconds <= 10 * DAY
 
 
 def test_the_vocabulary_follows_the_text_within_limits() -> None:

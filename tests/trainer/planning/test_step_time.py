@@ -1,4 +1,4 @@
-"""How long steps take: what makes them slower, and published figures inside the interval."""
+"""Step times: what makes them longer, and published figures within the interval."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def test_published_rates_lie_in_the_interval(
     assert low * seconds <= spec.tokens_per_step / tokens_per_second <= high * seconds
 
 
-def test_the_smallest_recipe_on_two_cores_takes_about_what_was_measured() -> None:
+def test_the_tiny_recipe_on_two_cores_takes_about_the_measured_time() -> None:
     # docs/measurements/web-and-jobs.md: 400 steps in 100 s while a test suite used the same cores.
     spec = resolve({"recipe": "tiny", "corpora": ["c"]})
     seconds = total_seconds(spec, 2048, CPU, estimate_step_time(spec, 2048, CPU))
@@ -47,7 +47,7 @@ def test_the_smallest_recipe_on_two_cores_takes_about_what_was_measured() -> Non
     assert low * seconds <= 100 <= high * seconds
 
 
-def test_checkpointing_costs_a_third_of_computing() -> None:
+def test_checkpointing_adds_a_third_of_compute() -> None:
     plain, twice = (
         estimate_step_time(seven_billion(gradient_checkpointing=on), 32_000, gpus("H100", 8)) for on in (False, True)
     )
@@ -56,14 +56,14 @@ def test_checkpointing_costs_a_third_of_computing() -> None:
 
 def test_a_smaller_micro_batch_is_never_faster() -> None:
     for node in (CPU, gpus("H100")):
-        paces = [
+        seconds = [
             estimate_step_time(small_spec(train_batch_size=64, per_device_batch_size=size), 384, node).seconds
             for size in (64, 32, 16, 8, 4, 2, 1)
         ]
-        assert paces == sorted(paces)
+        assert seconds == sorted(seconds)
 
 
-def test_more_gpus_are_faster_where_computing_takes_longest() -> None:
+def test_more_gpus_are_faster_if_compute_is_the_bottleneck() -> None:
     one, eight = (
         estimate_step_time(seven_billion(num_processes=count, zero_stage=1), 32_000, gpus("H100", 8)).seconds
         for count in (1, 8)
@@ -71,7 +71,7 @@ def test_more_gpus_are_faster_where_computing_takes_longest() -> None:
     assert 6 < one / eight <= 8
 
 
-def test_zero_3_exchanges_more_than_zero_2_and_offload_takes_time() -> None:
+def test_zero_3_communicates_more_than_zero_2_and_offload_takes_time() -> None:
     slow_link = gpus("RTX 3090", 4)
     spec = seven_billion(num_processes=4, train_batch_size=8)
     two, three = (
@@ -84,12 +84,12 @@ def test_zero_3_exchanges_more_than_zero_2_and_offload_takes_time() -> None:
     assert offloaded.seconds > estimate_step_time(spec, 32_000, slow_link).seconds
 
 
-def test_the_bound_is_the_largest_part() -> None:
+def test_the_bottleneck_is_the_largest_part() -> None:
     assert estimate_step_time(seven_billion(), 32_000, gpus("H100", 8)).bottleneck == "compute"
     assert estimate_step_time(small_spec(), 384, gpus("H100")).bottleneck == "launch_overhead"
 
 
-def test_a_measured_rate_stands_in_for_the_published_one() -> None:
+def test_a_measured_rate_replaces_the_published_one() -> None:
     node = gpus("H100").model_copy(update={"gemm_flops": 989e12 / 2})
     assert basis(node) == "measured"
     spec = seven_billion(num_processes=1, zero_stage=0)
@@ -114,11 +114,11 @@ def test_a_measured_rate_stands_in_for_the_published_one() -> None:
         ("Tesla T4", "T4"),
     ],
 )
-def test_devices_are_known_by_their_names(name: str, part: str) -> None:
+def test_devices_are_recognized_by_their_names(name: str, part: str) -> None:
     assert gpus(name).device is DEVICES[part]
 
 
-def test_a_device_nobody_knows_is_of_the_middle_and_one_without_bf16_takes_fp32() -> None:
+def test_an_unknown_gpu_counts_as_mid_range_and_one_without_bf16_uses_fp32() -> None:
     assert gpus("Oddity").device is DEFAULT_GPU
     assert gpus("Tesla T4").precision("auto") == "fp32"
     assert gpus("H100").precision("auto") == "bf16"

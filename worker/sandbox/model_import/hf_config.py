@@ -135,8 +135,7 @@ def spec_fields(config: PreTrainedConfig) -> dict[str, Any]:
         resolve({"recipe": recipe, "objective": objective, "corpora": ["any"], "base_model": "this", **found})
     except SpecError as error:
         problem = error.problems[0]
-        why = problem.message.format(**problem.values)
-        raise InvalidModel("spec_field", file=names.CONFIG, field=problem.field, why=why) from None
+        raise InvalidModel("spec_field", file=names.CONFIG, field=problem.field, why=str(problem.message)) from None
     _check_usual(config)
     return {**found, "context": _context(config)}
 

@@ -4,17 +4,18 @@ import pytest
 
 from app.core.i18n import use_locale
 from app.jobs.planning.answers import interval, localize
-from trainer.planning.estimates import Estimate, Message
+from trainer.messages import Message
+from trainer.planning.estimates import Estimate
 
-WHY = Message(text="Because.")
+WHY = Message(code="why", template="Because.")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "written"),
     [
         ("needed_bytes", 3 * 2**30, "3.0 GiB"),
-        ("given_seconds", 0.25, "0.25 s"),
-        ("given_seconds", 7200, "2 hours"),
+        ("available_seconds", 0.25, "0.25 s"),
+        ("available_seconds", 7200, "2 hours"),
         ("token_flops", 42.9e9, "42.9 GFLOP"),
         ("work_flops", 3e24, "3 YFLOP"),
         ("rate_flops", 12.0, "12 FLOP"),
@@ -24,7 +25,7 @@ WHY = Message(text="Because.")
     ],
 )
 def test_values_are_written_as_the_ends_of_their_names_say(name: str, value: object, written: str) -> None:
-    assert localize(Message(text="It is {" + name + "}.", values={name: value})) == f"It is {written}."
+    assert localize(Message(code="is", template=f"It is {{{name}}}.", values={name: value})) == f"It is {written}."
 
 
 @pytest.mark.parametrize(
