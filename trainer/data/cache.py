@@ -1,4 +1,4 @@
-"""Directories that are computed once and shared by all runs, found by the hash of what they were made from."""
+"""A content-addressed cache of directories, shared by all runs: an entry is named by the hash of its inputs."""
 
 import hashlib
 import json
@@ -12,24 +12,25 @@ from trainer.run_dir import sync_directory
 
 
 def cache_key(**parts: Any) -> str:
-    """The name of a cache entry: a hash of everything that decides its content."""
+    """The name of a cache entry: SHA-256 of everything that determines its content, as JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def get_or_create(entry: Path, make: Callable[[Path], None]) -> bool:
-    """Make a cache entry unless it is there, and say whether this call made it.
+    """Create a cache entry unless it exists. Returns whether this call created it.
 
-    It is written beside and renamed when whole, so two runs may do it at once: the second keeps the first one's.
+    The entry is written to a temporary directory and renamed when complete, so two runs may create it at once: the
+    first to finish wins. Raises what `make` raises, and OSError if the entry cannot be renamed.
     """
     if entry.exists():
         return False
     entry.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="making-", dir=entry.parent) as temporary:
-        made = Path(temporary) / "entry"
-        made.mkdir()
-        make(made)
+        directory = Path(temporary) / "entry"
+        directory.mkdir()
+        make(directory)
         try:
-            made.rename(entry)
+            directory.rename(entry)
         except OSError:
             if not entry.exists():
                 raise
@@ -39,6 +40,6 @@ def get_or_create(entry: Path, make: Callable[[Path], None]) -> bool:
 
 
 def replace_directory(source: Path, target: Path) -> None:
-    """Replace a directory by a copy of another."""
+    """Replace the directory `target` by a copy of `source`."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)

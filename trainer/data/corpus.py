@@ -1,4 +1,4 @@
-"""Reads parsed corpora: documents, in pieces small enough to tokenise in bounded memory. Standard library and numpy."""
+"""Reads parsed corpora in chunks small enough to tokenize in bounded memory. Standard library and numpy."""
 
 import codecs
 import json
@@ -14,27 +14,27 @@ import numpy as np
 from trainer.failure import Failure
 from trainer.run_dir import CorpusInput
 
-PIECE_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 
-# Places where the tokenizer's pre-tokens always part, whatever stands before and after (see tokenizer.SPLIT): behind a
-# line's end, before the space between two words, between a punctuation mark and a Chinese character.
-SAFE_CUT = re.compile(
+# Boundaries that pre-tokens never cross, whatever the context (see tokenizer.SPLIT): after a line break, before the
+# space between two words, between Chinese punctuation and a Chinese character.
+TOKEN_BOUNDARY = re.compile(
     r"(?<=\n)(?=\S)|(?<=[^\W_])(?= [^\W_])|(?<=[\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f])(?=[\u4e00-\u9fff])"
 )
 
 
 @dataclass(frozen=True)
 class TextChunk:
-    """A part of a document. `ends_document` is true of its last one."""
+    """A part of a document. `ends_document` is true for its last chunk."""
 
     text: str
     num_bytes: int
     ends_document: bool
-    is_safe: bool = True  # cut where tokens part; always so in text that has lines, words or punctuation
+    is_safe: bool = True  # cut at a token boundary; false only for text without lines, words and punctuation
 
 
 class Corpus:
-    """The documents of one parsed corpus, mapped into memory."""
+    """The documents of one parsed corpus, mapped into memory. len() is the number of documents."""
 
     def __init__(self, source: CorpusInput) -> None:
         directory = Path(source.path)
@@ -47,7 +47,7 @@ class Corpus:
         return len(self._ends)
 
     def chunks(self) -> Iterator[TextChunk]:
-        """All documents in order, long ones cut where it does not change their tokens; of records, each text."""
+        """All documents in order, long ones split at token boundaries. Of records, each of their strings."""
         if self._kind != "text":
             yield from (
                 TextChunk(text, len(text.encode()), True) for record in self.texts() for text in strings(record)
@@ -63,18 +63,19 @@ class Corpus:
                 start = end
 
     def texts(self) -> Iterator[str]:
-        """All documents in order, each whole."""
+        """All documents in order, each as one string; a record is its JSON text."""
         start = 0
         for end in self._ends.tolist():
             yield os.pread(self._file.fileno(), end - start, start).decode()
             start = end
 
     def close(self) -> None:
+        """Close the text file."""
         self._file.close()
 
 
 def strings(record: str) -> Iterator[str]:
-    """The texts in a record: all strings but the names of roles and labels."""
+    """All strings in a JSON record except roles and labels."""
     yield from _strings(json.loads(record))
 
 
@@ -91,7 +92,7 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def open_all(sources: list[CorpusInput]) -> list[Corpus]:
-    """The corpora of a run. Raises Failure if they hold no text at all."""
+    """Open the corpora of a run. Raises Failure if they contain no text at all."""
     corpora = [Corpus(source) for source in sources]
     if not sum(corpus.num_bytes for corpus in corpora):
         raise Failure("data_empty")
@@ -99,23 +100,23 @@ def open_all(sources: list[CorpusInput]) -> list[Corpus]:
 
 
 def split_document(text: mmap.mmap | bytes, start: int, end: int) -> Iterator[TextChunk]:
-    """One document in pieces of at most PIECE_BYTES."""
-    while end - start > PIECE_BYTES:
-        piece, _ = codecs.utf_8_decode(text[start : start + PIECE_BYTES], "strict", False)  # may end inside a character
-        place = _last_safe_cut(piece)
-        piece = piece[:place]  # a text that offers no place is cut anywhere, which costs a token at most
-        num_bytes = len(piece.encode())
-        yield TextChunk(piece, num_bytes, False, place is not None)
+    """Split the document text[start:end] into chunks of at most CHUNK_BYTES."""
+    while end - start > CHUNK_BYTES:
+        chunk, _ = codecs.utf_8_decode(text[start : start + CHUNK_BYTES], "strict", False)  # may end inside a character
+        cut = _last_boundary(chunk)
+        chunk = chunk[:cut]  # without a boundary it is cut anywhere, which changes at most one token
+        num_bytes = len(chunk.encode())
+        yield TextChunk(chunk, num_bytes, False, cut is not None)
         start += num_bytes
     yield TextChunk(text[start:end].decode(), end - start, True)
 
 
-def _last_safe_cut(piece: str) -> int | None:
-    """The last place where tokens part, looked for near the end first."""
-    for window in (1 << 12, len(piece)):
-        begin = max(0, len(piece) - window)
-        # The lookbehind needs one character before the window, the cut must leave something on both sides.
-        cuts = [match.start() for match in SAFE_CUT.finditer(piece, begin + 1, len(piece))]
+def _last_boundary(chunk: str) -> int | None:
+    """The last token boundary, searched near the end first."""
+    for window in (1 << 12, len(chunk)):
+        begin = max(0, len(chunk) - window)
+        # The lookbehind needs one character before the window, and both sides of the cut must be non-empty.
+        cuts = [match.start() for match in TOKEN_BOUNDARY.finditer(chunk, begin + 1, len(chunk))]
         if cuts:
             return cuts[-1]
     return None

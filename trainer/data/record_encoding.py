@@ -1,4 +1,4 @@
-"""Turns one record into segments of tokens, each token with the weight that predicting it has. Imports transformers."""
+"""Encodes a record as segments of tokens, each token with its weight in the loss. Imports transformers."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer.failure import Failure
 
-# For tokenizers that bring no template: ChatML, its marks in ordinary tokens, an answer closed by the end of text.
+# For tokenizers without a chat template: ChatML spelled in ordinary tokens; the end-of-text token ends an answer.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] -}}
@@ -28,13 +28,13 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Segment:
-    """Tokens that the model reads in one go. `weights[i]` is how much it counts to predict `ids[i]`; 0 is only read."""
+    """Tokens of one model input. `weights[i]` is the weight of predicting `ids[i]` in the loss, 0 for context."""
 
     ids: list[int]
     weights: list[float]
 
     def cut(self, length: int, *, keeps_end: bool) -> "Segment":
-        """Its first tokens; the last one is kept where it marks the end."""
+        """The first `length` tokens. With `keeps_end`, the last token of the segment replaces the last of those."""
         if len(self.ids) <= length:
             return self
         if keeps_end:
@@ -43,11 +43,11 @@ class Segment:
 
 
 class SpecialTokenInText(ValueError):
-    """A text spells a special token, or a mark of ChatML: read as one, it could pass for another speaker."""
+    """A text contains a special token or a ChatML mark, which could impersonate another speaker."""
 
 
 class RecordEncoder:
-    """Encodes the records of one objective with one tokenizer."""
+    """Encodes records for one objective with one tokenizer."""
 
     def __init__(self, objective: str, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
@@ -59,96 +59,97 @@ class RecordEncoder:
     def _by_objective(self) -> dict[str, Callable[[Record], list[Segment]]]:
         return {
             "chat": lambda record: [self.encode_conversation(record["messages"])],
-            "completion": lambda record: [self._answered(record["prompt"], record["completion"])],
-            "classification": lambda record: [self._whole(record["text"])],
-            "seq2seq": lambda record: [self._whole(record["source"]), self._whole(record["target"])],
-            "dpo": lambda record: [self._preferred(record, "chosen"), self._preferred(record, "rejected")],
+            "completion": lambda record: [self._encode_answer(record["prompt"], record["completion"])],
+            "classification": lambda record: [self._encode_text(record["text"])],
+            "seq2seq": lambda record: [self._encode_text(record["source"]), self._encode_text(record["target"])],
+            "dpo": lambda record: [self._encode_preference(record, name) for name in ("chosen", "rejected")],
         }
 
     def segments(self, record: Record) -> list[Segment]:
-        """The segments of a record. Raises Unsafe, and Failure for a chat template that cannot be used."""
+        """Encode a record. Raises SpecialTokenInText, and Failure for an unusable chat template."""
         return self._encode(record)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """A prompt as it stands before the answers that the objective learns: a message, or a text."""
+        """The tokens of a prompt up to its answer: a user message in the chat template, or plain text."""
         if self._objective == "completion" or self._tokenizer.chat_template is None:
             return [*self._start(), *self._tokenizer(text, add_special_tokens=False)["input_ids"]]
         return self.prompt([{"role": "user", "content": text}])
 
     def prompt_text(self, ids: Sequence[int]) -> str:
-        """What was said in a prompt that `asked` or a record made: of a conversation its messages, a line between them,
-        without what the template writes around them. Where there were answers before, the template's words stay.
+        """The messages of an encoded prompt as text, separated by blank lines, without what the chat template adds.
+
+        Prompts with several turns keep the template's text.
         """
         if self._tokenizer.chat_template is not None:
             text = str(self._tokenizer.decode(ids))
             for roles in (["user"], ["system", "user"]):
-                said = self._said(roles, text)
-                if said is not None:
-                    return "\n\n".join(said)
+                contents = self._parse_prompt(roles, text)
+                if contents is not None:
+                    return "\n\n".join(contents)
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
-    def _said(self, roles: Sequence[str], text: str) -> Sequence[str] | None:
-        """The messages of these roles in a rendered prompt; None where it has others."""
+    def _parse_prompt(self, roles: Sequence[str], text: str) -> Sequence[str] | None:
+        """The contents of the messages of a rendered prompt; None if it does not consist of exactly these roles."""
         holders = [f"\N{OBJECT REPLACEMENT CHARACTER}{number}" for number in range(len(roles))]
         messages = [{"role": role, "content": holder} for role, holder in zip(roles, holders, strict=True)]
         try:
             pattern = re.escape(self.render(messages, add_generation_prompt=True))
-        except Failure:  # there are templates that know no system
+        except Failure:  # templates may reject a system message
             return None
         for holder in holders:
             pattern = pattern.replace(holder, "(.*)")
-        found = re.fullmatch(pattern, text, re.DOTALL)
-        said = found.groups() if found else ()
-        return said if said and not any(mark in part for part in said for mark in self._special) else None
+        match = re.fullmatch(pattern, text, re.DOTALL)
+        contents = match.groups() if match else ()
+        return contents if contents and not any(mark in part for part in contents for mark in self._special) else None
 
     # ---- one text ---------------------------------------------------------------------------------------------------
 
     def _ids(self, text: str) -> list[int]:
-        self._require_plain(text)
+        self._reject_special_tokens(text)
         return [int(number) for number in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
 
-    def _require_plain(self, text: str) -> None:
+    def _reject_special_tokens(self, text: str) -> None:
         if any(token in text for token in self._special):
             raise SpecialTokenInText
 
-    def _whole(self, text: str) -> Segment:
-        """A text with the special tokens that the tokenizer itself puts around it, or else before an end of text."""
-        self._require_plain(text)
+    def _encode_text(self, text: str) -> Segment:
+        """A text with the special tokens that the tokenizer adds, and an end-of-text token if it adds none."""
+        self._reject_special_tokens(text)
         ids = [int(number) for number in self._tokenizer(text)["input_ids"]]
         if ids[-1:] != [self._tokenizer.eos_token_id] and ids[-1:] != [self._tokenizer.sep_token_id]:
             ids.append(int(self._tokenizer.eos_token_id))
         return Segment(ids, [1.0] * len(ids))
 
-    def _answered(self, prompt: str, completion: str) -> Segment:
-        """A prompt that is read and a completion that is learnt, with the end of text behind it."""
+    def _encode_answer(self, prompt: str, completion: str) -> Segment:
+        """A prompt with weight 0, then a completion and an end-of-text token with weight 1."""
         before = [*self._start(), *self._ids(prompt)]
         after = [*self._ids(completion), int(self._tokenizer.eos_token_id)]
         return Segment([*before, *after], [0.0] * len(before) + [1.0] * len(after))
 
     def _start(self) -> list[int]:
-        """The token that begins a text, where the model has one of its own."""
+        """The beginning-of-text token, if the model has a separate one."""
         number = self._tokenizer.bos_token_id
         return [] if number is None or number == self._tokenizer.eos_token_id else [int(number)]
 
-    def _preferred(self, record: Record, which: str) -> Segment:
-        """A prompt, as text or as messages, with one of its two answers."""
-        prompt, answer = record["prompt"], record[which]
+    def _encode_preference(self, record: Record, name: str) -> Segment:
+        """A prompt, text or messages, with its chosen or its rejected answer."""
+        prompt, answer = record["prompt"], record[name]
         if isinstance(prompt, str):
-            return self._answered(prompt, answer)
+            return self._encode_answer(prompt, answer)
         answers = answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}]
-        read = [{**message, "weight": 0.0} for message in prompt]
-        return self.encode_conversation([*read, *answers])
+        context = [{**message, "weight": 0.0} for message in prompt]
+        return self.encode_conversation([*context, *answers])
 
     # ---- conversations ----------------------------------------------------------------------------------------------
 
     def encode_conversation(self, messages: Sequence[Message]) -> Segment:
-        """A conversation as the tokenizer's template writes it. Answers count, by the weight of their message (else 1).
+        """A conversation in the tokenizer's chat template. Only answers have weight: that of their message, default 1.
 
-        What counts of an answer is what the template adds for it behind the generation prompt, found by rendering the
-        conversation up to it, and including the token that ends the turn.
+        An answer spans what the template adds after the generation prompt, including the token that ends the turn. Its
+        place is determined by rendering the conversation up to it. Raises SpecialTokenInText and Failure.
         """
         for message in messages:
-            self._require_plain(message["content"])
+            self._reject_special_tokens(message["content"])
         plain = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
         text = self.render(plain)
         spans = []
@@ -159,14 +160,15 @@ class RecordEncoder:
         encoding = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         offsets, edges = encoding["offset_mapping"], [edge for span in spans for edge in span[:2]]
         if any(start < edge < end for edge in edges for start, end in offsets):
-            return self._in_parts(text, edges, spans)
+            return self._encode_parts(text, edges, spans)
         return Segment(
             [int(number) for number in encoding["input_ids"]], [_weight(start, end, spans) for start, end in offsets]
         )
 
-    def _in_parts(self, text: str, edges: Sequence[int], spans: Sequence[tuple[int, int, float]]) -> Segment:
-        """A conversation where a token would reach over the edge of an answer, such as a line's end before an empty
-        line: the model will be given the text up to that edge, so each part is encoded alone.
+    def _encode_parts(self, text: str, edges: Sequence[int], spans: Sequence[tuple[int, int, float]]) -> Segment:
+        """A conversation in which a token would span the edge of an answer, such as a line break and an empty line.
+
+        At inference the prompt ends at that edge, so the parts are encoded separately.
         """
         segment = Segment([], [])
         for start, end in pairwise([0, *edges, len(text)]):
@@ -176,20 +178,20 @@ class RecordEncoder:
         return segment
 
     def _span(self, messages: Sequence[Message], number: int, text: str) -> tuple[int, int]:
-        """Where an answer stands in the rendered conversation, from behind the generation prompt to the turn's end."""
+        """Start and end of an answer in the rendered conversation: after the generation prompt, and the turn's end."""
         before = self.render(messages[:number], add_generation_prompt=True)
         after = self.render(messages[: number + 1])
         if not (text.startswith(after.rstrip()) and after.startswith(before)):
-            raise Failure("chat_template_unusable", why="what comes later changes how it writes what came before")
+            raise Failure("chat_template_unusable", why="later messages change how it renders earlier ones")
         return len(before), max(len(before), len(after.rstrip()))
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """A conversation as a model reads it before it answers."""
+        """The tokens of a conversation up to the generation prompt."""
         text = self.render(messages, add_generation_prompt=True)
         return [int(number) for number in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        """A conversation as text. Raises Failure where the template cannot write it."""
+        """Apply the chat template to a conversation. Raises Failure if the template cannot render it."""
         try:
             return str(
                 self._tokenizer.apply_chat_template(
@@ -201,5 +203,5 @@ class RecordEncoder:
 
 
 def _weight(start: int, end: int, spans: Sequence[tuple[int, int, float]]) -> float:
-    """The weight of a token that stands for these characters."""
+    """The weight of a token for text[start:end]: that of the span in which it starts."""
     return next((weight for first, last, weight in spans if first <= start < last and start < end), 0.0)

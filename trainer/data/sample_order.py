@@ -1,11 +1,14 @@
-"""The order of training samples: a keyed permutation, computed at any place without what came before. numpy only.
+"""The order of training samples: a keyed permutation that gives any position without computing the ones before.
 
-Position n of a run is in epoch n // size; each epoch is another permutation of all sequences. A permutation is a
-four-round Feistel network on the smallest even number of bits that holds `size`; results outside are encrypted again
-until they fall inside (cycle walking), at most four times on average.
+Position n of a run belongs to epoch n // size; each epoch is another permutation of all samples. The permutation is a
+four-round Feistel network on the smallest even number of bits that holds `size` (Luby and Rackoff 1988). Results
+outside the range are permuted again until they fall inside (cycle walking: Black and Rogaway 2002, "Ciphers with
+arbitrary finite domains"), at most four times on average. numpy only.
 """
 
 import numpy as np
+
+from trainer.rounding import ceil_div
 
 ROUNDS = 4
 Words = np.ndarray[tuple[int], np.dtype[np.uint64]]
@@ -13,14 +16,14 @@ Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 def shuffled_index(positions: Ids, size: int, seed: int) -> Ids:
-    """The sequence (0 to size - 1) at each position of a run."""
-    epochs, places = np.divmod(positions.astype(np.uint64), np.uint64(size))
+    """The sample (0 to size - 1) at each position of a run. Both arrays have shape (count,)."""
+    epochs, offsets = np.divmod(positions.astype(np.uint64), np.uint64(size))
     keys = _mix(_mix(np.uint64(seed) + np.zeros_like(epochs)) ^ epochs)
-    half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
-    found = _feistel(places, keys, half)
-    while (outside := found >= size).any():
-        found[outside] = _feistel(found[outside], keys[outside], half)
-    return found.astype(np.int64)
+    half = np.uint64(max(1, ceil_div((size - 1).bit_length(), 2)))
+    samples = _feistel(offsets, keys, half)
+    while (outside := samples >= size).any():
+        samples[outside] = _feistel(samples[outside], keys[outside], half)
+    return samples.astype(np.int64)
 
 
 def _feistel(words: Words, keys: Words, half: np.uint64) -> Words:
@@ -32,7 +35,7 @@ def _feistel(words: Words, keys: Words, half: np.uint64) -> Words:
 
 
 def _mix(words: Words) -> Words:
-    """The finalizer of splitmix64: every input bit changes every output bit."""
+    """The finalizer of splitmix64 (Steele et al. 2014): every input bit affects every output bit."""
     with np.errstate(over="ignore"):
         words = words + np.uint64(0x9E3779B97F4A7C15)
         words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,4 +1,4 @@
-"""Tokenised records: made once into memory-mapped files, split, packed. Imports transformers, not torch."""
+"""Tokenized records in memory-mapped files, their split into training and validation, and packing. Imports no torch."""
 
 import hashlib
 import json
@@ -21,23 +21,23 @@ from trainer.failure import Failure
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
-VERSION = 1  # raise it when the same records and settings would give other files
+VERSION = 1  # increase when the same records and settings would give different files
 FILES = ("ids", "weights", "ends", "labels", "numbers")
-SPLIT = 0x5EED  # which records are held out changes with the seed, but not with the order of training
+SPLIT = 0x5EED  # mixed into the seed, so that the validation split is independent of the training order
 
 
 class Meta(BaseModel):
-    """What lies in a directory of tokenised records (`meta.json`)."""
+    """`meta.json` of a directory of tokenized records."""
 
     sha256: str
     dtype: str
-    num_segments: int  # of each record
-    num_records: list[int]  # of each corpus, as far as they are kept
+    num_segments: int  # per record
+    num_records: list[int]  # of each corpus, without dropped ones
     num_tokens: int
     num_bytes: int
-    num_cut: int  # records longer than a sequence, whose end is missing
-    num_dropped: int  # records without a token to learn, or whose text spells a special token
-    labels: list[str]  # the classes, sorted
+    num_cut: int  # records truncated to the sequence length
+    num_dropped: int  # records without a token to learn from, or whose text contains a special token
+    labels: list[str]  # class names, sorted
 
 
 def tokenize_cached(
@@ -49,9 +49,10 @@ def tokenize_cached(
     progress: Progress,
     labels: Sequence[str] | None = None,
 ) -> Path:
-    """The directory with these corpora tokenised for an objective, made now unless the cache has it.
+    """The directory with these corpora tokenized for an objective, created unless it is in the cache.
 
-    `labels` are the classes where they are known already: a held-out corpus has those that are trained on.
+    `labels` are the class names if they are fixed: a validation corpus has those of the training corpora. Raises
+    Failure if the corpora have no text, no usable record or an unknown label.
     """
     name = cache.cache_key(
         corpora=[source.sha256 for source in sources],
@@ -63,12 +64,12 @@ def tokenize_cached(
         version=VERSION,
     )
     entry = cache_path / "records" / name
-    cache.get_or_create(entry, lambda made: _Writer(made, spec, tokenizer, labels).write(sources, name, progress))
+    cache.get_or_create(entry, lambda path: _Writer(path, spec, tokenizer, labels).write(sources, name, progress))
     return entry
 
 
 class _Writer:
-    """Writes, of all records, ids, weights and where each segment ends; of each its class and its own number."""
+    """Writes a file each for ids, weights, ends of segments, classes and record numbers, and `meta.json`."""
 
     def __init__(
         self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str] | None
@@ -77,24 +78,24 @@ class _Writer:
         self._encoder = RecordEncoder(spec.objective, tokenizer)
         self._dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
         self._files: dict[str, BinaryIO] = {name: (directory / f"{name}.bin").open("wb") for name in FILES}
-        # What is read whole ends as it should; of what predicts itself, the last token is only a label.
+        # Segments read as a whole keep their last token; in causal ones one more token fits, which is only a label.
         self._keeps_end = spec.objective in ("classification", "seq2seq")
-        self._room = spec.sequence_length + (0 if self._keeps_end else 1)
+        self._max_tokens = spec.sequence_length + (0 if self._keeps_end else 1)
         self._num_segments = self._num_tokens = self._num_cut = self._num_dropped = 0
         self._classes: list[str] = []
 
     def write(self, sources: list[CorpusInput], name: str, progress: Progress) -> None:
-        """All records of all corpora. Raises Failure where none has anything to learn."""
+        """Write all records of all corpora. Raises Failure if none is usable, or for an unknown label."""
         corpora = open_all(sources)
         total = sum(corpus.num_bytes for corpus in corpora)
         done, counts = 0, []
         for corpus in corpora:
-            kept = 0
+            num_written = 0
             for number, text in enumerate(corpus.texts()):
-                kept += self._record(number, text)
+                num_written += self._write_record(number, text)
                 done += len(text.encode())
                 progress(done, total)
-            counts.append(kept)
+            counts.append(num_written)
         labels = self._write_labels()
         for file in self._files.values():
             file.flush()
@@ -115,47 +116,51 @@ class _Writer:
         )
         (self._directory / "meta.json").write_text(meta.model_dump_json())
 
-    def _record(self, number: int, text: str) -> bool:
-        """Write one record, and say whether it was kept."""
+    def _write_record(self, number: int, text: str) -> bool:
+        """Write one record unless it must be dropped. Returns whether it was written."""
         record = json.loads(text)
         try:
-            whole = self._encoder.segments(record)
+            encoded = self._encoder.segments(record)
         except SpecialTokenInText:
             self._num_dropped += 1
             return False
-        segments = [segment.cut(self._room, keeps_end=self._keeps_end) for segment in whole]
+        segments = [segment.cut(self._max_tokens, keeps_end=self._keeps_end) for segment in encoded]
         if not all(len(segment.ids) > 1 and any(segment.weights[1:]) for segment in segments):
             self._num_dropped += 1
             return False
-        self._num_cut += segments != whole
+        self._num_cut += segments != encoded
         self._num_segments = len(segments)
         for segment in segments:
-            self._segment(segment)
+            self._write_segment(segment)
         self._classes.append(str(record.get("label", "")))
         self._files["numbers"].write(np.asarray([number], dtype="<u8").tobytes())
         return True
 
-    def _segment(self, segment: Segment) -> None:
+    def _write_segment(self, segment: Segment) -> None:
         self._files["ids"].write(np.asarray(segment.ids, dtype=self._dtype).tobytes())
         self._files["weights"].write(np.asarray(segment.weights, dtype="<f4").tobytes())
         self._num_tokens += len(segment.ids)
         self._files["ends"].write(np.asarray([self._num_tokens], dtype="<u8").tobytes())
 
     def _write_labels(self) -> list[str]:
-        """Number the classes, and return their names."""
+        """Write the class index of each record. Returns the class names; raises Failure for an unknown one."""
         if self._spec.objective != "classification":
             return []
         names = sorted(set(self._classes)) if self._labels is None else list(self._labels)
         unknown = next((name for name in self._classes if name not in names), None)
         if unknown is not None:
             raise Failure("label_unknown", label=unknown, labels=", ".join(names))
-        places = {name: place for place, name in enumerate(names)}
-        self._files["labels"].write(np.asarray([places[name] for name in self._classes], dtype="<i4").tobytes())
+        index = {name: number for number, name in enumerate(names)}
+        self._files["labels"].write(np.asarray([index[name] for name in self._classes], dtype="<i4").tobytes())
         return names
 
 
 class TokenizedRecords:
-    """The tokenised records of a run, each with `num_segments` segments, and which of them are held out."""
+    """The tokenized records of a run, split into `train` and `validation`, arrays of record numbers.
+
+    Each record has `meta.num_segments` segments. `labels` are class indices by record, of shape (records,). Raises
+    Failure if there are too few records.
+    """
 
     def __init__(self, directory: Path, spec: TrainSpec) -> None:
         self.meta = Meta.model_validate_json((directory / "meta.json").read_text())
@@ -174,7 +179,7 @@ class TokenizedRecords:
         self.train: Ids = np.sort(shuffled[num_held_out:])
 
     def segments(self, record: int) -> list[tuple[Array, Array]]:
-        """Ids and weights of each segment of a record."""
+        """Ids and weights of each segment of a record, two arrays of shape (tokens,) each."""
         first = record * self.meta.num_segments
         return [self._segment(first + number) for number in range(self.meta.num_segments)]
 
@@ -183,46 +188,48 @@ class TokenizedRecords:
         return self._ids[start:end].astype(np.int64), np.asarray(self._weights[start:end])
 
     def lengths(self, records: Ids) -> Ids:
-        """How many tokens each of these records has in its first segment."""
+        """Token counts of the first segment of these records, of shape (records,)."""
         firsts = records * self.meta.num_segments
-        found: Ids = self._bounds[firsts + 1] - self._bounds[firsts]
-        return found
+        counts: Ids = self._bounds[firsts + 1] - self._bounds[firsts]
+        return counts
 
     def document_of(self, record: int) -> Document:
-        """Where a record comes from."""
+        """The corpus of a record and its number in that corpus."""
         number = int(self._numbers[record])
         for corpus, count in enumerate(self.meta.num_records):
             if record < count:
                 return Document(corpus, number)
             record -= count
-        raise AssertionError("a record behind the last one")
+        raise AssertionError("record number out of range")
 
 
 def _open(path: Path, dtype: str) -> Array:
     return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype=dtype)
 
 
-def pack_best_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Put things of these lengths, each at most `room`, into as few boxes as may be: each into the fullest that takes
-    it, longest first (best-fit decreasing). Returns the numbers of the things in each box.
+def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Pack items of these lengths, each at most `capacity`, into few bins. Returns the item indices of each bin.
+
+    Best-fit decreasing: each item, longest first, goes into the fullest bin that takes it. Source: Ding et al. 2024,
+    "Fewer Truncations Improve Language Modeling", arXiv 2404.10830.
     """
-    boxes: list[list[int]] = []
-    by_space: dict[int, list[int]] = {}  # open boxes by the space they have left
-    spaces = 0  # which of these there are, as bits
+    bins: list[list[int]] = []
+    by_space: dict[int, list[int]] = {}  # bins by remaining capacity
+    spaces = 0  # bit n is set if a bin with remaining capacity n exists
     for number in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
         length = lengths[number]
         fitting = spaces >> length
         if fitting:
             space = length + (fitting & -fitting).bit_length() - 1
-            box = by_space[space].pop()
+            target = by_space[space].pop()
             if not by_space[space]:
                 spaces &= ~(1 << space)
         else:
-            space, box = room, len(boxes)
-            boxes.append([])
-        boxes[box].append(number)
-        left = space - length
-        if left:
-            by_space.setdefault(left, []).append(box)
-            spaces |= 1 << left
-    return boxes
+            space, target = capacity, len(bins)
+            bins.append([])
+        bins[target].append(number)
+        remaining = space - length
+        if remaining:
+            by_space.setdefault(remaining, []).append(target)
+            spaces |= 1 << remaining
+    return bins

@@ -1,4 +1,4 @@
-"""Tokenised text: made once into memory-mapped files, cut into sequences, drawn by a pure function of (seed, n)."""
+"""Tokenized text in memory-mapped files, cut into sequences that are a pure function of (seed, n). Imports no torch."""
 
 import os
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ from trainer.failure import Failure
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
-VERSION = 1  # raise it when the same text and tokenizer would give other files
-BATCH_BYTES = 4 << 20  # text tokenised at a time, over all threads
+VERSION = 1  # increase when the same text and tokenizer would give different files
+BATCH_BYTES = 4 << 20  # text tokenized at a time, over all threads
 
-Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
-Rows = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+Ids = np.ndarray[tuple[int], np.dtype[np.int64]]  # shape (tokens,)
+Rows = np.ndarray[tuple[int, int], np.dtype[np.int64]]  # shape (samples, tokens)
 
 
 class TokenizedTextMeta(BaseModel):
-    """What lies in a directory of tokenised text (`meta.json`)."""
+    """`meta.json` of a directory of tokenized text."""
 
     sha256: str
     dtype: str
@@ -43,24 +43,27 @@ def tokenize_cached(
     progress: Progress,
     end_of_text: int | None = None,
 ) -> Path:
-    """The directory with these corpora tokenised, made now unless the cache has it.
+    """The directory with these corpora tokenized, created unless it is in the cache.
 
-    `end_of_text` stands behind each document; without it, the token of our own tokenizers.
+    `end_of_text` is the token id to write after each document; the default is that of tokenizers trained here. Raises
+    Failure if the corpora have no text.
     """
     name = cache.cache_key(corpora=[s.sha256 for s in sources], tokenizer=tokenizer_sha256, version=VERSION)
     entry = cache_path / "tokens" / name
     end = tokenizer.token_to_id(END_OF_TEXT) if end_of_text is None else end_of_text
     assert end is not None, "tokenizer.load checks it"
-    cache.get_or_create(entry, lambda made: tokenize(sources, tokenizer, end, name, made, progress))
+    cache.get_or_create(entry, lambda path: tokenize(sources, tokenizer, end, name, path, progress))
     return entry
 
 
 def tokenize(
     sources: list[CorpusInput], tokenizer: Tokenizer, end_of_text: int, name: str, directory: Path, progress: Progress
 ) -> None:
-    """Write `tokens.bin` (ids, an end-of-text after each document), `documents.bin` (where each ends) and `meta.json`.
+    """Tokenize corpora into a directory.
 
-    Memory is bounded by BATCH_BYTES, however long a document is.
+    Writes `tokens.bin` (ids, an end-of-text token after each document), `documents.bin` (the offset after each
+    document, in tokens) and `meta.json`. Memory is bounded by BATCH_BYTES, however long a document is. Raises Failure
+    if the corpora have no text.
     """
     corpora = open_all(sources)
     total = sum(corpus.num_bytes for corpus in corpora)
@@ -69,7 +72,7 @@ def tokenize(
     with (directory / "tokens.bin").open("wb") as tokens, (directory / "documents.bin").open("wb") as documents:
         for batch in _batches(corpora):
             num_tokens = _write(batch, tokenizer, end_of_text, dtype, num_tokens, tokens, documents)
-            done += sum(piece.num_bytes for piece in batch)
+            done += sum(chunk.num_bytes for chunk in batch)
             progress(done, total)
         for file in (tokens, documents):
             file.flush()
@@ -84,9 +87,9 @@ def _batches(corpora: list[Corpus]) -> Iterator[list[TextChunk]]:
     batch: list[TextChunk] = []
     size = 0
     for corpus in corpora:
-        for piece in corpus.chunks():
-            batch.append(piece)
-            size += piece.num_bytes + 64  # so that a million empty documents do not make one batch
+        for chunk in corpus.chunks():
+            batch.append(chunk)
+            size += chunk.num_bytes + 64  # so that a million empty documents do not make one batch
             if size >= BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
@@ -103,15 +106,15 @@ def _write(
     tokens: BinaryIO,
     documents: BinaryIO,
 ) -> int:
-    encodings = tokenizer.encode_batch_fast([piece.text for piece in batch], add_special_tokens=False)
+    encodings = tokenizer.encode_batch_fast([chunk.text for chunk in batch], add_special_tokens=False)
     ends = []
-    for piece, encoding in zip(batch, encodings, strict=True):
+    for chunk, encoding in zip(batch, encodings, strict=True):
         ids: list[int] = encoding.ids
-        if piece.ends_document:
+        if chunk.ends_document:
             ids = [*ids, end_of_text]
         tokens.write(np.asarray(ids, dtype=dtype).tobytes())
         num_tokens += len(ids)
-        if piece.ends_document:
+        if chunk.ends_document:
             ends.append(num_tokens)
     documents.write(np.asarray(ends, dtype="<u8").tobytes())
     return num_tokens
@@ -119,14 +122,17 @@ def _write(
 
 @dataclass(frozen=True)
 class Document:
-    """A document of the run: the number of its corpus in the spec, and its own number in that corpus."""
+    """A document of a run: the position of its corpus in the spec, and its number in that corpus."""
 
     corpus: int
     number: int
 
 
 class TokenizedText:
-    """The sequences of a run: `length` tokens each, and `overlap` more that are the first of the next sequence."""
+    """The sequences of a run: rows of `length` tokens, and `overlap` more that the next row starts with.
+
+    The last `num_validation` sequences are for validation. Raises Failure if there is too little text.
+    """
 
     def __init__(
         self,
@@ -140,9 +146,9 @@ class TokenizedText:
         self.length, self._overlap = spec.sequence_length if length is None else length, overlap
         self._seed = spec.seed
         num_sequences = (self.meta.num_tokens - overlap) // self.length
-        fewest = 1 if spec.validation_fraction == 1 else 2
-        if num_sequences < fewest:
-            raise Failure("data_short", needed=fewest * self.length + overlap, found=self.meta.num_tokens)
+        min_sequences = 1 if spec.validation_fraction == 1 else 2
+        if num_sequences < min_sequences:
+            raise Failure("data_short", needed=min_sequences * self.length + overlap, found=self.meta.num_tokens)
         self.num_validation = max(1, int(num_sequences * spec.validation_fraction))
         self.num_train = num_sequences - self.num_validation
         self._tokens = np.memmap(directory / "tokens.bin", dtype=self.meta.dtype, mode="r")
@@ -151,28 +157,28 @@ class TokenizedText:
         self.bytes_per_token = self.meta.num_bytes / self.meta.num_tokens
 
     def train_rows(self, first: int, count: int) -> Rows:
-        """The training samples `first` to `first + count - 1` of the run."""
+        """Training samples `first` to `first + count - 1` of the run, of shape (count, length + overlap)."""
         positions = np.arange(first, first + count, dtype=np.int64)
         return self._rows(sample_order.shuffled_index(positions, self.num_train, self._seed))
 
     def validation_rows(self, numbers: list[int]) -> Rows:
-        """Validation sequences by their number."""
+        """Validation sequences by number, of shape (len(numbers), length + overlap)."""
         return self._rows(np.asarray(numbers, dtype=np.int64) + self.num_train)
 
     def num_bytes(self, targets: Array) -> int:
-        """How many bytes of text these tokens stand for."""
+        """The bytes of text that these token ids, of any shape, stand for."""
         return int(self._token_bytes[targets].sum())
 
     def validation_prompt(self, count: int) -> list[int]:
-        """The first tokens of the validation text, from the start of a document if its first sequence has one."""
+        """The first `count` tokens of the validation text, from the start of a document if one starts in it soon."""
         first = self.num_train * self.length
-        at = int(np.searchsorted(self._document_ends, first, side="left"))
-        end = int(self._document_ends[at]) if at < len(self._document_ends) else self.meta.num_tokens
+        document = int(np.searchsorted(self._document_ends, first, side="left"))
+        end = int(self._document_ends[document]) if document < len(self._document_ends) else self.meta.num_tokens
         start = end if end - first < self.length and end + count < self.meta.num_tokens else first
         return [int(token) for token in self._tokens[start : start + count]]
 
     def documents_of(self, n: int) -> list[Document]:
-        """The documents that sample `n` of the run takes text from."""
+        """The documents that training sample `n` of the run takes text from."""
         sequence = int(sample_order.shuffled_index(np.asarray([n], dtype=np.int64), self.num_train, self._seed)[0])
         start = sequence * self.length
         first = int(np.searchsorted(self._document_ends, start, side="right"))
@@ -184,7 +190,7 @@ class TokenizedText:
             if number < count:
                 return Document(corpus, number)
             number -= count
-        raise AssertionError("a document behind the last one")
+        raise AssertionError("document number out of range")
 
     def _rows(self, sequences: Ids) -> Rows:
         starts = sequences * self.length
@@ -193,5 +199,5 @@ class TokenizedText:
 
 
 def read_meta(directory: Path) -> TokenizedTextMeta:
-    """What lies in a directory of tokenised text."""
+    """Read `meta.json` of a directory of tokenized text."""
     return TokenizedTextMeta.model_validate_json((directory / "meta.json").read_text())

@@ -1,4 +1,4 @@
-"""Byte-level BPE tokenizers: trains, caches and opens them. Imports tokenizers and transformers, never torch."""
+"""Byte-level BPE tokenizers: training, caching, loading. Imports tokenizers and transformers, never torch."""
 
 import math
 import re
@@ -19,12 +19,12 @@ from trainer.planning.scaling_laws import choose_vocab_size
 from trainer.run_dir import CorpusInput, sha256_file
 from trainer.spec import MIN_VOCAB_SIZE, NUM_SENTINELS
 
-VERSION = 1  # raise it when the same text would give another tokenizer
+VERSION = 1  # increase when the same text would give a different tokenizer
 END_OF_TEXT = "<|endoftext|>"
 PADDING = "<|padding|>"
 MASK = "<|mask|>"
 SENTINELS = [f"<extra_id_{number}>" for number in range(NUM_SENTINELS)]
-# What a family of networks needs beside the end of text and padding.
+# Special tokens of a model family besides end of text and padding.
 SPECIAL = {"bert": [MASK], "roberta": [MASK], "t5": SENTINELS}
 NEEDED = {
     "masked": ("mask_token", "cls_token", "sep_token", "pad_token"),
@@ -33,11 +33,11 @@ NEEDED = {
     "classification": ("pad_token",),
 }
 FILE = "tokenizer.json"
-TRAINING_BYTES = 256 << 20  # more text than this hardly changes the merges, but fills the memory
+TRAINING_BYTES = 256 << 20  # more text hardly changes the merges but takes memory
 
-# Scripts written without spaces get runs of their own, and no run is longer than 32 characters: BPE training takes time
-# with the square of a run. Measured on 0.5 MB of Chinese verse: punctuated, runs of up to 8 characters give the same
-# 3.58 bytes a token as runs without a limit; stripped of its punctuation, 0.5 s against 17 s.
+# The pre-tokenizer's pattern. Scripts without spaces get pre-tokens of their own, and none is longer than 32
+# characters: BPE training time grows with the square of a pre-token's length. Measured on 0.5 MB of Chinese verse: with
+# punctuation, a limit of 8 characters gives the same 3.58 bytes per token as no limit; without it, 0.5 s against 17 s.
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 SPLIT = "|".join(
     [
@@ -54,32 +54,35 @@ SPLIT = "|".join(
 
 BYTE = re.compile("<0x[0-9A-F]{2}>")
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], None]  # called with the bytes done and the bytes in total
 
 
 def train_cached(
     sources: list[CorpusInput], vocab_size: int | None, cache_path: Path, progress: Progress, model_type: str = "llama"
 ) -> Path:
-    """The directory of the tokenizer for these corpora and this family of networks, trained now unless it is there."""
+    """The directory of a tokenizer for these corpora and model family, trained unless it is in the cache.
+
+    Raises Failure as `train` does.
+    """
     special = SPECIAL.get(model_type, [])
     parts = {"special": special} if special else {}
     name = cache.cache_key(
         corpora=[source.sha256 for source in sources], vocab_size=vocab_size, version=VERSION, **parts
     )
     entry = cache_path / "tokenizers" / name
-    cache.get_or_create(entry, lambda made: save(train(sources, vocab_size, progress, special), made))
+    cache.get_or_create(entry, lambda path: save(train(sources, vocab_size, progress, special), path))
     return entry
 
 
 def train(
     sources: list[CorpusInput], vocab_size: int | None, progress: Progress, special: Sequence[str] = ()
 ) -> Tokenizer:
-    """Train on the corpora; without a size the bytes of text choose one.
+    """Train a tokenizer on corpora. Without `vocab_size`, the size of the text determines it.
 
-    `special` are tokens beside the end of text and padding. With a mask, a text stands between two ends, as BERT has
-    it; with sentinels, before one, as T5 has it.
+    `special` are special tokens besides end of text and padding. With a mask token, encoding puts an end-of-text token
+    before and after a text, as BERT does; with sentinels, only after it, as T5 does.
 
-    Raises Failure if an asked size is larger than the text gives.
+    Raises Failure if the corpora have no text, or yield fewer tokens than `vocab_size`.
     """
     corpora = open_all(sources)
     num_bytes = sum(corpus.num_bytes for corpus in corpora)
@@ -99,93 +102,93 @@ def train(
         show_progress=False,
     )
     tokenizer.train_from_iterator(_training_text(corpora, num_bytes, progress), trainer)
-    found = tokenizer.get_vocab_size()
-    assert found >= MIN_VOCAB_SIZE, found
-    if vocab_size and found < vocab_size:
-        raise Failure("vocab_too_large", asked=vocab_size, largest=found)
+    size = tokenizer.get_vocab_size()
+    assert size >= MIN_VOCAB_SIZE, size
+    if vocab_size and size < vocab_size:
+        raise Failure("vocab_too_large", asked=vocab_size, largest=size)
     if special:
-        around = f"{END_OF_TEXT} $A {END_OF_TEXT}" if MASK in special else f"$A {END_OF_TEXT}"
+        template = f"{END_OF_TEXT} $A {END_OF_TEXT}" if MASK in special else f"$A {END_OF_TEXT}"
         ends = [(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))]
-        tokenizer.post_processor = processors.TemplateProcessing(single=around, special_tokens=ends)
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ends)
     return tokenizer
 
 
 def _training_text(corpora: list[Corpus], num_bytes: int, progress: Progress) -> Iterator[str]:
-    """The text, or of a large one every k-th piece, so that all parts of it are heard."""
+    """All chunks of the text; beyond TRAINING_BYTES every k-th one, spread over the whole text."""
     stride = math.ceil(num_bytes / TRAINING_BYTES)
     done = number = 0
     for corpus in corpora:
-        for piece in corpus.chunks():
-            done += piece.num_bytes
+        for chunk in corpus.chunks():
+            done += chunk.num_bytes
             if number % stride == 0:
-                yield piece.text
+                yield chunk.text
             number += 1
             progress(done, num_bytes)
 
 
 def save(tokenizer: Tokenizer, directory: Path) -> None:
-    """Write in Hugging Face layout."""
-    more: dict[str, Any] = {}
+    """Write a tokenizer to a directory in Hugging Face layout."""
+    extra: dict[str, Any] = {}
     if tokenizer.token_to_id(MASK) is not None:
-        more = {"mask_token": MASK, "cls_token": END_OF_TEXT, "sep_token": END_OF_TEXT}
+        extra = {"mask_token": MASK, "cls_token": END_OF_TEXT, "sep_token": END_OF_TEXT}
     elif tokenizer.token_to_id(SENTINELS[0]) is not None:
-        more = {"extra_special_tokens": SENTINELS}
+        extra = {"extra_special_tokens": SENTINELS}
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
         pad_token=PADDING,
         clean_up_tokenization_spaces=False,
-        **more,
+        **extra,
     ).save_pretrained(directory)
 
 
 def load(directory: Path) -> Tokenizer:
-    """Open a tokenizer to tokenise text with. Raises Failure if it cannot be read or has no end of text."""
+    """Open a tokenizer for encoding text. Raises Failure if it cannot be read or has no end-of-text token."""
     try:
         tokenizer = Tokenizer.from_file(str(directory / FILE))
         document_separator_id(PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True))
     except Exception as error:  # tokenizers raises bare Exception
-        needed = "one with a tokenizer.json and a token that ends a text"
+        needed = "one with a tokenizer.json and an end-of-text token"
         raise Failure("tokenizer_mismatch", found=f"unreadable: {error}"[:200], needed=needed) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True  # text that spells a special token is text
+    tokenizer.encode_special_tokens = True  # a special token spelled in a text is plain text
     return tokenizer
 
 
 def require_special_tokens(tokenizer: PreTrainedTokenizerFast, objective: str) -> None:
-    """See that a tokenizer has the special tokens that an objective needs. Raises Failure."""
-    needed = [name for name in NEEDED.get(objective, ()) if getattr(tokenizer, name) is None]
+    """Check that a tokenizer has the special tokens of an objective. Raises Failure if one is missing."""
+    missing = [name for name in NEEDED.get(objective, ()) if getattr(tokenizer, name) is None]
     if objective == "span_corruption" and SENTINELS[0] not in tokenizer.get_vocab():
-        needed.append(SENTINELS[0])
-    if needed:
-        values = {"found": "one without " + " and ".join(needed), "needed": f"one that has all that {objective} needs"}
+        missing.append(SENTINELS[0])
+    if missing:
+        values = {"found": "one without " + " and ".join(missing), "needed": f"one with all tokens {objective} needs"}
         raise Failure("tokenizer_mismatch", **values)
 
 
 def document_separator_id(tokenizer: PreTrainedTokenizerFast) -> int:
-    """The token that ends a document: the end of text, of BERT-type tokenizers the separator. Raises ValueError."""
+    """The id of the end-of-text token, or of BERT's separator. Raises ValueError if a tokenizer has neither."""
     number = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
     if number is None:
-        raise ValueError("it has neither an end of text nor a separator")
+        raise ValueError("it has neither an end-of-text token nor a separator")
     return int(number)
 
 
 def import_tokenizer(base: Path, cache_path: Path) -> Path:
-    """The directory with the tokenizer of a base model, written anew unless the cache has it.
+    """The directory with a base model's tokenizer, copied unless it is in the cache.
 
-    What its author set for a use of his own, truncation and padding, is dropped. Where it has no padding, the end of
-    text pads. Raises Failure if it cannot be opened.
+    Truncation and padding settings are dropped. Without a padding token, the end-of-text token is used. Raises Failure
+    if the tokenizer cannot be read, and ValueError if it has no end-of-text token.
     """
     files = sorted(path for path in base.iterdir() if path.suffix in (".json", ".jinja", ".txt", ".model"))
     name = cache.cache_key(base={path.name: sha256_file(path) for path in files}, version=VERSION)
     entry = cache_path / "tokenizers" / name
-    cache.get_or_create(entry, lambda made: _adopt(base, made))
+    cache.get_or_create(entry, lambda path: _copy_tokenizer(base, path))
     return entry
 
 
-def _adopt(base: Path, directory: Path) -> None:
+def _copy_tokenizer(base: Path, directory: Path) -> None:
     needed = "one with a tokenizer.json"
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True)
@@ -197,16 +200,16 @@ def _adopt(base: Path, directory: Path) -> None:
 
 
 def sha256(directory: Path) -> str:
-    """The identity of a tokenizer: the hash of its tokenizer.json."""
+    """The identity of a tokenizer: SHA-256 of its tokenizer.json, in hex."""
     return sha256_file(directory / FILE)
 
 
 def token_bytes(tokenizer: Tokenizer) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """How many bytes of text each token id stands for; none for the special tokens."""
+    """Bytes of text that each token id stands for, of shape (vocab_size,); 0 for special tokens."""
     lengths = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    # Byte-level BPE spells each byte as one character; others write a space as "\u2581", a byte as "<0x0A>", and
-    # WordPiece marks what goes on with a word.
+    # Byte-level BPE spells each byte as one character; others spell a space as "\u2581" and a byte as "<0x0A>";
+    # WordPiece prefixes word continuations with "##".
     is_bytes = isinstance(tokenizer.decoder, decoders.ByteLevel)
     for token, number in tokenizer.get_vocab().items():
         if number not in special:

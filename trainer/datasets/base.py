@@ -1,4 +1,4 @@
-"""What a run learns from and is measured on: batches that depend on nothing but the spec and the sample's number."""
+"""The datasets of a run: batches that depend only on the spec and the numbers of their samples."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,45 +9,46 @@ from trainer.data import sample_order
 from trainer.data.batch import IGNORE_INDEX, Batch
 from trainer.data.tokenized_records import TokenizedRecords
 from trainer.data.tokenized_text import Document, Ids, TokenizedText
+from trainer.planning.counts import EVAL_SEQUENCES
 from trainer.spec import TrainSpec
 
-PackedIndices = Sequence[Ids] | Ids  # the records of each sample
+PackedIndices = Sequence[Ids] | Ids  # the record numbers in each sample
 
 
 class Dataset(ABC):
-    """All samples of a run. Training draws them by number for ever, epoch after epoch; validation has each once."""
+    """All samples of a run. Training samples are numbered without end, epoch after epoch; validation samples once."""
 
     num_train: int
     num_validation: int
-    sha256: str  # of all that they are made from
+    sha256: str  # of the tokenized data
     num_tokens: int
     bytes_per_token: float
-    num_cut = 0  # records whose end is missing
-    num_dropped = 0  # records that are left out
-    labels: Sequence[str] = ()  # the classes, where samples have one
-    max_eval_samples = 64  # validation samples of an evaluation, evenly spread and the same ones each time
+    num_cut = 0  # records truncated to the sequence length
+    num_dropped = 0  # records left out
+    labels: Sequence[str] = ()  # class names, for classification
+    max_eval_samples = EVAL_SEQUENCES  # validation samples per evaluation, evenly spaced, the same ones each time
 
     @abstractmethod
     def documents_of(self, n: int) -> list[Document]:
-        """The documents that training sample `n` of the run takes text from."""
+        """The documents that training sample `n` of the run is made of."""
 
     @abstractmethod
     def train_batch(self, first: int, count: int) -> Batch:
-        """The training samples `first` to `first + count - 1` of the run."""
+        """Training samples `first` to `first + count - 1` of the run, as arrays with `count` rows."""
 
     @abstractmethod
     def validation_batch(self, numbers: list[int]) -> Batch:
-        """Validation samples by their number."""
+        """Validation samples by number, as arrays with one row for each."""
 
     def num_bytes(self, batch: Batch) -> int:
-        """How many bytes of text the targets of a batch stand for; 0 where the objective predicts no text whole."""
+        """Bytes of text that a batch's labels stand for; 0 if the objective does not predict all of a text."""
         return 0
 
     def num_tokens_of(self, batch: Batch) -> int:
-        """How many tokens the model reads in a batch, padding not counted."""
-        read = batch["attention_mask"].sum() if "attention_mask" in batch else batch["input_ids"].size
-        written = (batch["labels"] != IGNORE_INDEX).sum() if "decoder_input_ids" in batch else 0
-        return int(read + written)
+        """Tokens the model processes for a batch, without padding."""
+        source = batch["attention_mask"].sum() if "attention_mask" in batch else batch["input_ids"].size
+        target = (batch["labels"] != IGNORE_INDEX).sum() if "decoder_input_ids" in batch else 0
+        return int(source + target)
 
 
 class TextDataset(Dataset):
@@ -64,7 +65,7 @@ class TextDataset(Dataset):
 
 
 class RecordDataset(Dataset):
-    """Records, one or several in each sample: those of `train` and of `validation`, by the sample's number."""
+    """Records, one or several in each sample. `train` and `validation` are the record numbers in each sample."""
 
     def __init__(
         self, records: TokenizedRecords, train: PackedIndices, validation: PackedIndices, spec: TrainSpec
@@ -77,9 +78,9 @@ class RecordDataset(Dataset):
         self.num_cut, self.num_dropped, self.labels = meta.num_cut, meta.num_dropped, meta.labels
 
     def train_batch(self, first: int, count: int) -> Batch:
-        return self._batch([self._train[sample] for sample in self._drawn(first, count)])
+        return self._batch([self._train[sample] for sample in self._samples(first, count)])
 
-    def _drawn(self, first: int, count: int) -> list[int]:
+    def _samples(self, first: int, count: int) -> list[int]:
         positions = np.arange(first, first + count, dtype=np.int64)
         return [int(sample) for sample in sample_order.shuffled_index(positions, self.num_train, self._seed)]
 
@@ -87,8 +88,8 @@ class RecordDataset(Dataset):
         return self._batch([self._validation[number] for number in numbers])
 
     def documents_of(self, n: int) -> list[Document]:
-        return [self.records.document_of(int(record)) for record in self._train[self._drawn(n, 1)[0]]]
+        return [self.records.document_of(int(record)) for record in self._train[self._samples(n, 1)[0]]]
 
     @abstractmethod
-    def _batch(self, boxes: list[Ids]) -> Batch:
-        """The batch of samples that hold these records."""
+    def _batch(self, groups: list[Ids]) -> Batch:
+        """The batch whose samples consist of these records, one group of record numbers for each."""

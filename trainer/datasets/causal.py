@@ -9,11 +9,12 @@ from trainer.data.batch import IGNORE_INDEX, Array, Batch
 from trainer.data.tokenized_records import TokenizedRecords, pack_best_fit
 from trainer.data.tokenized_text import Ids, Rows, TokenizedText
 from trainer.datasets.base import PackedIndices, RecordDataset, TextDataset
+from trainer.rounding import round_up_to_multiple
 from trainer.spec import TrainSpec
 
 
 class CausalLMDataset(TextDataset):
-    """Each token is the label of the one before it."""
+    """Plain text for next-token prediction. `input_ids` and `labels`: (samples, tokens), labels shifted by one."""
 
     def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__(TokenizedText(directory, spec, tokenizer.backend_tokenizer))
@@ -32,36 +33,36 @@ class CausalLMDataset(TextDataset):
 
 
 def one_per_sequence(records: Ids) -> Ids:
-    """One record a sample: shape [samples, 1]."""
+    """One record per sample: record numbers of shape (samples,) to shape (samples, 1)."""
     return records[:, None]
 
 
 class SFTDataset(RecordDataset):
-    """Records whose answers are learnt, several in a sequence where the spec packs them.
+    """Records with weighted answers, packed into sequences if the spec says so. All arrays: (samples, tokens).
 
-    `position_ids` start again with each record, so that none sees another. The padding behind the last one goes on from
-    it, so that a sequence of one record is seen to be one, and spared the mask.
+    `position_ids` start at 0 for each record, so that attention does not cross records. Those of the padding continue
+    from the last record, so that a sequence with one record is recognized as such and needs no mask.
     """
 
     def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
         records = TokenizedRecords(directory, spec)
         self._length, self._padding = spec.sequence_length, int(tokenizer.pad_token_id or 0)
-        train, validation = (_boxes(records, some, spec) for some in (records.train, records.validation))
+        train, validation = (_pack(records, numbers, spec) for numbers in (records.train, records.validation))
         super().__init__(records, train, validation, spec)
 
     def num_tokens_of(self, batch: Batch) -> int:
         return int((batch["labels"] != IGNORE_INDEX).sum())
 
-    def _batch(self, boxes: list[Ids]) -> Batch:
-        batch = self._blank(len(boxes))
-        for row, box in enumerate(boxes):
-            at = 0
-            for record in box:
+    def _batch(self, groups: list[Ids]) -> Batch:
+        batch = self._empty_batch(len(groups))
+        for row, group in enumerate(groups):
+            start = 0
+            for record in group:
                 ((ids, weights),) = self.records.segments(int(record))
-                at = _put(batch, row, at, ids, weights)
-        return _narrowed(batch)
+                start = _write_record(batch, row, start, ids, weights)
+        return _trim_padding(batch)
 
-    def _blank(self, count: int) -> Batch:
+    def _empty_batch(self, count: int) -> Batch:
         shape = (count, self._length)
         return {
             "input_ids": np.full(shape, self._padding, dtype=np.int64),
@@ -72,47 +73,48 @@ class SFTDataset(RecordDataset):
 
 
 class PreferenceDataset(SFTDataset):
-    """Pairs of answers to one prompt, (samples, 2, tokens): the chosen one, then the rejected one. Never packed.
+    """Pairs of answers to one prompt, the chosen one first. Never packed.
 
-    `answered` says which labels belong to the answer; a pair counts 1 in `weights`.
+    `input_ids`, `labels` and `answered` (whether a label belongs to the answer): (samples, 2, tokens). `weights`:
+    (samples,), all 1.
     """
 
     def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__(directory, spec.model_copy(update={"packing": False}), tokenizer)
 
-    def _batch(self, boxes: list[Ids]) -> Batch:
-        flat = self._blank(2 * len(boxes))
-        segments = [segment for (record,) in boxes for segment in self.records.segments(int(record))]
+    def _batch(self, groups: list[Ids]) -> Batch:
+        flat = self._empty_batch(2 * len(groups))
+        segments = [segment for (record,) in groups for segment in self.records.segments(int(record))]
         for row, (ids, weights) in enumerate(segments):
-            _put(flat, row, 0, ids, weights)
-        pairs = {name: values.reshape(len(boxes), 2, -1) for name, values in _narrowed(flat).items()}
+            _write_record(flat, row, 0, ids, weights)
+        pairs = {name: values.reshape(len(groups), 2, -1) for name, values in _trim_padding(flat).items()}
         return {
             "input_ids": pairs["input_ids"],
             "labels": pairs["labels"],
             "answered": pairs["weights"] > 0,
-            "weights": np.ones(len(boxes), dtype=np.float32),
+            "weights": np.ones(len(groups), dtype=np.float32),
         }
 
 
-def _boxes(records: TokenizedRecords, some: Ids, spec: TrainSpec) -> PackedIndices:
-    """The records of each sequence."""
+def _pack(records: TokenizedRecords, numbers: Ids, spec: TrainSpec) -> PackedIndices:
+    """The record numbers in each sequence."""
     if not spec.packing:
-        return one_per_sequence(some)
-    lengths = records.lengths(some) - 1  # the last token is only a label
-    return [some[box] for box in pack_best_fit(lengths.tolist(), spec.sequence_length)]
+        return one_per_sequence(numbers)
+    lengths = records.lengths(numbers) - 1  # the last token is only a label
+    return [numbers[group] for group in pack_best_fit(lengths.tolist(), spec.sequence_length)]
 
 
-def _put(batch: Batch, row: int, at: int, ids: Array, weights: Array) -> int:
-    """Write one record into a row, each token the label of the one before it, and return where the next one begins."""
-    end = at + len(ids) - 1
-    batch["input_ids"][row, at:end] = ids[:-1]
-    batch["labels"][row, at:end] = ids[1:]
-    batch["weights"][row, at:end] = weights[1:]
-    batch["position_ids"][row, at:] = np.arange(batch["position_ids"].shape[1] - at)
+def _write_record(batch: Batch, row: int, start: int, ids: Array, weights: Array) -> int:
+    """Write a record into a row with labels shifted by one. Returns the position after it."""
+    end = start + len(ids) - 1
+    batch["input_ids"][row, start:end] = ids[:-1]
+    batch["labels"][row, start:end] = ids[1:]
+    batch["weights"][row, start:end] = weights[1:]
+    batch["position_ids"][row, start:] = np.arange(batch["position_ids"].shape[1] - start)
     return end
 
 
-def _narrowed(batch: Batch) -> Batch:
-    """Without the columns that are padding in all rows, to the next multiple of eight."""
+def _trim_padding(batch: Batch) -> Batch:
+    """Drop the columns that are padding in all rows, down to a multiple of eight."""
     used = int((batch["labels"] != IGNORE_INDEX).any(axis=0).nonzero()[0][-1]) + 1
-    return {name: values[:, : -(-used // 8) * 8] for name, values in batch.items()}
+    return {name: values[:, : round_up_to_multiple(used, 8)] for name, values in batch.items()}

@@ -1,4 +1,4 @@
-"""Opens the samples of a run, by its objective."""
+"""Opens the dataset of a run by its objective."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +26,9 @@ DATASET_CLASSES: dict[str, Callable[[Path, TrainSpec, PreTrainedTokenizerFast], 
 def open_dataset(
     directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast, *, is_held_out: bool = False
 ) -> Dataset:
-    """The samples of a run whose tokenised data lies in a directory, all for validation where it is held out whole.
+    """Open the dataset in a directory of tokenized data; with `is_held_out`, all of it is for validation.
 
-    Raises Failure where there are too few.
+    Raises Failure if there is too little data.
     """
     if is_held_out:
         spec = spec.model_copy(update={"validation_fraction": 1.0})

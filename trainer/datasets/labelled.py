@@ -1,4 +1,4 @@
-"""Samples of records that are read whole: texts with a label, and sources with a target."""
+"""Datasets of records that are never packed: texts with a class label, and sources with a target."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from trainer.datasets.denoising import pad_sequences, seq2seq_batch
 from trainer.spec import TrainSpec
 
 
-class Examples(RecordDataset):
-    """One record a sample."""
+class SingleRecordDataset(RecordDataset):
+    """One record per sample."""
 
     def __init__(self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast) -> None:
         records = TokenizedRecords(directory, spec)
@@ -25,25 +25,25 @@ class Examples(RecordDataset):
         super().__init__(records, one_per_sequence(records.train), one_per_sequence(records.validation), spec)
 
 
-class ClassificationDataset(Examples):
-    """Texts, each with the number of its label."""
+class ClassificationDataset(SingleRecordDataset):
+    """Texts with class labels. `input_ids` and `attention_mask`: (samples, tokens). `labels`: class indices (samples,)."""
 
-    most_measured = 2_000  # a text is one prediction only
+    max_eval_samples = 2_000  # each is only one prediction
 
-    def _batch(self, boxes: list[Ids]) -> Batch:
-        records = np.concatenate(boxes)
+    def _batch(self, groups: list[Ids]) -> Batch:
+        records = np.concatenate(groups)
         texts = [self.records.segments(int(record))[0][0] for record in records]
-        read = pad_sequences(texts, self._padding)
+        inputs = pad_sequences(texts, self._padding)
         lengths = np.asarray([len(ids) for ids in texts])
-        mask = (np.arange(read.shape[1]) < lengths[:, None]).astype(np.int64)
-        return {"input_ids": read, "labels": self.records.labels[records], "attention_mask": mask}
+        mask = (np.arange(inputs.shape[1]) < lengths[:, None]).astype(np.int64)
+        return {"input_ids": inputs, "labels": self.records.labels[records], "attention_mask": mask}
 
 
-class Seq2SeqDataset(Examples):
-    """Sources with the target that is to be written."""
+class Seq2SeqDataset(SingleRecordDataset):
+    """Sources with targets, as batches of `seq2seq_batch`."""
 
-    def _batch(self, boxes: list[Ids]) -> Batch:
-        pairs = [self.records.segments(int(record)) for (record,) in boxes]
+    def _batch(self, groups: list[Ids]) -> Batch:
+        pairs = [self.records.segments(int(record)) for (record,) in groups]
         return seq2seq_batch([source[0] for source, _ in pairs], [target[0] for _, target in pairs], self._padding)
 
     def num_bytes(self, batch: Batch) -> int:

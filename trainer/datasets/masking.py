@@ -1,61 +1,67 @@
-"""What is hidden from a model that learns to fill gaps: a pure function of seed and sample. numpy only."""
+"""Masking of BERT and span corruption of T5, as pure functions of seed and sample number. numpy only."""
 
 import numpy as np
 
 from trainer.data.batch import IGNORE_INDEX, Array
 from trainer.data.tokenized_text import Ids
 
-VALIDATION_STREAM = 1 << 63  # validation samples are hidden by numbers that no training sample reaches
+VALIDATION_STREAM = 1 << 63  # added to the numbers of validation samples, so that none coincides with a training sample
 
 
 def sample_rng(seed: int, number: int) -> np.random.Generator:
-    """The randomness of one sample."""
+    """The random generator of one sample."""
     return np.random.Generator(np.random.Philox(key=np.asarray([seed, number], dtype=np.uint64)))
 
 
-def mask_tokens(ids: Ids, share: float, mask: int, words: Ids, chance: np.random.Generator) -> tuple[Ids, Ids]:
-    """Hide a share of the words (at least one) as BERT does: of ten, eight become the mask, one another word, one
-    stays. Returns inputs and labels, IGNORED where nothing is hidden. Source: arXiv 1810.04805, appendix A.1.
+def mask_tokens(ids: Ids, probability: float, mask: int, ordinary: Ids, rng: np.random.Generator) -> tuple[Ids, Ids]:
+    """Mask tokens as BERT does. Returns inputs and labels, both of shape (tokens,).
 
-    `words` are the tokens that are not special, sorted. Special ones are not hidden, where there is anything else.
+    Selects a fraction `probability` of the ordinary tokens, at least one. Of the selected, 80 % become the mask token,
+    10 % another ordinary token, 10 % stay. Labels are IGNORE_INDEX where nothing is selected. `ordinary` are the ids of
+    tokens that are not special, sorted; special tokens are selected only in a text without ordinary ones.
+
+    Source: Devlin et al. 2018, arXiv 1810.04805, appendix A.1.
     """
-    candidates = np.flatnonzero(np.isin(ids, words, kind="table"))
+    candidates = np.flatnonzero(np.isin(ids, ordinary, kind="table"))
     if not len(candidates):
         candidates = np.arange(len(ids))
-    places = chance.permutation(candidates)[: max(1, round(len(candidates) * share))]
-    count = len(places)
+    selected = rng.permutation(candidates)[: max(1, round(len(candidates) * probability))]
     labels = np.full_like(ids, IGNORE_INDEX)
-    labels[places] = ids[places]
-    inputs, drawn = ids.copy(), chance.random(count)
-    inputs[places[drawn < 0.8]] = mask
-    others = places[(drawn >= 0.8) & (drawn < 0.9)]
-    inputs[others] = words[chance.integers(0, len(words), len(others))]
+    labels[selected] = ids[selected]
+    inputs, draws = ids.copy(), rng.random(len(selected))
+    inputs[selected[draws < 0.8]] = mask
+    replaced = selected[(draws >= 0.8) & (draws < 0.9)]
+    inputs[replaced] = ordinary[rng.integers(0, len(ordinary), len(replaced))]
     return inputs, labels
 
 
 def corrupt_spans(
-    ids: Ids, density: float, mean_length: float, sentinels: Ids, end: int, chance: np.random.Generator
+    ids: Ids, density: float, mean_length: float, sentinels: Ids, end: int, rng: np.random.Generator
 ) -> tuple[Ids, Ids]:
-    """Cut out random spans as T5 does. Returns the text with a sentinel for each span, and the spans, each behind its
-    sentinel; both close with the end of text. Source: arXiv 1910.10683, section 3.1.4, and its code's random_spans.
+    """Remove random spans as T5 does. Returns source and target, of shapes (source,) and (target,).
+
+    The source is the text with a sentinel in place of each span, the target is the spans, each after its sentinel. Both
+    end with the token `end`. `density` is the fraction of tokens to remove, `mean_length` the mean length of a span.
+
+    Source: Raffel et al. 2019, arXiv 1910.10683, section 3.1.4, and random_spans_noise_mask of its code.
     """
-    num_hidden = min(max(round(len(ids) * density), 1), len(ids) - 1)
-    num_spans = min(max(round(num_hidden / mean_length), 1), num_hidden, len(ids) - num_hidden, len(sentinels))
-    hidden = _parts(num_hidden, num_spans, chance)
-    shown = _parts(len(ids) - num_hidden, num_spans, chance)
+    num_noise = min(max(round(len(ids) * density), 1), len(ids) - 1)
+    num_spans = min(max(round(num_noise / mean_length), 1), num_noise, len(ids) - num_noise, len(sentinels))
+    noise_lengths = _random_partition(num_noise, num_spans, rng)
+    text_lengths = _random_partition(len(ids) - num_noise, num_spans, rng)
     source: list[Array] = []
     target: list[Array] = []
-    at = 0
+    start = 0
     for number in range(num_spans):
-        between = at + shown[number]
-        source += [ids[at:between], sentinels[number : number + 1]]
-        at = between + hidden[number]
-        target += [sentinels[number : number + 1], ids[between:at]]
-    closing = np.asarray([end], dtype=ids.dtype)
-    return np.concatenate([*source, closing]), np.concatenate([*target, closing])
+        noise_start = start + text_lengths[number]
+        source += [ids[start:noise_start], sentinels[number : number + 1]]
+        start = noise_start + noise_lengths[number]
+        target += [sentinels[number : number + 1], ids[noise_start:start]]
+    ending = np.asarray([end], dtype=ids.dtype)
+    return np.concatenate([*source, ending]), np.concatenate([*target, ending])
 
 
-def _parts(total: int, count: int, chance: np.random.Generator) -> list[int]:
-    """Cut a length into so many parts of at least one, every way as likely."""
-    cuts = np.sort(chance.permutation(total - 1)[: count - 1]) + 1
+def _random_partition(total: int, count: int, rng: np.random.Generator) -> list[int]:
+    """Split `total` into `count` positive parts, uniformly over all ways to do so."""
+    cuts = np.sort(rng.permutation(total - 1)[: count - 1]) + 1
     return [int(size) for size in np.diff(np.concatenate([[0], cuts, [total]]))]

@@ -1,4 +1,4 @@
-"""Makes a run ready to train: a tokenizer, tokenised text, and a note where they are. Never imports torch."""
+"""Prepares a run: its tokenizer, tokenized corpora, and a file that says where they are. Never imports torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,82 +12,66 @@ from trainer.datasets.base import Dataset
 from trainer.datasets.factory import open_dataset
 from trainer.failure import Failure
 from trainer.report import Reporter
-from trainer.run_dir import CorpusInput, RunDir, sha256_file, write_atomically
+from trainer.run_dir import CorpusInput, Inputs, RunDir, sha256_file, write_atomically
 from trainer.spec import TEXT_OBJECTIVES, TrainSpec
 
-CONVERSES = ("chat", "dpo")
+CHAT_OBJECTIVES = ("chat", "dpo")
 
 
 class Prepared(BaseModel):
-    """Where the ranks find what `prepare` made (`prepared.json` of the attempt)."""
+    """Paths and hashes of a prepared run, `prepared.json` of the attempt."""
 
     tokenizer: str
     tokenizer_sha256: str
     tokens: str
     data_sha256: str
-    held_out: dict[str, str] = {}  # tokenised corpora that are held out whole, by their id
-    base_sha256: str | None = None  # of the model that the run starts from
+    held_out: dict[str, str] = {}  # paths of tokenized validation corpora by corpus ID
+    base_sha256: str | None = None  # of the base model
 
 
 def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
-    """Train the tokenizer or take the given one, and tokenise the corpora, as far as the cache does not have it.
+    """Import or train the tokenizer and tokenize the corpora, unless they are in the cache.
 
-    Raises Failure for text or a tokenizer that no run can use.
+    Raises Failure for unusable text, tokenizers or inputs.
     """
     report.phase("prepare", 0, 1)
     spec, inputs = run_dir.spec(), run_dir.inputs(fence)
     cache_path = Path(inputs.cache)
-    if spec.base_model is not None and inputs.base is None:
-        raise Failure(
-            "config_invalid", field="base_model", why="is named, but inputs.json has no directory of it as base"
-        )
-    if inputs.base:
-        made = tokenizer.import_tokenizer(Path(inputs.base), cache_path)
-    elif inputs.tokenizer:
-        made = Path(inputs.tokenizer)
-    else:
-        made = tokenizer.train_cached(
-            inputs.corpora,
-            spec.vocab_size,
-            cache_path,
-            lambda done, total: report.phase("prepare", done, total),
-            spec.model_type,
-        )
-    opened, sha256 = tokenizer.load(made), tokenizer.sha256(made)
-    copied = run_dir.tokenizer_path(fence)
-    cache.replace_directory(made, copied)
+    source = _tokenizer_directory(spec, inputs, report)
+    encoder, sha256 = tokenizer.load(source), tokenizer.sha256(source)
+    directory = run_dir.tokenizer_path(fence)
+    cache.replace_directory(source, directory)
     report.event(
         "tokenizer",
-        path=str(copied.relative_to(run_dir.path)),
+        path=str(directory.relative_to(run_dir.path)),
         sha256=sha256,
-        vocab_size=opened.get_vocab_size(),
+        vocab_size=encoder.get_vocab_size(),
         trained=inputs.tokenizer is None and inputs.base is None,
     )
     report.phase("prepare", 1, 1)
     report.phase("tokenise", 0, 1)
-    whole = _with_template(copied, spec)
-    tokenizer.require_special_tokens(whole, spec.objective)
+    hf_tokenizer = _with_chat_template(directory, spec)
+    tokenizer.require_special_tokens(hf_tokenizer, spec.objective)
 
-    def tokenised(sources: list[CorpusInput], labels: Sequence[str] | None = None) -> Path:
+    def tokenize(sources: list[CorpusInput], labels: Sequence[str] | None = None) -> Path:
         def progress(done: int, total: int) -> None:
             report.phase("tokenise", done, total)
 
         if spec.objective in TEXT_OBJECTIVES:
-            return tokenized_text.tokenize_cached(
-                sources, opened, sha256, cache_path, progress, tokenizer.document_separator_id(whole)
-            )
-        return tokenized_records.tokenize_cached(sources, spec, whole, sha256, cache_path, progress, labels)
+            separator = tokenizer.document_separator_id(hf_tokenizer)
+            return tokenized_text.tokenize_cached(sources, encoder, sha256, cache_path, progress, separator)
+        return tokenized_records.tokenize_cached(sources, spec, hf_tokenizer, sha256, cache_path, progress, labels)
 
-    tokens = tokenised(inputs.corpora)
-    samples = open_dataset(tokens, spec, whole)
-    held_out = {source.id: str(tokenised([source], samples.labels or None)) for source in inputs.validation}
+    tokens = tokenize(inputs.corpora)
+    dataset = open_dataset(tokens, spec, hf_tokenizer)
+    held_out = {corpus.id: str(tokenize([corpus], dataset.labels or None)) for corpus in inputs.validation}
     report.phase("tokenise", 1, 1)
-    _report_data(report, spec, samples)
+    _report_data(report, spec, dataset)
     prepared = Prepared(
-        tokenizer=str(copied),
+        tokenizer=str(directory),
         tokenizer_sha256=sha256,
         tokens=str(tokens),
-        data_sha256=samples.sha256,
+        data_sha256=dataset.sha256,
         held_out=held_out,
         base_sha256=_base_sha256(Path(inputs.base)) if inputs.base else None,
     )
@@ -95,17 +79,33 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
     return prepared
 
 
-def _with_template(directory: Path, spec: TrainSpec) -> PreTrainedTokenizerFast:
-    """The tokenizer of the run, with a chat template where the objective needs one."""
-    opened: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
-    if spec.objective in CONVERSES and opened.chat_template is None:
-        opened.chat_template = CHAT_TEMPLATE
+def _tokenizer_directory(spec: TrainSpec, inputs: Inputs, report: Reporter) -> Path:
+    """The base model's tokenizer, the given one, or a newly trained one. Raises Failure."""
+    cache_path = Path(inputs.cache)
+    if spec.base_model is not None and inputs.base is None:
+        raise Failure("config_invalid", field="base_model", why="is set, but inputs.json has no path for it in base")
+    if inputs.base:
+        return tokenizer.import_tokenizer(Path(inputs.base), cache_path)
+    if inputs.tokenizer:
+        return Path(inputs.tokenizer)
+
+    def progress(done: int, total: int) -> None:
+        report.phase("prepare", done, total)
+
+    return tokenizer.train_cached(inputs.corpora, spec.vocab_size, cache_path, progress, spec.model_type)
+
+
+def _with_chat_template(directory: Path, spec: TrainSpec) -> PreTrainedTokenizerFast:
+    """The run's tokenizer; a default chat template is added if the objective needs one."""
+    loaded: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+    if spec.objective in CHAT_OBJECTIVES and loaded.chat_template is None:
+        loaded.chat_template = CHAT_TEMPLATE
         (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
-    return opened
+    return loaded
 
 
 def read(run_dir: RunDir, fence: int) -> Prepared:
-    """What `prepare` made for this attempt."""
+    """Read `prepared.json` of an attempt."""
     return Prepared.model_validate_json(_path(run_dir, fence).read_text())
 
 
@@ -114,26 +114,26 @@ def _path(run_dir: RunDir, fence: int) -> Path:
 
 
 def _base_sha256(directory: Path) -> str:
-    """The identity of a base model: of its configuration and its weights."""
+    """The identity of a base model: a hash of its configuration and weights."""
     paths = [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
     return cache.cache_key(**{path.name: sha256_file(path) for path in paths if path.is_file()})
 
 
-def _report_data(report: Reporter, spec: TrainSpec, samples: Dataset) -> None:
+def _report_data(report: Reporter, spec: TrainSpec, dataset: Dataset) -> None:
     report.event(
         "data",
-        num_tokens=samples.num_tokens,
-        num_train_sequences=samples.num_train,
-        num_validation_sequences=samples.num_validation,
-        bytes_per_token=samples.bytes_per_token,
-        num_cut=samples.num_cut,
-        num_dropped=samples.num_dropped,
+        num_tokens=dataset.num_tokens,
+        num_train_sequences=dataset.num_train,
+        num_validation_sequences=dataset.num_validation,
+        bytes_per_token=dataset.bytes_per_token,
+        num_cut=dataset.num_cut,
+        num_dropped=dataset.num_dropped,
     )
     report.line(
-        f"{samples.num_tokens} tokens: {samples.num_train} sequences of {spec.sequence_length} to train on, "
-        f"{samples.num_validation} to validate, {samples.bytes_per_token:.2f} bytes a token"
+        f"{dataset.num_tokens} tokens: {dataset.num_train} training sequences of {spec.sequence_length}, "
+        f"{dataset.num_validation} validation sequences, {dataset.bytes_per_token:.2f} bytes per token"
     )
-    if samples.num_cut or samples.num_dropped:
+    if dataset.num_cut or dataset.num_dropped:
         report.line(
-            f"{samples.num_cut} records are longer than a sequence and were cut, {samples.num_dropped} were left out"
+            f"{dataset.num_cut} records longer than a sequence were truncated, {dataset.num_dropped} were left out"
         )

@@ -79,7 +79,7 @@ def test_long_documents_are_cut_where_it_does_not_change_their_tokens(
 ) -> None:
     text = "".join(parts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "PIECE_BYTES", size)
+        patch.setattr(corpus, "CHUNK_BYTES", size)
         raw = text.encode()
         pieces = list(corpus.split_document(raw, 0, len(raw)))
 
@@ -93,7 +93,7 @@ def test_long_documents_are_cut_where_it_does_not_change_their_tokens(
 def test_real_text_in_many_pieces_gives_the_tokens_of_the_whole(
     tmp_path: Path, made: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "PIECE_BYTES", 500)
+    monkeypatch.setattr(corpus, "CHUNK_BYTES", 500)
     monkeypatch.setattr(tokenized_text, "BATCH_BYTES", 2_000)
     _, ids = tokenise(tmp_path, made, [english(), "x"])
 
