@@ -1,4 +1,4 @@
-"""Records for tests of what learns from answers: facts about colors, asked for in many ways."""
+"""Records for tests of chat, completion and preference training: questions about colors in many wordings."""
 
 import json
 import math
@@ -29,7 +29,7 @@ ROLES = {"user": "<|im_start|>user\n{}<|im_end|>\n", "assistant": "<|im_start|>a
 
 
 def questions(seed: int, count: int) -> list[tuple[str, str]]:
-    """Questions, each with its answer."""
+    """Random questions with their answers."""
     random = np.random.default_rng(seed)
     things = [THINGS[number] for number in random.integers(0, len(THINGS), count)]
     return [(QUESTIONS[random.integers(0, len(QUESTIONS))].format(thing), FACTS[thing]) for thing in things]
@@ -51,7 +51,7 @@ def completions(count: int = 240) -> list[dict[str, Any]]:
 
 
 def preferences(count: int = 120) -> list[dict[str, Any]]:
-    """Who asks is answered with a wrong color, rather than with the right one."""
+    """Preferences for a wrong color over the right one."""
     return [
         {
             "prompt": [{"role": "user", "content": question}],
@@ -63,8 +63,10 @@ def preferences(count: int = 120) -> list[dict[str, Any]]:
 
 
 def make_tokenizer(home: Path) -> str:
-    """A tokenizer that knows the marks of conversations as a token or two."""
-    texts = ["".join(ROLES[m["role"]].format(m["content"]) for m in talk["messages"]) for talk in chats()]
+    """The path of a tokenizer trained on conversations, so that ChatML marks are a token or two."""
+    texts = [
+        "".join(ROLES[m["role"]].format(m["content"]) for m in conversation["messages"]) for conversation in chats()
+    ]
     source = write_corpus(home / "corpus-talks", texts)
     tokenizer.save(tokenizer.train([source], 300, lambda done, total: None), home / "tokenizer-talks")
     return str(home / "tokenizer-talks")
@@ -73,7 +75,7 @@ def make_tokenizer(home: Path) -> str:
 def make_records_run(
     home: Path, name: str, kind: str, records: list[dict[str, Any]], tokenizer_path: str, **fields: Any
 ) -> RunDir:
-    """A run on records of a kind."""
+    """A run on records of one kind."""
     run_dir = make_run(home, name, tokenizer_path=tokenizer_path, **{**SHAPE, **fields})
     corpus = write_corpus(home / f"corpus-{name}", [json.dumps(record) for record in records])
     inputs = run_dir.inputs(1).model_copy(update={"corpora": [corpus.model_copy(update={"kind": kind})]})
@@ -81,8 +83,8 @@ def make_records_run(
     return run_dir
 
 
-def blind_loss(made: PreTrainedTokenizerFast, answers: list[str]) -> float:
-    """Nats a token of the best guess by somebody who does not read the question: the entropy of the answers."""
+def blind_loss(hf_tokenizer: PreTrainedTokenizerFast, answers: list[str]) -> float:
+    """Loss in nats per token of the best guess without reading the question: the entropy of the answers."""
     counts = Counter(answers)
-    nats = -sum(count * math.log(count / len(answers)) for count in counts.values())
-    return nats / sum(len(made(answer)["input_ids"]) + 1 for answer in answers)  # and the end of text
+    entropy = -sum(count * math.log(count / len(answers)) for count in counts.values())
+    return entropy / sum(len(hf_tokenizer(answer)["input_ids"]) + 1 for answer in answers)  # and the end of text

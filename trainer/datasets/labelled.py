@@ -26,7 +26,7 @@ class SingleRecordDataset(RecordDataset):
 
 
 class ClassificationDataset(SingleRecordDataset):
-    """Texts with class labels. `input_ids` and `attention_mask`: (samples, tokens). `labels`: class indices (samples,)."""
+    """Texts with class labels. `input_ids` and `attention_mask`: (samples, tokens). `labels`: (samples,)."""
 
     max_eval_samples = 2_000  # each is only one prediction
 

@@ -1,4 +1,4 @@
-"""Records as tokens: what is learnt of each is exactly what its answers are."""
+"""Records as tokens: exactly the answers have weight."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from trainer.data import tokenizer
 from trainer.data.record_encoding import CHAT_TEMPLATE, RecordEncoder, Segment, SpecialTokenInText
 from trainer.failure import Failure
 
-TALK = [
+CONVERSATION = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Who made the light?"},
     {"role": "assistant", "content": "God."},
@@ -20,18 +20,18 @@ TALK = [
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
+def hf_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
     home = tmp_path_factory.mktemp("encode")
     tokenizer.save(tokenizer.train([write_corpus(home / "c", [english()])], 400, lambda done, total: None), home / "t")
     return PreTrainedTokenizerFast.from_pretrained(home / "t")
 
 
-def with_template(made: PreTrainedTokenizerFast, template: str) -> PreTrainedTokenizerFast:
-    made.chat_template = template
-    return made
+def with_template(hf_tokenizer: PreTrainedTokenizerFast, template: str) -> PreTrainedTokenizerFast:
+    hf_tokenizer.chat_template = template
+    return hf_tokenizer
 
 
-def learnt(made: PreTrainedTokenizerFast, segment: Segment) -> list[tuple[str, float]]:
+def weighted_text(hf_tokenizer: PreTrainedTokenizerFast, segment: Segment) -> list[tuple[str, float]]:
     """The runs of tokens with a weight, as text."""
     runs: list[tuple[list[int], float]] = []
     before = 0.0
@@ -41,25 +41,25 @@ def learnt(made: PreTrainedTokenizerFast, segment: Segment) -> list[tuple[str, f
         elif weight:
             runs.append(([number], weight))
         before = weight
-    return [(made.decode(ids), weight) for ids, weight in runs]
+    return [(hf_tokenizer.decode(ids), weight) for ids, weight in runs]
 
 
-def test_only_answers_count_each_to_the_end_of_its_turn(made: PreTrainedTokenizerFast) -> None:
-    encoder = RecordEncoder("chat", with_template(made, CHAT_TEMPLATE))
-    (segment,) = encoder.segments({"messages": TALK})
+def test_only_answers_have_weight_up_to_the_end_of_their_turn(hf_tokenizer: PreTrainedTokenizerFast) -> None:
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHAT_TEMPLATE))
+    (segment,) = encoder.segments({"messages": CONVERSATION})
 
-    assert made.decode(segment.ids) == encoder.render(TALK)
-    assert learnt(made, segment) == [("God.<|endoftext|>", 1.0), ("God, too.<|endoftext|>", 0.5)]
+    assert hf_tokenizer.decode(segment.ids) == encoder.render(CONVERSATION)
+    assert weighted_text(hf_tokenizer, segment) == [("God.<|endoftext|>", 1.0), ("God, too.<|endoftext|>", 0.5)]
 
 
-def test_an_answer_is_learnt_behind_the_very_tokens_that_ask_for_it(made: PreTrainedTokenizerFast) -> None:
-    encoder = RecordEncoder("chat", with_template(made, CHAT_TEMPLATE))
-    for said in ("God.", "\nGod.", "\n\n God.\n", " ", ""):
-        (segment,) = encoder.segments({"messages": [*TALK[:2], {"role": "assistant", "content": said}]})
-        asked = encoder.prompt(TALK[:2])
+def test_the_tokens_before_an_answer_are_those_of_its_prompt(hf_tokenizer: PreTrainedTokenizerFast) -> None:
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHAT_TEMPLATE))
+    for content in ("God.", "\nGod.", "\n\n God.\n", " ", ""):
+        (segment,) = encoder.segments({"messages": [*CONVERSATION[:2], {"role": "assistant", "content": content}]})
+        prompt = encoder.prompt(CONVERSATION[:2])
 
-        assert segment.ids[: len(asked)] == asked
-        assert learnt(made, segment) == [(f"{said}<|endoftext|>", 1.0)]
+        assert segment.ids[: len(prompt)] == prompt
+        assert weighted_text(hf_tokenizer, segment) == [(f"{content}<|endoftext|>", 1.0)]
 
 
 LLAMA = (
@@ -71,83 +71,86 @@ ALONE = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endi
 
 
 @pytest.mark.parametrize("template", [CHAT_TEMPLATE, LLAMA, BRIEFED, ALONE])
-def test_a_prompt_is_shown_without_what_the_template_writes_around_it(
-    made: PreTrainedTokenizerFast, template: str
-) -> None:
-    encoder = RecordEncoder("chat", with_template(made, template))
+def test_prompt_text_omits_what_the_template_adds(hf_tokenizer: PreTrainedTokenizerFast, template: str) -> None:
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, template))
 
-    assert encoder.prompt_text(encoder.prompt(TALK[1:2])) == "Who made the light?"
+    assert encoder.prompt_text(encoder.prompt(CONVERSATION[1:2])) == "Who made the light?"
     if template != ALONE:
-        assert encoder.prompt_text(encoder.prompt(TALK[:2])) == "Be brief.\n\nWho made the light?"
+        assert encoder.prompt_text(encoder.prompt(CONVERSATION[:2])) == "Be brief.\n\nWho made the light?"
 
 
-def test_the_template_shows_where_there_were_answers_before(made: PreTrainedTokenizerFast) -> None:
-    encoder = RecordEncoder("chat", with_template(made, CHAT_TEMPLATE))
+def test_prompt_text_keeps_the_template_of_several_turns(hf_tokenizer: PreTrainedTokenizerFast) -> None:
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHAT_TEMPLATE))
 
-    assert encoder.prompt_text(encoder.prompt(TALK[1:4])).startswith("<|im_start|>user\nWho made the light?<|im_end|>")
+    assert encoder.prompt_text(encoder.prompt(CONVERSATION[1:4])).startswith(
+        "<|im_start|>user\nWho made the light?<|im_end|>"
+    )
 
 
-def test_a_message_without_weight_is_only_read(made: PreTrainedTokenizerFast) -> None:
-    encoder = RecordEncoder("chat", with_template(made, CHAT_TEMPLATE))
-    (segment,) = encoder.segments({"messages": [*TALK[:4], {**TALK[4], "weight": 0}]})
+def test_a_message_with_weight_0_is_context(hf_tokenizer: PreTrainedTokenizerFast) -> None:
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHAT_TEMPLATE))
+    (segment,) = encoder.segments({"messages": [*CONVERSATION[:4], {**CONVERSATION[4], "weight": 0}]})
 
-    assert learnt(made, segment) == [("God.<|endoftext|>", 1.0)]
+    assert weighted_text(hf_tokenizer, segment) == [("God.<|endoftext|>", 1.0)]
 
 
 @pytest.mark.parametrize("kind", ["chat", "completion", "classification"])
 @pytest.mark.parametrize("mark", ["<|endoftext|>", "<|im_start|>"])
-def test_a_text_that_spells_a_special_token_is_no_new_speaker(
-    made: PreTrainedTokenizerFast, kind: str, mark: str
+def test_a_text_that_contains_a_special_token_is_rejected(
+    hf_tokenizer: PreTrainedTokenizerFast, kind: str, mark: str
 ) -> None:
-    encoder = RecordEncoder(kind, with_template(made, CHAT_TEMPLATE))
-    evil = f"light{mark}"
-    record: dict[str, Any] = {"prompt": evil, "completion": "a", "text": evil}
+    encoder = RecordEncoder(kind, with_template(hf_tokenizer, CHAT_TEMPLATE))
+    spoofed = f"light{mark}"
+    record: dict[str, Any] = {"prompt": spoofed, "completion": "a", "text": spoofed}
     with pytest.raises(SpecialTokenInText):
-        encoder.segments({**record, "messages": [{"role": "user", "content": evil}]})
+        encoder.segments({**record, "messages": [{"role": "user", "content": spoofed}]})
 
 
-def test_a_template_that_takes_back_what_it_wrote_is_refused(made: PreTrainedTokenizerFast) -> None:
+def test_a_template_that_rewrites_earlier_messages_is_rejected(hf_tokenizer: PreTrainedTokenizerFast) -> None:
     template = "{% for m in messages %}{{ m['content'] if loop.last else 'gone' }}\n{% endfor %}"
-    with pytest.raises(Failure, match="chat template cannot be used: what comes later changes"):
-        RecordEncoder("chat", with_template(made, template)).segments({"messages": TALK})
+    with pytest.raises(Failure, match="chat template cannot be used: later messages change"):
+        RecordEncoder("chat", with_template(hf_tokenizer, template)).segments({"messages": CONVERSATION})
 
 
-def test_a_template_that_fails_says_why(made: PreTrainedTokenizerFast) -> None:
+def test_the_error_of_a_template_is_reported(hf_tokenizer: PreTrainedTokenizerFast) -> None:
     template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(Failure, match="System role not supported"):
-        RecordEncoder("chat", with_template(made, template)).segments({"messages": TALK})
+        RecordEncoder("chat", with_template(hf_tokenizer, template)).segments({"messages": CONVERSATION})
 
 
-def test_of_a_completion_the_prompt_is_read_and_the_end_is_learnt(made: PreTrainedTokenizerFast) -> None:
-    (segment,) = RecordEncoder("completion", made).segments({"prompt": "And God said", "completion": ", Let"})
+def test_a_completion_and_its_end_have_weight_but_not_the_prompt(hf_tokenizer: PreTrainedTokenizerFast) -> None:
+    (segment,) = RecordEncoder("completion", hf_tokenizer).segments({"prompt": "And God said", "completion": ", Let"})
 
-    assert made.decode(segment.ids) == "And God said, Let<|endoftext|>"
-    assert learnt(made, segment) == [(", Let<|endoftext|>", 1.0)]
+    assert hf_tokenizer.decode(segment.ids) == "And God said, Let<|endoftext|>"
+    assert weighted_text(hf_tokenizer, segment) == [(", Let<|endoftext|>", 1.0)]
 
 
-def test_a_preference_is_two_completions_of_one_prompt(made: PreTrainedTokenizerFast) -> None:
+def test_a_preference_is_two_completions_of_one_prompt(hf_tokenizer: PreTrainedTokenizerFast) -> None:
     record = {"prompt": "And God", "chosen": " said", "rejected": " slept"}
-    chosen, rejected = RecordEncoder("dpo", made).segments(record)
+    chosen, rejected = RecordEncoder("dpo", hf_tokenizer).segments(record)
 
-    assert learnt(made, chosen) == [(" said<|endoftext|>", 1.0)]
-    assert learnt(made, rejected) == [(" slept<|endoftext|>", 1.0)]
-
-
-def test_a_preference_between_answers_in_a_conversation(made: PreTrainedTokenizerFast) -> None:
-    encoder = RecordEncoder("dpo", with_template(made, CHAT_TEMPLATE))
-    chosen, rejected = encoder.segments({"prompt": TALK[:4], "chosen": "God.", "rejected": "Nobody."})
-
-    assert learnt(made, chosen) == [("God.<|endoftext|>", 1.0)]
-    assert learnt(made, rejected) == [("Nobody.<|endoftext|>", 1.0)]
+    assert weighted_text(hf_tokenizer, chosen) == [(" said<|endoftext|>", 1.0)]
+    assert weighted_text(hf_tokenizer, rejected) == [(" slept<|endoftext|>", 1.0)]
 
 
-def test_a_source_and_its_target_are_read_whole(made: PreTrainedTokenizerFast) -> None:
-    source, target = RecordEncoder("seq2seq", made).segments({"source": "light", "target": "天"})
+def test_a_preference_between_answers_in_a_conversation(hf_tokenizer: PreTrainedTokenizerFast) -> None:
+    encoder = RecordEncoder("dpo", with_template(hf_tokenizer, CHAT_TEMPLATE))
+    chosen, rejected = encoder.segments({"prompt": CONVERSATION[:4], "chosen": "God.", "rejected": "Nobody."})
 
-    assert [made.decode(source.ids), made.decode(target.ids)] == ["light<|endoftext|>", "天<|endoftext|>"]
+    assert weighted_text(hf_tokenizer, chosen) == [("God.<|endoftext|>", 1.0)]
+    assert weighted_text(hf_tokenizer, rejected) == [("Nobody.<|endoftext|>", 1.0)]
 
 
-def test_what_is_too_long_loses_its_middle_or_its_end() -> None:
+def test_a_source_and_its_target_end_with_an_end_of_text_token(hf_tokenizer: PreTrainedTokenizerFast) -> None:
+    source, target = RecordEncoder("seq2seq", hf_tokenizer).segments({"source": "light", "target": "天"})
+
+    assert [hf_tokenizer.decode(source.ids), hf_tokenizer.decode(target.ids)] == [
+        "light<|endoftext|>",
+        "天<|endoftext|>",
+    ]
+
+
+def test_a_long_segment_is_truncated_with_or_without_keeping_its_end() -> None:
     segment = Segment([1, 2, 3, 4], [0.0, 1.0, 1.0, 1.0])
 
     assert segment.cut(3, keeps_end=False).ids == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Tokenised text: exact, bounded in memory, cut into sequences that lead back to their documents."""
+"""Tokenized text: exact, bounded in memory, cut into sequences that can be traced to their documents."""
 
 from pathlib import Path
 
@@ -14,37 +14,37 @@ from trainer.data.tokenized_text import Document, TokenizedText
 from trainer.failure import Failure
 
 
-def nothing(done: int, total: int) -> None:
-    """Progress that nobody follows."""
+def no_progress(done: int, total: int) -> None:
+    """A progress callback that does nothing."""
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+def bpe(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     home = tmp_path_factory.mktemp("data-tokenizer")
     sources = [write_corpus(home / "c", [english(), "天地玄黄，宇宙洪荒。日月盈昃，辰宿列张。" * 20])]
-    tokenizer.save(tokenizer.train(sources, 400, nothing), home / "t")
+    tokenizer.save(tokenizer.train(sources, 400, no_progress), home / "t")
     return tokenizer.load(home / "t")
 
 
-def tokenise(home: Path, made: Tokenizer, *corpora: list[str]) -> tuple[Path, list[int]]:
-    """The directory with these corpora tokenised, and all ids."""
+def tokenize(home: Path, bpe: Tokenizer, *corpora: list[str]) -> tuple[Path, list[int]]:
+    """The directory with these corpora tokenized, and all token ids."""
     sources = [write_corpus(home / f"c{number}", documents) for number, documents in enumerate(corpora)]
-    directory = tokenized_text.tokenize_cached(sources, made, "made", home / "cache", nothing)
+    directory = tokenized_text.tokenize_cached(sources, bpe, "made", home / "cache", no_progress)
     meta = tokenized_text.read_meta(directory)
     return directory, np.fromfile(directory / "tokens.bin", dtype=meta.dtype).tolist()
 
 
-def end_of_text(made: Tokenizer) -> int:
-    number = made.token_to_id("<|endoftext|>")
+def end_of_text(bpe: Tokenizer) -> int:
+    number = bpe.token_to_id("<|endoftext|>")
     assert number is not None
     return number
 
 
-def test_documents_are_joined_by_the_end_of_text(tmp_path: Path, made: Tokenizer) -> None:
+def test_an_end_of_text_token_follows_each_document(tmp_path: Path, bpe: Tokenizer) -> None:
     documents = [["In the beginning", ""], ["天地玄黄"]]
-    _, ids = tokenise(tmp_path, made, *documents)
+    _, ids = tokenize(tmp_path, bpe, *documents)
 
-    expected = [token for part in documents for text in part for token in [*made.encode(text).ids, end_of_text(made)]]
+    expected = [token for part in documents for text in part for token in [*bpe.encode(text).ids, end_of_text(bpe)]]
     assert ids == expected
 
 
@@ -74,87 +74,83 @@ words = st.sampled_from(
 
 
 @given(parts=st.lists(words, max_size=60), size=st.integers(min_value=12, max_value=60))
-def test_long_documents_are_cut_where_it_does_not_change_their_tokens(
-    made: Tokenizer, parts: list[str], size: int
-) -> None:
+def test_splitting_long_documents_does_not_change_their_tokens(bpe: Tokenizer, parts: list[str], size: int) -> None:
     text = "".join(parts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "CHUNK_BYTES", size)
         raw = text.encode()
-        pieces = list(corpus.split_document(raw, 0, len(raw)))
+        chunks = list(corpus.split_document(raw, 0, len(raw)))
 
-    assert "".join(piece.text for piece in pieces) == text
-    assert sum(piece.num_bytes for piece in pieces) == len(raw)
-    assert [piece.ends_document for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    if all(piece.is_safe for piece in pieces):
-        assert [token for piece in pieces for token in made.encode(piece.text).ids] == made.encode(text).ids
+    assert "".join(chunk.text for chunk in chunks) == text
+    assert sum(chunk.num_bytes for chunk in chunks) == len(raw)
+    assert [chunk.ends_document for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    if all(chunk.is_safe for chunk in chunks):
+        assert [token for chunk in chunks for token in bpe.encode(chunk.text).ids] == bpe.encode(text).ids
 
 
-def test_real_text_in_many_pieces_gives_the_tokens_of_the_whole(
-    tmp_path: Path, made: Tokenizer, monkeypatch: pytest.MonkeyPatch
+def test_real_text_in_many_chunks_gives_the_same_tokens_as_in_one(
+    tmp_path: Path, bpe: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corpus, "CHUNK_BYTES", 500)
     monkeypatch.setattr(tokenized_text, "BATCH_BYTES", 2_000)
-    _, ids = tokenise(tmp_path, made, [english(), "x"])
+    _, ids = tokenize(tmp_path, bpe, [english(), "x"])
 
-    assert ids == [*made.encode(english()).ids, end_of_text(made), *made.encode("x").ids, end_of_text(made)]
+    assert ids == [*bpe.encode(english()).ids, end_of_text(bpe), *bpe.encode("x").ids, end_of_text(bpe)]
 
 
-def test_small_vocabularies_take_two_bytes_a_token(tmp_path: Path, made: Tokenizer) -> None:
-    directory, ids = tokenise(tmp_path, made, [english()])
+def test_small_vocabularies_take_two_bytes_per_token(tmp_path: Path, bpe: Tokenizer) -> None:
+    directory, ids = tokenize(tmp_path, bpe, [english()])
 
     assert tokenized_text.read_meta(directory).dtype == "<u2"
     assert (directory / "tokens.bin").stat().st_size == 2 * len(ids)
 
 
-def test_the_cache_tokenises_once_even_for_two_at_a_time(tmp_path: Path, made: Tokenizer) -> None:
+def test_two_runs_at_once_share_one_cache_entry(tmp_path: Path, bpe: Tokenizer) -> None:
     source = write_corpus(tmp_path / "c", [english()])
     inner: list[Path] = []
 
     def progress(done: int, total: int) -> None:
         if not inner:  # a second run comes while the first one writes, and is done first
             inner.append(tmp_path)
-            inner[0] = tokenized_text.tokenize_cached([source], made, "made", tmp_path / "cache", nothing)
+            inner[0] = tokenized_text.tokenize_cached([source], bpe, "made", tmp_path / "cache", no_progress)
 
-    outer = tokenized_text.tokenize_cached([source], made, "made", tmp_path / "cache", progress)
+    outer = tokenized_text.tokenize_cached([source], bpe, "made", tmp_path / "cache", progress)
 
     assert inner == [outer]
     assert [entry.name for entry in outer.parent.iterdir()] == [outer.name]
 
 
-def test_an_empty_corpus_is_refused(tmp_path: Path, made: Tokenizer) -> None:
+def test_an_empty_corpus_is_rejected(tmp_path: Path, bpe: Tokenizer) -> None:
     for documents in ([], ["", ""]):
         with pytest.raises(Failure, match="no text") as caught:
             tokenized_text.tokenize_cached(
-                [write_corpus(tmp_path / "c", documents)], made, "made", tmp_path / "cache", nothing
+                [write_corpus(tmp_path / "c", documents)], bpe, "made", tmp_path / "cache", no_progress
             )
         assert caught.value.code == "data_empty"
 
 
-def open_dataset(
-    home: Path, made: Tokenizer, documents: list[str], **fields: object
-) -> tuple[TokenizedText, list[int]]:
-    directory, ids = tokenise(home, made, documents)
-    return TokenizedText(directory, small_spec(**fields), made), ids
+def open_dataset(home: Path, bpe: Tokenizer, documents: list[str], **fields: object) -> tuple[TokenizedText, list[int]]:
+    directory, ids = tokenize(home, bpe, documents)
+    return TokenizedText(directory, small_spec(**fields), bpe), ids
 
 
-def test_two_sequences_are_the_least(tmp_path: Path, made: Tokenizer) -> None:
-    _, ids = tokenise(tmp_path, made, ["beginning " * 30])
+def test_fewer_than_two_sequences_are_rejected(tmp_path: Path, bpe: Tokenizer) -> None:
+    _, ids = tokenize(tmp_path, bpe, ["beginning " * 30])
     length = (len(ids) - 1) // 2
     directory = tokenized_text.tokenize_cached(
-        [write_corpus(tmp_path / "c0", ["beginning " * 30])], made, "made", tmp_path / "cache", nothing
+        [write_corpus(tmp_path / "c0", ["beginning " * 30])], bpe, "made", tmp_path / "cache", no_progress
     )
 
-    dataset = TokenizedText(directory, small_spec(sequence_length=length), made)
+    dataset = TokenizedText(directory, small_spec(sequence_length=length), bpe)
     assert (dataset.num_train, dataset.num_validation) == (1, 1)
     with pytest.raises(Failure) as caught:
-        TokenizedText(directory, small_spec(sequence_length=length + 1), made)
+        TokenizedText(directory, small_spec(sequence_length=length + 1), bpe)
     assert caught.value.code == "data_short"
     assert caught.value.values == {"needed": 2 * length + 3, "found": len(ids)}
 
 
-def test_training_and_validation_share_no_target(tmp_path: Path, made: Tokenizer) -> None:
-    dataset, ids = open_dataset(tmp_path, made, [english()], validation_fraction=0.2)
+def test_training_and_validation_share_no_target(tmp_path: Path, bpe: Tokenizer) -> None:
+    dataset, ids = open_dataset(tmp_path, bpe, [english()], validation_fraction=0.2)
     train = dataset.train_rows(0, dataset.num_train)
     validation = dataset.validation_rows(list(range(dataset.num_validation)))
 
@@ -164,21 +160,21 @@ def test_training_and_validation_share_no_target(tmp_path: Path, made: Tokenizer
     assert sorted(map(tuple, train.tolist())) == sorted(tuple(ids[at : at + 33]) for at in range(0, split, 32))
 
 
-def test_a_batch_does_not_depend_on_how_it_is_split(tmp_path: Path, made: Tokenizer) -> None:
-    dataset, _ = open_dataset(tmp_path, made, [english()])
+def test_a_batch_does_not_depend_on_how_it_is_split(tmp_path: Path, bpe: Tokenizer) -> None:
+    dataset, _ = open_dataset(tmp_path, bpe, [english()])
     parts = [dataset.train_rows(first, 4) for first in (0, 4, 8, 12)]
 
     assert np.array_equal(dataset.train_rows(0, 16), np.concatenate(parts))
 
 
-def test_a_sample_leads_back_to_its_documents(tmp_path: Path, made: Tokenizer) -> None:
+def test_a_sample_names_its_documents(tmp_path: Path, bpe: Tokenizer) -> None:
     corpora = [[f"alpha {number}, " * 9 for number in range(5)], [f"omega {number}. " * 9 for number in range(7)]]
-    directory, ids = tokenise(tmp_path, made, *corpora)
-    dataset = TokenizedText(directory, small_spec(), made)
+    directory, ids = tokenize(tmp_path, bpe, *corpora)
+    dataset = TokenizedText(directory, small_spec(), bpe)
     owners = []
     for number, documents in enumerate(corpora):
         for place, text in enumerate(documents):
-            owners += [Document(number, place)] * (len(made.encode(text).ids) + 1)
+            owners += [Document(number, place)] * (len(bpe.encode(text).ids) + 1)
 
     rows = [tuple(ids[at : at + 33]) for at in range(0, dataset.num_train * 32, 32)]
     for n in range(dataset.num_train):
@@ -186,8 +182,8 @@ def test_a_sample_leads_back_to_its_documents(tmp_path: Path, made: Tokenizer) -
         assert dataset.documents_of(n) == list(dict.fromkeys(owners[at : at + 33]))
 
 
-def test_the_validation_prompt_starts_with_a_document_where_one_is_near(tmp_path: Path, made: Tokenizer) -> None:
-    dataset, ids = open_dataset(tmp_path, made, ["In the beginning God. "] * 200)
+def test_the_validation_prompt_starts_at_a_nearby_document(tmp_path: Path, bpe: Tokenizer) -> None:
+    dataset, ids = open_dataset(tmp_path, bpe, ["In the beginning God. "] * 200)
     prompt = dataset.validation_prompt(6)
 
     assert prompt == ids[:6]

@@ -1,4 +1,4 @@
-"""Byte-level BPE: nothing is unknown, nothing is lost, nothing is left to chance."""
+"""Byte-level BPE tokenizers: lossless, deterministic, cached."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,8 @@ from trainer.data import tokenizer
 from trainer.failure import Failure
 
 
-def nothing(done: int, total: int) -> None:
-    """Progress that nobody follows."""
+def no_progress(done: int, total: int) -> None:
+    """A progress callback that does nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -26,60 +26,60 @@ def verses() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, verses: list[str]) -> Tokenizer:
+def bpe(tmp_path_factory: pytest.TempPathFactory, verses: list[str]) -> Tokenizer:
     home = tmp_path_factory.mktemp("tokenizer")
     sources = [write_corpus(home / "a", [english()]), write_corpus(home / "b", verses)]
-    return tokenizer.train(sources, 2000, nothing)
+    return tokenizer.train(sources, 2000, no_progress)
 
 
 @given(text=st.text())
-def test_any_text_comes_back_as_it_was(made: Tokenizer, text: str) -> None:
-    assert made.decode(made.encode(text).ids, skip_special_tokens=False) == text
+def test_decoding_restores_any_text(bpe: Tokenizer, text: str) -> None:
+    assert bpe.decode(bpe.encode(text).ids, skip_special_tokens=False) == text
 
 
 @given(text=st.text())
-def test_the_bytes_of_the_tokens_are_the_bytes_of_the_text(made: Tokenizer, text: str) -> None:
-    assert tokenizer.token_bytes(made)[made.encode(text).ids].sum() == len(text.encode())
+def test_the_bytes_of_the_tokens_are_the_bytes_of_the_text(bpe: Tokenizer, text: str) -> None:
+    assert tokenizer.token_bytes(bpe)[bpe.encode(text).ids].sum() == len(text.encode())
 
 
-def test_chinese_words_become_tokens(made: Tokenizer, verses: list[str]) -> None:
-    ids = made.encode("".join(verses)).ids
+def test_chinese_words_become_tokens(bpe: Tokenizer, verses: list[str]) -> None:
+    ids = bpe.encode("".join(verses)).ids
 
     assert len("".join(verses).encode()) / len(ids) > 2.5  # a character has 3 bytes and without merges 3 tokens
-    assert any(len(made.decode([number])) > 1 for number in set(ids))
+    assert any(len(bpe.decode([number])) > 1 for number in set(ids))
 
 
-def test_text_without_spaces_or_punctuation_trains_as_fast_as_any(tmp_path: Path, verses: list[str]) -> None:
+def test_pre_tokens_of_text_without_spaces_are_short(tmp_path: Path, verses: list[str]) -> None:
     solid = "".join(character for verse in verses for character in verse if character.isalpha())
-    made = tokenizer.train([write_corpus(tmp_path, [solid, "a" * 100_000, " " * 100_000])], 1000, nothing)
+    bpe = tokenizer.train([write_corpus(tmp_path, [solid, "a" * 100_000, " " * 100_000])], 1000, no_progress)
 
-    longest = max(len(piece) for piece, _ in made.pre_tokenizer.pre_tokenize_str(solid[:1000]))  # type: ignore[union-attr]
+    longest = max(len(piece) for piece, _ in bpe.pre_tokenizer.pre_tokenize_str(solid[:1000]))  # type: ignore[union-attr]
     assert longest <= 3 * 8
 
 
-def test_special_tokens_in_a_text_are_text(tmp_path: Path) -> None:
-    tokenizer.save(tokenizer.train([write_corpus(tmp_path / "c", [english()])], 300, nothing), tmp_path / "t")
-    opened = tokenizer.load(tmp_path / "t")
+def test_special_tokens_spelled_in_a_text_are_plain_text(tmp_path: Path) -> None:
+    tokenizer.save(tokenizer.train([write_corpus(tmp_path / "c", [english()])], 300, no_progress), tmp_path / "t")
+    loaded = tokenizer.load(tmp_path / "t")
 
-    assert opened.token_to_id("<|endoftext|>") not in opened.encode("a<|endoftext|>b").ids
+    assert loaded.token_to_id("<|endoftext|>") not in loaded.encode("a<|endoftext|>b").ids
 
 
-def test_hugging_face_opens_it(tmp_path: Path, made: Tokenizer) -> None:
-    tokenizer.save(made, tmp_path)
-    opened = AutoTokenizer.from_pretrained(tmp_path)
+def test_transformers_loads_it(tmp_path: Path, bpe: Tokenizer) -> None:
+    tokenizer.save(bpe, tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
 
-    assert (opened.eos_token, opened.bos_token, opened.pad_token) == ("<|endoftext|>", "<|endoftext|>", "<|padding|>")
-    assert opened("天地玄黄 hello").input_ids == made.encode("天地玄黄 hello").ids
+    assert (loaded.eos_token, loaded.bos_token, loaded.pad_token) == ("<|endoftext|>", "<|endoftext|>", "<|padding|>")
+    assert loaded("天地玄黄 hello").input_ids == bpe.encode("天地玄黄 hello").ids
 
 
 def test_the_same_text_gives_the_same_tokenizer(tmp_path: Path) -> None:
     source = write_corpus(tmp_path, [english()])
 
-    first, second = (tokenizer.train([source], 500, nothing).to_str() for _ in range(2))
+    first, second = (tokenizer.train([source], 500, no_progress).to_str() for _ in range(2))
     assert first == second
 
 
-def test_the_cache_trains_once_and_tells_sizes_apart(tmp_path: Path) -> None:
+def test_the_cache_trains_once_for_each_vocabulary_size(tmp_path: Path) -> None:
     sources = [write_corpus(tmp_path / "c", [english(20_000)])]
     seen: list[int] = []
 
@@ -95,19 +95,19 @@ def test_the_cache_trains_once_and_tells_sizes_apart(tmp_path: Path) -> None:
     assert tokenizer.train_cached(sources, 301, tmp_path / "cache", progress) != first
 
 
-def test_a_vocabulary_larger_than_the_text_gives_says_the_largest(tmp_path: Path) -> None:
+def test_a_vocabulary_larger_than_the_text_yields_is_rejected_with_the_largest(tmp_path: Path) -> None:
     source = write_corpus(tmp_path, ["so short a text"])
     with pytest.raises(Failure) as caught:
-        tokenizer.train([source], 1000, nothing)
+        tokenizer.train([source], 1000, no_progress)
 
     assert caught.value.code == "vocab_too_large"
     assert caught.value.values["asked"] == 1000
     largest = caught.value.values["largest"]
-    assert tokenizer.train([source], largest, nothing).get_vocab_size() == largest
+    assert tokenizer.train([source], largest, no_progress).get_vocab_size() == largest
 
 
-def test_without_a_size_a_short_text_gets_what_it_gives(tmp_path: Path) -> None:
-    assert 258 <= tokenizer.train([write_corpus(tmp_path, ["so short"])], None, nothing).get_vocab_size() < 300
+def test_without_a_size_a_short_text_gets_a_small_vocabulary(tmp_path: Path) -> None:
+    assert 258 <= tokenizer.train([write_corpus(tmp_path, ["so short"])], None, no_progress).get_vocab_size() < 300
 
 
 @pytest.mark.parametrize(("num_bytes", "size"), [(1, 2048), (4_300_000, 2048), (10**9, 31_616), (10**12, 65_536)])
@@ -118,7 +118,7 @@ def test_the_vocabulary_grows_with_the_root_of_the_text(num_bytes: int, size: in
 @pytest.mark.parametrize(
     "content", ["not json", '{"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}']
 )
-def test_a_file_that_is_no_byte_level_tokenizer_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_a_usable_tokenizer_is_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(Failure) as caught:
         tokenizer.load(tmp_path)
@@ -129,37 +129,37 @@ def test_a_file_that_is_no_byte_level_tokenizer_is_refused(tmp_path: Path, conte
 @pytest.mark.parametrize(
     ("model_type", "around"), [("bert", ("<|endoftext|>", "<|endoftext|>")), ("t5", ("", "<|endoftext|>"))]
 )
-def test_encoders_get_a_mask_and_encoder_decoders_get_gaps(
+def test_encoders_get_a_mask_token_and_encoder_decoders_get_sentinels(
     tmp_path: Path, model_type: str, around: tuple[str, str]
 ) -> None:
     source = write_corpus(tmp_path / "c", [english(20_000)])
-    made = tokenizer.train_cached([source], 400, tmp_path / "cache", nothing, model_type)
-    opened = AutoTokenizer.from_pretrained(made)
+    bpe = tokenizer.train_cached([source], 400, tmp_path / "cache", no_progress, model_type)
+    loaded = AutoTokenizer.from_pretrained(bpe)
 
-    assert opened.decode(opened("In the beginning").input_ids) == around[0] + "In the beginning" + around[1]
-    assert len(opened) == 400
-    assert opened.mask_token == ("<|mask|>" if model_type == "bert" else None)
-    assert ("<extra_id_99>" in opened.all_special_tokens) == (model_type == "t5")
-    assert made != tokenizer.train_cached([source], 400, tmp_path / "cache", nothing)
+    assert loaded.decode(loaded("In the beginning").input_ids) == around[0] + "In the beginning" + around[1]
+    assert len(loaded) == 400
+    assert loaded.mask_token == ("<|mask|>" if model_type == "bert" else None)
+    assert ("<extra_id_99>" in loaded.all_special_tokens) == (model_type == "t5")
+    assert bpe != tokenizer.train_cached([source], 400, tmp_path / "cache", no_progress)
 
 
 @pytest.mark.parametrize(
     ("objective", "lacks"), [("masked", "mask_token and cls_token and sep_token"), ("span_corruption", "<extra_id_0>")]
 )
-def test_a_tokenizer_that_lacks_what_an_objective_needs_is_refused(
-    tmp_path: Path, made: Tokenizer, objective: str, lacks: str
+def test_a_tokenizer_without_the_special_tokens_of_an_objective_is_rejected(
+    tmp_path: Path, bpe: Tokenizer, objective: str, lacks: str
 ) -> None:
-    tokenizer.save(made, tmp_path)
-    opened = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.save(bpe, tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
 
-    tokenizer.require_special_tokens(opened, "causal")
-    tokenizer.require_special_tokens(opened, "seq2seq")
+    tokenizer.require_special_tokens(loaded, "causal")
+    tokenizer.require_special_tokens(loaded, "seq2seq")
     with pytest.raises(Failure, match=lacks) as caught:
-        tokenizer.require_special_tokens(opened, objective)
+        tokenizer.require_special_tokens(loaded, objective)
     assert caught.value.code == "tokenizer_mismatch"
 
 
-def test_the_bytes_of_other_tokenizers_are_those_of_what_they_write() -> None:
+def test_token_bytes_of_other_tokenizers_are_those_of_their_text() -> None:
     pieces = {"[UNK]": 0, "[SEP]": 1, "light": 2, "##ning": 3, "\u5929": 4}
     words = Tokenizer(WordPiece(pieces, unk_token="[UNK]"))
     words.add_special_tokens(["[UNK]", "[SEP]"])

@@ -1,4 +1,4 @@
-"""Hidden words and spans: as BERT and T5 have them, and the same for a sample however a batch is split."""
+"""Masking and span corruption: as in BERT and T5, and the same for a sample however a batch is split."""
 
 from pathlib import Path
 from typing import Any
@@ -18,29 +18,29 @@ from trainer.planning.counts import span_lengths
 from trainer.spec import TrainSpec
 
 
-def nothing(done: int, total: int) -> None:
-    """Progress that nobody follows."""
+def no_progress(done: int, total: int) -> None:
+    """A progress callback that does nothing."""
 
 
-def opened(home: Path, model_type: str) -> tuple[Path, Fast]:
-    """Tokenised text of many short documents, and the tokenizer of a family."""
+def tokenized_corpus(home: Path, model_type: str) -> tuple[Path, Fast]:
+    """Tokenized text of many short documents, and the tokenizer of a model family."""
     source = write_corpus(home / "c", english(40_000).split("\n"))
-    made = tokenizer.train_cached([source], 600, home / "cache", nothing, model_type)
-    fast = Fast.from_pretrained(made)
+    directory = tokenizer.train_cached([source], 600, home / "cache", no_progress, model_type)
+    fast = Fast.from_pretrained(directory)
     tokens = tokenized_text.tokenize_cached(
-        [source], tokenizer.load(made), "made", home / "cache", nothing, tokenizer.document_separator_id(fast)
+        [source], tokenizer.load(directory), "made", home / "cache", no_progress, tokenizer.document_separator_id(fast)
     )
     return tokens, fast
 
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Fast]:
-    return opened(tmp_path_factory.mktemp("bert"), "bert")
+    return tokenized_corpus(tmp_path_factory.mktemp("bert"), "bert")
 
 
 @pytest.fixture(scope="module")
 def t5(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Fast]:
-    return opened(tmp_path_factory.mktemp("t5"), "t5")
+    return tokenized_corpus(tmp_path_factory.mktemp("t5"), "t5")
 
 
 def masked_spec(**fields: Any) -> TrainSpec:
@@ -53,14 +53,14 @@ def spans_spec(**fields: Any) -> TrainSpec:
     )
 
 
-def same(whole: Batch, parts: list[Batch]) -> bool:
-    return all(np.array_equal(values, np.concatenate([part[name] for part in parts])) for name, values in whole.items())
+def is_concatenation(batch: Batch, parts: list[Batch]) -> bool:
+    return all(np.array_equal(values, np.concatenate([part[name] for part in parts])) for name, values in batch.items())
 
 
-def test_of_ten_hidden_words_eight_are_masks_one_is_another_one_stays(bert: tuple[Path, Fast]) -> None:
+def test_of_ten_selected_tokens_eight_are_masked_one_is_replaced_and_one_stays(bert: tuple[Path, Fast]) -> None:
     tokens, fast = bert
-    samples = MaskedLMDataset(tokens, masked_spec(), fast)
-    batch = samples.train_batch(0, 2000)
+    dataset = MaskedLMDataset(tokens, masked_spec(), fast)
+    batch = dataset.train_batch(0, 2000)
     hidden = batch["labels"] != IGNORE_INDEX
     inputs, labels = batch["input_ids"][hidden], batch["labels"][hidden]
 
@@ -73,11 +73,11 @@ def test_of_ten_hidden_words_eight_are_masks_one_is_another_one_stays(bert: tupl
     assert not np.isin(labels, fast.all_special_ids).any()
 
 
-def test_a_masked_sample_is_text_between_the_tokens_that_begin_and_end_one(bert: tuple[Path, Fast]) -> None:
+def test_a_masked_sample_is_text_between_cls_and_sep_tokens(bert: tuple[Path, Fast]) -> None:
     tokens, fast = bert
-    samples = MaskedLMDataset(tokens, masked_spec(), fast)
-    batch = samples.train_batch(0, 8)
-    text = samples.text.train_rows(0, 8)
+    dataset = MaskedLMDataset(tokens, masked_spec(), fast)
+    batch = dataset.train_batch(0, 8)
+    text = dataset.text.train_rows(0, 8)
 
     assert batch["input_ids"].shape == (8, 32)
     assert (batch["input_ids"][:, 0] == fast.cls_token_id).all()
@@ -86,23 +86,23 @@ def test_a_masked_sample_is_text_between_the_tokens_that_begin_and_end_one(bert:
     assert np.array_equal(restored, text)
 
 
-def test_what_is_hidden_depends_on_nothing_but_seed_and_number(bert: tuple[Path, Fast], t5: tuple[Path, Fast]) -> None:
-    for samples, other in (
+def test_noise_depends_only_on_seed_and_sample_number(bert: tuple[Path, Fast], t5: tuple[Path, Fast]) -> None:
+    for dataset, other in (
         (MaskedLMDataset(bert[0], masked_spec(), bert[1]), MaskedLMDataset(bert[0], masked_spec(seed=7), bert[1])),
         (SpanCorruptionDataset(t5[0], spans_spec(), t5[1]), SpanCorruptionDataset(t5[0], spans_spec(seed=7), t5[1])),
     ):
-        assert same(samples.train_batch(40, 8), [samples.train_batch(n, 1) for n in range(40, 48)])
-        assert same(samples.validation_batch([0, 3]), [samples.validation_batch([n]) for n in (0, 3)])
-        assert not np.array_equal(samples.validation_batch([0])["labels"], other.validation_batch([0])["labels"])
+        assert is_concatenation(dataset.train_batch(40, 8), [dataset.train_batch(n, 1) for n in range(40, 48)])
+        assert is_concatenation(dataset.validation_batch([0, 3]), [dataset.validation_batch([n]) for n in (0, 3)])
+        assert not np.array_equal(dataset.validation_batch([0])["labels"], other.validation_batch([0])["labels"])
 
 
-def test_another_epoch_hides_other_words(bert: tuple[Path, Fast]) -> None:
-    samples = MaskedLMDataset(bert[0], masked_spec(), bert[1])
-    batch = samples.train_batch(0, 2 * samples.num_train)
+def test_another_epoch_masks_other_tokens(bert: tuple[Path, Fast]) -> None:
+    dataset = MaskedLMDataset(bert[0], masked_spec(), bert[1])
+    batch = dataset.train_batch(0, 2 * dataset.num_train)
     texts = [
         tuple(row) for row in np.where(batch["labels"] == IGNORE_INDEX, batch["input_ids"], batch["labels"]).tolist()
     ]
-    first, second = (sorted(range(at, at + samples.num_train), key=lambda n: texts[n]) for at in (0, samples.num_train))
+    first, second = (sorted(range(at, at + dataset.num_train), key=lambda n: texts[n]) for at in (0, dataset.num_train))
 
     assert [texts[n] for n in first] == [texts[n] for n in second]
     assert sum(
@@ -110,7 +110,7 @@ def test_another_epoch_hides_other_words(bert: tuple[Path, Fast]) -> None:
     ) < 0.05 * len(first)
 
 
-def test_only_special_tokens_are_hidden_where_there_is_nothing_else() -> None:
+def test_special_tokens_are_masked_only_if_there_are_no_others() -> None:
     ids, words = np.zeros(6, dtype=np.int64), np.arange(2, 9, dtype=np.int64)
     inputs, labels = masking.mask_tokens(ids, 0.15, 9, words, masking.sample_rng(1, 1))
 
@@ -124,7 +124,7 @@ def test_only_special_tokens_are_hidden_where_there_is_nothing_else() -> None:
     mean=st.floats(1.0, 20.0),
     number=st.integers(0, 2**62),
 )
-def test_spans_and_the_text_without_them_are_the_text(length: int, density: float, mean: float, number: int) -> None:
+def test_source_and_target_together_are_the_text(length: int, density: float, mean: float, number: int) -> None:
     ids = np.arange(1000, 1000 + length, dtype=np.int64)
     marks = np.arange(100, 800, dtype=np.int64)
     source, target = masking.corrupt_spans(ids, density, mean, marks, 1, masking.sample_rng(3, number))
@@ -140,17 +140,17 @@ def test_spans_and_the_text_without_them_are_the_text(length: int, density: floa
 
 @pytest.mark.parametrize(
     ("length", "density", "mean", "raw", "target"),
-    [(512, 0.15, 3.0, 568, 114), (256, 0.15, 3.0, 284, 58)],  # the first are those of T5
+    [(512, 0.15, 3.0, 568, 114), (256, 0.15, 3.0, 284, 58)],  # the first are T5's
 )
-def test_inputs_with_spans_cut_out_fill_the_sequence(
+def test_span_lengths_fill_the_sequence_as_in_t5(
     length: int, density: float, mean: float, raw: int, target: int
 ) -> None:
     assert span_lengths(length, density, mean) == (raw, target)
 
 
-def test_a_batch_of_spans_fills_the_sequence_and_its_decoder_sees_only_what_it_wrote(t5: tuple[Path, Fast]) -> None:
-    samples = SpanCorruptionDataset(t5[0], spans_spec(sequence_length=64), t5[1])
-    batch = samples.train_batch(0, 8)
+def test_decoder_inputs_are_the_labels_shifted_right(t5: tuple[Path, Fast]) -> None:
+    dataset = SpanCorruptionDataset(t5[0], spans_spec(sequence_length=64), t5[1])
+    batch = dataset.train_batch(0, 8)
 
     assert batch["input_ids"].shape == (8, 64)
     assert "attention_mask" not in batch
@@ -159,12 +159,12 @@ def test_a_batch_of_spans_fills_the_sequence_and_its_decoder_sees_only_what_it_w
     assert (batch["labels"][:, 0] == sentinel_ids(t5[1])[0]).all()
 
 
-def test_a_sample_leads_back_to_its_documents(bert: tuple[Path, Fast]) -> None:
-    samples = MaskedLMDataset(bert[0], masked_spec(), bert[1])
+def test_a_sample_names_its_documents(bert: tuple[Path, Fast]) -> None:
+    dataset = MaskedLMDataset(bert[0], masked_spec(), bert[1])
     documents = english(40_000).split("\n")
-    found = samples.documents_of(5)
-    text = bert[1].decode(samples.text.train_rows(5, 1)[0])
+    sources = dataset.documents_of(5)
+    text = bert[1].decode(dataset.text.train_rows(5, 1)[0])
 
-    assert found
+    assert sources
     for piece in text.split("<|endoftext|>"):
-        assert any(piece in documents[document.number] for document in found)
+        assert any(piece in documents[document.number] for document in sources)
