@@ -17,7 +17,7 @@ from trainer.spec_errors import SpecError
 
 
 def main() -> int:
-    """Run the command that was named and return the exit code: 64 with one sentence for the caller's mistakes."""
+    """Run a command and return the exit code; for invalid input 64, with one sentence on standard error."""
     arguments = _parser().parse_args()
     try:
         return int(arguments.command(arguments))
@@ -27,24 +27,24 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description="Trains language models, without the panel.")
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Train language models without the panel.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    plan = commands.add_parser("plan", help="what a spec costs: parameters, memory, tokens")
-    plan.add_argument("spec", metavar="SPEC.json", type=Path, help="fields of a spec; a recipe fills in the rest")
-    plan.add_argument("--vocab-size", type=int, help="tokens in the vocabulary, where the spec leaves it open")
-    plan.add_argument("--text-bytes", type=int, help="size of the corpora, to estimate epochs")
+    plan = commands.add_parser("plan", help="estimate the cost of a spec: parameters, memory, time")
+    plan.add_argument("spec", metavar="SPEC.json", type=Path, help="fields of a spec; the recipe supplies the rest")
+    plan.add_argument("--vocab-size", type=int, help="vocabulary size, if the spec does not set it")
+    plan.add_argument("--text-bytes", type=int, help="size of the corpora in bytes, to estimate epochs")
     _add_node(plan)
     plan.set_defaults(command=_plan)
 
-    propose = commands.add_parser("propose", help="a model for a text, a machine and a time")
-    propose.add_argument("--text-bytes", type=int, required=True, help="size of the corpora")
-    propose.add_argument("--seconds", type=float, required=True, help="how long it may train")
+    propose = commands.add_parser("propose", help="propose a model for a text, a machine and a time")
+    propose.add_argument("--text-bytes", type=int, required=True, help="size of the corpora in bytes")
+    propose.add_argument("--seconds", type=float, required=True, help="available training time")
     _add_node(propose)
     propose.set_defaults(command=_propose)
 
     for name, command, text in (
-        ("tokenize", _tokenize, "train or reuse the tokenizer and tokenise the corpora of a run"),
+        ("tokenize", _tokenize, "train or reuse the tokenizer and tokenize the corpora of a run"),
         ("train", _train, "train a run; start several processes with torchrun -m trainer train"),
     ):
         run = commands.add_parser(name, help=text)
@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
         run.add_argument("--fence", type=int, default=1, help="number of this attempt at the run (default 1)")
         run.set_defaults(command=command)
         if name == "train":
-            run.add_argument("--resume", metavar="CHECKPOINT_DIR", type=Path, help="go on from this checkpoint")
-            run.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is a GPU")
+            run.add_argument("--resume", metavar="CHECKPOINT_DIR", type=Path, help="resume from this checkpoint")
+            run.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda if there is a GPU")
 
     generate = commands.add_parser("generate", help="continue a prompt with a checkpoint")
     generate.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", type=Path)
@@ -62,52 +62,54 @@ def _parser() -> argparse.ArgumentParser:
         "--chat", action="store_true", help="the prompt is a message, or messages as a JSON list of role and content"
     )
     generate.add_argument("--max-tokens", type=int, default=100)
-    generate.add_argument("--temperature", type=float, default=0.8, help="0 always takes the likeliest token")
+    generate.add_argument("--temperature", type=float, default=0.8, help="0 always chooses the most likely token")
     generate.add_argument("--top-p", type=float, default=1.0)
     generate.add_argument("--top-k", type=int, default=0, help="0 for no limit")
     generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument("--stop", action="append", default=[], help="end before this text; may be repeated")
+    generate.add_argument("--stop", action="append", default=[], help="stop before this text; may be repeated")
     generate.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     generate.set_defaults(command=_generate)
 
-    evaluate = commands.add_parser("evaluate", help="ask a checkpoint about corpora, with lm-evaluation-harness")
+    evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint on corpora with lm-evaluation-harness")
     evaluate.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", type=Path)
-    evaluate.add_argument("corpora", metavar="CORPORA.json", type=Path, help="a list of id, path, sha256 and kind")
-    evaluate.add_argument("--limit", type=int, help="documents of each corpus; all where it is not given")
-    evaluate.add_argument("--num-fewshot", type=int, default=0, help="documents shown before each question")
+    evaluate.add_argument(
+        "corpora", metavar="CORPORA.json", type=Path, help="a list with id, path, sha256 and kind of each"
+    )
+    evaluate.add_argument("--limit", type=int, help="documents per corpus; default: all")
+    evaluate.add_argument("--num-fewshot", type=int, default=0, help="example documents before each question")
     evaluate.add_argument("--batch-size", type=int, default=8)
     evaluate.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     evaluate.set_defaults(command=_evaluate)
 
-    export = commands.add_parser("export", help="write a checkpoint so that other programs open it")
+    export = commands.add_parser("export", help="export a checkpoint for other programs")
     export.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", type=Path)
     export.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="must not exist yet")
     export.add_argument("--format", choices=["safetensors", "adapter", "gguf"], default="safetensors")
-    export.add_argument("--quantization", choices=["f32", "f16", "q8_0"], default="f16", help="of GGUF")
-    export.add_argument("--max-shard-bytes", type=int, default=5 * 10**9, help="of safetensors")
-    export.add_argument("--facts", type=Path, help="JSON with what the model card shall tell")
-    verify = commands.add_parser("verify-export", help="open an export, and say by how much its logits are off")
+    export.add_argument("--quantization", choices=["f32", "f16", "q8_0"], default="f16", help="of GGUF files")
+    export.add_argument("--max-shard-bytes", type=int, default=5 * 10**9, help="of safetensors files")
+    export.add_argument("--facts", type=Path, help="JSON file with the contents of the model card")
+    verify = commands.add_parser("verify-export", help="load an export and print the largest difference of its logits")
     verify.add_argument("out_dir", metavar="OUT_DIR", type=Path)
     verify.add_argument("--format", choices=["safetensors", "adapter", "gguf"], default="safetensors")
     for parser_of, command in ((export, _export), (verify, _verify_export)):
-        parser_of.add_argument("--base", type=Path, help="the base model that an adapter stands beside")
+        parser_of.add_argument("--base", type=Path, help="base model of an adapter")
         parser_of.set_defaults(command=command)
 
     gang = commands.add_parser("gang", help="run the processes of one attempt for a supervisor")
-    gang.add_argument("--fd", type=int, required=True, help="inherited stream socket to the supervisor")
+    gang.add_argument("--fd", type=int, required=True, help="descriptor of an inherited socket to the supervisor")
     gang.set_defaults(command=_gang)
     return parser
 
 
 def _add_node(parser: argparse.ArgumentParser) -> None:
-    """The machine, from one argument for each thing that a plan wants to know of it."""
-    parser.add_argument("--memory-bytes", type=int, help="memory of each GPU, or of the machine where it has none")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where it would train")
+    """Add the arguments that describe the machine of a plan."""
+    parser.add_argument("--memory-bytes", type=int, help="memory of each GPU, or of a machine without GPUs")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="kind of device to train on")
     parser.add_argument("--device-name", default="", help="name of the GPUs, such as H200")
     parser.add_argument("--num-devices", type=int, default=1, help="number of GPUs")
     parser.add_argument("--num-cpus", type=int, default=os.cpu_count() or 1, help="number of processor cores")
-    parser.add_argument("--host-memory-bytes", type=int, help="the machine's own memory, where it has GPUs")
-    parser.add_argument("--watts", type=float, help="power of each GPU, or of the machine where it has none")
+    parser.add_argument("--host-memory-bytes", type=int, help="host memory of a machine with GPUs")
+    parser.add_argument("--watts", type=float, help="power of each GPU, or of a machine without GPUs")
     parser.add_argument("--price-per-hour", type=float, help="of the machine")
     parser.add_argument("--price-per-kwh", type=float, help="of energy")
 
@@ -117,8 +119,8 @@ def _node(arguments: argparse.Namespace) -> Any:
 
     if arguments.memory_bytes is None:
         return None
-    given = {name: value for name, value in vars(arguments).items() if name in Node.model_fields}
-    return Node(kind=arguments.device, name=arguments.device_name, count=arguments.num_devices, **given)
+    fields = {name: value for name, value in vars(arguments).items() if name in Node.model_fields}
+    return Node(kind=arguments.device, name=arguments.device_name, count=arguments.num_devices, **fields)
 
 
 def _propose(arguments: argparse.Namespace) -> int:
@@ -126,7 +128,7 @@ def _propose(arguments: argparse.Namespace) -> int:
 
     node = _node(arguments)
     if node is None:
-        raise ValueError("give --memory-bytes, and what else is known of the machine")
+        raise ValueError("give --memory-bytes and, if known, the other arguments of the machine")
     print(propose(arguments.text_bytes, node, arguments.seconds).model_dump_json(indent=2))
     return EXIT_OK
 
@@ -135,21 +137,21 @@ def _plan(arguments: argparse.Namespace) -> int:
     from trainer.planning.config_search import choose_auto_fields, split_auto_fields
     from trainer.planning.plan import plan
 
-    given, free = split_auto_fields({"corpora": ["corpus"], **json.loads(arguments.spec.read_text())})
+    fields, auto = split_auto_fields({"corpora": ["corpus"], **json.loads(arguments.spec.read_text())})
     try:
-        spec = resolve(given)
+        spec = resolve(fields)
     except SpecError as error:
         raise ValueError(f"{arguments.spec}: {error}") from None
     vocab_size = spec.vocab_size or arguments.vocab_size
     if vocab_size is None:
-        raise ValueError("vocab_size is open in the spec; give --vocab-size")
+        raise ValueError("the spec does not set vocab_size; give --vocab-size")
     node = _node(arguments)
-    if free and node is None:
-        raise ValueError(f"{free[0]} is auto; give --memory-bytes, and what else is known of the machine")
-    chosen = choose_auto_fields(spec, vocab_size, node, free) if free else None
-    made = plan(chosen or spec, vocab_size, node, arguments.text_bytes)
-    said = {name: getattr(chosen, name) for name in free} if chosen is not None else {}
-    print(json.dumps({"chosen": said, **made.model_dump(mode="json")}, indent=2))
+    if auto and node is None:
+        raise ValueError(f"{auto[0]} is auto; give --memory-bytes and, if known, the other arguments of the machine")
+    completed = choose_auto_fields(spec, vocab_size, node, auto) if auto else None
+    cost = plan(completed or spec, vocab_size, node, arguments.text_bytes)
+    chosen = {name: getattr(completed, name) for name in auto} if completed is not None else {}
+    print(json.dumps({"chosen": chosen, **cost.model_dump(mode="json")}, indent=2))
     return EXIT_OK
 
 
@@ -163,7 +165,7 @@ def _train(arguments: argparse.Namespace) -> int:
     run_dir = _open(arguments)
     first = os.environ.get("RANK", "0") == "0"
     if first and any(run_dir.path.glob(f"checkpoints/step-*-{arguments.fence}")):
-        raise ValueError(f"attempt {arguments.fence} has checkpoints already; number a new one with --fence")
+        raise ValueError(f"attempt {arguments.fence} already has checkpoints; start a new one with --fence")
     if first and arguments.resume:
         inputs = run_dir.inputs(arguments.fence).model_copy(update={"resume": str(arguments.resume.resolve())})
         run_dir.create(run_dir.spec(), inputs, arguments.fence)
@@ -199,7 +201,7 @@ def _generate(arguments: argparse.Namespace) -> int:
 
 
 def _conversation(tokenizer: Any, prompt: str) -> list[int]:
-    """A prompt as the tokenizer's chat template writes it. Raises ValueError where there is none, or no messages."""
+    """The tokens of a prompt in the chat template. Raises ValueError without a template, or for invalid messages."""
     from trainer.data.record_encoding import RecordEncoder
     from trainer.failure import Failure
 
@@ -210,7 +212,7 @@ def _conversation(tokenizer: Any, prompt: str) -> list[int]:
         try:
             messages = TypeAdapter(list[dict[str, str]]).validate_json(prompt)
         except ValidationError:
-            raise ValueError("--prompt is no JSON list of messages, each with role and content") from None
+            raise ValueError("--prompt is not a JSON list of messages with role and content") from None
     try:
         return RecordEncoder("chat", tokenizer).prompt(messages)
     except Failure as failure:
@@ -218,12 +220,12 @@ def _conversation(tokenizer: Any, prompt: str) -> list[int]:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    # The harness loads nothing from afar, and draws no bars of its own.
+    # The harness must not download anything or draw progress bars.
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1")
     from trainer.inference import generation, lm_eval_harness
 
     corpora = TypeAdapter(list[CorpusInput]).validate_json(arguments.corpora.read_bytes())
-    found = lm_eval_harness.evaluate(
+    result = lm_eval_harness.evaluate(
         generation.load(arguments.checkpoint_dir, arguments.device),
         corpora,
         limit=arguments.limit,
@@ -231,7 +233,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         progress=lambda done, total: print(json.dumps({"done": done, "total": total}), flush=True),
     )
-    print(json.dumps({"result": found.model_dump()}), flush=True)
+    print(json.dumps({"result": result.model_dump()}), flush=True)
     return EXIT_OK
 
 
@@ -239,16 +241,16 @@ def _export(arguments: argparse.Namespace) -> int:
     os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1")
     from trainer.export import export
 
-    given = arguments.facts
+    facts = arguments.facts
     try:
-        found = export.export(
+        result = export.export(
             arguments.checkpoint_dir,
             arguments.out_dir,
             arguments.format,
             quantization=arguments.quantization,
             max_shard_bytes=arguments.max_shard_bytes,
             base=arguments.base,
-            facts=json.loads(given.read_text()) if given is not None else None,
+            facts=json.loads(facts.read_text()) if facts is not None else None,
             progress=lambda done, total: print(json.dumps({"done": done, "total": total}), flush=True),
         )
     except export.LogitMismatch as problem:
@@ -258,15 +260,15 @@ def _export(arguments: argparse.Namespace) -> int:
     except export.UnsupportedExport as problem:
         print(json.dumps({"failed": {"code": "export_impossible", "values": {"why": str(problem)}}}), flush=True)
         return EXIT_BAD_INPUT
-    print(json.dumps({"result": found}), flush=True)
+    print(json.dumps({"result": result}), flush=True)
     return EXIT_OK
 
 
 def _verify_export(arguments: argparse.Namespace) -> int:
     os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1")
-    from trainer.export import export
+    from trainer.export import verification
 
-    print(json.dumps({"largest": export.verify(arguments.out_dir, arguments.format, arguments.base)}))
+    print(json.dumps({"largest": verification.verify(arguments.out_dir, arguments.format, arguments.base)}))
     return EXIT_OK
 
 
@@ -279,12 +281,12 @@ def _gang(arguments: argparse.Namespace) -> int:
 
 def _open(arguments: argparse.Namespace) -> RunDir:
     run_dir = RunDir(arguments.run_dir)
-    inputs, given = run_dir.inputs_path(arguments.fence), run_dir.path / "inputs.json"
-    for path in (run_dir.spec_path, inputs if inputs.is_file() else given):
+    inputs, template = run_dir.inputs_path(arguments.fence), run_dir.path / "inputs.json"
+    for path in (run_dir.spec_path, inputs if inputs.is_file() else template):
         if not path.is_file():
             raise ValueError(f"{path} does not exist")
     if os.environ.get("RANK", "0") == "0" and not inputs.is_file():
-        run_dir.create(run_dir.spec(), Inputs.model_validate_json(given.read_text()), arguments.fence)
+        run_dir.create(run_dir.spec(), Inputs.model_validate_json(template.read_text()), arguments.fence)
     return run_dir
 
 

@@ -1,7 +1,7 @@
-"""What a run tells the world: one JSON line an event, appended to `events.jsonl`. Imports pydantic only.
+"""The events of a run and its journal `events.jsonl`, one JSON object per line. Imports pydantic only.
 
-The journal is the durable truth of a run: the trainer appends, the supervisor reads from a byte offset and ships,
-and shipping a line twice does no harm because `seq` numbers them.
+The journal is the durable record of a run. The trainer appends to it; the supervisor reads from a byte offset and
+stores the events. Storing an event twice does no harm, because `seq` numbers them.
 """
 
 import errno
@@ -18,14 +18,14 @@ from pydantic import BaseModel, Field, TypeAdapter
 Phase = Literal["prepare", "tokenise", "load", "train", "evaluate", "save"]
 PHASES: tuple[Phase, ...] = ("prepare", "tokenise", "load", "train", "evaluate", "save")
 
-# Exit codes of a trainer process, as DESIGN fixes them.
+# Exit codes of a trainer process.
 EXIT_OK = 0
 EXIT_BAD_INPUT = 64
 EXIT_NONFINITE = 70
 EXIT_OUT_OF_MEMORY = 71
 EXIT_RESUMABLE = 75
-EXIT_BUSY = 69  # a GPU is held by somebody else
-EXIT_PEER_LOST = 76  # another process of the run is gone
+EXIT_BUSY = 69  # another process uses a GPU
+EXIT_PEER_LOST = 76  # another process of the run was lost
 EXIT_BUG = 77
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -37,7 +37,7 @@ class _Event(BaseModel):
 
 
 class PhaseEvent(_Event):
-    """How far the present phase is: `done` of `total` units (steps, bytes or files)."""
+    """Progress of the current phase: `done` of `total` units (steps, bytes or files)."""
 
     kind: Literal["phase"] = "phase"
     phase: Phase
@@ -46,7 +46,7 @@ class PhaseEvent(_Event):
 
 
 class PointsEvent(_Event):
-    """One value of each series at a step. A non-finite value stands as the word nan, inf or -inf."""
+    """One value of each metric at a step. Non-finite values are the strings nan, inf and -inf."""
 
     kind: Literal["points"] = "points"
     step: int
@@ -54,7 +54,7 @@ class PointsEvent(_Event):
 
 
 class SampleEvent(_Event):
-    """What the model wrote at a step when it continued `prompt`."""
+    """The model's continuation `text` of `prompt` at a step."""
 
     kind: Literal["sample"] = "sample"
     step: int
@@ -63,7 +63,7 @@ class SampleEvent(_Event):
 
 
 class TokenizerEvent(_Event):
-    """The tokenizer the run uses; `trained` says whether the run made it. `path` is relative to the run directory."""
+    """The tokenizer of the run; `trained` if the run trained it. `path` is relative to the run directory."""
 
     kind: Literal["tokenizer"] = "tokenizer"
     path: str
@@ -73,23 +73,23 @@ class TokenizerEvent(_Event):
 
 
 class DataEvent(_Event):
-    """What tokenising found: the numbers of tokens, and of sequences for training and for validation."""
+    """The size of the tokenized data: tokens, training sequences and validation sequences."""
 
     kind: Literal["data"] = "data"
     num_tokens: int
     num_train_sequences: int
     num_validation_sequences: int
     bytes_per_token: float
-    num_cut: int = 0  # records whose end is missing
-    num_dropped: int = 0  # records that are left out
+    num_cut: int = 0  # truncated records
+    num_dropped: int = 0  # records left out
 
 
 class ProbeEvent(_Event):
-    """What was measured before the first step of an attempt.
+    """Measurements before the first step of an attempt.
 
-    `gemm_flops` are operations a second of matrix products on one device. `step_seconds` is a step without its
-    optimizer; unless it `is_whole` only the forward pass was taken, and the rest estimated. `save_seconds` is what a
-    checkpoint takes. `precision` is what the device computes in, where the spec left it open.
+    `gemm_flops` is the rate of matrix products on one device, in FLOPs per second. `step_seconds` is the time of a step
+    without the optimizer; if not `is_whole`, it is extrapolated from the forward pass. `save_seconds` is the time to
+    write a checkpoint. `precision` is the resolved precision.
     """
 
     kind: Literal["probe"] = "probe"
@@ -102,7 +102,7 @@ class ProbeEvent(_Event):
 
 
 class UsageEvent(_Event):
-    """What an attempt really took so far: the median seconds of a step, and the most memory that a rank held."""
+    """Actual usage of an attempt so far: median seconds of a step, and peak memory of a rank in bytes."""
 
     kind: Literal["usage"] = "usage"
     step: int
@@ -111,7 +111,7 @@ class UsageEvent(_Event):
 
 
 class CheckEvent(_Event):
-    """What was checked at the first step, what was found, and between what it must lie."""
+    """A check at the first step: the value `found`, which must be between `least` and `most`."""
 
     kind: Literal["check"] = "check"
     check: Literal["blind_loss", "trained_share", "whole_loss"]
@@ -121,7 +121,7 @@ class CheckEvent(_Event):
 
 
 class CheckpointEvent(_Event):
-    """A whole checkpoint lies at `path` (relative to the run directory), not yet verified nor published."""
+    """A checkpoint is complete at `path`, relative to the run directory, but not yet verified and published."""
 
     kind: Literal["checkpoint"] = "checkpoint"
     step: int
@@ -130,15 +130,15 @@ class CheckpointEvent(_Event):
 
 
 class ResumedEvent(_Event):
-    """Training goes on behind `step` of a checkpoint. Where nothing `differs` the same bits must come again."""
+    """Training resumed after `step`. If `differs` is empty, results must be bit-identical."""
 
     kind: Literal["resumed"] = "resumed"
     step: int
-    differs: list[str]  # world size, threads, versions and the like that are not what they were
+    differs: list[str]  # settings that changed: world size, threads, versions
 
 
 class SaveFailedEvent(_Event):
-    """A checkpoint could not be written; training goes on. Bytes are of the disk."""
+    """A checkpoint could not be written; training continues. `free` and `needed` are bytes on disk."""
 
     kind: Literal["save_failed"] = "save_failed"
     step: int
@@ -148,7 +148,7 @@ class SaveFailedEvent(_Event):
 
 
 class FailureEvent(_Event):
-    """Why the run is about to exit: a failure code and the numbers its sentence needs."""
+    """The reason for the coming exit: a failure code and the values of its message."""
 
     kind: Literal["failure"] = "failure"
     code: str
@@ -156,7 +156,7 @@ class FailureEvent(_Event):
 
 
 class FinishedEvent(_Event):
-    """All steps are done and the last checkpoint is written."""
+    """All steps are done, and the last checkpoint is written."""
 
     kind: Literal["finished"] = "finished"
     step: int
@@ -182,7 +182,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 def finite(value: float) -> float | str:
-    """The value, or its word where it is not finite: JSON holds no NaN."""
+    """The value, or nan, inf or -inf as a string, as JSON has no such numbers."""
     if math.isnan(value):
         return "nan"
     if math.isinf(value):
@@ -191,9 +191,9 @@ def finite(value: float) -> float | str:
 
 
 class Journal:
-    """Appends events to a file. One writer; opened again it goes on with the next `seq`.
+    """Appends events to a file. One writer only; reopened, it continues with the next `seq`.
 
-    While the disk is full the lines are kept in memory: training goes on, and nothing is lost if room comes again.
+    While the disk is full, lines are buffered in memory and written once there is space again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -204,7 +204,7 @@ class Journal:
         self._pending = bytearray()
 
     def write(self, kind: str, **fields: Any) -> None:
-        """Append one event of this kind in a single write call."""
+        """Append one event in a single write call. Raises OSError unless the disk is full."""
         self._seq += 1
         line = {"seq": self._seq, "at": round(time.time(), 3), "kind": kind, **fields}
         self._pending += json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -217,14 +217,14 @@ class Journal:
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            os.utime(self._file.fileno())  # a sign of life that needs no room
+            os.utime(self._file.fileno())  # a sign of life that needs no disk space
 
     def points(self, step: int, **values: float) -> None:
-        """Append one value of each series at a step."""
+        """Append one value of each metric at a step."""
         self.write("points", step=step, values={name: finite(value) for name, value in values.items()})
 
     def sync(self) -> None:
-        """Force what was written to the disk."""
+        """Flush buffered lines and sync the file to disk."""
         self._flush()
         try:
             os.fsync(self._file.fileno())
@@ -233,23 +233,23 @@ class Journal:
                 raise
 
     def close(self) -> None:
-        """Sync and close."""
+        """Sync and close the file."""
         self.sync()
         self._file.close()
 
 
 def read(path: Path, offset: int) -> Iterator[tuple[Event, int]]:
-    """Whole events from a byte offset on, each with the offset behind it. A line still being written is left."""
+    """The events from a byte offset on, each with the offset after it. A line still being written is left out."""
     if not path.exists():
         return
     with path.open("rb") as file:
         file.seek(offset)
-        for line in _whole_lines(file):
+        for line in _complete_lines(file):
             offset += len(line)
             yield _EVENT.validate_json(line), offset
 
 
-def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+def _complete_lines(file: BinaryIO) -> Iterator[bytes]:
     for line in file:
         if not line.endswith(b"\n"):
             return

@@ -1,4 +1,4 @@
-"""What a trainer process says: events into the journal, lines into the log. Only the first rank has a journal."""
+"""Reports of a trainer process: events to the journal, lines to the log. Only the first rank has a journal."""
 
 import logging
 import sys
@@ -7,15 +7,15 @@ from typing import Any
 
 from trainer.events import Journal, Phase
 
-PROGRESS_SECONDS = 0.25  # between two reports of the same phase
-BEAT_SECONDS = 5.0  # between two signs of life in a phase whose length nobody knows
+PROGRESS_SECONDS = 0.25  # minimum time between two reports of the same phase
+HEARTBEAT_SECONDS = 5.0  # minimum time between two heartbeats
 SYNC_SECONDS = 1.0  # between two syncs of the journal to the disk
 
 log = logging.getLogger("trainer")
 
 
 def log_to_stdout() -> None:
-    """Send the log to standard output, one line each with its time."""
+    """Send the log to standard output, with the time on each line."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.handlers, log.propagate = [handler], False
@@ -23,17 +23,17 @@ def log_to_stdout() -> None:
 
 
 class Reporter:
-    """Writes the events of one process, not more often than anyone can look."""
+    """Writes the events and log lines of one process, progress at most every PROGRESS_SECONDS."""
 
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal
         self._phase: Phase | None = None
         self._reported_at = 0.0
         self._synced_at = time.monotonic()
-        self.step = 0  # the one in work
+        self.step = 0  # the current step
 
     def phase(self, phase: Phase, done: int, total: int) -> None:
-        """Say how far a phase is."""
+        """Report that `done` of `total` units of a phase are done."""
         now = time.monotonic()
         if phase == "train":
             self.step = min(done + 1, total)
@@ -45,18 +45,18 @@ class Reporter:
         self.event("phase", phase=phase, done=done, total=total)
 
     def heartbeat(self) -> None:
-        """Say that the present phase goes on: whoever watches takes a long silence for a hang."""
-        if self._phase is not None and time.monotonic() - self._reported_at >= BEAT_SECONDS:
+        """Report that the current phase continues, so that the watchdog does not take it for a hang."""
+        if self._phase is not None and time.monotonic() - self._reported_at >= HEARTBEAT_SECONDS:
             self._reported_at = time.monotonic()
             self.event("phase", phase=self._phase, done=0, total=1)
 
     @property
     def current_phase(self) -> str:
-        """The phase that was reported last."""
+        """The phase reported last."""
         return self._phase or "prepare"
 
     def points(self, step: int, **values: float) -> None:
-        """Report one value of each series at a step."""
+        """Report one value of each metric at a step."""
         if self._journal is None:
             return
         self._journal.points(step, **values)
@@ -65,12 +65,12 @@ class Reporter:
             self._synced_at = now
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Report anything else."""
+        """Write an event of another kind, if this process has a journal."""
         if self._journal is not None:
             self._journal.write(kind, **fields)
 
     def line(self, text: str) -> None:
-        """Write a line into the log."""
+        """Write a line to the log, if this process has a journal."""
         if self._journal is not None:
             log.info(text)
 

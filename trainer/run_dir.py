@@ -1,9 +1,9 @@
-"""The directory of one run: which file lies where, and how a checkpoint becomes whole. Imports pydantic only.
+"""The directory of one run: its layout, and how checkpoints are written and published. Imports pydantic only.
 
 RUN_DIR/
   spec.json                  the resolved TrainSpec
-  log.txt                    what the processes printed
-  attempts/<fence>/inputs.json   where corpora, tokenizer, cache and the checkpoint to go on from lie on this machine
+  log.txt                    output of the processes
+  attempts/<fence>/inputs.json   paths of corpora, tokenizer, cache and the checkpoint to resume from
   attempts/<fence>/tokenizer/    the tokenizer of the attempt, in Hugging Face layout
   attempts/<fence>/events.jsonl  the journal of an attempt (trainer appends, supervisor ships)
   attempts/<fence>/step-<n>/     a checkpoint being written
@@ -22,14 +22,14 @@ from pydantic import BaseModel, ConfigDict
 from trainer.spec import TrainSpec
 
 MANIFEST = "MANIFEST.json"
-SIGNATURE = "SIGNATURE"  # put beside it by who publishes: the trainer neither writes nor reads it
+SIGNATURE = "SIGNATURE"  # written next to the manifest by the publisher; the trainer neither writes nor reads it
 
 
 class CorpusInput(BaseModel):
-    """A parsed corpus on disk: `text.bin` (documents back to back, UTF-8) and `index.bin` (their ends).
+    """A parsed corpus on disk: `text.bin`, the concatenated documents in UTF-8, and `index.bin`, their end offsets.
 
-    `kind` is text, or what its documents are records of, each one a JSON object: chat, completion, classification,
-    preference or seq2seq.
+    `kind` is text, or the kind of its records, which are JSON objects: chat, completion, classification, preference or
+    seq2seq.
     """
 
     id: str
@@ -39,68 +39,74 @@ class CorpusInput(BaseModel):
 
 
 class Inputs(BaseModel):
-    """What a spec names by id, as paths on this machine. `cache` holds tokenised data, shared by all runs."""
+    """Paths on this machine of what a spec refers to by ID. `cache` is for tokenized data and shared by all runs."""
 
     model_config = ConfigDict(extra="forbid")
 
     corpora: list[CorpusInput]
-    validation: list[CorpusInput] = []  # held out whole
+    validation: list[CorpusInput] = []  # held out entirely
     tokenizer: str | None = None
-    base: str | None = None  # the model to start from, in Hugging Face layout, its tokenizer beside it
+    base: str | None = None  # the base model with its tokenizer, in Hugging Face layout
     cache: str
-    resume: str | None = None  # the checkpoint to go on from
-    per_device_batch_size: int | None = None  # smaller than the spec's where memory was short; same global batch
-    skipped_steps: list[int] = []  # their samples are passed over
+    resume: str | None = None  # the checkpoint to resume from
+    per_device_batch_size: int | None = None  # lower than the spec's after running out of memory; same global batch
+    skipped_steps: list[int] = []  # steps whose samples are skipped
 
 
 class RunDir:
-    """Paths inside a run directory, made on first use."""
+    """Paths inside a run directory."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
 
     @property
     def spec_path(self) -> Path:
+        """The resolved spec."""
         return self.path / "spec.json"
 
     def inputs_path(self, fence: int) -> Path:
+        """The inputs of an attempt."""
         return self.attempt_path(fence) / "inputs.json"
 
     @property
     def log_path(self) -> Path:
+        """The output of all processes of all attempts."""
         return self.path / "log.txt"
 
     def tokenizer_path(self, fence: int) -> Path:
+        """The directory of an attempt's tokenizer."""
         return self.attempt_path(fence) / "tokenizer"
 
     def events_path(self, fence: int) -> Path:
-        """The journal of one attempt: a zombie of an older attempt writes into its own."""
+        """The journal of an attempt. Each attempt has its own, so that processes of an older one do no harm."""
         return self.attempt_path(fence) / "events.jsonl"
 
     def attempt_path(self, fence: int) -> Path:
+        """The directory of an attempt."""
         return self.path / "attempts" / str(fence)
 
     def checkpoint_path(self, step: int, fence: int) -> Path:
+        """The directory of a published checkpoint."""
         return self.path / "checkpoints" / f"step-{step}-{fence}"
 
     def create(self, spec: TrainSpec, inputs: Inputs, fence: int) -> None:
-        """Lay the directory for an attempt. Safe to repeat."""
+        """Create the directory of an attempt with spec and inputs. Safe to repeat."""
         self.attempt_path(fence).mkdir(parents=True, exist_ok=True)
         (self.path / "checkpoints").mkdir(exist_ok=True)
         write_atomically(self.spec_path, spec.model_dump_json(indent=2))
         write_atomically(self.inputs_path(fence), inputs.model_dump_json(indent=2))
 
     def spec(self) -> TrainSpec:
-        """The spec as stored. Raises ValidationError for one that was tampered with."""
+        """Read the spec. Raises ValidationError if it is invalid."""
         return TrainSpec.model_validate_json(self.spec_path.read_text())
 
     def inputs(self, fence: int) -> Inputs:
-        """What an attempt works on."""
+        """Read the inputs of an attempt. Raises ValidationError if they are invalid."""
         return Inputs.model_validate_json(self.inputs_path(fence).read_text())
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old one or the new one, never a part."""
+    """Write a small file through a temporary one, so that readers see the old or the new content, never a part."""
     temporary = path.with_name(path.name + ".new")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -126,9 +132,9 @@ def sha256_file(path: Path) -> str:
 
 
 def write_manifest(directory: Path, identity: dict[str, Any], beat: Callable[[], None] = lambda: None) -> None:
-    """Close a checkpoint: list every file with size and hash, beside what it was made from. Files are synced first.
+    """Complete a checkpoint: sync its files and list them in the manifest with size and hash, together with `identity`.
 
-    `beat` is called behind each file: hashing gigabytes takes its time.
+    `beat` is called after each file, as hashing gigabytes takes time.
     """
     paths = (path for path in directory.rglob("*") if path.is_file() and path.name not in (MANIFEST, SIGNATURE))
     names = sorted(str(path.relative_to(directory)) for path in paths)
@@ -142,7 +148,7 @@ def write_manifest(directory: Path, identity: dict[str, Any], beat: Callable[[],
 
 
 def verify(directory: Path) -> dict[str, Any]:
-    """Read a checkpoint against its manifest and return that. Raises ValueError naming the file that differs."""
+    """Compare a checkpoint with its manifest, which is returned. Raises ValueError naming a file that differs."""
     try:
         manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
         files = [(str(entry["name"]), entry["size"], entry["sha256"]) for entry in manifest["files"]]
@@ -156,9 +162,9 @@ def verify(directory: Path) -> dict[str, Any]:
 
 
 def publish(source: Path, target: Path) -> dict[str, Any]:
-    """Verify a written checkpoint, then move it to its final name in one rename. Returns the manifest.
+    """Verify a checkpoint and rename it to its final path. Returns the manifest; raises ValueError if a file differs.
 
-    Repeating it after a crash is safe: a target that is already there is verified instead.
+    Safe to repeat after a crash: an existing target is verified instead.
     """
     if target.exists():
         return verify(target)

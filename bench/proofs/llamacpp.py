@@ -20,7 +20,7 @@ from material import smollm2, train
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from trainer.export import export, gguf_tokenizer, gguf_writer
+from trainer.export import gguf_tokenizer, gguf_writer, verification
 
 BIBLE = Path(__file__).parents[2] / "app" / "corpora" / "samples" / "king-james-bible.txt"
 TALK = [{"role": "user", "content": "Who made heaven and earth?"}]
@@ -116,10 +116,10 @@ def main() -> None:
         with TemporaryDirectory() as made_here:
             home = Path(made_here)
             checkpoint = made(model_type, home)
-            model, tokenizer = export.load(checkpoint), PreTrainedTokenizerFast.from_pretrained(checkpoint)
+            model, tokenizer = verification.load(checkpoint), PreTrainedTokenizerFast.from_pretrained(checkpoint)
             for quantization in gguf_writer.FORMATS:
-                gguf_writer.write(home / export.MODEL, model, tokenizer, quantization, model_type)
-                shown = compare(model, tokenizer, home / export.MODEL)
+                gguf_writer.write(home / verification.GGUF_MODEL, model, tokenizer, quantization, model_type)
+                shown = compare(model, tokenizer, home / verification.GGUF_MODEL)
                 print(f"{model_type} {quantization}: {shown}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The journal: its lines, a torn end, and a disk that is full for a while."""
+"""The journal: an incomplete last line, and a disk that is full for a while."""
 
 import errno
 from pathlib import Path
@@ -14,7 +14,7 @@ def steps(path: Path) -> list[int]:
     return [event.step for event, _offset in events.read(path, 0) if isinstance(event, events.PointsEvent)]
 
 
-def test_a_torn_line_is_dropped_and_the_numbers_go_on(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_dropped_and_numbering_continues(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     journal = Journal(path)
     journal.points(1, loss=2.0)
@@ -27,8 +27,8 @@ def test_a_torn_line_is_dropped_and_the_numbers_go_on(tmp_path: Path) -> None:
     assert [(event.seq, event.step) for event, _ in events.read(path, 0)] == [(1, 1), (2, 2)]  # type: ignore[union-attr]
 
 
-class Full:
-    """A file on a disk that takes so many bytes and no more, until there is room again."""
+class FileOnFullDisk:
+    """A file that takes only `room` more bytes, as on a full disk."""
 
     def __init__(self, file: Any, room: int) -> None:
         self.file, self.room = file, room
@@ -36,18 +36,18 @@ class Full:
     def write(self, data: bytes) -> int:
         if self.room == 0:
             raise OSError(errno.ENOSPC, "No space left on device")
-        taken = bytes(data[: self.room])
-        self.room -= len(taken)
-        return int(self.file.write(taken))
+        accepted = bytes(data[: self.room])
+        self.room -= len(accepted)
+        return int(self.file.write(accepted))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
 
 
-def test_lines_wait_while_the_disk_is_full_and_none_is_lost(tmp_path: Path) -> None:
+def test_lines_are_buffered_while_the_disk_is_full(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     journal = Journal(path)
-    full = Full(journal._file, room=100)
+    full = FileOnFullDisk(journal._file, room=100)
     journal._file = full  # type: ignore[assignment]
     for step in range(1, 6):
         journal.points(step, loss=1.0)
@@ -59,7 +59,7 @@ def test_lines_wait_while_the_disk_is_full_and_none_is_lost(tmp_path: Path) -> N
     assert steps(path) == [1, 2, 3, 4, 5, 6]
 
 
-def test_another_fault_of_the_disk_is_told(tmp_path: Path) -> None:
+def test_other_write_errors_are_raised(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "events.jsonl")
     journal._file.close()
     with pytest.raises(ValueError, match="closed"):

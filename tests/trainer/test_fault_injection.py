@@ -1,4 +1,4 @@
-"""Faults on demand: nothing without the variable, and each in the attempts it is meant for."""
+"""Fault injection: no faults without the variable, and each only in its attempts."""
 
 import math
 from pathlib import Path
@@ -16,17 +16,17 @@ def test_without_the_variable_nothing_is_planned(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("asked", "fence", "kinds"),
+    ("listed", "fence", "kinds"),
     [("nan@3", 1, ["nan"]), ("nan@3", 2, []), ("nan@3!", 2, ["nan"]), ("oom@3>1,kill@4", 2, ["oom"])],
 )
-def test_a_fault_belongs_to_the_first_attempt_unless_it_lasts(
-    monkeypatch: pytest.MonkeyPatch, asked: str, fence: int, kinds: list[str]
+def test_a_fault_occurs_in_the_first_attempt_unless_it_lasts(
+    monkeypatch: pytest.MonkeyPatch, listed: str, fence: int, kinds: list[str]
 ) -> None:
-    monkeypatch.setenv(fault_injection.VARIABLE, asked)
+    monkeypatch.setenv(fault_injection.VARIABLE, listed)
     assert [fault.kind for fault in fault_injection.planned(fence)] == kinds
 
 
-def test_faults_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_faults_are_read_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(fault_injection.VARIABLE, f"@{tmp_path / 'faults'}")
     assert fault_injection.planned(1) == []
     (tmp_path / "faults").write_text("spike@7\n")
@@ -34,11 +34,11 @@ def test_faults_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert Failpoints(1).factor(8) == 1.0
 
 
-def test_a_shortage_of_memory_ends_where_the_micro_batch_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oom_fault_spares_small_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(fault_injection.VARIABLE, "oom@2>4,nan@3")
-    points = Failpoints(1)
-    points.reach(2, 0, 4)
-    points.reach(2, 1, 8)
+    failpoints = Failpoints(1)
+    failpoints.reach(2, 0, 4)
+    failpoints.reach(2, 1, 8)
     with pytest.raises(MemoryError):
-        points.reach(2, 0, 8)
-    assert math.isnan(points.factor(3))
+        failpoints.reach(2, 0, 8)
+    assert math.isnan(failpoints.factor(3))

@@ -1,4 +1,4 @@
-"""The command line, as people without the panel use it."""
+"""The trainer's command line, used without the panel."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from trainer.run_dir import RunDir, verify
 
 
 def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The command in this process; only for those that do not train."""
+    """Run a command in this process; only for commands that do not train."""
     monkeypatch.setattr(sys, "argv", ["trainer", *arguments])
     return command_line.main()
 
@@ -54,7 +54,7 @@ SHARED = {"max_steps": 5, "num_processes": 2}
 
 @pytest.fixture(scope="module")
 def on_one_machine(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """Two processes that torchrun started."""
+    """A run of two processes started by torchrun."""
     run_dir = make_run(tmp_path_factory.mktemp("one"), "one", [english(20_000)], **SHARED, zero_stage=2)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer")
     done = trainer("train", str(run_dir.path), launcher=launcher)
@@ -68,7 +68,7 @@ def test_train_runs_under_torchrun(on_one_machine: RunDir) -> None:
 
 
 @pytest.mark.slow
-def test_machines_that_share_the_run_train_it_together(tmp_path: Path, on_one_machine: RunDir) -> None:
+def test_two_machines_with_a_shared_directory_train_together(tmp_path: Path, on_one_machine: RunDir) -> None:
     run_dir = make_run(tmp_path, "several", [english(20_000)], **SHARED, zero_stage=3)
     joined = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
     launcher = [sys.executable, "-m", "torch.distributed.run", *joined]
@@ -82,9 +82,9 @@ def test_machines_that_share_the_run_train_it_together(tmp_path: Path, on_one_ma
         )
         for number in range(2)
     ]
-    said = [machine.communicate(timeout=120)[0] for machine in machines]
+    outputs = [machine.communicate(timeout=120)[0] for machine in machines]
 
-    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert [machine.returncode for machine in machines] == [0, 0], outputs
     assert verify(run_dir.checkpoint_path(5, 1))["world_size"] == 2
     assert series(run_dir, "loss") == pytest.approx(series(on_one_machine, "loss"), rel=1e-4)
 
@@ -95,7 +95,7 @@ def test_tokenize_prepares_a_run(tmp_path: Path) -> None:
     done = trainer("tokenize", str(run_dir.path))
 
     assert done.returncode == 0
-    assert "bytes a token" in done.stdout
+    assert "bytes per token" in done.stdout
     assert (run_dir.tokenizer_path(1) / "tokenizer.json").is_file()
     assert not series(run_dir, "loss")
 
@@ -112,20 +112,20 @@ def test_generate_continues_a_prompt(
     assert len(first.strip()) > 3
 
 
-def test_generate_answers_a_message_or_a_conversation_by_the_chat_template(
+def test_generate_applies_the_chat_template_to_a_message_or_a_conversation(
     trained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(checkpoint_of(trained, 150), tmp_path / "chat")
     (tmp_path / "chat" / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }} {% endfor %}God")
-    asked = ("generate", str(tmp_path / "chat"), "--max-tokens", "8", "--prompt")
+    command = ("generate", str(tmp_path / "chat"), "--max-tokens", "8", "--prompt")
 
     answers = []
     for prompt, chat in (("And", ["--chat"]), ('[{"role": "user", "content": "And"}]', ["--chat"]), ("And God", [])):
-        assert run(*asked, prompt, *chat, monkeypatch=monkeypatch) == 0
+        assert run(*command, prompt, *chat, monkeypatch=monkeypatch) == 0
         answers.append(capsys.readouterr().out)
     assert answers[0] == answers[1] == answers[2]
 
-    assert run(*asked, "[1]", "--chat", monkeypatch=monkeypatch) == 64
+    assert run(*command, "[1]", "--chat", monkeypatch=monkeypatch) == 64
     assert "JSON list of messages" in capsys.readouterr().err
     plain = ("generate", str(checkpoint_of(trained, 150)), "--prompt", "And", "--chat")
     assert run(*plain, monkeypatch=monkeypatch) == 64
@@ -141,7 +141,7 @@ def test_plan_prints_the_cost_of_a_spec(
     assert json.loads(capsys.readouterr().out)["num_tokens"] == 20 * 8 * 32
 
 
-def test_plan_chooses_for_the_machine_what_a_spec_leaves_open(
+def test_plan_chooses_auto_fields_for_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = {"recipe": "llama-7b", **dict.fromkeys(AUTO_FIELDS, "auto")}
@@ -149,10 +149,10 @@ def test_plan_chooses_for_the_machine_what_a_spec_leaves_open(
     machine = ["--device=cuda", "--device-name=H100", "--num-devices=8", "--memory-bytes=80000000000"]
 
     assert run("plan", str(tmp_path / "spec.json"), *machine, monkeypatch=monkeypatch) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["fits"]
-    assert found["chosen"].keys() == AUTO_FIELDS.keys()
-    assert found["chosen"]["zero_stage"] > 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["fits"]
+    assert answer["chosen"].keys() == AUTO_FIELDS.keys()
+    assert answer["chosen"]["zero_stage"] > 0
     assert run("plan", str(tmp_path / "spec.json"), monkeypatch=monkeypatch) == 64
     assert "per_device_batch_size is auto; give --memory-bytes" in capsys.readouterr().err
 
@@ -166,7 +166,7 @@ def test_plan_chooses_for_the_machine_what_a_spec_leaves_open(
         ("{}", "--vocab-size"),
     ],
 )
-def test_a_wrong_spec_ends_with_64_and_a_sentence(
+def test_an_invalid_spec_exits_with_64_and_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str, sentence: str
 ) -> None:
     (tmp_path / "spec.json").write_text(content)
@@ -176,19 +176,19 @@ def test_a_wrong_spec_ends_with_64_and_a_sentence(
 
 
 @pytest.mark.parametrize("command", ["train", "tokenize"])
-def test_a_directory_that_is_no_run_ends_with_64(
+def test_a_directory_without_a_run_exits_with_64(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     assert run(command, str(tmp_path), monkeypatch=monkeypatch) == 64
     assert "spec.json does not exist" in capsys.readouterr().err
 
 
-def test_what_plans_imports_no_torch() -> None:
+def test_planning_imports_no_torch() -> None:
     modules = "trainer.planning.plan, trainer.events, trainer.run_dir, trainer.spec"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_what_prepares_imports_no_torch() -> None:
+def test_preparation_imports_no_torch() -> None:
     code = "import sys, trainer.launch.process, trainer.launch.gang; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

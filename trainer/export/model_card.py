@@ -1,4 +1,4 @@
-"""The model card of an export: what the model is, what it was made from, how to open it; its curves as a picture."""
+"""Writes the model card of an export, README.md in the format of the Hugging Face Hub, with its loss curves as SVG."""
 
 import html
 import json
@@ -14,7 +14,7 @@ CURVES = "curves.svg"
 WIDTH, HEIGHT, MARGIN = 720, 280, 44
 COLORS = {"loss": "#b45309", "eval_loss": "#0f766e"}
 PIPELINES = {"bert": "fill-mask", "roberta": "fill-mask", "t5": "text2text-generation"}
-OPENED = {
+USAGE = {
     "safetensors": """from transformers import {model_class}, PreTrainedTokenizerFast
 
 tokenizer = PreTrainedTokenizerFast.from_pretrained("PATH")
@@ -41,21 +41,24 @@ def write(
     pre_tokenizer: str = "",
     tokens_equal: float = 1.0,
 ) -> None:
-    """Write README.md, and the curves where there are any."""
+    """Write README.md, and curves.svg if there are curves.
+
+    `largest` is the largest difference of logits, `tokens_equal` the fraction of tokens the GGUF pre-tokenizer keeps.
+    """
     curves = {name: points for name, points in facts.get("curves", {}).items() if len(points) > 1}
     if curves:
         (out / CURVES).write_text(loss_curves_svg(curves), encoding="utf-8")
     front = yaml.safe_dump(_front_matter(config, facts), sort_keys=False, allow_unicode=True)
-    parted = (
-        f"Number format: {quantization}. llama.cpp parts text by a rule that it knows by name before it merges bytes: "
-        f"this file asks for `{pre_tokenizer}`, which keeps {tokens_equal:.2%} of the tokens of probe texts."
+    gguf_note = (
+        f"Number format: {quantization}. Pre-tokenizer of llama.cpp: `{pre_tokenizer}`, which keeps {tokens_equal:.2%} "
+        "of the tokens of probe texts."
     )
-    body = _body(form, parted, config, num_parameters, facts, bool(curves), largest, tolerance)
+    body = _body(form, gguf_note, config, num_parameters, facts, bool(curves), largest, tolerance)
     (out / "README.md").write_text(f"---\n{front}---\n\n{body}", encoding="utf-8")
 
 
 def _front_matter(config: PretrainedConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the Hugging Face hub reads."""
+    """The metadata at the top of the card, as the Hugging Face Hub reads it."""
     spec = facts.get("spec", {})
     pipeline = PIPELINES.get(config.model_type, "text-generation")
     if spec.get("objective") == "classification":
@@ -77,7 +80,7 @@ def _front_matter(config: PretrainedConfig, facts: Mapping[str, Any]) -> dict[st
 
 def _body(
     form: str,
-    parted: str,
+    gguf_note: str,
     config: PretrainedConfig,
     num_parameters: int,
     facts: Mapping[str, Any],
@@ -90,25 +93,25 @@ def _body(
         f"# {facts.get('name', 'Model')}",
         f"A {config.model_type} of {num_parameters:,} parameters, trained with Athanor"
         + (f" to step {facts['step']:,}." if "step" in facts else "."),
-        "## Open it",
-        "```\n" + OPENED[form].format(model_class=config.architectures[0]) + "\n```",
+        "## Usage",
+        "```\n" + USAGE[form].format(model_class=config.architectures[0]) + "\n```",
     ]
     if form == "gguf":
-        parts.append(parted)
+        parts.append(gguf_note)
     if facts.get("corpora"):
         parts += ["## Data", _table(("corpus", "kind", "documents", "bytes of text", "SHA-256"), _corpora(facts))]
     if facts.get("metrics"):
         shown = [(name, f"{value:.4f}") for name, value in facts["metrics"].items() if isinstance(value, int | float)]
-        parts += ["## Measured", _table(("metric", "value"), shown)]
+        parts += ["## Metrics", _table(("metric", "value"), shown)]
     if has_curves:
         parts.append(f"![Loss by step]({CURVES})")
     if spec:
         rows = [(name, json.dumps(value, ensure_ascii=False)) for name, value in spec.items() if name != "corpora"]
         parts += ["## Spec", _table(("field", "value"), rows)]
     parts += [
-        "## Proof",
-        "Opened in a fresh process, this artefact gives the checkpoint's logits on fixed probes "
-        f"(`golden.safetensors`): they differ by {largest:.2g} of the largest, and {tolerance:g} is allowed. "
+        "## Verification",
+        "Loaded in a fresh process, this model has the checkpoint's logits on fixed probe tokens "
+        f"(`golden.safetensors`): they differ by {largest:.2g} of the largest logit; {tolerance:g} is allowed. "
         f"Written with transformers {transformers.__version__}.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -128,14 +131,14 @@ def _corpora(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown; what would end a cell is written otherwise."""
+    """A Markdown table; pipes are escaped and line breaks replaced by spaces."""
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     lines = [head, ["---"] * len(head), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def loss_curves_svg(curves: Mapping[str, Sequence[Sequence[float]]]) -> str:
-    """Curves of losses by step, as SVG."""
+    """Loss curves as SVG: for each name its points (step, loss)."""
     points = [point for curve in curves.values() for point in curve]
     last, low, high = (
         max(step for step, _ in points),

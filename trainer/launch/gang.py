@@ -1,22 +1,21 @@
-"""The processes of one attempt: forks them, ends them together, tells a supervisor how each ended.
+"""Runs the processes of one attempt: forks them, stops them together and reports their exits to a supervisor.
 
-The two speak JSON lines over a stream socket:
+Gang and supervisor exchange JSON lines over a stream socket:
 
-    gang        {"pid", "started_at"}                                     who to watch
+    gang        {"pid", "started_at"}                                     the process to watch
     supervisor  {"run_dir", "fence", "num_processes", "device", "env", "locks"}    what to run
     supervisor  {"signal": "TERM" | "KILL"}                               forwarded to every process
-    gang        {"rank", "exit"}                                          of a rank: exit code or minus signal; not
-                                                                          of one that is ended because of another
-    gang        {"done"}                                                  the exit code of the attempt, and the end
+    gang        {"rank", "exit"}                                          exit code or negative signal of a rank, unless
+                                                                          it was stopped because of another one
+    gang        {"done"}                                                  exit code of the attempt; the last message
 
-SIGUSR1 makes any of the processes write its stacks into the log, even while it holds the interpreter.
+SIGUSR1 makes a process write its stack traces to the log, even while it holds the interpreter lock.
 
-When the socket closes the supervisor is dead: the processes get SIGTERM, and SIGKILL after a grace. When the gang dies
-the kernel sends them SIGTERM.
+A closed socket means that the supervisor died: the processes get SIGTERM, and SIGKILL after a grace period. If the gang
+dies, the kernel sends them SIGTERM.
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import fcntl
 import importlib
@@ -36,19 +35,19 @@ from pydantic import BaseModel
 
 from trainer.events import EXIT_BUG, EXIT_BUSY, EXIT_OK, EXIT_PEER_LOST, EXIT_RESUMABLE
 from trainer.launch import process
+from trainer.parent_death import signal_on_parent_death
 from trainer.run_dir import RunDir
 
 PEER_GRACE_SECONDS = 10.0  # for ranks whose peer died
-ORPHAN_GRACE_SECONDS = 60.0  # for processes whose supervisor died: time to write a checkpoint
-LOCK_SECONDS = 20.0  # for processes of an earlier attempt to let go of a GPU
-LOCK_LOOK_SECONDS = 0.1
-PR_SET_PDEATHSIG = 1
+ORPHAN_GRACE_SECONDS = 60.0  # for processes whose supervisor died, to write a checkpoint
+LOCK_SECONDS = 20.0  # how long to wait for processes of an earlier attempt to release a GPU
+LOCK_POLL_SECONDS = 0.1
 
 
 class Request(BaseModel):
-    """What to run. `env` is set in every process; OMP_NUM_THREADS there replaces an even share of the cores.
+    """What to run. `env` is set in every process; without OMP_NUM_THREADS in it, ranks share the cores evenly.
 
-    `locks` are files, one for each GPU: they are held until the last process is gone, whatever ended it.
+    `locks` are paths of lock files, one for each GPU, which are locked until the last process has exited.
     """
 
     run_dir: str
@@ -60,15 +59,14 @@ class Request(BaseModel):
 
 
 def preload() -> None:
-    """Import what a rank needs, which takes seconds, without starting threads or touching a GPU: safe to fork after."""
-    # Read once, when torch is imported. Threads that spin while they wait make a step ten times slower as soon as
-    # another process wants the cores.
+    """Import what a rank needs, which takes seconds. Starts no threads and uses no GPU, so forking stays safe."""
+    # Read when torch is imported. Waiting threads that spin make steps ten times slower when cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     importlib.import_module("trainer.launch.rank")
 
 
 def serve(conn: socket.socket) -> int:
-    """Run one attempt as the supervisor at the other end says, and return its exit code."""
+    """Run the attempt that the supervisor at the other end of the socket requests. Returns its exit code."""
     with contextlib.suppress(PermissionError):  # leads a session already
         os.setsid()
     gang = Gang(conn)
@@ -80,16 +78,16 @@ def serve(conn: socket.socket) -> int:
     run_dir = RunDir(request.run_dir)
     _append_output_to(run_dir)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    if not hold(request.locks):
+    if not lock_files(request.locks):
         print("another process still holds the GPU", flush=True)  # noqa: T201 - this is the log
         gang.send(done=EXIT_BUSY)
         return EXIT_BUSY
 
     gang.start(0, lambda: process.prepare(run_dir, request.fence))
-    preload()  # meanwhile; a gang forked from a process that did it has nothing left to do
+    preload()  # meanwhile; a no-op if this process was forked from one that did it
     code = gang.wait(is_reported=False)
     if code == EXIT_OK and gang.is_stopping:
-        code = EXIT_RESUMABLE  # asked to stop when there was nothing left to interrupt
+        code = EXIT_RESUMABLE  # asked to stop after preparation was complete
     if code == EXIT_OK:
         os.environ["MASTER_PORT"] = str(free_port())
         for rank in range(request.num_processes):
@@ -99,8 +97,11 @@ def serve(conn: socket.socket) -> int:
     return code
 
 
-def hold(paths: list[str]) -> bool:
-    """Lock the files and keep them open: children inherit the locks, so the kernel frees them with the last process."""
+def lock_files(paths: list[str]) -> bool:
+    """Lock files, waiting up to LOCK_SECONDS. Returns whether all are locked.
+
+    The descriptors stay open and children inherit them, so the kernel releases the locks when the last process exits.
+    """
     deadline = time.monotonic() + LOCK_SECONDS
     for path in paths:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -111,12 +112,12 @@ def hold(paths: list[str]) -> bool:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     return False
-                time.sleep(LOCK_LOOK_SECONDS)
+                time.sleep(LOCK_POLL_SECONDS)
     return True
 
 
 class Gang:
-    """Child processes and the socket to their supervisor."""
+    """The child processes of an attempt and the socket to the supervisor."""
 
     def __init__(self, conn: socket.socket) -> None:
         self._conn = conn
@@ -124,7 +125,7 @@ class Gang:
         self._ranks: dict[int, int] = {}  # by process id
         self.is_stopping = False
         self._kill_at: float | None = None
-        # A child's end wakes the selector through this pair.
+        # SIGCHLD wakes the selector through this pair.
         self._wakeup, self._signals = socket.socketpair()
         for end in (self._wakeup, self._signals):
             end.setblocking(False)
@@ -135,12 +136,12 @@ class Gang:
         self._selector.register(self._wakeup, selectors.EVENT_READ)
 
     def send(self, **message: Any) -> None:
-        """Tell the supervisor, if it still lives."""
+        """Send a message to the supervisor; does nothing if it is dead."""
         with contextlib.suppress(OSError):
             self._conn.sendall(json.dumps(message).encode() + b"\n")
 
     def receive_request(self) -> Request | None:
-        """Wait for the request; none if the supervisor left or called it off before."""
+        """Wait for the request. None if the supervisor disconnected or sent a signal instead."""
         while b"\n" not in self._input:
             data = self._conn.recv(65_536)
             if not data:
@@ -150,9 +151,9 @@ class Gang:
         return Request.model_validate_json(line) if b"run_dir" in line else None
 
     def start(self, rank: int, work: Callable[[], int]) -> None:
-        """Fork a child that does the work and exits with the code it returns.
+        """Fork a child that runs `work` and exits with the code it returns.
 
-        It starts with SIGTERM held back until the work can answer it (see process.StopRequest).
+        SIGTERM is blocked in the child until `work` can handle it (see process.StopRequest).
         """
         sys.stdout.flush()
         sys.stderr.flush()
@@ -181,15 +182,15 @@ class Gang:
             os._exit(code)
 
     def wait(self, *, is_reported: bool) -> int:
-        """Wait for all children and return the exit code of them together: that of the first that ended by a fault."""
+        """Wait for all children. Returns their common exit code: that of the first one that failed on its own."""
         codes, causes = [], []
-        self._handle_command()  # what came together with the request
+        self._handle_command()  # received together with the request
         while True:
             ended = self._reap()
             for rank, code in ended:
                 codes.append(code)
                 if self._kill_at is not None:
-                    continue  # it only follows another
+                    continue  # it was stopped because of another one
                 if code not in (EXIT_OK, EXIT_RESUMABLE):
                     causes.append(code)
                 if is_reported:
@@ -198,31 +199,31 @@ class Gang:
                 self._stop(PEER_GRACE_SECONDS)
             if not self._ranks:
                 break
-            self._look()
+            self._wait_for_event()
         own = [code for code in causes if code != EXIT_PEER_LOST]
         return (own or causes or [max(codes)])[0]
 
     def _reap(self) -> list[tuple[int, int]]:
         ended = []
         for pid in list(self._ranks):
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
+            exited, status = os.waitpid(pid, os.WNOHANG)
+            if exited:
                 ended.append((self._ranks.pop(pid), os.waitstatus_to_exitcode(status)))
         return ended
 
-    def _look(self) -> None:
-        """Wait until a child ends, the supervisor says something, or a grace is over."""
-        left = None if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
-        for key, _ in self._selector.select(left):
+    def _wait_for_event(self) -> None:
+        """Wait until a child exits, the supervisor sends something, or a grace period is over."""
+        timeout = None if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
+        for key, _ in self._selector.select(timeout):
             if key.fileobj is self._wakeup:
                 self._wakeup.recv(4096)
             else:
-                self._read_events()
+                self._receive()
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._signal(signal.SIGKILL)
             self._kill_at = None
 
-    def _read_events(self) -> None:
+    def _receive(self) -> None:
         try:
             data = self._conn.recv(65_536)
         except ConnectionError:
@@ -240,19 +241,19 @@ class Gang:
             self._signal(signal.SIGKILL if json.loads(line)["signal"] == "KILL" else signal.SIGTERM)
 
     def _stop(self, grace: float) -> None:
-        """Ask all children to end, and end them when the grace is over."""
+        """Send SIGTERM to all children, and SIGKILL after `grace` seconds."""
         if self._kill_at is None:
             self._kill_at = time.monotonic() + grace
             self._signal(signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:
-        """Signal every child, with SIGTERM only once: a second one would end it without a checkpoint."""
+        """Send a signal to every child; SIGTERM only once, as a second one ends it without a checkpoint."""
         if number == signal.SIGTERM:
             if self.is_stopping:
                 return
             self.is_stopping = True
         for pid in self._ranks:
-            os.kill(pid, number)  # not reaped yet, so the process id is still its own
+            os.kill(pid, number)  # not reaped yet, so the pid cannot have been reused
 
 
 def _append_output_to(run_dir: RunDir) -> None:
@@ -263,15 +264,14 @@ def _append_output_to(run_dir: RunDir) -> None:
 
 
 def _die_with_parent(parent: int) -> None:
-    """Get SIGTERM when the parent dies, or end now if it just did. Only Linux can."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    """Get SIGTERM when the parent dies, or exit now if it already did."""
+    signal_on_parent_death(signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(EXIT_RESUMABLE)
 
 
 def set_rank_environment(rank: int, num_processes: int) -> None:
-    """Tell this process, a rank of several on one machine, which one it is, as torchrun would."""
+    """Set the environment variables of a rank on a single machine, as torchrun does."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_processes)))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")

@@ -1,6 +1,6 @@
-"""A trainer process from its start to its exit code: its journal, SIGTERM, and what went wrong as an event.
+"""Runs the work of a trainer process: handles SIGTERM, reports failures as events and returns an exit code.
 
-Never imports torch itself: preparing needs none.
+Does not import torch, which preparation does not need.
 """
 
 import signal
@@ -18,7 +18,7 @@ from trainer.run_dir import RunDir
 
 
 class StopRequest:
-    """Becomes true at the first SIGTERM; a second one ends the process."""
+    """Calling it tells whether SIGTERM was received. A second SIGTERM ends the process."""
 
     def __init__(self, *signals: signal.Signals) -> None:
         self._requested = False
@@ -35,7 +35,7 @@ class StopRequest:
 
 
 def prepare(run_dir: RunDir, fence: int) -> int:
-    """Tokenise, and return the exit code. SIGTERM ends it at once: what is done so far is not kept."""
+    """Prepare a run. Returns the exit code. SIGTERM ends it at once, without saving what is done so far."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(EXIT_RESUMABLE)
@@ -53,7 +53,7 @@ def prepare(run_dir: RunDir, fence: int) -> int:
 
 
 def run_and_report(report: Reporter, work: Callable[[], int]) -> int:
-    """Do the work of a process and return its exit code, having written why if it failed."""
+    """Run `work` and return its exit code; a failure is reported as an event with its code."""
     try:
         return work()
     except SystemExit as stop:
@@ -74,7 +74,7 @@ def run_and_report(report: Reporter, work: Callable[[], int]) -> int:
         if code := _memory_code(error):
             return _fail(report, Failure(code, step=report.step))
         if "gloo" in str(error) or "NCCL" in str(error):
-            report.line("lost another process of this run")
+            report.line("another process of this run was lost")
             return EXIT_PEER_LOST
         return _report_bug(report, error)
     finally:

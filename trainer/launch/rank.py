@@ -1,4 +1,4 @@
-"""One rank of a run as a process: joins the others, trains, returns the exit code. Imports torch and DeepSpeed."""
+"""Runs one rank: joins the process group, trains and returns the exit code. Imports torch and DeepSpeed."""
 
 import gc
 import os
@@ -18,9 +18,9 @@ from trainer.training.loop import train
 
 
 def run(run_dir: RunDir, fence: int, kind: str, *, is_supervised: bool) -> int:
-    """Train as the rank that RANK says and return the exit code.
+    """Train as the rank given by the environment variable RANK. Returns the exit code. `kind` is cpu or cuda.
 
-    Without a supervisor the first rank prepares the run and publishes its checkpoints itself.
+    Without a supervisor, the first rank also prepares the run and publishes its checkpoints.
     """
     log_to_stdout()
     is_stopping = StopRequest(signal.SIGTERM) if is_supervised else StopRequest(signal.SIGTERM, signal.SIGINT)
@@ -38,7 +38,7 @@ def run(run_dir: RunDir, fence: int, kind: str, *, is_supervised: bool) -> int:
                 preparation.prepare(run_dir, fence, report)
             dist.barrier()
         code = train(run_dir, fence, device, report, is_stopping, on_saved, is_verified=is_supervised)
-        gc.collect()  # an engine that outlives its groups can abort the interpreter when it ends
+        gc.collect()  # an engine that outlives its process groups can abort the interpreter at exit
         dist.destroy_process_group()
         return code
 
@@ -46,5 +46,5 @@ def run(run_dir: RunDir, fence: int, kind: str, *, is_supervised: bool) -> int:
 
 
 def best_device() -> str:
-    """The kind of device to train on where nobody says."""
+    """The default kind of device: cuda if there is a GPU, otherwise cpu."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -4,7 +4,6 @@ A fork costs no copy of the weights at once: the kernel copies what training cha
 save is under way at a time. A fork that dies costs that save, and a rank that dies takes its fork along.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -17,11 +16,11 @@ import psutil
 import torch
 
 from trainer.engines.base import Engine
+from trainer.parent_death import signal_on_parent_death
 from trainer.report import Reporter
 from trainer.training import checkpoint
 from trainer.training.checkpoint import CheckpointWriter, NotSaved
 
-PR_SET_PDEATHSIG = 1
 NICENESS = 10  # of a fork: training goes first
 LOOK_SECONDS = 0.02
 MAX_ERROR_BYTES = 2000
@@ -60,8 +59,7 @@ class ForkedWriter:
 def _be_fork(work: Callable[[], None], errors: int) -> None:
     code = 1
     try:
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal_on_parent_death(signal.SIGKILL)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # meant for the rank, which waits for its last save
         os.nice(NICENESS)

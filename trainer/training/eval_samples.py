@@ -11,10 +11,10 @@ from trainer.datasets.denoising import MaskedLMDataset, SpanCorruptionDataset
 from trainer.datasets.labelled import ClassificationDataset, Seq2SeqDataset
 from trainer.inference import generation
 from trainer.inference.generation import LoadedModel
+from trainer.planning.counts import EVAL_SAMPLE_TOKENS
 from trainer.spec import TrainSpec
 
 PROMPT_TOKENS = 20
-SAMPLE_TOKENS = 80
 TEMPERATURE = 0.8
 
 
@@ -43,7 +43,7 @@ class Continuation(EvalSample):
 
     def answer(self, loaded: LoadedModel) -> str:
         pieces = generation.stream(
-            loaded, self.prompt, max_tokens=SAMPLE_TOKENS, temperature=TEMPERATURE, seed=self._seed
+            loaded, self.prompt, max_tokens=EVAL_SAMPLE_TOKENS, temperature=TEMPERATURE, seed=self._seed
         )
         return "".join(piece.text for piece in pieces)
 
@@ -62,7 +62,7 @@ class AnswerSample(EvalSample):
             self.prompt = encoder.prompt_text(self._ids)
 
     def answer(self, loaded: LoadedModel) -> str:
-        pieces = generation.stream(loaded, self._ids, max_tokens=SAMPLE_TOKENS, temperature=0.0)
+        pieces = generation.stream(loaded, self._ids, max_tokens=EVAL_SAMPLE_TOKENS, temperature=0.0)
         return "".join(piece.text for piece in pieces)
 
 
@@ -90,7 +90,7 @@ class Seq2SeqSample(EvalSample):
 
     def answer(self, loaded: LoadedModel) -> str:
         ids = self._ids.to(loaded.model.device)
-        made = loaded.model.generate(input_ids=ids, max_new_tokens=SAMPLE_TOKENS, do_sample=False)
+        made = loaded.model.generate(input_ids=ids, max_new_tokens=EVAL_SAMPLE_TOKENS, do_sample=False)
         keeps = "<extra_id_0>" in self.prompt  # the sentinels say which gap is filled
         text = str(loaded.tokenizer.decode(made[0, 1:], skip_special_tokens=not keeps))
         return text.removesuffix(str(loaded.tokenizer.eos_token)) if keeps else text

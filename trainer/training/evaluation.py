@@ -10,6 +10,7 @@ from trainer.datasets.base import Dataset
 from trainer.engines.base import Engine
 from trainer.inference.generation import LoadedModel
 from trainer.report import Reporter
+from trainer.rounding import round_up_to_multiple
 from trainer.spec import TrainSpec
 from trainer.training.eval_samples import make_eval_sample
 
@@ -25,7 +26,7 @@ class EvalSplit:
         self._num_targets = batches.num_targets(batch)
         self._num_bytes = samples.num_bytes(batch)
         # All ranks get equally many rows, if need be such as count for nothing.
-        whole = batches.pad_batch(batch, -(-count // engine.world_size) * engine.world_size)
+        whole = batches.pad_batch(batch, round_up_to_multiple(count, engine.world_size))
         self._micro_batches = engine.split_micro_batches(whole)
 
     def measure(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Exports: every format opens in a fresh process as the checkpoint it was, and what differs is not published."""
+"""Exports: every format has the checkpoint's logits in a fresh process, and one that differs is removed."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 
 from tests.trainer.gangs import Warm
 from tests.trainer.runs import checkpoint_of, make_run, small_spec
-from trainer.export import export, gguf_writer
+from trainer.export import export, gguf_writer, verification
 from trainer.export.export import LogitMismatch, UnsupportedExport
 from trainer.inference import generation
 from trainer.modeling import lora
@@ -33,24 +33,24 @@ FACTS: dict[str, Any] = {
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proof in this process: what a fresh one would do, without its imports."""
-    monkeypatch.setattr(export, "_proven", lambda out, form, base, tolerance: checked(out, form, base, tolerance))
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verify in this process instead of a fresh one, to save its imports."""
+    monkeypatch.setattr(export, "_verify_in_fresh_process", verify)
 
 
-def checked(out: Path, form: str, base: Path | None, tolerance: float) -> float:
-    largest = export.verify(out, form, base)
+def verify(out: Path, form: str, base: Path | None, tolerance: float) -> float:
+    largest = verification.verify(out, form, base)
     if not largest <= tolerance:
         raise LogitMismatch(largest, tolerance)
     return largest
 
 
-def test_a_fresh_process_opens_the_artefact_and_a_damaged_one_is_found(trained: RunDir, tmp_path: Path) -> None:
+def test_a_fresh_process_verifies_an_export_and_detects_a_damaged_one(trained: RunDir, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    made = export.export(checkpoint_of(trained, 150), out, "safetensors", max_shard_bytes=200_000, facts=FACTS)
+    result = export.export(checkpoint_of(trained, 150), out, "safetensors", max_shard_bytes=200_000, facts=FACTS)
 
-    assert made["largest_difference"] <= 1e-6
-    names = [file["name"] for file in made["files"]]
+    assert result["largest_difference"] <= 1e-6
+    names = [file["name"] for file in result["files"]]
     assert sum(name.startswith("model-0000") for name in names) > 1
     assert {"README.md", "config.json", "curves.svg", "golden.safetensors", "tokenizer.json"} <= set(names)
     shard = next(out / name for name in names if name.startswith("model-00001"))
@@ -59,10 +59,10 @@ def test_a_fresh_process_opens_the_artefact_and_a_damaged_one_is_found(trained: 
     weights[name][0] += 1.0
     save_file(weights, shard, {"format": "pt"})
     with pytest.raises(LogitMismatch, match="logits differ by"):
-        export._proven(out, "safetensors", None, 1e-5)
+        export._verify_in_fresh_process(out, "safetensors", None, 1e-5)
 
 
-def test_the_card_tells_what_it_was_made_from(trained: RunDir, tmp_path: Path, here: None) -> None:
+def test_the_model_card_states_data_metrics_and_spec(trained: RunDir, tmp_path: Path, in_process: None) -> None:
     export.export(checkpoint_of(trained, 150), tmp_path / "out", "safetensors", facts=FACTS)
     _, front, body = (tmp_path / "out/README.md").read_text().split("---\n", 2)
 
@@ -80,73 +80,76 @@ def test_the_card_tells_what_it_was_made_from(trained: RunDir, tmp_path: Path, h
 
 
 @pytest.mark.parametrize("quantization", ["f32", "f16", "q8_0"])
-def test_a_gguf_is_the_checkpoint_as_far_as_its_numbers_go(
-    trained: RunDir, tmp_path: Path, here: None, quantization: str
+def test_a_gguf_file_has_the_checkpoints_logits_up_to_its_precision(
+    trained: RunDir, tmp_path: Path, in_process: None, quantization: str
 ) -> None:
     out = tmp_path / "out"
-    made = export.export(checkpoint_of(trained, 150), out, "gguf", quantization=quantization)
+    result = export.export(checkpoint_of(trained, 150), out, "gguf", quantization=quantization)
 
-    assert made["largest_difference"] <= {"f32": 1e-4, "f16": 1e-2, "q8_0": 5e-2}[quantization]
+    assert result["largest_difference"] <= {"f32": 1e-4, "f16": 1e-2, "q8_0": 5e-2}[quantization]
     reader = GGUFReader(out / "model.gguf")
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_of(trained, 150))
     tokens = reader.fields["tokenizer.ggml.tokens"].contents()
     assert tokens == tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     assert reader.fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.eos_token_id
-    read = AutoTokenizer.from_pretrained(out, gguf_file="model.gguf")
+    reloaded = AutoTokenizer.from_pretrained(out, gguf_file="model.gguf")
     assert (
-        read("In the beginning God created 天地").input_ids == tokenizer("In the beginning God created 天地").input_ids
+        reloaded("In the beginning God created 天地").input_ids
+        == tokenizer("In the beginning God created 天地").input_ids
     )
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "qwen2"])
-def test_other_decoders_become_gguf_too(warm: Warm, home: Path, tmp_path: Path, here: None, model_type: str) -> None:
+def test_other_decoders_can_be_exported_as_gguf(
+    warm: Warm, home: Path, tmp_path: Path, in_process: None, model_type: str
+) -> None:
     run_dir = make_run(
         home, f"gguf-{model_type}", model_type=model_type, num_key_value_heads=4, max_steps=2, warmup_steps=1
     )
     assert warm.run(run_dir) == 0, run_dir.log_path.read_text()
 
-    made = export.export(checkpoint_of(run_dir, 2), tmp_path / "out", "gguf", quantization="f32")
-    assert made["largest_difference"] <= 1e-4
-    # Our tokenizers part numbers in threes, as Llama 3's do, whatever family they are for.
-    assert (made["pre_tokenizer"], made["tokens_equal"]) == ("llama-bpe", 1.0)
+    result = export.export(checkpoint_of(run_dir, 2), tmp_path / "out", "gguf", quantization="f32")
+    assert result["largest_difference"] <= 1e-4
+    # Tokenizers trained here split numbers into groups of three, as Llama 3's does.
+    assert (result["pre_tokenizer"], result["tokens_equal"]) == ("llama-bpe", 1.0)
     assert "`llama-bpe`, which keeps 100.00%" in (tmp_path / "out/README.md").read_text()
     own = PreTrainedTokenizerFast.from_pretrained(checkpoint_of(run_dir, 2))
-    opened = generation.load(checkpoint_of(run_dir, 2), "cpu").tokenizer
-    assert str(opened.backend_tokenizer.pre_tokenizer) == str(own.backend_tokenizer.pre_tokenizer)
+    loaded = generation.load(checkpoint_of(run_dir, 2), "cpu").tokenizer
+    assert str(loaded.backend_tokenizer.pre_tokenizer) == str(own.backend_tokenizer.pre_tokenizer)
 
 
-def test_what_has_no_such_format_is_refused_and_leaves_nothing(
+def test_an_unsupported_export_is_rejected_and_leaves_nothing(
     warm: Warm, home: Path, tmp_path: Path, trained: RunDir
 ) -> None:
     fields = {"objective": "masked", "model_type": "bert", "num_key_value_heads": 4, "max_steps": 2, "warmup_steps": 1}
     run_dir = make_run(home, "export-bert", **fields)
     assert warm.run(run_dir) == 0, run_dir.log_path.read_text()
 
-    with pytest.raises(UnsupportedExport, match="GGUF is for llama, qwen2, gpt2, this is bert"):
+    with pytest.raises(UnsupportedExport, match="GGUF supports llama, qwen2, gpt2; this model is bert"):
         export.export(checkpoint_of(run_dir, 2), tmp_path / "out", "gguf")
     with pytest.raises(UnsupportedExport, match="has no adapter"):
         export.export(checkpoint_of(trained, 150), tmp_path / "out", "adapter")
     assert not (tmp_path / "out").exists()
 
 
-def test_an_encoder_is_exported_with_its_head(home: Path, tmp_path: Path, here: None) -> None:
+def test_an_encoder_is_exported_with_its_head(home: Path, tmp_path: Path, in_process: None) -> None:
     directory = home / "export-bert/attempts/1/step-2"
-    made = export.export(directory, tmp_path / "out", "safetensors")
+    result = export.export(directory, tmp_path / "out", "safetensors")
 
-    assert made["largest_difference"] <= 1e-6
+    assert result["largest_difference"] <= 1e-6
     assert "BertForMaskedLM" in (tmp_path / "out/README.md").read_text()
 
 
 @pytest.mark.parametrize("objective", ["causal", "masked", "classification"])
-def test_an_adapter_beside_its_base_is_the_merged_checkpoint(
-    trained: RunDir, home: Path, tmp_path: Path, here: None, objective: str
+def test_an_adapter_on_its_base_model_equals_the_merged_checkpoint(
+    trained: RunDir, home: Path, tmp_path: Path, in_process: None, objective: str
 ) -> None:
     base = home / "export-bert/attempts/1/step-2" if objective == "masked" else checkpoint_of(trained, 150)
-    checkpoint = adapted(base, tmp_path / "checkpoint", objective)
+    checkpoint = lora_checkpoint(base, tmp_path / "checkpoint", objective)
 
-    made = export.export(checkpoint, tmp_path / "out", "adapter", base=base)
-    assert made["largest_difference"] <= 1e-4
-    names = {file["name"] for file in made["files"]}
+    result = export.export(checkpoint, tmp_path / "out", "adapter", base=base)
+    assert result["largest_difference"] <= 1e-4
+    names = {file["name"] for file in result["files"]}
     assert {"adapter_config.json", "adapter_model.safetensors", "config.json"} <= names
     assert "model.safetensors" not in names
     with pytest.raises(LogitMismatch):
@@ -154,8 +157,8 @@ def test_an_adapter_beside_its_base_is_the_merged_checkpoint(
     assert not (tmp_path / "other").exists()
 
 
-def adapted(base: Path, checkpoint: Path, objective: str) -> Path:
-    """A checkpoint beside a base, as a LoRA job writes it: merged weights and the adapter, a classifier's head new."""
+def lora_checkpoint(base: Path, checkpoint: Path, objective: str) -> Path:
+    """A checkpoint as a LoRA job writes it: merged weights and the adapter, with a new head for a classifier."""
     family = {"model_type": "bert", "num_key_value_heads": 4} if objective == "masked" else {}
     spec = small_spec(base_model="base", tuning="lora", lora_rank=4, objective=objective, **family)
     labels = ("human", "divine", "neither") if objective == "classification" else ()
@@ -165,9 +168,9 @@ def adapted(base: Path, checkpoint: Path, objective: str) -> Path:
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
     shutil.copytree(base, checkpoint)
-    whole = type(model)(model.config)
+    merged_model = type(model)(model.config)
     merged = {weight.name: weight.value() for weight in lora.merged_weights(model)}
-    whole.save_pretrained(checkpoint, state_dict=merged)
+    merged_model.save_pretrained(checkpoint, state_dict=merged)
     lora.save(
         model, {weight.name: weight.value() for weight in lora.trainable_parameters(model)}, checkpoint / "adapter"
     )
@@ -175,7 +178,7 @@ def adapted(base: Path, checkpoint: Path, objective: str) -> Path:
     return checkpoint
 
 
-def test_a_damaged_checkpoint_is_not_exported(trained: RunDir, tmp_path: Path, here: None) -> None:
+def test_a_damaged_checkpoint_is_not_exported(trained: RunDir, tmp_path: Path, in_process: None) -> None:
     shutil.copytree(checkpoint_of(trained, 150), tmp_path / "checkpoint")
     (tmp_path / "checkpoint/config.json").write_text("{}")
 
@@ -183,8 +186,8 @@ def test_a_damaged_checkpoint_is_not_exported(trained: RunDir, tmp_path: Path, h
         export.export(tmp_path / "checkpoint", tmp_path / "out", "safetensors")
 
 
-def test_heads_in_the_wrong_order_are_found(
-    trained: RunDir, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
+def test_heads_in_the_wrong_order_are_detected(
+    trained: RunDir, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gguf_writer, "_interleaved", lambda tensor, _heads: tensor.contiguous())
 
@@ -194,13 +197,13 @@ def test_heads_in_the_wrong_order_are_found(
     assert not (tmp_path / "out").exists()
 
 
-def test_rotary_pairs_come_beside_each_other() -> None:
+def test_rotary_halves_are_interleaved_into_pairs() -> None:
     rows = torch.arange(8).reshape(8, 1)
 
-    assert gguf_writer._interleaved(rows, 2).flatten().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert gguf_writer._interleave_rotary(rows, 2).flatten().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
-def test_the_artefact_opens_with_transformers(trained: RunDir, tmp_path: Path, here: None) -> None:
+def test_transformers_loads_an_export(trained: RunDir, tmp_path: Path, in_process: None) -> None:
     export.export(checkpoint_of(trained, 150), tmp_path / "out", "safetensors")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
@@ -211,13 +214,13 @@ def test_the_artefact_opens_with_transformers(trained: RunDir, tmp_path: Path, h
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"architectures": ["LlamaForSequenceClassification"]}, "this one classifies"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "this one is a classifier"),
         ({"attention_bias": True}, "its attention_bias is True"),
         ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "scaled by linear"),
         ({}, None),
     ],
 )
-def test_what_gguf_has_no_word_for_is_named(fields: dict[str, Any], sentence: str | None) -> None:
-    found = gguf_writer.unsupported_reason(LlamaConfig(**{"architectures": ["LlamaForCausalLM"], **fields}))
+def test_settings_that_gguf_cannot_express_are_named(fields: dict[str, Any], sentence: str | None) -> None:
+    reason = gguf_writer.unsupported_reason(LlamaConfig(**{"architectures": ["LlamaForCausalLM"], **fields}))
 
-    assert found == sentence or sentence in str(found)
+    assert reason == sentence or sentence in str(reason)

@@ -1,9 +1,9 @@
-"""Tokenizers in GGUF files: the pre-tokenizer of llama.cpp that is asked for is the one that fits best."""
+"""Tokenizers in GGUF files: the chosen pre-tokenizer of llama.cpp is the closest one."""
 
 from pathlib import Path
 
 import pytest
-from gguf import GGUFReader, GGUFWriter
+from gguf import GGUFReader, GGUFWriter, TokenType
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
@@ -13,35 +13,44 @@ from tests.trainer.runs import english
 from trainer.export import gguf_tokenizer
 
 
-def trained_by(*rounds: str) -> PreTrainedTokenizerFast:
-    """A tokenizer that parts text by these expressions."""
-    made = Tokenizer(BPE())
-    splits = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in rounds]
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+def train_with(*rounds: str) -> PreTrainedTokenizerFast:
+    """A tokenizer whose pre-tokenizer applies these patterns in turn."""
+    backend = Tokenizer(BPE())
+    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rounds]
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
         [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
-    made.decoder = decoders.ByteLevel()
+    backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = BpeTrainer(vocab_size=600, special_tokens=["<s>"], initial_alphabet=alphabet, show_progress=False)
-    made.train_from_iterator([english(20_000), *gguf_tokenizer.TEXTS * 3], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="<s>")
+    backend.train_from_iterator([english(20_000), *gguf_tokenizer.TEXTS * 3], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="<s>")
+
+
+def rebuild(reader: GGUFReader) -> Tokenizer:
+    """The tokenizer in a GGUF file, as llama.cpp builds it."""
+    fields = {name: field.contents() for name, field in reader.fields.items() if name.startswith("tokenizer.")}
+    tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+    marked = (TokenType.CONTROL, TokenType.USER_DEFINED)
+    special = [token for token, kind in zip(tokens, types, strict=True) if kind in marked]
+    return gguf_tokenizer.rebuild(tokens, fields["tokenizer.ggml.merges"], special, fields["tokenizer.ggml.pre"])
 
 
 @pytest.mark.parametrize("name", gguf_tokenizer.PRE_TOKENIZERS)
-def test_each_known_way_of_parting_text_is_recognized(name: str) -> None:
-    chosen = gguf_tokenizer.choose_pre_tokenizer(trained_by(*gguf_tokenizer.PRE_TOKENIZERS[name]))
+def test_each_pre_tokenizer_of_llama_cpp_is_recognized(name: str) -> None:
+    choice = gguf_tokenizer.choose_pre_tokenizer(train_with(*gguf_tokenizer.PRE_TOKENIZERS[name]))
 
-    assert (chosen.name, chosen.tokens_equal) == (name, 1.0)
+    assert (choice.name, choice.tokens_equal) == (name, 1.0)
 
 
-def test_what_fits_in_part_says_how_far() -> None:
-    chosen = gguf_tokenizer.choose_pre_tokenizer(trained_by(r".{1,3}"))
+def test_a_pre_tokenizer_that_only_partly_fits_has_a_fraction_below_1() -> None:
+    choice = gguf_tokenizer.choose_pre_tokenizer(train_with(r".{1,3}"))
 
-    assert 0 < chosen.tokens_equal < 1
+    assert 0 < choice.tokens_equal < 1
 
 
 def test_a_vocabulary_larger_than_the_tokenizer_ends_in_unused_tokens(tmp_path: Path) -> None:
-    tokenizer = trained_by(*gguf_tokenizer.PRE_TOKENIZERS["smollm"])
+    tokenizer = train_with(*gguf_tokenizer.PRE_TOKENIZERS["smollm"])
     tokenizer.add_tokens([AddedToken("furnace", special=False)])
     tokenizer.chat_template = "{{ messages }}"
     writer = GGUFWriter(tmp_path / "vocabulary.gguf", "llama")
@@ -54,6 +63,6 @@ def test_a_vocabulary_larger_than_the_tokenizer_ends_in_unused_tokens(tmp_path: 
     assert len(reader.fields["tokenizer.ggml.tokens"].contents()) == len(tokenizer) + 7
     assert reader.fields["tokenizer.chat_template"].contents() == "{{ messages }}"
     assert not reader.fields["tokenizer.ggml.add_bos_token"].contents()
-    read = gguf_tokenizer.read(reader)
+    rebuilt = rebuild(reader)
     for text in (*gguf_tokenizer.TEXTS, "a furnace that feeds itself"):
-        assert read.encode(text).ids == tokenizer(text)["input_ids"]
+        assert rebuilt.encode(text).ids == tokenizer(text)["input_ids"]

@@ -1,4 +1,4 @@
-"""The gang: its protocol, and that nothing of it is left, whoever dies."""
+"""The gang: its protocol, and that no process is left whichever one dies."""
 
 import fcntl
 import socket
@@ -38,7 +38,7 @@ def train_until_step(supervisor: Supervisor, run_dir: RunDir, step: int, num_pro
     return sorted(supervisor.process.children(), key=lambda child: child.pid)
 
 
-def test_each_rank_is_reported_and_then_the_end(warm: Warm, home: Path) -> None:
+def test_the_exit_of_each_rank_and_of_the_attempt_is_reported(warm: Warm, home: Path) -> None:
     run_dir = make_run(home, "reported", num_processes=2)
     supervisor = warm.start().ask(run_dir, 2)
     *ranks, end = supervisor.rest()
@@ -49,7 +49,7 @@ def test_each_rank_is_reported_and_then_the_end(warm: Warm, home: Path) -> None:
     assert end == {"done": 0}
 
 
-def test_it_leads_a_session_of_its_own(supervisor: Supervisor) -> None:
+def test_the_gang_leads_its_own_session(supervisor: Supervisor) -> None:
     assert supervisor.process.pid != psutil.Process().pid
     with Path(f"/proc/{supervisor.process.pid}/stat").open() as file:
         session = int(file.read().rsplit(")", 1)[1].split()[3])
@@ -64,7 +64,7 @@ def test_the_environment_reaches_the_ranks(warm: Warm, home: Path) -> None:
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
-def test_sigterm_finishes_the_step_writes_a_checkpoint_and_ends_with_75(
+def test_sigterm_finishes_the_step_writes_a_checkpoint_and_exits_with_75(
     supervisor: Supervisor, home: Path, num_processes: int
 ) -> None:
     run_dir = make_run(home, f"stopped-{num_processes}", **ENDLESS, num_processes=num_processes)
@@ -81,7 +81,7 @@ def test_sigterm_finishes_the_step_writes_a_checkpoint_and_ends_with_75(
     assert not of_kind(run_dir, "finished")
 
 
-def test_sigterm_together_with_the_request_is_heeded(supervisor: Supervisor, home: Path) -> None:
+def test_sigterm_sent_together_with_the_request_stops_the_run(supervisor: Supervisor, home: Path) -> None:
     run_dir = make_run(home, "called-off", **ENDLESS)
     supervisor.ask(run_dir)
     supervisor.send(signal="TERM")
@@ -90,7 +90,7 @@ def test_sigterm_together_with_the_request_is_heeded(supervisor: Supervisor, hom
     assert not series(run_dir, "loss")
 
 
-def test_kill_ends_it_at_once(supervisor: Supervisor, home: Path) -> None:
+def test_kill_ends_the_run_at_once(supervisor: Supervisor, home: Path) -> None:
     run_dir = make_run(home, "killed", **ENDLESS)
     ranks = train_until_step(supervisor, run_dir, 1, 1)
 
@@ -101,7 +101,9 @@ def test_kill_ends_it_at_once(supervisor: Supervisor, home: Path) -> None:
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_one_ranks_death_ends_the_others_and_is_the_exit_code(supervisor: Supervisor, home: Path, victim: int) -> None:
+def test_a_killed_rank_ends_the_others_and_determines_the_exit_code(
+    supervisor: Supervisor, home: Path, victim: int
+) -> None:
     run_dir = make_run(home, f"dead-rank-{victim}", **ENDLESS, num_processes=2)
     ranks = train_until_step(supervisor, run_dir, 2, 2)
 
@@ -138,7 +140,7 @@ def test_the_gangs_death_stops_the_ranks(warm: Warm, home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_rank_that_does_not_heed_sigterm_is_killed(supervisor: Supervisor, home: Path) -> None:
+def test_a_rank_that_ignores_sigterm_is_killed(supervisor: Supervisor, home: Path) -> None:
     run_dir = make_run(home, "stopped-peer", **ENDLESS, num_processes=2)
     ranks = train_until_step(supervisor, run_dir, 2, 2)
 
@@ -150,20 +152,20 @@ def test_a_rank_that_does_not_heed_sigterm_is_killed(supervisor: Supervisor, hom
     assert not any(alive(rank) for rank in ranks)
 
 
-def test_leaving_before_the_request_ends_the_gang(warm: Warm) -> None:
+def test_disconnecting_before_the_request_ends_the_gang(warm: Warm) -> None:
     supervisor = warm.start()
     supervisor.close()
 
     until(lambda: not alive(supervisor.process), what="the end of the gang")
 
 
-def test_it_also_starts_cold_on_an_inherited_socket(home: Path) -> None:
+def test_the_command_line_starts_a_gang_on_an_inherited_socket(home: Path) -> None:
     run_dir = make_run(home, "cold", max_steps=5)
-    mine, theirs = socket.socketpair()
+    ours, theirs = socket.socketpair()
     argv = [sys.executable, "-m", "trainer", "gang", "--fd", str(theirs.fileno())]
     with subprocess.Popen(argv, pass_fds=[theirs.fileno()]) as process:
         theirs.close()
-        supervisor = Supervisor(mine).ask(run_dir)
+        supervisor = Supervisor(ours).ask(run_dir)
         assert supervisor.done() == 0
         supervisor.close()
 
@@ -171,7 +173,7 @@ def test_it_also_starts_cold_on_an_inherited_socket(home: Path) -> None:
     assert list(series(run_dir, "loss")) == [1, 2, 3, 4, 5]
 
 
-def test_a_gpu_is_held_until_the_last_process_is_gone(warm: Warm, home: Path, tmp_path: Path) -> None:
+def test_a_gpu_stays_locked_until_the_last_process_exits(warm: Warm, home: Path, tmp_path: Path) -> None:
     lock = tmp_path / "gpu.lock"
     first = warm.start()
     run_dir = make_run(home, "holds-a-gpu", max_steps=100_000)
@@ -180,7 +182,7 @@ def test_a_gpu_is_held_until_the_last_process_is_gone(warm: Warm, home: Path, tm
     rank = first.process.children()[0]
 
     assert not is_free(lock)
-    rank.suspend()  # a process that is stuck still has the GPU
+    rank.suspend()  # a process that hangs still uses the GPU
     first.process.kill()
     first.close()
     assert not is_free(lock)
@@ -197,10 +199,10 @@ def is_free(lock: Path) -> bool:
         return True
 
 
-def test_a_gang_that_gets_no_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locking_a_gpu_in_use_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gang, "LOCK_SECONDS", 0.0)
     lock = tmp_path / "gpu.lock"
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert not gang.hold([str(lock)])
-    assert gang.hold([str(lock)])
+        assert not gang.lock_files([str(lock)])
+    assert gang.lock_files([str(lock)])
