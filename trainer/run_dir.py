@@ -49,7 +49,6 @@ class Inputs(BaseModel):
     base: str | None = None  # the base model with its tokenizer, in Hugging Face layout
     cache: str
     resume: str | None = None  # the checkpoint to resume from
-    per_device_batch_size: int | None = None  # lower than the spec's after running out of memory; same global batch
     skipped_steps: list[int] = []  # steps whose samples are skipped
 
 

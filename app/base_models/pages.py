@@ -71,7 +71,7 @@ def _model(request: Request, principal: Principal, model_id: str, error: PanelEr
         principal=principal,
         model=model,
         jobs=jobs,
-        writes=model.state == "ready" and model.facts["model_type"] in DECODERS,
+        writes=model.state == "ready" and model.facts.model_type in DECODERS,
         files=files,
         problems=[problems.sentence(problem) for problem in model.problems],
         error=error.message if error else "",

@@ -4,6 +4,7 @@ from typing import Any
 
 from app.core.formatting import file_size
 from app.core.i18n import _, gettext_noop
+from app.core.json_shapes import Problem
 
 MESSAGES = {
     # what was sent
@@ -86,9 +87,8 @@ MESSAGES = {
 _BYTES = ("limit", "size", "free")
 
 
-def sentence(problem: dict[str, Any]) -> str:
+def sentence(problem: Problem) -> str:
     """A problem in the reader's language."""
-    values = {key: value for key, value in problem.items() if key != "code"}
+    values: dict[str, Any] = problem.values
     values |= {key: file_size(values[key]) for key in _BYTES if isinstance(values.get(key), int)}
-    message = MESSAGES[problem["code"]]
-    return _(message, **values)
+    return _(MESSAGES[problem.code], **values)

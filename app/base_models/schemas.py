@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.base_models import problems
+from app.core.json_shapes import Problem
 from app.core.models import ImportedModel
 
 EXAMPLE: dict[str, Any] = {
@@ -102,18 +103,17 @@ class ModelAnswer(BaseModel):
 
 def model_answer(model: ImportedModel) -> ModelAnswer:
     """A row as it is answered."""
-    same = ("id", "name", "source", "reference", "state", "facts", "sha256", "num_bytes", "created_at")
+    same = ("id", "name", "source", "reference", "state", "sha256", "num_bytes", "created_at")
     progress = model.progress
     return ModelAnswer(
         **{name: getattr(model, name) for name in same},
-        files=[ModelFile(**file) for file in model.files],
+        facts=model.facts.model_dump(exclude_unset=True),
+        files=[ModelFile(**file.model_dump()) for file in model.files],
         problems=[_problem(problem) for problem in model.problems],
-        progress=ModelProgress(**{name: progress[name] for name in ("phase", "done", "total")})
-        if "total" in progress
-        else None,
+        progress=None if progress.total is None else ModelProgress(**progress.model_dump(exclude={"at"})),
     )
 
 
-def _problem(problem: dict[str, Any]) -> ModelProblem:
-    place = {name: problem.get(name) for name in ("file", "tensor", "byte")}
-    return ModelProblem(code=problem["code"], message=problems.sentence(problem), **place)
+def _problem(problem: Problem) -> ModelProblem:
+    place = problem.model_dump(include={"file", "tensor", "byte"})
+    return ModelProblem(code=problem.code, message=problems.sentence(problem), **place)

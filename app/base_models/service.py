@@ -13,6 +13,7 @@ from app.base_models import names
 from app.core import paging, queue, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
+from app.core.json_shapes import ImportProgress
 from app.core.models import TERMINAL, ImportedModel, Job
 from app.core.principal import Principal, visible, visible_to
 from app.core.settings import settings
@@ -103,7 +104,9 @@ def begin_import(session: Session, *, principal: Principal, model_id: str) -> Im
         _check_reference(str(model.reference))
     elif not any(storage.base_model(model_id).glob("[!.]*")):
         raise bad_field("file", "model_empty", _("No file of this model has come yet."))
-    model.state, model.problems, model.progress = "importing", [], {"at": time.time()}
+    model.state = "importing"
+    model.problems = []
+    model.progress = ImportProgress(at=time.time())
     _owe_import(session, model_id)
     return model
 
@@ -193,7 +196,7 @@ def owe_lost_imports(session: Session, *, seconds: float = 120) -> int:
     silent = (ImportedModel.state == "importing", last_sign < time.time() - seconds)
     rows = session.scalars(select(ImportedModel).where(*silent).with_for_update(skip_locked=True)).all()
     for model in rows:
-        model.progress = {**model.progress, "at": time.time()}
+        model.progress = model.progress.model_copy(update={"at": time.time()})
         _owe_import(session, model.id)
     return len(rows)
 

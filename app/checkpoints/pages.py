@@ -80,7 +80,7 @@ def show_checkpoint(request: Request, principal: Reader, checkpoint_id: str) -> 
 
 
 def _tokenizer(session: Session, principal: Principal, checkpoint: Checkpoint) -> Tokenizer | None:
-    same = Tokenizer.sha256 == checkpoint.manifest.get("tokenizer_sha256")
+    same = Tokenizer.sha256 == checkpoint.manifest.tokenizer_sha256
     return session.scalar(select(Tokenizer).where(same, visible_to(Tokenizer.owner_id, principal)))
 
 

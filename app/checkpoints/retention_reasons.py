@@ -29,11 +29,11 @@ def reasons(session: Session, job_ids: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for job_id, spec in specs:
         own = [row for row in rows if row.job_id == job_id]
-        found |= _of_job(own, TrainSpec.model_validate(spec), origins)
+        found |= _of_job(own, spec, origins)
     return found
 
 
-def _of_job(rows: Sequence[Row[Any]], spec: TrainSpec, origins: set[str | None]) -> dict[str, list[str]]:
+def _of_job(rows: Sequence[Row[*tuple[Any, ...]]], spec: TrainSpec, origins: set[str | None]) -> dict[str, list[str]]:
     """`rows` are all good ones of a job, newest first."""
     newest = {row.id for row in rows[: max(LEAST, spec.save_total_limit or LEAST)]}
     measured = [row for row in rows if math.isfinite(_loss(row))]

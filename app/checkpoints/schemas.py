@@ -64,7 +64,9 @@ def checkpoint_answers(session: Session, rows: Sequence[Checkpoint]) -> list[Che
 def checkpoint_detail(session: Session, row: Checkpoint) -> CheckpointDetail:
     """One with its manifest."""
     kept = retention_reasons.reasons(session, [row.job_id]).get(row.id, [])
-    return CheckpointDetail.model_validate({**_plain(row), "kept": kept, "fence": row.fence, "manifest": row.manifest})
+    return CheckpointDetail.model_validate(
+        {**_plain(row), "kept": kept, "fence": row.fence, "manifest": row.manifest.model_dump(exclude_unset=True)}
+    )
 
 
 def _plain(row: Checkpoint) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from app.core import paging, storage
 from app.core.errors import PanelError
 from app.core.i18n import _
+from app.core.json_shapes import StoredFile
 from app.core.models import Checkpoint, Job, Work, new_id
 from app.core.principal import Principal, visible, visible_to
 from trainer.run_dir import MANIFEST
@@ -123,7 +124,7 @@ def archive_name(session: Session, *, checkpoint: Checkpoint) -> str:
 def files(checkpoint: Checkpoint) -> list[Path]:
     """The files that others can use, by the manifest: all but the trainer's own. Raises 409 where one is gone."""
     directory = storage.checkpoint(checkpoint.path)
-    paths = [directory / entry["name"] for entry in _shared(checkpoint)]
+    paths = [directory / file.name for file in _shared(checkpoint)]
     missing = next((path.name for path in paths if not path.is_file()), None)
     if missing is not None:
         message = _("The file {name} of this checkpoint is gone from the disk.", name=missing)
@@ -131,8 +132,8 @@ def files(checkpoint: Checkpoint) -> list[Path]:
     return paths
 
 
-def _shared(checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    return [entry for entry in checkpoint.manifest["files"] if not entry["name"].startswith(RESUME)]
+def _shared(checkpoint: Checkpoint) -> list[StoredFile]:
+    return [file for file in checkpoint.manifest.files if not file.name.startswith(RESUME)]
 
 
 def zip_chunks(checkpoint: Checkpoint) -> Iterator[bytes]:
@@ -151,8 +152,8 @@ def zip_chunks(checkpoint: Checkpoint) -> Iterator[bytes]:
                 while chunk := source.read(CHUNK_BYTES):
                     target.write(chunk)
                     yield out.take()
-        manifest = {**checkpoint.manifest, "files": _shared(checkpoint)}
-        text = json.dumps(manifest, indent=2, ensure_ascii=False)
+        manifest = checkpoint.manifest.model_copy(update={"files": _shared(checkpoint)})
+        text = json.dumps(manifest.model_dump(exclude_unset=True), indent=2, ensure_ascii=False)
         archive.writestr(_entry(checkpoint, directory / MANIFEST, directory), text)
     yield out.take()
 

@@ -1,4 +1,4 @@
-"""Every table. A floor under the features: it imports nothing of ours and holds no logic."""
+"""Every table, without logic. What its JSON columns hold is in json_shapes.py."""
 
 import secrets
 import time
@@ -20,6 +20,29 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.core.json_columns import JsonColumn
+from app.core.json_shapes import (
+    Adjustments,
+    FailureReason,
+    Gpu,
+    ImportProgress,
+    JobFacts,
+    JobProgress,
+    Manifest,
+    MessageValues,
+    ModelFacts,
+    Notice,
+    ParseReport,
+    Problem,
+    Replay,
+    StepsDone,
+    StoredFile,
+    Telemetry,
+    WorkOptions,
+    WorkResult,
+)
+from trainer.spec import TrainSpec
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -54,6 +77,21 @@ def _one_of(column: str, words: tuple[str, ...]) -> str:
     return f"{column} IN ({', '.join(repr(word) for word in words)})"
 
 
+_SHAPES = (
+    *(Adjustments, ImportProgress, JobFacts, JobProgress, Manifest, ModelFacts, ParseReport, StepsDone, Telemetry),
+    *(WorkOptions, MessageValues, dict[str, int], dict[str, float], list[Gpu], list[Problem], list[StoredFile]),
+)
+_SHAPES_OR_NONE = (FailureReason, Notice, Replay, WorkResult)
+_COLUMN_TYPES: dict[Any, Any] = {
+    datetime: DateTime(timezone=True),
+    str: Text,
+    list[str]: JSONB,
+    TrainSpec: JsonColumn(TrainSpec, is_complete=True),
+    **{shape: JsonColumn(shape) for shape in _SHAPES},
+    **{shape: JsonColumn(shape, empty_is_none=True) for shape in _SHAPES_OR_NONE},
+}
+
+
 class Base(DeclarativeBase):
     """Common to all tables: instants carry a zone, dictionaries are JSONB, constraints have predictable names."""
 
@@ -66,13 +104,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {
-        datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB,
-        list[dict[str, Any]]: JSONB,
-        list[str]: JSONB,
-        str: Text,
-    }
+    type_annotation_map = _COLUMN_TYPES
 
 
 # ---- accounts -------------------------------------------------------------------------------------------------------
@@ -155,8 +187,8 @@ class Corpus(Base):
     num_characters: Mapped[int | None] = mapped_column(BigInteger)
     num_text_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of the parsed text, UTF-8
     text_sha256: Mapped[str | None]  # of the parsed text and its index
-    problems: Mapped[list[dict[str, Any]]] = mapped_column(server_default="[]")
-    progress: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    problems: Mapped[list[Problem]] = mapped_column(server_default="[]")
+    progress: Mapped[ParseReport] = mapped_column(server_default="{}")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     parsed_at: Mapped[datetime | None]
 
@@ -194,8 +226,8 @@ class Checkpoint(Base):
     fence: Mapped[int]
     path: Mapped[str]  # below the data directory
     num_bytes: Mapped[int] = mapped_column(BigInteger)
-    manifest: Mapped[dict[str, Any]]
-    metrics: Mapped[dict[str, Any]]
+    manifest: Mapped[Manifest]
+    metrics: Mapped[dict[str, float]]
     state: Mapped[str] = mapped_column(server_default="ready")  # corrupt: its files differ; deleted: they are gone
     pinned: Mapped[bool] = mapped_column(server_default=text("false"))  # its owner wants it kept
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -217,13 +249,12 @@ class ImportedModel(Base):
     source: Mapped[str]  # upload or hub
     reference: Mapped[str | None]  # of the hub: name@revision, from the download on with the commit in its place
     state: Mapped[str]
-    # The spec's fields of the network, and vocab_size, num_parameters, context, dtype, has_chat_template, license
-    facts: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
-    files: Mapped[list[dict[str, Any]]] = mapped_column(server_default="[]")  # name, size, sha256
+    facts: Mapped[ModelFacts] = mapped_column(server_default="{}")
+    files: Mapped[list[StoredFile]] = mapped_column(server_default="[]")
     sha256: Mapped[str | None]  # over those
     num_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    problems: Mapped[list[dict[str, Any]]] = mapped_column(server_default="[]")  # of a ready one: remarks
-    progress: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    problems: Mapped[list[Problem]] = mapped_column(server_default="[]")  # of a ready one: remarks
+    progress: Mapped[ImportProgress] = mapped_column(server_default="{}")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
@@ -241,13 +272,13 @@ class Work(Base):
     owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
     checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id", ondelete="CASCADE"), index=True)
     kind: Mapped[str]
-    options: Mapped[dict[str, Any]]  # see app/works/schemas.py
+    options: Mapped[WorkOptions]
     state: Mapped[str] = mapped_column(server_default="queued")
     num_starts: Mapped[int] = mapped_column(server_default="0")  # with the id, who may write to it
-    progress: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # done, total, since
+    progress: Mapped[StepsDone] = mapped_column(server_default="{}")
     signed_at: Mapped[datetime] = mapped_column(server_default=func.now())  # its last sign of life
-    result: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # what its child found
-    failure: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # code and values
+    result: Mapped[WorkResult | None] = mapped_column(server_default="{}", nullable=False)
+    failure: Mapped[FailureReason | None] = mapped_column(server_default="{}", nullable=False)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -271,9 +302,9 @@ class Node(Base):
     last_seen_at: Mapped[datetime]
     num_cpus: Mapped[int]
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
-    gpus: Mapped[list[dict[str, Any]]]  # index, uuid, name, memory_bytes
+    gpus: Mapped[list[Gpu]]
     slots: Mapped[int]  # jobs at once where there is no GPU
-    telemetry: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # load, memory and GPU use, versions
+    telemetry: Mapped[Telemetry] = mapped_column(server_default="{}")
 
 
 class Job(Base):
@@ -285,7 +316,7 @@ class Job(Base):
     owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
     name: Mapped[str]
     recipe: Mapped[str]
-    spec: Mapped[dict[str, Any]]
+    spec: Mapped[TrainSpec]
     spec_sha256: Mapped[str]
     idempotency_key: Mapped[str | None]
     body_sha256: Mapped[str]  # of the request as sent: the same key with another body is a conflict
@@ -300,18 +331,15 @@ class Job(Base):
     lease_until: Mapped[datetime | None]
     step: Mapped[int] = mapped_column(server_default="0")
     max_steps: Mapped[int]
-    progress: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # phase, done, total, at
-    facts: Mapped[dict[str, Any]] = mapped_column(
-        server_default="{}"
-    )  # what the run found: tokens, sequences, parameters
+    progress: Mapped[JobProgress] = mapped_column(server_default="{}")
+    facts: Mapped[JobFacts] = mapped_column(server_default="{}")
     wait_reason: Mapped[str | None]  # a code of app/jobs/lifecycle/wait_reasons.py
     failure_code: Mapped[str | None]
-    failure: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    failure: Mapped[MessageValues] = mapped_column(server_default="{}")  # the values of the code's message
     no_progress: Mapped[int] = mapped_column(server_default="0")  # attempts in a row without a newer checkpoint
     priority: Mapped[int] = mapped_column(server_default="0")  # 1 high, 0 normal, -1 low
-    # What recovery changed without changing what is computed: {"per_device_batch_size": 4, "skipped_steps": [30]}
-    adjustments: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
-    notice: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # what troubles it: code, values, count
+    adjustments: Mapped[Adjustments] = mapped_column(server_default="{}")
+    notice: Mapped[Notice | None] = mapped_column(server_default="{}", nullable=False)
     resume_from_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id", ondelete="SET NULL", use_alter=True))
     tokenizer_id: Mapped[str | None] = mapped_column(ForeignKey("tokenizer.id", ondelete="SET NULL"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("job.id", ondelete="SET NULL"))
@@ -340,11 +368,11 @@ class Attempt(Base):
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
     exit_kind: Mapped[str | None]  # a code of app/jobs/lifecycle/failures.py
-    exit_data: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # what its sentence needs
+    exit_data: Mapped[MessageValues] = mapped_column(server_default="{}")  # the values of the code's message
     resume_step: Mapped[int | None]  # where it went on from; unknown until its supervisor has chosen
     resumed_from: Mapped[str | None]  # the id of the checkpoint; none from scratch
     reached_step: Mapped[int] = mapped_column(server_default="0")  # the last step it reported
-    replay: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # steps trained twice, compared: see replay.py
+    replay: Mapped[Replay | None] = mapped_column(server_default="{}", nullable=False)  # None: no step trained again
     journal_seq: Mapped[int] = mapped_column(server_default="0")  # last event of the journal that was recorded
 
 
@@ -361,7 +389,7 @@ class JobEvent(Base):
     to_state: Mapped[str]
     fence: Mapped[int]
     reason: Mapped[str | None]
-    data: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    data: Mapped[MessageValues] = mapped_column(server_default="{}")  # the values of the reason's message
 
 
 class Heartbeat(Base):
@@ -371,7 +399,7 @@ class Heartbeat(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.now())
-    facts: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    facts: Mapped[dict[str, int]] = mapped_column(server_default="{}")
 
 
 class Outbox(Base):

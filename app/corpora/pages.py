@@ -108,7 +108,7 @@ def _corpus(
         problems=[(problem, problems.sentence(problem)) for problem in corpus.problems],
         encodings=problems.ENCODINGS,
         kinds=_kinds(),
-        lengths=record_kinds.length_bars(corpus.progress.get("lengths", {})),
+        lengths=record_kinds.length_bars(corpus.progress.lengths),
         documents=shown,
         start=start,
         step=DOCUMENTS_SHOWN,

@@ -4,6 +4,7 @@ from typing import Any
 
 from app.core.formatting import file_size
 from app.core.i18n import _, gettext_noop
+from app.core.json_shapes import Problem
 
 MESSAGES = {
     "empty": gettext_noop("The corpus is empty: the file holds no text, or only white space."),
@@ -68,10 +69,10 @@ ENCODINGS = {
 }
 
 
-def sentence(problem: dict[str, Any]) -> str:
+def sentence(problem: Problem) -> str:
     """A problem in the reader's language."""
-    message = MESSAGES[problem["code"]]
-    values = {key: value for key, value in problem.items() if key != "code"}
+    message = MESSAGES[problem.code]
+    values: dict[str, Any] = problem.values
     if "encoding" in values:
         values["encoding"] = ENCODINGS[values["encoding"]]
     if "limit_bytes" in values:

@@ -1,10 +1,11 @@
 """The JSON of corpora and tokenizers."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.core.json_shapes import Problem
 from app.core.models import Corpus, Tokenizer
 from app.corpora import problems
 from app.corpora.previews import Document
@@ -141,17 +142,17 @@ class TokenizerAnswer(BaseModel):
 
 def corpus_answer(corpus: Corpus) -> CorpusAnswer:
     """A row as it is answered."""
-    progress: dict[str, Any] = corpus.progress
-    reading = corpus.state == "parsing" and "total" in progress
+    progress = corpus.progress
+    is_reading = corpus.state == "parsing" and progress.total is not None
     return CorpusAnswer(
         **{name: getattr(corpus, name) for name in _SAME},
-        num_turns=progress.get("num_turns"),
-        num_labels=progress.get("num_labels"),
-        labels=progress.get("labels", {}),
-        num_bad_lines=progress.get("num_bad_lines", 0),
+        num_turns=progress.num_turns,
+        num_labels=progress.num_labels,
+        labels=progress.labels,
+        num_bad_lines=progress.num_bad_lines,
         problems=[problem_answer(problem) for problem in corpus.problems],
-        encodings=[EncodingOffer(**offer) for offer in progress.get("candidates", [])],
-        progress=CorpusProgress(done=progress["done"], total=progress["total"]) if reading else None,
+        encodings=[EncodingOffer(**candidate.model_dump()) for candidate in progress.candidates],
+        progress=CorpusProgress(done=progress.done, total=progress.total or 0) if is_reading else None,
         shipped=corpus.owner_id is None,
     )
 
@@ -162,10 +163,10 @@ _SAME = (
 )
 
 
-def problem_answer(problem: dict[str, Any]) -> CorpusProblem:
+def problem_answer(problem: Problem) -> CorpusProblem:
     """A stored problem with its sentence."""
-    place = {"line": problem.get("line"), "byte": problem.get("byte")}
-    return CorpusProblem(code=problem["code"], message=problems.sentence(problem), **place)
+    message = problems.sentence(problem)
+    return CorpusProblem(code=problem.code, message=message, line=problem.line, byte=problem.byte)
 
 
 def document_answer(document: Document) -> DocumentAnswer:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.core import paging, queue, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
+from app.core.json_shapes import ParseReport
 from app.core.models import TERMINAL, Corpus, Job, Tokenizer, new_id
 from app.core.principal import Principal, not_found, visible, visible_to
 from app.corpora.shipped import FOLDER, SHIPPED
@@ -47,7 +48,7 @@ def create_corpus(
         state="parsing",
         num_bytes=num_bytes,
         sha256=sha256,
-        progress={"kind": kind} if kind else {},
+        progress=ParseReport(kind=kind) if kind else ParseReport(),
     )
     session.add(corpus)
     session.flush()
@@ -109,7 +110,7 @@ def parse_again(
     corpus.state = "parsing"
     corpus.encoding = encoding
     corpus.problems = []
-    corpus.progress = {"skip_bad": skip_bad, "at": time.time(), **({"kind": kind} if kind else {})}
+    corpus.progress = ParseReport(kind=kind, skip_bad=skip_bad, at=time.time())
     _owe_parse(session, corpus_id)
     return corpus
 
@@ -195,7 +196,7 @@ def requeue_stale_parses(session: Session, *, seconds: float = 60) -> int:
     lost = session.scalars(select(Corpus).where(Corpus.state == "parsing", silent).with_for_update(skip_locked=True))
     rows = lost.all()
     for corpus in rows:
-        corpus.progress = {**corpus.progress, "at": time.time()}
+        corpus.progress = corpus.progress.model_copy(update={"at": time.time()})
         _owe_parse(session, corpus.id)
     return len(rows)
 

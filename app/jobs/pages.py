@@ -84,7 +84,7 @@ def show_form(
     """The form, filled in by the link that led here: a recipe and corpora, a checkpoint, another job; then fields."""
     with db.transaction() as session:
         if like is not None:
-            start = form.prefill_copy(service.get(session, principal=principal, job_id=like).spec)
+            start = form.prefill_copy(service.get(session, principal=principal, job_id=like).spec.model_dump())
         elif origin is not None:
             start = form.prefill_continue(_origin(session, principal, origin))
         else:
@@ -114,8 +114,8 @@ def _origin(session: Session, principal: Principal, checkpoint_id: str) -> Origi
     """
     checkpoint = visible(session, Checkpoint, checkpoint_id, principal=principal)
     job = service.get(session, principal=principal, job_id=checkpoint.job_id)
-    names = [name or _("a deleted corpus") for _id, name in _corpus_names(session, principal, job.spec["corpora"])]
-    return Origin(checkpoint.id, checkpoint.step, job.id, job.name, job.spec, names, checkpoint.state)
+    names = [name or _("a deleted corpus") for _id, name in _corpus_names(session, principal, job.spec.corpora)]
+    return Origin(checkpoint.id, checkpoint.step, job.id, job.name, job.spec.model_dump(), names, checkpoint.state)
 
 
 @router.post("/jobs/plan")
@@ -229,9 +229,9 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
         saved = stream.saved(session, job_id=job_id)
         history = [schemas.history_entry(event) for event in service.history(session, job_id=job_id)]
         attempts = schemas.attempt_answers(session, job, service.list_attempts(session, job_id=job_id))
-        names = _corpus_names(session, principal, job.spec["corpora"])
+        names = _corpus_names(session, principal, job.spec.corpora)
         origin = _origin(session, principal, job.resume_from_id) if job.resume_from_id else None
-        base = bases.link(session, principal, job.spec.get("base_model"))
+        base = bases.link(session, principal, job.spec.base_model)
         answer = schemas.job_answer(session, job)
     return page(
         request,

@@ -8,15 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.core import db, storage
+from app.core.json_shapes import Gpu, Value
 from app.core.models import Attempt, Job, JobEvent, Node, Sample
 from app.jobs import schemas
 from app.jobs.attempts import metrics, progress, recoveries, replay
 from app.jobs.lifecycle import failures, wait_reasons
 from app.jobs.views import actions, logs, sparkline
 from trainer.run_dir import RunDir
-from trainer.spec import TrainSpec, recipe, recipe_names
+from trainer.spec import recipe, recipe_names
 
-Value = float | Literal["nan", "inf", "-inf"]
 LOG_LINES = 20  # of a failed job, shown with its failure
 
 SUBMIT_EXAMPLES = {
@@ -55,6 +55,8 @@ SUBMIT_EXAMPLES = {
 class PhaseProgress(BaseModel):
     """How far one phase is, in steps, bytes or files, and how long it has taken."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     done: int
     total: int
     seconds: float
@@ -62,6 +64,8 @@ class PhaseProgress(BaseModel):
 
 class ProgressAnswer(BaseModel):
     """How far the present phase is, and each phase so far."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     phase: str | None = None
     done: int = 0
@@ -222,29 +226,31 @@ def job_answers(session: Session, jobs: Sequence[Job]) -> list[JobAnswer]:
 
 
 def _job_answer(job: Job, told: recoveries.RecoverySummary) -> JobAnswer:
-    spec = TrainSpec.model_validate(job.spec)
-    running = job.finished_at is None
+    is_open = job.finished_at is None
     return JobAnswer(
         **{name: getattr(job, name) for name in (*_PLAIN, *_INSTANTS)},
         progress=ProgressAnswer.model_validate(job.progress),
-        eta_seconds=progress.eta_seconds(job.progress, spec, job.step) if running else None,
+        eta_seconds=progress.eta_seconds(job.progress, job.spec, job.step) if is_open else None,
         elapsed_seconds=_elapsed(job),
-        latest=job.progress.get("latest", {}),
+        latest=job.progress.latest,
         wait=WaitAnswer(**wait) if (wait := wait_reasons.describe(job)) else None,
         failure=FailureAnswer(**failures.describe(job.failure_code, job.failure)) if job.failure_code else None,
         notice=_notice(job),
-        priority=spec.priority,
+        priority=job.spec.priority,
         num_recoveries=told.count,
         repeated_steps=told.repeated.total(),
         setback=_setback(told),
         verdict=verdict_answer(told.replayed),
+        adjustments=job.adjustments.model_dump(exclude_unset=True),
+        facts=job.facts.model_dump(exclude_unset=True),
+        spec=job.spec.model_dump(),
     )
 
 
 def _notice(job: Job) -> NoticeAnswer | None:
     if not job.notice or job.finished_at is not None:
         return None
-    said = failures.describe(job.notice["code"], job.notice["values"])
+    said = failures.describe(job.notice.code, job.notice.values)
     return NoticeAnswer(code=said["code"], message=said["cause"], next_step=said["next_step"])
 
 
@@ -258,15 +264,15 @@ def _setback(told: recoveries.RecoverySummary) -> SetbackAnswer | None:
 def verdict_answer(attempt: Attempt | None) -> VerdictAnswer | None:
     """What an attempt's repeated steps prove, where it trained any."""
     verdict = replay.determinism_verdict(attempt) if attempt is not None else None
-    if attempt is None or verdict is None:
+    if attempt is None or attempt.replay is None or verdict is None:
         return None
     message = recoveries.sentence(attempt) or ""
-    return VerdictAnswer(verdict=verdict, message=message, num_steps=attempt.replay["steps"])
+    return VerdictAnswer(verdict=verdict, message=message, num_steps=attempt.replay.steps)
 
 
 _PLAIN = (
-    *("id", "name", "recipe", "state", "desired", "step", "max_steps", "node", "facts", "tokenizer_id", "spec"),
-    *("parent_id", "resume_from_id", "adjustments"),
+    *("id", "name", "recipe", "state", "desired", "step", "max_steps", "node", "tokenizer_id"),
+    *("parent_id", "resume_from_id"),
 )
 _INSTANTS = ("created_at", "started_at", "finished_at")
 
@@ -410,7 +416,7 @@ class NodeAnswer(BaseModel):
     live: bool = Field(description="Whether it was heard of within the last lease.")
     num_cpus: int
     memory_bytes: int
-    gpus: list[dict[str, Any]]
+    gpus: list[Gpu]
     slots: int = Field(description="Jobs it runs at once where it has no GPU.")
     running: list[str] = Field(description="The ids of your jobs on it.")
     telemetry: dict[str, Any]
@@ -420,8 +426,13 @@ class NodeAnswer(BaseModel):
 
 def node_answer(node: Node, *, live: bool, running: list[str]) -> NodeAnswer:
     """A node and the reader's jobs on it."""
-    plain = {name: getattr(node, name) for name in NodeAnswer.model_fields if name not in ("live", "running")}
-    return NodeAnswer(**plain, live=live, running=running)
+    plain = ("name", "num_cpus", "memory_bytes", "gpus", "slots", "started_at", "last_seen_at")
+    return NodeAnswer(
+        **{name: getattr(node, name) for name in plain},
+        live=live,
+        running=running,
+        telemetry=node.telemetry.model_dump(exclude_unset=True),
+    )
 
 
 def recipe_answers() -> list[dict[str, Any]]:

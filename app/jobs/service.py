@@ -20,6 +20,7 @@ from app.core.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent
 from app.core.principal import Principal, visible, visible_to
 from app.core.settings import settings
 from app.corpora import service as corpora_service
+from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import retention
 from app.jobs.lifecycle.state import add_history, finish, set_state
@@ -58,8 +59,8 @@ def resolve_request(session: Session, *, principal: Principal, given: dict[str, 
     validation.check_text(given)
     origin, parent = _origin(session, principal, given.get("resume_from_checkpoint"))
     if parent is not None:
-        tokenizer_id = parent.tokenizer_id if parent.spec.get("base_model") is None else None
-        given = {**parent.spec, "tokenizer": tokenizer_id, **given}
+        tokenizer_id = parent.tokenizer_id if parent.spec.base_model is None else None
+        given = {**effective_spec(parent).model_dump(), "tokenizer": tokenizer_id, **given}
     base = base_model.find(session, principal, given.get("base_model"))
     if base is not None:
         given = base_model.with_base_defaults(given, base)
@@ -76,7 +77,7 @@ def resolve_request(session: Session, *, principal: Principal, given: dict[str, 
         tokenizer = corpora_service.usable_tokenizer(session, principal=principal, tokenizer_id=spec.tokenizer)
     validation.check_size(spec, corpora)
     if origin is not None and parent is not None:
-        validation.check_origin(spec, TrainSpec.model_validate(parent.spec), parent.tokenizer_id, origin)
+        validation.check_origin(spec, parent.spec, parent.tokenizer_id, origin)
     found = ResolvedRequest(spec, corpora, tokenizer, origin, parent, base)
     return replace(found, spec=_chosen(session, found, free), free=free) if free else found
 
@@ -105,7 +106,7 @@ def estimate_cost(session: Session, checked: ResolvedRequest) -> tuple[int, Plan
     vocab_size = _vocab_size(checked)
     node = nodes.for_a_plan(session, checked.spec.num_processes)
     planned = plan(checked.spec, vocab_size, node, num_bytes)
-    counted = checked.base.facts.get("num_parameters") if checked.base is not None else None
+    counted = checked.base.facts.num_parameters if checked.base is not None else None
     if counted is not None and checked.spec.objective != "classification":  # whose head is another
         planned = planned.model_copy(update={"num_parameters": counted})
     return vocab_size, planned, node
@@ -154,7 +155,7 @@ def submit(
         "owner_id": principal.user_id,
         "name": spec.name,
         "recipe": spec.recipe,
-        "spec": spec.model_dump(),
+        "spec": spec,
         "spec_sha256": spec.sha256(),
         "idempotency_key": idempotency_key,
         "body_sha256": body_sha256,
@@ -258,7 +259,9 @@ def resume(session: Session, *, principal: Principal, job_id: str) -> Job:
     job = _wishable(session, principal, job_id)
     job.desired = "run"
     if job.state == "paused":
-        job.notice, job.no_progress, job.queued_at = {}, 0, func.now()
+        job.notice = None
+        job.no_progress = 0
+        job.queued_at = func.now()
         set_state(session, job, "queued", "user", "wish_run")
     return job
 

@@ -67,14 +67,14 @@ def _writer(session: Session, principal: Principal, writer_id: str) -> str:
     """Where the checkpoint or the imported model lies that is to write. Raises PanelError."""
     model = base_models.find(session, principal=principal, model_id=writer_id)
     if model is not None and model.state == "ready":
-        _require_decoder(model.facts["model_type"])
+        _require_decoder(str(model.facts.model_type))
         return str(storage.base_model(model.id).relative_to(storage.data()))
     checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=writer_id)
     if checkpoint.state == "corrupt":
         raise failures.error("checkpoint_corrupt", {})
     spec = session.get_one(Job, checkpoint.job_id).spec
-    is_classifier = spec["objective"] == "classification"
-    _require_decoder(f"{spec['model_type']} classifier" if is_classifier else spec["model_type"])
+    is_classifier = spec.objective == "classification"
+    _require_decoder(f"{spec.model_type} classifier" if is_classifier else spec.model_type)
     return checkpoint.path
 
 
@@ -200,7 +200,7 @@ def list_choices(session: Session, *, principal: Principal) -> list[Choice]:
             visible_to(Checkpoint.owner_id, principal),
             Checkpoint.state == "ready",
             Job.spec["model_type"].as_string().in_(DECODERS),
-            Job.spec["objective"].as_string().is_distinct_from("classification"),
+            Job.spec.objective.as_string().is_distinct_from("classification"),
         )
         .order_by(Checkpoint.id.desc())
         .limit(MAX_CHOICES)
@@ -214,4 +214,4 @@ def list_choices(session: Session, *, principal: Principal) -> list[Choice]:
 def list_models(session: Session, *, principal: Principal) -> list[ImportedModel]:
     """The imported models somebody may try, newest first."""
     models, _more = base_models.list_models(session, principal=principal, limit=MAX_CHOICES, state="ready")
-    return [model for model in models if model.facts["model_type"] in DECODERS]
+    return [model for model in models if model.facts.model_type in DECODERS]

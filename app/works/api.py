@@ -86,6 +86,6 @@ def download_file(principal: Reader, work_id: str, name: str) -> FileResponse:
     with db.transaction() as session:
         work = service.get(session, principal=principal, work_id=work_id)
     path = storage.work(work_id) / "artefact" / name
-    if name not in [file["name"] for file in work.result.get("files", [])] or not path.is_file():
+    if name not in [file.name for file in (work.result.files if work.result else [])] or not path.is_file():
         raise PanelError(404, "file_unknown", _("This export has no file {name}.", name=name))
     return FileResponse(path, media_type="application/octet-stream", filename=name)

@@ -15,13 +15,13 @@ def export_facts(session: Session, path: str, license_name: str) -> dict[str, An
     """JSON for `python -m trainer export --facts`."""
     checkpoint = session.scalars(select(Checkpoint).where(Checkpoint.path == path)).one()
     job = session.get_one(Job, checkpoint.job_id)
-    ids = job.spec["corpora"]
+    ids = job.spec.corpora
     corpora = {row.id: row for row in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
     return {
         "name": job.name,
         "step": checkpoint.step,
-        "spec": job.spec,
-        "facts": job.facts,
+        "spec": job.spec.model_dump(),
+        "facts": job.facts.model_dump(exclude_unset=True),
         "metrics": checkpoint.metrics,
         "corpora": [_corpus(corpora[corpus_id]) for corpus_id in ids if corpus_id in corpora],
         "curves": {series: _curve(session, job.id, series, checkpoint.step) for series in CURVES},

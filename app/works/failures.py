@@ -1,9 +1,7 @@
 """Why an export or an evaluation failed, and what to do: the sentence of each code."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from app.core.i18n import _, gettext_noop
+from app.core.json_shapes import FailureReason
 
 MESSAGES = {
     "worker_lost": gettext_noop(
@@ -22,6 +20,6 @@ MESSAGES = {
 }
 
 
-def sentence(failure: Mapping[str, Any]) -> str:
+def sentence(failure: FailureReason) -> str:
     """The sentence of a failure in the reader's language."""
-    return _(MESSAGES.get(failure["code"], MESSAGES["bad_input"]), **{"why": failure["code"], **failure["values"]})
+    return _(MESSAGES.get(failure.code, MESSAGES["bad_input"]), **{"why": failure.code, **failure.values})

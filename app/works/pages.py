@@ -93,11 +93,11 @@ def _of_one(session: Session, principal: Principal, checkpoint_id: str) -> dict[
     """What the forms of a checkpoint offer."""
     row = checkpoints.get(session, principal=principal, checkpoint_id=checkpoint_id)
     job = session.get_one(Job, row.job_id)
-    writes = job.spec["model_type"] in DECODERS and job.spec["objective"] != "classification"
+    writes = job.spec.model_type in DECODERS and job.spec.objective != "classification"
     formats = {
         "safetensors": True,
-        "adapter": job.spec.get("tuning", "full") != "full",
-        "gguf": writes and job.spec["model_type"] in service.GGUF,
+        "adapter": job.spec.tuning != "full",
+        "gguf": writes and job.spec.model_type in service.GGUF,
     }
     corpora, _next = corpora_service.list_corpora(session, principal=principal, limit=200)
     return {
@@ -148,7 +148,7 @@ def show_work(request: Request, principal: Reader, work_id: str, part: Annotated
     with db.transaction() as session:
         work = service.get(session, principal=principal, work_id=work_id)
         ((checkpoint, job_name),) = _named(session, {work.checkpoint_id}).values()
-        names = corpora_service.corpus_names(session, principal=principal, ids=work.options.get("corpora", []))
+        names = corpora_service.corpus_names(session, principal=principal, ids=work.options.corpora)
     return page(
         request,
         "works/_state.html" if part == "state" else "works/show.html",

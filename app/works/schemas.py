@@ -123,23 +123,23 @@ class WorkAnswer(BaseModel):
 
 def work_answer(work: Work) -> WorkAnswer:
     """A row as it is answered."""
-    same = ("id", "checkpoint_id", "kind", "options", "state", "created_at", "started_at", "finished_at")
+    same = ("id", "checkpoint_id", "kind", "state", "created_at", "started_at", "finished_at")
     failure = None
     if work.failure:
-        failure = WorkFailure(code=work.failure["code"], message=failures.sentence(work.failure))
+        failure = WorkFailure(code=work.failure.code, message=failures.sentence(work.failure))
     return WorkAnswer(
         **{name: getattr(work, name) for name in same},
         progress=progress(work),
-        result=work.result or None,
+        options=work.options.model_dump(exclude_unset=True),
+        result=work.result.model_dump(exclude_unset=True) if work.result else None,
         failure=failure,
     )
 
 
 def progress(work: Work) -> WorkProgress | None:
     """How far a running work is. What is left is told from the pace since the first sign."""
-    known = work.progress
-    if work.state != "running" or not known.get("total"):
+    done, total, seconds = work.progress.done, work.progress.total, work.progress.seconds
+    if work.state != "running" or not total:
         return None
-    done, seconds = known["done"], known.get("seconds", 0.0)
-    left = seconds * (known["total"] - done) / done if done and seconds else None
-    return WorkProgress(done=done, total=known["total"], seconds_left=left)
+    left = seconds * (total - done) / done if done and seconds else None
+    return WorkProgress(done=done, total=total, seconds_left=left)

@@ -12,6 +12,7 @@ from app.checkpoints import service as checkpoints
 from app.core import paging, queue, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
+from app.core.json_shapes import FailureReason, StepsDone, WorkOptions
 from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Work
 from app.core.principal import Principal, visible, visible_to
 from app.corpora import service as corpora_service
@@ -42,7 +43,7 @@ def export(session: Session, *, principal: Principal, asked: ExportRequest) -> W
         raise bad_field("format", "format_unfit", message)
     if asked.format == "adapter" and spec.tuning == "full":
         raise bad_field("format", "format_unfit", _("This checkpoint has no adapter: its job trained all weights."))
-    return _queue(session, principal, checkpoint, "export", asked.model_dump(exclude={"checkpoint"}))
+    return _queue(session, principal, checkpoint, "export", WorkOptions(**asked.model_dump(exclude={"checkpoint"})))
 
 
 def evaluate(session: Session, *, principal: Principal, asked: EvaluationRequest) -> Work:
@@ -56,7 +57,7 @@ def evaluate(session: Session, *, principal: Principal, asked: EvaluationRequest
             values = {"name": corpus.name, "kind": corpus.kind, "kinds": ", ".join(EVALUATED_KINDS)}
             message = _("The corpus “{name}” is of the kind {kind}; choose one of {kinds}.", **values)
             raise bad_field("corpora", "kind_unfit", message)
-    return _queue(session, principal, checkpoint, "evaluation", asked.model_dump(exclude={"checkpoint"}))
+    return _queue(session, principal, checkpoint, "evaluation", WorkOptions(**asked.model_dump(exclude={"checkpoint"})))
 
 
 def _checkpoint(session: Session, principal: Principal, checkpoint_id: str) -> tuple[Checkpoint, TrainSpec]:
@@ -67,10 +68,10 @@ def _checkpoint(session: Session, principal: Principal, checkpoint_id: str) -> t
         raise bad_field("checkpoint", "checkpoint_unknown", error.message) from error
     if found.state != "ready":
         raise bad_field("checkpoint", "checkpoint_corrupt", _("The files of this checkpoint are damaged."))
-    return found, TrainSpec.model_validate(session.get_one(Job, found.job_id).spec)
+    return found, session.get_one(Job, found.job_id).spec
 
 
-def _queue(session: Session, principal: Principal, checkpoint: Checkpoint, kind: str, options: dict[str, Any]) -> Work:
+def _queue(session: Session, principal: Principal, checkpoint: Checkpoint, kind: str, options: WorkOptions) -> Work:
     mine = select(func.count()).where(Work.owner_id == principal.user_id, Work.state.in_(OPEN))
     if (session.scalar(mine) or 0) >= MAX_OPEN:
         message = _(
@@ -142,7 +143,7 @@ class Assignment:
     work_id: str
     start: int
     kind: str
-    options: dict[str, Any]
+    options: WorkOptions
     checkpoint_path: str
     corpora: list[Corpus]
     base: str | None  # the directory of the model that an adapter stands beside
@@ -165,18 +166,18 @@ def begin_next(session: Session) -> Assignment | None:
 def _begun(session: Session, work: Work) -> Assignment:
     work.state, work.started_at, work.signed_at = "running", func.now(), func.now()
     work.num_starts += 1
-    work.progress = {}
+    work.progress = StepsDone()
     checkpoint = session.get_one(Checkpoint, work.checkpoint_id)
-    ids = work.options.get("corpora", [])
+    ids = work.options.corpora
     rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
     corpora = [rows[corpus_id] for corpus_id in ids if corpus_id in rows]
-    base = _base(session, checkpoint) if work.options.get("format") == "adapter" else None
+    base = _base(session, checkpoint) if work.options.format == "adapter" else None
     return Assignment(work.id, work.num_starts, work.kind, work.options, checkpoint.path, corpora, base)
 
 
 def _base(session: Session, checkpoint: Checkpoint) -> str | None:
     """Where the model lies that a checkpoint's job started from, if it is still there."""
-    base_id = session.get_one(Job, checkpoint.job_id).spec.get("base_model")
+    base_id = session.get_one(Job, checkpoint.job_id).spec.base_model
     ours = session.get(Checkpoint, base_id) if base_id else None
     if ours is not None:
         return str(storage.checkpoint(ours.path)) if ours.state == "ready" else None
@@ -195,7 +196,7 @@ def finish(session: Session, *, work_id: str, start: int, result: dict[str, Any]
 
 def fail(session: Session, *, work_id: str, start: int, code: str, values: dict[str, Any]) -> bool:
     """It cannot be done: keep why."""
-    failure = {"code": code, "values": values}
+    failure = FailureReason(code=code, values=values)
     return _change(session, work_id, start, state="failed", failure=failure, finished_at=func.now())
 
 
@@ -210,7 +211,7 @@ def owe_lost(session: Session) -> int:
     silent = select(Work).where(Work.state == "running", Work.signed_at < func.now() - SILENT)
     for work in session.scalars(silent.with_for_update(skip_locked=True)):
         if work.num_starts >= MAX_STARTS:
-            work.state, work.failure, work.finished_at = "failed", {"code": "worker_lost", "values": {}}, func.now()
+            work.state, work.failure, work.finished_at = "failed", FailureReason(code="worker_lost"), func.now()
         else:
             work.state, work.signed_at = "queued", func.now() - 2 * WAITING
     session.flush()

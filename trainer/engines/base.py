@@ -70,21 +70,18 @@ class Engine(ABC):
 
     holds_master = False  # whether an fp32 copy of the weights belongs to the optimizer's state
 
-    def __init__(
-        self, spec: TrainSpec, objective: Objective, device: torch.device, per_device_batch_size: int | None = None
-    ) -> None:
+    def __init__(self, spec: TrainSpec, objective: Objective, device: torch.device) -> None:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         if self.world_size != spec.num_processes:
             why = f"is {spec.num_processes}, but {self.world_size} started; see torchrun --nproc-per-node"
             raise Failure("config_invalid", field="num_processes", why=why)
         self.spec, self.device = spec, device
         self.objective, self.model = objective, objective.model
-        self.per_device_batch_size = per_device_batch_size or spec.per_device_batch_size
         self.precision = precision(spec, device)
 
     def split_micro_batches(self, batch: Batch, size: int | None = None) -> list[dict[str, Tensor]]:
         """This rank's micro-batches of a global batch, of `size` samples where they are not to be the run's own."""
-        size = size or self.per_device_batch_size
+        size = size or self.spec.per_device_batch_size
         count = batches.num_rows(batch) // self.world_size
         mine = batches.take_rows(batch, slice(self.rank * count, (self.rank + 1) * count))
         return [self._on_device(batches.take_rows(mine, slice(at, at + size))) for at in range(0, count, size)]

@@ -30,10 +30,8 @@ MAX_BUCKET = 500_000_000  # values sent at a time, DeepSpeed's own; it allocates
 class DeepSpeedEngine(Engine):
     """DeepSpeed: shards what the ranks hold, keeps it in the machine's memory, trains in bf16 beside fp32 weights."""
 
-    def __init__(
-        self, spec: TrainSpec, objective: Objective, device: torch.device, per_device_batch_size: int | None = None
-    ) -> None:
-        super().__init__(spec, objective, device, per_device_batch_size)
+    def __init__(self, spec: TrainSpec, objective: Objective, device: torch.device) -> None:
+        super().__init__(spec, objective, device)
         self.holds_master = self.precision == "bf16"
         config = self._config()
         if spec.zero_stage == 3:
@@ -66,8 +64,10 @@ class DeepSpeedEngine(Engine):
             zero["offload_param"] = {"device": "cpu", "pin_memory": self.device.type == "cuda"}
         return {
             "train_batch_size": self.spec.train_batch_size,
-            "train_micro_batch_size_per_gpu": self.per_device_batch_size,
-            "gradient_accumulation_steps": self.spec.train_batch_size // self.world_size // self.per_device_batch_size,
+            "train_micro_batch_size_per_gpu": self.spec.per_device_batch_size,
+            "gradient_accumulation_steps": self.spec.train_batch_size
+            // self.world_size
+            // self.spec.per_device_batch_size,
             "gradient_clipping": self.spec.max_grad_norm,
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,

@@ -9,9 +9,7 @@ from trainer.modeling.objectives import Objective
 from trainer.spec import TrainSpec
 
 
-def make_engine(
-    spec: TrainSpec, objective: Objective, device: torch.device, per_device_batch_size: int | None = None
-) -> Engine:
+def make_engine(spec: TrainSpec, objective: Objective, device: torch.device) -> Engine:
     """The engine of a run: DeepSpeed's where it buys something."""
     is_plain = spec.optimizer == "muon" or (spec.zero_stage == 0 and precision(spec, device) == "fp32")
-    return (TorchEngine if is_plain else DeepSpeedEngine)(spec, objective, device, per_device_batch_size)
+    return (TorchEngine if is_plain else DeepSpeedEngine)(spec, objective, device)

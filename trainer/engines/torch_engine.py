@@ -23,10 +23,8 @@ class TorchEngine(Engine):
     Weights are fp32; under bf16 only what is computed with them is not.
     """
 
-    def __init__(
-        self, spec: TrainSpec, objective: Objective, device: torch.device, per_device_batch_size: int | None = None
-    ) -> None:
-        super().__init__(spec, objective, device, per_device_batch_size)
+    def __init__(self, spec: TrainSpec, objective: Objective, device: torch.device) -> None:
+        super().__init__(spec, objective, device)
         self._optimizers = optimizers(spec, self.model)
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         objective.train()

@@ -223,7 +223,7 @@ def _machine(engine: Engine) -> dict[str, Any]:
     return {
         "world_size": engine.world_size,
         "zero_stage": engine.spec.zero_stage,
-        "per_device_batch_size": engine.per_device_batch_size,
+        "per_device_batch_size": engine.spec.per_device_batch_size,
         "num_threads": torch.get_num_threads(),
         "precision": engine.precision,
         "device": engine.device_name,

@@ -70,7 +70,7 @@ def train(
         checkpoint.restore(optimizer_state.load_weights, model, resumed.directory, report.heartbeat)
         if failpoints.has("flip", resumed.step):
             optimizer_state.flip_one_bit(model)
-    engine = make_engine(spec, learning, device, inputs.per_device_batch_size)
+    engine = make_engine(spec, learning, device)
     if resumed is not None:
         checkpoint.restore(
             optimizer_state.load_optimizer_state,
@@ -108,7 +108,7 @@ def train(
     for step in range(start_at + 1, spec.max_steps + 1):
         report.phase("train", step - 1, spec.max_steps)
         _seed(spec.seed, step, engine.rank)
-        failpoints.reach(step, engine.rank, engine.per_device_batch_size)
+        failpoints.reach(step, engine.rank, spec.per_device_batch_size)
 
         # One optimizer step on samples that depend on nothing but seed and step.
         started_at = time.perf_counter()

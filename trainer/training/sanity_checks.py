@@ -63,7 +63,7 @@ class FirstStepChecks:
         """Check what is learnt of the first batch, and its loss in smaller parts than the step's. Raises Failure."""
         self._require("trained_share", labelled_fraction(self._batch), 1e-9, 1.0)
         num_targets = batches.num_targets(self._batch)
-        parts = max(1, self._engine.per_device_batch_size // 2)
+        parts = max(1, self._engine.spec.per_device_batch_size // 2)
         self._loss = self._engine.evaluate_sums(self._engine.split_micro_batches(self._batch, parts))[0] / num_targets
         bounds = initial_loss_bounds(self._spec, self._num_labels or vocab_size, num_targets)
         if bounds is not None:

@@ -307,7 +307,7 @@ def _say(session: Session, job_id: str, fence: int, outcome: Outcome) -> bool:
 
 
 def inputs(work: Assignment, choice: ResumePoint) -> Inputs:
-    """What the spec names by id, as paths, and what this attempt does otherwise than the spec says."""
+    """What the spec names by id, as paths, and the steps whose samples are skipped."""
     tokenizer = work.spec.tokenizer
     return Inputs(
         corpora=work.corpora,
@@ -316,8 +316,7 @@ def inputs(work: Assignment, choice: ResumePoint) -> Inputs:
         base=str(storage.checkpoint(work.base.path)) if work.base is not None else None,
         cache=str(storage.cache()),
         resume=str(storage.checkpoint(choice.saved.path)) if choice.saved is not None else None,
-        per_device_batch_size=work.adjustments.get("per_device_batch_size"),
-        skipped_steps=work.adjustments.get("skipped_steps", []),
+        skipped_steps=work.skipped_steps,
     )
 
 

@@ -43,7 +43,7 @@ def run_work(work_id: str) -> None:
 
 
 def _do(assignment: Assignment) -> None:
-    if len(assignment.corpora) < len(assignment.options.get("corpora", [])):
+    if len(assignment.corpora) < len(assignment.options.corpora):
         closing: dict[str, Any] = {"failed": {"code": "corpus_gone", "values": {}}}
     else:
         closing = run_child(assignment)
@@ -130,14 +130,14 @@ def command(assignment: Assignment) -> list[str]:
     if assignment.kind == "evaluation":
         corpora = directory / "corpora.json"
         corpora.write_text(json.dumps([_input(corpus).model_dump() for corpus in assignment.corpora]))
-        limit = [f"--limit={options['limit']}"] if options["limit"] is not None else []
-        return [*trainer, "evaluate", checkpoint, str(corpora), *limit, f"--num-fewshot={options['num_fewshot']}"]
+        limit = [f"--limit={options.limit}"] if options.limit is not None else []
+        return [*trainer, "evaluate", checkpoint, str(corpora), *limit, f"--num-fewshot={options.num_fewshot}"]
     known = directory / "facts.json"
     with db.transaction() as session:
-        known.write_text(json.dumps(facts.export_facts(session, assignment.checkpoint_path, options["license"])))
-    wishes = [f"--format={options['format']}", f"--max-shard-bytes={options['max_shard_bytes']}"]
-    if options["format"] == "gguf":
-        wishes.append(f"--quantization={options['quantization']}")
+        known.write_text(json.dumps(facts.export_facts(session, assignment.checkpoint_path, options.license)))
+    wishes = [f"--format={options.format}", f"--max-shard-bytes={options.max_shard_bytes}"]
+    if options.format == "gguf":
+        wishes.append(f"--quantization={options.quantization}")
     if assignment.base is not None:
         wishes.append(f"--base={assignment.base}")
     return [*trainer, "export", checkpoint, str(directory / "artefact"), *wishes, f"--facts={known}"]

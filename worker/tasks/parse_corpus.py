@@ -37,9 +37,9 @@ def command(corpus: Corpus) -> list[str]:
     """The child's arguments."""
     limits = [f"--memory={settings().parse_memory_bytes}", f"--cpu={settings().parse_cpu_seconds}"]
     wishes = [f"--encoding={corpus.encoding}"] if corpus.encoding else []
-    if corpus.progress.get("kind"):
-        wishes.append(f"--kind={corpus.progress['kind']}")
-    if corpus.progress.get("skip_bad"):
+    if corpus.progress.kind:
+        wishes.append(f"--kind={corpus.progress.kind}")
+    if corpus.progress.skip_bad:
         wishes.append("--skip-bad")
     directory = str(storage.corpus(corpus.id))
     return [sys.executable, "-m", "worker.sandbox.corpus.parse", directory, corpus.format, *limits, *wishes]

@@ -13,10 +13,12 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
 from app.core import storage
+from app.core.json_shapes import JobProgress, Notice
 from app.core.models import Attempt, Checkpoint, Corpus, Job, Tokenizer
 from app.core.settings import settings
 from app.corpora import service as corpora_service
 from app.jobs.attempts import journal, metrics, replay
+from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.lifecycle import failures, recovery_policy, retention, state, wait_reasons
 from app.jobs.lifecycle.state import add_history, seconds_from_now, set_state
 from app.jobs.lifecycle.transitions import HELD, Actor
@@ -51,7 +53,7 @@ class Assignment:
     validation: list[CorpusInput]  # held out whole
     corpora_name: str
     state: str
-    adjustments: dict[str, Any]
+    skipped_steps: list[int]
     saved: list[Saved]
     base: ModelFiles | None = None  # of the model it starts from; None also where that is gone
 
@@ -66,7 +68,7 @@ def claim(session: Session, *, job_id: str, node: str) -> int | None:
     job.lease_until = seconds_from_now(settings().lease_seconds)
     job.started_at = job.started_at or func.now()
     job.wait_reason = None
-    job.progress = {name: job.progress[name] for name in ("latest",) if name in job.progress}
+    job.progress = JobProgress(latest=job.progress.latest)
     session.add(Attempt(job_id=job_id, fence=job.fence, node=node))
     set_state(session, job, "starting", "worker", "claimed", node=node)
     return job.fence
@@ -77,7 +79,7 @@ def assignment(session: Session, *, job_id: str, fence: int) -> Assignment | Non
     job = _held(session, job_id, fence)
     if job is None:
         return None
-    spec = TrainSpec.model_validate(job.spec)
+    spec = effective_spec(job)
     ids = [*spec.corpora, *spec.validation_corpora]
     rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
     return Assignment(
@@ -89,7 +91,7 @@ def assignment(session: Session, *, job_id: str, fence: int) -> Assignment | Non
         validation=[_input(rows[corpus_id]) for corpus_id in spec.validation_corpora],
         corpora_name=", ".join(rows[corpus_id].name for corpus_id in spec.corpora),
         state=job.state,
-        adjustments=job.adjustments,
+        skipped_steps=job.adjustments.skipped_steps,
         saved=_saved(session, job),
         base=base_model.place(session, spec.base_model) if spec.base_model is not None else None,
     )
@@ -170,9 +172,9 @@ def record(session: Session, *, job_id: str, fence: int, batch: Sequence[events.
 
 def _note_failed_save(session: Session, job: Job, event: events.SaveFailedEvent) -> None:
     values = event.model_dump(include={"step", "free", "needed", "why"})
-    count = job.notice.get("count", 0) + 1
+    count = job.notice.count + 1 if job.notice is not None else 1
     is_enough = count >= MAX_SAVE_FAILURES
-    job.notice = {"code": "disk_full" if is_enough else "save_failed", "values": values, "count": count}
+    job.notice = Notice(code="disk_full" if is_enough else "save_failed", values=values, count=count)
     add_history(session, job, job.state, "supervisor", "save_failed", **values)
     if is_enough and job.desired == "run":
         job.desired = "pause"
@@ -214,8 +216,8 @@ def record_checkpoint(
     newest = _newest_step(session, job_id)
     if newest is None or step > newest:
         job.no_progress = 0
-    if job.notice.get("code") == "save_failed":
-        job.notice = {}
+    if job.notice is not None and job.notice.code == "save_failed":
+        job.notice = None
     row = checkpoints.record(
         session,
         owner_id=job.owner_id,
@@ -245,9 +247,10 @@ def begin_stop(session: Session, *, job_id: str, fence: int, state: str) -> bool
     if job is None:
         return False
     if job.state not in (state, "cancelling"):
-        is_full = state == "pausing" and job.notice.get("code") in ("disk_full", "no_space")
-        reason = job.notice["code"] if is_full else "wish_cancel" if state == "cancelling" else "wish_pause"
-        set_state(session, job, state, "supervisor", reason, **(job.notice["values"] if is_full else {}))
+        if state == "pausing" and job.notice is not None and job.notice.code in ("disk_full", "no_space"):
+            set_state(session, job, state, "supervisor", job.notice.code, **job.notice.values)
+        else:
+            set_state(session, job, state, "supervisor", "wish_cancel" if state == "cancelling" else "wish_pause")
     return True
 
 
@@ -257,7 +260,7 @@ def finish(session: Session, *, job_id: str, fence: int) -> bool:
     if job is None:
         return False
     if not _stopped(session, job):
-        job.notice = {}
+        job.notice = None
         reason = "finished_first" if job.desired == "cancel" else "finished"
         state.finish(session, job, "succeeded", "supervisor", reason)
     return True
@@ -288,7 +291,7 @@ def release(session: Session, *, job_id: str, fence: int, reason: str, **data: A
         return False
     if reason in ("disk_full", "no_space"):  # it goes on when somebody has made room and says so
         job.desired = "pause" if job.desired == "run" else job.desired
-        job.notice = {"code": reason, "values": data, "count": 1}
+        job.notice = Notice(code=reason, values=data, count=1)
     if not _stopped(session, job):
         release_for_retry(session, job, "supervisor", reason, **data)
     return True

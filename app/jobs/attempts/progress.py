@@ -2,83 +2,70 @@
 
 from itertools import pairwise
 from statistics import median
-from typing import Any
 
+from app.core.json_shapes import JobProgress, PhaseTotals
 from trainer.events import PhaseEvent, PointsEvent
 from trainer.spec import TrainSpec
 
 RECENT_STEPS = 40  # step times that the estimate looks at
 
-# {"phase", "done", "total", "at", "phases": {phase: {"done", "total", "seconds", "count"}}, "recent": [[step, at]],
-#  "latest": {series: value}, "step_seconds": of the probe}
-Progress = dict[str, Any]
 
-
-def with_phase(progress: Progress, event: PhaseEvent) -> Progress:
+def with_phase(progress: JobProgress, event: PhaseEvent) -> JobProgress:
     """Progress after a phase has moved. `seconds` add up over repeats of a phase, `count` counts its ends."""
-    phases = {name: dict(entry) for name, entry in progress.get("phases", {}).items()}
-    entry = phases.setdefault(event.phase, {"done": 0, "total": 0, "seconds": 0.0, "count": 0})
-    before = progress.get("phase")
-    if before is not None:
-        # The time since the last event belongs to the phase it spoke of, unless that had ended.
-        past = phases[before]
-        owner = entry if past["done"] >= past["total"] else past
-        owner["seconds"] = round(owner["seconds"] + max(0.0, event.at - progress["at"]), 3)
-    if event.done >= event.total and (entry["done"] < entry["total"] or entry["count"] == 0):
-        entry["count"] += 1
-    entry["done"], entry["total"] = event.done, event.total
-    return {
-        **progress,
-        "phase": event.phase,
-        "done": event.done,
-        "total": event.total,
-        "at": event.at,
-        "phases": phases,
-    }
+    phases = {event.phase: PhaseTotals(), **progress.phases}
+    if progress.phase is not None:
+        # The time since the last event belongs to the phase that event was about, unless that phase had ended.
+        last = phases[progress.phase]
+        owner = event.phase if last.done >= last.total else progress.phase
+        seconds = round(phases[owner].seconds + max(0.0, event.at - progress.at), 3)
+        phases[owner] = phases[owner].model_copy(update={"seconds": seconds})
+    totals = phases[event.phase]
+    has_ended = event.done >= event.total and (totals.done < totals.total or totals.count == 0)
+    moved = {"done": event.done, "total": event.total}
+    phases[event.phase] = totals.model_copy(update={**moved, "count": totals.count + has_ended})
+    return progress.model_copy(update={**moved, "phase": event.phase, "at": event.at, "phases": phases})
 
 
-def with_points(progress: Progress, event: PointsEvent) -> Progress:
+def with_points(progress: JobProgress, event: PointsEvent) -> JobProgress:
     """Progress after a step: the latest value of each series, and when the last few steps were done."""
-    latest = {**progress.get("latest", {}), **event.values}
-    recent = progress.get("recent", [])
+    recent = progress.recent
     if "loss" in event.values:
-        recent = [*recent, [event.step, event.at]][-RECENT_STEPS:]
-    return {**progress, "latest": latest, "recent": recent}
+        recent = [*recent, (event.step, event.at)][-RECENT_STEPS:]
+    return progress.model_copy(update={"latest": {**progress.latest, **event.values}, "recent": recent})
 
 
-def eta_seconds(progress: Progress, spec: TrainSpec, step: int) -> float | None:
-    """How long the job still takes: the steps left at the pace of the recent ones, at first of the probe, evaluations
-    and saves left.
+def eta_seconds(progress: JobProgress, spec: TrainSpec, step: int) -> float | None:
+    """Seconds until the job ends, with the evaluations and saves that are left; None where nothing is measured yet.
 
-    Before training, how long the present phase still takes; None where nothing is known yet.
+    A step takes the median of the recent ones, at first what the probe measured. Before training these are the
+    seconds until the present phase ends.
     """
-    phase = progress.get("phase")
-    if phase in ("train", "evaluate", "save"):
-        pace = _step_seconds(progress.get("recent", [])) or progress.get("step_seconds")
-        if pace is None:
+    if progress.phase in ("train", "evaluate", "save"):
+        step_seconds = _step_seconds(progress.recent) or progress.step_seconds
+        if step_seconds is None:
             return None
-        left = (spec.max_steps - step) * pace
-        left += _times_left(step, spec.eval_steps, spec.max_steps) * _seconds_each(progress, "evaluate")
-        left += _times_left(step, spec.save_steps, spec.max_steps) * _seconds_each(progress, "save")
-        return round(left, 1)
-    if phase in ("prepare", "tokenise"):
-        entry = progress["phases"][phase]
-        if entry["total"] > 1 and entry["done"] > 0 and entry["seconds"] > 0:
-            return float(round(entry["seconds"] / entry["done"] * (entry["total"] - entry["done"]), 1))
+        seconds = (spec.max_steps - step) * step_seconds
+        seconds += _times_left(step, spec.eval_steps, spec.max_steps) * _seconds_each(progress, "evaluate")
+        seconds += _times_left(step, spec.save_steps, spec.max_steps) * _seconds_each(progress, "save")
+        return round(seconds, 1)
+    if progress.phase in ("prepare", "tokenise"):
+        totals = progress.phases[progress.phase]
+        if totals.total > 1 and totals.done > 0 and totals.seconds > 0:
+            return round(totals.seconds / totals.done * (totals.total - totals.done), 1)
     return None
 
 
-def _step_seconds(recent: list[list[float]]) -> float | None:
-    paces = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(recent) if b[0] > a[0]]
-    return median(paces) if paces else None
+def _step_seconds(recent: list[tuple[int, float]]) -> float | None:
+    seconds = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(recent) if b[0] > a[0]]
+    return median(seconds) if seconds else None
 
 
 def _times_left(step: int, every: int, last: int) -> int:
-    """Multiples of `every` behind a step up to the last one, which always counts."""
+    """Multiples of `every` after a step up to the last one, which always counts."""
     regular = last // every - step // every
     return regular + (1 if last % every and step < last else 0)
 
 
-def _seconds_each(progress: Progress, phase: str) -> float:
-    entry = progress.get("phases", {}).get(phase)
-    return float(entry["seconds"] / entry["count"]) if entry and entry["count"] else 0.0
+def _seconds_each(progress: JobProgress, phase: str) -> float:
+    totals = progress.phases.get(phase, PhaseTotals())
+    return totals.seconds / totals.count if totals.count else 0.0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app.core.i18n import _
@@ -37,11 +37,12 @@ def summarize(session: Session, jobs: Sequence[Job]) -> dict[str, RecoverySummar
     for event in session.scalars(events.order_by(JobEvent.job_id, JobEvent.seq)):
         told = found[event.job_id]
         if event.reason == "resumed":
-            told.repeated[event.fence] += event.data.get("repeated", 0)
+            repeated = event.data.get("repeated")
+            told.repeated[event.fence] += repeated if isinstance(repeated, int) else 0
         else:
             told.setback = event
             told.count += event.fence < fences[event.job_id]  # the last one is no recovery yet
-    again = select(Attempt).where(Attempt.job_id.in_(fences), Attempt.replay != {})
+    again = select(Attempt).where(Attempt.job_id.in_(fences), func.jsonb_exists(Attempt.replay, "until"))
     for attempt in session.scalars(again.order_by(Attempt.job_id, Attempt.fence)):
         found[attempt.job_id].replayed = _worse(attempt, found[attempt.job_id].replayed)
     return found
@@ -58,22 +59,25 @@ def _worse(attempt: Attempt, before: Attempt | None) -> Attempt | None:
 
 def sentence(attempt: Attempt) -> str | None:
     """What the steps trained twice prove, in the reader's language."""
-    verdict, found = replay.determinism_verdict(attempt), attempt.replay
+    verdict = replay.determinism_verdict(attempt)
+    comparison = attempt.replay
+    if comparison is None:
+        return None
     if verdict == "exact":
-        return _("Exact resume proven on {steps} steps.", steps=found["steps"])
+        return _("Exact resume proven on {steps} steps.", steps=comparison.steps)
     if verdict == "equivalent":
-        values: dict[str, Any] = {"steps": found["steps"], "what": ", ".join(_differing(found["differs"]))}
-        return _("Equivalent: {steps} steps within 1e-4 (not as before: {what}).", **values)
-    if verdict == "different":
-        step, series, before, now = found["first"]
-        values = {"step": step, "series": series, "before": _shown(before), "now": _shown(now)}
+        changes = ", ".join(_machine_words(comparison.differs))
+        return _("Equivalent: {steps} steps within 1e-4 (not as before: {what}).", steps=comparison.steps, what=changes)
+    if verdict == "different" and comparison.first is not None:
+        step, series, before, now = comparison.first
+        values: dict[str, Any] = {"step": step, "series": series, "before": _shown(before), "now": _shown(now)}
         return _("Step {step} differs: {series} was {before}, now {now}.", **values)
     if verdict == "comparing":
-        return _("Comparing the steps trained twice: {steps} so far.", steps=found["steps"])
+        return _("Comparing the steps trained twice: {steps} so far.", steps=comparison.steps)
     return None
 
 
-def _differing(names: Sequence[str]) -> list[str]:
+def _machine_words(names: Sequence[str]) -> list[str]:
     words = {
         "world_size": _("number of processes"),
         "zero_stage": _("ZeRO stage"),

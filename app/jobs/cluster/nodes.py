@@ -43,7 +43,7 @@ def rooms(session: Session, nodes: Sequence[Node], now: datetime) -> tuple[list[
     holders = session.execute(taken).all()
     found = []
     for node in nodes:
-        gpus = tuple(gpu["uuid"] for gpu in node.gpus)
+        gpus = tuple(gpu.uuid for gpu in node.gpus)
         here = [held for name, held, _owner in holders if name == node.name]
         busy = {uuid for held in here for uuid in held}
         free = [uuid for uuid in gpus if uuid not in busy]
@@ -86,7 +86,7 @@ def _known_of(session: Session, name: str) -> dict[str, Any]:
 def _with_gpus(node: Node, num_processes: int, known: dict[str, Any]) -> hardware.Node:
     return hardware.Node(
         kind="cuda",
-        name=str(node.gpus[0]["name"]),
+        name=node.gpus[0].name,
         count=len(node.gpus),
         memory_bytes=_memory_of_gpu(node, num_processes),
         num_cpus=node.num_cpus,
@@ -97,7 +97,7 @@ def _with_gpus(node: Node, num_processes: int, known: dict[str, Any]) -> hardwar
 
 def _memory_of_gpu(node: Node, num_processes: int) -> int:
     """Of the smallest among its so many largest GPUs."""
-    sizes = sorted((int(gpu["memory_bytes"]) for gpu in node.gpus), reverse=True)
+    sizes = sorted((gpu.memory_bytes for gpu in node.gpus), reverse=True)
     return sizes[num_processes - 1]
 
 

@@ -14,12 +14,11 @@ from app.checkpoints.signature import Signed
 from app.core import storage
 from app.core.models import Checkpoint, Job
 from trainer.run_dir import MANIFEST, RunDir
-from trainer.spec import TrainSpec
 
 
 def choose(session: Session, job: Job) -> None:
     """Let go of the checkpoints of a locked job that have no reason to stay; a sweep removes their files."""
-    if TrainSpec.model_validate(job.spec).save_total_limit is None:
+    if job.spec.save_total_limit is None:
         return
     kept = retention_reasons.reasons(session, [job.id])
     surplus = [checkpoint_id for checkpoint_id, why in kept.items() if not why]

@@ -8,42 +8,53 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.core.i18n import gettext_noop, translate
+from app.core.json_shapes import Adjustments, JobFacts, PlannedCost, PlannedEstimate
 from app.core.models import Attempt, Job
 from app.jobs.planning.answers import format_estimate
 from trainer.planning.hardware import Node
 from trainer.planning.plan import Plan
 
-LEARNT_FROM = 20  # the last jobs of a machine
-FEWEST = 3
-FIGURES = {"memory_bytes": ("peak_bytes", "memory_correction"), "step_seconds": ("step_seconds", "time_correction")}
-TITLES = {"memory_bytes": gettext_noop("Memory of a process"), "step_seconds": gettext_noop("Time of a step")}
+MAX_JOBS = 20  # of the last ones of a machine, that corrections are taken from
+MIN_JOBS = 3
+MEMORY_TITLE = gettext_noop("Memory of a process")
+TIME_TITLE = gettext_noop("Time of a step")
 
 
-def planned(plan: Plan, node: Node | None) -> dict[str, Any]:
-    """What a job's facts keep of its plan; nothing where no machine was known."""
+def planned(plan: Plan, node: Node | None) -> JobFacts:
+    """The facts of a new job: what was planned; empty if no machine was known."""
     if node is None:
-        return {}
-    kept: dict[str, Any] = {
-        name: plan.figures[name].model_dump(include={"low", "value", "high", "unit"}) for name in FIGURES
-    }
-    applied = {"memory_correction": node.memory_correction, "time_correction": node.time_correction}
-    return {"planned": {**kept, **applied}}
+        return JobFacts()
+    memory, step = (
+        PlannedEstimate(**plan.figures[name].model_dump(include={"low", "value", "high", "unit"}))
+        for name in ("memory_bytes", "step_seconds")
+    )
+    return JobFacts(
+        planned=PlannedCost(
+            memory_bytes=memory,
+            step_seconds=step,
+            memory_correction=node.memory_correction,
+            time_correction=node.time_correction,
+        )
+    )
 
 
 def corrections(session: Session, node: str) -> dict[str, Any]:
-    """The median of what this machine's last jobs took, in shares of what the arithmetic said."""
+    """Fields of a `hardware.Node`: the median of what its last jobs took, as a factor of the uncorrected estimate."""
     on_it = select(Attempt.job_id).where(Attempt.node == node)
     both = (func.jsonb_exists(Job.facts, "planned"), func.jsonb_exists(Job.facts, "usage"))
-    as_planned = Job.adjustments == {}  # no smaller micro-batch, no step passed over
-    rows = select(Job.facts).where(*both, as_planned, Job.id.in_(on_it)).order_by(Job.id.desc()).limit(LEARNT_FROM)
-    found = session.scalars(rows).all()
-    if len(found) < FEWEST:
+    as_planned = Job.adjustments == Adjustments()  # no smaller micro-batch, no skipped step
+    rows = select(Job.facts).where(*both, as_planned, Job.id.in_(on_it)).order_by(Job.id.desc()).limit(MAX_JOBS)
+    pairs = [(facts.planned, facts.usage) for facts in session.scalars(rows) if facts.planned and facts.usage]
+    if len(pairs) < MIN_JOBS:
         return {}
-    return {"num_earlier_jobs": len(found)} | {
-        correction: median(
-            facts["usage"][measured] / facts["planned"][name]["value"] * facts["planned"][correction] for facts in found
-        )
-        for name, (measured, correction) in FIGURES.items()
+    return {
+        "num_earlier_jobs": len(pairs),
+        "memory_correction": median(
+            usage.peak_bytes / planned.memory_bytes.value * planned.memory_correction for planned, usage in pairs
+        ),
+        "time_correction": median(
+            usage.step_seconds / planned.step_seconds.value * planned.time_correction for planned, usage in pairs
+        ),
     }
 
 
@@ -59,23 +70,25 @@ class Comparison:
     is_inside: bool
 
 
-def compared(facts: dict[str, Any]) -> list[Comparison]:
-    """The figures of a job that were both planned and measured."""
-    plan, usage = facts.get("planned"), facts.get("usage")
-    if not plan or not usage:
+def compared(facts: JobFacts) -> list[Comparison]:
+    """What was planned of a job beside what was measured; empty until it was measured."""
+    if facts.planned is None or facts.usage is None:
         return []
-    found = []
-    for name, (measured, _correction) in FIGURES.items():
-        low, value, high, unit = (plan[name][key] for key in ("low", "value", "high", "unit"))
-        actual = usage[measured]
-        found.append(
-            Comparison(
-                title=translate(TITLES[name]),
-                predicted=format_estimate(value, unit),
-                interval=f"{format_estimate(low, unit)} – {format_estimate(high, unit)}",
-                actual=format_estimate(actual, unit),
-                error=f"{value / actual - 1:+.0%}",
-                is_inside=low <= actual <= high,
-            )
-        )
-    return found
+    return [
+        _comparison(MEMORY_TITLE, facts.planned.memory_bytes, facts.usage.peak_bytes),
+        _comparison(TIME_TITLE, facts.planned.step_seconds, facts.usage.step_seconds),
+    ]
+
+
+def _comparison(title: str, estimate: PlannedEstimate, actual: float) -> Comparison:
+    predicted, low, high, measured = (
+        format_estimate(value, estimate.unit) for value in (estimate.value, estimate.low, estimate.high, actual)
+    )
+    return Comparison(
+        title=translate(title),
+        predicted=predicted,
+        interval=f"{low} – {high}",
+        actual=measured,
+        error=f"{estimate.value / actual - 1:+.0%}",
+        is_inside=estimate.low <= actual <= estimate.high,
+    )

@@ -12,6 +12,7 @@ from app.checkpoints.service import RESUME
 from app.core import storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
+from app.core.json_shapes import ModelFacts
 from app.core.models import Checkpoint, ImportedModel, Job
 from app.core.principal import Principal, visible, visible_to
 from trainer.spec import FAMILIES, recipe, recipe_names
@@ -41,15 +42,15 @@ CHOICES = 100  # of each kind, in the form
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """A model to start from. `facts` holds the spec's fields of the network, vocab_size and context (None: no end)."""
+    """A model to start from."""
 
     id: str
-    facts: dict[str, Any]
+    facts: ModelFacts
 
     @property
     def fixed(self) -> dict[str, Any]:
         """The fields of a spec that it decides. Its tokenizer comes with it."""
-        return {**{name: self.facts[name] for name in (*NETWORK, "vocab_size")}, "tokenizer": None}
+        return {**{name: getattr(self.facts, name) for name in (*NETWORK, "vocab_size")}, "tokenizer": None}
 
     @property
     def recipe(self) -> str:
@@ -59,7 +60,7 @@ class StartingPoint:
     @property
     def objectives(self) -> list[str]:
         """What it can learn."""
-        return [name for name in RECIPES if self.facts["model_type"] in FAMILIES[name]]
+        return [name for name in RECIPES if self.facts.model_type in FAMILIES[name]]
 
 
 def find(session: Session, principal: Principal, given: Any) -> StartingPoint | None:
@@ -97,10 +98,13 @@ def _of_checkpoint(checkpoint: Checkpoint, job: Job) -> StartingPoint:
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = _("The files of this checkpoint are gone or damaged. Choose another one.")
         raise bad_field("base_model", "checkpoint_missing", message) from error
-    facts = {name: job.spec[name] for name in NETWORK}
-    facts |= {"vocab_size": vocab_size, "context": _context(config)}
-    if job.spec["objective"] != "classification":
-        facts["num_parameters"] = job.facts.get("num_parameters")
+    has_new_head = job.spec.objective == "classification"
+    facts = ModelFacts(
+        **job.spec.model_dump(include=set(NETWORK)),
+        vocab_size=vocab_size,
+        context=_context(config),
+        num_parameters=None if has_new_head else job.facts.num_parameters,
+    )
     return StartingPoint(checkpoint.id, facts)
 
 
@@ -141,7 +145,7 @@ def with_base_defaults(given: dict[str, Any], base: StartingPoint) -> dict[str, 
     objective, name = _objective(given, base)
     usual = recipe(name) if name in recipe_names() else {}
     more: dict[str, Any] = {"recipe": name, "objective": objective}
-    length, context = given.get("sequence_length", usual.get("sequence_length")), base.facts["context"]
+    length, context = given.get("sequence_length", usual.get("sequence_length")), base.facts.context
     if isinstance(length, int) and context is not None and length > context:
         if "sequence_length" in given:
             message = _(
@@ -176,7 +180,7 @@ def _objective(given: dict[str, Any], base: StartingPoint) -> tuple[str, Any]:
     if objective in FAMILIES and objective not in base.objectives:
         message = _(
             "A {model_type} cannot learn the objective {objective}. Choose of: {expected}; or another base model.",
-            model_type=base.facts["model_type"],
+            model_type=base.facts.model_type,
             objective=objective,
             expected=", ".join(base.objectives),
         )
@@ -200,12 +204,12 @@ def place(session: Session, base_id: str) -> ModelFiles | None:
     model = session.get(ImportedModel, base_id)
     if model is not None:
         path = storage.base_model(base_id).relative_to(storage.data())
-        return ModelFiles(str(path), {file["name"]: file["sha256"] for file in model.files})
+        return ModelFiles(str(path), {file.name: file.sha256 for file in model.files})
     checkpoint = session.get(Checkpoint, base_id)
     if checkpoint is None or checkpoint.state != "ready":
         return None
-    files = {file["name"]: file["sha256"] for file in checkpoint.manifest["files"]}
-    return ModelFiles(checkpoint.path, {name: sha256 for name, sha256 in files.items() if not name.startswith(RESUME)})
+    files = [file for file in checkpoint.manifest.files if not file.name.startswith(RESUME)]
+    return ModelFiles(checkpoint.path, {file.name: file.sha256 for file in files})
 
 
 # ---- the form -------------------------------------------------------------------------------------------------------
@@ -222,7 +226,7 @@ class BaseModelChoice:
 def offers(session: Session, *, principal: Principal) -> list[BaseModelChoice]:
     """What the user may start from: imported models, then checkpoints, newest first."""
     models, _more = base_models.list_models(session, principal=principal, limit=CHOICES, state="ready")
-    found = [BaseModelChoice(m.id, f"{m.name} · {m.facts['model_type']}") for m in models]
+    choices = [BaseModelChoice(model.id, f"{model.name} · {model.facts.model_type}") for model in models]
     rows = session.execute(
         select(Checkpoint.id, Checkpoint.step, Job.name, Job.spec)
         .join(Job, Job.id == Checkpoint.job_id)
@@ -231,6 +235,6 @@ def offers(session: Session, *, principal: Principal) -> list[BaseModelChoice]:
         .limit(CHOICES)
     )
     for row in rows:
-        label = f"{_checkpoint_name(row.name, row.step)} · {row.spec['model_type']}"
-        found.append(BaseModelChoice(row.id, label))
-    return found
+        label = f"{_checkpoint_name(row.name, row.step)} · {row.spec.model_type}"
+        choices.append(BaseModelChoice(row.id, label))
+    return choices

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from app.checkpoints.service import RESUME
 from app.core import storage
 from app.core.errors import PanelError, bad_field
 from app.core.formatting import file_size
@@ -131,7 +132,7 @@ ORIGIN_GONE = gettext_noop("The files of this checkpoint are gone or damaged. Ch
 
 def is_resumable(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint holds the state of the optimizer beside the weights."""
-    return any(entry["name"].startswith("resume/") for entry in checkpoint.manifest["files"])
+    return any(file.name.startswith(RESUME) for file in checkpoint.manifest.files)
 
 
 def check_origin(spec: TrainSpec, before: TrainSpec, tokenizer_id: str | None, origin: Checkpoint) -> None:

@@ -109,7 +109,7 @@ def place(session: Session) -> list[str]:
 def _asked(job: Job, now: datetime) -> placement.WaitingJob:
     waited = (now - job.queued_at).total_seconds()
     rank = placement.rank(job.priority, waited, settings().aging_seconds)
-    return placement.WaitingJob(job.id, job.spec["num_processes"], job.owner_id, rank)
+    return placement.WaitingJob(job.id, job.spec.num_processes, job.owner_id, rank)
 
 
 def _hint_again(session: Session, job: Job, live: dict[str, Node], now: datetime) -> None:

@@ -54,8 +54,8 @@ def offered(session: Session, job: Job) -> list[Action]:
 
 def _from_checkpoint(job: Job, saved: Checkpoint) -> list[Action]:
     if job.failure_code in DIVERGED:
-        half = {"learning_rate": job.spec["learning_rate"] / 2}
-        other = {"seed": job.spec["seed"] + 1}
+        half = {"learning_rate": job.spec.learning_rate / 2}
+        other = {"seed": job.spec.seed + 1}
         return [
             _onward(saved, "half_learning_rate", _("Go on with half the learning rate"), half),
             _onward(saved, "another_order", _("Go on with another order of the text"), other),
@@ -67,9 +67,9 @@ def _from_checkpoint(job: Job, saved: Checkpoint) -> list[Action]:
 
 def _with_less_memory(job: Job) -> list[Action]:
     """What is left to try: a job fails of its memory only where its micro-batch was halved as far as it goes."""
-    if job.spec["gradient_checkpointing"]:
+    if job.spec.gradient_checkpointing:
         return []
-    micro = job.adjustments.get("per_device_batch_size", job.spec["per_device_batch_size"])
+    micro = job.adjustments.per_device_batch_size or job.spec.per_device_batch_size
     thrifty = {"gradient_checkpointing": True, "per_device_batch_size": micro}
     return [_again(job, "gradient_checkpointing", _("Again with gradient checkpointing"), thrifty)]
 
@@ -79,7 +79,7 @@ def _onward(saved: Checkpoint, name: str, label: str, changed: dict[str, Any]) -
 
 
 def _again(job: Job, name: str, label: str, changed: dict[str, Any]) -> Action:
-    return Action(name, label, {**job.spec, **changed}, _form({"like": job.id}, changed))
+    return Action(name, label, {**job.spec.model_dump(), **changed}, _form({"like": job.id}, changed))
 
 
 def _form(start: dict[str, str], changed: dict[str, Any]) -> str:

@@ -118,7 +118,7 @@ class FormContext:
         defaults = recipe(self.form.recipe)
         if self.base is None:
             return defaults
-        context = self.base.facts["context"] or defaults["sequence_length"]
+        context = self.base.facts.context or defaults["sequence_length"]
         return {**defaults, **self.base.fixed, "sequence_length": min(context, defaults["sequence_length"])}
 
     def lock_reason(self, name: str) -> str | None:

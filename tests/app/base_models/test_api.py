@@ -17,6 +17,7 @@ from app.core.settings import settings
 from tests import folders, users
 from tests.app.base_models.conftest import Import, put
 from tests.users import Person
+from trainer.spec import resolve
 from worker.tasks.import_model import import_model
 
 Folder = Callable[[str], Path]
@@ -248,7 +249,11 @@ def test_a_model_that_a_job_starts_from_stays(alice: TestClient, alice_user: Per
     model_id = created(alice)
     values: dict[str, Any] = {"name": "fine", "recipe": "chat", "spec_sha256": "", "body_sha256": "", "max_steps": 1}
     with db.transaction() as session:
-        job = Job(owner_id=alice_user.id, spec={"base_model": model_id}, **values)
+        job = Job(
+            owner_id=alice_user.id,
+            spec=resolve({"recipe": "chat", "corpora": ["any"], "base_model": model_id}),
+            **values,
+        )
         session.add(job)
     answer = alice.delete(f"/api/v1/models/{model_id}")
     assert (answer.status_code, answer.json()["code"]) == (409, "model_in_use")

@@ -31,7 +31,7 @@ def keep(owner: Person, name: str, step: int) -> Kept:
             owner_id=owner.id,
             name=name,
             recipe=spec.recipe,
-            spec=spec.model_dump(),
+            spec=spec,
             spec_sha256=spec.sha256(),
             body_sha256="",
             max_steps=spec.max_steps,

@@ -17,6 +17,7 @@ from tests import users
 from tests.app.corpora.conftest import Upload
 from tests.corpora_fixtures import king_james
 from tests.users import Person
+from trainer.spec import resolve
 from worker.tasks.parse_corpus import parse_corpus
 
 ROUTES = [
@@ -129,7 +130,7 @@ def test_a_deleted_corpus_is_gone_from_the_disk(alice: TestClient, upload: Uploa
 
 def add_job(owner: Person, corpus_id: str, state: str) -> None:
     with db.transaction() as session:
-        spec = {"corpora": [corpus_id]}
+        spec = resolve({"corpora": [corpus_id]})
         row = Job(owner_id=owner.id, name="first light", recipe="tiny", spec=spec, state=state, max_steps=1)
         row.spec_sha256 = row.body_sha256 = ""
         session.add(row)

@@ -33,7 +33,7 @@ from tests.users import Person
 from trainer import events
 
 WISHES = {"run": service.resume, "pause": service.pause, "cancel": service.cancel}
-MANIFEST = {"files": [{"name": "resume/state", "size": 8}]}
+MANIFEST = {"files": [{"name": "resume/state", "size": 8, "sha256": "0" * 64}]}
 SAVE_FAILED = {"free": 3, "needed": 6, "why": "disk full"}
 
 

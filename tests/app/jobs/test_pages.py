@@ -180,7 +180,7 @@ def test_a_form_becomes_a_job_and_sent_twice_the_same_job(alice: TestClient, cor
     with db.transaction() as session:
         job = session.get(Job, first.headers["location"].rpartition("/")[2])
         assert job is not None
-        assert (job.max_steps, job.spec["learning_rate"], job.spec["corpora"]) == (9, 0.003, [corpus])
+        assert (job.max_steps, job.spec.learning_rate, job.spec.corpora) == (9, 0.003, [corpus])
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def together(number: int, work: Callable[[], T]) -> list[T]:
 def test_a_submitted_job_holds_its_whole_spec_and_waits(alice_user: Person, corpus: str) -> None:
     job = factories.row(factories.submitted(alice_user, corpus, max_steps=7, warmup_steps=0))
     assert (job.state, job.desired, job.fence, job.max_steps) == ("queued", "run", 0, 7)
-    assert job.spec["hidden_size"] == 128
+    assert job.spec.hidden_size == 128
     assert factories.reasons(job.id) == [("queued", "submitted")]
 
 
@@ -189,10 +189,10 @@ def test_a_batch_recorded_twice_counts_once(alice_user: Person, corpus: str) -> 
     assert factories.record(job_id, fence, JOURNAL) == "run"
     job = factories.row(job_id)
     assert (job.state, job.step) == ("running", 1)
-    assert job.facts["vocab_size"] == 2048
-    assert job.facts["num_tokens"] == 900
-    assert job.facts["num_parameters"] > 800_000
-    assert job.progress["latest"] == {"loss": 7.5, "grad_norm": "inf"}
+    assert job.facts.vocab_size == 2048
+    assert job.facts.num_tokens == 900
+    assert (job.facts.num_parameters or 0) > 800_000
+    assert job.progress.latest == {"loss": 7.5, "grad_norm": "inf"}
     with db.transaction() as session:
         points = session.scalars(select(MetricPoint).where(MetricPoint.job_id == job_id)).all()
         assert {(p.series, p.value, p.nonfinite) for p in points} == {("loss", 7.5, None), ("grad_norm", None, "inf")}
@@ -213,7 +213,12 @@ def test_a_checkpoint_is_kept_once_and_forgives_setbacks(alice_user: Person, cor
     job_id, fence = factories.started(alice_user, corpus)
     with db.transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(no_progress=2))
-    manifest = {"files": [{"name": "model.safetensors", "size": 40}, {"name": "config.json", "size": 2}]}
+    manifest = {
+        "files": [
+            {"name": "model.safetensors", "size": 40, "sha256": "0" * 64},
+            {"name": "config.json", "size": 2, "sha256": "0" * 64},
+        ]
+    }
     for _ in range(2):
         kept = in_transaction(
             attempts.record_checkpoint,

@@ -93,7 +93,7 @@ def keep(database: str, trained: Path) -> Keep:
                 owner_id=person.id,
                 name=spec.name,
                 recipe=spec.recipe,
-                spec=spec.model_dump(),
+                spec=spec,
                 spec_sha256=spec.sha256(),
                 body_sha256="",
                 max_steps=spec.max_steps,

@@ -169,7 +169,7 @@ def test_the_forms_start_what_they_say(alice: TestClient, alice_api: TestClient,
     started = alice.post("/works", data=form, headers=HEADERS, follow_redirects=False)
     assert started.status_code == 303, started.text
     work_id = started.headers["location"].rpartition("/")[2]
-    assert row(work_id).options["limit"] is None
+    assert row(work_id).options.limit is None
     assert "Waits for a node" in alice.get(f"/works/{work_id}?part=state").text
     wrong = alice.post("/works", data={**form, "num_fewshot": "many"}, headers=HEADERS)
     assert wrong.status_code == 422

@@ -139,9 +139,7 @@ def test_a_smaller_micro_batch_sees_the_same_samples(
     fields = shape(1, 0, max_steps=60, lr_scheduler_type="constant")
     straight = go_on(home, "micro-4", wholes[1, 0], **fields)
     halved = go_on(home, "micro-2", wholes[1, 0], **fields)
-    inputs = halved.inputs(1)
-    inputs.per_device_batch_size = 2
-    halved.create(halved.spec(), inputs, fence=1)
+    halved.create(halved.spec().model_copy(update={"per_device_batch_size": 2}), halved.inputs(1), fence=1)
 
     assert run(warm, straight) == 0
     assert run(warm, halved) == 0

@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import update
 
 from app.core import db, storage
+from app.core.json_shapes import Adjustments
 from app.core.models import Checkpoint, Job
 from app.jobs import service
 from app.jobs.attempts import replay
+from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.scheduling import dispatch
 from tests.app.jobs import factories
 from tests.waiting import until
@@ -75,9 +77,9 @@ def test_the_steps_trained_twice_prove_the_resume_exact(start: Any, monkeypatch:
     attempt = start(**GOLDEN)
     finish(attempt)
     found = attempt.attempt()
-    repeated = found.replay["until"] - SAVE
+    repeated = found.replay.until - SAVE
     assert 0 < repeated <= 12
-    assert (replay.determinism_verdict(found), found.replay["steps"], found.replay["different"]) == (
+    assert (replay.determinism_verdict(found), found.replay.steps, found.replay.different) == (
         "exact",
         repeated,
         0,
@@ -91,14 +93,14 @@ def test_one_flipped_bit_is_flagged(start: Any, monkeypatch: pytest.MonkeyPatch)
     finish(attempt)
     found = attempt.attempt()
     assert replay.determinism_verdict(found) == "different"
-    assert found.replay["first"][0] == SAVE + 1
+    assert found.replay.first[0] == SAVE + 1
 
 
 def test_a_pause_gives_back_the_node_and_a_resume_goes_on_with_the_same_bits(start: Any) -> None:
     steps = 600  # so many that each pause is heard long before the last
     undisturbed = start(**{**GOLDEN, "max_steps": steps})
     assert undisturbed.ended().state == "succeeded", undisturbed.log()
-    assert undisturbed.job.spec["precision"] == "fp32"  # was left open, and is decided once
+    assert effective_spec(undisturbed.job).precision == "fp32"  # was left open, and is decided once
     attempt = start(**{**GOLDEN, "max_steps": steps})
     for step in (5, 25, 45):
         attempt.until_step(step)
@@ -208,11 +210,11 @@ def test_a_lack_of_memory_halves_the_micro_batch_until_it_fits(start: Any, monke
     monkeypatch.setenv(FAULT, "oom@30>1")
     attempt = start(**GOLDEN)
     job = attempt.ended()
-    assert (job.state, job.no_progress, job.adjustments) == ("recovering", 0, {"per_device_batch_size": 1})
+    assert (job.state, job.no_progress, job.adjustments) == ("recovering", 0, Adjustments(per_device_batch_size=1))
     attempt.again()
     finish(attempt)
     found = attempt.attempt()
-    assert found.replay["differs"] == ["per_device_batch_size"]
+    assert found.replay.differs == ["per_device_batch_size"]
     assert replay.determinism_verdict(found) == "equivalent"
 
 
@@ -231,7 +233,7 @@ def test_a_step_that_diverges_is_passed_over_where_the_spec_says_so(
     monkeypatch.setenv(FAULT, "nan@30!")
     attempt = start(**GOLDEN, on_divergence="skip")
     job = attempt.ended()
-    assert (job.state, job.adjustments) == ("recovering", {"skipped_steps": [30]})
+    assert (job.state, job.adjustments) == ("recovering", Adjustments(skipped_steps=[30]))
     attempt.again()
     finish(attempt)
     assert attempt.job.fence == 2
@@ -244,14 +246,14 @@ def test_a_full_disk_three_times_pauses_the_job_and_room_lets_it_go_on(
     monkeypatch.setenv(FAULT, "full@20,full@40,full@60")
     attempt = start(**{**GOLDEN, "save_steps": 20})
     job = attempt.ended()
-    assert attempt.job.notice["code"] == "disk_full", attempt.log()
+    assert attempt.job.notice.code == "disk_full", attempt.log()
     assert job.desired == "pause"
     assert job.state == "recovering"
     with db.transaction() as session:
         dispatch.requeue_or_fail(session)
     assert attempt.job.state == "paused"
     attempt.wish(service.resume)
-    assert attempt.job.notice == {}
+    assert attempt.job.notice is None
     attempt.claim()
     finish(attempt)
     assert attempt.weights() == wanted

@@ -1,5 +1,6 @@
 """Progress and the time that is left."""
 
+from app.core.json_shapes import JobProgress, PhaseTotals
 from app.jobs.attempts import progress
 from trainer.events import PhaseEvent, PointsEvent
 from trainer.spec import resolve
@@ -11,8 +12,8 @@ def phase(at: float, name: str, done: int, total: int) -> PhaseEvent:
     return PhaseEvent.model_validate({"seq": 1, "at": at, "phase": name, "done": done, "total": total})
 
 
-def folded(*events: PhaseEvent | PointsEvent) -> progress.Progress:
-    state: progress.Progress = {}
+def folded(*events: PhaseEvent | PointsEvent) -> JobProgress:
+    state = JobProgress()
     for event in events:
         state = (
             progress.with_phase(state, event) if isinstance(event, PhaseEvent) else progress.with_points(state, event)
@@ -28,8 +29,8 @@ def test_time_is_counted_for_the_phase_in_which_it_passed() -> None:
     state = folded(
         phase(0, "prepare", 0, 1), phase(2, "prepare", 1, 1), phase(3, "tokenise", 0, 10), phase(7, "tokenise", 10, 10)
     )
-    assert state["phases"]["prepare"] == {"done": 1, "total": 1, "seconds": 2.0, "count": 1}
-    assert state["phases"]["tokenise"] == {"done": 10, "total": 10, "seconds": 5.0, "count": 1}
+    assert state.phases["prepare"] == PhaseTotals(done=1, total=1, seconds=2.0, count=1)
+    assert state.phases["tokenise"] == PhaseTotals(done=10, total=10, seconds=5.0, count=1)
 
 
 def test_evaluations_add_up() -> None:
@@ -37,8 +38,8 @@ def test_evaluations_add_up() -> None:
         phase(0, "evaluate", 0, 4), phase(2, "evaluate", 4, 4), phase(2, "train", 0, 100), phase(6, "evaluate", 0, 4),
         phase(7, "evaluate", 4, 4),
     )  # fmt: skip
-    assert state["phases"]["evaluate"]["seconds"] == 3.0
-    assert state["phases"]["evaluate"]["count"] == 2
+    assert state.phases["evaluate"].seconds == 3.0
+    assert state.phases["evaluate"].count == 2
 
 
 def test_the_time_left_is_that_of_steps_evaluations_and_saves() -> None:
@@ -57,7 +58,7 @@ def test_before_training_the_time_left_is_that_of_the_phase() -> None:
 
 
 def test_where_nothing_is_known_no_time_is_told() -> None:
-    assert progress.eta_seconds({}, SPEC, 0) is None
+    assert progress.eta_seconds(JobProgress(), SPEC, 0) is None
     assert progress.eta_seconds(folded(phase(0, "load", 0, 1)), SPEC, 0) is None
     assert progress.eta_seconds(folded(phase(0, "train", 0, 100), step(1, 1.0)), SPEC, 1) is None
 

@@ -7,6 +7,7 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app.core import db
+from app.core.json_shapes import Adjustments, JobFacts, Usage
 from app.core.models import Attempt, Job
 from app.jobs import service
 from app.jobs.cluster import nodes
@@ -26,14 +27,16 @@ def ended(owner: Person, *, took: float, held: float, **columns: Any) -> str:
     """A job of this machine that took so many times what was planned."""
     job_id = factories.submitted(owner, factories.corpus(owner))
     with db.transaction() as session:
-        plan = session.get_one(Job, job_id).facts["planned"]
-        usage = {
-            "step": 20,
-            "step_seconds": took * plan["step_seconds"]["value"] / plan["time_correction"],
-            "peak_bytes": int(held * plan["memory_bytes"]["value"] / plan["memory_correction"]),
-        }
+        plan = session.get_one(Job, job_id).facts.planned
+        assert plan is not None
+        usage = Usage(
+            step=20,
+            step_seconds=took * plan.step_seconds.value / plan.time_correction,
+            peak_bytes=int(held * plan.memory_bytes.value / plan.memory_correction),
+        )
         session.add(Attempt(job_id=job_id, fence=1, node="ada"))
-        session.execute(update(Job).where(Job.id == job_id).values(facts={"planned": plan, "usage": usage}, **columns))
+        facts = JobFacts(planned=plan, usage=usage)
+        session.execute(update(Job).where(Job.id == job_id).values(facts=facts, **columns))
     return job_id
 
 
@@ -47,10 +50,11 @@ def machine() -> Node:
 def test_a_submitted_job_keeps_what_was_planned(alice_user: Person) -> None:
     with db.transaction() as session:
         job = session.get_one(Job, factories.submitted(alice_user, factories.corpus(alice_user)))
-        planned = job.facts["planned"]
+        planned = job.facts.planned
 
-    for name in ("memory_bytes", "step_seconds"):
-        assert 0 < planned[name]["low"] <= planned[name]["value"] <= planned[name]["high"]
+    assert planned is not None
+    for estimate in (planned.memory_bytes, planned.step_seconds):
+        assert 0 < estimate.low <= estimate.value <= estimate.high
     assert accuracy.compared(job.facts) == []
 
 
@@ -60,7 +64,7 @@ def test_later_plans_count_with_the_median_of_what_earlier_jobs_took(alice_user:
     assert machine().num_earlier_jobs == 0  # too few
 
     ended(alice_user, took=9.0, held=1.2)
-    ended(alice_user, took=100.0, held=5.0, adjustments={"per_device_batch_size": 1})  # not as it was planned
+    ended(alice_user, took=100.0, held=5.0, adjustments=Adjustments(per_device_batch_size=1))  # not as it was planned
     learned = machine()
     assert learned.num_earlier_jobs == 3
     assert learned.time_correction == pytest.approx(2.0)

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from app.checkpoints import retention_reasons
 from app.core import db, storage
 from app.core.errors import PanelError
+from app.core.json_shapes import ModelFacts
 from app.core.models import Checkpoint, ImportedModel
 from app.jobs import service
 from app.jobs.attempts import attempts
@@ -113,7 +114,7 @@ def test_a_checkpoint_does_the_same(alice_user: Person, corpus: str) -> None:
 def test_what_is_learnt_follows_the_family_unless_it_is_said(
     alice_user: Person, facts: dict[str, Any], asked: dict[str, Any], expected: tuple[str, str]
 ) -> None:
-    base = base_model.StartingPoint("x", facts)
+    base = base_model.StartingPoint("x", ModelFacts(**facts))
     filled = base_model.with_base_defaults({"base_model": "x", **asked}, base)
     assert (filled["objective"], filled["recipe"]) == expected
 
@@ -224,7 +225,7 @@ def test_a_form_with_a_model_gives_a_job_that_starts_from_it(
     answer = alice.post("/jobs", data=form)
     assert answer.status_code == 303, answer.text
     spec = factories.row(answer.headers["location"].rpartition("/")[2]).spec
-    assert (spec["base_model"], spec["hidden_size"]) == (base_id, 32)
+    assert (spec.base_model, spec.hidden_size) == (base_id, 32)
     page = alice.get(answer.headers["location"]).text
     assert f'<a href="/models/{base_id}">Tiny</a>' in page
 

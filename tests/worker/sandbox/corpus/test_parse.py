@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.json_shapes import Problem
 from app.corpora import problems
 from worker.sandbox.corpus import decoding, parse
 
@@ -217,7 +218,7 @@ def test_every_problem_has_a_sentence() -> None:
     for line, _code in BAD_LINES:
         with pytest.raises(parse.BadLine) as caught:
             parse.Shape(None).document(parse.parse_record(line))
-        assert "{" not in problems.sentence({**caught.value.problem, "line": 1}).replace('{"text"', "")
+        assert "{" not in problems.sentence(Problem(**caught.value.problem, line=1)).replace('{"text"', "")
 
 
 @pytest.mark.parametrize(

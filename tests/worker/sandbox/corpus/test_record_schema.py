@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from app.core.json_shapes import Problem
 from app.corpora import problems
 from worker.sandbox.corpus.record_schema import BadLine, RecordReader
 
@@ -72,7 +73,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 def test_what_is_wrong_with_a_record_is_said(kind: str, given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadLine) as caught:
         RecordReader(kind).document(given)
-    assert sentence in problems.sentence(caught.value.problem)
+    assert sentence in problems.sentence(Problem(**caught.value.problem))
 
 
 def test_a_file_holds_one_kind() -> None:
@@ -80,7 +81,9 @@ def test_a_file_holds_one_kind() -> None:
     shape.document({"text": "a", "label": "b"})
     with pytest.raises(BadLine) as caught:
         shape.document({"text": "a"})
-    assert problems.sentence(caught.value.problem).startswith("The record is of the kind text, but the file began with")
+    assert problems.sentence(Problem(**caught.value.problem)).startswith(
+        "The record is of the kind text, but the file began with"
+    )
 
 
 def test_labelled_texts_can_be_read_as_texts() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app.core.json_shapes import Problem
 from app.corpora import problems
 from worker.sandbox.corpus import parse
 
@@ -33,7 +34,7 @@ def refused(directory: Path, text: str) -> Iterator[str]:
         parsed(directory, text)
     for problem in caught.value.report["problems"]:
         line = problem.pop("line")
-        yield f"{line}: {problems.sentence(problem)}"
+        yield f"{line}: {problems.sentence(Problem(**problem))}"
 
 
 def test_a_first_row_that_names_no_record_is_refused(tmp_path: Path) -> None:

@@ -85,9 +85,9 @@ def test_a_model_of_a_mirror_is_downloaded_and_checked(
     with db.transaction() as session:
         model = session.get_one(ImportedModel, model.id)
     assert (model.state, model.reference, model.problems) == ("ready", f"alice/tiny@{COMMIT}", [])
-    assert model.facts["model_type"] == "llama"
+    assert model.facts.model_type == "llama"
     lying = {path.name for path in storage.base_model(model.id).iterdir()} - {".lock"}
-    assert lying == {file["name"] for file in model.files}
+    assert lying == {file.name for file in model.files}
     assert "model.safetensors" in lying
     assert not lying & {"pytorch_model.bin", "modeling_tiny.py", "consolidated.safetensors", "onnx", ".cache"}
     assert all(token == "Bearer hf_secret" for _method, _path, token in online.asked)

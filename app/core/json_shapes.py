@@ -1,0 +1,301 @@
+"""What the JSON columns of app/core/models.py hold. Pydantic only. Values are frozen: assign new ones."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+Value = float | Literal["nan", "inf", "-inf"]  # of a metric; JSON has no number for the last three
+MessageValues = dict[str, JsonValue]  # what the {places} of a message are filled with
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class _Open(_Stored):
+    """Keeps fields that it does not name."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Problem(_Open):
+    """Why a file, or one line of it, cannot be used: a code, the place, and the values of the code's message."""
+
+    code: str
+    line: int | None = None
+    byte: int | None = None
+    file: str | None = None
+    tensor: str | None = None
+
+    @property
+    def values(self) -> MessageValues:
+        """What the message is filled with."""
+        return self.model_dump(mode="json", exclude={"code"}, exclude_unset=True)
+
+
+class FailureReason(_Stored):
+    """A code of failures with the values of its message."""
+
+    code: str
+    values: MessageValues = {}
+
+
+class StoredFile(_Stored):
+    """A file with its size in bytes and its SHA-256."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+# ---- corpora and imported models ------------------------------------------------------------------------------------
+
+
+class EncodingCandidate(_Stored):
+    """An encoding in which an upload would be plausible text, and how it would begin."""
+
+    encoding: str
+    preview: str
+
+
+class ParseReport(_Stored):
+    """Of a corpus: how it is to be parsed, how far that is (in bytes, `at` Unix seconds), and what was counted."""
+
+    kind: str | None = None
+    skip_bad: bool = False
+    at: float | None = None
+    done: int = 0
+    total: int | None = None
+    num_bad_lines: int = 0
+    num_turns: int | None = None
+    num_labels: int | None = None
+    labels: dict[str, int] = {}
+    lengths: dict[str, int] = {}  # documents by the number of bits of their length in characters
+    candidates: list[EncodingCandidate] = []
+
+
+class ImportProgress(_Stored):
+    """How far the import of a model is, in bytes; `at` (Unix seconds) is when it was last heard of."""
+
+    phase: str | None = None
+    done: int = 0
+    total: int | None = None
+    at: float | None = None
+
+
+class ModelFacts(_Stored):
+    """A base model: the fields of a spec that describe its network, and what else its files say.
+
+    `context` is the longest sequence in tokens, None without a limit. Empty until the model is imported.
+    """
+
+    model_type: str | None = None
+    num_hidden_layers: int | None = None
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    num_attention_heads: int | None = None
+    num_key_value_heads: int | None = None
+    tie_word_embeddings: bool | None = None
+    vocab_size: int | None = None
+    context: int | None = None
+    num_parameters: int | None = None
+    dtype: str | None = None
+    has_chat_template: bool | None = None
+    license: str | None = None
+
+
+# ---- checkpoints, exports and evaluations ---------------------------------------------------------------------------
+
+
+class Manifest(_Open):
+    """The manifest of a checkpoint: every file, and what the weights were made from (see trainer/run_dir.py)."""
+
+    files: list[StoredFile]
+    spec_sha256: str | None = None
+    data_sha256: str | None = None
+    tokenizer_sha256: str | None = None
+    versions: dict[str, str] = {}
+
+
+class WorkOptions(_Stored):
+    """What an export (the first four) or an evaluation (the others) was asked for with."""
+
+    format: str | None = None
+    quantization: str | None = None
+    max_shard_bytes: int | None = None
+    license: str = ""
+    corpora: list[str] = []
+    limit: int | None = None
+    num_fewshot: int = 0
+
+
+class StepsDone(_Stored):
+    """How far an export or an evaluation is, and the seconds it has taken."""
+
+    done: int = 0
+    total: int | None = None
+    seconds: float = 0.0
+
+
+class CorpusScores(_Open):
+    """How a checkpoint did on one corpus of an evaluation."""
+
+    corpus: str
+    kind: str
+    num_documents: int
+    metrics: dict[str, float]
+    errors: dict[str, float] = {}
+    examples: list[dict[str, JsonValue]] = []
+
+
+class WorkResult(_Open):
+    """What an export wrote (`files`, how far its logits are off), or an evaluation measured (`corpora`)."""
+
+    files: list[StoredFile] = []
+    largest_difference: float | None = None
+    tolerance: float | None = None
+    harness: str | None = None
+    num_fewshot: int | None = None
+    corpora: list[CorpusScores] = []
+
+
+# ---- nodes ----------------------------------------------------------------------------------------------------------
+
+
+class Gpu(_Stored):
+    """A GPU of a node, by its index and UUID there."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_bytes: int
+
+
+class GpuUsage(_Stored):
+    """How busy a GPU is."""
+
+    index: int
+    memory_used_bytes: int
+    percent: int
+
+
+class Telemetry(_Open):
+    """How busy a node is, and the versions of what decides how a job computes there."""
+
+    cpu_percent: float | None = None
+    memory_used_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    gpus: list[GpuUsage] = []
+    versions: dict[str, str] = {}
+
+
+# ---- jobs -----------------------------------------------------------------------------------------------------------
+
+
+class PhaseTotals(_Stored):
+    """How far a phase of a job is (steps, bytes or files), its seconds over all repeats, and how often it ended."""
+
+    done: int = 0
+    total: int = 0
+    seconds: float = 0.0
+    count: int = 0
+
+
+class JobProgress(_Stored):
+    """How far a job is. `at` is when the present phase was last heard of, in Unix seconds.
+
+    `recent` are the last steps with when each was done, `latest` the last value of each series, `step_seconds` what
+    one step took before the first.
+    """
+
+    phase: str | None = None
+    done: int = 0
+    total: int = 0
+    at: float = 0.0
+    phases: dict[str, PhaseTotals] = {}
+    recent: list[tuple[int, float]] = []
+    latest: dict[str, Value] = {}
+    step_seconds: float | None = None
+
+
+class PlannedEstimate(_Stored):
+    """One estimate of a plan: its value and the interval it was expected in."""
+
+    low: float
+    value: float
+    high: float
+    unit: str
+
+
+class PlannedCost(_Stored):
+    """What a plan said of a job, with the corrections of the machine that were applied."""
+
+    memory_bytes: PlannedEstimate
+    step_seconds: PlannedEstimate
+    memory_correction: float
+    time_correction: float
+
+
+class Probe(_Stored):
+    """What was measured before the first step (see trainer.events.ProbeEvent)."""
+
+    precision: str
+    gemm_flops: float
+    step_seconds: float
+    peak_bytes: int
+    save_seconds: float | None = None
+    is_whole: bool = False
+
+
+class Usage(_Stored):
+    """What an attempt took: the median seconds of a step, and the most memory that a rank used, up to `step`."""
+
+    step: int
+    step_seconds: float
+    peak_bytes: int
+
+
+class JobFacts(_Stored):
+    """What a job was planned to take, what its data and model turned out to be, and what it took."""
+
+    planned: PlannedCost | None = None
+    num_tokens: int | None = None
+    num_train_sequences: int | None = None
+    num_validation_sequences: int | None = None
+    bytes_per_token: float | None = None
+    num_cut: int | None = None
+    num_dropped: int | None = None
+    num_parameters: int | None = None
+    vocab_size: int | None = None
+    tokenizer_sha256: str | None = None
+    probe: Probe | None = None
+    usage: Usage | None = None
+
+
+class Adjustments(_Stored):
+    """What recovery changed: a smaller micro-batch with the same result, and steps whose samples are skipped."""
+
+    per_device_batch_size: int | None = None
+    skipped_steps: list[int] = []
+
+
+class Notice(FailureReason):
+    """What troubles a job that still runs or waits; `count` is how often in a row."""
+
+    count: int = 1
+
+
+class Replay(_Stored):
+    """Steps that an attempt trained again, compared with the first time.
+
+    `until` is the last of them, `steps` how many were compared, `different` how many of those differed, `worst` the
+    largest relative difference of a loss, `first` the first difference as (step, series, before, now), and `differs`
+    what of the machine is not as it was.
+    """
+
+    until: int
+    steps: int = 0
+    different: int = 0
+    worst: float = 0.0
+    first: tuple[int, str, Value, Value] | None = None
+    differs: list[str] = []
