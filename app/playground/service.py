@@ -200,7 +200,7 @@ def list_choices(session: Session, *, principal: Principal) -> list[Choice]:
             visible_to(Checkpoint.owner_id, principal),
             Checkpoint.state == "ready",
             Job.spec["model_type"].as_string().in_(DECODERS),
-            Job.spec.objective.as_string().is_distinct_from("classification"),
+            Job.spec["objective"].as_string().is_distinct_from("classification"),
         )
         .order_by(Checkpoint.id.desc())
         .limit(MAX_CHOICES)
