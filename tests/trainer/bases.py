@@ -1,4 +1,4 @@
-"""Base models for tests: random weights that transformers made, in Hugging Face layout beside a tokenizer."""
+"""Base models for tests: random weights and a tokenizer in Hugging Face layout."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from trainer.run_dir import RunDir
 
 
 def make_base(directory: Path, model_type: str, tokenizer_path: Path, max_shard_size: str = "5GB") -> Path:
-    """A base model of the sizes of `runs.SMALL`."""
+    """Write a base model with the sizes of `runs.SMALL`."""
     tokenizer = Fast.from_pretrained(tokenizer_path)
     torch.manual_seed(1)
     model = {"llama": _llama, "gpt2": _gpt2}[model_type](len(tokenizer))
@@ -20,7 +20,7 @@ def make_base(directory: Path, model_type: str, tokenizer_path: Path, max_shard_
 
 
 def start_from(run_dir: RunDir, base: Path, **fields: object) -> RunDir:
-    """Let attempt 1 of a run start from a base model."""
+    """Make attempt 1 of a run start from a base model."""
     inputs = run_dir.inputs(1).model_copy(update={"base": str(base), **fields})
     run_dir.create(run_dir.spec(), inputs, fence=1)
     return run_dir

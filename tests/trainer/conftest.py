@@ -26,7 +26,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(warm: Warm, home: Path) -> RunDir:
-    """A run that trained to its end: 150 steps, evaluated every 50, saved at 100 and 150."""
+    """A finished run: 150 steps, evaluated every 50, saved at 100 and 150."""
     run_dir = make_run(home, "trained", max_steps=150, eval_steps=50, save_steps=100, learning_rate=0.01)
     assert warm.run(run_dir) == 0, run_dir.log_path.read_text()
     return run_dir

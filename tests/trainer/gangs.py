@@ -1,4 +1,4 @@
-"""Gangs for tests: a parent process that imported everything forks one for each run, and the supervisor's end of it."""
+"""Gangs for tests: a preloaded parent process that forks one for each run, and the supervisor's end of the socket."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import psutil
 from trainer.launch import gang
 from trainer.run_dir import RunDir
 
-SECONDS = 120  # no run of a test takes longer
+SECONDS = 120  # timeout of a run in a test
 
 
 class Supervisor:
@@ -28,7 +28,7 @@ class Supervisor:
         assert self.process.create_time() == hello["started_at"]
 
     def ask(self, run_dir: RunDir, num_processes: int = 1, **env: str) -> "Supervisor":
-        """Send the request."""
+        """Send the request to run an attempt."""
         self.send(run_dir=str(run_dir.path), fence=1, num_processes=num_processes, device="cpu", env=env)
         return self
 
@@ -43,7 +43,7 @@ class Supervisor:
         return message
 
     def rest(self) -> list[dict[str, Any]]:
-        """All messages up to the end."""
+        """All messages up to the last one."""
         messages = [self.read()]
         while "done" not in messages[-1]:
             messages.append(self.read())
@@ -60,7 +60,7 @@ class Supervisor:
 
 
 class Warm:
-    """A process that imported torch, transformers and DeepSpeed and forks gangs."""
+    """A process that has imported torch, transformers and DeepSpeed, and forks gangs."""
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
@@ -70,10 +70,10 @@ class Warm:
 
     def start(self) -> Supervisor:
         """A new gang that waits for its request."""
-        mine, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
         socket.send_fds(self._control, [b"."], [theirs.fileno()])
         theirs.close()
-        return Supervisor(mine)
+        return Supervisor(ours)
 
     def run(self, run_dir: RunDir, num_processes: int = 1, **env: str) -> int:
         """Run an attempt to its end and return its exit code."""
@@ -88,8 +88,8 @@ class Warm:
 
 
 def serve_forever(control: socket.socket) -> None:
-    """Fork a gang for every socket that comes in, until the other end is closed."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that nothing is left of gangs that ended
+    """Fork a gang for every socket received, until the other end is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that exited gangs leave no zombies
     gang.preload()
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, 1, 1)

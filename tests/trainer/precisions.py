@@ -1,6 +1,6 @@
-"""A process for tests: three steps of a very small model with each ZeRO stage in both precisions, printed as JSON.
+"""A process for tests: prints three steps of a tiny model with each ZeRO stage and precision as JSON.
 
-With the word `probed` each is measured before its first step.
+With the argument `probed`, a micro-batch is timed before the first step.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Runs for tests: corpora on disk, run directories of a model of 0.1 million parameters, what their journals say."""
+"""Runs for tests: corpora on disk, run directories of a model of 0.1 million parameters, and their events."""
 
 import hashlib
 from pathlib import Path
@@ -36,7 +36,7 @@ def english(num_bytes: int = 60_000) -> str:
 
 
 def write_corpus(directory: Path, documents: list[str], kind: str = "text") -> CorpusInput:
-    """A parsed corpus, as uploads become one."""
+    """Write a parsed corpus, in the format of an uploaded one."""
     directory.mkdir(parents=True, exist_ok=True)
     encoded = [document.encode() for document in documents]
     (directory / "text.bin").write_bytes(b"".join(encoded))
@@ -46,12 +46,12 @@ def write_corpus(directory: Path, documents: list[str], kind: str = "text") -> C
 
 
 def small_spec(**fields: Any) -> TrainSpec:
-    """A spec of the small model; `fields` replace its own."""
+    """The spec of the small model with some fields replaced."""
     return resolve({**SMALL, **fields})
 
 
 def make_run(home: Path, name: str, documents: list[str] | None = None, **fields: Any) -> RunDir:
-    """A run directory of attempt 1, ready to start. Runs of one home share a cache."""
+    """A run directory, ready to start attempt 1. Runs with the same `home` share a cache."""
     documents = documents if documents is not None else [english()]
     corpus = write_corpus(home / f"corpus-{name}", documents, fields.pop("kind", "text"))
     tokenizer, held_out = fields.pop("tokenizer_path", None), fields.pop("held_out", [])
@@ -68,16 +68,16 @@ def journal(run_dir: RunDir, fence: int = 1) -> list[events.Event]:
 
 
 def series(run_dir: RunDir, name: str) -> dict[int, float]:
-    """A series of attempt 1 by step."""
+    """The values of a metric in attempt 1, by step."""
     points = [event for event in journal(run_dir) if isinstance(event, events.PointsEvent)]
     return {point.step: float(point.values[name]) for point in points if name in point.values}
 
 
 def of_kind(run_dir: RunDir, kind: str) -> list[Any]:
-    """The events of one kind."""
+    """The events of one kind in attempt 1."""
     return [event for event in journal(run_dir) if event.kind == kind]
 
 
 def checkpoint_of(run_dir: RunDir, step: int) -> Path:
-    """Where attempt 1 wrote its checkpoint of a step."""
+    """The directory of a checkpoint that attempt 1 wrote."""
     return run_dir.attempt_path(1) / f"step-{step}"

@@ -1,4 +1,4 @@
-"""A rank of two for tests: shards a model under ZeRO-3, takes two steps, and says what it held; JSON.
+"""One of two ranks for tests: shards a model under ZeRO-3, takes two steps, and prints what it allocated as JSON.
 
 `RANK=... python -m tests.trainer.sharded`, with torchrun's other variables.
 """
@@ -24,32 +24,32 @@ SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "se
 
 
 def main() -> None:
-    said = steps(init_process_group("cpu"))
+    results = steps(init_process_group("cpu"))
     gc.collect()  # as trainer/launch/rank.py does
     dist.destroy_process_group()
-    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.write(json.dumps(results) + "\n")
 
 
 def steps(device: torch.device) -> dict[str, Any]:
-    """What this rank held before and holds after two steps, and what they gave."""
-    drawn = np.random.default_rng(0)
+    """What this rank allocated before and after sharding, and the results of two steps."""
+    rng = np.random.default_rng(0)
     spec = small_spec(
         num_processes=2, zero_stage=3, warmup_steps=0, learning_rate=0.01, tie_word_embeddings=True, **SIZES
     )
-    batch = {"input_ids": drawn.integers(0, VOCAB_SIZE, (8, 8)), "labels": drawn.integers(0, VOCAB_SIZE, (8, 8))}
+    batch = {"input_ids": rng.integers(0, VOCAB_SIZE, (8, 8)), "labels": rng.integers(0, VOCAB_SIZE, (8, 8))}
     model = init_model(spec, VOCAB_SIZE, 0, 1, zero_init.init_device(spec, device))
-    learning = objective(spec, model)
-    made = [parameter.is_meta for parameter in learning.parameters()]
-    engine = make_engine(spec, learning, device)
+    learner = objective(spec, model)
+    is_meta = [parameter.is_meta for parameter in learner.parameters()]
+    engine = make_engine(spec, learner, device)
     return {
-        "holds": sum(not is_meta for is_meta in made),
-        "parameters": len(made),
-        "share": sum(parameter.ds_tensor.numel() for parameter in learning.parameters()),  # type: ignore[attr-defined]
-        "values": sum(parameter.ds_numel for parameter in learning.parameters()),  # type: ignore[attr-defined]
-        "buffers": [float(buffer.double().sum()) for buffer in learning.buffers()],
+        "holds": sum(not meta for meta in is_meta),
+        "parameters": len(is_meta),
+        "share": sum(parameter.ds_tensor.numel() for parameter in learner.parameters()),  # type: ignore[attr-defined]
+        "values": sum(parameter.ds_numel for parameter in learner.parameters()),  # type: ignore[attr-defined]
+        "buffers": [float(buffer.double().sum()) for buffer in learner.buffers()],
         "steps": [engine.step(number, engine.split_micro_batches(batch), 64, False)[:2] for number in (1, 2)],
         "is_tied": model.get_input_embeddings().weight is model.get_output_embeddings().weight,
-        "is_on_cpu": all(torch.device("cpu") == buffer.device for buffer in learning.buffers()),
+        "is_on_cpu": all(torch.device("cpu") == buffer.device for buffer in learner.buffers()),
     }
 
 

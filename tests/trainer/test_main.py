@@ -161,7 +161,7 @@ def test_plan_chooses_auto_fields_for_the_machine(
     ("content", "sentence"),
     [
         ('{"max_steps": 0}', "max_steps must be at least 1"),
-        ('{"colour": "red"}', "colour is not a field"),
+        ('{"color": "red"}', "color is not a field"),
         ("{", "Expecting property name"),
         ("{}", "--vocab-size"),
     ],

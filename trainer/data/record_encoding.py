@@ -23,7 +23,7 @@ CHAT_TEMPLATE = """\
 MARKS = ("<|im_start|>", "<|im_end|>")
 
 Record = Mapping[str, Any]
-Message = Mapping[str, Any]
+ChatMessage = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class RecordEncoder:
 
     # ---- conversations ----------------------------------------------------------------------------------------------
 
-    def encode_conversation(self, messages: Sequence[Message]) -> Segment:
+    def encode_conversation(self, messages: Sequence[ChatMessage]) -> Segment:
         """A conversation in the tokenizer's chat template. Only answers have weight: that of their message, default 1.
 
         An answer spans what the template adds after the generation prompt, including the token that ends the turn. Its
@@ -177,7 +177,7 @@ class RecordEncoder:
             segment.weights.extend([_weight(start, end, spans)] * len(ids))
         return segment
 
-    def _span(self, messages: Sequence[Message], number: int, text: str) -> tuple[int, int]:
+    def _span(self, messages: Sequence[ChatMessage], number: int, text: str) -> tuple[int, int]:
         """Start and end of an answer in the rendered conversation: after the generation prompt, and the turn's end."""
         before = self.render(messages[:number], add_generation_prompt=True)
         after = self.render(messages[: number + 1])
@@ -185,12 +185,12 @@ class RecordEncoder:
             raise Failure("chat_template_unusable", why="later messages change how it renders earlier ones")
         return len(before), max(len(before), len(after.rstrip()))
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
         """The tokens of a conversation up to the generation prompt."""
         text = self.render(messages, add_generation_prompt=True)
         return [int(number) for number in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+    def render(self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = False) -> str:
         """Apply the chat template to a conversation. Raises Failure if the template cannot render it."""
         try:
             return str(

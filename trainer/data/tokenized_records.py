@@ -26,7 +26,7 @@ FILES = ("ids", "weights", "ends", "labels", "numbers")
 SPLIT = 0x5EED  # mixed into the seed, so that the validation split is independent of the training order
 
 
-class Meta(BaseModel):
+class TokenizedRecordsMeta(BaseModel):
     """`meta.json` of a directory of tokenized records."""
 
     sha256: str
@@ -103,7 +103,7 @@ class _Writer:
             file.close()
         if not sum(counts):
             raise Failure("records_empty", dropped=self._num_dropped)
-        meta = Meta(
+        meta = TokenizedRecordsMeta(
             sha256=name,
             dtype=self._dtype,
             num_segments=self._num_segments,
@@ -163,7 +163,7 @@ class TokenizedRecords:
     """
 
     def __init__(self, directory: Path, spec: TrainSpec) -> None:
-        self.meta = Meta.model_validate_json((directory / "meta.json").read_text())
+        self.meta = TokenizedRecordsMeta.model_validate_json((directory / "meta.json").read_text())
         self._ids = _open(directory / "ids.bin", self.meta.dtype)
         self._weights = _open(directory / "weights.bin", "<f4")
         ends = np.fromfile(directory / "ends.bin", dtype="<u8").astype(np.int64)

@@ -19,6 +19,7 @@ from trainer.data.tokenized_text import Document
 from trainer.datasets.causal import SFTDataset
 from trainer.datasets.labelled import ClassificationDataset
 from trainer.failure import Failure
+from trainer.planning.counts import EVAL_SEQUENCES
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
@@ -161,6 +162,10 @@ def test_labels_are_numbered_by_name_and_shared_with_a_validation_corpus(
     assert (validation.num_train, validation.validation_batch([0])["labels"].tolist()) == (0, [1])
     with pytest.raises(Failure, match="the label older is not one of the labels to train on: new, old"):
         tokenize(tmp_path / "o", hf_tokenizer, spec, "classification", odd, labels=train.meta.labels)
+
+
+def test_a_classifier_is_evaluated_on_more_samples_than_a_language_model() -> None:
+    assert (SFTDataset.max_eval_samples, ClassificationDataset.max_eval_samples) == (EVAL_SEQUENCES, 2_000)
 
 
 def test_a_tokenizer_is_trained_only_on_the_texts_of_records(tmp_path: Path) -> None:

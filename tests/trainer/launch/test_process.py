@@ -1,4 +1,4 @@
-"""How a run that cannot go on ends: its exit code, and the failure it names."""
+"""How runs fail: the exit code and the reported failure."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ BAD_INPUTS: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("code", BAD_INPUTS)
-def test_bad_input_ends_with_64_and_says_which(warm: Warm, home: Path, code: str) -> None:
+def test_bad_input_exits_with_64_and_its_failure_code(warm: Warm, home: Path, code: str) -> None:
     documents, fields, values = BAD_INPUTS[code]
     run_dir = make_run(home, code, documents, **fields)
 
@@ -34,14 +34,14 @@ def test_bad_input_ends_with_64_and_says_which(warm: Warm, home: Path, code: str
     assert "Traceback" not in run_dir.log_path.read_text()
 
 
-def test_a_tokenizer_that_cannot_be_read_ends_with_64(warm: Warm, home: Path) -> None:
+def test_an_unreadable_tokenizer_exits_with_64(warm: Warm, home: Path) -> None:
     run_dir = make_run(home, "no-tokenizer", tokenizer_path=str(home))
 
     assert warm.run(run_dir) == 64
     assert of_kind(run_dir, "failure")[0].code == "tokenizer_mismatch"
 
 
-def test_a_spec_that_was_tampered_with_ends_with_64_and_names_the_field(warm: Warm, home: Path) -> None:
+def test_an_invalid_stored_spec_exits_with_64_and_names_the_field(warm: Warm, home: Path) -> None:
     run_dir = make_run(home, "tampered")
     run_dir.spec_path.write_text(run_dir.spec_path.read_text().replace('"max_steps": 20', '"max_steps": -20'))
 
@@ -51,7 +51,7 @@ def test_a_spec_that_was_tampered_with_ends_with_64_and_names_the_field(warm: Wa
     assert (failure.code, failure.values["field"]) == ("config_invalid", "max_steps")
 
 
-def test_other_than_the_asked_number_of_processes_ends_with_64(warm: Warm, home: Path) -> None:
+def test_a_wrong_number_of_processes_exits_with_64(warm: Warm, home: Path) -> None:
     run_dir = make_run(home, "too-few", num_processes=2)
 
     assert warm.run(run_dir, 1) == 64
@@ -59,9 +59,7 @@ def test_other_than_the_asked_number_of_processes_ends_with_64(warm: Warm, home:
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
-def test_a_loss_that_is_not_finite_ends_with_70_and_leaves_no_checkpoint(
-    warm: Warm, home: Path, num_processes: int
-) -> None:
+def test_a_non_finite_loss_exits_with_70_and_leaves_no_checkpoint(warm: Warm, home: Path, num_processes: int) -> None:
     fields = {"learning_rate": 10.0, "max_grad_norm": 0.0, "warmup_steps": 0, "weight_decay": 1.0, "max_steps": 5_000}
     run_dir = make_run(home, f"diverging-{num_processes}", num_processes=num_processes, **fields, adam_beta2=0.0)
 
@@ -82,13 +80,12 @@ def test_a_loss_that_is_not_finite_ends_with_70_and_leaves_no_checkpoint(
         (KeyError("surprise"), "trainer_bug", EXIT_BUG),
     ],
 )
-def test_what_ends_a_process_becomes_an_exit_code_and_an_event(
+def test_an_exception_becomes_an_exit_code_and_an_event(
     tmp_path: Path, error: Exception, code: str, exit_code: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def work() -> int:
         raise error
 
-    report = Reporter(Journal(tmp_path / "events.jsonl"))
     run_dir = RunDir(tmp_path)
     run_dir.attempt_path(1).mkdir(parents=True)
     report = Reporter(Journal(run_dir.events_path(1)))
@@ -98,7 +95,7 @@ def test_what_ends_a_process_becomes_an_exit_code_and_an_event(
 
     last: Any = journal(run_dir)[-1]
     assert (last.kind, last.code) == ("failure", code)
-    assert "surprise" not in str(last.values)  # what an unforeseen error says is for the log only
+    assert "surprise" not in str(last.values)  # the message of an unexpected error is only in the log
     assert "Traceback" in capfd.readouterr().err
     if code.startswith("oom"):
         assert last.values["step"] == 7
@@ -115,5 +112,5 @@ def test_a_lost_peer_is_not_reported_as_a_failure_of_this_process(tmp_path: Path
     assert not journal(run_dir)
 
 
-def test_every_failure_has_a_sentence() -> None:
+def test_every_failure_has_a_message() -> None:
     assert MESSAGES.keys() == EXIT_CODES.keys()

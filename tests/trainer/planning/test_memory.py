@@ -39,7 +39,7 @@ def test_7b_in_full_on_one_h200() -> None:
     assert P == 6_738_415_616
     assert states(parts) == (P * BF16, P * BF16, P * (FP32 + MOMENTS))
     assert states(parts) == (13_476_831_232, 13_476_831_232, 80_860_987_392)
-    # Checkpointing keeps the input of 32 blocks, and one block whole: ten widths and four of the feed-forward in bf16,
+    # Checkpointing keeps the input of 32 blocks, and one full block: ten widths and four of the feed-forward in bf16,
     # two norms in fp32.
     of_a_token = 32 * 4096 * BF16 + (10 * 4096 + 4 * 11008) * BF16 + 2 * 4096 * FP32
     assert parts.activations == TOKENS * of_a_token
