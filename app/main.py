@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
 
 from app.accounts import api as accounts_api
 from app.accounts import pages as accounts_pages
@@ -39,6 +40,9 @@ PAGES = (
     api_reference,
 )
 
+# For the OpenAPI document only: app.web.auth checks tokens.
+BEARER = HTTPBearer(scheme_name="API token", description="Create one on the account page.", auto_error=False)
+
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -59,7 +63,7 @@ def create_app() -> FastAPI:
         lifespan=lifespan,
     )
     for feature in FEATURES:
-        app.include_router(feature.router, prefix="/api/v1")
+        app.include_router(feature.router, prefix="/api/v1", dependencies=[Depends(BEARER)])
     app.include_router(probes.router)
     for pages in PAGES:
         app.include_router(pages.router, include_in_schema=False)

@@ -7,6 +7,7 @@ import { localTimes } from "./times.js";
 
 /** @type {Record<string, () => Promise<{ start: (root: HTMLElement) => void }>>} */
 const MODULES = {
+  "api-reference": () => import("./api-reference.js"),
   "corpus-upload": () => import("./corpus-upload.js"),
   "job-form": () => import("./job-form.js"),
   "model-upload": () => import("./model-upload.js"),

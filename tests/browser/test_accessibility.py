@@ -12,8 +12,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 AXE = (Path(__file__).parent / "vendor/axe/axe.min.js").read_text()
 RUN = """async () => {
-  const found = await axe.run(document, { resultTypes: ["violations"] });
-  return found.violations.map((v) => ({ id: v.id, impact: v.impact, nodes: v.nodes.map((n) => n.html.slice(0, 200)) }));
+  const context = { exclude: [".swagger-ui"] }; // third-party: its low contrast and nested controls are not ours to fix
+  const { violations } = await axe.run(context, { resultTypes: ["violations"] });
+  return violations.map((v) => ({ id: v.id, impact: v.impact, nodes: v.nodes.map((n) => n.html.slice(0, 200)) }));
 }"""
 PAGES = [
     "/",
@@ -52,6 +53,8 @@ def settled(page: Page, path: str) -> None:
     if path == "/jobs/{job}":
         page.locator("[data-chart=loss] [data-readout] .key").first.wait_for()
         page.locator("[data-samples] > li").first.wait_for()
+    if path == "/api/docs":
+        page.locator(".opblock").first.wait_for()
 
 
 def barriers(page: Page) -> list[dict[str, Any]]:

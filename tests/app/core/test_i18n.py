@@ -1,26 +1,25 @@
-"""Languages: which one a browser gets, and that the Chinese catalogue is whole."""
+"""Languages: which one a browser gets, and that the Chinese catalog is complete."""
 
-import ast
+import io
 import string
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
 from babel.messages.catalog import Catalog
-from babel.messages.extract import extract_from_file
 from babel.messages.pofile import read_po
-from jinja2.ext import babel_extract
 
 from app.core import i18n
 from app.core.i18n import CATALOG, _, negotiate, use_locale
 from app.core.settings import Settings
 from app.overview import health
-from trainer import spec, spec_errors
+from trainer import spec_errors
 from trainer.planning import plan, scaling_laws
+from trainer.spec import TrainSpec
 
 ROOT = Path(__file__).parents[3]
-KEYWORDS = {"_": None, "gettext_noop": None, "t": None}
 
 
 @pytest.mark.parametrize(
@@ -64,39 +63,28 @@ def test_values_are_filled_in_after_translation() -> None:
         )
 
 
-# ---- the catalogue --------------------------------------------------------------------------------------------------
+# ---- the catalog ----------------------------------------------------------------------------------------------------
 
 
-def said_in_python() -> Iterator[tuple[str, str]]:
-    for package in ("app", "worker"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            for _line, message, _comments, _context in extract_from_file("python", path, keywords=KEYWORDS):
-                yield str(message), path.relative_to(ROOT).as_posix()
-
-
-def said_in_templates() -> Iterator[tuple[str, str]]:
-    for path in sorted((ROOT / "templates").rglob("*.html")):
-        with path.open("rb") as file:
-            options = {"trim_blocks": "true", "lstrip_blocks": "true", "silent": "false"}
-            for _line, _function, message, _comments in babel_extract(file, list(KEYWORDS), (), options):
-                text = message[0] if isinstance(message, tuple) else message
-                if text:
-                    yield str(text), path.relative_to(ROOT).as_posix()
-
-
-def said_by_the_spec() -> Iterator[tuple[str, str]]:
-    for name, field in spec.TrainSpec.model_fields.items():
-        for text in (field.title, field.description):
-            assert text, f"{name} has no title or no description"
-            yield text, f"TrainSpec.{name}"
-    yield from ((sentence, f"SENTENCES[{kind}]") for kind, sentence in spec_errors.MESSAGES.items())
-    for node in ast.walk(ast.parse((ROOT / "trainer/spec.py").read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "field_error":
-            message = node.args[1]
-            assert isinstance(message, ast.Constant), "the sentence must stand in the call"
-            yield str(message.value), f"trainer/spec.py:{node.lineno}"
-        if isinstance(node, ast.keyword) and node.arg == "message" and isinstance(node.value, ast.Constant):
-            yield str(node.value.value), f"trainer/spec.py:{node.value.lineno}"
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Every sentence of the interface: those that babel.cfg extracts, and those of tables without a marker."""
+    template = tmp_path_factory.mktemp("messages") / "messages.pot"
+    command = next(line for line in (ROOT / "babel.cfg").read_text().splitlines() if "pybabel extract" in line)
+    options = command.removeprefix("# pybabel ").replace("messages.pot", str(template)).split()
+    run = subprocess.run(
+        [sys.executable, "-m", "babel.messages.frontend", "-q", *options], cwd=ROOT, capture_output=True
+    )
+    assert run.returncode == 0, run.stderr.decode()
+    fields = TrainSpec.model_fields.values()
+    return {
+        *(str(entry.id) for entry in read_po(io.BytesIO(template.read_bytes())) if entry.id),
+        *(str(text) for field in fields for text in (field.title, field.description)),
+        *(str(Settings.model_fields[name].description) for name in health.SHOWN),
+        *spec_errors.MESSAGES.values(),
+        *plan.MESSAGES.values(),
+        *scaling_laws.MESSAGES.values(),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -109,33 +97,15 @@ def fields(text: str) -> set[str]:
     return {name for _literal, name, _format, _conversion in string.Formatter().parse(text) if name is not None}
 
 
-def said_by_the_plan() -> Iterator[tuple[str, str]]:
-    yield from ((sentence, "trainer/planning/plan.py") for sentence in plan.MESSAGES.values())
-    yield from ((sentence, "trainer/planning/scaling_laws.py") for sentence in scaling_laws.MESSAGES.values())
+def test_every_sentence_has_a_chinese_one(catalog: Catalog, messages: set[str]) -> None:
+    translated = {str(entry.id) for entry in catalog if entry.id and entry.string}
+    assert sorted(messages - translated) == []
 
 
-def said_by_the_settings() -> Iterator[tuple[str, str]]:
-    yield from ((str(Settings.model_fields[name].description), f"Settings.{name}") for name in health.SHOWN)
-
-
-SAID = sorted(
-    {*said_in_python(), *said_in_templates(), *said_by_the_spec(), *said_by_the_plan(), *said_by_the_settings()}
-)
-
-
-def test_every_sentence_has_a_chinese_one(catalog: Catalog) -> None:
-    missing: dict[str, str] = {}
-    for message, place in SAID:
-        entry = catalog.get(message)
-        if entry is None or not entry.string:
-            missing.setdefault(message, place)
-    assert not missing, "\n".join(f"{place}: {message!r}" for message, place in missing.items())
-
-
-def test_no_entry_is_fuzzy_and_none_is_left_over(catalog: Catalog) -> None:
-    said = {message for message, _place in SAID}
-    assert [entry.id for entry in catalog if entry.id and entry.fuzzy] == []
-    assert [entry.id for entry in catalog if entry.id and entry.id not in said] == []
+def test_no_entry_is_fuzzy_and_every_entry_is_used(catalog: Catalog, messages: set[str]) -> None:
+    entries = [entry for entry in catalog if entry.id]
+    assert [entry.id for entry in entries if entry.fuzzy] == []
+    assert [entry.id for entry in entries if entry.id not in messages] == []
 
 
 def test_no_entry_stands_twice() -> None:
@@ -155,6 +125,6 @@ def test_chinese_sentences_hold_the_same_values(catalog: Catalog) -> None:
 
 def test_every_choice_of_a_spec_is_a_word_programs_use() -> None:
     # Choices are shown as they are: they are the words of the API. A choice with a space would be prose.
-    for name, field in spec.TrainSpec.model_fields.items():
+    for name, field in TrainSpec.model_fields.items():
         if get_origin(field.annotation) is Literal:
             assert all(" " not in str(choice) for choice in get_args(field.annotation)), name
