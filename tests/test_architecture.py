@@ -7,8 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
+
+from app.core.models import Base
 
 PACKAGES = ("app", "worker", "trainer")
 BANNED_NAMES = {"utils", "helpers", "common", "misc", "manager"}
@@ -31,6 +34,9 @@ PLANTED = [
     ("trainer/run_dir.py", "import numpy", "the light folders of trainer"),
     ("trainer/spec.py", "import trainer.data.sample_order", "trainer: layers"),
 ]
+
+
+TABLES = {mapper.class_.__name__ for mapper in Base.registry.mappers}
 
 
 def sources() -> list[Path]:
@@ -127,13 +133,80 @@ def test_imports_stand_at_the_top_of_a_file(root: Path) -> None:
     assert hidden == []
 
 
-def test_only_the_service_of_jobs_writes_a_jobs_state() -> None:
-    root = Path(__file__).parents[1]
-    for path in sources():
-        place = path.relative_to(root).as_posix()
-        for node in ast.walk(ast.parse(path.read_text())):
-            targets = node.targets if isinstance(node, ast.Assign) else []
-            for target in targets:
-                writes = isinstance(target, ast.Attribute) and target.attr == "state"
-                if writes and isinstance(target.value, ast.Name) and target.value.id == "job":
-                    assert place == "app/jobs/service.py", f"{place}:{node.lineno}"
+# ---- who writes a state ---------------------------------------------------------------------------------------------
+
+# Every place that writes a column `state`, with the variable or table it writes to.
+STATE_WRITERS = {
+    ("app/jobs/lifecycle/state.py", "job"),
+    ("app/jobs/scheduling/rescan.py", "Job"),  # inserts a job that ended long ago
+    ("app/jobs/scheduling/rescan.py", "row"),  # a checkpoint
+    ("app/jobs/attempts/attempts.py", "row"),  # a checkpoint
+    ("app/checkpoints/service.py", "Checkpoint"),
+    ("app/base_models/service.py", "ImportedModel"),
+    ("app/base_models/service.py", "model"),
+    ("app/corpora/service.py", "Corpus"),
+    ("app/corpora/service.py", "corpus"),
+    ("app/works/service.py", "work"),
+}
+PLANTED_STATE_WRITES = [
+    'job.state = "failed"',
+    'before, job.state = job.state, "failed"',
+    'job.state: str = "failed"',
+    'setattr(job, "state", "failed")',
+    'Job(id="1", state="failed")',
+    'models.Job(state="failed")',
+    'update(Job).where(Job.id == "1").values(state="failed")',
+    'session.execute(insert(Job).values({"state": "failed"}))',
+    'Job.__table__.update().values(state="failed")',
+]
+
+
+def state_writes(tree: ast.AST) -> Iterator[str]:
+    """What each write of a column `state` writes to: a variable, or the name of a table."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "state" and isinstance(node.ctx, ast.Store):
+            yield ast.unparse(node.value)
+        elif isinstance(node, ast.Call):
+            yield from _state_writes_of_call(node)
+
+
+def _state_writes_of_call(call: ast.Call) -> Iterator[str]:
+    name = ast.unparse(call.func).rpartition(".")[2]
+    if name == "setattr" and ast.unparse(call.args[1]) == "'state'":
+        yield ast.unparse(call.args[0])
+    keys = {keyword.arg for keyword in call.keywords}
+    keys |= {key.value for arg in call.args if isinstance(arg, ast.Dict) for key in arg.keys if is_text(key)}
+    if "state" in keys and name in TABLES:
+        yield name
+    elif "state" in keys and name == "values":
+        yield next(part.id for part in ast.walk(call.func) if isinstance(part, ast.Name) and part.id in TABLES)
+
+
+def is_text(node: ast.expr | None) -> TypeGuard[ast.Constant]:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_the_places_that_write_a_state_are_known(root: Path) -> None:
+    writers = {
+        (path.relative_to(root).as_posix(), subject)
+        for path in sources()
+        for subject in state_writes(ast.parse(path.read_text()))
+    }
+    assert writers == STATE_WRITERS
+
+
+@pytest.mark.parametrize("line", PLANTED_STATE_WRITES)
+def test_a_planted_write_of_a_jobs_state_is_seen(line: str) -> None:
+    (subject,) = state_writes(ast.parse(line))
+    assert subject in ("job", "Job")
+
+
+def test_no_statement_updates_jobs_in_bulk(root: Path) -> None:
+    """Its values could hold a state that `state_writes` does not see."""
+    calls = [
+        (path.relative_to(root).as_posix(), node.lineno)
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node) in ("update(Job)", "sqlalchemy.update(Job)")
+    ]
+    assert calls == []

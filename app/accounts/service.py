@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.core import paging
+from app.core import db, paging
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.models import ApiToken, LoginSession, SetupCode, User
@@ -118,8 +118,7 @@ def begin_login(session: Session, *, name: str) -> LoginTry:
     user = session.scalar(known) if name.isprintable() else None
     if user is None:
         return LoginTry(None, None)
-    now = session.scalar(select(func.now()))
-    assert now is not None
+    now = db.now()
     if user.locked_until is not None and user.locked_until > now:
         raise _locked(round((user.locked_until - now).total_seconds()) or 1)
     user.failed_logins += 1

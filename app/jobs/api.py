@@ -4,38 +4,34 @@ from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
-from sqlalchemy import func, select
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.core import db, fault_injection, i18n, storage
-from app.core import live as ground
 from app.core.errors import bad_field
 from app.core.i18n import _
+from app.core.live import Update
 from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
 from app.core.principal import Principal
 from app.jobs import schemas, service, stream
 from app.jobs.attempts import metrics
 from app.jobs.cluster import nodes
-from app.jobs.cluster.nodes import list_nodes as all_nodes
 from app.jobs.lifecycle import notifications
 from app.jobs.lifecycle.notifications import notify_job_changed
 from app.jobs.planning import answers
 from app.jobs.views import logs
 from app.web.auth import Reader, Submitter
 from app.web.paging import After, Limit
-from trainer.planning.counts import num_parameters
 from trainer.run_dir import RunDir
-from trainer.spec import example_spec
 
 router = APIRouter()
 PING_SECONDS = 15
 RETRY_MILLISECONDS = 1_000
 
-Given = Annotated[
+PartialSpec = Annotated[
     dict[str, Any],
     Body(
-        description="A partial TrainSpec: what is not given comes from its recipe.",
+        description="A partial TrainSpec; its recipe fills in the fields that are missing.",
         openapi_examples=schemas.SUBMIT_EXAMPLES,
     ),
 ]
@@ -44,13 +40,15 @@ Given = Annotated[
 @router.post("/jobs", status_code=201, tags=["jobs"], responses={200: {"description": "The key's job, again."}})
 def submit_job(
     principal: Submitter,
-    given: Given,
+    partial_spec: PartialSpec,
     response: Response,
     idempotency_key: Annotated[str | None, Header(description="Makes repeating the request safe.")] = None,
 ) -> schemas.JobAnswer:
     """Submit a job."""
     with db.transaction() as session:
-        job, is_new = service.submit(session, principal=principal, given=given, idempotency_key=idempotency_key)
+        job, is_new = service.submit(
+            session, principal=principal, request=partial_spec, idempotency_key=idempotency_key
+        )
         answer = schemas.job_answer(session, job)
     fault_injection.reach("submitted")
     notify_job_changed(job.id)
@@ -60,20 +58,19 @@ def submit_job(
 
 
 @router.post("/jobs/plan", tags=["jobs"])
-def plan_job(principal: Reader, given: Given) -> answers.PlanAnswer:
-    """Check a spec and tell what the job would cost, without submitting it."""
+def plan_job(principal: Reader, partial_spec: PartialSpec) -> answers.PlanAnswer:
+    """Validate a spec and estimate what the job would cost, without submitting it."""
     with db.transaction() as session:
-        checked = service.resolve_request(session, principal=principal, given=given)
-        vocab_size, plan, _node = service.estimate_cost(session, checked)
-    return answers.plan_answer(checked.spec, vocab_size, plan, checked.free)
+        resolved = service.resolve_request(session, principal=principal, request=partial_spec)
+    return answers.plan_answer(resolved.spec, resolved.vocab_size, resolved.plan, resolved.auto_fields)
 
 
 @router.post("/jobs/propose", tags=["jobs"])
-def propose_job(principal: Reader, asked: answers.ProposeRequest) -> answers.ProposeAnswer:
-    """Propose a model for a text and a time: fields of a spec, each with where it comes from."""
+def propose_job(principal: Reader, request: answers.ProposeRequest) -> answers.ProposeAnswer:
+    """Propose a model for corpora and a training time: fields of a spec, each with its reason."""
     with db.transaction() as session:
-        proposal = service.propose(session, principal=principal, corpora=asked.corpora, seconds=asked.seconds)
-    return answers.propose_answer(asked.corpora, proposal)
+        proposal = service.propose(session, principal=principal, corpora=request.corpora, seconds=request.seconds)
+    return answers.propose_answer(request.corpora, proposal)
 
 
 @router.get("/jobs", tags=["jobs"])
@@ -86,11 +83,11 @@ def list_jobs(
     """List jobs, newest first."""
     unknown = next((name for name in state or () if name not in STATES), None)
     if unknown is not None:
-        message = _("{state} is no state. Choose of: {expected}.", state=unknown, expected=", ".join(STATES))
+        message = _("Unknown state “{state}”. Use one of: {expected}.", state=unknown, expected=", ".join(STATES))
         raise bad_field("state", "state_unknown", message)
     with db.transaction() as session:
-        rows, following = service.list_jobs(session, principal=principal, limit=limit, after=after, states=state)
-        return Listing(data=schemas.job_answers(session, rows), next=following)
+        jobs, following = service.list_jobs(session, principal=principal, limit=limit, after=after, states=state)
+        return Listing(data=schemas.job_answers(session, jobs), next=following)
 
 
 @router.get("/jobs/{job_id}", tags=["jobs"])
@@ -102,19 +99,19 @@ def get_job(principal: Reader, job_id: str) -> schemas.JobAnswer:
 
 @router.post("/jobs/{job_id}/cancel", status_code=202, tags=["jobs"])
 def cancel_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
-    """Cancel a job. A running one keeps the checkpoints it has and writes a last one."""
+    """Cancel a job. A running one saves a last checkpoint; its checkpoints are kept."""
     return _request_change(service.cancel, principal, job_id)
 
 
 @router.post("/jobs/{job_id}/pause", status_code=202, tags=["jobs"])
 def pause_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
-    """Pause a job: it saves a checkpoint and gives its place back."""
+    """Pause a job. It saves a checkpoint and frees its node."""
     return _request_change(service.pause, principal, job_id)
 
 
 @router.post("/jobs/{job_id}/resume", status_code=202, tags=["jobs"])
 def resume_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
-    """Let a paused job go on from its newest checkpoint, as if it had never stopped."""
+    """Resume a paused job from its newest checkpoint, as if it had never stopped."""
     return _request_change(service.resume, principal, job_id)
 
 
@@ -136,7 +133,7 @@ def get_history(principal: Reader, job_id: str) -> Listing[schemas.HistoryEntry]
 
 @router.get("/jobs/{job_id}/attempts", tags=["jobs"])
 def list_attempts(principal: Reader, job_id: str) -> Listing[schemas.AttemptAnswer]:
-    """The attempts at a job, oldest first: where each went on, how it ended, what its repeated steps prove."""
+    """The attempts at a job, oldest first: where each resumed, how it ended, what its repeated steps prove."""
     with db.transaction() as session:
         job = service.get(session, principal=principal, job_id=job_id)
         attempts = service.list_attempts(session, job_id=job_id)
@@ -148,8 +145,9 @@ def get_samples(principal: Reader, job_id: str) -> Listing[schemas.SampleAnswer]
     """What the model wrote at each evaluation, oldest first."""
     with db.transaction() as session:
         service.get(session, principal=principal, job_id=job_id)
-        found = [schemas.sample_answer(sample) for sample in stream.samples(session, job_id=job_id)]
-    return Listing(data=found, next=None)
+        return Listing(
+            data=[schemas.sample_answer(sample) for sample in stream.samples(session, job_id=job_id)], next=None
+        )
 
 
 @router.get("/jobs/{job_id}/metrics", tags=["jobs"])
@@ -159,9 +157,9 @@ def get_metrics(
     series: Annotated[str | None, Query(description="Names, comma-separated. All if left out.", max_length=999)] = None,
     start: Annotated[int, Query(ge=0, le=2**31 - 1, description="The first step.")] = 0,
     end: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="The last step.")] = None,
-    points: Annotated[int, Query(ge=10, le=5000, description="How many places a curve may have.")] = 1000,
+    points: Annotated[int, Query(ge=10, le=5000, description="How many points a curve may have at most.")] = 1000,
 ) -> schemas.MetricsAnswer:
-    """The curves of a job, whole or zoomed: the finer the narrower the window, and no spike is ever left out."""
+    """The curves of a job in a window of steps. Narrower windows give finer curves; no spike is ever left out."""
     if end is not None and end < start:
         raise bad_field("end", "window_invalid", _("The last step must not be before the first one."))
     names = series.replace("\0", "").split(",") if series else None
@@ -176,9 +174,9 @@ def get_metrics(
 def get_log(
     principal: Reader,
     job_id: str,
-    offset: Annotated[int, Query(ge=0, le=2**62, description="Bytes of the log to pass over.")] = 0,
+    offset: Annotated[int, Query(ge=0, le=2**62, description="Bytes of the log to skip.")] = 0,
 ) -> schemas.LogAnswer:
-    """A piece of what the processes of a job printed."""
+    """A piece of the log: what the processes of a job printed."""
     with db.transaction() as session:
         job = service.get(session, principal=principal, job_id=job_id)
     path = RunDir(storage.run(job_id)).log_path
@@ -197,7 +195,7 @@ def stream_job(
     principal: Reader,
     job_id: str,
     last_event_id: Annotated[str | None, Header(description="The id of the last event seen.", max_length=200)] = None,
-    after: Annotated[str | None, Query(description="The same, for those who cannot send it.", max_length=200)] = None,
+    after: Annotated[str | None, Query(description="Instead of the header.", max_length=200)] = None,
 ) -> EventSourceResponse:
     """Follow a job: server-sent events job, attempts, curve, points, sample, history, checkpoints and log."""
     with db.transaction() as session:
@@ -208,7 +206,7 @@ def stream_job(
     return EventSourceResponse(_events(updates), ping=PING_SECONDS, headers={"X-Accel-Buffering": "no"})
 
 
-async def _events(updates: AsyncIterator[ground.Update]) -> AsyncIterator[ServerSentEvent]:
+async def _events(updates: AsyncIterator[Update]) -> AsyncIterator[ServerSentEvent]:
     yield ServerSentEvent(comment="ready", retry=RETRY_MILLISECONDS)
     async for update in updates:
         yield ServerSentEvent(id=update.cursor, event=update.event, data=update.data)
@@ -217,22 +215,16 @@ async def _events(updates: AsyncIterator[ground.Update]) -> AsyncIterator[Server
 @router.get("/recipes", tags=["jobs"])
 def list_recipes(principal: Reader) -> Listing[schemas.RecipeAnswer]:
     """List the ready-made specs, smallest first."""
-    found = []
-    for recipe in schemas.recipe_answers():
-        spec = example_spec(recipe["name"])
-        size = num_parameters(spec, spec.vocab_size or 2_048)
-        found.append(schemas.RecipeAnswer(**recipe, num_parameters=size))
-    return Listing(data=found, next=None)
+    return Listing(data=schemas.recipe_answers(), next=None)
 
 
 @router.get("/nodes", tags=["nodes"])
 def list_nodes(principal: Reader) -> Listing[schemas.NodeAnswer]:
     """List the machines that run jobs, by name."""
     with db.transaction() as session:
-        now = session.execute(select(func.now())).scalar_one()
         running = nodes.running_on(session, owner_id=principal.user_id)
-        found = [
-            schemas.node_answer(node, live=nodes.is_live(node, now), running=running.get(node.name, []))
-            for node in all_nodes(session)
+        machines = [
+            schemas.node_answer(node, live=nodes.is_live(node, db.now()), running=running.get(node.name, []))
+            for node in nodes.list_nodes(session)
         ]
-    return Listing(data=found, next=None)
+    return Listing(data=machines, next=None)

@@ -33,16 +33,15 @@ def make_plan(session: Session, principal: Principal, submitted: SubmittedForm) 
     if not submitted.corpora and not submitted.origin_id:
         return FormPlan()
     try:
-        resolved = service.resolve_request(session, principal=principal, given=form.to_partial_spec(submitted))
-        vocab_size, plan, _node = service.estimate_cost(session, resolved)
+        resolved = service.resolve_request(session, principal=principal, request=form.to_partial_spec(submitted))
     except SpecError as error:
         return FormPlan(problem=as_panel_error(error))
     except PanelError as error:
         return FormPlan(problem=error)
-    answer = answers.plan_answer(resolved.spec, vocab_size, plan, resolved.free)
+    answer = answers.plan_answer(resolved.spec, resolved.vocab_size, resolved.plan, resolved.auto_fields)
     try:
-        validation.check_memory(plan)
-        validation.check_disk(plan)
+        validation.check_memory(resolved.plan)
+        validation.check_disk(resolved.plan)
     except PanelError as error:
         return FormPlan(answer, error)
     return FormPlan(answer)

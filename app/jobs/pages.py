@@ -150,7 +150,7 @@ def submit(request: Request, principal: Submitter, form_data: FormBody) -> Respo
     key = f"form-{submitted.fields.get('key', '')[:64] or new_id()}-{body}"
     try:
         with db.transaction() as session:
-            job, _new = service.submit(session, principal=principal, given=partial_spec, idempotency_key=key)
+            job, _new = service.submit(session, principal=principal, request=partial_spec, idempotency_key=key)
             job_id = job.id
     except SpecError as error:
         return _draw_form(request, principal, submitted, refusal=form_plan.as_panel_error(error))

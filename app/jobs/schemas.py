@@ -14,8 +14,10 @@ from app.jobs import schemas
 from app.jobs.attempts import metrics, progress, recoveries, replay
 from app.jobs.lifecycle import failures, wait_reasons
 from app.jobs.views import actions, logs, sparkline
+from trainer.planning.counts import num_parameters
+from trainer.planning.scaling_laws import choose_vocab_size
 from trainer.run_dir import RunDir
-from trainer.spec import recipe, recipe_names
+from trainer.spec import example_spec, recipe, recipe_names
 
 LOG_LINES = 20  # of a failed job, shown with its failure
 
@@ -435,9 +437,15 @@ def node_answer(node: Node, *, live: bool, running: list[str]) -> NodeAnswer:
     )
 
 
-def recipe_answers() -> list[dict[str, Any]]:
-    """The recipes by name, smallest first."""
-    return [{"name": name, "spec": recipe(name)} for name in recipe_names()]
+def recipe_answers() -> list[RecipeAnswer]:
+    """The recipes, smallest first."""
+    return [_recipe_answer(name) for name in recipe_names()]
+
+
+def _recipe_answer(name: str) -> RecipeAnswer:
+    spec = example_spec(name)
+    size = num_parameters(spec, spec.vocab_size or choose_vocab_size(0))
+    return RecipeAnswer(name=name, num_parameters=size, spec=recipe(name))
 
 
 def rows(session: Session, jobs: Sequence[Job]) -> list[dict[str, Any]]:

@@ -1,12 +1,12 @@
-"""The verbs people use on jobs, and the only code that moves a job (see transitions.py). Instants are the database's.
+"""What users do with jobs: plan, submit, list, pause, resume and cancel them. Instants are the database's.
 
-What an attempt does to its job is in attempts.py, what the scheduler does in dispatch.py; both move it through here.
+What an attempt does to its job is in attempts/attempts.py, what the scheduler does in scheduling/dispatch.py.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
@@ -37,150 +37,170 @@ MAX_KEY_LENGTH = 200
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 
 
-# ---- for people -----------------------------------------------------------------------------------------------------
+# ---- submitting -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """A resolved spec with what it names. `origin` is the checkpoint it goes on from, `parent` that one's job, `base`
-    the model it starts from."""
+    """A partial spec, resolved and planned, with the rows that it names.
+
+    `origin` is the checkpoint it resumes from, `parent` that checkpoint's job, `base` the model it starts from, and
+    `node` the machine it is planned for. `auto_fields` are the fields that were given as auto.
+    """
 
     spec: TrainSpec
     corpora: list[Corpus]
     tokenizer: Tokenizer | None
     origin: Checkpoint | None
     parent: Job | None
-    base: StartingPoint | None = None
-    free: Sequence[str] = ()  # fields that were given as auto
+    base: StartingPoint | None
+    auto_fields: Sequence[str]
+    node: hardware.Node | None
+    vocab_size: int
+    plan: Plan
 
 
-def resolve_request(session: Session, *, principal: Principal, given: dict[str, Any]) -> ResolvedRequest:
-    """Resolve a partial spec and say what is wrong with it. What goes on from a checkpoint has its job for a recipe."""
-    validation.check_text(given)
-    origin, parent = _origin(session, principal, given.get("resume_from_checkpoint"))
+def resolve_request(session: Session, *, principal: Principal, request: dict[str, Any]) -> ResolvedRequest:
+    """Resolve a partial spec and plan it. To resume from a checkpoint, the spec of its job takes the recipe's place.
+
+    Raises SpecError or PanelError, which name the fields that are wrong.
+    """
+    validation.check_text(request)
+    origin, parent = _origin(session, principal, request.get("resume_from_checkpoint"))
     if parent is not None:
         tokenizer_id = parent.tokenizer_id if parent.spec.base_model is None else None
-        given = {**effective_spec(parent).model_dump(), "tokenizer": tokenizer_id, **given}
-    base = base_model.find(session, principal, given.get("base_model"))
+        request = {**effective_spec(parent).model_dump(), "tokenizer": tokenizer_id, **request}
+    base = base_model.find(session, principal, request.get("base_model"))
     if base is not None:
-        given = base_model.with_base_defaults(given, base)
-    given, free = split_auto_fields(given)
-    spec = resolve(given)
-    corpora = corpora_service.require_ready_corpora(session, principal=principal, ids=spec.corpora)
-    validation.check_kinds(spec, corpora)
-    held_out = corpora_service.require_ready_corpora(
-        session, principal=principal, ids=spec.validation_corpora, field="validation_corpora"
-    )
-    validation.check_kinds(spec, held_out, "validation_corpora")
+        request = base_model.with_base_defaults(request, base)
+    request, auto_fields = split_auto_fields(request)
+    spec = resolve(request)
+    corpora = _corpora(session, principal, spec)
     tokenizer = None
     if spec.tokenizer is not None:
         tokenizer = corpora_service.usable_tokenizer(session, principal=principal, tokenizer_id=spec.tokenizer)
     validation.check_size(spec, corpora)
     if origin is not None and parent is not None:
         validation.check_origin(spec, parent.spec, parent.tokenizer_id, origin)
-    found = ResolvedRequest(spec, corpora, tokenizer, origin, parent, base)
-    return replace(found, spec=_chosen(session, found, free), free=free) if free else found
+    node = nodes.for_a_plan(session, spec.num_processes)
+    num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
+    vocab_size = (tokenizer.vocab_size if tokenizer else spec.vocab_size) or choose_vocab_size(num_bytes)
+    if auto_fields and node is not None:
+        spec = _with_chosen_fields(spec, vocab_size, node, auto_fields)
+    job_plan = _plan(spec, vocab_size, node, num_bytes, base)
+    return ResolvedRequest(spec, corpora, tokenizer, origin, parent, base, auto_fields, node, vocab_size, job_plan)
 
 
-def _chosen(session: Session, checked: ResolvedRequest, free: Sequence[str]) -> TrainSpec:
-    """The spec with what was left open chosen for the machine there is: the fastest that fits."""
-    spec, node = checked.spec, nodes.for_a_plan(session, checked.spec.num_processes)
-    if node is None:
-        return spec
-    vocab_size = _vocab_size(checked)
-    chosen = choose_auto_fields(spec, vocab_size, node, free)
+def _origin(session: Session, principal: Principal, checkpoint_id: Any) -> tuple[Checkpoint | None, Job | None]:
+    """The checkpoint that a new job resumes from, and the job that wrote it."""
+    if not isinstance(checkpoint_id, str):  # resolve() refuses what is not a string
+        return None, None
+    message = _("There is no checkpoint {id}.", id=checkpoint_id)
+    unknown = bad_field("resume_from_checkpoint", "checkpoint_unknown", message)
+    return base_model.checkpoint_in_use(session, principal, checkpoint_id, unknown)
+
+
+def _corpora(session: Session, principal: Principal, spec: TrainSpec) -> list[Corpus]:
+    """The corpora to train on. Raises at the field that names one that cannot be used, to train on or to validate."""
+    corpora = corpora_service.require_ready_corpora(session, principal=principal, ids=spec.corpora)
+    validation.check_kinds(spec, corpora)
+    held_out = corpora_service.require_ready_corpora(
+        session, principal=principal, ids=spec.validation_corpora, field="validation_corpora"
+    )
+    validation.check_kinds(spec, held_out, "validation_corpora")
+    return corpora
+
+
+def _with_chosen_fields(spec: TrainSpec, vocab_size: int, node: hardware.Node, auto_fields: Sequence[str]) -> TrainSpec:
+    """The spec with its auto fields chosen for the machine: the fastest that fits. Raises if none does."""
+    chosen = choose_auto_fields(spec, vocab_size, node, auto_fields)
     if chosen is None:
-        raise bad_field(free[0], "memory_short", localize(plan(spec, vocab_size, node).verdict))
+        raise bad_field(auto_fields[0], "memory_short", localize(plan(spec, vocab_size, node).verdict))
     return chosen
 
 
-def _vocab_size(checked: ResolvedRequest) -> int:
-    num_bytes = sum(corpus.num_text_bytes or 0 for corpus in checked.corpora)
-    given = checked.tokenizer.vocab_size if checked.tokenizer is not None else checked.spec.vocab_size
-    return given or choose_vocab_size(num_bytes)
-
-
-def estimate_cost(session: Session, checked: ResolvedRequest) -> tuple[int, Plan, hardware.Node | None]:
-    """The size of the vocabulary that a job would have, what it would cost, and on which machine."""
-    num_bytes = sum(corpus.num_text_bytes or 0 for corpus in checked.corpora)
-    vocab_size = _vocab_size(checked)
-    node = nodes.for_a_plan(session, checked.spec.num_processes)
-    planned = plan(checked.spec, vocab_size, node, num_bytes)
-    counted = checked.base.facts.num_parameters if checked.base is not None else None
-    if counted is not None and checked.spec.objective != "classification":  # whose head is another
-        planned = planned.model_copy(update={"num_parameters": counted})
-    return vocab_size, planned, node
+def _plan(
+    spec: TrainSpec, vocab_size: int, node: hardware.Node | None, num_bytes: int, base: StartingPoint | None
+) -> Plan:
+    job_plan = plan(spec, vocab_size, node, num_bytes)
+    num_parameters = base.facts.num_parameters if base is not None else None
+    if num_parameters is None or spec.objective == "classification":  # which replaces the head
+        return job_plan
+    return job_plan.model_copy(update={"num_parameters": num_parameters})
 
 
 def propose(session: Session, *, principal: Principal, corpora: Sequence[str], seconds: float) -> Proposal:
-    """A model for these corpora and this time, on the largest machine there is."""
-    found = corpora_service.require_ready_corpora(session, principal=principal, ids=corpora)
+    """A model for these corpora and this time, on the largest machine there is.
+
+    Raises PanelError (409) without a machine, and at `corpora` if the text or the memory is too small.
+    """
+    texts = corpora_service.require_ready_corpora(session, principal=principal, ids=corpora)
     node = nodes.for_a_plan(session, 1)
     if node is None:
         raise PanelError(409, "no_node", _("No machine is known yet. Start a worker, then ask again."))
     try:
-        return scaling_laws.propose(sum(corpus.num_text_bytes or 0 for corpus in found), node, seconds)
+        return scaling_laws.propose(sum(corpus.num_text_bytes or 0 for corpus in texts), node, seconds)
     except ValueError as error:
         message = _("The text or the memory of the machine is too little for even the smallest model.")
         raise bad_field("corpora", "too_little", message) from error
 
 
-def _origin(session: Session, principal: Principal, given: Any) -> tuple[Checkpoint | None, Job | None]:
-    """The checkpoint that a new job goes on from, and the job that wrote it."""
-    if not isinstance(given, str):  # what is no text is the spec's to refuse
-        return None, None
-    message = _("There is no checkpoint {id}.", id=given)
-    return base_model.checkpoint_in_use(
-        session, principal, given, bad_field("resume_from_checkpoint", "checkpoint_unknown", message)
-    )
-
-
 def submit(
-    session: Session, *, principal: Principal, given: dict[str, Any], idempotency_key: str | None = None
+    session: Session, *, principal: Principal, request: dict[str, Any], idempotency_key: str | None = None
 ) -> tuple[Job, bool]:
-    """Queue a job; says whether it is new. The same key and body give the same job again, another body a 409."""
-    validation.check_text(given)
-    body_sha256 = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+    """Queue a job; answers whether it is new. The same key and body give the same job again.
+
+    Raises SpecError or PanelError: for wrong fields, for a key used with another body (409), above the user's quota
+    (429), and for a job that no machine or disk here can hold.
+    """
+    validation.check_text(request)
+    body_sha256 = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     repeated = _submitted_before(session, principal, idempotency_key, body_sha256)
     if repeated is not None:
         return repeated, False
     _check_quota(session, principal)
-    checked = resolve_request(session, principal=principal, given=given)
-    _vocab_size, planned, node = estimate_cost(session, checked)
-    validation.check_memory(planned)
-    validation.check_disk(planned)
-    spec, origin = checked.spec, checked.origin
-    values = {
-        "id": new_id(),
+    resolved = resolve_request(session, principal=principal, request=request)
+    validation.check_memory(resolved.plan)
+    validation.check_disk(resolved.plan)
+    values = _new_row(resolved) | {
         "owner_id": principal.user_id,
-        "name": spec.name,
-        "recipe": spec.recipe,
-        "spec": spec,
-        "spec_sha256": spec.sha256(),
         "idempotency_key": idempotency_key,
         "body_sha256": body_sha256,
-        "max_steps": spec.max_steps,
-        "facts": accuracy.planned(planned, node),
-        "tokenizer_id": checked.tokenizer.id if checked.tokenizer is not None else None,
-        "priority": PRIORITIES[spec.priority],
-        "parent_id": checked.parent.id if checked.parent is not None else None,
-        "resume_from_id": origin.id if origin is not None else None,
-        "step": origin.step if origin is not None else 0,
     }
     job = session.scalar(insert(Job).values(**values).on_conflict_do_nothing().returning(Job))
     if job is None:  # another request with the key was faster
         repeated = _submitted_before(session, principal, idempotency_key, body_sha256)
         assert repeated is not None
         return repeated, False
-    add_history(session, job, None, "user", "submitted" if origin is None else "continued", step=job.step)
+    reason = "submitted" if resolved.origin is None else "continued"
+    add_history(session, job, None, "user", reason, step=job.step)
     return job, True
 
 
+def _new_row(resolved: ResolvedRequest) -> dict[str, Any]:
+    spec = resolved.spec
+    origin = resolved.origin
+    return {
+        "id": new_id(),
+        "name": spec.name,
+        "recipe": spec.recipe,
+        "spec": spec,
+        "spec_sha256": spec.sha256(),
+        "max_steps": spec.max_steps,
+        "facts": accuracy.planned(resolved.plan, resolved.node),
+        "tokenizer_id": resolved.tokenizer.id if resolved.tokenizer is not None else None,
+        "priority": PRIORITIES[spec.priority],
+        "parent_id": resolved.parent.id if resolved.parent is not None else None,
+        "resume_from_id": origin.id if origin is not None else None,
+        "step": origin.step if origin is not None else 0,
+    }
+
+
 def _check_quota(session: Session, principal: Principal) -> None:
-    """Refuse a job too many. The user's row is locked, so that parallel requests cannot pass together."""
+    """Raise PanelError (429) above the user's quota. Locks the user's row, so that parallel requests wait in turn."""
     session.execute(select(User.id).where(User.id == principal.user_id).with_for_update(key_share=True))
-    mine = (Job.owner_id == principal.user_id, Job.state.not_in(TERMINAL))
-    num_open = session.scalar(select(func.count()).select_from(Job).where(*mine)) or 0
+    unfinished = (Job.owner_id == principal.user_id, Job.state.not_in(TERMINAL))
+    num_open = session.scalar(select(func.count()).select_from(Job).where(*unfinished)) or 0
     limit = settings().max_open_jobs_per_user
     if num_open >= limit:
         message = _(
@@ -217,7 +237,7 @@ def list_jobs(
     after: str | None = None,
     states: Sequence[str] | None = None,
 ) -> tuple[list[Job], str | None]:
-    """The jobs the user may see, of these states or of all, newest first, and the cursor of the next page."""
+    """The jobs the user may see in these states (None: in all), newest first, and the cursor of the next page."""
     query = select(Job).where(visible_to(Job.owner_id, principal))
     if states is not None:
         query = query.where(Job.state.in_(states))
@@ -233,30 +253,40 @@ def history(session: Session, *, job_id: str, after: int = 0, until: int | None 
 
 
 def cancel(session: Session, *, principal: Principal, job_id: str) -> Job:
-    """Wish a job cancelled. What does not run ends at once, what runs as soon as its supervisor hears of it."""
+    """Request cancellation. A job that does not run ends at once, a running one when its supervisor stops it.
+
+    Raises PanelError: 404, or 409 for a job that succeeded or failed.
+    """
     job = visible(session, Job, job_id, principal=principal, for_update=True)
     if job.state in ("succeeded", "failed"):
         raise PanelError(409, "job_ended", _("This job has ended; there is nothing left to cancel."))
     job.desired = "cancel"
     if job.state in ("queued", "paused", "recovering"):
-        retention.record_unrecorded(session, job)  # nobody looks for unrecorded checkpoints of what has ended
+        retention.record_unrecorded(session, job)  # later nobody looks for them
         finish(session, job, "cancelled", "user", "wish_cancel")
     return job
 
 
 def pause(session: Session, *, principal: Principal, job_id: str) -> Job:
-    """Wish a job paused. What waits pauses at once, what runs as soon as it has saved a checkpoint and let go."""
-    job = _wishable(session, principal, job_id)
+    """Request a pause. A queued job pauses at once, a running one after it has saved a checkpoint.
+
+    Raises PanelError: 404, or 409 for a job that has ended or is being cancelled.
+    """
+    job = _open_job(session, principal, job_id)
     job.desired = "pause"
     if job.state == "queued":
-        job.node, job.gpus, job.wait_reason = None, [], None
+        job.node = job.wait_reason = None
+        job.gpus = []
         set_state(session, job, "paused", "user", "wish_pause")
     return job
 
 
 def resume(session: Session, *, principal: Principal, job_id: str) -> Job:
-    """Wish a paused job to go on from its newest checkpoint."""
-    job = _wishable(session, principal, job_id)
+    """Request that a paused job resumes from its newest checkpoint.
+
+    Raises PanelError: 404, or 409 for a job that has ended or is being cancelled.
+    """
+    job = _open_job(session, principal, job_id)
     job.desired = "run"
     if job.state == "paused":
         job.notice = None
@@ -266,8 +296,8 @@ def resume(session: Session, *, principal: Principal, job_id: str) -> Job:
     return job
 
 
-def _wishable(session: Session, principal: Principal, job_id: str) -> Job:
-    """A job that may be paused or resumed, locked."""
+def _open_job(session: Session, principal: Principal, job_id: str) -> Job:
+    """A job that may be paused or resumed, locked for update."""
     job = visible(session, Job, job_id, principal=principal, for_update=True)
     if job.finished_at is not None:
         message = _("This job has ended. Continue from one of its checkpoints instead.")
@@ -280,6 +310,3 @@ def _wishable(session: Session, principal: Principal, job_id: str) -> Job:
 def list_attempts(session: Session, *, job_id: str) -> list[Attempt]:
     """The attempts at a job, oldest first."""
     return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.fence)))
-
-
-# ---- moving ---------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def prepare(address: str) -> None:
     corpus_id = SHIPPED[0].corpus_id
     _wait_until_parsed(corpus_id)
     with db.transaction() as session:
-        job, _new = jobs.submit(session, principal=principal, given={"name": NAME, "corpora": [corpus_id]})
+        job, _new = jobs.submit(session, principal=principal, request={"name": NAME, "corpora": [corpus_id]})
     queue.flush_outbox()
     live.notify("scheduler")
     say(_("Open {link}", link=f"{address}/jobs/{job.id}"))

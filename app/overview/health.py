@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.core import db, migrations
@@ -17,7 +16,6 @@ from app.core.models import Heartbeat, Node
 from app.core.settings import Settings, settings
 from app.jobs.attempts import attempts
 from app.jobs.cluster import nodes
-from app.jobs.cluster.nodes import list_nodes
 from app.jobs.lifecycle import recovery_policy
 from app.jobs.scheduling import dispatch
 from app.web import probes
@@ -57,8 +55,8 @@ class Part:
 def show_health(request: Request, principal: Reader) -> Response:
     """How each part is, and the constants that decide over the lives of jobs."""
     with db.transaction() as session:
-        now = session.execute(select(func.now())).scalar_one()
-        parts = [_database(), _broker(), _scheduler(session, now), *_nodes(list_nodes(session), now), _disk()]
+        now = db.now()
+        parts = [_database(), _broker(), _scheduler(session, now), *_nodes(nodes.list_nodes(session), now), _disk()]
     return page(
         request,
         "nodes/health.html",
@@ -97,11 +95,11 @@ def _scheduler(session: Session, now: datetime) -> Part:
     return Part(_("Scheduler"), "good", _("It places jobs and gives up silent attempts."), beat.at)
 
 
-def _nodes(found: Sequence[Node], now: datetime) -> list[Part]:
-    if not found:
+def _nodes(machines: Sequence[Node], now: datetime) -> list[Part]:
+    if not machines:
         remedy = _("Run athanor worker on a machine that reaches the database, Valkey and the data directory.")
         return [Part(_("Nodes"), "bad", _("No worker was ever heard of: no job can run."), remedy=remedy)]
-    return [_node(node, now) for node in found]
+    return [_node(node, now) for node in machines]
 
 
 def _node(node: Node, now: datetime) -> Part:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
@@ -14,7 +13,6 @@ from app.core.principal import Principal
 from app.corpora import service as corpora
 from app.jobs import schemas, service
 from app.jobs.cluster import nodes
-from app.jobs.cluster.nodes import list_nodes as all_nodes
 from app.jobs.lifecycle.transitions import HELD
 from app.jobs.schemas import rows
 from app.web.auth import Reader
@@ -62,13 +60,12 @@ def _starter(texts: Sequence[Corpus]) -> Corpus | None:
 
 
 def _nodes(session: Session, principal: Principal) -> list[schemas.NodeAnswer]:
-    now = session.execute(select(func.now())).scalar_one()
     jobs, _more = service.list_jobs(session, principal=principal, limit=200, states=HELD)
     return [
         schemas.node_answer(
-            node, live=nodes.is_live(node, now), running=[job.id for job in jobs if job.node == node.name]
+            node, live=nodes.is_live(node, db.now()), running=[job.id for job in jobs if job.node == node.name]
         )
-        for node in all_nodes(session)
+        for node in nodes.list_nodes(session)
     ]
 
 
@@ -76,7 +73,7 @@ def _nodes(session: Session, principal: Principal) -> list[schemas.NodeAnswer]:
 def list_nodes(request: Request, principal: Reader) -> Response:
     """The machines that run workers, with what they have and what runs on them."""
     with db.transaction() as session:
-        found = _nodes(session, principal)
-        ids = [job_id for node in found for job_id in node.running]
+        machines = _nodes(session, principal)
+        ids = [job_id for node in machines for job_id in node.running]
         names = _missing_names(session, principal, ids)
-    return page(request, "nodes/list.html", principal=principal, nodes=found, names=names)
+    return page(request, "nodes/list.html", principal=principal, nodes=machines, names=names)

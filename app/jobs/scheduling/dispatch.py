@@ -27,7 +27,7 @@ def expire_leases(session: Session) -> list[str]:
     """Give up the attempts whose lease ran out; answers their jobs."""
     expired = select(Job).where(Job.state.in_(HELD), Job.lease_until < func.now())
     jobs = session.scalars(expired.with_for_update(skip_locked=True)).all()
-    now = session.execute(select(func.now())).scalar_one()
+    now = db.now()
     for job in jobs:
         attempt = session.get_one(Attempt, (job.id, job.fence))
         node = session.get(Node, attempt.node)
@@ -83,7 +83,7 @@ def _end_crash_loop(session: Session, job: Job) -> None:
 def place(session: Session) -> list[str]:
     """Give queued jobs to nodes with room and owe the messages; answers the jobs of which something changed."""
     session.execute(select(func.pg_advisory_xact_lock(PLACING_LOCK)))
-    now = session.execute(select(func.now())).scalar_one()
+    now = db.now()
     known = [node for node in list_nodes(session) if nodes.is_known(node, now)]
     live = {node.name: node for node in known if nodes.is_live(node, now)}
     queued = select(Job).where(Job.state == "queued", Job.desired == "run").order_by(Job.id)

@@ -67,7 +67,7 @@ def node(name: str = "ada", *, gpus: int = 0, slots: int = 1) -> str:
 def submitted(owner: Person, corpus_id: str, **given: Any) -> str:
     """A queued job; answers its id."""
     with db.transaction() as session:
-        job, _is_new = service.submit(session, principal=owner.principal, given={"corpora": [corpus_id], **given})
+        job, _is_new = service.submit(session, principal=owner.principal, request={"corpora": [corpus_id], **given})
         return job.id
 
 

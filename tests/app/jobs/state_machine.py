@@ -87,7 +87,7 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def submit(self) -> None:
         given = {"corpora": [self.corpus]}
-        job, is_new = self.verb(service.submit, principal=self.alice.principal, given=given)
+        job, is_new = self.verb(service.submit, principal=self.alice.principal, request=given)
         assert is_new
         self.job_id, self.life, self.seq = job.id, Life(), 0
 

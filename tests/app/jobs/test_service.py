@@ -53,7 +53,7 @@ def test_a_hundred_parallel_submits_with_one_key_make_one_job(alice_user: Person
     def submit() -> tuple[str, bool]:
         with db.transaction() as session:
             job, is_new = service.submit(
-                session, principal=alice_user.principal, given={"corpora": [corpus]}, idempotency_key="once"
+                session, principal=alice_user.principal, request={"corpora": [corpus]}, idempotency_key="once"
             )
             return job.id, is_new
 
@@ -66,19 +66,21 @@ def test_a_hundred_parallel_submits_with_one_key_make_one_job(alice_user: Person
 
 def test_the_same_key_with_another_body_is_refused(alice_user: Person, corpus: str) -> None:
     given = {"corpora": [corpus]}
-    in_transaction(service.submit, principal=alice_user.principal, given=given, idempotency_key="k")
+    in_transaction(service.submit, principal=alice_user.principal, request=given, idempotency_key="k")
     with pytest.raises(PanelError) as refused:
-        in_transaction(service.submit, principal=alice_user.principal, given={**given, "seed": 2}, idempotency_key="k")
+        in_transaction(
+            service.submit, principal=alice_user.principal, request={**given, "seed": 2}, idempotency_key="k"
+        )
     assert (refused.value.status, refused.value.code) == (409, "key_reused")
 
 
 def test_another_users_same_key_is_another_key(alice_user: Person, bob_user: Person, corpus: str) -> None:
     first, _ = in_transaction(
-        service.submit, principal=alice_user.principal, given={"corpora": [corpus]}, idempotency_key="shared"
+        service.submit, principal=alice_user.principal, request={"corpora": [corpus]}, idempotency_key="shared"
     )
     theirs = factories.corpus(bob_user)
     second, is_new = in_transaction(
-        service.submit, principal=bob_user.principal, given={"corpora": [theirs]}, idempotency_key="shared"
+        service.submit, principal=bob_user.principal, request={"corpora": [theirs]}, idempotency_key="shared"
     )
     assert is_new
     assert second.id != first.id

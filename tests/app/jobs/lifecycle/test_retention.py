@@ -378,7 +378,7 @@ def test_a_job_submitted_while_its_origin_would_be_let_go_keeps_it(
     with ThreadPoolExecutor(1) as other:
         with db.transaction() as session:
             given = {"resume_from_checkpoint": origin.id, "max_steps": 500}
-            child, _new = service.submit(session, principal=alice_user.principal, given=given)
+            child, _new = service.submit(session, principal=alice_user.principal, request=given)
             save = other.submit(saved_checkpoints.recorded, job_id, 30, fence)
             until(somebody_waits_for_a_lock, 10, "the save to wait for the submit")
         save.result()
@@ -397,7 +397,7 @@ def test_a_job_submitted_after_its_origin_was_let_go_is_refused(
         with db.transaction() as session:
             given = {"resume_from_checkpoint": origin.id, "max_steps": 500}
             with pytest.raises(PanelError) as refused:
-                service.submit(session, principal=alice_user.principal, given=given)
+                service.submit(session, principal=alice_user.principal, request=given)
             return refused.value.code
 
     with ThreadPoolExecutor(1) as other:

@@ -71,10 +71,10 @@ def test_later_plans_count_with_the_median_of_what_earlier_jobs_took(alice_user:
     assert learned.memory_correction == pytest.approx(1.1, rel=1e-3)
 
     with db.transaction() as session:
-        checked = service.resolve_request(
-            session, principal=alice_user.principal, given={"corpora": [factories.corpus(alice_user)]}
+        resolved = service.resolve_request(
+            session, principal=alice_user.principal, request={"corpora": [factories.corpus(alice_user)]}
         )
-        notes = service.estimate_cost(session, checked)[1].notes
+        notes = resolved.plan.notes
     assert "last 3 jobs took 2.0 times" in " ".join(str(note) for note in notes)
 
 

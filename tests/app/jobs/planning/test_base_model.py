@@ -60,41 +60,38 @@ def checkpoint(owner: Person, corpus_id: str, **config: Any) -> str:
     return checkpoint_id
 
 
-def checked(owner: Person, **given: Any) -> service.ResolvedRequest:
+def resolved(owner: Person, **fields: Any) -> service.ResolvedRequest:
     with db.transaction() as session:
-        return service.resolve_request(session, principal=owner.principal, given=given)
+        return service.resolve_request(session, principal=owner.principal, request=fields)
 
 
-def refusal(owner: Person, **given: Any) -> tuple[str, str]:
-    """The field and the sentence."""
+def refusal(owner: Person, **fields: Any) -> tuple[str, str]:
+    """The field that is wrong, and why."""
     with pytest.raises(PanelError) as caught:
-        checked(owner, **given)
+        resolved(owner, **fields)
     assert caught.value.status == 422
     return caught.value.fields[0].field, caught.value.message
 
 
 def test_a_model_fills_in_its_network_and_brings_its_tokenizer(alice_user: Person, corpus: str) -> None:
-    found = checked(alice_user, corpora=[corpus], base_model=model(alice_user))
-    spec = found.spec.model_dump()
+    request = resolved(alice_user, corpora=[corpus], base_model=model(alice_user))
+    spec = request.spec.model_dump()
     assert {name: spec[name] for name in base_model.NETWORK} == {name: LLAMA[name] for name in base_model.NETWORK}
     assert (spec["vocab_size"], spec["tokenizer"], spec["objective"], spec["recipe"]) == (300, None, "causal", "tiny")
     assert spec["sequence_length"] == 64  # the recipe's 128 are more than the model reads
-    with db.transaction() as session:
-        vocab_size, plan, _node = service.estimate_cost(session, found)
-    assert (vocab_size, plan.num_parameters) == (300, 34_720)
+    assert (request.vocab_size, request.plan.num_parameters) == (300, 34_720)
 
 
 def test_positions_beyond_the_sequence_are_counted(alice_user: Person, corpus: str) -> None:
     heads = {"num_key_value_heads": 4, "tie_word_embeddings": True}
     facts = {**LLAMA, **heads, "model_type": "gpt2", "num_parameters": 37_120}
-    found = checked(alice_user, corpora=[corpus], base_model=model(alice_user, facts), sequence_length=16)
-    with db.transaction() as session:
-        assert service.estimate_cost(session, found)[1].num_parameters == 37_120
+    request = resolved(alice_user, corpora=[corpus], base_model=model(alice_user, facts), sequence_length=16)
+    assert request.plan.num_parameters == 37_120
 
 
 def test_a_checkpoint_does_the_same(alice_user: Person, corpus: str) -> None:
     base_id = checkpoint(alice_user, corpus)
-    spec = checked(alice_user, corpora=[corpus], base_model=base_id, max_steps=3, warmup_steps=0).spec
+    spec = resolved(alice_user, corpora=[corpus], base_model=base_id, max_steps=3, warmup_steps=0).spec
     assert (spec.hidden_size, spec.vocab_size, spec.sequence_length, spec.base_model) == (128, 300, 128, base_id)
 
 
@@ -141,14 +138,14 @@ def test_what_contradicts_the_model_is_refused_at_its_field(
 
 def test_the_same_values_may_be_repeated(alice_user: Person, corpus: str) -> None:
     base_id = model(alice_user)
-    first = checked(alice_user, corpora=[corpus], base_model=base_id).spec
-    assert checked(alice_user, **first.model_dump()).spec == first
+    first = resolved(alice_user, corpora=[corpus], base_model=base_id).spec
+    assert resolved(alice_user, **first.model_dump()).spec == first
 
 
 def test_a_job_goes_on_from_its_checkpoint_with_the_same_base(alice_user: Person, corpus: str) -> None:
     base_id = model(alice_user)
     _job, saved = factories.finished(alice_user, corpus, base_model=base_id, max_steps=2, warmup_steps=0)
-    spec = checked(alice_user, resume_from_checkpoint=saved, max_steps=4).spec
+    spec = resolved(alice_user, resume_from_checkpoint=saved, max_steps=4).spec
     assert (spec.base_model, spec.hidden_size, spec.tokenizer, spec.max_steps) == (base_id, 32, None, 4)
     other = refusal(alice_user, resume_from_checkpoint=saved, max_steps=4, base_model=model(alice_user))
     assert other[0] == "base_model"
