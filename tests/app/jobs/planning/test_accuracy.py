@@ -75,7 +75,7 @@ def test_later_plans_count_with_the_median_of_what_earlier_jobs_took(alice_user:
             session, principal=alice_user.principal, request={"corpora": [factories.corpus(alice_user)]}
         )
         notes = resolved.plan.notes
-    assert "last 3 jobs took 2.0 times" in " ".join(str(note) for note in notes)
+    assert "last 3 jobs, which took 2.0 times the estimated time" in " ".join(str(note) for note in notes)
 
 
 def test_the_page_and_rest_set_the_plan_beside_what_came_of_it(alice_user: Person, alice: TestClient) -> None:
