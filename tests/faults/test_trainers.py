@@ -87,7 +87,7 @@ def test_an_exception_of_the_trainer_is_not_tried_again(furnace: Stack, submit: 
     failure = run.end("failed")["failure"]
     assert failure["code"] == "trainer_bug"
     assert len(run.attempts()) == 1
-    assert "asked for by a test" in run.stack.get(f"/api/v1/jobs/{run.id}/log").json()["text"]
+    assert "injected by a test" in run.stack.get(f"/api/v1/jobs/{run.id}/log").json()["text"]
     invariants.check(run)
     saw(failure["cause"])
 

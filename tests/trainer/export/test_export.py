@@ -189,7 +189,7 @@ def test_a_damaged_checkpoint_is_not_exported(trained: RunDir, tmp_path: Path, i
 def test_heads_in_the_wrong_order_are_detected(
     trained: RunDir, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf_writer, "_interleaved", lambda tensor, _heads: tensor.contiguous())
+    monkeypatch.setattr(gguf_writer, "_interleave_rotary", lambda tensor, _heads: tensor.contiguous())
 
     with pytest.raises(LogitMismatch) as caught:
         export.export(checkpoint_of(trained, 150), tmp_path / "out", "gguf", quantization="q8_0")
