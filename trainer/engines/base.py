@@ -145,7 +145,7 @@ class Engine(ABC):
         """What computes, as far as it decides the bits of a result."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"cpu {torch.backends.cpu.get_cpu_capability()}{' oneDNN' if cpu_matmul.prefers_onednn() else ''}"
+        return cpu_matmul.cpu_name(cpu_matmul.uses_onednn())
 
     def any_rank(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""

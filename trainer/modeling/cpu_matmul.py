@@ -1,100 +1,136 @@
-"""Matrix products on a CPU, by the library that is fastest there. Imports torch.
+"""fp32 matrix products on a CPU by oneDNN, where they are faster than those of torch's default library. Imports torch.
 
-Torch leaves fp32 products to MKL, which on processors of another maker than its own keeps to AVX2. oneDNN, which torch
-has for lower precisions, uses AVX-512 on them, and takes half the time (docs/measurements/trainer.md).
+Torch computes fp32 products with MKL, which on other makers' processors than Intel's may keep to AVX2. oneDNN, which
+torch ships for lower precisions, uses AVX-512 on all of them. Which is faster is measured once per node
+(trainer/training/matmul_choice.py); until `set_onednn` says so, every product is torch's own.
+
+The operator, `torch.ops.mkldnn._linear_pointwise`, is private to torch, which compiles linear layers to it. Where it
+is missing or fails, oneDNN counts as unavailable.
 """
 
+import time
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CPU_INFO = Path("/proc/cpuinfo")
+BENCHMARK_SIDE = 768  # rows and columns of the square layer that both libraries are timed with
+BENCHMARK_LAPS = 5
+
+_is_onednn_on = False
+
+
+def set_onednn(is_on: bool) -> None:
+    """Let oneDNN compute this process's fp32 products from now on, if it is available, or let torch do so."""
+    global _is_onednn_on
+    _is_onednn_on = is_on and has_onednn()
+
+
+def uses_onednn() -> bool:
+    """Whether oneDNN computes this process's fp32 products."""
+    return _is_onednn_on
 
 
 @cache
-def prefers_onednn() -> bool:
-    """Whether oneDNN is asked for fp32 products. Told by the processor, never by timing, so that a run that goes on on
-    such a machine has the same bits.
-    """
-    is_wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    has_both = torch._C.has_mkl and torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return is_wide and has_both and _maker() == "AuthenticAMD"
-
-
-def _maker() -> str:
+def has_onednn() -> bool:
+    """Whether this build of torch has oneDNN's operator and it computes the right values. Never raises."""
+    values, weight, bias = torch.arange(6.0).view(1, 2, 3), torch.arange(12.0).view(3, 4).t(), torch.ones(4)
     try:
-        return CPU_INFO.read_text().partition("vendor_id")[2].partition("\n")[0].strip("\t :")
-    except OSError:
-        return ""
+        return torch.allclose(_onednn_linear(values, weight, bias), F.linear(values, weight, bias))
+    except (AttributeError, RuntimeError):
+        return False
 
 
-def linear(values: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`values @ matrix.T + bias`: values (..., columns), matrix (rows, columns), with gradients."""
-    if not _is_faster_for(values, matrix):
-        return F.linear(values, matrix, bias)
-    made: Tensor = _Linear.apply(values, matrix, bias)  # type: ignore[no-untyped-call]
-    return made
+def cpu_name(is_onednn_on: bool) -> str:
+    """What decides the bits of a CPU's results, such as `cpu AVX512 oneDNN`."""
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}{' oneDNN' if is_onednn_on else ''}"
+
+
+def onednn_speedup() -> float:
+    """How many times as fast as torch's own a linear layer is by oneDNN, forward and backward; 0 without oneDNN.
+
+    The fastest laps are compared, taken by turns: other processes on the machine slow both libraries down alike.
+    """
+    if not has_onednn():
+        return 0.0
+    lap, _operations = matmul_benchmark(BENCHMARK_SIDE, torch.device("cpu"), torch.float32)
+    before = uses_onednn()
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for _lap in range(1 + BENCHMARK_LAPS):
+        for is_on, times in seconds.items():
+            set_onednn(is_on)
+            start = time.perf_counter()
+            lap()
+            times.append(time.perf_counter() - start)
+    set_onednn(before)
+    return min(seconds[False]) / min(seconds[True])
+
+
+def matmul_benchmark(side: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+    """A square linear layer (side, side), forward and backward, as a function to be timed; and its operations."""
+    inputs = [torch.ones(side, side, dtype=dtype, device=device, requires_grad=True) for _each in range(2)]
+    return lambda: torch.autograd.grad(linear(*inputs), inputs, inputs[0].detach()), 6 * side**3
+
+
+def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`values @ weight.T + bias` with gradients: (..., columns), (rows, columns), (rows) to (..., rows)."""
+    if not _is_for_onednn(values, weight):
+        return F.linear(values, weight, bias)
+    product: Tensor = _OneDNNLinear.apply(values, weight, bias)  # type: ignore[no-untyped-call]
+    return product
 
 
 def matmul(left: Tensor, right: Tensor) -> Tensor:
-    """`left @ right` of two matrices, without gradients."""
-    return _multiplied(left, right.t()) if _is_faster_for(left, right) else left @ right
+    """`left @ right` without gradients: (rows, n), (n, columns) to (rows, columns)."""
+    return _onednn_linear(left, right.t()) if _is_for_onednn(left, right) else left @ right
 
 
 def addmm_(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add `left @ right` to `total`, which is fp32, without gradients."""
-    if _is_faster_for(left, right):
-        total += _multiplied(left, right.t())
+    """Add `left @ right` to `total` in place, without gradients: (rows, n), (n, columns), fp32 (rows, columns)."""
+    if _is_for_onednn(left, right):
+        total += _onednn_linear(left, right.t())
     elif left.dtype == total.dtype:
         total.addmm_(left, right)
     else:
         total += left @ right
 
 
-def matmul_benchmark(side: int, device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
-    """Something to be timed, and its operations: a square layer, forward and backward, as a step multiplies."""
-    given = [torch.ones(side, side, dtype=dtype, device=device, requires_grad=True) for _each in range(2)]
-    return lambda: torch.autograd.grad(linear(*given), given, given[0].detach()), 6 * side**3
+def _is_for_onednn(left: Tensor, right: Tensor) -> bool:
+    is_fp32_on_cpu = left.device.type == "cpu" and left.dtype == right.dtype == torch.float32
+    return is_fp32_on_cpu and uses_onednn() and not torch.is_autocast_enabled("cpu")
 
 
-def _is_faster_for(left: Tensor, right: Tensor) -> bool:
-    is_asked = left.device.type == "cpu" and left.dtype == right.dtype == torch.float32
-    return is_asked and prefers_onednn() and not torch.is_autocast_enabled("cpu")
+def _onednn_linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`values @ weight.T + bias` without gradients. Raises AttributeError where torch lacks the operator."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
+    return product
 
 
-def _multiplied(values: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`values @ matrix.T + bias`."""
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(values, matrix, bias, "none", [], "")
-    return made
-
-
-class _Linear(torch.autograd.Function):
+class _OneDNNLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(values, matrix)
-        return _multiplied(values, matrix, bias)
+    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(values, weight)
+        return _onednn_linear(values, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        values, matrix = ctx.saved_tensors
-        of_values = of_matrix = of_bias = None
+    def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
+        values, weight = ctx.saved_tensors
+        values_grad = weight_grad = bias_grad = None
         if ctx.needs_input_grad[0]:
-            of_values = _multiplied(outer[0], matrix.t())
-        flat = outer[0].flatten(0, -2)
+            values_grad = _onednn_linear(output_grads[0], weight.t())
+        output_grad = output_grads[0].flatten(0, -2)
         if ctx.needs_input_grad[1]:
-            of_matrix = _skinny_matmul(flat.t(), values.flatten(0, -2).t())
+            weight_grad = _skinny_matmul(output_grad.t(), values.flatten(0, -2).t())
         if ctx.needs_input_grad[2]:
-            of_bias = flat.sum(0)
-        return of_values, of_matrix, of_bias
+            bias_grad = output_grad.sum(0)
+        return values_grad, weight_grad, bias_grad
 
 
 def _skinny_matmul(left: Tensor, right: Tensor) -> Tensor:
-    """`left @ right.T`, few rows and columns and a long sum: faster with the fewer of them as rows."""
+    """`left @ right.T` of (rows, n) and (columns, n) with large n: faster with the smaller side as rows."""
     if len(left) <= len(right):
-        return _multiplied(left, right)
-    return _multiplied(right, left).t()
+        return _onednn_linear(left, right)
+    return _onednn_linear(right, left).t()

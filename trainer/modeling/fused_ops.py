@@ -1,4 +1,6 @@
-"""Faster pieces for transformers' networks: the same names, weights and values. Imports torch and transformers."""
+"""Fused operations for transformers' models: the same weights, names and values in fewer kernels. Imports torch and
+transformers.
+"""
 
 from typing import Any
 
@@ -14,26 +16,46 @@ from trainer.planning.memory import LOGITS_CHUNK_ELEMENTS, MIN_CHUNK_ROWS
 
 
 class FusedRMSNorm(nn.Module):
-    """In place of the norms of Llama, Qwen and T5: one operation instead of six."""
+    """Root mean square norm (Zhang and Sennrich 2019) as one operation; transformers' takes six."""
 
-    weight: Tensor
-    variance_epsilon: float
+    def __init__(self, norm: Any) -> None:
+        """Take over the parameter of a norm of Llama, Qwen 2 or T5."""
+        super().__init__()
+        self.weight, self.variance_epsilon = norm.weight, norm.variance_epsilon
 
     def forward(self, hidden_states: Tensor) -> Tensor:
+        """Normalize hidden_states (..., hidden_size)."""
         return F.rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
 
 
 class FusedLinear(nn.Linear):
-    """In place of a linear layer where a CPU has faster products than torch's own."""
+    """A linear layer multiplied by `cpu_matmul`."""
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear) -> "FusedLinear":
+        """A layer with the parameters of another."""
+        fused = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+        fused.weight, fused.bias = linear.weight, linear.bias
+        return fused.train(linear.training)
 
     def forward(self, input: Tensor) -> Tensor:
+        """input (..., in_features) to (..., out_features)."""
         return cpu_matmul.linear(input, self.weight, self.bias)
 
 
 class FusedConv1D(Conv1D):  # type: ignore[misc]
-    """The same of GPT-2, whose weights lie the other way round."""
+    """GPT-2's linear layer, whose weight is (in_features, out_features), multiplied by `cpu_matmul`."""
+
+    @classmethod
+    def from_conv1d(cls, conv: Conv1D) -> "FusedConv1D":
+        """A layer with the parameters of another."""
+        with torch.device("meta"):
+            fused = cls(conv.nf, conv.nx)
+        fused.weight, fused.bias = conv.weight, conv.bias
+        return fused.train(conv.training)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_features) to (..., out_features)."""
         return cpu_matmul.linear(x, self.weight.t(), self.bias)
 
 
@@ -41,18 +63,29 @@ NORMS = ("LlamaRMSNorm", "Qwen2RMSNorm", "T5LayerNorm")
 
 
 def use_fused_ops(model: PreTrainedModel) -> PreTrainedModel:
-    """Exchange what has a faster equal: norms, layers that multiply, and GPT-2's activation, which transformers spells
-    out in eight steps.
+    """Replace modules of the model that have a fused equivalent: norms, GPT-2's activation, which transformers computes
+    in eight operations, and with oneDNN switched on the linear layers. Parameters and their names stay.
     """
-    for module in list(model.modules()):
-        if type(module).__name__ in NORMS:
-            module.__class__ = FusedRMSNorm
-        if cpu_matmul.prefers_onednn() and type(module) in (nn.Linear, Conv1D):
-            module.__class__ = FusedLinear if type(module) is nn.Linear else FusedConv1D
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, nn.GELU(approximate="tanh"))
+    fused: dict[nn.Module, nn.Module] = {}  # a module with two names stays one
+    for parent in list(model.modules()):
+        for name, module in list(parent._modules.items()):
+            if module is not None and module not in fused and (replacement := _fused(module)) is not None:
+                fused[module] = replacement
+            if module in fused:
+                setattr(parent, name, fused[module])
     return model
+
+
+def _fused(module: nn.Module) -> nn.Module | None:
+    if type(module).__name__ in NORMS:
+        return FusedRMSNorm(module)
+    if isinstance(module, NewGELUActivation):
+        return nn.GELU(approximate="tanh")
+    if not cpu_matmul.uses_onednn():
+        return None
+    if type(module) is nn.Linear:
+        return FusedLinear.from_linear(module)
+    return FusedConv1D.from_conv1d(module) if type(module) is Conv1D else None
 
 
 def has_linear_lm_head(model: PreTrainedModel) -> bool:

@@ -30,6 +30,7 @@ from trainer.training import benchmark, checkpoint, optimizer_state
 from trainer.training.async_checkpoint import AsyncCheckpointer
 from trainer.training.checkpoint import CheckpointWriter, LoopState
 from trainer.training.evaluation import Evaluation
+from trainer.training.matmul_choice import configure_matmul
 from trainer.training.sanity_checks import FirstStepChecks
 
 STEPS_PER_LINE = 10
@@ -63,6 +64,7 @@ def train(
     tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
     samples = open_dataset(Path(prepared.tokens), spec, tokenizer)
     resumed = checkpoint.find(Path(inputs.resume), prepared, is_verified=is_verified) if inputs.resume else None
+    configure_matmul(device, Path(inputs.cache), resumed.manifest.get("device") if resumed else None, report)
     base = Path(inputs.base) if inputs.base else None
     model = build_model(spec, base, tokenizer, samples.labels, device, precision(spec, device), report.line)
     learning = objective(spec, model)  # before the weights of a checkpoint: some measure from where the model started

@@ -1,12 +1,14 @@
 """Fused operations: they give the loss and the gradients of transformers' own code."""
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from tests.trainer.runs import small_spec
 from trainer.data.batch import IGNORE_INDEX
@@ -18,9 +20,11 @@ IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
 
 
 @pytest.fixture(autouse=True, params=[False, True])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def backend(request: pytest.FixtureRequest) -> Iterator[None]:
     """Matrix products by torch's default library, and by oneDNN."""
-    monkeypatch.setattr(cpu_matmul, "prefers_onednn", lambda: request.param)
+    cpu_matmul.set_onednn(request.param)
+    yield
+    cpu_matmul.set_onednn(False)
 
 
 def reference_and_fused(model_type: str, is_tied: bool) -> tuple[PreTrainedModel, CausalLM]:
@@ -127,7 +131,33 @@ def test_a_frozen_matrix_gets_no_gradient() -> None:
     assert matrix.grad is None
 
 
-def test_the_names_of_the_weights_stay() -> None:
-    reference, objective = reference_and_fused("gpt2", is_tied=False)
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "gpt2", "bert", "roberta", "t5"])
+def test_parameters_their_names_and_ties_stay(model_type: str) -> None:
+    task = {"bert": "masked", "roberta": "masked", "t5": "seq2seq"}.get(model_type, "causal")
+    heads = {} if model_type in ("llama", "qwen2") else {"num_key_value_heads": 4}
+    spec = small_spec(model_type=model_type, objective=task, tie_word_embeddings=True, **heads)
+    model = architectures.create_config(spec, VOCAB_SIZE, IDS, [])
+    before = {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    names, random_state = list(model.state_dict()), torch.get_rng_state()
+    is_tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
-    assert list(objective.model.state_dict()) == list(reference.state_dict())
+    fused_ops.use_fused_ops(model)
+
+    assert {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)} == before
+    assert list(model.state_dict()) == names
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) is is_tied
+    assert torch.equal(torch.get_rng_state(), random_state)  # so that later weights are drawn alike
+    if cpu_matmul.uses_onednn():
+        assert not [name for name, module in model.named_modules() if type(module) in (nn.Linear, Conv1D)]
+
+
+def test_a_module_with_two_names_stays_one_module() -> None:
+    layer = nn.Linear(3, 3)
+    model = nn.ModuleDict({"one": layer, "two": layer})
+
+    cpu_matmul.set_onednn(True)
+    fused_ops.use_fused_ops(model)
+
+    assert type(model["one"]) is fused_ops.FusedLinear
+    assert model["one"] is model["two"]
+    assert model["one"].weight is layer.weight

@@ -7,7 +7,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.trainer.runs import small_spec
-from trainer.modeling import cpu_matmul
 from trainer.modeling.build import init_model
 from trainer.planning.counts import count_parameters, flops, num_adapter_parameters, num_parameters
 from trainer.spec import resolve
@@ -77,8 +76,7 @@ def test_gpt2_124m_by_hand() -> None:
     assert token.recomputed == 0
 
 
-def test_flops_agree_with_torchs_flop_counter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_matmul, "prefers_onednn", lambda: False)  # torch counts only its own
+def test_flops_agree_with_torchs_flop_counter() -> None:
     spec = small_spec(num_hidden_layers=3)
     model = init_model(spec, 777, 0, 1, torch.device("cpu"))
     tokens = torch.zeros(2, spec.sequence_length, dtype=torch.long)
