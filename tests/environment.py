@@ -14,6 +14,7 @@ os.environ.update(
     ATHANOR_DATA=str(HOME / "data"),
     REDIS_URL=f"unix://{VALKEY_SOCKETS}/valkey.sock",
     XDG_RUNTIME_DIR=str(HOME / "run"),
+    ATHANOR_FP32_MATMUL="torch",  # tests compare bits of runs that share no cache
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
     OMP_WAIT_POLICY="PASSIVE",  # several trainings share few cores here: spinning threads would starve each other

@@ -4,6 +4,7 @@ import os
 import socket
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -48,6 +49,9 @@ class Settings(BaseSettings):
     disk_reserve_bytes: int = Field(2**30, ge=0, description="What a new job must leave free on the data disk")
     node_name: str = Field(default_factory=socket.gethostname, description="Name of this worker's node")
     node_slots: int = Field(1, ge=1, description="Jobs a node without GPUs runs at once")
+    fp32_matmul: Literal["auto", "torch", "onednn"] = Field(
+        "auto", description="Library of fp32 matrix products on CPUs; auto: the faster one, measured once per node"
+    )
     generation_slots: int = Field(2, ge=1, description="Generations a node runs at once")
     lease_seconds: float = Field(30, gt=0, description="How long a silent attempt keeps its job")
     renew_seconds: float = Field(5, gt=0, description="How often an attempt renews its lease")

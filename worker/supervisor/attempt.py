@@ -330,4 +330,5 @@ def environment(work: Assignment) -> dict[str, str]:
         return {**env, "CUDA_VISIBLE_DEVICES": ",".join(work.gpus)}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // (work.spec.num_processes * settings().node_slots))
-    return {**env, "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads)}
+    on_cpu = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads), "ATHANOR_FP32_MATMUL": settings().fp32_matmul}
+    return {**env, "CUDA_VISIBLE_DEVICES": "", **on_cpu}
