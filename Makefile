@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up demo test lint types bench faults
+.PHONY: help up demo test test-fast lint types bench faults
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input
@@ -20,8 +20,12 @@ define install
 	{ echo "Installing failed. The end of $(LOG):"; tail -n 15 $(LOG); exit 1; }
 endef
 
+# Tests mostly wait, so more processes than cores pay. Each has servers, a database and a data directory of its own.
+TEST_PROCESSES ?= 4
+PARALLEL = --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 30
+
 help: ## Say what can be made
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 up: $(RUN) ## Start everything on this machine and print the link to open
 	@exec $(BIN)/athanor up
@@ -30,7 +34,11 @@ demo: $(RUN) ## The same with data of its own, and a first training already runn
 	@ATHANOR_DATA="$${ATHANOR_DATA:-$(CURDIR)/data/demo}" exec $(BIN)/athanor demo
 
 test: $(DEVELOP) ## Run all tests, with real servers, real training and a real browser
-	@exec $(BIN)/python -m pytest
+	@$(BIN)/python -m tests.chromium
+	@exec $(BIN)/python -m pytest $(PARALLEL)
+
+test-fast: $(DEVELOP) ## Run the tests that neither train nor open a browser
+	@exec $(BIN)/python -m pytest --fast $(PARALLEL)
 
 lint: $(DEVELOP) node_modules/.ready ## Check style, the layers of imports, and the types of the scripts
 	@$(BIN)/ruff check .

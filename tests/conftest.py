@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the servers (servers.py), the cast (people.py), the whole as processes (stack.py)."""
+"""Fixtures of all tests: servers (servers.py), users (users.py), a whole installation as processes (stack.py)."""
 
 import importlib
 import shutil
@@ -15,17 +15,64 @@ from tests.servers import Servers
 from tests.stack import Stack
 from tests.users import Person
 
+HERE = Path(__file__).parent
+# Paths below tests/ that train, open a browser or start a whole installation. The slowest come first: with
+# `-n`, files are handed to the workers in this order, so that no long one is left for the end.
+SLOW = (
+    "faults",
+    "browser",
+    "trainer/training",
+    "trainer/engines",
+    "trainer/export",
+    "worker/supervisor",
+    "journeys",
+    "trainer/launch",
+    "trainer/inference",
+    "trainer/test_main.py",
+    "app/playground",
+    "app/works",
+    "app/launcher",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --fast."""
+    parser.addoption(
+        "--fast", action="store_true", help="leave out what trains, opens a browser or starts `athanor up`"
+    )
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Temporary files lie beside the servers, not in pytest's own place: it closes that to PostgreSQL's user."""
-    config.option.basetemp = config.option.basetemp or environment.HOME / "tmp"
+    """Keep temporary files next to the servers: PostgreSQL's user may not enter pytest's own directory.
+
+    Under xdist this runs in each worker process, and each has its own HOME.
+    """
+    if hasattr(config, "workerinput") or not config.option.basetemp:
+        config.option.basetemp = environment.HOME / "tmp"
     settings.register_profile("no deadline", deadline=None)  # a busy machine is slow, not wrong
     settings.load_profile("no deadline")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --fast, slow files are not even imported."""
+    return True if config.option.fast and slow_rank(collection_path) < len(SLOW) else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put slow files first."""
+    items.sort(key=lambda item: slow_rank(item.path))
+
+
+def slow_rank(path: Path) -> int:
+    """The index of a file's entry in SLOW; len(SLOW) for one that is fast."""
+    place = path.relative_to(HERE)
+    return next((index for index, prefix in enumerate(SLOW) if place.is_relative_to(prefix)), len(SLOW))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Nothing stays behind."""
+    """Remove this process's directory."""
     shutil.rmtree(environment.HOME, ignore_errors=True)
 
 

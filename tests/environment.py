@@ -19,3 +19,5 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     OMP_WAIT_POLICY="PASSIVE",  # several trainings share few cores here: spinning threads would starve each other
 )
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests already run in as many processes as the cores can take
+    os.environ["OMP_NUM_THREADS"] = "1"

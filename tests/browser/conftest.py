@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response, sync_playwright
 
+from tests import chromium as installed_chromium
 from tests import folders
 from tests.stack import Stack
 from tests.users import PASSWORD
 from tests.waiting import until
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SAMPLES = Path(__file__).parents[2] / "app/corpora/samples"
 SMALL = {"recipe": "tiny", "sequence_length": 64, "train_batch_size": 4, "per_device_batch_size": 4, "eval_steps": 10}
 
@@ -22,8 +22,10 @@ SMALL = {"recipe": "tiny", "sequence_length": 64, "train_batch_size": 4, "per_de
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """The browser, started at first use."""
+    path = installed_chromium.find()
+    assert path, "There is no Chromium that starts. `make test` installs one."
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path, args=installed_chromium.FLAGS)
         yield browser
         browser.close()
 

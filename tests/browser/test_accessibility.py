@@ -8,8 +8,6 @@ from playwright.sync_api import Page
 
 from tests.browser.conftest import Open
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
 AXE = (Path(__file__).parent / "vendor/axe/axe.min.js").read_text()
 RUN = """async () => {
   const context = { exclude: [".swagger-ui"] }; // third-party: its low contrast and nested controls are not ours to fix

@@ -2,12 +2,8 @@
 
 from typing import Any
 
-import pytest
-
 from app.web.static_files import STATIC_PATH
 from tests.browser.conftest import Open
-
-pytestmark = pytest.mark.browser
 
 SCRIPT = """async (path) => {
   const { Curve, align } = await import(`${path}/js/curve.js`);

@@ -5,8 +5,6 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Open
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
 FORM = "/jobs/new?corpus=00kingjamesbible"
 SUBMIT = """async () => {
   const form = document.getElementById("job-form");

@@ -10,8 +10,6 @@ from tests.browser.conftest import SAMPLES, watched
 from tests.stack import Stack
 from tests.users import PASSWORD
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
 TEXT = (SAMPLES / "king-james-bible.txt").read_text()[:60_000]
 DROP = """([text]) => {
   const data = new DataTransfer();

@@ -9,8 +9,6 @@ from tests.browser.conftest import SMALL, Open
 from tests.browser.test_accessibility import barriers
 from tests.stack import Stack
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
 MINUTE = 60_000
 
 

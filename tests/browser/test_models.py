@@ -1,10 +1,6 @@
 """A base model in the browser: its folder is dropped or chosen, its network is given on the form of a new job."""
 
-import pytest
-
 from tests.browser.conftest import Open
-
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def test_a_base_model_fixes_its_network_on_the_form(open_page: Open, base_model: str) -> None:

@@ -62,12 +62,10 @@ def on_one_machine(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return run_dir
 
 
-@pytest.mark.slow
 def test_train_runs_under_torchrun(on_one_machine: RunDir) -> None:
     assert verify(on_one_machine.checkpoint_path(5, 1))["world_size"] == 2
 
 
-@pytest.mark.slow
 def test_two_machines_with_a_shared_directory_train_together(tmp_path: Path, on_one_machine: RunDir) -> None:
     run_dir = make_run(tmp_path, "several", [english(20_000)], **SHARED, zero_stage=3)
     joined = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]

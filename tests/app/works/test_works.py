@@ -38,7 +38,6 @@ def evaluation(api: TestClient, checkpoint: Kept, corpus: str, **fields: Any) ->
     return made
 
 
-@pytest.mark.slow
 def test_a_checkpoint_is_evaluated_and_exported(
     alice_api: TestClient, alice: TestClient, checkpoint: Kept, corpus: str
 ) -> None:

@@ -61,7 +61,6 @@ def test_without_a_number_a_fifth_of_the_steps_decays() -> None:
     assert found[80] < PEAK
 
 
-@pytest.mark.slow
 def test_every_precision_and_zero_stage_takes_the_same_steps() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.trainer.precisions"], capture_output=True, text=True, timeout=120, check=True

@@ -139,7 +139,6 @@ def test_the_gangs_death_stops_the_ranks(warm: Warm, home: Path) -> None:
     supervisor.close()
 
 
-@pytest.mark.slow
 def test_a_rank_that_ignores_sigterm_is_killed(supervisor: Supervisor, home: Path) -> None:
     run_dir = make_run(home, "stopped-peer", **ENDLESS, num_processes=2)
     ranks = train_until_step(supervisor, run_dir, 2, 2)

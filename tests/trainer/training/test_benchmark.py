@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.trainer.gangs import Warm
 from tests.trainer.runs import make_run, of_kind
 from trainer.run_dir import RunDir
@@ -50,7 +48,6 @@ def steps(*words: str) -> list[Any]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-@pytest.mark.slow
 def test_steps_have_the_same_bits_whether_they_were_measured_before_or_not() -> None:
     probed, plain = steps("probed"), steps()
 
