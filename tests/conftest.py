@@ -18,22 +18,28 @@ from tests.users import Person
 
 HERE = Path(__file__).parent
 ONE_INSTALLATION = ("tests/faults/", "tests/browser/")  # folders whose files share an installation and its jobs
-# Paths below tests/ that train, open a browser or start a whole installation. The slowest come first: with
-# `-n`, files are handed to the workers in this order, so that no long one is left for the end.
+# Paths below tests/ that train, load torch, open a browser or start a whole installation. Worker processes get files
+# in this order: the slowest first, so that no long one is left for the end.
 SLOW = (
     "faults",
     "browser",
+    "app/jobs/test_state_machine.py",
     "trainer/training",
     "trainer/engines",
-    "trainer/export",
+    "trainer/modeling",
+    "trainer/datasets",
     "worker/supervisor",
-    "journeys",
+    "trainer/export",
     "trainer/launch",
-    "trainer/inference",
-    "trainer/test_main.py",
+    "journeys",
+    "app/jobs/test_journey.py",
     "app/playground",
     "app/works",
     "app/launcher",
+    "trainer/inference",
+    "trainer/test_main.py",
+    "worker/sandbox/model_import",
+    "worker/test_fork_server.py",
 )
 
 
