@@ -16,7 +16,7 @@ from tests.users import PASSWORD
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
-READY_SECONDS = 60
+READY_SECONDS = 120
 
 
 @dataclass
@@ -88,9 +88,14 @@ def start(directory: Path, **environment: str) -> Stack:
     def link() -> str | None:
         text = output.read_bytes()[begin:].decode(errors="replace")
         assert process.poll() is None, f"athanor up ended with {process.returncode}:\n{text}"
-        found = re.search(r"Open (https?://\S+)", text)
-        return found[1] if found else None
+        match = re.search(r"Open (https?://\S+)", text)
+        return match[1] if match else None
 
-    found = until(link, READY_SECONDS, "the link")
-    assert found
-    return Stack(process, directory / "data", output, found)
+    try:
+        printed = until(link, READY_SECONDS, "the link")
+    except AssertionError:
+        process.send_signal(signal.SIGINT)  # a kill would leave its servers running
+        process.wait(60)
+        raise
+    assert printed
+    return Stack(process, directory / "data", output, printed)
