@@ -137,11 +137,11 @@ def propose(session: Session, *, principal: Principal, corpora: Sequence[str], s
     texts = corpora_service.require_ready_corpora(session, principal=principal, ids=corpora)
     node = nodes.for_a_plan(session, 1)
     if node is None:
-        raise PanelError(409, "no_node", _("No machine is known yet. Start a worker, then ask again."))
+        raise PanelError(409, "no_node", _("No node is registered yet. Start a worker, then try again."))
     try:
         return scaling_laws.propose(sum(corpus.num_text_bytes or 0 for corpus in texts), node, seconds)
     except ValueError as error:
-        message = _("The text or the memory of the machine is too little for even the smallest model.")
+        message = _("The text is too short or the memory of the machine too small for even the smallest model.")
         raise bad_field("corpora", "too_little", message) from error
 
 
@@ -204,7 +204,7 @@ def _check_quota(session: Session, principal: Principal) -> None:
     limit = settings().max_open_jobs_per_user
     if num_open >= limit:
         message = _(
-            "You have {open} unfinished jobs; {limit} are allowed. Cancel one, or wait until one has ended.",
+            "You have {open} unfinished jobs, the limit is {limit}. Cancel one or wait until one ends.",
             open=num_open,
             limit=limit,
         )

@@ -67,13 +67,15 @@ def sentence(attempt: Attempt) -> str | None:
         return _("Exact resume proven on {steps} steps.", steps=comparison.steps)
     if verdict == "equivalent":
         changes = ", ".join(_machine_words(comparison.differs))
-        return _("Equivalent: {steps} steps within 1e-4 (not as before: {what}).", steps=comparison.steps, what=changes)
+        return _(
+            "Equivalent: {steps} steps agree within 1e-4 (changed since: {what}).", steps=comparison.steps, what=changes
+        )
     if verdict == "different" and comparison.first is not None:
         step, series, before, now = comparison.first
         values: dict[str, Any] = {"step": step, "series": series, "before": _shown(before), "now": _shown(now)}
         return _("Step {step} differs: {series} was {before}, now {now}.", **values)
     if verdict == "comparing":
-        return _("Comparing the steps trained twice: {steps} so far.", steps=comparison.steps)
+        return _("Comparing the steps that are trained again: {steps} so far.", steps=comparison.steps)
     return None
 
 

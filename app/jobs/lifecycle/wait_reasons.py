@@ -10,18 +10,20 @@ from app.core.models import Job
 
 WAITS = {
     "unplaced": gettext_noop("Waiting for the scheduler."),
-    "no_node": gettext_noop("Number {position} in line: no worker is running."),
-    "silent": gettext_noop("Number {position} in line: the nodes that can run it do not answer."),
-    "too_large": gettext_noop("Needs {needed} GPUs on one node; the largest, {node}, has {largest}."),
-    "own_limit": gettext_noop("You may run {limit} jobs at once. Of your jobs that wait, this is number {position}."),
-    "next_gpu": gettext_noop("Next in line. GPUs busy: {busy} of {total}; needed on one node: {needed}."),
-    "no_gpu": gettext_noop("Number {position} in line. GPUs busy: {busy} of {total}; needed on one node: {needed}."),
-    "next_slot": gettext_noop("Next in line. Slots busy: {busy} of {total}."),
-    "no_slot": gettext_noop("Number {position} in line. Slots busy: {busy} of {total}."),
-    "reserved": gettext_noop("Number {position} in line: what is free is kept for a larger job ahead."),
-    "placed": gettext_noop("The node {node} is starting it."),
+    "no_node": gettext_noop("Number {position} in the queue: no worker is running."),
+    "silent": gettext_noop("Number {position} in the queue: the nodes that can run it are not responding."),
+    "too_large": gettext_noop("Needs {needed} GPUs on one node; the largest node, {node}, has {largest}."),
+    "own_limit": gettext_noop("You may run {limit} jobs at once. This is number {position} of your waiting jobs."),
+    "next_gpu": gettext_noop("Next in the queue. GPUs in use: {busy} of {total}; needed on one node: {needed}."),
+    "no_gpu": gettext_noop(
+        "Number {position} in the queue. GPUs in use: {busy} of {total}; needed on one node: {needed}."
+    ),
+    "next_slot": gettext_noop("Next in the queue. Slots in use: {busy} of {total}."),
+    "no_slot": gettext_noop("Number {position} in the queue. Slots in use: {busy} of {total}."),
+    "reserved": gettext_noop("Number {position} in the queue: free capacity is reserved for a larger job ahead."),
+    "placed": gettext_noop("Starting on the node {node}."),
     "back_off": gettext_noop("The last attempt was lost; the next one starts in {seconds} s."),
-    "paused": gettext_noop("Paused at step {step} of {total}; it goes on when it is resumed."),
+    "paused": gettext_noop("Paused at step {step} of {total} until it is resumed."),
 }
 
 

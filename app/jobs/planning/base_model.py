@@ -70,7 +70,7 @@ def find(session: Session, principal: Principal, given: Any) -> StartingPoint | 
     model = base_models.require_ready_model(session, principal=principal, model_id=given)
     if model is not None:
         return StartingPoint(model.id, model.facts)
-    message = _("There is neither a checkpoint nor an imported model {id}.", id=given)
+    message = _("No checkpoint or imported model has the ID {id}.", id=given)
     checkpoint, job = checkpoint_in_use(session, principal, given, bad_field("base_model", "base_unknown", message))
     return _of_checkpoint(checkpoint, job)
 
@@ -96,7 +96,7 @@ def _of_checkpoint(checkpoint: Checkpoint, job: Job) -> StartingPoint:
         config = json.loads((storage.checkpoint(checkpoint.path) / "config.json").read_bytes())
         vocab_size = int(config["vocab_size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        message = _("The files of this checkpoint are gone or damaged. Choose another one.")
+        message = _("The files of this checkpoint are missing or damaged. Choose another one.")
         raise bad_field("base_model", "checkpoint_missing", message) from error
     has_new_head = job.spec.objective == "classification"
     facts = ModelFacts(
@@ -149,7 +149,8 @@ def with_base_defaults(given: dict[str, Any], base: StartingPoint) -> dict[str, 
     if isinstance(length, int) and context is not None and length > context:
         if "sequence_length" in given:
             message = _(
-                "sequence_length is {length}, but the base model reads {context} tokens. Ask for at most {context}.",
+                "sequence_length is {length}, but the context of the base model is {context} tokens. Use at "
+                "most {context}.",
                 length=length,
                 context=context,
             )
@@ -160,10 +161,10 @@ def with_base_defaults(given: dict[str, Any], base: StartingPoint) -> dict[str, 
 
 def _contradiction(name: str, found: Any, expected: Any) -> PanelError:
     if name == "tokenizer":
-        message = _("A job with a base model uses the tokenizer of that model. Leave the tokenizer out.")
+        message = _("A job with a base model uses the tokenizer of that model. Leave out tokenizer.")
     else:
         message = _(
-            "{field} is {found}, but the base model has {expected}. Leave it out, or start from scratch.",
+            "{field} is {found}, but {expected} in the base model. Leave it out, or start from scratch.",
             field=name,
             found=str(found)[:60],
             expected=expected,
@@ -179,7 +180,8 @@ def _objective(given: dict[str, Any], base: StartingPoint) -> tuple[str, Any]:
         objective = recipe(name)["objective"] if name in recipe_names() else first
     if objective in FAMILIES and objective not in base.objectives:
         message = _(
-            "A {model_type} cannot learn the objective {objective}. Choose of: {expected}; or another base model.",
+            "A {model_type} model cannot be trained with the objective {objective}. Use one of: {expected}; or "
+            "choose another base model.",
             model_type=base.facts.model_type,
             objective=objective,
             expected=", ".join(base.objectives),

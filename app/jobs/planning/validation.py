@@ -22,7 +22,9 @@ def check_text(given: dict[str, Any]) -> None:
     for field, value in given.items():
         if any(c == "\0" or "\ud800" <= c <= "\udfff" for text in _texts([field, value]) for c in text):
             shown = field.encode(errors="replace").decode().replace("\0", "?")
-            message = _("{field} holds a character that cannot be stored: NUL or half a surrogate pair.", field=shown)
+            message = _(
+                "{field} contains a character that cannot be stored: NUL or an unpaired surrogate.", field=shown
+            )
             raise bad_field(shown, "character_invalid", message)
 
 
@@ -42,8 +44,8 @@ def check_kinds(spec: TrainSpec, corpora: Sequence[Corpus], field: str = "corpor
     for corpus in corpora:
         if corpus.kind not in wanted:
             message = _(
-                "The corpus “{name}” is of the kind {kind}, but the objective {objective} learns from {kinds}. "
-                "Choose another corpus, or another objective.",
+                "The corpus “{name}” is of the kind {kind}, but the objective {objective} needs {kinds}. "
+                "Choose another corpus or another objective.",
                 name=corpus.name,
                 kind=corpus.kind,
                 objective=spec.objective,
@@ -56,7 +58,9 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
     """Refuse text that is too short for the spec whatever the tokenizer makes of it: a token has at least one byte."""
     if spec.objective not in TEXT_OBJECTIVES:
         if sum(corpus.num_documents or 0 for corpus in corpora) < 2:
-            message = _("There is only one record; training and validation need one each. Choose a larger corpus.")
+            message = _(
+                "There is only one record; training and validation need at least one each. Choose a larger corpus."
+            )
             raise bad_field("corpora", "records_few", message)
         return
     num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
@@ -64,8 +68,8 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
     needed = 2 * spec.sequence_length + 1
     if most_tokens < needed:
         message = _(
-            "The text has {bytes} bytes, too few for a training and a validation sequence of {length} tokens. "
-            "Choose more text or a sequence length of at most {largest}.",
+            "The text has {bytes} bytes, too few for one training and one validation sequence of {length} "
+            "tokens. Choose more text or a sequence length of at most {largest}.",
             bytes=num_bytes,
             length=spec.sequence_length,
             largest=max(0, (most_tokens - 1) // 2),
@@ -74,8 +78,8 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
     largest = MIN_VOCAB_SIZE + num_bytes // 2  # every further token stands for two that occurred together
     if spec.tokenizer is None and spec.base_model is None and spec.vocab_size is not None and spec.vocab_size > largest:
         message = _(
-            "{asked} tokens are more than {bytes} bytes of text can give. Ask for at most {largest}, "
-            "or let the text decide (auto in the form, null in the API).",
+            "{bytes} bytes of text cannot yield a vocabulary of {asked} tokens. Use at most {largest}, or let "
+            "the corpus size decide (auto in the form, null in the API).",
             asked=spec.vocab_size,
             bytes=num_bytes,
             largest=largest,
@@ -97,8 +101,8 @@ def check_disk(plan: Plan) -> None:
     free = shutil.disk_usage(root).free
     if free < needed:
         message = _(
-            "The disk of the data directory has {free} free, but two checkpoints of this job and the reserve need "
-            "{needed}. Make room, or choose a smaller model.",
+            "The disk of the data directory has {free} free, but two checkpoints of this job and the reserve "
+            "need {needed}. Free some space, or choose a smaller model.",
             free=file_size(free),
             needed=file_size(needed),
         )
@@ -127,7 +131,7 @@ FIELDS_FIXED_ON_RESUME = (
 )
 
 
-ORIGIN_GONE = gettext_noop("The files of this checkpoint are gone or damaged. Choose another one.")
+ORIGIN_GONE = gettext_noop("The files of this checkpoint are missing or damaged. Choose another one.")
 
 
 def is_resumable(checkpoint: Checkpoint) -> bool:
@@ -140,20 +144,20 @@ def check_origin(spec: TrainSpec, before: TrainSpec, tokenizer_id: str | None, o
     if origin.state != "ready":
         raise bad_field("resume_from_checkpoint", "checkpoint_missing", translate(ORIGIN_GONE))
     if not is_resumable(origin):
-        message = _("This checkpoint holds weights only, without the state of its optimizer. Choose a later one.")
+        message = _("This checkpoint has weights only, without the optimizer state. Choose a later one.")
         raise bad_field("resume_from_checkpoint", "checkpoint_unresumable", message)
     changed = next((name for name in FIELDS_FIXED_ON_RESUME if getattr(spec, name) != getattr(before, name)), None)
     if changed is None and spec.tokenizer not in (tokenizer_id, before.tokenizer):
         changed = "tokenizer"
     if changed is not None:
         message = _(
-            "{field} cannot change when a job goes on from a checkpoint. Leave it out, or start from scratch.",
+            "{field} cannot change when a job continues from a checkpoint. Leave it out, or start from scratch.",
             field=changed,
         )
         raise bad_field(changed, "origin_differs", message)
     if spec.max_steps <= origin.step:
         message = _(
-            "max_steps is {max_steps}, but the checkpoint is at step {step} already. Ask for more.",
+            "max_steps is {max_steps}, but the checkpoint is already at step {step}. Choose a larger max_steps.",
             max_steps=spec.max_steps,
             step=origin.step,
         )

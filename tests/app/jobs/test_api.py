@@ -51,7 +51,7 @@ BAD = [
     ({"corpora": ["CORPUS"], "name": "a\0b"}, "name", "cannot be stored"),
     ({"corpora": ["CORPUS"], "sample_prompt": "\ud800"}, "sample_prompt", "cannot be stored"),
     ({"corpora": ["CORPUS"], "tokenizer": "nothing"}, "tokenizer", "There is no tokenizer"),
-    ({"corpora": ["CORPUS"], "vocab_size": 200_000}, "vocab_size", "Ask for at most"),
+    ({"corpora": ["CORPUS"], "vocab_size": 200_000}, "vocab_size", "Use at most"),
     ({"corpora": ["CORPUS"], "vocab_size": 10}, "vocab_size", "at least 258"),
     ({"corpora": ["SHORT"], "sequence_length": 1024}, "sequence_length", "at most"),
     ({"corpora": ["CORPUS"], "learning_rate": float("nan")}, "learning_rate", "number"),
@@ -143,7 +143,7 @@ def test_a_cancelled_job_says_so_and_may_be_cancelled_again(alice_api: TestClien
         assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
     history = alice_api.get(f"/api/v1/jobs/{job_id}/history").json()["data"]
     assert [(entry["from"], entry["to"]) for entry in history] == [(None, "queued"), ("queued", "cancelled")]
-    assert history[-1]["message"] == "Cancelling was asked for."
+    assert history[-1]["message"] == "Cancellation requested."
 
 
 def test_jobs_are_listed_by_state_and_page(alice_api: TestClient, corpus: str) -> None:

@@ -193,7 +193,7 @@ def test_a_form_becomes_a_job_and_sent_twice_the_same_job(alice: TestClient, cor
         ({"corpora": ""}, "There is no corpus"),
         ({"corpora": "06e9x0c5m1n2p3q4"}, "There is no corpus 06e9x0c5m1n2p3q4, or it is not yours."),
         ({"sequence_length": "131072"}, "sequence length of at most"),
-        ({"vocab_size": "250000"}, "Ask for at most"),
+        ({"vocab_size": "250000"}, "Use at most"),
         ({"tokenizer": "06e9x0c5m1n2p3q4"}, "There is no tokenizer"),
         ({"name": "x" * 81}, "Name must be at most 80 characters long"),
         ({"name": "a\0b"}, "character that cannot be stored"),
@@ -327,7 +327,7 @@ def test_a_job_goes_on_from_a_checkpoint_with_what_may_change(alice: TestClient,
     assert answer.status_code == 303, answer.text
     child = alice.get(answer.headers["location"]).text
     assert f'<a href="/jobs/{job_id}">the first</a>' in child
-    assert "Submitted, to go on from step 40 of another job." in child
+    assert "Submitted to continue from step 40 of another job." in child
     assert f'href="/jobs/{job_id}"' in alice.get("/jobs").text
     assert "continued" in alice.get("/jobs").text
 
@@ -335,7 +335,7 @@ def test_a_job_goes_on_from_a_checkpoint_with_what_may_change(alice: TestClient,
 def test_what_is_wrong_with_going_on_stands_at_its_field(alice: TestClient, ended: tuple[str, str]) -> None:
     answer = alice.post("/jobs", data={"key": "w" * 16, "resume_from_checkpoint": ended[1], "max_steps": "40"})
     assert answer.status_code == 422
-    assert "the checkpoint is at step 40 already" in answer.text
+    assert "the checkpoint is already at step 40" in answer.text
     assert "Go on from step 40" in answer.text
 
 

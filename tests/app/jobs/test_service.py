@@ -110,7 +110,7 @@ def test_a_user_who_has_too_many_open_jobs_is_told_both_numbers_and_what_frees_a
 
     answers = together(8, submit)
     accepted = [job_id for code, job_id in answers if not code]
-    told = "You have 3 unfinished jobs; 3 are allowed. Cancel one, or wait until one has ended."
+    told = "You have 3 unfinished jobs, the limit is 3. Cancel one or wait until one ends."
     assert len(accepted) == 3
     assert {answer for answer in answers if answer[0]} == {("429 quota", told)}
     in_transaction(service.cancel, principal=bob_user.principal, job_id=accepted[0])

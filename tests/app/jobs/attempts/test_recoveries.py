@@ -72,11 +72,11 @@ def test_a_job_tells_how_often_it_recovered_and_what_was_repeated(
 @pytest.mark.parametrize(
     ("values", "differs", "words"),
     [
-        (SAME[:4], [], "Comparing the steps trained twice: 4 so far."),
+        (SAME[:4], [], "Comparing the steps that are trained again: 4 so far."),
         (
             [value * (1 + 1e-6) for value in SAME],
             ["world_size"],
-            "Equivalent: 14 steps within 1e-4 (not as before: number of processes).",
+            "Equivalent: 14 steps agree within 1e-4 (changed since: number of processes).",
         ),
         ([*SAME[:5], 9.25, *SAME[6:]], [], "Step 12 differs: loss was 3.9, now 9.25."),
         (["nan", *SAME[1:]], ["versions"], "Step 7 differs: loss was 4.4, now nan."),
@@ -141,7 +141,7 @@ def test_no_job_that_goes_on_is_to_be_submitted_again(alice_api: TestClient, ali
         with db.transaction() as session:
             attempts.release(session, job_id=job_id, fence=fence, reason=reason, **values)
         told = alice_api.get(f"/api/v1/jobs/{job_id}/history").json()["data"][-1]
-        assert told["next_step"].startswith("It goes on from its newest checkpoint"), reason
+        assert told["next_step"].startswith("It resumes from its newest checkpoint"), reason
         with db.transaction() as session:
             session.execute(update(Job).where(Job.id == job_id).values(not_before=func.now()))
             dispatch.requeue_or_fail(session)

@@ -178,7 +178,7 @@ def test_a_job_that_went_on_from_one_that_was_let_go_keeps_its_page_and_its_form
     page = alice.get(f"/jobs/{child}")
     assert page.status_code == 200
     assert f'href="/jobs/{job_id}"' in page.text
-    gone = "The files of this checkpoint are gone or damaged. Choose another one."
+    gone = "The files of this checkpoint are missing or damaged. Choose another one."
     for address in (f"/jobs/new?like={child}", f"/jobs/new?from={origin.id}"):
         form = alice.get(address)
         assert (form.status_code, gone in form.text) == (200, True), address

@@ -117,14 +117,22 @@ def test_what_is_learnt_follows_the_family_unless_it_is_said(
 
 
 CONTRADICTIONS: list[tuple[dict[str, Any], str, str]] = [
-    ({"hidden_size": 64}, "hidden_size", "hidden_size is 64, but the base model has 32."),
-    ({"model_type": "gpt2"}, "model_type", "model_type is gpt2, but the base model has llama."),
+    ({"hidden_size": 64}, "hidden_size", "hidden_size is 64, but 32 in the base model."),
+    ({"model_type": "gpt2"}, "model_type", "model_type is gpt2, but llama in the base model."),
     ({"tie_word_embeddings": True}, "tie_word_embeddings", "tie_word_embeddings is True, but"),
-    ({"vocab_size": 400}, "vocab_size", "vocab_size is 400, but the base model has 300."),
+    ({"vocab_size": 400}, "vocab_size", "vocab_size is 400, but 300 in the base model."),
     ({"tokenizer": "x"}, "tokenizer", "A job with a base model uses the tokenizer of that model."),
-    ({"sequence_length": 65}, "sequence_length", "sequence_length is 65, but the base model reads 64 tokens."),
-    ({"objective": "masked"}, "objective", "A llama cannot learn the objective masked. Choose of: chat, causal,"),
-    ({"recipe": "seq2seq"}, "objective", "A llama cannot learn the objective seq2seq."),
+    (
+        {"sequence_length": 65},
+        "sequence_length",
+        "sequence_length is 65, but the context of the base model is 64",
+    ),
+    (
+        {"objective": "masked"},
+        "objective",
+        "A llama model cannot be trained with the objective masked. Use one of: chat,",
+    ),
+    ({"recipe": "seq2seq"}, "objective", "A llama model cannot be trained with the objective seq2seq."),
 ]
 
 
@@ -156,7 +164,7 @@ def test_a_model_that_is_not_there_or_not_ready_is_refused(alice_user: Person, b
     for unknown in ("x", model(bob_user)):
         assert refusal(alice_user, **given, base_model=unknown) == (
             "base_model",
-            f"There is neither a checkpoint nor an imported model {unknown}.",
+            f"No checkpoint or imported model has the ID {unknown}.",
         )
     unready = model(alice_user, state="failed")
     assert refusal(alice_user, **given, base_model=unready)[1].startswith("The model “Tiny” is not ready.")
@@ -233,4 +241,4 @@ def test_a_recipe_that_does_not_fit_the_model_is_said_beside_it(
     form = {"recipe": "tiny-bert", "base_model": model(alice_user), "corpora": corpus}
     answer = alice.post("/jobs", data=form)
     assert answer.status_code == 422
-    assert "cannot learn the objective masked" in answer.text
+    assert "cannot be trained with the objective masked" in answer.text

@@ -69,9 +69,9 @@ def test_the_disk_that_counts_is_that_of_the_data_directory(
 @pytest.mark.parametrize(
     ("kind", "fields", "sentence"),
     [
-        ("chat", {}, "is of the kind chat, but the objective causal learns from text, classification"),
-        ("text", {"recipe": "chat"}, "is of the kind text, but the objective chat learns from chat"),
-        ("chat", {"recipe": "classifier"}, "but the objective classification learns from classification"),
+        ("chat", {}, "is of the kind chat, but the objective causal needs text, classification"),
+        ("text", {"recipe": "chat"}, "is of the kind text, but the objective chat needs chat"),
+        ("chat", {"recipe": "classifier"}, "but the objective classification needs classification"),
     ],
 )
 def test_a_corpus_of_another_kind_is_refused(

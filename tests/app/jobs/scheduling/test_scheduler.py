@@ -307,4 +307,4 @@ def test_jobs_share_a_node_by_its_gpus(alice_user: Person, corpus: str, schedule
     with db.transaction() as session:
         told = schemas.job_answer(session, factories.row(jobs[2])).wait
     assert told is not None
-    assert told.message == "Next in line. GPUs busy: 3 of 4; needed on one node: 2."
+    assert told.message == "Next in the queue. GPUs in use: 3 of 4; needed on one node: 2."
