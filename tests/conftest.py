@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from starlette.testclient import TestClient
-from xdist.scheduler import LoadFileScheduling
 
 from tests import environment, servers, stack, users  # environment first: it is read when ours is imported
 from tests.servers import Servers
@@ -17,7 +16,6 @@ from tests.stack import Stack
 from tests.users import Person
 
 HERE = Path(__file__).parent
-ONE_INSTALLATION = ("tests/faults/", "tests/browser/")  # folders whose files share an installation and its jobs
 # Paths below tests/ that train, load torch, open a browser or start a whole installation. Worker processes get files
 # in this order: the slowest first, so that no long one is left for the end.
 SLOW = (
@@ -73,16 +71,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: slow_rank(item.path))
 
 
-class _Scheduling(LoadFileScheduling):  # type: ignore[misc]
-    """Give each file to one worker process, and each folder of ONE_INSTALLATION too."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return next((folder for folder in ONE_INSTALLATION if nodeid.startswith(folder)), nodeid.split("::")[0])
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
-    """Choose the scheduling above."""
-    return _Scheduling(config, log)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out files, and folders that share an installation, to the worker processes."""
+    return importlib.import_module("tests.scheduling").FolderScheduling(config, log)
 
 
 def slow_rank(path: Path) -> int:

@@ -5,8 +5,6 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Open
 
-pytestmark = pytest.mark.browser
-
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_an_endpoint_can_be_tried_from_the_reference(open_page: Open, theme: str) -> None:
