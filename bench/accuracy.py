@@ -23,12 +23,12 @@ import torch
 
 from trainer.data import batch
 from trainer.engines import base, factory
-from trainer.launch.gang import free_port
+from trainer.launch.environment import free_port
 from trainer.modeling import cpu_matmul, lora
 from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective
 from trainer.planning import counts
-from trainer.planning.hardware import Node
+from trainer.planning.hardware import NodeHardware
 from trainer.planning.plan import plan
 from trainer.spec import TrainSpec, resolve
 
@@ -193,7 +193,7 @@ def measure(spec: TrainSpec) -> dict[str, float]:
 
 def compare(spec: TrainSpec, measured: dict[str, float]) -> dict[str, float]:
     """The relative errors of the plan, and whether the measurements lie within its intervals."""
-    node = Node(memory_bytes=2**35, num_cpus=spec.num_processes, gemm_flops=measured["flops"])
+    node = NodeHardware(memory_bytes=2**35, num_cpus=spec.num_processes, gemm_flops=measured["flops"])
     figures = plan(spec, spec.vocab_size or 0, node).figures
     memory, step = figures["memory_bytes"], figures["step_seconds"]
     return {

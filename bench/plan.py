@@ -6,15 +6,15 @@ Run: python bench/plan.py
 import time
 from collections.abc import Callable
 
-from trainer.planning.hardware import Node
+from trainer.planning.hardware import NodeHardware
 from trainer.planning.plan import plan
 from trainer.planning.scaling_laws import propose
 from trainer.spec import TrainSpec, resolve
 
 PLANS, LAPS = 1000, 5
 GB = 10**9
-CPU = Node(memory_bytes=16 * GB, num_cpus=2)
-CARDS = Node(kind="cuda", name="NVIDIA RTX 4090", count=4, memory_bytes=24 * GB, host_memory_bytes=256 * GB)
+CPU = NodeHardware(memory_bytes=16 * GB, num_cpus=2)
+CARDS = NodeHardware(kind="cuda", name="NVIDIA RTX 4090", count=4, memory_bytes=24 * GB, host_memory_bytes=256 * GB)
 
 
 def milliseconds(work: Callable[[], object], times: int) -> float:

@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from trainer.launch.gang import free_port
+from trainer.launch.environment import free_port
 from trainer.modeling import architectures, cpu_matmul
 from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective

@@ -25,7 +25,7 @@ from trainer.data import tokenizer
 from trainer.datasets.prepare import Prepared
 from trainer.events import Journal
 from trainer.inference.generation import LoadedModel
-from trainer.launch.gang import free_port
+from trainer.launch.environment import free_port
 from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective
 from trainer.report import Reporter

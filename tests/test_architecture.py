@@ -7,6 +7,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
@@ -142,6 +143,16 @@ def test_files_are_short_and_say_first_what_lives_there(root: Path) -> None:
         assert ast.get_docstring(ast.parse(text)), f"{path} does not say what lives there"
         assert path.stem not in BANNED_NAMES, path
     assert statistics.median(lengths) <= 120
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    names = Counter(
+        node.name
+        for path in sources()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_imports_stand_at_the_top_of_a_file(root: Path) -> None:

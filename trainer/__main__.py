@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from trainer import jsonlines
 from trainer.events import EXIT_BAD_INPUT, EXIT_OK
 from trainer.run_dir import CorpusInput, Inputs, RunDir
 from trainer.spec import resolve
@@ -115,12 +116,12 @@ def _add_node(parser: argparse.ArgumentParser) -> None:
 
 
 def _node(arguments: argparse.Namespace) -> Any:
-    from trainer.planning.hardware import Node
+    from trainer.planning.hardware import NodeHardware
 
     if arguments.memory_bytes is None:
         return None
-    fields = {name: value for name, value in vars(arguments).items() if name in Node.model_fields}
-    return Node(kind=arguments.device, name=arguments.device_name, count=arguments.num_devices, **fields)
+    fields = {name: value for name, value in vars(arguments).items() if name in NodeHardware.model_fields}
+    return NodeHardware(kind=arguments.device, name=arguments.device_name, count=arguments.num_devices, **fields)
 
 
 def _propose(arguments: argparse.Namespace) -> int:
@@ -169,7 +170,8 @@ def _train(arguments: argparse.Namespace) -> int:
     if first and arguments.resume:
         inputs = run_dir.inputs(arguments.fence).model_copy(update={"resume": str(arguments.resume.resolve())})
         run_dir.create(run_dir.spec(), inputs, arguments.fence)
-    from trainer.launch.gang import preload, set_rank_environment
+    from trainer.launch.environment import set_rank_environment
+    from trainer.launch.gang import preload
 
     if "RANK" not in os.environ:
         set_rank_environment(0, 1)
@@ -219,6 +221,11 @@ def _conversation(tokenizer: Any, prompt: str) -> list[int]:
         raise ValueError(str(failure)) from None
 
 
+def _report(message: jsonlines.Message) -> None:
+    """One line to the process that started this one."""
+    jsonlines.write(sys.stdout, message)
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
     # The harness must not download anything or draw progress bars.
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1")
@@ -231,9 +238,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         limit=arguments.limit,
         num_fewshot=arguments.num_fewshot,
         batch_size=arguments.batch_size,
-        progress=lambda done, total: print(json.dumps({"done": done, "total": total}), flush=True),
+        progress=lambda done, total: _report({"done": done, "total": total}),
     )
-    print(json.dumps({"result": result.model_dump()}), flush=True)
+    _report({"result": result.model_dump()})
     return EXIT_OK
 
 
@@ -251,16 +258,16 @@ def _export(arguments: argparse.Namespace) -> int:
             max_shard_bytes=arguments.max_shard_bytes,
             base=arguments.base,
             facts=json.loads(facts.read_text()) if facts is not None else None,
-            progress=lambda done, total: print(json.dumps({"done": done, "total": total}), flush=True),
+            progress=lambda done, total: _report({"done": done, "total": total}),
         )
     except export.LogitMismatch as problem:
         values = {"largest": f"{problem.largest:.3g}", "tolerance": f"{problem.tolerance:.3g}"}
-        print(json.dumps({"failed": {"code": "export_differs", "values": values}}), flush=True)
+        _report({"failed": {"code": "export_differs", "values": values}})
         return EXIT_BAD_INPUT
     except export.UnsupportedExport as problem:
-        print(json.dumps({"failed": {"code": "export_impossible", "values": {"why": str(problem)}}}), flush=True)
+        _report({"failed": {"code": "export_impossible", "values": {"why": str(problem)}}})
         return EXIT_BAD_INPUT
-    print(json.dumps({"result": result}), flush=True)
+    _report({"result": result})
     return EXIT_OK
 
 
@@ -268,7 +275,7 @@ def _verify_export(arguments: argparse.Namespace) -> int:
     os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1")
     from trainer.export import verification
 
-    print(json.dumps({"largest": verification.verify(arguments.out_dir, arguments.format, arguments.base)}))
+    _report({"largest": verification.verify(arguments.out_dir, arguments.format, arguments.base)})
     return EXIT_OK
 
 

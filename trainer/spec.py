@@ -16,6 +16,12 @@ RECIPES = Path(__file__).parent / "recipes"
 DECODERS = ("llama", "qwen2", "gpt2")
 ENCODERS = ("bert", "roberta")
 ROTARY = ("llama", "qwen2")
+GGUF_MODEL_TYPES = DECODERS  # those that trainer/export/gguf_writer.py can write
+# The fields that define a network, and that a base model decides.
+NETWORK_FIELDS = (
+    *("model_type", "num_hidden_layers", "hidden_size", "intermediate_size"),
+    *("num_attention_heads", "num_key_value_heads", "tie_word_embeddings"),
+)
 # Model families that support each objective.
 FAMILIES = {
     "causal": DECODERS,

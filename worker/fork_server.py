@@ -9,7 +9,6 @@ which started it.
 import argparse
 import gc
 import importlib
-import json
 import logging
 import os
 import signal
@@ -19,10 +18,13 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from trainer import jsonlines
+
 log = logging.getLogger("warm")
 
 LOOK_SECONDS = 1.0  # between two looks at whether the worker still lives
 LINE_SECONDS = 5.0  # how long a caller may take to say what it wants
+MAX_LINE_BYTES = 200
 KINDS = {"gang": "trainer.launch.gang", "inference": "worker.inference.server"}  # each has serve(connection)
 
 
@@ -31,9 +33,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Hold imported libraries ready and fork from them.")
     parser.add_argument("socket", type=Path)
     parser.add_argument("worker", type=int)  # asked for here, getppid() would miss a worker that is gone already
-    given = parser.parse_args()
-    path: Path = given.socket
-    worker: int = given.worker
+    arguments = parser.parse_args()
+    path: Path = arguments.socket
+    worker: int = arguments.worker
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, _end)
     preload()
@@ -69,7 +71,7 @@ def listen(path: Path) -> socket.socket:
 def handle_connection(connection: socket.socket, listener: socket.socket) -> None:
     """Fork for one caller."""
     with connection:
-        kind = first_line(connection)
+        kind = receive_kind(connection)
         if kind not in KINDS:
             log.warning("refused to serve %r", kind)
             return
@@ -78,18 +80,13 @@ def handle_connection(connection: socket.socket, listener: socket.socket) -> Non
             run_child(kind, connection)
 
 
-def first_line(connection: socket.socket) -> str | None:
-    """What the caller wants; not a byte behind the line is read."""
+def receive_kind(connection: socket.socket) -> str | None:
+    """What the caller asks for: a key of KINDS, or None for a request that cannot be read."""
     connection.settimeout(LINE_SECONDS)
-    line = b""
     try:
-        while not line.endswith(b"\n") and len(line) < 200:
-            byte = connection.recv(1)
-            if not byte:
-                return None
-            line += byte
+        message = jsonlines.receive(connection, MAX_LINE_BYTES)
         connection.settimeout(None)
-        return str(json.loads(line)["serve"])
+        return str(message["serve"]) if message is not None else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -1,4 +1,4 @@
-"""What a worker does for its node beside tasks: says that it is there and what it has, and keeps a warm parent."""
+"""What a worker does for its node besides tasks: its heartbeat with the node's resources, and its fork server."""
 
 import logging
 import os
@@ -16,10 +16,9 @@ from typing import Any
 
 import psutil
 import pynvml
-from celery.signals import worker_init, worker_ready, worker_shutdown
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from app.core import db, processes, storage
+from app.core import db, storage
 from app.core.settings import ROOT, settings
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import notifications
@@ -28,7 +27,6 @@ from worker.environment import child_environment, warm_socket
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = min(3.0, settings().lease_seconds / 3)
-STOP_SECONDS = 10.0  # for a supervisor to publish and say the last, beside what its trainer may take to save
 LONGEST_PAUSE = 60.0  # between two starts of a warm parent that will not live
 
 
@@ -173,34 +171,9 @@ class ForkServer:
             return subprocess.Popen(
                 [sys.executable, "-m", "worker.fork_server", str(warm_socket()), str(os.getpid())],
                 cwd=ROOT,
-                env=child_environment(),
+                env=child_environment("trainer"),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-
-
-warm_parent = ForkServer()
-_beats = [PeriodicThread(warm_parent.watch), PeriodicThread(NodeHeartbeat().beat)]
-
-
-def _warm_up(**_given: Any) -> None:
-    _beats[0].start()
-
-
-def _on_worker_ready(**_given: Any) -> None:
-    _beats[1].start()
-
-
-def _on_worker_shutdown(**_given: Any) -> None:
-    for beat in _beats:
-        beat.stop()
-    warm_parent.stop()
-    if settings().stop_jobs:  # a container ends with its worker, and supervisors would end without a word
-        processes.stop_supervisors(settings().save_seconds + STOP_SECONDS)
-
-
-worker_init.connect(_warm_up)
-worker_ready.connect(_on_worker_ready)
-worker_shutdown.connect(_on_worker_shutdown)

@@ -53,21 +53,21 @@ def stored(name: str) -> str:
         return "archive.zip" if name.endswith(".zip") else "archive.tar"
     if is_known(name):
         return name
-    shown = name[:MAX_NAME_LENGTH]
+    shortened = name[:MAX_NAME_LENGTH]
     if is_unsafe(name):
         message = _(
-            "“{name}” is not taken: files of this kind can run code where they are opened. "
-            "Save the weights as safetensors.",
-            name=shown,
+            "“{name}” is not accepted: files of this type can run code when opened. Save the weights in "
+            "safetensors format.",
+            name=shortened,
         )
         raise bad_field("name", "file_unsafe", message)
-    raise _unknown(shown)
+    raise _unknown(shortened)
 
 
 def _unknown(name: str) -> PanelError:
     message = _(
-        "“{name}” is no file of a model. Taken are config.json, *.safetensors with their index, the files of the "
-        "tokenizer, chat_template.jinja, README.md and LICENSE; or one .zip or .tar of them.",
+        "“{name}” is not a model file. Accepted: config.json, *.safetensors with their index, tokenizer "
+        "files, chat_template.jinja, README.md and LICENSE, or one .zip or .tar archive of them.",
         name=name,
     )
     return bad_field("name", "file_unknown", message)

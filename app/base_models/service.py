@@ -49,16 +49,16 @@ def create(session: Session, *, principal: Principal, name: str, reference: str 
 
 def _check_name(name: str) -> None:
     if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
-        message = _("The name must have 1 to {max} characters that can be shown.", max=MAX_NAME_LENGTH)
+        message = _("The name must have 1 to {max} printable characters.", max=MAX_NAME_LENGTH)
         raise bad_field("name", "name_invalid", message)
 
 
 def _check_reference(reference: str) -> None:
     if settings().hf_hub_offline:
-        message = _("This installation may not reach a hub (HF_HUB_OFFLINE is set). Upload the model's files instead.")
+        message = _("Downloads from the hub are turned off (HF_HUB_OFFLINE is set). Upload the model's files instead.")
         raise bad_field("reference", "hub_offline", message, 409)
     if len(reference) > names.MAX_NAME_LENGTH or _REFERENCE.fullmatch(reference) is None:
-        message = _("A model of the hub is named owner/name, or owner/name@revision.")
+        message = _("Hub models are named owner/name or owner/name@revision.")
         raise bad_field("reference", "reference_invalid", message)
 
 
@@ -69,8 +69,8 @@ def get(session: Session, *, principal: Principal, model_id: str) -> ImportedMod
 
 def find(session: Session, *, principal: Principal, model_id: str) -> ImportedModel | None:
     """A model the user may see, or None where the id is no model's."""
-    mine = (ImportedModel.id == model_id, visible_to(ImportedModel.owner_id, principal))
-    return session.scalar(select(ImportedModel).where(*mine))
+    is_visible = (ImportedModel.id == model_id, visible_to(ImportedModel.owner_id, principal))
+    return session.scalar(select(ImportedModel).where(*is_visible))
 
 
 def list_models(
@@ -87,7 +87,7 @@ def receive(session: Session, *, principal: Principal, model_id: str) -> Importe
     """The model, open for a file: one that was uploaded and is not whole yet, or could not be imported."""
     model = _locked(session, principal, model_id)
     if model.source == "hub" or model.state in ("importing", "ready"):
-        message = _("This model takes no more files. Create another one.")
+        message = _("This model accepts no more files. Create another one.")
         raise PanelError(409, "model_closed", message)
     model.state, model.problems = "uploading", []
     return model
@@ -103,7 +103,7 @@ def begin_import(session: Session, *, principal: Principal, model_id: str) -> Im
     if model.source == "hub":
         _check_reference(str(model.reference))
     elif not any(storage.base_model(model_id).glob("[!.]*")):
-        raise bad_field("file", "model_empty", _("No file of this model has come yet."))
+        raise bad_field("file", "model_empty", _("No file of this model has been uploaded yet."))
     model.state = "importing"
     model.problems = []
     model.progress = ImportProgress(at=time.time())
@@ -135,9 +135,9 @@ def remove_files(model_id: str) -> None:
 
 def require_ready_model(session: Session, *, principal: Principal, model_id: str) -> ImportedModel | None:
     """The imported model that a job starts from, or None where the id is no model's. Raises at `base_model`."""
-    mine = (ImportedModel.id == model_id, visible_to(ImportedModel.owner_id, principal))
+    is_visible = (ImportedModel.id == model_id, visible_to(ImportedModel.owner_id, principal))
     # Held until the commit, so that it is not deleted under the job that is being submitted.
-    model = session.scalar(select(ImportedModel).where(*mine).with_for_update(read=True))
+    model = session.scalar(select(ImportedModel).where(*is_visible).with_for_update(read=True))
     if model is not None and model.state != "ready":
         message = _("The model “{name}” is not ready. Its page says what is missing.", name=model.name)
         raise bad_field("base_model", "model_unready", message)
@@ -146,9 +146,10 @@ def require_ready_model(session: Session, *, principal: Principal, model_id: str
 
 def jobs_of(session: Session, *, principal: Principal, model_id: str) -> list[tuple[str, str]]:
     """The user's jobs that start from a model: id and name, newest first."""
-    mine = (Job.owner_id == principal.user_id, Job.spec["base_model"].as_string() == model_id)
+    uses_model = (Job.owner_id == principal.user_id, Job.spec["base_model"].as_string() == model_id)
     return [
-        (row.id, row.name) for row in session.execute(select(Job.id, Job.name).where(*mine).order_by(Job.id.desc()))
+        (row.id, row.name)
+        for row in session.execute(select(Job.id, Job.name).where(*uses_model).order_by(Job.id.desc()))
     ]
 
 

@@ -16,7 +16,7 @@ from app.core import paging, storage
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.json_shapes import StoredFile
-from app.core.models import Checkpoint, Job, Work, new_id
+from app.core.models import Checkpoint, CheckpointTask, Job, new_id
 from app.core.principal import Principal, visible, visible_to
 from trainer.run_dir import MANIFEST
 
@@ -76,7 +76,7 @@ def mark_for_deletion(session: Session, ids: Sequence[str]) -> None:
     """Take good checkpoints away from everybody, save for what is pinned or worked on meanwhile; a sweep removes their
     files.
     """
-    worked_on = select(Work.checkpoint_id).where(Work.state.in_(("queued", "running")))
+    worked_on = select(CheckpointTask.checkpoint_id).where(CheckpointTask.state.in_(("queued", "running")))
     droppable = (
         Checkpoint.id.in_(ids),
         Checkpoint.state == "ready",

@@ -117,7 +117,7 @@ class Manifest(_Open):
     versions: dict[str, str] = {}
 
 
-class WorkOptions(_Stored):
+class CheckpointTaskOptions(_Stored):
     """What an export (the first four) or an evaluation (the others) was asked for with."""
 
     format: str | None = None
@@ -148,7 +148,7 @@ class CorpusScores(_Open):
     examples: list[dict[str, JsonValue]] = []
 
 
-class WorkResult(_Open):
+class CheckpointTaskResult(_Open):
     """What an export wrote (`files`, how far its logits are off), or an evaluation measured (`corpora`)."""
 
     files: list[StoredFile] = []

@@ -24,6 +24,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from app.core.json_columns import JsonColumn
 from app.core.json_shapes import (
     Adjustments,
+    CheckpointTaskOptions,
+    CheckpointTaskResult,
     FailureReason,
     Gpu,
     ImportProgress,
@@ -39,9 +41,8 @@ from app.core.json_shapes import (
     StepsDone,
     StoredFile,
     Telemetry,
-    WorkOptions,
-    WorkResult,
 )
+from trainer.corpus_kinds import CORPUS_KINDS
 from trainer.spec import TrainSpec
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -60,10 +61,9 @@ STATES = (
 )
 TERMINAL = ("succeeded", "failed", "cancelled")
 WISHES = ("run", "pause", "cancel")
-CORPUS_KINDS = ("text", "chat", "completion", "classification", "preference", "seq2seq", "multiple_choice")
 CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
-WORK_KINDS = ("export", "evaluation")
-WORK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+CHECKPOINT_TASK_KINDS = ("export", "evaluation")
+CHECKPOINT_TASK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 MODEL_STATES = ("uploading", "importing", "ready", "failed")
 
 
@@ -79,9 +79,17 @@ def _one_of(column: str, words: tuple[str, ...]) -> str:
 
 _SHAPES = (
     *(Adjustments, ImportProgress, JobFacts, JobProgress, Manifest, ModelFacts, ParseReport, StepsDone, Telemetry),
-    *(WorkOptions, MessageValues, dict[str, int], dict[str, float], list[Gpu], list[Problem], list[StoredFile]),
+    *(
+        CheckpointTaskOptions,
+        MessageValues,
+        dict[str, int],
+        dict[str, float],
+        list[Gpu],
+        list[Problem],
+        list[StoredFile],
+    ),
 )
-_SHAPES_OR_NONE = (FailureReason, Notice, Replay, WorkResult)
+_SHAPES_OR_NONE = (FailureReason, Notice, Replay, CheckpointTaskResult)
 _COLUMN_TYPES: dict[Any, Any] = {
     datetime: DateTime(timezone=True),
     str: Text,
@@ -263,29 +271,29 @@ class ImportedModel(Base):
     )
 
 
-class Work(Base):
-    """Something done with a checkpoint beside training: an export, or an evaluation."""
+class CheckpointTask(Base):
+    """An export or an evaluation of a checkpoint."""
 
-    __tablename__ = "work"
+    __tablename__ = "checkpoint_task"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
     checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id", ondelete="CASCADE"), index=True)
     kind: Mapped[str]
-    options: Mapped[WorkOptions]
+    options: Mapped[CheckpointTaskOptions]
     state: Mapped[str] = mapped_column(server_default="queued")
     num_starts: Mapped[int] = mapped_column(server_default="0")  # with the id, who may write to it
     progress: Mapped[StepsDone] = mapped_column(server_default="{}")
     signed_at: Mapped[datetime] = mapped_column(server_default=func.now())  # its last sign of life
-    result: Mapped[WorkResult | None] = mapped_column(server_default="{}", nullable=False)
+    result: Mapped[CheckpointTaskResult | None] = mapped_column(server_default="{}", nullable=False)
     failure: Mapped[FailureReason | None] = mapped_column(server_default="{}", nullable=False)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
-        CheckConstraint(_one_of("kind", WORK_KINDS), name="kind"),
-        CheckConstraint(_one_of("state", WORK_STATES), name="state"),
+        CheckConstraint(_one_of("kind", CHECKPOINT_TASK_KINDS), name="kind"),
+        CheckConstraint(_one_of("state", CHECKPOINT_TASK_STATES), name="state"),
     )
 
 

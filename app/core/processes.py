@@ -1,5 +1,6 @@
 """The processes `athanor up` keeps alive: each in a session of its own, its output in a file under data/logs."""
 
+import os
 import re
 import signal
 import subprocess
@@ -107,6 +108,11 @@ class ManagedProcess:
             )
         self._started_at = time.monotonic()
         write_pid(self._pid_file, self._process.pid)
+
+
+def inherited_environment(names: Iterable[str], prefixes: tuple[str, ...] = ()) -> dict[str, str]:
+    """The variables of this process that a child may see, by name or prefix: no address and no secret among them."""
+    return {name: value for name, value in os.environ.items() if name in names or name.startswith(prefixes)}
 
 
 def ending(code: int) -> str:

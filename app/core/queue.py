@@ -23,12 +23,12 @@ START_JOB = "jobs.start"
 PARSE_CORPUS = "corpora.parse"
 IMPORT_MODEL = "base_models.import"
 GENERATE = "playground.generate"
-RUN_WORK = "works.run"
+RUN_CHECKPOINT_TASK = "checkpoint_tasks.run"
 
 # Queues that any node serves.
 CORPUS_QUEUE = "corpora"
 GENERATE_QUEUE = "generate"
-WORK_QUEUE = "works"
+CHECKPOINT_TASK_QUEUE = "checkpoint_tasks"
 
 
 CLAIM_SECONDS = 15  # a silent broker keeps a sender a little less long

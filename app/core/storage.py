@@ -30,9 +30,9 @@ def run(job_id: str) -> Path:
     return data() / "runs" / job_id
 
 
-def work(work_id: str) -> Path:
+def checkpoint_task(task_id: str) -> Path:
     """What an export made: `artefact`, and what it was told beside it."""
-    return data() / "works" / work_id
+    return data() / "works" / task_id  # the name in existing data directories
 
 
 def cache() -> Path:

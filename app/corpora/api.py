@@ -64,10 +64,10 @@ def list_documents(
     """The beginnings of its documents, in order."""
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
-    found = previews.documents(corpus.id, after, limit) if corpus.state == "ready" else []
-    more = after + len(found) < (corpus.num_documents or 0) and bool(found)
-    cursor = str(after + len(found)) if more else None
-    return Listing(data=[schemas.document_answer(document) for document in found], next=cursor)
+    documents = previews.documents(corpus.id, after, limit) if corpus.state == "ready" else []
+    more = after + len(documents) < (corpus.num_documents or 0) and bool(documents)
+    cursor = str(after + len(documents)) if more else None
+    return Listing(data=[schemas.document_answer(document) for document in documents], next=cursor)
 
 
 @router.post("/corpora/{corpus_id}/parse", status_code=202, tags=["corpora"])

@@ -85,12 +85,12 @@ def _kinds() -> dict[str, str]:
     return {kind: translate(word) for kind, word in record_kinds.KIND_WORDS.items()}
 
 
-def _shown(corpus: Corpus, start: int) -> list[tuple[previews.Document, dict[str, Any] | None]]:
+def _shown(corpus: Corpus, start: int) -> list[tuple[previews.DocumentPreview, dict[str, Any] | None]]:
     """Some documents, each with its record where it is one that can be shown whole."""
     if corpus.kind == "text":
         return [(document, None) for document in previews.documents(corpus.id, start, DOCUMENTS_SHOWN)]
-    found = previews.documents(corpus.id, start, DOCUMENTS_SHOWN, characters=previews.RECORD_CHARACTERS)
-    return [(document, record_kinds.parsed(document.text)) for document in found]
+    documents = previews.documents(corpus.id, start, DOCUMENTS_SHOWN, characters=previews.RECORD_CHARACTERS)
+    return [(document, record_kinds.parsed(document.text)) for document in documents]
 
 
 def _corpus(

@@ -15,7 +15,7 @@ VOCABULARY_SAMPLE = 240
 
 
 @dataclass(frozen=True)
-class Document:
+class DocumentPreview:
     """The beginning of a document. `cut` says that there is more."""
 
     index: int
@@ -24,7 +24,7 @@ class Document:
     cut: bool
 
 
-def documents(corpus_id: str, start: int, limit: int, *, characters: int = PREVIEW_CHARACTERS) -> list[Document]:
+def documents(corpus_id: str, start: int, limit: int, *, characters: int = PREVIEW_CHARACTERS) -> list[DocumentPreview]:
     """The beginnings of some documents, from a number on. Empty behind the last one."""
     directory = storage.corpus(corpus_id)
     try:
@@ -42,12 +42,12 @@ def _ends(index: Any, start: int, limit: int) -> list[int]:
     return ends if start else [0, *ends]
 
 
-def _document(file: Any, number: int, begin: int, end: int, characters: int) -> Document:
+def _document(file: Any, number: int, begin: int, end: int, characters: int) -> DocumentPreview:
     file.seek(begin)
     data: bytes = file.read(min(end - begin, characters * 4))
     text = data.decode("utf-8", "ignore")  # the last character may be cut
     shown = text[:characters]
-    return Document(number, end - begin, shown, len(shown.encode()) < end - begin)
+    return DocumentPreview(number, end - begin, shown, len(shown.encode()) < end - begin)
 
 
 def vocabulary(tokenizer_id: str) -> list[str]:

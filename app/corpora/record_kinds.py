@@ -5,7 +5,7 @@ from typing import Any
 
 from app.core.errors import bad_field
 from app.core.i18n import _, gettext_noop
-from app.core.models import CORPUS_KINDS
+from trainer.corpus_kinds import CORPUS_KINDS
 
 KIND_WORDS = {
     "text": gettext_noop("Text"),

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.core.json_shapes import Problem
 from app.core.models import Corpus, Tokenizer
 from app.corpora import problems
-from app.corpora.previews import Document
+from app.corpora.previews import DocumentPreview
 
 
 class CorpusProblem(BaseModel):
@@ -169,7 +169,7 @@ def problem_answer(problem: Problem) -> CorpusProblem:
     return CorpusProblem(code=problem.code, message=message, line=problem.line, byte=problem.byte)
 
 
-def document_answer(document: Document) -> DocumentAnswer:
+def document_answer(document: DocumentPreview) -> DocumentAnswer:
     """A document as it is answered."""
     return DocumentAnswer(index=document.index, num_bytes=document.num_bytes, text=document.text, cut=document.cut)
 

@@ -16,7 +16,7 @@ from app.core.json_shapes import ParseReport
 from app.core.models import TERMINAL, Corpus, Job, Tokenizer, new_id
 from app.core.principal import Principal, not_found, visible, visible_to
 from app.corpora.shipped import FOLDER, SHIPPED
-from trainer.run_dir import sha256_file
+from trainer.run_dir import CorpusInput, sha256_file
 
 FORMATS = ("txt", "md", "jsonl", "csv", "tsv")
 MAX_NAME_LENGTH = 120
@@ -56,6 +56,12 @@ def create_corpus(
     return corpus
 
 
+def corpus_input(corpus: Corpus) -> CorpusInput:
+    """A parsed corpus as the trainer reads it: the directory, and the hash that the text must have."""
+    path = str(storage.corpus(corpus.id))
+    return CorpusInput(id=corpus.id, path=path, sha256=str(corpus.text_sha256), kind=corpus.kind)
+
+
 def get_corpus(session: Session, *, principal: Principal, corpus_id: str) -> Corpus:
     """A corpus the user may see. Raises 404."""
     return visible(session, Corpus, corpus_id, principal=principal)
@@ -76,9 +82,9 @@ def require_ready_corpora(
     visible = visible_to(Corpus.owner_id, principal)
     # Held until the commit, so that none is deleted under the job that is being submitted.
     rows = session.scalars(select(Corpus).where(Corpus.id.in_(ids), visible).with_for_update(read=True))
-    found = {c.id: c for c in rows}
+    corpora = {c.id: c for c in rows}
     for corpus_id in ids:
-        corpus = found.get(corpus_id)
+        corpus = corpora.get(corpus_id)
         if corpus is None:
             message = _("There is no corpus {id}, or it is not yours.", id=corpus_id)
             raise bad_field(field, "corpus_unknown", message)
@@ -90,7 +96,7 @@ def require_ready_corpora(
             raise bad_field(field, "corpus_failed", message)
     if len(set(ids)) != len(ids):
         raise bad_field(field, "corpus_twice", _("A corpus is named twice. Name each once."))
-    return [found[corpus_id] for corpus_id in ids]
+    return [corpora[corpus_id] for corpus_id in ids]
 
 
 def parse_again(
@@ -157,8 +163,8 @@ def _own_corpus(session: Session, principal: Principal, corpus_id: str) -> Corpu
 
 
 def _refuse_in_use(session: Session, corpus: Corpus) -> None:
-    named = or_(*(Job.spec[field].contains([corpus.id]) for field in ("corpora", "validation_corpora")))
-    using = select(Job.name).where(Job.state.not_in(TERMINAL), named)
+    uses_corpus = or_(*(Job.spec[field].contains([corpus.id]) for field in ("corpora", "validation_corpora")))
+    using = select(Job.name).where(Job.state.not_in(TERMINAL), uses_corpus)
     job_name = session.scalar(using.limit(1))
     if job_name is not None:
         message = _(
@@ -256,8 +262,8 @@ def usable_tokenizer(session: Session, *, principal: Principal, tokenizer_id: st
 def corpus_names(session: Session, *, principal: Principal, ids: Iterable[str]) -> dict[str, str]:
     """The names of corpora by id; those that were deleted, or are not the user's, are missing."""
     visible = visible_to(Corpus.owner_id, principal)
-    found = session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(ids), visible))
-    return {row.id: row.name for row in found}
+    names = session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(ids), visible))
+    return {row.id: row.name for row in names}
 
 
 def jobs_of_tokenizers(session: Session, *, principal: Principal) -> dict[str, list[tuple[str, str]]]:

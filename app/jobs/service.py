@@ -120,7 +120,7 @@ def _with_chosen_fields(spec: TrainSpec, vocab_size: int, node: hardware.Node, a
 
 
 def _plan(
-    spec: TrainSpec, vocab_size: int, node: hardware.Node | None, num_bytes: int, base: StartingPoint | None
+    spec: TrainSpec, vocab_size: int, node: hardware.NodeHardware | None, num_bytes: int, base: StartingPoint | None
 ) -> Plan:
     job_plan = plan(spec, vocab_size, node, num_bytes)
     num_parameters = base.facts.num_parameters if base is not None else None

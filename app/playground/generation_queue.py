@@ -5,7 +5,6 @@ left, the web process died, Valkey was emptied) the writer stops. The writer put
 at least every second; where none comes, the reader is told.
 """
 
-import json
 import time
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any, cast
@@ -15,7 +14,7 @@ import redis.asyncio
 
 from app.core.live import valkey
 from app.core.settings import settings
-from app.playground.schemas import GenerationTask
+from app.playground.schemas import GenerationMessage, GenerationTask
 
 ALIVE_SECONDS = 3  # without a sign of the reader for so long, its generation ends
 SILENCE_SECONDS = 6.0  # without a line of the writer for so long, it is given up
@@ -23,8 +22,6 @@ KEEP_SECONDS = 60  # how long a stream nobody reads lies around
 MAX_WAITING = 100
 
 _WAITING = "athanor:generate:waiting"
-
-Line = dict[str, Any]  # {"event": start | piece | done | failure | beat | waiting, ...}
 
 
 def _order(generation_id: str) -> str:
@@ -54,7 +51,7 @@ def enqueue(order: GenerationTask) -> bool:
     return True
 
 
-async def read(generation_id: str) -> AsyncGenerator[Line, None]:
+async def read(generation_id: str) -> AsyncGenerator[GenerationMessage, None]:
     """What is written for a generation, as it comes; `waiting` twice a second while nobody writes.
 
     Ends after `done` or `failure`. Closing it leaves the line and ends the writing.
@@ -63,22 +60,22 @@ async def read(generation_id: str) -> AsyncGenerator[Line, None]:
     try:
         async for line in _lines(client, generation_id):
             yield line
-            if line["event"] in ("done", "failure"):
+            if line.is_last:
                 return
     except (redis.RedisError, OSError):
-        yield {"event": "failure", "code": "broker_away"}
+        yield GenerationMessage(event="failure", code="broker_away")
     finally:
         # Leaving is what frees the writer: it may not be cut short by the cancellation that caused it.
         with anyio.move_on_after(2, shield=True):
             await _leave(client, generation_id)
 
 
-async def _lines(client: "redis.asyncio.Redis", generation_id: str) -> AsyncGenerator[Line, None]:
+async def _lines(client: "redis.asyncio.Redis", generation_id: str) -> AsyncGenerator[GenerationMessage, None]:
     last: Any = "0"
     heard: float | None = None
     while True:
         if not await client.expire(_alive(generation_id), ALIVE_SECONDS):
-            yield {"event": "failure", "code": "request_lost"}
+            yield GenerationMessage(event="failure", code="request_lost")
             return
         found: Any = await client.xread({_stream(generation_id): last}, count=256, block=500)
         if found:
@@ -86,12 +83,13 @@ async def _lines(client: "redis.asyncio.Redis", generation_id: str) -> AsyncGene
             # Two shapes, by protocol version: a list of pairs or a dictionary.
             entries = next(iter(found.values()))[0] if isinstance(found, dict) else found[0][1]
             for _id, fields in entries:
-                yield json.loads(fields[b"line"])
+                yield GenerationMessage.model_validate_json(fields[b"line"])
             last = entries[-1][0]
         elif heard is None:
-            yield {"event": "waiting", "position": await client.zrank(_WAITING, generation_id)}
+            position = await client.zrank(_WAITING, generation_id)
+            yield GenerationMessage(event="waiting", position=position)
         elif time.monotonic() - heard > SILENCE_SECONDS:
-            yield {"event": "failure", "code": "worker_lost"}
+            yield GenerationMessage(event="failure", code="worker_lost")
 
 
 async def _leave(client: "redis.asyncio.Redis", generation_id: str) -> None:
@@ -116,11 +114,16 @@ def dequeue() -> GenerationTask | None:
     return None
 
 
-def write(generation_id: str, lines: Iterable[Line]) -> bool:
+def write(generation_id: str, lines: Iterable[GenerationMessage]) -> bool:
     """Append to a generation's stream and say whether somebody still reads it."""
     with valkey().pipeline(transaction=False) as pipe:
         pipe.exists(_alive(generation_id))
         for line in lines:
-            pipe.xadd(_stream(generation_id), {"line": json.dumps(line)}, maxlen=8192, approximate=True)
+            pipe.xadd(
+                _stream(generation_id),
+                {"line": line.model_dump_json(exclude_unset=True)},
+                maxlen=8192,
+                approximate=True,
+            )
         pipe.expire(_stream(generation_id), KEEP_SECONDS)
         return bool(pipe.execute()[0])

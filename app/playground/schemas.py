@@ -74,3 +74,25 @@ class GenerationTask(BaseModel):
     top_k: int
     seed: int
     stop: list[str]
+
+
+class GenerationMessage(BaseModel):
+    """What happens to a generation, from the inference process through the worker and Valkey to the web server.
+
+    Only the fields of its event are set: waiting has position; piece has text and num_tokens; done has finish_reason,
+    num_tokens and tokens_per_second; failure has code and values; start and beat have none.
+    """
+
+    event: Literal["waiting", "start", "piece", "beat", "done", "failure"]
+    position: int | None = None  # requests ahead in the queue; None once a worker has taken this one
+    text: str = ""
+    num_tokens: int = 0  # generated so far
+    finish_reason: Literal["stop", "length", "cancelled"] | None = None
+    tokens_per_second: float = 0.0
+    code: str = ""  # one of app/playground/failures.py
+    values: dict[str, Any] = {}
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing follows."""
+        return self.event in ("done", "failure")

@@ -107,18 +107,18 @@ async def follow(order: GenerationTask) -> AsyncGenerator[GenerationEvent, None]
     wait = _Wait()
     async with aclosing(generation_queue.read(order.id)) as lines:
         async for entry in lines:
-            name = entry["event"]
+            name = entry.event
             if name == "waiting":
-                position = entry["position"]
+                position = entry.position
                 if position is not None and wait.changed(position):
                     yield GenerationEvent("waiting", {"position": position, "message": _place(position)})
                 if (code := await wait.over(position)) is not None:
                     yield _failure(code, {})
                     return
             elif name == "failure":
-                yield _failure(entry["code"], entry.get("values", {}))
+                yield _failure(entry.code, entry.values)
             elif name != "beat":
-                data = {key: value for key, value in entry.items() if key != "event"}
+                data = entry.model_dump(exclude_unset=True, exclude={"event"})
                 yield GenerationEvent(name, {**data, "seed": order.seed} if name in ("start", "done") else data)
 
 

@@ -26,7 +26,7 @@ PAGES = [
     "/models/{model}",
     "/checkpoints",
     "/checkpoints/{checkpoint}",
-    "/works?checkpoint={checkpoint}",
+    "/checkpoint-tasks?checkpoint={checkpoint}",
     "/playground",
     "/nodes",
     "/health",

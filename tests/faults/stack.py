@@ -288,7 +288,7 @@ class Stack:
                 self.stop_role("saboteur")
             where, faulty = str(self.warm_socket()), str(self.home / "sabotage")
             arguments = ["-m", "tests.faults.fault_injection", where, str(os.getpid()), faulty]
-            clean = gang_client.child_environment()
+            clean = gang_client.child_environment("trainer")
             self.programs["saboteur"] = Program(self.data / "logs" / "saboteur.log", arguments, clean)
             self.programs["saboteur"].start()
             until(lambda: self.warm_socket().stat().st_ino != before, 60, "the saboteur")

@@ -1,6 +1,5 @@
 """Gangs for tests: a preloaded parent process that forks one for each run, and the supervisor's end of the socket."""
 
-import json
 import os
 import signal
 import socket
@@ -10,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from trainer import jsonlines
 from trainer.launch import gang
 from trainer.run_dir import RunDir
 
@@ -22,7 +22,6 @@ class Supervisor:
     def __init__(self, conn: socket.socket) -> None:
         self.conn = conn
         self.conn.settimeout(SECONDS)
-        self._lines = conn.makefile("rb")
         hello = self.read()
         self.process = psutil.Process(hello["pid"])
         assert self.process.create_time() == hello["started_at"]
@@ -33,13 +32,12 @@ class Supervisor:
         return self
 
     def send(self, **message: Any) -> None:
-        self.conn.sendall(json.dumps(message).encode() + b"\n")
+        jsonlines.send(self.conn, message)
 
     def read(self) -> dict[str, Any]:
         """The next message of the gang."""
-        line = self._lines.readline()
-        assert line, "the gang closed the socket"
-        message: dict[str, Any] = json.loads(line)
+        message = jsonlines.receive(self.conn)
+        assert message is not None, "the gang closed the socket"
         return message
 
     def rest(self) -> list[dict[str, Any]]:
@@ -55,7 +53,6 @@ class Supervisor:
         return code
 
     def close(self) -> None:
-        self._lines.close()
         self.conn.close()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from tests.trainer.runs import small_spec
 from trainer.engines.base import init_process_group
 from trainer.engines.factory import make_engine
-from trainer.launch.gang import set_rank_environment
+from trainer.launch.environment import set_rank_environment
 from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective
 from trainer.training import benchmark

@@ -11,7 +11,7 @@ import pytest
 
 from tests.trainer.runs import SMALL, checkpoint_of, english, make_run, series
 from trainer import __main__ as command_line
-from trainer.launch.gang import free_port
+from trainer.launch.environment import free_port
 from trainer.planning.config_search import AUTO_FIELDS
 from trainer.run_dir import RunDir, verify
 

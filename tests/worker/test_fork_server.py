@@ -64,8 +64,8 @@ def test_no_secret_reaches_the_trainers_side(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("ATHANOR_CANARY", "secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert "secret" not in child_environment().values()
-    assert not set(child_environment()) & {"DATABASE_URL", "REDIS_URL", "ATHANOR_DATA"}
+    assert "secret" not in child_environment("trainer").values()
+    assert not set(child_environment("trainer")) & {"DATABASE_URL", "REDIS_URL", "ATHANOR_DATA"}
 
 
 def test_a_warm_parent_that_dies_is_started_again(warm: ForkServer) -> None:

@@ -33,7 +33,7 @@ class TextChunk:
     is_safe: bool = True  # cut at a token boundary; false only for text without lines, words and punctuation
 
 
-class Corpus:
+class CorpusReader:
     """The documents of one parsed corpus, mapped into memory. len() is the number of documents."""
 
     def __init__(self, source: CorpusInput) -> None:
@@ -91,9 +91,9 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(part)
 
 
-def open_all(sources: list[CorpusInput]) -> list[Corpus]:
+def open_all(sources: list[CorpusInput]) -> list[CorpusReader]:
     """Open the corpora of a run. Raises Failure if they contain no text at all."""
-    corpora = [Corpus(source) for source in sources]
+    corpora = [CorpusReader(source) for source in sources]
     if not sum(corpus.num_bytes for corpus in corpora):
         raise Failure("data_empty")
     return corpora

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from trainer.data import cache, sample_order
 from trainer.data.batch import Array
-from trainer.data.corpus import Corpus, TextChunk, open_all
+from trainer.data.corpus import CorpusReader, TextChunk, open_all
 from trainer.data.tokenizer import END_OF_TEXT, Progress, token_bytes
 from trainer.failure import Failure
 from trainer.run_dir import CorpusInput
@@ -83,7 +83,7 @@ def tokenize(
     (directory / "meta.json").write_text(meta.model_dump_json())
 
 
-def _batches(corpora: list[Corpus]) -> Iterator[list[TextChunk]]:
+def _batches(corpora: list[CorpusReader]) -> Iterator[list[TextChunk]]:
     batch: list[TextChunk] = []
     size = 0
     for corpus in corpora:

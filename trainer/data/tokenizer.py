@@ -13,7 +13,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from trainer.data import cache
-from trainer.data.corpus import Corpus, open_all
+from trainer.data.corpus import CorpusReader, open_all
 from trainer.failure import Failure
 from trainer.planning.scaling_laws import choose_vocab_size
 from trainer.run_dir import CorpusInput, sha256_file
@@ -113,7 +113,7 @@ def train(
     return tokenizer
 
 
-def _training_text(corpora: list[Corpus], num_bytes: int, progress: Progress) -> Iterator[str]:
+def _training_text(corpora: list[CorpusReader], num_bytes: int, progress: Progress) -> Iterator[str]:
     """All chunks of the text; beyond TRAINING_BYTES every k-th one, spread over the whole text."""
     stride = math.ceil(num_bytes / TRAINING_BYTES)
     done = number = 0

@@ -15,8 +15,9 @@ from transformers.configuration_utils import PretrainedConfig
 
 from trainer.export import gguf_tokenizer
 from trainer.export.gguf_tokenizer import PreTokenizerChoice
+from trainer.spec import GGUF_MODEL_TYPES
 
-ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "gpt2": gguf.MODEL_ARCH.GPT2}
+ARCHITECTURES = {model_type: gguf.MODEL_ARCH[model_type.upper()] for model_type in GGUF_MODEL_TYPES}
 FORMATS = {
     "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
     "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),

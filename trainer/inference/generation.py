@@ -11,7 +11,17 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from trainer.planning.context_length import context_length
+
 FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class PromptTooLong(ValueError):
+    """A prompt has more tokens than the model can read."""
+
+    def __init__(self, num_tokens: int, limit: int) -> None:
+        super().__init__(f"prompt has {num_tokens} tokens, but the model reads at most {limit}")
+        self.num_tokens, self.limit = num_tokens, limit
 
 
 @dataclass(frozen=True)
@@ -23,8 +33,10 @@ class LoadedModel:
 
     @property
     def context(self) -> int:
-        """How many tokens the model reads at most."""
-        return int(self.model.config.max_position_embeddings)
+        """The longest sequence that the model can read, in tokens."""
+        length = context_length(self.model.config)
+        assert length is not None, "the positions of a decoder have an end"
+        return length
 
     @property
     def stop_token_ids(self) -> set[int]:
@@ -33,12 +45,12 @@ class LoadedModel:
         return {self.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
 
     def encode(self, prompt: str | list[int]) -> list[int]:
-        """The prompt's tokens; an empty one starts a new text. Raises ValueError for one longer than the context."""
+        """The prompt's tokens; an empty one starts a new text. Raises PromptTooLong."""
         start = self.tokenizer.eos_token_id if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
         given = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
         ids = [int(i) for i in given] or [int(start)]
         if len(ids) > self.context:
-            raise ValueError(f"prompt has {len(ids)} tokens, but the model reads at most {self.context}")
+            raise PromptTooLong(len(ids), self.context)
         return ids
 
 

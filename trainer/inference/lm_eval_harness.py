@@ -13,7 +13,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from pydantic import BaseModel
 
-from trainer.data.corpus import Corpus
+from trainer.data.corpus import CorpusReader
 from trainer.inference.generation import LoadedModel
 from trainer.run_dir import CorpusInput
 
@@ -141,7 +141,7 @@ def evaluate(
 def _documents(source: CorpusInput, limit: int | None, num_fewshot: int) -> list[dict[str, Any]]:
     if source.kind not in TASKS:
         raise ValueError(f"corpora of the kind {source.kind} cannot be evaluated on; choose one of {', '.join(TASKS)}")
-    corpus = Corpus(source)
+    corpus = CorpusReader(source)
     few = 0 if source.kind == "text" else num_fewshot
     wanted = None if limit is None else limit + few
     texts = []

@@ -19,7 +19,6 @@ import contextlib
 import faulthandler
 import fcntl
 import importlib
-import json
 import os
 import selectors
 import signal
@@ -33,8 +32,10 @@ from typing import Any, Literal
 import psutil
 from pydantic import BaseModel
 
+from trainer import jsonlines
 from trainer.events import EXIT_BUG, EXIT_BUSY, EXIT_OK, EXIT_PEER_LOST, EXIT_RESUMABLE
 from trainer.launch import process
+from trainer.launch.environment import TORCH_IMPORT_ENVIRONMENT, free_port, set_rank_environment
 from trainer.parent_death import signal_on_parent_death
 from trainer.run_dir import RunDir
 
@@ -60,8 +61,7 @@ class Request(BaseModel):
 
 def preload() -> None:
     """Import what a rank needs, which takes seconds. Starts no threads and uses no GPU, so forking stays safe."""
-    # Read when torch is imported. Waiting threads that spin make steps ten times slower when cores are shared.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.update(TORCH_IMPORT_ENVIRONMENT)
     importlib.import_module("trainer.launch.rank")
 
 
@@ -121,7 +121,7 @@ class Gang:
 
     def __init__(self, conn: socket.socket) -> None:
         self._conn = conn
-        self._input = b""
+        self._commands = jsonlines.LineSplitter()
         self._ranks: dict[int, int] = {}  # by process id
         self.is_stopping = False
         self._kill_at: float | None = None
@@ -138,17 +138,12 @@ class Gang:
     def send(self, **message: Any) -> None:
         """Send a message to the supervisor; does nothing if it is dead."""
         with contextlib.suppress(OSError):
-            self._conn.sendall(json.dumps(message).encode() + b"\n")
+            jsonlines.send(self._conn, message)
 
     def receive_request(self) -> Request | None:
         """Wait for the request. None if the supervisor disconnected or sent a signal instead."""
-        while b"\n" not in self._input:
-            data = self._conn.recv(65_536)
-            if not data:
-                return None
-            self._input += data
-        line, self._input = self._input.split(b"\n", 1)
-        return Request.model_validate_json(line) if b"run_dir" in line else None
+        message = jsonlines.receive(self._conn)
+        return Request.model_validate(message) if message is not None and "run_dir" in message else None
 
     def start(self, rank: int, work: Callable[[], int]) -> None:
         """Fork a child that runs `work` and exits with the code it returns.
@@ -184,7 +179,6 @@ class Gang:
     def wait(self, *, is_reported: bool) -> int:
         """Wait for all children. Returns their common exit code: that of the first one that failed on its own."""
         codes, causes = [], []
-        self._handle_command()  # received together with the request
         while True:
             ended = self._reap()
             for rank, code in ended:
@@ -232,13 +226,8 @@ class Gang:
             self._selector.unregister(self._conn)
             self._stop(ORPHAN_GRACE_SECONDS)
             return
-        self._input += data
-        self._handle_command()
-
-    def _handle_command(self) -> None:
-        *lines, self._input = self._input.split(b"\n")
-        for line in lines:
-            self._signal(signal.SIGKILL if json.loads(line)["signal"] == "KILL" else signal.SIGTERM)
+        for command in self._commands.messages(data):
+            self._signal(signal.SIGKILL if command["signal"] == "KILL" else signal.SIGTERM)
 
     def _stop(self, grace: float) -> None:
         """Send SIGTERM to all children, and SIGKILL after `grace` seconds."""
@@ -268,22 +257,6 @@ def _die_with_parent(parent: int) -> None:
     signal_on_parent_death(signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(EXIT_RESUMABLE)
-
-
-def set_rank_environment(rank: int, num_processes: int) -> None:
-    """Set the environment variables of a rank on a single machine, as torchrun does."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_processes)))
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", str(free_port()))
-    os.environ.update(WORLD_SIZE=str(num_processes), RANK=str(rank), LOCAL_RANK=str(rank))
-
-
-def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _run_rank(rank: int, run_dir: RunDir, request: Request) -> int:

@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.configuration_utils import PretrainedConfig
 
+from trainer.planning.context_length import position_offset
 from trainer.spec import TrainSpec
 
 CLASSES: dict[str, Any] = {
@@ -87,8 +88,7 @@ def _bert(spec: TrainSpec, shared: dict[str, Any]) -> BertConfig:
 
 def _roberta(spec: TrainSpec, shared: dict[str, Any]) -> RobertaConfig:
     usual = _usual(spec, shared)
-    # RoBERTa counts positions from behind the number of its padding.
-    usual["max_position_embeddings"] = spec.sequence_length + int(shared["pad_token_id"]) + 1
+    usual["max_position_embeddings"] += position_offset("roberta", int(shared["pad_token_id"]))
     return RobertaConfig(**usual, type_vocab_size=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
 
 
@@ -114,3 +114,23 @@ CONFIG_BUILDERS: dict[str, Callable[[TrainSpec, dict[str, Any]], PretrainedConfi
     "roberta": _roberta,
     "t5": _t5,
 }
+
+
+def network_fields(config: PretrainedConfig) -> dict[str, Any]:
+    """The fields of a spec that define a network (trainer.spec.NETWORK_FIELDS), read from its configuration."""
+    match config.model_type:
+        case "gpt2":
+            intermediate_size = config.n_inner or 4 * config.hidden_size
+        case "t5":
+            intermediate_size = config.d_ff
+        case _:
+            intermediate_size = config.intermediate_size
+    return {
+        "model_type": config.model_type,
+        "num_hidden_layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": intermediate_size,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        "tie_word_embeddings": bool(getattr(config, "tie_word_embeddings", True)),
+    }

@@ -18,10 +18,13 @@ from transformers.utils import logging as transformers_logging
 
 from trainer.failure import Failure
 from trainer.modeling import architectures, zero_init
+from trainer.planning.context_length import context_length
 from trainer.spec import TrainSpec
 
 IN_A_BLOCK = re.compile(r"\.\d+\.")
-SAME = ("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads")  # in a spec and in its base
+
+# Without these a base model is another network. The other NETWORK_FIELDS follow its configuration.
+COMPARED_FIELDS = ("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads")
 
 
 def load(
@@ -91,11 +94,12 @@ def _config(directory: Path, spec: TrainSpec, labels: Sequence[str]) -> Pretrain
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError) as error:
         raise _wrong(f"cannot be read: {error}") from None
-    for name in SAME:
-        asked, given = getattr(spec, name), getattr(config, name, None)
-        if asked != given:
-            raise Failure("config_invalid", field=name, why=f"is {asked}, but the base model's is {given}")
-    longest = max_context_length(config)
+    fields = architectures.network_fields(config)
+    for name in COMPARED_FIELDS:
+        if getattr(spec, name) != fields[name]:
+            why = f"is {getattr(spec, name)}, but the base model's is {fields[name]}"
+            raise Failure("config_invalid", field=name, why=why)
+    longest = context_length(config)
     if longest is not None and spec.sequence_length > longest:
         why = f"is {spec.sequence_length}, but the base model reads at most {longest} tokens: lower it"
         raise Failure("config_invalid", field="sequence_length", why=why)
@@ -103,14 +107,6 @@ def _config(directory: Path, spec: TrainSpec, labels: Sequence[str]) -> Pretrain
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: number for number, label in enumerate(labels)}
     return config
-
-
-def max_context_length(config: PretrainedConfig) -> int | None:
-    """How many tokens a model reads at most; None where its positions have no end."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and config.model_type == "roberta":  # counts positions from behind its padding
-        return int(positions) - int(config.pad_token_id) - 1
-    return None if positions is None else int(positions)
 
 
 def _quantized(spec: TrainSpec, device: torch.device) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from trainer.planning.hardware import Node
+from trainer.planning.hardware import NodeHardware
 from trainer.planning.memory import estimate_memory, host_bytes
 from trainer.planning.step_time import estimate_step_time
 from trainer.spec import TrainSpec
@@ -46,7 +46,7 @@ class Fix(BaseModel):
         return ", ".join(f"{name}={str(value).lower()}" for name, value in self.changes.items())
 
 
-def fits_in_memory(spec: TrainSpec, vocab_size: int, node: Node, fraction: float = 1.0) -> bool:
+def fits_in_memory(spec: TrainSpec, vocab_size: int, node: NodeHardware, fraction: float = 1.0) -> bool:
     """Whether each process fits in this fraction of its memory, and all of them in the host memory of a GPU machine."""
     if node.kind == "cuda" and spec.num_processes > node.count:
         return False
@@ -54,19 +54,19 @@ def fits_in_memory(spec: TrainSpec, vocab_size: int, node: Node, fraction: float
     return required_bytes(spec, vocab_size, node) <= available and _fits_host(spec, vocab_size, node)
 
 
-def required_bytes(spec: TrainSpec, vocab_size: int, node: Node) -> int:
+def required_bytes(spec: TrainSpec, vocab_size: int, node: NodeHardware) -> int:
     """Peak bytes of each process, corrected by the node's earlier jobs."""
     total = estimate_memory(spec, vocab_size, node.precision(spec.precision), node.kind).total
     return int(total * node.memory_correction)
 
 
-def _fits_host(spec: TrainSpec, vocab_size: int, node: Node) -> bool:
+def _fits_host(spec: TrainSpec, vocab_size: int, node: NodeHardware) -> bool:
     if node.kind == "cpu" or node.host_memory_bytes is None:
         return True
     return host_bytes(spec, vocab_size, node.precision(spec.precision)) <= node.host_memory_bytes
 
 
-def fastest_fitting_spec(spec: TrainSpec, vocab_size: int, node: Node) -> TrainSpec | None:
+def fastest_fitting_spec(spec: TrainSpec, vocab_size: int, node: NodeHardware) -> TrainSpec | None:
     """The spec with the fastest micro-batch, checkpointing, ZeRO stage and precision that fit the node.
 
     The model learns the same, up to rounding. None if nothing fits.
@@ -86,7 +86,7 @@ def split_auto_fields(fields: dict[str, Any]) -> tuple[dict[str, Any], list[str]
     return filled, auto
 
 
-def choose_auto_fields(spec: TrainSpec, vocab_size: int, node: Node, auto: Collection[str]) -> TrainSpec | None:
+def choose_auto_fields(spec: TrainSpec, vocab_size: int, node: NodeHardware, auto: Collection[str]) -> TrainSpec | None:
     """The spec with the fastest values of the `auto` fields that fit the node. None if nothing fits."""
     rows = spec.train_batch_size // spec.num_processes
     start = spec.model_copy(update={"per_device_batch_size": rows}) if "per_device_batch_size" in auto else spec
@@ -106,7 +106,7 @@ def choose_auto_fields(spec: TrainSpec, vocab_size: int, node: Node, auto: Colle
     return min(close, key=lambda candidate: (candidate.gradient_checkpointing, candidate.zero_stage))
 
 
-def cheapest_fix(spec: TrainSpec, vocab_size: int, node: Node) -> Fix | None:
+def cheapest_fix(spec: TrainSpec, vocab_size: int, node: NodeHardware) -> Fix | None:
     """The change that makes a job fit at the lowest cost in time, or None.
 
     First settings under which the model learns the same; then, for a base model, LoRA in place of full fine-tuning;
@@ -121,7 +121,7 @@ def cheapest_fix(spec: TrainSpec, vocab_size: int, node: Node) -> Fix | None:
     )
 
 
-def _offloaded(spec: TrainSpec, node: Node) -> list[TrainSpec]:
+def _offloaded(spec: TrainSpec, node: NodeHardware) -> list[TrainSpec]:
     """The spec with the optimizer in host memory, and with the weights there too."""
     if node.kind == "cpu" or spec.optimizer == "muon":  # no separate host memory, or no CPU implementation
         return []
@@ -138,7 +138,7 @@ def _with_lora(spec: TrainSpec) -> list[TrainSpec]:
 def _fastest(
     spec: TrainSpec,
     vocab_size: int,
-    node: Node,
+    node: NodeHardware,
     candidates: list[TrainSpec],
     *,
     keeps_result: bool = True,
@@ -157,12 +157,12 @@ def _fastest(
     )
 
 
-def _frugal_settings(node: Node, *specs: TrainSpec) -> list[TrainSpec]:
+def _frugal_settings(node: NodeHardware, *specs: TrainSpec) -> list[TrainSpec]:
     """The settings of these specs that need no more memory than each spec's own."""
     return [candidate for spec in specs for candidate in _settings(spec, node, is_free=False)]
 
 
-def _settings(spec: TrainSpec, node: Node, *, is_free: bool) -> Iterator[TrainSpec]:
+def _settings(spec: TrainSpec, node: NodeHardware, *, is_free: bool) -> Iterator[TrainSpec]:
     """Settings under which the model learns the same: processes up to the node's GPUs, checkpointing, ZeRO stages.
 
     `is_free` includes those that need more memory than the spec's own.
@@ -194,7 +194,9 @@ def _stages(spec: TrainSpec, num_processes: int) -> list[int]:
     return sorted({0, spec.zero_stage}) if num_processes == 1 else list(range(highest + 1))
 
 
-def _timed(candidates: list[TrainSpec], vocab_size: int, node: Node, fraction: float) -> list[tuple[float, TrainSpec]]:
+def _timed(
+    candidates: list[TrainSpec], vocab_size: int, node: NodeHardware, fraction: float
+) -> list[tuple[float, TrainSpec]]:
     """The candidates that fit this fraction of the memory, each with its largest micro-batch and its step's seconds."""
     timed = []
     for candidate in candidates:
@@ -205,7 +207,7 @@ def _timed(candidates: list[TrainSpec], vocab_size: int, node: Node, fraction: f
     return timed
 
 
-def _largest_micro_batch(spec: TrainSpec, vocab_size: int, node: Node, fraction: float) -> int | None:
+def _largest_micro_batch(spec: TrainSpec, vocab_size: int, node: NodeHardware, fraction: float) -> int | None:
     """The largest micro-batch that fits, up to the spec's own, by bisection: memory grows with it."""
     sizes = _divisors(spec.train_batch_size // spec.num_processes, spec.per_device_batch_size)
     low, high = 0, len(sizes)
@@ -227,7 +229,7 @@ def _changes(before: TrainSpec, after: TrainSpec) -> dict[str, Any]:
     return {name: getattr(after, name) for name in CHANGED if getattr(after, name) != getattr(before, name)}
 
 
-def _smaller(spec: TrainSpec, vocab_size: int, node: Node) -> Fix | None:
+def _smaller(spec: TrainSpec, vocab_size: int, node: NodeHardware) -> Fix | None:
     """Halve the sequence length up to three times, else remove layers, until the job fits under frugal settings."""
     lengths = [spec.sequence_length >> halvings for halvings in (3, 2, 1) if spec.sequence_length >> halvings >= 64]
     depths = list(range(1, spec.num_hidden_layers)) if spec.base_model is None else []

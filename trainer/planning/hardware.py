@@ -1,6 +1,6 @@
 """The machine a plan is for: GPUs with their published rates, memory, links and power. Pydantic only.
 
-Rates are the vendors' dense figures, without sparsity. A benchmark on the node replaces them (`Node.gemm_flops`).
+Rates are the vendors' dense figures, without sparsity; a benchmark on the node replaces them (see `gemm_flops`).
 """
 
 from typing import Literal
@@ -53,7 +53,7 @@ DEVICES = {
 DEFAULT_GPU = _gpu(100, 25, 800, 16, 300)  # a mid-range GPU, for devices that are not in the table
 
 
-class Node(BaseModel):
+class NodeHardware(BaseModel):
     """A machine that may run a job. `memory_bytes` is the memory of each GPU, or of the machine if it has none.
 
     `gemm_flops` is what a benchmark measured on one device, in FLOPs per second at the job's precision. The corrections

@@ -9,7 +9,7 @@ from trainer.planning import step_time
 from trainer.planning.config_search import Fix, cheapest_fix, fits_in_memory
 from trainer.planning.counts import Flops, count_parameters, flops, num_trainable_parameters, tokens_per_step
 from trainer.planning.estimates import Estimate, estimate
-from trainer.planning.hardware import Node
+from trainer.planning.hardware import NodeHardware
 from trainer.planning.memory import (
     MemoryEstimate,
     checkpoint_bytes,
@@ -129,11 +129,11 @@ class Plan(BaseModel):
 def plan(
     spec: TrainSpec,
     vocab_size: int,
-    node: Node | None = None,
+    node: NodeHardware | None = None,
     num_bytes_of_text: int | None = None,
 ) -> Plan:
     """Estimate the cost of a job on a node. Without a node, whether it fits and how long it takes stay open."""
-    assumed = node or Node(kind="cuda" if spec.num_processes > 2 else "cpu", memory_bytes=0)
+    assumed = node or NodeHardware(kind="cuda" if spec.num_processes > 2 else "cpu", memory_bytes=0)
     precision, parameters = assumed.precision(spec.precision), count_parameters(spec, vocab_size).total
     memory = estimate_memory(spec, vocab_size, precision, assumed.kind)
     fits = None if node is None else fits_in_memory(spec, vocab_size, node)
@@ -171,7 +171,7 @@ def plan(
 
 
 def _verdict(
-    spec: TrainSpec, node: Node | None, needed: int, on_host: int | None, fits: bool | None, remedy: Fix | None
+    spec: TrainSpec, node: NodeHardware | None, needed: int, on_host: int | None, fits: bool | None, remedy: Fix | None
 ) -> Message:
     values: dict[str, Any] = {"needed_bytes": needed}
     if node is None:
@@ -190,7 +190,7 @@ def _verdict(
     return message(MESSAGES, code, **values, changes=remedy.text, fitting_bytes=remedy.memory_bytes)
 
 
-def _memory_figure(memory: MemoryEstimate, node: Node, reason: Message) -> Estimate:
+def _memory_figure(memory: MemoryEstimate, node: NodeHardware, reason: Message) -> Estimate:
     transient = memory.activations + memory.logits + memory.update
     low, high = (
         (
@@ -223,7 +223,7 @@ def _disk_figure(spec: TrainSpec, vocab_size: int, each: int, num_bytes_of_text:
     return Estimate(low=count * each, value=total, high=total * 1.02 + tokenized, unit="bytes", reason=reason)
 
 
-def _times(spec: TrainSpec, vocab_size: int, node: Node, token_flops: Flops) -> dict[str, Estimate]:
+def _times(spec: TrainSpec, vocab_size: int, node: NodeHardware, token_flops: Flops) -> dict[str, Estimate]:
     step = step_time.estimate_step_time(spec, vocab_size, node)
     seconds = step_time.total_seconds(spec, vocab_size, node, step) * node.time_correction
     spread = step_time.SPREAD[step_time.basis(node)]
@@ -248,7 +248,7 @@ def _times(spec: TrainSpec, vocab_size: int, node: Node, token_flops: Flops) -> 
     }
 
 
-def _expenses(spec: TrainSpec, node: Node, seconds: float, spread: tuple[float, float]) -> dict[str, Estimate]:
+def _expenses(spec: TrainSpec, node: NodeHardware, seconds: float, spread: tuple[float, float]) -> dict[str, Estimate]:
     """Energy if the power is known, and cost if a price is set."""
     figures: dict[str, Estimate] = {}
     devices = spec.num_processes if node.kind == "cuda" else 1
@@ -263,7 +263,7 @@ def _expenses(spec: TrainSpec, node: Node, seconds: float, spread: tuple[float, 
     return figures
 
 
-def _notes(spec: TrainSpec, vocab_size: int, node: Node, epochs: float | None) -> list[Message]:
+def _notes(spec: TrainSpec, vocab_size: int, node: NodeHardware, epochs: float | None) -> list[Message]:
     notes = [message(MESSAGES, step_time.basis(node), device=node.name or "this device", num_cpus=node.num_cpus)]
     if node.num_earlier_jobs:
         ratios = {"time_ratio": round(node.time_correction, 2), "memory_ratio": round(node.memory_correction, 2)}

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from trainer.messages import Message, message
 from trainer.planning.config_search import fastest_fitting_spec
 from trainer.planning.counts import num_parameters
-from trainer.planning.hardware import Node
+from trainer.planning.hardware import NodeHardware
 from trainer.planning.step_time import estimate_step_time, total_seconds
 from trainer.rounding import round_up_to_multiple
 from trainer.spec import TrainSpec, resolve
@@ -86,7 +86,7 @@ def choose_vocab_size(num_bytes: int) -> int:
     return min(65_536, max(2_048, round(math.sqrt(num_bytes) / 64) * 64))
 
 
-def propose(num_bytes_of_text: int, node: Node, seconds: float) -> Proposal:
+def propose(num_bytes_of_text: int, node: NodeHardware, seconds: float) -> Proposal:
     """The largest model that fits time, text and memory, with the compute-optimal number of tokens for its size.
 
     Raises ValueError if the text is too short, or if not even the smallest model fits the node.
@@ -124,7 +124,7 @@ def _length(hidden: int) -> int:
 
 
 def _limited_spec(
-    hidden: int, vocab_size: int, max_tokens: int, node: Node, seconds: float
+    hidden: int, vocab_size: int, max_tokens: int, node: NodeHardware, seconds: float
 ) -> tuple[TrainSpec | None, str | None]:
     """The spec for a hidden size, and the limit that rules out larger ones: memory, text, time or None."""
     parameters = num_parameters(_spec(hidden, vocab_size, MIN_STEPS, 1, 1e-3, 1), vocab_size)
@@ -141,11 +141,11 @@ def _limited_spec(
     return fastest_fitting_spec(fewer, vocab_size, node), "size_by_time"
 
 
-def _seconds(spec: TrainSpec, vocab_size: int, node: Node) -> float:
+def _seconds(spec: TrainSpec, vocab_size: int, node: NodeHardware) -> float:
     return total_seconds(spec, vocab_size, node, estimate_step_time(spec, vocab_size, node)) * node.time_correction
 
 
-def _processes(node: Node) -> int:
+def _processes(node: NodeHardware) -> int:
     """The node's GPUs, rounded down to a power of two so that batches divide evenly; 1 on a CPU."""
     return 1 << (node.count.bit_length() - 1) if node.kind == "cuda" else 1
 
@@ -190,7 +190,9 @@ def _spec(hidden: int, vocab_size: int, steps: int, batch: int, rate: float, pro
     return resolve(fields)
 
 
-def _proposal(spec: TrainSpec, size_code: str, num_bytes: int, max_tokens: int, node: Node, seconds: float) -> Proposal:
+def _proposal(
+    spec: TrainSpec, size_code: str, num_bytes: int, max_tokens: int, node: NodeHardware, seconds: float
+) -> Proposal:
     vocab_size = spec.vocab_size or choose_vocab_size(num_bytes)
     parameters = num_parameters(spec, vocab_size)
     tokens = spec.max_steps * spec.tokens_per_step

@@ -17,7 +17,7 @@ from trainer.planning.counts import (
     sample_lengths,
     tokens_per_step,
 )
-from trainer.planning.hardware import DISK_BANDWIDTH, Node
+from trainer.planning.hardware import DISK_BANDWIDTH, NodeHardware
 from trainer.planning.memory import bytes_per_value, checkpoint_bytes, resume_bytes
 from trainer.rounding import ceil_div
 from trainer.spec import TrainSpec
@@ -71,7 +71,7 @@ class StepTime(BaseModel):
         return max(StepTime.model_fields, key=lambda part: float(getattr(self, part)))
 
 
-def estimate_step_time(spec: TrainSpec, vocab_size: int, node: Node) -> StepTime:
+def estimate_step_time(spec: TrainSpec, vocab_size: int, node: NodeHardware) -> StepTime:
     """Estimate the seconds of one optimizer step of a job on a node, before the node's correction."""
     precision = node.precision(spec.precision)
     sizes, trained = count_parameters(spec, vocab_size), num_trainable_parameters(spec, vocab_size)
@@ -128,7 +128,7 @@ def _unfused_bytes(spec: TrainSpec, sizes: ParameterCounts) -> int:
     return moved
 
 
-def flops_rate(spec: TrainSpec, node: Node) -> float:
+def flops_rate(spec: TrainSpec, node: NodeHardware) -> float:
     """FLOPs per second that one device reaches in a training step."""
     precision = node.precision(spec.precision)
     peak = node.device.flops.get(precision) or node.device.flops["fp32"] / 2  # a GPU without bf16 emulates it
@@ -136,7 +136,7 @@ def flops_rate(spec: TrainSpec, node: Node) -> float:
     return (node.gemm_flops or peak) * share * spec.hidden_size / (spec.hidden_size + half)
 
 
-def _communication_seconds(spec: TrainSpec, trained: int, total: int, precision: str, node: Node) -> float:
+def _communication_seconds(spec: TrainSpec, trained: int, total: int, precision: str, node: NodeHardware) -> float:
     """Ring all-reduce of gradients and all-gather of weights, once a step; ZeRO-3 gathers twice per micro-batch."""
     if spec.num_processes == 1:
         return 0.0
@@ -147,7 +147,7 @@ def _communication_seconds(spec: TrainSpec, trained: int, total: int, precision:
     return values * part * bytes_per_value(precision) / (node.device.link * LINK_SHARE)
 
 
-def total_seconds(spec: TrainSpec, vocab_size: int, node: Node, step: StepTime) -> float:
+def total_seconds(spec: TrainSpec, vocab_size: int, node: NodeHardware, step: StepTime) -> float:
     """Estimated seconds of a whole job: loading, steps, evaluations and checkpoints."""
     parameters, precision = count_parameters(spec, vocab_size).total, node.precision(spec.precision)
     sequence = step.seconds / spec.train_batch_size / 3  # forward only
@@ -174,7 +174,7 @@ def num_saves(spec: TrainSpec) -> int:
     return ceil_div(spec.max_steps, spec.save_steps)
 
 
-def basis(node: Node) -> str:
+def basis(node: NodeHardware) -> str:
     """Where the rate comes from, as a key of SPREAD."""
     if node.gemm_flops is not None:
         return "measured"

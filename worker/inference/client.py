@@ -1,6 +1,5 @@
 """The worker's hold on its inference process: started at first use, warm or cold, and asked for text."""
 
-import json
 import logging
 import os
 import socket
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from app.core.settings import ROOT, settings
+from trainer import jsonlines
 from worker.environment import child_environment, warm_socket
 
 log = logging.getLogger(__name__)
@@ -30,39 +30,43 @@ class Inference:
     @contextmanager
     def writing(self, order: dict[str, Any]) -> Iterator[socket.socket]:
         """A socket on which the text of this order comes, as JSON lines. Closing it stops the writing."""
-        ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
-                self._pass(theirs)
-            line = {**order, "num_threads": max(1, (os.cpu_count() or 1) // settings().generation_slots)}
-            ours.sendall(json.dumps(line).encode() + b"\n")
-            yield ours
+        connection, peer = socket.socketpair()
+        with connection:
+            with peer:
+                self._pass(peer)
+            num_threads = max(1, (os.cpu_count() or 1) // settings().generation_slots)
+            jsonlines.send(connection, {**order, "num_threads": num_threads})
+            yield connection
 
     def close(self) -> None:
         """Let the process end, and its memory go."""
         with self._lock:
             self._drop()
 
-    def _pass(self, theirs: socket.socket) -> None:
+    def _pass(self, peer: socket.socket) -> None:
         # The socket may be passed before the process is ready to take it: it waits in the connection.
         with self._lock:
             if self._leash is not None:
                 try:
-                    socket.send_fds(self._leash, [b"+"], [theirs.fileno()])
+                    socket.send_fds(self._leash, [b"+"], [peer.fileno()])
                     return
                 except OSError:  # it went home after a long idle time, or died
                     self._drop()
             self._leash = _fork_from_warm() or self._start_cold()
-            socket.send_fds(self._leash, [b"+"], [theirs.fileno()])
+            socket.send_fds(self._leash, [b"+"], [peer.fileno()])
 
     def _start_cold(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-m", "worker.inference.server", "--fd", str(theirs.fileno())]
+        connection, peer = socket.socketpair()
+        with peer:
+            command = [sys.executable, "-m", "worker.inference.server", "--fd", str(peer.fileno())]
             self._child = subprocess.Popen(
-                command, cwd=ROOT, env=child_environment(), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+                command,
+                cwd=ROOT,
+                env=child_environment("trainer"),
+                pass_fds=[peer.fileno()],
+                stdin=subprocess.DEVNULL,
             )
-        return ours
+        return connection
 
     def _drop(self) -> None:
         if self._leash is not None:
@@ -80,7 +84,7 @@ def _fork_from_warm() -> socket.socket | None:
     leash.settimeout(2)
     try:
         leash.connect(str(warm_socket()))
-        leash.sendall(b'{"serve": "inference"}\n')
+        jsonlines.send(leash, {"serve": "inference"})
     except OSError as error:
         log.info("no warm parent (%s), the inference process starts cold", error)
         leash.close()

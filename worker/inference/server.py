@@ -7,7 +7,6 @@ behind. It holds no credentials and sees no database.
 
 import argparse
 import gc
-import json
 import logging
 import os
 import select
@@ -25,6 +24,8 @@ import psutil
 import torch
 from safetensors import SafetensorError
 
+from app.playground.schemas import GenerationMessage
+from trainer import jsonlines
 from trainer.inference import generation
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,8 @@ IDLE_SECONDS = 600.0  # without a generation for so long, the memory is given ba
 MODELS_KEPT = 2
 
 
-class Refused(Exception):
-    """A generation that cannot be: `code` is one of app/playground/failures.py."""
+class GenerationRefused(Exception):
+    """A generation is impossible: `code` is one of app/playground/failures.py."""
 
     def __init__(self, code: str, **values: Any) -> None:
         super().__init__(code)
@@ -64,9 +65,9 @@ class Models:
 
     @contextmanager
     def acquire(self, path: Path) -> Iterator[generation.LoadedModel]:
-        """The model of a checkpoint, loaded at first use and not dropped inside the block. Raises Refused."""
+        """The model of a checkpoint, loaded at first use and not dropped inside the block. Raises GenerationRefused."""
         if not path.is_dir():
-            raise Refused("checkpoint_gone")
+            raise GenerationRefused("checkpoint_gone")
         with self._lock:
             model = self._models.setdefault(path, _Model(_num_bytes(path)))
             model.users += 1
@@ -83,17 +84,17 @@ class Models:
                 if model.loaded is None and not model.users:
                     del self._models[path]
 
-    def _evict_idle(self, wanted: _Model) -> None:
+    def _evict_idle(self, incoming: _Model) -> None:
         with self._lock:
-            while len(self._models) > MODELS_KEPT or _free_bytes(self._device) < wanted.num_bytes:
+            while len(self._models) > MODELS_KEPT or _free_bytes(self._device) < incoming.num_bytes:
                 idle = [path for path, model in self._models.items() if not model.users]
                 if not idle:
                     break
                 del self._models[min(idle, key=lambda path: self._models[path].used_at)]
                 gc.collect()
         free = _free_bytes(self._device)
-        if free < wanted.num_bytes:
-            raise Refused("memory_short", free=free, needed=wanted.num_bytes)
+        if free < incoming.num_bytes:
+            raise GenerationRefused("memory_short", free=free, needed=incoming.num_bytes)
 
 
 def _num_bytes(path: Path) -> int:
@@ -110,7 +111,7 @@ def _load(path: Path, device: str) -> generation.LoadedModel:
         return generation.load(path, device)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         log.warning("checkpoint %s cannot be opened: %s", path, error)
-        raise Refused("checkpoint_broken") from error
+        raise GenerationRefused("checkpoint_broken") from error
 
 
 def _pick_device() -> str:
@@ -125,19 +126,19 @@ def _pick_device() -> str:
 def _answer(conn: socket.socket, models: Models) -> None:
     """Read an order, write its text; end early where the other side closes."""
     with conn, suppress(BrokenPipeError, ConnectionResetError):
-        order = json.loads(conn.makefile("rb").readline() or b"null")
+        order = jsonlines.receive(conn)
         if order is None:
             return
         try:
             with models.acquire(Path(order["path"])) as loaded:
                 _write(conn, loaded, order)
-        except Refused as refusal:
-            _send(conn, event="failure", code=refusal.code, values=refusal.values)
+        except GenerationRefused as refusal:
+            _send(conn, GenerationMessage(event="failure", code=refusal.code, values=refusal.values))
         except (BrokenPipeError, ConnectionResetError):
             raise
         except Exception:
             log.exception("generation %s failed", order["id"])
-            _send(conn, event="failure", code="inference_failed", values={"id": order["id"]})
+            _send(conn, GenerationMessage(event="failure", code="inference_failed", values={"id": order["id"]}))
 
 
 def _write(conn: socket.socket, loaded: generation.LoadedModel, order: dict[str, Any]) -> None:
@@ -148,25 +149,24 @@ def _write(conn: socket.socket, loaded: generation.LoadedModel, order: dict[str,
         pieces = generation.stream(
             loaded, order["prompt"], is_stopped=lambda: _is_closed(conn), **{key: order[key] for key in keys}
         )
-    except ValueError:
-        num_tokens = len(loaded.tokenizer(order["prompt"])["input_ids"])
-        raise Refused("prompt_too_long", num_tokens=num_tokens, limit=loaded.context) from None
+    except generation.PromptTooLong as error:
+        raise GenerationRefused("prompt_too_long", num_tokens=error.num_tokens, limit=error.limit) from None
     for piece in pieces:
         if piece.text:
-            _send(conn, event="piece", text=piece.text, num_tokens=piece.num_tokens)
+            _send(conn, GenerationMessage(event="piece", text=piece.text, num_tokens=piece.num_tokens))
         if piece.finish_reason:
             rate = piece.num_tokens / (time.perf_counter() - started)
-            _send(
-                conn,
+            done = GenerationMessage(
                 event="done",
                 finish_reason=piece.finish_reason,
                 num_tokens=piece.num_tokens,
                 tokens_per_second=round(rate, 1),
             )
+            _send(conn, done)
 
 
-def _send(conn: socket.socket, **line: Any) -> None:
-    conn.sendall(json.dumps(line).encode() + b"\n")
+def _send(conn: socket.socket, message: GenerationMessage) -> None:
+    jsonlines.send(conn, message.model_dump(exclude_unset=True))
 
 
 def _is_closed(conn: socket.socket) -> bool:

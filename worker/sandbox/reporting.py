@@ -1,15 +1,16 @@
 """What every sandboxed child shares: progress reports as JSON lines on standard output, and lowered resource limits."""
 
-import json
 import resource
 import sys
 import time
 from typing import Any
 
+from trainer import jsonlines
+
 REPORT_SECONDS = 0.5
 
 
-class Reporter:
+class ProgressReporter:
     """Tells the parent how far the reading is, not too often."""
 
     def __init__(self, total: int) -> None:
@@ -25,8 +26,7 @@ class Reporter:
 
 def report(message: dict[str, Any]) -> None:
     """One line to the parent."""
-    sys.stdout.write(json.dumps(message, allow_nan=False) + "\n")
-    sys.stdout.flush()
+    jsonlines.write(sys.stdout, message)
 
 
 def lower_rlimit(kind: int, value: int) -> None:

@@ -1,35 +1,78 @@
-"""Runs a limited child process that reports by JSON lines: how far it is, and at last what came of it."""
+"""Runs a child process that reports its progress and its result by JSON lines on standard output."""
 
 import json
+import os
+import select
+import signal
 import subprocess
+import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
 
 from app.core.settings import ROOT
+from trainer.jsonlines import LineSplitter, Message
+
+HEARTBEAT_SECONDS = 1.0
+
+# Called at once and then every second with the newest progress report; returning False ends the child.
+Heartbeat = Callable[[Message | None], bool]
 
 
 def run_sandboxed(
-    command: list[str], env: dict[str, str], progress: Callable[[dict[str, Any]], None]
-) -> tuple[dict[str, Any], int]:
-    """Run a child to its end, telling `progress` of each {"done", "total"}; returns its closing report, empty where it
-    gave none, and its exit status.
+    command: list[str], env: dict[str, str], heartbeat: Heartbeat, stderr: Path | None = None
+) -> tuple[Message, int]:
+    """Run a child in a session of its own until its closing report; then end whatever is left of the session.
 
-    It gets no environment but `env`: above all no address of a database.
+    Progress reports have the keys "done" and "total"; any other JSON object is the closing report. Returns that, empty
+    if there was none, and the exit status, negative for a signal. `env` is the child's whole environment, `stderr` the
+    file that gets its standard error instead of this process's.
     """
-    child = subprocess.Popen(
-        command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
-    )
-    assert child.stdout is not None
-    closing: dict[str, Any] = {}
-    with child, child.stdout:
+    with (stderr or Path(os.devnull)).open("wb") as log:
+        child = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log if stderr is not None else None,
+            start_new_session=True,
+        )
+    with child:
         try:
-            for line in child.stdout:
-                message = json.loads(line)
-                if "done" in message:
-                    progress(message)
-                else:
-                    closing = message
-        except BaseException:
-            child.kill()
-            raise
+            closing = _read_reports(child, heartbeat)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
     return closing, child.returncode
+
+
+def _read_reports(child: subprocess.Popen[bytes], heartbeat: Heartbeat) -> Message:
+    assert child.stdout is not None
+    splitter = LineSplitter()
+    progress: Message | None = None
+    next_beat = 0.0
+    while True:
+        is_readable = bool(select.select([child.stdout], [], [], HEARTBEAT_SECONDS)[0])
+        data = os.read(child.stdout.fileno(), 1 << 16) if is_readable else None
+        if data == b"":
+            return {}
+        for line in splitter.lines(data or b""):
+            message = _parse_report(line)
+            if "done" in message:
+                progress = message
+            elif message:
+                return message
+        if time.monotonic() >= next_beat:
+            next_beat = time.monotonic() + HEARTBEAT_SECONDS
+            if not heartbeat(progress):
+                return {}
+
+
+def _parse_report(line: bytes) -> Message:
+    """A report, or {} for anything else that a library of the child printed."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}

@@ -11,8 +11,9 @@ from types import FrameType
 from app.core import processes
 from app.core.settings import run_directory
 from app.jobs.attempts import attempts
+from app.jobs.attempts.attempts import LeaseLost
 from worker.supervisor.attempt import Supervisor, log, report_outcome
-from worker.supervisor.database import DatabaseLink, DatabaseUnavailable, LeaseLost
+from worker.supervisor.database import DatabaseLink, DatabaseUnavailable
 from worker.supervisor.outcome import Outcome
 from worker.supervisor.resume_point import StorageUnreachable
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +29,7 @@ from trainer.run_dir import Inputs, RunDir
 from worker.supervisor import gang_client as gangs
 from worker.supervisor.database import DatabaseLink, DatabaseUnavailable, T
 from worker.supervisor.gang_client import GangClient
+from worker.supervisor.journal_reader import BATCH_EVENTS, JournalReader
 from worker.supervisor.outcome import AttemptEvidence, Outcome, classify_outcome
 from worker.supervisor.publishing import Publisher
 from worker.supervisor.resume_point import ResumePoint, choose_resume_point, find_damage
@@ -38,7 +38,6 @@ from worker.supervisor.watchdog import Watchdog
 log = logging.getLogger("supervisor")
 
 TURN_SECONDS = 0.25  # between two looks at the journal
-BATCH_EVENTS = 500
 GONE_SECONDS = 10.0  # how long ended processes may take to disappear
 STACK_SECONDS = 1.0  # for hung processes to write their stacks
 OOM_TURNS = 20  # a kill that was counted this long before the end was somebody else's
@@ -59,8 +58,7 @@ class Supervisor:
         self.ending = AttemptEvidence(has_gpus=bool(work.gpus))
         self.watchdog = Watchdog(settings().step_seconds, settings().first_step_seconds, time.monotonic())
         self.is_asked_to_stop = False  # by SIGTERM
-        self._offset = 0  # of the journal, behind the last line that was recorded
-        self._watched = 0  # the same, behind the last line the watchdog heard: it needs no database
+        self._journal = JournalReader(self.run_dir.events_path(fence))
         self._oom_kills = deque([oom_kills()], maxlen=OOM_TURNS)  # of the last turns
         self._written_at = 0.0  # when the journal was touched last
         self._renew_at = 0.0
@@ -95,26 +93,30 @@ class Supervisor:
 
         A cold start and the hashing of gigabytes take longer than a lease: it is renewed meanwhile.
         """
-        hands = ThreadPoolExecutor(3, thread_name_prefix="prepare")
-        started, chosen = hands.submit(gangs.start), hands.submit(choose_resume_point, self.work.saved)
-        based = hands.submit(find_damage, self.work.base) if self.work.spec.base_model is not None else None
-        asked: list[Future[Any]] = [future for future in (started, chosen, based) if future is not None]
-        while wait(asked, TURN_SECONDS).not_done:
+        pool = ThreadPoolExecutor(3, thread_name_prefix="prepare")
+        gang_future, resume_future = pool.submit(gangs.start), pool.submit(choose_resume_point, self.work.saved)
+        base_future = pool.submit(find_damage, self.work.base) if self.work.spec.base_model is not None else None
+        futures: list[Future[Any]] = [
+            future for future in (gang_future, resume_future, base_future) if future is not None
+        ]
+        while wait(futures, TURN_SECONDS).not_done:
             with suppress(DatabaseUnavailable):
                 self._renew()
             if self._wish != "run" or self.is_asked_to_stop:
                 self._leave_early()
                 return None
-        self.gang, choice = started.result(), chosen.result()
-        begun = {"step": choice.step, "saved": choice.saved, "damaged": choice.damaged}
-        patiently(lambda: self._call(attempts.resume_at, **begun))
-        why = based.result() if based is not None else None
-        if not choice.is_hopeless and why is None:
-            return choice
+        self.gang, resume_point = gang_future.result(), resume_future.result()
+        resume = {"step": resume_point.step, "saved": resume_point.saved, "damaged": resume_point.damaged}
+        patiently(lambda: self._call(attempts.resume_at, **resume))
+        damage = base_future.result() if base_future is not None else None
+        if not resume_point.is_hopeless and damage is None:
+            return resume_point
         self.gang.close()
-        outcome = Outcome("fail", "base_damaged", {"why": why})
-        if choice.is_hopeless:
-            outcome = Outcome("fail", "no_valid_ckpt", {"count": len(choice.damaged), "why": choice.damaged[0][1]})
+        outcome = Outcome("fail", "base_damaged", {"why": damage})
+        if resume_point.is_hopeless:
+            outcome = Outcome(
+                "fail", "no_valid_ckpt", {"count": len(resume_point.damaged), "why": resume_point.damaged[0][1]}
+            )
         report_outcome(self.link, self.job_id, self.fence, outcome, patient=True)
         return None
 
@@ -131,9 +133,9 @@ class Supervisor:
         if path.exists():
             path.rename(path.with_name(f"{path.name}.{time.time_ns()}"))
 
-    def _call(self, verb: Callable[..., T | None], **given: Any) -> T:
-        """What a verb of this attempt answers. Raises what the link raises."""
-        return self.link.call(lambda session: verb(session, job_id=self.job_id, fence=self.fence, **given))
+    def _call(self, verb: Callable[..., T], **values: Any) -> T:
+        """What a verb of app/jobs/attempts returns for this attempt. Raises LeaseLost and DatabaseUnavailable."""
+        return self.link.call(lambda session: verb(session, job_id=self.job_id, fence=self.fence, **values))
 
     def _turn(self) -> None:
         self.gang.poll()
@@ -159,15 +161,14 @@ class Supervisor:
 
         Only one: a fast trainer always has written more by then, and the user's wish and the watchdog must not wait.
         """
-        batch = list(islice(events.read(self.run_dir.events_path(self.fence), self._offset), BATCH_EVENTS))
+        batch = self._journal.next_batch()
         self._is_behind = len(batch) == BATCH_EVENTS
         if not batch:
             return False
-        lines = [event for event, _offset in batch]
-        self._wish = self._call(attempts.record, batch=lines)
-        self._offset = batch[-1][1]
+        self._wish = self._call(attempts.record, batch=batch)
+        self._journal.drop(len(batch))
         self._renew_at = time.monotonic() + settings().renew_seconds
-        for event in lines:
+        for event in batch:
             self._handle_event(event)
         return True
 
@@ -187,12 +188,11 @@ class Supervisor:
     def _watch(self) -> None:
         """End processes that hang, once their stacks are in the log."""
         now = time.monotonic()
-        journal = self.run_dir.events_path(self.fence)
-        touched_at = journal.stat().st_mtime if journal.exists() else 0.0
+        path = self._journal.path
+        touched_at = path.stat().st_mtime if path.exists() else 0.0
         if touched_at != self._written_at:  # even where the disk is full and no line can be written
             self._written_at, self.watchdog.heard_at = touched_at, now
-        for event, offset in events.read(journal, self._watched):
-            self._watched = offset
+        for event in self._journal.read_new():
             self.watchdog.hear(event, now)
         is_ending = self._kill_at is not None and self._kill_at != math.inf
         if self.gang.is_finished or is_ending or not self.watchdog.is_hung(now):
@@ -204,9 +204,7 @@ class Supervisor:
         self._kill_at = now + STACK_SECONDS
 
     def _is_shipped(self) -> bool:
-        path = self.run_dir.events_path(self.fence)
-        has_more = next(events.read(path, self._offset), None) is not None
-        return not has_more and not self.publisher.is_busy
+        return self._journal.is_drained and not self.publisher.is_busy
 
     def _is_out_of_time(self) -> bool:
         """Whether the machine goes down and the database does not come back to hear the rest."""
@@ -290,20 +288,22 @@ def oom_kills() -> int:
 def report_outcome(link: DatabaseLink, job_id: str, fence: int, outcome: Outcome, *, patient: bool) -> None:
     """Say how the attempt ended. Waits for the database, unless the machine goes down: then the lease runs out."""
     try:
-        say = partial(link.call, lambda session: _say(session, job_id, fence, outcome))
-        patiently(say) if patient else say()
+        record = partial(link.call, lambda session: _record_outcome(session, job_id, fence, outcome))
+        patiently(record) if patient else record()
     except DatabaseUnavailable:
         return
     notifications.notify_job(job_id)
     notifications.notify_scheduler()
 
 
-def _say(session: Session, job_id: str, fence: int, outcome: Outcome) -> bool:
-    if outcome.verb == "finish":
-        return attempts.finish(session, job_id=job_id, fence=fence)
-    if outcome.verb == "fail":
-        return attempts.fail(session, job_id=job_id, fence=fence, code=outcome.code, values=outcome.values)
-    return attempts.release(session, job_id=job_id, fence=fence, reason=outcome.code, **outcome.values)
+def _record_outcome(session: Session, job_id: str, fence: int, outcome: Outcome) -> None:
+    match outcome.verb:
+        case "finish":
+            attempts.finish(session, job_id=job_id, fence=fence)
+        case "fail":
+            attempts.fail(session, job_id=job_id, fence=fence, code=outcome.code, values=outcome.values)
+        case "release":
+            attempts.release(session, job_id=job_id, fence=fence, reason=outcome.code, **outcome.values)
 
 
 def inputs(work: Assignment, choice: ResumePoint) -> Inputs:

@@ -28,10 +28,6 @@ class DatabaseUnavailable(Exception):
     """The database cannot be reached now. What was to be written is kept and tried again."""
 
 
-class LeaseLost(Exception):
-    """The job is not this attempt's any more."""
-
-
 class DatabaseLink:
     """Runs a verb in a transaction. While the database is away it tries ever less often, at least once a renewal."""
 
@@ -39,8 +35,8 @@ class DatabaseLink:
         self._pause = 0.0
         self._not_before = 0.0
 
-    def call(self, verb: Callable[[Session], T | None]) -> T:
-        """What the verb answers. Raises Away, or Superseded where it answers None or False."""
+    def call(self, verb: Callable[[Session], T]) -> T:
+        """What the verb returns. Raises DatabaseUnavailable, and what the verb raises: LeaseLost above all."""
         if time.monotonic() < self._not_before:
             raise DatabaseUnavailable
         try:
@@ -55,8 +51,6 @@ class DatabaseLink:
         if self._pause:
             log.info("the database is back")
             self._pause = 0.0
-        if answer is None or answer is False:
-            raise LeaseLost
         return answer
 
     def _go_away(self, error: Exception) -> None:

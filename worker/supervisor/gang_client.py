@@ -3,7 +3,6 @@
 The protocol is that of trainer/launch/gang.py.
 """
 
-import json
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from typing import Any, Literal
 import psutil
 
 from app.core.settings import ROOT
+from trainer import jsonlines
 from worker.environment import child_environment, gpu_lock, warm_socket
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ class GangClient:
     def __init__(self, connection: socket.socket, child: subprocess.Popen[bytes] | None) -> None:
         self._connection = connection
         self._child = child
-        self._input = b""
-        hello = self._hello()
+        self._reports = jsonlines.LineSplitter()
+        hello = self._receive_hello()
         self.pid: int = hello["pid"]
         self._started_at: float = hello["started_at"]
         self.exits: dict[int, int] = {}  # of each rank: its code, or minus its signal
@@ -64,9 +64,8 @@ class GangClient:
                 data = b""
             if not data:
                 self.is_lost = True
-            *lines, self._input = (self._input + data).split(b"\n")
-            for line in lines:
-                self._hear(json.loads(line))
+            for message in self._reports.messages(data):
+                self._hear(message)
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "rank" in message:
@@ -108,31 +107,27 @@ class GangClient:
 
     def _send(self, **message: Any) -> None:
         with suppress(OSError):  # it is gone: `look` will notice
-            self._connection.sendall(json.dumps(message).encode() + b"\n")
+            jsonlines.send(self._connection, message)
 
-    def _hello(self) -> dict[str, Any]:
+    def _receive_hello(self) -> jsonlines.Message:
         self._connection.settimeout(HELLO_SECONDS)
-        while b"\n" not in self._input:
-            data = self._connection.recv(65_536)
-            if not data:
-                raise ConnectionError("the gang ended before it had begun")
-            self._input += data
-        line, self._input = self._input.split(b"\n", 1)
-        found: dict[str, Any] = json.loads(line)
-        return found
+        hello = jsonlines.receive(self._connection)
+        if hello is None:
+            raise ConnectionError("the gang ended before it said its process id")
+        return hello
 
     def _alive(self) -> list[psutil.Process]:
         """The living processes of its session. It leads one, so its number names the session until the last has gone.
 
         Anything older than the gang is a stranger who has got the number anew.
         """
-        found = []
+        alive = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, ProcessLookupError, PermissionError):
                 is_member = os.getsid(process.pid) == self.pid and process.create_time() >= self._started_at - 0.1
                 if is_member and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+                    alive.append(process)
+        return alive
 
 
 def start() -> GangClient:
@@ -140,18 +135,18 @@ def start() -> GangClient:
     with suppress(OSError):
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(warm_socket()))
-        connection.sendall(b'{"serve": "gang"}\n')
+        jsonlines.send(connection, {"serve": "gang"})
         return GangClient(connection, None)
     log.info("no warm parent, the gang starts cold")
-    ours, theirs = socket.socketpair()
-    with theirs:
-        command = [sys.executable, "-m", "trainer", "gang", "--fd", str(theirs.fileno())]
+    connection, peer = socket.socketpair()
+    with peer:
+        command = [sys.executable, "-m", "trainer", "gang", "--fd", str(peer.fileno())]
         child = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=child_environment(),
+            env=child_environment("trainer"),
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[peer.fileno()],
             start_new_session=True,
         )
-    return GangClient(ours, child)
+    return GangClient(connection, child)

@@ -85,14 +85,14 @@ def _kind(codes: list[int]) -> str:
 
 
 def _cause(ending: AttemptEvidence) -> list[int]:
-    odd = list(_odd(ending).values())
-    return odd or [code for code in (ending.code,) if code not in (None, *NO_CAUSE)]
+    unexpected = list(_odd(ending).values())
+    return unexpected or [code for code in (ending.code,) if code not in (None, *NO_CAUSE)]
 
 
 def _odd(ending: AttemptEvidence) -> dict[int, int]:
     """The ranks that ended in an odd way by themselves."""
-    odd = {rank: code for rank, code in ending.exits.items() if code not in NO_CAUSE}
-    return {rank: code for rank, code in odd.items() if code != -signal.SIGTERM} or odd
+    unexpected = {rank: code for rank, code in ending.exits.items() if code not in NO_CAUSE}
+    return {rank: code for rank, code in unexpected.items() if code != -signal.SIGTERM} or unexpected
 
 
 def describe_exits(ending: AttemptEvidence) -> str:

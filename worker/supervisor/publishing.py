@@ -60,22 +60,22 @@ class Publisher:
         return bool(self._pending) or self._tokenizer is not None
 
     def record_published(self, link: DatabaseLink) -> bool:
-        """Write down what is in place by now; says whether anything was. Raises what the link raises."""
-        kept = False
-        if self._tokenizer is not None:
-            link.call(lambda session: self._keep_tokenizer(session, self._tokenizer))
-            self._tokenizer, kept = None, True
+        """Record what is in place by now; returns whether anything was. Raises what DatabaseLink.call raises."""
+        is_new = False
+        if (tokenizer := self._tokenizer) is not None:
+            link.call(lambda session: self._record_tokenizer(session, tokenizer))
+            self._tokenizer, is_new = None, True
         while self._pending and self._pending[0].published.done():
-            self._keep_checkpoint(link, self._pending[0])
+            self._record_checkpoint(link, self._pending[0])
             del self._pending[0]
-            kept = True
-        return kept
+            is_new = True
+        return is_new
 
     def close(self) -> None:
         """Let the thread end."""
         self._hands.shutdown(cancel_futures=True)
 
-    def _keep_checkpoint(self, link: DatabaseLink, pending: _Pending) -> None:
+    def _record_checkpoint(self, link: DatabaseLink, pending: _Pending) -> None:
         event = pending.event
         try:
             manifest = pending.published.result()
@@ -100,14 +100,11 @@ class Publisher:
         self.unpublished = None
         log.info("the checkpoint of step %d is published", event.step)
 
-    def _keep_tokenizer(self, session: Session, event: TokenizerEvent | None) -> str | None:
-        assert event is not None
+    def _record_tokenizer(self, session: Session, event: TokenizerEvent) -> None:
         tokenizer_id = attempts.record_tokenizer(
             session, job_id=self._work.job_id, fence=self._fence, event=event, work=self._work
         )
-        if tokenizer_id is not None:
-            copy_directory(self._run_dir.path / event.path, storage.tokenizer(tokenizer_id))
-        return tokenizer_id
+        copy_directory(self._run_dir.path / event.path, storage.tokenizer(tokenizer_id))
 
 
 def copy_directory(source: Path, target: Path) -> None:

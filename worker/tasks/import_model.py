@@ -1,7 +1,6 @@
 """The Celery task that has a base model downloaded and checked by children, and records what they report."""
 
 import fcntl
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +11,9 @@ from app.core import db, queue, storage
 from app.core.models import ImportedModel
 from app.core.queue import celery
 from app.core.settings import settings
+from trainer.jsonlines import Message
+from worker.environment import child_environment
 from worker.sandbox import runner
-
-# What a child needs to reach a hub from behind a proxy.
-_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
-_BARE = {"PYTHONUTF8": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 
 
 @celery.task(name=queue.IMPORT_MODEL)  # type: ignore[untyped-decorator]
@@ -30,12 +27,7 @@ def import_model(model_id: str) -> None:
             return
         closing = _fetched(model) if model.source == "hub" else {}
         if "failed" not in closing:
-            closing = run_child(
-                model_id,
-                "check",
-                examine_command(model_id),
-                {**_BARE, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
-            )
+            closing = run_child(model_id, "check", validation_command(model_id), child_environment("validate"))
         with db.transaction() as session:
             if "result" in closing:
                 service.finish_import(session, model_id=model_id, result=closing["result"])
@@ -63,7 +55,7 @@ def _alone(model_id: str) -> Iterator[bool]:
 
 
 def _fetched(model: ImportedModel) -> dict[str, Any]:
-    closing = run_child(model.id, "fetch", fetch_command(model), fetch_environment(model.id))
+    closing = run_child(model.id, "fetch", download_command(model), download_environment(model.id))
     if "fetched" in closing:
         with db.transaction() as session:
             service.record_download(session, model_id=model.id, reference=closing["fetched"])
@@ -73,15 +65,17 @@ def _fetched(model: ImportedModel) -> dict[str, Any]:
 def run_child(model_id: str, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
     """Run a child to its end, recording progress as it comes; return its closing report."""
 
-    def record(message: dict[str, Any]) -> None:
-        with db.transaction() as session:
-            service.record_progress(session, model_id=model_id, phase=phase, **message)
+    def heartbeat(progress: Message | None) -> bool:
+        if progress is not None:
+            with db.transaction() as session:
+                service.record_progress(session, model_id=model_id, phase=phase, **progress)
+        return True
 
-    closing, status = runner.run_sandboxed(command, env, record)
+    closing, status = runner.run_sandboxed(command, env, heartbeat)
     return closing or {"failed": {"problems": [{"code": "importer_died", "status": status}]}}
 
 
-def examine_command(model_id: str) -> list[str]:
+def validation_command(model_id: str) -> list[str]:
     """The arguments of the child that checks. It gets no environment of ours: above all no address of a database."""
     limits = [f"--memory={settings().import_memory_bytes}", f"--cpu={settings().parse_cpu_seconds}"]
     directory = str(storage.base_model(model_id))
@@ -95,17 +89,15 @@ def examine_command(model_id: str) -> list[str]:
     ]
 
 
-def fetch_command(model: ImportedModel) -> list[str]:
+def download_command(model: ImportedModel) -> list[str]:
     """The arguments of the child that downloads."""
     directory, budget = str(storage.base_model(model.id)), f"--budget={settings().max_model_bytes}"
     return [sys.executable, "-m", "worker.sandbox.model_import.download", directory, str(model.reference), budget]
 
 
-def fetch_environment(model_id: str) -> dict[str, str]:
-    """What the child that downloads needs beside its arguments: where the hub is, and the token for it."""
-    home = str(storage.base_model(model_id) / ".cache")  # no token or setting of whoever started the worker
-    names = {name for wanted in _NETWORK for name in (wanted, wanted.lower())}
-    env = {**_BARE, "HF_ENDPOINT": settings().hf_endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": home}
-    if token := settings().hf_token.get_secret_value():
-        env["HF_TOKEN"] = token
-    return {**env, **{name: value for name, value in os.environ.items() if name in names}}
+def download_environment(model_id: str) -> dict[str, str]:
+    """The environment of the child that downloads: where the hub is, how to reach it, and the token for it."""
+    cache = str(storage.base_model(model_id) / ".cache")  # not the home of the user that runs the worker, nor its token
+    env = child_environment("download", HF_ENDPOINT=settings().hf_endpoint, HF_HOME=cache)
+    token = settings().hf_token.get_secret_value()
+    return {**env, "HF_TOKEN": token} if token else env

@@ -9,6 +9,8 @@ from app.core.models import Corpus
 from app.core.queue import celery
 from app.core.settings import settings
 from app.corpora import service
+from trainer.jsonlines import Message
+from worker.environment import child_environment
 from worker.sandbox import runner
 
 
@@ -29,22 +31,25 @@ def parse_corpus(corpus_id: str) -> None:
 
 def run_child(corpus: Corpus) -> dict[str, Any]:
     """Run the child to its end, recording progress as it comes; return its closing report."""
-    closing, status = runner.run_sandboxed(command(corpus), {"PYTHONUTF8": "1"}, partial(_record_progress, corpus.id))
+    heartbeat = partial(_record_progress, corpus.id)
+    closing, status = runner.run_sandboxed(command(corpus), child_environment("parse"), heartbeat)
     return closing or {"failed": {"problems": [{"code": "parser_died", "status": status}]}}
 
 
 def command(corpus: Corpus) -> list[str]:
     """The child's arguments."""
     limits = [f"--memory={settings().parse_memory_bytes}", f"--cpu={settings().parse_cpu_seconds}"]
-    wishes = [f"--encoding={corpus.encoding}"] if corpus.encoding else []
+    options = [f"--encoding={corpus.encoding}"] if corpus.encoding else []
     if corpus.progress.kind:
-        wishes.append(f"--kind={corpus.progress.kind}")
+        options.append(f"--kind={corpus.progress.kind}")
     if corpus.progress.skip_bad:
-        wishes.append("--skip-bad")
+        options.append("--skip-bad")
     directory = str(storage.corpus(corpus.id))
-    return [sys.executable, "-m", "worker.sandbox.corpus.parse", directory, corpus.format, *limits, *wishes]
+    return [sys.executable, "-m", "worker.sandbox.corpus.parse", directory, corpus.format, *limits, *options]
 
 
-def _record_progress(corpus_id: str, message: dict[str, Any]) -> None:
-    with db.transaction() as session:
-        service.record_parse_progress(session, corpus_id=corpus_id, done=message["done"], total=message["total"])
+def _record_progress(corpus_id: str, progress: Message | None) -> bool:
+    if progress is not None:
+        with db.transaction() as session:
+            service.record_parse_progress(session, corpus_id=corpus_id, **progress)
+    return True

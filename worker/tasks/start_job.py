@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 from app.core import db, fault_injection, queue, storage
 from app.core.queue import celery
@@ -26,7 +27,7 @@ def start_job(job_id: str) -> None:
     try:
         _children.append(start_supervisor(job_id, fence))
     except OSError:
-        with db.transaction() as session:
+        with suppress(attempts.LeaseLost), db.transaction() as session:
             attempts.release(session, job_id=job_id, fence=fence, reason="worker_lost")
         notifications.notify_job(job_id)
         raise

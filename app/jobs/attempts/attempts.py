@@ -1,7 +1,7 @@
-"""The verbs of an attempt at a job: claim it, hold it, record what it does, say how it ended.
+"""The verbs of an attempt at a job: claim the job, renew its lease, record its journal, say how it ended.
 
-Each carries the attempt's fencing number and answers None or False where the job is not the attempt's any more:
-nothing is written then.
+Each takes the attempt's fencing number and raises LeaseLost when another attempt has superseded this one: nothing is
+written then.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
-from app.core import storage
 from app.core.json_shapes import JobProgress, Notice
 from app.core.models import Attempt, Checkpoint, Corpus, Job, Tokenizer
 from app.core.settings import settings
@@ -30,6 +29,10 @@ from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
 MAX_SAVE_FAILURES = 3  # in a row; then the job pauses
+
+
+class LeaseLost(Exception):
+    """The job belongs to another attempt, or has ended."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,9 @@ def claim(session: Session, *, job_id: str, node: str) -> int | None:
     return job.fence
 
 
-def assignment(session: Session, *, job_id: str, fence: int) -> Assignment | None:
+def assignment(session: Session, *, job_id: str, fence: int) -> Assignment:
     """The work of an attempt."""
-    job = _held(session, job_id, fence)
-    if job is None:
-        return None
+    job = _leased(session, job_id, fence)
     spec = effective_spec(job)
     ids = [*spec.corpora, *spec.validation_corpora]
     rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
@@ -87,19 +88,14 @@ def assignment(session: Session, *, job_id: str, fence: int) -> Assignment | Non
         owner_id=job.owner_id,
         spec=spec,
         gpus=job.gpus,
-        corpora=[_input(rows[corpus_id]) for corpus_id in spec.corpora],
-        validation=[_input(rows[corpus_id]) for corpus_id in spec.validation_corpora],
+        corpora=[corpora_service.corpus_input(rows[corpus_id]) for corpus_id in spec.corpora],
+        validation=[corpora_service.corpus_input(rows[corpus_id]) for corpus_id in spec.validation_corpora],
         corpora_name=", ".join(rows[corpus_id].name for corpus_id in spec.corpora),
         state=job.state,
         skipped_steps=job.adjustments.skipped_steps,
         saved=_saved(session, job),
         base=base_model.place(session, spec.base_model) if spec.base_model is not None else None,
     )
-
-
-def _input(corpus: Corpus) -> CorpusInput:
-    path = str(storage.corpus(corpus.id))
-    return CorpusInput(id=corpus.id, path=path, sha256=str(corpus.text_sha256), kind=corpus.kind)
 
 
 def _saved(session: Session, job: Job) -> list[Saved]:
@@ -112,19 +108,20 @@ def _saved(session: Session, job: Job) -> list[Saved]:
     return [Saved(row.id, row.step, row.path) for row in rows if admission.is_resumable(row)]
 
 
-def _held(session: Session, job_id: str, fence: int) -> Job | None:
-    """The job, locked, if this attempt still holds it."""
-    mine = (Job.id == job_id, Job.fence == fence, Job.state.in_(HELD))
-    return session.scalar(select(Job).where(*mine).with_for_update())
+def _leased(session: Session, job_id: str, fence: int) -> Job:
+    """The job, locked. Raises LeaseLost unless this attempt still has its lease."""
+    is_current = (Job.id == job_id, Job.fence == fence, Job.state.in_(HELD))
+    job = session.scalar(select(Job).where(*is_current).with_for_update())
+    if job is None:
+        raise LeaseLost(f"attempt {fence} of job {job_id} was superseded")
+    return job
 
 
 def resume_at(
     session: Session, *, job_id: str, fence: int, step: int, saved: Saved | None, damaged: Sequence[tuple[str, str]]
-) -> bool:
+) -> None:
     """Begin behind a step: later points are archived. `damaged` are checkpoints passed over, each with what differs."""
-    job = _held(session, job_id, fence)
-    if job is None:
-        return False
+    job = _leased(session, job_id, fence)
     attempt = session.get_one(Attempt, (job_id, fence))
     for checkpoint_id, why in damaged:
         row = session.get_one(Checkpoint, checkpoint_id)
@@ -137,23 +134,18 @@ def resume_at(
     if fence > 1 and (saved is not None or job.step):
         add_history(session, job, job.state, "supervisor", "resumed", step=step, repeated=max(0, job.step - step))
     job.step = attempt.reached_step = step
-    return True
 
 
-def renew(session: Session, *, job_id: str, fence: int) -> str | None:
+def renew(session: Session, *, job_id: str, fence: int) -> str:
     """Go on holding a job; answers what its user wishes."""
-    job = _held(session, job_id, fence)
-    if job is None:
-        return None
+    job = _leased(session, job_id, fence)
     job.lease_until = seconds_from_now(settings().lease_seconds)
     return job.desired
 
 
-def record(session: Session, *, job_id: str, fence: int, batch: Sequence[events.Event]) -> str | None:
+def record(session: Session, *, job_id: str, fence: int, batch: Sequence[events.Event]) -> str:
     """Keep a batch of the attempt's journal, renew its lease; answers the wish. Lines known already are passed over."""
-    job = _held(session, job_id, fence)
-    if job is None:
-        return None
+    job = _leased(session, job_id, fence)
     attempt = session.get_one(Attempt, (job_id, fence))
     new = [event for event in batch if event.seq > attempt.journal_seq]
     if new:
@@ -182,11 +174,9 @@ def _note_failed_save(session: Session, job: Job, event: events.SaveFailedEvent)
 
 def record_tokenizer(
     session: Session, *, job_id: str, fence: int, event: events.TokenizerEvent, work: Assignment
-) -> str | None:
+) -> str:
     """Keep the tokenizer an attempt trained; answers its id. Put its files in place before the commit."""
-    job = _held(session, job_id, fence)
-    if job is None:
-        return None
+    job = _leased(session, job_id, fence)
     tokenizer: Tokenizer = corpora_service.record_tokenizer(
         session,
         owner_id=job.owner_id,
@@ -208,11 +198,9 @@ def record_checkpoint(
     path: str,
     manifest: dict[str, Any],
     metrics: dict[str, float],
-) -> Checkpoint | None:
+) -> Checkpoint:
     """Keep a checkpoint that lies verified in its place. A newer one is progress: earlier setbacks are forgiven."""
-    job = _held(session, job_id, fence)
-    if job is None:
-        return None
+    job = _leased(session, job_id, fence)
     newest = _newest_step(session, job_id)
     if newest is None or step > newest:
         job.no_progress = 0
@@ -241,60 +229,48 @@ def _newest_step(session: Session, job_id: str) -> int | None:
 # ---- the end --------------------------------------------------------------------------------------------------------
 
 
-def begin_stop(session: Session, *, job_id: str, fence: int, state: str) -> bool:
+def begin_stop(session: Session, *, job_id: str, fence: int, state: str) -> None:
     """Say that the attempt is being stopped because somebody wished so: `state` is pausing or cancelling."""
-    job = _held(session, job_id, fence)
-    if job is None:
-        return False
+    job = _leased(session, job_id, fence)
     if job.state not in (state, "cancelling"):
         if state == "pausing" and job.notice is not None and job.notice.code in ("disk_full", "no_space"):
             set_state(session, job, state, "supervisor", job.notice.code, **job.notice.values)
         else:
             set_state(session, job, state, "supervisor", "wish_cancel" if state == "cancelling" else "wish_pause")
-    return True
 
 
-def finish(session: Session, *, job_id: str, fence: int) -> bool:
+def finish(session: Session, *, job_id: str, fence: int) -> None:
     """All steps are done and the last checkpoint is kept. What came before the wish to stop was heard is a success."""
     job = _ended(session, job_id, fence, "finished", {})
-    if job is None:
-        return False
     if not _stopped(session, job):
         job.notice = None
         reason = "finished_first" if job.desired == "cancel" else "finished"
         state.finish(session, job, "succeeded", "supervisor", reason)
-    return True
 
 
-def fail(session: Session, *, job_id: str, fence: int, code: str, values: dict[str, Any]) -> bool:
+def fail(session: Session, *, job_id: str, fence: int, code: str, values: dict[str, Any]) -> None:
     """The attempt cannot go on. Another one is made where a remedy is known, else the job fails."""
     job = _ended(session, job_id, fence, code, values)
-    if job is None:
-        return False
     if _stopped(session, job):
-        return True
+        return
     remedy = recovery_policy.choose_recovery(job, code, values)
     if remedy is not None:
         job.adjustments = remedy.adjustments
         release_for_retry(session, job, "supervisor", remedy.reason, **remedy.values)
-        return True
+        return
     last = _newest_step(session, job_id)
     job.failure_code, job.failure = code, {**values, **({} if last is None else {"last_checkpoint": last})}
     state.finish(session, job, "failed", "supervisor", code, **values)
-    return True
 
 
-def release(session: Session, *, job_id: str, fence: int, reason: str, **data: Any) -> bool:
+def release(session: Session, *, job_id: str, fence: int, reason: str, **data: Any) -> None:
     """The attempt is over and its processes are gone, but the job is not done."""
     job = _ended(session, job_id, fence, reason, data)
-    if job is None:
-        return False
     if reason in ("disk_full", "no_space"):  # it goes on when somebody has made room and says so
         job.desired = "pause" if job.desired == "run" else job.desired
         job.notice = Notice(code=reason, values=data, count=1)
     if not _stopped(session, job):
         release_for_retry(session, job, "supervisor", reason, **data)
-    return True
 
 
 def _stopped(session: Session, job: Job) -> bool:
@@ -312,11 +288,10 @@ def _stopped(session: Session, job: Job) -> bool:
     return True
 
 
-def _ended(session: Session, job_id: str, fence: int, kind: str, data: dict[str, Any]) -> Job | None:
-    job = _held(session, job_id, fence)
-    if job is not None:
-        attempt = session.get_one(Attempt, (job_id, fence))
-        attempt.ended_at, attempt.exit_kind, attempt.exit_data = func.now(), kind, data
+def _ended(session: Session, job_id: str, fence: int, kind: str, data: dict[str, Any]) -> Job:
+    job = _leased(session, job_id, fence)
+    attempt = session.get_one(Attempt, (job_id, fence))
+    attempt.ended_at, attempt.exit_kind, attempt.exit_data = func.now(), kind, data
     return job
 
 

@@ -60,7 +60,7 @@ def running_on(session: Session, *, owner_id: str) -> dict[str, list[str]]:
     return found
 
 
-def for_a_plan(session: Session, num_processes: int) -> hardware.Node | None:
+def for_a_plan(session: Session, num_processes: int) -> hardware.NodeHardware | None:
     """The machine that a job of so many processes would best run on, as a plan sees it; None where none is known."""
     heard_of = Node.last_seen_at > func.now() - timedelta(seconds=KNOWN_SECONDS)
     found = list(session.scalars(select(Node).where(heard_of)))
@@ -74,7 +74,7 @@ def for_a_plan(session: Session, num_processes: int) -> hardware.Node | None:
         return None
     best = max(without, key=lambda node: node.memory_bytes)
     known = _known_of(session, best.name)
-    return hardware.Node(kind="cpu", memory_bytes=best.memory_bytes, num_cpus=best.num_cpus, **known)
+    return hardware.NodeHardware(kind="cpu", memory_bytes=best.memory_bytes, num_cpus=best.num_cpus, **known)
 
 
 def _known_of(session: Session, name: str) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def _known_of(session: Session, name: str) -> dict[str, Any]:
     return {**prices, **accuracy.corrections(session, name)}
 
 
-def _with_gpus(node: Node, num_processes: int, known: dict[str, Any]) -> hardware.Node:
-    return hardware.Node(
+def _with_gpus(node: Node, num_processes: int, known: dict[str, Any]) -> hardware.NodeHardware:
+    return hardware.NodeHardware(
         kind="cuda",
         name=node.gpus[0].name,
         count=len(node.gpus),

@@ -11,7 +11,7 @@ from app.core.i18n import _, gettext_noop, translate
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailureText:
     """The messages of a code, with {placeholders}; app/locales has the translations."""
 
     cause: str
@@ -20,21 +20,21 @@ class Failure:
 
 # Why a job failed.
 FAILURES = {
-    "config_invalid": Failure(
+    "config_invalid": FailureText(
         gettext_noop("The trainer rejected the field {field}: {why}."),
         gettext_noop("Correct this field and submit the job again."),
     ),
-    "data_empty": Failure(
+    "data_empty": FailureText(
         gettext_noop("The selected corpora contain no text."),
         gettext_noop("Choose a corpus that contains text."),
     ),
-    "data_short": Failure(
+    "data_short": FailureText(
         gettext_noop(
             "The text has {found} tokens. One training sequence and one validation sequence need at least {needed}."
         ),
         gettext_noop("Add text, or reduce the sequence length."),
     ),
-    "records_few": Failure(
+    "records_few": FailureText(
         gettext_noop(
             "The corpora have {found} usable records; training and validation need at least two. {dropped} "
             "were skipped."
@@ -43,24 +43,24 @@ FAILURES = {
             "Add records. Records without an answer, and records whose text contains a special token, are skipped."
         ),
     ),
-    "records_empty": Failure(
+    "records_empty": FailureText(
         gettext_noop("No record of the corpora has tokens to learn; {dropped} were skipped."),
         gettext_noop(
             "Make sure that answers are not empty and that prompts leave room for them within the sequence length."
         ),
     ),
-    "label_unknown": Failure(
+    "label_unknown": FailureText(
         gettext_noop("The validation label {label} does not occur in the training data, which has: {labels}."),
         gettext_noop("Correct the label, or add records with this label to the training corpora."),
     ),
-    "chat_template_unusable": Failure(
+    "chat_template_unusable": FailureText(
         gettext_noop("The chat template of the base model cannot be used: {why}."),
         gettext_noop(
             "Choose another base model: its chat template must render a message the same way "
             "regardless of what follows."
         ),
     ),
-    "check_failed": Failure(
+    "check_failed": FailureText(
         gettext_noop(
             "A sanity check at the first step failed: {check} is {found}, but must be between {least} and {most}."
         ),
@@ -68,74 +68,74 @@ FAILURES = {
             "Nothing has been learned yet. Check that the records contain answers; otherwise report this with the log."
         ),
     ),
-    "data_changed": Failure(
+    "data_changed": FailureText(
         gettext_noop(
             "The text differs from the one the checkpoint was trained on: it is {found}, but must be {needed}."
         ),
         gettext_noop("Restore the original corpora, or train on the new text from scratch."),
     ),
-    "vocab_too_large": Failure(
+    "vocab_too_large": FailureText(
         gettext_noop("A vocabulary of {asked} tokens was requested, but this text yields at most {largest}."),
         gettext_noop(
             "Use at most {largest} tokens, or let the corpus size decide (auto in the form, null in the API)."
         ),
     ),
-    "tokenizer_mismatch": Failure(
+    "tokenizer_mismatch": FailureText(
         gettext_noop("The chosen tokenizer cannot be used: it is {found}, but must be {needed}."),
         gettext_noop("Choose another tokenizer, or leave it out to train one on the corpora."),
     ),
-    "base_damaged": Failure(
+    "base_damaged": FailureText(
         gettext_noop("The base model cannot be used: {why}."),
         gettext_noop("Import the model again or choose another one, then submit the job again."),
     ),
-    "nan_loss": Failure(
+    "nan_loss": FailureText(
         gettext_noop("The series {series} became {value} at step {step}: training diverged."),
         gettext_noop("Continue from the last checkpoint with half the learning rate or with another seed."),
     ),
-    "loss_diverged": Failure(
+    "loss_diverged": FailureText(
         gettext_noop("The loss jumped to {loss} at step {step}, from a median of {median}: training diverged."),
         gettext_noop("Continue from the last checkpoint with half the learning rate or with another seed."),
     ),
-    "oom_gpu": Failure(
+    "oom_gpu": FailureText(
         gettext_noop("The GPU ran out of memory at step {step}, and the micro-batch cannot be made smaller."),
         gettext_noop(
             "Enable gradient checkpointing, raise the ZeRO stage, or choose shorter sequences or a smaller model."
         ),
     ),
-    "oom_host": Failure(
+    "oom_host": FailureText(
         gettext_noop("The machine ran out of memory at step {step}, and the micro-batch cannot be made smaller."),
         gettext_noop("Choose shorter sequences or a smaller model, or run fewer jobs on this node at once."),
     ),
-    "trainer_bug": Failure(
+    "trainer_bug": FailureText(
         gettext_noop("The trainer stopped with an unexpected exception."),
         gettext_noop(
             "The last lines of the log show it. Please report them. The checkpoints saved so far remain usable."
         ),
     ),
-    "checkpoint_unreadable": Failure(
+    "checkpoint_unreadable": FailureText(
         gettext_noop("The checkpoint to resume from cannot be read: {why}."),
         gettext_noop("Continue from an older checkpoint, or restore the files from a backup."),
     ),
-    "no_valid_ckpt": Failure(
+    "no_valid_ckpt": FailureText(
         gettext_noop("Every checkpoint that this job could resume from is damaged. None was deleted."),
         gettext_noop(
             "The history shows what is damaged. Restore the files from a backup, run athanor rescan and "
             "continue from one of the checkpoints, or train from scratch."
         ),
     ),
-    "disk_full": Failure(
+    "disk_full": FailureText(
         gettext_noop("The disk is full: the checkpoint of step {step} needs {needed}, but only {free} are free."),
         gettext_noop("Free some space in the data directory, then resume the job."),
     ),
-    "no_space": Failure(
+    "no_space": FailureText(
         gettext_noop("The disk filled up while the job was running ({what})."),
         gettext_noop("Free some space in the data directory, then resume the job."),
     ),
-    "crash_loop": Failure(
+    "crash_loop": FailureText(
         gettext_noop("{attempts} attempts in a row ended without a newer checkpoint. The last one: {last}"),
         gettext_noop("Fix what ended the last attempt (see the end of the log), then submit the job again."),
     ),
-    "internal": Failure(
+    "internal": FailureText(
         gettext_noop("An internal error of Athanor ended this job."),
         gettext_noop("Submit the job again. The file supervisor.log in its run directory has details."),
     ),
@@ -148,44 +148,52 @@ _AT_ONCE = gettext_noop("It resumes from its newest checkpoint at once.")
 
 # Why an attempt ended early; the job retries.
 SETBACKS = {
-    "shutdown": Failure(gettext_noop("The node was shut down."), gettext_noop("It resumes when a node is available.")),
-    "supervisor_lost": Failure(gettext_noop("The attempt stopped responding: its supervisor is gone."), _FROM_NEWEST),
-    "node_lost": Failure(
+    "shutdown": FailureText(
+        gettext_noop("The node was shut down."), gettext_noop("It resumes when a node is available.")
+    ),
+    "supervisor_lost": FailureText(
+        gettext_noop("The attempt stopped responding: its supervisor is gone."), _FROM_NEWEST
+    ),
+    "node_lost": FailureText(
         gettext_noop("The node {node} stopped responding."),
         gettext_noop("It resumes from its newest checkpoint as soon as a node has capacity."),
     ),
-    "worker_lost": Failure(
+    "worker_lost": FailureText(
         gettext_noop("The worker could not start the attempt."),
         gettext_noop("Another attempt starts after a short delay."),
     ),
-    "wish_changed": Failure(gettext_noop("A pause was requested and then withdrawn."), _AT_ONCE),
-    "gpu_busy": Failure(
+    "wish_changed": FailureText(gettext_noop("A pause was requested and then withdrawn."), _AT_ONCE),
+    "gpu_busy": FailureText(
         gettext_noop("A process of an earlier attempt still occupies the GPU."),
         gettext_noop("It resumes as soon as that process exits. If it never does, end the process on the node."),
     ),
-    "gang_rank_died": Failure(gettext_noop("A training process ended unexpectedly ({how})."), _FROM_NEWEST),
-    "trainer_killed": Failure(gettext_noop("A training process was killed ({how})."), _FROM_NEWEST),
-    "trainer_segfault": Failure(gettext_noop("A training process crashed inside native code ({how})."), _FROM_NEWEST),
-    "trainer_abort": Failure(gettext_noop("A training process aborted itself ({how})."), _FROM_NEWEST),
-    "trainer_exit": Failure(gettext_noop("A training process exited without giving a reason ({how})."), _FROM_NEWEST),
-    "hang": Failure(
+    "gang_rank_died": FailureText(gettext_noop("A training process ended unexpectedly ({how})."), _FROM_NEWEST),
+    "trainer_killed": FailureText(gettext_noop("A training process was killed ({how})."), _FROM_NEWEST),
+    "trainer_segfault": FailureText(
+        gettext_noop("A training process crashed inside native code ({how})."), _FROM_NEWEST
+    ),
+    "trainer_abort": FailureText(gettext_noop("A training process aborted itself ({how})."), _FROM_NEWEST),
+    "trainer_exit": FailureText(
+        gettext_noop("A training process exited without giving a reason ({how})."), _FROM_NEWEST
+    ),
+    "hang": FailureText(
         gettext_noop("Training hung at step {step}; the stacks of its processes are in the log."), _FROM_NEWEST
     ),
-    "oom_gpu_retry": Failure(
+    "oom_gpu_retry": FailureText(
         gettext_noop("The GPU ran out of memory at step {step}: the micro-batch is reduced from {before} to {after}."),
         gettext_noop("It resumes with the same samples and the same batch size, in smaller micro-batches."),
     ),
-    "oom_host_retry": Failure(
+    "oom_host_retry": FailureText(
         gettext_noop(
             "The machine ran out of memory at step {step}: the micro-batch is reduced from {before} to {after}."
         ),
         gettext_noop("It resumes with the same samples and the same batch size, in smaller micro-batches."),
     ),
-    "checkpoint_failed": Failure(
+    "checkpoint_failed": FailureText(
         gettext_noop("The checkpoint of step {step} could not be published: {why}."), _FROM_NEWEST
     ),
-    "internal": Failure(FAILURES["internal"].cause, _FROM_NEWEST),
-    "step_skipped": Failure(
+    "internal": FailureText(FAILURES["internal"].cause, _FROM_NEWEST),
+    "step_skipped": FailureText(
         gettext_noop("Step {step} diverged: the job resumes from the last checkpoint and skips this step."),
         gettext_noop("If more steps diverge, continue with a lower learning rate."),
     ),
@@ -196,11 +204,11 @@ FREE = (*AT_ONCE, "supervisor_lost", "node_lost", "worker_lost", "gpu_busy")  # 
 
 # Warnings of a job that continues.
 TROUBLES = {
-    "save_failed": Failure(
+    "save_failed": FailureText(
         gettext_noop("The checkpoint of step {step} was not saved: {free} free, {needed} needed."),
         gettext_noop("Training continues and saves again later. Free some space: after three failures the job pauses."),
     ),
-    "checkpoint_corrupt": Failure(
+    "checkpoint_corrupt": FailureText(
         gettext_noop("The checkpoint of step {step} is damaged and was skipped: {why}."),
         gettext_noop("An older checkpoint is used. Check the disk: files on it changed without being written."),
     ),

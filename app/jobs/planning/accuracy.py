@@ -11,7 +11,7 @@ from app.core.i18n import gettext_noop, translate
 from app.core.json_shapes import Adjustments, JobFacts, PlannedCost, PlannedEstimate
 from app.core.models import Attempt, Job
 from app.jobs.planning.answers import format_estimate
-from trainer.planning.hardware import Node
+from trainer.planning.hardware import NodeHardware
 from trainer.planning.plan import Plan
 
 MAX_JOBS = 20  # of the last ones of a machine, that corrections are taken from
@@ -20,7 +20,7 @@ MEMORY_TITLE = gettext_noop("Memory of a process")
 TIME_TITLE = gettext_noop("Time of a step")
 
 
-def planned(plan: Plan, node: Node | None) -> JobFacts:
+def planned(plan: Plan, node: NodeHardware | None) -> JobFacts:
     """The facts of a new job: what was planned; empty if no machine was known."""
     if node is None:
         return JobFacts()

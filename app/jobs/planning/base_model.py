@@ -1,6 +1,7 @@
 """What a job may start from, a checkpoint or an imported model: what it fixes of the spec, and where its files lie."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +16,9 @@ from app.core.i18n import _
 from app.core.json_shapes import ModelFacts
 from app.core.models import Checkpoint, ImportedModel, Job
 from app.core.principal import Principal, visible, visible_to
-from trainer.spec import FAMILIES, recipe, recipe_names
+from trainer.planning.context_length import max_context_length
+from trainer.spec import FAMILIES, NETWORK_FIELDS, recipe, recipe_names
 
-NETWORK = (
-    "model_type",
-    "num_hidden_layers",
-    "hidden_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "tie_word_embeddings",
-)
 # Which recipe fills in what is not given, by what the job learns; in this order a base proposes what to learn.
 RECIPES = {
     "chat": "chat",
@@ -50,7 +43,7 @@ class StartingPoint:
     @property
     def fixed(self) -> dict[str, Any]:
         """The fields of a spec that it decides. Its tokenizer comes with it."""
-        return {**{name: getattr(self.facts, name) for name in (*NETWORK, "vocab_size")}, "tokenizer": None}
+        return {**{name: getattr(self.facts, name) for name in (*NETWORK_FIELDS, "vocab_size")}, "tokenizer": None}
 
     @property
     def recipe(self) -> str:
@@ -61,6 +54,11 @@ class StartingPoint:
     def objectives(self) -> list[str]:
         """What it can learn."""
         return [name for name in RECIPES if self.facts.model_type in FAMILIES[name]]
+
+
+def _network(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a spec's or a model's fields that define the network."""
+    return {name: fields[name] for name in NETWORK_FIELDS}
 
 
 def find(session: Session, principal: Principal, given: Any) -> StartingPoint | None:
@@ -94,15 +92,15 @@ def _of_checkpoint(checkpoint: Checkpoint, job: Job) -> StartingPoint:
         if checkpoint.state != "ready":
             raise OSError(checkpoint.state)
         config = json.loads((storage.checkpoint(checkpoint.path) / "config.json").read_bytes())
-        vocab_size = int(config["vocab_size"])
+        vocab_size, context = int(config["vocab_size"]), _context(config)
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = _("The files of this checkpoint are missing or damaged. Choose another one.")
         raise bad_field("base_model", "checkpoint_missing", message) from error
     has_new_head = job.spec.objective == "classification"
     facts = ModelFacts(
-        **job.spec.model_dump(include=set(NETWORK)),
+        **job.spec.model_dump(include=set(NETWORK_FIELDS)),
         vocab_size=vocab_size,
-        context=_context(config),
+        context=context,
         num_parameters=None if has_new_head else job.facts.num_parameters,
     )
     return StartingPoint(checkpoint.id, facts)
@@ -114,12 +112,8 @@ def _checkpoint_name(job_name: str, step: int) -> str:
 
 def _context(config: dict[str, Any]) -> int | None:
     """How many tokens a model of ours reads, as its configuration says."""
-    if config.get("model_type") == "t5":
-        return None
-    positions = int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
-    # RoBERTa counts positions from behind its padding token.
-    taken = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") == "roberta" else 0
-    return positions - taken or None
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
+    return max_context_length(str(config["model_type"]), positions, config.get("pad_token_id"))
 
 
 def link(session: Session, principal: Principal, base_id: str | None) -> tuple[str, str] | None:

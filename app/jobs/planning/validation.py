@@ -12,9 +12,8 @@ from app.core.i18n import _, gettext_noop, translate
 from app.core.models import Checkpoint, Corpus
 from app.core.settings import settings
 from app.jobs.planning.answers import localize
-from app.jobs.planning.base_model import NETWORK
 from trainer.planning.plan import Plan
-from trainer.spec import CORPUS_KINDS_BY_OBJECTIVE, MIN_VOCAB_SIZE, TEXT_OBJECTIVES, TrainSpec
+from trainer.spec import CORPUS_KINDS_BY_OBJECTIVE, MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES, TrainSpec
 
 
 def check_text(given: dict[str, Any]) -> None:
@@ -126,7 +125,7 @@ FIELDS_FIXED_ON_RESUME = (
     "vocab_size",
     "sequence_length",
     "validation_fraction",
-    *NETWORK,
+    *NETWORK_FIELDS,
     "train_batch_size",
 )
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import Session
 
 from app.base_models import service as base_models
+from app.checkpoint_tasks import service as checkpoint_tasks
 from app.core import db, queue
 from app.core import live as ground
 from app.core.models import Heartbeat
@@ -25,7 +26,6 @@ from app.corpora import service as corpora
 from app.jobs.lifecycle import notifications
 from app.jobs.scheduling import dispatch
 from app.jobs.scheduling.sweep import Sweep
-from app.works import service as works
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Scheduler:
         with db.transaction() as session:
             corpora.requeue_stale_parses(session)
             base_models.owe_lost_imports(session)
-            works.owe_lost(session)
+            checkpoint_tasks.owe_lost(session)
         did["sent"] = queue.flush_outbox()
         did["removed"] = self._sweep.step()
         with db.transaction() as session:

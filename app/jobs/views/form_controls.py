@@ -6,12 +6,12 @@ from functools import cache
 from typing import Any
 
 from app.core.i18n import _, gettext_noop, translate
-from app.jobs.planning.base_model import NETWORK, StartingPoint
+from app.jobs.planning.base_model import StartingPoint
 from app.jobs.planning.validation import FIELDS_FIXED_ON_RESUME
 from app.jobs.views.form import AUTO, Origin, SubmittedForm, properties, to_display
 from trainer.planning import plan, scaling_laws
 from trainer.planning.config_search import AUTO_FIELDS
-from trainer.spec import example_spec, recipe, recipe_names
+from trainer.spec import NETWORK_FIELDS, example_spec, recipe, recipe_names
 
 # Fields that only these objectives use; all objectives use the others.
 USED_BY = {
@@ -62,7 +62,7 @@ OUTSIDE_GROUPS = (
     "base_model",
     "resume_from_checkpoint",
 )
-FIXED_BY_BASE = (*NETWORK, "vocab_size")
+FIXED_BY_BASE = (*NETWORK_FIELDS, "vocab_size")
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def test_an_import_that_fell_silent_is_promised_again_once(alice: TestClient) ->
 def test_a_child_that_dies_fails_the_model_in_plain_words(
     alice: TestClient, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.tasks.import_model.examine_command", lambda model_id: ["sh", "-c", "kill -9 $$"])
+    monkeypatch.setattr("worker.tasks.import_model.validation_command", lambda model_id: ["sh", "-c", "kill -9 $$"])
     model_id = created(alice)
     put(alice, model_id, folder("llama") / "config.json")
     alice.post(f"/api/v1/models/{model_id}/import")
@@ -124,13 +124,13 @@ def test_a_child_that_dies_fails_the_model_in_plain_words(
     model = alice.get(f"/api/v1/models/{model_id}").json()
     assert (model["state"], model["problems"][0]["message"]) == (
         "failed",
-        "Importing took too long or was stopped. Start it again.",
+        "The import took too long or was stopped. Start it again.",
     )
 
 
 def test_the_child_learns_no_secret(alice: TestClient, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.setattr("worker.tasks.import_model.examine_command", lambda model_id: ["sh", "-c", f"env > {seen}"])
+    monkeypatch.setattr("worker.tasks.import_model.validation_command", lambda model_id: ["sh", "-c", f"env > {seen}"])
     model_id = created(alice)
     seen = storage.base_model(model_id) / "environment"
     put(alice, model_id, folder("llama") / "config.json")

@@ -35,14 +35,14 @@ def test_a_visitor_is_sent_to_the_login(visitor: TestClient, path: str) -> None:
 def test_an_empty_list_says_what_belongs_here_and_why_no_hub_is_offered(bob: TestClient) -> None:
     text = html.unescape(bob.get("/models").text)
     assert "No base models yet" in text
-    assert "This installation may not reach a hub" in text
+    assert "Downloads from the hub are turned off" in text
     assert 'name="reference"' not in text
 
 
 def test_a_model_of_the_mirror_is_asked_for_by_a_form(online: None, bob: TestClient) -> None:
     assert "owner/name@revision, from https://mirror.example" in bob.get("/models").text
     refused = bob.post("/models", data={"reference": "https://x/y"})
-    assert (refused.status_code, "A model of the hub is named owner/name" in refused.text) == (422, True)
+    assert (refused.status_code, "Hub models are named owner/name" in refused.text) == (422, True)
     answer = bob.post("/models", data={"reference": "owner/tiny"})
     model_id = answer.headers["location"].removeprefix("/models/")
     assert answer.status_code == 303
@@ -66,7 +66,7 @@ def test_a_ready_model_shows_what_is_known_and_leads_to_fine_tuning(
     assert f'href="/jobs/new?base_model={model["id"]}"' in text
     for shown in ("bert", "apache-2.0", "model.safetensors", model["sha256"][:16], "28.2 k"):
         assert shown in text
-    assert "It has no head that predicts tokens" in html.unescape(text)
+    assert "The model has no language-modeling head" in html.unescape(text)
     assert "data-busy" not in text
     row = alice.get("/models?part=list").text
     assert "28.2 k" in row

@@ -58,7 +58,7 @@ def test_a_broken_line_fails_the_corpus_until_it_is_skipped(alice: TestClient, u
     corpus = upload(alice, b'{"text": "good"}\n{"text": "ha', "broken.jsonl")
     assert (corpus["state"], corpus["num_bad_lines"]) == ("failed", 1)
     assert corpus["problems"] == [
-        {"code": "half_line", "message": "The JSON object breaks off at character 10.", "line": 2, "byte": 17}
+        {"code": "half_line", "message": "The JSON object ends early, at character 10.", "line": 2, "byte": 17}
     ]
     answer = alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"skip_bad": True})
     assert (answer.status_code, answer.json()["state"]) == (202, "parsing")
@@ -72,9 +72,7 @@ def test_another_encoding_is_offered_by_name_and_read_when_chosen(alice: TestCli
     text = "床前明月光，疑是地上霜。举头望明月，低头思故乡。\n" * 20
     corpus = upload(alice, text.encode("gb18030"), "静夜思.txt")
     assert corpus["state"] == "failed"
-    assert (
-        corpus["problems"][0]["message"] == "The file is not text in UTF-8: the bytes at position 0 mean nothing there."
-    )
+    assert corpus["problems"][0]["message"] == "The file is not valid UTF-8: the bytes at position 0 cannot be decoded."
     assert corpus["encodings"][0]["encoding"] == "gb18030"
     assert "床前明月光" in corpus["encodings"][0]["preview"]
     alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"encoding": "gb18030"})
@@ -114,7 +112,7 @@ def test_a_parser_that_dies_fails_the_corpus_in_plain_words(
     monkeypatch.setattr("worker.tasks.parse_corpus.command", lambda corpus: ["sh", "-c", "kill -9 $$"])
     corpus = upload(alice, b"text")
     assert corpus["state"] == "failed"
-    assert corpus["problems"][0]["message"].startswith("Reading the file took too long or was stopped.")
+    assert corpus["problems"][0]["message"].startswith("Parsing took too long or was stopped.")
 
 
 # ---- deleting -------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_bad_lines_are_listed_and_can_be_skipped(alice: TestClient, upload: Uplo
     corpus = upload(alice, b'{"text": "a"}\nnonsense\n{"text": 1}\n', "bad.jsonl")
     text = alice.get(f"/corpora/{corpus['id']}").text
     assert "Skip the 2 bad lines" in text
-    assert "This is not JSON: it goes wrong at character 1." in text
+    assert "This is not valid JSON: error at character 1." in text
     answer = alice.post(f"/corpora/{corpus['id']}/parse", data={"skip_bad": "true"})
     assert answer.headers["location"] == f"/corpora/{corpus['id']}"
     parse_corpus(corpus["id"])

@@ -66,7 +66,7 @@ class Race:
             assert do(attempts.renew, job_id=job_id, fence=fence) == "run"
             with self.lock:
                 self.held.remove(job_id)
-            assert do(attempts.release, job_id=job_id, fence=fence, reason="shutdown")
+            do(attempts.release, job_id=job_id, fence=fence, reason="shutdown")
 
     def scheduler(self) -> None:
         while not self.is_over.is_set():

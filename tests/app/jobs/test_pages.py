@@ -361,7 +361,7 @@ def test_a_failed_job_says_why_what_next_and_shows_the_end_of_its_log(alice: Tes
     path.write_text("step 29\n<b>ValueError</b>\n")
     values = {"series": "loss", "value": "nan", "step": 30}
     with db.transaction() as session:
-        assert attempts.fail(session, job_id=job_id, fence=fence, code="nan_loss", values=values)
+        attempts.fail(session, job_id=job_id, fence=fence, code="nan_loss", values=values)
     text = alice.get(f"/jobs/{job_id}").text
     assert "The series loss became nan at step 30: training diverged." in text
     assert "half the learning rate" in text

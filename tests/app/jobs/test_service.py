@@ -149,17 +149,18 @@ def test_a_zombie_writes_nothing(alice_user: Person, corpus: str) -> None:
     new = in_transaction(attempts.claim, job_id=job_id, node="ada")
     assert new == old + 1
     before = vars_of(job_id)
-    assert factories.record(job_id, old, factories.losses([1.0, 2.0])) is None
-    assert in_transaction(attempts.renew, job_id=job_id, fence=old) is None
-    assert not in_transaction(attempts.begin_stop, job_id=job_id, fence=old, state="cancelling")
-    assert not in_transaction(attempts.finish, job_id=job_id, fence=old)
-    assert not in_transaction(attempts.fail, job_id=job_id, fence=old, code="nan_loss", values={})
-    assert not in_transaction(attempts.release, job_id=job_id, fence=old, reason="hang")
-    manifest = {"files": []}
-    kept = in_transaction(
-        attempts.record_checkpoint, job_id=job_id, fence=old, step=1, path="x", manifest=manifest, metrics={}
-    )
-    assert kept is None
+    with pytest.raises(attempts.LeaseLost):
+        factories.record(job_id, old, factories.losses([1.0, 2.0]))
+    for verb, values in (
+        (attempts.renew, {}),
+        (attempts.begin_stop, {"state": "cancelling"}),
+        (attempts.finish, {}),
+        (attempts.fail, {"code": "nan_loss", "values": {}}),
+        (attempts.release, {"reason": "hang"}),
+        (attempts.record_checkpoint, {"step": 1, "path": "x", "manifest": {"files": []}, "metrics": {}}),
+    ):
+        with pytest.raises(attempts.LeaseLost):
+            in_transaction(verb, job_id=job_id, fence=old, **values)
     assert vars_of(job_id) == before
     with db.transaction() as session:
         assert session.scalars(select(MetricPoint).where(MetricPoint.job_id == job_id)).all() == []
@@ -257,17 +258,18 @@ def test_a_checkpoint_of_a_step_that_was_reached_before_forgives_nothing(alice_u
 def test_a_finished_job_succeeds_and_frees_its_node(alice_user: Person, corpus: str) -> None:
     job_id, fence = factories.started(alice_user, corpus)
     factories.record(job_id, fence, factories.losses([1.0]))
-    assert in_transaction(attempts.finish, job_id=job_id, fence=fence)
+    in_transaction(attempts.finish, job_id=job_id, fence=fence)
     job = factories.row(job_id)
     assert (job.state, job.lease_until) == ("succeeded", None)
     assert job.finished_at is not None
-    assert not in_transaction(attempts.finish, job_id=job_id, fence=fence)
+    with pytest.raises(attempts.LeaseLost):
+        in_transaction(attempts.finish, job_id=job_id, fence=fence)
 
 
 def test_a_failed_job_says_why(alice_user: Person, corpus: str) -> None:
     job_id, fence = factories.started(alice_user, corpus)
     values = {"needed": 258, "found": 120}
-    assert in_transaction(attempts.fail, job_id=job_id, fence=fence, code="data_short", values=values)
+    in_transaction(attempts.fail, job_id=job_id, fence=fence, code="data_short", values=values)
     job = factories.row(job_id)
     assert (job.state, job.failure_code, job.failure) == ("failed", "data_short", values)
 
@@ -285,9 +287,9 @@ def test_cancelling_what_runs_is_a_wish_until_its_processes_are_gone(alice_user:
     for _ in range(2):
         job = in_transaction(service.cancel, principal=alice_user.principal, job_id=job_id)
         assert (job.state, job.desired) == ("starting", "cancel")
-    assert in_transaction(attempts.begin_stop, job_id=job_id, fence=fence, state="cancelling")
+    in_transaction(attempts.begin_stop, job_id=job_id, fence=fence, state="cancelling")
     assert factories.row(job_id).state == "cancelling"
-    assert in_transaction(attempts.release, job_id=job_id, fence=fence, reason="shutdown")
+    in_transaction(attempts.release, job_id=job_id, fence=fence, reason="shutdown")
     assert [state for state, _ in factories.reasons(job_id)][-2:] == ["cancelling", "cancelled"]
 
 

@@ -139,7 +139,7 @@ class Run:
     def begin(self, step: int) -> None:
         """The attempt goes on behind a step."""
         with db.transaction() as session:
-            assert attempts.resume_at(session, job_id=self.job_id, fence=self.fence, step=step, saved=None, damaged=[])
+            attempts.resume_at(session, job_id=self.job_id, fence=self.fence, step=step, saved=None, damaged=[])
         self.step = step
 
     def read(self, cursor: str, until: str | None = None) -> list[Update]:

@@ -23,7 +23,8 @@ from tests.waiting import until
 from trainer import run_dir as rundir
 from trainer.run_dir import CorpusInput, Inputs, RunDir
 from trainer.spec import TrainSpec, resolve
-from worker.tasks import generate
+from worker.runtime import current_worker
+from worker.tasks import generate  # noqa: F401 - registers the task
 
 ROOT = Path(__file__).parents[3]
 STEPS = 160
@@ -132,7 +133,7 @@ def node(database: str) -> Iterator[str]:
     options = {"pool": "threads", "concurrency": 8, "queues": [GENERATE_QUEUE], "loglevel": "WARNING"}
     with start_worker(celery, perform_ping_check=False, **options):
         yield "here"
-    generate.inference.close()
+    current_worker().inference.close()
 
 
 @pytest.fixture
@@ -144,4 +145,4 @@ def api(alice_api: TestClient, checkpoint: Kept, node: str) -> Iterator[TestClie
 
 def free_slots() -> int:
     """How many more generations could start now."""
-    return int(generate._slots._value)  # type: ignore[attr-defined]
+    return int(current_worker().generation_slots._value)  # type: ignore[attr-defined]

@@ -22,6 +22,7 @@ from app.playground.schemas import GenerationTask
 from tests.app.playground.conftest import Keep, Kept, free_slots
 from tests.users import Person
 from tests.waiting import until
+from worker.runtime import current_worker
 from worker.tasks import generate
 
 
@@ -123,7 +124,8 @@ def test_a_third_waits_is_told_its_place_and_gets_the_first_slot_that_frees(clie
         with stream(client, slow) as third, stream(client, slow) as fourth:
             assert wait_for("waiting", third) == {"position": 0, "message": "You are next."}
             assert wait_for("waiting", fourth)["message"] == "One request is ahead of yours."
-            generate.inference.close()  # both writers end: their readers are told, those who wait get their turn
+            # Both writers end: their readers are told, and those who wait get their turn.
+            current_worker().inference.close()
             assert wait_for("failure", first)["code"] == "inference_lost"
             assert wait_for("failure", second)["code"] == "inference_lost"
             assert wait_for("piece", third)

@@ -12,7 +12,8 @@ import torch
 
 from tests.trainer.runs import checkpoint_of, write_corpus
 from trainer.__main__ import main
-from trainer.inference import generation
+from trainer.corpus_kinds import EVALUATION_KINDS
+from trainer.inference import generation, lm_eval_harness
 from trainer.inference.generation import LoadedModel
 from trainer.run_dir import CorpusInput, RunDir
 
@@ -114,3 +115,7 @@ def test_a_kind_without_a_task_is_refused(
 
     assert main() == 64
     assert "corpora of the kind preference cannot be evaluated on; choose one of text" in capsys.readouterr().err
+
+
+def test_there_is_a_task_for_each_kind_of_corpus_that_can_be_evaluated_on() -> None:
+    assert set(lm_eval_harness.TASKS) == set(EVALUATION_KINDS)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
-from trainer.launch.gang import free_port
+from trainer.launch.environment import free_port
 
 
 def shard() -> list[dict[str, Any]]:

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from tests.trainer.runs import small_spec
 from trainer.planning.config_search import Fix, cheapest_fix, fastest_fitting_spec, fits_in_memory
-from trainer.planning.hardware import Node
+from trainer.planning.hardware import NodeHardware
 from trainer.planning.step_time import estimate_step_time
 from trainer.spec import TrainSpec, resolve
 
 GB = 10**9
 
 
-def gpus(count: int, gigabytes: float, name: str = "NVIDIA A100", host: int | None = None) -> Node:
-    return Node(
+def gpus(count: int, gigabytes: float, name: str = "NVIDIA A100", host: int | None = None) -> NodeHardware:
+    return NodeHardware(
         kind="cuda",
         name=name,
         count=count,
@@ -43,7 +43,7 @@ def changed(spec: TrainSpec, remedy: Fix) -> TrainSpec:
     ],
     ids=["shard", "smaller micro-batch", "offload", "adapters"],
 )
-def test_the_cheapest_fix_for_llama_7b(fields: dict[str, Any], node: Node, changes: dict[str, Any]) -> None:
+def test_the_cheapest_fix_for_llama_7b(fields: dict[str, Any], node: NodeHardware, changes: dict[str, Any]) -> None:
     remedy = cheapest_fix(seven_billion(**fields), 32_000, node)
     assert remedy is not None
     assert remedy.changes == changes
@@ -95,7 +95,7 @@ SPECS = st.fixed_dictionaries(
     }
 )
 NODES = st.builds(gpus, st.sampled_from([1, 4]), st.integers(2, 140), host=st.sampled_from([32, 256])) | st.builds(
-    Node, memory_bytes=st.integers(1 << 30, 256 << 30)
+    NodeHardware, memory_bytes=st.integers(1 << 30, 256 << 30)
 )
 
 
@@ -106,7 +106,7 @@ def spec_of(fields: dict[str, Any]) -> TrainSpec:
 
 @settings(deadline=None)
 @given(fields=SPECS, node=NODES)
-def test_a_fix_makes_the_job_fit_and_is_a_valid_spec(fields: dict[str, Any], node: Node) -> None:
+def test_a_fix_makes_the_job_fit_and_is_a_valid_spec(fields: dict[str, Any], node: NodeHardware) -> None:
     spec = spec_of(fields)
     remedy = cheapest_fix(spec, 32_000, node)
     if remedy is not None:
@@ -115,7 +115,7 @@ def test_a_fix_makes_the_job_fit_and_is_a_valid_spec(fields: dict[str, Any], nod
 
 @settings(deadline=None)
 @given(fields=SPECS, node=NODES)
-def test_the_chosen_setting_fits_and_computes_the_same(fields: dict[str, Any], node: Node) -> None:
+def test_the_chosen_setting_fits_and_computes_the_same(fields: dict[str, Any], node: NodeHardware) -> None:
     spec = spec_of(fields)
     chosen = fastest_fitting_spec(spec, 32_000, node)
     if chosen is None:
@@ -129,7 +129,7 @@ def test_the_chosen_setting_fits_and_computes_the_same(fields: dict[str, Any], n
 
 @settings(deadline=None)
 @given(fields=SPECS, node=NODES, more=st.integers(0, 10 * GB))
-def test_more_memory_never_makes_it_not_fit(fields: dict[str, Any], node: Node, more: int) -> None:
+def test_more_memory_never_makes_it_not_fit(fields: dict[str, Any], node: NodeHardware, more: int) -> None:
     spec = spec_of(fields)
     larger = node.model_copy(update={"memory_bytes": node.memory_bytes + more})
     assert fits_in_memory(spec, 32_000, larger) or not fits_in_memory(spec, 32_000, node)
@@ -153,6 +153,6 @@ def test_the_choice_is_the_fastest_of_all_settings() -> None:
 
 
 def test_an_unsupported_precision_is_replaced_by_auto() -> None:
-    chosen = fastest_fitting_spec(small_spec(precision="bf16"), 384, Node(memory_bytes=16 << 30))
+    chosen = fastest_fitting_spec(small_spec(precision="bf16"), 384, NodeHardware(memory_bytes=16 << 30))
     assert chosen is not None
     assert chosen.precision == "auto"

@@ -5,13 +5,15 @@ import json
 import pytest
 
 from tests.trainer.runs import small_spec
-from trainer.planning.hardware import Node
+from trainer.planning.hardware import NodeHardware
 from trainer.planning.plan import Plan, plan
 from trainer.spec import TrainSpec, recipe, resolve
 
 GB = 10**9
-LAPTOP = Node(memory_bytes=16 << 30, num_cpus=4)
-EIGHT = Node(kind="cuda", name="NVIDIA H100 80GB HBM3", count=8, memory_bytes=80 * GB, host_memory_bytes=2000 * GB)
+LAPTOP = NodeHardware(memory_bytes=16 << 30, num_cpus=4)
+EIGHT = NodeHardware(
+    kind="cuda", name="NVIDIA H100 80GB HBM3", count=8, memory_bytes=80 * GB, host_memory_bytes=2000 * GB
+)
 
 
 def seven_billion(**fields: object) -> TrainSpec:
@@ -147,7 +149,7 @@ def test_energy_needs_a_known_power_and_cost_needs_a_price() -> None:
     assert plan(seven_billion(), 32_000, EIGHT).figures["energy_kwh"].reason.values == {"num_devices": 8, "watts": 700}
 
 
-def notes(spec: TrainSpec, node: Node, num_bytes: int | None = None) -> str:
+def notes(spec: TrainSpec, node: NodeHardware, num_bytes: int | None = None) -> str:
     return " ".join(str(note) for note in plan(spec, 384, node, num_bytes).notes)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from trainer.planning.hardware import Node
+from trainer.planning.hardware import NodeHardware
 from trainer.planning.plan import plan
 from trainer.spec import TrainSpec, resolve
 from trainer.spec_errors import SpecError
@@ -142,18 +142,20 @@ def test_an_invalid_value_is_rejected(fields: dict[str, Any], sentence: str) -> 
     assert sentence in str(error.value)
 
 
-def gpus(count: int, gigabytes: int, host: int | None = None) -> Node:
+def gpus(count: int, gigabytes: int, host: int | None = None) -> NodeHardware:
     host_bytes = None if host is None else host * GB
-    return Node(kind="cuda", name="NVIDIA A100", count=count, memory_bytes=gigabytes * GB, host_memory_bytes=host_bytes)
+    return NodeHardware(
+        kind="cuda", name="NVIDIA A100", count=count, memory_bytes=gigabytes * GB, host_memory_bytes=host_bytes
+    )
 
 
-def cpu(gigabytes: int) -> Node:
-    return Node(memory_bytes=gigabytes * GB, num_cpus=8)
+def cpu(gigabytes: int) -> NodeHardware:
+    return NodeHardware(memory_bytes=gigabytes * GB, num_cpus=8)
 
 
 SEVEN, GPT2 = {"recipe": "llama-7b"}, {"recipe": "gpt2-124m"}
 TUNED = {**SEVEN, "base_model": "b"}
-IMPOSSIBLE: list[tuple[dict[str, Any], Node, list[str]]] = [
+IMPOSSIBLE: list[tuple[dict[str, Any], NodeHardware, list[str]]] = [
     (SEVEN, gpus(4, 80), ["num_processes is 8", "from 1 to 4"]),
     (SEVEN, gpus(1, 80), ["num_processes is 8", "from 1 to 1"]),
     ({**GPT2, "num_processes": 2}, gpus(1, 80), ["num_processes is 2", "from 1 to 1"]),
@@ -189,7 +191,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], Node, list[str]]] = [
 ]
 
 
-def verdict(node: Node, fields: dict[str, Any]) -> str:
+def verdict(node: NodeHardware, fields: dict[str, Any]) -> str:
     spec = resolve({"corpora": ["c"], **fields})
     job = plan(spec, spec.vocab_size or 2048, node)
     assert job.fits is False
@@ -199,7 +201,7 @@ def verdict(node: Node, fields: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(("fields", "node", "words"), IMPOSSIBLE)
 def test_a_job_too_large_for_the_machine_is_rejected_with_a_fix(
-    fields: dict[str, Any], node: Node, words: list[str]
+    fields: dict[str, Any], node: NodeHardware, words: list[str]
 ) -> None:
     sentence = verdict(node, fields)
     assert [word for word in words if word not in sentence] == [], sentence

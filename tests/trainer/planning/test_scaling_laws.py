@@ -4,12 +4,12 @@ import pytest
 
 from trainer.planning.config_search import fits_in_memory
 from trainer.planning.counts import num_parameters
-from trainer.planning.hardware import Node
+from trainer.planning.hardware import NodeHardware
 from trainer.planning.scaling_laws import BYTES_PER_TOKEN, Proposal, choose_vocab_size, propose
 from trainer.spec import resolve
 
-CPU = Node(memory_bytes=16 << 30, num_cpus=2)
-EIGHT = Node(kind="cuda", name="NVIDIA H100", count=8, memory_bytes=80 * 10**9, host_memory_bytes=10**12)
+CPU = NodeHardware(memory_bytes=16 << 30, num_cpus=2)
+EIGHT = NodeHardware(kind="cuda", name="NVIDIA H100", count=8, memory_bytes=80 * 10**9, host_memory_bytes=10**12)
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 TEXTS = (20_000, 4 * 10**6, 10**9, 10**12)
 
@@ -22,7 +22,7 @@ def reason(proposal: Proposal, name: str) -> str:
 @pytest.mark.parametrize("seconds", [MINUTE, HOUR, DAY, 30 * DAY])
 @pytest.mark.parametrize("num_bytes", TEXTS)
 def test_a_proposal_is_a_spec_that_fits_memory_and_text_and_has_reasons(
-    num_bytes: int, seconds: float, node: Node
+    num_bytes: int, seconds: float, node: NodeHardware
 ) -> None:
     proposal = propose(num_bytes, node, seconds)
     spec = resolve({"corpora": ["c"], **proposal.fields})
@@ -59,7 +59,7 @@ def test_a_node_with_little_memory_limits_the_size() -> None:
 
     assert "memory" in reason(proposal, "size")
     with pytest.raises(ValueError, match="too little memory"):
-        propose(10**9, Node(memory_bytes=1 << 20), HOUR)
+        propose(10**9, NodeHardware(memory_bytes=1 << 20), HOUR)
     with pytest.raises(ValueError, match="too few to learn"):
         propose(100, CPU, HOUR)
 

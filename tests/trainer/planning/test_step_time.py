@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 
 from tests.trainer.runs import small_spec
-from trainer.planning.hardware import DEFAULT_GPU, DEVICES, Node
+from trainer.planning.hardware import DEFAULT_GPU, DEVICES, NodeHardware
 from trainer.planning.step_time import SPREAD, basis, estimate_step_time, total_seconds
 from trainer.spec import TrainSpec, resolve
 
-CPU = Node(memory_bytes=16 << 30, num_cpus=2)
+CPU = NodeHardware(memory_bytes=16 << 30, num_cpus=2)
 
 
-def gpus(name: str, count: int = 1) -> Node:
-    return Node(kind="cuda", name=name, count=count, memory_bytes=80 * 10**9)
+def gpus(name: str, count: int = 1) -> NodeHardware:
+    return NodeHardware(kind="cuda", name=name, count=count, memory_bytes=80 * 10**9)
 
 
 def seven_billion(**fields: Any) -> TrainSpec:

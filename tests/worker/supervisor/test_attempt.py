@@ -23,8 +23,8 @@ from tests.users import Person
 from tests.waiting import until
 from tests.worker.attempted import ENDLESS, SMALL
 from trainer.run_dir import RunDir, verify
-from worker import node
 from worker.node import ForkServer
+from worker.runtime import Worker
 from worker.sandbox.model_import import validate
 from worker.tasks import start_job
 
@@ -171,11 +171,9 @@ def test_a_worker_that_ends_with_its_container_has_its_jobs_save_first(
 ) -> None:
     attempt = start(**ENDLESS)
     attempt.until_step(2)
-    monkeypatch.setattr(node, "_beats", [])
-    monkeypatch.setattr(node, "warm_parent", ForkServer())
     monkeypatch.setenv("ATHANOR_STOP_JOBS", "true")
     settings.cache_clear()
-    node._on_worker_shutdown()
+    Worker().stop()
     settings.cache_clear()
     assert factories.reasons(attempt.job_id)[-1] == ("recovering", "shutdown")
     assert [row.step for row in attempt.saved()] == [attempt.job.step]

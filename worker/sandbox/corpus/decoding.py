@@ -37,14 +37,14 @@ class Undecodable(Exception):
         return {"code": self.code, "encoding": self.encoding, "line": self.line, "byte": self.byte}
 
 
-def sniff(path: Path, asked: str | None) -> tuple[str, int]:
+def sniff(path: Path, requested: str | None) -> tuple[str, int]:
     """The encoding to read in, and how many bytes of byte-order mark precede the text: a mark beats what is asked."""
     with path.open("rb") as file:
         start = file.read(4)
     for mark, encoding in _BOMS:
         if start.startswith(mark):
             return encoding, len(mark)
-    return asked or "utf-8", 0
+    return requested or "utf-8", 0
 
 
 def chunks(path: Path, encoding: str, skip: int, progress: Callable[[int], None]) -> Iterator[str]:
@@ -80,15 +80,15 @@ def _nul(text: str, encoding: str, lines: int, begin: int) -> Undecodable:
 
 def candidates(path: Path, failed: str, progress: Callable[[int], None]) -> list[dict[str, str]]:
     """The encodings in which the start of a file is plausible text, the likeliest first, each with a preview."""
-    found: list[tuple[float, dict[str, str]]] = []
+    scored: list[tuple[float, dict[str, str]]] = []
     for encoding in CANDIDATES:
         if encoding != failed:
             sample = _trial(path, encoding, progress)
             score = plausibility(sample)
             if score > 0:
-                found.append((score, {"encoding": encoding, "preview": _preview(sample)}))
-    found.sort(key=lambda entry: -entry[0])
-    return [entry for _score, entry in found]
+                scored.append((score, {"encoding": encoding, "preview": _preview(sample)}))
+    scored.sort(key=lambda entry: -entry[0])
+    return [entry for _score, entry in scored]
 
 
 def _trial(path: Path, encoding: str, progress: Callable[[int], None]) -> str:

@@ -20,12 +20,14 @@ import sys
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
+from trainer.corpus_kinds import CORPUS_KINDS
+from worker.sandbox import strict_json
 from worker.sandbox.corpus import decoding
-from worker.sandbox.corpus.record_schema import KINDS, BadLine, RecordReader
+from worker.sandbox.corpus.record_schema import BadLine, RecordReader
 from worker.sandbox.corpus.tables import DELIMITERS, Rows
-from worker.sandbox.reporting import Reporter, lower_rlimit, report
+from worker.sandbox.reporting import ProgressReporter, lower_rlimit, report
 
 MAX_LINE_CHARACTERS = 16 << 20
 KEPT_PROBLEMS = 100
@@ -136,31 +138,16 @@ def parse_text(texts: Iterator[str], output: CorpusWriter) -> None:
 
 
 def _unix_lines(texts: Iterator[str]) -> Iterator[str]:
-    held = ""
+    pending = ""
     for text in texts:
-        text = held + text
-        held = "\r" if text.endswith("\r") else ""
-        text = text[: len(text) - len(held)]
+        text = pending + text
+        pending = "\r" if text.endswith("\r") else ""
+        text = text[: len(text) - len(pending)]
         yield text.replace("\r\n", "\n") if "\r" in text else text
-    yield held
+    yield pending
 
 
 # ---- JSON lines -----------------------------------------------------------------------------------------------------
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise BadLine("constant", word=word)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        keys = [key for key, _value in pairs]
-        raise BadLine("duplicate_key", key=next(key for key in keys if keys.count(key) > 1)[:80])
-    return made
-
-
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique)
 
 
 def parse_record(line: str) -> dict[str, Any]:
@@ -168,7 +155,11 @@ def parse_record(line: str) -> dict[str, Any]:
     if len(line) > MAX_LINE_CHARACTERS:
         raise BadLine("line_too_long")
     try:
-        made = _decoder.decode(line)
+        record = strict_json.loads(line)
+    except strict_json.DuplicateKey as error:
+        raise BadLine("duplicate_key", key=error.key[:80]) from None
+    except strict_json.InvalidConstant as error:
+        raise BadLine("constant", word=error.word) from None
     except json.JSONDecodeError as error:
         cut = error.pos >= len(line.rstrip()) or error.msg.startswith("Unterminated")
         raise BadLine("half_line" if cut else "not_json", character=error.pos + 1) from None
@@ -176,9 +167,9 @@ def parse_record(line: str) -> dict[str, Any]:
         raise BadLine("too_deep") from None
     except ValueError:  # a number with thousands of digits
         raise BadLine("not_json", character=1) from None
-    if type(made) is not dict:
+    if type(record) is not dict:
         raise BadLine("not_object")
-    return made
+    return record
 
 
 class JsonLines:
@@ -193,25 +184,25 @@ class JsonLines:
 
     def parse(self, texts: Iterator[str]) -> None:
         """Read all lines. A line longer than the limit is bad, and is never held whole."""
-        held = ""
+        pending = ""
         skipping = False
         for text in texts:
             if skipping:
                 rest_of_line, newline, text = text.partition("\n")
                 self._advance(rest_of_line + newline, len(newline))
                 skipping = not newline
-            whole, newline, rest = text.rpartition("\n")
+            complete, newline, rest = text.rpartition("\n")
             if newline:
-                self._lines(held + whole + newline)
-                held = rest
+                self._lines(pending + complete + newline)
+                pending = rest
             else:
-                held += text
-            if len(held) > MAX_LINE_CHARACTERS:
+                pending += text
+            if len(pending) > MAX_LINE_CHARACTERS:
                 self._bad(BadLine("line_too_long"), self._line, "")
-                self._advance(held, 0)
-                held = ""
+                self._advance(pending, 0)
+                pending = ""
                 skipping = True
-        self._lines(held)
+        self._lines(pending)
 
     def _lines(self, text: str) -> None:
         lines = text.split("\n")
@@ -243,7 +234,7 @@ class JsonLines:
 def parse(
     directory: Path,
     form: str,
-    asked: str | None,
+    requested_encoding: str | None,
     skip_bad: bool,
     progress: Callable[[int], None],
     kind: str | None = None,
@@ -252,7 +243,7 @@ def parse(
     decide. Raises Refused.
     """
     upload = directory / "upload"
-    encoding, skip = decoding.sniff(upload, asked)
+    encoding, skip = decoding.sniff(upload, requested_encoding)
     texts = decoding.chunks(upload, encoding, skip, progress)
     output = CorpusWriter(directory)
     shape = RecordReader(kind)
@@ -272,8 +263,8 @@ def parse(
             raise UnreadableCorpus([{"code": "empty"}])
         sha256 = output.finish()
     except decoding.Undecodable as error:
-        found = decoding.candidates(upload, encoding, progress)
-        raise UnreadableCorpus([error.problem()], candidates=found) from None
+        candidates = decoding.candidates(upload, encoding, progress)
+        raise UnreadableCorpus([error.problem()], candidates=candidates) from None
     finally:
         output.discard()
     return {
@@ -300,26 +291,28 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("directory", type=Path)
     arguments.add_argument("form", choices=("txt", "md", "jsonl", *DELIMITERS))
-    arguments.add_argument("--kind", choices=KINDS)
+    arguments.add_argument("--kind", choices=CORPUS_KINDS)
     arguments.add_argument("--encoding", choices=("utf-8", *decoding.CANDIDATES))
     arguments.add_argument("--skip-bad", action="store_true")
     arguments.add_argument("--memory", type=int, required=True)
     arguments.add_argument("--cpu", type=int, required=True)
-    given = arguments.parse_args()
-    size = (given.directory / "upload").stat().st_size
-    lower_rlimit(resource.RLIMIT_AS, given.memory)
-    lower_rlimit(resource.RLIMIT_CPU, given.cpu)
+    options = arguments.parse_args()
+    size = (options.directory / "upload").stat().st_size
+    lower_rlimit(resource.RLIMIT_AS, options.memory)
+    lower_rlimit(resource.RLIMIT_CPU, options.cpu)
     lower_rlimit(resource.RLIMIT_CORE, 0)
     lower_rlimit(
         resource.RLIMIT_FSIZE, 8 * size + (1 << 20)
     )  # UTF-8 of another encoding, or an index of tiny documents
     try:
-        found = parse(given.directory, given.form, given.encoding, given.skip_bad, Reporter(size), given.kind)
-        report({"result": found})
+        result = parse(
+            options.directory, options.form, options.encoding, options.skip_bad, ProgressReporter(size), options.kind
+        )
+        report({"result": result})
     except UnreadableCorpus as refused:
         report({"failed": refused.report})
     except MemoryError:
-        report({"failed": {"problems": [{"code": "out_of_memory", "limit_bytes": given.memory}]}})
+        report({"failed": {"problems": [{"code": "out_of_memory", "limit_bytes": options.memory}]}})
     except OSError as error:
         report({"failed": {"problems": [{"code": "storage", "why": os.strerror(error.errno or 0)}]}})
 

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-KINDS = ("text", "chat", "completion", "classification", "preference", "seq2seq", "multiple_choice")
 ROLES = ("system", "user", "assistant", "tool")
 SPEAKERS = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
 MAX_LABELS = 10_000
@@ -50,24 +49,24 @@ class RecordReader:
 
     def document(self, record: Record) -> str:
         """What is kept of a record. Raises BadLine."""
-        found = detect_kind(record)
+        kind = detect_kind(record)
         if self.kind is None:
-            self.kind = found
-        if found != self.kind and not self._is_asked:
-            raise BadLine("record_mixed", found=found, kind=self.kind)
+            self.kind = kind
+        if kind != self.kind and not self._is_asked:
+            raise BadLine("record_mixed", found=kind, kind=self.kind)
         if self.kind == "text":
-            made = _text(record, "text", of_text=True)
+            text = _text(record, "text", of_text=True)
         else:
-            kept = READERS[self.kind](record)
-            self._count(kept)
-            made = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
-        self._lengths[len(made).bit_length()] += 1
-        return made
+            normalized = READERS[self.kind](record)
+            self._count(normalized)
+            text = json.dumps(normalized, ensure_ascii=False, separators=(",", ":"))
+        self._lengths[len(text).bit_length()] += 1
+        return text
 
-    def _count(self, kept: Record) -> None:
-        self._num_turns += len(kept.get("messages", ()))
-        if "label" in kept:
-            self._labels[kept["label"]] += 1
+    def _count(self, normalized: Record) -> None:
+        self._num_turns += len(normalized.get("messages", ()))
+        if "label" in normalized:
+            self._labels[normalized["label"]] += 1
             if len(self._labels) > MAX_LABELS:
                 raise BadLine("labels_many", limit=MAX_LABELS)
 
@@ -142,10 +141,10 @@ def _message(turn: Any, number: int) -> Record:
 def _completion(record: Record) -> Record:
     if "prompt" in record or "instruction" not in record:
         return {"prompt": _text(record, "prompt"), "completion": _text(record, "completion")}
-    asked = _text(record, "instruction")
-    more = _text(record, "input", may_be_empty=True) if "input" in record else ""
+    instruction = _text(record, "instruction")
+    context = _text(record, "input", may_be_empty=True) if "input" in record else ""
     return {
-        "prompt": f"{asked}\n\n{more}\n\n" if more.strip() else f"{asked}\n\n",
+        "prompt": f"{instruction}\n\n{context}\n\n" if context.strip() else f"{instruction}\n\n",
         "completion": _text(record, "output"),
     }
 
@@ -162,13 +161,13 @@ def _classification(record: Record) -> Record:
 def _preference(record: Record) -> Record:
     prompt = record.get("prompt")
     if type(prompt) is list:
-        asked: Any = _messages(prompt, "prompt")
+        normalized_prompt: Any = _messages(prompt, "prompt")
     else:
-        asked = _text(record, "prompt")
+        normalized_prompt = _text(record, "prompt")
     chosen, rejected = (_answer(record, key) for key in ("chosen", "rejected"))
     if chosen == rejected:
         raise BadLine("answers_same")
-    return {"prompt": asked, "chosen": chosen, "rejected": rejected}
+    return {"prompt": normalized_prompt, "chosen": chosen, "rejected": rejected}
 
 
 def _answer(record: Record, key: str) -> str:

@@ -63,10 +63,10 @@ def _record(names: list[str], row: list[str]) -> dict[str, Any]:
 
 def _lines(texts: Iterator[str]) -> Iterator[str]:
     """Whole lines with their ends, from pieces cut anywhere."""
-    held = ""
+    pending = ""
     for text in texts:
-        *lines, held = (held + text).split("\n")
+        *lines, pending = (pending + text).split("\n")
         for line in lines:
             yield line + "\n"
-    if held:
-        yield held
+    if pending:
+        yield pending

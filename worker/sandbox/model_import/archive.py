@@ -32,7 +32,7 @@ def unpack(directory: Path, budget: int) -> None:
 
 
 def _take(directory: Path, members: Iterator[tuple[str, bool, IO[bytes] | None]], budget: int) -> None:
-    written, seen = 0, set[str]()
+    written, extracted = 0, set[str]()
     for number, (path, is_file, source) in enumerate(members):
         *folders, name = PurePosixPath(path).parts or (path,)
         if number >= MAX_MEMBERS:
@@ -43,16 +43,16 @@ def _take(directory: Path, members: Iterator[tuple[str, bool, IO[bytes] | None]]
             continue
         if not is_file or source is None:
             raise InvalidModel("archive_link", file=path[:200])
-        if name in seen:
+        if name in extracted:
             raise InvalidModel("archive_twice", file=name)
-        seen.add(name)
+        extracted.add(name)
         with source, _new(directory / name) as target:
             while data := source.read(CHUNK_BYTES):
                 written += len(data)
                 if written > budget:
                     raise InvalidModel("too_large", size=written, limit=budget)
                 target.write(data)
-    if not seen:
+    if not extracted:
         raise InvalidModel("archive_empty")
 
 

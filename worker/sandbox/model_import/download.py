@@ -115,8 +115,8 @@ def main() -> None:
     arguments.add_argument("directory", type=Path)
     arguments.add_argument("reference")
     arguments.add_argument("--budget", type=int, required=True)
-    given = arguments.parse_args()
-    report(verdict(given.directory, given.reference, given.budget))
+    options = arguments.parse_args()
+    report(verdict(options.directory, options.reference, options.budget))
 
 
 if __name__ == "__main__":

@@ -20,13 +20,15 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from app.base_models import names
+from trainer.modeling import architectures
+from trainer.planning.context_length import context_length
 from trainer.spec import DECODERS, ENCODERS, resolve
 from trainer.spec_errors import SpecError
 from worker.sandbox.model_import.safetensors_scan import FLOATS, InvalidModel, Tensor, read_json
 
 MODEL_TYPES = (*DECODERS, *ENCODERS, "t5")
 MAX_CONFIG_BYTES = 16 << 20
-LEAST_CONTEXT = 8  # the shortest sequence of a spec
+MIN_CONTEXT_LENGTH = 8  # the shortest sequence_length of a spec, in tokens
 # What a file may hold beyond the network that is built here: other heads, and constants that old versions saved.
 _UNUSED = re.compile(
     r"(^|\.)(pooler|cls|classifier|score|qa_outputs|pre_classifier|lm_head|vocab_projector|vocab_transform)\."
@@ -106,61 +108,49 @@ def _check_usual(config: PreTrainedConfig) -> None:
         "t5": {"d_kv": width, "num_decoder_layers": config.num_hidden_layers},
     }[config.model_type]
     for field, expected in usual.items():
-        found = getattr(config, field, expected)
-        if found is not None and found != expected:
+        value = getattr(config, field, expected)
+        if value is not None and value != expected:
             raise InvalidModel(
-                "network_unusual", file=names.CONFIG, field=field, found=str(found)[:60], expected=str(expected)
+                "network_unusual", file=names.CONFIG, field=field, found=str(value)[:60], expected=str(expected)
             )
 
 
 def spec_fields(config: PreTrainedConfig) -> dict[str, Any]:
     """The spec's fields of the network, with vocab_size and context. Raises Unsound for what no spec can say."""
     model_type = config.model_type
-    inner = config.n_inner or 4 * config.hidden_size if model_type == "gpt2" else None
-    if inner is None:
-        inner = config.d_ff if model_type == "t5" else config.intermediate_size
-    found = {
-        "model_type": model_type,
-        "num_hidden_layers": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": inner,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
-        "tie_word_embeddings": bool(getattr(config, "tie_word_embeddings", True)),
-        "vocab_size": config.vocab_size,
-    }
+    fields = {**architectures.network_fields(config), "vocab_size": config.vocab_size}
     objective = {"t5": "seq2seq"}.get(model_type, "masked" if model_type in ENCODERS else "causal")
     recipe = {"seq2seq": "tiny-t5", "masked": "tiny-bert", "causal": "tiny"}[objective]
     try:
-        resolve({"recipe": recipe, "objective": objective, "corpora": ["any"], "base_model": "this", **found})
+        resolve({"recipe": recipe, "objective": objective, "corpora": ["any"], "base_model": "this", **fields})
     except SpecError as error:
         problem = error.problems[0]
         raise InvalidModel("spec_field", file=names.CONFIG, field=problem.field, why=str(problem.message)) from None
     _check_usual(config)
-    return {**found, "context": _context(config)}
+    return {**fields, "context": _context(config)}
 
 
 def _context(config: PreTrainedConfig) -> int | None:
     """How many tokens the model reads; none where its positions are relative and have no end."""
-    if config.model_type == "t5":
-        return None
-    # RoBERTa counts positions from behind its padding token.
-    padding = config.pad_token_id if config.model_type == "roberta" else -1
-    if not isinstance(padding, int):
-        raise InvalidModel("network_unusual", file=names.CONFIG, field="pad_token_id", found=str(padding), expected="1")
-    found = int(config.max_position_embeddings) - padding - 1
-    if found < LEAST_CONTEXT:
-        values = {"found": str(found), "expected": f"≥ {LEAST_CONTEXT}"}
+    try:
+        length = context_length(config)
+    except ValueError:
+        pad = str(config.pad_token_id)
+        raise InvalidModel(
+            "network_unusual", file=names.CONFIG, field="pad_token_id", found=pad, expected="1"
+        ) from None
+    if length is not None and length < MIN_CONTEXT_LENGTH:
+        values = {"found": str(length), "expected": f"≥ {MIN_CONTEXT_LENGTH}"}
         raise InvalidModel("network_unusual", file=names.CONFIG, field="max_position_embeddings", **values)
-    return found
+    return length
 
 
 def check_tensors(
-    directory: Path, config: PreTrainedConfig, held: dict[str, tuple[str, Tensor]]
+    directory: Path, config: PreTrainedConfig, tensors: dict[str, tuple[str, Tensor]]
 ) -> tuple[int, list[dict[str, Any]]]:
     """Compare with the network of the configuration. The number of its parameters, and remarks. Raises Unsound.
 
-    `held` gives for each tensor its file. Names are matched as transformers matches them when it opens the model.
+    `tensors` gives for each tensor its file. Names are matched as transformers matches them when it opens the model.
     """
     loader = AutoModelForCausalLM if config.model_type in DECODERS else AutoModelForMaskedLM
     if config.model_type == "t5":
@@ -181,17 +171,17 @@ def check_tensors(
         raise InvalidModel(
             "config_invalid", file=names.CONFIG, model_type=config.model_type, why=_first_line(error, directory)
         ) from None
-    _check_shapes(info["mismatched_keys"], held)
+    _check_shapes(info["mismatched_keys"], tensors)
     remarks = _check_missing(config, sorted(info["missing_keys"])) + _check_extra(
-        config, sorted(info["unexpected_keys"]), held
+        config, sorted(info["unexpected_keys"]), tensors
     )
     return sum(parameter.numel() for parameter in model.parameters()), remarks
 
 
-def _check_shapes(mismatched: set[Any], held: dict[str, tuple[str, Tensor]]) -> None:
-    for name, found, expected in sorted(mismatched):
-        values = {"found": " x ".join(map(str, found)), "expected": " x ".join(map(str, expected))}
-        raise InvalidModel("tensor_shape", file=_file_of(name, held), tensor=name, **values)
+def _check_shapes(mismatched: set[Any], tensors: dict[str, tuple[str, Tensor]]) -> None:
+    for name, shape, expected_shape in sorted(mismatched):
+        values = {"found": " x ".join(map(str, shape)), "expected": " x ".join(map(str, expected_shape))}
+        raise InvalidModel("tensor_shape", file=_file_of(name, tensors), tensor=name, **values)
 
 
 def _check_missing(config: PreTrainedConfig, missing: list[str]) -> list[dict[str, Any]]:
@@ -203,29 +193,29 @@ def _check_missing(config: PreTrainedConfig, missing: list[str]) -> list[dict[st
 
 
 def _check_extra(
-    config: PreTrainedConfig, unexpected: list[str], held: dict[str, tuple[str, Tensor]]
+    config: PreTrainedConfig, unexpected: list[str], tensors: dict[str, tuple[str, Tensor]]
 ) -> list[dict[str, Any]]:
     for name in unexpected:
         if not _UNUSED.search(name):
             raise InvalidModel(
-                "tensor_unexpected", file=_file_of(name, held), tensor=name, model_type=config.model_type
+                "tensor_unexpected", file=_file_of(name, tensors), tensor=name, model_type=config.model_type
             )
     return [{"code": "tensors_unused", "count": len(unexpected), "tensor": unexpected[0]}] if unexpected else []
 
 
-def _file_of(name: str, held: dict[str, tuple[str, Tensor]]) -> str:
+def _file_of(name: str, tensors: dict[str, tuple[str, Tensor]]) -> str:
     """The file of a tensor, whose name in the network may carry one prefix more or less than in the file."""
     short = name.partition(".")[2]
-    found = next((file for other, (file, _t) in held.items() if name in (other, other.partition(".")[2])), None)
-    return found or held.get(short, ("–",))[0]
+    file = next((file for other, (file, _t) in tensors.items() if name in (other, other.partition(".")[2])), None)
+    return file or tensors.get(short, ("–",))[0]
 
 
-def check_dtypes(held: dict[str, tuple[str, Tensor]]) -> str:
+def check_dtypes(tensors: dict[str, tuple[str, Tensor]]) -> str:
     """The number format of the weights. Raises Unsound for a tensor that is neither a weight nor a known constant."""
-    for name, (file, tensor) in held.items():
+    for name, (file, tensor) in tensors.items():
         if tensor.dtype not in FLOATS and not _UNUSED.search(name):
             raise InvalidModel("dtype", file=file, tensor=name, found=tensor.dtype, expected=", ".join(FLOATS))
-    kinds = [tensor.dtype for _file, tensor in held.values() if tensor.dtype in FLOATS]
+    kinds = [tensor.dtype for _file, tensor in tensors.values() if tensor.dtype in FLOATS]
     return max(set(kinds), key=kinds.count) if kinds else "–"
 
 
@@ -258,9 +248,9 @@ def _drop_paths(directory: Path) -> None:
     if not path.is_file():
         return
     raw = read(path)
-    kept = {key: value for key, value in raw.items() if key not in _PATHS and not key.endswith("_file")}
-    if kept != raw:
-        _write(path, kept)
+    without_paths = {key: value for key, value in raw.items() if key not in _PATHS and not key.endswith("_file")}
+    if without_paths != raw:
+        _write(path, without_paths)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

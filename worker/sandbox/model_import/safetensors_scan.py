@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from worker.sandbox import strict_json
+
 MAX_HEADER_BYTES = 100_000_000  # as the library that wrote the specification has it
 CHUNK_BYTES = 16 << 20
 FLOATS = {"F32": 4, "BF16": 2, "F16": 2, "F64": 8}
@@ -69,29 +71,18 @@ def read_header(path: Path) -> list[Tensor]:
 def read_json(text: bytes, name: str, code: str = "not_json", offset: int = 0) -> dict[str, Any]:
     """A JSON object without double keys. Raises Unsound with the byte where it goes wrong."""
     try:
-        found = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        value = strict_json.loads(text)
     except UnicodeDecodeError as error:
         raise InvalidModel(code, file=name, byte=offset + error.start) from None
     except json.JSONDecodeError as error:
         raise InvalidModel(
             code, file=name, byte=offset + len(error.doc[: error.pos].encode(errors="replace"))
         ) from None
-    except (ValueError, RecursionError):  # double keys, NaN, a number of thousands of digits, too deep
+    except (ValueError, RecursionError):  # duplicate keys, NaN, a number of thousands of digits, too deep
         raise InvalidModel(code, file=name, byte=offset) from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise InvalidModel("not_object", file=name)
-    return found
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("double key")
-    return made
-
-
-def _refuse(word: str) -> Any:
-    raise ValueError(word)
+    return value
 
 
 def _tensor(file: str, name: str, entry: Any, data: int) -> Tensor:

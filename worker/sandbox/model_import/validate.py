@@ -21,26 +21,26 @@ from trainer.run_dir import sha256_file
 from worker.sandbox.model_import import hf_config, safetensors_scan
 from worker.sandbox.model_import.archive import unpack
 from worker.sandbox.model_import.safetensors_scan import InvalidModel, Tensor
-from worker.sandbox.reporting import Reporter, lower_rlimit, report
+from worker.sandbox.reporting import ProgressReporter, lower_rlimit, report
 
 log = logging.getLogger(__name__)
 
-Held = dict[str, tuple[str, Tensor]]
+TensorFiles = dict[str, tuple[str, Tensor]]
 
 
 def validate_model(directory: Path, budget: int) -> dict[str, Any]:
     """What a directory holds, as the row keeps it. Raises Unsound."""
     unpack(directory, budget)
     config, remarks = hf_config.read_config(directory)
-    found = hf_config.spec_fields(config)
-    weights, held = headers(directory)
-    dtype = hf_config.check_dtypes(held)
+    fields = hf_config.spec_fields(config)
+    weights, tensors = headers(directory)
+    dtype = hf_config.check_dtypes(tensors)
     advance = _Teller(sum(path.stat().st_size for path in weights))
     hashes = {
         path.name: safetensors_scan.hash_and_check_finite(path, inside, advance) for path, inside in weights.items()
     }
-    num_parameters, about_tensors = hf_config.check_tensors(directory, config, held)
-    has_chat_template, about_tokenizer = hf_config.check_tokenizer(directory, found["vocab_size"])
+    num_parameters, about_tensors = hf_config.check_tensors(directory, config, tensors)
+    has_chat_template, about_tokenizer = hf_config.check_tokenizer(directory, fields["vocab_size"])
     remarks += about_tensors + about_tokenizer
     if dtype in ("F16", "BF16"):
         remarks.append({"code": "weights_16_bit"})
@@ -51,7 +51,7 @@ def validate_model(directory: Path, budget: int) -> dict[str, Any]:
     listing = "\n".join(f"{file['sha256']}  {file['name']}" for file in files)
     more = {"num_parameters": num_parameters, "dtype": dtype, "has_chat_template": has_chat_template}
     return {
-        "facts": {**found, **more, "license": licence(directory)},
+        "facts": {**fields, **more, "license": licence(directory)},
         "files": files,
         "sha256": hashlib.sha256(listing.encode()).hexdigest(),
         "num_bytes": sum(file["size"] for file in files),
@@ -63,24 +63,26 @@ def _files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.is_file() and names.is_known(path.name))
 
 
-def headers(directory: Path) -> tuple[dict[Path, list[Tensor]], Held]:
+def headers(directory: Path) -> tuple[dict[Path, list[Tensor]], TensorFiles]:
     """The tensors of each weights file, and of each tensor its file; the index must say the same. Raises Unsound."""
     weights = {
         path: safetensors_scan.read_header(path) for path in _files(directory) if path.name.endswith(names.WEIGHTS)
     }
     if not weights:
         raise InvalidModel("weights_missing")
-    held: Held = {}
+    tensors: TensorFiles = {}
     for path, inside in weights.items():
         for tensor in inside:
-            if tensor.name in held:
-                raise InvalidModel("tensor_twice", tensor=tensor.name[:200], file=held[tensor.name][0], part=path.name)
-            held[tensor.name] = (path.name, tensor)
-    _check_index(directory, [path.name for path in weights], held)
-    return weights, held
+            if tensor.name in tensors:
+                raise InvalidModel(
+                    "tensor_twice", tensor=tensor.name[:200], file=tensors[tensor.name][0], part=path.name
+                )
+            tensors[tensor.name] = (path.name, tensor)
+    _check_index(directory, [path.name for path in weights], tensors)
+    return weights, tensors
 
 
-def _check_index(directory: Path, parts: list[str], held: Held) -> None:
+def _check_index(directory: Path, parts: list[str], tensors: TensorFiles) -> None:
     """transformers opens `model.safetensors` alone, or what the index beside it names."""
     path = directory / f"model{names.INDEX}"
     if parts == ["model.safetensors"] and not path.exists():
@@ -89,19 +91,19 @@ def _check_index(directory: Path, parts: list[str], held: Held) -> None:
         if len(parts) == 1:
             raise InvalidModel("file_missing", file="model.safetensors")
         raise InvalidModel("index_needed", count=len(parts))
-    named = hf_config.read(path).get("weight_map")
-    if not isinstance(named, dict) or not all(isinstance(part, str) for part in named.values()):
+    weight_map = hf_config.read(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(part, str) for part in weight_map.values()):
         raise InvalidModel("index_tensor", file=path.name, tensor="weight_map", part="–")
-    for tensor, part in named.items():
+    for tensor, part in weight_map.items():
         if part not in parts:
             raise InvalidModel("index_missing", file=path.name, part=part[:200])
-        if held.get(tensor, ("",))[0] != part:
+        if tensors.get(tensor, ("",))[0] != part:
             raise InvalidModel("index_tensor", file=path.name, tensor=tensor[:200], part=part)
-    for name, (part, _tensor) in held.items():
-        if name not in named:
+    for name, (part, _tensor) in tensors.items():
+        if name not in weight_map:
             raise InvalidModel("tensor_unexpected", file=part, tensor=name[:200], model_type=path.name)
     for part in parts:
-        if part not in named.values():
+        if part not in weight_map.values():
             raise InvalidModel("index_extra", file=path.name, part=part)
 
 
@@ -113,15 +115,15 @@ def licence(directory: Path) -> str | None:
     with path.open(encoding="utf-8", errors="replace") as file:
         text = file.read(1 << 16)
     front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
-    said = re.search(r"^license:\s*[\"']?([\w.+-]+)", front[1], re.MULTILINE) if front else None
-    return said[1][:60] if said else None
+    license_line = re.search(r"^license:\s*[\"']?([\w.+-]+)", front[1], re.MULTILINE) if front else None
+    return license_line[1][:60] if license_line else None
 
 
 class _Teller:
     """Reports how many bytes were read."""
 
     def __init__(self, total: int) -> None:
-        self._report, self._done = Reporter(total), 0
+        self._report, self._done = ProgressReporter(total), 0
 
     def __call__(self, count: int) -> None:
         self._done += count
@@ -135,13 +137,13 @@ def main() -> None:
     arguments.add_argument("--budget", type=int, required=True)
     arguments.add_argument("--memory", type=int, required=True)
     arguments.add_argument("--cpu", type=int, required=True)
-    given = arguments.parse_args()
+    options = arguments.parse_args()
     # Of memory what is written counts, not what is mapped: libraries and weights are mapped in gigabytes.
-    lower_rlimit(resource.RLIMIT_DATA, given.memory)
-    lower_rlimit(resource.RLIMIT_CPU, given.cpu)
+    lower_rlimit(resource.RLIMIT_DATA, options.memory)
+    lower_rlimit(resource.RLIMIT_CPU, options.cpu)
     lower_rlimit(resource.RLIMIT_CORE, 0)
-    lower_rlimit(resource.RLIMIT_FSIZE, given.budget)
-    report(report_result(given.directory, given.budget, given.memory))
+    lower_rlimit(resource.RLIMIT_FSIZE, options.budget)
+    report(report_result(options.directory, options.budget, options.memory))
 
 
 def report_result(directory: Path, budget: int, memory: int) -> dict[str, Any]:

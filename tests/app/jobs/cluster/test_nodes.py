@@ -6,10 +6,10 @@ from app.core import db
 from app.core.settings import settings
 from app.jobs.cluster import nodes
 from tests.app.jobs import factories
-from trainer.planning.hardware import Node
+from trainer.planning.hardware import NodeHardware
 
 
-def planned(num_processes: int) -> Node | None:
+def planned(num_processes: int) -> NodeHardware | None:
     with db.transaction() as session:
         return nodes.for_a_plan(session, num_processes)
 

@@ -14,7 +14,7 @@ from app.jobs.cluster import nodes
 from app.jobs.planning import accuracy
 from tests.app.jobs import factories
 from tests.users import Person
-from trainer.planning.hardware import Node
+from trainer.planning.hardware import NodeHardware
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def ended(owner: Person, *, took: float, held: float, **columns: Any) -> str:
     return job_id
 
 
-def machine() -> Node:
+def machine() -> NodeHardware:
     with db.transaction() as session:
         found = nodes.for_a_plan(session, 1)
     assert found is not None

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from app.core.json_shapes import Problem
 from app.corpora import problems
 from worker.sandbox.corpus import decoding, parse
+from worker.sandbox.corpus.record_schema import BadLine, RecordReader
 
 MIB = 1 << 20
 
@@ -216,8 +217,8 @@ def test_a_bad_line_is_named_by_number_byte_and_reason(tmp_path: Path, line: str
 
 def test_every_problem_has_a_sentence() -> None:
     for line, _code in BAD_LINES:
-        with pytest.raises(parse.BadLine) as caught:
-            parse.Shape(None).document(parse.parse_record(line))
+        with pytest.raises(BadLine) as caught:
+            RecordReader(None).document(parse.parse_record(line))
         assert "{" not in problems.sentence(Problem(**caught.value.problem, line=1)).replace('{"text"', "")
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from app.core.json_shapes import Problem
 from app.corpora import problems
-from worker.sandbox.corpus.record_schema import BadLine, RecordReader
+from app.corpora.record_kinds import KIND_WORDS
+from trainer.corpus_kinds import CORPUS_KINDS
+from worker.sandbox.corpus.record_schema import KEYS, READERS, BadLine, RecordReader
 
 USER, ANSWER = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "God."}
 KEPT: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
@@ -50,19 +52,19 @@ def test_a_record_is_recognised_and_kept_in_one_way(given: dict[str, Any], kind:
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("chat", {"messages": []}, "must be a list of messages"),
-    ("chat", {"messages": ["hi"]}, "Message 1 is no object"),
+    ("chat", {"messages": ["hi"]}, "Message 1 is not an object"),
     ("chat", {"messages": [USER, {"role": "bot", "content": "x"}]}, "Message 2 has the role “bot”"),
-    ("chat", {"messages": [ANSWER]}, "must begin with the user"),
-    ("chat", {"messages": [USER, {"role": "system", "content": "x"}]}, "Message 2 is of the system"),
-    ("chat", {"messages": [USER]}, "there is nothing to learn"),
+    ("chat", {"messages": [ANSWER]}, "must start with a user message"),
+    ("chat", {"messages": [USER, {"role": "system", "content": "x"}]}, "Message 2 is a system message"),
+    ("chat", {"messages": [USER]}, "so there is nothing to learn"),
     ("chat", {"messages": [USER, {**ANSWER, "weight": -1}]}, "The weight of message 2 must be a number of at least 0"),
     ("chat", {"messages": [USER, {"role": "assistant", "content": None}]}, "“content” is not a string"),
-    ("completion", {"prompt": "a"}, "has no “completion”"),
+    ("completion", {"prompt": "a"}, "has no field “completion”"),
     ("completion", {"prompt": "a", "completion": " "}, "“completion” is empty"),
-    ("completion", {"prompt": "a\0", "completion": "b"}, "“prompt” holds a NUL character"),
-    ("classification", {"text": "a"}, "has no “label”"),
-    ("classification", {"text": "a", "label": 1.5}, "must be a string or a whole number"),
-    ("preference", {"prompt": "a", "chosen": "b", "rejected": "b"}, "nothing is preferred"),
+    ("completion", {"prompt": "a\0", "completion": "b"}, "“prompt” has a NUL character"),
+    ("classification", {"text": "a"}, "has no field “label”"),
+    ("classification", {"text": "a", "label": 1.5}, "must be a non-empty string"),
+    ("preference", {"prompt": "a", "chosen": "b", "rejected": "b"}, "no preference to learn"),
     ("seq2seq", {"source": "a", "target": 1}, "“target” is not a string"),
     ("multiple_choice", {"question": "a", "choices": ["b", "b"], "answer": 0}, "two different strings"),
     ("multiple_choice", {"question": "a", "choices": ["b", "c"], "answer": 2}, "“answer” must be one of the choices"),
@@ -82,7 +84,7 @@ def test_a_file_holds_one_kind() -> None:
     with pytest.raises(BadLine) as caught:
         shape.document({"text": "a"})
     assert problems.sentence(Problem(**caught.value.problem)).startswith(
-        "The record is of the kind text, but the file began with"
+        "This record is of the kind text, but the file starts with"
     )
 
 
@@ -98,3 +100,8 @@ def test_labels_are_counted() -> None:
         shape.document({"text": "x", "label": label})
 
     assert shape.facts() == {"lengths": {"5": 3}, "labels": {"b": 2, "a": 1}, "num_labels": 2}
+
+
+def test_every_kind_of_record_has_a_reader_and_every_kind_a_name() -> None:
+    assert {"text", *READERS} == set(CORPUS_KINDS) == set(KIND_WORDS)
+    assert {kind for kind, _keys in KEYS} == set(READERS)

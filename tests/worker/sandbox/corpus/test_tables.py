@@ -39,8 +39,8 @@ def refused(directory: Path, text: str) -> Iterator[str]:
 
 def test_a_first_row_that_names_no_record_is_refused(tmp_path: Path) -> None:
     assert list(refused(tmp_path, "a,b\n1,2\n")) == [
-        "1: The first row must name the columns: text and label, prompt and completion, source and target, or prompt, "
-        "chosen and rejected. It names: a, b."
+        "1: The first row must contain column names: text and label, prompt and completion, source and target, "
+        "or prompt, chosen and rejected. It contains: a, b."
     ]
 
 
@@ -48,7 +48,7 @@ def test_bad_rows_are_named_by_their_line(tmp_path: Path) -> None:
     table = "text,label\ngood,1\nbad\n,0\n"
 
     assert list(refused(tmp_path, table)) == [
-        "3: The row has 1 cells, but the first row names 2.",
+        "3: The row has 1 cells, but the first row has 2.",
         "4: The value of “text” is empty.",
     ]
     assert parsed(tmp_path, table, skip_bad=True)["num_documents"] == 1

@@ -61,8 +61,8 @@ def fetched(owner: Person, reference: str, **env: str) -> tuple[str, dict[str, A
     """What the child reports at last, as the worker starts it."""
     model = created(owner, reference)
     storage.base_model(model.id).mkdir(parents=True)
-    command = import_model.fetch_command(model)
-    given = {**import_model.fetch_environment(model.id), **env}
+    command = import_model.download_command(model)
+    given = {**import_model.download_environment(model.id), **env}
     assert "hf_secret" not in " ".join(command)
     done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
     assert "hf_secret" not in done.stdout + done.stderr

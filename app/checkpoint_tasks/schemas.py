@@ -1,15 +1,12 @@
-"""The JSON of works: what an export or an evaluation is asked for with, and what is answered of it."""
+"""Request and response JSON of checkpoint tasks: exports and evaluations."""
 
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.models import Work
-from app.works import failures
-
-# Kinds of corpora that trainer/inference/lm_eval_harness.py has a task for.
-EVALUATED_KINDS = ("text", "multiple_choice", "classification", "completion")
+from app.checkpoint_tasks import failures
+from app.core.models import CheckpointTask
 
 
 class ExportRequest(BaseModel):
@@ -54,7 +51,7 @@ class EvaluationRequest(BaseModel):
     num_fewshot: int = Field(0, ge=0, le=32, description="Documents shown with their answer before each question.")
 
 
-class WorkProgress(BaseModel):
+class CheckpointTaskProgress(BaseModel):
     """How far it is, and how long it may still take."""
 
     done: int
@@ -62,14 +59,14 @@ class WorkProgress(BaseModel):
     seconds_left: float | None
 
 
-class WorkFailure(BaseModel):
+class CheckpointTaskFailure(BaseModel):
     """Why it failed, and what to do."""
 
     code: str
     message: str
 
 
-class WorkAnswer(BaseModel):
+class CheckpointTaskAnswer(BaseModel):
     """An export or an evaluation."""
 
     model_config = ConfigDict(
@@ -110,36 +107,36 @@ class WorkAnswer(BaseModel):
     kind: Literal["export", "evaluation"]
     options: dict[str, Any]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
-    progress: WorkProgress | None = Field(description="While it runs.")
+    progress: CheckpointTaskProgress | None = Field(description="While it runs.")
     result: dict[str, Any] | None = Field(
         description="Of an evaluation: harness, num_fewshot, and for each corpus metrics, standard errors and "
         "examples. Of an export: its files with sizes and hashes, and how far its logits are from the checkpoint's."
     )
-    failure: WorkFailure | None
+    failure: CheckpointTaskFailure | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
 
 
-def work_answer(work: Work) -> WorkAnswer:
+def task_answer(task: CheckpointTask) -> CheckpointTaskAnswer:
     """A row as it is answered."""
     same = ("id", "checkpoint_id", "kind", "state", "created_at", "started_at", "finished_at")
     failure = None
-    if work.failure:
-        failure = WorkFailure(code=work.failure.code, message=failures.sentence(work.failure))
-    return WorkAnswer(
-        **{name: getattr(work, name) for name in same},
-        progress=progress(work),
-        options=work.options.model_dump(exclude_unset=True),
-        result=work.result.model_dump(exclude_unset=True) if work.result else None,
+    if task.failure:
+        failure = CheckpointTaskFailure(code=task.failure.code, message=failures.sentence(task.failure))
+    return CheckpointTaskAnswer(
+        **{name: getattr(task, name) for name in same},
+        progress=progress(task),
+        options=task.options.model_dump(exclude_unset=True),
+        result=task.result.model_dump(exclude_unset=True) if task.result else None,
         failure=failure,
     )
 
 
-def progress(work: Work) -> WorkProgress | None:
-    """How far a running work is. What is left is told from the pace since the first sign."""
-    done, total, seconds = work.progress.done, work.progress.total, work.progress.seconds
-    if work.state != "running" or not total:
+def progress(task: CheckpointTask) -> CheckpointTaskProgress | None:
+    """How far a running task is. The time left follows from the pace since its start."""
+    done, total, seconds = task.progress.done, task.progress.total, task.progress.seconds
+    if task.state != "running" or not total:
         return None
     left = seconds * (total - done) / done if done and seconds else None
-    return WorkProgress(done=done, total=total, seconds_left=left)
+    return CheckpointTaskProgress(done=done, total=total, seconds_left=left)

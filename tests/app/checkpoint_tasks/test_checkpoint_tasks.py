@@ -8,12 +8,13 @@ import pytest
 from sqlalchemy import func, update
 from starlette.testclient import TestClient
 
+from app.checkpoint_tasks import service
 from app.core import db, storage
-from app.core.models import Outbox, Work
-from app.works import service
+from app.core.models import CheckpointTask, Outbox
 from tests.app.jobs import factories
 from tests.app.playground.conftest import Kept
 from tests.users import Person
+from worker.sandbox import runner
 from worker.tasks import export_and_evaluate
 
 HEADERS = {"Origin": "http://localhost"}
@@ -46,30 +47,30 @@ def test_a_checkpoint_is_evaluated_and_exported(
     export = alice_api.post("/api/v1/exports", json=body).json()
     assert (asked["state"], export["state"]) == ("queued", "queued")
 
-    export_and_evaluate.run_work(asked["id"])  # and then what else waits
+    export_and_evaluate.run_checkpoint_task(asked["id"])  # and then what else waits
 
-    found = alice_api.get(f"/api/v1/works/{asked['id']}").json()
+    found = alice_api.get(f"/api/v1/checkpoint-tasks/{asked['id']}").json()
     assert found["state"] == "succeeded", found
     assert found["result"]["corpora"][0]["metrics"]["bits_per_byte"] > 0
-    made = alice_api.get(f"/api/v1/works/{export['id']}").json()
+    made = alice_api.get(f"/api/v1/checkpoint-tasks/{export['id']}").json()
     assert made["state"] == "succeeded", made
     names = [file["name"] for file in made["result"]["files"]]
     assert {"model.gguf", "README.md"} <= set(names)
-    part = alice_api.get(f"/api/v1/works/{export['id']}/files/model.gguf", headers={"Range": "bytes=0-3"})
+    part = alice_api.get(f"/api/v1/checkpoint-tasks/{export['id']}/files/model.gguf", headers={"Range": "bytes=0-3"})
     assert (part.status_code, part.content) == (206, b"GGUF")
-    assert "license: mit" in alice_api.get(f"/api/v1/works/{export['id']}/files/README.md").text
-    assert alice_api.get(f"/api/v1/works/{export['id']}/files/..%2Flog.txt").status_code == 404
-    page = alice.get(f"/works/{asked['id']}").text
+    assert "license: mit" in alice_api.get(f"/api/v1/checkpoint-tasks/{export['id']}/files/README.md").text
+    assert alice_api.get(f"/api/v1/checkpoint-tasks/{export['id']}/files/..%2Flog.txt").status_code == 404
+    page = alice.get(f"/checkpoint-tasks/{asked['id']}").text
     assert "Bits per byte" in page
-    assert "model.gguf" in alice.get(f"/works/{export['id']}").text
-    assert asked["id"] in alice.get(f"/works?checkpoint={checkpoint.id}").text
-    assert alice_api.delete(f"/api/v1/works/{export['id']}").status_code == 204
-    assert not storage.work(export["id"]).exists()
+    assert "model.gguf" in alice.get(f"/checkpoint-tasks/{export['id']}").text
+    assert asked["id"] in alice.get(f"/checkpoint-tasks?checkpoint={checkpoint.id}").text
+    assert alice_api.delete(f"/api/v1/checkpoint-tasks/{export['id']}").status_code == 204
+    assert not storage.checkpoint_task(export["id"]).exists()
 
 
-def row(work_id: str) -> Work:
+def row(task_id: str) -> CheckpointTask:
     with db.transaction() as session:
-        return session.get_one(Work, work_id)
+        return session.get_one(CheckpointTask, task_id)
 
 
 def test_what_does_not_fit_is_refused_at_its_field(alice_api: TestClient, checkpoint: Kept, corpus: str) -> None:
@@ -86,19 +87,19 @@ def test_what_does_not_fit_is_refused_at_its_field(alice_api: TestClient, checkp
 
 
 def test_another_user_sees_nothing(alice_api: TestClient, bob_api: TestClient, checkpoint: Kept, corpus: str) -> None:
-    work_id = evaluation(alice_api, checkpoint, corpus)["id"]
+    task_id = evaluation(alice_api, checkpoint, corpus)["id"]
 
-    assert bob_api.get(f"/api/v1/works/{work_id}").status_code == 404
-    assert bob_api.post(f"/api/v1/works/{work_id}/cancel").status_code == 404
-    assert bob_api.get("/api/v1/works").json()["data"] == []
+    assert bob_api.get(f"/api/v1/checkpoint-tasks/{task_id}").status_code == 404
+    assert bob_api.post(f"/api/v1/checkpoint-tasks/{task_id}/cancel").status_code == 404
+    assert bob_api.get("/api/v1/checkpoint-tasks").json()["data"] == []
     assert bob_api.post("/api/v1/exports", json={"checkpoint": checkpoint.id}).status_code == 422
-    alice_api.post(f"/api/v1/works/{work_id}/cancel")
+    alice_api.post(f"/api/v1/checkpoint-tasks/{task_id}/cancel")
 
 
-def test_a_cancelled_work_ends_its_process(
+def test_a_cancelled_task_ends_its_process(
     alice_api: TestClient, checkpoint: Kept, corpus: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    work_id = evaluation(alice_api, checkpoint, corpus)["id"]
+    task_id = evaluation(alice_api, checkpoint, corpus)["id"]
     marker = tmp_path / "pid"
     sleeper = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     monkeypatch.setattr(
@@ -107,73 +108,88 @@ def test_a_cancelled_work_ends_its_process(
 
     def cancelling(session: Any, **given: Any) -> bool:
         if marker.exists():
-            alice_api.post(f"/api/v1/works/{work_id}/cancel")
-        return service.sign(session, **given)
+            alice_api.post(f"/api/v1/checkpoint-tasks/{task_id}/cancel")
+        return service.heartbeat(session, **given)
 
-    monkeypatch.setattr(export_and_evaluate.service, "sign", _once_outside(cancelling))
-    monkeypatch.setattr(export_and_evaluate, "SIGN_SECONDS", 0.05)
-    export_and_evaluate.run_work(work_id)
+    monkeypatch.setattr(export_and_evaluate.service, "heartbeat", _once_outside(cancelling))
+    monkeypatch.setattr(runner, "HEARTBEAT_SECONDS", 0.05)
+    export_and_evaluate.run_checkpoint_task(task_id)
 
-    assert row(work_id).state == "cancelled"
+    assert row(task_id).state == "cancelled"
     assert not Path(f"/proc/{marker.read_text()}").exists()
-    assert not storage.work(work_id).exists()
+    assert not storage.checkpoint_task(task_id).exists()
 
 
 def _once_outside(verb: Any) -> Any:
     """The verb with the real one inside, whatever it is patched to."""
-    real = service.sign
+    real = service.heartbeat
 
     def call(session: Any, **given: Any) -> bool:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(service, "sign", real)
+            patch.setattr(service, "heartbeat", real)
             return bool(verb(session, **given))
 
     return call
 
 
-def test_a_lost_work_is_announced_again_three_times_at_most(
+def test_a_lost_task_is_announced_again_three_times_at_most(
     alice_api: TestClient, checkpoint: Kept, corpus: str
 ) -> None:
-    work_id = evaluation(alice_api, checkpoint, corpus)["id"]
+    task_id = evaluation(alice_api, checkpoint, corpus)["id"]
     for start in (1, 2, 3):
         with db.transaction() as session:
-            assignment = service.begin(session, work_id=work_id)
+            assignment = service.begin(session, task_id=task_id)
             assert assignment is not None
             assert assignment.start == start
-            assert service.begin(session, work_id=work_id) is None  # a message that came twice
+            assert service.begin(session, task_id=task_id) is None  # a message that came twice
         with db.transaction() as session:
-            session.execute(update(Work).values(signed_at=func.now() - timedelta(minutes=5)))
+            session.execute(update(CheckpointTask).values(signed_at=func.now() - timedelta(minutes=5)))
             service.owe_lost(session)
-            assert not service.sign(session, work_id=work_id, start=start, progress=None) or start == 3
-    lost = row(work_id)
+            assert not service.heartbeat(session, task_id=task_id, start=start, progress=None) or start == 3
+    lost = row(task_id)
     assert (lost.state, lost.failure["code"]) == ("failed", "worker_lost")
-    answer = alice_api.get(f"/api/v1/works/{work_id}").json()
+    answer = alice_api.get(f"/api/v1/checkpoint-tasks/{task_id}").json()
     assert answer["failure"]["message"].startswith("The worker was lost three times")
 
 
-def test_a_waiting_work_is_owed_to_a_worker(alice_api: TestClient, checkpoint: Kept, corpus: str) -> None:
-    work_id = evaluation(alice_api, checkpoint, corpus)["id"]
+def test_a_waiting_task_is_owed_to_a_worker(alice_api: TestClient, checkpoint: Kept, corpus: str) -> None:
+    task_id = evaluation(alice_api, checkpoint, corpus)["id"]
     with db.transaction() as session:
-        session.execute(update(Work).where(Work.id == work_id).values(signed_at=func.now() - timedelta(minutes=5)))
+        session.execute(
+            update(CheckpointTask)
+            .where(CheckpointTask.id == task_id)
+            .values(signed_at=func.now() - timedelta(minutes=5))
+        )
         assert service.owe_lost(session) == 1
-        assert session.query(Outbox).filter_by(task="works.run").count() >= 1
-    alice_api.post(f"/api/v1/works/{work_id}/cancel")
+        assert session.query(Outbox).filter_by(task="checkpoint_tasks.run").count() >= 1
+    alice_api.post(f"/api/v1/checkpoint-tasks/{task_id}/cancel")
 
 
 def test_the_forms_start_what_they_say(alice: TestClient, alice_api: TestClient, checkpoint: Kept, corpus: str) -> None:
-    page = alice.get(f"/works?checkpoint={checkpoint.id}").text
+    page = alice.get(f"/checkpoint-tasks?checkpoint={checkpoint.id}").text
     assert "GGUF" in page
     assert corpus in page
     form = {"kind": "evaluation", "checkpoint": checkpoint.id, "corpora": corpus, "limit": "", "num_fewshot": "0"}
-    started = alice.post("/works", data=form, headers=HEADERS, follow_redirects=False)
+    started = alice.post("/checkpoint-tasks", data=form, headers=HEADERS, follow_redirects=False)
     assert started.status_code == 303, started.text
-    work_id = started.headers["location"].rpartition("/")[2]
-    assert row(work_id).options.limit is None
-    assert "Waits for a node" in alice.get(f"/works/{work_id}?part=state").text
-    wrong = alice.post("/works", data={**form, "num_fewshot": "many"}, headers=HEADERS)
+    task_id = started.headers["location"].rpartition("/")[2]
+    assert row(task_id).options.limit is None
+    assert "Waits for a node" in alice.get(f"/checkpoint-tasks/{task_id}?part=state").text
+    wrong = alice.post("/checkpoint-tasks", data={**form, "num_fewshot": "many"}, headers=HEADERS)
     assert wrong.status_code == 422
     assert "num_fewshot" in wrong.text
-    alice.post(f"/works/{work_id}/cancel", headers=HEADERS)
-    assert row(work_id).state == "cancelled"
-    alice.post(f"/works/{work_id}/delete", headers=HEADERS)
-    assert alice_api.get(f"/api/v1/works/{work_id}").status_code == 404
+    alice.post(f"/checkpoint-tasks/{task_id}/cancel", headers=HEADERS)
+    assert row(task_id).state == "cancelled"
+    alice.post(f"/checkpoint-tasks/{task_id}/delete", headers=HEADERS)
+    assert alice_api.get(f"/api/v1/checkpoint-tasks/{task_id}").status_code == 404
+
+
+def test_the_old_paths_still_answer(alice: TestClient, alice_api: TestClient, checkpoint: Kept, corpus: str) -> None:
+    task_id = evaluation(alice_api, checkpoint, corpus)["id"]
+    assert (
+        alice_api.get(f"/api/v1/works/{task_id}").json() == alice_api.get(f"/api/v1/checkpoint-tasks/{task_id}").json()
+    )
+    answer = alice.get("/works?checkpoint=x", follow_redirects=False)
+    assert answer.headers["location"] == "/checkpoint-tasks?checkpoint=x"
+    assert alice.get(f"/works/{task_id}", follow_redirects=False).headers["location"] == f"/checkpoint-tasks/{task_id}"
+    assert alice_api.post(f"/api/v1/works/{task_id}/cancel").json()["state"] == "cancelled"

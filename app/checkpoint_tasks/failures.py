@@ -1,0 +1,23 @@
+"""Why an export or an evaluation failed, and what to do: the sentence of each code."""
+
+from app.core.i18n import _, gettext_noop
+from app.core.json_shapes import FailureReason
+
+MESSAGES = {
+    "worker_lost": gettext_noop("The worker was lost three times while running this task. See the health page."),
+    "process_died": gettext_noop(
+        "The process exited with status {status} and no message. The node may be short of memory."
+    ),
+    "export_differs": gettext_noop(
+        "Loaded in a fresh process, the export does not reproduce the checkpoint's logits: they differ by "
+        "{largest}, and {tolerance} is allowed. It was discarded."
+    ),
+    "export_impossible": gettext_noop("This checkpoint cannot be exported in this format: {why}."),
+    "bad_input": gettext_noop("The task failed: {why}"),
+    "corpus_gone": gettext_noop("A corpus of this evaluation was deleted. Start another evaluation."),
+}
+
+
+def sentence(failure: FailureReason) -> str:
+    """The sentence of a failure in the reader's language."""
+    return _(MESSAGES.get(failure.code, MESSAGES["bad_input"]), **{"why": failure.code, **failure.values})

@@ -1,0 +1,251 @@
+"""The verbs of checkpoint tasks, which are exports and evaluations: the only writer of their table."""
+
+import shutil
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from app.checkpoint_tasks.schemas import EvaluationRequest, ExportRequest
+from app.checkpoints import service as checkpoints
+from app.core import paging, queue, storage
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.json_shapes import CheckpointTaskOptions, FailureReason, StepsDone
+from app.core.models import Checkpoint, CheckpointTask, Corpus, ImportedModel, Job
+from app.core.principal import Principal, visible, visible_to
+from app.corpora import service as corpora_service
+from trainer.corpus_kinds import EVALUATION_KINDS
+from trainer.spec import DECODERS, GGUF_MODEL_TYPES, TrainSpec
+
+OPEN = ("queued", "running")
+MAX_STARTS = 3
+LOST_AFTER = timedelta(seconds=60)  # a running task that gave no sign for so long is lost
+REANNOUNCE_AFTER = timedelta(seconds=10)  # a queued one is announced again
+MAX_OPEN = 20  # of one user
+
+
+# ---- for people -----------------------------------------------------------------------------------------------------
+
+
+def export(session: Session, *, principal: Principal, request: ExportRequest) -> CheckpointTask:
+    """Queue an export of a checkpoint. Raises at the field that does not fit it."""
+    checkpoint, spec = _checkpoint(session, principal, request.checkpoint)
+    if request.format == "gguf" and (spec.model_type not in GGUF_MODEL_TYPES or spec.objective == "classification"):
+        message = _(
+            "GGUF supports generative decoders only ({families}); this is a {model_type} for {objective}.",
+            families=", ".join(GGUF_MODEL_TYPES),
+            model_type=spec.model_type,
+            objective=spec.objective,
+        )
+        raise bad_field("format", "format_unfit", message)
+    if request.format == "adapter" and spec.tuning == "full":
+        raise bad_field("format", "format_unfit", _("This checkpoint has no adapter: its job trained all weights."))
+    return _queue(
+        session, principal, checkpoint, "export", CheckpointTaskOptions(**request.model_dump(exclude={"checkpoint"}))
+    )
+
+
+def evaluate(session: Session, *, principal: Principal, request: EvaluationRequest) -> CheckpointTask:
+    """Queue an evaluation of a checkpoint on corpora. Raises at the field that does not fit."""
+    checkpoint, spec = _checkpoint(session, principal, request.checkpoint)
+    if spec.model_type not in DECODERS or spec.objective == "classification":
+        message = _("Only generative decoders can be evaluated here; for this model see its job's own metrics.")
+        raise bad_field("checkpoint", "checkpoint_unfit", message)
+    for corpus in corpora_service.require_ready_corpora(session, principal=principal, ids=request.corpora):
+        if corpus.kind not in EVALUATION_KINDS:
+            values = {"name": corpus.name, "kind": corpus.kind, "kinds": ", ".join(EVALUATION_KINDS)}
+            message = _("The corpus “{name}” is of the kind {kind}; choose one of {kinds}.", **values)
+            raise bad_field("corpora", "kind_unfit", message)
+    return _queue(
+        session,
+        principal,
+        checkpoint,
+        "evaluation",
+        CheckpointTaskOptions(**request.model_dump(exclude={"checkpoint"})),
+    )
+
+
+def _checkpoint(session: Session, principal: Principal, checkpoint_id: str) -> tuple[Checkpoint, TrainSpec]:
+    """A checkpoint whose files are there, and the spec of its job."""
+    try:
+        checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=checkpoint_id, for_update=True)
+    except PanelError as error:
+        raise bad_field("checkpoint", "checkpoint_unknown", error.message) from error
+    if checkpoint.state != "ready":
+        raise bad_field("checkpoint", "checkpoint_corrupt", _("The files of this checkpoint are damaged."))
+    return checkpoint, session.get_one(Job, checkpoint.job_id).spec
+
+
+def _queue(
+    session: Session, principal: Principal, checkpoint: Checkpoint, kind: str, options: CheckpointTaskOptions
+) -> CheckpointTask:
+    open_tasks = select(func.count()).where(
+        CheckpointTask.owner_id == principal.user_id, CheckpointTask.state.in_(OPEN)
+    )
+    if (session.scalar(open_tasks) or 0) >= MAX_OPEN:
+        message = _(
+            "You have {count} unfinished exports and evaluations. Wait for one to finish, or cancel one.",
+            count=MAX_OPEN,
+        )
+        raise PanelError(429, "works_open", message)
+    task = CheckpointTask(owner_id=principal.user_id, checkpoint_id=checkpoint.id, kind=kind, options=options)
+    session.add(task)
+    session.flush()
+    _owe(session, task.id)
+    return task
+
+
+def get(session: Session, *, principal: Principal, task_id: str, for_update: bool = False) -> CheckpointTask:
+    """A task the user may see. Raises 404."""
+    return visible(session, CheckpointTask, task_id, principal=principal, for_update=for_update)
+
+
+def list_tasks(
+    session: Session,
+    *,
+    principal: Principal,
+    checkpoint_id: str | None = None,
+    limit: int = 50,
+    after: str | None = None,
+) -> tuple[list[CheckpointTask], str | None]:
+    """The user's tasks, of one checkpoint or of all, newest first, and the cursor of the next page."""
+    query = select(CheckpointTask).where(visible_to(CheckpointTask.owner_id, principal))
+    if checkpoint_id is not None:
+        query = query.where(CheckpointTask.checkpoint_id == checkpoint_id)
+    return paging.newest(session, query, CheckpointTask.id, limit, after)
+
+
+def cancel(session: Session, *, principal: Principal, task_id: str) -> CheckpointTask:
+    """Cancel the task; its process exits within two seconds. No-op if it has already finished."""
+    task = get(session, principal=principal, task_id=task_id, for_update=True)
+    if task.state in OPEN:
+        task.state, task.finished_at = "cancelled", func.now()
+        session.flush()
+        session.refresh(task)
+    return task
+
+
+def delete(session: Session, *, principal: Principal, task_id: str) -> None:
+    """Forget a task. Remove its files after the commit. Raises 409 while it is not over."""
+    task = get(session, principal=principal, task_id=task_id, for_update=True)
+    if task.state in OPEN:
+        raise PanelError(409, "work_open", _("The task has not finished. Cancel it first."))
+    session.delete(task)
+
+
+def remove_files(task_id: str) -> None:
+    """Delete what a forgotten or failed task left on the disk."""
+    shutil.rmtree(storage.checkpoint_task(task_id), ignore_errors=True)
+
+
+# ---- as the worker reports it ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TaskAssignment:
+    """What a worker has to do. `start` is the number of this start: an earlier one may write nothing more."""
+
+    task_id: str
+    start: int
+    kind: str
+    options: CheckpointTaskOptions
+    checkpoint_path: str
+    corpora: list[Corpus]
+    base: str | None  # the directory of the model that an adapter stands beside
+
+
+def begin(session: Session, *, task_id: str) -> TaskAssignment | None:
+    """Take a queued task: a message that came twice, or late, finds nothing to do."""
+    waiting = (
+        select(CheckpointTask)
+        .where(CheckpointTask.id == task_id, CheckpointTask.state == "queued")
+        .with_for_update(skip_locked=True)
+    )
+    task = session.scalar(waiting)
+    return None if task is None else _begun(session, task)
+
+
+def begin_next(session: Session) -> TaskAssignment | None:
+    """Take the task that has waited longest, if any waits."""
+    waiting = (
+        select(CheckpointTask)
+        .where(CheckpointTask.state == "queued")
+        .order_by(CheckpointTask.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    task = session.scalar(waiting)
+    return None if task is None else _begun(session, task)
+
+
+def _begun(session: Session, task: CheckpointTask) -> TaskAssignment:
+    task.state, task.started_at, task.signed_at = "running", func.now(), func.now()
+    task.num_starts += 1
+    task.progress = StepsDone()
+    checkpoint = session.get_one(Checkpoint, task.checkpoint_id)
+    ids = task.options.corpora
+    rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
+    corpora = [rows[corpus_id] for corpus_id in ids if corpus_id in rows]
+    base = _base(session, checkpoint) if task.options.format == "adapter" else None
+    return TaskAssignment(task.id, task.num_starts, task.kind, task.options, checkpoint.path, corpora, base)
+
+
+def _base(session: Session, checkpoint: Checkpoint) -> str | None:
+    """Where the model lies that a checkpoint's job started from, if it is still there."""
+    base_id = session.get_one(Job, checkpoint.job_id).spec.base_model
+    checkpoint_base = session.get(Checkpoint, base_id) if base_id else None
+    if checkpoint_base is not None:
+        return str(storage.checkpoint(checkpoint_base.path)) if checkpoint_base.state == "ready" else None
+    return str(storage.base_model(base_id)) if base_id and session.get(ImportedModel, base_id) else None
+
+
+def heartbeat(session: Session, *, task_id: str, start: int, progress: dict[str, Any] | None) -> bool:
+    """It goes on, this far. Answers False where it is no more this start's to do: its process must end."""
+    return _change(session, task_id, start, **({"progress": progress} if progress else {}))
+
+
+def finish(session: Session, *, task_id: str, start: int, result: dict[str, Any]) -> bool:
+    """It is done."""
+    return _change(session, task_id, start, state="succeeded", result=result, finished_at=func.now())
+
+
+def fail(session: Session, *, task_id: str, start: int, code: str, values: dict[str, Any]) -> bool:
+    """It cannot be done: keep why."""
+    failure = FailureReason(code=code, values=values)
+    return _change(session, task_id, start, state="failed", failure=failure, finished_at=func.now())
+
+
+def _change(session: Session, task_id: str, start: int, **values: Any) -> bool:
+    is_current = (CheckpointTask.id == task_id, CheckpointTask.num_starts == start, CheckpointTask.state == "running")
+    changed = (
+        update(CheckpointTask).where(*is_current).values(signed_at=func.now(), **values).returning(CheckpointTask.id)
+    )
+    return session.scalar(changed) is not None
+
+
+def owe_lost(session: Session) -> int:
+    """Announce again what still waits, and what a worker let fall, three times at most. Returns how many."""
+    silent = select(CheckpointTask).where(
+        CheckpointTask.state == "running", CheckpointTask.signed_at < func.now() - LOST_AFTER
+    )
+    for task in session.scalars(silent.with_for_update(skip_locked=True)):
+        if task.num_starts >= MAX_STARTS:
+            task.state, task.failure, task.finished_at = "failed", FailureReason(code="worker_lost"), func.now()
+        else:
+            task.state, task.signed_at = "queued", func.now() - 2 * REANNOUNCE_AFTER
+    session.flush()
+    waiting = select(CheckpointTask).where(
+        CheckpointTask.state == "queued", CheckpointTask.signed_at < func.now() - REANNOUNCE_AFTER
+    )
+    rows = session.scalars(waiting.with_for_update(skip_locked=True)).all()
+    for task in rows:
+        task.signed_at = func.now()
+        _owe(session, task.id)
+    return len(rows)
+
+
+def _owe(session: Session, task_id: str) -> None:
+    queue.enqueue_after_commit(session, queue.RUN_CHECKPOINT_TASK, task_id, queue=queue.CHECKPOINT_TASK_QUEUE)

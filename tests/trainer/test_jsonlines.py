@@ -1,0 +1,65 @@
+import io
+import math
+import socket
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer import jsonlines
+from trainer.jsonlines import LineSplitter, LineTooLong
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=8,
+)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(5)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@given(messages=st.lists(st.dictionaries(st.text(), JSON)), size=st.integers(1, 9))
+def test_messages_cut_anywhere_come_out_as_they_went_in(messages: list[jsonlines.Message], size: int) -> None:
+    data = b"".join(map(jsonlines.encode, messages))
+    splitter = LineSplitter()
+    received = [message for at in range(0, len(data), size) for message in splitter.messages(data[at : at + size])]
+    assert received == messages
+
+
+def test_a_message_is_received_without_a_byte_of_what_follows(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    theirs.sendall(b'{"serve": ')
+    theirs.sendall(b'"gang"}\nthe rest')
+    assert jsonlines.receive(ours) == {"serve": "gang"}
+    assert ours.recv(100) == b"the rest"
+
+
+def test_a_connection_that_closes_in_the_middle_of_a_line_gives_nothing(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = pair
+    theirs.sendall(b'{"half": ')
+    theirs.close()
+    assert jsonlines.receive(ours) is None
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n"])
+def test_a_line_that_is_too_long_is_refused(pair: tuple[socket.socket, socket.socket], ending: bytes) -> None:
+    ours, theirs = pair
+    theirs.sendall(b"x" * 300 + ending)
+    with pytest.raises(LineTooLong):
+        jsonlines.receive(ours, max_bytes=200)
+    with pytest.raises(LineTooLong):
+        LineSplitter(200).lines(b"x" * 300)
+
+
+def test_a_number_that_json_lacks_is_not_sent() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        jsonlines.write(io.StringIO(), {"loss": math.nan})

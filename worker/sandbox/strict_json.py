@@ -1,0 +1,46 @@
+"""JSON as RFC 8259 has it: Python's parser without its extensions. Standard library only."""
+
+import json
+from typing import Any, NoReturn
+
+
+class DuplicateKey(ValueError):
+    """An object has this key twice."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+class InvalidConstant(ValueError):
+    """NaN, Infinity or -Infinity, which Python reads and JSON lacks."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(word)
+        self.word = word
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise InvalidConstant(word)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        keys = [key for key, _value in pairs]
+        raise DuplicateKey(next(key for key in keys if keys.count(key) > 1))
+    return unique
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of a text, or of bytes in UTF-8, UTF-16 or UTF-32.
+
+    Raises DuplicateKey, InvalidConstant, json.JSONDecodeError, UnicodeDecodeError, ValueError for a number of thousands
+    of digits, and RecursionError for values nested too deeply.
+    """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
+    return _decoder.decode(text)
