@@ -1,4 +1,4 @@
-"""The warm parent of a node: imports torch, transformers and DeepSpeed once, then forks for whoever asks.
+"""The fork server of a node: imports torch, transformers and DeepSpeed once, then forks on request.
 
 `python -m worker.fork_server SOCKET WORKER`. The first line of a connection, {"serve": "gang" | "inference"}, says
 what the fork is to be; the rest of the connection is its own. This process stays without threads and without a GPU, so
@@ -22,17 +22,19 @@ from trainer import jsonlines
 
 log = logging.getLogger("warm")
 
-LOOK_SECONDS = 1.0  # between two looks at whether the worker still lives
-LINE_SECONDS = 5.0  # how long a caller may take to say what it wants
+LOOK_SECONDS = 1.0  # between checks that the worker is alive
+LINE_SECONDS = 5.0  # timeout for a caller's first line
 MAX_LINE_BYTES = 200
 KINDS = {"gang": "trainer.launch.gang", "inference": "worker.inference.server"}  # each has serve(connection)
 
 
 def main() -> None:
-    """Import, listen, fork."""
+    """Listen on a socket and fork for each connection until the worker exits."""
     parser = argparse.ArgumentParser(description="Hold imported libraries ready and fork from them.")
     parser.add_argument("socket", type=Path)
-    parser.add_argument("worker", type=int)  # asked for here, getppid() would miss a worker that is gone already
+    parser.add_argument(
+        "worker", type=int
+    )  # an argument, because getppid() here would miss a worker that has already died
     arguments = parser.parse_args()
     path: Path = arguments.socket
     worker: int = arguments.worker
@@ -41,7 +43,7 @@ def main() -> None:
     preload()
     log.info("warm")
     with listen(path) as listener:
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the forks
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps forked children
         while os.getppid() == worker:
             with suppress(TimeoutError):
                 connection, _address = listener.accept()
@@ -49,7 +51,7 @@ def main() -> None:
 
 
 def preload() -> None:
-    """Import what the forks need; freeze it, so that their collector does not touch, and so copy, shared memory."""
+    """Import what the forks need. Freezing keeps their garbage collectors from writing to shared pages."""
     importlib.import_module("trainer.launch.gang").preload()
     importlib.import_module("worker.inference.server")
     gc.collect()
@@ -57,7 +59,7 @@ def preload() -> None:
 
 
 def listen(path: Path) -> socket.socket:
-    """The listening socket. It appears under its name only once it accepts."""
+    """A listening socket, renamed to `path` once it accepts connections."""
     temporary = path.with_suffix(f".{os.getpid()}")
     temporary.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
@@ -69,7 +71,7 @@ def listen(path: Path) -> socket.socket:
 
 
 def handle_connection(connection: socket.socket, listener: socket.socket) -> None:
-    """Fork for one caller."""
+    """Read what the caller asks for and fork a child that serves it."""
     with connection:
         kind = receive_kind(connection)
         if kind not in KINDS:
@@ -92,14 +94,14 @@ def receive_kind(connection: socket.socket) -> str | None:
 
 
 def run_child(kind: str, connection: socket.socket) -> None:
-    """What the fork does: serve, and leave without running anything that belongs to the parent."""
+    """Serve the caller in the forked child, then exit without running the parent's cleanup."""
     code = 1
     try:
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         code = importlib.import_module(KINDS[kind]).serve(connection) or 0
     except (BrokenPipeError, ConnectionResetError):
-        code = 0  # the caller left
+        code = 0  # the caller disconnected
     except BaseException:
         log.exception("serving %s failed", kind)
     finally:

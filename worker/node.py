@@ -27,11 +27,11 @@ from worker.environment import child_environment, warm_socket
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = min(3.0, settings().lease_seconds / 3)
-LONGEST_PAUSE = 60.0  # between two starts of a warm parent that will not live
+LONGEST_PAUSE = 60.0  # longest wait before restarting a fork server that keeps dying
 
 
 class PeriodicThread:
-    """A thread that does something every few seconds until it is stopped."""
+    """A thread that calls a function every BEAT_SECONDS until it is stopped."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
@@ -39,11 +39,11 @@ class PeriodicThread:
         self._thread = threading.Thread(target=self._run, name="node", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and wait for the end of what it does now."""
+        """Stop the thread and wait up to BEAT_SECONDS for the current call to return."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(BEAT_SECONDS)
@@ -55,7 +55,7 @@ class PeriodicThread:
 
 
 class NodeHeartbeat:
-    """Tells the database about this node."""
+    """Writes the node's row in the database."""
 
     def __init__(self) -> None:
         self._started_at = datetime.now(UTC)
@@ -63,23 +63,23 @@ class NodeHeartbeat:
         self._is_known = False
 
     def beat(self) -> None:
-        """Say that this node is there. A database that is away is logged once."""
+        """Update the row. A database outage is logged once."""
         try:
             with db.transaction() as session:
                 nodes.heartbeat(session, name=settings().node_name, started_at=self._started_at, **describe())
         except (DBAPIError, TimeoutError) as error:
             if not self._is_away:
-                log.warning("the database cannot be reached, this node says so again later: %s", error)
+                log.warning("the database is unreachable; the heartbeat will be retried: %s", error)
             self._is_away, self._is_known = True, False
             return
         self._is_away = False
         if not self._is_known:
-            notifications.notify_scheduler()  # jobs may have waited for a node
+            notifications.notify_scheduler()  # jobs may be waiting for a node
             self._is_known = True
 
 
 def describe() -> dict[str, Any]:
-    """What this machine has, and how busy it is."""
+    """The hardware of this machine, its load, and library versions."""
     memory = psutil.virtual_memory()
     return {
         "num_cpus": psutil.cpu_count() or 1,
@@ -98,7 +98,7 @@ def describe() -> dict[str, Any]:
 
 @cache
 def gpus() -> list[dict[str, Any]]:
-    """The NVIDIA GPUs of this machine; none where there is no driver."""
+    """The NVIDIA GPUs of this machine; empty without a driver."""
     try:
         pynvml.nvmlInit()
         return [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
@@ -114,7 +114,7 @@ def _gpu(index: int) -> dict[str, Any]:
 
 
 def gpu_use(index: int) -> dict[str, Any]:
-    """How busy a GPU is; empty where it does not tell."""
+    """Memory in use (bytes) and utilization (percent) of a GPU; empty if the driver does not report them."""
     with suppress(pynvml.NVMLError):
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         used = int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
@@ -129,7 +129,7 @@ def _text(value: str | bytes) -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Of what decides how a job computes."""
+    """Versions of the software that determines numerical results."""
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "transformers", "deepspeed")},
@@ -137,7 +137,7 @@ def versions() -> dict[str, str]:
 
 
 class ForkServer:
-    """Keeps one warm parent alive as a child of this worker (see worker/fork_server.py)."""
+    """Keeps one fork server alive as a child of this worker (see worker/fork_server.py)."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -145,18 +145,18 @@ class ForkServer:
         self._pause = 0.0
 
     def watch(self) -> None:
-        """Start it, or start it again where it ended, after a pause that grows."""
+        """Start it; restart it if it has died, with exponential back-off."""
         now = time.monotonic()
         if self._process is not None:
             if self._process.poll() is None or now < self._started_at + self._pause:
                 return
-            log.warning("the warm parent ended with %s and starts again", self._process.returncode)
+            log.warning("the fork server exited with %s and is restarted", self._process.returncode)
             self._pause = min(LONGEST_PAUSE, max(BEAT_SECONDS, 2 * self._pause))
         self._started_at = now
         self._process = self._start()
 
     def stop(self) -> None:
-        """End it. Forks of it live on."""
+        """Terminate it. Its forks keep running."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(10)

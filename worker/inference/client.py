@@ -1,4 +1,4 @@
-"""The worker's hold on its inference process: started at first use, warm or cold, and asked for text."""
+"""The worker's client of its inference process, which it starts at first use."""
 
 import logging
 import os
@@ -20,16 +20,16 @@ END_SECONDS = 5.0
 
 
 class Inference:
-    """One inference process, which lives no longer than this process."""
+    """One inference process. It exits when this process does."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._leash: socket.socket | None = None
-        self._child: subprocess.Popen[bytes] | None = None  # of a cold start; the warm parent buries its own
+        self._child: subprocess.Popen[bytes] | None = None  # of a cold start; the kernel reaps forks of the fork server
 
     @contextmanager
     def writing(self, order: dict[str, Any]) -> Iterator[socket.socket]:
-        """A socket on which the text of this order comes, as JSON lines. Closing it stops the writing."""
+        """A socket from which the generated text is read as JSON lines. Closing it stops the generation."""
         connection, peer = socket.socketpair()
         with connection:
             with peer:
@@ -39,18 +39,18 @@ class Inference:
             yield connection
 
     def close(self) -> None:
-        """Let the process end, and its memory go."""
+        """End the process, which frees its memory."""
         with self._lock:
             self._drop()
 
     def _pass(self, peer: socket.socket) -> None:
-        # The socket may be passed before the process is ready to take it: it waits in the connection.
+        # The socket may be passed before the process is ready: it waits in the connection's buffer.
         with self._lock:
             if self._leash is not None:
                 try:
                     socket.send_fds(self._leash, [b"+"], [peer.fileno()])
                     return
-                except OSError:  # it went home after a long idle time, or died
+                except OSError:  # it exited after being idle for long, or died
                     self._drop()
             self._leash = _fork_from_warm() or self._start_cold()
             socket.send_fds(self._leash, [b"+"], [peer.fileno()])
@@ -79,14 +79,14 @@ class Inference:
 
 
 def _fork_from_warm() -> socket.socket | None:
-    """A fork of the parent that has imported everything; None where there is none."""
+    """A connection to a new fork of the fork server; None if there is no fork server."""
     leash = socket.socket(socket.AF_UNIX)
     leash.settimeout(2)
     try:
         leash.connect(str(warm_socket()))
         jsonlines.send(leash, {"serve": "inference"})
     except OSError as error:
-        log.info("no warm parent (%s), the inference process starts cold", error)
+        log.info("no fork server (%s), the inference process starts cold", error)
         leash.close()
         return None
     leash.settimeout(None)

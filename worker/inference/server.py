@@ -1,8 +1,8 @@
-"""The inference process of a node: keeps models warm and writes text, one thread for each reader.
+"""The inference process of a node: keeps models in memory and generates text, one thread per request.
 
-The worker holds one connection to it and passes a socket over it for every generation (SCM_RIGHTS): one JSON line in,
-JSON lines out, closed by either side to stop. Where that connection ends, the process ends: no worker leaves one
-behind. It holds no credentials and sees no database.
+The worker keeps one connection to it and passes a socket over it for every generation (SCM_RIGHTS): one JSON line in,
+JSON lines out, closed by either side to stop. The process exits when the worker's connection closes. It has no
+credentials and no database access.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from trainer.inference import generation
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS = 600.0  # without a generation for so long, the memory is given back
+IDLE_SECONDS = 600.0  # the process exits after so long without a generation, to free memory
 MODELS_KEPT = 2
 
 
@@ -56,7 +56,7 @@ class _Model:
 
 
 class Models:
-    """The models in memory: the last few used, and all that are being used."""
+    """The models in memory: those in use and the most recently used."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -98,7 +98,7 @@ class Models:
 
 
 def _num_bytes(path: Path) -> int:
-    # Weights stored in 16 bits take twice the room on a CPU; the rest is for keys, values and logits.
+    # On a CPU 16-bit weights become fp32, twice the size; the rest is for the KV cache and logits.
     return int(2.5 * sum(file.stat().st_size for file in path.glob("*.safetensors")))
 
 
@@ -124,7 +124,7 @@ def _pick_device() -> str:
 
 
 def _answer(conn: socket.socket, models: Models) -> None:
-    """Read an order, write its text; end early where the other side closes."""
+    """Read a request and send the generated text; stop early if the peer closes the connection."""
     with conn, suppress(BrokenPipeError, ConnectionResetError):
         order = jsonlines.receive(conn)
         if order is None:
@@ -170,7 +170,7 @@ def _send(conn: socket.socket, message: GenerationMessage) -> None:
 
 
 def _is_closed(conn: socket.socket) -> bool:
-    # The other side sends nothing after its order, so readable means closed.
+    # The peer sends nothing after its request, so readable means closed.
     return bool(select.select([conn], [], [], 0)[0])
 
 
@@ -178,7 +178,7 @@ def _is_closed(conn: socket.socket) -> bool:
 
 
 def serve(leash: socket.socket) -> None:
-    """Serve the generations whose sockets come over this connection, until it ends or nobody asks for long."""
+    """Serve the generations whose sockets arrive over this connection, until it closes or is idle for long."""
     models = Models(_pick_device())
     streams: list[threading.Thread] = []
     idle_since = time.monotonic()
@@ -199,14 +199,14 @@ def serve(leash: socket.socket) -> None:
 
 
 def main() -> None:
-    """`python -m worker.inference.server --fd N`: the same without a warm parent."""
+    """`python -m worker.inference.server --fd N`: the same without a fork server."""
     parser = argparse.ArgumentParser(description="Serve generations over an inherited socket.")
     parser.add_argument("--fd", type=int, required=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     with socket.socket(fileno=parser.parse_args().fd) as leash, suppress(BrokenPipeError, ConnectionResetError):
         serve(leash)
     sys.stdout.flush()
-    os._exit(0)  # do not wait for streams nobody reads any more
+    os._exit(0)  # do not wait for abandoned streams
 
 
 if __name__ == "__main__":

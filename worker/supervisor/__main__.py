@@ -20,7 +20,7 @@ from worker.supervisor.resume_point import StorageUnreachable
 
 @contextmanager
 def pid_file(job_id: str) -> Iterator[None]:
-    """Leave a note of this process, by which `athanor up` finds it to stop it."""
+    """Write a pid file by which `athanor up` finds this process to stop it."""
     directory = run_directory() / "supervisors"
     directory.mkdir(mode=0o700, exist_ok=True)
     note = directory / f"{job_id}.{os.getpid()}.pid"
@@ -41,14 +41,14 @@ def main() -> None:
     with pid_file(arguments.job_id):
         supervise(arguments.job_id, arguments.fence)
     logging.shutdown()
-    os._exit(0)  # not after the hashing of gigabytes that nobody needs any more
+    os._exit(0)  # without waiting for threads that still hash gigabytes
 
 
 def supervise(job_id: str, fence: int) -> None:
-    """Run one attempt, whatever happens to it."""
+    """Run one attempt and report its outcome, whatever happens."""
     stops: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for those in front
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the foreground processes
     link = DatabaseLink()
     try:
         work = link.call(lambda session: attempts.assignment(session, job_id=job_id, fence=fence))
@@ -57,9 +57,9 @@ def supervise(job_id: str, fence: int) -> None:
         supervisor.is_asked_to_stop = bool(stops)
         supervisor.run()
     except LeaseLost:
-        log.warning("superseded: the job is not this attempt's any more")
+        log.warning("lease lost: another attempt has the job")
     except DatabaseUnavailable:
-        log.warning("the database went away before anything was begun; the lease will run out")
+        log.warning("the database became unreachable before the start; the lease will expire")
     except StorageUnreachable as error:
         log.error("%s", error)
         with suppress(LeaseLost):

@@ -1,7 +1,7 @@
-"""The supervisor of one attempt: holds its lease, ships its journal, publishes its checkpoints, obeys its user.
+"""The supervisor of one attempt: renews its lease, records its journal, publishes checkpoints, obeys its user.
 
-`python -m worker.supervisor JOB_ID FENCE`, started by the worker in a session of its own. It outlives worker, web,
-broker and database: while the database is away it keeps what is to be written and the trainer goes on training.
+`python -m worker.supervisor JOB_ID FENCE`, started by the worker in its own session. It outlives worker, web server,
+broker and database: during an outage of the database it queues what is to be written while training continues.
 """
 
 import logging
@@ -37,16 +37,16 @@ from worker.supervisor.watchdog import Watchdog
 
 log = logging.getLogger("supervisor")
 
-TURN_SECONDS = 0.25  # between two looks at the journal
-GONE_SECONDS = 10.0  # how long ended processes may take to disappear
+TURN_SECONDS = 0.25  # between two reads of the journal
+GONE_SECONDS = 10.0  # how long exited processes may take to disappear
 STACK_SECONDS = 1.0  # for hung processes to write their stacks
-OOM_TURNS = 20  # a kill that was counted this long before the end was somebody else's
+OOM_TURNS = 20  # an OOM kill more than so many turns before the end hit another process
 OOM_EVENTS = Path("/sys/fs/cgroup/memory.events")
 FAULT = "ATHANOR_FAULT"
 
 
 class Supervisor:
-    """One attempt, from laying its directory to the word about its end."""
+    """One attempt, from creating its run directory to reporting its outcome."""
 
     gang: GangClient
 
@@ -59,16 +59,16 @@ class Supervisor:
         self.watchdog = Watchdog(settings().step_seconds, settings().first_step_seconds, time.monotonic())
         self.is_asked_to_stop = False  # by SIGTERM
         self._journal = JournalReader(self.run_dir.events_path(fence))
-        self._oom_kills = deque([oom_kills()], maxlen=OOM_TURNS)  # of the last turns
-        self._written_at = 0.0  # when the journal was touched last
+        self._oom_kills = deque([oom_kills()], maxlen=OOM_TURNS)  # counters of the last turns
+        self._written_at = 0.0  # the journal's last modification time
         self._renew_at = 0.0
-        self._is_behind = False  # the journal holds more than a batch
+        self._is_behind = False  # more than one batch is waiting
         self._wish = "run"
         self._kill_at: float | None = None
         self._bell = ground.Subscription(notifications.wish_topic(work.job_id))
 
     def run(self) -> None:
-        """See the attempt through. Raises Superseded where it lost the job; its processes are gone then too."""
+        """Run the attempt to its end. Raises LeaseLost if another attempt took over; no process is left then either."""
         choice = self._prepare()
         if choice is None:
             return
@@ -81,7 +81,7 @@ class Supervisor:
         try:
             while not (self.gang.is_finished and self._is_shipped()) and not self._is_out_of_time():
                 if self._bell.wait(0.0 if self._is_behind else TURN_SECONDS):
-                    self._renew_at = 0.0  # the user wishes something
+                    self._renew_at = 0.0  # the user requested something
                 self._turn()
         finally:
             self._clear_away()
@@ -89,9 +89,9 @@ class Supervisor:
         self._conclude()
 
     def _prepare(self) -> ResumePoint | None:
-        """Start a gang and choose where to go on; None where nothing is left for that, and the job fails for it.
+        """Start a gang and choose the checkpoint to resume from; None if the attempt has already ended.
 
-        A cold start and the hashing of gigabytes take longer than a lease: it is renewed meanwhile.
+        A cold start and hashing gigabytes can take longer than a lease, so it is renewed meanwhile.
         """
         pool = ThreadPoolExecutor(3, thread_name_prefix="prepare")
         gang_future, resume_future = pool.submit(gangs.start), pool.submit(choose_resume_point, self.work.saved)
@@ -121,14 +121,14 @@ class Supervisor:
         return None
 
     def _leave_early(self) -> None:
-        """Stop before anything was begun. A gang that waits to be told what to run ends with this process."""
+        """Stop before training has started. The gang, still waiting for a request, exits with this process."""
         why = {"cancel": "cancelled", "pause": "paused"}.get(self._wish, "shutdown")
         if why != "shutdown":
             patiently(lambda: self._begin("cancelling" if why == "cancelled" else "pausing"))
         report_outcome(self.link, self.job_id, self.fence, Outcome("release", why), patient=not self.is_asked_to_stop)
 
     def _set_aside(self) -> None:
-        """Move what an attempt of this number left: one of a time that a restored backup of the database forgot."""
+        """Move away an attempt directory with the same fence, left from before a database backup was restored."""
         path = self.run_dir.attempt_path(self.fence)
         if path.exists():
             path.rename(path.with_name(f"{path.name}.{time.time_ns()}"))
@@ -157,9 +157,9 @@ class Supervisor:
     # ---- the journal ------------------------------------------------------------------------------------------------
 
     def _record_events(self) -> bool:
-        """Record a batch of what the trainer wrote since the last turn.
+        """Record one batch of the journal; returns whether there was one.
 
-        Only one: a fast trainer always has written more by then, and the user's wish and the watchdog must not wait.
+        Only one per turn: a fast trainer always has more, and user requests and the watchdog must not wait.
         """
         batch = self._journal.next_batch()
         self._is_behind = len(batch) == BATCH_EVENTS
@@ -186,11 +186,11 @@ class Supervisor:
                 self.ending.is_finished = True
 
     def _watch(self) -> None:
-        """End processes that hang, once their stacks are in the log."""
+        """Kill processes that hang, after their stacks are in the log."""
         now = time.monotonic()
         path = self._journal.path
         touched_at = path.stat().st_mtime if path.exists() else 0.0
-        if touched_at != self._written_at:  # even where the disk is full and no line can be written
+        if touched_at != self._written_at:  # it is touched even when the disk is full and no line can be written
             self._written_at, self.watchdog.heard_at = touched_at, now
         for event in self._journal.read_new():
             self.watchdog.hear(event, now)
@@ -198,7 +198,7 @@ class Supervisor:
         if self.gang.is_finished or is_ending or not self.watchdog.is_hung(now):
             return
         step = self.watchdog.step + 1
-        log.error("no sign of life for %.0f s at step %d: writing stacks and ending it", self.watchdog.limit(), step)
+        log.error("no progress for %.0f s at step %d: dumping stacks and killing it", self.watchdog.limit(), step)
         self.ending.is_hung = True
         self.gang.dump_stacks()
         self._kill_at = now + STACK_SECONDS
@@ -207,12 +207,12 @@ class Supervisor:
         return self._journal.is_drained and not self.publisher.is_busy
 
     def _is_out_of_time(self) -> bool:
-        """Whether the machine goes down and the database does not come back to hear the rest."""
+        """Whether this node is shutting down and the database does not come back to take the rest."""
         grace = GONE_SECONDS / 2
         is_late = self._kill_at is not None and time.monotonic() > self._kill_at + grace
         return self.is_asked_to_stop and is_late and self.gang.is_finished
 
-    # ---- lease and wish ---------------------------------------------------------------------------------------------
+    # ---- lease and requests -----------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
         if time.monotonic() >= self._renew_at:
@@ -234,8 +234,8 @@ class Supervisor:
         notifications.notify_job(self.job_id)
 
     def _stop(self, why: Literal["cancel", "pause", "shutdown"]) -> None:
-        """Ask the processes to save and end. They are killed if that takes too long: a cancel and a machine that goes
-        down cannot wait. Who pauses wants what was trained: a large save may take its time, as long as it moves.
+        """Ask the processes to save and exit. On cancel and shutdown they are killed if that takes too long; a pause
+        waits for the checkpoint, however large, as long as it makes progress.
         """
         if self.ending.stopped_for in (None, "pause") and self.ending.stopped_for != why:
             log.info("stopping: %s", why)
@@ -247,7 +247,7 @@ class Supervisor:
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     def _clear_away(self) -> None:
-        """See to it that no process of the attempt is left before anything is said about its end."""
+        """Wait until no process of the attempt is left, killing any that remain, before the outcome is reported."""
         deadline = time.monotonic() + (GONE_SECONDS if self.gang.is_finished else 0.0)
         while not self.gang.is_gone():
             if time.monotonic() >= deadline:
@@ -266,7 +266,7 @@ class Supervisor:
 
 
 def patiently(call: Callable[[], object]) -> None:
-    """Repeat until the database is there."""
+    """Repeat a call until the database is reachable."""
     while True:
         try:
             call()
@@ -276,7 +276,7 @@ def patiently(call: Callable[[], object]) -> None:
 
 
 def oom_kills() -> int:
-    """How often the kernel killed for want of memory in this container so far; 0 where it does not tell."""
+    """The container's OOM kill counter; 0 if the kernel does not report one."""
     with suppress(OSError, ValueError):
         for line in OOM_EVENTS.read_text().splitlines():
             name, _space, count = line.partition(" ")
@@ -286,7 +286,7 @@ def oom_kills() -> int:
 
 
 def report_outcome(link: DatabaseLink, job_id: str, fence: int, outcome: Outcome, *, patient: bool) -> None:
-    """Say how the attempt ended. Waits for the database, unless the machine goes down: then the lease runs out."""
+    """Record the outcome and notify. With `patient` it waits for the database; otherwise the lease expires instead."""
     try:
         record = partial(link.call, lambda session: _record_outcome(session, job_id, fence, outcome))
         patiently(record) if patient else record()
@@ -307,7 +307,7 @@ def _record_outcome(session: Session, job_id: str, fence: int, outcome: Outcome)
 
 
 def inputs(work: Assignment, choice: ResumePoint) -> Inputs:
-    """What the spec names by id, as paths, and the steps whose samples are skipped."""
+    """The IDs in the spec resolved to paths, and the steps whose samples are skipped."""
     tokenizer = work.spec.tokenizer
     return Inputs(
         corpora=work.corpora,
@@ -321,10 +321,10 @@ def inputs(work: Assignment, choice: ResumePoint) -> Inputs:
 
 
 def environment(work: Assignment) -> dict[str, str]:
-    """What the trainer's processes get beside the scrubbed environment."""
+    """Environment variables of the trainer processes in addition to the profile "trainer"."""
     env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    if FAULT in os.environ:  # tests of what a run survives
-        log.warning("faults are asked for: %s", os.environ[FAULT])
+    if FAULT in os.environ:  # fault-injection tests
+        log.warning("fault injection is on: %s", os.environ[FAULT])
         env[FAULT] = os.environ[FAULT]
     if work.gpus:
         return {**env, "CUDA_VISIBLE_DEVICES": ",".join(work.gpus)}

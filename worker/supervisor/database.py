@@ -1,4 +1,4 @@
-"""A supervisor's way to the database: an outage is waited out, a lost fence ends everything."""
+"""A supervisor's connection to the database: outages are retried with back-off."""
 
 import logging
 import time
@@ -15,9 +15,9 @@ from app.core.settings import settings
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.5
-# A supervisor that is cut off or asleep in the middle of a transaction keeps its job's row locked: the server must end
-# that itself, or nobody could ever give the job to another node. Servers before 17 have only the idle timeout (see
-# app/core/db.py), which does not count behind a pipeline of statements.
+# A supervisor that is disconnected or suspended inside a transaction keeps its job's row locked: the server must end
+# the transaction, or the job could never move to another node. Servers before version 17 have only the idle timeout
+# (see app/core/db.py), which does not apply within a pipeline of statements.
 BOUNDED = text(
     "SELECT set_config('transaction_timeout', :limit, true) WHERE current_setting('server_version_num')::int >= 170000"
 )
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 
 class DatabaseUnavailable(Exception):
-    """The database cannot be reached now. What was to be written is kept and tried again."""
+    """The database is unreachable. The caller keeps its data and tries again later."""
 
 
 class DatabaseLink:
-    """Runs a verb in a transaction. While the database is away it tries ever less often, at least once a renewal."""
+    """Runs a verb in a transaction. During an outage it backs off, up to one try per lease renewal."""
 
     def __init__(self) -> None:
         self._pause = 0.0
@@ -49,12 +49,12 @@ class DatabaseLink:
             self._go_away(error)
             raise DatabaseUnavailable from error
         if self._pause:
-            log.info("the database is back")
+            log.info("the database is reachable again")
             self._pause = 0.0
         return answer
 
     def _go_away(self, error: Exception) -> None:
         if not self._pause:
-            log.warning("the database cannot be reached; training goes on: %s", error)
+            log.warning("the database is unreachable; training continues: %s", error)
         self._pause = min(settings().renew_seconds, max(FIRST_PAUSE, 2 * self._pause))
         self._not_before = time.monotonic() + self._pause

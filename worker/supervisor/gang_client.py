@@ -1,4 +1,4 @@
-"""The supervisor's hold on its gang: started warm or cold, heard, signalled, and in the end really gone.
+"""The supervisor's end of its gang: starts it, reads its reports, signals it, and makes sure it is gone.
 
 The protocol is that of trainer/launch/gang.py.
 """
@@ -22,11 +22,11 @@ from worker.environment import child_environment, gpu_lock, warm_socket
 
 log = logging.getLogger(__name__)
 
-HELLO_SECONDS = 60.0  # a cold gang has Python to start, on a machine that may be busy
+HELLO_SECONDS = 60.0  # a cold start has to import Python modules, perhaps on a busy machine
 
 
 class GangClient:
-    """The processes of one attempt. `done` is their exit code, once they have one."""
+    """The processes of one attempt. `done` is their common exit code, None while they run."""
 
     def __init__(self, connection: socket.socket, child: subprocess.Popen[bytes] | None) -> None:
         self._connection = connection
@@ -35,9 +35,9 @@ class GangClient:
         hello = self._receive_hello()
         self.pid: int = hello["pid"]
         self._started_at: float = hello["started_at"]
-        self.exits: dict[int, int] = {}  # of each rank: its code, or minus its signal
+        self.exits: dict[int, int] = {}  # by rank: exit code, or the negative signal number
         self.done: int | None = None
-        self.is_lost = False  # the connection ended without an exit code
+        self.is_lost = False  # the connection closed before an exit code arrived
         connection.setblocking(False)
 
     def run(
@@ -49,12 +49,12 @@ class GangClient:
         gpus: Sequence[str],
         env: dict[str, str],
     ) -> None:
-        """Say what to run."""
+        """Send the request: what to run."""
         locks = [str(gpu_lock(uuid)) for uuid in gpus]
         self._send(run_dir=str(run_dir), fence=fence, num_processes=num_processes, device=device, env=env, locks=locks)
 
     def poll(self) -> None:
-        """Hear what it said since the last look, without waiting."""
+        """Process the messages that have arrived, without waiting."""
         while self.done is None and not self.is_lost:
             try:
                 data = self._connection.recv(65_536)
@@ -75,38 +75,38 @@ class GangClient:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it said how it ended, or can say nothing more."""
+        """Whether it reported an exit code or its connection is lost."""
         return self.done is not None or self.is_lost
 
     def terminate(self) -> None:
-        """Ask every process to write a checkpoint and end."""
+        """Ask every process to write a checkpoint and exit."""
         self._send(signal="TERM")
 
     def kill(self) -> None:
-        """End every process of the group, now."""
+        """Kill every process of the session with SIGKILL."""
         for process in self._alive():
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
 
     def dump_stacks(self) -> None:
-        """Have every process write its stacks into the log. One that was stopped is woken for it."""
+        """Make every process write its stacks to the log; stopped ones are continued for it."""
         for number in (signal.SIGUSR1, signal.SIGCONT):
             for process in self._alive():
                 with suppress(psutil.Error):
                     process.send_signal(number)
 
     def is_gone(self) -> bool:
-        """Whether no process of the group is left."""
+        """Whether no process of the session is left."""
         if self._child is not None:
             self._child.poll()  # reaps it
         return not self._alive()
 
     def close(self) -> None:
-        """Let go of it. If it still runs, it stops."""
+        """Close the connection. Processes that still run stop then."""
         self._connection.close()
 
     def _send(self, **message: Any) -> None:
-        with suppress(OSError):  # it is gone: `look` will notice
+        with suppress(OSError):  # it is gone, which `poll` will notice
             jsonlines.send(self._connection, message)
 
     def _receive_hello(self) -> jsonlines.Message:
@@ -117,9 +117,9 @@ class GangClient:
         return hello
 
     def _alive(self) -> list[psutil.Process]:
-        """The living processes of its session. It leads one, so its number names the session until the last has gone.
+        """The living processes of its session. The gang leads it, so its pid identifies the session to the end.
 
-        Anything older than the gang is a stranger who has got the number anew.
+        A process older than the gang is unrelated: the pid was reused.
         """
         alive = []
         for process in psutil.process_iter():
@@ -131,13 +131,13 @@ class GangClient:
 
 
 def start() -> GangClient:
-    """A gang that waits to be told what to run: a fork of the warm parent, or where there is none a new process."""
+    """Start a gang that waits for its request: a fork of the fork server, or without one a new process."""
     with suppress(OSError):
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(warm_socket()))
         jsonlines.send(connection, {"serve": "gang"})
         return GangClient(connection, None)
-    log.info("no warm parent, the gang starts cold")
+    log.info("no fork server, the gang starts cold")
     connection, peer = socket.socketpair()
     with peer:
         command = [sys.executable, "-m", "trainer", "gang", "--fd", str(peer.fileno())]

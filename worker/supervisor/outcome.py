@@ -1,4 +1,4 @@
-"""How an attempt ended, judged by what its processes said and how they exited. Pure."""
+"""Classifies how an attempt ended, from its processes' reports and exit codes. Pure functions."""
 
 import signal
 from contextlib import suppress
@@ -19,17 +19,17 @@ from trainer.events import (
 
 @dataclass
 class AttemptEvidence:
-    """What is known when all processes are gone."""
+    """What the supervisor knows once all processes are gone."""
 
-    code: int | None = None  # of the gang; None where it could not say
-    exits: dict[int, int] = field(default_factory=dict)  # of each rank
+    code: int | None = None  # exit code of the gang; None if it could not report one
+    exits: dict[int, int] = field(default_factory=dict)  # by rank: exit code, or the negative signal number
     failure: FailureEvent | None = None
     is_finished: bool = False
     step: int = 0
     stopped_for: Literal["cancel", "pause", "shutdown"] | None = None
     has_gpus: bool = False
     is_hung: bool = False
-    is_out_of_memory: bool = False  # the kernel killed for want of memory meanwhile
+    is_out_of_memory: bool = False  # the kernel's OOM killer struck meanwhile
     unpublished: tuple[int, str] | None = None  # the last checkpoint could not be published: its step, and why
 
 
@@ -43,13 +43,13 @@ class Outcome:
 
 
 STOPPED = {"cancel": "cancelled", "pause": "paused", "shutdown": "shutdown"}
-TRY_AGAIN = ("disk_full", "no_space")  # what the trainer says that is no fault of the job's
+TRY_AGAIN = ("disk_full", "no_space")  # failures that are not the job's fault
 NO_CAUSE = (EXIT_OK, EXIT_RESUMABLE, EXIT_PEER_LOST)
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
 
 def classify_outcome(ending: AttemptEvidence) -> Outcome:
-    """Decide. What the trainer itself said of a failure counts more than its exit code."""
+    """Choose the outcome. A failure that the trainer reported takes precedence over exit codes."""
     if ending.unpublished is not None:
         step, why = ending.unpublished
         return Outcome("release", "checkpoint_failed", {"step": step, "why": why})
@@ -62,9 +62,9 @@ def classify_outcome(ending: AttemptEvidence) -> Outcome:
         return Outcome("release", "hang", {"step": ending.step + 1})
     if ending.stopped_for is not None:
         return Outcome("release", STOPPED[ending.stopped_for])
-    if ending.code == EXIT_BUG:  # of a rank that keeps no journal
+    if ending.code == EXIT_BUG:  # from a rank without a journal
         return Outcome("fail", "trainer_bug", {"error": "?"})
-    if ending.code == EXIT_OUT_OF_MEMORY:  # of a rank that keeps no journal
+    if ending.code == EXIT_OUT_OF_MEMORY:  # from a rank without a journal
         return Outcome("fail", "oom_gpu" if ending.has_gpus else "oom_host", {"step": ending.step + 1})
     if ending.is_out_of_memory and -signal.SIGKILL in _cause(ending):
         return Outcome("fail", "oom_host", {"step": ending.step + 1})
@@ -74,7 +74,7 @@ def classify_outcome(ending: AttemptEvidence) -> Outcome:
 
 
 def _kind(codes: list[int]) -> str:
-    """The code for how processes ended by themselves."""
+    """The reason code for the exit codes of processes that were not stopped."""
     if any(-code in CRASHES for code in codes):
         return "trainer_segfault"
     if -signal.SIGABRT in codes:
@@ -90,20 +90,20 @@ def _cause(ending: AttemptEvidence) -> list[int]:
 
 
 def _odd(ending: AttemptEvidence) -> dict[int, int]:
-    """The ranks that ended in an odd way by themselves."""
+    """The ranks with an unexpected exit code, not counting those ended because of others."""
     unexpected = {rank: code for rank, code in ending.exits.items() if code not in NO_CAUSE}
     return {rank: code for rank, code in unexpected.items() if code != -signal.SIGTERM} or unexpected
 
 
 def describe_exits(ending: AttemptEvidence) -> str:
-    """Which process ended how, as people name it: rank 1: SIGKILL."""
+    """Which process exited how, for people: "rank 1: SIGKILL"."""
     if cause := _odd(ending):
         return ", ".join(f"rank {rank}: {exit_text(code)}" for rank, code in sorted(cause.items()))
     return exit_text(ending.code) if ending.code is not None else "no answer"
 
 
 def exit_text(code: int) -> str:
-    """An exit code or a signal."""
+    """The name of a signal, or "exit code N"."""
     if code < 0:
         with suppress(ValueError):
             return signal.Signals(-code).name

@@ -1,4 +1,4 @@
-"""What a supervisor puts in place for others: the checkpoints and the tokenizer of its attempt."""
+"""Publishes the checkpoints and the tokenizer of an attempt."""
 
 import logging
 import shutil
@@ -27,7 +27,7 @@ class _Pending:
 
 
 class Publisher:
-    """Publishes checkpoints beside the supervisor's loop, since hashing gigabytes takes longer than a lease."""
+    """Publishes checkpoints in a thread, because hashing gigabytes takes longer than a lease."""
 
     def __init__(self, run_dir: RunDir, work: Assignment, fence: int) -> None:
         self._run_dir, self._work, self._fence = run_dir, work, fence
@@ -37,26 +37,26 @@ class Publisher:
         self.unpublished: tuple[int, str] | None = None
 
     def take_checkpoint(self, event: CheckpointEvent) -> None:
-        """Begin to publish a checkpoint that was written."""
+        """Start publishing a checkpoint that the trainer has written."""
         source = self._run_dir.path / event.path
         target = self._run_dir.checkpoint_path(event.step, self._fence)
         self._pending.append(_Pending(event, self._hands.submit(self._publish, event.step, source, target)))
 
     def _publish(self, step: int, source: Path, target: Path) -> dict[str, Any]:
-        """Sign, verify, and put in place in one rename. What is in place already was signed before."""
+        """Sign, verify, and move into place by one rename. An existing target was signed before."""
         if not target.exists():
             work = self._work
             signature.sign(source, job_id=work.job_id, owner_id=work.owner_id, fence=self._fence, step=step)
         return publish(source, target)
 
     def take_tokenizer(self, event: TokenizerEvent) -> None:
-        """Note a tokenizer that was trained."""
+        """Remember a newly trained tokenizer to be recorded."""
         if event.trained:
             self._tokenizer = event
 
     @property
     def is_busy(self) -> bool:
-        """Whether something is not yet both in place and in the database."""
+        """Whether something still has to be moved into place or recorded in the database."""
         return bool(self._pending) or self._tokenizer is not None
 
     def record_published(self, link: DatabaseLink) -> bool:
@@ -72,7 +72,7 @@ class Publisher:
         return is_new
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Stop the thread; checkpoints that it has not started are not published."""
         self._hands.shutdown(cancel_futures=True)
 
     def _record_checkpoint(self, link: DatabaseLink, pending: _Pending) -> None:
@@ -108,7 +108,7 @@ class Publisher:
 
 
 def copy_directory(source: Path, target: Path) -> None:
-    """Copy a small directory so that it appears whole; one that is there already stays."""
+    """Copy a small directory atomically, by a rename at the end. An existing target is left as it is."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)

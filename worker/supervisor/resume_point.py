@@ -1,4 +1,4 @@
-"""Where an attempt goes on: the newest checkpoint whose signature and files fit, older ones where newer are damaged."""
+"""Chooses the checkpoint to resume from: the newest whose signature and files are intact."""
 
 import logging
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ log = logging.getLogger(__name__)
 
 
 class StorageUnreachable(Exception):
-    """This node does not see the data: nothing is said of the checkpoints."""
+    """The data directory is not visible on this node, so nothing is known about the checkpoints."""
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The checkpoint to go on from, or none; and those passed over, each with what is wrong with it."""
+    """The checkpoint to resume from, or None; and the IDs of damaged ones, each with the reason."""
 
     saved: Saved | None
     damaged: list[tuple[str, str]] = field(default_factory=list)
@@ -30,12 +30,12 @@ class ResumePoint:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether there were checkpoints and none is left: starting over would lose them silently."""
+        """Whether all checkpoints are damaged: starting over would silently lose the progress."""
         return self.saved is None and bool(self.damaged)
 
 
 def choose_resume_point(saved: Sequence[Saved]) -> ResumePoint:
-    """Verify from the best one on, and stop at the first that is whole. Raises Unreachable."""
+    """Verify in order of preference and stop at the first intact one. Raises StorageUnreachable."""
     damaged: list[tuple[str, str]] = []
     if saved and not any(storage.checkpoint(one.path).parent.is_dir() for one in saved):
         raise StorageUnreachable("the directories of its checkpoints are not there: is the data directory mounted?")
@@ -52,14 +52,14 @@ def _what_differs(candidate: Saved) -> str | None:
     try:
         signature.verify(storage.checkpoint(candidate.path))
     except OSError as error:
-        return error.strerror or type(error).__name__  # without the path, which is the server's own business
+        return error.strerror or type(error).__name__  # without the path, which users should not see
     except ValueError as error:
         return str(error)
     return None
 
 
 def find_damage(base: ModelFiles | None) -> str | None:
-    """What is wrong with the files of the base model, if something is. Raises Unreachable."""
+    """What is wrong with the base model's files; None if they are intact. Raises StorageUnreachable."""
     if base is None:
         return "it was deleted"
     directory = storage.checkpoint(base.path)

@@ -1,4 +1,4 @@
-"""Notices training that hangs: too long without a step, measured against the steps before. Pure."""
+"""Detects hanging training: too long without a step, compared with earlier steps. Pure functions."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -8,32 +8,32 @@ from trainer import events
 
 WARM_STEPS = 5
 WINDOW = 50
-FACTOR = 5.0  # of the median step
-PATIENCE = 6.0  # a vocabulary of a large text is merged in silence
+FACTOR = 5.0  # times the median step time
+PATIENCE = 6.0  # training a tokenizer on a large text reports nothing for long
 
 
 @dataclass
 class Watchdog:
-    """Fed with the journal's events and a monotonic clock. Phases other than training get the first step's limit."""
+    """Takes the journal's events and a monotonic clock. All phases but training have the limit of the first step."""
 
     step_seconds: float
     first_step_seconds: float
     now: float
     phase: str = "prepare"
-    step: int = 0  # the last one done
+    step: int = 0  # the last completed one
     num_steps: int = 0
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    _at: float | None = None  # of the last step, by the trainer's clock
+    _at: float | None = None  # time of the last step by the trainer's clock, in seconds
 
     def __post_init__(self) -> None:
         self.heard_at = self.now
 
     def hear(self, event: events.Event, now: float) -> None:
-        """Something was written: the trainer lives."""
+        """Take an event: the trainer is alive."""
         self.heard_at = now
         if isinstance(event, events.PhaseEvent):
             if event.phase != self.phase:
-                self._at = None  # an evaluation in between is no step
+                self._at = None  # do not count an evaluation as step time
             self.phase = event.phase
         if isinstance(event, events.PointsEvent) and "loss" in event.values:
             if self._at is not None:
@@ -43,7 +43,7 @@ class Watchdog:
             self.num_steps += 1
 
     def limit(self) -> float:
-        """How long the trainer may be silent now, in seconds."""
+        """How long the trainer may currently be silent, in seconds."""
         if self.phase in ("prepare", "tokenise"):
             return PATIENCE * self.first_step_seconds
         if self.phase != "train" or self.num_steps < WARM_STEPS or not self.seconds:

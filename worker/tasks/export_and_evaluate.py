@@ -1,4 +1,4 @@
-"""The Celery task that exports or evaluates a checkpoint in a process of its own, and records what that reports."""
+"""The Celery task that exports or evaluates a checkpoint in a child process and records the result."""
 
 import json
 import sys
@@ -16,14 +16,14 @@ from trainer.jsonlines import Message
 from worker.environment import child_environment
 from worker.sandbox import runner
 
-_alone = threading.Lock()  # a node does one at a time: each may take all its memory
+_alone = threading.Lock()  # one task at a time per node: each may need all its memory
 
 
 @celery.task(name=queue.RUN_CHECKPOINT_TASK)  # type: ignore[untyped-decorator]
 def run_checkpoint_task(task_id: str) -> None:
     """Run a queued task, and then any others that are queued. Safe to repeat, also concurrently."""
     if not _alone.acquire(blocking=False):
-        return  # whoever has the lock takes this one up next
+        return  # the task that has the lock will run this one next
     try:
         with db.transaction() as session:
             assignment = service.begin(session, task_id=task_id)
@@ -52,7 +52,7 @@ def _do(assignment: TaskAssignment) -> None:
 
 
 def run_child(assignment: TaskAssignment) -> dict[str, Any]:
-    """Run the process to its end and return its closing report. It is ended when another start took over the task."""
+    """Run the child process and return its closing report. It is killed if the task was cancelled or restarted."""
     directory = storage.checkpoint_task(assignment.task_id)
     service.remove_files(assignment.task_id)  # of an earlier start
     directory.mkdir(parents=True)
@@ -75,7 +75,7 @@ def run_child(assignment: TaskAssignment) -> dict[str, Any]:
 
 
 def command(assignment: TaskAssignment) -> list[str]:
-    """The process's arguments."""
+    """The command line of the child process."""
     checkpoint, directory = (
         str(storage.checkpoint(assignment.checkpoint_path)),
         storage.checkpoint_task(assignment.task_id),

@@ -1,6 +1,6 @@
-"""The Celery task `playground.generate`: lets those who wait for text have it, as many at once as the node has slots.
+"""The Celery task `playground.generate`: runs queued generations, as many at once as the node has slots.
 
-A message is only a doorbell. The task returns at once; each generation is relayed by a thread of its own between the
+A message is only a notification. The task returns at once; a thread per generation relays between the
 inference process and the generation's stream in Valkey.
 """
 
@@ -22,8 +22,8 @@ from worker.runtime import current_worker
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.25  # how often a quiet relay looks whether its reader is still there
-BEATS = 4  # looks between two signs of life
+LOOK_SECONDS = 0.25  # how often a relay without new text checks that its reader is still connected
+BEATS = 4  # checks between two beats
 
 
 @celery.task(name=GENERATE)  # type: ignore[untyped-decorator]
@@ -50,23 +50,23 @@ def _run(order: GenerationTask) -> None:
     finally:
         current_worker().generation_slots.release()
     try:
-        generate()  # whoever waited for this slot
+        generate()  # the next one in the queue
     except RedisError as error:
         log.warning("broker not reachable: %s", error)
 
 
 def relay(order: GenerationTask) -> None:
-    """Carry the text of one generation from the inference process to its reader, until either has enough."""
+    """Relay the text of one generation from the inference process to its reader until it ends or the reader leaves."""
     if not generation_queue.write(order.id, [GenerationMessage(event="start")]):
         return
     ending = _relay_one(order)
-    if ending == "unheard":  # the process may have gone home at the very moment it was asked: ask the next one
+    if ending == "no_output":  # the process may have exited when idle just as it was asked: try a new one
         ending = _relay_one(order)
     if ending != "over":
         generation_queue.write(order.id, [GenerationMessage(event="failure", code="inference_lost")])
 
 
-def _relay_one(order: GenerationTask) -> Literal["over", "broken", "unheard"]:
+def _relay_one(order: GenerationTask) -> Literal["over", "broken", "no_output"]:
     order_with_path = {**order.model_dump(), "path": str(storage.checkpoint(order.path))}
     has_text = False
     try:
@@ -78,7 +78,7 @@ def _relay_one(order: GenerationTask) -> Literal["over", "broken", "unheard"]:
                 has_text = has_text or any(message.event == "piece" for message in messages)
     except OSError as error:
         log.warning("generation %s: inference process lost: %s", order.id, error)
-    return "broken" if has_text else "unheard"
+    return "broken" if has_text else "no_output"
 
 
 def _message_batches(conn: socket.socket) -> Iterator[list[GenerationMessage]]:

@@ -1,4 +1,4 @@
-"""The Celery task that has a base model downloaded and checked by children, and records what they report."""
+"""The Celery task that downloads and validates a base model in sandboxed children and records the result."""
 
 import fcntl
 import sys
@@ -18,7 +18,7 @@ from worker.sandbox import runner
 
 @celery.task(name=queue.IMPORT_MODEL)  # type: ignore[untyped-decorator]
 def import_model(model_id: str) -> None:
-    """Import a model that still waits for it. Safe to repeat; at the same time one of them works."""
+    """Import a model that waits for it. Safe to repeat; concurrent calls do nothing."""
     if _waiting(model_id) is None:
         return
     with _alone(model_id) as is_alone:
@@ -42,7 +42,7 @@ def _waiting(model_id: str) -> ImportedModel | None:
 
 @contextmanager
 def _alone(model_id: str) -> Iterator[bool]:
-    """Whether no other process imports this model; the system lets go of the lock of one that died."""
+    """Whether no other process is importing this model. The kernel releases the lock of one that died."""
     directory = storage.base_model(model_id)
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as file:
@@ -63,7 +63,7 @@ def _fetched(model: ImportedModel) -> dict[str, Any]:
 
 
 def run_child(model_id: str, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
-    """Run a child to its end, recording progress as it comes; return its closing report."""
+    """Run a child, record its progress and return its closing report."""
 
     def heartbeat(progress: Message | None) -> bool:
         if progress is not None:
@@ -76,7 +76,7 @@ def run_child(model_id: str, phase: str, command: list[str], env: dict[str, str]
 
 
 def validation_command(model_id: str) -> list[str]:
-    """The arguments of the child that checks. It gets no environment of ours: above all no address of a database."""
+    """The command line of the child that validates."""
     limits = [f"--memory={settings().import_memory_bytes}", f"--cpu={settings().parse_cpu_seconds}"]
     directory = str(storage.base_model(model_id))
     return [
@@ -90,13 +90,13 @@ def validation_command(model_id: str) -> list[str]:
 
 
 def download_command(model: ImportedModel) -> list[str]:
-    """The arguments of the child that downloads."""
+    """The command line of the child that downloads."""
     directory, budget = str(storage.base_model(model.id)), f"--budget={settings().max_model_bytes}"
     return [sys.executable, "-m", "worker.sandbox.model_import.download", directory, str(model.reference), budget]
 
 
 def download_environment(model_id: str) -> dict[str, str]:
-    """The environment of the child that downloads: where the hub is, how to reach it, and the token for it."""
+    """The environment of the child that downloads: the hub's address, proxies and token."""
     cache = str(storage.base_model(model_id) / ".cache")  # not the home of the user that runs the worker, nor its token
     env = child_environment("download", HF_ENDPOINT=settings().hf_endpoint, HF_HOME=cache)
     token = settings().hf_token.get_secret_value()

@@ -1,4 +1,4 @@
-"""The Celery task that has an upload parsed by a limited child, and records what the child reports."""
+"""The Celery task that parses an upload in a sandboxed child and records the result."""
 
 import sys
 from functools import partial
@@ -16,7 +16,7 @@ from worker.sandbox import runner
 
 @celery.task(name=queue.PARSE_CORPUS)  # type: ignore[untyped-decorator]
 def parse_corpus(corpus_id: str) -> None:
-    """Parse a corpus that still waits for it. Safe to repeat, also at the same time."""
+    """Parse a corpus that waits for it. Safe to repeat, also concurrently."""
     with db.transaction() as session:
         corpus = service.parsing(session, corpus_id=corpus_id)
     if corpus is None:
@@ -30,14 +30,14 @@ def parse_corpus(corpus_id: str) -> None:
 
 
 def run_child(corpus: Corpus) -> dict[str, Any]:
-    """Run the child to its end, recording progress as it comes; return its closing report."""
+    """Run the child, record its progress and return its closing report."""
     heartbeat = partial(_record_progress, corpus.id)
     closing, status = runner.run_sandboxed(command(corpus), child_environment("parse"), heartbeat)
     return closing or {"failed": {"problems": [{"code": "parser_died", "status": status}]}}
 
 
 def command(corpus: Corpus) -> list[str]:
-    """The child's arguments."""
+    """The command line of the child."""
     limits = [f"--memory={settings().parse_memory_bytes}", f"--cpu={settings().parse_cpu_seconds}"]
     options = [f"--encoding={corpus.encoding}"] if corpus.encoding else []
     if corpus.progress.kind:

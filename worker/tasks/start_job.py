@@ -1,4 +1,4 @@
-"""The Celery task that starts a job: claims it, starts its supervisor, is over. Safe to run any number of times."""
+"""The Celery task that claims a job and starts its supervisor. Safe to run any number of times."""
 
 import os
 import subprocess
@@ -11,12 +11,12 @@ from app.core.settings import ROOT, settings
 from app.jobs.attempts import attempts
 from app.jobs.lifecycle import notifications
 
-_children: list[subprocess.Popen[bytes]] = []  # supervisors started here: kept to be reaped, never waited for
+_children: list[subprocess.Popen[bytes]] = []  # supervisors started here, so that they are reaped; never waited for
 
 
 @celery.task(name=queue.START_JOB)  # type: ignore[untyped-decorator]
 def start_job(job_id: str) -> None:
-    """Start a job that was placed on this node, unless another message did already."""
+    """Start a job that was placed on this node, unless an earlier message already did."""
     _children[:] = [child for child in _children if child.poll() is None]
     with db.transaction() as session:
         fence = attempts.claim(session, job_id=job_id, node=settings().node_name)
@@ -34,7 +34,7 @@ def start_job(job_id: str) -> None:
 
 
 def start_supervisor(job_id: str, fence: int) -> subprocess.Popen[bytes]:
-    """A supervisor in a session of its own: it outlives this worker."""
+    """Start a supervisor in its own session, so that it outlives this worker."""
     directory = storage.run(job_id)
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "supervisor.log").open("ab") as output:
