@@ -1,4 +1,4 @@
-"""Fixtures of the faults: one stack for all, mended before each; and the table that `make faults` writes."""
+"""Fixtures of the faults: one stack for all, repaired before each; and the table that `make faults` writes."""
 
 import os
 import platform
@@ -31,43 +31,49 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def whole() -> Iterator[Stack]:
+def shared_installation() -> Iterator[Stack]:
     """The installation that is hurt again and again."""
     with stack.running(environment.HOME / "faults") as made:
         yield made
 
 
 @pytest.fixture
-def furnace(whole: Stack) -> Stack:
-    """The same, whole and idle."""
-    whole.mend()
-    return whole
+def installation(shared_installation: Stack) -> Stack:
+    """The shared installation, repaired and idle."""
+    shared_installation.repair()
+    return shared_installation
 
 
 @pytest.fixture(scope="session")
-def corpus(whole: Stack) -> str:
+def corpus(shared_installation: Stack) -> str:
     """An uploaded text, ready."""
-    answer = whole.post("/api/v1/corpora", params={"filename": "sheep.txt", "name": "Sheep"}, content=TEXT.encode())
+    answer = shared_installation.post(
+        "/api/v1/corpora", params={"filename": "sheep.txt", "name": "Sheep"}, content=TEXT.encode()
+    )
     corpus_id = str(answer.raise_for_status().json()["id"])
-    until(lambda: whole.get(f"/api/v1/corpora/{corpus_id}").json()["state"] == "ready", 60, "a parsed corpus")
+    until(
+        lambda: shared_installation.get(f"/api/v1/corpora/{corpus_id}").json()["state"] == "ready",
+        60,
+        "a parsed corpus",
+    )
     return corpus_id
 
 
 @pytest.fixture
-def submit(furnace: Stack, corpus: str) -> Callable[..., Run]:
+def submit(installation: Stack, corpus: str) -> Callable[..., Run]:
     """Submit a job of 120 steps that saves every 20; fields given replace its own."""
-    return lambda **fields: Run(furnace, corpus, **fields)
+    return lambda **fields: Run(installation, corpus, **fields)
 
 
 @pytest.fixture(scope="session")
-def golden(whole: Stack, corpus: str) -> Callable[..., str]:
+def golden(shared_installation: Stack, corpus: str) -> Callable[..., str]:
     """The hash of the weights of an undisturbed run, by the number of processes and steps."""
     known: dict[tuple[int, int], str] = {}
 
     def find(num_processes: int = 1, max_steps: int = runs.STEPS) -> str:
         if (num_processes, max_steps) not in known:
-            whole.mend()
-            run = Run(whole, corpus, num_processes=num_processes, max_steps=max_steps)
+            shared_installation.repair()
+            run = Run(shared_installation, corpus, num_processes=num_processes, max_steps=max_steps)
             run.end()
             invariants.check(run)
             known[num_processes, max_steps] = run.weights()
@@ -93,7 +99,7 @@ def saw(request: pytest.FixtureRequest) -> Callable[[str], None]:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
     """Keep a line of each fault; show the logs where one failed."""
     report = yield
-    made = getattr(item, "funcargs", {}).get("furnace") or getattr(item, "funcargs", {}).get("whole")
+    made = getattr(item, "funcargs", {}).get("installation") or getattr(item, "funcargs", {}).get("shared_installation")
     if report.failed and isinstance(made, Stack):
         report.sections.append(("logs of the stack", made.logs()))
     marker = item.get_closest_marker("row")

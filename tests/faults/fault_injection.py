@@ -1,7 +1,7 @@
-"""A warm parent whose trainers read from a file, at their start, which faults to have (see trainer/fault_injection.py).
+"""A fork server whose trainers read, at their start, which faults to inject from a file (trainer/fault_injection.py).
 
-`python -m tests.faults.saboteur SOCKET TEST FILE`. It takes the socket over from the worker's own warm parent, and ends
-with the process TEST.
+`python -m tests.faults.fault_injection SOCKET TEST FILE`. It takes over the socket of the worker's own
+fork server, and exits with the process TEST.
 """
 
 import os
@@ -13,7 +13,7 @@ from worker import fork_server
 
 
 def main() -> None:
-    """Be a warm parent."""
+    """Run the fork server."""
     file, genuine = Path(sys.argv.pop()), fault_injection.planned
 
     def planned(fence: int) -> list[fault_injection.Fault]:

@@ -111,7 +111,7 @@ class Stack:
         self.programs: dict[str, Program] = {}
         self.seen: list[tuple[str, int, str]] = []  # path, status and Retry-After of every answer
         self.token = ""
-        self._socket = 0  # the inode of the saboteur's
+        self._socket = 0  # the inode of the fault_injector's
         self.client = httpx.Client(timeout=20)
 
     # ---- life -------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Stack:
         migrated = self.run("-m", "app.launcher.cli", "migrate")
         self.start_programs()
         self._sign_up(re.search(r"code=(\S+)", migrated)[1])  # type: ignore[index]
-        self.mend()
+        self.repair()
 
     def start_servers(self) -> None:
         """PostgreSQL and Valkey."""
@@ -169,13 +169,13 @@ class Stack:
             "LC_ALL": "C.UTF-8",
         }
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Make everything whole again after a fault: what is dead starts, what is cut heals, no job is left over."""
         self.proxy.heal()
         for left in self.failpoints.iterdir():
             left.unlink()
-        (self.home / "sabotage").write_text("")
-        for role in [role for role in self.programs if role not in (*PROGRAMS, "saboteur")]:
+        (self.home / "faults").write_text("")
+        for role in [role for role in self.programs if role not in (*PROGRAMS, "fault_injector")]:
             self.stop_role(role)
             del self.programs[role]
         for server in (self.postgres, self.valkey):
@@ -278,20 +278,20 @@ class Stack:
         with redis.Redis.from_url(self.valkey.url) as client:
             client.flushall()
 
-    def sabotage(self, faults: str) -> None:
+    def inject_faults(self, faults: str) -> None:
         """Let the trainers that start from now on have these faults, by name and step (trainer/fault_injection.py)."""
-        (self.home / "sabotage").write_text(faults)
-        saboteur = self.programs.get("saboteur")
-        if saboteur is None or not saboteur.alive() or self.warm_socket().stat().st_ino != self._socket:
+        (self.home / "faults").write_text(faults)
+        fault_injector = self.programs.get("fault_injector")
+        if fault_injector is None or not fault_injector.alive() or self.warm_socket().stat().st_ino != self._socket:
             before = self.warm_socket().stat().st_ino
-            if saboteur is not None:
-                self.stop_role("saboteur")
-            where, faulty = str(self.warm_socket()), str(self.home / "sabotage")
+            if fault_injector is not None:
+                self.stop_role("fault_injector")
+            where, faulty = str(self.warm_socket()), str(self.home / "faults")
             arguments = ["-m", "tests.faults.fault_injection", where, str(os.getpid()), faulty]
             clean = gang_client.child_environment("trainer")
-            self.programs["saboteur"] = Program(self.data / "logs" / "saboteur.log", arguments, clean)
-            self.programs["saboteur"].start()
-            until(lambda: self.warm_socket().stat().st_ino != before, 60, "the saboteur")
+            self.programs["fault_injector"] = Program(self.data / "logs" / "fault_injector.log", arguments, clean)
+            self.programs["fault_injector"].start()
+            until(lambda: self.warm_socket().stat().st_ino != before, 60, "the fault_injector")
             self._socket = self.warm_socket().stat().st_ino
 
     def arm(self, failpoint: str) -> None:

@@ -32,18 +32,18 @@ def celery_of(stack: Stack) -> Celery:
 @pytest.mark.row("F40", "the same message 50 times")
 @pytest.mark.faults_core
 def test_a_message_that_comes_fifty_times_starts_one_attempt(
-    furnace: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw
 ) -> None:
     expected = golden()
-    furnace.hold("worker")
+    installation.hold("worker")
     run = submit()
-    until(lambda: furnace.rows("SELECT node FROM job WHERE id = %s", run.id)[0]["node"], what="a placed job")
-    sender = celery_of(furnace)
+    until(lambda: installation.rows("SELECT node FROM job WHERE id = %s", run.id)[0]["node"], what="a placed job")
+    sender = celery_of(installation)
     for _ in range(50):
         sender.send_task(queue.START_JOB, args=[run.id], queue=queue.node_queue("ada"))
-    furnace.go_on("worker")
+    installation.go_on("worker")
     run.end()
-    with redis.Redis.from_url(furnace.valkey.url) as client:
+    with redis.Redis.from_url(installation.valkey.url) as client:
         until(lambda: client.llen("athanor:node.ada") == 0, what="the last message taken")
     assert len(run.attempts()) == 1
     invariants.check(run, expected)
@@ -53,21 +53,21 @@ def test_a_message_that_comes_fifty_times_starts_one_attempt(
 @pytest.mark.parametrize("state", ["queued", "placed", "starting", "running"])
 @pytest.mark.row("F41-1", "FLUSHALL")
 def test_an_emptied_broker_delays_a_job_and_loses_none(
-    furnace: Stack, submit: Submit, golden: Golden, saw: Saw, state: str
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw, state: str
 ) -> None:
     expected = golden()
     if state == "queued":
-        furnace.hold("scheduler")
+        installation.hold("scheduler")
     elif state == "placed":
-        furnace.hold("worker")
+        installation.hold("worker")
     run = submit()
     if state == "placed":
-        until(lambda: furnace.rows("SELECT node FROM job WHERE id = %s", run.id)[0]["node"], what="a placed job")
+        until(lambda: installation.rows("SELECT node FROM job WHERE id = %s", run.id)[0]["node"], what="a placed job")
     else:
         run.until(state)
-    furnace.flushall()
-    furnace.go_on("scheduler")
-    furnace.go_on("worker")
+    installation.flushall()
+    installation.go_on("scheduler")
+    installation.go_on("worker")
     run.end()
     assert len(run.attempts()) == 1
     invariants.check(run, expected)
@@ -76,14 +76,14 @@ def test_an_emptied_broker_delays_a_job_and_loses_none(
 
 @pytest.mark.row("F41-2", "no broker from before the submit until after the start of training")
 def test_a_job_submitted_without_a_broker_starts_when_it_is_back(
-    furnace: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw
 ) -> None:
     expected = golden()
-    furnace.kill9("valkey")
+    installation.kill9("valkey")
     run = submit()
-    until(lambda: furnace.rows("SELECT hinted_at FROM job WHERE id = %s", run.id)[0]["hinted_at"], what="a hint")
-    assert furnace.get("/readyz").json()["broker"] == "degraded"
-    furnace.restart("valkey")
+    until(lambda: installation.rows("SELECT hinted_at FROM job WHERE id = %s", run.id)[0]["hinted_at"], what="a hint")
+    assert installation.get("/readyz").json()["broker"] == "degraded"
+    installation.restart("valkey")
     run.end()
     assert len(run.attempts()) == 1
     invariants.check(run, expected)
@@ -91,18 +91,22 @@ def test_a_job_submitted_without_a_broker_starts_when_it_is_back(
 
 
 @pytest.mark.row("F41-3", "the broker takes no writes")
-def test_a_broker_that_takes_no_writes_delays_a_job(furnace: Stack, submit: Submit, golden: Golden, saw: Saw) -> None:
+def test_a_broker_that_takes_no_writes_delays_a_job(
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+) -> None:
     expected = golden()
-    with redis.Redis.from_url(furnace.valkey.url) as client:
+    with redis.Redis.from_url(installation.valkey.url) as client:
         client.replicaof("127.0.0.1", 1)  # a replica is read-only, and its primary is nowhere
         try:
             run = submit()
-            until(lambda: furnace.rows("SELECT hinted_at FROM job WHERE id = %s", run.id)[0]["hinted_at"])
+            until(lambda: installation.rows("SELECT hinted_at FROM job WHERE id = %s", run.id)[0]["hinted_at"])
         finally:
             client.replicaof("NO", "ONE")
 
     def is_over() -> bool:
-        furnace.restart("worker")  # Celery's consumer ends at such a change, and is started again as `athanor up` does
+        installation.restart(
+            "worker"
+        )  # Celery's consumer ends at such a change, and is started again as `athanor up` does
         return run.state() == "succeeded"
 
     until(is_over, 60, "its end")
@@ -112,10 +116,10 @@ def test_a_broker_that_takes_no_writes_delays_a_job(furnace: Stack, submit: Subm
 
 
 @pytest.mark.row("F42", "training outlasts any visibility timeout")
-def test_a_message_is_done_with_before_the_training_it_starts(furnace: Stack, submit: Submit, saw: Saw) -> None:
+def test_a_message_is_done_with_before_the_training_it_starts(installation: Stack, submit: Submit, saw: Saw) -> None:
     run = submit()
     run.until("running")
-    with redis.Redis.from_url(furnace.valkey.url) as client:
+    with redis.Redis.from_url(installation.valkey.url) as client:
         until(lambda: client.hlen("athanor:unacked") == 0, what="no message that could be delivered again")
     run.end()
     assert len(run.attempts()) == 1
@@ -126,22 +130,22 @@ def test_a_message_is_done_with_before_the_training_it_starts(furnace: Stack, su
 @pytest.mark.row("F45", "web killed between the commit of a submit and its message")
 @pytest.mark.faults_core
 def test_a_job_whose_submitter_never_heard_of_it_starts_all_the_same(
-    furnace: Stack, corpus: str, golden: Golden, saw: Saw
+    installation: Stack, corpus: str, golden: Golden, saw: Saw
 ) -> None:
     expected = golden()
-    furnace.arm("submitted")
+    installation.arm("submitted")
     body = {**SPEC, "corpora": [corpus], "name": "unheard"}
     with pytest.raises(httpx.HTTPError):
-        furnace.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "f45"})
-    assert furnace.reached("submitted")
-    furnace.programs["web"].signal(9)  # type: ignore[arg-type]
-    furnace.restart("web")
-    until(lambda: is_ready(furnace), 60, "web")
-    answer = furnace.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "f45"})
+        installation.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "f45"})
+    assert installation.reached("submitted")
+    installation.programs["web"].signal(9)  # type: ignore[arg-type]
+    installation.restart("web")
+    until(lambda: is_ready(installation), 60, "web")
+    answer = installation.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "f45"})
     assert answer.status_code == 200  # the key's job, again
-    run = Run.known(furnace, answer.json())
+    run = Run.known(installation, answer.json())
     run.end()
-    assert len(furnace.rows("SELECT id FROM job WHERE name = 'unheard'")) == 1
+    assert len(installation.rows("SELECT id FROM job WHERE name = 'unheard'")) == 1
     invariants.check(run, expected)
     saw("the same key answers the same job; it ran once")
 
@@ -155,38 +159,38 @@ def is_ready(stack: Stack) -> bool:
 
 
 @pytest.mark.row("F46-1", "the client leaves during a submit and tries again with the same key")
-def test_a_submit_that_broke_off_and_is_repeated_makes_one_job(furnace: Stack, corpus: str, saw: Saw) -> None:
+def test_a_submit_that_broke_off_and_is_repeated_makes_one_job(installation: Stack, corpus: str, saw: Saw) -> None:
     body: dict[str, Any] = {**SPEC, "corpora": [corpus], "name": "broken-off", "max_steps": 9}
-    headers = {**furnace.client.headers, "Idempotency-Key": "f46"}
-    request = httpx.Request("POST", furnace.url("/api/v1/jobs"), json=body, headers=headers)
-    lines = [f"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1:{furnace.port}"]
+    headers = {**installation.client.headers, "Idempotency-Key": "f46"}
+    request = httpx.Request("POST", installation.url("/api/v1/jobs"), json=body, headers=headers)
+    lines = [f"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1:{installation.port}"]
     lines += [f"{name}: {value}" for name, value in request.headers.items() if name.lower() != "host"]
-    with socket.create_connection(("127.0.0.1", furnace.port)) as connection:
+    with socket.create_connection(("127.0.0.1", installation.port)) as connection:
         connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode() + request.content)
-    answer = furnace.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "f46"})
+    answer = installation.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "f46"})
     assert answer.status_code in (200, 201)
-    run = Run.known(furnace, answer.json())
+    run = Run.known(installation, answer.json())
     run.end()
-    assert len(furnace.rows("SELECT id FROM job WHERE name = 'broken-off'")) == 1
+    assert len(installation.rows("SELECT id FROM job WHERE name = 'broken-off'")) == 1
     invariants.check(run)
     saw("1 job")
 
 
 @pytest.mark.row("F46-2", "100 submits at once with the same key")
-def test_of_a_hundred_submits_with_one_key_one_makes_a_job(furnace: Stack, corpus: str, saw: Saw) -> None:
+def test_of_a_hundred_submits_with_one_key_one_makes_a_job(installation: Stack, corpus: str, saw: Saw) -> None:
     body = {**SPEC, "corpora": [corpus], "name": "hundred", "max_steps": 9}
     barrier = threading.Barrier(16)
 
     def send(number: int) -> tuple[int, str]:
         if number < 16:
             barrier.wait()
-        answer = furnace.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "f46-2"})
+        answer = installation.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "f46-2"})
         return answer.status_code, answer.json()["id"]
 
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(send, range(100)))
     assert sorted(status for status, _id in answers) == [200] * 99 + [201]
     assert len({job_id for _status, job_id in answers}) == 1
-    assert len(furnace.rows("SELECT id FROM job WHERE name = 'hundred'")) == 1
-    Run.known(furnace, furnace.get(f"/api/v1/jobs/{answers[0][1]}").json()).end()
+    assert len(installation.rows("SELECT id FROM job WHERE name = 'hundred'")) == 1
+    Run.known(installation, installation.get(f"/api/v1/jobs/{answers[0][1]}").json()).end()
     saw("one 201, ninety-nine 200, 1 job")

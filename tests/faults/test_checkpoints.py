@@ -61,10 +61,10 @@ def test_five_pauses_change_nothing_of_the_result(submit: Submit, golden: Golden
 
 @pytest.mark.row("F49-1", "the disk is full at the second checkpoint")
 def test_a_checkpoint_that_finds_no_room_is_told_and_training_goes_on(
-    furnace: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw
 ) -> None:
     expected = golden()
-    furnace.sabotage("full@40")
+    installation.inject_faults("full@40")
     run = submit()
     run.end()
     assert [row["step"] for row in run.checkpoints()] == [20, 60, 80, 100, 120]
@@ -76,10 +76,10 @@ def test_a_checkpoint_that_finds_no_room_is_told_and_training_goes_on(
 
 @pytest.mark.row("F49-2", "the disk stays full for three checkpoints")
 def test_a_disk_that_stays_full_pauses_the_job_and_keeps_the_last_checkpoint(
-    furnace: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw
 ) -> None:
     expected = golden()
-    furnace.sabotage("full@40,full@60,full@80")
+    installation.inject_faults("full@40,full@60,full@80")
     run = submit()
     run.until("paused")
     assert "disk_full" in run.reasons()

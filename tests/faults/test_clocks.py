@@ -23,23 +23,23 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def off(furnace: Stack, shim: Path) -> Iterator[Callable[[str, int], None]]:
+def off(installation: Stack, shim: Path) -> Iterator[Callable[[str, int], None]]:
     """Start a program again with a clock that is so many seconds off."""
     moved: list[str] = []
 
     def move(role: str, seconds: int) -> None:
-        program = furnace.programs[role]
+        program = installation.programs[role]
         program.environment.update(LD_PRELOAD=str(shim), CLOCK_OFFSET=str(seconds))
         moved.append(role)
-        furnace.stop_role(role)
+        installation.stop_role(role)
         program.start()
-        furnace.mend()
+        installation.repair()
 
     yield move
     for role in moved:
         for name in ("LD_PRELOAD", "CLOCK_OFFSET"):
-            del furnace.programs[role].environment[name]
-        furnace.stop_role(role)
+            del installation.programs[role].environment[name]
+        installation.stop_role(role)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def off(furnace: Stack, shim: Path) -> Iterator[Callable[[str, int], None]]:
     ],
 )
 def test_a_clock_that_is_off_loses_no_lease(
-    furnace: Stack,
+    installation: Stack,
     off: Callable[[str, int], None],
     submit: Callable[..., Run],
     golden: Callable[..., str],
@@ -69,6 +69,6 @@ def test_a_clock_that_is_off_loses_no_lease(
     spans = [job[name] for job in (seen, run.job()) for name in ("elapsed_seconds", "eta_seconds") if job.get(name)]
     assert all(0 <= span < 300 for span in spans), spans
     assert len(run.attempts()) == 1
-    until(lambda: any(node["live"] for node in furnace.get("/api/v1/nodes").json()["data"]), what="a live node")
+    until(lambda: any(node["live"] for node in installation.get("/api/v1/nodes").json()["data"]), what="a live node")
     invariants.check(run, expected)
     saw(f"1 attempt, spans {[round(span, 1) for span in spans]}")

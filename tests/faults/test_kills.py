@@ -47,11 +47,11 @@ def bring_to(run: Run, state: str) -> None:
 
 @pytest.mark.parametrize(("role", "state"), rows())
 def test_a_killed_part_costs_at_most_the_steps_since_the_last_checkpoint(
-    furnace: Stack, submit: Submit, golden: Callable[[int], str], saw: Callable[[str], None], role: str, state: str
+    installation: Stack, submit: Submit, golden: Callable[[int], str], saw: Callable[[str], None], role: str, state: str
 ) -> None:
     expected = golden(1)
     if state == "queued":
-        furnace.hold("scheduler")  # nobody places it
+        installation.hold("scheduler")  # nobody places it
     run = submit()
     bring_to(run, state)
     trained = [process.pid for process in run.ranks()]
@@ -60,11 +60,11 @@ def test_a_killed_part_costs_at_most_the_steps_since_the_last_checkpoint(
         run.signal_ranks(signal.SIGCONT)
     if role == "postgres" and state in ("running", "saving"):
         goes_on(run)
-    if role in furnace.programs or role in SERVERS:
-        furnace.restart(role)
+    if role in installation.programs or role in SERVERS:
+        installation.restart(role)
     if state == "queued":
-        furnace.until_warm()
-        furnace.go_on("scheduler")
+        installation.until_warm()
+        installation.go_on("scheduler")
     follow(run, state)
     attempts = run.attempts()
     if role not in ("trainer", "supervisor") and state in ("starting", "running", "saving"):
@@ -101,7 +101,7 @@ def follow(run: Run, state: str) -> None:
     ],
 )
 def test_a_part_killed_where_nobody_could_hit_it_costs_one_more_attempt(
-    furnace: Stack,
+    installation: Stack,
     submit: Submit,
     golden: Callable[[int], str],
     saw: Callable[[str], None],
@@ -109,13 +109,13 @@ def test_a_part_killed_where_nobody_could_hit_it_costs_one_more_attempt(
     attempts: int,
 ) -> None:
     expected = golden(1)
-    furnace.arm(point)
+    installation.arm(point)
     run = submit()
-    until(lambda: furnace.reached(point), 60, f"a death at {point}")
+    until(lambda: installation.reached(point), 60, f"a death at {point}")
     if point == "claimed":
-        furnace.kill9("worker")  # it is dying by its own hand
-        furnace.restart("worker")
-        furnace.until_warm()
+        installation.kill9("worker")  # it is dying by its own hand
+        installation.restart("worker")
+        installation.until_warm()
     run.end()
     assert len(run.attempts()) == attempts
     # So small a model may save once more before its supervisor publishes the first.

@@ -24,7 +24,7 @@ def points_of(run: Run, fence: int) -> int:
 @pytest.mark.row("F37", "SIGSTOP supervisor and trainer past the lease, SIGCONT when another attempt runs")
 @pytest.mark.faults_core
 def test_an_attempt_that_slept_past_its_lease_writes_nothing_when_it_wakes(
-    furnace: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw
 ) -> None:
     expected = golden(max_steps=LONG)
     run = submit(max_steps=LONG)
@@ -56,18 +56,18 @@ def test_an_attempt_that_slept_past_its_lease_writes_nothing_when_it_wakes(
     ],
 )
 def test_training_goes_on_without_a_database_and_no_point_is_missing_after(
-    furnace: Stack, submit: Submit, golden: Golden, saw: Saw, steps: int, seconds: int
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw, steps: int, seconds: int
 ) -> None:
     expected = golden(max_steps=LONG)
     run = submit(max_steps=LONG)
     run.until_step(30)
     trained = [process.pid for process in run.ranks()]
-    furnace.postgres.stop()
-    answer = furnace.get("/api/v1/jobs")
+    installation.postgres.stop()
+    answer = installation.get("/api/v1/jobs")
     assert (answer.status_code, bool(answer.headers["Retry-After"])) == (503, True)
     run.until_step(30 + steps)
     assert [process.pid for process in run.ranks()] == trained
-    furnace.restart("postgres")
+    installation.restart("postgres")
     run.end()
     assert len(run.attempts()) == 1, run.reasons()
     invariants.check(run, expected)
@@ -82,19 +82,19 @@ def test_training_goes_on_without_a_database_and_no_point_is_missing_after(
     ],
 )
 def test_a_worker_that_is_cut_off_loses_its_job_to_another_and_ends_its_trainer_when_healed(
-    furnace: Stack, submit: Submit, golden: Golden, saw: Saw, how: str
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw, how: str
 ) -> None:
     expected = golden(max_steps=LONG)
-    furnace.add("grace", "worker", node="grace").start()
-    until(lambda: any(row["name"] == "grace" for row in furnace.rows("SELECT name FROM node")), 60, "another node")
-    furnace.hold("grace")
+    installation.add("grace", "worker", node="grace").start()
+    until(lambda: any(row["name"] == "grace" for row in installation.rows("SELECT name FROM node")), 60, "another node")
+    installation.hold("grace")
     run = submit(max_steps=LONG)
     run.until_step(30)
-    furnace.go_on("grace")
+    installation.go_on("grace")
     old = run.gang()
-    furnace.proxy.cut(how)  # type: ignore[arg-type]
+    installation.proxy.cut(how)  # type: ignore[arg-type]
     until(lambda: run.fence() == 2 and run.last_step() > 0, 90, "steps on the other node")
-    furnace.proxy.heal()
+    installation.proxy.heal()
     until(lambda: not any(process.is_running() for process in old), 20, "the end of the old trainer")
     run.end()
     attempts = run.attempts()

@@ -55,14 +55,14 @@ def test_a_cancel_at_the_last_moment_ends_in_one_of_the_two_ways(submit: Submit,
 
 
 @pytest.mark.row("F62", "text shorter than one sequence; one document; no validation part")
-def test_text_that_cannot_train_is_refused_with_both_numbers(furnace: Stack, saw: Saw) -> None:
-    short = uploaded(furnace, b"one sheep. " * 4)
-    refused = furnace.post("/api/v1/jobs", json={**SPEC, "corpora": [short], "vocab_size": None})
+def test_text_that_cannot_train_is_refused_with_both_numbers(installation: Stack, saw: Saw) -> None:
+    short = uploaded(installation, b"one sheep. " * 4)
+    refused = installation.post("/api/v1/jobs", json={**SPEC, "corpora": [short], "vocab_size": None})
     assert refused.status_code == 422
     message = refused.json()["title"]
     assert "44 bytes" in message
-    one = uploaded(furnace, b"sheep " * 2000)
-    run = Run(furnace, one, vocab_size=None, max_steps=10)
+    one = uploaded(installation, b"sheep " * 2000)
+    run = Run(installation, one, vocab_size=None, max_steps=10)
     job = run.until("succeeded", "failed")
     assert job["state"] == "succeeded" or job["failure"]["code"] == "data_short"
     invariants.every_cause_is_a_sentence(run)
@@ -79,7 +79,7 @@ def uploaded(stack: Stack, text: bytes) -> str:
 
 @pytest.mark.row("F66", "500 jobs in line, a scheduler killed five times")
 def test_a_long_line_keeps_its_order_through_the_deaths_of_its_scheduler(
-    furnace: Stack, corpus: str, submit: Submit, saw: Saw
+    installation: Stack, corpus: str, submit: Submit, saw: Saw
 ) -> None:
     first = submit(max_steps=100_000, save_steps=1_000_000)
     first.until("running")
@@ -89,27 +89,29 @@ def test_a_long_line_keeps_its_order_through_the_deaths_of_its_scheduler(
 
     def send(_number: int) -> None:
         with lock:  # the order of submits is the order of ids
-            ids.append(furnace.post("/api/v1/jobs", json=body).raise_for_status().json()["id"])
+            ids.append(installation.post("/api/v1/jobs", json=body).raise_for_status().json()["id"])
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(send, range(500)))
     seconds = []
     for _ in range(40):
         begin = time.monotonic()
-        assert len(furnace.get("/api/v1/jobs", params={"limit": 50}).json()["data"]) == 50
+        assert len(installation.get("/api/v1/jobs", params={"limit": 50}).json()["data"]) == 50
         seconds.append(time.monotonic() - begin)
     first.post("cancel")
     first.until("cancelled")
     for done in range(1, 6):
-        furnace.kill9("scheduler")
-        furnace.restart("scheduler")
-        until(lambda done=done: num_started(furnace, ids) >= 2 * done, 60, "a job of the line")  # type: ignore[misc]
-    order = furnace.rows("SELECT id FROM job WHERE started_at IS NOT NULL AND id = ANY(%s) ORDER BY started_at", ids)
+        installation.kill9("scheduler")
+        installation.restart("scheduler")
+        until(lambda done=done: num_started(installation, ids) >= 2 * done, 60, "a job of the line")  # type: ignore[misc]
+    order = installation.rows(
+        "SELECT id FROM job WHERE started_at IS NOT NULL AND id = ANY(%s) ORDER BY started_at", ids
+    )
     assert [row["id"] for row in order] == ids[: len(order)]
-    furnace.hold("scheduler")
+    installation.hold("scheduler")
     for job_id in ids[len(order) :]:
-        furnace.post(f"/api/v1/jobs/{job_id}/cancel")
-    furnace.go_on("scheduler")
+        installation.post(f"/api/v1/jobs/{job_id}/cancel")
+    installation.go_on("scheduler")
     slowest = statistics.quantiles(seconds, n=20)[-1]
     saw(f"{len(order)} started, in order; 95 % of list pages within {slowest * 1000:.0f} ms")
 

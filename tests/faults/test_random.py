@@ -21,7 +21,7 @@ KILLS = 25
     ],
 )
 def test_killed_at_random_steps_a_job_ends_with_the_same_weights(
-    furnace: Stack,
+    installation: Stack,
     submit: Callable[..., Run],
     golden: Callable[..., str],
     saw: Callable[[str], None],
@@ -42,12 +42,12 @@ def test_killed_at_random_steps_a_job_ends_with_the_same_weights(
             run.kill9(role)
             roles.add(role)
             kills += 1
-            if role in furnace.programs or role in SERVERS:
-                furnace.restart(role)
+            if role in installation.programs or role in SERVERS:
+                installation.restart(role)
         run.end()
         jobs += 1
         most = max(most, repeated_steps(run.attempts()))
         # A supervisor may die when a checkpoint is saved and not yet published: then the one before counts.
         invariants.check(run, expected, intervals=2 if "supervisor" in roles else 1)
-        furnace.mend()
+        installation.repair()
     saw(f"{kills} kills in {jobs} jobs, weights equal; at most {most} steps repeated; seed {seed}")

@@ -23,7 +23,9 @@ FLOOD = b"x" * 2**20 + b"\xff\x00\x1b[31m"  # no newline, not UTF-8
 
 
 @pytest.mark.row("F67", "100 MB without a newline in the log while it trains")
-def test_a_flood_in_the_log_is_read_in_small_pieces(furnace: Stack, submit: Submit, golden: Golden, saw: Saw) -> None:
+def test_a_flood_in_the_log_is_read_in_small_pieces(
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+) -> None:
     expected = golden()
     run = submit()
     run.until_step(10)
@@ -33,7 +35,7 @@ def test_a_flood_in_the_log_is_read_in_small_pieces(furnace: Stack, submit: Subm
     slowest = 0.0
     for offset in (0, 50 * 2**20):
         begin = time.monotonic()
-        piece = furnace.get(f"/api/v1/jobs/{run.id}/log", params={"offset": offset})
+        piece = installation.get(f"/api/v1/jobs/{run.id}/log", params={"offset": offset})
         assert len(piece.content) < 8 * 2**20
         slowest = max(slowest, time.monotonic() - begin)
     run.end()
@@ -43,20 +45,22 @@ def test_a_flood_in_the_log_is_read_in_small_pieces(furnace: Stack, submit: Subm
 
 
 @pytest.mark.row("F68", "stop with a running job, downgrade, upgrade, start")
-def test_a_running_job_outlives_a_migration_and_back(furnace: Stack, submit: Submit, golden: Golden, saw: Saw) -> None:
+def test_a_running_job_outlives_a_migration_and_back(
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+) -> None:
     expected = golden()
     run = submit()
     run.until_step(27)
     for role in PROGRAMS:
-        furnace.stop_role(role)
-    for process in children_of(furnace.home):
+        installation.stop_role(role)
+    for process in children_of(installation.home):
         process.send_signal(signal.SIGTERM)
-    until(lambda: not children_of(furnace.home), 30, "the end of the supervisor")
+    until(lambda: not children_of(installation.home), 30, "the end of the supervisor")
     move = "from app import schema; schema.{}"
-    furnace.run("-c", move.format("downgrade('0001')"))
-    furnace.run("-c", move.format("upgrade()"))
+    installation.run("-c", move.format("downgrade('0001')"))
+    installation.run("-c", move.format("upgrade()"))
     for role in PROGRAMS:
-        furnace.restart(role)
+        installation.restart(role)
     run.end()
     invariants.one_point_a_step(run)
     invariants.checkpoints_are_whole(run)
@@ -66,7 +70,7 @@ def test_a_running_job_outlives_a_migration_and_back(furnace: Stack, submit: Sub
 
 @pytest.mark.row("F69", "a backup taken while it trains, restored elsewhere")
 def test_a_backup_taken_while_a_job_trains_goes_on_elsewhere(
-    furnace: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw
 ) -> None:
     expected = golden()
     run = submit()
@@ -75,16 +79,16 @@ def test_a_backup_taken_while_a_job_trains_goes_on_elsewhere(
     other = Stack(home)
     dump = home / "dump.sql"
     programs = embedded._PROGRAMS
-    subprocess.run([programs / "pg_dump", "-d", furnace.postgres.url(), "-f", dump], check=True)
-    copy(furnace.data, other.data)
+    subprocess.run([programs / "pg_dump", "-d", installation.postgres.url(), "-f", dump], check=True)
+    copy(installation.data, other.data)
     run.end()
     try:
         other.start_servers()
         loaded = [programs / "psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", other.postgres.url(), "-f", dump]
         subprocess.run(loaded, check=True, capture_output=True)
         other.start_programs()
-        other.token = furnace.token
-        other.client.headers = furnace.client.headers
+        other.token = installation.token
+        other.client.headers = installation.client.headers
         again = Run.known(other, run.job())
         again.end()
         invariants.one_point_a_step(again)

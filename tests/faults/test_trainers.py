@@ -35,10 +35,10 @@ def test_a_stopped_trainer_counts_as_hung_and_the_job_goes_on(submit: Submit, go
 
 @pytest.mark.row("F38-2", "one of two ranks waits for ever")
 def test_a_rank_of_two_that_waits_for_ever_is_a_hang_of_both(
-    furnace: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw
 ) -> None:
     expected = golden(2)
-    furnace.sabotage("hang@27")
+    installation.inject_faults("hang@27")
     run = submit(num_processes=2)
     run.end()
     assert setbacks(run) == ["hang"]
@@ -48,10 +48,10 @@ def test_a_rank_of_two_that_waits_for_ever_is_a_hang_of_both(
 
 @pytest.mark.row("F38-3", "the interpreter's lock is never let go")
 def test_a_trainer_that_holds_the_interpreter_is_found_hung(
-    furnace: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw
 ) -> None:
     expected = golden()
-    furnace.sabotage("spin@27")
+    installation.inject_faults("spin@27")
     run = submit()
     run.end()
     assert setbacks(run) == ["hang"]
@@ -69,10 +69,10 @@ def test_a_trainer_that_holds_the_interpreter_is_found_hung(
     ],
 )
 def test_a_trainer_that_ends_by_itself_is_tried_again_and_the_history_says_how(
-    furnace: Stack, submit: Submit, golden: Golden, saw: Saw, kind: str, reason: str
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw, kind: str, reason: str
 ) -> None:
     expected = golden()
-    furnace.sabotage(f"{kind}@27")
+    installation.inject_faults(f"{kind}@27")
     run = submit()
     run.end()
     assert setbacks(run) == [reason]
@@ -81,8 +81,8 @@ def test_a_trainer_that_ends_by_itself_is_tried_again_and_the_history_says_how(
 
 
 @pytest.mark.row("F39-4", "the trainer raises an exception")
-def test_an_exception_of_the_trainer_is_not_tried_again(furnace: Stack, submit: Submit, saw: Saw) -> None:
-    furnace.sabotage("raise@27")
+def test_an_exception_of_the_trainer_is_not_tried_again(installation: Stack, submit: Submit, saw: Saw) -> None:
+    installation.inject_faults("raise@27")
     run = submit()
     failure = run.end("failed")["failure"]
     assert failure["code"] == "trainer_bug"
@@ -94,8 +94,10 @@ def test_an_exception_of_the_trainer_is_not_tried_again(furnace: Stack, submit: 
 
 @pytest.mark.row("F53", "the trainer dies at step 3, always")
 @pytest.mark.faults_core
-def test_a_job_that_never_gets_anywhere_ends_after_three_attempts(furnace: Stack, submit: Submit, saw: Saw) -> None:
-    furnace.sabotage("kill@3!")
+def test_a_job_that_never_gets_anywhere_ends_after_three_attempts(
+    installation: Stack, submit: Submit, saw: Saw
+) -> None:
+    installation.inject_faults("kill@3!")
     run = submit()
     failure = run.end("failed")["failure"]
     assert failure["code"] == "crash_loop"
@@ -106,13 +108,13 @@ def test_a_job_that_never_gets_anywhere_ends_after_three_attempts(furnace: Stack
 
 @pytest.mark.row("F54-1", "the loss is NaN at step 30")
 def test_a_loss_that_is_no_number_stops_the_job_and_offers_the_last_checkpoint(
-    furnace: Stack, submit: Submit, saw: Saw
+    installation: Stack, submit: Submit, saw: Saw
 ) -> None:
-    furnace.sabotage("nan@30!")
+    installation.inject_faults("nan@30!")
     run = submit()
     failure = run.end("failed")["failure"]
     assert failure["code"] == "nan_loss"
-    text = furnace.get(f"/api/v1/jobs/{run.id}/metrics").text
+    text = installation.get(f"/api/v1/jobs/{run.id}/metrics").text
     assert "NaN" not in text
     assert [row["step"] for row in run.checkpoints()] == [20]
     invariants.check(run)
@@ -120,8 +122,10 @@ def test_a_loss_that_is_no_number_stops_the_job_and_offers_the_last_checkpoint(
 
 
 @pytest.mark.row("F54-2", "the loss leaps a hundredfold at step 30; policy: skip")
-def test_a_loss_that_leaps_is_passed_over_where_the_user_wished_so(furnace: Stack, submit: Submit, saw: Saw) -> None:
-    furnace.sabotage("spike@30!")
+def test_a_loss_that_leaps_is_passed_over_where_the_user_wished_so(
+    installation: Stack, submit: Submit, saw: Saw
+) -> None:
+    installation.inject_faults("spike@30!")
     run = submit(on_divergence="skip")
     run.end()
     assert setbacks(run) == ["step_skipped"]
@@ -131,10 +135,10 @@ def test_a_loss_that_leaps_is_passed_over_where_the_user_wished_so(furnace: Stac
 
 @pytest.mark.row("F55", "out of memory at step 12 while the micro-batch exceeds 2")
 def test_a_job_that_runs_out_of_memory_goes_on_with_smaller_micro_batches(
-    furnace: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, saw: Saw
 ) -> None:
     golden()
-    furnace.sabotage("oom@12>2")
+    installation.inject_faults("oom@12>2")
     run = submit()
     run.end()
     assert setbacks(run) == ["oom_host_retry"]
@@ -170,12 +174,12 @@ def losses(run: Run) -> dict[int, Any]:
 def test_a_checkpoint_goes_on_with_another_number_of_processes(
     submit: Submit, saw: Saw, before: int, after: int
 ) -> None:
-    whole = submit(num_processes=before)
-    whole.end()
-    middle = next(row["id"] for row in whole.checkpoints() if row["step"] == 60)
+    uninterrupted = submit(num_processes=before)
+    uninterrupted.end()
+    middle = next(row["id"] for row in uninterrupted.checkpoints() if row["step"] == 60)
     branch = submit(num_processes=after, resume_from_checkpoint=middle)
     branch.end()
-    first, second = losses(whole), losses(branch)
+    first, second = losses(uninterrupted), losses(branch)
     worst = max(abs(second[step] - first[step]) / first[step] for step in range(61, 111))
     assert worst < 1e-4
     saw(f"{before} to {after}: losses differ by at most {worst:.1e} over 50 steps")

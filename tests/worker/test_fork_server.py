@@ -1,4 +1,4 @@
-"""The warm parent: forks for those who say what they want, and ends with its worker."""
+"""The fork server: forks for those who say what they want, and ends with its worker."""
 
 import json
 import os
@@ -24,20 +24,20 @@ def connected(line: bytes) -> socket.socket:
 
 
 @pytest.mark.parametrize("line", [b'{"serve": "shell"}\n', b"not json\n", b"{}\n", b"x" * 300])
-def test_a_caller_who_wants_something_else_is_turned_away(warm: ForkServer, line: bytes) -> None:
+def test_a_caller_who_wants_something_else_is_turned_away(fork_server: ForkServer, line: bytes) -> None:
     with connected(line) as connection, suppress(ConnectionResetError):
         assert connection.recv(10) == b""
 
 
-def test_a_gang_is_a_fork_in_a_session_of_its_own(warm: ForkServer) -> None:
+def test_a_gang_is_a_fork_in_a_session_of_its_own(fork_server: ForkServer) -> None:
     with connected(b'{"serve": "gang"}\n') as connection:
         hello = json.loads(connection.recv(1000))
         assert os.getsid(hello["pid"]) == hello["pid"]
-        assert psutil.Process(hello["pid"]).ppid() == warm._process.pid  # type: ignore[union-attr]
+        assert psutil.Process(hello["pid"]).ppid() == fork_server._process.pid  # type: ignore[union-attr]
     until(lambda: not psutil.pid_exists(hello["pid"]), 20, "the end of a gang nobody wants")
 
 
-def test_a_gang_that_is_killed_is_seen_to_be_lost_and_gone(warm: ForkServer) -> None:
+def test_a_gang_that_is_killed_is_seen_to_be_lost_and_gone(fork_server: ForkServer) -> None:
     gang = gangs.start()
     assert not gang.is_gone()
     os.kill(gang.pid, signal.SIGKILL)
@@ -51,7 +51,7 @@ def test_a_gang_that_is_killed_is_seen_to_be_lost_and_gone(warm: ForkServer) -> 
     gang.close()
 
 
-def test_another_process_that_got_the_number_is_not_killed(warm: ForkServer) -> None:
+def test_another_process_that_got_the_number_is_not_killed(fork_server: ForkServer) -> None:
     gang = gangs.start()
     gang._started_at += 3600
     assert gang.is_gone()
@@ -68,15 +68,15 @@ def test_no_secret_reaches_the_trainers_side(monkeypatch: pytest.MonkeyPatch) ->
     assert not set(child_environment("trainer")) & {"DATABASE_URL", "REDIS_URL", "ATHANOR_DATA"}
 
 
-def test_a_warm_parent_that_dies_is_started_again(warm: ForkServer) -> None:
-    first = warm._process
+def test_a_fork_server_that_dies_is_started_again(fork_server: ForkServer) -> None:
+    first = fork_server._process
     assert first is not None
-    warm._started_at = 0.0
+    fork_server._started_at = 0.0
     first.kill()
     first.wait()
-    warm.watch()
-    assert warm._process is not None
-    assert warm._process.pid != first.pid
+    fork_server.watch()
+    assert fork_server._process is not None
+    assert fork_server._process.pid != first.pid
     until(warm_socket().exists, 120, "the socket of the second one")
 
 

@@ -21,14 +21,14 @@ from tests import folders
 from tests.app.jobs import factories
 from tests.users import Person
 from tests.waiting import until
-from tests.worker.attempted import ENDLESS, SMALL
+from tests.worker.supervised_job import ENDLESS, SMALL
 from trainer.run_dir import RunDir, verify
 from worker.node import ForkServer
 from worker.runtime import Worker
 from worker.sandbox.model_import import validate
 from worker.tasks import start_job
 
-pytestmark = pytest.mark.usefixtures("warm")
+pytestmark = pytest.mark.usefixtures("fork_server")
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
@@ -236,13 +236,13 @@ class outage:
             connection.execute(statement.encode())
 
 
-def test_without_a_warm_parent_a_job_starts_cold(start: Any, warm: ForkServer) -> None:
-    warm.stop()
+def test_without_a_fork_server_a_job_starts_cold(start: Any, fork_server: ForkServer) -> None:
+    fork_server.stop()
     try:
         attempt = start(**{**SMALL, "max_steps": 2})
         assert attempt.ended(120).state == "succeeded", attempt.log()
     finally:
-        warm._process = None
+        fork_server._process = None
 
 
 def test_a_message_that_comes_twice_starts_one_attempt(alice_user: Person, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,9 @@ from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.scheduling import dispatch
 from tests.app.jobs import factories
 from tests.waiting import until
-from tests.worker.attempted import SMALL, Attempted
+from tests.worker.supervised_job import SMALL, SupervisedJob
 
-pytestmark = pytest.mark.usefixtures("warm")
+pytestmark = pytest.mark.usefixtures("fork_server")
 
 STEPS, SAVE = 60, 20
 GOLDEN: dict[str, Any] = {**SMALL, "max_steps": STEPS, "save_steps": SAVE}
@@ -47,11 +47,11 @@ def expected(golden: dict[int, str], start: Any) -> Any:
     return known
 
 
-def rank_of(attempt: Attempted) -> psutil.Process:
+def rank_of(attempt: SupervisedJob) -> psutil.Process:
     return next(p for p in attempt.processes() if p.parent() in attempt.processes())
 
 
-def finish(attempt: Attempted, steps: int = STEPS) -> None:
+def finish(attempt: SupervisedJob, steps: int = STEPS) -> None:
     """Whatever comes, to the end."""
     while attempt.ended().state == "recovering":
         attempt.again()
@@ -76,10 +76,10 @@ def test_the_steps_trained_twice_prove_the_resume_exact(start: Any, monkeypatch:
     monkeypatch.setenv(FAULT, "kill@33")
     attempt = start(**GOLDEN)
     finish(attempt)
-    found = attempt.attempt()
-    repeated = found.replay.until - SAVE
+    latest = attempt.attempt()
+    repeated = latest.replay.until - SAVE
     assert 0 < repeated <= 12
-    assert (replay.determinism_verdict(found), found.replay.steps, found.replay.different) == (
+    assert (replay.determinism_verdict(latest), latest.replay.steps, latest.replay.different) == (
         "exact",
         repeated,
         0,
@@ -91,9 +91,9 @@ def test_one_flipped_bit_is_flagged(start: Any, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(FAULT, f"kill@33,flip@{SAVE}!")
     attempt = start(**GOLDEN)
     finish(attempt)
-    found = attempt.attempt()
-    assert replay.determinism_verdict(found) == "different"
-    assert found.replay.first[0] == SAVE + 1
+    latest = attempt.attempt()
+    assert replay.determinism_verdict(latest) == "different"
+    assert latest.replay.first[0] == SAVE + 1
 
 
 def test_a_pause_gives_back_the_node_and_a_resume_goes_on_with_the_same_bits(start: Any) -> None:
@@ -213,9 +213,9 @@ def test_a_lack_of_memory_halves_the_micro_batch_until_it_fits(start: Any, monke
     assert (job.state, job.no_progress, job.adjustments) == ("recovering", 0, Adjustments(per_device_batch_size=1))
     attempt.again()
     finish(attempt)
-    found = attempt.attempt()
-    assert found.replay.differs == ["per_device_batch_size"]
-    assert replay.determinism_verdict(found) == "equivalent"
+    latest = attempt.attempt()
+    assert latest.replay.differs == ["per_device_batch_size"]
+    assert replay.determinism_verdict(latest) == "equivalent"
 
 
 def test_a_lack_of_memory_that_nothing_helps_against_fails_the_job(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,16 +30,16 @@ def parsed(
 ) -> dict[str, Any]:
     """Parse in this process; the answer gains `documents`."""
     (directory / "upload").write_bytes(content)
-    found = parse.parse(directory, form, encoding, skip_bad, nothing)
+    result = parse.parse(directory, form, encoding, skip_bad, nothing)
     text = (directory / "text.bin").read_bytes()
     ends = [end for (end,) in struct.iter_unpack("<Q", (directory / "index.bin").read_bytes())]
     starts = [0, *ends[:-1]]
-    found["documents"] = [text[a:b].decode() for a, b in zip(starts, ends, strict=True)]
-    assert ends[-1] == len(text) == found["num_text_bytes"]
-    assert found["num_documents"] == len(ends)
-    assert found["num_characters"] == len(text.decode())
+    result["documents"] = [text[a:b].decode() for a, b in zip(starts, ends, strict=True)]
+    assert ends[-1] == len(text) == result["num_text_bytes"]
+    assert result["num_documents"] == len(ends)
+    assert result["num_characters"] == len(text.decode())
     assert sorted(path.name for path in directory.iterdir()) == ["index.bin", "text.bin", "upload"]
-    return found
+    return result
 
 
 def refused(directory: Path, content: bytes, form: str = "txt", encoding: str | None = None) -> dict[str, Any]:

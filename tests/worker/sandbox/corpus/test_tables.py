@@ -16,10 +16,10 @@ def parsed(directory: Path, text: str, form: str = "csv", skip_bad: bool = False
 
 
 def test_rows_become_records_by_the_names_in_the_first_row(tmp_path: Path) -> None:
-    found = parsed(tmp_path, 'Text,Label\r\n"good, ""very""\r\ngood",1\r\n\r\nbad,0\r\n')
+    records = parsed(tmp_path, 'Text,Label\r\n"good, ""very""\r\ngood",1\r\n\r\nbad,0\r\n')
 
-    assert found["kind"] == "classification"
-    assert found["num_documents"] == 2
+    assert records["kind"] == "classification"
+    assert records["num_documents"] == 2
     assert (tmp_path / "text.bin").read_text() == (
         '{"text":"good, \\"very\\"\\r\\ngood","label":"1"}{"text":"bad","label":"0"}'
     )

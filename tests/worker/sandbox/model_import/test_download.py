@@ -62,9 +62,9 @@ def fetched(owner: Person, reference: str, **env: str) -> tuple[str, dict[str, A
     model = created(owner, reference)
     storage.base_model(model.id).mkdir(parents=True)
     command = import_model.download_command(model)
-    given = {**import_model.download_environment(model.id), **env}
+    environment = {**import_model.download_environment(model.id), **env}
     assert "hf_secret" not in " ".join(command)
-    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert "hf_secret" not in done.stdout + done.stderr
     return model.id, json.loads(done.stdout.splitlines()[-1])
 

@@ -34,13 +34,13 @@ def problem(path: Path) -> dict[str, Any]:
 
 def test_what_the_library_writes_is_read_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    made = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(5, np.float16), "n": np.arange(3)}
-    save_file(made, path)
-    found = {tensor.name: tensor for tensor in safetensors_scan.read_header(path)}
+    expected = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(5, np.float16), "n": np.arange(3)}
+    save_file(expected, path)
+    tensors = {tensor.name: tensor for tensor in safetensors_scan.read_header(path)}
     data = path.read_bytes()
-    for name, array in made.items():
-        assert found[name].shape == array.shape
-        assert data[found[name].start : found[name].end] == array.tobytes()
+    for name, array in expected.items():
+        assert tensors[name].shape == array.shape
+        assert data[tensors[name].start : tensors[name].end] == array.tobytes()
     read: list[int] = []
     safetensors_scan.hash_and_check_finite(path, safetensors_scan.read_header(path), read.append)
     assert sum(read) == len(data)
@@ -97,8 +97,7 @@ def test_a_value_that_is_not_finite_is_found_at_its_byte(
     data = b"\0" * (33 * size) + bits.to_bytes(size, "little") + b"\0" * (16 * size)
     path = written(tmp_path / "w.safetensors", {"w": entry([50], 0, 50 * size, dtype)}, data)
     begin = path.stat().st_size - len(data)
-    found = problem(path)
-    assert found == {"code": "nonfinite", "file": path.name, "tensor": "w", "byte": begin + 33 * size}
+    assert problem(path) == {"code": "nonfinite", "file": path.name, "tensor": "w", "byte": begin + 33 * size}
 
 
 @settings(max_examples=200, deadline=None)

@@ -22,7 +22,7 @@ KINDS = ["llama", "qwen2", "gpt2", "bert", "roberta", "t5"]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     for kind in KINDS:
         folders.saved(root / kind, kind)
@@ -30,28 +30,28 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def copy(made: Path, tmp_path: Path) -> Callable[[str], Path]:
-    return lambda kind="llama": Path(shutil.copytree(made / kind, tmp_path / kind))
+def copy(models: Path, tmp_path: Path) -> Callable[[str], Path]:
+    return lambda kind="llama": Path(shutil.copytree(models / kind, tmp_path / kind))
 
 
 def result(directory: Path) -> dict[str, Any]:
     closing = validate.report_result(directory, 1 << 30, 0)
     assert "result" in closing, closing
-    found: dict[str, Any] = closing["result"]
-    return found
+    report: dict[str, Any] = closing["result"]
+    return report
 
 
 def problem(directory: Path) -> dict[str, Any]:
     closing = validate.report_result(directory, 1 << 30, 0)
     assert "failed" in closing, closing
-    (found,) = closing["failed"]["problems"]
-    return dict(found)
+    (report,) = closing["failed"]["problems"]
+    return dict(report)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_of_each_family_is_taken_with_its_facts(made: Path, kind: str) -> None:
-    found = result(made / kind)
-    facts = found["facts"]
+def test_a_model_of_each_family_is_taken_with_its_facts(models: Path, kind: str) -> None:
+    report = result(models / kind)
+    facts = report["facts"]
     expected = {"model_type": kind, "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
     assert expected.items() <= facts.items()
     assert facts["intermediate_size"] == (128 if kind == "gpt2" else 48)
@@ -59,10 +59,10 @@ def test_a_model_of_each_family_is_taken_with_its_facts(made: Path, kind: str) -
     assert facts["context"] == (None if kind == "t5" else 64)
     assert (facts["vocab_size"], facts["dtype"], facts["license"]) == (300, "F32", "apache-2.0")
     assert facts["has_chat_template"] is False
-    codes = [remark["code"] for remark in found["problems"]]
+    codes = [remark["code"] for remark in report["problems"]]
     assert codes == (["head_missing", "tensors_unused"] if kind == "bert" else [])
-    assert {file["name"]: file["sha256"] for file in found["files"]} == {
-        path.name: sha256_file(path) for path in (made / kind).iterdir()
+    assert {file["name"]: file["sha256"] for file in report["files"]} == {
+        path.name: sha256_file(path) for path in (models / kind).iterdir()
     }
     if kind != "bert":
         assert facts["num_parameters"] == sum(p.numel() for p in folders.network(kind).parameters())
@@ -97,8 +97,8 @@ def test_shards_are_held_together_by_their_index(tmp_path: Path) -> None:
 def test_a_mistral_without_a_window_is_written_down_as_the_llama_it_is(tmp_path: Path) -> None:
     folders.saved(tmp_path, "mistral")
     expected = folders.network("mistral")(torch.arange(12)[None]).logits
-    found = result(tmp_path)
-    assert (found["facts"]["model_type"], found["problems"]) == ("llama", [{"code": "as_llama"}])
+    report = result(tmp_path)
+    assert (report["facts"]["model_type"], report["problems"]) == ("llama", [{"code": "as_llama"}])
     opened = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert type(opened).__name__ == "LlamaForCausalLM"
     assert torch.equal(opened(torch.arange(12)[None]).logits, expected)
@@ -146,12 +146,12 @@ STRANGE = [None, 0, -1, 1, 10**9, 10**30, 1.5, "", "x", [], [1], {}, {"a": 1}, T
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(KINDS), field=st.integers(0, 60), value=st.sampled_from(STRANGE))
 def test_no_strange_value_does_more_than_be_refused(
-    made: Path, tmp_path: Path, kind: str, field: int, value: Any
+    models: Path, tmp_path: Path, kind: str, field: int, value: Any
 ) -> None:
     directory = tmp_path / kind
     if not directory.exists():
-        shutil.copytree(made / kind, directory)
-    config = json.loads((made / kind / "config.json").read_text())
+        shutil.copytree(models / kind, directory)
+    config = json.loads((models / kind / "config.json").read_text())
     names = sorted(config)
     (directory / "config.json").write_text(json.dumps({**config, names[field % len(names)]: value}))
     closing = validate.report_result(directory, 1 << 30, 0)
@@ -192,8 +192,8 @@ def test_weights_must_be_there_whole_and_finite(copy: Any) -> None:
     tensors = folders.weights(directory)
     name = "model.layers.1.mlp.up_proj.weight"
     folders.rewrite(directory, {**tensors, name: torch.full((48, 32), torch.nan)})
-    found = problem(directory)
-    assert (found["code"], found["file"], found["tensor"]) == ("nonfinite", "model.safetensors", name)
+    report = problem(directory)
+    assert (report["code"], report["file"], report["tensor"]) == ("nonfinite", "model.safetensors", name)
     folders.rewrite(directory, {key: value for key, value in tensors.items() if key != name})
     assert problem(directory) == {"code": "tensor_missing", "tensor": name, "model_type": "llama"}
     folders.rewrite(directory, {**tensors, name: torch.zeros(48, 31)})
@@ -256,13 +256,13 @@ def test_older_files_of_a_tokenizer_are_made_into_a_new_one(copy: Any) -> None:
 def test_sixteen_bits_are_noted(copy: Any) -> None:
     directory = copy()
     folders.rewrite(directory, {name: value.bfloat16() for name, value in folders.weights(directory).items()})
-    found = result(directory)
-    assert (found["facts"]["dtype"], found["problems"]) == ("BF16", [{"code": "weights_16_bit"}])
+    report = result(directory)
+    assert (report["facts"]["dtype"], report["problems"]) == ("BF16", [{"code": "weights_16_bit"}])
 
 
-def test_the_child_ends_at_its_limits_without_a_verdict_that_it_is_good(made: Path) -> None:
+def test_the_child_ends_at_its_limits_without_a_verdict_that_it_is_good(models: Path) -> None:
     limits = ["--budget=1000000000", f"--memory={64 << 20}", "--cpu=100"]
-    command = [sys.executable, "-m", "worker.sandbox.model_import.validate", str(made / "gpt2"), *limits]
+    command = [sys.executable, "-m", "worker.sandbox.model_import.validate", str(models / "gpt2"), *limits]
     env = {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert '"result"' not in done.stdout

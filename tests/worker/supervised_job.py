@@ -35,13 +35,13 @@ SMALL: dict[str, Any] = {
 ENDLESS = {**SMALL, "max_steps": 1_000_000}
 
 
-class Attempted:
+class SupervisedJob:
     """A job and the supervisor process of its one attempt."""
 
-    def __init__(self, owner: Person, **given: Any) -> None:
-        corpus = factories.corpus(owner, text=given.pop("text", factories.TEXT))
+    def __init__(self, owner: Person, **fields: Any) -> None:
+        corpus = factories.corpus(owner, text=fields.pop("text", factories.TEXT))
         self.owner = owner
-        self.job_id, self.fence = factories.started(owner, corpus, **given)
+        self.job_id, self.fence = factories.started(owner, corpus, **fields)
         self.process = start_job.start_supervisor(self.job_id, self.fence)
 
     def again(self) -> None:
@@ -74,9 +74,11 @@ class Attempted:
 
     def saved(self) -> list[Checkpoint]:
         """Its checkpoints that are not damaged, oldest first."""
-        mine = (Checkpoint.job_id == self.job_id, Checkpoint.state == "ready")
+        is_intact = (Checkpoint.job_id == self.job_id, Checkpoint.state == "ready")
         with db.transaction() as session:
-            return list(session.scalars(select(Checkpoint).where(*mine).order_by(Checkpoint.step, Checkpoint.fence)))
+            return list(
+                session.scalars(select(Checkpoint).where(*is_intact).order_by(Checkpoint.step, Checkpoint.fence))
+            )
 
     def weights(self) -> str:
         """The hash of the newest weights."""
@@ -105,15 +107,15 @@ class Attempted:
 
     def processes(self) -> list[psutil.Process]:
         """The processes of the gang, found by the run directory's log they all hold open."""
-        found = []
+        processes = []
         for process in psutil.process_iter():
             try:
                 links = [os.readlink(f"/proc/{process.pid}/fd/{n}") for n in (1, 2)]
             except OSError:
                 continue
             if str(RunDir(storage.run(self.job_id)).log_path) in links:
-                found.append(process)
-        return found
+                processes.append(process)
+        return processes
 
     def until_gone(self) -> None:
         until(lambda: not self.processes(), 30, "the end of every process")
