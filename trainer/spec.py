@@ -34,17 +34,6 @@ FAMILIES = {
     "dpo": DECODERS,
 }
 TEXT_OBJECTIVES = ("causal", "masked", "span_corruption")  # cut running text into sequences; the others use records
-# Kinds of corpora that each objective can be trained on.
-CORPUS_KINDS_BY_OBJECTIVE = {
-    "causal": ("text", "classification"),
-    "masked": ("text", "classification"),
-    "span_corruption": ("text", "classification"),
-    "seq2seq": ("seq2seq",),
-    "chat": ("chat",),
-    "completion": ("completion",),
-    "classification": ("classification",),
-    "dpo": ("preference",),
-}
 NUM_SENTINELS = 100  # sentinel tokens of T5: the most spans that can be hidden in a text
 MIN_VOCAB_SIZE = 258  # byte-level BPE starts from 256 bytes and two special tokens
 

@@ -16,7 +16,7 @@ from app.jobs.views import form
 from app.jobs.views.form import SubmittedForm
 from app.jobs.views.form_controls import FIXED_BY_BASE, FormContext
 from app.web.errors import spec_fields
-from trainer.spec import CORPUS_KINDS_BY_OBJECTIVE
+from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.spec_errors import SpecError
 
 

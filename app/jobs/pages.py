@@ -30,7 +30,8 @@ from app.jobs.views.form import Origin, SubmittedForm
 from app.jobs.views.form_controls import FormContext
 from app.web.auth import Reader, Submitter
 from app.web.pages import page
-from trainer.spec import CORPUS_KINDS_BY_OBJECTIVE, recipe, recipe_names
+from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
+from trainer.spec import recipe, recipe_names
 from trainer.spec_errors import SpecError
 
 router = APIRouter()

@@ -12,8 +12,9 @@ from app.core.i18n import _, gettext_noop, translate
 from app.core.models import Checkpoint, Corpus
 from app.core.settings import settings
 from app.jobs.planning.answers import localize
+from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.planning.plan import Plan
-from trainer.spec import CORPUS_KINDS_BY_OBJECTIVE, MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES, TrainSpec
+from trainer.spec import MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES, TrainSpec
 
 
 def check_text(given: dict[str, Any]) -> None:
