@@ -55,7 +55,7 @@ class ResolvedRequest:
     parent: Job | None
     base: StartingPoint | None
     auto_fields: Sequence[str]
-    node: hardware.Node | None
+    node: hardware.NodeHardware | None
     vocab_size: int
     plan: Plan
 
@@ -111,7 +111,9 @@ def _corpora(session: Session, principal: Principal, spec: TrainSpec) -> list[Co
     return corpora
 
 
-def _with_chosen_fields(spec: TrainSpec, vocab_size: int, node: hardware.Node, auto_fields: Sequence[str]) -> TrainSpec:
+def _with_chosen_fields(
+    spec: TrainSpec, vocab_size: int, node: hardware.NodeHardware, auto_fields: Sequence[str]
+) -> TrainSpec:
     """The spec with its auto fields chosen for the machine: the fastest that fits. Raises if none does."""
     chosen = choose_auto_fields(spec, vocab_size, node, auto_fields)
     if chosen is None:

@@ -39,7 +39,7 @@ def planned(plan: Plan, node: NodeHardware | None) -> JobFacts:
 
 
 def corrections(session: Session, node: str) -> dict[str, Any]:
-    """Fields of a `hardware.Node`: the median of what its last jobs took, as a factor of the uncorrected estimate."""
+    """Fields of a `hardware.NodeHardware`: medians over its last jobs, as factors of the uncorrected estimates."""
     on_it = select(Attempt.job_id).where(Attempt.node == node)
     both = (func.jsonb_exists(Job.facts, "planned"), func.jsonb_exists(Job.facts, "usage"))
     as_planned = Job.adjustments == Adjustments()  # no smaller micro-batch, no skipped step
