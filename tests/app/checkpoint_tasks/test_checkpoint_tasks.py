@@ -147,7 +147,7 @@ def test_a_lost_task_is_announced_again_three_times_at_most(
             service.owe_lost(session)
             assert not service.heartbeat(session, task_id=task_id, start=start, progress=None) or start == 3
     lost = row(task_id)
-    assert (lost.state, lost.failure["code"]) == ("failed", "worker_lost")
+    assert (lost.state, lost.failure.code) == ("failed", "worker_lost")
     answer = alice_api.get(f"/api/v1/checkpoint-tasks/{task_id}").json()
     assert answer["failure"]["message"].startswith("The worker was lost three times")
 
