@@ -32,7 +32,7 @@ SLOW = (
     "journeys",
     "app/jobs/test_journey.py",
     "app/playground",
-    "app/works",
+    "app/checkpoint_tasks",
     "app/launcher",
     "trainer/inference",
     "trainer/test_main.py",

@@ -179,7 +179,7 @@ STATE_WRITERS = {
     ("app/base_models/service.py", "model"),
     ("app/corpora/service.py", "Corpus"),
     ("app/corpora/service.py", "corpus"),
-    ("app/works/service.py", "work"),
+    ("app/checkpoint_tasks/service.py", "task"),
 }
 PLANTED_STATE_WRITES = [
     'job.state = "failed"',
