@@ -1,4 +1,4 @@
-"""English and Simplified Chinese: which one a request wants, and the catalogue it is read from."""
+"""English and Simplified Chinese: which one a request wants, and the catalog it is read from."""
 
 import gettext
 import io
@@ -45,7 +45,7 @@ def negotiate(cookie: str | None, accept_language: str) -> str:
 
 @cache
 def _chinese() -> gettext.NullTranslations:
-    # Compiled in memory at first use: the catalogue is the source, no built file can be stale.
+    # Compiled in memory at first use: the catalog is the source, no built file can be stale.
     with CATALOG.open("rb") as source:
         catalog = read_po(source, locale="zh_CN")
     binary = io.BytesIO()
@@ -62,7 +62,7 @@ def translate(message: str) -> str:
 
 
 def gettext_noop(message: str) -> str:
-    """Only marks a sentence for the catalogue: it is kept in English and translated when it is shown."""
+    """Only marks a sentence for the catalog: it is kept in English and translated when it is shown."""
     return message
 
 

@@ -36,7 +36,7 @@ def checkpoint_task(task_id: str) -> Path:
 
 
 def cache() -> Path:
-    """Tokenised corpora and trained vocabularies, by content hash: may be deleted at any time no job is starting."""
+    """Tokenized corpora and trained vocabularies, by content hash: may be deleted at any time no job is starting."""
     return data() / "cache"
 
 

@@ -1,5 +1,5 @@
 // @ts-nocheck
-// Draws curves with uPlot: colours of the theme, read-out, band, marks, keys. Zoom and cursor are shared by a Board.
+// Draws curves with uPlot: colors of the theme, read-out, band, marks, keys. Zoom and cursor are shared by a Board.
 
 import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { align } from "./curve.js";
@@ -9,7 +9,7 @@ const SMOOTHED_SHARE = 0.02; // of the places of a curve, that one smoothed valu
 const COLORS = { loss: [1, 2], bits: [1, 2], rewards: [1, 2], accuracy: [1, 2], rate: [3], norm: [4], speed: [5] };
 const cursors = uPlot.sync("job");
 
-// The colours of the theme in use, as the canvas needs them.
+// The colors of the theme in use, as the canvas needs them.
 function ink(name) {
   const probe = document.createElement("i");
   probe.hidden = true;

@@ -1,4 +1,4 @@
-"""What can be said against a job before anything is tokenised. Raises at the field that is wrong."""
+"""What can be said against a job before anything is tokenized. Raises at the field that is wrong."""
 
 import shutil
 from collections.abc import Iterator, Sequence

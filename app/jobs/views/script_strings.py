@@ -24,7 +24,7 @@ def phase_words() -> dict[str, str]:
     """The phases of a run in their order."""
     return {
         "prepare": _("Prepare"),
-        "tokenise": _("Tokenise"),
+        "tokenise": _("Tokenize"),
         "load": _("Load"),
         "train": _("Train"),
         "evaluate": _("Evaluate"),

@@ -25,7 +25,7 @@ def fed(num_steps: int, seconds: float, *, phase: str = "train") -> Watchdog:
         (fed(0, 1.0, phase="load"), 600),
         (fed(0, 1.0, phase="tokenise"), 3600),
     ],
-    ids=["no step yet", "too few steps", "quick steps", "slow steps", "loading", "tokenising"],
+    ids=["no step yet", "too few steps", "quick steps", "slow steps", "loading", "tokenizing"],
 )
 def test_the_limit_fits_what_is_done(dog: Watchdog, limit: float) -> None:
     assert dog.limit() == limit

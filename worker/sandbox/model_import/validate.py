@@ -51,7 +51,7 @@ def validate_model(directory: Path, budget: int) -> dict[str, Any]:
     listing = "\n".join(f"{file['sha256']}  {file['name']}" for file in files)
     more = {"num_parameters": num_parameters, "dtype": dtype, "has_chat_template": has_chat_template}
     return {
-        "facts": {**fields, **more, "license": licence(directory)},
+        "facts": {**fields, **more, "license": license_of(directory)},
         "files": files,
         "sha256": hashlib.sha256(listing.encode()).hexdigest(),
         "num_bytes": sum(file["size"] for file in files),
@@ -107,7 +107,7 @@ def _check_index(directory: Path, parts: list[str], tensors: TensorFiles) -> Non
             raise InvalidModel("index_extra", file=path.name, part=part)
 
 
-def licence(directory: Path) -> str | None:
+def license_of(directory: Path) -> str | None:
     """What the model card's front matter says of the license."""
     path = directory / "README.md"
     if not path.is_file():

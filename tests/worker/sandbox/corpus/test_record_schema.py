@@ -1,4 +1,4 @@
-"""Records of every kind: recognised by their keys, kept in one way, refused with a sentence that says what to mend."""
+"""Records of every kind: recognized by their keys, kept in one way, refused with a sentence that says what to mend."""
 
 import json
 from typing import Any
@@ -42,7 +42,7 @@ KEPT: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("given", "kind", "kept"), KEPT)
-def test_a_record_is_recognised_and_kept_in_one_way(given: dict[str, Any], kind: str, kept: dict[str, Any]) -> None:
+def test_a_record_is_recognized_and_kept_in_one_way(given: dict[str, Any], kind: str, kept: dict[str, Any]) -> None:
     shape = RecordReader(None)
 
     assert json.loads(shape.document(given)) == kept

@@ -172,7 +172,7 @@ def test_an_error_that_nobody_foresaw_is_no_crash(copy: Any, monkeypatch: pytest
     def broken(directory: Path) -> None:
         raise KeyError("/secret/path")
 
-    monkeypatch.setattr(validate, "licence", broken)
+    monkeypatch.setattr(validate, "license_of", broken)
     assert problem(copy()) == {"code": "unforeseen", "why": "KeyError"}
 
 
