@@ -177,12 +177,16 @@ class Hub:
                 ):
                     await bell.psubscribe(_PREFIX + "*")
                     async for message in bell.listen():
-                        topic = self._topics.get(message["channel"].decode().removeprefix(_PREFIX))
-                        if topic is not None:
-                            topic.bell.set()
+                        self._ring(message["channel"].decode().removeprefix(_PREFIX))
             except (redis.RedisError, OSError) as error:
                 log.warning("doorbell not reachable, live views look every %s s: %s", POLL_SECONDS, error)
                 await asyncio.sleep(POLL_SECONDS)
+
+    def _ring(self, bell: str) -> None:
+        """Wake the topic of this name, and those whose names continue it after a colon."""
+        for name, topic in self._topics.items():
+            if name == bell or name.startswith(bell + ":"):
+                topic.bell.set()
 
 
 def _offer(viewer: "asyncio.Queue[list[Update] | None]", updates: list[Update] | None) -> None:

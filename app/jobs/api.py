@@ -1,15 +1,15 @@
 """JSON routes of jobs, recipes and nodes, and the stream of a job's live view."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import EventSourceResponse
 
 from app.core import db, fault_injection, i18n, storage
 from app.core.errors import bad_field
 from app.core.i18n import _
-from app.core.live import Update
+
 from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
 from app.core.principal import Principal
@@ -21,12 +21,11 @@ from app.jobs.lifecycle.notifications import notify_job_changed
 from app.jobs.planning import answers
 from app.jobs.views import logs
 from app.web.auth import Reader, Submitter
+from app.web.event_source import event_source
 from app.web.paging import After, Limit
 from trainer.run_dir import RunDir
 
 router = APIRouter()
-PING_SECONDS = 15
-RETRY_MILLISECONDS = 1_000
 
 PartialSpec = Annotated[
     dict[str, Any],
@@ -201,15 +200,8 @@ def stream_job(
     with db.transaction() as session:
         service.get(session, principal=principal, job_id=job_id)
     language = i18n.locale()
-    read = stream.reader(job_id, language)
-    updates = request.app.state.hub.stream(notifications.topic(job_id, language), read, last_event_id or after or "")
-    return EventSourceResponse(_events(updates), ping=PING_SECONDS, headers={"X-Accel-Buffering": "no"})
-
-
-async def _events(updates: AsyncIterator[Update]) -> AsyncIterator[ServerSentEvent]:
-    yield ServerSentEvent(comment="ready", retry=RETRY_MILLISECONDS)
-    async for update in updates:
-        yield ServerSentEvent(id=update.cursor, event=update.event, data=update.data)
+    read = stream.json_reader(job_id, language)
+    return event_source(request, notifications.topic(job_id, language), read, last_event_id or after or "")
 
 
 @router.get("/recipes", tags=["jobs"])

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 from starlette.datastructures import FormData
@@ -15,20 +15,21 @@ from starlette.datastructures import FormData
 from app.core import db
 from app.core.errors import PanelError
 from app.core.formatting import number
-from app.core.i18n import _, translate
+from app.core.i18n import _, locale, translate
 from app.core.models import STATES, TERMINAL, Checkpoint, Job, new_id
 from app.core.principal import Principal, visible
 from app.corpora import service as corpora
-from app.jobs import form_plan, schemas, service, stream
+from app.jobs import form_plan, job_parts, schemas, service, stream
 from app.jobs.form_plan import FormPlan
 from app.jobs.lifecycle import notifications
-from app.jobs.planning import accuracy, answers
+from app.jobs.planning import answers
 from app.jobs.planning import base_model as bases
 from app.jobs.planning.answers import ProposeAnswer
-from app.jobs.views import form, form_controls, script_strings
+from app.jobs.views import chart_words, form, form_controls
 from app.jobs.views.form import Origin, SubmittedForm
 from app.jobs.views.form_controls import FormContext
 from app.web.auth import Reader, Submitter
+from app.web.event_source import event_source
 from app.web.pages import page
 from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.spec import recipe, recipe_names
@@ -224,35 +225,49 @@ def _form_context(session: Session, principal: Principal, submitted: SubmittedFo
 
 @router.get("/jobs/{job_id}")
 def show_job(request: Request, principal: Reader, job_id: str) -> Response:
-    """The page of one job; its scripts follow the job's stream of events from there."""
+    """The page of one job; its script follows the job's events from there."""
     with db.transaction() as session:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         job = service.get(session, principal=principal, job_id=job_id)
-        saved = stream.saved(session, job_id=job_id)
-        history = [schemas.history_entry(event) for event in service.history(session, job_id=job_id)]
-        attempts = schemas.attempt_answers(session, job, service.list_attempts(session, job_id=job_id))
+        context = job_parts.context(session, job)
+        parts = job_parts.render(context)
+        samples = stream.samples(session, job_id=job_id)
+        cursor = stream.page_cursor(session, job, parts.values())
         names = _corpus_names(session, principal, job.spec.corpora)
         origin = _origin(session, principal, job.resume_from_id) if job.resume_from_id else None
         base = bases.link(session, principal, job.spec.base_model)
-        answer = schemas.job_answer(session, job)
     return page(
         request,
         "jobs/show.html",
-        compared=accuracy.compared(job.facts),
         principal=principal,
-        job=answer,
-        is_over=job.state in TERMINAL,
-        checkpoints=saved,
-        newest=next((row.id for row in saved if row.state == "ready"), None),
-        history=list(reversed(history)),
-        attempts={attempt.fence: attempt for attempt in attempts},
+        job=context["job"],
+        parts=parts,
+        cursor=cursor.text(),
+        samples=samples[::-1],
         origin=origin,
         base=base,
         corpora=names,
-        spec_rows=_spec_rows(answer.spec),
-        words=script_strings.script_words(),
-        phases={name: word for name, word in script_strings.phase_words().items() if name != "evaluate"},
-        series=script_strings.series_words(),
+        spec_rows=_spec_rows(context["job"].spec),
+        words=chart_words.chart_words(),
+        series=chart_words.series_words(),
     )
+
+
+@router.get("/jobs/{job_id}/events")
+def stream_job(
+    request: Request,
+    principal: Reader,
+    job_id: str,
+    last_event_id: Annotated[str | None, Header(max_length=200)] = None,
+    after: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """What changes on the page of a job: its parts and samples as HTML, points of its curves, pieces of its log."""
+    with db.transaction() as session:
+        service.get(session, principal=principal, job_id=job_id)
+    language = locale()
+    read = stream.page_reader(job_id, language)
+    topic = notifications.topic(job_id, language, "page")
+    return event_source(request, topic, read, last_event_id or after or "")
 
 
 def _corpus_names(session: Session, principal: Principal, ids: list[str]) -> list[tuple[str, str | None]]:

@@ -1,38 +1,36 @@
-"""The live view of one job: what lies behind a cursor, for the hub in app/core/live.py.
+"""What is new about one job after a cursor, for the hub in app/core/live.py: JSON for programs, HTML for its page.
 
-First load, live and reconnect are this one reader. The cursor names a place in each thing that is shown: the journal
-line of the curves, that of the samples, the history, the log; and a digest of what is sent whole when it changes: the
-job's own answer, its attempts, its checkpoints.
+First load, live updates and reconnecting are this one reader. The cursor names the last line of the journal whose
+points were sent, that of the samples, the last line of the history, the offset in the log; and a digest of each
+document that is sent again when it changes: of the job, its attempts and its checkpoints, or of each part of the page.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import exists, func, or_, select, tuple_
-from sqlalchemy.orm import Session, aliased, defer
+from sqlalchemy.orm import Session, aliased
 
-from app.checkpoints.schemas import CheckpointAnswer, checkpoint_answers
-from app.checkpoints.service import LIVE
+from app.checkpoints.schemas import CheckpointAnswer
 from app.core import db, i18n, storage
 from app.core.live import Reader, Update
-from app.core.models import TERMINAL, Attempt, Checkpoint, Job, JobEvent, MetricPoint, Sample
+from app.core.models import TERMINAL, Attempt, Job, JobEvent, MetricPoint, Sample
 from app.core.paging import Listing
-from app.jobs import schemas, service
+from app.jobs import job_parts, schemas, service
 from app.jobs.attempts import metrics
 from app.jobs.views import logs
 from trainer.run_dir import RunDir
 
-MAX_NEW_LINES = 2_000  # journal lines sent one by one; behind more of them the curves are sent anew
-MAX_POINTS = 1_200  # places of a curve sent whole
-MAX_CHECKPOINTS = 500
-DIGEST_LENGTH = 16
+MAX_NEW_LINES = 2_000  # journal lines sent as points; after more of them the curves are sent again
+MAX_POINTS = 1_200  # points of a curve that is sent again
+DIGEST_LENGTH = 10  # hexadecimal digits
 
-Line = tuple[int, int]  # fence and seq of a line of a journal
+Line = tuple[int, int]  # fence and sequence number of a line of a journal
 
 
 @dataclass(frozen=True)
@@ -45,67 +43,79 @@ class Cursor:
     samples_seq: int = 0
     history: int = 0
     log: int = -1
-    job: str = ""
-    attempts: str = ""
-    checkpoints: str = ""
+    digests: tuple[str, ...] = ()
 
     @property
     def points(self) -> Line:
+        """The last journal line whose points were seen."""
         return self.points_fence, self.points_seq
 
     @property
     def samples(self) -> Line:
+        """The journal line of the last sample that was seen."""
         return self.samples_fence, self.samples_seq
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Everything but the digests."""
+        return *self.points, *self.samples, self.history, self.log
+
     def text(self) -> str:
-        """As the id of an event."""
-        return ".".join(str(part) for part in astuple(self))
+        """The cursor as the ID of an event."""
+        return ".".join([*map(str, self.numbers), *self.digests])
 
     @classmethod
     def read(cls, text: str) -> "Cursor":
-        """From the id of an event. What is no such id is a viewer who has seen nothing."""
+        """A cursor from the ID of an event. Any other text is a viewer who has seen nothing."""
         parts = text.split(".")
         try:
-            numbers = [int(part) for part in parts[:6]]
-            if len(parts) != 9 or max(numbers) >= 2**31 or min(numbers) < -1:
-                return cls()
+            points_fence, points_seq, samples_fence, samples_seq, history, log = numbers = [int(p) for p in parts[:6]]
         except ValueError:
             return cls()
-        job, attempts, checkpoints = (part[:DIGEST_LENGTH] for part in parts[6:])
-        points_fence, points_seq, samples_fence, samples_seq, history, log = numbers
-        place = (points_fence, points_seq, samples_fence, samples_seq, history, log)
-        return cls(*place, job, attempts, checkpoints)
+        if max(numbers) >= 2**31 or min(numbers) < -1:
+            return cls()
+        digests = tuple(part[:DIGEST_LENGTH] for part in parts[6:])
+        return cls(points_fence, points_seq, samples_fence, samples_seq, history, log, digests)
 
 
-def reader(job_id: str, language: str) -> Reader:
-    """What the hub calls to see what is new about a job."""
+def json_reader(job_id: str, language: str) -> Reader:
+    """What the hub calls to see what is new about a job, for programs."""
+    return _reader(_JsonNews, job_id, language)
 
+
+def page_reader(job_id: str, language: str) -> Reader:
+    """What the hub calls to see what is new about a job, for its page."""
+    return _reader(_PageNews, job_id, language)
+
+
+def page_cursor(session: Session, job: Job, parts: Iterable[str]) -> Cursor:
+    """The cursor of a page that was just rendered with these parts and all samples, but no curves and no log."""
+    limit = _now(session, job)
+    return replace(limit, points_fence=-1, points_seq=0, log=-1, digests=tuple(map(_digest, parts)))
+
+
+def _reader(news: "type[_News]", job_id: str, language: str) -> Reader:
     def read(cursor: str, until: str | None) -> list[Update]:
         with i18n.use_locale(language), db.transaction() as session:
-            # One snapshot, so that curve, samples and history fit together.
+            # One snapshot, so that curves, samples and history agree.
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             job = session.get(Job, job_id)
             if job is None:
                 return []
             limit = Cursor.read(until) if until is not None else _now(session, job)
             log_end = limit.log if until is not None else None
-            return list(_News(session, job, Cursor.read(cursor), limit, log_end).updates())
+            return list(news(session, job, Cursor.read(cursor), limit, log_end).updates())
 
     return read
 
 
 def _now(session: Session, job: Job) -> Cursor:
-    # An attempt that has not chosen yet where to go on has taken nothing back: the curve is still that of the last one.
+    # An attempt that has not chosen its starting step yet takes nothing back: the curve is still that of the last one.
     begun = or_(Attempt.resume_step.is_not(None), Attempt.journal_seq > 0)
     lines = select(Attempt.fence, Attempt.journal_seq).where(Attempt.job_id == job.id, begun)
     fence, seq = session.execute(lines.order_by(Attempt.fence.desc()).limit(1)).one_or_none() or (0, 0)
-    return Cursor(
-        fence,
-        seq,
-        fence,
-        seq,
-        session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id)) or 0,
-    )
+    history = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id)) or 0
+    return Cursor(fence, seq, fence, seq, history)
 
 
 def _log_path(job: Job) -> Path:
@@ -113,46 +123,35 @@ def _log_path(job: Job) -> Path:
 
 
 class _News:
-    """All that lies between two cursors. Each update carries the cursor that holds once it has been seen."""
+    """Everything between two cursors. Each update carries the cursor that holds once it has been seen."""
 
     def __init__(self, session: Session, job: Job, seen: Cursor, limit: Cursor, log_end: int | None) -> None:
         self.session, self.job, self.seen, self.limit, self.log_end = session, job, seen, limit, log_end
 
     def updates(self) -> Iterator[Update]:
-        """The job itself first; an update is left out where nothing is new."""
-        yield from self._job()
-        yield from self._attempts()
-        yield from self._history()
+        """Whole documents that changed, then what was added. Empty if nothing is new."""
+        yield from self._documents()
         yield from self._curves()
         yield from self._samples()
-        yield from self._checkpoints()
         yield from self._log()
+
+    def _documents(self) -> Iterator[Update]:
+        raise NotImplementedError
+
+    def _sample(self, sample: Sample) -> BaseModel | dict[str, Any]:
+        raise NotImplementedError
 
     def _update(self, event: str, data: BaseModel | dict[str, Any], **seen: Any) -> Update:
         self.seen = replace(self.seen, **seen)
         text = data.model_dump_json(by_alias=True) if isinstance(data, BaseModel) else json.dumps(data)
         return Update(self.seen.text(), event, text)
 
-    def _job(self) -> Iterator[Update]:
-        answer = schemas.job_answer(self.session, self.job)
-        digest = _digest(answer.model_dump_json(exclude={"elapsed_seconds"}))
-        if digest != self.seen.job:
-            yield self._update("job", answer, job=digest)
-
-    def _attempts(self) -> Iterator[Update]:
-        attempts = service.list_attempts(self.session, job_id=self.job.id)
-        answer = Listing[schemas.AttemptAnswer](
-            data=schemas.attempt_answers(self.session, self.job, attempts), next=None
-        )
-        digest = _digest(answer.model_dump_json(exclude={"data": {"__all__": {"reached_step"}}}))
-        if digest != self.seen.attempts:
-            yield self._update("attempts", answer, attempts=digest)
-
-    def _history(self) -> Iterator[Update]:
-        for event in service.history(
-            self.session, job_id=self.job.id, after=self.seen.history, until=self.limit.history
-        ):
-            yield self._update("history", schemas.history_entry(event), history=event.seq)
+    def _if_changed(self, place: int, digest: str, event: str, data: BaseModel | dict[str, Any]) -> Iterator[Update]:
+        """An update of the document whose digest is at `place` in the cursor, if the viewer has another version."""
+        digests = [*self.seen.digests, *[""] * (place + 1 - len(self.seen.digests))]
+        if digests[place] != digest:
+            digests[place] = digest
+            yield self._update(event, data, digests=tuple(digests))
 
     def _curves(self) -> Iterator[Update]:
         seen, limit = self.seen.points, self.limit.points
@@ -163,7 +162,7 @@ class _News:
             points = metrics.points_after(self.session, job_id=self.job.id, after=seen, until=limit)
             if points:
                 yield self._update("points", {"series": _by_series(points)}, **place)
-            else:  # lines without points: nothing to show, but never to be looked at again
+            else:  # lines without points are not looked at again
                 self.seen = replace(self.seen, **place)
             return
         curves = metrics.curves_until(self.session, job_id=self.job.id, until=limit, max_points=MAX_POINTS)
@@ -171,14 +170,7 @@ class _News:
 
     def _samples(self) -> Iterator[Update]:
         for sample in samples(self.session, job_id=self.job.id, after=self.seen.samples, until=self.limit.samples):
-            place = {"samples_fence": sample.fence, "samples_seq": sample.seq}
-            yield self._update("sample", schemas.sample_answer(sample), **place)
-
-    def _checkpoints(self) -> Iterator[Update]:
-        answer = Listing[CheckpointAnswer](data=saved(self.session, job_id=self.job.id), next=None)
-        digest = _digest(answer.model_dump_json())
-        if digest != self.seen.checkpoints:
-            yield self._update("checkpoints", answer, checkpoints=digest)
+            yield self._update("sample", self._sample(sample), samples_fence=sample.fence, samples_seq=sample.seq)
 
     def _log(self) -> Iterator[Update]:
         path, is_over = _log_path(self.job), self.job.state in TERMINAL
@@ -191,16 +183,44 @@ class _News:
             yield self._update("log", {"text": piece.text, "offset": piece.offset}, log=offset)
 
 
+class _JsonNews(_News):
+    """News for programs: the answers of the API."""
+
+    def _documents(self) -> Iterator[Update]:
+        job = schemas.job_answer(self.session, self.job)
+        yield from self._if_changed(0, _digest(job.model_dump_json(exclude={"elapsed_seconds"})), "job", job)
+        rows = service.list_attempts(self.session, job_id=self.job.id)
+        attempts = Listing[schemas.AttemptAnswer](data=schemas.attempt_answers(self.session, self.job, rows), next=None)
+        stable = attempts.model_dump_json(exclude={"data": {"__all__": {"reached_step"}}})
+        yield from self._if_changed(1, _digest(stable), "attempts", attempts)
+        checkpoints = Listing[CheckpointAnswer](data=job_parts.saved(self.session, job_id=self.job.id), next=None)
+        yield from self._if_changed(2, _digest(checkpoints.model_dump_json()), "checkpoints", checkpoints)
+        yield from self._history()
+
+    def _history(self) -> Iterator[Update]:
+        for event in service.history(
+            self.session, job_id=self.job.id, after=self.seen.history, until=self.limit.history
+        ):
+            yield self._update("history", schemas.history_entry(event), history=event.seq)
+
+    def _sample(self, sample: Sample) -> BaseModel | dict[str, Any]:
+        return schemas.sample_answer(sample)
+
+
+class _PageNews(_News):
+    """News for the job's page: the HTML of the parts that changed."""
+
+    def _documents(self) -> Iterator[Update]:
+        parts = job_parts.render(job_parts.context(self.session, self.job))
+        for place, (name, html) in enumerate(parts.items()):
+            yield from self._if_changed(place, _digest(html), "part", {"id": f"part-{name}", "html": html})
+
+    def _sample(self, sample: Sample) -> BaseModel | dict[str, Any]:
+        return {"step": sample.step, "html": job_parts.render_sample(sample)}
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
-
-
-def saved(session: Session, *, job_id: str) -> list[CheckpointAnswer]:
-    """The checkpoints of a job whose files are there, newest first."""
-    there = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.state.in_(LIVE))
-    lean = there.options(defer(Checkpoint.manifest))  # it may be long
-    rows = session.scalars(lean.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc()).limit(MAX_CHECKPOINTS))
-    return checkpoint_answers(session, rows.all())
 
 
 def _by_series(points: list[MetricPoint]) -> dict[str, dict[str, list[Any]]]:

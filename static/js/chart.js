@@ -27,9 +27,25 @@ function faint(color, share) {
 
 // The charts of one job, which show the same steps: zooming one zooms all, from finer data where there is any.
 export class Board {
+  /** @type {Map<string, import("./curve.js").Curve>} by the name of the series */
+  curves = new Map();
+  /** @type {Map<string, import("./curve.js").Curve> | null} the same for the steps that are zoomed in on */
+  detail = null;
+  /** @type {[number, number] | null} the steps that are zoomed in on */
+  range = null;
+  /** @type {Map<number, string>} step -> ID */
+  checkpoints = new Map();
+  /** @type {Set<number>} steps after which training resumed */
+  resumes = new Set();
+
+  /**
+   * @param {HTMLElement} root
+   * @param {Record<string, string>} words
+   * @param {(start: number, end: number) => Promise<Map<string, import("./curve.js").Curve> | null>} fetchWindow
+   */
   constructor(root, words, fetchWindow) {
-    Object.assign(this, { words, fetchWindow, range: null, detail: null, checkpoints: new Map(), resumes: new Set() });
-    this.curves = new Map();
+    this.words = words;
+    this.fetchWindow = fetchWindow;
     this.charts = [...root.querySelectorAll("[data-chart]")].map((element) => new Chart(element, this));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
     this.asked = false;

@@ -1,6 +1,6 @@
 // Uploads corpora that are dropped or chosen: several at once, each with its progress, speed and time left.
 
-import { refresh } from "./corpus.js";
+import { refresh } from "./refresh.js";
 import { cloneTemplate, find } from "./dom.js";
 import { bytes, fill, span } from "./format.js";
 import { acceptDrops, confirmLeavingWhile, sendFile } from "./transfer.js";

@@ -9,8 +9,10 @@ import { localTimes } from "./times.js";
 const MODULES = {
   "api-reference": () => import("./api-reference.js"),
   "corpus-upload": () => import("./corpus-upload.js"),
+  job: () => import("./job.js"),
   "job-form": () => import("./job-form.js"),
   "model-upload": () => import("./model-upload.js"),
+  refresh: () => import("./refresh.js"),
   playground: () => import("./playground.js"),
 };
 

@@ -1,33 +1,31 @@
-// @ts-nocheck
-// <div data-live="3">: fetches its page again every so many seconds and takes over what changed. Hidden tabs rest.
+// Parts of a page that the server renders again. A hidden tab asks for nothing.
+//   <div id="..." data-module="refresh" data-every="3">   from the page itself, every so many seconds
+//   <div data-module="refresh" data-refresh="URL">        from a URL, every second while something in it is [data-busy]
+// With data-after="reload" the whole page is loaded again once nothing is busy any more.
 
-import { localTimes } from "./times.js";
+import { morph, parse } from "./morph.js";
 
-async function refresh(place, index) {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
-  if (!answer?.ok || answer.redirected) return;
-  const drawn = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const fresh = drawn.querySelectorAll("[data-live]")[index];
-  if (!fresh || fresh.innerHTML === place.seen) return;
-  place.seen = fresh.innerHTML;
-  if (place.contains(document.activeElement)) return keepFocus(place, fresh);
-  place.replaceChildren(...fresh.childNodes);
-  localTimes(place);
-}
-
-// The link that has the focus keeps it when its surroundings are drawn anew.
-function keepFocus(place, fresh) {
-  const { href } = document.activeElement;
-  place.replaceChildren(...fresh.childNodes);
-  localTimes(place);
-  [...place.querySelectorAll("a")].find((link) => link.href === href)?.focus({ preventScroll: true });
-}
-
-function follow(place, index) {
+/** @param {HTMLElement} place */
+export function start(place) {
+  const { every } = place.dataset;
   setTimeout(async () => {
-    if (!document.hidden) await refresh(place, index);
-    follow(place, index);
-  }, 1000 * Number(place.dataset.live));
+    if (!document.hidden && (every || place.querySelector("[data-busy]"))) await refresh(place);
+    start(place);
+  }, 1000 * Number(every ?? 1));
 }
 
-document.querySelectorAll("[data-live]").forEach(follow);
+/**
+ * Render a part again; if the server cannot be reached, leave it as it is.
+ * @param {HTMLElement} place
+ */
+export async function refresh(place) {
+  const { refresh: source, after } = place.dataset;
+  const answer = await fetch(source ?? location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  if (!answer?.ok || answer.redirected) return;
+  const text = await answer.text();
+  const fresh = source ? place.cloneNode(false) : parse(text).getElementById(place.id);
+  if (!(fresh instanceof HTMLElement)) return;
+  if (source) fresh.innerHTML = text;
+  morph(place, fresh);
+  if (after === "reload" && !place.querySelector("[data-busy]")) location.reload();
+}

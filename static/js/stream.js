@@ -1,38 +1,51 @@
-// @ts-nocheck
-// One EventSource that survives: it remembers the last event's id, rests while the tab is hidden and says how it is.
+// One EventSource that survives: it remembers the last event's ID, rests while the tab is hidden and reports its state.
 
-const REST_AFTER = 30_000; // a tab hidden this long lets go of its connection
-const RETRY_AFTER = 2_000;
+const REST_AFTER = 30_000; // milliseconds in a hidden tab after which the connection is closed
+const RETRY_AFTER = 2_000; // milliseconds
+
+/** @typedef {"live" | "reconnecting" | "offline" | "login" | "ended"} Status */
 
 export class Stream {
-  // handlers: {event name: (data) => void}; tell: (status) => void with live, reconnecting, offline, login or ended
-  constructor(url, handlers, tell) {
-    Object.assign(this, { url, handlers, tell, last: "", source: null, timer: 0, over: false });
-    document.addEventListener("visibilitychange", () => this.#visibility());
+  /**
+   * @param {string} url
+   * @param {string} cursor the ID of the last event seen; "" for none
+   * @param {Record<string, (data: any) => void>} handlers by the name of the event
+   * @param {{ status: (status: Status) => void, event: () => void }} listeners told of the connection and of each event
+   */
+  constructor(url, cursor, handlers, listeners) {
+    this.url = url;
+    this.cursor = cursor;
+    this.handlers = handlers;
+    this.listeners = listeners;
+    this.timer = 0;
+    this.isOver = false;
+    /** @type {EventSource | null} */
+    this.source = null;
+    document.addEventListener("visibilitychange", () => this.#onVisibilityChange());
     window.addEventListener("online", () => this.#reopen(0));
-    window.addEventListener("offline", () => this.tell("offline"));
+    window.addEventListener("offline", () => this.listeners.status("offline"));
     this.#open();
   }
 
-  // The subject has come to its end: nothing will follow.
+  // Nothing more will follow.
   end() {
-    this.over = true;
+    this.isOver = true;
     this.#close();
-    this.tell("ended");
+    this.listeners.status("ended");
   }
 
   #open() {
     this.#close();
-    if (this.over) return;
-    const address = this.last ? `${this.url}?after=${encodeURIComponent(this.last)}` : this.url;
-    const source = new EventSource(address);
+    if (this.isOver) return;
+    const source = new EventSource(this.cursor ? `${this.url}?after=${encodeURIComponent(this.cursor)}` : this.url);
     this.source = source;
-    source.onopen = () => this.tell("live");
-    source.onerror = () => this.#broken(source);
+    source.onopen = () => this.listeners.status("live");
+    source.onerror = () => this.#onError(source);
     for (const [name, handle] of Object.entries(this.handlers)) {
       source.addEventListener(name, (event) => {
         handle(JSON.parse(event.data));
-        this.last = event.lastEventId;
+        this.cursor = event.lastEventId;
+        this.listeners.event();
       });
     }
   }
@@ -43,25 +56,27 @@ export class Stream {
     this.source = null;
   }
 
+  /** @param {number} delay in milliseconds */
   #reopen(delay) {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.#open(), delay);
   }
 
-  async #broken(source) {
+  /** @param {EventSource} source */
+  async #onError(source) {
     if (source !== this.source) return;
-    this.tell(navigator.onLine ? "reconnecting" : "offline");
-    if (source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
+    this.listeners.status(navigator.onLine ? "reconnecting" : "offline");
+    if (source.readyState !== EventSource.CLOSED) return; // the browser retries on its own
     const answer = await fetch("/api/v1/me").catch(() => null);
     if (answer?.status === 401) {
-      this.over = true;
-      this.tell("login");
+      this.isOver = true;
+      this.listeners.status("login");
     } else {
       this.#reopen(RETRY_AFTER);
     }
   }
 
-  #visibility() {
+  #onVisibilityChange() {
     clearTimeout(this.timer);
     if (document.hidden) this.timer = setTimeout(() => this.#close(), REST_AFTER);
     else if (this.source?.readyState !== EventSource.OPEN) this.#reopen(0);

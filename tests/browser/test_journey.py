@@ -92,7 +92,7 @@ def see_the_curve_move(page: Page) -> None:
     before = readout.inner_text()
     expect(readout).not_to_have_text(before, timeout=MINUTE)
     expect(page.locator("[data-badge]")).to_have_text("Succeeded", timeout=4 * MINUTE)
-    expect(page.locator("[data-said]")).to_have_text("Step 120 of 120")
+    expect(page.locator("#part-status [data-status]").first).to_have_text("Step 120 of 120")
     expect(page.locator("[data-samples] > li")).to_have_count(7)
     expect(page.locator("[data-checkpoints] > li")).to_have_count(3)
     expect(page.locator("[data-log]")).to_contain_text("step")

@@ -1,19 +1,18 @@
 """Who is woken when a job changes. Apart from the view itself, so that a supervisor starts without the web's weight."""
 
-from app.core import i18n, live, queue
+from app.core import live, queue
 
 SCHEDULER = "scheduler"
 
 
-def topic(job_id: str, language: str) -> str:
-    """The hub's topic: sentences differ by language, so each has its own."""
-    return f"job:{job_id}:{language}"
+def topic(job_id: str, *view: str) -> str:
+    """The hub's topic of a job, or of one view of it: sentences differ by language, so each has its own."""
+    return ":".join(("job", job_id, *view))
 
 
 def notify_job(job_id: str) -> None:
-    """Tell whoever watches a job that something is new."""
-    for language in i18n.LOCALES:
-        live.notify(topic(job_id, language))
+    """Wake every view of a job: something is new."""
+    live.notify(topic(job_id))
 
 
 def notify_supervisor(job_id: str) -> None:

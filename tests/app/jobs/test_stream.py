@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from app.core import db, storage
+from app.core.i18n import use_locale
 from app.core.live import Update
 from app.core.models import Checkpoint
-from app.jobs import stream
+from app.jobs import job_parts, stream
 from app.jobs.attempts import attempts, metrics
 from app.jobs.scheduling import dispatch
 from tests.app.jobs import factories
@@ -143,7 +144,7 @@ class Run:
         self.step = step
 
     def read(self, cursor: str, until: str | None = None) -> list[Update]:
-        return stream.reader(self.job_id, "en")(cursor, until)
+        return stream.json_reader(self.job_id, "en")(cursor, until)
 
 
 @pytest.fixture
@@ -277,6 +278,53 @@ def test_a_checkpoint_that_goes_or_is_pinned_changes_before_the_viewers_eyes(run
     assert run.read(viewer.cursor) == []
 
 
+# ---- the page ------------------------------------------------------------------------------------------------------
+
+
+def page_parts(updates: list[Update]) -> dict[str, str]:
+    """The HTML that updates carry, by the ID of its element."""
+    return {data["id"]: data["html"] for u in updates if u.event == "part" for data in [json.loads(u.data)]}
+
+
+def rendered(run: Run, language: str = "en") -> tuple[str, dict[str, str]]:
+    """The cursor of the page of a job as it is now, and its parts."""
+    with use_locale(language), db.transaction() as session:
+        job = factories.row(run.job_id)
+        parts = job_parts.render(job_parts.context(session, job))
+        return stream.page_cursor(session, job, parts.values()).text(), {f"part-{k}": v for k, v in parts.items()}
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_the_page_and_its_stream_show_the_same_parts(run: Run, language: str) -> None:
+    run.advance(7)
+    run.save()
+    assert page_parts(stream.page_reader(run.job_id, language)("", None)) == rendered(run, language)[1]
+
+
+def test_a_page_that_was_just_rendered_gets_its_curves_and_its_log_and_no_part_again(run: Run) -> None:
+    run.advance(7)
+    run.print("one\n")
+    cursor, _parts = rendered(run)
+    assert [update.event for update in stream.page_reader(run.job_id, "en")(cursor, None)] == ["curve", "log"]
+
+
+def test_only_the_parts_whose_html_changed_are_sent(run: Run) -> None:
+    run.advance(7)
+    read = stream.page_reader(run.job_id, "en")
+    cursor = read("", None)[-1].cursor
+    assert len(cursor) <= 200  # which is as long as the route takes it
+    assert read(cursor, None) == []
+    run.save()
+    updates = read(cursor, None)
+    assert set(page_parts(updates)) == {"part-checkpoints"}
+    run.advance(3)
+    updates = read(updates[-1].cursor, None)
+    assert set(page_parts(updates)) == {"part-heading", "part-status", "part-latest"}
+    assert json.loads(updates[-1].data)["step"] == 10
+    assert "at 10" in json.loads(updates[-1].data)["html"]
+    assert read(updates[-1].cursor, None) == []
+
+
 @pytest.mark.parametrize("cursor", ["x", "1.2.3", ".......", "9" * 90, "1.é.1.1.1.1.1.a", "-5.0.0.0.0..-1.a"])
 def test_a_cursor_that_is_none_begins_at_the_beginning(run: Run, cursor: str) -> None:
     run.advance(1)
@@ -285,12 +333,12 @@ def test_a_cursor_that_is_none_begins_at_the_beginning(run: Run, cursor: str) ->
 
 
 def test_a_job_that_was_deleted_has_no_news() -> None:
-    assert stream.reader("gone", "en")("", None) == []
+    assert stream.json_reader("gone", "en")("", None) == []
 
 
 def test_sentences_come_in_the_language_of_the_viewer(run: Run) -> None:
-    english = {u.event: u.data for u in stream.reader(run.job_id, "en")("", None)}
-    chinese = {u.event: u.data for u in stream.reader(run.job_id, "zh-CN")("", None)}
+    english = {u.event: u.data for u in stream.json_reader(run.job_id, "en")("", None)}
+    chinese = {u.event: u.data for u in stream.json_reader(run.job_id, "zh-CN")("", None)}
     assert json.loads(english["history"])["message"] == "The worker on ada took the job."
     assert json.loads(chinese["history"])["message"] != json.loads(english["history"])["message"]
 

@@ -165,7 +165,7 @@ def test_a_job_that_is_lost_has_not_recovered_yet_but_says_why(
 
 def test_a_live_view_hears_of_attempts_and_verdicts(recovered: tuple[str, int]) -> None:
     job_id, fence = recovered
-    read = stream.reader(job_id, "en")
+    read = stream.json_reader(job_id, "en")
     cursor = read("", None)[-1].cursor
     again(job_id, fence, list(SAME))
     news = {update.event: update.data for update in read(cursor, None)}

@@ -1,0 +1,58 @@
+"""The parts of a job's page that change while it runs: the same HTML for the page and for its stream of events."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+from sqlalchemy import select
+from sqlalchemy.orm import Session, defer
+
+from app.checkpoints.schemas import CheckpointAnswer, checkpoint_answers
+from app.checkpoints.service import LIVE
+from app.core.models import TERMINAL, Checkpoint, Job, Sample
+from app.jobs import schemas, service
+from app.jobs.planning import accuracy
+from app.jobs.views.chart_words import series_words
+from app.web.pages import templates
+
+PARTS = ("heading", "node", "actions", "status", "latest", "checkpoints", "facts", "history")
+MAX_CHECKPOINTS = 500
+
+
+def context(session: Session, job: Job) -> dict[str, Any]:
+    """What the parts show, in the reader's language."""
+    checkpoints = saved(session, job_id=job.id)
+    history = [schemas.history_entry(event) for event in service.history(session, job_id=job.id)]
+    attempts = schemas.attempt_answers(session, job, service.list_attempts(session, job_id=job.id))
+    return {
+        "job": schemas.job_answer(session, job),
+        "is_over": job.state in TERMINAL,
+        "checkpoints": checkpoints,
+        "newest": next((checkpoint.id for checkpoint in checkpoints if checkpoint.state == "ready"), None),
+        "history": history[::-1],
+        "attempts": {attempt.fence: attempt for attempt in attempts},
+        "compared": accuracy.compared(job.facts),
+        "series": series_words(),
+    }
+
+
+def render(context: Mapping[str, Any]) -> dict[str, Markup]:
+    """The HTML of each part, by its name. The element of a part has the ID part-NAME."""
+    return {name: Markup(_template(name).render(context)) for name in PARTS}  # noqa: S704 - templates escape
+
+
+def render_sample(sample: Sample) -> Markup:
+    """The HTML of a sample, a line of the page's list."""
+    return Markup(_template("sample").render(sample=sample))  # noqa: S704 - templates escape
+
+
+def _template(name: str) -> Any:
+    return templates.env.get_template(f"jobs/parts/{name}.html")
+
+
+def saved(session: Session, *, job_id: str) -> list[CheckpointAnswer]:
+    """The checkpoints of a job whose files exist, newest first."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.state.in_(LIVE))
+    query = query.options(defer(Checkpoint.manifest))  # it may be long
+    rows = session.scalars(query.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc()).limit(MAX_CHECKPOINTS))
+    return checkpoint_answers(session, rows.all())

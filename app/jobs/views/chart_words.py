@@ -1,0 +1,30 @@
+"""The words that the charts of the job page need, in the reader's language."""
+
+from app.core.i18n import _
+
+
+def series_words() -> dict[str, str]:
+    """The names of the curves."""
+    return {
+        "loss": _("Training loss"),
+        "eval_loss": _("Validation loss"),
+        "learning_rate": _("Learning rate"),
+        "grad_norm": _("Gradient norm"),
+        "tokens_per_second": _("Tokens per second"),
+        "bits_per_byte": _("Bits per byte"),
+        "eval_bits_per_byte": _("Validation bits per byte"),
+        "eval_accuracy": _("Validation accuracy"),
+        "eval_f1": _("Validation F1"),
+        "eval_reward_accuracy": _("Validation reward accuracy"),
+        "eval_reward_margin": _("Validation reward margin"),
+    }
+
+
+def chart_words() -> dict[str, str]:
+    """The names of the curves, and sentences with {places} that the script of the charts fills in."""
+    return {
+        **{f"series.{name}": word for name, word in series_words().items()},
+        "step": _("step {step}"),
+        "resumed": _("Resumed after step {step}"),
+        "checkpoint": _("Checkpoint at step {step}"),
+    }
