@@ -9,7 +9,6 @@ from sse_starlette import EventSourceResponse
 from app.core import db, fault_injection, i18n, storage
 from app.core.errors import bad_field
 from app.core.i18n import _
-
 from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
 from app.core.principal import Principal

@@ -1,4 +1,4 @@
-"""HTML routes of jobs: the list, the form, the page of one job. Overview, nodes and API reference are beside it."""
+"""HTML routes of jobs: the list, the form of a new one, and the page of each."""
 
 import hashlib
 import json
@@ -61,10 +61,10 @@ def list_jobs(
     """All jobs, newest first."""
     show = show if show in FILTERS else "all"
     with db.transaction() as session:
-        found, more = service.list_jobs(
+        jobs, more = service.list_jobs(
             session, principal=principal, limit=PAGE_LENGTH, after=after, states=FILTERS[show]
         )
-        rows = schemas.rows(session, found)
+        rows = schemas.rows(session, jobs)
     return page(request, "jobs/list.html", principal=principal, rows=rows, next=more, show=show, after=after)
 
 
@@ -271,22 +271,22 @@ def stream_job(
 
 
 def _corpus_names(session: Session, principal: Principal, ids: list[str]) -> list[tuple[str, str | None]]:
-    """The corpora of a job with their names; one that was deleted since has none."""
-    found: list[tuple[str, str | None]] = []
+    """The IDs and names of a job's corpora; None for the name of a deleted one."""
+    names: list[tuple[str, str | None]] = []
     for corpus_id in ids:
         try:
             name = corpora.get_corpus(session, principal=principal, corpus_id=corpus_id).name
-            found.append((corpus_id, name))
+            names.append((corpus_id, name))
         except PanelError:
-            found.append((corpus_id, None))
-    return found
+            names.append((corpus_id, None))
+    return names
 
 
 def _spec_rows(spec: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Name, title and value of each field of a spec that is not shown elsewhere."""
-    known = form.properties()
+    properties = form.properties()
     return [
-        (name, translate(known[name]["title"]) if name in known else name, form.to_display(value))
+        (name, translate(properties[name]["title"]) if name in properties else name, form.to_display(value))
         for name, value in spec.items()
         if name not in ("name", "corpora")
     ]
@@ -294,23 +294,23 @@ def _spec_rows(spec: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 @router.post("/jobs/{job_id}/cancel")
 def cancel(principal: Submitter, job_id: str) -> Response:
-    """Wish the job cancelled and return to its page."""
-    return _wish(service.cancel, principal, job_id)
+    """Request cancellation and redirect to the job's page."""
+    return _request_change(service.cancel, principal, job_id)
 
 
 @router.post("/jobs/{job_id}/pause")
 def pause(principal: Submitter, job_id: str) -> Response:
-    """Wish the job paused and return to its page."""
-    return _wish(service.pause, principal, job_id)
+    """Request a pause and redirect to the job's page."""
+    return _request_change(service.pause, principal, job_id)
 
 
 @router.post("/jobs/{job_id}/resume")
 def resume(principal: Submitter, job_id: str) -> Response:
-    """Wish the job to go on and return to its page."""
-    return _wish(service.resume, principal, job_id)
+    """Request that the job resume and redirect to its page."""
+    return _request_change(service.resume, principal, job_id)
 
 
-def _wish(verb: Callable[..., Job], principal: Principal, job_id: str) -> Response:
+def _request_change(verb: Callable[..., Job], principal: Principal, job_id: str) -> Response:
     try:
         with db.transaction() as session:
             verb(session, principal=principal, job_id=job_id)

@@ -110,9 +110,9 @@ class Chart {
   draw() {
     const { curves } = this;
     if (curves.length < this.names.length && !curves.length) return;
-    const whole = this.names.map((name) => (this.board.detail ?? this.board.curves).get(name) ?? EMPTY);
+    const curvesOrEmpty = this.names.map((name) => (this.board.detail ?? this.board.curves).get(name) ?? EMPTY);
     const positive = (column) => (this.log ? column.map((v) => (v > 0 ? v : v === undefined ? v : null)) : column);
-    const data = align(whole, (curve, i) => {
+    const data = align(curvesOrEmpty, (curve, i) => {
       const smoothed = this.smooth && i === 0 ? curve.smoothed(1 - 1 / Math.max(4, curve.steps.length * SMOOTHED_SHARE)) : curve.values.map(() => null);
       const band = curve.stride > 1 ? [curve.low, curve.high] : [smoothed.map(() => null), smoothed.map(() => null)];
       return [curve.values, smoothed, ...band].map(positive);

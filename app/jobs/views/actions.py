@@ -1,4 +1,4 @@
-"""What a failed job offers to do next: each is the body of another job, and the form filled in with it."""
+"""What can be done about a failed job: each action is the body of another job, and the form filled in with it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,7 @@ BAD_INPUT = (
 
 @dataclass(frozen=True)
 class Action:
-    """One way on: `given` is what POST /api/v1/jobs takes, `form` the page where it is filled in."""
+    """One way to continue: `given` is the body of POST /api/v1/jobs, `form` the page where the form is filled in."""
 
     id: str
     label: str
@@ -41,15 +41,15 @@ class Action:
 
 
 def offered(session: Session, job: Job) -> list[Action]:
-    """The ways on for a failed job, the most promising first."""
+    """The actions for a failed job, the most promising first."""
     newest = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.state == "ready")
     saved = session.scalar(newest.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc()).limit(1))
-    found = []
+    actions = []
     if saved is not None and validation.is_resumable(saved) and saved.step < job.max_steps:
-        found += _from_checkpoint(job, saved)
+        actions += _from_checkpoint(job, saved)
     if job.failure_code in OUT_OF_MEMORY:
-        found += _with_less_memory(job)
-    return [*found, _again(job, "resubmit", _("Submit again"), {})]
+        actions += _with_less_memory(job)
+    return [*actions, _again(job, "resubmit", _("Submit again"), {})]
 
 
 def _from_checkpoint(job: Job, saved: Checkpoint) -> list[Action]:
@@ -66,7 +66,7 @@ def _from_checkpoint(job: Job, saved: Checkpoint) -> list[Action]:
 
 
 def _with_less_memory(job: Job) -> list[Action]:
-    """What is left to try: a job fails of its memory only where its micro-batch was halved as far as it goes."""
+    """What remains to try: a job fails for lack of memory only after its micro-batch was halved as far as possible."""
     if job.spec.gradient_checkpointing:
         return []
     micro = job.adjustments.per_device_batch_size or job.spec.per_device_batch_size

@@ -61,10 +61,10 @@ def read(path: Path, offset: int, *, until: int | None = None, is_whole: bool = 
 
 
 def _cut(data: bytes) -> int:
-    """How much of the data to take: its whole lines; of one endless line what makes whole characters."""
-    whole = data.rfind(b"\n") + 1
-    if whole or len(data) < LONGEST_LINE:
-        return whole
+    """How many bytes to take: complete lines; of one endless line, complete characters."""
+    lines_end = data.rfind(b"\n") + 1
+    if lines_end or len(data) < LONGEST_LINE:
+        return lines_end
     for back in range(1, 4):  # UTF-8 has at most three bytes behind the first
         if data[-back] & 0xC0 == 0xC0:
             return len(data) - back
