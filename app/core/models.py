@@ -316,7 +316,7 @@ class Node(Base):
 
 
 class Job(Base):
-    """A request to train. Its wish (`desired`) is the user's, its `state` only app/jobs/service.py writes."""
+    """A request to train. Its wish (`desired`) is the user's, its `state` only app/jobs/lifecycle/state.py writes."""
 
     __tablename__ = "job"
 

@@ -21,8 +21,7 @@ from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.lifecycle import failures, recovery_policy, retention, state, wait_reasons
 from app.jobs.lifecycle.state import add_history, seconds_from_now, set_state
 from app.jobs.lifecycle.transitions import HELD, Actor
-from app.jobs.planning import base_model
-from app.jobs.planning import validation as admission
+from app.jobs.planning import base_model, validation
 from app.jobs.planning.base_model import ModelFiles
 from trainer import events
 from trainer.run_dir import CorpusInput
@@ -63,8 +62,8 @@ class Assignment:
 
 def claim(session: Session, *, job_id: str, node: str) -> int | None:
     """Take a job that was placed on this node; answers the fencing number of the new attempt."""
-    mine = (Job.id == job_id, Job.state == "queued", Job.desired == "run", Job.node == node)
-    job = session.scalar(select(Job).where(*mine).with_for_update())
+    is_claimable = (Job.id == job_id, Job.state == "queued", Job.desired == "run", Job.node == node)
+    job = session.scalar(select(Job).where(*is_claimable).with_for_update())
     if job is None:
         return None
     job.fence += 1
@@ -105,7 +104,7 @@ def _saved(session: Session, job: Job) -> list[Saved]:
     origin = session.get(Checkpoint, job.resume_from_id) if job.resume_from_id else None
     if origin is not None and origin.state == "ready":
         rows.append(origin)
-    return [Saved(row.id, row.step, row.path) for row in rows if admission.is_resumable(row)]
+    return [Saved(row.id, row.step, row.path) for row in rows if validation.is_resumable(row)]
 
 
 def _leased(session: Session, job_id: str, fence: int) -> Job:
@@ -120,7 +119,7 @@ def _leased(session: Session, job_id: str, fence: int) -> Job:
 def resume_at(
     session: Session, *, job_id: str, fence: int, step: int, saved: Saved | None, damaged: Sequence[tuple[str, str]]
 ) -> None:
-    """Begin behind a step: later points are archived. `damaged` are checkpoints passed over, each with what differs."""
+    """Resume after a step: later points are archived. `damaged` are checkpoints passed over, each with what differs."""
     job = _leased(session, job_id, fence)
     attempt = session.get_one(Attempt, (job_id, fence))
     for checkpoint_id, why in damaged:
@@ -222,8 +221,8 @@ def record_checkpoint(
 
 def _newest_step(session: Session, job_id: str) -> int | None:
     """The step of the newest checkpoint that is whole."""
-    whole = (Checkpoint.job_id == job_id, Checkpoint.state == "ready")
-    return session.scalar(select(func.max(Checkpoint.step)).where(*whole))
+    is_ready = (Checkpoint.job_id == job_id, Checkpoint.state == "ready")
+    return session.scalar(select(func.max(Checkpoint.step)).where(*is_ready))
 
 
 # ---- the end --------------------------------------------------------------------------------------------------------

@@ -137,34 +137,34 @@ def _rebuild(session: Session, job_id: str, from_step: int) -> None:
     session.execute(delete(MetricRollup).where(MetricRollup.job_id == job_id, touched))
     edges = [from_step >> 2 * n << 2 * n for n in range(LEVELS + 1)]  # where the bucket across the step begins
     parts = [_points(session, job_id, edges[1], from_step), *([] for _ in levels)]
-    whole = [Span(n, edges[n + 1] >> 2 * n, edges[n] >> 2 * n) for n in levels[:-1]]  # at most three of each level
-    below = select(MetricRollup.__table__).where(MetricRollup.job_id == job_id, or_(*(span.rows() for span in whole)))
+    spans = [Span(n, edges[n + 1] >> 2 * n, edges[n] >> 2 * n) for n in levels[:-1]]  # at most three of each level
+    below = select(MetricRollup.__table__).where(MetricRollup.job_id == job_id, or_(*(span.rows() for span in spans)))
     for row in session.execute(below).mappings():
         parts[row["level"]].append(dict(row))
     new: list[dict[str, Any]] = []
-    made: dict[str, dict[str, Any]] = {}
+    buckets_below: dict[str, dict[str, Any]] = {}
     for level in levels:
         across: dict[str, dict[str, Any]] = {}
-        for part in (*made.values(), *parts[level - 1]):
+        for part in (*buckets_below.values(), *parts[level - 1]):
             name = part["series"]
             _merge(across.setdefault(name, _empty_bucket(job_id, name, level, from_step >> 2 * level)), part)
-        made = across
-        new += made.values()
+        buckets_below = across
+        new += buckets_below.values()
     if new:
         session.execute(insert(MetricRollup), new)
 
 
 def _points(session: Session, job_id: str, begin: int, end: int) -> list[dict[str, Any]]:
     """The live points from a step to before another, as buckets of level 0."""
-    found = []
+    buckets = []
     query = select(MetricPoint.series, MetricPoint.step, MetricPoint.value).where(
         MetricPoint.job_id == job_id, MetricPoint.step >= begin, MetricPoint.step < end, ~MetricPoint.archived
     )
     for series, step, value in session.execute(query):
         bucket = _empty_bucket(job_id, series, 0, step)
         _count_in(bucket, {"step": step, "value": value})
-        found.append(bucket)
-    return found
+        buckets.append(bucket)
+    return buckets
 
 
 def _merge(bucket: dict[str, Any], part: dict[str, Any]) -> None:
@@ -192,22 +192,22 @@ class Window:
 def last_step(session: Session, *, job_id: str) -> int:
     """The highest step with a live point; -1 where there is none."""
     top = select(func.max(MetricRollup.last_step)).where(MetricRollup.job_id == job_id, MetricRollup.level == LEVELS)
-    found = session.scalar(top)
-    return -1 if found is None else found
+    last = session.scalar(top)
+    return -1 if last is None else last
 
 
 def curves(session: Session, *, job_id: str, window: Window, series: Sequence[str] | None = None) -> dict[str, Curve]:
     """Each series inside a window; buckets that reach over its edges are there whole. No extreme value is left out."""
     levels = _levels(session, job_id, window, series)
-    found = {name: Curve(stride=4**level) for name, level in levels.items()}
+    curves = {name: Curve(stride=4**level) for name, level in levels.items()}
     for level in sorted(set(levels.values())):
         names = [name for name in levels if levels[name] == level]
         if level == 0:
-            _read_points(session, job_id, names, MetricPoint.step.between(window.start, window.end - 1), found)
+            _read_points(session, job_id, names, MetricPoint.step.between(window.start, window.end - 1), curves)
         else:
             spans = [Span(level, window.start >> 2 * level, (window.end - 1 >> 2 * level) + 1)]
-            _read_rollups(session, job_id, names, spans, found)
-    return found
+            _read_rollups(session, job_id, names, spans, curves)
+    return curves
 
 
 def curves_until(session: Session, *, job_id: str, until: tuple[int, int], max_points: int) -> dict[str, Curve]:
@@ -218,22 +218,22 @@ def curves_until(session: Session, *, job_id: str, until: tuple[int, int], max_p
     """
     within = tuple_(MetricPoint.fence, MetricPoint.seq) <= until
     newest = select(MetricPoint.step).where(MetricPoint.job_id == job_id, ~MetricPoint.archived, within)
-    whole = session.scalar(newest.order_by(MetricPoint.fence.desc(), MetricPoint.seq.desc()).limit(1))
-    if whole is None:
+    newest_step = session.scalar(newest.order_by(MetricPoint.fence.desc(), MetricPoint.seq.desc()).limit(1))
+    if newest_step is None:
         return {}
-    levels = _levels(session, job_id, Window(0, whole + 1, max_points), None)
-    found = {name: Curve(stride=4**level) for name, level in levels.items()}
+    levels = _levels(session, job_id, Window(0, newest_step + 1, max_points), None)
+    curves = {name: Curve(stride=4**level) for name, level in levels.items()}
     for level in sorted(set(levels.values())):
         names = [name for name in levels if levels[name] == level]
         parts = range(level, 0, -1)
-        edges = [0, *(whole >> 2 * part << 2 * part for part in parts)]
+        edges = [0, *(newest_step >> 2 * part << 2 * part for part in parts)]
         spans = [
             Span(part, begin >> 2 * part, end >> 2 * part)
             for part, (begin, end) in zip(parts, pairwise(edges), strict=True)
         ]
-        _read_rollups(session, job_id, names, spans, found)
-        _read_points(session, job_id, names, and_(MetricPoint.step >= edges[-1], within), found)
-    return {name: curve for name, curve in found.items() if curve.steps}
+        _read_rollups(session, job_id, names, spans, curves)
+        _read_points(session, job_id, names, and_(MetricPoint.step >= edges[-1], within), curves)
+    return {name: curve for name, curve in curves.items() if curve.steps}
 
 
 @dataclass(frozen=True)
@@ -270,40 +270,40 @@ def _level(num_points: int, window: Window) -> int:
 
 
 def _read_points(
-    session: Session, job_id: str, names: list[str], within: ColumnElement[bool], found: dict[str, Curve]
+    session: Session, job_id: str, names: list[str], within: ColumnElement[bool], curves: dict[str, Curve]
 ) -> None:
     query = select(MetricPoint.series, MetricPoint.step, MetricPoint.value, MetricPoint.nonfinite).where(
         MetricPoint.job_id == job_id, MetricPoint.series.in_(names), ~MetricPoint.archived, within
     )
     for name, step, value, word in session.execute(query.order_by(MetricPoint.series, MetricPoint.step)):
-        found[name].add(step, word or value, value, value)
+        curves[name].add(step, word or value, value, value)
 
 
-def _read_rollups(session: Session, job_id: str, names: list[str], spans: list[Span], found: dict[str, Curve]) -> None:
+def _read_rollups(session: Session, job_id: str, names: list[str], spans: list[Span], curves: dict[str, Curve]) -> None:
     marked: list[ColumnElement[bool]] = []
     query = select(MetricRollup).where(
         MetricRollup.job_id == job_id, MetricRollup.series.in_(names), or_(false(), *(span.rows() for span in spans))
     )
     for row in session.scalars(query.order_by(MetricRollup.series, MetricRollup.last_step)):
         if row.count:
-            found[row.series].add(row.last_step, row.sum / row.count, row.min, row.max)
+            curves[row.series].add(row.last_step, row.sum / row.count, row.min, row.max)
         if row.num_nonfinite and len(marked) < MAX_MARKS:
             begin, end = row.bucket << 2 * row.level, row.bucket + 1 << 2 * row.level
             marked.append(and_(MetricPoint.series == row.series, MetricPoint.step.between(begin, end - 1)))
     if marked:
-        _read_marks(session, job_id, or_(*marked), found)
+        _read_marks(session, job_id, or_(*marked), curves)
 
 
-def _read_marks(session: Session, job_id: str, within: ColumnElement[bool], found: dict[str, Curve]) -> None:
+def _read_marks(session: Session, job_id: str, within: ColumnElement[bool], curves: dict[str, Curve]) -> None:
     """Non-finite points stand among the buckets with their own step and word, so that none is averaged away."""
     query = select(MetricPoint.series, MetricPoint.step, MetricPoint.nonfinite).where(
         MetricPoint.job_id == job_id, ~MetricPoint.archived, MetricPoint.nonfinite.is_not(None), within
     )
     rows = session.execute(query.order_by(MetricPoint.series, MetricPoint.step).limit(MAX_MARKS)).all()
     for name, step, word in rows:
-        found[name].add(step, word, None, None)
+        curves[name].add(step, word, None, None)
     for name in {row.series for row in rows}:
-        found[name].sort()
+        curves[name].sort()
 
 
 def points_after(session: Session, *, job_id: str, after: tuple[int, int], until: tuple[int, int]) -> list[MetricPoint]:

@@ -28,24 +28,24 @@ class RecoverySummary:
 
 def summarize(session: Session, jobs: Sequence[Job]) -> dict[str, RecoverySummary]:
     """The recoveries of each of these jobs, by its id."""
-    found = {job.id: RecoverySummary() for job in jobs}
+    summaries = {job.id: RecoverySummary() for job in jobs}
     fences = {job.id: job.fence for job in jobs if job.fence > 1 or job.state == "recovering"}
     if not fences:
-        return found
+        return summaries
     lost = (JobEvent.to_state == "recovering") & JobEvent.reason.not_in(NO_RECOVERY)
     events = select(JobEvent).where(JobEvent.job_id.in_(fences), or_(lost, JobEvent.reason == "resumed"))
     for event in session.scalars(events.order_by(JobEvent.job_id, JobEvent.seq)):
-        told = found[event.job_id]
+        summary = summaries[event.job_id]
         if event.reason == "resumed":
             repeated = event.data.get("repeated")
-            told.repeated[event.fence] += repeated if isinstance(repeated, int) else 0
+            summary.repeated[event.fence] += repeated if isinstance(repeated, int) else 0
         else:
-            told.setback = event
-            told.count += event.fence < fences[event.job_id]  # the last one is no recovery yet
+            summary.setback = event
+            summary.count += event.fence < fences[event.job_id]  # the last one is no recovery yet
     again = select(Attempt).where(Attempt.job_id.in_(fences), func.jsonb_exists(Attempt.replay, "until"))
     for attempt in session.scalars(again.order_by(Attempt.job_id, Attempt.fence)):
-        found[attempt.job_id].replayed = _worse(attempt, found[attempt.job_id].replayed)
-    return found
+        summaries[attempt.job_id].replayed = _worse(attempt, summaries[attempt.job_id].replayed)
+    return summaries
 
 
 def _worse(attempt: Attempt, before: Attempt | None) -> Attempt | None:
@@ -53,8 +53,8 @@ def _worse(attempt: Attempt, before: Attempt | None) -> Attempt | None:
     verdict = replay.determinism_verdict(attempt)
     if verdict is None:
         return before
-    known = replay.determinism_verdict(before) if before is not None else None
-    return attempt if known is None or BAD_FIRST.index(verdict) <= BAD_FIRST.index(known) else before
+    verdict_before = replay.determinism_verdict(before) if before is not None else None
+    return attempt if verdict_before is None or BAD_FIRST.index(verdict) <= BAD_FIRST.index(verdict_before) else before
 
 
 def sentence(attempt: Attempt) -> str | None:

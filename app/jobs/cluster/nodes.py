@@ -41,49 +41,49 @@ def rooms(session: Session, nodes: Sequence[Node], now: datetime) -> tuple[list[
     taken = select(Job.node, Job.gpus, Job.owner_id).where(Job.node.is_not(None), Job.state.in_(("queued", *HELD)))
     session.flush()
     holders = session.execute(taken).all()
-    found = []
+    capacities = []
     for node in nodes:
         gpus = tuple(gpu.uuid for gpu in node.gpus)
-        here = [held for name, held, _owner in holders if name == node.name]
-        busy = {uuid for held in here for uuid in held}
+        here = [gpus_in_use for name, gpus_in_use, _owner in holders if name == node.name]
+        busy = {uuid for gpus_in_use in here for uuid in gpus_in_use}
         free = [uuid for uuid in gpus if uuid not in busy]
-        found.append(NodeCapacity(node.name, gpus, node.slots, free, node.slots - len(here), is_live(node, now)))
-    return found, Counter(owner_id for _name, _held, owner_id in holders)
+        capacities.append(NodeCapacity(node.name, gpus, node.slots, free, node.slots - len(here), is_live(node, now)))
+    return capacities, Counter(owner_id for _name, _held, owner_id in holders)
 
 
 def running_on(session: Session, *, owner_id: str) -> dict[str, list[str]]:
     """The jobs of a user that hold a place on a node, by its name."""
-    held = select(Job.node, Job.id).where(Job.owner_id == owner_id, Job.node.is_not(None), Job.state.in_(HELD))
-    found: dict[str, list[str]] = {}
-    for name, job_id in session.execute(held.order_by(Job.id)):
-        found.setdefault(str(name), []).append(job_id)
-    return found
+    running = select(Job.node, Job.id).where(Job.owner_id == owner_id, Job.node.is_not(None), Job.state.in_(HELD))
+    job_ids: dict[str, list[str]] = {}
+    for name, job_id in session.execute(running.order_by(Job.id)):
+        job_ids.setdefault(str(name), []).append(job_id)
+    return job_ids
 
 
 def for_a_plan(session: Session, num_processes: int) -> hardware.NodeHardware | None:
     """The machine that a job of so many processes would best run on, as a plan sees it; None where none is known."""
     heard_of = Node.last_seen_at > func.now() - timedelta(seconds=KNOWN_SECONDS)
-    found = list(session.scalars(select(Node).where(heard_of)))
-    with_gpus = [node for node in found if node.gpus]
+    machines = list(session.scalars(select(Node).where(heard_of)))
+    with_gpus = [node for node in machines if node.gpus]
     enough = [node for node in with_gpus if len(node.gpus) >= num_processes]
     if enough:
         best = max(enough, key=lambda node: _memory_of_gpu(node, num_processes))
-        return _with_gpus(best, num_processes, _known_of(session, best.name))
-    without = [node for node in found if not node.gpus]
+        return _with_gpus(best, num_processes, _prices_and_corrections(session, best.name))
+    without = [node for node in machines if not node.gpus]
     if not without:
         return None
     best = max(without, key=lambda node: node.memory_bytes)
-    known = _known_of(session, best.name)
-    return hardware.NodeHardware(kind="cpu", memory_bytes=best.memory_bytes, num_cpus=best.num_cpus, **known)
+    corrections = _prices_and_corrections(session, best.name)
+    return hardware.NodeHardware(kind="cpu", memory_bytes=best.memory_bytes, num_cpus=best.num_cpus, **corrections)
 
 
-def _known_of(session: Session, name: str) -> dict[str, Any]:
+def _prices_and_corrections(session: Session, name: str) -> dict[str, Any]:
     """What the operator and earlier jobs say of a machine: prices, power, and how far estimates were off."""
     prices = {field: getattr(settings(), field) or None for field in ("price_per_hour", "price_per_kwh", "watts")}
     return {**prices, **accuracy.corrections(session, name)}
 
 
-def _with_gpus(node: Node, num_processes: int, known: dict[str, Any]) -> hardware.NodeHardware:
+def _with_gpus(node: Node, num_processes: int, corrections: dict[str, Any]) -> hardware.NodeHardware:
     return hardware.NodeHardware(
         kind="cuda",
         name=node.gpus[0].name,
@@ -91,7 +91,7 @@ def _with_gpus(node: Node, num_processes: int, known: dict[str, Any]) -> hardwar
         memory_bytes=_memory_of_gpu(node, num_processes),
         num_cpus=node.num_cpus,
         host_memory_bytes=node.memory_bytes,
-        **known,
+        **corrections,
     )
 
 

@@ -33,12 +33,14 @@ def record_unrecorded(session: Session, job: Job) -> bool:
     point that is known, as after a backup of the database was restored: the curve would have a gap.
     """
     newest = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job.id))
-    found = [(directory, signed) for directory, signed in find_unrecorded(session, job.id) if _is_known(job, signed)]
-    for directory, signed in found:
+    unrecorded = [
+        (directory, signed) for directory, signed in find_unrecorded(session, job.id) if _is_known(job, signed)
+    ]
+    for directory, signed in unrecorded:
         record(session, job, directory, signed)
-    if found:
+    if unrecorded:
         choose(session, job)
-    return any(newest is None or signed.step > newest for _directory, signed in found)
+    return any(newest is None or signed.step > newest for _directory, signed in unrecorded)
 
 
 def _is_known(job: Job, signed: Signed) -> bool:
@@ -47,14 +49,14 @@ def _is_known(job: Job, signed: Signed) -> bool:
 
 def find_unrecorded(session: Session, job_id: str) -> list[tuple[Path, Signed]]:
     """The checkpoints of a job that lie in place, signed for it under their names, without a row; oldest first."""
-    known = set(session.scalars(select(Checkpoint.path).where(Checkpoint.job_id == job_id)))
-    found = []
+    recorded_paths = set(session.scalars(select(Checkpoint.path).where(Checkpoint.job_id == job_id)))
+    unrecorded = []
     for directory in (storage.run(job_id) / "checkpoints").glob("step-*"):
-        if str(directory.relative_to(storage.data())) not in known:
+        if str(directory.relative_to(storage.data())) not in recorded_paths:
             signed = own_signature(directory)
             if signed is not None:
-                found.append((directory, signed))
-    return sorted(found, key=lambda pair: (pair[1].step, pair[1].fence))
+                unrecorded.append((directory, signed))
+    return sorted(unrecorded, key=lambda pair: (pair[1].step, pair[1].fence))
 
 
 def own_signature(directory: Path) -> Signed | None:

@@ -1,4 +1,4 @@
-"""How a job may move from state to state, and who may move it. Pure: app/jobs/service.py applies it.
+"""How a job may move from state to state, and who may move it. Pure: state.py applies it.
 
 | from                                | to         | who                  | when                                       |
 | ----------------------------------- | ---------- | -------------------- | ------------------------------------------ |

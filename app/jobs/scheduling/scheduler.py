@@ -18,8 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.base_models import service as base_models
 from app.checkpoint_tasks import service as checkpoint_tasks
-from app.core import db, queue
-from app.core import live as ground
+from app.core import db, live, queue
 from app.core.models import Heartbeat
 from app.core.settings import settings
 from app.corpora import service as corpora
@@ -135,7 +134,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    scheduler, bell = Scheduler(), ground.Subscription(notifications.SCHEDULER)
+    scheduler, bell = Scheduler(), live.Subscription(notifications.SCHEDULER)
     try:
         while True:
             scheduler.step()
