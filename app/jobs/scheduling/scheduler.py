@@ -35,10 +35,11 @@ OUTAGE = (DBAPIError, TimeoutError)
 class Scheduler:
     """Leads if nobody else does. After an outage it waits before it gives anyone up: they come back with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock  # seconds
         self._lock: Connection | None = None
         self._is_away = False
-        self._reap_at = time.monotonic() + self._grace()
+        self._reap_at = self._clock() + self._grace()
         self._sweep = Sweep()
 
     def step(self) -> bool:
@@ -84,7 +85,7 @@ class Scheduler:
         return True
 
     def _round(self) -> None:
-        did = {"given_up": self._run(dispatch.expire_leases) if time.monotonic() >= self._reap_at else 0}
+        did = {"given_up": self._run(dispatch.expire_leases) if self._clock() >= self._reap_at else 0}
         did["settled"] = self._run(dispatch.requeue_or_fail)
         did["placed"] = self._run(dispatch.place)
         with db.transaction() as session:
@@ -115,7 +116,7 @@ class Scheduler:
         if not self._is_away:
             log.warning("the database cannot be reached, looking again every few seconds: %s", error)
         self._is_away = True
-        self._reap_at = time.monotonic() + self._grace()
+        self._reap_at = self._clock() + self._grace()
 
     @staticmethod
     def _grace() -> float:

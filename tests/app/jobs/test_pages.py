@@ -7,16 +7,16 @@ import pytest
 from sqlalchemy import delete
 from starlette.testclient import TestClient
 
-from app.core import db
+from app.core import db, storage
 from app.core.models import Corpus, Job, Node
 from app.core.settings import ROOT
-from app.jobs import stream
 from app.jobs.attempts import attempts
 from app.jobs.scheduling import dispatch
 from tests.app.jobs import factories
 from tests.app.jobs.html_form import HtmlForm
 from tests.users import Person
 from trainer import events
+from trainer.run_dir import RunDir
 from trainer.spec import TrainSpec
 
 FORM = {"key": "0123456789abcdef", "recipe": "tiny"}
@@ -359,7 +359,7 @@ def test_another_like_it_fills_the_form_in_with_what_differs_from_the_recipe(ali
 
 def test_a_failed_job_says_why_what_next_and_shows_the_end_of_its_log(alice: TestClient, alice_user: Person) -> None:
     job_id, fence = factories.started(alice_user, factories.corpus(alice_user))
-    path = stream._log_path(factories.row(job_id))
+    path = RunDir(storage.run(job_id)).log_path
     path.parent.mkdir(parents=True)
     path.write_text("step 29\n<b>ValueError</b>\n")
     values = {"series": "loss", "value": "nan", "step": 30}

@@ -19,6 +19,7 @@ from app.jobs.scheduling import dispatch
 from tests.app.jobs import factories
 from tests.users import Person
 from trainer import events
+from trainer.run_dir import RunDir
 
 
 class Viewer:
@@ -93,7 +94,7 @@ class Run:
     def __init__(self, owner: Person) -> None:
         self.job_id, self.fence = factories.started(owner, factories.corpus(owner))
         self.seq = self.step = self.num_logged = 0
-        self.log_path = stream._log_path(factories.row(self.job_id))
+        self.log_path = RunDir(storage.run(self.job_id)).log_path
         self.log_path.parent.mkdir(parents=True)
 
     def advance(self, steps: int) -> None:

@@ -60,9 +60,8 @@ def read_header(path: Path) -> list[Tensor]:
             raise InvalidModel("header_length", file=path.name, length=length)
         text = file.read(length)
     described = read_json(text, path.name, "header_json", 8)
-    tensors = [
-        _tensor(path.name, name, entry, 8 + length) for name, entry in described.items() if name != "__metadata__"
-    ]
+    _check_metadata(path.name, described.pop("__metadata__", None))
+    tensors = [_tensor(path.name, name, entry, 8 + length) for name, entry in described.items()]
     tensors.sort(key=lambda tensor: (tensor.start, tensor.end))
     _check_places(path.name, tensors, 8 + length, size)
     return tensors
@@ -83,6 +82,12 @@ def read_json(text: bytes, name: str, code: str = "not_json", offset: int = 0) -
     if not isinstance(value, dict):
         raise InvalidModel("not_object", file=name)
     return value
+
+
+def _check_metadata(file: str, metadata: Any) -> None:
+    if metadata is None or (isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())):
+        return
+    raise InvalidModel("header_entry", file=file, tensor="__metadata__", why="strings")
 
 
 def _tensor(file: str, name: str, entry: Any, data: int) -> Tensor:

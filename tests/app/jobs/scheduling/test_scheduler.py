@@ -1,6 +1,5 @@
 """The scheduler against a real database: it places, hints again, gives up, tries again, and leads alone."""
 
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -14,7 +13,6 @@ from app.core.settings import settings
 from app.jobs import schemas, service
 from app.jobs.attempts import attempts
 from app.jobs.scheduling import dispatch
-from app.jobs.scheduling import scheduler as scheduler_module
 from app.jobs.scheduling.scheduler import Scheduler
 from tests.app.jobs import factories
 from tests.users import Person
@@ -36,12 +34,32 @@ def sent(database: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]
     return messages
 
 
+class Clock:
+    """A clock that a test sets forward, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_grace(self) -> None:
+        """Let as much time pass as a scheduler waits for silent attempts after its start or an outage."""
+        self.now += 2 * settings().lease_seconds
+
+
 @pytest.fixture
-def scheduler() -> Iterator[Scheduler]:
-    made = Scheduler()
-    made._reap_at = 0.0
-    yield made
-    made.close()
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def scheduler(clock: Clock) -> Iterator[Scheduler]:
+    """One that started long ago."""
+    started = Scheduler(clock)
+    clock.pass_grace()
+    yield started
+    started.close()
 
 
 def change(job_id: str, **values: Any) -> None:
@@ -198,7 +216,7 @@ def test_of_two_schedulers_one_leads_until_it_is_gone(scheduler: Scheduler) -> N
 
 
 def test_a_lost_database_is_waited_out_and_nobody_is_reaped_for_it(
-    alice_user: Person, corpus: str, scheduler: Scheduler
+    alice_user: Person, corpus: str, scheduler: Scheduler, clock: Clock
 ) -> None:
     scheduler.step()
     job_id, _fence = factories.started(alice_user, corpus)
@@ -211,25 +229,23 @@ def test_a_lost_database_is_waited_out_and_nobody_is_reaped_for_it(
     assert not scheduler.step()
     assert scheduler.step()
     assert factories.row(job_id).state == "starting"
-    scheduler._reap_at = 0.0
+    clock.pass_grace()
     scheduler.step()
     assert factories.row(job_id).state == "recovering"
 
 
 def test_after_its_start_and_an_outage_it_waits_two_leases_before_it_gives_anybody_up(
-    alice_user: Person, corpus: str, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+    alice_user: Person, corpus: str, scheduler: Scheduler, clock: Clock
 ) -> None:
     factories.node()
     silent, _fence = factories.started(alice_user, corpus)
     change(silent, lease_until=ago(1))
     new = factories.submitted(alice_user, corpus, num_processes=1)
     factories.node(slots=2)
-    now = time.monotonic()
-    monkeypatch.setattr(scheduler_module.time, "monotonic", lambda: now)
-    restarted = Scheduler()
+    restarted = Scheduler(clock)
     assert restarted.step()
     assert (factories.row(silent).state, factories.row(new).node) == ("starting", "ada")
-    now += 2 * settings().lease_seconds
+    clock.pass_grace()
     assert restarted.step()
     assert factories.row(silent).state == "recovering"
     restarted.close()

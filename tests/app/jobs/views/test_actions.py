@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.core import db
-from app.jobs import stream
+from app.core import db, storage
 from app.jobs.attempts import attempts
 from tests.app.jobs import factories
 from tests.users import Person
+from trainer.run_dir import RunDir
 
 DIVERGED = {"series": "loss", "value": "nan", "step": 30}
 
@@ -72,7 +72,7 @@ def test_gradient_checkpointing_is_offered_with_the_micro_batch_that_was_left_an
 def test_a_failed_job_shows_the_last_lines_of_its_log(alice_api: TestClient, alice_user: Person) -> None:
     job_id = failed(alice_user, "trainer_bug", {}, saved=False)
     assert alice_api.get(f"/api/v1/jobs/{job_id}").json()["failure"]["log"] == []
-    path = stream._log_path(factories.row(job_id))
+    path = RunDir(storage.run(job_id)).log_path
     path.parent.mkdir(parents=True)
     path.write_text("".join(f"line {n}\n" for n in range(20_000)) + "ValueError: no")
     log = alice_api.get(f"/api/v1/jobs/{job_id}").json()["failure"]["log"]

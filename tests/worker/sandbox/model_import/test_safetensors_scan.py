@@ -1,8 +1,8 @@
 """Safetensors files by their specification: whatever a header says, it is read as it is or refused with its place."""
 
 import json
+import math
 import struct
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from worker.sandbox.model_import import safetensors_scan
@@ -100,11 +101,51 @@ def test_a_value_that_is_not_finite_is_found_at_its_byte(
     assert problem(path) == {"code": "nonfinite", "file": path.name, "tensor": "w", "byte": begin + 33 * size}
 
 
+def scanned_as_by_the_library(path: Path) -> bool:
+    """Whether the scan accepts a file. One that it accepts, the library accepts too, with the same names."""
+    try:
+        tensors = safetensors_scan.read_header(path)
+        safetensors_scan.hash_and_check_finite(path, tensors, lambda count: None)
+    except InvalidModel:
+        return False
+    with safe_open(path, "numpy") as file:
+        assert set(file.keys()) == {tensor.name for tensor in tensors}
+    return True
+
+
 @settings(max_examples=200, deadline=None)
 @given(header=st.binary(max_size=80), data=st.binary(max_size=40), length=st.integers(0, 120) | st.none())
 def test_no_bytes_do_more_than_be_refused(
     tmp_path_factory: pytest.TempPathFactory, header: bytes, data: bytes, length: int | None
 ) -> None:
-    path = written(tmp_path_factory.getbasetemp() / "fuzz.safetensors", header, data, length=length)
-    with suppress(InvalidModel):
-        safetensors_scan.hash_and_check_finite(path, safetensors_scan.read_header(path), lambda count: None)
+    scanned_as_by_the_library(written(tmp_path_factory.getbasetemp() / "fuzz.safetensors", header, data, length=length))
+
+
+@pytest.mark.parametrize("metadata", ['{"a": 1}', "[]", '"a"', "1"])
+def test_metadata_must_be_strings(tmp_path: Path, metadata: str) -> None:
+    path = written(tmp_path / "m.safetensors", f'{{"__metadata__": {metadata}}}'.encode())
+    assert (problem(path)["code"], problem(path)["tensor"]) == ("header_entry", "__metadata__")
+
+
+SHAPES = st.lists(st.integers(0, 3), max_size=3)
+TENSORS = st.dictionaries(
+    st.sampled_from(["a", "b", "", "__metadata__"]),
+    st.tuples(SHAPES, st.sampled_from(["F32", "U8", "BOOL", "F8"]), st.integers(-1, 1), st.integers(-1, 1)),
+    max_size=3,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(described=TENSORS, surplus=st.integers(-1, 1), padding=st.sampled_from(["", " ", "    ", "\n"]))
+def test_what_the_scan_accepts_the_library_accepts(
+    tmp_path_factory: pytest.TempPathFactory, described: dict[str, Any], surplus: int, padding: str
+) -> None:
+    begin, header = 0, {}
+    for name, (shape, dtype, shift, growth) in described.items():
+        end = begin + math.prod(shape) * (4 if dtype == "F32" else 1)
+        rarely = shift == growth == 1  # most descriptions are right, so that many files are accepted
+        header[name] = entry(shape, begin + rarely, end + (growth if shift == -1 else 0), dtype)
+        begin = end
+    data = b"\0" * max(0, begin + (surplus if len(described) == 3 else 0))
+    text = (json.dumps(header) + padding).encode()
+    scanned_as_by_the_library(written(tmp_path_factory.getbasetemp() / "fuzz.safetensors", text, data))
