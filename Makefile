@@ -54,7 +54,7 @@ faults: $(DEVELOP) ## Kill, stop, cut off and fill up everything; write docs/mea
 	@FAULTS_TABLE=docs/measurements/faults.md exec $(BIN)/python -m pytest -m "faults or faults_core"
 
 bench: $(DEVELOP) ## Measure; each figure stands beside its yardstick from the same run
-	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@for script in bench/*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script"; done
 
 $(VENV)/bin/python:
 	@[ -n "$(PYTHON)" ] || { echo "Athanor needs Python 3.11 or newer with its venv module (on Debian: apt install python3-venv)."; exit 1; }

@@ -233,7 +233,8 @@ def main(specs: list[TrainSpec]) -> None:
 
 if __name__ == "__main__":
     if "--smoke" in sys.argv:
-        main(configurations(1))
+        STEPS, SIDE, LAPS = 1, 64, 1
+        main([large_vocabulary({"model_type": "llama", "objective": "causal", "vocab_size": 512}, 1)])
     else:
         number = int(sys.argv[1]) if sys.argv[1:] else NUM_CONFIGURATIONS
         main([*configurations(number), *(large_vocabulary(*fields) for fields in LARGE_VOCABULARY)])

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.submit import CORPUS, is_ready
 from tests import stack
+from tests.stack import Stack
 from tests.waiting import until
 
 GOAL_SECONDS = 35.0  # of which a trainer may take 30 to save
@@ -26,19 +27,19 @@ SPEC = {"recipe": "tiny", "corpora": [CORPUS], "max_steps": 1_000_000, "num_proc
 
 def processes_of(job_id: str) -> list[psutil.Process]:
     """The processes that have a file of the job's run directory open: supervisor, gang and ranks."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             links = [Path(f"/proc/{process.pid}/fd/{n}").readlink() for n in (1, 2)]
         except OSError:
             continue
         if any(job_id in str(link) for link in links):
-            found.append(process)
-    return found
+            processes.append(process)
+    return processes
 
 
 def lives(process: psutil.Process) -> bool:
-    """Whether a process runs; one that ended and was not yet buried does not."""
+    """Whether a process runs; one that ended and was not yet reaped does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -74,17 +75,22 @@ def stop(client: httpx.Client, verb: str) -> tuple[float, float, float]:
     return visible, ended, gone
 
 
+def measure(installation: Stack, jobs: int) -> None:
+    """Stop so many jobs each way, and print the figures."""
+    until(lambda: is_ready(installation.client, installation.data), 120, "the corpus and the warm worker")
+    for verb in ("cancel", "pause"):
+        rows = [stop(installation.client, verb) for _ in range(jobs)]
+        visible, ended, gone = (statistics.median(column) for column in zip(*rows, strict=True))
+        worst = max(row[2] for row in rows)
+        print(f"{verb}: visible {visible:.2f} s (goal: 1 s), ended {ended:.2f} s, no process left {gone:.2f} s")
+        print(f"{verb}: worst {worst:.2f} s; worst / allowed {GOAL_SECONDS:.0f} s: {worst / GOAL_SECONDS:.2f}")
+
+
 def main(jobs: int) -> None:
-    """Measure and print."""
-    with tempfile.TemporaryDirectory(prefix="athanor-bench-") as home, stack.running(Path(home)) as whole:
-        whole.sign_up("Alice")
-        until(lambda: is_ready(whole.client, whole.data), 120, "the corpus and the warm worker")
-        for verb in ("cancel", "pause"):
-            rows = [stop(whole.client, verb) for _ in range(jobs)]
-            visible, ended, gone = (statistics.median(column) for column in zip(*rows, strict=True))
-            worst = max(row[2] for row in rows)
-            print(f"{verb}: visible {visible:.2f} s (goal: 1 s), ended {ended:.2f} s, no process left {gone:.2f} s")
-            print(f"{verb}: worst {worst:.2f} s; worst / allowed {GOAL_SECONDS:.0f} s: {worst / GOAL_SECONDS:.2f}")
+    """Measure on an installation of its own."""
+    with tempfile.TemporaryDirectory(prefix="athanor-bench-") as home, stack.running(Path(home)) as installation:
+        installation.sign_up("Alice")
+        measure(installation, jobs)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How much memory an export takes: the peak of the command and of the process that proves it, beside the weights.
 
-`python bench/export.py`. A Llama of about 160 million parameters with random weights in bf16, as GPUs train them, once
-in each format.
+`PYTHONPATH=. python bench/export.py [--smoke]`. A Llama of about 160 million parameters with random weights in bf16, as
+GPUs train them, once in each format.
 """
 
 import json
@@ -30,16 +30,13 @@ def main() -> None:
         weights = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
         empty = peak(["-c", "import trainer.export.export"])
         for form, *quantization in FORMS:
-            given = [
-                f"--format={form}",
-                *(f"--quantization={name}" for name in quantization),
-                "--max-shard-bytes=100000000",
-            ]
+            options = [f"--format={form}", "--max-shard-bytes=100000000"]
+            options += [f"--quantization={name}" for name in quantization]
             out = home / "-".join((form, *quantization))
-            largest = peak(["-m", "trainer", "export", str(checkpoint), str(out), *given])
-            found = {"form": out.name, "weights_bytes": weights, "libraries_bytes": empty, "peak_bytes": largest}
-            found["peak_without_libraries_in_weights"] = round((largest - empty) / weights, 2)
-            sys.stdout.write(json.dumps(found) + "\n")
+            largest = peak(["-m", "trainer", "export", str(checkpoint), str(out), *options])
+            figures = {"form": out.name, "weights_bytes": weights, "libraries_bytes": empty, "peak_bytes": largest}
+            figures["peak_without_libraries_in_weights"] = round((largest - empty) / weights, 2)
+            sys.stdout.write(json.dumps(figures) + "\n")
 
 
 def make(home: Path) -> Path:
@@ -60,4 +57,7 @@ def peak(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if "--smoke" in sys.argv:
+        SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+        FORMS = FORMS[:1]
     main()

@@ -1,6 +1,7 @@
 """How soon and how fast text comes from a node's inference process, beside transformers in the same run.
 
-Run: python bench/generate.py. Two shapes with random weights, on the CPU; each figure is the median of a few laps.
+Run: PYTHONPATH=. python bench/generate.py [--smoke]. Two shapes with random weights, on the CPU; each figure is the
+median of a few laps.
 """
 
 import json
@@ -47,13 +48,13 @@ def checkpoint(directory: Path, shape: dict[str, Any]) -> Path:
     (directory / "text.bin").write_bytes(text)
     (directory / "index.bin").write_bytes(array("Q", [len(text)]).tobytes())
     source = CorpusInput(id="text", path=str(directory), sha256="0" * 64)
-    made = tokenizer.train([source], 2000, lambda done, total: None)
+    trained = tokenizer.train([source], 2000, lambda done, total: None)
     spec = resolve({"corpora": ["text"], "sequence_length": 1024, "num_key_value_heads": 4, **shape})
-    built = build.init_model(spec, made.get_vocab_size(), 0, 1, torch.device("cpu"))
+    built = build.init_model(spec, trained.get_vocab_size(), 0, 1, torch.device("cpu"))
     built.generation_config.eos_token_id = None  # random weights: only the length may end a text
     transformers_logging.disable_progress_bar()
     built.save_pretrained(directory / "model")
-    tokenizer.save(made, directory / "model")
+    tokenizer.save(trained, directory / "model")
     return directory / "model"
 
 
@@ -98,8 +99,8 @@ def theirs(loaded: Any) -> Callable[[], tuple[float, float]]:
 def laps(lap: Callable[[], tuple[float, float]]) -> tuple[float, float]:
     """Medians of a few laps after one to warm up."""
     lap()
-    found = [lap() for _number in range(LAPS)]
-    return statistics.median(wait for wait, _rate in found), statistics.median(rate for _wait, rate in found)
+    results = [lap() for _number in range(LAPS)]
+    return statistics.median(wait for wait, _rate in results), statistics.median(rate for _wait, rate in results)
 
 
 def together(lap: Callable[[], tuple[float, float]]) -> tuple[float, float]:
@@ -113,12 +114,12 @@ def together(lap: Callable[[], tuple[float, float]]) -> tuple[float, float]:
     return laps(pair)
 
 
-def show(name: str, found: tuple[float, float], yardstick: tuple[float, float] | None = None) -> None:
+def show(name: str, result: tuple[float, float], yardstick: tuple[float, float] | None = None) -> None:
     """One line: seconds to the first token, tokens a second, and how they compare."""
     beside = ""
     if yardstick is not None:
-        beside = f"   x{yardstick[0] / found[0]:.2f} sooner, x{found[1] / yardstick[1]:.2f} faster than transformers"
-    print(f"  {name:44} first token {found[0] * 1000:8.1f} ms   {found[1]:8.1f} tokens/s{beside}")
+        beside = f"   x{yardstick[0] / result[0]:.2f} sooner, x{result[1] / yardstick[1]:.2f} faster than transformers"
+    print(f"  {name:44} first token {result[0] * 1000:8.1f} ms   {result[1]:8.1f} tokens/s{beside}")
 
 
 def starts(path: Path) -> None:
@@ -172,4 +173,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if "--smoke" in sys.argv:
+        TOKENS, LAPS = 8, 1
+        SHAPES = {"smoke": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}}
     main()

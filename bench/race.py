@@ -1,8 +1,8 @@
 """A race with transformers' Trainer: the same model, start, samples, order and loss, by turns in one process.
 
-`python bench/race.py [threads]`. Prints JSON: tokens a second, ratios of medians and of minima, share of the same run's
-matrix products, and how far the losses are apart. A last lap sets each ZeRO stage of DeepSpeed against the plain
-engine.
+`PYTHONPATH=. python bench/race.py [THREADS | --smoke]`. Prints JSON: tokens a second, ratios of medians and of minima,
+share of the same run's matrix products, and the losses. A last lap sets each ZeRO stage of DeepSpeed against the plain
+engine. Matrix products are oneDNN's where they would be in a job: where they are measurably faster.
 """
 
 import itertools
@@ -15,7 +15,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 from trainer.engines import base, factory  # before torch: it says which accelerators DeepSpeed looks for
@@ -33,6 +32,7 @@ from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective
 from trainer.planning.counts import flops
 from trainer.spec import TrainSpec, resolve
+from trainer.training.matmul_choice import MIN_SPEEDUP
 
 VOCAB_SIZE, LENGTH, ROWS = 8192, 256, 8
 WARM, CHECKED, BLOCKS, STEPS_PER_BLOCK = 3, 20, 8, 2
@@ -41,6 +41,7 @@ SHAPES = {
     "llama": {"model_type": "llama", "intermediate_size": 688},
 }
 SIDE = 2048
+COMPILES = True  # the tuned Trainer, by torch.compile
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
 
 
@@ -67,7 +68,7 @@ def spec_of(shape: str) -> TrainSpec:
 
 
 class Turns:
-    """Lets a contestant that wants to run by itself take steps only when it is asked to."""
+    """Lets a contestant that has a loop of its own take steps only when it is asked to."""
 
     def __init__(self, run: Callable[["Turns"], None]) -> None:
         self._asked, self._done = threading.Semaphore(0), threading.Semaphore(0)
@@ -76,7 +77,7 @@ class Turns:
         self._done.acquire()  # is ready for its first step
 
     def pause(self) -> None:
-        """Called by the contestant before each step and behind the last one."""
+        """Called by the contestant before each step and after the last one."""
         self._done.release()
         self._asked.acquire()
 
@@ -90,14 +91,14 @@ def peer(spec: TrainSpec, model: PreTrainedModel, rows: Tensor, **tuned: Any) ->
 
     def run(turns: Turns) -> None:
         class Pauses(TrainerCallback):
-            def on_step_begin(self, *_given: Any, **_named: Any) -> None:
+            def on_step_begin(self, *_arguments: Any, **_named: Any) -> None:
                 turns.pause()
 
             def on_log(self, _args: Any, _state: Any, _control: Any, logs: dict[str, float], **_named: Any) -> None:
                 if "loss" in logs:
                     turns.losses.append(logs["loss"])
 
-            def on_train_end(self, *_given: Any, **_named: Any) -> None:
+            def on_train_end(self, *_arguments: Any, **_named: Any) -> None:
                 turns.pause()
 
         class InOrder(torch.utils.data.IterableDataset[dict[str, Tensor]]):
@@ -134,7 +135,7 @@ def peer(spec: TrainSpec, model: PreTrainedModel, rows: Tensor, **tuned: Any) ->
 
 
 class Ours:
-    """What a job runs: the engine, the objective, the loop's own reckoning."""
+    """What a job runs: the engine and the objective."""
 
     def __init__(self, spec: TrainSpec, rows: Tensor) -> None:
         model = init_model(spec, VOCAB_SIZE, 0, 1, torch.device("cpu"))
@@ -143,25 +144,40 @@ class Ours:
         self.losses: list[float] = []
 
     def step(self) -> None:
-        some = self._rows[self._number * ROWS : (self._number + 1) * ROWS]
-        batch = {"input_ids": some[:, :-1], "labels": some[:, 1:]}
+        rows = self._rows[self._number * ROWS : (self._number + 1) * ROWS]
+        batch = {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
         self._number += 1
         micro_batches = self._engine.split_micro_batches(batch)
-        loss, _norm, _stops = self._engine.step(self._number, micro_batches, some[:, 1:].size, False)
+        loss, _norm, _stops = self._engine.step(self._number, micro_batches, rows[:, 1:].size, False)
         self.losses.append(loss)
 
 
-def gemm_rate() -> float:
-    """The best of five matrix products of torch and of five of ours, in operations a second."""
-    matrix, out = torch.rand(SIDE, SIDE), torch.empty(SIDE, SIDE)
-    laps = [
-        seconds(partial(way, matrix, matrix, out=out), 1) for way in (torch.mm, cpu_matmul.matmul) for _lap in range(5)
-    ]
-    return 2 * SIDE**3 / min(laps)
+def gemm_rates() -> dict[str, float]:
+    """Matrix products in operations a second, the best of five laps: by torch's default library and by oneDNN."""
+    matrix, before = torch.rand(SIDE, SIDE), cpu_matmul.uses_onednn()
+    rates = {}
+    for name, is_on in (("torch", False), ("onednn", True)):
+        cpu_matmul.set_onednn(is_on)
+        rates[name] = 2 * SIDE**3 / min(seconds(lambda: cpu_matmul.matmul(matrix, matrix), 1) for _lap in range(5))
+    cpu_matmul.set_onednn(before)
+    return rates
 
 
-def drawn(spec: TrainSpec) -> Tensor:
-    """Tokens for all steps, as rare and as common as words are."""
+def choose_matmul() -> dict[str, Any]:
+    """Choose the library of matrix products as a job does, and describe it."""
+    speedup = cpu_matmul.onednn_speedup()
+    cpu_matmul.set_onednn(speedup >= MIN_SPEEDUP)
+    rates = {f"{name}_gflops": rate / 1e9 for name, rate in gemm_rates().items()}
+    return {
+        "threads": torch.get_num_threads(),
+        "onednn_speedup": speedup,
+        "uses_onednn": cpu_matmul.uses_onednn(),
+        **rates,
+    }
+
+
+def random_rows(spec: TrainSpec) -> Tensor:
+    """Token ids (steps * rows, length + 1) for all steps, distributed by Zipf's law as words are."""
     return torch.from_numpy(np.random.default_rng(1).zipf(1.3, (spec.max_steps * ROWS, LENGTH + 1)) % VOCAB_SIZE)
 
 
@@ -182,27 +198,30 @@ def by_turns(contestants: Mapping[str, Turns | Ours]) -> dict[str, list[float]]:
 
 def tax(shape: str) -> dict[str, Any]:
     """What DeepSpeed costs where it has nothing to shard: one process, each stage against the plain engine."""
+    matmul = choose_matmul()
     join()
     spec = spec_of(shape)
-    rows = drawn(spec)
+    rows = random_rows(spec)
     stages = {stage: Ours(spec.model_copy(update={"zero_stage": stage}), rows) for stage in range(4)}
     contestants = {"plain" if stage == 0 else f"zero_{stage}": each for stage, each in stages.items()}
     for each in contestants.values():
         seconds(each.step, WARM)
     times = by_turns(contestants)
     plain = times.pop("plain")
-    found: dict[str, Any] = {"shape": shape, "threads": torch.get_num_threads(), "gemm_gflops": gemm_rate() / 1e9}
+    figures: dict[str, Any] = {"shape": shape, **matmul}
     for name, each in times.items():
-        found[name] = {
+        figures[name] = {
             "speed_of_plain_by_medians": statistics.median(plain) / statistics.median(each),
             "speed_of_plain_by_minima": min(plain) / min(each),
         }
-    return found
+    return figures
 
 
 def race(shape: str) -> dict[str, Any]:
+    """Both contestants and the tuned one: speeds, losses and shares of the fastest matrix products."""
+    matmul = choose_matmul()
     spec = spec_of(shape)
-    rows = drawn(spec)
+    rows = random_rows(spec)
     start = init_model(spec, VOCAB_SIZE, 0, 1, torch.device("cpu")).state_dict()
 
     def plain() -> PreTrainedModel:
@@ -212,30 +231,30 @@ def race(shape: str) -> dict[str, Any]:
 
     contestants: dict[str, Turns | Ours] = {
         "trainer": peer(spec, plain(), rows),
-        "trainer_tuned": peer(spec, plain(), rows, optim="adamw_torch_fused", torch_compile=True),
+        "trainer_tuned": peer(spec, plain(), rows, optim="adamw_torch_fused", torch_compile=COMPILES),
     }
-    join()  # behind the others: where there is a process group, Trainer would wrap its model for it
+    join()  # after the others: where there is a process group, Trainer would wrap its model for it
     contestants["ours"] = Ours(spec, rows)
     warm = {name: seconds(each.step, WARM) for name, each in contestants.items()}
     for each in contestants.values():
         seconds(each.step, CHECKED - WARM)
     times = by_turns(contestants)
-    rate = gemm_rate()
+    rate = max(gemm_rates().values())
     work = flops(spec, VOCAB_SIZE).model_flops * spec.tokens_per_step
-    found: dict[str, Any] = {"shape": shape, "threads": torch.get_num_threads(), "gemm_gflops": rate / 1e9}
+    figures: dict[str, Any] = {"shape": shape, **matmul}
     for name, each in contestants.items():
         median, best = statistics.median(times[name]), min(times[name])
-        found[name] = {
+        figures[name] = {
             "tokens_per_second": spec.tokens_per_step / median,
             "share_of_gemm": work / best / rate,
             "first_steps_seconds": warm[name],
-            "loss_at_20": each.losses[CHECKED - 1],
+            "checked_loss": each.losses[CHECKED - 1],
         }
         if name != "ours":
             ours = times["ours"]
-            found[name]["ours_is_faster_by_medians"] = median / statistics.median(ours)
-            found[name]["ours_is_faster_by_minima"] = best / min(ours)
-    return found
+            figures[name]["ours_is_faster_by_medians"] = median / statistics.median(ours)
+            figures[name]["ours_is_faster_by_minima"] = best / min(ours)
+    return figures
 
 
 def seconds(step: Callable[[], Any], count: int) -> float:
@@ -249,14 +268,21 @@ LAPS: dict[str, Callable[[str], dict[str, Any]]] = {"race": race, "tax": tax}
 
 
 def main() -> None:
+    """Run each lap in a process of its own, which calls this again with the lap and the shape."""
     if len(sys.argv) > 3:
         sys.stdout.write(json.dumps(LAPS[sys.argv[2]](sys.argv[3]), indent=2) + "\n")
         return
-    threads = sys.argv[1] if len(sys.argv) > 1 else str(os.cpu_count() or 1)
-    given = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
-    for lap, shape in itertools.product(LAPS, SHAPES):
-        subprocess.run([sys.executable, "-W", "ignore", __file__, threads, lap, shape], env=given, check=True)
+    argument = sys.argv[1] if len(sys.argv) > 1 else str(os.cpu_count() or 1)
+    is_smoke = argument == "--smoke"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1" if is_smoke else argument, "OMP_WAIT_POLICY": "PASSIVE"}
+    laps = [("race", "gpt2"), ("tax", "llama")] if is_smoke else itertools.product(LAPS, SHAPES)
+    for lap, shape in laps:
+        subprocess.run([sys.executable, "-W", "ignore", __file__, argument, lap, shape], env=environment, check=True)
 
 
 if __name__ == "__main__":
+    if "--smoke" in sys.argv:
+        VOCAB_SIZE, LENGTH, ROWS, SIDE = 512, 16, 2, 64
+        WARM, CHECKED, BLOCKS, STEPS_PER_BLOCK = 1, 2, 1, 1
+        COMPILES = False
     main()

@@ -1,7 +1,8 @@
 """How long a save keeps training waiting: the trainer's, beside its own blocking one and torch.save, in the same run.
 
-`python bench/save.py`. A decoder of about 40 million parameters trains in one process; every save is of weights and
-both moments. The goal is to wait 0.3 of a blocking save. How much longer steps take meanwhile stands beside it.
+`PYTHONPATH=. python bench/save.py [--smoke]`. A decoder of about 40 million parameters trains in one process; every
+save is of weights and both moments. The goal is to wait 0.3 of a blocking save. How much longer steps take meanwhile
+stands beside it.
 """
 
 import os
@@ -36,6 +37,7 @@ from trainer.training.checkpoint import CheckpointWriter, LoopState
 
 ROUNDS, STEPS_AROUND = 4, 6
 SHAPE = {"hidden_size": 640, "intermediate_size": 1728, "num_hidden_layers": 8, "num_attention_heads": 10}
+SHAPE["num_key_value_heads"] = SHAPE["num_attention_heads"]
 
 
 class Training:
@@ -47,9 +49,7 @@ class Training:
         tokenizer.save(tokenizer.train([source], 2048, lambda done, total: None), home / "tokenizer")
         opened = PreTrainedTokenizerFast.from_pretrained(home / "tokenizer")
         batch_size = {"train_batch_size": 2, "per_device_batch_size": 2, "sequence_length": 64}
-        self.spec = resolve(
-            {"name": "save", "corpora": ["c"], "vocab_size": 2048, "num_key_value_heads": 10, **SHAPE, **batch_size}
-        )
+        self.spec = resolve({"name": "save", "corpora": ["c"], "vocab_size": 2048, **SHAPE, **batch_size})
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
         os.environ["MASTER_PORT"] = str(free_port())
         device = engines.init_process_group("cpu")
@@ -91,15 +91,18 @@ class Training:
 
     def torch_save(self) -> None:
         """Weights and optimizer by torch.save, synced: what many trainers do."""
-        held = {"model": self.model.state_dict(), "optimizer": dict(optimizer_state.tensors(self.engine, lambda: None))}
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": dict(optimizer_state.tensors(self.engine, lambda: None)),
+        }
         with (self.home / "torch.pt").open("wb") as file:
-            torch.save(held, file)
+            torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
 
 
 def lost(training: Training, way: Callable[[], None]) -> tuple[float, float]:
-    """Seconds that training waited for a save, and by what factor the steps behind it were slower."""
+    """Seconds that training waited for a save, and by what factor the steps after it were slower."""
     without = statistics.median(training.steps() for _ in range(STEPS_AROUND))
     started_at = time.perf_counter()
     way()
@@ -114,13 +117,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         training = Training(Path(home))
         training.steps(3)
-        found: dict[str, list[tuple[float, float]]] = {"beside": [], "blocking": [], "torch_save": []}
+        measured: dict[str, list[tuple[float, float]]] = {"beside": [], "blocking": [], "torch_save": []}
         for _round in range(ROUNDS):
-            for name, measured in found.items():
-                measured.append(lost(training, getattr(training, name)))
+            for name, saves in measured.items():
+                saves.append(lost(training, getattr(training, name)))
         size = training.save().num_bytes
-    stalls = {name: statistics.median(stall for stall, _slower in measured) for name, measured in found.items()}
-    slower = statistics.median(factor for _stall, factor in found["beside"])
+    stalls = {name: statistics.median(stall for stall, _slower in saves) for name, saves in measured.items()}
+    slower = statistics.median(factor for _stall, factor in measured["beside"])
     sys.stdout.write(
         f"save of {size / 1e6:.0f} MB: training waits {stalls['beside']:.3f} s; blocking {stalls['blocking']:.3f} s, "
         f"torch.save {stalls['torch_save']:.3f} s: {stalls['beside'] / stalls['blocking']:.2f} and "
@@ -130,4 +133,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if "--smoke" in sys.argv:
+        ROUNDS, STEPS_AROUND = 1, 1
+        SHAPE.update(hidden_size=64, intermediate_size=128, num_hidden_layers=2)
     main()

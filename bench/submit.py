@@ -18,6 +18,7 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests import stack
+from tests.stack import Stack
 from tests.waiting import until
 from trainer import events
 from trainer.run_dir import RunDir
@@ -63,8 +64,8 @@ def cold_seconds(run: Path, directory: Path) -> float:
 
         def first_loss() -> bool:
             assert process.poll() in (None, 0), f"the trainer ended with {process.returncode}"
-            found = (event for event, _offset in events.read(target.events_path(1), 0) if event.kind == "points")
-            return any("loss" in event.values for event in found)
+            points = (event for event, _offset in events.read(target.events_path(1), 0) if event.kind == "points")
+            return any("loss" in event.values for event in points)
 
         until(first_loss, 120, "the first loss")
         seconds = time.perf_counter() - begin
@@ -72,25 +73,30 @@ def cold_seconds(run: Path, directory: Path) -> float:
     return seconds
 
 
-def main(jobs: int) -> None:
-    """Measure and print."""
-    with tempfile.TemporaryDirectory(prefix="athanor-bench-") as home, stack.running(Path(home)) as whole:
-        whole.sign_up("Alice")
-        client = whole.client
-        until(lambda: is_ready(client, whole.data), 120, "the corpus and the warm worker")
-        warm = []
-        for number in range(jobs):
-            job_id, seconds = live_seconds(client, number)
-            path = f"/api/v1/jobs/{job_id}"
-            until(lambda path=path: client.get(path).json()["state"] == "succeeded", 60, "its end")
-            warm.append(seconds)
-            print(f"job {number + 1}: {seconds:.2f} s from submit to the first loss on the stream")
-        cold = cold_seconds(whole.data / "runs" / job_id, Path(home) / "cold")
+def measure(installation: Stack, jobs: int, scratch: Path) -> None:
+    """Run so many jobs, the last one again from a cold start in `scratch`, and print the figures."""
+    client = installation.client
+    until(lambda: is_ready(client, installation.data), 120, "the corpus and the warm worker")
+    warm = []
+    for number in range(jobs):
+        job_id, seconds = live_seconds(client, number)
+        path = f"/api/v1/jobs/{job_id}"
+        until(lambda path=path: client.get(path).json()["state"] == "succeeded", 60, "its end")
+        warm.append(seconds)
+        print(f"job {number + 1}: {seconds:.2f} s from submit to the first loss on the stream")
+    cold = cold_seconds(installation.data / "runs" / job_id, scratch / "cold")
     rest = warm[1:] or warm
     print(f"first job (trains the tokenizer)   {warm[0]:.2f} s")
     print(f"later jobs, median                 {statistics.median(rest):.2f} s (goal: 3 s)")
     print(f"python -m trainer train, cold      {cold:.2f} s")
     print(f"cold / warm                        {cold / statistics.median(rest):.1f}")
+
+
+def main(jobs: int) -> None:
+    """Measure on an installation of its own."""
+    with tempfile.TemporaryDirectory(prefix="athanor-bench-") as home, stack.running(Path(home)) as installation:
+        installation.sign_up("Alice")
+        measure(installation, jobs, Path(home))
 
 
 if __name__ == "__main__":
