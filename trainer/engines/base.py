@@ -1,4 +1,4 @@
-"""Joins the ranks of a run and turns a spec into an engine that takes optimizer steps: DeepSpeed's or a plain one."""
+"""Joins the ranks of a run; the interface of the engines that take optimizer steps, DeepSpeed's and torch's."""
 
 import logging
 import math
@@ -20,9 +20,7 @@ import deepspeed
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator, set_accelerator
 from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
-from deepspeed.utils import (
-    logger,
-)
+from deepspeed.utils import logger
 from torch import Tensor, nn
 
 from trainer.data import batch as batches
@@ -33,7 +31,7 @@ from trainer.modeling import cpu_matmul
 from trainer.modeling.objectives import Objective
 from trainer.spec import TrainSpec
 
-MASTER = "master"  # the fp32 copy of a weight, beside the optimizer's moments
+MASTER = "master"  # the fp32 copy of a weight, next to the optimizer's moments
 TIMEOUT = timedelta(minutes=30)  # a rank may wait for another to write a large checkpoint
 
 
@@ -80,11 +78,11 @@ class Engine(ABC):
         self.precision = precision(spec, device)
 
     def split_micro_batches(self, batch: Batch, size: int | None = None) -> list[dict[str, Tensor]]:
-        """This rank's micro-batches of a global batch, of `size` samples where they are not to be the run's own."""
+        """This rank's micro-batches of a global batch, of `size` samples; by default the run's size."""
         size = size or self.spec.per_device_batch_size
         count = batches.num_rows(batch) // self.world_size
-        mine = batches.take_rows(batch, slice(self.rank * count, (self.rank + 1) * count))
-        return [self._on_device(batches.take_rows(mine, slice(at, at + size))) for at in range(0, count, size)]
+        local = batches.take_rows(batch, slice(self.rank * count, (self.rank + 1) * count))
+        return [self._on_device(batches.take_rows(local, slice(at, at + size))) for at in range(0, count, size)]
 
     def _on_device(self, batch: Batch) -> dict[str, Tensor]:
         return {name: torch.from_numpy(values).to(self.device) for name, values in batch.items()}
@@ -100,26 +98,26 @@ class Engine(ABC):
         """Take optimizer step `number`. Returns loss and gradient norm over all ranks, and whether any is stopping.
 
         `num_targets` is that of the global batch, which divides the sum, so neither ranks nor accumulation change what
-        is computed. Raises Failure if either is not finite. `factor` spoils the loss, for tests.
+        is computed. `factor` multiplies the loss, for tests. Raises Failure if loss or gradient norm is not finite.
         """
         rate = learning_rate(self.spec, number)
         for group in self._groups():
             group["lr"] = rate
-        parts: list[Tensor] = []
+        losses: list[Tensor] = []
         for tensors in micro_batches:
-            nats = self._forward(tensors, is_first=not parts)[0] / num_targets * factor
-            parts.append(nats.detach())
-            self._backward(nats, len(micro_batches))
-        loss, stops = self._over_ranks(torch.stack(parts).sum().item(), is_stopping)
-        _require_finite("loss", loss, number)
+            loss = self._forward(tensors, is_first=not losses)[0] / num_targets * factor
+            losses.append(loss.detach())
+            self._backward(loss, len(micro_batches))
+        mean_loss, stops = self._over_ranks(torch.stack(losses).sum().item(), is_stopping)
+        _require_finite("loss", mean_loss, number)
         norm = self._update()
         _require_finite("grad_norm", norm, number)
-        return loss, norm, stops
+        return mean_loss, norm, stops
 
     def forward_loss(self, tensors: dict[str, Tensor]) -> Tensor:
-        """The summed loss of a micro-batch as a step computes it, of which DeepSpeed hears nothing."""
-        nats: Tensor = self.objective(**tensors)[0]
-        return nats
+        """The summed loss of a micro-batch in nats, a scalar, as a step computes it, but past DeepSpeed's counters."""
+        loss_sum: Tensor = self.objective(**tensors)[0]
+        return loss_sum
 
     def _over_ranks(self, loss: float, is_stopping: bool) -> tuple[float, bool]:
         if self.world_size == 1:
@@ -130,7 +128,9 @@ class Engine(ABC):
 
     @torch.no_grad()
     def evaluate_sums(self, micro_batches: list[dict[str, Tensor]]) -> list[float]:
-        """The summed loss over all ranks and what else the objective counts. Every rank must bring equally many."""
+        """The loss summed over all ranks, in nats, then the objective's other sums. Every rank must bring equally many
+        micro-batches.
+        """
         self.objective.eval()
         total = torch.zeros(1 + len(self.objective.metric_names), dtype=torch.float64, device=self.device)
         for tensors in micro_batches:
@@ -142,7 +142,7 @@ class Engine(ABC):
 
     @property
     def device_name(self) -> str:
-        """What computes, as far as it decides the bits of a result."""
+        """The device, in as much detail as decides the bits of a result."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return cpu_matmul.cpu_name(cpu_matmul.uses_onednn())
@@ -166,38 +166,38 @@ class Engine(ABC):
 
     @abstractmethod
     def _forward(self, tensors: dict[str, Tensor], *, is_first: bool) -> Tensor:
-        """What the objective gives for a micro-batch, which may be the first one of a step."""
+        """The objective's output (1 + num_metrics,) for a micro-batch, which may be the first one of a step."""
 
     @abstractmethod
-    def _backward(self, nats: Tensor, count: int) -> None:
+    def _backward(self, loss: Tensor, count: int) -> None:
         """Add the gradients of one micro-batch of `count`."""
 
     @abstractmethod
     def _update(self) -> float:
-        """Change the weights by the gradients of all ranks. Returns the norm they had before they were clipped."""
+        """Update the weights by the gradients of all ranks. Returns the gradients' norm before clipping."""
 
     @abstractmethod
     def gathered_parameters(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
-        """Within it the parameters are whole on every rank."""
+        """Context in which every rank holds the full parameters."""
 
     @abstractmethod
     def state_keys(self, parameter: nn.Parameter) -> tuple[str, ...]:
-        """What the optimizer's state holds of a parameter that trains."""
+        """Names of the tensors that the optimizer keeps for a trainable parameter."""
 
     @abstractmethod
     def get_optimizer_state(self, parameter: nn.Parameter, kind: str, is_mine: bool) -> Tensor | None:
-        """That, whole, where this rank asks for it. All ranks take part."""
+        """The full tensor `kind` of a parameter's optimizer state, on ranks that set `is_mine`. All ranks take part."""
 
     @abstractmethod
     def set_optimizer_state(self, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
-        """Put it back; there must be room."""
+        """Restore the full tensor `kind` of a parameter's optimizer state, which `init_optimizer_state` created."""
 
     @abstractmethod
     def init_optimizer_state(self, num_updates: int) -> None:
-        """Make the state that the optimizer would make at its first step, as if it had taken so many."""
+        """Create the state that the optimizer would create at its first step, with `num_updates` steps counted."""
 
     def link_state(self) -> None:  # noqa: B027 - most have nothing to do
-        """Called before state is read or put."""
+        """Called before optimizer state is read or written."""
 
 
 def _require_finite(series: str, value: float, step: int) -> None:

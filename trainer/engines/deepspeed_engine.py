@@ -1,4 +1,16 @@
-"""Training with DeepSpeed: ZeRO stages 0 to 3, offloading, fp16 and bf16."""
+"""Training with DeepSpeed: ZeRO stages 0 to 3, offloading, bf16.
+
+Workarounds, each seen in DeepSpeed 0.19.8:
+- At stage 0 the fp32 master weights of bf16 cannot be read, so they could not be saved: stage 1 replaces it.
+- Buckets are allocated at full size whatever the size of the model: `_config` bounds them by the parameters.
+- `DeepSpeedCPUAdam` needs a compiler, so offloading uses torch's AdamW (zero_force_ds_cpu_optimizer).
+- Micro-batches are counted by `step`, which therefore is called before every one but the first (`_forward`).
+- `backward` averages over micro-batches and ranks: the loss is multiplied by both (`_backward`).
+- Moments can be looked up by parameter only if the first parameter group has any: `link_state` does it for all.
+- ZeRO-3 gathers a weight only for the module that owns it: the LM head's, which the fused loss reads, is registered
+  with the objective (`_shard`).
+- DeepSpeed probes for compilers and would compile a shared-memory collective (`init_process_group` in base.py).
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -24,11 +36,11 @@ from trainer.modeling.objectives import Objective
 from trainer.modeling.zero_init import LazyParameters, share_buffers
 from trainer.spec import TrainSpec
 
-MAX_BUCKET = 500_000_000  # values sent at a time, DeepSpeed's own; it allocates them whatever the size of the model
+MAX_BUCKET = 500_000_000  # values sent at a time, DeepSpeed's default
 
 
 class DeepSpeedEngine(Engine):
-    """DeepSpeed: shards what the ranks hold, keeps it in the machine's memory, trains in bf16 beside fp32 weights."""
+    """DeepSpeed: shards states over the ranks, offloads them to host memory, keeps fp32 master weights under bf16."""
 
     def __init__(self, spec: TrainSpec, objective: Objective, device: torch.device) -> None:
         super().__init__(spec, objective, device)
@@ -40,7 +52,7 @@ class DeepSpeedEngine(Engine):
         self._deepspeed, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=config)
 
     def _shard(self, config: dict[str, Any]) -> None:
-        """Leave of each weight a share on each rank, before DeepSpeed would take all of them to the device."""
+        """Shard each weight over the ranks before DeepSpeed would move the whole model to the device."""
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         deepspeed.zero.Init(module=LazyParameters(self.objective, self.device, dtype), config_dict_or_path=config)
         share_buffers(self.objective, self.device)
@@ -51,7 +63,7 @@ class DeepSpeedEngine(Engine):
     def _config(self) -> dict[str, Any]:
         bucket = min(MAX_BUCKET, sum(p.numel() for p in self.model.parameters() if p.requires_grad))
         zero: dict[str, Any] = {
-            # Without stages DeepSpeed shows nobody the master weights of bf16, so none could be saved.
+            # Without stages the master weights of bf16 cannot be read, so they could not be saved.
             "stage": max(1, self.spec.zero_stage),
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
@@ -83,11 +95,11 @@ class DeepSpeedEngine(Engine):
     def _forward(self, tensors: dict[str, Tensor], *, is_first: bool) -> Tensor:
         if not is_first:
             self._deepspeed.step()  # counts the micro-batch before; no more than that
-        found: Tensor = self._deepspeed(**tensors)
-        return found
+        sums: Tensor = self._deepspeed(**tensors)
+        return sums
 
-    def _backward(self, nats: Tensor, count: int) -> None:
-        self._deepspeed.backward(nats * (count * self.world_size))  # it takes the mean over micro-batches and ranks
+    def _backward(self, loss: Tensor, count: int) -> None:
+        self._deepspeed.backward(loss * (count * self.world_size))  # it takes the mean over micro-batches and ranks
 
     def _update(self) -> float:
         self._deepspeed.step()
@@ -104,8 +116,8 @@ class DeepSpeedEngine(Engine):
 
     def get_optimizer_state(self, parameter: nn.Parameter, kind: str, is_mine: bool) -> Tensor | None:
         master = kind == MASTER
-        found = safe_get_full_fp32_param(parameter) if master else safe_get_full_optimizer_state(parameter, kind)
-        return None if found is None else torch.as_tensor(found)
+        state = safe_get_full_fp32_param(parameter) if master else safe_get_full_optimizer_state(parameter, kind)
+        return None if state is None else torch.as_tensor(state)
 
     def set_optimizer_state(self, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
         if self.spec.zero_stage == 3:
@@ -123,15 +135,15 @@ class DeepSpeedEngine(Engine):
         wrapper = self._deepspeed.optimizer
         optimizer = wrapper.optimizer  # torch's own
         groups = optimizer.param_groups
-        held = [tensor for group in groups for tensor in group["params"]]
+        parameters = [tensor for group in groups for tensor in group["params"]]
         # The tensors that it steps are flat parts of the parameters.
-        for tensor in wrapper.fp32_partitioned_groups_flat if self.spec.zero_stage == 3 else held:
+        for tensor in wrapper.fp32_partitioned_groups_flat if self.spec.zero_stage == 3 else parameters:
             moments: dict[str, Any] = {kind: torch.zeros_like(tensor) for kind in MOMENTS}
             optimizer.state[tensor] = {"step": torch.tensor(float(num_updates), device=tensor.device), **moments}
         self.link_state()
 
     def link_state(self) -> None:
-        """Let DeepSpeed find the moments by parameter: itself it does so when only the first group has any."""
+        """Let DeepSpeed look up moments by parameter, which it does by itself only if the first group has any."""
         wrapper = self._deepspeed.optimizer
         if hasattr(wrapper, "_hp_optimizer_states_linked"):
             wrapper._hp_optimizer_states_linked = False
@@ -139,6 +151,6 @@ class DeepSpeedEngine(Engine):
 
 
 def _part(value: Tensor, size: int, rank: int) -> Tensor:
-    """What a rank holds of a tensor: equally many values each, the last ones padded with zeros."""
+    """A rank's flat shard (size,) of a tensor; the last shard is padded with zeros."""
     part = value.flatten()[rank * size : (rank + 1) * size]
     return torch.nn.functional.pad(part, (0, size - part.numel()))

@@ -1,4 +1,4 @@
-"""What changes the weights of a model, and how fast: AdamW, Muon, the learning rate of each step. Imports torch."""
+"""Optimizers and the learning rate schedule: AdamW, Muon. Imports torch."""
 
 import math
 import re
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from trainer.spec import TrainSpec
 
 IN_A_BLOCK = re.compile(r"(^|\.)\d+\.")
-MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW remembers of a parameter
-MOMENTUM = "momentum_buffer"  # and Muon
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
+MOMENTUM = "momentum_buffer"  # Muon's
 NEWTON_SCHULZ_STEPS = 5
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of x <- a x + (b A + c A^2) x with A = x x^T
 
 
 def learning_rate(spec: TrainSpec, step: int) -> float:
-    """The rate of a step (1 to max_steps): rises until warmup_steps, then falls, to reach zero behind the end."""
+    """The rate of a step (1 to max_steps): rises until warmup_steps, then falls to reach zero after the last step."""
     if step < spec.warmup_steps:
         return spec.learning_rate * step / spec.warmup_steps
     left = (spec.max_steps + 1 - step) / (spec.max_steps + 1 - max(1, spec.warmup_steps))
@@ -31,7 +31,7 @@ def learning_rate(spec: TrainSpec, step: int) -> float:
 
 
 def optimizers(spec: TrainSpec, model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Those of a model whose parameters are whole. Their rate is set at each step."""
+    """The optimizers of a model whose parameters are not sharded. The engine sets their rate at each step."""
     matrices = _matrices_of_blocks(model) if spec.optimizer == "muon" else []
     chosen = {id(parameter) for parameter in matrices}
     rest = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in chosen]
@@ -67,9 +67,10 @@ def _matrices_of_blocks(model: nn.Module) -> list[nn.Parameter]:
 
 
 class Muon(torch.optim.Muon):
-    """Torch's Muon, which computes in bf16 only: a CPU emulates that hundreds of times slower than fp32.
+    """Muon (Keller Jordan 2024) as in torch, but in fp32 on a CPU: torch's computes in bf16, which a CPU emulates
+    hundreds of times slower.
 
-    Its update has the size of one of AdamW's, so both take the same learning rate.
+    Updates are scaled to the RMS of AdamW's (Liu et al. 2025, arXiv:2502.16982), so both take the same learning rate.
     """
 
     def __init__(self, parameters: list[nn.Parameter], *, weight_decay: float) -> None:
@@ -77,13 +78,13 @@ class Muon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move each matrix."""
+        """Update each matrix from its gradient."""
         assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:
-                self._move(parameter, group)
+                self._update_matrix(parameter, group)
 
-    def _move(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+    def _update_matrix(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         gradient = parameter.grad
         if gradient is None:
             return
@@ -97,14 +98,18 @@ class Muon(torch.optim.Muon):
 
 
 def newton_schulz(matrix: Tensor) -> Tensor:
-    """About the nearest matrix with singular values of 1, by Newton's and Schulz's iteration."""
+    """Approximately U V^T of the singular value decomposition U S V^T of a matrix (rows, columns), in its dtype.
+
+    Five steps of a quintic Newton-Schulz iteration, whose coefficients bring singular values near 1 in few steps rather
+    than exactly to 1: those of Muon (Keller Jordan 2024, https://kellerjordan.github.io/posts/muon).
+    """
     a, b, c = NEWTON_SCHULZ
-    found = matrix.bfloat16() if matrix.device.type == "cuda" else matrix.clone()
-    is_high = matrix.size(0) > matrix.size(1)
-    if is_high:
-        found = found.T
-    found = found / found.norm().clamp(min=1e-7)
+    x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix.clone()
+    is_tall = matrix.size(0) > matrix.size(1)
+    if is_tall:
+        x = x.T
+    x = x / x.norm().clamp(min=1e-7)
     for _step in range(NEWTON_SCHULZ_STEPS):
-        gram = found @ found.T
-        found = torch.addmm(found, torch.addmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)
-    return (found.T if is_high else found).to(matrix.dtype)
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.T if is_tall else x).to(matrix.dtype)

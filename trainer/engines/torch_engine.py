@@ -14,13 +14,13 @@ from trainer.engines.optimizers import MOMENTS, MOMENTUM, Muon, optimizers
 from trainer.modeling.objectives import Objective
 from trainer.spec import TrainSpec
 
-BUCKET = 25_000_000  # values that the plain engine sends at a time
+BUCKET = 25_000_000  # values sent at a time
 
 
 class TorchEngine(Engine):
-    """Torch by itself, where every rank holds everything: there DeepSpeed would only cost time.
+    """Torch alone, where every rank holds everything: there DeepSpeed would only cost time.
 
-    Weights are fp32; under bf16 only what is computed with them is not.
+    Weights are fp32; bf16 is autocast of the computation.
     """
 
     def __init__(self, spec: TrainSpec, objective: Objective, device: torch.device) -> None:
@@ -34,14 +34,14 @@ class TorchEngine(Engine):
 
     def _forward(self, tensors: dict[str, Tensor], *, is_first: bool) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            found: Tensor = self.objective(**tensors)
-            return found
+            sums: Tensor = self.objective(**tensors)
+            return sums
 
     def forward_loss(self, tensors: dict[str, Tensor]) -> Tensor:
         return self._forward(tensors, is_first=True)[0]
 
-    def _backward(self, nats: Tensor, count: int) -> None:
-        nats.backward()  # type: ignore[no-untyped-call]
+    def _backward(self, loss: Tensor, count: int) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def _update(self) -> float:
         if self.world_size > 1:
@@ -54,7 +54,7 @@ class TorchEngine(Engine):
         return norm.item()
 
     def _add_gradients(self) -> None:
-        """Add up what the ranks found, a bucket at a time."""
+        """Sum the ranks' gradients, a bucket at a time."""
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
         for bucket in _buckets(gradients):
             together = torch.cat([gradient.flatten() for gradient in bucket])
@@ -69,7 +69,7 @@ class TorchEngine(Engine):
         return next(
             optimizer
             for optimizer in self._optimizers
-            if any(parameter is held for group in optimizer.param_groups for held in group["params"])
+            if any(parameter is other for group in optimizer.param_groups for other in group["params"])
         )
 
     def state_keys(self, parameter: nn.Parameter) -> tuple[str, ...]:
@@ -78,18 +78,18 @@ class TorchEngine(Engine):
     def get_optimizer_state(self, parameter: nn.Parameter, kind: str, is_mine: bool) -> Tensor | None:
         if not is_mine:
             return None
-        found: Tensor | None = self._optimizer_of(parameter).state[parameter].get(kind)
-        return torch.zeros_like(parameter) if found is None else found  # it never had a gradient
+        state: Tensor | None = self._optimizer_of(parameter).state[parameter].get(kind)
+        return torch.zeros_like(parameter) if state is None else state  # it never had a gradient
 
     def set_optimizer_state(self, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
         self._optimizer_of(parameter).state[parameter][kind].copy_(value)
 
     def init_optimizer_state(self, num_updates: int) -> None:
         for parameter in self._trained:
-            made = {kind: torch.zeros_like(parameter) for kind in self.state_keys(parameter)}
-            if MOMENTUM not in made:  # AdamW counts its steps
-                made["step"] = torch.tensor(float(num_updates), device=parameter.device)
-            self._optimizer_of(parameter).state[parameter] = made
+            state = {kind: torch.zeros_like(parameter) for kind in self.state_keys(parameter)}
+            if MOMENTUM not in state:  # AdamW counts its steps
+                state["step"] = torch.tensor(float(num_updates), device=parameter.device)
+            self._optimizer_of(parameter).state[parameter] = state
 
 
 def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:

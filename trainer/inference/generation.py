@@ -47,8 +47,8 @@ class LoadedModel:
     def encode(self, prompt: str | list[int]) -> list[int]:
         """The prompt's tokens; an empty one starts a new text. Raises PromptTooLong."""
         start = self.tokenizer.eos_token_id if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
-        given = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
-        ids = [int(i) for i in given] or [int(start)]
+        prompt_ids = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
+        ids = [int(i) for i in prompt_ids] or [int(start)]
         if len(ids) > self.context:
             raise PromptTooLong(len(ids), self.context)
         return ids
@@ -162,24 +162,24 @@ class StopFilter:
 
     def __init__(self, stops: list[str]) -> None:
         self._stops = [stop for stop in stops if stop]
-        self._held = ""
+        self._pending = ""
         self.hit = False
 
     def push(self, text: str) -> str:
         """Add text and return what is safe to show."""
-        self._held += text
-        found = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
-        if found:
+        self._pending += text
+        places = [place for stop in self._stops if (place := self._pending.find(stop)) >= 0]
+        if places:
             self.hit = True
-            return self._held[: min(found)]
-        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
-        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+            return self._pending[: min(places)]
+        keep = max((_overlap(self._pending, stop) for stop in self._stops), default=0)
+        shown, self._pending = self._pending[: len(self._pending) - keep], self._pending[len(self._pending) - keep :]
         return shown
 
     def rest(self) -> str:
         """What is still held when the text ends without a stop string."""
-        held, self._held = self._held, ""
-        return held
+        rest, self._pending = self._pending, ""
+        return rest
 
 
 def _overlap(text: str, stop: str) -> int:

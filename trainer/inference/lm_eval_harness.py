@@ -130,10 +130,10 @@ def evaluate(
 
     model = _Counted(loaded, batch_size, read)
     tasks = [_task(corpus, documents[corpus.id], num_fewshot, model.max_new_tokens) for corpus in corpora]
-    found = evaluator.simple_evaluate(
+    output = evaluator.simple_evaluate(
         model=model, tasks=tasks, limit=limit, bootstrap_iters=BOOTSTRAP_ITERATIONS, log_samples=True
     )
-    measured = [_measured(corpus, found) for corpus in corpora]
+    measured = [_corpus_result(corpus, output) for corpus in corpora]
     progress(total, total)
     return EvaluationResult(harness=f"lm_eval {version('lm_eval')}", num_fewshot=num_fewshot, corpora=measured)
 
@@ -186,9 +186,9 @@ def _task(
     return ConfigurableTask(config=config)
 
 
-def _measured(source: CorpusInput, found: Mapping[str, Any]) -> CorpusResult:
+def _corpus_result(source: CorpusInput, output: Mapping[str, Any]) -> CorpusResult:
     metrics, errors = {}, {}
-    for key, value in found["results"][source.id].items():
+    for key, value in output["results"][source.id].items():
         name, _comma, _filter = key.partition(",")
         if not isinstance(value, int | float) or not math.isfinite(value) or not _comma:
             continue
@@ -196,7 +196,7 @@ def _measured(source: CorpusInput, found: Mapping[str, Any]) -> CorpusResult:
             errors[name.removesuffix("_stderr")] = float(value)
         else:
             metrics[name] = float(value)
-    samples = found["samples"][source.id]
+    samples = output["samples"][source.id]
     return CorpusResult(
         corpus=source.id,
         kind=source.kind,
@@ -213,8 +213,8 @@ def _example(kind: str, sample: Mapping[str, Any]) -> dict[str, Any]:
         return {"text": document["text"][:MAX_CHARACTERS], "nats": -float(answers[0])}
     if kind == "completion":
         shown = {"prompt": document["prompt"], "expected": document["completion"], "answer": str(answers[0])}
-        made: dict[str, Any] = {name: text[:MAX_CHARACTERS] for name, text in shown.items()}
-        return {**made, "is_right": bool(sample["exact_match"])}
+        example: dict[str, Any] = {name: text[:MAX_CHARACTERS] for name, text in shown.items()}
+        return {**example, "is_right": bool(sample["exact_match"])}
     question = document["question"] if kind == "multiple_choice" else document["text"]
     scores = [float(score) for score, _is_greedy in answers]
     return {

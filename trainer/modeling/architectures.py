@@ -1,4 +1,4 @@
-"""Networks with random weights: for each family the configuration that a spec describes. Imports transformers."""
+"""Models with random weights: the configuration that a spec describes, by family. Imports transformers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,26 +30,27 @@ CLASSES: dict[str, Any] = {
 
 
 def model_class(objective: str) -> Any:
-    """Which of transformers' classes has the head that an objective wants."""
+    """The class of transformers that has the head of an objective."""
     return CLASSES.get(objective, AutoModelForCausalLM)
 
 
 def create_config(spec: TrainSpec, vocab_size: int, ids: dict[str, int], labels: Sequence[str]) -> PreTrainedModel:
-    """The network of a spec. `ids` are bos_token_id, eos_token_id and pad_token_id, `labels` a classifier's classes.
+    """The model of a spec, with random weights. `ids` are bos_token_id, eos_token_id and pad_token_id, `labels` the
+    classes of a classifier.
 
-    Nothing drops out: what is computed must not depend on the number of processes.
+    There is no dropout: results must not depend on the number of processes.
     """
     shared = {"vocab_size": vocab_size, "tie_word_embeddings": spec.tie_word_embeddings, **ids}
     config = CONFIG_BUILDERS[spec.model_type](spec, shared)
     if spec.objective == "classification":
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: number for number, label in enumerate(labels)}
-    made: PreTrainedModel = model_class(spec.objective).from_config(config, attn_implementation="sdpa")
-    return made
+    model: PreTrainedModel = model_class(spec.objective).from_config(config, attn_implementation="sdpa")
+    return model
 
 
 def _usual(spec: TrainSpec, shared: dict[str, Any]) -> dict[str, Any]:
-    """What Llama, Qwen, BERT and RoBERTa call the same."""
+    """The fields that Llama, Qwen 2, BERT and RoBERTa have in common."""
     return {
         **shared,
         "hidden_size": spec.hidden_size,

@@ -1,4 +1,4 @@
-"""The network that a run starts from: a base model or random weights, with adapters where the spec asks for them.
+"""The model that a run starts from: a base model or random weights, with adapters where the spec asks for them.
 Imports torch and transformers.
 """
 
@@ -26,8 +26,8 @@ def build_model(
 ) -> PreTrainedModel:
     """The model of a run before its first step: the same for the same spec on every rank. `labels` are its classes.
 
-    All weights are fp32, but such as adapters leave frozen have the precision that is computed in. Where they are to be
-    sharded, they are on no device yet.
+    Weights are fp32, but those that LoRA freezes have the run's precision. Under ZeRO-3 they are on no device yet.
+    Raises Failure where the base model does not match spec and tokenizer.
     """
     device = zero_init.init_device(spec, device)
     if base is None:
@@ -55,7 +55,7 @@ def init_model(
     device: torch.device,
     labels: Sequence[str] = (),
 ) -> PreTrainedModel:
-    """A model from scratch, in fp32 on the device."""
+    """A model with random weights from the spec's seed, in fp32 on the device."""
     torch.manual_seed(spec.seed)
     ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": padding}
     with device:

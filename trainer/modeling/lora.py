@@ -1,4 +1,6 @@
-"""LoRA: small matrices that train beside frozen ones, by peft. Imports torch and peft."""
+"""LoRA (Hu et al. 2021, arXiv:2106.09685): low-rank adapters that train next to frozen weights, by peft. Imports torch
+and peft.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -23,11 +25,11 @@ WEIGHTS = "adapter_model.safetensors"
 NAME = "default"  # peft's own name of the only adapter of a model
 IN_A_BLOCK = re.compile(r".*\.\d+\..*")
 TASKS = {"classification": "SEQ_CLS", "seq2seq": "SEQ_2_SEQ_LM", "span_corruption": "SEQ_2_SEQ_LM", "masked": None}
-HEADS = ("score", "classifier")  # of a classifier, by family: trained whole
+HEADS = ("score", "classifier")  # of a classifier, by family: trained in full
 
 
 def add_lora(model: PreTrainedModel, spec: TrainSpec) -> None:
-    """Freeze a model and put adapters beside every matrix of its blocks. A head trains whole where it is new."""
+    """Freeze a model and add adapters to every linear layer of its blocks. A new head is trained in full."""
     heads = [
         name
         for name, parameter in model.named_parameters()
@@ -65,7 +67,7 @@ def has_lora(model: nn.Module) -> bool:
 
 @contextmanager
 def disabled(model: nn.Module) -> Iterator[None]:
-    """Within it the model computes what its base does. What trains stays as it is."""
+    """Context in which the model computes without adapters. Which parameters train does not change."""
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
     for layer in layers:
         layer._disable_adapters = True  # peft's own switch would also set what needs a gradient
@@ -78,7 +80,7 @@ def disabled(model: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class MergedWeight:
-    """A weight as a checkpoint holds it: by the name it has without adapters, made from these parameters."""
+    """A weight of a checkpoint: its name without adapters, and its value, computed from these parameters."""
 
     name: str
     parameters: list[nn.Parameter]
@@ -86,7 +88,7 @@ class MergedWeight:
 
 
 def merged_weights(model: nn.Module) -> Iterator[MergedWeight]:
-    """All weights of a model, adapters added to what they stand beside. The model itself stays as it is."""
+    """All weights of a model with its adapters merged: W + scale * B @ A. The model itself does not change."""
     modules = dict(model.named_modules())
     for name, parameter in model.named_parameters():
         place, _, kind = name.rpartition(".")
@@ -147,5 +149,5 @@ def load_with_adapter(base: Path, directory: Path) -> nn.Module:
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # of a head for other labels, which the adapter brings anew
     )
-    made: nn.Module = PeftModel.from_pretrained(model, directory)
-    return made.eval()
+    adapted: nn.Module = PeftModel.from_pretrained(model, directory)
+    return adapted.eval()

@@ -1,4 +1,4 @@
-"""What a model can learn: each objective is a model together with its loss. Imports torch and transformers."""
+"""Training objectives: each is a model together with its loss. Imports torch and transformers."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -16,9 +16,8 @@ from trainer.spec import TrainSpec
 class Objective(nn.Module):
     """A model together with its loss, so that DeepSpeed sees one module.
 
-    `forward` takes the arrays of a batch as tensors (see trainer/data/batch.py) and returns a tensor of one dimension,
-    fp32: the summed loss in nats and, where the module does not train, behind it what `metric_names` names, summed the
-    same way.
+    `forward` takes the arrays of a batch as tensors (see trainer/data/batch.py) and returns fp32 (1 + num_metrics,):
+    the summed loss in nats and, in evaluation, the sums that `metric_names` names.
     """
 
     metric_names: tuple[str, ...] = ()
@@ -29,7 +28,7 @@ class Objective(nn.Module):
         self.spec = spec
 
     def metrics(self, counted: Sequence[float], num_targets: float) -> dict[str, float]:
-        """What the sums of `counted` say about a batch, by name: without more, the mean of each."""
+        """Metrics by name from the sums that follow the loss: each divided by the number of targets."""
         return {name: value / num_targets for name, value in zip(self.metric_names, counted, strict=True)}
 
 
@@ -57,48 +56,60 @@ class CausalLM(Objective):
 
 
 class MaskedLM(Objective):
-    """Finds the words that are hidden: cross-entropy at their places."""
+    """Masked language modeling (BERT, Devlin et al. 2019): cross-entropy at the masked positions.
+
+    input_ids, labels, attention_mask (samples, tokens); labels are IGNORE_INDEX where nothing is masked. In evaluation
+    it also counts the correct predictions.
+    """
 
     metric_names = ("accuracy",)
 
     def forward(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        nats = weighted_cross_entropy(logits, labels, None)
+        loss_sum = weighted_cross_entropy(logits, labels, None)
         if self.training:
-            return nats.reshape(1)
-        right = ((logits.argmax(-1) == labels) & (labels != IGNORE_INDEX)).sum()
-        return torch.stack([nats, right.to(nats.dtype)])
+            return loss_sum.reshape(1)
+        num_correct = (logits.argmax(-1) == labels).sum()  # no token has the id IGNORE_INDEX
+        return torch.stack([loss_sum, num_correct.to(loss_sum.dtype)])
 
 
 class SequenceClassification(Objective):
-    """Gives a text its label: cross-entropy over the classes. Of each class it counts how often a text has it, how
-    often it is given, and how often rightly.
+    """Classification: cross-entropy over the classes.
+
+    input_ids, attention_mask (samples, tokens), labels (samples). In evaluation it counts, for each class, the texts
+    that have the label, the predictions of it, and the correct ones.
     """
 
     def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
         super().__init__(model, spec)
         self._num_labels = int(model.config.num_labels)
-        self.metric_names = tuple(f"{what}_{n}" for what in ("is", "given", "right") for n in range(self._num_labels))
+        self.metric_names = tuple(
+            f"{count}_{n}" for count in ("actual", "predicted", "correct") for n in range(self._num_labels)
+        )
 
     def forward(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor) -> Tensor:
         logits = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        nats = weighted_cross_entropy(logits, labels, None).reshape(1)
+        loss_sum = weighted_cross_entropy(logits, labels, None).reshape(1)
         if self.training:
-            return nats
-        true, given = labels[labels != IGNORE_INDEX], logits.argmax(-1)[labels != IGNORE_INDEX]
-        counts = [torch.bincount(found, minlength=self._num_labels) for found in (true, given, true[true == given])]
-        return torch.cat([nats, *(count.to(nats.dtype) for count in counts)])
+            return loss_sum
+        actual, predicted = labels[labels != IGNORE_INDEX], logits.argmax(-1)[labels != IGNORE_INDEX]
+        correct = actual[actual == predicted]
+        counts = [torch.bincount(classes, minlength=self._num_labels) for classes in (actual, predicted, correct)]
+        return torch.cat([loss_sum, *(count.to(loss_sum.dtype) for count in counts)])
 
     def metrics(self, counted: Sequence[float], num_targets: float) -> dict[str, float]:
-        """Accuracy, and F1 as the mean over the classes that a text has or is given."""
+        """Accuracy, and macro F1: the mean over the classes that occur among labels or predictions."""
         size = self._num_labels
-        true, given, right = (counted[start : start + size] for start in (0, size, 2 * size))
-        f1 = [2 * r / (t + g) for t, g, r in zip(true, given, right, strict=True) if t + g]
-        return {"accuracy": sum(right) / num_targets, "f1": sum(f1) / len(f1)}
+        actual, predicted, correct = (counted[start : start + size] for start in (0, size, 2 * size))
+        f1 = [2 * c / (a + p) for a, p, c in zip(actual, predicted, correct, strict=True) if a + p]
+        return {"accuracy": sum(correct) / num_targets, "f1": sum(f1) / len(f1)}
 
 
 class Seq2SeqLM(Objective):
-    """Writes a target, given a source and, at each place, what stands before it."""
+    """Sequence to sequence: cross-entropy of each target token, given the source and the target before it.
+
+    input_ids, attention_mask (samples, source tokens), labels, decoder_input_ids (samples, target tokens).
+    """
 
     def forward(
         self, input_ids: Tensor, labels: Tensor, decoder_input_ids: Tensor, attention_mask: Tensor | None = None
@@ -113,18 +124,22 @@ class Seq2SeqLM(Objective):
 
 
 class DPO(Objective):
-    """Direct preference optimization: moves a model to the chosen one of two answers, measured from where it started.
+    """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290).
 
-    The reward of an answer is `dpo_beta` times how much likelier it is now than under the reference, the model before
-    its first step, so an objective is made before a checkpoint's weights are put into its model.
+    The loss of a pair is -log sigmoid(reward of the chosen answer - reward of the rejected one). The reward of an
+    answer is `dpo_beta` times its log-probability minus that under the reference: the model before its first step, so
+    create the objective before loading a checkpoint's weights into its model.
+
+    input_ids, labels, answered (samples, 2, tokens), the chosen answer first; `answered` is true where an answer's
+    tokens are predicted. weights (samples).
     """
 
     metric_names = ("reward_accuracy", "reward_margin")
 
     def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
         super().__init__(model, spec)
-        is_whole = spec.tuning == "full"  # beside adapters the model's own weights are what they were
-        self.reference = deepcopy(model).requires_grad_(False).eval() if is_whole else None
+        is_full = spec.tuning == "full"  # with LoRA the model without its adapters is the reference
+        self.reference = deepcopy(model).requires_grad_(False).eval() if is_full else None
 
     def train(self, mode: bool = True) -> "DPO":
         super().train(mode)
@@ -145,24 +160,30 @@ class DPO(Objective):
 
 
 def answer_log_probs(model: PreTrainedModel, input_ids: Tensor, labels: Tensor, answered: Tensor) -> Tensor:
-    """The log-probability of each answer (samples, 2), of pairs (samples, 2, tokens)."""
-    given, places = {"input_ids": input_ids.flatten(0, 1), "use_cache": False}, answered.flatten(0, 1)
+    """The log-probability in nats of each answer (samples, 2).
+
+    input_ids, labels, answered (samples, 2, tokens).
+    """
+    inputs, positions = {"input_ids": input_ids.flatten(0, 1), "use_cache": False}, answered.flatten(0, 1)
     if fused_ops.has_linear_lm_head(model):  # then the prompts, which are most of the tokens, need no logits
-        logits = cpu_matmul.linear(model.base_model(**given).last_hidden_state[places], fused_ops.lm_head_weight(model))
+        hidden = model.base_model(**inputs).last_hidden_state[positions]
+        logits = cpu_matmul.linear(hidden, fused_ops.lm_head_weight(model))
     else:
-        logits = model(**given).logits[places]
-    nats = torch.zeros(labels.shape, device=labels.device)
-    nats[answered] = F.cross_entropy(logits.float(), labels[answered], reduction="none")
-    return -nats.sum(-1)
+        logits = model(**inputs).logits[positions]
+    losses = torch.zeros(labels.shape, device=labels.device)
+    losses[answered] = F.cross_entropy(logits.float(), labels[answered], reduction="none")
+    return -losses.sum(-1)
 
 
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-    """The summed cross-entropy of logits (..., vocabulary) against labels (...) that are not IGNORED."""
+    """The summed cross-entropy, in nats, of logits (..., classes) against labels (...) other than IGNORE_INDEX, each
+    times its weight (...).
+    """
     flat, targets = logits.float().flatten(0, -2), labels.flatten()
     if weights is None:
         return F.cross_entropy(flat, targets, ignore_index=IGNORE_INDEX, reduction="sum")
-    nats = F.cross_entropy(flat, targets, ignore_index=IGNORE_INDEX, reduction="none")
-    return torch.dot(nats, weights.flatten().float())
+    losses = F.cross_entropy(flat, targets, ignore_index=IGNORE_INDEX, reduction="none")
+    return torch.dot(losses, weights.flatten().float())
 
 
 OBJECTIVES: dict[str, type[Objective]] = {

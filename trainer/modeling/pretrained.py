@@ -1,4 +1,4 @@
-"""Opens a base model: weights in Hugging Face layout, whoever made them. Imports torch and transformers."""
+"""Loads a base model: weights in Hugging Face layout from any source. Imports torch and transformers."""
 
 import importlib.util
 import re
@@ -49,9 +49,9 @@ def load(
             model = architectures.model_class(spec.objective).from_config(
                 config, dtype=dtype, attn_implementation="sdpa"
             )
-        return _marked(model, zero_init.broadcast_from_rank0(None), dropouts)
+        return _with_new_marked(model, zero_init.broadcast_from_rank0(None), dropouts)
     try:
-        model, found = architectures.model_class(spec.objective).from_pretrained(
+        model, loading = architectures.model_class(spec.objective).from_pretrained(
             directory,
             config=config,
             dtype=dtype,
@@ -64,28 +64,28 @@ def load(
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _wrong(f"cannot be read: {error}") from None
-    made = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
-    absent = next((name for name in made if IN_A_BLOCK.search(name)), None)
+    new = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])})
+    absent = next((name for name in new if IN_A_BLOCK.search(name)), None)
     if absent is not None:
         raise _wrong(f"lacks {absent}")
-    if made:
-        say(f"the base model has no {', '.join(made)}: made from the seed")
-    if found["unexpected_keys"]:
-        say(f"not used of the base model: {', '.join(sorted(found['unexpected_keys']))}")
+    if new:
+        say(f"the base model has no {', '.join(new)}: initialized from the seed")
+    if loading["unexpected_keys"]:
+        say(f"not used of the base model: {', '.join(sorted(loading['unexpected_keys']))}")
     if quantized:
         # What is saved are merged weights of full width, not what this would write.
         del model.config.quantization_config
         model.hf_quantizer = None
     if spec.zero_stage == 3:
-        zero_init.broadcast_from_rank0(made)
-    return _marked(model if quantized else model.to(device), made, dropouts)
+        zero_init.broadcast_from_rank0(new)
+    return _with_new_marked(model if quantized else model.to(device), new, dropouts)
 
 
-def _marked(model: PreTrainedModel, made: list[str], dropouts: dict[str, float]) -> PreTrainedModel:
-    """Ready to train, each parameter knowing whether it is new, the configuration as it was found."""
+def _with_new_marked(model: PreTrainedModel, new: list[str], dropouts: dict[str, float]) -> PreTrainedModel:
+    """Ready to train: dropout restored in the configuration, and `is_new` set on each parameter."""
     _set(model.config, dropouts)
     for name, parameter in model.named_parameters():
-        parameter.is_new = name in made
+        parameter.is_new = name in new
     return model.train()
 
 
@@ -110,7 +110,7 @@ def _config(directory: Path, spec: TrainSpec, labels: Sequence[str]) -> Pretrain
 
 
 def _quantized(spec: TrainSpec, device: torch.device) -> dict[str, Any]:
-    """For qlora: how weights become four bits while they are loaded."""
+    """Arguments of from_pretrained that quantize weights for qlora. Raises Failure where they cannot be."""
     if spec.tuning != "qlora":
         return {}
     if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
@@ -120,7 +120,7 @@ def _quantized(spec: TrainSpec, device: torch.device) -> dict[str, Any]:
 
 
 def nf4_config() -> BitsAndBytesConfig:
-    """Four-bit NormalFloat with quantized constants, as the QLoRA paper has it; computed in bf16."""
+    """4-bit NormalFloat with double quantization, computed in bf16 (QLoRA, Dettmers et al. 2023, arXiv:2305.14314)."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -44,8 +44,8 @@ class ForkedWriter:
     def is_done(self) -> bool:
         """Whether it ended."""
         if self._code is None:
-            found, status = os.waitpid(self._pid, os.WNOHANG)
-            if found:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
                 self._code = os.waitstatus_to_exitcode(status)
         return self._code is not None
 

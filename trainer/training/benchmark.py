@@ -73,8 +73,8 @@ def peak_bytes(device: torch.device) -> int:
         free, total = torch.cuda.mem_get_info(device)
         beside = total - free - torch.cuda.memory_reserved(device)  # the context, libraries, other processes
         return torch.cuda.max_memory_reserved(device) + beside
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held if sys.platform == "darwin" else held * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _rate(engine: Engine) -> float:
@@ -118,10 +118,10 @@ def _timed(device: torch.device, work: Callable[[], object]) -> float:
 
 def _over_ranks(engine: Engine, *values: float) -> list[float]:
     """The greatest of each."""
-    found = torch.tensor(values, dtype=torch.float64, device=engine.device)
+    maxima = torch.tensor(values, dtype=torch.float64, device=engine.device)
     if engine.world_size > 1:
-        dist.all_reduce(found, dist.ReduceOp.MAX)
-    return [float(value) for value in found.tolist()]
+        dist.all_reduce(maxima, dist.ReduceOp.MAX)
+    return [float(value) for value in maxima.tolist()]
 
 
 def _seconds_to_write(directory: Path, num_bytes: int) -> float | None:

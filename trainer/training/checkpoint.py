@@ -95,8 +95,7 @@ class CheckpointWriter:
         def share() -> None:
             optimizer_state.write(tensors, self.directory, engine.rank)
             if engine.rank == 0:
-                known = (self.step, engine, self._loaded, self._prepared, self._memory)
-                _write(self.directory, weights, adapter, *known)
+                _write(self.directory, weights, adapter, self.step, engine, self._loaded, self._prepared, self._memory)
 
         def close() -> None:
             write_manifest(self.directory, identity, beat)
@@ -174,13 +173,13 @@ def _write(
     if adapter:
         lora.save(loaded.model, adapter, directory / lora.DIRECTORY)
     shutil.copytree(prepared.tokenizer, directory, dirs_exist_ok=True)
-    known = {"step": step, "num_tokens": step * engine.spec.tokens_per_step, **vars(memory)}
-    known["metrics"] = finite_metrics(memory.metrics)
-    (directory / STATE).write_text(json.dumps(known, indent=2))
+    state = {"step": step, "num_tokens": step * engine.spec.tokens_per_step, **vars(memory)}
+    state["metrics"] = finite_metrics(memory.metrics)
+    (directory / STATE).write_text(json.dumps(state, indent=2))
 
 
 def finite_metrics(metrics: dict[str, float]) -> dict[str, float]:
-    """The metrics that JSON can hold."""
+    """The metrics that are finite numbers, which is all that JSON can represent."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
@@ -240,7 +239,7 @@ def _machine(engine: Engine) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A checkpoint to go on from. `differs` are the things of the machine that are not as they were."""
+    """A checkpoint to resume from."""
 
     directory: Path
     step: int
@@ -248,7 +247,7 @@ class LoadedCheckpoint:
     manifest: dict[str, Any]
 
     def differs(self, engine: Engine) -> list[str]:
-        """What is not as it was when the checkpoint was written; where nothing is, the same bits come again."""
+        """What differs from when the checkpoint was written; if nothing does, results are bit-identical."""
         return [name for name, value in _machine(engine).items() if self.manifest.get(name) != value]
 
 
@@ -256,8 +255,8 @@ def find(directory: Path, prepared: Prepared, *, is_verified: bool) -> LoadedChe
     """Open a checkpoint. Raises Failure where it was made from other text or with another tokenizer."""
     try:
         manifest = json.loads((directory / "MANIFEST.json").read_text()) if is_verified else verify(directory)
-        known = json.loads((directory / STATE).read_text())
-        memory = LoopState(known["metrics"], known["recent_losses"], known["num_leaps"], known["num_updates"])
+        state = json.loads((directory / STATE).read_text())
+        memory = LoopState(state["metrics"], state["recent_losses"], state["num_leaps"], state["num_updates"])
     except (OSError, ValueError, KeyError) as error:
         raise Failure("checkpoint_unreadable", why=error_text(error)) from None
     if manifest["tokenizer_sha256"] != prepared.tokenizer_sha256:
@@ -270,9 +269,9 @@ def find(directory: Path, prepared: Prepared, *, is_verified: bool) -> LoadedChe
     return LoadedCheckpoint(directory, int(manifest["step"]), memory, manifest)
 
 
-def restore(load: Callable[..., None], *given: Any) -> None:
-    """Load a part of a checkpoint. Raises Failure where it cannot be read."""
+def restore(load: Callable[..., None], *arguments: Any) -> None:
+    """Load a part of a checkpoint. Raises Failure if it cannot be read."""
     try:
-        load(*given)
+        load(*arguments)
     except (OSError, ValueError, SafetensorError) as error:
         raise Failure("checkpoint_unreadable", why=error_text(error)) from None

@@ -76,8 +76,8 @@ class FillMaskSample(EvalSample):
 
     @torch.no_grad()
     def answer(self, loaded: LoadedModel) -> str:
-        found = loaded.model(input_ids=self._ids.to(loaded.model.device)).logits.argmax(-1).cpu()
-        filled = torch.where(self._ids == self._mask, found, self._ids)
+        predicted = loaded.model(input_ids=self._ids.to(loaded.model.device)).logits.argmax(-1).cpu()
+        filled = torch.where(self._ids == self._mask, predicted, self._ids)
         return str(loaded.tokenizer.decode(filled[0, 1:-1]))
 
 
@@ -90,9 +90,9 @@ class Seq2SeqSample(EvalSample):
 
     def answer(self, loaded: LoadedModel) -> str:
         ids = self._ids.to(loaded.model.device)
-        made = loaded.model.generate(input_ids=ids, max_new_tokens=EVAL_SAMPLE_TOKENS, do_sample=False)
+        written = loaded.model.generate(input_ids=ids, max_new_tokens=EVAL_SAMPLE_TOKENS, do_sample=False)
         keeps = "<extra_id_0>" in self.prompt  # the sentinels say which gap is filled
-        text = str(loaded.tokenizer.decode(made[0, 1:], skip_special_tokens=not keeps))
+        text = str(loaded.tokenizer.decode(written[0, 1:], skip_special_tokens=not keeps))
         return text.removesuffix(str(loaded.tokenizer.eos_token)) if keeps else text
 
 

@@ -26,15 +26,15 @@ class EvalSplit:
         self._num_targets = batches.num_targets(batch)
         self._num_bytes = samples.num_bytes(batch)
         # All ranks get equally many rows, if need be such as count for nothing.
-        whole = batches.pad_batch(batch, round_up_to_multiple(count, engine.world_size))
-        self._micro_batches = engine.split_micro_batches(whole)
+        padded = batches.pad_batch(batch, round_up_to_multiple(count, engine.world_size))
+        self._micro_batches = engine.split_micro_batches(padded)
 
     def measure(self) -> dict[str, float]:
         """The metrics by name. All ranks take part."""
-        nats, *counted = self._engine.evaluate_sums(self._micro_batches)
-        figures = {"loss": nats / self._num_targets, **self._engine.objective.metrics(counted, self._num_targets)}
+        loss_sum, *sums = self._engine.evaluate_sums(self._micro_batches)
+        figures = {"loss": loss_sum / self._num_targets, **self._engine.objective.metrics(sums, self._num_targets)}
         if self._num_bytes:
-            figures["bits_per_byte"] = nats / math.log(2) / self._num_bytes
+            figures["bits_per_byte"] = loss_sum / math.log(2) / self._num_bytes
         return {f"eval_{name}{self._suffix}": value for name, value in figures.items()}
 
 

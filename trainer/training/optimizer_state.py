@@ -29,7 +29,7 @@ class Writer:
 
     def __init__(self, directory: Path, rank: int) -> None:
         self._directory, self._rank = directory, rank
-        self._held: dict[str, Tensor] = {}
+        self._pending: dict[str, Tensor] = {}
         self._size = self._count = 0
         self.error: Exception | None = None
 
@@ -37,18 +37,18 @@ class Writer:
         """Take one tensor; write all that is held where it is much."""
         if self.error is not None:
             return
-        self._held[name] = tensor.contiguous()
+        self._pending[name] = tensor.contiguous()
         self._size += tensor.numel() * tensor.element_size()
         if self._size >= MAX_FILE_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Write what is held."""
-        held, self._held, self._size = self._held, {}, 0
-        if held and self.error is None:
+        pending, self._pending, self._size = self._pending, {}, 0
+        if pending and self.error is None:
             self._count += 1
             try:
-                save_file(held, self._directory / f"optimizer-{self._rank}-{self._count}.safetensors")
+                save_file(pending, self._directory / f"optimizer-{self._rank}-{self._count}.safetensors")
             except (OSError, SafetensorError) as error:
                 self.error = error
 

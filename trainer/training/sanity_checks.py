@@ -75,8 +75,8 @@ class FirstStepChecks:
             slack = DIFFERENCE[self._engine.precision] * max(1.0, abs(self._loss))
             self._require("whole_loss", loss, self._loss - slack, self._loss + slack)
 
-    def _require(self, check: str, found: float, least: float, most: float) -> None:
-        self._report.event("check", check=check, found=found, least=least, most=most)
-        self._report.line(f"check {check}: {found:.6g}, from {least:.6g} to {most:.6g}")
-        if not least <= found <= most:
-            raise Failure("check_failed", check=check, found=found, least=least, most=most)
+    def _require(self, check: str, value: float, least: float, most: float) -> None:
+        self._report.event("check", check=check, found=value, least=least, most=most)
+        self._report.line(f"check {check}: {value:.6g}, from {least:.6g} to {most:.6g}")
+        if not least <= value <= most:
+            raise Failure("check_failed", check=check, found=value, least=least, most=most)
