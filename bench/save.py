@@ -135,5 +135,5 @@ def main() -> None:
 if __name__ == "__main__":
     if "--smoke" in sys.argv:
         ROUNDS, STEPS_AROUND = 1, 1
-        SHAPE.update(hidden_size=64, intermediate_size=128, num_hidden_layers=2)
+        SHAPE.update(hidden_size=80, intermediate_size=160, num_hidden_layers=2)
     main()

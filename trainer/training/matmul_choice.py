@@ -18,7 +18,7 @@ from trainer.modeling import cpu_matmul
 from trainer.report import Reporter
 
 VARIABLE = "ATHANOR_FP32_MATMUL"  # auto, torch or onednn
-MIN_SPEEDUP = 1.1  # less is not worth a private operator
+MIN_SPEEDUP = 1.2  # less is not worth a private operator
 CPU_INFO = Path("/proc/cpuinfo")
 MEASUREMENT = "speedup.json"
 
