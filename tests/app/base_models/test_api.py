@@ -79,7 +79,7 @@ def test_what_is_wrong_is_said_with_its_place_and_can_be_mended(
     assert model["state"] == "failed"
     assert model["problems"][0] == {
         "code": "tensor_missing",
-        "message": "The tensor model.layers.2.input_layernorm.weight is missing; llama needs it.",
+        "message": "The tensor model.layers.2.input_layernorm.weight is missing; llama requires it.",
         "file": None,
         "tensor": "model.layers.2.input_layernorm.weight",
         "byte": None,
@@ -148,7 +148,7 @@ def test_the_child_learns_no_secret(alice: TestClient, folder: Folder, monkeypat
 def test_pickle_and_code_are_refused_by_name(alice: TestClient, name: str) -> None:
     answer = alice.put(f"/api/v1/models/{created(alice)}/files/{name}", content=b"x")
     assert (answer.status_code, answer.json()["code"]) == (422, "file_unsafe")
-    assert answer.json()["title"].startswith(f"“{name}” is not taken")
+    assert answer.json()["title"].startswith(f"“{name}” is not accepted")
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_the_forms_start_what_they_say(alice: TestClient, alice_api: TestClient,
     assert started.status_code == 303, started.text
     task_id = started.headers["location"].rpartition("/")[2]
     assert row(task_id).options.limit is None
-    assert "Waits for a node" in alice.get(f"/checkpoint-tasks/{task_id}?part=state").text
+    assert "Waiting for a free node" in alice.get(f"/checkpoint-tasks/{task_id}?part=state").text
     wrong = alice.post("/checkpoint-tasks", data={**form, "num_fewshot": "many"}, headers=HEADERS)
     assert wrong.status_code == 422
     assert "num_fewshot" in wrong.text
