@@ -82,7 +82,7 @@ class SupervisedJob:
 
     def weights(self) -> str:
         """The hash of the newest weights."""
-        files = {entry["name"]: entry["sha256"] for entry in self.saved()[-1].manifest["files"]}
+        files = {entry.name: entry.sha256 for entry in self.saved()[-1].manifest.files}
         return str(files["model.safetensors"])
 
     @property
