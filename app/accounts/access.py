@@ -24,7 +24,7 @@ def log_in(name: str, password: str, replaces: str | None) -> str:
     with db.transaction() as session:
         attempt = service.begin_login(session, name=name)
     if not passwords.verify_password(password, attempt.password_hash) or attempt.user_id is None:
-        raise PanelError(401, "login_failed", _("Name and password do not match."))
+        raise PanelError(401, "login_failed", _("Wrong name or password."))
     with db.transaction() as session:
         return service.open_session(session, user_id=attempt.user_id, replaces=replaces)
 
@@ -43,7 +43,7 @@ def change_password(principal: Principal, present: str, new: str) -> str:
     with db.transaction() as session:
         stored = service.password_hash_of(session, principal=principal)
     if not passwords.verify_password(present, stored):
-        raise bad_field("present_password", "password_wrong", _("This is not your present password."))
+        raise bad_field("present_password", "password_wrong", _("This is not your current password."))
     passwords.check(new, principal.name)
     password_hash = passwords.hash_password(new)
     with db.transaction() as session:

@@ -24,14 +24,14 @@ router = APIRouter(tags=["accounts"])
 
 @router.post("/setup", status_code=204)
 def set_up(request: Request, body: SetupRequest) -> Response:
-    """Make the owner with the code of the first link, and log in by a cookie."""
+    """Create the owner with the code of the first link, and log in with a cookie."""
     secret = access.set_up(body.code, body.name, body.password)
     return _logged_in(request, secret)
 
 
 @router.post("/login", status_code=204)
 def log_in(request: Request, body: LoginRequest) -> Response:
-    """Log in by a cookie. Programs better send an API token: `Authorization: Bearer ath_...`."""
+    """Log in with a cookie. Programs should send an API token instead: `Authorization: Bearer ath_...`."""
     secret = access.log_in(body.name, body.password, request.cookies.get(auth.COOKIE))
     return _logged_in(request, secret)
 
@@ -61,13 +61,13 @@ def _logged_in(request: Request, secret: str) -> Response:
 
 @router.get("/me")
 def get_me(principal: Reader) -> MeAnswer:
-    """Who you are, and what this way of asking may do."""
+    """Get the current user and the scopes of this session or token."""
     return schemas.me_answer(principal)
 
 
 @router.get("/tokens")
 def list_tokens(principal: Admin, limit: Limit = 50, after: After = None) -> Listing[TokenAnswer]:
-    """Your API tokens that still work, newest first."""
+    """List your API tokens that are not revoked, newest first."""
     with db.transaction() as session:
         rows, cursor = service.list_tokens(session, principal=principal, limit=limit, after=after)
     return Listing(data=[schemas.token_answer(row) for row in rows], next=cursor)
@@ -75,7 +75,7 @@ def list_tokens(principal: Admin, limit: Limit = 50, after: After = None) -> Lis
 
 @router.post("/tokens", status_code=201)
 def create_token(principal: Admin, body: TokenRequest) -> NewTokenAnswer:
-    """Create an API token. Its secret is shown this once."""
+    """Create an API token. Its secret is shown only once."""
     with db.transaction() as session:
         token, secret = service.create_token(session, principal=principal, name=body.name, scopes=body.scopes)
     return NewTokenAnswer(token=secret, **schemas.token_answer(token).model_dump())
@@ -83,7 +83,7 @@ def create_token(principal: Admin, body: TokenRequest) -> NewTokenAnswer:
 
 @router.delete("/tokens/{token_id}", status_code=204)
 def revoke_token(principal: Admin, token_id: str) -> Response:
-    """Make a token stop working, at once and for good."""
+    """Revoke a token, effective immediately."""
     with db.transaction() as session:
         service.revoke_token(session, principal=principal, token_id=token_id)
     return Response(status_code=204)
@@ -91,7 +91,7 @@ def revoke_token(principal: Admin, token_id: str) -> Response:
 
 @router.get("/users")
 def list_users(principal: Admin, limit: Limit = 50, after: After = None) -> Listing[UserAnswer]:
-    """Everybody who can log in, newest first. For the owner."""
+    """List all users, newest first. Only for the owner."""
     with db.transaction() as session:
         rows, cursor = service.list_users(session, principal=principal, limit=limit, after=after)
     return Listing(data=[schemas.user_answer(row) for row in rows], next=cursor)
@@ -99,5 +99,5 @@ def list_users(principal: Admin, limit: Limit = 50, after: After = None) -> List
 
 @router.post("/users", status_code=201)
 def create_user(principal: Admin, body: UserRequest) -> UserAnswer:
-    """Add somebody with an initial password. For the owner."""
+    """Create a user with an initial password. Only for the owner."""
     return schemas.user_answer(access.add_member(principal, body.name, body.password))

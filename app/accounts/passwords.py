@@ -26,9 +26,11 @@ def check(password: str, name: str) -> None:
         message = _("The password needs at least {min} characters; this one has {n}.", min=MIN_LENGTH, n=len(password))
         raise bad_field("password", "password_too_short", message)
     if len(password) > MAX_LENGTH:
-        raise bad_field("password", "password_too_long", _("The password may have {max} characters.", max=MAX_LENGTH))
+        raise bad_field(
+            "password", "password_too_long", _("The password can have at most {max} characters.", max=MAX_LENGTH)
+        )
     if password.casefold() == name.strip().casefold():
-        raise bad_field("password", "password_is_name", _("The password must not be the name."))
+        raise bad_field("password", "password_is_name", _("The password must not be the same as the name."))
 
 
 def hash_password(password: str) -> str:

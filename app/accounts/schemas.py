@@ -14,7 +14,7 @@ def _body(example: dict[str, Any]) -> ConfigDict:
 
 
 class SetupRequest(BaseModel):
-    """What the first link asks for."""
+    """The code of the first link, and the owner's name and password."""
 
     model_config = _body({"code": "...", "name": "Alice", "password": "a furnace that feeds itself"})
 
@@ -33,7 +33,7 @@ class LoginRequest(BaseModel):
 
 
 class UserRequest(BaseModel):
-    """Somebody new, with an initial password."""
+    """A new user with an initial password."""
 
     model_config = _body({"name": "Bob", "password": "changed at the first visit"})
 
@@ -42,12 +42,14 @@ class UserRequest(BaseModel):
 
 
 class TokenRequest(BaseModel):
-    """A key for a program."""
+    """The name and scopes of a new API token."""
 
     model_config = _body({"name": "nightly training", "scopes": ["read", "submit"]})
 
     name: str
-    scopes: list[Scope] = Field(description="read: look; submit: upload, train, cancel; admin: tokens and people.")
+    scopes: list[Scope] = Field(
+        description="read: view; submit: upload, train and cancel; admin: manage tokens and users."
+    )
 
 
 class MeAnswer(BaseModel):
@@ -60,7 +62,7 @@ class MeAnswer(BaseModel):
 
 
 class UserAnswer(BaseModel):
-    """Somebody who can log in."""
+    """A user."""
 
     id: str
     name: str
@@ -69,34 +71,34 @@ class UserAnswer(BaseModel):
 
 
 class TokenAnswer(BaseModel):
-    """A key for programs, without its secret."""
+    """An API token, without its secret."""
 
     id: str
     name: str
-    prefix: str = Field(description="How the secret begins.")
+    prefix: str = Field(description="First characters of the secret.")
     scopes: list[str]
     created_at: datetime
     last_used_at: datetime | None
 
 
 class NewTokenAnswer(TokenAnswer):
-    """A new key, with its secret: the only time that it is shown."""
+    """A new API token with its secret, which is shown only here."""
 
     token: str
 
 
 def me_answer(principal: Principal) -> MeAnswer:
-    """The principal as it is answered."""
+    """The JSON of a principal."""
     return MeAnswer.model_validate(
         {"id": principal.user_id, "name": principal.name, "role": principal.role, "scopes": sorted(principal.scopes)}
     )
 
 
 def user_answer(user: User) -> UserAnswer:
-    """A row as it is answered."""
+    """The JSON of a row."""
     return UserAnswer.model_validate(user, from_attributes=True)
 
 
 def token_answer(token: ApiToken) -> TokenAnswer:
-    """A row as it is answered."""
+    """The JSON of a row."""
     return TokenAnswer.model_validate(token, from_attributes=True)

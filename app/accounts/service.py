@@ -41,9 +41,9 @@ def check_setup_code(session: Session, *, code: str) -> None:
     """Refuse a code that is not the one of the first link."""
     stored = session.scalars(select(SetupCode.code_sha256).with_for_update()).all()
     if not stored and owner_exists(session):
-        raise bad_field("code", "setup_done", _("This link was used already. Log in instead."), 409)
-    given = digest(code)
-    if not [known for known in stored if hmac.compare_digest(known, given)]:
+        raise bad_field("code", "setup_done", _("This link has already been used. Log in instead."), 409)
+    code_sha256 = digest(code)
+    if not [row for row in stored if hmac.compare_digest(row, code_sha256)]:
         message = _("This link is not valid. Use the newest one that Athanor printed when it started.")
         raise bad_field("code", "setup_code_wrong", message, 403)
 
@@ -75,7 +75,7 @@ def list_users(
 def require_owner(principal: Principal) -> None:
     """Refuse all but the owner."""
     if not principal.is_owner:
-        raise PanelError(403, "owner_only", _("Only the owner of this installation manages people."))
+        raise PanelError(403, "owner_only", _("Only the owner of this installation can manage users."))
 
 
 def checked_name(name: str) -> str:
@@ -84,9 +84,9 @@ def checked_name(name: str) -> str:
     if not name:
         raise bad_field("name", "name_missing", _("Enter a name."))
     if len(name) > MAX_NAME_LENGTH:
-        raise bad_field("name", "name_too_long", _("The name may have {max} characters.", max=MAX_NAME_LENGTH))
+        raise bad_field("name", "name_too_long", _("The name can have at most {max} characters.", max=MAX_NAME_LENGTH))
     if not name.isprintable():
-        raise bad_field("name", "name_invalid", _("The name holds characters that cannot be shown."))
+        raise bad_field("name", "name_invalid", _("The name contains characters that cannot be displayed."))
     return name
 
 
@@ -96,7 +96,7 @@ def _add_user(session: Session, name: str, password_hash: str, role: str) -> Use
         with session.begin_nested():
             session.add(user)
     except IntegrityError:
-        message = _("Somebody here is called {name} already. Choose another name.", name=user.name)
+        message = _("The name {name} is already in use. Choose another one.", name=user.name)
         raise bad_field("name", "name_taken", message, 409) from None
     return user
 
@@ -114,8 +114,8 @@ class LoginTry:
 
 def begin_login(session: Session, *, name: str) -> LoginTry:
     """Count a try before its password is checked, so that parallel guesses count too. Raises 429 while locked."""
-    known = select(User).where(func.lower(User.name) == func.lower(name.strip())).with_for_update()
-    user = session.scalar(known) if name.isprintable() else None
+    statement = select(User).where(func.lower(User.name) == func.lower(name.strip())).with_for_update()
+    user = session.scalar(statement) if name.isprintable() else None
     if user is None:
         return LoginTry(None, None)
     now = db.now()
@@ -176,7 +176,7 @@ def create_token(session: Session, *, principal: Principal, name: str, scopes: S
         expected = ", ".join(SCOPES)
         raise bad_field("scopes", "scopes_invalid", _("Choose at least one scope of: {expected}.", expected=expected))
     if not set(scopes) <= principal.scopes:
-        raise bad_field("scopes", "scope_missing", _("A token cannot give scopes that it lacks itself."), 403)
+        raise bad_field("scopes", "scope_missing", _("A token cannot grant scopes that it does not have itself."), 403)
     secret = TOKEN_PREFIX + new_secret()
     ordered = [scope for scope in SCOPES if scope in scopes]
     token = ApiToken(
@@ -194,14 +194,14 @@ def create_token(session: Session, *, principal: Principal, name: str, scopes: S
 def list_tokens(
     session: Session, *, principal: Principal, limit: int = 100, after: str | None = None
 ) -> tuple[list[ApiToken], str | None]:
-    """The user's tokens that still work, newest first."""
-    mine = select(ApiToken).where(ApiToken.user_id == principal.user_id, ApiToken.revoked_at.is_(None))
-    return paging.newest(session, mine, ApiToken.id, limit, after)
+    """The user's tokens that are not revoked, newest first, and the cursor of the next page."""
+    own_tokens = select(ApiToken).where(ApiToken.user_id == principal.user_id, ApiToken.revoked_at.is_(None))
+    return paging.newest(session, own_tokens, ApiToken.id, limit, after)
 
 
 def revoke_token(session: Session, *, principal: Principal, token_id: str) -> None:
-    """Make a token stop working, at once and for good."""
-    mine = (ApiToken.id == token_id, ApiToken.user_id == principal.user_id, ApiToken.revoked_at.is_(None))
-    revoked = session.execute(update(ApiToken).where(*mine).values(revoked_at=func.now()).returning(ApiToken.id))
+    """Revoke a token, effective immediately. Raises 404."""
+    conditions = (ApiToken.id == token_id, ApiToken.user_id == principal.user_id, ApiToken.revoked_at.is_(None))
+    revoked = session.execute(update(ApiToken).where(*conditions).values(revoked_at=func.now()).returning(ApiToken.id))
     if revoked.first() is None:
         raise not_found()

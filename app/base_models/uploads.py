@@ -55,7 +55,7 @@ def _held_bytes(model_id: str, but: str) -> int:
 
 def _too_large() -> PanelError:
     limit = file_size(settings().max_model_bytes)
-    message = _("The files of a base model may have {limit} in all.", limit=limit)
+    message = _("The files of a base model can have at most {limit} in total.", limit=limit)
     return bad_field("file", "model_too_large", message, 413)
 
 

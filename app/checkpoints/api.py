@@ -20,7 +20,7 @@ router = APIRouter(tags=["checkpoints"])
 @router.get("/checkpoints")
 def list_checkpoints(
     principal: Reader,
-    job: Annotated[str | None, Query(max_length=64, description="Only those of this job.")] = None,
+    job: Annotated[str | None, Query(max_length=64, description="Only checkpoints of this job.")] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Listing[CheckpointAnswer]:
@@ -40,13 +40,13 @@ def get_checkpoint(principal: Reader, checkpoint_id: str) -> CheckpointDetail:
 
 @router.post("/checkpoints/{checkpoint_id}/pin")
 def pin_checkpoint(principal: Submitter, checkpoint_id: str) -> CheckpointAnswer:
-    """Keep a checkpoint, whatever its job lets go of."""
+    """Pin a checkpoint, so that its job never deletes it."""
     return _pin(principal, checkpoint_id, pinned=True)
 
 
 @router.post("/checkpoints/{checkpoint_id}/unpin")
 def unpin_checkpoint(principal: Submitter, checkpoint_id: str) -> CheckpointAnswer:
-    """Treat a checkpoint like any other again: without another reason to stay it goes at its job's next save."""
+    """Unpin a checkpoint. Without another reason to be kept, it is deleted at its job's next save."""
     return _pin(principal, checkpoint_id, pinned=False)
 
 

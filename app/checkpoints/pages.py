@@ -91,7 +91,7 @@ def _keep_words() -> dict[str, str]:
         "best": _("best"),
         "pinned": _("pinned"),
         "regular": _("kept regularly"),
-        "origin": _("a job goes on from it"),
+        "origin": _("a job continues from it"),
     }
 
 

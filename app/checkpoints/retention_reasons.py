@@ -26,11 +26,11 @@ def reasons(session: Session, job_ids: Iterable[str]) -> dict[str, list[str]]:
         or_(Job.resume_from_id.in_(ids), started_from.in_(ids)), Job.state.not_in(TERMINAL)
     )
     origins = {checkpoint_id for pair in session.execute(needed) for checkpoint_id in pair}
-    found: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     for job_id, spec in specs:
         own = [row for row in rows if row.job_id == job_id]
-        found |= _of_job(own, spec, origins)
-    return found
+        reasons |= _of_job(own, spec, origins)
+    return reasons
 
 
 def _of_job(rows: Sequence[Row[*tuple[Any, ...]]], spec: TrainSpec, origins: set[str | None]) -> dict[str, list[str]]:

@@ -36,11 +36,11 @@ class CheckpointAnswer(BaseModel):
     job_id: str
     step: int
     num_bytes: int
-    metrics: dict[str, Any] = Field(description="The losses known at this step.")
-    state: Literal["ready", "corrupt"] = Field(description="corrupt: its files differ from what was saved.")
-    pinned: bool = Field(description="Whether it is kept because somebody wishes so.")
+    metrics: dict[str, Any] = Field(description="Metrics at this step.")
+    state: Literal["ready", "corrupt"] = Field(description="corrupt: the files differ from what was saved.")
+    pinned: bool = Field(description="Whether a user pinned it.")
     kept: list[Literal["newest", "best", "pinned", "regular", "origin"]] = Field(
-        description="Why it stays. What has no reason goes at its job's next save, unless the job keeps all."
+        description="Why it is kept. Without a reason it is deleted at its job's next save, unless the job keeps all."
     )
     created_at: datetime
 
@@ -48,7 +48,7 @@ class CheckpointAnswer(BaseModel):
 class CheckpointDetail(CheckpointAnswer):
     """A checkpoint with its manifest: every file with size and hash, and what it was made from."""
 
-    fence: int = Field(description="The attempt that wrote it.")
+    fence: int = Field(description="Number of the attempt that wrote it.")
     manifest: dict[str, Any]
 
 

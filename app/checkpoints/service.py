@@ -127,7 +127,7 @@ def files(checkpoint: Checkpoint) -> list[Path]:
     paths = [directory / file.name for file in _shared(checkpoint)]
     missing = next((path.name for path in paths if not path.is_file()), None)
     if missing is not None:
-        message = _("The file {name} of this checkpoint is gone from the disk.", name=missing)
+        message = _("The file {name} of this checkpoint is missing from the disk.", name=missing)
         raise PanelError(409, "checkpoint_missing", message)
     return paths
 

@@ -54,8 +54,8 @@ def verify(directory: Path) -> dict[str, Any]:
     about(directory)
     manifest = run_dir.verify(directory)
     expected = {entry["name"] for entry in manifest["files"]} | {MANIFEST, SIGNATURE}
-    found = {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()}
-    if strangers := found - expected:
+    present = {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()}
+    if strangers := present - expected:
         raise ValueError(f"{min(strangers)} is not in {MANIFEST}")
     return manifest
 

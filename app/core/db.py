@@ -18,7 +18,7 @@ _skew = timedelta()  # of the database's clock against this machine's, as of the
 @cache
 def engine() -> Engine:
     """The pool of connections, opened at first use. Waits at most 5 s for a free one."""
-    made = create_engine(
+    pool = create_engine(
         normalized(settings().database_url),
         pool_size=5,
         max_overflow=15,
@@ -26,16 +26,16 @@ def engine() -> Engine:
         pool_pre_ping=True,
         connect_args={"connect_timeout": 5, "application_name": "athanor", **_against_silence()},
     )
-    event.listen(made, "connect", _compare_clocks)
-    return made
+    event.listen(pool, "connect", _compare_clocks)
+    return pool
 
 
 def _compare_clocks(connection: Any, _record: object) -> None:
     """Note how far this machine's clock is off the database's."""
     global _skew
-    found: datetime = connection.execute("SELECT clock_timestamp()").fetchone()[0]
+    now: datetime = connection.execute("SELECT clock_timestamp()").fetchone()[0]
     connection.rollback()
-    _skew = found - datetime.now(UTC)
+    _skew = now - datetime.now(UTC)
 
 
 def now() -> datetime:

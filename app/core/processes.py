@@ -34,13 +34,13 @@ class ManagedProcess:
         self._seen = 0
 
     def start(self) -> None:
-        """Start it."""
+        """Start the process."""
         rotate(self.log)
         self._seen = self.log.stat().st_size if self.log.exists() else 0
         self._spawn()
 
     def restart_if_dead(self) -> str | None:
-        """Start it again where it has died, after a pause that grows. Answers how it ended, once for each death."""
+        """Restart the process if it has died, after a growing pause. Returns how it ended, once per death."""
         assert self._process is not None
         now = time.monotonic()
         if self._start_at is not None:
@@ -57,7 +57,7 @@ class ManagedProcess:
 
     @property
     def pause(self) -> float:
-        """How long it waits before it starts again."""
+        """Seconds before the next restart."""
         return self._pause
 
     def new_log_lines(self) -> list[str]:
@@ -67,9 +67,9 @@ class ManagedProcess:
         with self.log.open("rb") as file:
             file.seek(self._seen)
             text = file.read(2**20)
-        whole = text[: text.rfind(b"\n") + 1]
-        self._seen += len(whole)
-        return [line.decode(errors="replace") for line in whole.splitlines() if _NOTABLE.search(line)]
+        complete = text[: text.rfind(b"\n") + 1]
+        self._seen += len(complete)
+        return [line.decode(errors="replace") for line in complete.splitlines() if _NOTABLE.search(line)]
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""
@@ -84,7 +84,7 @@ class ManagedProcess:
             self._process.kill()
 
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process is running."""
         alive = self._process is not None and self._process.poll() is None
         if not alive:
             self._pid_file.unlink(missing_ok=True)
@@ -125,7 +125,7 @@ def ending(code: int) -> str:
 
 
 def rotate(log: Path) -> None:
-    """Put a log that has grown large aside, in place of the one before it."""
+    """Rotate a large log, replacing the previous rotated one."""
     if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
 
@@ -137,7 +137,7 @@ def write_pid(path: Path, pid: int) -> None:
 
 
 def noted(path: Path) -> psutil.Process | None:
-    """The process a pid file tells of, if it still runs."""
+    """The process named by a pid file, if it is still running."""
     try:
         pid, _space, created = path.read_text().strip().partition(" ")
         process = psutil.Process(int(pid))
@@ -149,7 +149,7 @@ def noted(path: Path) -> psutil.Process | None:
 
 
 def stop_left_behind(seconds: float = 10) -> None:
-    """End the processes that a killed `athanor up` left behind. Supervisors, which note themselves deeper, go on."""
+    """End the processes that a killed `athanor up` left behind. Supervisors (pid files in a subdirectory) go on."""
     for process in filter(None, map(noted, run_directory().glob("*.pid"))):
         with suppress(psutil.Error):
             process.terminate()
@@ -160,13 +160,13 @@ def stop_left_behind(seconds: float = 10) -> None:
 
 
 def supervisors() -> list[psutil.Process]:
-    """The supervisors of running attempts on this machine: they outlive everything else, and note their pids."""
-    found = (noted(path) for path in (run_directory() / "supervisors").glob("*.pid"))
-    return [process for process in found if process is not None]
+    """The supervisors of running attempts on this machine: they outlive the other processes and write pid files."""
+    processes = (noted(path) for path in (run_directory() / "supervisors").glob("*.pid"))
+    return [process for process in processes if process is not None]
 
 
 def stop_supervisors(seconds: float) -> None:
-    """Have the jobs of this machine save and stop, and wait for that; who takes longer is killed."""
+    """Ask the jobs of this machine to save and stop, wait for them, and kill those that take longer than `seconds`."""
     deadline = time.monotonic() + seconds
     signal_all(supervisors(), signal.SIGTERM)
     while supervisors() and time.monotonic() < deadline:

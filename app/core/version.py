@@ -7,9 +7,9 @@ _HEADING = re.compile(r"^## (\d+\.\d+\.\d+)", re.MULTILINE)
 
 
 def _read() -> str:
-    found = _HEADING.search((Path(__file__).parents[2] / "CHANGELOG.md").read_text())
-    assert found, "CHANGELOG.md has no version heading"
-    return found[1]
+    heading = _HEADING.search((Path(__file__).parents[2] / "CHANGELOG.md").read_text())
+    assert heading, "CHANGELOG.md has no version heading"
+    return heading[1]
 
 
 VERSION = _read()

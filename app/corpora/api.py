@@ -27,13 +27,15 @@ async def upload_corpus(
     request: Request,
     principal: Submitter,
     filename: Annotated[
-        str, Query(description="Its name, ending in .txt, .md, .jsonl, .csv or .tsv.", examples=["kjv.txt"])
+        str, Query(description="File name, ending in .txt, .md, .jsonl, .csv or .tsv.", examples=["kjv.txt"])
     ],
-    name: Annotated[str, Query(description="How it is listed; the file's name without it.")] = "",
-    encoding: Annotated[str, Query(description="Where it is not UTF-8: gb18030, big5, utf-16-le, ...")] = "",
-    kind: Annotated[str, Query(description="What the records are read as; else what the first one is.")] = "",
+    name: Annotated[str, Query(description="Name in lists. Defaults to the file name.")] = "",
+    encoding: Annotated[
+        str, Query(description="Encoding of the file if it is not UTF-8: gb18030, big5, utf-16-le, ...")
+    ] = "",
+    kind: Annotated[str, Query(description="Kind of the records. Defaults to the kind of the first one.")] = "",
 ) -> CorpusAnswer:
-    """Upload a corpus: the body is the file. It is parsed afterwards; ask for it until its state is `ready`."""
+    """Upload a corpus: the body is the file. It is parsed in the background; poll until its state is `ready`."""
     label = uploads.label(filename, name, encoding, kind)
     uploads.check_declared(request.headers.get("content-length"))
     return schemas.corpus_answer(await uploads.receive(principal, label, request.stream()))
@@ -41,7 +43,7 @@ async def upload_corpus(
 
 @router.get("/corpora", tags=["corpora"])
 def list_corpora(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[CorpusAnswer]:
-    """Your corpora and those that ship with Athanor, newest first."""
+    """List your corpora and those that ship with Athanor, newest first."""
     with db.transaction() as session:
         rows, cursor = service.list_corpora(session, principal=principal, limit=limit, after=after)
     return Listing(data=[schemas.corpus_answer(row) for row in rows], next=cursor)
@@ -49,7 +51,7 @@ def list_corpora(principal: Reader, limit: Limit = 50, after: After = None) -> L
 
 @router.get("/corpora/{corpus_id}", tags=["corpora"])
 def get_corpus(principal: Reader, corpus_id: str) -> CorpusAnswer:
-    """One corpus, with what is wrong with it."""
+    """Get a corpus with its problems."""
     with db.transaction() as session:
         return schemas.corpus_answer(service.get_corpus(session, principal=principal, corpus_id=corpus_id))
 
@@ -59,9 +61,9 @@ def list_documents(
     principal: Reader,
     corpus_id: str,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: Annotated[int, Query(ge=0, le=2**53, description="The `next` of the page before this one.")] = 0,
+    after: Annotated[int, Query(ge=0, le=2**53, description="Value of `next` from the previous page.")] = 0,
 ) -> Listing[DocumentAnswer]:
-    """The beginnings of its documents, in order."""
+    """List the documents of a corpus in order, each with its beginning."""
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
     documents = previews.documents(corpus.id, after, limit) if corpus.state == "ready" else []
@@ -72,7 +74,7 @@ def list_documents(
 
 @router.post("/corpora/{corpus_id}/parse", status_code=202, tags=["corpora"])
 def parse_corpus(principal: Submitter, corpus_id: str, body: ParseRequest) -> CorpusAnswer:
-    """Read an upload once more: in another encoding, without its bad lines, or as records of another kind."""
+    """Parse an upload again: in another encoding, without its bad lines, or as records of another kind."""
     encoding, kind = uploads.checked_encoding(body.encoding), record_kinds.checked_kind(body.kind)
     with db.transaction() as session:
         corpus = service.parse_again(
@@ -84,7 +86,7 @@ def parse_corpus(principal: Submitter, corpus_id: str, body: ParseRequest) -> Co
 
 @router.delete("/corpora/{corpus_id}", status_code=204, tags=["corpora"])
 def delete_corpus(principal: Submitter, corpus_id: str) -> Response:
-    """Delete a corpus and its file. Refused while a job that has not finished uses it."""
+    """Delete a corpus and its file. Refused while an unfinished job uses it."""
     with db.transaction() as session:
         service.delete_corpus(session, principal=principal, corpus_id=corpus_id)
     service.remove_files(corpus_id)
@@ -93,7 +95,7 @@ def delete_corpus(principal: Submitter, corpus_id: str) -> Response:
 
 @router.get("/tokenizers", tags=["tokenizers"])
 def list_tokenizers(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[TokenizerAnswer]:
-    """Your tokenizers, newest first."""
+    """List your tokenizers, newest first."""
     with db.transaction() as session:
         rows, cursor = service.list_tokenizers(session, principal=principal, limit=limit, after=after)
     return Listing(data=[schemas.tokenizer_answer(row) for row in rows], next=cursor)
@@ -101,6 +103,6 @@ def list_tokenizers(principal: Reader, limit: Limit = 50, after: After = None) -
 
 @router.get("/tokenizers/{tokenizer_id}", tags=["tokenizers"])
 def get_tokenizer(principal: Reader, tokenizer_id: str) -> TokenizerAnswer:
-    """One tokenizer."""
+    """Get a tokenizer."""
     with db.transaction() as session:
         return schemas.tokenizer_answer(service.get_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id))

@@ -28,7 +28,7 @@ class EncodingOffer(BaseModel):
 
 
 class CorpusProgress(BaseModel):
-    """How far the reading is, in bytes of the upload."""
+    """Progress of parsing, in bytes of the upload."""
 
     done: int
     total: int
@@ -72,28 +72,30 @@ class CorpusAnswer(BaseModel):
     name: str
     filename: str
     format: Literal["txt", "md", "jsonl", "csv", "tsv"]
-    kind: str = Field(description="What its documents are: text, or records of one kind.")
+    kind: str = Field(description="Kind of its documents: text, or one kind of records.")
     state: Literal["parsing", "ready", "failed"]
     encoding: str | None
-    num_bytes: int = Field(description="Of the upload.")
-    sha256: str = Field(description="Of the upload.")
+    num_bytes: int = Field(description="Size of the upload.")
+    sha256: str = Field(description="SHA-256 of the upload.")
     num_documents: int | None
     num_characters: int | None
-    num_text_bytes: int | None = Field(description="Of the parsed text, as UTF-8.")
-    num_turns: int | None = Field(description="Messages of all conversations.")
-    num_labels: int | None = Field(description="Different labels.")
-    labels: dict[str, int] = Field(description="The hundred most frequent labels with how many records have each.")
-    num_bad_lines: int = Field(description="Lines that are no document; `problems` tells of the first hundred.")
+    num_text_bytes: int | None = Field(description="Size of the parsed text as UTF-8.")
+    num_turns: int | None = Field(description="Number of messages in all conversations.")
+    num_labels: int | None = Field(description="Number of distinct labels.")
+    labels: dict[str, int] = Field(description="The 100 most frequent labels, each with its number of records.")
+    num_bad_lines: int = Field(
+        description="Number of lines that are not valid documents; `problems` lists the first 100."
+    )
     problems: list[CorpusProblem]
-    encodings: list[EncodingOffer] = Field(description="Where decoding failed: what else the file may be in.")
-    progress: CorpusProgress | None = Field(description="While it is being read.")
-    shipped: bool = Field(description="It ships with Athanor and cannot be changed.")
+    encodings: list[EncodingOffer] = Field(description="Other encodings to try if decoding failed.")
+    progress: CorpusProgress | None = Field(description="Progress while it is being parsed.")
+    shipped: bool = Field(description="Whether it ships with Athanor and cannot be changed.")
     created_at: datetime
     parsed_at: datetime | None
 
 
 class ParseRequest(BaseModel):
-    """How to read an upload once more."""
+    """How to parse an upload again."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -101,8 +103,8 @@ class ParseRequest(BaseModel):
     )
 
     encoding: str = Field("", description="utf-8, utf-16-le, utf-16-be, gb18030, big5 or windows-1252; empty: UTF-8.")
-    skip_bad: bool = Field(False, description="Leave bad lines of records out.")
-    kind: str = Field("", description="What the records shall be read as; empty: what the first one is.")
+    skip_bad: bool = Field(False, description="Skip bad lines.")
+    kind: str = Field("", description="Kind of the records; empty: the kind of the first one.")
 
 
 class DocumentAnswer(BaseModel):
@@ -110,8 +112,8 @@ class DocumentAnswer(BaseModel):
 
     index: int
     num_bytes: int
-    text: str = Field(description="Its first 500 characters.")
-    cut: bool = Field(description="Whether there is more of it.")
+    text: str = Field(description="The first 500 characters.")
+    cut: bool = Field(description="Whether the document is longer than that.")
 
 
 class TokenizerAnswer(BaseModel):
@@ -136,12 +138,12 @@ class TokenizerAnswer(BaseModel):
     name: str
     vocab_size: int
     sha256: str
-    corpora: list[str] = Field(description="The corpora it was trained on.")
+    corpora: list[str] = Field(description="IDs of the corpora it was trained on.")
     created_at: datetime
 
 
 def corpus_answer(corpus: Corpus) -> CorpusAnswer:
-    """A row as it is answered."""
+    """The JSON of a row."""
     progress = corpus.progress
     is_reading = corpus.state == "parsing" and progress.total is not None
     return CorpusAnswer(
@@ -175,6 +177,6 @@ def document_answer(document: DocumentPreview) -> DocumentAnswer:
 
 
 def tokenizer_answer(tokenizer: Tokenizer) -> TokenizerAnswer:
-    """A row as it is answered."""
+    """The JSON of a row."""
     names = ("id", "name", "vocab_size", "sha256", "corpora", "created_at")
     return TokenizerAnswer(**{name: getattr(tokenizer, name) for name in names})

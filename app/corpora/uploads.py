@@ -67,9 +67,7 @@ def check_declared(length: str | None) -> None:
 
 def _too_large() -> PanelError:
     limit = file_size(settings().max_upload_bytes)
-    return bad_field(
-        "file", "file_too_large", _("The file is larger than {limit}, the most one may have.", limit=limit), 413
-    )
+    return bad_field("file", "file_too_large", _("The file is larger than the limit of {limit}.", limit=limit), 413)
 
 
 async def receive(principal: Principal, what: Label, stream: AsyncIterator[bytes]) -> Corpus:

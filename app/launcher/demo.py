@@ -38,11 +38,11 @@ def prepare(address: str) -> None:
 
 def _account(password_path: Path) -> User:
     with db.transaction() as session:
-        known = session.scalar(select(User).where(User.name == NAME))
-        if known is not None:
-            return known
+        user = session.scalar(select(User).where(User.name == NAME))
+        if user is not None:
+            return user
         if accounts.owner_exists(session):
-            raise CannotStart(_("The demo wants data of its own. Set ATHANOR_DATA to an empty directory."))
+            raise CannotStart(_("The demo needs its own data directory. Set ATHANOR_DATA to an empty one."))
         code = accounts.create_setup_code(session)
     password = secrets.token_urlsafe(9)
     password_path.touch(mode=0o600)

@@ -39,13 +39,13 @@ def run() -> int:
 
 
 def python() -> Iterator[Finding]:
-    """The interpreter."""
-    found = ".".join(map(str, sys.version_info[:3]))
-    yield Finding("ok", f"Python {found}")
+    """The version of Python."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("ok", f"Python {version}")
 
 
 def packages() -> Iterator[Finding]:
-    """What pyproject.toml asks for."""
+    """The packages that pyproject.toml requires."""
     try:
         wanted = [Requirement(line) for line in importlib.metadata.requires("athanor") or []]
     except importlib.metadata.PackageNotFoundError:
@@ -54,24 +54,27 @@ def packages() -> Iterator[Finding]:
     wrong = [text for text in map(_fault, wanted) if text]
     yield from (Finding("bad", text) for text in wrong)
     if not wrong:
-        yield Finding("ok", _("{n} packages in the versions asked for", n=len(wanted)))
+        yield Finding("ok", _("{n} packages, all in the required versions", n=len(wanted)))
 
 
 def _fault(wanted: Requirement) -> str | None:
     if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
         return None
     try:
-        found = importlib.metadata.version(wanted.name)
+        version = importlib.metadata.version(wanted.name)
     except importlib.metadata.PackageNotFoundError:
         return _("The package {name} is missing. Run `make up`, which installs it.", name=wanted.name)
-    if wanted.specifier.contains(found, prereleases=True):
+    if wanted.specifier.contains(version, prereleases=True):
         return None
-    values = {"name": wanted.name, "found": found, "wanted": str(wanted.specifier)}
-    return _("The package {name} is at {found}, but must be {wanted}. Delete .venv and run `make up`.", **values)
+    values = {"name": wanted.name, "version": version, "wanted": str(wanted.specifier)}
+    return _(
+        "The package {name} is at version {version}, but {wanted} is required. Delete .venv and run `make up`.",
+        **values,
+    )
 
 
 def disk() -> Iterator[Finding]:
-    """Room in the data directory."""
+    """Free space on the disk of the data directory."""
     data = settings().data.resolve()
     existing = next(path for path in (data, *data.parents) if path.exists())
     free = shutil.disk_usage(existing).free
@@ -110,9 +113,9 @@ def gpus() -> Iterator[Finding]:
 def compiler() -> Iterator[Finding]:
     """g++, which DeepSpeed uses for a faster optimizer on the processor."""
     if shutil.which("g++"):
-        yield Finding("ok", _("g++ is there"))
+        yield Finding("ok", _("g++ is installed"))
     else:
-        yield Finding("note", _("g++ is not there. Nothing needs it; offloading the optimizer is slower without it."))
+        yield Finding("note", _("g++ is not installed. It is optional; offloading the optimizer is slower without it."))
 
 
 def servers() -> Iterator[Finding]:

@@ -72,9 +72,9 @@ class Server:
         if self._child is not None:
             self._child.poll()  # reaps it where it has ended
         try:
-            found = psutil.Process(int((self.directory / self.pid_file).read_text().split()[0]))
-            if found.status() != psutil.STATUS_ZOMBIE and Path(found.cwd()) == self.directory:
-                return found
+            process = psutil.Process(int((self.directory / self.pid_file).read_text().split()[0]))
+            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == self.directory:
+                return process
         except (OSError, ValueError, IndexError, psutil.Error):
             pass
         return None
@@ -94,12 +94,12 @@ class Server:
 
     def stop(self) -> None:
         """Stop the server cleanly; kill it if that takes too long."""
-        found = self.process()
-        if found is not None:
+        process = self.process()
+        if process is not None:
             with suppress(psutil.Error):
-                found.send_signal(self.stop_signal)
+                process.send_signal(self.stop_signal)
             if not _wait(lambda: self.process() is None, STOP_SECONDS):
-                found.kill()
+                process.kill()
         if self._child is not None:
             self._child.wait()
             self._child = None

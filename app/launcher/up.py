@@ -77,7 +77,7 @@ def start(stack: ExitStack, interrupts: Interrupts) -> tuple[list[Server], list[
     stack.enter_context(only_one(data))
     stack.callback(lambda: say(_("Stopped.")))
     children.stop_left_behind()
-    say(_("Athanor keeps its data in {path}", path=data))
+    say(_("Data directory: {path}", path=data))
     servers = start_servers(stack, data)
     with step(_("migrations")):
         migrations.upgrade()
@@ -106,7 +106,7 @@ def find_database() -> None:
         return
     postgres = embedded_postgres(settings().data.resolve())
     if not postgres.answers():
-        raise CannotStart(_("PostgreSQL does not run. Start `athanor up` beside this command, or set DATABASE_URL."))
+        raise CannotStart(_("PostgreSQL is not running. Run `athanor up` at the same time, or set DATABASE_URL."))
     os.environ["DATABASE_URL"] = postgres.url()
     settings.cache_clear()
 
@@ -154,10 +154,10 @@ def watch(servers: list[Server], processes: list[ManagedProcess]) -> NoReturn:
                 say(f"{child.name}: {line}")
             if (how := child.restart_if_dead()) is not None:
                 values = {"name": child.name, "how": how, "n": f"{child.pause:.0f}", "log": child.log}
-                say(_("{name} ended ({how}) and starts again in {n} s. Its log: {log}", **values))
+                say(_("{name} ended ({how}) and restarts in {n} s. Log: {log}", **values))
         for server in servers if rounds % 5 == 0 else ():
             if server.process() is None:
-                say(_("{name} ended and starts again. Its log: {log}", name=server.name, log=server.log_path))
+                say(_("{name} ended and restarts. Log: {log}", name=server.name, log=server.log_path))
                 server.start()
 
 
@@ -207,7 +207,7 @@ def say_link(address: str) -> None:
             return
         code = accounts.create_setup_code(session)
     say(_("Open {link}", link=f"{address}/setup?code={code}"))
-    say(_("This link works once: it makes the first account. Ctrl-C stops everything."))
+    say(_("This link works once: it creates the first account. Press Ctrl-C to stop everything."))
 
 
 @contextmanager
@@ -244,9 +244,9 @@ def listen(host: str, port: int) -> socket.socket:
             continue
         listener.listen(512)
         if candidate != port:
-            say(_("Port {port} is taken; using {other}.", port=port, other=candidate))
+            say(_("Port {port} is in use; using {other}.", port=port, other=candidate))
         return listener
-    raise CannotStart(_("No free port from {port} on at {host}. Set ATHANOR_PORT to another.", port=port, host=host))
+    raise CannotStart(_("No free port from {port} on {host}. Set ATHANOR_PORT to another one.", port=port, host=host))
 
 
 def spelled(host: str) -> str:

@@ -89,28 +89,28 @@ def _scheduler(session: Session, now: datetime) -> Part:
     beat = session.get(Heartbeat, "scheduler")
     remedy = _("Start athanor scheduler (athanor up does). Running jobs go on; queued ones wait meanwhile.")
     if beat is None:
-        return Part(_("Scheduler"), "bad", _("It was never heard of."), remedy=remedy)
+        return Part(_("Scheduler"), "bad", _("It has never reported."), remedy=remedy)
     if (now - beat.at).total_seconds() > SILENT_ROUNDS * settings().scheduler_seconds + 1:
-        return Part(_("Scheduler"), "bad", _("It fell silent: nothing is placed or recovered."), beat.at, remedy)
-    return Part(_("Scheduler"), "good", _("It places jobs and gives up silent attempts."), beat.at)
+        return Part(_("Scheduler"), "bad", _("It stopped reporting: no job is started or recovered."), beat.at, remedy)
+    return Part(_("Scheduler"), "good", _("It starts jobs and recovers lost attempts."), beat.at)
 
 
 def _nodes(machines: Sequence[Node], now: datetime) -> list[Part]:
     if not machines:
         remedy = _("Run athanor worker on a machine that reaches the database, Valkey and the data directory.")
-        return [Part(_("Nodes"), "bad", _("No worker was ever heard of: no job can run."), remedy=remedy)]
+        return [Part(_("Nodes"), "bad", _("No worker has ever reported: no job can run."), remedy=remedy)]
     return [_node(node, now) for node in machines]
 
 
 def _node(node: Node, now: datetime) -> Part:
     name = _("Node {name}", name=node.name)
     if nodes.is_live(node, now):
-        return Part(name, "good", _("Its worker answers."), node.last_seen_at)
+        return Part(name, "good", _("Its worker is reporting."), node.last_seen_at)
     remedy = _(
         "Start athanor worker there. Where the worker alone ended, its jobs train on; where the machine is gone, they "
         "go on from their newest checkpoints as soon as a node has room."
     )
-    return Part(name, "wait", _("Its worker is silent."), node.last_seen_at, remedy)
+    return Part(name, "wait", _("Its worker has stopped reporting."), node.last_seen_at, remedy)
 
 
 def _disk() -> Part:

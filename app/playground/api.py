@@ -28,7 +28,7 @@ _STREAM = (
 @router.post(
     "/generate",
     summary="Continue a prompt with a checkpoint",
-    description="Disconnect to stop. The same seed and settings write the same text. " + _STREAM,
+    description="Disconnect to stop. The same seed and settings give the same text. " + _STREAM,
     response_model=GenerateAnswer,
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )

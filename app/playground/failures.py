@@ -25,41 +25,41 @@ _STATUS = {
 
 
 def codes() -> tuple[str, ...]:
-    """Every code there is."""
+    """All codes of failures."""
     return tuple(_STATUS)
 
 
 def sentence(code: str, values: dict[str, Any]) -> str:
     """What happened and the way out, in the reader's language."""
-    known = {name: values.get(name) for name in ("num_tokens", "limit", "free", "needed", "id", "model_type")}
-    known["free"], known["needed"] = file_size(known["free"]), file_size(known["needed"])
+    shown = {name: values.get(name) for name in ("num_tokens", "limit", "free", "needed", "id", "model_type")}
+    shown["free"], shown["needed"] = file_size(shown["free"]), file_size(shown["needed"])
     sentences = {
         "checkpoint_gone": _("The files of this checkpoint are gone. Choose another one."),
         "checkpoint_broken": _("The files of this checkpoint cannot be read. Choose another one."),
         "checkpoint_corrupt": _("The files of this checkpoint are damaged. Choose another one."),
-        "checkpoint_mute": _("A {model_type} does not write on from a prompt. Choose another one.", **known),
+        "checkpoint_mute": _("A {model_type} cannot continue a prompt. Choose another model.", **shown),
         "prompt_too_long": _(
-            "The prompt has {num_tokens} tokens; this model takes at most {limit}. Shorten it.", **known
+            "The prompt has {num_tokens} tokens; the limit of this model is {limit}. Shorten it.", **shown
         ),
         "memory_short": _(
             "The node has {free} of memory left, this model needs {needed}. Wait until jobs are done, "
             "or choose a smaller model.",
-            **known,
+            **shown,
         ),
         "line_full": _("Too many people are waiting for text. Try again in a minute."),
-        "line_slow": _("No place became free in time. Try again in a minute."),
-        "no_worker": _("No worker is running, so nobody can write. Start one with `athanor worker`, then try again."),
-        "broker_away": _("The broker (Valkey) cannot be reached. Jobs go on; try again in a moment."),
+        "line_slow": _("No generation slot became free in time. Try again in a minute."),
+        "no_worker": _("No worker is running. Start one with `athanor worker`, then try again."),
+        "broker_away": _("The broker (Valkey) cannot be reached. Jobs keep running; try again in a moment."),
         "request_lost": _("The broker lost this request, perhaps in a restart. Send it again."),
         "worker_lost": _("The worker that was writing stopped answering. Try again."),
-        "inference_lost": _("The process that holds the model ended. Try again: a new one starts by itself."),
-        "inference_failed": _("The model could not write. The worker's log tells more under {id}.", **known),
+        "inference_lost": _("The inference process ended. Try again: a new one starts automatically."),
+        "inference_failed": _("Generation failed. See the worker's log, ID {id}.", **shown),
     }
     return sentences[code]
 
 
 def error(code: str, values: dict[str, Any]) -> PanelError:
-    """The same for whoever did not ask for a stream."""
+    """The failure as an error response, for requests without a stream."""
     field = "prompt" if code == "prompt_too_long" else "checkpoint" if code.startswith("checkpoint_") else None
     message = sentence(code, values)
     headers = {"Retry-After": "5"} if _STATUS[code] == 503 else {}

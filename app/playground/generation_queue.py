@@ -77,11 +77,12 @@ async def _lines(client: "redis.asyncio.Redis", generation_id: str) -> AsyncGene
         if not await client.expire(_alive(generation_id), ALIVE_SECONDS):
             yield GenerationMessage(event="failure", code="request_lost")
             return
-        found: Any = await client.xread({_stream(generation_id): last}, count=256, block=500)
-        if found:
+        entries_by_stream: Any = await client.xread({_stream(generation_id): last}, count=256, block=500)
+        if entries_by_stream:
             heard = time.monotonic()
             # Two shapes, by protocol version: a list of pairs or a dictionary.
-            entries = next(iter(found.values()))[0] if isinstance(found, dict) else found[0][1]
+            by_name = isinstance(entries_by_stream, dict)
+            entries = next(iter(entries_by_stream.values()))[0] if by_name else entries_by_stream[0][1]
             for _id, fields in entries:
                 yield GenerationMessage.model_validate_json(fields[b"line"])
             last = entries[-1][0]

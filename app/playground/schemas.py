@@ -23,23 +23,28 @@ class GenerateRequest(BaseModel):
 
     checkpoint: Annotated[
         str,
-        Field(description="Id of the checkpoint or base model that writes.", min_length=1, max_length=40),
+        Field(description="ID of the checkpoint or base model.", min_length=1, max_length=40),
     ]
     prompt: Annotated[str, Field(description="The text to continue; may be empty.")] = ""
-    max_tokens: Annotated[int, Field(description="Most tokens to write.", ge=1, le=4_096)] = 200
-    temperature: Annotated[float, Field(description="0 always takes the likeliest token.", ge=0, le=2)] = 0.8
-    top_p: Annotated[float, Field(description="Only the likeliest tokens that add up to it.", gt=0, le=1)] = 0.95
-    top_k: Annotated[int, Field(description="Only so many of the likeliest tokens; 0: all.", ge=0, le=1_000)] = 50
-    seed: Annotated[int | None, Field(description="Fixes the dice; none draws one.", ge=0, le=2**31 - 1)] = None
+    max_tokens: Annotated[int, Field(description="Maximum number of tokens to generate.", ge=1, le=4_096)] = 200
+    temperature: Annotated[float, Field(description="Sampling temperature; 0 is greedy decoding.", ge=0, le=2)] = 0.8
+    top_p: Annotated[
+        float,
+        Field(
+            description="Nucleus sampling: smallest set of most likely tokens with this total probability.", gt=0, le=1
+        ),
+    ] = 0.95
+    top_k: Annotated[int, Field(description="Sample from this many most likely tokens; 0: all.", ge=0, le=1_000)] = 50
+    seed: Annotated[int | None, Field(description="Random seed; null draws one.", ge=0, le=2**31 - 1)] = None
     stop: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=100)]],
-        Field(description="Texts that end the writing and are not part of it.", max_length=8),
+        Field(description="Strings that end the text and are not part of it.", max_length=8),
     ] = []
-    stream: Annotated[bool, Field(description="Answer piece by piece as server-sent events.")] = False
+    stream: Annotated[bool, Field(description="Stream the text as server-sent events.")] = False
 
 
 class GenerateAnswer(BaseModel):
-    """The continuation, whole."""
+    """The complete continuation."""
 
     text: str
     finish_reason: Literal["stop", "length"]

@@ -47,7 +47,7 @@ def begin(session: Session, *, principal: Principal, request: GenerateRequest) -
     """Check a request against what its sender may use. Raises PanelError."""
     if len(request.prompt) > MAX_PROMPT_CHARACTERS:
         message = _(
-            "The prompt has {n} characters; at most {limit} are taken. Shorten it.",
+            "The prompt has {n} characters; the limit is {limit}. Shorten it.",
             n=len(request.prompt),
             limit=MAX_PROMPT_CHARACTERS,
         )

@@ -37,15 +37,15 @@ def _by_cookie(session: Session, cookie: str) -> Principal | None:
 
 def _by_token(session: Session, header: str) -> Principal:
     kind, _space, secret = header.partition(" ")
-    found = session.execute(
+    row = session.execute(
         select(User, ApiToken)
         .join(ApiToken, ApiToken.user_id == User.id)
         .where(ApiToken.token_sha256 == digest(secret.strip()), ApiToken.revoked_at.is_(None))
     ).first()
-    if kind.lower() != "bearer" or found is None:
+    if kind.lower() != "bearer" or row is None:
         message = _("This API token is not valid. Create one on the account page.")
         raise PanelError(401, "token_invalid", message, headers={"WWW-Authenticate": "Bearer"})
-    user, token = found
+    user, token = row
     session.execute(update(ApiToken).where(ApiToken.id == token.id).values(last_used_at=func.now()))
     return Principal(user.id, user.name, user.role, frozenset(token.scopes), by_cookie=False)
 

@@ -90,7 +90,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     messages = {
         404: _("There is nothing at this address."),
-        405: _("This address does not take that method."),
+        405: _("This address does not support that method."),
         413: _too_large(),
     }
     message = messages.get(error.status_code, str(error.detail))
@@ -101,19 +101,19 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _database_error(request: Request, error: Exception) -> Response:
     log.error("request %s: database not reachable: %s", request.state.id, error)
-    message = _("The database cannot be reached. Running jobs go on; try again in a moment.")
+    message = _("The database cannot be reached. Running jobs keep running; try again in a moment.")
     return error_response(request, PanelError(503, "database_away", message, headers={"Retry-After": "5"}))
 
 
 async def _data_error(request: Request, error: Exception) -> Response:
     # A NUL character, which no text in the database can hold, or a number beyond its column.
-    message = _("The request holds a character or a number that cannot be stored.")
+    message = _("The request contains a character or number that cannot be stored.")
     return error_response(request, PanelError(400, "not_storable", message))
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
     log.error("request %s failed", request.state.id, exc_info=error)
-    message = _("Something went wrong on our side. The server log tells more under {id}.", id=request.state.id)
+    message = _("Internal server error. See the server log, ID {id}.", id=request.state.id)
     return error_response(request, PanelError(500, "internal", message))
 
 
@@ -121,4 +121,4 @@ MAX_BODY_BYTES = 2**20  # a spec or a prompt is far smaller
 
 
 def _too_large() -> str:
-    return _("The body is too long: at most {limit} are taken here.", limit=file_size(MAX_BODY_BYTES))
+    return _("The request body is too large: the limit is {limit}.", limit=file_size(MAX_BODY_BYTES))

@@ -74,7 +74,7 @@ def check_host(headers: Headers) -> None:
     host = urlsplit("//" + headers.get("host", "")).hostname or ""
     extra = {name.strip().lower() for name in settings().allowed_hosts.split(",") if name.strip()}
     if host.lower() not in {"localhost", "127.0.0.1", "::1", settings().host.lower(), *extra}:
-        message = _("This panel does not answer to the host name {host}. Add it to ATHANOR_ALLOWED_HOSTS.", host=host)
+        message = _("The host name {host} is not allowed. Add it to ATHANOR_ALLOWED_HOSTS.", host=host)
         raise PanelError(400, "host_not_allowed", message)
 
 

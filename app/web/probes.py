@@ -45,12 +45,12 @@ def readyz(response: Response) -> Readiness:
     """Whether requests can be answered: 503 without a database or with an older one."""
     try:
         migrations: Literal["ok", "pending"] = "ok" if schema.present() == schema.newest() else "pending"
-        found = Readiness(database="ok", migrations=migrations, broker=broker())
+        readiness = Readiness(database="ok", migrations=migrations, broker=broker())
     except SQLAlchemyError:
-        found = Readiness(database="away", migrations="unknown", broker=broker())
-    if found.migrations != "ok":
+        readiness = Readiness(database="away", migrations="unknown", broker=broker())
+    if readiness.migrations != "ok":
         response.status_code = 503
-    return found
+    return readiness
 
 
 @router.get("/version")

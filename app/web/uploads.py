@@ -41,7 +41,7 @@ def check_declared(length: str | None, most: int, too_large: PanelError) -> None
 def _full(error: OSError) -> Exception:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return error
-    return bad_field("file", "disk_full", _("The disk is full; the file was not kept."), 507)
+    return bad_field("file", "disk_full", _("The disk is full; the file was not saved."), 507)
 
 
 class StreamedUpload:
@@ -96,7 +96,9 @@ async def save_upload(stream: AsyncIterator[bytes], sink: StreamedUpload) -> str
         sha256 = await to_thread.run_sync(sink.finish)
         kept = True
     except ClientDisconnect:
-        raise PanelError(400, "upload_broken", _("The upload broke off; nothing was kept. Send it again.")) from None
+        raise PanelError(
+            400, "upload_broken", _("The upload was interrupted; nothing was saved. Send it again.")
+        ) from None
     finally:
         if not kept:
             await to_thread.run_sync(sink.discard)

@@ -79,4 +79,4 @@ def test_a_checkpoint_is_pinned_where_it_stands(open_page: Open, trained: str) -
 def test_health_is_whole_in_a_running_installation(open_page: Open, running_stack: Any) -> None:
     with open_page("/health") as page:
         expect(page.locator(".parts li")).to_have_count(5)
-        expect(page.get_by_text("It places jobs and gives up silent attempts.")).to_be_visible(timeout=MINUTE)
+        expect(page.get_by_text("It starts jobs and recovers lost attempts.")).to_be_visible(timeout=MINUTE)

@@ -74,7 +74,7 @@ def test_an_expired_session_is_nobody(alice: TestClient) -> None:
 @pytest.mark.parametrize("name", ["Alice", "Nobody", "", "a\u0000b", "x" * 5000])
 def test_every_failure_reads_the_same(visitor: TestClient, name: str) -> None:
     answer = visitor.post("/api/v1/login", json={"name": name, "password": "not the password"})
-    assert (answer.status_code, answer.json()["title"]) == (401, "Name and password do not match.")
+    assert (answer.status_code, answer.json()["title"]) == (401, "Wrong name or password.")
 
 
 def test_an_unknown_name_costs_a_hash_too(visitor: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_a_password_change_logs_out_every_other_browser(web: TestClient) -> None
     new = "another furnace entirely"
     wrong = here.post("/account/password", data={"present_password": "wrong", "password": new})
     assert wrong.status_code == 422
-    assert "This is not your present password." in wrong.text
+    assert "This is not your current password." in wrong.text
     weak = here.post("/account/password", data={"present_password": PASSWORD, "password": "carol"})
     assert "at least 10 characters" in weak.text
     answer = here.post("/account/password", data={"present_password": PASSWORD, "password": new})

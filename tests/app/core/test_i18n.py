@@ -59,7 +59,7 @@ def test_a_sentence_is_spoken_in_the_language_of_the_block_only() -> None:
 def test_values_are_filled_in_after_translation() -> None:
     with use_locale("zh-CN"):
         assert "example.com" in _(
-            "This panel does not answer to the host name {host}. Add it to ATHANOR_ALLOWED_HOSTS.", host="example.com"
+            "The host name {host} is not allowed. Add it to ATHANOR_ALLOWED_HOSTS.", host="example.com"
         )
 
 

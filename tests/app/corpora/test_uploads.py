@@ -177,7 +177,7 @@ def test_a_disk_that_fills_up_is_told_and_nothing_stays(alice: TestClient, monke
     monkeypatch.setattr("app.web.uploads.os.fsync", no_space)
     before = folders()
     answer = post(alice)
-    assert (answer.status_code, answer.json()["title"]) == (507, "The disk is full; the file was not kept.")
+    assert (answer.status_code, answer.json()["title"]) == (507, "The disk is full; the file was not saved.")
     assert folders() == before
 
 

@@ -132,7 +132,7 @@ def test_the_next_free_port_is_taken_and_said(capsys: pytest.CaptureFixture[str]
         with up.listen("127.0.0.1", port) as listener:
             other = listener.getsockname()[1]
             assert other > port
-    assert f"Port {port} is taken; using {other}." in capsys.readouterr().out
+    assert f"Port {port} is in use; using {other}." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ def beat(age_seconds: float) -> None:
 def test_where_nothing_runs_each_part_says_what_to_do(alice: TestClient) -> None:
     factories.forget_nodes()
     text = alice.get("/health").text
-    assert "It was never heard of." in text
-    assert "No worker was ever heard of: no job can run." in text
+    assert "It has never reported." in text
+    assert "No worker has ever reported: no job can run." in text
     assert "Start athanor scheduler" in text
     assert "Not all is well: Scheduler, Nodes." in text
 
@@ -38,7 +38,7 @@ def test_where_all_runs_all_is_well(alice: TestClient, monkeypatch: pytest.Monke
     assert "All parts are well." in alice.get("/health").text
     beat(3600)
     text = alice.get("/health").text
-    assert "It fell silent: nothing is placed or recovered." in text
+    assert "It stopped reporting: no job is started or recovered." in text
     assert "Not all is well: Scheduler." in text
 
 

@@ -20,7 +20,7 @@ def chosen(page: str) -> list[str]:
 def test_without_a_checkpoint_the_page_leads_to_a_first_job(bob: TestClient) -> None:
     page = bob.get("/playground").text
 
-    assert "Nothing to talk to yet" in page
+    assert "No models to try yet" in page
     assert 'href="/jobs/new"' in page
 
 

@@ -146,7 +146,7 @@ def test_a_killed_inference_process_is_told_and_replaced(client: httpx.Client, s
         wait_for("piece", text)
         os.kill(inference_process().pid, signal.SIGKILL)
         failure = wait_for("failure", text)
-    assert failure["message"] == "The process that holds the model ended. Try again: a new one starts by itself."
+    assert failure["message"] == "The inference process ended. Try again: a new one starts automatically."
 
     with stream(client, slow) as text:
         assert wait_for("piece", text)
