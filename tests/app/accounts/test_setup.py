@@ -77,11 +77,11 @@ def test_a_new_code_ends_the_one_before(code: str, visitor: TestClient) -> None:
     ("name", "password", "field", "sentence"),
     [
         ("", PASSWORD, "name", "Enter a name."),
-        ("x" * 41, PASSWORD, "name", "The name may have 40 characters."),
+        ("x" * 41, PASSWORD, "name", "The name can have at most 40 characters."),
         ("a\u0000b", PASSWORD, "name", "The name contains characters that cannot be displayed."),
         ("a\u202eb", PASSWORD, "name", "The name contains characters that cannot be displayed."),
         ("Alice", "short", "password", "The password needs at least 10 characters; this one has 5."),
-        ("Alice", "x" * 201, "password", "The password may have 200 characters."),
+        ("Alice", "x" * 201, "password", "The password can have at most 200 characters."),
         ("Alice Liddell", "alice liddell", "password", "The password must not be the same as the name."),
     ],
 )

@@ -161,7 +161,7 @@ def test_a_prompt_longer_than_the_models_context_says_both_lengths(api: TestClie
 
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "prompt"
-    assert "this model takes at most 256" in answer.json()["title"]
+    assert "the limit of this model is 256" in answer.json()["title"]
 
 
 def test_a_checkpoint_whose_files_are_gone_answers_409(api: TestClient, keep: Keep, alice_user: Person) -> None:

@@ -73,4 +73,4 @@ def test_a_prompt_too_long_for_the_model_is_told_beside_it(alice: TestClient, ch
     answer = alice.post("/playground", data=form(checkpoint, prompt="xyz " * 500))
 
     assert answer.status_code == 422
-    assert "this model takes at most 256" in answer.text
+    assert "the limit of this model is 256" in answer.text

@@ -199,4 +199,4 @@ def test_a_body_that_turns_out_too_long_is_cut_off(visitor: TestClient) -> None:
     pieces = (b" " * 2**16 for _n in range(64))
     answer = visitor.post("/api/v1/login", content=pieces)
     assert answer.status_code == 413
-    assert answer.json()["title"].startswith("The body is too long")
+    assert answer.json()["title"].startswith("The request body is too large")
