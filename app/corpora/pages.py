@@ -86,7 +86,7 @@ def _kinds() -> dict[str, str]:
 
 
 def _shown(corpus: Corpus, start: int) -> list[tuple[previews.DocumentPreview, dict[str, Any] | None]]:
-    """Some documents, each with its record where it is one that can be shown whole."""
+    """Documents from `start` on, each with its record if that is short enough to parse."""
     if corpus.kind == "text":
         return [(document, None) for document in previews.documents(corpus.id, start, DOCUMENTS_SHOWN)]
     documents = previews.documents(corpus.id, start, DOCUMENTS_SHOWN, characters=previews.RECORD_CHARACTERS)
@@ -113,7 +113,7 @@ def _corpus(
         start=start,
         step=DOCUMENTS_SHOWN,
         error=error.message if error else "",
-        mine=corpus.owner_id is not None,
+        is_own=corpus.owner_id is not None,
     )
 
 
