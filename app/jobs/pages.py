@@ -19,6 +19,7 @@ from app.core.i18n import _, locale, translate
 from app.core.models import STATES, TERMINAL, Checkpoint, Job, new_id
 from app.core.principal import Principal, visible
 from app.corpora import service as corpora
+from app.corpora.record_kinds import KIND_WORDS
 from app.jobs import form_plan, job_parts, schemas, service, stream
 from app.jobs.form_plan import FormPlan
 from app.jobs.lifecycle import notifications
@@ -196,7 +197,8 @@ def _draw_form(
         note=form_plan.explain(plan.problem, errors, context.shown_fields()),
         is_refused=refusal is not None,
         recipes=form_controls.recipe_cards(),
-        kinds=CORPUS_KINDS_BY_OBJECTIVE[context.objective],
+        kinds={kind: translate(KIND_WORDS[kind]) for kind in CORPUS_KINDS_BY_OBJECTIVE[context.objective]},
+        kind_words={kind: translate(word) for kind, word in KIND_WORDS.items()},
         groups=form_controls.groups(context),
         corpora=[corpus for corpus in texts if corpus.state != "failed"],
         tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size))) for t in tokenizers],
