@@ -43,7 +43,7 @@ def create(session: Session, *, principal: Principal, name: str, reference: str 
     session.add(model)
     session.flush()
     if reference:
-        _owe_import(session, model.id)
+        _enqueue_import(session, model.id)
     return model
 
 
@@ -107,7 +107,7 @@ def begin_import(session: Session, *, principal: Principal, model_id: str) -> Im
     model.state = "importing"
     model.problems = []
     model.progress = ImportProgress(at=time.time())
-    _owe_import(session, model_id)
+    _enqueue_import(session, model_id)
     return model
 
 
@@ -153,7 +153,7 @@ def jobs_of(session: Session, *, principal: Principal, model_id: str) -> list[tu
     ]
 
 
-def _owe_import(session: Session, model_id: str) -> None:
+def _enqueue_import(session: Session, model_id: str) -> None:
     queue.enqueue_after_commit(session, queue.IMPORT_MODEL, model_id, queue=queue.CORPUS_QUEUE)
 
 
@@ -177,12 +177,12 @@ def record_download(session: Session, *, model_id: str, reference: str) -> None:
 
 
 def finish_import(session: Session, *, model_id: str, result: dict[str, Any]) -> None:
-    """The model is ready: keep what was found. `result` is the child's closing report."""
+    """The model is ready: store what the validation reported. `result` is the child's closing report."""
     _change_importing(session, model_id, state="ready", progress={}, **result)
 
 
 def fail_import(session: Session, *, model_id: str, problems: list[dict[str, Any]]) -> None:
-    """The model cannot be used: keep why."""
+    """The model cannot be used: store the problems."""
     _change_importing(session, model_id, state="failed", progress={}, problems=problems)
 
 
@@ -191,19 +191,19 @@ def _change_importing(session: Session, model_id: str, **values: Any) -> None:
     session.execute(update(ImportedModel).where(*waiting).values(**values))
 
 
-def owe_lost_imports(session: Session, *, seconds: float = 120) -> int:
-    """Promise again the messages of models whose import has been silent for so long, and return how many."""
+def requeue_stale_imports(session: Session, *, seconds: float = 120) -> int:
+    """Resend the messages of imports without progress for so many seconds, and return how many."""
     last_sign = func.coalesce(ImportedModel.progress["at"].as_float(), func.extract("epoch", ImportedModel.created_at))
     silent = (ImportedModel.state == "importing", last_sign < time.time() - seconds)
     rows = session.scalars(select(ImportedModel).where(*silent).with_for_update(skip_locked=True)).all()
     for model in rows:
         model.progress = model.progress.model_copy(update={"at": time.time()})
-        _owe_import(session, model.id)
+        _enqueue_import(session, model.id)
     return len(rows)
 
 
 def forget_unfinished(session: Session) -> list[str]:
-    """Delete the rows of uploads that nobody finished within a day; answers their ids. A sweep removes their files."""
+    """Delete the rows of uploads not finished within a day; returns their ids. A sweep removes their files."""
     old = (ImportedModel.state == "uploading", ImportedModel.created_at < func.now() - UPLOAD_LIFETIME)
     rows = session.scalars(select(ImportedModel).where(*old).with_for_update(skip_locked=True)).all()
     for model in rows:

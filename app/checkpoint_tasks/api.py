@@ -22,7 +22,7 @@ tasks_router = APIRouter()
 
 @router.post("/exports", status_code=201)
 def export_checkpoint(principal: Submitter, body: ExportRequest) -> CheckpointTaskAnswer:
-    """Export a checkpoint. It is done when the artefact, opened in a fresh process, gives the checkpoint's logits."""
+    """Export a checkpoint. It succeeds if the export, loaded in a fresh process, reproduces the checkpoint's logits."""
     with db.transaction() as session:
         task = service.export(session, principal=principal, request=body)
     queue.flush_outbox()
@@ -67,14 +67,14 @@ def get_task(principal: Reader, task_id: str) -> CheckpointTaskAnswer:
 
 @tasks_router.post("/{task_id}/cancel")
 def cancel_task(principal: Submitter, task_id: str) -> CheckpointTaskAnswer:
-    """Cancel an export or an evaluation. What is over stays as it is."""
+    """Cancel an export or an evaluation. No-op if it has ended."""
     with db.transaction() as session:
         return schemas.task_answer(service.cancel(session, principal=principal, task_id=task_id))
 
 
 @tasks_router.delete("/{task_id}", status_code=204)
 def delete_task(principal: Submitter, task_id: str) -> Response:
-    """Delete an export or an evaluation that is over, and its files."""
+    """Delete an export or an evaluation that has ended, and its files."""
     with db.transaction() as session:
         service.delete(session, principal=principal, task_id=task_id)
     service.remove_files(task_id)

@@ -94,7 +94,7 @@ def _queue(
     task = CheckpointTask(owner_id=principal.user_id, checkpoint_id=checkpoint.id, kind=kind, options=options)
     session.add(task)
     session.flush()
-    _owe(session, task.id)
+    _enqueue(session, task.id)
     return task
 
 
@@ -129,7 +129,7 @@ def cancel(session: Session, *, principal: Principal, task_id: str) -> Checkpoin
 
 
 def delete(session: Session, *, principal: Principal, task_id: str) -> None:
-    """Forget a task. Remove its files after the commit. Raises 409 while it is not over."""
+    """Delete a task's row; remove its files after the commit. Raises 409 while it has not ended."""
     task = get(session, principal=principal, task_id=task_id, for_update=True)
     if task.state in OPEN:
         raise PanelError(409, "work_open", _("The task has not finished. Cancel it first."))
@@ -137,7 +137,7 @@ def delete(session: Session, *, principal: Principal, task_id: str) -> None:
 
 
 def remove_files(task_id: str) -> None:
-    """Delete what a forgotten or failed task left on the disk."""
+    """Delete the files of a deleted or failed task."""
     shutil.rmtree(storage.checkpoint_task(task_id), ignore_errors=True)
 
 
@@ -154,11 +154,11 @@ class TaskAssignment:
     options: CheckpointTaskOptions
     checkpoint_path: str
     corpora: list[Corpus]
-    base: str | None  # the directory of the model that an adapter stands beside
+    base: str | None  # directory of the base model, for adapter exports
 
 
 def begin(session: Session, *, task_id: str) -> TaskAssignment | None:
-    """Take a queued task: a message that came twice, or late, finds nothing to do."""
+    """Start a queued task; None if it was started or cancelled (the message came twice, or late)."""
     waiting = (
         select(CheckpointTask)
         .where(CheckpointTask.id == task_id, CheckpointTask.state == "queued")
@@ -169,7 +169,7 @@ def begin(session: Session, *, task_id: str) -> TaskAssignment | None:
 
 
 def begin_next(session: Session) -> TaskAssignment | None:
-    """Take the task that has waited longest, if any waits."""
+    """Start the task that has waited longest; None if none waits."""
     waiting = (
         select(CheckpointTask)
         .where(CheckpointTask.state == "queued")
@@ -194,7 +194,7 @@ def _begun(session: Session, task: CheckpointTask) -> TaskAssignment:
 
 
 def _base(session: Session, checkpoint: Checkpoint) -> str | None:
-    """Where the model lies that a checkpoint's job started from, if it is still there."""
+    """The directory of the base model of a checkpoint's job, if it still exists."""
     base_id = session.get_one(Job, checkpoint.job_id).spec.base_model
     checkpoint_base = session.get(Checkpoint, base_id) if base_id else None
     if checkpoint_base is not None:
@@ -203,17 +203,17 @@ def _base(session: Session, checkpoint: Checkpoint) -> str | None:
 
 
 def heartbeat(session: Session, *, task_id: str, start: int, progress: dict[str, Any] | None) -> bool:
-    """It goes on, this far. Answers False where it is no more this start's to do: its process must end."""
+    """Record progress. Returns False if the task was cancelled or restarted: its process must exit."""
     return _change(session, task_id, start, **({"progress": progress} if progress else {}))
 
 
 def finish(session: Session, *, task_id: str, start: int, result: dict[str, Any]) -> bool:
-    """It is done."""
+    """Record success. Returns False if the task was cancelled or restarted."""
     return _change(session, task_id, start, state="succeeded", result=result, finished_at=func.now())
 
 
 def fail(session: Session, *, task_id: str, start: int, code: str, values: dict[str, Any]) -> bool:
-    """It cannot be done: keep why."""
+    """Record the reason of a failure. Returns False if the task was cancelled or restarted."""
     failure = FailureReason(code=code, values=values)
     return _change(session, task_id, start, state="failed", failure=failure, finished_at=func.now())
 
@@ -226,8 +226,8 @@ def _change(session: Session, task_id: str, start: int, **values: Any) -> bool:
     return session.scalar(changed) is not None
 
 
-def owe_lost(session: Session) -> int:
-    """Announce again what still waits, and what a worker let fall, three times at most. Returns how many."""
+def requeue_stale(session: Session) -> int:
+    """Resend messages of waiting tasks and of tasks whose worker was lost (at most three starts). Returns how many."""
     silent = select(CheckpointTask).where(
         CheckpointTask.state == "running", CheckpointTask.signed_at < func.now() - LOST_AFTER
     )
@@ -243,9 +243,9 @@ def owe_lost(session: Session) -> int:
     rows = session.scalars(waiting.with_for_update(skip_locked=True)).all()
     for task in rows:
         task.signed_at = func.now()
-        _owe(session, task.id)
+        _enqueue(session, task.id)
     return len(rows)
 
 
-def _owe(session: Session, task_id: str) -> None:
+def _enqueue(session: Session, task_id: str) -> None:
     queue.enqueue_after_commit(session, queue.RUN_CHECKPOINT_TASK, task_id, queue=queue.CHECKPOINT_TASK_QUEUE)

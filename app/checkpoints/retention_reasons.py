@@ -1,4 +1,4 @@
-"""Why a checkpoint stays: its job can go on from it, it is the best, pinned, or one in so many, or a job needs it."""
+"""Why a checkpoint is kept: among the newest, best, pinned, one in every n, or the origin of another job."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The verbs of checkpoints: the only writer of their table. Files are put in place by the supervisor before."""
+"""Operations on checkpoints: the only writer of their table. The supervisor publishes the files beforehand."""
 
 import io
 import json
@@ -21,8 +21,8 @@ from app.core.principal import Principal, visible, visible_to
 from trainer.run_dir import MANIFEST
 
 CHUNK_BYTES = 1 << 20
-LIVE = ("ready", "corrupt")  # the others are gone for everybody
-RESUME = "resume/"  # where the state lies that only the trainer reads
+LIVE = ("ready", "corrupt")  # the others are deleted for users
+RESUME = "resume/"  # the optimizer state, which only the trainer reads
 
 
 def record(
@@ -36,7 +36,7 @@ def record(
     manifest: dict[str, Any],
     metrics: dict[str, Any],
 ) -> Checkpoint:
-    """Keep a published checkpoint. Repeating it does no harm."""
+    """Record a published checkpoint. Idempotent."""
     values = {
         "owner_id": owner_id,
         "job_id": job_id,
@@ -65,7 +65,7 @@ def get(session: Session, *, principal: Principal, checkpoint_id: str, for_updat
 
 
 def pin(session: Session, *, principal: Principal, checkpoint_id: str, pinned: bool) -> Checkpoint:
-    """Wish a checkpoint kept whatever its job lets go of, or no longer. What is unpinned stays until the next save."""
+    """Keep a checkpoint regardless of its job's limit, or no longer. An unpinned one stays until the next save."""
     row = get(session, principal=principal, checkpoint_id=checkpoint_id, for_update=True)
     row.pinned = pinned
     session.flush()
@@ -73,9 +73,7 @@ def pin(session: Session, *, principal: Principal, checkpoint_id: str, pinned: b
 
 
 def mark_for_deletion(session: Session, ids: Sequence[str]) -> None:
-    """Take good checkpoints away from everybody, save for what is pinned or worked on meanwhile; a sweep removes their
-    files.
-    """
+    """Hide ready checkpoints that are neither pinned nor used by a task; a sweep removes their files."""
     worked_on = select(CheckpointTask.checkpoint_id).where(CheckpointTask.state.in_(("queued", "running")))
     droppable = (
         Checkpoint.id.in_(ids),
@@ -87,7 +85,7 @@ def mark_for_deletion(session: Session, ids: Sequence[str]) -> None:
 
 
 def mark_ready(session: Session, checkpoint_id: str) -> None:
-    """A checkpoint that was found damaged is whole."""
+    """A checkpoint that was damaged is intact again."""
     damaged = (Checkpoint.id == checkpoint_id, Checkpoint.state == "corrupt")
     session.execute(update(Checkpoint).where(*damaged).values(state="ready"))
 
@@ -99,7 +97,7 @@ def list_pending_deletion(session: Session, limit: int) -> list[tuple[str, str]]
 
 
 def mark_deleted(session: Session, checkpoint_id: str) -> None:
-    """The files of a checkpoint are removed."""
+    """Record that the files of a checkpoint were removed."""
     gone = (Checkpoint.id == checkpoint_id, Checkpoint.state == "deleting")
     session.execute(update(Checkpoint).where(*gone).values(state="deleted"))
 
@@ -122,7 +120,7 @@ def archive_name(session: Session, *, checkpoint: Checkpoint) -> str:
 
 
 def files(checkpoint: Checkpoint) -> list[Path]:
-    """The files that others can use, by the manifest: all but the trainer's own. Raises 409 where one is gone."""
+    """All files of the manifest but the optimizer state. Raises 409 if one is missing."""
     directory = storage.checkpoint(checkpoint.path)
     paths = [directory / file.name for file in _shared(checkpoint)]
     missing = next((path.name for path in paths if not path.is_file()), None)
@@ -165,7 +163,7 @@ def _entry(checkpoint: Checkpoint, path: Path, directory: Path) -> zipfile.ZipIn
 
 
 class _ChunkBuffer(io.RawIOBase):
-    """A stream that cannot seek; what was written is taken out piece by piece."""
+    """An unseekable stream whose contents are read and cleared in chunks."""
 
     def __init__(self) -> None:
         self._pending = bytearray()

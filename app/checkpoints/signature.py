@@ -1,4 +1,4 @@
-"""What makes a checkpoint ours: a keyed hash over its manifest, so that no attempt goes on from anything altered."""
+"""Signatures of checkpoints: an HMAC over the manifest, so that no attempt resumes from altered files."""
 
 import hmac
 import json

@@ -130,7 +130,7 @@ class CheckpointTaskOptions(_Stored):
 
 
 class StepsDone(_Stored):
-    """How far an export or an evaluation is, and the seconds it has taken."""
+    """Progress of an export or an evaluation, and its duration in seconds."""
 
     done: int = 0
     total: int | None = None
@@ -228,7 +228,7 @@ class PlannedEstimate(_Stored):
 
 
 class PlannedCost(_Stored):
-    """What a plan said of a job, with the corrections of the machine that were applied."""
+    """The estimates of a job's plan, with the corrections for the machine that were applied."""
 
     memory_bytes: PlannedEstimate
     step_seconds: PlannedEstimate

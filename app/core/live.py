@@ -1,7 +1,7 @@
-"""Live views: a doorbell in Valkey, and a hub that reads what is new once, however many people watch.
+"""Live views: notifications over Valkey, and a hub that reads each update once, however many people watch.
 
-The doorbell only says "look"; what a viewer gets is read from the database behind a cursor. So a lost ring, an empty
-Valkey, a restarted web process or a sleeping laptop cost a delay, never an event.
+A notification only says "look"; what a viewer gets is read from the database after its cursor. So a lost notification,
+an empty Valkey, a restarted web process or a sleeping laptop cost a delay, never an event.
 """
 
 import asyncio
@@ -21,34 +21,34 @@ from app.core.settings import settings
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 2.0  # how long a silent doorbell is trusted
+POLL_SECONDS = 2.0  # how long to wait for a notification before looking anyway
 QUEUE_EVENTS = 64  # a viewer that lags further behind is dropped and reconnects with its cursor
 _PREFIX = "athanor:bell:"
 
 
 @cache
 def valkey() -> redis.Redis:
-    """The connection pool to Valkey of this process. Calls fail within 2 s where it is away."""
+    """The connection pool to Valkey of this process. Calls fail within 2 s if it is unreachable."""
     return redis.Redis.from_url(settings().redis_url, socket_timeout=2, socket_connect_timeout=2)
 
 
 def notify(topic: str) -> None:
-    """Wake whoever waits on a topic. Best effort: waiters also look by themselves."""
+    """Wake everyone who waits on a topic. Best effort: waiters also poll."""
     try:
         valkey().publish(_PREFIX + topic, b"")
     except redis.RedisError as error:
-        log.debug("doorbell %s not rung: %s", topic, error)
+        log.debug("%s not notified: %s", topic, error)
 
 
 class Subscription:
-    """Waits for a topic to ring, in a loop of its own process. No ring between two waits is lost."""
+    """Waits for notifications of a topic. One that arrives between two waits is not lost."""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
         self._subscription: Any = None
 
     def wait(self, seconds: float) -> bool:
-        """Block until the topic rings or the time is over; say whether it rang. Without Valkey it just waits."""
+        """Block until a notification or the timeout; returns whether there was one. Without Valkey it sleeps."""
         deadline = time.monotonic() + seconds
         try:
             if self._subscription is None:
@@ -65,14 +65,14 @@ class Subscription:
 
 @dataclass(frozen=True)
 class Update:
-    """Something new on a topic: the cursor behind it, the name of the event and its JSON text."""
+    """An event on a topic: the cursor after it, its name and its JSON text."""
 
     cursor: str
     event: str
     data: str
 
 
-# Reads what lies behind a cursor ("" means: from the beginning) up to another one (None: all there is).
+# Reads the updates after a cursor ("": from the beginning) up to another one (None: to the end).
 Reader = Callable[[str, str | None], list[Update]]
 
 
@@ -80,10 +80,10 @@ Reader = Callable[[str, str | None], list[Update]]
 class _Topic:
     read: Reader
     cursor: str | None = None
-    present: int = 0  # viewers, those included that are still being brought up to now
+    present: int = 0  # viewers, including those that are still catching up
     viewers: set["asyncio.Queue[list[Update] | None]"] = field(default_factory=set)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    bell: asyncio.Event = field(default_factory=asyncio.Event)
+    wakeup: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
 
@@ -97,7 +97,7 @@ class Hub:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Hub"]:
-        """Listen to the doorbell inside the block. On leaving, every open stream ends."""
+        """Listen for notifications inside the block. On leaving, every open stream ends."""
         self._listener = asyncio.create_task(self._listen())
         try:
             yield self
@@ -115,13 +115,13 @@ class Hub:
                 _offer(viewer, None)
 
     async def stream(self, name: str, read: Reader, cursor: str) -> AsyncIterator[Update]:
-        """Everything on a topic behind the cursor: what is stored, then what comes. Ends when the hub closes."""
+        """All updates of a topic after the cursor: stored ones, then new ones. Ends when the hub closes."""
         topic = self._topics.setdefault(name, _Topic(read))
         viewer: asyncio.Queue[list[Update] | None] = asyncio.Queue()
         topic.present += 1
         try:
             async with topic.lock:
-                # Bring the others up to now, then this one up to the same place: from here on all get the same.
+                # Bring the other viewers up to date, then this one to their cursor: from here on all get the same.
                 if topic.cursor is not None:
                     await self._advance(topic)
                 # At the others' cursor there is nothing to read; "" as the end would mean the beginning.
@@ -151,12 +151,12 @@ class Hub:
         while topic.present:
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
-                    await topic.bell.wait()
-            topic.bell.clear()
+                    await topic.wakeup.wait()
+            topic.wakeup.clear()
             try:
                 async with topic.lock:
                     await self._advance(topic)
-            except Exception:  # a database that is away: say so and go on looking
+            except Exception:  # the database is unreachable: log it and keep polling
                 log.warning("live view cannot read", exc_info=True)
 
     async def _advance(self, topic: _Topic) -> None:
@@ -173,20 +173,20 @@ class Hub:
             try:
                 async with (
                     redis.asyncio.Redis.from_url(settings().redis_url, socket_connect_timeout=2) as client,
-                    client.pubsub(ignore_subscribe_messages=True) as bell,
+                    client.pubsub(ignore_subscribe_messages=True) as channel,
                 ):
-                    await bell.psubscribe(_PREFIX + "*")
-                    async for message in bell.listen():
-                        self._ring(message["channel"].decode().removeprefix(_PREFIX))
+                    await channel.psubscribe(_PREFIX + "*")
+                    async for message in channel.listen():
+                        self._wake(message["channel"].decode().removeprefix(_PREFIX))
             except (redis.RedisError, OSError) as error:
-                log.warning("doorbell not reachable, live views look every %s s: %s", POLL_SECONDS, error)
+                log.warning("Valkey not reachable, live views poll every %s s: %s", POLL_SECONDS, error)
                 await asyncio.sleep(POLL_SECONDS)
 
-    def _ring(self, bell: str) -> None:
+    def _wake(self, notified: str) -> None:
         """Wake the topic of this name, and those whose names continue it after a colon."""
         for name, topic in self._topics.items():
-            if name == bell or name.startswith(bell + ":"):
-                topic.bell.set()
+            if name == notified or name.startswith(notified + ":"):
+                topic.wakeup.set()
 
 
 def _offer(viewer: "asyncio.Queue[list[Update] | None]", updates: list[Update] | None) -> None:

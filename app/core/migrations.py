@@ -12,7 +12,7 @@ from app.core.settings import ROOT
 
 
 def configuration() -> Config:
-    """Alembic's configuration. It is all here: there is no alembic.ini."""
+    """Alembic's configuration, in place of an alembic.ini."""
     config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")

@@ -60,7 +60,7 @@ STATES = (
     "cancelled",
 )
 TERMINAL = ("succeeded", "failed", "cancelled")
-WISHES = ("run", "pause", "cancel")
+DESIRED_STATES = ("run", "pause", "cancel")
 CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
 CHECKPOINT_TASK_KINDS = ("export", "evaluation")
 CHECKPOINT_TASK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
@@ -119,7 +119,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """Somebody who can log in. `role` is owner (may also manage people) or member."""
+    """An account. `role` is owner (may also manage people) or member."""
 
     __tablename__ = "user"
 
@@ -138,7 +138,7 @@ class User(Base):
 
 
 class SetupCode(Base):
-    """The one-time code of the first link, hashed; gone when the owner exists."""
+    """The one-time code of the first link, hashed; deleted once the owner exists."""
 
     __tablename__ = "setup_code"
 
@@ -316,7 +316,7 @@ class Node(Base):
 
 
 class Job(Base):
-    """A request to train. Its wish (`desired`) is the user's, its `state` only app/jobs/lifecycle/state.py writes."""
+    """A request to train. `desired` is set by the user; `state` is written only by app/jobs/lifecycle/state.py."""
 
     __tablename__ = "job"
 
@@ -358,7 +358,7 @@ class Job(Base):
 
     __table_args__ = (
         CheckConstraint(_one_of("state", STATES), name="state"),
-        CheckConstraint(_one_of("desired", WISHES), name="desired"),
+        CheckConstraint(_one_of("desired", DESIRED_STATES), name="desired"),
         UniqueConstraint("owner_id", "idempotency_key"),
         Index("ix_job_owner_id_id", "owner_id", "id"),
         Index("ix_job_state_open", "state", postgresql_where=text(f"state NOT IN {TERMINAL!r}")),
@@ -385,7 +385,7 @@ class Attempt(Base):
 
 
 class JobEvent(Base):
-    """One thing that happened to a job. Append-only, written with the change it tells of."""
+    """An event in a job's history. Append-only, written in the transaction of the change."""
 
     __tablename__ = "job_event"
 
@@ -401,7 +401,7 @@ class JobEvent(Base):
 
 
 class Heartbeat(Base):
-    """When a part that runs once said last that it lives. `facts` is what it last did."""
+    """When a process of which one runs per installation last reported. `facts` is what it last did."""
 
     __tablename__ = "heartbeat"
 
@@ -411,7 +411,7 @@ class Heartbeat(Base):
 
 
 class Outbox(Base):
-    """A Celery message that a committed transaction owes: sent after the commit, by the scheduler if that failed."""
+    """A Celery message to send after the commit of its transaction; the scheduler retries if that fails."""
 
     __tablename__ = "outbox"
 

@@ -20,7 +20,7 @@ class Listing(BaseModel, Generic[Item]):
 def newest(
     session: Session, query: Select[Any], key: InstrumentedAttribute[str], limit: int, after: str | None
 ) -> tuple[list[Any], str | None]:
-    """The rows behind the cursor, newest first (identifiers sort by creation), and the next cursor."""
+    """The rows after the cursor, newest first (ids sort by creation time), and the next cursor."""
     if after is not None:
         query = query.where(key < after)
     rows: Sequence[Any] = session.scalars(query.order_by(key.desc()).limit(limit + 1)).all()

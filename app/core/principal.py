@@ -30,7 +30,7 @@ Owned = TypeVar("Owned", Checkpoint, Corpus, ImportedModel, Job, Tokenizer, Chec
 
 @dataclass(frozen=True)
 class Principal:
-    """The user behind a request, and what this way of asking may do."""
+    """The authenticated user of a request, with the scopes of its cookie or token."""
 
     user_id: str
     name: str
@@ -49,24 +49,24 @@ def new_secret() -> str:
 
 
 def digest(secret: str) -> str:
-    """How a secret of `new_secret` is stored. It is random, so a plain hash is enough."""
+    """The SHA-256 under which a secret of `new_secret` is stored. It is random, so a plain hash is enough."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def visible_to(owner_id: InstrumentedAttribute[Any], principal: Principal) -> ColumnElement[bool]:
-    """The rows somebody may see: their own, and those that ship with Athanor and so have no owner."""
+    """A condition for the rows a user may see: their own, and those that ship with Athanor (no owner)."""
     return or_(owner_id == principal.user_id, owner_id.is_(None))
 
 
 def not_found() -> PanelError:
-    """What another's id answers, exactly as an id that never was."""
+    """The error for another user's id, identical to that for an id that does not exist."""
     return PanelError(404, "not_found", _("There is nothing here, or it is not yours."))
 
 
 def visible(
     session: Session, table: type[Owned], row_id: str, *, principal: Principal, for_update: bool = False
 ) -> Owned:
-    """The row of this id that somebody may see, locked where it is to be changed. Raises 404."""
+    """The row of this id if the user may see it, locked if `for_update`. Raises 404."""
     query = select(table).where(table.id == row_id, visible_to(table.owner_id, principal))
     row = session.scalar(query.with_for_update() if for_update else query)
     if row is None:

@@ -1,6 +1,6 @@
-"""Celery as the web sees it: messages by task name, owed by a transaction, sent after its commit.
+"""Sending Celery tasks by name: stored in the outbox by a transaction, sent after its commit.
 
-A message is only a doorbell with ids in it; the truth is in the database, and the scheduler sends again what was lost.
+A message holds only ids. The database is the source of truth, and the scheduler resends lost messages.
 """
 
 import logging
@@ -31,7 +31,7 @@ GENERATE_QUEUE = "generate"
 CHECKPOINT_TASK_QUEUE = "checkpoint_tasks"
 
 
-CLAIM_SECONDS = 15  # a silent broker keeps a sender a little less long
+CLAIM_SECONDS = 15  # a broker that does not answer blocks a sender for slightly less
 
 
 def node_queue(name: str) -> str:
@@ -40,7 +40,7 @@ def node_queue(name: str) -> str:
 
 
 def broker_url(redis_url: str) -> str:
-    """REDIS_URL as Celery spells it: the two libraries name a Unix socket differently."""
+    """REDIS_URL in Celery's format: redis-py and Celery name a Unix socket differently."""
     scheme, rest = redis_url.split("://", 1) if redis_url else ("redis", "")
     return f"redis+socket://{rest}?virtual_host=0" if scheme == "unix" else redis_url
 
@@ -74,7 +74,7 @@ celery = create_celery()
 
 
 def enqueue_after_commit(session: Session, task: str, *args: str, queue: str) -> None:
-    """Promise a message within this transaction. Call `flush_outbox` after the commit."""
+    """Store a message in the outbox within this transaction. Call `flush_outbox` after the commit."""
     session.add(Outbox(task=task, args=list(args), queue=queue))
 
 
@@ -84,11 +84,11 @@ def send(task: str, *args: Any, queue: str) -> None:
 
 
 def flush_outbox() -> int:
-    """Send what is owed and return how many were sent. A broker that is away leaves the rest owed and raises nothing.
+    """Send the messages in the outbox and return how many were sent. If the broker is unreachable, the rest stays.
 
-    Rows are claimed while they are sent, so that two processes do not send the same one, and no transaction is open
-    meanwhile: a broker that is silent would keep it open until the database ends it. A process that dies here leaves a
-    claim that lapses, or a message that is sent twice, which every task bears.
+    Rows are claimed while they are sent, so that no two processes send the same one, and no transaction is open in the
+    meantime: a broker that does not answer would keep it open until the database ends it. A process killed here leaves
+    a claim that expires, or a message that is sent twice; all tasks are idempotent.
     """
     rows, sent = _claim(), list[int]()
     for row in rows:
@@ -107,7 +107,7 @@ def flush_outbox() -> int:
 
 
 def _claim() -> list[Outbox]:
-    """The oldest messages that nobody is sending."""
+    """The oldest messages that no process is sending."""
     with db.transaction() as session:
         free = or_(Outbox.claimed_until.is_(None), Outbox.claimed_until < func.now())
         owed = select(Outbox).where(free).order_by(Outbox.id).limit(100).with_for_update(skip_locked=True)

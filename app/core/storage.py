@@ -1,4 +1,4 @@
-"""Where things lie below the data directory. The one place that turns an id into a path."""
+"""Paths below the data directory. The only module that turns an id into a path."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def tokenizer(tokenizer_id: str) -> Path:
 
 
 def base_model(model_id: str) -> Path:
-    """An imported model in Hugging Face layout; while it is uploaded, what has come of it."""
+    """An imported model in Hugging Face layout; during an upload, the files received so far."""
     return data() / "base_models" / model_id
 
 
@@ -31,12 +31,12 @@ def run(job_id: str) -> Path:
 
 
 def checkpoint_task(task_id: str) -> Path:
-    """What an export made: `artefact`, and what it was told beside it."""
+    """An export: `artefact` (the files to download), with the inputs it was made from next to it."""
     return data() / "works" / task_id  # the name in existing data directories
 
 
 def cache() -> Path:
-    """Tokenized corpora and trained vocabularies, by content hash: may be deleted at any time no job is starting."""
+    """Tokenized corpora and trained vocabularies, by content hash: may be deleted while no job is starting."""
     return data() / "cache"
 
 

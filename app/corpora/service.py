@@ -37,7 +37,7 @@ def create_corpus(
     encoding: str | None = None,
     kind: str | None = None,
 ) -> Corpus:
-    """Record an upload that lies in place, and owe the message that has it parsed."""
+    """Record a stored upload and enqueue its parsing."""
     corpus = Corpus(
         id=corpus_id,
         owner_id=owner_id,
@@ -52,7 +52,7 @@ def create_corpus(
     )
     session.add(corpus)
     session.flush()
-    _owe_parse(session, corpus_id)
+    _enqueue_parse(session, corpus_id)
     return corpus
 
 
@@ -117,7 +117,7 @@ def parse_again(
     corpus.encoding = encoding
     corpus.problems = []
     corpus.progress = ParseReport(kind=kind, skip_bad=skip_bad, at=time.time())
-    _owe_parse(session, corpus_id)
+    _enqueue_parse(session, corpus_id)
     return corpus
 
 
@@ -173,7 +173,7 @@ def _refuse_in_use(session: Session, corpus: Corpus) -> None:
         raise PanelError(409, "corpus_in_use", message)
 
 
-def _owe_parse(session: Session, corpus_id: str) -> None:
+def _enqueue_parse(session: Session, corpus_id: str) -> None:
     queue.enqueue_after_commit(session, queue.PARSE_CORPUS, corpus_id, queue=queue.CORPUS_QUEUE)
 
 
@@ -193,9 +193,9 @@ def record_parse_progress(session: Session, *, corpus_id: str, done: int, total:
 
 
 def requeue_stale_parses(session: Session, *, seconds: float = 60) -> int:
-    """Promise again the messages of corpora whose reading has been silent for so long, and return how many.
+    """Resend the messages of corpora whose parsing made no progress for so many seconds, and return how many.
 
-    A worker that died, or a broker that forgot, left them; a second reading of the same upload does no harm.
+    Their worker died or the broker lost the message; parsing an upload twice does no harm.
     """
     last_sign = func.coalesce(Corpus.progress["at"].as_float(), func.extract("epoch", Corpus.created_at))
     silent = last_sign < func.extract("epoch", func.now()) - seconds
@@ -203,7 +203,7 @@ def requeue_stale_parses(session: Session, *, seconds: float = 60) -> int:
     rows = lost.all()
     for corpus in rows:
         corpus.progress = corpus.progress.model_copy(update={"at": time.time()})
-        _owe_parse(session, corpus.id)
+        _enqueue_parse(session, corpus.id)
     return len(rows)
 
 

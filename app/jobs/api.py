@@ -157,7 +157,7 @@ def get_metrics(
     end: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="The last step.")] = None,
     points: Annotated[int, Query(ge=10, le=5000, description="How many points a curve may have at most.")] = 1000,
 ) -> schemas.MetricsAnswer:
-    """The curves of a job in a window of steps. Narrower windows give finer curves; no spike is ever left out."""
+    """The curves of a job in a window of steps. Narrower windows give finer curves; spikes are always included."""
     if end is not None and end < start:
         raise bad_field("end", "window_invalid", _("The last step must not be before the first one."))
     names = series.replace("\0", "").split(",") if series else None

@@ -1,4 +1,4 @@
-"""The plan beside the form of a new job: what the job would cost, or what its submission would be refused for."""
+"""The plan next to the form of a new job: what the job will cost, or why its submission would be refused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from trainer.spec_errors import SpecError
 
 @dataclass(frozen=True)
 class FormPlan:
-    """A plan, what speaks against submitting it, or neither while nothing to learn from is chosen."""
+    """A plan and what prevents its submission, if anything; neither while no corpus is chosen."""
 
     answer: PlanAnswer | None = None
     problem: PanelError | None = None

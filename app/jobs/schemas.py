@@ -55,7 +55,7 @@ SUBMIT_EXAMPLES = {
 
 
 class PhaseProgress(BaseModel):
-    """How far one phase is, in steps, bytes or files, and how long it has taken."""
+    """Progress of one phase in steps, bytes or files, and its duration so far."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -106,7 +106,7 @@ class FailureAnswer(BaseModel):
 
 
 class NoticeAnswer(BaseModel):
-    """What troubles a job while it goes on."""
+    """A problem of a job that keeps running."""
 
     code: str
     message: str
@@ -121,7 +121,7 @@ class SetbackAnswer(BaseModel):
 
 
 class VerdictAnswer(BaseModel):
-    """What the steps trained twice prove: the second time must give what the first time gave."""
+    """Whether steps that were trained twice gave the same results both times."""
 
     verdict: replay.Verdict
     message: str
@@ -129,13 +129,13 @@ class VerdictAnswer(BaseModel):
 
 
 class JobAnswer(BaseModel):
-    """A job: what was asked for, where it stands, what is known of it."""
+    """A job: its request, its state and its progress."""
 
     id: str
     name: str
     recipe: str
     state: str
-    desired: str = Field(description="What its user wishes: run, pause or cancel.")
+    desired: str = Field(description="The state its user asked for: run, pause or cancel.")
     step: int
     max_steps: int
     node: str | None

@@ -150,7 +150,7 @@ def propose(session: Session, *, principal: Principal, corpora: Sequence[str], s
 def submit(
     session: Session, *, principal: Principal, request: dict[str, Any], idempotency_key: str | None = None
 ) -> tuple[Job, bool]:
-    """Queue a job; answers whether it is new. The same key and body give the same job again.
+    """Queue a job; returns it and whether it is new. The same key and body return the same job again.
 
     Raises SpecError or PanelError: for wrong fields, for a key used with another body (409), above the user's quota
     (429), and for a job that no machine or disk here can hold.

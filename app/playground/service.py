@@ -95,11 +95,11 @@ def enter(order: GenerationTask) -> None:
 
 
 def ring() -> None:
-    """Tell the nodes that somebody waits. Best effort: the head of the line rings again."""
+    """Notify the nodes of a waiting request. Best effort: the first in the queue repeats it."""
     try:
         queue.send(queue.GENERATE, queue=queue.GENERATE_QUEUE)
     except (OperationalError, RedisError) as error:
-        log.warning("generation not rung for: %s", error)
+        log.warning("no node was notified of a generation: %s", error)
 
 
 async def follow(order: GenerationTask) -> AsyncGenerator[GenerationEvent, None]:

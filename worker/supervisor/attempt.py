@@ -18,8 +18,7 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from app.core import fault_injection, storage
-from app.core import live as ground
+from app.core import fault_injection, live, storage
 from app.core.settings import settings
 from app.jobs.attempts import attempts
 from app.jobs.attempts.attempts import Assignment
@@ -65,7 +64,7 @@ class Supervisor:
         self._is_behind = False  # more than one batch is waiting
         self._wish = "run"
         self._kill_at: float | None = None
-        self._bell = ground.Subscription(notifications.wish_topic(work.job_id))
+        self._subscription = live.Subscription(notifications.supervisor_topic(work.job_id))
 
     def run(self) -> None:
         """Run the attempt to its end. Raises LeaseLost if another attempt took over; no process is left then either."""
@@ -80,7 +79,7 @@ class Supervisor:
         self.watchdog.heard_at = time.monotonic()
         try:
             while not (self.gang.is_finished and self._is_shipped()) and not self._is_out_of_time():
-                if self._bell.wait(0.0 if self._is_behind else TURN_SECONDS):
+                if self._subscription.wait(0.0 if self._is_behind else TURN_SECONDS):
                     self._renew_at = 0.0  # the user requested something
                 self._turn()
         finally:

@@ -36,7 +36,7 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that an attempt may go on from."""
+    """A checkpoint that an attempt may resume from."""
 
     id: str
     step: int
@@ -45,19 +45,19 @@ class Saved:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What an attempt has to do. `saved` are the checkpoints to go on from, the best choice first."""
+    """What an attempt has to do. `saved` are the checkpoints it may resume from, the best first."""
 
     job_id: str
     owner_id: str
     spec: TrainSpec
     gpus: list[str]
     corpora: list[CorpusInput]
-    validation: list[CorpusInput]  # held out whole
+    validation: list[CorpusInput]  # held out completely
     corpora_name: str
     state: str
     skipped_steps: list[int]
     saved: list[Saved]
-    base: ModelFiles | None = None  # of the model it starts from; None also where that is gone
+    base: ModelFiles | None = None  # of the base model; None if there is none or it was deleted
 
 
 def claim(session: Session, *, job_id: str, node: str) -> int | None:
@@ -98,7 +98,7 @@ def assignment(session: Session, *, job_id: str, fence: int) -> Assignment:
 
 
 def _saved(session: Session, job: Job) -> list[Saved]:
-    """The job's own checkpoints, newest first, and behind them the one it was begun from."""
+    """The job's own checkpoints, newest first, then the one that the job continues from."""
     own = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.state == "ready")
     rows = list(session.scalars(own.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc())))
     origin = session.get(Checkpoint, job.resume_from_id) if job.resume_from_id else None
@@ -119,7 +119,7 @@ def _leased(session: Session, job_id: str, fence: int) -> Job:
 def resume_at(
     session: Session, *, job_id: str, fence: int, step: int, saved: Saved | None, damaged: Sequence[tuple[str, str]]
 ) -> None:
-    """Resume after a step: later points are archived. `damaged` are checkpoints passed over, each with what differs."""
+    """Resume after a step: later points are archived. `damaged`: skipped checkpoint ids, each with what differs."""
     job = _leased(session, job_id, fence)
     attempt = session.get_one(Attempt, (job_id, fence))
     for checkpoint_id, why in damaged:
@@ -136,14 +136,14 @@ def resume_at(
 
 
 def renew(session: Session, *, job_id: str, fence: int) -> str:
-    """Go on holding a job; answers what its user wishes."""
+    """Renew the lease of a job; returns its desired state. Raises LeaseLost."""
     job = _leased(session, job_id, fence)
     job.lease_until = seconds_from_now(settings().lease_seconds)
     return job.desired
 
 
 def record(session: Session, *, job_id: str, fence: int, batch: Sequence[events.Event]) -> str:
-    """Keep a batch of the attempt's journal, renew its lease; answers the wish. Lines known already are passed over."""
+    """Record a batch of the attempt's journal and renew the lease; returns the desired state. Skips recorded lines."""
     job = _leased(session, job_id, fence)
     attempt = session.get_one(Attempt, (job_id, fence))
     new = [event for event in batch if event.seq > attempt.journal_seq]
@@ -198,7 +198,7 @@ def record_checkpoint(
     manifest: dict[str, Any],
     metrics: dict[str, float],
 ) -> Checkpoint:
-    """Keep a checkpoint that lies verified in its place. A newer one is progress: earlier setbacks are forgiven."""
+    """Record a verified, published checkpoint. A newer one counts as progress: it resets the count of failures."""
     job = _leased(session, job_id, fence)
     newest = _newest_step(session, job_id)
     if newest is None or step > newest:
@@ -220,7 +220,7 @@ def record_checkpoint(
 
 
 def _newest_step(session: Session, job_id: str) -> int | None:
-    """The step of the newest checkpoint that is whole."""
+    """The step of the newest intact checkpoint."""
     is_ready = (Checkpoint.job_id == job_id, Checkpoint.state == "ready")
     return session.scalar(select(func.max(Checkpoint.step)).where(*is_ready))
 
@@ -229,7 +229,7 @@ def _newest_step(session: Session, job_id: str) -> int | None:
 
 
 def begin_stop(session: Session, *, job_id: str, fence: int, state: str) -> None:
-    """Say that the attempt is being stopped because somebody wished so: `state` is pausing or cancelling."""
+    """Record that the attempt is being stopped at a user's request: `state` is pausing or cancelling."""
     job = _leased(session, job_id, fence)
     if job.state not in (state, "cancelling"):
         if state == "pausing" and job.notice is not None and job.notice.code in ("disk_full", "no_space"):
@@ -239,7 +239,7 @@ def begin_stop(session: Session, *, job_id: str, fence: int, state: str) -> None
 
 
 def finish(session: Session, *, job_id: str, fence: int) -> None:
-    """All steps are done and the last checkpoint is kept. What came before the wish to stop was heard is a success."""
+    """All steps are done and the last checkpoint is recorded. A job that finished before it could stop succeeded."""
     job = _ended(session, job_id, fence, "finished", {})
     if not _stopped(session, job):
         job.notice = None
@@ -248,7 +248,7 @@ def finish(session: Session, *, job_id: str, fence: int) -> None:
 
 
 def fail(session: Session, *, job_id: str, fence: int, code: str, values: dict[str, Any]) -> None:
-    """The attempt cannot go on. Another one is made where a remedy is known, else the job fails."""
+    """The attempt cannot continue. The job is retried if a recovery is known, otherwise it fails."""
     job = _ended(session, job_id, fence, code, values)
     if _stopped(session, job):
         return
@@ -263,9 +263,9 @@ def fail(session: Session, *, job_id: str, fence: int, code: str, values: dict[s
 
 
 def release(session: Session, *, job_id: str, fence: int, reason: str, **data: Any) -> None:
-    """The attempt is over and its processes are gone, but the job is not done."""
+    """The attempt has ended and its processes have exited, but the job is not done."""
     job = _ended(session, job_id, fence, reason, data)
-    if reason in ("disk_full", "no_space"):  # it goes on when somebody has made room and says so
+    if reason in ("disk_full", "no_space"):  # its user resumes it after freeing space
         job.desired = "pause" if job.desired == "run" else job.desired
         job.notice = Notice(code=reason, values=data, count=1)
     if not _stopped(session, job):
@@ -273,7 +273,7 @@ def release(session: Session, *, job_id: str, fence: int, reason: str, **data: A
 
 
 def _stopped(session: Session, job: Job) -> bool:
-    """Bring a job that was asked to stop to where it was to go, now that its processes are gone."""
+    """Move a job that was asked to stop to its final state, now that its processes have exited."""
     if job.state == "cancelling":
         state.finish(session, job, "cancelled", "supervisor", "stopped")
         return True
@@ -282,7 +282,7 @@ def _stopped(session: Session, job: Job) -> bool:
     if job.desired == "pause":
         _let_go(job)
         set_state(session, job, "paused", "supervisor", "stopped")
-    else:  # its user thought better of it meanwhile
+    else:  # its user has resumed it in the meantime
         release_for_retry(session, job, "supervisor", "wish_changed")
     return True
 

@@ -211,7 +211,7 @@ def curves(session: Session, *, job_id: str, window: Window, series: Sequence[st
 
 
 def curves_until(session: Session, *, job_id: str, until: tuple[int, int], max_points: int) -> dict[str, Curve]:
-    """All curves as they were when a journal line (fence, seq) had been recorded, and nothing of the lines behind it.
+    """All curves as they were when a journal line (fence, seq) had been recorded, without any later line.
 
     Every line of a step before the newest one is within, so buckets that end before it are taken whole, ever smaller
     ones towards the end, and the last few points one by one.
@@ -307,7 +307,7 @@ def _read_marks(session: Session, job_id: str, within: ColumnElement[bool], curv
 
 
 def points_after(session: Session, *, job_id: str, after: tuple[int, int], until: tuple[int, int]) -> list[MetricPoint]:
-    """The live points of the journal lines behind `after` up to `until`, oldest first."""
+    """The live points of the journal lines after `after` up to `until`, oldest first."""
     place = tuple_(MetricPoint.fence, MetricPoint.seq)
     query = select(MetricPoint).where(
         MetricPoint.job_id == job_id, ~MetricPoint.archived, place > after, place <= until

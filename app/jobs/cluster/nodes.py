@@ -20,35 +20,36 @@ KNOWN_SECONDS = 3600  # a node that fell silent is expected back for so long
 
 
 def heartbeat(session: Session, *, name: str, **description: Any) -> None:
-    """A node says that it is there, and what it has (see app.core.models.Node)."""
-    seen = {**description, "last_seen_at": func.now()}
-    new = insert(Node).values(name=name, **seen)
-    session.execute(new.on_conflict_do_update(index_elements=["name"], set_=seen))
+    """Record that a node is alive, and its hardware (see app.core.models.Node)."""
+    values = {**description, "last_seen_at": func.now()}
+    new = insert(Node).values(name=name, **values)
+    session.execute(new.on_conflict_do_update(index_elements=["name"], set_=values))
 
 
 def is_live(node: Node, now: datetime) -> bool:
-    """Whether a node was heard of within a lease."""
+    """Whether a node has reported within a lease."""
     return node.last_seen_at > now - timedelta(seconds=settings().lease_seconds)
 
 
 def is_known(node: Node, now: datetime) -> bool:
-    """Whether a node lives, or may well come back: what it has decides whether a job is for GPUs."""
+    """Whether a node is live or likely to return. Its hardware decides whether a job is for GPUs."""
     return node.last_seen_at > now - timedelta(seconds=KNOWN_SECONDS)
 
 
-def rooms(session: Session, nodes: Sequence[Node], now: datetime) -> tuple[list[NodeCapacity], Counter[str]]:
-    """What each of these nodes has left beside the jobs that have a place, and how many places each owner has."""
-    taken = select(Job.node, Job.gpus, Job.owner_id).where(Job.node.is_not(None), Job.state.in_(("queued", *HELD)))
+def capacities(session: Session, nodes: Sequence[Node], now: datetime) -> tuple[list[NodeCapacity], Counter[str]]:
+    """The free capacity of each of these nodes, and how many placed jobs each owner has."""
+    placed = select(Job.node, Job.gpus, Job.owner_id).where(Job.node.is_not(None), Job.state.in_(("queued", *HELD)))
     session.flush()
-    holders = session.execute(taken).all()
-    capacities = []
+    holders = session.execute(placed).all()
+    node_capacities = []
     for node in nodes:
         gpus = tuple(gpu.uuid for gpu in node.gpus)
-        here = [gpus_in_use for name, gpus_in_use, _owner in holders if name == node.name]
-        busy = {uuid for gpus_in_use in here for uuid in gpus_in_use}
+        node_jobs = [gpus_in_use for name, gpus_in_use, _owner in holders if name == node.name]
+        busy = {uuid for gpus_in_use in node_jobs for uuid in gpus_in_use}
         free = [uuid for uuid in gpus if uuid not in busy]
-        capacities.append(NodeCapacity(node.name, gpus, node.slots, free, node.slots - len(here), is_live(node, now)))
-    return capacities, Counter(owner_id for _name, _held, owner_id in holders)
+        free_slots = node.slots - len(node_jobs)
+        node_capacities.append(NodeCapacity(node.name, gpus, node.slots, free, free_slots, is_live(node, now)))
+    return node_capacities, Counter(owner_id for _name, _gpus, owner_id in holders)
 
 
 def running_on(session: Session, *, owner_id: str) -> dict[str, list[str]]:

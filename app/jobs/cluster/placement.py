@@ -1,8 +1,8 @@
-"""Which queued job goes to which node, in fair order and with nobody starved. Pure.
+"""Which queued job goes to which node, in fair order and without starvation. Pure functions.
 
-The order: by priority, which rises while a job waits; then the owner with the fewest jobs; then the oldest job. What
-has waited very long goes before all that, by age alone. A job that finds no room keeps its nodes from those behind it,
-so that small jobs cannot overtake a large one for ever.
+The order: by priority, which rises while a job waits; then the owner with the fewest jobs; then the oldest job. Jobs
+that have waited very long come before all others, by age alone. A job that does not fit yet reserves its nodes, so that
+small jobs cannot overtake a large one forever.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ OVERDUE_AGINGS = 4
 
 @dataclass
 class NodeCapacity:
-    """What a node has left, and whether it lives. A node without GPUs has `slots`, jobs it runs at once."""
+    """The free capacity of a node, and whether it is live. A node without GPUs has `slots`: jobs it runs at once."""
 
     name: str
     gpus: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class NodeCapacity:
 
     @property
     def free(self) -> int:
-        """How many of them nothing holds."""
+        """How many of them are free."""
         return len(self.free_gpus) if self.gpus else max(0, self.free_slots)
 
     def can_take(self, num_processes: int) -> bool:
@@ -43,17 +43,17 @@ class NodeCapacity:
         return num_processes <= len(self.free_gpus) if self.gpus else self.free_slots > 0
 
     def take(self, num_processes: int) -> list[str]:
-        """Give the job its room; answers the GPUs it gets."""
+        """Assign the job its GPUs or slot; returns the UUIDs of its GPUs."""
         if not self.gpus:
             self.free_slots -= 1
             return []
-        given, self.free_gpus = self.free_gpus[:num_processes], self.free_gpus[num_processes:]
-        return given
+        assigned, self.free_gpus = self.free_gpus[:num_processes], self.free_gpus[num_processes:]
+        return assigned
 
 
 @dataclass(frozen=True)
 class WaitingJob:
-    """A queued job, as far as placing it goes."""
+    """What placement needs to know of a queued job."""
 
     job_id: str
     num_processes: int
@@ -72,21 +72,24 @@ class Decision:
 
 
 def rank(priority: int, waited_seconds: float, aging_seconds: float) -> int:
-    """The priority of a job that has waited so long."""
+    """The priority of a job after it has waited so long."""
     agings = int(max(0.0, waited_seconds) / aging_seconds)
     return OVERDUE if agings >= OVERDUE_AGINGS else min(HIGHEST, priority + agings)
 
 
 def place(
-    jobs: Sequence[WaitingJob], rooms: Sequence[NodeCapacity], held: Mapping[str, int] | None = None, most_held: int = 0
+    jobs: Sequence[WaitingJob],
+    rooms: Sequence[NodeCapacity],
+    placed: Mapping[str, int] | None = None,
+    max_per_owner: int = 0,
 ) -> list[Decision]:
-    """Decide about all queued jobs. `held` says how many jobs of each owner have a place, of at most `most_held`."""
-    return _Round(rooms, held or {}, most_held).decide(jobs)
+    """Decide about all queued jobs. `placed`: placed jobs by owner, of which each may have `max_per_owner` (0: any)."""
+    return _Round(rooms, placed or {}, max_per_owner).decide(jobs)
 
 
-def fair_order(jobs: Sequence[WaitingJob], held: Mapping[str, int], ever: Mapping[str, bool]) -> Iterator[WaitingJob]:
+def fair_order(jobs: Sequence[WaitingJob], placed: Mapping[str, int], ever: Mapping[str, bool]) -> Iterator[WaitingJob]:
     """The jobs in their order. One that will get a place counts for its owner at once, one that never can does not."""
-    counts = Counter(held)
+    counts = Counter(placed)
     for present in sorted({job.rank for job in jobs}, reverse=True):
         queues: dict[str, list[WaitingJob]] = {}
         for job in sorted((job for job in jobs if job.rank == present), key=lambda job: job.job_id, reverse=True):
@@ -103,9 +106,9 @@ def fair_order(jobs: Sequence[WaitingJob], held: Mapping[str, int], ever: Mappin
 
 
 def eligible_nodes(num_processes: int, rooms: Sequence[NodeCapacity]) -> list[NodeCapacity]:
-    """The nodes a job is for: those with enough GPUs; where there is none, those without GPUs.
+    """The nodes a job can run on: those with enough GPUs; if there are none, those without GPUs.
 
-    Silent nodes count: what a GPU trained would go on as another computation on a CPU, only because a node restarts.
+    Nodes that stopped reporting count, too: otherwise a job would move from GPU to CPU only because a node restarts.
     """
     with_gpus = [room for room in rooms if num_processes <= len(room.gpus)]
     return with_gpus or [room for room in rooms if not room.gpus]
@@ -114,8 +117,8 @@ def eligible_nodes(num_processes: int, rooms: Sequence[NodeCapacity]) -> list[No
 class _Round:
     """One pass over the queue."""
 
-    def __init__(self, rooms: Sequence[NodeCapacity], held: Mapping[str, int], most_held: int) -> None:
-        self.rooms, self.held, self.most_held = rooms, Counter(held), most_held
+    def __init__(self, rooms: Sequence[NodeCapacity], placed: Mapping[str, int], max_per_owner: int) -> None:
+        self.rooms, self.placed, self.max_per_owner = rooms, Counter(placed), max_per_owner
         self.reserved: set[str] = set()
         self.ahead = Counter[frozenset[str]]()  # jobs that wait, by the nodes they wait for
         self.over_limit = Counter[str]()  # jobs that wait for their owner's own limit
@@ -123,27 +126,27 @@ class _Round:
     def decide(self, jobs: Sequence[WaitingJob]) -> list[Decision]:
         suited = {size: eligible_nodes(size, self.rooms) for size in {job.num_processes for job in jobs}}
         ever = {job.job_id: bool(suited[job.num_processes]) or not self.rooms for job in jobs}
-        order = fair_order(jobs, self.held, ever)
+        order = fair_order(jobs, self.placed, ever)
         return [self._decide(job, suited[job.num_processes]) for job in order]
 
     def _decide(self, job: WaitingJob, suited: Sequence[NodeCapacity]) -> Decision:
         if self.rooms and not suited:
             return self._wait(job, "too_large", needed=job.num_processes, **self._largest())
-        if self.most_held and self.held[job.owner_id] >= self.most_held:
+        if self.max_per_owner and self.placed[job.owner_id] >= self.max_per_owner:
             self.over_limit[job.owner_id] += 1
-            return self._wait(job, "own_limit", limit=self.most_held, position=self.over_limit[job.owner_id])
+            return self._wait(job, "own_limit", limit=self.max_per_owner, position=self.over_limit[job.owner_id])
         live = [room for room in suited if room.is_live]
         open_now = [room for room in live if room.name not in self.reserved and room.can_take(job.num_processes)]
         if not open_now:
             return self._wait_in_line(job, frozenset(room.name for room in suited), live)
-        # The fullest node that still has room keeps the others whole for larger jobs.
+        # Best fit: the fullest node with room leaves the others to larger jobs.
         room = min(open_now, key=lambda room: (room.free, room.name))
         gpus = room.take(job.num_processes)
-        self.held[job.owner_id] += 1
+        self.placed[job.owner_id] += 1
         return Decision(job.job_id, room.name, gpus, wait_reasons.encoded("placed", node=room.name))
 
     def _wait_in_line(self, job: WaitingJob, names: frozenset[str], live: Sequence[NodeCapacity]) -> Decision:
-        """The job waits for these nodes, and whoever comes behind it does not get them. `live` are those that live."""
+        """The job waits for these nodes and reserves them against later jobs. `live` are those that report."""
         position = 1 + sum(count for others, count in self.ahead.items() if others & names or not names)
         self.ahead[names] += 1
         if not live:

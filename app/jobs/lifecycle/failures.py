@@ -277,12 +277,12 @@ def describe(code: str, values: dict[str, Any], *, goes_on: bool = False) -> dic
 
 
 def explain(reason: str | None, values: dict[str, Any]) -> str | None:
-    """The cause behind one line of a job's history, or behind the end of an attempt."""
+    """The cause of one event of a job's history, or of the end of an attempt."""
     if reason in CODES:
         return describe(reason, values)["cause"]
     return translate(REASONS[reason]).format_map(_shown(reason, values)) if reason in REASONS else reason
 
 
 def advise(reason: str | None, values: dict[str, Any], *, goes_on: bool = False) -> str | None:
-    """What to do about one line of a job's history, or what happens next; None if it needs no action."""
+    """What to do about one event of a job's history, or what happens next; None if it needs no action."""
     return describe(reason, values, goes_on=goes_on)["next_step"] if reason in CODES else None

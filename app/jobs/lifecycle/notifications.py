@@ -1,4 +1,4 @@
-"""Who is woken when a job changes. Apart from the view itself, so that a supervisor starts without the web's weight."""
+"""Who is notified when a job changes. Needs no web framework: supervisors import it."""
 
 from app.core import live, queue
 
@@ -16,22 +16,22 @@ def notify_job(job_id: str) -> None:
 
 
 def notify_supervisor(job_id: str) -> None:
-    """Tell the supervisor of a job, if it has one, that its user wishes something."""
-    live.notify(wish_topic(job_id))
+    """Wake the supervisor of a job, if it has one: the desired state has changed."""
+    live.notify(supervisor_topic(job_id))
 
 
-def wish_topic(job_id: str) -> str:
-    """What a supervisor listens to."""
-    return f"wish:{job_id}"
+def supervisor_topic(job_id: str) -> str:
+    """The topic that a job's supervisor listens to."""
+    return f"supervisor:{job_id}"
 
 
 def notify_scheduler() -> None:
-    """Tell the scheduler that there is something to decide."""
+    """Wake the scheduler: there is something to decide."""
     live.notify(SCHEDULER)
 
 
 def notify_job_changed(job_id: str) -> None:
-    """After the commit of a change: wake the scheduler, the supervisor and whoever watches."""
+    """After the commit of a change: wake the scheduler, the supervisor and all viewers."""
     queue.flush_outbox()
     notify_scheduler()
     notify_supervisor(job_id)

@@ -44,7 +44,7 @@ def _smaller_micro_batch(job: Job, spec: TrainSpec, code: str, values: dict[str,
 
 
 def _skip(job: Job, code: str, values: dict[str, Any]) -> Recovery | None:
-    """Pass over the step, unless as many before it were passed over already."""
+    """Skip the step, unless too many steps right before it were skipped already."""
     step = int(values["step"])
     skipped = job.adjustments.skipped_steps
     if all(step - n in skipped for n in range(1, MAX_SKIPS_IN_A_ROW + 1)) or step in skipped:

@@ -1,4 +1,4 @@
-"""Which checkpoints of a job go, and which that lie on the disk without a row come back."""
+"""Which checkpoints of a job are deleted, and which ones on disk without a row are recorded."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from trainer.run_dir import MANIFEST, RunDir
 
 
 def choose(session: Session, job: Job) -> None:
-    """Let go of the checkpoints of a locked job that have no reason to stay; a sweep removes their files."""
+    """Mark the checkpoints of a locked job that have no reason to stay; a sweep removes their files."""
     if job.spec.save_total_limit is None:
         return
     kept = retention_reasons.reasons(session, [job.id])
@@ -27,10 +27,10 @@ def choose(session: Session, job: Job) -> None:
 
 
 def record_unrecorded(session: Session, job: Job) -> bool:
-    """Give rows to what the last attempt of a locked job published and could not record; says if any is newer.
+    """Record what the last attempt of a locked job published and could not record; returns whether any is newer.
 
-    An earlier attempt's is left alone: what it computed may have been taken back since. So is one behind the last
-    point that is known, as after a backup of the database was restored: the curve would have a gap.
+    Those of earlier attempts are left alone: their steps may have been repeated since. So are those beyond the last
+    recorded step, as after the database was restored from a backup: the curve would have a gap.
     """
     newest = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job.id))
     unrecorded = [
@@ -48,7 +48,7 @@ def _is_known(job: Job, signed: Signed) -> bool:
 
 
 def find_unrecorded(session: Session, job_id: str) -> list[tuple[Path, Signed]]:
-    """The checkpoints of a job that lie in place, signed for it under their names, without a row; oldest first."""
+    """Published checkpoints of a job, signed for it under their names, that have no row; oldest first."""
     recorded_paths = set(session.scalars(select(Checkpoint.path).where(Checkpoint.job_id == job_id)))
     unrecorded = []
     for directory in (storage.run(job_id) / "checkpoints").glob("step-*"):
@@ -60,7 +60,7 @@ def find_unrecorded(session: Session, job_id: str) -> list[tuple[Path, Signed]]:
 
 
 def own_signature(directory: Path) -> Signed | None:
-    """What a directory below runs/<job>/checkpoints is signed as, if that is what its place and name say."""
+    """The signature of a directory below runs/<job>/checkpoints, if it matches its place and name."""
     try:
         signed = signature.about(directory)
     except ValueError:
@@ -71,7 +71,7 @@ def own_signature(directory: Path) -> Signed | None:
 
 
 def record(session: Session, job: Job, directory: Path, signed: Signed) -> Checkpoint:
-    """Give a row to a checkpoint that lies in its place."""
+    """Insert the row of a published checkpoint."""
     return checkpoints.record(
         session,
         owner_id=job.owner_id,

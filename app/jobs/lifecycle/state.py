@@ -11,7 +11,7 @@ from app.jobs.lifecycle.transitions import Actor, allowed
 
 
 def set_state(session: Session, job: Job, state: str, actor: Actor, reason: str | None = None, /, **data: Any) -> None:
-    """Move a locked job, and write down that it moved."""
+    """Move a locked job to a state and record the transition."""
     assert allowed(job.state, state, actor), f"{actor} may not move a job from {job.state} to {state}"
     before, job.state = job.state, state
     add_history(session, job, before, actor, reason, **data)
@@ -20,7 +20,7 @@ def set_state(session: Session, job: Job, state: str, actor: Actor, reason: str 
 def add_history(
     session: Session, job: Job, before: str | None, actor: Actor, reason: str | None, /, **data: Any
 ) -> None:
-    """Write a line of the history. Where nothing moved, `before` is the present state."""
+    """Add an event to the job's history. If the state does not change, `before` is the current state."""
     last = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id)) or 0
     session.add(
         JobEvent(

@@ -5,20 +5,20 @@
 | queued                              | starting   | worker               | it claims the job                          |
 | starting                            | running    | supervisor           | the first step is reported                 |
 | starting, running                   | succeeded  | supervisor           | all steps done, last checkpoint published  |
-| starting, running                   | failed     | supervisor           | the trainer said why it cannot go on       |
-| starting, running                   | pausing    | supervisor           | the user wishes a pause                    |
-| pausing                             | paused     | supervisor           | the processes are gone                     |
-| starting, running, pausing          | cancelling | supervisor           | the user wishes to cancel                  |
-| cancelling                          | cancelled  | supervisor           | the processes are gone                     |
+| starting, running                   | failed     | supervisor           | the trainer reports an unrecoverable error |
+| starting, running                   | pausing    | supervisor           | the user requests a pause                  |
+| pausing                             | paused     | supervisor           | the processes have exited                  |
+| starting, running, pausing          | cancelling | supervisor           | the user requests cancellation             |
+| cancelling                          | cancelled  | supervisor           | the processes have exited                  |
 | starting, running, pausing,         | recovering | supervisor,          | the attempt ended without a result, or its |
 | cancelling                          |            | scheduler            | lease ran out                              |
 | recovering                          | queued     | scheduler            | the back-off is over                       |
-| recovering                          | paused     | scheduler            | the user wished so meanwhile               |
-| recovering                          | cancelled  | scheduler, user      | the user wished so meanwhile               |
-| recovering                          | failed     | scheduler            | attempts end again and again               |
+| recovering                          | paused     | scheduler            | the user requested it in the meantime      |
+| recovering                          | cancelled  | scheduler, user      | the user requested it in the meantime      |
+| recovering                          | failed     | scheduler            | too many attempts without progress         |
 | queued                              | paused     | user                 | nothing runs                               |
 | queued, paused                      | cancelled  | user                 | nothing runs                               |
-| paused                              | queued     | user                 | the user wishes it to go on                |
+| paused                              | queued     | user                 | the user resumes it                        |
 """
 
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What was planned of jobs beside what they took, and what later plans on the same machine learn from that."""
+"""Plans compared with measurements, and the corrections that later plans on the same machine take from them."""
 
 from dataclasses import dataclass
 from statistics import median
@@ -60,7 +60,7 @@ def corrections(session: Session, node: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A figure of a plan beside what came of it, as the page writes it."""
+    """A planned figure and its measured value, as text for the page."""
 
     title: str
     predicted: str
@@ -71,7 +71,7 @@ class Comparison:
 
 
 def compared(facts: JobFacts) -> list[Comparison]:
-    """What was planned of a job beside what was measured; empty until it was measured."""
+    """The planned and measured figures of a job; empty until they are measured."""
     if facts.planned is None or facts.usage is None:
         return []
     return [

@@ -1,4 +1,4 @@
-"""What a job may start from, a checkpoint or an imported model: what it fixes of the spec, and where its files lie."""
+"""Base models of jobs (checkpoints and imported models): the spec fields they fix, and where their files are."""
 
 import json
 from collections.abc import Mapping
@@ -184,19 +184,19 @@ def _objective(given: dict[str, Any], base: StartingPoint) -> tuple[str, Any]:
     return objective, name if name is not None else RECIPES.get(str(objective), "tiny")
 
 
-# ---- where it lies --------------------------------------------------------------------------------------------------
+# ---- its files ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The files of a base model: where, below the data directory, and what each must hash to."""
+    """The files of a base model: their path below the data directory, and the SHA-256 of each."""
 
     path: str
     files: dict[str, str]
 
 
 def place(session: Session, base_id: str) -> ModelFiles | None:
-    """Where a base model lies; None for one that is gone. What only the trainer reads to go on is left out."""
+    """The files of a base model without its optimizer state; None if it was deleted."""
     model = session.get(ImportedModel, base_id)
     if model is not None:
         path = storage.base_model(base_id).relative_to(storage.data())

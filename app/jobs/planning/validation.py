@@ -1,4 +1,4 @@
-"""What can be said against a job before anything is tokenized. Raises at the field that is wrong."""
+"""Checks of a job before anything is tokenized. Each raises an error at the field that is wrong."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from trainer.spec import MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES, TrainS
 
 
 def check_text(given: dict[str, Any]) -> None:
-    """Refuse characters that no database and no file can hold."""
+    """Refuse characters that neither PostgreSQL nor a file can store."""
     for field, value in given.items():
         if any(c == "\0" or "\ud800" <= c <= "\udfff" for text in _texts([field, value]) for c in text):
             shown = field.encode(errors="replace").decode().replace("\0", "?")
@@ -39,7 +39,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def check_kinds(spec: TrainSpec, corpora: Sequence[Corpus], field: str = "corpora") -> None:
-    """Refuse corpora whose kind the objective does not learn from."""
+    """Refuse corpora of a kind that the objective cannot use."""
     wanted = CORPUS_KINDS_BY_OBJECTIVE[spec.objective]
     for corpus in corpora:
         if corpus.kind not in wanted:
@@ -88,7 +88,7 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
 
 
 def check_memory(plan: Plan) -> None:
-    """Refuse a job that no machine here can hold, not even if it needs the least that it may; say what would fit."""
+    """Refuse a job whose lowest memory estimate exceeds every node; the message says what would fit."""
     if plan.is_impossible:
         raise bad_field(plan.field, "memory_short", localize(plan.verdict))
 
@@ -109,7 +109,7 @@ def check_disk(plan: Plan) -> None:
         raise PanelError(507, "disk_full", message)
 
 
-# What a job that goes on from a checkpoint shares with the job that wrote it: the weights' shapes and the samples.
+# What a job that continues from a checkpoint shares with the job that wrote it: weight shapes and sample order.
 FIELDS_FIXED_ON_RESUME = (
     "objective",
     "base_model",
@@ -135,12 +135,12 @@ ORIGIN_GONE = gettext_noop("The files of this checkpoint are missing or damaged.
 
 
 def is_resumable(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint holds the state of the optimizer beside the weights."""
+    """Whether a checkpoint holds the optimizer state as well as the weights."""
     return any(file.name.startswith(RESUME) for file in checkpoint.manifest.files)
 
 
 def check_origin(spec: TrainSpec, before: TrainSpec, tokenizer_id: str | None, origin: Checkpoint) -> None:
-    """Refuse what cannot go on from a checkpoint."""
+    """Refuse a job that cannot continue from its checkpoint."""
     if origin.state != "ready":
         raise bad_field("resume_from_checkpoint", "checkpoint_missing", translate(ORIGIN_GONE))
     if not is_resumable(origin):

@@ -1,4 +1,4 @@
-"""The verbs of the scheduler: give up silent attempts, decide about lost ones, give queued jobs to nodes."""
+"""What the scheduler does: expire leases, retry or fail lost jobs, place queued jobs on nodes."""
 
 import logging
 from datetime import datetime, timedelta
@@ -24,7 +24,7 @@ MAX_ATTEMPTS = 3  # in a row without a newer checkpoint
 
 
 def expire_leases(session: Session) -> list[str]:
-    """Give up the attempts whose lease ran out; answers their jobs."""
+    """End the attempts whose lease has expired; returns the ids of their jobs."""
     expired = select(Job).where(Job.state.in_(HELD), Job.lease_until < func.now())
     jobs = session.scalars(expired.with_for_update(skip_locked=True)).all()
     now = db.now()
@@ -38,7 +38,7 @@ def expire_leases(session: Session) -> list[str]:
 
 
 def requeue_or_fail(session: Session) -> list[str]:
-    """Decide about jobs whose attempt was given up: another one, or the end; answers those that moved."""
+    """Retry or end the jobs whose attempt was lost; returns the ids of those that changed state."""
     lost = select(Job).where(Job.state == "recovering")
     over = or_(Job.not_before <= func.now(), Job.desired != "run", Job.no_progress >= MAX_ATTEMPTS)
     jobs = session.scalars(lost.where(over).with_for_update(skip_locked=True)).all()
@@ -46,7 +46,7 @@ def requeue_or_fail(session: Session) -> list[str]:
 
 
 def _is_settled(session: Session, job: Job) -> bool:
-    """Decide about one job. What goes wrong with it is logged and leaves the others alone."""
+    """Retry or end one job. An error is logged and does not affect other jobs."""
     try:
         with session.begin_nested():
             _settle(session, job)
@@ -81,20 +81,20 @@ def _end_crash_loop(session: Session, job: Job) -> None:
 
 
 def place(session: Session) -> list[str]:
-    """Give queued jobs to nodes with room and owe the messages; answers the jobs of which something changed."""
+    """Place queued jobs on nodes with room and enqueue their messages; returns the ids of the jobs that changed."""
     session.execute(select(func.pg_advisory_xact_lock(PLACING_LOCK)))
     now = db.now()
-    known = [node for node in list_nodes(session) if nodes.is_known(node, now)]
-    live = {node.name: node for node in known if nodes.is_live(node, now)}
+    candidates = [node for node in list_nodes(session) if nodes.is_known(node, now)]
+    live = {node.name: node for node in candidates if nodes.is_live(node, now)}
     queued = select(Job).where(Job.state == "queued", Job.desired == "run").order_by(Job.id)
     jobs = session.scalars(queued.with_for_update(skip_locked=True)).all()
     for job in jobs:
         _hint_again(session, job, live, now)
-    rooms, held = nodes.rooms(session, known, now)
+    capacities, jobs_per_owner = nodes.capacities(session, candidates, now)
     waiting_jobs = {job.id: job for job in jobs if job.node is None}
-    asked = [_asked(job, now) for job in waiting_jobs.values()]
+    waiting = [_waiting_job(job, now) for job in waiting_jobs.values()]
     changed = []
-    for decision in placement.place(asked, rooms, held, settings().max_running_per_user):
+    for decision in placement.place(waiting, capacities, jobs_per_owner, settings().max_running_per_user):
         job = waiting_jobs[decision.job_id]
         if job.wait_reason != decision.wait_reason:
             job.wait_reason = decision.wait_reason
@@ -106,14 +106,14 @@ def place(session: Session) -> list[str]:
     return changed
 
 
-def _asked(job: Job, now: datetime) -> placement.WaitingJob:
+def _waiting_job(job: Job, now: datetime) -> placement.WaitingJob:
     waited = (now - job.queued_at).total_seconds()
     rank = placement.rank(job.priority, waited, settings().aging_seconds)
     return placement.WaitingJob(job.id, job.spec.num_processes, job.owner_id, rank)
 
 
 def _hint_again(session: Session, job: Job, live: dict[str, Node], now: datetime) -> None:
-    """A job that was placed but not claimed: send its message again, or look for another node if this one is gone."""
+    """A job that was placed but not claimed: resend its message, or release it if its node stopped reporting."""
     if job.node is None or job.hinted_at is None:
         return
     if job.node not in live:

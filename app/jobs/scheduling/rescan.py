@@ -1,4 +1,4 @@
-"""After a loss of the database: jobs and checkpoints found again on the disk, by what was signed there."""
+"""Rebuilds rows of jobs and checkpoints from signed files on disk, after a loss of the database."""
 
 import re
 from collections.abc import Iterator
@@ -24,48 +24,48 @@ JOB_ID = re.compile(r"[0-9a-hjkmnp-tv-z]{16}")
 
 
 @dataclass(frozen=True)
-class Found:
-    """A signed checkpoint in its place. `wrong` names the file that differs, if one does."""
+class SignedCheckpoint:
+    """A signed checkpoint in its place. `damage` names the file that differs, if one does."""
 
     directory: Path
     signed: Signed
-    wrong: str | None
+    damage: str | None
 
 
 def rescan() -> Iterator[str]:
-    """Give rows to jobs and checkpoints that lie on the disk without any, and trust again what was mended.
+    """Insert rows for jobs and checkpoints on disk that have none; accept damaged checkpoints that are intact again.
 
-    Tells what it found. Safe to repeat.
+    Yields one line of text per result. Safe to repeat.
     """
     with db.transaction() as session:
         owner = session.scalar(select(User).where(User.role == "owner").order_by(User.id))
-        known = set(session.scalars(select(Job.id)))
+        recorded = set(session.scalars(select(Job.id)))
     if owner is None:
         yield _("Nobody has an account yet. Open the link that `athanor up` prints, then try again.")
         return
     num_jobs = num_checkpoints = 0
     for run in sorted((storage.data() / "runs").glob("*/")):
-        if run.name in known or JOB_ID.fullmatch(run.name) is None:
+        if run.name in recorded or JOB_ID.fullmatch(run.name) is None:
             continue
-        found, strange = _look(run)
-        yield from (_("{path} is passed over: {why}.", path=_shown(path), why=why) for path, why in strange)
-        if not found:
+        restorable, foreign = _verify_run(run)
+        yield from (_("Skipped {path}: {why}.", path=_relative(path), why=why) for path, why in foreign)
+        if not restorable:
             continue
         try:
-            name, to = _restore(run, found, owner.id)
+            name, to = _restore(run, restorable, owner.id)
         except (OSError, ValueError):
-            yield _("{path} is passed over: {why}.", path=_shown(run), why="spec.json")
+            yield _("Skipped {path}: {why}.", path=_relative(run), why="spec.json")
             continue
-        yield _("Job {id} “{name}” of {owner}, checkpoints: {n}", id=run.name, name=name, owner=to, n=len(found))
-        for one in found:
-            yield _said(one)
-        num_jobs, num_checkpoints = num_jobs + 1, num_checkpoints + len(found)
+        yield _("Job {id} “{name}” of {owner}, checkpoints: {n}", id=run.name, name=name, owner=to, n=len(restorable))
+        for checkpoint in restorable:
+            yield _result_line(checkpoint)
+        num_jobs, num_checkpoints = num_jobs + 1, num_checkpoints + len(restorable)
     yield from _verify_again()
     yield _("Jobs found: {jobs}; checkpoints: {checkpoints}.", jobs=num_jobs, checkpoints=num_checkpoints)
 
 
 def _verify_again() -> Iterator[str]:
-    """Trust again what was found damaged and is whole now: files come back from a backup, or with a lost mount."""
+    """Accept damaged checkpoints that are intact again: files return from a backup, or with a mount."""
     with db.transaction() as session:
         damaged = session.scalars(select(Checkpoint).where(Checkpoint.state == "corrupt").order_by(Checkpoint.id)).all()
     for row in damaged:
@@ -77,39 +77,39 @@ def _verify_again() -> Iterator[str]:
         if retention.own_signature(directory) is not None:
             with db.transaction() as session:
                 checkpoints.mark_ready(session, row.id)
-            yield _("Job {id}, step {step}: whole again, no longer marked as damaged", id=row.job_id, step=row.step)
+            yield _("Job {id}, step {step}: intact again, no longer marked as damaged", id=row.job_id, step=row.step)
 
 
-def _look(run: Path) -> tuple[list[Found], list[tuple[Path, str]]]:
-    """What a run directory holds, read through to the last byte: what is signed for it, and what is not and why."""
-    found, strange = [], []
+def _verify_run(run: Path) -> tuple[list[SignedCheckpoint], list[tuple[Path, str]]]:
+    """Verify every byte of the checkpoints in a run directory; returns its own, and the others with a reason."""
+    restorable, foreign = [], []
     for directory in sorted(run.glob("checkpoints/step-*/")):
         signed = retention.own_signature(directory)
         try:
             signature.verify(directory)
-            wrong = None
+            damage = None
         except ValueError as error:
-            wrong = str(error)
+            damage = str(error)
         if signed is not None:
-            found.append(Found(directory, signed, wrong))
+            restorable.append(SignedCheckpoint(directory, signed, damage))
         else:
-            strange.append((directory, wrong or _("it is signed for another place")))
-    return sorted(found, key=lambda one: (one.signed.step, one.signed.fence)), strange
+            foreign.append((directory, damage or _("it is signed for another place")))
+    return sorted(restorable, key=lambda checkpoint: (checkpoint.signed.step, checkpoint.signed.fence)), foreign
 
 
-def _restore(run: Path, found: list[Found], owner_id: str) -> tuple[str, str]:
-    """Insert a job and its checkpoints, all or none; answers its name and that of whom it belongs to now."""
+def _restore(run: Path, restorable: list[SignedCheckpoint], owner_id: str) -> tuple[str, str]:
+    """Insert a job and its checkpoints, all or none; returns the names of the job and of its owner."""
     spec = RunDir(run).spec()
     with db.transaction() as session:
-        to = session.get(User, found[0].signed.owner_id) or session.get_one(User, owner_id)
-        job = _insert(session, run.name, spec, found, to.id)
-        for one in found:
-            row = retention.record(session, job, one.directory, one.signed)
-            row.state = "ready" if one.wrong is None else "corrupt"
+        to = session.get(User, restorable[0].signed.owner_id) or session.get_one(User, owner_id)
+        job = _insert(session, run.name, spec, restorable, to.id)
+        for checkpoint in restorable:
+            row = retention.record(session, job, checkpoint.directory, checkpoint.signed)
+            row.state = "ready" if checkpoint.damage is None else "corrupt"
         return spec.name, to.name
 
 
-def _insert(session: Session, job_id: str, spec: TrainSpec, found: list[Found], owner_id: str) -> Job:
+def _insert(session: Session, job_id: str, spec: TrainSpec, restorable: list[SignedCheckpoint], owner_id: str) -> Job:
     job = Job(
         id=job_id,
         owner_id=owner_id,
@@ -120,23 +120,23 @@ def _insert(session: Session, job_id: str, spec: TrainSpec, found: list[Found], 
         body_sha256="",
         desired="cancel",
         state="cancelled",
-        fence=max(one.signed.fence for one in found),
-        step=max(one.signed.step for one in found),
+        fence=max(checkpoint.signed.fence for checkpoint in restorable),
+        step=max(checkpoint.signed.step for checkpoint in restorable),
         max_steps=spec.max_steps,
         priority=PRIORITIES[spec.priority],
         finished_at=func.now(),
     )
     session.add(job)
     session.flush()
-    add_history(session, job, None, "user", "rescanned", n=len(found))
+    add_history(session, job, None, "user", "rescanned", n=len(restorable))
     return job
 
 
-def _said(one: Found) -> str:
-    if one.wrong is None:
-        return _("  step {step}: whole", step=one.signed.step)
-    return _("  step {step}: damaged, {why}", step=one.signed.step, why=one.wrong)
+def _result_line(checkpoint: SignedCheckpoint) -> str:
+    if checkpoint.damage is None:
+        return _("  step {step}: intact", step=checkpoint.signed.step)
+    return _("  step {step}: damaged, {why}", step=checkpoint.signed.step, why=checkpoint.damage)
 
 
-def _shown(path: Path) -> str:
+def _relative(path: Path) -> str:
     return str(path.relative_to(storage.data()))

@@ -1,7 +1,7 @@
-"""The scheduler: one loop that gives queued jobs to nodes, gives up silent attempts and sends what is owed.
+"""The scheduler: one loop that places queued jobs, expires leases, flushes the outbox and cleans up the disk.
 
 `python -m app.jobs.scheduling.scheduler`. Any number may run; the one that holds an advisory lock of PostgreSQL leads.
-All it does is in transactions that are safe to repeat, so it may die anywhere.
+All its work is in transactions that are safe to repeat, so it may be killed at any point.
 """
 
 import logging
@@ -33,7 +33,7 @@ OUTAGE = (DBAPIError, TimeoutError)
 
 
 class Scheduler:
-    """Leads if nobody else does. After an outage it waits before it gives anyone up: they come back with it."""
+    """Leads if no other scheduler does. After an outage it waits before it expires leases: attempts reconnect, too."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock  # seconds
@@ -43,7 +43,7 @@ class Scheduler:
         self._sweep = Sweep()
 
     def step(self) -> bool:
-        """One round, if this process leads. Says whether it does; an outage is logged once and is no error."""
+        """Run one round if this process leads; returns whether it does. An outage is logged once and not raised."""
         try:
             if not self._leads():
                 return False
@@ -59,7 +59,7 @@ class Scheduler:
         return True
 
     def close(self) -> None:
-        """Let another one lead, at once: a server notices that a connection is gone only after a while."""
+        """Release the lock, so that another scheduler leads at once instead of after a connection timeout."""
         if self._lock is not None:
             with suppress(*OUTAGE):
                 self._lock.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LEADER_LOCK})
@@ -72,7 +72,7 @@ class Scheduler:
             self._lock = None
 
     def _leads(self) -> bool:
-        """Hold the lock on a connection of its own: it goes with the connection, whatever ends that."""
+        """Whether this process holds the lock. It has its own connection, and PostgreSQL releases it with that."""
         if self._lock is None:
             connection = db.engine().connect().execution_options(isolation_level="AUTOCOMMIT")
             if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LEADER_LOCK}):
@@ -90,15 +90,15 @@ class Scheduler:
         did["placed"] = self._run(dispatch.place)
         with db.transaction() as session:
             corpora.requeue_stale_parses(session)
-            base_models.owe_lost_imports(session)
-            checkpoint_tasks.owe_lost(session)
+            base_models.requeue_stale_imports(session)
+            checkpoint_tasks.requeue_stale(session)
         did["sent"] = queue.flush_outbox()
         did["removed"] = self._sweep.step()
         with db.transaction() as session:
             _beat(session, did)
 
     def _run(self, verb: Callable[[Session], list[str]]) -> int:
-        """Run one verb. A mistake in one, or a row that nobody foresaw, must not keep the others from their work."""
+        """Run one function. A database error in it is logged and does not stop the others."""
         try:
             with db.transaction() as session:
                 changed = verb(session)
@@ -124,7 +124,7 @@ class Scheduler:
 
 
 def _beat(session: Session, did: dict[str, int]) -> None:
-    """Say that the leader lives, and how much its last round did."""
+    """Record that the leader is alive, and how much its last round did."""
     seen = {"at": func.now(), "facts": did}
     new = insert(Heartbeat).values(name="scheduler", **seen)
     session.execute(new.on_conflict_do_update(index_elements=["name"], set_=seen))
@@ -135,11 +135,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    scheduler, bell = Scheduler(), live.Subscription(notifications.SCHEDULER)
+    scheduler, subscription = Scheduler(), live.Subscription(notifications.SCHEDULER)
     try:
         while True:
             scheduler.step()
-            bell.wait(settings().scheduler_seconds)
+            subscription.wait(settings().scheduler_seconds)
     finally:
         scheduler.close()
 

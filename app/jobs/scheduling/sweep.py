@@ -1,7 +1,7 @@
-"""Removes what nobody needs from the data directory: let-go checkpoints, torn writes, strangers. In small batches.
+"""Cleans up the data directory in small batches: deleted checkpoints, unfinished writes, unexplained files.
 
-Each act is safe to repeat and may be cut off anywhere. What no row and no signature explains is set aside for a day
-first. Run directories of jobs that the database does not know are left alone: `athanor rescan` reads those.
+Each action is safe to repeat and may be interrupted anywhere. Files that neither a row nor a signature explains are
+quarantined for a day first. Run directories of jobs without a row are left alone: `athanor rescan` reads those.
 """
 
 import logging
@@ -26,34 +26,34 @@ from app.jobs.lifecycle.transitions import HELD
 log = logging.getLogger(__name__)
 
 BATCH = 4  # checkpoints removed in a round, and run directories looked into
-SECONDS = 1.0  # after which nothing more is begun in a round: jobs wait for the scheduler meanwhile
-TORN_SECONDS = 3600.0  # without a change, after which what is over or unknown is taken away
+SECONDS = 1.0  # after which a round starts nothing more: jobs wait for the scheduler in the meantime
+UNFINISHED_SECONDS = 3600.0  # without a change, after which unfinished and unexplained files are removed
 DAY = 24 * 3600.0
 
-Act = Callable[[], None]
+Action = Callable[[], None]
 
 
 class Sweep:
-    """Goes round the data directory, a little in each round of the scheduler."""
+    """Iterates over the data directory, a few run directories in each round of the scheduler."""
 
     def __init__(self) -> None:
         self._ahead: Iterator[Path] = iter(())
 
     def step(self) -> int:
-        """Take a little away and say how many things. What the disk refuses is logged and tried again later."""
-        acts = _deleted_checkpoints()
+        """Remove a few items and return how many. I/O errors are logged, and the item is retried later."""
+        actions = _deleted_checkpoints()
         runs = list(islice(self._ahead, BATCH))
-        if not runs:  # once round
-            acts += _seen(_orphaned_directories)
+        if not runs:  # every run directory was visited
+            actions += _scan(_orphaned_directories)
             self._ahead = iter(sorted((storage.data() / "runs").glob("*/")))
         for run in runs:
-            acts += _seen(partial(_of_run, run))
+            actions += _scan(partial(_run_actions, run))
         end = time.monotonic() + SECONDS
-        return sum(_done(act) for act in acts if time.monotonic() < end)
+        return sum(_succeeds(action) for action in actions if time.monotonic() < end)
 
 
-def _seen(look: Callable[[], list[Act]]) -> list[Act]:
-    """What there is to do in a place, where files may vanish while one looks at them."""
+def _scan(look: Callable[[], list[Action]]) -> list[Action]:
+    """The actions that a scan proposes; none if files vanish during the scan."""
     try:
         return look()
     except OSError as error:
@@ -61,23 +61,23 @@ def _seen(look: Callable[[], list[Act]]) -> list[Act]:
         return []
 
 
-def _done(act: Act) -> bool:
+def _succeeds(action: Action) -> bool:
     try:
-        act()
+        action()
     except OSError as error:
         log.warning("sweep: %s", error)
         return False
     return True
 
 
-def _deleted_checkpoints() -> list[Act]:
+def _deleted_checkpoints() -> list[Action]:
     with db.transaction() as session:
         leaving = checkpoints.list_pending_deletion(session, BATCH)
     return [partial(_remove_checkpoint, checkpoint_id, path) for checkpoint_id, path in leaving]
 
 
 def _remove_checkpoint(checkpoint_id: str, path: str) -> None:
-    """Away from its place in one rename, so that nobody ever finds a half of it there; then for good."""
+    """Move it to the trash in one rename, so that it is never seen half deleted; then delete it."""
     directory, trash = storage.checkpoint(path), storage.data() / "trash" / checkpoint_id
     trash.parent.mkdir(exist_ok=True)
     if directory.exists():
@@ -86,29 +86,32 @@ def _remove_checkpoint(checkpoint_id: str, path: str) -> None:
         shutil.rmtree(trash)
     with db.transaction() as session:
         checkpoints.mark_deleted(session, checkpoint_id)
-    log.info("sweep: the checkpoint %s is deleted", path)
+    log.info("sweep: deleted the checkpoint %s", path)
 
 
-def _of_run(run: Path) -> list[Act]:
-    """What lies in a run directory and should not: torn writes of attempts that are over, and strangers."""
+def _run_actions(run: Path) -> list[Action]:
+    """What to remove from a run directory: unfinished writes of ended attempts, and unexplained checkpoints."""
     with db.transaction() as session:
         job = session.get(Job, run.name)
-        known = set(session.scalars(select(Checkpoint.path).where(Checkpoint.job_id == run.name)))
+        recorded = set(session.scalars(select(Checkpoint.path).where(Checkpoint.job_id == run.name)))
     if job is None:
         return []
-    torn = [
+    unfinished = [
         path
         for path in run.glob("attempts/*/step-*")
-        if not (job.state in HELD and path.parent.name == str(job.fence)) and _idle_seconds(path) > TORN_SECONDS
+        if not (job.state in HELD and path.parent.name == str(job.fence)) and _idle_seconds(path) > UNFINISHED_SECONDS
     ]
-    strangers = [
+    unexplained = [
         path
         for path in run.glob("checkpoints/*/")
-        if str(path.relative_to(storage.data())) not in known
+        if str(path.relative_to(storage.data())) not in recorded
         and not _is_last_attempts(path, job.fence)
-        and _idle_seconds(path) > TORN_SECONDS
+        and _idle_seconds(path) > UNFINISHED_SECONDS
     ]
-    return [*(partial(_remove, path) for path in torn), *(partial(_set_aside, path, run.name) for path in strangers)]
+    return [
+        *(partial(_remove, path) for path in unfinished),
+        *(partial(_set_aside, path, run.name) for path in unexplained),
+    ]
 
 
 def _is_last_attempts(path: Path, fence: int) -> bool:
@@ -117,18 +120,18 @@ def _is_last_attempts(path: Path, fence: int) -> bool:
     return signed is not None and signed.fence >= fence
 
 
-def _orphaned_directories() -> list[Act]:
-    """What was set aside a day ago, what is in the trash without a row, what killed processes left half made."""
+def _orphaned_directories() -> list[Action]:
+    """What was quarantined a day ago, trash without a row, and what killed processes left unfinished."""
     data = storage.data()
     with db.transaction() as session:
         leaving = {checkpoint_id for checkpoint_id, _path in checkpoints.list_pending_deletion(session, limit=10_000)}
         base_models.forget_unfinished(session)
-        known = base_models.list_known(session)
+        recorded = base_models.list_known(session)
     old = [path for path in data.glob("quarantine/*") if time.time() - path.stat().st_mtime > DAY]
     old += [path for path in data.glob("trash/*") if path.name not in leaving]
-    unowned = [path for path in data.glob("base_models/*") if path.name not in known]
-    half_made = (*data.glob("cache/*/making-*"), *data.glob("corpora/*/upload.part"))
-    old += [path for path in half_made if _idle_seconds(path) > DAY]
+    unowned = [path for path in data.glob("base_models/*") if path.name not in recorded]
+    partial_writes = (*data.glob("cache/*/making-*"), *data.glob("corpora/*/upload.part"))
+    old += [path for path in partial_writes if _idle_seconds(path) > DAY]
     unowned = [path for path in unowned if _idle_seconds(path) > DAY]
     return [*(partial(_remove, path) for path in old), *(partial(_set_aside, path, "model") for path in unowned)]
 
@@ -144,15 +147,15 @@ def _remove(path: Path) -> None:
 def _set_aside(path: Path, whose: str) -> None:
     target = storage.data() / "quarantine" / f"{whose}-{path.name}"
     target.parent.mkdir(exist_ok=True)
-    os.utime(path)  # its day begins now
+    os.utime(path)  # the day starts now
     path.rename(target)
-    log.warning("sweep: nothing explains %s: it is in quarantine for a day", path.relative_to(storage.data()))
+    log.warning("sweep: %s is unexplained: quarantined for a day", path.relative_to(storage.data()))
 
 
 def _idle_seconds(path: Path) -> float:
-    """Since something in there changed last."""
+    """Seconds since anything in a directory changed."""
     changed = [path.stat().st_mtime]
     for inner in path.rglob("*"):
-        with suppress(FileNotFoundError):  # somebody works in there
+        with suppress(FileNotFoundError):  # removed during the walk
             changed.append(inner.stat().st_mtime)
     return time.time() - max(changed)

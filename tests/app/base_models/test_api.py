@@ -107,10 +107,10 @@ def test_an_import_that_fell_silent_is_promised_again_once(alice: TestClient) ->
         lost = {"state": "importing", "created_at": func.now() - service.UPLOAD_LIFETIME}
         session.execute(update(ImportedModel).where(ImportedModel.id == model_id).values(**lost))
     with db.transaction() as session:
-        assert service.owe_lost_imports(session) == 1
+        assert service.requeue_stale_imports(session) == 1
         assert session.query(Outbox).where(Outbox.args.contains([model_id])).count() == 1
     with db.transaction() as session:
-        assert service.owe_lost_imports(session) == 0
+        assert service.requeue_stale_imports(session) == 0
 
 
 def test_a_child_that_dies_fails_the_model_in_plain_words(

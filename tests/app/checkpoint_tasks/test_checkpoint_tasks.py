@@ -144,7 +144,7 @@ def test_a_lost_task_is_announced_again_three_times_at_most(
             assert service.begin(session, task_id=task_id) is None  # a message that came twice
         with db.transaction() as session:
             session.execute(update(CheckpointTask).values(signed_at=func.now() - timedelta(minutes=5)))
-            service.owe_lost(session)
+            service.requeue_stale(session)
             assert not service.heartbeat(session, task_id=task_id, start=start, progress=None) or start == 3
     lost = row(task_id)
     assert (lost.state, lost.failure.code) == ("failed", "worker_lost")
@@ -160,7 +160,7 @@ def test_a_waiting_task_is_owed_to_a_worker(alice_api: TestClient, checkpoint: K
             .where(CheckpointTask.id == task_id)
             .values(signed_at=func.now() - timedelta(minutes=5))
         )
-        assert service.owe_lost(session) == 1
+        assert service.requeue_stale(session) == 1
         assert session.query(Outbox).filter_by(task="checkpoint_tasks.run").count() >= 1
     alice_api.post(f"/api/v1/checkpoint-tasks/{task_id}/cancel")
 

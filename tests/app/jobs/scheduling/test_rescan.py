@@ -104,9 +104,9 @@ def test_a_damaged_one_that_is_whole_again_is_trusted_again_and_told(
         file.rename(file.with_name("aside"))
     list(rescan())
     assert rows(job_id) == [(20, "corrupt"), (40, "corrupt")]
-    assert not any("whole again" in sentence for sentence in rescan())
+    assert not any("intact again" in sentence for sentence in rescan())
     file.with_name("aside").rename(file)
-    assert f"Job {job_id}, step 40: whole again, no longer marked as damaged" in list(rescan())
+    assert f"Job {job_id}, step 40: intact again, no longer marked as damaged" in list(rescan())
     assert rows(job_id) == [(20, "corrupt"), (40, "ready")]
 
 
@@ -118,12 +118,12 @@ def test_what_is_not_signed_here_is_passed_over_and_stays_where_it_is(
     (directory / "MANIFEST.json").write_text("{}")
     told = list(rescan())
     path = f"runs/{job_id}/checkpoints/step-20-1"
-    assert f"{path} is passed over: SIGNATURE does not fit MANIFEST.json." in told
+    assert f"Skipped {path}: SIGNATURE does not fit MANIFEST.json." in told
     moved = lost(bob_user, corpus, "Moved", 30)
     place = storage.run(moved) / "checkpoints" / "step-30-1"
     place.rename(place.with_name("step-31-1"))
     told = list(rescan())
-    assert f"runs/{moved}/checkpoints/step-31-1 is passed over: it is signed for another place." in told
+    assert f"Skipped runs/{moved}/checkpoints/step-31-1: it is signed for another place." in told
     age(storage.run(job_id), 100 * 3600.0)
     all_round()
     assert directory.exists()
@@ -134,7 +134,7 @@ def test_what_is_not_signed_here_is_passed_over_and_stays_where_it_is(
 def test_a_job_whose_spec_cannot_be_read_is_named(bob_user: Person, alice_user: Person, corpus: str) -> None:
     job_id = lost(bob_user, corpus, "No spec", 20)
     (storage.run(job_id) / "spec.json").write_text("{")
-    assert f"runs/{job_id} is passed over: spec.json." in list(rescan())
+    assert f"Skipped runs/{job_id}: spec.json." in list(rescan())
 
 
 def test_the_files_of_what_came_back_are_still_verified_and_kept(
@@ -159,7 +159,7 @@ def test_the_command_says_what_it_found(
     command = [sys.executable, "-m", "app.launcher.cli", "rescan"]
     ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert f"Job {job_id} “By command” of Bob, checkpoints: 1\n  step 20: whole" in ran.stdout
+    assert f"Job {job_id} “By command” of Bob, checkpoints: 1\n  step 20: intact" in ran.stdout
 
 
 def test_without_a_database_the_command_says_what_to_start(tmp_path: Path, root: Path) -> None:

@@ -200,7 +200,7 @@ def test_what_killed_processes_left_half_made_goes_after_a_day(job: tuple[str, i
 
 def test_many_runs_are_looked_into_a_few_at_a_time(job: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
-    monkeypatch.setattr(module, "_of_run", lambda run: looked.append(run.name) or [])
+    monkeypatch.setattr(module, "_run_actions", lambda run: looked.append(run.name) or [])
     for number in range(10):
         (storage.data() / "runs" / f"run-{number}").mkdir(parents=True)
     sweep = Sweep()
