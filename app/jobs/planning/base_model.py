@@ -19,7 +19,7 @@ from app.core.principal import Principal, visible, visible_to
 from trainer.planning.context_length import max_context_length
 from trainer.spec import FAMILIES, NETWORK_FIELDS, recipe, recipe_names
 
-# Which recipe fills in what is not given, by what the job learns; in this order a base proposes what to learn.
+# Which recipe fills in missing fields, by objective; a base model offers its objectives in this order.
 RECIPES = {
     "chat": "chat",
     "causal": "tiny",
@@ -61,24 +61,24 @@ def _network(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: fields[name] for name in NETWORK_FIELDS}
 
 
-def find(session: Session, principal: Principal, given: Any) -> StartingPoint | None:
+def find(session: Session, principal: Principal, base_id: Any) -> StartingPoint | None:
     """The base model that a spec names, held until the commit. Raises at `base_model`."""
-    if not isinstance(given, str):  # what is no text is the spec's to refuse
+    if not isinstance(base_id, str):  # the spec refuses anything else
         return None
-    model = base_models.require_ready_model(session, principal=principal, model_id=given)
+    model = base_models.require_ready_model(session, principal=principal, model_id=base_id)
     if model is not None:
         return StartingPoint(model.id, model.facts)
-    message = _("No checkpoint or imported model has the ID {id}.", id=given)
-    checkpoint, job = checkpoint_in_use(session, principal, given, bad_field("base_model", "base_unknown", message))
+    message = _("No checkpoint or imported model has the ID {id}.", id=base_id)
+    checkpoint, job = checkpoint_in_use(session, principal, base_id, bad_field("base_model", "base_unknown", message))
     return _of_checkpoint(checkpoint, job)
 
 
 def checkpoint_in_use(
-    session: Session, principal: Principal, given: str, unknown: PanelError
+    session: Session, principal: Principal, base_id: str, unknown: PanelError
 ) -> tuple[Checkpoint, Job]:
     """A checkpoint that a new job needs, and the job that wrote it. Raises `unknown` where there is none to see."""
     try:
-        checkpoint = visible(session, Checkpoint, given, principal=principal)
+        checkpoint = visible(session, Checkpoint, base_id, principal=principal)
     except PanelError as error:
         raise unknown from error
     # Its job lets go of checkpoints while it is locked: what is there now stays until the new job is in place.
@@ -123,25 +123,27 @@ def link(session: Session, principal: Principal, base_id: str | None) -> tuple[s
     model = base_models.find(session, principal=principal, model_id=base_id)
     if model is not None:
         return f"/models/{model.id}", model.name
-    mine = (Checkpoint.id == base_id, visible_to(Checkpoint.owner_id, principal))
-    row = session.execute(select(Checkpoint.step, Job.name).join(Job, Job.id == Checkpoint.job_id).where(*mine)).first()
+    is_visible = (Checkpoint.id == base_id, visible_to(Checkpoint.owner_id, principal))
+    row = session.execute(
+        select(Checkpoint.step, Job.name).join(Job, Job.id == Checkpoint.job_id).where(*is_visible)
+    ).first()
     return (f"/checkpoints/{base_id}", _checkpoint_name(row.name, row.step)) if row is not None else None
 
 
 # ---- what it decides ------------------------------------------------------------------------------------------------
 
 
-def with_base_defaults(given: dict[str, Any], base: StartingPoint) -> dict[str, Any]:
+def with_base_defaults(fields: dict[str, Any], base: StartingPoint) -> dict[str, Any]:
     """A partial spec with what the base decides. Raises at a field that contradicts it."""
     for name, value in base.fixed.items():
-        if given.get(name) is not None and given[name] != value:
-            raise _contradiction(name, given[name], value)
-    objective, name = _objective(given, base)
+        if fields.get(name) is not None and fields[name] != value:
+            raise _contradiction(name, fields[name], value)
+    objective, name = _objective(fields, base)
     usual = recipe(name) if name in recipe_names() else {}
     more: dict[str, Any] = {"recipe": name, "objective": objective}
-    length, context = given.get("sequence_length", usual.get("sequence_length")), base.facts.context
+    length, context = fields.get("sequence_length", usual.get("sequence_length")), base.facts.context
     if isinstance(length, int) and context is not None and length > context:
-        if "sequence_length" in given:
+        if "sequence_length" in fields:
             message = _(
                 "sequence_length is {length}, but the context of the base model is {context} tokens. Use at "
                 "most {context}.",
@@ -150,25 +152,25 @@ def with_base_defaults(given: dict[str, Any], base: StartingPoint) -> dict[str, 
             )
             raise bad_field("sequence_length", "context_short", message)
         more["sequence_length"] = context
-    return {**given, **more, **base.fixed}
+    return {**fields, **more, **base.fixed}
 
 
-def _contradiction(name: str, found: Any, expected: Any) -> PanelError:
+def _contradiction(name: str, value: Any, expected: Any) -> PanelError:
     if name == "tokenizer":
         message = _("A job with a base model uses the tokenizer of that model. Leave out tokenizer.")
     else:
         message = _(
             "{field} is {found}, but {expected} in the base model. Leave it out, or start from scratch.",
             field=name,
-            found=str(found)[:60],
+            found=str(value)[:60],
             expected=expected,
         )
     return bad_field(name, "base_differs", message)
 
 
-def _objective(given: dict[str, Any], base: StartingPoint) -> tuple[str, Any]:
+def _objective(fields: dict[str, Any], base: StartingPoint) -> tuple[str, Any]:
     """What is to be learnt, and the recipe for it: as asked for, else what a model of this family learns first."""
-    objective, name = given.get("objective"), given.get("recipe")
+    objective, name = fields.get("objective"), fields.get("recipe")
     if objective is None:
         first = next(objective for objective in base.objectives if objective != "chat")
         objective = recipe(name)["objective"] if name in recipe_names() else first

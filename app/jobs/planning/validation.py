@@ -17,9 +17,9 @@ from trainer.planning.plan import Plan
 from trainer.spec import MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES, TrainSpec
 
 
-def check_text(given: dict[str, Any]) -> None:
+def check_text(fields: dict[str, Any]) -> None:
     """Refuse characters that neither PostgreSQL nor a file can store."""
-    for field, value in given.items():
+    for field, value in fields.items():
         if any(c == "\0" or "\ud800" <= c <= "\udfff" for text in _texts([field, value]) for c in text):
             shown = field.encode(errors="replace").decode().replace("\0", "?")
             message = _(
