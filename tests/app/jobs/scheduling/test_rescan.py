@@ -166,4 +166,4 @@ def test_without_a_database_the_command_says_what_to_start(tmp_path: Path, root:
     environment = {"ATHANOR_DATA": str(tmp_path), "PATH": "", "LANG": "C.UTF-8", "XDG_RUNTIME_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "app.launcher.cli", "rescan"]
     ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-    assert (ran.returncode, "Start `athanor up`" in ran.stderr) == (2, True), ran.stderr
+    assert (ran.returncode, "Run `athanor up`" in ran.stderr) == (2, True), ran.stderr
