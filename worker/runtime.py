@@ -1,10 +1,7 @@
-"""The state of a worker process, and the Celery signals that start and stop it."""
+"""The state of a worker process."""
 
 import threading
 from functools import cache
-from typing import Any
-
-from celery.signals import worker_init, worker_ready, worker_shutdown
 
 from app.core import processes
 from app.core.settings import settings
@@ -45,18 +42,3 @@ class Worker:
 def current_worker() -> Worker:
     """The worker of this process, built at first use."""
     return Worker()
-
-
-@worker_init.connect  # type: ignore[untyped-decorator]
-def _on_worker_init(**_signal: Any) -> None:
-    current_worker().start_fork_server()
-
-
-@worker_ready.connect  # type: ignore[untyped-decorator]
-def _on_worker_ready(**_signal: Any) -> None:
-    current_worker().start_heartbeat()
-
-
-@worker_shutdown.connect  # type: ignore[untyped-decorator]
-def _on_worker_shutdown(**_signal: Any) -> None:
-    current_worker().stop()
