@@ -16,7 +16,7 @@ def _body(example: dict[str, Any]) -> ConfigDict:
 class SetupRequest(BaseModel):
     """The code of the first link, and the owner's name and password."""
 
-    model_config = _body({"code": "...", "name": "Alice", "password": "a furnace that feeds itself"})
+    model_config = _body({"code": "...", "name": "Alice", "password": "correct horse battery staple"})
 
     code: str
     name: str
@@ -26,7 +26,7 @@ class SetupRequest(BaseModel):
 class LoginRequest(BaseModel):
     """A name and its password."""
 
-    model_config = _body({"name": "Alice", "password": "a furnace that feeds itself"})
+    model_config = _body({"name": "Alice", "password": "correct horse battery staple"})
 
     name: str
     password: str

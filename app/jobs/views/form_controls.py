@@ -44,7 +44,7 @@ PURPOSES = {
     "llama-7b": gettext_noop("The shape of Llama 7B. Wants eight large GPUs and a great deal of text."),
     "tiny-bert": gettext_noop("A small encoder that learns to find hidden words. A start for classifiers."),
     "tiny-t5": gettext_noop(
-        "A small encoder-decoder that learns to fill gaps in text. A start for translating and summing up."
+        "A small encoder-decoder that learns to fill gaps in text. A starting point for translation and summarization."
     ),
     "seq2seq": gettext_noop("Learns to write a target from a source: translate, shorten, correct."),
     "chat": gettext_noop("Teaches a model to answer in conversations. Best begun from a model that has read much."),

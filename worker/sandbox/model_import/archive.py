@@ -17,7 +17,7 @@ BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFE
 
 
 def unpack(directory: Path, budget: int) -> None:
-    """Unpack `archive.zip` or `archive.tar` of a directory into it and remove it. Raises Unsound.
+    """Unpack `archive.zip` or `archive.tar` of a directory into it and remove it. Raises InvalidModel.
 
     Only files of known names are taken, from the top of the archive or from one folder that holds them.
     """

@@ -33,7 +33,7 @@ SPARE_BYTES = 1 << 30  # what a download must leave free on the disk
 
 
 def fetch(directory: Path, reference: str, budget: int) -> str:
-    """Download the files of a model that are known here; answers the reference with its commit. Raises Unsound."""
+    """Download the files of a model that are known here; answers the reference with its commit. Raises InvalidModel."""
     repository, _at, revision = reference.partition("@")
     disable_progress_bars()
     sizes, commit = _wanted(repository, revision or None)

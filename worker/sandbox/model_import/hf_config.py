@@ -40,7 +40,7 @@ _HEAD = re.compile(r"^(cls|lm_head)\.|(^|\.)pooler\.")
 
 
 def read_config(directory: Path) -> tuple[PreTrainedConfig, list[dict[str, Any]]]:
-    """The configuration of the model in a directory, and remarks. Raises Unsound."""
+    """The configuration of the model in a directory, and remarks. Raises InvalidModel."""
     raw = _raw_config(directory)
     remarks: list[dict[str, Any]] = []
     if raw["model_type"] == "mistral":
@@ -73,7 +73,7 @@ def _raw_config(directory: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A small JSON file that may not ask for code. Raises Unsound."""
+    """A small JSON file that may not ask for code. Raises InvalidModel."""
     with path.open("rb") as file:
         raw = read_json(file.read(MAX_CONFIG_BYTES), path.name)
     for field in ("auto_map", "attn_implementation", "_attn_implementation"):
@@ -116,7 +116,7 @@ def _check_usual(config: PreTrainedConfig) -> None:
 
 
 def spec_fields(config: PreTrainedConfig) -> dict[str, Any]:
-    """The spec's fields of the network, with vocab_size and context. Raises Unsound for what no spec can say."""
+    """The spec's fields of the network, with vocab_size and context. Raises InvalidModel for what no spec can say."""
     model_type = config.model_type
     fields = {**architectures.network_fields(config), "vocab_size": config.vocab_size}
     objective = {"t5": "seq2seq"}.get(model_type, "masked" if model_type in ENCODERS else "causal")
@@ -148,7 +148,7 @@ def _context(config: PreTrainedConfig) -> int | None:
 def check_tensors(
     directory: Path, config: PreTrainedConfig, tensors: dict[str, tuple[str, Tensor]]
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Compare with the network of the configuration. The number of its parameters, and remarks. Raises Unsound.
+    """Compare with the network of the configuration. The number of its parameters, and remarks. Raises InvalidModel.
 
     `tensors` gives for each tensor its file. Names are matched as transformers matches them when it opens the model.
     """
@@ -211,7 +211,7 @@ def _file_of(name: str, tensors: dict[str, tuple[str, Tensor]]) -> str:
 
 
 def check_dtypes(tensors: dict[str, tuple[str, Tensor]]) -> str:
-    """The number format of the weights. Raises Unsound for a tensor that is neither a weight nor a known constant."""
+    """The dtype of the weights. Raises InvalidModel for a tensor that is neither a weight nor a known constant."""
     for name, (file, tensor) in tensors.items():
         if tensor.dtype not in FLOATS and not _UNUSED.search(name):
             raise InvalidModel("dtype", file=file, tensor=name, found=tensor.dtype, expected=", ".join(FLOATS))
@@ -220,7 +220,7 @@ def check_dtypes(tensors: dict[str, tuple[str, Tensor]]) -> str:
 
 
 def check_tokenizer(directory: Path, vocab_size: int) -> tuple[bool, list[dict[str, Any]]]:
-    """Whether the tokenizer has a chat template, and remarks. Raises Unsound for one that does not fit the model."""
+    """Whether the tokenizer has a chat template, and remarks. Raises InvalidModel if it does not fit the model."""
     is_new = not (directory / names.TOKENIZER).is_file()
     older = ("vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
     if is_new and not any((directory / name).is_file() for name in older):

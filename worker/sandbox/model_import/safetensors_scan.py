@@ -50,7 +50,7 @@ class Tensor:
 
 
 def read_header(path: Path) -> list[Tensor]:
-    """The tensors of a file in the order in which they lie. Raises Unsound."""
+    """The tensors of a file in the order of their offsets. Raises InvalidModel."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if size < 8:
@@ -68,7 +68,7 @@ def read_header(path: Path) -> list[Tensor]:
 
 
 def read_json(text: bytes, name: str, code: str = "not_json", offset: int = 0) -> dict[str, Any]:
-    """A JSON object without double keys. Raises Unsound with the byte where it goes wrong."""
+    """A JSON object without duplicate keys. Raises InvalidModel with the byte where it goes wrong."""
     try:
         value = strict_json.loads(text)
     except UnicodeDecodeError as error:
@@ -124,7 +124,7 @@ def _check_places(file: str, tensors: list[Tensor], begin: int, size: int) -> No
 
 
 def hash_and_check_finite(path: Path, tensors: list[Tensor], progress: Callable[[int], None]) -> str:
-    """Read a file once: its hash. Raises Unsound for a value that is not finite."""
+    """Read a file once: its hash. Raises InvalidModel for a value that is not finite."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for _data in _pieces(file, tensors[0].start if tensors else path.stat().st_size, digest, progress):

@@ -29,7 +29,7 @@ TensorFiles = dict[str, tuple[str, Tensor]]
 
 
 def validate_model(directory: Path, budget: int) -> dict[str, Any]:
-    """What a directory holds, as the row keeps it. Raises Unsound."""
+    """What a directory holds, as the row keeps it. Raises InvalidModel."""
     unpack(directory, budget)
     config, remarks = hf_config.read_config(directory)
     fields = hf_config.spec_fields(config)
@@ -64,7 +64,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def headers(directory: Path) -> tuple[dict[Path, list[Tensor]], TensorFiles]:
-    """The tensors of each weights file, and of each tensor its file; the index must say the same. Raises Unsound."""
+    """The tensors by weights file, and the file of each tensor. Raises InvalidModel if the index disagrees."""
     weights = {
         path: safetensors_scan.read_header(path) for path in _files(directory) if path.name.endswith(names.WEIGHTS)
     }
