@@ -71,7 +71,7 @@ def test_a_process_that_dies_comes_back_at_the_same_address(whole: Stack) -> Non
     # The socket stays open meanwhile, so whoever asks now waits instead of being refused.
     assert httpx.get(whole.base_url + "/livez", timeout=30).status_code == 200
     assert process_named(whole, "web").pid != before.pid
-    assert "web ended (SIGKILL) and starts again in 1 s" in whole.output.read_text()
+    assert "web ended (SIGKILL) and restarts in 1 s" in whole.output.read_text()
 
 
 def test_the_web_process_stops_within_seconds_though_people_watch(whole: Stack) -> None:

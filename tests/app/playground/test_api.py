@@ -153,7 +153,7 @@ def test_a_prompt_of_a_hundred_thousand_characters_is_refused(alice_api: TestCli
     answer = alice_api.post("/api/v1/generate", json=body(checkpoint, prompt="x" * 100_000))
 
     assert answer.status_code == 413
-    assert "100000 characters; at most 50000" in answer.json()["title"]
+    assert "100000 characters; the limit is 50000" in answer.json()["title"]
 
 
 def test_a_prompt_longer_than_the_models_context_says_both_lengths(api: TestClient, checkpoint: Kept) -> None:
@@ -237,7 +237,7 @@ def test_a_model_that_does_not_write_is_refused_and_not_offered(
     model_id = imported(alice_user, checkpoint.path, "bert")
     answer = api.post("/api/v1/generate", json={**body(checkpoint), "checkpoint": model_id})
     assert (answer.status_code, answer.json()["code"]) == (422, "checkpoint_mute")
-    assert answer.json()["title"] == "A bert does not write on from a prompt. Choose another one."
+    assert answer.json()["title"] == "A bert cannot continue a prompt. Choose another model."
     assert model_id not in alice.get("/playground").text
 
 

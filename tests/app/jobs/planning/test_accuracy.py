@@ -82,7 +82,7 @@ def test_the_page_and_rest_set_the_plan_beside_what_came_of_it(alice_user: Perso
     job_id = ended(alice_user, took=1.1, held=9.0)
 
     page = alice.get(f"/jobs/{job_id}").text
-    assert "Plan and truth" in page
+    assert "Estimate and actual" in page
     assert "outside" in page  # the memory
     facts = alice.get(f"/api/v1/jobs/{job_id}").json()["facts"]
     assert facts["usage"]["step"] == 20
