@@ -123,9 +123,7 @@ def test_a_declared_length_over_the_limit_is_refused_before_a_byte_is_read(alice
     before = folders()
     answer = alice.post("/api/v1/corpora", params={"filename": "big.txt"}, content=body(), headers=headers)
     assert answer.status_code == 413
-    assert answer.json()["errors"] == [
-        {"field": "file", "message": "The file is larger than the limit of 2.9 MiB."}
-    ]
+    assert answer.json()["errors"] == [{"field": "file", "message": "The file is larger than the limit of 2.9 MiB."}]
     assert folders() == before
 
 
