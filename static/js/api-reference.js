@@ -11,6 +11,12 @@ function applyTheme() {
 export function start(root) {
   applyTheme();
   dark.addEventListener("change", applyTheme);
+  if (document.readyState === "complete") draw(root);
+  else addEventListener("load", () => draw(root), { once: true }); // after the deferred bundle, however slow it loads
+}
+
+/** @param {HTMLElement} root */
+function draw(root) {
   const { SwaggerUIBundle } = /** @type {any} */ (window);
   SwaggerUIBundle({
     domNode: root,
