@@ -1,5 +1,7 @@
 """A base model in the browser: its folder is dropped or chosen, its network is given on the form of a new job."""
 
+from playwright.sync_api import expect
+
 from tests.browser.conftest import Open
 
 
@@ -12,8 +14,10 @@ def test_a_base_model_fixes_its_network_on_the_form(open_page: Open, base_model:
         assert (size.is_disabled(), size.get_attribute("placeholder")) == (True, "32")
         assert page.locator("[name=tokenizer]").is_disabled()
         page.get_by_label("Base model").select_option("")
-        assert (size.is_disabled(), size.get_attribute("placeholder")) == (False, "128")
+        expect(size).to_be_enabled()
+        expect(size).to_have_attribute("placeholder", "128")
         page.locator("summary", has=page.get_by_text("Layers")).click()
         layers.fill("3")
         page.get_by_label("Base model").select_option(base_model)
-        assert (layers.input_value(), layers.get_attribute("placeholder")) == ("", "2")
+        expect(layers).to_have_value("")
+        expect(layers).to_have_attribute("placeholder", "2")

@@ -43,7 +43,7 @@ def test_an_attempt_that_slept_past_its_lease_writes_nothing_when_it_wakes(
     run.end()
     assert points_of(run, 1) == before
     assert len(run.attempts()) >= 2  # on a busy machine the short lease of these tests may cost another one
-    assert "not this attempt's any more" in run.logs()
+    assert "lease lost: another attempt has the job" in run.logs()
     invariants.check(run, expected)
     saw(f"0 rows after waking; {len(run.attempts())} attempts, {repeated_steps(run.attempts())} steps repeated")
 

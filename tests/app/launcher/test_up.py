@@ -97,7 +97,7 @@ def test_embedded_servers_that_die_come_back(whole: Stack) -> None:
     process = next(process for process in descendants(whole) if process.name() == "valkey-server")
     process.kill()
     until(lambda: httpx.get(whole.base_url + "/readyz").json()["broker"] == "ok", 30, "Valkey's return")
-    until(lambda: "Valkey ended and starts again" in whole.output.read_text(), 30, "the word of it")
+    until(lambda: "Valkey ended and restarts." in whole.output.read_text(), 30, "the word of it")
 
 
 def test_after_a_hard_kill_the_next_start_takes_everything_over_and_ctrl_c_leaves_nothing(

@@ -128,7 +128,7 @@ def test_a_trainer_that_hangs_is_noticed_its_stacks_kept_and_its_job_goes_on(
     assert (job.state, attempt.attempt().exit_kind) == ("recovering", "hang"), attempt.log()
     assert attempt.attempt().exit_data == {"step": 27}
     log = attempt.log()
-    assert log.count("in engine.step") + log.count("in _do") + log.count("failpoints.py") >= 1
+    assert "fault_injection.py" in log  # where it hangs
     assert log.count("most recent call first") >= 3  # the gang and both ranks
     attempt.again()
     finish(attempt)
