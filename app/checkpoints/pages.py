@@ -1,7 +1,7 @@
 """HTML routes of checkpoints: the list, and one with what it was made from."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -19,6 +19,7 @@ from app.web.paging import After
 
 router = APIRouter()
 PAGE_ROWS = 50
+BackTo = Annotated[Literal["job", "checkpoint"], Query(description="The page to return to.")]
 
 
 @router.get("/checkpoints")
@@ -96,18 +97,19 @@ def _keep_words() -> dict[str, str]:
 
 
 @router.post("/checkpoints/{checkpoint_id}/pin")
-def pin(principal: Submitter, checkpoint_id: str) -> Response:
-    """Keep it, and return to its page."""
-    return _pin(principal, checkpoint_id, pinned=True)
+def pin(principal: Submitter, checkpoint_id: str, back_to: BackTo = "checkpoint") -> Response:
+    """Keep it, and return to the page of the button."""
+    return _pin(principal, checkpoint_id, back_to, pinned=True)
 
 
 @router.post("/checkpoints/{checkpoint_id}/unpin")
-def unpin(principal: Submitter, checkpoint_id: str) -> Response:
-    """Treat it like any other again, and return to its page."""
-    return _pin(principal, checkpoint_id, pinned=False)
+def unpin(principal: Submitter, checkpoint_id: str, back_to: BackTo = "checkpoint") -> Response:
+    """Treat it like any other again, and return to the page of the button."""
+    return _pin(principal, checkpoint_id, back_to, pinned=False)
 
 
-def _pin(principal: Principal, checkpoint_id: str, *, pinned: bool) -> Response:
+def _pin(principal: Principal, checkpoint_id: str, back_to: BackTo, *, pinned: bool) -> Response:
     with db.transaction() as session:
-        service.pin(session, principal=principal, checkpoint_id=checkpoint_id, pinned=pinned)
-    return RedirectResponse(f"/checkpoints/{checkpoint_id}", status_code=303)
+        row = service.pin(session, principal=principal, checkpoint_id=checkpoint_id, pinned=pinned)
+        job_page = f"/jobs/{row.job_id}#checkpoint-{checkpoint_id}"
+    return RedirectResponse(job_page if back_to == "job" else f"/checkpoints/{checkpoint_id}", status_code=303)

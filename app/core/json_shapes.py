@@ -143,6 +143,7 @@ class CorpusScores(_Open):
     corpus: str
     kind: str
     num_documents: int
+    num_cut: int = 0
     metrics: dict[str, float]
     errors: dict[str, float] = {}
     examples: list[dict[str, JsonValue]] = []

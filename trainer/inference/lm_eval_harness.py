@@ -9,6 +9,7 @@ from typing import Any
 
 from datasets import Dataset, disable_progress_bars
 from lm_eval import evaluator
+from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from pydantic import BaseModel
@@ -21,7 +22,7 @@ SPLIT = "test"
 EXAMPLES = "examples"  # shown before the question
 MAX_EXAMPLES = 20  # of each corpus, kept for people to read
 MAX_CHARACTERS = 2_000  # of each field of an example
-MAX_NEW_TOKENS = 128
+MIN_NEW_TOKENS = 32
 BOOTSTRAP_ITERATIONS = 200  # for standard errors that have no formula
 
 # What is asked of a model, by the kind of a corpus; the harness's own words (docs/task_guide.md of lm_eval).
@@ -56,7 +57,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "doc_to_text": "{{prompt}}",
         "doc_to_target": "{{completion}}",
         "target_delimiter": "",
-        "generation_kwargs": {"until": ["\n\n"], "do_sample": False},
+        "generation_kwargs": {"until": [], "do_sample": False},  # until the end of the text
         "metric_list": [{"metric": "exact_match", "ignore_case": False, "ignore_punctuation": False}],
     },
 }
@@ -71,6 +72,7 @@ class CorpusResult(BaseModel):
     corpus: str
     kind: str
     num_documents: int
+    num_cut: int = 0  # documents of which a prompt or an answer was longer than the model can read
     metrics: dict[str, float]
     errors: dict[str, float]
     examples: list[dict[str, Any]]
@@ -85,14 +87,44 @@ class EvaluationResult(BaseModel):
 
 
 class _Counted(HFLM):  # type: ignore[misc]
-    """The harness's own model, which tells how many sequences it has read."""
+    """The harness's own model. Reports how many sequences it has read; gives each answer room for the expected one."""
 
     def __init__(self, loaded: LoadedModel, batch_size: int, read: Callable[[int], None]) -> None:
         super().__init__(
             pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size, max_length=loaded.context
         )
-        self.max_new_tokens = min(MAX_NEW_TOKENS, loaded.context // 2)
         self._read = read
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        for request in requests:
+            prompt, options = request.args
+            request.arguments = (prompt, {**options, "max_gen_toks": self._max_new_tokens(request.doc, prompt)})
+        return list(super().generate_until(requests, disable_tqdm))
+
+    def _max_new_tokens(self, document: Mapping[str, Any], prompt: str) -> int:
+        """Tokens to generate: as many as expected and one more, which tells a longer answer.
+
+        Where there is room, it is a power of two, so that many documents share a batch.
+        """
+        expected = self._num_tokens(document["completion"])
+        room = self.max_length - self._num_tokens(prompt)
+        rounded = max(MIN_NEW_TOKENS, 1 << expected.bit_length())
+        if rounded <= room:
+            return rounded
+        return min(expected + 1, room if 0 < expected <= room else self.max_length - 1)
+
+    def is_cut(self, kind: str, sample: Mapping[str, Any]) -> bool:
+        """Whether the model could not read all of a document: a prompt with the answer expected, or with a choice."""
+        if kind == "text":
+            return False  # read in windows
+        if kind == "completion":
+            prompt = sample["arguments"][0][0]
+            return self._num_tokens(prompt) + self._num_tokens(sample["doc"]["completion"]) > self.max_length
+        lengths = [self._num_tokens(prompt + choice) for prompt, choice in sample["arguments"]]
+        return max(lengths) > self.max_length + 1  # the last token is only predicted
+
+    def _num_tokens(self, text: str) -> int:
+        return len(self.tok_encode(text))
 
     def _model_call(self, inps: Any, *rest: Any, **named: Any) -> Any:
         self._read(len(inps))
@@ -129,11 +161,11 @@ def evaluate(
         progress(done, total)
 
     model = _Counted(loaded, batch_size, read)
-    tasks = [_task(corpus, documents[corpus.id], num_fewshot, model.max_new_tokens) for corpus in corpora]
+    tasks = [_task(corpus, documents[corpus.id], num_fewshot) for corpus in corpora]
     output = evaluator.simple_evaluate(
         model=model, tasks=tasks, limit=limit, bootstrap_iters=BOOTSTRAP_ITERATIONS, log_samples=True
     )
-    measured = [_corpus_result(corpus, output) for corpus in corpora]
+    measured = [_corpus_result(corpus, output, model) for corpus in corpora]
     progress(total, total)
     return EvaluationResult(harness=f"lm_eval {version('lm_eval')}", num_fewshot=num_fewshot, corpora=measured)
 
@@ -166,14 +198,9 @@ def _num_sequences(kind: str, documents: Sequence[Mapping[str, Any]]) -> int:
     return sum(len(document.get("choices", [0])) for document in documents) if kind != "text" else len(documents)
 
 
-def _task(
-    source: CorpusInput, documents: list[dict[str, Any]], num_fewshot: int, max_new_tokens: int
-) -> ConfigurableTask:
+def _task(source: CorpusInput, documents: list[dict[str, Any]], num_fewshot: int) -> ConfigurableTask:
     few = 0 if source.kind == "text" else num_fewshot
     splits = {SPLIT: Dataset.from_list(documents[few:]), EXAMPLES: Dataset.from_list(documents[: max(1, few)])}
-    asked = TASKS[source.kind]
-    if "generation_kwargs" in asked:
-        asked = {**asked, "generation_kwargs": {**asked["generation_kwargs"], "max_gen_toks": max_new_tokens}}
     config = {
         "task": source.id,
         "custom_dataset": lambda **_metadata: splits,
@@ -181,12 +208,12 @@ def _task(
         "fewshot_split": EXAMPLES,
         "num_fewshot": few,
         "fewshot_config": {"sampler": "first_n"},
-        **asked,
+        **TASKS[source.kind],
     }
     return ConfigurableTask(config=config)
 
 
-def _corpus_result(source: CorpusInput, output: Mapping[str, Any]) -> CorpusResult:
+def _corpus_result(source: CorpusInput, output: Mapping[str, Any], model: _Counted) -> CorpusResult:
     metrics, errors = {}, {}
     for key, value in output["results"][source.id].items():
         name, _comma, _filter = key.partition(",")
@@ -201,6 +228,7 @@ def _corpus_result(source: CorpusInput, output: Mapping[str, Any]) -> CorpusResu
         corpus=source.id,
         kind=source.kind,
         num_documents=len(samples),
+        num_cut=sum(model.is_cut(source.kind, sample) for sample in samples),
         metrics=metrics,
         errors=errors,
         examples=[_example(source.kind, sample) for sample in samples[:MAX_EXAMPLES]],

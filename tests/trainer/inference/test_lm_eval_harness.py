@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.modeling_outputs import CausalLMOutput
 
 from tests.trainer.runs import checkpoint_of, write_corpus
 from trainer.__main__ import main
@@ -17,6 +19,7 @@ from trainer.inference import generation, lm_eval_harness
 from trainer.inference.generation import LoadedModel
 from trainer.run_dir import CorpusInput, RunDir
 
+CASES = Path(__file__).parents[2] / "fixtures/cases/data"
 VERSES = ["In the beginning God created the heaven and the earth.", "And God said, Let there be light."]
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "multiple_choice": [
@@ -103,6 +106,70 @@ def test_completions_are_generated_and_compared_whole(found: dict[str, Any]) -> 
     assert [example["expected"] for example in examples] == [" earth", " said"]
     matches = [example["is_right"] for example in examples]
     assert found["completion"]["metrics"]["exact_match"] == pytest.approx(sum(matches) / 2)
+
+
+class Memorized(LlamaForCausalLM):
+    """A model that continues the prompts of its records with their completions, and ends everything else at once."""
+
+    def __init__(self, config: LlamaConfig, tokenizer: PreTrainedTokenizerFast, records: list[dict[str, str]]) -> None:
+        super().__init__(config)
+        encoded = [[tokenizer(record[name])["input_ids"] for name in ("prompt", "completion")] for record in records]
+        self.texts = [[*prompt, *completion, tokenizer.eos_token_id] for prompt, completion in encoded]
+        self.pad = tokenizer.pad_token_id
+        self.end = tokenizer.eos_token_id
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, attention_mask: Any = None, **_named: Any
+    ) -> dict[str, torch.Tensor]:
+        return {"input_ids": input_ids}
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: Any = None, **_named: Any) -> CausalLMOutput:
+        logits = torch.zeros(*input_ids.shape, self.config.vocab_size)
+        for row, ids in enumerate(input_ids.tolist()):
+            while ids[0] == self.pad:
+                del ids[0]
+            logits[row, -1, self.following(ids)] = 1.0
+        return CausalLMOutput(logits=logits)
+
+    def following(self, ids: list[int]) -> int:
+        return next(
+            (text[len(ids)] for text in self.texts if text[: len(ids)] == ids and len(text) > len(ids)), self.end
+        )
+
+
+@pytest.mark.parametrize("case", ["D29-long-answers", "D29-two-paragraphs"])
+def test_exact_answers_count_as_exact_whatever_their_length_or_blank_lines(
+    loaded: LoadedModel, tmp_path: Path, case: str
+) -> None:
+    lines = (CASES / f"{case}.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+
+    def evaluated(context: int) -> lm_eval_harness.CorpusResult:
+        config = LlamaConfig(
+            vocab_size=len(loaded.tokenizer),
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            intermediate_size=8,
+            max_position_embeddings=context,
+        )
+        model = LoadedModel(Memorized(config, loaded.tokenizer, records), loaded.tokenizer)
+        corpus = write(tmp_path / str(context), "completion", lines)
+        result = lm_eval_harness.evaluate(
+            model, [corpus], limit=None, num_fewshot=0, batch_size=3, progress=lambda _done, _total: None
+        )
+        return result.corpora[0]
+
+    lengths = [len(loaded.tokenizer(record["prompt"] + record["completion"])["input_ids"]) for record in records]
+    separate = [sum(len(loaded.tokenizer(text)["input_ids"]) for text in record.values()) for record in records]
+    assert max(lengths) > 20
+
+    roomy, exact, short = (evaluated(max(separate) + extra) for extra in (100, 0, -1))
+
+    assert (roomy.metrics["exact_match"], roomy.num_cut) == (1.0, 0)
+    assert (exact.metrics["exact_match"], exact.num_cut) == (1.0, 0)
+    num_longest = separate.count(max(separate))
+    assert (short.metrics["exact_match"], short.num_cut) == (1 - num_longest / len(records), num_longest)
 
 
 def test_a_kind_without_a_task_is_refused(

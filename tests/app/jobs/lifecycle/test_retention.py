@@ -204,6 +204,9 @@ def test_pinning_from_the_page_returns_to_it_and_is_for_its_owner_alone(
     assert "newest, best, pinned" in page
     assert f'action="/checkpoints/{row.id}/unpin"' in page
     assert '<span class="badge">pinned</span>' in alice.get("/checkpoints").text
+    answer = alice.post(f"/checkpoints/{row.id}/unpin?back_to=job", headers={"Origin": "http://localhost"})
+    assert answer.headers["location"] == f"/jobs/{row.job_id}#checkpoint-{row.id}"
+    assert f'action="/checkpoints/{row.id}/pin?back_to=job"' in alice.get(f"/jobs/{row.job_id}").text
 
 
 # ---- without a row --------------------------------------------------------------------------------------------------
