@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -128,11 +129,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def table(seconds: float) -> str:
     """The measurement as a page."""
     passed = sum(row["ok"] for row in _rows)
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, text=True).strip()
     lines = [
         "# Faults",
         "",
         f"{passed} of {len(_rows)} faults survived, {seconds / 60:.1f} minutes, {os.cpu_count()} cores, "
-        f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}. Made by `make faults`.",
+        f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, commit {commit}. Made by `make faults`.",
         "",
         f"Each hurts a whole installation while it trains a model of 0.2 million parameters for {runs.STEPS} steps, "
         f"saved every {runs.SAVE_STEPS}. After each the ten invariants are checked (tests/faults/invariants.py).",
