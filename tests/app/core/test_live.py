@@ -32,8 +32,9 @@ class Story:
         return [Update(str(n), "event", json.dumps(n)) for n in self.events[begin:end]]
 
 
-async def collect(stream: AsyncIterator[Update], last: int) -> list[int]:
-    got = []
+async def collect(stream: AsyncIterator[Update], last: int, got: list[int] | None = None) -> list[int]:
+    """The events up to the last one, added to `got` as they come."""
+    got = [] if got is None else got
     async for update in stream:
         got.append(int(update.data))
         if got[-1] == last:
@@ -68,9 +69,11 @@ def test_viewers_that_come_at_any_moment_see_no_gap_and_nothing_twice() -> None:
 def test_a_hundred_viewers_cost_hardly_more_reading_than_one() -> None:
     async def main() -> None:
         story = Story()
+        story.tell()
         async with Hub().running() as hub:
-            viewers = [asyncio.create_task(collect(hub.stream("story", story.read, ""), 50)) for _ in range(100)]
-            while not hub._topics or len(hub._topics["story"].viewers) < 100:
+            seen: list[list[int]] = [[] for _viewer in range(100)]
+            viewers = [asyncio.create_task(collect(hub.stream("story", story.read, ""), 51, got)) for got in seen]
+            while not all(seen):
                 await asyncio.sleep(0.005)
             before = story.reads
             for _ in range(50):
@@ -99,7 +102,29 @@ def test_a_viewer_that_reads_too_slowly_is_dropped_and_the_others_go_on() -> Non
             assert [int((await anext(again)).data) for _ in range(5)] == [2, 3, 4, 5, 6]
             for stream in (quick, again):
                 await stream.aclose()  # type: ignore[attr-defined]
-            assert hub._topics == {}
+
+    asyncio.run(main())
+
+
+def test_a_story_that_nobody_watches_is_not_read_and_can_be_watched_again() -> None:
+    async def main() -> None:
+        story = Story()
+        story.tell()
+        async with Hub().running() as hub:
+            stream = hub.stream("story", story.read, "")
+            assert (await anext(stream)).data == "1"
+            await stream.aclose()  # type: ignore[attr-defined]
+            await asyncio.sleep(0.05)
+            before = story.reads
+            story.tell()
+            await asyncio.sleep(0.2)
+            assert story.reads == before
+            later = hub.stream("story", story.read, "2")
+            first = asyncio.ensure_future(anext(later))
+            await asyncio.sleep(0.05)
+            story.tell()
+            assert (await asyncio.wait_for(first, live.POLL_SECONDS + 5)).data == "3"
+            await later.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(main())
 
@@ -108,10 +133,11 @@ def test_a_viewer_that_leaves_while_another_one_comes_takes_nothing_with_it() ->
     async def main() -> None:
         story = Story()
         story.tell()
-        go = threading.Event()
+        is_reading, go = threading.Event(), threading.Event()
 
         def slow_read(cursor: str, until: str | None) -> list[Update]:
             if story.reads == 1:  # the second viewer is being brought up to now
+                is_reading.set()
                 go.wait(10)
             return story.read(cursor, until)
 
@@ -119,7 +145,7 @@ def test_a_viewer_that_leaves_while_another_one_comes_takes_nothing_with_it() ->
             first = hub.stream("story", slow_read, "")
             assert (await anext(first)).data == "1"
             second = asyncio.create_task(collect(hub.stream("story", slow_read, ""), 3))
-            while not hub._topics["story"].lock.locked():
+            while not is_reading.is_set():
                 await asyncio.sleep(0.001)
             await first.aclose()  # type: ignore[attr-defined]
             go.set()
@@ -148,8 +174,9 @@ def test_every_stream_ends_when_the_hub_closes() -> None:
         story = Story()
         story.tell()
         async with Hub().running() as hub:
-            waiting = [asyncio.create_task(collect(hub.stream("story", story.read, ""), 9)) for _ in range(3)]
-            while not hub._topics or len(hub._topics["story"].viewers) < 3:
+            seen: list[list[int]] = [[] for _viewer in range(3)]
+            waiting = [asyncio.create_task(collect(hub.stream("story", story.read, ""), 9, got)) for got in seen]
+            while not all(seen):
                 await asyncio.sleep(0.005)
         assert await asyncio.wait_for(asyncio.gather(*waiting), 5) == [[1], [1], [1]]
 
