@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("spec", metavar="SPEC.json", type=Path, help="fields of a spec; the recipe supplies the rest")
     plan.add_argument("--vocab-size", type=int, help="vocabulary size, if the spec does not set it")
     plan.add_argument("--text-bytes", type=int, help="size of the corpora in bytes, to estimate epochs")
+    plan.add_argument("--records", type=int, help="number of records in the corpora, to estimate epochs")
     _add_node(plan)
     plan.set_defaults(command=_plan)
 
@@ -150,7 +151,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     if auto and node is None:
         raise ValueError(f"{auto[0]} is auto; give --memory-bytes and, if known, the other arguments of the machine")
     completed = choose_auto_fields(spec, vocab_size, node, auto) if auto else None
-    cost = plan(completed or spec, vocab_size, node, arguments.text_bytes)
+    cost = plan(completed or spec, vocab_size, node, arguments.text_bytes, arguments.records)
     chosen = {name: getattr(completed, name) for name in auto} if completed is not None else {}
     print(json.dumps({"chosen": chosen, **cost.model_dump(mode="json")}, indent=2))
     return EXIT_OK

@@ -72,16 +72,32 @@ class TokenizerEvent(_Event):
     trained: bool
 
 
+class HeldOutData(BaseModel):
+    """The size of a validation corpus: its sequences, its truncated records and those left out."""
+
+    num_sequences: int
+    num_cut: int
+    num_dropped: int
+
+
 class DataEvent(_Event):
-    """The size of the tokenized data: tokens, training sequences and validation sequences."""
+    """The size of the tokenized data: tokens, training sequences and validation sequences.
+
+    `held_out` are the validation corpora by their IDs.
+    """
 
     kind: Literal["data"] = "data"
     num_tokens: int
     num_train_sequences: int
     num_validation_sequences: int
+    num_epochs: float | None = None  # how often the run goes over the training sequences
     bytes_per_token: float
     num_cut: int = 0  # truncated records
     num_dropped: int = 0  # records left out
+    num_equal: int = 0  # of these, pairs whose answers do not differ within the sequence length
+    num_validation_in_training: int = 0  # validation records that also occur in the training data
+    unvalidated_labels: list[str] = []  # those of classes of one record, which is trained on
+    held_out: dict[str, HeldOutData] = {}
 
 
 class ProbeEvent(_Event):

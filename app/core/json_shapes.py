@@ -256,6 +256,14 @@ class Usage(_Stored):
     peak_bytes: int
 
 
+class HeldOutFacts(_Stored):
+    """What a validation corpus turned out to be."""
+
+    num_sequences: int
+    num_cut: int
+    num_dropped: int
+
+
 class JobFacts(_Stored):
     """What a job was planned to take, what its data and model turned out to be, and what it took."""
 
@@ -263,9 +271,14 @@ class JobFacts(_Stored):
     num_tokens: int | None = None
     num_train_sequences: int | None = None
     num_validation_sequences: int | None = None
+    num_epochs: float | None = None
     bytes_per_token: float | None = None
     num_cut: int | None = None
     num_dropped: int | None = None
+    num_equal: int | None = None
+    num_validation_in_training: int | None = None
+    unvalidated_labels: list[str] = []
+    held_out: dict[str, HeldOutFacts] = {}
     num_parameters: int | None = None
     vocab_size: int | None = None
     tokenizer_sha256: str | None = None

@@ -1,6 +1,6 @@
 """The parts of a job's page that change while it runs: the same HTML for the page and for its stream of events."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, defer
 
 from app.checkpoints.schemas import CheckpointAnswer, checkpoint_answers
 from app.checkpoints.service import LIVE
-from app.core.models import TERMINAL, Checkpoint, Job, Sample
+from app.core.models import TERMINAL, Checkpoint, Corpus, Job, Sample
 from app.jobs import schemas, service
 from app.jobs.planning import accuracy
 from app.jobs.views.chart_words import series_words
@@ -32,8 +32,15 @@ def context(session: Session, job: Job) -> dict[str, Any]:
         "history": history[::-1],
         "attempts": {attempt.fence: attempt for attempt in attempts},
         "compared": accuracy.compared(job.facts),
+        "corpus_names": _names(session, job.facts.held_out),
         "series": series_words(),
     }
+
+
+def _names(session: Session, corpora: Iterable[str]) -> dict[str, str]:
+    """The names of corpora by their IDs, without deleted ones."""
+    rows = session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(list(corpora)))).tuples()
+    return dict(rows.all())
 
 
 def render(context: Mapping[str, Any]) -> dict[str, Markup]:

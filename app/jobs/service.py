@@ -5,6 +5,7 @@ What an attempt does to its job is in attempts/attempts.py, what the scheduler d
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +28,10 @@ from app.jobs.lifecycle.state import add_history, finish, set_state
 from app.jobs.planning import accuracy, base_model, validation
 from app.jobs.planning.answers import localize
 from app.jobs.planning.base_model import StartingPoint
+from trainer.messages import Message, message
 from trainer.planning import hardware, scaling_laws
 from trainer.planning.config_search import choose_auto_fields, split_auto_fields
-from trainer.planning.plan import Plan, plan
+from trainer.planning.plan import MESSAGES, Plan, plan
 from trainer.planning.scaling_laws import Proposal, choose_vocab_size
 from trainer.spec import TrainSpec, resolve
 
@@ -87,7 +89,9 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
     vocab_size = (tokenizer.vocab_size if tokenizer else spec.vocab_size) or choose_vocab_size(num_bytes)
     if auto_fields and node is not None:
         spec = _with_chosen_fields(spec, vocab_size, node, auto_fields)
-    job_plan = _plan(spec, vocab_size, node, num_bytes, base)
+    num_records = sum(corpus.num_documents or 0 for corpus in corpora)
+    job_plan = _plan(spec, vocab_size, node, (num_bytes, num_records), base)
+    job_plan.notes.extend(_rare_labels(spec, corpora))
     return ResolvedRequest(spec, corpora, tokenizer, origin, parent, base, auto_fields, node, vocab_size, job_plan)
 
 
@@ -108,6 +112,7 @@ def _corpora(session: Session, principal: Principal, spec: TrainSpec) -> list[Co
         session, principal=principal, ids=spec.validation_corpora, field="validation_corpora"
     )
     validation.check_kinds(spec, held_out, "validation_corpora")
+    validation.check_labels(spec, corpora, held_out)
     return corpora
 
 
@@ -122,13 +127,26 @@ def _with_chosen_fields(
 
 
 def _plan(
-    spec: TrainSpec, vocab_size: int, node: hardware.NodeHardware | None, num_bytes: int, base: StartingPoint | None
+    spec: TrainSpec,
+    vocab_size: int,
+    node: hardware.NodeHardware | None,
+    data: tuple[int, int],
+    base: StartingPoint | None,
 ) -> Plan:
-    job_plan = plan(spec, vocab_size, node, num_bytes)
+    """The plan of a job on corpora of so many bytes and so many records."""
+    job_plan = plan(spec, vocab_size, node, *data)
     num_parameters = base.facts.num_parameters if base is not None else None
     if num_parameters is None or spec.objective == "classification":  # which replaces the head
         return job_plan
     return job_plan.model_copy(update={"num_parameters": num_parameters})
+
+
+def _rare_labels(spec: TrainSpec, corpora: Sequence[Corpus]) -> list[Message]:
+    """A note on each label of a classifier that only one record has, of the labels that the corpora's rows have."""
+    if spec.objective != "classification":
+        return []
+    counts = sum((Counter(corpus.progress.labels) for corpus in corpora), Counter())
+    return [message(MESSAGES, "label_rare", label=label) for label, count in counts.items() if count == 1]
 
 
 def propose(session: Session, *, principal: Principal, corpora: Sequence[str], seconds: float) -> Proposal:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,13 +17,14 @@ from trainer.data.batch import Array
 from trainer.data.corpus import open_all
 from trainer.data.record_encoding import RecordEncoder, Segment, SpecialTokenInText
 from trainer.data.tokenized_text import Document, Ids
-from trainer.data.tokenizer import Progress
+from trainer.data.tokenizer import Progress, token_bytes
 from trainer.failure import Failure
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
-VERSION = 1  # increase when the same records and settings would give different files
+VERSIONS = {"classification": 2}  # by objective, 1 elsewhere: another where the same records give other files
 FILES = ("ids", "weights", "ends", "labels", "numbers")
+INTEGER = re.compile(r"-?\d{1,18}")
 SPLIT = 0x5EED  # mixed into the seed, so that the validation split is independent of the training order
 
 
@@ -34,10 +36,11 @@ class TokenizedRecordsMeta(BaseModel):
     num_segments: int  # per record
     num_records: list[int]  # of each corpus, without dropped ones
     num_tokens: int
-    num_bytes: int
+    num_bytes: int  # of the text that the tokens stand for
     num_cut: int  # records truncated to the sequence length
     num_dropped: int  # records without a token to learn from, or whose text contains a special token
-    labels: list[str]  # class names, sorted
+    num_equal: int = 0  # of these, pairs of answers that do not differ within the sequence length
+    labels: list[str]  # class names, in label_order
 
 
 def tokenize_cached(
@@ -52,7 +55,7 @@ def tokenize_cached(
     """The directory with these corpora tokenized for an objective, created unless it is in the cache.
 
     `labels` are the class names if they are fixed: a validation corpus has those of the training corpora. Raises
-    Failure if the corpora have no text, no usable record or an unknown label.
+    Failure if the corpora have no text, no usable record, an unknown label, or records of one class only.
     """
     name = cache.cache_key(
         corpora=[source.sha256 for source in sources],
@@ -61,7 +64,7 @@ def tokenize_cached(
         objective=spec.objective,
         sequence_length=spec.sequence_length,
         labels=labels,
-        version=VERSION,
+        version=VERSIONS.get(spec.objective, 1),
     )
     entry = cache_path / "records" / name
     cache.get_or_create(entry, lambda path: _Writer(path, spec, tokenizer, labels).write(sources, name, progress))
@@ -81,11 +84,13 @@ class _Writer:
         # Segments read as a whole keep their last token; in causal ones one more token fits, which is only a label.
         self._keeps_end = spec.objective in ("classification", "seq2seq")
         self._max_tokens = spec.sequence_length + (0 if self._keeps_end else 1)
-        self._num_segments = self._num_tokens = self._num_cut = self._num_dropped = 0
+        self._token_bytes = token_bytes(tokenizer.backend_tokenizer)
+        self._num_segments = self._num_tokens = self._num_bytes = 0
+        self._num_cut = self._num_dropped = self._num_equal = 0
         self._classes: list[str] = []
 
     def write(self, sources: list[CorpusInput], name: str, progress: Progress) -> None:
-        """Write all records of all corpora. Raises Failure if none is usable, or for an unknown label."""
+        """Write all records of all corpora. Raises Failure if none is usable, and for labels as tokenize_cached."""
         corpora = open_all(sources)
         total = sum(corpus.num_bytes for corpus in corpora)
         done, counts = 0, []
@@ -101,6 +106,8 @@ class _Writer:
             file.flush()
             os.fsync(file.fileno())
             file.close()
+        if not sum(counts) and self._num_equal:
+            raise Failure("answers_equal", count=self._num_equal, length=self._spec.sequence_length)
         if not sum(counts):
             raise Failure("records_empty", dropped=self._num_dropped)
         meta = TokenizedRecordsMeta(
@@ -109,9 +116,10 @@ class _Writer:
             num_segments=self._num_segments,
             num_records=counts,
             num_tokens=self._num_tokens,
-            num_bytes=total,
+            num_bytes=self._num_bytes,
             num_cut=self._num_cut,
             num_dropped=self._num_dropped,
+            num_equal=self._num_equal,
             labels=labels,
         )
         (self._directory / "meta.json").write_text(meta.model_dump_json())
@@ -128,6 +136,10 @@ class _Writer:
         if not all(len(segment.ids) > 1 and any(segment.weights[1:]) for segment in segments):
             self._num_dropped += 1
             return False
+        if self._spec.objective == "dpo" and segments[0] == segments[1]:
+            self._num_dropped += 1
+            self._num_equal += 1
+            return False
         self._num_cut += segments != encoded
         self._num_segments = len(segments)
         for segment in segments:
@@ -139,14 +151,17 @@ class _Writer:
     def _write_segment(self, segment: Segment) -> None:
         self._files["ids"].write(np.asarray(segment.ids, dtype=self._dtype).tobytes())
         self._files["weights"].write(np.asarray(segment.weights, dtype="<f4").tobytes())
+        self._num_bytes += int(self._token_bytes[segment.ids].sum())
         self._num_tokens += len(segment.ids)
         self._files["ends"].write(np.asarray([self._num_tokens], dtype="<u8").tobytes())
 
     def _write_labels(self) -> list[str]:
-        """Write the class index of each record. Returns the class names; raises Failure for an unknown one."""
+        """Write the class index of each record. Returns the class names; raises Failure for one only, or an unknown."""
         if self._spec.objective != "classification":
             return []
-        names = sorted(set(self._classes)) if self._labels is None else list(self._labels)
+        names = label_order(self._classes) if self._labels is None else list(self._labels)
+        if len(names) == 1:
+            raise Failure("labels_one", label=names[0])
         unknown = next((name for name in self._classes if name not in names), None)
         if unknown is not None:
             raise Failure("label_unknown", label=unknown, labels=", ".join(names))
@@ -155,8 +170,19 @@ class _Writer:
         return names
 
 
+def label_order(labels: Iterable[str]) -> list[str]:
+    """Class names without repetition: numbers by size, others by their characters."""
+    names = set(labels)
+    if all(INTEGER.fullmatch(name) for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
+
+
 class TokenizedRecords:
     """The tokenized records of a run, split into `train` and `validation`, arrays of record numbers.
+
+    Of records with classes, each class with more than one record is split by itself, so that a rare one is validated
+    too. Nothing is held out of a single record if the spec names validation corpora.
 
     Each record has `meta.num_segments` segments. `labels` are class indices by record, of shape (records,). Raises
     Failure if there are too few records.
@@ -172,11 +198,32 @@ class TokenizedRecords:
         self.labels = np.fromfile(directory / "labels.bin", dtype="<i4").astype(np.int64)
         count = sum(self.meta.num_records)
         shuffled = sample_order.shuffled_index(np.arange(count, dtype=np.int64), count, spec.seed ^ SPLIT)
-        if count < 2 and spec.validation_fraction < 1:
+        if count < 2 and spec.validation_fraction < 1 and not spec.validation_corpora:
             raise Failure("records_few", found=count, dropped=self.meta.num_dropped)
-        num_held_out = max(1, int(count * spec.validation_fraction))
-        self.validation: Ids = np.sort(shuffled[:num_held_out])
-        self.train: Ids = np.sort(shuffled[num_held_out:])
+        is_held_out = np.zeros(count, dtype=bool)
+        for group in self._split_by_class(shuffled):
+            is_held_out[group[: _num_held_out(len(group), spec.validation_fraction)]] = True
+        if count > 1 and not is_held_out.any():  # every class has one record
+            is_held_out[shuffled[0]] = True
+        self.validation: Ids = np.flatnonzero(is_held_out)
+        self.train: Ids = np.flatnonzero(~is_held_out)
+
+    def _split_by_class(self, records: Ids) -> list[Ids]:
+        """These record numbers, one array for each class; a single array for records without classes."""
+        if not self.meta.labels:
+            return [records]
+        classes = self.labels[records]
+        return [records[classes == number] for number in range(len(self.meta.labels))]
+
+    @property
+    def unvalidated_labels(self) -> list[str]:
+        """The class names of which no record is held out."""
+        held_out = set(self.labels[self.validation].tolist()) if self.meta.labels else set()
+        return [name for number, name in enumerate(self.meta.labels) if number not in held_out]
+
+    def fingerprint(self, record: int) -> bytes:
+        """A hash of a record's tokens; equal records have equal ones."""
+        return hashlib.blake2b(b"|".join(ids.tobytes() for ids, _weights in self.segments(record))).digest()
 
     def segments(self, record: int) -> list[tuple[Array, Array]]:
         """Ids and weights of each segment of a record, two arrays of shape (tokens,) each."""
@@ -201,6 +248,11 @@ class TokenizedRecords:
                 return Document(corpus, number)
             record -= count
         raise AssertionError("record number out of range")
+
+
+def _num_held_out(count: int, fraction: float) -> int:
+    """How many of `count` records are held out: at least one if another is left to train on."""
+    return count if fraction == 1 else max(min(1, count - 1), int(count * fraction))
 
 
 def _open(path: Path, dtype: str) -> Array:

@@ -25,6 +25,7 @@ class Dataset(ABC):
     bytes_per_token: float
     num_cut = 0  # records truncated to the sequence length
     num_dropped = 0  # records left out
+    num_equal = 0  # of these, pairs of equal answers
     labels: Sequence[str] = ()  # class names, for classification
     max_eval_samples = EVAL_SEQUENCES  # validation samples per evaluation, evenly spaced, the same ones each time
 
@@ -76,6 +77,12 @@ class RecordDataset(Dataset):
         self.sha256, self.num_tokens = meta.sha256, meta.num_tokens
         self.bytes_per_token = meta.num_bytes / meta.num_tokens
         self.num_cut, self.num_dropped, self.labels = meta.num_cut, meta.num_dropped, meta.labels
+        self.num_equal = meta.num_equal
+
+    def num_validation_in_training(self) -> int:
+        """How many validation records have the tokens of a training record."""
+        training = {self.records.fingerprint(int(record)) for record in self.records.train}
+        return sum(self.records.fingerprint(int(record)) in training for record in self.records.validation)
 
     def train_batch(self, first: int, count: int) -> Batch:
         return self._batch([self._train[sample] for sample in self._samples(first, count)])

@@ -1,6 +1,6 @@
 """Prepares a run: its tokenizer, tokenized corpora, and a file that says where they are. Never imports torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer.data import cache, tokenized_records, tokenized_text, tokenizer
 from trainer.data.record_encoding import CHAT_TEMPLATE
-from trainer.datasets.base import Dataset
+from trainer.datasets.base import Dataset, RecordDataset
 from trainer.datasets.factory import open_dataset
 from trainer.failure import Failure
 from trainer.report import Reporter
@@ -66,7 +66,10 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
     dataset = open_dataset(tokens, spec, hf_tokenizer)
     held_out = {corpus.id: str(tokenize([corpus], dataset.labels or None)) for corpus in inputs.validation}
     report.phase("tokenise", 1, 1)
-    _report_data(report, spec, dataset)
+    validation = {
+        name: open_dataset(Path(path), spec, hf_tokenizer, is_held_out=True) for name, path in held_out.items()
+    }
+    _report_data(report, spec, dataset, validation)
     prepared = Prepared(
         tokenizer=str(directory),
         tokenizer_sha256=sha256,
@@ -119,21 +122,39 @@ def _base_sha256(directory: Path) -> str:
     return cache.cache_key(**{path.name: sha256_file(path) for path in paths if path.is_file()})
 
 
-def _report_data(report: Reporter, spec: TrainSpec, dataset: Dataset) -> None:
+def _report_data(report: Reporter, spec: TrainSpec, dataset: Dataset, validation: Mapping[str, Dataset]) -> None:
+    """Report the size of the training corpora, and of the validation corpora by their IDs."""
+    records = dataset if isinstance(dataset, RecordDataset) else None
+    repeated = records.num_validation_in_training() if records else 0
+    unvalidated = records.records.unvalidated_labels if records else []
     report.event(
         "data",
         num_tokens=dataset.num_tokens,
         num_train_sequences=dataset.num_train,
         num_validation_sequences=dataset.num_validation,
+        num_epochs=spec.max_steps * spec.train_batch_size / dataset.num_train,
         bytes_per_token=dataset.bytes_per_token,
         num_cut=dataset.num_cut,
         num_dropped=dataset.num_dropped,
+        num_equal=dataset.num_equal,
+        num_validation_in_training=repeated,
+        unvalidated_labels=unvalidated,
+        held_out={
+            name: {"num_sequences": other.num_validation, "num_cut": other.num_cut, "num_dropped": other.num_dropped}
+            for name, other in validation.items()
+        },
     )
     report.line(
         f"{dataset.num_tokens} tokens: {dataset.num_train} training sequences of {spec.sequence_length}, "
         f"{dataset.num_validation} validation sequences, {dataset.bytes_per_token:.2f} bytes per token"
     )
-    if dataset.num_cut or dataset.num_dropped:
-        report.line(
-            f"{dataset.num_cut} records longer than a sequence were truncated, {dataset.num_dropped} were left out"
-        )
+    for name, other in [("", dataset), *((f"{name}: ", other) for name, other in validation.items())]:
+        if other.num_cut or other.num_dropped:
+            report.line(
+                f"{name}{other.num_cut} records longer than a sequence were truncated, "
+                f"{other.num_dropped} were left out"
+            )
+    if repeated:
+        report.line(f"{repeated} validation records also occur in the training data")
+    if unvalidated:
+        report.line(f"labels with a single record, which are not validated: {', '.join(unvalidated)}")

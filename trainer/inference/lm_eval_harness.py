@@ -15,6 +15,7 @@ from lm_eval.models.huggingface import HFLM
 from pydantic import BaseModel
 
 from trainer.data.corpus import CorpusReader
+from trainer.data.tokenized_records import label_order
 from trainer.inference.generation import LoadedModel
 from trainer.run_dir import CorpusInput
 
@@ -93,7 +94,7 @@ class _Counted(HFLM):  # type: ignore[misc]
         super().__init__(
             pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size, max_length=loaded.context
         )
-        self._read = read
+        self._context, self._read = loaded.context, read
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         for request in requests:
@@ -107,11 +108,11 @@ class _Counted(HFLM):  # type: ignore[misc]
         Where there is room, it is a power of two, so that many documents share a batch.
         """
         expected = self._num_tokens(document["completion"])
-        room = self.max_length - self._num_tokens(prompt)
+        room = self._context - self._num_tokens(prompt)
         rounded = max(MIN_NEW_TOKENS, 1 << expected.bit_length())
         if rounded <= room:
             return rounded
-        return min(expected + 1, room if 0 < expected <= room else self.max_length - 1)
+        return min(expected + 1, room if 0 < expected <= room else self._context - 1)
 
     def is_cut(self, kind: str, sample: Mapping[str, Any]) -> bool:
         """Whether the model could not read all of a document: a prompt with the answer expected, or with a choice."""
@@ -119,9 +120,9 @@ class _Counted(HFLM):  # type: ignore[misc]
             return False  # read in windows
         if kind == "completion":
             prompt = sample["arguments"][0][0]
-            return self._num_tokens(prompt) + self._num_tokens(sample["doc"]["completion"]) > self.max_length
+            return self._num_tokens(prompt) + self._num_tokens(sample["doc"]["completion"]) > self._context
         lengths = [self._num_tokens(prompt + choice) for prompt, choice in sample["arguments"]]
-        return max(lengths) > self.max_length + 1  # the last token is only predicted
+        return max(lengths) > self._context + 1  # the last token is only predicted
 
     def _num_tokens(self, text: str) -> int:
         return len(self.tok_encode(text))
@@ -186,7 +187,7 @@ def _documents(source: CorpusInput, limit: int | None, num_fewshot: int) -> list
         return [{"text": text} for text in texts]
     records = [json.loads(text) for text in texts]
     if source.kind == "classification":
-        labels = sorted({str(record["label"]) for record in records})
+        labels = label_order(str(record["label"]) for record in records)
         records = [
             {"text": record["text"], "choices": labels, "answer": labels.index(str(record["label"]))}
             for record in records[:wanted]

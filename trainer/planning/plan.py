@@ -1,5 +1,6 @@
 """Plans a job before it runs: parameters, FLOPs, memory, disk, time, energy and cost on a node. Arithmetic only."""
 
+from math import ceil
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,8 +20,9 @@ from trainer.planning.memory import (
     resume_bytes,
 )
 from trainer.planning.scaling_laws import BYTES_PER_TOKEN
-from trainer.spec import TrainSpec
+from trainer.spec import TEXT_OBJECTIVES, TrainSpec
 
+PACKED_OBJECTIVES = ("chat", "completion")
 MANY_EPOCHS = 4  # Muennighoff et al. 2023, arXiv 2305.16264
 # Intervals of the parts of memory, as factors: states are exact, the transient buffers of kernels are not.
 STATES_SPREAD, ACTIVATIONS_SPREAD, OVERHEAD_SPREAD = (1.0, 1.02), (0.75, 1.15), (0.5, 1.4)
@@ -85,8 +87,9 @@ MESSAGES = {
         "zero_stage {zero_stage} is not needed: the job fits without sharding, which costs 4 to 10 % of the speed."
     ),
     "bf16_emulated": "This device only emulates bf16, which is many times slower. Choose precision auto or fp32.",
+    "label_rare": "Only one record has the label {label}, so it is trained on but not validated.",
     "many_epochs": (
-        "Training goes over the text {epochs} times; beyond about {many} times, repetition helps little. Add text or "
+        "Training goes over the data {epochs} times; beyond about {many} times, repetition helps little. Add data or "
         "lower max_steps."
     ),
 }
@@ -131,8 +134,12 @@ def plan(
     vocab_size: int,
     node: NodeHardware | None = None,
     num_bytes_of_text: int | None = None,
+    num_records: int | None = None,
 ) -> Plan:
-    """Estimate the cost of a job on a node. Without a node, whether it fits and how long it takes stay open."""
+    """Estimate the cost of a job on a node. Without a node, whether it fits and how long it takes stay open.
+
+    `num_bytes_of_text` and `num_records` are the size of the corpora, to estimate epochs and disk.
+    """
     assumed = node or NodeHardware(kind="cuda" if spec.num_processes > 2 else "cpu", memory_bytes=0)
     precision, parameters = assumed.precision(spec.precision), count_parameters(spec, vocab_size).total
     memory = estimate_memory(spec, vocab_size, precision, assumed.kind)
@@ -140,7 +147,7 @@ def plan(
     remedy = cheapest_fix(spec, vocab_size, node) if node is not None and not fits else None
     on_host = host_bytes(spec, vocab_size, precision) if assumed.kind == "cuda" else None
     verdict = _verdict(spec, node, int(memory.total * assumed.memory_correction), on_host, fits, remedy)
-    epochs = _epochs(spec, num_bytes_of_text)
+    epochs = _epochs(spec, num_bytes_of_text, num_records)
     weights = checkpoint_bytes(parameters, precision)
     resuming = resume_bytes(num_trainable_parameters(spec, vocab_size), precision)
     token_flops = flops(spec, vocab_size)
@@ -279,8 +286,17 @@ def _notes(spec: TrainSpec, vocab_size: int, node: NodeHardware, epochs: float |
     return notes
 
 
-def _epochs(spec: TrainSpec, num_bytes_of_text: int | None) -> float | None:
+def _epochs(spec: TrainSpec, num_bytes_of_text: int | None, num_records: int | None) -> float | None:
+    """How often the run goes over its training samples: sequences of text, or records, one or several in a sequence."""
     if not num_bytes_of_text:
         return None
-    train_tokens = num_bytes_of_text / BYTES_PER_TOKEN * (1 - spec.validation_fraction)
-    return spec.max_steps * tokens_per_step(spec) / train_tokens
+    num_tokens = num_bytes_of_text / BYTES_PER_TOKEN
+    if spec.objective in TEXT_OBJECTIVES:
+        return spec.max_steps * tokens_per_step(spec) / (num_tokens * (1 - spec.validation_fraction))
+    if not num_records:
+        return None
+    num_train = num_records - max(min(1, num_records - 1), int(num_records * spec.validation_fraction))
+    if spec.packing and spec.objective in PACKED_OBJECTIVES:
+        length = min(num_tokens / num_records, spec.sequence_length)
+        num_train = ceil(num_train / (spec.sequence_length // length))
+    return spec.max_steps * spec.train_batch_size / num_train

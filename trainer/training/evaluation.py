@@ -39,12 +39,17 @@ class EvalSplit:
 
 
 class Evaluation:
-    """What is measured at every evaluation of a run: on its validation samples, and on each corpus held out whole."""
+    """What is measured at every evaluation of a run: on its validation samples, and on each validation corpus.
+
+    A run without validation samples of its own takes those of its first validation corpus.
+    """
 
     def __init__(
         self, spec: TrainSpec, samples: Dataset, held_out: Mapping[str, Dataset], engine: Engine, loaded: LoadedModel
     ) -> None:
         self._spec, self._engine, self._loaded = spec, engine, loaded
+        if not samples.num_validation:
+            samples = next(iter(held_out.values()))
         self._splits = [EvalSplit(samples, engine, "")]
         self._splits += [EvalSplit(others, engine, f"/{corpus}") for corpus, others in held_out.items()]
         self._showing = make_eval_sample(spec, samples, loaded)

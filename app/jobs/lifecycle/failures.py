@@ -53,6 +53,14 @@ FAILURES = {
         gettext_noop("The validation label {label} does not occur in the training data, which has: {labels}."),
         gettext_noop("Correct the label, or add records with this label to the training corpora."),
     ),
+    "labels_one": FailureText(
+        gettext_noop("All records have the label {label}, so there is nothing to tell apart."),
+        gettext_noop("Add records with other labels to the training corpora."),
+    ),
+    "answers_equal": FailureText(
+        gettext_noop("Within {length} tokens the chosen and the rejected answers of all {count} pairs are equal."),
+        gettext_noop("Increase the sequence length, or correct the pairs."),
+    ),
     "chat_template_unusable": FailureText(
         gettext_noop("The chat template of the base model cannot be used: {why}."),
         gettext_noop(

@@ -54,12 +54,44 @@ def check_kinds(spec: TrainSpec, corpora: Sequence[Corpus], field: str = "corpor
             raise bad_field(field, "kind_unfit", message)
 
 
+def check_labels(spec: TrainSpec, corpora: Sequence[Corpus], validation: Sequence[Corpus]) -> None:
+    """Refuse to train a classifier on records of one label, or to validate it with labels that it cannot learn.
+
+    Corpora with more labels than their row has are left to the trainer, which reads all records.
+    """
+    if spec.objective != "classification" or any(_has_more_labels(corpus) for corpus in corpora):
+        return
+    labels = {label for corpus in corpora for label in corpus.progress.labels}
+    if len(labels) == 1:
+        message = _(
+            "All records have the label {label}, so there is nothing to tell apart. Choose corpora with two labels or "
+            "more.",
+            label=next(iter(labels)),
+        )
+        raise bad_field("corpora", "labels_one", message)
+    for corpus in validation:
+        unknown = next((label for label in corpus.progress.labels if label not in labels), None)
+        if unknown is not None:
+            message = _(
+                "The label {label} of the corpus “{name}” does not occur in the training corpora. Choose another "
+                "validation corpus, or add records with this label.",
+                label=unknown,
+                name=corpus.name,
+            )
+            raise bad_field("validation_corpora", "label_unknown", message)
+
+
+def _has_more_labels(corpus: Corpus) -> bool:
+    return (corpus.progress.num_labels or 0) > len(corpus.progress.labels)
+
+
 def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
     """Refuse text that is too short for the spec whatever the tokenizer makes of it: a token has at least one byte."""
     if spec.objective not in TEXT_OBJECTIVES:
-        if sum(corpus.num_documents or 0 for corpus in corpora) < 2:
+        if sum(corpus.num_documents or 0 for corpus in corpora) < 2 and not spec.validation_corpora:
             message = _(
-                "There is only one record; training and validation need at least one each. Choose a larger corpus."
+                "There is only one record; training and validation need at least one each. Choose a larger corpus, "
+                "or a validation corpus."
             )
             raise bad_field("corpora", "records_few", message)
         return

@@ -21,6 +21,8 @@ BAD_INPUT = (
     "records_few",
     "records_empty",
     "label_unknown",
+    "labels_one",
+    "answers_equal",
     "chat_template_unusable",
     "base_damaged",
     "vocab_too_large",

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.trainer.runs import english, small_spec, write_corpus
 from trainer.data import tokenized_records, tokenizer
 from trainer.data.batch import IGNORE_INDEX
-from trainer.data.tokenized_records import TokenizedRecords, pack_best_fit
+from trainer.data.tokenized_records import TokenizedRecords, label_order, pack_best_fit
 from trainer.data.tokenized_text import Document
 from trainer.datasets.causal import SFTDataset
 from trainer.datasets.labelled import ClassificationDataset
@@ -23,12 +23,18 @@ from trainer.planning.counts import EVAL_SEQUENCES
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
+CASES = Path(__file__).parents[2] / "fixtures/cases/data"
+
 
 @pytest.fixture(scope="module")
 def hf_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
     home = tmp_path_factory.mktemp("records")
     tokenizer.save(tokenizer.train([write_corpus(home / "c", [english()])], 400, lambda done, total: None), home / "t")
     return PreTrainedTokenizerFast.from_pretrained(home / "t")
+
+
+def case(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (CASES / f"{name}.jsonl").read_text().splitlines()]
 
 
 def sums(count: int) -> list[dict[str, Any]]:
@@ -162,6 +168,101 @@ def test_labels_are_numbered_by_name_and_shared_with_a_validation_corpus(
     assert (validation.num_train, validation.validation_batch([0])["labels"].tolist()) == (0, [1])
     with pytest.raises(Failure, match="the label older is not one of the labels to train on: new, old"):
         tokenize(tmp_path / "o", hf_tokenizer, spec, "classification", odd, labels=train.meta.labels)
+
+
+def test_labels_that_are_numbers_are_in_numeric_order() -> None:
+    assert label_order(["10", "2", "-1", "2"]) == ["-1", "2", "10"]
+    assert label_order(["10", "2", "b"]) == ["10", "2", "b"]
+
+
+def test_records_of_one_class_are_rejected(tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast) -> None:
+    spec = small_spec(objective="classification", model_type="bert", num_key_value_heads=4)
+    with pytest.raises(Failure, match="all records have the label") as failure:
+        tokenize(tmp_path, hf_tokenizer, spec, "classification", case("D14-one-class"))
+    assert failure.value.code == "labels_one"
+
+
+@given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=5), fraction=st.sampled_from([0.01, 0.05, 0.2, 0.5]))
+def test_each_class_is_held_out_in_proportion_and_a_rare_one_too(
+    tmp_path_factory: pytest.TempPathFactory,
+    hf_tokenizer: PreTrainedTokenizerFast,
+    counts: list[int],
+    fraction: float,
+) -> None:
+    spec = small_spec(
+        objective="classification", model_type="bert", num_key_value_heads=4, validation_fraction=fraction
+    )
+    records = [{"text": f"verse {n}", "label": f"c{name}"} for name, count in enumerate(counts) for n in range(count)]
+    directory = tokenize(tmp_path_factory.mktemp("split"), hf_tokenizer, spec, "classification", records)
+    split = TokenizedRecords(directory, spec)
+
+    assert sorted([*split.train, *split.validation]) == list(range(len(records)))
+    assert len(split.train) >= 1 <= len(split.validation)
+    held_out = np.bincount(split.labels[split.validation], minlength=len(counts)).tolist()
+    if max(counts) > 1:
+        assert held_out == [0 if count == 1 else max(1, int(count * fraction)) for count in counts]
+
+
+def test_a_class_of_one_record_is_named_as_not_validated(tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast) -> None:
+    spec = small_spec(objective="classification", model_type="bert", num_key_value_heads=4, validation_fraction=0.05)
+    records = case("D14-imbalanced")
+    split = TokenizedRecords(tokenize(tmp_path, hf_tokenizer, spec, "classification", records), spec)
+    assert [record["label"] for record in records].count("rare") == 1
+    assert {records[int(number)]["label"] for number in split.validation} == {"common"}
+    assert split.unvalidated_labels == ["rare"]
+
+
+def test_pairs_that_are_equal_after_the_cut_are_left_out(tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast) -> None:
+    start = "In the beginning God created the heaven and the earth. " * 3
+    pairs = [{"prompt": "a", "chosen": start + end, "rejected": start + "not"} for end in ("so", "thus")]
+    differing = {"prompt": "a", "chosen": "light", "rejected": "darkness"}
+    spec = small_spec(objective="dpo", base_model="base", sequence_length=16)
+    meta = TokenizedRecords(
+        tokenize(tmp_path, hf_tokenizer, spec, "preference", [*pairs, differing, differing]), spec
+    ).meta
+    assert (meta.num_records, meta.num_equal, meta.num_dropped) == ([2], 2, 2)
+
+    with pytest.raises(Failure, match="within 16 tokens the answers of all 2 pairs are equal"):
+        tokenize(tmp_path / "equal", hf_tokenizer, spec, "preference", pairs)
+
+
+def test_one_record_is_trained_on_if_there_is_a_validation_corpus(
+    tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    spec = small_spec(objective="completion", sequence_length=48, validation_corpora=["other"])
+    records = TokenizedRecords(tokenize(tmp_path, hf_tokenizer, spec, "completion", sums(1)), spec)
+    assert (records.train.tolist(), records.validation.tolist()) == ([0], [])
+
+
+def test_validation_records_that_are_trained_on_are_counted(
+    tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    spec = small_spec(objective="completion", sequence_length=48, validation_fraction=0.5, packing=False)
+
+    def repeated(name: str, records: list[dict[str, Any]]) -> tuple[int, int]:
+        dataset = SFTDataset(tokenize(tmp_path / name, hf_tokenizer, spec, "completion", records), spec, hf_tokenizer)
+        train = {
+            records[document.number]["prompt"] for n in range(dataset.num_train) for document in dataset.documents_of(n)
+        }
+        held_out = [records[dataset.records.document_of(int(n)).number]["prompt"] for n in dataset.records.validation]
+        return dataset.num_validation_in_training(), sum(prompt in train for prompt in held_out)
+
+    assert repeated("once", sums(20)) == (0, 0)
+    counted, expected = repeated("twice", sums(20) * 2)
+    assert counted == expected > 0
+
+
+def test_bytes_per_token_are_those_of_the_text_that_is_trained_on(
+    tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    spec = small_spec(objective="completion", sequence_length=64)
+    stories = [{"prompt": "Story:", "completion": record["messages"][0]["content"]} for record in case("D12-long")]
+    records = TokenizedRecords(tokenize(tmp_path, hf_tokenizer, spec, "completion", stories), spec)
+    ids = [int(token) for n in range(sum(records.meta.num_records)) for token in records.segments(n)[0][0]]
+    text = hf_tokenizer.decode(ids, skip_special_tokens=True)
+    assert 0 < records.meta.num_cut < sum(records.meta.num_records) == len(stories)
+    assert records.meta.num_bytes == len(text.encode())
+    assert 1.5 < records.meta.num_bytes / records.meta.num_tokens < 3
 
 
 def test_a_classifier_is_evaluated_on_more_samples_than_a_language_model() -> None:

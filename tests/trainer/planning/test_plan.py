@@ -39,6 +39,17 @@ def test_tokens_and_epochs_follow_from_steps() -> None:
     assert job.num_epochs == pytest.approx(job.num_tokens / (10_000 * 0.95))
 
 
+def test_epochs_of_records_count_records() -> None:
+    classifier = small_spec(objective="classification", model_type="bert", num_key_value_heads=4, max_steps=100)
+    assert plan(classifier, 384, None, 20_000, 64).num_epochs == pytest.approx(100 * 8 / 61)  # 5 % of 64 are held out
+
+    unpacked = small_spec(objective="completion", packing=False, max_steps=100)
+    assert plan(unpacked, 384, None, 20_000, 64).num_epochs == pytest.approx(100 * 8 / 61)
+    packed = small_spec(objective="completion", sequence_length=128, max_steps=100)
+    num_bytes = round(64 * 3.3 * 40)  # 40 tokens a record: three to a sequence
+    assert plan(packed, 384, None, num_bytes, 64).num_epochs == pytest.approx(100 * 8 / 21)
+
+
 def test_it_says_whether_a_job_fits() -> None:
     spec = seven_billion()
     tight = EIGHT.model_copy(update={"memory_bytes": 8 * GB})

@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from app.core import db
+from app.core.json_shapes import ParseReport
 from app.core.models import Corpus, Job
 from app.core.settings import settings
 from app.jobs.planning import validation
@@ -64,6 +65,47 @@ def test_the_disk_that_counts_is_that_of_the_data_directory(
     monkeypatch.setattr(validation.shutil, "disk_usage", lambda path: asked.append(str(path)) or real(path))
     alice_api.post("/api/v1/jobs", json={"corpora": [corpus]})
     assert asked == [str(settings().data.resolve())]
+
+
+def labelled(owner: Person, labels: dict[str, int]) -> str:
+    """A corpus of records with so many of each label."""
+    corpus_id = factories.corpus(owner)
+    with db.transaction() as session:
+        row = session.get_one(Corpus, corpus_id)
+        row.kind, row.num_documents = "classification", sum(labels.values())
+        row.progress = ParseReport(labels=labels, num_labels=len(labels))
+    return corpus_id
+
+
+def test_a_classifier_of_one_label_is_refused(alice_user: Person, alice_api: TestClient) -> None:
+    one, other = labelled(alice_user, {"tea": 9}), labelled(alice_user, {"milk": 9})
+    answer = alice_api.post("/api/v1/jobs/plan", json={"recipe": "classifier", "corpora": [one]})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "corpora")
+    assert "All records have the label tea" in answer.text
+    assert alice_api.post("/api/v1/jobs/plan", json={"recipe": "classifier", "corpora": [one, other]}).is_success
+    beside = {"recipe": "classifier", "corpora": [one, other], "validation_corpora": [labelled(alice_user, {"rum": 2})]}
+    answer = alice_api.post("/api/v1/jobs/plan", json=beside)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "validation_corpora")
+    assert "The label rum of the corpus" in answer.text
+
+
+def test_a_label_of_a_single_record_is_noted_before_the_job_starts(alice_user: Person, alice_api: TestClient) -> None:
+    rare = labelled(alice_user, {"common": 191, "rare": 1})
+    notes = alice_api.post("/api/v1/jobs/plan", json={"recipe": "classifier", "corpora": [rare]}).json()["notes"]
+    assert [note for note in notes if "label" in note] == [
+        "Only one record has the label rare, so it is trained on but not validated."
+    ]
+
+
+def test_one_record_needs_a_validation_corpus(alice_user: Person, alice_api: TestClient) -> None:
+    single, other = factories.corpus(alice_user), factories.corpus(alice_user)
+    with db.transaction() as session:
+        for corpus_id in (single, other):
+            session.get_one(Corpus, corpus_id).kind = "completion"
+    body = {"recipe": "completion", "corpora": [single], "max_steps": 10}
+    answer = alice_api.post("/api/v1/jobs/plan", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "records_few")
+    assert alice_api.post("/api/v1/jobs/plan", json={**body, "validation_corpora": [other]}).is_success
 
 
 @pytest.mark.parametrize(
