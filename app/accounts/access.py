@@ -1,4 +1,4 @@
-"""The verbs that hash passwords. Each opens its own short transactions, so that hashing holds no connection."""
+"""The actions that hash passwords. Each uses short transactions of its own: no connection is held while hashing."""
 
 from app.accounts import passwords, service
 from app.core import db
@@ -9,7 +9,7 @@ from app.core.principal import Principal
 
 
 def set_up(code: str, name: str, password: str) -> str:
-    """Make the owner and return the secret of their first session."""
+    """Create the owner's account and return the secret of its first session. Raises PanelError."""
     with db.transaction() as session:
         service.check_setup_code(session, code=code)
     passwords.check(password, service.checked_name(name))
@@ -20,7 +20,10 @@ def set_up(code: str, name: str, password: str) -> str:
 
 
 def log_in(name: str, password: str, replaces: str | None) -> str:
-    """Check a password and return the secret of a new session. Every failure reads the same."""
+    """Check a password and return the secret of a new session, which replaces the one with the secret `replaces`.
+
+    Raises PanelError, the same one for an unknown name and a wrong password.
+    """
     with db.transaction() as session:
         attempt = service.begin_login(session, name=name)
     if not passwords.verify_password(password, attempt.password_hash) or attempt.user_id is None:
@@ -30,7 +33,7 @@ def log_in(name: str, password: str, replaces: str | None) -> str:
 
 
 def add_member(principal: Principal, name: str, password: str) -> User:
-    """Add somebody with an initial password."""
+    """Create an account with an initial password. Only the owner may; raises PanelError."""
     service.require_owner(principal)
     passwords.check(password, service.checked_name(name))
     password_hash = passwords.hash_password(password)
@@ -39,7 +42,10 @@ def add_member(principal: Principal, name: str, password: str) -> User:
 
 
 def change_password(principal: Principal, present: str, new: str) -> str:
-    """Set a new password where the present one is right; return the secret of the only session left."""
+    """Change a password and end all sessions; return the secret of a new one.
+
+    Raises PanelError if the present password is wrong or the new one is not acceptable.
+    """
     with db.transaction() as session:
         stored = service.password_hash_of(session, principal=principal)
     if not passwords.verify_password(present, stored):

@@ -24,7 +24,7 @@ router = APIRouter(tags=["accounts"])
 
 @router.post("/setup", status_code=204)
 def set_up(request: Request, body: SetupRequest) -> Response:
-    """Create the owner with the code of the first link, and log in with a cookie."""
+    """Create the owner's account with the code of the setup link, and log in with a cookie."""
     secret = access.set_up(body.code, body.name, body.password)
     return _logged_in(request, secret)
 
@@ -45,7 +45,7 @@ def log_out(request: Request) -> Response:
 
 
 def end_session(request: Request, response: Response) -> None:
-    """Forget the session of a request's cookie, and the cookie."""
+    """Delete the session of the request's cookie, and the cookie."""
     secret = request.cookies.get(auth.COOKIE)
     if secret is not None:
         with db.transaction() as session:

@@ -1,4 +1,4 @@
-"""The cookie that holds a session's secret: set and taken away the same way by pages and by the API."""
+"""The session cookie, set and cleared by pages and by the API."""
 
 from fastapi import Request, Response
 
@@ -7,7 +7,7 @@ from app.web.auth import COOKIE
 
 
 def set_session_cookie(request: Request, response: Response, secret: str) -> None:
-    """Log this browser in. Scripts cannot read the cookie, and other sites' requests do not carry it."""
+    """Set the session cookie. Scripts cannot read it (HttpOnly) and requests from other sites lack it (SameSite)."""
     response.set_cookie(
         COOKIE,
         secret,
@@ -20,6 +20,6 @@ def set_session_cookie(request: Request, response: Response, secret: str) -> Non
 
 
 def clear_session_cookie(request: Request, response: Response) -> None:
-    """Log this browser out."""
+    """Delete the session cookie."""
     secure = request.url.scheme == "https"
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax", secure=secure)

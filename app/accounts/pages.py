@@ -1,4 +1,4 @@
-"""HTML routes of accounts: the first link, login, the account page, language and theme."""
+"""HTML routes of accounts: the setup link, login, the account page, language and theme."""
 
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ Text = Annotated[str, Form()]
 
 
 def local(path: str, otherwise: str = "/") -> str:
-    """A path of this panel to go on to; anything that could lead to another site is replaced."""
+    """The path to redirect to, or `otherwise` if it could lead to another site."""
     safe = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if safe else otherwise
 
@@ -32,7 +32,7 @@ def _go(path: str) -> RedirectResponse:
 
 
 def _errors(error: PanelError) -> dict[str, Any]:
-    """What a form is drawn with again: the sentence for each field, or one for the whole."""
+    """The template variables for the errors of a form: a sentence for each field, or one for the whole form."""
     by_field = {field.field: field.message for field in error.fields}
     return {"errors": by_field, "error": None if by_field else error.message}
 
@@ -44,12 +44,12 @@ def _refused(request: Request, template: str, error: PanelError, **context: Any)
     return response
 
 
-# ---- the first link, login ------------------------------------------------------------------------------------------
+# ---- setup link, login ----------------------------------------------------------------------------------------------
 
 
 @router.get("/setup")
 def show_setup(request: Request, code: Annotated[str, Query(max_length=200)] = "") -> Response:
-    """The page of the first link."""
+    """The page of the setup link, where the owner's account is created."""
     with db.transaction() as session:
         if service.owner_exists(session):
             return _go("/login")
@@ -58,7 +58,7 @@ def show_setup(request: Request, code: Annotated[str, Query(max_length=200)] = "
 
 @router.post("/setup")
 def set_up(request: Request, code: Text = "", name: Text = "", password: Text = "") -> Response:
-    """Make the owner and log in."""
+    """Create the owner's account and log in."""
     try:
         secret = access.set_up(code, name, password)
     except PanelError as error:
@@ -68,7 +68,7 @@ def set_up(request: Request, code: Text = "", name: Text = "", password: Text = 
 
 @router.get("/login")
 def show_login(request: Request, next: Annotated[str, Query(max_length=500)] = "/") -> Response:
-    """The page to log in; somebody who is logged in goes on at once."""
+    """The login page; redirects a user who is logged in already."""
     if auth.identify(request) is not None:
         return _go(local(next))
     with db.transaction() as session:
@@ -78,7 +78,7 @@ def show_login(request: Request, next: Annotated[str, Query(max_length=500)] = "
 
 @router.post("/login")
 def log_in(request: Request, name: Text = "", password: Text = "", next: Text = "/") -> Response:
-    """Check the password and go on where the visitor wanted to."""
+    """Check the password, set the session cookie and redirect to the page that was asked for."""
     try:
         secret = access.log_in(name, password, request.cookies.get(auth.COOKIE))
     except PanelError as error:
@@ -102,7 +102,7 @@ def log_out(request: Request) -> Response:
 
 @router.post("/preferences")
 def set_preferences(request: Request, language: Text = "", theme: Text = "", next: Text = "/") -> Response:
-    """Keep language and theme in this browser, and go back."""
+    """Store language and theme in cookies and redirect back."""
     response = _go(local(next))
     for cookie, value, allowed in ((LANGUAGE_COOKIE, language, i18n.LOCALES), (THEME_COOKIE, theme, THEMES)):
         if value in allowed:
@@ -115,29 +115,36 @@ def set_preferences(request: Request, language: Text = "", theme: Text = "", nex
 
 
 def _account(request: Request, principal: Principal, error: PanelError | None = None, **context: Any) -> Response:
-    """The page, or with an error the same page with the form's values kept; `form` says which one it concerns."""
+    """Draw the account page. With an error, `form` names the form that it belongs to, and `values` are its input."""
     with db.transaction() as session:
         tokens, _more = service.list_tokens(session, principal=principal)
         people = service.list_users(session, principal=principal)[0] if principal.is_owner else []
-    shown: dict[str, Any] = {"form": "", "values": {}, "secret": None, "done": "", "errors": {}, "error": None}
-    shown.update(principal=principal, tokens=tokens, people=people, scopes=SCOPES, base=str(request.base_url))
-    shown.update(context)
-    if error is None:
-        return page(request, "accounts/account.html", **shown)
-    for name in ("errors", "error"):
-        del shown[name]
-    return _refused(request, "accounts/account.html", error, **shown)
+    variables: dict[str, Any] = {
+        "form": "",
+        "values": {},
+        "secret": None,
+        "done": "",
+        "principal": principal,
+        "tokens": tokens,
+        "people": people,
+        "scopes": SCOPES,
+        "base": str(request.base_url),
+        **context,
+    }
+    if error is not None:
+        return _refused(request, "accounts/account.html", error, **variables)
+    return page(request, "accounts/account.html", errors={}, error=None, **variables)
 
 
 @router.get("/account")
 def show_account(request: Request, principal: Admin) -> Response:
-    """Who you are, your password, your API tokens, and for the owner the people."""
+    """The account page: the user's name, password and API tokens, and all users for the owner."""
     return _account(request, principal, done=request.query_params.get("done", ""))
 
 
 @router.post("/account/password")
 def change_password(request: Request, principal: Admin, present_password: Text = "", password: Text = "") -> Response:
-    """Set a new password. Every other browser is logged out."""
+    """Change the password, which logs out all other browsers."""
     try:
         secret = access.change_password(principal, present_password, password)
     except PanelError as error:
@@ -149,7 +156,7 @@ def change_password(request: Request, principal: Admin, present_password: Text =
 def create_token(
     request: Request, principal: Admin, name: Text = "", scopes: Annotated[tuple[str, ...], Form()] = ()
 ) -> Response:
-    """Create an API token and show its secret, this once."""
+    """Create an API token and show its secret once."""
     try:
         with db.transaction() as session:
             _token, secret = service.create_token(session, principal=principal, name=name, scopes=scopes)
@@ -160,7 +167,7 @@ def create_token(
 
 @router.post("/account/tokens/{token_id}/revoke")
 def revoke_token(principal: Admin, token_id: str) -> Response:
-    """Make a token stop working."""
+    """Revoke an API token, effective immediately."""
     with db.transaction() as session:
         service.revoke_token(session, principal=principal, token_id=token_id)
     return _go("/account?done=token")
@@ -168,7 +175,7 @@ def revoke_token(principal: Admin, token_id: str) -> Response:
 
 @router.post("/account/people")
 def add_person(request: Request, principal: Admin, name: Text = "", password: Text = "") -> Response:
-    """Add somebody with an initial password."""
+    """Create an account with an initial password."""
     try:
         access.add_member(principal, name, password)
     except PanelError as error:

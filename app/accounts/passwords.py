@@ -1,4 +1,4 @@
-"""Passwords: the rules for new ones, and argon2id behind a gate: each hash takes 64 MiB for a tenth of a second."""
+"""Password rules and argon2id hashing. A hash takes 64 MiB for 0.1 s, so a semaphore limits how many run at once."""
 
 import threading
 import unicodedata
@@ -14,14 +14,14 @@ from app.core.i18n import _
 MIN_LENGTH = 10
 MAX_LENGTH = 200
 _PARALLEL_HASHES = 4
-_GATE_SECONDS = 10
+_MAX_WAIT_SECONDS = 10
 
 _hasher = PasswordHash.recommended()
-_gate = threading.BoundedSemaphore(_PARALLEL_HASHES)
+_hash_slots = threading.BoundedSemaphore(_PARALLEL_HASHES)
 
 
 def check(password: str, name: str) -> None:
-    """Refuse a password that is too short, too long or the user's own name."""
+    """Check a new password. Raises PanelError if it is too short, too long or the same as the user's name."""
     if len(password) < MIN_LENGTH:
         message = _("The password needs at least {min} characters; this one has {n}.", min=MIN_LENGTH, n=len(password))
         raise bad_field("password", "password_too_short", message)
@@ -34,34 +34,37 @@ def check(password: str, name: str) -> None:
 
 
 def hash_password(password: str) -> str:
-    """The argon2id hash to store. Takes a tenth of a second: call it outside a transaction."""
-    with _admitted():
-        return _hasher.hash(_normal(password))
+    """The argon2id hash to store. Takes 0.1 s: call it outside a transaction. Raises PanelError (503) under load."""
+    with _hash_slot():
+        return _hasher.hash(_normalize(password))
 
 
 def verify_password(password: str, password_hash: str | None) -> bool:
-    """Whether the password is right. Without a hash (an unknown name) it does the same work and says no."""
-    with _admitted():
-        right = _hasher.verify(_normal(password[: MAX_LENGTH + 1]), password_hash or _nobodys_hash())
-    return right and password_hash is not None
+    """Whether the password matches the hash. Raises PanelError (503) under load.
+
+    Without a hash, for an unknown name, it takes the same time and returns False.
+    """
+    with _hash_slot():
+        is_match = _hasher.verify(_normalize(password[: MAX_LENGTH + 1]), password_hash or _dummy_hash())
+    return is_match and password_hash is not None
 
 
 @contextmanager
-def _admitted() -> Iterator[None]:
-    if not _gate.acquire(timeout=_GATE_SECONDS):
+def _hash_slot() -> Iterator[None]:
+    if not _hash_slots.acquire(timeout=_MAX_WAIT_SECONDS):
         message = _("Too many people are logging in at once. Try again in a moment.")
         raise PanelError(503, "login_busy", message, headers={"Retry-After": "5"})
     try:
         yield
     finally:
-        _gate.release()
+        _hash_slots.release()
 
 
 @cache
-def _nobodys_hash() -> str:
+def _dummy_hash() -> str:
     return _hasher.hash("nobody has this password")
 
 
-def _normal(password: str) -> str:
-    # The same characters typed on another system may arrive composed differently.
+def _normalize(password: str) -> str:
+    # Other systems may send the same characters in another composition.
     return unicodedata.normalize("NFC", password)

@@ -1,4 +1,4 @@
-"""The JSON of accounts."""
+"""Request and response bodies of accounts."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -14,7 +14,7 @@ def _body(example: dict[str, Any]) -> ConfigDict:
 
 
 class SetupRequest(BaseModel):
-    """The code of the first link, and the owner's name and password."""
+    """The code of the setup link, and the owner's name and password."""
 
     model_config = _body({"code": "...", "name": "Alice", "password": "correct horse battery staple"})
 
@@ -24,7 +24,7 @@ class SetupRequest(BaseModel):
 
 
 class LoginRequest(BaseModel):
-    """A name and its password."""
+    """A user's name and password."""
 
     model_config = _body({"name": "Alice", "password": "correct horse battery staple"})
 
@@ -53,7 +53,7 @@ class TokenRequest(BaseModel):
 
 
 class MeAnswer(BaseModel):
-    """Who this request comes from, and what it may do."""
+    """The user who sent the request, and the scopes of the session or token."""
 
     id: str
     name: str
@@ -88,17 +88,17 @@ class NewTokenAnswer(TokenAnswer):
 
 
 def me_answer(principal: Principal) -> MeAnswer:
-    """The JSON of a principal."""
+    """The response for a principal."""
     return MeAnswer.model_validate(
         {"id": principal.user_id, "name": principal.name, "role": principal.role, "scopes": sorted(principal.scopes)}
     )
 
 
 def user_answer(user: User) -> UserAnswer:
-    """The JSON of a row."""
+    """The response for a user."""
     return UserAnswer.model_validate(user, from_attributes=True)
 
 
 def token_answer(token: ApiToken) -> TokenAnswer:
-    """The JSON of a row."""
+    """The response for an API token."""
     return TokenAnswer.model_validate(token, from_attributes=True)

@@ -1,4 +1,4 @@
-"""The verbs of accounts: the first owner, sessions, API tokens and people. Passwords arrive hashed, see access.py."""
+"""Accounts in the database: owner, users, sessions and API tokens. Passwords arrive hashed by access.py."""
 
 import hmac
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from app.core.models import ApiToken, LoginSession, SetupCode, User
 from app.core.principal import SCOPES, SESSION_LIFETIME, TOKEN_PREFIX, Principal, digest, new_secret, not_found
 
 MAX_NAME_LENGTH = 40
-FREE_FAILURES = 5  # wrong passwords in a row that cost no waiting
-LONGEST_LOCK_SECONDS = 900
+FREE_FAILURES = 5  # wrong passwords in a row that do not lock the account
+MAX_LOCK_SECONDS = 900
 
 
-# ---- the first owner ------------------------------------------------------------------------------------------------
+# ---- owner ----------------------------------------------------------------------------------------------------------
 
 
 def owner_exists(session: Session) -> bool:
-    """Whether the first link was used."""
+    """Whether the owner's account exists, that is, whether the setup link was used."""
     return session.scalar(select(User.id).where(User.role == "owner").limit(1)) is not None
 
 
 def create_setup_code(session: Session) -> str:
-    """A new one-time code for the first link; earlier ones stop working. Only its hash is stored."""
+    """A new one-time code for the setup link; earlier codes stop working. Only its hash is stored."""
     assert not owner_exists(session), "the owner exists already"
     code = new_secret()
     session.execute(delete(SetupCode))
@@ -38,7 +38,7 @@ def create_setup_code(session: Session) -> str:
 
 
 def check_setup_code(session: Session, *, code: str) -> None:
-    """Refuse a code that is not the one of the first link."""
+    """Check the code of the setup link. Raises PanelError if it is wrong or was used."""
     stored = session.scalars(select(SetupCode.code_sha256).with_for_update()).all()
     if not stored and owner_exists(session):
         raise bad_field("code", "setup_done", _("This link has already been used. Log in instead."), 409)
@@ -49,17 +49,17 @@ def check_setup_code(session: Session, *, code: str) -> None:
 
 
 def create_owner(session: Session, *, code: str, name: str, password_hash: str) -> User:
-    """Make the first user, who owns the installation. The code is gone with it."""
+    """Create the account of the owner and delete the setup code. Raises PanelError."""
     check_setup_code(session, code=code)
     session.execute(delete(SetupCode))
     return _add_user(session, name, password_hash, "owner")
 
 
-# ---- people ---------------------------------------------------------------------------------------------------------
+# ---- users ----------------------------------------------------------------------------------------------------------
 
 
 def create_member(session: Session, *, principal: Principal, name: str, password_hash: str) -> User:
-    """Add somebody who can log in. Only the owner may."""
+    """Create a member's account. Only the owner may; raises PanelError."""
     require_owner(principal)
     return _add_user(session, name, password_hash, "member")
 
@@ -67,19 +67,22 @@ def create_member(session: Session, *, principal: Principal, name: str, password
 def list_users(
     session: Session, *, principal: Principal, limit: int = 100, after: str | None = None
 ) -> tuple[list[User], str | None]:
-    """Everybody who can log in, newest first. Only the owner may look."""
+    """All users, newest first, and the cursor of the next page. Only for the owner; raises PanelError."""
     require_owner(principal)
     return paging.newest(session, select(User), User.id, limit, after)
 
 
 def require_owner(principal: Principal) -> None:
-    """Refuse all but the owner."""
+    """Raise PanelError (403) unless the principal is the owner."""
     if not principal.is_owner:
         raise PanelError(403, "owner_only", _("Only the owner of this installation can manage users."))
 
 
 def checked_name(name: str) -> str:
-    """A name for a person, trimmed. Refuses one that is empty, too long or holds characters nobody can see."""
+    """The name of a user or token without surrounding spaces.
+
+    Raises PanelError if it is empty, too long or contains characters that cannot be displayed.
+    """
     name = name.strip()
     if not name:
         raise bad_field("name", "name_missing", _("Enter a name."))
@@ -106,14 +109,17 @@ def _add_user(session: Session, name: str, password_hash: str, role: str) -> Use
 
 @dataclass(frozen=True)
 class LoginTry:
-    """Whom a login is about; both are None for a name that nobody has."""
+    """The user of a login attempt; both fields are None if no user has the name."""
 
     user_id: str | None
     password_hash: str | None
 
 
 def begin_login(session: Session, *, name: str) -> LoginTry:
-    """Count a try before its password is checked, so that parallel guesses count too. Raises 429 while locked."""
+    """Count a login attempt before its password is checked, so that parallel guesses count too.
+
+    Raises PanelError (429) while the account is locked.
+    """
     statement = select(User).where(func.lower(User.name) == func.lower(name.strip())).with_for_update()
     user = session.scalar(statement) if name.isprintable() else None
     if user is None:
@@ -128,7 +134,7 @@ def begin_login(session: Session, *, name: str) -> LoginTry:
 
 
 def _lock_time(failures: int) -> timedelta:
-    return timedelta(seconds=min(LONGEST_LOCK_SECONDS, 2 ** min(failures - FREE_FAILURES + 2, 10)))
+    return timedelta(seconds=min(MAX_LOCK_SECONDS, 2 ** min(failures - FREE_FAILURES + 2, 10)))
 
 
 def _locked(seconds: int) -> PanelError:
@@ -137,7 +143,7 @@ def _locked(seconds: int) -> PanelError:
 
 
 def open_session(session: Session, *, user_id: str, replaces: str | None = None) -> str:
-    """Log a browser in: forget its failures and its old session, and return the secret for its cookie."""
+    """Create a session and return its secret. Resets the failed logins and deletes the session that it replaces."""
     session.execute(update(User).where(User.id == user_id).values(failed_logins=0, locked_until=None))
     session.execute(delete(LoginSession).where(LoginSession.expires_at < func.now()))
     if replaces is not None:
@@ -149,17 +155,17 @@ def open_session(session: Session, *, user_id: str, replaces: str | None = None)
 
 
 def close_session(session: Session, *, secret: str) -> None:
-    """Log a browser out."""
+    """Delete the session with this secret."""
     session.execute(delete(LoginSession).where(LoginSession.token_sha256 == digest(secret)))
 
 
 def password_hash_of(session: Session, *, principal: Principal) -> str:
-    """The stored hash, to check the present password against."""
+    """The stored hash of the principal's password."""
     return session.execute(select(User.password_hash).where(User.id == principal.user_id)).scalar_one()
 
 
 def change_password(session: Session, *, principal: Principal, password_hash: str) -> str:
-    """Set a new password and end every session of the user; return the secret of a fresh one."""
+    """Store a new password hash and delete all sessions of the user; return the secret of a new session."""
     session.execute(update(User).where(User.id == principal.user_id).values(password_hash=password_hash))
     session.execute(delete(LoginSession).where(LoginSession.user_id == principal.user_id))
     return open_session(session, user_id=principal.user_id)
@@ -169,7 +175,10 @@ def change_password(session: Session, *, principal: Principal, password_hash: st
 
 
 def create_token(session: Session, *, principal: Principal, name: str, scopes: Sequence[str]) -> tuple[ApiToken, str]:
-    """A key for programs and its secret, which is shown once. It may do no more than who makes it."""
+    """Create an API token; returns it with its secret, of which only the hash is stored.
+
+    Raises PanelError for a bad name, an unknown scope, or a scope that the principal does not have.
+    """
     name = checked_name(name)
     unknown = set(scopes) - set(SCOPES)
     if unknown or not scopes:

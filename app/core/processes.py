@@ -1,4 +1,4 @@
-"""The processes `athanor up` keeps alive: each in a session of its own, its output in a file under data/logs."""
+"""Processes that `athanor up` runs and restarts, each in its own session with a log file, and pid files for all."""
 
 import os
 import re
@@ -15,12 +15,12 @@ from app.core.settings import ROOT, run_directory
 
 MAX_LOG_BYTES = 20 * 2**20
 _LONGEST_PAUSE = 30.0
-_STEADY_SECONDS = 60.0  # who lived this long starts again without a pause
+_STEADY_SECONDS = 60.0  # a process that ran this long restarts without a pause
 _NOTABLE = re.compile(rb"\b(WARNING|ERROR|CRITICAL|Traceback|\w+Error:)")
 
 
 class ManagedProcess:
-    """One process that is started again when it dies."""
+    """A process that is restarted when it ends."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, pass_fds: Sequence[int] = ()) -> None:
         self.name = name
@@ -61,7 +61,7 @@ class ManagedProcess:
         return self._pause
 
     def new_log_lines(self) -> list[str]:
-        """The lines of its log since the last call that somebody at the terminal should see."""
+        """Warnings and errors that were added to its log since the last call."""
         if not self.log.exists():
             return []
         with self.log.open("rb") as file:
@@ -111,12 +111,12 @@ class ManagedProcess:
 
 
 def inherited_environment(names: Iterable[str], prefixes: tuple[str, ...] = ()) -> dict[str, str]:
-    """The variables of this process that a child may see, by name or prefix: no address and no secret among them."""
+    """The environment variables of this process with these names or prefixes, as the environment of a child."""
     return {name: value for name, value in os.environ.items() if name in names or name.startswith(prefixes)}
 
 
 def ending(code: int) -> str:
-    """How a process ended, for people."""
+    """How a process ended, as text: its exit code, or the name of the signal that killed it (a negative code)."""
     if code >= 0:
         return f"exit code {code}"
     with suppress(ValueError):
@@ -131,13 +131,13 @@ def rotate(log: Path) -> None:
 
 
 def write_pid(path: Path, pid: int) -> None:
-    """Note a process in a way that survives the reuse of its number: with the instant it started."""
+    """Write a pid file: the process ID and the start time, which tells a reused ID apart."""
     with suppress(psutil.NoSuchProcess):
         path.write_text(f"{pid} {psutil.Process(pid).create_time():.2f}\n")
 
 
-def noted(path: Path) -> psutil.Process | None:
-    """The process named by a pid file, if it is still running."""
+def from_pid_file(path: Path) -> psutil.Process | None:
+    """The process of a pid file that `write_pid` wrote, or None if it no longer runs or the file cannot be read."""
     try:
         pid, _space, created = path.read_text().strip().partition(" ")
         process = psutil.Process(int(pid))
@@ -148,9 +148,12 @@ def noted(path: Path) -> psutil.Process | None:
         return None
 
 
-def stop_left_behind(seconds: float = 10) -> None:
-    """End the processes that a killed `athanor up` left behind. Supervisors (pid files in a subdirectory) go on."""
-    for process in filter(None, map(noted, run_directory().glob("*.pid"))):
+def stop_orphans(seconds: float = 10) -> None:
+    """Stop the processes of an `athanor up` that was killed; kill those that need more than `seconds`.
+
+    Supervisors, whose pid files are in a subdirectory, continue.
+    """
+    for process in filter(None, map(from_pid_file, run_directory().glob("*.pid"))):
         with suppress(psutil.Error):
             process.terminate()
             try:
@@ -161,7 +164,7 @@ def stop_left_behind(seconds: float = 10) -> None:
 
 def supervisors() -> list[psutil.Process]:
     """The supervisors of running attempts on this machine: they outlive the other processes and write pid files."""
-    processes = (noted(path) for path in (run_directory() / "supervisors").glob("*.pid"))
+    processes = (from_pid_file(path) for path in (run_directory() / "supervisors").glob("*.pid"))
     return [process for process in processes if process is not None]
 
 

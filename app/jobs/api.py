@@ -174,12 +174,12 @@ def get_log(
     job_id: str,
     offset: Annotated[int, Query(ge=0, le=2**62, description="Bytes of the log to skip.")] = 0,
 ) -> schemas.LogAnswer:
-    """A piece of the log: what the processes of a job printed."""
+    """Get a chunk of the log: what the processes of a job printed."""
     with db.transaction() as session:
         job = service.get(session, principal=principal, job_id=job_id)
     path = RunDir(storage.run(job_id)).log_path
-    piece = logs.read(path, offset, is_whole=job.state in TERMINAL)
-    return schemas.LogAnswer(**vars(piece), size=logs.size(path))
+    chunk = logs.read(path, offset, is_complete=job.state in TERMINAL)
+    return schemas.LogAnswer(**vars(chunk), size=logs.size(path))
 
 
 @router.get(

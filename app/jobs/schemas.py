@@ -1,4 +1,6 @@
-"""What the API takes and says about jobs and nodes. `job_answer` and its like draw rows in the reader's language."""
+"""Request and response bodies of jobs and nodes; the `..._answer` functions make them from rows, in the reader's
+language.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -47,7 +49,7 @@ SUBMIT_EXAMPLES = {
             "tuning": "lora",
         },
     },
-    "go on": {
+    "continue": {
         "summary": "Train longer from a checkpoint, with a lower learning rate",
         "value": {"resume_from_checkpoint": "06e9x2m4q8r7t5vw", "max_steps": 800, "learning_rate": 0.001},
     },
@@ -65,7 +67,7 @@ class PhaseProgress(BaseModel):
 
 
 class ProgressAnswer(BaseModel):
-    """How far the present phase is, and each phase so far."""
+    """Progress of the current phase, and of each phase so far."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -80,19 +82,19 @@ class WaitAnswer(BaseModel):
 
     code: str
     message: str
-    position: int | None = Field(description="The place in line: 1 is next. Null where there is no line to stand in.")
-    until: datetime | None = Field(description="When the wait ends by itself, where that is known.")
+    position: int | None = Field(description="Position in the queue, 1 is next; null if the job is not in a queue.")
+    until: datetime | None = Field(description="When the wait will end; null if unknown.")
 
 
 class ActionAnswer(BaseModel):
-    """A way on after a failure."""
+    """A new job that can be submitted after a failure."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: str
     label: str
-    given: dict[str, Any] = Field(description="The body of POST /api/v1/jobs that does it.")
-    form: str = Field(description="The page where the form is filled in with it.")
+    given: dict[str, Any] = Field(description="Body for POST /api/v1/jobs.", validation_alias="body")
+    form: str = Field(description="Path of the form filled in with it.")
 
 
 class FailureAnswer(BaseModel):
@@ -102,7 +104,7 @@ class FailureAnswer(BaseModel):
     cause: str
     next_step: str
     log: list[str] = Field([], description="The last lines of its log. Empty in lists.")
-    actions: list[ActionAnswer] = Field([], description="What is offered to do next. Empty in lists.")
+    actions: list[ActionAnswer] = Field([], description="Jobs that can be submitted next. Empty in lists.")
 
 
 class NoticeAnswer(BaseModel):
@@ -114,7 +116,7 @@ class NoticeAnswer(BaseModel):
 
 
 class SetbackAnswer(BaseModel):
-    """Why the last attempt but this one was given up."""
+    """Why the previous attempt ended."""
 
     code: str
     message: str
@@ -147,8 +149,8 @@ class JobAnswer(BaseModel):
     failure: FailureAnswer | None
     notice: NoticeAnswer | None
     priority: str = Field(description="low, normal or high.")
-    parent_id: str | None = Field(description="The job it goes on from.")
-    resume_from_id: str | None = Field(description="The checkpoint it goes on from.")
+    parent_id: str | None = Field(description="The job that it continues.")
+    resume_from_id: str | None = Field(description="The checkpoint that it continues from.")
     num_recoveries: int = Field(description="How often it went on after an attempt was lost.")
     repeated_steps: int = Field(description="Steps that were trained again, over all recoveries.")
     setback: SetbackAnswer | None = Field(description="What the last recovery was for.")
@@ -252,8 +254,8 @@ def _job_answer(job: Job, told: recoveries.RecoverySummary) -> JobAnswer:
 def _notice(job: Job) -> NoticeAnswer | None:
     if not job.notice or job.finished_at is not None:
         return None
-    said = failures.describe(job.notice.code, job.notice.values)
-    return NoticeAnswer(code=said["code"], message=said["cause"], next_step=said["next_step"])
+    failure = failures.describe(job.notice.code, job.notice.values)
+    return NoticeAnswer(code=failure["code"], message=failure["cause"], next_step=failure["next_step"])
 
 
 def _setback(told: recoveries.RecoverySummary) -> SetbackAnswer | None:

@@ -176,11 +176,11 @@ class _News:
         path, is_over = _log_path(self.job), self.job.state in TERMINAL
         offset = logs.tail_offset(path) if self.seen.log < 0 else self.seen.log
         while True:
-            piece = logs.read(path, offset, until=self.log_end, is_whole=is_over)
-            if piece.next_offset == offset:
+            chunk = logs.read(path, offset, until=self.log_end, is_complete=is_over)
+            if chunk.next_offset == offset:
                 return
-            offset = piece.next_offset
-            yield self._update("log", {"text": piece.text, "offset": piece.offset}, log=offset)
+            offset = chunk.next_offset
+            yield self._update("log", {"text": chunk.text, "offset": chunk.offset}, log=offset)
 
 
 class _JsonNews(_News):

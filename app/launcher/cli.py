@@ -24,7 +24,7 @@ THREADS = 8  # of the Celery worker: its tasks wait for other processes
 
 
 @cli.callback()
-def _speak(context: typer.Context) -> None:
+def _use_language(context: typer.Context) -> None:
     language = system_locale.getlocale()[0] or os.environ.get("LANG", "")
     context.with_resource(i18n.use_locale("zh-CN" if language.startswith("zh") else "en"))
 
@@ -39,7 +39,7 @@ def up() -> None:
 
 @cli.command()
 def demo() -> None:
-    """The same, with an account ready and a first training running."""
+    """Start everything with a demo account and a first training run."""
     from app.launcher import demo as show
     from app.launcher import up as sequence
 
@@ -54,7 +54,7 @@ def web(fd: int = typer.Option(-1, hidden=True)) -> None:
     from app.launcher import up as sequence
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it speaks at every look at the revision
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs each time the revision is read
     need_servers()
     with ExitStack() as stack:
         listener = socket.socket(fileno=fd) if fd >= 0 else sequence.listen(settings().host, settings().port)
@@ -66,7 +66,7 @@ def web(fd: int = typer.Option(-1, hidden=True)) -> None:
 
 @cli.command()
 def scheduler() -> None:
-    """Start a scheduler. Several may run; one leads."""
+    """Start a scheduler. Several may run; one of them is active."""
     need_servers()
     replace_process("-m", "app.jobs.scheduling.scheduler")
 
@@ -86,7 +86,7 @@ def worker() -> None:
 
 @cli.command()
 def migrate() -> None:
-    """Bring the database to this version, and add the sample corpora."""
+    """Migrate the database to this version and add the sample corpora."""
     from app.core import db, migrations
     from app.corpora import service as corpora
     from app.launcher import up as sequence
@@ -96,12 +96,12 @@ def migrate() -> None:
     with db.transaction() as session:
         corpora.install_samples(session)
     typer.echo(_("The database is at revision {revision}.", revision=migrations.present()))
-    sequence.say_link(f"http://{sequence.spelled(settings().host)}:{settings().port}")
+    sequence.say_link(f"http://{sequence.url_host(settings().host)}:{settings().port}")
 
 
 @cli.command()
 def rescan() -> None:
-    """Find jobs and checkpoints on the disk that the database lost, and trust damaged ones again that are whole."""
+    """Restore jobs and checkpoints that are on disk but not in the database, and verify damaged checkpoints again."""
     from app.jobs.scheduling import rescan as search
     from app.launcher import up as sequence
 
@@ -116,14 +116,14 @@ def rescan() -> None:
 
 @cli.command()
 def doctor() -> None:
-    """Check this machine and say what to do about what is missing."""
+    """Check this machine and say how to fix what is missing."""
     from app.launcher import doctor as checks
 
     raise typer.Exit(checks.run())
 
 
 def need_servers(broker: bool = True) -> None:
-    """Refuse to start where the addresses of the servers are not set."""
+    """Exit with code 2 if DATABASE_URL, or REDIS_URL when the broker is needed, is not set."""
     addresses = {"DATABASE_URL": settings().database_url, "REDIS_URL": settings().redis_url or not broker}
     for name, value in addresses.items():
         if not value:
@@ -133,14 +133,14 @@ def need_servers(broker: bool = True) -> None:
 
 
 def replace_process(*arguments: str) -> None:
-    """Become another Python program, which then gets the signals itself."""
+    """Replace this process by another Python program, which then receives the signals itself."""
     os.environ["ATHANOR_DATA"] = str(settings().data.resolve())
     os.chdir(ROOT)
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - an argument list, no shell
 
 
 def main() -> None:
-    """The console command."""
+    """The entry point of the console command `athanor`."""
     cli()
 
 

@@ -1,4 +1,4 @@
-"""`athanor demo`: an account is ready and the smallest recipe trains, so the link opens on a moving curve."""
+"""`athanor demo`: creates an account and trains the smallest recipe, so that the link opens a job that is running."""
 
 import secrets
 import time
@@ -22,7 +22,10 @@ PARSE_SECONDS = 60
 
 
 def prepare(address: str) -> None:
-    """Make the account at the first start, submit a job at every one, and say where to look."""
+    """Create the account at the first start, submit a job at every start, and print the link and the password.
+
+    Raises CannotStart.
+    """
     password_path = settings().data / "demo-password.txt"
     user = _account(password_path)
     principal = Principal(user.id, user.name, user.role, frozenset(SCOPES), by_cookie=True)

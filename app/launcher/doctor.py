@@ -1,4 +1,4 @@
-"""`athanor doctor`: looks at this machine and says, for each thing that is missing, what to do."""
+"""`athanor doctor`: checks this machine and says how to fix each problem."""
 
 import importlib.metadata
 import shutil
@@ -24,14 +24,14 @@ _MARKS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 
 @dataclass
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check, as a sentence in the reader's language."""
 
     grade: Literal["ok", "note", "bad"]
     text: str
 
 
 def run() -> int:
-    """Print all findings; the exit code is 1 where one is bad."""
+    """Print all findings. Returns the exit code: 1 if one is bad, else 0."""
     findings = [finding for check in CHECKS for finding in check()]
     for finding in findings:
         sys.stdout.write(f"{_MARKS[finding.grade]}  {finding.text}\n")
@@ -51,13 +51,13 @@ def packages() -> Iterator[Finding]:
     except importlib.metadata.PackageNotFoundError:
         yield Finding("note", _("Athanor itself is not installed as a package. Run `make up` once."))
         return
-    wrong = [text for text in map(_fault, wanted) if text]
-    yield from (Finding("bad", text) for text in wrong)
-    if not wrong:
+    problems = [text for text in map(_problem, wanted) if text]
+    yield from (Finding("bad", text) for text in problems)
+    if not problems:
         yield Finding("ok", _("{n} packages, all in the required versions", n=len(wanted)))
 
 
-def _fault(wanted: Requirement) -> str | None:
+def _problem(wanted: Requirement) -> str | None:
     if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
         return None
     try:
@@ -86,7 +86,7 @@ def disk() -> Iterator[Finding]:
 
 
 def memory() -> Iterator[Finding]:
-    """Memory that is free now."""
+    """Main memory that is available now, and the number of cores."""
     available = psutil.virtual_memory().available
     text = _("{free:.1f} GiB of memory available, {cores} cores", free=available / 2**30, cores=psutil.cpu_count())
     if available < NEEDED_MEMORY_BYTES:
@@ -96,7 +96,7 @@ def memory() -> Iterator[Finding]:
 
 
 def gpus() -> Iterator[Finding]:
-    """NVIDIA's GPUs, as its driver lists them."""
+    """The GPUs that the NVIDIA driver lists."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
@@ -111,7 +111,7 @@ def gpus() -> Iterator[Finding]:
 
 
 def compiler() -> Iterator[Finding]:
-    """g++, which DeepSpeed uses for a faster optimizer on the processor."""
+    """The C++ compiler g++, with which DeepSpeed builds its faster CPU optimizer."""
     if shutil.which("g++"):
         yield Finding("ok", _("g++ is installed"))
     else:
@@ -119,7 +119,7 @@ def compiler() -> Iterator[Finding]:
 
 
 def servers() -> Iterator[Finding]:
-    """The database and the broker, where the environment names them."""
+    """The database and the broker that the environment names, or a note that they are embedded."""
     if not settings().database_url:
         yield Finding("ok", _("PostgreSQL: embedded, started by `athanor up`"))
     else:
@@ -137,8 +137,8 @@ def _database() -> Finding:
         why = str(error).splitlines()[0]
         return Finding("bad", _("The database cannot be reached: {why}. Check DATABASE_URL.", why=why))
     if present != migrations.newest():
-        return Finding("bad", _("The database is not at this version. Run `athanor migrate`."))
-    return Finding("ok", _("The database answers and is at this version"))
+        return Finding("bad", _("The database schema is of another version. Run `athanor migrate`."))
+    return Finding("ok", _("The database responds and its schema is up to date"))
 
 
 def _broker() -> Finding:
@@ -146,7 +146,7 @@ def _broker() -> Finding:
         live.valkey().ping()
     except redis.RedisError as error:
         return Finding("bad", _("The broker cannot be reached: {why}. Check REDIS_URL.", why=error))
-    return Finding("ok", _("The broker answers"))
+    return Finding("ok", _("The broker responds"))
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (python, packages, disk, memory, gpus, compiler, servers)

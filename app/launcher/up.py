@@ -1,4 +1,4 @@
-"""`athanor up`: everything on one machine, from the servers to the link, and back down in the opposite order."""
+"""`athanor up`: starts all parts of Athanor on one machine, and stops them in the opposite order."""
 
 import fcntl
 import os
@@ -14,8 +14,7 @@ from typing import NoReturn
 from urllib.request import urlopen
 
 from app.accounts import service as accounts
-from app.core import db, migrations
-from app.core import processes as children
+from app.core import db, migrations, processes
 from app.core.i18n import _
 from app.core.processes import ManagedProcess
 from app.core.settings import run_directory, settings
@@ -28,40 +27,43 @@ _WATCH_SECONDS = 0.2
 
 
 class CannotStart(RuntimeError):
-    """Why `athanor up` gives up, in a sentence for the terminal."""
+    """`athanor up` cannot start. The message is a translated sentence for the terminal."""
 
 
 class Interrupts:
-    """The first Ctrl-C or SIGTERM unwinds what was started; a second one while that goes on stops waiting."""
+    """Ctrl-C, SIGTERM and SIGHUP: the first one starts the shutdown; a second one ends the waiting in it."""
 
     def __init__(self) -> None:
-        self.stopping = False
-        self.hurry = False
+        self.is_stopping = False
+        self.is_hurried = False
 
     def install(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.stopping:
-            self.hurry = True
+        if self.is_stopping:
+            self.is_hurried = True
             return
-        self.stopping = True
+        self.is_stopping = True
         raise KeyboardInterrupt
 
 
-def run(greet: Callable[[str], None] | None = None) -> int:
-    """Start everything, greet with the link, keep it running until somebody says stop. Answers the exit code."""
+def run(when_ready: Callable[[str], None] | None = None) -> int:
+    """Start everything, print the link, and keep it running until interrupted. Returns the exit code.
+
+    `when_ready` is called with the address of the web server, instead of printing the link.
+    """
     interrupts = Interrupts()
     interrupts.install()
     try:
         with ExitStack() as stack:
             try:
-                servers, processes, address = start(stack, interrupts)
-                (greet or say_link)(address)
-                watch(servers, processes)
+                servers, children, address = start(stack, interrupts)
+                (when_ready or say_link)(address)
+                watch(servers, children)
             finally:
-                interrupts.stopping = True
+                interrupts.is_stopping = True
     except KeyboardInterrupt:
         return 0
     except (CannotStart, ServerFailed) as error:
@@ -70,13 +72,17 @@ def run(greet: Callable[[str], None] | None = None) -> int:
 
 
 def start(stack: ExitStack, interrupts: Interrupts) -> tuple[list[Server], list[ManagedProcess], str]:
-    """All steps up to an address that answers. What is started is stopped when the stack unwinds, last first."""
+    """Start the servers, migrate the database and start our processes, until the web server responds at the address.
+
+    The stack's callbacks stop all of them in reverse order. Returns the servers, the processes and the address. Raises
+    CannotStart and ServerFailed.
+    """
     begin = time.monotonic()
     data = settings().data.resolve()
     data.mkdir(parents=True, exist_ok=True)
-    stack.enter_context(only_one(data))
+    stack.enter_context(lock(data))
     stack.callback(lambda: say(_("Stopped.")))
-    children.stop_left_behind()
+    processes.stop_orphans()
     say(_("Data directory: {path}", path=data))
     servers = start_servers(stack, data)
     with step(_("migrations")):
@@ -84,24 +90,27 @@ def start(stack: ExitStack, interrupts: Interrupts) -> tuple[list[Server], list[
     with step(_("sample corpora")), db.transaction() as session:
         corpora.install_samples(session)
     listener = stack.enter_context(closing(listen(settings().host, settings().port)))
-    processes = commands(listener, data / "logs")
-    stack.callback(stop_processes, processes, interrupts)
+    children = commands(listener, data / "logs")
+    stack.callback(stop_processes, children, interrupts)
     with step(_("web, scheduler, worker")):
-        for child in processes:
+        for child in children:
             child.start()
-        address = f"http://{spelled(settings().host)}:{listener.getsockname()[1]}"
-        wait_for_web(address, processes[0])
+        address = f"http://{url_host(settings().host)}:{listener.getsockname()[1]}"
+        wait_for_web(address, children[0])
     say(_("Ready in {n} s.", n=f"{time.monotonic() - begin:.1f}"))
-    return servers, processes, address
+    return servers, children, address
 
 
 def embedded_postgres(data: Path) -> Postgres:
-    """The PostgreSQL of a data directory."""
+    """The embedded PostgreSQL whose files are in a data directory; it need not run."""
     return Postgres(Address(data / "postgres", run_directory() / "postgres"))
 
 
 def find_database() -> None:
-    """Use the PostgreSQL that `athanor up` runs, unless the environment names one. Raises CannotStart."""
+    """Set DATABASE_URL to the PostgreSQL that `athanor up` runs, unless it is set already.
+
+    Raises CannotStart if none runs.
+    """
     if settings().database_url:
         return
     postgres = embedded_postgres(settings().data.resolve())
@@ -112,7 +121,10 @@ def find_database() -> None:
 
 
 def start_servers(stack: ExitStack, data: Path) -> list[Server]:
-    """PostgreSQL and Valkey, unless the environment names others. Their addresses go into the environment."""
+    """Start the embedded PostgreSQL and Valkey and set DATABASE_URL and REDIS_URL, each unless the variable is set.
+
+    Raises ServerFailed.
+    """
     servers: list[Server] = []
     os.environ["ATHANOR_DATA"] = str(data)
     if not settings().database_url:
@@ -124,7 +136,7 @@ def start_servers(stack: ExitStack, data: Path) -> list[Server]:
         os.environ["REDIS_URL"] = valkey.url
         servers.append(valkey)
     for server in servers:
-        children.rotate(server.log_path)
+        processes.rotate(server.log_path)
         stack.callback(server.stop)
         with step(server.name):
             server.start()
@@ -133,7 +145,7 @@ def start_servers(stack: ExitStack, data: Path) -> list[Server]:
 
 
 def commands(listener: socket.socket, logs: Path) -> list[ManagedProcess]:
-    """The processes, web first. It inherits the listening socket, so a restart refuses nobody."""
+    """The processes to run, web first. It inherits the listening socket, so no connection is refused in a restart."""
     me = [sys.executable, "-m", "app.launcher.cli"]
     web = [*me, "web", "--fd", str(listener.fileno())]
     return [
@@ -143,13 +155,13 @@ def commands(listener: socket.socket, logs: Path) -> list[ManagedProcess]:
     ]
 
 
-def watch(servers: list[Server], processes: list[ManagedProcess]) -> NoReturn:
-    """Show what is worth seeing and start again what dies, until interrupted."""
+def watch(servers: list[Server], children: list[ManagedProcess]) -> NoReturn:
+    """Print warnings and errors from the logs and restart processes that end, until KeyboardInterrupt."""
     rounds = 0
     while True:
         time.sleep(_WATCH_SECONDS)
         rounds += 1
-        for child in processes:
+        for child in children:
             for line in child.new_log_lines():
                 say(f"{child.name}: {line}")
             if (how := child.restart_if_dead()) is not None:
@@ -161,32 +173,32 @@ def watch(servers: list[Server], processes: list[ManagedProcess]) -> NoReturn:
                 server.start()
 
 
-def stop_processes(processes: list[ManagedProcess], interrupts: Interrupts) -> None:
-    """Web, scheduler and worker together, then the supervisors, which save what they train."""
+def stop_processes(children: list[ManagedProcess], interrupts: Interrupts) -> None:
+    """Stop web, scheduler and worker together, then the supervisors, which save a checkpoint of what they train."""
     say(_("Stopping; press Ctrl-C again to stop without waiting."))
-    for child in processes:
+    for child in children:
         child.ask_to_stop()
-    wait_until(lambda: not any(child.alive() for child in processes), STOP_SECONDS, interrupts)
-    for child in processes:
+    wait_until(lambda: not any(child.alive() for child in children), STOP_SECONDS, interrupts)
+    for child in children:
         child.kill()
-    wait_until(lambda: not any(child.alive() for child in processes), 5, interrupts)
-    running = children.supervisors()
+    wait_until(lambda: not any(child.alive() for child in children), 5, interrupts)
+    running = processes.supervisors()
     if running:
         say(_("Waiting for running jobs to stop: {n}", n=len(running)))
-    children.signal_all(running, signal.SIGTERM)
-    wait_until(lambda: not children.supervisors(), settings().save_seconds + 10, interrupts)
-    children.signal_all(children.supervisors(), signal.SIGKILL)
+    processes.signal_all(running, signal.SIGTERM)
+    wait_until(lambda: not processes.supervisors(), settings().save_seconds + 10, interrupts)
+    processes.signal_all(processes.supervisors(), signal.SIGKILL)
 
 
-def wait_until(done: Callable[[], bool], seconds: float, interrupts: Interrupts) -> None:
-    """Wait for something, but not longer than this, nor past a second Ctrl-C."""
+def wait_until(is_done: Callable[[], bool], seconds: float, interrupts: Interrupts) -> None:
+    """Wait until `is_done` returns True, the time is over or the user interrupts a second time."""
     deadline = time.monotonic() + seconds
-    while not done() and not interrupts.hurry and time.monotonic() < deadline:
+    while not is_done() and not interrupts.is_hurried and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
 def wait_for_web(address: str, web: ManagedProcess) -> None:
-    """Until the web process answers that it is ready."""
+    """Wait until /readyz of the web process returns 200. Raises CannotStart."""
     deadline = time.monotonic() + WEB_SECONDS
     while time.monotonic() < deadline:
         with suppress(OSError), urlopen(f"{address}/readyz", timeout=5) as answer:  # noqa: S310 - our own address
@@ -200,7 +212,7 @@ def wait_for_web(address: str, web: ManagedProcess) -> None:
 
 
 def say_link(address: str) -> None:
-    """The one line people look for: with the one-time code while there is no owner."""
+    """Print the link to open, with a one-time code as long as no account exists."""
     with db.transaction() as session:
         if accounts.owner_exists(session):
             say(_("Open {link}", link=address))
@@ -211,8 +223,8 @@ def say_link(address: str) -> None:
 
 
 @contextmanager
-def only_one(data: Path) -> Iterator[None]:
-    """Hold the data directory: two installations in one would ruin each other."""
+def lock(data: Path) -> Iterator[None]:
+    """Lock the data directory, which two installations must not share. Raises CannotStart if it is locked already."""
     with (data / "lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -232,7 +244,7 @@ def only_one(data: Path) -> Iterator[None]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket on the port, or on the next free one, which is said."""
+    """A listening socket on the port, or on the next free one after it, which is printed. Raises CannotStart."""
     family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
     for candidate in range(port, min(port + 100, 65536)) if port else [0]:
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -249,8 +261,8 @@ def listen(host: str, port: int) -> socket.socket:
     raise CannotStart(_("No free port from {port} on {host}. Set ATHANOR_PORT to another one.", port=port, host=host))
 
 
-def spelled(host: str) -> str:
-    """The host as it stands in a link from this machine."""
+def url_host(host: str) -> str:
+    """The host to put into a URL that is opened on this machine."""
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         return "localhost"
     return f"[{host}]" if ":" in host else host
@@ -258,14 +270,14 @@ def spelled(host: str) -> str:
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """Say how long a step took."""
+    """Print how long a step took, in seconds."""
     begin = time.monotonic()
     yield
     say(f"  {time.monotonic() - begin:5.1f} s  {title}")
 
 
 def say(line: str) -> None:
-    """One line to the terminal, at once."""
+    """Print one line and flush it."""
     with suppress(BrokenPipeError):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()

@@ -10,6 +10,6 @@ router = APIRouter()
 
 @router.get("/api/docs")
 def show_reference(request: Request, principal: Reader) -> Response:
-    """Every endpoint with its fields, and a form to try it."""
+    """The page of the API reference: every endpoint with its fields and a form to try it."""
     base = str(request.base_url).rstrip("/")
     return page(request, "docs/reference.html", principal=principal, base=base)

@@ -1,4 +1,4 @@
-"""The page that says how Athanor itself is: each part, what to do about one that fails, and the constants of lives."""
+"""The health page: the state of each part of Athanor, what to do if one fails, and the constants of scheduling."""
 
 import shutil
 from collections.abc import Sequence
@@ -24,36 +24,36 @@ from app.web.pages import page
 
 router = APIRouter()
 
-SILENT_ROUNDS = 3  # of the scheduler, after which it counts as gone
+SILENT_ROUNDS = 3  # the scheduler counts as gone after so many rounds without a report
 SHOWN = tuple(
     name
     for name, field in Settings.model_fields.items()
     if field.annotation in (int, float) and name not in ("port", "max_upload_bytes")
 )
 FIXED = {
-    gettext_noop("Attempts in a row without a newer checkpoint, after which a job fails"): dispatch.MAX_ATTEMPTS,
-    gettext_noop("Saves in a row that fail before a job pauses"): attempts.MAX_SAVE_FAILURES,
-    gettext_noop("Steps in a row that a job may pass over"): recovery_policy.MAX_SKIPS_IN_A_ROW,
+    gettext_noop("Consecutive attempts without a newer checkpoint before a job fails"): dispatch.MAX_ATTEMPTS,
+    gettext_noop("Consecutive failed saves before a job pauses"): attempts.MAX_SAVE_FAILURES,
+    gettext_noop("Consecutive steps that a job may skip"): recovery_policy.MAX_SKIPS_IN_A_ROW,
     gettext_noop(
-        "Seconds for which a job waits for a silent node with GPUs, before one without takes it"
+        "Seconds that a job waits for a silent node with GPUs before a node without GPUs may take it"
     ): nodes.KNOWN_SECONDS,
 }
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of Athanor: how it is, in a sentence, and what to do where it is not well."""
+    """The state of one part of Athanor, with a sentence that describes it and what to do if it is not good."""
 
     name: str
     state: Literal["good", "wait", "bad"]
-    said: str
-    at: datetime | None = None  # when it was last heard of
+    description: str
+    at: datetime | None = None  # its last report
     remedy: str | None = None
 
 
 @router.get("/health")
 def show_health(request: Request, principal: Reader) -> Response:
-    """How each part is, and the constants that decide over the lives of jobs."""
+    """The state of each part, and the constants that decide when jobs are retried, paused or failed."""
     with db.transaction() as session:
         now = db.now()
         parts = [_database(), _broker(), _scheduler(session, now), *_nodes(nodes.list_nodes(session), now), _disk()]
@@ -69,25 +69,25 @@ def show_health(request: Request, principal: Reader) -> Response:
 
 def _database() -> Part:
     if migrations.present() == migrations.newest():
-        return Part(_("Database"), "good", _("PostgreSQL answers, and its tables are of this version."))
-    said = _("PostgreSQL answers, but its tables are of another version.")
-    return Part(_("Database"), "bad", said, remedy=_("Run athanor migrate, then start the parts again."))
+        return Part(_("Database"), "good", _("PostgreSQL responds, and its schema is up to date."))
+    description = _("PostgreSQL responds, but its schema is of another version.")
+    return Part(_("Database"), "bad", description, remedy=_("Run athanor migrate, then restart Athanor."))
 
 
 def _broker() -> Part:
     if probes.broker() == "ok":
-        return Part(_("Broker"), "good", _("Valkey answers."))
+        return Part(_("Broker"), "good", _("Valkey responds."))
     return Part(
         _("Broker"),
         "wait",
-        _("Valkey does not answer: jobs start a little later, live views lag, and texts cannot be generated."),
-        remedy=_("Start Valkey again, or set REDIS_URL to one that runs. Nothing is lost meanwhile."),
+        _("Valkey does not respond: jobs start a little later, live views lag, and text cannot be generated."),
+        remedy=_("Restart Valkey, or set REDIS_URL to one that runs. Nothing is lost in the meantime."),
     )
 
 
 def _scheduler(session: Session, now: datetime) -> Part:
     beat = session.get(Heartbeat, "scheduler")
-    remedy = _("Start athanor scheduler (athanor up does). Running jobs go on; queued ones wait meanwhile.")
+    remedy = _("Start athanor scheduler (athanor up does). Running jobs continue; queued jobs wait.")
     if beat is None:
         return Part(_("Scheduler"), "bad", _("It has never reported."), remedy=remedy)
     if (now - beat.at).total_seconds() > SILENT_ROUNDS * settings().scheduler_seconds + 1:
@@ -107,19 +107,19 @@ def _node(node: Node, now: datetime) -> Part:
     if nodes.is_live(node, now):
         return Part(name, "good", _("Its worker is reporting."), node.last_seen_at)
     remedy = _(
-        "Start athanor worker there. Where the worker alone ended, its jobs train on; where the machine is gone, they "
-        "go on from their newest checkpoints as soon as a node has room."
+        "Start athanor worker there. If only the worker ended, its jobs keep training; if the machine is gone, they "
+        "resume from their newest checkpoints as soon as a node has free slots."
     )
     return Part(name, "wait", _("Its worker has stopped reporting."), node.last_seen_at, remedy)
 
 
 def _disk() -> Part:
     usage = shutil.disk_usage(settings().data)
-    said = _("{free} of {total} are free.", free=file_size(usage.free), total=file_size(usage.total))
+    description = _("{free} of {total} are free.", free=file_size(usage.free), total=file_size(usage.total))
     if usage.free >= settings().disk_reserve_bytes:
-        return Part(_("Data directory"), "good", said)
+        return Part(_("Data directory"), "good", description)
     remedy = _("Free some space or delete checkpoints: jobs whose saves fail three times in a row pause.")
-    return Part(_("Data directory"), "wait", said, remedy=remedy)
+    return Part(_("Data directory"), "wait", description, remedy=remedy)
 
 
 def _variable(name: str) -> str:

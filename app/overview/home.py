@@ -1,4 +1,4 @@
-"""HTML routes of the overview and of the nodes."""
+"""HTML routes of the overview and the nodes."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ router = APIRouter()
 
 @router.get("/")
 def overview(request: Request, principal: Reader) -> Response:
-    """What runs, what ran last, what can be talked to; for a beginner the three steps to a first model."""
+    """The home page: active jobs, finished jobs and newest checkpoints, or the three steps to a first model."""
     with db.transaction() as session:
         open_states = tuple(state for state in STATES if state not in TERMINAL)
         active, _more = service.list_jobs(session, principal=principal, limit=8, states=open_states)
@@ -51,7 +51,7 @@ def _missing_names(session: Session, principal: Principal, ids: Sequence[str]) -
 
 
 def _starter(texts: Sequence[Corpus]) -> Corpus | None:
-    """The text that a first job takes: the newest of one's own that is ready, else one in the reader's language."""
+    """The corpus for a first job: the user's newest text that is ready, else a sample in the reader's language."""
     ready = [corpus for corpus in texts if corpus.state == "ready" and corpus.kind == "text"]
     own = [corpus for corpus in ready if corpus.owner_id is not None]
     shipped = [corpus for corpus in ready if corpus.owner_id is None]
@@ -71,7 +71,7 @@ def _nodes(session: Session, principal: Principal) -> list[schemas.NodeAnswer]:
 
 @router.get("/nodes")
 def list_nodes(request: Request, principal: Reader) -> Response:
-    """The machines that run workers, with what they have and what runs on them."""
+    """The nodes, with their hardware and the jobs that run on them."""
     with db.transaction() as session:
         machines = _nodes(session, principal)
         ids = [job_id for node in machines for job_id in node.running]

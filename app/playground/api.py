@@ -1,4 +1,4 @@
-"""Playground over JSON: one request writes text, whole or as it comes."""
+"""JSON route of the playground: generates text, complete or as a stream of server-sent events."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -33,44 +33,47 @@ _STREAM = (
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def generate(request: Request, body: GenerateRequest, principal: Submitter) -> Any:
-    order = await to_thread.run_sync(enter, principal, body)
+    task = await to_thread.run_sync(enqueue, principal, body)
     if body.stream:
-        return EventSourceResponse(_events(order), ping=15, sep="\n")
-    return await collect_while_connected(request, order)
+        return EventSourceResponse(_events(task), ping=15, sep="\n")
+    return await collect_while_connected(request, task)
 
 
-def enter(principal: Principal, body: GenerateRequest) -> GenerationTask:
-    """Check a request and put it into the line. Raises PanelError."""
+def enqueue(principal: Principal, body: GenerateRequest) -> GenerationTask:
+    """Check a request and enqueue it. Raises PanelError."""
     with db.transaction() as session:
-        order = service.begin(session, principal=principal, request=body)
-    service.enter(order)
-    return order
+        task = service.begin(session, principal=principal, request=body)
+    service.enqueue(task)
+    return task
 
 
-async def _events(order: GenerationTask) -> AsyncIterator[ServerSentEvent]:
-    async with aclosing(service.follow(order)) as events:
+async def _events(task: GenerationTask) -> AsyncIterator[ServerSentEvent]:
+    async with aclosing(service.follow(task)) as events:
         async for event in events:
             yield ServerSentEvent(json_text(event.data), event=event.name, sep="\n")
 
 
-async def collect_while_connected(request: Request, order: GenerationTask) -> Any:
-    """The whole answer; who leaves before it is there frees the place at once."""
+async def collect_while_connected(request: Request, task: GenerationTask) -> Any:
+    """The result of `service.collect`, or an empty 204 response if the client disconnects, which stops the generation.
+
+    Raises PanelError for a failure.
+    """
     answer: Any = Response(status_code=204)
     failure: PanelError | None = None
-    # A group, because it cancels until it is heard: a plain cancel can get lost in a read that ends just then.
+    # A task group repeats its cancellation: a single cancel can get lost in a read that ends at the same moment.
     async with anyio.create_task_group() as group:
-        group.start_soon(_cancel_when_gone, request, group.cancel_scope)
+        group.start_soon(_cancel_when_disconnected, request, group.cancel_scope)
         try:
-            answer = await service.collect(order)
+            answer = await service.collect(task)
         except PanelError as error:
-            failure = error  # raised outside: the group would wrap it
+            failure = error  # raised below: the group would wrap it in an ExceptionGroup
         group.cancel_scope.cancel()
     if failure is not None:
         raise failure
     return answer
 
 
-async def _cancel_when_gone(request: Request, scope: anyio.CancelScope) -> None:
+async def _cancel_when_disconnected(request: Request, scope: anyio.CancelScope) -> None:
     while not await request.is_disconnected():
         await anyio.sleep(0.2)
     scope.cancel()

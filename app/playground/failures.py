@@ -1,4 +1,4 @@
-"""Why a generation ended without text: each code with its status and its sentence."""
+"""Failure codes of generations: the HTTP status and the sentence of each."""
 
 from typing import Any
 
@@ -25,14 +25,15 @@ _STATUS = {
 
 
 def codes() -> tuple[str, ...]:
-    """All codes of failures."""
+    """All failure codes."""
     return tuple(_STATUS)
 
 
 def sentence(code: str, values: dict[str, Any]) -> str:
-    """What happened and the way out, in the reader's language."""
+    """What happened and what to do about it, in the reader's language. `values` are those of the message."""
     shown = {name: values.get(name) for name in ("num_tokens", "limit", "free", "needed", "id", "model_type")}
-    shown["free"], shown["needed"] = file_size(shown["free"]), file_size(shown["needed"])
+    shown["free"] = file_size(shown["free"])
+    shown["needed"] = file_size(shown["needed"])
     sentences = {
         "checkpoint_gone": _("The files of this checkpoint are gone. Choose another one."),
         "checkpoint_broken": _("The files of this checkpoint cannot be read. Choose another one."),

@@ -1,8 +1,9 @@
-"""The line of generations in Valkey: who waits, what is written for whom, and whether somebody still reads it.
+"""The queue of generations in Valkey: requests that wait, the stream of each, and a key that its reader keeps alive.
 
-Nothing here outlives its reader by more than seconds. The reader keeps a key alive; where that is gone (the page was
-left, the web process died, Valkey was emptied) the writer stops. The writer puts a line into the generation's stream
-at least every second; where none comes, the reader is told.
+Nothing here outlives its reader by more than a minute. The web process is the reader: it renews a key that expires
+after ALIVE_SECONDS. Once that key is gone (the page was closed, the web process died, Valkey was emptied), the worker
+stops generating. The worker is the writer: it adds a message to the generation's stream at least every second; after
+SILENCE_SECONDS without one, the reader reports the worker as lost.
 """
 
 import time
@@ -16,115 +17,119 @@ from app.core.live import valkey
 from app.core.settings import settings
 from app.playground.schemas import GenerationMessage, GenerationTask
 
-ALIVE_SECONDS = 3  # without a sign of the reader for so long, its generation ends
-SILENCE_SECONDS = 6.0  # without a line of the writer for so long, it is given up
-KEEP_SECONDS = 60  # how long a stream nobody reads lies around
+ALIVE_SECONDS = 3  # a generation ends when its reader has not renewed its key for this long
+SILENCE_SECONDS = 6.0  # a generation fails when its worker has written nothing for this long
+KEEP_SECONDS = 60  # after the last message a stream expires
 MAX_WAITING = 100
 
 _WAITING = "athanor:generate:waiting"
 
 
-def _order(generation_id: str) -> str:
+def _task_key(generation_id: str) -> str:
     return f"athanor:generate:{generation_id}:order"
 
 
-def _alive(generation_id: str) -> str:
+def _alive_key(generation_id: str) -> str:
     return f"athanor:generate:{generation_id}:alive"
 
 
-def _stream(generation_id: str) -> str:
+def _stream_key(generation_id: str) -> str:
     return f"athanor:generate:{generation_id}:stream"
 
 
-# ---- the web's side -------------------------------------------------------------------------------------------------
+# ---- web ------------------------------------------------------------------------------------------------------------
 
 
-def enqueue(order: GenerationTask) -> bool:
-    """Stand at the end of the line; False where that is too long."""
+def enqueue(task: GenerationTask) -> bool:
+    """Add a request to the end of the queue; False if MAX_WAITING requests wait already. Raises redis.RedisError."""
     if int(valkey().zcard(_WAITING)) >= MAX_WAITING:
         return False
     with valkey().pipeline() as pipe:
-        pipe.set(_order(order.id), order.model_dump_json(), ex=3600)
-        pipe.set(_alive(order.id), b"", ex=ALIVE_SECONDS)
-        pipe.zadd(_WAITING, {order.id: time.time()})
+        pipe.set(_task_key(task.id), task.model_dump_json(), ex=3600)
+        pipe.set(_alive_key(task.id), b"", ex=ALIVE_SECONDS)
+        pipe.zadd(_WAITING, {task.id: time.time()})
         pipe.execute()
     return True
 
 
 async def read(generation_id: str) -> AsyncGenerator[GenerationMessage, None]:
-    """What is written for a generation, as it comes; `waiting` twice a second while nobody writes.
+    """The messages of a generation as they arrive, and `waiting` twice a second until the first one.
 
-    Ends after `done` or `failure`. Closing it leaves the line and ends the writing.
+    Ends after `done` or `failure`; a broker that cannot be reached is a `failure` too. Closing it removes the request
+    from the queue and stops the generation.
     """
     client = redis.asyncio.Redis.from_url(settings().redis_url, socket_timeout=5, socket_connect_timeout=2)
     try:
-        async for line in _lines(client, generation_id):
-            yield line
-            if line.is_last:
+        async for message in _messages(client, generation_id):
+            yield message
+            if message.is_last:
                 return
     except (redis.RedisError, OSError):
         yield GenerationMessage(event="failure", code="broker_away")
     finally:
-        # Leaving is what frees the writer: it may not be cut short by the cancellation that caused it.
+        # Deleting the keys frees the worker: the cancellation that closed this generator must not interrupt it.
         with anyio.move_on_after(2, shield=True):
-            await _leave(client, generation_id)
+            await _remove(client, generation_id)
 
 
-async def _lines(client: "redis.asyncio.Redis", generation_id: str) -> AsyncGenerator[GenerationMessage, None]:
-    last: Any = "0"
-    heard: float | None = None
+async def _messages(client: "redis.asyncio.Redis", generation_id: str) -> AsyncGenerator[GenerationMessage, None]:
+    last_id: Any = "0"
+    last_message_at: float | None = None
     while True:
-        if not await client.expire(_alive(generation_id), ALIVE_SECONDS):
+        if not await client.expire(_alive_key(generation_id), ALIVE_SECONDS):
             yield GenerationMessage(event="failure", code="request_lost")
             return
-        entries_by_stream: Any = await client.xread({_stream(generation_id): last}, count=256, block=500)
+        entries_by_stream: Any = await client.xread({_stream_key(generation_id): last_id}, count=256, block=500)
         if entries_by_stream:
-            heard = time.monotonic()
+            last_message_at = time.monotonic()
             # Two shapes, by protocol version: a list of pairs or a dictionary.
             by_name = isinstance(entries_by_stream, dict)
             entries = next(iter(entries_by_stream.values()))[0] if by_name else entries_by_stream[0][1]
             for _id, fields in entries:
                 yield GenerationMessage.model_validate_json(fields[b"line"])
-            last = entries[-1][0]
-        elif heard is None:
+            last_id = entries[-1][0]
+        elif last_message_at is None:
             position = await client.zrank(_WAITING, generation_id)
             yield GenerationMessage(event="waiting", position=position)
-        elif time.monotonic() - heard > SILENCE_SECONDS:
+        elif time.monotonic() - last_message_at > SILENCE_SECONDS:
             yield GenerationMessage(event="failure", code="worker_lost")
 
 
-async def _leave(client: "redis.asyncio.Redis", generation_id: str) -> None:
+async def _remove(client: "redis.asyncio.Redis", generation_id: str) -> None:
     try:
-        await client.delete(_alive(generation_id), _order(generation_id), _stream(generation_id))
+        await client.delete(_alive_key(generation_id), _task_key(generation_id), _stream_key(generation_id))
         await client.zrem(_WAITING, generation_id)
     except (redis.RedisError, OSError):
-        pass  # the keys expire by themselves
+        pass  # the keys expire on their own
     await client.aclose()
 
 
-# ---- the worker's side ----------------------------------------------------------------------------------------------
+# ---- worker ---------------------------------------------------------------------------------------------------------
 
 
 def dequeue() -> GenerationTask | None:
-    """The generation that has waited longest and still has a reader; it leaves the line."""
+    """Take the request that has waited longest and still has a reader; None if there is none.
+
+    Raises redis.RedisError.
+    """
     while popped := cast(list[tuple[bytes, float]], valkey().zpopmin(_WAITING)):
         generation_id = popped[0][0].decode()
-        text, wanted = valkey().mget(_order(generation_id), _alive(generation_id))
-        if text is not None and wanted is not None:
+        text, alive = valkey().mget(_task_key(generation_id), _alive_key(generation_id))
+        if text is not None and alive is not None:
             return GenerationTask.model_validate_json(text)
     return None
 
 
-def write(generation_id: str, lines: Iterable[GenerationMessage]) -> bool:
-    """Append to a generation's stream and say whether somebody still reads it."""
+def write(generation_id: str, messages: Iterable[GenerationMessage]) -> bool:
+    """Append messages to a generation's stream. Returns whether its reader is still there. Raises redis.RedisError."""
     with valkey().pipeline(transaction=False) as pipe:
-        pipe.exists(_alive(generation_id))
-        for line in lines:
+        pipe.exists(_alive_key(generation_id))
+        for message in messages:
             pipe.xadd(
-                _stream(generation_id),
-                {"line": line.model_dump_json(exclude_unset=True)},
+                _stream_key(generation_id),
+                {"line": message.model_dump_json(exclude_unset=True)},
                 maxlen=8192,
                 approximate=True,
             )
-        pipe.expire(_stream(generation_id), KEEP_SECONDS)
+        pipe.expire(_stream_key(generation_id), KEEP_SECONDS)
         return bool(pipe.execute()[0])

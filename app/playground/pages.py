@@ -1,4 +1,4 @@
-"""HTML route of the playground. Its script streams over the API; without scripts the form is answered whole."""
+"""HTML routes of the playground. Its script streams from the API; without scripts, the form's answer has all text."""
 
 from collections import defaultdict
 from typing import Any
@@ -14,7 +14,7 @@ from app.core.models import Job
 from app.core.principal import Principal
 from app.playground import api, service
 from app.playground.schemas import GenerateRequest
-from app.playground.service import Choice
+from app.playground.service import JobCheckpoints
 from app.web.auth import Reader, Submitter
 from app.web.errors import validation_field
 from app.web.pages import page
@@ -26,13 +26,13 @@ DEFAULTS = GenerateRequest(checkpoint="-").model_dump(exclude={"checkpoint", "st
 
 @router.get("/playground")
 def show_playground(request: Request, principal: Reader, checkpoint: str | None = None) -> Response:
-    """The playground, with a checkpoint chosen: the newest unless one is named."""
+    """The playground, with a checkpoint selected: the one in the query, else the newest."""
     return _draw(request, principal, {**DEFAULTS, "checkpoint": checkpoint})
 
 
 @router.post("/playground")
 async def generate(request: Request, principal: Submitter) -> Response:
-    """Write a text for a browser without scripts."""
+    """Generate text for a browser without scripts."""
     form = {name: str(value) for name, value in (await request.form()).items()}
     values: dict[str, Any] = {**DEFAULTS, **form, "stop": [line for line in form.get("stop", "").splitlines() if line]}
     values["prompt"] = form.get("prompt", "").replace("\r\n", "\n")
@@ -42,15 +42,16 @@ async def generate(request: Request, principal: Submitter) -> Response:
     errors: dict[str, str] = {}
     status = 200
     try:
-        order = await to_thread.run_sync(api.enter, principal, GenerateRequest.model_validate(values))
-        result = await api.collect_while_connected(request, order)
+        task = await to_thread.run_sync(api.enqueue, principal, GenerateRequest.model_validate(values))
+        result = await api.collect_while_connected(request, task)
     except ValidationError as error:
-        faults = [validation_field({**detail, "loc": ("form", *detail["loc"])}) for detail in error.errors()]
-        errors, status = {fault.field.partition(".")[0]: fault.message for fault in faults}, 422
+        problems = [validation_field({**detail, "loc": ("form", *detail["loc"])}) for detail in error.errors()]
+        errors = {problem.field.partition(".")[0]: problem.message for problem in problems}
+        status = 422
     except PanelError as error:
-        errors = {fault.field: fault.message for fault in error.fields} or {"": error.message}
+        errors = {problem.field: problem.message for problem in error.fields} or {"": error.message}
         status = error.status
-    if isinstance(result, Response):  # nobody is there any more
+    if isinstance(result, Response):  # the client has disconnected
         return result
     return await to_thread.run_sync(lambda: _draw(request, principal, values, errors, result, status))
 
@@ -64,22 +65,22 @@ def _draw(
     status: int = 200,
 ) -> Response:
     with db.transaction() as session:
-        choices = service.list_choices(session, principal=principal)
+        jobs = service.list_checkpoints(session, principal=principal)
         models = service.list_models(session, principal=principal)
-        wanted = values["checkpoint"]
-        offered = [row.id for choice in choices for row in choice.checkpoints] + [model.id for model in models]
-        if wanted and wanted not in offered:
-            # Too old to be in the list, or not theirs.
-            row = checkpoints.get(session, principal=principal, checkpoint_id=wanted)
-            choices.append(Choice(row.job_id, session.get_one(Job, row.job_id).name, [row]))
-    if not wanted and offered:
-        values = {**values, "checkpoint": offered[0]}
+        selected = values["checkpoint"]
+        ids = [row.id for job in jobs for row in job.checkpoints] + [model.id for model in models]
+        if selected and selected not in ids:
+            # Too old to be in the list, or of another user, which raises a 404.
+            row = checkpoints.get(session, principal=principal, checkpoint_id=selected)
+            jobs.append(JobCheckpoints(row.job_id, session.get_one(Job, row.job_id).name, [row]))
+    if not selected and ids:
+        values = {**values, "checkpoint": ids[0]}
     return page(
         request,
         "playground/index.html",
         status,
         principal=principal,
-        choices=choices,
+        jobs=jobs,
         models=models,
         values=values,
         errors=defaultdict(str, errors or {}),

@@ -1,10 +1,10 @@
-"""What the playground takes and answers."""
+"""Requests, responses and queue messages of the playground."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MAX_PROMPT_CHARACTERS = 50_000  # a longer one is refused before a model has to count its tokens
+MAX_PROMPT_CHARACTERS = 50_000  # a longer prompt is refused before a model has to count its tokens
 
 _EXAMPLE: dict[str, Any] = {
     "checkpoint": "5s8q2m0zr4k1n7vd",
@@ -17,7 +17,7 @@ _EXAMPLE: dict[str, Any] = {
 
 
 class GenerateRequest(BaseModel):
-    """A prompt, and how the checkpoint is to continue it."""
+    """A prompt to continue, the model that continues it, and the sampling parameters."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [_EXAMPLE]})
 
@@ -68,7 +68,7 @@ class GenerateAnswer(BaseModel):
 
 
 class GenerationTask(BaseModel):
-    """A generation as it travels to the node that runs it. `path` is the checkpoint's, below the data directory."""
+    """A checked request as it is sent to a node. `path` is the model's directory, relative to the data directory."""
 
     id: str
     path: str
@@ -82,7 +82,7 @@ class GenerationTask(BaseModel):
 
 
 class GenerationMessage(BaseModel):
-    """What happens to a generation, from the inference process through the worker and Valkey to the web server.
+    """An event of a generation, sent by the inference process through the worker and Valkey to the web server.
 
     Only the fields of its event are set: waiting has position; piece has text and num_tokens; done has finish_reason,
     num_tokens and tokens_per_second; failure has code and values; start and beat have none.
@@ -99,5 +99,5 @@ class GenerationMessage(BaseModel):
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing follows."""
+        """Whether no message follows this one."""
         return self.event in ("done", "failure")

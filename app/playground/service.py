@@ -1,4 +1,7 @@
-"""Text from a checkpoint: checks a request, puts it into the line, follows what a node writes. It has no table."""
+"""Text generation with a checkpoint: checks a request, enqueues it and streams what a node generates.
+
+It has no table: requests live in Valkey only (app/playground/generation_queue.py).
+"""
 
 import logging
 import secrets
@@ -30,21 +33,21 @@ from trainer.spec import DECODERS
 
 log = logging.getLogger(__name__)
 
-RING_SECONDS = 2.0  # how often the head of the line rings again: a node may have missed the first time
+NOTIFY_SECONDS = 2.0  # how often the first request in the queue notifies the nodes again: one may have missed it
 WAIT_SECONDS = 300.0
-MAX_CHOICES = 200
+MAX_OFFERED = 200  # checkpoints, and imported models, that the page offers
 
 
 @dataclass(frozen=True)
 class GenerationEvent:
-    """What the reader of a generation is told: waiting, start, piece, done or failure."""
+    """A server-sent event of a generation: `name` is waiting, start, piece, done or failure."""
 
     name: str
     data: dict[str, Any]
 
 
 def begin(session: Session, *, principal: Principal, request: GenerateRequest) -> GenerationTask:
-    """Check a request against what its sender may use. Raises PanelError."""
+    """Check a request against the models that its sender may use. Raises PanelError."""
     if len(request.prompt) > MAX_PROMPT_CHARACTERS:
         message = _(
             "The prompt has {n} characters; the limit is {limit}. Shorten it.",
@@ -52,7 +55,7 @@ def begin(session: Session, *, principal: Principal, request: GenerateRequest) -
             limit=MAX_PROMPT_CHARACTERS,
         )
         raise bad_field("prompt", "prompt_too_large", message, status=413)
-    path = _writer(session, principal, request.checkpoint)
+    path = _model_path(session, principal, request.checkpoint)
     if not storage.checkpoint(path).is_dir():
         raise failures.error("checkpoint_gone", {})
     return GenerationTask(
@@ -63,13 +66,13 @@ def begin(session: Session, *, principal: Principal, request: GenerateRequest) -
     )
 
 
-def _writer(session: Session, principal: Principal, writer_id: str) -> str:
-    """Where the checkpoint or the imported model lies that is to write. Raises PanelError."""
-    model = base_models.find(session, principal=principal, model_id=writer_id)
+def _model_path(session: Session, principal: Principal, model_id: str) -> str:
+    """The directory of a checkpoint or an imported model, relative to the data directory. Raises PanelError."""
+    model = base_models.find(session, principal=principal, model_id=model_id)
     if model is not None and model.state == "ready":
         _require_decoder(str(model.facts.model_type))
         return str(storage.base_model(model.id).relative_to(storage.data()))
-    checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=writer_id)
+    checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=model_id)
     if checkpoint.state == "corrupt":
         raise failures.error("checkpoint_corrupt", {})
     spec = session.get_one(Job, checkpoint.job_id).spec
@@ -83,67 +86,71 @@ def _require_decoder(model_type: str) -> None:
         raise failures.error("checkpoint_mute", {"model_type": model_type})
 
 
-def enter(order: GenerationTask) -> None:
-    """Put a checked request into the line and ring for a node. Raises PanelError."""
+def enqueue(task: GenerationTask) -> None:
+    """Enqueue a checked request and notify the nodes. Raises PanelError."""
     try:
-        if not generation_queue.enqueue(order):
+        if not generation_queue.enqueue(task):
             raise failures.error("line_full", {})
     except RedisError as error:
-        log.warning("generation %s: broker not reachable: %s", order.id, error)
+        log.warning("generation %s: broker not reachable: %s", task.id, error)
         raise failures.error("broker_away", {}) from None
-    ring()
+    notify_nodes()
 
 
-def ring() -> None:
-    """Notify the nodes of a waiting request. Best effort: the first in the queue repeats it."""
+def notify_nodes() -> None:
+    """Tell the nodes that a request waits. Best effort: the first request in the queue repeats it."""
     try:
         queue.send(queue.GENERATE, queue=queue.GENERATE_QUEUE)
     except (OperationalError, RedisError) as error:
         log.warning("no node was notified of a generation: %s", error)
 
 
-async def follow(order: GenerationTask) -> AsyncGenerator[GenerationEvent, None]:
-    """All that happens to a generation, until `done` or `failure`. Closing it early ends the writing."""
+async def follow(task: GenerationTask) -> AsyncGenerator[GenerationEvent, None]:
+    """The events of a generation as they happen, until `done` or `failure`. Closing it early stops the generation."""
     wait = _Wait()
-    async with aclosing(generation_queue.read(order.id)) as lines:
+    async with aclosing(generation_queue.read(task.id)) as lines:
         async for entry in lines:
             name = entry.event
             if name == "waiting":
                 position = entry.position
                 if position is not None and wait.changed(position):
-                    yield GenerationEvent("waiting", {"position": position, "message": _place(position)})
-                if (code := await wait.over(position)) is not None:
+                    yield GenerationEvent("waiting", {"position": position, "message": _position_message(position)})
+                if (code := await wait.failure(position)) is not None:
                     yield _failure(code, {})
                     return
             elif name == "failure":
                 yield _failure(entry.code, entry.values)
             elif name != "beat":
                 data = entry.model_dump(exclude_unset=True, exclude={"event"})
-                yield GenerationEvent(name, {**data, "seed": order.seed} if name in ("start", "done") else data)
+                if name in ("start", "done"):
+                    data["seed"] = task.seed
+                yield GenerationEvent(name, data)
 
 
 @dataclass
 class _Wait:
-    """How long somebody has waited, and what was done about it."""
+    """The time that a request has spent in the queue. Times are those of time.monotonic()."""
 
-    since: float = field(default_factory=time.monotonic)
-    looked: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.monotonic)
+    checked_at: float = field(default_factory=time.monotonic)
     position: int | None = None
 
     def changed(self, position: int) -> bool:
-        changed, self.position = position != self.position, position
-        return changed
+        """Whether the position differs from that of the last call."""
+        has_changed = position != self.position
+        self.position = position
+        return has_changed
 
-    async def over(self, position: int | None) -> str | None:
-        """The code of the failure that ends the waiting, if something does. Rings again for the head of the line."""
+    async def failure(self, position: int | None) -> str | None:
+        """The code of the failure that ends the wait, or None. Notifies the nodes again for the first in the queue."""
         now = time.monotonic()
-        if now - self.since > WAIT_SECONDS:
+        if now - self.started_at > WAIT_SECONDS:
             return "line_slow"
-        if now - self.looked < RING_SECONDS:
+        if now - self.checked_at < NOTIFY_SECONDS:
             return None
-        self.looked = now
+        self.checked_at = now
         if position == 0:
-            await to_thread.run_sync(ring)
+            await to_thread.run_sync(notify_nodes)
         return None if await to_thread.run_sync(_has_live_worker) else "no_worker"
 
 
@@ -153,10 +160,10 @@ def _has_live_worker() -> bool:
         with db.transaction() as session:
             return session.scalar(select(Node.name).where(Node.last_seen_at > fresh).limit(1)) is not None
     except SQLAlchemyError:
-        return True  # not known: no reason to give up
+        return True  # unknown while the database is down: no reason to give up
 
 
-def _place(position: int) -> str:
+def _position_message(position: int) -> str:
     if position == 0:
         return _("You are next.")
     if position == 1:
@@ -168,10 +175,10 @@ def _failure(code: str, values: dict[str, Any]) -> GenerationEvent:
     return GenerationEvent("failure", {"code": code, "message": failures.sentence(code, values), "values": values})
 
 
-async def collect(order: GenerationTask) -> dict[str, Any]:
-    """The whole text of a generation and how it ended. Raises PanelError for a failure."""
+async def collect(task: GenerationTask) -> dict[str, Any]:
+    """The complete text of a generation and its `done` event. Raises PanelError for a failure."""
     text = ""
-    async with aclosing(follow(order)) as events:
+    async with aclosing(follow(task)) as events:
         async for event in events:
             if event.name == "piece":
                 text += event.data["text"]
@@ -183,16 +190,16 @@ async def collect(order: GenerationTask) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A job's checkpoints, newest first, for the chooser."""
+class JobCheckpoints:
+    """The checkpoints of a job, newest first, as the page offers them."""
 
     job_id: str
     job_name: str
     checkpoints: list[Checkpoint]
 
 
-def list_choices(session: Session, *, principal: Principal) -> list[Choice]:
-    """The checkpoints somebody may try, newest first, job by job; damaged ones and encoders are left out."""
+def list_checkpoints(session: Session, *, principal: Principal) -> list[JobCheckpoints]:
+    """The checkpoints that a user may generate with, newest first and grouped by job; no damaged ones, no encoders."""
     rows = session.execute(
         select(Checkpoint, Job.name)
         .join(Job, Job.id == Checkpoint.job_id)
@@ -203,15 +210,16 @@ def list_choices(session: Session, *, principal: Principal) -> list[Choice]:
             Job.spec["objective"].as_string().is_distinct_from("classification"),
         )
         .order_by(Checkpoint.id.desc())
-        .limit(MAX_CHOICES)
+        .limit(MAX_OFFERED)
     ).all()
-    choices: dict[str, Choice] = {}
+    jobs: dict[str, JobCheckpoints] = {}
     for checkpoint, job_name in rows:
-        choices.setdefault(checkpoint.job_id, Choice(checkpoint.job_id, job_name, [])).checkpoints.append(checkpoint)
-    return list(choices.values())
+        job = jobs.setdefault(checkpoint.job_id, JobCheckpoints(checkpoint.job_id, job_name, []))
+        job.checkpoints.append(checkpoint)
+    return list(jobs.values())
 
 
 def list_models(session: Session, *, principal: Principal) -> list[ImportedModel]:
-    """The imported models somebody may try, newest first."""
-    models, _more = base_models.list_models(session, principal=principal, limit=MAX_CHOICES, state="ready")
+    """The imported models that a user may generate with, newest first."""
+    models, _more = base_models.list_models(session, principal=principal, limit=MAX_OFFERED, state="ready")
     return [model for model in models if model.facts.model_type in DECODERS]

@@ -1,4 +1,4 @@
-"""Who is asking: reads the session cookie or the API token of a request. Creating either is accounts' work."""
+"""Authentication of requests by session cookie or API token. app/accounts creates both."""
 
 from collections.abc import Callable
 from typing import Annotated

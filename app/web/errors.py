@@ -1,4 +1,4 @@
-"""Errors as problem+json for programs and as pages for people."""
+"""Error responses: problem+json for the API, pages for browsers."""
 
 import logging
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def install_errors(app: FastAPI) -> None:
-    """One shape for all that can go wrong, whoever raised it."""
+    """Register the exception handlers, so that every error has the same form."""
     app.add_exception_handler(PanelError, _panel_error)
     app.add_exception_handler(SpecError, _spec_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -31,7 +31,7 @@ def install_errors(app: FastAPI) -> None:
 
 
 def error_response(request: Request, error: PanelError) -> Response:
-    """The error as a program or as a person wants it."""
+    """The response for an error: problem+json under /api/ and /v1/, else a page, or the login page for a 401."""
     if request.url.path.startswith(("/api/", "/v1/")) and request.url.path != "/api/docs":
         body: dict[str, Any] = {
             "type": "about:blank",
@@ -74,12 +74,12 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 
 
 def validation_field(detail: dict[str, Any]) -> FieldError:
-    """One of pydantic's complaints as a sentence. The first part of its place says where in the request it was."""
-    place: Sequence[Any] = detail["loc"]
-    name = ".".join(str(part) for part in place[1:]) or str(place[0])
+    """A pydantic error as a sentence. The first item of its `loc` is the part of the request, such as "body"."""
+    location: Sequence[Any] = detail["loc"]
+    name = ".".join(str(part) for part in location[1:]) or str(location[0])
     if detail["type"] == "json_invalid":
         why = detail.get("ctx", {}).get("error", "")
-        at = place[-1]
+        at = location[-1]
         return FieldError("body", _("The body is not JSON: {why} at character {at}.", why=why, at=at))
     sentence = MESSAGES.get(detail["type"])
     values = {k: v for k, v in detail.get("ctx", {}).items() if isinstance(v, str | int | float)}
@@ -106,7 +106,7 @@ async def _database_error(request: Request, error: Exception) -> Response:
 
 
 async def _data_error(request: Request, error: Exception) -> Response:
-    # A NUL character, which no text in the database can hold, or a number beyond its column.
+    # A NUL character, which PostgreSQL cannot store in a text, or a number out of the column's range.
     message = _("The request contains a character or number that cannot be stored.")
     return error_response(request, PanelError(400, "not_storable", message))
 

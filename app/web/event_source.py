@@ -1,4 +1,4 @@
-"""Server-sent events of a topic of the hub."""
+"""Server-sent events of a topic of the hub (app/core/live.py)."""
 
 from collections.abc import AsyncIterator
 
@@ -12,7 +12,7 @@ RETRY_MILLISECONDS = 1_000
 
 
 def event_source(request: Request, topic: str, read: live.Reader, cursor: str) -> EventSourceResponse:
-    """Everything on a topic after a cursor, then what comes. The ID of each event is the next cursor."""
+    """A stream of all updates on a topic after a cursor, and of new ones. The ID of each event is the next cursor."""
     updates = request.app.state.hub.stream(topic, read, cursor)
     return EventSourceResponse(_events(updates), ping=PING_SECONDS, headers={"X-Accel-Buffering": "no"})
 

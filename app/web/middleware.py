@@ -1,4 +1,4 @@
-"""The web's ground: checks on every request, headers on every answer, one shape of error, one way to draw a page."""
+"""ASGI middleware: checks of host, origin and body size for every request, and security headers on every response."""
 
 import logging
 import re
@@ -30,12 +30,12 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-# These stream to the disk, under a limit of their own.
+# Uploads are streamed to disk and have limits of their own.
 UPLOADS = re.compile(r"(/api/v1)?/corpora|/api/v1/models/\w+/files/[^/]+")
 
 
 class SecurityMiddleware:
-    """The outermost layer: refuses strange hosts and origins, sets the language, puts the headers on every answer."""
+    """The outermost middleware: checks host, origin and size, sets the language, and adds the security headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -70,7 +70,7 @@ class SecurityMiddleware:
 
 
 def check_host(headers: Headers) -> None:
-    """Refuse a Host that is not ours: a foreign name that points here (DNS rebinding) gets nothing."""
+    """Raise PanelError unless the Host header is allowed, against DNS rebinding: a foreign name that resolves to us."""
     host = urlsplit("//" + headers.get("host", "")).hostname or ""
     extra = {name.strip().lower() for name in settings().allowed_hosts.split(",") if name.strip()}
     if host.lower() not in {"localhost", "127.0.0.1", "::1", settings().host.lower(), *extra}:
@@ -79,9 +79,9 @@ def check_host(headers: Headers) -> None:
 
 
 def check_origin(method: str, headers: Headers) -> None:
-    """Refuse what another site makes a browser send. Programs send no Origin and are held to their token.
+    """Raise PanelError for a request that another site makes a browser send.
 
-    A foreign page may link here (a top-level GET), but neither read nor change anything.
+    Links from other sites (a top-level GET) are allowed. Programs send no Origin header; they are checked by token.
     """
     origin = headers.get("origin")
     site = headers.get("sec-fetch-site")
@@ -94,14 +94,14 @@ def check_origin(method: str, headers: Headers) -> None:
 
 
 def check_length(path: str, headers: Headers) -> None:
-    """Refuse a body that says itself that it is too long, before a byte of it is read."""
+    """Raise PanelError if the declared length of the body is over the limit, before a byte of it is read."""
     declared = headers.get("content-length", "")
     if not UPLOADS.fullmatch(path) and declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise PanelError(413, "body_too_large", _too_large())
 
 
 def limit_body(receive: Receive) -> Receive:
-    """The same body, ended with a 413 where it turns out too long: it is held in memory, also before anyone logs in."""
+    """Wrap `receive` to raise HTTPException (413) once the body is over the limit, whatever length was declared."""
     seen = 0
 
     async def receive_limited() -> Message:

@@ -1,4 +1,4 @@
-"""Rendering HTML pages and carrying out the actions of their forms."""
+"""Renders HTML pages and runs the actions of their forms."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +38,7 @@ templates = Jinja2Templates(env=_environment())
 
 
 def page(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
-    """Draw a template. `principal` is there in every page: the user, or None for a visitor."""
+    """Render a template. Every page has `principal`: the user, or None for a visitor."""
     if "principal" not in context:
         context["principal"] = auth.identify(request)
     context["theme"] = request.cookies.get(THEME_COOKIE, "system")
@@ -48,7 +48,10 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
 def handle_form_action(
     verb: Callable[[Session], None], then: str, refused: Callable[[PanelError], Response]
 ) -> Response:
-    """Do what a form of a page asks for, then go on to another page; what is refused is said on its own page."""
+    """Run `verb` in a transaction and redirect to `then`. An error is passed to `refused`, which draws the page.
+
+    Raises PanelError for a 404.
+    """
     try:
         with db.transaction() as session:
             verb(session)

@@ -1,4 +1,4 @@
-"""What load balancers and container engines ask: is the process alive, can it work, which version is it."""
+"""Probes for load balancers and container engines: liveness, readiness and version."""
 
 from typing import Literal
 
@@ -21,7 +21,7 @@ class Alive(BaseModel):
 
 
 class Readiness(BaseModel):
-    """The parts the web needs. Without the broker it works on: work starts later and live views lag a little."""
+    """The state of what the web process needs. Without the broker it still works: jobs start later, live views lag."""
 
     database: Literal["ok", "away"]
     migrations: Literal["ok", "pending", "unknown"]
@@ -55,12 +55,12 @@ def readyz(response: Response) -> Readiness:
 
 @router.get("/version")
 def version() -> Version:
-    """Which version this is."""
+    """Get the version of Athanor."""
     return Version()
 
 
 def broker() -> Literal["ok", "degraded"]:
-    """Whether Valkey answers."""
+    """Whether Valkey responds."""
     try:
         live.valkey().ping()
     except redis.RedisError:

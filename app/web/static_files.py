@@ -1,4 +1,4 @@
-"""The static files, under a path that changes with their content, so that no browser mixes two versions of them."""
+"""Static files under a path with a digest of their content, so that browsers never mix two versions."""
 
 from hashlib import sha256
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Takes a file as it streams in: to disk in constant memory, counted and hashed on the way, gone if it breaks off."""
+"""Streams an uploaded file to disk in constant memory, counts and hashes it, and deletes it if the upload fails."""
 
 import errno
 import hashlib
@@ -18,13 +18,16 @@ from app.core.i18n import _
 from trainer.run_dir import sync_directory
 
 WRITE_BYTES = 1 << 20
-SPARE_BYTES = 64 << 20  # what an upload must leave free on the disk
+SPARE_BYTES = 64 << 20  # disk space that an upload must leave free
 
 
-def check_declared(length: str | None, most: int, too_large: PanelError) -> None:
-    """Refuse by its declared length what is too large, before a byte is stored."""
+def check_declared(length: str | None, max_bytes: int, too_large: PanelError) -> None:
+    """Check a Content-Length header before a byte is stored.
+
+    Raises `too_large` if it is over `max_bytes`, and PanelError (507) if the disk has too little space.
+    """
     declared = int(length) if length and length.isdecimal() else 0
-    if declared > most:
+    if declared > max_bytes:
         raise too_large
     root = storage.data()
     root.mkdir(parents=True, exist_ok=True)
@@ -45,30 +48,32 @@ def _full(error: OSError) -> Exception:
 
 
 class StreamedUpload:
-    """The file on the disk while it grows."""
+    """A file that is being uploaded, written to `path` with the suffix .part until it is complete."""
 
-    def __init__(self, path: Path, most: int, too_large: PanelError) -> None:
+    def __init__(self, path: Path, max_bytes: int, too_large: PanelError) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._part = path, path.with_name(path.name + ".part")
+        self._path = path
+        self._part = path.with_name(path.name + ".part")
         self._file = self._part.open("wb", buffering=WRITE_BYTES)
         self._hash = hashlib.sha256()
-        self._most, self._too_large = most, too_large
+        self._max_bytes = max_bytes
+        self._too_large = too_large
         self.num_bytes = 0
 
-    def write(self, pieces: list[bytes]) -> None:
-        """Append. Raises beyond the limit, whatever length was declared."""
+    def write(self, chunks: list[bytes]) -> None:
+        """Append chunks. Raises `too_large` beyond the limit, and PanelError (507) if the disk is full."""
         try:
-            for piece in pieces:
-                self.num_bytes += len(piece)
-                if self.num_bytes > self._most:
+            for chunk in chunks:
+                self.num_bytes += len(chunk)
+                if self.num_bytes > self._max_bytes:
                     raise self._too_large
-                self._hash.update(piece)
-                self._file.write(piece)
+                self._hash.update(chunk)
+                self._file.write(chunk)
         except OSError as error:
             raise _full(error) from None
 
     def finish(self) -> str:
-        """Sync, move to the final name, and return the hash."""
+        """Sync the file, move it to its final name and return its SHA-256. Raises PanelError if it is empty."""
         if not self.num_bytes:
             raise bad_field("file", "file_empty", _("The file is empty."))
         try:
@@ -82,38 +87,42 @@ class StreamedUpload:
         return self._hash.hexdigest()
 
     def discard(self) -> None:
-        """Leave nothing behind."""
-        with suppress(OSError):  # a full disk refuses what is still buffered
+        """Delete the incomplete file, if there is one."""
+        with suppress(OSError):  # closing flushes the buffer, which fails on a full disk
             self._file.close()
         self._part.unlink(missing_ok=True)
 
 
-async def save_upload(stream: AsyncIterator[bytes], sink: StreamedUpload) -> str:
-    """Take a file to its end and answer its hash. What breaks off or is refused leaves no file."""
-    kept = False
+async def save_upload(stream: AsyncIterator[bytes], upload: StreamedUpload) -> str:
+    """Write a stream to its end and return the SHA-256 of the file. A failed upload leaves no file.
+
+    Raises PanelError, also if the client disconnects.
+    """
+    is_complete = False
     try:
-        await drain(stream, sink)
-        sha256 = await to_thread.run_sync(sink.finish)
-        kept = True
+        await drain(stream, upload)
+        sha256 = await to_thread.run_sync(upload.finish)
+        is_complete = True
     except ClientDisconnect:
         raise PanelError(
             400, "upload_broken", _("The upload was interrupted; nothing was saved. Send it again.")
         ) from None
     finally:
-        if not kept:
-            await to_thread.run_sync(sink.discard)
+        if not is_complete:
+            await to_thread.run_sync(upload.discard)
     return sha256
 
 
-async def drain(stream: AsyncIterator[bytes], sink: StreamedUpload) -> None:
-    """Write all that comes."""
-    # A network piece is 64 KiB at most: collected, so that a thread is asked less often.
-    pieces: list[bytes] = []
+async def drain(stream: AsyncIterator[bytes], upload: StreamedUpload) -> None:
+    """Write a stream to its end, WRITE_BYTES at a time. Raises PanelError, and ClientDisconnect."""
+    # Chunks from the network have 64 KiB at most: they are collected, to switch to a thread less often.
+    chunks: list[bytes] = []
     size = 0
-    async for piece in stream:
-        pieces.append(piece)
-        size += len(piece)
+    async for chunk in stream:
+        chunks.append(chunk)
+        size += len(chunk)
         if size >= WRITE_BYTES:
-            await to_thread.run_sync(sink.write, pieces)
-            pieces, size = [], 0
-    await to_thread.run_sync(sink.write, pieces)
+            await to_thread.run_sync(upload.write, chunks)
+            chunks = []
+            size = 0
+    await to_thread.run_sync(upload.write, chunks)

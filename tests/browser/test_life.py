@@ -54,7 +54,7 @@ def resume(page: Page) -> None:
 
 def go_on(page: Page) -> None:
     page.get_by_role("link", name="Continue", exact=True).first.click()
-    expect(page.get_by_role("heading", name="Go on from step")).to_be_visible()
+    expect(page.get_by_role("heading", name="Continue from step")).to_be_visible()
     expect(page.get_by_text("Each process needs about")).to_be_visible()  # the plan knows the checkpoint's job
     assert barriers(page) == []
     page.locator("summary").filter(has_text="Training").click()

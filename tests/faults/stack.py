@@ -348,7 +348,7 @@ class Stack:
 
 def children_of(home: Path) -> list[psutil.Process]:
     """The supervisors that noted themselves below a stack's directory."""
-    found = (processes.noted(path) for path in home.glob("**/supervisors/*.pid"))
+    found = (processes.from_pid_file(path) for path in home.glob("**/supervisors/*.pid"))
     return [process for process in found if process is not None]
 
 

@@ -1,7 +1,7 @@
-"""Writes checkpoints beside the training: a fork of each rank holds what the weights were and writes it, at leisure.
+"""Asynchronous checkpoints: a fork of each rank has the weights of its step and writes them while training continues.
 
-A fork costs no copy of the weights at once: the kernel copies what training changes while the fork still writes. One
-save is under way at a time. A fork that dies costs that save, and a rank that dies takes its fork along.
+Forking copies no weights: the kernel copies only the pages that training changes while the fork still writes
+(copy-on-write). One save is in progress at a time. If a fork dies, its save is lost; a fork dies with its rank.
 """
 
 import os
@@ -21,68 +21,68 @@ from trainer.report import Reporter
 from trainer.training import checkpoint
 from trainer.training.checkpoint import CheckpointWriter, NotSaved
 
-NICENESS = 10  # of a fork: training goes first
-LOOK_SECONDS = 0.02
+NICENESS = 10  # of a fork, so that training has priority
+POLL_SECONDS = 0.02
 MAX_ERROR_BYTES = 2000
-FEWEST_BYTES = 64 << 20  # a smaller checkpoint is written at once: it is safe sooner, and nobody feels the pause
-ROOM = 1.5  # free memory wanted for a save beside the training, in sizes of the checkpoint
+MIN_FORK_BYTES = 64 << 20  # a smaller checkpoint is written without a fork: it is complete sooner, the pause is short
+FREE_MEMORY_FACTOR = 1.5  # free memory that a fork requires, as a multiple of the size of the checkpoint
 
 
 class ForkedWriter:
-    """A child that does one thing. What went wrong comes back through a pipe, and by its exit code."""
+    """A forked child that runs a function and exits. It sends an error through a pipe."""
 
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._errors, errors = os.pipe()
+    def __init__(self, write: Callable[[], None]) -> None:
+        self._read_end, write_end = os.pipe()
         sys.stdout.flush()
         self._pid = os.fork()
         if self._pid == 0:
-            os.close(self._errors)
-            _be_fork(work, errors)
-        os.close(errors)
-        self._code: int | None = None
+            os.close(self._read_end)
+            _run_child(write, write_end)
+        os.close(write_end)
+        self._exit_code: int | None = None
 
     def is_done(self) -> bool:
-        """Whether it ended."""
-        if self._code is None:
+        """Whether the child has exited."""
+        if self._exit_code is None:
             pid, status = os.waitpid(self._pid, os.WNOHANG)
             if pid:
-                self._code = os.waitstatus_to_exitcode(status)
-        return self._code is not None
+                self._exit_code = os.waitstatus_to_exitcode(status)
+        return self._exit_code is not None
 
     def error(self) -> str | None:
-        """What went wrong, of one that ended."""
-        with os.fdopen(self._errors, "rb") as file:
-            said = file.read().decode(errors="replace")
-        return None if self._code == 0 else said or f"the process that wrote it ended with {self._code}"
+        """The error of the child, which must have exited, or None. Can be called once."""
+        with os.fdopen(self._read_end, "rb") as file:
+            message = file.read().decode(errors="replace")
+        return None if self._exit_code == 0 else message or f"the process that wrote it ended with {self._exit_code}"
 
 
-def _be_fork(work: Callable[[], None], errors: int) -> None:
+def _run_child(write: Callable[[], None], error_fd: int) -> None:
     code = 1
     try:
         signal_on_parent_death(signal.SIGKILL)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # meant for the rank, which waits for its last save
+            signal.signal(number, signal.SIG_IGN)  # they are meant for the rank, which waits for its last save
         os.nice(NICENESS)
-        torch.set_num_threads(1)  # the pool of threads is the parent's
-        work()
+        torch.set_num_threads(1)  # the threads of the pool exist only in the parent
+        write()
         code = 0
     except BaseException as error:
-        os.write(errors, checkpoint.error_text(error).encode()[:MAX_ERROR_BYTES])
+        os.write(error_fd, checkpoint.error_text(error).encode()[:MAX_ERROR_BYTES])
     finally:
         os._exit(code)
 
 
 @dataclass
 class PendingSave:
-    """A save that forks write."""
+    """A save in progress: the function that the fork runs, and those to run in forks after it."""
 
     save: CheckpointWriter
-    works: list[Callable[[], None]]  # what comes behind what the fork does
+    remaining: list[Callable[[], None]]
     fork: ForkedWriter
 
 
 class AsyncCheckpointer:
-    """The saves of one rank. All ranks call everything, at the same steps."""
+    """The saves of one rank. All ranks must call each method at the same steps."""
 
     def __init__(
         self,
@@ -91,51 +91,55 @@ class AsyncCheckpointer:
         run_directory: Path,
         on_saved: Callable[[Path, int], None],
     ) -> None:
-        self._engine, self._report = engine, report
-        self._run_directory, self._on_saved = run_directory, on_saved
-        self._under_way: PendingSave | None = None
+        self._engine = engine
+        self._report = report
+        self._run_directory = run_directory
+        self._on_saved = on_saved
+        self._pending: PendingSave | None = None
         self._problem: NotSaved | None = None  # of the newest save
 
     def start(self, save: CheckpointWriter, *, is_full: bool, is_lost: bool) -> None:
-        """Begin a save, behind the one before it. `is_full` and `is_lost` pretend that the disk is, or that the fork
-        is killed. Raises Failure where a weight is not finite.
+        """Start a save after waiting for the previous one. Raises Failure if a weight is not finite.
+
+        For fault injection, `is_full` simulates a full disk and `is_lost` kills the fork.
         """
         self.finish()
         self._problem = None
         self._report.phase("save", 0, 1)
         try:
             save.begin(is_full)
-            room = psutil.virtual_memory().available
-            if self._engine.any_rank(save.num_bytes < FEWEST_BYTES or room < ROOM * save.num_bytes):
+            has_memory = psutil.virtual_memory().available >= FREE_MEMORY_FACTOR * save.num_bytes
+            if self._engine.any_rank(save.num_bytes < MIN_FORK_BYTES or not has_memory):
                 save.write(self._report.heartbeat)
                 self._saved(save)
             else:
-                work, *works = save.works(self._report.heartbeat)
-                self._under_way = PendingSave(save, works, ForkedWriter(_die if is_lost else work))
+                first, *remaining = save.writers(self._report.heartbeat)
+                self._pending = PendingSave(save, remaining, ForkedWriter(_die if is_lost else first))
         except NotSaved as problem:
             self._not_saved(save, problem)
         self._report.phase("save", 1, 1)
 
     def poll(self) -> None:
-        """Go on with the save under way where the forks of all ranks are done."""
-        way = self._under_way
-        if way is None or self._engine.any_rank(not way.fork.is_done()):
+        """Advance the save in progress once the forks of all ranks have exited."""
+        pending = self._pending
+        if pending is None or self._engine.any_rank(not pending.fork.is_done()):
             return
-        error = way.fork.error()
-        self._under_way = None
+        error = pending.fork.error()
+        self._pending = None
         if self._engine.any_rank(error is not None):
-            self._not_saved(way.save, way.save.given_up(error))
-        elif way.works:
-            self._under_way = PendingSave(way.save, way.works[1:], ForkedWriter(way.works[0]))
+            self._not_saved(pending.save, pending.save.discard(error))
+        elif pending.remaining:
+            following, *remaining = pending.remaining
+            self._pending = PendingSave(pending.save, remaining, ForkedWriter(following))
         else:
-            self._saved(way.save)
+            self._saved(pending.save)
 
     def finish(self) -> NotSaved | None:
-        """Wait for the save under way. Returns why the newest one is none, if it is."""
-        while self._under_way is not None:
+        """Wait for the save in progress. Returns the error of the newest save, or None if it succeeded."""
+        while self._pending is not None:
             self.poll()
-            if self._under_way is not None:
-                time.sleep(LOOK_SECONDS)
+            if self._pending is not None:
+                time.sleep(POLL_SECONDS)
                 self._report.heartbeat()
         return self._problem
 

@@ -1,4 +1,4 @@
-"""What a model in training is shown to do at every evaluation: one prompt, the same each time, and its answer."""
+"""The sample of each evaluation: a prompt, the same every time, and the answer of the model in training."""
 
 from abc import ABC, abstractmethod
 
@@ -19,27 +19,27 @@ TEMPERATURE = 0.8
 
 
 class EvalSample(ABC):
-    """A prompt, and how a model answers it. The same weights give the same answer."""
+    """A prompt, and the way a model answers it. The same weights give the same answer."""
 
     prompt: str
 
     @abstractmethod
     def answer(self, loaded: LoadedModel) -> str:
-        """What the model makes of the prompt now."""
+        """The model's answer to the prompt."""
 
 
 class Continuation(EvalSample):
-    """Goes on with the spec's prompt, or with the beginning of the validation text."""
+    """Continues the spec's prompt, or the beginning of the validation text."""
 
     def __init__(self, spec: TrainSpec, samples: CausalLMDataset, loaded: LoadedModel) -> None:
         self._seed = spec.seed
-        room = spec.sequence_length // 2
+        max_tokens = spec.sequence_length // 2
         tokenizer = loaded.tokenizer.backend_tokenizer
         if spec.sample_prompt:
             ids = tokenizer.encode(spec.sample_prompt).ids
-            self.prompt = spec.sample_prompt if len(ids) <= room else str(tokenizer.decode(ids[:room]))
+            self.prompt = spec.sample_prompt if len(ids) <= max_tokens else str(tokenizer.decode(ids[:max_tokens]))
         else:
-            self.prompt = str(tokenizer.decode(samples.text.validation_prompt(min(PROMPT_TOKENS, room))))
+            self.prompt = str(tokenizer.decode(samples.text.validation_prompt(min(PROMPT_TOKENS, max_tokens))))
 
     def answer(self, loaded: LoadedModel) -> str:
         pieces = generation.stream(
@@ -49,7 +49,7 @@ class Continuation(EvalSample):
 
 
 class AnswerSample(EvalSample):
-    """Answers the spec's prompt, or that of the first held-out record, always with the likeliest tokens."""
+    """Answers the spec's prompt, or that of the first validation record, by greedy decoding."""
 
     def __init__(self, spec: TrainSpec, samples: SFTDataset, loaded: LoadedModel) -> None:
         encoder = RecordEncoder(spec.objective, loaded.tokenizer)
@@ -67,7 +67,7 @@ class AnswerSample(EvalSample):
 
 
 class FillMaskSample(EvalSample):
-    """Puts the likeliest words in place of the masks of the first held-out text."""
+    """Replaces the masks of the first validation sample by the most likely tokens."""
 
     def __init__(self, samples: MaskedLMDataset, loaded: LoadedModel) -> None:
         self._ids = torch.from_numpy(samples.validation_batch([0])["input_ids"])
@@ -77,12 +77,12 @@ class FillMaskSample(EvalSample):
     @torch.no_grad()
     def answer(self, loaded: LoadedModel) -> str:
         predicted = loaded.model(input_ids=self._ids.to(loaded.model.device)).logits.argmax(-1).cpu()
-        filled = torch.where(self._ids == self._mask, predicted, self._ids)
-        return str(loaded.tokenizer.decode(filled[0, 1:-1]))
+        ids = torch.where(self._ids == self._mask, predicted, self._ids)
+        return str(loaded.tokenizer.decode(ids[0, 1:-1]))
 
 
 class Seq2SeqSample(EvalSample):
-    """Writes the likeliest target of the first held-out source."""
+    """Generates a target for the first validation source, by greedy decoding."""
 
     def __init__(self, samples: SpanCorruptionDataset | Seq2SeqDataset, loaded: LoadedModel) -> None:
         self._ids = torch.from_numpy(samples.validation_batch([0])["input_ids"])
@@ -90,29 +90,31 @@ class Seq2SeqSample(EvalSample):
 
     def answer(self, loaded: LoadedModel) -> str:
         ids = self._ids.to(loaded.model.device)
-        written = loaded.model.generate(input_ids=ids, max_new_tokens=EVAL_SAMPLE_TOKENS, do_sample=False)
-        keeps = "<extra_id_0>" in self.prompt  # the sentinels say which gap is filled
-        text = str(loaded.tokenizer.decode(written[0, 1:], skip_special_tokens=not keeps))
-        return text.removesuffix(str(loaded.tokenizer.eos_token)) if keeps else text
+        output = loaded.model.generate(input_ids=ids, max_new_tokens=EVAL_SAMPLE_TOKENS, do_sample=False)
+        has_sentinels = "<extra_id_0>" in self.prompt  # they say which gap each part of the target fills
+        text = str(loaded.tokenizer.decode(output[0, 1:], skip_special_tokens=not has_sentinels))
+        return text.removesuffix(str(loaded.tokenizer.eos_token)) if has_sentinels else text
 
 
 class ClassificationSample(EvalSample):
-    """Gives the first held-out text a label, and says how sure it is."""
+    """Classifies the first validation text; the answer is the label and its probability."""
 
     def __init__(self, samples: ClassificationDataset, loaded: LoadedModel) -> None:
         batch = samples.validation_batch([0])
-        self._ids, self._names = torch.from_numpy(batch["input_ids"]), samples.labels
+        self._ids = torch.from_numpy(batch["input_ids"])
+        self._names = samples.labels
         text = str(loaded.tokenizer.decode(self._ids[0], skip_special_tokens=True))
         self.prompt = f"{text}\n[{self._names[int(batch['labels'][0])]}]"
 
     @torch.no_grad()
     def answer(self, loaded: LoadedModel) -> str:
-        chances = loaded.model(input_ids=self._ids.to(loaded.model.device)).logits[0].float().softmax(-1)
-        return f"{self._names[int(chances.argmax())]} ({float(chances.max()):.0%})"
+        logits = loaded.model(input_ids=self._ids.to(loaded.model.device)).logits[0]
+        probabilities = logits.float().softmax(-1)
+        return f"{self._names[int(probabilities.argmax())]} ({float(probabilities.max()):.0%})"
 
 
 def make_eval_sample(spec: TrainSpec, samples: Dataset, loaded: LoadedModel) -> EvalSample:
-    """What a run shows, by its objective."""
+    """The evaluation sample for the objective of a run."""
     match samples:
         case SFTDataset():
             return AnswerSample(spec, samples, loaded)

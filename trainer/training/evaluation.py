@@ -1,4 +1,4 @@
-"""Measures a model in training: its loss on held-out text and a sample of what it writes. Imports torch."""
+"""Evaluates a model in training: its metrics on validation samples, and a sample of its output. Imports torch."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from trainer.training.eval_samples import make_eval_sample
 
 
 class EvalSplit:
-    """Validation samples and what is measured on them; the names of its metrics end as `suffix` says."""
+    """A set of validation samples, evaluated together. The names of its metrics end in `suffix`."""
 
     def __init__(self, samples: Dataset, engine: Engine, suffix: str) -> None:
         self._engine, self._suffix = engine, suffix
@@ -25,53 +25,55 @@ class EvalSplit:
         batch = samples.validation_batch(numbers)
         self._num_targets = batches.num_targets(batch)
         self._num_bytes = samples.num_bytes(batch)
-        # All ranks get equally many rows, if need be such as count for nothing.
+        # All ranks get the same number of rows; padding rows have no targets.
         padded = batches.pad_batch(batch, round_up_to_multiple(count, engine.world_size))
         self._micro_batches = engine.split_micro_batches(padded)
 
     def measure(self) -> dict[str, float]:
-        """The metrics by name. All ranks take part."""
+        """The metrics by name; the loss is the mean over targets, in nats. All ranks take part."""
         loss_sum, *sums = self._engine.evaluate_sums(self._micro_batches)
-        figures = {"loss": loss_sum / self._num_targets, **self._engine.objective.metrics(sums, self._num_targets)}
+        metrics = {"loss": loss_sum / self._num_targets, **self._engine.objective.metrics(sums, self._num_targets)}
         if self._num_bytes:
-            figures["bits_per_byte"] = loss_sum / math.log(2) / self._num_bytes
-        return {f"eval_{name}{self._suffix}": value for name, value in figures.items()}
+            metrics["bits_per_byte"] = loss_sum / math.log(2) / self._num_bytes
+        return {f"eval_{name}{self._suffix}": value for name, value in metrics.items()}
 
 
 class Evaluation:
-    """What is measured at every evaluation of a run: on its validation samples, and on each validation corpus.
+    """The evaluations of a run: on its validation samples, on each validation corpus, and one sample of its output.
 
-    A run without validation samples of its own takes those of its first validation corpus.
+    A run without validation samples of its own uses those of its first validation corpus.
     """
 
     def __init__(
         self, spec: TrainSpec, samples: Dataset, held_out: Mapping[str, Dataset], engine: Engine, loaded: LoadedModel
     ) -> None:
-        self._spec, self._engine, self._loaded = spec, engine, loaded
+        self._spec = spec
+        self._engine = engine
+        self._loaded = loaded
         if not samples.num_validation:
             samples = next(iter(held_out.values()))
         self._splits = [EvalSplit(samples, engine, "")]
         self._splits += [EvalSplit(others, engine, f"/{corpus}") for corpus, others in held_out.items()]
-        self._showing = make_eval_sample(spec, samples, loaded)
+        self._eval_sample = make_eval_sample(spec, samples, loaded)
 
     def run(self, step: int, report: Reporter) -> dict[str, float]:
-        """Measure, report and return the metrics. All ranks take part."""
+        """Evaluate, write the results to the journal and the log, and return the metrics. All ranks take part."""
         metrics: dict[str, float] = {}
         for done, split in enumerate(self._splits):
             report.phase("evaluate", done, len(self._splits))
             metrics.update(split.measure())
         report.points(step, **metrics)
         text = self._sample()
-        report.event("sample", step=step, prompt=self._showing.prompt, text=text)
+        report.event("sample", step=step, prompt=self._eval_sample.prompt, text=text)
         report.line(f"step {step} " + " ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         report.phase("evaluate", len(self._splits), len(self._splits))
         return metrics
 
     def _sample(self) -> str:
-        """Answer the prompt on the first rank; on all ranks where each holds only a part of the weights."""
+        """The answer to the prompt, on rank 0 only; under ZeRO-3 on all ranks, as each holds a part of the weights."""
         if self._engine.rank and self._spec.zero_stage < 3:
             return ""
         self._loaded.model.eval()
-        text = self._showing.answer(self._loaded)
+        text = self._eval_sample.answer(self._loaded)
         self._loaded.model.train()
         return text

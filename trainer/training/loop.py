@@ -34,14 +34,14 @@ from trainer.training.matmul_choice import configure_matmul
 from trainer.training.sanity_checks import FirstStepChecks
 
 STEPS_PER_LINE = 10
-# A loss leaps where it is so many times the median of the last ones, and not merely from nothing to little. One leap
-# may be a bad batch, several in a row are a divergence.
+# A loss is a spike if it exceeds SPIKE_FACTOR times the median of the recent losses, and the median by MIN_SPIKE. A
+# single spike may be due to a bad batch; MAX_SPIKES in a row are a divergence.
 SPIKE_FACTOR = 3.0
 MIN_SPIKE = 1.0  # nats
 WINDOW = 50
 MIN_HISTORY = 20
 MAX_SPIKES = 5
-PACES = 1000  # steps whose median is the pace
+STEP_TIME_WINDOW = 1000  # steps whose median time is reported
 
 
 def train(
@@ -53,10 +53,11 @@ def train(
     on_saved: Callable[[Path, int], None],
     is_verified: bool = False,
 ) -> int:
-    """Train a prepared run to its end and return 0, or to the end of the present step when asked to stop and return 75.
+    """Train a prepared run to its end and return 0, or stop after the current step when asked to and return 75.
 
-    Every rank calls it. `on_saved` is told, on the first rank, of each whole checkpoint. `is_verified` says that
-    somebody checked the one to go on from. Raises Failure.
+    Every rank calls it. `is_stopping` returns whether to stop. `on_saved` is called on rank 0 with the directory and
+    the step of each complete checkpoint. `is_verified` means that the files of the checkpoint to resume from have been
+    verified already. Raises Failure.
     """
     report.phase("load", 0, 1)
     spec, inputs, prepared = run_dir.spec(), run_dir.inputs(fence), preparation.read(run_dir, fence)
@@ -67,7 +68,7 @@ def train(
     configure_matmul(device, Path(inputs.cache), resumed.manifest.get("device") if resumed else None, report)
     base = Path(inputs.base) if inputs.base else None
     model = build_model(spec, base, tokenizer, samples.labels, device, precision(spec, device), report.line)
-    learning = objective(spec, model)  # before the weights of a checkpoint: some measure from where the model started
+    learning = objective(spec, model)  # before loading a checkpoint: the reference of DPO is the model at the start
     if resumed is not None:
         checkpoint.restore(optimizer_state.load_weights, model, resumed.directory, report.heartbeat)
         if failpoints.has("flip", resumed.step):
@@ -78,7 +79,7 @@ def train(
             optimizer_state.load_optimizer_state,
             engine,
             resumed.directory,
-            resumed.memory.num_updates,
+            resumed.loop_state.num_updates,
             report.heartbeat,
         )
     loaded = LoadedModel(model, tokenizer)
@@ -99,14 +100,14 @@ def train(
     report.phase("load", 1, 1)
 
     if resumed is not None:
-        memory = resumed.memory
+        state = resumed.loop_state
         report.event("resumed", step=resumed.step, differs=resumed.differs(engine))
-        report.line(f"goes on from step {resumed.step}")
+        report.line(f"resumed after step {resumed.step}")
     else:
-        memory = LoopState(evaluation.run(0, report))
+        state = LoopState(evaluation.run(0, report))
         first_step = FirstStepChecks(spec, engine, samples, report)
         first_step.before(len(tokenizer))
-    paces: deque[float] = deque(maxlen=PACES)
+    step_times: deque[float] = deque(maxlen=STEP_TIME_WINDOW)
     for step in range(start_at + 1, spec.max_steps + 1):
         report.phase("train", step - 1, spec.max_steps)
         _seed(spec.seed, step, engine.rank)
@@ -119,35 +120,35 @@ def train(
         if step in inputs.skipped_steps:
             stopping = engine.any_rank(is_stopping())
             loss = grad_norm = math.nan
-            report.line(f"step {step} is passed over: it diverged")
+            report.line(f"step {step} is skipped: it diverged")
         else:
             factor = failpoints.factor(step)
             try:
                 loss, grad_norm, stopping = engine.step(
                     step, engine.split_micro_batches(batch), num_targets, is_stopping(), factor
                 )
-            except Failure:  # which all ranks have: what to go on from is worth the wait
+            except Failure:  # raised on all ranks: wait for the checkpoint to resume from
                 saver.finish()
                 raise
-            median = statistics.median(memory.recent_losses) if len(memory.recent_losses) >= MIN_HISTORY else math.inf
+            median = statistics.median(state.recent_losses) if len(state.recent_losses) >= MIN_HISTORY else math.inf
             if step == 1:
                 first_step.after(loss)
-            memory.num_updates += 1
-            memory.num_leaps = memory.num_leaps + 1 if loss > max(SPIKE_FACTOR * median, median + MIN_SPIKE) else 0
-            if memory.num_leaps:
-                report.line(f"step {step}: the loss leapt to {loss:.4f}, from {median:.4f}")
-            if memory.num_leaps and (spec.on_divergence == "skip" or memory.num_leaps >= MAX_SPIKES):
+            state.num_updates += 1
+            state.num_leaps = state.num_leaps + 1 if loss > max(SPIKE_FACTOR * median, median + MIN_SPIKE) else 0
+            if state.num_leaps:
+                report.line(f"step {step}: the loss jumped to {loss:.4f}, from {median:.4f}")
+            if state.num_leaps and (spec.on_divergence == "skip" or state.num_leaps >= MAX_SPIKES):
                 raise Failure("loss_diverged", step=step, loss=loss, median=median)
-            if memory.num_leaps == 0:
-                memory.recent_losses = [*memory.recent_losses, loss][-WINDOW:]
+            if state.num_leaps == 0:
+                state.recent_losses = [*state.recent_losses, loss][-WINDOW:]
         seconds = time.perf_counter() - started_at
-        paces.append(seconds)
+        step_times.append(seconds)
 
-        # What the page draws.
+        # Points of the curves.
         rate = learning_rate(spec, step)
         tokens_per_second = math.nan if step in inputs.skipped_steps else samples.num_tokens_of(batch) / seconds
         num_bytes = samples.num_bytes(batch)
-        memory.metrics["loss"] = loss
+        state.metrics["loss"] = loss
         points = {"loss": loss, "learning_rate": rate, "grad_norm": grad_norm, "tokens_per_second": tokens_per_second}
         if num_bytes:
             points["bits_per_byte"] = loss * num_targets / math.log(2) / num_bytes
@@ -157,15 +158,15 @@ def train(
         report.phase("train", step, spec.max_steps)
 
         saver.poll()
-        # The ranks agree in `stopping`, so all come to the same evaluations and checkpoints.
+        # `stopping` is the same on all ranks, so they run the same evaluations and checkpoints.
         is_last = step == spec.max_steps
         if is_last or stopping or step == start_at + MIN_HISTORY:
-            benchmark.report_resource_usage(engine, step, paces, report)
+            benchmark.report_resource_usage(engine, step, step_times, report)
         if is_last or step % spec.eval_steps == 0:
-            memory.metrics.update(evaluation.run(step, report))
+            state.metrics.update(evaluation.run(step, report))
         if is_last or stopping or step % spec.save_steps == 0:
             directory = run_dir.attempt_path(fence) / f"step-{step}"
-            save = CheckpointWriter(directory, step, engine, loaded, prepared, memory)
+            save = CheckpointWriter(directory, step, engine, loaded, prepared, state)
             saver.start(save, is_full=failpoints.has("full", step), is_lost=failpoints.has("writer", step))
         if is_last and (problem := saver.finish()) is not None:
             raise Failure("disk_full", step=step, free=problem.free, needed=problem.needed)
@@ -180,7 +181,7 @@ def train(
 
 
 def _seed(seed: int, step: int, rank: int) -> None:
-    """Seed all randomness of a step from what it is, not from what came before."""
+    """Seed the random generators of Python, NumPy and torch for a step, independent of the steps before it."""
     words = np.random.SeedSequence([seed, step, rank]).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(words[1])

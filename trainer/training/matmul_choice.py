@@ -37,7 +37,7 @@ def configure_matmul(device: torch.device, cache: Path, checkpoint_device: str |
 
 
 def choose_onednn(cache: Path, checkpoint_device: str | None, report: Reporter) -> bool:
-    """Whether oneDNN shall compute: by the setting, else as in the checkpoint, else by the node's measurement."""
+    """Whether to use oneDNN: by the setting, else as the checkpoint's run did, else by the node's measurement."""
     setting = os.environ.get(VARIABLE, "auto")
     if setting != "auto":
         return setting == "onednn"
@@ -63,7 +63,7 @@ def measured_speedup(cache: Path) -> float:
 
 
 def _processor() -> str:
-    """The model of the processor, as far as the system names it."""
+    """The model name of the processor, as far as the system reports it."""
     try:
         return CPU_INFO.read_text().partition("model name")[2].partition("\n")[0].strip("\t :")
     except OSError:

@@ -1,8 +1,8 @@
-"""The optimizer's state as whole tensors by parameter name, whatever the ZeRO stage and the number of ranks.
+"""The optimizer's state as complete tensors by parameter name, independent of the ZeRO stage and the number of ranks.
 
-`resume/optimizer-<rank>-<n>.safetensors` holds, for each parameter, `exp_avg.<name>` and `exp_avg_sq.<name>`, for one
-that Muon moves `momentum_buffer.<name>`, and where weights are trained in bf16 also `master.<name>`, all fp32. Which
-rank wrote which file means nothing.
+`resume/optimizer-<rank>-<n>.safetensors` holds `exp_avg.<name>` and `exp_avg_sq.<name>` for each parameter,
+`momentum_buffer.<name>` for one that Muon updates, and `master.<name>` if weights are trained in bf16, all in fp32.
+Reading does not depend on which rank wrote which file.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,12 +19,13 @@ from trainer.modeling.safetensors_files import opened
 
 DIRECTORY = "resume"
 MAX_FILE_BYTES = 2**30
-BYTES_PER_PARAMETER = 8  # of the two moments; a bf16 run has 4 more
+BYTES_PER_PARAMETER = 8  # of the two moments; a run in bf16 adds 4 for the master weights
 
 
 class Writer:
-    """Writes this rank's share of the state, a bounded part of it in memory. Remembers the first error, raises none:
-    gathering takes all ranks, so none may leave in the middle.
+    """Writes this rank's share of the state in files of about MAX_FILE_BYTES, of which one is in memory at a time.
+
+    It does not raise: gathering needs all ranks, so none may stop early. The first error is kept in `error`.
     """
 
     def __init__(self, directory: Path, rank: int) -> None:
@@ -34,7 +35,7 @@ class Writer:
         self.error: Exception | None = None
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Take one tensor; write all that is held where it is much."""
+        """Add a tensor, and write a file once it is large enough."""
         if self.error is not None:
             return
         self._pending[name] = tensor.contiguous()
@@ -43,8 +44,10 @@ class Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is held."""
-        pending, self._pending, self._size = self._pending, {}, 0
+        """Write the tensors that were added since the last file."""
+        pending = self._pending
+        self._pending = {}
+        self._size = 0
         if pending and self.error is None:
             self._count += 1
             try:
@@ -54,7 +57,7 @@ class Writer:
 
 
 def tensors(engine: Engine, beat: Callable[[], None]) -> Iterator[tuple[str, Tensor]]:
-    """This rank's share of the state, by name. All ranks take part, to the end."""
+    """This rank's share of the state by name, in main memory. All ranks take part and must exhaust the iterator."""
     engine.link_state()
     is_on_gpu = engine.device.type == "cuda"
     for number, (name, parameter) in enumerate(_trained(engine.model)):
@@ -63,13 +66,13 @@ def tensors(engine: Engine, beat: Callable[[], None]) -> Iterator[tuple[str, Ten
             tensor = engine.get_optimizer_state(parameter, kind, is_mine)
             if is_mine:
                 assert tensor is not None
-                # What is pinned for a GPU is there for no other process, not even a fork.
+                # Memory that is pinned for a GPU cannot be read in a fork, so it is copied.
                 yield f"{kind}.{name}", tensor.detach().to("cpu", copy=is_on_gpu)
         beat()
 
 
 def write(named: Iterable[tuple[str, Tensor]], directory: Path, rank: int) -> None:
-    """Write a rank's share of the state below a checkpoint. Raises, at the end, what its disk refused."""
+    """Write a rank's share of the state into a checkpoint. Raises its first OSError or SafetensorError at the end."""
     writer = Writer(directory / DIRECTORY, rank)
     for name, tensor in named:
         writer.add(name, tensor)
@@ -83,39 +86,42 @@ def _trained(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
 
 
 def load_weights(model: torch.nn.Module, directory: Path, beat: Callable[[], None]) -> None:
-    """Put a checkpoint's weights into a model that is not yet sharded: where it trains adapters, only what trains.
+    """Load the weights of a checkpoint into a model that is not sharded yet; with LoRA only those of the adapters.
 
-    Raises ValueError where one is missing.
+    Raises ValueError if a weight is missing or has another shape.
     """
     is_adapted = lora.has_lora(model)
-    where = opened(directory / lora.DIRECTORY if is_adapted else directory)
+    files = opened(directory / lora.DIRECTORY if is_adapted else directory)
     with torch.no_grad():
-        for trained, parameter in _trained(model) if is_adapted else model.named_parameters():
-            name = lora.key(trained) if is_adapted else trained
-            if name not in where or tuple(where[name].get_slice(name).get_shape()) != tuple(parameter.shape):
+        for parameter_name, parameter in _trained(model) if is_adapted else model.named_parameters():
+            name = lora.key(parameter_name) if is_adapted else parameter_name
+            if name not in files or tuple(files[name].get_slice(name).get_shape()) != tuple(parameter.shape):
                 raise ValueError(f"{name} is missing in the weights or has another shape")
-            if not parameter.is_meta:  # the first rank's values come to the others
-                parameter.copy_(where[name].get_tensor(name))
+            if not parameter.is_meta:  # as on the other ranks, which receive the values from rank 0
+                parameter.copy_(files[name].get_tensor(name))
             beat()
 
 
 def load_optimizer_state(engine: Engine, directory: Path, num_updates: int, beat: Callable[[], None]) -> None:
-    """Put a checkpoint's optimizer state into an engine, as if it had changed the weights so many times itself."""
+    """Load the optimizer's state of a checkpoint into an engine, with `num_updates` as the optimizer's step count.
+
+    Raises ValueError if a tensor is missing.
+    """
     engine.init_optimizer_state(num_updates)
-    where = opened(directory / DIRECTORY)
+    files = opened(directory / DIRECTORY)
     for name, parameter in _trained(engine.model):
         for kind in engine.state_keys(parameter):
             key = f"{kind}.{name}"
-            if key not in where and kind == MASTER:
+            if key not in files and kind == MASTER:
                 continue  # written by an fp32 run: its weights are the master copy
-            if key not in where:
+            if key not in files:
                 raise ValueError(f"{key} is missing in the optimizer's state")
-            engine.set_optimizer_state(parameter, kind, where[key].get_tensor(key))
+            engine.set_optimizer_state(parameter, kind, files[key].get_tensor(key))
         beat()
 
 
 def flip_one_bit(model: torch.nn.Module) -> None:
-    """Spoil one weight by one bit of its mantissa. For tests of what notices it."""
+    """Flip one bit in the mantissa of one weight, to test that the deviation is detected."""
     matrix = next(p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name)
     with torch.no_grad():
         matrix.view(torch.int32).view(-1)[0] ^= 1 << 20

@@ -1,7 +1,7 @@
-"""What must hold at the first step of a run: mistakes that would waste all steps are found before they do.
+"""Checks at the first step of a run, which find mistakes that would make all of its training useless.
 
-A model that knows nothing has the loss of a blind guess; something of a batch is learnt; and a batch that is computed
-in parts has the loss of the whole. Imports torch through the engine.
+The initial loss is that of a random guess, part of each batch has labels that count, and the loss of a batch does not
+depend on its split into micro-batches. Imports torch through the engine.
 """
 
 import math
@@ -16,62 +16,65 @@ from trainer.failure import Failure
 from trainer.report import Reporter
 from trainer.spec import ENCODERS, TrainSpec
 
-SPREAD = 0.02  # of fresh weights, in all families but T5, whose are 1
-SLACK = 0.5  # nats beyond what is computed here
-DEVIATIONS = 4  # that the mean over so many targets may be away from what is expected
-DIFFERENCE = {"fp32": 1e-5, "bf16": 1e-2}  # between the sums of a batch in different parts, relative to the loss
+INITIAL_STD = 0.02  # standard deviation of initial weights in all families but T5, where it is 1
+SLACK = 0.5  # nats of tolerance on both sides
+DEVIATIONS = 4  # standard deviations that the mean over the targets may differ from its expectation
+DIFFERENCE = {"fp32": 1e-5, "bf16": 1e-2}  # allowed between two splits of a batch, relative to the loss
 
 
 def initial_loss_bounds(spec: TrainSpec, num_classes: int, num_targets: float) -> tuple[float, float] | None:
-    """Between what the mean loss of so many targets lies before a model learns; None where it learnt before.
+    """The bounds, in nats, of the mean loss over so many targets before training; None if the model is pretrained.
 
-    A blind guess among n has ln n. Fresh logits are not equal: with a deviation of s, the mean loss is s^2 / 2 above
-    it. And where the last matrix is the embedding too, a decoder says again what it reads, with a logit g.
+    A uniform guess among n classes has the loss ln n. Initial logits are not equal: if their standard deviation is s,
+    the mean loss is s^2 / 2 higher. With tied embeddings a decoder predicts the token that it reads, with a logit of
+    about s times the square root of the hidden size.
     """
     if spec.objective == "dpo":  # the model still is its own reference
         return math.log(2) - 0.01, math.log(2) + 0.01
     if spec.base_model is not None:
         return None
-    spread = 1.0 if spec.model_type == "t5" else SPREAD * math.sqrt(spec.hidden_size)
+    spread = 1.0 if spec.model_type == "t5" else INITIAL_STD * math.sqrt(spec.hidden_size)
     slack = SLACK + DEVIATIONS * spread / math.sqrt(num_targets)
-    if spec.objective == "classification":  # one text has much of the logits of another: many are as few
+    if spec.objective == "classification":  # the logits of different texts are similar: more targets do not help
         slack = SLACK + DEVIATIONS * spread
     above = math.log(num_classes) + spread**2 / 2
     if spec.tie_word_embeddings and spec.model_type not in ENCODERS and spec.objective != "classification":
-        again = math.sqrt(spec.hidden_size) * spread
-        above = max(above, again) + math.log1p(math.exp(-abs(above - again)))
+        copy_logit = math.sqrt(spec.hidden_size) * spread
+        above = max(above, copy_logit) + math.log1p(math.exp(-abs(above - copy_logit)))
     return math.log(num_classes) - slack, above + slack
 
 
-def labelled_fraction(batch: Batch) -> float:
-    """How much of what has a label counts."""
+def labeled_fraction(batch: Batch) -> float:
+    """The fraction of the positions of a batch whose label counts in the loss."""
     labels = batch["labels"]
     weights = batch.get("answered", batch.get("weights", np.ones_like(labels)))
     return float(np.mean((labels != IGNORE_INDEX) & (weights > 0)))
 
 
 class FirstStepChecks:
-    """The checks of a run that starts. All ranks take part."""
+    """The checks of a run that starts at step 1. All ranks take part."""
 
     def __init__(self, spec: TrainSpec, engine: Engine, samples: Dataset, report: Reporter) -> None:
-        self._spec, self._engine, self._report = spec, engine, report
+        self._spec = spec
+        self._engine = engine
+        self._report = report
         self._batch = samples.train_batch(0, spec.train_batch_size)
         self._num_labels = len(samples.labels)
         self._loss = math.nan
 
     def before(self, vocab_size: int) -> None:
-        """Check what is learnt of the first batch, and its loss in smaller parts than the step's. Raises Failure."""
-        self._require("trained_share", labelled_fraction(self._batch), 1e-9, 1.0)
+        """Check the labels of the first batch, and its loss in micro-batches of half the size. Raises Failure."""
+        self._require("trained_share", labeled_fraction(self._batch), 1e-9, 1.0)
         num_targets = batches.num_targets(self._batch)
-        parts = max(1, self._engine.spec.per_device_batch_size // 2)
-        self._loss = self._engine.evaluate_sums(self._engine.split_micro_batches(self._batch, parts))[0] / num_targets
+        rows = max(1, self._engine.spec.per_device_batch_size // 2)
+        self._loss = self._engine.evaluate_sums(self._engine.split_micro_batches(self._batch, rows))[0] / num_targets
         bounds = initial_loss_bounds(self._spec, self._num_labels or vocab_size, num_targets)
         if bounds is not None:
             self._require("blind_loss", self._loss, *bounds)
 
     def after(self, loss: float) -> None:
-        """Check the loss that the first step was taken with. Raises Failure."""
-        if self._spec.lora_dropout == 0 or self._spec.tuning == "full":  # else it depends on what was dropped
+        """Check the loss of the first step against the one that `before` computed. Raises Failure."""
+        if self._spec.lora_dropout == 0 or self._spec.tuning == "full":  # else the loss depends on the dropout mask
             slack = DIFFERENCE[self._engine.precision] * max(1.0, abs(self._loss))
             self._require("whole_loss", loss, self._loss - slack, self._loss + slack)
 

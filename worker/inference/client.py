@@ -28,14 +28,14 @@ class Inference:
         self._child: subprocess.Popen[bytes] | None = None  # of a cold start; the kernel reaps forks of the fork server
 
     @contextmanager
-    def writing(self, order: dict[str, Any]) -> Iterator[socket.socket]:
+    def writing(self, request: dict[str, Any]) -> Iterator[socket.socket]:
         """A socket from which the generated text is read as JSON lines. Closing it stops the generation."""
         connection, peer = socket.socketpair()
         with connection:
             with peer:
                 self._pass(peer)
             num_threads = max(1, (os.cpu_count() or 1) // settings().generation_slots)
-            jsonlines.send(connection, {**order, "num_threads": num_threads})
+            jsonlines.send(connection, {**request, "num_threads": num_threads})
             yield connection
 
     def close(self) -> None:

@@ -126,28 +126,28 @@ def _pick_device() -> str:
 def _answer(conn: socket.socket, models: Models) -> None:
     """Read a request and send the generated text; stop early if the peer closes the connection."""
     with conn, suppress(BrokenPipeError, ConnectionResetError):
-        order = jsonlines.receive(conn)
-        if order is None:
+        request = jsonlines.receive(conn)
+        if request is None:
             return
         try:
-            with models.acquire(Path(order["path"])) as loaded:
-                _write(conn, loaded, order)
+            with models.acquire(Path(request["path"])) as loaded:
+                _write(conn, loaded, request)
         except GenerationRefused as refusal:
             _send(conn, GenerationMessage(event="failure", code=refusal.code, values=refusal.values))
         except (BrokenPipeError, ConnectionResetError):
             raise
         except Exception:
-            log.exception("generation %s failed", order["id"])
-            _send(conn, GenerationMessage(event="failure", code="inference_failed", values={"id": order["id"]}))
+            log.exception("generation %s failed", request["id"])
+            _send(conn, GenerationMessage(event="failure", code="inference_failed", values={"id": request["id"]}))
 
 
-def _write(conn: socket.socket, loaded: generation.LoadedModel, order: dict[str, Any]) -> None:
-    torch.set_num_threads(order["num_threads"])
+def _write(conn: socket.socket, loaded: generation.LoadedModel, request: dict[str, Any]) -> None:
+    torch.set_num_threads(request["num_threads"])
     started = time.perf_counter()
     keys = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")
     try:
         pieces = generation.stream(
-            loaded, order["prompt"], is_stopped=lambda: _is_closed(conn), **{key: order[key] for key in keys}
+            loaded, request["prompt"], is_stopped=lambda: _is_closed(conn), **{key: request[key] for key in keys}
         )
     except generation.PromptTooLong as error:
         raise GenerationRefused("prompt_too_long", num_tokens=error.num_tokens, limit=error.limit) from None

@@ -31,22 +31,22 @@ def generate() -> None:
     """Start as many waiting generations as there are free slots."""
     slots = current_worker().generation_slots
     while slots.acquire(blocking=False):
-        order = None
+        task = None
         try:
-            order = generation_queue.dequeue()
+            task = generation_queue.dequeue()
         finally:
-            if order is None:
+            if task is None:
                 slots.release()
-        if order is None:
+        if task is None:
             return
-        threading.Thread(target=_run, args=(order,), name=f"generate-{order.id}", daemon=True).start()
+        threading.Thread(target=_run, args=(task,), name=f"generate-{task.id}", daemon=True).start()
 
 
-def _run(order: GenerationTask) -> None:
+def _run(task: GenerationTask) -> None:
     try:
-        relay(order)
+        relay(task)
     except RedisError as error:
-        log.warning("generation %s: broker not reachable: %s", order.id, error)
+        log.warning("generation %s: broker not reachable: %s", task.id, error)
     finally:
         current_worker().generation_slots.release()
     try:
@@ -55,29 +55,29 @@ def _run(order: GenerationTask) -> None:
         log.warning("broker not reachable: %s", error)
 
 
-def relay(order: GenerationTask) -> None:
+def relay(task: GenerationTask) -> None:
     """Relay the text of one generation from the inference process to its reader until it ends or the reader leaves."""
-    if not generation_queue.write(order.id, [GenerationMessage(event="start")]):
+    if not generation_queue.write(task.id, [GenerationMessage(event="start")]):
         return
-    ending = _relay_one(order)
+    ending = _relay_one(task)
     if ending == "no_output":  # the process may have exited when idle just as it was asked: try a new one
-        ending = _relay_one(order)
+        ending = _relay_one(task)
     if ending != "over":
-        generation_queue.write(order.id, [GenerationMessage(event="failure", code="inference_lost")])
+        generation_queue.write(task.id, [GenerationMessage(event="failure", code="inference_lost")])
 
 
-def _relay_one(order: GenerationTask) -> Literal["over", "broken", "no_output"]:
-    order_with_path = {**order.model_dump(), "path": str(storage.checkpoint(order.path))}
+def _relay_one(task: GenerationTask) -> Literal["over", "broken", "no_output"]:
+    task_with_path = {**task.model_dump(), "path": str(storage.checkpoint(task.path))}
     has_text = False
     try:
-        with current_worker().inference.writing(order_with_path) as conn:
+        with current_worker().inference.writing(task_with_path) as conn:
             for messages in _message_batches(conn):
-                has_reader = generation_queue.write(order.id, messages)
+                has_reader = generation_queue.write(task.id, messages)
                 if not has_reader or (messages and messages[-1].is_last):
                     return "over"
                 has_text = has_text or any(message.event == "piece" for message in messages)
     except OSError as error:
-        log.warning("generation %s: inference process lost: %s", order.id, error)
+        log.warning("generation %s: inference process lost: %s", task.id, error)
     return "broken" if has_text else "no_output"
 
 

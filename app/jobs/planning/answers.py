@@ -85,7 +85,7 @@ class PlanAnswer(BaseModel):
     memory: dict[str, int] = Field(description="Bytes each process needs at its peak, by part.")
     memory_bytes: int
     checkpoint_bytes: int = Field(description="Of the weights in a checkpoint.")
-    resume_bytes: int = Field(description="Of what a checkpoint holds beside them, to go on from it.")
+    resume_bytes: int = Field(description="Of the state in a checkpoint that resuming needs besides the weights.")
     host_bytes: int | None = Field(description="Of the machine's own memory, where the job runs on GPUs.")
     flops_per_token: dict[str, int] = Field(
         description="Operations: matmuls and attention are the model's, recomputed are gradient checkpointing's; "

@@ -1,4 +1,4 @@
-"""What can be done about a failed job: each action is the body of another job, and the form filled in with it."""
+"""The actions offered for a failed job. Each is the request body of a new job, and a link to the form filled in."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,56 +34,57 @@ BAD_INPUT = (
 
 @dataclass(frozen=True)
 class Action:
-    """One way to continue: `given` is the body of POST /api/v1/jobs, `form` the page where the form is filled in."""
+    """A new job that may work: `body` is the body of POST /api/v1/jobs, `form` the path of the form filled in."""
 
     id: str
     label: str
-    given: dict[str, Any]
+    body: dict[str, Any]
     form: str
 
 
 def offered(session: Session, job: Job) -> list[Action]:
     """The actions for a failed job, the most promising first."""
     newest = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.state == "ready")
-    saved = session.scalar(newest.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc()).limit(1))
+    checkpoint = session.scalar(newest.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc()).limit(1))
     actions = []
-    if saved is not None and validation.is_resumable(saved) and saved.step < job.max_steps:
-        actions += _from_checkpoint(job, saved)
+    if checkpoint is not None and validation.is_resumable(checkpoint) and checkpoint.step < job.max_steps:
+        actions += _continuations(job, checkpoint)
     if job.failure_code in OUT_OF_MEMORY:
         actions += _with_less_memory(job)
-    return [*actions, _again(job, "resubmit", _("Submit again"), {})]
+    return [*actions, _resubmit(job, "resubmit", _("Submit again"), {})]
 
 
-def _from_checkpoint(job: Job, saved: Checkpoint) -> list[Action]:
+def _continuations(job: Job, checkpoint: Checkpoint) -> list[Action]:
     if job.failure_code in DIVERGED:
         half = {"learning_rate": job.spec.learning_rate / 2}
         other = {"seed": job.spec.seed + 1}
         return [
-            _onward(saved, "half_learning_rate", _("Go on with half the learning rate"), half),
-            _onward(saved, "another_order", _("Go on with another order of the text"), other),
+            _continue(checkpoint, "half_learning_rate", _("Continue with half the learning rate"), half),
+            _continue(checkpoint, "another_order", _("Continue with the samples in another order"), other),
         ]
     if job.failure_code in (*OUT_OF_MEMORY, *BAD_INPUT):
         return []
-    return [_onward(saved, "continue", _("Go on from step {step}", step=saved.step), {})]
+    return [_continue(checkpoint, "continue", _("Continue from step {step}", step=checkpoint.step), {})]
 
 
 def _with_less_memory(job: Job) -> list[Action]:
-    """What remains to try: a job fails for lack of memory only after its micro-batch was halved as far as possible."""
+    """Gradient checkpointing, if it is off: recovery has already halved the micro-batch as far as possible."""
     if job.spec.gradient_checkpointing:
         return []
     micro = job.adjustments.per_device_batch_size or job.spec.per_device_batch_size
-    thrifty = {"gradient_checkpointing": True, "per_device_batch_size": micro}
-    return [_again(job, "gradient_checkpointing", _("Again with gradient checkpointing"), thrifty)]
+    changes = {"gradient_checkpointing": True, "per_device_batch_size": micro}
+    return [_resubmit(job, "gradient_checkpointing", _("Submit again with gradient checkpointing"), changes)]
 
 
-def _onward(saved: Checkpoint, name: str, label: str, changed: dict[str, Any]) -> Action:
-    return Action(name, label, {"resume_from_checkpoint": saved.id, **changed}, _form({"from": saved.id}, changed))
+def _continue(checkpoint: Checkpoint, name: str, label: str, changes: dict[str, Any]) -> Action:
+    body = {"resume_from_checkpoint": checkpoint.id, **changes}
+    return Action(name, label, body, _form({"from": checkpoint.id}, changes))
 
 
-def _again(job: Job, name: str, label: str, changed: dict[str, Any]) -> Action:
-    return Action(name, label, {**job.spec.model_dump(), **changed}, _form({"like": job.id}, changed))
+def _resubmit(job: Job, name: str, label: str, changes: dict[str, Any]) -> Action:
+    return Action(name, label, {**job.spec.model_dump(), **changes}, _form({"like": job.id}, changes))
 
 
-def _form(start: dict[str, str], changed: dict[str, Any]) -> str:
-    """The address of the form, filled in."""
-    return f"/jobs/new?{urlencode(start | {name: to_form_value(value) for name, value in changed.items()})}"
+def _form(origin: dict[str, str], changes: dict[str, Any]) -> str:
+    """The path of the form filled in from a job or checkpoint, with changed fields."""
+    return f"/jobs/new?{urlencode(origin | {name: to_form_value(value) for name, value in changes.items()})}"

@@ -1,4 +1,4 @@
-"""The words that the charts of the job page need, in the reader's language."""
+"""The texts of the charts on the job page, in the reader's language."""
 
 from app.core.i18n import _
 
@@ -21,7 +21,7 @@ def series_words() -> dict[str, str]:
 
 
 def chart_words() -> dict[str, str]:
-    """The names of the curves, and sentences with {places} that the script of the charts fills in."""
+    """The names of the curves, and texts with {placeholders} that static/js/chart.js fills in."""
     return {
         **{f"series.{name}": word for name, word in series_words().items()},
         "step": _("step {step}"),

@@ -1,4 +1,4 @@
-"""Reads the form of a new job, for its plan as for its submission. An empty control means what the recipe says."""
+"""Reads the form of a new job, for its plan and its submission. An empty control means the recipe's value."""
 
 import re
 from collections.abc import Container, Mapping, Sequence
@@ -19,7 +19,7 @@ AUTO = "auto"  # how the form writes both a null and a field that Athanor choose
 
 @dataclass(frozen=True)
 class SubmittedForm:
-    """What a form was sent with, as text: kept when the form is drawn again."""
+    """The values of a submitted form, as text. They are shown again if the form has errors."""
 
     fields: Mapping[str, str] = field(default_factory=dict)
     corpora: Sequence[str] = ()
@@ -27,7 +27,7 @@ class SubmittedForm:
 
     @property
     def recipe(self) -> str:
-        """The recipe chosen; tiny if there is none of that name."""
+        """The name of the selected recipe; "tiny" if it is unknown."""
         name = self.fields.get("recipe", "")
         return name if name in recipe_names() else "tiny"
 
@@ -43,13 +43,13 @@ class SubmittedForm:
 
 
 def _identifier(text: str) -> str:
-    """The text as an ID that the database can be asked for."""
+    """The text as an ID that can be used in a query: PostgreSQL does not accept NUL characters."""
     return text.strip().replace("\0", "")[:64]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The checkpoint that a new job continues from, with the job that wrote it: its spec stands for the recipe."""
+    """The checkpoint that a new job continues from, and its job, whose spec supplies the defaults of the form."""
 
     checkpoint_id: str
     step: int
@@ -74,14 +74,14 @@ def properties() -> dict[str, dict[str, Any]]:
 
 
 def read_form(form: FormData) -> SubmittedForm:
-    """A form as it arrived."""
+    """The values of a form as they arrived."""
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     lists = ([value for value in form.getlist(name) if isinstance(value, str)] for name in LISTS)
     return SubmittedForm(fields, *lists)
 
 
 def to_partial_spec(form: SubmittedForm) -> dict[str, Any]:
-    """The partial spec that a form asks for. Text where a number belongs stays text, for the spec to refuse."""
+    """The fields of a spec that a form sets. Text in place of a number stays text; TrainSpec rejects it."""
     spec: dict[str, Any] = {} if form.origin_id else {"recipe": form.recipe}
     for name, schema in properties().items():
         text = form.fields.get(name, "").strip()
@@ -91,8 +91,7 @@ def to_partial_spec(form: SubmittedForm) -> dict[str, Any]:
 
 
 def _parse(text: str, schema: dict[str, Any]) -> Any:
-    """The JSON value of a control's text. “auto” is null where the spec takes null; elsewhere the spec takes the word
-    itself, or refuses it."""
+    """The JSON value of a control's text. “auto” becomes null for a nullable field; others take or reject it."""
     if schema["nullable"] and text == AUTO:
         return None
     if schema.get("type") == "boolean":
@@ -107,12 +106,12 @@ def _parse(text: str, schema: dict[str, Any]) -> Any:
 
 
 def without_fields(form: SubmittedForm, names: Sequence[str]) -> SubmittedForm:
-    """The form with these controls left empty."""
+    """The form with these controls emptied."""
     return replace(form, fields={name: text for name, text in form.fields.items() if name not in names})
 
 
 def without_corpora(form: SubmittedForm, ids: Container[str]) -> SubmittedForm:
-    """The form with these corpora not chosen."""
+    """The form with these corpora deselected."""
     corpora, validation = ([corpus for corpus in getattr(form, name) if corpus not in ids] for name in LISTS)
     return replace(form, corpora=corpora, validation_corpora=validation)
 
@@ -121,7 +120,7 @@ def without_corpora(form: SubmittedForm, ids: Container[str]) -> SubmittedForm:
 
 
 def prefill_continue(origin: Origin) -> SubmittedForm:
-    """The form that continues from a checkpoint: with twice the steps where all are done."""
+    """The form that continues from a checkpoint, with twice the steps if all of them were trained."""
     fields = {"resume_from_checkpoint": origin.checkpoint_id}
     if origin.step >= origin.spec["max_steps"]:
         fields["max_steps"] = str(2 * origin.spec["max_steps"])
@@ -129,21 +128,21 @@ def prefill_continue(origin: Origin) -> SubmittedForm:
 
 
 def prefill_copy(spec: Mapping[str, Any]) -> SubmittedForm:
-    """The form filled in with a spec: what differs from its recipe."""
+    """The form filled in with the fields of a spec that differ from its recipe."""
     fields = {name: text for name, text in _fields_of(spec).items() if text}
     return SubmittedForm(fields, spec["corpora"], spec.get("validation_corpora", ()))
 
 
 def with_proposal(form: SubmittedForm, proposal: Proposal) -> SubmittedForm:
-    """The form with the fields of a proposal filled in over its own."""
+    """The form with the fields of a proposal in place of its own."""
     return replace(form, fields={**form.fields, **_fields_of(proposal.fields)})
 
 
 def _fields_of(spec: Mapping[str, Any]) -> dict[str, str]:
-    """The controls that say what a spec says; empty where its recipe says the same."""
-    usual = recipe(spec["recipe"]) if spec["recipe"] in recipe_names() else {}
+    """The values of the controls for a spec; empty where they are the recipe's."""
+    defaults = recipe(spec["recipe"]) if spec["recipe"] in recipe_names() else {}
     fields = {
-        name: "" if name in usual and usual[name] == value else to_form_value(value)
+        name: "" if name in defaults and defaults[name] == value else to_form_value(value)
         for name, value in spec.items()
         if name in properties() and name not in LISTS
     }
@@ -156,7 +155,7 @@ def to_form_value(value: Any) -> str:
 
 
 def to_display(value: Any) -> str:
-    """A value of a spec as the form and the spec's table write it."""
+    """A value of a spec as the form and the table of the spec show it, in the reader's language."""
     if isinstance(value, bool):
         return _("yes") if value else _("no")
     if isinstance(value, list):
@@ -168,10 +167,11 @@ def to_display(value: Any) -> str:
 
 
 def errors_by_field(problems: Sequence[FieldError], form: SubmittedForm) -> dict[str, str]:
-    """The first sentence for each field, with the titles of fields in place of their names."""
+    """The first error of each field, with the titles of fields in place of their names."""
     errors: dict[str, str] = {}
     for problem in problems:
-        name, message = problem.field.split(".")[0], problem.message
+        name = problem.field.split(".")[0]
+        message = problem.message
         if message.startswith(problem.field + " "):
             message = _title(name) + message[len(problem.field) :]
         errors.setdefault(name, re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda match: _title(match[0]), message))

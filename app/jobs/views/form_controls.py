@@ -1,4 +1,4 @@
-"""What the form of a new job shows, drawn from TrainSpec: groups of controls, and cards of recipes."""
+"""The controls and recipe cards of the form for a new job, generated from TrainSpec."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,17 +40,17 @@ SUMMARIES = {
 }
 PURPOSES = {
     "tiny": gettext_noop("Trains in a minute or two on any computer. For a first look and for trying things out."),
-    "gpt2-124m": gettext_noop("The size of GPT-2 small. Wants a GPU and gigabytes of text."),
-    "llama-7b": gettext_noop("The shape of Llama 7B. Wants eight large GPUs and a great deal of text."),
-    "tiny-bert": gettext_noop("A small encoder that learns to find hidden words. A start for classifiers."),
+    "gpt2-124m": gettext_noop("The size of GPT-2 small. Needs a GPU and gigabytes of text."),
+    "llama-7b": gettext_noop("The shape of Llama 7B. Needs eight large GPUs and a very large corpus."),
+    "tiny-bert": gettext_noop("A small encoder that learns to predict masked words. A starting point for classifiers."),
     "tiny-t5": gettext_noop(
         "A small encoder-decoder that learns to fill gaps in text. A starting point for translation and summarization."
     ),
     "seq2seq": gettext_noop("Learns to write a target from a source: translate, shorten, correct."),
-    "chat": gettext_noop("Teaches a model to answer in conversations. Best begun from a model that has read much."),
+    "chat": gettext_noop("Teaches a model to answer in conversations. Works best with a pretrained base model."),
     "completion": gettext_noop("Teaches a model to complete prompts as your examples do."),
     "classifier": gettext_noop("Learns to give each text one of your labels."),
-    "dpo": gettext_noop("Moves a model that answers towards the answers people prefer."),
+    "dpo": gettext_noop("Tunes a chat model toward the answers that people prefer."),
 }
 OUTSIDE_GROUPS = (
     "name",
@@ -67,7 +67,7 @@ FIXED_BY_BASE = (*NETWORK_FIELDS, "vocab_size")
 
 @dataclass(frozen=True)
 class Control:
-    """One field of the spec as the form shows it. `placeholder` is what an empty control means."""
+    """One field of the spec in the form. `placeholder` is the value that an empty control stands for."""
 
     name: str
     label: str
@@ -83,7 +83,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Group:
-    """Controls that fold together; `summary` names those whose values show while it is closed."""
+    """A collapsible group of controls; `summary` lists those whose values are shown while it is closed."""
 
     name: str
     title: str
@@ -92,13 +92,13 @@ class Group:
 
     @property
     def is_open(self) -> bool:
-        """Whether something in it was typed or is wrong."""
+        """Whether one of its controls has a value or an error."""
         return any(control.error or control.value for control in self.controls)
 
 
 @dataclass(frozen=True)
 class FormContext:
-    """What the form is drawn for: what was typed, its errors, and what the job starts from."""
+    """The values of a form, its errors by field, and the checkpoint or base model that the job starts from."""
 
     form: SubmittedForm
     errors: Mapping[str, str]
@@ -107,12 +107,12 @@ class FormContext:
 
     @property
     def objective(self) -> str:
-        """What the job will learn."""
+        """The training objective of the job."""
         return str(self.defaults["objective"])
 
     @property
     def defaults(self) -> Mapping[str, Any]:
-        """What empty controls mean."""
+        """The values that empty controls stand for."""
         if self.origin is not None:
             return self.origin.spec
         defaults = recipe(self.form.recipe)
@@ -122,15 +122,15 @@ class FormContext:
         return {**defaults, **self.base.fixed, "sequence_length": min(context, defaults["sequence_length"])}
 
     def lock_reason(self, name: str) -> str | None:
-        """Why a field cannot be changed, if it cannot."""
+        """Why a field cannot be changed, or None if it can."""
         if self.base is not None and name in FIXED_BY_BASE:
-            return _("The base model decides it.")
+            return _("Set by the base model.")
         if self.origin is not None and name in FIELDS_FIXED_ON_RESUME:
-            return _("Stays as it was: the weights or the samples depend on it.")
+            return _("Cannot be changed: the weights or the samples depend on it.")
         return None
 
     def default_text(self, name: str) -> str:
-        """The empty choice of a select: what it means, and who says so."""
+        """The label of a select's empty option: the value that it stands for, and where that comes from."""
         value = to_display(self.defaults[name])
         if self.origin is not None:
             return _("{value} (as before)", value=value)
@@ -139,7 +139,7 @@ class FormContext:
         return _("{value} (recipe)", value=value)
 
     def shown_fields(self) -> list[str]:
-        """The fields whose errors stand on the page."""
+        """The fields that are visible, with their errors, on the page."""
         apart = ["name", "resume_from_checkpoint"] if self.origin is not None else OUTSIDE_GROUPS
         return [*apart, *(name for name in properties() if name not in OUTSIDE_GROUPS and self.uses(name))]
 
@@ -149,7 +149,7 @@ class FormContext:
 
 
 def groups(context: FormContext) -> list[Group]:
-    """The folding groups in the order of GROUPS."""
+    """The collapsible groups in the order of GROUPS."""
     controls = {
         name: _control(name, schema, context) for name, schema in properties().items() if name not in OUTSIDE_GROUPS
     }
@@ -166,7 +166,8 @@ def groups(context: FormContext) -> list[Group]:
 
 def _control(name: str, schema: dict[str, Any], context: FormContext) -> Control:
     choices = _choices(name, schema)
-    placeholder, lock_reason = to_display(context.defaults[name]), context.lock_reason(name)
+    placeholder = to_display(context.defaults[name])
+    lock_reason = context.lock_reason(name)
     attrs: dict[str, Any] = {"disabled": True} if lock_reason else {}
     if not choices:
         numeric = {"integer": "numeric", "number": "decimal"}.get(schema.get("type", ""))
@@ -193,7 +194,7 @@ def _help(name: str, schema: dict[str, Any]) -> str:
 
 
 def _choices(name: str, schema: dict[str, Any]) -> list[tuple[str, str]]:
-    """The options of a select; none for a field that is typed."""
+    """The options of a select; empty for a text field."""
     if schema.get("type") == "boolean":
         choices = [("true", to_display(True)), ("false", to_display(False))]
     else:
@@ -203,7 +204,7 @@ def _choices(name: str, schema: dict[str, Any]) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class RecipeCard:
-    """A recipe as the form offers it."""
+    """A recipe in the form, with its cost on one process."""
 
     name: str
     purpose: str
@@ -213,13 +214,13 @@ class RecipeCard:
 
 
 def recipe_cards() -> list[RecipeCard]:
-    """Every recipe with what it costs, smallest first."""
+    """All recipes with their cost, smallest first."""
     return [RecipeCard(name, translate(PURPOSES[name]), *_recipe_cost(name)) for name in recipe_names()]
 
 
 @cache
 def _recipe_cost(name: str) -> tuple[int, int, int]:
-    """A recipe's parameters, processes and bytes of memory in each."""
+    """The number of parameters of a recipe, its processes, and the bytes of memory that each takes."""
     spec = example_spec(name)
     cost = plan.plan(spec, spec.vocab_size or scaling_laws.choose_vocab_size(0), None, None)
     return cost.num_parameters, spec.num_processes, cost.memory_bytes

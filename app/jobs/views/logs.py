@@ -1,21 +1,21 @@
-"""The log of a run as people read it: by byte offset, without control characters, never half a line or character."""
+"""Reads the log of a run by byte offset, without control characters and never half a line or half a character."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-TAIL_BYTES = 64 * 1024  # what is shown first of a long log
+TAIL_BYTES = 64 * 1024  # the part of a long log that is shown first
 CHUNK_BYTES = 64 * 1024
-LONGEST_LINE = 16 * 1024  # a longer one is cut: somebody may print a gigabyte without a line end
+MAX_LINE_BYTES = 16 * 1024  # a longer line is cut: a program may print a gigabyte without a line end
 
-# Escape sequences (CSI, OSC, two-byte), then every control character but tab and line end.
+# Escape sequences (CSI, OSC, two-byte); control characters except tab and line end; overwritten progress bars.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _PROGRESS = re.compile(r"[^\n]*\r(?=[^\n])")  # a progress bar overwrites its line: only its last state counts
 
 
 @dataclass(frozen=True)
-class Piece:
+class LogChunk:
     """Text between two byte offsets of a log."""
 
     text: str
@@ -24,7 +24,7 @@ class Piece:
 
 
 def size(path: Path) -> int:
-    """Bytes in the log; 0 where there is none yet."""
+    """The size of a log in bytes; 0 if it does not exist yet."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -32,40 +32,43 @@ def size(path: Path) -> int:
 
 
 def tail_offset(path: Path) -> int:
-    """Where to begin to read a log that nobody has seen: at a line, TAIL_BYTES before the end."""
+    """The offset to start reading a log at: the start of a line, at most TAIL_BYTES before the end."""
     begin = max(0, size(path) - TAIL_BYTES)
     if begin == 0:
         return 0
     with path.open("rb") as file:
         file.seek(begin)
-        line = file.readline(LONGEST_LINE)
+        line = file.readline(MAX_LINE_BYTES)
     return begin + len(line) if line.endswith(b"\n") else begin
 
 
 def last_lines(path: Path, count: int) -> list[str]:
-    """The end of a log that nobody writes to any more."""
-    return read(path, tail_offset(path), is_whole=True).text.splitlines()[-count:]
+    """The last lines of a log that is complete."""
+    return read(path, tail_offset(path), is_complete=True).text.splitlines()[-count:]
 
 
-def read(path: Path, offset: int, *, until: int | None = None, is_whole: bool = False) -> Piece:
-    """The next piece from an offset on. A line still being written is left, unless the log `is_whole`."""
+def read(path: Path, offset: int, *, until: int | None = None, is_complete: bool = False) -> LogChunk:
+    """The next chunk of a log from an offset, of at most CHUNK_BYTES, up to the offset `until`.
+
+    A line that is still being written is left out, unless the log `is_complete`.
+    """
     end = size(path) if until is None else until
     if offset >= end:
-        return Piece("", offset, offset)
+        return LogChunk("", offset, offset)
     with path.open("rb") as file:
         file.seek(offset)
         data = file.read(min(CHUNK_BYTES, end - offset))
-    ends_here = until is not None or (is_whole and offset + len(data) == end)
+    ends_here = until is not None or (is_complete and offset + len(data) == end)
     data = data if ends_here and len(data) < CHUNK_BYTES else data[: _cut(data)]
-    return Piece(clean(data.decode(errors="replace")), offset, offset + len(data))
+    return LogChunk(clean(data.decode(errors="replace")), offset, offset + len(data))
 
 
 def _cut(data: bytes) -> int:
-    """How many bytes to take: complete lines; of one endless line, complete characters."""
+    """How many bytes of `data` to take: complete lines, or complete characters if no line ends in it."""
     lines_end = data.rfind(b"\n") + 1
-    if lines_end or len(data) < LONGEST_LINE:
+    if lines_end or len(data) < MAX_LINE_BYTES:
         return lines_end
-    for back in range(1, 4):  # UTF-8 has at most three bytes behind the first
+    for back in range(1, 4):  # a UTF-8 character has at most three bytes after the first
         if data[-back] & 0xC0 == 0xC0:
             return len(data) - back
         if data[-back] < 0x80:
@@ -74,6 +77,6 @@ def _cut(data: bytes) -> int:
 
 
 def clean(text: str) -> str:
-    """Without escape sequences and control characters, progress bars in their last state."""
+    """The text without escape sequences and control characters, with only the last state of progress bars."""
     text = _ESCAPES.sub("", text).replace("\r\n", "\n")
     return _CONTROLS.sub("", _PROGRESS.sub("", text))

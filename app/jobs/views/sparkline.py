@@ -1,4 +1,4 @@
-"""A curve the size of a word, as points of an SVG polyline."""
+"""The small loss curve in lists of jobs (a sparkline), as the points of an SVG polyline."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _EDGE = 2
 
 
 def loss(session: Session, *, job_id: str) -> list[float]:
-    """The training loss of a job in few numbers."""
+    """The training loss of a job, reduced to about 60 values."""
     window = metrics.Window(0, metrics.last_step(session, job_id=job_id) + 1, 60)
     if window.end == 0:
         return []
@@ -20,9 +20,13 @@ def loss(session: Session, *, job_id: str) -> list[float]:
 
 
 def points(values: Sequence[float]) -> str:
-    """The `points` attribute; empty where there is nothing to draw."""
+    """The `points` attribute of the polyline; empty if there are fewer than two values."""
     if len(values) < 2:
         return ""
-    low, high = min(values), max(values)
-    across, up = (WIDTH - 2 * _EDGE) / (len(values) - 1), (HEIGHT - 2 * _EDGE) / ((high - low) or 1)
-    return " ".join(f"{_EDGE + i * across:.1f},{HEIGHT - _EDGE - (v - low) * up:.1f}" for i, v in enumerate(values))
+    low = min(values)
+    x_scale = (WIDTH - 2 * _EDGE) / (len(values) - 1)
+    y_scale = (HEIGHT - 2 * _EDGE) / ((max(values) - low) or 1)
+    return " ".join(
+        f"{_EDGE + index * x_scale:.1f},{HEIGHT - _EDGE - (value - low) * y_scale:.1f}"
+        for index, value in enumerate(values)
+    )

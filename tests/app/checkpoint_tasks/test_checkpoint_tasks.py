@@ -12,7 +12,7 @@ from app.checkpoint_tasks import service
 from app.core import db, storage
 from app.core.models import CheckpointTask, Outbox
 from tests.app.jobs import factories
-from tests.app.playground.conftest import Kept
+from tests.app.playground.conftest import StoredCheckpoint
 from tests.users import Person
 from worker.sandbox import runner
 from worker.tasks import export_and_evaluate
@@ -31,7 +31,7 @@ def corpus(alice_user: Person) -> str:
     return made
 
 
-def evaluation(api: TestClient, checkpoint: Kept, corpus: str, **fields: Any) -> dict[str, Any]:
+def evaluation(api: TestClient, checkpoint: StoredCheckpoint, corpus: str, **fields: Any) -> dict[str, Any]:
     body = {"checkpoint": checkpoint.id, "corpora": [corpus], **fields}
     answer = api.post("/api/v1/evaluations", json=body)
     assert answer.status_code == 201, answer.text
@@ -40,7 +40,7 @@ def evaluation(api: TestClient, checkpoint: Kept, corpus: str, **fields: Any) ->
 
 
 def test_a_checkpoint_is_evaluated_and_exported(
-    alice_api: TestClient, alice: TestClient, checkpoint: Kept, corpus: str
+    alice_api: TestClient, alice: TestClient, checkpoint: StoredCheckpoint, corpus: str
 ) -> None:
     asked = evaluation(alice_api, checkpoint, corpus)
     body = {"checkpoint": checkpoint.id, "format": "gguf", "quantization": "f32", "license": "mit"}
@@ -73,7 +73,9 @@ def row(task_id: str) -> CheckpointTask:
         return session.get_one(CheckpointTask, task_id)
 
 
-def test_what_does_not_fit_is_refused_at_its_field(alice_api: TestClient, checkpoint: Kept, corpus: str) -> None:
+def test_what_does_not_fit_is_refused_at_its_field(
+    alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
+) -> None:
     def refusal(path: str, **body: Any) -> tuple[int, str]:
         answer = alice_api.post(f"/api/v1/{path}", json={"checkpoint": checkpoint.id, **body})
         return answer.status_code, answer.text
@@ -86,7 +88,9 @@ def test_what_does_not_fit_is_refused_at_its_field(alice_api: TestClient, checkp
     assert refusal("evaluations", corpora=[corpus], checkpoint="nope")[0] == 422
 
 
-def test_another_user_sees_nothing(alice_api: TestClient, bob_api: TestClient, checkpoint: Kept, corpus: str) -> None:
+def test_another_user_sees_nothing(
+    alice_api: TestClient, bob_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
+) -> None:
     task_id = evaluation(alice_api, checkpoint, corpus)["id"]
 
     assert bob_api.get(f"/api/v1/checkpoint-tasks/{task_id}").status_code == 404
@@ -97,7 +101,7 @@ def test_another_user_sees_nothing(alice_api: TestClient, bob_api: TestClient, c
 
 
 def test_a_cancelled_task_ends_its_process(
-    alice_api: TestClient, checkpoint: Kept, corpus: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     task_id = evaluation(alice_api, checkpoint, corpus)["id"]
     marker = tmp_path / "pid"
@@ -133,7 +137,7 @@ def _once_outside(verb: Any) -> Any:
 
 
 def test_a_lost_task_is_announced_again_three_times_at_most(
-    alice_api: TestClient, checkpoint: Kept, corpus: str
+    alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
 ) -> None:
     task_id = evaluation(alice_api, checkpoint, corpus)["id"]
     for start in (1, 2, 3):
@@ -152,7 +156,7 @@ def test_a_lost_task_is_announced_again_three_times_at_most(
     assert answer["failure"]["message"].startswith("The worker was lost three times")
 
 
-def test_a_waiting_task_is_owed_to_a_worker(alice_api: TestClient, checkpoint: Kept, corpus: str) -> None:
+def test_a_waiting_task_is_owed_to_a_worker(alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str) -> None:
     task_id = evaluation(alice_api, checkpoint, corpus)["id"]
     with db.transaction() as session:
         session.execute(
@@ -165,7 +169,9 @@ def test_a_waiting_task_is_owed_to_a_worker(alice_api: TestClient, checkpoint: K
     alice_api.post(f"/api/v1/checkpoint-tasks/{task_id}/cancel")
 
 
-def test_the_forms_start_what_they_say(alice: TestClient, alice_api: TestClient, checkpoint: Kept, corpus: str) -> None:
+def test_the_forms_start_what_they_say(
+    alice: TestClient, alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
+) -> None:
     page = alice.get(f"/checkpoint-tasks?checkpoint={checkpoint.id}").text
     assert "GGUF" in page
     assert corpus in page
@@ -184,7 +190,9 @@ def test_the_forms_start_what_they_say(alice: TestClient, alice_api: TestClient,
     assert alice_api.get(f"/api/v1/checkpoint-tasks/{task_id}").status_code == 404
 
 
-def test_the_old_paths_still_answer(alice: TestClient, alice_api: TestClient, checkpoint: Kept, corpus: str) -> None:
+def test_the_old_paths_still_answer(
+    alice: TestClient, alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
+) -> None:
     task_id = evaluation(alice_api, checkpoint, corpus)["id"]
     assert (
         alice_api.get(f"/api/v1/works/{task_id}").json() == alice_api.get(f"/api/v1/checkpoint-tasks/{task_id}").json()

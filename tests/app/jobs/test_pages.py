@@ -318,7 +318,7 @@ def test_a_job_goes_on_from_a_checkpoint_with_what_may_change(alice: TestClient,
     job_id, checkpoint_id = ended
     assert f'href="/jobs/new?from={checkpoint_id}"' in alice.get(f"/jobs/{job_id}").text
     text = alice.get(f"/jobs/new?from={checkpoint_id}").text
-    assert "Go on from step 40" in text
+    assert "Continue from step 40" in text
     assert "the first" in text
     drawn = HtmlForm.of(text)
     assert (drawn.has_plan, drawn.value("max_steps")) == (True, "80")
@@ -339,7 +339,7 @@ def test_what_is_wrong_with_going_on_stands_at_its_field(alice: TestClient, ende
     answer = alice.post("/jobs", data={"key": "w" * 16, "resume_from_checkpoint": ended[1], "max_steps": "40"})
     assert answer.status_code == 422
     assert "the checkpoint is already at step 40" in answer.text
-    assert "Go on from step 40" in answer.text
+    assert "Continue from step 40" in answer.text
 
 
 def test_another_can_neither_continue_a_job_nor_copy_it(bob: TestClient, ended: tuple[str, str]) -> None:

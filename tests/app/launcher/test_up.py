@@ -140,7 +140,7 @@ def test_the_next_free_port_is_taken_and_said(capsys: pytest.CaptureFixture[str]
     [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "localhost"), ("::1", "[::1]"), ("::", "localhost"), ("panel", "panel")],
 )
 def test_the_link_can_be_opened_on_this_machine(host: str, shown: str) -> None:
-    assert up.spelled(host) == shown
+    assert up.url_host(host) == shown
 
 
 def test_a_process_that_keeps_dying_is_started_ever_more_slowly(database: str, tmp_path: Path) -> None:
@@ -170,13 +170,13 @@ def test_only_lines_worth_reading_reach_the_terminal(database: str, tmp_path: Pa
 def test_a_pid_that_was_given_to_another_process_is_not_mistaken(tmp_path: Path) -> None:
     note = tmp_path / "a.pid"
     processes.write_pid(note, os.getpid())
-    found = processes.noted(note)
+    found = processes.from_pid_file(note)
     assert found is not None
     assert found.pid == os.getpid()
     note.write_text(f"{os.getpid()} 12345.0\n")
-    assert processes.noted(note) is None
+    assert processes.from_pid_file(note) is None
     note.write_text("nonsense")
-    assert processes.noted(note) is None
+    assert processes.from_pid_file(note) is None
 
 
 def test_how_a_process_ended_is_said_in_words() -> None:

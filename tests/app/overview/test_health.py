@@ -28,25 +28,25 @@ def test_where_nothing_runs_each_part_says_what_to_do(alice: TestClient) -> None
     assert "It has never reported." in text
     assert "No worker has ever reported: no job can run." in text
     assert "Start athanor scheduler" in text
-    assert "Not all is well: Scheduler, Nodes." in text
+    assert "Not healthy: Scheduler, Nodes." in text
 
 
 def test_where_all_runs_all_is_well(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health.shutil, "disk_usage", lambda _path: DISK)
     factories.node()
     beat(1)
-    assert "All parts are well." in alice.get("/health").text
+    assert "All parts are healthy." in alice.get("/health").text
     beat(3600)
     text = alice.get("/health").text
     assert "It stopped reporting: no job is started or recovered." in text
-    assert "Not all is well: Scheduler." in text
+    assert "Not healthy: Scheduler." in text
 
 
 def test_a_part_that_is_missed_little_is_told_too(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "broker", lambda: "degraded")
     monkeypatch.setattr(health.shutil, "disk_usage", lambda _path: DISK._replace(free=1))
     text = alice.get("/health").text
-    assert "Valkey does not answer" in text
+    assert "Valkey does not respond" in text
     assert "Free some space or delete checkpoints" in text
 
 

@@ -73,21 +73,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredCheckpoint:
     """A checkpoint in the database and on disk."""
 
     id: str
     path: Path
 
 
-Keep = Callable[[Person], Kept]
+StoreCheckpoint = Callable[[Person], StoredCheckpoint]
 
 
 @pytest.fixture(scope="module")
-def keep(database: str, trained: Path) -> Keep:
+def store_checkpoint(database: str, trained: Path) -> StoreCheckpoint:
     """Gives somebody a checkpoint of their own."""
 
-    def give(person: Person) -> Kept:
+    def give(person: Person) -> StoredCheckpoint:
         spec = a_spec(name="Furnace")
         with db.transaction() as session:
             job = Job(
@@ -113,15 +113,15 @@ def keep(database: str, trained: Path) -> Keep:
                 manifest=rundir.verify(path),
                 metrics={"loss": 0.21, "eval_loss": 0.25},
             )
-        return Kept(checkpoint.id, path)
+        return StoredCheckpoint(checkpoint.id, path)
 
     return give
 
 
 @pytest.fixture(scope="module")
-def checkpoint(keep: Keep, alice_user: Person) -> Kept:
+def checkpoint(store_checkpoint: StoreCheckpoint, alice_user: Person) -> StoredCheckpoint:
     """Alice's checkpoint."""
-    return keep(alice_user)
+    return store_checkpoint(alice_user)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def node(database: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def api(alice_api: TestClient, checkpoint: Kept, node: str) -> Iterator[TestClient]:
+def api(alice_api: TestClient, checkpoint: StoredCheckpoint, node: str) -> Iterator[TestClient]:
     """Alice's program, with a node at work; all slots are free again when the test ends."""
     yield alice_api
     until(lambda: free_slots() == 2, what="a free slot")

@@ -12,13 +12,13 @@ from starlette.testclient import TestClient
 
 from app.core import db, storage
 from app.core.models import Checkpoint, ImportedModel
-from tests.app.playground.conftest import Keep, Kept
+from tests.app.playground.conftest import StoreCheckpoint, StoredCheckpoint
 from tests.users import Person
 
 Events = list[tuple[str, dict[str, Any]]]
 
 
-def body(checkpoint: Kept, **fields: Any) -> dict[str, Any]:
+def body(checkpoint: StoredCheckpoint, **fields: Any) -> dict[str, Any]:
     return {"checkpoint": checkpoint.id, "prompt": "In the beginning", "max_tokens": 40, "seed": 7, **fields}
 
 
@@ -37,7 +37,7 @@ def parsed(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, json.loads(text[6:])
 
 
-def test_pieces_come_in_order_between_start_and_done(api: TestClient, checkpoint: Kept) -> None:
+def test_pieces_come_in_order_between_start_and_done(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     names = [name for name, _data in events(api, body(checkpoint)) if name != "waiting"]
 
     assert names[0] == "start"
@@ -46,7 +46,7 @@ def test_pieces_come_in_order_between_start_and_done(api: TestClient, checkpoint
     assert len(names) > 10
 
 
-def test_done_says_how_much_how_fast_and_why_it_ended(api: TestClient, checkpoint: Kept) -> None:
+def test_done_says_how_much_how_fast_and_why_it_ended(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     found = events(api, body(checkpoint, max_tokens=12))
     _name, done = found[-1]
 
@@ -56,7 +56,7 @@ def test_done_says_how_much_how_fast_and_why_it_ended(api: TestClient, checkpoin
     assert done["tokens_per_second"] > 0
 
 
-def test_the_whole_answer_equals_the_streamed_one(api: TestClient, checkpoint: Kept) -> None:
+def test_the_whole_answer_equals_the_streamed_one(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     streamed = "".join(data["text"] for name, data in events(api, body(checkpoint)) if name == "piece")
     whole = api.post("/api/v1/generate", json=body(checkpoint)).json()
 
@@ -64,7 +64,9 @@ def test_the_whole_answer_equals_the_streamed_one(api: TestClient, checkpoint: K
     assert whole["finish_reason"] == "length"
 
 
-def test_the_same_seed_writes_the_same_text_and_another_seed_another(api: TestClient, checkpoint: Kept) -> None:
+def test_the_same_seed_writes_the_same_text_and_another_seed_another(
+    api: TestClient, checkpoint: StoredCheckpoint
+) -> None:
     first, again, other = (
         api.post("/api/v1/generate", json=body(checkpoint, prompt="", seed=seed, temperature=2)).json()
         for seed in (1, 1, 2)
@@ -74,27 +76,27 @@ def test_the_same_seed_writes_the_same_text_and_another_seed_another(api: TestCl
     assert first["text"] != other["text"]
 
 
-def test_a_seed_that_was_drawn_can_be_used_again(api: TestClient, checkpoint: Kept) -> None:
+def test_a_seed_that_was_drawn_can_be_used_again(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     drawn = api.post("/api/v1/generate", json=body(checkpoint, prompt="", seed=None, temperature=2)).json()
     again = api.post("/api/v1/generate", json=body(checkpoint, prompt="", seed=drawn["seed"], temperature=2)).json()
 
     assert drawn["text"] == again["text"]
 
 
-def test_the_model_continues_what_it_learned(api: TestClient, checkpoint: Kept) -> None:
+def test_the_model_continues_what_it_learned(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     text = api.post("/api/v1/generate", json=body(checkpoint, temperature=0)).json()["text"]
 
     assert text.startswith(" the furnace was cold")
 
 
-def test_chinese_characters_never_come_broken(api: TestClient, checkpoint: Kept) -> None:
+def test_chinese_characters_never_come_broken(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     pieces = [d["text"] for n, d in events(api, body(checkpoint, prompt="起初", temperature=0)) if n == "piece"]
 
     assert "".join(pieces).startswith(",炉火是冷的")
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-def test_a_stop_string_ends_the_text_and_is_not_part_of_it(api: TestClient, checkpoint: Kept) -> None:
+def test_a_stop_string_ends_the_text_and_is_not_part_of_it(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     asked = body(checkpoint, temperature=0, stop=["was cold", "never"])
     done = api.post("/api/v1/generate", json=asked).json()
 
@@ -102,14 +104,14 @@ def test_a_stop_string_ends_the_text_and_is_not_part_of_it(api: TestClient, chec
     assert done["finish_reason"] == "stop"
 
 
-def test_an_empty_prompt_starts_a_text(api: TestClient, checkpoint: Kept) -> None:
+def test_an_empty_prompt_starts_a_text(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     answer = api.post("/api/v1/generate", json=body(checkpoint, prompt=""))
 
     assert answer.status_code == 200
     assert answer.json()["num_tokens"] == 40
 
 
-def test_bob_cannot_generate_from_alices_checkpoint(bob_api: TestClient, checkpoint: Kept) -> None:
+def test_bob_cannot_generate_from_alices_checkpoint(bob_api: TestClient, checkpoint: StoredCheckpoint) -> None:
     answer = bob_api.post("/api/v1/generate", json=body(checkpoint))
 
     assert answer.status_code == 404
@@ -117,7 +119,7 @@ def test_bob_cannot_generate_from_alices_checkpoint(bob_api: TestClient, checkpo
 
 
 def test_a_token_without_the_scope_submit_cannot_generate(
-    visitor: TestClient, alice_user: Person, checkpoint: Kept
+    visitor: TestClient, alice_user: Person, checkpoint: StoredCheckpoint
 ) -> None:
     token = alice_user.token("read")
     answer = visitor.post("/api/v1/generate", json=body(checkpoint), headers={"Authorization": f"Bearer {token}"})
@@ -141,7 +143,7 @@ def test_a_token_without_the_scope_submit_cannot_generate(
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_range(
-    alice_api: TestClient, checkpoint: Kept, field: str, value: Any, sentence: str
+    alice_api: TestClient, checkpoint: StoredCheckpoint, field: str, value: Any, sentence: str
 ) -> None:
     answer = alice_api.post("/api/v1/generate", json=body(checkpoint, **{field: value}))
 
@@ -149,14 +151,18 @@ def test_a_value_out_of_range_is_named_with_its_range(
     assert answer.json()["errors"][0]["message"].startswith(sentence)
 
 
-def test_a_prompt_of_a_hundred_thousand_characters_is_refused(alice_api: TestClient, checkpoint: Kept) -> None:
+def test_a_prompt_of_a_hundred_thousand_characters_is_refused(
+    alice_api: TestClient, checkpoint: StoredCheckpoint
+) -> None:
     answer = alice_api.post("/api/v1/generate", json=body(checkpoint, prompt="x" * 100_000))
 
     assert answer.status_code == 413
     assert "100000 characters; the limit is 50000" in answer.json()["title"]
 
 
-def test_a_prompt_longer_than_the_models_context_says_both_lengths(api: TestClient, checkpoint: Kept) -> None:
+def test_a_prompt_longer_than_the_models_context_says_both_lengths(
+    api: TestClient, checkpoint: StoredCheckpoint
+) -> None:
     answer = api.post("/api/v1/generate", json=body(checkpoint, prompt="xyz " * 500))
 
     assert answer.status_code == 422
@@ -164,8 +170,10 @@ def test_a_prompt_longer_than_the_models_context_says_both_lengths(api: TestClie
     assert "the limit of this model is 256" in answer.json()["title"]
 
 
-def test_a_checkpoint_whose_files_are_gone_answers_409(api: TestClient, keep: Keep, alice_user: Person) -> None:
-    lost = keep(alice_user)
+def test_a_checkpoint_whose_files_are_gone_answers_409(
+    api: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person
+) -> None:
+    lost = store_checkpoint(alice_user)
     assert api.post("/api/v1/generate", json=body(lost)).status_code == 200
     shutil.rmtree(lost.path)
 
@@ -176,9 +184,9 @@ def test_a_checkpoint_whose_files_are_gone_answers_409(api: TestClient, keep: Ke
 
 
 def test_a_damaged_checkpoint_is_refused_and_not_offered_but_can_be_downloaded(
-    api: TestClient, alice: TestClient, keep: Keep, alice_user: Person
+    api: TestClient, alice: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person
 ) -> None:
-    damaged = keep(alice_user)
+    damaged = store_checkpoint(alice_user)
     with db.transaction() as session:
         session.execute(update(Checkpoint).where(Checkpoint.id == damaged.id).values(state="corrupt"))
 
@@ -190,8 +198,10 @@ def test_a_damaged_checkpoint_is_refused_and_not_offered_but_can_be_downloaded(
     assert api.get(f"/api/v1/checkpoints/{damaged.id}/download").status_code == 200
 
 
-def test_a_checkpoint_that_cannot_be_read_says_so(api: TestClient, keep: Keep, alice_user: Person) -> None:
-    broken = keep(alice_user)
+def test_a_checkpoint_that_cannot_be_read_says_so(
+    api: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person
+) -> None:
+    broken = store_checkpoint(alice_user)
     (broken.path / "model.safetensors").write_bytes(b"no weights")
 
     name, data = events(api, body(broken))[-1]
@@ -200,7 +210,7 @@ def test_a_checkpoint_that_cannot_be_read_says_so(api: TestClient, keep: Keep, a
     assert data["message"] == "The files of this checkpoint cannot be read. Choose another one."
 
 
-def test_failures_are_told_in_the_readers_language(api: TestClient, checkpoint: Kept) -> None:
+def test_failures_are_told_in_the_readers_language(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     headers = {"Accept-Language": "zh-CN"}
     answer = api.post("/api/v1/generate", json=body(checkpoint, prompt="xyz " * 500), headers=headers)
 
@@ -222,7 +232,7 @@ def imported(owner: Person, files: Path, model_type: str = "llama") -> str:
 
 
 def test_an_imported_model_writes_what_a_checkpoint_of_the_same_weights_writes(
-    api: TestClient, alice: TestClient, checkpoint: Kept, alice_user: Person
+    api: TestClient, alice: TestClient, checkpoint: StoredCheckpoint, alice_user: Person
 ) -> None:
     model_id = imported(alice_user, checkpoint.path)
     asked = body(checkpoint, max_tokens=12)
@@ -232,7 +242,7 @@ def test_an_imported_model_writes_what_a_checkpoint_of_the_same_weights_writes(
 
 
 def test_a_model_that_does_not_write_is_refused_and_not_offered(
-    api: TestClient, alice: TestClient, checkpoint: Kept, alice_user: Person
+    api: TestClient, alice: TestClient, checkpoint: StoredCheckpoint, alice_user: Person
 ) -> None:
     model_id = imported(alice_user, checkpoint.path, "bert")
     answer = api.post("/api/v1/generate", json={**body(checkpoint), "checkpoint": model_id})
@@ -241,6 +251,8 @@ def test_a_model_that_does_not_write_is_refused_and_not_offered(
     assert model_id not in alice.get("/playground").text
 
 
-def test_an_imported_model_of_another_is_not_there(bob_api: TestClient, checkpoint: Kept, alice_user: Person) -> None:
+def test_an_imported_model_of_another_is_not_there(
+    bob_api: TestClient, checkpoint: StoredCheckpoint, alice_user: Person
+) -> None:
     model_id = imported(alice_user, checkpoint.path)
     assert bob_api.post("/api/v1/generate", json={**body(checkpoint), "checkpoint": model_id}).status_code == 404

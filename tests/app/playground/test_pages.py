@@ -4,11 +4,11 @@ import re
 
 from starlette.testclient import TestClient
 
-from tests.app.playground.conftest import Keep, Kept
+from tests.app.playground.conftest import StoreCheckpoint, StoredCheckpoint
 from tests.users import Person
 
 
-def form(checkpoint: Kept, **fields: str) -> dict[str, str]:
+def form(checkpoint: StoredCheckpoint, **fields: str) -> dict[str, str]:
     values = {"prompt": "In the beginning", "temperature": "0", "top_p": "1", "top_k": "0", "max_tokens": "40"}
     return {"checkpoint": checkpoint.id, **values, "random_seed": "true", **fields}
 
@@ -25,15 +25,15 @@ def test_without_a_checkpoint_the_page_leads_to_a_first_job(bob: TestClient) -> 
 
 
 def test_the_newest_checkpoint_is_chosen_unless_one_is_named(
-    alice: TestClient, keep: Keep, alice_user: Person, checkpoint: Kept
+    alice: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person, checkpoint: StoredCheckpoint
 ) -> None:
-    newest = keep(alice_user)
+    newest = store_checkpoint(alice_user)
 
     assert chosen(alice.get("/playground").text) == [newest.id]
     assert chosen(alice.get(f"/playground?checkpoint={checkpoint.id}").text) == [checkpoint.id]
 
 
-def test_bob_sees_neither_alices_checkpoints_nor_their_names(bob: TestClient, checkpoint: Kept) -> None:
+def test_bob_sees_neither_alices_checkpoints_nor_their_names(bob: TestClient, checkpoint: StoredCheckpoint) -> None:
     assert bob.get(f"/playground?checkpoint={checkpoint.id}").status_code == 404
     assert checkpoint.id not in bob.get("/playground").text
 
@@ -45,14 +45,16 @@ def test_a_visitor_is_sent_to_log_in(visitor: TestClient) -> None:
     assert answer.headers["location"] == "/login?next=/playground"
 
 
-def test_the_page_speaks_chinese(alice: TestClient, checkpoint: Kept) -> None:
+def test_the_page_speaks_chinese(alice: TestClient, checkpoint: StoredCheckpoint) -> None:
     page = alice.get("/playground", headers={"Accept-Language": "zh-CN"}).text
 
     assert "提示词" in page
     assert "Settings" not in page
 
 
-def test_without_scripts_the_form_answers_with_the_whole_text(alice: TestClient, checkpoint: Kept, node: str) -> None:
+def test_without_scripts_the_form_answers_with_the_whole_text(
+    alice: TestClient, checkpoint: StoredCheckpoint, node: str
+) -> None:
     answer = alice.post("/playground", data=form(checkpoint))
 
     assert answer.status_code == 200
@@ -60,7 +62,7 @@ def test_without_scripts_the_form_answers_with_the_whole_text(alice: TestClient,
     assert re.search(r"40 tokens · [\d.]+ tokens/s · seed \d+", answer.text)
 
 
-def test_what_was_typed_stays_when_a_value_is_refused(alice: TestClient, checkpoint: Kept) -> None:
+def test_what_was_typed_stays_when_a_value_is_refused(alice: TestClient, checkpoint: StoredCheckpoint) -> None:
     answer = alice.post("/playground", data=form(checkpoint, temperature="9", prompt="<b>Keep me</b>", stop="one\ntwo"))
 
     assert answer.status_code == 422
@@ -69,7 +71,9 @@ def test_what_was_typed_stays_when_a_value_is_refused(alice: TestClient, checkpo
     assert "one\ntwo" in answer.text
 
 
-def test_a_prompt_too_long_for_the_model_is_told_beside_it(alice: TestClient, checkpoint: Kept, node: str) -> None:
+def test_a_prompt_too_long_for_the_model_is_told_beside_it(
+    alice: TestClient, checkpoint: StoredCheckpoint, node: str
+) -> None:
     answer = alice.post("/playground", data=form(checkpoint, prompt="xyz " * 500))
 
     assert answer.status_code == 422

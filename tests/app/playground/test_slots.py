@@ -19,7 +19,7 @@ from app.core.models import Node, new_id
 from app.main import create_app
 from app.playground import generation_queue, service
 from app.playground.schemas import GenerationTask
-from tests.app.playground.conftest import Keep, Kept, free_slots
+from tests.app.playground.conftest import StoreCheckpoint, StoredCheckpoint, free_slots
 from tests.users import Person
 from tests.waiting import until
 from worker.runtime import current_worker
@@ -47,12 +47,12 @@ def client(address: str, alice_user: Person) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def slow(keep: Keep, alice_user: Person) -> Kept:
+def slow(store_checkpoint: StoreCheckpoint, alice_user: Person) -> StoredCheckpoint:
     """A checkpoint that writes on for long: its context is made larger than what it was trained for."""
-    kept = keep(alice_user)
-    config = json.loads((kept.path / "config.json").read_text())
-    (kept.path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 100_000}))
-    return kept
+    stored = store_checkpoint(alice_user)
+    config = json.loads((stored.path / "config.json").read_text())
+    (stored.path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 100_000}))
+    return stored
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def all_free_afterwards(client: httpx.Client) -> Iterator[None]:
 
 
 @contextmanager
-def stream(client: httpx.Client, checkpoint: Kept) -> Iterator[Iterator[tuple[str, dict[str, Any]]]]:
+def stream(client: httpx.Client, checkpoint: StoredCheckpoint) -> Iterator[Iterator[tuple[str, dict[str, Any]]]]:
     body = {"checkpoint": checkpoint.id, "prompt": "In", "max_tokens": 4096, "seed": 1, "stream": True}
     with client.stream("POST", "/api/v1/generate", json=body) as answer:
         yield events(answer)
@@ -87,13 +87,13 @@ def inference_process() -> psutil.Process:
     return next(child for child in children if "worker.inference.server" in child.cmdline())
 
 
-def an_order() -> GenerationTask:
+def a_task() -> GenerationTask:
     return GenerationTask(
         id=new_id(), path="x", prompt="", max_tokens=1, temperature=1, top_p=1, top_k=0, seed=0, stop=[]
     )
 
 
-def test_two_people_generate_at_once(client: httpx.Client, slow: Kept) -> None:
+def test_two_people_generate_at_once(client: httpx.Client, slow: StoredCheckpoint) -> None:
     with stream(client, slow) as first, stream(client, slow) as second:
         for _turn in range(3):
             wait_for("piece", first)
@@ -101,7 +101,7 @@ def test_two_people_generate_at_once(client: httpx.Client, slow: Kept) -> None:
         assert free_slots() == 0
 
 
-def test_leaving_in_the_middle_frees_the_slot(client: httpx.Client, slow: Kept) -> None:
+def test_leaving_in_the_middle_frees_the_slot(client: httpx.Client, slow: StoredCheckpoint) -> None:
     with stream(client, slow) as text:
         wait_for("piece", text)
         assert free_slots() == 1
@@ -109,7 +109,7 @@ def test_leaving_in_the_middle_frees_the_slot(client: httpx.Client, slow: Kept) 
     until(lambda: free_slots() == 2, 2, "the slot to be free")
 
 
-def test_leaving_before_an_unstreamed_answer_frees_the_slot(client: httpx.Client, slow: Kept) -> None:
+def test_leaving_before_an_unstreamed_answer_frees_the_slot(client: httpx.Client, slow: StoredCheckpoint) -> None:
     body = {"checkpoint": slow.id, "prompt": "In", "max_tokens": 4096}
     with pytest.raises(httpx.ReadTimeout):
         client.post("/api/v1/generate", json=body, timeout=httpx.Timeout(10, read=1))
@@ -117,7 +117,9 @@ def test_leaving_before_an_unstreamed_answer_frees_the_slot(client: httpx.Client
     until(lambda: free_slots() == 2, 2, "the slot to be free")
 
 
-def test_a_third_waits_is_told_its_place_and_gets_the_first_slot_that_frees(client: httpx.Client, slow: Kept) -> None:
+def test_a_third_waits_is_told_its_place_and_gets_the_first_slot_that_frees(
+    client: httpx.Client, slow: StoredCheckpoint
+) -> None:
     with stream(client, slow) as first, stream(client, slow) as second:
         wait_for("piece", first)
         wait_for("piece", second)
@@ -132,7 +134,7 @@ def test_a_third_waits_is_told_its_place_and_gets_the_first_slot_that_frees(clie
             assert wait_for("piece", fourth)
 
 
-def test_who_leaves_the_line_is_not_served(client: httpx.Client, slow: Kept) -> None:
+def test_who_leaves_the_line_is_not_served(client: httpx.Client, slow: StoredCheckpoint) -> None:
     with stream(client, slow) as first, stream(client, slow) as second:
         wait_for("piece", first)
         wait_for("piece", second)
@@ -141,7 +143,7 @@ def test_who_leaves_the_line_is_not_served(client: httpx.Client, slow: Kept) -> 
         until(lambda: live.valkey().zcard("athanor:generate:waiting") == 0, 2, "the line to be empty")
 
 
-def test_a_killed_inference_process_is_told_and_replaced(client: httpx.Client, slow: Kept) -> None:
+def test_a_killed_inference_process_is_told_and_replaced(client: httpx.Client, slow: StoredCheckpoint) -> None:
     with stream(client, slow) as text:
         wait_for("piece", text)
         os.kill(inference_process().pid, signal.SIGKILL)
@@ -152,7 +154,7 @@ def test_a_killed_inference_process_is_told_and_replaced(client: httpx.Client, s
         assert wait_for("piece", text)
 
 
-def test_an_emptied_broker_is_told_and_frees_the_slot(client: httpx.Client, slow: Kept) -> None:
+def test_an_emptied_broker_is_told_and_frees_the_slot(client: httpx.Client, slow: StoredCheckpoint) -> None:
     with stream(client, slow) as text:
         wait_for("piece", text)
         live.valkey().flushall()
@@ -160,7 +162,9 @@ def test_an_emptied_broker_is_told_and_frees_the_slot(client: httpx.Client, slow
         until(lambda: free_slots() == 2, 2, "the slot to be free")
 
 
-def test_a_reader_that_died_frees_the_slot(client: httpx.Client, slow: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_died_frees_the_slot(
+    client: httpx.Client, slow: StoredCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with stream(client, slow) as text:
         wait_for("piece", text)
         # What a killed web process looks like to the node: nobody keeps the key alive any more.
@@ -168,7 +172,9 @@ def test_a_reader_that_died_frees_the_slot(client: httpx.Client, slow: Kept, mon
         until(lambda: free_slots() == 2, 2, "the slot to be free")
 
 
-def test_a_worker_that_falls_silent_is_told(client: httpx.Client, slow: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_falls_silent_is_told(
+    client: httpx.Client, slow: StoredCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(generation_queue, "SILENCE_SECONDS", 1.0)
     with stream(client, slow) as text:
         wait_for("piece", text)
@@ -182,9 +188,9 @@ def test_a_worker_that_falls_silent_is_told(client: httpx.Client, slow: Kept, mo
 
 
 def test_without_a_worker_the_reader_is_told_how_to_start_one(
-    client: httpx.Client, slow: Kept, monkeypatch: pytest.MonkeyPatch
+    client: httpx.Client, slow: StoredCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "RING_SECONDS", 0.1)
+    monkeypatch.setattr(service, "NOTIFY_SECONDS", 0.1)
     monkeypatch.setattr(generation_queue, "dequeue", lambda: None)
     with db.transaction() as session:
         session.execute(delete(Node))
@@ -197,7 +203,7 @@ def test_without_a_worker_the_reader_is_told_how_to_start_one(
 
 
 def test_a_line_that_is_too_long_takes_nobody_more(
-    client: httpx.Client, slow: Kept, monkeypatch: pytest.MonkeyPatch
+    client: httpx.Client, slow: StoredCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generation_queue, "MAX_WAITING", 0)
     answer = client.post("/api/v1/generate", json={"checkpoint": slow.id})
@@ -208,9 +214,9 @@ def test_a_line_that_is_too_long_takes_nobody_more(
 
 
 def test_those_who_left_without_a_word_are_passed_over(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, waiting = an_order(), an_order()
-    for order in (left, waiting):
-        assert generation_queue.enqueue(order)
+    left, waiting = a_task(), a_task()
+    for task in (left, waiting):
+        assert generation_queue.enqueue(task)
     live.valkey().delete(f"athanor:generate:{left.id}:alive")
 
     assert generation_queue.dequeue() == waiting

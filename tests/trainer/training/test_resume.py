@@ -201,7 +201,7 @@ def test_one_leap_alone_ends_no_run_that_is_to_stop(warm: Warm, home: Path) -> N
 
     assert run(warm, run_dir, ATHANOR_FAULT="spike@25") == 0
 
-    assert "the loss leapt" in run_dir.log_path.read_text()
+    assert "the loss jumped" in run_dir.log_path.read_text()
 
 
 def test_a_skipped_step_changes_no_weight(warm: Warm, home: Path, wholes: dict[tuple[int, int], RunDir]) -> None:

@@ -14,7 +14,7 @@ from trainer.data.batch import IGNORE_INDEX
 from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective
 from trainer.run_dir import RunDir
-from trainer.training.sanity_checks import initial_loss_bounds, labelled_fraction
+from trainer.training.sanity_checks import initial_loss_bounds, labeled_fraction
 
 CLASSIFIED = {"objective": "classification", "num_key_value_heads": 4}
 SHAPES: list[dict[str, Any]] = [
@@ -65,10 +65,10 @@ def test_a_base_model_may_have_any_loss_but_that_of_preferences_is_known() -> No
 def test_the_share_that_is_trained_is_what_has_a_label_and_a_weight() -> None:
     labels = np.asarray([[5, 6, 7, IGNORE_INDEX]])
 
-    assert labelled_fraction({"labels": labels}) == 0.75
-    assert labelled_fraction({"labels": labels, "weights": np.asarray([[0.0, 0.0, 0.5, 0.0]])}) == 0.25
+    assert labeled_fraction({"labels": labels}) == 0.75
+    assert labeled_fraction({"labels": labels, "weights": np.asarray([[0.0, 0.0, 0.5, 0.0]])}) == 0.25
     answered = np.asarray([[False, True, True, True]])
-    assert labelled_fraction({"labels": labels, "answered": answered, "weights": np.ones(1)}) == 0.5
+    assert labeled_fraction({"labels": labels, "answered": answered, "weights": np.ones(1)}) == 0.5
 
 
 def test_a_run_says_what_it_checked(trained: RunDir) -> None:

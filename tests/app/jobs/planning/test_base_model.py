@@ -220,7 +220,7 @@ def test_the_form_offers_models_and_checkpoints(alice: TestClient, alice_user: P
     chosen = alice.get(f"/jobs/new?base_model={base_id}").text
     assert f'<option value="{base_id}" selected>' in chosen
     assert '<input type="radio" name="recipe" value="chat" checked' in chosen
-    assert "The base model decides it." in chosen
+    assert "Set by the base model." in chosen
 
 
 def test_a_form_with_a_model_gives_a_job_that_starts_from_it(

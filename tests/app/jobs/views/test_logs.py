@@ -28,7 +28,7 @@ def test_a_log_is_shown_without_what_only_terminals_understand(printed: str, sho
 def read_all(path: Path, *, is_whole: bool) -> str:
     text, offset = "", 0
     while True:
-        piece = logs.read(path, offset, is_whole=is_whole)
+        piece = logs.read(path, offset, is_complete=is_whole)
         if piece.next_offset == offset:
             return text
         text, offset = text + piece.text, piece.next_offset
@@ -40,16 +40,16 @@ def test_pieces_together_are_the_whole_log(tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.mktemp("log") / "log.txt"
     text = "".join(f"{line}\n" for line in lines)
     path.write_text(text, encoding="utf-8", newline="")
-    assert read_all(path, is_whole=False) == text
+    assert read_all(path, is_complete=False) == text
 
 
 def test_pieces_smaller_than_the_log_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "CHUNK_BYTES", 100)
-    monkeypatch.setattr(logs, "LONGEST_LINE", 60)
+    monkeypatch.setattr(logs, "MAX_LINE_BYTES", 60)
     path = tmp_path / "log.txt"
     text = "".join(f"第 {n} 步 loss\n" for n in range(50)) + "长" * 200 + "\nend\n"
     path.write_text(text)
-    assert read_all(path, is_whole=False) == text
+    assert read_all(path, is_complete=False) == text
 
 
 def test_a_line_still_being_written_is_left_until_it_is_whole_or_the_run_is_over(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_line_still_being_written_is_left_until_it_is_whole_or_the_run_is_over
     piece = logs.read(path, 0)
     assert (piece.text, piece.next_offset) == ("one\n", 4)
     assert logs.read(path, 4).text == ""
-    assert logs.read(path, 4, is_whole=True).text == "tw"
+    assert logs.read(path, 4, is_complete=True).text == "tw"
 
 
 def test_bytes_that_are_no_text_are_replaced(tmp_path: Path) -> None:
