@@ -1,4 +1,4 @@
-"""Fixtures of the faults: one stack for all, repaired before each; and the table that `make faults` writes."""
+"""Fixtures of the fault tests: one installation, repaired before each test; and the table that `make faults` writes."""
 
 import os
 import platform
@@ -25,7 +25,7 @@ _begin = time.monotonic()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All but the core is left out of a plain run of the tests."""
+    """Mark the fault tests that a plain run of the tests leaves out: all but those marked faults_core."""
     for item in items:
         if HERE in item.path.parents and item.get_closest_marker("faults_core") is None:
             item.add_marker(pytest.mark.faults)
@@ -33,9 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared_installation() -> Iterator[Stack]:
-    """The installation that is hurt again and again."""
-    with stack.running(environment.HOME / "faults") as made:
-        yield made
+    """The installation that all fault tests use, one after another."""
+    with stack.running(environment.HOME / "faults") as installation:
+        yield installation
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def installation(shared_installation: Stack) -> Stack:
 
 @pytest.fixture(scope="session")
 def corpus(shared_installation: Stack) -> str:
-    """An uploaded text, ready."""
+    """The ID of an uploaded text that is ready."""
     answer = shared_installation.post(
         "/api/v1/corpora", params={"filename": "sheep.txt", "name": "Sheep"}, content=TEXT.encode()
     )
@@ -62,35 +62,35 @@ def corpus(shared_installation: Stack) -> str:
 
 @pytest.fixture
 def submit(installation: Stack, corpus: str) -> Callable[..., Run]:
-    """Submit a job of 120 steps that saves every 20; fields given replace its own."""
+    """Submits a job of 120 steps that saves every 20 steps; keyword arguments replace fields of its spec."""
     return lambda **fields: Run(installation, corpus, **fields)
 
 
 @pytest.fixture(scope="session")
 def golden(shared_installation: Stack, corpus: str) -> Callable[..., str]:
-    """The hash of the weights of an undisturbed run, by the number of processes and steps."""
-    known: dict[tuple[int, int], str] = {}
+    """Returns the hash of the weights of an undisturbed run, by the number of processes and steps."""
+    hashes: dict[tuple[int, int], str] = {}
 
-    def find(num_processes: int = 1, max_steps: int = runs.STEPS) -> str:
-        if (num_processes, max_steps) not in known:
+    def weights_hash(num_processes: int = 1, max_steps: int = runs.STEPS) -> str:
+        if (num_processes, max_steps) not in hashes:
             shared_installation.repair()
             run = Run(shared_installation, corpus, num_processes=num_processes, max_steps=max_steps)
             run.end()
             invariants.check(run)
-            known[num_processes, max_steps] = run.weights()
-        return known[num_processes, max_steps]
+            hashes[num_processes, max_steps] = run.weights()
+        return hashes[num_processes, max_steps]
 
-    return find
+    return weights_hash
 
 
 @pytest.fixture
-def saw(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Note for the table what was seen."""
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Adds a sentence about the result of a test to the table."""
 
-    def note(what: str) -> None:
-        request.node.user_properties.append(("saw", what))
+    def add(sentence: str) -> None:
+        request.node.user_properties.append(("result", sentence))
 
-    return note
+    return add
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
@@ -98,36 +98,37 @@ def saw(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
-    """Keep a line of each fault; show the logs where one failed."""
-    report = yield
-    made = getattr(item, "funcargs", {}).get("installation") or getattr(item, "funcargs", {}).get("shared_installation")
-    if report.failed and isinstance(made, Stack):
-        report.sections.append(("logs of the stack", made.logs()))
+    """Add a row to the table for each fault; add the logs to the report of a failed test."""
+    outcome = yield
+    fixtures = getattr(item, "funcargs", {})
+    installation = fixtures.get("installation") or fixtures.get("shared_installation")
+    if outcome.failed and isinstance(installation, Stack):
+        outcome.sections.append(("logs of the stack", installation.logs()))
     marker = item.get_closest_marker("row")
-    if marker is not None and (report.when == "call" or report.failed):
-        said = [str(value) for name, value in item.user_properties if name == "saw"]
-        seen = "; ".join(said) if report.passed else " ".join(str(call.excinfo and call.excinfo.value).split())[:160]
+    if marker is not None and (outcome.when == "call" or outcome.failed):
+        results = [str(value) for name, value in item.user_properties if name == "result"]
+        error = " ".join(str(call.excinfo and call.excinfo.value).split())[:160]
         _rows.append(
             {
                 "row": marker.args[0],
                 "fault": marker.args[1],
-                "seen": seen,
-                "seconds": report.duration,
-                "ok": report.passed,
+                "result": "; ".join(results) if outcome.passed else error,
+                "seconds": outcome.duration,
+                "ok": outcome.passed,
             }
         )
-    return report
+    return outcome
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the table, if somebody asked for it."""
+    """Write the table to the path in the environment variable FAULTS_TABLE, if it is set."""
     path = os.environ.get("FAULTS_TABLE")
     if path and _rows:
         Path(path).write_text(table(time.monotonic() - _begin))
 
 
 def table(seconds: float) -> str:
-    """The measurement as a page."""
+    """The table as a Markdown page. `seconds` is the duration of all tests."""
     passed = sum(row["ok"] for row in _rows)
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, text=True).strip()
     lines = [
@@ -136,14 +137,14 @@ def table(seconds: float) -> str:
         f"{passed} of {len(_rows)} faults survived, {seconds / 60:.1f} minutes, {os.cpu_count()} cores, "
         f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, commit {commit}. Made by `make faults`.",
         "",
-        f"Each hurts a whole installation while it trains a model of 0.2 million parameters for {runs.STEPS} steps, "
-        f"saved every {runs.SAVE_STEPS}. After each the ten invariants are checked (tests/faults/invariants.py).",
+        f"Each fault hits a complete installation while it trains a model of 0.2 million parameters for {runs.STEPS} "
+        f"steps, saved every {runs.SAVE_STEPS}. The ten invariants are checked after it (tests/faults/invariants.py).",
         "",
-        "| row | fault | seen | seconds | |",
+        "| row | fault | result | seconds | |",
         "| --- | --- | --- | ---: | --- |",
     ]
     for row in sorted(_rows, key=lambda row: [int(part) for part in row["row"][1:].split("-")[:1]]):
         mark = "ok" if row["ok"] else "**FAILED**"
-        seen = row["seen"].replace("|", "/")
-        lines.append(f"| {row['row']} | {row['fault']} | {seen} | {row['seconds']:.1f} | {mark} |")
+        result = row["result"].replace("|", "/")
+        lines.append(f"| {row['row']} | {row['fault']} | {result} | {row['seconds']:.1f} | {mark} |")
     return "\n".join(lines) + "\n"

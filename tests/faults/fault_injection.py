@@ -14,11 +14,12 @@ from worker import fork_server
 
 def main() -> None:
     """Run the fork server."""
-    file, genuine = Path(sys.argv.pop()), fault_injection.planned
+    file = Path(sys.argv.pop())
+    original = fault_injection.planned
 
     def planned(fence: int) -> list[fault_injection.Fault]:
         os.environ[fault_injection.VARIABLE] = file.read_text() if file.exists() else ""
-        return genuine(fence)
+        return original(fence)
 
     fault_injection.planned = planned
     fork_server.main()

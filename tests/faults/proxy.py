@@ -1,4 +1,4 @@
-"""A TCP proxy that can be cut: the network between a worker and its database."""
+"""A TCP proxy that can be cut, in place of the network between a worker and its database."""
 
 import selectors
 import socket
@@ -8,7 +8,7 @@ from typing import Literal
 
 
 class Proxy:
-    """Forwards a port of this machine to another. Cut, it passes nothing on until it is healed."""
+    """Forwards connections from one local port to another. While it is cut, it forwards nothing."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -22,17 +22,17 @@ class Proxy:
         self._thread.start()
 
     def cut(self, how: Literal["silent", "reset"] = "silent") -> None:
-        """Silent: packets vanish, as behind a pulled cable. Reset: connections break, as with a dead host."""
+        """Cut the connection: "silent" loses packets, like a pulled cable; "reset" closes all connections."""
         self._cut = how
         self._wake.send(b".")
 
     def heal(self) -> None:
-        """Pass on again, also what waited meanwhile."""
+        """Forward again, including the data that has arrived while it was cut."""
         self._cut = None
         self._wake.send(b".")
 
     def close(self) -> None:
-        """End it."""
+        """Stop the proxy and close all connections."""
         self._is_closed = True
         self._wake.send(b".")
         self._thread.join(5)

@@ -1,4 +1,4 @@
-"""The whole of Athanor as single processes that a test may kill, stop, cut off and start again, each by its role."""
+"""A complete installation whose processes a test can kill, suspend, cut off and restart, each by its role."""
 
 import os
 import random
@@ -29,8 +29,8 @@ from tests.waiting import until
 from worker import environment as gang_client
 
 ROOT = Path(__file__).parents[2]
-SHRUNKEN = {
-    "LEASE_SECONDS": "4",  # a node says every 3 s that it lives
+SHORT_TIMES = {
+    "LEASE_SECONDS": "4",  # nodes report every 3 s
     "RENEW_SECONDS": "0.5",
     "SCHEDULER_SECONDS": "0.5",
     "RETRY_SECONDS": "0.2",
@@ -40,13 +40,13 @@ SHRUNKEN = {
     "STEP_SECONDS": "3",
     "FIRST_STEP_SECONDS": "20",
 }
-CANARY = "canary-8f3a61c2"  # the database's password: it must show up nowhere
+CANARY = "canary-8f3a61c2"  # the database's password, which must not appear in any log or file
 SERVERS = ("postgres", "valkey")
 PROGRAMS = ("web", "scheduler", "worker")
 
 
 class Database(Postgres):
-    """PostgreSQL that also listens on a port, so that a proxy can stand before it."""
+    """PostgreSQL that also listens on a TCP port, so that a proxy can be put in front of it."""
 
     def __init__(self, address: Address, port: int) -> None:
         super().__init__(address, listen_addresses="127.0.0.1", port=str(port), fsync="off")
@@ -56,20 +56,22 @@ class Database(Postgres):
         return f"{super().url(database)}&port={self.port}"
 
     def tcp(self, port: int) -> str:
-        """Its address as programs get it, on its own port or a proxy's."""
+        """Its URL over TCP, on its own port or that of a proxy."""
         return f"postgresql://postgres:{CANARY}@127.0.0.1:{port}/athanor"
 
 
 class Program:
-    """One process of ours, and where its output goes."""
+    """A process of Athanor and its log file."""
 
     def __init__(self, log: Path, arguments: list[str], environment: dict[str, str]) -> None:
-        self.log, self.arguments, self.environment = log, arguments, environment
+        self.log = log
+        self.arguments = arguments
+        self.environment = environment
         self.process: subprocess.Popen[bytes] | None = None
         self.started_at = 0.0
 
     def start(self) -> None:
-        """Start it, if it does not run."""
+        """Start the process unless it runs."""
         if self.alive():
             return
         self.started_at = time.time()
@@ -85,11 +87,11 @@ class Program:
             )
 
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process runs."""
         return self.process is not None and self.process.poll() is None
 
     def signal(self, number: signal.Signals) -> None:
-        """Signal it and wait for its end where the signal ends it."""
+        """Send a signal; after SIGKILL or SIGTERM wait for the process to end."""
         if self.process is not None and self.alive():
             self.process.send_signal(number)
             if number in (signal.SIGKILL, signal.SIGTERM):
@@ -97,7 +99,7 @@ class Program:
 
 
 class Stack:
-    """Every process of one installation. Answers of the API are kept, for no fault may cause a bare 5xx."""
+    """All processes of one installation, and the responses of its API, because no fault may cause a bare 5xx."""
 
     def __init__(self, home: Path) -> None:
         self.home, self.data = home, home / "data"
@@ -109,15 +111,15 @@ class Stack:
         self.proxy = Proxy(self.postgres.port)
         self.port = free_port()
         self.programs: dict[str, Program] = {}
-        self.seen: list[tuple[str, int, str]] = []  # path, status and Retry-After of every answer
+        self.responses: list[tuple[str, int, str]] = []  # path, status and Retry-After of every response
         self.token = ""
-        self._socket = 0  # the inode of the fault_injector's
+        self._injector_inode = 0  # of the socket of the fault injector
         self.client = httpx.Client(timeout=20)
 
-    # ---- life -------------------------------------------------------------------------------------------------------
+    # ---- start, repair and stop -------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start everything and make Alice its owner."""
+        """Start all processes and create the owner's account, Alice."""
         self.start_servers()
         migrated = self.run("-m", "app.launcher.cli", "migrate")
         self.start_programs()
@@ -125,24 +127,27 @@ class Stack:
         self.repair()
 
     def start_servers(self) -> None:
-        """PostgreSQL and Valkey."""
+        """Start PostgreSQL and Valkey."""
         self.postgres.start()
         self.valkey.start()
 
     def start_programs(self) -> None:
-        """Web, scheduler and a worker, which reaches the database through the proxy."""
+        """Start web, scheduler and a worker, which reaches the database through the proxy."""
         for role in PROGRAMS:
             self.add(role, role, through=self.proxy.port if role == "worker" else None).start()
 
     def run(self, *arguments: str) -> str:
-        """Run a program of ours to its end; answers what it printed."""
+        """Run Python with these arguments to its end; returns its output."""
         command = [sys.executable, *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=self.environment(), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        result = subprocess.run(command, cwd=ROOT, env=self.environment(), capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
     def add(self, role: str, command: str, *, through: int | None = None, node: str = "ada") -> Program:
-        """A further program. A second worker is another machine, with sockets of its own."""
+        """Add a program. A second worker acts as another machine, with a runtime directory of its own.
+
+        `through` is the port of the database that it uses.
+        """
         environment = self.environment(through)
         if node != "ada":
             environment["XDG_RUNTIME_DIR"] = str(self.home / node)
@@ -154,11 +159,11 @@ class Stack:
         return self.programs[role]
 
     def environment(self, port: int | None = None) -> dict[str, str]:
-        """What every program gets. `port` leads to the database."""
+        """The environment of every program. `port` is that of the database."""
         clean = {k: v for k, v in os.environ.items() if "ATHANOR" not in k}
         return {
             **clean,
-            **{f"ATHANOR_{name}": value for name, value in SHRUNKEN.items()},
+            **{f"ATHANOR_{name}": value for name, value in SHORT_TIMES.items()},
             "ATHANOR_DATA": str(self.data),
             "ATHANOR_PORT": str(self.port),
             "ATHANOR_FAILPOINTS": str(self.failpoints),
@@ -170,10 +175,10 @@ class Stack:
         }
 
     def repair(self) -> None:
-        """Make everything whole again after a fault: what is dead starts, what is cut heals, no job is left over."""
+        """Undo all faults: restart what was killed, reconnect what was cut off, and end all jobs."""
         self.proxy.heal()
-        for left in self.failpoints.iterdir():
-            left.unlink()
+        for path in self.failpoints.iterdir():
+            path.unlink()
         (self.home / "faults").write_text("")
         for role in [role for role in self.programs if role not in (*PROGRAMS, "fault_injector")]:
             self.stop_role(role)
@@ -185,18 +190,18 @@ class Stack:
             self.programs[role].start()
         until(self._is_ready, 60, "a web process that is ready")
         self._end_jobs()
-        self.until_warm()
+        self.until_fork_server()
         until(self._has_node, 30, "a live node")
 
-    def until_warm(self) -> None:
-        """Wait for the warm parent of the present worker: an attempt that starts cold beside its start takes long."""
+    def until_fork_server(self) -> None:
+        """Wait for the fork server of the current worker, without which an attempt starts slowly."""
 
         def is_new() -> bool:
             with suppress(FileNotFoundError):
-                return self.warm_socket().stat().st_mtime >= self.programs["worker"].started_at
+                return self.fork_server_socket().stat().st_mtime >= self.programs["worker"].started_at
             return False
 
-        until(is_new, 60, "a warm parent")
+        until(is_new, 60, "a fork server")
 
     def _is_ready(self) -> bool:
         with suppress(httpx.HTTPError):
@@ -207,25 +212,25 @@ class Stack:
         return any(node["live"] for node in self.get("/api/v1/nodes").json()["data"])
 
     def _end_jobs(self) -> None:
-        """What a failed test left running is ended, the supervisor first."""
+        """End the jobs that a failed test left running, their supervisors first."""
         for process in children_of(self.home):
             with suppress(psutil.Error):
                 process.resume()
                 process.kill()
-        left = {"state": [state for state in STATES if state not in TERMINAL], "limit": 100}
+        is_active = {"state": [state for state in STATES if state not in TERMINAL], "limit": 100}
 
         def is_over() -> bool:
-            found = self.get("/api/v1/jobs", params=left).json()["data"]
-            for job in found:
+            jobs = self.get("/api/v1/jobs", params=is_active).json()["data"]
+            for job in jobs:
                 if job["desired"] != "cancel":
                     self.post(f"/api/v1/jobs/{job['id']}/cancel")
-            return not found
+            return not jobs
 
         until(is_over, 60, "the end of all jobs")
-        self.seen.clear()
+        self.responses.clear()
 
     def stop(self) -> None:
-        """End everything that was started here."""
+        """End all processes of the installation."""
         for process in children_of(self.home):
             with suppress(psutil.Error):
                 process.kill()
@@ -237,7 +242,7 @@ class Stack:
         self.client.close()
 
     def stop_role(self, role: str) -> None:
-        """Stop a program for good."""
+        """Stop a program by SIGTERM, or SIGKILL after 15 s."""
         program = self.programs[role]
         if program.alive():
             program.signal(signal.SIGCONT)
@@ -254,83 +259,85 @@ class Stack:
         """SIGKILL a server or a program."""
         if role in SERVERS:
             server: Server = getattr(self, role)
-            found = server.process()
-            assert found is not None
-            found.kill()
+            process = server.process()
+            assert process is not None
+            process.kill()
             until(lambda: server.process() is None, 10, f"the end of {role}")
         else:
             self.programs[role].signal(signal.SIGKILL)
 
     def restart(self, role: str) -> None:
-        """Start what was killed."""
+        """Start a server or program again."""
         (getattr(self, role) if role in SERVERS else self.programs[role]).start()
 
-    def hold(self, role: str) -> None:
-        """SIGSTOP a program: it is there, and does nothing."""
+    def suspend(self, role: str) -> None:
+        """Suspend a program by SIGSTOP."""
         self.programs[role].signal(signal.SIGSTOP)
 
-    def go_on(self, role: str) -> None:
-        """SIGCONT."""
+    def resume(self, role: str) -> None:
+        """Resume a suspended program by SIGCONT."""
         self.programs[role].signal(signal.SIGCONT)
 
     def flushall(self) -> None:
-        """Empty Valkey: every message and doorbell is lost."""
+        """Empty Valkey: all messages and notifications are lost."""
         with redis.Redis.from_url(self.valkey.url) as client:
             client.flushall()
 
     def inject_faults(self, faults: str) -> None:
-        """Let the trainers that start from now on have these faults, by name and step (trainer/fault_injection.py)."""
+        """Inject faults into the trainers that start from now on, by name and step (trainer/fault_injection.py)."""
         (self.home / "faults").write_text(faults)
-        fault_injector = self.programs.get("fault_injector")
-        if fault_injector is None or not fault_injector.alive() or self.warm_socket().stat().st_ino != self._socket:
-            before = self.warm_socket().stat().st_ino
-            if fault_injector is not None:
-                self.stop_role("fault_injector")
-            where, faulty = str(self.warm_socket()), str(self.home / "faults")
-            arguments = ["-m", "tests.faults.fault_injection", where, str(os.getpid()), faulty]
-            clean = gang_client.child_environment("trainer")
-            self.programs["fault_injector"] = Program(self.data / "logs" / "fault_injector.log", arguments, clean)
-            self.programs["fault_injector"].start()
-            until(lambda: self.warm_socket().stat().st_ino != before, 60, "the fault_injector")
-            self._socket = self.warm_socket().stat().st_ino
+        injector = self.programs.get("fault_injector")
+        inode = self.fork_server_socket().stat().st_ino
+        if injector is not None and injector.alive() and inode == self._injector_inode:
+            return
+        if injector is not None:
+            self.stop_role("fault_injector")
+        paths = (str(self.fork_server_socket()), str(os.getpid()), str(self.home / "faults"))
+        arguments = ["-m", "tests.faults.fault_injection", *paths]
+        environment = gang_client.child_environment("trainer")
+        self.programs["fault_injector"] = Program(self.data / "logs" / "fault_injector.log", arguments, environment)
+        self.programs["fault_injector"].start()
+        until(lambda: self.fork_server_socket().stat().st_ino != inode, 60, "the fault injector")
+        self._injector_inode = self.fork_server_socket().stat().st_ino
 
     def arm(self, failpoint: str) -> None:
-        """Let the next process that reaches this point die there (see app/core/fault_injection.py)."""
+        """Make the next process that reaches a failpoint die there (app/core/fault_injection.py)."""
         (self.failpoints / failpoint).touch()
 
     def reached(self, failpoint: str) -> bool:
-        """Whether a process died at this point."""
+        """Whether a process died at a failpoint."""
         return (self.failpoints / f"{failpoint}.reached").exists()
 
-    # ---- looking ----------------------------------------------------------------------------------------------------
+    # ---- API, database and files ------------------------------------------------------------------------------------
 
-    def get(self, path: str, **given: Any) -> httpx.Response:
-        """Ask the API. Raises httpx.HTTPError where nobody answers."""
-        return self._keep(self.client.get(self.url(path), **given))
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        """GET a path. Raises httpx.HTTPError if the web process does not respond."""
+        return self._record(self.client.get(self.url(path), **options))
 
-    def post(self, path: str, **given: Any) -> httpx.Response:
-        """Tell the API."""
-        return self._keep(self.client.post(self.url(path), **given))
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        """POST to a path. Raises httpx.HTTPError if the web process does not respond."""
+        return self._record(self.client.post(self.url(path), **options))
 
     def url(self, path: str) -> str:
-        """The address of a path."""
+        """The URL of a path."""
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def _keep(self, answer: httpx.Response) -> httpx.Response:
-        self.seen.append((answer.request.url.path, answer.status_code, answer.headers.get("Retry-After", "")))
-        return answer
+    def _record(self, response: httpx.Response) -> httpx.Response:
+        retry_after = response.headers.get("Retry-After", "")
+        self.responses.append((response.request.url.path, response.status_code, retry_after))
+        return response
 
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
-        """Read the database past everything of ours."""
+        """Query the database directly, without code of Athanor."""
         with psycopg.connect(self.postgres.url(), row_factory=dict_row, autocommit=True) as connection:
             return connection.execute(query.encode(), values).fetchall()
 
-    def warm_socket(self) -> Path:
-        """Where the worker's warm parent listens."""
+    def fork_server_socket(self) -> Path:
+        """The socket that the worker's fork server listens on."""
         return next(self.home.glob("athanor-*"), self.home) / "warm.sock"
 
     def logs(self) -> str:
-        """The ends of all logs."""
+        """The ends of all logs, to show when a test fails."""
         parts = []
         for path in sorted(self.data.glob("logs/*.log")) + sorted(self.data.glob("runs/*/*.[lt][ox][gt]"))[-4:]:
             parts.append(f"--- {path.relative_to(self.data)}\n{path.read_text(errors='replace')[-3000:]}")
@@ -347,13 +354,13 @@ class Stack:
 
 
 def children_of(home: Path) -> list[psutil.Process]:
-    """The supervisors that noted themselves below a stack's directory."""
-    found = (processes.from_pid_file(path) for path in home.glob("**/supervisors/*.pid"))
-    return [process for process in found if process is not None]
+    """The running supervisors with a pid file below an installation's directory."""
+    supervisors = (processes.from_pid_file(path) for path in home.glob("**/supervisors/*.pid"))
+    return [process for process in supervisors if process is not None]
 
 
 def free_port() -> int:
-    """A port that nobody has, below those that outgoing connections take: it must be free after a restart too."""
+    """A free port below the range of outgoing connections, so that it stays free while a server restarts."""
     while True:
         port = random.randrange(18_000, 30_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -362,7 +369,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(home: Path) -> Iterator[Stack]:
-    """A started stack, gone afterwards."""
+    """A running installation, which is stopped and deleted at the end."""
     stack = Stack(home)
     try:
         stack.start()

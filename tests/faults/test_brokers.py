@@ -1,4 +1,4 @@
-"""F40 to F42, F45, F46: messages that come twice, never or late, and requests that break off."""
+"""F40 to F42, F45, F46: messages that arrive twice, late or never, and requests that are interrupted."""
 
 import socket
 import threading
@@ -18,12 +18,12 @@ from tests.faults.stack import Stack
 from tests.waiting import until
 
 Submit = Callable[..., Run]
-Saw = Callable[[str], None]
+Report = Callable[[str], None]
 Golden = Callable[..., str]
 
 
 def celery_of(stack: Stack) -> Celery:
-    """A sender of messages as the installation's own."""
+    """A Celery application that sends messages to the installation's workers."""
     app = Celery("hurt", broker=queue.broker_url(stack.valkey.url))
     app.conf.update(broker_transport_options={"global_keyprefix": "athanor:"}, task_ignore_result=True)
     return app
@@ -32,51 +32,51 @@ def celery_of(stack: Stack) -> Celery:
 @pytest.mark.row("F40", "the same message 50 times")
 @pytest.mark.faults_core
 def test_a_message_that_comes_fifty_times_starts_one_attempt(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
-    installation.hold("worker")
+    installation.suspend("worker")
     run = submit()
     until(lambda: installation.rows("SELECT node FROM job WHERE id = %s", run.id)[0]["node"], what="a placed job")
     sender = celery_of(installation)
     for _ in range(50):
         sender.send_task(queue.START_JOB, args=[run.id], queue=queue.node_queue("ada"))
-    installation.go_on("worker")
+    installation.resume("worker")
     run.end()
     with redis.Redis.from_url(installation.valkey.url) as client:
         until(lambda: client.llen("athanor:node.ada") == 0, what="the last message taken")
     assert len(run.attempts()) == 1
     invariants.check(run, expected)
-    saw("1 attempt, 0 messages left")
+    report("1 attempt, 0 messages left")
 
 
 @pytest.mark.parametrize("state", ["queued", "placed", "starting", "running"])
 @pytest.mark.row("F41-1", "FLUSHALL")
 def test_an_emptied_broker_delays_a_job_and_loses_none(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw, state: str
+    installation: Stack, submit: Submit, golden: Golden, report: Report, state: str
 ) -> None:
     expected = golden()
     if state == "queued":
-        installation.hold("scheduler")
+        installation.suspend("scheduler")
     elif state == "placed":
-        installation.hold("worker")
+        installation.suspend("worker")
     run = submit()
     if state == "placed":
         until(lambda: installation.rows("SELECT node FROM job WHERE id = %s", run.id)[0]["node"], what="a placed job")
     else:
         run.until(state)
     installation.flushall()
-    installation.go_on("scheduler")
-    installation.go_on("worker")
+    installation.resume("scheduler")
+    installation.resume("worker")
     run.end()
     assert len(run.attempts()) == 1
     invariants.check(run, expected)
-    saw(f"{state}: 1 attempt")
+    report(f"{state}: 1 attempt")
 
 
 @pytest.mark.row("F41-2", "no broker from before the submit until after the start of training")
 def test_a_job_submitted_without_a_broker_starts_when_it_is_back(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     installation.kill9("valkey")
@@ -87,12 +87,12 @@ def test_a_job_submitted_without_a_broker_starts_when_it_is_back(
     run.end()
     assert len(run.attempts()) == 1
     invariants.check(run, expected)
-    saw("submit answered 201, readyz says degraded, started after")
+    report("submit answered 201, readyz says degraded, started after")
 
 
 @pytest.mark.row("F41-3", "the broker takes no writes")
 def test_a_broker_that_takes_no_writes_delays_a_job(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     with redis.Redis.from_url(installation.valkey.url) as client:
@@ -104,19 +104,18 @@ def test_a_broker_that_takes_no_writes_delays_a_job(
             client.replicaof("NO", "ONE")
 
     def is_over() -> bool:
-        installation.restart(
-            "worker"
-        )  # Celery's consumer ends at such a change, and is started again as `athanor up` does
+        # Celery's consumer exits when its broker becomes a replica; `athanor up` would restart it.
+        installation.restart("worker")
         return run.state() == "succeeded"
 
     until(is_over, 60, "its end")
     assert len(run.attempts()) == 1
     invariants.check(run, expected)
-    saw("submit answered 201, started after")
+    report("submit answered 201, started after")
 
 
 @pytest.mark.row("F42", "training outlasts any visibility timeout")
-def test_a_message_is_done_with_before_the_training_it_starts(installation: Stack, submit: Submit, saw: Saw) -> None:
+def test_a_message_is_acknowledged_before_training_starts(installation: Stack, submit: Submit, report: Report) -> None:
     run = submit()
     run.until("running")
     with redis.Redis.from_url(installation.valkey.url) as client:
@@ -124,13 +123,13 @@ def test_a_message_is_done_with_before_the_training_it_starts(installation: Stac
     run.end()
     assert len(run.attempts()) == 1
     invariants.check(run)
-    saw("no message is unacknowledged while it trains: none can come again")
+    report("no message is unacknowledged while it trains: none can come again")
 
 
 @pytest.mark.row("F45", "web killed between the commit of a submit and its message")
 @pytest.mark.faults_core
 def test_a_job_whose_submitter_never_heard_of_it_starts_all_the_same(
-    installation: Stack, corpus: str, golden: Golden, saw: Saw
+    installation: Stack, corpus: str, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     installation.arm("submitted")
@@ -143,15 +142,15 @@ def test_a_job_whose_submitter_never_heard_of_it_starts_all_the_same(
     until(lambda: is_ready(installation), 60, "web")
     answer = installation.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "f45"})
     assert answer.status_code == 200  # the key's job, again
-    run = Run.known(installation, answer.json())
+    run = Run.of_job(installation, answer.json())
     run.end()
     assert len(installation.rows("SELECT id FROM job WHERE name = 'unheard'")) == 1
     invariants.check(run, expected)
-    saw("the same key answers the same job; it ran once")
+    report("the same key answers the same job; it ran once")
 
 
 def is_ready(stack: Stack) -> bool:
-    """Whether web answers again."""
+    """Whether the web process responds."""
     try:
         return stack.get("/readyz").status_code == 200
     except httpx.HTTPError:
@@ -159,7 +158,9 @@ def is_ready(stack: Stack) -> bool:
 
 
 @pytest.mark.row("F46-1", "the client leaves during a submit and tries again with the same key")
-def test_a_submit_that_broke_off_and_is_repeated_makes_one_job(installation: Stack, corpus: str, saw: Saw) -> None:
+def test_a_submit_that_is_interrupted_and_repeated_makes_one_job(
+    installation: Stack, corpus: str, report: Report
+) -> None:
     body: dict[str, Any] = {**SPEC, "corpora": [corpus], "name": "broken-off", "max_steps": 9}
     headers = {**installation.client.headers, "Idempotency-Key": "f46"}
     request = httpx.Request("POST", installation.url("/api/v1/jobs"), json=body, headers=headers)
@@ -169,15 +170,15 @@ def test_a_submit_that_broke_off_and_is_repeated_makes_one_job(installation: Sta
         connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode() + request.content)
     answer = installation.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "f46"})
     assert answer.status_code in (200, 201)
-    run = Run.known(installation, answer.json())
+    run = Run.of_job(installation, answer.json())
     run.end()
     assert len(installation.rows("SELECT id FROM job WHERE name = 'broken-off'")) == 1
     invariants.check(run)
-    saw("1 job")
+    report("1 job")
 
 
 @pytest.mark.row("F46-2", "100 submits at once with the same key")
-def test_of_a_hundred_submits_with_one_key_one_makes_a_job(installation: Stack, corpus: str, saw: Saw) -> None:
+def test_of_a_hundred_submits_with_one_key_one_makes_a_job(installation: Stack, corpus: str, report: Report) -> None:
     body = {**SPEC, "corpora": [corpus], "name": "hundred", "max_steps": 9}
     barrier = threading.Barrier(16)
 
@@ -192,5 +193,5 @@ def test_of_a_hundred_submits_with_one_key_one_makes_a_job(installation: Stack, 
     assert sorted(status for status, _id in answers) == [200] * 99 + [201]
     assert len({job_id for _status, job_id in answers}) == 1
     assert len(installation.rows("SELECT id FROM job WHERE name = 'hundred'")) == 1
-    Run.known(installation, installation.get(f"/api/v1/jobs/{answers[0][1]}").json()).end()
-    saw("one 201, ninety-nine 200, 1 job")
+    Run.of_job(installation, installation.get(f"/api/v1/jobs/{answers[0][1]}").json()).end()
+    report("one 201, ninety-nine 200, 1 job")

@@ -1,4 +1,4 @@
-"""F48 to F51, F63: pauses while saving, full disks, damaged checkpoints, and none that is torn."""
+"""F48 to F51, F63: pauses while saving, full disks, damaged and incomplete checkpoints."""
 
 import json
 import os
@@ -19,12 +19,12 @@ from tests.waiting import until
 from trainer.run_dir import MANIFEST, sha256_file, verify
 
 Submit = Callable[..., Run]
-Saw = Callable[[str], None]
+Report = Callable[[str], None]
 Golden = Callable[..., str]
 
 
-def paused(run: Run, step: int) -> None:
-    """Pause a job behind a step."""
+def pause_after(run: Run, step: int) -> None:
+    """Wait for a step, pause the job, and wait until it is paused."""
     run.until_step(step)
     assert run.post("pause").status_code == 202
     run.until("paused")
@@ -32,7 +32,7 @@ def paused(run: Run, step: int) -> None:
 
 
 @pytest.mark.row("F48-1", "pause while saving")
-def test_a_pause_while_saving_changes_nothing_of_the_result(submit: Submit, golden: Golden, saw: Saw) -> None:
+def test_a_pause_while_saving_changes_nothing_of_the_result(submit: Submit, golden: Golden, report: Report) -> None:
     expected = golden()
     run = submit()
     until(run.saving, 60, "a checkpoint being written")
@@ -41,27 +41,27 @@ def test_a_pause_while_saving_changes_nothing_of_the_result(submit: Submit, gold
     run.post("resume")
     run.end()
     invariants.check(run, expected)
-    saw(f"paused, resumed, {repeated_steps(run.attempts())} steps repeated")
+    report(f"paused, resumed, {repeated_steps(run.attempts())} steps repeated")
 
 
 @pytest.mark.row("F48-2", "pause and resume five times")
 @pytest.mark.faults_core
-def test_five_pauses_change_nothing_of_the_result(submit: Submit, golden: Golden, saw: Saw) -> None:
+def test_five_pauses_change_nothing_of_the_result(submit: Submit, golden: Golden, report: Report) -> None:
     expected = golden(max_steps=300)
     run = submit(max_steps=300)
     for step in (5, 45, 85, 125, 165):
-        paused(run, step)
+        pause_after(run, step)
         assert run.post("resume").status_code == 202
     run.end()
     assert len(run.attempts()) == 6
     assert repeated_steps(run.attempts()) == 0
     invariants.check(run, expected)
-    saw("6 attempts, 0 steps repeated")
+    report("6 attempts, 0 steps repeated")
 
 
 @pytest.mark.row("F49-1", "the disk is full at the second checkpoint")
 def test_a_checkpoint_that_finds_no_room_is_told_and_training_goes_on(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     installation.inject_faults("full@40")
@@ -71,12 +71,12 @@ def test_a_checkpoint_that_finds_no_room_is_told_and_training_goes_on(
     assert "save_failed" in run.reasons()
     assert len(run.attempts()) == 1
     invariants.check(run, expected)
-    saw(next(entry["message"] for entry in run.history() if entry["reason"] == "save_failed"))
+    report(next(entry["message"] for entry in run.history() if entry["reason"] == "save_failed"))
 
 
 @pytest.mark.row("F49-2", "the disk stays full for three checkpoints")
 def test_a_disk_that_stays_full_pauses_the_job_and_keeps_the_last_checkpoint(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     installation.inject_faults("full@40,full@60,full@80")
@@ -87,7 +87,7 @@ def test_a_disk_that_stays_full_pauses_the_job_and_keeps_the_last_checkpoint(
     run.post("resume")
     run.end()
     invariants.check(run, expected)
-    saw(next(entry["message"] for entry in run.history() if entry["reason"] == "disk_full"))
+    report(next(entry["message"] for entry in run.history() if entry["reason"] == "disk_full"))
 
 
 def flip(checkpoint: Path) -> None:
@@ -115,7 +115,7 @@ def empty(checkpoint: Path) -> None:
 
 
 def forge(checkpoint: Path) -> None:
-    """Files and manifest agree, but somebody else wrote both."""
+    """Files and manifest agree, but both were replaced."""
     flip(checkpoint)
     manifest = json.loads((checkpoint / MANIFEST).read_text())
     for entry in manifest["files"]:
@@ -132,11 +132,11 @@ def forge(checkpoint: Path) -> None:
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over_for_the_next_older(
-    submit: Submit, golden: Golden, saw: Saw, damage: Callable[[Path], None]
+    submit: Submit, golden: Golden, report: Report, damage: Callable[[Path], None]
 ) -> None:
     expected = golden()
     run = submit()
-    paused(run, 45)
+    pause_after(run, 45)
     older, newest = run.checkpoints()[-2:]
     damage(run.stack.data / newest["path"])
     run.post("resume")
@@ -146,13 +146,13 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_next_older(
     states = {row["step"]: row["state"] for row in run.checkpoints() if row["fence"] == 1}
     assert states[newest["step"]] == "corrupt"
     invariants.check(run, expected)
-    saw(next(entry["message"] for entry in run.history() if entry["reason"] == "checkpoint_corrupt"))
+    report(next(entry["message"] for entry in run.history() if entry["reason"] == "checkpoint_corrupt"))
 
 
 @pytest.mark.row("F50-6", "every checkpoint is damaged")
-def test_where_every_checkpoint_is_damaged_nothing_is_deleted(submit: Submit, saw: Saw) -> None:
+def test_where_every_checkpoint_is_damaged_nothing_is_deleted(submit: Submit, report: Report) -> None:
     run = submit()
-    paused(run, 45)
+    pause_after(run, 45)
     for row in run.checkpoints():
         flip(run.stack.data / row["path"])
     run.post("resume")
@@ -160,13 +160,13 @@ def test_where_every_checkpoint_is_damaged_nothing_is_deleted(submit: Submit, sa
     assert all((run.stack.data / row["path"]).exists() for row in run.checkpoints())
     invariants.no_process_is_left(run)
     invariants.every_cause_is_a_sentence(run)
-    saw(failure["cause"])
+    report(failure["cause"])
 
 
 @pytest.mark.row("F63", "the text changed while the job was paused")
-def test_a_job_whose_text_changed_is_refused_before_it_trains(submit: Submit, corpus: str, saw: Saw) -> None:
+def test_a_job_whose_text_changed_is_refused_before_it_trains(submit: Submit, corpus: str, report: Report) -> None:
     run = submit()
-    paused(run, 25)
+    pause_after(run, 25)
     text = run.stack.data / "corpora" / corpus / "text.bin"
     genuine = text.read_bytes()
     shutil.rmtree(run.stack.data / "cache")
@@ -179,12 +179,12 @@ def test_a_job_whose_text_changed_is_refused_before_it_trains(submit: Submit, co
         shutil.rmtree(run.stack.data / "cache", ignore_errors=True)
     assert failure["code"] in ("data_changed", "tokenizer_mismatch")
     invariants.no_process_is_left(run)
-    saw(failure["cause"])
+    report(failure["cause"])
 
 
 @pytest.mark.row("F51", "200 SIGKILLs while checkpoints are written and published")
 @pytest.mark.faults_core
-def test_of_two_hundred_kills_during_saves_none_tears_a_published_checkpoint(tmp_path: Path, saw: Saw) -> None:
+def test_of_two_hundred_kills_during_saves_none_tears_a_published_checkpoint(tmp_path: Path, report: Report) -> None:
     seed = random.randrange(2**32)
     moments = random.Random(seed)
     torn, published, halfway = 0, 0, 0
@@ -201,14 +201,14 @@ def test_of_two_hundred_kills_during_saves_none_tears_a_published_checkpoint(tmp
             halfway += any(not (path / MANIFEST).exists() for path in home.glob("attempt/*"))
             for checkpoint in home.glob("checkpoints/*"):
                 published += 1
-                torn += not is_whole(checkpoint)
+                torn += not is_complete(checkpoint)
             shutil.rmtree(home)
-    saw(f"{published} published, {torn} torn; {halfway} kills hit a save halfway; seed {seed}")
+    report(f"{published} published, {torn} torn; {halfway} kills hit a save halfway; seed {seed}")
     assert torn == 0
     assert halfway >= 20
 
 
-def is_whole(checkpoint: Path) -> bool:
+def is_complete(checkpoint: Path) -> bool:
     """Whether a published checkpoint verifies."""
     try:
         return bool(verify(checkpoint))

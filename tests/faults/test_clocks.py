@@ -1,4 +1,4 @@
-"""F52: a machine whose clock is an hour off loses no lease and shows no negative time."""
+"""F52: a machine whose clock is wrong by an hour loses no lease and shows no negative duration."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ SHIM = Path(__file__).parent / "clock.c"
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library that moves the wall clock of the process it is loaded into; the monotonic one stays."""
+    """A preload library that shifts the wall clock of a process, but not its monotonic clock."""
     library = tmp_path_factory.mktemp("clock") / "clock.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, SHIM, "-ldl"], check=True)
     return library
@@ -24,7 +24,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def off(installation: Stack, shim: Path) -> Iterator[Callable[[str, int], None]]:
-    """Start a program again with a clock that is so many seconds off."""
+    """Restarts a program with a clock that is wrong by so many seconds."""
     moved: list[str] = []
 
     def move(role: str, seconds: int) -> None:
@@ -56,7 +56,7 @@ def test_a_clock_that_is_off_loses_no_lease(
     off: Callable[[str, int], None],
     submit: Callable[..., Run],
     golden: Callable[..., str],
-    saw: Callable[[str], None],
+    report: Callable[[str], None],
     role: str,
     seconds: int,
 ) -> None:
@@ -71,4 +71,4 @@ def test_a_clock_that_is_off_loses_no_lease(
     assert len(run.attempts()) == 1
     until(lambda: any(node["live"] for node in installation.get("/api/v1/nodes").json()["data"]), what="a live node")
     invariants.check(run, expected)
-    saw(f"1 attempt, spans {[round(span, 1) for span in spans]}")
+    report(f"1 attempt, spans {[round(span, 1) for span in spans]}")

@@ -1,4 +1,4 @@
-"""F1 to F36: SIGKILL for every part in every state, and the job ends with the weights of an undisturbed run."""
+"""F1 to F36: each process is killed in each state, and the job ends with the weights of an undisturbed run."""
 
 import signal
 from collections.abc import Callable
@@ -18,40 +18,45 @@ Submit = Callable[..., Run]
 
 
 def rows() -> list[Any]:
-    """F1 to F36."""
-    made = []
+    """The parameters of F1 to F36."""
+    parameters = []
     for number, (role, state) in enumerate(((role, state) for role in ROLES for state in STATES), start=1):
         marks = [pytest.mark.row(f"F{number}", f"kill -9 {role} while {state}")]
         if (role, state) in CORE:
             marks.append(pytest.mark.faults_core)
-        made.append(pytest.param(role, state, marks=marks, id=f"{role}-{state}"))
-    return made
+        parameters.append(pytest.param(role, state, marks=marks, id=f"{role}-{state}"))
+    return parameters
 
 
 def bring_to(run: Run, state: str) -> None:
-    """Bring a job to a state and keep it there as far as that can be done from outside."""
+    """Bring a job to a state, and keep it there where that is possible from outside."""
     if state == "queued":
         until(lambda: run.state() == "queued", what="a queued job")
     elif state == "starting":
-        until(run.supervisor, 30, "a supervisor")  # before it has one, nobody but the scheduler could help it
+        until(run.supervisor, 30, "a supervisor")  # before that, only the scheduler could recover the job
         run.trainer()
     else:
         run.until_step(SAVE_STEPS + 7)
         if state == "saving":
             until(run.saving, what="a checkpoint being written")
         elif state in ("pausing", "cancelling"):
-            run.signal_ranks(signal.SIGSTOP)  # so that it cannot get there before the fault
+            run.signal_ranks(signal.SIGSTOP)  # so that it is not paused or cancelled before the fault
             assert run.post({"pausing": "pause", "cancelling": "cancel"}[state]).status_code == 202
             run.until(state)
 
 
 @pytest.mark.parametrize(("role", "state"), rows())
 def test_a_killed_part_costs_at_most_the_steps_since_the_last_checkpoint(
-    installation: Stack, submit: Submit, golden: Callable[[int], str], saw: Callable[[str], None], role: str, state: str
+    installation: Stack,
+    submit: Submit,
+    golden: Callable[[int], str],
+    report: Callable[[str], None],
+    role: str,
+    state: str,
 ) -> None:
     expected = golden(1)
     if state == "queued":
-        installation.hold("scheduler")  # nobody places it
+        installation.suspend("scheduler")  # so that the job is not placed
     run = submit()
     bring_to(run, state)
     trained = [process.pid for process in run.ranks()]
@@ -59,28 +64,28 @@ def test_a_killed_part_costs_at_most_the_steps_since_the_last_checkpoint(
     if state in ("pausing", "cancelling"):
         run.signal_ranks(signal.SIGCONT)
     if role == "postgres" and state in ("running", "saving"):
-        goes_on(run)
+        check_training_continues(run)
     if role in installation.programs or role in SERVERS:
         installation.restart(role)
     if state == "queued":
-        installation.until_warm()
-        installation.go_on("scheduler")
+        installation.until_fork_server()
+        installation.resume("scheduler")
     follow(run, state)
     attempts = run.attempts()
     if role not in ("trainer", "supervisor") and state in ("starting", "running", "saving"):
         assert len(attempts) == 1, run.reasons()
         assert repeated_steps(attempts) == 0
     invariants.check(run, expected if state != "cancelling" else None)
-    saw(f"{len(attempts)} attempts, {repeated_steps(attempts)} steps repeated, {run.state()}; trainer {trained}")
+    report(f"{len(attempts)} attempts, {repeated_steps(attempts)} steps repeated, {run.state()}; trainer {trained}")
 
 
-def goes_on(run: Run) -> None:
-    """The trainer does not stop for a database that is away."""
+def check_training_continues(run: Run) -> None:
+    """Check that the trainer continues while the database is down."""
     run.until_step(min(run.last_step() + 5, STEPS))
 
 
 def follow(run: Run, state: str) -> None:
-    """See the job to where it was going; one that paused is resumed, and ends as if nothing had been."""
+    """Wait for the end of a job that was in this state; a paused job is resumed first."""
     if state == "cancelling":
         run.until("cancelled")
         return
@@ -104,7 +109,7 @@ def test_a_part_killed_where_nobody_could_hit_it_costs_one_more_attempt(
     installation: Stack,
     submit: Submit,
     golden: Callable[[int], str],
-    saw: Callable[[str], None],
+    report: Callable[[str], None],
     point: str,
     attempts: int,
 ) -> None:
@@ -113,11 +118,11 @@ def test_a_part_killed_where_nobody_could_hit_it_costs_one_more_attempt(
     run = submit()
     until(lambda: installation.reached(point), 60, f"a death at {point}")
     if point == "claimed":
-        installation.kill9("worker")  # it is dying by its own hand
+        installation.kill9("worker")  # it is exiting at the failpoint
         installation.restart("worker")
-        installation.until_warm()
+        installation.until_fork_server()
     run.end()
     assert len(run.attempts()) == attempts
     # So small a model may save once more before its supervisor publishes the first.
     invariants.check(run, expected, intervals=2 if point == "published" else 1)
-    saw(f"{attempts} attempts, {repeated_steps(run.attempts())} steps repeated")
+    report(f"{attempts} attempts, {repeated_steps(run.attempts())} steps repeated")

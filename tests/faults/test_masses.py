@@ -1,4 +1,4 @@
-"""Faults by the thousand: submits while the web process and Valkey are killed, claims by racers, random lives."""
+"""Thousands of faults: submits while web and Valkey are killed, concurrent claims, random sequences of actions."""
 
 import os
 import random
@@ -30,14 +30,15 @@ from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 8
-Saw = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class Panel:
-    """A web process and a Valkey of its own. Its address outlives it: the listening socket is ours, as under `up`."""
+    """A web process with its own Valkey. The test owns the listening socket, as `athanor up` does."""
 
     def __init__(self, home: Path, listener: socket.socket) -> None:
-        self.listener, self.home = listener, home
+        self.listener = listener
+        self.home = home
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.valkey = Valkey(Address(home / "valkey", home / "sockets"))
         self.web: subprocess.Popen[bytes] | None = None
@@ -61,7 +62,7 @@ class Panel:
             return False
 
     def kill(self, part: str) -> None:
-        """SIGKILL one part and start it again."""
+        """SIGKILL a process, "web" or "valkey", and restart it."""
         self.kills[part] += 1
         if part == "web":
             assert self.web is not None
@@ -92,20 +93,23 @@ def _no_jobs(database: str) -> None:
 
 @pytest.fixture
 def panel(database: str) -> Iterator[Panel]:
-    """The web process on this module's database. Short paths: Valkey's socket lies there."""
+    """A web process on this module's database, in a directory with a short path because of Valkey's socket."""
     with tempfile.TemporaryDirectory(prefix="athanor-submits-") as home, closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(512)
-        made = Panel(Path(home), listener)
+        panel = Panel(Path(home), listener)
         try:
-            made.start()
-            yield made
+            panel.start()
+            yield panel
         finally:
-            made.stop()
+            panel.stop()
 
 
-def submit(panel: Panel, token: str, corpus: str, key: str, seen: Counter[str]) -> str:
-    """Submit as a careful program does: again with the same key until there is an answer."""
+def submit(panel: Panel, token: str, corpus: str, key: str, outcomes: Counter[str]) -> str:
+    """Submit a job with an idempotency key, repeated until it succeeds; returns its ID.
+
+    Counts statuses and the names of connection errors in `outcomes`.
+    """
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
     body = {"corpora": [corpus], "name": key}
     deadline = time.monotonic() + 60
@@ -113,21 +117,24 @@ def submit(panel: Panel, token: str, corpus: str, key: str, seen: Counter[str]) 
         try:
             answer = httpx.post(f"{panel.url}/api/v1/jobs", json=body, headers=headers, timeout=10)
         except httpx.TransportError as error:
-            seen[type(error).__name__] += 1
+            outcomes[type(error).__name__] += 1
             continue
-        seen[str(answer.status_code)] += 1
+        outcomes[str(answer.status_code)] += 1
         if answer.is_success:
             return str(answer.json()["id"])
-    raise AssertionError(f"{key} got no answer: {seen}")
+    raise AssertionError(f"{key} got no answer: {outcomes}")
 
 
 @pytest.mark.row("F46-9", "1,000 submits while web and Valkey are killed at random")
 def test_of_a_thousand_submits_under_kills_none_is_lost_and_none_doubled(
-    alice_user: Person, panel: Panel, saw: Saw
+    alice_user: Person, panel: Panel, report: Report
 ) -> None:
-    corpus, token, seen, is_over = factories.corpus(alice_user), alice_user.token(), Counter[str](), threading.Event()
-    number = random.SystemRandom().randrange(2**32)
-    chance = random.Random(number)
+    corpus = factories.corpus(alice_user)
+    token = alice_user.token()
+    outcomes = Counter[str]()
+    is_over = threading.Event()
+    seed = random.SystemRandom().randrange(2**32)
+    chance = random.Random(seed)
 
     def kill_at_random() -> None:
         while not is_over.wait(chance.uniform(0.2, 1.5)):
@@ -137,30 +144,30 @@ def test_of_a_thousand_submits_under_kills_none_is_lost_and_none_doubled(
         killer = threads.submit(kill_at_random)
         keys = [f"key {n}" for n in range(1_000)]
         try:
-            ids = list(threads.map(lambda key: submit(panel, token, corpus, key, seen), keys))
+            ids = list(threads.map(lambda key: submit(panel, token, corpus, key, outcomes), keys))
         finally:
             is_over.set()
         killer.result()
     with db.transaction() as session:
         stored = {key: job_id for job_id, key in session.execute(select(Job.id, Job.idempotency_key))}
-        told = Counter(session.scalars(select(JobEvent.job_id).where(JobEvent.reason == "submitted")))
+        events = Counter(session.scalars(select(JobEvent.job_id).where(JobEvent.reason == "submitted")))
     assert stored == dict(zip(keys, ids, strict=True))
-    assert told == Counter(ids)
-    assert {status for status in seen if status.isdigit()} <= {"200", "201"}
+    assert events == Counter(ids)
+    assert {status for status in outcomes if status.isdigit()} <= {"200", "201"}
     assert panel.kills["web"] >= 1
     assert panel.kills["valkey"] >= 1
-    saw(f"none lost, none doubled; kills {dict(panel.kills)}, answers {dict(seen)}, seed {number}")
+    report(f"none lost, none doubled; kills {dict(panel.kills)}, answers {dict(outcomes)}, seed {seed}")
 
 
 @pytest.mark.row("F40-9", "10,000 claims by 16 racers")
-def test_in_ten_thousand_claims_of_sixteen_racers_never_two_hold_a_job(alice_user: Person, saw: Saw) -> None:
+def test_in_ten_thousand_claims_of_sixteen_racers_never_two_hold_a_job(alice_user: Person, report: Report) -> None:
     factories.node(slots=1_000)
     race = race_for(alice_user, factories.corpus(alice_user), num_claims=10_000, num_jobs=40)
     assert race.won >= 250
-    saw(f"{race.won} won, 0 double holders")
+    report(f"{race.won} won, 0 double holders")
 
 
 @pytest.mark.row("F47-9", "2,000 random sequences of verbs against a reference model")
-def test_two_thousand_random_lives_are_as_the_reference_says(alice_user: Person, saw: Saw) -> None:
-    saw(live(alice_user, sequences=2_000, verbs=12, seed_number=random.SystemRandom().randrange(2**32)))
+def test_two_thousand_random_lives_are_as_the_reference_says(alice_user: Person, report: Report) -> None:
+    report(live(alice_user, sequences=2_000, verbs=12, seed_number=random.SystemRandom().randrange(2**32)))
     assert Lives.num_sequences >= 2_000

@@ -1,4 +1,4 @@
-"""F37, F43, F44: who is cut off or asleep loses the job at most once, and writes nothing afterwards."""
+"""F37, F43, F44: an attempt that is cut off or suspended loses its job at most once and writes nothing afterwards."""
 
 import signal
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from tests.faults.stack import Stack
 from tests.waiting import until
 
 Submit = Callable[..., Run]
-Saw = Callable[[str], None]
+Report = Callable[[str], None]
 Golden = Callable[..., str]
 
 
 def points_of(run: Run, fence: int) -> int:
-    """How many points an attempt has written."""
+    """The number of metric points that an attempt has written."""
     query = "SELECT count(*) AS number FROM metric_point WHERE job_id = %s AND fence = %s"
     return int(run.stack.rows(query, run.id, fence)[0]["number"])
 
@@ -24,28 +24,28 @@ def points_of(run: Run, fence: int) -> int:
 @pytest.mark.row("F37", "SIGSTOP supervisor and trainer past the lease, SIGCONT when another attempt runs")
 @pytest.mark.faults_core
 def test_an_attempt_that_slept_past_its_lease_writes_nothing_when_it_wakes(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden(max_steps=LONG)
     run = submit(max_steps=LONG)
     run.until_step(50)
     supervisor = run.supervisor()
     assert supervisor is not None
-    asleep = [supervisor, *run.gang()]
-    for process in asleep:
+    suspended = [supervisor, *run.gang()]
+    for process in suspended:
         process.send_signal(signal.SIGSTOP)
     until(lambda: run.fence() == 2 and run.last_step() > 0, 60, "steps of another attempt")
     before = points_of(run, 1)
-    for process in asleep:
+    for process in suspended:
         process.send_signal(signal.SIGCONT)
-    until(lambda: not any(process.is_running() for process in asleep[1:]), 15, "the end of the old trainer")
+    until(lambda: not any(process.is_running() for process in suspended[1:]), 15, "the end of the old trainer")
     until(lambda: not supervisor.is_running() or supervisor.status() == "zombie", 15, "the end of the old supervisor")
     run.end()
     assert points_of(run, 1) == before
     assert len(run.attempts()) >= 2  # on a busy machine the short lease of these tests may cost another one
     assert "lease lost: another attempt has the job" in run.logs()
     invariants.check(run, expected)
-    saw(f"0 rows after waking; {len(run.attempts())} attempts, {repeated_steps(run.attempts())} steps repeated")
+    report(f"0 rows after waking; {len(run.attempts())} attempts, {repeated_steps(run.attempts())} steps repeated")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_an_attempt_that_slept_past_its_lease_writes_nothing_when_it_wakes(
     ],
 )
 def test_training_goes_on_without_a_database_and_no_point_is_missing_after(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw, steps: int, seconds: int
+    installation: Stack, submit: Submit, golden: Golden, report: Report, steps: int, seconds: int
 ) -> None:
     expected = golden(max_steps=LONG)
     run = submit(max_steps=LONG)
@@ -71,7 +71,7 @@ def test_training_goes_on_without_a_database_and_no_point_is_missing_after(
     run.end()
     assert len(run.attempts()) == 1, run.reasons()
     invariants.check(run, expected)
-    saw(f"503 with Retry-After; the same trainer, {steps} steps meanwhile, 1 attempt")
+    report(f"503 with Retry-After; the same trainer, {steps} steps meanwhile, 1 attempt")
 
 
 @pytest.mark.parametrize(
@@ -82,15 +82,15 @@ def test_training_goes_on_without_a_database_and_no_point_is_missing_after(
     ],
 )
 def test_a_worker_that_is_cut_off_loses_its_job_to_another_and_ends_its_trainer_when_healed(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw, how: str
+    installation: Stack, submit: Submit, golden: Golden, report: Report, how: str
 ) -> None:
     expected = golden(max_steps=LONG)
     installation.add("grace", "worker", node="grace").start()
     until(lambda: any(row["name"] == "grace" for row in installation.rows("SELECT name FROM node")), 60, "another node")
-    installation.hold("grace")
+    installation.suspend("grace")
     run = submit(max_steps=LONG)
     run.until_step(30)
-    installation.go_on("grace")
+    installation.resume("grace")
     old = run.gang()
     installation.proxy.cut(how)  # type: ignore[arg-type]
     until(lambda: run.fence() == 2 and run.last_step() > 0, 90, "steps on the other node")
@@ -101,4 +101,4 @@ def test_a_worker_that_is_cut_off_loses_its_job_to_another_and_ends_its_trainer_
     assert [attempt["node"] for attempt in attempts] == ["ada", "grace"]
     assert attempts[0]["exit_kind"] == "node_lost"
     invariants.check(run, expected)
-    saw(f"the second attempt on another node, {repeated_steps(attempts)} steps repeated; the old trainer is gone")
+    report(f"the second attempt on another node, {repeated_steps(attempts)} steps repeated; the old trainer is gone")

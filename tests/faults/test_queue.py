@@ -1,4 +1,4 @@
-"""F47, F62, F66: races of wishes with ends, text that is too short, a long line and a scheduler that keeps dying."""
+"""F47, F62, F66: cancels that race with the end, text that is too short, and a long queue whose scheduler dies."""
 
 import statistics
 import threading
@@ -14,12 +14,12 @@ from tests.faults.stack import Stack
 from tests.waiting import until
 
 Submit = Callable[..., Run]
-Saw = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @pytest.mark.row("F47-1", "cancel clicked twice at once, while it runs")
 @pytest.mark.faults_core
-def test_a_double_click_on_cancel_cancels_once(submit: Submit, saw: Saw) -> None:
+def test_a_double_click_on_cancel_cancels_once(submit: Submit, report: Report) -> None:
     run = submit(max_steps=100_000, save_steps=1_000_000)
     run.until_step(10)
     begin = time.monotonic()
@@ -29,15 +29,15 @@ def test_a_double_click_on_cancel_cancels_once(submit: Submit, saw: Saw) -> None
     run.until("cancelling", "cancelled")
     visible = time.monotonic() - begin
     run.until("cancelled")
-    gone = time.monotonic() - begin
+    finished = time.monotonic() - begin
     assert run.post("cancel").status_code in (202, 409)
     assert [entry["to"] for entry in run.history()].count("cancelled") == 1
     invariants.check(run)
-    saw(f"visible after {visible:.2f} s, every process gone after {gone:.1f} s")
+    report(f"visible after {visible:.2f} s, every process gone after {finished:.1f} s")
 
 
 @pytest.mark.row("F47-2", "cancel at the moment of success, 20 times")
-def test_a_cancel_at_the_last_moment_ends_in_one_of_the_two_ways(submit: Submit, saw: Saw) -> None:
+def test_a_cancel_at_the_last_moment_ends_in_one_of_the_two_ways(submit: Submit, report: Report) -> None:
     ends = []
     for number in range(20):
         run = submit(max_steps=20, save_steps=1000)
@@ -51,26 +51,26 @@ def test_a_cancel_at_the_last_moment_ends_in_one_of_the_two_ways(submit: Submit,
         invariants.moves_are_in_the_table(run)
         invariants.no_process_is_left(run)
         ends.append(end)
-    saw(f"{ends.count('cancelled')} cancelled, {ends.count('succeeded')} succeeded, nothing else")
+    report(f"{ends.count('cancelled')} cancelled, {ends.count('succeeded')} succeeded, nothing else")
 
 
 @pytest.mark.row("F62", "text shorter than one sequence; one document; no validation part")
-def test_text_that_cannot_train_is_refused_with_both_numbers(installation: Stack, saw: Saw) -> None:
-    short = uploaded(installation, b"one sheep. " * 4)
+def test_text_that_cannot_train_is_refused_with_both_numbers(installation: Stack, report: Report) -> None:
+    short = upload(installation, b"one sheep. " * 4)
     refused = installation.post("/api/v1/jobs", json={**SPEC, "corpora": [short], "vocab_size": None})
     assert refused.status_code == 422
     message = refused.json()["title"]
     assert "44 bytes" in message
-    one = uploaded(installation, b"sheep " * 2000)
+    one = upload(installation, b"sheep " * 2000)
     run = Run(installation, one, vocab_size=None, max_steps=10)
     job = run.until("succeeded", "failed")
     assert job["state"] == "succeeded" or job["failure"]["code"] == "data_short"
     invariants.every_cause_is_a_sentence(run)
-    saw(message)
+    report(message)
 
 
-def uploaded(stack: Stack, text: bytes) -> str:
-    """A parsed corpus; answers its id."""
+def upload(stack: Stack, text: bytes) -> str:
+    """Upload a text and wait until it is parsed; returns the ID of the corpus."""
     answer = stack.post("/api/v1/corpora", params={"filename": "text.txt", "name": "Text"}, content=text)
     corpus_id = str(answer.raise_for_status().json()["id"])
     until(lambda: stack.get(f"/api/v1/corpora/{corpus_id}").json()["state"] == "ready", 60, "a parsed corpus")
@@ -79,7 +79,7 @@ def uploaded(stack: Stack, text: bytes) -> str:
 
 @pytest.mark.row("F66", "500 jobs in line, a scheduler killed five times")
 def test_a_long_line_keeps_its_order_through_the_deaths_of_its_scheduler(
-    installation: Stack, corpus: str, submit: Submit, saw: Saw
+    installation: Stack, corpus: str, submit: Submit, report: Report
 ) -> None:
     first = submit(max_steps=100_000, save_steps=1_000_000)
     first.until("running")
@@ -108,15 +108,15 @@ def test_a_long_line_keeps_its_order_through_the_deaths_of_its_scheduler(
         "SELECT id FROM job WHERE started_at IS NOT NULL AND id = ANY(%s) ORDER BY started_at", ids
     )
     assert [row["id"] for row in order] == ids[: len(order)]
-    installation.hold("scheduler")
+    installation.suspend("scheduler")
     for job_id in ids[len(order) :]:
         installation.post(f"/api/v1/jobs/{job_id}/cancel")
-    installation.go_on("scheduler")
+    installation.resume("scheduler")
     slowest = statistics.quantiles(seconds, n=20)[-1]
-    saw(f"{len(order)} started, in order; 95 % of list pages within {slowest * 1000:.0f} ms")
+    report(f"{len(order)} started, in order; 95 % of list pages within {slowest * 1000:.0f} ms")
 
 
 def num_started(stack: Stack, ids: list[str]) -> int:
-    """How many jobs of the line were started."""
+    """How many of the jobs were started."""
     query = "SELECT count(*) AS number FROM job WHERE id = ANY(%s) AND started_at IS NOT NULL"
     return int(stack.rows(query, ids)[0]["number"])

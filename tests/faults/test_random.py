@@ -1,4 +1,4 @@
-"""Kills at random moments, of random parts: the weights at the end are those of an undisturbed run."""
+"""Random processes are killed at random steps: the weights at the end are those of an undisturbed run."""
 
 import random
 from collections.abc import Callable
@@ -24,17 +24,20 @@ def test_killed_at_random_steps_a_job_ends_with_the_same_weights(
     installation: Stack,
     submit: Callable[..., Run],
     golden: Callable[..., str],
-    saw: Callable[[str], None],
+    report: Callable[[str], None],
     num_processes: int,
 ) -> None:
     expected = golden(num_processes)
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - shown where it fails
     chance = random.Random(seed)
-    kills, jobs, most = 0, 0, 0
+    kills = 0
+    jobs = 0
+    most = 0
     while kills < KILLS:
-        run, roles = submit(num_processes=num_processes), set()
-        # One between two checkpoints: three there would be a crash loop, and rightly end the job.
+        run = submit(num_processes=num_processes)
+        roles = set()
+        # One kill between two checkpoints: three would be a crash loop, which ends the job.
         for start in sorted(chance.sample(range(0, STEPS, SAVE_STEPS), 5)):
             step = start + chance.randrange(1, SAVE_STEPS)
             run.until_step_or_end(step)
@@ -47,7 +50,7 @@ def test_killed_at_random_steps_a_job_ends_with_the_same_weights(
         run.end()
         jobs += 1
         most = max(most, repeated_steps(run.attempts()))
-        # A supervisor may die when a checkpoint is saved and not yet published: then the one before counts.
+        # A supervisor may die before it publishes a checkpoint: then the attempt resumes from the one before.
         invariants.check(run, expected, intervals=2 if "supervisor" in roles else 1)
         installation.repair()
-    saw(f"{kills} kills in {jobs} jobs, weights equal; at most {most} steps repeated; seed {seed}")
+    report(f"{kills} kills in {jobs} jobs, weights equal; at most {most} steps repeated; seed {seed}")

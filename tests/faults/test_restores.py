@@ -1,4 +1,4 @@
-"""F67 to F69: floods in the log, migrations and restored backups under jobs that train."""
+"""F67 to F69: a flooded log, migrations and restored backups while jobs train."""
 
 import shutil
 import signal
@@ -17,14 +17,14 @@ from tests.faults.stack import PROGRAMS, Stack, children_of
 from tests.waiting import until
 
 Submit = Callable[..., Run]
-Saw = Callable[[str], None]
+Report = Callable[[str], None]
 Golden = Callable[..., str]
 FLOOD = b"x" * 2**20 + b"\xff\x00\x1b[31m"  # no newline, not UTF-8
 
 
 @pytest.mark.row("F67", "100 MB without a newline in the log while it trains")
 def test_a_flood_in_the_log_is_read_in_small_pieces(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     run = submit()
@@ -35,18 +35,18 @@ def test_a_flood_in_the_log_is_read_in_small_pieces(
     slowest = 0.0
     for offset in (0, 50 * 2**20):
         begin = time.monotonic()
-        piece = installation.get(f"/api/v1/jobs/{run.id}/log", params={"offset": offset})
-        assert len(piece.content) < 8 * 2**20
+        chunk = installation.get(f"/api/v1/jobs/{run.id}/log", params={"offset": offset})
+        assert len(chunk.content) < 8 * 2**20
         slowest = max(slowest, time.monotonic() - begin)
     run.end()
     invariants.check(run, expected)
     run.dir.log_path.write_bytes(b"")
-    saw(f"each piece below 8 MB, within {slowest * 1000:.0f} ms")
+    report(f"each chunk below 8 MB, within {slowest * 1000:.0f} ms")
 
 
 @pytest.mark.row("F68", "stop with a running job, downgrade, upgrade, start")
 def test_a_running_job_outlives_a_migration_and_back(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     run = submit()
@@ -56,21 +56,21 @@ def test_a_running_job_outlives_a_migration_and_back(
     for process in children_of(installation.home):
         process.send_signal(signal.SIGTERM)
     until(lambda: not children_of(installation.home), 30, "the end of the supervisor")
-    move = "from app import schema; schema.{}"
-    installation.run("-c", move.format("downgrade('0001')"))
-    installation.run("-c", move.format("upgrade()"))
+    migrate = "from app.core import migrations; migrations.{}"
+    installation.run("-c", migrate.format("downgrade('0001')"))
+    installation.run("-c", migrate.format("upgrade()"))
     for role in PROGRAMS:
         installation.restart(role)
     run.end()
     invariants.one_point_a_step(run)
-    invariants.checkpoints_are_whole(run)
+    invariants.checkpoints_are_complete(run)
     assert run.weights() == expected
-    saw(f"{len(run.attempts())} attempts, the same weights")
+    report(f"{len(run.attempts())} attempts, the same weights")
 
 
 @pytest.mark.row("F69", "a backup taken while it trains, restored elsewhere")
 def test_a_backup_taken_while_a_job_trains_goes_on_elsewhere(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     run = submit()
@@ -84,17 +84,17 @@ def test_a_backup_taken_while_a_job_trains_goes_on_elsewhere(
     run.end()
     try:
         other.start_servers()
-        loaded = [programs / "psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", other.postgres.url(), "-f", dump]
-        subprocess.run(loaded, check=True, capture_output=True)
+        load = [programs / "psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", other.postgres.url(), "-f", dump]
+        subprocess.run(load, check=True, capture_output=True)
         other.start_programs()
         other.token = installation.token
         other.client.headers = installation.client.headers
-        again = Run.known(other, run.job())
-        again.end()
-        invariants.one_point_a_step(again)
-        invariants.checkpoints_are_whole(again)
-        assert again.weights() == expected
-        saw(f"the copy: {len(again.attempts())} attempts, the same weights")
+        restored = Run.of_job(other, run.job())
+        restored.end()
+        invariants.one_point_a_step(restored)
+        invariants.checkpoints_are_complete(restored)
+        assert restored.weights() == expected
+        report(f"the copy: {len(restored.attempts())} attempts, the same weights")
     finally:
         other.stop()
         shutil.rmtree(home, ignore_errors=True)
@@ -102,11 +102,11 @@ def test_a_backup_taken_while_a_job_trains_goes_on_elsewhere(
 
 
 def copy(source: Path, target: Path) -> None:
-    """The files, while they are written: what vanishes meanwhile is not needed."""
-    left_out = shutil.ignore_patterns("postgres", "valkey", "logs", "lock")
+    """Copy a data directory that is being written to, up to five times: files that vanish are not needed."""
+    ignore = shutil.ignore_patterns("postgres", "valkey", "logs", "lock")
     for attempt in range(5):
         try:
-            shutil.copytree(source, target, dirs_exist_ok=True, ignore=left_out)
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignore)
             return
         except shutil.Error:
             assert attempt < 4

@@ -1,4 +1,4 @@
-"""F38, F39, F53 to F55: what can befall a training process of itself: hangs, crashes, exits, bad numbers, no memory."""
+"""F38, F39, F53 to F55, F64, F65: hangs, crashes, exits, bad losses and lack of memory in training processes."""
 
 import signal
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from tests.faults.stack import Stack
 from tests.waiting import until
 
 Submit = Callable[..., Run]
-Saw = Callable[[str], None]
+Report = Callable[[str], None]
 Golden = Callable[..., str]
 
 
 def setbacks(run: Run) -> list[str]:
-    """Why attempts were given up."""
+    """The reasons why attempts of a job were lost."""
     return [entry["reason"] for entry in run.history() if entry["to"] == "recovering"]
 
 
 @pytest.mark.row("F38", "SIGSTOP the trainer for good")
-def test_a_stopped_trainer_counts_as_hung_and_the_job_goes_on(submit: Submit, golden: Golden, saw: Saw) -> None:
+def test_a_stopped_trainer_counts_as_hung_and_the_job_goes_on(submit: Submit, golden: Golden, report: Report) -> None:
     expected = golden(max_steps=LONG)
     run = submit(max_steps=LONG)
     run.until_step(27)
@@ -30,12 +30,12 @@ def test_a_stopped_trainer_counts_as_hung_and_the_job_goes_on(submit: Submit, go
     run.end()
     assert setbacks(run) == ["hang"]
     invariants.check(run, expected)
-    saw(f"{setbacks(run)}; {repeated_steps(run.attempts())} steps repeated")
+    report(f"{setbacks(run)}; {repeated_steps(run.attempts())} steps repeated")
 
 
 @pytest.mark.row("F38-2", "one of two ranks waits for ever")
 def test_a_rank_of_two_that_waits_for_ever_is_a_hang_of_both(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden(2)
     installation.inject_faults("hang@27")
@@ -43,12 +43,12 @@ def test_a_rank_of_two_that_waits_for_ever_is_a_hang_of_both(
     run.end()
     assert setbacks(run) == ["hang"]
     invariants.check(run, expected)
-    saw(f"{setbacks(run)}; {repeated_steps(run.attempts())} steps repeated")
+    report(f"{setbacks(run)}; {repeated_steps(run.attempts())} steps repeated")
 
 
 @pytest.mark.row("F38-3", "the interpreter's lock is never let go")
 def test_a_trainer_that_holds_the_interpreter_is_found_hung(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     installation.inject_faults("spin@27")
@@ -57,7 +57,7 @@ def test_a_trainer_that_holds_the_interpreter_is_found_hung(
     assert setbacks(run) == ["hang"]
     assert "most recent call first" in run.logs()
     invariants.check(run, expected)
-    saw(f"{setbacks(run)}, stacks in the log; {repeated_steps(run.attempts())} steps repeated")
+    report(f"{setbacks(run)}, stacks in the log; {repeated_steps(run.attempts())} steps repeated")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_trainer_that_holds_the_interpreter_is_found_hung(
     ],
 )
 def test_a_trainer_that_ends_by_itself_is_tried_again_and_the_history_says_how(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw, kind: str, reason: str
+    installation: Stack, submit: Submit, golden: Golden, report: Report, kind: str, reason: str
 ) -> None:
     expected = golden()
     installation.inject_faults(f"{kind}@27")
@@ -77,11 +77,11 @@ def test_a_trainer_that_ends_by_itself_is_tried_again_and_the_history_says_how(
     run.end()
     assert setbacks(run) == [reason]
     invariants.check(run, expected)
-    saw(next(entry["message"] for entry in run.history() if entry["reason"] == reason))
+    report(next(entry["message"] for entry in run.history() if entry["reason"] == reason))
 
 
 @pytest.mark.row("F39-4", "the trainer raises an exception")
-def test_an_exception_of_the_trainer_is_not_tried_again(installation: Stack, submit: Submit, saw: Saw) -> None:
+def test_an_exception_of_the_trainer_is_not_tried_again(installation: Stack, submit: Submit, report: Report) -> None:
     installation.inject_faults("raise@27")
     run = submit()
     failure = run.end("failed")["failure"]
@@ -89,13 +89,13 @@ def test_an_exception_of_the_trainer_is_not_tried_again(installation: Stack, sub
     assert len(run.attempts()) == 1
     assert "injected by a test" in run.stack.get(f"/api/v1/jobs/{run.id}/log").json()["text"]
     invariants.check(run)
-    saw(failure["cause"])
+    report(failure["cause"])
 
 
 @pytest.mark.row("F53", "the trainer dies at step 3, always")
 @pytest.mark.faults_core
 def test_a_job_that_never_gets_anywhere_ends_after_three_attempts(
-    installation: Stack, submit: Submit, saw: Saw
+    installation: Stack, submit: Submit, report: Report
 ) -> None:
     installation.inject_faults("kill@3!")
     run = submit()
@@ -103,12 +103,12 @@ def test_a_job_that_never_gets_anywhere_ends_after_three_attempts(
     assert failure["code"] == "crash_loop"
     assert len(run.attempts()) == 3
     invariants.check(run)
-    saw(failure["cause"])
+    report(failure["cause"])
 
 
 @pytest.mark.row("F54-1", "the loss is NaN at step 30")
 def test_a_loss_that_is_no_number_stops_the_job_and_offers_the_last_checkpoint(
-    installation: Stack, submit: Submit, saw: Saw
+    installation: Stack, submit: Submit, report: Report
 ) -> None:
     installation.inject_faults("nan@30!")
     run = submit()
@@ -118,24 +118,24 @@ def test_a_loss_that_is_no_number_stops_the_job_and_offers_the_last_checkpoint(
     assert "NaN" not in text
     assert [row["step"] for row in run.checkpoints()] == [20]
     invariants.check(run)
-    saw(failure["cause"])
+    report(failure["cause"])
 
 
 @pytest.mark.row("F54-2", "the loss leaps a hundredfold at step 30; policy: skip")
 def test_a_loss_that_leaps_is_passed_over_where_the_user_wished_so(
-    installation: Stack, submit: Submit, saw: Saw
+    installation: Stack, submit: Submit, report: Report
 ) -> None:
     installation.inject_faults("spike@30!")
     run = submit(on_divergence="skip")
     run.end()
     assert setbacks(run) == ["step_skipped"]
     invariants.check(run)
-    saw(next(entry["message"] for entry in run.history() if entry["reason"] == "step_skipped"))
+    report(next(entry["message"] for entry in run.history() if entry["reason"] == "step_skipped"))
 
 
 @pytest.mark.row("F55", "out of memory at step 12 while the micro-batch exceeds 2")
 def test_a_job_that_runs_out_of_memory_goes_on_with_smaller_micro_batches(
-    installation: Stack, submit: Submit, golden: Golden, saw: Saw
+    installation: Stack, submit: Submit, golden: Golden, report: Report
 ) -> None:
     golden()
     installation.inject_faults("oom@12>2")
@@ -143,28 +143,28 @@ def test_a_job_that_runs_out_of_memory_goes_on_with_smaller_micro_batches(
     run.end()
     assert setbacks(run) == ["oom_host_retry"]
     invariants.check(run)
-    saw(next(entry["message"] for entry in run.history() if entry["reason"] == "oom_host_retry"))
+    report(next(entry["message"] for entry in run.history() if entry["reason"] == "oom_host_retry"))
 
 
 @pytest.mark.row("F65", "kill one of two ranks")
 @pytest.mark.faults_core
 def test_a_killed_rank_takes_the_others_with_it_and_both_go_on_together(
-    submit: Submit, golden: Golden, saw: Saw
+    submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden(2)
     run = submit(num_processes=2)
     run.until_step(27)
-    gone = run.ranks()
-    gone[-1].kill()
-    until(lambda: not any(process.is_running() for process in gone), 10, "the end of both ranks")
+    ranks = run.ranks()
+    ranks[-1].kill()
+    until(lambda: not any(process.is_running() for process in ranks), 10, "the end of both ranks")
     run.end()
     assert len(setbacks(run)) == 1
     invariants.check(run, expected)
-    saw(f"{setbacks(run)}; {repeated_steps(run.attempts())} steps repeated")
+    report(f"{setbacks(run)}; {repeated_steps(run.attempts())} steps repeated")
 
 
 def losses(run: Run) -> dict[int, Any]:
-    """The live loss of each step."""
+    """The loss of each step, by step."""
     query = "SELECT step, value FROM metric_point WHERE job_id = %s AND series = 'loss' AND NOT archived"
     return {row["step"]: row["value"] for row in run.stack.rows(query, run.id)}
 
@@ -172,7 +172,7 @@ def losses(run: Run) -> dict[int, Any]:
 @pytest.mark.row("F64", "go on with another number of processes: 2 to 1, and 1 to 2")
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_checkpoint_goes_on_with_another_number_of_processes(
-    submit: Submit, saw: Saw, before: int, after: int
+    submit: Submit, report: Report, before: int, after: int
 ) -> None:
     uninterrupted = submit(num_processes=before)
     uninterrupted.end()
@@ -182,4 +182,4 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes(
     first, second = losses(uninterrupted), losses(branch)
     worst = max(abs(second[step] - first[step]) / first[step] for step in range(61, 111))
     assert worst < 1e-4
-    saw(f"{before} to {after}: losses differ by at most {worst:.1e} over 50 steps")
+    report(f"{before} to {after}: losses differ by at most {worst:.1e} over 50 steps")

@@ -1,6 +1,6 @@
-"""Processes that save and publish checkpoints without end, as a trainer and its supervisor do, to be killed.
+"""Processes to be killed that write and publish checkpoints forever, as a trainer and its supervisor do.
 
-`python -m tests.faults.writers DIRECTORY` forks one for each line of its input and prints its process id.
+`python -m tests.faults.writers DIRECTORY` forks one for each line of its input and prints its process ID.
 """
 
 import os
@@ -16,7 +16,7 @@ NUM_FILES, NUM_BYTES = 6, 200_000
 
 
 class Writers:
-    """The forking process, and the way to ask it."""
+    """The process that forks the writers."""
 
     def __init__(self, directory: Path) -> None:
         command = [sys.executable, "-m", "tests.faults.writers", str(directory)]
@@ -30,7 +30,7 @@ class Writers:
         self._process.wait()
 
     def fork(self, number: int) -> int:
-        """One more writer; answers its process id."""
+        """Fork a writer; returns its process ID."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{number}\n")
@@ -38,8 +38,8 @@ class Writers:
         return int(self._process.stdout.readline())
 
 
-def save_for_ever(home: Path) -> None:
-    """Write, close and publish one checkpoint after another."""
+def save_forever(home: Path) -> None:
+    """Write, complete and publish one checkpoint after another."""
     step = 0
     while True:
         step += 1
@@ -52,13 +52,13 @@ def save_for_ever(home: Path) -> None:
 
 
 def main() -> None:
-    """Fork for each line."""
+    """Fork a writer for each line of the input."""
     home = Path(sys.argv[1])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            save_for_ever(home / line.strip())
+            save_forever(home / line.strip())
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()
 
