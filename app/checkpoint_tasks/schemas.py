@@ -47,7 +47,7 @@ class EvaluationRequest(BaseModel):
         description="Held-out corpora: text gives bits per byte, multiple_choice and classification accuracy, "
         "completion exact matches.",
     )
-    limit: int | None = Field(200, ge=1, le=1_000_000, description="Documents of each corpus; null: all.")
+    limit: int | None = Field(200, ge=1, le=1_000_000, description="Documents per corpus corpus; null: all.")
     num_fewshot: int = Field(0, ge=0, le=32, description="Documents shown with their answer before each question.")
 
 

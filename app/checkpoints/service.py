@@ -57,8 +57,8 @@ def get(session: Session, *, principal: Principal, checkpoint_id: str, for_updat
     row = visible(session, Checkpoint, checkpoint_id, principal=principal, for_update=for_update)
     if row.state not in LIVE:
         message = _(
-            "This checkpoint was deleted to make room. Its job keeps the newest, the best, the pinned "
-            "and one in so many; choose one of those."
+            "This checkpoint was deleted to free disk space. Its job keeps the newest, the best, pinned and "
+            "regularly kept checkpoints; choose one of those."
         )
         raise PanelError(410, "checkpoint_deleted", message)
     return row

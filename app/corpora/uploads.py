@@ -37,17 +37,17 @@ def label(filename: str, name: str = "", encoding: str = "", kind: str = "") -> 
     stem, dot, extension = filename.rpartition(".")
     if not dot or extension.lower() not in service.FORMATS:
         message = _(
-            "“{filename}” is not a kind of file that is read here. Upload .txt, .md, .jsonl, .csv or .tsv.",
+            "“{filename}” is not a supported file. Upload .txt, .md, .jsonl, .csv or .tsv.",
             filename=filename,
         )
         raise bad_field("filename", "filename_extension", message)
     if len(filename) > MAX_FILENAME_LENGTH or not filename.isprintable():
-        message = _("The file name is longer than {max} characters or holds some that cannot be shown.", max=255)
+        message = _("The file name is longer than {max} characters or contains some that cannot be displayed.", max=255)
         raise bad_field("filename", "filename_invalid", message)
     name = name or stem or filename
     if len(name) > service.MAX_NAME_LENGTH or not name.isprintable():
         most = service.MAX_NAME_LENGTH
-        message = _("The name is longer than {max} characters or holds some that cannot be shown.", max=most)
+        message = _("The name is longer than {max} characters or contains some that cannot be displayed.", max=most)
         raise bad_field("name", "name_invalid", message)
     return Label(filename, name, checked_encoding(encoding), checked_kind(kind))
 

@@ -189,8 +189,8 @@ def _control(name: str, schema: dict[str, Any], context: FormContext) -> Control
 def _help(name: str, schema: dict[str, Any]) -> str:
     text = translate(schema["description"])
     if name in AUTO_FIELDS:
-        return text + " " + _("“auto” chooses what fits and is fastest.")
-    return text + " " + _("“auto” leaves it open.") if schema["nullable"] else text
+        return text + " " + _("“auto” chooses the fastest setting that fits.")
+    return text + " " + _("“auto” means null in the API.") if schema["nullable"] else text
 
 
 def _choices(name: str, schema: dict[str, Any]) -> list[tuple[str, str]]:

@@ -49,4 +49,4 @@ def test_the_form_offers_it(alice: TestClient) -> None:
     page = alice.get("/jobs/new").text
 
     assert page.count("auto (recommended)") == 4  # a micro-batch is typed
-    assert "“auto” chooses what fits and is fastest." in page
+    assert "“auto” chooses the fastest setting that fits." in page
