@@ -1,4 +1,4 @@
-"""A hub on the loopback: serves the models of a directory by the endpoints that the hub's own client asks."""
+"""A model hub on localhost with the endpoints that the client library huggingface_hub uses."""
 
 import hashlib
 import json
@@ -14,22 +14,22 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @dataclass
-class Hub:
-    """What it has and what it was asked."""
+class ModelHub:
+    """The directories of its models by name, which of them are gated, and the requests that it received."""
 
     models: dict[str, Path]
     gated: set[str] = field(default_factory=set)
-    asked: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, authorization
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, authorization
     endpoint: str = ""
 
     def paths(self) -> list[str]:
-        return [path for _method, path, _token in self.asked]
+        return [path for _method, path, _token in self.requests]
 
 
 @contextmanager
-def serving(models: dict[str, Path]) -> Iterator[Hub]:
-    """A hub with these models, by name."""
-    hub = Hub(models)
+def serving(models: dict[str, Path]) -> Iterator[ModelHub]:
+    """A running hub with these models, by name."""
+    hub = ModelHub(models)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -43,11 +43,11 @@ def serving(models: dict[str, Path]) -> Iterator[Hub]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    hub: Hub
+    hub: ModelHub
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *arguments: Any) -> None:
-        """Say nothing."""
+        """Do not log requests."""
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -57,7 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path = self.path.partition("?")[0]
-        self.hub.asked.append((self.command, path, self.headers.get("authorization")))
+        self.hub.requests.append((self.command, path, self.headers.get("authorization")))
         parts = path.removeprefix("/api/models").strip("/").split("/")
         name, rest = "/".join(parts[:2]), parts[2:]
         if name in self.hub.gated and self.headers.get("authorization") is None:

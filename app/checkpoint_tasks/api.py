@@ -86,7 +86,7 @@ def download_file(principal: Reader, task_id: str, name: str) -> FileResponse:
     """Download one file of an export, whole or in ranges."""
     with db.transaction() as session:
         task = service.get(session, principal=principal, task_id=task_id)
-    path = storage.checkpoint_task(task_id) / "artefact" / name
+    path = storage.exported_files(task_id) / name
     if name not in [file.name for file in (task.result.files if task.result else [])] or not path.is_file():
         raise PanelError(404, "file_unknown", _("This export has no file {name}.", name=name))
     return FileResponse(path, media_type="application/octet-stream", filename=name)

@@ -31,8 +31,13 @@ def run(job_id: str) -> Path:
 
 
 def checkpoint_task(task_id: str) -> Path:
-    """An export: `artefact` (the files to download), with the inputs it was made from next to it."""
+    """The directory of an export or evaluation: its inputs, its log and its result."""
     return data() / "works" / task_id  # the name in existing data directories
+
+
+def exported_files(task_id: str) -> Path:
+    """The directory of the files that an export offers for download."""
+    return checkpoint_task(task_id) / "artefact"  # the name in existing data directories
 
 
 def cache() -> Path:

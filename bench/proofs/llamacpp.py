@@ -41,7 +41,7 @@ SHAPE = {
 
 
 def made(model_type: str, home: Path) -> Path:
-    """A checkpoint that has learnt some English."""
+    """A checkpoint of a model trained on some English text."""
     if model_type == "smollm2":
         return smollm2()
     heads = 4 if model_type == "gpt2" else 2

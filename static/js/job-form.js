@@ -47,7 +47,7 @@ async function post(path, data) {
 }
 
 /**
- * Take the fresh form over. The plan of before stays, greyed out, until there is another one.
+ * Replace the form by a new one. The previous plan stays, grayed out, until the next one arrives.
  * @param {HTMLElement} form
  * @param {HTMLElement | null} fresh
  */

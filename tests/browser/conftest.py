@@ -1,4 +1,4 @@
-"""Fixtures of the browser tests: a real Chromium whose pages are held to an empty console."""
+"""Fixtures of the browser tests: Chromium, with pages that must not log errors."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,57 +30,57 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def refused(response: Response) -> bool:
-    """Whether an answer is an error that the page did not ask for."""
+def is_unexpected_error(response: Response) -> bool:
+    """Whether a response has an error status that no test provokes."""
     path = urlsplit(response.url).path
     return response.status >= 500 or (response.status >= 400 and path not in ("/nowhere", "/jobs"))
 
 
 @contextmanager
-def watched(context: BrowserContext) -> Iterator[Page]:
-    """A page that must neither log an error, nor break the content security policy, nor ask another host."""
+def checked_page(context: BrowserContext) -> Iterator[Page]:
+    """A page that must not log errors or warnings, violate the content security policy or load from another host."""
     page = context.new_page()
-    faults: list[str] = []
+    errors: list[str] = []
 
-    def hear(message: ConsoleMessage) -> None:
+    def on_console(message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not message.text.startswith("Failed to load resource"):
-            faults.append(f"{message.type}: {message.text} ({page.url})")
+            errors.append(f"{message.type}: {message.text} ({page.url})")
 
-    page.on("console", hear)
-    page.on("pageerror", lambda error: faults.append(f"exception: {error} ({page.url})"))
-    page.on("response", lambda r: faults.append(f"{r.status} from {r.url}") if refused(r) else None)
-    page.on("request", lambda r: faults.append(f"asked {r.url}") if "127.0.0.1" not in r.url else None)
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: errors.append(f"exception: {error} ({page.url})"))
+    page.on("response", lambda r: errors.append(f"{r.status} from {r.url}") if is_unexpected_error(r) else None)
+    page.on("request", lambda r: errors.append(f"request to {r.url}") if "127.0.0.1" not in r.url else None)
     try:
         yield page
     finally:
         context.close()
-    assert faults == []
+    assert errors == []
 
 
 @pytest.fixture(scope="session")
 def trained(running_stack: Stack) -> str:
-    """The id of a short job of Alice's that has succeeded."""
+    """The ID of a short job of Alice's that has succeeded."""
     client = running_stack.client
     body = {**SMALL, "name": "a short job", "corpora": ["00kingjamesbible"], "max_steps": 20, "save_steps": 10}
 
-    def submitted() -> Any:
+    def submit() -> Any:
         answer = client.post("/api/v1/jobs", json=body)
-        return answer.json()["id"] if answer.is_success else None  # the sample corpus may still be read
+        return answer.json()["id"] if answer.is_success else None  # the sample corpus may not be parsed yet
 
-    job_id = until(submitted, 60, "the sample corpus")
+    job_id = until(submit, 60, "the sample corpus")
 
-    def state() -> bool:
+    def has_succeeded() -> bool:
         job = client.get(f"/api/v1/jobs/{job_id}").json()
         assert job["state"] != "failed", job["failure"]
         return bool(job["state"] == "succeeded")
 
-    until(state, 180, "the end of the job")
+    until(has_succeeded, 180, "the end of the job")
     return str(job_id)
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny base model as people save it, with a file of pickles beside it that is not to be sent."""
+    """The folder of a tiny base model, with a pickle file in it that must not be uploaded."""
     directory = folders.saved(tmp_path_factory.mktemp("models") / "tiny-bert", "bert")
     (directory / "pytorch_model.bin").write_bytes(b"pickled")
     return directory
@@ -88,9 +88,9 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def base_model(running_stack: Stack, chromium: Browser, login_state: Any, model_folder: Path) -> str:
-    """The id of a base model of Alice's, uploaded by its folder and imported."""
+    """The ID of a base model of Alice's, uploaded as a folder and imported."""
     context = chromium.new_context(locale="en", storage_state=login_state)
-    with watched(context) as page:
+    with checked_page(context) as page:
         page.goto(running_stack.base_url + "/models")
         page.locator("input[webkitdirectory]").set_input_files(model_folder)
         page.wait_for_url("**/models/*")
@@ -101,9 +101,9 @@ def base_model(running_stack: Stack, chromium: Browser, login_state: Any, model_
 
 @pytest.fixture(scope="session")
 def login_state(running_stack: Stack, chromium: Browser) -> Any:
-    """What Alice's browser keeps once she has logged in."""
+    """The cookies of Alice's browser after she has logged in, as Playwright's storage state."""
     context = chromium.new_context(locale="en")
-    with watched(context) as page:
+    with checked_page(context) as page:
         page.goto(running_stack.base_url + "/login")
         page.get_by_label("Name").fill("Alice")
         page.get_by_label("Password").fill(PASSWORD)
@@ -117,14 +117,14 @@ Open = Callable[..., Any]
 
 @pytest.fixture
 def open_page(running_stack: Stack, chromium: Browser, login_state: Any) -> Open:
-    """Opens a watched page of the running stack, as Alice unless told otherwise."""
+    """Opens a page of the running stack by its path, as Alice or as a visitor; see `checked_page`."""
 
     @contextmanager
-    def opened(path: str, *, visitor: bool = False, **settings: Any) -> Iterator[Page]:
+    def open_path(path: str, *, visitor: bool = False, **settings: Any) -> Iterator[Page]:
         state = None if visitor else login_state
         options = {"locale": "en", "viewport": {"width": 1440, "height": 900}, "storage_state": state, **settings}
-        with watched(chromium.new_context(**options)) as page:
+        with checked_page(chromium.new_context(**options)) as page:
             page.goto(running_stack.base_url + path)
             yield page
 
-    return opened
+    return open_path

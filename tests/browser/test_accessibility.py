@@ -1,4 +1,4 @@
-"""Every page in both themes against axe-core, and on a narrow screen in both languages."""
+"""Every page is checked by axe-core in both themes, and on a narrow screen in both languages."""
 
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,14 @@ PAGES = [
 
 
 @pytest.fixture(scope="session")
-def places(running_stack: Any, trained: str, base_model: str) -> dict[str, str]:
-    """The ids that stand for {places} in PAGES."""
+def ids(running_stack: Any, trained: str, base_model: str) -> dict[str, str]:
+    """The IDs for the {placeholders} in PAGES."""
     listing = running_stack.client.get("/api/v1/checkpoints", params={"job": trained}).json()
     return {"job": trained, "model": base_model, "checkpoint": listing["data"][0]["id"]}
 
 
-def settled(page: Page, path: str) -> None:
-    """Wait for what a page's scripts draw at once."""
+def wait_until_drawn(page: Page, path: str) -> None:
+    """Wait until the page's scripts have drawn its content."""
     page.wait_for_load_state("load")
     if path == "/jobs/{job}":
         page.locator("[data-chart=loss] [data-readout] .key").first.wait_for()
@@ -57,25 +57,25 @@ def settled(page: Page, path: str) -> None:
 
 def barriers(page: Page) -> list[dict[str, Any]]:
     page.evaluate(AXE)
-    found: list[dict[str, Any]] = page.evaluate(RUN)
-    return [violation for violation in found if violation["impact"] in ("serious", "critical")]
+    violations: list[dict[str, Any]] = page.evaluate(RUN)
+    return [violation for violation in violations if violation["impact"] in ("serious", "critical")]
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_has_no_serious_barrier_in_either_theme(open_page: Open, places: dict[str, str], path: str) -> None:
+def test_a_page_has_no_serious_barrier_in_either_theme(open_page: Open, ids: dict[str, str], path: str) -> None:
     with open_page("/nodes", color_scheme="light", reduced_motion="reduce") as page:
-        show(page, path, places)
+        show(page, path, ids)
         assert barriers(page) == []
-        # Loaded again: a page that changes its theme may for some frames be read in colors of both.
+        # Load the page again: while the theme changes, some frames have colors of both themes.
         page.emulate_media(color_scheme="dark")
-        show(page, path, places)
+        show(page, path, ids)
         assert barriers(page) == []
 
 
-def show(page: Page, path: str, places: dict[str, str]) -> None:
+def show(page: Page, path: str, ids: dict[str, str]) -> None:
     origin = page.url.split("/")[0] + "//" + page.url.split("/")[2]
-    page.goto(origin + path.format(**places))
-    settled(page, path)
+    page.goto(origin + path.format(**ids))
+    wait_until_drawn(page, path)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -85,11 +85,11 @@ def test_the_login_page_has_no_serious_barrier(open_page: Open, theme: str) -> N
 
 
 @pytest.mark.parametrize("language", ["en", "zh-CN"])
-def test_no_page_scrolls_sideways_on_a_narrow_screen(open_page: Open, places: dict[str, str], language: str) -> None:
+def test_no_page_scrolls_sideways_on_a_narrow_screen(open_page: Open, ids: dict[str, str], language: str) -> None:
     wide = {}
     with open_page("/", locale=language, viewport={"width": 390, "height": 844}) as page:
         for path in PAGES:
-            show(page, path, places)
+            show(page, path, ids)
             width = page.evaluate("document.documentElement.scrollWidth")
             if width > 390:
                 wide[path] = width

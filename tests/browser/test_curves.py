@@ -1,4 +1,4 @@
-"""The scripts' own arithmetic, run where it runs: in the browser."""
+"""Unit tests of the charts' and formatters' JavaScript modules, run in the browser."""
 
 from typing import Any
 

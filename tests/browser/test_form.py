@@ -1,4 +1,4 @@
-"""The form of a new job in a real browser: every option has a plan, or what its submission would be refused for."""
+"""The form of a new job in a browser: every option shows a plan, or the errors that its submission would show."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -18,7 +18,7 @@ OPTIONS = """() => [...document.querySelectorAll("#job-form select[name]")]
 
 
 def choose(page: Page, name: str, value: str) -> None:
-    """Choose an option, folded away or not, and wait for the form that the server answers."""
+    """Choose an option, also in a closed group, and wait for the form that the server returns."""
     with page.expect_response("**/jobs/plan") as answer:
         page.locator(f"#job-form select[name={name}]").select_option(value, force=True)
     answer.value.finished()
@@ -40,7 +40,7 @@ def test_every_option_of_every_select_is_planned_or_refused_as_its_submission_wo
 
 
 def check(page: Page, name: str, value: str) -> None:
-    """The page shows a plan that is not greyed out, or errors that the submission would show as well."""
+    """Check that the page shows a current plan, or errors that the submission would show as well."""
     errors = [text.strip() for text in page.locator("#job-form .error").all_text_contents()]
     if errors:
         assert value not in ("", "auto"), (name, value, errors)

@@ -1,4 +1,4 @@
-"""The main way through the product in a real browser, from the first link to logging out."""
+"""The main user journey in a browser, from the setup link to logging out."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests import stack
-from tests.browser.conftest import SAMPLES, watched
+from tests.browser.conftest import SAMPLES, checked_page
 from tests.stack import Stack
 from tests.users import PASSWORD
 
@@ -24,19 +24,19 @@ MINUTE = 60_000
 
 @pytest.fixture
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """An installation that nobody has an account on."""
-    with stack.running(tmp_path_factory.mktemp("fresh")) as whole:
-        yield whole
+    """A running installation without any account."""
+    with stack.running(tmp_path_factory.mktemp("fresh")) as installation:
+        yield installation
 
 
 def test_from_the_first_link_to_a_model_that_writes(fresh: Stack, chromium: Browser) -> None:
-    with watched(chromium.new_context(locale="en", viewport={"width": 1440, "height": 900})) as page:
+    with checked_page(chromium.new_context(locale="en", viewport={"width": 1440, "height": 900})) as page:
         page.set_default_timeout(20_000)
         create_the_owner(page, fresh.link)
         upload_by_dropping(page)
         train(page)
-        see_the_curve_move(page)
-        see_the_same_curve_after_a_reload(page)
+        check_live_updates(page)
+        check_curve_after_reload(page)
         generate(page)
         page.goto(fresh.base_url + "/account")
         page.get_by_role("button", name="Log out").click()
@@ -85,7 +85,7 @@ def train(page: Page) -> None:
     expect(page.get_by_role("heading", name="first try")).to_be_visible()
 
 
-def see_the_curve_move(page: Page) -> None:
+def check_live_updates(page: Page) -> None:
     page.evaluate("window.notReloaded = true")
     readout = page.locator("[data-chart=loss] [data-readout]")
     expect(readout).to_contain_text("Training loss", timeout=2 * MINUTE)
@@ -99,18 +99,18 @@ def see_the_curve_move(page: Page) -> None:
     assert page.evaluate("window.notReloaded")
 
 
-def values_of_the_curve(page: Page) -> list[str]:
+def curve_values(page: Page) -> list[str]:
     page.locator("[data-chart=loss] summary").click()
     expect(page.locator("[data-table] tbody tr").last).to_contain_text("120")
     return page.locator("[data-table] tbody tr").all_inner_texts()
 
 
-def see_the_same_curve_after_a_reload(page: Page) -> None:
-    seen_live = values_of_the_curve(page)
-    assert len(seen_live) > 50
+def check_curve_after_reload(page: Page) -> None:
+    live_values = curve_values(page)
+    assert len(live_values) > 50
     page.reload()
     expect(page.locator("[data-chart=loss] [data-readout]")).to_contain_text("Training loss")
-    assert values_of_the_curve(page) == seen_live
+    assert curve_values(page) == live_values
 
 
 def generate(page: Page) -> None:

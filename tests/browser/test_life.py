@@ -1,4 +1,4 @@
-"""A job's life in a real browser: pause, resume, train longer, and the page that says why it failed."""
+"""Actions on jobs in a browser: pause, resume, cancel, continue and pin; and the health page."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ MINUTE = 60_000
 
 @pytest.fixture
 def long_job(running_stack: Stack, trained: str) -> str:
-    """A job of Alice's that runs long enough to be paused; answers its id."""
+    """The ID of a job of Alice's that runs long enough to be paused."""
     body = {**SMALL, "name": "a long job", "corpora": ["00kingjamesbible"], "max_steps": 4000, "save_steps": 1000}
     return str(running_stack.client.post("/api/v1/jobs", json=body).raise_for_status().json()["id"])
 
@@ -28,7 +28,7 @@ def test_a_job_is_paused_resumed_and_continued_at_the_press_of_a_button(open_pag
         page.get_by_role("button", name="Cancel job").click()
         page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()
         expect(page.locator("[data-badge]")).to_have_text("Cancelled", timeout=2 * MINUTE)
-        go_on(page)
+        continue_from_checkpoint(page)
 
 
 def pause(page: Page) -> None:
@@ -52,7 +52,7 @@ def resume(page: Page) -> None:
     expect(page.locator("[data-history]")).to_contain_text("0 steps are trained again.")
 
 
-def go_on(page: Page) -> None:
+def continue_from_checkpoint(page: Page) -> None:
     page.get_by_role("link", name="Continue", exact=True).first.click()
     expect(page.get_by_role("heading", name="Continue from step")).to_be_visible()
     expect(page.get_by_text("Each process needs about")).to_be_visible()  # the plan knows the checkpoint's job
@@ -76,7 +76,7 @@ def test_a_checkpoint_is_pinned_where_it_stands(open_page: Open, trained: str) -
             expect(page.locator("[data-checkpoints] .pinned")).to_have_count(int(pressed == "true"))
 
 
-def test_health_is_whole_in_a_running_installation(open_page: Open, running_stack: Any) -> None:
+def test_all_parts_of_a_running_installation_are_healthy(open_page: Open, running_stack: Any) -> None:
     with open_page("/health") as page:
         expect(page.locator(".parts li")).to_have_count(5)
         expect(page.get_by_text("It starts jobs and recovers lost attempts.")).to_be_visible(timeout=MINUTE)

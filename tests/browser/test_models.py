@@ -1,4 +1,4 @@
-"""A base model in the browser: its folder is dropped or chosen, its network is given on the form of a new job."""
+"""A base model in the browser: it is uploaded as a folder, and sets the architecture in the form of a new job."""
 
 from playwright.sync_api import expect
 

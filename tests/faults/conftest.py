@@ -14,7 +14,7 @@ import pytest
 from tests import environment
 from tests.faults import invariants, runs, stack
 from tests.faults.runs import Run
-from tests.faults.stack import Stack
+from tests.faults.stack import Installation
 from tests.waiting import until
 
 TEXT = "".join(f"{n} sheep went up the hill, and {n * 7 % 1013} came down again in the rain.\n" for n in range(3_000))
@@ -32,21 +32,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_installation() -> Iterator[Stack]:
+def shared_installation() -> Iterator[Installation]:
     """The installation that all fault tests use, one after another."""
     with stack.running(environment.HOME / "faults") as installation:
         yield installation
 
 
 @pytest.fixture
-def installation(shared_installation: Stack) -> Stack:
+def installation(shared_installation: Installation) -> Installation:
     """The shared installation, repaired and idle."""
     shared_installation.repair()
     return shared_installation
 
 
 @pytest.fixture(scope="session")
-def corpus(shared_installation: Stack) -> str:
+def corpus(shared_installation: Installation) -> str:
     """The ID of an uploaded text that is ready."""
     answer = shared_installation.post(
         "/api/v1/corpora", params={"filename": "sheep.txt", "name": "Sheep"}, content=TEXT.encode()
@@ -61,13 +61,13 @@ def corpus(shared_installation: Stack) -> str:
 
 
 @pytest.fixture
-def submit(installation: Stack, corpus: str) -> Callable[..., Run]:
+def submit(installation: Installation, corpus: str) -> Callable[..., Run]:
     """Submits a job of 120 steps that saves every 20 steps; keyword arguments replace fields of its spec."""
     return lambda **fields: Run(installation, corpus, **fields)
 
 
 @pytest.fixture(scope="session")
-def golden(shared_installation: Stack, corpus: str) -> Callable[..., str]:
+def golden(shared_installation: Installation, corpus: str) -> Callable[..., str]:
     """Returns the hash of the weights of an undisturbed run, by the number of processes and steps."""
     hashes: dict[tuple[int, int], str] = {}
 
@@ -102,7 +102,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     outcome = yield
     fixtures = getattr(item, "funcargs", {})
     installation = fixtures.get("installation") or fixtures.get("shared_installation")
-    if outcome.failed and isinstance(installation, Stack):
+    if outcome.failed and isinstance(installation, Installation):
         outcome.sections.append(("logs of the stack", installation.logs()))
     marker = item.get_closest_marker("row")
     if marker is not None and (outcome.when == "call" or outcome.failed):

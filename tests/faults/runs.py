@@ -14,7 +14,7 @@ import httpx
 import psutil
 
 from app.core.models import TERMINAL
-from tests.faults.stack import Stack, children_of
+from tests.faults.stack import Installation, children_of
 from tests.waiting import until
 from trainer.run_dir import MANIFEST, RunDir
 
@@ -42,7 +42,7 @@ SECONDS = 90
 class Run:
     """A submitted job."""
 
-    def __init__(self, stack: Stack, corpus: str, **fields: Any) -> None:
+    def __init__(self, stack: Installation, corpus: str, **fields: Any) -> None:
         self.stack = stack
         self.spec = {**SPEC, "corpora": [corpus], **fields}
         answer = stack.post("/api/v1/jobs", json=self.spec)
@@ -54,7 +54,7 @@ class Run:
         self.dir = RunDir(self.stack.data / "runs" / job_id)
 
     @classmethod
-    def of_job(cls, stack: Stack, job: dict[str, Any]) -> "Run":
+    def of_job(cls, stack: Installation, job: dict[str, Any]) -> "Run":
         """The run of a job that exists already, given as the API returns it."""
         run = cls.__new__(cls)
         run.stack = stack

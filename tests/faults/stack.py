@@ -98,7 +98,7 @@ class Program:
                 self.process.wait(30)
 
 
-class Stack:
+class Installation:
     """All processes of one installation, and the responses of its API, because no fault may cause a bare 5xx."""
 
     def __init__(self, home: Path) -> None:
@@ -368,9 +368,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(home: Path) -> Iterator[Stack]:
+def running(home: Path) -> Iterator[Installation]:
     """A running installation, which is stopped and deleted at the end."""
-    stack = Stack(home)
+    stack = Installation(home)
     try:
         stack.start()
         yield stack

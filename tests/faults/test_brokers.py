@@ -14,7 +14,7 @@ from celery import Celery
 from app.core import queue
 from tests.faults import invariants
 from tests.faults.runs import SPEC, Run
-from tests.faults.stack import Stack
+from tests.faults.stack import Installation
 from tests.waiting import until
 
 Submit = Callable[..., Run]
@@ -22,7 +22,7 @@ Report = Callable[[str], None]
 Golden = Callable[..., str]
 
 
-def celery_of(stack: Stack) -> Celery:
+def celery_of(stack: Installation) -> Celery:
     """A Celery application that sends messages to the installation's workers."""
     app = Celery("hurt", broker=queue.broker_url(stack.valkey.url))
     app.conf.update(broker_transport_options={"global_keyprefix": "athanor:"}, task_ignore_result=True)
@@ -32,7 +32,7 @@ def celery_of(stack: Stack) -> Celery:
 @pytest.mark.row("F40", "the same message 50 times")
 @pytest.mark.faults_core
 def test_a_message_that_comes_fifty_times_starts_one_attempt(
-    installation: Stack, submit: Submit, golden: Golden, report: Report
+    installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     installation.suspend("worker")
@@ -53,7 +53,7 @@ def test_a_message_that_comes_fifty_times_starts_one_attempt(
 @pytest.mark.parametrize("state", ["queued", "placed", "starting", "running"])
 @pytest.mark.row("F41-1", "FLUSHALL")
 def test_an_emptied_broker_delays_a_job_and_loses_none(
-    installation: Stack, submit: Submit, golden: Golden, report: Report, state: str
+    installation: Installation, submit: Submit, golden: Golden, report: Report, state: str
 ) -> None:
     expected = golden()
     if state == "queued":
@@ -76,7 +76,7 @@ def test_an_emptied_broker_delays_a_job_and_loses_none(
 
 @pytest.mark.row("F41-2", "no broker from before the submit until after the start of training")
 def test_a_job_submitted_without_a_broker_starts_when_it_is_back(
-    installation: Stack, submit: Submit, golden: Golden, report: Report
+    installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     installation.kill9("valkey")
@@ -92,7 +92,7 @@ def test_a_job_submitted_without_a_broker_starts_when_it_is_back(
 
 @pytest.mark.row("F41-3", "the broker takes no writes")
 def test_a_broker_that_takes_no_writes_delays_a_job(
-    installation: Stack, submit: Submit, golden: Golden, report: Report
+    installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     with redis.Redis.from_url(installation.valkey.url) as client:
@@ -115,7 +115,9 @@ def test_a_broker_that_takes_no_writes_delays_a_job(
 
 
 @pytest.mark.row("F42", "training outlasts any visibility timeout")
-def test_a_message_is_acknowledged_before_training_starts(installation: Stack, submit: Submit, report: Report) -> None:
+def test_a_message_is_acknowledged_before_training_starts(
+    installation: Installation, submit: Submit, report: Report
+) -> None:
     run = submit()
     run.until("running")
     with redis.Redis.from_url(installation.valkey.url) as client:
@@ -129,7 +131,7 @@ def test_a_message_is_acknowledged_before_training_starts(installation: Stack, s
 @pytest.mark.row("F45", "web killed between the commit of a submit and its message")
 @pytest.mark.faults_core
 def test_a_job_whose_submitter_never_heard_of_it_starts_all_the_same(
-    installation: Stack, corpus: str, golden: Golden, report: Report
+    installation: Installation, corpus: str, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     installation.arm("submitted")
@@ -149,7 +151,7 @@ def test_a_job_whose_submitter_never_heard_of_it_starts_all_the_same(
     report("the same key answers the same job; it ran once")
 
 
-def is_ready(stack: Stack) -> bool:
+def is_ready(stack: Installation) -> bool:
     """Whether the web process responds."""
     try:
         return stack.get("/readyz").status_code == 200
@@ -159,7 +161,7 @@ def is_ready(stack: Stack) -> bool:
 
 @pytest.mark.row("F46-1", "the client leaves during a submit and tries again with the same key")
 def test_a_submit_that_is_interrupted_and_repeated_makes_one_job(
-    installation: Stack, corpus: str, report: Report
+    installation: Installation, corpus: str, report: Report
 ) -> None:
     body: dict[str, Any] = {**SPEC, "corpora": [corpus], "name": "broken-off", "max_steps": 9}
     headers = {**installation.client.headers, "Idempotency-Key": "f46"}
@@ -178,7 +180,9 @@ def test_a_submit_that_is_interrupted_and_repeated_makes_one_job(
 
 
 @pytest.mark.row("F46-2", "100 submits at once with the same key")
-def test_of_a_hundred_submits_with_one_key_one_makes_a_job(installation: Stack, corpus: str, report: Report) -> None:
+def test_of_a_hundred_submits_with_one_key_one_makes_a_job(
+    installation: Installation, corpus: str, report: Report
+) -> None:
     body = {**SPEC, "corpora": [corpus], "name": "hundred", "max_steps": 9}
     barrier = threading.Barrier(16)
 

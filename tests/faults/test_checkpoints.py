@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults import invariants
 from tests.faults.runs import Run, repeated_steps
-from tests.faults.stack import Stack
+from tests.faults.stack import Installation
 from tests.faults.writers import Writers
 from tests.waiting import until
 from trainer.run_dir import MANIFEST, sha256_file, verify
@@ -61,7 +61,7 @@ def test_five_pauses_change_nothing_of_the_result(submit: Submit, golden: Golden
 
 @pytest.mark.row("F49-1", "the disk is full at the second checkpoint")
 def test_a_checkpoint_that_finds_no_room_is_told_and_training_goes_on(
-    installation: Stack, submit: Submit, golden: Golden, report: Report
+    installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     installation.inject_faults("full@40")
@@ -76,7 +76,7 @@ def test_a_checkpoint_that_finds_no_room_is_told_and_training_goes_on(
 
 @pytest.mark.row("F49-2", "the disk stays full for three checkpoints")
 def test_a_disk_that_stays_full_pauses_the_job_and_keeps_the_last_checkpoint(
-    installation: Stack, submit: Submit, golden: Golden, report: Report
+    installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     installation.inject_faults("full@40,full@60,full@80")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults import invariants
 from tests.faults.runs import Run
-from tests.faults.stack import Stack
+from tests.faults.stack import Installation
 from tests.waiting import until
 
 SHIM = Path(__file__).parent / "clock.c"
@@ -23,7 +23,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def off(installation: Stack, shim: Path) -> Iterator[Callable[[str, int], None]]:
+def off(installation: Installation, shim: Path) -> Iterator[Callable[[str, int], None]]:
     """Restarts a program with a clock that is wrong by so many seconds."""
     moved: list[str] = []
 
@@ -52,7 +52,7 @@ def off(installation: Stack, shim: Path) -> Iterator[Callable[[str, int], None]]
     ],
 )
 def test_a_clock_that_is_off_loses_no_lease(
-    installation: Stack,
+    installation: Installation,
     off: Callable[[str, int], None],
     submit: Callable[..., Run],
     golden: Callable[..., str],

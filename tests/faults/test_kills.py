@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults import invariants
 from tests.faults.runs import SAVE_STEPS, STEPS, Run, repeated_steps
-from tests.faults.stack import SERVERS, Stack
+from tests.faults.stack import SERVERS, Installation
 from tests.waiting import until
 
 ROLES = ("trainer", "supervisor", "worker", "web", "valkey", "postgres")
@@ -47,7 +47,7 @@ def bring_to(run: Run, state: str) -> None:
 
 @pytest.mark.parametrize(("role", "state"), rows())
 def test_a_killed_part_costs_at_most_the_steps_since_the_last_checkpoint(
-    installation: Stack,
+    installation: Installation,
     submit: Submit,
     golden: Callable[[int], str],
     report: Callable[[str], None],
@@ -106,7 +106,7 @@ def follow(run: Run, state: str) -> None:
     ],
 )
 def test_a_part_killed_where_nobody_could_hit_it_costs_one_more_attempt(
-    installation: Stack,
+    installation: Installation,
     submit: Submit,
     golden: Callable[[int], str],
     report: Callable[[str], None],

@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults import invariants
 from tests.faults.runs import LONG, Run, repeated_steps
-from tests.faults.stack import Stack
+from tests.faults.stack import Installation
 from tests.waiting import until
 
 Submit = Callable[..., Run]
@@ -24,7 +24,7 @@ def points_of(run: Run, fence: int) -> int:
 @pytest.mark.row("F37", "SIGSTOP supervisor and trainer past the lease, SIGCONT when another attempt runs")
 @pytest.mark.faults_core
 def test_an_attempt_that_slept_past_its_lease_writes_nothing_when_it_wakes(
-    installation: Stack, submit: Submit, golden: Golden, report: Report
+    installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden(max_steps=LONG)
     run = submit(max_steps=LONG)
@@ -56,7 +56,7 @@ def test_an_attempt_that_slept_past_its_lease_writes_nothing_when_it_wakes(
     ],
 )
 def test_training_goes_on_without_a_database_and_no_point_is_missing_after(
-    installation: Stack, submit: Submit, golden: Golden, report: Report, steps: int, seconds: int
+    installation: Installation, submit: Submit, golden: Golden, report: Report, steps: int, seconds: int
 ) -> None:
     expected = golden(max_steps=LONG)
     run = submit(max_steps=LONG)
@@ -82,7 +82,7 @@ def test_training_goes_on_without_a_database_and_no_point_is_missing_after(
     ],
 )
 def test_a_worker_that_is_cut_off_loses_its_job_to_another_and_ends_its_trainer_when_healed(
-    installation: Stack, submit: Submit, golden: Golden, report: Report, how: str
+    installation: Installation, submit: Submit, golden: Golden, report: Report, how: str
 ) -> None:
     expected = golden(max_steps=LONG)
     installation.add("grace", "worker", node="grace").start()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults import invariants
 from tests.faults.runs import SPEC, Run
-from tests.faults.stack import Stack
+from tests.faults.stack import Installation
 from tests.waiting import until
 
 Submit = Callable[..., Run]
@@ -55,7 +55,7 @@ def test_a_cancel_at_the_last_moment_ends_in_one_of_the_two_ways(submit: Submit,
 
 
 @pytest.mark.row("F62", "text shorter than one sequence; one document; no validation part")
-def test_text_that_cannot_train_is_refused_with_both_numbers(installation: Stack, report: Report) -> None:
+def test_text_that_cannot_train_is_refused_with_both_numbers(installation: Installation, report: Report) -> None:
     short = upload(installation, b"one sheep. " * 4)
     refused = installation.post("/api/v1/jobs", json={**SPEC, "corpora": [short], "vocab_size": None})
     assert refused.status_code == 422
@@ -69,7 +69,7 @@ def test_text_that_cannot_train_is_refused_with_both_numbers(installation: Stack
     report(message)
 
 
-def upload(stack: Stack, text: bytes) -> str:
+def upload(stack: Installation, text: bytes) -> str:
     """Upload a text and wait until it is parsed; returns the ID of the corpus."""
     answer = stack.post("/api/v1/corpora", params={"filename": "text.txt", "name": "Text"}, content=text)
     corpus_id = str(answer.raise_for_status().json()["id"])
@@ -79,7 +79,7 @@ def upload(stack: Stack, text: bytes) -> str:
 
 @pytest.mark.row("F66", "500 jobs in line, a scheduler killed five times")
 def test_a_long_line_keeps_its_order_through_the_deaths_of_its_scheduler(
-    installation: Stack, corpus: str, submit: Submit, report: Report
+    installation: Installation, corpus: str, submit: Submit, report: Report
 ) -> None:
     first = submit(max_steps=100_000, save_steps=1_000_000)
     first.until("running")
@@ -116,7 +116,7 @@ def test_a_long_line_keeps_its_order_through_the_deaths_of_its_scheduler(
     report(f"{len(order)} started, in order; 95 % of list pages within {slowest * 1000:.0f} ms")
 
 
-def num_started(stack: Stack, ids: list[str]) -> int:
+def num_started(stack: Installation, ids: list[str]) -> int:
     """How many of the jobs were started."""
     query = "SELECT count(*) AS number FROM job WHERE id = ANY(%s) AND started_at IS NOT NULL"
     return int(stack.rows(query, ids)[0]["number"])

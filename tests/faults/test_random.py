@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults import invariants
 from tests.faults.runs import SAVE_STEPS, STEPS, Run, repeated_steps
-from tests.faults.stack import SERVERS, Stack
+from tests.faults.stack import SERVERS, Installation
 
 ROLES = ("trainer", "supervisor", "worker", "web", "scheduler", "valkey", "postgres")
 KILLS = 25
@@ -21,7 +21,7 @@ KILLS = 25
     ],
 )
 def test_killed_at_random_steps_a_job_ends_with_the_same_weights(
-    installation: Stack,
+    installation: Installation,
     submit: Callable[..., Run],
     golden: Callable[..., str],
     report: Callable[[str], None],

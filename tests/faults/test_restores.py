@@ -13,7 +13,7 @@ from app.launcher import embedded
 from tests import environment
 from tests.faults import invariants
 from tests.faults.runs import Run
-from tests.faults.stack import PROGRAMS, Stack, children_of
+from tests.faults.stack import PROGRAMS, Installation, children_of
 from tests.waiting import until
 
 Submit = Callable[..., Run]
@@ -24,7 +24,7 @@ FLOOD = b"x" * 2**20 + b"\xff\x00\x1b[31m"  # no newline, not UTF-8
 
 @pytest.mark.row("F67", "100 MB without a newline in the log while it trains")
 def test_a_flood_in_the_log_is_read_in_small_pieces(
-    installation: Stack, submit: Submit, golden: Golden, report: Report
+    installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     run = submit()
@@ -46,7 +46,7 @@ def test_a_flood_in_the_log_is_read_in_small_pieces(
 
 @pytest.mark.row("F68", "stop with a running job, downgrade, upgrade, start")
 def test_a_running_job_outlives_a_migration_and_back(
-    installation: Stack, submit: Submit, golden: Golden, report: Report
+    installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     run = submit()
@@ -70,13 +70,13 @@ def test_a_running_job_outlives_a_migration_and_back(
 
 @pytest.mark.row("F69", "a backup taken while it trains, restored elsewhere")
 def test_a_backup_taken_while_a_job_trains_goes_on_elsewhere(
-    installation: Stack, submit: Submit, golden: Golden, report: Report
+    installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     run = submit()
     run.until_step(50)
     home = environment.HOME / "elsewhere"
-    other = Stack(home)
+    other = Installation(home)
     dump = home / "dump.sql"
     programs = embedded._PROGRAMS
     subprocess.run([programs / "pg_dump", "-d", installation.postgres.url(), "-f", dump], check=True)

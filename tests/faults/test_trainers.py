@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults import invariants
 from tests.faults.runs import LONG, Run, repeated_steps
-from tests.faults.stack import Stack
+from tests.faults.stack import Installation
 from tests.waiting import until
 
 Submit = Callable[..., Run]
@@ -35,7 +35,7 @@ def test_a_stopped_trainer_counts_as_hung_and_the_job_goes_on(submit: Submit, go
 
 @pytest.mark.row("F38-2", "one of two ranks waits for ever")
 def test_a_rank_of_two_that_waits_for_ever_is_a_hang_of_both(
-    installation: Stack, submit: Submit, golden: Golden, report: Report
+    installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden(2)
     installation.inject_faults("hang@27")
@@ -48,7 +48,7 @@ def test_a_rank_of_two_that_waits_for_ever_is_a_hang_of_both(
 
 @pytest.mark.row("F38-3", "the interpreter's lock is never let go")
 def test_a_trainer_that_holds_the_interpreter_is_found_hung(
-    installation: Stack, submit: Submit, golden: Golden, report: Report
+    installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
     installation.inject_faults("spin@27")
@@ -69,7 +69,7 @@ def test_a_trainer_that_holds_the_interpreter_is_found_hung(
     ],
 )
 def test_a_trainer_that_ends_by_itself_is_tried_again_and_the_history_says_how(
-    installation: Stack, submit: Submit, golden: Golden, report: Report, kind: str, reason: str
+    installation: Installation, submit: Submit, golden: Golden, report: Report, kind: str, reason: str
 ) -> None:
     expected = golden()
     installation.inject_faults(f"{kind}@27")
@@ -81,7 +81,9 @@ def test_a_trainer_that_ends_by_itself_is_tried_again_and_the_history_says_how(
 
 
 @pytest.mark.row("F39-4", "the trainer raises an exception")
-def test_an_exception_of_the_trainer_is_not_tried_again(installation: Stack, submit: Submit, report: Report) -> None:
+def test_an_exception_of_the_trainer_is_not_tried_again(
+    installation: Installation, submit: Submit, report: Report
+) -> None:
     installation.inject_faults("raise@27")
     run = submit()
     failure = run.end("failed")["failure"]
@@ -95,7 +97,7 @@ def test_an_exception_of_the_trainer_is_not_tried_again(installation: Stack, sub
 @pytest.mark.row("F53", "the trainer dies at step 3, always")
 @pytest.mark.faults_core
 def test_a_job_that_never_gets_anywhere_ends_after_three_attempts(
-    installation: Stack, submit: Submit, report: Report
+    installation: Installation, submit: Submit, report: Report
 ) -> None:
     installation.inject_faults("kill@3!")
     run = submit()
@@ -108,7 +110,7 @@ def test_a_job_that_never_gets_anywhere_ends_after_three_attempts(
 
 @pytest.mark.row("F54-1", "the loss is NaN at step 30")
 def test_a_loss_that_is_no_number_stops_the_job_and_offers_the_last_checkpoint(
-    installation: Stack, submit: Submit, report: Report
+    installation: Installation, submit: Submit, report: Report
 ) -> None:
     installation.inject_faults("nan@30!")
     run = submit()
@@ -123,7 +125,7 @@ def test_a_loss_that_is_no_number_stops_the_job_and_offers_the_last_checkpoint(
 
 @pytest.mark.row("F54-2", "the loss leaps a hundredfold at step 30; policy: skip")
 def test_a_loss_that_leaps_is_passed_over_where_the_user_wished_so(
-    installation: Stack, submit: Submit, report: Report
+    installation: Installation, submit: Submit, report: Report
 ) -> None:
     installation.inject_faults("spike@30!")
     run = submit(on_divergence="skip")
@@ -135,7 +137,7 @@ def test_a_loss_that_leaps_is_passed_over_where_the_user_wished_so(
 
 @pytest.mark.row("F55", "out of memory at step 12 while the micro-batch exceeds 2")
 def test_a_job_that_runs_out_of_memory_goes_on_with_smaller_micro_batches(
-    installation: Stack, submit: Submit, golden: Golden, report: Report
+    installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     golden()
     installation.inject_faults("oom@12>2")

@@ -1,4 +1,4 @@
-"""Gangs for tests: a preloaded parent process that forks one for each run, and the supervisor's end of the socket."""
+"""Gangs for tests: a fork server that starts one for each run, and the supervisor's end of their sockets."""
 
 import os
 import signal
@@ -16,8 +16,8 @@ from trainer.run_dir import RunDir
 SECONDS = 120  # timeout of a run in a test
 
 
-class Supervisor:
-    """The supervisor's end of one gang."""
+class GangConnection:
+    """The supervisor's end of the socket to a gang, whose first message names its process."""
 
     def __init__(self, conn: socket.socket) -> None:
         self.conn = conn
@@ -26,8 +26,8 @@ class Supervisor:
         self.process = psutil.Process(hello["pid"])
         assert self.process.create_time() == hello["started_at"]
 
-    def ask(self, run_dir: RunDir, num_processes: int = 1, **env: str) -> "Supervisor":
-        """Send the request to run an attempt."""
+    def ask(self, run_dir: RunDir, num_processes: int = 1, **env: str) -> "GangConnection":
+        """Send the request to run an attempt on a CPU."""
         self.send(run_dir=str(run_dir.path), fence=1, num_processes=num_processes, device="cpu", env=env)
         return self
 
@@ -41,7 +41,7 @@ class Supervisor:
         return message
 
     def rest(self) -> list[dict[str, Any]]:
-        """All messages up to the last one."""
+        """All messages up to the last one, which has the exit code."""
         messages = [self.read()]
         while "done" not in messages[-1]:
             messages.append(self.read())
@@ -56,8 +56,8 @@ class Supervisor:
         self.conn.close()
 
 
-class Warm:
-    """A process that has imported torch, transformers and DeepSpeed, and forks gangs."""
+class ForkServer:
+    """A process that has imported torch, transformers and DeepSpeed, from which gangs are forked."""
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
@@ -65,12 +65,12 @@ class Warm:
         self._process = subprocess.Popen(argv, pass_fds=[theirs.fileno()])
         theirs.close()
 
-    def start(self) -> Supervisor:
-        """A new gang that waits for its request."""
+    def start(self) -> GangConnection:
+        """Fork a gang, which waits for a request."""
         ours, theirs = socket.socketpair()
         socket.send_fds(self._control, [b"."], [theirs.fileno()])
         theirs.close()
-        return Supervisor(ours)
+        return GangConnection(ours)
 
     def run(self, run_dir: RunDir, num_processes: int = 1, **env: str) -> int:
         """Run an attempt to its end and return its exit code."""

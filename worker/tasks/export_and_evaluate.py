@@ -97,4 +97,11 @@ def command(assignment: TaskAssignment) -> list[str]:
         options_arguments.append(f"--quantization={options.quantization}")
     if assignment.base is not None:
         options_arguments.append(f"--base={assignment.base}")
-    return [*trainer, "export", checkpoint, str(directory / "artefact"), *options_arguments, f"--facts={facts_path}"]
+    return [
+        *trainer,
+        "export",
+        checkpoint,
+        str(storage.exported_files(assignment.task_id)),
+        *options_arguments,
+        f"--facts={facts_path}",
+    ]

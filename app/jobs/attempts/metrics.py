@@ -213,8 +213,8 @@ def curves(session: Session, *, job_id: str, window: Window, series: Sequence[st
 def curves_until(session: Session, *, job_id: str, until: tuple[int, int], max_points: int) -> dict[str, Curve]:
     """All curves as they were when a journal line (fence, seq) had been recorded, without any later line.
 
-    Every line of a step before the newest one is within, so buckets that end before it are taken whole, ever smaller
-    ones towards the end, and the last few points one by one.
+    Every line of a step before the newest one is included, so complete buckets are used up to it, smaller and smaller
+    ones toward the end, and then the last few points.
     """
     within = tuple_(MetricPoint.fence, MetricPoint.seq) <= until
     newest = select(MetricPoint.step).where(MetricPoint.job_id == job_id, ~MetricPoint.archived, within)

@@ -169,7 +169,7 @@ def _contradiction(name: str, value: Any, expected: Any) -> PanelError:
 
 
 def _objective(fields: dict[str, Any], base: StartingPoint) -> tuple[str, Any]:
-    """What is to be learnt, and the recipe for it: as asked for, else what a model of this family learns first."""
+    """The objective and the recipe of a job: those in `fields`, else the first objective of this model family."""
     objective, name = fields.get("objective"), fields.get("recipe")
     if objective is None:
         first = next(objective for objective in base.objectives if objective != "chat")

@@ -16,7 +16,7 @@ from trainer.spec import resolve
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedCheckpoint:
     """Alice's checkpoint, whose weights are but a few bytes: no page reads them."""
 
     id: str
@@ -24,7 +24,7 @@ class Kept:
     path: Path
 
 
-def keep(owner: Person, name: str, step: int) -> Kept:
+def save_checkpoint(owner: Person, name: str, step: int) -> SavedCheckpoint:
     spec = resolve({"corpora": ["text"], "name": name})
     with db.transaction() as session:
         job = Job(
@@ -59,15 +59,15 @@ def keep(owner: Person, name: str, step: int) -> Kept:
             manifest=run_dir.verify(path),
             metrics={"loss": 1.5, "eval_loss": 1.625},
         )
-    return Kept(checkpoint.id, job.id, path)
+    return SavedCheckpoint(checkpoint.id, job.id, path)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(alice_user: Person) -> Kept:
-    return keep(alice_user, "Furnace <one>", 200)
+def checkpoint(alice_user: Person) -> SavedCheckpoint:
+    return save_checkpoint(alice_user, "Furnace <one>", 200)
 
 
-def test_the_list_shows_job_step_and_losses_and_leads_to_each(alice: TestClient, checkpoint: Kept) -> None:
+def test_the_list_shows_job_step_and_losses_and_leads_to_each(alice: TestClient, checkpoint: SavedCheckpoint) -> None:
     page = alice.get("/checkpoints").text
 
     assert "Furnace &lt;one&gt; · step 200" in page
@@ -77,8 +77,8 @@ def test_the_list_shows_job_step_and_losses_and_leads_to_each(alice: TestClient,
     assert f'href="/api/v1/checkpoints/{checkpoint.id}/download"' in page
 
 
-def test_the_list_can_be_that_of_one_job(alice: TestClient, alice_user: Person, checkpoint: Kept) -> None:
-    other = keep(alice_user, "Another", 10)
+def test_the_list_can_be_that_of_one_job(alice: TestClient, alice_user: Person, checkpoint: SavedCheckpoint) -> None:
+    other = save_checkpoint(alice_user, "Another", 10)
     page = alice.get(f"/checkpoints?job={other.job_id}").text
 
     assert f"/checkpoints/{other.id}" in page
@@ -86,7 +86,7 @@ def test_the_list_can_be_that_of_one_job(alice: TestClient, alice_user: Person, 
 
 
 def test_a_checkpoint_tells_its_files_and_what_it_was_made_from(
-    alice: TestClient, alice_user: Person, checkpoint: Kept
+    alice: TestClient, alice_user: Person, checkpoint: SavedCheckpoint
 ) -> None:
     with db.transaction() as session:
         session.add(Tokenizer(owner_id=alice_user.id, name="Bytes", vocab_size=300, sha256="a" * 64, corpora=[]))
@@ -98,7 +98,7 @@ def test_a_checkpoint_tells_its_files_and_what_it_was_made_from(
     assert 'path = "Furnace-one-step-200"' in page
 
 
-def test_bob_and_visitors_see_nothing_of_it(bob: TestClient, visitor: TestClient, checkpoint: Kept) -> None:
+def test_bob_and_visitors_see_nothing_of_it(bob: TestClient, visitor: TestClient, checkpoint: SavedCheckpoint) -> None:
     assert bob.get(f"/checkpoints/{checkpoint.id}").status_code == 404
     assert checkpoint.id not in bob.get("/checkpoints").text
     assert visitor.get(f"/checkpoints/{checkpoint.id}").headers["location"].startswith("/login")
@@ -114,7 +114,7 @@ def test_without_checkpoints_the_list_leads_to_a_first_job(bob: TestClient) -> N
 def test_a_checkpoint_whose_files_are_gone_offers_neither_download_nor_playground(
     alice: TestClient, alice_user: Person
 ) -> None:
-    lost = keep(alice_user, "Lost", 5)
+    lost = save_checkpoint(alice_user, "Lost", 5)
     shutil.rmtree(lost.path)
     page = alice.get(f"/checkpoints/{lost.id}").text
 

@@ -1,4 +1,4 @@
-"""Taking a file: streamed, limited, labelled, and gone if it breaks off."""
+"""Uploads: streamed to disk, limited in size, hashed, and deleted if they are interrupted."""
 
 import errno
 import hashlib
@@ -182,14 +182,14 @@ def test_a_disk_that_fills_up_is_told_and_nothing_stays(alice: TestClient, monke
 def test_memory_stays_flat_however_large_the_upload(alice: TestClient) -> None:
     held: list[int] = []
 
-    class Piece(bytes):
+    class Chunk(bytes):
         def __del__(self) -> None:
             held.append(-1)
 
     def body() -> Iterator[bytes]:
         for _n in range(64):
             held.append(1)
-            yield Piece(1 << 20)
+            yield Chunk(1 << 20)
 
     async def stream() -> AsyncIterator[bytes]:
         for piece in body():

@@ -88,7 +88,7 @@ def lines(seq: int, step: int) -> list[events.Event]:
     return written
 
 
-class Run:
+class StreamedJob:
     """A job that goes on as the test says: steps, log lines, checkpoints, a lost attempt."""
 
     def __init__(self, owner: Person) -> None:
@@ -149,8 +149,8 @@ class Run:
 
 
 @pytest.fixture
-def run(alice_user: Person) -> Run:
-    return Run(alice_user)
+def run(alice_user: Person) -> StreamedJob:
+    return StreamedJob(alice_user)
 
 
 ACTS = st.lists(st.sampled_from(["advance", "print", "save", "lose", "look", "look", "reload"]), max_size=14)
@@ -162,7 +162,7 @@ def test_a_viewer_who_looks_at_any_times_has_no_gap_and_no_double(
     alice_user: Person, acts: list[str], seed: int
 ) -> None:
     factories.node()
-    run, viewer, chance, printed = Run(alice_user), Viewer(), random.Random(seed), ""
+    run, viewer, chance, printed = StreamedJob(alice_user), Viewer(), random.Random(seed), ""
     for act in [*acts, "look"]:
         match act:
             case "advance":
@@ -191,7 +191,7 @@ def test_a_viewer_who_looks_at_any_times_has_no_gap_and_no_double(
     assert {sample.step: sample.text for sample in kept}.items() <= dict(viewer.samples).items()
 
 
-def test_what_the_hub_gives_two_viewers_together_is_what_each_would_get_alone(run: Run) -> None:
+def test_what_the_hub_gives_two_viewers_together_is_what_each_would_get_alone(run: StreamedJob) -> None:
     early, late = Viewer(), Viewer()
     run.advance(7)
     early.take(run.read(""))
@@ -212,14 +212,14 @@ def test_what_the_hub_gives_two_viewers_together_is_what_each_would_get_alone(ru
         assert viewer.log == "one\ntwo\n"
 
 
-def test_nothing_new_is_no_update(run: Run) -> None:
+def test_nothing_new_is_no_update(run: StreamedJob) -> None:
     run.advance(2)
     cursor = run.read("")[-1].cursor
     assert run.read(cursor) == []
 
 
 def test_a_viewer_far_behind_gets_the_curve_anew_instead_of_every_point(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: StreamedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "MAX_NEW_LINES", 20)
     run.advance(1)
@@ -232,7 +232,7 @@ def test_a_viewer_far_behind_gets_the_curve_anew_instead_of_every_point(
     assert viewer.points == stored_points(run.job_id)
 
 
-def test_another_attempt_replaces_the_curve(run: Run) -> None:
+def test_another_attempt_replaces_the_curve(run: StreamedJob) -> None:
     run.advance(9)
     viewer = Viewer()
     viewer.take(run.read(""))
@@ -243,7 +243,7 @@ def test_another_attempt_replaces_the_curve(run: Run) -> None:
     assert viewer.points == stored_points(run.job_id)
 
 
-def test_an_attempt_takes_steps_back_only_once_it_has_chosen_where_to_go_on(run: Run) -> None:
+def test_an_attempt_takes_steps_back_only_once_it_has_chosen_where_to_go_on(run: StreamedJob) -> None:
     run.advance(9)
     viewer = Viewer()
     viewer.take(run.read(""))
@@ -261,7 +261,7 @@ def test_an_attempt_takes_steps_back_only_once_it_has_chosen_where_to_go_on(run:
     assert viewer.doubles == []
 
 
-def test_a_checkpoint_that_goes_or_is_pinned_changes_before_the_viewers_eyes(run: Run) -> None:
+def test_a_checkpoint_that_goes_or_is_pinned_changes_before_the_viewers_eyes(run: StreamedJob) -> None:
     viewer = Viewer()
     for steps in (5, 5):
         run.advance(steps)
@@ -287,7 +287,7 @@ def page_parts(updates: list[Update]) -> dict[str, str]:
     return {data["id"]: data["html"] for u in updates if u.event == "part" for data in [json.loads(u.data)]}
 
 
-def rendered(run: Run, language: str = "en") -> tuple[str, dict[str, str]]:
+def rendered(run: StreamedJob, language: str = "en") -> tuple[str, dict[str, str]]:
     """The cursor of the page of a job as it is now, and its parts."""
     with use_locale(language), db.transaction() as session:
         job = factories.row(run.job_id)
@@ -296,20 +296,20 @@ def rendered(run: Run, language: str = "en") -> tuple[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("language", ["en", "zh-CN"])
-def test_the_page_and_its_stream_show_the_same_parts(run: Run, language: str) -> None:
+def test_the_page_and_its_stream_show_the_same_parts(run: StreamedJob, language: str) -> None:
     run.advance(7)
     run.save()
     assert page_parts(stream.page_reader(run.job_id, language)("", None)) == rendered(run, language)[1]
 
 
-def test_a_page_that_was_just_rendered_gets_its_curves_and_its_log_and_no_part_again(run: Run) -> None:
+def test_a_page_that_was_just_rendered_gets_its_curves_and_its_log_and_no_part_again(run: StreamedJob) -> None:
     run.advance(7)
     run.print("one\n")
     cursor, _parts = rendered(run)
     assert [update.event for update in stream.page_reader(run.job_id, "en")(cursor, None)] == ["curve", "log"]
 
 
-def test_only_the_parts_whose_html_changed_are_sent(run: Run) -> None:
+def test_only_the_parts_whose_html_changed_are_sent(run: StreamedJob) -> None:
     run.advance(7)
     read = stream.page_reader(run.job_id, "en")
     cursor = read("", None)[-1].cursor
@@ -327,7 +327,7 @@ def test_only_the_parts_whose_html_changed_are_sent(run: Run) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "1.2.3", ".......", "9" * 90, "1.é.1.1.1.1.1.a", "-5.0.0.0.0..-1.a"])
-def test_a_cursor_that_is_none_begins_at_the_beginning(run: Run, cursor: str) -> None:
+def test_a_cursor_that_is_none_begins_at_the_beginning(run: StreamedJob, cursor: str) -> None:
     run.advance(1)
     assert run.read(cursor)[0].event == "job"
     assert "curve" in {update.event for update in run.read(cursor)}
@@ -337,14 +337,14 @@ def test_a_job_that_was_deleted_has_no_news() -> None:
     assert stream.json_reader("gone", "en")("", None) == []
 
 
-def test_sentences_come_in_the_language_of_the_viewer(run: Run) -> None:
+def test_sentences_come_in_the_language_of_the_viewer(run: StreamedJob) -> None:
     english = {u.event: u.data for u in stream.json_reader(run.job_id, "en")("", None)}
     chinese = {u.event: u.data for u in stream.json_reader(run.job_id, "zh-CN")("", None)}
     assert json.loads(english["history"])["message"] == "The worker on ada took the job."
     assert json.loads(chinese["history"])["message"] != json.loads(english["history"])["message"]
 
 
-def test_the_log_of_a_long_run_begins_near_its_end(run: Run) -> None:
+def test_the_log_of_a_long_run_begins_near_its_end(run: StreamedJob) -> None:
     run.print("".join(f"line {n}\n" for n in range(40_000)))
     viewer = Viewer()
     viewer.take(run.read(""))

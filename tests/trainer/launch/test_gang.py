@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.trainer.gangs import Supervisor, Warm
+from tests.trainer.gangs import ForkServer, GangConnection
 from tests.trainer.runs import checkpoint_of, make_run, of_kind, series
 from tests.waiting import until
 from trainer.launch import gang
@@ -20,8 +20,8 @@ ENDLESS = {"max_steps": 1_000_000}
 
 
 @pytest.fixture
-def supervisor(warm: Warm) -> Iterator[Supervisor]:
-    started = warm.start()
+def supervisor(fork_server: ForkServer) -> Iterator[GangConnection]:
+    started = fork_server.start()
     yield started
     started.close()
     until(lambda: not alive(started.process), what="the end of the gang")
@@ -31,16 +31,18 @@ def alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-def train_until_step(supervisor: Supervisor, run_dir: RunDir, step: int, num_processes: int) -> list[psutil.Process]:
+def train_until_step(
+    supervisor: GangConnection, run_dir: RunDir, step: int, num_processes: int
+) -> list[psutil.Process]:
     """Start a run, wait for a step, and return its ranks in order."""
     supervisor.ask(run_dir, num_processes)
     until(lambda: step in series(run_dir, "loss"), 60, f"step {step}")
     return sorted(supervisor.process.children(), key=lambda child: child.pid)
 
 
-def test_the_exit_of_each_rank_and_of_the_attempt_is_reported(warm: Warm, home: Path) -> None:
+def test_the_exit_of_each_rank_and_of_the_attempt_is_reported(fork_server: ForkServer, home: Path) -> None:
     run_dir = make_run(home, "reported", num_processes=2)
-    supervisor = warm.start().ask(run_dir, 2)
+    supervisor = fork_server.start().ask(run_dir, 2)
     *ranks, end = supervisor.rest()
     supervisor.close()
 
@@ -49,23 +51,23 @@ def test_the_exit_of_each_rank_and_of_the_attempt_is_reported(warm: Warm, home: 
     assert end == {"done": 0}
 
 
-def test_the_gang_leads_its_own_session(supervisor: Supervisor) -> None:
+def test_the_gang_leads_its_own_session(supervisor: GangConnection) -> None:
     assert supervisor.process.pid != psutil.Process().pid
     with Path(f"/proc/{supervisor.process.pid}/stat").open() as file:
         session = int(file.read().rsplit(")", 1)[1].split()[3])
     assert session == supervisor.process.pid
 
 
-def test_the_environment_reaches_the_ranks(warm: Warm, home: Path) -> None:
+def test_the_environment_reaches_the_ranks(fork_server: ForkServer, home: Path) -> None:
     run_dir = make_run(home, "threads", max_steps=5)
 
-    assert warm.run(run_dir, 1, OMP_NUM_THREADS="1") == 0
+    assert fork_server.run(run_dir, 1, OMP_NUM_THREADS="1") == 0
     assert verify(checkpoint_of(run_dir, 5))["num_threads"] == 1
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_sigterm_finishes_the_step_writes_a_checkpoint_and_exits_with_75(
-    supervisor: Supervisor, home: Path, num_processes: int
+    supervisor: GangConnection, home: Path, num_processes: int
 ) -> None:
     run_dir = make_run(home, f"stopped-{num_processes}", **ENDLESS, num_processes=num_processes)
     train_until_step(supervisor, run_dir, 3, num_processes)
@@ -81,7 +83,7 @@ def test_sigterm_finishes_the_step_writes_a_checkpoint_and_exits_with_75(
     assert not of_kind(run_dir, "finished")
 
 
-def test_sigterm_sent_together_with_the_request_stops_the_run(supervisor: Supervisor, home: Path) -> None:
+def test_sigterm_sent_together_with_the_request_stops_the_run(supervisor: GangConnection, home: Path) -> None:
     run_dir = make_run(home, "called-off", **ENDLESS)
     supervisor.ask(run_dir)
     supervisor.send(signal="TERM")
@@ -90,7 +92,7 @@ def test_sigterm_sent_together_with_the_request_stops_the_run(supervisor: Superv
     assert not series(run_dir, "loss")
 
 
-def test_kill_ends_the_run_at_once(supervisor: Supervisor, home: Path) -> None:
+def test_kill_ends_the_run_at_once(supervisor: GangConnection, home: Path) -> None:
     run_dir = make_run(home, "killed", **ENDLESS)
     ranks = train_until_step(supervisor, run_dir, 1, 1)
 
@@ -102,7 +104,7 @@ def test_kill_ends_the_run_at_once(supervisor: Supervisor, home: Path) -> None:
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_rank_ends_the_others_and_determines_the_exit_code(
-    supervisor: Supervisor, home: Path, victim: int
+    supervisor: GangConnection, home: Path, victim: int
 ) -> None:
     run_dir = make_run(home, f"dead-rank-{victim}", **ENDLESS, num_processes=2)
     ranks = train_until_step(supervisor, run_dir, 2, 2)
@@ -116,9 +118,9 @@ def test_a_killed_rank_ends_the_others_and_determines_the_exit_code(
     assert not of_kind(run_dir, "failure")
 
 
-def test_the_supervisors_death_stops_the_ranks_with_a_checkpoint(warm: Warm, home: Path) -> None:
+def test_the_supervisors_death_stops_the_ranks_with_a_checkpoint(fork_server: ForkServer, home: Path) -> None:
     run_dir = make_run(home, "orphan", **ENDLESS)
-    supervisor = warm.start()
+    supervisor = fork_server.start()
     ranks = train_until_step(supervisor, run_dir, 2, 1)
 
     supervisor.close()
@@ -128,9 +130,9 @@ def test_the_supervisors_death_stops_the_ranks_with_a_checkpoint(warm: Warm, hom
     assert verify(checkpoint_of(run_dir, max(series(run_dir, "loss"))))
 
 
-def test_the_gangs_death_stops_the_ranks(warm: Warm, home: Path) -> None:
+def test_the_gangs_death_stops_the_ranks(fork_server: ForkServer, home: Path) -> None:
     run_dir = make_run(home, "no-gang", **ENDLESS, num_processes=2)
-    supervisor = warm.start()
+    supervisor = fork_server.start()
     ranks = train_until_step(supervisor, run_dir, 2, 2)
 
     supervisor.process.kill()
@@ -139,7 +141,7 @@ def test_the_gangs_death_stops_the_ranks(warm: Warm, home: Path) -> None:
     supervisor.close()
 
 
-def test_a_rank_that_ignores_sigterm_is_killed(supervisor: Supervisor, home: Path) -> None:
+def test_a_rank_that_ignores_sigterm_is_killed(supervisor: GangConnection, home: Path) -> None:
     run_dir = make_run(home, "stopped-peer", **ENDLESS, num_processes=2)
     ranks = train_until_step(supervisor, run_dir, 2, 2)
 
@@ -151,8 +153,8 @@ def test_a_rank_that_ignores_sigterm_is_killed(supervisor: Supervisor, home: Pat
     assert not any(alive(rank) for rank in ranks)
 
 
-def test_disconnecting_before_the_request_ends_the_gang(warm: Warm) -> None:
-    supervisor = warm.start()
+def test_disconnecting_before_the_request_ends_the_gang(fork_server: ForkServer) -> None:
+    supervisor = fork_server.start()
     supervisor.close()
 
     until(lambda: not alive(supervisor.process), what="the end of the gang")
@@ -164,7 +166,7 @@ def test_the_command_line_starts_a_gang_on_an_inherited_socket(home: Path) -> No
     argv = [sys.executable, "-m", "trainer", "gang", "--fd", str(theirs.fileno())]
     with subprocess.Popen(argv, pass_fds=[theirs.fileno()]) as process:
         theirs.close()
-        supervisor = Supervisor(ours).ask(run_dir)
+        supervisor = GangConnection(ours).ask(run_dir)
         assert supervisor.done() == 0
         supervisor.close()
 
@@ -172,9 +174,9 @@ def test_the_command_line_starts_a_gang_on_an_inherited_socket(home: Path) -> No
     assert list(series(run_dir, "loss")) == [1, 2, 3, 4, 5]
 
 
-def test_a_gpu_stays_locked_until_the_last_process_exits(warm: Warm, home: Path, tmp_path: Path) -> None:
+def test_a_gpu_stays_locked_until_the_last_process_exits(fork_server: ForkServer, home: Path, tmp_path: Path) -> None:
     lock = tmp_path / "gpu.lock"
-    first = warm.start()
+    first = fork_server.start()
     run_dir = make_run(home, "holds-a-gpu", max_steps=100_000)
     first.send(run_dir=str(run_dir.path), fence=1, num_processes=1, device="cpu", env={}, locks=[str(lock)])
     until(lambda: series(run_dir, "loss"), 60, "the first step")

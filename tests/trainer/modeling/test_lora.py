@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.trainer.bases import make_base, start_from
-from tests.trainer.gangs import Warm
+from tests.trainer.gangs import ForkServer
 from tests.trainer.runs import SAMPLES, checkpoint_of, english, make_run, of_kind, series, small_spec
 from trainer.inference import generation
 from trainer.modeling import architectures, lora
@@ -38,33 +38,33 @@ def adapt(home: Path, name: str, base: Path, **fields: Any) -> RunDir:
 
 
 @pytest.fixture(scope="module")
-def wholes(warm: Warm, home: Path, base: Path) -> dict[tuple[int, int], RunDir]:
+def undisturbed(fork_server: ForkServer, home: Path, base: Path) -> dict[tuple[int, int], RunDir]:
     """Undisturbed runs by world size and ZeRO stage, made when they are first asked for."""
 
-    class Made(dict[tuple[int, int], RunDir]):
+    class AdaptedRuns(dict[tuple[int, int], RunDir]):
         def __missing__(self, key: tuple[int, int]) -> RunDir:
             # What is dropped out depends on the rank, so runs that are compared with others drop nothing.
             shape = {"num_processes": key[0], "zero_stage": key[1], "lora_dropout": 0.1 if key == (1, 0) else 0.0}
             run_dir = adapt(home, f"adapted-{key[0]}-{key[1]}", base, **shape)
-            assert warm.run(run_dir, key[0]) == 0, run_dir.log_path.read_text()
+            assert fork_server.run(run_dir, key[0]) == 0, run_dir.log_path.read_text()
             self[key] = run_dir
             return run_dir
 
-    return Made()
+    return AdaptedRuns()
 
 
-Wholes = dict[tuple[int, int], RunDir]
+Runs = dict[tuple[int, int], RunDir]
 
 
-def test_adapters_learn_what_their_base_does_not_know(wholes: Wholes) -> None:
-    losses = series(wholes[1, 0], "eval_loss")
+def test_adapters_learn_what_their_base_does_not_know(undisturbed: Runs) -> None:
+    losses = series(undisturbed[1, 0], "eval_loss")
 
     assert losses[STEPS] < 0.75 * losses[0]
 
 
-def test_only_matrices_of_blocks_change(wholes: Wholes, base: Path) -> None:
+def test_only_matrices_of_blocks_change(undisturbed: Runs, base: Path) -> None:
     before = load_file(base / "model.safetensors")
-    after = load_file(checkpoint_of(wholes[1, 0], STEPS) / "model.safetensors")
+    after = load_file(checkpoint_of(undisturbed[1, 0], STEPS) / "model.safetensors")
 
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -72,9 +72,9 @@ def test_only_matrices_of_blocks_change(wholes: Wholes, base: Path) -> None:
     verify(base)
 
 
-def test_what_a_run_keeps_of_its_adapters_is_small(wholes: Wholes) -> None:
-    directory = checkpoint_of(wholes[1, 0], STEPS)
-    count = num_adapter_parameters(wholes[1, 0].spec())
+def test_what_a_run_keeps_of_its_adapters_is_small(undisturbed: Runs) -> None:
+    directory = checkpoint_of(undisturbed[1, 0], STEPS)
+    count = num_adapter_parameters(undisturbed[1, 0].spec())
 
     adapter = load_file(directory / "adapter" / "adapter_model.safetensors")
     state = load_file(directory / "resume" / "optimizer-0-1.safetensors")
@@ -90,8 +90,8 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return found
 
 
-def test_merged_weights_answer_as_peft_does_with_base_and_adapter(wholes: Wholes, base: Path) -> None:
-    directory = checkpoint_of(wholes[1, 0], STEPS)
+def test_merged_weights_answer_as_peft_does_with_base_and_adapter(undisturbed: Runs, base: Path) -> None:
+    directory = checkpoint_of(undisturbed[1, 0], STEPS)
     beside = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), directory / "adapter").eval()
 
     merged = logits(AutoModelForCausalLM.from_pretrained(directory).eval())
@@ -100,27 +100,29 @@ def test_merged_weights_answer_as_peft_does_with_base_and_adapter(wholes: Wholes
     assert not torch.allclose(merged, logits(AutoModelForCausalLM.from_pretrained(base).eval()), atol=0.1)
 
 
-def test_a_checkpoint_of_adapters_generates_and_is_a_base_itself(warm: Warm, home: Path, wholes: Wholes) -> None:
-    directory = checkpoint_of(wholes[1, 0], STEPS)
+def test_a_checkpoint_of_adapters_generates_and_is_a_base_itself(
+    fork_server: ForkServer, home: Path, undisturbed: Runs
+) -> None:
+    directory = checkpoint_of(undisturbed[1, 0], STEPS)
     loaded = generation.load(directory, "cpu")
     assert list(generation.stream(loaded, "And", max_tokens=5, temperature=0))
 
     run_dir = adapt(home, "adapted-again", directory, max_steps=1, warmup_steps=0)
-    assert warm.run(run_dir) == 0, run_dir.log_path.read_text()
+    assert fork_server.run(run_dir) == 0, run_dir.log_path.read_text()
 
-    assert series(run_dir, "eval_loss")[0] == pytest.approx(series(wholes[1, 0], "eval_loss")[STEPS], abs=1e-4)
+    assert series(run_dir, "eval_loss")[0] == pytest.approx(series(undisturbed[1, 0], "eval_loss")[STEPS], abs=1e-4)
 
 
 @pytest.mark.parametrize("key", [(1, 0), (2, 2)])
 def test_adapters_go_on_with_the_same_bits(
-    warm: Warm, home: Path, base: Path, wholes: Wholes, key: tuple[int, int]
+    fork_server: ForkServer, home: Path, base: Path, undisturbed: Runs, key: tuple[int, int]
 ) -> None:
-    whole = wholes[key]
+    whole = undisturbed[key]
     shape = whole.spec().model_dump(include={"num_processes", "zero_stage", "lora_dropout"})
     again = adapt(home, f"adapted-on-{key[0]}-{key[1]}", base, **shape)
     start_from(again, base, resume=str(checkpoint_of(whole, SAVED)))
 
-    assert warm.run(again, key[0]) == 0, again.log_path.read_text()
+    assert fork_server.run(again, key[0]) == 0, again.log_path.read_text()
 
     assert of_kind(again, "resumed")[0].differs == []
     for name in ("loss", "grad_norm", "eval_loss"):
@@ -130,24 +132,24 @@ def test_adapters_go_on_with_the_same_bits(
 
 
 def test_ranks_stages_and_checkpointing_change_nothing_of_what_adapters_learn(
-    warm: Warm, home: Path, base: Path, wholes: Wholes
+    fork_server: ForkServer, home: Path, base: Path, undisturbed: Runs
 ) -> None:
     alone = adapt(home, "adapted-alone", base, lora_dropout=0.0, gradient_checkpointing=True)
-    assert warm.run(alone) == 0, alone.log_path.read_text()
+    assert fork_server.run(alone) == 0, alone.log_path.read_text()
 
     for key in ((2, 2), (1, 3)):
-        assert series(wholes[key], "loss") == pytest.approx(series(alone, "loss"), rel=1e-4), key
+        assert series(undisturbed[key], "loss") == pytest.approx(series(alone, "loss"), rel=1e-4), key
 
 
 def test_adapters_do_not_go_on_beside_another_base(
-    warm: Warm, home: Path, base: Path, trained: RunDir, wholes: Wholes, tmp_path: Path
+    fork_server: ForkServer, home: Path, base: Path, trained: RunDir, undisturbed: Runs, tmp_path: Path
 ) -> None:
     other = make_base(tmp_path, "llama", trained.tokenizer_path(1))
     for path in base.glob("tokenizer*"):
         (other / path.name).write_bytes(path.read_bytes())
-    again = start_from(adapt(home, "other-base", other), other, resume=str(checkpoint_of(wholes[1, 0], SAVED)))
+    again = start_from(adapt(home, "other-base", other), other, resume=str(checkpoint_of(undisturbed[1, 0], SAVED)))
 
-    assert warm.run(again) == 64
+    assert fork_server.run(again) == 64
 
     (failure,) = of_kind(again, "failure")
     assert (failure.code, failure.values["field"]) == ("config_invalid", "base_model")
@@ -174,7 +176,7 @@ def test_without_its_adapters_a_model_is_its_base(tmp_path: Path, trained: RunDi
     assert all(parameter.requires_grad for parameter in own.values())
 
 
-def test_a_new_head_trains_whole_and_goes_with_the_adapter(warm: Warm, home: Path, base: Path) -> None:
+def test_a_new_head_trains_whole_and_goes_with_the_adapter(fork_server: ForkServer, home: Path, base: Path) -> None:
     verses = [{"text": line, "label": "verse"} for line in english(4000).splitlines()[2:30]]
     lyrics = (SAMPLES / "song-lyrics.jsonl").read_text(encoding="utf-8").splitlines()[:28]
     songs = [{"text": json.loads(line)["text"][:60], "label": "song"} for line in lyrics]
@@ -184,7 +186,7 @@ def test_a_new_head_trains_whole_and_goes_with_the_adapter(warm: Warm, home: Pat
     (corpus,) = run_dir.inputs(1).corpora
     start_from(run_dir, base, corpora=[corpus.model_copy(update={"kind": "classification"})])
 
-    assert warm.run(run_dir) == 0, run_dir.log_path.read_text()
+    assert fork_server.run(run_dir) == 0, run_dir.log_path.read_text()
 
     directory = checkpoint_of(run_dir, 20)
     merged = AutoModelForSequenceClassification.from_pretrained(directory).eval()

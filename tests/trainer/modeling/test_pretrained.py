@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel, PreTrainedModel
 
 from tests.trainer.bases import make_base, start_from
-from tests.trainer.gangs import Warm
+from tests.trainer.gangs import ForkServer
 from tests.trainer.runs import checkpoint_of, make_run, of_kind, small_spec
 from trainer.failure import Failure
 from trainer.modeling import pretrained
@@ -74,7 +74,7 @@ def test_weights_of_half_the_width_are_taken_to_fp32(bases: Callable[..., Path],
 
 
 def test_a_checkpoint_keeps_what_its_base_says_of_itself(
-    warm: Warm, home: Path, bases: Callable[..., Path], trained: RunDir
+    fork_server: ForkServer, home: Path, bases: Callable[..., Path], trained: RunDir
 ) -> None:
     base = bases()
     (base / "chat_template.jinja").write_text(TEMPLATE)
@@ -88,7 +88,7 @@ def test_a_checkpoint_keeps_what_its_base_says_of_itself(
     (base / "config.json").write_text(json.dumps(config))
     run_dir = start_from(make_run(home, "keeps", base_model="base", max_steps=2, warmup_steps=0), base)
 
-    assert warm.run(run_dir) == 0, run_dir.log_path.read_text()
+    assert fork_server.run(run_dir) == 0, run_dir.log_path.read_text()
 
     model = AutoModelForCausalLM.from_pretrained(checkpoint_of(run_dir, 2))
     assert (model.config.attention_dropout, model.config.rms_norm_eps) == (0.25, 1e-3)
@@ -180,10 +180,10 @@ def test_a_spec_that_its_base_contradicts_is_refused(
     assert failure.code == "config_invalid"
 
 
-def test_a_base_that_is_only_named_is_no_reason_to_start_from_scratch(warm: Warm, home: Path) -> None:
+def test_a_base_that_is_only_named_is_no_reason_to_start_from_scratch(fork_server: ForkServer, home: Path) -> None:
     run_dir = make_run(home, "nameless", base_model="base")
 
-    assert warm.run(run_dir) == 64
+    assert fork_server.run(run_dir) == 64
 
     assert of_kind(run_dir, "failure")[0].values["field"] == "base_model"
 

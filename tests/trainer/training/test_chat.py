@@ -1,4 +1,4 @@
-"""Answers are learnt: in conversations, behind prompts, and which of two is preferred; such runs go on exactly."""
+"""Chat, completion and DPO runs learn, and resume bit-identically."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.trainer import chat_fixtures
 from tests.trainer.bases import start_from
-from tests.trainer.gangs import Warm
+from tests.trainer.gangs import ForkServer
 from tests.trainer.runs import checkpoint_of, of_kind, series
 from trainer.data.record_encoding import CHAT_TEMPLATE
 from trainer.run_dir import RunDir, verify
@@ -28,16 +28,16 @@ def chat_run(home: Path, name: str, vocabulary: str, **fields: Any) -> RunDir:
     return chat_fixtures.make_records_run(home, name, "chat", chat_fixtures.chats(), vocabulary, **{**LEARNS, **fields})
 
 
-def run(warm: Warm, run_dir: RunDir) -> RunDir:
-    assert warm.run(run_dir, run_dir.spec().num_processes) == 0, run_dir.log_path.read_text()
+def run(fork_server: ForkServer, run_dir: RunDir) -> RunDir:
+    assert fork_server.run(run_dir, run_dir.spec().num_processes) == 0, run_dir.log_path.read_text()
     return run_dir
 
 
-def resumed(warm: Warm, again: RunDir, before: RunDir, step: int) -> RunDir:
+def resumed(fork_server: ForkServer, again: RunDir, before: RunDir, step: int) -> RunDir:
     """A run of its own that goes on from the checkpoint of another."""
     inputs = again.inputs(1).model_copy(update={"resume": str(checkpoint_of(before, step))})
     again.create(again.spec(), inputs, fence=1)
-    return run(warm, again)
+    return run(fork_server, again)
 
 
 def weights(run_dir: RunDir, step: int) -> str:
@@ -46,9 +46,9 @@ def weights(run_dir: RunDir, step: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def chatted(warm: Warm, home: Path, vocabulary: str) -> RunDir:
+def chatted(fork_server: ForkServer, home: Path, vocabulary: str) -> RunDir:
     """A run on conversations, to its end."""
-    return run(warm, chat_run(home, "chatted", vocabulary))
+    return run(fork_server, chat_run(home, "chatted", vocabulary))
 
 
 def test_a_model_learns_the_answers_of_conversations(chatted: RunDir) -> None:
@@ -78,29 +78,33 @@ def test_a_checkpoint_keeps_the_chat_template(chatted: RunDir) -> None:
 
 
 def test_packed_conversations_go_on_with_the_same_bits(
-    warm: Warm, home: Path, vocabulary: str, chatted: RunDir
+    fork_server: ForkServer, home: Path, vocabulary: str, chatted: RunDir
 ) -> None:
-    again = resumed(warm, chat_run(home, "chatted-again", vocabulary), chatted, SAVED)
+    again = resumed(fork_server, chat_run(home, "chatted-again", vocabulary), chatted, SAVED)
 
     after = {step: loss for step, loss in series(chatted, "loss").items() if step > SAVED}
     assert series(again, "loss") == after
     assert weights(again, STEPS) == weights(chatted, STEPS)
 
 
-def test_two_ranks_learn_as_one_and_go_on_with_the_same_bits(warm: Warm, home: Path, vocabulary: str) -> None:
-    one = run(warm, chat_run(home, "chat-1", vocabulary, **SHORT))
-    two = run(warm, chat_run(home, "chat-2", vocabulary, num_processes=2, **SHORT))
-    again = resumed(warm, chat_run(home, "chat-2-again", vocabulary, num_processes=2, **SHORT), two, 8)
+def test_two_ranks_learn_as_one_and_go_on_with_the_same_bits(
+    fork_server: ForkServer, home: Path, vocabulary: str
+) -> None:
+    one = run(fork_server, chat_run(home, "chat-1", vocabulary, **SHORT))
+    two = run(fork_server, chat_run(home, "chat-2", vocabulary, num_processes=2, **SHORT))
+    again = resumed(fork_server, chat_run(home, "chat-2-again", vocabulary, num_processes=2, **SHORT), two, 8)
 
     for name in ("loss", "eval_loss"):
         assert series(two, name) == pytest.approx(series(one, name), rel=1e-4)
     assert weights(again, 16) == weights(two, 16)
 
 
-def test_a_model_learns_completions(warm: Warm, home: Path, vocabulary: str) -> None:
+def test_a_model_learns_completions(fork_server: ForkServer, home: Path, vocabulary: str) -> None:
     records = chat_fixtures.completions()
     steps = {"objective": "completion", "learning_rate": 0.01, "max_steps": 40, "eval_steps": 40, "save_steps": 1000}
-    run_dir = run(warm, chat_fixtures.make_records_run(home, "completed", "completion", records, vocabulary, **steps))
+    run_dir = run(
+        fork_server, chat_fixtures.make_records_run(home, "completed", "completion", records, vocabulary, **steps)
+    )
     tokenizer = PreTrainedTokenizerFast.from_pretrained(run_dir.tokenizer_path(1))
     before, after = of_kind(run_dir, "sample")
 
@@ -119,22 +123,24 @@ def dpo_run(home: Path, name: str, base: RunDir, **fields: Any) -> RunDir:
 
 
 @pytest.fixture(scope="module")
-def preferred(warm: Warm, home: Path, chatted: RunDir) -> dict[str, RunDir]:
+def preferred(fork_server: ForkServer, home: Path, chatted: RunDir) -> dict[str, RunDir]:
     """Runs on preferences by what they train."""
     rates = {"full": 0.001, "lora": 0.003}
     return {
-        tuning: run(warm, dpo_run(home, f"dpo-{tuning}", chatted, tuning=tuning, learning_rate=rate))
+        tuning: run(fork_server, dpo_run(home, f"dpo-{tuning}", chatted, tuning=tuning, learning_rate=rate))
         for tuning, rate in rates.items()
     }
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_a_chat_learns_preferences_and_goes_on_with_the_same_bits(
-    warm: Warm, home: Path, chatted: RunDir, preferred: dict[str, RunDir], tuning: str
+    fork_server: ForkServer, home: Path, chatted: RunDir, preferred: dict[str, RunDir], tuning: str
 ) -> None:
     whole = preferred[tuning]
     rate = whole.spec().learning_rate
-    again = resumed(warm, dpo_run(home, f"dpo-{tuning}-again", chatted, tuning=tuning, learning_rate=rate), whole, 8)
+    again = resumed(
+        fork_server, dpo_run(home, f"dpo-{tuning}-again", chatted, tuning=tuning, learning_rate=rate), whole, 8
+    )
 
     assert series(whole, "eval_loss")[0] == pytest.approx(math.log(2), rel=1e-5)
     assert series(whole, "eval_loss")[16] < 0.7 * math.log(2)
@@ -148,10 +154,10 @@ def test_a_chat_learns_preferences_and_goes_on_with_the_same_bits(
 
 
 def test_two_ranks_that_shard_model_and_reference_learn_the_same_preferences(
-    warm: Warm, home: Path, chatted: RunDir, preferred: dict[str, RunDir]
+    fork_server: ForkServer, home: Path, chatted: RunDir, preferred: dict[str, RunDir]
 ) -> None:
     shape = {"num_processes": 2, "zero_stage": 3, "max_steps": 5, "eval_steps": 5, "save_steps": 5}
-    two = run(warm, dpo_run(home, "dpo-two", chatted, **shape))
+    two = run(fork_server, dpo_run(home, "dpo-two", chatted, **shape))
 
     one = {step: loss for step, loss in series(preferred["full"], "loss").items() if step <= 5}
     assert series(two, "loss") == pytest.approx(one, rel=1e-4)

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from tests.trainer.bases import start_from
-from tests.trainer.gangs import Warm
+from tests.trainer.gangs import ForkServer
 from tests.trainer.runs import checkpoint_of, english, make_run, of_kind, series, write_corpus
 from tests.trainer.tasks import NUMBERS, countings, echoes, sentences, spellings
 from trainer.data.batch import IGNORE_INDEX, Array
@@ -49,9 +49,9 @@ def unigram_loss(run_dir: RunDir) -> float:
     return -sum(math.log((counts[label] + 1) / total) for label in held_out) / len(held_out)
 
 
-def run(warm: Warm, home: Path, name: str, documents: list[str], **fields: Any) -> RunDir:
+def run(fork_server: ForkServer, home: Path, name: str, documents: list[str], **fields: Any) -> RunDir:
     run_dir = make_run(home, f"learns-{name}", documents, **{**SHAPE, **fields})
-    assert warm.run(run_dir, run_dir.spec().num_processes) == 0, run_dir.log_path.read_text()
+    assert fork_server.run(run_dir, run_dir.spec().num_processes) == 0, run_dir.log_path.read_text()
     return run_dir
 
 
@@ -60,14 +60,14 @@ SPANS = {"objective": "span_corruption", "model_type": "t5"}
 
 
 @pytest.fixture(scope="module")
-def masked(warm: Warm, home: Path) -> RunDir:
+def masked(fork_server: ForkServer, home: Path) -> RunDir:
     apart = write_corpus(home / "apart", [" ".join(["ten"] * 40)] * 30).model_copy(update={"id": "apart"})
-    return run(warm, home, "masked", echoes(), held_out=[apart], **MASKED)
+    return run(fork_server, home, "masked", echoes(), held_out=[apart], **MASKED)
 
 
 @pytest.fixture(scope="module")
-def spans(warm: Warm, home: Path) -> RunDir:
-    return run(warm, home, "spans", countings(), **SPANS)
+def spans(fork_server: ForkServer, home: Path) -> RunDir:
+    return run(fork_server, home, "spans", countings(), **SPANS)
 
 
 def test_hidden_words_are_found_by_what_stands_beside(masked: RunDir) -> None:
@@ -98,14 +98,14 @@ def test_a_corpus_held_out_whole_has_curves_of_its_own(masked: RunDir) -> None:
     assert of_kind(masked, "checkpoint")[-1].metrics["eval_loss/apart"] == other[100]
 
 
-def test_a_masked_run_that_goes_on_ends_with_the_same_bits(warm: Warm, home: Path, masked: RunDir) -> None:
+def test_a_masked_run_that_goes_on_ends_with_the_same_bits(fork_server: ForkServer, home: Path, masked: RunDir) -> None:
     fields = {"objective": "masked", "model_type": "bert", "max_steps": 12, "save_steps": 6, "eval_steps": 6}
-    whole = run(warm, home, "masked-whole", echoes(), **fields)
+    whole = run(fork_server, home, "masked-whole", echoes(), **fields)
     again = make_run(home, "learns-masked-again", echoes(), **{**SHAPE, **fields})
     inputs = again.inputs(1).model_copy(update={"resume": str(checkpoint_of(whole, 6))})
     again.create(again.spec(), inputs, fence=1)
 
-    assert warm.run(again) == 0, again.log_path.read_text()
+    assert fork_server.run(again) == 0, again.log_path.read_text()
 
     rest = {step: loss for step, loss in series(whole, "loss").items() if step > 6}
     assert series(again, "loss") == rest
@@ -120,14 +120,14 @@ def weights(run_dir: RunDir) -> str:
 
 @pytest.mark.parametrize(("name", "fields"), [("masked", MASKED), ("spans", SPANS)])
 def test_another_run_starts_from_what_one_learnt(
-    request: pytest.FixtureRequest, warm: Warm, home: Path, name: str, fields: dict[str, Any]
+    request: pytest.FixtureRequest, fork_server: ForkServer, home: Path, name: str, fields: dict[str, Any]
 ) -> None:
     before: RunDir = request.getfixturevalue(name)
     documents = {"masked": echoes, "spans": countings}[name]()
     onward = make_run(home, f"onward-{name}", documents, **{**SHAPE, **fields, "base_model": "base", "max_steps": 5})
     start_from(onward, checkpoint_of(before, 100))
 
-    assert warm.run(onward) == 0, onward.log_path.read_text()
+    assert fork_server.run(onward) == 0, onward.log_path.read_text()
 
     assert series(onward, "eval_loss")[0] == pytest.approx(series(before, "eval_loss")[100], rel=1e-5)
     assert [event.check for event in of_kind(onward, "check")] == ["trained_share", "whole_loss"]
@@ -146,8 +146,8 @@ PAIRS = {"kind": "seq2seq", "objective": "seq2seq", "model_type": "t5", "train_b
 
 
 @pytest.fixture(scope="module")
-def paired(warm: Warm, home: Path) -> RunDir:
-    return run(warm, home, "pairs", spellings(), **PAIRS, max_steps=150, lr_scheduler_type="constant")
+def paired(fork_server: ForkServer, home: Path) -> RunDir:
+    return run(fork_server, home, "pairs", spellings(), **PAIRS, max_steps=150, lr_scheduler_type="constant")
 
 
 def test_a_target_is_written_from_its_source(paired: RunDir) -> None:
@@ -162,21 +162,23 @@ def test_a_target_is_written_from_its_source(paired: RunDir) -> None:
     assert set(words) <= set(NUMBERS)
 
 
-def test_two_ranks_that_share_all_weights_learn_a_target_as_one_does(warm: Warm, home: Path, paired: RunDir) -> None:
+def test_two_ranks_that_share_all_weights_learn_a_target_as_one_does(
+    fork_server: ForkServer, home: Path, paired: RunDir
+) -> None:
     fields = {**PAIRS, "max_steps": 4, "lr_scheduler_type": "constant", "num_processes": 2, "zero_stage": 3}
-    shared = run(warm, home, "pairs-shared", spellings(), **fields, per_device_batch_size=2)
+    shared = run(fork_server, home, "pairs-shared", spellings(), **fields, per_device_batch_size=2)
 
     first = {step: loss for step, loss in series(paired, "loss").items() if step <= 4}
     assert series(shared, "loss") == pytest.approx(first, rel=1e-4)
     assert of_kind(shared, "sample")[0].text == of_kind(paired, "sample")[0].text
 
 
-def test_texts_get_their_label_far_more_often_than_by_the_commonest(warm: Warm, home: Path) -> None:
+def test_texts_get_their_label_far_more_often_than_by_the_commonest(fork_server: ForkServer, home: Path) -> None:
     fields = {"kind": "classification", "objective": "classification", "model_type": "roberta"}
     fields |= {"sequence_length": 64, "train_batch_size": 16, "per_device_batch_size": 16, "learning_rate": 0.002}
     divine = [text for text in sentences() if '"divine"' in text][:40]  # knows only one of the labels
     held_out = [write_corpus(home / "divine", divine, "classification").model_copy(update={"id": "divine"})]
-    run_dir = run(warm, home, "labels", sentences(), held_out=held_out, **fields)
+    run_dir = run(fork_server, home, "labels", sentences(), held_out=held_out, **fields)
     samples = samples_of(run_dir)
     batch = samples.validation_batch(list(range(samples.num_validation)))
     commonest = max(Counter(batch["labels"].tolist()).values()) / samples.num_validation
@@ -197,9 +199,16 @@ def test_texts_get_their_label_far_more_often_than_by_the_commonest(warm: Warm, 
     assert series(run_dir, "eval_f1/divine")[100] == pytest.approx(f1 if right == 1 else f1 / 2)
 
 
-def test_qwen2_learns_the_next_token(warm: Warm, home: Path) -> None:
+def test_qwen2_learns_the_next_token(fork_server: ForkServer, home: Path) -> None:
     run_dir = run(
-        warm, home, "qwen2", [english()], model_type="qwen2", num_key_value_heads=2, vocab_size=384, learning_rate=0.01
+        fork_server,
+        home,
+        "qwen2",
+        [english()],
+        model_type="qwen2",
+        num_key_value_heads=2,
+        vocab_size=384,
+        learning_rate=0.01,
     )
 
     assert series(run_dir, "eval_loss")[0] > unigram_loss(run_dir) > series(run_dir, "eval_loss")[100]

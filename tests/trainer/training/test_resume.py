@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.gangs import Warm
+from tests.trainer.gangs import ForkServer
 from tests.trainer.runs import checkpoint_of, english, make_run, of_kind, series
 from trainer import events
 from trainer.run_dir import RunDir, verify
@@ -15,8 +15,8 @@ from trainer.run_dir import RunDir, verify
 STEPS, SAVED = 30, 10
 
 
-def run(warm: Warm, run_dir: RunDir, **env: str) -> int:
-    return warm.run(run_dir, run_dir.spec().num_processes, **env)
+def run(fork_server: ForkServer, run_dir: RunDir, **env: str) -> int:
+    return fork_server.run(run_dir, run_dir.spec().num_processes, **env)
 
 
 def go_on(home: Path, name: str, before: RunDir, step: int = SAVED, **fields: Any) -> RunDir:
@@ -39,27 +39,27 @@ def shape(num_processes: int, zero_stage: int, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def wholes(warm: Warm, home: Path) -> dict[tuple[int, int], RunDir]:
+def undisturbed(fork_server: ForkServer, home: Path) -> dict[tuple[int, int], RunDir]:
     """Undisturbed runs by world size and ZeRO stage, made when they are first asked for."""
 
-    class Made(dict[tuple[int, int], RunDir]):
+    class Runs(dict[tuple[int, int], RunDir]):
         def __missing__(self, key: tuple[int, int]) -> RunDir:
             run_dir = make_run(home, f"whole-{key[0]}-{key[1]}", **shape(*key))
-            assert run(warm, run_dir) == 0, run_dir.log_path.read_text()
+            assert run(fork_server, run_dir) == 0, run_dir.log_path.read_text()
             self[key] = run_dir
             return run_dir
 
-    return Made()
+    return Runs()
 
 
 @pytest.mark.parametrize("key", [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3)])
 def test_a_run_that_goes_on_ends_with_the_same_bits(
-    warm: Warm, home: Path, wholes: dict[tuple[int, int], RunDir], key: tuple[int, int]
+    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir], key: tuple[int, int]
 ) -> None:
-    whole = wholes[key]
+    whole = undisturbed[key]
     again = go_on(home, f"again-{key[0]}-{key[1]}", whole, **shape(*key))
 
-    assert run(warm, again) == 0, again.log_path.read_text()
+    assert run(fork_server, again) == 0, again.log_path.read_text()
 
     (resumed,) = of_kind(again, "resumed")
     assert (resumed.step, resumed.differs) == (SAVED, [])
@@ -71,78 +71,90 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(
 
 @pytest.mark.parametrize(("before", "after"), [((2, 1), (1, 0)), ((1, 0), (2, 3)), ((2, 3), (2, 2)), ((1, 1), (2, 0))])
 def test_on_another_world_size_or_stage_the_same_samples_give_nearly_the_same_loss(
-    warm: Warm, home: Path, wholes: dict[tuple[int, int], RunDir], before: tuple[int, int], after: tuple[int, int]
+    fork_server: ForkServer,
+    home: Path,
+    undisturbed: dict[tuple[int, int], RunDir],
+    before: tuple[int, int],
+    after: tuple[int, int],
 ) -> None:
     again = go_on(
-        home, f"moved-{before}-{after}", wholes[before], **shape(*after, max_steps=60, lr_scheduler_type="constant")
+        home,
+        f"moved-{before}-{after}",
+        undisturbed[before],
+        **shape(*after, max_steps=60, lr_scheduler_type="constant"),
     )
     straight = go_on(
-        home, f"stays-{before}-{after}", wholes[before], **shape(*before, max_steps=60, lr_scheduler_type="constant")
+        home,
+        f"stays-{before}-{after}",
+        undisturbed[before],
+        **shape(*before, max_steps=60, lr_scheduler_type="constant"),
     )
 
-    assert run(warm, again) == 0, again.log_path.read_text()
-    assert run(warm, straight) == 0, straight.log_path.read_text()
+    assert run(fork_server, again) == 0, again.log_path.read_text()
+    assert run(fork_server, straight) == 0, straight.log_path.read_text()
 
     assert {"world_size", "zero_stage"} & set(of_kind(again, "resumed")[0].differs)
     assert len(series(again, "loss")) == 50
     assert series(again, "loss") == pytest.approx(series(straight, "loss"), rel=1e-4)
 
 
-def test_a_run_in_bf16_goes_on_with_the_same_bits(warm: Warm, home: Path) -> None:
+def test_a_run_in_bf16_goes_on_with_the_same_bits(fork_server: ForkServer, home: Path) -> None:
     fields = {**shape(1, 0, precision="bf16", max_steps=4, save_steps=2, eval_steps=100), "warmup_steps": 0}
     whole = make_run(home, "whole-bf16", **fields)
-    assert run(warm, whole) == 0, whole.log_path.read_text()
+    assert run(fork_server, whole) == 0, whole.log_path.read_text()
     again = go_on(home, "again-bf16", whole, 2, **fields)
 
-    assert run(warm, again) == 0, again.log_path.read_text()
+    assert run(fork_server, again) == 0, again.log_path.read_text()
 
     assert weights(again, 4) == weights(whole, 4)
 
 
-def test_a_run_with_muon_goes_on_with_the_same_bits(warm: Warm, home: Path) -> None:
+def test_a_run_with_muon_goes_on_with_the_same_bits(fork_server: ForkServer, home: Path) -> None:
     fields = shape(2, 0, optimizer="muon", lr_scheduler_type="warmup_stable_decay", max_steps=8, save_steps=4)
     whole = make_run(home, "whole-muon", **fields)
-    assert run(warm, whole) == 0, whole.log_path.read_text()
+    assert run(fork_server, whole) == 0, whole.log_path.read_text()
     again = go_on(home, "again-muon", whole, 4, **fields)
 
-    assert run(warm, again) == 0, again.log_path.read_text()
+    assert run(fork_server, again) == 0, again.log_path.read_text()
 
     assert weights(again, 8) == weights(whole, 8)
 
 
 @pytest.mark.parametrize(("zero_stage", "more"), [(2, {}), (3, {"offload_parameters": True})])
 def test_a_run_whose_optimizer_is_offloaded_goes_on_with_the_same_bits(
-    warm: Warm, home: Path, zero_stage: int, more: dict[str, bool]
+    fork_server: ForkServer, home: Path, zero_stage: int, more: dict[str, bool]
 ) -> None:
     fields = shape(2, zero_stage, offload_optimizer=True, max_steps=8, save_steps=4, **more)
     whole = make_run(home, f"whole-offload-{zero_stage}", **fields)
-    assert run(warm, whole) == 0, whole.log_path.read_text()
+    assert run(fork_server, whole) == 0, whole.log_path.read_text()
     again = go_on(home, f"again-offload-{zero_stage}", whole, 4, **fields)
 
-    assert run(warm, again) == 0, again.log_path.read_text()
+    assert run(fork_server, again) == 0, again.log_path.read_text()
 
     assert weights(again, 8) == weights(whole, 8)
 
 
-def test_one_flipped_bit_shows_in_the_loss(warm: Warm, home: Path, wholes: dict[tuple[int, int], RunDir]) -> None:
-    again = go_on(home, "flipped", wholes[1, 0], **shape(1, 0))
+def test_one_flipped_bit_shows_in_the_loss(
+    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
+) -> None:
+    again = go_on(home, "flipped", undisturbed[1, 0], **shape(1, 0))
 
-    assert run(warm, again, ATHANOR_FAULT=f"flip@{SAVED}") == 0
+    assert run(fork_server, again, ATHANOR_FAULT=f"flip@{SAVED}") == 0
 
-    before = {step: value for step, value in series(wholes[1, 0], "grad_norm").items() if step > SAVED}
+    before = {step: value for step, value in series(undisturbed[1, 0], "grad_norm").items() if step > SAVED}
     assert series(again, "grad_norm") != before
 
 
 def test_a_smaller_micro_batch_sees_the_same_samples(
-    warm: Warm, home: Path, wholes: dict[tuple[int, int], RunDir]
+    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     fields = shape(1, 0, max_steps=60, lr_scheduler_type="constant")
-    straight = go_on(home, "micro-4", wholes[1, 0], **fields)
-    halved = go_on(home, "micro-2", wholes[1, 0], **fields)
+    straight = go_on(home, "micro-4", undisturbed[1, 0], **fields)
+    halved = go_on(home, "micro-2", undisturbed[1, 0], **fields)
     halved.create(halved.spec().model_copy(update={"per_device_batch_size": 2}), halved.inputs(1), fence=1)
 
-    assert run(warm, straight) == 0
-    assert run(warm, halved) == 0
+    assert run(fork_server, straight) == 0
+    assert run(fork_server, halved) == 0
 
     assert of_kind(halved, "resumed")[0].differs == ["per_device_batch_size"]
     assert series(halved, "loss") == pytest.approx(series(straight, "loss"), rel=1e-4)
@@ -150,95 +162,101 @@ def test_a_smaller_micro_batch_sees_the_same_samples(
 
 
 def test_other_text_is_refused_before_a_step_is_taken(
-    warm: Warm, home: Path, wholes: dict[tuple[int, int], RunDir]
+    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     again = go_on(
         home,
         "other-text",
-        wholes[1, 0],
+        undisturbed[1, 0],
         documents=["Another text. " * 3000],
         **shape(1, 0),
-        tokenizer_path=str(wholes[1, 0].tokenizer_path(1)),
+        tokenizer_path=str(undisturbed[1, 0].tokenizer_path(1)),
     )
 
-    assert run(warm, again) == 64
+    assert run(fork_server, again) == 64
 
     (failure,) = of_kind(again, "failure")
     assert failure.code == "data_changed"
     assert series(again, "loss") == {}
 
 
-def test_another_tokenizer_is_refused(warm: Warm, home: Path, wholes: dict[tuple[int, int], RunDir]) -> None:
+def test_another_tokenizer_is_refused(
+    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
+) -> None:
     other = [english(120_000)[60_000:]]
-    again = go_on(home, "other-tokenizer", wholes[1, 0], documents=other, **shape(1, 0))
+    again = go_on(home, "other-tokenizer", undisturbed[1, 0], documents=other, **shape(1, 0))
 
-    assert run(warm, again) == 64
+    assert run(fork_server, again) == 64
 
     assert of_kind(again, "failure")[0].code == "tokenizer_mismatch"
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_step(warm: Warm, home: Path) -> None:
+def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_step(fork_server: ForkServer, home: Path) -> None:
     run_dir = make_run(home, "nan", **shape(1, 0))
 
-    assert run(warm, run_dir, ATHANOR_FAULT="nan@15") == 70
+    assert run(fork_server, run_dir, ATHANOR_FAULT="nan@15") == 70
 
     (failure,) = of_kind(run_dir, "failure")
     assert (failure.code, failure.values["step"]) == ("nan_loss", 15)
     assert [event.step for event in of_kind(run_dir, "checkpoint")] == [10]
 
 
-def test_a_leaping_loss_ends_the_run_where_its_spec_says_skip(warm: Warm, home: Path) -> None:
+def test_a_leaping_loss_ends_the_run_where_its_spec_says_skip(fork_server: ForkServer, home: Path) -> None:
     run_dir = make_run(home, "leap", **shape(1, 0, on_divergence="skip"))
 
-    assert run(warm, run_dir, ATHANOR_FAULT="spike@25") == 70
+    assert run(fork_server, run_dir, ATHANOR_FAULT="spike@25") == 70
 
     (failure,) = of_kind(run_dir, "failure")
     assert (failure.code, failure.values["step"]) == ("loss_diverged", 25)
 
 
-def test_one_leap_alone_ends_no_run_that_is_to_stop(warm: Warm, home: Path) -> None:
+def test_one_leap_alone_ends_no_run_that_is_to_stop(fork_server: ForkServer, home: Path) -> None:
     run_dir = make_run(home, "one-leap", **shape(1, 0))
 
-    assert run(warm, run_dir, ATHANOR_FAULT="spike@25") == 0
+    assert run(fork_server, run_dir, ATHANOR_FAULT="spike@25") == 0
 
     assert "the loss jumped" in run_dir.log_path.read_text()
 
 
-def test_a_skipped_step_changes_no_weight(warm: Warm, home: Path, wholes: dict[tuple[int, int], RunDir]) -> None:
+def test_a_skipped_step_changes_no_weight(
+    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
+) -> None:
     again = go_on(
         home,
         "skipped",
-        wholes[1, 0],
+        undisturbed[1, 0],
         **shape(1, 0, max_steps=11),
     )
     inputs = again.inputs(1)
     inputs.skipped_steps = [11]
     again.create(again.spec(), inputs, fence=1)
 
-    assert run(warm, again) == 0, again.log_path.read_text()
+    assert run(fork_server, again) == 0, again.log_path.read_text()
 
-    assert weights(again, 11) == weights(wholes[1, 0], 10)
+    assert weights(again, 11) == weights(undisturbed[1, 0], 10)
 
 
-def test_a_run_that_skipped_a_step_goes_on_with_the_same_bits(warm: Warm, home: Path) -> None:
+def test_a_run_that_skipped_a_step_goes_on_with_the_same_bits(fork_server: ForkServer, home: Path) -> None:
     fields = shape(1, 0, on_divergence="skip")
     whole = make_run(home, "skips", **fields)
     inputs = whole.inputs(1)
     inputs.skipped_steps = [5]
     whole.create(whole.spec(), inputs, fence=1)
-    assert run(warm, whole) == 0, whole.log_path.read_text()
+    assert run(fork_server, whole) == 0, whole.log_path.read_text()
     again = go_on(home, "skips-again", whole, **fields)
 
-    assert run(warm, again) == 0, again.log_path.read_text()
+    assert run(fork_server, again) == 0, again.log_path.read_text()
 
     assert weights(again) == weights(whole)
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
-def test_a_full_disk_costs_a_checkpoint_but_not_the_run(warm: Warm, home: Path, num_processes: int) -> None:
+def test_a_full_disk_costs_a_checkpoint_but_not_the_run(
+    fork_server: ForkServer, home: Path, num_processes: int
+) -> None:
     run_dir = make_run(home, f"full-{num_processes}", **shape(num_processes, 0))
 
-    assert run(warm, run_dir, ATHANOR_FAULT="full@10") == 0, run_dir.log_path.read_text()
+    assert run(fork_server, run_dir, ATHANOR_FAULT="full@10") == 0, run_dir.log_path.read_text()
 
     (failed,) = of_kind(run_dir, "save_failed")
     assert (failed.step, failed.free) == (10, 0)
@@ -247,39 +265,43 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(warm: Warm, home: Path, 
     assert not checkpoint_of(run_dir, 10).exists()
 
 
-def test_a_state_without_a_tensor_is_refused(warm: Warm, home: Path, wholes: dict[tuple[int, int], RunDir]) -> None:
+def test_a_state_without_a_tensor_is_refused(
+    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
+) -> None:
     copied = home / "copied"
-    shutil.copytree(checkpoint_of(wholes[1, 0], SAVED), copied)
+    shutil.copytree(checkpoint_of(undisturbed[1, 0], SAVED), copied)
     for path in (copied / "resume").iterdir():
         path.unlink()
-    again = go_on(home, "stateless", wholes[1, 0], **shape(1, 0))
+    again = go_on(home, "stateless", undisturbed[1, 0], **shape(1, 0))
     inputs = again.inputs(1)
     inputs.resume = str(copied)
     again.create(again.spec(), inputs, fence=1)
 
-    assert run(warm, again) == 64
+    assert run(fork_server, again) == 64
 
     assert of_kind(again, "failure")[0].code == "checkpoint_unreadable"
 
 
-def test_a_checkpoint_remembers_what_the_loop_carries(wholes: dict[tuple[int, int], RunDir]) -> None:
-    known = json.loads((checkpoint_of(wholes[1, 0], STEPS) / "trainer_state.json").read_text())
+def test_a_checkpoint_remembers_what_the_loop_carries(undisturbed: dict[tuple[int, int], RunDir]) -> None:
+    known = json.loads((checkpoint_of(undisturbed[1, 0], STEPS) / "trainer_state.json").read_text())
 
-    assert known["recent_losses"] == list(series(wholes[1, 0], "loss").values())
-    assert known["metrics"]["eval_loss"] == series(wholes[1, 0], "eval_loss")[STEPS]
+    assert known["recent_losses"] == list(series(undisturbed[1, 0], "loss").values())
+    assert known["metrics"]["eval_loss"] == series(undisturbed[1, 0], "eval_loss")[STEPS]
 
 
 LARGE = {"hidden_size": 512, "intermediate_size": 2048}  # so much that a checkpoint is written beside the training
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
-def test_a_large_checkpoint_is_written_while_training_goes_on(warm: Warm, home: Path, num_processes: int) -> None:
+def test_a_large_checkpoint_is_written_while_training_goes_on(
+    fork_server: ForkServer, home: Path, num_processes: int
+) -> None:
     fields = shape(num_processes, 0, max_steps=8, save_steps=2, **LARGE)
     whole = make_run(home, f"large-{num_processes}", **fields)
-    assert run(warm, whole) == 0, whole.log_path.read_text()
+    assert run(fork_server, whole) == 0, whole.log_path.read_text()
     again = go_on(home, f"large-again-{num_processes}", whole, 4, **fields)
 
-    assert run(warm, again) == 0, again.log_path.read_text()
+    assert run(fork_server, again) == 0, again.log_path.read_text()
 
     assert [event.step for event in of_kind(whole, "checkpoint")] == [2, 4, 6, 8]
     assert weights(again, 8) == weights(whole, 8)
@@ -288,10 +310,10 @@ def test_a_large_checkpoint_is_written_while_training_goes_on(warm: Warm, home: 
     assert order.index(("checkpoint", 2)) > order.index(("points", 3))
 
 
-def test_a_writer_that_is_killed_costs_its_checkpoint_but_not_the_run(warm: Warm, home: Path) -> None:
+def test_a_writer_that_is_killed_costs_its_checkpoint_but_not_the_run(fork_server: ForkServer, home: Path) -> None:
     run_dir = make_run(home, "lost-writer", **shape(1, 0, max_steps=4, warmup_steps=1, save_steps=2, **LARGE))
 
-    assert run(warm, run_dir, ATHANOR_FAULT="writer@2") == 0, run_dir.log_path.read_text()
+    assert run(fork_server, run_dir, ATHANOR_FAULT="writer@2") == 0, run_dir.log_path.read_text()
 
     (failed,) = of_kind(run_dir, "save_failed")
     assert (failed.step, failed.why) == (2, "the process that wrote it ended with -9")
@@ -299,9 +321,9 @@ def test_a_writer_that_is_killed_costs_its_checkpoint_but_not_the_run(warm: Warm
     assert not (run_dir.attempt_path(1) / "step-2").exists()
 
 
-def test_a_run_that_fails_keeps_the_checkpoint_that_is_being_written(warm: Warm, home: Path) -> None:
+def test_a_run_that_fails_keeps_the_checkpoint_that_is_being_written(fork_server: ForkServer, home: Path) -> None:
     run_dir = make_run(home, "fails-while-saving", **shape(1, 0, max_steps=4, warmup_steps=1, save_steps=2, **LARGE))
 
-    assert run(warm, run_dir, ATHANOR_FAULT="nan@3") == 70
+    assert run(fork_server, run_dir, ATHANOR_FAULT="nan@3") == 70
 
     assert [event.step for event in of_kind(run_dir, "checkpoint")] == [2]

@@ -60,7 +60,12 @@ def test_a_job_trains_to_its_end_and_leaves_what_was_promised(
 
 def test_a_job_starts_from_an_imported_model_and_fails_where_that_is_damaged(start: Any, alice_user: Person) -> None:
     base_id = imported(alice_user)
-    given = {**{name: SMALL[name] for name in LEARNT}, "base_model": base_id, "max_steps": 2, "learning_rate": 1e-9}
+    given = {
+        **{name: SMALL[name] for name in FINE_TUNING_FIELDS},
+        "base_model": base_id,
+        "max_steps": 2,
+        "learning_rate": 1e-9,
+    }
     attempt = start(**given)
     job = attempt.ended()
     assert job.state == "succeeded", attempt.log()
@@ -77,7 +82,14 @@ def test_a_job_starts_from_an_imported_model_and_fails_where_that_is_damaged(sta
     assert again.ended().state == "succeeded", again.log()
 
 
-LEARNT = ("sequence_length", "train_batch_size", "per_device_batch_size", "warmup_steps", "eval_steps", "save_steps")
+FINE_TUNING_FIELDS = (
+    "sequence_length",
+    "train_batch_size",
+    "per_device_batch_size",
+    "warmup_steps",
+    "eval_steps",
+    "save_steps",
+)
 
 
 def imported(owner: Person) -> str:

@@ -97,8 +97,8 @@ def test_a_crash_loop_says_how_the_last_attempt_ended() -> None:
 def test_numbers_are_told_as_people_read_them() -> None:
     full = {"step": 40, "free": 3_250_586, "needed": 6_291_456}
     assert "3.1 MiB free, 6.0 MiB needed" in str(failures.explain("save_failed", full))
-    leapt = {"loss": 411.98765, "median": 4.1234567, "step": 9}
-    assert "jumped to 412 at step 9, from a median of 4.123" in failures.describe("loss_diverged", leapt)["cause"]
+    values = {"loss": 411.98765, "median": 4.1234567, "step": 9}
+    assert "jumped to 412 at step 9, from a median of 4.123" in failures.describe("loss_diverged", values)["cause"]
 
 
 def test_a_failure_names_the_checkpoint_to_go_on_from() -> None:

@@ -14,14 +14,14 @@ from app.core import db, storage
 from app.core.models import ImportedModel
 from app.core.settings import settings
 from tests import folders, hub
-from tests.hub import COMMIT, Hub
+from tests.hub import COMMIT, ModelHub
 from tests.users import Person
 from worker.sandbox.model_import import validate
 from worker.tasks import import_model
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHub]:
     tiny = folders.saved(tmp_path_factory.mktemp("tiny"))
     for name in (
         "pytorch_model.bin",
@@ -41,12 +41,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def online(database: str, served: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def online(database: str, served: ModelHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelHub]:
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     settings.cache_clear()
-    served.asked.clear()
+    served.requests.clear()
     yield served
     monkeypatch.undo()
     settings.cache_clear()
@@ -70,7 +70,7 @@ def fetched(owner: Person, reference: str, **env: str) -> tuple[str, dict[str, A
 
 
 def test_a_model_of_a_mirror_is_downloaded_and_checked(
-    online: Hub, alice_user: Person, monkeypatch: pytest.MonkeyPatch
+    online: ModelHub, alice_user: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = created(alice_user, "alice/tiny@v1")
     run = import_model.run_child
@@ -90,7 +90,7 @@ def test_a_model_of_a_mirror_is_downloaded_and_checked(
     assert lying == {file.name for file in model.files}
     assert "model.safetensors" in lying
     assert not lying & {"pytorch_model.bin", "modeling_tiny.py", "consolidated.safetensors", "onnx", ".cache"}
-    assert all(token == "Bearer hf_secret" for _method, _path, token in online.asked)
+    assert all(token == "Bearer hf_secret" for _method, _path, token in online.requests)
     assert not any("onnx" in path or path.endswith((".bin", ".py")) for path in online.paths())
 
 
@@ -102,25 +102,25 @@ def test_a_model_of_a_mirror_is_downloaded_and_checked(
         ("alice/pickled", "weights_missing"),
     ],
 )
-def test_what_the_hub_does_not_have_is_told(online: Hub, alice_user: Person, reference: str, code: str) -> None:
+def test_what_the_hub_does_not_have_is_told(online: ModelHub, alice_user: Person, reference: str, code: str) -> None:
     _id, closing = fetched(alice_user, reference)
     assert closing["failed"]["problems"][0]["code"] == code
 
 
-def test_a_gated_model_needs_a_token(online: Hub, alice_user: Person) -> None:
+def test_a_gated_model_needs_a_token(online: ModelHub, alice_user: Person) -> None:
     model_id, closing = fetched(alice_user, "alice/gated", HF_TOKEN="")
     assert closing == {"failed": {"problems": [{"code": "hub_gated", "reference": "alice/gated"}]}}
     assert not list(storage.base_model(model_id).glob("*.safetensors"))
 
 
-def test_a_hub_that_is_away_is_told_by_its_name(online: Hub, alice_user: Person) -> None:
+def test_a_hub_that_is_away_is_told_by_its_name(online: ModelHub, alice_user: Person) -> None:
     _id, closing = fetched(alice_user, "alice/tiny", HF_ENDPOINT="http://127.0.0.1:9")
     (problem,) = closing["failed"]["problems"]
     assert (problem["code"], problem["endpoint"]) == ("hub_away", "http://127.0.0.1:9")
 
 
 def test_a_model_larger_than_allowed_is_refused_before_its_files(
-    online: Hub, alice_user: Person, monkeypatch: pytest.MonkeyPatch
+    online: ModelHub, alice_user: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ATHANOR_MAX_MODEL_BYTES", "1000")
     settings.cache_clear()
