@@ -18,9 +18,10 @@ PACKAGES = ("app", "worker", "trainer")
 BANNED_NAMES = {"found", "given", "made", "held", "known", "some", "whole", "mine"}
 BRITISH = re.compile(
     r"(?:token|normal|initial|optim|quant|serial|synchron|recogn|organ|minim|maxim|util|summar|parallel)is(?:e|ed|es|ing|ation)"
-    r"|colour|behaviour|neighbour|favour|honour|catalogue|licence|analyse|artefact(?!"  # )|(?<!\.)\blabell(?:ed|ing)\b|\b(?:un)?learnt"
-    r"|\bspelt\b|leapt|modell(?:ed|ing)|signall(?:ed|ing)|travell|centre\b|\bmetre|grey|programme\b|fulfil\b|judgement|defence"
-    r"|\btowards\b|whilst|amongst|sceptic|tuneable",
+    r"|colour|behaviour|neighbour|favour|honour|catalogue|licence|analyse|artefact(?!['\"]  #)"
+    r"|(?<!\.)\blabell(?:ed|ing)\b"
+    r"|\b(?:un)?learnt\b|\bspelt\b|\bleapt\b|modell(?:ed|ing)|signall(?:ed|ing)|travell|\bcentre\b|\bmetre|\bgrey|\bprogramme\b"
+    r"|\bfulfil\b|judgement|defence|\btowards\b|whilst|amongst|sceptic",
     re.IGNORECASE,
 )
 ALLOWED_SPELLINGS = re.compile(r"tokenise")  # the name of a phase in journals and in the database
