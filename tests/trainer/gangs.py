@@ -56,7 +56,7 @@ class GangConnection:
         self.conn.close()
 
 
-class ForkServer:
+class GangForkServer:
     """A process that has imported torch, transformers and DeepSpeed, from which gangs are forked."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What every sandboxed child shares: progress reports as JSON lines on standard output, and lowered resource limits."""
+"""Helpers of sandboxed child processes: progress reports as JSON lines on standard output, and resource limits."""
 
 import resource
 import sys
@@ -11,7 +11,7 @@ REPORT_SECONDS = 0.5
 
 
 class ProgressReporter:
-    """Tells the parent how far the reading is, not too often."""
+    """Reports progress to the parent process, at most every REPORT_SECONDS. `total` is the final value of `done`."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -25,12 +25,12 @@ class ProgressReporter:
 
 
 def report(message: dict[str, Any]) -> None:
-    """One line to the parent."""
+    """Send one message to the parent process, as a JSON line on standard output."""
     jsonlines.write(sys.stdout, message)
 
 
 def lower_rlimit(kind: int, value: int) -> None:
-    """Lower a resource limit of this process, never raising what was there."""
+    """Set a resource limit (resource.RLIMIT_...) of this process, but never above its present hard limit."""
     _soft, hard = resource.getrlimit(kind)
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(kind, (value, value))

@@ -1,4 +1,4 @@
-"""Runs a child process that reports its progress and its result by JSON lines on standard output."""
+"""Runs a sandboxed child process that reports its progress and its result as JSON lines on standard output."""
 
 import json
 import os
@@ -15,18 +15,18 @@ from trainer.jsonlines import LineSplitter, Message
 
 HEARTBEAT_SECONDS = 1.0
 
-# Called at once and then every second with the newest progress report; returning False ends the child.
+# Called at the start and then every second with the newest progress report; the child is killed if it returns False.
 Heartbeat = Callable[[Message | None], bool]
 
 
 def run_sandboxed(
     command: list[str], env: dict[str, str], heartbeat: Heartbeat, stderr: Path | None = None
 ) -> tuple[Message, int]:
-    """Run a child in a session of its own until its closing report; then end whatever is left of the session.
+    """Run a child in its own session until its closing report, then kill all processes of the session.
 
-    Progress reports have the keys "done" and "total"; any other JSON object is the closing report. Returns that, empty
-    if there was none, and the exit status, negative for a signal. `env` is the child's whole environment, `stderr` the
-    file that gets its standard error instead of this process's.
+    Progress reports have the keys "done" and "total"; any other JSON object is the closing report. Returns the closing
+    report, or {} if there was none, and the exit status, negative for a signal. `env` is the complete environment of
+    the child; its standard error goes to the file `stderr`, or to that of this process.
     """
     with (stderr or Path(os.devnull)).open("wb") as log:
         child = subprocess.Popen(
@@ -70,7 +70,7 @@ def _read_reports(child: subprocess.Popen[bytes], heartbeat: Heartbeat) -> Messa
 
 
 def _parse_report(line: bytes) -> Message:
-    """A report, or {} for anything else that a library of the child printed."""
+    """The report in a line, or {} for other output, such as that of a library in the child."""
     try:
         message = json.loads(line)
     except ValueError:

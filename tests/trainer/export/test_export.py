@@ -12,7 +12,7 @@ from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
-from tests.trainer.gangs import ForkServer
+from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import checkpoint_of, make_run, small_spec
 from trainer.export import export, gguf_writer, verification
 from trainer.export.export import LogitMismatch, UnsupportedExport
@@ -101,7 +101,7 @@ def test_a_gguf_file_has_the_checkpoints_logits_up_to_its_precision(
 
 @pytest.mark.parametrize("model_type", ["gpt2", "qwen2"])
 def test_other_decoders_can_be_exported_as_gguf(
-    fork_server: ForkServer, home: Path, tmp_path: Path, in_process: None, model_type: str
+    fork_server: GangForkServer, home: Path, tmp_path: Path, in_process: None, model_type: str
 ) -> None:
     run_dir = make_run(
         home, f"gguf-{model_type}", model_type=model_type, num_key_value_heads=4, max_steps=2, warmup_steps=1
@@ -119,7 +119,7 @@ def test_other_decoders_can_be_exported_as_gguf(
 
 
 def test_an_unsupported_export_is_rejected_and_leaves_nothing(
-    fork_server: ForkServer, home: Path, tmp_path: Path, trained: RunDir
+    fork_server: GangForkServer, home: Path, tmp_path: Path, trained: RunDir
 ) -> None:
     fields = {"objective": "masked", "model_type": "bert", "num_key_value_heads": 4, "max_steps": 2, "warmup_steps": 1}
     run_dir = make_run(home, "export-bert", **fields)

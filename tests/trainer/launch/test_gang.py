@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.trainer.gangs import ForkServer, GangConnection
+from tests.trainer.gangs import GangForkServer, GangConnection
 from tests.trainer.runs import checkpoint_of, make_run, of_kind, series
 from tests.waiting import until
 from trainer.launch import gang
@@ -20,7 +20,7 @@ ENDLESS = {"max_steps": 1_000_000}
 
 
 @pytest.fixture
-def supervisor(fork_server: ForkServer) -> Iterator[GangConnection]:
+def supervisor(fork_server: GangForkServer) -> Iterator[GangConnection]:
     started = fork_server.start()
     yield started
     started.close()
@@ -40,7 +40,7 @@ def train_until_step(
     return sorted(supervisor.process.children(), key=lambda child: child.pid)
 
 
-def test_the_exit_of_each_rank_and_of_the_attempt_is_reported(fork_server: ForkServer, home: Path) -> None:
+def test_the_exit_of_each_rank_and_of_the_attempt_is_reported(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "reported", num_processes=2)
     supervisor = fork_server.start().ask(run_dir, 2)
     *ranks, end = supervisor.rest()
@@ -58,7 +58,7 @@ def test_the_gang_leads_its_own_session(supervisor: GangConnection) -> None:
     assert session == supervisor.process.pid
 
 
-def test_the_environment_reaches_the_ranks(fork_server: ForkServer, home: Path) -> None:
+def test_the_environment_reaches_the_ranks(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "threads", max_steps=5)
 
     assert fork_server.run(run_dir, 1, OMP_NUM_THREADS="1") == 0
@@ -118,7 +118,7 @@ def test_a_killed_rank_ends_the_others_and_determines_the_exit_code(
     assert not of_kind(run_dir, "failure")
 
 
-def test_the_supervisors_death_stops_the_ranks_with_a_checkpoint(fork_server: ForkServer, home: Path) -> None:
+def test_the_supervisors_death_stops_the_ranks_with_a_checkpoint(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "orphan", **ENDLESS)
     supervisor = fork_server.start()
     ranks = train_until_step(supervisor, run_dir, 2, 1)
@@ -130,7 +130,7 @@ def test_the_supervisors_death_stops_the_ranks_with_a_checkpoint(fork_server: Fo
     assert verify(checkpoint_of(run_dir, max(series(run_dir, "loss"))))
 
 
-def test_the_gangs_death_stops_the_ranks(fork_server: ForkServer, home: Path) -> None:
+def test_the_gangs_death_stops_the_ranks(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "no-gang", **ENDLESS, num_processes=2)
     supervisor = fork_server.start()
     ranks = train_until_step(supervisor, run_dir, 2, 2)
@@ -153,7 +153,7 @@ def test_a_rank_that_ignores_sigterm_is_killed(supervisor: GangConnection, home:
     assert not any(alive(rank) for rank in ranks)
 
 
-def test_disconnecting_before_the_request_ends_the_gang(fork_server: ForkServer) -> None:
+def test_disconnecting_before_the_request_ends_the_gang(fork_server: GangForkServer) -> None:
     supervisor = fork_server.start()
     supervisor.close()
 
@@ -174,7 +174,9 @@ def test_the_command_line_starts_a_gang_on_an_inherited_socket(home: Path) -> No
     assert list(series(run_dir, "loss")) == [1, 2, 3, 4, 5]
 
 
-def test_a_gpu_stays_locked_until_the_last_process_exits(fork_server: ForkServer, home: Path, tmp_path: Path) -> None:
+def test_a_gpu_stays_locked_until_the_last_process_exits(
+    fork_server: GangForkServer, home: Path, tmp_path: Path
+) -> None:
     lock = tmp_path / "gpu.lock"
     first = fork_server.start()
     run_dir = make_run(home, "holds-a-gpu", max_steps=100_000)

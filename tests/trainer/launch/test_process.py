@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.gangs import ForkServer
+from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import checkpoint_of, english, journal, make_run, of_kind
 from trainer.events import EXIT_BUG, EXIT_PEER_LOST, Journal
 from trainer.failure import EXIT_CODES, MESSAGES
@@ -21,7 +21,7 @@ BAD_INPUTS: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("code", BAD_INPUTS)
-def test_bad_input_exits_with_64_and_its_failure_code(fork_server: ForkServer, home: Path, code: str) -> None:
+def test_bad_input_exits_with_64_and_its_failure_code(fork_server: GangForkServer, home: Path, code: str) -> None:
     documents, fields, values = BAD_INPUTS[code]
     run_dir = make_run(home, code, documents, **fields)
 
@@ -34,14 +34,14 @@ def test_bad_input_exits_with_64_and_its_failure_code(fork_server: ForkServer, h
     assert "Traceback" not in run_dir.log_path.read_text()
 
 
-def test_an_unreadable_tokenizer_exits_with_64(fork_server: ForkServer, home: Path) -> None:
+def test_an_unreadable_tokenizer_exits_with_64(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "no-tokenizer", tokenizer_path=str(home))
 
     assert fork_server.run(run_dir) == 64
     assert of_kind(run_dir, "failure")[0].code == "tokenizer_mismatch"
 
 
-def test_an_invalid_stored_spec_exits_with_64_and_names_the_field(fork_server: ForkServer, home: Path) -> None:
+def test_an_invalid_stored_spec_exits_with_64_and_names_the_field(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "tampered")
     run_dir.spec_path.write_text(run_dir.spec_path.read_text().replace('"max_steps": 20', '"max_steps": -20'))
 
@@ -51,7 +51,7 @@ def test_an_invalid_stored_spec_exits_with_64_and_names_the_field(fork_server: F
     assert (failure.code, failure.values["field"]) == ("config_invalid", "max_steps")
 
 
-def test_a_wrong_number_of_processes_exits_with_64(fork_server: ForkServer, home: Path) -> None:
+def test_a_wrong_number_of_processes_exits_with_64(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "too-few", num_processes=2)
 
     assert fork_server.run(run_dir, 1) == 64
@@ -60,7 +60,7 @@ def test_a_wrong_number_of_processes_exits_with_64(fork_server: ForkServer, home
 
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_non_finite_loss_exits_with_70_and_leaves_no_checkpoint(
-    fork_server: ForkServer, home: Path, num_processes: int
+    fork_server: GangForkServer, home: Path, num_processes: int
 ) -> None:
     fields = {"learning_rate": 10.0, "max_grad_norm": 0.0, "warmup_steps": 0, "weight_decay": 1.0, "max_steps": 5_000}
     run_dir = make_run(home, f"diverging-{num_processes}", num_processes=num_processes, **fields, adam_beta2=0.0)

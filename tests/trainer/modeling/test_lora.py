@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.trainer.bases import make_base, start_from
-from tests.trainer.gangs import ForkServer
+from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import SAMPLES, checkpoint_of, english, make_run, of_kind, series, small_spec
 from trainer.inference import generation
 from trainer.modeling import architectures, lora
@@ -38,7 +38,7 @@ def adapt(home: Path, name: str, base: Path, **fields: Any) -> RunDir:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(fork_server: ForkServer, home: Path, base: Path) -> dict[tuple[int, int], RunDir]:
+def undisturbed(fork_server: GangForkServer, home: Path, base: Path) -> dict[tuple[int, int], RunDir]:
     """Undisturbed runs by world size and ZeRO stage, made when they are first asked for."""
 
     class AdaptedRuns(dict[tuple[int, int], RunDir]):
@@ -101,7 +101,7 @@ def test_merged_weights_answer_as_peft_does_with_base_and_adapter(undisturbed: R
 
 
 def test_a_checkpoint_of_adapters_generates_and_is_a_base_itself(
-    fork_server: ForkServer, home: Path, undisturbed: Runs
+    fork_server: GangForkServer, home: Path, undisturbed: Runs
 ) -> None:
     directory = checkpoint_of(undisturbed[1, 0], STEPS)
     loaded = generation.load(directory, "cpu")
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_adapters_generates_and_is_a_base_itself(
 
 @pytest.mark.parametrize("key", [(1, 0), (2, 2)])
 def test_adapters_go_on_with_the_same_bits(
-    fork_server: ForkServer, home: Path, base: Path, undisturbed: Runs, key: tuple[int, int]
+    fork_server: GangForkServer, home: Path, base: Path, undisturbed: Runs, key: tuple[int, int]
 ) -> None:
     whole = undisturbed[key]
     shape = whole.spec().model_dump(include={"num_processes", "zero_stage", "lora_dropout"})
@@ -132,7 +132,7 @@ def test_adapters_go_on_with_the_same_bits(
 
 
 def test_ranks_stages_and_checkpointing_change_nothing_of_what_adapters_learn(
-    fork_server: ForkServer, home: Path, base: Path, undisturbed: Runs
+    fork_server: GangForkServer, home: Path, base: Path, undisturbed: Runs
 ) -> None:
     alone = adapt(home, "adapted-alone", base, lora_dropout=0.0, gradient_checkpointing=True)
     assert fork_server.run(alone) == 0, alone.log_path.read_text()
@@ -142,7 +142,7 @@ def test_ranks_stages_and_checkpointing_change_nothing_of_what_adapters_learn(
 
 
 def test_adapters_do_not_go_on_beside_another_base(
-    fork_server: ForkServer, home: Path, base: Path, trained: RunDir, undisturbed: Runs, tmp_path: Path
+    fork_server: GangForkServer, home: Path, base: Path, trained: RunDir, undisturbed: Runs, tmp_path: Path
 ) -> None:
     other = make_base(tmp_path, "llama", trained.tokenizer_path(1))
     for path in base.glob("tokenizer*"):
@@ -176,7 +176,7 @@ def test_without_its_adapters_a_model_is_its_base(tmp_path: Path, trained: RunDi
     assert all(parameter.requires_grad for parameter in own.values())
 
 
-def test_a_new_head_trains_whole_and_goes_with_the_adapter(fork_server: ForkServer, home: Path, base: Path) -> None:
+def test_a_new_head_trains_whole_and_goes_with_the_adapter(fork_server: GangForkServer, home: Path, base: Path) -> None:
     verses = [{"text": line, "label": "verse"} for line in english(4000).splitlines()[2:30]]
     lyrics = (SAMPLES / "song-lyrics.jsonl").read_text(encoding="utf-8").splitlines()[:28]
     songs = [{"text": json.loads(line)["text"][:60], "label": "song"} for line in lyrics]

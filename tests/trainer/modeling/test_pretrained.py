@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel, PreTrainedModel
 
 from tests.trainer.bases import make_base, start_from
-from tests.trainer.gangs import ForkServer
+from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import checkpoint_of, make_run, of_kind, small_spec
 from trainer.failure import Failure
 from trainer.modeling import pretrained
@@ -74,7 +74,7 @@ def test_weights_of_half_the_width_are_taken_to_fp32(bases: Callable[..., Path],
 
 
 def test_a_checkpoint_keeps_what_its_base_says_of_itself(
-    fork_server: ForkServer, home: Path, bases: Callable[..., Path], trained: RunDir
+    fork_server: GangForkServer, home: Path, bases: Callable[..., Path], trained: RunDir
 ) -> None:
     base = bases()
     (base / "chat_template.jinja").write_text(TEMPLATE)
@@ -180,7 +180,7 @@ def test_a_spec_that_its_base_contradicts_is_refused(
     assert failure.code == "config_invalid"
 
 
-def test_a_base_that_is_only_named_is_no_reason_to_start_from_scratch(fork_server: ForkServer, home: Path) -> None:
+def test_a_base_that_is_only_named_is_no_reason_to_start_from_scratch(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "nameless", base_model="base")
 
     assert fork_server.run(run_dir) == 64

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.trainer.gangs import ForkServer
+from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import make_run, of_kind
 from trainer.run_dir import RunDir
 
@@ -33,7 +33,7 @@ def test_a_run_tells_at_step_20_and_at_its_end_what_its_steps_really_took(traine
     assert 0 < found[1].step_seconds < 60
 
 
-def test_gradients_that_ranks_share_are_not_made_whole_to_be_measured(fork_server: ForkServer, home: Path) -> None:
+def test_gradients_that_ranks_share_are_not_made_whole_to_be_measured(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "probed-2-2", max_steps=1, warmup_steps=0, num_processes=2, zero_stage=2)
     assert fork_server.run(run_dir, 2) == 0, run_dir.log_path.read_text()
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.trainer import chat_fixtures
 from tests.trainer.bases import start_from
-from tests.trainer.gangs import ForkServer
+from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import checkpoint_of, of_kind, series
 from trainer.data.record_encoding import CHAT_TEMPLATE
 from trainer.run_dir import RunDir, verify
@@ -28,12 +28,12 @@ def chat_run(home: Path, name: str, vocabulary: str, **fields: Any) -> RunDir:
     return chat_fixtures.make_records_run(home, name, "chat", chat_fixtures.chats(), vocabulary, **{**LEARNS, **fields})
 
 
-def run(fork_server: ForkServer, run_dir: RunDir) -> RunDir:
+def run(fork_server: GangForkServer, run_dir: RunDir) -> RunDir:
     assert fork_server.run(run_dir, run_dir.spec().num_processes) == 0, run_dir.log_path.read_text()
     return run_dir
 
 
-def resumed(fork_server: ForkServer, again: RunDir, before: RunDir, step: int) -> RunDir:
+def resumed(fork_server: GangForkServer, again: RunDir, before: RunDir, step: int) -> RunDir:
     """A run of its own that goes on from the checkpoint of another."""
     inputs = again.inputs(1).model_copy(update={"resume": str(checkpoint_of(before, step))})
     again.create(again.spec(), inputs, fence=1)
@@ -46,7 +46,7 @@ def weights(run_dir: RunDir, step: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def chatted(fork_server: ForkServer, home: Path, vocabulary: str) -> RunDir:
+def chatted(fork_server: GangForkServer, home: Path, vocabulary: str) -> RunDir:
     """A run on conversations, to its end."""
     return run(fork_server, chat_run(home, "chatted", vocabulary))
 
@@ -78,7 +78,7 @@ def test_a_checkpoint_keeps_the_chat_template(chatted: RunDir) -> None:
 
 
 def test_packed_conversations_go_on_with_the_same_bits(
-    fork_server: ForkServer, home: Path, vocabulary: str, chatted: RunDir
+    fork_server: GangForkServer, home: Path, vocabulary: str, chatted: RunDir
 ) -> None:
     again = resumed(fork_server, chat_run(home, "chatted-again", vocabulary), chatted, SAVED)
 
@@ -88,7 +88,7 @@ def test_packed_conversations_go_on_with_the_same_bits(
 
 
 def test_two_ranks_learn_as_one_and_go_on_with_the_same_bits(
-    fork_server: ForkServer, home: Path, vocabulary: str
+    fork_server: GangForkServer, home: Path, vocabulary: str
 ) -> None:
     one = run(fork_server, chat_run(home, "chat-1", vocabulary, **SHORT))
     two = run(fork_server, chat_run(home, "chat-2", vocabulary, num_processes=2, **SHORT))
@@ -99,7 +99,7 @@ def test_two_ranks_learn_as_one_and_go_on_with_the_same_bits(
     assert weights(again, 16) == weights(two, 16)
 
 
-def test_a_model_learns_completions(fork_server: ForkServer, home: Path, vocabulary: str) -> None:
+def test_a_model_learns_completions(fork_server: GangForkServer, home: Path, vocabulary: str) -> None:
     records = chat_fixtures.completions()
     steps = {"objective": "completion", "learning_rate": 0.01, "max_steps": 40, "eval_steps": 40, "save_steps": 1000}
     run_dir = run(
@@ -123,7 +123,7 @@ def dpo_run(home: Path, name: str, base: RunDir, **fields: Any) -> RunDir:
 
 
 @pytest.fixture(scope="module")
-def preferred(fork_server: ForkServer, home: Path, chatted: RunDir) -> dict[str, RunDir]:
+def preferred(fork_server: GangForkServer, home: Path, chatted: RunDir) -> dict[str, RunDir]:
     """Runs on preferences by what they train."""
     rates = {"full": 0.001, "lora": 0.003}
     return {
@@ -134,7 +134,7 @@ def preferred(fork_server: ForkServer, home: Path, chatted: RunDir) -> dict[str,
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_a_chat_learns_preferences_and_goes_on_with_the_same_bits(
-    fork_server: ForkServer, home: Path, chatted: RunDir, preferred: dict[str, RunDir], tuning: str
+    fork_server: GangForkServer, home: Path, chatted: RunDir, preferred: dict[str, RunDir], tuning: str
 ) -> None:
     whole = preferred[tuning]
     rate = whole.spec().learning_rate
@@ -154,7 +154,7 @@ def test_a_chat_learns_preferences_and_goes_on_with_the_same_bits(
 
 
 def test_two_ranks_that_shard_model_and_reference_learn_the_same_preferences(
-    fork_server: ForkServer, home: Path, chatted: RunDir, preferred: dict[str, RunDir]
+    fork_server: GangForkServer, home: Path, chatted: RunDir, preferred: dict[str, RunDir]
 ) -> None:
     shape = {"num_processes": 2, "zero_stage": 3, "max_steps": 5, "eval_steps": 5, "save_steps": 5}
     two = run(fork_server, dpo_run(home, "dpo-two", chatted, **shape))

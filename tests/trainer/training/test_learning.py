@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from tests.trainer.bases import start_from
-from tests.trainer.gangs import ForkServer
+from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import checkpoint_of, english, make_run, of_kind, series, write_corpus
 from tests.trainer.tasks import NUMBERS, countings, echoes, sentences, spellings
 from trainer.data.batch import IGNORE_INDEX, Array
@@ -49,7 +49,7 @@ def unigram_loss(run_dir: RunDir) -> float:
     return -sum(math.log((counts[label] + 1) / total) for label in held_out) / len(held_out)
 
 
-def run(fork_server: ForkServer, home: Path, name: str, documents: list[str], **fields: Any) -> RunDir:
+def run(fork_server: GangForkServer, home: Path, name: str, documents: list[str], **fields: Any) -> RunDir:
     run_dir = make_run(home, f"learns-{name}", documents, **{**SHAPE, **fields})
     assert fork_server.run(run_dir, run_dir.spec().num_processes) == 0, run_dir.log_path.read_text()
     return run_dir
@@ -60,13 +60,13 @@ SPANS = {"objective": "span_corruption", "model_type": "t5"}
 
 
 @pytest.fixture(scope="module")
-def masked(fork_server: ForkServer, home: Path) -> RunDir:
+def masked(fork_server: GangForkServer, home: Path) -> RunDir:
     apart = write_corpus(home / "apart", [" ".join(["ten"] * 40)] * 30).model_copy(update={"id": "apart"})
     return run(fork_server, home, "masked", echoes(), held_out=[apart], **MASKED)
 
 
 @pytest.fixture(scope="module")
-def spans(fork_server: ForkServer, home: Path) -> RunDir:
+def spans(fork_server: GangForkServer, home: Path) -> RunDir:
     return run(fork_server, home, "spans", countings(), **SPANS)
 
 
@@ -98,7 +98,9 @@ def test_a_corpus_held_out_whole_has_curves_of_its_own(masked: RunDir) -> None:
     assert of_kind(masked, "checkpoint")[-1].metrics["eval_loss/apart"] == other[100]
 
 
-def test_a_masked_run_that_goes_on_ends_with_the_same_bits(fork_server: ForkServer, home: Path, masked: RunDir) -> None:
+def test_a_masked_run_that_goes_on_ends_with_the_same_bits(
+    fork_server: GangForkServer, home: Path, masked: RunDir
+) -> None:
     fields = {"objective": "masked", "model_type": "bert", "max_steps": 12, "save_steps": 6, "eval_steps": 6}
     whole = run(fork_server, home, "masked-whole", echoes(), **fields)
     again = make_run(home, "learns-masked-again", echoes(), **{**SHAPE, **fields})
@@ -120,7 +122,7 @@ def weights(run_dir: RunDir) -> str:
 
 @pytest.mark.parametrize(("name", "fields"), [("masked", MASKED), ("spans", SPANS)])
 def test_another_run_starts_from_what_one_learnt(
-    request: pytest.FixtureRequest, fork_server: ForkServer, home: Path, name: str, fields: dict[str, Any]
+    request: pytest.FixtureRequest, fork_server: GangForkServer, home: Path, name: str, fields: dict[str, Any]
 ) -> None:
     before: RunDir = request.getfixturevalue(name)
     documents = {"masked": echoes, "spans": countings}[name]()
@@ -146,7 +148,7 @@ PAIRS = {"kind": "seq2seq", "objective": "seq2seq", "model_type": "t5", "train_b
 
 
 @pytest.fixture(scope="module")
-def paired(fork_server: ForkServer, home: Path) -> RunDir:
+def paired(fork_server: GangForkServer, home: Path) -> RunDir:
     return run(fork_server, home, "pairs", spellings(), **PAIRS, max_steps=150, lr_scheduler_type="constant")
 
 
@@ -163,7 +165,7 @@ def test_a_target_is_written_from_its_source(paired: RunDir) -> None:
 
 
 def test_two_ranks_that_share_all_weights_learn_a_target_as_one_does(
-    fork_server: ForkServer, home: Path, paired: RunDir
+    fork_server: GangForkServer, home: Path, paired: RunDir
 ) -> None:
     fields = {**PAIRS, "max_steps": 4, "lr_scheduler_type": "constant", "num_processes": 2, "zero_stage": 3}
     shared = run(fork_server, home, "pairs-shared", spellings(), **fields, per_device_batch_size=2)
@@ -173,7 +175,7 @@ def test_two_ranks_that_share_all_weights_learn_a_target_as_one_does(
     assert of_kind(shared, "sample")[0].text == of_kind(paired, "sample")[0].text
 
 
-def test_texts_get_their_label_far_more_often_than_by_the_commonest(fork_server: ForkServer, home: Path) -> None:
+def test_texts_get_their_label_far_more_often_than_by_the_commonest(fork_server: GangForkServer, home: Path) -> None:
     fields = {"kind": "classification", "objective": "classification", "model_type": "roberta"}
     fields |= {"sequence_length": 64, "train_batch_size": 16, "per_device_batch_size": 16, "learning_rate": 0.002}
     divine = [text for text in sentences() if '"divine"' in text][:40]  # knows only one of the labels
@@ -199,7 +201,7 @@ def test_texts_get_their_label_far_more_often_than_by_the_commonest(fork_server:
     assert series(run_dir, "eval_f1/divine")[100] == pytest.approx(f1 if right == 1 else f1 / 2)
 
 
-def test_qwen2_learns_the_next_token(fork_server: ForkServer, home: Path) -> None:
+def test_qwen2_learns_the_next_token(fork_server: GangForkServer, home: Path) -> None:
     run_dir = run(
         fork_server,
         home,

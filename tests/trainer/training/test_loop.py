@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.trainer.gangs import ForkServer
+from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import SAMPLES, checkpoint_of, english, journal, make_run, of_kind, series
 from trainer.data import tokenizer
 from trainer.data.tokenized_text import TokenizedText
@@ -42,7 +42,7 @@ def test_the_validation_loss_falls_below_a_unigram_baseline(trained: RunDir) -> 
     assert losses[0] > unigram_loss(trained) > losses[150]
 
 
-def test_chinese_is_learned_and_sampled_without_broken_characters(fork_server: ForkServer, home: Path) -> None:
+def test_chinese_is_learned_and_sampled_without_broken_characters(fork_server: GangForkServer, home: Path) -> None:
     lines = (SAMPLES / "song-lyrics.jsonl").read_text(encoding="utf-8").splitlines()[:400]
     verses = [json.loads(line)["text"] for line in lines]
     run_dir = make_run(home, "chinese", verses, vocab_size=1024, max_steps=150, learning_rate=0.01)
@@ -130,7 +130,9 @@ def facts(run_dir: RunDir, steps: int) -> tuple[Any, ...]:
     return series(run_dir, "loss"), series(run_dir, "grad_norm"), samples, entry["model.safetensors"]
 
 
-def test_the_same_spec_gives_the_same_bits_and_another_seed_gives_others(fork_server: ForkServer, home: Path) -> None:
+def test_the_same_spec_gives_the_same_bits_and_another_seed_gives_others(
+    fork_server: GangForkServer, home: Path
+) -> None:
     runs = [make_run(home, f"bits-{number}", seed=seed) for number, seed in enumerate((7, 7, 8))]
     for run_dir in runs:
         assert fork_server.run(run_dir) == 0
@@ -141,7 +143,7 @@ def test_the_same_spec_gives_the_same_bits_and_another_seed_gives_others(fork_se
 
 
 @pytest.fixture(scope="module")
-def one_rank(fork_server: ForkServer, home: Path) -> RunDir:
+def one_rank(fork_server: GangForkServer, home: Path) -> RunDir:
     run_dir = make_run(home, "one-rank", max_steps=50)
     assert fork_server.run(run_dir) == 0
     return run_dir
@@ -149,7 +151,7 @@ def one_rank(fork_server: ForkServer, home: Path) -> RunDir:
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_two_ranks_learn_from_the_same_samples_as_one(
-    fork_server: ForkServer, home: Path, one_rank: RunDir, zero_stage: int
+    fork_server: GangForkServer, home: Path, one_rank: RunDir, zero_stage: int
 ) -> None:
     two_ranks = make_run(home, f"two-ranks-{zero_stage}", max_steps=50, num_processes=2, zero_stage=zero_stage)
 
@@ -172,7 +174,7 @@ def test_two_ranks_learn_from_the_same_samples_as_one(
     ],
     ids=["gpt2", "checkpointing", "unclipped"],
 )
-def test_other_shapes_of_spec_train_too(fork_server: ForkServer, home: Path, fields: dict[str, Any]) -> None:
+def test_other_shapes_of_spec_train_too(fork_server: GangForkServer, home: Path, fields: dict[str, Any]) -> None:
     run_dir = make_run(home, "-".join(["shape", *fields]), max_steps=30, learning_rate=0.01, **fields)
 
     assert fork_server.run(run_dir) == 0, run_dir.log_path.read_text()
@@ -185,7 +187,7 @@ def test_other_shapes_of_spec_train_too(fork_server: ForkServer, home: Path, fie
 
 
 def test_a_given_tokenizer_is_used_and_a_given_prompt_continued(
-    fork_server: ForkServer, home: Path, trained: RunDir
+    fork_server: GangForkServer, home: Path, trained: RunDir
 ) -> None:
     given = str(trained.tokenizer_path(1))
     fields = {"tokenizer_path": given, "sample_prompt": "And God said", "max_steps": 2, "warmup_steps": 0}

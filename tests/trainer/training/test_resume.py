@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.gangs import ForkServer
+from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import checkpoint_of, english, make_run, of_kind, series
 from trainer import events
 from trainer.run_dir import RunDir, verify
@@ -15,7 +15,7 @@ from trainer.run_dir import RunDir, verify
 STEPS, SAVED = 30, 10
 
 
-def run(fork_server: ForkServer, run_dir: RunDir, **env: str) -> int:
+def run(fork_server: GangForkServer, run_dir: RunDir, **env: str) -> int:
     return fork_server.run(run_dir, run_dir.spec().num_processes, **env)
 
 
@@ -39,7 +39,7 @@ def shape(num_processes: int, zero_stage: int, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(fork_server: ForkServer, home: Path) -> dict[tuple[int, int], RunDir]:
+def undisturbed(fork_server: GangForkServer, home: Path) -> dict[tuple[int, int], RunDir]:
     """Undisturbed runs by world size and ZeRO stage, made when they are first asked for."""
 
     class Runs(dict[tuple[int, int], RunDir]):
@@ -54,7 +54,7 @@ def undisturbed(fork_server: ForkServer, home: Path) -> dict[tuple[int, int], Ru
 
 @pytest.mark.parametrize("key", [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3)])
 def test_a_run_that_goes_on_ends_with_the_same_bits(
-    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir], key: tuple[int, int]
+    fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir], key: tuple[int, int]
 ) -> None:
     whole = undisturbed[key]
     again = go_on(home, f"again-{key[0]}-{key[1]}", whole, **shape(*key))
@@ -71,7 +71,7 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(
 
 @pytest.mark.parametrize(("before", "after"), [((2, 1), (1, 0)), ((1, 0), (2, 3)), ((2, 3), (2, 2)), ((1, 1), (2, 0))])
 def test_on_another_world_size_or_stage_the_same_samples_give_nearly_the_same_loss(
-    fork_server: ForkServer,
+    fork_server: GangForkServer,
     home: Path,
     undisturbed: dict[tuple[int, int], RunDir],
     before: tuple[int, int],
@@ -98,7 +98,7 @@ def test_on_another_world_size_or_stage_the_same_samples_give_nearly_the_same_lo
     assert series(again, "loss") == pytest.approx(series(straight, "loss"), rel=1e-4)
 
 
-def test_a_run_in_bf16_goes_on_with_the_same_bits(fork_server: ForkServer, home: Path) -> None:
+def test_a_run_in_bf16_goes_on_with_the_same_bits(fork_server: GangForkServer, home: Path) -> None:
     fields = {**shape(1, 0, precision="bf16", max_steps=4, save_steps=2, eval_steps=100), "warmup_steps": 0}
     whole = make_run(home, "whole-bf16", **fields)
     assert run(fork_server, whole) == 0, whole.log_path.read_text()
@@ -109,7 +109,7 @@ def test_a_run_in_bf16_goes_on_with_the_same_bits(fork_server: ForkServer, home:
     assert weights(again, 4) == weights(whole, 4)
 
 
-def test_a_run_with_muon_goes_on_with_the_same_bits(fork_server: ForkServer, home: Path) -> None:
+def test_a_run_with_muon_goes_on_with_the_same_bits(fork_server: GangForkServer, home: Path) -> None:
     fields = shape(2, 0, optimizer="muon", lr_scheduler_type="warmup_stable_decay", max_steps=8, save_steps=4)
     whole = make_run(home, "whole-muon", **fields)
     assert run(fork_server, whole) == 0, whole.log_path.read_text()
@@ -122,7 +122,7 @@ def test_a_run_with_muon_goes_on_with_the_same_bits(fork_server: ForkServer, hom
 
 @pytest.mark.parametrize(("zero_stage", "more"), [(2, {}), (3, {"offload_parameters": True})])
 def test_a_run_whose_optimizer_is_offloaded_goes_on_with_the_same_bits(
-    fork_server: ForkServer, home: Path, zero_stage: int, more: dict[str, bool]
+    fork_server: GangForkServer, home: Path, zero_stage: int, more: dict[str, bool]
 ) -> None:
     fields = shape(2, zero_stage, offload_optimizer=True, max_steps=8, save_steps=4, **more)
     whole = make_run(home, f"whole-offload-{zero_stage}", **fields)
@@ -135,7 +135,7 @@ def test_a_run_whose_optimizer_is_offloaded_goes_on_with_the_same_bits(
 
 
 def test_one_flipped_bit_shows_in_the_loss(
-    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
+    fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     again = go_on(home, "flipped", undisturbed[1, 0], **shape(1, 0))
 
@@ -146,7 +146,7 @@ def test_one_flipped_bit_shows_in_the_loss(
 
 
 def test_a_smaller_micro_batch_sees_the_same_samples(
-    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
+    fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     fields = shape(1, 0, max_steps=60, lr_scheduler_type="constant")
     straight = go_on(home, "micro-4", undisturbed[1, 0], **fields)
@@ -162,7 +162,7 @@ def test_a_smaller_micro_batch_sees_the_same_samples(
 
 
 def test_other_text_is_refused_before_a_step_is_taken(
-    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
+    fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     again = go_on(
         home,
@@ -181,7 +181,7 @@ def test_other_text_is_refused_before_a_step_is_taken(
 
 
 def test_another_tokenizer_is_refused(
-    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
+    fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     other = [english(120_000)[60_000:]]
     again = go_on(home, "other-tokenizer", undisturbed[1, 0], documents=other, **shape(1, 0))
@@ -191,7 +191,7 @@ def test_another_tokenizer_is_refused(
     assert of_kind(again, "failure")[0].code == "tokenizer_mismatch"
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_step(fork_server: ForkServer, home: Path) -> None:
+def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_step(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "nan", **shape(1, 0))
 
     assert run(fork_server, run_dir, ATHANOR_FAULT="nan@15") == 70
@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_step(fork_server
     assert [event.step for event in of_kind(run_dir, "checkpoint")] == [10]
 
 
-def test_a_leaping_loss_ends_the_run_where_its_spec_says_skip(fork_server: ForkServer, home: Path) -> None:
+def test_a_leaping_loss_ends_the_run_where_its_spec_says_skip(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "leap", **shape(1, 0, on_divergence="skip"))
 
     assert run(fork_server, run_dir, ATHANOR_FAULT="spike@25") == 70
@@ -210,7 +210,7 @@ def test_a_leaping_loss_ends_the_run_where_its_spec_says_skip(fork_server: ForkS
     assert (failure.code, failure.values["step"]) == ("loss_diverged", 25)
 
 
-def test_one_leap_alone_ends_no_run_that_is_to_stop(fork_server: ForkServer, home: Path) -> None:
+def test_one_leap_alone_ends_no_run_that_is_to_stop(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "one-leap", **shape(1, 0))
 
     assert run(fork_server, run_dir, ATHANOR_FAULT="spike@25") == 0
@@ -219,7 +219,7 @@ def test_one_leap_alone_ends_no_run_that_is_to_stop(fork_server: ForkServer, hom
 
 
 def test_a_skipped_step_changes_no_weight(
-    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
+    fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     again = go_on(
         home,
@@ -236,7 +236,7 @@ def test_a_skipped_step_changes_no_weight(
     assert weights(again, 11) == weights(undisturbed[1, 0], 10)
 
 
-def test_a_run_that_skipped_a_step_goes_on_with_the_same_bits(fork_server: ForkServer, home: Path) -> None:
+def test_a_run_that_skipped_a_step_goes_on_with_the_same_bits(fork_server: GangForkServer, home: Path) -> None:
     fields = shape(1, 0, on_divergence="skip")
     whole = make_run(home, "skips", **fields)
     inputs = whole.inputs(1)
@@ -252,7 +252,7 @@ def test_a_run_that_skipped_a_step_goes_on_with_the_same_bits(fork_server: ForkS
 
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_full_disk_costs_a_checkpoint_but_not_the_run(
-    fork_server: ForkServer, home: Path, num_processes: int
+    fork_server: GangForkServer, home: Path, num_processes: int
 ) -> None:
     run_dir = make_run(home, f"full-{num_processes}", **shape(num_processes, 0))
 
@@ -266,7 +266,7 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(
 
 
 def test_a_state_without_a_tensor_is_refused(
-    fork_server: ForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
+    fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     copied = home / "copied"
     shutil.copytree(checkpoint_of(undisturbed[1, 0], SAVED), copied)
@@ -294,7 +294,7 @@ LARGE = {"hidden_size": 512, "intermediate_size": 2048}  # so much that a checkp
 
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_large_checkpoint_is_written_while_training_goes_on(
-    fork_server: ForkServer, home: Path, num_processes: int
+    fork_server: GangForkServer, home: Path, num_processes: int
 ) -> None:
     fields = shape(num_processes, 0, max_steps=8, save_steps=2, **LARGE)
     whole = make_run(home, f"large-{num_processes}", **fields)
@@ -310,7 +310,7 @@ def test_a_large_checkpoint_is_written_while_training_goes_on(
     assert order.index(("checkpoint", 2)) > order.index(("points", 3))
 
 
-def test_a_writer_that_is_killed_costs_its_checkpoint_but_not_the_run(fork_server: ForkServer, home: Path) -> None:
+def test_a_writer_that_is_killed_costs_its_checkpoint_but_not_the_run(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "lost-writer", **shape(1, 0, max_steps=4, warmup_steps=1, save_steps=2, **LARGE))
 
     assert run(fork_server, run_dir, ATHANOR_FAULT="writer@2") == 0, run_dir.log_path.read_text()
@@ -321,7 +321,7 @@ def test_a_writer_that_is_killed_costs_its_checkpoint_but_not_the_run(fork_serve
     assert not (run_dir.attempt_path(1) / "step-2").exists()
 
 
-def test_a_run_that_fails_keeps_the_checkpoint_that_is_being_written(fork_server: ForkServer, home: Path) -> None:
+def test_a_run_that_fails_keeps_the_checkpoint_that_is_being_written(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "fails-while-saving", **shape(1, 0, max_steps=4, warmup_steps=1, save_steps=2, **LARGE))
 
     assert run(fork_server, run_dir, ATHANOR_FAULT="nan@3") == 70

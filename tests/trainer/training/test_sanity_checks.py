@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainer.gangs import ForkServer
+from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import make_run, of_kind, series, small_spec
 from trainer.data.batch import IGNORE_INDEX
 from trainer.modeling.build import init_model
@@ -82,7 +82,7 @@ def test_a_run_says_what_it_checked(trained: RunDir) -> None:
     assert "check whole_loss: " in trained.log_path.read_text()
 
 
-def test_a_loss_that_is_not_that_of_the_whole_batch_stops_the_run(fork_server: ForkServer, home: Path) -> None:
+def test_a_loss_that_is_not_that_of_the_whole_batch_stops_the_run(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "not-whole")
 
     assert fork_server.run(run_dir, ATHANOR_FAULT="spike@1") == 64

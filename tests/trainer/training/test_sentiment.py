@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bench.proofs.material import chinese_reviews
-from tests.trainer.gangs import ForkServer
+from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import checkpoint_of, make_run, series
 from trainer.run_dir import RunDir
 
@@ -15,7 +15,7 @@ STEPS = 200
 
 
 @pytest.fixture(scope="module")
-def judge(fork_server: ForkServer, home: Path) -> RunDir:
+def judge(fork_server: GangForkServer, home: Path) -> RunDir:
     reviews = [json.dumps(review, ensure_ascii=False) for review in chinese_reviews()[:8_000]]
     fields = {"kind": "classification", "objective": "classification", "model_type": "bert", "num_key_value_heads": 4}
     fields |= {"vocab_size": 2048, "sequence_length": 64, "train_batch_size": 32, "per_device_batch_size": 32}
