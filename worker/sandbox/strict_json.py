@@ -1,11 +1,11 @@
-"""JSON as RFC 8259 has it: Python's parser without its extensions. Standard library only."""
+"""Strict JSON parsing by RFC 8259: Python's parser without its extensions. Standard library only."""
 
 import json
 from typing import Any, NoReturn
 
 
 class DuplicateKey(ValueError):
-    """An object has this key twice."""
+    """An object has the same `key` more than once."""
 
     def __init__(self, key: str) -> None:
         super().__init__(key)
@@ -13,7 +13,7 @@ class DuplicateKey(ValueError):
 
 
 class InvalidConstant(ValueError):
-    """NaN, Infinity or -Infinity, which Python reads and JSON lacks."""
+    """The text contains NaN, Infinity or -Infinity, which Python's parser accepts but JSON does not allow."""
 
     def __init__(self, word: str) -> None:
         super().__init__(word)
@@ -36,10 +36,10 @@ _decoder = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_
 
 
 def loads(text: str | bytes) -> Any:
-    """The value of a text, or of bytes in UTF-8, UTF-16 or UTF-32.
+    """Parse a JSON text, or bytes in UTF-8, UTF-16 or UTF-32.
 
-    Raises DuplicateKey, InvalidConstant, json.JSONDecodeError, UnicodeDecodeError, ValueError for a number of thousands
-    of digits, and RecursionError for values nested too deeply.
+    Raises DuplicateKey, InvalidConstant, json.JSONDecodeError and UnicodeDecodeError, ValueError for a number with
+    thousands of digits, and RecursionError for values that are nested too deeply.
     """
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text), "surrogatepass")

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.trainer.gangs import GangForkServer, GangConnection
+from tests.trainer.gangs import GangConnection, GangForkServer
 from tests.trainer.runs import checkpoint_of, make_run, of_kind, series
 from tests.waiting import until
 from trainer.launch import gang
