@@ -35,7 +35,7 @@ def show_checkpoints(
             session, principal=principal, job_id=job, limit=PAGE_ROWS, after=after
         )
         names = _job_names(session, {row.job_id for row in rows})
-        kept = retention_reasons.reasons(session, names)
+        reasons = retention_reasons.reasons(session, names)
     query = (f"job={job}&" if job else "") + f"after={following}"
     return page(
         request,
@@ -43,7 +43,7 @@ def show_checkpoints(
         principal=principal,
         checkpoints=rows,
         names=names,
-        kept=kept,
+        retention_reasons=reasons,
         keep_words=_keep_words(),
         job_name=names.get(job) if job else None,
         job_id=job,
@@ -63,7 +63,7 @@ def show_checkpoint(request: Request, principal: Reader, checkpoint_id: str) -> 
         checkpoint = service.get(session, principal=principal, checkpoint_id=checkpoint_id)
         job = session.get_one(Job, checkpoint.job_id)
         tokenizer = _tokenizer(session, principal, checkpoint)
-        kept = retention_reasons.reasons(session, [job.id]).get(checkpoint_id, [])
+        reasons = retention_reasons.reasons(session, [job.id]).get(checkpoint_id, [])
         archive = service.archive_name(session, checkpoint=checkpoint)
     return page(
         request,
@@ -74,7 +74,7 @@ def show_checkpoint(request: Request, principal: Reader, checkpoint_id: str) -> 
         tokenizer=tokenizer,
         directory=re.sub(r"\.zip$", "", archive),
         archive=archive,
-        kept=kept,
+        reasons=reasons,
         keep_words=_keep_words(),
         is_gone=not storage.checkpoint(checkpoint.path).is_dir(),
     )

@@ -56,16 +56,16 @@ _PLAIN = ("id", "job_id", "step", "num_bytes", "metrics", "state", "pinned", "cr
 
 
 def checkpoint_answers(session: Session, rows: Sequence[Checkpoint]) -> list[CheckpointAnswer]:
-    """Checkpoints as programs see them, each with why it is kept."""
-    kept = retention_reasons.reasons(session, {row.job_id for row in rows})
-    return [CheckpointAnswer.model_validate({**_plain(row), "kept": kept.get(row.id, [])}) for row in rows]
+    """The responses for checkpoints, each with the reasons why it is kept."""
+    reasons = retention_reasons.reasons(session, {row.job_id for row in rows})
+    return [CheckpointAnswer.model_validate({**_plain(row), "kept": reasons.get(row.id, [])}) for row in rows]
 
 
 def checkpoint_detail(session: Session, row: Checkpoint) -> CheckpointDetail:
-    """One with its manifest."""
-    kept = retention_reasons.reasons(session, [row.job_id]).get(row.id, [])
+    """The response for one checkpoint, with its manifest."""
+    reasons = retention_reasons.reasons(session, [row.job_id]).get(row.id, [])
     return CheckpointDetail.model_validate(
-        {**_plain(row), "kept": kept, "fence": row.fence, "manifest": row.manifest.model_dump(exclude_unset=True)}
+        {**_plain(row), "kept": reasons, "fence": row.fence, "manifest": row.manifest.model_dump(exclude_unset=True)}
     )
 
 

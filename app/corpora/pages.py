@@ -85,12 +85,12 @@ def _kinds() -> dict[str, str]:
     return {kind: translate(word) for kind, word in record_kinds.KIND_WORDS.items()}
 
 
-def _shown(corpus: Corpus, start: int) -> list[tuple[previews.DocumentPreview, dict[str, Any] | None]]:
+def _documents(corpus: Corpus, start: int) -> list[tuple[previews.DocumentPreview, dict[str, Any] | None]]:
     """Documents from `start` on, each with its record if that is short enough to parse."""
     if corpus.kind == "text":
         return [(document, None) for document in previews.documents(corpus.id, start, DOCUMENTS_SHOWN)]
     documents = previews.documents(corpus.id, start, DOCUMENTS_SHOWN, characters=previews.RECORD_CHARACTERS)
-    return [(document, record_kinds.parsed(document.text)) for document in documents]
+    return [(document, record_kinds.parse_record(document.text)) for document in documents]
 
 
 def _corpus(
@@ -98,7 +98,7 @@ def _corpus(
 ) -> Response:
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
-    shown = _shown(corpus, start) if corpus.state == "ready" else []
+    documents = _documents(corpus, start) if corpus.state == "ready" else []
     return page(
         request,
         "corpora/show.html",
@@ -109,7 +109,7 @@ def _corpus(
         encodings=problems.ENCODINGS,
         kinds=_kinds(),
         lengths=record_kinds.length_bars(corpus.progress.lengths),
-        documents=shown,
+        documents=documents,
         start=start,
         step=DOCUMENTS_SHOWN,
         error=error.message if error else "",
@@ -179,8 +179,8 @@ def show_tokenizers(request: Request, principal: Reader, after: After = None) ->
         ids = {corpus_id for row in rows for corpus_id in row.corpora}
         names = service.corpus_names(session, principal=principal, ids=ids)
         jobs = service.jobs_of_tokenizers(session, principal=principal)
-    shown: dict[str, Any] = {"tokenizers": rows, "next": cursor, "names": names, "jobs": jobs}
-    return page(request, "tokenizers/index.html", principal=principal, **shown)
+    variables: dict[str, Any] = {"tokenizers": rows, "next": cursor, "names": names, "jobs": jobs}
+    return page(request, "tokenizers/index.html", principal=principal, **variables)
 
 
 @router.get("/tokenizers/{tokenizer_id}")
@@ -191,5 +191,5 @@ def show_tokenizer(request: Request, principal: Reader, tokenizer_id: str) -> Re
         names = service.corpus_names(session, principal=principal, ids=tokenizer.corpora)
         jobs = service.jobs_of_tokenizers(session, principal=principal).get(tokenizer_id, [])
     tokens = previews.vocabulary(tokenizer_id)
-    shown: dict[str, Any] = {"tokenizer": tokenizer, "names": names, "jobs": jobs, "tokens": tokens}
-    return page(request, "tokenizers/show.html", principal=principal, **shown)
+    variables: dict[str, Any] = {"tokenizer": tokenizer, "names": names, "jobs": jobs, "tokens": tokens}
+    return page(request, "tokenizers/show.html", principal=principal, **variables)

@@ -25,7 +25,7 @@ class DocumentPreview:
 
 
 def documents(corpus_id: str, start: int, limit: int, *, characters: int = PREVIEW_CHARACTERS) -> list[DocumentPreview]:
-    """The beginnings of some documents, from a number on. Empty behind the last one."""
+    """The beginnings of `limit` documents from number `start` on; empty after the last one."""
     directory = storage.corpus(corpus_id)
     try:
         with (directory / "index.bin").open("rb") as index, (directory / "text.bin").open("rb") as text:
@@ -46,12 +46,12 @@ def _document(file: Any, number: int, begin: int, end: int, characters: int) -> 
     file.seek(begin)
     data: bytes = file.read(min(end - begin, characters * 4))
     text = data.decode("utf-8", "ignore")  # the last character may be cut
-    shown = text[:characters]
-    return DocumentPreview(number, end - begin, shown, len(shown.encode()) < end - begin)
+    preview = text[:characters]
+    return DocumentPreview(number, end - begin, preview, len(preview.encode()) < end - begin)
 
 
 def vocabulary(tokenizer_id: str) -> list[str]:
-    """Some tokens of a vocabulary as people read them: evenly spread, from the oldest merge to the newest."""
+    """A sample of the tokens of a vocabulary as text, evenly spread from the oldest merge to the newest."""
     path = storage.tokenizer(tokenizer_id) / "tokenizer.json"
     return _vocabulary(path) if path.exists() else []
 
@@ -76,8 +76,7 @@ def _readable(token: str) -> str:
 def _byte_of_character() -> dict[str, int]:
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in visible]
-    shown = {chr(byte): byte for byte in visible}
-    return shown | {chr(256 + n): byte for n, byte in enumerate(hidden)}
+    return {chr(byte): byte for byte in visible} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
 
 
 _BYTES = _byte_of_character()

@@ -26,8 +26,8 @@ def checked_kind(kind: str) -> str | None:
     return kind or None
 
 
-def parsed(text: str) -> dict[str, Any] | None:
-    """A record as it is kept; none where it is too long to be shown whole."""
+def parse_record(text: str) -> dict[str, Any] | None:
+    """The record in a preview, or None if the preview is cut and so not valid JSON."""
     try:
         record: dict[str, Any] = json.loads(text)
     except ValueError:

@@ -71,19 +71,19 @@ def _too_large() -> PanelError:
 
 
 async def receive(principal: Principal, what: Label, stream: AsyncIterator[bytes]) -> Corpus:
-    """Take an upload and record it. What breaks off or is refused leaves no file and no row."""
+    """Store an upload and record it. A failed upload leaves no file and no row. Raises PanelError."""
     corpus_id = new_id()
     directory = storage.corpus(corpus_id)
     sink = await to_thread.run_sync(
         uploads.StreamedUpload, directory / "upload", settings().max_upload_bytes, _too_large()
     )
-    kept = False
+    is_recorded = False
     try:
         sha256 = await uploads.save_upload(stream, sink)
         corpus = await to_thread.run_sync(_record, principal, what, corpus_id, sink.num_bytes, sha256)
-        kept = True
+        is_recorded = True
     finally:
-        if not kept:
+        if not is_recorded:
             await to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
     await to_thread.run_sync(queue.flush_outbox)
     return corpus

@@ -61,11 +61,11 @@ def without_unusable(context: FormContext, corpora: Sequence[Corpus]) -> Submitt
     return form.without_corpora(submitted, unusable)
 
 
-def explain(problem: PanelError | None, errors: dict[str, str], shown: Sequence[str]) -> str | None:
-    """What is wrong in one sentence: where to look, or the problem itself if no field on the page shows it."""
+def explain(problem: PanelError | None, errors: dict[str, str], visible_fields: Sequence[str]) -> str | None:
+    """A sentence about a problem: it refers to the marked fields, or states the errors that no visible field shows."""
     if problem is None:
         return None
-    elsewhere = [message for name, message in errors.items() if name not in shown]
-    if elsewhere or not errors:
-        return " ".join(elsewhere) or problem.message
+    hidden_errors = [message for name, message in errors.items() if name not in visible_fields]
+    if hidden_errors or not errors:
+        return " ".join(hidden_errors) or problem.message
     return _("Some settings need attention; see the marked fields.")

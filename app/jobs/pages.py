@@ -131,8 +131,8 @@ def plan_form(request: Request, principal: Reader, form_data: FormBody) -> Respo
 def propose(request: Request, principal: Reader, form_data: FormBody) -> Response:
     """The form filled in with a model for the corpora and the time that were chosen."""
     submitted = form.read_form(form_data)
-    asked = submitted.fields.get("proposal_seconds", "")
-    seconds = next((choice for choice in PROPOSAL_SECONDS if str(choice) == asked), 3600)
+    selected = submitted.fields.get("proposal_seconds", "")
+    seconds = next((choice for choice in PROPOSAL_SECONDS if str(choice) == selected), 3600)
     if not submitted.corpora:
         return _draw_form(request, principal, submitted, proposal_error=_("Choose at least one corpus."))
     try:

@@ -225,11 +225,11 @@ def job_answer(session: Session, job: Job) -> JobAnswer:
 
 def job_answers(session: Session, jobs: Sequence[Job]) -> list[JobAnswer]:
     """Jobs as lists show them."""
-    told = recoveries.summarize(session, jobs)
-    return [_job_answer(job, told[job.id]) for job in jobs]
+    summaries = recoveries.summarize(session, jobs)
+    return [_job_answer(job, summaries[job.id]) for job in jobs]
 
 
-def _job_answer(job: Job, told: recoveries.RecoverySummary) -> JobAnswer:
+def _job_answer(job: Job, recovery: recoveries.RecoverySummary) -> JobAnswer:
     is_open = job.finished_at is None
     return JobAnswer(
         **{name: getattr(job, name) for name in (*_PLAIN, *_INSTANTS)},
@@ -241,10 +241,10 @@ def _job_answer(job: Job, told: recoveries.RecoverySummary) -> JobAnswer:
         failure=FailureAnswer(**failures.describe(job.failure_code, job.failure)) if job.failure_code else None,
         notice=_notice(job),
         priority=job.spec.priority,
-        num_recoveries=told.count,
-        repeated_steps=told.repeated.total(),
-        setback=_setback(told),
-        verdict=verdict_answer(told.replayed),
+        num_recoveries=recovery.count,
+        repeated_steps=recovery.repeated.total(),
+        setback=_setback(recovery),
+        verdict=verdict_answer(recovery.replayed),
         adjustments=job.adjustments.model_dump(exclude_unset=True),
         facts=job.facts.model_dump(exclude_unset=True),
         spec=job.spec.model_dump(),
@@ -258,15 +258,15 @@ def _notice(job: Job) -> NoticeAnswer | None:
     return NoticeAnswer(code=failure["code"], message=failure["cause"], next_step=failure["next_step"])
 
 
-def _setback(told: recoveries.RecoverySummary) -> SetbackAnswer | None:
-    if told.setback is None:
+def _setback(recovery: recoveries.RecoverySummary) -> SetbackAnswer | None:
+    if recovery.setback is None:
         return None
-    message = failures.explain(told.setback.reason, told.setback.data)
-    return SetbackAnswer(code=told.setback.reason or "", message=message or "")
+    message = failures.explain(recovery.setback.reason, recovery.setback.data)
+    return SetbackAnswer(code=recovery.setback.reason or "", message=message or "")
 
 
 def verdict_answer(attempt: Attempt | None) -> VerdictAnswer | None:
-    """What an attempt's repeated steps prove, where it trained any."""
+    """The result of comparing the steps that an attempt repeated, or None if it repeated none."""
     verdict = replay.determinism_verdict(attempt) if attempt is not None else None
     if attempt is None or attempt.replay is None or verdict is None:
         return None
@@ -345,7 +345,7 @@ def history_entry(event: JobEvent) -> HistoryEntry:
         **{name: getattr(event, name) for name in plain},
         kind=_kind(event),
         message=failures.explain(event.reason, event.data),
-        next_step=failures.advise(event.reason, event.data, goes_on=event.to_state == "recovering"),
+        next_step=failures.advise(event.reason, event.data, is_retried=event.to_state == "recovering"),
     )
 
 

@@ -125,8 +125,12 @@ def _log_path(job: Job) -> Path:
 class _News:
     """Everything between two cursors. Each update carries the cursor that holds once it has been seen."""
 
-    def __init__(self, session: Session, job: Job, seen: Cursor, limit: Cursor, log_end: int | None) -> None:
-        self.session, self.job, self.seen, self.limit, self.log_end = session, job, seen, limit, log_end
+    def __init__(self, session: Session, job: Job, cursor: Cursor, limit: Cursor, log_end: int | None) -> None:
+        self.session = session
+        self.job = job
+        self.cursor = cursor
+        self.limit = limit
+        self.log_end = log_end
 
     def updates(self) -> Iterator[Update]:
         """Whole documents that changed, then what was added. Empty if nothing is new."""
@@ -141,40 +145,42 @@ class _News:
     def _sample(self, sample: Sample) -> BaseModel | dict[str, Any]:
         raise NotImplementedError
 
-    def _update(self, event: str, data: BaseModel | dict[str, Any], **seen: Any) -> Update:
-        self.seen = replace(self.seen, **seen)
+    def _update(self, event: str, data: BaseModel | dict[str, Any], **changes: Any) -> Update:
+        """An update that advances the cursor by `changes` of its fields."""
+        self.cursor = replace(self.cursor, **changes)
         text = data.model_dump_json(by_alias=True) if isinstance(data, BaseModel) else json.dumps(data)
-        return Update(self.seen.text(), event, text)
+        return Update(self.cursor.text(), event, text)
 
     def _if_changed(self, place: int, digest: str, event: str, data: BaseModel | dict[str, Any]) -> Iterator[Update]:
         """An update of the document whose digest is at `place` in the cursor, if the viewer has another version."""
-        digests = [*self.seen.digests, *[""] * (place + 1 - len(self.seen.digests))]
+        digests = [*self.cursor.digests, *[""] * (place + 1 - len(self.cursor.digests))]
         if digests[place] != digest:
             digests[place] = digest
             yield self._update(event, data, digests=tuple(digests))
 
     def _curves(self) -> Iterator[Update]:
-        seen, limit = self.seen.points, self.limit.points
-        if seen >= limit:
+        start = self.cursor.points
+        limit = self.limit.points
+        if start >= limit:
             return
         place: dict[str, Any] = {"points_fence": limit[0], "points_seq": limit[1]}
-        if seen[0] == limit[0] and limit[1] - seen[1] <= MAX_NEW_LINES:
-            points = metrics.points_after(self.session, job_id=self.job.id, after=seen, until=limit)
+        if start[0] == limit[0] and limit[1] - start[1] <= MAX_NEW_LINES:
+            points = metrics.points_after(self.session, job_id=self.job.id, after=start, until=limit)
             if points:
                 yield self._update("points", {"series": _by_series(points)}, **place)
             else:  # lines without points are not looked at again
-                self.seen = replace(self.seen, **place)
+                self.cursor = replace(self.cursor, **place)
             return
         curves = metrics.curves_until(self.session, job_id=self.job.id, until=limit, max_points=MAX_POINTS)
         yield self._update("curve", schemas.curves_answer(curves), **place)
 
     def _samples(self) -> Iterator[Update]:
-        for sample in samples(self.session, job_id=self.job.id, after=self.seen.samples, until=self.limit.samples):
+        for sample in samples(self.session, job_id=self.job.id, after=self.cursor.samples, until=self.limit.samples):
             yield self._update("sample", self._sample(sample), samples_fence=sample.fence, samples_seq=sample.seq)
 
     def _log(self) -> Iterator[Update]:
         path, is_over = _log_path(self.job), self.job.state in TERMINAL
-        offset = logs.tail_offset(path) if self.seen.log < 0 else self.seen.log
+        offset = logs.tail_offset(path) if self.cursor.log < 0 else self.cursor.log
         while True:
             chunk = logs.read(path, offset, until=self.log_end, is_complete=is_over)
             if chunk.next_offset == offset:
@@ -199,7 +205,7 @@ class _JsonNews(_News):
 
     def _history(self) -> Iterator[Update]:
         for event in service.history(
-            self.session, job_id=self.job.id, after=self.seen.history, until=self.limit.history
+            self.session, job_id=self.job.id, after=self.cursor.history, until=self.limit.history
         ):
             yield self._update("history", schemas.history_entry(event), history=event.seq)
 

@@ -25,7 +25,7 @@ from app.web.pages import page
 router = APIRouter()
 
 SILENT_ROUNDS = 3  # the scheduler counts as gone after so many rounds without a report
-SHOWN = tuple(
+DISPLAYED_SETTINGS = tuple(
     name
     for name, field in Settings.model_fields.items()
     if field.annotation in (int, float) and name not in ("port", "max_upload_bytes")
@@ -62,7 +62,7 @@ def show_health(request: Request, principal: Reader) -> Response:
         "nodes/health.html",
         principal=principal,
         parts=parts,
-        constants=[(_variable(name), translate(_description(name)), _shown(name)) for name in SHOWN],
+        constants=[(_variable(name), translate(_description(name)), _formatted(name)) for name in DISPLAYED_SETTINGS],
         fixed=[(translate(text), value) for text, value in FIXED.items()],
     )
 
@@ -130,7 +130,7 @@ def _description(name: str) -> str:
     return str(Settings.model_fields[name].description)
 
 
-def _shown(name: str) -> str:
+def _formatted(name: str) -> str:
     value: Any = getattr(settings(), name)
     if name.endswith("_bytes"):
         return file_size(value)

@@ -31,21 +31,21 @@ def codes() -> tuple[str, ...]:
 
 def sentence(code: str, values: dict[str, Any]) -> str:
     """What happened and what to do about it, in the reader's language. `values` are those of the message."""
-    shown = {name: values.get(name) for name in ("num_tokens", "limit", "free", "needed", "id", "model_type")}
-    shown["free"] = file_size(shown["free"])
-    shown["needed"] = file_size(shown["needed"])
+    formatted = {name: values.get(name) for name in ("num_tokens", "limit", "free", "needed", "id", "model_type")}
+    formatted["free"] = file_size(formatted["free"])
+    formatted["needed"] = file_size(formatted["needed"])
     sentences = {
         "checkpoint_gone": _("The files of this checkpoint are gone. Choose another one."),
         "checkpoint_broken": _("The files of this checkpoint cannot be read. Choose another one."),
         "checkpoint_corrupt": _("The files of this checkpoint are damaged. Choose another one."),
-        "checkpoint_mute": _("A {model_type} cannot continue a prompt. Choose another model.", **shown),
+        "checkpoint_mute": _("A {model_type} cannot continue a prompt. Choose another model.", **formatted),
         "prompt_too_long": _(
-            "The prompt has {num_tokens} tokens; the limit of this model is {limit}. Shorten it.", **shown
+            "The prompt has {num_tokens} tokens; the limit of this model is {limit}. Shorten it.", **formatted
         ),
         "memory_short": _(
             "The node has {free} of memory left, this model needs {needed}. Wait until jobs are done, "
             "or choose a smaller model.",
-            **shown,
+            **formatted,
         ),
         "line_full": _("Too many people are waiting for text. Try again in a minute."),
         "line_slow": _("No generation slot became free in time. Try again in a minute."),
@@ -54,7 +54,7 @@ def sentence(code: str, values: dict[str, Any]) -> str:
         "request_lost": _("The broker lost this request, perhaps in a restart. Send it again."),
         "worker_lost": _("The worker that was writing stopped answering. Try again."),
         "inference_lost": _("The inference process ended. Try again: a new one starts automatically."),
-        "inference_failed": _("Generation failed. See the worker's log, ID {id}.", **shown),
+        "inference_failed": _("Generation failed. See the worker's log, ID {id}.", **formatted),
     }
     return sentences[code]
 

@@ -102,13 +102,13 @@ def check_length(path: str, headers: Headers) -> None:
 
 def limit_body(receive: Receive) -> Receive:
     """Wrap `receive` to raise HTTPException (413) once the body is over the limit, whatever length was declared."""
-    seen = 0
+    num_bytes = 0
 
     async def receive_limited() -> Message:
-        nonlocal seen
+        nonlocal num_bytes
         message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > MAX_BODY_BYTES:
+        num_bytes += len(message.get("body", b""))
+        if num_bytes > MAX_BODY_BYTES:
             raise HTTPException(413)
         return message
 

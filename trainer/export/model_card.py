@@ -101,8 +101,8 @@ def _body(
     if facts.get("corpora"):
         parts += ["## Data", _table(("corpus", "kind", "documents", "bytes of text", "SHA-256"), _corpora(facts))]
     if facts.get("metrics"):
-        shown = [(name, f"{value:.4f}") for name, value in facts["metrics"].items() if isinstance(value, int | float)]
-        parts += ["## Metrics", _table(("metric", "value"), shown)]
+        metrics = [(name, f"{value:.4f}") for name, value in facts["metrics"].items() if isinstance(value, int | float)]
+        parts += ["## Metrics", _table(("metric", "value"), metrics)]
     if has_curves:
         parts.append(f"![Loss by step]({CURVES})")
     if spec:

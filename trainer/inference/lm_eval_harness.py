@@ -241,8 +241,8 @@ def _example(kind: str, sample: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "text":
         return {"text": document["text"][:MAX_CHARACTERS], "nats": -float(answers[0])}
     if kind == "completion":
-        shown = {"prompt": document["prompt"], "expected": document["completion"], "answer": str(answers[0])}
-        example: dict[str, Any] = {name: text[:MAX_CHARACTERS] for name, text in shown.items()}
+        texts = {"prompt": document["prompt"], "expected": document["completion"], "answer": str(answers[0])}
+        example: dict[str, Any] = {name: text[:MAX_CHARACTERS] for name, text in texts.items()}
         return {**example, "is_right": bool(sample["exact_match"])}
     question = document["question"] if kind == "multiple_choice" else document["text"]
     scores = [float(score) for score, _is_greedy in answers]

@@ -20,10 +20,10 @@ def init_device(spec: TrainSpec, device: torch.device) -> torch.device:
 
 def broadcast_from_rank0(names: list[str] | None) -> list[str]:
     """The first rank's list, on every rank. All ranks take part."""
-    said = [names]
-    dist.broadcast_object_list(said)
-    assert said[0] is not None
-    return said[0]
+    objects = [names]
+    dist.broadcast_object_list(objects)
+    assert objects[0] is not None
+    return objects[0]
 
 
 class LazyParameters(nn.Module):
@@ -38,7 +38,7 @@ class LazyParameters(nn.Module):
         for parameter in self._inner.parameters(recurse):
             if parameter.is_meta:
                 room = torch.empty_like(parameter, device=self._device, dtype=self._dtype)
-                # Modules that share a parameter go on sharing it.
+                # Modules that share a parameter keep sharing it.
                 allocated = nn.Parameter(room, requires_grad=parameter.requires_grad)
                 torch.utils.swap_tensors(parameter, allocated)  # type: ignore[no-untyped-call]
             else:

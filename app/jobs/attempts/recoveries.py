@@ -72,7 +72,7 @@ def sentence(attempt: Attempt) -> str | None:
         )
     if verdict == "different" and comparison.first is not None:
         step, series, before, now = comparison.first
-        values: dict[str, Any] = {"step": step, "series": series, "before": _shown(before), "now": _shown(now)}
+        values: dict[str, Any] = {"step": step, "series": series, "before": _formatted(before), "now": _formatted(now)}
         return _("Step {step} differs: {series} was {before}, now {now}.", **values)
     if verdict == "comparing":
         return _("Comparing the steps that are trained again: {steps} so far.", steps=comparison.steps)
@@ -92,5 +92,5 @@ def _machine_words(names: Sequence[str]) -> list[str]:
     return [words.get(name, name) for name in names]
 
 
-def _shown(value: float | str) -> str:
+def _formatted(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.6g}"

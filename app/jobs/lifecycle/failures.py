@@ -256,27 +256,31 @@ class _Values(dict[str, Any]):
         return "?"  # an old row may lack a value that a newer message names
 
 
-def _shown(code: str, values: dict[str, Any]) -> _Values:
-    """The values as people read them."""
-    shown = _Values(values)
+def _formatted(code: str, values: dict[str, Any]) -> _Values:
+    """The values with sizes, numbers and codes formatted for display."""
+    formatted = _Values(values)
     for name, value in values.items():
         if code in _WITH_SIZES and name in ("free", "needed") and isinstance(value, int):
-            shown[name] = file_size(value)
+            formatted[name] = file_size(value)
         elif isinstance(value, float):
-            shown[name] = f"{value:.4g}"
+            formatted[name] = f"{value:.4g}"
     if code == "check_failed" and values.get("check") in CHECKS:
-        shown["check"] = translate(CHECKS[values["check"]])
+        formatted["check"] = translate(CHECKS[values["check"]])
     if code == "crash_loop":
-        shown["last"] = explain(values.get("last"), values.get("last_values", {})) or "?"
-    return shown
+        formatted["last"] = explain(values.get("last"), values.get("last_values", {})) or "?"
+    return formatted
 
 
-def describe(code: str, values: dict[str, Any], *, goes_on: bool = False) -> dict[str, str]:
-    """A code with its cause and next step in the reader's language. `goes_on`: the job retries, so say what happens."""
-    codes = {**CODES, **SETBACKS} if goes_on else CODES
+def describe(code: str, values: dict[str, Any], *, is_retried: bool = False) -> dict[str, str]:
+    """The code, cause and next step of a failure in the reader's language.
+
+    If the job `is_retried`, the next step says what happens next.
+    """
+    codes = {**CODES, **SETBACKS} if is_retried else CODES
     failure = codes.get(code, FAILURES["internal"])
-    shown = _shown(code, values)
-    cause, next_step = (translate(text).format_map(shown) for text in (failure.cause, failure.next_step))
+    formatted = _formatted(code, values)
+    cause = translate(failure.cause).format_map(formatted)
+    next_step = translate(failure.next_step).format_map(formatted)
     if code in FAILURES and isinstance(values.get("last_checkpoint"), int):
         next_step = _(
             "{sentence} The last checkpoint is from step {step}.", sentence=next_step, step=values["last_checkpoint"]
@@ -288,9 +292,9 @@ def explain(reason: str | None, values: dict[str, Any]) -> str | None:
     """The cause of one event of a job's history, or of the end of an attempt."""
     if reason in CODES:
         return describe(reason, values)["cause"]
-    return translate(REASONS[reason]).format_map(_shown(reason, values)) if reason in REASONS else reason
+    return translate(REASONS[reason]).format_map(_formatted(reason, values)) if reason in REASONS else reason
 
 
-def advise(reason: str | None, values: dict[str, Any], *, goes_on: bool = False) -> str | None:
+def advise(reason: str | None, values: dict[str, Any], *, is_retried: bool = False) -> str | None:
     """What to do about one event of a job's history, or what happens next; None if it needs no action."""
-    return describe(reason, values, goes_on=goes_on)["next_step"] if reason in CODES else None
+    return describe(reason, values, is_retried=is_retried)["next_step"] if reason in CODES else None

@@ -20,8 +20,8 @@ def choose(session: Session, job: Job) -> None:
     """Mark the checkpoints of a locked job that have no reason to stay; a sweep removes their files."""
     if job.spec.save_total_limit is None:
         return
-    kept = retention_reasons.reasons(session, [job.id])
-    surplus = [checkpoint_id for checkpoint_id, why in kept.items() if not why]
+    reasons = retention_reasons.reasons(session, [job.id])
+    surplus = [checkpoint_id for checkpoint_id, why in reasons.items() if not why]
     if surplus:
         checkpoints.mark_for_deletion(session, surplus)
 

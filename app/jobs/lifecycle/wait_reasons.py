@@ -42,7 +42,7 @@ def describe(job: Job) -> dict[str, Any] | None:
         code, values = "paused", {"step": job.step, "total": job.max_steps}
     until = job.not_before if code == "back_off" else None
     if code == "back_off":
-        left = (until - db.now()).total_seconds() if until is not None else 0
-        values = {"seconds": max(0, ceil(left))}
+        seconds = (until - db.now()).total_seconds() if until is not None else 0
+        values = {"seconds": max(0, ceil(seconds))}
     message = translate(WAITS[code]).format(**values)
     return {"code": code, "message": message, "position": values.get("position"), "until": until}

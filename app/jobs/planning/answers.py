@@ -19,7 +19,7 @@ PREFIXES = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e
 
 def localize(message: Message) -> str:
     """A message in the reader's language, its values formatted by the suffix of their names."""
-    return _(message.template, **{name: _shown(name, value) for name, value in message.values.items()})
+    return _(message.template, **{name: _formatted(name, value) for name, value in message.values.items()})
 
 
 def interval(figure: Estimate) -> str:
@@ -30,7 +30,7 @@ def interval(figure: Estimate) -> str:
     return _("{value} ({low} to {high})", value=value, low=low, high=high)
 
 
-def _shown(name: str, value: Any) -> Any:
+def _formatted(name: str, value: Any) -> Any:
     unit = name.rpartition("_")[2]
     if unit in ("bytes", "seconds", "flops") and isinstance(value, int | float):
         return format_estimate(value, unit)

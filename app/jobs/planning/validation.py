@@ -21,11 +21,9 @@ def check_text(fields: dict[str, Any]) -> None:
     """Refuse characters that neither PostgreSQL nor a file can store."""
     for field, value in fields.items():
         if any(c == "\0" or "\ud800" <= c <= "\udfff" for text in _texts([field, value]) for c in text):
-            shown = field.encode(errors="replace").decode().replace("\0", "?")
-            message = _(
-                "{field} contains a character that cannot be stored: NUL or an unpaired surrogate.", field=shown
-            )
-            raise bad_field(shown, "character_invalid", message)
+            name = field.encode(errors="replace").decode().replace("\0", "?")
+            message = _("{field} contains a character that cannot be stored: NUL or an unpaired surrogate.", field=name)
+            raise bad_field(name, "character_invalid", message)
 
 
 def _texts(value: Any) -> Iterator[str]:

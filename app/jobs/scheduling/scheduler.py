@@ -85,17 +85,17 @@ class Scheduler:
         return True
 
     def _round(self) -> None:
-        did = {"given_up": self._run(dispatch.expire_leases) if self._clock() >= self._reap_at else 0}
-        did["settled"] = self._run(dispatch.requeue_or_fail)
-        did["placed"] = self._run(dispatch.place)
+        counts = {"given_up": self._run(dispatch.expire_leases) if self._clock() >= self._reap_at else 0}
+        counts["settled"] = self._run(dispatch.requeue_or_fail)
+        counts["placed"] = self._run(dispatch.place)
         with db.transaction() as session:
             corpora.requeue_stale_parses(session)
             base_models.requeue_stale_imports(session)
             checkpoint_tasks.requeue_stale(session)
-        did["sent"] = queue.flush_outbox()
-        did["removed"] = self._sweep.step()
+        counts["sent"] = queue.flush_outbox()
+        counts["removed"] = self._sweep.step()
         with db.transaction() as session:
-            _beat(session, did)
+            _record_heartbeat(session, counts)
 
     def _run(self, verb: Callable[[Session], list[str]]) -> int:
         """Run one function. A database error in it is logged and does not stop the others."""
@@ -123,11 +123,11 @@ class Scheduler:
         return 2 * settings().lease_seconds  # a supervisor may need one to notice, and then a moment to come back
 
 
-def _beat(session: Session, did: dict[str, int]) -> None:
-    """Record that the leader is alive, and how much its last round did."""
-    seen = {"at": func.now(), "facts": did}
-    new = insert(Heartbeat).values(name="scheduler", **seen)
-    session.execute(new.on_conflict_do_update(index_elements=["name"], set_=seen))
+def _record_heartbeat(session: Session, counts: dict[str, int]) -> None:
+    """Record that the leader is alive, with the counts of its last round."""
+    columns = {"at": func.now(), "facts": counts}
+    row = insert(Heartbeat).values(name="scheduler", **columns)
+    session.execute(row.on_conflict_do_update(index_elements=["name"], set_=columns))
 
 
 def main() -> None:

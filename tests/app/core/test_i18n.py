@@ -80,7 +80,7 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     return {
         *(str(entry.id) for entry in read_po(io.BytesIO(template.read_bytes())) if entry.id),
         *(str(text) for field in fields for text in (field.title, field.description)),
-        *(str(Settings.model_fields[name].description) for name in health.SHOWN),
+        *(str(Settings.model_fields[name].description) for name in health.DISPLAYED_SETTINGS),
         *spec_errors.MESSAGES.values(),
         *plan.MESSAGES.values(),
         *scaling_laws.MESSAGES.values(),

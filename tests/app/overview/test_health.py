@@ -52,7 +52,7 @@ def test_a_part_that_is_missed_little_is_told_too(alice: TestClient, monkeypatch
 
 def test_every_constant_stands_there_with_its_value(alice: TestClient) -> None:
     text = alice.get("/health", headers={"Accept-Language": "zh-CN"}).text
-    for name in health.SHOWN:
+    for name in health.DISPLAYED_SETTINGS:
         assert f"ATHANOR_{name.upper()}" in text
     assert f"{settings().lease_seconds:g} s" in text
     assert "失去响应的尝试可保留任务的时长" in text

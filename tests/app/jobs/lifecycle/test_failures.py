@@ -110,8 +110,8 @@ def test_a_failure_names_the_checkpoint_to_go_on_from() -> None:
 
 def test_what_ends_an_attempt_says_what_happens_next_and_what_ends_a_job_what_to_do() -> None:
     for code in set(failures.FAILURES) & set(failures.SETBACKS):
-        assert failures.advise(code, {}, goes_on=True) != failures.advise(code, {})
-    assert str(failures.advise("internal", {}, goes_on=True)).startswith("It resumes from its newest checkpoint")
+        assert failures.advise(code, {}, is_retried=True) != failures.advise(code, {})
+    assert str(failures.advise("internal", {}, is_retried=True)).startswith("It resumes from its newest checkpoint")
     assert str(failures.advise("internal", {})).startswith("Submit the job again.")
 
 
