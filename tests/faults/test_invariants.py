@@ -29,13 +29,13 @@ TOKEN = "a-token-of-alice"
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
-class Installation:
-    """What invariants read of an installation: its database, files, answers, and no processes of its own."""
+class InProcessInstallation:
+    """The parts of an installation that invariants read: database, files and responses; the API runs in this process."""
 
     def __init__(self, address: str, client: TestClient) -> None:
         self.address, self.client = address, client
         self.home = self.data = storage.data()
-        self.seen: list[tuple[str, int, str]] = [("/jobs", 200, ""), ("/jobs", 503, "2")]
+        self.responses: list[tuple[str, int, str]] = [("/jobs", 200, ""), ("/jobs", 503, "2")]
         self.token = TOKEN
 
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ class Installation:
             return connection.execute(query.encode(), values).fetchall()
 
     def change(self, statement: str, *values: Any) -> None:
-        """Change one row or more."""
+        """Execute a statement that changes at least one row."""
         with psycopg.connect(self.address, autocommit=True) as connection:
             assert connection.execute(statement.encode(), values).rowcount
 
@@ -63,15 +63,15 @@ def run(database: str, alice_api: TestClient, alice_user: Person) -> Run:
         saved_checkpoints.recorded(job_id, step, fence)
     with db.transaction() as session:
         attempts.finish(session, job_id=job_id, fence=fence)
-    installation: Any = Installation(database, alice_api)
-    return Run.known(installation, alice_api.get(f"/api/v1/jobs/{job_id}").json())
+    installation: Any = InProcessInstallation(database, alice_api)
+    return Run.of_job(installation, alice_api.get(f"/api/v1/jobs/{job_id}").json())
 
 
 @pytest.fixture
-def installation(run: Run) -> Installation:
+def installation(run: Run) -> InProcessInstallation:
     """The installation of the run."""
     installation: Any = run.stack
-    assert isinstance(installation, Installation)
+    assert isinstance(installation, InProcessInstallation)
     return installation
 
 
@@ -88,7 +88,7 @@ def process_of(run: Run, **environment: str) -> Iterator[None]:
 
 
 def violates(name: str, run: Run, **options: Any) -> None:
-    """The check of all invariants must fail for this one."""
+    """Check that `invariants.check` fails for the invariant of this name."""
     with pytest.raises(AssertionError, match=rf"^{name}\b"):
         invariants.check(run, **options)
 
@@ -107,7 +107,7 @@ def test_nothing_is_violated_to_begin_with(run: Run) -> None:
         " WHERE job_id = %s AND step = 2",
     ],
 )
-def test_i1_a_point_that_is_missing_or_there_twice(run: Run, installation: Installation, change: str) -> None:
+def test_i1_a_point_that_is_missing_or_there_twice(run: Run, installation: InProcessInstallation, change: str) -> None:
     installation.change(change, run.id)
     violates("I1", run)
 
@@ -121,7 +121,9 @@ def test_i1_a_point_that_is_missing_or_there_twice(run: Run, installation: Insta
         " FROM job_event WHERE job_id = %s AND to_state = 'starting'",
     ],
 )
-def test_i2_a_fence_that_jumps_or_stays_or_a_second_claim(run: Run, installation: Installation, change: str) -> None:
+def test_i2_a_fence_that_jumps_or_stays_or_a_second_claim(
+    run: Run, installation: InProcessInstallation, change: str
+) -> None:
     if change.startswith("INSERT"):
         installation.change("DELETE FROM job_event WHERE job_id = %s AND to_state = 'succeeded'", run.id)
     installation.change(change, run.id)
@@ -137,7 +139,7 @@ def test_i2_a_fence_that_jumps_or_stays_or_a_second_claim(run: Run, installation
         " FROM job_event WHERE job_id = %s AND to_state = 'succeeded'",
     ],
 )
-def test_i3_a_move_that_the_table_lacks(run: Run, installation: Installation, change: str) -> None:
+def test_i3_a_move_that_the_table_lacks(run: Run, installation: InProcessInstallation, change: str) -> None:
     installation.change(change, run.id)
     with pytest.raises((AssertionError, KeyError)):
         invariants.moves_are_in_the_table(run)
@@ -165,16 +167,16 @@ def only_say_deleted(run: Run) -> None:
 def test_i5_a_checkpoint_that_is_damaged_or_without_row_or_not_deleted(run: Run, change: Callable[[Run], None]) -> None:
     change(run)
     with pytest.raises((AssertionError, ValueError, OSError)):
-        invariants.checkpoints_are_whole(run)
+        invariants.checkpoints_are_complete(run)
 
 
 def test_i5_allows_a_directory_of_an_attempt_that_was_superseded(run: Run) -> None:
     saved_checkpoints.on_disk(run.id, SAVE_STEPS + 1, 0)
-    invariants.checkpoints_are_whole(run)
+    invariants.checkpoints_are_complete(run)
 
 
 def test_i6_a_process_that_is_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invariants, "GONE_SECONDS", 0.2)
+    monkeypatch.setattr(invariants, "EXIT_SECONDS", 0.2)
     with process_of(run):
         violates("I6", run)
     invariants.check(run)
@@ -190,12 +192,12 @@ def test_i7_more_steps_again_than_lie_between_two_checkpoints(run: Run, monkeypa
     violates("I7", run)
     invariants.check(run, intervals=2)
     repeat(SAVE_STEPS + 1)
-    invariants.little_was_repeated(run)
+    invariants.few_steps_are_repeated(run)
 
 
 @pytest.mark.parametrize("answer", [("/jobs", 500, ""), ("/jobs", 503, ""), ("/jobs", 502, "2")])
-def test_i8_a_bare_error(run: Run, installation: Installation, answer: tuple[str, int, str]) -> None:
-    installation.seen.append(answer)
+def test_i8_a_bare_error(run: Run, installation: InProcessInstallation, answer: tuple[str, int, str]) -> None:
+    installation.responses.append(answer)
     violates("I8", run)
 
 
@@ -214,7 +216,7 @@ def test_i9_a_cause_that_is_no_sentence(run: Run, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("secret", [CANARY, TOKEN])
 @pytest.mark.parametrize("place", ["logs/web.log", "runs/{run}/supervisor.log", "runs/{run}/attempts/1/inputs.json"])
-def test_i10_a_secret_in_a_file(run: Run, installation: Installation, secret: str, place: str) -> None:
+def test_i10_a_secret_in_a_file(run: Run, installation: InProcessInstallation, secret: str, place: str) -> None:
     path: Path = installation.data / place.format(run=run.id)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"url": f"postgresql://postgres:{secret}@127.0.0.1/athanor"}))
@@ -234,6 +236,6 @@ def test_i10_the_password_in_the_history(run: Run, monkeypatch: pytest.MonkeyPat
 def test_i10_a_setting_in_a_trainers_environment(run: Run, variable: dict[str, str]) -> None:
     with process_of(run, PATH="/usr/bin"):
         assert all(isinstance(process, psutil.Process) for process in run.gang())
-        invariants.trainer_is_told_nothing(run)
+        invariants.trainers_have_no_secrets(run)
     with process_of(run, **variable), pytest.raises(AssertionError, match="I10"):
-        invariants.trainer_is_told_nothing(run)
+        invariants.trainers_have_no_secrets(run)

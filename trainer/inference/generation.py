@@ -173,12 +173,15 @@ class StopFilter:
             self.hit = True
             return self._pending[: min(places)]
         keep = max((_overlap(self._pending, stop) for stop in self._stops), default=0)
-        shown, self._pending = self._pending[: len(self._pending) - keep], self._pending[len(self._pending) - keep :]
-        return shown
+        end = len(self._pending) - keep
+        safe = self._pending[:end]
+        self._pending = self._pending[end:]
+        return safe
 
     def rest(self) -> str:
-        """What is still held when the text ends without a stop string."""
-        rest, self._pending = self._pending, ""
+        """The text that is still pending when the generation ends without a stop string."""
+        rest = self._pending
+        self._pending = ""
         return rest
 
 
