@@ -30,7 +30,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 class InProcessInstallation:
-    """The parts of an installation that invariants read: database, files and responses; the API runs in this process."""
+    """What invariants read of an installation: database, files and responses. The API runs in this process."""
 
     def __init__(self, address: str, client: TestClient) -> None:
         self.address, self.client = address, client
