@@ -22,7 +22,7 @@ RAW_BODY = {
 
 @router.post("/models", status_code=201, tags=["models"])
 def create_model(principal: Submitter, body: ModelRequest) -> ModelAnswer:
-    """Create a base model: then upload its files and import it. One of the hub is downloaded and imported at once."""
+    """Create a base model, to upload its files and import it. One from the hub is downloaded and imported at once."""
     with db.transaction() as session:
         model = service.create(session, principal=principal, name=body.name, reference=body.reference)
     queue.flush_outbox()
@@ -31,14 +31,14 @@ def create_model(principal: Submitter, body: ModelRequest) -> ModelAnswer:
 
 @router.put("/models/{model_id}/files/{name}", tags=["models"], openapi_extra=RAW_BODY)
 async def upload_file(request: Request, principal: Submitter, model_id: str, name: str) -> ModelAnswer:
-    """Upload one file of a model: config.json, *.safetensors, the tokenizer's; or one .zip or .tar of them all."""
+    """Upload one file of a model: config.json, *.safetensors, a tokenizer file, or one .zip or .tar of all of them."""
     declared = request.headers.get("content-length")
     return schemas.model_answer(await uploads.receive(principal, model_id, name, declared, request.stream()))
 
 
 @router.post("/models/{model_id}/import", status_code=202, tags=["models"])
 def import_model(principal: Submitter, model_id: str) -> ModelAnswer:
-    """All files have come: have the model checked. Ask for it until its state is `ready` or `failed`."""
+    """Validate the uploaded files in the background; poll the model until its state is `ready` or `failed`."""
     with db.transaction() as session:
         model = service.begin_import(session, principal=principal, model_id=model_id)
     queue.flush_outbox()
@@ -47,7 +47,7 @@ def import_model(principal: Submitter, model_id: str) -> ModelAnswer:
 
 @router.get("/models", tags=["models"])
 def list_models(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[ModelAnswer]:
-    """Your imported base models, newest first."""
+    """List your imported base models, newest first."""
     with db.transaction() as session:
         rows, cursor = service.list_models(session, principal=principal, limit=limit, after=after)
     return Listing(data=[schemas.model_answer(row) for row in rows], next=cursor)
@@ -55,14 +55,14 @@ def list_models(principal: Reader, limit: Limit = 50, after: After = None) -> Li
 
 @router.get("/models/{model_id}", tags=["models"])
 def get_model(principal: Reader, model_id: str) -> ModelAnswer:
-    """One base model, with what is wrong with it."""
+    """Get a base model with its problems."""
     with db.transaction() as session:
         return schemas.model_answer(service.get(session, principal=principal, model_id=model_id))
 
 
 @router.delete("/models/{model_id}", status_code=204, tags=["models"])
 def delete_model(principal: Submitter, model_id: str) -> Response:
-    """Delete a model and its files. Refused while a job that has not finished starts from it."""
+    """Delete a model and its files. Refused while an unfinished job starts from it."""
     with db.transaction() as session:
         service.delete(session, principal=principal, model_id=model_id)
     service.remove_files(model_id)

@@ -1,4 +1,4 @@
-"""Which files a base model may bring: configuration, safetensors and the tokenizer, never pickle and never code."""
+"""The files that a base model may have: configuration, safetensors and tokenizer, never pickle files or code."""
 
 import re
 
@@ -33,22 +33,22 @@ _UNSAFE = re.compile(r".*\.(bin|pt|pth|pkl|pickle|ckpt|py|pyc|so|h5|msgpack|onnx
 
 
 def is_known(name: str) -> bool:
-    """Whether a file of this name belongs to a model. It is a plain name then, never a path."""
+    """Whether a file of this name belongs to a model. Such a name is never a path."""
     return name in PLAIN or (len(name) <= MAX_NAME_LENGTH and _WEIGHTS.fullmatch(name) is not None)
 
 
 def is_unsafe(name: str) -> bool:
-    """Whether it is a file that could run code where it is opened."""
+    """Whether a file of this name can run code when it is opened."""
     return _UNSAFE.fullmatch(name) is not None
 
 
 def is_archive(name: str) -> bool:
-    """Whether it is an archive that may hold a whole model."""
+    """Whether a file of this name is an archive, which may contain a model."""
     return name.endswith(ARCHIVES)
 
 
-def stored(name: str) -> str:
-    """Under which name a file lies in the model's directory. Raises PanelError for what is not taken."""
+def stored_name(name: str) -> str:
+    """The name of an uploaded file in the model's directory. Raises PanelError for a file that is not accepted."""
     if is_archive(name):
         return "archive.zip" if name.endswith(".zip") else "archive.tar"
     if is_known(name):

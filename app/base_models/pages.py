@@ -1,4 +1,4 @@
-"""HTML routes of imported base models: the list, and one with what was found in it."""
+"""HTML routes of imported base models: the list, and the page of one model."""
 
 from typing import Annotated, Any
 
@@ -43,13 +43,13 @@ def _index(
 def show_models(
     request: Request, principal: Reader, after: After = None, part: Annotated[str, Query()] = ""
 ) -> Response:
-    """The list, and where to upload or import. `part=list` answers the list alone, for its live update."""
+    """The list of models with the forms to upload or import one; with `part=list` only the list, to update it."""
     return _index(request, principal, after, part)
 
 
 @router.post("/models")
 def import_from_hub(request: Request, principal: Submitter, reference: Annotated[str, Form()] = "") -> Response:
-    """Import a model of the hub and go to its page."""
+    """Import a model from the hub and redirect to its page."""
     try:
         with db.transaction() as session:
             model_id = service.create(session, principal=principal, name="", reference=reference or "?").id
@@ -80,7 +80,7 @@ def _model(request: Request, principal: Principal, model_id: str, error: PanelEr
 
 @router.get("/models/{model_id}")
 def show_model(request: Request, principal: Reader, model_id: str, part: Annotated[str, Query()] = "") -> Response:
-    """One model. `part=state` answers only how far its import is."""
+    """The page of one model; with `part=state` only the state of its import, to update it."""
     if part != "state":
         return _model(request, principal, model_id)
     with db.transaction() as session:
@@ -90,7 +90,7 @@ def show_model(request: Request, principal: Reader, model_id: str, part: Annotat
 
 @router.post("/models/{model_id}/import")
 def import_again(request: Request, principal: Submitter, model_id: str) -> Response:
-    """Import what was uploaded, or try again what failed."""
+    """Import the uploaded files, or retry an import that failed."""
 
     def verb(session: Any) -> None:
         service.begin_import(session, principal=principal, model_id=model_id)

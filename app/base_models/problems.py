@@ -1,4 +1,4 @@
-"""What can be wrong with a base model, and what is worth knowing of a good one: the sentence of each code."""
+"""Problems of base models that cannot be imported, and remarks on those that can: the sentence of each code."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The JSON of imported base models."""
+"""Request and response bodies of imported base models."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -40,7 +40,7 @@ EXAMPLE: dict[str, Any] = {
 
 
 class ModelRequest(BaseModel):
-    """A model to upload, or one of the hub."""
+    """A model to upload, or one to import from the hub."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -54,7 +54,7 @@ class ModelRequest(BaseModel):
 
 
 class ModelProblem(BaseModel):
-    """Why a model cannot be used; of a ready one, something worth knowing."""
+    """Why a model cannot be used, or a remark on one that is ready."""
 
     code: str
     message: str
@@ -64,7 +64,7 @@ class ModelProblem(BaseModel):
 
 
 class ModelFile(BaseModel):
-    """A file that was checked."""
+    """A file of a model that was validated."""
 
     name: str
     size: int
@@ -72,7 +72,7 @@ class ModelFile(BaseModel):
 
 
 class ModelProgress(BaseModel):
-    """How far the import is, in bytes: of the download, then of the check."""
+    """Progress of the import in bytes: of the download, then of the validation."""
 
     phase: Literal["fetch", "check"]
     done: int
@@ -102,7 +102,7 @@ class ModelAnswer(BaseModel):
 
 
 def model_answer(model: ImportedModel) -> ModelAnswer:
-    """A row as it is answered."""
+    """The response for a model."""
     same = ("id", "name", "source", "reference", "state", "sha256", "num_bytes", "created_at")
     progress = model.progress
     return ModelAnswer(

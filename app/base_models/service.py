@@ -1,4 +1,4 @@
-"""The verbs of imported base models: the only writer of their table."""
+"""Operations on imported base models: the only writer of their table."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ _REFERENCE = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?", re.ASCII)
 
 
 def create(session: Session, *, principal: Principal, name: str, reference: str = "") -> ImportedModel:
-    """A model to be uploaded, or one of the hub (`reference` is owner/name or owner/name@rev), whose import begins."""
+    """Create a model to upload, or import one from the hub: `reference` is owner/name or owner/name@revision."""
     reference = reference.strip()
     if reference:
         _check_reference(reference)
@@ -68,7 +68,7 @@ def get(session: Session, *, principal: Principal, model_id: str) -> ImportedMod
 
 
 def find(session: Session, *, principal: Principal, model_id: str) -> ImportedModel | None:
-    """A model the user may see, or None where the id is no model's."""
+    """A model the user may see, or None if no such model has this ID."""
     is_visible = (ImportedModel.id == model_id, visible_to(ImportedModel.owner_id, principal))
     return session.scalar(select(ImportedModel).where(*is_visible))
 
@@ -84,7 +84,7 @@ def list_models(
 
 
 def receive(session: Session, *, principal: Principal, model_id: str) -> ImportedModel:
-    """The model, open for a file: one that was uploaded and is not whole yet, or could not be imported."""
+    """Open an uploaded model for another file. Raises PanelError if it is importing, ready or from the hub."""
     model = _locked(session, principal, model_id)
     if model.source == "hub" or model.state in ("importing", "ready"):
         message = _("This model accepts no more files. Create another one.")
@@ -94,7 +94,7 @@ def receive(session: Session, *, principal: Principal, model_id: str) -> Importe
 
 
 def begin_import(session: Session, *, principal: Principal, model_id: str) -> ImportedModel:
-    """All files have come, or what failed is to be tried again: have the model checked."""
+    """Start the import: validate the uploaded files, or retry one that failed."""
     model = _locked(session, principal, model_id)
     if model.state == "importing":
         raise PanelError(409, "model_importing", _("This model is being imported already."))
@@ -112,7 +112,10 @@ def begin_import(session: Session, *, principal: Principal, model_id: str) -> Im
 
 
 def delete(session: Session, *, principal: Principal, model_id: str) -> None:
-    """Forget a model. Refused while a job that has not finished starts from it. Remove its files after the commit."""
+    """Delete the row of a model; call `remove_files` after the commit.
+
+    Raises PanelError if an unfinished job starts from the model.
+    """
     model = _locked(session, principal, model_id)
     using = select(Job.name).where(Job.state.not_in(TERMINAL), Job.spec["base_model"].as_string() == model_id)
     job_name = session.scalar(using.limit(1))
@@ -129,12 +132,15 @@ def _locked(session: Session, principal: Principal, model_id: str) -> ImportedMo
 
 
 def remove_files(model_id: str) -> None:
-    """Delete what a forgotten model left on the disk."""
+    """Delete the files of a model whose row was deleted."""
     shutil.rmtree(storage.base_model(model_id), ignore_errors=True)
 
 
 def require_ready_model(session: Session, *, principal: Principal, model_id: str) -> ImportedModel | None:
-    """The imported model that a job starts from, or None where the id is no model's. Raises at `base_model`."""
+    """The imported model that a job starts from, or None if no imported model has this ID.
+
+    Raises PanelError at the field `base_model` if it is not ready.
+    """
     is_visible = (ImportedModel.id == model_id, visible_to(ImportedModel.owner_id, principal))
     # Held until the commit, so that it is not deleted under the job that is being submitted.
     model = session.scalar(select(ImportedModel).where(*is_visible).with_for_update(read=True))
@@ -161,28 +167,28 @@ def _enqueue_import(session: Session, model_id: str) -> None:
 
 
 def importing(session: Session, *, model_id: str) -> ImportedModel | None:
-    """The model if it still waits to be imported: a message that came twice finds nothing to do."""
+    """The model if it waits to be imported, else None: a message that is delivered twice has no effect."""
     return session.scalar(select(ImportedModel).where(ImportedModel.id == model_id, ImportedModel.state == "importing"))
 
 
 def record_progress(session: Session, *, model_id: str, phase: str, done: int, total: int) -> None:
-    """How many bytes were downloaded or checked."""
+    """Record the progress of an import, in bytes."""
     signs = {"phase": phase, "done": done, "total": total, "at": time.time()}
     _change_importing(session, model_id, progress=signs)
 
 
 def record_download(session: Session, *, model_id: str, reference: str) -> None:
-    """The files of a model of the hub are here: it is called by the commit that they are of."""
+    """Record that a model was downloaded from the hub, with the commit of its files in its reference."""
     _change_importing(session, model_id, reference=reference)
 
 
 def finish_import(session: Session, *, model_id: str, result: dict[str, Any]) -> None:
-    """The model is ready: store what the validation reported. `result` is the child's closing report."""
+    """Mark a model as ready with the result of its validation, the closing report of the child process."""
     _change_importing(session, model_id, state="ready", progress={}, **result)
 
 
 def fail_import(session: Session, *, model_id: str, problems: list[dict[str, Any]]) -> None:
-    """The model cannot be used: store the problems."""
+    """Mark a model as failed, with its problems."""
     _change_importing(session, model_id, state="failed", progress={}, problems=problems)
 
 
@@ -213,5 +219,5 @@ def forget_unfinished(session: Session) -> list[str]:
 
 
 def list_known(session: Session) -> set[str]:
-    """The ids of all models: a directory of another name is nobody's."""
+    """The IDs of all models, which are the names of their directories."""
     return set(session.scalars(select(ImportedModel.id)))

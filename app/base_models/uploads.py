@@ -1,4 +1,4 @@
-"""Takes the files of a base model one by one as they stream in, under one limit for all of them."""
+"""Streams the uploaded files of a base model to disk, one by one, under one limit for their total size."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -20,26 +20,29 @@ from app.web import uploads
 async def receive(
     principal: Principal, model_id: str, name: str, declared: str | None, stream: AsyncIterator[bytes]
 ) -> ImportedModel:
-    """Take one file; the same name again replaces it. What breaks off or is refused leaves no file."""
-    stored = names.stored(name)
+    """Store one file; it replaces one of the same name. `declared` is the Content-Length header.
+
+    A failed upload leaves no file. Raises PanelError.
+    """
+    stored_name = names.stored_name(name)
     await to_thread.run_sync(_open, principal, model_id)
-    most = settings().max_model_bytes - await to_thread.run_sync(_held_bytes, model_id, stored)
+    max_bytes = settings().max_model_bytes - await to_thread.run_sync(_stored_bytes, model_id, stored_name)
     too_large = _too_large()
-    await to_thread.run_sync(uploads.check_declared, declared, most, too_large)
+    await to_thread.run_sync(uploads.check_declared, declared, max_bytes, too_large)
     incoming = storage.base_model(model_id) / f".{new_id()}"
-    sink = await to_thread.run_sync(uploads.StreamedUpload, incoming, most, too_large)
+    upload = await to_thread.run_sync(uploads.StreamedUpload, incoming, max_bytes, too_large)
     try:
-        await uploads.save_upload(stream, sink)
-        return await to_thread.run_sync(_keep, principal, model_id, incoming, stored)
+        await uploads.save_upload(stream, upload)
+        return await to_thread.run_sync(_move_into_place, principal, model_id, incoming, stored_name)
     finally:
         await to_thread.run_sync(partial(incoming.unlink, missing_ok=True))
 
 
-def _keep(principal: Principal, model_id: str, incoming: Path, stored: str) -> ImportedModel:
-    """Put a whole file in its place, unless the import has begun meanwhile: what was checked must not change."""
+def _move_into_place(principal: Principal, model_id: str, incoming: Path, stored_name: str) -> ImportedModel:
+    """Rename a complete file to its final name. Raises PanelError if the import, which reads the files, has started."""
     with db.transaction() as session:
         model = service.receive(session, principal=principal, model_id=model_id)
-        incoming.rename(incoming.with_name(stored))
+        incoming.rename(incoming.with_name(stored_name))
     return model
 
 
@@ -48,9 +51,9 @@ def _open(principal: Principal, model_id: str) -> ImportedModel:
         return service.receive(session, principal=principal, model_id=model_id)
 
 
-def _held_bytes(model_id: str, but: str) -> int:
+def _stored_bytes(model_id: str, except_name: str) -> int:
     files = storage.base_model(model_id).glob("*")
-    return sum(path.stat().st_size for path in files if path.is_file() and path.name != but)
+    return sum(path.stat().st_size for path in files if path.is_file() and path.name != except_name)
 
 
 def _too_large() -> PanelError:
@@ -60,6 +63,6 @@ def _too_large() -> PanelError:
 
 
 def listed(model_id: str) -> list[tuple[str, int]]:
-    """The files that have come: name and size."""
+    """The names and sizes of the files that were uploaded."""
     paths = sorted(path for path in storage.base_model(model_id).glob("*") if not path.name.startswith("."))
     return [(path.name, path.stat().st_size) for path in paths if path.is_file()]

@@ -1,4 +1,4 @@
-"""HTML routes of checkpoints: the list, and one with what it was made from."""
+"""HTML routes of checkpoints: the list, and the page of one checkpoint."""
 
 import re
 from typing import Annotated, Literal
@@ -29,7 +29,7 @@ def show_checkpoints(
     job: Annotated[str | None, Query(max_length=64)] = None,
     after: After = None,
 ) -> Response:
-    """The list, of all jobs or of one."""
+    """The list of checkpoints, of all jobs or of one."""
     with db.transaction() as session:
         rows, following = service.list_checkpoints(
             session, principal=principal, job_id=job, limit=PAGE_ROWS, after=after
@@ -58,7 +58,7 @@ def _job_names(session: Session, ids: set[str]) -> dict[str, str]:
 
 @router.get("/checkpoints/{checkpoint_id}")
 def show_checkpoint(request: Request, principal: Reader, checkpoint_id: str) -> Response:
-    """One checkpoint: losses, files and hashes, how to use it."""
+    """The page of one checkpoint: losses, files and hashes, and how to use it."""
     with db.transaction() as session:
         checkpoint = service.get(session, principal=principal, checkpoint_id=checkpoint_id)
         job = session.get_one(Job, checkpoint.job_id)
@@ -86,7 +86,7 @@ def _tokenizer(session: Session, principal: Principal, checkpoint: Checkpoint) -
 
 
 def _keep_words() -> dict[str, str]:
-    """Why a checkpoint stays, in a word or two, in the reader's language."""
+    """The labels of the reasons to keep a checkpoint, in the reader's language."""
     return {
         "newest": _("newest"),
         "best": _("best"),
@@ -98,13 +98,13 @@ def _keep_words() -> dict[str, str]:
 
 @router.post("/checkpoints/{checkpoint_id}/pin")
 def pin(principal: Submitter, checkpoint_id: str, back_to: BackTo = "checkpoint") -> Response:
-    """Keep it, and return to the page of the button."""
+    """Pin a checkpoint and redirect to the page of the button."""
     return _pin(principal, checkpoint_id, back_to, pinned=True)
 
 
 @router.post("/checkpoints/{checkpoint_id}/unpin")
 def unpin(principal: Submitter, checkpoint_id: str, back_to: BackTo = "checkpoint") -> Response:
-    """Treat it like any other again, and return to the page of the button."""
+    """Unpin a checkpoint and redirect to the page of the button."""
     return _pin(principal, checkpoint_id, back_to, pinned=False)
 
 

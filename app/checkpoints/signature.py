@@ -17,7 +17,7 @@ KEY_BYTES = 32
 
 @dataclass(frozen=True)
 class Signed:
-    """Whose checkpoint a directory holds, as it was when the directory was signed."""
+    """The job, step and attempt of a checkpoint, as they were when it was signed."""
 
     job_id: str
     owner_id: str
@@ -26,14 +26,14 @@ class Signed:
 
 
 def sign(directory: Path, *, job_id: str, owner_id: str, fence: int, step: int) -> None:
-    """Sign a checkpoint that was verified, before it gets its final name. Repeating it does no harm."""
+    """Sign a verified checkpoint before it gets its final name. Idempotent."""
     signed = Signed(job_id, owner_id, fence, step)
     mac = _mac(signed, (directory / MANIFEST).read_bytes())
     run_dir.write_atomically(directory / SIGNATURE, json.dumps({**asdict(signed), "hmac_sha256": mac}, indent=2))
 
 
 def about(directory: Path) -> Signed:
-    """Whose checkpoint this is, by its signature alone. Raises ValueError naming the file that is wrong."""
+    """The signed facts of a checkpoint, without verifying its files. Raises ValueError naming the wrong file."""
     try:
         fields = json.loads((directory / SIGNATURE).read_text())
         mac = str(fields.pop("hmac_sha256"))
@@ -66,7 +66,7 @@ def _mac(signed: Signed, manifest: bytes) -> str:
 
 
 def _key() -> bytes:
-    """The installation's key, made at first use. The trainer never sees it."""
+    """The signing key of the installation, created at first use. The trainer never sees it."""
     path = storage.data() / "keys" / "checkpoints.key"
     if not path.exists():
         _create(path)
@@ -77,7 +77,7 @@ def _key() -> bytes:
 
 
 def _create(path: Path) -> None:
-    """Put a key in place. Of several processes that try, one wins; nobody ever reads a part of it."""
+    """Create the key file atomically: of several processes that try, one succeeds, and none reads a partial key."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,4 +1,4 @@
-"""The database: one engine a process, one transaction a verb."""
+"""The database: one engine per process, one transaction per operation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ def engine() -> Engine:
 
 
 def _compare_clocks(connection: Any, _record: object) -> None:
-    """Note how far this machine's clock is off the database's."""
+    """Measure the difference between this machine's clock and the database's."""
     global _skew
     now: datetime = connection.execute("SELECT clock_timestamp()").fetchone()[0]
     connection.rollback()
@@ -39,7 +39,7 @@ def _compare_clocks(connection: Any, _record: object) -> None:
 
 
 def now() -> datetime:
-    """The database's time, without asking it. All stored instants are its; this machine's clock may be an hour off."""
+    """The time of the database's clock, which all stored times use, without a query. This machine's may differ."""
     return datetime.now(UTC) + _skew
 
 
@@ -60,7 +60,7 @@ def _against_silence() -> dict[str, object]:
 
 
 def normalized(url: str) -> str:
-    """The address with psycopg 3 as its driver, however the user spelled it."""
+    """The database URL with psycopg 3 as its driver, whatever driver the user's URL names."""
     assert url, "DATABASE_URL is not set: start through `athanor up`, or set it"
     scheme, rest = url.split("://", 1)
     return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else url

@@ -1,11 +1,11 @@
-"""The one error the web answers with: a status, a code for programs, a sentence for people."""
+"""The error type of all operations: an HTTP status, a code for programs and a sentence for people."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class FieldError:
-    """What is wrong with one field of a request, in a sentence in the reader's language."""
+    """The error of one field of a request, as a sentence in the reader's language."""
 
     field: str
     message: str
@@ -26,5 +26,5 @@ class PanelError(Exception):
 
 
 def bad_field(name: str, code: str, message: str, status: int = 422) -> PanelError:
-    """The common case: exactly one field is wrong."""
+    """The error for a request with exactly one wrong field."""
     return PanelError(status, code, message, [FieldError(name, message)])

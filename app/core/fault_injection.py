@@ -1,4 +1,4 @@
-"""Places where a test may kill the process, for windows too short to hit from outside. Without the variable, nothing.
+"""Failpoints where a test can kill this process, for moments too short to hit from outside.
 
 ATHANOR_FAILPOINTS names a directory; a file there of a point's name arms that point once.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def reach(point: str) -> None:
-    """Die here, if a test asks for it."""
+    """Exit at this failpoint if a test has armed it."""
     directory = os.environ.get("ATHANOR_FAILPOINTS")
     if directory is None:
         return

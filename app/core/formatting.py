@@ -1,4 +1,4 @@
-"""How numbers, sizes, times and JSON are written on pages and in messages."""
+"""Formats numbers, sizes, times and JSON for pages and messages."""
 
 import json
 from typing import Any
@@ -10,12 +10,12 @@ from app.core import i18n
 
 
 def number(value: float | None) -> str:
-    """1,234,567 in the reader's language; a dash for what is not known."""
+    """A number with separators, such as 1,234,567, in the reader's language; a dash for None."""
     return "–" if value is None else str(format_decimal(value, locale=i18n.locale().replace("-", "_")))
 
 
 def compact(value: float | None) -> str:
-    """1.2 k, 3.4 M, 6.7 B: for counts of tokens and parameters."""
+    """A count of tokens or parameters in short form, such as 1.2 k, 3.4 M or 6.7 B."""
     if value is None:
         return "–"
     for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -25,7 +25,7 @@ def compact(value: float | None) -> str:
 
 
 def file_size(value: float | None) -> str:
-    """Bytes in binary units, as file managers show them."""
+    """A size in bytes in binary units, such as 1.5 KiB."""
     if value is None:
         return "–"
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -36,17 +36,17 @@ def file_size(value: float | None) -> str:
 
 
 def instant(value: Any) -> str:
-    """A point in time, in UTC; the page's script turns it into local time."""
+    """A time in UTC; the page's script converts it to local time."""
     return str(format_datetime(value, "yyyy-MM-dd HH:mm:ss", locale=i18n.locale().replace("-", "_"))) if value else "–"
 
 
 def span(seconds: float | None) -> str:
-    """A duration in words: 3 minutes, 2 小时."""
+    """A duration in words in the reader's language, such as 3 minutes."""
     if seconds is None:
         return "–"
     return str(format_timedelta(seconds, threshold=1.2, locale=i18n.locale().replace("-", "_")))
 
 
 def json_text(value: Any) -> str:
-    """Compact JSON that refuses NaN."""
+    """Compact JSON. Raises ValueError for NaN and infinite numbers."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

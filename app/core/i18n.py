@@ -1,4 +1,4 @@
-"""English and Simplified Chinese: which one a request wants, and the catalog it is read from."""
+"""English and Simplified Chinese: language negotiation and translation."""
 
 import gettext
 import io
@@ -26,7 +26,7 @@ def locale() -> str:
 
 @contextmanager
 def use_locale(language: str) -> Iterator[None]:
-    """Answer in this language inside the block."""
+    """Use this language inside the block."""
     token = _locale.set(language if language in LOCALES else "en")
     try:
         yield
@@ -35,7 +35,7 @@ def use_locale(language: str) -> Iterator[None]:
 
 
 def negotiate(cookie: str | None, accept_language: str) -> str:
-    """The language a browser asks for: its choice kept in a cookie, else its Accept-Language header."""
+    """The language of a request: that of the cookie, else the best match of the Accept-Language header."""
     if cookie in LOCALES:
         return cookie
     wanted = [part.split(";")[0].strip() for part in accept_language.split(",")]
@@ -55,18 +55,18 @@ def _chinese() -> gettext.NullTranslations:
 
 
 def translate(message: str) -> str:
-    """The sentence in the present language; English where it is missing."""
+    """The message in the current language; in English if it has no translation."""
     if locale() == "zh-CN" and message:
         return _chinese().gettext(message)
     return message
 
 
 def gettext_noop(message: str) -> str:
-    """Only marks a sentence for the catalog: it is kept in English and translated when it is shown."""
+    """Mark a message for the catalog and return it unchanged; it is translated when it is displayed."""
     return message
 
 
 def _(message: str, **values: Any) -> str:
-    """Translate, then fill {names}. Values are inserted as they are: the template escapes them."""
+    """Translate a message and fill in its {placeholders}. Values are not escaped: the template does that."""
     text = translate(message)
     return text.format(**values) if values else text

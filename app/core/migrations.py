@@ -1,4 +1,4 @@
-"""The database's shape: which migrations there are, how far the database is, how to bring it to the newest."""
+"""Migrations of the database schema: the newest revision, the present one, upgrade and downgrade."""
 
 from functools import cache
 
@@ -21,23 +21,23 @@ def configuration() -> Config:
 
 @cache
 def newest() -> str:
-    """The revision this version of Athanor wants."""
+    """The revision that this version of Athanor requires."""
     head = ScriptDirectory.from_config(configuration()).get_current_head()
     assert head, "there are no migrations"
     return head
 
 
 def present() -> str | None:
-    """The revision the database is at; None for an empty one."""
+    """The revision of the database; None if it is empty."""
     with db.engine().connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
 def upgrade(revision: str = "head") -> None:
-    """Bring the database to a revision, in one transaction. Two processes at once wait for each other."""
+    """Upgrade the database to a revision, in one transaction. Concurrent processes wait for each other."""
     command.upgrade(configuration(), revision)
 
 
 def downgrade(revision: str) -> None:
-    """Take the database back to an older revision."""
+    """Downgrade the database to an older revision."""
     command.downgrade(configuration(), revision)

@@ -1,4 +1,4 @@
-"""The version, read from the changelog so that the two cannot disagree."""
+"""The version of Athanor, read from the changelog, so that the two agree."""
 
 import re
 from pathlib import Path

@@ -51,13 +51,13 @@ def _index(request: Request, principal: Principal, after: str | None, refused: l
 def show_corpora(
     request: Request, principal: Reader, after: After = None, part: Annotated[str, Query()] = ""
 ) -> Response:
-    """The list, and where to upload. `part=list` answers the list alone, for its live update."""
+    """The list of corpora with the form to upload files; with `part=list` only the list, to update it."""
     return _index(request, principal, after, [], part)
 
 
 @router.post("/corpora")
 async def upload(request: Request, principal: Submitter) -> Response:
-    """Take files from the form of a browser without scripts. Those that are refused are named, the others are kept."""
+    """Upload files from the form of a browser without scripts. Refused files are named; the others are stored."""
     refused: list[str] = []
     uploads.check_declared(request.headers.get("content-length"))
     async with request.form(max_files=50) as form:
@@ -125,7 +125,7 @@ def show_corpus(
     start: Annotated[int, Query(ge=0, le=2**53)] = 0,
     part: Annotated[str, Query()] = "",
 ) -> Response:
-    """One corpus. `part=state` answers only how far its reading is."""
+    """The page of one corpus; with `part=state` only the state of its parsing, to update it."""
     if part != "state":
         return _corpus(request, principal, corpus_id, start)
     with db.transaction() as session:
@@ -142,7 +142,7 @@ def parse_corpus(
     skip_bad: Annotated[bool, Form()] = False,
     kind: Annotated[str, Form()] = "",
 ) -> Response:
-    """Read an upload once more."""
+    """Parse an upload again."""
 
     def verb(session: Any) -> None:
         wanted = {"encoding": uploads.checked_encoding(encoding), "kind": record_kinds.checked_kind(kind)}
@@ -173,7 +173,7 @@ def _change(request: Request, principal: Principal, corpus_id: str, verb: Any, t
 
 @router.get("/tokenizers")
 def show_tokenizers(request: Request, principal: Reader, after: After = None) -> Response:
-    """The list."""
+    """The list of tokenizers."""
     with db.transaction() as session:
         rows, cursor = service.list_tokenizers(session, principal=principal, limit=PAGE_ROWS, after=after)
         ids = {corpus_id for row in rows for corpus_id in row.corpora}
@@ -185,7 +185,7 @@ def show_tokenizers(request: Request, principal: Reader, after: After = None) ->
 
 @router.get("/tokenizers/{tokenizer_id}")
 def show_tokenizer(request: Request, principal: Reader, tokenizer_id: str) -> Response:
-    """One tokenizer, with a sample of its vocabulary."""
+    """The page of one tokenizer, with a sample of its vocabulary."""
     with db.transaction() as session:
         tokenizer = service.get_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
         names = service.corpus_names(session, principal=principal, ids=tokenizer.corpora)

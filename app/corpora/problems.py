@@ -1,4 +1,4 @@
-"""What can be wrong with an upload: the sentence of each code that the parser reports."""
+"""Problems of uploads: the sentence of each code that the parser reports."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What records of corpora are called, and how their previews are taken apart for display."""
+"""The names of record kinds, and the parsing of records for their display."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ KIND_WORDS = {
 
 
 def checked_kind(kind: str) -> str | None:
-    """The kind asked for; none means that the first record decides."""
+    """A kind of records, or None to detect it from the first record. Raises PanelError for an unknown kind."""
     if kind and kind not in CORPUS_KINDS:
         expected = ", ".join(CORPUS_KINDS)
         raise bad_field("kind", "kind_unknown", _("Choose a kind of: {expected}.", expected=expected))

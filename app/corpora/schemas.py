@@ -1,4 +1,4 @@
-"""The JSON of corpora and tokenizers."""
+"""Request and response bodies of corpora and tokenizers."""
 
 from datetime import datetime
 from typing import Literal
@@ -21,7 +21,7 @@ class CorpusProblem(BaseModel):
 
 
 class EncodingOffer(BaseModel):
-    """An encoding in which the file would be plausible text, and how it would begin."""
+    """An encoding in which the file is plausible text, with the beginning of that text."""
 
     encoding: str
     preview: str
@@ -143,7 +143,7 @@ class TokenizerAnswer(BaseModel):
 
 
 def corpus_answer(corpus: Corpus) -> CorpusAnswer:
-    """The JSON of a row."""
+    """The response for a row."""
     progress = corpus.progress
     is_reading = corpus.state == "parsing" and progress.total is not None
     return CorpusAnswer(
@@ -172,11 +172,11 @@ def problem_answer(problem: Problem) -> CorpusProblem:
 
 
 def document_answer(document: DocumentPreview) -> DocumentAnswer:
-    """A document as it is answered."""
+    """The response for a document."""
     return DocumentAnswer(index=document.index, num_bytes=document.num_bytes, text=document.text, cut=document.cut)
 
 
 def tokenizer_answer(tokenizer: Tokenizer) -> TokenizerAnswer:
-    """The JSON of a row."""
+    """The response for a row."""
     names = ("id", "name", "vocab_size", "sha256", "corpora", "created_at")
     return TokenizerAnswer(**{name: getattr(tokenizer, name) for name in names})

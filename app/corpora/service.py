@@ -1,4 +1,4 @@
-"""The verbs of corpora and tokenizers: the only writer of both tables."""
+"""Operations on corpora and tokenizers: the only writer of both tables."""
 
 import shutil
 import time
@@ -78,7 +78,7 @@ def list_corpora(
 def require_ready_corpora(
     session: Session, *, principal: Principal, ids: Sequence[str], field: str = "corpora"
 ) -> list[Corpus]:
-    """The corpora of a job, in the order asked for. Raises at the field for one that cannot be used."""
+    """The corpora of a job, in the given order. Raises PanelError at the field for one that cannot be used."""
     visible = visible_to(Corpus.owner_id, principal)
     # Held until the commit, so that none is deleted under the job that is being submitted.
     rows = session.scalars(select(Corpus).where(Corpus.id.in_(ids), visible).with_for_update(read=True))
@@ -108,7 +108,7 @@ def parse_again(
     skip_bad: bool,
     kind: str | None = None,
 ) -> Corpus:
-    """Read an upload once more: in another encoding, without its bad lines, or as records of another kind."""
+    """Parse an upload again: in another encoding, without its bad lines, or as records of another kind."""
     corpus = _own_corpus(session, principal, corpus_id)
     if corpus.state == "parsing":
         raise PanelError(409, "corpus_parsing", _("This corpus is being read already."))
@@ -122,19 +122,19 @@ def parse_again(
 
 
 def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> None:
-    """Forget a corpus. Refused while a job that has not finished uses it. Remove its files after the commit."""
+    """Delete the row of a corpus; call `remove_files` after the commit. Raises PanelError if a job uses it."""
     corpus = _own_corpus(session, principal, corpus_id)
     _refuse_in_use(session, corpus)
     session.delete(corpus)
 
 
 def remove_files(corpus_id: str) -> None:
-    """Delete what a forgotten corpus left on the disk."""
+    """Delete the files of a corpus whose row was deleted."""
     shutil.rmtree(storage.corpus(corpus_id), ignore_errors=True)
 
 
 def install_samples(session: Session) -> None:
-    """Put the corpora that ship with Athanor in place. Safe to repeat; a file that went missing is put back."""
+    """Install the sample corpora. Idempotent; files that are missing are copied again."""
     for shipped in SHIPPED:
         source = FOLDER / shipped.filename
         upload = storage.corpus(shipped.corpus_id) / "upload"
@@ -181,12 +181,12 @@ def _enqueue_parse(session: Session, corpus_id: str) -> None:
 
 
 def parsing(session: Session, *, corpus_id: str) -> Corpus | None:
-    """The corpus if it still waits to be parsed: a message that came twice finds nothing to do."""
+    """The corpus if it waits to be parsed, else None: a message that is delivered twice has no effect."""
     return session.scalar(select(Corpus).where(Corpus.id == corpus_id, Corpus.state == "parsing"))
 
 
 def record_parse_progress(session: Session, *, corpus_id: str, done: int, total: int) -> None:
-    """How many bytes of the upload were read."""
+    """Record the progress of parsing, in bytes of the upload."""
     signs = func.jsonb_build_object("done", done, "total", total, "at", func.extract("epoch", func.now()))
     progress = Corpus.progress.op("||")(signs)
     session.execute(update(Corpus).where(Corpus.id == corpus_id, Corpus.state == "parsing").values(progress=progress))
@@ -208,12 +208,12 @@ def requeue_stale_parses(session: Session, *, seconds: float = 60) -> int:
 
 
 def finish_parse(session: Session, *, corpus_id: str, result: dict[str, Any]) -> None:
-    """The corpus is ready: keep what the parser counted. `result` is the parser's closing report."""
+    """Mark a corpus as ready with the counts of the parser, its closing report."""
     _close_parse(session, corpus_id, state="ready", **result)
 
 
 def fail_parse(session: Session, *, corpus_id: str, problems: list[dict[str, Any]], **progress: Any) -> None:
-    """The corpus cannot be read: keep why. Each problem has a code, a place and the numbers of its sentence."""
+    """Mark a corpus as failed, with its problems: each has a code, a position and the values of its sentence."""
     _close_parse(session, corpus_id, state="failed", problems=problems, progress=progress)
 
 
@@ -228,7 +228,7 @@ def _close_parse(session: Session, corpus_id: str, **values: Any) -> None:
 def record_tokenizer(
     session: Session, *, owner_id: str, name: str, vocab_size: int, sha256: str, corpora: Sequence[str]
 ) -> Tokenizer:
-    """Keep a trained tokenizer. The same vocabulary of the same owner is one row, so repeating it does no harm."""
+    """Record a trained tokenizer. Idempotent: the same vocabulary of the same owner has one row."""
     values = {"owner_id": owner_id, "name": name, "vocab_size": vocab_size, "sha256": sha256, "corpora": list(corpora)}
     new = insert(Tokenizer).values(id=new_id(), **values).on_conflict_do_nothing()
     session.execute(new)
@@ -250,7 +250,7 @@ def list_tokenizers(
 
 
 def usable_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> Tokenizer:
-    """The tokenizer of a job. Raises at the field `tokenizer` for one that is unknown or another's."""
+    """The tokenizer of a job. Raises PanelError at the field `tokenizer` if it is unknown or another user's."""
     visible = visible_to(Tokenizer.owner_id, principal)
     tokenizer = session.scalar(select(Tokenizer).where(Tokenizer.id == tokenizer_id, visible))
     if tokenizer is None:
@@ -260,14 +260,14 @@ def usable_tokenizer(session: Session, *, principal: Principal, tokenizer_id: st
 
 
 def corpus_names(session: Session, *, principal: Principal, ids: Iterable[str]) -> dict[str, str]:
-    """The names of corpora by id; those that were deleted, or are not the user's, are missing."""
+    """The names of corpora by ID, without those that were deleted or are not visible to the user."""
     visible = visible_to(Corpus.owner_id, principal)
     names = session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(ids), visible))
     return {row.id: row.name for row in names}
 
 
 def jobs_of_tokenizers(session: Session, *, principal: Principal) -> dict[str, list[tuple[str, str]]]:
-    """Which of the user's jobs use each tokenizer: id and name, newest first."""
+    """The user's jobs by the ID of their tokenizer: ID and name of each job, newest first."""
     used = select(Job.tokenizer_id, Job.id, Job.name).where(Job.owner_id == principal.user_id)
     jobs: dict[str, list[tuple[str, str]]] = {}
     for tokenizer_id, job_id, name in session.execute(used.order_by(Job.id.desc())):

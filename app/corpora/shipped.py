@@ -1,4 +1,4 @@
-"""Which corpora ship with Athanor, so that the first job needs no upload. samples/README.md tells their sources."""
+"""The corpora that ship with Athanor, so that the first job needs no upload. samples/README.md lists their sources."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ FOLDER = Path(__file__).parent / "samples"
 
 @dataclass(frozen=True)
 class Shipped:
-    """A corpus in the folder. Its identifier is fixed, so that examples can name it; it sorts behind every upload."""
+    """A sample corpus. Its ID is fixed, so that examples can use it, and sorts before the IDs of all uploads."""
 
     corpus_id: str
     name: str

@@ -1,4 +1,4 @@
-"""Takes a corpus as it streams in, labels it and records it."""
+"""Streams an uploaded corpus to disk and records it with its name, encoding and kind."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ MAX_FILENAME_LENGTH = 255
 
 @dataclass(frozen=True)
 class Label:
-    """What an upload is called. Never a path: it is only shown."""
+    """The name and options of an upload. The file name is only displayed, never used as a path."""
 
     filename: str
     name: str
@@ -32,7 +32,7 @@ class Label:
 
 
 def label(filename: str, name: str = "", encoding: str = "", kind: str = "") -> Label:
-    """Check what an upload is called, before a byte of it is taken."""
+    """Check the name and options of an upload before its content is read. Raises PanelError."""
     filename, name = filename.strip(), name.strip()
     stem, dot, extension = filename.rpartition(".")
     if not dot or extension.lower() not in service.FORMATS:
@@ -53,7 +53,7 @@ def label(filename: str, name: str = "", encoding: str = "", kind: str = "") -> 
 
 
 def checked_encoding(encoding: str) -> str | None:
-    """The encoding asked for; none means UTF-8, or what the byte-order mark says."""
+    """A supported encoding, or None for UTF-8 or that of a byte-order mark. Raises PanelError for another one."""
     if encoding and encoding not in ENCODINGS:
         expected = ", ".join(ENCODINGS)
         raise bad_field("encoding", "encoding_unknown", _("Choose an encoding of: {expected}.", expected=expected))
@@ -61,7 +61,7 @@ def checked_encoding(encoding: str) -> str | None:
 
 
 def check_declared(length: str | None) -> None:
-    """Refuse by its declared length what is too large, before a byte is stored."""
+    """Check the Content-Length of an upload before a byte is stored. Raises PanelError if it is too large."""
     uploads.check_declared(length, settings().max_upload_bytes, _too_large())
 
 

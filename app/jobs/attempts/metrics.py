@@ -131,7 +131,7 @@ def rewind(session: Session, *, job_id: str, from_step: int) -> None:
 
 
 def _rebuild(session: Session, job_id: str, from_step: int) -> None:
-    """Make the buckets that reach across a step anew: each from the whole ones below it and the one made before it."""
+    """Recompute the buckets that contain steps from `from_step` on, each level from the complete buckets below it."""
     levels = range(1, LEVELS + 1)
     touched = or_(*(and_(MetricRollup.level == n, MetricRollup.bucket >= from_step >> 2 * n) for n in levels))
     session.execute(delete(MetricRollup).where(MetricRollup.job_id == job_id, touched))
@@ -197,7 +197,10 @@ def last_step(session: Session, *, job_id: str) -> int:
 
 
 def curves(session: Session, *, job_id: str, window: Window, series: Sequence[str] | None = None) -> dict[str, Curve]:
-    """Each series inside a window; buckets that reach over its edges are there whole. No extreme value is left out."""
+    """Each series in a window, reduced to few points without losing an extreme value.
+
+    A bucket at the edge of the window may include steps outside it.
+    """
     levels = _levels(session, job_id, window, series)
     curves = {name: Curve(stride=4**level) for name, level in levels.items()}
     for level in sorted(set(levels.values())):

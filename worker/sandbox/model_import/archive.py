@@ -1,4 +1,4 @@
-"""Takes the files of a base model out of an archive, one by one under a byte budget: nothing is extracted blindly."""
+"""Extracts the files of a base model from an archive, each after a check of its name, under a limit of total bytes."""
 
 import lzma
 import tarfile
@@ -58,7 +58,7 @@ def _take(directory: Path, members: Iterator[tuple[str, bool, IO[bytes] | None]]
 
 @contextmanager
 def _new(path: Path) -> Iterator[IO[bytes]]:
-    """A file that is there once it is whole."""
+    """A file that gets its name only once it is complete."""
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
         yield file

@@ -1,4 +1,4 @@
-"""The child that downloads a base model from a hub.
+"""The child process that downloads a base model from a hub.
 
 `python -m worker.sandbox.model_import.download DIRECTORY REFERENCE ...`
 
@@ -33,7 +33,7 @@ SPARE_BYTES = 1 << 30  # what a download must leave free on the disk
 
 
 def fetch(directory: Path, reference: str, budget: int) -> str:
-    """Download the files of a model that are known here; answers the reference with its commit. Raises InvalidModel."""
+    """Download the supported files of a model; returns its reference with the commit. Raises InvalidModel."""
     repository, _at, revision = reference.partition("@")
     disable_progress_bars()
     sizes, commit = _wanted(repository, revision or None)
@@ -50,7 +50,7 @@ def fetch(directory: Path, reference: str, budget: int) -> str:
 
 
 def _wanted(repository: str, revision: str | None) -> tuple[dict[str, int], str]:
-    """The files to download with their sizes, and the commit they are of."""
+    """The names and sizes of the files to download, and their commit."""
     info = HfApi().model_info(repository, revision=revision, files_metadata=True)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or () if names.is_known(file.rfilename)}
     if not any(name.endswith(names.WEIGHTS) for name in sizes):
@@ -61,7 +61,7 @@ def _wanted(repository: str, revision: str | None) -> tuple[dict[str, int], str]
 
 
 class _Telling:
-    """Reports how many bytes lie in a directory while the block runs."""
+    """Reports the number of bytes in a directory as progress while the block runs."""
 
     def __init__(self, directory: Path, total: int) -> None:
         self._directory, self._total = directory, total
@@ -90,7 +90,7 @@ def _num_bytes(directory: Path) -> int:
 
 
 def verdict(directory: Path, reference: str, budget: int) -> dict[str, Any]:
-    """The closing report. No sentence of the library gets into it: what it says may name addresses and tokens."""
+    """The closing report for an error, without the library's message, which may contain addresses and tokens."""
     try:
         return {"fetched": fetch(directory, reference, budget)}
     except InvalidModel as unsound:
@@ -110,7 +110,7 @@ def verdict(directory: Path, reference: str, budget: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Fetch as the arguments say, and report."""
+    """Download the model that the arguments name, and report the result."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("directory", type=Path)
     arguments.add_argument("reference")

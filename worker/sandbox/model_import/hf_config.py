@@ -40,7 +40,7 @@ _HEAD = re.compile(r"^(cls|lm_head)\.|(^|\.)pooler\.")
 
 
 def read_config(directory: Path) -> tuple[PreTrainedConfig, list[dict[str, Any]]]:
-    """The configuration of the model in a directory, and remarks. Raises InvalidModel."""
+    """The configuration of the model in a directory, and remarks on it. Raises InvalidModel."""
     raw = _raw_config(directory)
     remarks: list[dict[str, Any]] = []
     if raw["model_type"] == "mistral":
@@ -73,7 +73,7 @@ def _raw_config(directory: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A small JSON file that may not ask for code. Raises InvalidModel."""
+    """The content of a small JSON file. Raises InvalidModel if it is invalid or requires custom code."""
     with path.open("rb") as file:
         raw = read_json(file.read(MAX_CONFIG_BYTES), path.name)
     for field in ("auto_map", "attn_implementation", "_attn_implementation"):
@@ -84,7 +84,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _as_llama(directory: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    """A Mistral computes what a Llama does where its window never hides anything: write it down as one."""
+    """Convert the configuration of a Mistral without an effective sliding window to that of an equivalent Llama."""
     window, context = raw.get("sliding_window"), raw.get("max_position_embeddings")
     if "sliding_window" not in raw:
         window = 4096  # what transformers takes where nothing is said
@@ -97,7 +97,7 @@ def _as_llama(directory: Path, raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_usual(config: PreTrainedConfig) -> None:
-    """Refuse what the specs of jobs have no words for, and so would be trained as something else."""
+    """Raise InvalidModel for settings that TrainSpec cannot express, with which another model would be trained."""
     width = config.hidden_size // config.num_attention_heads
     usual: dict[str, Any] = {
         "llama": {"head_dim": width, "hidden_act": "silu"},
@@ -116,7 +116,7 @@ def _check_usual(config: PreTrainedConfig) -> None:
 
 
 def spec_fields(config: PreTrainedConfig) -> dict[str, Any]:
-    """The spec's fields of the network, with vocab_size and context. Raises InvalidModel for what no spec can say."""
+    """The architecture fields of TrainSpec, with vocab_size and context length. Raises InvalidModel."""
     model_type = config.model_type
     fields = {**architectures.network_fields(config), "vocab_size": config.vocab_size}
     objective = {"t5": "seq2seq"}.get(model_type, "masked" if model_type in ENCODERS else "causal")
@@ -131,7 +131,7 @@ def spec_fields(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def _context(config: PreTrainedConfig) -> int | None:
-    """How many tokens the model reads; none where its positions are relative and have no end."""
+    """The context length in tokens; None if positions are relative and unlimited."""
     try:
         length = context_length(config)
     except ValueError:
@@ -204,14 +204,14 @@ def _check_extra(
 
 
 def _file_of(name: str, tensors: dict[str, tuple[str, Tensor]]) -> str:
-    """The file of a tensor, whose name in the network may carry one prefix more or less than in the file."""
+    """The file of a tensor, whose name in the model may have one prefix more or less than in the file."""
     short = name.partition(".")[2]
     file = next((file for other, (file, _t) in tensors.items() if name in (other, other.partition(".")[2])), None)
     return file or tensors.get(short, ("–",))[0]
 
 
 def check_dtypes(tensors: dict[str, tuple[str, Tensor]]) -> str:
-    """The dtype of the weights. Raises InvalidModel for a tensor that is neither a weight nor a known constant."""
+    """The data type of the weights. Raises InvalidModel for a tensor that is neither a weight nor a known constant."""
     for name, (file, tensor) in tensors.items():
         if tensor.dtype not in FLOATS and not _UNUSED.search(name):
             raise InvalidModel("dtype", file=file, tensor=name, found=tensor.dtype, expected=", ".join(FLOATS))
@@ -220,7 +220,7 @@ def check_dtypes(tensors: dict[str, tuple[str, Tensor]]) -> str:
 
 
 def check_tokenizer(directory: Path, vocab_size: int) -> tuple[bool, list[dict[str, Any]]]:
-    """Whether the tokenizer has a chat template, and remarks. Raises InvalidModel if it does not fit the model."""
+    """Whether the tokenizer has a chat template, and remarks on it. Raises InvalidModel if it does not fit."""
     is_new = not (directory / names.TOKENIZER).is_file()
     older = ("vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
     if is_new and not any((directory / name).is_file() for name in older):
@@ -243,7 +243,7 @@ def check_tokenizer(directory: Path, vocab_size: int) -> tuple[bool, list[dict[s
 
 
 def _drop_paths(directory: Path) -> None:
-    """Take out of the tokenizer's settings what names files: of its author's machine, or of this one."""
+    """Remove paths from the tokenizer's settings: those of its author's machine and of this one."""
     path = directory / "tokenizer_config.json"
     if not path.is_file():
         return
@@ -260,6 +260,6 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _first_line(error: Exception, directory: Path) -> str:
-    """What an error says, without where that is."""
+    """The message of an error without paths of this machine."""
     lines = str(error).replace(str(directory), "").strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]

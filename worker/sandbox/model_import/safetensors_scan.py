@@ -1,4 +1,4 @@
-"""Reads .safetensors files by their specification: headers, where each tensor lies, and that every value is finite.
+"""Reads .safetensors files by their specification: checks the header, the offsets, and that every value is finite.
 
 Standard library and numpy only, in constant memory, so that nothing a file says can do more than be wrong.
 """
@@ -31,7 +31,7 @@ EXPONENTS: dict[str, tuple[str, int]] = {
 
 
 class InvalidModel(Exception):
-    """A file that is not what it must be: a code of app/base_models/problems.py and the values of its sentence."""
+    """A model file is invalid: a code of app/base_models/problems.py and the values of its sentence."""
 
     def __init__(self, code: str, **values: Any) -> None:
         super().__init__(code)
@@ -68,7 +68,7 @@ def read_header(path: Path) -> list[Tensor]:
 
 
 def read_json(text: bytes, name: str, code: str = "not_json", offset: int = 0) -> dict[str, Any]:
-    """A JSON object without duplicate keys. Raises InvalidModel with the byte where it goes wrong."""
+    """Parse a JSON object without duplicate keys. Raises InvalidModel with the byte of the error."""
     try:
         value = strict_json.loads(text)
     except UnicodeDecodeError as error:
@@ -110,7 +110,7 @@ def _tensor(file: str, name: str, entry: Any, data: int) -> Tensor:
 
 
 def _check_places(file: str, tensors: list[Tensor], begin: int, size: int) -> None:
-    """Every byte behind the header belongs to exactly one tensor."""
+    """Check that every byte after the header belongs to exactly one tensor. Raises InvalidModel."""
     at = begin
     for tensor in tensors:
         place = {"file": file, "tensor": tensor.name[:200], "byte": tensor.start}
@@ -124,7 +124,7 @@ def _check_places(file: str, tensors: list[Tensor], begin: int, size: int) -> No
 
 
 def hash_and_check_finite(path: Path, tensors: list[Tensor], progress: Callable[[int], None]) -> str:
-    """Read a file once: its hash. Raises InvalidModel for a value that is not finite."""
+    """Read a file once and return its hash. Raises InvalidModel for a value that is not finite."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for _data in _pieces(file, tensors[0].start if tensors else path.stat().st_size, digest, progress):
@@ -149,7 +149,7 @@ def _pieces(file: BinaryIO, count: int, digest: "hashlib._Hash", progress: Calla
 
 
 def _check_finite(file: str, tensor: Tensor, data: bytes, at: int) -> None:
-    """Look at a piece of a tensor that begins at this byte; pieces hold whole numbers."""
+    """Check a chunk of complete values of a tensor, which starts at this byte. Raises InvalidModel."""
     if tensor.dtype not in EXPONENTS:
         return
     kind, mask = EXPONENTS[tensor.dtype]

@@ -1,4 +1,4 @@
-"""The sandboxed child that checks a base model, without credentials or network.
+"""The sandboxed child process that validates a base model, without credentials or network.
 
 `python -m worker.sandbox.model_import.validate DIRECTORY ...`
 
@@ -29,7 +29,7 @@ TensorFiles = dict[str, tuple[str, Tensor]]
 
 
 def validate_model(directory: Path, budget: int) -> dict[str, Any]:
-    """What a directory holds, as the row keeps it. Raises InvalidModel."""
+    """The facts about the model in a directory, as its row stores them. Raises InvalidModel."""
     unpack(directory, budget)
     config, remarks = hf_config.read_config(directory)
     fields = hf_config.spec_fields(config)
@@ -83,7 +83,10 @@ def headers(directory: Path) -> tuple[dict[Path, list[Tensor]], TensorFiles]:
 
 
 def _check_index(directory: Path, parts: list[str], tensors: TensorFiles) -> None:
-    """transformers opens `model.safetensors` alone, or what the index beside it names."""
+    """Check that the index names each tensor's file, as transformers reads it. Raises InvalidModel.
+
+    A single file `model.safetensors` needs no index.
+    """
     path = directory / f"model{names.INDEX}"
     if parts == ["model.safetensors"] and not path.exists():
         return
@@ -108,7 +111,7 @@ def _check_index(directory: Path, parts: list[str], tensors: TensorFiles) -> Non
 
 
 def license_of(directory: Path) -> str | None:
-    """What the model card's front matter says of the license."""
+    """The license in the front matter of the model card."""
     path = directory / "README.md"
     if not path.is_file():
         return None
@@ -120,7 +123,7 @@ def license_of(directory: Path) -> str | None:
 
 
 class _Teller:
-    """Reports how many bytes were read."""
+    """Reports the number of bytes that were read as progress."""
 
     def __init__(self, total: int) -> None:
         self._report, self._done = ProgressReporter(total), 0
@@ -131,7 +134,7 @@ class _Teller:
 
 
 def main() -> None:
-    """Examine as the arguments say, under limits, and report."""
+    """Validate the model that the arguments name, under resource limits, and report the result."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("directory", type=Path)
     arguments.add_argument("--budget", type=int, required=True)
@@ -147,7 +150,7 @@ def main() -> None:
 
 
 def report_result(directory: Path, budget: int, memory: int) -> dict[str, Any]:
-    """The closing report."""
+    """The closing report for a result or an error."""
     try:
         return {"result": validate_model(directory, budget)}
     except InvalidModel as unsound:
