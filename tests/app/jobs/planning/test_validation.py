@@ -67,7 +67,7 @@ def test_the_disk_that_counts_is_that_of_the_data_directory(
     assert asked == [str(settings().data.resolve())]
 
 
-def labelled(owner: Person, labels: dict[str, int]) -> str:
+def labeled_corpus(owner: Person, labels: dict[str, int]) -> str:
     """A corpus of records with so many of each label."""
     corpus_id = factories.corpus(owner)
     with db.transaction() as session:
@@ -78,19 +78,23 @@ def labelled(owner: Person, labels: dict[str, int]) -> str:
 
 
 def test_a_classifier_of_one_label_is_refused(alice_user: Person, alice_api: TestClient) -> None:
-    one, other = labelled(alice_user, {"tea": 9}), labelled(alice_user, {"milk": 9})
+    one, other = labeled_corpus(alice_user, {"tea": 9}), labeled_corpus(alice_user, {"milk": 9})
     answer = alice_api.post("/api/v1/jobs/plan", json={"recipe": "classifier", "corpora": [one]})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "corpora")
     assert "All records have the label tea" in answer.text
     assert alice_api.post("/api/v1/jobs/plan", json={"recipe": "classifier", "corpora": [one, other]}).is_success
-    beside = {"recipe": "classifier", "corpora": [one, other], "validation_corpora": [labelled(alice_user, {"rum": 2})]}
+    beside = {
+        "recipe": "classifier",
+        "corpora": [one, other],
+        "validation_corpora": [labeled_corpus(alice_user, {"rum": 2})],
+    }
     answer = alice_api.post("/api/v1/jobs/plan", json=beside)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "validation_corpora")
     assert "The label rum of the corpus" in answer.text
 
 
 def test_a_label_of_a_single_record_is_noted_before_the_job_starts(alice_user: Person, alice_api: TestClient) -> None:
-    rare = labelled(alice_user, {"common": 191, "rare": 1})
+    rare = labeled_corpus(alice_user, {"common": 191, "rare": 1})
     notes = alice_api.post("/api/v1/jobs/plan", json={"recipe": "classifier", "corpora": [rare]}).json()["notes"]
     assert [note for note in notes if "label" in note] == [
         "Only one record has the label rare, so it is trained on but not validated."
