@@ -55,7 +55,7 @@ def succeeds(*command: str, log: Path = Path(os.devnull)) -> bool:
 
 
 def install(log: Path) -> str | None:
-    """Install a Chromium by apt, or else by Playwright's download; answers its path, None if neither worked."""
+    """Install Chromium by apt or by Playwright's download; returns its path, or None if neither worked."""
     prefix = superuser()
     if prefix is not None and shutil.which("apt-get"):
         print("Installing Chromium with apt", flush=True)

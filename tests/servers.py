@@ -1,4 +1,4 @@
-"""The servers behind the tests: both once a session, and for each module a database copied from a migrated template."""
+"""PostgreSQL and Valkey for the tests, once per session, with a database per module copied from a migrated template."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The whole of Athanor as `athanor up` runs it, as processes of its own: for journeys and for the browser."""
+"""A complete installation as `athanor up` runs it, in processes of its own, for the journeys and browser tests."""
 
 import os
 import re

@@ -35,7 +35,7 @@ class Person:
             return service.open_session(session, user_id=self.id)
 
     def token(self, *scopes: str) -> str:
-        """The secret of a new API token, of all scopes unless told otherwise."""
+        """The secret of a new API token with these scopes, by default all."""
         with db.transaction() as session:
             _row, secret = service.create_token(session, principal=self.principal, name="test", scopes=scopes or SCOPES)
             return secret

@@ -100,9 +100,9 @@ def follow(run: Run, state: str) -> None:
     ("point", "attempts"),
     [
         pytest.param("claimed", 2, marks=pytest.mark.row("F14-2", "worker killed between claim and supervisor")),
-        pytest.param("published", 2, marks=pytest.mark.row("F10-2", "supervisor killed between place and row")),
-        pytest.param("recorded", 2, marks=pytest.mark.row("F10-3", "supervisor killed behind a checkpoint's row")),
-        pytest.param("concluding", 2, marks=pytest.mark.row("F10-4", "supervisor killed before its last word")),
+        pytest.param("published", 2, marks=pytest.mark.row("F10-2", "supervisor killed between publishing and row")),
+        pytest.param("recorded", 2, marks=pytest.mark.row("F10-3", "supervisor killed after it recorded a checkpoint")),
+        pytest.param("concluding", 2, marks=pytest.mark.row("F10-4", "supervisor killed before it ends the attempt")),
     ],
 )
 def test_a_part_killed_where_nobody_could_hit_it_costs_one_more_attempt(

@@ -77,7 +77,7 @@ def upload(stack: Installation, text: bytes) -> str:
     return corpus_id
 
 
-@pytest.mark.row("F66", "500 jobs in line, a scheduler killed five times")
+@pytest.mark.row("F66", "500 queued jobs, a scheduler killed five times")
 def test_a_long_line_keeps_its_order_through_the_deaths_of_its_scheduler(
     installation: Installation, corpus: str, submit: Submit, report: Report
 ) -> None:

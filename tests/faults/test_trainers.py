@@ -33,7 +33,7 @@ def test_a_stopped_trainer_counts_as_hung_and_the_job_goes_on(submit: Submit, go
     report(f"{setbacks(run)}; {repeated_steps(run.attempts())} steps repeated")
 
 
-@pytest.mark.row("F38-2", "one of two ranks waits for ever")
+@pytest.mark.row("F38-2", "one of two ranks waits forever")
 def test_a_rank_of_two_that_waits_for_ever_is_a_hang_of_both(
     installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
@@ -46,7 +46,7 @@ def test_a_rank_of_two_that_waits_for_ever_is_a_hang_of_both(
     report(f"{setbacks(run)}; {repeated_steps(run.attempts())} steps repeated")
 
 
-@pytest.mark.row("F38-3", "the interpreter's lock is never let go")
+@pytest.mark.row("F38-3", "the interpreter lock is never released")
 def test_a_trainer_that_holds_the_interpreter_is_found_hung(
     installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
@@ -123,7 +123,7 @@ def test_a_loss_that_is_no_number_stops_the_job_and_offers_the_last_checkpoint(
     report(failure["cause"])
 
 
-@pytest.mark.row("F54-2", "the loss leaps a hundredfold at step 30; policy: skip")
+@pytest.mark.row("F54-2", "the loss jumps a hundredfold at step 30; policy: skip")
 def test_a_loss_that_leaps_is_passed_over_where_the_user_wished_so(
     installation: Installation, submit: Submit, report: Report
 ) -> None:
@@ -171,7 +171,7 @@ def losses(run: Run) -> dict[int, Any]:
     return {row["step"]: row["value"] for row in run.stack.rows(query, run.id)}
 
 
-@pytest.mark.row("F64", "go on with another number of processes: 2 to 1, and 1 to 2")
+@pytest.mark.row("F64", "resume with another number of processes: 2 to 1, and 1 to 2")
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_checkpoint_goes_on_with_another_number_of_processes(
     submit: Submit, report: Report, before: int, after: int

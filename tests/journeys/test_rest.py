@@ -1,4 +1,4 @@
-"""The whole main job through REST with an API token: upload, train, watch, take the checkpoint away, generate."""
+"""The main user journey over REST with an API token: upload, train, follow, download the checkpoint, generate."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The signature of checkpoints: what was altered in any way is told from what was signed, and named."""
+"""Signatures of checkpoints: any alteration is detected and named."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""The hub: every viewer gets everything behind its cursor once and in order, and nobody is held up by a slow one."""
+"""The hub: every viewer gets all updates after its cursor once and in order, and a slow viewer delays no other."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 
 class Story:
-    """What the database would hold: numbered events, read behind a cursor. Counts how often it is read."""
+    """Numbered events in place of the database, read after a cursor. Counts the reads."""
 
     def __init__(self) -> None:
         self.events: list[int] = []

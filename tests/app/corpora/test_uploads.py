@@ -142,7 +142,7 @@ def test_a_full_disk_is_told_before_the_upload(alice: TestClient, monkeypatch: p
 
 @pytest.fixture
 def address(web: TestClient) -> Iterator[tuple[str, int]]:
-    """The application behind a real socket."""
+    """The application on a real socket."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

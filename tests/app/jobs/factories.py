@@ -19,7 +19,7 @@ TEXT = "In the beginning God created the heaven and the earth. And the earth was
 
 
 def corpus(owner: Person, *, text: str = TEXT, name: str = "Genesis", state: str = "ready") -> str:
-    """A parsed corpus of one document; answers its id."""
+    """Create a parsed corpus of one document; returns its ID."""
     corpus_id = new_id()
     data = text.encode()
     directory = storage.corpus(corpus_id)
@@ -65,14 +65,14 @@ def node(name: str = "ada", *, gpus: int = 0, slots: int = 1) -> str:
 
 
 def submitted(owner: Person, corpus_id: str, **given: Any) -> str:
-    """A queued job; answers its id."""
+    """Create a queued job; returns its ID."""
     with db.transaction() as session:
         job, _is_new = service.submit(session, principal=owner.principal, request={"corpora": [corpus_id], **given})
         return job.id
 
 
 def started(owner: Person, corpus_id: str, *, on: str = "ada", **given: Any) -> tuple[str, int]:
-    """A job that a worker claimed; answers its id and fence."""
+    """Create a job that a worker has claimed; returns its ID and fence."""
     job_id = submitted(owner, corpus_id, **given)
     give_to(job_id, on)
     with db.transaction() as session:
@@ -82,7 +82,7 @@ def started(owner: Person, corpus_id: str, *, on: str = "ada", **given: Any) -> 
 
 
 def saved(job_id: str, fence: int, step: int) -> str:
-    """A checkpoint that can be gone on from; answers its id."""
+    """Create a checkpoint that a job can resume from; returns its ID."""
     with db.transaction() as session:
         row = attempts.record_checkpoint(
             session,
@@ -97,7 +97,7 @@ def saved(job_id: str, fence: int, step: int) -> str:
 
 
 def finished(owner: Person, corpus_id: str, **given: Any) -> tuple[str, str]:
-    """A job that did all its steps; answers its id and that of its last checkpoint."""
+    """Create a job that has trained all its steps; returns its ID and that of its last checkpoint."""
     job_id, fence = started(owner, corpus_id, **given)
     record(job_id, fence, losses([4 - n / 50 for n in range(row(job_id).max_steps)]))
     checkpoint_id = saved(job_id, fence, row(job_id).max_steps)

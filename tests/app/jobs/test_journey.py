@@ -1,4 +1,4 @@
-"""From an upload to an opened checkpoint through the whole of Athanor, by REST with an API token."""
+"""From an upload to a loaded checkpoint through all parts of Athanor, over REST with an API token."""
 
 import io
 import json

@@ -23,7 +23,7 @@ from trainer.run_dir import RunDir
 
 
 class Viewer:
-    """A page: keeps what it is told the way the page's script does, and notes what came twice."""
+    """A client that stores updates as the page's script does, and records duplicates."""
 
     def __init__(self) -> None:
         self.cursor = ""
@@ -89,7 +89,7 @@ def lines(seq: int, step: int) -> list[events.Event]:
 
 
 class StreamedJob:
-    """A job that goes on as the test says: steps, log lines, checkpoints, a lost attempt."""
+    """A job that a test advances: steps, log lines, checkpoints, a lost attempt."""
 
     def __init__(self, owner: Person) -> None:
         self.job_id, self.fence = factories.started(owner, factories.corpus(owner))
@@ -127,7 +127,7 @@ class StreamedJob:
         self.begin(0)
 
     def claim_again(self) -> None:
-        """The attempt ends without a result, and another is claimed that has not chosen yet where to go on."""
+        """End the attempt without a result, and claim another that has not chosen its checkpoint yet."""
         with db.transaction() as session:
             attempts.release(session, job_id=self.job_id, fence=self.fence, reason="shutdown")
         with db.transaction() as session:
@@ -139,7 +139,7 @@ class StreamedJob:
         self.fence, self.seq = fence, 0
 
     def begin(self, step: int) -> None:
-        """The attempt goes on behind a step."""
+        """Resume the attempt after a step."""
         with db.transaction() as session:
             attempts.resume_at(session, job_id=self.job_id, fence=self.fence, step=step, saved=None, damaged=[])
         self.step = step

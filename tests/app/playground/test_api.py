@@ -1,4 +1,4 @@
-"""Generating over REST: streamed and whole, checked, stopped, and only from one's own checkpoints."""
+"""Generation over REST: streamed and unstreamed, validated, stopped, and only with the user's own checkpoints."""
 
 import json
 import shutil
@@ -221,7 +221,7 @@ def test_failures_are_told_in_the_readers_language(api: TestClient, checkpoint: 
 
 
 def imported(owner: Person, files: Path, model_type: str = "llama") -> str:
-    """An imported model with these files; answers its id."""
+    """Create an imported model with these files; returns its ID."""
     with db.transaction() as session:
         facts = {"model_type": model_type}
         model = ImportedModel(owner_id=owner.id, name="Imported", source="upload", state="ready", facts=facts)

@@ -1,4 +1,4 @@
-"""The playground's page: drawn for its reader, and answering whole where no script runs."""
+"""The page of the playground, and its form without scripts."""
 
 import re
 

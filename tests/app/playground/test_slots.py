@@ -1,4 +1,4 @@
-"""Slots of a node: who generates at once, who waits, and that whatever breaks frees the slot and is told."""
+"""Generation slots of a node: concurrent and waiting requests; every failure is reported and frees the slot."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The engine by itself: the learning rate, and steps that do not depend on how DeepSpeed takes them."""
+"""The engine alone: the learning rate, and steps that do not depend on DeepSpeed's configuration."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Generation: the same text for the same seed, whole characters, no stop strings, streams that share nothing."""
+"""Generation: the same text for the same seed, complete characters, no stop strings, independent streams."""
 
 from pathlib import Path
 from typing import Any

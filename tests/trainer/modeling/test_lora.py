@@ -1,4 +1,4 @@
-"""LoRA: only the adapters train, they go on with the same bits, and merged weights are base plus adapter."""
+"""LoRA: only the adapters train, they resume bit-identically, and merged weights are base plus adapter."""
 
 import json
 from pathlib import Path

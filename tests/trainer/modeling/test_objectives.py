@@ -1,4 +1,4 @@
-"""Losses: those of transformers' own models on the same batch, and what is counted beside them."""
+"""Losses, compared with those of transformers' own models on the same batch, and the other metrics."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Weights that no rank holds whole: who makes them, who gets what, and that they learn the same."""
+"""Sharded initialization: rank 0 creates the weights, each rank gets its shard, and training is equivalent."""
 
 import json
 import os

@@ -34,7 +34,7 @@ def run(fork_server: GangForkServer, run_dir: RunDir) -> RunDir:
 
 
 def resumed(fork_server: GangForkServer, again: RunDir, before: RunDir, step: int) -> RunDir:
-    """A run of its own that goes on from the checkpoint of another."""
+    """A new run that resumes from the checkpoint of another."""
     inputs = again.inputs(1).model_copy(update={"resume": str(checkpoint_of(before, step))})
     again.create(again.spec(), inputs, fence=1)
     return run(fork_server, again)

@@ -1,4 +1,4 @@
-"""Whole runs: what they learn, report and leave behind."""
+"""Complete runs: what they learn, what they report and which files they leave."""
 
 import json
 import math

@@ -136,7 +136,7 @@ def test_the_reference_stays_what_it_was_and_takes_no_gradient(tmp_path: Path, m
 
 
 def test_a_model_learns_which_answer_is_preferred(tmp_path: Path, made: Fast) -> None:
-    """Held-out pairs are told apart; whoever does not read the prompt is right about half of them."""
+    """The model ranks held-out pairs correctly; a model that ignores the prompt would do so for half of them."""
     spec = dpo_spec(validation_fraction=0.3)
     samples = samples_of(tmp_path, made, spec)
     learning = objective(spec, network())

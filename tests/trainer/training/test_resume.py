@@ -20,7 +20,7 @@ def run(fork_server: GangForkServer, run_dir: RunDir, **env: str) -> int:
 
 
 def go_on(home: Path, name: str, before: RunDir, step: int = SAVED, **fields: Any) -> RunDir:
-    """A run of its own that goes on from the checkpoint of another."""
+    """A new run that resumes from the checkpoint of another."""
     run_dir = make_run(home, name, **fields)
     inputs = run_dir.inputs(1)
     inputs.resume = str(checkpoint_of(before, step))

@@ -93,7 +93,7 @@ FINE_TUNING_FIELDS = (
 
 
 def imported(owner: Person) -> str:
-    """A tiny Llama that was checked; answers its id."""
+    """Create a tiny Llama that was validated; returns its ID."""
     with db.transaction() as session:
         model = base_models.create(session, principal=owner.principal, name="tiny")
         folders.saved(storage.base_model(model.id))

@@ -1,4 +1,4 @@
-"""What an attempt may go on from and start from: whole files only, and no verdict where nothing can be seen."""
+"""The checkpoint that an attempt resumes from: only intact files, and no verdict if the disk cannot be read."""
 
 import hashlib
 import shutil

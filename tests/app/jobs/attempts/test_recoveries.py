@@ -17,7 +17,7 @@ from trainer import events
 
 
 def killed(job_id: str, fence: int) -> int:
-    """The attempt's process is killed and another one begins; answers its fence."""
+    """Kill the process of the attempt and claim another attempt; returns its fence."""
     with db.transaction() as session:
         attempts.release(session, job_id=job_id, fence=fence, reason="trainer_killed", how="rank 0: SIGKILL")
     with db.transaction() as session:
@@ -37,7 +37,7 @@ def begin(job_id: str, fence: int, step: int) -> None:
 
 @pytest.fixture
 def recovered(alice_user: Person) -> tuple[str, int]:
-    """A job that was killed at step 20 and goes on behind step 6; answers its id and fence."""
+    """Create a job that was killed at step 20 and resumed after step 6; returns its ID and fence."""
     factories.node()
     job_id, fence = factories.started(alice_user, factories.corpus(alice_user))
     begin(job_id, fence, 0)

@@ -1,4 +1,4 @@
-"""Who goes where: by priority, in fair turns, nobody starved, and each told why it waits."""
+"""Placement of jobs on nodes: by priority, in fair order, without starvation, and with the reason for each wait."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What was planned of jobs beside what they took, and what later plans learn from it."""
+"""Estimates of jobs against their measurements, and the correction of later estimates."""
 
 from typing import Any
 

@@ -41,7 +41,7 @@ def corpus(alice_user: Person) -> str:
 
 
 def model(owner: Person, facts: dict[str, Any] = LLAMA, state: str = "ready") -> str:
-    """An imported model; answers its id."""
+    """Create an imported model; returns its ID."""
     files = [{"name": "config.json", "size": 2, "sha256": "0" * 64}]
     with db.transaction() as session:
         row = ImportedModel(owner_id=owner.id, name="Tiny", source="upload", state=state, facts=facts, files=files)
@@ -51,7 +51,7 @@ def model(owner: Person, facts: dict[str, Any] = LLAMA, state: str = "ready") ->
 
 
 def checkpoint(owner: Person, corpus_id: str, **config: Any) -> str:
-    """A checkpoint of a finished job with its configuration on the disk; answers its id."""
+    """Create a checkpoint of a finished job with its configuration on disk; returns its ID."""
     _job, checkpoint_id = factories.finished(owner, corpus_id, max_steps=1, vocab_size=300, warmup_steps=0)
     with db.transaction() as session:
         path = storage.checkpoint(session.get_one(Checkpoint, checkpoint_id).path)

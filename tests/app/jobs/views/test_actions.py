@@ -15,7 +15,7 @@ DIVERGED = {"series": "loss", "value": "nan", "step": 30}
 
 
 def failed(owner: Person, code: str, values: dict[str, Any], *, saved: bool, **given: Any) -> str:
-    """A job that failed with a code; answers its id."""
+    """Create a job that failed with a code; returns its ID."""
     job_id, fence = factories.started(owner, factories.corpus(owner), **given)
     if saved:
         factories.saved(job_id, fence, 20)
