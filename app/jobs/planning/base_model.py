@@ -81,7 +81,7 @@ def checkpoint_in_use(
         checkpoint = visible(session, Checkpoint, base_id, principal=principal)
     except PanelError as error:
         raise unknown from error
-    # Its job lets go of checkpoints while it is locked: what is there now stays until the new job is in place.
+    # The job deletes checkpoints only while it is locked: those that exist now stay until the new job is stored.
     job = session.get_one(Job, checkpoint.job_id, with_for_update={"read": True})
     session.refresh(checkpoint)
     return checkpoint, job
