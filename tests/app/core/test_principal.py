@@ -1,0 +1,242 @@
+"""Nobody sees, uses or changes what is another's: every route that takes an id, every list, every reference."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from starlette.testclient import TestClient
+
+from app import main
+from app.core import db
+from app.core.json_shapes import CheckpointTaskOptions, ModelFacts
+from app.core.models import ApiToken, Checkpoint, CheckpointTask, Corpus, ImportedModel, Job, Tokenizer
+from app.corpora import service as corpora
+from tests.app.jobs import factories, saved_checkpoints
+from tests.users import Person
+
+MARK = "Sesame"  # in the name of everything of Alice's
+SHA256 = "5" * 64
+STEPS = {"max_steps": 4, "warmup_steps": 1}
+TABLES: tuple[type[Any], ...] = (Corpus, Tokenizer, ImportedModel, Job, Checkpoint, CheckpointTask)
+
+
+@dataclass(frozen=True)
+class Ids:
+    """One row of each kind of Alice's, by the name of the parameter in a route."""
+
+    corpus_id: str
+    tokenizer_id: str
+    model_id: str
+    job_id: str
+    checkpoint_id: str
+    task_id: str
+    token_id: str
+    running_job_id: str
+
+
+@pytest.fixture(scope="module")
+def ids(database: str, alice_user: Person) -> Ids:
+    """Alice's rows."""
+    factories.node(slots=4)
+    corpus_id = factories.corpus(alice_user, name=f"{MARK} corpus")
+    job_id, fence = factories.started(alice_user, corpus_id, name=f"{MARK} job", **STEPS)
+    running_job_id, _fence = factories.started(alice_user, corpus_id, name=f"{MARK} other job", **STEPS)
+    checkpoint_id = saved_checkpoints.recorded(job_id, 4, fence).id
+    alice_user.token()
+    with db.transaction() as session:
+        tokenizer = record_tokenizer(session, alice_user, f"{MARK} tokenizer", [corpus_id])
+        model = imported_model(alice_user, f"{MARK} model")
+        options = CheckpointTaskOptions(format="safetensors")
+        task = CheckpointTask(owner_id=alice_user.id, checkpoint_id=checkpoint_id, kind="export", options=options)
+        session.add_all([model, task])
+        session.flush()
+        token_id = session.scalars(select(ApiToken.id)).one()
+        return Ids(corpus_id, tokenizer.id, model.id, job_id, checkpoint_id, task.id, token_id, running_job_id)
+
+
+def record_tokenizer(session: Any, person: Person, name: str, corpus_ids: list[str], sha256: str = SHA256) -> Tokenizer:
+    return corpora.record_tokenizer(
+        session, owner_id=person.id, name=name, vocab_size=2048, sha256=sha256, corpora=corpus_ids
+    )
+
+
+def imported_model(person: Person, name: str) -> ImportedModel:
+    facts = ModelFacts(
+        model_type="llama",
+        num_hidden_layers=2,
+        hidden_size=64,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        vocab_size=2048,
+        context=512,
+        num_parameters=1000,
+        dtype="float32",
+        has_chat_template=True,
+    )
+    return ImportedModel(owner_id=person.id, name=name, source="upload", state="ready", facts=facts, sha256=SHA256)
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    """Method and path of every route of a feature or page."""
+    for prefix, modules in (("/api/v1", main.FEATURES), ("", main.PAGES)):
+        for module in modules:
+            for route in module.router.routes:
+                if "methods" in vars(route):
+                    yield from ((method, prefix + route.path) for method in sorted(route.methods - {"HEAD"}))
+
+
+PARAMETERS = {field.name for field in fields(Ids)} - {"running_job_id"}
+WITH_ID = [(method, path) for method, path in routes() if re.search(r"\{\w+_id\}", path)]
+LISTS = [path for method, path in routes() if method == "GET" and "{" not in path]
+
+
+def path_of(path: str, ids: Ids) -> str:
+    return path.format(**vars(ids), name="config.json")
+
+
+def test_every_kind_of_row_has_routes() -> None:
+    assert {name for _method, path in WITH_ID for name in re.findall(r"\{(\w+_id)\}", path)} == PARAMETERS
+    assert len(LISTS) > 20
+
+
+def fingerprint() -> list[Any]:
+    """All rows that have an owner; of tokens whether they are revoked, for they note when they are used."""
+    tokens = select(ApiToken.id, ApiToken.revoked_at).order_by(ApiToken.id)
+    queries = [*(select(table.__table__).order_by(table.id) for table in TABLES), tokens]
+    with db.transaction() as session:
+        return [session.execute(query).all() for query in queries]
+
+
+@pytest.mark.parametrize(("method", "path"), WITH_ID)
+def test_a_foreign_id_is_not_there(ids: Ids, bob: TestClient, method: str, path: str) -> None:
+    before = fingerprint()
+    answer = bob.request(method, path_of(path, ids), content=b"{}", headers={"Content-Type": "application/json"})
+    assert answer.status_code == 404, answer.text
+    assert MARK not in answer.text
+    assert fingerprint() == before
+
+
+@pytest.mark.parametrize("path", [path for method, path in WITH_ID if method == "GET" and "events" not in path])
+def test_it_is_there_for_its_owner(ids: Ids, alice: TestClient, path: str) -> None:
+    assert alice.get(path_of(path, ids)).status_code != 404
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_no_list_names_what_is_anothers(ids: Ids, bob: TestClient, path: str) -> None:
+    text = bob.get(path).text
+    assert MARK not in text
+    assert not [row_id for row_id in vars(ids).values() if row_id in text]
+
+
+@pytest.mark.parametrize(
+    "path", ["/corpora", "/tokenizers", "/models", "/jobs", "/checkpoints", "/playground", "/nodes"]
+)
+def test_the_lists_name_it_to_its_owner(ids: Ids, alice: TestClient, path: str) -> None:
+    assert MARK in alice.get(path).text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/jobs/new?corpus={corpus_id}",
+        "/jobs/new?base_model={checkpoint_id}",
+        "/jobs/new?base_model={model_id}",
+        "/jobs/new?from={checkpoint_id}",
+        "/jobs/new?like={job_id}",
+        "/jobs/new?tokenizer={tokenizer_id}",
+        "/playground?checkpoint={checkpoint_id}",
+        "/playground?checkpoint={model_id}",
+        "/checkpoints?job={job_id}",
+        "/checkpoint-tasks?checkpoint={checkpoint_id}",
+        "/api/v1/checkpoints?job={job_id}",
+        "/api/v1/checkpoint-tasks?checkpoint={checkpoint_id}",
+    ],
+)
+def test_a_link_with_a_foreign_id_shows_nothing_of_it(ids: Ids, bob: TestClient, path: str) -> None:
+    answer = bob.get(path_of(path, ids))
+    assert answer.status_code in (200, 404, 422)
+    assert MARK not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/jobs", {"corpora": ["{corpus_id}"]}),
+        ("/jobs", {"corpora": ["{own}"], "validation_corpora": ["{corpus_id}"]}),
+        ("/jobs", {"corpora": ["{own}"], "tokenizer": "{tokenizer_id}"}),
+        ("/jobs", {"corpora": ["{own}"], "base_model": "{checkpoint_id}"}),
+        ("/jobs", {"corpora": ["{own}"], "base_model": "{model_id}"}),
+        ("/jobs", {"corpora": ["{own}"], "resume_from_checkpoint": "{checkpoint_id}"}),
+        ("/exports", {"checkpoint": "{checkpoint_id}"}),
+        ("/evaluations", {"corpora": ["{own}"], "checkpoint": "{checkpoint_id}"}),
+        ("/generate", {"checkpoint": "{checkpoint_id}"}),
+        ("/generate", {"checkpoint": "{model_id}"}),
+    ],
+)
+def test_a_foreign_id_cannot_be_used(
+    ids: Ids, bob_api: TestClient, bob_user: Person, path: str, body: dict[str, Any]
+) -> None:
+    own = factories.corpus(bob_user, name="Bob's")
+    before = fingerprint()
+    text = json.dumps(body)
+    for name, row_id in {**vars(ids), "own": own}.items():
+        text = text.replace(f"{{{name}}}", row_id)
+    answer = bob_api.post(f"/api/v1{path}", json=json.loads(text))
+    assert answer.status_code in (404, 422), answer.text
+    if answer.status_code == 422:
+        assert [error["field"] for error in answer.json()["errors"]] == [list(body)[-1]]
+    assert MARK not in answer.text
+    assert fingerprint() == before
+
+
+@pytest.fixture(scope="module")
+def entangled(ids: Ids, alice_user: Person, bob_user: Person) -> dict[str, str]:
+    """Rows of Bob's that refer to Alice's, as older versions or a change of hands could have left them."""
+    own = factories.corpus(bob_user, name="Bob's corpus")
+    job_id, fence = factories.started(bob_user, own, name="Bob's job", **STEPS)
+    checkpoint = saved_checkpoints.recorded(job_id, 4, fence)
+    other_id = factories.submitted(bob_user, own, name="Bob's other job", **STEPS)
+    with db.transaction() as session:
+        tokenizer = record_tokenizer(session, bob_user, "Bob's tokenizer", [ids.corpus_id, own], "6" * 64)
+        model = imported_model(bob_user, "Bob's model")
+        session.add(model)
+        session.flush()
+        hers = session.get_one(Job, ids.job_id)
+        hers.tokenizer_id = tokenizer.id
+        hers.spec = hers.spec.model_copy(update={"base_model": model.id})
+        session.get_one(Job, job_id).spec = session.get_one(Job, job_id).spec.model_copy(
+            update={"base_model": ids.checkpoint_id}
+        )
+        session.get_one(Job, other_id).spec = session.get_one(Job, other_id).spec.model_copy(
+            update={"base_model": ids.model_id}
+        )
+        row = session.get_one(Checkpoint, checkpoint.id)
+        row.manifest = row.manifest.model_copy(update={"tokenizer_sha256": SHA256})
+        return {"job": job_id, "other": other_id, "checkpoint": row.id, "tokenizer": tokenizer.id, "model": model.id}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/jobs/{job}",
+        "/jobs/{other}",
+        "/checkpoints/{checkpoint}",
+        "/tokenizers",
+        "/tokenizers/{tokenizer}",
+        "/models",
+        "/models/{model}",
+        "/api/v1/jobs/{job}",
+        "/api/v1/tokenizers/{tokenizer}",
+    ],
+)
+def test_pages_of_ones_own_rows_name_nothing_that_is_anothers(
+    entangled: dict[str, str], bob: TestClient, path: str
+) -> None:
+    answer = bob.get(path.format(**entangled))
+    assert answer.status_code in (200, 409), path  # 409: a tokenizer without its files
+    assert MARK not in answer.text
