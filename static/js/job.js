@@ -1,7 +1,7 @@
 // The page of one job. The server renders every part of it; its stream sends the parts that change, and what the
 // charts, the samples and the log grow by.
 
-import { Board } from "./chart.js";
+import { Board } from "./board.js";
 import { Curve } from "./curve.js";
 import { closest, find, findAll } from "./dom.js";
 import { ago } from "./format.js";
@@ -12,7 +12,7 @@ import { Stream } from "./stream.js";
 const SILENCE_BEFORE_END = 5_000; // milliseconds without an event after which an ended job has nothing more to send
 const AGES_EVERY = 20_000; // milliseconds after which relative times are written again
 
-/** @typedef {Record<string, import("./curve.js").Series>} Curves by the name of the series */
+/** @typedef {Record<string, import("./curve.js").Series>} SeriesByName */
 
 /** @param {HTMLElement} root */
 export function start(root) {
@@ -78,13 +78,13 @@ class JobPage {
     this.update();
   }
 
-  /** @param {Curves} series */
+  /** @param {SeriesByName} series */
   #replaceCurves(series) {
     this.board.curves = curvesOf(series);
     this.board.draw();
   }
 
-  /** @param {Curves} series */
+  /** @param {SeriesByName} series */
   #addPoints(series) {
     for (const [name, points] of Object.entries(series)) {
       const curve = this.board.curves.get(name) ?? new Curve();
@@ -154,7 +154,7 @@ class JobPage {
 }
 
 /**
- * @param {Curves} series
+ * @param {SeriesByName} series
  * @returns {Map<string, Curve>}
  */
 function curvesOf(series) {

@@ -83,7 +83,7 @@ def test_a_recipe_changes_what_can_be_chosen_and_what_empty_fields_mean(open_pag
 def test_a_proposal_fills_the_form_in(open_page: Open, trained: str, locale: str) -> None:
     with open_page(FORM, locale=locale) as page:
         page.locator("[data-propose]").click()
-        expect(page.locator(".dial .estimates > div")).to_have_count(5)
+        expect(page.locator(".proposal .estimates > div")).to_have_count(5)
         expect(page.locator("#field-hidden_size")).not_to_have_value("")
         expect(page.locator("#field-tie_word_embeddings")).to_have_value("")
         expect(page.locator("[data-figures]:not(.stale)")).to_have_count(1)

@@ -395,6 +395,5 @@ def test_troubles_and_recoveries_stand_on_the_page_of_a_job(alice: TestClient, a
 
 def test_every_chart_has_colors_of_its_own() -> None:
     drawn = set(re.findall(r'chart\("(\w+)"', (ROOT / "templates/jobs/show.html").read_text()))
-    colors = re.search(r"const COLORS = {(.*?)};", (ROOT / "static/js/chart.js").read_text())
-    assert colors is not None
-    assert drawn == set(re.findall(r"(\w+): \[", colors[1]))
+    options = (ROOT / "static/js/chart-options.js").read_text()
+    assert drawn == set(re.findall(r"^  (\w+): \[", options[options.index("const COLORS") :], re.MULTILINE))

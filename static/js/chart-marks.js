@@ -1,0 +1,71 @@
+// What is drawn on the canvas of a chart beside its curves.
+
+import { themeColor } from "./chart-options.js";
+
+/**
+ * Values that are no finite number, as crosses at the top; where attempts went on, as thin upright lines; checkpoints,
+ * as ticks at the bottom.
+ * @param {import("../vendor/uplot/uPlot.esm.js")} u
+ * @param {{ odd: Iterable<number>, resumes: Iterable<number>, checkpoints: Iterable<number> }} steps
+ */
+export function drawMarks(u, { odd, resumes, checkpoints }) {
+  const { ctx, bbox } = u;
+  const { min, max } = u.scales.x;
+  const pixel = devicePixelRatio;
+  const bottom = bbox.top + bbox.height;
+  /** @param {Iterable<number>} steps */
+  const positions = (steps) =>
+    [...steps].filter((step) => step >= (min ?? 0) && step <= (max ?? 0)).map((step) => u.valToPos(step, "x", true));
+  ctx.save();
+  ctx.lineWidth = 1.5 * pixel;
+  ctx.strokeStyle = themeColor("bad");
+  for (const x of positions(odd)) cross(ctx, x, bbox.top + 8 * pixel, 4 * pixel);
+  ctx.lineWidth = pixel;
+  ctx.strokeStyle = ctx.fillStyle = themeColor("ink-muted");
+  ctx.setLineDash([3 * pixel, 3 * pixel]);
+  for (const x of positions(resumes)) upright(ctx, Math.round(x) + 0.5, bbox.top, bottom);
+  for (const x of positions(checkpoints)) triangle(ctx, x, bottom, 4 * pixel);
+  ctx.restore();
+}
+
+/**
+ * @param {CanvasRenderingContext2D} ctx
+ * @param {number} x
+ * @param {number} y
+ * @param {number} size
+ */
+function cross(ctx, x, y, size) {
+  ctx.beginPath();
+  ctx.moveTo(x - size, y - size);
+  ctx.lineTo(x + size, y + size);
+  ctx.moveTo(x + size, y - size);
+  ctx.lineTo(x - size, y + size);
+  ctx.stroke();
+}
+
+/**
+ * @param {CanvasRenderingContext2D} ctx
+ * @param {number} x
+ * @param {number} top
+ * @param {number} bottom
+ */
+function upright(ctx, x, top, bottom) {
+  ctx.beginPath();
+  ctx.moveTo(x, top);
+  ctx.lineTo(x, bottom);
+  ctx.stroke();
+}
+
+/**
+ * @param {CanvasRenderingContext2D} ctx
+ * @param {number} x
+ * @param {number} y
+ * @param {number} size
+ */
+function triangle(ctx, x, y, size) {
+  ctx.beginPath();
+  ctx.moveTo(x, y - 1.6 * size);
+  ctx.lineTo(x + size, y);
+  ctx.lineTo(x - size, y);
+  ctx.fill();
+}

@@ -1,0 +1,141 @@
+// What uPlot needs to know about a chart: scales, axes, lines and bands in the colors of the theme.
+
+import uPlot from "../vendor/uplot/uPlot.esm.js";
+import { compact, number } from "./format.js";
+
+export const COLUMNS_PER_CURVE = 4; // itself, its smoothed course, and the lower and upper edge of its band
+const MIN_SIZE = 60; // CSS pixels
+const COLORS = /** @type {Record<string, number[]>} by the chart, one for each curve */ ({
+  loss: [1, 2],
+  bits: [1, 2],
+  rewards: [1, 2],
+  accuracy: [1, 2],
+  rate: [3],
+  norm: [4],
+  speed: [5],
+});
+
+/**
+ * The numbers of the colors (--series-1 and so on) of a chart's curves.
+ * @param {string} chart
+ */
+export function colorsOf(chart) {
+  return COLORS[chart];
+}
+
+/**
+ * A color of the theme in use, as a canvas needs it.
+ * @param {string} name of the custom property, without its dashes
+ */
+export function themeColor(name) {
+  const probe = document.createElement("i");
+  probe.hidden = true;
+  probe.className = "probe";
+  document.body.append(probe);
+  probe.style.color = `var(--${name})`;
+  const { color } = getComputedStyle(probe);
+  probe.remove();
+  return color;
+}
+
+/**
+ * @typedef {object} View
+ * @property {HTMLElement} plot the element to fill
+ * @property {number[]} colors the numbers of its curves' colors
+ * @property {boolean} isSmooth
+ * @property {boolean} isLog
+ * @property {() => [number, number] | null} range the steps that are zoomed in on
+ */
+
+/**
+ * @param {View} view
+ * @returns {uPlot.Options}
+ */
+export function chartOptions({ plot, colors, isSmooth, isLog, range }) {
+  const line = themeColor("line");
+  const axis = {
+    stroke: themeColor("ink-muted"),
+    font: `11px ${getComputedStyle(document.body).fontFamily}`,
+    grid: { stroke: line, width: 1 },
+    ticks: { stroke: line, width: 1, size: 4 },
+    gap: 4,
+  };
+  const inks = colors.map((n) => themeColor(`series-${n}`));
+  return {
+    width: Math.max(MIN_SIZE, plot.clientWidth),
+    height: Math.max(MIN_SIZE, plot.clientHeight),
+    legend: { show: false },
+    padding: [8, 22, 0, 0],
+    scales: {
+      x: {
+        time: false,
+        range: (_u, min, max) => range() ?? (min === max ? [min ?? 0, (max ?? 0) + 1] : [min, max]),
+      },
+      y: isLog
+        ? { distr: 3, range: (_u, min, max) => (min == null ? [0.1, 10] : logRange(min, max)) }
+        : { range: (_u, min, max) => (min == null ? [0, 1] : uPlot.rangeNum(min, max, 0.08, false)) },
+    },
+    axes: [
+      { ...axis, size: 28, space: 60, values: (_u, steps) => steps.map((step) => (step % 1 ? "" : number(step))) },
+      { ...axis, size: 52, space: 34, values: (_u, ticks) => ticks.map(tick) },
+    ],
+    series: [{}, ...inks.flatMap((ink, i) => lines(ink, i > 0, isSmooth))],
+    bands: inks.map((ink, i) => ({
+      series: [COLUMNS_PER_CURVE * (i + 1), COLUMNS_PER_CURVE * (i + 1) - 1],
+      fill: translucent(ink, 16),
+    })),
+    cursor: {
+      y: false,
+      points: { size: 7 },
+      drag: { x: true, y: false, setScale: false },
+      sync: { key: "job", scales: ["x", null] },
+    },
+  };
+}
+
+/**
+ * The lines of a curve's columns. One with few points, such as that of evaluations, shows each of them.
+ * @param {string} color
+ * @param {boolean} isSparse
+ * @param {boolean} isSmooth
+ * @returns {uPlot.Series[]}
+ */
+function lines(color, isSparse, isSmooth) {
+  const edge = { stroke: "transparent", width: 0, points: { show: false }, spanGaps: true };
+  return [
+    {
+      stroke: isSmooth && !isSparse ? translucent(color, 30) : color,
+      width: isSparse ? 2 : 1.5,
+      spanGaps: isSparse,
+      points: isSparse ? { show: true, size: 5, fill: color, stroke: color } : { size: 4, fill: color },
+    },
+    { stroke: color, width: 2, points: { show: false } },
+    edge,
+    edge,
+  ];
+}
+
+/**
+ * @param {string} color
+ * @param {number} percent of opacity
+ */
+function translucent(color, percent) {
+  return `color-mix(in srgb, ${color} ${percent}%, transparent)`;
+}
+
+/**
+ * @param {number} min
+ * @param {number} max
+ * @returns {[number, number]}
+ */
+function logRange(min, max) {
+  return min === max ? [min / 1.2, max * 1.2] : [min / 1.04, max * 1.04];
+}
+
+/** @param {number | null} value */
+function tick(value) {
+  if (value == null) return "";
+  const size = Math.abs(value);
+  if (size >= 1e4) return compact(value);
+  return size > 0 && size < 1e-3 ? value.toExponential(0) : String(Number(value.toPrecision(3)));
+}
