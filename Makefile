@@ -20,10 +20,10 @@ define install
 	{ echo "Installing failed. The end of $(LOG):"; tail -n 15 $(LOG); exit 1; }
 endef
 
-# Each test process has servers, a database and a data directory of its own. Tests of whole installations have leases of
-# seconds and real browsers: they run afterwards, with the machine to themselves.
+# Each test process has servers, a database and a data directory of its own. Tests with leases and deadlines of seconds
+# run after the others, which load the processors fully.
 TEST_PROCESSES ?= 2
-INSTALLATIONS = tests/faults tests/journeys tests/browser tests/app/launcher tests/worker/supervisor
+DEADLINES = tests/faults tests/worker/supervisor tests/app/launcher
 PARALLEL = --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 30
 
 help: ## Say what can be made
@@ -37,8 +37,8 @@ demo: $(RUN) ## The same with data of its own, and a first training already runn
 
 test: $(DEVELOP) ## Run all tests, with real servers, real training and a real browser
 	@$(BIN)/python -m tests.chromium
-	@$(BIN)/python -m pytest $(PARALLEL) $(INSTALLATIONS:%=--ignore %)
-	@exec $(BIN)/python -m pytest --durations 30 $(INSTALLATIONS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(DEADLINES:%=--ignore %)
+	@exec $(BIN)/python -m pytest $(PARALLEL) $(DEADLINES)
 
 test-fast: $(DEVELOP) ## Run the tests that neither train nor open a browser
 	@exec $(BIN)/python -m pytest --fast $(PARALLEL)

@@ -10,10 +10,14 @@ Workarounds, each seen in DeepSpeed 0.19.8:
 - ZeRO-3 gathers a weight only for the module that owns it: the LM head's, which the fused loss reads, is registered
   with the objective (`_shard`).
 - DeepSpeed probes for compilers and would compile a shared-memory collective (`init_process_group` in base.py).
+- Every check of an optimizer imports DeepSpeed's Muon, whose `torch.compile` takes four seconds of imports: it is
+  imported here, uncompiled. Nothing uses it; `optimizers.py` has torch's.
 """
 
+import importlib
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import deepspeed
 import torch
@@ -35,6 +39,9 @@ from trainer.modeling.fused_ops import has_linear_lm_head, lm_head_weight
 from trainer.modeling.objectives import Objective
 from trainer.modeling.zero_init import LazyParameters, share_buffers
 from trainer.spec import TrainSpec
+
+with patch("deepspeed.runtime.compiler.compile", lambda: lambda function: function):
+    importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
 
 MAX_BUCKET = 500_000_000  # values sent at a time, DeepSpeed's default
 
