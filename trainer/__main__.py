@@ -1,10 +1,12 @@
-"""The trainer's command line: `python -m trainer plan|propose|tokenize|train|generate|evaluate|export|gang`."""
+"""The trainer's command line: `python -m trainer plan|propose|tokenize|train|generate|evaluate|export|preview|gang`."""
 
 import argparse
 import json
 import os
+import resource
 import socket
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +99,22 @@ def _parser() -> argparse.ArgumentParser:
         parser_of.add_argument("--base", type=Path, help="base model of an adapter")
         parser_of.set_defaults(command=command)
 
+    _add_preview(commands)
     gang = commands.add_parser("gang", help="run the processes of one attempt for a supervisor")
     gang.add_argument("--fd", type=int, required=True, help="descriptor of an inherited socket to the supervisor")
     gang.set_defaults(command=_gang)
     return parser
+
+
+def _add_preview(commands: Any) -> None:
+    """Add the command that previews a chat template."""
+    preview = commands.add_parser("preview", help="show what a chat template makes of a conversation")
+    preview.add_argument("conversation", metavar="CONVERSATION.json", help="messages; - reads standard input")
+    preview.add_argument("--template", help="chatml, llama-3, mistral, zephyr, plain or a Jinja template")
+    preview.add_argument("--base", type=Path, help="base model whose tokenizer and template are used")
+    preview.add_argument("--cpu-seconds", type=int, help="stop after this much computing")
+    preview.add_argument("--memory-bytes", type=int, help="stop at this much memory")
+    preview.set_defaults(command=_preview)
 
 
 def _add_node(parser: argparse.ArgumentParser) -> None:
@@ -189,7 +203,7 @@ def _generate(arguments: argparse.Namespace) -> int:
     loaded = generation.load(arguments.checkpoint_dir, arguments.device)
     pieces = generation.stream(
         loaded,
-        _conversation(loaded.tokenizer, arguments.prompt) if arguments.chat else arguments.prompt,
+        _conversation(loaded, arguments.prompt) if arguments.chat else arguments.prompt,
         max_tokens=arguments.max_tokens,
         temperature=arguments.temperature,
         top_p=arguments.top_p,
@@ -203,23 +217,32 @@ def _generate(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _conversation(tokenizer: Any, prompt: str) -> list[int]:
+def _conversation(loaded: Any, prompt: str) -> list[int]:
     """The tokens of a prompt in the chat template. Raises ValueError without a template, or for invalid messages."""
-    from trainer.data.record_encoding import RecordEncoder
-    from trainer.failure import Failure
-
-    if tokenizer.chat_template is None:
-        raise ValueError("the checkpoint has no chat template; leave out --chat")
     messages = [{"role": "user", "content": prompt}]
     if prompt.lstrip().startswith("["):
         try:
             messages = TypeAdapter(list[dict[str, str]]).validate_json(prompt)
         except ValidationError:
             raise ValueError("--prompt is not a JSON list of messages with role and content") from None
+    ids: list[int] = loaded.encode_chat(messages)
+    return ids
+
+
+def _preview(arguments: argparse.Namespace) -> int:
+    for name, limit in ((resource.RLIMIT_CPU, arguments.cpu_seconds), (resource.RLIMIT_DATA, arguments.memory_bytes)):
+        if limit is not None:
+            resource.setrlimit(name, (limit, limit))
+    from trainer.data.chat_preview import preview
+    from trainer.failure import Failure
+
+    text = sys.stdin.read() if arguments.conversation == "-" else Path(arguments.conversation).read_text()
+    messages = TypeAdapter(list[dict[str, str]]).validate_json(text)
     try:
-        return RecordEncoder("chat", tokenizer).prompt(messages)
+        print(preview(arguments.base, arguments.template, messages).model_dump_json())
     except Failure as failure:
         raise ValueError(str(failure)) from None
+    return EXIT_OK
 
 
 def _report(message: jsonlines.Message) -> None:
@@ -233,14 +256,20 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from trainer.inference import generation, lm_eval_harness
 
     corpora = TypeAdapter(list[CorpusInput]).validate_json(arguments.corpora.read_bytes())
-    result = lm_eval_harness.evaluate(
-        generation.load(arguments.checkpoint_dir, arguments.device),
-        corpora,
-        limit=arguments.limit,
-        num_fewshot=arguments.num_fewshot,
-        batch_size=arguments.batch_size,
-        progress=lambda done, total: _report({"done": done, "total": total}),
-    )
+    try:
+        result = lm_eval_harness.evaluate(
+            generation.load(arguments.checkpoint_dir, arguments.device),
+            corpora,
+            limit=arguments.limit,
+            num_fewshot=arguments.num_fewshot,
+            batch_size=arguments.batch_size,
+            progress=lambda done, total: _report({"done": done, "total": total}),
+        )
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # the libraries raise what they like
+        traceback.print_exc()
+        raise ValueError(f"the evaluation failed: {type(error).__name__}: {error}") from error
     _report({"result": result.model_dump()})
     return EXIT_OK
 

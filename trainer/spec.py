@@ -2,40 +2,17 @@
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from trainer import spec_checks
+from trainer.families import MIN_VOCAB_SIZE
 from trainer.messages import message
-from trainer.rounding import round_up_to_multiple
-from trainer.spec_errors import MESSAGES, SpecError, SpecProblem, field_error, from_pydantic_error
+from trainer.spec_errors import MESSAGES, SpecError, SpecProblem, from_pydantic_error
 
 RECIPES = Path(__file__).parent / "recipes"
-DECODERS = ("llama", "qwen2", "gpt2")
-ENCODERS = ("bert", "roberta")
-ROTARY = ("llama", "qwen2")
-GGUF_MODEL_TYPES = DECODERS  # those that trainer/export/gguf_writer.py can write
-# The fields that define a network, and that a base model decides.
-NETWORK_FIELDS = (
-    *("model_type", "num_hidden_layers", "hidden_size", "intermediate_size"),
-    *("num_attention_heads", "num_key_value_heads", "tie_word_embeddings"),
-)
-# Model families that support each objective.
-FAMILIES = {
-    "causal": DECODERS,
-    "masked": ENCODERS,
-    "span_corruption": ("t5",),
-    "seq2seq": ("t5",),
-    "chat": DECODERS,
-    "completion": DECODERS,
-    "classification": (*ENCODERS, *DECODERS),
-    "dpo": DECODERS,
-}
-TEXT_OBJECTIVES = ("causal", "masked", "span_corruption")  # cut running text into sequences; the others use records
-NUM_SENTINELS = 100  # sentinel tokens of T5: the most spans that can be hidden in a text
-MIN_VOCAB_SIZE = 258  # byte-level BPE starts from 256 bytes and two special tokens
 
 
 def field(group: str, title: str, description: str, **limits: Any) -> Any:
@@ -115,6 +92,26 @@ class TrainSpec(BaseModel):
         bool,
         field("data", "Packing", "Pack several records into one sequence. Attention does not cross records."),
     ] = True
+    chat_template: Annotated[
+        str | None,
+        field(
+            "data",
+            "Chat template",
+            "How conversations become text: chatml, llama-3, mistral, zephyr, plain, or a Jinja template. Leave empty "
+            "to use the base model's own, or ChatML if it has none.",
+            min_length=1,
+            max_length=20_000,
+        ),
+    ] = None
+    on_record_error: Annotated[
+        Literal["skip", "stop"],
+        field(
+            "data",
+            "On unusable records",
+            "What to do with records that the chat template refuses, or whose text contains its marks: skip them and "
+            "name them in the log, or stop.",
+        ),
+    ] = "skip"
     mlm_probability: Annotated[
         float,
         field(
@@ -151,6 +148,16 @@ class TrainSpec(BaseModel):
             le=256,
         ),
     ]
+    head_dim: Annotated[
+        int | None,
+        field(
+            "model",
+            "Head size",
+            "Width of each attention head (llama, qwen2 and t5). Leave empty for the hidden size divided by the heads.",
+            ge=2,
+            le=1_024,
+        ),
+    ] = None
     tie_word_embeddings: Annotated[
         bool, field("model", "Tied embeddings", "Share one matrix between input and output embeddings.")
     ]
@@ -295,10 +302,13 @@ class TrainSpec(BaseModel):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "TrainSpec":
-        for check in (_check_width, _check_heads, _check_batch, _check_schedule, _check_objective, _check_tuning):
-            check(self)
-        _check_hardware(self)
+        spec_checks.check(self)
         return self
+
+    @property
+    def head_width(self) -> int:
+        """Width of each attention head."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
     def gradient_accumulation_steps(self) -> int:
@@ -360,136 +370,3 @@ def resolve(fields: dict[str, Any]) -> TrainSpec:
         return TrainSpec.model_validate({**recipe(name), "recipe": name, **fields})
     except ValidationError as error:
         raise SpecError([from_pydantic_error(detail, TrainSpec) for detail in error.errors()]) from None
-
-
-# ---- checks across fields ------------------------------------------------------------------------------------------
-
-
-def _check_width(spec: TrainSpec) -> None:
-    heads, rotary = spec.num_attention_heads, spec.model_type in ROTARY
-    if spec.hidden_size % heads:
-        raise field_error(
-            "hidden_size",
-            "must be a multiple of num_attention_heads ({num_attention_heads}), but is {hidden_size}: {next} would do",
-            hidden_size=spec.hidden_size,
-            num_attention_heads=heads,
-            next=round_up_to_multiple(spec.hidden_size, heads * (2 if rotary else 1)),
-        )
-    if rotary and (spec.hidden_size // heads) % 2:
-        raise field_error(
-            "hidden_size",
-            "gives each head an odd width ({width}), which rotary embeddings cannot use: {next} would do",
-            width=spec.hidden_size // heads,
-            next=round_up_to_multiple(spec.hidden_size, 2 * heads),
-        )
-
-
-def _check_heads(spec: TrainSpec) -> None:
-    values = {"num_attention_heads": spec.num_attention_heads, "num_key_value_heads": spec.num_key_value_heads}
-    if spec.num_attention_heads % spec.num_key_value_heads:
-        raise field_error(
-            "num_key_value_heads",
-            "must divide num_attention_heads ({num_attention_heads}), but is {num_key_value_heads}: {next} would do",
-            **values,
-            next=math.gcd(spec.num_attention_heads, spec.num_key_value_heads),
-        )
-    if spec.model_type not in ROTARY and spec.num_key_value_heads != spec.num_attention_heads:
-        raise field_error(
-            "num_key_value_heads",
-            "must equal num_attention_heads ({num_attention_heads}) for {model_type}, but is {num_key_value_heads}",
-            **values,
-            model_type=spec.model_type,
-        )
-
-
-def _check_batch(spec: TrainSpec) -> None:
-    product = spec.per_device_batch_size * spec.num_processes
-    if spec.train_batch_size % product:
-        raise field_error(
-            "train_batch_size",
-            "must be a multiple of per_device_batch_size x num_processes ({product}), but is {train_batch_size}: "
-            "{next} would do",
-            product=product,
-            train_batch_size=spec.train_batch_size,
-            next=round_up_to_multiple(spec.train_batch_size, product),
-        )
-
-
-def _check_schedule(spec: TrainSpec) -> None:
-    if spec.warmup_steps > spec.max_steps:
-        raise field_error(
-            "warmup_steps",
-            "must not exceed max_steps ({max_steps}), but is {warmup_steps}",
-            max_steps=spec.max_steps,
-            warmup_steps=spec.warmup_steps,
-        )
-    largest = spec.max_steps - spec.warmup_steps
-    if spec.decay_steps is not None and spec.decay_steps > largest:
-        raise field_error(
-            "decay_steps",
-            "must not exceed max_steps - warmup_steps ({largest}), but is {decay_steps}",
-            largest=largest,
-            decay_steps=spec.decay_steps,
-        )
-
-
-def _check_objective(spec: TrainSpec) -> None:
-    if spec.model_type not in FAMILIES[spec.objective]:
-        raise field_error(
-            "model_type",
-            "must be one of {expected} for the objective {objective}, but is {model_type}",
-            expected=", ".join(FAMILIES[spec.objective]),
-            objective=spec.objective,
-            model_type=spec.model_type,
-        )
-    smallest = MIN_VOCAB_SIZE + {"t5": NUM_SENTINELS, "bert": 1, "roberta": 1}.get(spec.model_type, 0)
-    if spec.base_model is None and spec.vocab_size is not None and spec.vocab_size < smallest:
-        values = {"smallest": smallest, "model_type": spec.model_type, "vocab_size": spec.vocab_size}
-        raise field_error("vocab_size", "must be at least {smallest} for {model_type}, but is {vocab_size}", **values)
-    if spec.model_type == "t5" and spec.base_model is None and not spec.tie_word_embeddings:
-        raise field_error(
-            "tie_word_embeddings", "must be true for t5, whose encoder, decoder and output share one embedding"
-        )
-    if spec.objective == "dpo" and spec.base_model is None:
-        raise field_error(
-            "base_model", "is required: dpo fine-tunes a model that already answers; choose a checkpoint or a model"
-        )
-    shared = next((corpus for corpus in spec.validation_corpora if corpus in spec.corpora), None)
-    if shared is not None:
-        raise field_error(
-            "validation_corpora",
-            "contains {corpus}, which is also a training corpus: remove it from one of the two",
-            corpus=shared,
-        )
-
-
-def _check_tuning(spec: TrainSpec) -> None:
-    if spec.tuning == "full":
-        return
-    if spec.base_model is None:
-        raise field_error("tuning", "must be full without a base_model: adapters need pretrained weights")
-    if spec.optimizer != "adamw":
-        raise field_error(
-            "optimizer", "must be adamw for {tuning}, but is {optimizer}", tuning=spec.tuning, optimizer=spec.optimizer
-        )
-    if spec.tuning == "qlora" and spec.precision == "fp32":
-        raise field_error(
-            "precision", "must be auto or bf16 for qlora, whose frozen weights are quantized to four bits, but is fp32"
-        )
-    if spec.tuning == "qlora" and spec.zero_stage == 3:
-        raise field_error("zero_stage", "must be 0, 1 or 2 for qlora, but is 3: four-bit weights cannot be sharded")
-
-
-def _check_hardware(spec: TrainSpec) -> None:
-    if spec.optimizer == "muon" and spec.zero_stage > 0:
-        raise field_error(
-            "zero_stage",
-            "must be 0 for muon, which updates whole matrices, but is {zero_stage}",
-            zero_stage=spec.zero_stage,
-        )
-    if spec.offload_optimizer and spec.zero_stage == 0:
-        raise field_error("zero_stage", "must be 1, 2 or 3 for offload_optimizer, but is 0")
-    if spec.offload_parameters and spec.zero_stage != 3:
-        raise field_error(
-            "zero_stage", "must be 3 for offload_parameters, but is {zero_stage}", zero_stage=spec.zero_stage
-        )

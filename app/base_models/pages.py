@@ -13,7 +13,7 @@ from app.core.settings import settings
 from app.web.auth import Reader, Submitter
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
-from trainer.spec import DECODERS
+from trainer.families import DECODERS
 
 router = APIRouter()
 PAGE_ROWS = 50

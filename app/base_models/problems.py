@@ -60,6 +60,15 @@ MESSAGES = {
     ),
     # tokenizer
     "tokenizer_missing": gettext_noop("There is no tokenizer.json, nor an older vocabulary file to create it from."),
+    "tokenizer_sentencepiece": gettext_noop(
+        "The tokenizer is only in {file}, which cannot be converted: the package sentencepiece is not installed. Open "
+        "the model's folder with AutoTokenizer.from_pretrained and save_pretrained of transformers, and add the "
+        "tokenizer.json that this writes."
+    ),
+    "tokenizer_no_end": gettext_noop(
+        "Neither the tokenizer nor the configuration names an end-of-text token. Add eos_token to "
+        "tokenizer_config.json."
+    ),
     "tokenizer_unreadable": gettext_noop("The tokenizer cannot be loaded: {why}."),
     "tokenizer_slow": gettext_noop("The tokenizer is a slow one. Save its fast version, tokenizer.json."),
     "tokenizer_large": gettext_noop("The tokenizer has token IDs up to {found}, but the embedding ends at {expected}."),
@@ -81,6 +90,18 @@ MESSAGES = {
     "tensors_unused": gettext_noop("{count} tensors are not used, for example {tensor}."),
     "as_llama": gettext_noop("This Mistral has no sliding window, so it is loaded as an equivalent Llama."),
     "tokenizer_converted": gettext_noop("tokenizer.json was converted from the tokenizer's older files."),
+    "tokenizer_replaced": gettext_noop(
+        "Athanor uses tokenizer.json as it is. AutoTokenizer of transformers 5 ({tokenizer}) replaces parts of it and "
+        "gives other tokens."
+    ),
+    "end_from_config": gettext_noop(
+        "The tokenizer names no end-of-text token; {token} is used, as the configuration says."
+    ),
+    "head_untied": gettext_noop(
+        "The configuration says that output and input embeddings are tied, but the files hold two different ones: they "
+        "are used as they are."
+    ),
+    "weights_skipped": gettext_noop("{file} was skipped: it holds the same weights in another layout."),
     "weights_16_bit": gettext_noop("The weights are 16-bit; fp32 training converts them."),
 }
 

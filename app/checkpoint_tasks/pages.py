@@ -22,7 +22,7 @@ from app.web.errors import validation_field
 from app.web.pages import page
 from app.web.paging import After
 from trainer.corpus_kinds import EVALUATION_KINDS
-from trainer.spec import DECODERS, GGUF_MODEL_TYPES
+from trainer.families import DECODERS, GGUF_MODEL_TYPES
 
 router = APIRouter()
 PAGE_ROWS = 50

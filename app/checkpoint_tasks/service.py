@@ -18,7 +18,8 @@ from app.core.models import Checkpoint, CheckpointTask, Corpus, ImportedModel, J
 from app.core.principal import Principal, visible, visible_to
 from app.corpora import service as corpora_service
 from trainer.corpus_kinds import EVALUATION_KINDS
-from trainer.spec import DECODERS, GGUF_MODEL_TYPES, TrainSpec
+from trainer.families import DECODERS, GGUF_MODEL_TYPES
+from trainer.spec import TrainSpec
 
 OPEN = ("queued", "running")
 MAX_STARTS = 3

@@ -95,6 +95,7 @@ class ModelFacts(_Stored):
     intermediate_size: int | None = None
     num_attention_heads: int | None = None
     num_key_value_heads: int | None = None
+    head_dim: int | None = None
     tie_word_embeddings: bool | None = None
     vocab_size: int | None = None
     context: int | None = None

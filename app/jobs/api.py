@@ -17,7 +17,8 @@ from app.jobs.attempts import metrics
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import notifications
 from app.jobs.lifecycle.notifications import notify_job_changed
-from app.jobs.planning import answers
+from app.jobs.planning import answers, template_preview
+from app.jobs.planning.template_preview import PreviewAnswer, PreviewRequest
 from app.jobs.views import logs
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
@@ -61,6 +62,14 @@ def plan_job(principal: Reader, partial_spec: PartialSpec) -> answers.PlanAnswer
     with db.transaction() as session:
         resolved = service.resolve_request(session, principal=principal, request=partial_spec)
     return answers.plan_answer(resolved.spec, resolved.vocab_size, resolved.plan, resolved.auto_fields)
+
+
+@router.post("/jobs/preview-template", tags=["jobs"])
+def preview_template(principal: Submitter, request: PreviewRequest) -> PreviewAnswer:
+    """Show what a chat template makes of a conversation, and which parts of it a model would learn."""
+    with db.transaction() as session:
+        base = template_preview.base_directory(session, principal, request.base_model)
+    return template_preview.preview(request, base)
 
 
 @router.post("/jobs/propose", tags=["jobs"])

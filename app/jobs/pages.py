@@ -23,9 +23,10 @@ from app.corpora.record_kinds import KIND_WORDS
 from app.jobs import form_plan, job_parts, schemas, service, stream
 from app.jobs.form_plan import FormPlan
 from app.jobs.lifecycle import notifications
-from app.jobs.planning import answers
+from app.jobs.planning import answers, template_preview
 from app.jobs.planning import base_model as bases
 from app.jobs.planning.answers import ProposeAnswer
+from app.jobs.planning.template_preview import PreviewRequest
 from app.jobs.views import chart_words, form, form_controls
 from app.jobs.views.form import Origin, SubmittedForm
 from app.jobs.views.form_controls import FormContext
@@ -39,6 +40,7 @@ from trainer.spec_errors import SpecError
 router = APIRouter()
 
 PAGE_LENGTH = 25
+MAX_TEMPLATE_CHARACTERS = 20_000  # as TrainSpec allows
 FILTERS = {"all": None, "active": tuple(s for s in STATES if s not in TERMINAL), "ended": TERMINAL}
 
 
@@ -144,6 +146,22 @@ def propose(request: Request, principal: Reader, form_data: FormBody) -> Respons
     return _draw_form(request, principal, form.with_proposal(submitted, proposal), proposal=answer)
 
 
+@router.post("/jobs/preview-template")
+def preview_template(request: Request, principal: Submitter, form_data: FormBody) -> Response:
+    """What the chat template of a form makes of a short conversation."""
+    submitted = form.read_form(form_data)
+    template = submitted.fields.get("chat_template", "").strip()[:MAX_TEMPLATE_CHARACTERS] or None
+    with db.transaction() as session:
+        base = template_preview.base_directory(session, principal, submitted.base_id or None)
+    preview, problem = None, None
+    try:
+        preview = template_preview.preview(PreviewRequest(chat_template=template), base)
+    except PanelError as error:
+        problem = error
+    status = problem.status if problem else 200
+    return page(request, "jobs/template.html", status, principal=principal, preview=preview, problem=problem)
+
+
 @router.post("/jobs")
 def submit(request: Request, principal: Submitter, form_data: FormBody) -> Response:
     """Queue the job and go to its page; sent twice, the same form gives the same job."""
@@ -200,6 +218,7 @@ def _draw_form(
         kinds={kind: translate(KIND_WORDS[kind]) for kind in CORPUS_KINDS_BY_OBJECTIVE[context.objective]},
         kind_words={kind: translate(word) for kind, word in KIND_WORDS.items()},
         groups=form_controls.groups(context),
+        uses_chat_template=context.uses("chat_template"),
         corpora=[corpus for corpus in texts if corpus.state != "failed"],
         tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size))) for t in tokenizers],
         base_models=[(choice.id, choice.label) for choice in choices],

@@ -12,6 +12,8 @@ _STATUS = {
     "checkpoint_corrupt": 409,
     "checkpoint_mute": 422,
     "prompt_too_long": 422,
+    "chat_template_missing": 422,
+    "messages_refused": 422,
     "memory_short": 503,
     "line_full": 503,
     "line_slow": 503,
@@ -20,8 +22,10 @@ _STATUS = {
     "request_lost": 503,
     "worker_lost": 502,
     "inference_lost": 502,
-    "inference_failed": 500,
+    "inference_failed": 422,
 }
+
+_FIELDS = {"prompt_too_long": "prompt", "chat_template_missing": "messages", "messages_refused": "messages"}
 
 
 def codes() -> tuple[str, ...]:
@@ -31,7 +35,8 @@ def codes() -> tuple[str, ...]:
 
 def sentence(code: str, values: dict[str, Any]) -> str:
     """What happened and what to do about it, in the reader's language. `values` are those of the message."""
-    formatted = {name: values.get(name) for name in ("num_tokens", "limit", "free", "needed", "id", "model_type")}
+    names = ("num_tokens", "limit", "free", "needed", "id", "model_type", "why")
+    formatted = {name: values.get(name) for name in names}
     formatted["free"] = file_size(formatted["free"])
     formatted["needed"] = file_size(formatted["needed"])
     sentences = {
@@ -42,6 +47,10 @@ def sentence(code: str, values: dict[str, Any]) -> str:
         "prompt_too_long": _(
             "The prompt has {num_tokens} tokens; the limit of this model is {limit}. Shorten it.", **formatted
         ),
+        "chat_template_missing": _(
+            "This model has no chat template. Send prompt in place of messages, or fine-tune it on conversations first."
+        ),
+        "messages_refused": _("The chat template of this model refuses these messages: {why}.", **formatted),
         "memory_short": _(
             "The node has {free} of memory left, this model needs {needed}. Wait until jobs are done, "
             "or choose a smaller model.",
@@ -54,14 +63,18 @@ def sentence(code: str, values: dict[str, Any]) -> str:
         "request_lost": _("The broker lost this request, perhaps in a restart. Send it again."),
         "worker_lost": _("The worker that was writing stopped answering. Try again."),
         "inference_lost": _("The inference process ended. Try again: a new one starts automatically."),
-        "inference_failed": _("Generation failed. See the worker's log, ID {id}.", **formatted),
+        "inference_failed": _(
+            "This model cannot continue the prompt: {why}. Choose another checkpoint; the worker's log has details, ID "
+            "{id}.",
+            **formatted,
+        ),
     }
     return sentences[code]
 
 
 def error(code: str, values: dict[str, Any]) -> PanelError:
     """The failure as an error response, for requests without a stream."""
-    field = "prompt" if code == "prompt_too_long" else "checkpoint" if code.startswith("checkpoint_") else None
+    field = _FIELDS.get(code, "checkpoint" if code.startswith("checkpoint_") else None)
     message = sentence(code, values)
     headers = {"Retry-After": "5"} if _STATUS[code] == 503 else {}
     return PanelError(_STATUS[code], code, message, [FieldError(field, message)] if field else [], headers)

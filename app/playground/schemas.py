@@ -16,8 +16,17 @@ _EXAMPLE: dict[str, Any] = {
 }
 
 
+class ChatMessage(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
 class GenerateRequest(BaseModel):
-    """A prompt to continue, the model that continues it, and the sampling parameters."""
+    """A prompt or a conversation, the model that continues it, and the sampling parameters."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [_EXAMPLE]})
 
@@ -26,6 +35,14 @@ class GenerateRequest(BaseModel):
         Field(description="ID of the checkpoint or base model.", min_length=1, max_length=40),
     ]
     prompt: Annotated[str, Field(description="The text to continue; may be empty.")] = ""
+    messages: Annotated[
+        list[ChatMessage] | None,
+        Field(
+            description="A conversation to answer, in place of a prompt: the model's chat template makes the prompt.",
+            min_length=1,
+            max_length=1_000,
+        ),
+    ] = None
     max_tokens: Annotated[int, Field(description="Maximum number of tokens to generate.", ge=1, le=4_096)] = 200
     temperature: Annotated[float, Field(description="Sampling temperature; 0 is greedy decoding.", ge=0, le=2)] = 0.8
     top_p: Annotated[
@@ -73,6 +90,7 @@ class GenerationTask(BaseModel):
     id: str
     path: str
     prompt: str
+    messages: list[ChatMessage] | None = None
     max_tokens: int
     temperature: float
     top_p: float

@@ -29,7 +29,7 @@ from app.core.principal import Principal, visible_to
 from app.core.settings import settings
 from app.playground import failures, generation_queue
 from app.playground.schemas import MAX_PROMPT_CHARACTERS, GenerateRequest, GenerationTask
-from trainer.spec import DECODERS
+from trainer.families import DECODERS
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +48,17 @@ class GenerationEvent:
 
 def begin(session: Session, *, principal: Principal, request: GenerateRequest) -> GenerationTask:
     """Check a request against the models that its sender may use. Raises PanelError."""
-    if len(request.prompt) > MAX_PROMPT_CHARACTERS:
-        message = _(
+    messages = request.messages or []
+    if messages and request.prompt:
+        raise bad_field("messages", "prompt_and_messages", _("Send either prompt or messages, not both."))
+    num_characters = len(request.prompt) + sum(len(message.content) for message in messages)
+    if num_characters > MAX_PROMPT_CHARACTERS:
+        text = _(
             "The prompt has {n} characters; the limit is {limit}. Shorten it.",
-            n=len(request.prompt),
+            n=num_characters,
             limit=MAX_PROMPT_CHARACTERS,
         )
-        raise bad_field("prompt", "prompt_too_large", message, status=413)
+        raise bad_field("messages" if messages else "prompt", "prompt_too_large", text, status=413)
     path = _model_path(session, principal, request.checkpoint)
     if not storage.checkpoint(path).is_dir():
         raise failures.error("checkpoint_gone", {})

@@ -3,27 +3,24 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
+from trainer.data import chat_template
+from trainer.data.chat_template import ChatMessage
+from trainer.data.special_tokens import SpecialTokens
+from trainer.data.tokenizer import end_ids, start_ids
 from trainer.failure import Failure
-
-# For tokenizers without a chat template: ChatML spelled in ordinary tokens; the end-of-text token ends an answer.
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] -}}
-{{- (eos_token if message['role'] == 'assistant' else '<|im_end|>') + '\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
-"""
+from trainer.families import CHAT_OBJECTIVES
 
 MARKS = ("<|im_start|>", "<|im_end|>")
 
+PLACEHOLDER = "\ue010"  # a private-use character: no text of a corpus has it
+
 Record = Mapping[str, Any]
-ChatMessage = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,8 @@ class Segment:
         return Segment(self.ids[:length], self.weights[:length])
 
 
-class SpecialTokenInText(ValueError):
-    """A text contains a special token or a ChatML mark, which could impersonate another speaker."""
+class RecordRefused(ValueError):
+    """A record cannot be encoded, for the reason in its text; other records can."""
 
 
 class RecordEncoder:
@@ -51,8 +48,11 @@ class RecordEncoder:
 
     def __init__(self, objective: str, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
-        marks = [mark for mark in MARKS if mark in (tokenizer.chat_template or "")]
-        self._special = [*(str(token) for token in tokenizer.all_special_tokens), *marks]
+        self._special = SpecialTokens(tokenizer.backend_tokenizer)
+        self._template = chat_template.default_template(tokenizer)
+        # Marks that the template spells in ordinary tokens: spelled in a message, they would be the same tokens.
+        marks = MARKS if objective in CHAT_OBJECTIVES else ()
+        self._marks = [m for m in marks if m in (self._template or "") and m not in tokenizer.get_added_vocab()]
         self._objective = objective
         self._encode = self._by_objective()[objective]
 
@@ -66,13 +66,13 @@ class RecordEncoder:
         }
 
     def segments(self, record: Record) -> list[Segment]:
-        """Encode a record. Raises SpecialTokenInText, and Failure for an unusable chat template."""
+        """Encode a record. Raises RecordRefused if the chat template refuses it, or its text spells a ChatML mark."""
         return self._encode(record)
 
     def encode_prompt(self, text: str) -> list[int]:
         """The tokens of a prompt up to its answer: a user message in the chat template, or plain text."""
-        if self._objective == "completion" or self._tokenizer.chat_template is None:
-            return [*self._start(), *self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+        if self._objective == "completion" or self._template is None:
+            return [*start_ids(self._tokenizer), *self._ids(text)]
         return self.prompt([{"role": "user", "content": text}])
 
     def prompt_text(self, ids: Sequence[int]) -> str:
@@ -80,7 +80,7 @@ class RecordEncoder:
 
         Prompts with several turns keep the template's text.
         """
-        if self._tokenizer.chat_template is not None:
+        if self._template is not None:
             text = str(self._tokenizer.decode(ids))
             for roles in (["user"], ["system", "user"]):
                 contents = self._parse_prompt(roles, text)
@@ -94,42 +94,42 @@ class RecordEncoder:
         messages = [{"role": role, "content": holder} for role, holder in zip(roles, holders, strict=True)]
         try:
             pattern = re.escape(self.render(messages, add_generation_prompt=True))
-        except Failure:  # templates may reject a system message
+        except RecordRefused:  # templates may reject a system message
             return None
         for holder in holders:
             pattern = pattern.replace(holder, "(.*)")
         match = re.fullmatch(pattern, text, re.DOTALL)
         contents = match.groups() if match else ()
-        return contents if contents and not any(mark in part for part in contents for mark in self._special) else None
+        marks = [*self._tokenizer.all_special_tokens, *self._marks]
+        return contents if contents and not any(str(mark) in part for part in contents for mark in marks) else None
 
     # ---- one text ---------------------------------------------------------------------------------------------------
 
     def _ids(self, text: str) -> list[int]:
-        self._reject_special_tokens(text)
-        return [int(number) for number in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+        self._reject_marks(text)
+        return self._special.encode_plain(text)
 
-    def _reject_special_tokens(self, text: str) -> None:
-        if any(token in text for token in self._special):
-            raise SpecialTokenInText
+    def _reject_marks(self, text: str) -> None:
+        mark = next((mark for mark in self._marks if mark in text), None)
+        if mark is not None:
+            raise RecordRefused(f"its text contains {mark}, with which the chat template separates messages")
 
     def _encode_text(self, text: str) -> Segment:
-        """A text with the special tokens that the tokenizer adds, and an end-of-text token if it adds none."""
-        self._reject_special_tokens(text)
-        ids = [int(number) for number in self._tokenizer(text)["input_ids"]]
-        if ids[-1:] != [self._tokenizer.eos_token_id] and ids[-1:] != [self._tokenizer.sep_token_id]:
+        """A text with the special tokens that the tokenizer adds; sources and targets always end with end of text."""
+        ids = [*start_ids(self._tokenizer), *self._ids(text), *end_ids(self._tokenizer)]
+        if self._objective == "seq2seq" and not end_ids(self._tokenizer):
             ids.append(int(self._tokenizer.eos_token_id))
         return Segment(ids, [1.0] * len(ids))
 
     def _encode_answer(self, prompt: str, completion: str) -> Segment:
         """A prompt with weight 0, then a completion and an end-of-text token with weight 1."""
-        before = [*self._start(), *self._ids(prompt)]
-        after = [*self._ids(completion), int(self._tokenizer.eos_token_id)]
+        for text in (prompt, completion):
+            self._reject_marks(text)
+        before = [*start_ids(self._tokenizer), *self._ids(prompt)]
+        joint = self._encode_parts([self._special.escape(text) for text in (prompt, completion)], [0.0, 1.0])
+        after = [number for number, weight in zip(joint.ids, joint.weights, strict=True) if weight]
+        after.append(int(self._tokenizer.eos_token_id))
         return Segment([*before, *after], [0.0] * len(before) + [1.0] * len(after))
-
-    def _start(self) -> list[int]:
-        """The beginning-of-text token, if the model has a separate one."""
-        number = self._tokenizer.bos_token_id
-        return [] if number is None or number == self._tokenizer.eos_token_id else [int(number)]
 
     def _encode_preference(self, record: Record, name: str) -> Segment:
         """A prompt, text or messages, with its chosen or its rejected answer."""
@@ -140,66 +140,123 @@ class RecordEncoder:
         context = [{**message, "weight": 0.0} for message in prompt]
         return self.encode_conversation([*context, *answers])
 
+    def _encode_parts(self, parts: Sequence[str], weights: Sequence[float]) -> Segment:
+        """Parts of one text, escaped, each with the weight of its tokens.
+
+        Where a token would span two parts, such as a line break and an empty line, they are encoded one by one, because
+        at inference a prompt ends between them.
+        """
+        encoded = self._special.encode(parts)
+        if any(start < end < stop for start, stop in encoded.offsets for end in encoded.ends):
+            return self._encode_one_by_one(parts, weights)
+        spans = list(zip([0, *encoded.ends], encoded.ends, weights, strict=False))
+        return Segment(encoded.ids, [_weight(start, stop, spans) for start, stop in encoded.offsets])
+
+    def _encode_one_by_one(self, parts: Sequence[str], weights: Sequence[float]) -> Segment:
+        segment = Segment([], [])
+        for number, (part, weight) in enumerate(zip(parts, weights, strict=True)):
+            # Behind a line break, a tokenizer does not add the space that it puts before a text.
+            encoded = self._special.encode(["\n" if number else "", part])
+            edge = encoded.ends[0]
+            ids = [i for i, (start, _stop) in zip(encoded.ids, encoded.offsets, strict=True) if start >= edge]
+            if any(start < edge < stop for start, stop in encoded.offsets):
+                ids = self._special.encode([part]).ids
+            segment.ids.extend(ids)
+            segment.weights.extend([weight] * len(ids))
+        return segment
+
     # ---- conversations ----------------------------------------------------------------------------------------------
 
     def encode_conversation(self, messages: Sequence[ChatMessage]) -> Segment:
         """A conversation in the tokenizer's chat template. Only answers have weight: that of their message, default 1.
 
-        An answer spans what the template adds after the generation prompt, including the token that ends the turn. Its
-        place is determined by rendering the conversation up to it. Raises SpecialTokenInText and Failure.
+        An answer spans what the model has to write after the generation prompt, up to and including what ends its turn.
+        Special tokens that a message spells are ordinary text. Raises RecordRefused.
         """
         for message in messages:
-            self._reject_special_tokens(message["content"])
-        plain = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
+            self._reject_marks(str(message.get("content") or ""))
+        plain = self._escaped(messages)
         text = self.render(plain)
-        spans = []
+        edges, weights = [0], [0.0]
         for number, message in enumerate(messages):
             if message["role"] == "assistant" and message.get("weight", 1.0) > 0:
-                start, end = self._span(plain, number, text)
-                spans.append((start, end, float(message.get("weight", 1.0))))
-        encoding = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        offsets, edges = encoding["offset_mapping"], [edge for span in spans for edge in span[:2]]
-        if any(start < edge < end for edge in edges for start, end in offsets):
-            return self._encode_parts(text, edges, spans)
-        return Segment(
-            [int(number) for number in encoding["input_ids"]], [_weight(start, end, spans) for start, end in offsets]
-        )
+                edges += self._span(plain, number, text)
+                weights += [float(message.get("weight", 1.0)), 0.0]
+        if edges != sorted(edges):
+            raise RecordRefused("the chat template does not keep the order of the messages")
+        return self._encode_parts([text[start:end] for start, end in pairwise([*edges, len(text)])], weights)
 
-    def _encode_parts(self, text: str, edges: Sequence[int], spans: Sequence[tuple[int, int, float]]) -> Segment:
-        """A conversation in which a token would span the edge of an answer, such as a line break and an empty line.
+    def _span(self, messages: Sequence[ChatMessage], number: int, text: str) -> list[int]:
+        """Start and end of an answer in the rendered conversation.
 
-        At inference the prompt ends at that edge, so the parts are encoded separately.
+        The place of its text is where the conversation differs from one with another answer. The answer starts where
+        the generation prompt ends, or differs: some templates open a block for thoughts in it that is not in answers.
         """
-        segment = Segment([], [])
-        for start, end in pairwise([0, *edges, len(text)]):
-            ids = self._tokenizer(text[start:end], add_special_tokens=False)["input_ids"]
-            segment.ids.extend(int(number) for number in ids)
-            segment.weights.extend([_weight(start, end, spans)] * len(ids))
-        return segment
+        other = self.render(_with_answer(messages, number, PLACEHOLDER))
+        if PLACEHOLDER not in other:
+            raise RecordRefused("the chat template leaves out an answer when other messages follow")
+        first = _common_prefix(text, other)
+        last = len(text) - min(_common_prefix(text[::-1], other[::-1]), len(text) - first)
+        start = min(first, _common_prefix(text, self._prompt_before(messages, number, text)))
+        if text.startswith(self._end_of_turn, last):
+            last += len(self._end_of_turn)
+        return [start, last]
 
-    def _span(self, messages: Sequence[ChatMessage], number: int, text: str) -> tuple[int, int]:
-        """Start and end of an answer in the rendered conversation: after the generation prompt, and the turn's end."""
-        before = self.render(messages[:number], add_generation_prompt=True)
-        after = self.render(messages[: number + 1])
-        if not (text.startswith(after.rstrip()) and after.startswith(before)):
-            raise Failure("chat_template_unusable", why="later messages change how it renders earlier ones")
-        return len(before), max(len(before), len(after.rstrip()))
+    def _prompt_before(self, messages: Sequence[ChatMessage], number: int, text: str) -> str:
+        """The prompt of an answer. Raises RecordRefused if it is not what precedes the answer in the conversation."""
+        prompt = self.render(messages[:number], add_generation_prompt=True)
+        if number and not text.startswith(prompt):
+            other = self.render(_with_answer(messages, number - 1, PLACEHOLDER)[:number], add_generation_prompt=True)
+            history = len(prompt) - len(other.rpartition(PLACEHOLDER)[2])
+            if PLACEHOLDER not in other or not text.startswith(prompt[:history]):
+                raise RecordRefused("the chat template renders messages differently when an answer follows them")
+        return prompt
+
+    @cached_property
+    def _end_of_turn(self) -> str:
+        """What the template puts behind an answer, without white space."""
+        question = [{"role": "user", "content": "a"}, {"role": "assistant", "content": PLACEHOLDER}]
+        try:
+            return self.render(question).rpartition(PLACEHOLDER)[2].rstrip()
+        except RecordRefused:
+            return ""
 
     def prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
-        """The tokens of a conversation up to the generation prompt."""
-        text = self.render(messages, add_generation_prompt=True)
-        return [int(number) for number in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+        """The tokens of a conversation up to the generation prompt. Raises RecordRefused."""
+        text = self.render(self._escaped(messages), add_generation_prompt=True)
+        return self._special.encode([text]).ids
+
+    def _escaped(self, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+        """The messages without their weights, and with placeholders for special tokens that they spell."""
+        return [
+            {key: value if key == "role" else self._special.escape(value) for key, value in message.items()}
+            for message in ({key: value for key, value in m.items() if key != "weight"} for m in messages)
+        ]
 
     def render(self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = False) -> str:
-        """Apply the chat template to a conversation. Raises Failure if the template cannot render it."""
+        """Apply the chat template to a conversation. Raises RecordRefused if the template cannot render it."""
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-                )
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            raise Failure("chat_template_unusable", why=str(error)[:200]) from None
+            return chat_template.render(self._tokenizer, messages, add_generation_prompt=add_generation_prompt)
+        except Failure as failure:
+            raise RecordRefused(failure.values["why"]) from None
+
+
+def _with_answer(messages: Sequence[ChatMessage], number: int, content: str) -> list[ChatMessage]:
+    """The messages with another text in one of them, and nothing else than a text."""
+    role = messages[number]["role"]
+    return [*messages[:number], {"role": role, "content": content}, *messages[number + 1 :]]
+
+
+def _common_prefix(first: str, second: str) -> int:
+    """How many characters two texts have in common at their beginnings."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _weight(start: int, end: int, spans: Sequence[tuple[int, int, float]]) -> float:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from pydantic import BaseModel
@@ -14,18 +14,28 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer.data import cache, sample_order
 from trainer.data.batch import Array
+from trainer.data.chat_template import default_template
 from trainer.data.corpus import open_all
-from trainer.data.record_encoding import RecordEncoder, Segment, SpecialTokenInText
+from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
 from trainer.data.tokenized_text import Document, Ids
-from trainer.data.tokenizer import Progress, token_bytes
+from trainer.data.tokenizer import Progress, end_ids, token_bytes
 from trainer.failure import Failure
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
-VERSIONS = {"classification": 2}  # by objective, 1 elsewhere: another where the same records give other files
+VERSIONS = {"classification": 3}  # by objective, 2 elsewhere: another where the same records give other files
 FILES = ("ids", "weights", "ends", "labels", "numbers")
 INTEGER = re.compile(r"-?\d{1,18}")
+MAX_REFUSED = 20  # records named of those that the chat template refuses
 SPLIT = 0x5EED  # mixed into the seed, so that the validation split is independent of the training order
+
+
+class RefusedRecord(BaseModel):
+    """A record that cannot be encoded: the position of its corpus, its number there from 1, and the reason."""
+
+    corpus: int
+    record: int
+    why: str
 
 
 class TokenizedRecordsMeta(BaseModel):
@@ -38,8 +48,9 @@ class TokenizedRecordsMeta(BaseModel):
     num_tokens: int
     num_bytes: int  # of the text that the tokens stand for
     num_cut: int  # records truncated to the sequence length
-    num_dropped: int  # records without a token to learn from, or whose text contains a special token
+    num_dropped: int  # records without a token to learn from, or that cannot be encoded
     num_equal: int = 0  # of these, pairs of answers that do not differ within the sequence length
+    refused: list[RefusedRecord] = []  # the first of those that cannot be encoded
     labels: list[str]  # class names, in label_order
 
 
@@ -55,16 +66,18 @@ def tokenize_cached(
     """The directory with these corpora tokenized for an objective, created unless it is in the cache.
 
     `labels` are the class names if they are fixed: a validation corpus has those of the training corpora. Raises
-    Failure if the corpora have no text, no usable record, an unknown label, or records of one class only.
+    Failure if the corpora have no text, no usable record, an unknown label, or records of one class only, or if the
+    spec says to stop at a record that cannot be encoded and there is one.
     """
     name = cache.cache_key(
         corpora=[source.sha256 for source in sources],
         tokenizer=tokenizer_sha256,
-        template=hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest(),
+        template=hashlib.sha256((default_template(tokenizer) or "").encode()).hexdigest(),
+        on_record_error=spec.on_record_error,
         objective=spec.objective,
         sequence_length=spec.sequence_length,
         labels=labels,
-        version=VERSIONS.get(spec.objective, 1),
+        version=VERSIONS.get(spec.objective, 2),
     )
     entry = cache_path / "records" / name
     cache.get_or_create(entry, lambda path: _Writer(path, spec, tokenizer, labels).write(sources, name, progress))
@@ -78,26 +91,32 @@ class _Writer:
         self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str] | None
     ) -> None:
         self._directory, self._spec, self._labels = directory, spec, labels
+        self._corpora: list[str] = []  # their IDs
         self._encoder = RecordEncoder(spec.objective, tokenizer)
         self._dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
         self._files: dict[str, BinaryIO] = {name: (directory / f"{name}.bin").open("wb") for name in FILES}
-        # Segments read as a whole keep their last token; in causal ones one more token fits, which is only a label.
-        self._keeps_end = spec.objective in ("classification", "seq2seq")
-        self._max_tokens = spec.sequence_length + (0 if self._keeps_end else 1)
+        # Segments read as a whole keep the token that ends them. In causal ones, one more token fits, as a label only.
+        is_whole = spec.objective in ("classification", "seq2seq")
+        self._keeps_end = spec.objective == "seq2seq" or (is_whole and bool(end_ids(tokenizer)))
+        self._max_tokens = spec.sequence_length + (0 if is_whole else 1)
+        # Only a classifier can learn from a single token.
+        self._first_learnt = 0 if spec.objective == "classification" else 1
         self._token_bytes = token_bytes(tokenizer.backend_tokenizer)
         self._num_segments = self._num_tokens = self._num_bytes = 0
         self._num_cut = self._num_dropped = self._num_equal = 0
         self._classes: list[str] = []
+        self._refused: list[RefusedRecord] = []
 
     def write(self, sources: list[CorpusInput], name: str, progress: Progress) -> None:
-        """Write all records of all corpora. Raises Failure if none is usable, and for labels as tokenize_cached."""
+        """Write all records of all corpora. Raises Failure as `tokenize_cached` does."""
         corpora = open_all(sources)
         total = sum(corpus.num_bytes for corpus in corpora)
         done, counts = 0, []
-        for corpus in corpora:
+        self._corpora = [source.id for source in sources]
+        for position, corpus in enumerate(corpora):
             num_written = 0
             for number, text in enumerate(corpus.texts()):
-                num_written += self._write_record(number, text)
+                num_written += self._write_record(position, number, text)
                 done += len(text.encode())
                 progress(done, total)
             counts.append(num_written)
@@ -108,6 +127,8 @@ class _Writer:
             file.close()
         if not sum(counts) and self._num_equal:
             raise Failure("answers_equal", count=self._num_equal, length=self._spec.sequence_length)
+        if not sum(counts) and self._refused:
+            raise Failure("records_refused", dropped=self._num_dropped, **self._named(self._refused[0]))
         if not sum(counts):
             raise Failure("records_empty", dropped=self._num_dropped)
         meta = TokenizedRecordsMeta(
@@ -120,20 +141,21 @@ class _Writer:
             num_cut=self._num_cut,
             num_dropped=self._num_dropped,
             num_equal=self._num_equal,
+            refused=self._refused,
             labels=labels,
         )
         (self._directory / "meta.json").write_text(meta.model_dump_json())
 
-    def _write_record(self, number: int, text: str) -> bool:
+    def _write_record(self, corpus: int, number: int, text: str) -> bool:
         """Write one record unless it must be dropped. Returns whether it was written."""
         record = json.loads(text)
         try:
             encoded = self._encoder.segments(record)
-        except SpecialTokenInText:
-            self._num_dropped += 1
+        except RecordRefused as error:
+            self._refuse(RefusedRecord(corpus=corpus, record=number + 1, why=str(error)))
             return False
         segments = [segment.cut(self._max_tokens, keeps_end=self._keeps_end) for segment in encoded]
-        if not all(len(segment.ids) > 1 and any(segment.weights[1:]) for segment in segments):
+        if not all(any(segment.weights[self._first_learnt :]) for segment in segments):
             self._num_dropped += 1
             return False
         if self._spec.objective == "dpo" and segments[0] == segments[1]:
@@ -147,6 +169,17 @@ class _Writer:
         self._classes.append(str(record.get("label", "")))
         self._files["numbers"].write(np.asarray([number], dtype="<u8").tobytes())
         return True
+
+    def _refuse(self, refused: RefusedRecord) -> None:
+        """Count a record that cannot be encoded. Raises Failure if the spec says to stop at the first one."""
+        if self._spec.on_record_error == "stop":
+            raise Failure("record_refused", **self._named(refused))
+        self._num_dropped += 1
+        if len(self._refused) < MAX_REFUSED:
+            self._refused.append(refused)
+
+    def _named(self, refused: RefusedRecord) -> dict[str, Any]:
+        return {**refused.model_dump(), "corpus": self._corpora[refused.corpus]}
 
     def _write_segment(self, segment: Segment) -> None:
         self._files["ids"].write(np.asarray(segment.ids, dtype=self._dtype).tobytes())
@@ -253,6 +286,11 @@ class TokenizedRecords:
 def _num_held_out(count: int, fraction: float) -> int:
     """How many of `count` records are held out: at least one if another is left to train on."""
     return count if fraction == 1 else max(min(1, count - 1), int(count * fraction))
+
+
+def read_refused(directory: Path) -> list[RefusedRecord]:
+    """The first records that could not be encoded, from a directory of tokenized records."""
+    return TokenizedRecordsMeta.model_validate_json((directory / "meta.json").read_text()).refused
 
 
 def _open(path: Path, dtype: str) -> Array:

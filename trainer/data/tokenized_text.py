@@ -1,7 +1,7 @@
 """Tokenized text in memory-mapped files, cut into sequences that are a pure function of (seed, n). Imports no torch."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +21,7 @@ from trainer.spec import TrainSpec
 VERSION = 1  # increase when the same text and tokenizer would give different files
 BATCH_BYTES = 4 << 20  # text tokenized at a time, over all threads
 
+DocumentTokens = tuple[Sequence[int], int]  # the tokens before a document, and the one after it
 Ids = np.ndarray[tuple[int], np.dtype[np.int64]]  # shape (tokens,)
 Rows = np.ndarray[tuple[int, int], np.dtype[np.int64]]  # shape (samples, tokens)
 
@@ -42,26 +43,33 @@ def tokenize_cached(
     cache_path: Path,
     progress: Progress,
     end_of_text: int | None = None,
+    start_ids: Sequence[int] = (),
 ) -> Path:
     """The directory with these corpora tokenized, created unless it is in the cache.
 
-    `end_of_text` is the token id to write after each document; the default is that of tokenizers trained here. Raises
-    Failure if the corpora have no text.
+    `end_of_text` is the token id to write after each document; the default is that of tokenizers trained here.
+    `start_ids` are written before each document. Raises Failure if the corpora have no text.
     """
-    name = cache.cache_key(corpora=[s.sha256 for s in sources], tokenizer=tokenizer_sha256, version=VERSION)
+    start = {"start": list(start_ids)} if start_ids else {}
+    name = cache.cache_key(corpora=[s.sha256 for s in sources], tokenizer=tokenizer_sha256, version=VERSION, **start)
     entry = cache_path / "tokens" / name
     end = tokenizer.token_to_id(END_OF_TEXT) if end_of_text is None else end_of_text
     assert end is not None, "tokenizer.load checks it"
-    cache.get_or_create(entry, lambda path: tokenize(sources, tokenizer, end, name, path, progress))
+    cache.get_or_create(entry, lambda path: tokenize(sources, tokenizer, (start_ids, end), name, path, progress))
     return entry
 
 
 def tokenize(
-    sources: list[CorpusInput], tokenizer: Tokenizer, end_of_text: int, name: str, directory: Path, progress: Progress
+    sources: list[CorpusInput],
+    tokenizer: Tokenizer,
+    around: DocumentTokens,
+    name: str,
+    directory: Path,
+    progress: Progress,
 ) -> None:
     """Tokenize corpora into a directory.
 
-    Writes `tokens.bin` (ids, an end-of-text token after each document), `documents.bin` (the offset after each
+    Writes `tokens.bin` (ids, with the tokens `around` each document), `documents.bin` (the offset after each
     document, in tokens) and `meta.json`. Memory is bounded by BATCH_BYTES, however long a document is. Raises Failure
     if the corpora have no text.
     """
@@ -69,9 +77,12 @@ def tokenize(
     total = sum(corpus.num_bytes for corpus in corpora)
     dtype = "<u2" if tokenizer.get_vocab_size() <= 1 << 16 else "<u4"
     done = num_tokens = 0
+    starts_document = True
     with (directory / "tokens.bin").open("wb") as tokens, (directory / "documents.bin").open("wb") as documents:
         for batch in _batches(corpora):
-            num_tokens = _write(batch, tokenizer, end_of_text, dtype, num_tokens, tokens, documents)
+            encoded = _encode(batch, tokenizer, around, starts_document)
+            num_tokens = _write(batch, encoded, dtype, num_tokens, tokens, documents)
+            starts_document = batch[-1].ends_document
             done += sum(chunk.num_bytes for chunk in batch)
             progress(done, total)
         for file in (tokens, documents):
@@ -97,21 +108,27 @@ def _batches(corpora: list[CorpusReader]) -> Iterator[list[TextChunk]]:
         yield batch
 
 
+def _encode(
+    batch: list[TextChunk], tokenizer: Tokenizer, around: DocumentTokens, starts_document: bool
+) -> Iterator[list[int]]:
+    """The tokens of each chunk, with those that start and end documents."""
+    start_ids, end_of_text = around
+    encodings = tokenizer.encode_batch_fast([chunk.text for chunk in batch], add_special_tokens=False)
+    for chunk, encoding in zip(batch, encodings, strict=True):
+        yield [*(start_ids if starts_document else ()), *encoding.ids, *([end_of_text] if chunk.ends_document else ())]
+        starts_document = chunk.ends_document
+
+
 def _write(
     batch: list[TextChunk],
-    tokenizer: Tokenizer,
-    end_of_text: int,
+    encoded: Iterator[list[int]],
     dtype: str,
     num_tokens: int,
     tokens: BinaryIO,
     documents: BinaryIO,
 ) -> int:
-    encodings = tokenizer.encode_batch_fast([chunk.text for chunk in batch], add_special_tokens=False)
     ends = []
-    for chunk, encoding in zip(batch, encodings, strict=True):
-        ids: list[int] = encoding.ids
-        if chunk.ends_document:
-            ids = [*ids, end_of_text]
+    for chunk, ids in zip(batch, encoded, strict=True):
         tokens.write(np.asarray(ids, dtype=dtype).tobytes())
         num_tokens += len(ids)
         if chunk.ends_document:

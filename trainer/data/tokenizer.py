@@ -1,5 +1,6 @@
 """Byte-level BPE tokenizers: training, caching, loading. Imports tokenizers and transformers, never torch."""
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -8,16 +9,17 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
-from tokenizers.models import BPE
+from tokenizers.models import BPE, Unigram
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from trainer.data import cache
+from trainer.data import cache, special_tokens
+from trainer.data.chat_template import default_template
 from trainer.data.corpus import CorpusReader, open_all
 from trainer.failure import Failure
+from trainer.families import MIN_VOCAB_SIZE, NUM_SENTINELS
 from trainer.planning.scaling_laws import choose_vocab_size
 from trainer.run_dir import CorpusInput, sha256_file
-from trainer.spec import MIN_VOCAB_SIZE, NUM_SENTINELS
 
 VERSION = 1  # increase when the same text would give a different tokenizer
 END_OF_TEXT = "<|endoftext|>"
@@ -52,6 +54,8 @@ SPLIT = "|".join(
     ]
 )
 
+SPLIT_DIGITS = SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")  # as Qwen 2 splits numbers
+
 BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 Progress = Callable[[int, int], None]  # called with the bytes done and the bytes in total
@@ -65,19 +69,26 @@ def train_cached(
     Raises Failure as `train` does.
     """
     special = SPECIAL.get(model_type, [])
-    parts = {"special": special} if special else {}
+    parts: dict[str, Any] = {"special": special} if special else {}
+    parts |= {"splits": model_type} if model_type == "qwen2" else {}
     name = cache.cache_key(
         corpora=[source.sha256 for source in sources], vocab_size=vocab_size, version=VERSION, **parts
     )
     entry = cache_path / "tokenizers" / name
-    cache.get_or_create(entry, lambda path: save(train(sources, vocab_size, progress, special), path))
+    cache.get_or_create(entry, lambda path: save(train(sources, vocab_size, progress, special, model_type), path))
     return entry
 
 
 def train(
-    sources: list[CorpusInput], vocab_size: int | None, progress: Progress, special: Sequence[str] = ()
+    sources: list[CorpusInput],
+    vocab_size: int | None,
+    progress: Progress,
+    special: Sequence[str] = (),
+    model_type: str = "llama",
 ) -> Tokenizer:
     """Train a tokenizer on corpora. Without `vocab_size`, the size of the text determines it.
+
+    That of a Qwen 2 splits text as Qwen's own does: AutoTokenizer opens it so, whatever tokenizer.json says.
 
     `special` are special tokens besides end of text and padding. With a mask token, encoding puts an end-of-text token
     before and after a text, as BERT does; with sentinels, only after it, as T5 does.
@@ -89,7 +100,7 @@ def train(
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.Split(Regex(SPLIT if model_type != "qwen2" else SPLIT_DIGITS), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -106,6 +117,9 @@ def train(
     assert size >= MIN_VOCAB_SIZE, size
     if vocab_size and size < vocab_size:
         raise Failure("vocab_too_large", asked=vocab_size, largest=size)
+    if model_type == "qwen2":
+        own = Qwen2Tokenizer().backend_tokenizer
+        tokenizer.normalizer, tokenizer.pre_tokenizer = own.normalizer, own.pre_tokenizer
     if special:
         template = f"{END_OF_TEXT} $A {END_OF_TEXT}" if MASK in special else f"$A {END_OF_TEXT}"
         ends = [(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))]
@@ -133,14 +147,28 @@ def save(tokenizer: Tokenizer, directory: Path) -> None:
         extra = {"mask_token": MASK, "cls_token": END_OF_TEXT, "sep_token": END_OF_TEXT}
     elif tokenizer.token_to_id(SENTINELS[0]) is not None:
         extra = {"extra_special_tokens": SENTINELS}
-    PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
         pad_token=PADDING,
         clean_up_tokenization_spaces=False,
         **extra,
-    ).save_pretrained(directory)
+    )
+    save_pretrained(fast, directory)
+
+
+def save_pretrained(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Write a tokenizer in Hugging Face layout so that AutoTokenizer opens exactly this one, in transformers 4 and 5.
+
+    The name of its class is the one that both versions know and that replaces nothing of tokenizer.json; what the class
+    adds by default is written down.
+    """
+    tokenizer.save_pretrained(directory)
+    path = directory / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": tokenizer.model_input_names}
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def load(directory: Path) -> Tokenizer:
@@ -153,7 +181,10 @@ def load(directory: Path) -> Tokenizer:
         raise Failure("tokenizer_mismatch", found=f"unreadable: {error}"[:200], needed=needed) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True  # a special token spelled in a text is plain text
+    # A special token spelled in a text is plain text.
+    if isinstance(tokenizer.model, Unigram):  # would find it in its vocabulary all the same
+        return special_tokens.with_renamed_tokens(tokenizer)
+    tokenizer.encode_special_tokens = True
     return tokenizer
 
 
@@ -175,6 +206,23 @@ def document_separator_id(tokenizer: PreTrainedTokenizerFast) -> int:
     return int(number)
 
 
+def start_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The tokens that the tokenizer itself puts before a text, as its other users do, such as beginning of text."""
+    return _added_ids(tokenizer)[0]
+
+
+def end_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The tokens that the tokenizer itself puts after a text."""
+    return _added_ids(tokenizer)[1]
+
+
+def _added_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+    full, plain = (tokenizer("a", add_special_tokens=add)["input_ids"] for add in (True, False))
+    starts = (n for n in range(len(full)) if full[n : n + len(plain)] == plain)
+    start = next(starts, 0)
+    return list(full[:start]), list(full[start + len(plain) :])
+
+
 def import_tokenizer(base: Path, cache_path: Path) -> Path:
     """The directory with a base model's tokenizer, copied unless it is in the cache.
 
@@ -184,19 +232,33 @@ def import_tokenizer(base: Path, cache_path: Path) -> Path:
     files = sorted(path for path in base.iterdir() if path.suffix in (".json", ".jinja", ".txt", ".model"))
     name = cache.cache_key(base={path.name: sha256_file(path) for path in files}, version=VERSION)
     entry = cache_path / "tokenizers" / name
-    cache.get_or_create(entry, lambda path: _copy_tokenizer(base, path))
+    cache.get_or_create(entry, lambda path: save_pretrained(open_base(base), path))
     return entry
 
 
-def _copy_tokenizer(base: Path, directory: Path) -> None:
-    needed = "one with a tokenizer.json"
+def open_base(base: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a base model. Raises Failure if it cannot be read, ValueError if it has no end-of-text token."""
     try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True)
+        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True)
     except Exception as error:  # tokenizers raises bare Exception
-        raise Failure("tokenizer_mismatch", found="unreadable", needed=needed) from error
+        raise Failure("tokenizer_mismatch", found="unreadable", needed="one with a tokenizer.json") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token_id = document_separator_id(tokenizer)
-    tokenizer.save_pretrained(directory)
+    tokenizer.chat_template = default_template(tokenizer)
+    return tokenizer
+
+
+def untrained() -> PreTrainedTokenizerFast:
+    """A tokenizer of single bytes with the special tokens of those trained here, to show what a template does."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(special_tokens=[END_OF_TEXT, PADDING], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT, pad_token=PADDING
+    )
 
 
 def sha256(directory: Path) -> str:

@@ -7,15 +7,15 @@ from pydantic import BaseModel
 from transformers import PreTrainedTokenizerFast
 
 from trainer.data import cache, tokenized_records, tokenized_text, tokenizer
-from trainer.data.record_encoding import CHAT_TEMPLATE
+from trainer.data.chat_template import job_template
+from trainer.data.tokenized_records import read_refused
 from trainer.datasets.base import Dataset, RecordDataset
 from trainer.datasets.factory import open_dataset
 from trainer.failure import Failure
+from trainer.families import CHAT_OBJECTIVES, TEXT_OBJECTIVES
 from trainer.report import Reporter
 from trainer.run_dir import CorpusInput, Inputs, RunDir, sha256_file, write_atomically
-from trainer.spec import TEXT_OBJECTIVES, TrainSpec
-
-CHAT_OBJECTIVES = ("chat", "dpo")
+from trainer.spec import TrainSpec
 
 
 class Prepared(BaseModel):
@@ -59,7 +59,8 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
 
         if spec.objective in TEXT_OBJECTIVES:
             separator = tokenizer.document_separator_id(hf_tokenizer)
-            return tokenized_text.tokenize_cached(sources, encoder, sha256, cache_path, progress, separator)
+            start = tokenizer.start_ids(hf_tokenizer) if spec.objective == "causal" else []
+            return tokenized_text.tokenize_cached(sources, encoder, sha256, cache_path, progress, separator, start)
         return tokenized_records.tokenize_cached(sources, spec, hf_tokenizer, sha256, cache_path, progress, labels)
 
     tokens = tokenize(inputs.corpora)
@@ -70,6 +71,10 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
         name: open_dataset(Path(path), spec, hf_tokenizer, is_held_out=True) for name, path in held_out.items()
     }
     _report_data(report, spec, dataset, validation)
+    if spec.objective not in TEXT_OBJECTIVES:
+        _report_refused(report, tokens, [corpus.id for corpus in inputs.corpora])
+        for corpus, path in held_out.items():
+            _report_refused(report, Path(path), [corpus])
     prepared = Prepared(
         tokenizer=str(directory),
         tokenizer_sha256=sha256,
@@ -99,11 +104,13 @@ def _tokenizer_directory(spec: TrainSpec, inputs: Inputs, report: Reporter) -> P
 
 
 def _with_chat_template(directory: Path, spec: TrainSpec) -> PreTrainedTokenizerFast:
-    """The run's tokenizer; a default chat template is added if the objective needs one."""
+    """The run's tokenizer, for conversations with the template of the job."""
     loaded: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
-    if spec.objective in CHAT_OBJECTIVES and loaded.chat_template is None:
-        loaded.chat_template = CHAT_TEMPLATE
-        (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    if spec.objective in CHAT_OBJECTIVES:
+        template = job_template(spec.chat_template, loaded)
+        if loaded.chat_template != template:
+            loaded.chat_template = template
+            (directory / "chat_template.jinja").write_text(template)
     return loaded
 
 
@@ -120,6 +127,11 @@ def _base_sha256(directory: Path) -> str:
     """The identity of a base model: a hash of its configuration and weights."""
     paths = [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
     return cache.cache_key(**{path.name: sha256_file(path) for path in paths if path.is_file()})
+
+
+def _report_refused(report: Reporter, directory: Path, corpora: Sequence[str]) -> None:
+    for refused in read_refused(directory):
+        report.line(f"record {refused.record} of corpus {corpora[refused.corpus]} was left out: {refused.why}")
 
 
 def _report_data(report: Reporter, spec: TrainSpec, dataset: Dataset, validation: Mapping[str, Dataset]) -> None:

@@ -15,7 +15,7 @@ from transformers.configuration_utils import PretrainedConfig
 
 from trainer.export import gguf_tokenizer
 from trainer.export.gguf_tokenizer import PreTokenizerChoice
-from trainer.spec import GGUF_MODEL_TYPES
+from trainer.families import GGUF_MODEL_TYPES
 
 ARCHITECTURES = {model_type: gguf.MODEL_ARCH[model_type.upper()] for model_type in GGUF_MODEL_TYPES}
 FORMATS = {

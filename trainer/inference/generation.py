@@ -1,19 +1,31 @@
 """Continues a prompt with a model, token by token. Imports torch and transformers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from trainer.data import chat_template
+from trainer.data.chat_template import ChatMessage
+from trainer.data.record_encoding import RecordEncoder
+from trainer.data.tokenizer import start_ids
+from trainer.inference.detokenizer import Detokenizer
 from trainer.planning.context_length import context_length
 
 FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class NoChatTemplate(ValueError):
+    """A model has no chat template, which a conversation needs."""
+
+    def __init__(self) -> None:
+        super().__init__("the model has no chat template")
 
 
 class PromptTooLong(ValueError):
@@ -41,17 +53,31 @@ class LoadedModel:
     @property
     def stop_token_ids(self) -> set[int]:
         """The tokens that end a text."""
-        named = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
-        return {self.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
+        return set(chat_template.stop_token_ids(self.model, self.tokenizer))
 
     def encode(self, prompt: str | list[int]) -> list[int]:
-        """The prompt's tokens; an empty one starts a new text. Raises PromptTooLong."""
+        """The prompt's tokens, as in training; an empty prompt starts a new text. Raises PromptTooLong."""
+        if isinstance(prompt, str):
+            prompt_ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            prompt = [*start_ids(self.tokenizer), *prompt_ids]
         start = self.tokenizer.eos_token_id if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
-        prompt_ids = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
-        ids = [int(i) for i in prompt_ids] or [int(start)]
+        ids = [int(i) for i in prompt] or [int(start)]
         if len(ids) > self.context:
             raise PromptTooLong(len(ids), self.context)
         return ids
+
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """The tokens of a conversation in the model's chat template, as in training, up to the answer.
+
+        Raises NoChatTemplate, and RecordRefused if the template refuses the messages.
+        """
+        if chat_template.default_template(self.tokenizer) is None:
+            raise NoChatTemplate
+        return self._encoder.prompt(messages)
+
+    @cached_property
+    def _encoder(self) -> RecordEncoder:
+        return RecordEncoder("chat", self.tokenizer)
 
 
 @dataclass(frozen=True)
@@ -70,6 +96,7 @@ def load(checkpoint_dir: Path, device: str) -> LoadedModel:
     model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=dtype, local_files_only=True)
     # Not AutoTokenizer: of a Qwen2 it replaces the pre-tokenizer that the model was trained with by Qwen's own.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint_dir, local_files_only=True)
+    chat_template.set_stop_tokens(model, tokenizer)
     return LoadedModel(model.to(device).eval(), tokenizer)
 
 
@@ -104,7 +131,7 @@ def _pieces(
     stops: "StopFilter",
     is_stopped: Callable[[], bool],
 ) -> Iterator[TextPiece]:
-    decoder, backend = DecodeStream(skip_special_tokens=True), loaded.tokenizer.backend_tokenizer
+    detokenizer = Detokenizer(loaded.tokenizer.backend_tokenizer, ids)
     ends = loaded.stop_token_ids
     cache = DynamicCache(config=loaded.model.config)
     feed = ids
@@ -119,13 +146,14 @@ def _pieces(
         if token in ends:
             reason = "stop"
             break
-        text = stops.push(decoder.step(backend, token) or "")
+        text = stops.push(detokenizer.push(token))
         if stops.hit:
             yield TextPiece(text, count, "stop")
             return
         if text:
             yield TextPiece(text, count)
-    yield TextPiece(stops.rest(), count, reason)
+    text = stops.push(detokenizer.rest(is_cut=reason != "stop"))
+    yield TextPiece(text, count, "stop") if stops.hit else TextPiece(text + stops.rest(), count, reason)
 
 
 @torch.no_grad()

@@ -61,12 +61,17 @@ def _usual(spec: TrainSpec, shared: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _own_head_dim(spec: TrainSpec) -> dict[str, Any]:
+    """Qwen 2's configuration names a width only where it is not the usual one."""
+    return {} if spec.head_dim is None else {"head_dim": spec.head_dim}
+
+
 def _llama(spec: TrainSpec, shared: dict[str, Any]) -> LlamaConfig:
-    return LlamaConfig(**_usual(spec, shared), num_key_value_heads=spec.num_key_value_heads)
+    return LlamaConfig(**_usual(spec, shared), num_key_value_heads=spec.num_key_value_heads, head_dim=spec.head_width)
 
 
 def _qwen2(spec: TrainSpec, shared: dict[str, Any]) -> Qwen2Config:
-    return Qwen2Config(**_usual(spec, shared), num_key_value_heads=spec.num_key_value_heads)
+    return Qwen2Config(**_usual(spec, shared), num_key_value_heads=spec.num_key_value_heads, **_own_head_dim(spec))
 
 
 def _gpt2(spec: TrainSpec, shared: dict[str, Any]) -> GPT2Config:
@@ -97,7 +102,7 @@ def _t5(spec: TrainSpec, shared: dict[str, Any]) -> T5Config:
     return T5Config(
         **shared,
         d_model=spec.hidden_size,
-        d_kv=spec.hidden_size // spec.num_attention_heads,
+        d_kv=spec.head_width,
         d_ff=spec.intermediate_size,
         num_layers=spec.num_hidden_layers,
         num_heads=spec.num_attention_heads,
@@ -119,6 +124,7 @@ CONFIG_BUILDERS: dict[str, Callable[[TrainSpec, dict[str, Any]], PretrainedConfi
 
 def network_fields(config: PretrainedConfig) -> dict[str, Any]:
     """The fields of a spec that define a network (trainer.spec.NETWORK_FIELDS), read from its configuration."""
+    is_t5 = config.model_type == "t5"
     match config.model_type:
         case "gpt2":
             intermediate_size = config.n_inner or 4 * config.hidden_size
@@ -126,6 +132,8 @@ def network_fields(config: PretrainedConfig) -> dict[str, Any]:
             intermediate_size = config.d_ff
         case _:
             intermediate_size = config.intermediate_size
+    heads, head_dim = config.num_attention_heads, getattr(config, "d_kv" if is_t5 else "head_dim", None)
+    is_usual = isinstance(heads, int) and isinstance(head_dim, int) and heads * head_dim == config.hidden_size
     return {
         "model_type": config.model_type,
         "num_hidden_layers": config.num_hidden_layers,
@@ -133,5 +141,6 @@ def network_fields(config: PretrainedConfig) -> dict[str, Any]:
         "intermediate_size": intermediate_size,
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        "head_dim": None if is_usual else head_dim,
         "tie_word_embeddings": bool(getattr(config, "tie_word_embeddings", True)),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from trainer.data.chat_template import set_stop_tokens
 from trainer.data.tokenizer import document_separator_id
 from trainer.failure import Failure
 from trainer.modeling import architectures, lora, pretrained, zero_init
@@ -31,16 +32,31 @@ def build_model(
     """
     device = zero_init.init_device(spec, device)
     if base is None:
-        return init_model(
-            spec, len(tokenizer), document_separator_id(tokenizer), int(tokenizer.pad_token_id), device, labels
-        )
+        end_of_text, padding = document_separator_id(tokenizer), int(tokenizer.pad_token_id)
+        model = init_model(spec, len(tokenizer), end_of_text, padding, device, labels)
+    else:
+        model = _load_base(spec, base, tokenizer, labels, device, precision, say)
+    set_stop_tokens(model, tokenizer)
+    return model
+
+
+def _load_base(
+    spec: TrainSpec,
+    base: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    labels: Sequence[str],
+    device: torch.device,
+    precision: str,
+    say: Callable[[str], None],
+) -> PreTrainedModel:
     torch.manual_seed(spec.seed)
     dtype = torch.bfloat16 if spec.tuning != "full" and precision == "bf16" else torch.float32
     model = pretrained.load(base, spec, device, dtype, say, labels)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         needed = f"one of at most {model.get_input_embeddings().num_embeddings} tokens, as the base model has"
         raise Failure("tokenizer_mismatch", found=f"one of {len(tokenizer)} tokens", needed=needed)
-    if model.config.pad_token_id is None:  # a classifier looks for the last token before it
+    if spec.objective == "classification" or model.config.pad_token_id is None:
+        # A classifier looks for the last token before the padding, which is the tokenizer's in every program.
         model.config.pad_token_id = tokenizer.pad_token_id
     if spec.tuning != "full":
         lora.add_lora(model, spec)

@@ -9,7 +9,8 @@ from functools import lru_cache
 
 from pydantic import BaseModel
 
-from trainer.spec import ENCODERS, TrainSpec
+from trainer.families import ENCODERS
+from trainer.spec import TrainSpec
 
 NUM_LABELS = 2  # assumed for a classifier before its corpus has been read
 NUM_TOKEN_TYPES = {"bert": 2, "roberta": 1}
@@ -80,6 +81,7 @@ def count_parameters(spec: TrainSpec, vocab_size: int) -> ParameterCounts:
         spec.num_hidden_layers,
         spec.num_attention_heads,
         spec.num_key_value_heads,
+        spec.head_width,
         vocab_size,
         spec.sequence_length,
         spec.tie_word_embeddings,
@@ -95,11 +97,12 @@ def _counts(
     layers: int,
     heads: int,
     key_value_heads: int,
+    head_width: int,
     vocab: int,
     length: int,
     is_tied: bool,
 ) -> ParameterCounts:
-    stacks = _stacks(model_type, hidden, inner, layers, hidden // heads * key_value_heads)
+    stacks = _stacks(model_type, hidden, inner, layers, heads * head_width, key_value_heads * head_width)
     embedding, norm, head, biases = vocab * hidden, hidden, vocab * hidden, 0
     if model_type == "gpt2":
         embedding, norm = (vocab + length) * hidden, 2 * hidden
@@ -121,19 +124,23 @@ def _counts(
     return ParameterCounts(embedding=embedding, stacks=stacks, norm=norm, head=head, total=total)
 
 
-def _stacks(model_type: str, hidden: int, inner: int, layers: int, key_value: int) -> tuple[BlockStack, ...]:
-    square = (hidden, hidden)
-    attention: Shapes = (square, (hidden, key_value), (hidden, key_value), square)
+def _stacks(
+    model_type: str, hidden: int, inner: int, layers: int, query: int, key_value: int
+) -> tuple[BlockStack, ...]:
+    """`query` and `key_value` are the widths of all heads together."""
+    square, query_matrix, output = (hidden, hidden), (hidden, query), (query, hidden)
+    attention: Shapes = (query_matrix, (hidden, key_value), (hidden, key_value), output)
     plain: Shapes = ((hidden, inner), (inner, hidden))
     gated: Shapes = ((hidden, inner), *plain)
     if model_type == "t5":
         encoder = BlockStack(layers, (*attention, *gated), 2 * hidden)
-        return encoder, BlockStack(layers, (*attention, square, square, *gated), 3 * hidden, source=(square, square))
+        crossed = (*attention, query_matrix, output, *gated)
+        return encoder, BlockStack(layers, crossed, 3 * hidden, source=(query_matrix, query_matrix))
     if model_type == "gpt2":  # every layer and norm has a bias
         return (BlockStack(layers, ((hidden, 3 * hidden), square, *plain), 9 * hidden + inner),)
     if model_type in ENCODERS:
         return (BlockStack(layers, (*attention, *plain), 9 * hidden + inner),)
-    biases = hidden + 2 * key_value if model_type == "qwen2" else 0
+    biases = query + 2 * key_value if model_type == "qwen2" else 0
     return (BlockStack(layers, (*attention, *gated), 2 * hidden + biases),)
 
 
@@ -256,7 +263,7 @@ def flops(spec: TrainSpec, vocab_size: int) -> Flops:
 def _forward(spec: TrainSpec, sizes: ParameterCounts) -> tuple[int, int]:
     """Of one sample: the sum over block parameters of the tokens they multiply, and the FLOPs of attention."""
     source, target = sample_lengths(spec)
-    width = spec.num_hidden_layers * spec.hidden_size
+    width = spec.num_hidden_layers * spec.num_attention_heads * spec.head_width
     if source == 0:  # a decoder: the causal mask hides half of the scores
         return sizes.blocks * target, 2 * width * spec.sequence_length * target
     if target == 0:

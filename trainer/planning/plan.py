@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from trainer.families import TEXT_OBJECTIVES
 from trainer.messages import Message, message
 from trainer.planning import step_time
 from trainer.planning.config_search import Fix, cheapest_fix, fits_in_memory
@@ -20,7 +21,7 @@ from trainer.planning.memory import (
     resume_bytes,
 )
 from trainer.planning.scaling_laws import BYTES_PER_TOKEN
-from trainer.spec import TEXT_OBJECTIVES, TrainSpec
+from trainer.spec import TrainSpec
 
 PACKED_OBJECTIVES = ("chat", "completion")
 MANY_EPOCHS = 4  # Muennighoff et al. 2023, arXiv 2305.16264

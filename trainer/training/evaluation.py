@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
+import torch
 
 from trainer.data import batch as batches
 from trainer.datasets.base import Dataset
@@ -12,7 +14,7 @@ from trainer.inference.generation import LoadedModel
 from trainer.report import Reporter
 from trainer.rounding import round_up_to_multiple
 from trainer.spec import TrainSpec
-from trainer.training.eval_samples import make_eval_sample
+from trainer.training.eval_samples import EvalSample, make_eval_sample
 
 
 class EvalSplit:
@@ -54,7 +56,11 @@ class Evaluation:
             samples = next(iter(held_out.values()))
         self._splits = [EvalSplit(samples, engine, "")]
         self._splits += [EvalSplit(others, engine, f"/{corpus}") for corpus, others in held_out.items()]
-        self._eval_sample = make_eval_sample(spec, samples, loaded)
+        self._samples = samples
+
+    @cached_property
+    def _eval_sample(self) -> EvalSample:
+        return make_eval_sample(self._spec, self._samples, self._loaded)
 
     def run(self, step: int, report: Reporter) -> dict[str, float]:
         """Evaluate, write the results to the journal and the log, and return the metrics. All ranks take part."""
@@ -63,17 +69,27 @@ class Evaluation:
             report.phase("evaluate", done, len(self._splits))
             metrics.update(split.measure())
         report.points(step, **metrics)
-        text = self._sample()
-        report.event("sample", step=step, prompt=self._eval_sample.prompt, text=text)
+        text = self._sample(report)
+        if text is not None:
+            report.event("sample", step=step, prompt=self._eval_sample.prompt, text=text)
         report.line(f"step {step} " + " ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         report.phase("evaluate", len(self._splits), len(self._splits))
         return metrics
 
-    def _sample(self) -> str:
-        """The answer to the prompt, on rank 0 only; under ZeRO-3 on all ranks, as each holds a part of the weights."""
+    def _sample(self, report: Reporter) -> str | None:
+        """The answer to the prompt, on rank 0 only; under ZeRO-3 on all ranks, as each holds a part of the weights.
+
+        None where a library fails: that is worth a line in the log, but does not end the run.
+        """
         if self._engine.rank and self._spec.zero_stage < 3:
-            return ""
+            return None
         self._loaded.model.eval()
-        text = self._eval_sample.answer(self._loaded)
-        self._loaded.model.train()
-        return text
+        try:
+            return self._eval_sample.answer(self._loaded)
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:
+            report.line(f"no sample: {type(error).__name__}: {error}")
+            return None
+        finally:
+            self._loaded.model.train()

@@ -13,8 +13,9 @@ from trainer.data.batch import IGNORE_INDEX, Batch
 from trainer.datasets.base import Dataset
 from trainer.engines.base import Engine
 from trainer.failure import Failure
+from trainer.families import ENCODERS
 from trainer.report import Reporter
-from trainer.spec import ENCODERS, TrainSpec
+from trainer.spec import TrainSpec
 
 INITIAL_STD = 0.02  # standard deviation of initial weights in all families but T5, where it is 1
 SLACK = 0.5  # nats of tolerance on both sides

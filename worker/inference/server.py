@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 
 from app.playground.schemas import GenerationMessage
 from trainer import jsonlines
+from trainer.data.record_encoding import RecordRefused
 from trainer.inference import generation
 
 log = logging.getLogger(__name__)
@@ -136,9 +137,10 @@ def _answer(conn: socket.socket, models: Models) -> None:
             _send(conn, GenerationMessage(event="failure", code=refusal.code, values=refusal.values))
         except (BrokenPipeError, ConnectionResetError):
             raise
-        except Exception:
+        except Exception as error:  # whatever a library makes of a strange model
             log.exception("generation %s failed", request["id"])
-            _send(conn, GenerationMessage(event="failure", code="inference_failed", values={"id": request["id"]}))
+            values = {"id": request["id"], "why": f"{type(error).__name__}: {error}"[:200]}
+            _send(conn, GenerationMessage(event="failure", code="inference_failed", values=values))
 
 
 def _write(conn: socket.socket, loaded: generation.LoadedModel, request: dict[str, Any]) -> None:
@@ -146,9 +148,14 @@ def _write(conn: socket.socket, loaded: generation.LoadedModel, request: dict[st
     started = time.perf_counter()
     keys = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")
     try:
+        prompt = loaded.encode_chat(request["messages"]) if request.get("messages") else request["prompt"]
         pieces = generation.stream(
-            loaded, request["prompt"], is_stopped=lambda: _is_closed(conn), **{key: request[key] for key in keys}
+            loaded, prompt, is_stopped=lambda: _is_closed(conn), **{key: request[key] for key in keys}
         )
+    except generation.NoChatTemplate:
+        raise GenerationRefused("chat_template_missing") from None
+    except RecordRefused as error:
+        raise GenerationRefused("messages_refused", why=str(error)) from None
     except generation.PromptTooLong as error:
         raise GenerationRefused("prompt_too_long", num_tokens=error.num_tokens, limit=error.limit) from None
     for piece in pieces:

@@ -40,7 +40,8 @@ FAILURES = {
             "were skipped."
         ),
         gettext_noop(
-            "Add records. Records without an answer, and records whose text contains a special token, are skipped."
+            "Add records. Records without an answer, and records that the chat template refuses, are skipped; the log "
+            "names them."
         ),
     ),
     "records_empty": FailureText(
@@ -48,6 +49,17 @@ FAILURES = {
         gettext_noop(
             "Make sure that answers are not empty and that prompts leave room for them within the sequence length."
         ),
+    ),
+    "record_refused": FailureText(
+        gettext_noop("Record {record} of corpus {corpus} cannot be used: {why}."),
+        gettext_noop(
+            "Correct the record, choose another chat template, or set the field “On unusable records” "
+            "(on_record_error) to skip."
+        ),
+    ),
+    "records_refused": FailureText(
+        gettext_noop("None of the {dropped} records can be used. Record {record} of corpus {corpus}: {why}."),
+        gettext_noop("Choose another chat template for the job (chat_template), or correct the records."),
     ),
     "label_unknown": FailureText(
         gettext_noop("The validation label {label} does not occur in the training data, which has: {labels}."),
@@ -62,11 +74,8 @@ FAILURES = {
         gettext_noop("Increase the sequence length, or correct the pairs."),
     ),
     "chat_template_unusable": FailureText(
-        gettext_noop("The chat template of the base model cannot be used: {why}."),
-        gettext_noop(
-            "Choose another base model: its chat template must render a message the same way "
-            "regardless of what follows."
-        ),
+        gettext_noop("The chat template cannot be used: {why}."),
+        gettext_noop("Choose another chat template for the job: a preset, or a corrected Jinja template."),
     ),
     "check_failed": FailureText(
         gettext_noop(

@@ -16,8 +16,9 @@ from app.core.i18n import _
 from app.core.json_shapes import ModelFacts
 from app.core.models import Checkpoint, ImportedModel, Job
 from app.core.principal import Principal, visible, visible_to
+from trainer.families import FAMILIES, NETWORK_FIELDS
 from trainer.planning.context_length import max_context_length
-from trainer.spec import FAMILIES, NETWORK_FIELDS, recipe, recipe_names
+from trainer.spec import recipe, recipe_names
 
 # Which recipe fills in missing fields, by objective; a base model offers its objectives in this order.
 RECIPES = {

@@ -13,8 +13,9 @@ from app.core.models import Checkpoint, Corpus
 from app.core.settings import settings
 from app.jobs.planning.answers import localize
 from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
+from trainer.families import MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES
 from trainer.planning.plan import Plan
-from trainer.spec import MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES, TrainSpec
+from trainer.spec import TrainSpec
 
 
 def check_text(fields: dict[str, Any]) -> None:
@@ -148,6 +149,8 @@ FIELDS_FIXED_ON_RESUME = (
     "lora_alpha",
     "optimizer",
     "packing",
+    "chat_template",
+    "on_record_error",
     "mlm_probability",
     "noise_density",
     "mean_noise_span_length",

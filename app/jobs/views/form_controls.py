@@ -9,13 +9,16 @@ from app.core.i18n import _, gettext_noop, translate
 from app.jobs.planning.base_model import StartingPoint
 from app.jobs.planning.validation import FIELDS_FIXED_ON_RESUME
 from app.jobs.views.form import AUTO, Origin, SubmittedForm, properties, to_display
+from trainer.families import CHAT_OBJECTIVES, NETWORK_FIELDS
 from trainer.planning import plan, scaling_laws
 from trainer.planning.config_search import AUTO_FIELDS
-from trainer.spec import NETWORK_FIELDS, example_spec, recipe, recipe_names
+from trainer.spec import example_spec, recipe, recipe_names
 
 # Fields that only these objectives use; all objectives use the others.
 USED_BY = {
     "packing": ("chat", "completion"),
+    "chat_template": CHAT_OBJECTIVES,
+    "on_record_error": CHAT_OBJECTIVES,
     "mlm_probability": ("masked",),
     "noise_density": ("span_corruption",),
     "mean_noise_span_length": ("span_corruption",),
@@ -62,6 +65,7 @@ OUTSIDE_GROUPS = (
     "base_model",
     "resume_from_checkpoint",
 )
+LONG_TEXT = 1_000  # characters: what may be longer is typed into several lines
 FIXED_BY_BASE = (*NETWORK_FIELDS, "vocab_size")
 
 
@@ -72,7 +76,7 @@ class Control:
     name: str
     label: str
     help: str
-    kind: str  # text or select
+    kind: str  # text, textarea or select
     value: str
     placeholder: str
     error: str | None
@@ -165,18 +169,19 @@ def groups(context: FormContext) -> list[Group]:
 
 
 def _control(name: str, schema: dict[str, Any], context: FormContext) -> Control:
-    choices = _choices(name, schema)
+    choices, is_long = _choices(name, schema), schema.get("maxLength", 0) > LONG_TEXT
     placeholder = to_display(context.defaults[name])
     lock_reason = context.lock_reason(name)
     attrs: dict[str, Any] = {"disabled": True} if lock_reason else {}
     if not choices:
         numeric = {"integer": "numeric", "number": "decimal"}.get(schema.get("type", ""))
+        attrs |= {"rows": 3} if is_long else {}
         attrs |= {"placeholder": placeholder, "inputmode": numeric, "autocomplete": "off", "spellcheck": "false"}
     return Control(
         name=name,
         label=translate(schema["title"]),
         help=lock_reason or _help(name, schema),
-        kind="select" if choices else "text",
+        kind="select" if choices else "textarea" if is_long else "text",
         value="" if lock_reason else context.form.fields.get(name, ""),
         placeholder=placeholder,
         error=context.errors.get(name),

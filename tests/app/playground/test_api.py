@@ -111,6 +111,62 @@ def test_an_empty_prompt_starts_a_text(api: TestClient, checkpoint: StoredCheckp
     assert answer.json()["num_tokens"] == 40
 
 
+CONVERSATION = [{"role": "user", "content": "In the"}]
+
+
+def test_a_conversation_is_answered_by_the_template_of_the_model(
+    api: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person
+) -> None:
+    talking = store_checkpoint(alice_user)
+    template = "{{ messages[0].content }}{% if add_generation_prompt %}{{ ' beginning' }}{% endif %}"
+    (talking.path / "chat_template.jinja").write_text(template)
+    chat = {"messages": CONVERSATION, "prompt": "", "temperature": 0}
+    answer = api.post("/api/v1/generate", json=body(talking, **chat)).json()
+    plain = api.post("/api/v1/generate", json=body(talking, temperature=0)).json()
+
+    assert answer["text"] == plain["text"]
+    streamed = [data["text"] for name, data in events(api, body(talking, **chat)) if name == "piece"]
+    assert "".join(streamed) == answer["text"]
+
+
+def test_messages_that_the_template_refuses_are_told_in_its_words(
+    api: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person
+) -> None:
+    talking = store_checkpoint(alice_user)
+    (talking.path / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
+    refused = api.post("/api/v1/generate", json=body(talking, messages=CONVERSATION, prompt=""))
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "messages_refused")
+    assert "roles must alternate" in refused.json()["title"]
+
+
+def test_a_model_without_a_template_takes_no_messages(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+    refused = api.post("/api/v1/generate", json=body(checkpoint, messages=CONVERSATION, prompt=""))
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "chat_template_missing")
+
+
+def test_prompt_and_messages_exclude_each_other(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+    refused = api.post("/api/v1/generate", json=body(checkpoint, messages=CONVERSATION))
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "prompt_and_messages")
+
+
+def test_an_error_of_a_library_is_no_error_of_the_server(
+    api: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person
+) -> None:
+    odd = store_checkpoint(alice_user)
+    tokenizer = json.loads((odd.path / "tokenizer.json").read_text())
+    tokenizer["decoder"] = {"type": "Replace", "pattern": {"String": " "}, "content": ""}
+    tokenizer["pre_tokenizer"] = {"type": "UnicodeScripts"}
+    tokenizer["model"]["vocab"] = {token: n for n, token in enumerate(["<|endoftext|>", "<|padding|>"])}
+    tokenizer["model"]["merges"] = []
+    (odd.path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    answer = api.post("/api/v1/generate", json=body(odd))
+
+    assert answer.status_code < 500
+
+
 def test_bob_cannot_generate_from_alices_checkpoint(bob_api: TestClient, checkpoint: StoredCheckpoint) -> None:
     answer = bob_api.post("/api/v1/generate", json=body(checkpoint))
 

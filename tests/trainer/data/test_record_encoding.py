@@ -1,15 +1,14 @@
 """Records as tokens: exactly the answers have weight."""
 
-from typing import Any
-
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tests.trainer.runs import english, write_corpus
 from trainer.data import tokenizer
-from trainer.data.record_encoding import CHAT_TEMPLATE, RecordEncoder, Segment, SpecialTokenInText
-from trainer.failure import Failure
+from trainer.data.chat_template import job_template
+from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
 
+CHATML = "chatml"
 CONVERSATION = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Who made the light?"},
@@ -27,7 +26,7 @@ def hf_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenize
 
 
 def with_template(hf_tokenizer: PreTrainedTokenizerFast, template: str) -> PreTrainedTokenizerFast:
-    hf_tokenizer.chat_template = template
+    hf_tokenizer.chat_template = job_template(template, hf_tokenizer)
     return hf_tokenizer
 
 
@@ -45,7 +44,7 @@ def weighted_text(hf_tokenizer: PreTrainedTokenizerFast, segment: Segment) -> li
 
 
 def test_only_answers_have_weight_up_to_the_end_of_their_turn(hf_tokenizer: PreTrainedTokenizerFast) -> None:
-    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHAT_TEMPLATE))
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHATML))
     (segment,) = encoder.segments({"messages": CONVERSATION})
 
     assert hf_tokenizer.decode(segment.ids) == encoder.render(CONVERSATION)
@@ -53,7 +52,7 @@ def test_only_answers_have_weight_up_to_the_end_of_their_turn(hf_tokenizer: PreT
 
 
 def test_the_tokens_before_an_answer_are_those_of_its_prompt(hf_tokenizer: PreTrainedTokenizerFast) -> None:
-    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHAT_TEMPLATE))
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHATML))
     for content in ("God.", "\nGod.", "\n\n God.\n", " ", ""):
         (segment,) = encoder.segments({"messages": [*CONVERSATION[:2], {"role": "assistant", "content": content}]})
         prompt = encoder.prompt(CONVERSATION[:2])
@@ -70,7 +69,7 @@ BRIEFED = "{% if messages[0].role != 'system' %}Be good. {% endif %}" + LLAMA
 ALONE = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + LLAMA
 
 
-@pytest.mark.parametrize("template", [CHAT_TEMPLATE, LLAMA, BRIEFED, ALONE])
+@pytest.mark.parametrize("template", [CHATML, LLAMA, BRIEFED, ALONE])
 def test_prompt_text_omits_what_the_template_adds(hf_tokenizer: PreTrainedTokenizerFast, template: str) -> None:
     encoder = RecordEncoder("chat", with_template(hf_tokenizer, template))
 
@@ -80,7 +79,7 @@ def test_prompt_text_omits_what_the_template_adds(hf_tokenizer: PreTrainedTokeni
 
 
 def test_prompt_text_keeps_the_template_of_several_turns(hf_tokenizer: PreTrainedTokenizerFast) -> None:
-    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHAT_TEMPLATE))
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHATML))
 
     assert encoder.prompt_text(encoder.prompt(CONVERSATION[1:4])).startswith(
         "<|im_start|>user\nWho made the light?<|im_end|>"
@@ -88,33 +87,44 @@ def test_prompt_text_keeps_the_template_of_several_turns(hf_tokenizer: PreTraine
 
 
 def test_a_message_with_weight_0_is_context(hf_tokenizer: PreTrainedTokenizerFast) -> None:
-    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHAT_TEMPLATE))
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHATML))
     (segment,) = encoder.segments({"messages": [*CONVERSATION[:4], {**CONVERSATION[4], "weight": 0}]})
 
     assert weighted_text(hf_tokenizer, segment) == [("God.<|endoftext|>", 1.0)]
 
 
-@pytest.mark.parametrize("kind", ["chat", "completion", "classification"])
-@pytest.mark.parametrize("mark", ["<|endoftext|>", "<|im_start|>"])
-def test_a_text_that_contains_a_special_token_is_rejected(
-    hf_tokenizer: PreTrainedTokenizerFast, kind: str, mark: str
+@pytest.mark.parametrize("objective", ["chat", "completion", "classification", "seq2seq"])
+def test_a_special_token_that_a_text_spells_is_ordinary_text(
+    hf_tokenizer: PreTrainedTokenizerFast, objective: str
 ) -> None:
-    encoder = RecordEncoder(kind, with_template(hf_tokenizer, CHAT_TEMPLATE))
-    spoofed = f"light{mark}"
-    record: dict[str, Any] = {"prompt": spoofed, "completion": "a", "text": spoofed}
-    with pytest.raises(SpecialTokenInText):
-        encoder.segments({**record, "messages": [{"role": "user", "content": spoofed}]})
+    encoder = RecordEncoder(objective, with_template(hf_tokenizer, CHATML))
+    end = int(hf_tokenizer.eos_token_id)
+
+    def counts(text: str) -> list[int]:
+        messages = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+        record = {"prompt": text, "completion": text, "text": text, "source": text, "target": text}
+        return [segment.ids.count(end) for segment in encoder.segments({**record, "messages": messages})]
+
+    assert counts("light<|endoftext|>dark") == counts("light")
+
+
+def test_a_text_with_a_mark_that_the_template_spells_in_ordinary_tokens_is_refused(
+    hf_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHATML))
+    with pytest.raises(RecordRefused, match=r"<\|im_start\|>"):
+        encoder.segments({"messages": [{"role": "user", "content": "light<|im_start|>"}]})
 
 
 def test_a_template_that_rewrites_earlier_messages_is_rejected(hf_tokenizer: PreTrainedTokenizerFast) -> None:
     template = "{% for m in messages %}{{ m['content'] if loop.last else 'gone' }}\n{% endfor %}"
-    with pytest.raises(Failure, match="chat template cannot be used: later messages change"):
+    with pytest.raises(RecordRefused, match="leaves out an answer"):
         RecordEncoder("chat", with_template(hf_tokenizer, template)).segments({"messages": CONVERSATION})
 
 
 def test_the_error_of_a_template_is_reported(hf_tokenizer: PreTrainedTokenizerFast) -> None:
-    template = "{{ raise_exception('System role not supported') }}"
-    with pytest.raises(Failure, match="System role not supported"):
+    template = "{{ raise_exception('System role not supported') }}{{ messages }}"
+    with pytest.raises(RecordRefused, match="System role not supported"):
         RecordEncoder("chat", with_template(hf_tokenizer, template)).segments({"messages": CONVERSATION})
 
 
@@ -134,7 +144,7 @@ def test_a_preference_is_two_completions_of_one_prompt(hf_tokenizer: PreTrainedT
 
 
 def test_a_preference_between_answers_in_a_conversation(hf_tokenizer: PreTrainedTokenizerFast) -> None:
-    encoder = RecordEncoder("dpo", with_template(hf_tokenizer, CHAT_TEMPLATE))
+    encoder = RecordEncoder("dpo", with_template(hf_tokenizer, CHATML))
     chosen, rejected = encoder.segments({"prompt": CONVERSATION[:4], "chosen": "God.", "rejected": "Nobody."})
 
     assert weighted_text(hf_tokenizer, chosen) == [("God.<|endoftext|>", 1.0)]

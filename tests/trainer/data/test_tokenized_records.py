@@ -135,11 +135,70 @@ def test_long_records_are_truncated_and_those_without_an_answer_left_out(
         *sums(4),
         {"prompt": "a", "completion": "In the beginning God created the heaven and the earth. " * 3},
         {"prompt": "In the beginning God created the heaven and the earth. " * 3, "completion": "a"},
-        {"prompt": "<|endoftext|>", "completion": "a"},
+        {"prompt": "<|endoftext|>", "completion": "a"},  # ordinary text
     ]
     meta = TokenizedRecords(tokenize(tmp_path, hf_tokenizer, spec, "completion", records), spec).meta
 
-    assert (meta.num_records, meta.num_cut, meta.num_dropped) == ([5], 1, 2)
+    assert (meta.num_records, meta.num_cut, meta.num_dropped) == ([6], 1, 1)
+
+
+NO_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def talks(count: int, *, with_system: set[int]) -> list[dict[str, Any]]:
+    system = [{"role": "system", "content": "Be brief."}]
+    question, answer = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "God"}
+    return [{"messages": [*(system if n in with_system else []), question, answer]} for n in range(count)]
+
+
+def test_records_that_the_template_refuses_are_left_out_by_number(
+    tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    own = PreTrainedTokenizerFast.from_pretrained(hf_tokenizer.name_or_path, chat_template=NO_SYSTEM)
+    spec = small_spec(objective="chat", sequence_length=32)
+    directory = tokenize(tmp_path, own, spec, "chat", talks(6, with_system={1, 4}))
+    meta = TokenizedRecords(directory, spec).meta
+
+    assert (meta.num_records, meta.num_dropped) == ([4], 2)
+    refused = tokenized_records.read_refused(directory)
+    assert [(record.corpus, record.record) for record in refused] == [(0, 2), (0, 5)]
+    assert all("System role not supported" in record.why for record in refused)
+
+
+def test_a_job_may_stop_at_a_record_that_the_template_refuses(
+    tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    own = PreTrainedTokenizerFast.from_pretrained(hf_tokenizer.name_or_path, chat_template=NO_SYSTEM)
+    spec = small_spec(objective="chat", sequence_length=32, on_record_error="stop")
+    with pytest.raises(Failure, match=r"record 3 .*System role not supported") as caught:
+        tokenize(tmp_path, own, spec, "chat", talks(6, with_system={2}))
+    assert caught.value.code == "record_refused"
+    skip = spec.model_copy(update={"on_record_error": "skip"})
+    with pytest.raises(Failure, match=r"none of the 2 records .*record 1 .*System role not supported") as every:
+        tokenize(tmp_path / "all", own, skip, "chat", talks(2, with_system={0, 1}))
+    assert every.value.code == "records_refused"
+
+
+@pytest.mark.parametrize(("model_type", "ends"), [("llama", []), ("bert", [0])])
+def test_a_classifier_reads_what_the_tokenizer_gives_everybody(
+    tmp_path: Path, model_type: str, ends: list[int]
+) -> None:
+    directory = tokenizer.train_cached(
+        [write_corpus(tmp_path / "c", [english(20_000)])], 400, tmp_path / "cache", lambda done, total: None, model_type
+    )
+    own = PreTrainedTokenizerFast.from_pretrained(directory)
+    spec = small_spec(objective="classification", model_type=model_type, num_key_value_heads=4, sequence_length=16)
+    texts = ["light", "In the beginning God created the heaven and the earth. " * 3, "a"]
+    records = [{"text": text, "label": label} for text, label in zip(texts, "xyx", strict=True)]
+    tokenized = TokenizedRecords(tokenize(tmp_path / "r", own, spec, "classification", records), spec)
+
+    rows = [tokenized.segments(number)[0][0].tolist() for number in range(3)]
+    assert rows == [own(text, truncation=True, max_length=16)["input_ids"] for text in texts]
+    assert all(row[-1:] == ends for row in rows) or not ends
 
 
 def test_too_few_records_are_rejected(tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tests.trainer.runs import english, small_spec, write_corpus
+from tests.trainer.tokenizers_of_bases import KINDS, byte_fallback, fast
 from trainer.data import corpus, tokenized_text, tokenizer
 from trainer.data.tokenized_text import Document, TokenizedText
 from trainer.failure import Failure
@@ -71,6 +72,32 @@ words = st.sampled_from(
         " a",
     ]
 )
+
+
+def test_each_document_starts_as_a_prompt_does(tmp_path: Path) -> None:
+    hf_tokenizer = fast(byte_fallback())  # which adds <s>
+    sources = [write_corpus(tmp_path / "c", ["The old", "kettle"])]
+    start = tokenizer.start_ids(hf_tokenizer)
+    args = (sources, hf_tokenizer.backend_tokenizer, "made", tmp_path / "cache", no_progress, hf_tokenizer.eos_token_id)
+    directory = tokenized_text.tokenize_cached(*args, start)
+    ids = np.fromfile(directory / "tokens.bin", dtype="<u2").tolist()
+
+    expected = [number for text in ("The old", "kettle") for number in hf_tokenizer(text + "</s>")["input_ids"]]
+    assert ids == expected
+    assert np.fromfile(directory / "documents.bin", dtype="<u8")[-1] == len(ids)
+    assert directory != tokenized_text.tokenize_cached(*args)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_text_of_a_corpus_becomes_a_special_token(tmp_path: Path, kind: str) -> None:
+    original = KINDS[kind]()
+    fast(original).save_pretrained(tmp_path)
+    loaded = tokenizer.load(tmp_path)
+    special = {number for number, token in loaded.get_added_tokens_decoder().items() if token.special}
+    unknown = {original.token_to_id(token) for token in ("<unk>", "[UNK]")}
+    ids = loaded.encode("a <s> b</s> [SEP][MASK] [CLS]", add_special_tokens=False).ids
+
+    assert (set(ids) & special) - unknown == set()
 
 
 @given(parts=st.lists(words, max_size=60), size=st.integers(min_value=12, max_value=60))

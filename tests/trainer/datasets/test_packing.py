@@ -25,7 +25,7 @@ from transformers.masking_utils import create_causal_mask
 from tests.trainer.runs import small_spec, write_corpus
 from trainer.data import tokenized_records, tokenizer
 from trainer.data.batch import IGNORE_INDEX, Batch, num_targets
-from trainer.data.record_encoding import CHAT_TEMPLATE
+from trainer.data.chat_template import preset
 from trainer.data.tokenized_text import Document
 from trainer.datasets.causal import SFTDataset
 from trainer.modeling.objectives import objective
@@ -95,7 +95,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
     )
     tokenizer.save(tokenizer.train([texts], 320, lambda done, total: None), home / "tokenizer")
     hf_tokenizer = PreTrainedTokenizerFast.from_pretrained(home / "tokenizer")
-    hf_tokenizer.chat_template = CHAT_TEMPLATE
+    hf_tokenizer.chat_template = preset("chatml", hf_tokenizer)
     source = write_corpus(home / "chat", [json.dumps({"messages": conversation}) for conversation in conversations])
     source.kind = "chat"
     spec = small_spec(objective="chat", sequence_length=LENGTH)

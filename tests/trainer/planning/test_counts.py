@@ -18,6 +18,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "bert": {"objective": "masked", "num_key_value_heads": 4},
     "roberta": {"objective": "masked", "num_key_value_heads": 4},
     "t5": {"objective": "seq2seq", "num_key_value_heads": 4, "vocab_size": None},
+    "wide-llama": {"model_type": "llama", "head_dim": 24},
+    "wide-qwen2": {"model_type": "qwen2", "head_dim": 24},
+    "wide-t5": {
+        "model_type": "t5",
+        "objective": "seq2seq",
+        "num_attention_heads": 6,
+        "num_key_value_heads": 6,
+        "head_dim": 24,
+        "vocab_size": None,
+    },
 }
 SHAPES = pytest.mark.parametrize(
     "shape", [{"model_type": name, **fields} for name, fields in FAMILIES.items()], ids=list(FAMILIES)

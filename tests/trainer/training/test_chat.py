@@ -11,7 +11,7 @@ from tests.trainer import chat_fixtures
 from tests.trainer.bases import start_from
 from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import checkpoint_of, of_kind, series
-from trainer.data.record_encoding import CHAT_TEMPLATE
+from trainer.data.chat_template import preset
 from trainer.run_dir import RunDir, verify
 
 STEPS, SAVED = 120, 60
@@ -74,7 +74,22 @@ def test_the_same_question_is_answered_before_and_after(chatted: RunDir) -> None
 def test_a_checkpoint_keeps_the_chat_template(chatted: RunDir) -> None:
     opened = PreTrainedTokenizerFast.from_pretrained(checkpoint_of(chatted, STEPS))
 
-    assert opened.chat_template == CHAT_TEMPLATE
+    assert opened.chat_template == preset("chatml", opened)
+
+
+def test_a_template_of_the_job_is_used_and_a_sample_that_it_refuses_does_not_end_the_run(
+    fork_server: GangForkServer, home: Path, vocabulary: str
+) -> None:
+    template = (
+        "{% for m in messages %}{% if m.content == 'boom' %}{{ raise_exception('no boom') }}{% endif %}"
+        "{{ m.role + ': ' + m.content + eos_token }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    fields = {**SHORT, "chat_template": template, "sample_prompt": "boom"}
+    run_dir = run(fork_server, chat_run(home, "own-template", vocabulary, **fields))
+
+    assert of_kind(run_dir, "sample") == []
+    assert "no sample: RecordRefused: no boom" in run_dir.log_path.read_text()
+    assert PreTrainedTokenizerFast.from_pretrained(checkpoint_of(run_dir, 16)).chat_template == template
 
 
 def test_packed_conversations_go_on_with_the_same_bits(

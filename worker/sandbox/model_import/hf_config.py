@@ -3,6 +3,7 @@
 Imports torch and transformers, so it runs in a child (examine.py). Networks are made on the meta device.
 """
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -20,10 +21,12 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from app.base_models import names
+from trainer.families import DECODERS, ENCODERS
 from trainer.modeling import architectures
 from trainer.planning.context_length import context_length
-from trainer.spec import DECODERS, ENCODERS, resolve
+from trainer.spec import resolve
 from trainer.spec_errors import SpecError
+from worker.sandbox.model_import import safetensors_scan
 from worker.sandbox.model_import.safetensors_scan import FLOATS, InvalidModel, Tensor, read_json
 
 MODEL_TYPES = (*DECODERS, *ENCODERS, "t5")
@@ -34,7 +37,11 @@ _UNUSED = re.compile(
     r"(^|\.)(pooler|cls|classifier|score|qa_outputs|pre_classifier|lm_head|vocab_projector|vocab_transform)\."
     r"|(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias)$|attn\.bias$"
 )
+_SENTENCEPIECE = ("spiece.model", "tokenizer.model")
+_OLDER_TOKENIZERS = ("vocab.json", "vocab.txt", *_SENTENCEPIECE)
+_PROBE = "In 1990 the  old\n\nkettle doesn't hold cafe\u0301; 山上有一座旧的桥。 <s>"
 _PATHS = ("vocab", "merges", "name_or_path")  # transformers opens the first two where they are strings
+_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "wte.weight", "shared.weight")
 # What may be missing of an encoder: its head is made anew then.
 _HEAD = re.compile(r"^(cls|lm_head)\.|(^|\.)pooler\.")
 
@@ -96,18 +103,33 @@ def _as_llama(directory: Path, raw: dict[str, Any]) -> dict[str, Any]:
     return llama
 
 
+def untie(directory: Path, config: PreTrainedConfig, tensors: dict[str, tuple[str, Tensor]]) -> list[dict[str, Any]]:
+    """Say in the configuration that the head is no copy of the embedding, where the weights say so; with a remark.
+
+    Programs differ in which of the two they believe.
+    """
+    head = tensors.get("lm_head.weight")
+    embedding = next((tensors[name] for name in _EMBEDDINGS if name in tensors), None)
+    if not getattr(config, "tie_word_embeddings", False) or head is None or embedding is None:
+        return []
+    if safetensors_scan.same_bytes(directory, head, embedding):
+        return []
+    config.tie_word_embeddings = False
+    _write(directory / names.CONFIG, {**read(directory / names.CONFIG), "tie_word_embeddings": False})
+    return [{"code": "head_untied"}]
+
+
 def _check_usual(config: PreTrainedConfig) -> None:
     """Raise InvalidModel for settings that TrainSpec cannot express, with which another model would be trained."""
-    width = config.hidden_size // config.num_attention_heads
-    usual: dict[str, Any] = {
-        "llama": {"head_dim": width, "hidden_act": "silu"},
+    usual: dict[str, dict[str, Any]] = {
+        "llama": {"hidden_act": "silu"},
         "qwen2": {"use_sliding_window": False, "hidden_act": "silu"},
         "gpt2": {"add_cross_attention": False, "scale_attn_by_inverse_layer_idx": False},
         "bert": {"is_decoder": False, "position_embedding_type": "absolute"},
         "roberta": {"is_decoder": False, "position_embedding_type": "absolute"},
-        "t5": {"d_kv": width, "num_decoder_layers": config.num_hidden_layers},
-    }[config.model_type]
-    for field, expected in usual.items():
+        "t5": {"num_decoder_layers": config.num_hidden_layers},
+    }
+    for field, expected in usual[config.model_type].items():
         value = getattr(config, field, expected)
         if value is not None and value != expected:
             raise InvalidModel(
@@ -219,12 +241,14 @@ def check_dtypes(tensors: dict[str, tuple[str, Tensor]]) -> str:
     return max(set(kinds), key=kinds.count) if kinds else "–"
 
 
-def check_tokenizer(directory: Path, vocab_size: int) -> tuple[bool, list[dict[str, Any]]]:
+def check_tokenizer(directory: Path, config: PreTrainedConfig) -> tuple[bool, list[dict[str, Any]]]:
     """Whether the tokenizer has a chat template, and remarks on it. Raises InvalidModel if it does not fit."""
     is_new = not (directory / names.TOKENIZER).is_file()
-    older = ("vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
-    if is_new and not any((directory / name).is_file() for name in older):
+    older = next((name for name in _OLDER_TOKENIZERS if (directory / name).is_file()), None)
+    if is_new and older is None:
         raise InvalidModel("tokenizer_missing")
+    if is_new and older in _SENTENCEPIECE and not _has_sentencepiece():
+        raise InvalidModel("tokenizer_sentencepiece", file=older)
     _drop_paths(directory)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
@@ -235,11 +259,41 @@ def check_tokenizer(directory: Path, vocab_size: int) -> tuple[bool, list[dict[s
         raise InvalidModel("tokenizer_unreadable", why=_first_line(error, directory)) from None
     if not is_fast:
         raise InvalidModel("tokenizer_slow")
-    if not 0 <= largest < vocab_size:
-        raise InvalidModel("tokenizer_large", found=largest, expected=vocab_size - 1)
+    if not 0 <= largest < config.vocab_size:
+        raise InvalidModel("tokenizer_large", found=largest, expected=config.vocab_size - 1)
+    remarks = [{"code": "tokenizer_converted"}] if is_new else _compare_tokens(directory, tokenizer)
+    remarks += _name_end(directory, config, tokenizer)
     if is_new:
         tokenizer.save_pretrained(directory)
-    return has_template, [{"code": "tokenizer_converted"}] if is_new else []
+    return has_template, remarks
+
+
+def _has_sentencepiece() -> bool:
+    return importlib.util.find_spec("sentencepiece") is not None
+
+
+def _compare_tokens(directory: Path, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, Any]]:
+    """A remark where transformers' class for the architecture does not give the tokens of tokenizer.json."""
+    own = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+    same = own(_PROBE)["input_ids"] == tokenizer(_PROBE)["input_ids"]
+    return [] if same else [{"code": "tokenizer_replaced", "tokenizer": type(tokenizer).__name__}]
+
+
+def _name_end(directory: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, Any]]:
+    """Write down the end-of-text token that only the model's configuration names. Raises InvalidModel without one."""
+    if tokenizer.eos_token_id is not None or tokenizer.sep_token_id is not None:
+        return []
+    generation = directory / "generation_config.json"
+    named = [config.eos_token_id, read(generation).get("eos_token_id") if generation.is_file() else None]
+    ids = [str(number) for value in named for number in (value if isinstance(value, list) else [value])]
+    special = {str(number): token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    end = next((special[number] for number in ids if number in special), None)
+    if end is None:
+        raise InvalidModel("tokenizer_no_end")
+    tokenizer.eos_token = end
+    path = directory / "tokenizer_config.json"
+    _write(path, {**(read(path) if path.is_file() else {}), "eos_token": end})
+    return [{"code": "end_from_config", "token": end}]
 
 
 def _drop_paths(directory: Path) -> None:

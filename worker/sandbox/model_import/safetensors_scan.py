@@ -67,6 +67,18 @@ def read_header(path: Path) -> list[Tensor]:
     return tensors
 
 
+def same_bytes(directory: Path, first: tuple[str, Tensor], second: tuple[str, Tensor]) -> bool:
+    """Whether two tensors, each with its file, hold the same values in the same type and shape."""
+    (first_file, a), (second_file, b) = first, second
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    with (directory / first_file).open("rb") as left, (directory / second_file).open("rb") as right:
+        left.seek(a.start)
+        right.seek(b.start)
+        sizes = (min(CHUNK_BYTES, a.end - start) for start in range(a.start, a.end, CHUNK_BYTES))
+        return all(left.read(size) == right.read(size) for size in sizes)
+
+
 def read_json(text: bytes, name: str, code: str = "not_json", offset: int = 0) -> dict[str, Any]:
     """Parse a JSON object without duplicate keys. Raises InvalidModel with the byte of the error."""
     try:

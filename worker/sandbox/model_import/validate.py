@@ -31,16 +31,19 @@ TensorFiles = dict[str, tuple[str, Tensor]]
 def validate_model(directory: Path, budget: int) -> dict[str, Any]:
     """The facts about the model in a directory, as its row stores them. Raises InvalidModel."""
     unpack(directory, budget)
-    config, remarks = hf_config.read_config(directory)
-    fields = hf_config.spec_fields(config)
+    remarks = _drop_copies(directory)
+    config, about_config = hf_config.read_config(directory)
+    hf_config.spec_fields(config)  # before the weights: it is quicker, and says more
     weights, tensors = headers(directory)
+    remarks += about_config + hf_config.untie(directory, config, tensors)
+    fields = hf_config.spec_fields(config)
     dtype = hf_config.check_dtypes(tensors)
     advance = _Teller(sum(path.stat().st_size for path in weights))
     hashes = {
         path.name: safetensors_scan.hash_and_check_finite(path, inside, advance) for path, inside in weights.items()
     }
     num_parameters, about_tensors = hf_config.check_tensors(directory, config, tensors)
-    has_chat_template, about_tokenizer = hf_config.check_tokenizer(directory, fields["vocab_size"])
+    has_chat_template, about_tokenizer = hf_config.check_tokenizer(directory, config)
     remarks += about_tensors + about_tokenizer
     if dtype in ("F16", "BF16"):
         remarks.append({"code": "weights_16_bit"})
@@ -57,6 +60,15 @@ def validate_model(directory: Path, budget: int) -> dict[str, Any]:
         "num_bytes": sum(file["size"] for file in files),
         "problems": remarks,
     }
+
+
+def _drop_copies(directory: Path) -> list[dict[str, Any]]:
+    """Remove weights in the layout of another program, where transformers' own are there too; with remarks."""
+    has_own = any(path.name.startswith("model") for path in directory.glob(f"*{names.WEIGHTS}"))
+    copies = sorted(directory.glob(f"consolidated*{names.WEIGHTS}*")) if has_own else []
+    for path in copies:
+        path.unlink()
+    return [{"code": "weights_skipped", "file": path.name} for path in copies if path.name.endswith(names.WEIGHTS)]
 
 
 def _files(directory: Path) -> list[Path]:

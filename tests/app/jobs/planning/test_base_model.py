@@ -17,7 +17,7 @@ from app.jobs.attempts import attempts
 from app.jobs.planning import base_model
 from tests.app.jobs import factories
 from tests.users import Person
-from trainer.spec import NETWORK_FIELDS
+from trainer.families import NETWORK_FIELDS
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -77,7 +77,7 @@ def refusal(owner: Person, **fields: Any) -> tuple[str, str]:
 def test_a_model_fills_in_its_network_and_brings_its_tokenizer(alice_user: Person, corpus: str) -> None:
     request = resolved(alice_user, corpora=[corpus], base_model=model(alice_user))
     spec = request.spec.model_dump()
-    assert {name: spec[name] for name in NETWORK_FIELDS} == {name: LLAMA[name] for name in NETWORK_FIELDS}
+    assert {name: spec[name] for name in NETWORK_FIELDS} == {name: LLAMA.get(name) for name in NETWORK_FIELDS}
     assert (spec["vocab_size"], spec["tokenizer"], spec["objective"], spec["recipe"]) == (300, None, "causal", "tiny")
     assert spec["sequence_length"] == 64  # the recipe's 128 are more than the model reads
     assert (request.vocab_size, request.plan.num_parameters) == (300, 34_720)

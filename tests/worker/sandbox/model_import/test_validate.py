@@ -12,11 +12,18 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from tests import folders
 from trainer.run_dir import sha256_file
-from worker.sandbox.model_import import validate
+from worker.sandbox.model_import import hf_config, validate
 
 KINDS = ["llama", "qwen2", "gpt2", "bert", "roberta", "t5"]
 
@@ -60,7 +67,8 @@ def test_a_model_of_each_family_is_taken_with_its_facts(models: Path, kind: str)
     assert (facts["vocab_size"], facts["dtype"], facts["license"]) == (300, "F32", "apache-2.0")
     assert facts["has_chat_template"] is False
     codes = [remark["code"] for remark in report["problems"]]
-    assert codes == (["head_missing", "tensors_unused"] if kind == "bert" else [])
+    remarks = {"bert": ["head_missing", "tensors_unused"], "qwen2": ["tokenizer_replaced"]}
+    assert codes == remarks.get(kind, [])
     assert {file["name"]: file["sha256"] for file in report["files"]} == {
         path.name: sha256_file(path) for path in (models / kind).iterdir()
     }
@@ -116,7 +124,7 @@ CONFIGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"model_type": "mistral", "sliding_window": 32}, {"code": "mistral_differs", "window": 32}),
     ({"quantization_config": {"quant_method": "gptq"}}, {"code": "quantized"}),
     ({"hidden_size": "wide"}, {"code": "config_invalid"}),
-    ({"head_dim": 16}, {"code": "network_unusual", "field": "head_dim", "found": "16", "expected": "8"}),
+    ({"head_dim": 16}, {"code": "tensor_shape", "expected": "32 x 32"}),
     ({"hidden_act": "relu"}, {"code": "network_unusual", "field": "hidden_act"}),
     ({"num_attention_heads": 0}, {"code": "config_invalid"}),
     ({"max_position_embeddings": 4}, {"code": "network_unusual", "field": "max_position_embeddings"}),
@@ -242,6 +250,77 @@ def test_a_tokenizer_reads_no_file_but_its_own(copy: Any, tmp_path: Path, field:
     written = "".join(path.read_text() for path in directory.glob("*.json"))
     assert '"plain"' in written
     assert "secret" not in written
+
+
+def test_a_tokenizer_without_end_of_text_gets_that_of_the_configuration_or_is_refused(copy: Any) -> None:
+    directory = copy()
+    config = json.loads((directory / "tokenizer_config.json").read_text())
+    del config["eos_token"], config["bos_token"]
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+    folders.change(directory, eos_token_id=[250, 0])
+    report = result(directory)
+    assert {"code": "end_from_config", "token": "<|endoftext|>"} in report["problems"]
+    assert PreTrainedTokenizerFast.from_pretrained(directory).eos_token_id == 0
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+    folders.change(directory, eos_token_id=250)  # an ordinary token, as the defaults of a family name one
+    assert problem(directory) == {"code": "tokenizer_no_end"}
+
+
+def test_a_tokenizer_of_sentencepiece_alone_needs_that_package(copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf_config, "_has_sentencepiece", lambda: False)
+    directory = copy()
+    (directory / "tokenizer.json").rename(directory / "tokenizer.model")
+    assert problem(directory) == {"code": "tokenizer_sentencepiece", "file": "tokenizer.model"}
+
+
+def test_a_tokenizer_that_transformers_replaces_is_noted(copy: Any) -> None:
+    replaced = {"code": "tokenizer_replaced", "tokenizer": "Qwen2Tokenizer"}
+    assert replaced in result(copy("qwen2"))["problems"]  # whose folder has the pre-tokenizer of GPT-2
+    assert replaced not in result(copy("llama"))["problems"]
+
+
+@pytest.mark.parametrize("shards", ["5GB", "20KB"])
+def test_weights_in_the_layout_of_another_program_are_skipped(tmp_path: Path, shards: str) -> None:
+    directory = folders.saved(tmp_path / "llama", max_shard_size=shards)
+    (directory / "consolidated.safetensors").write_bytes(b"anything")
+    report = result(directory)
+    assert {"code": "weights_skipped", "file": "consolidated.safetensors"} in report["problems"]
+    assert "consolidated.safetensors" not in [file["name"] for file in report["files"]]
+
+
+def test_a_head_of_its_own_is_used_whatever_the_configuration_says_of_ties(copy: Any) -> None:
+    directory = copy()
+    folders.change(directory, tie_word_embeddings=True)
+    report = result(directory)
+    assert {"code": "head_untied"} in report["problems"]
+    assert report["facts"]["tie_word_embeddings"] is False
+    model = AutoModelForCausalLM.from_pretrained(directory)
+    assert torch.equal(model.lm_head.weight, folders.weights(directory)["lm_head.weight"])
+
+
+def test_a_copied_head_stays_tied(copy: Any) -> None:
+    directory = copy()
+    tensors = folders.weights(directory)
+    folders.rewrite(directory, {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()})
+    folders.change(directory, tie_word_embeddings=True)
+    report = result(directory)
+    assert {"code": "head_untied"} not in report["problems"]
+    assert report["facts"]["tie_word_embeddings"] is True
+
+
+@pytest.mark.parametrize(
+    ("config", "network"),
+    [
+        (T5Config(vocab_size=300, d_model=64, d_kv=16, d_ff=48, num_layers=2, num_heads=6), T5ForConditionalGeneration),
+        (LlamaConfig(**folders.SIZES, num_key_value_heads=2, head_dim=16), LlamaForCausalLM),
+    ],
+)
+def test_heads_of_a_width_of_their_own_are_taken(tmp_path: Path, config: Any, network: Any) -> None:
+    network(config).save_pretrained(tmp_path)
+    folders.tokenizer().save_pretrained(tmp_path)
+    report = result(tmp_path)
+    assert report["facts"]["head_dim"] == 16
+    assert report["facts"]["num_parameters"] == network(config).num_parameters()
 
 
 def test_older_files_of_a_tokenizer_are_made_into_a_new_one(copy: Any) -> None:

@@ -1,0 +1,117 @@
+"""The chat template of a job, applied to a conversation by a child process with limits: templates are programs."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from app.core import storage
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.principal import Principal
+from app.jobs.planning import base_model
+from trainer import spec as trainer_spec
+from trainer.events import EXIT_BAD_INPUT
+
+CPU_SECONDS = 20
+MEMORY_BYTES = 2 << 30
+WAIT_SECONDS = 60.0
+ROOT = Path(trainer_spec.__file__).parents[1]
+PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")  # of the environment: nothing that is secret
+_slots = threading.BoundedSemaphore(2)
+
+
+class PreviewMessage(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str = Field(max_length=20_000)
+
+
+SAMPLE = [
+    PreviewMessage(role="system", content="Answer in one sentence."),
+    PreviewMessage(role="user", content="What is gold?"),
+    PreviewMessage(role="assistant", content="A metal."),
+    PreviewMessage(role="user", content="And lead?"),
+    PreviewMessage(role="assistant", content="A softer one."),
+]
+
+
+class PreviewRequest(BaseModel):
+    """A chat template, the base model of the job, and a conversation; without one, a short sample is used."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    chat_template: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=20_000,
+        pattern=r"^[^\x00]*$",
+        description="A preset (chatml, llama-3, mistral, zephyr, plain) or a Jinja template; null: the base model's.",
+    )
+    base_model: str | None = Field(default=None, max_length=64, description="ID of a checkpoint or imported model.")
+    messages: list[PreviewMessage] = Field(default=SAMPLE, min_length=1, max_length=100)
+
+
+class PreviewPart(BaseModel):
+    """A part of the rendered conversation; `is_learnt` if the model is trained to write it."""
+
+    text: str
+    is_learnt: bool
+
+
+class PreviewAnswer(BaseModel):
+    """The conversation as it is trained on, the prompt of its last answer, and the token that ends an answer."""
+
+    parts: list[PreviewPart]
+    prompt: str
+    end_of_turn: str | None
+
+
+def base_directory(session: Session, principal: Principal, base_id: str | None) -> Path | None:
+    """Where the files of a base model lie. Raises PanelError for one that is not there."""
+    if not base_id or base_model.find(session, principal, base_id) is None:
+        return None
+    files = base_model.place(session, base_id)
+    return None if files is None else storage.data() / files.path
+
+
+def preview(request: PreviewRequest, base: Path | None) -> PreviewAnswer:
+    """Apply the template in a child process. Raises PanelError with what the template says, or if it takes too long."""
+    options = [f"--cpu-seconds={CPU_SECONDS}", f"--memory-bytes={MEMORY_BYTES}"]
+    options += [] if base is None else [f"--base={base}"]
+    options += [] if request.chat_template is None else [f"--template={request.chat_template}"]
+    command = [sys.executable, "-m", "trainer", "preview", "-", *options]
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"HF_HUB_OFFLINE": "1"}
+    messages = json.dumps([message.model_dump() for message in request.messages])
+    if not _slots.acquire(timeout=WAIT_SECONDS):
+        message = _("Other previews are running. Try again in a moment.")
+        raise PanelError(503, "preview_busy", message, headers={"Retry-After": "5"})
+    try:
+        child = subprocess.run(
+            command, cwd=ROOT, env=environment, input=messages, capture_output=True, text=True, timeout=WAIT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise _too_slow() from None
+    finally:
+        _slots.release()
+    if child.returncode == EXIT_BAD_INPUT:
+        why = child.stderr.strip().splitlines()[-1].removeprefix("trainer: ")
+        sentence = _("The chat template refuses this conversation: {why}.", why=why[:300])
+        raise bad_field("chat_template", "chat_template_unusable", sentence)
+    if child.returncode != 0:
+        raise _too_slow()
+    return PreviewAnswer.model_validate_json(child.stdout.splitlines()[-1])
+
+
+def _too_slow() -> PanelError:
+    message = _("The chat template takes too much time or memory. Look for an endless loop in it.")
+    return bad_field("chat_template", "chat_template_slow", message)

@@ -1,0 +1,51 @@
+"""Previews of chat templates over REST: in a child with limits, so that a template can do no more than be refused."""
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.jobs.planning import template_preview
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}{{ messages }}"
+
+
+def ask(api: TestClient, **fields: Any) -> Any:
+    return api.post("/api/v1/jobs/preview-template", json=fields)
+
+
+def test_a_preset_is_previewed_with_what_is_learnt(alice_api: TestClient) -> None:
+    answer = ask(alice_api, chat_template="chatml").json()
+
+    assert [part["text"] for part in answer["parts"] if part["is_learnt"]] == [
+        "A metal.<|endoftext|>",
+        "A softer one.<|endoftext|>",
+    ]
+    assert answer["prompt"].endswith("<|im_start|>assistant\n")
+
+
+def test_the_sentence_of_a_template_reaches_the_reader(alice_api: TestClient) -> None:
+    refused = ask(alice_api, chat_template="{{ raise_exception('no system') }}{{ messages }}")
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "chat_template_unusable")
+    assert "no system" in refused.json()["title"]
+
+
+def test_an_endless_template_is_stopped(alice_api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_preview, "CPU_SECONDS", 8)
+    refused = ask(alice_api, chat_template=ENDLESS)
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "chat_template_slow")
+
+
+def test_a_base_model_that_is_not_there_is_named(alice_api: TestClient) -> None:
+    assert ask(alice_api, base_model="nothing").json()["errors"][0]["field"] == "base_model"
+
+
+def test_the_page_shows_what_the_form_asks_for(alice: TestClient) -> None:
+    page = alice.post("/jobs/preview-template", data={"recipe": "chat", "chat_template": "mistral"})
+
+    assert page.status_code == 200
+    assert "<mark> A metal.&lt;|endoftext|&gt;</mark>" in page.text
+    assert 'formaction="/jobs/preview-template"' in alice.get("/jobs/new?recipe=chat").text
+    assert 'formaction="/jobs/preview-template"' not in alice.get("/jobs/new?recipe=tiny").text

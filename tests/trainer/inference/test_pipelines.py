@@ -1,0 +1,66 @@
+"""What `pipeline()` says of a checkpoint is what the job measured: the same tokens at the ends of a text."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import pipeline
+
+from tests.trainer.runs import english, small_spec, write_corpus
+from tests.trainer.tokenizers_of_bases import byte_fallback, byte_level, fast
+from trainer.data import tokenizer
+from trainer.data.record_encoding import RecordEncoder
+from trainer.data.tokenizer import start_ids
+from trainer.inference.generation import LoadedModel
+from trainer.modeling.build import build_model
+
+TEXTS = ["In the beginning God created", "the earth", "And", "light 天<|endoftext|>"]
+
+
+def checkpoint(home: Path, model_type: str, objective: str) -> tuple[Path, LoadedModel]:
+    """A checkpoint of random weights as a job writes it."""
+    source = write_corpus(home / "corpus", [english(20_000)])
+    directory = tokenizer.train_cached([source], 400, home / "cache", lambda done, total: None, model_type)
+    hf_tokenizer = tokenizer.PreTrainedTokenizerFast.from_pretrained(directory)
+    spec = small_spec(objective=objective, model_type=model_type, num_key_value_heads=4)
+    labels = ("no", "yes", "maybe") if objective == "classification" else ()
+    model = build_model(spec, None, hf_tokenizer, labels, torch.device("cpu"), "fp32", lambda line: None)
+    model.save_pretrained(home / "out")
+    tokenizer.save_pretrained(hf_tokenizer, home / "out")
+    return home / "out", LoadedModel(model.eval(), hf_tokenizer)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "gpt2", "bert", "roberta"])
+def test_a_classifier_gives_the_chances_that_the_job_measures(tmp_path: Path, model_type: str) -> None:
+    out, loaded = checkpoint(tmp_path, model_type, "classification")
+    encoder = RecordEncoder("classification", loaded.tokenizer)
+    classify = pipeline("text-classification", model=str(out), top_k=None)
+
+    for text in TEXTS[:3]:
+        (segment,) = encoder.segments({"text": text})
+        with torch.no_grad():
+            logits = loaded.model(input_ids=torch.tensor([segment.ids])).logits[0]
+        measured = dict(zip(("no", "yes", "maybe"), logits.softmax(-1).tolist(), strict=True))
+        said: dict[str, Any] = {entry["label"]: entry["score"] for entry in classify([text])[0]}
+        assert np.allclose([said[name] for name in measured], list(measured.values()), atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "gpt2"])
+def test_text_generation_reads_the_prompt_as_the_playground_does(tmp_path: Path, model_type: str) -> None:
+    out, loaded = checkpoint(tmp_path, model_type, "causal")
+    generator = pipeline("text-generation", model=str(out))
+
+    for text in TEXTS:
+        assert generator.tokenizer(text)["input_ids"] == loaded.encode(text)
+
+
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_training_puts_before_a_text_what_the_tokenizer_puts_there(tmp_path: Path, adds_bos: bool) -> None:
+    hf_tokenizer = fast(byte_fallback() if adds_bos else byte_level())  # both have <s>, and only one adds it
+    (segment,) = RecordEncoder("completion", hf_tokenizer).segments({"prompt": "The old", "completion": " kettle"})
+    prompt = hf_tokenizer("The old")["input_ids"]
+
+    assert start_ids(hf_tokenizer) == ([hf_tokenizer.bos_token_id] if adds_bos else [])
+    assert segment.ids[: len(prompt)] == prompt

@@ -1,0 +1,52 @@
+"""Shows what a chat template makes of a conversation, and what of it a model learns. Imports no torch."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from trainer.data import tokenizer as tokenizers
+from trainer.data.chat_template import ChatMessage, end_of_turn_id, job_template
+from trainer.data.record_encoding import RecordEncoder
+
+
+class RenderedPart(BaseModel):
+    """A part of a rendered conversation; `is_learnt` if the model is trained to write it."""
+
+    text: str
+    is_learnt: bool
+
+
+class TemplatePreview(BaseModel):
+    """A conversation as it is trained on, and as a prompt without its last answer.
+
+    `end_of_turn` is the token that ends an answer; None if the template writes no such token.
+    """
+
+    parts: list[RenderedPart]
+    prompt: str
+    end_of_turn: str | None
+
+
+def preview(directory: Path | None, template: str | None, messages: Sequence[ChatMessage]) -> TemplatePreview:
+    """Preview the template of a job whose base model lies in a directory, if it has one.
+
+    `template` is a preset's name or Jinja text; None for the base model's own. Raises RecordRefused if the template
+    refuses the messages, and Failure for a tokenizer that cannot be read.
+    """
+    tokenizer = tokenizers.untrained() if directory is None else tokenizers.open_base(directory)
+    tokenizer.chat_template = job_template(template, tokenizer)
+    encoder = RecordEncoder("chat", tokenizer)
+    segment = encoder.encode_conversation(messages)
+    parts = [
+        RenderedPart(text=str(tokenizer.decode([number for number, _weight in run])), is_learnt=is_learnt)
+        for is_learnt, run in groupby(zip(segment.ids, segment.weights, strict=True), lambda pair: pair[1] > 0)
+    ]
+    question = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+    end = end_of_turn_id(tokenizer)
+    return TemplatePreview(
+        parts=parts,
+        prompt=str(tokenizer.decode(encoder.prompt(question))),
+        end_of_turn=None if end is None else str(tokenizer.convert_ids_to_tokens(end)),
+    )

@@ -1,0 +1,29 @@
+"""Model families and objectives: which supports which, and their limits. Standard library only."""
+
+DECODERS = ("llama", "qwen2", "gpt2")
+ENCODERS = ("bert", "roberta")
+ROTARY = ("llama", "qwen2")
+OWN_HEAD_DIM = ("llama", "qwen2", "t5")  # families whose heads need not divide the hidden size
+GGUF_MODEL_TYPES = DECODERS  # those that trainer/export/gguf_writer.py can write
+# The fields that define a network, and that a base model decides.
+NETWORK_FIELDS = (
+    *("model_type", "num_hidden_layers", "hidden_size", "intermediate_size"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim", "tie_word_embeddings"),
+)
+# Model families that support each objective.
+FAMILIES = {
+    "causal": DECODERS,
+    "masked": ENCODERS,
+    "span_corruption": ("t5",),
+    "seq2seq": ("t5",),
+    "chat": DECODERS,
+    "completion": DECODERS,
+    "classification": (*ENCODERS, *DECODERS),
+    "dpo": DECODERS,
+}
+TEXT_OBJECTIVES = ("causal", "masked", "span_corruption")  # cut running text into sequences; the others use records
+NUM_SENTINELS = 100  # sentinel tokens of T5: the most spans that can be hidden in a text
+CHAT_TEMPLATES = ("chatml", "llama-3", "mistral", "zephyr", "plain")  # presets of trainer/data/chat_template.py
+DEFAULT_CHAT_TEMPLATE = "chatml"
+CHAT_OBJECTIVES = ("chat", "dpo")
+MIN_VOCAB_SIZE = 258  # byte-level BPE starts from 256 bytes and two special tokens
