@@ -12,10 +12,10 @@ from trainer.data.record_encoding import RecordEncoder
 
 
 class RenderedPart(BaseModel):
-    """A part of a rendered conversation; `is_learnt` if the model is trained to write it."""
+    """A part of a rendered conversation; `is_learned` if the model is trained to write it."""
 
     text: str
-    is_learnt: bool
+    is_learned: bool
 
 
 class TemplatePreview(BaseModel):
@@ -40,8 +40,8 @@ def preview(directory: Path | None, template: str | None, messages: Sequence[Cha
     encoder = RecordEncoder("chat", tokenizer)
     segment = encoder.encode_conversation(messages)
     parts = [
-        RenderedPart(text=str(tokenizer.decode([number for number, _weight in run])), is_learnt=is_learnt)
-        for is_learnt, run in groupby(zip(segment.ids, segment.weights, strict=True), lambda pair: pair[1] > 0)
+        RenderedPart(text=str(tokenizer.decode([number for number, _weight in run])), is_learned=is_learned)
+        for is_learned, run in groupby(zip(segment.ids, segment.weights, strict=True), lambda pair: pair[1] > 0)
     ]
     question = messages[:-1] if messages[-1]["role"] == "assistant" else messages
     end = end_of_turn_id(tokenizer)

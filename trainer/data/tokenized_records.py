@@ -100,7 +100,7 @@ class _Writer:
         self._keeps_end = spec.objective == "seq2seq" or (is_whole and bool(end_ids(tokenizer)))
         self._max_tokens = spec.sequence_length + (0 if is_whole else 1)
         # Only a classifier can learn from a single token.
-        self._first_learnt = 0 if spec.objective == "classification" else 1
+        self._first_learned = 0 if spec.objective == "classification" else 1
         self._token_bytes = token_bytes(tokenizer.backend_tokenizer)
         self._num_segments = self._num_tokens = self._num_bytes = 0
         self._num_cut = self._num_dropped = self._num_equal = 0
@@ -155,7 +155,7 @@ class _Writer:
             self._refuse(RefusedRecord(corpus=corpus, record=number + 1, why=str(error)))
             return False
         segments = [segment.cut(self._max_tokens, keeps_end=self._keeps_end) for segment in encoded]
-        if not all(any(segment.weights[self._first_learnt :]) for segment in segments):
+        if not all(any(segment.weights[self._first_learned :]) for segment in segments):
             self._num_dropped += 1
             return False
         if self._spec.objective == "dpo" and segments[0] == segments[1]:

@@ -62,10 +62,10 @@ class PreviewRequest(BaseModel):
 
 
 class PreviewPart(BaseModel):
-    """A part of the rendered conversation; `is_learnt` if the model is trained to write it."""
+    """A part of the rendered conversation; `is_learned` if the model is trained to write it."""
 
     text: str
-    is_learnt: bool
+    is_learned: bool
 
 
 class PreviewAnswer(BaseModel):

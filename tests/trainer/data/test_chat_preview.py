@@ -1,4 +1,4 @@
-"""The preview of a chat template shows what training reads, and which parts of it are learnt."""
+"""The preview of a chat template shows what training reads, and which parts of it are learned."""
 
 from pathlib import Path
 
@@ -21,8 +21,8 @@ TALK = [
 def test_without_a_base_model_the_special_tokens_are_those_of_new_tokenizers(name: str) -> None:
     shown = preview(None, name, TALK)
 
-    learnt = [part.text.strip() for part in shown.parts if part.is_learnt]
-    assert learnt == ["A metal.<|endoftext|>", "Softer.<|endoftext|>"]
+    learned = [part.text.strip() for part in shown.parts if part.is_learned]
+    assert learned == ["A metal.<|endoftext|>", "Softer.<|endoftext|>"]
     assert shown.end_of_turn == "<|endoftext|>"
     assert "".join(part.text for part in shown.parts).startswith(shown.prompt)
 

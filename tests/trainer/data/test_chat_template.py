@@ -1,4 +1,4 @@
-"""Chat templates of base models: what is learnt of a conversation, and what ends it. The oracle is transformers."""
+"""Chat templates of base models: what is learned of a conversation, and what ends it. The oracle is transformers."""
 
 import re
 from typing import Any
@@ -51,7 +51,7 @@ def tokenizer_with(template: Any, **fields: Any) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def learnt(tokenizer: PreTrainedTokenizerFast, segment: Segment) -> list[str]:
+def learned(tokenizer: PreTrainedTokenizerFast, segment: Segment) -> list[str]:
     """The runs of tokens with weight, as text."""
     runs: list[list[int]] = []
     before = 0.0
@@ -92,19 +92,19 @@ def test_tokens_are_those_of_transformers(template: str, texts: list[str]) -> No
         (LAST_SYSTEM, [" God.</s>", " God, too.</s>"]),
     ],
 )
-def test_answers_are_learnt_with_the_end_of_their_turn(template: str, answers: list[str]) -> None:
+def test_answers_are_learned_with_the_end_of_their_turn(template: str, answers: list[str]) -> None:
     tokenizer = tokenizer_with(None)
     tokenizer.chat_template = job_template(template, tokenizer)
     segment = RecordEncoder("chat", tokenizer).encode_conversation(TALK)
 
-    assert learnt(tokenizer, segment) == answers
+    assert learned(tokenizer, segment) == answers
 
 
-def test_an_answer_whose_thoughts_the_template_leaves_out_is_learnt_without_them() -> None:
+def test_an_answer_whose_thoughts_the_template_leaves_out_is_learned_without_them() -> None:
     tokenizer = tokenizer_with(OPEN_THOUGHT)
     answer = {"role": "assistant", "content": "<think>\nWho?\n</think>God."}
 
-    assert learnt(tokenizer, RecordEncoder("chat", tokenizer).encode_conversation([TALK[0], answer])) == ["God.</s>"]
+    assert learned(tokenizer, RecordEncoder("chat", tokenizer).encode_conversation([TALK[0], answer])) == ["God.</s>"]
 
 
 def test_a_record_whose_prompt_would_read_otherwise_in_use_is_refused() -> None:
@@ -183,7 +183,7 @@ def test_a_spelled_special_token_changes_nothing_else(kind: str) -> None:
     assert re.sub(" ", "", tokenizer.decode(segment.ids)) == re.sub(
         " ", "", str(tokenizer.apply_chat_template(messages, tokenize=False))
     )
-    assert [re.sub(" ", "", text) for text in learnt(tokenizer, segment)] == ["Yes<s><|im_end|>"]
+    assert [re.sub(" ", "", text) for text in learned(tokenizer, segment)] == ["Yes<s><|im_end|>"]
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "byte_fallback", "metaspace"])

@@ -1,4 +1,4 @@
-"""The token that ends a turn: found in the template, learnt, saved with the model, and obeyed by transformers too."""
+"""The token that ends a turn: found in the template, learned, saved with the model, and obeyed by transformers too."""
 
 import json
 from pathlib import Path

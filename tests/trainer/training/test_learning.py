@@ -121,7 +121,7 @@ def weights(run_dir: RunDir) -> str:
 
 
 @pytest.mark.parametrize(("name", "fields"), [("masked", MASKED), ("spans", SPANS)])
-def test_another_run_starts_from_what_one_learnt(
+def test_another_run_starts_from_what_one_learned(
     request: pytest.FixtureRequest, fork_server: GangForkServer, home: Path, name: str, fields: dict[str, Any]
 ) -> None:
     before: RunDir = request.getfixturevalue(name)

@@ -109,7 +109,7 @@ def test_a_checkpoint_does_the_same(alice_user: Person, corpus: str) -> None:
         (T5, {"recipe": "seq2seq"}, ("seq2seq", "seq2seq")),
     ],
 )
-def test_what_is_learnt_follows_the_family_unless_it_is_said(
+def test_what_is_learned_follows_the_family_unless_it_is_said(
     alice_user: Person, facts: dict[str, Any], asked: dict[str, Any], expected: tuple[str, str]
 ) -> None:
     base = base_model.StartingPoint("x", ModelFacts(**facts))

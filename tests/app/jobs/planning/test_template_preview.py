@@ -14,10 +14,10 @@ def ask(api: TestClient, **fields: Any) -> Any:
     return api.post("/api/v1/jobs/preview-template", json=fields)
 
 
-def test_a_preset_is_previewed_with_what_is_learnt(alice_api: TestClient) -> None:
+def test_a_preset_is_previewed_with_what_is_learned(alice_api: TestClient) -> None:
     answer = ask(alice_api, chat_template="chatml").json()
 
-    assert [part["text"] for part in answer["parts"] if part["is_learnt"]] == [
+    assert [part["text"] for part in answer["parts"] if part["is_learned"]] == [
         "A metal.<|endoftext|>",
         "A softer one.<|endoftext|>",
     ]
