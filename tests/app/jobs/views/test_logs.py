@@ -1,4 +1,4 @@
-"""Reading a log: exact by byte offset, clean for people."""
+"""Reading a log: exact by byte offset, without control characters."""
 
 from pathlib import Path
 
@@ -25,25 +25,25 @@ def test_a_log_is_shown_without_what_only_terminals_understand(printed: str, sho
     assert logs.clean(printed) == shown
 
 
-def read_all(path: Path, *, is_whole: bool) -> str:
+def read_all(path: Path, *, is_complete: bool) -> str:
     text, offset = "", 0
     while True:
-        piece = logs.read(path, offset, is_complete=is_whole)
-        if piece.next_offset == offset:
+        chunk = logs.read(path, offset, is_complete=is_complete)
+        if chunk.next_offset == offset:
             return text
-        text, offset = text + piece.text, piece.next_offset
+        text, offset = text + chunk.text, chunk.next_offset
 
 
 @given(st.lists(st.text(st.characters(blacklist_categories=("Cs", "Cc", "Cf")), max_size=300), max_size=40))
 @settings(max_examples=60, deadline=None)
-def test_pieces_together_are_the_whole_log(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+def test_chunks_together_are_the_complete_log(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     path = tmp_path_factory.mktemp("log") / "log.txt"
     text = "".join(f"{line}\n" for line in lines)
     path.write_text(text, encoding="utf-8", newline="")
     assert read_all(path, is_complete=False) == text
 
 
-def test_pieces_smaller_than_the_log_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_chunks_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "CHUNK_BYTES", 100)
     monkeypatch.setattr(logs, "MAX_LINE_BYTES", 60)
     path = tmp_path / "log.txt"
@@ -52,11 +52,11 @@ def test_pieces_smaller_than_the_log_fit_together(tmp_path: Path, monkeypatch: p
     assert read_all(path, is_complete=False) == text
 
 
-def test_a_line_still_being_written_is_left_until_it_is_whole_or_the_run_is_over(tmp_path: Path) -> None:
+def test_a_line_still_being_written_is_left_out_until_it_is_complete_or_the_run_is_over(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     path.write_text("one\ntw")
-    piece = logs.read(path, 0)
-    assert (piece.text, piece.next_offset) == ("one\n", 4)
+    chunk = logs.read(path, 0)
+    assert (chunk.text, chunk.next_offset) == ("one\n", 4)
     assert logs.read(path, 4).text == ""
     assert logs.read(path, 4, is_complete=True).text == "tw"
 
