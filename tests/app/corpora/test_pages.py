@@ -41,7 +41,7 @@ def test_a_refused_file_is_named_and_the_others_are_kept(alice: TestClient) -> N
     answer = alice.post("/corpora", files=files)
     text = html.unescape(answer.text)
     assert answer.status_code == 422
-    assert "bad.exe: “bad.exe” is not a kind of file that is read here." in text
+    assert "bad.exe: “bad.exe” is not a supported file." in text
     assert "void.txt: The file is empty." in text
     assert ">kept</a>" in text
 
