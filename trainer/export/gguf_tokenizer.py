@@ -1,16 +1,18 @@
-"""Writes byte-level BPE tokenizers to GGUF files, with the closest pre-tokenizer of llama.cpp.
+"""Writes BPE tokenizers to GGUF files: byte-level ones, with the closest pre-tokenizer of llama.cpp, and those of
+SentencePiece, whose tokens have scores instead of merges.
 
 Imports tokenizers and transformers.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
 from gguf import GGUFWriter, TokenType
-from tokenizers import Regex, Tokenizer, pre_tokenizers
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
@@ -27,6 +29,11 @@ PRE_TOKENIZERS = {
     "smollm": [r"\p{N}", _GPT2],
 }
 
+SPM = "spm"
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+SPACE = "\u2581"  # how SentencePiece spells a space
+NEVER = -1e9  # the score of a token that no merge makes
+
 # Probe texts: prose, code, Chinese and punctuation.
 TEXTS = (
     "In the beginning God created the heaven and the earth. And the earth was without form, and void; and darkness was"
@@ -39,7 +46,9 @@ TEXTS = (
 
 @dataclass(frozen=True)
 class PreTokenizerChoice:
-    """A pre-tokenizer of llama.cpp, and the fraction of the probe texts' tokens that it keeps."""
+    """A pre-tokenizer of llama.cpp, "spm" for a tokenizer of SentencePiece; the fraction of the probe texts' tokens
+    that it keeps.
+    """
 
     name: str
     tokens_equal: float
@@ -48,9 +57,51 @@ class PreTokenizerChoice:
 def unsupported_reason(tokenizer: PreTrainedTokenizerFast) -> str | None:
     """Why a tokenizer cannot be written to GGUF, or None."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
-    if state["model"]["type"] != "BPE" or (state.get("decoder") or {}).get("type") != "ByteLevel":
-        return "its tokenizer is not byte-level BPE, the only supported kind for GGUF"
-    return None
+    if state["model"]["type"] == "BPE" and ((state.get("decoder") or {}).get("type") == "ByteLevel" or _is_spm(state)):
+        return None
+    return (
+        "its tokenizer is neither byte-level BPE nor BPE of SentencePiece, the only kinds that can be written to GGUF"
+    )
+
+
+def _is_spm(state: dict[str, Any]) -> bool:
+    """Whether a tokenizer is one of SentencePiece's BPE: spaces are spelled visibly, unknown characters as bytes."""
+    return bool(state["model"].get("byte_fallback")) and SPACE in json.dumps(
+        [state.get("normalizer"), state.get("pre_tokenizer")], ensure_ascii=False
+    )
+
+
+def rebuild_spm(
+    tokens: Sequence[str], scores: Sequence[float], special: Sequence[str], space_prefix: bool
+) -> Tokenizer:
+    """The tokenizer that llama.cpp builds from tokens with scores: it merges the two neighbors whose union has most."""
+    ids = {token: number for number, token in enumerate(tokens)}
+    by_score = sorted((-score, number) for number, score in enumerate(scores) if score > NEVER)
+    merges = [
+        (token[:at], token[at:])
+        for token in (tokens[number] for _score, number in by_score)
+        for at in range(1, len(token))
+        if token[:at] in ids and token[at:] in ids
+    ]
+    tokenizer = Tokenizer(BPE(ids, merges, byte_fallback=True, fuse_unk=True))
+    spaces = normalizers.Replace(" ", SPACE)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces] if space_prefix else [spaces])
+    tokenizer.add_special_tokens(list(special))
+    return tokenizer
+
+
+def _scores(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> list[float]:
+    """The score of each token: higher for one that an earlier merge makes."""
+    ranks: dict[str, int] = {}
+    for rank, merge in enumerate(_merges(tokenizer)):
+        ranks.setdefault(merge.replace(" ", ""), rank)
+    return [-float(ranks[token]) if token in ranks else NEVER for token in tokens]
+
+
+def _has_space_prefix(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether a space is put before a text."""
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False)["input_ids"])
+    return tokens[0].startswith(SPACE)
 
 
 def rebuild(tokens: Sequence[str], merges: Sequence[str], special: Sequence[str], pre_tokenizer: str) -> Tokenizer:
@@ -70,6 +121,11 @@ def choose_pre_tokenizer(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str
     tokens, merges = _tokens(tokenizer, len(tokenizer)), _merges(tokenizer)
     special = [token.content for token in tokenizer.added_tokens_decoder.values()]
     backend = tokenizer.backend_tokenizer
+    if _is_spm(json.loads(backend.to_str())):
+        candidate = rebuild_spm(tokens, _scores(tokenizer, tokens), special, _has_space_prefix(tokenizer))
+        return PreTokenizerChoice(
+            SPM, _fraction_equal([(_ids(backend, text), _ids(candidate, text)) for text in texts])
+        )
     scores = {}
     for name in PRE_TOKENIZERS:
         candidate = rebuild(tokens, merges, special, name)
@@ -112,7 +168,11 @@ def _types(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> list[To
     types = []
     for number, token in enumerate(tokens):
         if number in added:
-            types.append(TokenType.CONTROL if added[number].special else TokenType.USER_DEFINED)
+            is_unknown = number == tokenizer.unk_token_id and tokenizer.unk_token != tokenizer.eos_token
+            kind = TokenType.UNKNOWN if is_unknown else TokenType.CONTROL
+            types.append(kind if added[number].special else TokenType.USER_DEFINED)
+        elif BYTE.fullmatch(token):
+            types.append(TokenType.BYTE)
         else:
             types.append(TokenType.NORMAL if token in vocabulary else TokenType.UNUSED)
     return types
@@ -121,11 +181,15 @@ def _types(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> list[To
 def write(writer: GGUFWriter, tokenizer: PreTrainedTokenizerFast, vocab_size: int, pre_tokenizer: str) -> None:
     """Add a tokenizer to a GGUF file, padded to `vocab_size` with unused tokens."""
     tokens = _tokens(tokenizer, vocab_size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre_tokenizer)
+    writer.add_tokenizer_model("llama" if pre_tokenizer == SPM else "gpt2")
+    writer.add_tokenizer_pre("default" if pre_tokenizer == SPM else pre_tokenizer)
     writer.add_token_list(tokens)
     writer.add_token_types(_types(tokenizer, tokens))
-    writer.add_token_merges(_merges(tokenizer))
+    if pre_tokenizer == SPM:
+        writer.add_token_scores(_scores(tokenizer, tokens))
+        writer.add_add_space_prefix(_has_space_prefix(tokenizer))
+    else:
+        writer.add_token_merges(_merges(tokenizer))
     adders: dict[str, Any] = {
         "bos": writer.add_bos_token_id,
         "eos": writer.add_eos_token_id,

@@ -1,5 +1,6 @@
 """Writes decoders as GGUF files for llama.cpp, Ollama and LM Studio. Imports torch, transformers and gguf."""
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +8,17 @@ from typing import Any
 
 import gguf
 import numpy as np
+import torch
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 from gguf.quants import quant_shape_to_byte_shape, quantize
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.configuration_utils import PretrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from trainer.export import gguf_tokenizer
 from trainer.export.gguf_tokenizer import PreTokenizerChoice
+from trainer.export.verification import ROPE_FREQUENCIES
 from trainer.families import GGUF_MODEL_TYPES
 
 ARCHITECTURES = {model_type: gguf.MODEL_ARCH[model_type.upper()] for model_type in GGUF_MODEL_TYPES}
@@ -32,6 +36,9 @@ ASSUMED = {
     "use_sliding_window": False,
     "scale_attn_by_inverse_layer_idx": False,
 }
+# Scalings of rotary positions, with the families for which llama.cpp has them: one factor for all frequencies, or one
+# for each, which its graphs of other families do not read.
+ROPE_SCALINGS = {"default": GGUF_MODEL_TYPES, "linear": ("llama", "qwen2"), "llama3": ("llama",)}
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # GPT-2's Conv1D weights: (inputs, outputs)
 BLOCK = 32  # values that share a scale in q8_0
 
@@ -57,6 +64,9 @@ def write(
     name_map = gguf.get_tensor_name_map(ARCHITECTURES[model_type], int(config.num_hidden_layers))
     weights = _weights(model)
     names = {key: name_map.get_name(key, try_suffixes=(".weight", ".bias")) for key in weights}
+    if _rope_type(config) == "llama3":
+        names[ROPE_FREQUENCIES] = ROPE_FREQUENCIES
+        weights[ROPE_FREQUENCIES] = rope_factors(config)
     assert None not in names.values(), names
     kinds = {}
     for key, tensor in weights.items():
@@ -123,6 +133,9 @@ def _add_sizes(writer: GGUFWriter, config: Any) -> None:
     writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
     writer.add_rope_dimension_count(width)
     writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
+    if _rope_type(config) == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(float(config.rope_parameters["factor"]))
 
 
 def unsupported_reason(config: PretrainedConfig) -> str | None:
@@ -135,5 +148,26 @@ def unsupported_reason(config: PretrainedConfig) -> str | None:
     name = next((name for name, value in settings.items() if value not in (None, ASSUMED[name])), None)
     if name is not None:
         return f"its {name} is {settings[name]}, which GGUF cannot express for this model type"
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    return None if rope == "default" else f"its positions are scaled by {rope}, which is not supported for GGUF"
+    rope = _rope_type(config)
+    if config.model_type not in ROPE_SCALINGS.get(rope, ()):
+        return f"its positions are scaled by {rope}, which llama.cpp does not read for {config.model_type}"
+    return None
+
+
+def _rope_type(config: PretrainedConfig) -> str:
+    """How the rotary positions are scaled; "default" if they are not, or if there are none."""
+    return str((getattr(config, "rope_parameters", None) or {}).get("rope_type", "default"))
+
+
+def rope_factors(config: PretrainedConfig) -> Tensor:
+    """By what each frequency of the rotary positions is divided, of shape (head width / 2,)."""
+    unscaled = ROPE_INIT_FUNCTIONS["linear"](_with_rope(config, rope_type="linear", factor=1.0), torch.device("cpu"))[0]
+    scaled = ROPE_INIT_FUNCTIONS[_rope_type(config)](config, torch.device("cpu"))[0]
+    return unscaled / scaled
+
+
+def _with_rope(config: PretrainedConfig, **changes: Any) -> PretrainedConfig:
+    """A copy of a configuration with other rotary positions."""
+    changed = copy.deepcopy(config)
+    changed.rope_parameters = {"rope_theta": config.rope_parameters["rope_theta"], **changes}
+    return changed

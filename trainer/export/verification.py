@@ -15,6 +15,7 @@ from trainer.modeling import lora
 
 GOLDEN = "golden.safetensors"  # probe tokens and the checkpoint's logits
 GGUF_MODEL = "model.gguf"
+ROPE_FREQUENCIES = "rope_freqs.weight"  # of a GGUF file: by what each frequency of the rotary positions is divided
 PROBES, PROBE_TOKENS = 4, 32
 
 
@@ -65,11 +66,18 @@ def verify(directory: Path, form: str, base: Path | None) -> float:
 def _load_gguf(directory: Path) -> PreTrainedModel:
     """Load the model of a GGUF file with transformers."""
     config = AutoConfig.from_pretrained(directory, gguf_file=GGUF_MODEL, local_files_only=True)
+    reader = GGUFReader(directory / GGUF_MODEL)
+    fields = reader.fields
     if config.model_type == "gpt2":  # transformers reads neither the feed-forward size nor the context length
-        fields = GGUFReader(directory / GGUF_MODEL).fields
         config.n_inner = fields["gpt2.feed_forward_length"].contents()
         config.n_positions = fields["gpt2.context_length"].contents()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         directory, gguf_file=GGUF_MODEL, config=config, dtype=torch.float32, local_files_only=True
     )
+    for tensor in reader.tensors:
+        if tensor.name == ROPE_FREQUENCIES:  # which transformers does not read
+            model.model.rotary_emb.inv_freq /= torch.from_numpy(tensor.data.copy())
+    scaling = fields.get(f"{config.model_type}.rope.scaling.factor")
+    if scaling is not None and config.rope_parameters["rope_type"] == "default":
+        model.model.rotary_emb.inv_freq /= scaling.contents()
     return model.eval()

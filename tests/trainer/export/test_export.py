@@ -1,6 +1,7 @@
 """Exports: every format has the checkpoint's logits in a fresh process, and one that differs is removed."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 import yaml
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import checkpoint_of, make_run, small_spec
@@ -211,12 +212,60 @@ def test_transformers_loads_an_export(trained: RunDir, tmp_path: Path, in_proces
     assert model.num_parameters() > 90_000
 
 
+LLAMA_3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+SHAPE = {
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+
+
+@pytest.mark.parametrize("rope", [LLAMA_3, {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}])
+def test_scaled_positions_are_written_to_gguf(trained: RunDir, tmp_path: Path, rope: dict[str, Any]) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint_of(trained, 150))
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), rope_parameters=rope, **SHAPE)).eval()
+    model.config.architectures = ["LlamaForCausalLM"]
+    probes = verification.probe_tokens(model)
+    gguf_writer.write(tmp_path / "model.gguf", model, tokenizer, "f32", "scaled")
+    save_file({**probes, "logits": verification.logits(model, probes)}, tmp_path / "golden.safetensors")
+    assert verification.verify(tmp_path, "gguf", None) < 1e-5
+
+    reader = GGUFReader(tmp_path / "model.gguf")
+    factors = [tensor.data for tensor in reader.tensors if tensor.name == "rope_freqs.weight"]
+    if rope is LLAMA_3:
+        assert factors[0].tolist() == pytest.approx([llama_3_factor(n) for n in range(16)])
+    else:
+        assert factors == []
+        assert reader.fields["llama.rope.scaling.factor"].contents() == 4.0
+
+
+def llama_3_factor(n: int) -> float:
+    """By what Llama 3.1 divides frequency n of 16: 8 for long waves, 1 for short ones, between them a mean."""
+    wavelength = 2 * math.pi * 500_000 ** (2 * n / 32)
+    rounds = 64 / wavelength
+    if rounds < 1 or rounds > 4:
+        return 8.0 if rounds < 1 else 1.0
+    share = (rounds - 1) / (4 - 1)
+    return 1 / ((1 - share) / 8 + share)
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
         ({"architectures": ["LlamaForSequenceClassification"]}, "this one is a classifier"),
         ({"attention_bias": True}, "its attention_bias is True"),
-        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "scaled by linear"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "scaled by dynamic"),
         ({}, None),
     ],
 )

@@ -1,10 +1,11 @@
 """Tokenizers in GGUF files: the chosen pre-tokenizer of llama.cpp is the closest one."""
 
+import json
 from pathlib import Path
 
 import pytest
 from gguf import GGUFReader, GGUFWriter, TokenType
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
@@ -66,3 +67,46 @@ def test_a_vocabulary_larger_than_the_tokenizer_ends_in_unused_tokens(tmp_path: 
     rebuilt = rebuild(reader)
     for text in (*gguf_tokenizer.TEXTS, "a furnace that feeds itself"):
         assert rebuilt.encode(text).ids == tokenizer(text)["input_ids"]
+
+
+def train_spm(*, prefix: bool) -> PreTrainedTokenizerFast:
+    """A tokenizer like Llama 2's: BPE over characters with visible spaces, bytes for the characters it lacks."""
+    backend = Tokenizer(BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    spaces = [normalizers.Prepend("▁")] if prefix else []
+    backend.normalizer = normalizers.Sequence([*spaces, normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    words = pre_tokenizers.Split(Regex("▁"), "merged_with_next")  # so that no token spans words, as SentencePiece does
+    backend.pre_tokenizer = words
+    trainer = BpeTrainer(vocab_size=700, special_tokens=special, show_progress=False)
+    backend.train_from_iterator([english(20_000)], trainer)
+    state = json.loads(backend.to_str())
+    state["pre_tokenizer"] = None
+    state["added_tokens"] = state["added_tokens"][:3]
+    tokenizer = Tokenizer.from_str(json.dumps(state))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_a_tokenizer_of_sentencepiece_is_written_with_scores(tmp_path: Path, prefix: bool) -> None:
+    tokenizer = train_spm(prefix=prefix)
+    assert gguf_tokenizer.choose_pre_tokenizer(tokenizer) == gguf_tokenizer.PreTokenizerChoice("spm", 1.0)
+    writer = GGUFWriter(tmp_path / "vocabulary.gguf", "llama")
+    gguf_tokenizer.write(writer, tokenizer, len(tokenizer), "spm")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+    fields = {name: field.contents() for name, field in GGUFReader(tmp_path / "vocabulary.gguf").fields.items()}
+    assert (fields["tokenizer.ggml.model"], fields["tokenizer.ggml.add_space_prefix"]) == ("llama", prefix)
+    types = dict(zip(fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"], strict=True))
+    assert [types[token] for token in ("<unk>", "<s>", "<0x0A>", "▁the")] == [
+        TokenType.UNKNOWN,
+        TokenType.CONTROL,
+        TokenType.BYTE,
+        TokenType.NORMAL,
+    ]
+    scores, tokens = fields["tokenizer.ggml.scores"], fields["tokenizer.ggml.tokens"]
+    rebuilt = gguf_tokenizer.rebuild_spm(tokens, scores, ["<unk>", "<s>", "</s>"], prefix)
+    text = "And the king's daughter 山 went\nout"
+    assert rebuilt.encode(text).ids == tokenizer(text)["input_ids"]
