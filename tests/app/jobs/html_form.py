@@ -17,6 +17,7 @@ class HtmlForm(HTMLParser):
     has_plan: bool = False
     _is_inside: bool = False
     _select: str | None = None
+    _textarea: str | None = None
     _text_of: str | None = None
 
     @classmethod
@@ -39,11 +40,14 @@ class HtmlForm(HTMLParser):
             self._is_inside = values.get("id") == "job-form"
         if not self._is_inside:
             return
-        if tag in ("input", "select") and "disabled" in values:
+        if tag in ("input", "select", "textarea") and "disabled" in values:
             self.disabled.add(name)
         elif tag == "input" and ("checked" in values or values.get("type") not in ("checkbox", "radio")):
             self.sent.setdefault(name, []).append(values.get("value", ""))
-        if tag == "input" and "placeholder" in values:
+        elif tag == "textarea":
+            self.sent[name] = [""]
+            self._textarea = name
+        if tag in ("input", "textarea") and "placeholder" in values:
             self.placeholders[name] = values["placeholder"]
         if tag == "select":
             self._select = name
@@ -64,12 +68,16 @@ class HtmlForm(HTMLParser):
         """Note where a control or a sentence ends."""
         if tag == "select":
             self._select = None
+        if tag == "textarea":
+            self._textarea = None
         if tag == "p":
             self._text_of = None
 
     def handle_data(self, data: str) -> None:
-        """Collect the text of a sentence."""
-        if self._text_of == "note":
+        """Collect the text of a sentence or of a control with several lines, which starts behind a line break."""
+        if self._textarea is not None:
+            self.sent[self._textarea] = [data.removeprefix("\n")]
+        elif self._text_of == "note":
             self.note += data.strip()
         elif self._text_of is not None:
             name = self._text_of.removeprefix("field-").removesuffix("-error")

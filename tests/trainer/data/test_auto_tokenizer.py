@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -43,6 +43,7 @@ def opened_as(source: Path, directory: Path, family: str) -> PreTrainedTokenizer
 
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=80, deadline=None)
+@example(text="cafe\u0301 and 1234 old kettles, don't: 山上有一座旧的桥\n\n  x")
 @given(text=TEXT)
 def test_a_tokenizer_trained_here_gives_the_same_tokens(trained: Opened, family: str, text: str) -> None:
     own, auto = trained[family]
