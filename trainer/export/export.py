@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from trainer import run_dir
 from trainer.export import gguf_writer, model_card
 from trainer.export.verification import GGUF_MODEL, GOLDEN, load, logits, probe_tokens
-from trainer.modeling import lora
+from trainer.modeling import config_file, lora
 from trainer.modeling.safetensors_files import opened
 from trainer.run_dir import sha256_file
 
@@ -114,6 +114,7 @@ def _write_folder(checkpoint: Path, out: Path, form: str, config: PretrainedConf
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, out / name)
     config.save_pretrained(out)
+    config_file.add_old_spelling(out)
     if form == "safetensors":
         _write_shards(checkpoint, out, max_shard_bytes)
         return

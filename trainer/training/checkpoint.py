@@ -24,7 +24,7 @@ from trainer.datasets.prepare import Prepared
 from trainer.engines.base import Engine
 from trainer.failure import Failure
 from trainer.inference.generation import LoadedModel
-from trainer.modeling import lora
+from trainer.modeling import config_file, lora
 from trainer.modeling.lora import MergedWeight
 from trainer.run_dir import verify, write_manifest
 from trainer.training import optimizer_state
@@ -187,6 +187,7 @@ def _write(
 ) -> None:
     transformers_logging.disable_progress_bar()
     loaded.model.save_pretrained(directory, state_dict=weights, max_shard_size=MAX_SHARD_SIZE)
+    config_file.add_old_spelling(directory)
     if adapter:
         lora.save(loaded.model, adapter, directory / lora.DIRECTORY)
     shutil.copytree(prepared.tokenizer, directory, dirs_exist_ok=True)
