@@ -1,13 +1,13 @@
 """How accurate plans are: predicted against measured peak memory and step time of many small models on this machine.
 
-Run: python bench/accuracy.py [NUM_CONFIGURATIONS | --smoke]. By default 48 drawn configurations, some five seconds
-each, and those of LARGE_VOCABULARY. Each evaluates once and trains a few steps in processes of its own, forked from one
-that has all libraries, as those of a job are, each with one thread. Between the steps each measures the rate of matrix
-products, as the trainer's benchmark does. Times are CPU times, which do not count what else the machine does. Goals:
-median error of memory at most 10 %, of the step's time 15 %, 90 % of the measurements within the plan's interval.
+`PYTHONPATH=. python bench/accuracy.py [NUM_CONFIGURATIONS | --smoke]`. By default 48 drawn configurations, some five
+seconds each, and those of LARGE_VOCABULARY. Each evaluates once and trains a few steps in processes of its own, forked
+from one that has all libraries, as those of a job are, each with one thread. Between the steps each measures the rate
+of matrix products, as the trainer's benchmark does. Times are CPU times, which do not count what else the machine does.
+Goals: median error of memory at most 10 %, of the step's time 15 %, 90 % of the measurements within the plan's
+interval.
 """
 
-import json
 import os
 import random
 import resource
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.support.forked import Forked
 from trainer.data import batch
 from trainer.engines import base, factory
 from trainer.launch.environment import free_port
@@ -131,7 +132,10 @@ def random_batch(spec: TrainSpec) -> batch.Batch:
 
 
 def train_rank(spec: TrainSpec, rank: int, port: int) -> dict[str, float]:
-    """Evaluate and train a few steps as one rank. Returns this process's peak bytes, CPU seconds of a step, FLOP/s."""
+    """Evaluate and train a few steps as one rank.
+
+    Returns this process's peak bytes, of evaluation and in all, CPU seconds of a step, FLOP/s.
+    """
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": spec.num_processes, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in variables.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", OMP_NUM_THREADS="1")
@@ -145,14 +149,24 @@ def train_rank(spec: TrainSpec, rank: int, port: int) -> dict[str, float]:
     global_batch = random_batch(spec)
     micro_batches = engine.split_micro_batches(global_batch)
     engine.evaluate_sums(micro_batches)
+    evaluation_peak = peak_bytes()
     multiply, operations = cpu_matmul.matmul_benchmark(SIDE, device, torch.float32)
     steps, laps = [], []
     for number in range(1, 1 + STEPS):
         steps.append(cpu_seconds(partial(engine.step, number, micro_batches, batch.num_targets(global_batch), False)))
         laps += [cpu_seconds(multiply) for _time in range(LAPS)]
         engine.barrier()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"peak": peak, "seconds": min(steps), "flops": operations / min(laps)}
+    return {
+        "evaluation_peak": evaluation_peak,
+        "peak": peak_bytes(),
+        "seconds": min(steps),
+        "flops": operations / min(laps),
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held at a time."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
@@ -162,29 +176,15 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def fork(work: Callable[[], dict[str, float]]) -> tuple[int, int]:
-    """Do the work in a child. Returns its process id, and the descriptor that its result can be read from."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(writing, json.dumps(work()).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    return pid, reading
-
-
 def measure(spec: TrainSpec) -> dict[str, float]:
-    """Train the spec: peak bytes of the largest rank, seconds of the slowest, FLOP/s of all ranks together."""
+    """Train the spec: peak bytes of the largest rank, of evaluation and in all, seconds of the slowest, FLOP/s of all
+    ranks together.
+    """
     port = free_port()
-    children = [fork(partial(train_rank, spec, rank, port)) for rank in range(spec.num_processes)]
-    results = []
-    for pid, reading in children:
-        with os.fdopen(reading) as file:
-            results.append(json.loads(file.read()))
-        os.waitpid(pid, 0)
+    children = [Forked(partial(train_rank, spec, rank, port)) for rank in range(spec.num_processes)]
+    results = [child.result() for child in children]
     return {
+        "evaluation_peak": max(result["evaluation_peak"] for result in results),
         "peak": max(result["peak"] for result in results),
         "seconds": max(result["seconds"] for result in results),
         "flops": sum(result["flops"] for result in results),
@@ -211,7 +211,8 @@ def describe(spec: TrainSpec, measured: dict[str, float], errors: dict[str, floa
     more += ", checkpointing" if spec.gradient_checkpointing else ""
     return (
         f"{spec.model_type:8} {spec.objective:16} {spec.tuning:5} {shape:18} {more:38} "
-        f"memory {errors['memory']:+6.1%} of {measured['peak'] / 2**20:.0f} MiB, "
+        f"memory {errors['memory']:+6.1%} of {measured['peak'] / 2**20:.0f} MiB "
+        f"({measured['evaluation_peak'] / 2**20:.0f} after evaluation), "
         f"step {errors['seconds']:+6.1%} of {measured['seconds']:.2f} s"
     )
 

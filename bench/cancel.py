@@ -1,28 +1,24 @@
 """How soon a cancel or a pause shows and how soon nothing of the job is left, against what is allowed.
 
-    python bench/cancel.py [jobs]
-
-Starts its own installation and an endless job of 2 processes again and again.
+`PYTHONPATH=. python bench/cancel.py [JOBS | --smoke]`. Starts its own installation and an endless job of 2 processes
+again and again.
 """
 
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from bench.submit import CORPUS, is_ready
-from tests import stack
-from tests.stack import Stack
+from bench.support import installation
 from tests.waiting import until
 
 GOAL_SECONDS = 35.0  # of which a trainer may take 30 to save
-SPEC = {"recipe": "tiny", "corpora": [CORPUS], "max_steps": 1_000_000, "num_processes": 2, "per_device_batch_size": 8}
+SPEC: dict[str, Any] = {"recipe": "tiny", "corpora": [installation.CORPUS], "max_steps": 1_000_000, "num_processes": 2}
+SPEC["per_device_batch_size"] = 8
 
 
 def processes_of(job_id: str) -> list[psutil.Process]:
@@ -75,23 +71,26 @@ def stop(client: httpx.Client, verb: str) -> tuple[float, float, float]:
     return visible, ended, gone
 
 
-def measure(installation: Stack, jobs: int) -> None:
+def main(jobs: int) -> None:
     """Stop so many jobs each way, and print the figures."""
-    until(lambda: is_ready(installation.client, installation.data), 120, "the corpus and the warm worker")
+    with installation.running() as (client, data):
+        installation.wait_until_warm(client, data)
+        measure(client, jobs)
+
+
+def measure(client: httpx.Client, jobs: int) -> None:
+    """Print two lines for each way to stop a job."""
     for verb in ("cancel", "pause"):
-        rows = [stop(installation.client, verb) for _ in range(jobs)]
+        rows = [stop(client, verb) for _ in range(jobs)]
         visible, ended, gone = (statistics.median(column) for column in zip(*rows, strict=True))
         worst = max(row[2] for row in rows)
         print(f"{verb}: visible {visible:.2f} s (goal: 1 s), ended {ended:.2f} s, no process left {gone:.2f} s")
         print(f"{verb}: worst {worst:.2f} s; worst / allowed {GOAL_SECONDS:.0f} s: {worst / GOAL_SECONDS:.2f}")
 
 
-def main(jobs: int) -> None:
-    """Measure on an installation of its own."""
-    with tempfile.TemporaryDirectory(prefix="athanor-bench-") as home, stack.running(Path(home)) as installation:
-        installation.sign_up("Alice")
-        measure(installation, jobs)
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    if "--smoke" in sys.argv:
+        SPEC.update(installation.SMALL)
+        main(1)
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)

@@ -6,9 +6,8 @@ median of a few laps.
 
 import json
 import os
+import signal
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from array import array
@@ -23,6 +22,7 @@ import torch
 from transformers import TextIteratorStreamer
 from transformers.utils import logging as transformers_logging
 
+from bench.support.forked import IS_SMOKE, start_module
 from trainer.data import tokenizer
 from trainer.inference import generation
 from trainer.modeling import build
@@ -122,58 +122,57 @@ def show(name: str, result: tuple[float, float], yardstick: tuple[float, float] 
     print(f"  {name:44} first token {result[0] * 1000:8.1f} ms   {result[1]:8.1f} tokens/s{beside}")
 
 
-def starts(path: Path) -> None:
-    """The first token of a node that has generated nothing yet: without and with a warm parent."""
+def measure(path: Path) -> None:
+    """A node that has generated nothing yet, without and with a fork server; then streams of its warm process."""
     inference = Inference()
-    show("first request, process started cold", ours(inference, path))
-    show("second request", ours(inference, path))
-    inference.close()
-    with warm_parent():
-        show("first request, forked from the warm parent", ours(inference, path))
+    if not IS_SMOKE:
+        show("first request, process started cold", ours(inference, path))
         show("second request", ours(inference, path))
+        inference.close()
+    with fork_server():
+        show("first request, forked from the fork server", ours(inference, path))
+        show("second request", ours(inference, path))
+        compare(inference, path)
         inference.close()
 
 
 @contextmanager
-def warm_parent() -> Iterator[None]:
-    """A warm parent at its usual place, ready."""
-    command = [sys.executable, "-m", "worker.fork_server", str(warm_socket()), str(os.getpid())]
-    process = subprocess.Popen(command, cwd=ROOT)
+def fork_server() -> Iterator[None]:
+    """A fork server at its usual place, ready."""
+    process = start_module("worker.fork_server", str(warm_socket()), str(os.getpid()))
     while not warm_socket().exists():
+        assert process.poll() is None, f"the fork server ended with {process.poll()}"
         time.sleep(0.05)
     yield
-    process.terminate()
+    os.kill(process.pid, signal.SIGTERM)
     process.wait()
     warm_socket().unlink()
 
 
-def measure(path: Path) -> None:
+def compare(inference: Inference, path: Path) -> None:
     """Streams of a warm process beside transformers', alone and two at once."""
     loaded = generation.load(path, "cpu")
     torch.set_num_threads(1)  # what each stream gets of this machine's cores, ours and theirs
     alone, both = laps(theirs(loaded)), together(theirs(loaded))
-    inference = Inference()
     show("transformers, one stream", alone)
     show("Athanor, one stream", laps(lambda: ours(inference, path)), alone)
     show("transformers, two at once", both)
     show("Athanor, two at once", together(lambda: ours(inference, path)), both)
-    inference.close()
 
 
 def main() -> None:
     """Every shape in turn."""
     with TemporaryDirectory() as scratch:
-        os.environ["ATHANOR_DATA"] = scratch  # so that no running node's warm parent is met
+        os.environ["ATHANOR_DATA"] = scratch  # so that no running node's fork server is met
         for name, shape in SHAPES.items():
             path = checkpoint(Path(scratch) / str(len(shape)), shape)
             print(f"{name}, {TOKENS} tokens, {os.cpu_count()} cores")
-            starts(path)
             measure(path)
         warm_socket().parent.rmdir()
 
 
 if __name__ == "__main__":
-    if "--smoke" in sys.argv:
+    if IS_SMOKE:
         TOKENS, LAPS = 8, 1
         SHAPES = {"smoke": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}}
     main()

@@ -1,8 +1,7 @@
 """The list of jobs with 500 queued ones, and a round of placing them, against plain SELECTs of the same rows.
 
-    python bench/queued.py [requests | --smoke]
-
-Starts servers of its own and a real web process; each figure and its yardstick come from the same run.
+`PYTHONPATH=. python bench/queued.py [REQUESTS | --smoke]`. Starts servers of its own and a real web process; each
+figure and its yardstick come from the same run.
 """
 
 import os
@@ -19,8 +18,6 @@ from typing import Any
 
 import httpx
 from sqlalchemy import text
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests import environment, servers, users  # noqa: F401 - environment first: it is read when ours is imported
 

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from trainer.engines import base, factory  # before torch: it says which accelerators DeepSpeed looks for
@@ -26,6 +27,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from bench.support.forked import Forked
 from trainer.launch.environment import free_port
 from trainer.modeling import architectures, cpu_matmul
 from trainer.modeling.build import init_model
@@ -267,17 +269,19 @@ def seconds(step: Callable[[], Any], count: int) -> float:
 LAPS: dict[str, Callable[[str], dict[str, Any]]] = {"race": race, "tax": tax}
 
 
+def show(figures: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(figures, indent=2) + "\n")
+
+
 def main() -> None:
     """Run each lap in a process of its own, which calls this again with the lap and the shape."""
     if len(sys.argv) > 3:
-        sys.stdout.write(json.dumps(LAPS[sys.argv[2]](sys.argv[3]), indent=2) + "\n")
+        show(LAPS[sys.argv[2]](sys.argv[3]))
         return
-    argument = sys.argv[1] if len(sys.argv) > 1 else str(os.cpu_count() or 1)
-    is_smoke = argument == "--smoke"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1" if is_smoke else argument, "OMP_WAIT_POLICY": "PASSIVE"}
-    laps = [("race", "gpt2"), ("tax", "llama")] if is_smoke else itertools.product(LAPS, SHAPES)
-    for lap, shape in laps:
-        subprocess.run([sys.executable, "-W", "ignore", __file__, argument, lap, shape], env=environment, check=True)
+    threads = sys.argv[1] if len(sys.argv) > 1 else str(os.cpu_count() or 1)
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+    for lap, shape in itertools.product(LAPS, SHAPES):
+        subprocess.run([sys.executable, "-W", "ignore", __file__, threads, lap, shape], env=environment, check=True)
 
 
 if __name__ == "__main__":
@@ -285,4 +289,7 @@ if __name__ == "__main__":
         VOCAB_SIZE, LENGTH, ROWS, SIDE = 512, 16, 2, 64
         WARM, CHECKED, BLOCKS, STEPS_PER_BLOCK = 1, 2, 1, 1
         COMPILES = False
-    main()
+        for lap, shape in (("race", "gpt2"), ("tax", "llama")):
+            show(Forked(partial(LAPS[lap], shape)).result())
+    else:
+        main()

@@ -1,44 +1,32 @@
 """From submit to the first loss point on the live view, against the same run from a cold `python -m trainer train`.
 
-    python bench/submit.py [jobs]
-
-Starts its own installation, waits until the worker is warm, submits `tiny` on a shipped corpus again and again.
+`PYTHONPATH=. python bench/submit.py [JOBS | --smoke]`. Starts its own installation, waits until the worker is warm,
+submits `tiny` on a shipped corpus again and again.
 """
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tests import stack
-from tests.stack import Stack
+from bench.support import installation
+from bench.support.forked import start_module
 from tests.waiting import until
 from trainer import events
 from trainer.run_dir import RunDir
 
-CORPUS = "00kingjamesbible"
-STEPS = 3
-
-
-def is_ready(client: httpx.Client, data: Path) -> bool:
-    """Whether the shipped corpus is read and the warm parent has finished its imports."""
-    log = data / "logs/warm.log"
-    corpus = client.get(f"/api/v1/corpora/{CORPUS}").json()
-    return corpus["state"] == "ready" and log.exists() and "INFO warm: warm" in log.read_text(errors="replace")
+SPEC: dict[str, Any] = {"recipe": "tiny", "corpora": [installation.CORPUS], "max_steps": 3, "warmup_steps": 1}
 
 
 def live_seconds(client: httpx.Client, number: int) -> tuple[str, float]:
     """Submit a job and wait for its first loss on the stream; answers its id and the seconds that took."""
-    spec = {"recipe": "tiny", "corpora": [CORPUS], "max_steps": STEPS, "warmup_steps": 1, "seed": number}
     begin = time.perf_counter()
-    job_id = client.post("/api/v1/jobs", json=spec).raise_for_status().json()["id"]
+    job_id = client.post("/api/v1/jobs", json={**SPEC, "seed": number}).raise_for_status().json()["id"]
     with client.stream("GET", f"/api/v1/jobs/{job_id}/events") as answer:
         kind = ""
         for line in answer.iter_lines():
@@ -59,24 +47,21 @@ def cold_seconds(run: Path, directory: Path) -> float:
     source, target = RunDir(run), RunDir(directory)
     target.create(source.spec(), source.inputs(1), 1)
     begin = time.perf_counter()
-    command = [sys.executable, "-m", "trainer", "train", str(directory)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    process = start_module("trainer", "train", str(directory))
 
-        def first_loss() -> bool:
-            assert process.poll() in (None, 0), f"the trainer ended with {process.returncode}"
-            points = (event for event, _offset in events.read(target.events_path(1), 0) if event.kind == "points")
-            return any("loss" in event.values for event in points)
+    def first_loss() -> bool:
+        assert process.poll() in (None, 0), f"the trainer ended with {process.poll()}"
+        points = (event for event, _offset in events.read(target.events_path(1), 0) if event.kind == "points")
+        return any("loss" in event.values for event in points)
 
-        until(first_loss, 120, "the first loss")
-        seconds = time.perf_counter() - begin
-        process.wait()
+    until(first_loss, 120, "the first loss")
+    seconds = time.perf_counter() - begin
+    process.wait()
     return seconds
 
 
-def measure(installation: Stack, jobs: int, scratch: Path) -> None:
-    """Run so many jobs, the last one again from a cold start in `scratch`, and print the figures."""
-    client = installation.client
-    until(lambda: is_ready(client, installation.data), 120, "the corpus and the warm worker")
+def measure(client: httpx.Client, data: Path, jobs: int) -> None:
+    """Run so many jobs, the last one again from a cold start, and print the figures."""
     warm = []
     for number in range(jobs):
         job_id, seconds = live_seconds(client, number)
@@ -84,7 +69,8 @@ def measure(installation: Stack, jobs: int, scratch: Path) -> None:
         until(lambda path=path: client.get(path).json()["state"] == "succeeded", 60, "its end")
         warm.append(seconds)
         print(f"job {number + 1}: {seconds:.2f} s from submit to the first loss on the stream")
-    cold = cold_seconds(installation.data / "runs" / job_id, scratch / "cold")
+    with tempfile.TemporaryDirectory() as scratch:
+        cold = cold_seconds(data / "runs" / job_id, Path(scratch) / "cold")
     rest = warm[1:] or warm
     print(f"first job (trains the tokenizer)   {warm[0]:.2f} s")
     print(f"later jobs, median                 {statistics.median(rest):.2f} s (goal: 3 s)")
@@ -93,11 +79,15 @@ def measure(installation: Stack, jobs: int, scratch: Path) -> None:
 
 
 def main(jobs: int) -> None:
-    """Measure on an installation of its own."""
-    with tempfile.TemporaryDirectory(prefix="athanor-bench-") as home, stack.running(Path(home)) as installation:
-        installation.sign_up("Alice")
-        measure(installation, jobs, Path(home))
+    """Measure on a warm installation."""
+    with installation.running() as (client, data):
+        installation.wait_until_warm(client, data)
+        measure(client, data, jobs)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    if "--smoke" in sys.argv:
+        SPEC.update(installation.SMALL)
+        main(1)
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)

@@ -1,21 +1,19 @@
 """How fast a corpus is taken: upload over HTTP and parsing, beside what `cp` and `sync` need for the same bytes.
 
-Run: python bench/upload.py [MEGABYTES]. Starts the whole program on a data directory of its own, as `athanor up` does.
+`PYTHONPATH=. python bench/upload.py [MEGABYTES | --smoke]`. Starts its own installation.
 """
 
 import json
-import os
-import re
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
+
+from bench.support import installation
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ("king-james-bible.txt", "song-lyrics.jsonl")
@@ -41,26 +39,6 @@ def texts(directory: Path, megabytes: int) -> Iterator[Path]:
             while file.tell() < megabytes * 1_000_000:
                 file.write(piece)
         yield path
-
-
-@contextmanager
-def panel(directory: Path) -> Iterator[httpx.Client]:
-    """The running program, and a client that is logged in as its owner."""
-    environment = {**os.environ, "ATHANOR_DATA": str(directory / "data"), "ATHANOR_PORT": "0", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "app.launcher.cli", "up"]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        address, code = next(
-            found.groups() for line in process.stdout if (found := re.search(r"(http://\S+)/setup\?code=(\S+)", line))
-        )
-        with httpx.Client(base_url=address, timeout=600) as client:
-            body = {"code": code, "name": "Bench", "password": "a furnace that feeds itself"}
-            client.post("/api/v1/setup", json=body).raise_for_status()
-            yield client
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
 
 
 def take(client: httpx.Client, path: Path) -> tuple[float, float]:
@@ -99,13 +77,16 @@ def measure(client: httpx.Client, path: Path) -> None:
     print(json.dumps(figures))
 
 
-def main() -> None:
+def main(megabytes: int) -> None:
     """Measure both kinds of file."""
-    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    with TemporaryDirectory() as directory, panel(Path(directory)) as client:
+    with TemporaryDirectory() as directory, installation.running() as (client, _data):
         for path in texts(Path(directory), megabytes):
             measure(client, path)
 
 
 if __name__ == "__main__":
-    main()
+    if "--smoke" in sys.argv:
+        LAPS = 1
+        main(1)
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)

@@ -23,6 +23,7 @@ SLOW = (
     "browser",
     "app/jobs/test_state_machine.py",
     "trainer/training",
+    "bench",
     "trainer/engines",
     "trainer/modeling",
     "trainer/datasets",

@@ -1,17 +1,17 @@
 """Whether SmolLM2-135M-Instruct learns ten facts that nobody knew before, by all its weights and by LoRA, on a CPU.
 
-Run: python bench/proofs/facts.py [full] [lora], some minutes each. The facts are invented. Each is taught in a few
-wordings, and asked in one that was never taught. An answer is right if it names the thing and ends by itself.
+`PYTHONPATH=. python bench/proofs/facts.py [full] [lora] [--smoke]`, some minutes each. The facts are invented. Each is
+taught in a few wordings, and asked in one that was never taught. An answer is right if it names the thing and ends by
+itself.
 """
 
 import json
-import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from material import smollm2, train
-
+from bench.support.forked import IS_SMOKE
+from bench.support.material import names, smollm2, train
 from trainer.data.record_encoding import RecordEncoder
 from trainer.inference import generation
 from trainer.inference.generation import LoadedModel
@@ -95,16 +95,21 @@ TUNINGS = {
     "full": {"learning_rate": 1e-4},
     "lora": {"tuning": "lora", "learning_rate": 2e-3, "lora_rank": 16, "lora_alpha": 32.0},
 }
+MAX_TOKENS = 40
+if IS_SMOKE:
+    FACTS = FACTS[:2]
+    SHAPE |= {"max_steps": 2, "eval_steps": 2, "save_steps": 2}
+    MAX_TOKENS = 4
 
 
 def records() -> list[str]:
     """All wordings of all facts; the last record, which is held out, repeats one."""
-    made = [
+    conversations = [
         {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": sentence}]}
         for _, sentence, questions, _ in FACTS
         for question in questions
     ]
-    return [json.dumps(record, ensure_ascii=False) for record in [*made, *made[:2]]]
+    return [json.dumps(record, ensure_ascii=False) for record in [*conversations, *conversations[:2]]]
 
 
 def ask(loaded: LoadedModel, question: str) -> tuple[str, str | None]:
@@ -113,7 +118,7 @@ def ask(loaded: LoadedModel, question: str) -> tuple[str, str | None]:
         [{"role": "user", "content": question}], add_generation_prompt=True
     )
     ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
-    pieces = list(generation.stream(loaded, ids, max_tokens=40, temperature=0))
+    pieces = list(generation.stream(loaded, ids, max_tokens=MAX_TOKENS, temperature=0))
     return "".join(piece.text for piece in pieces).strip(), pieces[-1].finish_reason
 
 
@@ -130,24 +135,29 @@ def examine(directory: Path, shown: str) -> int:
 
 
 def main() -> None:
-    base = smollm2()
+    with TemporaryDirectory() as home:
+        measure(smollm2(Path(home)))
+
+
+def measure(base: Path) -> None:
+    """Ask the base model, then the models that each way of tuning makes of it."""
     before = examine(base, "before")
     template = (base / "chat_template.jinja").read_text()
-    for tuning in sys.argv[1:] or TUNINGS:
+    for tuning in names(TUNINGS):
         with TemporaryDirectory() as home:
             started = time.perf_counter()
             run_dir = train(Path(home), tuning, base, "chat", records(), **{**SHAPE, **TUNINGS[tuning]})
             seconds = time.perf_counter() - started
             checkpoint = run_dir.checkpoint_path(SHAPE["max_steps"], 1)
             after = examine(checkpoint, tuning)
-            kept = (checkpoint / "chat_template.jinja").read_text() == template
+            is_same = (checkpoint / "chat_template.jinja").read_text() == template
             sizes = {
                 part: sum(path.stat().st_size for path in checkpoint.glob(part)) / 1e6
                 for part in ("adapter/*", "resume/*", "*.safetensors")
             }
             shown = ", ".join(f"{part} {size:.1f} MB" for part, size in sizes.items())
             print(f"{tuning}: {before} of {len(FACTS)} right before, {after} after; {seconds:.0f} s")
-            print(f"  the template was {'kept' if kept else 'lost'}", flush=True)
+            print(f"  the template was {'kept' if is_same else 'lost'}", flush=True)
             print(f"  on disk: {shown}", flush=True)
 
 

@@ -1,12 +1,13 @@
 """Measures packing on a CPU: trained tokens per second of conversations, packed and with one per sequence.
 
-Run: python -m bench.proofs.packing, one minute. The conversations have one to eight turns of 2 to 40 words. Both ways
-take turns on the same network and the same records; padding is no token. Packed sequences need a mask, which costs
-attention its fast way; sequences of one record need none.
+`PYTHONPATH=. python bench/proofs/packing.py [--smoke]`, one minute. The conversations have one to eight turns of 2 to
+40 words. Both ways take turns on the same network and the same records; padding is no token. Packed sequences need a
+mask, which costs attention its fast way; sequences of one record need none.
 """
 
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,13 +18,16 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.trainer.runs import english, write_corpus
 from trainer.data import tokenized_records, tokenizer
-from trainer.data.record_encoding import CHAT_TEMPLATE
+from trainer.data.chat_template import preset
 from trainer.datasets.causal import SFTDataset
+from trainer.families import DEFAULT_CHAT_TEMPLATE
 from trainer.modeling.build import init_model
 from trainer.modeling.objectives import Objective, objective
 from trainer.spec import TrainSpec, resolve
 
 ROWS, LAPS = 4, 12
+TALKS, TEXT_BYTES, VOCAB_SIZE = 600, 400_000, 4096
+SIZES: dict[str, int] = {}  # by default those of the recipe
 
 
 def talks(count: int) -> list[str]:
@@ -34,12 +38,12 @@ def talks(count: int) -> list[str]:
         start = random.integers(0, len(words) - 40)
         return " ".join(words[start : start + random.integers(2, 40)])
 
-    made = []
+    records = []
     for _ in range(count):
         turns = range(2 * random.integers(1, 9))
         messages = [{"role": "assistant" if turn % 2 else "user", "content": said()} for turn in turns]
-        made.append(json.dumps({"messages": messages}))
-    return made
+        records.append(json.dumps({"messages": messages}))
+    return records
 
 
 def seconds(learning: Objective, samples: SFTDataset, lap: int) -> tuple[float, int]:
@@ -50,24 +54,24 @@ def seconds(learning: Objective, samples: SFTDataset, lap: int) -> tuple[float, 
     return time.perf_counter() - started, samples.num_tokens_of(batch)
 
 
-def open_talks(home: Path, spec: TrainSpec, made: PreTrainedTokenizerFast) -> SFTDataset:
-    source = write_corpus(home / "talks", talks(600)).model_copy(update={"kind": "chat"})
+def open_talks(home: Path, spec: TrainSpec, texts: PreTrainedTokenizerFast) -> SFTDataset:
+    source = write_corpus(home / "talks", talks(TALKS)).model_copy(update={"kind": "chat"})
     return SFTDataset(
-        tokenized_records.tokenize_cached([source], spec, made, "made", home, lambda done, total: None), spec, made
+        tokenized_records.tokenize_cached([source], spec, texts, "talks", home, lambda done, total: None), spec, texts
     )
 
 
 def main() -> None:
     with TemporaryDirectory() as place:
         home = Path(place)
-        text = write_corpus(home / "text", [english(400_000)])
-        tokenizer.save(tokenizer.train([text], 4096, lambda done, total: None), home / "tokenizer")
-        made = PreTrainedTokenizerFast.from_pretrained(home / "tokenizer")
-        made.chat_template = CHAT_TEMPLATE
-        spec = resolve({"recipe": "chat", "corpora": ["talks"]})
-        learning = objective(spec, init_model(spec, len(made), 0, 1, torch.device("cpu"))).train()
+        text = write_corpus(home / "text", [english(TEXT_BYTES)])
+        tokenizer.save(tokenizer.train([text], VOCAB_SIZE, lambda done, total: None), home / "tokenizer")
+        texts = PreTrainedTokenizerFast.from_pretrained(home / "tokenizer")
+        texts.chat_template = preset(DEFAULT_CHAT_TEMPLATE, texts)
+        spec = resolve({"recipe": "chat", "corpora": ["talks"], **SIZES})
+        learning = objective(spec, init_model(spec, len(texts), 0, 1, torch.device("cpu"))).train()
         ways = {
-            name: open_talks(home, spec.model_copy(update={"packing": packing}), made)
+            name: open_talks(home, spec.model_copy(update={"packing": packing}), texts)
             for name, packing in (("packed", True), ("alone", False))
         }
         rates: dict[str, list[float]] = {name: [] for name in ways}
@@ -77,7 +81,7 @@ def main() -> None:
                 if lap:
                     rates[name].append(count / took)
     for name, samples in ways.items():
-        batch = samples.train_batch(0, 40)
+        batch = samples.train_batch(0, 10 * ROWS)
         share = samples.num_tokens_of(batch) / batch["labels"].size
         print(f"{name}: {statistics.median(rates[name]):.0f} tokens/s, {share:.0%} of a batch are tokens")
     ratio = statistics.median(a / b for a, b in zip(rates["packed"], rates["alone"], strict=True))
@@ -85,4 +89,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if "--smoke" in sys.argv:
+        ROWS, LAPS = 1, 1
+        TALKS, TEXT_BYTES, VOCAB_SIZE = 30, 60_000, 384
+        SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+        SIZES["num_key_value_heads"] = 4
     main()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bench.proofs.material import chinese_reviews
+from bench.support.material import chinese_reviews
 from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import checkpoint_of, make_run, series
 from trainer.run_dir import RunDir

@@ -1,0 +1,56 @@
+"""The installation that benchmarks of jobs and uploads use: one of their own, or the one that BENCH_INSTALLATION names.
+
+BENCH_INSTALLATION is a JSON list: address, API token of its owner, data directory on this machine.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests import stack
+from tests.waiting import until
+
+CORPUS = "00kingjamesbible"
+SMALL = {  # fields of a spec for smoke tests
+    "vocab_size": 384,
+    "sequence_length": 32,
+    "num_hidden_layers": 2,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "train_batch_size": 4,
+    "per_device_batch_size": 2,
+}
+TIMEOUT_SECONDS = 600
+
+
+@contextmanager
+def running() -> Iterator[tuple[httpx.Client, Path]]:
+    """A client with the owner's API token, and the data directory."""
+    if "BENCH_INSTALLATION" in os.environ:
+        address, token, data = json.loads(os.environ["BENCH_INSTALLATION"])
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=address, headers=headers, timeout=TIMEOUT_SECONDS) as client:
+            yield client, Path(data)
+        return
+    with tempfile.TemporaryDirectory(prefix="athanor-bench-") as home, stack.running(Path(home)) as installation:
+        installation.sign_up("Alice")
+        installation.client.timeout = httpx.Timeout(TIMEOUT_SECONDS)
+        yield installation.client, installation.data
+
+
+def wait_until_warm(client: httpx.Client, data: Path) -> None:
+    """Wait until the shipped corpus is parsed and the fork server has finished its imports."""
+    log = data / "logs/warm.log"
+
+    def is_warm() -> bool:
+        corpus = client.get(f"/api/v1/corpora/{CORPUS}").json()
+        return corpus["state"] == "ready" and log.exists() and "INFO warm: warm" in log.read_text(errors="replace")
+
+    until(is_warm, 120, "the corpus and the fork server")
