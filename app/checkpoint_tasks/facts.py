@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core.models import Checkpoint, Corpus, Job, MetricPoint
+from app.core.models import Checkpoint, Corpus, ImportedModel, Job, MetricPoint
 
 MAX_POINTS = 500  # of a curve
 CURVES = ("loss", "eval_loss")
@@ -21,12 +21,19 @@ def export_facts(session: Session, path: str, license_name: str) -> dict[str, An
         "name": job.name,
         "step": checkpoint.step,
         "spec": job.spec.model_dump(),
+        "base_model": _hub_name(session, job.spec.base_model),
         "facts": job.facts.model_dump(exclude_unset=True),
         "metrics": checkpoint.metrics,
         "corpora": [_corpus(corpora[corpus_id]) for corpus_id in ids if corpus_id in corpora],
         "curves": {series: _curve(session, job.id, series, checkpoint.step) for series in CURVES},
         "license": license_name,
     }
+
+
+def _hub_name(session: Session, base_id: str | None) -> str | None:
+    """The name of a base model on the hub that it was imported from; None for one that has none."""
+    base = session.get(ImportedModel, base_id) if base_id is not None else None
+    return base.reference.partition("@")[0] if base is not None and base.reference is not None else None
 
 
 def _corpus(corpus: Corpus) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from trainer.run_dir import sha256_file
 # a margin (docs/measurements/exports.md).
 TOLERANCES = {"safetensors": 1e-5, "adapter": 1e-4, "f32": 1e-4, "f16": 1e-2, "q8_0": 0.15}
 BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
@@ -78,7 +79,7 @@ def export(
             gguf_notes = _write_gguf(out, model, tokenizer, quantization, str(facts.get("name", checkpoint.name)))
         del model  # the verifying process loads the model, too
         if form != "gguf":
-            _write_folder(checkpoint, out, form, config, max_shard_bytes)
+            _write_folder(checkpoint, out, form, config, max_shard_bytes, facts.get("base_model"))
         progress(2, steps)
         save_file({**probes, "logits": golden}, out / GOLDEN)
         tolerance = TOLERANCES[quantization if form == "gguf" else form]
@@ -108,8 +109,12 @@ def _write_gguf(
     return {"pre_tokenizer": choice.name, "tokens_equal": choice.tokens_equal}
 
 
-def _write_folder(checkpoint: Path, out: Path, form: str, config: PretrainedConfig, max_shard_bytes: int) -> None:
-    """Write tokenizer, configuration and weights, in the checkpoint's precision. Raises UnsupportedExport."""
+def _write_folder(
+    checkpoint: Path, out: Path, form: str, config: PretrainedConfig, max_shard_bytes: int, base_name: str | None
+) -> None:
+    """Write tokenizer, configuration and weights, in the checkpoint's precision. `base_name` is that of an adapter's
+    base model on the hub. Raises UnsupportedExport.
+    """
     for name in (*TOKENIZER_FILES, "generation_config.json"):
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, out / name)
@@ -122,6 +127,8 @@ def _write_folder(checkpoint: Path, out: Path, form: str, config: PretrainedConf
         raise UnsupportedExport("the checkpoint has no adapter: its job trained all weights")
     for path in (checkpoint / lora.DIRECTORY).iterdir():
         shutil.copyfile(path, out / path.name)
+    adapter = json.loads((out / ADAPTER_CONFIG).read_text())
+    (out / ADAPTER_CONFIG).write_text(json.dumps({**adapter, "base_model_name_or_path": base_name}, indent=2) + "\n")
 
 
 def _write_shards(checkpoint: Path, out: Path, max_shard_bytes: int) -> None:

@@ -13,6 +13,7 @@ from transformers.configuration_utils import PretrainedConfig
 CURVES = "curves.svg"
 WIDTH, HEIGHT, MARGIN = 720, 280, 44
 COLORS = {"loss": "#b45309", "eval_loss": "#0f766e"}
+IDS = ("corpora", "validation_corpora", "tokenizer", "base_model")  # fields of a spec that name things of one panel
 PIPELINES = {"bert": "fill-mask", "roberta": "fill-mask", "t5": "text2text-generation"}
 USAGE = {
     "safetensors": """from transformers import {model_class}, PreTrainedTokenizerFast
@@ -71,7 +72,7 @@ def _front_matter(config: PretrainedConfig, facts: Mapping[str, Any]) -> dict[st
         "license": facts.get("license") or None,
         "library_name": "transformers",
         "pipeline_tag": pipeline,
-        "base_model": spec.get("base_model"),
+        "base_model": facts.get("base_model"),
         "datasets": [corpus["name"] for corpus in facts.get("corpora", [])],
         "metrics": metrics,
     }
@@ -106,7 +107,7 @@ def _body(
     if has_curves:
         parts.append(f"![Loss by step]({CURVES})")
     if spec:
-        rows = [(name, json.dumps(value, ensure_ascii=False)) for name, value in spec.items() if name != "corpora"]
+        rows = [(name, json.dumps(value, ensure_ascii=False)) for name, value in spec.items() if name not in IDS]
         parts += ["## Spec", _table(("field", "value"), rows)]
     parts += [
         "## Verification",

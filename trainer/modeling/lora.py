@@ -56,7 +56,6 @@ def _config(model: PreTrainedModel, spec: TrainSpec) -> LoraConfig:
         target_modules=rf".*\.\d+\.(.*\.)?({'|'.join(sorted(inner))})",
         fan_in_fan_out=spec.model_type == "gpt2",
         task_type=TASKS.get(spec.objective, "CAUSAL_LM"),
-        base_model_name_or_path=spec.base_model,
     )
 
 

@@ -26,7 +26,8 @@ FACTS: dict[str, Any] = {
     "name": "Furnace | one",
     "step": 150,
     "license": "apache-2.0",
-    "spec": {"objective": "causal", "base_model": None, "learning_rate": 0.01},
+    "spec": {"objective": "causal", "base_model": "06e9x2m4q8r7t5vw", "learning_rate": 0.01},
+    "base_model": "somebody/furnace",
     "metrics": {"eval_loss": 3.5},
     "corpora": [{"name": "King James", "kind": "text", "num_documents": 1, "num_text_bytes": 9, "text_sha256": "ab"}],
     "curves": {"loss": [[1, 5.0], [50, 4.0], [150, 3.0]], "eval_loss": [[50, 4.2], [150, 3.5]]},
@@ -71,11 +72,13 @@ def test_the_model_card_states_data_metrics_and_spec(trained: RunDir, tmp_path: 
         "license": "apache-2.0",
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
+        "base_model": "somebody/furnace",
         "datasets": ["King James"],
         "metrics": ["eval_loss"],
     }
     assert "| King James | text | 1 | 9 | ab |" in body
     assert "| learning_rate | 0.01 |" in body
+    assert "06e9x2m4q8r7t5vw" not in body  # an identifier of the panel
     assert "LlamaForCausalLM.from_pretrained" in body
     assert (tmp_path / "out/curves.svg").read_text().count("<polyline") == 2
 
@@ -148,7 +151,9 @@ def test_an_adapter_on_its_base_model_equals_the_merged_checkpoint(
     base = home / "export-bert/attempts/1/step-2" if objective == "masked" else checkpoint_of(trained, 150)
     checkpoint = lora_checkpoint(base, tmp_path / "checkpoint", objective)
 
-    result = export.export(checkpoint, tmp_path / "out", "adapter", base=base)
+    result = export.export(checkpoint, tmp_path / "out", "adapter", base=base, facts=FACTS)
+    adapter = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "somebody/furnace"
     assert result["largest_difference"] <= 1e-4
     names = {file["name"] for file in result["files"]}
     assert {"adapter_config.json", "adapter_model.safetensors", "config.json"} <= names
