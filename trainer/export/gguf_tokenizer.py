@@ -101,7 +101,7 @@ def _scores(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> list[f
 def _has_space_prefix(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Whether a space is put before a text."""
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False)["input_ids"])
-    return tokens[0].startswith(SPACE)
+    return str(tokens[0]).startswith(SPACE)
 
 
 def rebuild(tokens: Sequence[str], merges: Sequence[str], special: Sequence[str], pre_tokenizer: str) -> Tokenizer:

@@ -161,9 +161,12 @@ def _rope_type(config: PretrainedConfig) -> str:
 
 def rope_factors(config: PretrainedConfig) -> Tensor:
     """By what each frequency of the rotary positions is divided, of shape (head width / 2,)."""
-    unscaled = ROPE_INIT_FUNCTIONS["linear"](_with_rope(config, rope_type="linear", factor=1.0), torch.device("cpu"))[0]
+    unscaled: Tensor = ROPE_INIT_FUNCTIONS["linear"](
+        _with_rope(config, rope_type="linear", factor=1.0), torch.device("cpu")
+    )[0]
     scaled = ROPE_INIT_FUNCTIONS[_rope_type(config)](config, torch.device("cpu"))[0]
-    return unscaled / scaled
+    factors: Tensor = unscaled / scaled
+    return factors
 
 
 def _with_rope(config: PretrainedConfig, **changes: Any) -> PretrainedConfig:

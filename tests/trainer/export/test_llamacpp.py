@@ -1,0 +1,38 @@
+"""llama.cpp itself opens our GGUF files: the same tokens and the same next tokens as transformers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from bench.proofs import llamacpp
+from tests.trainer.export.test_export import LLAMA_3, SHAPE
+from tests.trainer.export.test_gguf_tokenizer import train_spm
+from trainer.export import gguf_writer
+
+TEXTS = ("And the king's daughter 山 went\nout", "  two spaces,\ttabs", "a</s> b")
+LINEAR = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}
+
+
+@pytest.mark.parametrize(("prefix", "rope"), [(True, LLAMA_3), (False, LINEAR)])
+def test_it_reads_sentencepiece_tokenizers_and_scaled_positions(
+    tmp_path: Path, prefix: bool, rope: dict[str, Any]
+) -> None:
+    tokenizer = train_spm(prefix=prefix)
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=len(tokenizer), rope_parameters=rope, initializer_range=0.3, **SHAPE)
+    model = LlamaForCausalLM(config).eval()
+    model.config.architectures = ["LlamaForCausalLM"]
+    gguf_writer.write(tmp_path / "model.gguf", model, tokenizer, "f32", "proof")
+
+    with llamacpp.llamacpp(tmp_path / "model.gguf") as client:
+        for text in TEXTS:
+            tokens = llamacpp.ask(client, "/tokenize", content=text, add_special=False, parse_special=True)["tokens"]
+            assert tokens == tokenizer(text, add_special_tokens=False)["input_ids"], text
+        prompt = torch.randint(3, len(tokenizer), (100,)).tolist()  # longer than the original positions of LLAMA_3
+        steps = list(llamacpp.next_tokens(client, model, prompt))
+    assert len(steps) > 20
+    assert sum(is_same for is_same, _off in steps) >= len(steps) - 1  # two likeliest tokens may be as good as equal
+    assert max(off for _is_same, off in steps) < 0.05
