@@ -7,6 +7,9 @@ from app.core.i18n import _, gettext_noop
 from app.core.json_shapes import Problem
 
 MESSAGES = {
+    "result_unstorable": gettext_noop(
+        "What the model's files say could not be stored ({why}). Check their names and texts for control characters."
+    ),
     # what was sent
     "file_missing": gettext_noop("The file {file} is missing."),
     "weights_missing": gettext_noop("There is no .safetensors file. Save the weights in safetensors format."),

@@ -13,6 +13,7 @@ MESSAGES = {
         "{largest}, and {tolerance} is allowed. It was discarded."
     ),
     "export_impossible": gettext_noop("This checkpoint cannot be exported in this format: {why}."),
+    "result_unstorable": gettext_noop("The result could not be stored ({why}). Start the task again."),
     "bad_input": gettext_noop("The task failed: {why}"),
     "corpus_gone": gettext_noop("A corpus of this evaluation was deleted. Start another evaluation."),
 }

@@ -1,16 +1,20 @@
 """The database: one engine per process, one transaction per operation."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import Session
 
 from app.core.settings import settings
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 _skew = timedelta()  # of the database's clock against this machine's, as of the last connection
 
@@ -74,6 +78,23 @@ def transaction() -> Iterator[Session]:
     """
     with Session(engine(), expire_on_commit=False) as session, session.begin():
         yield session
+
+
+def store_result(store: Callable[[Session], T], refuse: Callable[[Session, str], T]) -> T:
+    """Store what a child process reported; if it cannot be stored, have `refuse` store the reason it is given.
+
+    Raises only what trying again can help against, so that no message about a result is repeated for ever.
+    """
+    try:
+        with transaction() as session:
+            return store(session)
+    except (StatementError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, DBAPIError) and is_outage(error):
+            raise
+        log.exception("a result cannot be stored")
+        reason = type(getattr(error, "orig", None) or error).__name__
+    with transaction() as session:
+        return refuse(session, reason)
 
 
 def is_outage(error: DBAPIError) -> bool:

@@ -63,10 +63,14 @@ class ParseReport(_Stored):
 
     kind: str | None = None
     skip_bad: bool = False
+    bad_bytes: Literal["omit", "replace"] | None = None  # what happens to bytes that cannot be decoded
     at: float | None = None
     done: int = 0
     total: int | None = None
     num_bad_lines: int = 0
+    bad_lines: dict[str, int] = {}  # by the code of what is wrong with them
+    num_bad_places: int = 0  # where bytes cannot be decoded, counted up to 10,000 where the file was refused for them
+    unused_keys: dict[str, int] = {}  # records by the key of theirs that was not kept: the 100 most frequent keys
     num_turns: int | None = None
     num_labels: int | None = None
     labels: dict[str, int] = {}

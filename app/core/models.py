@@ -185,7 +185,7 @@ class Corpus(Base):
     owner_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
     name: Mapped[str]
     filename: Mapped[str]
-    format: Mapped[str]  # txt, md, jsonl
+    format: Mapped[str]  # the ending of the file name, one of app/corpora/service.py FORMATS
     kind: Mapped[str] = mapped_column(server_default="text")  # text, or what its documents are records of
     encoding: Mapped[str | None]  # None until read; asked for by the user where it is not UTF-8
     state: Mapped[str] = mapped_column(server_default="parsing")

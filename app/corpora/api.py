@@ -27,11 +27,11 @@ async def upload_corpus(
     request: Request,
     principal: Submitter,
     filename: Annotated[
-        str, Query(description="File name, ending in .txt, .md, .jsonl, .csv or .tsv.", examples=["kjv.txt"])
+        str, Query(description="File name, ending in .txt, .md, .jsonl, .json, .csv or .tsv.", examples=["kjv.txt"])
     ],
     name: Annotated[str, Query(description="Name in lists. Defaults to the file name.")] = "",
     encoding: Annotated[
-        str, Query(description="Encoding of the file if it is not UTF-8: gb18030, big5, utf-16-le, ...")
+        str, Query(description="Encoding of the file if it is not UTF-8: gb18030, big5, cp932, windows-1251, ...")
     ] = "",
     kind: Annotated[str, Query(description="Kind of the records. Defaults to the kind of the first one.")] = "",
 ) -> CorpusAnswer:
@@ -74,11 +74,17 @@ def list_documents(
 
 @router.post("/corpora/{corpus_id}/parse", status_code=202, tags=["corpora"])
 def parse_corpus(principal: Submitter, corpus_id: str, body: ParseRequest) -> CorpusAnswer:
-    """Parse an upload again: in another encoding, without its bad lines, or as records of another kind."""
+    """Parse an upload again: in another encoding, without its bad lines or bytes, or as records of another kind."""
     encoding, kind = uploads.checked_encoding(body.encoding), record_kinds.checked_kind(body.kind)
     with db.transaction() as session:
         corpus = service.parse_again(
-            session, principal=principal, corpus_id=corpus_id, encoding=encoding, skip_bad=body.skip_bad, kind=kind
+            session,
+            principal=principal,
+            corpus_id=corpus_id,
+            encoding=encoding,
+            skip_bad=body.skip_bad,
+            kind=kind,
+            bad_bytes=body.bad_bytes,
         )
     queue.flush_outbox()
     return schemas.corpus_answer(corpus)

@@ -1,7 +1,7 @@
 """HTML routes of corpora and tokenizers."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -108,6 +108,7 @@ def _corpus(
         problems=[(problem, problems.sentence(problem)) for problem in corpus.problems],
         encodings=problems.ENCODINGS,
         kinds=_kinds(),
+        reasons=problems.by_reason(corpus.problems, corpus.progress.bad_lines),
         lengths=record_kinds.length_bars(corpus.progress.lengths),
         documents=documents,
         start=start,
@@ -141,12 +142,20 @@ def parse_corpus(
     encoding: Annotated[str, Form()] = "",
     skip_bad: Annotated[bool, Form()] = False,
     kind: Annotated[str, Form()] = "",
+    bad_bytes: Annotated[Literal["", "omit", "replace"], Form()] = "",
 ) -> Response:
     """Parse an upload again."""
 
     def verb(session: Any) -> None:
         wanted = {"encoding": uploads.checked_encoding(encoding), "kind": record_kinds.checked_kind(kind)}
-        service.parse_again(session, principal=principal, corpus_id=corpus_id, skip_bad=skip_bad, **wanted)
+        service.parse_again(
+            session,
+            principal=principal,
+            corpus_id=corpus_id,
+            skip_bad=skip_bad,
+            bad_bytes=bad_bytes or None,
+            **wanted,
+        )
 
     return _change(request, principal, corpus_id, verb, f"/corpora/{corpus_id}")
 

@@ -10,6 +10,12 @@ MESSAGES = {
     "empty": gettext_noop("The corpus is empty: the file has no text, or only whitespace."),
     "undecodable": gettext_noop("The file is not valid {encoding}: the bytes at position {byte} cannot be decoded."),
     "nul": gettext_noop("The file has a NUL character at byte {byte}. Text must not contain any."),
+    "trailing_comma": gettext_noop("There is a comma at character {character} with nothing after it. Remove it."),
+    "array_unclosed": gettext_noop("The file ends inside its JSON array. Upload it again if it is incomplete."),
+    "array_rest": gettext_noop(
+        "Text follows the end of the JSON array. Put all records into one array, or one on each line."
+    ),
+    "json_object": gettext_noop("The file is one JSON object. Write a list of records, or one record on each line."),
     "half_line": gettext_noop("The JSON object ends early, at character {character}."),
     "not_json": gettext_noop("This is not valid JSON: error at character {character}."),
     "constant": gettext_noop("{word} is not a JSON value. Use null or a number."),
@@ -19,6 +25,10 @@ MESSAGES = {
     "text_missing": gettext_noop("The object has no key “text”."),
     "text_not_string": gettext_noop("The value of “text” is not a string."),
     "text_empty": gettext_noop("The value of “text” is empty."),
+    "keys_unknown": gettext_noop(
+        "These keys were found: {keys}. Which are prompt and answer? Name them “prompt” and “completion”, "
+        "or use the keys of another kind."
+    ),
     "text_nul": gettext_noop("The value of “text” has a NUL character."),
     "surrogate": gettext_noop("The value of “text” has an unpaired surrogate at character {character}."),
     "record_mixed": gettext_noop(
@@ -28,18 +38,63 @@ MESSAGES = {
     "field_not_string": gettext_noop("The value of “{field}” is not a string."),
     "field_empty": gettext_noop("The value of “{field}” is empty."),
     "field_nul": gettext_noop("The value of “{field}” has a NUL character."),
+    "field_surrogate": gettext_noop("The value of “{field}” has an unpaired surrogate at character {character}."),
+    "field_infinite": gettext_noop("The value of “{field}” contains a number that is too large. Use a finite one."),
+    "field_not_json": gettext_noop("The value of “{field}” is not valid JSON."),
     "field_not_messages": gettext_noop(
         "The value of “{field}” must be a list of messages, each with role and content."
     ),
     "message_not_object": gettext_noop("Message {number} is not an object with role and content."),
+    "message_missing": gettext_noop("Message {number} has no field “{field}”."),
+    "message_not_string": gettext_noop("In message {number}, the value of “{field}” is not a string."),
+    "message_empty": gettext_noop("In message {number}, the value of “{field}” is empty."),
+    "message_nul": gettext_noop("In message {number}, the value of “{field}” has a NUL character."),
+    "message_surrogate": gettext_noop(
+        "In message {number}, the value of “{field}” has an unpaired surrogate at character {character}."
+    ),
+    "message_infinite": gettext_noop(
+        "In message {number}, the value of “{field}” contains a number that is too large. Use a finite one."
+    ),
+    "message_not_json": gettext_noop("In message {number}, the value of “{field}” is not valid JSON."),
+    "message_part": gettext_noop(
+        "In message {number}, part {part} of “{field}” has the type {type}; only text can be learned."
+    ),
+    "message_key_unsupported": gettext_noop(
+        "Message {number} ({role}) has “{key}”, which cannot be learned here. Remove the key, or skip the line."
+    ),
+    "tool_calls_invalid": gettext_noop(
+        "The tool calls of message {number} must be a list of functions, each with a name and an object of arguments."
+    ),
+    "tools_invalid": gettext_noop("“{field}” must be a list of functions, each with a name, or the JSON of one."),
+    "history_invalid": gettext_noop("“history” must be a list of pairs, each a question and its answer."),
+    "system_twice": gettext_noop("The record has a “system” besides another system message. Remove one of them."),
+    "key_unsupported": gettext_noop(
+        "The record has “{key}”, which changes its meaning and cannot be learned here. Remove it, or skip the line."
+    ),
+    "key_of_chat": gettext_noop("The record has “{key}”, which completions lack. Read the file as conversations."),
+    "pair_list": gettext_noop(
+        "The value of “{field}” is a list. Pairs of answers need the keys “chosen” and “rejected”, messages “messages”."
+    ),
+    "judgment": gettext_noop(
+        "“{key}” judges a single answer, which cannot be learned here. Write pairs with “chosen” and “rejected”, "
+        "or remove the key and the bad answers."
+    ),
     "role_unknown": gettext_noop("Message {number} has the role “{role}”; use system, user, assistant or tool."),
     "role_first": gettext_noop(
         "The conversation must start with a user message, which one system message may precede."
     ),
     "role_system_late": gettext_noop("Message {number} is a system message; only the first message may be one."),
     "messages_unanswered": gettext_noop("The conversation has no assistant message, so there is nothing to learn."),
-    "weight_invalid": gettext_noop("The weight of message {number} must be a number of at least 0."),
+    "weight_invalid": gettext_noop("The weight of message {number} must be a number from 0 to 1,000,000."),
+    "train_invalid": gettext_noop("“train” of message {number} must be true or false, and without a weight beside it."),
     "answers_same": gettext_noop("“chosen” and “rejected” are the same, so there is no preference to learn."),
+    "answer_role": gettext_noop("“{field}” ends with a message of the role {role}. It must end with the assistant's."),
+    "prompt_differs": gettext_noop(
+        "The messages of “chosen” and “rejected” must start with those of the prompt, or with the assistant's answer."
+    ),
+    "prompts_differ": gettext_noop(
+        "“chosen” and “rejected” must start with the same messages and differ in the assistant's answer."
+    ),
     "label_invalid": gettext_noop("The label must be a non-empty string of at most 200 characters, or an integer."),
     "labels_many": gettext_noop("There are more than {limit} different labels. Is this the right column?"),
     "choices_invalid": gettext_noop("“choices” must be a list of at least two different strings."),
@@ -48,11 +103,15 @@ MESSAGES = {
         "The first row must contain column names: text and label, prompt and completion, source and target, "
         "or prompt, chosen and rejected. It contains: {found}."
     ),
+    "column_twice": gettext_noop("The first row names the column “{name}” twice. Rename one of them."),
     "row_length": gettext_noop("The row has {found} cells, but the first row has {expected}."),
     "csv": gettext_noop("The row cannot be read: {why}."),
     "line_too_long": gettext_noop("The line is longer than 16 MiB. Split the document."),
     "out_of_memory": gettext_noop("Parsing was stopped: it needed more than {limit} of memory."),
     "storage": gettext_noop("The parsed text could not be written to disk: {why}."),
+    "result_unstorable": gettext_noop(
+        "What was read could not be stored ({why}). Read the file again, or report the fault with its first lines."
+    ),
     "parser_died": gettext_noop("Parsing took too long or was stopped. Parse the file again, or split it."),
 }
 
@@ -63,8 +122,17 @@ ENCODINGS = {
     "utf-16-be": "UTF-16 BE",
     "gb18030": "GB18030 (GBK, GB2312)",
     "big5": "Big5",
+    "cp932": "Shift-JIS (CP932)",
+    "windows-1251": "Windows-1251 (Cyrillic)",
     "windows-1252": "Windows-1252 (Latin)",
 }
+
+
+def by_reason(problems: list[Problem], counts: dict[str, int]) -> list[tuple[int, str]]:
+    """How many lines are bad for each reason, the most frequent first, with the sentence of the first such line."""
+    first = {problem.code: problem for problem in reversed(problems)}
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return [(number, sentence(first[code])) for code, number in ordered if code in first]
 
 
 def sentence(problem: Problem) -> str:

@@ -16,8 +16,11 @@ class CorpusProblem(BaseModel):
 
     code: str
     message: str
-    line: int | None = None
-    byte: int | None = None
+    line: int | None = Field(None, description="Number of the line, from 1.")
+    byte: int | None = Field(None, description="Position in the file, from 0.")
+    context: str | None = Field(
+        None, description="The text around bytes that cannot be decoded, which are written as \\xe9."
+    )
 
 
 class EncodingOffer(BaseModel):
@@ -56,7 +59,10 @@ class CorpusAnswer(BaseModel):
                     "num_turns": None,
                     "num_labels": None,
                     "labels": {},
+                    "unused_keys": {},
                     "num_bad_lines": 0,
+                    "bad_lines": {},
+                    "num_bad_places": 0,
                     "problems": [],
                     "encodings": [],
                     "progress": None,
@@ -71,7 +77,7 @@ class CorpusAnswer(BaseModel):
     id: str
     name: str
     filename: str
-    format: Literal["txt", "md", "jsonl", "csv", "tsv"]
+    format: Literal["txt", "md", "jsonl", "json", "csv", "tsv"]
     kind: str = Field(description="Kind of its documents: text, or one kind of records.")
     state: Literal["parsing", "ready", "failed"]
     encoding: str | None
@@ -83,8 +89,20 @@ class CorpusAnswer(BaseModel):
     num_turns: int | None = Field(description="Number of messages in all conversations.")
     num_labels: int | None = Field(description="Number of distinct labels.")
     labels: dict[str, int] = Field(description="The 100 most frequent labels, each with its number of records.")
+    unused_keys: dict[str, int] = Field(
+        description="Keys of records, or columns, that were not kept, each with its number of occurrences; "
+        "`messages[].id` is the key `id` of messages. The 100 most frequent keys."
+    )
     num_bad_lines: int = Field(
-        description="Number of lines that are not valid documents; `problems` lists the first 100."
+        description="Number of lines that are not valid documents; `problems` lists the first 100, "
+        "and the first of each code."
+    )
+    bad_lines: dict[str, int] = Field(
+        description="Number of lines that are not valid documents, by the code of their problem."
+    )
+    num_bad_places: int = Field(
+        description="Number of places whose bytes cannot be decoded, counted up to 10,000 if the file was refused "
+        "for them, and all of them if they were left out or replaced."
     )
     problems: list[CorpusProblem]
     encodings: list[EncodingOffer] = Field(description="Other encodings to try if decoding failed.")
@@ -99,11 +117,18 @@ class ParseRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"encoding": "gb18030"}, {"skip_bad": True}, {"kind": "completion"}]},
+        json_schema_extra={
+            "examples": [{"encoding": "gb18030"}, {"skip_bad": True}, {"bad_bytes": "omit"}, {"kind": "completion"}]
+        },
     )
 
-    encoding: str = Field("", description="utf-8, utf-16-le, utf-16-be, gb18030, big5 or windows-1252; empty: UTF-8.")
+    encoding: str = Field("", description=f"One of {', '.join(problems.ENCODINGS)}; empty: UTF-8.")
     skip_bad: bool = Field(False, description="Skip bad lines.")
+    bad_bytes: Literal["omit", "replace"] | None = Field(
+        None,
+        description="What happens to bytes that cannot be decoded and to NUL characters: omit them, or replace each "
+        "with U+FFFD. Without it, a file with such bytes is refused.",
+    )
     kind: str = Field("", description="Kind of the records; empty: the kind of the first one.")
 
 
@@ -151,7 +176,10 @@ def corpus_answer(corpus: Corpus) -> CorpusAnswer:
         num_turns=progress.num_turns,
         num_labels=progress.num_labels,
         labels=progress.labels,
+        unused_keys=progress.unused_keys,
         num_bad_lines=progress.num_bad_lines,
+        bad_lines=progress.bad_lines,
+        num_bad_places=progress.num_bad_places,
         problems=[problem_answer(problem) for problem in corpus.problems],
         encodings=[EncodingOffer(**candidate.model_dump()) for candidate in progress.candidates],
         progress=CorpusProgress(done=progress.done, total=progress.total or 0) if is_reading else None,
@@ -168,7 +196,14 @@ _SAME = (
 def problem_answer(problem: Problem) -> CorpusProblem:
     """A stored problem with its sentence."""
     message = problems.sentence(problem)
-    return CorpusProblem(code=problem.code, message=message, line=problem.line, byte=problem.byte)
+    context = problem.values.get("context")
+    return CorpusProblem(
+        code=problem.code,
+        message=message,
+        line=problem.line,
+        byte=problem.byte,
+        context=None if context is None else str(context),
+    )
 
 
 def document_answer(document: DocumentPreview) -> DocumentAnswer:

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -18,7 +18,7 @@ from app.core.principal import Principal, not_found, visible, visible_to
 from app.corpora.shipped import FOLDER, SHIPPED
 from trainer.run_dir import CorpusInput, sha256_file
 
-FORMATS = ("txt", "md", "jsonl", "csv", "tsv")
+FORMATS = ("txt", "md", "jsonl", "json", "csv", "tsv")
 MAX_NAME_LENGTH = 120
 
 
@@ -107,8 +107,9 @@ def parse_again(
     encoding: str | None,
     skip_bad: bool,
     kind: str | None = None,
+    bad_bytes: Literal["omit", "replace"] | None = None,
 ) -> Corpus:
-    """Parse an upload again: in another encoding, without its bad lines, or as records of another kind."""
+    """Parse an upload again: in another encoding, without its bad lines or bytes, or as records of another kind."""
     corpus = _own_corpus(session, principal, corpus_id)
     if corpus.state == "parsing":
         raise PanelError(409, "corpus_parsing", _("This corpus is being read already."))
@@ -116,7 +117,7 @@ def parse_again(
     corpus.state = "parsing"
     corpus.encoding = encoding
     corpus.problems = []
-    corpus.progress = ParseReport(kind=kind, skip_bad=skip_bad, at=time.time())
+    corpus.progress = ParseReport(kind=kind, skip_bad=skip_bad, bad_bytes=bad_bytes, at=time.time())
     _enqueue_parse(session, corpus_id)
     return corpus
 

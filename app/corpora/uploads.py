@@ -37,7 +37,7 @@ def label(filename: str, name: str = "", encoding: str = "", kind: str = "") -> 
     stem, dot, extension = filename.rpartition(".")
     if not dot or extension.lower() not in service.FORMATS:
         message = _(
-            "“{filename}” is not a supported file. Upload .txt, .md, .jsonl, .csv or .tsv.",
+            "“{filename}” is not a supported file. Upload .txt, .md, .jsonl, .json, .csv or .tsv.",
             filename=filename,
         )
         raise bad_field("filename", "filename_extension", message)

@@ -90,13 +90,18 @@ def default_template(tokenizer: PreTrainedTokenizerFast) -> str | None:
 
 
 def render(
-    tokenizer: PreTrainedTokenizerFast, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = False
+    tokenizer: PreTrainedTokenizerFast,
+    messages: Sequence[ChatMessage],
+    tools: list[Mapping[str, Any]] | None = None,
+    *,
+    add_generation_prompt: bool = False,
 ) -> str:
     """Apply the tokenizer's chat template to a conversation. Raises Failure if the template cannot render it."""
     try:
         return str(
             tokenizer.apply_chat_template(
                 list(messages),
+                tools=tools,
                 chat_template=default_template(tokenizer),
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,

@@ -21,6 +21,7 @@ MARKS = ("<|im_start|>", "<|im_end|>")
 PLACEHOLDER = "\ue010"  # a private-use character: no text of a corpus has it
 
 Record = Mapping[str, Any]
+Tools = list[Record] | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class RecordEncoder:
 
     def _by_objective(self) -> dict[str, Callable[[Record], list[Segment]]]:
         return {
-            "chat": lambda record: [self.encode_conversation(record["messages"])],
+            "chat": lambda record: [self.encode_conversation(record["messages"], record.get("tools"))],
             "completion": lambda record: [self._encode_answer(record["prompt"], record["completion"])],
             "classification": lambda record: [self._encode_text(record["text"])],
             "seq2seq": lambda record: [self._encode_text(record["source"]), self._encode_text(record["target"])],
@@ -138,7 +139,7 @@ class RecordEncoder:
             return self._encode_answer(prompt, answer)
         answers = answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}]
         context = [{**message, "weight": 0.0} for message in prompt]
-        return self.encode_conversation([*context, *answers])
+        return self.encode_conversation([*context, *answers], record.get("tools"))
 
     def _encode_parts(self, parts: Sequence[str], weights: Sequence[float]) -> Segment:
         """Parts of one text, escaped, each with the weight of its tokens.
@@ -167,46 +168,55 @@ class RecordEncoder:
 
     # ---- conversations ----------------------------------------------------------------------------------------------
 
-    def encode_conversation(self, messages: Sequence[ChatMessage]) -> Segment:
+    def encode_conversation(self, messages: Sequence[ChatMessage], tools: Tools = None) -> Segment:
         """A conversation in the tokenizer's chat template. Only answers have weight: that of their message, default 1.
 
         An answer spans what the model has to write after the generation prompt, up to and including what ends its turn.
         Special tokens that a message spells are ordinary text. Raises RecordRefused.
         """
-        for message in messages:
-            self._reject_marks(str(message.get("content") or ""))
-        plain = self._escaped(messages)
-        text = self.render(plain)
+        plain, tools = self._escaped(messages), self._escaped_value(tools)
+        text = self.render(plain, tools)
+        self._require_rendered(plain, tools, text)
         edges, weights = [0], [0.0]
         for number, message in enumerate(messages):
             if message["role"] == "assistant" and message.get("weight", 1.0) > 0:
-                edges += self._span(plain, number, text)
+                edges += self._span(plain, number, text, tools)
                 weights += [float(message.get("weight", 1.0)), 0.0]
         if edges != sorted(edges):
             raise RecordRefused("the chat template does not keep the order of the messages")
         return self._encode_parts([text[start:end] for start, end in pairwise([*edges, len(text)])], weights)
 
-    def _span(self, messages: Sequence[ChatMessage], number: int, text: str) -> list[int]:
+    def _require_rendered(self, messages: Sequence[ChatMessage], tools: Tools, text: str) -> None:
+        """Raises RecordRefused if the chat template leaves out the tools, tool calls or reasoning of a record."""
+        if tools and self.render(messages) == text:
+            raise RecordRefused("the chat template leaves out its tools")
+        for key in ("tool_calls", "reasoning_content"):
+            others = [{**message, key: _changed(message[key])} if key in message else message for message in messages]
+            if others != list(messages) and self.render(others, tools) == text:
+                raise RecordRefused(f"the chat template leaves out its {key}")
+
+    def _span(self, messages: Sequence[ChatMessage], number: int, text: str, tools: Tools) -> list[int]:
         """Start and end of an answer in the rendered conversation.
 
         The place of its text is where the conversation differs from one with another answer. The answer starts where
         the generation prompt ends, or differs: some templates open a block for thoughts in it that is not in answers.
         """
-        other = self.render(_with_answer(messages, number, PLACEHOLDER))
+        other = self.render(_with_answer(messages, number, PLACEHOLDER), tools)
         if PLACEHOLDER not in other:
             raise RecordRefused("the chat template leaves out an answer when other messages follow")
         first = _common_prefix(text, other)
         last = len(text) - min(_common_prefix(text[::-1], other[::-1]), len(text) - first)
-        start = min(first, _common_prefix(text, self._prompt_before(messages, number, text)))
+        start = min(first, _common_prefix(text, self._prompt_before(messages, number, text, tools)))
         if text.startswith(self._end_of_turn, last):
             last += len(self._end_of_turn)
         return [start, last]
 
-    def _prompt_before(self, messages: Sequence[ChatMessage], number: int, text: str) -> str:
+    def _prompt_before(self, messages: Sequence[ChatMessage], number: int, text: str, tools: Tools) -> str:
         """The prompt of an answer. Raises RecordRefused if it is not what precedes the answer in the conversation."""
-        prompt = self.render(messages[:number], add_generation_prompt=True)
+        prompt = self.render(messages[:number], tools, add_generation_prompt=True)
         if number and not text.startswith(prompt):
-            other = self.render(_with_answer(messages, number - 1, PLACEHOLDER)[:number], add_generation_prompt=True)
+            others = _with_answer(messages, number - 1, PLACEHOLDER)[:number]
+            other = self.render(others, tools, add_generation_prompt=True)
             history = len(prompt) - len(other.rpartition(PLACEHOLDER)[2])
             if PLACEHOLDER not in other or not text.startswith(prompt[:history]):
                 raise RecordRefused("the chat template renders messages differently when an answer follows them")
@@ -229,14 +239,25 @@ class RecordEncoder:
     def _escaped(self, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
         """The messages without their weights, and with placeholders for special tokens that they spell."""
         return [
-            {key: value if key == "role" else self._special.escape(value) for key, value in message.items()}
+            {key: value if key == "role" else self._escaped_value(value) for key, value in message.items()}
             for message in ({key: value for key, value in m.items() if key != "weight"} for m in messages)
         ]
 
-    def render(self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = False) -> str:
+    def _escaped_value(self, value: Any) -> Any:
+        """A value with placeholders in its strings and keys. Raises RecordRefused for a ChatML mark in one."""
+        if isinstance(value, str):
+            self._reject_marks(value)
+            return self._special.escape(value)
+        if isinstance(value, Mapping):
+            return {self._escaped_value(key): self._escaped_value(part) for key, part in value.items()}
+        return [self._escaped_value(part) for part in value] if isinstance(value, list) else value
+
+    def render(
+        self, messages: Sequence[ChatMessage], tools: Tools = None, *, add_generation_prompt: bool = False
+    ) -> str:
         """Apply the chat template to a conversation. Raises RecordRefused if the template cannot render it."""
         try:
-            return chat_template.render(self._tokenizer, messages, add_generation_prompt=add_generation_prompt)
+            return chat_template.render(self._tokenizer, messages, tools, add_generation_prompt=add_generation_prompt)
         except Failure as failure:
             raise RecordRefused(failure.values["why"]) from None
 
@@ -257,6 +278,13 @@ def _common_prefix(first: str, second: str) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _changed(value: Any) -> Any:
+    """A reasoning, or tool calls, that a template renders differently unless it leaves them out."""
+    if isinstance(value, str):
+        return f"{value} -"
+    return [{**call, "function": {**call["function"], "name": f"{call['function']['name']}_"}} for call in value]
 
 
 def _weight(start: int, end: int, spans: Sequence[tuple[int, int, float]]) -> float:

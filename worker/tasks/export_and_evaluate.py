@@ -6,6 +6,8 @@ import threading
 import time
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from app.checkpoint_tasks import facts, service
 from app.checkpoint_tasks.service import TaskAssignment
 from app.core import db, queue, storage
@@ -41,13 +43,18 @@ def _do(assignment: TaskAssignment) -> None:
     else:
         closing = run_child(assignment)
     task_id, start = assignment.task_id, assignment.start
-    with db.transaction() as session:
+
+    def store(session: Session) -> bool:
         if "result" in closing:
-            is_kept = service.finish(session, task_id=task_id, start=start, result=closing["result"])
-        else:
-            service.fail(session, task_id=task_id, start=start, **closing["failed"])
-            is_kept = False
-    if not is_kept:
+            return service.finish(session, task_id=task_id, start=start, result=closing["result"])
+        service.fail(session, task_id=task_id, start=start, **closing["failed"])
+        return False
+
+    def refuse(session: Session, why: str) -> bool:
+        service.fail(session, task_id=task_id, start=start, code="result_unstorable", values={"why": why})
+        return False
+
+    if not db.store_result(store, refuse):
         service.remove_files(assignment.task_id)
 
 

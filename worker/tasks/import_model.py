@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from app.base_models import service
 from app.core import db, queue, storage
 from app.core.models import ImportedModel
@@ -28,11 +30,17 @@ def import_model(model_id: str) -> None:
         closing = _fetched(model) if model.source == "hub" else {}
         if "failed" not in closing:
             closing = run_child(model_id, "check", validation_command(model_id), child_environment("validate"))
-        with db.transaction() as session:
+
+        def store(session: Session) -> None:
             if "result" in closing:
                 service.finish_import(session, model_id=model_id, result=closing["result"])
             else:
                 service.fail_import(session, model_id=model_id, **closing["failed"])
+
+        def refuse(session: Session, why: str) -> None:
+            service.fail_import(session, model_id=model_id, problems=[{"code": "result_unstorable", "why": why}])
+
+        db.store_result(store, refuse)
 
 
 def _waiting(model_id: str) -> ImportedModel | None:

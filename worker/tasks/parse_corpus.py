@@ -4,6 +4,8 @@ import sys
 from functools import partial
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from app.core import db, queue, storage
 from app.core.models import Corpus
 from app.core.queue import celery
@@ -22,11 +24,17 @@ def parse_corpus(corpus_id: str) -> None:
     if corpus is None:
         return
     closing = run_child(corpus)
-    with db.transaction() as session:
+
+    def store(session: Session) -> None:
         if "result" in closing:
             service.finish_parse(session, corpus_id=corpus_id, result=closing["result"])
         else:
             service.fail_parse(session, corpus_id=corpus_id, **closing["failed"])
+
+    def refuse(session: Session, why: str) -> None:
+        service.fail_parse(session, corpus_id=corpus_id, problems=[{"code": "result_unstorable", "why": why}])
+
+    db.store_result(store, refuse)
 
 
 def run_child(corpus: Corpus) -> dict[str, Any]:
@@ -44,6 +52,8 @@ def command(corpus: Corpus) -> list[str]:
         options.append(f"--kind={corpus.progress.kind}")
     if corpus.progress.skip_bad:
         options.append("--skip-bad")
+    if corpus.progress.bad_bytes:
+        options.append(f"--bad-bytes={corpus.progress.bad_bytes}")
     directory = str(storage.corpus(corpus.id))
     return [sys.executable, "-m", "worker.sandbox.corpus.parse", directory, corpus.format, *limits, *options]
 

@@ -1,5 +1,6 @@
 """The API of base models: from the files to a model that is ready, and who may what."""
 
+import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -126,6 +127,23 @@ def test_a_child_that_dies_fails_the_model_in_plain_words(
         "failed",
         "The import took too long or was stopped. Start it again.",
     )
+
+
+@pytest.mark.parametrize(
+    "closing",
+    [{"result": {"facts": "none"}}, {"failed": {"problems": [{"code": "archive_broken", "why": "a\0b"}]}}, {"odd": 1}],
+)
+def test_a_result_that_cannot_be_stored_fails_the_model_with_a_reason(
+    alice: TestClient, folder: Folder, monkeypatch: pytest.MonkeyPatch, closing: dict[str, Any]
+) -> None:
+    report = ["printf", "%s\\n", json.dumps(closing)]
+    monkeypatch.setattr("worker.tasks.import_model.validation_command", lambda model_id: report)
+    model_id = created(alice)
+    put(alice, model_id, folder("llama") / "config.json")
+    alice.post(f"/api/v1/models/{model_id}/import")
+    import_model(model_id)
+    model = alice.get(f"/api/v1/models/{model_id}").json()
+    assert (model["state"], model["problems"][0]["code"]) == ("failed", "result_unstorable")
 
 
 def test_the_child_learns_no_secret(alice: TestClient, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Exports and evaluations from the request to the result, also where a worker is lost or nobody wants them."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,26 @@ def test_another_user_sees_nothing(
     assert bob_api.get("/api/v1/checkpoint-tasks").json()["data"] == []
     assert bob_api.post("/api/v1/exports", json={"checkpoint": checkpoint.id}).status_code == 422
     alice_api.post(f"/api/v1/checkpoint-tasks/{task_id}/cancel")
+
+
+@pytest.mark.parametrize(
+    "closing",
+    [{"result": {"files": "none"}}, {"failed": {"code": "bad_input", "values": {"why": "a\0b"}}}, {"odd": 1}],
+)
+def test_a_result_that_cannot_be_stored_fails_the_task_with_a_reason(
+    alice_api: TestClient,
+    checkpoint: StoredCheckpoint,
+    corpus: str,
+    monkeypatch: pytest.MonkeyPatch,
+    closing: dict[str, Any],
+) -> None:
+    task_id = evaluation(alice_api, checkpoint, corpus)["id"]
+    monkeypatch.setattr(export_and_evaluate, "command", lambda assignment: ["printf", "%s\\n", json.dumps(closing)])
+    export_and_evaluate.run_checkpoint_task(task_id)
+
+    task = row(task_id)
+    assert (task.state, task.failure.code if task.failure else None) == ("failed", "result_unstorable")
+    assert not storage.checkpoint_task(task_id).exists()
 
 
 def test_a_cancelled_task_ends_its_process(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.users import Person
 from trainer.spec import resolve
 from worker.tasks.parse_corpus import parse_corpus
 
+CASES = Path(__file__).parents[2] / "fixtures/cases/data"
 ROUTES = [
     ("POST", "/api/v1/corpora?filename=a.txt", "submit"),
     ("GET", "/api/v1/corpora", "read"),
@@ -57,9 +59,8 @@ def test_documents_come_in_pages_each_found_by_the_index(alice: TestClient, uplo
 def test_a_broken_line_fails_the_corpus_until_it_is_skipped(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b'{"text": "good"}\n{"text": "ha', "broken.jsonl")
     assert (corpus["state"], corpus["num_bad_lines"]) == ("failed", 1)
-    assert corpus["problems"] == [
-        {"code": "half_line", "message": "The JSON object ends early, at character 10.", "line": 2, "byte": 17}
-    ]
+    message = "The JSON object ends early, at character 10."
+    assert corpus["problems"] == [{"code": "half_line", "message": message, "line": 2, "byte": 17, "context": None}]
     answer = alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"skip_bad": True})
     assert (answer.status_code, answer.json()["state"]) == (202, "parsing")
     parse_corpus(corpus["id"])
@@ -113,6 +114,74 @@ def test_a_parser_that_dies_fails_the_corpus_in_plain_words(
     corpus = upload(alice, b"text")
     assert corpus["state"] == "failed"
     assert corpus["problems"][0]["message"].startswith("Parsing took too long or was stopped.")
+
+
+@pytest.mark.parametrize(
+    "closing",
+    [
+        {"result": {"kind": "text", "num_documents": 1, "problems": [{"code": "csv", "why": "a\0b"}]}},
+        {"result": {"kind": "poem", "num_documents": 1}},
+        {"result": {"kind": "text", "progress": {"labels": "none"}}},
+        {"failed": {"problems": [{"code": "csv", "why": "\ud83d"}]}},
+        {"neither": 1},
+    ],
+)
+def test_a_result_that_cannot_be_stored_fails_the_corpus_with_a_reason(
+    alice: TestClient, upload: Upload, monkeypatch: pytest.MonkeyPatch, closing: dict[str, Any]
+) -> None:
+    report = ["printf", "%s\\n", json.dumps(closing)]
+    monkeypatch.setattr("worker.tasks.parse_corpus.command", lambda corpus: report)
+    corpus = upload(alice, b"text")
+    assert (corpus["state"], corpus["problems"][0]["code"]) == ("failed", "result_unstorable")
+    assert corpus["problems"][0]["message"].startswith("What was read could not be stored (")
+    with db.transaction() as session:
+        assert service.parsing(session, corpus_id=corpus["id"]) is None
+
+
+@pytest.mark.parametrize("name", ["D05-surrogate-label", "D05-surrogate-role", "D06-nul-label", "D06-nul-role"])
+def test_strings_that_the_database_refuses_are_refused_by_line(alice: TestClient, upload: Upload, name: str) -> None:
+    content = (CASES / f"{name}.jsonl").read_bytes()
+    field = name.rpartition("-")[2]
+    corpus = upload(alice, content, f"{name}.jsonl")
+    assert (corpus["state"], corpus["num_bad_lines"]) == ("failed", 1)
+    (problem,) = corpus["problems"]
+    assert content.splitlines()[problem["line"] - 1].count(b"\\u") == 1
+    assert f"“{field}”" in problem["message"]
+    alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"skip_bad": True})
+    parse_corpus(corpus["id"])
+    assert alice.get(f"/api/v1/corpora/{corpus['id']}").json()["num_documents"] == len(content.splitlines()) - 1
+
+
+@pytest.mark.parametrize("key", ["a\0b", "\ud83d", "k" * 500])
+def test_any_key_can_be_listed_as_unused(alice: TestClient, upload: Upload, key: str) -> None:
+    records = [{"text": "a", key: 1}, {"text": "b", key: None}, {"text": "c"}]
+    corpus = upload(alice, "\n".join(map(json.dumps, records)).encode(), "keys.jsonl")
+    assert corpus["state"] == "ready"
+    assert list(corpus["unused_keys"].values()) == [2]
+
+
+def test_bad_lines_are_counted_by_reason(alice: TestClient, upload: Upload) -> None:
+    content = b'{"text": "a"}\n' + b'{"text": ""}\n' * 150 + b'{"text": 1}\n'
+    corpus = upload(alice, content, "bad.jsonl")
+    assert (corpus["num_bad_lines"], corpus["bad_lines"]) == (151, {"text_empty": 150, "text_not_string": 1})
+    assert corpus["problems"][-1]["line"] == 152
+
+
+def test_bytes_that_cannot_be_decoded_are_left_out_or_replaced(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, b"one caf\xe9 in town\n", "town.txt")
+    assert (corpus["state"], corpus["num_bad_places"]) == ("failed", 1)
+    assert corpus["problems"][0]["context"] == "one caf\\xe9 in town\n"
+    assert corpus["encodings"][0]["encoding"] == "windows-1252"
+    for way, text in (("omit", "one caf in town\n"), ("replace", "one caf\ufffd in town\n")):
+        answer = alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"bad_bytes": way})
+        assert answer.status_code == 202
+        parse_corpus(corpus["id"])
+        again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
+        assert (again["state"], again["num_bad_places"]) == ("ready", 1)
+        documents = alice.get(f"/api/v1/corpora/{corpus['id']}/documents").json()["data"]
+        assert [document["text"] for document in documents] == [text]
+    answer = alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"bad_bytes": "paint"})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "bad_bytes")
 
 
 # ---- deleting -------------------------------------------------------------------------------------------------------

@@ -91,6 +91,50 @@ def test_bad_lines_are_listed_and_can_be_skipped(alice: TestClient, upload: Uplo
     assert "Train on this" in text
 
 
+def test_keys_that_are_not_used_and_reasons_are_listed(alice: TestClient, upload: Upload) -> None:
+    content = lines({"text": "a", "<b>": 1}, {"text": "b", "<b>": 2}, {"text": ""}, {"text": ""}, {"text": 3})
+    corpus = upload(alice, content, "keys.jsonl")
+    text = html.unescape(alice.get(f"/corpora/{corpus['id']}").text)
+    assert "<dt>2 ×</dt><dd>The value of “text” is empty.</dd>" in text
+    assert "<dt>1 ×</dt><dd>The value of “text” is not a string.</dd>" in text
+    alice.post(f"/corpora/{corpus['id']}/parse", data={"skip_bad": "true"})
+    parse_corpus(corpus["id"])
+    text = alice.get(f"/corpora/{corpus['id']}").text
+    assert "Keys that are not used" in text
+    assert "<dt><code>&lt;b&gt;</code></dt><dd>2 ×</dd>" in text
+
+
+def test_bad_bytes_can_be_left_out(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, b"one caf\xe9 in town\n", "town.txt")
+    text = html.unescape(alice.get(f"/corpora/{corpus['id']}").text)
+    assert "one caf\\xe9 in town" in text
+    assert "Such places in the file: 1." in text
+    assert text.index("Read it without the bad bytes") < text.index("Read as Windows-1252")
+    answer = alice.post(f"/corpora/{corpus['id']}/parse", data={"bad_bytes": "omit"})
+    assert answer.status_code == 303
+    parse_corpus(corpus["id"])
+    text = alice.get(f"/corpora/{corpus['id']}").text
+    assert "one caf in town" in text
+    assert "Bad bytes left out" in text
+
+
+def test_tools_and_several_turns_are_shown(alice: TestClient, upload: Upload) -> None:
+    function = {"name": "look_up", "arguments": {"house": EVIL}}
+    question = {"role": "user", "content": "Which door?"}
+    call = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
+    answer = {"role": "assistant", "content": "The red one."}
+    chat = {"messages": [question, call, {"role": "tool", "content": "red"}, answer], "tools": [{"name": "look_up"}]}
+    pair = {"prompt": [question], "chosen": [call, question, answer], "rejected": [answer, question, answer]}
+    for record in (chat, pair):
+        corpus = upload(alice, lines(record), "tools.jsonl")
+        assert corpus["state"] == "ready", corpus["problems"]
+        text = alice.get(f"/corpora/{corpus['id']}").text
+        assert "look_up" in text
+        assert "The red one." in text
+        assert ">None<" not in text
+        assert EVIL not in text
+
+
 def test_an_encoding_is_offered_and_taken(alice: TestClient, upload: Upload) -> None:
     poem = "国破山河在，城春草木深。感时花溅泪，恨别鸟惊心。\n" * 9
     corpus = upload(alice, poem.encode("gb18030"), "春望.txt")

@@ -70,7 +70,7 @@ def test_other_kinds_of_files_are_refused_by_name(alice: TestClient, filename: s
     answer = post(alice, filename=filename)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "filename"
-    assert "Upload .txt, .md, .jsonl, .csv or .tsv." in answer.json()["title"]
+    assert "Upload .txt, .md, .jsonl, .json, .csv or .tsv." in answer.json()["title"]
     assert folders() == before
 
 

@@ -1,5 +1,7 @@
 """Records as tokens: exactly the answers have weight."""
 
+from typing import Any
+
 import pytest
 from transformers import PreTrainedTokenizerFast
 
@@ -126,6 +128,40 @@ def test_the_error_of_a_template_is_reported(hf_tokenizer: PreTrainedTokenizerFa
     template = "{{ raise_exception('System role not supported') }}{{ messages }}"
     with pytest.raises(RecordRefused, match="System role not supported"):
         RecordEncoder("chat", with_template(hf_tokenizer, template)).segments({"messages": CONVERSATION})
+
+
+CALL = {"type": "function", "function": {"name": "look_up", "arguments": {"house": 0}}}
+TOOL_TEMPLATE = (
+    "{% for message in messages %}{{ '[' + message.role + ']\\n' + (message.content or '') }}"
+    "{% if message.tool_calls %}{{ message.tool_calls | tojson }}{% endif %}{{ '[end]\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '[assistant]\\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "tools", "what"),
+    [
+        ({}, [{"type": "function", "function": {"name": "look_up"}}], "tools"),
+        ({"tool_calls": [CALL]}, None, "tool_calls"),
+        ({"reasoning_content": "Red, as on Sunday."}, None, "reasoning_content"),
+    ],
+)
+def test_a_record_of_which_the_template_leaves_out_a_part_is_refused(
+    hf_tokenizer: PreTrainedTokenizerFast, message: dict[str, Any], tools: Any, what: str
+) -> None:
+    messages = [{"role": "user", "content": "Which door?"}, {"role": "assistant", "content": "Red.", **message}]
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHATML))
+    with pytest.raises(RecordRefused, match=f"the chat template leaves out its {what}"):
+        encoder.segments({"messages": messages, "tools": tools})
+
+
+def test_a_special_token_in_a_tool_call_is_text(hf_tokenizer: PreTrainedTokenizerFast) -> None:
+    function = {"name": "look_up", "arguments": {"<|endoftext|>": ["a <|endoftext|>"]}}
+    call = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, TOOL_TEMPLATE))
+    (segment,) = encoder.segments({"messages": [{"role": "user", "content": "Which door?"}, call]})
+    assert hf_tokenizer.eos_token_id not in segment.ids
+    assert hf_tokenizer.decode(segment.ids).count("<|endoftext|>") == 2
 
 
 def test_a_completion_and_its_end_have_weight_but_not_the_prompt(hf_tokenizer: PreTrainedTokenizerFast) -> None:

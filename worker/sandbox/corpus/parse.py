@@ -6,15 +6,16 @@ It holds no credentials. It reports by JSON lines on standard output: {"done", "
 {"result": {...}} or {"failed": {...}}. It writes `text.bin` (the documents' UTF-8 back to back) and `index.bin` (where
 each ends, little-endian uint64) beside the upload, in constant memory, and renames both when they are whole.
 
-A .txt or .md file is one document, or several parted by form feeds; CRLF becomes LF, the byte-order mark goes. A .jsonl
-file has one JSON object a line, whose string `text` is a document, or which is a record of another kind; blank lines
-are skipped. A .csv or .tsv file has one record a row, its first row names the keys. See record_schema.py.
+A .txt or .md file is one document, or several parted by form feeds; CRLF becomes LF, byte-order marks go. A .jsonl or
+.json file has one JSON object a line, blank lines aside, or an array of objects; the string `text` of an object is a
+document, or the object is a record of another kind. A .csv or .tsv file has one record a row, its first row names the
+keys. See record_schema.py.
 """
 
 import argparse
 import hashlib
-import json
 import os
+import re
 import resource
 import sys
 from array import array
@@ -23,14 +24,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from trainer.corpus_kinds import CORPUS_KINDS
-from worker.sandbox import strict_json
 from worker.sandbox.corpus import decoding
-from worker.sandbox.corpus.record_schema import BadLine, RecordReader
+from worker.sandbox.corpus.fields import BadLines
+from worker.sandbox.corpus.json_records import JsonRecords
+from worker.sandbox.corpus.record_schema import RecordReader
 from worker.sandbox.corpus.tables import DELIMITERS, Rows
 from worker.sandbox.reporting import ProgressReporter, lower_rlimit, report
 
-MAX_LINE_CHARACTERS = 16 << 20
-KEPT_PROBLEMS = 100
+TEXT_FORMATS = ("txt", "md")
+JSON_FORMATS = ("jsonl", "json")
+
+_LINE_END = re.compile(r"(?:\r?\n|\r|\f|)\Z")
+_MARK = re.compile(rf"(?<=[\n\f]){decoding.BOM}")
 
 
 class UnreadableCorpus(Exception):
@@ -138,94 +143,18 @@ def parse_text(texts: Iterator[str], output: CorpusWriter) -> None:
 
 
 def _unix_lines(texts: Iterator[str]) -> Iterator[str]:
+    """The text with CRLF as LF, without the byte-order marks that begin the lines of joined files."""
     pending = ""
     for text in texts:
         text = pending + text
-        pending = "\r" if text.endswith("\r") else ""
-        text = text[: len(text) - len(pending)]
-        yield text.replace("\r\n", "\n") if "\r" in text else text
-    yield pending
+        pending = _LINE_END.findall(text)[0]  # what follows it decides
+        yield _unix_text(text[: len(text) - len(pending)])
+    yield _unix_text(pending)
 
 
-# ---- JSON lines -----------------------------------------------------------------------------------------------------
-
-
-def parse_record(line: str) -> dict[str, Any]:
-    """The object of one line. Raises BadLine."""
-    if len(line) > MAX_LINE_CHARACTERS:
-        raise BadLine("line_too_long")
-    try:
-        record = strict_json.loads(line)
-    except strict_json.DuplicateKey as error:
-        raise BadLine("duplicate_key", key=error.key[:80]) from None
-    except strict_json.InvalidConstant as error:
-        raise BadLine("constant", word=error.word) from None
-    except json.JSONDecodeError as error:
-        cut = error.pos >= len(line.rstrip()) or error.msg.startswith("Unterminated")
-        raise BadLine("half_line" if cut else "not_json", character=error.pos + 1) from None
-    except RecursionError:
-        raise BadLine("too_deep") from None
-    except ValueError:  # a number with thousands of digits
-        raise BadLine("not_json", character=1) from None
-    if type(record) is not dict:
-        raise BadLine("not_object")
-    return record
-
-
-class JsonLines:
-    """Reads the lines of a file into documents and remembers the bad ones."""
-
-    def __init__(self, output: CorpusWriter, shape: RecordReader, first_byte: int | None) -> None:
-        self._output, self._shape = output, shape
-        self._line = 1
-        self._byte = first_byte  # where the next lines begin; None where the file is not UTF-8 and bytes cannot be told
-        self.problems: list[dict[str, Any]] = []
-        self.num_bad_lines = 0
-
-    def parse(self, texts: Iterator[str]) -> None:
-        """Read all lines. A line longer than the limit is bad, and is never held whole."""
-        pending = ""
-        skipping = False
-        for text in texts:
-            if skipping:
-                rest_of_line, newline, text = text.partition("\n")
-                self._advance(rest_of_line + newline, len(newline))
-                skipping = not newline
-            complete, newline, rest = text.rpartition("\n")
-            if newline:
-                self._lines(pending + complete + newline)
-                pending = rest
-            else:
-                pending += text
-            if len(pending) > MAX_LINE_CHARACTERS:
-                self._bad(BadLine("line_too_long"), self._line, "")
-                self._advance(pending, 0)
-                pending = ""
-                skipping = True
-        self._lines(pending)
-
-    def _lines(self, text: str) -> None:
-        lines = text.split("\n")
-        texts = []
-        for number, line in enumerate(lines):
-            if line and not line.isspace():
-                try:
-                    texts.append(self._shape.document(parse_record(line)))
-                except BadLine as bad:
-                    self._bad(bad, self._line + number, "\n".join([*lines[:number], ""]))
-        self._output.documents(texts)
-        self._advance(text, len(lines) - 1)
-
-    def _advance(self, text: str, num_lines: int) -> None:
-        self._line += num_lines
-        if self._byte is not None:
-            self._byte += len(text.encode())
-
-    def _bad(self, bad: BadLine, line: int, before: str) -> None:
-        self.num_bad_lines += 1
-        if len(self.problems) < KEPT_PROBLEMS:
-            place = {} if self._byte is None else {"byte": self._byte + len(before.encode())}
-            self.problems.append({**bad.problem, "line": line, **place})
+def _unix_text(text: str) -> str:
+    text = text.replace("\r\n", "\n")
+    return _MARK.sub("", text) if decoding.BOM in text else text
 
 
 # ---- the whole ------------------------------------------------------------------------------------------------------
@@ -238,33 +167,41 @@ def parse(
     skip_bad: bool,
     progress: Callable[[int], None],
     kind: str | None = None,
+    bad_bytes: str | None = None,
 ) -> dict[str, Any]:
-    """Parse `directory`/upload and return what was found. `kind` is that of its records, where the first one shall not
-    decide. Raises Refused.
+    """Parse `directory`/upload and return what was read. `kind` is that of its records, where the first one shall not
+    decide; `bad_bytes` says what happens to bytes that cannot be decoded (see decoding.REPLACEMENTS). Raises
+    UnreadableCorpus.
     """
     upload = directory / "upload"
+    options = {"kind": kind, "skip_bad": skip_bad, "bad_bytes": bad_bytes}
     encoding, skip = decoding.sniff(upload, requested_encoding)
-    texts = decoding.chunks(upload, encoding, skip, progress)
+    bad_places = decoding.BadPlaces(decoding.REPLACEMENTS[bad_bytes]) if bad_bytes else None
+    texts = decoding.chunks(upload, encoding, skip, progress, bad_places)
     output = CorpusWriter(directory)
     shape = RecordReader(kind)
-    lines: JsonLines | Rows = JsonLines(output, shape, skip if encoding == "utf-8" else None)
+    bad_lines = BadLines()
     try:
         if form in DELIMITERS:
-            lines = Rows(form, shape, KEPT_PROBLEMS)
-            for text in _of_table(lines, texts):
+            for text in Rows(form, shape, bad_lines).documents(texts):
                 output.documents([text])
-        elif isinstance(lines, JsonLines) and form == "jsonl":
-            lines.parse(texts)
+        elif form in JSON_FORMATS:
+            has_bytes = encoding == "utf-8" and bad_places is None
+            JsonRecords(output.documents, shape, bad_lines, skip if has_bytes else None).parse(texts)
         else:
             parse_text(texts, output)
-        if lines.num_bad_lines and not skip_bad:
-            raise UnreadableCorpus(lines.problems, num_bad_lines=lines.num_bad_lines)
+        if bad_lines and not skip_bad:
+            raise UnreadableCorpus(bad_lines.problems, **options, **bad_lines.facts())
         if not output.num_documents:
-            raise UnreadableCorpus([{"code": "empty"}])
+            raise UnreadableCorpus([{"code": "empty"}, *bad_lines.problems], **options)
         sha256 = output.finish()
     except decoding.Undecodable as error:
-        candidates = decoding.candidates(upload, encoding, progress)
-        raise UnreadableCorpus([error.problem()], candidates=candidates) from None
+        raise UnreadableCorpus(
+            [error.problem()],
+            **options,
+            candidates=decoding.candidates(upload, encoding, progress),
+            num_bad_places=decoding.count_bad_places(upload, encoding, skip, progress),
+        ) from None
     finally:
         output.discard()
     return {
@@ -274,26 +211,25 @@ def parse(
         "num_characters": output.num_characters,
         "num_text_bytes": output.num_bytes,
         "text_sha256": sha256,
-        "problems": lines.problems,
-        "progress": {"num_bad_lines": lines.num_bad_lines, **shape.facts()},
+        "problems": bad_lines.problems,
+        "progress": {
+            **options,
+            **bad_lines.facts(),
+            **shape.facts(),
+            "num_bad_places": bad_places.count if bad_places else 0,
+        },
     }
-
-
-def _of_table(rows: Rows, texts: Iterator[str]) -> Iterator[str]:
-    try:
-        yield from rows.documents(texts)
-    except BadLine as bad:
-        raise UnreadableCorpus([{**bad.problem, "line": 1}], num_bad_lines=1) from None
 
 
 def main() -> None:
     """Parse as the arguments say, under limits, and report."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("directory", type=Path)
-    arguments.add_argument("form", choices=("txt", "md", "jsonl", *DELIMITERS))
+    arguments.add_argument("form", choices=(*TEXT_FORMATS, *JSON_FORMATS, *DELIMITERS))
     arguments.add_argument("--kind", choices=CORPUS_KINDS)
     arguments.add_argument("--encoding", choices=("utf-8", *decoding.CANDIDATES))
     arguments.add_argument("--skip-bad", action="store_true")
+    arguments.add_argument("--bad-bytes", choices=tuple(decoding.REPLACEMENTS))
     arguments.add_argument("--memory", type=int, required=True)
     arguments.add_argument("--cpu", type=int, required=True)
     options = arguments.parse_args()
@@ -306,7 +242,13 @@ def main() -> None:
     )  # UTF-8 of another encoding, or an index of tiny documents
     try:
         result = parse(
-            options.directory, options.form, options.encoding, options.skip_bad, ProgressReporter(size), options.kind
+            options.directory,
+            options.form,
+            options.encoding,
+            options.skip_bad,
+            ProgressReporter(size),
+            options.kind,
+            options.bad_bytes,
         )
         report({"result": result})
     except UnreadableCorpus as refused:

@@ -1,8 +1,10 @@
 """What one record of a corpus may look like: which kind it is, what is wrong with it, how it is kept. Standard library.
 
-A record is kept as JSON with these keys only: chat {"messages": [{"role", "content", "weight"?}]}; completion
-{"prompt", "completion"}; classification {"text", "label"}; preference {"prompt", "chosen", "rejected"}; seq2seq
-{"source", "target"}; multiple_choice {"question", "choices", "answer"}; of the kind text only the text itself.
+A record is kept as JSON with these keys only: chat {"messages", "tools"?}, whose messages messages.py describes;
+completion {"prompt", "completion"}; classification {"text", "label"}; preference {"prompt", "chosen", "rejected",
+"tools"?}, where each of the first three is text or a list of messages; seq2seq {"source", "target"}; multiple_choice
+{"question", "choices", "answer"}; of the kind text only the text itself. Other keys of a record are counted, or refused
+where they say what is to be learned.
 """
 
 import json
@@ -10,31 +12,41 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-ROLES = ("system", "user", "assistant", "tool")
-SPEAKERS = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
+from worker.sandbox.corpus.fields import SHOWN_CHARACTERS, BadLine, Fields, Record, storable
+from worker.sandbox.corpus.messages import read_messages, read_tools, require_order
+
 MAX_LABELS = 10_000
 KEPT_LABELS = 100  # counted for people to see
-# A record is of the first kind whose keys it has; the last ones are how others call the same.
-KEYS = (
+KEPT_UNUSED_KEYS = 100
+MAX_UNUSED_KEYS = 10_000  # counted apart; the others together
+# Prompt and answer, by the names that datasets give them.
+PAIRS = (
+    *(("prompt", "completion"), ("instruction", "output")),
+    *(("prompt", "response"), ("instruction", "response"), ("query", "response"), ("question", "response")),
+    *(("question", "answer"), ("input", "output")),
+)
+# A record is of the first kind whose keys it has.
+KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("preference", ("chosen", "rejected")),
     ("chat", ("messages",)),
     ("chat", ("conversations",)),
-    ("preference", ("chosen", "rejected")),
     ("multiple_choice", ("choices",)),
-    ("completion", ("prompt", "completion")),
-    ("completion", ("instruction", "output")),
+    *(("completion", pair) for pair in PAIRS[:2]),
     ("seq2seq", ("source", "target")),
     ("classification", ("text", "label")),
+    ("text", ("text",)),
+    *(("completion", pair) for pair in PAIRS[2:]),
 )
-
-Record = dict[str, Any]
-
-
-class BadLine(Exception):
-    """A line that is not a document."""
-
-    def __init__(self, code: str, **values: Any) -> None:
-        super().__init__(code)
-        self.problem = {"code": code, **values}
+# Beside a prompt and an answer: such a record is a conversation.
+CHAT_KEYS = ("system", "system_prompt", "history", "tools", "functions")
+# What a preference's answers answer, where they do not repeat it.
+PROMPT_KEYS = ("prompt", "messages", "conversations", "instruction", "question", "query", "input")
+JUDGMENT_KEYS = ("label", "kto_tag")
+# Of conversations, completions and preferences: what changes what is learned, and that nothing here can represent.
+UNSUPPORTED_KEYS = (
+    *(*CHAT_KEYS, "tool_calls", "function_call", "reasoning_content", "train", "weight", "chosen", "rejected"),
+    *("rejected_response", "context", "input", "images", "image", "videos", "video", "audios", "audio"),
+)
 
 
 class RecordReader:
@@ -46,22 +58,42 @@ class RecordReader:
         self._labels: Counter[str] = Counter()
         self._num_turns = 0
         self._lengths: Counter[int] = Counter()  # by the power of two above them
+        self._unused: Counter[str] = Counter()
 
     def document(self, record: Record) -> str:
         """What is kept of a record. Raises BadLine."""
-        kind = detect_kind(record)
-        if self.kind is None:
-            self.kind = kind
-        if kind != self.kind and not self._is_asked:
-            raise BadLine("record_mixed", found=kind, kind=self.kind)
-        if self.kind == "text":
-            text = _text(record, "text", of_text=True)
-        else:
-            normalized = READERS[self.kind](record)
+        kind = self._kind_of(record)
+        unused: Counter[str] = Counter()
+        fields = Fields(record, "text" if kind == "text" else "field")
+        try:
+            if kind == "text":
+                text = fields.text("text")
+            else:
+                normalized = READERS[kind](fields, unused)
+                text = json.dumps(normalized, ensure_ascii=False, separators=(",", ":"))
+        except RecursionError:
+            raise BadLine("too_deep") from None
+        unused.update(unused_keys(fields, kind))
+        if kind != "text":
             self._count(normalized)
-            text = json.dumps(normalized, ensure_ascii=False, separators=(",", ":"))
+        for key, number in unused.items():
+            name = storable(key[:SHOWN_CHARACTERS])
+            self._unused[name if name in self._unused or len(self._unused) < MAX_UNUSED_KEYS else "…"] += number
         self._lengths[len(text).bit_length()] += 1
         return text
+
+    def _kind_of(self, record: Record) -> str:
+        """The kind to read a record as, which is that of all. Raises BadLine for a record of another one."""
+        kind = detect_kind(record)
+        if self.kind is None:
+            if kind is None:
+                raise BadLine("keys_unknown", keys=", ".join(record)[:200]) if record else BadLine("text_missing")
+            is_chat = kind == "completion" and any(key in record for key in CHAT_KEYS)
+            self.kind = "chat" if is_chat else kind
+        is_same = kind in (None, self.kind) or (kind, self.kind) == ("completion", "chat")
+        if not is_same and not self._is_asked:
+            raise BadLine("record_mixed", found=kind, kind=self.kind)
+        return self.kind
 
     def _count(self, normalized: Record) -> None:
         self._num_turns += len(normalized.get("messages", ()))
@@ -72,130 +104,220 @@ class RecordReader:
 
     def facts(self) -> dict[str, Any]:
         """What was counted, for people to see."""
-        facts: dict[str, Any] = {"lengths": {str(bits): number for bits, number in sorted(self._lengths.items())}}
+        facts: dict[str, Any] = {
+            "lengths": {str(bits): number for bits, number in sorted(self._lengths.items())},
+            "unused_keys": dict(self._unused.most_common(KEPT_UNUSED_KEYS)),
+        }
         if self.kind == "classification":
             facts |= {"labels": dict(self._labels.most_common(KEPT_LABELS)), "num_labels": len(self._labels)}
         return facts | {"num_turns": self._num_turns} if self.kind == "chat" else facts
 
 
-def detect_kind(record: Mapping[str, Any]) -> str:
-    """The kind that a record's keys tell."""
-    return next((kind for kind, keys in KEYS if all(key in record for key in keys)), "text")
+def detect_kind(record: Mapping[str, Any]) -> str | None:
+    """The kind that a record's keys tell, None if they tell none."""
+    return next((kind for kind, keys in KEYS if all(key in record for key in keys)), None)
 
 
-def _text(record: Mapping[str, Any], key: str, *, of_text: bool = False, may_be_empty: bool = False) -> str:
-    """A string of a record. `of_text` speaks of it as of the one that a text's line has."""
-    value = record.get(key)
-    if type(value) is not str:
-        if of_text:
-            raise BadLine("text_missing" if key not in record else "text_not_string")
-        raise BadLine("field_missing" if key not in record else "field_not_string", field=key)
-    if not may_be_empty and (not value or value.isspace()):
-        raise BadLine("text_empty") if of_text else BadLine("field_empty", field=key)
-    if "\0" in value:
-        raise BadLine("text_nul") if of_text else BadLine("field_nul", field=key)
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise BadLine("surrogate", character=error.start + 1) from None
-    return value
+def unused_keys(fields: Fields, kind: str) -> list[str]:
+    """The keys that were not taken. Raises BadLine for one that says what is to be learned."""
+    if kind in ("chat", "completion", "preference"):
+        for key in (key for key, value in fields.rest.items() if value not in (None, "", [], {})):
+            if key in JUDGMENT_KEYS and kind != "preference" and not fields.has("text"):
+                raise BadLine("judgment", key=key)
+            if key in CHAT_KEYS and kind == "completion":
+                raise BadLine("key_of_chat", key=key)
+            if key in UNSUPPORTED_KEYS:
+                raise BadLine("key_unsupported", key=key)
+    return list(fields.rest)
 
 
-def _chat(record: Record) -> Record:
-    turns = record.get("messages", record.get("conversations"))
-    messages = _messages(turns, "messages" if "messages" in record else "conversations")
+# ---- prompts with answers, and conversations ------------------------------------------------------------------------
+
+
+def _completion(fields: Fields, unused: Counter[str]) -> Record:
+    prompt_key, answer_key = _pair_keys(fields)
+    for key in (prompt_key, answer_key):
+        if type(fields.rest.get(key)) is list:
+            raise BadLine("pair_list", field=key)
+    end = "\n\n" if prompt_key == "instruction" else ""
+    return {"prompt": _prompt(fields, prompt_key) + end, "completion": fields.text(answer_key)}
+
+
+def _pair_keys(fields: Fields) -> tuple[str, str]:
+    return next((pair for pair in PAIRS if fields.has(*pair)), PAIRS[0])
+
+
+def _prompt(fields: Fields, key: str) -> str:
+    """A prompt; an instruction and its input are parted by a blank line."""
+    prompt = fields.text(key)
+    context = fields.optional_text("input", "context") if key == "instruction" else ""
+    return f"{prompt}\n\n{context}" if context else prompt
+
+
+def _chat(fields: Fields, unused: Counter[str]) -> Record:
+    key = next((key for key in ("messages", "conversations") if fields.has(key)), None)
+    if key is not None:
+        messages = read_messages(fields.pop(key), key, unused)
+    elif any(fields.has(*pair) for pair in PAIRS):
+        prompt_key, answer_key = _pair_keys(fields)
+        question = {"role": "user", "content": _prompt(fields, prompt_key)}
+        messages = [*_history(fields), question, {"role": "assistant", "content": fields.text(answer_key)}]
+    else:
+        raise BadLine("field_missing", field="messages")
+    messages = _with_system(fields, messages)
     if not any(message["role"] == "assistant" for message in messages):
         raise BadLine("messages_unanswered")
-    return {"messages": messages}
+    return _with_tools(fields, {"messages": messages})
 
 
-def _messages(turns: Any, field: str) -> list[Record]:
-    if type(turns) is not list or not turns:
-        raise BadLine("field_not_messages", field=field)
-    messages = [_message(turn, number) for number, turn in enumerate(turns, start=1)]
-    spoken = [message["role"] for message in messages if message["role"] != "system"]
-    if spoken[:1] != ["user"]:
-        raise BadLine("role_first")
-    late = next((n for n, message in enumerate(messages, start=1) if n > 1 and message["role"] == "system"), None)
-    if late is not None:
-        raise BadLine("role_system_late", number=late)
+def _with_tools(fields: Fields, record: Record) -> Record:
+    tools = read_tools(fields)
+    return {**record, "tools": tools} if tools else record
+
+
+def _with_system(fields: Fields, messages: list[Record]) -> list[Record]:
+    """The messages after what the record has as a system message of its own. Raises BadLine for two of them."""
+    system = {"role": "system", "content": fields.optional_text("system", "system_prompt")}
+    if not system["content"] or messages[:1] == [system]:
+        return messages
+    if messages and messages[0]["role"] == "system":
+        raise BadLine("system_twice")
+    return [system, *messages]
+
+
+def _history(fields: Fields) -> list[Record]:
+    """The earlier turns that LLaMA-Factory keeps in `history`: a list of questions with their answers."""
+    turns = fields.take("history") or []
+    if type(turns) is not list or not all(
+        type(turn) is list and len(turn) == 2 and all(type(text) is str and text.strip() for text in turn)
+        for turn in turns
+    ):
+        raise BadLine("history_invalid")
+    roles = ("user", "assistant")
+    return [{"role": role, "content": text} for turn in turns for role, text in zip(roles, turn, strict=True)]
+
+
+# ---- preferences ----------------------------------------------------------------------------------------------------
+
+
+def _preference(fields: Fields, unused: Counter[str]) -> Record:
+    prompt_key = next((key for key in PROMPT_KEYS if fields.rest.get(key) is not None), None)
+    prompt = _prompt_of_pair(fields, prompt_key, unused)
+    answers = [_answer(fields, key, unused) for key in ("chosen", "rejected")]
+    context = _history(fields)
+    if type(prompt) is list:
+        context += prompt
+    elif prompt is not None:
+        context.append({"role": "user", "content": prompt})
+    context = _with_system(fields, context)
+    record = _with_tools(fields, {})
+    if record or type(prompt) is list or len(context) > 1 or any(type(answer) is list for answer in answers):
+        chosen, rejected = (_conversation(context, answer) for answer in answers)
+        return _split_conversations(chosen, rejected) | record
+    chosen, rejected = answers
+    if chosen == rejected:
+        raise BadLine("answers_same")
+    if prompt is None:
+        return _split_texts(chosen, rejected)
+    end = "\n\n" if prompt_key == "instruction" else ""
+    return {"prompt": f"{prompt}{end}", "chosen": chosen, "rejected": rejected}
+
+
+def _prompt_of_pair(fields: Fields, key: str | None, unused: Counter[str]) -> str | list[Record] | None:
+    if key is None:
+        return None
+    if key in ("messages", "conversations") or type(fields.rest[key]) is list:
+        return read_messages(fields.pop(key), key, unused)
+    return _prompt(fields, key)
+
+
+def _answer(fields: Fields, key: str, unused: Counter[str]) -> Any:
+    """An answer as text, or the messages from the prompt or after it to the answer. Raises BadLine."""
+    value = fields.rest.get(key)
+    if type(value) not in (dict, list):
+        return fields.text(key)
+    fields.pop(key)
+    messages = read_messages(value if type(value) is list else [value], key, unused, is_whole=False)
+    if not messages or messages[-1]["role"] != "assistant":
+        raise BadLine("answer_role", field=key, role=messages[-1]["role"] if messages else "system")
     return messages
 
 
-def _message(turn: Any, number: int) -> Record:
-    if type(turn) is not dict:
-        raise BadLine("message_not_object", number=number)
-    role = turn.get("role", SPEAKERS.get(str(turn.get("from"))))
-    if role not in ROLES:
-        raise BadLine("role_unknown", number=number, role=str(turn.get("role", turn.get("from")))[:40])
-    key = "content" if "content" in turn or "value" not in turn else "value"
-    message = {"role": role, "content": _text(turn, key)}
-    if role == "assistant" and "weight" in turn:
-        weight = turn["weight"]
-        if type(weight) not in (int, float) or weight < 0:
-            raise BadLine("weight_invalid", number=number)
-        message["weight"] = weight
-    return message
+def _conversation(context: list[Record], answer: Any) -> list[Record]:
+    """The messages from the first to an answer, which may repeat those before it. Raises BadLine."""
+    if type(answer) is str:
+        return [*context, {"role": "assistant", "content": answer}]
+    if answer[0]["role"] == "assistant":
+        return [*context, *answer]
+    systems = [messages[:1] if messages and messages[0]["role"] == "system" else [] for messages in (context, answer)]
+    before, after = context[len(systems[0]) :], answer[len(systems[1]) :]
+    if after[: len(before)] != before or (all(systems) and systems[0] != systems[1]):
+        raise BadLine("prompt_differs")
+    return [*(systems[0] or systems[1]), *after]
 
 
-def _completion(record: Record) -> Record:
-    if "prompt" in record or "instruction" not in record:
-        return {"prompt": _text(record, "prompt"), "completion": _text(record, "completion")}
-    instruction = _text(record, "instruction")
-    context = _text(record, "input", may_be_empty=True) if "input" in record else ""
-    return {
-        "prompt": f"{instruction}\n\n{context}\n\n" if context.strip() else f"{instruction}\n\n",
-        "completion": _text(record, "output"),
-    }
-
-
-def _classification(record: Record) -> Record:
-    label = record.get("label")
-    if "label" not in record:
-        raise BadLine("field_missing", field="label")
-    if type(label) not in (str, int) or not str(label).strip() or len(str(label)) > 200:
-        raise BadLine("label_invalid")
-    return {"text": _text(record, "text"), "label": str(label).strip()}
-
-
-def _preference(record: Record) -> Record:
-    prompt = record.get("prompt")
-    if type(prompt) is list:
-        normalized_prompt: Any = _messages(prompt, "prompt")
-    else:
-        normalized_prompt = _text(record, "prompt")
-    chosen, rejected = (_answer(record, key) for key in ("chosen", "rejected"))
+def _split_conversations(chosen: list[Record], rejected: list[Record]) -> Record:
+    """The messages that two conversations share, and the rest of each: TRL's implicit prompt."""
     if chosen == rejected:
         raise BadLine("answers_same")
-    return {"prompt": normalized_prompt, "chosen": chosen, "rejected": rejected}
+    length = _shared_length(chosen, rejected)
+    prompt, answers = chosen[:length], (chosen[length:], rejected[length:])
+    if not prompt or any(answer[0]["role"] != "assistant" for answer in answers):
+        raise BadLine("prompts_differ")
+    require_order(list(enumerate(prompt, start=1)))
+    return {"prompt": prompt, "chosen": _plain(answers[0]), "rejected": _plain(answers[1])}
 
 
-def _answer(record: Record, key: str) -> str:
-    """An answer as text; others write it as the conversation's last message."""
-    value = record.get(key)
-    if type(value) is list and value and type(value[-1]) is dict:
-        return _text(value[-1], "content")
-    return _text(record, key)
+def _shared_length(chosen: Any, rejected: Any) -> int:
+    """How many items two sequences share at their beginnings, so that at least one of each is left."""
+    most = min(len(chosen), len(rejected)) - 1
+    return next((n for n in range(most) if chosen[n] != rejected[n]), most)
 
 
-def _pair(record: Record) -> Record:
-    return {"source": _text(record, "source"), "target": _text(record, "target")}
+def _plain(answer: list[Record]) -> Any:
+    """The text of an answer that is one message without anything else."""
+    return answer[0]["content"] if len(answer) == 1 and answer[0].keys() == {"role", "content"} else answer
 
 
-def _choice(record: Record) -> Record:
-    choices = record.get("choices")
+def _split_texts(chosen: str, rejected: str) -> Record:
+    """The text that two texts share, and the rest of each: TRL's implicit prompt, without the space at its end."""
+    length = _shared_length(chosen, rejected)
+    length -= chosen[:length].endswith(" ")
+    fields = Fields({"prompt": chosen[:length], "chosen": chosen[length:], "rejected": rejected[length:]})
+    if not chosen[:length].strip():
+        raise BadLine("field_missing", field="prompt")
+    return {key: fields.text(key) for key in ("prompt", "chosen", "rejected")}
+
+
+# ---- the other kinds ------------------------------------------------------------------------------------------------
+
+
+def _classification(fields: Fields, unused: Counter[str]) -> Record:
+    if not fields.has("label"):
+        raise fields.bad("missing", "label")
+    label = fields.take("label")
+    if type(label) not in (str, int) or not str(label).strip() or len(str(label)) > 200:
+        raise BadLine("label_invalid")
+    return {"text": fields.text("text"), "label": str(label).strip()}
+
+
+def _pair(fields: Fields, unused: Counter[str]) -> Record:
+    return {"source": fields.text("source"), "target": fields.text("target")}
+
+
+def _choice(fields: Fields, unused: Counter[str]) -> Record:
+    choices, answer = fields.take("choices"), fields.take("answer")
     if type(choices) is not list or len(choices) < 2 or not all(type(c) is str and c.strip() for c in choices):
         raise BadLine("choices_invalid")
     if len(set(choices)) < len(choices):
         raise BadLine("choices_invalid")
-    answer = record.get("answer")
     number = choices.index(answer) if answer in choices else answer
     if type(number) is not int or not 0 <= number < len(choices):
         raise BadLine("answer_invalid")
-    return {"question": _text(record, "question"), "choices": choices, "answer": number}
+    return {"question": fields.text("question"), "choices": choices, "answer": number}
 
 
-READERS: dict[str, Callable[[Record], Record]] = {
+READERS: dict[str, Callable[[Fields, Counter[str]], Record]] = {
     "chat": _chat,
     "completion": _completion,
     "classification": _classification,

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 
 from app.core.json_shapes import Problem
 from app.corpora import problems
-from worker.sandbox.corpus import decoding, parse
-from worker.sandbox.corpus.record_schema import BadLine, RecordReader
+from worker.sandbox.corpus import decoding, json_records, parse
+from worker.sandbox.corpus.fields import BadLine
+from worker.sandbox.corpus.record_schema import RecordReader
 
 MIB = 1 << 20
 
@@ -67,13 +69,15 @@ def refused(directory: Path, content: bytes, form: str = "txt", encoding: str | 
         ("\ufeff小端".encode("utf-16-le"), ["小端"]),
         ("emoji 🜍 ends".encode(), ["emoji 🜍 ends"]),
         (b"ends in return\r", ["ends in return\r"]),
+        ("\ufeffone\r\n\ufefftwo\n".encode(), ["one\ntwo\n"]),
+        ("one\f\ufefftwo \ufeff three".encode(), ["one", "two \ufeff three"]),
     ],
 )
 def test_text_becomes_documents(tmp_path: Path, content: bytes, documents: list[str]) -> None:
     assert parsed(tmp_path, content)["documents"] == documents
 
 
-@given(text=st.text(st.sampled_from("ab字 \r\n\f"), max_size=60), seed=st.integers())
+@given(text=st.text(st.sampled_from("ab字 \r\n\f\ufeff"), max_size=60), seed=st.integers())
 def test_where_the_pieces_are_cut_does_not_matter(text: str, seed: int) -> None:
     class Kept(list[str]):
         part = ""
@@ -96,7 +100,8 @@ def test_where_the_pieces_are_cut_does_not_matter(text: str, seed: int) -> None:
     cut, whole = Kept(), Kept()
     parse.parse_text(pieces(), cut)  # type: ignore[arg-type]
     parse.parse_text(iter([text]), whole)  # type: ignore[arg-type]
-    expected = [part for part in text.replace("\r\n", "\n").split("\f") if part and not part.isspace()]
+    unmarked = re.sub("(?<=[\n\f])\ufeff", "", text.replace("\r\n", "\n"))
+    expected = [part for part in unmarked.split("\f") if part and not part.isspace()]
     assert cut == whole == expected
 
 
@@ -131,7 +136,13 @@ def test_the_first_bad_byte_is_named_by_line_and_position(
     monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
     content = "first\n第二\nthird ".encode() + b"\xff\xfe" + b" rest"
     problem = refused(tmp_path, content)["problems"][0]
-    assert problem == {"code": "undecodable", "encoding": "utf-8", "line": 3, "byte": 19}
+    assert problem == {
+        "code": "undecodable",
+        "encoding": "utf-8",
+        "line": 3,
+        "byte": 19,
+        "context": "first\n第二\nthird \\xff\\xfe rest",
+    }
 
 
 def test_a_character_that_breaks_off_at_the_end_is_bad(tmp_path: Path) -> None:
@@ -218,7 +229,7 @@ def test_a_bad_line_is_named_by_number_byte_and_reason(tmp_path: Path, line: str
 def test_every_problem_has_a_sentence() -> None:
     for line, _code in BAD_LINES:
         with pytest.raises(BadLine) as caught:
-            RecordReader(None).document(parse.parse_record(line))
+            RecordReader(None).document(json_records.parse_record(line))
         assert "{" not in problems.sentence(Problem(**caught.value.problem, line=1)).replace('{"text"', "")
 
 
@@ -256,7 +267,7 @@ def test_a_line_that_is_too_long_is_skipped_and_the_places_behind_it_are_right(
     tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
-    monkeypatch.setattr(parse, "MAX_LINE_CHARACTERS", 1000)
+    monkeypatch.setattr(json_records, "MAX_LINE_CHARACTERS", 1000)
     content = b'{"text": "a"}\n{"text": "' + b"x" * 3000 + b'"}\n{"text": "b"}\nbad\n{"text": "c"}'
     problems = refused(tmp_path, content, "jsonl")["problems"]
     assert [(p["code"], p["line"], p["byte"]) for p in problems] == [
@@ -264,6 +275,91 @@ def test_a_line_that_is_too_long_is_skipped_and_the_places_behind_it_are_right(
         ("not_json", 4, content.index(b"bad")),
     ]
     assert parsed(tmp_path, content, "jsonl", skip_bad=True)["documents"] == ["a", "b", "c"]
+
+
+ARRAYS = [
+    ("[]", []),
+    ('[{"text": "a"}]', ["a"]),
+    ('\ufeff [\n{"text": "a"}\n,{"text": "b, ] } \\\\\\" ["}]\n', ["a", 'b, ] } \\" [']),
+    ('[{"text": "a", "x": [1, {"y": []}]}]\n\ufeff[{"text": "b"}]', ["a", "b"]),
+    ('{"text": "a"}\ufeff{"text": "b"}', ["a", "b"]),
+    ('{"text": "a"}\n\ufeff{"text": "}\ufeff{"}\n\ufeff\n', ["a", "}\ufeff{"]),
+]
+
+
+@pytest.mark.parametrize("chunk", [1 << 20, 1, 3])
+@pytest.mark.parametrize(("content", "documents"), ARRAYS[1:])
+def test_arrays_and_joined_files_are_read(
+    tmp_path: Path, content: str, documents: list[str], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
+    assert parsed(tmp_path, content.encode(), "json")["documents"] == documents
+
+
+BAD_ARRAYS = [
+    ('[\n{"text": "a"},\n  {"text": 1}\n]', ("text_not_string", 3, None, 19)),
+    ('[{"text": "a"},]', ("trailing_comma", 1, 15, 14)),
+    ('[\n{"text": "a"},\n]', ("trailing_comma", 2, 14, 15)),
+    ('[{"text": "a"},\n{"text": "b",}]', ("trailing_comma", 2, 13, 16)),
+    ('[{"text": "a"},\n {\n  "text": b}]', ("not_json", 3, 11, 17)),
+    ('[{"text": "a"}, {"text": b}]', ("not_json", 1, 26, 16)),
+    ('[{"text": "a"}, {"text": "b"} {"text": "c"}]', ("not_json", 1, 31, 16)),
+    ('[{"text": "a"}, ["b"]]', ("not_object", 1, None, 16)),
+    ('[{"text": "a"},\n{"text": "b"', ("array_unclosed", 1, None, 15)),
+    ('[{"text": "a"}]\n{"text": "b"}', ("array_rest", 1, None, 15)),
+    ('{\n  "text": "a"\n}', ("json_object", 1, None, 0)),
+]
+
+
+@pytest.mark.parametrize("chunk", [1 << 20, 1])
+@pytest.mark.parametrize(("content", "expected"), BAD_ARRAYS)
+def test_what_is_wrong_with_an_array_is_named_by_its_place(
+    tmp_path: Path, content: str, expected: tuple[Any, ...], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
+    (problem,) = refused(tmp_path, content.encode(), "jsonl")["problems"]
+    assert (problem["code"], problem["line"], problem.get("character"), problem["byte"]) == expected
+    assert problems.sentence(Problem(**problem))
+    character = expected[2]
+    if character is not None:
+        line = content.split("\n")[expected[1] - 1]
+        assert character <= len(line)
+
+
+def test_an_element_that_is_too_long_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(json_records, "MAX_LINE_CHARACTERS", 1000)
+    content = '[{"text": "a"},\n{"text": "' + "x" * 3000 + '"},\n{"text": "b"}]'
+    (problem,) = refused(tmp_path, content.encode(), "json")["problems"]
+    assert (problem["code"], problem["byte"]) == ("line_too_long", 15)
+    assert parsed(tmp_path, content.encode(), "json", skip_bad=True)["documents"] == ["a", "b"]
+
+
+@given(records=st.lists(st.dictionaries(st.text(), st.recursive(st.text(), st.lists), max_size=3), min_size=1))
+def test_any_array_comes_back(tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]]) -> None:
+    texts = [
+        {"text": f"{number} text", **{f"{key}_": value for key, value in record.items()}}
+        for number, record in enumerate(records)
+    ]
+    for indent in (None, 1):
+        content = json.dumps(texts, indent=indent).encode()
+        documents = parsed(tmp_path_factory.mktemp("array"), content, "json")["documents"]
+        assert documents == [text["text"] for text in texts]
+
+
+@pytest.mark.parametrize("chunk", [1 << 20, 2])
+@pytest.mark.parametrize(("way", "replacement"), [("omit", ""), ("replace", "\ufffd")])
+def test_bad_bytes_and_nul_characters_are_mended_and_counted(
+    tmp_path: Path, way: str, replacement: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
+    (tmp_path / "upload").write_bytes("光".encode() + b"a\xe9b\0c" + "天".encode()[:2])
+    report = parse.parse(tmp_path, "txt", None, False, nothing, bad_bytes=way)
+    assert report["progress"]["num_bad_places"] == 3
+    assert (tmp_path / "text.bin").read_text() == f"光a{replacement}b{replacement}c{replacement}"
+    with pytest.raises(parse.UnreadableCorpus) as caught:
+        parse.parse(tmp_path, "txt", None, False, nothing)
+    assert caught.value.report["num_bad_places"] == 3
 
 
 # ---- the child ------------------------------------------------------------------------------------------------------

@@ -9,9 +9,12 @@ from app.core.json_shapes import Problem
 from app.corpora import problems
 from app.corpora.record_kinds import KIND_WORDS
 from trainer.corpus_kinds import CORPUS_KINDS
-from worker.sandbox.corpus.record_schema import KEYS, READERS, BadLine, RecordReader
+from worker.sandbox.corpus.fields import BadLine
+from worker.sandbox.corpus.record_schema import KEYS, READERS, RecordReader
 
 USER, ANSWER = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "God."}
+SILENCE = {"role": "assistant", "content": "Nobody."}
+CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
 KEPT: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"messages": [USER, {**ANSWER, "weight": 0}], "id": 1}, "chat", {"messages": [USER, {**ANSWER, "weight": 0}]}),
     (
@@ -32,6 +35,65 @@ KEPT: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "preference",
         {"prompt": [USER], "chosen": "God.", "rejected": "Nobody."},
     ),
+    (
+        {"messages": [{"role": "developer", "content": "Be brief."}, USER, {**ANSWER, "train": False}]},
+        "chat",
+        {"messages": [{"role": "system", "content": "Be brief."}, USER, {**ANSWER, "weight": 0}]},
+    ),
+    (
+        {"messages": [{"role": "system", "content": None}, {**USER, "weight": 0}, ANSWER], "tools": "[]"},
+        "chat",
+        {"messages": [USER, ANSWER]},
+    ),
+    (
+        {
+            "instruction": "Add",
+            "input": "1 1",
+            "output": "2",
+            "system": "Be brief.",
+            "history": [["Who?", "God."]],
+        },
+        "chat",
+        {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                USER,
+                ANSWER,
+                {"role": "user", "content": "Add\n\n1 1"},
+                {"role": "assistant", "content": "2"},
+            ]
+        },
+    ),
+    (
+        {"system_prompt": "Be brief.", "question": "Who?", "response": "God."},
+        "chat",
+        {"messages": [{"role": "system", "content": "Be brief."}, USER, ANSWER]},
+    ),
+    (
+        {"messages": [USER, {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}]},
+        "chat",
+        {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}]},
+    ),
+    (
+        {"instruction": "Add", "input": "1 1", "chosen": "2", "rejected": "3"},
+        "preference",
+        {"prompt": "Add\n\n1 1\n\n", "chosen": "2", "rejected": "3"},
+    ),
+    (
+        {"system": "Be brief.", "prompt": "Who?", "chosen": "God.", "rejected": "Nobody."},
+        "preference",
+        {"prompt": [{"role": "system", "content": "Be brief."}, USER], "chosen": "God.", "rejected": "Nobody."},
+    ),
+    (
+        {"prompt": "Who?", "chosen": [USER, ANSWER, USER, ANSWER], "rejected": [ANSWER, USER, SILENCE]},
+        "preference",
+        {"prompt": [USER, ANSWER, USER], "chosen": "God.", "rejected": "Nobody."},
+    ),
+    (
+        {"chosen": "Human: Who?\n\nAssistant: God.", "rejected": "Human: Who?\n\nAssistant: Nobody."},
+        "preference",
+        {"prompt": "Human: Who?\n\nAssistant:", "chosen": " God.", "rejected": " Nobody."},
+    ),
     ({"source": "a", "target": "b", "x": 0}, "seq2seq", {"source": "a", "target": "b"}),
     (
         {"question": "Who?", "choices": ["God", "Nobody"], "answer": "God"},
@@ -50,14 +112,55 @@ def test_a_record_is_recognized_and_kept_in_one_way(given: dict[str, Any], kind:
     assert json.loads(RecordReader(kind).document(kept)) == kept
 
 
+def called(**function: Any) -> dict[str, Any]:
+    return {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [{"function": function}]}]}
+
+
 BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("chat", called(), "The tool calls of message 2 must be a list of functions"),
+    ("chat", called(name="f", arguments="[]"), "The tool calls of message 2 must be a list of functions"),
+    ("chat", called(name="f", arguments="{"), "In message 2, the value of “tool_calls” is not valid JSON."),
+    ("chat", called(name="f", arguments='{"a": "\\u0000"}'), "In message 2, the value of “tool_calls” has a NUL"),
+    ("chat", called(name="f", arguments={"\ud83d": 1}), "In message 2, the value of “tool_calls” has an unpaired"),
+    ("chat", called(name="f", arguments={"a": float("inf")}), "“tool_calls” contains a number that is too large"),
+    ("chat", {"messages": [USER, ANSWER], "tools": [{}]}, "“tools” must be a list of functions"),
+    ("chat", {"messages": [USER, ANSWER], "tools": [{"name": "a\0"}]}, "The value of “tools” has a NUL character."),
+    ("chat", {"messages": [USER, ANSWER], "tools": "{"}, "The value of “tools” is not valid JSON."),
+    ("chat", {"messages": [USER, ANSWER], "system": "a\0"}, "The value of “system” has a NUL character."),
+    ("chat", {"messages": [{"role": "system", "content": "a"}, USER, ANSWER], "system": "b"}, "Remove one of them"),
+    ("chat", {"messages": [USER, {**ANSWER, "images": ["a.png"]}]}, "Message 2 (assistant) has “images”"),
+    ("chat", {"messages": [{**USER, "weight": 1}, ANSWER]}, "Message 1 (user) has “weight”"),
+    ("chat", {"messages": [{**USER, "tool_calls": [CALL]}, ANSWER]}, "Message 1 (user) has “tool_calls”"),
+    ("chat", {"messages": [USER, {**ANSWER, "weight": True}]}, "The weight of message 2 must be a number"),
+    ("chat", {"messages": [USER, {**ANSWER, "weight": 1, "train": True}]}, "without a weight beside it"),
+    (
+        "chat",
+        {"messages": [USER, {**ANSWER, "content": [{"type": "image"}]}]},
+        "part 1 of “content” has the type image",
+    ),
+    ("chat", {"messages": [USER, ANSWER], "history": [["a", "b"]]}, "The record has “history”"),
+    ("chat", {"messages": [USER, ANSWER], "images": ["a.png"]}, "The record has “images”"),
+    ("chat", {"messages": [USER, ANSWER], "label": False}, "“label” judges a single answer"),
+    ("chat", {"instruction": "a", "output": "b", "history": ["c"]}, "“history” must be a list of pairs"),
+    ("completion", {"prompt": "a", "completion": "b", "kto_tag": True}, "“kto_tag” judges a single answer"),
+    ("completion", {"prompt": "a", "completion": "b", "system": "c"}, "Read the file as conversations."),
+    ("completion", {"prompt": [USER], "completion": [ANSWER]}, "The value of “prompt” is a list."),
+    ("completion", {"question": "a", "context": "b", "answer": "c"}, "The record has “context”"),
+    ("preference", {"prompt": "Who?", "chosen": [USER], "rejected": [SILENCE]}, "“chosen” ends with a message"),
+    ("preference", {"prompt": "When?", "chosen": [USER, ANSWER], "rejected": [USER, SILENCE]}, "those of the prompt"),
+    ("preference", {"chosen": [ANSWER], "rejected": [SILENCE]}, "must start with the same messages"),
+    ("preference", {"chosen": [USER, ANSWER], "rejected": [USER, ANSWER]}, "no preference to learn"),
+    ("preference", {"chosen": "God.", "rejected": "Nobody."}, "has no field “prompt”"),
+    ("preference", {"prompt": "a", "chosen": "b\ud83d", "rejected": "c"}, "“chosen” has an unpaired surrogate"),
+    ("multiple_choice", {"question": "a", "choices": ["b", "c\0"], "answer": 0}, "“choices” has a NUL character"),
+    ("classification", {"text": "a", "label": "b\0"}, "“label” has a NUL character"),
     ("chat", {"messages": []}, "must be a list of messages"),
     ("chat", {"messages": ["hi"]}, "Message 1 is not an object"),
     ("chat", {"messages": [USER, {"role": "bot", "content": "x"}]}, "Message 2 has the role “bot”"),
     ("chat", {"messages": [ANSWER]}, "must start with a user message"),
     ("chat", {"messages": [USER, {"role": "system", "content": "x"}]}, "Message 2 is a system message"),
     ("chat", {"messages": [USER]}, "so there is nothing to learn"),
-    ("chat", {"messages": [USER, {**ANSWER, "weight": -1}]}, "The weight of message 2 must be a number of at least 0"),
+    ("chat", {"messages": [USER, {**ANSWER, "weight": -1}]}, "The weight of message 2 must be a number from 0 to"),
     ("chat", {"messages": [USER, {"role": "assistant", "content": None}]}, "“content” is not a string"),
     ("completion", {"prompt": "a"}, "has no field “completion”"),
     ("completion", {"prompt": "a", "completion": " "}, "“completion” is empty"),
@@ -99,9 +202,48 @@ def test_labels_are_counted() -> None:
     for label in ("b", "a", "b"):
         shape.document({"text": "x", "label": label})
 
-    assert shape.facts() == {"lengths": {"5": 3}, "labels": {"b": 2, "a": 1}, "num_labels": 2}
+    assert shape.facts() == {"lengths": {"5": 3}, "unused_keys": {}, "labels": {"b": 2, "a": 1}, "num_labels": 2}
 
 
 def test_every_kind_of_record_has_a_reader_and_every_kind_a_name() -> None:
     assert {"text", *READERS} == set(CORPUS_KINDS) == set(KIND_WORDS)
-    assert {kind for kind, _keys in KEYS} == set(READERS)
+    assert {kind for kind, _keys in KEYS} == set(CORPUS_KINDS)
+
+
+@pytest.mark.parametrize("keys", [("input", "target"), ("human", "bot"), ("a\0", "b\ud83d")])
+def test_unknown_keys_are_named_and_asked_about(keys: tuple[str, str]) -> None:
+    with pytest.raises(BadLine) as caught:
+        RecordReader(None).document(dict.fromkeys(keys, "x"))
+    names = ", ".join(keys).replace("\0", "\\u0000").replace("\ud83d", "\\ud83d")
+    sentence = problems.sentence(Problem(**caught.value.problem))
+    assert sentence.startswith(f"These keys were found: {names}. Which are prompt and answer?")
+
+
+def test_a_conversation_may_stand_among_prompts_with_answers_only_without_what_they_lack() -> None:
+    shape = RecordReader(None)
+    shape.document({"instruction": "a", "output": "b"})
+    shape.document({"instruction": "a", "output": "b", "system": "", "history": []})
+    with pytest.raises(BadLine) as caught:
+        shape.document({"instruction": "a", "output": "b", "system": "c"})
+    assert caught.value.problem == {"code": "key_of_chat", "key": "system"}
+    assert json.loads(RecordReader("chat").document({"instruction": "Who?", "output": "God."})) == {
+        "messages": [USER, ANSWER]
+    }
+
+
+def test_keys_that_are_not_used_are_counted_by_their_place() -> None:
+    shape = RecordReader(None)
+    part = {"type": "text", "text": "Who?", "cache_control": {}}
+    for number in range(3):
+        message = {"role": "user", "content": [part, part], "id": number}
+        shape.document({"messages": [message, {**ANSWER, "name": None}], "id": number, "input": None})
+    with pytest.raises(BadLine):
+        shape.document({"messages": [USER], "source": "of a record that is refused"})
+
+    assert shape.facts()["unused_keys"] == {
+        "messages[].content[].cache_control": 6,
+        "messages[].id": 3,
+        "messages[].name": 3,
+        "id": 3,
+        "input": 3,
+    }

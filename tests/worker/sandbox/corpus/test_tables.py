@@ -52,3 +52,36 @@ def test_bad_rows_are_named_by_their_line(tmp_path: Path) -> None:
         "4: The value of “text” is empty.",
     ]
     assert parsed(tmp_path, table, skip_bad=True)["num_documents"] == 1
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "text,label,,\ngood,1,,\nbad,0,,\n",
+        "text,label\ngood,1,,\nbad,0,\n",
+        "text|label\ngood|1\nbad|0",
+        "sep=;\r\ntext;label\r\ngood;1\r\nbad;0\r\n",
+        "\n\ufefftext\tlabel\ngood\t1\n\ufefftext\tlabel\nbad\t0\n",
+        '\ufeff"text","label"\n"good","1"\n\ufeff"text","label"\n"bad","0"\n',
+    ],
+)
+def test_what_spreadsheets_add_is_left_out(tmp_path: Path, table: str) -> None:
+    assert parsed(tmp_path, table)["num_documents"] == 2
+    assert (tmp_path / "text.bin").read_text() == '{"text":"good","label":"1"}{"text":"bad","label":"0"}'
+
+
+def test_cells_keep_their_white_space_and_marks(tmp_path: Path) -> None:
+    parsed(tmp_path, 'text,label\n" a\n\ufeffb ",1\n')
+    assert (tmp_path / "text.bin").read_text() == '{"text":" a\\n\ufeffb ","label":"1"}'
+
+
+def test_a_column_without_a_name_is_listed_and_one_with_two_is_refused(tmp_path: Path) -> None:
+    result = parsed(tmp_path, ",text,label\n0,good,1\n")
+    assert result["progress"]["unused_keys"] == {"column 1": 1}  # type: ignore[index]
+    assert list(refused(tmp_path, "text,label,x,x\ngood,1,2,3\n")) == [
+        "1: The first row names the column “x” twice. Rename one of them."
+    ]
+
+
+def test_cells_beyond_the_last_column_are_refused(tmp_path: Path) -> None:
+    assert list(refused(tmp_path, "text,label\ngood,1,2\n")) == ["2: The row has 3 cells, but the first row has 2."]
