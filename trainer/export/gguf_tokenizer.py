@@ -16,6 +16,8 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
+from trainer.data.chat_template import end_of_turn_id
+
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -200,6 +202,9 @@ def write(writer: GGUFWriter, tokenizer: PreTrainedTokenizerFast, vocab_size: in
         number = getattr(tokenizer, f"{name}_token_id")
         if number is not None:
             add(number)
+    end_of_turn = end_of_turn_id(tokenizer)
+    if end_of_turn is not None:
+        writer.add_eot_token_id(end_of_turn)  # llama.cpp stops at it as well
     # For some pre-tokenizers llama.cpp adds a beginning-of-text token by default.
     ids = tokenizer("a")["input_ids"]
     writer.add_add_bos_token(len(ids) > 1 and ids[0] == tokenizer.bos_token_id)

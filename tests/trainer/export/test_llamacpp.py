@@ -12,6 +12,7 @@ from tests.trainer.export.test_export import LLAMA_3, SHAPE
 from tests.trainer.export.test_gguf_tokenizer import train_spm
 from trainer.export import gguf_writer
 
+TURNS = "{% for m in messages %}{{ '<turn>' + m.content + '</turn>' }}{% endfor %}"
 TEXTS = ("And the king's daughter 山 went\nout", "  two spaces,\ttabs", "a</s> b")
 LINEAR = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}
 
@@ -36,3 +37,23 @@ def test_it_reads_sentencepiece_tokenizers_and_scaled_positions(
     assert len(steps) > 20
     assert sum(is_same for is_same, _off in steps) >= len(steps) - 1  # two likeliest tokens may be as good as equal
     assert max(off for _is_same, off in steps) < 0.05
+
+
+def test_it_stops_at_the_end_of_a_turn(tmp_path: Path) -> None:
+    tokenizer = train_spm(prefix=True)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>", "</turn>"]})
+    tokenizer.chat_template = TURNS
+    torch.manual_seed(0)
+    rope = {"rope_type": "default", "rope_theta": 10_000.0}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), rope_parameters=rope, **SHAPE)).eval()
+    model.config.architectures = ["LlamaForCausalLM"]
+    end_of_turn = tokenizer.convert_tokens_to_ids("</turn>")
+    with torch.no_grad():  # every hidden state has a large first value, which only the end of a turn looks for
+        model.model.norm.weight.zero_()[0] = 50.0
+        model.model.embed_tokens.weight[:, 0] = 1.0
+        model.lm_head.weight[end_of_turn].zero_()[0] = 50.0
+    gguf_writer.write(tmp_path / "model.gguf", model, tokenizer, "f32", "turns")
+
+    with llamacpp.llamacpp(tmp_path / "model.gguf") as client:
+        answer = llamacpp.ask(client, "/completion", prompt="And the king", n_predict=8, temperature=0.0)
+    assert (answer["stop_type"], answer["tokens_predicted"]) == ("eos", 1)
