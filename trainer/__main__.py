@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=["safetensors", "adapter", "gguf"], default="safetensors")
     export.add_argument("--quantization", choices=["f32", "f16", "q8_0"], default="f16", help="of GGUF files")
     export.add_argument("--max-shard-bytes", type=int, default=5 * 10**9, help="of safetensors files")
+    export.add_argument("--no-manifest", action="store_true", help="do not compare the files with a manifest first")
     export.add_argument("--facts", type=Path, help="JSON file with the contents of the model card")
     verify = commands.add_parser("verify-export", help="load an export and print the largest difference of its logits")
     verify.add_argument("out_dir", metavar="OUT_DIR", type=Path)
@@ -287,6 +288,7 @@ def _export(arguments: argparse.Namespace) -> int:
             quantization=arguments.quantization,
             max_shard_bytes=arguments.max_shard_bytes,
             base=arguments.base,
+            has_manifest=not arguments.no_manifest,
             facts=json.loads(facts.read_text()) if facts is not None else None,
             progress=lambda done, total: _report({"done": done, "total": total}),
         )

@@ -67,10 +67,10 @@ def get(session: Session, *, principal: Principal, model_id: str) -> ImportedMod
     return visible(session, ImportedModel, model_id, principal=principal)
 
 
-def find(session: Session, *, principal: Principal, model_id: str) -> ImportedModel | None:
-    """A model the user may see, or None if no such model has this ID."""
-    is_visible = (ImportedModel.id == model_id, visible_to(ImportedModel.owner_id, principal))
-    return session.scalar(select(ImportedModel).where(*is_visible))
+def find(session: Session, *, principal: Principal, model_id: str, for_update: bool = False) -> ImportedModel | None:
+    """A model the user may see, or None if no such model has this ID. `for_update` holds it until the commit."""
+    query = select(ImportedModel).where(ImportedModel.id == model_id, visible_to(ImportedModel.owner_id, principal))
+    return session.scalar(query.with_for_update(read=True) if for_update else query)
 
 
 def list_models(
@@ -141,9 +141,7 @@ def require_ready_model(session: Session, *, principal: Principal, model_id: str
 
     Raises PanelError at the field `base_model` if it is not ready.
     """
-    is_visible = (ImportedModel.id == model_id, visible_to(ImportedModel.owner_id, principal))
-    # Held until the commit, so that it is not deleted under the job that is being submitted.
-    model = session.scalar(select(ImportedModel).where(*is_visible).with_for_update(read=True))
+    model = find(session, principal=principal, model_id=model_id, for_update=True)
     if model is not None and model.state != "ready":
         message = _("The model “{name}” is not ready. Its page says what is missing.", name=model.name)
         raise bad_field("base_model", "model_unready", message)

@@ -22,7 +22,7 @@ tasks_router = APIRouter()
 
 @router.post("/exports", status_code=201)
 def export_checkpoint(principal: Submitter, body: ExportRequest) -> CheckpointTaskAnswer:
-    """Export a checkpoint. It succeeds if the export, loaded in a fresh process, reproduces the checkpoint's logits."""
+    """Export a checkpoint or a base model. It succeeds if a fresh process reproduces its logits from the files."""
     with db.transaction() as session:
         task = service.export(session, principal=principal, request=body)
     queue.flush_outbox()
@@ -31,7 +31,7 @@ def export_checkpoint(principal: Submitter, body: ExportRequest) -> CheckpointTa
 
 @router.post("/evaluations", status_code=201)
 def evaluate_checkpoint(principal: Submitter, body: EvaluationRequest) -> CheckpointTaskAnswer:
-    """Ask a checkpoint about held-out corpora."""
+    """Evaluate a checkpoint or a base model on held-out corpora."""
     with db.transaction() as session:
         task = service.evaluate(session, principal=principal, request=body)
     queue.flush_outbox()
@@ -46,14 +46,16 @@ def _answer(principal: Principal, task: CheckpointTask) -> CheckpointTaskAnswer:
 @tasks_router.get("")
 def list_tasks(
     principal: Reader,
-    checkpoint: Annotated[str | None, Query(max_length=64, description="Only those of this checkpoint.")] = None,
+    checkpoint: Annotated[
+        str | None, Query(max_length=64, description="Only those of this checkpoint or model.")
+    ] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Listing[CheckpointTaskAnswer]:
     """List exports and evaluations, newest first."""
     with db.transaction() as session:
         rows, following = service.list_tasks(
-            session, principal=principal, checkpoint_id=checkpoint, limit=limit, after=after
+            session, principal=principal, subject_id=checkpoint, limit=limit, after=after
         )
         return Listing(data=[schemas.task_answer(row) for row in rows], next=following)
 

@@ -1,19 +1,24 @@
-"""What the panel knows of a checkpoint, for its model card: the job, its spec, its corpora and its curves."""
+"""What the panel knows of a checkpoint or an imported model, for its model card: the job, its spec, corpora, curves."""
 
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core.models import Checkpoint, Corpus, ImportedModel, Job, MetricPoint
+from app.core.models import Checkpoint, CheckpointTask, Corpus, ImportedModel, Job, MetricPoint
 
 MAX_POINTS = 500  # of a curve
 CURVES = ("loss", "eval_loss")
 
 
-def export_facts(session: Session, path: str, license_name: str) -> dict[str, Any]:
+def export_facts(session: Session, task_id: str) -> dict[str, Any]:
     """JSON for `python -m trainer export --facts`."""
-    checkpoint = session.scalars(select(Checkpoint).where(Checkpoint.path == path)).one()
+    task = session.get_one(CheckpointTask, task_id)
+    if task.model_id is not None:
+        model = session.get_one(ImportedModel, task.model_id)
+        license_name = task.options.license or model.facts.license or ""
+        return {"name": model.name, "base_model": _hub_name(session, model.id), "license": license_name}
+    checkpoint = session.get_one(Checkpoint, task.checkpoint_id)
     job = session.get_one(Job, checkpoint.job_id)
     ids = job.spec.corpora
     corpora = {row.id: row for row in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
@@ -26,7 +31,7 @@ def export_facts(session: Session, path: str, license_name: str) -> dict[str, An
         "metrics": checkpoint.metrics,
         "corpora": [_corpus(corpora[corpus_id]) for corpus_id in ids if corpus_id in corpora],
         "curves": {series: _curve(session, job.id, series, checkpoint.step) for series in CURVES},
-        "license": license_name,
+        "license": task.options.license,
     }
 
 

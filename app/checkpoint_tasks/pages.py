@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 
 from app.checkpoint_tasks import failures, schemas, service
 from app.checkpoint_tasks.schemas import EvaluationRequest, ExportRequest
-from app.checkpoints import service as checkpoints
 from app.core import db, queue
 from app.core.errors import PanelError
-from app.core.i18n import gettext_noop, translate
-from app.core.models import Checkpoint, CheckpointTask, Job
+from app.core.formatting import number
+from app.core.i18n import _, gettext_noop, translate
+from app.core.models import Checkpoint, CheckpointTask, ImportedModel, Job
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
 from app.web.auth import Reader, Submitter
@@ -22,7 +22,6 @@ from app.web.errors import validation_field
 from app.web.pages import page
 from app.web.paging import After
 from trainer.corpus_kinds import EVALUATION_KINDS
-from trainer.families import DECODERS, GGUF_MODEL_TYPES
 
 router = APIRouter()
 PAGE_ROWS = 50
@@ -56,56 +55,56 @@ def show_tasks(
 def _index(
     request: Request,
     principal: Principal,
-    checkpoint_id: str | None,
+    subject_id: str | None,
     after: str | None = None,
     part: str = "",
     error: PanelError | None = None,
 ) -> Response:
     with db.transaction() as session:
         rows, following = service.list_tasks(
-            session, principal=principal, checkpoint_id=checkpoint_id, limit=PAGE_ROWS, after=after
+            session, principal=principal, subject_id=subject_id, limit=PAGE_ROWS, after=after
         )
-        checkpoints_by_id = _named(session, {row.checkpoint_id for row in rows})
-        of_one = {} if checkpoint_id is None or part else _of_one(session, principal, checkpoint_id)
+        tasks = [(row, schemas.progress(row), _link(session, row.checkpoint_id, row.model_id)) for row in rows]
+        forms = {} if subject_id is None or part else _forms(session, principal, subject_id)
     return page(
         request,
         "checkpoint_tasks/_list.html" if part == "list" else "checkpoint_tasks/index.html",
         error.status if error else 200,
         principal=principal,
-        tasks=[(row, schemas.progress(row), *checkpoints_by_id[row.checkpoint_id]) for row in rows],
-        checkpoint_id=checkpoint_id,
+        tasks=tasks,
+        subject_id=subject_id,
         next=following,
         after=after,
         error=error.message if error else "",
         fields={problem.field: problem.message for problem in error.fields} if error else {},
-        **of_one,
+        **forms,
     )
 
 
-def _named(session: Session, ids: set[str]) -> dict[str, tuple[Checkpoint, str]]:
-    named = {}
-    for checkpoint_id in ids:
-        row = session.get_one(Checkpoint, checkpoint_id)
-        named[checkpoint_id] = row, session.get_one(Job, row.job_id).name
-    return named
+def _link(session: Session, checkpoint_id: str | None, model_id: str | None) -> tuple[str, str]:
+    """The page of what a task is of, and its name there."""
+    if model_id is not None:
+        return f"/models/{model_id}", session.get_one(ImportedModel, model_id).name
+    checkpoint = session.get_one(Checkpoint, checkpoint_id)
+    name = session.get_one(Job, checkpoint.job_id).name
+    return f"/checkpoints/{checkpoint_id}", f"{name} · {_('step {n}', n=number(checkpoint.step))}"
 
 
-def _of_one(session: Session, principal: Principal, checkpoint_id: str) -> dict[str, Any]:
-    """What the forms of a checkpoint offer."""
-    row = checkpoints.get(session, principal=principal, checkpoint_id=checkpoint_id)
-    job = session.get_one(Job, row.job_id)
-    writes = job.spec.model_type in DECODERS and job.spec.objective != "classification"
-    formats = {
-        "safetensors": True,
-        "adapter": job.spec.tuning != "full",
-        "gguf": writes and job.spec.model_type in GGUF_MODEL_TYPES,
-    }
+def _forms(session: Session, principal: Principal, subject_id: str) -> dict[str, Any]:
+    """What the forms of a checkpoint or an imported model offer."""
+    try:
+        subject = service.subject(session, principal=principal, subject_id=subject_id)
+    except PanelError as error:
+        if error.code == "checkpoint_unknown":
+            raise PanelError(404, "checkpoint_unknown", error.message) from error
+        raise
     corpora, _next = corpora_service.list_corpora(session, principal=principal, limit=200)
+    checkpoint_id = subject.checkpoint.id if subject.checkpoint is not None else None
     return {
-        "checkpoint": row,
-        "job": job,
-        "formats": [(name, translate(FORMATS[name])) for name, fits in formats.items() if fits],
-        "writes": writes,
+        "subject": _link(session, checkpoint_id, subject.model.id if subject.model is not None else None),
+        "trained_on": subject.spec.corpora if subject.spec is not None else [],
+        "formats": [(name, translate(FORMATS[name])) for name in subject.formats],
+        "writes": subject.writes_text,
         "corpora": [corpus for corpus in corpora if corpus.state == "ready" and corpus.kind in EVALUATION_KINDS],
     }
 
@@ -148,7 +147,7 @@ def show_task(request: Request, principal: Reader, task_id: str, part: Annotated
     """One of them. `part=state` answers only how far it is."""
     with db.transaction() as session:
         task = service.get(session, principal=principal, task_id=task_id)
-        ((checkpoint, job_name),) = _named(session, {task.checkpoint_id}).values()
+        subject = _link(session, task.checkpoint_id, task.model_id)
         names = corpora_service.corpus_names(session, principal=principal, ids=task.options.corpora)
     return page(
         request,
@@ -156,8 +155,7 @@ def show_task(request: Request, principal: Reader, task_id: str, part: Annotated
         principal=principal,
         task=task,
         progress=schemas.progress(task),
-        checkpoint=checkpoint,
-        job_name=job_name,
+        subject=subject,
         names=names,
         failure=failures.sentence(task.failure) if task.failure else "",
         metric_words={name: translate(text) for name, text in METRICS.items()},
@@ -174,12 +172,13 @@ def cancel(principal: Submitter, task_id: str) -> Response:
 
 @router.post("/checkpoint-tasks/{task_id}/delete")
 def delete(principal: Submitter, task_id: str) -> Response:
-    """Delete it and its files, and go to what else was done with the checkpoint."""
+    """Delete it and its files, and go to what else was done with the checkpoint or model."""
     with db.transaction() as session:
-        checkpoint_id = service.get(session, principal=principal, task_id=task_id).checkpoint_id
+        task = service.get(session, principal=principal, task_id=task_id)
+        subject_id = task.checkpoint_id or task.model_id
         service.delete(session, principal=principal, task_id=task_id)
     service.remove_files(task_id)
-    return RedirectResponse(f"/checkpoint-tasks?checkpoint={checkpoint_id}", status_code=303)
+    return RedirectResponse(f"/checkpoint-tasks?checkpoint={subject_id}", status_code=303)
 
 
 @router.get("/works{rest:path}")

@@ -17,7 +17,7 @@ class ExportRequest(BaseModel):
         json_schema_extra={"examples": [{"checkpoint": "06e9x2m4q8r7t5vw", "format": "gguf", "quantization": "q8_0"}]},
     )
 
-    checkpoint: str = Field(max_length=64, description="The id of the checkpoint.")
+    checkpoint: str = Field(max_length=64, description="ID of a checkpoint or of an imported base model.")
     format: Literal["safetensors", "adapter", "gguf"] = Field(
         "safetensors",
         description="safetensors: transformers, vLLM and others; adapter: of a LoRA job, to be put beside its base "
@@ -40,14 +40,16 @@ class EvaluationRequest(BaseModel):
         },
     )
 
-    checkpoint: str = Field(max_length=64, description="The id of the checkpoint: of a decoder.")
+    checkpoint: str = Field(
+        max_length=64, description="ID of a checkpoint or of an imported base model. It must be a decoder."
+    )
     corpora: list[str] = Field(
         min_length=1,
         max_length=16,
         description="Held-out corpora: text gives bits per byte, multiple_choice and classification accuracy, "
         "completion exact matches.",
     )
-    limit: int | None = Field(200, ge=1, le=1_000_000, description="Documents per corpus corpus; null: all.")
+    limit: int | None = Field(200, ge=1, le=1_000_000, description="Documents per corpus; null: all.")
     num_fewshot: int = Field(0, ge=0, le=32, description="Documents shown with their answer before each question.")
 
 
@@ -75,6 +77,7 @@ class CheckpointTaskAnswer(BaseModel):
                 {
                     "id": "06e9x5rr8s1t2v3w",
                     "checkpoint_id": "06e9x2m4q8r7t5vw",
+                    "model_id": None,
                     "kind": "evaluation",
                     "options": {"corpora": ["06e9w1zz2b3c4d5f"], "limit": 200, "num_fewshot": 0},
                     "state": "succeeded",
@@ -103,7 +106,8 @@ class CheckpointTaskAnswer(BaseModel):
     )
 
     id: str
-    checkpoint_id: str
+    checkpoint_id: str | None = Field(description="The checkpoint; null if it is of a base model.")
+    model_id: str | None = Field(description="The imported base model; null if it is of a checkpoint.")
     kind: Literal["export", "evaluation"]
     options: dict[str, Any]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -120,7 +124,7 @@ class CheckpointTaskAnswer(BaseModel):
 
 def task_answer(task: CheckpointTask) -> CheckpointTaskAnswer:
     """A row as it is answered."""
-    same = ("id", "checkpoint_id", "kind", "state", "created_at", "started_at", "finished_at")
+    same = ("id", "checkpoint_id", "model_id", "kind", "state", "created_at", "started_at", "finished_at")
     failure = None
     if task.failure:
         failure = CheckpointTaskFailure(code=task.failure.code, message=failures.sentence(task.failure))

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
+from app.base_models import service as base_models
 from app.checkpoint_tasks.schemas import EvaluationRequest, ExportRequest
 from app.checkpoints import service as checkpoints
 from app.core import paging, queue, storage
@@ -31,28 +32,63 @@ MAX_OPEN = 20  # of one user
 # ---- for people -----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is exported or evaluated: a checkpoint with its job's spec, or an imported base model."""
+
+    checkpoint: Checkpoint | None
+    model: ImportedModel | None
+    spec: TrainSpec | None  # of the checkpoint's job
+
+    @property
+    def model_type(self) -> str:
+        """The family of the network."""
+        return self.spec.model_type if self.spec is not None else str(self.model and self.model.facts.model_type)
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it gives labels instead of text."""
+        return self.spec is not None and self.spec.objective == "classification"
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether it continues a text, and can be evaluated."""
+        return self.model_type in DECODERS and not self.is_classifier
+
+    @property
+    def formats(self) -> list[str]:
+        """The formats that it can be exported in."""
+        fits = {
+            "safetensors": True,
+            "adapter": self.spec is not None and self.spec.tuning != "full",
+            "gguf": self.writes_text and self.model_type in GGUF_MODEL_TYPES,
+        }
+        return [name for name, is_fit in fits.items() if is_fit]
+
+
 def export(session: Session, *, principal: Principal, request: ExportRequest) -> CheckpointTask:
-    """Queue an export of a checkpoint. Raises at the field that does not fit it."""
-    checkpoint, spec = _checkpoint(session, principal, request.checkpoint)
-    if request.format == "gguf" and (spec.model_type not in GGUF_MODEL_TYPES or spec.objective == "classification"):
+    """Queue an export. Raises at the field that does not fit."""
+    exported = subject(session, principal=principal, subject_id=request.checkpoint, for_update=True)
+    if request.format == "gguf" and "gguf" not in exported.formats:
         message = _(
-            "GGUF supports generative decoders only ({families}); this is a {model_type} for {objective}.",
+            "GGUF supports generative decoders only ({families}); this is a {model_type}.",
             families=", ".join(GGUF_MODEL_TYPES),
-            model_type=spec.model_type,
-            objective=spec.objective,
+            model_type=_("{model_type} classifier", model_type=exported.model_type)
+            if exported.is_classifier
+            else exported.model_type,
         )
         raise bad_field("format", "format_unfit", message)
-    if request.format == "adapter" and spec.tuning == "full":
+    if request.format == "adapter" and exported.model is not None:
+        raise bad_field("format", "format_unfit", _("An imported model has no adapter. Choose another format."))
+    if request.format not in exported.formats:
         raise bad_field("format", "format_unfit", _("This checkpoint has no adapter: its job trained all weights."))
-    return _queue(
-        session, principal, checkpoint, "export", CheckpointTaskOptions(**request.model_dump(exclude={"checkpoint"}))
-    )
+    return _queue(session, principal, exported, "export", request)
 
 
 def evaluate(session: Session, *, principal: Principal, request: EvaluationRequest) -> CheckpointTask:
-    """Queue an evaluation of a checkpoint on corpora. Raises at the field that does not fit."""
-    checkpoint, spec = _checkpoint(session, principal, request.checkpoint)
-    if spec.model_type not in DECODERS or spec.objective == "classification":
+    """Queue an evaluation on corpora. Raises at the field that does not fit."""
+    evaluated = subject(session, principal=principal, subject_id=request.checkpoint, for_update=True)
+    if not evaluated.writes_text:
         message = _("Only generative decoders can be evaluated here; for this model see its job's own metrics.")
         raise bad_field("checkpoint", "checkpoint_unfit", message)
     for corpus in corpora_service.require_ready_corpora(session, principal=principal, ids=request.corpora):
@@ -60,28 +96,28 @@ def evaluate(session: Session, *, principal: Principal, request: EvaluationReque
             values = {"name": corpus.name, "kind": corpus.kind, "kinds": ", ".join(EVALUATION_KINDS)}
             message = _("The corpus “{name}” is of the kind {kind}; choose one of {kinds}.", **values)
             raise bad_field("corpora", "kind_unfit", message)
-    return _queue(
-        session,
-        principal,
-        checkpoint,
-        "evaluation",
-        CheckpointTaskOptions(**request.model_dump(exclude={"checkpoint"})),
-    )
+    return _queue(session, principal, evaluated, "evaluation", request)
 
 
-def _checkpoint(session: Session, principal: Principal, checkpoint_id: str) -> tuple[Checkpoint, TrainSpec]:
-    """A checkpoint whose files are there, and the spec of its job."""
+def subject(session: Session, *, principal: Principal, subject_id: str, for_update: bool = False) -> Subject:
+    """A checkpoint whose files exist, or an imported model that is ready. Raises at `checkpoint`."""
+    model = base_models.find(session, principal=principal, model_id=subject_id, for_update=for_update)
+    if model is not None:
+        if model.state != "ready":
+            message = _("The model “{name}” is not ready. Its page says what is missing.", name=model.name)
+            raise bad_field("checkpoint", "model_unready", message)
+        return Subject(None, model, None)
     try:
-        checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=checkpoint_id, for_update=True)
+        checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=subject_id, for_update=for_update)
     except PanelError as error:
         raise bad_field("checkpoint", "checkpoint_unknown", error.message) from error
     if checkpoint.state != "ready":
         raise bad_field("checkpoint", "checkpoint_corrupt", _("The files of this checkpoint are damaged."))
-    return checkpoint, session.get_one(Job, checkpoint.job_id).spec
+    return Subject(checkpoint, None, session.get_one(Job, checkpoint.job_id).spec)
 
 
 def _queue(
-    session: Session, principal: Principal, checkpoint: Checkpoint, kind: str, options: CheckpointTaskOptions
+    session: Session, principal: Principal, of: Subject, kind: str, request: ExportRequest | EvaluationRequest
 ) -> CheckpointTask:
     open_tasks = select(func.count()).where(
         CheckpointTask.owner_id == principal.user_id, CheckpointTask.state.in_(OPEN)
@@ -92,7 +128,13 @@ def _queue(
             count=MAX_OPEN,
         )
         raise PanelError(429, "works_open", message)
-    task = CheckpointTask(owner_id=principal.user_id, checkpoint_id=checkpoint.id, kind=kind, options=options)
+    task = CheckpointTask(
+        owner_id=principal.user_id,
+        checkpoint_id=of.checkpoint.id if of.checkpoint is not None else None,
+        model_id=of.model.id if of.model is not None else None,
+        kind=kind,
+        options=CheckpointTaskOptions(**request.model_dump(exclude={"checkpoint"})),
+    )
     session.add(task)
     session.flush()
     _enqueue(session, task.id)
@@ -108,14 +150,14 @@ def list_tasks(
     session: Session,
     *,
     principal: Principal,
-    checkpoint_id: str | None = None,
+    subject_id: str | None = None,
     limit: int = 50,
     after: str | None = None,
 ) -> tuple[list[CheckpointTask], str | None]:
-    """The user's tasks, of one checkpoint or of all, newest first, and the cursor of the next page."""
+    """The user's tasks, of one checkpoint or imported model or of all, newest first; the cursor of the next page."""
     query = select(CheckpointTask).where(visible_to(CheckpointTask.owner_id, principal))
-    if checkpoint_id is not None:
-        query = query.where(CheckpointTask.checkpoint_id == checkpoint_id)
+    if subject_id is not None:
+        query = query.where(or_(CheckpointTask.checkpoint_id == subject_id, CheckpointTask.model_id == subject_id))
     return paging.newest(session, query, CheckpointTask.id, limit, after)
 
 
@@ -153,7 +195,8 @@ class TaskAssignment:
     start: int
     kind: str
     options: CheckpointTaskOptions
-    checkpoint_path: str
+    directory: str  # of the weights
+    is_checkpoint: bool  # written here, with a manifest
     corpora: list[Corpus]
     base: str | None  # directory of the base model, for adapter exports
 
@@ -186,12 +229,19 @@ def _begun(session: Session, task: CheckpointTask) -> TaskAssignment:
     task.state, task.started_at, task.signed_at = "running", func.now(), func.now()
     task.num_starts += 1
     task.progress = StepsDone()
-    checkpoint = session.get_one(Checkpoint, task.checkpoint_id)
     ids = task.options.corpora
     rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
     corpora = [rows[corpus_id] for corpus_id in ids if corpus_id in rows]
-    base = _base(session, checkpoint) if task.options.format == "adapter" else None
-    return TaskAssignment(task.id, task.num_starts, task.kind, task.options, checkpoint.path, corpora, base)
+    checkpoint = session.get(Checkpoint, task.checkpoint_id) if task.checkpoint_id is not None else None
+    base = None
+    if checkpoint is not None and task.options.format == "adapter":
+        base = _base(session, checkpoint)
+    directory = (
+        storage.checkpoint(checkpoint.path) if checkpoint is not None else storage.base_model(task.model_id or "")
+    )
+    return TaskAssignment(
+        task.id, task.num_starts, task.kind, task.options, str(directory), checkpoint is not None, corpora, base
+    )
 
 
 def _base(session: Session, checkpoint: Checkpoint) -> str | None:

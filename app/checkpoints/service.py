@@ -74,7 +74,9 @@ def pin(session: Session, *, principal: Principal, checkpoint_id: str, pinned: b
 
 def mark_for_deletion(session: Session, ids: Sequence[str]) -> None:
     """Hide ready checkpoints that are neither pinned nor used by a task; a sweep removes their files."""
-    worked_on = select(CheckpointTask.checkpoint_id).where(CheckpointTask.state.in_(("queued", "running")))
+    worked_on = select(CheckpointTask.checkpoint_id).where(
+        CheckpointTask.state.in_(("queued", "running")), CheckpointTask.checkpoint_id.is_not(None)
+    )
     droppable = (
         Checkpoint.id.in_(ids),
         Checkpoint.state == "ready",

@@ -272,13 +272,14 @@ class ImportedModel(Base):
 
 
 class CheckpointTask(Base):
-    """An export or an evaluation of a checkpoint."""
+    """An export or an evaluation of a checkpoint or of an imported base model."""
 
     __tablename__ = "checkpoint_task"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
-    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id", ondelete="CASCADE"), index=True)
+    checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id", ondelete="CASCADE"), index=True)
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("base_model.id", ondelete="CASCADE"), index=True)
     kind: Mapped[str]
     options: Mapped[CheckpointTaskOptions]
     state: Mapped[str] = mapped_column(server_default="queued")
@@ -293,6 +294,7 @@ class CheckpointTask(Base):
 
     __table_args__ = (
         CheckConstraint(_one_of("kind", CHECKPOINT_TASK_KINDS), name="kind"),
+        CheckConstraint("num_nonnulls(checkpoint_id, model_id) = 1", name="subject"),
         CheckConstraint(_one_of("state", CHECKPOINT_TASK_STATES), name="state"),
     )
 

@@ -39,8 +39,8 @@ def context(session: Session, job: Job) -> dict[str, Any]:
 
 def _names(session: Session, corpora: Iterable[str]) -> dict[str, str]:
     """The names of corpora by their IDs, without deleted ones."""
-    rows = session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(list(corpora)))).tuples()
-    return dict(rows.all())
+    rows = session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(list(corpora))))
+    return {row.id: row.name for row in rows}
 
 
 def render(context: Mapping[str, Any]) -> dict[str, Markup]:

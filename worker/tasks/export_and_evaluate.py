@@ -83,10 +83,7 @@ def run_child(assignment: TaskAssignment) -> dict[str, Any]:
 
 def command(assignment: TaskAssignment) -> list[str]:
     """The command line of the child process."""
-    checkpoint, directory = (
-        str(storage.checkpoint(assignment.checkpoint_path)),
-        storage.checkpoint_task(assignment.task_id),
-    )
+    directory = storage.checkpoint_task(assignment.task_id)
     options = assignment.options
     trainer = [sys.executable, "-m", "trainer"]
     if assignment.kind == "evaluation":
@@ -95,19 +92,28 @@ def command(assignment: TaskAssignment) -> list[str]:
             json.dumps([corpora_service.corpus_input(corpus).model_dump() for corpus in assignment.corpora])
         )
         limit = [f"--limit={options.limit}"] if options.limit is not None else []
-        return [*trainer, "evaluate", checkpoint, str(corpora), *limit, f"--num-fewshot={options.num_fewshot}"]
+        return [
+            *trainer,
+            "evaluate",
+            assignment.directory,
+            str(corpora),
+            *limit,
+            f"--num-fewshot={options.num_fewshot}",
+        ]
     facts_path = directory / "facts.json"
     with db.transaction() as session:
-        facts_path.write_text(json.dumps(facts.export_facts(session, assignment.checkpoint_path, options.license)))
+        facts_path.write_text(json.dumps(facts.export_facts(session, assignment.task_id)))
     options_arguments = [f"--format={options.format}", f"--max-shard-bytes={options.max_shard_bytes}"]
     if options.format == "gguf":
         options_arguments.append(f"--quantization={options.quantization}")
+    if not assignment.is_checkpoint:
+        options_arguments.append("--no-manifest")
     if assignment.base is not None:
         options_arguments.append(f"--base={assignment.base}")
     return [
         *trainer,
         "export",
-        checkpoint,
+        assignment.directory,
         str(storage.exported_files(assignment.task_id)),
         *options_arguments,
         f"--facts={facts_path}",

@@ -1,6 +1,7 @@
 """Exports and evaluations from the request to the result, also where a worker is lost or nobody wants them."""
 
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from starlette.testclient import TestClient
 
 from app.checkpoint_tasks import service
 from app.core import db, storage
-from app.core.models import CheckpointTask, Outbox
+from app.core.json_shapes import ModelFacts
+from app.core.models import Checkpoint, CheckpointTask, ImportedModel, Outbox
 from tests.app.jobs import factories
 from tests.app.playground.conftest import StoredCheckpoint
 from tests.users import Person
@@ -67,6 +69,58 @@ def test_a_checkpoint_is_evaluated_and_exported(
     assert asked["id"] in alice.get(f"/checkpoint-tasks?checkpoint={checkpoint.id}").text
     assert alice_api.delete(f"/api/v1/checkpoint-tasks/{export['id']}").status_code == 204
     assert not storage.checkpoint_task(export["id"]).exists()
+
+
+@pytest.fixture
+def imported(alice_user: Person, checkpoint: StoredCheckpoint) -> str:
+    """The ID of an imported base model with the files of the checkpoint, but without its manifest."""
+    with db.transaction() as session:
+        source = storage.checkpoint(session.get_one(Checkpoint, checkpoint.id).path)
+        facts = ModelFacts(model_type="llama", license="apache-2.0")
+        model = ImportedModel(
+            owner_id=alice_user.id,
+            name="from elsewhere",
+            source="hub",
+            reference="somebody/model@abc",
+            state="ready",
+            facts=facts,
+            sha256="0" * 64,
+        )
+        session.add(model)
+        session.flush()
+        shutil.copytree(source, storage.base_model(model.id))
+    (storage.base_model(model.id) / "MANIFEST.json").unlink()
+    return model.id
+
+
+def test_an_imported_model_is_evaluated_as_its_fine_tuned_checkpoints_are_and_exported(
+    alice_api: TestClient, alice: TestClient, checkpoint: StoredCheckpoint, imported: str, corpus: str
+) -> None:
+    before = alice_api.post("/api/v1/evaluations", json={"checkpoint": imported, "corpora": [corpus]}).json()
+    assert (before["model_id"], before["checkpoint_id"]) == (imported, None)
+    after = evaluation(alice_api, checkpoint, corpus)
+    export = alice_api.post("/api/v1/exports", json={"checkpoint": imported, "format": "gguf"}).json()
+    refused = alice_api.post("/api/v1/exports", json={"checkpoint": imported, "format": "adapter"})
+    assert (refused.status_code, "An imported model has no adapter" in refused.text) == (422, True)
+
+    export_and_evaluate.run_checkpoint_task(before["id"])
+
+    figures = [
+        alice_api.get(f"/api/v1/checkpoint-tasks/{task['id']}").json()["result"]["corpora"][0]["metrics"]
+        for task in (before, after)
+    ]
+    assert figures[0] == figures[1]  # the files are the same
+    card = alice_api.get(f"/api/v1/checkpoint-tasks/{export['id']}/files/README.md").text
+    assert "base_model: somebody/model\n" in card
+    assert "license: apache-2.0" in card
+    assert imported not in card
+    listed = alice_api.get(f"/api/v1/checkpoint-tasks?checkpoint={imported}").json()["data"]
+    assert {task["id"] for task in listed} == {before["id"], export["id"]}
+    page = alice.get(f"/checkpoint-tasks?checkpoint={imported}").text
+    assert "from elsewhere" in page
+    assert f'href="/models/{imported}"' in alice.get("/checkpoint-tasks").text
+    assert f'href="/checkpoint-tasks?checkpoint={imported}"' in alice.get(f"/models/{imported}").text
+    assert "from elsewhere" in alice.get(f"/checkpoint-tasks/{before['id']}").text
 
 
 def row(task_id: str) -> CheckpointTask:
