@@ -21,9 +21,9 @@ define install
 endef
 
 # Each test process has servers, a database and a data directory of its own. Tests with leases and deadlines of seconds
-# run after the others, which load the processors fully.
+# run after the others, which load the processors fully; so do those of the browser, whose event loop stays with a process.
 TEST_PROCESSES ?= 2
-DEADLINES = tests/faults tests/worker/supervisor tests/app/launcher
+DEADLINES = tests/faults tests/worker/supervisor tests/app/launcher tests/browser
 PARALLEL = --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 30
 
 help: ## Say what can be made

@@ -43,5 +43,8 @@ startCopyButtons(document);
 localTimes(document);
 for (const root of findAll(document, "[data-module]")) {
   const load = MODULES[root.dataset.module ?? ""];
-  if (load) load().then(({ start }) => start(root));
+  load?.().then(({ start }) => {
+    start(root);
+    root.dataset.started = "yes";
+  });
 }

@@ -115,6 +115,11 @@ def login_state(running_stack: Stack, chromium: Browser) -> Any:
 Open = Callable[..., Any]
 
 
+def until_started(page: Page) -> None:
+    """Wait for the modules of a page, which are imported after it has loaded."""
+    page.wait_for_function("() => !document.querySelector('[data-module]:not([data-started])')")
+
+
 @pytest.fixture
 def open_page(running_stack: Stack, chromium: Browser, login_state: Any) -> Open:
     """Opens a page of the running stack by its path, as Alice or as a visitor; see `checked_page`."""
@@ -125,6 +130,7 @@ def open_page(running_stack: Stack, chromium: Browser, login_state: Any) -> Open
         options = {"locale": "en", "viewport": {"width": 1440, "height": 900}, "storage_state": state, **settings}
         with checked_page(chromium.new_context(**options)) as page:
             page.goto(running_stack.base_url + path)
+            until_started(page)
             yield page
 
     return open_path

@@ -72,7 +72,7 @@ def test_what_is_typed_keeps_its_focus_while_the_plan_follows(open_page: Open, t
 def test_a_recipe_changes_what_can_be_chosen_and_what_empty_fields_mean(open_page: Open, trained: str) -> None:
     with open_page(FORM) as page:
         bible = page.get_by_role("checkbox", name="King James").first
-        page.get_by_role("radio", name="chat").check()
+        page.locator("[name=recipe][value=chat]").check()
         expect(bible).to_be_disabled()
         expect(bible).not_to_be_checked()
         expect(page.locator("[data-note]")).to_have_text("Choose a corpus to see what the job will cost.")

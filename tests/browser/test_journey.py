@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests import stack
-from tests.browser.conftest import SAMPLES, checked_page
+from tests.browser.conftest import SAMPLES, checked_page, until_started
 from tests.stack import Stack
 from tests.users import PASSWORD
 
@@ -56,6 +56,7 @@ def upload_by_dropping(page: Page) -> None:
     page.get_by_role("link", name="Upload a corpus").click()
     expect(page.get_by_role("heading", name="Corpora")).to_be_visible()
     page.wait_for_load_state()
+    until_started(page)
     page.evaluate(DROP, [TEXT])
     row = page.get_by_role("row").filter(has_text="garden")
     expect(row.get_by_text("Ready")).to_be_visible(timeout=MINUTE)
