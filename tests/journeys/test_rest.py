@@ -18,7 +18,20 @@ from tests.stack import Stack
 from tests.waiting import until
 
 STEPS = 120
-SPEC = {"recipe": "tiny", "max_steps": STEPS, "eval_steps": 60, "save_steps": 60}
+SPEC = {
+    "recipe": "tiny",
+    "vocab_size": 1024,
+    "num_hidden_layers": 2,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "sequence_length": 128,
+    "train_batch_size": 8,
+    "per_device_batch_size": 8,
+    "learning_rate": 0.005,
+    "max_steps": STEPS,
+    "eval_steps": 60,
+    "save_steps": 60,
+}
 
 
 @pytest.fixture
@@ -137,14 +150,14 @@ def test_a_cancelled_job_stops_and_its_processes_are_gone(api: httpx.Client, run
 def test_two_processes_train_through_deepspeed(api: httpx.Client) -> None:
     until(ready(api, "00kingjamesbible"), 60, "the sample corpus")
     steps = STEPS // 2
-    spec = {"num_processes": 2, "per_device_batch_size": 8, "zero_stage": 2, "max_steps": steps, "eval_steps": steps}
+    spec = {"num_processes": 2, "per_device_batch_size": 4, "zero_stage": 2, "max_steps": steps, "eval_steps": steps}
     job_id = submit(api, "00kingjamesbible", **spec)
     losses: list[float] = []
     for name, data in follow(api, job_id):
         if name in ("points", "curve"):
             losses += data["series"].get("loss", {}).get("values", [])
     assert len(losses) == steps
-    assert losses[-1] < losses[0] - 2
+    assert losses[-1] < losses[0] - 1
 
 
 def test_the_live_view_resumes_where_a_reader_left(api: httpx.Client) -> None:

@@ -12,6 +12,7 @@ from lm_eval import evaluator
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 from pydantic import BaseModel
 
 from trainer.data.corpus import CorpusReader
@@ -164,7 +165,12 @@ def evaluate(
     model = _Counted(loaded, batch_size, read)
     tasks = [_task(corpus, documents[corpus.id], num_fewshot) for corpus in corpora]
     output = evaluator.simple_evaluate(
-        model=model, tasks=tasks, limit=limit, bootstrap_iters=BOOTSTRAP_ITERATIONS, log_samples=True
+        model=model,
+        tasks=tasks,
+        task_manager=TaskManager(include_defaults=False),  # reading the harness's own tasks takes many seconds
+        limit=limit,
+        bootstrap_iters=BOOTSTRAP_ITERATIONS,
+        log_samples=True,
     )
     measured = [_corpus_result(corpus, output, model) for corpus in corpora]
     progress(total, total)

@@ -16,7 +16,9 @@ from tests.stack import Stack
 from tests.waiting import until
 
 TEXT = "".join(f"{n} sheep went up the hill, and {n + 1} came down again.\n" for n in range(4_000))
-SHORT = {"max_steps": 30, "eval_steps": 10, "save_steps": 20, "warmup_steps": 2}
+NETWORK = {"vocab_size": 512, "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 160}
+SIZE = {**NETWORK, "sequence_length": 64, "train_batch_size": 8, "per_device_batch_size": 8, "learning_rate": 0.003}
+SHORT = {**SIZE, "max_steps": 30, "eval_steps": 10, "save_steps": 20, "warmup_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +122,7 @@ print(json.dumps([sum(p.numel() for p in model.parameters()), text]))
 
 
 def test_two_ranks_train_a_job_from_end_to_end(running_stack: Stack, corpus: str) -> None:
-    given = {"corpora": [corpus], **SHORT, "num_processes": 2, "per_device_batch_size": 8, "zero_stage": 2}
+    given = {"corpora": [corpus], **SHORT, "num_processes": 2, "per_device_batch_size": 4, "zero_stage": 2}
     client = running_stack.client
     job = client.post("/api/v1/jobs", json=given).raise_for_status().json()
     seen = followed(client, job["id"])
