@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
@@ -27,7 +28,13 @@ def install_errors(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(OperationalError, _database_error)
     app.add_exception_handler(DataError, _data_error)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
     app.add_exception_handler(Exception, _internal_error)
+
+
+async def _disconnected(request: Request, error: Exception) -> Response:
+    """What nobody reads: the client went away while its request was read. 499 is the code of web servers for that."""
+    return Response(status_code=499)
 
 
 def error_response(request: Request, error: PanelError) -> Response:
