@@ -30,7 +30,7 @@ from worker import environment as gang_client
 
 ROOT = Path(__file__).parents[2]
 SHORT_TIMES = {
-    "LEASE_SECONDS": "4",  # nodes report every 3 s
+    "LEASE_SECONDS": "6",  # nodes report every 3 s
     "RENEW_SECONDS": "0.5",
     "SCHEDULER_SECONDS": "0.5",
     "RETRY_SECONDS": "0.2",
