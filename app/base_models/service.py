@@ -142,10 +142,16 @@ def require_ready_model(session: Session, *, principal: Principal, model_id: str
     Raises PanelError at the field `base_model` if it is not ready.
     """
     model = find(session, principal=principal, model_id=model_id, for_update=True)
-    if model is not None and model.state != "ready":
-        message = _("The model “{name}” is not ready. Its page says what is missing.", name=model.name)
-        raise bad_field("base_model", "model_unready", message)
+    if model is not None:
+        check_ready(model, "base_model")
     return model
+
+
+def check_ready(model: ImportedModel, field: str) -> None:
+    """Refuse, at the field that names it, a model that has not been imported."""
+    if model.state != "ready":
+        message = _("The model “{name}” is not ready. Its page says what is missing.", name=model.name)
+        raise bad_field(field, "model_unready", message)
 
 
 def jobs_of(session: Session, *, principal: Principal, model_id: str) -> list[tuple[str, str]]:

@@ -103,9 +103,7 @@ def subject(session: Session, *, principal: Principal, subject_id: str, for_upda
     """A checkpoint whose files exist, or an imported model that is ready. Raises at `checkpoint`."""
     model = base_models.find(session, principal=principal, model_id=subject_id, for_update=for_update)
     if model is not None:
-        if model.state != "ready":
-            message = _("The model “{name}” is not ready. Its page says what is missing.", name=model.name)
-            raise bad_field("checkpoint", "model_unready", message)
+        base_models.check_ready(model, "checkpoint")
         return Subject(None, model, None)
     try:
         checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=subject_id, for_update=for_update)

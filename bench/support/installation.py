@@ -13,17 +13,12 @@ from pathlib import Path
 import httpx
 
 from tests import stack
+from tests.trainer.runs import NETWORK
 from tests.waiting import until
 
 CORPUS = "00kingjamesbible"
 SMALL = {  # fields of a spec for smoke tests
-    "vocab_size": 384,
-    "sequence_length": 32,
-    "num_hidden_layers": 2,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    **NETWORK,
     "train_batch_size": 4,
     "per_device_batch_size": 2,
 }

@@ -11,9 +11,7 @@ from trainer.run_dir import CorpusInput, Inputs, RunDir
 from trainer.spec import TrainSpec, resolve
 
 SAMPLES = Path(__file__).parents[2] / "app" / "corpora" / "samples"
-SMALL = {
-    "name": "small",
-    "corpora": ["corpus"],
+NETWORK = {
     "vocab_size": 384,
     "sequence_length": 32,
     "num_hidden_layers": 2,
@@ -21,6 +19,11 @@ SMALL = {
     "intermediate_size": 128,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
+}
+SMALL = {
+    "name": "small",
+    "corpora": ["corpus"],
+    **NETWORK,
     "train_batch_size": 8,
     "per_device_batch_size": 4,
     "warmup_steps": 5,

@@ -111,17 +111,23 @@ def render(
         raise Failure("chat_template_unusable", why=str(error)[:200] or type(error).__name__) from None
 
 
-def end_of_turn_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    """The token that the chat template puts behind an answer; None if it puts text there, or without a template."""
-    if default_template(tokenizer) is None:
-        return None
+def text_after_answer(tokenizer: PreTrainedTokenizerFast) -> str:
+    """What the chat template puts after an answer; empty if it cannot render one, or leaves it out."""
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PLACEHOLDER}]
     try:
-        before, _, behind = render(tokenizer, messages).rpartition(_PLACEHOLDER)
+        before, _, after = render(tokenizer, messages).rpartition(_PLACEHOLDER)
     except Failure:
+        return ""
+    return after if before else ""
+
+
+def end_of_turn_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """The token that the chat template puts after an answer; None if it puts text there, or without a template."""
+    if default_template(tokenizer) is None:
         return None
     tokens = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
-    match = re.match(rf"\s*({'|'.join(map(re.escape, tokens))})", behind) if before and tokens else None
+    pattern = rf"\s*({'|'.join(map(re.escape, tokens))})"
+    match = re.match(pattern, text_after_answer(tokenizer)) if tokens else None
     return tokenizer.get_added_vocab()[match[1]] if match else None
 
 

@@ -50,6 +50,7 @@ class RecordEncoder:
     def __init__(self, objective: str, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
         self._special = SpecialTokens(tokenizer.backend_tokenizer)
+        self._start, self._end = start_ids(tokenizer), end_ids(tokenizer)
         self._template = chat_template.default_template(tokenizer)
         # Marks that the template spells in ordinary tokens: spelled in a message, they would be the same tokens.
         marks = MARKS if objective in CHAT_OBJECTIVES else ()
@@ -73,7 +74,7 @@ class RecordEncoder:
     def encode_prompt(self, text: str) -> list[int]:
         """The tokens of a prompt up to its answer: a user message in the chat template, or plain text."""
         if self._objective == "completion" or self._template is None:
-            return [*start_ids(self._tokenizer), *self._ids(text)]
+            return [*self._start, *self._ids(text)]
         return self.prompt([{"role": "user", "content": text}])
 
     def prompt_text(self, ids: Sequence[int]) -> str:
@@ -117,16 +118,15 @@ class RecordEncoder:
 
     def _encode_text(self, text: str) -> Segment:
         """A text with the special tokens that the tokenizer adds; sources and targets always end with end of text."""
-        ids = [*start_ids(self._tokenizer), *self._ids(text), *end_ids(self._tokenizer)]
-        if self._objective == "seq2seq" and not end_ids(self._tokenizer):
+        ids = [*self._start, *self._ids(text), *self._end]
+        if self._objective == "seq2seq" and not self._end:
             ids.append(int(self._tokenizer.eos_token_id))
         return Segment(ids, [1.0] * len(ids))
 
     def _encode_answer(self, prompt: str, completion: str) -> Segment:
         """A prompt with weight 0, then a completion and an end-of-text token with weight 1."""
-        for text in (prompt, completion):
-            self._reject_marks(text)
-        before = [*start_ids(self._tokenizer), *self._ids(prompt)]
+        before = [*self._start, *self._ids(prompt)]
+        self._reject_marks(completion)
         joint = self._encode_parts([self._special.escape(text) for text in (prompt, completion)], [0.0, 1.0])
         after = [number for number, weight in zip(joint.ids, joint.weights, strict=True) if weight]
         after.append(int(self._tokenizer.eos_token_id))
@@ -224,12 +224,8 @@ class RecordEncoder:
 
     @cached_property
     def _end_of_turn(self) -> str:
-        """What the template puts behind an answer, without white space."""
-        question = [{"role": "user", "content": "a"}, {"role": "assistant", "content": PLACEHOLDER}]
-        try:
-            return self.render(question).rpartition(PLACEHOLDER)[2].rstrip()
-        except RecordRefused:
-            return ""
+        """What the template puts after an answer, without white space."""
+        return chat_template.text_after_answer(self._tokenizer).rstrip()
 
     def prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
         """The tokens of a conversation up to the generation prompt. Raises RecordRefused."""

@@ -20,6 +20,7 @@ from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
 from trainer.data.tokenized_text import Document, Ids
 from trainer.data.tokenizer import Progress, end_ids, token_bytes
 from trainer.failure import Failure
+from trainer.planning.counts import num_held_out
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
@@ -235,7 +236,7 @@ class TokenizedRecords:
             raise Failure("records_few", found=count, dropped=self.meta.num_dropped)
         is_held_out = np.zeros(count, dtype=bool)
         for group in self._split_by_class(shuffled):
-            is_held_out[group[: _num_held_out(len(group), spec.validation_fraction)]] = True
+            is_held_out[group[: num_held_out(len(group), spec.validation_fraction)]] = True
         if count > 1 and not is_held_out.any():  # every class has one record
             is_held_out[shuffled[0]] = True
         self.validation: Ids = np.flatnonzero(is_held_out)
@@ -281,16 +282,6 @@ class TokenizedRecords:
                 return Document(corpus, number)
             record -= count
         raise AssertionError("record number out of range")
-
-
-def _num_held_out(count: int, fraction: float) -> int:
-    """How many of `count` records are held out: at least one if another is left to train on."""
-    return count if fraction == 1 else max(min(1, count - 1), int(count * fraction))
-
-
-def read_refused(directory: Path) -> list[RefusedRecord]:
-    """The first records that could not be encoded, from a directory of tokenized records."""
-    return TokenizedRecordsMeta.model_validate_json((directory / "meta.json").read_text()).refused
 
 
 def _open(path: Path, dtype: str) -> Array:

@@ -8,7 +8,6 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer.data import cache, tokenized_records, tokenized_text, tokenizer
 from trainer.data.chat_template import job_template
-from trainer.data.tokenized_records import read_refused
 from trainer.datasets.base import Dataset, RecordDataset
 from trainer.datasets.factory import open_dataset
 from trainer.failure import Failure
@@ -71,10 +70,9 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
         name: open_dataset(Path(path), spec, hf_tokenizer, is_held_out=True) for name, path in held_out.items()
     }
     _report_data(report, spec, dataset, validation)
-    if spec.objective not in TEXT_OBJECTIVES:
-        _report_refused(report, tokens, [corpus.id for corpus in inputs.corpora])
-        for corpus, path in held_out.items():
-            _report_refused(report, Path(path), [corpus])
+    _report_refused(report, dataset, [corpus.id for corpus in inputs.corpora])
+    for corpus, other in validation.items():
+        _report_refused(report, other, [corpus])
     prepared = Prepared(
         tokenizer=str(directory),
         tokenizer_sha256=sha256,
@@ -129,8 +127,8 @@ def _base_sha256(directory: Path) -> str:
     return cache.cache_key(**{path.name: sha256_file(path) for path in paths if path.is_file()})
 
 
-def _report_refused(report: Reporter, directory: Path, corpora: Sequence[str]) -> None:
-    for refused in read_refused(directory):
+def _report_refused(report: Reporter, dataset: Dataset, corpora: Sequence[str]) -> None:
+    for refused in dataset.records.meta.refused if isinstance(dataset, RecordDataset) else ():
         report.line(f"record {refused.record} of corpus {corpora[refused.corpus]} was left out: {refused.why}")
 
 

@@ -5,7 +5,6 @@ Imports tokenizers and transformers.
 """
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -17,6 +16,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from trainer.data.chat_template import end_of_turn_id
+from trainer.data.tokenizer import BYTE
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _WORDS = (
@@ -32,7 +32,6 @@ PRE_TOKENIZERS = {
 }
 
 SPM = "spm"
-BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 SPACE = "\u2581"  # how SentencePiece spells a space
 NEVER = -1e9  # the score of a token that no merge makes
 

@@ -273,3 +273,8 @@ def _forward(spec: TrainSpec, sizes: ParameterCounts) -> tuple[int, int]:
     target_parameters = decoder.num_blocks * (decoder.block - _area(decoder.source))
     attention = 4 * width * (source * source + source * target) + 2 * width * target * target
     return source_parameters * source + target_parameters * target, attention
+
+
+def num_held_out(count: int, fraction: float) -> int:
+    """How many of `count` records are held out: at least one if another is left to train on."""
+    return count if fraction == 1 else max(min(1, count - 1), int(count * fraction))

@@ -9,7 +9,14 @@ from trainer.families import TEXT_OBJECTIVES
 from trainer.messages import Message, message
 from trainer.planning import step_time
 from trainer.planning.config_search import Fix, cheapest_fix, fits_in_memory
-from trainer.planning.counts import Flops, count_parameters, flops, num_trainable_parameters, tokens_per_step
+from trainer.planning.counts import (
+    Flops,
+    count_parameters,
+    flops,
+    num_held_out,
+    num_trainable_parameters,
+    tokens_per_step,
+)
 from trainer.planning.estimates import Estimate, estimate
 from trainer.planning.hardware import NodeHardware
 from trainer.planning.memory import (
@@ -296,7 +303,7 @@ def _epochs(spec: TrainSpec, num_bytes_of_text: int | None, num_records: int | N
         return spec.max_steps * tokens_per_step(spec) / (num_tokens * (1 - spec.validation_fraction))
     if not num_records:
         return None
-    num_train = num_records - max(min(1, num_records - 1), int(num_records * spec.validation_fraction))
+    num_train = num_records - num_held_out(num_records, spec.validation_fraction)
     if spec.packing and spec.objective in PACKED_OBJECTIVES:
         length = min(num_tokens / num_records, spec.sequence_length)
         num_train = ceil(num_train / (spec.sequence_length // length))

@@ -164,7 +164,7 @@ def test_records_that_the_template_refuses_are_left_out_by_number(
     meta = TokenizedRecords(directory, spec).meta
 
     assert (meta.num_records, meta.num_dropped) == ([4], 2)
-    refused = tokenized_records.read_refused(directory)
+    refused = meta.refused
     assert [(record.corpus, record.record) for record in refused] == [(0, 2), (0, 5)]
     assert all("System role not supported" in record.why for record in refused)
 

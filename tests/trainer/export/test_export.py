@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.trainer.gangs import GangForkServer
+from tests.trainer.modeling.test_config_file import LLAMA_3
 from tests.trainer.runs import checkpoint_of, make_run, small_spec
 from trainer.export import export, gguf_writer, verification
 from trainer.export.export import LogitMismatch, UnsupportedExport
@@ -218,14 +219,6 @@ def test_transformers_loads_an_export(trained: RunDir, tmp_path: Path, in_proces
     assert model.num_parameters() > 90_000
 
 
-LLAMA_3 = {
-    "rope_type": "llama3",
-    "rope_theta": 500_000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
 SHAPE = {
     "hidden_size": 64,
     "intermediate_size": 64,

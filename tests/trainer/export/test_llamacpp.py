@@ -8,8 +8,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.proofs import llamacpp
-from tests.trainer.export.test_export import LLAMA_3, SHAPE
+from tests.trainer.export.test_export import SHAPE
 from tests.trainer.export.test_gguf_tokenizer import train_spm
+from tests.trainer.modeling.test_config_file import LLAMA_3
 from trainer.export import gguf_writer
 
 TURNS = "{% for m in messages %}{{ '<turn>' + m.content + '</turn>' }}{% endfor %}"

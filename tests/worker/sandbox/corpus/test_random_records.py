@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from tests.trainer.data.test_record_encoding import weighted_text
 from tests.trainer.runs import english, write_corpus
 from trainer.data import tokenizer
 from trainer.data.corpus import CorpusReader
@@ -259,19 +260,6 @@ def upload(tmp_path: Path, chance: Chance, hf_tokenizer: PreTrainedTokenizerFast
     return work
 
 
-def learned(hf_tokenizer: PreTrainedTokenizerFast, segment: Segment) -> list[tuple[str, float]]:
-    """The runs of tokens of one weight above 0, as text."""
-    runs: list[tuple[list[int], float]] = []
-    before = 0.0
-    for number, weight in zip(segment.ids, segment.weights, strict=True):
-        if weight and weight == before:
-            runs[-1][0].append(number)
-        elif weight:
-            runs.append(([number], weight))
-        before = weight
-    return [(hf_tokenizer.decode(ids), weight) for ids, weight in runs]
-
-
 def rendered(hf_tokenizer: PreTrainedTokenizerFast, messages: list[Record], tools: Any = None) -> str:
     return str(hf_tokenizer.apply_chat_template(messages, tools=tools, tokenize=False))
 
@@ -293,7 +281,7 @@ def test_conversations(upload: Callable[[str, str], Case], hf_tokenizer: PreTrai
         assert document == {"messages": messages} | ({"tools": tools} if tools else {})
         (segment,) = segments(document)
         assert hf_tokenizer.decode(segment.ids) == rendered(hf_tokenizer, messages, tools)
-        assert learned(hf_tokenizer, segment) == answers(hf_tokenizer, messages)
+        assert weighted_text(hf_tokenizer, segment) == answers(hf_tokenizer, messages)
 
 
 def test_completions(upload: Callable[[str, str], Case], hf_tokenizer: PreTrainedTokenizerFast) -> None:
@@ -303,7 +291,7 @@ def test_completions(upload: Callable[[str, str], Case], hf_tokenizer: PreTraine
         assert document == meant
         (segment,) = segments(document)
         assert hf_tokenizer.decode(segment.ids) == f"{meant['prompt']}{meant['completion']}<|endoftext|>"
-        assert learned(hf_tokenizer, segment) == [(f"{meant['completion']}<|endoftext|>", 1.0)]
+        assert weighted_text(hf_tokenizer, segment) == [(f"{meant['completion']}<|endoftext|>", 1.0)]
 
 
 def test_preferences(upload: Callable[[str, str], Case], hf_tokenizer: PreTrainedTokenizerFast) -> None:
@@ -313,10 +301,10 @@ def test_preferences(upload: Callable[[str, str], Case], hf_tokenizer: PreTraine
             text = hf_tokenizer.decode(segment.ids)
             if isinstance(prompt, str):
                 assert text == f"{prompt}{answer}<|endoftext|>"
-                assert learned(hf_tokenizer, segment) == [(f"{answer}<|endoftext|>", 1.0)]
+                assert weighted_text(hf_tokenizer, segment) == [(f"{answer}<|endoftext|>", 1.0)]
             else:
                 assert text == rendered(hf_tokenizer, [*prompt, *answer])
-                assert learned(hf_tokenizer, segment) == answers(hf_tokenizer, answer)
+                assert weighted_text(hf_tokenizer, segment) == answers(hf_tokenizer, answer)
 
 
 def test_labeled_texts(upload: Callable[[str, str], Case], hf_tokenizer: PreTrainedTokenizerFast) -> None:
