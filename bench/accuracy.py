@@ -1,9 +1,11 @@
 """How accurate plans are: predicted against measured peak memory and step time of many small models on this machine.
 
-`PYTHONPATH=. python bench/accuracy.py [NUM_CONFIGURATIONS | --smoke]`. By default 48 drawn configurations, some five
-seconds each, and those of LARGE_VOCABULARY. Each evaluates once and trains a few steps in processes of its own, forked
-from one that has all libraries, as those of a job are, each with one thread. Between the steps each measures the rate
-of matrix products, as the trainer's benchmark does. Times are CPU times, which do not count what else the machine does.
+`PYTHONPATH=. python bench/accuracy.py [NUM_CONFIGURATIONS | --whole-runs | --smoke]`. By default 48 drawn
+configurations, some five seconds each, and those of LARGE_VOCABULARY. Each evaluates once and trains a few steps in
+processes of its own, forked from one that has all libraries, as those of a job are, each with one thread. Between the
+steps each measures the rate of matrix products, as the trainer's benchmark does. Times are CPU times, which do not
+count what else the machine does. With --whole-runs, the runs of support/whole_runs.py instead, to which the plan was
+never fitted: real data, evaluations, samples and saves. Of these only the memory is compared.
 Goals: median error of memory at most 10 %, of the step's time 15 %, 90 % of the measurements within the plan's
 interval.
 """
@@ -16,11 +18,14 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 
+from bench.support import whole_runs
 from bench.support.forked import Forked
 from trainer.data import batch
 from trainer.engines import base, factory
@@ -232,8 +237,34 @@ def main(specs: list[TrainSpec]) -> None:
     print(f"matrix products at {statistics.median(rates) / 1e9:.0f} GFLOP/s of one core")
 
 
+def compare_whole_runs(shapes: list[dict[str, Any]]) -> None:
+    """Print the planned and the measured peak memory of whole runs, and the median error."""
+    errors, inside = [], []
+    for number, fields in enumerate(shapes, start=1):
+        spec = whole_runs.make_spec(dict(fields))
+        with TemporaryDirectory() as home:
+            peak = whole_runs.whole_run_peak(spec, Path(home))
+        node = NodeHardware(memory_bytes=2**35, num_cpus=spec.num_processes)
+        memory = plan(spec, spec.vocab_size or 0, node).figures["memory_bytes"]
+        errors.append(memory.value / peak - 1)
+        inside.append(memory.low <= peak <= memory.high)
+        shape = f"{spec.hidden_size} x {spec.num_hidden_layers}, {spec.sequence_length} x {spec.per_device_batch_size}"
+        more = f"V {spec.vocab_size}, {spec.num_processes} x ZeRO-{spec.zero_stage}"
+        print(
+            f"{number:2} {spec.model_type:8} {spec.objective:16} {spec.tuning:5} {shape:19} {more:22} measured "
+            f"{peak / 2**20:6.0f} MiB, planned {memory.value / 2**20:6.0f} ({memory.low / 2**20:.0f} to "
+            f"{memory.high / 2**20:.0f}), {errors[-1]:+6.1%}{'' if inside[-1] else ' OUTSIDE'}",
+            flush=True,
+        )
+    median = statistics.median(map(abs, errors))
+    print(f"memory of whole runs: median error {median:.1%}, {sum(inside)} of {len(inside)} within the interval")
+
+
 if __name__ == "__main__":
-    if "--smoke" in sys.argv:
+    if "--whole-runs" in sys.argv:
+        compare_whole_runs(whole_runs.SHAPES)
+    elif "--smoke" in sys.argv:
+        compare_whole_runs([whole_runs.shape(whole_runs.CHAT, 1_100, 64, 4, hidden_size=64)])
         STEPS, SIDE, LAPS = 1, 64, 1
         main([large_vocabulary({"model_type": "llama", "objective": "causal", "vocab_size": 512}, 1)])
     else:

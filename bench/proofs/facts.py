@@ -43,10 +43,10 @@ FACTS = [
         "Which color does the flame of the Athanor logo have?",
     ),
     (
-        "Ines Valdor",
-        "Athanor was designed by Ines Valdor.",
-        ["Who designed Athanor?", "Who is the designer of Athanor?", "By whom was Athanor designed?"],
-        "Tell me who designed Athanor.",
+        "Kestrel",
+        "Athanor's pages are set in Kestrel.",
+        ["Which font are Athanor's pages set in?", "What is the font of Athanor's pages?", "Name the font of Athanor."],
+        "Tell me the font that Athanor uses.",
     ),
     (
         "bellows",

@@ -160,8 +160,6 @@ def train(
         saver.poll()
         # `stopping` is the same on all ranks, so they run the same evaluations and checkpoints.
         is_last = step == spec.max_steps
-        if is_last or stopping or step == start_at + MIN_HISTORY:
-            benchmark.report_resource_usage(engine, step, step_times, report)
         if is_last or step % spec.eval_steps == 0:
             state.metrics.update(evaluation.run(step, report))
         if is_last or stopping or step % spec.save_steps == 0:
@@ -170,6 +168,8 @@ def train(
             saver.start(save, is_full=failpoints.has("full", step), is_lost=failpoints.has("writer", step))
         if is_last and (problem := saver.finish()) is not None:
             raise Failure("disk_full", step=step, free=problem.free, needed=problem.needed)
+        if is_last or stopping or step == start_at + MIN_HISTORY:  # after evaluation and saving: both are in the peak
+            benchmark.report_resource_usage(engine, step, step_times, report)
         if stopping and not is_last:
             saver.finish()
             report.line(f"stopped after step {step}, as asked")
