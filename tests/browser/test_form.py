@@ -27,9 +27,7 @@ def choose(page: Page, name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("locale", ["en", "zh-CN"])
-def test_every_option_of_every_select_is_planned_or_refused_as_its_submission_would_be(
-    open_page: Open, trained: str, locale: str
-) -> None:
+def test_every_option_gives_the_same_verdict_in_plan_and_submission(open_page: Open, trained: str, locale: str) -> None:
     with open_page(FORM, locale=locale) as page:
         selects: list[tuple[str, list[str]]] = page.evaluate(OPTIONS)
         assert {"zero_stage", "precision", "gradient_checkpointing", "tuning"} <= {name for name, _values in selects}

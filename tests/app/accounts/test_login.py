@@ -26,19 +26,19 @@ def log_in(client: TestClient, name: str = "Alice", password: str = PASSWORD, ne
     return answer.status_code, answer.headers.get("location", answer.text)
 
 
-def test_the_right_password_logs_in_whatever_the_case_of_the_name(visitor: TestClient) -> None:
+def test_the_right_password_logs_in_and_names_ignore_case(visitor: TestClient) -> None:
     assert log_in(visitor, "aLICE ") == (303, "/")
     assert visitor.get("/api/v1/me").json()["name"] == "Alice"
 
 
-def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(visitor: TestClient) -> None:
+def test_the_session_cookie_is_http_only_and_same_site(visitor: TestClient) -> None:
     answer = visitor.post("/login", data={"name": "Alice", "password": PASSWORD})
     cookie = answer.headers["set-cookie"].lower()
     assert {"httponly", "samesite=lax", "path=/", "max-age=2592000"} <= set(re.split("; ", cookie))
     assert "secure" not in cookie
 
 
-def test_the_cookie_is_secure_where_the_request_is(visitor: TestClient) -> None:
+def test_the_session_cookie_is_secure_over_https(visitor: TestClient) -> None:
     answer = visitor.post("https://localhost/login", data={"name": "Alice", "password": PASSWORD})
     assert "secure" in answer.headers["set-cookie"].lower()
 
@@ -64,7 +64,7 @@ def test_logging_out_ends_the_session_on_the_server(visitor: TestClient) -> None
     assert visitor.get("/api/v1/me").status_code == 401
 
 
-def test_an_expired_session_is_nobody(alice: TestClient) -> None:
+def test_an_expired_session_is_not_authenticated(alice: TestClient) -> None:
     assert alice.get("/api/v1/me").status_code == 200
     with db.transaction() as session:
         session.execute(update(LoginSession).values(expires_at=LoginSession.created_at))
@@ -72,12 +72,14 @@ def test_an_expired_session_is_nobody(alice: TestClient) -> None:
 
 
 @pytest.mark.parametrize("name", ["Alice", "Nobody", "", "a\u0000b", "x" * 5000])
-def test_every_failure_reads_the_same(visitor: TestClient, name: str) -> None:
+def test_all_login_failures_have_the_same_message(visitor: TestClient, name: str) -> None:
     answer = visitor.post("/api/v1/login", json={"name": name, "password": "not the password"})
     assert (answer.status_code, answer.json()["title"]) == (401, "Wrong name or password.")
 
 
-def test_an_unknown_name_costs_a_hash_too(visitor: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_takes_as_long_as_a_wrong_password(
+    visitor: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checked: list[str | None] = []
     right = passwords.verify_password
     monkeypatch.setattr(
@@ -88,7 +90,7 @@ def test_an_unknown_name_costs_a_hash_too(visitor: TestClient, monkeypatch: pyte
     assert not passwords.verify_password("nobody has this password", None)
 
 
-def test_the_fifth_wrong_password_locks_and_each_further_one_longer(visitor: TestClient) -> None:
+def test_the_fifth_wrong_password_locks_the_account_and_further_ones_lock_it_longer(visitor: TestClient) -> None:
     for _attempt in range(5):
         assert log_in(visitor, password="not the password")[0] == 422
     answer = visitor.post("/api/v1/login", json={"name": "Alice", "password": PASSWORD})
@@ -101,7 +103,7 @@ def test_the_fifth_wrong_password_locks_and_each_further_one_longer(visitor: Tes
     assert 0 < first < longer
 
 
-def test_a_lock_is_told_on_the_page(visitor: TestClient) -> None:
+def test_a_locked_account_is_shown_on_the_page(visitor: TestClient) -> None:
     for _attempt in range(5):
         log_in(visitor, password="not the password")
     status, text = log_in(visitor)
@@ -109,7 +111,7 @@ def test_a_lock_is_told_on_the_page(visitor: TestClient) -> None:
     assert "Too many wrong passwords. Try again in" in text
 
 
-def test_parallel_guesses_count_too(visitor: TestClient) -> None:
+def test_parallel_guesses_are_all_counted(visitor: TestClient) -> None:
     statuses: list[int] = []
 
     def guess() -> None:
@@ -124,7 +126,7 @@ def test_parallel_guesses_count_too(visitor: TestClient) -> None:
     assert sorted(statuses) == [401] * 5 + [429] * 7
 
 
-def test_a_right_password_forgets_the_failures(visitor: TestClient, alice_user: Person) -> None:
+def test_a_right_password_resets_the_failure_count(visitor: TestClient, alice_user: Person) -> None:
     for _attempt in range(4):
         log_in(visitor, password="not the password")
     log_in(visitor)
@@ -143,11 +145,11 @@ def test_a_right_password_forgets_the_failures(visitor: TestClient, alice_user: 
         ("javascript:alert(1)", "/"),
     ],
 )
-def test_after_the_login_nobody_is_sent_to_another_site(visitor: TestClient, wanted: str, reached: str) -> None:
+def test_login_never_redirects_to_another_site(visitor: TestClient, wanted: str, reached: str) -> None:
     assert log_in(visitor, next=wanted) == (303, reached)
 
 
-def test_a_page_sends_a_visitor_to_the_login_and_back(visitor: TestClient) -> None:
+def test_a_page_redirects_a_visitor_to_the_login_and_back(visitor: TestClient) -> None:
     assert visitor.get("/account").headers["location"] == "/login?next=/account"
     assert 'name="next" value="/account"' in visitor.get("/login?next=/account").text
 
@@ -158,12 +160,12 @@ def test_the_form_keeps_the_name_but_never_the_password(visitor: TestClient) -> 
     assert "not the password" not in text
 
 
-def test_a_foreign_site_cannot_log_anybody_in_or_out(visitor: TestClient) -> None:
+def test_another_site_cannot_log_a_user_in_or_out(visitor: TestClient) -> None:
     for path in ("/login", "/logout", "/setup", "/preferences", "/account/password", "/account/tokens"):
         assert visitor.post(path, headers={"Origin": "http://evil.example"}).status_code == 403
 
 
-def test_language_and_theme_are_kept_in_cookies(visitor: TestClient) -> None:
+def test_language_and_theme_are_stored_in_cookies(visitor: TestClient) -> None:
     answer = visitor.post("/preferences", data={"language": "zh-CN", "theme": "dark", "next": "/login"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/login")
     text = visitor.get("/login").text
@@ -171,7 +173,7 @@ def test_language_and_theme_are_kept_in_cookies(visitor: TestClient) -> None:
     assert "登录" in text
 
 
-def test_a_language_or_theme_that_is_none_changes_nothing(visitor: TestClient) -> None:
+def test_an_unknown_language_or_theme_changes_nothing(visitor: TestClient) -> None:
     visitor.post("/preferences", data={"language": "tlh", "theme": "<x>"})
     assert '<html lang="en" data-theme="system">' in visitor.get("/login").text
 
@@ -181,7 +183,7 @@ def test_passwords_are_argon2id(alice_user: Person) -> None:
         assert session.get_one(User, alice_user.id).password_hash.startswith("$argon2id$")
 
 
-def test_the_same_characters_typed_on_another_system_match() -> None:
+def test_passwords_match_in_every_unicode_normalization_form() -> None:
     composed, decomposed = "caf\u00e9 caf\u00e9", "cafe\u0301 cafe\u0301"
     assert passwords.verify_password(decomposed, passwords.hash_password(composed))
 
@@ -202,6 +204,6 @@ def test_a_password_change_logs_out_every_other_browser(web: TestClient) -> None
     assert log_in(users.client(web), "Carol", new)[0] == 303
 
 
-def test_a_session_code_is_never_created_beside_an_owner(alice_user: Person) -> None:
+def test_no_setup_code_is_created_once_an_owner_exists(alice_user: Person) -> None:
     with db.transaction() as session, pytest.raises(AssertionError):
         service.create_setup_code(session)

@@ -26,7 +26,7 @@ def test_the_code_is_stored_hashed(code: str) -> None:
         assert session.scalars(select(SetupCode.code_sha256)).all() == [principal.digest(code)]
 
 
-def test_the_first_link_makes_the_owner_and_logs_in(code: str, visitor: TestClient) -> None:
+def test_the_first_link_creates_the_owner_and_logs_in(code: str, visitor: TestClient) -> None:
     assert 'name="code"' in visitor.get("/setup", params={"code": code}).text
     answer = visitor.post("/setup", data={"code": code, "name": "Alice", "password": PASSWORD})
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
@@ -34,7 +34,7 @@ def test_the_first_link_makes_the_owner_and_logs_in(code: str, visitor: TestClie
     assert (me["name"], me["role"]) == ("Alice", "owner")
 
 
-def test_a_wrong_code_gets_a_clear_sentence_and_keeps_the_right_one(code: str, visitor: TestClient) -> None:
+def test_a_wrong_code_is_reported_and_the_right_one_stays_valid(code: str, visitor: TestClient) -> None:
     answer = visitor.post("/setup", data={"code": "wrong", "name": "Mallory", "password": PASSWORD})
     assert answer.status_code == 403
     assert "This link is not valid. Use the newest one" in answer.text
@@ -42,7 +42,7 @@ def test_a_wrong_code_gets_a_clear_sentence_and_keeps_the_right_one(code: str, v
     assert visitor.post("/api/v1/setup", json={"code": code, "name": "Alice", "password": PASSWORD}).status_code == 204
 
 
-def test_a_used_code_makes_nobody_else(code: str, visitor: TestClient) -> None:
+def test_a_used_code_creates_no_second_user(code: str, visitor: TestClient) -> None:
     body = {"code": code, "name": "Alice", "password": PASSWORD}
     assert visitor.post("/api/v1/setup", json=body).status_code == 204
     again = visitor.post("/api/v1/setup", json={**body, "name": "Mallory"})
@@ -50,7 +50,7 @@ def test_a_used_code_makes_nobody_else(code: str, visitor: TestClient) -> None:
     assert visitor.get("/setup").headers["location"] == "/login"
 
 
-def test_of_ten_racers_with_the_same_code_one_becomes_owner(code: str, visitor: TestClient) -> None:
+def test_one_of_ten_concurrent_requests_with_the_same_code_becomes_owner(code: str, visitor: TestClient) -> None:
     statuses: list[int] = []
 
     def race(number: int) -> None:
@@ -65,7 +65,7 @@ def test_of_ten_racers_with_the_same_code_one_becomes_owner(code: str, visitor: 
     assert sorted(statuses) == [204] + [409] * 9
 
 
-def test_a_new_code_ends_the_one_before(code: str, visitor: TestClient) -> None:
+def test_a_new_code_invalidates_the_previous_one(code: str, visitor: TestClient) -> None:
     with db.transaction() as session:
         newer = service.create_setup_code(session)
     body = {"code": code, "name": "Alice", "password": PASSWORD}
@@ -85,7 +85,7 @@ def test_a_new_code_ends_the_one_before(code: str, visitor: TestClient) -> None:
         ("Alice Liddell", "alice liddell", "password", "The password must not be the same as the name."),
     ],
 )
-def test_a_bad_name_or_password_is_told_at_its_field(
+def test_an_invalid_name_or_password_is_reported_at_its_field(
     code: str, visitor: TestClient, name: str, password: str, field: str, sentence: str
 ) -> None:
     answer = visitor.post("/api/v1/setup", json={"code": code, "name": name, "password": password})
@@ -93,5 +93,5 @@ def test_a_bad_name_or_password_is_told_at_its_field(
     assert answer.json()["errors"] == [{"field": field, "message": sentence}]
 
 
-def test_a_visitor_before_the_set_up_is_told_about_the_link(code: str, visitor: TestClient) -> None:
+def test_before_setup_visitors_are_pointed_to_the_link(code: str, visitor: TestClient) -> None:
     assert "Open the link that Athanor printed" in visitor.get("/login").text

@@ -33,7 +33,7 @@ def test_a_token_is_shown_once_and_stored_hashed(alice: TestClient) -> None:
         assert principal.digest(secret) in session.scalars(select(ApiToken.token_sha256)).all()
 
 
-def test_a_revoked_token_stops_at_once(web: TestClient, alice: TestClient) -> None:
+def test_a_revoked_token_is_rejected_at_once(web: TestClient, alice: TestClient) -> None:
     made = alice.post("/api/v1/tokens", json={"name": "short-lived", "scopes": ["read"]}).json()
     program = users.client(web, token=made["token"])
     assert program.get("/api/v1/me").json()["scopes"] == ["read"]
@@ -43,7 +43,7 @@ def test_a_revoked_token_stops_at_once(web: TestClient, alice: TestClient) -> No
     assert alice.delete(f"/api/v1/tokens/{made['id']}").status_code == 404
 
 
-def test_anothers_token_is_not_there(alice: TestClient, bob: TestClient) -> None:
+def test_the_token_of_another_user_is_not_found(alice: TestClient, bob: TestClient) -> None:
     made = alice.post("/api/v1/tokens", json={"name": "mine", "scopes": ["read"]}).json()
     assert bob.delete(f"/api/v1/tokens/{made['id']}").status_code == 404
     assert bob.post(f"/account/tokens/{made['id']}/revoke").status_code == 404
@@ -66,7 +66,7 @@ def test_a_token_without_the_scope_is_refused(
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_only_the_owner_manages_people(bob_api: TestClient, method: str) -> None:
+def test_only_the_owner_manages_users(bob_api: TestClient, method: str) -> None:
     answer = bob_api.request(method, "/api/v1/users", json={"name": "Eve", "password": PASSWORD})
     assert (answer.status_code, answer.json()["code"]) == (403, "owner_only")
 
@@ -79,7 +79,7 @@ def test_the_owner_adds_a_member_who_can_log_in(web: TestClient, alice: TestClie
     assert "Frank" in [user["name"] for user in alice.get("/api/v1/users").json()["data"]]
 
 
-def test_a_name_is_given_once_whatever_its_case(alice: TestClient) -> None:
+def test_user_names_are_unique_ignoring_case(alice: TestClient) -> None:
     answer = alice.post("/api/v1/users", json={"name": "ALICE", "password": PASSWORD})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (409, "name")
 
@@ -95,19 +95,21 @@ def test_a_name_is_given_once_whatever_its_case(alice: TestClient) -> None:
         ({"name": "x", "scopes": ["read"], "more": 1}, "more"),
     ],
 )
-def test_a_bad_token_request_is_told_at_its_field(alice: TestClient, body: dict[str, object], field: str) -> None:
+def test_an_invalid_token_request_is_reported_at_its_field(
+    alice: TestClient, body: dict[str, object], field: str
+) -> None:
     answer = alice.post("/api/v1/tokens", json=body)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == field
 
 
-def test_a_token_gives_no_scope_that_it_lacks(web: TestClient, alice_user: Person) -> None:
+def test_a_token_cannot_create_a_token_with_more_scopes(web: TestClient, alice_user: Person) -> None:
     program = users.client(web, token=alice_user.token("admin"))
     answer = program.post("/api/v1/tokens", json={"name": "more", "scopes": ["submit"]})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (403, "scopes")
 
 
-def test_lists_come_in_pages(alice: TestClient) -> None:
+def test_lists_are_paginated(alice: TestClient) -> None:
     for number in range(3):
         alice.post("/api/v1/tokens", json={"name": f"page {number}", "scopes": ["read"]})
     names: list[str] = []
@@ -134,27 +136,27 @@ def test_the_page_shows_a_new_token_once_with_a_command_to_try(alice: TestClient
     assert "laptop" in again
 
 
-def test_the_page_keeps_what_was_typed_where_it_was_wrong(alice: TestClient) -> None:
+def test_the_page_keeps_the_input_of_a_rejected_form(alice: TestClient) -> None:
     answer = alice.post("/account/tokens", data={"name": "no scopes"})
     assert answer.status_code == 422
     assert 'value="no scopes"' in answer.text
     assert "Choose at least one scope" in answer.text
 
 
-def test_a_member_sees_no_people_and_the_owner_does(alice: TestClient, bob: TestClient) -> None:
+def test_only_the_owner_sees_the_list_of_users(alice: TestClient, bob: TestClient) -> None:
     assert 'id="people"' in alice.get("/account").text
     assert 'id="people"' not in bob.get("/account").text
     assert bob.post("/account/people", data={"name": "Eve", "password": PASSWORD}).status_code == 403
 
 
-def test_the_owner_adds_a_person_on_the_page(alice: TestClient) -> None:
+def test_the_owner_adds_a_user_on_the_page(alice: TestClient) -> None:
     answer = alice.post("/account/people", data={"name": "Grace", "password": PASSWORD})
     assert answer.headers["location"] == "/account?done=person"
     short = alice.post("/account/people", data={"name": "Heidi", "password": "short"})
     assert (short.status_code, 'value="Heidi"' in short.text) == (422, True)
 
 
-def test_names_are_drawn_as_text(alice: TestClient) -> None:
+def test_names_are_html_escaped(alice: TestClient) -> None:
     evil = "<img src=x onerror=alert(1)>"
     alice.post("/account/tokens", data={"name": evil, "scopes": ["read"]})
     alice.post("/account/people", data={"name": evil, "password": PASSWORD})
@@ -164,7 +166,7 @@ def test_names_are_drawn_as_text(alice: TestClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/account", "/account/tokens/x/revoke", "/account/people", "/account/password"])
-def test_pages_send_a_visitor_to_the_login(visitor: TestClient, path: str) -> None:
+def test_pages_redirect_a_visitor_to_the_login(visitor: TestClient, path: str) -> None:
     answer = visitor.get(path) if path == "/account" else visitor.post(path)
     assert answer.status_code == 303
     assert answer.headers["location"].startswith("/login")

@@ -70,7 +70,7 @@ def test_an_archive_becomes_a_ready_model(alice: TestClient, folder: Folder, imp
     assert not (storage.base_model(model["id"]) / "archive.zip").exists()
 
 
-def test_what_is_wrong_is_said_with_its_place_and_can_be_mended(
+def test_errors_name_the_place_and_can_be_fixed(
     alice: TestClient, folder: Folder, imported: Import, tmp_path: Path
 ) -> None:
     directory = tmp_path / "llama"
@@ -92,9 +92,7 @@ def test_what_is_wrong_is_said_with_its_place_and_can_be_mended(
     assert (again["state"], again["problems"]) == ("ready", [])
 
 
-def test_a_message_that_comes_twice_does_nothing_the_second_time(
-    alice: TestClient, folder: Folder, imported: Import
-) -> None:
+def test_a_duplicate_message_is_ignored(alice: TestClient, folder: Folder, imported: Import) -> None:
     model = imported(alice, folder("gpt2"))
     import_model(model["id"])
     import_model("never was")
@@ -102,7 +100,7 @@ def test_a_message_that_comes_twice_does_nothing_the_second_time(
     assert not storage.base_model("never was").exists()
 
 
-def test_an_import_that_fell_silent_is_promised_again_once(alice: TestClient) -> None:
+def test_a_silent_import_is_requeued_once(alice: TestClient) -> None:
     model_id = created(alice)
     with db.transaction() as session:
         lost = {"state": "importing", "created_at": func.now() - service.UPLOAD_LIFETIME}
@@ -114,7 +112,7 @@ def test_an_import_that_fell_silent_is_promised_again_once(alice: TestClient) ->
         assert service.requeue_stale_imports(session) == 0
 
 
-def test_a_child_that_dies_fails_the_model_in_plain_words(
+def test_a_crashed_child_fails_the_model_with_a_reason(
     alice: TestClient, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.tasks.import_model.validation_command", lambda model_id: ["sh", "-c", "kill -9 $$"])
@@ -146,7 +144,7 @@ def test_a_result_that_cannot_be_stored_fails_the_model_with_a_reason(
     assert (model["state"], model["problems"][0]["code"]) == ("failed", "result_unstorable")
 
 
-def test_the_child_learns_no_secret(alice: TestClient, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_child_process_gets_no_secrets(alice: TestClient, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setattr("worker.tasks.import_model.validation_command", lambda model_id: ["sh", "-c", f"env > {seen}"])
     model_id = created(alice)
@@ -163,7 +161,7 @@ def test_the_child_learns_no_secret(alice: TestClient, folder: Folder, monkeypat
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "modeling_tiny.py", "model.pt", "weights.PKL", "m.ckpt"])
-def test_pickle_and_code_are_refused_by_name(alice: TestClient, name: str) -> None:
+def test_pickle_and_code_are_rejected_by_file_name(alice: TestClient, name: str) -> None:
     answer = alice.put(f"/api/v1/models/{created(alice)}/files/{name}", content=b"x")
     assert (answer.status_code, answer.json()["code"]) == (422, "file_unsafe")
     assert answer.json()["title"].startswith(f"“{name}” is not accepted")
@@ -172,7 +170,7 @@ def test_pickle_and_code_are_refused_by_name(alice: TestClient, name: str) -> No
 @pytest.mark.parametrize(
     "name", ["notes.txt", ".lock", "config.json.bak", "..%2Fconfig.json", "%00.safetensors", "é.safetensors"]
 )
-def test_other_files_are_refused_and_nothing_is_written(alice: TestClient, name: str) -> None:
+def test_other_files_are_rejected_and_nothing_is_written(alice: TestClient, name: str) -> None:
     model_id = created(alice)
     assert alice.put(f"/api/v1/models/{model_id}/files/{name}", content=b"x").status_code in (404, 422)
     assert not storage.base_model(model_id).exists()
@@ -194,7 +192,7 @@ def test_all_files_share_one_limit(alice: TestClient, monkeypatch: pytest.Monkey
     settings.cache_clear()
 
 
-def test_a_model_that_is_being_checked_takes_no_file(alice: TestClient, folder: Folder, imported: Import) -> None:
+def test_a_model_under_validation_accepts_no_files(alice: TestClient, folder: Folder, imported: Import) -> None:
     model_id = created(alice)
     config = folder("llama") / "config.json"
     assert alice.post(f"/api/v1/models/{model_id}/import").json()["code"] == "model_empty"
@@ -210,14 +208,14 @@ def test_a_model_that_is_being_checked_takes_no_file(alice: TestClient, folder: 
 # ---- the hub --------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_hub_the_way_out_is_told(alice: TestClient) -> None:
+def test_without_a_hub_the_error_names_the_alternative(alice: TestClient) -> None:
     answer = alice.post("/api/v1/models", json={"reference": "owner/name"})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (409, "reference")
     assert "Upload the model's files instead." in answer.json()["title"]
 
 
 @pytest.mark.parametrize("reference", ["name", "a/b/c", "../x", "https://hub/a/b", "a/b@", "a/b c", "a/" + "b" * 300])
-def test_a_reference_is_a_name_and_never_an_address(online: None, alice: TestClient, reference: str) -> None:
+def test_a_hub_reference_is_a_name_and_not_a_url(online: None, alice: TestClient, reference: str) -> None:
     answer = alice.post("/api/v1/models", json={"reference": reference})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "reference")
 
@@ -237,7 +235,7 @@ def test_a_model_of_the_hub_is_imported_at_once(
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
-def test_every_route_asks_who_it_is(
+def test_every_route_requires_authentication(
     visitor: TestClient, web: TestClient, alice_user: Person, method: str, path: str, scope: str
 ) -> None:
     path = path.format(id="x")
@@ -247,7 +245,7 @@ def test_every_route_asks_who_it_is(
     assert users.client(web, token=token).request(method, path, **body).status_code == 403
 
 
-def test_a_model_of_another_is_not_there(alice: TestClient, bob: TestClient) -> None:
+def test_the_model_of_another_user_is_not_found(alice: TestClient, bob: TestClient) -> None:
     model_id = created(alice)
     assert bob.get("/api/v1/models").json()["data"] == []
     for method, path, _scope in ROUTES[1:3] + ROUTES[4:]:
@@ -255,7 +253,7 @@ def test_a_model_of_another_is_not_there(alice: TestClient, bob: TestClient) -> 
     assert alice.get(f"/api/v1/models/{model_id}").status_code == 200
 
 
-def test_a_deleted_model_leaves_nothing(alice: TestClient, folder: Folder) -> None:
+def test_a_deleted_model_leaves_no_files(alice: TestClient, folder: Folder) -> None:
     model_id = created(alice)
     put(alice, model_id, folder("llama") / "config.json")
     assert alice.delete(f"/api/v1/models/{model_id}").status_code == 204
@@ -263,7 +261,7 @@ def test_a_deleted_model_leaves_nothing(alice: TestClient, folder: Folder) -> No
     assert not storage.base_model(model_id).exists()
 
 
-def test_a_model_that_a_job_starts_from_stays(alice: TestClient, alice_user: Person) -> None:
+def test_a_model_used_by_a_job_cannot_be_deleted(alice: TestClient, alice_user: Person) -> None:
     model_id = created(alice)
     values: dict[str, Any] = {"name": "fine", "recipe": "chat", "spec_sha256": "", "body_sha256": "", "max_steps": 1}
     with db.transaction() as session:
@@ -283,7 +281,7 @@ def test_a_model_that_a_job_starts_from_stays(alice: TestClient, alice_user: Per
         session.delete(session.get_one(Job, job.id))
 
 
-def test_an_upload_that_nobody_finishes_is_forgotten(alice: TestClient, folder: Folder, imported: Import) -> None:
+def test_an_abandoned_upload_is_removed(alice: TestClient, folder: Folder, imported: Import) -> None:
     model_id, ready = created(alice), imported(alice, folder("llama"))["id"]
     with db.transaction() as session:
         assert service.forget_unfinished(session) == []

@@ -27,19 +27,19 @@ def online(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("path", ["/models", "/models/x"])
-def test_a_visitor_is_sent_to_the_login(visitor: TestClient, path: str) -> None:
+def test_a_visitor_is_redirected_to_the_login(visitor: TestClient, path: str) -> None:
     answer = visitor.get(path)
     assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={path}")
 
 
-def test_an_empty_list_says_what_belongs_here_and_why_no_hub_is_offered(bob: TestClient) -> None:
+def test_an_empty_list_explains_itself_and_why_no_hub_is_offered(bob: TestClient) -> None:
     text = html.unescape(bob.get("/models").text)
     assert "No base models yet" in text
     assert "Downloads from the hub are turned off" in text
     assert 'name="reference"' not in text
 
 
-def test_a_model_of_the_mirror_is_asked_for_by_a_form(online: None, bob: TestClient) -> None:
+def test_a_model_is_requested_from_the_mirror_by_a_form(online: None, bob: TestClient) -> None:
     assert "owner/name@revision, from https://mirror.example" in bob.get("/models").text
     refused = bob.post("/models", data={"reference": "https://x/y"})
     assert (refused.status_code, "Hub models are named owner/name" in refused.text) == (422, True)
@@ -57,7 +57,7 @@ def test_a_model_of_the_mirror_is_asked_for_by_a_form(online: None, bob: TestCli
     assert "data-busy" in bob.get("/models?part=list").text
 
 
-def test_a_ready_model_shows_what_is_known_and_leads_to_fine_tuning(
+def test_a_ready_model_shows_its_facts_and_links_to_fine_tuning(
     alice: TestClient, folder: Folder, imported: Import
 ) -> None:
     model = imported(alice, folder("bert"), name=EVIL)
@@ -72,7 +72,7 @@ def test_a_ready_model_shows_what_is_known_and_leads_to_fine_tuning(
     assert "28.2 k" in row
 
 
-def test_a_model_that_failed_says_why_and_can_be_tried_again(alice: TestClient, folder: Folder) -> None:
+def test_a_failed_model_shows_the_reason_and_can_be_retried(alice: TestClient, folder: Folder) -> None:
     model_id = alice.post("/api/v1/models", json={"name": "half"}).json()["id"]
     put(alice, model_id, folder("bert") / "config.json")
     assert "config.json" in alice.get(f"/models/{model_id}").text

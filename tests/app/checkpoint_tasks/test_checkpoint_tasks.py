@@ -93,7 +93,7 @@ def imported(alice_user: Person, checkpoint: StoredCheckpoint) -> str:
     return model.id
 
 
-def test_an_imported_model_is_evaluated_as_its_fine_tuned_checkpoints_are_and_exported(
+def test_an_imported_model_is_evaluated_like_its_checkpoints_and_exported(
     alice_api: TestClient, alice: TestClient, checkpoint: StoredCheckpoint, imported: str, corpus: str
 ) -> None:
     before = alice_api.post("/api/v1/evaluations", json={"checkpoint": imported, "corpora": [corpus]}).json()
@@ -128,7 +128,7 @@ def row(task_id: str) -> CheckpointTask:
         return session.get_one(CheckpointTask, task_id)
 
 
-def test_what_does_not_fit_is_refused_at_its_field(
+def test_an_invalid_request_is_rejected_at_its_field(
     alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
 ) -> None:
     def refusal(path: str, **body: Any) -> tuple[int, str]:
@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_refused_at_its_field(
     assert refusal("evaluations", corpora=[corpus], checkpoint="nope")[0] == 422
 
 
-def test_another_user_sees_nothing(
+def test_tasks_of_another_user_are_not_found(
     alice_api: TestClient, bob_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
 ) -> None:
     task_id = evaluation(alice_api, checkpoint, corpus)["id"]
@@ -175,7 +175,7 @@ def test_a_result_that_cannot_be_stored_fails_the_task_with_a_reason(
     assert not storage.checkpoint_task(task_id).exists()
 
 
-def test_a_cancelled_task_ends_its_process(
+def test_cancelling_a_task_ends_its_process(
     alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     task_id = evaluation(alice_api, checkpoint, corpus)["id"]
@@ -211,7 +211,7 @@ def _once_outside(verb: Any) -> Any:
     return call
 
 
-def test_a_lost_task_is_announced_again_three_times_at_most(
+def test_a_lost_task_is_requeued_at_most_three_times(
     alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
 ) -> None:
     task_id = evaluation(alice_api, checkpoint, corpus)["id"]
@@ -231,7 +231,7 @@ def test_a_lost_task_is_announced_again_three_times_at_most(
     assert answer["failure"]["message"].startswith("The worker was lost three times")
 
 
-def test_a_waiting_task_is_owed_to_a_worker(alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str) -> None:
+def test_a_waiting_task_is_in_the_outbox(alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str) -> None:
     task_id = evaluation(alice_api, checkpoint, corpus)["id"]
     with db.transaction() as session:
         session.execute(
@@ -244,7 +244,7 @@ def test_a_waiting_task_is_owed_to_a_worker(alice_api: TestClient, checkpoint: S
     alice_api.post(f"/api/v1/checkpoint-tasks/{task_id}/cancel")
 
 
-def test_the_forms_start_what_they_say(
+def test_the_forms_start_the_tasks_they_name(
     alice: TestClient, alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
 ) -> None:
     page = alice.get(f"/checkpoint-tasks?checkpoint={checkpoint.id}").text
@@ -265,7 +265,7 @@ def test_the_forms_start_what_they_say(
     assert alice_api.get(f"/api/v1/checkpoint-tasks/{task_id}").status_code == 404
 
 
-def test_the_old_paths_still_answer(
+def test_the_deprecated_paths_still_work(
     alice: TestClient, alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
 ) -> None:
     task_id = evaluation(alice_api, checkpoint, corpus)["id"]

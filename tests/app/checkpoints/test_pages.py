@@ -77,7 +77,7 @@ def test_the_list_shows_job_step_and_losses_and_leads_to_each(alice: TestClient,
     assert f'href="/api/v1/checkpoints/{checkpoint.id}/download"' in page
 
 
-def test_the_list_can_be_that_of_one_job(alice: TestClient, alice_user: Person, checkpoint: SavedCheckpoint) -> None:
+def test_the_list_can_be_filtered_by_job(alice: TestClient, alice_user: Person, checkpoint: SavedCheckpoint) -> None:
     other = save_checkpoint(alice_user, "Another", 10)
     page = alice.get(f"/checkpoints?job={other.job_id}").text
 
@@ -85,7 +85,7 @@ def test_the_list_can_be_that_of_one_job(alice: TestClient, alice_user: Person, 
     assert f"/checkpoints/{checkpoint.id}" not in page
 
 
-def test_a_checkpoint_tells_its_files_and_what_it_was_made_from(
+def test_a_checkpoint_shows_its_files_and_its_origin(
     alice: TestClient, alice_user: Person, checkpoint: SavedCheckpoint
 ) -> None:
     with db.transaction() as session:
@@ -98,20 +98,22 @@ def test_a_checkpoint_tells_its_files_and_what_it_was_made_from(
     assert 'path = "Furnace-one-step-200"' in page
 
 
-def test_bob_and_visitors_see_nothing_of_it(bob: TestClient, visitor: TestClient, checkpoint: SavedCheckpoint) -> None:
+def test_other_users_and_visitors_see_no_checkpoint(
+    bob: TestClient, visitor: TestClient, checkpoint: SavedCheckpoint
+) -> None:
     assert bob.get(f"/checkpoints/{checkpoint.id}").status_code == 404
     assert checkpoint.id not in bob.get("/checkpoints").text
     assert visitor.get(f"/checkpoints/{checkpoint.id}").headers["location"].startswith("/login")
 
 
-def test_without_checkpoints_the_list_leads_to_a_first_job(bob: TestClient) -> None:
+def test_without_checkpoints_the_list_links_to_a_first_job(bob: TestClient) -> None:
     page = bob.get("/checkpoints").text
 
     assert "No checkpoints yet" in page
     assert 'href="/jobs/new"' in page
 
 
-def test_a_checkpoint_whose_files_are_gone_offers_neither_download_nor_playground(
+def test_a_checkpoint_without_files_offers_neither_download_nor_playground(
     alice: TestClient, alice_user: Person
 ) -> None:
     lost = save_checkpoint(alice_user, "Lost", 5)

@@ -57,7 +57,7 @@ def test_a_checkpoint_is_described_with_its_manifest(alice_api: TestClient, chec
     assert {entry["name"] for entry in answer["manifest"]["files"]} == set(FILES) | set(RESUME)
 
 
-def test_the_archive_holds_what_others_can_use_and_a_manifest_of_just_that(
+def test_the_archive_has_only_public_files_and_a_matching_manifest(
     alice_api: TestClient, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     answer = alice_api.get(f"/api/v1/checkpoints/{checkpoint.id}/download")
@@ -75,7 +75,7 @@ def test_the_archive_holds_what_others_can_use_and_a_manifest_of_just_that(
     assert not [name for name in archive.namelist() if re.search(r"^/|\.\.|^runs", name)]
 
 
-def test_a_large_archive_is_made_in_little_memory(alice_user: Person, job_id: str) -> None:
+def test_a_large_archive_is_streamed_in_little_memory(alice_user: Person, job_id: str) -> None:
     directory = storage.checkpoint(saved(alice_user, job_id, 300, {"model.safetensors": b"w"}).path)
     with (directory / "model.safetensors").open("wb") as file:
         file.truncate(300 * 2**20)
@@ -89,7 +89,7 @@ def test_a_large_archive_is_made_in_little_memory(alice_user: Person, job_id: st
     assert grown < 32 * 2**20
 
 
-def test_a_checkpoint_whose_files_are_gone_says_so_before_the_download_begins(
+def test_missing_files_are_reported_before_a_download_starts(
     alice_api: TestClient, alice_user: Person, job_id: str
 ) -> None:
     row = saved(alice_user, job_id, 400, {"config.json": b"{}", "model.safetensors": b"w"})
@@ -99,7 +99,7 @@ def test_a_checkpoint_whose_files_are_gone_says_so_before_the_download_begins(
     assert "model.safetensors" in answer.json()["title"]
 
 
-def test_bob_sees_none_of_alices_checkpoints(bob_api: TestClient, checkpoint: Checkpoint) -> None:
+def test_checkpoints_of_another_user_are_not_found(bob_api: TestClient, checkpoint: Checkpoint) -> None:
     assert bob_api.get("/api/v1/checkpoints").json() == {"data": [], "next": None}
     for route in ("", "/download"):
         assert bob_api.get(f"/api/v1/checkpoints/{checkpoint.id}{route}").status_code == 404
@@ -117,7 +117,7 @@ def test_checkpoints_are_listed_by_job_newest_first(
     assert checkpoint.id in [row["id"] for row in everything]
 
 
-def test_recording_a_checkpoint_again_changes_nothing(alice_user: Person, job_id: str, checkpoint: Checkpoint) -> None:
+def test_recording_a_checkpoint_is_idempotent(alice_user: Person, job_id: str, checkpoint: Checkpoint) -> None:
     with db.transaction() as session:
         again = service.record(
             session,

@@ -43,14 +43,14 @@ def wrong(directory: Path) -> str:
     return str(caught.value)
 
 
-def test_a_signed_checkpoint_verifies_and_tells_whose_it_is(directory: Path) -> None:
+def test_a_signed_checkpoint_verifies_and_names_its_owner(directory: Path) -> None:
     assert signature.about(directory) == signature.Signed(**WHOSE)
     manifest = signature.verify(directory)
     assert manifest["step"] == 40
     assert [entry["name"] for entry in manifest["files"]] == ["model.safetensors", SECOND]
 
 
-def test_one_flipped_bit_anywhere_is_found(directory: Path) -> None:
+def test_a_flipped_bit_anywhere_is_detected(directory: Path) -> None:
     files = [path for path in directory.rglob("*") if path.is_file()]
     assert len(files) == 4
     for path in files:
@@ -80,7 +80,7 @@ def test_a_file_that_was_added_is_named(directory: Path) -> None:
     assert wrong(directory) == "resume/extra.pt is not in MANIFEST.json"
 
 
-def test_an_empty_and_a_missing_manifest_are_found(directory: Path) -> None:
+def test_an_empty_or_missing_manifest_is_detected(directory: Path) -> None:
     (directory / "MANIFEST.json").write_bytes(b"")
     assert wrong(directory) == "SIGNATURE does not fit MANIFEST.json"
     (directory / "MANIFEST.json").unlink()
@@ -88,14 +88,14 @@ def test_an_empty_and_a_missing_manifest_are_found(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"files": [{}]}', '{"files": 1}', "\x00"])
-def test_a_manifest_that_was_signed_without_listing_files_is_refused_in_words(directory: Path, text: str) -> None:
+def test_a_signed_manifest_without_files_is_rejected_with_a_message(directory: Path, text: str) -> None:
     (directory / "MANIFEST.json").write_text(text)
     signature.sign(directory, **WHOSE)
     assert wrong(directory) == "MANIFEST.json cannot be read"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"hmac_sha256": "", "job_id": "j"}'])
-def test_a_signature_that_is_none_is_refused_in_words(directory: Path, text: str) -> None:
+def test_a_malformed_signature_is_rejected_with_a_message(directory: Path, text: str) -> None:
     (directory / "SIGNATURE").write_text(text)
     assert wrong(directory) == "SIGNATURE cannot be read"
 
@@ -108,18 +108,18 @@ def test_no_field_of_a_signature_can_be_changed(directory: Path, field: str) -> 
     assert wrong(directory) == "SIGNATURE does not fit MANIFEST.json"
 
 
-def test_the_signature_of_another_installation_does_not_count(directory: Path, data: Path) -> None:
+def test_the_signature_of_another_installation_is_rejected(directory: Path, data: Path) -> None:
     (data / "keys" / "checkpoints.key").write_bytes(bytes(32))
     assert wrong(directory) == "SIGNATURE does not fit MANIFEST.json"
 
 
-def test_a_damaged_key_is_named_and_never_replaced(directory: Path, data: Path) -> None:
+def test_a_damaged_key_is_reported_and_never_replaced(directory: Path, data: Path) -> None:
     (data / "keys" / "checkpoints.key").write_bytes(b"short")
     assert wrong(directory) == "keys/checkpoints.key does not hold 32 bytes"
     assert (data / "keys" / "checkpoints.key").read_bytes() == b"short"
 
 
-def test_signing_again_changes_nothing_and_a_manifest_never_lists_a_signature(directory: Path) -> None:
+def test_signing_is_idempotent_and_a_manifest_never_lists_a_signature(directory: Path) -> None:
     before = (directory / "SIGNATURE").read_bytes()
     run_dir.write_manifest(directory, {"step": 40})
     signature.sign(directory, **WHOSE)
@@ -127,7 +127,7 @@ def test_signing_again_changes_nothing_and_a_manifest_never_lists_a_signature(di
     assert len(run_dir.verify(directory)["files"]) == 2
 
 
-def test_the_key_is_private_and_made_once_however_many_ask(data: Path, directory: Path) -> None:
+def test_the_key_is_private_and_created_once_under_concurrency(data: Path, directory: Path) -> None:
     key = data / "keys" / "checkpoints.key"
     key.unlink()
     with ThreadPoolExecutor(16) as racers:

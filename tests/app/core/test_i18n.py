@@ -38,13 +38,11 @@ ROOT = Path(__file__).parents[3]
         (None, ";;;,,,q=", "en"),
     ],
 )
-def test_the_language_is_the_chosen_one_else_what_the_browser_prefers(
-    cookie: str | None, header: str, language: str
-) -> None:
+def test_the_language_is_the_chosen_one_or_the_browsers(cookie: str | None, header: str, language: str) -> None:
     assert negotiate(cookie, header) == language
 
 
-def test_a_sentence_is_spoken_in_the_language_of_the_block_only() -> None:
+def test_a_language_applies_only_within_its_block() -> None:
     message = "There is nothing at this address."
     with use_locale("zh-CN"):
         chinese = _(message)
@@ -97,7 +95,7 @@ def fields(text: str) -> set[str]:
     return {name for _literal, name, _format, _conversion in string.Formatter().parse(text) if name is not None}
 
 
-def test_every_sentence_has_a_chinese_one(catalog: Catalog, messages: set[str]) -> None:
+def test_every_message_has_a_chinese_translation(catalog: Catalog, messages: set[str]) -> None:
     translated = {str(entry.id) for entry in catalog if entry.id and entry.string}
     assert sorted(messages - translated) == []
 
@@ -108,13 +106,13 @@ def test_no_entry_is_fuzzy_and_every_entry_is_used(catalog: Catalog, messages: s
     assert [entry.id for entry in entries if entry.id not in messages] == []
 
 
-def test_no_entry_stands_twice() -> None:
+def test_no_entry_is_duplicated() -> None:
     ids = [line for line in CATALOG.read_text().split("\n\n") if "msgid" in line]
     keys = [entry[entry.index("msgid") : entry.index("msgstr")] for entry in ids]
     assert sorted(key for key in set(keys) if keys.count(key) > 1) == []
 
 
-def test_chinese_sentences_hold_the_same_values(catalog: Catalog) -> None:
+def test_translations_have_the_same_placeholders(catalog: Catalog) -> None:
     wrong = [
         (entry.id, entry.string)
         for entry in catalog
@@ -123,7 +121,7 @@ def test_chinese_sentences_hold_the_same_values(catalog: Catalog) -> None:
     assert wrong == []
 
 
-def test_every_choice_of_a_spec_is_a_word_programs_use() -> None:
+def test_every_choice_of_a_spec_is_a_technical_term() -> None:
     # Choices are shown as they are: they are the words of the API. A choice with a space would be prose.
     for name, field in TrainSpec.model_fields.items():
         if get_origin(field.annotation) is Literal:

@@ -51,7 +51,7 @@ def test_a_spec_is_stored_with_all_its_fields(session: Session, job_id: str) -> 
     assert stored(session, job_id, "spec") == spec.model_dump(mode="json")
 
 
-def test_an_empty_object_stands_for_none(session: Session, job_id: str) -> None:
+def test_none_is_stored_as_an_empty_object(session: Session, job_id: str) -> None:
     job = session.get_one(Job, job_id)
     assert job.notice is None
     job.notice = Notice(code="save_failed", values={"step": 3}, count=2)
@@ -72,7 +72,7 @@ def test_unknown_keys_of_other_values_are_ignored(session: Session, job_id: str)
     assert (job.progress, job.adjustments) == (JobProgress(phase="load"), Adjustments())
 
 
-def test_a_value_of_another_shape_is_neither_written_nor_read(session: Session, job_id: str) -> None:
+def test_a_value_of_another_shape_is_rejected_on_write_and_read(session: Session, job_id: str) -> None:
     with pytest.raises(StatementError, match="valid integer"):
         session.execute(update(Job).values(progress={"done": "much"}))
     store(session, job_id, """adjustments = '{"skipped_steps": "all"}'""")
@@ -85,7 +85,7 @@ def test_a_value_cannot_be_changed_in_place() -> None:
         Replay(until=3).steps = 2
 
 
-def test_rows_are_found_by_what_a_column_holds(session: Session, job_id: str) -> None:
+def test_rows_can_be_filtered_by_the_content_of_a_column(session: Session, job_id: str) -> None:
     unadjusted = session.query(Job.id).where(Job.id == job_id, Job.adjustments == Adjustments())
     smaller = session.query(Job.id).where(Job.id == job_id, Job.adjustments == Adjustments(per_device_batch_size=2))
     of_recipe = session.query(Job.id).where(Job.id == job_id, Job.spec["recipe"].as_string() == "tiny")

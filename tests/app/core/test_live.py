@@ -42,7 +42,7 @@ async def collect(stream: AsyncIterator[Update], last: int, got: list[int] | Non
     return got
 
 
-def test_viewers_that_come_at_any_moment_see_no_gap_and_nothing_twice() -> None:
+def test_viewers_joining_at_any_time_see_each_event_once() -> None:
     async def main() -> None:
         chance = random.Random(1)
         story = Story()
@@ -66,7 +66,7 @@ def test_viewers_that_come_at_any_moment_see_no_gap_and_nothing_twice() -> None:
     asyncio.run(main())
 
 
-def test_a_hundred_viewers_cost_hardly_more_reading_than_one() -> None:
+def test_a_hundred_viewers_need_hardly_more_reads_than_one() -> None:
     async def main() -> None:
         story = Story()
         story.tell()
@@ -85,7 +85,7 @@ def test_a_hundred_viewers_cost_hardly_more_reading_than_one() -> None:
     asyncio.run(main())
 
 
-def test_a_viewer_that_reads_too_slowly_is_dropped_and_the_others_go_on() -> None:
+def test_a_slow_viewer_is_dropped_and_the_others_continue() -> None:
     async def main() -> None:
         story = Story()
         story.tell()
@@ -106,7 +106,7 @@ def test_a_viewer_that_reads_too_slowly_is_dropped_and_the_others_go_on() -> Non
     asyncio.run(main())
 
 
-def test_a_story_that_nobody_watches_is_not_read_and_can_be_watched_again() -> None:
+def test_a_stream_without_viewers_is_not_read_and_can_be_reopened() -> None:
     async def main() -> None:
         story = Story()
         story.tell()
@@ -129,7 +129,7 @@ def test_a_story_that_nobody_watches_is_not_read_and_can_be_watched_again() -> N
     asyncio.run(main())
 
 
-def test_a_viewer_that_leaves_while_another_one_comes_takes_nothing_with_it() -> None:
+def test_a_viewer_leaving_while_another_joins_does_not_affect_it() -> None:
     async def main() -> None:
         story = Story()
         story.tell()
@@ -155,7 +155,7 @@ def test_a_viewer_that_leaves_while_another_one_comes_takes_nothing_with_it() ->
     asyncio.run(main())
 
 
-def test_a_silent_doorbell_costs_a_delay_and_no_event() -> None:
+def test_a_missing_notification_delays_events_but_loses_none() -> None:
     async def main() -> None:
         story = Story()
         story.tell()
@@ -183,7 +183,7 @@ def test_every_stream_ends_when_the_hub_closes() -> None:
     asyncio.run(main())
 
 
-def test_a_bell_wakes_its_waiter_and_another_one_does_not() -> None:
+def test_a_notification_wakes_only_its_own_waiter() -> None:
     bell = Subscription("mine")
     assert bell.wait(0.05) is False
     live.notify("other")

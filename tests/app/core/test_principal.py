@@ -113,7 +113,7 @@ def fingerprint() -> list[Any]:
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_ID)
-def test_a_foreign_id_is_not_there(ids: Ids, bob: TestClient, method: str, path: str) -> None:
+def test_a_foreign_id_is_not_found(ids: Ids, bob: TestClient, method: str, path: str) -> None:
     before = fingerprint()
     answer = bob.request(method, path_of(path, ids), content=b"{}", headers={"Content-Type": "application/json"})
     assert answer.status_code == 404, answer.text
@@ -122,12 +122,12 @@ def test_a_foreign_id_is_not_there(ids: Ids, bob: TestClient, method: str, path:
 
 
 @pytest.mark.parametrize("path", [path for method, path in WITH_ID if method == "GET" and "events" not in path])
-def test_it_is_there_for_its_owner(ids: Ids, alice: TestClient, path: str) -> None:
+def test_an_owner_finds_its_own_rows(ids: Ids, alice: TestClient, path: str) -> None:
     assert alice.get(path_of(path, ids)).status_code != 404
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_no_list_names_what_is_anothers(ids: Ids, bob: TestClient, path: str) -> None:
+def test_no_list_contains_rows_of_another_user(ids: Ids, bob: TestClient, path: str) -> None:
     text = bob.get(path).text
     assert MARK not in text
     assert not [row_id for row_id in vars(ids).values() if row_id in text]
@@ -136,7 +136,7 @@ def test_no_list_names_what_is_anothers(ids: Ids, bob: TestClient, path: str) ->
 @pytest.mark.parametrize(
     "path", ["/corpora", "/tokenizers", "/models", "/jobs", "/checkpoints", "/playground", "/nodes"]
 )
-def test_the_lists_name_it_to_its_owner(ids: Ids, alice: TestClient, path: str) -> None:
+def test_the_lists_of_an_owner_contain_its_rows(ids: Ids, alice: TestClient, path: str) -> None:
     assert MARK in alice.get(path).text
 
 
@@ -234,9 +234,7 @@ def entangled(ids: Ids, alice_user: Person, bob_user: Person) -> dict[str, str]:
         "/api/v1/tokenizers/{tokenizer}",
     ],
 )
-def test_pages_of_ones_own_rows_name_nothing_that_is_anothers(
-    entangled: dict[str, str], bob: TestClient, path: str
-) -> None:
+def test_pages_of_own_rows_name_no_rows_of_others(entangled: dict[str, str], bob: TestClient, path: str) -> None:
     answer = bob.get(path.format(**entangled))
     assert answer.status_code in (200, 409), path  # 409: a tokenizer without its files
     assert MARK not in answer.text

@@ -39,7 +39,7 @@ def owe(n: int) -> None:
             queue.enqueue_after_commit(session, "test.task", str(i), queue=QUEUE)
 
 
-def test_a_message_is_sent_after_the_commit_and_then_no_longer_owed() -> None:
+def test_a_message_is_sent_after_the_commit_and_leaves_the_outbox() -> None:
     owe(3)
     assert (owed(), waiting()) == (3, 0)
     assert queue.flush_outbox() == 3
@@ -47,14 +47,14 @@ def test_a_message_is_sent_after_the_commit_and_then_no_longer_owed() -> None:
     assert queue.flush_outbox() == 0
 
 
-def test_a_transaction_that_rolls_back_owes_nothing() -> None:
+def test_a_rolled_back_transaction_sends_nothing() -> None:
     with suppress(ZeroDivisionError), db.transaction() as session:
         queue.enqueue_after_commit(session, "test.task", "1", queue=QUEUE)
         1 / 0  # noqa: B018
     assert (queue.flush_outbox(), owed(), waiting()) == (0, 0, 0)
 
 
-def test_two_processes_that_flush_at_once_send_each_message_once() -> None:
+def test_concurrent_flushes_send_each_message_once() -> None:
     owe(40)
     barrier = threading.Barrier(4)
     sent: list[int] = []
@@ -71,9 +71,7 @@ def test_two_processes_that_flush_at_once_send_each_message_once() -> None:
     assert (sum(sent), waiting(), owed()) == (40, 40, 0)
 
 
-def test_while_the_broker_is_away_messages_stay_owed_and_are_sent_once_it_is_back(
-    running_servers: Servers, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_messages_are_sent_once_the_broker_is_back(running_servers: Servers, caplog: pytest.LogCaptureFixture) -> None:
     owe(2)
     running_servers.valkey.stop()
     try:
@@ -87,7 +85,7 @@ def test_while_the_broker_is_away_messages_stay_owed_and_are_sent_once_it_is_bac
     assert (owed(), waiting()) == (0, 2)
 
 
-def test_no_transaction_is_open_while_messages_are_sent_and_nobody_else_sends_them(
+def test_messages_are_sent_outside_a_transaction_by_one_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     owe(2)
@@ -104,7 +102,7 @@ def test_no_transaction_is_open_while_messages_are_sent_and_nobody_else_sends_th
     assert (seen, owed()) == ([(0, 0), (0, 0)], 0)
 
 
-def test_what_a_process_that_died_was_sending_is_sent_by_another_one_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_of_a_dead_sender_are_sent_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
     owe(3)
     with monkeypatch.context() as patched:
         patched.setattr(queue, "send", lambda *_message, **_where: sys.exit(137))
@@ -124,18 +122,18 @@ def test_what_a_process_that_died_was_sending_is_sent_by_another_one_later(monke
         ("unix:///run/a b/valkey.sock", "redis+socket:///run/a b/valkey.sock?virtual_host=0"),
     ],
 )
-def test_one_address_serves_both_libraries(given: str, broker: str) -> None:
+def test_one_broker_url_works_for_both_libraries(given: str, broker: str) -> None:
     assert queue.broker_url(given) == broker
 
 
-def test_celery_keeps_to_what_redis_cannot_lose_or_double() -> None:
+def test_celery_uses_no_features_that_lose_or_duplicate_messages() -> None:
     conf: Any = queue.create_celery().conf
     assert conf.task_acks_late is False
     assert conf.task_ignore_result is True
     assert conf.accept_content == ["json"]
 
 
-def test_a_claim_lasts_longer_than_a_silent_broker_keeps_a_sender() -> None:
+def test_a_claim_outlasts_the_timeout_of_a_silent_broker() -> None:
     limits: Any = queue.create_celery().conf.broker_transport_options
     once_more = 2 * limits["socket_timeout"] + limits["socket_connect_timeout"]  # on a new connection
     assert once_more < queue.CLAIM_SECONDS < settings().lease_seconds

@@ -33,14 +33,14 @@ ROUTES = [
 ]
 
 
-def test_a_text_becomes_ready_with_its_numbers(alice: TestClient, upload: Upload) -> None:
+def test_a_text_becomes_ready_with_its_counts(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, "春眠不觉晓，\r\n处处闻啼鸟。".encode(), "春晓.txt")
     assert corpus["state"] == "ready"
     assert (corpus["num_documents"], corpus["num_characters"], corpus["num_text_bytes"]) == (1, 13, 37)
     assert (corpus["encoding"], corpus["problems"], corpus["progress"]) == ("utf-8", [], None)
 
 
-def test_documents_come_in_pages_each_found_by_the_index(alice: TestClient, upload: Upload) -> None:
+def test_documents_are_paginated_through_the_index(alice: TestClient, upload: Upload) -> None:
     texts = [f"document {n} " + "字" * n * 100 for n in range(25)]
     content = "\n".join(json.dumps({"text": text}) for text in texts).encode()
     corpus = upload(alice, content, "poems.jsonl")
@@ -69,7 +69,7 @@ def test_a_broken_line_fails_the_corpus_until_it_is_skipped(alice: TestClient, u
     assert again["problems"][0]["line"] == 2
 
 
-def test_another_encoding_is_offered_by_name_and_read_when_chosen(alice: TestClient, upload: Upload) -> None:
+def test_another_encoding_is_offered_and_used_when_chosen(alice: TestClient, upload: Upload) -> None:
     text = "床前明月光，疑是地上霜。举头望明月，低头思故乡。\n" * 20
     corpus = upload(alice, text.encode("gb18030"), "静夜思.txt")
     assert corpus["state"] == "failed"
@@ -82,14 +82,14 @@ def test_another_encoding_is_offered_by_name_and_read_when_chosen(alice: TestCli
     assert (again["state"], again["num_characters"], again["encoding"]) == ("ready", len(text), "gb18030")
 
 
-def test_a_message_that_comes_twice_does_nothing_the_second_time(alice: TestClient, upload: Upload) -> None:
+def test_a_duplicate_message_is_ignored(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b"once")
     parse_corpus(corpus["id"])
     parse_corpus("never was")
     assert alice.get(f"/api/v1/corpora/{corpus['id']}").json() == corpus
 
 
-def test_a_reading_that_fell_silent_is_promised_again_once(alice: TestClient) -> None:
+def test_a_silent_parse_is_requeued_once(alice: TestClient) -> None:
     corpus = alice.post("/api/v1/corpora?filename=lost.txt", content=b"lost").json()
     with db.transaction() as session:
         assert service.requeue_stale_parses(session, seconds=60) == 0
@@ -107,7 +107,7 @@ def test_a_reading_that_fell_silent_is_promised_again_once(alice: TestClient) ->
         assert service.requeue_stale_parses(session, seconds=60) == 0
 
 
-def test_a_parser_that_dies_fails_the_corpus_in_plain_words(
+def test_a_crashed_parser_fails_the_corpus_with_a_reason(
     alice: TestClient, upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.tasks.parse_corpus.command", lambda corpus: ["sh", "-c", "kill -9 $$"])
@@ -139,7 +139,7 @@ def test_a_result_that_cannot_be_stored_fails_the_corpus_with_a_reason(
 
 
 @pytest.mark.parametrize("name", ["D05-surrogate-label", "D05-surrogate-role", "D06-nul-label", "D06-nul-role"])
-def test_strings_that_the_database_refuses_are_refused_by_line(alice: TestClient, upload: Upload, name: str) -> None:
+def test_strings_that_the_database_rejects_are_reported_by_line(alice: TestClient, upload: Upload, name: str) -> None:
     content = (CASES / f"{name}.jsonl").read_bytes()
     field = name.rpartition("-")[2]
     corpus = upload(alice, content, f"{name}.jsonl")
@@ -167,7 +167,7 @@ def test_bad_lines_are_counted_by_reason(alice: TestClient, upload: Upload) -> N
     assert corpus["problems"][-1]["line"] == 152
 
 
-def test_bytes_that_cannot_be_decoded_are_left_out_or_replaced(alice: TestClient, upload: Upload) -> None:
+def test_undecodable_bytes_are_dropped_or_replaced(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b"one caf\xe9 in town\n", "town.txt")
     assert (corpus["state"], corpus["num_bad_places"]) == ("failed", 1)
     assert corpus["problems"][0]["context"] == "one caf\\xe9 in town\n"
@@ -187,7 +187,7 @@ def test_bytes_that_cannot_be_decoded_are_left_out_or_replaced(alice: TestClient
 # ---- deleting -------------------------------------------------------------------------------------------------------
 
 
-def test_a_deleted_corpus_is_gone_from_the_disk(alice: TestClient, upload: Upload) -> None:
+def test_a_deleted_corpus_is_removed_from_the_disk(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b"text")
     assert alice.delete(f"/api/v1/corpora/{corpus['id']}").status_code == 204
     assert not storage.corpus(corpus["id"]).exists()
@@ -203,7 +203,7 @@ def add_job(owner: Person, corpus_id: str, state: str) -> None:
 
 
 @pytest.mark.parametrize(("state", "status"), [("queued", 409), ("running", 409), ("paused", 409), ("succeeded", 204)])
-def test_a_corpus_in_use_is_not_deleted(
+def test_a_corpus_in_use_cannot_be_deleted(
     alice: TestClient, alice_user: Person, upload: Upload, state: str, status: int
 ) -> None:
     corpus = upload(alice, b"text")
@@ -233,7 +233,9 @@ def test_a_token_without_the_scope_is_refused(
     assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
 
 
-def test_anothers_corpus_is_not_there(alice: TestClient, bob: TestClient, bob_user: Person, upload: Upload) -> None:
+def test_the_corpus_of_another_user_is_not_found(
+    alice: TestClient, bob: TestClient, bob_user: Person, upload: Upload
+) -> None:
     corpus = upload(alice, b"hers alone")
     for method, path, _scope in ROUTES:
         if "{id}" in path:
@@ -249,14 +251,14 @@ def test_anothers_corpus_is_not_there(alice: TestClient, bob: TestClient, bob_us
 
 
 @pytest.mark.parametrize("corpus_id", ["x", "%00", "..%2f..%2fetc", "x" * 2000, "😀", "1;drop table corpus"])
-def test_an_id_that_never_was_answers_without_a_fault_of_ours(alice: TestClient, corpus_id: str) -> None:
+def test_an_unknown_id_is_a_client_error(alice: TestClient, corpus_id: str) -> None:
     for method, path, _scope in ROUTES:
         if "{id}" in path:
             assert alice.request(method, path.format(id=corpus_id), json={}).status_code in (400, 404)
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=999", "limit=x", "after=" + "x" * 100])
-def test_a_bad_page_is_told_at_its_parameter(alice: TestClient, query: str) -> None:
+def test_an_invalid_page_is_reported_at_its_parameter(alice: TestClient, query: str) -> None:
     answer = alice.get(f"/api/v1/corpora?{query}")
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, query.split("=")[0])
 
@@ -264,13 +266,13 @@ def test_a_bad_page_is_told_at_its_parameter(alice: TestClient, query: str) -> N
 # ---- what jobs ask --------------------------------------------------------------------------------------------------
 
 
-def test_jobs_get_their_corpora_in_the_order_asked_for(alice: TestClient, alice_user: Person, upload: Upload) -> None:
+def test_jobs_get_their_corpora_in_the_requested_order(alice: TestClient, alice_user: Person, upload: Upload) -> None:
     ids = [upload(alice, b"one")["id"], upload(alice, b"two")["id"]][::-1]
     with db.transaction() as session:
         assert [c.id for c in service.require_ready_corpora(session, principal=alice_user.principal, ids=ids)] == ids
 
 
-def test_what_cannot_be_trained_on_is_told_at_the_field(alice: TestClient, alice_user: Person, upload: Upload) -> None:
+def test_unusable_corpora_are_reported_at_the_field(alice: TestClient, alice_user: Person, upload: Upload) -> None:
     ready = upload(alice, b"fine")["id"]
     failed = upload(alice, b"\xff\xff\xff")["id"]
     parsing = alice.post("/api/v1/corpora?filename=a.txt", content=b"text").json()["id"]
@@ -293,9 +295,7 @@ def record(owner: Person, sha256: str) -> Any:
         )
 
 
-def test_the_same_tokenizer_of_the_same_owner_is_kept_once(
-    alice: TestClient, alice_user: Person, bob_user: Person
-) -> None:
+def test_the_same_tokenizer_of_an_owner_is_stored_once(alice: TestClient, alice_user: Person, bob_user: Person) -> None:
     first, again, bobs = record(alice_user, "s" * 64), record(alice_user, "s" * 64), record(bob_user, "s" * 64)
     assert first.id == again.id != bobs.id
     listed = alice.get("/api/v1/tokenizers").json()["data"]
@@ -310,7 +310,7 @@ def test_the_same_tokenizer_of_the_same_owner_is_kept_once(
 # ---- what ships -----------------------------------------------------------------------------------------------------
 
 
-def test_the_shipped_corpora_are_there_for_everybody_and_stay(alice: TestClient, bob: TestClient) -> None:
+def test_the_shipped_corpora_are_visible_to_all_and_cannot_be_deleted(alice: TestClient, bob: TestClient) -> None:
     for _twice in range(2):
         with db.transaction() as session:
             service.install_samples(session)
@@ -339,7 +339,7 @@ def test_the_shipped_english_text_is_genesis_and_exodus() -> None:
     assert (sum(verses[:50]), sum(verses[50:])) == (1533, 1213)
 
 
-def test_the_shipped_conversations_alternate_and_reckon_rightly() -> None:
+def test_the_shipped_conversations_alternate_and_calculate_correctly() -> None:
     for name in ("small-talk.jsonl", "small-talk-chinese.jsonl"):
         lines = (FOLDER / name).read_text(encoding="utf-8").splitlines()
         talks = [json.loads(line)["messages"] for line in lines]

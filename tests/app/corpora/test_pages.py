@@ -17,12 +17,12 @@ EVIL = "<script>alert(1)</script>"
 
 
 @pytest.mark.parametrize("path", ["/corpora", "/corpora/x", "/tokenizers", "/tokenizers/x"])
-def test_a_visitor_is_sent_to_the_login(visitor: TestClient, path: str) -> None:
+def test_a_visitor_is_redirected_to_the_login(visitor: TestClient, path: str) -> None:
     answer = visitor.get(path)
     assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={path}")
 
 
-def test_an_empty_list_says_what_belongs_here(bob: TestClient) -> None:
+def test_an_empty_list_explains_what_to_upload(bob: TestClient) -> None:
     assert "No corpora yet" in bob.get("/corpora").text
     assert "No tokenizers yet" in bob.get("/tokenizers").text
 
@@ -36,7 +36,7 @@ def test_the_form_works_without_scripts_and_takes_several_files(alice: TestClien
     assert ">two</a>" in text
 
 
-def test_a_refused_file_is_named_and_the_others_are_kept(alice: TestClient) -> None:
+def test_a_rejected_file_is_named_and_the_others_are_kept(alice: TestClient) -> None:
     files = [("file", ("kept.txt", b"kept")), ("file", ("bad.exe", b"MZ")), ("file", ("void.txt", b""))]
     answer = alice.post("/corpora", files=files)
     text = html.unescape(answer.text)
@@ -51,7 +51,7 @@ def test_a_form_without_a_file_says_so(alice: TestClient) -> None:
     assert (answer.status_code, "Choose a file." in answer.text) == (422, True)
 
 
-def test_the_list_updates_itself_only_while_something_is_read(alice: TestClient) -> None:
+def test_the_list_polls_only_while_a_corpus_is_parsed(alice: TestClient) -> None:
     corpus = alice.post("/api/v1/corpora?filename=busy.txt", content=b"busy").json()
     with db.transaction() as session:
         service.record_parse_progress(session, corpus_id=corpus["id"], done=1, total=4)
@@ -64,7 +64,7 @@ def test_the_list_updates_itself_only_while_something_is_read(alice: TestClient)
     assert "data-busy" not in alice.get(f"/corpora/{corpus['id']}?part=state").text
 
 
-def test_the_page_of_a_corpus_shows_its_numbers_and_documents(alice: TestClient, upload: Upload) -> None:
+def test_the_page_of_a_corpus_shows_its_counts_and_documents(alice: TestClient, upload: Upload) -> None:
     content = "".join(json.dumps({"text": f"poem number {n}"}) + "\n" for n in range(1, 26)).encode()
     corpus = upload(alice, content, "poems.jsonl")
     text = alice.get(f"/corpora/{corpus['id']}").text
@@ -91,7 +91,7 @@ def test_bad_lines_are_listed_and_can_be_skipped(alice: TestClient, upload: Uplo
     assert "Train on this" in text
 
 
-def test_keys_that_are_not_used_and_reasons_are_listed(alice: TestClient, upload: Upload) -> None:
+def test_unused_keys_and_reasons_are_listed(alice: TestClient, upload: Upload) -> None:
     content = lines({"text": "a", "<b>": 1}, {"text": "b", "<b>": 2}, {"text": ""}, {"text": ""}, {"text": 3})
     corpus = upload(alice, content, "keys.jsonl")
     text = html.unescape(alice.get(f"/corpora/{corpus['id']}").text)
@@ -104,7 +104,7 @@ def test_keys_that_are_not_used_and_reasons_are_listed(alice: TestClient, upload
     assert "<dt><code>&lt;b&gt;</code></dt><dd>2 ×</dd>" in text
 
 
-def test_bad_bytes_can_be_left_out(alice: TestClient, upload: Upload) -> None:
+def test_bad_bytes_can_be_dropped(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b"one caf\xe9 in town\n", "town.txt")
     text = html.unescape(alice.get(f"/corpora/{corpus['id']}").text)
     assert "one caf\\xe9 in town" in text
@@ -118,7 +118,7 @@ def test_bad_bytes_can_be_left_out(alice: TestClient, upload: Upload) -> None:
     assert "Bad bytes left out" in text
 
 
-def test_tools_and_several_turns_are_shown(alice: TestClient, upload: Upload) -> None:
+def test_tools_and_multiple_turns_are_shown(alice: TestClient, upload: Upload) -> None:
     function = {"name": "look_up", "arguments": {"house": EVIL}}
     question = {"role": "user", "content": "Which door?"}
     call = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
@@ -135,7 +135,7 @@ def test_tools_and_several_turns_are_shown(alice: TestClient, upload: Upload) ->
         assert EVIL not in text
 
 
-def test_an_encoding_is_offered_and_taken(alice: TestClient, upload: Upload) -> None:
+def test_an_offered_encoding_can_be_chosen(alice: TestClient, upload: Upload) -> None:
     poem = "国破山河在，城春草木深。感时花溅泪，恨别鸟惊心。\n" * 9
     corpus = upload(alice, poem.encode("gb18030"), "春望.txt")
     text = alice.get(f"/corpora/{corpus['id']}").text
@@ -146,13 +146,13 @@ def test_an_encoding_is_offered_and_taken(alice: TestClient, upload: Upload) -> 
     assert "国破山河在" in alice.get(f"/corpora/{corpus['id']}").text
 
 
-def test_a_wrong_wish_is_answered_on_the_page(alice: TestClient, upload: Upload) -> None:
+def test_an_invalid_request_is_reported_on_the_page(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b"\xff\xff", "x.txt")
     answer = alice.post(f"/corpora/{corpus['id']}/parse", data={"encoding": "klingon"})
     assert (answer.status_code, "Choose an encoding of:" in answer.text) == (422, True)
 
 
-def test_a_shipped_corpus_offers_no_way_to_change_it(alice: TestClient) -> None:
+def test_a_shipped_corpus_cannot_be_changed(alice: TestClient) -> None:
     with db.transaction() as session:
         service.install_samples(session)
     parse_corpus("00songlyrics")
@@ -162,13 +162,13 @@ def test_a_shipped_corpus_offers_no_way_to_change_it(alice: TestClient) -> None:
     assert alice.post("/corpora/00songlyrics/delete").status_code == 403
 
 
-def test_deleting_on_the_page_removes_row_and_files(alice: TestClient, upload: Upload) -> None:
+def test_deleting_on_the_page_removes_the_row_and_its_files(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b"text")
     assert alice.post(f"/corpora/{corpus['id']}/delete").headers["location"] == "/corpora"
     assert not storage.corpus(corpus["id"]).exists()
 
 
-def test_names_and_texts_are_drawn_as_text(alice: TestClient, upload: Upload) -> None:
+def test_names_and_texts_are_html_escaped(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, EVIL.encode(), "evil.txt", name=EVIL)
     bad = upload(alice, b'{"a<script>": 1, "a<script>": 2}', "bad.jsonl")
     for path in ("/corpora", f"/corpora/{corpus['id']}", f"/corpora/{bad['id']}"):
@@ -196,14 +196,14 @@ def tokenizer(alice_user: Person, upload: Upload, alice: TestClient) -> Any:
     return row
 
 
-def test_the_list_names_what_a_tokenizer_was_trained_on(alice: TestClient, tokenizer: Any) -> None:
+def test_the_list_names_the_training_corpora_of_a_tokenizer(alice: TestClient, tokenizer: Any) -> None:
     text = alice.get("/tokenizers").text
     assert "Its corpus" in text
     assert "a deleted corpus" in text
     assert EVIL not in text
 
 
-def test_the_page_shows_tokens_as_people_read_them(alice: TestClient, bob: TestClient, tokenizer: Any) -> None:
+def test_the_page_shows_tokens_as_readable_text(alice: TestClient, bob: TestClient, tokenizer: Any) -> None:
     text = alice.get(f"/tokenizers/{tokenizer.id}").text
     for token in ("·fire", "炉", "&lt;b&gt;", "⏎⏎"):
         assert f"<li>{token}</li>" in text
@@ -231,7 +231,7 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("kind", RECORDS)
-def test_records_are_shown_as_people_read_them(alice: TestClient, upload: Upload, kind: str) -> None:
+def test_records_are_shown_in_readable_form(alice: TestClient, upload: Upload, kind: str) -> None:
     corpus = upload(alice, lines(RECORDS[kind]), f"{kind}.jsonl")
     assert (corpus["kind"], corpus["num_documents"]) == (kind, 1)
     text = alice.get(f"/corpora/{corpus['id']}").text
@@ -241,7 +241,7 @@ def test_records_are_shown_as_people_read_them(alice: TestClient, upload: Upload
     assert "{&#34;" not in text, "the record is drawn as JSON"
 
 
-def test_labels_are_counted_and_drawn_as_bars(alice: TestClient, upload: Upload) -> None:
+def test_labels_are_counted_and_shown_as_bars(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b"text,label\nwarm,good\nhot,good\ncold,bad\n", "feel.csv")
     assert (corpus["num_labels"], corpus["labels"]) == (2, {"good": 2, "bad": 1})
     text = alice.get(f"/corpora/{corpus['id']}").text
@@ -250,7 +250,7 @@ def test_labels_are_counted_and_drawn_as_bars(alice: TestClient, upload: Upload)
     assert "2 labels" in alice.get("/corpora").text
 
 
-def test_a_file_is_read_as_the_kind_that_is_asked_for(alice: TestClient, upload: Upload) -> None:
+def test_a_file_is_parsed_as_the_requested_kind(alice: TestClient, upload: Upload) -> None:
     content = lines({"text": "warm", "label": "good", "prompt": "How?", "completion": "So."})
     found = upload(alice, content, "both.jsonl")
     assert found["kind"] == "completion"
@@ -263,7 +263,7 @@ def test_a_file_is_read_as_the_kind_that_is_asked_for(alice: TestClient, upload:
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "kind")
 
 
-def test_a_record_too_long_to_draw_is_shown_as_it_is_kept(alice: TestClient, upload: Upload) -> None:
+def test_a_record_too_long_to_render_is_shown_as_stored(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, lines({"prompt": "p" * 30_000, "completion": "c"}), "long.jsonl")
     text = alice.get(f"/corpora/{corpus['id']}").text
     assert "p" * 400 in text

@@ -41,7 +41,7 @@ def post(client: TestClient, content: Any = b"some text", **params: str) -> Any:
     return client.post("/api/v1/corpora", params={"filename": "text.txt", **params}, content=content)
 
 
-def test_an_upload_is_kept_as_it_came_with_its_hash(alice: TestClient) -> None:
+def test_an_upload_is_stored_unchanged_with_its_hash(alice: TestClient) -> None:
     content = b"Ignis est in athanore.\n" * 200_000
     answer = post(alice, content, name="Athanor", filename="a.TXT")
     corpus = answer.json()
@@ -51,11 +51,11 @@ def test_an_upload_is_kept_as_it_came_with_its_hash(alice: TestClient) -> None:
     assert (storage.corpus(corpus["id"]) / "upload").read_bytes() == content
 
 
-def test_without_a_name_the_corpus_is_called_like_the_file(alice: TestClient) -> None:
+def test_a_corpus_without_a_name_is_named_after_its_file(alice: TestClient) -> None:
     assert post(alice, filename="红楼梦 第一回.md").json()["name"] == "红楼梦 第一回"
 
 
-def test_the_message_to_parse_it_is_sent_after_the_commit(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parse_message_is_sent_after_the_commit(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[Any, ...]] = []
     monkeypatch.setattr(queue, "send", lambda task, *args, queue: sent.append((task, *args, queue)))
     corpus = post(alice).json()
@@ -65,7 +65,7 @@ def test_the_message_to_parse_it_is_sent_after_the_commit(alice: TestClient, mon
 
 
 @pytest.mark.parametrize("filename", ["a.exe", "a.txt.zip", "txt", "", ".", "a.", "jsonl", "a.html"])
-def test_other_kinds_of_files_are_refused_by_name(alice: TestClient, filename: str) -> None:
+def test_unsupported_file_types_are_rejected_by_name(alice: TestClient, filename: str) -> None:
     before = folders()
     answer = post(alice, filename=filename)
     assert answer.status_code == 422
@@ -86,7 +86,7 @@ def test_other_kinds_of_files_are_refused_by_name(alice: TestClient, filename: s
         "．．/x.txt",
     ],
 )
-def test_a_name_is_a_label_and_never_a_path(alice: TestClient, filename: str) -> None:
+def test_a_name_is_never_used_as_a_path(alice: TestClient, filename: str) -> None:
     corpus = post(alice, filename=filename).json()
     assert corpus["filename"] == filename
     assert sorted(path.name for path in storage.corpus(corpus["id"]).iterdir()) == ["upload"]
@@ -94,25 +94,25 @@ def test_a_name_is_a_label_and_never_a_path(alice: TestClient, filename: str) ->
 
 
 @pytest.mark.parametrize("filename", ["a\u0000.txt", "a\u202etxt.txt", "a\n.txt", "x" * 300 + ".txt"])
-def test_names_that_cannot_be_shown_are_refused(alice: TestClient, filename: str) -> None:
+def test_unprintable_names_are_rejected(alice: TestClient, filename: str) -> None:
     answer = post(alice, filename=filename)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "filename")
 
 
-def test_an_empty_file_is_refused_and_leaves_nothing(alice: TestClient) -> None:
+def test_an_empty_file_is_rejected_and_leaves_nothing(alice: TestClient) -> None:
     before = folders()
     answer = post(alice, b"")
     assert answer.json()["errors"] == [{"field": "file", "message": "The file is empty."}]
     assert folders() == before
 
 
-def test_an_unknown_encoding_is_refused_by_name(alice: TestClient) -> None:
+def test_an_unknown_encoding_is_rejected_by_name(alice: TestClient) -> None:
     answer = post(alice, encoding="klingon")
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "encoding")
     assert "gb18030" in answer.json()["title"]
 
 
-def test_a_declared_length_over_the_limit_is_refused_before_a_byte_is_read(alice: TestClient, small_limit: int) -> None:
+def test_a_content_length_over_the_limit_is_rejected_before_reading(alice: TestClient, small_limit: int) -> None:
     read: list[bytes] = []
 
     def body() -> Iterator[bytes]:
@@ -127,14 +127,14 @@ def test_a_declared_length_over_the_limit_is_refused_before_a_byte_is_read(alice
     assert folders() == before
 
 
-def test_a_client_that_declares_nothing_is_cut_at_the_limit(alice: TestClient, small_limit: int) -> None:
+def test_an_upload_without_a_content_length_is_stopped_at_the_limit(alice: TestClient, small_limit: int) -> None:
     before = folders()
     answer = alice.post("/api/v1/corpora", params={"filename": "big.txt"}, content=(b"x" * 65536 for _n in range(100)))
     assert answer.status_code == 413
     assert folders() == before
 
 
-def test_a_full_disk_is_told_before_the_upload(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_the_upload(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "SPARE_BYTES", 2**62)
     answer = post(alice)
     assert (answer.status_code, answer.json()["code"]) == (507, "disk_full")
@@ -154,7 +154,7 @@ def address(web: TestClient) -> Iterator[tuple[str, int]]:
         thread.join()
 
 
-def test_an_upload_that_breaks_off_leaves_no_file_and_no_row(address: tuple[str, int], alice_user: Person) -> None:
+def test_an_aborted_upload_leaves_no_file_and_no_row(address: tuple[str, int], alice_user: Person) -> None:
     before = folders()
     head = (
         f"POST /api/v1/corpora?filename=cut.txt HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50000000\r\n"
@@ -168,7 +168,9 @@ def test_an_upload_that_breaks_off_leaves_no_file_and_no_row(address: tuple[str,
         assert session.get(Corpus, began.pop()) is None
 
 
-def test_a_disk_that_fills_up_is_told_and_nothing_stays(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_is_reported_and_nothing_is_left(
+    alice: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_space(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -179,7 +181,7 @@ def test_a_disk_that_fills_up_is_told_and_nothing_stays(alice: TestClient, monke
     assert folders() == before
 
 
-def test_memory_stays_flat_however_large_the_upload(alice: TestClient) -> None:
+def test_memory_stays_constant_for_any_upload_size(alice: TestClient) -> None:
     held: list[int] = []
 
     class Chunk(bytes):

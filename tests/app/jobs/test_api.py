@@ -25,7 +25,7 @@ def short(alice_user: Person) -> str:
     return factories.corpus(alice_user, text="Let there be light." * 10, name="Short")
 
 
-def test_a_job_is_submitted_once_for_a_key(alice_api: TestClient, corpus: str) -> None:
+def test_a_job_is_submitted_once_per_idempotency_key(alice_api: TestClient, corpus: str) -> None:
     headers = {"Idempotency-Key": "first"}
     answers = [alice_api.post("/api/v1/jobs", json={"corpora": [corpus]}, headers=headers) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 200]
@@ -61,7 +61,7 @@ BAD = [
 
 @pytest.mark.parametrize(("given", "field", "words"), BAD)
 @pytest.mark.parametrize("address", ["/api/v1/jobs", "/api/v1/jobs/plan"])
-def test_what_no_job_can_be_is_refused_at_its_field(
+def test_an_invalid_spec_is_rejected_at_its_field(
     alice_api: TestClient, corpus: str, short: str, address: str, given: dict[str, Any], field: str, words: str
 ) -> None:
     body = {**given}
@@ -75,19 +75,19 @@ def test_what_no_job_can_be_is_refused_at_its_field(
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff", b"null", b"{" * 10_000])
-def test_a_body_that_is_no_object_is_refused(alice_api: TestClient, corpus: str, body: bytes) -> None:
+def test_a_body_that_is_not_an_object_is_rejected(alice_api: TestClient, corpus: str, body: bytes) -> None:
     answer = alice_api.post("/api/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422), answer.text
 
 
-def test_a_corpus_that_cannot_be_used_is_refused(alice_api: TestClient, alice_user: Person, bob_user: Person) -> None:
+def test_an_unusable_corpus_is_rejected(alice_api: TestClient, alice_user: Person, bob_user: Person) -> None:
     parsing, theirs = factories.corpus(alice_user, state="parsing"), factories.corpus(bob_user)
     for corpus_id, words in ((parsing, "still being read"), (theirs, "There is no corpus")):
         answer = alice_api.post("/api/v1/jobs", json={"corpora": [corpus_id]})
         assert words in answer.json()["errors"][0]["message"]
 
 
-def test_a_plan_tells_what_a_job_would_cost(alice_api: TestClient, corpus: str) -> None:
+def test_a_plan_shows_the_cost_of_a_job(alice_api: TestClient, corpus: str) -> None:
     plan = alice_api.post("/api/v1/jobs/plan", json={"corpora": [corpus]}).json()
     assert plan["num_parameters"] == 1_066_112
     assert plan["memory_bytes"] == sum(plan["memory"].values())
@@ -98,7 +98,7 @@ def test_a_plan_tells_what_a_job_would_cost(alice_api: TestClient, corpus: str) 
     assert large.json()["fits"] is False
 
 
-def test_a_plan_tells_time_disk_and_why(alice_api: TestClient, corpus: str) -> None:
+def test_a_plan_shows_time_disk_and_reasons(alice_api: TestClient, corpus: str) -> None:
     plan = alice_api.post("/api/v1/jobs/plan", json={"corpora": [corpus]}).json()
     assert {"memory_bytes", "flops", "disk_bytes", "step_seconds", "total_seconds"} <= set(plan["figures"])
     total = plan["figures"]["total_seconds"]
@@ -119,7 +119,7 @@ def test_a_plan_names_the_cheapest_change_that_fits(alice_api: TestClient, corpu
     assert alice_api.post("/api/v1/jobs/plan", json={**fields, **plan["changes"]}).json()["fits"] is True
 
 
-def test_a_job_that_no_machine_can_hold_is_refused_with_what_would_fit(alice_api: TestClient, corpus: str) -> None:
+def test_a_job_too_large_for_every_node_is_rejected_with_a_fix(alice_api: TestClient, corpus: str) -> None:
     fields = {"corpora": [corpus], "recipe": "llama-7b", "vocab_size": 2048, "num_processes": 1}
     answer = alice_api.post("/api/v1/jobs", json=fields)
     assert (answer.status_code, answer.json()["code"]) == (422, "memory_short")
@@ -128,7 +128,7 @@ def test_a_job_that_no_machine_can_hold_is_refused_with_what_would_fit(alice_api
     assert "with num_hidden_layers=" in error["message"]
 
 
-def test_a_plan_speaks_chinese(alice_api: TestClient, corpus: str) -> None:
+def test_a_plan_is_translated(alice_api: TestClient, corpus: str) -> None:
     headers = {"Accept-Language": "zh"}
     plan = alice_api.post("/api/v1/jobs/plan", json={"corpora": [corpus]}, headers=headers).json()
     assert "每个进程约需" in plan["reason"]
@@ -136,7 +136,7 @@ def test_a_plan_speaks_chinese(alice_api: TestClient, corpus: str) -> None:
     assert "个检查点" in plan["figures"]["disk_bytes"]["reason"]
 
 
-def test_a_cancelled_job_says_so_and_may_be_cancelled_again(alice_api: TestClient, corpus: str) -> None:
+def test_cancelling_a_job_is_idempotent(alice_api: TestClient, corpus: str) -> None:
     job_id = alice_api.post("/api/v1/jobs", json={"corpora": [corpus]}).json()["id"]
     for _ in range(2):
         answer = alice_api.post(f"/api/v1/jobs/{job_id}/cancel")
@@ -146,7 +146,7 @@ def test_a_cancelled_job_says_so_and_may_be_cancelled_again(alice_api: TestClien
     assert history[-1]["message"] == "Cancellation requested."
 
 
-def test_jobs_are_listed_by_state_and_page(alice_api: TestClient, corpus: str) -> None:
+def test_jobs_are_filtered_by_state_and_paginated(alice_api: TestClient, corpus: str) -> None:
     alice_api.post("/api/v1/jobs", json={"corpora": [corpus]})
     page = alice_api.get("/api/v1/jobs", params={"state": "queued", "limit": 1}).json()
     assert [job["state"] for job in page["data"]] == ["queued"]
@@ -154,7 +154,7 @@ def test_jobs_are_listed_by_state_and_page(alice_api: TestClient, corpus: str) -
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "state")
 
 
-def test_curves_log_and_samples_of_a_job_are_read(alice_api: TestClient, alice_user: Person, corpus: str) -> None:
+def test_curves_log_and_samples_of_a_job_can_be_read(alice_api: TestClient, alice_user: Person, corpus: str) -> None:
     job_id, fence = factories.started(alice_user, corpus)
     factories.record(job_id, fence, factories.losses([3.0, "nan", 1.0]))
     curve = alice_api.get(f"/api/v1/jobs/{job_id}/metrics").json()["series"]["loss"]
@@ -175,13 +175,13 @@ ROUTES = ["", "/history", "/samples", "/metrics", "/log", "/events"]
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_another_users_job_is_not_there(bob_api: TestClient, alice_user: Person, corpus: str, route: str) -> None:
+def test_the_job_of_another_user_is_not_found(bob_api: TestClient, alice_user: Person, corpus: str, route: str) -> None:
     job_id = factories.submitted(alice_user, corpus)
     assert bob_api.get(f"/api/v1/jobs/{job_id}{route}").status_code == 404
     assert bob_api.post(f"/api/v1/jobs/{job_id}/cancel").status_code == 404
 
 
-def test_a_visitor_gets_nothing(visitor: TestClient) -> None:
+def test_a_visitor_gets_401(visitor: TestClient) -> None:
     for route in ("/jobs", "/nodes", "/recipes", "/checkpoints"):
         assert visitor.get(f"/api/v1{route}").status_code == 401
     assert visitor.post("/api/v1/jobs", json={}).status_code == 401
@@ -196,7 +196,7 @@ def test_recipes_and_nodes_are_listed(alice_api: TestClient, corpus: str) -> Non
     assert (node["name"], node["live"], node["slots"]) == ("ada", True, 1)
 
 
-def test_the_curve_of_a_million_steps_is_one_small_answer(
+def test_the_curve_of_a_million_steps_is_one_small_response(
     alice_api: TestClient, alice_user: Person, corpus: str
 ) -> None:
     job_id = factories.submitted(alice_user, corpus)
@@ -210,7 +210,7 @@ def test_the_curve_of_a_million_steps_is_one_small_answer(
     assert max(curve["max"]) == 99.0
 
 
-def test_one_dial_proposes_a_model_that_can_be_submitted(alice_api: TestClient, corpus: str) -> None:
+def test_a_proposal_can_be_submitted(alice_api: TestClient, corpus: str) -> None:
     asked = {"corpora": [corpus], "seconds": 600}
     made = alice_api.post("/api/v1/jobs/propose", json=asked).json()
     assert made["spec"]["corpora"] == [corpus]
@@ -223,7 +223,7 @@ def test_one_dial_proposes_a_model_that_can_be_submitted(alice_api: TestClient, 
 
 
 @pytest.mark.parametrize(("field", "value"), [("seconds", 1), ("seconds", "soon"), ("corpora", []), ("corpora", ["x"])])
-def test_a_dial_turned_too_far_is_refused_at_the_field(
+def test_a_proposal_out_of_range_is_rejected_at_the_field(
     alice_api: TestClient, corpus: str, field: str, value: object
 ) -> None:
     answer = alice_api.post("/api/v1/jobs/propose", json={"corpora": [corpus], "seconds": 600, field: value})
@@ -231,7 +231,7 @@ def test_a_dial_turned_too_far_is_refused_at_the_field(
     assert answer.json()["errors"][0]["field"] == field
 
 
-def test_without_a_machine_or_with_too_little_text_nothing_is_proposed(
+def test_without_a_node_or_with_too_little_text_nothing_is_proposed(
     alice_api: TestClient, alice_user: Person, corpus: str
 ) -> None:
     short = factories.corpus(alice_user, text="In the beginning", name="short")

@@ -34,7 +34,7 @@ def _one_node_and_no_jobs(database: str) -> None:
 # ---- claims ---------------------------------------------------------------------------------------------------------
 
 
-def test_of_sixteen_racers_never_two_hold_a_job(alice_user: Person, corpus: str) -> None:
+def test_sixteen_concurrent_claims_never_give_two_owners(alice_user: Person, corpus: str) -> None:
     race = race_for(alice_user, corpus, num_claims=800, num_jobs=12)
     assert race.won >= 20
 
@@ -78,7 +78,7 @@ def test_a_message_delivered_fifty_times_to_four_workers_starts_one_attempt(
 # ---- ends -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_hundred_cancels_at_the_instant_of_the_end_always_end_legally(alice_user: Person, corpus: str) -> None:
+def test_a_hundred_cancels_racing_the_end_give_legal_transitions(alice_user: Person, corpus: str) -> None:
     """The supervisor that has finished looks for a wish and then says how it ended, while its user cancels."""
     seen = Counter[tuple[str, str, str]]()
     for number in range(100):
@@ -112,7 +112,7 @@ def test_a_hundred_cancels_at_the_instant_of_the_end_always_end_legally(alice_us
     assert {state for _answer, state, _reason in seen} == {"cancelled", "succeeded"}
 
 
-def test_who_cancels_too_late_is_told_so_in_the_answer_or_in_the_history(alice_user: Person, corpus: str) -> None:
+def test_a_late_cancel_is_reported_in_the_response_or_the_history(alice_user: Person, corpus: str) -> None:
     job_id, fence = factories.started(alice_user, corpus)
     do(service.cancel, principal=alice_user.principal, job_id=job_id)
     do(attempts.finish, job_id=job_id, fence=fence)
@@ -121,7 +121,7 @@ def test_who_cancels_too_late_is_told_so_in_the_answer_or_in_the_history(alice_u
         do(service.cancel, principal=alice_user.principal, job_id=job_id)
 
 
-def test_a_job_is_placed_once_however_many_schedulers_believe_they_lead(alice_user: Person, corpus: str) -> None:
+def test_a_job_is_placed_once_even_by_several_leaders(alice_user: Person, corpus: str) -> None:
     with db.transaction() as session:
         session.execute(update(Node).values(slots=5))
     for _ in range(10):

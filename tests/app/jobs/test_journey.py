@@ -87,7 +87,9 @@ def _see(seen: dict[str, Any], event: str, data: Any) -> None:
         seen["log"] += data["text"]
 
 
-def test_a_program_trains_a_model_and_opens_its_checkpoint(running_stack: Stack, corpus: str, tmp_path: Path) -> None:
+def test_an_api_client_trains_a_model_and_opens_its_checkpoint(
+    running_stack: Stack, corpus: str, tmp_path: Path
+) -> None:
     client = running_stack.client
     job = client.post("/api/v1/jobs", json={"name": "sheep", "corpora": [corpus], **SHORT}).raise_for_status().json()
     seen = followed(client, job["id"], break_every=7)
@@ -121,7 +123,7 @@ print(json.dumps([sum(p.numel() for p in model.parameters()), text]))
 """
 
 
-def test_two_ranks_train_a_job_from_end_to_end(running_stack: Stack, corpus: str) -> None:
+def test_two_ranks_train_a_job_to_the_end(running_stack: Stack, corpus: str) -> None:
     given = {"corpora": [corpus], **SHORT, "num_processes": 2, "per_device_batch_size": 4, "zero_stage": 2}
     client = running_stack.client
     job = client.post("/api/v1/jobs", json=given).raise_for_status().json()

@@ -63,7 +63,7 @@ def job_id(alice: TestClient, corpus: str) -> str:
 @pytest.mark.parametrize(
     "path", ["/", "/jobs", "/jobs/new", "/jobs/06e9x0c5m1n2p3q4", "/nodes", "/health", "/api/docs"]
 )
-def test_a_visitor_is_sent_to_log_in(visitor: TestClient, path: str) -> None:
+def test_a_visitor_is_redirected_to_the_login(visitor: TestClient, path: str) -> None:
     answer = visitor.get(path)
     assert answer.status_code == 303
     assert answer.headers["location"].startswith("/login")
@@ -96,7 +96,7 @@ def test_the_form_offers_recipes_corpora_and_every_field_of_a_spec(alice: TestCl
         ("seq2seq", "seq2seq"),
     ],
 )
-def test_a_link_from_a_corpus_begins_with_the_recipe_that_learns_from_its_kind(
+def test_a_link_from_a_corpus_preselects_a_recipe_for_its_kind(
     bob: TestClient, bob_user: Person, kind: str, recipe: str
 ) -> None:
     corpus = read_corpus(bob_user, kind)
@@ -112,15 +112,13 @@ def test_a_link_from_a_corpus_begins_with_the_recipe_that_learns_from_its_kind(
 # ---- the plan of the form -------------------------------------------------------------------------------------------
 
 
-def test_without_a_corpus_the_plan_asks_for_one_and_blames_nothing(alice: TestClient) -> None:
+def test_without_a_corpus_the_plan_asks_for_one_without_an_error(alice: TestClient) -> None:
     form = HtmlForm.of(alice.post("/jobs/plan", data=FORM).text)
     assert (form.has_plan, form.errors) == (False, {})
     assert form.note == "Choose a corpus to see what the job will cost."
 
 
-def test_every_option_of_every_select_is_planned_or_refused_as_its_submission_would_be(
-    alice: TestClient, corpus: str
-) -> None:
+def test_every_option_gives_the_same_verdict_in_plan_and_submission(alice: TestClient, corpus: str) -> None:
     factories.node()
     selects = HtmlForm.of(alice.get(f"/jobs/new?corpus={corpus}").text).options
     num_refused = 0
@@ -137,14 +135,14 @@ def test_every_option_of_every_select_is_planned_or_refused_as_its_submission_wo
 
 
 @pytest.mark.parametrize("name", ["per_device_batch_size", "vocab_size", "decay_steps"])
-def test_auto_may_be_typed_wherever_the_help_offers_it(alice: TestClient, corpus: str, name: str) -> None:
+def test_auto_is_accepted_wherever_the_help_offers_it(alice: TestClient, corpus: str, name: str) -> None:
     factories.node()
     form = HtmlForm.of(alice.post("/jobs/plan", data={**FORM, "corpora": corpus, name: "auto"}).text)
     assert (form.has_plan, form.errors, form.value(name)) == (True, {}, "auto")
 
 
 @pytest.mark.parametrize("language", ["en", "zh-CN"])
-def test_a_proposal_fills_the_form_in_with_what_differs_from_its_recipe(
+def test_a_proposal_prefills_the_fields_that_differ_from_its_recipe(
     alice: TestClient, corpus: str, language: str
 ) -> None:
     factories.node()
@@ -158,11 +156,11 @@ def test_a_proposal_fills_the_form_in_with_what_differs_from_its_recipe(
     assert alice.post("/jobs", data=form.sent).status_code == 303
 
 
-def test_a_proposal_without_a_corpus_says_what_is_missing(alice: TestClient) -> None:
+def test_a_proposal_without_a_corpus_names_what_is_missing(alice: TestClient) -> None:
     assert "Choose at least one corpus." in alice.post("/jobs/propose", data=FORM).text
 
 
-def test_a_corpus_that_the_recipe_cannot_use_is_no_longer_chosen(alice: TestClient, corpus: str) -> None:
+def test_a_corpus_that_the_recipe_cannot_use_is_deselected(alice: TestClient, corpus: str) -> None:
     form = HtmlForm.of(alice.post("/jobs/plan", data={**FORM, "recipe": "chat", "corpora": corpus}).text)
     assert "corpora" not in form.sent
     assert "corpora" in form.disabled
@@ -171,7 +169,7 @@ def test_a_corpus_that_the_recipe_cannot_use_is_no_longer_chosen(alice: TestClie
 # ---- submitting -----------------------------------------------------------------------------------------------------
 
 
-def test_a_form_becomes_a_job_and_sent_twice_the_same_job(alice: TestClient, corpus: str) -> None:
+def test_a_form_sent_twice_creates_one_job(alice: TestClient, corpus: str) -> None:
     first = submit(alice, corpus, max_steps="9", warmup_steps="2")
     again = submit(alice, corpus, max_steps="9", warmup_steps="2")
     changed = submit(alice, corpus, max_steps="8", warmup_steps="2")
@@ -199,7 +197,7 @@ def test_a_form_becomes_a_job_and_sent_twice_the_same_job(alice: TestClient, cor
         ({"name": "a\0b"}, "character that cannot be stored"),
     ],
 )
-def test_what_is_wrong_stands_at_its_field_and_nothing_typed_is_lost(
+def test_errors_are_shown_at_their_fields_and_the_input_is_kept(
     alice: TestClient, corpus: str, fields: dict[str, str], sentence: str
 ) -> None:
     answer = submit(alice, corpus, **{"sample_prompt": "Once upon a time", **fields})
@@ -213,7 +211,7 @@ def test_what_is_wrong_stands_at_its_field_and_nothing_typed_is_lost(
         assert form.value(name) == (value if name not in form.options else "")
 
 
-def test_nothing_typed_is_lost_in_any_field_when_a_form_is_refused(alice: TestClient, corpus: str) -> None:
+def test_a_rejected_form_keeps_the_input_of_every_field(alice: TestClient, corpus: str) -> None:
     fresh = HtmlForm.of(alice.get(f"/jobs/new?corpus={corpus}").text)
     typed = {name: [options[-1]] for name, options in fresh.options.items() if options[-1]}
     typed |= {name: [f' typed <in> "{name}" '] for name in fresh.placeholders}
@@ -226,13 +224,13 @@ def test_nothing_typed_is_lost_in_any_field_when_a_form_is_refused(alice: TestCl
     assert shown.errors["max_steps"] == "Steps must be a whole number"
 
 
-def test_a_job_without_a_corpus_says_so_at_the_corpora(alice: TestClient) -> None:
+def test_a_missing_corpus_is_reported_at_the_corpora(alice: TestClient) -> None:
     answer = alice.post("/jobs", data=FORM)
     assert answer.status_code == 422
     assert HtmlForm.of(answer.text).errors["corpora"] == "Choose at least one corpus."
 
 
-def test_the_page_of_a_job_is_useful_before_any_script(alice: TestClient, job_id: str) -> None:
+def test_the_page_of_a_job_is_useful_without_scripts(alice: TestClient, job_id: str) -> None:
     text = alice.get(f"/jobs/{job_id}").text
     assert "&lt;i&gt;one&lt;/i&gt;" in text
     assert "<i>one</i>" not in text
@@ -242,7 +240,7 @@ def test_the_page_of_a_job_is_useful_before_any_script(alice: TestClient, job_id
     assert f'action="/jobs/{job_id}/cancel"' in text
 
 
-def test_lists_show_a_job_under_its_state(alice: TestClient, job_id: str) -> None:
+def test_lists_filter_jobs_by_state(alice: TestClient, job_id: str) -> None:
     assert f"/jobs/{job_id}" in alice.get("/jobs").text
     assert f"/jobs/{job_id}" in alice.get("/jobs?show=active").text
     assert f"/jobs/{job_id}" not in alice.get("/jobs?show=ended").text
@@ -250,13 +248,13 @@ def test_lists_show_a_job_under_its_state(alice: TestClient, job_id: str) -> Non
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_another_cannot_see_or_cancel_a_job(bob: TestClient, job_id: str, method: str) -> None:
+def test_another_user_cannot_see_or_cancel_a_job(bob: TestClient, job_id: str, method: str) -> None:
     path = f"/jobs/{job_id}" if method == "get" else f"/jobs/{job_id}/cancel"
     assert getattr(bob, method)(path).status_code == 404
     assert f"/jobs/{job_id}" not in bob.get("/jobs").text
 
 
-def test_cancelling_leads_back_to_the_page_even_when_it_is_too_late(alice: TestClient, corpus: str) -> None:
+def test_cancelling_returns_to_the_page_even_if_too_late(alice: TestClient, corpus: str) -> None:
     job_id = submit(alice, corpus, key="c" * 16).headers["location"].rpartition("/")[2]
     for _time in range(2):
         answer = alice.post(f"/jobs/{job_id}/cancel")
@@ -266,7 +264,7 @@ def test_cancelling_leads_back_to_the_page_even_when_it_is_too_late(alice: TestC
     assert verbs_offered(alice, job_id) == []
 
 
-def test_pages_speak_chinese(alice: TestClient, job_id: str) -> None:
+def test_pages_are_translated(alice: TestClient, job_id: str) -> None:
     chinese = {"Accept-Language": "zh-CN"}
     assert "训练损失" in alice.get(f"/jobs/{job_id}", headers=chinese).text
     assert "学习率" in alice.get("/jobs/new", headers=chinese).text
@@ -274,7 +272,7 @@ def test_pages_speak_chinese(alice: TestClient, job_id: str) -> None:
     assert "步数 不能小于 1" in answer.text
 
 
-def test_nodes_may_be_none_yet(alice: TestClient) -> None:
+def test_the_page_of_nodes_works_without_nodes(alice: TestClient) -> None:
     with db.transaction() as session:
         session.execute(delete(Node))
     assert "athanor worker" in alice.get("/nodes").text
@@ -304,7 +302,7 @@ def test_a_job_is_paused_and_resumed_from_its_page(alice: TestClient, corpus: st
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume"])
-def test_another_can_neither_pause_nor_resume_a_job(bob: TestClient, job_id: str, verb: str) -> None:
+def test_another_user_can_neither_pause_nor_resume_a_job(bob: TestClient, job_id: str, verb: str) -> None:
     assert bob.post(f"/jobs/{job_id}/{verb}").status_code == 404
 
 
@@ -314,7 +312,7 @@ def ended(alice_user: Person) -> tuple[str, str]:
     return factories.finished(alice_user, factories.corpus(alice_user, name="Genesis"), max_steps=40, name="the first")
 
 
-def test_a_job_goes_on_from_a_checkpoint_with_what_may_change(alice: TestClient, ended: tuple[str, str]) -> None:
+def test_a_job_resumes_from_a_checkpoint_with_changed_fields(alice: TestClient, ended: tuple[str, str]) -> None:
     job_id, checkpoint_id = ended
     assert f'href="/jobs/new?from={checkpoint_id}"' in alice.get(f"/jobs/{job_id}").text
     text = alice.get(f"/jobs/new?from={checkpoint_id}").text
@@ -335,21 +333,21 @@ def test_a_job_goes_on_from_a_checkpoint_with_what_may_change(alice: TestClient,
     assert "continued" in alice.get("/jobs").text
 
 
-def test_what_is_wrong_with_going_on_stands_at_its_field(alice: TestClient, ended: tuple[str, str]) -> None:
+def test_errors_of_a_continued_job_are_shown_at_their_fields(alice: TestClient, ended: tuple[str, str]) -> None:
     answer = alice.post("/jobs", data={"key": "w" * 16, "resume_from_checkpoint": ended[1], "max_steps": "40"})
     assert answer.status_code == 422
     assert "the checkpoint is already at step 40" in answer.text
     assert "Continue from step 40" in answer.text
 
 
-def test_another_can_neither_continue_a_job_nor_copy_it(bob: TestClient, ended: tuple[str, str]) -> None:
+def test_another_user_can_neither_continue_nor_copy_a_job(bob: TestClient, ended: tuple[str, str]) -> None:
     job_id, checkpoint_id = ended
     assert bob.get(f"/jobs/new?from={checkpoint_id}").status_code == 404
     assert bob.get(f"/jobs/new?like={job_id}").status_code == 404
     assert bob.post("/jobs", data={"resume_from_checkpoint": checkpoint_id}).status_code in (404, 422)
 
 
-def test_another_like_it_fills_the_form_in_with_what_differs_from_the_recipe(alice: TestClient, corpus: str) -> None:
+def test_a_copied_job_prefills_the_fields_that_differ_from_its_recipe(alice: TestClient, corpus: str) -> None:
     given = {"learning_rate": "0.002", "tie_word_embeddings": "false", "priority": "high", "name": "first one"}
     job_id = submit(alice, corpus, key="l" * 16, **given).headers["location"].rpartition("/")[2]
     form = HtmlForm.of(alice.get(f"/jobs/new?like={job_id}&max_steps=77").text)
@@ -357,7 +355,7 @@ def test_another_like_it_fills_the_form_in_with_what_differs_from_the_recipe(ali
     assert {name: form.value(name) for name in expected} == expected
 
 
-def test_a_failed_job_says_why_what_next_and_shows_the_end_of_its_log(alice: TestClient, alice_user: Person) -> None:
+def test_a_failed_job_shows_the_reason_the_next_step_and_the_log_tail(alice: TestClient, alice_user: Person) -> None:
     job_id, fence = factories.started(alice_user, factories.corpus(alice_user))
     path = RunDir(storage.run(job_id)).log_path
     path.parent.mkdir(parents=True)
@@ -373,7 +371,7 @@ def test_a_failed_job_says_why_what_next_and_shows_the_end_of_its_log(alice: Tes
     assert "The series loss became nan" in alice.get("/jobs").text
 
 
-def test_troubles_and_recoveries_stand_on_the_page_of_a_job(alice: TestClient, alice_user: Person) -> None:
+def test_failures_and_recoveries_are_shown_on_the_page_of_a_job(alice: TestClient, alice_user: Person) -> None:
     factories.node()
     job_id, fence = factories.started(alice_user, factories.corpus(alice_user))
     failed = events.SaveFailedEvent(seq=1, at=1.0, step=20, free=3_250_586, needed=6_291_456, why="no space")
@@ -393,7 +391,7 @@ def test_troubles_and_recoveries_stand_on_the_page_of_a_job(alice: TestClient, a
     assert "已恢复 1 次" in alice.get(f"/jobs/{job_id}", headers={"Accept-Language": "zh-CN"}).text
 
 
-def test_every_chart_has_colors_of_its_own() -> None:
+def test_every_chart_has_its_own_colors() -> None:
     drawn = set(re.findall(r'chart\("(\w+)"', (ROOT / "templates/jobs/show.html").read_text()))
     options = (ROOT / "static/js/chart-options.js").read_text()
     assert drawn == set(re.findall(r"^  (\w+): \[", options[options.index("const COLORS") :], re.MULTILINE))

@@ -42,14 +42,14 @@ def together(number: int, work: Callable[[], T]) -> list[T]:
 # ---- submitting -----------------------------------------------------------------------------------------------------
 
 
-def test_a_submitted_job_holds_its_whole_spec_and_waits(alice_user: Person, corpus: str) -> None:
+def test_a_submitted_job_stores_its_complete_spec_and_is_queued(alice_user: Person, corpus: str) -> None:
     job = factories.row(factories.submitted(alice_user, corpus, max_steps=7, warmup_steps=0))
     assert (job.state, job.desired, job.fence, job.max_steps) == ("queued", "run", 0, 7)
     assert job.spec.hidden_size == 128
     assert factories.reasons(job.id) == [("queued", "submitted")]
 
 
-def test_a_hundred_parallel_submits_with_one_key_make_one_job(alice_user: Person, corpus: str) -> None:
+def test_a_hundred_parallel_submits_with_one_key_create_one_job(alice_user: Person, corpus: str) -> None:
     def submit() -> tuple[str, bool]:
         with db.transaction() as session:
             job, is_new = service.submit(
@@ -64,7 +64,7 @@ def test_a_hundred_parallel_submits_with_one_key_make_one_job(alice_user: Person
     assert factories.reasons(answers[0][0]) == [("queued", "submitted")]
 
 
-def test_the_same_key_with_another_body_is_refused(alice_user: Person, corpus: str) -> None:
+def test_the_same_key_with_another_body_is_rejected(alice_user: Person, corpus: str) -> None:
     given = {"corpora": [corpus]}
     in_transaction(service.submit, principal=alice_user.principal, request=given, idempotency_key="k")
     with pytest.raises(PanelError) as refused:
@@ -74,7 +74,7 @@ def test_the_same_key_with_another_body_is_refused(alice_user: Person, corpus: s
     assert (refused.value.status, refused.value.code) == (409, "key_reused")
 
 
-def test_another_users_same_key_is_another_key(alice_user: Person, bob_user: Person, corpus: str) -> None:
+def test_idempotency_keys_are_separate_for_each_user(alice_user: Person, bob_user: Person, corpus: str) -> None:
     first, _ = in_transaction(
         service.submit, principal=alice_user.principal, request={"corpora": [corpus]}, idempotency_key="shared"
     )
@@ -86,14 +86,14 @@ def test_another_users_same_key_is_another_key(alice_user: Person, bob_user: Per
     assert second.id != first.id
 
 
-def test_a_refused_spec_leaves_no_job(alice_user: Person, corpus: str) -> None:
+def test_a_rejected_spec_creates_no_job(alice_user: Person, corpus: str) -> None:
     before = in_transaction(lambda session: session.scalar(select(func.count()).select_from(Job)))
     with pytest.raises(SpecError):
         factories.submitted(alice_user, corpus, hidden_size=130)
     assert in_transaction(lambda session: session.scalar(select(func.count()).select_from(Job))) == before
 
 
-def test_a_user_who_has_too_many_open_jobs_is_told_both_numbers_and_what_frees_a_place(
+def test_too_many_open_jobs_are_rejected_with_both_numbers_and_a_fix(
     bob_user: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus_id = factories.corpus(bob_user)
@@ -120,7 +120,7 @@ def test_a_user_who_has_too_many_open_jobs_is_told_both_numbers_and_what_frees_a
 # ---- claiming and holding -------------------------------------------------------------------------------------------
 
 
-def test_of_sixteen_workers_that_race_for_a_job_one_gets_it(alice_user: Person, corpus: str) -> None:
+def test_one_of_sixteen_concurrent_workers_claims_a_job(alice_user: Person, corpus: str) -> None:
     job_id = factories.submitted(alice_user, corpus)
     factories.give_to(job_id, "ada")
     fences = together(16, lambda: in_transaction(attempts.claim, job_id=job_id, node="ada"))
@@ -134,14 +134,14 @@ def test_a_worker_cannot_claim_a_job_of_another_node(alice_user: Person, corpus:
     assert in_transaction(attempts.claim, job_id=job_id, node="grace") is None
 
 
-def test_renewing_answers_the_wish(alice_user: Person, corpus: str) -> None:
+def test_renewing_a_lease_returns_the_desired_state(alice_user: Person, corpus: str) -> None:
     job_id, fence = factories.started(alice_user, corpus)
     assert in_transaction(attempts.renew, job_id=job_id, fence=fence) == "run"
     in_transaction(service.cancel, principal=alice_user.principal, job_id=job_id)
     assert in_transaction(attempts.renew, job_id=job_id, fence=fence) == "cancel"
 
 
-def test_a_zombie_writes_nothing(alice_user: Person, corpus: str) -> None:
+def test_a_superseded_attempt_writes_nothing(alice_user: Person, corpus: str) -> None:
     job_id, old = factories.started(alice_user, corpus)
     in_transaction(attempts.release, job_id=job_id, fence=old, reason="shutdown")
     in_transaction(dispatch.requeue_or_fail)
@@ -185,7 +185,7 @@ JOURNAL: list[events.Event] = [
 ]
 
 
-def test_a_batch_recorded_twice_counts_once(alice_user: Person, corpus: str) -> None:
+def test_a_batch_recorded_twice_is_counted_once(alice_user: Person, corpus: str) -> None:
     job_id, fence = factories.started(alice_user, corpus)
     assert factories.record(job_id, fence, JOURNAL[:4]) == "run"
     assert factories.record(job_id, fence, JOURNAL) == "run"
@@ -204,7 +204,7 @@ def test_a_batch_recorded_twice_counts_once(alice_user: Person, corpus: str) -> 
     assert [state for state, _ in factories.reasons(job_id)] == ["queued", "starting", "running"]
 
 
-def test_parallel_supervisors_of_one_fence_record_each_line_once(alice_user: Person, corpus: str) -> None:
+def test_concurrent_supervisors_with_one_fence_record_each_line_once(alice_user: Person, corpus: str) -> None:
     job_id, fence = factories.started(alice_user, corpus)
     together(8, lambda: factories.record(job_id, fence, factories.losses([3.0, 2.0, 1.0])))
     with db.transaction() as session:
@@ -212,7 +212,7 @@ def test_parallel_supervisors_of_one_fence_record_each_line_once(alice_user: Per
     assert sorted(steps) == [1, 2, 3]
 
 
-def test_a_checkpoint_is_kept_once_and_forgives_setbacks(alice_user: Person, corpus: str) -> None:
+def test_a_checkpoint_is_recorded_once_and_resets_the_retry_count(alice_user: Person, corpus: str) -> None:
     job_id, fence = factories.started(alice_user, corpus)
     with db.transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(no_progress=2))
@@ -239,7 +239,7 @@ def test_a_checkpoint_is_kept_once_and_forgives_setbacks(alice_user: Person, cor
     assert [row.step for row in rows] == [5]
 
 
-def test_a_checkpoint_of_a_step_that_was_reached_before_forgives_nothing(alice_user: Person, corpus: str) -> None:
+def test_a_checkpoint_of_an_earlier_step_does_not_reset_the_retry_count(alice_user: Person, corpus: str) -> None:
     job_id, fence = factories.started(alice_user, corpus)
     kept = {"job_id": job_id, "fence": fence, "path": "runs/x", "manifest": {"files": []}, "metrics": {}}
     in_transaction(attempts.record_checkpoint, step=5, **kept)
@@ -266,7 +266,7 @@ def test_a_finished_job_succeeds_and_frees_its_node(alice_user: Person, corpus: 
         in_transaction(attempts.finish, job_id=job_id, fence=fence)
 
 
-def test_a_failed_job_says_why(alice_user: Person, corpus: str) -> None:
+def test_a_failed_job_stores_the_reason(alice_user: Person, corpus: str) -> None:
     job_id, fence = factories.started(alice_user, corpus)
     values = {"needed": 258, "found": 120}
     in_transaction(attempts.fail, job_id=job_id, fence=fence, code="data_short", values=values)
@@ -274,7 +274,7 @@ def test_a_failed_job_says_why(alice_user: Person, corpus: str) -> None:
     assert (job.state, job.failure_code, job.failure) == ("failed", "data_short", values)
 
 
-def test_cancelling_what_waits_is_done_at_once(alice_user: Person, corpus: str) -> None:
+def test_a_queued_job_is_cancelled_at_once(alice_user: Person, corpus: str) -> None:
     job_id = factories.submitted(alice_user, corpus)
     assert in_transaction(service.cancel, principal=alice_user.principal, job_id=job_id).state == "cancelled"
     assert in_transaction(service.cancel, principal=alice_user.principal, job_id=job_id).state == "cancelled"
@@ -282,7 +282,7 @@ def test_cancelling_what_waits_is_done_at_once(alice_user: Person, corpus: str) 
     assert in_transaction(attempts.claim, job_id=job_id, node="ada") is None
 
 
-def test_cancelling_what_runs_is_a_wish_until_its_processes_are_gone(alice_user: Person, corpus: str) -> None:
+def test_a_running_job_is_cancelled_once_its_processes_exit(alice_user: Person, corpus: str) -> None:
     job_id, fence = factories.started(alice_user, corpus)
     for _ in range(2):
         job = in_transaction(service.cancel, principal=alice_user.principal, job_id=job_id)
@@ -293,7 +293,7 @@ def test_cancelling_what_runs_is_a_wish_until_its_processes_are_gone(alice_user:
     assert [state for state, _ in factories.reasons(job_id)][-2:] == ["cancelling", "cancelled"]
 
 
-def test_cancelling_what_has_ended_is_refused(alice_user: Person, corpus: str) -> None:
+def test_cancelling_an_ended_job_is_rejected(alice_user: Person, corpus: str) -> None:
     job_id, fence = factories.started(alice_user, corpus)
     in_transaction(attempts.finish, job_id=job_id, fence=fence)
     with pytest.raises(PanelError) as refused:
@@ -301,14 +301,14 @@ def test_cancelling_what_has_ended_is_refused(alice_user: Person, corpus: str) -
     assert refused.value.status == 409
 
 
-def test_a_success_that_commits_before_the_cancel_is_heard_stands(alice_user: Person, corpus: str) -> None:
+def test_a_success_committed_before_the_cancel_arrives_stands(alice_user: Person, corpus: str) -> None:
     job_id, fence = factories.started(alice_user, corpus)
     in_transaction(service.cancel, principal=alice_user.principal, job_id=job_id)
     in_transaction(attempts.finish, job_id=job_id, fence=fence)
     assert factories.row(job_id).state == "succeeded"
 
 
-def test_bob_neither_sees_nor_cancels_what_is_alices(alice_user: Person, bob_user: Person, corpus: str) -> None:
+def test_a_user_neither_sees_nor_cancels_jobs_of_another(alice_user: Person, bob_user: Person, corpus: str) -> None:
     job_id = factories.submitted(alice_user, corpus)
     for verb in (service.get, service.cancel):
         with pytest.raises(PanelError) as refused:
@@ -318,7 +318,7 @@ def test_bob_neither_sees_nor_cancels_what_is_alices(alice_user: Person, bob_use
     assert job_id not in {row.id for row in rows}
 
 
-def test_pages_of_jobs_hold_each_job_once_newest_first(bob_user: Person) -> None:
+def test_pages_of_jobs_list_each_job_once_newest_first(bob_user: Person) -> None:
     corpus_id = factories.corpus(bob_user)
     mine = [factories.submitted(bob_user, corpus_id, name=f"job {n}") for n in range(5)]
     seen, after = [], None

@@ -158,9 +158,7 @@ ACTS = st.lists(st.sampled_from(["advance", "print", "save", "lose", "look", "lo
 
 @given(ACTS, st.integers(0, 2**32))
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_viewer_who_looks_at_any_times_has_no_gap_and_no_double(
-    alice_user: Person, acts: list[str], seed: int
-) -> None:
+def test_a_viewer_joining_at_any_times_gets_each_event_once(alice_user: Person, acts: list[str], seed: int) -> None:
     factories.node()
     run, viewer, chance, printed = StreamedJob(alice_user), Viewer(), random.Random(seed), ""
     for act in [*acts, "look"]:
@@ -191,7 +189,7 @@ def test_a_viewer_who_looks_at_any_times_has_no_gap_and_no_double(
     assert {sample.step: sample.text for sample in kept}.items() <= dict(viewer.samples).items()
 
 
-def test_what_the_hub_gives_two_viewers_together_is_what_each_would_get_alone(run: StreamedJob) -> None:
+def test_two_viewers_get_from_the_hub_what_each_would_get_alone(run: StreamedJob) -> None:
     early, late = Viewer(), Viewer()
     run.advance(7)
     early.take(run.read(""))
@@ -212,13 +210,13 @@ def test_what_the_hub_gives_two_viewers_together_is_what_each_would_get_alone(ru
         assert viewer.log == "one\ntwo\n"
 
 
-def test_nothing_new_is_no_update(run: StreamedJob) -> None:
+def test_without_changes_there_is_no_update(run: StreamedJob) -> None:
     run.advance(2)
     cursor = run.read("")[-1].cursor
     assert run.read(cursor) == []
 
 
-def test_a_viewer_far_behind_gets_the_curve_anew_instead_of_every_point(
+def test_a_viewer_far_behind_gets_the_curve_again_instead_of_every_point(
     run: StreamedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "MAX_NEW_LINES", 20)
@@ -243,7 +241,7 @@ def test_another_attempt_replaces_the_curve(run: StreamedJob) -> None:
     assert viewer.points == stored_points(run.job_id)
 
 
-def test_an_attempt_takes_steps_back_only_once_it_has_chosen_where_to_go_on(run: StreamedJob) -> None:
+def test_steps_are_taken_back_once_an_attempt_has_its_resume_point(run: StreamedJob) -> None:
     run.advance(9)
     viewer = Viewer()
     viewer.take(run.read(""))
@@ -261,7 +259,7 @@ def test_an_attempt_takes_steps_back_only_once_it_has_chosen_where_to_go_on(run:
     assert viewer.doubles == []
 
 
-def test_a_checkpoint_that_goes_or_is_pinned_changes_before_the_viewers_eyes(run: StreamedJob) -> None:
+def test_removing_or_pinning_a_checkpoint_updates_the_live_view(run: StreamedJob) -> None:
     viewer = Viewer()
     for steps in (5, 5):
         run.advance(steps)
@@ -302,14 +300,14 @@ def test_the_page_and_its_stream_show_the_same_parts(run: StreamedJob, language:
     assert page_parts(stream.page_reader(run.job_id, language)("", None)) == rendered(run, language)[1]
 
 
-def test_a_page_that_was_just_rendered_gets_its_curves_and_its_log_and_no_part_again(run: StreamedJob) -> None:
+def test_a_freshly_rendered_page_gets_curves_and_log_but_no_unchanged_part(run: StreamedJob) -> None:
     run.advance(7)
     run.print("one\n")
     cursor, _parts = rendered(run)
     assert [update.event for update in stream.page_reader(run.job_id, "en")(cursor, None)] == ["curve", "log"]
 
 
-def test_only_the_parts_whose_html_changed_are_sent(run: StreamedJob) -> None:
+def test_only_parts_with_changed_html_are_sent(run: StreamedJob) -> None:
     run.advance(7)
     read = stream.page_reader(run.job_id, "en")
     cursor = read("", None)[-1].cursor
@@ -327,24 +325,24 @@ def test_only_the_parts_whose_html_changed_are_sent(run: StreamedJob) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "1.2.3", ".......", "9" * 90, "1.é.1.1.1.1.1.a", "-5.0.0.0.0..-1.a"])
-def test_a_cursor_that_is_none_begins_at_the_beginning(run: StreamedJob, cursor: str) -> None:
+def test_an_invalid_cursor_starts_from_the_beginning(run: StreamedJob, cursor: str) -> None:
     run.advance(1)
     assert run.read(cursor)[0].event == "job"
     assert "curve" in {update.event for update in run.read(cursor)}
 
 
-def test_a_job_that_was_deleted_has_no_news() -> None:
+def test_a_deleted_job_has_no_updates() -> None:
     assert stream.json_reader("gone", "en")("", None) == []
 
 
-def test_sentences_come_in_the_language_of_the_viewer(run: StreamedJob) -> None:
+def test_messages_are_in_the_language_of_the_viewer(run: StreamedJob) -> None:
     english = {u.event: u.data for u in stream.json_reader(run.job_id, "en")("", None)}
     chinese = {u.event: u.data for u in stream.json_reader(run.job_id, "zh-CN")("", None)}
     assert json.loads(english["history"])["message"] == "The worker on ada took the job."
     assert json.loads(chinese["history"])["message"] != json.loads(english["history"])["message"]
 
 
-def test_the_log_of_a_long_run_begins_near_its_end(run: StreamedJob) -> None:
+def test_the_log_of_a_long_run_starts_near_its_end(run: StreamedJob) -> None:
     run.print("".join(f"line {n}\n" for n in range(40_000)))
     viewer = Viewer()
     viewer.take(run.read(""))

@@ -37,7 +37,7 @@ def pid(server: Postgres | Valkey) -> int:
     return process.pid
 
 
-def test_a_second_start_takes_over_the_server_that_runs(home: Path, postgres: Postgres, valkey: Valkey) -> None:
+def test_a_second_start_adopts_the_running_server(home: Path, postgres: Postgres, valkey: Valkey) -> None:
     for server in (postgres, valkey):
         server.start()
     others = (Postgres(Address(home / "postgres", home / "p")), Valkey(Address(home / "valkey", home / "v")))
@@ -46,7 +46,7 @@ def test_a_second_start_takes_over_the_server_that_runs(home: Path, postgres: Po
         assert pid(other) == pid(server)
 
 
-def test_what_was_written_survives_a_kill_and_a_stop(postgres: Postgres, valkey: Valkey) -> None:
+def test_data_survives_a_kill_and_a_stop(postgres: Postgres, valkey: Valkey) -> None:
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         connection.execute("CREATE TABLE kept (word text)")
         connection.execute("INSERT INTO kept VALUES ('平安')")
@@ -69,7 +69,7 @@ def test_what_was_written_survives_a_kill_and_a_stop(postgres: Postgres, valkey:
         assert client.get("kept") == b"yes"
 
 
-def test_a_pid_file_that_names_a_stranger_is_seen_through(postgres: Postgres) -> None:
+def test_a_pid_file_of_an_unrelated_process_is_ignored(postgres: Postgres) -> None:
     postgres.stop()
     stranger = subprocess.Popen(["sleep", "60"])
     try:
@@ -84,7 +84,7 @@ def test_a_pid_file_that_names_a_stranger_is_seen_through(postgres: Postgres) ->
         stranger.wait()
 
 
-def test_an_interrupted_first_start_is_done_again(tmp_path: Path) -> None:
+def test_an_interrupted_first_start_is_repeated(tmp_path: Path) -> None:
     server = Postgres(Address(tmp_path / "postgres", tmp_path / "p"))
     (tmp_path / "postgres" / "base").mkdir(parents=True)
     (tmp_path / "postgres" / "half").write_text("x")
@@ -92,7 +92,7 @@ def test_an_interrupted_first_start_is_done_again(tmp_path: Path) -> None:
     server.stop()
 
 
-def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_reports_the_reason(tmp_path: Path) -> None:
     server = Valkey(Address(tmp_path / "valkey", tmp_path / "s"))
     (tmp_path / "valkey" / "appendonlydir").mkdir(parents=True)
     (tmp_path / "valkey" / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
@@ -100,7 +100,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         server.start()
 
 
-def test_only_its_own_user_reaches_a_server(postgres: Postgres, valkey: Valkey) -> None:
+def test_only_its_own_user_can_connect_to_a_server(postgres: Postgres, valkey: Valkey) -> None:
     postgres.start()
     valkey.start()
     for directory in (postgres.directory, postgres.sockets, valkey.directory, valkey.sockets):
@@ -112,7 +112,7 @@ def test_only_its_own_user_reaches_a_server(postgres: Postgres, valkey: Valkey) 
     assert valkey.socket.stat().st_mode & 0o077 == 0
 
 
-def test_the_servers_inherit_no_secret(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_servers_inherit_no_secrets(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     postgres.stop()
     monkeypatch.setenv("ATHANOR_CANARY", "secret")
     postgres.start()

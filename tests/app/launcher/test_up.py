@@ -49,7 +49,7 @@ def test_it_prints_one_link_that_works(whole: Stack) -> None:
     assert httpx.get(whole.base_url + "/readyz").json() == {"database": "ok", "migrations": "ok", "broker": "ok"}
 
 
-def test_a_second_one_on_the_same_data_is_refused_and_does_no_harm(whole: Stack) -> None:
+def test_a_second_instance_on_the_same_data_is_rejected_harmlessly(whole: Stack) -> None:
     environment = {**os.environ, "ATHANOR_DATA": str(whole.data), "ATHANOR_PORT": "0"}
     command = [sys.executable, "-m", "app.launcher.cli", "up"]
     second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -65,7 +65,7 @@ def test_the_one_time_code_is_in_no_log(whole: Stack) -> None:
         assert code not in log.read_text(errors="replace"), log
 
 
-def test_a_process_that_dies_comes_back_at_the_same_address(whole: Stack) -> None:
+def test_a_crashed_process_restarts_at_the_same_address(whole: Stack) -> None:
     before = process_named(whole, "web")
     before.kill()
     # The socket stays open meanwhile, so whoever asks now waits instead of being refused.
@@ -74,7 +74,7 @@ def test_a_process_that_dies_comes_back_at_the_same_address(whole: Stack) -> Non
     assert "web ended (SIGKILL) and restarts in 1 s" in whole.output.read_text()
 
 
-def test_the_web_process_stops_within_seconds_though_people_watch(whole: Stack) -> None:
+def test_the_web_process_stops_within_seconds_despite_open_streams(whole: Stack) -> None:
     whole.sign_up("Alice")
     text = SHIPPED[0].corpus_id
     until(lambda: whole.client.get(f"/api/v1/corpora/{text}").json().get("state") == "ready", 60, "the sample corpus")
@@ -93,16 +93,14 @@ def test_the_web_process_stops_within_seconds_though_people_watch(whole: Stack) 
     until(lambda: whole.client.get(f"/api/v1/jobs/{job}").json()["state"] == "cancelled", 60, "the cancelled job")
 
 
-def test_embedded_servers_that_die_come_back(whole: Stack) -> None:
+def test_crashed_embedded_servers_restart(whole: Stack) -> None:
     process = next(process for process in descendants(whole) if process.name() == "valkey-server")
     process.kill()
     until(lambda: httpx.get(whole.base_url + "/readyz").json()["broker"] == "ok", 30, "Valkey's return")
     until(lambda: "Valkey ended and restarts." in whole.output.read_text(), 30, "the word of it")
 
 
-def test_after_a_hard_kill_the_next_start_takes_everything_over_and_ctrl_c_leaves_nothing(
-    whole: Stack, home: Path
-) -> None:
+def test_a_start_after_a_hard_kill_takes_over_and_ctrl_c_stops_all(whole: Stack, home: Path) -> None:
     left_behind = descendants(whole)
     databases = [process for process in left_behind if process.name() == "postgres"]
     whole.process.kill()
@@ -126,7 +124,7 @@ def test_after_a_hard_kill_the_next_start_takes_everything_over_and_ctrl_c_leave
 # ---- parts ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_next_free_port_is_taken_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_next_free_port_is_used_and_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with up.listen("127.0.0.1", port) as listener:
@@ -143,7 +141,7 @@ def test_the_link_can_be_opened_on_this_machine(host: str, shown: str) -> None:
     assert up.url_host(host) == shown
 
 
-def test_a_process_that_keeps_dying_is_started_ever_more_slowly(database: str, tmp_path: Path) -> None:
+def test_a_crashing_process_restarts_with_increasing_delays(database: str, tmp_path: Path) -> None:
     child = ManagedProcess("hopeless", [sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "hopeless.log")
     child.start()
     pauses = []
@@ -156,7 +154,7 @@ def test_a_process_that_keeps_dying_is_started_ever_more_slowly(database: str, t
     until(lambda: not child.alive(), 10)
 
 
-def test_only_lines_worth_reading_reach_the_terminal(database: str, tmp_path: Path) -> None:
+def test_only_important_lines_reach_the_terminal(database: str, tmp_path: Path) -> None:
     lines = "INFO fine\nWARNING look\nTraceback (most recent call last):\nValueError: no\nERROR half"
     child = ManagedProcess(
         "talker", [sys.executable, "-c", f"import sys; sys.stdout.write({lines!r})"], tmp_path / "t.log"
@@ -167,7 +165,7 @@ def test_only_lines_worth_reading_reach_the_terminal(database: str, tmp_path: Pa
     assert child.new_log_lines() == []
 
 
-def test_a_pid_that_was_given_to_another_process_is_not_mistaken(tmp_path: Path) -> None:
+def test_a_reused_pid_is_not_mistaken_for_the_process(tmp_path: Path) -> None:
     note = tmp_path / "a.pid"
     processes.write_pid(note, os.getpid())
     found = processes.from_pid_file(note)
@@ -179,7 +177,7 @@ def test_a_pid_that_was_given_to_another_process_is_not_mistaken(tmp_path: Path)
     assert processes.from_pid_file(note) is None
 
 
-def test_how_a_process_ended_is_said_in_words() -> None:
+def test_the_exit_of_a_process_is_described() -> None:
     assert processes.ending(3) == "exit code 3"
     assert processes.ending(-signal.SIGKILL) == "SIGKILL"
     assert processes.ending(-64) == "signal 64" or processes.ending(-64).startswith("SIG")

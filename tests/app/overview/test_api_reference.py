@@ -5,7 +5,7 @@ from starlette.testclient import TestClient
 from trainer.spec import TrainSpec
 
 
-def test_the_reference_shows_the_document_of_this_application(alice: TestClient) -> None:
+def test_the_reference_shows_the_openapi_document(alice: TestClient) -> None:
     assert 'data-module="api-reference" data-document="/api/openapi.json"' in alice.get("/api/docs").text
 
 

@@ -22,7 +22,7 @@ def beat(age_seconds: float) -> None:
         session.merge(Heartbeat(name="scheduler", at=datetime.now(UTC) - timedelta(seconds=age_seconds)))
 
 
-def test_where_nothing_runs_each_part_says_what_to_do(alice: TestClient) -> None:
+def test_each_stopped_part_says_what_to_do(alice: TestClient) -> None:
     factories.forget_nodes()
     text = alice.get("/health").text
     assert "It has never reported." in text
@@ -31,7 +31,7 @@ def test_where_nothing_runs_each_part_says_what_to_do(alice: TestClient) -> None
     assert "Not healthy: Scheduler, Nodes." in text
 
 
-def test_where_all_runs_all_is_well(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_running_parts_are_healthy(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health.shutil, "disk_usage", lambda _path: DISK)
     factories.node()
     beat(1)
@@ -42,7 +42,7 @@ def test_where_all_runs_all_is_well(alice: TestClient, monkeypatch: pytest.Monke
     assert "Not healthy: Scheduler." in text
 
 
-def test_a_part_that_is_missed_little_is_told_too(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_degraded_parts_are_reported_too(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "broker", lambda: "degraded")
     monkeypatch.setattr(health.shutil, "disk_usage", lambda _path: DISK._replace(free=1))
     text = alice.get("/health").text
@@ -50,7 +50,7 @@ def test_a_part_that_is_missed_little_is_told_too(alice: TestClient, monkeypatch
     assert "Free some space or delete checkpoints" in text
 
 
-def test_every_constant_stands_there_with_its_value(alice: TestClient) -> None:
+def test_every_setting_is_shown_with_its_value(alice: TestClient) -> None:
     text = alice.get("/health", headers={"Accept-Language": "zh-CN"}).text
     for name in health.DISPLAYED_SETTINGS:
         assert f"ATHANOR_{name.upper()}" in text

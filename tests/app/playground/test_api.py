@@ -37,7 +37,7 @@ def parsed(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, json.loads(text[6:])
 
 
-def test_pieces_come_in_order_between_start_and_done(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_chunks_arrive_in_order_between_start_and_done(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     names = [name for name, _data in events(api, body(checkpoint)) if name != "waiting"]
 
     assert names[0] == "start"
@@ -46,7 +46,7 @@ def test_pieces_come_in_order_between_start_and_done(api: TestClient, checkpoint
     assert len(names) > 10
 
 
-def test_done_says_how_much_how_fast_and_why_it_ended(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_done_reports_length_speed_and_stop_reason(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     found = events(api, body(checkpoint, max_tokens=12))
     _name, done = found[-1]
 
@@ -56,7 +56,7 @@ def test_done_says_how_much_how_fast_and_why_it_ended(api: TestClient, checkpoin
     assert done["tokens_per_second"] > 0
 
 
-def test_the_whole_answer_equals_the_streamed_one(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_the_unstreamed_answer_equals_the_streamed_one(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     streamed = "".join(data["text"] for name, data in events(api, body(checkpoint)) if name == "piece")
     whole = api.post("/api/v1/generate", json=body(checkpoint)).json()
 
@@ -64,9 +64,7 @@ def test_the_whole_answer_equals_the_streamed_one(api: TestClient, checkpoint: S
     assert whole["finish_reason"] == "length"
 
 
-def test_the_same_seed_writes_the_same_text_and_another_seed_another(
-    api: TestClient, checkpoint: StoredCheckpoint
-) -> None:
+def test_the_text_is_determined_by_the_seed(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     first, again, other = (
         api.post("/api/v1/generate", json=body(checkpoint, prompt="", seed=seed, temperature=2)).json()
         for seed in (1, 1, 2)
@@ -76,27 +74,27 @@ def test_the_same_seed_writes_the_same_text_and_another_seed_another(
     assert first["text"] != other["text"]
 
 
-def test_a_seed_that_was_drawn_can_be_used_again(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_a_random_seed_is_reported_and_reusable(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     drawn = api.post("/api/v1/generate", json=body(checkpoint, prompt="", seed=None, temperature=2)).json()
     again = api.post("/api/v1/generate", json=body(checkpoint, prompt="", seed=drawn["seed"], temperature=2)).json()
 
     assert drawn["text"] == again["text"]
 
 
-def test_the_model_continues_what_it_learned(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_the_model_continues_its_training_text(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     text = api.post("/api/v1/generate", json=body(checkpoint, temperature=0)).json()["text"]
 
     assert text.startswith(" the furnace was cold")
 
 
-def test_chinese_characters_never_come_broken(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_chinese_characters_are_never_split(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     pieces = [d["text"] for n, d in events(api, body(checkpoint, prompt="起初", temperature=0)) if n == "piece"]
 
     assert "".join(pieces).startswith(",炉火是冷的")
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-def test_a_stop_string_ends_the_text_and_is_not_part_of_it(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_a_stop_string_ends_the_text_and_is_omitted(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     asked = body(checkpoint, temperature=0, stop=["was cold", "never"])
     done = api.post("/api/v1/generate", json=asked).json()
 
@@ -114,7 +112,7 @@ def test_an_empty_prompt_starts_a_text(api: TestClient, checkpoint: StoredCheckp
 CONVERSATION = [{"role": "user", "content": "In the"}]
 
 
-def test_a_conversation_is_answered_by_the_template_of_the_model(
+def test_conversations_use_the_template_of_the_model(
     api: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person
 ) -> None:
     talking = store_checkpoint(alice_user)
@@ -129,7 +127,7 @@ def test_a_conversation_is_answered_by_the_template_of_the_model(
     assert "".join(streamed) == answer["text"]
 
 
-def test_messages_that_the_template_refuses_are_told_in_its_words(
+def test_messages_rejected_by_the_template_show_its_message(
     api: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person
 ) -> None:
     talking = store_checkpoint(alice_user)
@@ -140,7 +138,7 @@ def test_messages_that_the_template_refuses_are_told_in_its_words(
     assert "roles must alternate" in refused.json()["title"]
 
 
-def test_a_model_without_a_template_takes_no_messages(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_a_model_without_a_template_accepts_no_messages(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     refused = api.post("/api/v1/generate", json=body(checkpoint, messages=CONVERSATION, prompt=""))
 
     assert (refused.status_code, refused.json()["code"]) == (422, "chat_template_missing")
@@ -152,7 +150,7 @@ def test_prompt_and_messages_exclude_each_other(api: TestClient, checkpoint: Sto
     assert (refused.status_code, refused.json()["code"]) == (422, "prompt_and_messages")
 
 
-def test_an_error_of_a_library_is_no_error_of_the_server(
+def test_a_library_error_is_not_a_server_error(
     api: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person
 ) -> None:
     odd = store_checkpoint(alice_user)
@@ -167,7 +165,9 @@ def test_an_error_of_a_library_is_no_error_of_the_server(
     assert answer.status_code < 500
 
 
-def test_bob_cannot_generate_from_alices_checkpoint(bob_api: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_generating_from_the_checkpoint_of_another_user_is_not_found(
+    bob_api: TestClient, checkpoint: StoredCheckpoint
+) -> None:
     answer = bob_api.post("/api/v1/generate", json=body(checkpoint))
 
     assert answer.status_code == 404
@@ -207,7 +207,7 @@ def test_a_value_out_of_range_is_named_with_its_range(
     assert answer.json()["errors"][0]["message"].startswith(sentence)
 
 
-def test_a_prompt_of_a_hundred_thousand_characters_is_refused(
+def test_a_prompt_of_a_hundred_thousand_characters_is_rejected(
     alice_api: TestClient, checkpoint: StoredCheckpoint
 ) -> None:
     answer = alice_api.post("/api/v1/generate", json=body(checkpoint, prompt="x" * 100_000))
@@ -216,7 +216,7 @@ def test_a_prompt_of_a_hundred_thousand_characters_is_refused(
     assert "100000 characters; the limit is 50000" in answer.json()["title"]
 
 
-def test_a_prompt_longer_than_the_models_context_says_both_lengths(
+def test_a_prompt_longer_than_the_context_is_rejected_with_both_lengths(
     api: TestClient, checkpoint: StoredCheckpoint
 ) -> None:
     answer = api.post("/api/v1/generate", json=body(checkpoint, prompt="xyz " * 500))
@@ -226,7 +226,7 @@ def test_a_prompt_longer_than_the_models_context_says_both_lengths(
     assert "the limit of this model is 256" in answer.json()["title"]
 
 
-def test_a_checkpoint_whose_files_are_gone_answers_409(
+def test_a_checkpoint_without_files_gives_409(
     api: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person
 ) -> None:
     lost = store_checkpoint(alice_user)
@@ -239,7 +239,7 @@ def test_a_checkpoint_whose_files_are_gone_answers_409(
     assert answer.json()["title"] == "The files of this checkpoint are gone. Choose another one."
 
 
-def test_a_damaged_checkpoint_is_refused_and_not_offered_but_can_be_downloaded(
+def test_a_damaged_checkpoint_can_only_be_downloaded(
     api: TestClient, alice: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person
 ) -> None:
     damaged = store_checkpoint(alice_user)
@@ -254,7 +254,7 @@ def test_a_damaged_checkpoint_is_refused_and_not_offered_but_can_be_downloaded(
     assert api.get(f"/api/v1/checkpoints/{damaged.id}/download").status_code == 200
 
 
-def test_a_checkpoint_that_cannot_be_read_says_so(
+def test_an_unreadable_checkpoint_is_reported(
     api: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person
 ) -> None:
     broken = store_checkpoint(alice_user)
@@ -266,7 +266,7 @@ def test_a_checkpoint_that_cannot_be_read_says_so(
     assert data["message"] == "The files of this checkpoint cannot be read. Choose another one."
 
 
-def test_failures_are_told_in_the_readers_language(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_failures_are_in_the_language_of_the_user(api: TestClient, checkpoint: StoredCheckpoint) -> None:
     headers = {"Accept-Language": "zh-CN"}
     answer = api.post("/api/v1/generate", json=body(checkpoint, prompt="xyz " * 500), headers=headers)
 
@@ -287,7 +287,7 @@ def imported(owner: Person, files: Path, model_type: str = "llama") -> str:
         return model.id
 
 
-def test_an_imported_model_writes_what_a_checkpoint_of_the_same_weights_writes(
+def test_an_imported_model_generates_like_a_checkpoint_with_the_same_weights(
     api: TestClient, alice: TestClient, checkpoint: StoredCheckpoint, alice_user: Person
 ) -> None:
     model_id = imported(alice_user, checkpoint.path)
@@ -297,7 +297,7 @@ def test_an_imported_model_writes_what_a_checkpoint_of_the_same_weights_writes(
     assert f'<option value="{model_id}" data-label="Imported"' in alice.get("/playground").text
 
 
-def test_a_model_that_does_not_write_is_refused_and_not_offered(
+def test_a_model_that_cannot_generate_is_rejected_and_not_offered(
     api: TestClient, alice: TestClient, checkpoint: StoredCheckpoint, alice_user: Person
 ) -> None:
     model_id = imported(alice_user, checkpoint.path, "bert")
@@ -307,7 +307,7 @@ def test_a_model_that_does_not_write_is_refused_and_not_offered(
     assert model_id not in alice.get("/playground").text
 
 
-def test_an_imported_model_of_another_is_not_there(
+def test_the_imported_model_of_another_user_is_not_found(
     bob_api: TestClient, checkpoint: StoredCheckpoint, alice_user: Person
 ) -> None:
     model_id = imported(alice_user, checkpoint.path)

@@ -17,14 +17,14 @@ def chosen(page: str) -> list[str]:
     return re.findall(r'<option value="(\w+)"[^>]*selected', page)
 
 
-def test_without_a_checkpoint_the_page_leads_to_a_first_job(bob: TestClient) -> None:
+def test_without_a_checkpoint_the_page_links_to_a_first_job(bob: TestClient) -> None:
     page = bob.get("/playground").text
 
     assert "No models to try yet" in page
     assert 'href="/jobs/new"' in page
 
 
-def test_the_newest_checkpoint_is_chosen_unless_one_is_named(
+def test_the_newest_checkpoint_is_selected_by_default(
     alice: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person, checkpoint: StoredCheckpoint
 ) -> None:
     newest = store_checkpoint(alice_user)
@@ -33,26 +33,26 @@ def test_the_newest_checkpoint_is_chosen_unless_one_is_named(
     assert chosen(alice.get(f"/playground?checkpoint={checkpoint.id}").text) == [checkpoint.id]
 
 
-def test_bob_sees_neither_alices_checkpoints_nor_their_names(bob: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_checkpoints_of_another_user_are_not_listed(bob: TestClient, checkpoint: StoredCheckpoint) -> None:
     assert bob.get(f"/playground?checkpoint={checkpoint.id}").status_code == 404
     assert checkpoint.id not in bob.get("/playground").text
 
 
-def test_a_visitor_is_sent_to_log_in(visitor: TestClient) -> None:
+def test_a_visitor_is_redirected_to_the_login(visitor: TestClient) -> None:
     answer = visitor.get("/playground")
 
     assert answer.status_code == 303
     assert answer.headers["location"] == "/login?next=/playground"
 
 
-def test_the_page_speaks_chinese(alice: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_the_page_is_translated(alice: TestClient, checkpoint: StoredCheckpoint) -> None:
     page = alice.get("/playground", headers={"Accept-Language": "zh-CN"}).text
 
     assert "提示词" in page
     assert "Settings" not in page
 
 
-def test_without_scripts_the_form_answers_with_the_whole_text(
+def test_without_scripts_the_form_returns_the_full_text(
     alice: TestClient, checkpoint: StoredCheckpoint, node: str
 ) -> None:
     answer = alice.post("/playground", data=form(checkpoint))
@@ -62,7 +62,7 @@ def test_without_scripts_the_form_answers_with_the_whole_text(
     assert re.search(r"40 tokens · [\d.]+ tokens/s · seed \d+", answer.text)
 
 
-def test_what_was_typed_stays_when_a_value_is_refused(alice: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_a_rejected_form_keeps_its_input(alice: TestClient, checkpoint: StoredCheckpoint) -> None:
     answer = alice.post("/playground", data=form(checkpoint, temperature="9", prompt="<b>Keep me</b>", stop="one\ntwo"))
 
     assert answer.status_code == 422
@@ -71,7 +71,7 @@ def test_what_was_typed_stays_when_a_value_is_refused(alice: TestClient, checkpo
     assert "one\ntwo" in answer.text
 
 
-def test_a_prompt_too_long_for_the_model_is_told_beside_it(
+def test_a_prompt_too_long_for_the_model_is_reported_at_its_field(
     alice: TestClient, checkpoint: StoredCheckpoint, node: str
 ) -> None:
     answer = alice.post("/playground", data=form(checkpoint, prompt="xyz " * 500))

@@ -93,7 +93,7 @@ def a_task() -> GenerationTask:
     )
 
 
-def test_two_people_generate_at_once(client: httpx.Client, slow: StoredCheckpoint) -> None:
+def test_two_users_generate_at_once(client: httpx.Client, slow: StoredCheckpoint) -> None:
     with stream(client, slow) as first, stream(client, slow) as second:
         for _turn in range(3):
             wait_for("piece", first)
@@ -101,7 +101,7 @@ def test_two_people_generate_at_once(client: httpx.Client, slow: StoredCheckpoin
         assert free_slots() == 0
 
 
-def test_leaving_in_the_middle_frees_the_slot(client: httpx.Client, slow: StoredCheckpoint) -> None:
+def test_disconnecting_from_a_stream_frees_the_slot(client: httpx.Client, slow: StoredCheckpoint) -> None:
     with stream(client, slow) as text:
         wait_for("piece", text)
         assert free_slots() == 1
@@ -109,7 +109,7 @@ def test_leaving_in_the_middle_frees_the_slot(client: httpx.Client, slow: Stored
     until(lambda: free_slots() == 2, 2, "the slot to be free")
 
 
-def test_leaving_before_an_unstreamed_answer_frees_the_slot(client: httpx.Client, slow: StoredCheckpoint) -> None:
+def test_disconnecting_before_an_unstreamed_answer_frees_the_slot(client: httpx.Client, slow: StoredCheckpoint) -> None:
     body = {"checkpoint": slow.id, "prompt": "In", "max_tokens": 4096}
     with pytest.raises(httpx.ReadTimeout):
         client.post("/api/v1/generate", json=body, timeout=httpx.Timeout(10, read=1))
@@ -117,7 +117,7 @@ def test_leaving_before_an_unstreamed_answer_frees_the_slot(client: httpx.Client
     until(lambda: free_slots() == 2, 2, "the slot to be free")
 
 
-def test_a_third_waits_is_told_its_place_and_gets_the_first_slot_that_frees(
+def test_a_third_request_waits_with_its_position_for_the_first_free_slot(
     client: httpx.Client, slow: StoredCheckpoint
 ) -> None:
     with stream(client, slow) as first, stream(client, slow) as second:
@@ -134,7 +134,7 @@ def test_a_third_waits_is_told_its_place_and_gets_the_first_slot_that_frees(
             assert wait_for("piece", fourth)
 
 
-def test_who_leaves_the_line_is_not_served(client: httpx.Client, slow: StoredCheckpoint) -> None:
+def test_a_disconnected_waiter_is_not_served(client: httpx.Client, slow: StoredCheckpoint) -> None:
     with stream(client, slow) as first, stream(client, slow) as second:
         wait_for("piece", first)
         wait_for("piece", second)
@@ -143,7 +143,7 @@ def test_who_leaves_the_line_is_not_served(client: httpx.Client, slow: StoredChe
         until(lambda: live.valkey().zcard("athanor:generate:waiting") == 0, 2, "the line to be empty")
 
 
-def test_a_killed_inference_process_is_told_and_replaced(client: httpx.Client, slow: StoredCheckpoint) -> None:
+def test_a_killed_inference_process_is_reported_and_replaced(client: httpx.Client, slow: StoredCheckpoint) -> None:
     with stream(client, slow) as text:
         wait_for("piece", text)
         os.kill(inference_process().pid, signal.SIGKILL)
@@ -154,7 +154,7 @@ def test_a_killed_inference_process_is_told_and_replaced(client: httpx.Client, s
         assert wait_for("piece", text)
 
 
-def test_an_emptied_broker_is_told_and_frees_the_slot(client: httpx.Client, slow: StoredCheckpoint) -> None:
+def test_an_emptied_broker_is_reported_and_frees_the_slot(client: httpx.Client, slow: StoredCheckpoint) -> None:
     with stream(client, slow) as text:
         wait_for("piece", text)
         live.valkey().flushall()
@@ -162,7 +162,7 @@ def test_an_emptied_broker_is_told_and_frees_the_slot(client: httpx.Client, slow
         until(lambda: free_slots() == 2, 2, "the slot to be free")
 
 
-def test_a_reader_that_died_frees_the_slot(
+def test_a_dead_client_frees_the_slot(
     client: httpx.Client, slow: StoredCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with stream(client, slow) as text:
@@ -172,7 +172,7 @@ def test_a_reader_that_died_frees_the_slot(
         until(lambda: free_slots() == 2, 2, "the slot to be free")
 
 
-def test_a_worker_that_falls_silent_is_told(
+def test_a_silent_worker_is_reported(
     client: httpx.Client, slow: StoredCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generation_queue, "SILENCE_SECONDS", 1.0)
@@ -187,7 +187,7 @@ def test_a_worker_that_falls_silent_is_told(
             process.resume()
 
 
-def test_without_a_worker_the_reader_is_told_how_to_start_one(
+def test_without_a_worker_the_error_says_how_to_start_one(
     client: httpx.Client, slow: StoredCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "NOTIFY_SECONDS", 0.1)
@@ -202,7 +202,7 @@ def test_without_a_worker_the_reader_is_told_how_to_start_one(
     assert "athanor worker" in failure["message"]
 
 
-def test_a_line_that_is_too_long_takes_nobody_more(
+def test_a_full_queue_rejects_requests(
     client: httpx.Client, slow: StoredCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generation_queue, "MAX_WAITING", 0)
@@ -213,7 +213,7 @@ def test_a_line_that_is_too_long_takes_nobody_more(
     assert answer.json()["code"] == "line_full"
 
 
-def test_those_who_left_without_a_word_are_passed_over(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiters_that_vanished_are_skipped(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     left, waiting = a_task(), a_task()
     for task in (left, waiting):
         assert generation_queue.enqueue(task)

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from app.web.errors import install_errors
 
 
-def test_a_client_that_goes_away_while_its_form_is_read_leaves_no_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_disconnecting_during_its_form_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
     application = FastAPI()
     install_errors(application)
     sent: list[dict[str, Any]] = []

@@ -36,14 +36,14 @@ FOREIGN = [
 
 @pytest.mark.parametrize("host", STRANGE_HOSTS)
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_a_strange_host_gets_nothing(visitor: TestClient, host: str, method: str) -> None:
+def test_an_unknown_host_is_rejected(visitor: TestClient, host: str, method: str) -> None:
     answer = visitor.request(method, "/api/v1/me", headers={"Host": host})
     assert answer.status_code == 400
     assert answer.json()["code"] == "host_not_allowed"
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000"])
-def test_our_own_names_are_answered(visitor: TestClient, host: str) -> None:
+def test_the_default_host_names_are_accepted(visitor: TestClient, host: str) -> None:
     assert visitor.get("/livez", headers={"Host": host}).status_code == 200
 
 
@@ -60,21 +60,19 @@ def test_further_hosts_can_be_allowed(visitor: TestClient, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("headers", FOREIGN)
 @pytest.mark.parametrize(("method", "path"), [("GET", "/api/v1/me"), ("POST", "/logout"), ("POST", "/api/v1/tokens")])
-def test_what_another_site_makes_a_browser_send_is_refused(
-    alice: TestClient, headers: dict[str, str], method: str, path: str
-) -> None:
+def test_cross_site_requests_are_rejected(alice: TestClient, headers: dict[str, str], method: str, path: str) -> None:
     answer = alice.request(method, path, headers={**headers, "Accept": "*/*"})
     assert answer.status_code == 403
     assert alice.get("/api/v1/me").status_code == 200, "the session still stands"
 
 
-def test_a_link_from_another_site_may_be_followed(visitor: TestClient) -> None:
+def test_links_from_other_sites_work(visitor: TestClient) -> None:
     followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert visitor.get("/login", headers=followed).status_code == 200
     assert visitor.post("/login", headers=followed).status_code == 403
 
 
-def test_our_own_pages_may_send(visitor: TestClient) -> None:
+def test_same_site_requests_are_accepted(visitor: TestClient) -> None:
     own = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
     assert visitor.post("/api/v1/login", headers=own, json={}).status_code == 422
 
@@ -97,7 +95,7 @@ def every_route(routes: Iterable[Any], prefix: str) -> Iterator[tuple[set[str], 
             yield from every_route(route.original_router.routes, prefix + route.include_context.prefix)
 
 
-def test_every_route_answers_a_visitor_with_our_headers_and_never_with_an_error_of_ours(visitor: TestClient) -> None:
+def test_every_route_answers_visitors_with_security_headers_and_no_server_error(visitor: TestClient) -> None:
     everything = paths(visitor)
     assert len(everything) > 30
     for method, path in [*everything, ("GET", "/nowhere"), ("GET", "/api/v1/nowhere"), ("PATCH", "/livez")]:
@@ -116,14 +114,14 @@ def test_the_policy_allows_no_inline_script_and_no_other_site() -> None:
     assert "frame-ancestors 'none'" in CONTENT_SECURITY_POLICY
 
 
-def test_templates_hold_no_inline_script_or_style(root: object) -> None:
+def test_templates_have_no_inline_script_or_style(root: object) -> None:
     for path in root.glob("templates/**/*.html"):  # type: ignore[attr-defined]
         text = path.read_text()
         assert not re.search(r"<script(?![^>]*\bsrc=)(?![^>]*type=\"application/json\")", text), path
         assert not re.search(r"<style|\sstyle=|\son\w+=\"|javascript:", text), path
 
 
-def test_files_are_served_with_their_type_and_nothing_outside(visitor: TestClient) -> None:
+def test_only_static_files_are_served_and_with_their_type(visitor: TestClient) -> None:
     assert visitor.get(f"{STATIC_PATH}/js/missing.js").status_code == 404
     for escape in ("../pyproject.toml", "%2e%2e/pyproject.toml", "..%2fpyproject.toml"):
         assert visitor.get(f"{STATIC_PATH}/{escape}").status_code in (400, 404)
@@ -132,7 +130,7 @@ def test_files_are_served_with_their_type_and_nothing_outside(visitor: TestClien
 # ---- errors ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_error_of_the_api_is_a_problem_with_a_code_and_a_sentence(visitor: TestClient) -> None:
+def test_api_errors_are_problem_documents_with_code_and_message(visitor: TestClient) -> None:
     answer = visitor.get("/api/v1/nowhere")
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
@@ -140,26 +138,26 @@ def test_an_error_of_the_api_is_a_problem_with_a_code_and_a_sentence(visitor: Te
     assert body["request_id"] == answer.headers["X-Request-Id"]
 
 
-def test_an_error_speaks_the_readers_language(visitor: TestClient) -> None:
+def test_errors_are_in_the_language_of_the_user(visitor: TestClient) -> None:
     visitor.cookies.set(LANGUAGE_COOKIE, "zh-CN")
     title = visitor.get("/api/v1/nowhere").json()["title"]
     assert re.search("[\u4e00-\u9fff]", title)
 
 
-def test_a_missing_page_is_a_page(visitor: TestClient) -> None:
+def test_a_missing_page_gives_an_html_404(visitor: TestClient) -> None:
     answer = visitor.get("/nowhere")
     assert answer.status_code == 404
     assert "There is nothing at this address." in answer.text
     assert answer.headers["content-type"].startswith("text/html")
 
 
-def test_a_visitor_is_sent_to_log_in_and_back(visitor: TestClient) -> None:
+def test_a_visitor_is_redirected_to_the_login_and_back(visitor: TestClient) -> None:
     answer = visitor.get("/jobs")
     assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=/jobs")
 
 
 @pytest.mark.parametrize("body", ["{", "", "[1, 2", '{"a": }', "nul", "\x00", '"\ud800"'])
-def test_a_body_that_is_not_json_is_told_where(alice: TestClient, body: str) -> None:
+def test_invalid_json_is_reported_with_its_position(alice: TestClient, body: str) -> None:
     content = body.encode("utf-8", "surrogatepass")
     answer = alice.post("/api/v1/tokens", content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422)
@@ -169,7 +167,7 @@ def test_a_body_that_is_not_json_is_told_where(alice: TestClient, body: str) -> 
 # ---- numbers for people ---------------------------------------------------------------------------------------------
 
 
-def test_numbers_read_well() -> None:
+def test_numbers_are_formatted_for_reading() -> None:
     assert number(1234567) == "1,234,567"
     assert [compact(n) for n in (0, 999, 1234, 5_600_000, 124e6, 6.7e9)] == [
         "0",
@@ -189,13 +187,13 @@ def test_numbers_read_well() -> None:
     assert {number(None), compact(None), file_size(None)} == {"–"}
 
 
-def test_a_body_that_says_it_is_too_long_is_refused_before_anybody_logs_in(visitor: TestClient) -> None:
+def test_a_declared_body_over_the_limit_is_rejected_before_authentication(visitor: TestClient) -> None:
     answer = visitor.post("/api/v1/login", content=b" " * (2**20 + 1))
     assert answer.status_code == 413
     assert "1.0 MiB" in answer.json()["title"]
 
 
-def test_a_body_that_turns_out_too_long_is_cut_off(visitor: TestClient) -> None:
+def test_a_body_over_the_limit_is_cut_off(visitor: TestClient) -> None:
     pieces = (b" " * 2**16 for _n in range(64))
     answer = visitor.post("/api/v1/login", content=pieces)
     assert answer.status_code == 413

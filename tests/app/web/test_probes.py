@@ -11,14 +11,14 @@ from tests import servers
 from tests.servers import Servers
 
 
-def test_a_visitor_may_ask_whether_it_lives_works_and_which_version_it_is(visitor: TestClient) -> None:
+def test_probes_and_version_need_no_login(visitor: TestClient) -> None:
     assert visitor.get("/livez").json() == {"status": "ok"}
     assert visitor.get("/version").json() == {"version": VERSION}
     answer = visitor.get("/readyz")
     assert (answer.status_code, answer.json()) == (200, {"database": "ok", "migrations": "ok", "broker": "ok"})
 
 
-def test_without_the_broker_it_works_on(visitor: TestClient, running_servers: Servers) -> None:
+def test_without_the_broker_it_stays_ready(visitor: TestClient, running_servers: Servers) -> None:
     running_servers.valkey.stop()
     try:
         answer = visitor.get("/readyz")
@@ -34,9 +34,7 @@ def test_with_an_older_database_it_is_not_ready(visitor: TestClient, monkeypatch
     assert (answer.status_code, answer.json()["migrations"]) == (503, "pending")
 
 
-def test_without_the_database_it_lives_is_not_ready_and_says_so_on_every_page(
-    visitor: TestClient, alice: TestClient
-) -> None:
+def test_without_the_database_it_is_live_but_not_ready_and_pages_say_so(visitor: TestClient, alice: TestClient) -> None:
     there = settings().database_url
     servers.point_to("postgresql://nobody@127.0.0.1:1/nothing")
     try:

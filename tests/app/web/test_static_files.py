@@ -46,7 +46,7 @@ def after_an_update(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> Itera
         yield client
 
 
-def test_after_an_update_pages_and_scripts_load_only_files_of_the_new_version(after_an_update: TestClient) -> None:
+def test_after_an_update_only_new_files_are_loaded(after_an_update: TestClient) -> None:
     urls = {f"/static/another/js/{path.name}" for path in DIRECTORY.glob("js/*.js")}
     for path in PAGES:
         urls |= urls_of(after_an_update.get(path).text)
@@ -55,14 +55,14 @@ def test_after_an_update_pages_and_scripts_load_only_files_of_the_new_version(af
     assert after_an_update.get(f"{STATIC_PATH}/js/page.js").status_code == 404
 
 
-def test_a_browser_keeps_a_file_for_good_and_a_missing_one_not_at_all(visitor: TestClient) -> None:
+def test_files_are_cached_forever_and_missing_ones_never(visitor: TestClient) -> None:
     assert "immutable" in visitor.get(f"{STATIC_PATH}/js/page.js").headers["Cache-Control"]
     for path in (f"{STATIC_PATH}/js/missing.js", "/static/js/page.js", f"{STATIC_PATH}/../pyproject.toml"):
         answer = visitor.get(path)
         assert (answer.status_code, answer.headers["Cache-Control"]) == (404, "no-store"), path
 
 
-def test_the_path_changes_with_every_content_and_name(tmp_path: Path) -> None:
+def test_the_path_changes_with_content_and_name(tmp_path: Path) -> None:
     copy = tmp_path / "static"
     shutil.copytree(DIRECTORY, copy)
     assert STATIC_PATH.endswith(digest(copy))

@@ -78,7 +78,7 @@ def sums_agree(job_id: str, live: dict[int, float | str], series: str = "loss") 
 
 @given(st.lists(value, min_size=1, max_size=90), st.lists(st.integers(1, 30), min_size=1, max_size=4), st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_rollups_equal_a_direct_computation_however_points_arrive_and_are_taken_back(
+def test_rollups_equal_a_direct_computation_after_any_inserts_and_rewinds(
     job_id: str, values: list[float | str], sizes: list[int], data: st.DataObject
 ) -> None:
     forget(job_id)
@@ -107,7 +107,7 @@ def test_rollups_equal_a_direct_computation_however_points_arrive_and_are_taken_
 
 @given(st.data(), st.integers(0, 70_000), st.integers(0, 70_000))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_is_taken_back_anywhere_in_a_long_thin_run_leaves_the_rollups_a_direct_computation_gives(
+def test_rollups_equal_a_direct_computation_after_a_rewind_in_a_sparse_run(
     job_id: str, data: st.DataObject, last: int, from_step: int
 ) -> None:
     forget(job_id)
@@ -125,7 +125,7 @@ def test_what_is_taken_back_anywhere_in_a_long_thin_run_leaves_the_rollups_a_dir
         assert sums_agree(job_id, left, series)
 
 
-def test_to_take_back_the_end_of_a_run_needs_its_last_points_alone(job_id: str) -> None:
+def test_rewinding_the_end_of_a_run_needs_only_its_last_points(job_id: str) -> None:
     forget(job_id)
     live: dict[int, float | str] = {step: step / 7 for step in range(1_000)}
     with db.transaction() as session:
@@ -156,7 +156,7 @@ SPIKES = (7, 300, 4_095, 4_096, 12_345, 19_999)
 WORDS = (5, 9_000, 9_001)
 
 
-def test_a_long_curve_reads_few_places_and_keeps_every_spike_and_every_word(long_run: str) -> None:
+def test_a_long_curve_reads_few_rows_and_keeps_every_spike_and_mark(long_run: str) -> None:
     with db.transaction() as session:
         curve = metrics.curves(session, job_id=long_run, window=Window(0, 20_000, 1_000))["loss"]
     assert curve.stride == 64
@@ -166,7 +166,7 @@ def test_a_long_curve_reads_few_places_and_keeps_every_spike_and_every_word(long
     assert curve.steps == sorted(curve.steps)
 
 
-def test_a_zoom_is_as_fine_as_its_window_allows(long_run: str) -> None:
+def test_a_zoom_has_the_finest_resolution_of_its_window(long_run: str) -> None:
     with db.transaction() as session:
         near = metrics.curves(session, job_id=long_run, window=Window(12_300, 12_400))["loss"]
         middle = metrics.curves(session, job_id=long_run, window=Window(8_000, 14_000))["loss"]
@@ -177,7 +177,7 @@ def test_a_zoom_is_as_fine_as_its_window_allows(long_run: str) -> None:
 
 
 @pytest.mark.parametrize("line", [1, 2, 999, 4_096, 4_097, 12_345, 19_999, 20_000])
-def test_the_curve_up_to_a_line_holds_each_earlier_point_once_and_no_later_one(long_run: str, line: int) -> None:
+def test_the_curve_up_to_a_cursor_has_each_earlier_point_once(long_run: str, line: int) -> None:
     with db.transaction() as session:
         curve = metrics.curves_until(session, job_id=long_run, until=(1, line), max_points=100)["loss"]
         assert curve.steps[-1] == line - 1
@@ -186,7 +186,7 @@ def test_the_curve_up_to_a_line_holds_each_earlier_point_once_and_no_later_one(l
         assert seen == [1000.0 + step for step in SPIKES if step < line]
 
 
-def test_a_rare_series_is_drawn_point_by_point_beside_a_dense_one(alice_user: Person) -> None:
+def test_a_sparse_series_keeps_every_point_next_to_a_dense_one(alice_user: Person) -> None:
     job_id = factories.submitted(alice_user, factories.corpus(alice_user))
     dense = [Point(n + 1, n, {"loss": 1.0} | ({"eval_loss": float(n)} if n % 500 == 0 else {})) for n in range(3_000)]
     with db.transaction() as session:

@@ -25,7 +25,7 @@ def step(number: int, at: float) -> PointsEvent:
     return PointsEvent(seq=1, at=at, step=number, values={"loss": 1.0})
 
 
-def test_time_is_counted_for_the_phase_in_which_it_passed() -> None:
+def test_time_is_counted_for_its_phase() -> None:
     state = folded(
         phase(0, "prepare", 0, 1), phase(2, "prepare", 1, 1), phase(3, "tokenise", 0, 10), phase(7, "tokenise", 10, 10)
     )
@@ -42,7 +42,7 @@ def test_evaluations_add_up() -> None:
     assert state.phases["evaluate"].count == 2
 
 
-def test_the_time_left_is_that_of_steps_evaluations_and_saves() -> None:
+def test_the_remaining_time_covers_steps_evaluations_and_saves() -> None:
     state = folded(
         phase(0, "evaluate", 0, 4), phase(2, "evaluate", 4, 4), phase(2, "train", 0, 100), step(1, 3.0), step(2, 3.5),
         step(3, 4.0), phase(4, "train", 3, 100),
@@ -52,18 +52,18 @@ def test_the_time_left_is_that_of_steps_evaluations_and_saves() -> None:
     assert progress.eta_seconds(state, SPEC, 100) == 0.0
 
 
-def test_before_training_the_time_left_is_that_of_the_phase() -> None:
+def test_before_training_the_remaining_time_is_that_of_the_phase() -> None:
     state = folded(phase(0, "tokenise", 0, 1000), phase(2, "tokenise", 250, 1000))
     assert progress.eta_seconds(state, SPEC, 0) == 6.0
 
 
-def test_where_nothing_is_known_no_time_is_told() -> None:
+def test_without_measurements_no_remaining_time_is_reported() -> None:
     assert progress.eta_seconds(JobProgress(), SPEC, 0) is None
     assert progress.eta_seconds(folded(phase(0, "load", 0, 1)), SPEC, 0) is None
     assert progress.eta_seconds(folded(phase(0, "train", 0, 100), step(1, 1.0)), SPEC, 1) is None
 
 
-def test_one_slow_step_does_not_change_the_pace() -> None:
+def test_one_slow_step_does_not_change_the_remaining_time() -> None:
     times = [0.0, 1.0, 2.0, 60.0, 61.0, 62.0]
     state = folded(phase(0, "train", 0, 100), *(step(n + 1, at) for n, at in enumerate(times)))
     assert progress.eta_seconds(state, SPEC, 6) == 94.0

@@ -56,9 +56,7 @@ def again(job_id: str, fence: int, values: list[float | str], differs: list[str]
 SAME = [5 - n / 10 for n in range(6, 20)]
 
 
-def test_a_job_tells_how_often_it_recovered_and_what_was_repeated(
-    alice_api: TestClient, recovered: tuple[str, int]
-) -> None:
+def test_a_job_reports_its_recoveries_and_repeated_steps(alice_api: TestClient, recovered: tuple[str, int]) -> None:
     job_id, fence = recovered
     again(job_id, fence, list(SAME))
     job = alice_api.get(f"/api/v1/jobs/{job_id}").json()
@@ -82,7 +80,7 @@ def test_a_job_tells_how_often_it_recovered_and_what_was_repeated(
         (["nan", *SAME[1:]], ["versions"], "Step 7 differs: loss was 4.4, now nan."),
     ],
 )
-def test_what_repeated_steps_prove_is_said_in_a_sentence(
+def test_the_comparison_of_repeated_steps_has_a_message(
     recovered: tuple[str, int], values: list[Any], differs: list[str], words: str
 ) -> None:
     again(*recovered, values, differs)
@@ -94,7 +92,7 @@ def test_what_repeated_steps_prove_is_said_in_a_sentence(
         assert recoveries.summarize(session, [factories.row(recovered[0])])[recovered[0]].replayed is attempt
 
 
-def test_a_later_attempt_that_repeats_the_same_wrong_steps_does_not_hide_that_they_differ(
+def test_a_later_matching_attempt_does_not_hide_differing_steps(
     alice_api: TestClient, recovered: tuple[str, int]
 ) -> None:
     job_id, fence = recovered
@@ -109,7 +107,7 @@ def test_a_later_attempt_that_repeats_the_same_wrong_steps_does_not_hide_that_th
         assert verdicts[1]["verdict"] == "different"
 
 
-def test_attempts_are_listed_with_where_they_went_on_and_how_they_ended(
+def test_attempts_are_listed_with_their_resume_point_and_outcome(
     alice_api: TestClient, bob_api: TestClient, recovered: tuple[str, int]
 ) -> None:
     job_id, fence = recovered
@@ -124,9 +122,7 @@ def test_attempts_are_listed_with_where_they_went_on_and_how_they_ended(
     assert bob_api.get(f"/api/v1/jobs/{job_id}/attempts").status_code == 404
 
 
-def test_the_history_says_what_happens_next_and_how_each_line_is_meant(
-    alice_api: TestClient, recovered: tuple[str, int]
-) -> None:
+def test_the_history_has_next_steps_and_severities(alice_api: TestClient, recovered: tuple[str, int]) -> None:
     entries = alice_api.get(f"/api/v1/jobs/{recovered[0]}/history").json()["data"]
     lost = next(entry for entry in entries if entry["reason"] == "trainer_killed")
     assert (lost["kind"], lost["fence"], lost["data"]) == ("warn", 1, {"how": "rank 0: SIGKILL"})
@@ -135,7 +131,7 @@ def test_the_history_says_what_happens_next_and_how_each_line_is_meant(
     assert entries[-1]["data"] == {"step": 6, "repeated": 14}
 
 
-def test_no_job_that_goes_on_is_to_be_submitted_again(alice_api: TestClient, alice_user: Person) -> None:
+def test_a_continuing_job_never_asks_to_be_submitted_again(alice_api: TestClient, alice_user: Person) -> None:
     job_id, fence = factories.started(alice_user, factories.corpus(alice_user))
     for reason, values in (("internal", {}), ("checkpoint_failed", {"step": 20, "why": "no file"})):
         with db.transaction() as session:
@@ -150,7 +146,7 @@ def test_no_job_that_goes_on_is_to_be_submitted_again(alice_api: TestClient, ali
             fence = attempts.claim(session, job_id=job_id, node="ada") or 0
 
 
-def test_a_job_that_is_lost_has_not_recovered_yet_but_says_why(
+def test_a_lost_job_has_not_recovered_yet_but_shows_the_reason(
     alice: TestClient, alice_api: TestClient, alice_user: Person
 ) -> None:
     job_id, fence = factories.started(alice_user, factories.corpus(alice_user))
@@ -163,7 +159,7 @@ def test_a_job_that_is_lost_has_not_recovered_yet_but_says_why(
     assert "Training hung at step 7" in page[: page.index("data-chart")]
 
 
-def test_a_live_view_hears_of_attempts_and_verdicts(recovered: tuple[str, int]) -> None:
+def test_live_views_receive_attempts_and_comparisons(recovered: tuple[str, int]) -> None:
     job_id, fence = recovered
     read = stream.json_reader(job_id, "en")
     cursor = read("", None)[-1].cursor

@@ -19,11 +19,11 @@ def _no_machines(database: str) -> None:
     factories.forget_nodes()
 
 
-def test_without_machines_it_stays_open() -> None:
+def test_without_nodes_the_hardware_is_undecided() -> None:
     assert planned(1) is None
 
 
-def test_a_machine_without_gpus_shares_its_memory() -> None:
+def test_processes_on_a_cpu_node_share_its_memory() -> None:
     factories.node("ada")
     node = planned(2)
     assert node is not None
@@ -31,7 +31,7 @@ def test_a_machine_without_gpus_shares_its_memory() -> None:
     assert node.memory_per_process(2) == 4 * 2**30
 
 
-def test_gpus_go_before_processors_where_there_are_enough() -> None:
+def test_gpus_are_preferred_to_cpus_if_there_are_enough() -> None:
     factories.node("ada")
     factories.node("grace", gpus=2)
     two, three = planned(2), planned(3)
@@ -41,7 +41,7 @@ def test_gpus_go_before_processors_where_there_are_enough() -> None:
     assert three.kind == "cpu"
 
 
-def test_prices_and_power_are_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prices_and_power_come_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     factories.node("ada")
     plain = planned(1)
     assert plain is not None

@@ -18,7 +18,7 @@ def names(sentence: str) -> set[str]:
     return {name for _text, name, _spec, _conversion in string.Formatter().parse(sentence) if name}
 
 
-def test_every_failure_of_the_trainer_has_words() -> None:
+def test_every_failure_of_the_trainer_has_a_message() -> None:
     assert set(failure.EXIT_CODES) <= set(FAILURES)
     for code, sentence in failure.MESSAGES.items():
         assert names(FAILURES[code].cause) <= names(sentence), code
@@ -26,7 +26,7 @@ def test_every_failure_of_the_trainer_has_words() -> None:
 
 @pytest.mark.parametrize("language", ["en", "zh-CN"])
 @pytest.mark.parametrize("code", CODES)
-def test_a_failure_is_told_in_whole_sentences(code: str, language: str) -> None:
+def test_failures_are_described_in_full_sentences(code: str, language: str) -> None:
     values = dict.fromkeys(names(CODES[code].cause + CODES[code].next_step), 7)
     values |= {"last": "hang", "last_values": {"step": 7}} if code == "crash_loop" else {}
     with i18n.use_locale(language):
@@ -45,12 +45,12 @@ def test_every_reason_is_translated(code: str) -> None:
         assert names(i18n.translate(sentence)) == names(sentence)
 
 
-def test_an_old_failure_that_lacks_a_number_is_still_told() -> None:
+def test_an_old_failure_without_a_number_is_still_described() -> None:
     assert "?" in failures.describe("data_short", {})["cause"]
     assert failures.describe("unheard of", {})["code"] == "unheard of"
 
 
-def test_a_stored_wait_is_told_with_its_numbers() -> None:
+def test_a_stored_wait_reason_is_described_with_its_numbers() -> None:
     stored = wait_reasons.encoded("no_slot", position=3, busy=4, total=4)
     assert wait_reasons.describe(Job(state="queued", wait_reason=stored)) == {
         "code": "no_slot",
@@ -64,7 +64,7 @@ def test_a_stored_wait_is_told_with_its_numbers() -> None:
     assert wait_reasons.describe(Job(state="running", wait_reason=None)) is None
 
 
-def test_a_back_off_says_how_many_seconds_are_left() -> None:
+def test_a_retry_delay_shows_the_remaining_seconds() -> None:
     until = datetime.now(UTC) + timedelta(seconds=7.5)
     told = wait_reasons.describe(
         Job(state="recovering", wait_reason=wait_reasons.encoded("back_off"), not_before=until)
@@ -74,18 +74,18 @@ def test_a_back_off_says_how_many_seconds_are_left() -> None:
     assert re.search(r"starts in [78] s\.", told["message"])
 
 
-def test_a_paused_job_says_where_it_stands() -> None:
+def test_a_paused_job_shows_its_step() -> None:
     told = wait_reasons.describe(Job(state="paused", wait_reason=None, step=12, max_steps=40))
     assert told is not None
     assert told["message"] == "Paused at step 12 of 40 until it is resumed."
 
 
-def test_no_code_says_that_nothing_is_known() -> None:
+def test_no_failure_message_says_unknown() -> None:
     for code, failure_ in CODES.items():
         assert "unknown" not in (failure_.cause + failure_.next_step).lower(), code
 
 
-def test_a_crash_loop_says_how_the_last_attempt_ended() -> None:
+def test_a_crash_loop_names_the_last_failure() -> None:
     values = {"attempts": 3, "last": "trainer_killed", "last_values": {"how": "rank 0: SIGKILL"}}
     cause = failures.describe("crash_loop", values)["cause"]
     assert cause.startswith("3 attempts in a row")
@@ -94,28 +94,28 @@ def test_a_crash_loop_says_how_the_last_attempt_ended() -> None:
         assert "rank 0: SIGKILL" in failures.describe("crash_loop", values)["cause"]
 
 
-def test_numbers_are_told_as_people_read_them() -> None:
+def test_numbers_are_formatted_for_reading() -> None:
     full = {"step": 40, "free": 3_250_586, "needed": 6_291_456}
     assert "3.1 MiB free, 6.0 MiB needed" in str(failures.explain("save_failed", full))
     values = {"loss": 411.98765, "median": 4.1234567, "step": 9}
     assert "jumped to 412 at step 9, from a median of 4.123" in failures.describe("loss_diverged", values)["cause"]
 
 
-def test_a_failure_names_the_checkpoint_to_go_on_from() -> None:
+def test_a_failure_names_the_checkpoint_to_resume_from() -> None:
     values = {"series": "loss", "value": "nan", "step": 30}
     assert "step 20" not in failures.describe("nan_loss", values)["next_step"]
     told = failures.describe("nan_loss", {**values, "last_checkpoint": 20})
     assert told["next_step"].endswith("The last checkpoint is from step 20.")
 
 
-def test_what_ends_an_attempt_says_what_happens_next_and_what_ends_a_job_what_to_do() -> None:
+def test_attempt_failures_say_what_happens_next_and_job_failures_what_to_do() -> None:
     for code in set(failures.FAILURES) & set(failures.SETBACKS):
         assert failures.advise(code, {}, is_retried=True) != failures.advise(code, {})
     assert str(failures.advise("internal", {}, is_retried=True)).startswith("It resumes from its newest checkpoint")
     assert str(failures.advise("internal", {})).startswith("Submit the job again.")
 
 
-def test_only_what_calls_for_something_has_a_next_step() -> None:
+def test_only_failures_that_need_action_have_a_next_step() -> None:
     assert failures.advise("hang", {"step": 3})
     assert failures.advise("submitted", {}) is None
     assert failures.advise(None, {}) is None
@@ -146,7 +146,7 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def test_the_page_of_failures_lists_every_code_as_it_is_told() -> None:
+def test_the_failures_document_lists_every_code_with_its_message() -> None:
     assert PAGE.read_text() == page(), "run python -m tests.app.jobs.lifecycle.test_failures"
 
 

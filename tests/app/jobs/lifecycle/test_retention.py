@@ -62,7 +62,7 @@ def change(row: Checkpoint, **values: Any) -> None:
         session.execute(update(Checkpoint).where(Checkpoint.id == row.id).values(**values))
 
 
-def test_the_newest_and_the_best_stay(start: Callable[..., tuple[str, int]]) -> None:
+def test_the_newest_and_the_best_checkpoint_are_kept(start: Callable[..., tuple[str, int]]) -> None:
     job_id, fence = start()
     for step, loss in ((10, 3.0), (20, 1.0), (30, 2.0), (40, 2.0), (50, 2.0)):
         saved_checkpoints.recorded(job_id, step, fence, loss=loss)
@@ -70,14 +70,14 @@ def test_the_newest_and_the_best_stay(start: Callable[..., tuple[str, int]]) -> 
     assert {row.state for row in rows(job_id)} == {"ready", "deleting"}
 
 
-def test_one_in_so_many_stays(start: Callable[..., tuple[str, int]]) -> None:
+def test_every_nth_checkpoint_is_kept(start: Callable[..., tuple[str, int]]) -> None:
     job_id, fence = start(keep_every=3)
     for step in range(10, 100, 10):
         saved_checkpoints.recorded(job_id, step, fence, loss=100.0 - step)
     assert live(job_id) == [30, 60, 80, 90]
 
 
-def test_without_a_limit_all_stay_and_so_they_do_for_specs_of_old(start: Callable[..., tuple[str, int]]) -> None:
+def test_without_a_limit_all_are_kept_including_those_of_old_specs(start: Callable[..., tuple[str, int]]) -> None:
     job_id, fence = start(save_total_limit=None)
     with db.transaction() as session:
         for name in ("save_total_limit", "keep_every", "priority"):
@@ -88,7 +88,7 @@ def test_without_a_limit_all_stay_and_so_they_do_for_specs_of_old(start: Callabl
     assert live(job_id) == [10, 20, 30, 40, 50, 60]
 
 
-def test_what_is_pinned_stays_until_the_save_after_it_is_unpinned(
+def test_a_pinned_checkpoint_is_kept_until_the_save_after_unpinning(
     start: Callable[..., tuple[str, int]], alice_api: TestClient
 ) -> None:
     job_id, fence = start()
@@ -105,7 +105,7 @@ def test_what_is_pinned_stays_until_the_save_after_it_is_unpinned(
     assert 10 not in live(job_id)
 
 
-def test_what_an_open_job_goes_on_from_stays_until_that_job_ends(
+def test_the_origin_of_an_open_job_is_kept_until_the_job_ends(
     start: Callable[..., tuple[str, int]], alice_user: Person, corpus: str
 ) -> None:
     job_id, fence = start(max_steps=400)
@@ -122,7 +122,7 @@ def test_what_an_open_job_goes_on_from_stays_until_that_job_ends(
     assert 10 not in live(job_id)
 
 
-def test_damaged_ones_do_not_count_and_the_good_ones_before_them_stay(start: Callable[..., tuple[str, int]]) -> None:
+def test_damaged_checkpoints_do_not_count_towards_the_limit(start: Callable[..., tuple[str, int]]) -> None:
     job_id, fence = start()
     saved_checkpoints.recorded(job_id, 10, fence)
     for step in (20, 30, 40):
@@ -137,7 +137,7 @@ def test_damaged_ones_do_not_count_and_the_good_ones_before_them_stay(start: Cal
     assert live(job_id) == [10, 20, 30, 40, 50]
 
 
-def test_one_that_was_let_go_is_gone_for_everybody(
+def test_a_released_checkpoint_gives_410(
     start: Callable[..., tuple[str, int]], alice: TestClient, alice_api: TestClient
 ) -> None:
     job_id, fence = start()
@@ -163,7 +163,7 @@ def test_one_that_was_let_go_is_gone_for_everybody(
     assert len(listed) == 2
 
 
-def test_a_job_that_went_on_from_one_that_was_let_go_keeps_its_page_and_its_form(
+def test_a_job_resumed_from_a_released_checkpoint_keeps_its_page_and_form(
     start: Callable[..., tuple[str, int]], alice: TestClient, alice_api: TestClient
 ) -> None:
     job_id, fence = start(name="Parent", max_steps=400)
@@ -187,13 +187,13 @@ def test_a_job_that_went_on_from_one_that_was_let_go_keeps_its_page_and_its_form
     assert (sent.status_code, gone in sent.text, 'value="kept name"' in sent.text) == (422, True, True)
 
 
-def test_a_form_that_names_no_checkpoint_of_ones_own_keeps_what_was_typed(alice: TestClient) -> None:
+def test_a_form_with_an_unknown_checkpoint_keeps_its_input(alice: TestClient) -> None:
     sent = alice.post("/jobs", data={"resume_from_checkpoint": "nowhere", "name": "kept name"})
     assert (sent.status_code, 'value="kept name"' in sent.text) == (422, True)
     assert "There is no checkpoint nowhere." in sent.text
 
 
-def test_pinning_from_the_page_returns_to_it_and_is_for_its_owner_alone(
+def test_only_the_owner_can_pin_and_returns_to_the_page(
     start: Callable[..., tuple[str, int]], alice: TestClient, bob: TestClient
 ) -> None:
     row = saved_checkpoints.recorded(*(start()[0], 10, 1))
@@ -224,7 +224,7 @@ def settle() -> None:
         dispatch.requeue_or_fail(session)
 
 
-def test_what_was_published_and_not_recorded_gets_its_row_before_the_next_attempt(
+def test_an_unrecorded_checkpoint_gets_its_row_before_the_next_attempt(
     start: Callable[..., tuple[str, int]],
 ) -> None:
     job_id, fence = start()
@@ -244,7 +244,7 @@ def test_what_was_published_and_not_recorded_gets_its_row_before_the_next_attemp
 
 
 @pytest.mark.parametrize("state", ["recovering", "paused"])
-def test_what_was_published_and_not_recorded_gets_its_row_when_its_job_is_cancelled(
+def test_an_unrecorded_checkpoint_gets_its_row_when_its_job_is_cancelled(
     start: Callable[..., tuple[str, int]], alice_user: Person, state: str
 ) -> None:
     job_id, fence = start()
@@ -261,7 +261,7 @@ def test_what_was_published_and_not_recorded_gets_its_row_when_its_job_is_cancel
     assert (factories.row(job_id).state, live(job_id)) == ("cancelled", [10, 20])
 
 
-def test_what_lies_behind_the_last_known_point_gets_no_row(start: Callable[..., tuple[str, int]]) -> None:
+def test_a_checkpoint_after_the_last_recorded_point_gets_no_row(start: Callable[..., tuple[str, int]]) -> None:
     job_id, fence = start()
     saved_checkpoints.on_disk(job_id, 20, fence)
     saved_checkpoints.on_disk(job_id, KNOWN_STEP + 10, fence)
@@ -270,7 +270,7 @@ def test_what_lies_behind_the_last_known_point_gets_no_row(start: Callable[..., 
     assert live(job_id) == [20]
 
 
-def test_what_gets_its_row_late_lets_go_of_the_others_as_a_save_does(start: Callable[..., tuple[str, int]]) -> None:
+def test_a_late_row_releases_other_checkpoints_as_a_save_does(start: Callable[..., tuple[str, int]]) -> None:
     job_id, fence = start()
     for step in (10, 20):
         saved_checkpoints.recorded(job_id, step, fence, loss=9.0 - step / 10)
@@ -281,7 +281,7 @@ def test_what_gets_its_row_late_lets_go_of_the_others_as_a_save_does(start: Call
 
 
 @pytest.mark.parametrize("wrong", ["fence", "job", "name", "unsigned", "manifest"])
-def test_what_is_not_the_last_attempts_own_gets_no_row(start: Callable[..., tuple[str, int]], wrong: str) -> None:
+def test_a_checkpoint_of_an_earlier_attempt_gets_no_row(start: Callable[..., tuple[str, int]], wrong: str) -> None:
     job_id, fence = start()
     if wrong == "fence":
         saved_checkpoints.on_disk(job_id, 20, fence + 1)
@@ -336,7 +336,7 @@ def forge(directory: Path) -> str:
 
 
 @pytest.mark.parametrize("damage", [flip, truncate, lack, empty, forge])
-def test_a_damaged_newest_one_is_told_from_the_next_and_neither_is_ever_deleted(
+def test_a_damaged_newest_checkpoint_is_marked_and_nothing_is_deleted(
     start: Callable[..., tuple[str, int]], damage: Callable[[Path], str]
 ) -> None:
     job_id, fence = start()
@@ -353,7 +353,7 @@ def test_a_damaged_newest_one_is_told_from_the_next_and_neither_is_ever_deleted(
     assert ("starting", "checkpoint_corrupt") in factories.reasons(job_id)
 
 
-def test_when_all_are_damaged_nothing_is_deleted(start: Callable[..., tuple[str, int]]) -> None:
+def test_if_all_are_damaged_nothing_is_deleted(start: Callable[..., tuple[str, int]]) -> None:
     job_id, fence = start()
     made = [saved_checkpoints.recorded(job_id, step, fence) for step in (10, 20)]
     damaged = [(row.id, flip(storage.checkpoint(row.path))) for row in made]
@@ -372,7 +372,7 @@ def somebody_waits_for_a_lock() -> bool:
         return bool(session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
 
 
-def test_a_job_submitted_while_its_origin_would_be_let_go_keeps_it(
+def test_a_job_submitted_during_the_release_of_its_origin_keeps_it(
     start: Callable[..., tuple[str, int]], alice_user: Person
 ) -> None:
     job_id, fence = start()
@@ -389,7 +389,7 @@ def test_a_job_submitted_while_its_origin_would_be_let_go_keeps_it(
     assert factories.row(child.id).resume_from_id == origin.id
 
 
-def test_a_job_submitted_after_its_origin_was_let_go_is_refused(
+def test_a_job_submitted_after_the_release_of_its_origin_is_rejected(
     start: Callable[..., tuple[str, int]], alice_user: Person
 ) -> None:
     job_id, fence = start()
@@ -421,7 +421,7 @@ def copied(session: Session, checkpoint_id: str, *, step: int) -> dict[str, Any]
     return {"id": new_id(), "step": step, "path": "elsewhere", **{name: getattr(row, name) for name in names}}
 
 
-def test_what_is_pinned_while_it_would_be_let_go_stays(
+def test_a_checkpoint_pinned_during_its_release_is_kept(
     start: Callable[..., tuple[str, int]], alice_user: Person
 ) -> None:
     job_id, fence = start()

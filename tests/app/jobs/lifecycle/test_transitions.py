@@ -18,22 +18,22 @@ from tests.users import Person
 PAIRS = list(itertools.product(STATES, STATES))
 
 
-def test_a_job_that_has_ended_never_moves() -> None:
+def test_an_ended_job_never_changes_state() -> None:
     assert not [pair for pair in TRANSITIONS if pair[0] in TERMINAL]
 
 
-def test_every_state_but_the_first_is_reached_and_every_open_one_is_left() -> None:
+def test_every_state_is_reachable_and_every_open_one_has_an_exit() -> None:
     assert {to for _from, to in TRANSITIONS} == set(STATES)
     assert {from_state for from_state, _to in TRANSITIONS} == set(STATES) - set(TERMINAL)
 
 
-def test_only_a_supervisor_says_that_processes_are_gone() -> None:
+def test_only_a_supervisor_reports_that_processes_have_exited() -> None:
     for state in HELD:
         assert not allowed(state, "cancelled", "user")
         assert not allowed(state, "cancelled", "scheduler")
 
 
-def test_no_state_moves_to_itself() -> None:
+def test_no_state_transitions_to_itself() -> None:
     assert not [pair for pair in TRANSITIONS if pair[0] == pair[1]]
 
 
@@ -43,7 +43,7 @@ def job_id(alice_user: Person) -> str:
 
 
 @pytest.mark.parametrize(("before", "after"), PAIRS)
-def test_the_service_moves_a_job_as_the_table_says_and_writes_it_down(job_id: str, before: str, after: str) -> None:
+def test_the_service_follows_the_transition_table_and_records_events(job_id: str, before: str, after: str) -> None:
     for actor in get_args(Actor):
         with db.transaction() as session:
             session.execute(text("SET LOCAL session_replication_role = replica"))  # the database's own guard sleeps
@@ -63,7 +63,7 @@ def test_the_service_moves_a_job_as_the_table_says_and_writes_it_down(job_id: st
 
 
 @pytest.mark.parametrize(("before", "after"), PAIRS)
-def test_the_database_itself_refuses_moves_that_are_not_in_the_table(job_id: str, before: str, after: str) -> None:
+def test_the_database_rejects_transitions_that_are_not_in_the_table(job_id: str, before: str, after: str) -> None:
     with db.transaction() as session:
         session.execute(text("SET LOCAL session_replication_role = replica"))
         session.execute(update(Job).where(Job.id == job_id).values(state=before))
@@ -76,6 +76,6 @@ def test_the_database_itself_refuses_moves_that_are_not_in_the_table(job_id: str
         session.execute(move)
 
 
-def test_the_database_itself_refuses_a_fence_that_falls(job_id: str) -> None:
+def test_the_database_rejects_a_decreasing_fence(job_id: str) -> None:
     with pytest.raises(DBAPIError, match="may not fall"), db.transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(fence=-1))

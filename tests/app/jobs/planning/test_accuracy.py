@@ -47,7 +47,7 @@ def machine() -> NodeHardware:
     return found
 
 
-def test_a_submitted_job_keeps_what_was_planned(alice_user: Person) -> None:
+def test_a_submitted_job_stores_its_plan(alice_user: Person) -> None:
     with db.transaction() as session:
         job = session.get_one(Job, factories.submitted(alice_user, factories.corpus(alice_user)))
         planned = job.facts.planned
@@ -58,7 +58,7 @@ def test_a_submitted_job_keeps_what_was_planned(alice_user: Person) -> None:
     assert accuracy.compared(job.facts) == []
 
 
-def test_later_plans_count_with_the_median_of_what_earlier_jobs_took(alice_user: Person) -> None:
+def test_later_plans_use_the_median_of_earlier_measurements(alice_user: Person) -> None:
     for took in (1.5, 2.0):
         ended(alice_user, took=took, held=1.1)
     assert machine().num_earlier_jobs == 0  # too few
@@ -78,7 +78,7 @@ def test_later_plans_count_with_the_median_of_what_earlier_jobs_took(alice_user:
     assert "last 3 jobs, which took 2.0 times the estimated time" in " ".join(str(note) for note in notes)
 
 
-def test_the_page_and_rest_set_the_plan_beside_what_came_of_it(alice_user: Person, alice: TestClient) -> None:
+def test_the_page_and_rest_compare_plan_and_measurement(alice_user: Person, alice: TestClient) -> None:
     job_id = ended(alice_user, took=1.1, held=9.0)
 
     page = alice.get(f"/jobs/{job_id}").text

@@ -24,7 +24,7 @@ WHY = Message(code="why", template="Because.")
         ("available_bytes", None, "–"),
     ],
 )
-def test_values_are_written_as_the_ends_of_their_names_say(name: str, value: object, written: str) -> None:
+def test_values_are_formatted_by_the_suffix_of_their_names(name: str, value: object, written: str) -> None:
     assert localize(Message(code="is", template=f"It is {{{name}}}.", values={name: value})) == f"It is {written}."
 
 
@@ -44,6 +44,6 @@ def test_an_interval_that_rounds_to_nothing_is_left_out() -> None:
     assert interval(Estimate(low=1e9, value=1e9, high=1.0001e9, unit="flops", reason=WHY)) == "1 GFLOP"
 
 
-def test_intervals_speak_chinese() -> None:
+def test_intervals_are_translated() -> None:
     with use_locale("zh-CN"):
         assert interval(Estimate(low=1, value=2, high=3, unit="seconds", reason=WHY)) == "2 秒（1 秒 至 3 秒）"

@@ -15,7 +15,7 @@ def _a_machine(database: str) -> None:
     factories.node("ada")
 
 
-def test_a_job_stores_what_was_chosen(alice_user: Person, alice_api: TestClient) -> None:
+def test_a_job_stores_the_chosen_values(alice_user: Person, alice_api: TestClient) -> None:
     asked = {"corpora": [factories.corpus(alice_user)], "name": "x", "train_batch_size": 32, **AUTO}
 
     chosen = alice_api.post("/api/v1/jobs/plan", json=asked).json()["chosen"]
@@ -29,7 +29,7 @@ def test_a_job_stores_what_was_chosen(alice_user: Person, alice_api: TestClient)
     assert {name: spec[name] for name in chosen} == chosen
 
 
-def test_less_memory_makes_it_smaller(alice_user: Person, alice_api: TestClient) -> None:
+def test_a_node_with_little_memory_gets_a_small_micro_batch(alice_user: Person, alice_api: TestClient) -> None:
     asked = {"corpora": [factories.corpus(alice_user)], "recipe": "gpt2-124m", "tokenizer": None, "vocab_size": 4096}
     answer = alice_api.post("/api/v1/jobs/plan", json={**asked, **AUTO}).json()
 
@@ -37,7 +37,7 @@ def test_less_memory_makes_it_smaller(alice_user: Person, alice_api: TestClient)
     assert 1 <= answer["chosen"]["per_device_batch_size"] < answer["spec"]["train_batch_size"]
 
 
-def test_what_cannot_fit_is_refused_with_the_reason(alice_user: Person, alice_api: TestClient) -> None:
+def test_a_job_that_cannot_fit_is_rejected_with_the_reason(alice_user: Person, alice_api: TestClient) -> None:
     asked = {"corpora": [factories.corpus(alice_user)], "hidden_size": 8192, "num_hidden_layers": 80, **AUTO}
     answer = alice_api.post("/api/v1/jobs/plan", json=asked)
 
@@ -45,7 +45,7 @@ def test_what_cannot_fit_is_refused_with_the_reason(alice_user: Person, alice_ap
     assert "memory" in answer.json()["errors"][0]["message"]
 
 
-def test_the_form_offers_it(alice: TestClient) -> None:
+def test_the_form_offers_auto(alice: TestClient) -> None:
     page = alice.get("/jobs/new").text
 
     assert page.count("auto (recommended)") == 4  # a micro-batch is typed

@@ -74,7 +74,7 @@ def refusal(owner: Person, **fields: Any) -> tuple[str, str]:
     return caught.value.fields[0].field, caught.value.message
 
 
-def test_a_model_fills_in_its_network_and_brings_its_tokenizer(alice_user: Person, corpus: str) -> None:
+def test_a_model_determines_the_network_and_the_tokenizer(alice_user: Person, corpus: str) -> None:
     request = resolved(alice_user, corpora=[corpus], base_model=model(alice_user))
     spec = request.spec.model_dump()
     assert {name: spec[name] for name in NETWORK_FIELDS} == {name: LLAMA.get(name) for name in NETWORK_FIELDS}
@@ -83,14 +83,14 @@ def test_a_model_fills_in_its_network_and_brings_its_tokenizer(alice_user: Perso
     assert (request.vocab_size, request.plan.num_parameters) == (300, 34_720)
 
 
-def test_positions_beyond_the_sequence_are_counted(alice_user: Person, corpus: str) -> None:
+def test_positions_beyond_the_sequence_length_are_counted(alice_user: Person, corpus: str) -> None:
     heads = {"num_key_value_heads": 4, "tie_word_embeddings": True}
     facts = {**LLAMA, **heads, "model_type": "gpt2", "num_parameters": 37_120}
     request = resolved(alice_user, corpora=[corpus], base_model=model(alice_user, facts), sequence_length=16)
     assert request.plan.num_parameters == 37_120
 
 
-def test_a_checkpoint_does_the_same(alice_user: Person, corpus: str) -> None:
+def test_a_checkpoint_determines_the_network_and_the_tokenizer(alice_user: Person, corpus: str) -> None:
     base_id = checkpoint(alice_user, corpus)
     spec = resolved(alice_user, corpora=[corpus], base_model=base_id, max_steps=3, warmup_steps=0).spec
     assert (spec.hidden_size, spec.vocab_size, spec.sequence_length, spec.base_model) == (128, 300, 128, base_id)
@@ -109,7 +109,7 @@ def test_a_checkpoint_does_the_same(alice_user: Person, corpus: str) -> None:
         (T5, {"recipe": "seq2seq"}, ("seq2seq", "seq2seq")),
     ],
 )
-def test_what_is_learned_follows_the_family_unless_it_is_said(
+def test_the_objective_follows_the_family_unless_specified(
     alice_user: Person, facts: dict[str, Any], asked: dict[str, Any], expected: tuple[str, str]
 ) -> None:
     base = base_model.StartingPoint("x", ModelFacts(**facts))
@@ -138,7 +138,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("asked", "field", "sentence"), CONTRADICTIONS, ids=[str(case[0]) for case in CONTRADICTIONS])
-def test_what_contradicts_the_model_is_refused_at_its_field(
+def test_a_value_that_contradicts_the_model_is_rejected_at_its_field(
     alice_user: Person, corpus: str, asked: dict[str, Any], field: str, sentence: str
 ) -> None:
     found = refusal(alice_user, corpora=[corpus], base_model=model(alice_user), **asked)
@@ -151,7 +151,7 @@ def test_the_same_values_may_be_repeated(alice_user: Person, corpus: str) -> Non
     assert resolved(alice_user, **first.model_dump()).spec == first
 
 
-def test_a_job_goes_on_from_its_checkpoint_with_the_same_base(alice_user: Person, corpus: str) -> None:
+def test_a_job_resumes_from_its_checkpoint_with_the_same_base(alice_user: Person, corpus: str) -> None:
     base_id = model(alice_user)
     _job, saved = factories.finished(alice_user, corpus, base_model=base_id, max_steps=2, warmup_steps=0)
     spec = resolved(alice_user, resume_from_checkpoint=saved, max_steps=4).spec
@@ -160,7 +160,7 @@ def test_a_job_goes_on_from_its_checkpoint_with_the_same_base(alice_user: Person
     assert other[0] == "base_model"
 
 
-def test_a_model_that_is_not_there_or_not_ready_is_refused(alice_user: Person, bob_user: Person, corpus: str) -> None:
+def test_a_missing_or_unready_model_is_rejected(alice_user: Person, bob_user: Person, corpus: str) -> None:
     given = {"corpora": [corpus]}
     for unknown in ("x", model(bob_user)):
         assert refusal(alice_user, **given, base_model=unknown) == (
@@ -175,7 +175,7 @@ def test_a_model_that_is_not_there_or_not_ready_is_refused(alice_user: Person, b
     assert refusal(alice_user, **given, base_model=gone)[0] == "base_model"
 
 
-def test_a_checkpoint_stays_while_a_job_starts_from_it(alice_user: Person, corpus: str) -> None:
+def test_a_checkpoint_used_by_a_job_is_kept(alice_user: Person, corpus: str) -> None:
     base_id = checkpoint(alice_user, corpus)
     with db.transaction() as session:
         job_id = session.get_one(Checkpoint, base_id).job_id
@@ -192,13 +192,13 @@ def test_a_checkpoint_stays_while_a_job_starts_from_it(alice_user: Person, corpu
     assert "origin" not in why()
 
 
-def test_a_model_stays_while_a_job_starts_from_it(alice: TestClient, alice_user: Person, corpus: str) -> None:
+def test_a_model_used_by_a_job_is_kept(alice: TestClient, alice_user: Person, corpus: str) -> None:
     base_id = model(alice_user)
     factories.submitted(alice_user, corpus, base_model=base_id)
     assert alice.delete(f"/api/v1/models/{base_id}").json()["code"] == "model_in_use"
 
 
-def test_an_attempt_is_told_where_the_model_lies(alice_user: Person, corpus: str) -> None:
+def test_an_attempt_gets_the_path_of_its_model(alice_user: Person, corpus: str) -> None:
     for base_id, path in ((model(alice_user), "base_models/"), (checkpoint(alice_user, corpus), "runs/")):
         job_id, fence = factories.started(alice_user, corpus, base_model=base_id, max_steps=3, warmup_steps=0)
         with db.transaction() as session:
@@ -223,7 +223,7 @@ def test_the_form_offers_models_and_checkpoints(alice: TestClient, alice_user: P
     assert "Set by the base model." in chosen
 
 
-def test_a_form_with_a_model_gives_a_job_that_starts_from_it(
+def test_a_form_with_a_model_creates_a_job_that_starts_from_it(
     alice: TestClient, alice_user: Person, corpus: str
 ) -> None:
     base_id = model(alice_user)
@@ -236,7 +236,7 @@ def test_a_form_with_a_model_gives_a_job_that_starts_from_it(
     assert f'<a href="/models/{base_id}">Tiny</a>' in page
 
 
-def test_a_recipe_that_does_not_fit_the_model_is_said_beside_it(
+def test_a_recipe_that_does_not_fit_the_model_is_rejected_with_a_message(
     alice: TestClient, alice_user: Person, corpus: str
 ) -> None:
     form = {"recipe": "tiny-bert", "base_model": model(alice_user), "corpora": corpus}

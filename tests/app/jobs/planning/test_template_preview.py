@@ -14,7 +14,7 @@ def ask(api: TestClient, **fields: Any) -> Any:
     return api.post("/api/v1/jobs/preview-template", json=fields)
 
 
-def test_a_preset_is_previewed_with_what_is_learned(alice_api: TestClient) -> None:
+def test_a_preview_of_a_preset_marks_the_learned_tokens(alice_api: TestClient) -> None:
     answer = ask(alice_api, chat_template="chatml").json()
 
     assert [part["text"] for part in answer["parts"] if part["is_learned"]] == [
@@ -24,25 +24,25 @@ def test_a_preset_is_previewed_with_what_is_learned(alice_api: TestClient) -> No
     assert answer["prompt"].endswith("<|im_start|>assistant\n")
 
 
-def test_the_sentence_of_a_template_reaches_the_reader(alice_api: TestClient) -> None:
+def test_the_error_message_of_a_template_is_shown(alice_api: TestClient) -> None:
     refused = ask(alice_api, chat_template="{{ raise_exception('no system') }}{{ messages }}")
 
     assert (refused.status_code, refused.json()["code"]) == (422, "chat_template_unusable")
     assert "no system" in refused.json()["title"]
 
 
-def test_an_endless_template_is_stopped(alice_api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_template_is_aborted(alice_api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template_preview, "CPU_SECONDS", 8)
     refused = ask(alice_api, chat_template=ENDLESS)
 
     assert (refused.status_code, refused.json()["code"]) == (422, "chat_template_slow")
 
 
-def test_a_base_model_that_is_not_there_is_named(alice_api: TestClient) -> None:
+def test_a_missing_base_model_is_named(alice_api: TestClient) -> None:
     assert ask(alice_api, base_model="nothing").json()["errors"][0]["field"] == "base_model"
 
 
-def test_the_page_shows_what_the_form_asks_for(alice: TestClient) -> None:
+def test_the_page_shows_the_preview_of_the_form(alice: TestClient) -> None:
     page = alice.post("/jobs/preview-template", data={"recipe": "chat", "chat_template": "mistral"})
 
     assert page.status_code == 200

@@ -35,7 +35,7 @@ def leave(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     monkeypatch.setattr(validation.shutil, "disk_usage", lambda path: Usage(2**40, 2**40 - free, free))
 
 
-def test_a_disk_without_room_for_two_checkpoints_refuses_the_job_with_both_numbers(
+def test_a_disk_without_room_for_two_checkpoints_is_rejected_with_both_numbers(
     alice_api: TestClient, alice: TestClient, corpus: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave(monkeypatch, needed(alice_api, corpus) - 1)
@@ -52,12 +52,12 @@ def test_a_disk_without_room_for_two_checkpoints_refuses_the_job_with_both_numbe
         assert session.scalar(select(func.count()).select_from(Job)) == 0
 
 
-def test_exactly_enough_is_enough(alice_api: TestClient, corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exactly_enough_space_is_accepted(alice_api: TestClient, corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(monkeypatch, needed(alice_api, corpus))
     assert alice_api.post("/api/v1/jobs", json={"corpora": [corpus]}).status_code == 201
 
 
-def test_the_disk_that_counts_is_that_of_the_data_directory(
+def test_the_free_space_is_that_of_the_data_directory(
     alice_api: TestClient, corpus: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -77,7 +77,7 @@ def labeled_corpus(owner: Person, labels: dict[str, int]) -> str:
     return corpus_id
 
 
-def test_a_classifier_of_one_label_is_refused(alice_user: Person, alice_api: TestClient) -> None:
+def test_a_classifier_with_one_label_is_rejected(alice_user: Person, alice_api: TestClient) -> None:
     one, other = labeled_corpus(alice_user, {"tea": 9}), labeled_corpus(alice_user, {"milk": 9})
     answer = alice_api.post("/api/v1/jobs/plan", json={"recipe": "classifier", "corpora": [one]})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "corpora")
@@ -93,7 +93,7 @@ def test_a_classifier_of_one_label_is_refused(alice_user: Person, alice_api: Tes
     assert "The label rum of the corpus" in answer.text
 
 
-def test_a_label_of_a_single_record_is_noted_before_the_job_starts(alice_user: Person, alice_api: TestClient) -> None:
+def test_a_label_with_one_record_gives_a_note_at_submission(alice_user: Person, alice_api: TestClient) -> None:
     rare = labeled_corpus(alice_user, {"common": 191, "rare": 1})
     notes = alice_api.post("/api/v1/jobs/plan", json={"recipe": "classifier", "corpora": [rare]}).json()["notes"]
     assert [note for note in notes if "label" in note] == [

@@ -45,11 +45,11 @@ def rows(job_id: str) -> list[tuple[int, str]]:
         return [(row.step, row.state) for row in session.execute(query.order_by(Checkpoint.step))]
 
 
-def test_without_an_account_there_is_nobody_to_give_them_to(database: str) -> None:
+def test_without_an_account_nothing_is_restored(database: str) -> None:
     assert [sentence[:29] for sentence in rescan()] == ["Nobody has an account yet. Op"]
 
 
-def test_jobs_and_checkpoints_come_back_to_their_owner(
+def test_jobs_and_checkpoints_are_restored_to_their_owner(
     bob_user: Person, alice_user: Person, bob_api: TestClient, bob: TestClient, alice_api: TestClient, corpus: str
 ) -> None:
     job_id = lost(bob_user, corpus, "First furnace", 20, 40)
@@ -70,7 +70,7 @@ def test_jobs_and_checkpoints_come_back_to_their_owner(
     assert alice_api.get(f"/api/v1/jobs/{job_id}").status_code == 404
 
 
-def test_a_second_scan_finds_nothing_new(bob_user: Person, alice_user: Person, corpus: str) -> None:
+def test_a_second_rescan_finds_nothing_new(bob_user: Person, alice_user: Person, corpus: str) -> None:
     job_id = lost(bob_user, corpus, "Twice", 20)
     list(rescan())
     before = rows(job_id)
@@ -80,7 +80,7 @@ def test_a_second_scan_finds_nothing_new(bob_user: Person, alice_user: Person, c
         assert len(service.history(session, job_id=job_id)) == 1
 
 
-def test_what_belonged_to_somebody_gone_goes_to_the_owner_of_the_installation(
+def test_jobs_of_a_missing_user_go_to_the_owner_of_the_installation(
     bob_user: Person, alice_user: Person, corpus: str
 ) -> None:
     job_id = lost(bob_user, corpus, "Of nobody", 20, signed_for=new_id())
@@ -88,16 +88,16 @@ def test_what_belonged_to_somebody_gone_goes_to_the_owner_of_the_installation(
     assert factories.row(job_id).owner_id == alice_user.id
 
 
-def test_a_damaged_one_comes_back_as_damaged_and_is_named(bob_user: Person, alice_user: Person, corpus: str) -> None:
+def test_a_damaged_checkpoint_is_restored_as_damaged_and_named(
+    bob_user: Person, alice_user: Person, corpus: str
+) -> None:
     job_id = lost(bob_user, corpus, "Bitten", 20, 40)
     (storage.run(job_id) / "checkpoints" / "step-40-1" / "model.safetensors").write_bytes(b"bitten")
     assert "  step 40: damaged, model.safetensors differs from MANIFEST.json" in list(rescan())
     assert rows(job_id) == [(20, "ready"), (40, "corrupt")]
 
 
-def test_a_damaged_one_that_is_whole_again_is_trusted_again_and_told(
-    bob_user: Person, alice_user: Person, corpus: str
-) -> None:
+def test_a_repaired_checkpoint_is_usable_again_and_reported(bob_user: Person, alice_user: Person, corpus: str) -> None:
     job_id = lost(bob_user, corpus, "Mended", 20, 40)
     for step in (20, 40):
         file = storage.run(job_id) / f"checkpoints/step-{step}-1/model.safetensors"
@@ -110,9 +110,7 @@ def test_a_damaged_one_that_is_whole_again_is_trusted_again_and_told(
     assert rows(job_id) == [(20, "corrupt"), (40, "ready")]
 
 
-def test_what_is_not_signed_here_is_passed_over_and_stays_where_it_is(
-    bob_user: Person, alice_user: Person, corpus: str
-) -> None:
+def test_unsigned_files_are_skipped_and_stay_in_place(bob_user: Person, alice_user: Person, corpus: str) -> None:
     job_id = lost(bob_user, corpus, "Strange", 20)
     directory = storage.run(job_id) / "checkpoints" / "step-20-1"
     (directory / "MANIFEST.json").write_text("{}")
@@ -131,15 +129,13 @@ def test_what_is_not_signed_here_is_passed_over_and_stays_where_it_is(
         assert session.get(Job, job_id) is None
 
 
-def test_a_job_whose_spec_cannot_be_read_is_named(bob_user: Person, alice_user: Person, corpus: str) -> None:
+def test_a_job_with_an_unreadable_spec_is_named(bob_user: Person, alice_user: Person, corpus: str) -> None:
     job_id = lost(bob_user, corpus, "No spec", 20)
     (storage.run(job_id) / "spec.json").write_text("{")
     assert f"Skipped runs/{job_id}: spec.json." in list(rescan())
 
 
-def test_the_files_of_what_came_back_are_still_verified_and_kept(
-    bob_user: Person, alice_user: Person, corpus: str
-) -> None:
+def test_restored_checkpoints_are_verified_and_kept(bob_user: Person, alice_user: Person, corpus: str) -> None:
     job_id = lost(bob_user, corpus, "Kept", *range(10, 60, 10))
     list(rescan())
     age(storage.run(job_id), 100 * 3600.0)
@@ -151,7 +147,7 @@ def test_the_files_of_what_came_back_are_still_verified_and_kept(
     assert len(found) == 5
 
 
-def test_the_command_says_what_it_found(
+def test_the_command_reports_its_results(
     database: str, bob_user: Person, alice_user: Person, corpus: str, root: Path
 ) -> None:
     job_id = lost(bob_user, corpus, "By command", 20)
@@ -162,7 +158,7 @@ def test_the_command_says_what_it_found(
     assert f"Job {job_id} “By command” of Bob, checkpoints: 1\n  step 20: intact" in ran.stdout
 
 
-def test_without_a_database_the_command_says_what_to_start(tmp_path: Path, root: Path) -> None:
+def test_without_a_database_the_command_names_what_to_start(tmp_path: Path, root: Path) -> None:
     environment = {"ATHANOR_DATA": str(tmp_path), "PATH": "", "LANG": "C.UTF-8", "XDG_RUNTIME_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "app.launcher.cli", "rescan"]
     ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)

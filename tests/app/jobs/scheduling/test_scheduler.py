@@ -71,7 +71,7 @@ def ago(seconds: float) -> Any:
     return func.now() - timedelta(seconds=seconds)
 
 
-def test_a_queued_job_goes_to_a_live_node_and_its_message_is_sent(
+def test_a_queued_job_is_placed_on_a_live_node_and_its_message_sent(
     alice_user: Person, corpus: str, scheduler: Scheduler, sent: list[tuple[str, ...]]
 ) -> None:
     factories.node()
@@ -83,7 +83,7 @@ def test_a_queued_job_goes_to_a_live_node_and_its_message_is_sent(
     assert len(sent) == 1
 
 
-def test_the_second_job_waits_and_knows_its_place(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
+def test_the_second_job_waits_and_has_a_queue_position(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
     factories.node()
     jobs = [factories.submitted(alice_user, corpus) for _ in range(3)]
     scheduler.step()
@@ -100,7 +100,7 @@ def test_without_a_node_a_job_waits_and_says_so(alice_user: Person, corpus: str,
     assert (factories.row(job_id).node, factories.row(job_id).wait_reason) == (None, '["no_node", {"position": 1}]')
 
 
-def test_a_job_waits_for_gpus_that_were_there_within_the_hour_and_then_goes_to_another_node(
+def test_a_job_waits_an_hour_for_silent_gpus_and_then_uses_another_node(
     alice_user: Person, corpus: str, scheduler: Scheduler
 ) -> None:
     factories.node("gpus", gpus=4)
@@ -116,7 +116,7 @@ def test_a_job_waits_for_gpus_that_were_there_within_the_hour_and_then_goes_to_a
     assert factories.row(job_id).node == "ada"
 
 
-def test_a_job_whose_message_was_lost_is_hinted_at_again(
+def test_a_lost_message_of_a_job_is_sent_again(
     alice_user: Person, corpus: str, scheduler: Scheduler, sent: list[tuple[str, ...]]
 ) -> None:
     factories.node()
@@ -141,7 +141,7 @@ def test_a_job_placed_on_a_node_that_died_goes_to_another(
     assert sent[-1] == ("jobs.start", job_id, "node.grace")
 
 
-def test_a_silent_attempt_is_given_up_and_the_job_tried_again_after_a_pause(
+def test_a_silent_attempt_expires_and_the_job_is_retried_after_a_delay(
     alice_user: Person, corpus: str, scheduler: Scheduler
 ) -> None:
     factories.node()
@@ -160,9 +160,7 @@ def test_a_silent_attempt_is_given_up_and_the_job_tried_again_after_a_pause(
         assert attempts.claim(session, job_id=job_id, node="ada") == fence + 1
 
 
-def test_a_wish_to_cancel_is_heard_although_the_attempt_was_lost(
-    alice_user: Person, corpus: str, scheduler: Scheduler
-) -> None:
+def test_a_cancel_request_survives_a_lost_attempt(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
     job_id, _fence = factories.started(alice_user, corpus)
     change(job_id, lease_until=ago(1), desired="cancel")
     scheduler.step()
@@ -170,7 +168,7 @@ def test_a_wish_to_cancel_is_heard_although_the_attempt_was_lost(
     assert [state for state, _ in factories.reasons(job_id)][-2:] == ["recovering", "cancelled"]
 
 
-def test_three_attempts_without_a_checkpoint_are_a_crash_loop(
+def test_three_attempts_without_progress_are_a_crash_loop(
     alice_user: Person, corpus: str, scheduler: Scheduler
 ) -> None:
     factories.node()
@@ -189,9 +187,7 @@ def test_three_attempts_without_a_checkpoint_are_a_crash_loop(
     assert job.failure == {"attempts": 3, "last": "gang_rank_died", "last_values": {"how": "rank 0: SIGKILL"}}
 
 
-def test_a_node_that_is_shut_down_costs_no_try_and_no_pause(
-    alice_user: Person, corpus: str, scheduler: Scheduler
-) -> None:
+def test_a_node_shutdown_costs_no_retry_and_no_delay(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
     factories.node()
     job_id = factories.submitted(alice_user, corpus)
     for _ in range(5):
@@ -205,7 +201,7 @@ def test_a_node_that_is_shut_down_costs_no_try_and_no_pause(
     assert factories.row(job_id).state == "queued"
 
 
-def test_of_two_schedulers_one_leads_until_it_is_gone(scheduler: Scheduler) -> None:
+def test_one_of_two_schedulers_leads_until_it_exits(scheduler: Scheduler) -> None:
     assert scheduler.step()
     second = Scheduler()
     assert not second.step()
@@ -215,7 +211,7 @@ def test_of_two_schedulers_one_leads_until_it_is_gone(scheduler: Scheduler) -> N
     second.close()
 
 
-def test_a_lost_database_is_waited_out_and_nobody_is_reaped_for_it(
+def test_no_lease_expires_during_a_database_outage(
     alice_user: Person, corpus: str, scheduler: Scheduler, clock: Clock
 ) -> None:
     scheduler.step()
@@ -234,7 +230,7 @@ def test_a_lost_database_is_waited_out_and_nobody_is_reaped_for_it(
     assert factories.row(job_id).state == "recovering"
 
 
-def test_after_its_start_and_an_outage_it_waits_two_leases_before_it_gives_anybody_up(
+def test_after_a_start_or_an_outage_leases_expire_only_after_two_periods(
     alice_user: Person, corpus: str, scheduler: Scheduler, clock: Clock
 ) -> None:
     factories.node()
@@ -260,7 +256,7 @@ def test_many_queued_jobs_keep_their_order(alice_user: Person, corpus: str, sche
     assert sorted(placed) == sorted(jobs[:5])
 
 
-def test_people_take_turns_and_priority_goes_first(
+def test_users_take_turns_and_priority_goes_first(
     alice_user: Person, bob_user: Person, corpus: str, scheduler: Scheduler
 ) -> None:
     bobs = factories.corpus(bob_user)
@@ -275,7 +271,7 @@ def test_people_take_turns_and_priority_goes_first(
     assert placed == [urgent, theirs, *mine]
 
 
-def test_a_job_that_has_waited_long_goes_before_newer_ones_of_higher_priority(
+def test_a_job_that_waited_long_goes_before_newer_ones_of_higher_priority(
     alice_user: Person, corpus: str, scheduler: Scheduler
 ) -> None:
     old = factories.submitted(alice_user, corpus, priority="low")
@@ -286,7 +282,7 @@ def test_a_job_that_has_waited_long_goes_before_newer_ones_of_higher_priority(
     assert (factories.row(old).node, factories.row(new).node) == ("ada", None)
 
 
-def test_being_paused_does_not_age_a_job(alice_user: Person, corpus: str) -> None:
+def test_time_spent_paused_does_not_age_a_job(alice_user: Person, corpus: str) -> None:
     job_id = factories.submitted(alice_user, corpus)
     change(job_id, queued_at=ago(9999))
     with db.transaction() as session:
@@ -296,7 +292,7 @@ def test_being_paused_does_not_age_a_job(alice_user: Person, corpus: str) -> Non
         assert session.scalar(select(Job.queued_at > ago(60)).where(Job.id == job_id))
 
 
-def test_a_user_runs_no_more_jobs_at_once_than_the_limit(
+def test_a_user_runs_no_more_concurrent_jobs_than_the_limit(
     alice_user: Person, corpus: str, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited = settings().model_copy(update={"max_running_per_user": 2})

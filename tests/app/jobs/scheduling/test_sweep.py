@@ -63,7 +63,7 @@ def let_go(row: Checkpoint) -> Path:
     return storage.checkpoint(row.path)
 
 
-def test_checkpoints_that_were_let_go_leave_the_disk_and_no_others(job: tuple[str, int]) -> None:
+def test_only_released_checkpoints_are_deleted_from_disk(job: tuple[str, int]) -> None:
     rows = [saved_checkpoints.recorded(job[0], step, job[1]) for step in (10, 20, 30, 40)]
     assert all_round() == 2
     assert [storage.checkpoint(row.path).exists() for row in rows] == [False, False, True, True]
@@ -73,7 +73,7 @@ def test_checkpoints_that_were_let_go_leave_the_disk_and_no_others(job: tuple[st
 
 
 @pytest.mark.parametrize("died", ["before the rename", "after it", "while removing", "before the row"])
-def test_a_sweep_that_died_anywhere_is_finished_by_the_next(job: tuple[str, int], died: str) -> None:
+def test_an_interrupted_sweep_is_completed_by_the_next(job: tuple[str, int], died: str) -> None:
     row = saved_checkpoints.recorded(job[0], 10, job[1])
     directory, trash = let_go(row), storage.data() / "trash" / row.id
     if died != "before the rename":
@@ -87,7 +87,7 @@ def test_a_sweep_that_died_anywhere_is_finished_by_the_next(job: tuple[str, int]
     assert (directory.exists(), trash.exists(), state(row)) == (False, False, "deleted")
 
 
-def test_what_was_pinned_before_it_was_let_go_stays(job: tuple[str, int]) -> None:
+def test_a_checkpoint_pinned_before_its_release_is_kept(job: tuple[str, int]) -> None:
     row = saved_checkpoints.recorded(job[0], 10, job[1])
     with db.transaction() as session:
         session.execute(update(Checkpoint).where(Checkpoint.id == row.id).values(pinned=True))
@@ -97,7 +97,7 @@ def test_what_was_pinned_before_it_was_let_go_stays(job: tuple[str, int]) -> Non
     assert storage.checkpoint(row.path).exists()
 
 
-def test_what_the_disk_refuses_stays_to_be_tried_again_and_stops_nothing_else(
+def test_an_undeletable_file_is_retried_and_blocks_nothing_else(
     job: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [saved_checkpoints.recorded(job[0], step, job[1]) for step in (10, 20)]
@@ -118,7 +118,7 @@ def test_what_the_disk_refuses_stays_to_be_tried_again_and_stops_nothing_else(
     assert state(rows[0]) == "deleted"
 
 
-def test_torn_writes_go_an_hour_after_their_attempt_and_never_while_it_lives(job: tuple[str, int]) -> None:
+def test_partial_writes_are_deleted_an_hour_after_their_attempt(job: tuple[str, int]) -> None:
     job_id, fence = job
     torn = storage.run(job_id) / "attempts" / str(fence) / "step-30"
     saved_checkpoints.unsigned(torn, 30)
@@ -136,7 +136,7 @@ def test_torn_writes_go_an_hour_after_their_attempt_and_never_while_it_lives(job
     assert torn.parent.exists()
 
 
-def test_a_stranger_is_set_aside_for_a_day_and_then_deleted(job: tuple[str, int]) -> None:
+def test_unknown_files_are_quarantined_for_a_day_and_then_deleted(job: tuple[str, int]) -> None:
     stranger = storage.run(job[0]) / "checkpoints" / "step-7-1"
     saved_checkpoints.unsigned(stranger, 7)
     all_round()
@@ -154,7 +154,7 @@ def test_a_stranger_is_set_aside_for_a_day_and_then_deleted(job: tuple[str, int]
     assert not aside.exists()
 
 
-def test_what_the_last_attempt_signed_waits_for_its_row_and_an_earlier_ones_is_a_stranger(
+def test_only_signed_files_of_the_last_attempt_wait_for_their_row(
     job: tuple[str, int],
 ) -> None:
     job_id, fence = job
@@ -169,7 +169,7 @@ def test_what_the_last_attempt_signed_waits_for_its_row_and_an_earlier_ones_is_a
     assert (storage.data() / "quarantine" / f"{job_id}-{signed.name}").exists()
 
 
-def test_the_run_directory_of_a_job_that_the_database_lost_is_left_alone(job: tuple[str, int]) -> None:
+def test_the_run_directory_of_a_job_without_a_row_is_left_alone(job: tuple[str, int]) -> None:
     lost = storage.run(new_id())
     saved_checkpoints.unsigned(lost / "checkpoints" / "step-5-1", 5)
     saved_checkpoints.unsigned(lost / "attempts" / "1" / "step-5", 5)
@@ -178,7 +178,7 @@ def test_the_run_directory_of_a_job_that_the_database_lost_is_left_alone(job: tu
     assert len(list(lost.rglob("MANIFEST.json"))) == 2
 
 
-def test_what_killed_processes_left_half_made_goes_after_a_day(job: tuple[str, int]) -> None:
+def test_incomplete_files_of_killed_processes_are_deleted_after_a_day(job: tuple[str, int]) -> None:
     making = storage.cache() / "tokens" / "making-abc"
     (making / "entry").mkdir(parents=True)
     whole = storage.cache() / "tokens" / ("a" * 64)
@@ -198,7 +198,7 @@ def test_what_killed_processes_left_half_made_goes_after_a_day(job: tuple[str, i
     assert (making.exists(), whole.exists(), part.exists()) == (False, True, False)
 
 
-def test_many_runs_are_looked_into_a_few_at_a_time(job: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_runs_are_checked_a_few_at_a_time(job: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
     monkeypatch.setattr(module, "_run_actions", lambda run: looked.append(run.name) or [])
     for number in range(10):
@@ -214,7 +214,7 @@ def test_many_runs_are_looked_into_a_few_at_a_time(job: tuple[str, int], monkeyp
     assert len(set(looked)) >= 10
 
 
-def test_the_leader_sweeps_in_its_rounds_and_leaves_its_heartbeat(job: tuple[str, int]) -> None:
+def test_the_leader_sweeps_periodically_and_writes_a_heartbeat(job: tuple[str, int]) -> None:
     let_go(saved_checkpoints.recorded(job[0], 10, job[1]))
     scheduler = Scheduler()
     assert scheduler.step()
@@ -228,7 +228,7 @@ def test_the_leader_sweeps_in_its_rounds_and_leaves_its_heartbeat(job: tuple[str
 # ---- base models ----------------------------------------------------------------------------------------------------
 
 
-def test_the_files_of_a_base_model_stay_and_those_of_nobody_go_aside(alice_user: Person) -> None:
+def test_files_of_base_models_are_kept_and_unknown_ones_quarantined(alice_user: Person) -> None:
     with db.transaction() as session:
         model = base_models.create(session, principal=alice_user.principal, name="tiny")
         old = base_models.create(session, principal=alice_user.principal, name="given up")

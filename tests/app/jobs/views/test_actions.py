@@ -29,7 +29,7 @@ def actions(client: TestClient, job_id: str) -> dict[str, dict[str, Any]]:
     return {action["id"]: action for action in failure["actions"]}
 
 
-def test_a_diverged_job_offers_to_go_on_more_gently(alice_api: TestClient, alice_user: Person) -> None:
+def test_a_diverged_job_offers_gentler_settings(alice_api: TestClient, alice_user: Person) -> None:
     job_id = failed(alice_user, "nan_loss", DIVERGED, saved=True)
     offered = actions(alice_api, job_id)
     assert list(offered) == ["half_learning_rate", "another_order", "resubmit"]
@@ -53,14 +53,14 @@ def test_a_diverged_job_offers_to_go_on_more_gently(alice_api: TestClient, alice
         ("data_changed", {"found": "a", "needed": "b"}, True, ["resubmit"]),
     ],
 )
-def test_each_failure_offers_what_can_help(
+def test_each_failure_offers_suitable_actions(
     alice_api: TestClient, alice_user: Person, code: str, values: dict[str, Any], saved: bool, ids: list[str]
 ) -> None:
     given = {"per_device_batch_size": 1} if code == "oom_gpu" else {}
     assert list(actions(alice_api, failed(alice_user, code, values, saved=saved, **given))) == ids
 
 
-def test_gradient_checkpointing_is_offered_with_the_micro_batch_that_was_left_and_fills_the_form_in(
+def test_gradient_checkpointing_is_offered_and_prefilled(
     alice_api: TestClient, alice: TestClient, alice_user: Person
 ) -> None:
     job_id = failed(alice_user, "oom_gpu", {"step": 1}, saved=False, per_device_batch_size=1)

@@ -21,7 +21,7 @@ from app.jobs.views import logs
         ("深度学习\n", "深度学习\n"),
     ],
 )
-def test_a_log_is_shown_without_what_only_terminals_understand(printed: str, shown: str) -> None:
+def test_terminal_escape_sequences_are_removed_from_a_log(printed: str, shown: str) -> None:
     assert logs.clean(printed) == shown
 
 
@@ -43,7 +43,7 @@ def test_chunks_together_are_the_complete_log(tmp_path_factory: pytest.TempPathF
     assert read_all(path, is_complete=False) == text
 
 
-def test_small_chunks_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_chunks_join_without_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "CHUNK_BYTES", 100)
     monkeypatch.setattr(logs, "MAX_LINE_BYTES", 60)
     path = tmp_path / "log.txt"
@@ -52,7 +52,7 @@ def test_small_chunks_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert read_all(path, is_complete=False) == text
 
 
-def test_a_line_still_being_written_is_left_out_until_it_is_complete_or_the_run_is_over(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_omitted_until_it_is_complete_or_the_run_ends(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     path.write_text("one\ntw")
     chunk = logs.read(path, 0)
@@ -61,13 +61,13 @@ def test_a_line_still_being_written_is_left_out_until_it_is_complete_or_the_run_
     assert logs.read(path, 4, is_complete=True).text == "tw"
 
 
-def test_bytes_that_are_no_text_are_replaced(tmp_path: Path) -> None:
+def test_undecodable_bytes_are_replaced(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     path.write_bytes(b"ok \xff\xfe\n")
     assert logs.read(path, 0).text == "ok \ufffd\ufffd\n"
 
 
-def test_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
+def test_a_missing_log_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     assert logs.size(path) == 0
     assert logs.read(path, 0).next_offset == 0

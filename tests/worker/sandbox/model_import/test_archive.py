@@ -63,7 +63,7 @@ def test_a_bomb_ends_at_the_budget(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "modeling_tiny.py", "weights.pkl", "a.PT"])
-def test_pickle_and_code_are_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_pickle_and_code_are_rejected_by_file_name(tmp_path: Path, name: str) -> None:
     assert problem(packed(tmp_path, "zip", {name: b"x"}, "tiny/")) == {"code": "archive_unsafe", "file": f"tiny/{name}"}
 
 
