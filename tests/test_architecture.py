@@ -55,7 +55,7 @@ def lint(directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, env=wide)
 
 
-def test_every_import_keeps_to_the_layers(root: Path) -> None:
+def test_every_import_follows_the_layers(root: Path) -> None:
     result = lint(root)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -141,7 +141,7 @@ def test_functions_are_short() -> None:
     assert long == []
 
 
-def test_files_are_short_and_say_first_what_lives_there(root: Path) -> None:
+def test_files_are_short_and_start_with_a_docstring(root: Path) -> None:
     lengths = []
     for path in sources():
         text = path.read_text()
@@ -165,7 +165,7 @@ def test_no_two_public_classes_have_one_name() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_imports_stand_at_the_top_of_a_file(root: Path) -> None:
+def test_imports_are_at_the_top_of_a_file(root: Path) -> None:
     hidden = [
         (place, node.name)
         for place, node in functions()
@@ -239,7 +239,7 @@ def test_the_places_that_write_a_state_are_known(root: Path) -> None:
 
 
 @pytest.mark.parametrize("line", PLANTED_STATE_WRITES)
-def test_a_planted_write_of_a_jobs_state_is_seen(line: str) -> None:
+def test_a_planted_write_of_a_jobs_state_is_detected(line: str) -> None:
     (subject,) = state_writes(ast.parse(line))
     assert subject in ("job", "Job")
 

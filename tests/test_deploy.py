@@ -55,7 +55,7 @@ def test_compose_has_no_default_password(compose: dict[str, Any], root: Path) ->
         assert match[2] == ":?", match[0]
 
 
-def test_compose_checks_the_health_of_what_runs_and_lets_it_stop_in_peace(compose: dict[str, Any]) -> None:
+def test_compose_checks_health_and_leaves_time_to_stop(compose: dict[str, Any]) -> None:
     for name in FOREVER:
         service = compose["services"][name]
         assert service["healthcheck"]["test"], name
@@ -73,7 +73,7 @@ def test_the_gpu_worker_waits_for_its_profile(compose: dict[str, Any]) -> None:
     assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
 
 
-def test_our_containers_gain_no_rights(compose: dict[str, Any], root: Path) -> None:
+def test_our_containers_cannot_gain_privileges(compose: dict[str, Any], root: Path) -> None:
     for name in OURS:
         service = compose["services"][name]
         assert service["cap_drop"] == ["ALL"]
@@ -83,7 +83,7 @@ def test_our_containers_gain_no_rights(compose: dict[str, Any], root: Path) -> N
     assert re.search(r"^USER (?!root|0)\w+", stages[-1], re.MULTILINE)
 
 
-def test_the_image_holds_no_data_and_no_secret(root: Path) -> None:
+def test_the_image_has_no_data_and_no_secrets(root: Path) -> None:
     ignored = (root / ".dockerignore").read_text().split()
     assert {".git", ".venv", "data"} <= set(ignored)
     text = (root / "Dockerfile").read_text()
@@ -93,7 +93,7 @@ def test_the_image_holds_no_data_and_no_secret(root: Path) -> None:
 # ---- pins -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_dependency_is_pinned_to_a_version_that_is_allowed(root: Path) -> None:
+def test_every_dependency_is_pinned_to_an_allowed_version(root: Path) -> None:
     pinned = pins(root)
     for line in tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]:
         wanted = Requirement(line)
@@ -118,7 +118,7 @@ def test_requirements_name_no_index(root: Path) -> None:
 # ---- make and continuous integration --------------------------------------------------------------------------------
 
 
-def test_make_knows_every_target_it_speaks_of(root: Path) -> None:
+def test_make_help_names_existing_targets(root: Path) -> None:
     shown = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True).stdout
     for target in ("up", "demo", "test", "lint", "types", "bench"):
         assert f"make {target} " in shown

@@ -27,7 +27,7 @@ def test_the_readme_lists_every_setting_and_no_other(root: Path) -> None:
     assert set(listed) == {variable(name) for name in Settings.model_fields}
 
 
-def test_every_setting_says_what_it_is() -> None:
+def test_every_setting_has_a_description() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description or name == "node_name", name
 
@@ -38,7 +38,7 @@ def test_the_readme_lists_every_command(root: Path) -> None:
     assert {name.removeprefix("athanor ") for name in listed} == commands
 
 
-def test_links_between_documents_lead_somewhere(root: Path) -> None:
+def test_links_between_documents_resolve(root: Path) -> None:
     for document in (root / "README.md", root / "ARCHITECTURE.md", *root.glob("docs/**/*.md")):
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
             if not target.startswith(("http://", "https://", "mailto:")):
@@ -58,7 +58,7 @@ def test_the_readme_names_the_recipes(root: Path) -> None:
         assert json.loads((root / f"trainer/recipes/{name}.json").read_text())["name"]
 
 
-def test_every_decision_has_the_same_parts(root: Path) -> None:
+def test_every_decision_has_the_same_sections(root: Path) -> None:
     decisions = sorted(root.glob("docs/decisions/*.md"))
     numbers = [path.name[:4] for path in decisions]
     assert numbers == sorted(set(numbers))
@@ -66,7 +66,7 @@ def test_every_decision_has_the_same_parts(root: Path) -> None:
         assert path.read_text().startswith("# "), path
 
 
-def test_make_speaks_of_what_the_readme_promises(root: Path) -> None:
+def test_make_help_names_the_targets_of_the_readme(root: Path) -> None:
     shown = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True).stdout
     for target in set(re.findall(r"^make (\w+)$", (root / "README.md").read_text(), re.MULTILINE)):
         assert f"make {target} " in shown

@@ -64,11 +64,11 @@ def british(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("code", ["found = 1", "def f(given): ...", "def held(): ...", "for some in []: ..."])
-def test_a_planted_name_is_seen(code: str) -> None:
+def test_a_planted_name_is_detected(code: str) -> None:
     assert BANNED_NAMES & set(bound_names(ast.parse(code)))
 
 
-def test_no_name_is_a_bare_participle() -> None:
+def test_no_name_is_a_banned_word() -> None:
     places = {
         path.relative_to(ROOT).as_posix()
         for path in sources()

@@ -39,7 +39,7 @@ def test_a_chunked_loss_needs_no_more_memory_than_planned(measured: dict[str, di
 
 
 @pytest.mark.parametrize("objective", WHOLE_LOGITS)
-def test_evaluating_whole_logits_needs_less_memory_than_training(
+def test_evaluating_full_logits_needs_less_memory_than_training(
     measured: dict[str, dict[str, float]], objective: str
 ) -> None:
     figures = measured[objective]

@@ -62,7 +62,9 @@ def barriers(page: Page) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_has_no_serious_barrier_in_either_theme(open_page: Open, ids: dict[str, str], path: str) -> None:
+def test_pages_have_no_serious_accessibility_violation_in_either_theme(
+    open_page: Open, ids: dict[str, str], path: str
+) -> None:
     with open_page("/nodes", color_scheme="light", reduced_motion="reduce") as page:
         show(page, path, ids)
         assert barriers(page) == []
@@ -79,7 +81,7 @@ def show(page: Page, path: str, ids: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_login_page_has_no_serious_barrier(open_page: Open, theme: str) -> None:
+def test_the_login_page_has_no_serious_accessibility_violation(open_page: Open, theme: str) -> None:
     with open_page("/login", visitor=True, color_scheme=theme) as page:
         assert barriers(page) == []
 
@@ -96,7 +98,7 @@ def test_no_page_scrolls_sideways_on_a_narrow_screen(open_page: Open, ids: dict[
     assert wide == {}
 
 
-def test_language_and_theme_change_at_a_click(open_page: Open) -> None:
+def test_language_and_theme_change_on_click(open_page: Open) -> None:
     with open_page("/login", visitor=True) as page:
         page.get_by_role("button", name="中文").click()
         assert page.locator("html").get_attribute("lang") == "zh-CN"

@@ -23,7 +23,7 @@ SCRIPT = """async (path) => {
 }"""
 
 
-def test_points_find_their_place_and_what_is_not_finite_stays_a_mark(open_page: Open) -> None:
+def test_points_are_merged_in_order_and_non_finite_values_become_marks(open_page: Open) -> None:
     with open_page("/login", visitor=True) as page:
         found: dict[str, Any] = page.evaluate(SCRIPT, STATIC_PATH)
     assert found["steps"] == [4, 6, 8, 9, 10, 11]
@@ -37,7 +37,7 @@ def test_points_find_their_place_and_what_is_not_finite_stays_a_mark(open_page: 
     assert found["smoothed"] == [False, True, False, False, False, False]
 
 
-def test_numbers_are_written_as_the_server_writes_them(open_page: Open) -> None:
+def test_numbers_are_formatted_as_on_the_server(open_page: Open) -> None:
     with open_page("/login", visitor=True) as page:
         found = page.evaluate(
             """async (path) => {

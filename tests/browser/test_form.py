@@ -49,7 +49,7 @@ def check(page: Page, name: str, value: str) -> None:
         expect(page.locator("[data-note]")).to_be_empty()
 
 
-def test_what_is_typed_keeps_its_focus_while_the_plan_follows(open_page: Open, trained: str) -> None:
+def test_the_focus_stays_while_the_plan_updates(open_page: Open, trained: str) -> None:
     with open_page(FORM) as page:
         page.locator("summary").filter(has_text="Training").click()
         steps = page.get_by_label("Steps", exact=True)
@@ -67,7 +67,7 @@ def test_what_is_typed_keeps_its_focus_while_the_plan_follows(open_page: Open, t
         expect(page.get_by_label("Sequence length", exact=True)).to_be_visible()  # stays as open as it was
 
 
-def test_a_recipe_changes_what_can_be_chosen_and_what_empty_fields_mean(open_page: Open, trained: str) -> None:
+def test_a_recipe_changes_the_options_and_the_defaults_of_empty_fields(open_page: Open, trained: str) -> None:
     with open_page(FORM) as page:
         bible = page.get_by_role("checkbox", name="King James").first
         page.locator("[name=recipe][value=chat]").check()
@@ -78,7 +78,7 @@ def test_a_recipe_changes_what_can_be_chosen_and_what_empty_fields_mean(open_pag
 
 
 @pytest.mark.parametrize("locale", ["en", "zh-CN"])
-def test_a_proposal_fills_the_form_in(open_page: Open, trained: str, locale: str) -> None:
+def test_a_proposal_prefills_the_form(open_page: Open, trained: str, locale: str) -> None:
     with open_page(FORM, locale=locale) as page:
         page.locator("[data-propose]").click()
         expect(page.locator(".proposal .estimates > div")).to_have_count(5)

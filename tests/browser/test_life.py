@@ -19,7 +19,7 @@ def long_job(running_stack: Stack, trained: str) -> str:
     return str(running_stack.client.post("/api/v1/jobs", json=body).raise_for_status().json()["id"])
 
 
-def test_a_job_is_paused_resumed_and_continued_at_the_press_of_a_button(open_page: Open, long_job: str) -> None:
+def test_a_job_is_paused_resumed_and_continued_with_buttons(open_page: Open, long_job: str) -> None:
     with open_page(f"/jobs/{long_job}") as page:
         page.set_default_timeout(20_000)
         expect(page.locator("[data-badge]")).to_have_text("Running", timeout=2 * MINUTE)
@@ -67,7 +67,7 @@ def continue_from_checkpoint(page: Page) -> None:
     expect(page.locator("[data-badge]")).to_have_text("Cancelled", timeout=2 * MINUTE)
 
 
-def test_a_checkpoint_is_pinned_where_it_stands(open_page: Open, trained: str) -> None:
+def test_a_checkpoint_is_pinned_in_the_list(open_page: Open, trained: str) -> None:
     with open_page(f"/jobs/{trained}") as page:
         pin = page.get_by_role("button", name="Pin step 20")
         for pressed in ("true", "false"):

@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import Open
 
 
-def test_a_base_model_fixes_its_network_on_the_form(open_page: Open, base_model: str) -> None:
+def test_a_base_model_fixes_the_network_fields_of_the_form(open_page: Open, base_model: str) -> None:
     with open_page(f"/models/{base_model}") as page:
         page.locator(".page-header").get_by_role("link", name="Fine-tune").click()
         page.wait_for_url("**/jobs/new?base_model=*")

@@ -31,7 +31,7 @@ def celery_of(stack: Installation) -> Celery:
 
 @pytest.mark.row("F40", "the same message 50 times")
 @pytest.mark.faults_core
-def test_a_message_that_comes_fifty_times_starts_one_attempt(
+def test_a_message_delivered_fifty_times_starts_one_attempt(
     installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
@@ -52,7 +52,7 @@ def test_a_message_that_comes_fifty_times_starts_one_attempt(
 
 @pytest.mark.parametrize("state", ["queued", "placed", "starting", "running"])
 @pytest.mark.row("F41-1", "FLUSHALL")
-def test_an_emptied_broker_delays_a_job_and_loses_none(
+def test_an_emptied_broker_delays_jobs_but_loses_none(
     installation: Installation, submit: Submit, golden: Golden, report: Report, state: str
 ) -> None:
     expected = golden()
@@ -75,7 +75,7 @@ def test_an_emptied_broker_delays_a_job_and_loses_none(
 
 
 @pytest.mark.row("F41-2", "no broker from before the submit until after the start of training")
-def test_a_job_submitted_without_a_broker_starts_when_it_is_back(
+def test_a_job_submitted_without_a_broker_starts_once_it_is_back(
     installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
@@ -91,7 +91,7 @@ def test_a_job_submitted_without_a_broker_starts_when_it_is_back(
 
 
 @pytest.mark.row("F41-3", "the broker takes no writes")
-def test_a_broker_that_takes_no_writes_delays_a_job(
+def test_a_read_only_broker_delays_a_job(
     installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
@@ -130,7 +130,7 @@ def test_a_message_is_acknowledged_before_training_starts(
 
 @pytest.mark.row("F45", "web killed between the commit of a submit and its message")
 @pytest.mark.faults_core
-def test_a_job_whose_submitter_never_heard_of_it_starts_all_the_same(
+def test_a_job_starts_even_if_its_submitter_got_no_response(
     installation: Installation, corpus: str, golden: Golden, report: Report
 ) -> None:
     expected = golden()
@@ -160,7 +160,7 @@ def is_ready(stack: Installation) -> bool:
 
 
 @pytest.mark.row("F46-1", "the client leaves during a submit and tries again with the same key")
-def test_a_submit_that_is_interrupted_and_repeated_makes_one_job(
+def test_an_interrupted_and_repeated_submit_creates_one_job(
     installation: Installation, corpus: str, report: Report
 ) -> None:
     body: dict[str, Any] = {**SPEC, "corpora": [corpus], "name": "broken-off", "max_steps": 9}
@@ -180,9 +180,7 @@ def test_a_submit_that_is_interrupted_and_repeated_makes_one_job(
 
 
 @pytest.mark.row("F46-2", "100 submits at once with the same key")
-def test_of_a_hundred_submits_with_one_key_one_makes_a_job(
-    installation: Installation, corpus: str, report: Report
-) -> None:
+def test_a_hundred_submits_with_one_key_create_one_job(installation: Installation, corpus: str, report: Report) -> None:
     body = {**SPEC, "corpora": [corpus], "name": "hundred", "max_steps": 9}
     barrier = threading.Barrier(16)
 

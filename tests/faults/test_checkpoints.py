@@ -32,7 +32,7 @@ def pause_after(run: Run, step: int) -> None:
 
 
 @pytest.mark.row("F48-1", "pause while saving")
-def test_a_pause_while_saving_changes_nothing_of_the_result(submit: Submit, golden: Golden, report: Report) -> None:
+def test_a_pause_while_saving_does_not_change_the_result(submit: Submit, golden: Golden, report: Report) -> None:
     expected = golden()
     run = submit()
     until(run.saving, 60, "a checkpoint being written")
@@ -46,7 +46,7 @@ def test_a_pause_while_saving_changes_nothing_of_the_result(submit: Submit, gold
 
 @pytest.mark.row("F48-2", "pause and resume five times")
 @pytest.mark.faults_core
-def test_five_pauses_change_nothing_of_the_result(submit: Submit, golden: Golden, report: Report) -> None:
+def test_five_pauses_do_not_change_the_result(submit: Submit, golden: Golden, report: Report) -> None:
     expected = golden(max_steps=300)
     run = submit(max_steps=300)
     for step in (5, 45, 85, 125, 165):
@@ -60,7 +60,7 @@ def test_five_pauses_change_nothing_of_the_result(submit: Submit, golden: Golden
 
 
 @pytest.mark.row("F49-1", "the disk is full at the second checkpoint")
-def test_a_checkpoint_that_finds_no_room_is_told_and_training_goes_on(
+def test_a_checkpoint_without_disk_space_is_reported_and_training_continues(
     installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
@@ -131,7 +131,7 @@ def forge(checkpoint: Path) -> None:
         for number, damage in enumerate((flip, truncate, delete, empty, forge), start=1)
     ],
 )
-def test_a_damaged_checkpoint_is_passed_over_for_the_next_older(
+def test_a_damaged_checkpoint_is_skipped_for_the_next_older_one(
     submit: Submit, golden: Golden, report: Report, damage: Callable[[Path], None]
 ) -> None:
     expected = golden()
@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_next_older(
 
 
 @pytest.mark.row("F50-6", "every checkpoint is damaged")
-def test_where_every_checkpoint_is_damaged_nothing_is_deleted(submit: Submit, report: Report) -> None:
+def test_if_every_checkpoint_is_damaged_nothing_is_deleted(submit: Submit, report: Report) -> None:
     run = submit()
     pause_after(run, 45)
     for row in run.checkpoints():
@@ -164,7 +164,7 @@ def test_where_every_checkpoint_is_damaged_nothing_is_deleted(submit: Submit, re
 
 
 @pytest.mark.row("F63", "the text changed while the job was paused")
-def test_a_job_whose_text_changed_is_refused_before_it_trains(submit: Submit, corpus: str, report: Report) -> None:
+def test_a_job_with_changed_text_is_rejected_before_training(submit: Submit, corpus: str, report: Report) -> None:
     run = submit()
     pause_after(run, 25)
     text = run.stack.data / "corpora" / corpus / "text.bin"
@@ -184,7 +184,7 @@ def test_a_job_whose_text_changed_is_refused_before_it_trains(submit: Submit, co
 
 @pytest.mark.row("F51", "200 SIGKILLs while checkpoints are written and published")
 @pytest.mark.faults_core
-def test_of_two_hundred_kills_during_saves_none_tears_a_published_checkpoint(tmp_path: Path, report: Report) -> None:
+def test_two_hundred_kills_during_saves_corrupt_no_published_checkpoint(tmp_path: Path, report: Report) -> None:
     seed = random.randrange(2**32)
     moments = random.Random(seed)
     torn, published, halfway = 0, 0, 0

@@ -51,7 +51,7 @@ def off(installation: Installation, shim: Path) -> Iterator[Callable[[str, int],
         )
     ],
 )
-def test_a_clock_that_is_off_loses_no_lease(
+def test_a_wrong_clock_loses_no_lease(
     installation: Installation,
     off: Callable[[str, int], None],
     submit: Callable[..., Run],

@@ -93,7 +93,7 @@ def violates(name: str, run: Run, **options: Any) -> None:
         invariants.check(run, **options)
 
 
-def test_nothing_is_violated_to_begin_with(run: Run) -> None:
+def test_a_healthy_job_violates_no_invariant(run: Run) -> None:
     invariants.check(run, run.weights())
 
 
@@ -107,7 +107,7 @@ def test_nothing_is_violated_to_begin_with(run: Run) -> None:
         " WHERE job_id = %s AND step = 2",
     ],
 )
-def test_i1_a_point_that_is_missing_or_there_twice(run: Run, installation: InProcessInstallation, change: str) -> None:
+def test_i1_a_missing_or_duplicate_point(run: Run, installation: InProcessInstallation, change: str) -> None:
     installation.change(change, run.id)
     violates("I1", run)
 
@@ -121,7 +121,7 @@ def test_i1_a_point_that_is_missing_or_there_twice(run: Run, installation: InPro
         " FROM job_event WHERE job_id = %s AND to_state = 'starting'",
     ],
 )
-def test_i2_a_fence_that_jumps_or_stays_or_a_second_claim(
+def test_i2_a_fence_that_skips_or_repeats_a_number_or_a_second_claim(
     run: Run, installation: InProcessInstallation, change: str
 ) -> None:
     if change.startswith("INSERT"):
@@ -139,13 +139,13 @@ def test_i2_a_fence_that_jumps_or_stays_or_a_second_claim(
         " FROM job_event WHERE job_id = %s AND to_state = 'succeeded'",
     ],
 )
-def test_i3_a_move_that_the_table_lacks(run: Run, installation: InProcessInstallation, change: str) -> None:
+def test_i3_a_transition_that_is_not_in_the_table(run: Run, installation: InProcessInstallation, change: str) -> None:
     installation.change(change, run.id)
     with pytest.raises((AssertionError, KeyError)):
         invariants.moves_are_in_the_table(run)
 
 
-def test_i4_other_weights(run: Run) -> None:
+def test_i4_different_weights(run: Run) -> None:
     violates("I4", run, golden="0" * 64)
 
 
@@ -164,7 +164,9 @@ def only_say_deleted(run: Run) -> None:
 
 
 @pytest.mark.parametrize("change", [damage, copy_without_row, only_say_deleted])
-def test_i5_a_checkpoint_that_is_damaged_or_without_row_or_not_deleted(run: Run, change: Callable[[Run], None]) -> None:
+def test_i5_a_checkpoint_that_is_damaged_or_has_no_row_or_is_not_deleted(
+    run: Run, change: Callable[[Run], None]
+) -> None:
     change(run)
     with pytest.raises((AssertionError, ValueError, OSError)):
         invariants.checkpoints_are_complete(run)
@@ -175,14 +177,14 @@ def test_i5_allows_a_directory_of_an_attempt_that_was_superseded(run: Run) -> No
     invariants.checkpoints_are_complete(run)
 
 
-def test_i6_a_process_that_is_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_i6_a_leftover_process(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invariants, "EXIT_SECONDS", 0.2)
     with process_of(run):
         violates("I6", run)
     invariants.check(run)
 
 
-def test_i7_more_steps_again_than_lie_between_two_checkpoints(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_i7_more_repeated_steps_than_between_two_checkpoints(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def repeat(steps: int) -> None:
         reached = {"fence": 1, "reached_step": 20, "resume_step": None}
         resumed = {"fence": 2, "reached_step": 30, "resume_step": 20 - steps}
@@ -205,7 +207,7 @@ def test_i8_a_bare_error(run: Run, installation: InProcessInstallation, answer: 
     "sentence",
     ["", "no capital letter.", "No end", "A {gap}.", "Node ? was lost.", "Traceback (most recent call last)."],
 )
-def test_i9_a_cause_that_is_no_sentence(run: Run, monkeypatch: pytest.MonkeyPatch, sentence: str) -> None:
+def test_i9_a_cause_that_is_not_a_sentence(run: Run, monkeypatch: pytest.MonkeyPatch, sentence: str) -> None:
     monkeypatch.setattr(run, "history", lambda: [{"reason": "node_lost", "message": sentence}])
     violates("I9", run)
     monkeypatch.undo()

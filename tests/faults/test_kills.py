@@ -105,7 +105,7 @@ def follow(run: Run, state: str) -> None:
         pytest.param("concluding", 2, marks=pytest.mark.row("F10-4", "supervisor killed before it ends the attempt")),
     ],
 )
-def test_a_part_killed_where_nobody_could_hit_it_costs_one_more_attempt(
+def test_a_kill_at_a_failpoint_costs_one_more_attempt(
     installation: Installation,
     submit: Submit,
     golden: Callable[[int], str],

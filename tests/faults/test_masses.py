@@ -126,7 +126,7 @@ def submit(panel: Panel, token: str, corpus: str, key: str, outcomes: Counter[st
 
 
 @pytest.mark.row("F46-9", "1,000 submits while web and Valkey are killed at random")
-def test_of_a_thousand_submits_under_kills_none_is_lost_and_none_doubled(
+def test_a_thousand_submits_under_kills_are_neither_lost_nor_duplicated(
     alice_user: Person, panel: Panel, report: Report
 ) -> None:
     corpus = factories.corpus(alice_user)
@@ -160,7 +160,7 @@ def test_of_a_thousand_submits_under_kills_none_is_lost_and_none_doubled(
 
 
 @pytest.mark.row("F40-9", "10,000 claims by 16 racers")
-def test_in_ten_thousand_claims_of_sixteen_racers_never_two_hold_a_job(alice_user: Person, report: Report) -> None:
+def test_ten_thousand_concurrent_claims_never_give_two_owners(alice_user: Person, report: Report) -> None:
     factories.node(slots=1_000)
     race = race_for(alice_user, factories.corpus(alice_user), num_claims=10_000, num_jobs=40)
     assert race.won >= 250
@@ -168,6 +168,6 @@ def test_in_ten_thousand_claims_of_sixteen_racers_never_two_hold_a_job(alice_use
 
 
 @pytest.mark.row("F47-9", "2,000 random sequences of verbs against a reference model")
-def test_two_thousand_random_lives_are_as_the_reference_says(alice_user: Person, report: Report) -> None:
+def test_two_thousand_random_job_histories_match_the_reference_model(alice_user: Person, report: Report) -> None:
     report(live(alice_user, sequences=2_000, verbs=12, seed_number=random.SystemRandom().randrange(2**32)))
     assert Lives.num_sequences >= 2_000

@@ -23,7 +23,7 @@ def points_of(run: Run, fence: int) -> int:
 
 @pytest.mark.row("F37", "SIGSTOP supervisor and trainer past the lease, SIGCONT when another attempt runs")
 @pytest.mark.faults_core
-def test_an_attempt_that_slept_past_its_lease_writes_nothing_when_it_wakes(
+def test_an_attempt_suspended_past_its_lease_writes_nothing(
     installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden(max_steps=LONG)
@@ -55,7 +55,7 @@ def test_an_attempt_that_slept_past_its_lease_writes_nothing_when_it_wakes(
         pytest.param(450, 10, marks=pytest.mark.row("F43-2", "PostgreSQL stopped for longer than a lease")),
     ],
 )
-def test_training_goes_on_without_a_database_and_no_point_is_missing_after(
+def test_training_continues_without_a_database_and_loses_no_point(
     installation: Installation, submit: Submit, golden: Golden, report: Report, steps: int, seconds: int
 ) -> None:
     expected = golden(max_steps=LONG)
@@ -81,7 +81,7 @@ def test_training_goes_on_without_a_database_and_no_point_is_missing_after(
         pytest.param("reset", marks=pytest.mark.row("F44-2", "connections from worker to database refused")),
     ],
 )
-def test_a_worker_that_is_cut_off_loses_its_job_to_another_and_ends_its_trainer_when_healed(
+def test_a_partitioned_worker_loses_its_job_and_stops_its_trainer_after_the_partition(
     installation: Installation, submit: Submit, golden: Golden, report: Report, how: str
 ) -> None:
     expected = golden(max_steps=LONG)

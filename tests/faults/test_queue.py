@@ -37,7 +37,7 @@ def test_a_double_click_on_cancel_cancels_once(submit: Submit, report: Report) -
 
 
 @pytest.mark.row("F47-2", "cancel at the moment of success, 20 times")
-def test_a_cancel_at_the_last_moment_ends_in_one_of_the_two_ways(submit: Submit, report: Report) -> None:
+def test_a_cancel_at_the_last_moment_ends_cancelled_or_succeeded(submit: Submit, report: Report) -> None:
     ends = []
     for number in range(20):
         run = submit(max_steps=20, save_steps=1000)
@@ -55,7 +55,7 @@ def test_a_cancel_at_the_last_moment_ends_in_one_of_the_two_ways(submit: Submit,
 
 
 @pytest.mark.row("F62", "text shorter than one sequence; one document; no validation part")
-def test_text_that_cannot_train_is_refused_with_both_numbers(installation: Installation, report: Report) -> None:
+def test_text_that_is_too_short_is_rejected_with_both_numbers(installation: Installation, report: Report) -> None:
     short = upload(installation, b"one sheep. " * 4)
     refused = installation.post("/api/v1/jobs", json={**SPEC, "corpora": [short], "vocab_size": None})
     assert refused.status_code == 422
@@ -78,7 +78,7 @@ def upload(stack: Installation, text: bytes) -> str:
 
 
 @pytest.mark.row("F66", "500 queued jobs, a scheduler killed five times")
-def test_a_long_line_keeps_its_order_through_the_deaths_of_its_scheduler(
+def test_a_long_queue_keeps_its_order_when_the_scheduler_is_killed(
     installation: Installation, corpus: str, submit: Submit, report: Report
 ) -> None:
     first = submit(max_steps=100_000, save_steps=1_000_000)

@@ -20,7 +20,7 @@ KILLS = 25
         for n in (1, 2)
     ],
 )
-def test_killed_at_random_steps_a_job_ends_with_the_same_weights(
+def test_a_job_killed_at_random_steps_ends_with_the_same_weights(
     installation: Installation,
     submit: Callable[..., Run],
     golden: Callable[..., str],

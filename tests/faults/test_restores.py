@@ -23,7 +23,7 @@ FLOOD = b"x" * 2**20 + b"\xff\x00\x1b[31m"  # no newline, not UTF-8
 
 
 @pytest.mark.row("F67", "100 MB without a newline in the log while it trains")
-def test_a_flood_in_the_log_is_read_in_small_pieces(
+def test_a_flooded_log_is_read_in_small_chunks(
     installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
@@ -45,7 +45,7 @@ def test_a_flood_in_the_log_is_read_in_small_pieces(
 
 
 @pytest.mark.row("F68", "stop with a running job, downgrade, upgrade, start")
-def test_a_running_job_outlives_a_migration_and_back(
+def test_a_running_job_survives_a_migration_and_its_reversal(
     installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
@@ -69,7 +69,7 @@ def test_a_running_job_outlives_a_migration_and_back(
 
 
 @pytest.mark.row("F69", "a backup taken while it trains, restored elsewhere")
-def test_a_backup_taken_while_a_job_trains_goes_on_elsewhere(
+def test_a_backup_taken_during_training_resumes_elsewhere(
     installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()

@@ -22,7 +22,7 @@ def setbacks(run: Run) -> list[str]:
 
 
 @pytest.mark.row("F38", "SIGSTOP the trainer for good")
-def test_a_stopped_trainer_counts_as_hung_and_the_job_goes_on(submit: Submit, golden: Golden, report: Report) -> None:
+def test_a_stopped_trainer_counts_as_hung_and_the_job_resumes(submit: Submit, golden: Golden, report: Report) -> None:
     expected = golden(max_steps=LONG)
     run = submit(max_steps=LONG)
     run.until_step(27)
@@ -34,7 +34,7 @@ def test_a_stopped_trainer_counts_as_hung_and_the_job_goes_on(submit: Submit, go
 
 
 @pytest.mark.row("F38-2", "one of two ranks waits forever")
-def test_a_rank_of_two_that_waits_for_ever_is_a_hang_of_both(
+def test_one_of_two_ranks_waiting_forever_counts_as_a_hang(
     installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden(2)
@@ -47,7 +47,7 @@ def test_a_rank_of_two_that_waits_for_ever_is_a_hang_of_both(
 
 
 @pytest.mark.row("F38-3", "the interpreter lock is never released")
-def test_a_trainer_that_holds_the_interpreter_is_found_hung(
+def test_a_trainer_holding_the_gil_is_detected_as_hung(
     installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     expected = golden()
@@ -68,7 +68,7 @@ def test_a_trainer_that_holds_the_interpreter_is_found_hung(
         pytest.param("exit", "trainer_exit", marks=pytest.mark.row("F39-3", "the trainer exits with 1")),
     ],
 )
-def test_a_trainer_that_ends_by_itself_is_tried_again_and_the_history_says_how(
+def test_a_trainer_that_exits_is_retried_and_the_history_names_its_exit(
     installation: Installation, submit: Submit, golden: Golden, report: Report, kind: str, reason: str
 ) -> None:
     expected = golden()
@@ -81,9 +81,7 @@ def test_a_trainer_that_ends_by_itself_is_tried_again_and_the_history_says_how(
 
 
 @pytest.mark.row("F39-4", "the trainer raises an exception")
-def test_an_exception_of_the_trainer_is_not_tried_again(
-    installation: Installation, submit: Submit, report: Report
-) -> None:
+def test_an_exception_of_the_trainer_is_not_retried(installation: Installation, submit: Submit, report: Report) -> None:
     installation.inject_faults("raise@27")
     run = submit()
     failure = run.end("failed")["failure"]
@@ -96,7 +94,7 @@ def test_an_exception_of_the_trainer_is_not_tried_again(
 
 @pytest.mark.row("F53", "the trainer dies at step 3, always")
 @pytest.mark.faults_core
-def test_a_job_that_never_gets_anywhere_ends_after_three_attempts(
+def test_a_job_without_progress_fails_after_three_attempts(
     installation: Installation, submit: Submit, report: Report
 ) -> None:
     installation.inject_faults("kill@3!")
@@ -109,7 +107,7 @@ def test_a_job_that_never_gets_anywhere_ends_after_three_attempts(
 
 
 @pytest.mark.row("F54-1", "the loss is NaN at step 30")
-def test_a_loss_that_is_no_number_stops_the_job_and_offers_the_last_checkpoint(
+def test_a_non_finite_loss_stops_the_job_and_offers_the_last_checkpoint(
     installation: Installation, submit: Submit, report: Report
 ) -> None:
     installation.inject_faults("nan@30!")
@@ -124,7 +122,7 @@ def test_a_loss_that_is_no_number_stops_the_job_and_offers_the_last_checkpoint(
 
 
 @pytest.mark.row("F54-2", "the loss jumps a hundredfold at step 30; policy: skip")
-def test_a_loss_that_leaps_is_passed_over_where_the_user_wished_so(
+def test_a_loss_spike_is_skipped_if_the_spec_says_so(
     installation: Installation, submit: Submit, report: Report
 ) -> None:
     installation.inject_faults("spike@30!")
@@ -136,7 +134,7 @@ def test_a_loss_that_leaps_is_passed_over_where_the_user_wished_so(
 
 
 @pytest.mark.row("F55", "out of memory at step 12 while the micro-batch exceeds 2")
-def test_a_job_that_runs_out_of_memory_goes_on_with_smaller_micro_batches(
+def test_a_job_that_runs_out_of_memory_resumes_with_smaller_micro_batches(
     installation: Installation, submit: Submit, golden: Golden, report: Report
 ) -> None:
     golden()
@@ -150,9 +148,7 @@ def test_a_job_that_runs_out_of_memory_goes_on_with_smaller_micro_batches(
 
 @pytest.mark.row("F65", "kill one of two ranks")
 @pytest.mark.faults_core
-def test_a_killed_rank_takes_the_others_with_it_and_both_go_on_together(
-    submit: Submit, golden: Golden, report: Report
-) -> None:
+def test_a_killed_rank_stops_the_others_and_all_resume_together(submit: Submit, golden: Golden, report: Report) -> None:
     expected = golden(2)
     run = submit(num_processes=2)
     run.until_step(27)
@@ -173,7 +169,7 @@ def losses(run: Run) -> dict[int, Any]:
 
 @pytest.mark.row("F64", "resume with another number of processes: 2 to 1, and 1 to 2")
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
-def test_a_checkpoint_goes_on_with_another_number_of_processes(
+def test_a_checkpoint_resumes_on_another_number_of_processes(
     submit: Submit, report: Report, before: int, after: int
 ) -> None:
     uninterrupted = submit(num_processes=before)

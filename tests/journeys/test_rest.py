@@ -95,7 +95,7 @@ def read_tokenizer(files: zipfile.ZipFile) -> Tokenizer:
     return Tokenizer.from_str(files.read(name).decode())
 
 
-def test_an_english_text_trains_from_end_to_end(api: httpx.Client) -> None:
+def test_an_english_text_trains_to_the_end(api: httpx.Client) -> None:
     text = (FOLDER / "king-james-bible.txt").read_text(encoding="utf-8")
     upload = api.post("/api/v1/corpora", params={"filename": "kjv.txt", "name": "King James"}, content=text.encode())
     assert upload.status_code == 201, upload.text
@@ -160,7 +160,7 @@ def test_two_processes_train_through_deepspeed(api: httpx.Client) -> None:
     assert losses[-1] < losses[0] - 1
 
 
-def test_the_live_view_resumes_where_a_reader_left(api: httpx.Client) -> None:
+def test_the_live_view_resumes_at_the_cursor_of_a_reader(api: httpx.Client) -> None:
     until(ready(api, "00kingjamesbible"), 60, "the sample corpus")
     job_id = submit(api, "00kingjamesbible", max_steps=20, warmup_steps=5)
     until(lambda: api.get(f"/api/v1/jobs/{job_id}").json()["state"] == "succeeded", 120, "the end of the job")

@@ -94,7 +94,7 @@ def test_users_log_in_and_tokens_keep_their_scopes(upgraded: Stack) -> None:
 
 
 @pytest.mark.parametrize("path", ANSWERS)
-def test_get_answers_what_it_answered(api: httpx.Client, path: str) -> None:
+def test_get_requests_give_the_same_answers(api: httpx.Client, path: str) -> None:
     after = api.get(path).raise_for_status().json()
     assert list(differences(path, without_interrupted(ANSWERS[path]), without_interrupted(after))) == []
 
@@ -127,7 +127,7 @@ def test_checkpoints_and_exports_download(api: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["interrupted", "paused"])
-def test_an_unfinished_job_finishes_with_the_result_of_one_that_never_stopped(api: httpx.Client, name: str) -> None:
+def test_an_unfinished_job_ends_with_the_result_of_an_uninterrupted_one(api: httpx.Client, name: str) -> None:
     if name == "paused":
         assert api.post(f"/jobs/{JOBS[name]}/resume").status_code == 202
     until(lambda: api.get(f"/jobs/{JOBS[name]}").json()["state"] in TERMINAL, 300, f"the end of the {name} job")

@@ -26,14 +26,14 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 @given(messages=st.lists(st.dictionaries(st.text(), JSON)), size=st.integers(1, 9))
-def test_messages_cut_anywhere_come_out_as_they_went_in(messages: list[jsonlines.Message], size: int) -> None:
+def test_messages_split_anywhere_are_reassembled(messages: list[jsonlines.Message], size: int) -> None:
     data = b"".join(map(jsonlines.encode, messages))
     splitter = LineSplitter()
     received = [message for at in range(0, len(data), size) for message in splitter.messages(data[at : at + size])]
     assert received == messages
 
 
-def test_a_message_is_received_without_a_byte_of_what_follows(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_message_is_received_without_reading_further_bytes(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     theirs.sendall(b'{"serve": ')
     theirs.sendall(b'"gang"}\nthe rest')
@@ -41,7 +41,7 @@ def test_a_message_is_received_without_a_byte_of_what_follows(pair: tuple[socket
     assert ours.recv(100) == b"the rest"
 
 
-def test_a_connection_that_closes_in_the_middle_of_a_line_gives_nothing(
+def test_a_connection_closed_within_a_line_gives_nothing(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     ours, theirs = pair
@@ -51,7 +51,7 @@ def test_a_connection_that_closes_in_the_middle_of_a_line_gives_nothing(
 
 
 @pytest.mark.parametrize("ending", [b"", b"\n"])
-def test_a_line_that_is_too_long_is_refused(pair: tuple[socket.socket, socket.socket], ending: bytes) -> None:
+def test_a_line_that_is_too_long_is_rejected(pair: tuple[socket.socket, socket.socket], ending: bytes) -> None:
     ours, theirs = pair
     theirs.sendall(b"x" * 300 + ending)
     with pytest.raises(LineTooLong):
@@ -60,6 +60,6 @@ def test_a_line_that_is_too_long_is_refused(pair: tuple[socket.socket, socket.so
         LineSplitter(200).lines(b"x" * 300)
 
 
-def test_a_number_that_json_lacks_is_not_sent() -> None:
+def test_non_finite_numbers_are_not_sent() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         jsonlines.write(io.StringIO(), {"loss": math.nan})

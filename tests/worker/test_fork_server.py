@@ -24,7 +24,7 @@ def connected(line: bytes) -> socket.socket:
 
 
 @pytest.mark.parametrize("line", [b'{"serve": "shell"}\n', b"not json\n", b"{}\n", b"x" * 300])
-def test_a_caller_who_wants_something_else_is_turned_away(fork_server: ForkServer, line: bytes) -> None:
+def test_an_invalid_request_is_rejected(fork_server: ForkServer, line: bytes) -> None:
     with connected(line) as connection, suppress(ConnectionResetError):
         assert connection.recv(10) == b""
 
@@ -37,7 +37,7 @@ def test_a_gang_is_a_fork_in_a_session_of_its_own(fork_server: ForkServer) -> No
     until(lambda: not psutil.pid_exists(hello["pid"]), 20, "the end of a gang nobody wants")
 
 
-def test_a_gang_that_is_killed_is_seen_to_be_lost_and_gone(fork_server: ForkServer) -> None:
+def test_a_killed_gang_is_reported_as_lost_and_exited(fork_server: ForkServer) -> None:
     gang = gangs.start()
     assert not gang.is_gone()
     os.kill(gang.pid, signal.SIGKILL)
@@ -51,7 +51,7 @@ def test_a_gang_that_is_killed_is_seen_to_be_lost_and_gone(fork_server: ForkServ
     gang.close()
 
 
-def test_another_process_that_got_the_number_is_not_killed(fork_server: ForkServer) -> None:
+def test_a_process_that_reuses_the_pid_is_not_killed(fork_server: ForkServer) -> None:
     gang = gangs.start()
     gang._started_at += 3600
     assert gang.is_gone()
@@ -60,7 +60,7 @@ def test_another_process_that_got_the_number_is_not_killed(fork_server: ForkServ
     gang.close()
 
 
-def test_no_secret_reaches_the_trainers_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_trainers_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATHANOR_CANARY", "secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("HF_TOKEN", "secret")
@@ -68,7 +68,7 @@ def test_no_secret_reaches_the_trainers_side(monkeypatch: pytest.MonkeyPatch) ->
     assert not set(child_environment("trainer")) & {"DATABASE_URL", "REDIS_URL", "ATHANOR_DATA"}
 
 
-def test_a_fork_server_that_dies_is_started_again(fork_server: ForkServer) -> None:
+def test_a_crashed_fork_server_is_restarted(fork_server: ForkServer) -> None:
     first = fork_server._process
     assert first is not None
     fork_server._started_at = 0.0
@@ -80,7 +80,7 @@ def test_a_fork_server_that_dies_is_started_again(fork_server: ForkServer) -> No
     until(warm_socket().exists, 120, "the socket of the second one")
 
 
-def test_a_node_describes_what_it_has(database: str) -> None:
+def test_a_node_describes_its_hardware(database: str) -> None:
     described = describe()
     assert described["num_cpus"] >= 1
     assert described["memory_bytes"] > described["telemetry"]["memory_used_bytes"] > 0

@@ -38,6 +38,6 @@ def test_a_base_model_brings_its_template_and_its_tokens(tmp_path: Path) -> None
     assert preview(tmp_path, "chatml", TALK).parts[-2].text == "Softer.<|im_end|>"
 
 
-def test_what_a_template_says_against_a_conversation_is_told() -> None:
+def test_the_error_of_a_template_for_a_conversation_is_reported() -> None:
     with pytest.raises(RecordRefused, match="roles must alternate"):
         preview(None, "{{ raise_exception('roles must alternate') }}", TALK)

@@ -110,7 +110,7 @@ def test_a_special_token_that_a_text_spells_is_ordinary_text(
     assert counts("light<|endoftext|>dark") == counts("light")
 
 
-def test_a_text_with_a_mark_that_the_template_spells_in_ordinary_tokens_is_refused(
+def test_a_text_with_a_marker_of_the_template_in_ordinary_tokens_is_rejected(
     hf_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHATML))
@@ -146,7 +146,7 @@ TOOL_TEMPLATE = (
         ({"reasoning_content": "Red, as on Sunday."}, None, "reasoning_content"),
     ],
 )
-def test_a_record_of_which_the_template_leaves_out_a_part_is_refused(
+def test_a_record_that_the_template_renders_incompletely_is_rejected(
     hf_tokenizer: PreTrainedTokenizerFast, message: dict[str, Any], tools: Any, what: str
 ) -> None:
     messages = [{"role": "user", "content": "Which door?"}, {"role": "assistant", "content": "Red.", **message}]

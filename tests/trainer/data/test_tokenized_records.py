@@ -127,7 +127,7 @@ def test_a_batch_does_not_depend_on_how_it_is_split(tmp_path: Path, hf_tokenizer
         assert all(np.array_equal(batch[name][n, :width], values[0]) for name, values in part.items())
 
 
-def test_long_records_are_truncated_and_those_without_an_answer_left_out(
+def test_long_records_are_truncated_and_skipped_if_no_answer_is_left(
     tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     spec = small_spec(objective="completion", sequence_length=16)
@@ -155,7 +155,7 @@ def talks(count: int, *, with_system: set[int]) -> list[dict[str, Any]]:
     return [{"messages": [*(system if n in with_system else []), question, answer]} for n in range(count)]
 
 
-def test_records_that_the_template_refuses_are_left_out_by_number(
+def test_records_that_the_template_rejects_are_skipped_and_counted(
     tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     own = PreTrainedTokenizerFast.from_pretrained(hf_tokenizer.name_or_path, chat_template=NO_SYSTEM)
@@ -169,7 +169,7 @@ def test_records_that_the_template_refuses_are_left_out_by_number(
     assert all("System role not supported" in record.why for record in refused)
 
 
-def test_a_job_may_stop_at_a_record_that_the_template_refuses(
+def test_a_job_can_stop_at_a_record_that_the_template_rejects(
     tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     own = PreTrainedTokenizerFast.from_pretrained(hf_tokenizer.name_or_path, chat_template=NO_SYSTEM)
@@ -184,7 +184,7 @@ def test_a_job_may_stop_at_a_record_that_the_template_refuses(
 
 
 @pytest.mark.parametrize(("model_type", "ends"), [("llama", []), ("bert", [0])])
-def test_a_classifier_reads_what_the_tokenizer_gives_everybody(
+def test_a_classifier_reads_the_default_encoding_of_its_tokenizer(
     tmp_path: Path, model_type: str, ends: list[int]
 ) -> None:
     directory = tokenizer.train_cached(
@@ -271,7 +271,9 @@ def test_a_class_of_one_record_is_named_as_not_validated(tmp_path: Path, hf_toke
     assert split.unvalidated_labels == ["rare"]
 
 
-def test_pairs_that_are_equal_after_the_cut_are_left_out(tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_pairs_that_are_equal_after_truncation_are_skipped(
+    tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast
+) -> None:
     start = "In the beginning God created the heaven and the earth. " * 3
     pairs = [{"prompt": "a", "chosen": start + end, "rejected": start + "not"} for end in ("so", "thus")]
     differing = {"prompt": "a", "chosen": "light", "rejected": "darkness"}

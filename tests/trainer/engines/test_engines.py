@@ -19,12 +19,12 @@ def rates(**fields: object) -> list[float]:
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
-def test_it_rises_over_the_warm_up_from_the_first_step_on(schedule: str) -> None:
+def test_the_rate_rises_over_the_warmup_from_the_first_step(schedule: str) -> None:
     assert rates(lr_scheduler_type=schedule)[:10] == pytest.approx([PEAK * step / 10 for step in range(1, 11)])
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
-def test_it_falls_every_step_and_never_wastes_one_at_zero(schedule: str) -> None:
+def test_the_rate_falls_every_step_and_is_never_zero(schedule: str) -> None:
     falling = rates(lr_scheduler_type=schedule)[9:]
 
     assert falling == sorted(falling, reverse=True)
@@ -36,11 +36,11 @@ def test_a_constant_rate_stays() -> None:
     assert set(rates(lr_scheduler_type="constant")[9:]) == {PEAK}
 
 
-def test_half_way_the_cosine_is_at_half() -> None:
+def test_the_cosine_is_at_half_after_half_of_the_steps() -> None:
     assert rates(lr_scheduler_type="cosine")[54] == pytest.approx(PEAK / 2, rel=0.02)
 
 
-def test_without_warm_up_it_starts_at_the_peak() -> None:
+def test_without_warmup_the_rate_starts_at_the_peak() -> None:
     spec = small_spec(learning_rate=PEAK, warmup_steps=0, max_steps=1)
 
     assert learning_rate(spec, 1) == PEAK
@@ -54,7 +54,7 @@ def test_a_stable_rate_decays_over_the_last_steps_only() -> None:
     assert 0 < found[-1] == pytest.approx(PEAK / 41)
 
 
-def test_without_a_number_a_fifth_of_the_steps_decays() -> None:
+def test_the_rate_decays_over_a_fifth_of_the_steps_by_default() -> None:
     found = rates(lr_scheduler_type="warmup_stable_decay")
 
     assert set(found[9:80]) == {PEAK}

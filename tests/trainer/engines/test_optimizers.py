@@ -12,7 +12,7 @@ IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
 
 
 @pytest.mark.parametrize("shape", [(6, 16), (16, 6)])
-def test_it_moves_a_matrix_as_torchs_muon_does(shape: tuple[int, int]) -> None:
+def test_updates_equal_those_of_torchs_muon(shape: tuple[int, int]) -> None:
     torch.manual_seed(1)
     start = torch.randn(shape)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
@@ -27,7 +27,7 @@ def test_it_moves_a_matrix_as_torchs_muon_does(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)  # theirs has the eight bits of bf16
 
 
-def test_its_update_has_singular_values_about_one() -> None:
+def test_muon_updates_have_singular_values_near_one() -> None:
     values = torch.linalg.svdvals(newton_schulz(torch.randn(12, 20, generator=torch.Generator().manual_seed(1))))
 
     assert values.min() > 0.5
@@ -35,7 +35,7 @@ def test_its_update_has_singular_values_about_one() -> None:
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "t5"])
-def test_it_gets_the_matrices_of_the_blocks_and_adamw_the_rest(model_type: str) -> None:
+def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest(model_type: str) -> None:
     more = {"objective": "span_corruption"} if model_type == "t5" else {}
     spec = small_spec(optimizer="muon", model_type=model_type, num_key_value_heads=4, **more)
     model = architectures.create_config(spec, 300, IDS, [])

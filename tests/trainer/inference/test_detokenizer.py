@@ -26,7 +26,7 @@ def streamed(tokenizer: Tokenizer, ids: list[int], prompt: list[int]) -> str:
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_any_tokens_give_the_text_of_the_library(name: str, data: st.DataObject) -> None:
+def test_any_tokens_decode_to_the_text_of_the_library(name: str, data: st.DataObject) -> None:
     tokenizer = kind(name)
     ids = data.draw(st.lists(st.integers(0, tokenizer.get_vocab_size() - 1), max_size=3 * WINDOW))
 
@@ -36,7 +36,7 @@ def test_any_tokens_give_the_text_of_the_library(name: str, data: st.DataObject)
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), text=st.sampled_from(TEXTS))
-def test_after_a_prompt_the_text_goes_on_as_the_library_says(name: str, data: st.DataObject, text: str) -> None:
+def test_after_a_prompt_the_text_continues_as_in_the_library(name: str, data: st.DataObject, text: str) -> None:
     tokenizer = kind(name)
     prompt = tokenizer.encode("The old " + text + "gate", add_special_tokens=False).ids
     ids = data.draw(st.lists(st.integers(0, tokenizer.get_vocab_size() - 1), max_size=20))
@@ -53,7 +53,7 @@ def test_the_space_before_the_first_word_is_kept() -> None:
 
 
 @pytest.mark.parametrize("name", ["byte_fallback", "metaspace", "byte_level"])
-def test_bad_bytes_become_replacement_characters_and_a_cut_character_is_left_out(name: str) -> None:
+def test_bad_bytes_become_replacement_characters_and_an_incomplete_character_is_omitted(name: str) -> None:
     tokenizer = kind(name)
     ids = tokenizer.encode("a龍", add_special_tokens=False).ids[:-1]
     detokenizer = Detokenizer(tokenizer)
@@ -62,7 +62,7 @@ def test_bad_bytes_become_replacement_characters_and_a_cut_character_is_left_out
     assert streamed(tokenizer, ids, []) == tokenizer.decode(ids) == "a" + "\ufffd" * (len(tokenizer.decode(ids)) - 1)
 
 
-def test_text_comes_as_soon_as_it_is_certain() -> None:
+def test_text_is_emitted_as_soon_as_it_is_certain() -> None:
     tokenizer = kind("byte_level")
     detokenizer = Detokenizer(tokenizer)
     pieces = [detokenizer.push(number) for number in tokenizer.encode("The 河 old").ids]

@@ -29,7 +29,7 @@ def text(pieces: list[TextPiece]) -> str:
     return "".join(piece.text for piece in pieces)
 
 
-def test_greedy_text_is_that_of_transformers(loaded: LoadedModel) -> None:
+def test_greedy_text_equals_that_of_transformers(loaded: LoadedModel) -> None:
     inputs = loaded.tokenizer(PROMPT, return_tensors="pt")
     length = inputs["input_ids"].shape[1]
     expected = loaded.model.generate(**inputs, max_new_tokens=15, do_sample=False)[0, length:]
@@ -37,14 +37,14 @@ def test_greedy_text_is_that_of_transformers(loaded: LoadedModel) -> None:
     assert text(write(loaded, temperature=0)) == loaded.tokenizer.decode(expected, skip_special_tokens=True)
 
 
-def test_the_same_seed_writes_the_same_text_and_another_one_another(loaded: LoadedModel) -> None:
+def test_the_text_is_determined_by_the_seed(loaded: LoadedModel) -> None:
     first, second, third = (text(write(loaded, seed=seed)) for seed in (3, 3, 4))
 
     assert first == second
     assert first != third
 
 
-def test_streams_that_take_turns_do_not_disturb_each_other(loaded: LoadedModel) -> None:
+def test_interleaved_streams_do_not_affect_each_other(loaded: LoadedModel) -> None:
     alone = [text(write(loaded, seed=seed)) for seed in (1, 2)]
     streams = [generation.stream(loaded, PROMPT, max_tokens=15, seed=seed) for seed in (1, 2)]
     torch.manual_seed(0)
@@ -59,14 +59,14 @@ def test_streams_that_take_turns_do_not_disturb_each_other(loaded: LoadedModel) 
     assert alone[0].startswith(taken[0]) or taken[0] == alone[0]
 
 
-def test_the_last_piece_says_why_and_how_many(loaded: LoadedModel) -> None:
+def test_the_last_chunk_has_the_stop_reason_and_the_token_count(loaded: LoadedModel) -> None:
     pieces = write(loaded, temperature=0)
 
     assert [piece.finish_reason for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
     assert (pieces[-1].finish_reason, pieces[-1].num_tokens) == ("length", 15)
 
 
-def test_a_stop_string_ends_the_text_and_is_not_shown(loaded: LoadedModel) -> None:
+def test_a_stop_string_ends_the_text_and_is_omitted(loaded: LoadedModel) -> None:
     whole = text(write(loaded, temperature=0))
     stop = whole[5:9]
     pieces = write(loaded, temperature=0, stop=["never there", stop])
@@ -87,14 +87,14 @@ def test_a_stream_can_be_cancelled(loaded: LoadedModel) -> None:
     assert (pieces[-1].finish_reason, pieces[-1].num_tokens) == ("cancelled", 4)
 
 
-def test_a_prompt_longer_than_the_context_is_refused_at_once_with_numbers(loaded: LoadedModel) -> None:
+def test_a_prompt_longer_than_the_context_is_rejected_with_both_numbers(loaded: LoadedModel) -> None:
     long = PROMPT * 20
     count = len(loaded.tokenizer(long)["input_ids"])
     with pytest.raises(ValueError, match=f"{count} tokens, .* at most 32"):
         generation.stream(loaded, long, max_tokens=5)
 
 
-def test_the_context_ends_a_text_that_may_be_longer(loaded: LoadedModel) -> None:
+def test_a_text_ends_at_the_context_length(loaded: LoadedModel) -> None:
     pieces = write(loaded, max_tokens=1_000, temperature=0.5)
 
     assert pieces[-1].finish_reason in ("length", "stop")
@@ -130,7 +130,7 @@ def script(loaded: LoadedModel, said: str) -> LoadedModel:
     return LoadedModel(Scripted(loaded, ids), loaded.tokenizer)  # type: ignore[arg-type]
 
 
-def test_characters_of_several_tokens_come_out_whole(loaded: LoadedModel) -> None:
+def test_characters_of_several_tokens_are_emitted_complete(loaded: LoadedModel) -> None:
     said = "天地玄黄 😀!"  # the tokenizer knows no Chinese: each byte is a token of its own
     pieces = list(generation.stream(script(loaded, said), "", max_tokens=30))
 
@@ -140,7 +140,7 @@ def test_characters_of_several_tokens_come_out_whole(loaded: LoadedModel) -> Non
     assert pieces[-1].finish_reason == "stop"
 
 
-def test_a_character_that_was_begun_only_is_not_shown(loaded: LoadedModel) -> None:
+def test_an_incomplete_character_is_omitted(loaded: LoadedModel) -> None:
     pieces = list(generation.stream(script(loaded, "天地"), "", max_tokens=5))
 
     assert text(pieces) == "天"
@@ -148,7 +148,7 @@ def test_a_character_that_was_begun_only_is_not_shown(loaded: LoadedModel) -> No
 
 
 @given(st.lists(st.text(alphabet="ab!", max_size=4)), st.lists(st.text(alphabet="ab!", max_size=3), max_size=3))
-def test_stop_strings_are_found_however_the_text_is_cut(parts: list[str], stops: list[str]) -> None:
+def test_stop_strings_are_detected_across_chunks(parts: list[str], stops: list[str]) -> None:
     whole = "".join(parts)
     places = [whole.find(stop) for stop in stops if stop and stop in whole]
     stop_filter = StopFilter(stops)
@@ -168,6 +168,6 @@ def test_stop_strings_are_found_however_the_text_is_cut(parts: list[str], stops:
         assert whole.startswith(shown)
 
 
-def test_a_checkpoint_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises((OSError, ValueError)):
         generation.load(tmp_path, "cpu")

@@ -82,7 +82,7 @@ def test_bits_per_byte_are_those_of_the_model(found: dict[str, Any], loaded: Loa
     assert found["text"]["metrics"]["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_choice_is_the_likeliest_one(found: dict[str, Any], loaded: LoadedModel) -> None:
+def test_the_prediction_is_the_likeliest_choice(found: dict[str, Any], loaded: LoadedModel) -> None:
     right = []
     for record, example in zip(RECORDS["multiple_choice"], found["multiple_choice"]["examples"], strict=True):
         scores = [nats(loaded, record["question"], " " + choice) for choice in record["choices"]]
@@ -100,7 +100,7 @@ def test_labels_are_choices(found: dict[str, Any]) -> None:
     assert [example["expected"] for example in found["classification"]["examples"]] == [0, 1, 0]
 
 
-def test_completions_are_generated_and_compared_whole(found: dict[str, Any]) -> None:
+def test_completions_are_generated_and_compared_exactly(found: dict[str, Any]) -> None:
     examples = found["completion"]["examples"]
 
     assert [example["expected"] for example in examples] == [" earth", " said"]
@@ -138,9 +138,7 @@ class Memorized(LlamaForCausalLM):
 
 
 @pytest.mark.parametrize("case", ["D29-long-answers", "D29-two-paragraphs"])
-def test_exact_answers_count_as_exact_whatever_their_length_or_blank_lines(
-    loaded: LoadedModel, tmp_path: Path, case: str
-) -> None:
+def test_exact_answers_match_despite_length_or_blank_lines(loaded: LoadedModel, tmp_path: Path, case: str) -> None:
     lines = (CASES / f"{case}.jsonl").read_text().splitlines()
     lines = lines[:3]
     records = [json.loads(line) for line in lines]
@@ -174,7 +172,7 @@ def test_exact_answers_count_as_exact_whatever_their_length_or_blank_lines(
     assert short.num_cut == num_longest
 
 
-def test_a_kind_without_a_task_is_refused(
+def test_a_kind_without_a_task_is_rejected(
     trained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corpus = write(tmp_path, "preference", ["{}"])
@@ -186,5 +184,5 @@ def test_a_kind_without_a_task_is_refused(
     assert "corpora of the kind preference cannot be evaluated on; choose one of text" in capsys.readouterr().err
 
 
-def test_there_is_a_task_for_each_kind_of_corpus_that_can_be_evaluated_on() -> None:
+def test_every_evaluable_kind_of_corpus_has_a_task() -> None:
     assert set(lm_eval_harness.TASKS) == set(EVALUATION_KINDS)

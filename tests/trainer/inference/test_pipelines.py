@@ -33,7 +33,7 @@ def checkpoint(home: Path, model_type: str, objective: str) -> tuple[Path, Loade
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "gpt2", "bert", "roberta"])
-def test_a_classifier_gives_the_chances_that_the_job_measures(tmp_path: Path, model_type: str) -> None:
+def test_a_classifier_pipeline_gives_the_probabilities_of_the_job(tmp_path: Path, model_type: str) -> None:
     out, loaded = checkpoint(tmp_path, model_type, "classification")
     encoder = RecordEncoder("classification", loaded.tokenizer)
     classify = pipeline("text-classification", model=str(out), top_k=None)
@@ -48,7 +48,7 @@ def test_a_classifier_gives_the_chances_that_the_job_measures(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "gpt2"])
-def test_text_generation_reads_the_prompt_as_the_playground_does(tmp_path: Path, model_type: str) -> None:
+def test_the_text_generation_pipeline_tokenizes_like_the_playground(tmp_path: Path, model_type: str) -> None:
     out, loaded = checkpoint(tmp_path, model_type, "causal")
     generator = pipeline("text-generation", model=str(out))
 
@@ -57,7 +57,7 @@ def test_text_generation_reads_the_prompt_as_the_playground_does(tmp_path: Path,
 
 
 @pytest.mark.parametrize("adds_bos", [True, False])
-def test_training_puts_before_a_text_what_the_tokenizer_puts_there(tmp_path: Path, adds_bos: bool) -> None:
+def test_training_adds_the_prefix_tokens_of_the_tokenizer(tmp_path: Path, adds_bos: bool) -> None:
     hf_tokenizer = fast(byte_fallback() if adds_bos else byte_level())  # both have <s>, and only one adds it
     (segment,) = RecordEncoder("completion", hf_tokenizer).segments({"prompt": "The old", "completion": " kettle"})
     prompt = hf_tokenizer("The old")["input_ids"]

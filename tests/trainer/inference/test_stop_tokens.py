@@ -52,13 +52,13 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_all_stop_tokens_are_saved_where_others_look_for_them(tuned: Path) -> None:
+def test_all_stop_tokens_are_saved_in_the_generation_config(tuned: Path) -> None:
     saved = json.loads((tuned / "generation_config.json").read_text())
 
     assert saved["eos_token_id"] == [1, 3, 4]  # </s> of the tokenizer, <|im_end|> of the template, <|eom|> of the base
 
 
-def test_the_answer_ends_here_where_it_ends_in_transformers(tuned: Path) -> None:
+def test_answers_end_where_they_end_in_transformers(tuned: Path) -> None:
     loaded = generation.load(tuned, "cpu")
     prompt = RecordEncoder("chat", loaded.tokenizer).prompt(TALK[:1])
     pieces = list(generation.stream(loaded, prompt, max_tokens=30, temperature=0))
@@ -72,7 +72,7 @@ def test_the_answer_ends_here_where_it_ends_in_transformers(tuned: Path) -> None
     assert tokenizer.decode(written) == "The old 桥.<|im_end|>"
 
 
-def test_the_playground_obeys_the_template_of_a_model_whose_files_forget_its_token(tuned: Path) -> None:
+def test_the_playground_uses_the_stop_token_of_the_template_if_the_files_lack_it(tuned: Path) -> None:
     loaded = generation.load(tuned, "cpu")
     loaded.model.generation_config.eos_token_id = None
     loaded.model.config.eos_token_id = None

@@ -26,7 +26,7 @@ LLAMA_3 = {
         (Qwen2Config(rope_parameters={"rope_type": "default", "rope_theta": 1e6}), 1e6, None),
     ],
 )
-def test_rotary_positions_stand_in_both_spellings(
+def test_rotary_settings_are_written_in_both_formats(
     tmp_path: Path, config: Any, theta: float, scaling: dict[str, Any] | None
 ) -> None:
     config.dtype = "float32"

@@ -81,7 +81,7 @@ def test_other_precisions_stay_with_torch() -> None:
         assert cpu_matmul.linear(values, weight).dtype == torch.bfloat16
 
 
-def test_the_same_product_has_the_same_bits_each_time() -> None:
+def test_a_product_has_the_same_bits_each_time() -> None:
     values, weight = numbers(200, 64), numbers(96, 64, seed=2)
     first = cpu_matmul.linear(values, weight, None)
 

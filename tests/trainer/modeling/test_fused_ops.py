@@ -132,7 +132,7 @@ def test_a_frozen_matrix_gets_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "gpt2", "bert", "roberta", "t5"])
-def test_parameters_their_names_and_ties_stay(model_type: str) -> None:
+def test_parameters_names_and_ties_are_unchanged(model_type: str) -> None:
     task = {"bert": "masked", "roberta": "masked", "t5": "seq2seq"}.get(model_type, "causal")
     heads = {} if model_type in ("llama", "qwen2") else {"num_key_value_heads": 4}
     spec = small_spec(model_type=model_type, objective=task, tie_word_embeddings=True, **heads)
@@ -151,7 +151,7 @@ def test_parameters_their_names_and_ties_stay(model_type: str) -> None:
         assert not [name for name, module in model.named_modules() if type(module) in (nn.Linear, Conv1D)]
 
 
-def test_a_module_with_two_names_stays_one_module() -> None:
+def test_a_module_with_two_names_remains_one_module() -> None:
     layer = nn.Linear(3, 3)
     model = nn.ModuleDict({"one": layer, "two": layer})
 

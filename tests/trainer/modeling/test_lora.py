@@ -56,7 +56,7 @@ def undisturbed(fork_server: GangForkServer, home: Path, base: Path) -> dict[tup
 Runs = dict[tuple[int, int], RunDir]
 
 
-def test_adapters_learn_what_their_base_does_not_know(undisturbed: Runs) -> None:
+def test_adapters_learn_new_text(undisturbed: Runs) -> None:
     losses = series(undisturbed[1, 0], "eval_loss")
 
     assert losses[STEPS] < 0.75 * losses[0]
@@ -72,7 +72,7 @@ def test_only_matrices_of_blocks_change(undisturbed: Runs, base: Path) -> None:
     verify(base)
 
 
-def test_what_a_run_keeps_of_its_adapters_is_small(undisturbed: Runs) -> None:
+def test_checkpoints_for_resuming_adapters_are_small(undisturbed: Runs) -> None:
     directory = checkpoint_of(undisturbed[1, 0], STEPS)
     count = num_adapter_parameters(undisturbed[1, 0].spec())
 
@@ -90,7 +90,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return found
 
 
-def test_merged_weights_answer_as_peft_does_with_base_and_adapter(undisturbed: Runs, base: Path) -> None:
+def test_merged_weights_equal_peft_with_base_and_adapter(undisturbed: Runs, base: Path) -> None:
     directory = checkpoint_of(undisturbed[1, 0], STEPS)
     beside = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), directory / "adapter").eval()
 
@@ -100,7 +100,7 @@ def test_merged_weights_answer_as_peft_does_with_base_and_adapter(undisturbed: R
     assert not torch.allclose(merged, logits(AutoModelForCausalLM.from_pretrained(base).eval()), atol=0.1)
 
 
-def test_a_checkpoint_of_adapters_generates_and_is_a_base_itself(
+def test_a_checkpoint_of_adapters_generates_and_can_be_a_base_model(
     fork_server: GangForkServer, home: Path, undisturbed: Runs
 ) -> None:
     directory = checkpoint_of(undisturbed[1, 0], STEPS)
@@ -114,7 +114,7 @@ def test_a_checkpoint_of_adapters_generates_and_is_a_base_itself(
 
 
 @pytest.mark.parametrize("key", [(1, 0), (2, 2)])
-def test_adapters_go_on_with_the_same_bits(
+def test_resumed_adapters_have_the_same_bits(
     fork_server: GangForkServer, home: Path, base: Path, undisturbed: Runs, key: tuple[int, int]
 ) -> None:
     whole = undisturbed[key]
@@ -131,7 +131,7 @@ def test_adapters_go_on_with_the_same_bits(
     assert all(torch.equal(same[0][name], same[1][name]) for name in same[0])
 
 
-def test_ranks_stages_and_checkpointing_change_nothing_of_what_adapters_learn(
+def test_adapters_learn_the_same_on_any_ranks_stages_and_with_checkpointing(
     fork_server: GangForkServer, home: Path, base: Path, undisturbed: Runs
 ) -> None:
     alone = adapt(home, "adapted-alone", base, lora_dropout=0.0, gradient_checkpointing=True)
@@ -141,7 +141,7 @@ def test_ranks_stages_and_checkpointing_change_nothing_of_what_adapters_learn(
         assert series(undisturbed[key], "loss") == pytest.approx(series(alone, "loss"), rel=1e-4), key
 
 
-def test_adapters_do_not_go_on_beside_another_base(
+def test_adapters_do_not_resume_on_another_base(
     fork_server: GangForkServer, home: Path, base: Path, trained: RunDir, undisturbed: Runs, tmp_path: Path
 ) -> None:
     other = make_base(tmp_path, "llama", trained.tokenizer_path(1))
@@ -156,7 +156,7 @@ def test_adapters_do_not_go_on_beside_another_base(
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
-def test_without_its_adapters_a_model_is_its_base(tmp_path: Path, trained: RunDir, model_type: str) -> None:
+def test_a_model_without_its_adapters_equals_its_base(tmp_path: Path, trained: RunDir, model_type: str) -> None:
     made = make_base(tmp_path, model_type, trained.tokenizer_path(1))
     heads = {"llama": 2, "gpt2": 4}[model_type]
     spec = small_spec(base_model="base", tuning="lora", model_type=model_type, num_key_value_heads=heads)
@@ -176,7 +176,9 @@ def test_without_its_adapters_a_model_is_its_base(tmp_path: Path, trained: RunDi
     assert all(parameter.requires_grad for parameter in own.values())
 
 
-def test_a_new_head_trains_whole_and_goes_with_the_adapter(fork_server: GangForkServer, home: Path, base: Path) -> None:
+def test_a_new_head_is_fully_trained_and_saved_with_the_adapter(
+    fork_server: GangForkServer, home: Path, base: Path
+) -> None:
     verses = [{"text": line, "label": "verse"} for line in english(4000).splitlines()[2:30]]
     lyrics = (SAMPLES / "song-lyrics.jsonl").read_text(encoding="utf-8").splitlines()[:28]
     songs = [{"text": json.loads(line)["text"][:60], "label": "song"} for line in lyrics]
@@ -208,7 +210,7 @@ FAMILIES = [
 
 @pytest.mark.parametrize(("model_type", "objective", "heads"), FAMILIES)
 @torch.no_grad()
-def test_merged_weights_of_every_family_answer_as_with_adapters(
+def test_merged_weights_of_every_family_equal_those_with_adapters(
     tmp_path: Path, trained: RunDir, model_type: str, objective: str, heads: int
 ) -> None:
     fields = {"model_type": model_type, "objective": objective, "num_key_value_heads": heads, "vocab_size": 512}

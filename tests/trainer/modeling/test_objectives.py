@@ -81,7 +81,7 @@ def theirs(of: Objective, batch: Batch) -> float:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_the_loss_is_that_of_transformers(made: Made, name: str) -> None:
+def test_the_loss_equals_that_of_transformers(made: Made, name: str) -> None:
     of, samples = made(name)
     batch = samples.train_batch(0, 6)
 
@@ -95,7 +95,7 @@ def test_the_loss_is_that_of_transformers(made: Made, name: str) -> None:
     )
 
 
-def test_what_is_counted_of_labels_gives_accuracy_and_f1(made: Made) -> None:
+def test_label_counts_give_accuracy_and_f1(made: Made) -> None:
     of, samples = made("gpt2-label")
     batch = samples.validation_batch(list(range(samples.num_validation)))
     whole = batches.pad_batch(batch, samples.num_validation + 3)  # rows that count for nothing
@@ -108,7 +108,7 @@ def test_what_is_counted_of_labels_gives_accuracy_and_f1(made: Made) -> None:
     assert figures["f1"] == pytest.approx(f1_score(batch["labels"], given, average="macro"))
 
 
-def test_a_class_that_nothing_has_or_gets_is_left_out_of_f1() -> None:
+def test_a_class_without_labels_and_predictions_is_omitted_from_f1() -> None:
     of = SequenceClassification.__new__(SequenceClassification)
     torch.nn.Module.__init__(of)
     of._num_labels = 3
@@ -116,7 +116,7 @@ def test_a_class_that_nothing_has_or_gets_is_left_out_of_f1() -> None:
     assert of.metrics([2, 2, 0, 3, 1, 0, 2, 1, 0], 4) == {"accuracy": 0.75, "f1": pytest.approx((4 / 5 + 2 / 3) / 2)}
 
 
-def test_texts_are_cut_and_padded_to_a_multiple_of_eight(made: Made) -> None:
+def test_texts_are_truncated_and_padded_to_a_multiple_of_eight(made: Made) -> None:
     _, samples = made("bert-label")
     batch = samples.train_batch(0, 8)
     width = batch["input_ids"].shape[1]
@@ -128,7 +128,7 @@ def test_texts_are_cut_and_padded_to_a_multiple_of_eight(made: Made) -> None:
     assert np.array_equal(batch["attention_mask"], np.arange(width) < lengths[:, None])
 
 
-def test_of_pairs_the_tokens_of_source_and_target_are_read(made: Made) -> None:
+def test_the_tokens_of_source_and_target_are_counted(made: Made) -> None:
     _, samples = made("t5-pairs")
     batch = samples.train_batch(0, 4)
 
@@ -136,7 +136,7 @@ def test_of_pairs_the_tokens_of_source_and_target_are_read(made: Made) -> None:
     assert samples.num_tokens_of(batch) == read + written
 
 
-def test_the_bytes_of_targets_are_those_of_their_text(made: Made) -> None:
+def test_the_bytes_of_targets_equal_those_of_their_text(made: Made) -> None:
     _, samples = made("t5-pairs")
     held_out = [json.loads(text)["target"] for text in spellings()]
     documents = [samples.documents_of(n)[0].number for n in range(4)]

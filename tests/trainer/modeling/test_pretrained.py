@@ -48,7 +48,7 @@ def assert_same_weights(ours: PreTrainedModel, theirs: PreTrainedModel) -> None:
 @pytest.mark.parametrize(
     ("model_type", "options"), [("llama", {}), ("gpt2", {}), ("llama", {"max_shard_size": "50KB"})]
 )
-def test_a_base_model_starts_with_the_bits_that_transformers_loads(
+def test_a_base_model_loads_the_same_bits_as_transformers(
     bases: Callable[..., Path], model_type: str, options: dict[str, Any]
 ) -> None:
     base = bases(model_type, **options)
@@ -63,7 +63,7 @@ def test_a_base_model_starts_with_the_bits_that_transformers_loads(
 KEYS = {"llama": 2, "gpt2": 4}
 
 
-def test_weights_of_half_the_width_are_taken_to_fp32(bases: Callable[..., Path], tmp_path: Path) -> None:
+def test_half_precision_weights_are_converted_to_fp32(bases: Callable[..., Path], tmp_path: Path) -> None:
     base = bases()
     AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(tmp_path)
 
@@ -73,7 +73,7 @@ def test_weights_of_half_the_width_are_taken_to_fp32(bases: Callable[..., Path],
     assert_same_weights(model, AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32))
 
 
-def test_a_checkpoint_keeps_what_its_base_says_of_itself(
+def test_a_checkpoint_keeps_the_configuration_of_its_base(
     fork_server: GangForkServer, home: Path, bases: Callable[..., Path], trained: RunDir
 ) -> None:
     base = bases()
@@ -125,7 +125,7 @@ def encoder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_head_that_the_base_lacks_is_made_from_the_seed_and_said(encoder: Path) -> None:
+def test_a_missing_head_is_initialized_from_the_seed_and_reported(encoder: Path) -> None:
     said: list[str] = []
     heads = []
     for seed in (3, 3, 4):
@@ -139,7 +139,7 @@ def test_a_head_that_the_base_lacks_is_made_from_the_seed_and_said(encoder: Path
     assert "pooler.dense.weight" in said[1]
 
 
-def test_a_classifier_names_its_labels_and_drops_nothing_out(encoder: Path) -> None:
+def test_a_classifier_names_its_labels_and_has_no_dropout(encoder: Path) -> None:
     spec = bert(objective="classification", recipe="classifier")
     model = pretrained.load(encoder, spec, CPU, torch.float32, [].append, ["bad", "good", "so-so"])
 
@@ -171,7 +171,7 @@ def refusal(base: Path, spec: TrainSpec) -> Failure:
         ),
     ],
 )
-def test_a_spec_that_its_base_contradicts_is_refused(
+def test_a_spec_that_contradicts_its_base_is_rejected(
     bases: Callable[..., Path], fields: dict[str, Any], sentence: str
 ) -> None:
     failure = refusal(bases(), small_spec(base_model="base", **fields))
@@ -180,7 +180,7 @@ def test_a_spec_that_its_base_contradicts_is_refused(
     assert failure.code == "config_invalid"
 
 
-def test_a_base_that_is_only_named_is_no_reason_to_start_from_scratch(fork_server: GangForkServer, home: Path) -> None:
+def test_a_missing_base_model_is_an_error(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "nameless", base_model="base")
 
     assert fork_server.run(run_dir) == 64
@@ -196,7 +196,7 @@ def test_pickled_weights_are_refused(bases: Callable[..., Path]) -> None:
     assert "base_model cannot be read" in str(refusal(base, small_spec(base_model="base")))
 
 
-def test_a_base_that_lacks_a_block_is_refused(bases: Callable[..., Path]) -> None:
+def test_a_base_without_a_block_is_rejected(bases: Callable[..., Path]) -> None:
     base = bases()
     config = json.loads((base / "config.json").read_text()) | {"num_hidden_layers": 3}
     (base / "config.json").write_text(json.dumps(config))
@@ -206,7 +206,7 @@ def test_a_base_that_lacks_a_block_is_refused(bases: Callable[..., Path]) -> Non
     assert str(failure) == "base_model lacks model.layers.2.input_layernorm.weight"
 
 
-def test_a_tokenizer_of_more_tokens_than_the_base_embeds_is_refused(bases: Callable[..., Path]) -> None:
+def test_a_tokenizer_larger_than_the_embedding_is_rejected(bases: Callable[..., Path]) -> None:
     base = bases()
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_tokens(["one more"])
@@ -215,7 +215,7 @@ def test_a_tokenizer_of_more_tokens_than_the_base_embeds_is_refused(bases: Calla
     assert refusal(base, small_spec(base_model="base")).code == "tokenizer_mismatch"
 
 
-def test_four_bits_are_those_of_the_paper() -> None:
+def test_four_bit_values_equal_those_of_the_paper() -> None:
     found = nf4_config()
 
     assert (found.load_in_4bit, found.bnb_4bit_quant_type, found.bnb_4bit_use_double_quant) == (True, "nf4", True)

@@ -26,7 +26,7 @@ def shard() -> list[dict[str, Any]]:
     return [json.loads(next(line for line in text.splitlines() if line.startswith("{"))) for text in said]
 
 
-def test_only_the_first_rank_makes_values_and_each_gets_half_of_them() -> None:
+def test_rank_0_initializes_the_values_and_each_rank_gets_its_half() -> None:
     first, second = shard()
 
     assert (first["holds"], second["holds"]) == (first["parameters"], 0)

@@ -28,7 +28,7 @@ def states(parts: MemoryEstimate) -> tuple[int, int, int]:
     return parts.weights, parts.gradients, parts.optimizer
 
 
-def test_7b_in_full_on_one_h200() -> None:
+def test_full_7b_training_on_one_h200() -> None:
     parts = estimate_memory(seven_billion(num_processes=1, zero_stage=0), 32_000, "bf16")
 
     assert P == 6_738_415_616
@@ -46,7 +46,7 @@ def test_7b_in_full_on_one_h200() -> None:
     assert parts.total < 141 * 10**9
 
 
-def test_7b_in_full_on_eight_80_gb_cards_under_zero_3() -> None:
+def test_full_7b_training_on_eight_80_gb_gpus_with_zero_3() -> None:
     parts = estimate_memory(seven_billion(), 32_000, "bf16")
 
     each = P // 8
@@ -60,7 +60,7 @@ def test_7b_in_full_on_eight_80_gb_cards_under_zero_3() -> None:
     assert parts.total < 80 * 10**9
 
 
-def test_7b_on_four_24_gb_cards_with_the_optimizer_offloaded() -> None:
+def test_7b_on_four_24_gb_gpus_with_the_optimizer_offloaded() -> None:
     spec = seven_billion(num_processes=4, offload_optimizer=True)
     without, parts = (
         estimate_memory(seven_billion(num_processes=4), 32_000, "bf16"),
@@ -77,14 +77,14 @@ def test_7b_on_four_24_gb_cards_with_the_optimizer_offloaded() -> None:
     assert host_bytes(spec, 32_000, "bf16") == P * (FP32 + MOMENTS + FP32) + 4 * 3 * 2**30 == 120_699_551_744
 
 
-def test_7b_on_four_24_gb_cards_with_weights_offloaded_too() -> None:
+def test_7b_on_four_24_gb_gpus_with_weights_offloaded_too() -> None:
     spec = seven_billion(num_processes=4, offload_optimizer=True, offload_parameters=True)
 
     assert states(estimate_memory(spec, 32_000, "bf16")) == (0, 0, 0)
     assert host_bytes(spec, 32_000, "bf16") == P * (FP32 + MOMENTS + FP32 + BF16) + 4 * 3 * 2**30
 
 
-def test_7b_as_adapters_on_one_24_gb_card() -> None:
+def test_7b_lora_on_one_24_gb_gpu() -> None:
     spec = seven_billion(num_processes=1, zero_stage=0, base_model="b", tuning="lora")
     parts = estimate_memory(spec, 32_000, "bf16")
 

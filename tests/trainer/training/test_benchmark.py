@@ -24,7 +24,7 @@ def test_a_run_is_measured_before_its_first_step(trained: RunDir) -> None:
     assert not list(trained.attempt_path(1).glob("probe*"))
 
 
-def test_a_run_tells_at_step_20_and_at_its_end_what_its_steps_really_took(trained: RunDir) -> None:
+def test_a_run_reports_step_times_at_step_20_and_at_its_end(trained: RunDir) -> None:
     found = of_kind(trained, "usage")
 
     assert [event.step for event in found] == [20, 150]
@@ -33,7 +33,7 @@ def test_a_run_tells_at_step_20_and_at_its_end_what_its_steps_really_took(traine
     assert 0 < found[1].step_seconds < 60
 
 
-def test_gradients_that_ranks_share_are_not_made_whole_to_be_measured(fork_server: GangForkServer, home: Path) -> None:
+def test_benchmarking_does_not_gather_sharded_gradients(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "probed-2-2", max_steps=1, warmup_steps=0, num_processes=2, zero_stage=2)
     assert fork_server.run(run_dir, 2) == 0, run_dir.log_path.read_text()
 
@@ -48,7 +48,7 @@ def steps(*words: str) -> list[Any]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def test_steps_have_the_same_bits_whether_they_were_measured_before_or_not() -> None:
+def test_benchmarking_does_not_change_the_bits_of_steps() -> None:
     probed, plain = steps("probed"), steps()
 
     assert len(probed) == 10

@@ -61,7 +61,7 @@ def test_a_model_learns_the_answers_of_conversations(chatted: RunDir) -> None:
     assert losses[STEPS] < 0.25 * chat_fixtures.blind_loss(tokenizer, answers)
 
 
-def test_the_same_question_is_answered_before_and_after(chatted: RunDir) -> None:
+def test_the_same_prompt_is_answered_at_every_evaluation(chatted: RunDir) -> None:
     samples = of_kind(chatted, "sample")
     (prompt,) = {sample.prompt for sample in samples}
     thing = next(thing for thing in chat_fixtures.THINGS if thing in prompt)
@@ -77,7 +77,7 @@ def test_a_checkpoint_keeps_the_chat_template(chatted: RunDir) -> None:
     assert opened.chat_template == preset("chatml", opened)
 
 
-def test_a_template_of_the_job_is_used_and_a_sample_that_it_refuses_does_not_end_the_run(
+def test_a_template_of_the_job_is_used_and_a_rejected_sample_does_not_end_the_run(
     fork_server: GangForkServer, home: Path, vocabulary: str
 ) -> None:
     template = (
@@ -92,7 +92,7 @@ def test_a_template_of_the_job_is_used_and_a_sample_that_it_refuses_does_not_end
     assert PreTrainedTokenizerFast.from_pretrained(checkpoint_of(run_dir, 16)).chat_template == template
 
 
-def test_packed_conversations_go_on_with_the_same_bits(
+def test_resumed_packed_conversations_have_the_same_bits(
     fork_server: GangForkServer, home: Path, vocabulary: str, chatted: RunDir
 ) -> None:
     again = resumed(fork_server, chat_run(home, "chatted-again", vocabulary), chatted, SAVED)
@@ -102,7 +102,7 @@ def test_packed_conversations_go_on_with_the_same_bits(
     assert weights(again, STEPS) == weights(chatted, STEPS)
 
 
-def test_two_ranks_learn_as_one_and_go_on_with_the_same_bits(
+def test_two_ranks_learn_like_one_and_resume_with_the_same_bits(
     fork_server: GangForkServer, home: Path, vocabulary: str
 ) -> None:
     one = run(fork_server, chat_run(home, "chat-1", vocabulary, **SHORT))
@@ -148,7 +148,7 @@ def preferred(fork_server: GangForkServer, home: Path, chatted: RunDir) -> dict[
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_a_chat_learns_preferences_and_goes_on_with_the_same_bits(
+def test_a_chat_model_learns_preferences_and_resumes_with_the_same_bits(
     fork_server: GangForkServer, home: Path, chatted: RunDir, preferred: dict[str, RunDir], tuning: str
 ) -> None:
     whole = preferred[tuning]

@@ -70,7 +70,7 @@ def spans(fork_server: GangForkServer, home: Path) -> RunDir:
     return run(fork_server, home, "spans", countings(), **SPANS)
 
 
-def test_hidden_words_are_found_by_what_stands_beside(masked: RunDir) -> None:
+def test_masked_words_are_predicted_from_their_neighbors(masked: RunDir) -> None:
     losses = series(masked, "eval_loss")
 
     assert losses[0] > unigram_loss(masked) > losses[100] + 0.5
@@ -82,14 +82,14 @@ def test_hidden_words_are_found_by_what_stands_beside(masked: RunDir) -> None:
     assert tokenizer.decode(model(**asked).logits[0, place].argmax()) == " seven"
 
 
-def test_hidden_words_are_filled_in_what_is_shown(masked: RunDir) -> None:
+def test_masked_words_are_filled_in_the_samples(masked: RunDir) -> None:
     last = of_kind(masked, "sample")[-1]
 
     assert "<|mask|>" in last.prompt
     assert "<|mask|>" not in last.text
 
 
-def test_a_corpus_held_out_whole_has_curves_of_its_own(masked: RunDir) -> None:
+def test_a_validation_corpus_has_its_own_curves(masked: RunDir) -> None:
     own, other = series(masked, "eval_loss"), series(masked, "eval_loss/apart")
 
     assert list(other) == list(own) == [0, 50, 100]
@@ -98,9 +98,7 @@ def test_a_corpus_held_out_whole_has_curves_of_its_own(masked: RunDir) -> None:
     assert of_kind(masked, "checkpoint")[-1].metrics["eval_loss/apart"] == other[100]
 
 
-def test_a_masked_run_that_goes_on_ends_with_the_same_bits(
-    fork_server: GangForkServer, home: Path, masked: RunDir
-) -> None:
+def test_a_resumed_masked_run_ends_with_the_same_bits(fork_server: GangForkServer, home: Path, masked: RunDir) -> None:
     fields = {"objective": "masked", "model_type": "bert", "max_steps": 12, "save_steps": 6, "eval_steps": 6}
     whole = run(fork_server, home, "masked-whole", echoes(), **fields)
     again = make_run(home, "learns-masked-again", echoes(), **{**SHAPE, **fields})
@@ -121,7 +119,7 @@ def weights(run_dir: RunDir) -> str:
 
 
 @pytest.mark.parametrize(("name", "fields"), [("masked", MASKED), ("spans", SPANS)])
-def test_another_run_starts_from_what_one_learned(
+def test_a_run_starts_from_the_weights_of_another(
     request: pytest.FixtureRequest, fork_server: GangForkServer, home: Path, name: str, fields: dict[str, Any]
 ) -> None:
     before: RunDir = request.getfixturevalue(name)
@@ -135,7 +133,7 @@ def test_another_run_starts_from_what_one_learned(
     assert [event.check for event in of_kind(onward, "check")] == ["trained_share", "whole_loss"]
 
 
-def test_hidden_spans_are_written_by_what_stands_before(spans: RunDir) -> None:
+def test_masked_spans_are_predicted_from_the_text_before_them(spans: RunDir) -> None:
     losses = series(spans, "eval_loss")
 
     assert losses[0] > unigram_loss(spans) > losses[100] + 0.2
@@ -164,9 +162,7 @@ def test_a_target_is_written_from_its_source(paired: RunDir) -> None:
     assert set(words) <= set(NUMBERS)
 
 
-def test_two_ranks_that_share_all_weights_learn_a_target_as_one_does(
-    fork_server: GangForkServer, home: Path, paired: RunDir
-) -> None:
+def test_two_ranks_under_zero_3_learn_targets_like_one(fork_server: GangForkServer, home: Path, paired: RunDir) -> None:
     fields = {**PAIRS, "max_steps": 4, "lr_scheduler_type": "constant", "num_processes": 2, "zero_stage": 3}
     shared = run(fork_server, home, "pairs-shared", spellings(), **fields, per_device_batch_size=2)
 
@@ -175,7 +171,7 @@ def test_two_ranks_that_share_all_weights_learn_a_target_as_one_does(
     assert of_kind(shared, "sample")[0].text == of_kind(paired, "sample")[0].text
 
 
-def test_texts_get_their_label_far_more_often_than_by_the_commonest(fork_server: GangForkServer, home: Path) -> None:
+def test_a_classifier_beats_the_most_frequent_label_by_far(fork_server: GangForkServer, home: Path) -> None:
     fields = {"kind": "classification", "objective": "classification", "model_type": "roberta"}
     fields |= {"sequence_length": 64, "train_batch_size": 16, "per_device_batch_size": 16, "learning_rate": 0.002}
     divine = [text for text in sentences() if '"divine"' in text][:40]  # knows only one of the labels

@@ -67,7 +67,7 @@ def test_bits_per_byte_is_the_loss_over_the_bytes_of_the_same_text(trained: RunD
     assert series(trained, "bits_per_byte")[1] == pytest.approx(loss * 8 * 32 / math.log(2) / num_bytes)
 
 
-def test_the_phases_come_in_order_and_each_reaches_its_total(trained: RunDir) -> None:
+def test_phases_are_in_order_and_each_reaches_its_total(trained: RunDir) -> None:
     phases = of_kind(trained, "phase")
     order = list(dict.fromkeys(event.phase for event in phases))
 
@@ -87,7 +87,7 @@ def test_the_journal_names_tokenizer_data_samples_checkpoints_and_the_end(traine
     assert journal(trained)[-1].kind == "finished"
 
 
-def test_the_log_says_every_ten_steps_what_people_look_for(trained: RunDir) -> None:
+def test_the_log_has_the_key_numbers_every_ten_steps(trained: RunDir) -> None:
     log = trained.log_path.read_text()
 
     assert "step 10/150 loss " in log
@@ -96,7 +96,7 @@ def test_the_log_says_every_ten_steps_what_people_look_for(trained: RunDir) -> N
     assert "Warning" not in log
 
 
-def test_a_checkpoint_opens_with_transformers_and_gives_the_reported_loss(trained: RunDir) -> None:
+def test_a_checkpoint_has_the_reported_loss_in_transformers(trained: RunDir) -> None:
     directory = checkpoint_of(trained, 150)
     model = AutoModelForCausalLM.from_pretrained(directory)
     loaded_tokenizer = AutoTokenizer.from_pretrained(directory)
@@ -111,7 +111,7 @@ def test_a_checkpoint_opens_with_transformers_and_gives_the_reported_loss(traine
     assert model.num_parameters() == num_parameters(trained.spec(), 384)
 
 
-def test_a_checkpoint_is_whole_and_says_what_it_was_made_from(trained: RunDir) -> None:
+def test_a_checkpoint_is_complete_and_records_its_origin(trained: RunDir) -> None:
     directory = checkpoint_of(trained, 100)
     manifest = verify(directory)
     state = json.loads((directory / "trainer_state.json").read_text())
@@ -130,9 +130,7 @@ def facts(run_dir: RunDir, steps: int) -> tuple[Any, ...]:
     return series(run_dir, "loss"), series(run_dir, "grad_norm"), samples, entry["model.safetensors"]
 
 
-def test_the_same_spec_gives_the_same_bits_and_another_seed_gives_others(
-    fork_server: GangForkServer, home: Path
-) -> None:
+def test_the_bits_are_determined_by_spec_and_seed(fork_server: GangForkServer, home: Path) -> None:
     runs = [make_run(home, f"bits-{number}", seed=seed) for number, seed in enumerate((7, 7, 8))]
     for run_dir in runs:
         assert fork_server.run(run_dir) == 0
@@ -150,7 +148,7 @@ def one_rank(fork_server: GangForkServer, home: Path) -> RunDir:
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_two_ranks_learn_from_the_same_samples_as_one(
+def test_two_ranks_use_the_same_samples_as_one(
     fork_server: GangForkServer, home: Path, one_rank: RunDir, zero_stage: int
 ) -> None:
     two_ranks = make_run(home, f"two-ranks-{zero_stage}", max_steps=50, num_processes=2, zero_stage=zero_stage)
@@ -174,7 +172,7 @@ def test_two_ranks_learn_from_the_same_samples_as_one(
     ],
     ids=["gpt2", "checkpointing", "unclipped"],
 )
-def test_other_shapes_of_spec_train_too(fork_server: GangForkServer, home: Path, fields: dict[str, Any]) -> None:
+def test_other_specs_train_too(fork_server: GangForkServer, home: Path, fields: dict[str, Any]) -> None:
     run_dir = make_run(home, "-".join(["shape", *fields]), max_steps=30, learning_rate=0.01, **fields)
 
     assert fork_server.run(run_dir) == 0, run_dir.log_path.read_text()
@@ -186,7 +184,7 @@ def test_other_shapes_of_spec_train_too(fork_server: GangForkServer, home: Path,
     assert model.num_parameters() == num_parameters(spec, 384)
 
 
-def test_a_given_tokenizer_is_used_and_a_given_prompt_continued(
+def test_an_imported_tokenizer_and_a_custom_prompt_are_used(
     fork_server: GangForkServer, home: Path, trained: RunDir
 ) -> None:
     given = str(trained.tokenizer_path(1))

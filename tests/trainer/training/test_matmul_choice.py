@@ -23,7 +23,7 @@ def speedup(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
 
 
 @pytest.mark.parametrize(("value", "is_chosen"), [(2.0, True), (1.2, True), (1.15, False), (0.0, False)])
-def test_a_run_that_starts_uses_onednn_where_it_is_faster(
+def test_a_new_run_uses_onednn_if_it_is_faster(
     value: float, is_chosen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speedup(monkeypatch, value)
@@ -39,7 +39,7 @@ def test_a_node_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert matmul_choice.choose_onednn(tmp_path, None, SILENT) is True
 
 
-def test_another_processor_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_processor_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     speedup(monkeypatch, 2.0)
     matmul_choice.choose_onednn(tmp_path, None, SILENT)
     speedup(monkeypatch, 1.0)

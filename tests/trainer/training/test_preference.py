@@ -76,7 +76,7 @@ def said(model: PreTrainedModel, ids: list[int], weights: list[float]) -> float:
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
 @torch.no_grad()
-def test_the_loss_is_the_formula_over_log_probabilities_of_transformers(
+def test_the_loss_equals_the_formula_on_log_probabilities_of_transformers(
     tmp_path: Path, made: Fast, model_type: str
 ) -> None:
     spec = dpo_spec(dpo_beta=0.3, model_type=model_type, num_key_value_heads=4)
@@ -119,7 +119,7 @@ def test_neither_padding_nor_the_split_of_a_batch_changes_its_sum(tmp_path: Path
     torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-5)
 
 
-def test_the_reference_stays_what_it_was_and_takes_no_gradient(tmp_path: Path, made: Fast) -> None:
+def test_the_reference_is_unchanged_and_gets_no_gradient(tmp_path: Path, made: Fast) -> None:
     spec = dpo_spec()
     samples = samples_of(tmp_path, made, spec)
     learning = objective(spec, network())

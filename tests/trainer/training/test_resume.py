@@ -53,7 +53,7 @@ def undisturbed(fork_server: GangForkServer, home: Path) -> dict[tuple[int, int]
 
 
 @pytest.mark.parametrize("key", [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3)])
-def test_a_run_that_goes_on_ends_with_the_same_bits(
+def test_a_resumed_run_ends_with_the_same_bits(
     fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir], key: tuple[int, int]
 ) -> None:
     whole = undisturbed[key]
@@ -70,7 +70,7 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize(("before", "after"), [((2, 1), (1, 0)), ((1, 0), (2, 3)), ((2, 3), (2, 2)), ((1, 1), (2, 0))])
-def test_on_another_world_size_or_stage_the_same_samples_give_nearly_the_same_loss(
+def test_another_world_size_or_stage_gives_nearly_the_same_loss(
     fork_server: GangForkServer,
     home: Path,
     undisturbed: dict[tuple[int, int], RunDir],
@@ -98,7 +98,7 @@ def test_on_another_world_size_or_stage_the_same_samples_give_nearly_the_same_lo
     assert series(again, "loss") == pytest.approx(series(straight, "loss"), rel=1e-4)
 
 
-def test_a_run_in_bf16_goes_on_with_the_same_bits(fork_server: GangForkServer, home: Path) -> None:
+def test_a_bf16_run_resumes_with_the_same_bits(fork_server: GangForkServer, home: Path) -> None:
     fields = {**shape(1, 0, precision="bf16", max_steps=4, save_steps=2, eval_steps=100), "warmup_steps": 0}
     whole = make_run(home, "whole-bf16", **fields)
     assert run(fork_server, whole) == 0, whole.log_path.read_text()
@@ -109,7 +109,7 @@ def test_a_run_in_bf16_goes_on_with_the_same_bits(fork_server: GangForkServer, h
     assert weights(again, 4) == weights(whole, 4)
 
 
-def test_a_run_with_muon_goes_on_with_the_same_bits(fork_server: GangForkServer, home: Path) -> None:
+def test_a_muon_run_resumes_with_the_same_bits(fork_server: GangForkServer, home: Path) -> None:
     fields = shape(2, 0, optimizer="muon", lr_scheduler_type="warmup_stable_decay", max_steps=8, save_steps=4)
     whole = make_run(home, "whole-muon", **fields)
     assert run(fork_server, whole) == 0, whole.log_path.read_text()
@@ -121,7 +121,7 @@ def test_a_run_with_muon_goes_on_with_the_same_bits(fork_server: GangForkServer,
 
 
 @pytest.mark.parametrize(("zero_stage", "more"), [(2, {}), (3, {"offload_parameters": True})])
-def test_a_run_whose_optimizer_is_offloaded_goes_on_with_the_same_bits(
+def test_a_run_with_an_offloaded_optimizer_resumes_with_the_same_bits(
     fork_server: GangForkServer, home: Path, zero_stage: int, more: dict[str, bool]
 ) -> None:
     fields = shape(2, zero_stage, offload_optimizer=True, max_steps=8, save_steps=4, **more)
@@ -145,7 +145,7 @@ def test_one_flipped_bit_shows_in_the_loss(
     assert series(again, "grad_norm") != before
 
 
-def test_a_smaller_micro_batch_sees_the_same_samples(
+def test_a_smaller_micro_batch_uses_the_same_samples(
     fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     fields = shape(1, 0, max_steps=40, lr_scheduler_type="constant")
@@ -161,7 +161,7 @@ def test_a_smaller_micro_batch_sees_the_same_samples(
     assert len(series(halved, "loss")) == 30
 
 
-def test_other_text_is_refused_before_a_step_is_taken(
+def test_changed_text_is_rejected_before_the_first_step(
     fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     again = go_on(
@@ -180,7 +180,7 @@ def test_other_text_is_refused_before_a_step_is_taken(
     assert series(again, "loss") == {}
 
 
-def test_another_tokenizer_is_refused(
+def test_another_tokenizer_is_rejected(
     fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     other = [english(120_000)[60_000:]]
@@ -191,7 +191,7 @@ def test_another_tokenizer_is_refused(
     assert of_kind(again, "failure")[0].code == "tokenizer_mismatch"
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_step(fork_server: GangForkServer, home: Path) -> None:
+def test_a_non_finite_loss_ends_the_run_and_names_the_step(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "nan", **shape(1, 0))
 
     assert run(fork_server, run_dir, ATHANOR_FAULT="nan@15") == 70
@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_step(fork_server
     assert [event.step for event in of_kind(run_dir, "checkpoint")] == [10]
 
 
-def test_a_leaping_loss_ends_the_run_where_its_spec_says_skip(fork_server: GangForkServer, home: Path) -> None:
+def test_a_loss_spike_ends_the_run_if_the_spec_says_skip(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "leap", **shape(1, 0, on_divergence="skip"))
 
     assert run(fork_server, run_dir, ATHANOR_FAULT="spike@25") == 70
@@ -210,7 +210,9 @@ def test_a_leaping_loss_ends_the_run_where_its_spec_says_skip(fork_server: GangF
     assert (failure.code, failure.values["step"]) == ("loss_diverged", 25)
 
 
-def test_one_leap_alone_ends_no_run_that_is_to_stop(fork_server: GangForkServer, home: Path) -> None:
+def test_a_single_loss_spike_does_not_end_a_run_that_stops_on_divergence(
+    fork_server: GangForkServer, home: Path
+) -> None:
     run_dir = make_run(home, "one-leap", **shape(1, 0))
 
     assert run(fork_server, run_dir, ATHANOR_FAULT="spike@25") == 0
@@ -218,7 +220,7 @@ def test_one_leap_alone_ends_no_run_that_is_to_stop(fork_server: GangForkServer,
     assert "the loss jumped" in run_dir.log_path.read_text()
 
 
-def test_a_skipped_step_changes_no_weight(
+def test_a_skipped_step_changes_no_weights(
     fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     again = go_on(
@@ -236,7 +238,7 @@ def test_a_skipped_step_changes_no_weight(
     assert weights(again, 11) == weights(undisturbed[1, 0], 10)
 
 
-def test_a_run_that_skipped_a_step_goes_on_with_the_same_bits(fork_server: GangForkServer, home: Path) -> None:
+def test_a_run_with_a_skipped_step_resumes_with_the_same_bits(fork_server: GangForkServer, home: Path) -> None:
     fields = shape(1, 0, on_divergence="skip")
     whole = make_run(home, "skips", **fields)
     inputs = whole.inputs(1)
@@ -251,7 +253,7 @@ def test_a_run_that_skipped_a_step_goes_on_with_the_same_bits(fork_server: GangF
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
-def test_a_full_disk_costs_a_checkpoint_but_not_the_run(
+def test_a_full_disk_loses_a_checkpoint_but_not_the_run(
     fork_server: GangForkServer, home: Path, num_processes: int
 ) -> None:
     run_dir = make_run(home, f"full-{num_processes}", **shape(num_processes, 0))
@@ -265,7 +267,7 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(
     assert not checkpoint_of(run_dir, 10).exists()
 
 
-def test_a_state_without_a_tensor_is_refused(
+def test_a_state_without_a_tensor_is_rejected(
     fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     copied = home / "copied"
@@ -282,7 +284,7 @@ def test_a_state_without_a_tensor_is_refused(
     assert of_kind(again, "failure")[0].code == "checkpoint_unreadable"
 
 
-def test_a_checkpoint_remembers_what_the_loop_carries(undisturbed: dict[tuple[int, int], RunDir]) -> None:
+def test_a_checkpoint_stores_the_state_of_the_loop(undisturbed: dict[tuple[int, int], RunDir]) -> None:
     known = json.loads((checkpoint_of(undisturbed[1, 0], STEPS) / "trainer_state.json").read_text())
 
     assert known["recent_losses"] == list(series(undisturbed[1, 0], "loss").values())
@@ -293,7 +295,7 @@ LARGE = {"hidden_size": 512, "intermediate_size": 2048}  # so much that a checkp
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
-def test_a_large_checkpoint_is_written_while_training_goes_on(
+def test_a_large_checkpoint_is_written_while_training_continues(
     fork_server: GangForkServer, home: Path, num_processes: int
 ) -> None:
     fields = shape(num_processes, 0, max_steps=8, save_steps=2, **LARGE)
@@ -310,7 +312,7 @@ def test_a_large_checkpoint_is_written_while_training_goes_on(
     assert order.index(("checkpoint", 2)) > order.index(("points", 3))
 
 
-def test_a_writer_that_is_killed_costs_its_checkpoint_but_not_the_run(fork_server: GangForkServer, home: Path) -> None:
+def test_a_killed_writer_loses_its_checkpoint_but_not_the_run(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "lost-writer", **shape(1, 0, max_steps=4, warmup_steps=1, save_steps=2, **LARGE))
 
     assert run(fork_server, run_dir, ATHANOR_FAULT="writer@2") == 0, run_dir.log_path.read_text()
@@ -321,7 +323,7 @@ def test_a_writer_that_is_killed_costs_its_checkpoint_but_not_the_run(fork_serve
     assert not (run_dir.attempt_path(1) / "step-2").exists()
 
 
-def test_a_run_that_fails_keeps_the_checkpoint_that_is_being_written(fork_server: GangForkServer, home: Path) -> None:
+def test_a_failing_run_keeps_the_checkpoint_being_written(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "fails-while-saving", **shape(1, 0, max_steps=4, warmup_steps=1, save_steps=2, **LARGE))
 
     assert run(fork_server, run_dir, ATHANOR_FAULT="nan@3") == 70

@@ -33,7 +33,7 @@ SHAPES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("hidden_size", [32, 512])
 @pytest.mark.parametrize("fields", SHAPES, ids=lambda fields: "-".join(str(value) for value in fields.values()))
-def test_a_model_that_knows_nothing_has_the_loss_of_a_blind_guess(fields: dict[str, Any], hidden_size: int) -> None:
+def test_an_untrained_model_has_the_loss_of_a_uniform_guess(fields: dict[str, Any], hidden_size: int) -> None:
     spec = small_spec(hidden_size=hidden_size, intermediate_size=64, **{"vocab_size": None, **fields})
     is_classifier = spec.objective == "classification"
     of = objective(
@@ -56,13 +56,13 @@ def test_a_model_that_knows_nothing_has_the_loss_of_a_blind_guess(fields: dict[s
     assert bounds[0] < loss < bounds[1]
 
 
-def test_a_base_model_may_have_any_loss_but_that_of_preferences_is_known() -> None:
+def test_the_initial_loss_of_a_base_model_is_bounded_for_preferences_only() -> None:
     assert initial_loss_bounds(small_spec(base_model="base"), 1000, 64) is None
     bounds = initial_loss_bounds(small_spec(base_model="base", objective="dpo"), 1000, 64)
     assert bounds == pytest.approx((math.log(2), math.log(2)), abs=0.02)
 
 
-def test_the_share_that_is_trained_is_what_has_a_label_and_a_weight() -> None:
+def test_the_trained_fraction_counts_tokens_with_a_label_and_a_weight() -> None:
     labels = np.asarray([[5, 6, 7, IGNORE_INDEX]])
 
     assert labeled_fraction({"labels": labels}) == 0.75
@@ -71,7 +71,7 @@ def test_the_share_that_is_trained_is_what_has_a_label_and_a_weight() -> None:
     assert labeled_fraction({"labels": labels, "answered": answered, "weights": np.ones(1)}) == 0.5
 
 
-def test_a_run_says_what_it_checked(trained: RunDir) -> None:
+def test_a_run_reports_its_checks(trained: RunDir) -> None:
     found = {event.check: event for event in of_kind(trained, "check")}
 
     assert list(found) == ["trained_share", "blind_loss", "whole_loss"]
@@ -82,7 +82,7 @@ def test_a_run_says_what_it_checked(trained: RunDir) -> None:
     assert "check whole_loss: " in trained.log_path.read_text()
 
 
-def test_a_loss_that_is_not_that_of_the_whole_batch_stops_the_run(fork_server: GangForkServer, home: Path) -> None:
+def test_a_loss_that_differs_from_the_full_batch_stops_the_run(fork_server: GangForkServer, home: Path) -> None:
     run_dir = make_run(home, "not-whole")
 
     assert fork_server.run(run_dir, ATHANOR_FAULT="spike@1") == 64

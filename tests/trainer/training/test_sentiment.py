@@ -25,13 +25,13 @@ def judge(fork_server: GangForkServer, home: Path) -> RunDir:
     return run_dir
 
 
-def test_three_of_four_held_out_reviews_are_judged_rightly(judge: RunDir) -> None:
+def test_three_of_four_held_out_reviews_are_classified_correctly(judge: RunDir) -> None:
     assert series(judge, "eval_accuracy")[0] < 0.6
     assert series(judge, "eval_accuracy")[STEPS] >= 0.75
     assert series(judge, "eval_f1")[STEPS] >= 0.75
 
 
-def test_its_checkpoint_judges_with_transformers_alone(judge: RunDir) -> None:
+def test_its_checkpoint_classifies_with_transformers_alone(judge: RunDir) -> None:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_of(judge, STEPS))
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint_of(judge, STEPS))
     for text, label in (("非常好，很喜欢，值得推荐", "pos"), ("太差了，很失望，浪费钱", "neg")):

@@ -32,9 +32,7 @@ pytestmark = pytest.mark.usefixtures("fork_server")
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
-def test_a_job_trains_to_its_end_and_leaves_what_was_promised(
-    start: Any, alice_user: Person, num_processes: int
-) -> None:
+def test_a_job_trains_to_its_end_with_all_outputs(start: Any, alice_user: Person, num_processes: int) -> None:
     given = {**SMALL, "max_steps": 12, "save_steps": 5, "eval_steps": 6, "num_processes": num_processes}
     attempt = start(**given, zero_stage=num_processes - 1)
     job = attempt.ended()
@@ -103,7 +101,7 @@ def imported(owner: Person) -> str:
         return model.id
 
 
-def test_the_trainer_is_told_no_secret(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trainer_gets_no_secrets(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     attempt = start(**ENDLESS)
     attempt.until_step(1)
     members = attempt.processes()
@@ -114,7 +112,7 @@ def test_the_trainer_is_told_no_secret(start: Any, monkeypatch: pytest.MonkeyPat
     assert attempt.process.pid in [found.pid for found in processes.supervisors()]
 
 
-def test_a_cancelled_job_says_so_only_when_every_process_is_gone(start: Any, alice_user: Person) -> None:
+def test_a_job_is_cancelled_only_once_every_process_exited(start: Any, alice_user: Person) -> None:
     attempt = start(**ENDLESS, num_processes=2)
     attempt.until_step(3)
     members = attempt.processes()
@@ -130,7 +128,7 @@ def test_a_cancelled_job_says_so_only_when_every_process_is_gone(start: Any, ali
     assert steps == [attempt.ended().step]
 
 
-def test_a_trainer_that_will_not_stop_is_killed(
+def test_a_trainer_that_does_not_stop_is_killed(
     start: Any, alice_user: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ATHANOR_STOP_SECONDS", "1")
@@ -145,7 +143,7 @@ def test_a_trainer_that_will_not_stop_is_killed(
     assert attempt.processes() == []
 
 
-def test_a_text_that_gives_too_few_tokens_fails_with_both_numbers(start: Any) -> None:
+def test_a_text_with_too_few_tokens_fails_with_both_numbers(start: Any) -> None:
     given = {**SMALL, "sequence_length": 128, "vocab_size": None, "max_steps": 5}
     attempt = start(**given, text="In the beginning God created the heaven. " * 8)
     job = attempt.ended()
@@ -154,7 +152,7 @@ def test_a_text_that_gives_too_few_tokens_fails_with_both_numbers(start: Any) ->
     assert 0 < job.failure["found"] < 257
 
 
-def test_a_killed_rank_ends_the_attempt_and_the_job_is_tried_again(start: Any) -> None:
+def test_a_killed_rank_ends_the_attempt_and_the_job_is_retried(start: Any) -> None:
     attempt = start(**ENDLESS, num_processes=2)
     attempt.until_step(2)
     ranks = [p for p in attempt.processes() if p.parent() in attempt.processes()]
@@ -165,7 +163,7 @@ def test_a_killed_rank_ends_the_attempt_and_the_job_is_tried_again(start: Any) -
     assert attempt.processes() == []
 
 
-def test_a_node_that_goes_down_saves_its_job_and_gives_it_back(start: Any) -> None:
+def test_a_node_shutdown_saves_its_job_and_releases_it(start: Any) -> None:
     attempt = start(**ENDLESS)
     attempt.until_step(2)
     processes.signal_all(processes.supervisors(), signal.SIGTERM)
@@ -178,9 +176,7 @@ def test_a_node_that_goes_down_saves_its_job_and_gives_it_back(start: Any) -> No
     assert factories.row(job.id).state == "queued"
 
 
-def test_a_worker_that_ends_with_its_container_has_its_jobs_save_first(
-    start: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_stopped_with_its_container_saves_its_jobs_first(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     attempt = start(**ENDLESS)
     attempt.until_step(2)
     monkeypatch.setenv("ATHANOR_STOP_JOBS", "true")
@@ -191,7 +187,7 @@ def test_a_worker_that_ends_with_its_container_has_its_jobs_save_first(
     assert [row.step for row in attempt.saved()] == [attempt.job.step]
 
 
-def test_a_killed_supervisor_takes_its_trainer_with_it(start: Any) -> None:
+def test_a_killed_supervisor_stops_its_trainer(start: Any) -> None:
     attempt = start(**ENDLESS)
     attempt.until_step(2)
     attempt.process.kill()
@@ -201,7 +197,7 @@ def test_a_killed_supervisor_takes_its_trainer_with_it(start: Any) -> None:
         assert attempt.job_id in dispatch.expire_leases(session)
 
 
-def test_a_supervisor_that_lost_its_job_ends_its_trainer_and_writes_nothing(start: Any) -> None:
+def test_a_superseded_supervisor_stops_its_trainer_and_writes_nothing(start: Any) -> None:
     attempt = start(**ENDLESS)
     attempt.until_step(2)
     with db.transaction() as session:
@@ -213,7 +209,7 @@ def test_a_supervisor_that_lost_its_job_ends_its_trainer_and_writes_nothing(star
     assert attempt.job.state == "running"  # what another attempt would hold
 
 
-def test_training_goes_on_without_a_database_and_no_point_is_missing_after(start: Any, database: str) -> None:
+def test_training_continues_without_a_database_and_loses_no_point(start: Any, database: str) -> None:
     attempt = start(**{**SMALL, "max_steps": 700})
     attempt.until_step(2)
     pids = {process.pid for process in attempt.processes()}
@@ -248,7 +244,7 @@ class outage:
             connection.execute(statement.encode())
 
 
-def test_without_a_fork_server_a_job_starts_cold(start: Any, fork_server: ForkServer) -> None:
+def test_without_a_fork_server_a_job_starts_new_processes(start: Any, fork_server: ForkServer) -> None:
     fork_server.stop()
     try:
         attempt = start(**{**SMALL, "max_steps": 2})
@@ -257,7 +253,7 @@ def test_without_a_fork_server_a_job_starts_cold(start: Any, fork_server: ForkSe
         fork_server._process = None
 
 
-def test_a_message_that_comes_twice_starts_one_attempt(alice_user: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_duplicate_message_starts_one_attempt(alice_user: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[str, int]] = []
     monkeypatch.setattr(start_job, "start_supervisor", lambda job_id, fence: started.append((job_id, fence)))
     monkeypatch.setattr(start_job, "_children", [])

@@ -38,7 +38,7 @@ def test_each_event_is_read_once_and_reaches_the_database_once_in_order(
     assert seen == recorded == list(range(1, len(seen) + 1))
 
 
-def test_a_batch_that_could_not_be_recorded_comes_again(tmp_path: Path) -> None:
+def test_an_unrecorded_batch_is_sent_again(tmp_path: Path) -> None:
     reader = JournalReader(tmp_path / "events.jsonl")
     with closing(Journal(reader.path)) as journal:
         write(journal, BATCH_EVENTS + 1)

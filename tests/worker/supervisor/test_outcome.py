@@ -58,6 +58,6 @@ STRANGE = FailureEvent(seq=9, at=1.0, code="of tomorrow", values={})
         ),
     ],
 )
-def test_an_ending_is_judged(ending: AttemptEvidence, verb: str, code: str, values: dict[str, Any]) -> None:
+def test_an_exit_is_classified(ending: AttemptEvidence, verb: str, code: str, values: dict[str, Any]) -> None:
     outcome = classify_outcome(ending)
     assert (outcome.verb, outcome.code, outcome.values) == (verb, code, values)

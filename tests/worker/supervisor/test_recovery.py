@@ -60,7 +60,7 @@ def finish(attempt: SupervisedJob, steps: int = STEPS) -> None:
 
 
 @pytest.mark.parametrize(("fault", "num_processes"), [("kill@33", 2), ("segv@21", 1), ("abort@59", 2), ("exit@1", 1)])
-def test_a_killed_trainer_costs_no_bit(
+def test_a_killed_trainer_resumes_with_the_same_bits(
     start: Any, expected: Any, monkeypatch: pytest.MonkeyPatch, fault: str, num_processes: int
 ) -> None:
     wanted = expected(num_processes)
@@ -72,7 +72,7 @@ def test_a_killed_trainer_costs_no_bit(
     assert attempt.attempt().resume_step == (died_at - 1) // SAVE * SAVE
 
 
-def test_the_steps_trained_twice_prove_the_resume_exact(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_steps_prove_that_the_resume_is_exact(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FAULT, "kill@33")
     attempt = start(**GOLDEN)
     finish(attempt)
@@ -96,7 +96,7 @@ def test_one_flipped_bit_is_flagged(start: Any, monkeypatch: pytest.MonkeyPatch)
     assert latest.replay.first[0] == SAVE + 1
 
 
-def test_a_pause_gives_back_the_node_and_a_resume_goes_on_with_the_same_bits(start: Any) -> None:
+def test_a_pause_frees_the_node_and_a_resume_has_the_same_bits(start: Any) -> None:
     steps = 600  # so many that each pause is heard long before the last
     undisturbed = start(**{**GOLDEN, "max_steps": steps})
     assert undisturbed.ended().state == "succeeded", undisturbed.log()
@@ -117,7 +117,7 @@ def test_a_pause_gives_back_the_node_and_a_resume_goes_on_with_the_same_bits(sta
     assert ("pausing", "wish_pause") in factories.reasons(attempt.job_id)
 
 
-def test_a_trainer_that_hangs_is_noticed_its_stacks_kept_and_its_job_goes_on(
+def test_a_hung_trainer_is_detected_with_its_stacks_and_its_job_resumes(
     start: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = expected(2)
@@ -135,7 +135,7 @@ def test_a_trainer_that_hangs_is_noticed_its_stacks_kept_and_its_job_goes_on(
     assert attempt.weights() == wanted
 
 
-def test_a_stopped_process_is_a_hang_too(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_process_counts_as_a_hang(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATHANOR_STEP_SECONDS", "1")
     monkeypatch.setenv("ATHANOR_FIRST_STEP_SECONDS", "10")  # it may be stopped in the middle of a save
     attempt = start(**{**GOLDEN, "max_steps": 600})
@@ -173,7 +173,7 @@ def spoil(row: Checkpoint, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["flipped", "truncated", "deleted", "empty manifest", "wrong signature", "gone"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_next_older_one(
+def test_a_damaged_checkpoint_is_skipped_for_the_next_older_one(
     start: Any, expected: Any, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     wanted = expected()
@@ -191,7 +191,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_next_older_one(
     assert ("starting", "checkpoint_corrupt") in factories.reasons(attempt.job_id)
 
 
-def test_without_any_whole_checkpoint_the_job_says_so_and_nothing_is_deleted(
+def test_without_an_intact_checkpoint_the_job_fails_and_nothing_is_deleted(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(FAULT, "kill@55")
@@ -206,7 +206,9 @@ def test_without_any_whole_checkpoint_the_job_says_so_and_nothing_is_deleted(
     assert all(storage.checkpoint(row.path).is_dir() for row in rows)
 
 
-def test_a_lack_of_memory_halves_the_micro_batch_until_it_fits(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_halves_the_micro_batch_until_it_fits(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(FAULT, "oom@30>1")
     attempt = start(**GOLDEN)
     job = attempt.ended()
@@ -218,7 +220,7 @@ def test_a_lack_of_memory_halves_the_micro_batch_until_it_fits(start: Any, monke
     assert replay.determinism_verdict(latest) == "equivalent"
 
 
-def test_a_lack_of_memory_that_nothing_helps_against_fails_the_job(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_at_every_micro_batch_fails_the_job(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FAULT, "oom@30!")
     attempt = start(**GOLDEN)
     assert attempt.ended().state == "recovering"
@@ -227,9 +229,7 @@ def test_a_lack_of_memory_that_nothing_helps_against_fails_the_job(start: Any, m
     assert (job.state, job.failure_code, job.failure["step"]) == ("failed", "oom_host", 30)
 
 
-def test_a_step_that_diverges_is_passed_over_where_the_spec_says_so(
-    start: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_diverging_step_is_skipped_if_the_spec_says_so(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FAULT, "nan@30!")
     attempt = start(**GOLDEN, on_divergence="skip")
     job = attempt.ended()
@@ -239,7 +239,7 @@ def test_a_step_that_diverges_is_passed_over_where_the_spec_says_so(
     assert attempt.job.fence == 2
 
 
-def test_a_full_disk_three_times_pauses_the_job_and_room_lets_it_go_on(
+def test_a_disk_full_three_times_pauses_the_job_until_there_is_space(
     start: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = expected()
@@ -259,7 +259,7 @@ def test_a_full_disk_three_times_pauses_the_job_and_room_lets_it_go_on(
     assert attempt.weights() == wanted
 
 
-def test_a_supervisor_killed_while_it_pauses_leaves_a_job_that_pauses(start: Any) -> None:
+def test_a_supervisor_killed_while_pausing_leaves_a_paused_job(start: Any) -> None:
     attempt = start(**{**GOLDEN, "max_steps": 10_000})
     attempt.until_step(5)
     rank_of(attempt).suspend()

@@ -20,11 +20,11 @@ def place(database: str) -> ModelFiles:
     return ModelFiles("base_models/x", {"config.json": hashlib.sha256(b"{}").hexdigest()})
 
 
-def test_a_whole_base_model_is_taken(place: ModelFiles) -> None:
+def test_an_intact_base_model_is_accepted(place: ModelFiles) -> None:
     assert find_damage(place) is None
 
 
-def test_a_file_that_differs_or_is_gone_is_named(place: ModelFiles) -> None:
+def test_a_changed_or_missing_file_is_named(place: ModelFiles) -> None:
     path = storage.base_model("x") / "config.json"
     path.write_bytes(b"[]")
     assert find_damage(place) == "config.json differs from what was checked"
@@ -35,7 +35,7 @@ def test_a_file_that_differs_or_is_gone_is_named(place: ModelFiles) -> None:
     assert find_damage(None) == "it was deleted"
 
 
-def test_a_data_directory_that_is_not_mounted_is_no_damage(place: ModelFiles, tmp_path: Path) -> None:
+def test_an_unmounted_data_directory_is_not_damage(place: ModelFiles, tmp_path: Path) -> None:
     root = storage.data() / "base_models"
     root.rename(tmp_path / "aside")
     with pytest.raises(StorageUnreachable):

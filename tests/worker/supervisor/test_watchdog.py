@@ -27,13 +27,13 @@ def fed(num_steps: int, seconds: float, *, phase: str = "train") -> Watchdog:
     ],
     ids=["no step yet", "too few steps", "quick steps", "slow steps", "loading", "tokenizing"],
 )
-def test_the_limit_fits_what_is_done(dog: Watchdog, limit: float) -> None:
+def test_the_time_limit_depends_on_the_phase(dog: Watchdog, limit: float) -> None:
     assert dog.limit() == limit
     assert not dog.is_hung(dog.heard_at + limit)
     assert dog.is_hung(dog.heard_at + limit + 0.01)
 
 
-def test_an_evaluation_between_two_steps_makes_no_step_slow() -> None:
+def test_an_evaluation_does_not_count_as_a_slow_step() -> None:
     dog = fed(10, 1.0)
     dog.hear(PhaseEvent(seq=20, at=10.0, phase="evaluate", done=0, total=1), 10.0)
     assert dog.limit() == 600

@@ -150,7 +150,7 @@ MEANT: list[tuple[str, str, Callable[[Record], Record]]] = [
 
 
 @pytest.mark.parametrize(("name", "kind", "meant"), MEANT)
-def test_every_record_is_kept_as_it_was_meant(
+def test_every_record_is_parsed_as_intended(
     tmp_path: Path, name: str, kind: str, meant: Callable[[Record], Record]
 ) -> None:
     result, documents = read(tmp_path, name)
@@ -160,7 +160,7 @@ def test_every_record_is_kept_as_it_was_meant(
 
 
 @pytest.mark.parametrize("name", ["D02-array-oneline.jsonl", "D02-array-pretty.jsonl", "D02-array-pretty.json"])
-def test_an_array_is_read_whatever_the_ending(tmp_path: Path, name: str) -> None:
+def test_an_array_is_parsed_with_any_file_extension(tmp_path: Path, name: str) -> None:
     expected = [alpaca(record) for record in json.loads((CASES / name).read_text())]
     assert [json.loads(document) for document in read(tmp_path, name)[1]] == expected
 
@@ -174,19 +174,19 @@ def test_an_array_is_read_whatever_the_ending(tmp_path: Path, name: str) -> None
         ("D03-quoted-newlines.csv", "utf-8", ","),
     ],
 )
-def test_a_table_is_read_with_the_separator_it_has(tmp_path: Path, name: str, encoding: str, delimiter: str) -> None:
+def test_a_table_is_parsed_with_its_own_separator(tmp_path: Path, name: str, encoding: str, delimiter: str) -> None:
     text = (CASES / name).read_bytes().decode(encoding)
     expected = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
     assert expected
     assert [json.loads(document) for document in read(tmp_path, name)[1]] == expected
 
 
-def test_columns_that_are_not_used_are_counted(tmp_path: Path) -> None:
+def test_unused_columns_are_counted(tmp_path: Path) -> None:
     assert read(tmp_path, "D28-classification-weights.csv")[0]["progress"]["unused_keys"] == {"split": 8}
 
 
 @pytest.mark.parametrize("name", ["D18-two-encodings.txt", "D22-code-tabs.txt", "D22-endoftext.txt"])
-def test_text_is_kept_to_the_byte(tmp_path: Path, name: str) -> None:
+def test_text_is_kept_byte_for_byte(tmp_path: Path, name: str) -> None:
     assert "".join(read(tmp_path, name)[1]).encode() == (CASES / name).read_bytes()
 
 
@@ -215,7 +215,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("name", "numbers", "sentence"), REFUSED)
-def test_a_record_that_cannot_be_learned_is_refused_by_line_and_field(
+def test_an_invalid_record_is_rejected_with_line_and_field(
     tmp_path: Path, name: str, numbers: list[int], sentence: str
 ) -> None:
     bad = refused(tmp_path, name)
@@ -224,7 +224,7 @@ def test_a_record_that_cannot_be_learned_is_refused_by_line_and_field(
     assert all(sentence in text for _line, text in bad)
 
 
-def test_a_trailing_comma_is_named_by_its_place(tmp_path: Path) -> None:
+def test_a_trailing_comma_is_reported_with_its_position(tmp_path: Path) -> None:
     texts = (CASES / "D02-trailing-commas.jsonl").read_text().splitlines()
     expected = [
         (number, f"There is a comma at character {len(text)} with nothing after it. Remove it.")
@@ -245,7 +245,7 @@ def test_a_trailing_comma_is_named_by_its_place(tmp_path: Path) -> None:
         ("D04-shift-jis.txt", "cp932"),
     ],
 )
-def test_the_encoding_is_offered_first_and_reads_the_file(tmp_path: Path, name: str, encoding: str) -> None:
+def test_the_encoding_is_offered_first_and_decodes_the_file(tmp_path: Path, name: str, encoding: str) -> None:
     with pytest.raises(parse.UnreadableCorpus) as caught:
         read(tmp_path, name)
     assert caught.value.report["candidates"][0]["encoding"] == encoding
@@ -257,7 +257,7 @@ def test_the_encoding_is_offered_first_and_reads_the_file(tmp_path: Path, name: 
         assert [json.loads(document) for document in documents] == [json.loads(line) for line in text.splitlines()]
 
 
-def test_one_bad_byte_in_40_mb_is_shown_with_what_surrounds_it(tmp_path: Path) -> None:
+def test_one_bad_byte_in_40_mb_is_shown_with_its_context(tmp_path: Path) -> None:
     line = b"the quick brown fox jumps over the lazy dog\n"
     before, after = line * 600_000 + b"the caf", b" of the town\n" + line * 310_000
     (tmp_path / "upload").write_bytes(before + b"\xe9" + after)

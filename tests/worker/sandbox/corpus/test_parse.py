@@ -78,7 +78,7 @@ def test_text_becomes_documents(tmp_path: Path, content: bytes, documents: list[
 
 
 @given(text=st.text(st.sampled_from("ab字 \r\n\f\ufeff"), max_size=60), seed=st.integers())
-def test_where_the_pieces_are_cut_does_not_matter(text: str, seed: int) -> None:
+def test_chunk_boundaries_do_not_matter(text: str, seed: int) -> None:
     class Kept(list[str]):
         part = ""
 
@@ -106,9 +106,7 @@ def test_where_the_pieces_are_cut_does_not_matter(text: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "big5", "utf-16-le", "utf-16-be"])
-def test_characters_on_the_border_of_two_reads_survive(
-    tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_characters_across_two_reads_are_kept(tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "CHUNK_BYTES", 7)
     text = "床前明月光，疑是地上霜。\n舉頭望明月" if encoding == "big5" else "床前明月光，疑是地上霜。\n🜍 café"
     assert parsed(tmp_path, text.encode(encoding), encoding=encoding)["documents"] == [text]
@@ -130,7 +128,7 @@ def test_a_million_empty_lines_are_an_empty_corpus(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1 << 20, 5])
-def test_the_first_bad_byte_is_named_by_line_and_position(
+def test_the_first_bad_byte_is_reported_with_line_and_position(
     tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
@@ -145,12 +143,12 @@ def test_the_first_bad_byte_is_named_by_line_and_position(
     }
 
 
-def test_a_character_that_breaks_off_at_the_end_is_bad(tmp_path: Path) -> None:
+def test_an_incomplete_character_at_the_end_is_rejected(tmp_path: Path) -> None:
     assert refused(tmp_path, "光".encode()[:2])["problems"][0]["byte"] == 0
 
 
 @pytest.mark.parametrize("chunk", [1 << 20, 5])
-def test_nul_is_refused_with_its_place(tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nul_is_rejected_with_its_position(tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
     problem = refused(tmp_path, "字\nab\0c".encode())["problems"][0]
     assert (problem["code"], problem["line"], problem["byte"]) == ("nul", 2, 6)
@@ -179,12 +177,12 @@ def test_the_likeliest_encoding_is_offered_first_with_a_preview(tmp_path: Path, 
     assert parsed(tmp_path, text.encode(encoding), encoding=encoding)["documents"] == [text]
 
 
-def test_noise_gets_no_offer(tmp_path: Path) -> None:
+def test_random_bytes_get_no_encoding_offered(tmp_path: Path) -> None:
     noise = random.Random(1).randbytes(100_000)
     assert refused(tmp_path, noise)["candidates"] == []
 
 
-def test_the_wrong_choice_is_refused_too(tmp_path: Path) -> None:
+def test_a_wrong_encoding_is_rejected_too(tmp_path: Path) -> None:
     report = refused(tmp_path, b"abc\xff\xff\xff", encoding="gb18030")
     assert report["problems"][0]["encoding"] == "gb18030"
 
@@ -219,14 +217,14 @@ BAD_LINES = [
 
 
 @pytest.mark.parametrize(("line", "code"), BAD_LINES)
-def test_a_bad_line_is_named_by_number_byte_and_reason(tmp_path: Path, line: str, code: str) -> None:
+def test_a_bad_line_is_reported_with_number_byte_and_reason(tmp_path: Path, line: str, code: str) -> None:
     content = f'{{"text": "字"}}\n\n{line}\n{{"text": "last"}}\n'.encode()
     problem = refused(tmp_path, content, "jsonl")["problems"][0]
     assert (problem["code"], problem["line"], problem["byte"]) == (code, 3, 17)
     assert parsed(tmp_path, content, "jsonl", skip_bad=True)["documents"] == ["字", "last"]
 
 
-def test_every_problem_has_a_sentence() -> None:
+def test_every_problem_has_a_message() -> None:
     for line, _code in BAD_LINES:
         with pytest.raises(BadLine) as caught:
             RecordReader(None).document(json_records.parse_record(line))
@@ -250,20 +248,20 @@ STORABLE = st.characters(codec="utf-8", exclude_characters="\0")
 
 
 @given(texts=st.lists(st.text(STORABLE, min_size=1).filter(lambda t: not t.isspace())))
-def test_any_documents_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+def test_any_documents_survive_a_round_trip(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     texts = [*texts, "at least one"]
     content = "".join(json.dumps({"text": text}, ensure_ascii=len(text) % 2 == 0) + "\n" for text in texts)
     assert parsed(tmp_path_factory.mktemp("any"), content.encode(), "jsonl")["documents"] == texts
 
 
-def test_a_hundred_problems_are_kept_and_all_are_counted(tmp_path: Path) -> None:
+def test_a_hundred_problems_are_stored_and_all_are_counted(tmp_path: Path) -> None:
     report = refused(tmp_path, b"bad\n" * 250, "jsonl")
     assert report["num_bad_lines"] == 250
     assert [problem["line"] for problem in report["problems"]] == list(range(1, 101))
 
 
 @pytest.mark.parametrize("chunk", [1 << 20, 64])
-def test_a_line_that_is_too_long_is_skipped_and_the_places_behind_it_are_right(
+def test_a_too_long_line_is_skipped_and_later_positions_are_right(
     tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
@@ -313,7 +311,7 @@ BAD_ARRAYS = [
 
 @pytest.mark.parametrize("chunk", [1 << 20, 1])
 @pytest.mark.parametrize(("content", "expected"), BAD_ARRAYS)
-def test_what_is_wrong_with_an_array_is_named_by_its_place(
+def test_errors_in_an_array_are_reported_with_their_position(
     tmp_path: Path, content: str, expected: tuple[Any, ...], chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
@@ -336,7 +334,9 @@ def test_an_element_that_is_too_long_is_skipped(tmp_path: Path, monkeypatch: pyt
 
 
 @given(records=st.lists(st.dictionaries(st.text(), st.recursive(st.text(), st.lists), max_size=3), min_size=1))
-def test_any_array_comes_back(tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]]) -> None:
+def test_any_array_survives_a_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]]
+) -> None:
     texts = [
         {"text": f"{number} text", **{f"{key}_": value for key, value in record.items()}}
         for number, record in enumerate(records)
@@ -349,7 +349,7 @@ def test_any_array_comes_back(tmp_path_factory: pytest.TempPathFactory, records:
 
 @pytest.mark.parametrize("chunk", [1 << 20, 2])
 @pytest.mark.parametrize(("way", "replacement"), [("omit", ""), ("replace", "\ufffd")])
-def test_bad_bytes_and_nul_characters_are_mended_and_counted(
+def test_bad_bytes_and_nul_characters_are_fixed_and_counted(
     tmp_path: Path, way: str, replacement: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
@@ -393,26 +393,26 @@ def test_a_file_larger_than_the_memory_is_parsed(tmp_path: Path, form: str) -> N
     assert closing["result"]["num_text_bytes"] > size * 0.9
 
 
-def test_a_line_without_end_is_refused_in_flat_memory(tmp_path: Path) -> None:
+def test_an_endless_line_is_rejected_in_constant_memory(tmp_path: Path) -> None:
     (tmp_path / "upload").write_bytes(b'{"text": "' + b"x" * (128 * MIB))
     closing, _code = run(tmp_path, "jsonl", memory=112 * MIB)
     assert closing["failed"]["problems"] == [{"code": "line_too_long", "line": 1, "byte": 0}]
 
 
-def test_too_little_memory_is_told_in_plain_words(tmp_path: Path) -> None:
+def test_too_little_memory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "upload").write_bytes(b'{"text": "' + b"x" * (15 * MIB) + b'"}')
     closing, _code = run(tmp_path, "jsonl", memory=40 * MIB)
     assert closing["failed"]["problems"][0]["code"] == "out_of_memory"
 
 
-def test_the_time_limit_ends_the_child(tmp_path: Path) -> None:
+def test_the_time_limit_stops_the_child(tmp_path: Path) -> None:
     (tmp_path / "upload").write_bytes(b'{"a": [1, 2, 3, {"b": 4}]}\n' * 3_000_000)
     closing, code = run(tmp_path, "jsonl", cpu=1)
     assert code != 0
     assert "result" not in closing
 
 
-def test_the_child_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_child_reports_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
     (tmp_path / "upload").write_bytes(b"x" * (3 * MIB))
     parse.parse(tmp_path, "txt", None, False, told.append)

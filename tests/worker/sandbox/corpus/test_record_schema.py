@@ -104,7 +104,7 @@ KEPT: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("given", "kind", "kept"), KEPT)
-def test_a_record_is_recognized_and_kept_in_one_way(given: dict[str, Any], kind: str, kept: dict[str, Any]) -> None:
+def test_a_record_is_recognized_and_normalized(given: dict[str, Any], kind: str, kept: dict[str, Any]) -> None:
     shape = RecordReader(None)
 
     assert json.loads(shape.document(given)) == kept
@@ -175,13 +175,13 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("kind", "given", "sentence"), BAD)
-def test_what_is_wrong_with_a_record_is_said(kind: str, given: dict[str, Any], sentence: str) -> None:
+def test_errors_in_a_record_are_described(kind: str, given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadLine) as caught:
         RecordReader(kind).document(given)
     assert sentence in problems.sentence(Problem(**caught.value.problem))
 
 
-def test_a_file_holds_one_kind() -> None:
+def test_a_file_has_records_of_one_kind() -> None:
     shape = RecordReader(None)
     shape.document({"text": "a", "label": "b"})
     with pytest.raises(BadLine) as caught:
@@ -205,13 +205,13 @@ def test_labels_are_counted() -> None:
     assert shape.facts() == {"lengths": {"5": 3}, "unused_keys": {}, "labels": {"b": 2, "a": 1}, "num_labels": 2}
 
 
-def test_every_kind_of_record_has_a_reader_and_every_kind_a_name() -> None:
+def test_every_kind_of_record_has_a_reader_and_a_name() -> None:
     assert {"text", *READERS} == set(CORPUS_KINDS) == set(KIND_WORDS)
     assert {kind for kind, _keys in KEYS} == set(CORPUS_KINDS)
 
 
 @pytest.mark.parametrize("keys", [("input", "target"), ("human", "bot"), ("a\0", "b\ud83d")])
-def test_unknown_keys_are_named_and_asked_about(keys: tuple[str, str]) -> None:
+def test_unknown_keys_are_reported(keys: tuple[str, str]) -> None:
     with pytest.raises(BadLine) as caught:
         RecordReader(None).document(dict.fromkeys(keys, "x"))
     names = ", ".join(keys).replace("\0", "\\u0000").replace("\ud83d", "\\ud83d")
@@ -219,7 +219,7 @@ def test_unknown_keys_are_named_and_asked_about(keys: tuple[str, str]) -> None:
     assert sentence.startswith(f"These keys were found: {names}. Which are prompt and answer?")
 
 
-def test_a_conversation_may_stand_among_prompts_with_answers_only_without_what_they_lack() -> None:
+def test_conversations_mix_with_completions_only_without_extra_fields() -> None:
     shape = RecordReader(None)
     shape.document({"instruction": "a", "output": "b"})
     shape.document({"instruction": "a", "output": "b", "system": "", "history": []})
@@ -231,7 +231,7 @@ def test_a_conversation_may_stand_among_prompts_with_answers_only_without_what_t
     }
 
 
-def test_keys_that_are_not_used_are_counted_by_their_place() -> None:
+def test_unused_keys_are_counted_by_path() -> None:
     shape = RecordReader(None)
     part = {"type": "text", "text": "Who?", "cache_control": {}}
     for number in range(3):

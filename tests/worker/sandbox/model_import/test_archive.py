@@ -40,14 +40,14 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "gz"])
 @pytest.mark.parametrize("folder", ["", "tiny/", "./", "/"])
-def test_known_files_are_taken_and_the_archive_goes(tmp_path: Path, kind: str, folder: str) -> None:
+def test_known_files_are_extracted_and_the_archive_is_deleted(tmp_path: Path, kind: str, folder: str) -> None:
     unpack(packed(tmp_path, kind, FILES, folder), 1 << 20)
     assert contents(tmp_path) == {name: data for name, data in FILES.items() if name != "notes.txt"}
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 @pytest.mark.parametrize("path", ["../config.json", "../../etc/config.json", "a/b/config.json", "..\\config.json"])
-def test_nothing_is_written_outside(tmp_path: Path, kind: str, path: str) -> None:
+def test_nothing_is_written_outside_the_directory(tmp_path: Path, kind: str, path: str) -> None:
     inside = tmp_path / "model"
     inside.mkdir()
     unpack(packed(inside, kind, {path: b"{}", "README.md": b""}), 1 << 20)
@@ -56,7 +56,7 @@ def test_nothing_is_written_outside(tmp_path: Path, kind: str, path: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["zip", "gz"])
-def test_a_bomb_ends_at_the_budget(tmp_path: Path, kind: str) -> None:
+def test_a_zip_bomb_is_stopped_at_the_size_limit(tmp_path: Path, kind: str) -> None:
     packed(tmp_path, kind, {"model.safetensors": b"\0" * (64 << 20)})
     assert problem(tmp_path, budget=1 << 20)["code"] == "too_large"
     assert sum(len(data) for data in contents(tmp_path).values()) < 2 << 20
@@ -67,7 +67,7 @@ def test_pickle_and_code_are_rejected_by_file_name(tmp_path: Path, name: str) ->
     assert problem(packed(tmp_path, "zip", {name: b"x"}, "tiny/")) == {"code": "archive_unsafe", "file": f"tiny/{name}"}
 
 
-def test_a_link_is_no_file(tmp_path: Path) -> None:
+def test_links_are_rejected(tmp_path: Path) -> None:
     info = tarfile.TarInfo("config.json")
     info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
     with tarfile.open(tmp_path / "archive.tar", "w") as tar:
@@ -81,17 +81,17 @@ def test_a_link_is_no_file(tmp_path: Path) -> None:
     assert problem(tmp_path)["code"] == "archive_link"
 
 
-def test_two_models_in_one_archive_are_refused(tmp_path: Path) -> None:
+def test_two_models_in_one_archive_are_rejected(tmp_path: Path) -> None:
     packed(tmp_path, "tar", {"a/config.json": b"{}", "b/config.json": b"{}"})
     assert problem(tmp_path) == {"code": "archive_twice", "file": "config.json"}
 
 
-def test_an_archive_without_a_model_is_refused(tmp_path: Path) -> None:
+def test_an_archive_without_a_model_is_rejected(tmp_path: Path) -> None:
     assert problem(packed(tmp_path, "zip", {"notes.txt": b"x"})) == {"code": "archive_empty"}
 
 
 @pytest.mark.parametrize("name", ["archive.zip", "archive.tar"])
 @pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x03\x04" + b"\0" * 40, b"\x1f\x8b" + b"\0" * 40])
-def test_a_broken_archive_is_told(tmp_path: Path, name: str, data: bytes) -> None:
+def test_a_broken_archive_is_reported(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     assert problem(tmp_path)["code"] in ("archive_broken", "archive_empty")

@@ -69,7 +69,7 @@ def fetched(owner: Person, reference: str, **env: str) -> tuple[str, dict[str, A
     return model.id, json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_model_of_a_mirror_is_downloaded_and_checked(
+def test_a_model_of_a_mirror_is_downloaded_and_validated(
     online: ModelHub, alice_user: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = created(alice_user, "alice/tiny@v1")
@@ -102,7 +102,9 @@ def test_a_model_of_a_mirror_is_downloaded_and_checked(
         ("alice/pickled", "weights_missing"),
     ],
 )
-def test_what_the_hub_does_not_have_is_told(online: ModelHub, alice_user: Person, reference: str, code: str) -> None:
+def test_a_model_missing_on_the_hub_is_reported(
+    online: ModelHub, alice_user: Person, reference: str, code: str
+) -> None:
     _id, closing = fetched(alice_user, reference)
     assert closing["failed"]["problems"][0]["code"] == code
 
@@ -113,13 +115,13 @@ def test_a_gated_model_needs_a_token(online: ModelHub, alice_user: Person) -> No
     assert not list(storage.base_model(model_id).glob("*.safetensors"))
 
 
-def test_a_hub_that_is_away_is_told_by_its_name(online: ModelHub, alice_user: Person) -> None:
+def test_an_unreachable_hub_is_reported_by_name(online: ModelHub, alice_user: Person) -> None:
     _id, closing = fetched(alice_user, "alice/tiny", HF_ENDPOINT="http://127.0.0.1:9")
     (problem,) = closing["failed"]["problems"]
     assert (problem["code"], problem["endpoint"]) == ("hub_away", "http://127.0.0.1:9")
 
 
-def test_a_model_larger_than_allowed_is_refused_before_its_files(
+def test_a_model_over_the_size_limit_is_rejected_before_downloading(
     online: ModelHub, alice_user: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ATHANOR_MAX_MODEL_BYTES", "1000")

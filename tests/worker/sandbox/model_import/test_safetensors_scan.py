@@ -33,7 +33,7 @@ def problem(path: Path) -> dict[str, Any]:
     return caught.value.problem
 
 
-def test_what_the_library_writes_is_read_as_it_was(tmp_path: Path) -> None:
+def test_files_of_the_library_are_read_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     expected = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(5, np.float16), "n": np.arange(3)}
     save_file(expected, path)
@@ -69,21 +69,21 @@ CASES: list[tuple[str, Any, bytes, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("header", "data", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_a_wrong_header_is_refused_with_its_place(
+def test_an_invalid_header_is_rejected_with_its_position(
     tmp_path: Path, header: Any, data: bytes, expected: dict[str, Any]
 ) -> None:
     assert expected.items() <= problem(written(tmp_path / "w.safetensors", header, data)).items()
 
 
 @pytest.mark.parametrize(("content", "code"), [(b"", "header_short"), (b"\0" * 7, "header_short")])
-def test_a_file_that_ends_in_its_header_is_refused(tmp_path: Path, content: bytes, code: str) -> None:
+def test_a_file_truncated_in_its_header_is_rejected(tmp_path: Path, content: bytes, code: str) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
     assert problem(path) == {"code": code, "file": "w.safetensors", "byte": len(content)}
 
 
 @pytest.mark.parametrize("length", [3, 2**63, 2**40])
-def test_a_header_longer_than_the_file_is_refused_before_it_is_read(tmp_path: Path, length: int) -> None:
+def test_a_header_longer_than_the_file_is_rejected_before_reading(tmp_path: Path, length: int) -> None:
     assert problem(written(tmp_path / "w.safetensors", b"{}", length=length))["code"] == "header_length"
 
 
@@ -91,7 +91,7 @@ def test_a_header_longer_than_the_file_is_refused_before_it_is_read(tmp_path: Pa
     ("dtype", "bits", "size"),
     [("F32", 0x7FC00000, 4), ("F32", 0xFF800000, 4), ("F16", 0x7C00, 2), ("BF16", 0xFF80, 2), ("F64", 0x7FF << 52, 8)],
 )
-def test_a_value_that_is_not_finite_is_found_at_its_byte(
+def test_a_non_finite_value_is_reported_with_its_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, bits: int, size: int
 ) -> None:
     monkeypatch.setattr(safetensors_scan, "CHUNK_BYTES", 64)
@@ -115,7 +115,7 @@ def scanned_as_by_the_library(path: Path) -> bool:
 
 @settings(max_examples=200, deadline=None)
 @given(header=st.binary(max_size=80), data=st.binary(max_size=40), length=st.integers(0, 120) | st.none())
-def test_no_bytes_do_more_than_be_refused(
+def test_arbitrary_bytes_are_rejected_without_a_crash(
     tmp_path_factory: pytest.TempPathFactory, header: bytes, data: bytes, length: int | None
 ) -> None:
     scanned_as_by_the_library(written(tmp_path_factory.getbasetemp() / "fuzz.safetensors", header, data, length=length))
@@ -137,7 +137,7 @@ TENSORS = st.dictionaries(
 
 @settings(max_examples=300, deadline=None)
 @given(described=TENSORS, surplus=st.integers(-1, 1), padding=st.sampled_from(["", " ", "    ", "\n"]))
-def test_what_the_scan_accepts_the_library_accepts(
+def test_files_accepted_by_the_scan_load_in_the_library(
     tmp_path_factory: pytest.TempPathFactory, described: dict[str, Any], surplus: int, padding: str
 ) -> None:
     begin, header = 0, {}

@@ -56,7 +56,7 @@ def problem(directory: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_of_each_family_is_taken_with_its_facts(models: Path, kind: str) -> None:
+def test_a_model_of_each_family_is_accepted_with_its_facts(models: Path, kind: str) -> None:
     report = result(models / kind)
     facts = report["facts"]
     expected = {"model_type": kind, "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
@@ -76,7 +76,7 @@ def test_a_model_of_each_family_is_taken_with_its_facts(models: Path, kind: str)
         assert facts["num_parameters"] == sum(p.numel() for p in folders.network(kind).parameters())
 
 
-def test_the_hash_is_of_names_and_contents(copy: Any) -> None:
+def test_the_hash_covers_names_and_contents(copy: Any) -> None:
     directory = copy()
     before = result(directory)["sha256"]
     assert result(directory)["sha256"] == before
@@ -84,7 +84,7 @@ def test_the_hash_is_of_names_and_contents(copy: Any) -> None:
     assert result(directory)["sha256"] != before
 
 
-def test_shards_are_held_together_by_their_index(tmp_path: Path) -> None:
+def test_shards_are_joined_by_their_index(tmp_path: Path) -> None:
     folders.saved(tmp_path, max_shard_size="60KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     assert result(tmp_path)["facts"]["num_parameters"] == 34_720
@@ -102,7 +102,7 @@ def test_shards_are_held_together_by_their_index(tmp_path: Path) -> None:
     assert problem(tmp_path)["code"] == "index_needed"
 
 
-def test_a_mistral_without_a_window_is_written_down_as_the_llama_it_is(tmp_path: Path) -> None:
+def test_a_mistral_without_a_window_is_stored_as_llama(tmp_path: Path) -> None:
     folders.saved(tmp_path, "mistral")
     expected = folders.network("mistral")(torch.arange(12)[None]).logits
     report = result(tmp_path)
@@ -137,9 +137,7 @@ CONFIGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("change", "expected"), CONFIGS, ids=[str(change) for change, _expected in CONFIGS])
-def test_a_configuration_that_does_not_fit_is_refused(
-    copy: Any, change: dict[str, Any], expected: dict[str, Any]
-) -> None:
+def test_an_unsupported_configuration_is_rejected(copy: Any, change: dict[str, Any], expected: dict[str, Any]) -> None:
     directory = copy()
     folders.change(directory, **change)
     if expected["code"] == "as_llama":
@@ -153,7 +151,7 @@ STRANGE = [None, 0, -1, 1, 10**9, 10**30, 1.5, "", "x", [], [1], {}, {"a": 1}, T
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(KINDS), field=st.integers(0, 60), value=st.sampled_from(STRANGE))
-def test_no_strange_value_does_more_than_be_refused(
+def test_strange_values_are_rejected_without_a_crash(
     models: Path, tmp_path: Path, kind: str, field: int, value: Any
 ) -> None:
     directory = tmp_path / kind
@@ -166,7 +164,7 @@ def test_no_strange_value_does_more_than_be_refused(
     assert "result" in closing or closing["failed"]["problems"][0]["code"] != "unforeseen"
 
 
-def test_what_would_divide_by_nothing_is_refused(copy: Any) -> None:
+def test_values_that_would_divide_by_zero_are_rejected(copy: Any) -> None:
     directory = copy("gpt2")
     folders.change(directory, n_head=0)
     assert {"code": "spec_field", "field": "num_attention_heads"}.items() <= problem(directory).items()
@@ -176,7 +174,7 @@ def test_what_would_divide_by_nothing_is_refused(copy: Any) -> None:
     assert {"code": "network_unusual", "field": "pad_token_id", "found": "None"}.items() <= problem(directory).items()
 
 
-def test_an_error_that_nobody_foresaw_is_no_crash(copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_not_a_crash(copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(directory: Path) -> None:
         raise KeyError("/secret/path")
 
@@ -185,7 +183,7 @@ def test_an_error_that_nobody_foresaw_is_no_crash(copy: Any, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
-def test_files_that_are_no_json_or_ask_for_code_are_refused(copy: Any, name: str) -> None:
+def test_invalid_json_and_custom_code_are_rejected(copy: Any, name: str) -> None:
     directory = copy()
     (directory / name).write_text('{"a": 1,}')
     assert problem(directory) == {"code": "not_json", "file": name, "byte": 8}
@@ -195,7 +193,7 @@ def test_files_that_are_no_json_or_ask_for_code_are_refused(copy: Any, name: str
     assert problem(directory) == {"code": "not_object", "file": name}
 
 
-def test_weights_must_be_there_whole_and_finite(copy: Any) -> None:
+def test_weights_must_be_complete_and_finite(copy: Any) -> None:
     directory = copy()
     tensors = folders.weights(directory)
     name = "model.layers.1.mlp.up_proj.weight"
@@ -215,7 +213,7 @@ def test_weights_must_be_there_whole_and_finite(copy: Any) -> None:
     assert problem(directory) == {"code": "weights_missing"}
 
 
-def test_a_decoder_without_its_head_is_refused_unless_it_is_tied(copy: Any) -> None:
+def test_a_decoder_without_a_head_is_rejected_unless_tied(copy: Any) -> None:
     directory = copy()
     headless = {name: value for name, value in folders.weights(directory).items() if name != "lm_head.weight"}
     folders.rewrite(directory, headless)
@@ -237,7 +235,7 @@ def test_the_tokenizer_must_fit_the_embedding(copy: Any) -> None:
 
 
 @pytest.mark.parametrize("field", ["vocab", "vocab_file", "tokenizer_file", "merges", "merges_file"])
-def test_a_tokenizer_reads_no_file_but_its_own(copy: Any, tmp_path: Path, field: str) -> None:
+def test_a_tokenizer_reads_only_its_own_files(copy: Any, tmp_path: Path, field: str) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "topsecret"]))
     directory = copy("bert")
@@ -252,7 +250,7 @@ def test_a_tokenizer_reads_no_file_but_its_own(copy: Any, tmp_path: Path, field:
     assert "secret" not in written
 
 
-def test_a_tokenizer_without_end_of_text_gets_that_of_the_configuration_or_is_refused(copy: Any) -> None:
+def test_a_tokenizer_gets_the_end_of_text_token_of_the_configuration_or_is_rejected(copy: Any) -> None:
     directory = copy()
     config = json.loads((directory / "tokenizer_config.json").read_text())
     del config["eos_token"], config["bos_token"]
@@ -266,7 +264,7 @@ def test_a_tokenizer_without_end_of_text_gets_that_of_the_configuration_or_is_re
     assert problem(directory) == {"code": "tokenizer_no_end"}
 
 
-def test_a_tokenizer_of_sentencepiece_alone_needs_that_package(copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sentencepiece_tokenizer_needs_its_package(copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf_config, "_has_sentencepiece", lambda: False)
     directory = copy()
     (directory / "tokenizer.json").rename(directory / "tokenizer.model")
@@ -280,7 +278,7 @@ def test_a_tokenizer_that_transformers_replaces_is_noted(copy: Any) -> None:
 
 
 @pytest.mark.parametrize("shards", ["5GB", "20KB"])
-def test_weights_in_the_layout_of_another_program_are_skipped(tmp_path: Path, shards: str) -> None:
+def test_weights_in_other_formats_are_skipped(tmp_path: Path, shards: str) -> None:
     directory = folders.saved(tmp_path / "llama", max_shard_size=shards)
     (directory / "consolidated.safetensors").write_bytes(b"anything")
     report = result(directory)
@@ -288,7 +286,7 @@ def test_weights_in_the_layout_of_another_program_are_skipped(tmp_path: Path, sh
     assert "consolidated.safetensors" not in [file["name"] for file in report["files"]]
 
 
-def test_a_head_of_its_own_is_used_whatever_the_configuration_says_of_ties(copy: Any) -> None:
+def test_a_separate_head_is_used_even_if_configured_as_tied(copy: Any) -> None:
     directory = copy()
     folders.change(directory, tie_word_embeddings=True)
     report = result(directory)
@@ -315,7 +313,7 @@ def test_a_copied_head_stays_tied(copy: Any) -> None:
         (LlamaConfig(**folders.SIZES, num_key_value_heads=2, head_dim=16), LlamaForCausalLM),
     ],
 )
-def test_heads_of_a_width_of_their_own_are_taken(tmp_path: Path, config: Any, network: Any) -> None:
+def test_a_separate_head_dimension_is_accepted(tmp_path: Path, config: Any, network: Any) -> None:
     network(config).save_pretrained(tmp_path)
     folders.tokenizer().save_pretrained(tmp_path)
     report = result(tmp_path)
@@ -323,7 +321,7 @@ def test_heads_of_a_width_of_their_own_are_taken(tmp_path: Path, config: Any, ne
     assert report["facts"]["num_parameters"] == network(config).num_parameters()
 
 
-def test_older_files_of_a_tokenizer_are_made_into_a_new_one(copy: Any) -> None:
+def test_older_tokenizer_files_are_converted(copy: Any) -> None:
     directory = copy("gpt2")
     folders.tokenizer().backend_tokenizer.model.save(str(directory))
     (directory / "tokenizer.json").unlink()
@@ -332,14 +330,14 @@ def test_older_files_of_a_tokenizer_are_made_into_a_new_one(copy: Any) -> None:
     assert (directory / "tokenizer.json").is_file()
 
 
-def test_sixteen_bits_are_noted(copy: Any) -> None:
+def test_half_precision_is_noted(copy: Any) -> None:
     directory = copy()
     folders.rewrite(directory, {name: value.bfloat16() for name, value in folders.weights(directory).items()})
     report = result(directory)
     assert (report["facts"]["dtype"], report["problems"]) == ("BF16", [{"code": "weights_16_bit"}])
 
 
-def test_the_child_ends_at_its_limits_without_a_verdict_that_it_is_good(models: Path) -> None:
+def test_a_child_at_its_limits_never_approves_a_model(models: Path) -> None:
     limits = ["--budget=1000000000", f"--memory={64 << 20}", "--cpu=100"]
     command = [sys.executable, "-m", "worker.sandbox.model_import.validate", str(models / "gpt2"), *limits]
     env = {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
