@@ -5,8 +5,6 @@ None of these shapes took part in fitting the plan: large vocabularies, long seq
 """
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import numpy as np
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bench.support.forked import start_module
-from tests.trainer.runs import SAMPLES, english, write_corpus
+from tests.trainer.runs import SAMPLES, english, of_kind, write_corpus
 from trainer.data import tokenizer
 from trainer.data.chat_template import preset
 from trainer.families import DEFAULT_CHAT_TEMPLATE
@@ -80,7 +78,7 @@ def make_spec(fields: dict[str, Any]) -> TrainSpec:
 
 
 def whole_run_peak(spec: TrainSpec, home: Path) -> int:
-    """Train the spec in processes of its own. Returns the peak memory of the largest process, in bytes."""
+    """Train the spec in processes of its own. Returns the peak memory of the largest rank in bytes, saving included."""
     documents, kind = _documents(spec.objective)
     corpora = [write_corpus(home / name, part, kind) for name, part in _split(documents).items()]
     vocabulary = _tokenizer(home, spec)
@@ -96,13 +94,10 @@ def whole_run_peak(spec: TrainSpec, home: Path) -> int:
         cache=str(home / "cache"),
     )
     run_dir.create(spec, inputs, fence=1)
-    process = start_module("trainer", "train", str(run_dir.path))
-    _pid, status, usage = os.wait4(process.pid, 0)  # its own peak, and those of the processes that it waited for
-    if status:
-        raise RuntimeError(
-            f"the trainer ended with {os.waitstatus_to_exitcode(status)}: {run_dir.log_path.read_text()}"
-        )
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    code = start_module("trainer", "train", str(run_dir.path)).wait()
+    if code:
+        raise RuntimeError(f"the trainer ended with {code}: {run_dir.log_path.read_text()}")
+    return int(of_kind(run_dir, "usage")[-1].peak_bytes)
 
 
 def _documents(objective: str) -> tuple[list[str], str]:
