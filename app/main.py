@@ -52,7 +52,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def create_app() -> FastAPI:
-    """Every route: JSON under /api/v1, health beside it, pages at the root."""
+    """Every route: JSON under /api/v1, health checks next to it, pages at the root."""
     app = FastAPI(
         title="Athanor",
         version=VERSION,

@@ -39,7 +39,7 @@ from trainer.planning.plan import plan
 from trainer.spec import TrainSpec, resolve
 
 NUM_CONFIGURATIONS = 48
-STEPS, SIDE, LAPS = 4, 768, 2
+STEPS, SIDE, REPEATS = 4, 768, 2
 SEED = 4
 # Each kind of training, as often as it is drawn.
 KINDS = [
@@ -156,16 +156,16 @@ def train_rank(spec: TrainSpec, rank: int, port: int) -> dict[str, float]:
     engine.evaluate_sums(micro_batches)
     evaluation_peak = peak_bytes()
     multiply, operations = cpu_matmul.matmul_benchmark(SIDE, device, torch.float32)
-    steps, laps = [], []
+    steps, multiply_seconds = [], []
     for number in range(1, 1 + STEPS):
         steps.append(cpu_seconds(partial(engine.step, number, micro_batches, batch.num_targets(global_batch), False)))
-        laps += [cpu_seconds(multiply) for _time in range(LAPS)]
+        multiply_seconds += [cpu_seconds(multiply) for _repeat in range(REPEATS)]
         engine.barrier()
     return {
         "evaluation_peak": evaluation_peak,
         "peak": peak_bytes(),
         "seconds": min(steps),
-        "flops": operations / min(laps),
+        "flops": operations / min(multiply_seconds),
     }
 
 
@@ -265,7 +265,7 @@ if __name__ == "__main__":
         compare_whole_runs(whole_runs.SHAPES)
     elif "--smoke" in sys.argv:
         compare_whole_runs([whole_runs.shape(whole_runs.CHAT, 1_100, 64, 4, hidden_size=64)])
-        STEPS, SIDE, LAPS = 1, 64, 1
+        STEPS, SIDE, REPEATS = 1, 64, 1
         main([large_vocabulary({"model_type": "llama", "objective": "causal", "vocab_size": 512}, 1)])
     else:
         number = int(sys.argv[1]) if sys.argv[1:] else NUM_CONFIGURATIONS

@@ -74,7 +74,7 @@ def stop(client: httpx.Client, verb: str) -> tuple[float, float, float]:
 def main(jobs: int) -> None:
     """Stop so many jobs each way, and print the figures."""
     with installation.running() as (client, data):
-        installation.wait_until_warm(client, data)
+        installation.wait_until_ready(client, data)
         measure(client, jobs)
 
 

@@ -1,7 +1,7 @@
 """How soon and how fast text comes from a node's inference process, beside transformers in the same run.
 
 Run: PYTHONPATH=. python bench/generate.py [--smoke]. Two shapes with random weights, on the CPU; each figure is the
-median of a few laps.
+median of a few repeats.
 """
 
 import json
@@ -28,7 +28,7 @@ from trainer.inference import generation
 from trainer.modeling import build
 from trainer.run_dir import CorpusInput
 from trainer.spec import resolve
-from worker.environment import warm_socket
+from worker.environment import fork_server_socket
 from worker.inference.client import Inference
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,7 @@ SHAPES = {
     "30 M": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8},
 }
 TOKENS = 200
-LAPS = 5
+REPEATS = 5
 PROMPT = "In the beginning God created the heaven and the earth."
 
 
@@ -79,7 +79,7 @@ def ours(inference: Inference, path: Path) -> tuple[float, float]:
 def theirs(loaded: Any) -> Callable[[], tuple[float, float]]:
     """The same by `generate` with a streamer in a thread, as transformers' documentation shows it."""
 
-    def lap() -> tuple[float, float]:
+    def measure() -> tuple[float, float]:
         streamer = TextIteratorStreamer(loaded.tokenizer, skip_prompt=True)
         inputs = loaded.tokenizer(PROMPT, return_tensors="pt", return_token_type_ids=False)
         options = {"do_sample": True, "temperature": 0.8, "top_k": 50, "max_new_tokens": TOKENS, "eos_token_id": None}
@@ -93,25 +93,25 @@ def theirs(loaded: Any) -> Callable[[], tuple[float, float]]:
         thread.join()
         return heard - begin, (TOKENS - 1) / (time.perf_counter() - heard)
 
-    return lap
+    return measure
 
 
-def laps(lap: Callable[[], tuple[float, float]]) -> tuple[float, float]:
-    """Medians of a few laps after one to warm up."""
-    lap()
-    results = [lap() for _number in range(LAPS)]
+def medians(measure: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+    """Medians of a few repeats after one for warm-up."""
+    measure()
+    results = [measure() for _repeat in range(REPEATS)]
     return statistics.median(wait for wait, _rate in results), statistics.median(rate for _wait, rate in results)
 
 
-def together(lap: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+def medians_of_pairs(measure: Callable[[], tuple[float, float]]) -> tuple[float, float]:
     """Two at once: the later first token, and the tokens a second of both."""
 
     def pair() -> tuple[float, float]:
         with ThreadPoolExecutor(2) as pool:
-            (wait, rate), (other_wait, other_rate) = pool.map(lambda _number: lap(), range(2))
+            (wait, rate), (other_wait, other_rate) = pool.map(lambda _number: measure(), range(2))
         return max(wait, other_wait), rate + other_rate
 
-    return laps(pair)
+    return medians(pair)
 
 
 def show(name: str, result: tuple[float, float], yardstick: tuple[float, float] | None = None) -> None:
@@ -122,7 +122,7 @@ def show(name: str, result: tuple[float, float], yardstick: tuple[float, float] 
     print(f"  {name:44} first token {result[0] * 1000:8.1f} ms   {result[1]:8.1f} tokens/s{beside}")
 
 
-def measure(path: Path) -> None:
+def measure_shape(path: Path) -> None:
     """A node that has generated nothing yet, without and with a fork server; then streams of its warm process."""
     inference = Inference()
     if not IS_SMOKE:
@@ -139,25 +139,25 @@ def measure(path: Path) -> None:
 @contextmanager
 def fork_server() -> Iterator[None]:
     """A fork server at its usual place, ready."""
-    process = start_module("worker.fork_server", str(warm_socket()), str(os.getpid()))
-    while not warm_socket().exists():
+    process = start_module("worker.fork_server", str(fork_server_socket()), str(os.getpid()))
+    while not fork_server_socket().exists():
         assert process.poll() is None, f"the fork server ended with {process.poll()}"
         time.sleep(0.05)
     yield
     os.kill(process.pid, signal.SIGTERM)
     process.wait()
-    warm_socket().unlink()
+    fork_server_socket().unlink()
 
 
 def compare(inference: Inference, path: Path) -> None:
     """Streams of a warm process beside transformers', alone and two at once."""
     loaded = generation.load(path, "cpu")
     torch.set_num_threads(1)  # what each stream gets of this machine's cores, ours and theirs
-    alone, both = laps(theirs(loaded)), together(theirs(loaded))
+    alone, both = medians(theirs(loaded)), medians_of_pairs(theirs(loaded))
     show("transformers, one stream", alone)
-    show("Athanor, one stream", laps(lambda: ours(inference, path)), alone)
+    show("Athanor, one stream", medians(lambda: ours(inference, path)), alone)
     show("transformers, two at once", both)
-    show("Athanor, two at once", together(lambda: ours(inference, path)), both)
+    show("Athanor, two at once", medians_of_pairs(lambda: ours(inference, path)), both)
 
 
 def main() -> None:
@@ -167,12 +167,12 @@ def main() -> None:
         for name, shape in SHAPES.items():
             path = checkpoint(Path(scratch) / str(len(shape)), shape)
             print(f"{name}, {TOKENS} tokens, {os.cpu_count()} cores")
-            measure(path)
-        warm_socket().parent.rmdir()
+            measure_shape(path)
+        fork_server_socket().parent.rmdir()
 
 
 if __name__ == "__main__":
     if IS_SMOKE:
-        TOKENS, LAPS = 8, 1
+        TOKENS, REPEATS = 8, 1
         SHAPES = {"smoke": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}}
     main()

@@ -13,7 +13,7 @@ from pathlib import Path
 from trainer.events import Journal
 from trainer.report import Reporter
 
-STEPS, LAPS = 20_000, 3
+STEPS, REPEATS = 20_000, 3
 SERIES = 5
 
 
@@ -48,9 +48,9 @@ def microseconds(work: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    """Run the laps and print the best of each."""
+    """Run each a few times and print the best of each."""
     ours, bare = [], []
-    for _lap in range(LAPS):
+    for _repeat in range(REPEATS):
         with tempfile.TemporaryDirectory() as home:
             directory = Path(home)
             ours.append(microseconds(lambda: reported(directory)))  # noqa: B023 - called at once
@@ -62,5 +62,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     if "--smoke" in sys.argv:
-        STEPS, LAPS = 200, 1
+        STEPS, REPEATS = 200, 1
     main()

@@ -12,21 +12,21 @@ from trainer.planning.plan import plan
 from trainer.planning.scaling_laws import propose
 from trainer.spec import TrainSpec, resolve
 
-PLANS, LAPS = 1000, 5
+PLANS, REPEATS = 1000, 5
 GB = 10**9
 CPU = NodeHardware(memory_bytes=16 * GB, num_cpus=2)
 CARDS = NodeHardware(kind="cuda", name="NVIDIA RTX 4090", count=4, memory_bytes=24 * GB, host_memory_bytes=256 * GB)
 
 
-def milliseconds(work: Callable[[], object], times: int) -> float:
-    """CPU time of one, the best of a few laps."""
-    laps = []
-    for _lap in range(LAPS):
+def milliseconds(work: Callable[[], object], count: int) -> float:
+    """CPU time of one, the best of a few repeats."""
+    times = []
+    for _repeat in range(REPEATS):
         begin = time.process_time()
-        for _time in range(times):
+        for _call in range(count):
             work()
-        laps.append(time.process_time() - begin)
-    return min(laps) / times * 1000
+        times.append(time.process_time() - begin)
+    return min(times) / count * 1000
 
 
 def main() -> None:
@@ -35,16 +35,16 @@ def main() -> None:
     seven = resolve({"recipe": "llama-7b", "corpora": ["c"], "num_processes": 4})
     trip = milliseconds(lambda: TrainSpec.model_validate_json(tiny.model_dump_json()), PLANS)
     print(f"{'round trip of a spec through JSON':48} {trip:8.3f} ms")
-    for name, work, times in (
+    for name, work, count in (
         ("a plan that fits", lambda: plan(tiny, 2048, CPU, 4_000_000), PLANS),
         ("a plan that does not, with the cheapest change", lambda: plan(seven, 32_000, CARDS, GB), PLANS),
         ("a proposal for a text and a time", lambda: propose(GB, CARDS, 86_400), min(20, PLANS)),
     ):
-        each = milliseconds(work, times)
+        each = milliseconds(work, count)
         print(f"{name:48} {each:8.3f} ms, {each / trip:6.1f} x the round trip, a thousand in {each:.2f} s")
 
 
 if __name__ == "__main__":
     if "--smoke" in sys.argv:
-        PLANS, LAPS = 2, 1
+        PLANS, REPEATS = 2, 1
     main()

@@ -1,8 +1,8 @@
 """A race with transformers' Trainer: the same model, start, samples, order and loss, by turns in one process.
 
 `PYTHONPATH=. python bench/race.py [THREADS | --smoke]`. Prints JSON: tokens a second, ratios of medians and of minima,
-share of the same run's matrix products, and the losses. A last lap sets each ZeRO stage of DeepSpeed against the plain
-engine. Matrix products are oneDNN's where they would be in a job: where they are measurably faster.
+share of the same run's matrix products, and the losses. A second benchmark compares each ZeRO stage of DeepSpeed with
+the plain engine. Matrix products are oneDNN's where they would be in a job: where they are measurably faster.
 """
 
 import itertools
@@ -37,7 +37,7 @@ from trainer.spec import TrainSpec, resolve
 from trainer.training.matmul_choice import MIN_SPEEDUP
 
 VOCAB_SIZE, LENGTH, ROWS = 8192, 256, 8
-WARM, CHECKED, BLOCKS, STEPS_PER_BLOCK = 3, 20, 8, 2
+WARMUP_STEPS, COMPARED_STEP, BLOCKS, STEPS_PER_BLOCK = 3, 20, 8, 2
 SHAPES = {
     "gpt2": {"model_type": "gpt2", "intermediate_size": 1024},
     "llama": {"model_type": "llama", "intermediate_size": 688},
@@ -63,14 +63,14 @@ def spec_of(shape: str) -> TrainSpec:
             "learning_rate": 1e-3,
             "lr_scheduler_type": "linear",
             "warmup_steps": 0,
-            "max_steps": CHECKED + BLOCKS * STEPS_PER_BLOCK + WARM,
+            "max_steps": COMPARED_STEP + BLOCKS * STEPS_PER_BLOCK + WARMUP_STEPS,
             **SHAPES[shape],
         }
     )
 
 
 class Turns:
-    """Lets a contestant that has a loop of its own take steps only when it is asked to."""
+    """Lets a trainer with its own loop take steps only on request."""
 
     def __init__(self, run: Callable[["Turns"], None]) -> None:
         self._asked, self._done = threading.Semaphore(0), threading.Semaphore(0)
@@ -79,7 +79,7 @@ class Turns:
         self._done.acquire()  # is ready for its first step
 
     def pause(self) -> None:
-        """Called by the contestant before each step and after the last one."""
+        """Called by the trainer before each step and after the last one."""
         self._done.release()
         self._asked.acquire()
 
@@ -155,12 +155,12 @@ class Ours:
 
 
 def gemm_rates() -> dict[str, float]:
-    """Matrix products in operations a second, the best of five laps: by torch's default library and by oneDNN."""
+    """Matrix products in operations a second, the best of five repeats: by torch's default library and by oneDNN."""
     matrix, before = torch.rand(SIDE, SIDE), cpu_matmul.uses_onednn()
     rates = {}
     for name, is_on in (("torch", False), ("onednn", True)):
         cpu_matmul.set_onednn(is_on)
-        rates[name] = 2 * SIDE**3 / min(seconds(lambda: cpu_matmul.matmul(matrix, matrix), 1) for _lap in range(5))
+        rates[name] = 2 * SIDE**3 / min(seconds(lambda: cpu_matmul.matmul(matrix, matrix), 1) for _repeat in range(5))
     cpu_matmul.set_onednn(before)
     return rates
 
@@ -188,27 +188,27 @@ def join() -> None:
     base.init_process_group("cpu")
 
 
-def by_turns(contestants: Mapping[str, Turns | Ours]) -> dict[str, list[float]]:
+def by_turns(trainers: Mapping[str, Turns | Ours]) -> dict[str, list[float]]:
     """Seconds of a step, of each in each block."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
+    times: dict[str, list[float]] = {name: [] for name in trainers}
     for block in range(BLOCKS):
-        turn = list(contestants.items())
+        turn = list(trainers.items())
         for name, each in turn if block % 2 == 0 else reversed(turn):
             times[name].append(seconds(each.step, STEPS_PER_BLOCK) / STEPS_PER_BLOCK)
     return times
 
 
-def tax(shape: str) -> dict[str, Any]:
-    """What DeepSpeed costs where it has nothing to shard: one process, each stage against the plain engine."""
+def zero_overhead(shape: str) -> dict[str, Any]:
+    """Overhead of DeepSpeed without anything to shard: one process, each stage compared with the plain engine."""
     matmul = choose_matmul()
     join()
     spec = spec_of(shape)
     rows = random_rows(spec)
     stages = {stage: Ours(spec.model_copy(update={"zero_stage": stage}), rows) for stage in range(4)}
-    contestants = {"plain" if stage == 0 else f"zero_{stage}": each for stage, each in stages.items()}
-    for each in contestants.values():
-        seconds(each.step, WARM)
-    times = by_turns(contestants)
+    trainers = {"plain" if stage == 0 else f"zero_{stage}": each for stage, each in stages.items()}
+    for each in trainers.values():
+        seconds(each.step, WARMUP_STEPS)
+    times = by_turns(trainers)
     plain = times.pop("plain")
     figures: dict[str, Any] = {"shape": shape, **matmul}
     for name, each in times.items():
@@ -220,7 +220,7 @@ def tax(shape: str) -> dict[str, Any]:
 
 
 def race(shape: str) -> dict[str, Any]:
-    """Both contestants and the tuned one: speeds, losses and shares of the fastest matrix products."""
+    """Both trainers and the tuned Trainer: speeds, losses and shares of the fastest matrix products."""
     matmul = choose_matmul()
     spec = spec_of(shape)
     rows = random_rows(spec)
@@ -231,26 +231,26 @@ def race(shape: str) -> dict[str, Any]:
         model.load_state_dict(start)
         return model
 
-    contestants: dict[str, Turns | Ours] = {
+    trainers: dict[str, Turns | Ours] = {
         "trainer": peer(spec, plain(), rows),
         "trainer_tuned": peer(spec, plain(), rows, optim="adamw_torch_fused", torch_compile=COMPILES),
     }
     join()  # after the others: where there is a process group, Trainer would wrap its model for it
-    contestants["ours"] = Ours(spec, rows)
-    warm = {name: seconds(each.step, WARM) for name, each in contestants.items()}
-    for each in contestants.values():
-        seconds(each.step, CHECKED - WARM)
-    times = by_turns(contestants)
+    trainers["ours"] = Ours(spec, rows)
+    first_steps = {name: seconds(each.step, WARMUP_STEPS) for name, each in trainers.items()}
+    for each in trainers.values():
+        seconds(each.step, COMPARED_STEP - WARMUP_STEPS)
+    times = by_turns(trainers)
     rate = max(gemm_rates().values())
     work = flops(spec, VOCAB_SIZE).model_flops * spec.tokens_per_step
     figures: dict[str, Any] = {"shape": shape, **matmul}
-    for name, each in contestants.items():
+    for name, each in trainers.items():
         median, best = statistics.median(times[name]), min(times[name])
         figures[name] = {
             "tokens_per_second": spec.tokens_per_step / median,
             "share_of_gemm": work / best / rate,
-            "first_steps_seconds": warm[name],
-            "checked_loss": each.losses[CHECKED - 1],
+            "first_steps_seconds": first_steps[name],
+            "compared_loss": each.losses[COMPARED_STEP - 1],
         }
         if name != "ours":
             ours = times["ours"]
@@ -266,7 +266,7 @@ def seconds(step: Callable[[], Any], count: int) -> float:
     return time.perf_counter() - started_at
 
 
-LAPS: dict[str, Callable[[str], dict[str, Any]]] = {"race": race, "tax": tax}
+BENCHMARKS: dict[str, Callable[[str], dict[str, Any]]] = {"race": race, "zero_overhead": zero_overhead}
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -274,22 +274,24 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run each lap in a process of its own, which calls this again with the lap and the shape."""
+    """Run each benchmark in its own process, which calls this again with benchmark and shape."""
     if len(sys.argv) > 3:
-        show(LAPS[sys.argv[2]](sys.argv[3]))
+        show(BENCHMARKS[sys.argv[2]](sys.argv[3]))
         return
     threads = sys.argv[1] if len(sys.argv) > 1 else str(os.cpu_count() or 1)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
-    for lap, shape in itertools.product(LAPS, SHAPES):
-        subprocess.run([sys.executable, "-W", "ignore", __file__, threads, lap, shape], env=environment, check=True)
+    for benchmark, shape in itertools.product(BENCHMARKS, SHAPES):
+        subprocess.run(
+            [sys.executable, "-W", "ignore", __file__, threads, benchmark, shape], env=environment, check=True
+        )
 
 
 if __name__ == "__main__":
     if "--smoke" in sys.argv:
         VOCAB_SIZE, LENGTH, ROWS, SIDE = 512, 16, 2, 64
-        WARM, CHECKED, BLOCKS, STEPS_PER_BLOCK = 1, 2, 1, 1
+        WARMUP_STEPS, COMPARED_STEP, BLOCKS, STEPS_PER_BLOCK = 1, 2, 1, 1
         COMPILES = False
-        for lap, shape in (("race", "gpt2"), ("tax", "llama")):
-            show(Forked(partial(LAPS[lap], shape)).result())
+        for benchmark, shape in (("race", "gpt2"), ("zero_overhead", "llama")):
+            show(Forked(partial(BENCHMARKS[benchmark], shape)).result())
     else:
         main()

@@ -1,7 +1,7 @@
 """From submit to the first loss point on the live view, against the same run from a cold `python -m trainer train`.
 
-`PYTHONPATH=. python bench/submit.py [JOBS | --smoke]`. Starts its own installation, waits until the worker is warm,
-submits `tiny` on a shipped corpus again and again.
+`PYTHONPATH=. python bench/submit.py [JOBS | --smoke]`. Starts its own installation, waits until the fork server is
+ready, submits `tiny` on a shipped corpus repeatedly.
 """
 
 import json
@@ -62,26 +62,26 @@ def cold_seconds(run: Path, directory: Path) -> float:
 
 def measure(client: httpx.Client, data: Path, jobs: int) -> None:
     """Run so many jobs, the last one again from a cold start, and print the figures."""
-    warm = []
+    times = []
     for number in range(jobs):
         job_id, seconds = live_seconds(client, number)
         path = f"/api/v1/jobs/{job_id}"
         until(lambda path=path: client.get(path).json()["state"] == "succeeded", 60, "its end")
-        warm.append(seconds)
+        times.append(seconds)
         print(f"job {number + 1}: {seconds:.2f} s from submit to the first loss on the stream")
     with tempfile.TemporaryDirectory() as scratch:
         cold = cold_seconds(data / "runs" / job_id, Path(scratch) / "cold")
-    rest = warm[1:] or warm
-    print(f"first job (trains the tokenizer)   {warm[0]:.2f} s")
+    rest = times[1:] or times
+    print(f"first job (trains the tokenizer)   {times[0]:.2f} s")
     print(f"later jobs, median                 {statistics.median(rest):.2f} s (goal: 3 s)")
     print(f"python -m trainer train, cold      {cold:.2f} s")
     print(f"cold / warm                        {cold / statistics.median(rest):.1f}")
 
 
 def main(jobs: int) -> None:
-    """Measure on a warm installation."""
+    """Measure on an installation whose fork server is ready."""
     with installation.running() as (client, data):
-        installation.wait_until_warm(client, data)
+        installation.wait_until_ready(client, data)
         measure(client, data, jobs)
 
 

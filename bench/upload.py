@@ -17,17 +17,17 @@ from bench.support import installation
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ("king-james-bible.txt", "song-lyrics.jsonl")
-LAPS = 3
+REPEATS = 3
 
 
 def timed(work: Callable[[], object]) -> float:
-    """The best of a few laps, in seconds."""
-    laps = []
-    for _lap in range(LAPS):
+    """The best of a few repeats, in seconds."""
+    times = []
+    for _repeat in range(REPEATS):
         begin = time.perf_counter()
         work()
-        laps.append(time.perf_counter() - begin)
-    return min(laps)
+        times.append(time.perf_counter() - begin)
+    return min(times)
 
 
 def texts(directory: Path, megabytes: int) -> Iterator[Path]:
@@ -63,8 +63,8 @@ def measure(client: httpx.Client, path: Path) -> None:
     megabytes = path.stat().st_size / 1e6
     copy = path.with_name("copy")
     plain = timed(lambda: (subprocess.run(["cp", path, copy], check=True), subprocess.run(["sync", copy], check=True)))
-    laps = [take(client, path) for _lap in range(LAPS)]
-    upload, parse = min(lap[0] for lap in laps), min(lap[1] for lap in laps)
+    repeats = [take(client, path) for _repeat in range(REPEATS)]
+    upload, parse = min(uploading for uploading, _ in repeats), min(parsing for _, parsing in repeats)
     figures = {
         "file": path.name,
         "megabytes": round(megabytes),
@@ -86,7 +86,7 @@ def main(megabytes: int) -> None:
 
 if __name__ == "__main__":
     if "--smoke" in sys.argv:
-        LAPS = 1
+        REPEATS = 1
         main(1)
     else:
         main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)

@@ -42,7 +42,7 @@ def superuser() -> list[str] | None:
 
 
 def succeeds(*command: str, log: Path = Path(os.devnull)) -> bool:
-    """Run a command and tell whether it succeeded. Its output is appended to the log."""
+    """Run a command and return whether it succeeded. Its output is appended to the log."""
     with log.open("ab") as output:
         output.write(f"$ {' '.join(command)}\n".encode())
         output.flush()

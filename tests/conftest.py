@@ -125,7 +125,7 @@ def bob_user(database: str) -> Person:
 
 @pytest.fixture
 def visitor(web: TestClient) -> TestClient:
-    """A browser of nobody yet."""
+    """A browser that is not logged in."""
     return users.client(web)
 
 
@@ -163,7 +163,7 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Show the logs of the whole where a test that used it fails."""
+    """Show the logs of the installation if a test that used it fails."""
     report = yield
     whole = getattr(item, "funcargs", {}).get("running_stack")
     if report.failed and isinstance(whole, Stack):

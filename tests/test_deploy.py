@@ -1,4 +1,4 @@
-"""The files that deploy Athanor say what DESIGN promises: one public port, no default password, nobody is root."""
+"""The deployment files: one public port, no default password, no process as root."""
 
 import re
 import subprocess

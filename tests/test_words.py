@@ -29,7 +29,18 @@ BANNED_NAMES = {
     "shown",
     "seen",
     "asked",
+    "lap",
+    "laps",
+    "contestants",
+    "mended",
+    "owed",
+    "stranger",
 }
+# Phrases of the old idiom in names of tests, each with the usual word: continues, reported, fixed, unknown, again.
+BANNED_IN_TESTS = re.compile(
+    r"_(?:go(?:es)?_on|went_on|(?:is|are)_told|tells?|mended|owe[sd]?|stranger|anew|nobody|somebody|passed_over|let_go"
+    r"|anothers|as_it_came|for_ever|lives_are|zombie)(?:_|$)"
+)
 BRITISH = re.compile(
     r"(?:token|normal|initial|optim|quant|serial|synchron|recogn|organ|minim|maxim|util|summar|parallel)is(?:e|ed|es|ing|ation)"
     r"|colour|behaviour|neighbour|favour|honour|catalogue|licence|analyse|artefact(?!['\"]  #)"
@@ -75,6 +86,16 @@ def test_no_name_is_a_banned_word() -> None:
         if BANNED_NAMES & set(bound_names(ast.parse(path.read_text())))
     }
     assert places - set(ALLOWED["names"]) == set()
+
+
+def test_names_of_tests_are_plain_english() -> None:
+    names = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name for name in names if name.startswith("test_") and BANNED_IN_TESTS.search(name)} == set()
 
 
 def test_no_two_public_classes_have_one_name() -> None:

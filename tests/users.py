@@ -1,4 +1,4 @@
-"""The cast: Alice owns the installation, Bob is another user, a visitor is nobody yet."""
+"""Users: Alice owns the installation, Bob is another user, a visitor is not logged in."""
 
 from dataclasses import dataclass
 from functools import cache

@@ -1,6 +1,6 @@
 """JSON objects, one a line, over sockets and pipes. Standard library only.
 
-Every pair of processes here speaks this: supervisor and gang, worker and inference process, worker and sandbox.
+All pairs of processes communicate this way: supervisor and gang, worker and inference process, worker and sandbox.
 """
 
 import json

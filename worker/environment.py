@@ -52,9 +52,9 @@ def child_environment(profile: Profile, **variables: str) -> dict[str, str]:
     return {**inherited_environment(rules.inherited, rules.prefixes), **rules.fixed, **variables}
 
 
-def warm_socket() -> Path:
+def fork_server_socket() -> Path:
     """Where the fork server of this node listens."""
-    return run_directory() / "warm.sock"
+    return run_directory() / "fork_server.sock"
 
 
 def gpu_lock(uuid: str) -> Path:

@@ -20,7 +20,7 @@ from types import FrameType
 
 from trainer import jsonlines
 
-log = logging.getLogger("warm")
+log = logging.getLogger("fork_server")
 
 LOOK_SECONDS = 1.0  # between checks that the worker is alive
 LINE_SECONDS = 5.0  # timeout for a caller's first line
@@ -41,7 +41,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, _end)
     preload()
-    log.info("warm")
+    log.info("ready")
     with listen(path) as listener:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps forked children
         while os.getppid() == worker:
@@ -71,7 +71,7 @@ def listen(path: Path) -> socket.socket:
 
 
 def handle_connection(connection: socket.socket, listener: socket.socket) -> None:
-    """Read what the caller asks for and fork a child that serves it."""
+    """Read the request of a caller and fork a child that serves it."""
     with connection:
         kind = receive_kind(connection)
         if kind not in KINDS:
@@ -83,7 +83,7 @@ def handle_connection(connection: socket.socket, listener: socket.socket) -> Non
 
 
 def receive_kind(connection: socket.socket) -> str | None:
-    """What the caller asks for: a key of KINDS, or None for a request that cannot be read."""
+    """The requested key of KINDS; None for an invalid request."""
     connection.settimeout(LINE_SECONDS)
     try:
         message = jsonlines.receive(connection, MAX_LINE_BYTES)

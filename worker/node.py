@@ -22,7 +22,7 @@ from app.core import db, storage
 from app.core.settings import ROOT, settings
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import notifications
-from worker.environment import child_environment, warm_socket
+from worker.environment import child_environment, fork_server_socket
 
 log = logging.getLogger(__name__)
 
@@ -160,16 +160,16 @@ class ForkServer:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(10)
-            warm_socket().unlink(missing_ok=True)
+            fork_server_socket().unlink(missing_ok=True)
 
     @staticmethod
     def _start() -> subprocess.Popen[bytes]:
-        warm_socket().unlink(missing_ok=True)
-        path = storage.data() / "logs" / "warm.log"
+        fork_server_socket().unlink(missing_ok=True)
+        path = storage.data() / "logs" / "fork_server.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "worker.fork_server", str(warm_socket()), str(os.getpid())],
+                [sys.executable, "-m", "worker.fork_server", str(fork_server_socket()), str(os.getpid())],
                 cwd=ROOT,
                 env=child_environment("trainer"),
                 stdin=subprocess.DEVNULL,

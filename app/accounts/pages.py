@@ -78,7 +78,7 @@ def show_login(request: Request, next: Annotated[str, Query(max_length=500)] = "
 
 @router.post("/login")
 def log_in(request: Request, name: Text = "", password: Text = "", next: Text = "/") -> Response:
-    """Check the password, set the session cookie and redirect to the page that was asked for."""
+    """Check the password, set the session cookie and redirect to the requested page."""
     try:
         secret = access.log_in(name, password, request.cookies.get(auth.COOKIE))
     except PanelError as error:

@@ -19,7 +19,7 @@ from app.core.principal import Principal, visible, visible_to
 from app.core.settings import settings
 
 MAX_NAME_LENGTH = 120
-UPLOAD_LIFETIME = timedelta(days=1)  # after which an upload that nobody finished is forgotten
+UPLOAD_LIFETIME = timedelta(days=1)  # after which an unfinished upload is deleted
 _REFERENCE = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?", re.ASCII)
 
 

@@ -31,7 +31,7 @@ class ExportRequest(BaseModel):
 
 
 class EvaluationRequest(BaseModel):
-    """A checkpoint to be asked about corpora, with lm-evaluation-harness."""
+    """A checkpoint to be evaluated on corpora with lm-evaluation-harness."""
 
     model_config = ConfigDict(
         extra="forbid",

@@ -48,10 +48,10 @@ def now() -> datetime:
 
 
 def _against_silence() -> dict[str, object]:
-    """What ends a connection whose other end fell silent, at either end: a pulled cable sends no goodbye.
+    """Options that end a connection on both sides when the other side is silent, as after a network failure.
 
-    Without it a supervisor that was cut off in the middle of a transaction would keep its job locked, so that nobody
-    could give it to another node, and would itself wait for an answer for ever.
+    Without them a supervisor disconnected within a transaction would keep its job locked, so that it could not be
+    placed on another node, and would itself wait for a response forever.
     """
     lease = settings().lease_seconds
     return {
@@ -83,7 +83,7 @@ def transaction() -> Iterator[Session]:
 def store_result(store: Callable[[Session], T], refuse: Callable[[Session, str], T]) -> T:
     """Store what a child process reported; if it cannot be stored, have `refuse` store the reason it is given.
 
-    Raises only what trying again can help against, so that no message about a result is repeated for ever.
+    Raises only errors that a retry may solve, so that no message about a result is repeated forever.
     """
     try:
         with transaction() as session:
@@ -98,9 +98,9 @@ def store_result(store: Callable[[Session], T], refuse: Callable[[Session, str],
 
 
 def is_outage(error: DBAPIError) -> bool:
-    """Whether trying again can help: a connection that broke or could not be made, a server that stops or starts.
+    """Whether a retry may help: the connection failed, or the server is stopping or starting.
 
-    Such an error has no SQLSTATE of its own, or one of the classes 08 (connection), 40 (conflict), 53 (resources) and
+    Such an error has no SQLSTATE, or one of the classes 08 (connection), 40 (conflict), 53 (resources) and
     57 (operator intervention).
     """
     state = getattr(error.orig, "sqlstate", None)

@@ -79,7 +79,7 @@ class ParseReport(_Stored):
 
 
 class ImportProgress(_Stored):
-    """How far the import of a model is, in bytes; `at` (Unix seconds) is when it was last heard of."""
+    """How far the import of a model is, in bytes; `at` (Unix seconds) is when it was last reported."""
 
     phase: str | None = None
     done: int = 0
@@ -123,7 +123,7 @@ class Manifest(_Open):
 
 
 class CheckpointTaskOptions(_Stored):
-    """What an export (the first four) or an evaluation (the others) was asked for with."""
+    """The options of an export (the first four) or an evaluation (the others)."""
 
     format: str | None = None
     quantization: str | None = None
@@ -208,7 +208,7 @@ class PhaseTotals(_Stored):
 
 
 class JobProgress(_Stored):
-    """How far a job is. `at` is when the present phase was last heard of, in Unix seconds.
+    """How far a job is. `at` is when the current phase was last reported, in Unix seconds.
 
     `recent` are the last steps with when each was done, `latest` the last value of each series, `step_seconds` what
     one step took before the first.

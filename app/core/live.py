@@ -1,7 +1,7 @@
 """Live views: notifications over Valkey, and a hub that reads each update once, however many people watch.
 
-A notification only says "look"; what a viewer gets is read from the database after its cursor. So a lost notification,
-an empty Valkey, a restarted web process or a sleeping laptop cost a delay, never an event.
+A notification only triggers a read; viewers get what the database has after their cursor. So a lost notification, an
+empty Valkey, a restarted web process or a sleeping laptop delay events but never lose one.
 """
 
 import asyncio

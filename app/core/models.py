@@ -187,7 +187,7 @@ class Corpus(Base):
     filename: Mapped[str]
     format: Mapped[str]  # the ending of the file name, one of app/corpora/service.py FORMATS
     kind: Mapped[str] = mapped_column(server_default="text")  # text, or what its documents are records of
-    encoding: Mapped[str | None]  # None until read; asked for by the user where it is not UTF-8
+    encoding: Mapped[str | None]  # None until parsed; chosen by the user if it is not UTF-8
     state: Mapped[str] = mapped_column(server_default="parsing")
     num_bytes: Mapped[int] = mapped_column(BigInteger)  # of the upload
     sha256: Mapped[str]  # of the upload
@@ -354,7 +354,7 @@ class Job(Base):
     tokenizer_id: Mapped[str | None] = mapped_column(ForeignKey("tokenizer.id", ondelete="SET NULL"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("job.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())  # since when it wants to run
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())  # when it was submitted or last resumed
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
@@ -379,7 +379,7 @@ class Attempt(Base):
     ended_at: Mapped[datetime | None]
     exit_kind: Mapped[str | None]  # a code of app/jobs/lifecycle/failures.py
     exit_data: Mapped[MessageValues] = mapped_column(server_default="{}")  # the values of the code's message
-    resume_step: Mapped[int | None]  # where it went on from; unknown until its supervisor has chosen
+    resume_step: Mapped[int | None]  # the step it resumed from; None until its supervisor has chosen
     resumed_from: Mapped[str | None]  # the id of the checkpoint; none from scratch
     reached_step: Mapped[int] = mapped_column(server_default="0")  # the last step it reported
     replay: Mapped[Replay | None] = mapped_column(server_default="{}", nullable=False)  # None: no step trained again

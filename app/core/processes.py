@@ -131,7 +131,7 @@ def rotate(log: Path) -> None:
 
 
 def write_pid(path: Path, pid: int) -> None:
-    """Write a pid file: the process ID and the start time, which tells a reused ID apart."""
+    """Write a pid file: the process ID and the start time, which distinguishes a reused ID."""
     with suppress(psutil.NoSuchProcess):
         path.write_text(f"{pid} {psutil.Process(pid).create_time():.2f}\n")
 

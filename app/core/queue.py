@@ -110,8 +110,8 @@ def _claim() -> list[Outbox]:
     """The oldest messages that no process is sending."""
     with db.transaction() as session:
         free = or_(Outbox.claimed_until.is_(None), Outbox.claimed_until < func.now())
-        owed = select(Outbox).where(free).order_by(Outbox.id).limit(100).with_for_update(skip_locked=True)
-        rows = list(session.scalars(owed))
+        pending = select(Outbox).where(free).order_by(Outbox.id).limit(100).with_for_update(skip_locked=True)
+        rows = list(session.scalars(pending))
         until = func.now() + timedelta(seconds=CLAIM_SECONDS)
         session.execute(update(Outbox).where(Outbox.id.in_([row.id for row in rows])).values(claimed_until=until))
     return rows

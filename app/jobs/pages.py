@@ -230,7 +230,7 @@ def _draw_form(
 
 
 def _form_context(session: Session, principal: Principal, submitted: SubmittedForm) -> FormContext:
-    """What the job of a form starts from; nothing where that is not there: its plan says so."""
+    """What the job of a form starts from; empty if that does not exist, which its plan reports."""
     origin = base = None
     if submitted.origin_id:
         with suppress(PanelError):

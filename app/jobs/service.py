@@ -282,7 +282,7 @@ def cancel(session: Session, *, principal: Principal, job_id: str) -> Job:
         raise PanelError(409, "job_ended", _("This job has ended; there is nothing left to cancel."))
     job.desired = "cancel"
     if job.state in ("queued", "paused", "recovering"):
-        retention.record_unrecorded(session, job)  # later nobody looks for them
+        retention.record_unrecorded(session, job)  # nothing looks for them later
         finish(session, job, "cancelled", "user", "wish_cancel")
     return job
 

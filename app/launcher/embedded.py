@@ -68,7 +68,7 @@ class Server:
         raise NotImplementedError
 
     def process(self) -> psutil.Process | None:
-        """The running server of this data directory, whoever started it, or None.
+        """The running server of this data directory, even if another process started it, or None.
 
         The pid file is believed only if the working directory of that process is the data directory.
         """

@@ -33,7 +33,7 @@ def install_errors(app: FastAPI) -> None:
 
 
 async def _disconnected(request: Request, error: Exception) -> Response:
-    """What nobody reads: the client went away while its request was read. 499 is the code of web servers for that."""
+    """The response to a client that disconnected during its request: 499, the code of nginx for that."""
     return Response(status_code=499)
 
 

@@ -25,7 +25,7 @@ from trainer.modeling.build import init_model
 from trainer.modeling.objectives import Objective, objective
 from trainer.spec import TrainSpec, resolve
 
-ROWS, LAPS = 4, 12
+ROWS, REPEATS = 4, 12
 TALKS, TEXT_BYTES, VOCAB_SIZE = 600, 400_000, 4096
 SIZES: dict[str, int] = {}  # by default those of the recipe
 
@@ -46,9 +46,9 @@ def talks(count: int) -> list[str]:
     return records
 
 
-def seconds(learning: Objective, samples: SFTDataset, lap: int) -> tuple[float, int]:
+def seconds(learning: Objective, samples: SFTDataset, repeat: int) -> tuple[float, int]:
     """How long one batch takes forward and back, and how many tokens it holds."""
-    batch = samples.train_batch(lap * ROWS, ROWS)
+    batch = samples.train_batch(repeat * ROWS, ROWS)
     started = time.perf_counter()
     learning(**{name: torch.from_numpy(values) for name, values in batch.items()}).sum().backward()
     return time.perf_counter() - started, samples.num_tokens_of(batch)
@@ -75,10 +75,10 @@ def main() -> None:
             for name, packing in (("packed", True), ("alone", False))
         }
         rates: dict[str, list[float]] = {name: [] for name in ways}
-        for lap in range(LAPS + 1):
+        for repeat in range(REPEATS + 1):
             for name, samples in ways.items():
-                took, count = seconds(learning, samples, lap)
-                if lap:
+                took, count = seconds(learning, samples, repeat)
+                if repeat:
                     rates[name].append(count / took)
     for name, samples in ways.items():
         batch = samples.train_batch(0, 10 * ROWS)
@@ -90,7 +90,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if "--smoke" in sys.argv:
-        ROWS, LAPS = 1, 1
+        ROWS, REPEATS = 1, 1
         TALKS, TEXT_BYTES, VOCAB_SIZE = 30, 60_000, 384
         SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
         SIZES["num_key_value_heads"] = 4

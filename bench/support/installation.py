@@ -40,12 +40,14 @@ def running() -> Iterator[tuple[httpx.Client, Path]]:
         yield installation.client, installation.data
 
 
-def wait_until_warm(client: httpx.Client, data: Path) -> None:
+def wait_until_ready(client: httpx.Client, data: Path) -> None:
     """Wait until the shipped corpus is parsed and the fork server has finished its imports."""
-    log = data / "logs/warm.log"
+    log = data / "logs/fork_server.log"
 
-    def is_warm() -> bool:
+    def is_ready() -> bool:
         corpus = client.get(f"/api/v1/corpora/{CORPUS}").json()
-        return corpus["state"] == "ready" and log.exists() and "INFO warm: warm" in log.read_text(errors="replace")
+        return (
+            corpus["state"] == "ready" and log.exists() and "INFO fork_server: ready" in log.read_text(errors="replace")
+        )
 
-    until(is_warm, 120, "the corpus and the fork server")
+    until(is_ready, 120, "the corpus and the fork server")

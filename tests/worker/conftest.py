@@ -8,7 +8,7 @@ import pytest
 from tests.users import Person
 from tests.waiting import until
 from tests.worker.supervised_job import SupervisedJob
-from worker.environment import warm_socket
+from worker.environment import fork_server_socket
 from worker.node import ForkServer
 
 
@@ -18,7 +18,7 @@ def fork_server(database: str) -> Iterator[ForkServer]:
     parent = ForkServer()
     parent.watch()
     try:
-        until(warm_socket().exists, 120, "the fork server's socket")
+        until(fork_server_socket().exists, 120, "the fork server's socket")
         yield parent
     finally:
         parent.stop()

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.waiting import until
-from worker.environment import child_environment, warm_socket
+from worker.environment import child_environment, fork_server_socket
 from worker.node import ForkServer, describe
 from worker.supervisor import gang_client as gangs
 
@@ -18,7 +18,7 @@ from worker.supervisor import gang_client as gangs
 def connected(line: bytes) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(20)
-    connection.connect(str(warm_socket()))
+    connection.connect(str(fork_server_socket()))
     connection.sendall(line)
     return connection
 
@@ -77,7 +77,7 @@ def test_a_crashed_fork_server_is_restarted(fork_server: ForkServer) -> None:
     fork_server.watch()
     assert fork_server._process is not None
     assert fork_server._process.pid != first.pid
-    until(warm_socket().exists, 120, "the socket of the second one")
+    until(fork_server_socket().exists, 120, "the socket of the second one")
 
 
 def test_a_node_describes_its_hardware(database: str) -> None:

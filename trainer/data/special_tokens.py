@@ -24,8 +24,8 @@ class EncodedParts:
 class SpecialTokens:
     """Encodes text so that only a chat template can write the special tokens of a tokenizer.
 
-    All tokens that the tokenizer declares special count, in whichever of its files. `escape` replaces them in what
-    people wrote by placeholders that nobody can guess. `encode` takes the rendered conversation: special tokens in it
+    All tokens that the tokenizer declares special count, in whichever of its files. `escape` replaces them in the
+    text of users by placeholders that cannot be guessed. `encode` takes the rendered conversation: special tokens in it
     are the template's, and what a placeholder stands for is ordinary text.
     """
 
@@ -56,7 +56,7 @@ class SpecialTokens:
         encoding = tokenizer.encode(text, add_special_tokens=False)
         offsets, last = [], 0
         for start, end in encoding.offsets:
-            offsets.append((min(start, last), end))  # some tokenizers say that a space before a word is in no token
+            offsets.append((min(start, last), end))  # in some tokenizers no token covers the space before a word
             last = max(last, end)
         return EncodedParts(encoding.ids, offsets, list(accumulate(map(len, parts))))
 
@@ -96,6 +96,6 @@ def with_renamed_tokens(tokenizer: Tokenizer, names: Mapping[str, str] | None = 
 
 
 def _names(contents: Sequence[str], first: str, last: str) -> dict[str, str]:
-    """Spellings that nobody can guess: digits, which survive whatever a template does to a text."""
+    """Spellings that cannot be guessed: digits, which templates leave unchanged."""
     secret = secrets.randbelow(10**18)
     return {content: f"{first}{secret}{number}{last}" for number, content in enumerate(contents)}

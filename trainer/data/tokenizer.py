@@ -88,7 +88,7 @@ def train(
 ) -> Tokenizer:
     """Train a tokenizer on corpora. Without `vocab_size`, the size of the text determines it.
 
-    That of a Qwen 2 splits text as Qwen's own does: AutoTokenizer opens it so, whatever tokenizer.json says.
+    For Qwen 2, text is split as by Qwen's own tokenizer: AutoTokenizer does so regardless of tokenizer.json.
 
     `special` are special tokens besides end of text and padding. With a mask token, encoding puts an end-of-text token
     before and after a text, as BERT does; with sentinels, only after it, as T5 does.

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 # DeepSpeed looks for accelerators while it is imported: through NVML, so that a process that imported it may fork;
-# and where there is none it would warn, unless it is told.
+# without any it would warn, unless it is configured.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 import torch
 
@@ -36,7 +36,7 @@ TIMEOUT = timedelta(minutes=30)  # a rank may wait for another to write a large 
 
 
 def init_process_group(kind: str) -> torch.device:
-    """Join the other ranks, as RANK, WORLD_SIZE and the others of torchrun's variables say, and return the device."""
+    """Join the other ranks by RANK, WORLD_SIZE and torchrun's other variables, and return the device."""
     # DeepSpeed would compile a shared-memory collective with g++ at its first use; gloo needs none. Giving the table
     # of usable compiled operations also spares the probe for compilers.
     deepspeed.ops.__compatible_ops__ = {}

@@ -166,7 +166,7 @@ def _next_logits(model: PreTrainedModel, feed: list[int], cache: DynamicCache) -
 
 
 class Sampler:
-    """Picks tokens with randomness of its own, so that two streams do not disturb each other."""
+    """Picks tokens with its own random generator, so that streams do not affect each other."""
 
     def __init__(self, temperature: float, top_p: float, top_k: int, seed: int) -> None:
         self._temperature, self._top_p, self._top_k = temperature, top_p, top_k

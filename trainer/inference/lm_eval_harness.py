@@ -27,7 +27,7 @@ MAX_CHARACTERS = 2_000  # of each field of an example
 MIN_NEW_TOKENS = 32
 BOOTSTRAP_ITERATIONS = 200  # for standard errors that have no formula
 
-# What is asked of a model, by the kind of a corpus; the harness's own words (docs/task_guide.md of lm_eval).
+# The task of each kind of corpus, in the harness's configuration format (docs/task_guide.md of lm_eval).
 TASKS: dict[str, dict[str, Any]] = {
     "text": {
         "output_type": "loglikelihood_rolling",
@@ -104,7 +104,7 @@ class _Counted(HFLM):  # type: ignore[misc]
         return list(super().generate_until(requests, disable_tqdm))
 
     def _max_new_tokens(self, document: Mapping[str, Any], prompt: str) -> int:
-        """Tokens to generate: as many as expected and one more, which tells a longer answer.
+        """Tokens to generate: as many as expected and one more, to detect a longer answer.
 
         Where there is room, it is a power of two, so that many documents share a batch.
         """
@@ -146,7 +146,7 @@ def evaluate(
     batch_size: int,
     progress: Callable[[int, int], None],
 ) -> EvaluationResult:
-    """Ask a causal model about the first `limit` documents of each corpus, each behind `num_fewshot` others.
+    """Evaluate a causal model on the first `limit` documents of each corpus, each preceded by `num_fewshot` others.
 
     Raises ValueError for a kind of corpus that has no task.
     """

@@ -2,7 +2,7 @@
 
 Torch computes fp32 products with MKL, which on other makers' processors than Intel's may keep to AVX2. oneDNN, which
 torch ships for lower precisions, uses AVX-512 on all of them. Which is faster is measured once per node
-(trainer/training/matmul_choice.py); until `set_onednn` says so, every product is torch's own.
+(trainer/training/matmul_choice.py); until `set_onednn` enables it, every product is torch's own.
 
 The operator, `torch.ops.mkldnn._linear_pointwise`, is private to torch, which compiles linear layers to it. Where it
 is missing or fails, oneDNN counts as unavailable.
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BENCHMARK_SIDE = 512  # rows and columns of the square layer that both libraries are timed with
-BENCHMARK_LAPS = 15
+BENCHMARK_REPEATS = 15
 
 _is_onednn_on = False
 
@@ -52,20 +52,20 @@ def cpu_name(is_onednn_on: bool) -> str:
 def onednn_speedup() -> float:
     """How many times as fast as torch's own a linear layer is by oneDNN, forward and backward; 0 without oneDNN.
 
-    The fastest laps, taken by turns on one thread, are compared in CPU time: neither what other processes take nor
+    The fastest repeats, alternating on one thread, are compared in CPU time: neither what other processes take nor
     threads that wait for each other count.
     """
     if not has_onednn():
         return 0.0
-    lap, _operations = matmul_benchmark(BENCHMARK_SIDE, torch.device("cpu"), torch.float32)
+    multiply, _operations = matmul_benchmark(BENCHMARK_SIDE, torch.device("cpu"), torch.float32)
     before, num_threads = uses_onednn(), torch.get_num_threads()
     torch.set_num_threads(1)
     seconds: dict[bool, list[float]] = {False: [], True: []}
-    for _lap in range(1 + BENCHMARK_LAPS):
+    for _repeat in range(1 + BENCHMARK_REPEATS):
         for is_on, times in seconds.items():
             set_onednn(is_on)
             start = time.process_time()
-            lap()
+            multiply()
             times.append(time.process_time() - start)
     set_onednn(before)
     torch.set_num_threads(num_threads)

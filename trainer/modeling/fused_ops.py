@@ -116,8 +116,8 @@ def fused_linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, l
     if label_weights is not None:
         counts = label_weights.flatten() != 0
         hidden, labels, label_weights = hidden[counts], labels[counts], label_weights.flatten()[counts].float()
-    # Asked here, because autograd switches gradients off within a Function, and says that a parameter needs one even
-    # under no_grad.
+    # Read here, because autograd disables gradients within a Function, where a parameter requires one even under
+    # no_grad.
     with_gradients = torch.is_grad_enabled()
     loss_sum: Tensor = _FusedLinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight.to(hidden.dtype), labels, label_weights, with_gradients

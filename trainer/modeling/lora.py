@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from trainer.spec import TrainSpec
 
-DIRECTORY = "adapter"  # in a checkpoint, beside the merged weights
+DIRECTORY = "adapter"  # in a checkpoint, next to the merged weights
 WEIGHTS = "adapter_model.safetensors"
 NAME = "default"  # peft's own name of the only adapter of a model
 IN_A_BLOCK = re.compile(r".*\.\d+\..*")
@@ -36,7 +36,7 @@ def add_lora(model: PreTrainedModel, spec: TrainSpec) -> None:
         if getattr(parameter, "is_new", False) or (spec.objective == "classification" and name.split(".")[0] in HEADS)
     ]
     inject_adapter_in_model(_config(model, spec), model)
-    # peft would put a copy beside such a head. Here it trains in place, and peft only hears of it where it opens this.
+    # peft would add a copy of such a head. Here it is trained in place; peft copies it only on loading the adapter.
     model.peft_config[NAME].modules_to_save = sorted({name.rpartition(".")[0] for name in heads}) or None
     for name, parameter in model.named_parameters():
         if name in heads:
@@ -136,8 +136,8 @@ def save(model: PreTrainedModel, weights: dict[str, Tensor], directory: Path) ->
 
 
 def load_with_adapter(base: Path, directory: Path) -> nn.Module:
-    """A base model with the adapter of an export beside it, as peft opens both. The export's configuration names the
-    network, with its labels.
+    """A base model with the adapter of an export, loaded by peft. The export's configuration describes the network
+    and its labels.
     """
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
     model = getattr(transformers, config.architectures[0]).from_pretrained(
@@ -146,7 +146,7 @@ def load_with_adapter(base: Path, directory: Path) -> nn.Module:
         dtype=torch.float32,
         local_files_only=True,
         use_safetensors=True,
-        ignore_mismatched_sizes=True,  # of a head for other labels, which the adapter brings anew
+        ignore_mismatched_sizes=True,  # of a head for other labels, which the adapter replaces
     )
     adapted: nn.Module = PeftModel.from_pretrained(model, directory)
     return adapted.eval()

@@ -35,7 +35,7 @@ def load(
     say: Callable[[str], None],
     labels: Sequence[str] = (),
 ) -> PreTrainedModel:
-    """The model in a directory, with the head that the objective wants, new where the directory has none.
+    """The model in a directory, with the head of the objective, which is new if the directory has none.
 
     Only safetensors are read, and no code. Raises Failure for a model that the spec cannot start from.
     """
@@ -44,7 +44,7 @@ def load(
     _set(config, dict.fromkeys(dropouts, 0.0))  # as from scratch: what is computed must not depend on ranks
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    if device.type == "meta":  # has no values: the first rank, which has, says which are new
+    if device.type == "meta":  # without values: rank 0, which has them, reports which are new
         with device:
             model = architectures.model_class(spec.objective).from_config(
                 config, dtype=dtype, attn_implementation="sdpa"

@@ -27,7 +27,7 @@ def broadcast_from_rank0(names: list[str] | None) -> list[str]:
 
 
 class LazyParameters(nn.Module):
-    """Allocates each parameter only when it is iterated over: DeepSpeed shards one before it asks for the next."""
+    """Allocates each parameter only when it is iterated over: DeepSpeed shards one before it requests the next."""
 
     def __init__(self, module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()

@@ -112,7 +112,7 @@ def _counts(
         embedding = (vocab + length + POSITION_OFFSET[model_type] + NUM_TOKEN_TYPES[model_type]) * hidden
         norm, biases = 2 * hidden, hidden * hidden + 3 * hidden + vocab  # the head's dense layer, norm and bias
         biases += 0 if is_tied else vocab  # untied, transformers keeps a second bias of the decoder matrix
-    # transformers ties T5's head whatever tie_word_embeddings says.
+    # transformers ties T5's head regardless of tie_word_embeddings.
     own_head = (0 if is_tied or model_type == "t5" else head) + biases
     if is_classifier:
         own_head = head = NUM_LABELS * hidden

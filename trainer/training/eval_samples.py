@@ -91,7 +91,7 @@ class Seq2SeqSample(EvalSample):
     def answer(self, loaded: LoadedModel) -> str:
         ids = self._ids.to(loaded.model.device)
         output = loaded.model.generate(input_ids=ids, max_new_tokens=EVAL_SAMPLE_TOKENS, do_sample=False)
-        has_sentinels = "<extra_id_0>" in self.prompt  # they say which gap each part of the target fills
+        has_sentinels = "<extra_id_0>" in self.prompt  # they mark which gap each part of the target fills
         text = str(loaded.tokenizer.decode(output[0, 1:], skip_special_tokens=not has_sentinels))
         return text.removesuffix(str(loaded.tokenizer.eos_token)) if has_sentinels else text
 

@@ -43,7 +43,7 @@ class EvalSplit:
 class Evaluation:
     """The evaluations of a run: on its validation samples, on each validation corpus, and one sample of its output.
 
-    A run without validation samples of its own uses those of its first validation corpus.
+    A run without its own validation samples uses those of its first validation corpus.
     """
 
     def __init__(

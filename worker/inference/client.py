@@ -12,7 +12,7 @@ from typing import Any
 
 from app.core.settings import ROOT, settings
 from trainer import jsonlines
-from worker.environment import child_environment, warm_socket
+from worker.environment import child_environment, fork_server_socket
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,10 @@ class Inference:
                     return
                 except OSError:  # it exited after being idle for long, or died
                     self._drop()
-            self._leash = _fork_from_warm() or self._start_cold()
+            self._leash = _fork_from_server() or self._start_process()
             socket.send_fds(self._leash, [b"+"], [peer.fileno()])
 
-    def _start_cold(self) -> socket.socket:
+    def _start_process(self) -> socket.socket:
         connection, peer = socket.socketpair()
         with peer:
             command = [sys.executable, "-m", "worker.inference.server", "--fd", str(peer.fileno())]
@@ -78,12 +78,12 @@ class Inference:
             self._child = None
 
 
-def _fork_from_warm() -> socket.socket | None:
+def _fork_from_server() -> socket.socket | None:
     """A connection to a new fork of the fork server; None if there is no fork server."""
     leash = socket.socket(socket.AF_UNIX)
     leash.settimeout(2)
     try:
-        leash.connect(str(warm_socket()))
+        leash.connect(str(fork_server_socket()))
         jsonlines.send(leash, {"serve": "inference"})
     except OSError as error:
         log.info("no fork server (%s), the inference process starts cold", error)

@@ -206,7 +206,7 @@ class Supervisor:
         return self._journal.is_drained and not self.publisher.is_busy
 
     def _is_out_of_time(self) -> bool:
-        """Whether this node is shutting down and the database does not come back to take the rest."""
+        """Whether this node is shutting down and the database stays unavailable for the rest of the records."""
         grace = GONE_SECONDS / 2
         is_late = self._kill_at is not None and time.monotonic() > self._kill_at + grace
         return self.is_asked_to_stop and is_late and self.gang.is_finished

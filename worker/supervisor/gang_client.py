@@ -18,7 +18,7 @@ import psutil
 
 from app.core.settings import ROOT
 from trainer import jsonlines
-from worker.environment import child_environment, gpu_lock, warm_socket
+from worker.environment import child_environment, fork_server_socket, gpu_lock
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def start() -> GangClient:
     """Start a gang that waits for its request: a fork of the fork server, or without one a new process."""
     with suppress(OSError):
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(warm_socket()))
+        connection.connect(str(fork_server_socket()))
         jsonlines.send(connection, {"serve": "gang"})
         return GangClient(connection, None)
     log.info("no fork server, the gang starts cold")

@@ -1,4 +1,4 @@
-"""The verbs of an attempt at a job: claim the job, renew its lease, record its journal, say how it ended.
+"""The verbs of an attempt at a job: claim the job, renew its lease, record its journal, report its outcome.
 
 Each takes the attempt's fencing number and raises LeaseLost when another attempt has superseded this one: nothing is
 written then.

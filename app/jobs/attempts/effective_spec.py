@@ -1,4 +1,4 @@
-"""The spec that the next attempt at a job computes: what was asked for, with what later turned out."""
+"""The spec of a job's next attempt: the submitted one with what earlier attempts found out."""
 
 from app.core.models import Job
 from trainer.spec import TrainSpec
@@ -7,7 +7,7 @@ from trainer.spec import TrainSpec
 def effective_spec(job: Job) -> TrainSpec:
     """The job's spec with the micro-batch that recovery chose, and the precision that the first attempt decided.
 
-    `Job.spec` itself stays what was asked for. Both changes leave the result of a step as it is.
+    `Job.spec` itself stays as it was submitted. Both changes leave the result of a step as it is.
     """
     changes: dict[str, object] = {}
     if job.adjustments.per_device_batch_size is not None:

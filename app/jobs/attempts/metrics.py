@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.core.models import MetricPoint, MetricRollup
 
 LEVELS = 10  # the widest bucket holds 4^10 steps, about a million
-MAX_MARKS = 200  # non-finite points drawn one by one; more of them tell nothing new
+MAX_MARKS = 200  # non-finite points drawn individually; more of them add no information
 
 Value = float | str  # a number, or the word nan, inf or -inf
 
@@ -190,7 +190,7 @@ class Window:
 
 
 def last_step(session: Session, *, job_id: str) -> int:
-    """The highest step with a live point; -1 where there is none."""
+    """The highest step with a live point; -1 if there is none."""
     top = select(func.max(MetricRollup.last_step)).where(MetricRollup.job_id == job_id, MetricRollup.level == LEVELS)
     last = session.scalar(top)
     return -1 if last is None else last

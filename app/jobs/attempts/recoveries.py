@@ -1,4 +1,4 @@
-"""What the attempts at a job tell: how often it recovered, which steps were trained again, what that proves."""
+"""The recoveries of a job: how many, which steps were trained again, and whether they gave the same results."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Machines that run workers: what they say of themselves, whether they live, what room they have left."""
+"""Nodes, which run workers: their reported hardware, whether they are live, their free resources."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -79,7 +79,7 @@ def for_a_plan(session: Session, num_processes: int) -> hardware.NodeHardware | 
 
 
 def _prices_and_corrections(session: Session, name: str) -> dict[str, Any]:
-    """What the operator and earlier jobs say of a machine: prices, power, and how far estimates were off."""
+    """Settings and measurements for a node: prices, power, and corrections of estimates by earlier jobs."""
     prices = {field: getattr(settings(), field) or None for field in ("price_per_hour", "price_per_kwh", "watts")}
     return {**prices, **accuracy.corrections(session, name)}
 

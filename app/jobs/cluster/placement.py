@@ -13,7 +13,7 @@ from heapq import heapify, heappop, heappush
 from app.jobs.lifecycle import wait_reasons
 
 HIGHEST = 1  # no wait raises a job above the high ones: among those, owners take turns
-OVERDUE = 2  # but what has waited very long goes before all others, the oldest first, whoever owns it
+OVERDUE = 2  # but jobs that waited very long go before all others, the oldest first, regardless of their owners
 OVERDUE_AGINGS = 4
 
 

@@ -77,7 +77,7 @@ def find(session: Session, principal: Principal, base_id: Any) -> StartingPoint 
 def checkpoint_in_use(
     session: Session, principal: Principal, base_id: str, unknown: PanelError
 ) -> tuple[Checkpoint, Job]:
-    """A checkpoint that a new job needs, and the job that wrote it. Raises `unknown` where there is none to see."""
+    """A checkpoint that a new job needs, and the job that wrote it. Raises `unknown` if the user has none."""
     try:
         checkpoint = visible(session, Checkpoint, base_id, principal=principal)
     except PanelError as error:
@@ -112,7 +112,7 @@ def _checkpoint_name(job_name: str, step: int) -> str:
 
 
 def _context(config: dict[str, Any]) -> int | None:
-    """How many tokens a model of ours reads, as its configuration says."""
+    """The context length of one of our models, from its configuration."""
     positions = config.get("max_position_embeddings", config.get("n_positions"))
     return max_context_length(str(config["model_type"]), positions, config.get("pad_token_id"))
 

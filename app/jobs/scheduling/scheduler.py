@@ -120,7 +120,7 @@ class Scheduler:
 
     @staticmethod
     def _grace() -> float:
-        return 2 * settings().lease_seconds  # a supervisor may need one to notice, and then a moment to come back
+        return 2 * settings().lease_seconds  # a supervisor may need one to notice, and a moment to reconnect
 
 
 def _record_heartbeat(session: Session, counts: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""Exports and evaluations from the request to the result, also where a worker is lost or nobody wants them."""
+"""Exports and evaluations from request to result, also with a lost worker or a cancel."""
 
 import json
 import shutil

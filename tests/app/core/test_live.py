@@ -162,7 +162,7 @@ def test_a_missing_notification_delays_events_but_loses_none() -> None:
         async with Hub().running() as hub:
             stream = hub.stream("story", story.read, "")
             assert (await anext(stream)).data == "1"
-            story.events.append(2)  # and nobody rings
+            story.events.append(2)  # without a notification
             assert (await asyncio.wait_for(anext(stream), live.POLL_SECONDS + 5)).data == "2"
             await stream.aclose()  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""Messages: owed by a transaction, sent after it, sent once, and never lost while the broker is away."""
+"""The outbox: messages are sent after their transaction, once, and survive an outage of the broker."""
 
 import sys
 import threading

@@ -48,7 +48,7 @@ class Race:
 
     def __init__(self, jobs: list[str], num_claims: int) -> None:
         self.jobs, self.left, self.lock = jobs, num_claims, threading.Lock()
-        self.least_won = num_claims // 40  # however slow the scheduler is beside so many
+        self.least_won = num_claims // 40  # however slow the scheduler is among so many
         self.held, self.doubles, self.won = set[str](), 0, 0
         self.is_over = threading.Event()
 

@@ -74,7 +74,7 @@ class HtmlForm(HTMLParser):
             self._text_of = None
 
     def handle_data(self, data: str) -> None:
-        """Collect the text of a sentence or of a control with several lines, which starts behind a line break."""
+        """Collect the text of a sentence or of a control with several lines, which starts after a line break."""
         if self._textarea is not None:
             self.sent[self._textarea] = [data.removeprefix("\n")]
         elif self._text_of == "note":

@@ -22,9 +22,9 @@ class Life:
     is_disk_full: bool = False
     is_placed: bool = False
     is_backing_off: bool = False
-    has_begun: bool = False  # its supervisor has chosen where to go on
+    has_begun: bool = False  # its supervisor has chosen the resume point
     points: dict[int, int] = field(default_factory=dict)  # live: step to fence
-    saved: dict[tuple[int, int], bool] = field(default_factory=dict)  # step and fence to whether it is whole
+    saved: dict[tuple[int, int], bool] = field(default_factory=dict)  # step and fence to whether it is intact
 
     # ---- people and scheduler ----
 

@@ -1,4 +1,4 @@
-"""Random lives of jobs: verbs on the real database, each compared with what reference_life.py says."""
+"""Random histories of jobs: verbs on the real database, each compared with what reference_state_machine.py expects."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

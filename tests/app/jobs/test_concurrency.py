@@ -79,14 +79,14 @@ def test_a_message_delivered_fifty_times_to_four_workers_starts_one_attempt(
 
 
 def test_a_hundred_cancels_racing_the_end_give_legal_transitions(alice_user: Person, corpus: str) -> None:
-    """The supervisor that has finished looks for a wish and then says how it ended, while its user cancels."""
+    """The supervisor that has finished checks the desired state, then reports its outcome, while its user cancels."""
     seen = Counter[tuple[str, str, str]]()
     for number in range(100):
         job_id, fence = factories.started(alice_user, corpus)
 
         def supervisor(job_id: str = job_id, fence: int = fence, delay: int = number) -> None:
             wish = "run"
-            for _ in range(delay % 4):  # the later it ends, the likelier it hears the wish
+            for _ in range(delay % 4):  # the later it ends, the likelier it sees the cancel
                 wish = do(attempts.renew, job_id=job_id, fence=fence)
             if wish == "cancel":
                 do(attempts.begin_stop, job_id=job_id, fence=fence, state="cancelling")

@@ -278,7 +278,7 @@ def test_the_page_of_nodes_works_without_nodes(alice: TestClient) -> None:
     assert "athanor worker" in alice.get("/nodes").text
 
 
-# ---- pausing, going on, continuing ----------------------------------------------------------------------------------
+# ---- pausing, resuming, continuing ----------------------------------------------------------------------------------
 
 
 def verbs_offered(client: TestClient, job_id: str) -> list[str]:

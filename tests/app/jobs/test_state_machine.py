@@ -1,4 +1,4 @@
-"""Lives of jobs as nobody would think of them: random verbs on the real database against a small reference."""
+"""Random histories of jobs: random verbs on the real database, compared with a small reference model."""
 
 from tests.app.jobs.state_machine import Lives, live
 from tests.users import Person

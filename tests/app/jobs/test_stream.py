@@ -1,4 +1,4 @@
-"""The live view: whatever is cut out of it, what a viewer has in the end is what is stored."""
+"""The live view: with any interruptions, a viewer finally has what is stored."""
 
 import json
 import random
@@ -195,7 +195,7 @@ def test_two_viewers_get_from_the_hub_what_each_would_get_alone(run: StreamedJob
     early.take(run.read(""))
     run.print("one\n")
     run.advance(3)
-    # The hub brings the topic to now, then a new viewer to the same place, while the run goes on.
+    # The hub brings the topic to now, then a new viewer to the same place, while the run continues.
     topic = run.read(early.cursor)
     run.advance(2)
     run.print("two\n")

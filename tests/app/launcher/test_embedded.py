@@ -71,17 +71,17 @@ def test_data_survives_a_kill_and_a_stop(postgres: Postgres, valkey: Valkey) -> 
 
 def test_a_pid_file_of_an_unrelated_process_is_ignored(postgres: Postgres) -> None:
     postgres.stop()
-    stranger = subprocess.Popen(["sleep", "60"])
+    unrelated = subprocess.Popen(["sleep", "60"])
     try:
         note = postgres.directory / postgres.pid_file
-        note.write_text(f"{stranger.pid}\n{postgres.directory}\n0\n5432\n\n\n\n")
+        note.write_text(f"{unrelated.pid}\n{postgres.directory}\n0\n5432\n\n\n\n")
         assert postgres.process() is None
         postgres.start()
-        assert pid(postgres) != stranger.pid
-        assert stranger.poll() is None, "nobody touched it"
+        assert pid(postgres) != unrelated.pid
+        assert unrelated.poll() is None, "it was not touched"
     finally:
-        stranger.kill()
-        stranger.wait()
+        unrelated.kill()
+        unrelated.wait()
 
 
 def test_an_interrupted_first_start_is_repeated(tmp_path: Path) -> None:

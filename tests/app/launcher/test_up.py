@@ -68,7 +68,7 @@ def test_the_one_time_code_is_in_no_log(whole: Stack) -> None:
 def test_a_crashed_process_restarts_at_the_same_address(whole: Stack) -> None:
     before = process_named(whole, "web")
     before.kill()
-    # The socket stays open meanwhile, so whoever asks now waits instead of being refused.
+    # The socket stays open meanwhile, so clients wait instead of being refused.
     assert httpx.get(whole.base_url + "/livez", timeout=30).status_code == 200
     assert process_named(whole, "web").pid != before.pid
     assert "web ended (SIGKILL) and restarts in 1 s" in whole.output.read_text()

@@ -85,7 +85,7 @@ StoreCheckpoint = Callable[[Person], StoredCheckpoint]
 
 @pytest.fixture(scope="module")
 def store_checkpoint(database: str, trained: Path) -> StoreCheckpoint:
-    """Gives somebody a checkpoint of their own."""
+    """Gives a user a checkpoint."""
 
     def give(person: Person) -> StoredCheckpoint:
         spec = a_spec(name="Furnace")

@@ -126,7 +126,7 @@ def test_a_third_request_waits_with_its_position_for_the_first_free_slot(
         with stream(client, slow) as third, stream(client, slow) as fourth:
             assert wait_for("waiting", third) == {"position": 0, "message": "You are next."}
             assert wait_for("waiting", fourth)["message"] == "One request is ahead of yours."
-            # Both writers end: their readers are told, and those who wait get their turn.
+            # Both writers end: their readers get an error, and waiting requests their turn.
             current_worker().inference.close()
             assert wait_for("failure", first)["code"] == "inference_lost"
             assert wait_for("failure", second)["code"] == "inference_lost"
@@ -167,7 +167,7 @@ def test_a_dead_client_frees_the_slot(
 ) -> None:
     with stream(client, slow) as text:
         wait_for("piece", text)
-        # What a killed web process looks like to the node: nobody keeps the key alive any more.
+        # What a killed web process looks like to the node: the key is no longer kept alive.
         monkeypatch.setattr(generation_queue, "ALIVE_SECONDS", 0)
         until(lambda: free_slots() == 2, 2, "the slot to be free")
 

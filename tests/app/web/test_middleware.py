@@ -78,7 +78,7 @@ def test_same_site_requests_are_accepted(visitor: TestClient) -> None:
 
 
 def paths(client: TestClient) -> list[tuple[str, str]]:
-    """Every route with every method, identifiers filled in with one that is nobody's."""
+    """Every route with every method, identifiers replaced by an unknown one."""
     found = []
     for route in every_route(client.app.routes, ""):  # type: ignore[attr-defined]
         filled = re.sub(r"\{[^}]+\}", "0000000000000000", route[1])

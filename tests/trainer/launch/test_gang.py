@@ -1,4 +1,4 @@
-"""The gang: its protocol, and that no process is left whichever one dies."""
+"""The gang: its protocol, and that no process is left after any of them is killed."""
 
 import fcntl
 import socket

@@ -52,7 +52,7 @@ def chatted(fork_server: GangForkServer, home: Path, vocabulary: str) -> RunDir:
 
 
 def test_a_model_learns_the_answers_of_conversations(chatted: RunDir) -> None:
-    """Far better, on held-out conversations, than whoever does not read the question."""
+    """Far better, on held-out conversations, than a guess without the question."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(chatted.tokenizer_path(1))
     answers = [m["content"] for talk in chat_fixtures.chats() for m in talk["messages"] if m["role"] == "assistant"]
     losses = series(chatted, "eval_loss")

@@ -97,7 +97,7 @@ def test_one_flipped_bit_is_flagged(start: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_pause_frees_the_node_and_a_resume_has_the_same_bits(start: Any) -> None:
-    steps = 600  # so many that each pause is heard long before the last
+    steps = 600  # so many that each pause arrives long before the last
     undisturbed = start(**{**GOLDEN, "max_steps": steps})
     assert undisturbed.ended().state == "succeeded", undisturbed.log()
     assert effective_spec(undisturbed.job).precision == "fp32"  # was left open, and is decided once
@@ -149,7 +149,7 @@ def test_a_stopped_process_counts_as_a_hang(start: Any, monkeypatch: pytest.Monk
     assert replay.determinism_verdict(attempt.attempt()) in (
         "exact",
         None,
-    )  # none where it was stopped right behind a save
+    )  # none if it was stopped right after a save
 
 
 def spoil(row: Checkpoint, how: str) -> None:
@@ -248,7 +248,7 @@ def test_a_disk_full_three_times_pauses_the_job_until_there_is_space(
     job = attempt.ended()
     assert attempt.job.notice.code == "disk_full", attempt.log()
     assert job.desired == "pause"
-    assert job.state in ("recovering", "paused")  # paused if the supervisor heard of the wish before its trainer ended
+    assert job.state in ("recovering", "paused")  # paused if the supervisor saw the request before its trainer ended
     with db.transaction() as session:
         dispatch.requeue_or_fail(session)
     assert attempt.job.state == "paused"

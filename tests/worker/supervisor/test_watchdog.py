@@ -7,7 +7,7 @@ from worker.supervisor.watchdog import Watchdog
 
 
 def fed(num_steps: int, seconds: float, *, phase: str = "train") -> Watchdog:
-    """A watchdog that heard so many steps of so many seconds; its clock stands at the last one."""
+    """A watchdog after `num_steps` steps; its clock is at the last one."""
     dog = Watchdog(step_seconds=60, first_step_seconds=600, now=0.0)
     dog.hear(PhaseEvent(seq=1, at=0.0, phase=phase, done=0, total=100), 0.0)  # type: ignore[arg-type]
     for step in range(1, num_steps + 1):

@@ -63,7 +63,7 @@ class BadPlaces:
 
 
 def sniff(path: Path, requested: str | None) -> tuple[str, int]:
-    """The encoding to read in, and how many bytes of byte-order mark precede the text: a mark beats what is asked."""
+    """The encoding, and the length of the byte-order mark in bytes. A mark takes precedence over `requested`."""
     with path.open("rb") as file:
         start = file.read(4)
     for mark, encoding in _BOMS:

@@ -1,4 +1,4 @@
-"""Takes the fields of a JSON object one by one, checks what will be stored, and knows which keys nobody took.
+"""Takes the fields of a JSON object one by one, checks what will be stored, and knows which keys were not read.
 
 Standard library only: the limited child of parse.py imports this.
 """
@@ -70,10 +70,10 @@ def text_fault(text: str) -> tuple[str, dict[str, int]] | None:
 
 
 class Fields:
-    """A JSON object that is being read. `rest` holds the keys that were not taken yet, with their values.
+    """A JSON object that is being read. `rest` has the keys that were not read yet, with their values.
 
-    `place` is what its messages speak of: "field" of a record, "text" of a line of plain text, or "message" with its
-    `number`.
+    `place` is what its error messages refer to: "field" of a record, "text" of a line of plain text, or "message" with
+    its `number`.
     """
 
     def __init__(self, values: Mapping[str, Any], place: str = "field", number: int | None = None) -> None:
@@ -89,11 +89,11 @@ class Fields:
         return BadLine(f"{self._place}_{fault}", field=key[:SHOWN_CHARACTERS], **values)
 
     def has(self, *keys: str) -> bool:
-        """Whether all these keys are there and not taken yet."""
+        """Whether all these keys exist and were not read yet."""
         return all(key in self.rest for key in keys)
 
     def take(self, key: str) -> Any:
-        """The checked value of a key, which nobody takes again; None if it is missing. Raises BadLine."""
+        """Remove a key and return its checked value; None if it is missing. Raises BadLine."""
         value = self.rest.pop(key, None)
         self._check(value, key)
         return value
@@ -115,7 +115,7 @@ class Fields:
         return value
 
     def optional_text(self, *keys: str) -> str:
-        """The string of the first of these keys that is there and neither null nor blank; "" if there is none."""
+        """The string of the first of these keys whose value is neither null nor blank; "" if there is none."""
         for key in keys:
             if self.has(key):
                 value = self.take(key)

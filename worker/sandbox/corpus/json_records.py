@@ -69,8 +69,8 @@ class Place:
 class JsonRecords:
     """Reads the records of a file into documents and remembers the bad ones.
 
-    `write` takes documents; `first_byte` is where the text begins, None where bytes cannot be told: the file is not
-    UTF-8, or parts of it were left out.
+    `write` takes documents. `first_byte` is where the text starts; None if byte positions are unknown, because the
+    file is not UTF-8 or parts of it were left out.
     """
 
     def __init__(

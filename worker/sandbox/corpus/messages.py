@@ -2,7 +2,7 @@
 
 A message is kept as {"role", "content"} with, where it has them: `weight` of an answer; `reasoning_content`;
 `tool_calls`, whose arguments are objects, as chat templates expect them; `name` and `tool_call_id` of a tool's message.
-`content` is None only beside `tool_calls`. Standard library only.
+`content` is None only together with `tool_calls`. Standard library only.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ SPEAKERS = {
     **dict.fromkeys(("observation", "function", "function_response"), "tool"),
 }
 MAX_WEIGHT = 1_000_000
-# Keys of a message that say what is learned from it, or are part of what was said, and that nothing here can represent.
+# Keys of a message that decide what is learned from it, or are part of its content, and cannot be represented here.
 UNSUPPORTED_KEYS = (
     *("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "refusal", "weight", "train"),
     *("train_detail", "loss", "mask", "masked", "images", "image", "videos", "video", "audios", "audio"),
@@ -28,7 +28,7 @@ UNSUPPORTED_KEYS = (
 
 
 def read_messages(turns: Any, field: str, unused: Counter[str], *, is_whole: bool = True) -> list[Record]:
-    """The messages of a list. Blank system messages are none. Counts keys that are not kept. Raises BadLine.
+    """The messages of a list. Blank system messages are dropped. Counts unused keys. Raises BadLine.
 
     With `is_whole`, also for a conversation in an order that usual chat templates refuse.
     """
@@ -83,7 +83,7 @@ def _message(turn: Any, number: int, list_field: str, unused: Counter[str]) -> R
 
 
 def _says_context(role: str, key: str, value: Any) -> bool:
-    """Whether a key only says that nothing is learned from a message of another role, which is so anyway."""
+    """Whether a key only excludes from the loss a message that is not an answer, which never counts anyway."""
     return role != "assistant" and key in ("weight", "train", "loss") and value in (0, False)
 
 
@@ -112,7 +112,7 @@ def _part(part: Any, number: int, message: Fields, key: str, unused: Counter[str
 
 
 def _weight(fields: Fields, number: int) -> Record:
-    """What a message says of its weight in the loss: `weight` (OpenAI), or `train` (axolotl) for all or nothing."""
+    """The weight of a message in the loss: `weight` (OpenAI), or `train` (axolotl) for all or nothing."""
     weight, train = fields.take("weight"), fields.take("train")
     if train is not None and (type(train) is not bool or weight is not None):
         raise BadLine("train_invalid", number=number)

@@ -4,12 +4,12 @@
 
 It holds no credentials. It reports by JSON lines on standard output: {"done", "total"} while it reads, at last
 {"result": {...}} or {"failed": {...}}. It writes `text.bin` (the documents' UTF-8 back to back) and `index.bin` (where
-each ends, little-endian uint64) beside the upload, in constant memory, and renames both when they are whole.
+each ends, little-endian uint64) next to the upload, in constant memory, and renames both once they are complete.
 
-A .txt or .md file is one document, or several parted by form feeds; CRLF becomes LF, byte-order marks go. A .jsonl or
-.json file has one JSON object a line, blank lines aside, or an array of objects; the string `text` of an object is a
-document, or the object is a record of another kind. A .csv or .tsv file has one record a row, its first row names the
-keys. See record_schema.py.
+A .txt or .md file is one document, or several separated by form feeds; CRLF becomes LF, byte-order marks are removed.
+A .jsonl or .json file has one JSON object a line, blank lines aside, or an array of objects; the string `text` of an
+object is a document, or the object is a record of another kind. A .csv or .tsv file has one record a row, its first row
+names the keys. See record_schema.py.
 """
 
 import argparse
@@ -113,7 +113,7 @@ class CorpusWriter:
         return hashlib.sha256(self._text_hash.digest() + self._index_hash.digest()).hexdigest()
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Delete the temporary files."""
         for name in ("text.bin", "index.bin"):
             self._temporary(name).unlink(missing_ok=True)
 
@@ -122,7 +122,7 @@ class CorpusWriter:
 
 
 def parse_text(texts: Iterator[str], output: CorpusWriter) -> None:
-    """One document, or one between each two form feeds. Pieces between them that are only white space are none."""
+    """Form feeds separate documents. Parts that are only white space are dropped."""
     blank = ""  # white space that may turn out to stand before a document, or to be nothing
     inside = False
     for text in _unix_lines(texts):
@@ -169,8 +169,8 @@ def parse(
     kind: str | None = None,
     bad_bytes: str | None = None,
 ) -> dict[str, Any]:
-    """Parse `directory`/upload and return what was read. `kind` is that of its records, where the first one shall not
-    decide; `bad_bytes` says what happens to bytes that cannot be decoded (see decoding.REPLACEMENTS). Raises
+    """Parse `directory`/upload and return what was read. `kind` is that of its records; None to detect it from
+    the first one. `bad_bytes` decides about bytes that cannot be decoded (see decoding.REPLACEMENTS). Raises
     UnreadableCorpus.
     """
     upload = directory / "upload"

@@ -1,10 +1,10 @@
-"""What one record of a corpus may look like: which kind it is, what is wrong with it, how it is kept. Standard library.
+"""The schema of a record of a corpus: its kind, its errors, and how it is stored. Standard library.
 
-A record is kept as JSON with these keys only: chat {"messages", "tools"?}, whose messages messages.py describes;
+A record is stored as JSON with these keys only: chat {"messages", "tools"?}, whose messages messages.py describes;
 completion {"prompt", "completion"}; classification {"text", "label"}; preference {"prompt", "chosen", "rejected",
 "tools"?}, where each of the first three is text or a list of messages; seq2seq {"source", "target"}; multiple_choice
-{"question", "choices", "answer"}; of the kind text only the text itself. Other keys of a record are counted, or refused
-where they say what is to be learned.
+{"question", "choices", "answer"}; of the kind text only the text itself. Other keys of a record are counted, or
+rejected if they decide what is learned.
 """
 
 import json
@@ -50,7 +50,7 @@ UNSUPPORTED_KEYS = (
 
 
 class RecordReader:
-    """Reads records of one kind: that which was asked for, or that of the first record."""
+    """Reads records of one kind: the requested one, or that of the first record."""
 
     def __init__(self, kind: str | None) -> None:
         self.kind = kind
@@ -114,12 +114,12 @@ class RecordReader:
 
 
 def detect_kind(record: Mapping[str, Any]) -> str | None:
-    """The kind that a record's keys tell, None if they tell none."""
+    """The kind of a record by its keys; None if they match none."""
     return next((kind for kind, keys in KEYS if all(key in record for key in keys)), None)
 
 
 def unused_keys(fields: Fields, kind: str) -> list[str]:
-    """The keys that were not taken. Raises BadLine for one that says what is to be learned."""
+    """The keys that were not read. Raises BadLine for a key that decides what is learned."""
     if kind in ("chat", "completion", "preference"):
         for key in (key for key, value in fields.rest.items() if value not in (None, "", [], {})):
             if key in JUDGMENT_KEYS and kind != "preference" and not fields.has("text"):
@@ -176,7 +176,7 @@ def _with_tools(fields: Fields, record: Record) -> Record:
 
 
 def _with_system(fields: Fields, messages: list[Record]) -> list[Record]:
-    """The messages after what the record has as a system message of its own. Raises BadLine for two of them."""
+    """The messages, preceded by the system message of the record if it has one. Raises BadLine for two of them."""
     system = {"role": "system", "content": fields.optional_text("system", "system_prompt")}
     if not system["content"] or messages[:1] == [system]:
         return messages

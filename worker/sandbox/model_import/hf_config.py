@@ -42,7 +42,7 @@ _OLDER_TOKENIZERS = ("vocab.json", "vocab.txt", *_SENTENCEPIECE)
 _PROBE = "In 1990 the  old\n\nkettle doesn't hold cafe\u0301; 山上有一座旧的桥。 <s>"
 _PATHS = ("vocab", "merges", "name_or_path")  # transformers opens the first two where they are strings
 _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "wte.weight", "shared.weight")
-# What may be missing of an encoder: its head is made anew then.
+# Tensors that an encoder may lack: its head is then initialized.
 _HEAD = re.compile(r"^(cls|lm_head)\.|(^|\.)pooler\.")
 
 
@@ -94,7 +94,7 @@ def _as_llama(directory: Path, raw: dict[str, Any]) -> dict[str, Any]:
     """Convert the configuration of a Mistral without an effective sliding window to that of an equivalent Llama."""
     window, context = raw.get("sliding_window"), raw.get("max_position_embeddings")
     if "sliding_window" not in raw:
-        window = 4096  # what transformers takes where nothing is said
+        window = 4096  # the default of transformers
     if window is not None and not (isinstance(context, int) and isinstance(window, int) and window >= context):
         raise InvalidModel("mistral_differs", file=names.CONFIG, window=window)
     llama = {key: value for key, value in raw.items() if key != "sliding_window"}
@@ -104,9 +104,9 @@ def _as_llama(directory: Path, raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def untie(directory: Path, config: PreTrainedConfig, tensors: dict[str, tuple[str, Tensor]]) -> list[dict[str, Any]]:
-    """Say in the configuration that the head is no copy of the embedding, where the weights say so; with a remark.
+    """Set tie_word_embeddings to false if the weights have a separate head, and return a note about it.
 
-    Programs differ in which of the two they believe.
+    Programs differ in whether they follow the configuration or the weights.
     """
     head = tensors.get("lm_head.weight")
     embedding = next((tensors[name] for name in _EMBEDDINGS if name in tensors), None)

@@ -1,6 +1,6 @@
 """Reads .safetensors files by their specification: checks the header, the offsets, and that every value is finite.
 
-Standard library and numpy only, in constant memory, so that nothing a file says can do more than be wrong.
+Standard library and numpy only, in constant memory, so that a malicious file can do no harm.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""What a job tells of its recoveries: over REST, and in the same words over the live view."""
+"""The recoveries of a job: the same over REST and in the live view."""
 
 from typing import Any
 

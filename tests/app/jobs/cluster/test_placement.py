@@ -123,7 +123,7 @@ def test_an_unplaceable_job_does_not_use_up_its_owners_turn() -> None:
 def test_waiting_raises_a_job_gradually_to_the_highest_priority() -> None:
     assert [rank(-1, seconds, 1800) for seconds in (0, 1799, 1800, 3600, 7199)] == [-1, -1, 0, 1, 1]
     assert rank(1, 7199, 1800) == 1
-    assert rank(0, -5, 1800) == 0  # a clock that was set back ages nobody
+    assert rank(0, -5, 1800) == 0  # a clock that was set back ages no job
 
 
 def rounds_until_placed(

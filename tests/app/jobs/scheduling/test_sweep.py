@@ -137,14 +137,14 @@ def test_partial_writes_are_deleted_an_hour_after_their_attempt(job: tuple[str, 
 
 
 def test_unknown_files_are_quarantined_for_a_day_and_then_deleted(job: tuple[str, int]) -> None:
-    stranger = storage.run(job[0]) / "checkpoints" / "step-7-1"
-    saved_checkpoints.unsigned(stranger, 7)
+    unknown = storage.run(job[0]) / "checkpoints" / "step-7-1"
+    saved_checkpoints.unsigned(unknown, 7)
     all_round()
-    assert stranger.exists()
-    age(stranger, 2 * HOUR)
+    assert unknown.exists()
+    age(unknown, 2 * HOUR)
     all_round()
     aside = storage.data() / "quarantine" / f"{job[0]}-step-7-1"
-    assert (stranger.exists(), aside.exists()) == (False, True)
+    assert (unknown.exists(), aside.exists()) == (False, True)
     run_dir.verify(aside)
     age(aside, 23 * HOUR)
     all_round()
@@ -234,7 +234,7 @@ def test_files_of_base_models_are_kept_and_unknown_ones_quarantined(alice_user: 
         old = base_models.create(session, principal=alice_user.principal, name="given up")
         session.flush()
         session.execute(update(ImportedModel).where(ImportedModel.id == old.id).values(created_at=long_ago()))
-    paths = [storage.base_model(model_id) for model_id in (model.id, old.id, "stranger")]
+    paths = [storage.base_model(model_id) for model_id in (model.id, old.id, "unknown")]
     for path in paths:
         path.mkdir(parents=True)
         (path / "config.json").write_text("{}")
@@ -244,7 +244,7 @@ def test_files_of_base_models_are_kept_and_unknown_ones_quarantined(alice_user: 
     all_round()
     assert [path.exists() for path in (*paths, fresh)] == [True, False, False, True]
     aside = {path.name for path in (storage.data() / "quarantine").iterdir()}
-    assert aside == {f"model-{old.id}", "model-stranger"}
+    assert aside == {f"model-{old.id}", "model-unknown"}
     with db.transaction() as session:
         assert session.get(ImportedModel, old.id) is None
     shutil.rmtree(storage.data() / "quarantine")

@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 
 def nothing(done: int) -> None:
-    """A progress that nobody watches."""
+    """A progress callback that does nothing."""
 
 
 def parsed(
@@ -45,7 +45,7 @@ def parsed(
 
 
 def refused(directory: Path, content: bytes, form: str = "txt", encoding: str | None = None) -> dict[str, Any]:
-    """Parse what cannot be; the report, after making sure that nothing was left behind."""
+    """The report of a failing parse, after checking that no files are left."""
     (directory / "upload").write_bytes(content)
     with pytest.raises(parse.UnreadableCorpus) as caught:
         parse.parse(directory, form, encoding, False, nothing)

@@ -1,4 +1,4 @@
-"""Records of every kind: recognized by their keys, kept in one way, refused with a sentence that says what to mend."""
+"""Records of every kind: recognized by their keys, normalized, rejected with a message that says what to fix."""
 
 import json
 from typing import Any
