@@ -4,7 +4,6 @@ With --smoke nothing is fetched: models are tiny and random, texts are parts of 
 """
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BertConfig,
@@ -31,6 +31,7 @@ from tests.trainer.runs import english, write_corpus
 from trainer.data import tokenizer
 from trainer.data.chat_template import preset
 from trainer.families import DEFAULT_CHAT_TEMPLATE
+from trainer.modeling.architectures import network_fields
 from trainer.run_dir import CorpusInput, Inputs, RunDir
 from trainer.spec import resolve
 
@@ -164,8 +165,4 @@ def train(home: Path, name: str, base: Path | None, kind: str, documents: list[s
 
 def _of(base: Path) -> dict[str, Any]:
     """What a spec says of a base model."""
-    config = json.loads((base / "config.json").read_text())
-    heads = config["num_attention_heads"]
-    sizes = {key: config[key] for key in ("model_type", "num_hidden_layers", "hidden_size", "intermediate_size")}
-    keys = config.get("num_key_value_heads", heads)
-    return {"base_model": "base", "num_attention_heads": heads, "num_key_value_heads": keys, **sizes}
+    return {"base_model": "base", **network_fields(AutoConfig.from_pretrained(base))}
