@@ -297,7 +297,7 @@ def _export(arguments: argparse.Namespace) -> int:
         _report({"failed": {"code": "export_differs", "values": values}})
         return EXIT_BAD_INPUT
     except export.UnsupportedExport as problem:
-        _report({"failed": {"code": "export_impossible", "values": {"why": str(problem)}}})
+        _report({"failed": problem.limit.model_dump()})
         return EXIT_BAD_INPUT
     _report({"result": result})
     return EXIT_OK

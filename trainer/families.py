@@ -21,6 +21,13 @@ FAMILIES = {
     "classification": (*ENCODERS, *DECODERS),
     "dpo": DECODERS,
 }
+# Special tokens that an objective needs.
+NEEDED_TOKENS = {
+    "masked": ("mask_token", "cls_token", "sep_token", "pad_token"),
+    "span_corruption": ("pad_token", "<extra_id_0>"),
+    "seq2seq": ("pad_token",),
+    "classification": ("pad_token",),
+}
 TEXT_OBJECTIVES = ("causal", "masked", "span_corruption")  # cut running text into sequences; the others use records
 NUM_SENTINELS = 100  # sentinel tokens of T5: the most spans that can be hidden in a text
 CHAT_TEMPLATES = ("chatml", "llama-3", "mistral", "zephyr", "plain")  # presets of trainer/data/chat_template.py

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.base_models import problems, service, uploads
+from app.base_models import limits, problems, service, uploads
 from app.core import db, queue
 from app.core.errors import PanelError
 from app.core.principal import Principal
@@ -13,7 +13,7 @@ from app.core.settings import settings
 from app.web.auth import Reader, Submitter
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
-from trainer.families import DECODERS
+from trainer.limits import limits as find_limits
 
 router = APIRouter()
 PAGE_ROWS = 50
@@ -63,6 +63,8 @@ def _model(request: Request, principal: Principal, model_id: str, error: PanelEr
     with db.transaction() as session:
         model = service.get(session, principal=principal, model_id=model_id)
         jobs = service.jobs_of(session, principal=principal, model_id=model_id)
+    found = find_limits(model.facts) if model.state == "ready" else {}
+    reasons = list(dict.fromkeys(limits.sentence(reason) for reason in found.values()))  # some hold for several uses
     files: list[Any] = model.files or [{"name": name, "size": size} for name, size in uploads.listed(model_id)]
     return page(
         request,
@@ -71,7 +73,8 @@ def _model(request: Request, principal: Principal, model_id: str, error: PanelEr
         principal=principal,
         model=model,
         jobs=jobs,
-        writes=model.state == "ready" and model.facts.model_type in DECODERS,
+        writes=model.state == "ready" and model.facts.writes_text,
+        limits=reasons,
         files=files,
         problems=[problems.sentence(problem) for problem in model.problems],
         error=error.message if error else "",

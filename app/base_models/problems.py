@@ -100,6 +100,9 @@ MESSAGES = {
     "end_from_config": gettext_noop(
         "The tokenizer names no end-of-text token; {token} is used, as the configuration says."
     ),
+    "decoder_start": gettext_noop(
+        "The configuration names no token that the decoder starts with; the padding token {token} is used, as in T5."
+    ),
     "head_untied": gettext_noop(
         "The configuration says that output and input embeddings are tied, but the files hold two different ones: they "
         "are used as they are."

@@ -6,8 +6,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.base_models import problems
+from app.base_models.limits import sentence
 from app.core.json_shapes import Problem
 from app.core.models import ImportedModel
+from trainer.limits import limits
 
 EXAMPLE: dict[str, Any] = {
     "id": "06bv8h2m4c7k9qz1",
@@ -34,6 +36,14 @@ EXAMPLE: dict[str, Any] = {
     "sha256": "3b0c…",
     "num_bytes": 272_000_000,
     "problems": [],
+    "limits": [
+        {
+            "use": "messages",
+            "code": "chat_template_missing",
+            "message": "This model has no chat template. Send prompt in place of messages, or fine-tune it on "
+            "conversations first.",
+        }
+    ],
     "progress": None,
     "created_at": "2026-01-01T12:00:00Z",
 }
@@ -61,6 +71,14 @@ class ModelProblem(BaseModel):
     file: str | None = None
     tensor: str | None = None
     byte: int | None = None
+
+
+class ModelLimit(BaseModel):
+    """A use that a model does not have, and why."""
+
+    use: str = Field(description="generate, messages (generating in a conversation), evaluate, gguf, or an objective.")
+    code: str
+    message: str
 
 
 class ModelFile(BaseModel):
@@ -91,12 +109,13 @@ class ModelAnswer(BaseModel):
     state: Literal["uploading", "importing", "ready", "failed"]
     facts: dict[str, Any] = Field(
         description="The spec's fields of the network; vocab_size, num_parameters, context (in tokens; null: without "
-        "end), dtype, has_chat_template, license."
+        "end), dtype, has_chat_template, license; and what decides its limits."
     )
     files: list[ModelFile]
     sha256: str | None = Field(description="Over names and hashes of its files.")
     num_bytes: int
     problems: list[ModelProblem]
+    limits: list[ModelLimit] = Field(description="What a model that is ready cannot be used for.")
     progress: ModelProgress | None = Field(description="While it is being imported.")
     created_at: datetime
 
@@ -110,6 +129,10 @@ def model_answer(model: ImportedModel) -> ModelAnswer:
         facts=model.facts.model_dump(exclude_unset=True),
         files=[ModelFile(**file.model_dump()) for file in model.files],
         problems=[_problem(problem) for problem in model.problems],
+        limits=[
+            ModelLimit(use=use, code=reason.code, message=sentence(reason))
+            for use, reason in (limits(model.facts) if model.state == "ready" else {}).items()
+        ],
         progress=None if progress.total is None else ModelProgress(**progress.model_dump(exclude={"at"})),
     )
 

@@ -1,5 +1,6 @@
 """Why an export or an evaluation failed, and what to do: the sentence of each code."""
 
+from app.base_models import limits
 from app.core.i18n import _, gettext_noop
 from app.core.json_shapes import FailureReason
 
@@ -21,4 +22,6 @@ MESSAGES = {
 
 def sentence(failure: FailureReason) -> str:
     """The sentence of a failure in the reader's language."""
+    if failure.code in limits.MESSAGES:
+        return limits.sentence(limits.Limit(code=failure.code, values=failure.values))
     return _(MESSAGES.get(failure.code, MESSAGES["bad_input"]), **{"why": failure.code, **failure.values})

@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
+from app.base_models import limits
 from app.checkpoint_tasks import failures, schemas, service
 from app.checkpoint_tasks.schemas import EvaluationRequest, ExportRequest
 from app.core import db, queue
@@ -22,6 +23,7 @@ from app.web.errors import validation_field
 from app.web.pages import page
 from app.web.paging import After
 from trainer.corpus_kinds import EVALUATION_KINDS
+from trainer.limits import limit
 
 router = APIRouter()
 PAGE_ROWS = 50
@@ -100,11 +102,12 @@ def _forms(session: Session, principal: Principal, subject_id: str) -> dict[str,
         raise
     corpora, _next = corpora_service.list_corpora(session, principal=principal, limit=200)
     checkpoint_id = subject.checkpoint.id if subject.checkpoint is not None else None
+    reason = limit(subject.traits, "evaluate")
     return {
         "subject": _link(session, checkpoint_id, subject.model.id if subject.model is not None else None),
         "trained_on": subject.spec.corpora if subject.spec is not None else [],
         "formats": [(name, translate(FORMATS[name])) for name in subject.formats],
-        "writes": subject.writes_text,
+        "evaluation_limit": None if reason is None else limits.sentence(reason),
         "corpora": [corpus for corpus in corpora if corpus.state == "ready" and corpus.kind in EVALUATION_KINDS],
     }
 

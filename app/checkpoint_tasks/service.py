@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
+from app.base_models import limits
 from app.base_models import service as base_models
 from app.checkpoint_tasks.schemas import EvaluationRequest, ExportRequest
 from app.checkpoints import service as checkpoints
@@ -19,7 +20,7 @@ from app.core.models import Checkpoint, CheckpointTask, Corpus, ImportedModel, J
 from app.core.principal import Principal, visible, visible_to
 from app.corpora import service as corpora_service
 from trainer.corpus_kinds import EVALUATION_KINDS
-from trainer.families import DECODERS, GGUF_MODEL_TYPES
+from trainer.limits import Limit, Traits, limit
 from trainer.spec import TrainSpec
 
 OPEN = ("queued", "running")
@@ -39,21 +40,7 @@ class Subject:
     checkpoint: Checkpoint | None
     model: ImportedModel | None
     spec: TrainSpec | None  # of the checkpoint's job
-
-    @property
-    def model_type(self) -> str:
-        """The family of the network."""
-        return self.spec.model_type if self.spec is not None else str(self.model and self.model.facts.model_type)
-
-    @property
-    def is_classifier(self) -> bool:
-        """Whether it gives labels instead of text."""
-        return self.spec is not None and self.spec.objective == "classification"
-
-    @property
-    def writes_text(self) -> bool:
-        """Whether it continues a text, and can be evaluated."""
-        return self.model_type in DECODERS and not self.is_classifier
+    traits: Traits
 
     @property
     def formats(self) -> list[str]:
@@ -61,7 +48,7 @@ class Subject:
         fits = {
             "safetensors": True,
             "adapter": self.spec is not None and self.spec.tuning != "full",
-            "gguf": self.writes_text and self.model_type in GGUF_MODEL_TYPES,
+            "gguf": limit(self.traits, "gguf") is None,
         }
         return [name for name, is_fit in fits.items() if is_fit]
 
@@ -69,28 +56,20 @@ class Subject:
 def export(session: Session, *, principal: Principal, request: ExportRequest) -> CheckpointTask:
     """Queue an export. Raises at the field that does not fit."""
     exported = subject(session, principal=principal, subject_id=request.checkpoint, for_update=True)
-    if request.format == "gguf" and "gguf" not in exported.formats:
-        message = _(
-            "GGUF supports generative decoders only ({families}); this is a {model_type}.",
-            families=", ".join(GGUF_MODEL_TYPES),
-            model_type=_("{model_type} classifier", model_type=exported.model_type)
-            if exported.is_classifier
-            else exported.model_type,
-        )
-        raise bad_field("format", "format_unfit", message)
+    if request.format == "gguf":
+        limits.require(exported.traits, "gguf", "format")
     if request.format == "adapter" and exported.model is not None:
         raise bad_field("format", "format_unfit", _("An imported model has no adapter. Choose another format."))
     if request.format not in exported.formats:
-        raise bad_field("format", "format_unfit", _("This checkpoint has no adapter: its job trained all weights."))
+        reason = Limit(code="adapter_missing")
+        raise bad_field("format", reason.code, limits.sentence(reason))
     return _queue(session, principal, exported, "export", request)
 
 
 def evaluate(session: Session, *, principal: Principal, request: EvaluationRequest) -> CheckpointTask:
     """Queue an evaluation on corpora. Raises at the field that does not fit."""
     evaluated = subject(session, principal=principal, subject_id=request.checkpoint, for_update=True)
-    if not evaluated.writes_text:
-        message = _("Only generative decoders can be evaluated here; for this model see its job's own metrics.")
-        raise bad_field("checkpoint", "checkpoint_unfit", message)
+    limits.require(evaluated.traits, "evaluate", "checkpoint")
     for corpus in corpora_service.require_ready_corpora(session, principal=principal, ids=request.corpora):
         if corpus.kind not in EVALUATION_KINDS:
             values = {"name": corpus.name, "kind": corpus.kind, "kinds": ", ".join(EVALUATION_KINDS)}
@@ -104,14 +83,15 @@ def subject(session: Session, *, principal: Principal, subject_id: str, for_upda
     model = base_models.find(session, principal=principal, model_id=subject_id, for_update=for_update)
     if model is not None:
         base_models.check_ready(model, "checkpoint")
-        return Subject(None, model, None)
+        return Subject(None, model, None, model.facts)
     try:
         checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=subject_id, for_update=for_update)
     except PanelError as error:
         raise bad_field("checkpoint", "checkpoint_unknown", error.message) from error
     if checkpoint.state != "ready":
         raise bad_field("checkpoint", "checkpoint_corrupt", _("The files of this checkpoint are damaged."))
-    return Subject(checkpoint, None, session.get_one(Job, checkpoint.job_id).spec)
+    spec = session.get_one(Job, checkpoint.job_id).spec
+    return Subject(checkpoint, None, spec, limits.traits_of_checkpoints(session, spec))
 
 
 def _queue(

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from trainer.limits import Traits
+
 Value = float | Literal["nan", "inf", "-inf"]  # of a metric; JSON has no number for the last three
 MessageValues = dict[str, JsonValue]  # what the {places} of a message are filled with
 
@@ -87,13 +89,12 @@ class ImportProgress(_Stored):
     at: float | None = None
 
 
-class ModelFacts(_Stored):
+class ModelFacts(Traits):
     """A base model: the fields of a spec that describe its network, and what else its files say.
 
     `context` is the longest sequence in tokens, None without a limit. Empty until the model is imported.
     """
 
-    model_type: str | None = None
     num_hidden_layers: int | None = None
     hidden_size: int | None = None
     intermediate_size: int | None = None
@@ -105,7 +106,6 @@ class ModelFacts(_Stored):
     context: int | None = None
     num_parameters: int | None = None
     dtype: str | None = None
-    has_chat_template: bool | None = None
     license: str | None = None
 
 

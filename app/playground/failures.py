@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from app.base_models import limits
 from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
 from app.core.i18n import _
+from trainer.limits import Limit
 
 _STATUS = {
     "checkpoint_gone": 409,
@@ -13,6 +15,7 @@ _STATUS = {
     "checkpoint_mute": 422,
     "prompt_too_long": 422,
     "chat_template_missing": 422,
+    "chat_template_unusable": 422,
     "messages_refused": 422,
     "memory_short": 503,
     "line_full": 503,
@@ -25,7 +28,9 @@ _STATUS = {
     "inference_failed": 422,
 }
 
-_FIELDS = {"prompt_too_long": "prompt", "chat_template_missing": "messages", "messages_refused": "messages"}
+_FIELDS = {"prompt_too_long": "prompt", "messages_refused": "messages"} | dict.fromkeys(
+    ("chat_template_missing", "chat_template_unusable"), "messages"
+)
 
 
 def codes() -> tuple[str, ...]:
@@ -35,7 +40,9 @@ def codes() -> tuple[str, ...]:
 
 def sentence(code: str, values: dict[str, Any]) -> str:
     """What happened and what to do about it, in the reader's language. `values` are those of the message."""
-    names = ("num_tokens", "limit", "free", "needed", "id", "model_type", "why")
+    if code in limits.MESSAGES:
+        return limits.sentence(Limit(code=code, values=values))
+    names = ("num_tokens", "limit", "free", "needed", "id", "why")
     formatted = {name: values.get(name) for name in names}
     formatted["free"] = file_size(formatted["free"])
     formatted["needed"] = file_size(formatted["needed"])
@@ -43,12 +50,8 @@ def sentence(code: str, values: dict[str, Any]) -> str:
         "checkpoint_gone": _("The files of this checkpoint are gone. Choose another one."),
         "checkpoint_broken": _("The files of this checkpoint cannot be read. Choose another one."),
         "checkpoint_corrupt": _("The files of this checkpoint are damaged. Choose another one."),
-        "checkpoint_mute": _("A {model_type} cannot continue a prompt. Choose another model.", **formatted),
         "prompt_too_long": _(
             "The prompt has {num_tokens} tokens; the limit of this model is {limit}. Shorten it.", **formatted
-        ),
-        "chat_template_missing": _(
-            "This model has no chat template. Send prompt in place of messages, or fine-tune it on conversations first."
         ),
         "messages_refused": _("The chat template of this model refuses these messages: {why}.", **formatted),
         "memory_short": _(

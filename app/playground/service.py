@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.base_models import service as base_models
+from app.base_models.limits import traits_of_checkpoints
 from app.checkpoints import service as checkpoints
 from app.core import db, queue, storage
 from app.core.errors import bad_field
@@ -30,6 +31,7 @@ from app.core.settings import settings
 from app.playground import failures, generation_queue
 from app.playground.schemas import MAX_PROMPT_CHARACTERS, GenerateRequest, GenerationTask
 from trainer.families import DECODERS
+from trainer.limits import Traits, limit
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def begin(session: Session, *, principal: Principal, request: GenerateRequest) -
             limit=MAX_PROMPT_CHARACTERS,
         )
         raise bad_field("messages" if messages else "prompt", "prompt_too_large", text, status=413)
-    path = _model_path(session, principal, request.checkpoint)
+    path = _model_path(session, principal, request.checkpoint, "messages" if messages else "generate")
     if not storage.checkpoint(path).is_dir():
         raise failures.error("checkpoint_gone", {})
     return GenerationTask(
@@ -70,24 +72,25 @@ def begin(session: Session, *, principal: Principal, request: GenerateRequest) -
     )
 
 
-def _model_path(session: Session, principal: Principal, model_id: str) -> str:
-    """The directory of a checkpoint or an imported model, relative to the data directory. Raises PanelError."""
+def _model_path(session: Session, principal: Principal, model_id: str, use: str) -> str:
+    """The directory of a checkpoint or an imported model, relative to the data directory. Raises PanelError where it
+    cannot be used so.
+    """
     model = base_models.find(session, principal=principal, model_id=model_id)
     if model is not None and model.state == "ready":
-        _require_decoder(str(model.facts.model_type))
+        _require(model.facts, use)
         return str(storage.base_model(model.id).relative_to(storage.data()))
     checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=model_id)
     if checkpoint.state == "corrupt":
         raise failures.error("checkpoint_corrupt", {})
-    spec = session.get_one(Job, checkpoint.job_id).spec
-    is_classifier = spec.objective == "classification"
-    _require_decoder(f"{spec.model_type} classifier" if is_classifier else spec.model_type)
+    _require(traits_of_checkpoints(session, session.get_one(Job, checkpoint.job_id).spec), use)
     return checkpoint.path
 
 
-def _require_decoder(model_type: str) -> None:
-    if model_type not in DECODERS:
-        raise failures.error("checkpoint_mute", {"model_type": model_type})
+def _require(traits: Traits, use: str) -> None:
+    reason = limit(traits, use)
+    if reason is not None:
+        raise failures.error(reason.code, reason.values)
 
 
 def enqueue(task: GenerationTask) -> None:
@@ -226,4 +229,4 @@ def list_checkpoints(session: Session, *, principal: Principal) -> list[JobCheck
 def list_models(session: Session, *, principal: Principal) -> list[ImportedModel]:
     """The imported models that a user may generate with, newest first."""
     models, _more = base_models.list_models(session, principal=principal, limit=MAX_OFFERED, state="ready")
-    return [model for model in models if model.facts.model_type in DECODERS]
+    return [model for model in models if model.facts.writes_text]

@@ -17,7 +17,7 @@ from trainer.data import cache, special_tokens
 from trainer.data.chat_template import default_template
 from trainer.data.corpus import CorpusReader, open_all
 from trainer.failure import Failure
-from trainer.families import MIN_VOCAB_SIZE, NUM_SENTINELS
+from trainer.families import MIN_VOCAB_SIZE, NEEDED_TOKENS, NUM_SENTINELS
 from trainer.planning.scaling_laws import choose_vocab_size
 from trainer.run_dir import CorpusInput, sha256_file
 
@@ -28,12 +28,6 @@ MASK = "<|mask|>"
 SENTINELS = [f"<extra_id_{number}>" for number in range(NUM_SENTINELS)]
 # Special tokens of a model family besides end of text and padding.
 SPECIAL = {"bert": [MASK], "roberta": [MASK], "t5": SENTINELS}
-NEEDED = {
-    "masked": ("mask_token", "cls_token", "sep_token", "pad_token"),
-    "span_corruption": ("pad_token",),
-    "seq2seq": ("pad_token",),
-    "classification": ("pad_token",),
-}
 FILE = "tokenizer.json"
 TRAINING_BYTES = 256 << 20  # more text hardly changes the merges but takes memory
 
@@ -190,12 +184,21 @@ def load(directory: Path) -> Tokenizer:
 
 def require_special_tokens(tokenizer: PreTrainedTokenizerFast, objective: str) -> None:
     """Check that a tokenizer has the special tokens of an objective. Raises Failure if one is missing."""
-    missing = [name for name in NEEDED.get(objective, ()) if getattr(tokenizer, name) is None]
-    if objective == "span_corruption" and SENTINELS[0] not in tokenizer.get_vocab():
-        missing.append(SENTINELS[0])
+    missing = [name for name in NEEDED_TOKENS.get(objective, ()) if not _has_token(tokenizer, name)]
     if missing:
         values = {"found": "one without " + " and ".join(missing), "needed": f"one with all tokens {objective} needs"}
         raise Failure("tokenizer_mismatch", **values)
+
+
+def missing_tokens(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The special tokens that a tokenizer lacks, of those that some objective needs."""
+    names = {name for needed in NEEDED_TOKENS.values() for name in needed}
+    return sorted(name for name in names if not _has_token(tokenizer, name))
+
+
+def _has_token(tokenizer: PreTrainedTokenizerFast, name: str) -> bool:
+    """Whether a tokenizer has a token: one that its settings name, such as mask_token, or one of this spelling."""
+    return name in tokenizer.get_vocab() or getattr(tokenizer, name, None) is not None
 
 
 def document_separator_id(tokenizer: PreTrainedTokenizerFast) -> int:

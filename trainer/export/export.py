@@ -20,7 +20,9 @@ from transformers.utils import logging as transformers_logging
 
 from trainer import run_dir
 from trainer.export import gguf_writer, model_card
+from trainer.export.gguf_writer import UnsupportedExport
 from trainer.export.verification import GGUF_MODEL, GOLDEN, load, logits, probe_tokens
+from trainer.limits import Limit
 from trainer.modeling import config_file, lora
 from trainer.modeling.safetensors_files import opened
 from trainer.run_dir import sha256_file
@@ -31,10 +33,6 @@ TOLERANCES = {"safetensors": 1e-5, "adapter": 1e-4, "f32": 1e-4, "f16": 1e-2, "q
 BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-
-
-class UnsupportedExport(ValueError):
-    """A checkpoint that cannot be exported in the requested format."""
 
 
 class LogitMismatch(Exception):
@@ -105,10 +103,7 @@ def _write_gguf(
     out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, quantization: str, name: str
 ) -> dict[str, Any]:
     """Write the GGUF file. Returns the chosen pre-tokenizer for the model card. Raises UnsupportedExport."""
-    try:
-        choice = gguf_writer.write(out / GGUF_MODEL, model, tokenizer, quantization, name)
-    except ValueError as error:
-        raise UnsupportedExport(str(error)) from error
+    choice = gguf_writer.write(out / GGUF_MODEL, model, tokenizer, quantization, name)
     return {"pre_tokenizer": choice.name, "tokens_equal": choice.tokens_equal}
 
 
@@ -127,7 +122,7 @@ def _write_folder(
         _write_shards(checkpoint, out, max_shard_bytes)
         return
     if not (checkpoint / lora.DIRECTORY).is_dir():
-        raise UnsupportedExport("the checkpoint has no adapter: its job trained all weights")
+        raise UnsupportedExport(Limit(code="adapter_missing"))
     for path in (checkpoint / lora.DIRECTORY).iterdir():
         shutil.copyfile(path, out / path.name)
     adapter = json.loads((out / ADAPTER_CONFIG).read_text())

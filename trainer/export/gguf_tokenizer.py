@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer.data.chat_template import end_of_turn_id
 from trainer.data.tokenizer import BYTE
+from trainer.limits import Limit
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _WORDS = (
@@ -55,14 +56,12 @@ class PreTokenizerChoice:
     tokens_equal: float
 
 
-def unsupported_reason(tokenizer: PreTrainedTokenizerFast) -> str | None:
+def limit(tokenizer: PreTrainedTokenizerFast) -> Limit | None:
     """Why a tokenizer cannot be written to GGUF, or None."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     if state["model"]["type"] == "BPE" and ((state.get("decoder") or {}).get("type") == "ByteLevel" or _is_spm(state)):
         return None
-    return (
-        "its tokenizer is neither byte-level BPE nor BPE of SentencePiece, the only kinds that can be written to GGUF"
-    )
+    return Limit(code="gguf_tokenizer")
 
 
 def _is_spm(state: dict[str, Any]) -> bool:

@@ -20,6 +20,9 @@ from trainer.export import gguf_tokenizer
 from trainer.export.gguf_tokenizer import PreTokenizerChoice
 from trainer.export.verification import ROPE_FREQUENCIES
 from trainer.families import GGUF_MODEL_TYPES
+from trainer.limits import Limit, Traits
+from trainer.limits import limit as limit_of_traits
+from trainer.modeling.architectures import is_classifier
 
 ARCHITECTURES = {model_type: gguf.MODEL_ARCH[model_type.upper()] for model_type in GGUF_MODEL_TYPES}
 FORMATS = {
@@ -43,17 +46,25 @@ TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # GPT-2's Conv1D
 BLOCK = 32  # values that share a scale in q8_0
 
 
+class UnsupportedExport(ValueError):
+    """A model that cannot be exported in the requested format, for the reason of `limit`."""
+
+    def __init__(self, limit: Limit) -> None:
+        super().__init__(str(limit))
+        self.limit = limit
+
+
 def write(
     path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, quantization: str, name: str
 ) -> PreTokenizerChoice:
     """Write a model and its tokenizer to a GGUF file. Returns the chosen pre-tokenizer.
 
-    Raises ValueError for a model or tokenizer that GGUF cannot represent.
+    Raises UnsupportedExport for a model or tokenizer that GGUF cannot represent.
     """
     config = model.config
-    reason = unsupported_reason(config) or gguf_tokenizer.unsupported_reason(tokenizer)
+    reason = limit(config, tokenizer)
     if reason is not None:
-        raise ValueError(reason)
+        raise UnsupportedExport(reason)
     model_type = str(config.model_type)
     writer = GGUFWriter(path, gguf.MODEL_ARCH_NAMES[ARCHITECTURES[model_type]])
     writer.add_name(name)
@@ -138,19 +149,24 @@ def _add_sizes(writer: GGUFWriter, config: Any) -> None:
         writer.add_rope_scaling_factor(float(config.rope_parameters["factor"]))
 
 
-def unsupported_reason(config: PretrainedConfig) -> str | None:
+def limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> Limit | None:
     """Why a model cannot be written to GGUF, or None."""
-    if config.model_type not in ARCHITECTURES:
-        return f"GGUF supports {', '.join(ARCHITECTURES)}; this model is {config.model_type}"
-    if config.architectures[0].endswith("Classification"):
-        return "GGUF supports models that generate text; this one is a classifier"
+    traits = Traits(
+        model_type=config.model_type,
+        is_classifier=is_classifier(config),
+        gguf_limit=_setting_limit(config) or gguf_tokenizer.limit(tokenizer),
+    )
+    return limit_of_traits(traits, "gguf")
+
+
+def _setting_limit(config: PretrainedConfig) -> Limit | None:
     settings = {name: getattr(config, name, None) for name in ASSUMED}
     name = next((name for name, value in settings.items() if value not in (None, ASSUMED[name])), None)
     if name is not None:
-        return f"its {name} is {settings[name]}, which GGUF cannot express for this model type"
-    rope = _rope_type(config)
-    if config.model_type not in ROPE_SCALINGS.get(rope, ()):
-        return f"its positions are scaled by {rope}, which llama.cpp does not read for {config.model_type}"
+        return Limit(code="gguf_setting", values={"setting": name, "value": str(settings[name])})
+    scaling = _rope_type(config)
+    if config.model_type not in ROPE_SCALINGS.get(scaling, ()):
+        return Limit(code="gguf_positions", values={"scaling": scaling, "model_type": config.model_type})
     return None
 
 

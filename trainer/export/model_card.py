@@ -10,6 +10,8 @@ import transformers
 import yaml
 from transformers.configuration_utils import PretrainedConfig
 
+from trainer.modeling.architectures import class_name, saved_class
+
 CURVES = "curves.svg"
 WIDTH, HEIGHT, MARGIN = 720, 280, 44
 COLORS = {"loss": "#b45309", "eval_loss": "#0f766e"}
@@ -79,6 +81,10 @@ def _front_matter(config: PretrainedConfig, facts: Mapping[str, Any]) -> dict[st
     return {name: value for name, value in front.items() if value}
 
 
+def _usage_class(config: PretrainedConfig) -> str:
+    return class_name(config) or str(saved_class(config).__name__)
+
+
 def _body(
     form: str,
     gguf_note: str,
@@ -92,10 +98,10 @@ def _body(
     spec = facts.get("spec", {})
     parts = [
         f"# {facts.get('name', 'Model')}",
-        f"A {config.model_type} of {num_parameters:,} parameters, trained with Athanor"
-        + (f" to step {facts['step']:,}." if "step" in facts else "."),
+        f"A {config.model_type} of {num_parameters:,} parameters"
+        + (f", trained with Athanor to step {facts['step']:,}." if "step" in facts else "."),
         "## Usage",
-        "```\n" + USAGE[form].format(model_class=config.architectures[0]) + "\n```",
+        "```\n" + USAGE[form].format(model_class=_usage_class(config)) + "\n```",
     ]
     if form == "gguf":
         parts.append(gguf_note)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 from gguf import GGUFReader
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from trainer.modeling import lora
+from trainer.modeling.architectures import saved_class
 
 GOLDEN = "golden.safetensors"  # probe tokens and the checkpoint's logits
 GGUF_MODEL = "model.gguf"
@@ -20,9 +20,9 @@ PROBES, PROBE_TOKENS = 4, 32
 
 
 def load(directory: Path) -> PreTrainedModel:
-    """Load a checkpoint in fp32 with the head it was trained with, in evaluation mode."""
+    """Load a checkpoint or base model in fp32 with the head that is saved with it, in evaluation mode."""
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
-    model: PreTrainedModel = getattr(transformers, config.architectures[0]).from_pretrained(
+    model: PreTrainedModel = saved_class(config).from_pretrained(
         directory, dtype=torch.float32, local_files_only=True, use_safetensors=True
     )
     return model.eval()
@@ -38,8 +38,11 @@ def probe_tokens(model: PreTrainedModel) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def logits(model: nn.Module, probes: dict[str, Tensor]) -> Tensor:
-    """The model's fp32 logits for probe tokens: (PROBES, tokens, vocabulary), of classifiers (PROBES, labels)."""
-    outputs: Tensor = model(**probes, attention_mask=torch.ones_like(probes["input_ids"])).logits
+    """The model's fp32 logits for probe tokens: (PROBES, tokens, vocabulary), of classifiers (PROBES, labels).
+
+    Of a model without a head, its last hidden state: (PROBES, tokens, hidden size).
+    """
+    outputs: Tensor = model(**probes, attention_mask=torch.ones_like(probes["input_ids"]))[0]
     return outputs.float().contiguous()
 
 

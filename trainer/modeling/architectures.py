@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
@@ -18,6 +19,7 @@ from transformers import (
 )
 from transformers.configuration_utils import PretrainedConfig
 
+from trainer.families import DECODERS
 from trainer.planning.context_length import position_offset
 from trainer.spec import TrainSpec
 
@@ -32,6 +34,28 @@ CLASSES: dict[str, Any] = {
 def model_class(objective: str) -> Any:
     """The class of transformers that has the head of an objective."""
     return CLASSES.get(objective, AutoModelForCausalLM)
+
+
+def is_classifier(config: PretrainedConfig) -> bool:
+    """Whether saved weights have the head of a classifier."""
+    return class_name(config).endswith("ForSequenceClassification")
+
+
+def saved_class(config: PretrainedConfig) -> Any:
+    """The class of transformers that opens saved weights as they are: an encoder without a usual head gets none."""
+    if is_classifier(config):
+        return AutoModelForSequenceClassification
+    if config.model_type in DECODERS:
+        return AutoModelForCausalLM
+    if config.model_type == "t5":
+        return AutoModelForSeq2SeqLM
+    return AutoModelForMaskedLM if class_name(config).endswith("ForMaskedLM") else AutoModel
+
+
+def class_name(config: PretrainedConfig) -> str:
+    """The class that a configuration names, or nothing."""
+    named = config.architectures
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
 def create_config(spec: TrainSpec, vocab_size: int, ids: dict[str, int], labels: Sequence[str]) -> PreTrainedModel:

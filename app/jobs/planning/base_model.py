@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.base_models import limits
 from app.base_models import service as base_models
 from app.checkpoints.service import RESUME
 from app.core import storage
@@ -17,6 +18,7 @@ from app.core.json_shapes import ModelFacts
 from app.core.models import Checkpoint, ImportedModel, Job
 from app.core.principal import Principal, visible, visible_to
 from trainer.families import FAMILIES, NETWORK_FIELDS
+from trainer.limits import limit
 from trainer.planning.context_length import max_context_length
 from trainer.spec import recipe, recipe_names
 
@@ -49,12 +51,14 @@ class StartingPoint:
     @property
     def recipe(self) -> str:
         """What it is most often fine-tuned with."""
-        return {"masked": "classifier", "span_corruption": "seq2seq"}.get(self.objectives[0], self.objectives[0])
+        recipes = {"masked": "classifier", "classification": "classifier", "span_corruption": "seq2seq"}
+        return recipes.get(self.objectives[0], self.objectives[0])
 
     @property
     def objectives(self) -> list[str]:
-        """What it can learn."""
-        return [name for name in RECIPES if self.facts.model_type in FAMILIES[name]]
+        """What it can learn. Its chat template, if unusable, can be replaced by a job's."""
+        of_family = [name for name in RECIPES if self.facts.model_type in FAMILIES[name]]
+        return [name for name in of_family if name == "chat" or limit(self.facts, name) is None]
 
 
 def _network(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +75,7 @@ def find(session: Session, principal: Principal, base_id: Any) -> StartingPoint 
         return StartingPoint(model.id, model.facts)
     message = _("No checkpoint or imported model has the ID {id}.", id=base_id)
     checkpoint, job = checkpoint_in_use(session, principal, base_id, bad_field("base_model", "base_unknown", message))
-    return _of_checkpoint(checkpoint, job)
+    return _of_checkpoint(session, checkpoint, job)
 
 
 def checkpoint_in_use(
@@ -88,7 +92,7 @@ def checkpoint_in_use(
     return checkpoint, job
 
 
-def _of_checkpoint(checkpoint: Checkpoint, job: Job) -> StartingPoint:
+def _of_checkpoint(session: Session, checkpoint: Checkpoint, job: Job) -> StartingPoint:
     try:
         if checkpoint.state != "ready":
             raise OSError(checkpoint.state)
@@ -98,8 +102,9 @@ def _of_checkpoint(checkpoint: Checkpoint, job: Job) -> StartingPoint:
         message = _("The files of this checkpoint are missing or damaged. Choose another one.")
         raise bad_field("base_model", "checkpoint_missing", message) from error
     has_new_head = job.spec.objective == "classification"
+    traits = limits.traits_of_checkpoints(session, job.spec).model_dump()
     facts = ModelFacts(
-        **job.spec.model_dump(include=set(NETWORK_FIELDS)),
+        **{**traits, **job.spec.model_dump(include=set(NETWORK_FIELDS))},
         vocab_size=vocab_size,
         context=context,
         num_parameters=None if has_new_head else job.facts.num_parameters,
@@ -175,7 +180,12 @@ def _objective(fields: dict[str, Any], base: StartingPoint) -> tuple[str, Any]:
     if objective is None:
         first = next(objective for objective in base.objectives if objective != "chat")
         objective = recipe(name)["objective"] if name in recipe_names() else first
-    if objective in FAMILIES and objective not in base.objectives:
+    if objective in FAMILIES and base.facts.model_type in FAMILIES[objective]:
+        if objective != "chat":
+            limits.require(base.facts, objective, "objective")
+        elif not fields.get("chat_template"):
+            limits.require(base.facts, objective, "chat_template")
+    elif objective in FAMILIES:
         message = _(
             "A {model_type} model cannot be trained with the objective {objective}. Use one of: {expected}; or "
             "choose another base model.",

@@ -15,7 +15,7 @@ from app.core import i18n
 from app.core.i18n import CATALOG, _, negotiate, use_locale
 from app.core.settings import Settings
 from app.overview import health
-from trainer import spec_errors
+from trainer import limits, spec_errors
 from trainer.planning import plan, scaling_laws
 from trainer.spec import TrainSpec
 
@@ -80,6 +80,7 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         *(str(text) for field in fields for text in (field.title, field.description)),
         *(str(Settings.model_fields[name].description) for name in health.DISPLAYED_SETTINGS),
         *spec_errors.MESSAGES.values(),
+        *limits.MESSAGES.values(),
         *plan.MESSAGES.values(),
         *scaling_laws.MESSAGES.values(),
     }

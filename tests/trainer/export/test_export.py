@@ -13,6 +13,7 @@ from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tests import folders
 from tests.trainer.gangs import GangForkServer
 from tests.trainer.modeling.test_config_file import LLAMA_3
 from tests.trainer.runs import checkpoint_of, make_run, small_spec
@@ -131,7 +132,7 @@ def test_an_unsupported_export_is_rejected_and_leaves_nothing(
     run_dir = make_run(home, "export-bert", **fields)
     assert fork_server.run(run_dir) == 0, run_dir.log_path.read_text()
 
-    with pytest.raises(UnsupportedExport, match="GGUF supports llama, qwen2, gpt2; this model is bert"):
+    with pytest.raises(UnsupportedExport, match=r"GGUF supports generative decoders only .*this is a bert"):
         export.export(checkpoint_of(run_dir, 2), tmp_path / "out", "gguf")
     with pytest.raises(UnsupportedExport, match="has no adapter"):
         export.export(checkpoint_of(trained, 150), tmp_path / "out", "adapter")
@@ -262,13 +263,14 @@ def llama_3_factor(n: int) -> float:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"architectures": ["LlamaForSequenceClassification"]}, "this one is a classifier"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "this is a llama classifier"),
         ({"attention_bias": True}, "its attention_bias is True"),
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "scaled by dynamic"),
         ({}, None),
     ],
 )
 def test_settings_that_gguf_cannot_express_are_named(fields: dict[str, Any], sentence: str | None) -> None:
-    reason = gguf_writer.unsupported_reason(LlamaConfig(**{"architectures": ["LlamaForCausalLM"], **fields}))
+    tokenizer = folders.tokenizer()
+    reason = gguf_writer.limit(LlamaConfig(**{"architectures": ["LlamaForCausalLM"], **fields}), tokenizer)
 
     assert reason == sentence or sentence in str(reason)

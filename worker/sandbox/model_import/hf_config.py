@@ -63,7 +63,22 @@ def read_config(directory: Path) -> tuple[PreTrainedConfig, list[dict[str, Any]]
     except Exception as error:  # whatever a strange value makes of it
         values = {"model_type": raw["model_type"], "why": _first_line(error, directory)}
         raise InvalidModel("config_invalid", file=names.CONFIG, **values) from None
-    return config, remarks
+    return config, remarks + _name_decoder_start(directory, config)
+
+
+def _name_decoder_start(directory: Path, config: PreTrainedConfig) -> list[dict[str, Any]]:
+    """Write down the token that a T5's decoder starts with, its padding token, where nothing does; with a remark.
+
+    Raises InvalidModel where there is no padding token either.
+    """
+    if config.model_type != "t5" or getattr(config, "decoder_start_token_id", None) is not None:
+        return []
+    if not isinstance(config.pad_token_id, int):
+        values = {"field": "pad_token_id", "found": str(config.pad_token_id), "expected": "≥ 0"}
+        raise InvalidModel("network_unusual", file=names.CONFIG, **values)
+    config.decoder_start_token_id = config.pad_token_id
+    _write(directory / names.CONFIG, {**read(directory / names.CONFIG), "decoder_start_token_id": config.pad_token_id})
+    return [{"code": "decoder_start", "token": config.pad_token_id}]
 
 
 def _raw_config(directory: Path) -> dict[str, Any]:
@@ -161,7 +176,7 @@ def _context(config: PreTrainedConfig) -> int | None:
         raise InvalidModel(
             "network_unusual", file=names.CONFIG, field="pad_token_id", found=pad, expected="1"
         ) from None
-    if length is not None and length < MIN_CONTEXT_LENGTH:
+    if config.model_type != "t5" and (length is None or length < MIN_CONTEXT_LENGTH):
         values = {"found": str(length), "expected": f"≥ {MIN_CONTEXT_LENGTH}"}
         raise InvalidModel("network_unusual", file=names.CONFIG, field="max_position_embeddings", **values)
     return length
@@ -241,8 +256,8 @@ def check_dtypes(tensors: dict[str, tuple[str, Tensor]]) -> str:
     return max(set(kinds), key=kinds.count) if kinds else "–"
 
 
-def check_tokenizer(directory: Path, config: PreTrainedConfig) -> tuple[bool, list[dict[str, Any]]]:
-    """Whether the tokenizer has a chat template, and remarks on it. Raises InvalidModel if it does not fit."""
+def check_tokenizer(directory: Path, config: PreTrainedConfig) -> list[dict[str, Any]]:
+    """Remarks on the tokenizer. Raises InvalidModel if it does not fit."""
     is_new = not (directory / names.TOKENIZER).is_file()
     older = next((name for name in _OLDER_TOKENIZERS if (directory / name).is_file()), None)
     if is_new and older is None:
@@ -254,7 +269,6 @@ def check_tokenizer(directory: Path, config: PreTrainedConfig) -> tuple[bool, li
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         is_fast = isinstance(tokenizer, PreTrainedTokenizerFast)
         largest = max(tokenizer.get_vocab().values(), default=-1)
-        has_template = tokenizer.chat_template is not None
     except Exception as error:  # the library raises what it likes
         raise InvalidModel("tokenizer_unreadable", why=_first_line(error, directory)) from None
     if not is_fast:
@@ -265,7 +279,7 @@ def check_tokenizer(directory: Path, config: PreTrainedConfig) -> tuple[bool, li
     remarks += _name_end(directory, config, tokenizer)
     if is_new:
         tokenizer.save_pretrained(directory)
-    return has_template, remarks
+    return remarks
 
 
 def _has_sentencepiece() -> bool:
@@ -281,7 +295,7 @@ def _compare_tokens(directory: Path, tokenizer: PreTrainedTokenizerFast) -> list
 
 def _name_end(directory: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, Any]]:
     """Write down the end-of-text token that only the model's configuration names. Raises InvalidModel without one."""
-    if tokenizer.eos_token_id is not None or tokenizer.sep_token_id is not None:
+    if tokenizer.eos_token_id is not None or (config.model_type in ENCODERS and tokenizer.sep_token_id is not None):
         return []
     generation = directory / "generation_config.json"
     named = [config.eos_token_id, read(generation).get("eos_token_id") if generation.is_file() else None]

@@ -21,6 +21,7 @@ from trainer.run_dir import sha256_file
 from worker.sandbox.model_import import hf_config, safetensors_scan
 from worker.sandbox.model_import.archive import unpack
 from worker.sandbox.model_import.safetensors_scan import InvalidModel, Tensor
+from worker.sandbox.model_import.traits import find_traits
 from worker.sandbox.reporting import ProgressReporter, lower_rlimit, report
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ def validate_model(directory: Path, budget: int) -> dict[str, Any]:
         path.name: safetensors_scan.hash_and_check_finite(path, inside, advance) for path, inside in weights.items()
     }
     num_parameters, about_tensors = hf_config.check_tensors(directory, config, tensors)
-    has_chat_template, about_tokenizer = hf_config.check_tokenizer(directory, config)
-    remarks += about_tensors + about_tokenizer
+    remarks += about_tensors + hf_config.check_tokenizer(directory, config)
+    facts = {**fields, **find_traits(directory, config), "num_parameters": num_parameters, "dtype": dtype}
     if dtype in ("F16", "BF16"):
         remarks.append({"code": "weights_16_bit"})
     files = [
@@ -52,9 +53,8 @@ def validate_model(directory: Path, budget: int) -> dict[str, Any]:
         for path in _files(directory)
     ]
     listing = "\n".join(f"{file['sha256']}  {file['name']}" for file in files)
-    more = {"num_parameters": num_parameters, "dtype": dtype, "has_chat_template": has_chat_template}
     return {
-        "facts": {**fields, **more, "license": license_of(directory)},
+        "facts": {**facts, "license": license_of(directory)},
         "files": files,
         "sha256": hashlib.sha256(listing.encode()).hexdigest(),
         "num_bytes": sum(file["size"] for file in files),

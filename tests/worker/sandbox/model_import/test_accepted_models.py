@@ -1,0 +1,168 @@
+"""What the import accepts works: whatever a model's limits leave is done here, and what they forbid fails.
+
+Each model is laid out as its authors publish theirs, or lacks what transformers does not need.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from bench.support.published_models import CHATML, MODELS
+from tests import folders
+from tests.trainer.runs import write_corpus
+from tests.trainer.tokenizers_of_bases import unigram
+from trainer.data.tokenizer import open_base, require_special_tokens
+from trainer.export import export, verification
+from trainer.export.gguf_writer import UnsupportedExport
+from trainer.failure import Failure
+from trainer.families import FAMILIES
+from trainer.inference import generation, lm_eval_harness
+from trainer.limits import Traits, limit
+from trainer.modeling import architectures
+from worker.sandbox.model_import import validate
+
+QUESTION = [{"role": "user", "content": "What is the color of 山?"}]
+TEXT = "The old kettle holds the quiet garden."
+
+
+def published(name: str) -> Callable[[Path], Path]:
+    return lambda directory: MODELS[name].write(directory)
+
+
+def saved(kind: str, **changes: Any) -> Callable[[Path], Path]:
+    """A folder with other fields in its config.json; None takes one away."""
+
+    def write(directory: Path) -> Path:
+        folders.saved(directory, kind)
+        folders.change(directory, **changes)
+        return directory
+
+    return write
+
+
+def wide_heads(directory: Path) -> Path:
+    LlamaForCausalLM(LlamaConfig(**folders.SIZES, num_key_value_heads=2, head_dim=16)).save_pretrained(directory)
+    folders.tokenizer().save_pretrained(directory)
+    return directory
+
+
+def with_unigram(directory: Path) -> Path:
+    folders.saved(directory, "llama")
+    unigram().save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    return directory
+
+
+def named_templates(directory: Path) -> Path:
+    MODELS["Qwen2"].write(directory)
+    path = directory / "tokenizer_config.json"
+    named = [{"name": "tool_use", "template": "{{ tools }}"}, {"name": "default", "template": CHATML}]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": named}))
+    return directory
+
+
+FOLDERS: dict[str, Callable[[Path], Path]] = {
+    **{name: published(name) for name in MODELS},
+    "wide heads": wide_heads,
+    "another head than the configuration says": saved("llama", tie_word_embeddings=True),
+    "no class named": saved("gpt2", architectures=None),
+    "no head": saved("bert"),
+    "no start of the decoder": saved("t5"),
+    "positions of no GGUF": saved("llama", rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
+    "a tokenizer of no GGUF": with_unigram,
+    "named templates": named_templates,
+}
+
+
+@pytest.fixture(scope="module", params=FOLDERS)
+def accepted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Traits]:
+    """The folder of an imported model, and its traits."""
+    directory = FOLDERS[request.param](tmp_path_factory.mktemp("model") / "folder")
+    before = logits(directory)
+    closing = validate.report_result(directory, 1 << 30, 0)
+    assert "result" in closing, closing
+    if before is not None:
+        assert torch.equal(before, logits(directory))
+    return directory, Traits.model_validate(closing["result"]["facts"])
+
+
+def logits(directory: Path) -> torch.Tensor | None:
+    """The logits of a folder; None of a family of which the import makes another one, or which it completes."""
+    if AutoConfig.from_pretrained(directory).model_type in ("mistral", "t5"):
+        return None
+    model = verification.load(directory)
+    return verification.logits(model, verification.probe_tokens(model))
+
+
+def test_it_writes_text_or_says_that_it_does_not(accepted: tuple[Path, Traits]) -> None:
+    directory, traits = accepted
+    if limit(traits, "generate") is not None:
+        return
+    loaded = generation.load(directory, "cpu")
+    for seed in range(5):
+        *_pieces, last = generation.stream(loaded, "The old 山", max_tokens=40, temperature=1.5, seed=seed)
+        assert last.finish_reason in ("stop", "length")
+    if limit(traits, "messages") is not None:
+        with pytest.raises(generation.NoChatTemplate):
+            loaded.encode_chat(QUESTION)
+        return
+    assert loaded.encode_chat(QUESTION) == loaded.tokenizer.apply_chat_template(
+        QUESTION, chat_template=open_base(directory).chat_template, add_generation_prompt=True, return_dict=False
+    )
+
+
+def test_it_is_evaluated_or_says_that_it_is_not(accepted: tuple[Path, Traits], tmp_path: Path) -> None:
+    directory, traits = accepted
+    if limit(traits, "evaluate") is not None:
+        return
+    corpus = write_corpus(tmp_path / "corpus", [TEXT])
+    settings: dict[str, Any] = {"limit": None, "num_fewshot": 0, "batch_size": 1}
+    loaded = generation.load(directory, "cpu")
+    result = lm_eval_harness.evaluate(loaded, [corpus], progress=lambda done, total: None, **settings)
+    assert result.corpora[0].metrics["bits_per_byte"] > 0
+
+
+@pytest.mark.parametrize("form", ["safetensors", "gguf"])
+def test_it_is_exported_or_says_that_it_is_not(
+    accepted: tuple[Path, Traits], tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, traits = accepted
+    monkeypatch.setattr(
+        export, "_verify_in_fresh_process", lambda out, kind, base, _most: verification.verify(out, kind, base)
+    )
+
+    def write() -> dict[str, Any]:
+        return export.export(directory, tmp_path / "out", form, quantization="f32", has_manifest=False)
+
+    reason = limit(traits, "gguf") if form == "gguf" else None
+    if reason is not None:
+        with pytest.raises(UnsupportedExport) as caught:
+            write()
+        assert caught.value.limit == reason
+        return
+    result = write()
+    assert result["largest_difference"] <= result["tolerance"]
+    assert "{" not in (tmp_path / "out/README.md").read_text().partition("## Usage")[0]
+
+
+@pytest.mark.parametrize("objective", FAMILIES)
+def test_it_has_what_each_objective_needs_or_says_what_it_lacks(accepted: tuple[Path, Traits], objective: str) -> None:
+    directory, traits = accepted
+    if traits.model_type not in FAMILIES[objective]:
+        return
+    tokenizer: PreTrainedTokenizerFast = open_base(directory)
+    if limit(traits, objective) is not None:
+        with pytest.raises(Failure):
+            require_special_tokens(tokenizer, objective)
+        return
+    require_special_tokens(tokenizer, objective)
+    ids = torch.tensor([[1, 2, 3, 4]])
+    labels = torch.tensor([0]) if objective == "classification" else ids
+    model = architectures.model_class(objective).from_pretrained(directory)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    assert model(input_ids=ids, labels=labels).loss.isfinite()
