@@ -278,6 +278,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1")
     from trainer.export import export
+    from trainer.export.gguf_writer import UnsupportedExport
 
     facts = arguments.facts
     try:
@@ -296,7 +297,7 @@ def _export(arguments: argparse.Namespace) -> int:
         values = {"largest": f"{problem.largest:.3g}", "tolerance": f"{problem.tolerance:.3g}"}
         _report({"failed": {"code": "export_differs", "values": values}})
         return EXIT_BAD_INPUT
-    except export.UnsupportedExport as problem:
+    except UnsupportedExport as problem:
         _report({"failed": problem.limit.model_dump()})
         return EXIT_BAD_INPUT
     _report({"result": result})

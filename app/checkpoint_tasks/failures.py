@@ -3,6 +3,8 @@
 from app.base_models import limits
 from app.core.i18n import _, gettext_noop
 from app.core.json_shapes import FailureReason
+from trainer.limits import MESSAGES as MESSAGES_OF_LIMITS
+from trainer.limits import Limit
 
 MESSAGES = {
     "worker_lost": gettext_noop("The worker was lost three times while running this task. See the health page."),
@@ -22,6 +24,6 @@ MESSAGES = {
 
 def sentence(failure: FailureReason) -> str:
     """The sentence of a failure in the reader's language."""
-    if failure.code in limits.MESSAGES:
-        return limits.sentence(limits.Limit(code=failure.code, values=failure.values))
+    if failure.code in MESSAGES_OF_LIMITS:
+        return limits.sentence(Limit(code=failure.code, values=failure.values))
     return _(MESSAGES.get(failure.code, MESSAGES["bad_input"]), **{"why": failure.code, **failure.values})

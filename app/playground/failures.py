@@ -6,7 +6,7 @@ from app.base_models import limits
 from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
 from app.core.i18n import _
-from trainer.limits import Limit
+from trainer.limits import MESSAGES, Limit
 
 _STATUS = {
     "checkpoint_gone": 409,
@@ -40,7 +40,7 @@ def codes() -> tuple[str, ...]:
 
 def sentence(code: str, values: dict[str, Any]) -> str:
     """What happened and what to do about it, in the reader's language. `values` are those of the message."""
-    if code in limits.MESSAGES:
+    if code in MESSAGES:
         return limits.sentence(Limit(code=code, values=values))
     names = ("num_tokens", "limit", "free", "needed", "id", "why")
     formatted = {name: values.get(name) for name in names}

@@ -18,7 +18,8 @@ from tests.trainer.gangs import GangForkServer
 from tests.trainer.modeling.test_config_file import LLAMA_3
 from tests.trainer.runs import checkpoint_of, make_run, small_spec
 from trainer.export import export, gguf_writer, verification
-from trainer.export.export import LogitMismatch, UnsupportedExport
+from trainer.export.export import LogitMismatch
+from trainer.export.gguf_writer import UnsupportedExport
 from trainer.inference import generation
 from trainer.modeling import lora
 from trainer.modeling.build import build_model
