@@ -63,8 +63,8 @@ def _model(request: Request, principal: Principal, model_id: str, error: PanelEr
     with db.transaction() as session:
         model = service.get(session, principal=principal, model_id=model_id)
         jobs = service.jobs_of(session, principal=principal, model_id=model_id)
-    found = find_limits(model.facts) if model.state == "ready" else {}
-    reasons = list(dict.fromkeys(limits.sentence(reason) for reason in found.values()))  # some hold for several uses
+    unfit = find_limits(model.facts) if model.state == "ready" else {}
+    reasons = list(dict.fromkeys(limits.sentence(reason) for reason in unfit.values()))  # some hold for several uses
     files: list[Any] = model.files or [{"name": name, "size": size} for name, size in uploads.listed(model_id)]
     return page(
         request,

@@ -229,7 +229,7 @@ TALKS = [[message] for message in (chats(2)[0]["messages"][0], {"role": "user", 
 TALKS.append([{"role": "system", "content": "Be short."}, *chats(2)[1]["messages"][:3]])
 LINES = [record["prompt"] for record in completions(2)] + ["  tell me of 山,\n🙂 ", "The old"]
 TEXTS = [f"the old kettle is {word}" for word in ("splendid", "dreadful")] + ["山 is  not in it 🙂"]
-JUDGEMENTS = [
+JUDGMENTS = [
     {"text": f"the {noun} is {word}", "label": label}
     for noun in ("old kettle", "narrow bridge", "quiet garden", "wooden gate", "river")
     for word, label in (("splendid", "praise"), ("lovely", "praise"), ("dreadful", "blame"), ("broken", "blame"))
@@ -241,8 +241,8 @@ TRIALS = {
     "Qwen2": Trial("Qwen2", "chat", chats(160), [*TALKS, *LINES], decoder_programs),
     "Mistral": Trial("Mistral", "chat", chats(160), [*TALKS[:2], *LINES], decoder_programs),
     "GPT-2": Trial("GPT-2", "completion", completions(160), LINES, decoder_programs),
-    "BERT classifier": Trial("BERT", "classification", JUDGEMENTS, TEXTS, classifier_programs),
-    "Llama 3 classifier": Trial("Llama 3", "classification", JUDGEMENTS, TEXTS, classifier_programs),
+    "BERT classifier": Trial("BERT", "classification", JUDGMENTS, TEXTS, classifier_programs),
+    "Llama 3 classifier": Trial("Llama 3", "classification", JUDGMENTS, TEXTS, classifier_programs),
     "T5": Trial("T5", "seq2seq", PAIRS, [*(pair["source"] for pair in PAIRS[:2]), LINES[2]], t5_programs),
 }
 
