@@ -142,7 +142,7 @@ def test_the_bits_are_determined_by_spec_and_seed(fork_server: GangForkServer, h
 
 @pytest.fixture(scope="module")
 def one_rank(fork_server: GangForkServer, home: Path) -> RunDir:
-    run_dir = make_run(home, "one-rank", max_steps=50)
+    run_dir = make_run(home, "one-rank", max_steps=10)
     assert fork_server.run(run_dir) == 0
     return run_dir
 
@@ -151,14 +151,14 @@ def one_rank(fork_server: GangForkServer, home: Path) -> RunDir:
 def test_two_ranks_use_the_same_samples_as_one(
     fork_server: GangForkServer, home: Path, one_rank: RunDir, zero_stage: int
 ) -> None:
-    two_ranks = make_run(home, f"two-ranks-{zero_stage}", max_steps=50, num_processes=2, zero_stage=zero_stage)
+    two_ranks = make_run(home, f"two-ranks-{zero_stage}", max_steps=10, num_processes=2, zero_stage=zero_stage)
 
     assert fork_server.run(two_ranks, 2) == 0, two_ranks.log_path.read_text()
 
     for name in ("loss", "grad_norm"):
         assert series(two_ranks, name) == pytest.approx(series(one_rank, name), rel=1e-4)
     assert series(two_ranks, "eval_loss") == pytest.approx(series(one_rank, "eval_loss"), rel=1e-4)
-    mine, theirs = (AutoModelForCausalLM.from_pretrained(checkpoint_of(run, 50)) for run in (two_ranks, one_rank))
+    mine, theirs = (AutoModelForCausalLM.from_pretrained(checkpoint_of(run, 10)) for run in (two_ranks, one_rank))
     for name, weights in theirs.state_dict().items():
         torch.testing.assert_close(mine.state_dict()[name], weights, rtol=1e-2, atol=1e-4)
 
