@@ -331,7 +331,7 @@ class HistoryEntry(BaseModel):
     fence: int = Field(description="The attempt it belongs to; 0 before the first.")
     from_state: str | None = Field(serialization_alias="from")
     to_state: str = Field(serialization_alias="to")
-    kind: Kind = Field(description="How it is drawn: a wish of a person, progress, trouble, an end and so on.")
+    kind: Kind = Field(description="How it is drawn: a request of a person, progress, trouble, an end and so on.")
     reason: str | None = Field(description="A code.")
     message: str | None = Field(description="The reason as a sentence.")
     next_step: str | None = Field(description="What to do about it, or what happens next, where there is something.")

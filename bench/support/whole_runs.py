@@ -19,7 +19,7 @@ from trainer.families import DEFAULT_CHAT_TEMPLATE
 from trainer.run_dir import Inputs, RunDir
 from trainer.spec import TrainSpec, resolve
 
-TEXT_BYTES, NUM_RECORDS = 400_000, 400
+TEXT_BYTES, NUM_RECORDS = 100_000, 200
 LLAMA, QWEN2, GPT2 = ({"model_type": name, "objective": "causal"} for name in ("llama", "qwen2", "gpt2"))
 BERT, ROBERTA = ({"model_type": name, "objective": "masked"} for name in ("bert", "roberta"))
 CHAT = {"model_type": "llama", "objective": "chat"}
@@ -70,10 +70,10 @@ SHAPES = [
 
 
 def make_spec(fields: dict[str, Any]) -> TrainSpec:
-    """The spec of four steps that evaluate, sample and save twice."""
+    """The spec of two steps that evaluate and sample before and after, and save twice."""
     heads = fields["hidden_size"] // 32
     sizes = {"intermediate_size": fields["hidden_size"] * 3, "num_attention_heads": heads, "num_key_value_heads": heads}
-    schedule = {"warmup_steps": 1, "max_steps": 4, "eval_steps": 2, "save_steps": 2, "sample_prompt": "In the"}
+    schedule = {"warmup_steps": 1, "max_steps": 2, "eval_steps": 2, "save_steps": 1, "sample_prompt": "In the"}
     return resolve({"recipe": "tiny", "corpora": ["c"], "validation_corpora": ["v"], **schedule, **sizes, **fields})
 
 
@@ -104,7 +104,7 @@ def _documents(objective: str) -> tuple[list[str], str]:
     """Documents of a corpus, and their kind: shipped text, or records made of shipped conversations."""
     if objective in ("causal", "masked", "span_corruption"):
         text = english(TEXT_BYTES)
-        return [text[at : at + 20_000] for at in range(0, len(text), 20_000)], "text"
+        return [text[at : at + 5_000] for at in range(0, len(text), 5_000)], "text"
     lines = (SAMPLES / "small-talk.jsonl").read_text(encoding="utf-8").splitlines()[:NUM_RECORDS]
     conversations = [json.loads(line)["messages"] for line in lines]
     if objective == "chat":

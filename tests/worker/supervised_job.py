@@ -61,7 +61,7 @@ class SupervisedJob:
         self.fence = fence
         self.process = start_job.start_supervisor(self.job_id, fence)
 
-    def wish(self, verb: Any) -> None:
+    def request(self, verb: Any) -> None:
         """What its owner asks for: service.pause, resume or cancel."""
         with db.transaction() as session:
             verb(session, principal=self.owner.principal, job_id=self.job_id)

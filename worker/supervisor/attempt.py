@@ -76,7 +76,7 @@ class Supervisor:
         device: Literal["cpu", "cuda"] = "cuda" if self.work.gpus else "cpu"
         num_processes, env = self.work.spec.num_processes, environment(self.work)
         self.gang.run(self.run_dir.path, self.fence, num_processes, device, self.work.gpus, env)
-        self.watchdog.heard_at = time.monotonic()
+        self.watchdog.last_event_at = time.monotonic()
         try:
             while not (self.gang.is_finished and self._is_shipped()) and not self._is_out_of_time():
                 if self._subscription.wait(0.0 if self._is_behind else TURN_SECONDS):
@@ -190,9 +190,9 @@ class Supervisor:
         path = self._journal.path
         touched_at = path.stat().st_mtime if path.exists() else 0.0
         if touched_at != self._written_at:  # it is touched even when the disk is full and no line can be written
-            self._written_at, self.watchdog.heard_at = touched_at, now
+            self._written_at, self.watchdog.last_event_at = touched_at, now
         for event in self._journal.read_new():
-            self.watchdog.hear(event, now)
+            self.watchdog.observe(event, now)
         is_ending = self._kill_at is not None and self._kill_at != math.inf
         if self.gang.is_finished or is_ending or not self.watchdog.is_hung(now):
             return

@@ -26,11 +26,11 @@ class Watchdog:
     _at: float | None = None  # time of the last step by the trainer's clock, in seconds
 
     def __post_init__(self) -> None:
-        self.heard_at = self.now
+        self.last_event_at = self.now
 
-    def hear(self, event: events.Event, now: float) -> None:
+    def observe(self, event: events.Event, now: float) -> None:
         """Take an event: the trainer is alive."""
-        self.heard_at = now
+        self.last_event_at = now
         if isinstance(event, events.PhaseEvent):
             if event.phase != self.phase:
                 self._at = None  # do not count an evaluation as step time
@@ -52,4 +52,4 @@ class Watchdog:
 
     def is_hung(self, now: float) -> bool:
         """Whether it has been silent for too long."""
-        return now - self.heard_at > self.limit()
+        return now - self.last_event_at > self.limit()

@@ -14,17 +14,17 @@ from app.core.live import QUEUE_EVENTS, Hub, Subscription, Update
 pytestmark = pytest.mark.usefixtures("database")
 
 
-class Story:
+class EventLog:
     """Numbered events in place of the database, read after a cursor. Counts the reads."""
 
     def __init__(self) -> None:
         self.events: list[int] = []
         self.reads = 0
 
-    def tell(self, n: int = 1) -> None:
+    def append(self, n: int = 1) -> None:
         for _ in range(n):
             self.events.append(len(self.events) + 1)
-        live.notify("story")
+        live.notify("event_log")
 
     def read(self, cursor: str, until: str | None) -> list[Update]:
         self.reads += 1
@@ -45,20 +45,20 @@ async def collect(stream: AsyncIterator[Update], last: int, got: list[int] | Non
 def test_viewers_joining_at_any_time_see_each_event_once() -> None:
     async def main() -> None:
         chance = random.Random(1)
-        story = Story()
-        story.tell(5)
+        event_log = EventLog()
+        event_log.append(5)
         async with Hub().running() as hub:
             viewers = []
             for start in range(20):
-                cursor = chance.randint(0, len(story.events))
-                task = asyncio.create_task(collect(hub.stream("story", story.read, str(cursor)), 205))
+                cursor = chance.randint(0, len(event_log.events))
+                task = asyncio.create_task(collect(hub.stream("event_log", event_log.read, str(cursor)), 205))
                 viewers.append((cursor, task))
                 await asyncio.sleep(0)
-                story.tell(chance.randint(0, 5))
+                event_log.append(chance.randint(0, 5))
                 if start % 3 == 0:
                     await asyncio.sleep(0.01)
-            while len(story.events) < 205:
-                story.tell(min(7, 205 - len(story.events)))
+            while len(event_log.events) < 205:
+                event_log.append(min(7, 205 - len(event_log.events)))
                 await asyncio.sleep(0.002)
             for cursor, task in viewers:
                 assert await asyncio.wait_for(task, 20) == list(range(cursor + 1, 206))
@@ -68,37 +68,39 @@ def test_viewers_joining_at_any_time_see_each_event_once() -> None:
 
 def test_a_hundred_viewers_need_hardly_more_reads_than_one() -> None:
     async def main() -> None:
-        story = Story()
-        story.tell()
+        event_log = EventLog()
+        event_log.append()
         async with Hub().running() as hub:
             seen: list[list[int]] = [[] for _viewer in range(100)]
-            viewers = [asyncio.create_task(collect(hub.stream("story", story.read, ""), 51, got)) for got in seen]
+            viewers = [
+                asyncio.create_task(collect(hub.stream("event_log", event_log.read, ""), 51, got)) for got in seen
+            ]
             while not all(seen):
                 await asyncio.sleep(0.005)
-            before = story.reads
+            before = event_log.reads
             for _ in range(50):
-                story.tell()
+                event_log.append()
                 await asyncio.sleep(0.002)
             await asyncio.wait_for(asyncio.gather(*viewers), 20)
-            assert story.reads - before <= 60
+            assert event_log.reads - before <= 60
 
     asyncio.run(main())
 
 
 def test_a_slow_viewer_is_dropped_and_the_others_continue() -> None:
     async def main() -> None:
-        story = Story()
-        story.tell()
+        event_log = EventLog()
+        event_log.append()
         async with Hub().running() as hub:
-            slow = hub.stream("story", story.read, "")
+            slow = hub.stream("event_log", event_log.read, "")
             assert (await anext(slow)).data == "1"
-            quick = hub.stream("story", story.read, "1")
+            quick = hub.stream("event_log", event_log.read, "1")
             for n in range(2, QUEUE_EVENTS + 10):
-                story.tell()
+                event_log.append()
                 assert (await asyncio.wait_for(anext(quick), 10)).data == str(n)
             left = [update.data async for update in slow]
             assert left == [], "what it missed it gets by its cursor when it comes back"
-            again = hub.stream("story", story.read, "1")
+            again = hub.stream("event_log", event_log.read, "1")
             assert [int((await anext(again)).data) for _ in range(5)] == [2, 3, 4, 5, 6]
             for stream in (quick, again):
                 await stream.aclose()  # type: ignore[attr-defined]
@@ -108,21 +110,21 @@ def test_a_slow_viewer_is_dropped_and_the_others_continue() -> None:
 
 def test_a_stream_without_viewers_is_not_read_and_can_be_reopened() -> None:
     async def main() -> None:
-        story = Story()
-        story.tell()
+        event_log = EventLog()
+        event_log.append()
         async with Hub().running() as hub:
-            stream = hub.stream("story", story.read, "")
+            stream = hub.stream("event_log", event_log.read, "")
             assert (await anext(stream)).data == "1"
             await stream.aclose()  # type: ignore[attr-defined]
             await asyncio.sleep(0.05)
-            before = story.reads
-            story.tell()
+            before = event_log.reads
+            event_log.append()
             await asyncio.sleep(0.2)
-            assert story.reads == before
-            later = hub.stream("story", story.read, "2")
+            assert event_log.reads == before
+            later = hub.stream("event_log", event_log.read, "2")
             first = asyncio.ensure_future(anext(later))
             await asyncio.sleep(0.05)
-            story.tell()
+            event_log.append()
             assert (await asyncio.wait_for(first, live.POLL_SECONDS + 5)).data == "3"
             await later.aclose()  # type: ignore[attr-defined]
 
@@ -131,25 +133,25 @@ def test_a_stream_without_viewers_is_not_read_and_can_be_reopened() -> None:
 
 def test_a_viewer_leaving_while_another_joins_does_not_affect_it() -> None:
     async def main() -> None:
-        story = Story()
-        story.tell()
+        event_log = EventLog()
+        event_log.append()
         is_reading, go = threading.Event(), threading.Event()
 
         def slow_read(cursor: str, until: str | None) -> list[Update]:
-            if story.reads == 1:  # the second viewer is being brought up to now
+            if event_log.reads == 1:  # the second viewer is being brought up to now
                 is_reading.set()
                 go.wait(10)
-            return story.read(cursor, until)
+            return event_log.read(cursor, until)
 
         async with Hub().running() as hub:
-            first = hub.stream("story", slow_read, "")
+            first = hub.stream("event_log", slow_read, "")
             assert (await anext(first)).data == "1"
-            second = asyncio.create_task(collect(hub.stream("story", slow_read, ""), 3))
+            second = asyncio.create_task(collect(hub.stream("event_log", slow_read, ""), 3))
             while not is_reading.is_set():
                 await asyncio.sleep(0.001)
             await first.aclose()  # type: ignore[attr-defined]
             go.set()
-            story.tell(2)
+            event_log.append(2)
             assert await asyncio.wait_for(second, 10) == [1, 2, 3]
 
     asyncio.run(main())
@@ -157,12 +159,12 @@ def test_a_viewer_leaving_while_another_joins_does_not_affect_it() -> None:
 
 def test_a_missing_notification_delays_events_but_loses_none() -> None:
     async def main() -> None:
-        story = Story()
-        story.tell()
+        event_log = EventLog()
+        event_log.append()
         async with Hub().running() as hub:
-            stream = hub.stream("story", story.read, "")
+            stream = hub.stream("event_log", event_log.read, "")
             assert (await anext(stream)).data == "1"
-            story.events.append(2)  # without a notification
+            event_log.events.append(2)  # without a notification
             assert (await asyncio.wait_for(anext(stream), live.POLL_SECONDS + 5)).data == "2"
             await stream.aclose()  # type: ignore[attr-defined]
 
@@ -171,11 +173,13 @@ def test_a_missing_notification_delays_events_but_loses_none() -> None:
 
 def test_every_stream_ends_when_the_hub_closes() -> None:
     async def main() -> None:
-        story = Story()
-        story.tell()
+        event_log = EventLog()
+        event_log.append()
         async with Hub().running() as hub:
             seen: list[list[int]] = [[] for _viewer in range(3)]
-            waiting = [asyncio.create_task(collect(hub.stream("story", story.read, ""), 9, got)) for got in seen]
+            waiting = [
+                asyncio.create_task(collect(hub.stream("event_log", event_log.read, ""), 9, got)) for got in seen
+            ]
             while not all(seen):
                 await asyncio.sleep(0.005)
         assert await asyncio.wait_for(asyncio.gather(*waiting), 5) == [[1], [1], [1]]

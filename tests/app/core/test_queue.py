@@ -24,7 +24,7 @@ def _empty(database: str) -> None:
         session.query(Outbox).delete()
 
 
-def owed() -> int:
+def outbox_size() -> int:
     with db.transaction() as session:
         return session.scalar(select(func.count()).select_from(Outbox)) or 0
 
@@ -33,17 +33,17 @@ def waiting() -> int:
     return live.valkey().llen(f"athanor:{QUEUE}")  # type: ignore[return-value]
 
 
-def owe(n: int) -> None:
+def enqueue(n: int) -> None:
     with db.transaction() as session:
         for i in range(n):
             queue.enqueue_after_commit(session, "test.task", str(i), queue=QUEUE)
 
 
 def test_a_message_is_sent_after_the_commit_and_leaves_the_outbox() -> None:
-    owe(3)
-    assert (owed(), waiting()) == (3, 0)
+    enqueue(3)
+    assert (outbox_size(), waiting()) == (3, 0)
     assert queue.flush_outbox() == 3
-    assert (owed(), waiting()) == (0, 3)
+    assert (outbox_size(), waiting()) == (0, 3)
     assert queue.flush_outbox() == 0
 
 
@@ -51,11 +51,11 @@ def test_a_rolled_back_transaction_sends_nothing() -> None:
     with suppress(ZeroDivisionError), db.transaction() as session:
         queue.enqueue_after_commit(session, "test.task", "1", queue=QUEUE)
         1 / 0  # noqa: B018
-    assert (queue.flush_outbox(), owed(), waiting()) == (0, 0, 0)
+    assert (queue.flush_outbox(), outbox_size(), waiting()) == (0, 0, 0)
 
 
 def test_concurrent_flushes_send_each_message_once() -> None:
-    owe(40)
+    enqueue(40)
     barrier = threading.Barrier(4)
     sent: list[int] = []
 
@@ -68,27 +68,27 @@ def test_concurrent_flushes_send_each_message_once() -> None:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert (sum(sent), waiting(), owed()) == (40, 40, 0)
+    assert (sum(sent), waiting(), outbox_size()) == (40, 40, 0)
 
 
 def test_messages_are_sent_once_the_broker_is_back(running_servers: Servers, caplog: pytest.LogCaptureFixture) -> None:
-    owe(2)
+    enqueue(2)
     running_servers.valkey.stop()
     try:
         assert queue.flush_outbox() == 0
         live.notify("anything")  # raises nothing
-        assert owed() == 2
+        assert outbox_size() == 2
         assert "broker not reachable, 2 messages wait" in caplog.text
     finally:
         running_servers.valkey.start()
     assert queue.flush_outbox() == 2
-    assert (owed(), waiting()) == (0, 2)
+    assert (outbox_size(), waiting()) == (0, 2)
 
 
 def test_messages_are_sent_outside_a_transaction_by_one_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    owe(2)
+    enqueue(2)
     open_ones = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in %'"
     seen: list[tuple[int, int]] = []
 
@@ -99,19 +99,19 @@ def test_messages_are_sent_outside_a_transaction_by_one_process(
 
     monkeypatch.setattr(queue, "send", look)
     assert queue.flush_outbox() == 2
-    assert (seen, owed()) == ([(0, 0), (0, 0)], 0)
+    assert (seen, outbox_size()) == ([(0, 0), (0, 0)], 0)
 
 
 def test_messages_of_a_dead_sender_are_sent_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    owe(3)
+    enqueue(3)
     with monkeypatch.context() as patched:
         patched.setattr(queue, "send", lambda *_message, **_where: sys.exit(137))
         with pytest.raises(SystemExit):
             queue.flush_outbox()
-    assert (queue.flush_outbox(), owed(), waiting()) == (0, 3, 0)
+    assert (queue.flush_outbox(), outbox_size(), waiting()) == (0, 3, 0)
     with db.transaction() as session:
         session.execute(update(Outbox).values(claimed_until=func.now() - timedelta(seconds=1)))
-    assert (queue.flush_outbox(), owed(), waiting()) == (3, 0, 3)
+    assert (queue.flush_outbox(), outbox_size(), waiting()) == (3, 0, 3)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ class Life:
 
     # ---- people and scheduler ----
 
-    def wish(self, desired: str) -> bool:
+    def request(self, desired: str) -> bool:
         if self.state in ENDED or (self.desired == "cancel" != desired):
             return desired == "cancel" and self.state == "cancelled"
         self.desired = desired

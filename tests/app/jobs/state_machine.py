@@ -92,10 +92,10 @@ class Lives(RuleBasedStateMachine):
         self.job_id, self.life, self.seq = job.id, Life(), 0
 
     @rule(desired=st.sampled_from(["run", "pause", "run", "pause", "cancel"]))
-    def wish(self, desired: str) -> None:
+    def request(self, desired: str) -> None:
         refused = "job_ended" if self.life.state in ENDED else "job_cancelling"
         given = {"principal": self.alice.principal, "job_id": self.job_id}
-        if self.life.wish(desired):
+        if self.life.request(desired):
             self.verb(WISHES[desired], **given)
             return
         with pytest.raises(PanelError) as refusal:
@@ -151,7 +151,7 @@ class Lives(RuleBasedStateMachine):
     def attempt(self, is_damaged: bool, steps: int, does_save: bool, num_hangs: int) -> None:
         """All the way to a training attempt, some that hang before it, so that a sequence gets far."""
         if self.life.state == "paused":
-            self.wish("run")
+            self.request("run")
         self.scheduler_turns(is_later=True)
         for _ in range(num_hangs):
             self.claim(node="ada")
@@ -202,7 +202,7 @@ class Lives(RuleBasedStateMachine):
     def begin_stop(self, is_late: bool) -> None:
         state = {"pause": "pausing", "cancel": "cancelling"}[self.life.desired]
         if is_late and self.life.desired == "pause":  # its user thinks better of it while it stops
-            self.wish("run")
+            self.request("run")
         self.supervise(attempts.begin_stop, state=state)
         self.life.begin_stop(state)
 

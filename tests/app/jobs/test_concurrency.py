@@ -85,10 +85,10 @@ def test_a_hundred_cancels_racing_the_end_give_legal_transitions(alice_user: Per
         job_id, fence = factories.started(alice_user, corpus)
 
         def supervisor(job_id: str = job_id, fence: int = fence, delay: int = number) -> None:
-            wish = "run"
+            desired = "run"
             for _ in range(delay % 4):  # the later it ends, the likelier it sees the cancel
-                wish = do(attempts.renew, job_id=job_id, fence=fence)
-            if wish == "cancel":
+                desired = do(attempts.renew, job_id=job_id, fence=fence)
+            if desired == "cancel":
                 do(attempts.begin_stop, job_id=job_id, fence=fence, state="cancelling")
                 do(attempts.release, job_id=job_id, fence=fence, reason="shutdown")
             else:

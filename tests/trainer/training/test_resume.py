@@ -19,7 +19,7 @@ def run(fork_server: GangForkServer, run_dir: RunDir, **env: str) -> int:
     return fork_server.run(run_dir, run_dir.spec().num_processes, **env)
 
 
-def go_on(home: Path, name: str, before: RunDir, step: int = SAVED, **fields: Any) -> RunDir:
+def resume_run(home: Path, name: str, before: RunDir, step: int = SAVED, **fields: Any) -> RunDir:
     """A new run that resumes from the checkpoint of another."""
     run_dir = make_run(home, name, **fields)
     inputs = run_dir.inputs(1)
@@ -57,7 +57,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
     fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir], key: tuple[int, int]
 ) -> None:
     whole = undisturbed[key]
-    again = go_on(home, f"again-{key[0]}-{key[1]}", whole, **shape(*key))
+    again = resume_run(home, f"again-{key[0]}-{key[1]}", whole, **shape(*key))
 
     assert run(fork_server, again) == 0, again.log_path.read_text()
 
@@ -77,7 +77,7 @@ def test_another_world_size_or_stage_gives_nearly_the_same_loss(
     before: tuple[int, int],
     after: tuple[int, int],
 ) -> None:
-    again = go_on(home, f"moved-{before}-{after}", undisturbed[before], **shape(*after))
+    again = resume_run(home, f"moved-{before}-{after}", undisturbed[before], **shape(*after))
 
     assert run(fork_server, again) == 0, again.log_path.read_text()
 
@@ -91,7 +91,7 @@ def test_a_bf16_run_resumes_with_the_same_bits(fork_server: GangForkServer, home
     fields = {**shape(1, 0, precision="bf16", max_steps=4, save_steps=2, eval_steps=100), "warmup_steps": 0}
     whole = make_run(home, "whole-bf16", **fields)
     assert run(fork_server, whole) == 0, whole.log_path.read_text()
-    again = go_on(home, "again-bf16", whole, 2, **fields)
+    again = resume_run(home, "again-bf16", whole, 2, **fields)
 
     assert run(fork_server, again) == 0, again.log_path.read_text()
 
@@ -102,7 +102,7 @@ def test_a_muon_run_resumes_with_the_same_bits(fork_server: GangForkServer, home
     fields = shape(2, 0, optimizer="muon", lr_scheduler_type="warmup_stable_decay", max_steps=8, save_steps=4)
     whole = make_run(home, "whole-muon", **fields)
     assert run(fork_server, whole) == 0, whole.log_path.read_text()
-    again = go_on(home, "again-muon", whole, 4, **fields)
+    again = resume_run(home, "again-muon", whole, 4, **fields)
 
     assert run(fork_server, again) == 0, again.log_path.read_text()
 
@@ -116,7 +116,7 @@ def test_a_run_with_an_offloaded_optimizer_resumes_with_the_same_bits(
     fields = shape(2, zero_stage, offload_optimizer=True, max_steps=8, save_steps=4, **more)
     whole = make_run(home, f"whole-offload-{zero_stage}", **fields)
     assert run(fork_server, whole) == 0, whole.log_path.read_text()
-    again = go_on(home, f"again-offload-{zero_stage}", whole, 4, **fields)
+    again = resume_run(home, f"again-offload-{zero_stage}", whole, 4, **fields)
 
     assert run(fork_server, again) == 0, again.log_path.read_text()
 
@@ -126,7 +126,7 @@ def test_a_run_with_an_offloaded_optimizer_resumes_with_the_same_bits(
 def test_one_flipped_bit_shows_in_the_loss(
     fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
-    again = go_on(home, "flipped", undisturbed[1, 0], **shape(1, 0))
+    again = resume_run(home, "flipped", undisturbed[1, 0], **shape(1, 0))
 
     assert run(fork_server, again, ATHANOR_FAULT=f"flip@{SAVED}") == 0
 
@@ -137,7 +137,7 @@ def test_one_flipped_bit_shows_in_the_loss(
 def test_a_smaller_micro_batch_uses_the_same_samples(
     fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
-    halved = go_on(home, "micro-2", undisturbed[1, 0], **shape(1, 0))
+    halved = resume_run(home, "micro-2", undisturbed[1, 0], **shape(1, 0))
     halved.create(halved.spec().model_copy(update={"per_device_batch_size": 2}), halved.inputs(1), fence=1)
 
     assert run(fork_server, halved) == 0
@@ -150,7 +150,7 @@ def test_a_smaller_micro_batch_uses_the_same_samples(
 def test_changed_text_is_rejected_before_the_first_step(
     fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
-    again = go_on(
+    again = resume_run(
         home,
         "other-text",
         undisturbed[1, 0],
@@ -170,7 +170,7 @@ def test_another_tokenizer_is_rejected(
     fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
     other = [english(120_000)[60_000:]]
-    again = go_on(home, "other-tokenizer", undisturbed[1, 0], documents=other, **shape(1, 0))
+    again = resume_run(home, "other-tokenizer", undisturbed[1, 0], documents=other, **shape(1, 0))
 
     assert run(fork_server, again) == 64
 
@@ -209,7 +209,7 @@ def test_a_single_loss_spike_does_not_end_a_run_that_stops_on_divergence(
 def test_a_skipped_step_changes_no_weights(
     fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
-    again = go_on(
+    again = resume_run(
         home,
         "skipped",
         undisturbed[1, 0],
@@ -231,7 +231,7 @@ def test_a_run_with_a_skipped_step_resumes_with_the_same_bits(fork_server: GangF
     inputs.skipped_steps = [5]
     whole.create(whole.spec(), inputs, fence=1)
     assert run(fork_server, whole) == 0, whole.log_path.read_text()
-    again = go_on(home, "skips-again", whole, **fields)
+    again = resume_run(home, "skips-again", whole, **fields)
 
     assert run(fork_server, again) == 0, again.log_path.read_text()
 
@@ -260,7 +260,7 @@ def test_a_state_without_a_tensor_is_rejected(
     shutil.copytree(checkpoint_of(undisturbed[1, 0], SAVED), copied)
     for path in (copied / "resume").iterdir():
         path.unlink()
-    again = go_on(home, "stateless", undisturbed[1, 0], **shape(1, 0))
+    again = resume_run(home, "stateless", undisturbed[1, 0], **shape(1, 0))
     inputs = again.inputs(1)
     inputs.resume = str(copied)
     again.create(again.spec(), inputs, fence=1)
@@ -287,7 +287,7 @@ def test_a_large_checkpoint_is_written_while_training_continues(
     fields = shape(num_processes, 0, max_steps=8, save_steps=2, **LARGE)
     whole = make_run(home, f"large-{num_processes}", **fields)
     assert run(fork_server, whole) == 0, whole.log_path.read_text()
-    again = go_on(home, f"large-again-{num_processes}", whole, 4, **fields)
+    again = resume_run(home, f"large-again-{num_processes}", whole, 4, **fields)
 
     assert run(fork_server, again) == 0, again.log_path.read_text()
 

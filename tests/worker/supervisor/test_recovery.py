@@ -104,12 +104,12 @@ def test_a_pause_frees_the_node_and_a_resume_has_the_same_bits(start: Any) -> No
     attempt = start(**{**GOLDEN, "max_steps": steps})
     for step in (5, 25, 45):
         attempt.until_step(step)
-        attempt.wish(service.pause)
+        attempt.request(service.pause)
         job = attempt.ended()
         assert (job.state, job.node) == ("paused", None), attempt.log()
         assert attempt.processes() == []
         assert attempt.saved()[-1].step == job.step
-        attempt.wish(service.resume)
+        attempt.request(service.resume)
         assert attempt.job.state == "queued"
         attempt.claim()
     finish(attempt, steps)
@@ -252,7 +252,7 @@ def test_a_disk_full_three_times_pauses_the_job_until_there_is_space(
     with db.transaction() as session:
         dispatch.requeue_or_fail(session)
     assert attempt.job.state == "paused"
-    attempt.wish(service.resume)
+    attempt.request(service.resume)
     assert attempt.job.notice is None
     attempt.claim()
     finish(attempt)
@@ -263,7 +263,7 @@ def test_a_supervisor_killed_while_pausing_leaves_a_paused_job(start: Any) -> No
     attempt = start(**{**GOLDEN, "max_steps": 10_000})
     attempt.until_step(5)
     rank_of(attempt).suspend()
-    attempt.wish(service.pause)
+    attempt.request(service.pause)
     until(lambda: attempt.job.state == "pausing", 20, attempt.log())
     attempt.process.send_signal(signal.SIGKILL)
     attempt.process.wait()

@@ -8,15 +8,15 @@ from worker.supervisor.watchdog import Watchdog
 
 def fed(num_steps: int, seconds: float, *, phase: str = "train") -> Watchdog:
     """A watchdog after `num_steps` steps; its clock is at the last one."""
-    dog = Watchdog(step_seconds=60, first_step_seconds=600, now=0.0)
-    dog.hear(PhaseEvent(seq=1, at=0.0, phase=phase, done=0, total=100), 0.0)  # type: ignore[arg-type]
+    watchdog = Watchdog(step_seconds=60, first_step_seconds=600, now=0.0)
+    watchdog.observe(PhaseEvent(seq=1, at=0.0, phase=phase, done=0, total=100), 0.0)  # type: ignore[arg-type]
     for step in range(1, num_steps + 1):
-        dog.hear(PointsEvent(seq=step + 1, at=step * seconds, step=step, values={"loss": 1.0}), step * seconds)
-    return dog
+        watchdog.observe(PointsEvent(seq=step + 1, at=step * seconds, step=step, values={"loss": 1.0}), step * seconds)
+    return watchdog
 
 
 @pytest.mark.parametrize(
-    ("dog", "limit"),
+    ("watchdog", "limit"),
     [
         (fed(0, 1.0), 600),
         (fed(4, 1.0), 600),
@@ -27,17 +27,17 @@ def fed(num_steps: int, seconds: float, *, phase: str = "train") -> Watchdog:
     ],
     ids=["no step yet", "too few steps", "quick steps", "slow steps", "loading", "tokenizing"],
 )
-def test_the_time_limit_depends_on_the_phase(dog: Watchdog, limit: float) -> None:
-    assert dog.limit() == limit
-    assert not dog.is_hung(dog.heard_at + limit)
-    assert dog.is_hung(dog.heard_at + limit + 0.01)
+def test_the_time_limit_depends_on_the_phase(watchdog: Watchdog, limit: float) -> None:
+    assert watchdog.limit() == limit
+    assert not watchdog.is_hung(watchdog.last_event_at + limit)
+    assert watchdog.is_hung(watchdog.last_event_at + limit + 0.01)
 
 
 def test_an_evaluation_does_not_count_as_a_slow_step() -> None:
-    dog = fed(10, 1.0)
-    dog.hear(PhaseEvent(seq=20, at=10.0, phase="evaluate", done=0, total=1), 10.0)
-    assert dog.limit() == 600
-    dog.hear(PhaseEvent(seq=21, at=300.0, phase="train", done=10, total=100), 300.0)
-    dog.hear(PointsEvent(seq=22, at=301.0, step=11, values={"loss": 1.0}), 301.0)
-    assert max(dog.seconds) == 1.0
-    assert dog.step == 11
+    watchdog = fed(10, 1.0)
+    watchdog.observe(PhaseEvent(seq=20, at=10.0, phase="evaluate", done=0, total=1), 10.0)
+    assert watchdog.limit() == 600
+    watchdog.observe(PhaseEvent(seq=21, at=300.0, phase="train", done=10, total=100), 300.0)
+    watchdog.observe(PointsEvent(seq=22, at=301.0, step=11, values={"loss": 1.0}), 301.0)
+    assert max(watchdog.seconds) == 1.0
+    assert watchdog.step == 11
