@@ -10,6 +10,7 @@ from collections.abc import Callable
 from trainer.planning.hardware import NodeHardware
 from trainer.planning.plan import plan
 from trainer.planning.scaling_laws import propose
+from trainer.planning.training_data import TrainingData
 from trainer.spec import TrainSpec, resolve
 
 PLANS, REPEATS = 1000, 5
@@ -36,8 +37,12 @@ def main() -> None:
     trip = milliseconds(lambda: TrainSpec.model_validate_json(tiny.model_dump_json()), PLANS)
     print(f"{'round trip of a spec through JSON':48} {trip:8.3f} ms")
     for name, work, count in (
-        ("a plan that fits", lambda: plan(tiny, 2048, CPU, 4_000_000), PLANS),
-        ("a plan that does not, with the cheapest change", lambda: plan(seven, 32_000, CARDS, GB), PLANS),
+        ("a plan that fits", lambda: plan(tiny, 2048, CPU, TrainingData(num_bytes=4_000_000)), PLANS),
+        (
+            "a plan that does not, with the cheapest change",
+            lambda: plan(seven, 32_000, CARDS, TrainingData(num_bytes=GB)),
+            PLANS,
+        ),
         ("a proposal for a text and a time", lambda: propose(GB, CARDS, 86_400), min(20, PLANS)),
     ):
         each = milliseconds(work, count)

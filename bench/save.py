@@ -59,7 +59,7 @@ class Training:
         self.batch = self.engine.split_micro_batches({"input_ids": rows[:, :-1], "labels": rows[:, 1:]})
         self.loaded = LoadedModel(self.model, opened)
         self.prepared = Prepared(
-            tokenizer=str(home / "tokenizer"), tokenizer_sha256="t", tokens=str(home), data_sha256="d"
+            tokenizer=str(home / "tokenizer"), tokenizer_sha256="t", tokens=str(home), data_sha256="d", max_steps=1
         )
         self.report = Reporter(Journal(home / "events.jsonl"))
         self.saver = AsyncCheckpointer(self.engine, self.report, home, lambda directory, step: None)

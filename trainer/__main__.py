@@ -36,8 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="estimate the cost of a spec: parameters, memory, time")
     plan.add_argument("spec", metavar="SPEC.json", type=Path, help="fields of a spec; the recipe supplies the rest")
     plan.add_argument("--vocab-size", type=int, help="vocabulary size, if the spec does not set it")
-    plan.add_argument("--text-bytes", type=int, help="size of the corpora in bytes, to estimate epochs")
-    plan.add_argument("--records", type=int, help="number of records in the corpora, to estimate epochs")
+    plan.add_argument("--text-bytes", type=int, help="size of the corpora in bytes, to estimate epochs or steps")
+    plan.add_argument("--records", type=int, help="number of records in the corpora, to estimate epochs or steps")
     _add_node(plan)
     plan.set_defaults(command=_plan)
 
@@ -153,6 +153,7 @@ def _propose(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     from trainer.planning.config_search import choose_auto_fields, split_auto_fields
     from trainer.planning.plan import plan
+    from trainer.planning.training_data import TrainingData
 
     fields, auto = split_auto_fields({"corpora": ["corpus"], **json.loads(arguments.spec.read_text())})
     try:
@@ -166,7 +167,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     if auto and node is None:
         raise ValueError(f"{auto[0]} is auto; give --memory-bytes and, if known, the other arguments of the machine")
     completed = choose_auto_fields(spec, vocab_size, node, auto) if auto else None
-    cost = plan(completed or spec, vocab_size, node, arguments.text_bytes, arguments.records)
+    data = TrainingData(num_bytes=arguments.text_bytes or 0, num_records=arguments.records or 0)
+    cost = plan(completed or spec, vocab_size, node, data)
     chosen = {name: getattr(completed, name) for name in auto} if completed is not None else {}
     print(json.dumps({"chosen": chosen, **cost.model_dump(mode="json")}, indent=2))
     return EXIT_OK

@@ -15,8 +15,13 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
 
+from trainer.messages import Message
+
 Phase = Literal["prepare", "tokenise", "load", "train", "evaluate", "save"]
 PHASES: tuple[Phase, ...] = ("prepare", "tokenise", "load", "train", "evaluate", "save")
+
+# Records that the chat template refuses, that have nothing to learn, whose answers are equal, and truncated ones.
+RemarkKind = Literal["refused", "empty", "equal", "cut"]
 
 # Exit codes of a trainer process.
 EXIT_OK = 0
@@ -72,12 +77,23 @@ class TokenizerEvent(_Event):
     trained: bool
 
 
+class RecordRemark(BaseModel):
+    """Why a record was left out or cut: the ID of its corpus, and its number there from 1."""
+
+    corpus: str
+    record: int
+    kind: RemarkKind
+    why: Message
+
+
 class HeldOutData(BaseModel):
-    """The size of a validation corpus: its sequences, its truncated records and those left out."""
+    """The size of a validation corpus: its sequences, truncated records, and those left out or refused."""
 
     num_sequences: int
     num_cut: int
     num_dropped: int
+    num_refused: int = 0
+    remarks: list[RecordRemark] = []
 
 
 class DataEvent(_Event):
@@ -90,11 +106,14 @@ class DataEvent(_Event):
     num_tokens: int
     num_train_sequences: int
     num_validation_sequences: int
+    max_steps: int | None = None  # of the run
     num_epochs: float | None = None  # how often the run goes over the training sequences
     bytes_per_token: float
     num_cut: int = 0  # truncated records
     num_dropped: int = 0  # records left out
-    num_equal: int = 0  # of these, pairs whose answers do not differ within the sequence length
+    num_refused: int = 0  # of these, records that the chat template refuses
+    remarks: list[RecordRemark] = []  # on the first records of each kind
+    num_equal: int = 0  # of those left out, pairs whose answers do not differ within the sequence length
     num_validation_in_training: int = 0  # validation records that also occur in the training data
     unvalidated_labels: list[str] = []  # those of classes of one record, which is trained on
     held_out: dict[str, HeldOutData] = {}

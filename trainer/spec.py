@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +16,8 @@ from trainer.messages import message
 from trainer.spec_errors import MESSAGES, SpecError, SpecProblem, from_pydantic_error
 
 RECIPES = Path(__file__).parent / "recipes"
+MAX_STEPS = 10_000_000
+WARMUP_DIVISOR = 20
 
 
 def field(group: str, title: str, description: str, **limits: Any) -> Any:
@@ -109,7 +114,7 @@ class TrainSpec(BaseModel):
             "data",
             "On unusable records",
             "What to do with records that the chat template refuses, or whose text contains its marks: skip them and "
-            "name them in the log, or stop.",
+            "name them on the job's page, or stop.",
         ),
     ] = "skip"
     mlm_probability: Annotated[
@@ -178,7 +183,27 @@ class TrainSpec(BaseModel):
         float,
         field("model", "LoRA dropout", "Dropout probability of the adapters' inputs during training.", ge=0, lt=1),
     ] = 0.0
-    max_steps: Annotated[int, field("training", "Steps", "Total number of optimizer steps.", ge=1, le=10_000_000)]
+    max_steps: Annotated[
+        int | None,
+        field(
+            "training",
+            "Steps",
+            "Total number of optimizer steps. Leave empty to train for num_train_epochs instead.",
+            ge=1,
+            le=MAX_STEPS,
+        ),
+    ]
+    num_train_epochs: Annotated[
+        float | None,
+        field(
+            "training",
+            "Epochs",
+            "Times to go over the training data, instead of max_steps. The first attempt computes the steps once the "
+            "data are tokenized.",
+            gt=0,
+            le=10_000,
+        ),
+    ] = None
     train_batch_size: Annotated[
         int, field("training", "Batch size", "Sequences per optimizer step, over all processes.", ge=1, le=65_536)
     ]
@@ -217,11 +242,11 @@ class TrainSpec(BaseModel):
         ),
     ] = 0.1
     warmup_steps: Annotated[
-        int,
+        int | None,
         field(
             "training",
             "Warm-up steps",
-            "Steps over which the learning rate rises from zero to its peak.",
+            "Steps over which the learning rate rises from zero to its peak. Leave empty for a twentieth of all steps.",
             ge=0,
             le=1_000_000,
         ),
@@ -316,6 +341,26 @@ class TrainSpec(BaseModel):
         return self.train_batch_size // (self.per_device_batch_size * self.num_processes)
 
     @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the run. `max_steps` must be resolved."""
+        assert self.max_steps is not None, "with_steps resolves num_train_epochs"
+        return self.max_steps
+
+    @property
+    def num_warmup_steps(self) -> int:
+        """Steps over which the learning rate rises: `warmup_steps`, or a twentieth of all steps."""
+        return self.total_steps // WARMUP_DIVISOR if self.warmup_steps is None else self.warmup_steps
+
+    def steps_for_epochs(self, num_train_samples: float) -> int:
+        """Steps that take `num_train_epochs` over so many training samples, the last one rounded up."""
+        epochs = Fraction(str(self.num_train_epochs))
+        return max(1, math.ceil(epochs * Fraction(num_train_samples) / self.train_batch_size))
+
+    def with_steps(self, max_steps: int) -> "TrainSpec":
+        """The spec with steps in place of epochs. Raises SpecError if other fields contradict them."""
+        return _validated({**self.model_dump(), "max_steps": max_steps, "num_train_epochs": None})
+
+    @property
     def tokens_per_step(self) -> int:
         """Tokens trained on in one optimizer step, over all processes."""
         return self.train_batch_size * self.sequence_length
@@ -366,7 +411,28 @@ def resolve(fields: dict[str, Any]) -> TrainSpec:
     name = fields.get("recipe", "tiny")
     if not isinstance(name, str):
         raise SpecError([SpecProblem(field="recipe", message=message(MESSAGES, "string_type"))])
+    return _validated({"recipe": name, **fill_from_recipe(name, fields)})
+
+
+def fill_from_recipe(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a spec with those of a recipe in place of missing ones. Raises SpecError for an unknown name."""
+    defaults = recipe(name)
+    if fields.get("num_train_epochs") is not None:
+        defaults["warmup_steps"] = None  # that of the recipe is for its own steps
+    return replace_fields(defaults, fields)
+
+
+def replace_fields(defaults: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults with these fields in place of theirs: steps also replace epochs, and epochs replace steps."""
+    replaced = {**defaults, **fields}
+    for name, other in (("max_steps", "num_train_epochs"), ("num_train_epochs", "max_steps")):
+        if fields.get(name) is not None and other not in fields:
+            replaced[other] = None
+    return replaced
+
+
+def _validated(fields: dict[str, Any]) -> TrainSpec:
     try:
-        return TrainSpec.model_validate({**recipe(name), "recipe": name, **fields})
+        return TrainSpec.model_validate(fields)
     except ValidationError as error:
         raise SpecError([from_pydantic_error(detail, TrainSpec) for detail in error.errors()]) from None

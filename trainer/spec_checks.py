@@ -81,14 +81,26 @@ def _check_batch(spec: "TrainSpec") -> None:
 
 
 def _check_schedule(spec: "TrainSpec") -> None:
-    if spec.warmup_steps > spec.max_steps:
+    if spec.max_steps is not None and spec.num_train_epochs is not None:
+        raise field_error(
+            "num_train_epochs",
+            "must be empty if max_steps is set: choose one of the two (epochs are {num_train_epochs}, steps "
+            "{max_steps})",
+            num_train_epochs=spec.num_train_epochs,
+            max_steps=spec.max_steps,
+        )
+    if spec.max_steps is None and spec.num_train_epochs is None:
+        raise field_error("max_steps", "is required, unless num_train_epochs is set")
+    if spec.max_steps is None:
+        return
+    if spec.num_warmup_steps > spec.max_steps:
         raise field_error(
             "warmup_steps",
             "must not exceed max_steps ({max_steps}), but is {warmup_steps}",
             max_steps=spec.max_steps,
             warmup_steps=spec.warmup_steps,
         )
-    largest = spec.max_steps - spec.warmup_steps
+    largest = spec.max_steps - spec.num_warmup_steps
     if spec.decay_steps is not None and spec.decay_steps > largest:
         raise field_error(
             "decay_steps",

@@ -20,6 +20,7 @@ from app.core.settings import settings
 
 MAX_NAME_LENGTH = 120
 UPLOAD_LIFETIME = timedelta(days=1)  # after which an unfinished upload is deleted
+MAX_STARTS = 3  # of an import whose worker is lost each time
 _REFERENCE = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?", re.ASCII)
 
 
@@ -175,10 +176,27 @@ def importing(session: Session, *, model_id: str) -> ImportedModel | None:
     return session.scalar(select(ImportedModel).where(ImportedModel.id == model_id, ImportedModel.state == "importing"))
 
 
+def start_import(session: Session, *, model_id: str) -> ImportedModel | None:
+    """Count a start of an import, and return the model; None if it waits no longer. The process that starts is alone.
+
+    After MAX_STARTS starts whose worker was lost, the import fails.
+    """
+    waiting = (ImportedModel.id == model_id, ImportedModel.state == "importing")
+    model = session.scalar(select(ImportedModel).where(*waiting).with_for_update())
+    if model is None:
+        return None
+    if model.progress.num_starts >= MAX_STARTS:
+        fail_import(session, model_id=model_id, problems=[{"code": "importer_lost", "count": MAX_STARTS}])
+        return None
+    started = {"num_starts": model.progress.num_starts + 1, "at": time.time()}
+    model.progress = model.progress.model_copy(update=started)
+    return model
+
+
 def record_progress(session: Session, *, model_id: str, phase: str, done: int, total: int) -> None:
     """Record the progress of an import, in bytes."""
     signs = {"phase": phase, "done": done, "total": total, "at": time.time()}
-    _change_importing(session, model_id, progress=signs)
+    _change_importing(session, model_id, progress=ImportedModel.progress.op("||")(signs))
 
 
 def record_download(session: Session, *, model_id: str, reference: str) -> None:

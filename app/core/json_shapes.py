@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from trainer.events import RecordRemark
 from trainer.limits import Traits
 
 Value = float | Literal["nan", "inf", "-inf"]  # of a metric; JSON has no number for the last three
@@ -61,11 +62,14 @@ class EncodingCandidate(_Stored):
 
 
 class ParseReport(_Stored):
-    """Of a corpus: how it is to be parsed, how far that is (in bytes, `at` Unix seconds), and what was counted."""
+    """Of a corpus: how it is to be parsed, how often it was started, how far that is (in
+    bytes, `at` Unix seconds), and what was counted.
+    """
 
     kind: str | None = None
     skip_bad: bool = False
     bad_bytes: Literal["omit", "replace"] | None = None  # what happens to bytes that cannot be decoded
+    num_starts: int = 0
     at: float | None = None
     done: int = 0
     total: int | None = None
@@ -81,12 +85,13 @@ class ParseReport(_Stored):
 
 
 class ImportProgress(_Stored):
-    """How far the import of a model is, in bytes; `at` (Unix seconds) is when it was last reported."""
+    """How far the import of a model is, in bytes; when it was last reported (Unix seconds); how often it started."""
 
     phase: str | None = None
     done: int = 0
     total: int | None = None
     at: float | None = None
+    num_starts: int = 0
 
 
 class ModelFacts(Traits):
@@ -267,6 +272,8 @@ class HeldOutFacts(_Stored):
     num_sequences: int
     num_cut: int
     num_dropped: int
+    num_refused: int = 0
+    remarks: list[RecordRemark] = []
 
 
 class JobFacts(_Stored):
@@ -281,6 +288,8 @@ class JobFacts(_Stored):
     num_cut: int | None = None
     num_dropped: int | None = None
     num_equal: int | None = None
+    num_refused: int | None = None
+    remarks: list[RecordRemark] = []  # on the first records that were left out or cut, of each kind
     num_validation_in_training: int | None = None
     unvalidated_labels: list[str] = []
     held_out: dict[str, HeldOutFacts] = {}

@@ -340,7 +340,7 @@ class Job(Base):
     not_before: Mapped[datetime | None]  # back-off after a lost attempt
     lease_until: Mapped[datetime | None]
     step: Mapped[int] = mapped_column(server_default="0")
-    max_steps: Mapped[int]
+    max_steps: Mapped[int | None]  # None until its first attempt has counted the steps of its epochs
     progress: Mapped[JobProgress] = mapped_column(server_default="{}")
     facts: Mapped[JobFacts] = mapped_column(server_default="{}")
     wait_reason: Mapped[str | None]  # a code of app/jobs/lifecycle/wait_reasons.py

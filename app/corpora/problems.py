@@ -80,10 +80,6 @@ MESSAGES = {
         "or remove the key and the bad answers."
     ),
     "role_unknown": gettext_noop("Message {number} has the role “{role}”; use system, user, assistant or tool."),
-    "role_first": gettext_noop(
-        "The conversation must start with a user message, which one system message may precede."
-    ),
-    "role_system_late": gettext_noop("Message {number} is a system message; only the first message may be one."),
     "messages_unanswered": gettext_noop("The conversation has no assistant message, so there is nothing to learn."),
     "weight_invalid": gettext_noop("The weight of message {number} must be a number from 0 to 1,000,000."),
     "train_invalid": gettext_noop("“train” of message {number} must be true or false, and without a weight beside it."),
@@ -111,6 +107,10 @@ MESSAGES = {
     "storage": gettext_noop("The parsed text could not be written to disk: {why}."),
     "result_unstorable": gettext_noop(
         "What was read could not be stored ({why}). Read the file again, or report the fault with its first lines."
+    ),
+    "reader_lost": gettext_noop(
+        "The worker was lost {count} times while it parsed this file. Look at the memory and the log of the worker, "
+        "then parse the file again, or split it."
     ),
     "parser_died": gettext_noop("Parsing took too long or was stopped. Parse the file again, or split it."),
 }

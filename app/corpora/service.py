@@ -20,6 +20,7 @@ from trainer.run_dir import CorpusInput, sha256_file
 
 FORMATS = ("txt", "md", "jsonl", "json", "csv", "tsv")
 MAX_NAME_LENGTH = 120
+MAX_STARTS = 3  # of parsing a corpus whose worker is lost each time
 
 
 # ---- corpora --------------------------------------------------------------------------------------------------------
@@ -184,6 +185,23 @@ def _enqueue_parse(session: Session, corpus_id: str) -> None:
 def parsing(session: Session, *, corpus_id: str) -> Corpus | None:
     """The corpus if it waits to be parsed, else None: a message that is delivered twice has no effect."""
     return session.scalar(select(Corpus).where(Corpus.id == corpus_id, Corpus.state == "parsing"))
+
+
+def start_parse(session: Session, *, corpus_id: str) -> Corpus | None:
+    """Count a start of parsing, and return the corpus; None if it waits no longer. The process that starts is alone.
+
+    After MAX_STARTS starts whose worker was lost, the corpus fails.
+    """
+    waiting = (Corpus.id == corpus_id, Corpus.state == "parsing")
+    corpus = session.scalar(select(Corpus).where(*waiting).with_for_update())
+    if corpus is None:
+        return None
+    if corpus.progress.num_starts >= MAX_STARTS:
+        fail_parse(session, corpus_id=corpus_id, problems=[{"code": "reader_lost", "count": MAX_STARTS}])
+        return None
+    started = {"num_starts": corpus.progress.num_starts + 1, "at": time.time()}
+    corpus.progress = corpus.progress.model_copy(update=started)
+    return corpus
 
 
 def record_parse_progress(session: Session, *, corpus_id: str, done: int, total: int) -> None:

@@ -32,7 +32,7 @@ def context(session: Session, job: Job) -> dict[str, Any]:
         "history": history[::-1],
         "attempts": {attempt.fence: attempt for attempt in attempts},
         "compared": accuracy.compared(job.facts),
-        "corpus_names": _names(session, job.facts.held_out),
+        "corpus_names": _names(session, [*job.spec.corpora, *job.facts.held_out]),
         "series": series_words(),
     }
 

@@ -21,6 +21,7 @@ from app.core.principal import Principal, visible
 from app.corpora import service as corpora
 from app.corpora.record_kinds import KIND_WORDS
 from app.jobs import form_plan, job_parts, schemas, service, stream
+from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.form_plan import FormPlan
 from app.jobs.lifecycle import notifications
 from app.jobs.planning import answers, template_preview
@@ -120,7 +121,9 @@ def _origin(session: Session, principal: Principal, checkpoint_id: str) -> Origi
     checkpoint = visible(session, Checkpoint, checkpoint_id, principal=principal)
     job = service.get(session, principal=principal, job_id=checkpoint.job_id)
     names = [name or _("a deleted corpus") for _id, name in _corpus_names(session, principal, job.spec.corpora)]
-    return Origin(checkpoint.id, checkpoint.step, job.id, job.name, job.spec.model_dump(), names, checkpoint.state)
+    return Origin(
+        checkpoint.id, checkpoint.step, job.id, job.name, effective_spec(job).model_dump(), names, checkpoint.state
+    )
 
 
 @router.post("/jobs/plan")

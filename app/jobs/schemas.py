@@ -10,12 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.core import db, storage
-from app.core.json_shapes import Gpu, Value
+from app.core.json_shapes import Gpu, JobFacts, Value
 from app.core.models import Attempt, Job, JobEvent, Node, Sample
 from app.jobs import schemas
 from app.jobs.attempts import metrics, progress, recoveries, replay
+from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.lifecycle import failures, wait_reasons
+from app.jobs.planning.answers import localize
 from app.jobs.views import actions, logs, sparkline
+from trainer.events import RecordRemark
 from trainer.planning.counts import num_parameters
 from trainer.planning.scaling_laws import choose_vocab_size
 from trainer.run_dir import RunDir
@@ -139,7 +142,9 @@ class JobAnswer(BaseModel):
     state: str
     desired: str = Field(description="The state its user asked for: run, pause or cancel.")
     step: int
-    max_steps: int
+    max_steps: int | None = Field(
+        description="Of the whole job; null until its first attempt has counted the steps of num_train_epochs."
+    )
     node: str | None
     progress: ProgressAnswer
     eta_seconds: float | None = Field(description="Until the end; before training, until the end of the phase.")
@@ -234,7 +239,7 @@ def _job_answer(job: Job, recovery: recoveries.RecoverySummary) -> JobAnswer:
     return JobAnswer(
         **{name: getattr(job, name) for name in (*_PLAIN, *_INSTANTS)},
         progress=ProgressAnswer.model_validate(job.progress),
-        eta_seconds=progress.eta_seconds(job.progress, job.spec, job.step) if is_open else None,
+        eta_seconds=progress.eta_seconds(job.progress, effective_spec(job), job.step) if is_open else None,
         elapsed_seconds=_elapsed(job),
         latest=job.progress.latest,
         wait=WaitAnswer(**wait) if (wait := wait_reasons.describe(job)) else None,
@@ -246,9 +251,24 @@ def _job_answer(job: Job, recovery: recoveries.RecoverySummary) -> JobAnswer:
         setback=_setback(recovery),
         verdict=verdict_answer(recovery.replayed),
         adjustments=job.adjustments.model_dump(exclude_unset=True),
-        facts=job.facts.model_dump(exclude_unset=True),
+        facts=_facts(job.facts),
         spec=job.spec.model_dump(),
     )
+
+
+def _facts(facts: JobFacts) -> dict[str, Any]:
+    """The facts of a job, with the remarks on its records as sentences in the reader's language."""
+    values = facts.model_dump(exclude_unset=True)
+    if facts.remarks:
+        values["remarks"] = _remarks(facts.remarks)
+    for name, data in facts.held_out.items():
+        if data.remarks:
+            values["held_out"][name]["remarks"] = _remarks(data.remarks)
+    return values
+
+
+def _remarks(remarks: Sequence[RecordRemark]) -> list[dict[str, Any]]:
+    return [{**remark.model_dump(exclude={"why"}), "message": localize(remark.why)} for remark in remarks]
 
 
 def _notice(job: Job) -> NoticeAnswer | None:

@@ -25,7 +25,7 @@ from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import retention
 from app.jobs.lifecycle.state import add_history, finish, set_state
-from app.jobs.planning import accuracy, base_model, validation
+from app.jobs.planning import accuracy, base_model, training_data, validation
 from app.jobs.planning.answers import localize
 from app.jobs.planning.base_model import StartingPoint
 from trainer.messages import Message, message
@@ -33,7 +33,8 @@ from trainer.planning import hardware, scaling_laws
 from trainer.planning.config_search import choose_auto_fields, split_auto_fields
 from trainer.planning.plan import MESSAGES, Plan, plan
 from trainer.planning.scaling_laws import Proposal, choose_vocab_size
-from trainer.spec import TrainSpec, resolve
+from trainer.planning.training_data import TrainingData
+from trainer.spec import TrainSpec, replace_fields, resolve
 
 MAX_KEY_LENGTH = 200
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
@@ -71,7 +72,8 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
     origin, parent = _origin(session, principal, request.get("resume_from_checkpoint"))
     if parent is not None:
         tokenizer_id = parent.tokenizer_id if parent.spec.base_model is None else None
-        request = {**effective_spec(parent).model_dump(), "tokenizer": tokenizer_id, **request}
+        before = {**effective_spec(parent).model_dump(), "tokenizer": tokenizer_id}
+        request = replace_fields(before, request)
     base = base_model.find(session, principal, request.get("base_model"))
     if base is not None:
         request = base_model.with_base_defaults(request, base)
@@ -83,14 +85,16 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
         tokenizer = corpora_service.usable_tokenizer(session, principal=principal, tokenizer_id=spec.tokenizer)
     validation.check_size(spec, corpora)
     if origin is not None and parent is not None:
+        spec = validation.with_steps_of(spec, parent)
         validation.check_origin(spec, parent.spec, parent.tokenizer_id, origin)
     node = nodes.for_a_plan(session, spec.num_processes)
     num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
     vocab_size = (tokenizer.vocab_size if tokenizer else spec.vocab_size) or choose_vocab_size(num_bytes)
+    data = training_data.of_corpora(session, principal, spec, corpora)
     if auto_fields and node is not None:
-        spec = _with_chosen_fields(spec, vocab_size, node, auto_fields)
-    num_records = sum(corpus.num_documents or 0 for corpus in corpora)
-    job_plan = _plan(spec, vocab_size, node, (num_bytes, num_records), base)
+        spec = _with_chosen_fields(spec, vocab_size, node, auto_fields, data)
+    job_plan = _plan(spec, vocab_size, node, data, base)
+    validation.check_steps(spec, job_plan)
     job_plan.notes.extend(_rare_labels(spec, corpora))
     return ResolvedRequest(spec, corpora, tokenizer, origin, parent, base, auto_fields, node, vocab_size, job_plan)
 
@@ -117,12 +121,12 @@ def _corpora(session: Session, principal: Principal, spec: TrainSpec) -> list[Co
 
 
 def _with_chosen_fields(
-    spec: TrainSpec, vocab_size: int, node: hardware.NodeHardware, auto_fields: Sequence[str]
+    spec: TrainSpec, vocab_size: int, node: hardware.NodeHardware, auto_fields: Sequence[str], data: TrainingData
 ) -> TrainSpec:
     """The spec with its auto fields chosen for the machine: the fastest that fits. Raises if none does."""
     chosen = choose_auto_fields(spec, vocab_size, node, auto_fields)
     if chosen is None:
-        raise bad_field(auto_fields[0], "memory_short", localize(plan(spec, vocab_size, node).verdict))
+        raise bad_field(auto_fields[0], "memory_short", localize(plan(spec, vocab_size, node, data).verdict))
     return chosen
 
 
@@ -130,11 +134,11 @@ def _plan(
     spec: TrainSpec,
     vocab_size: int,
     node: hardware.NodeHardware | None,
-    data: tuple[int, int],
+    data: TrainingData,
     base: StartingPoint | None,
 ) -> Plan:
-    """The plan of a job on corpora of so many bytes and so many records."""
-    job_plan = plan(spec, vocab_size, node, *data)
+    """The plan of a job on corpora of this size."""
+    job_plan = plan(spec, vocab_size, node, data)
     num_parameters = base.facts.num_parameters if base is not None else None
     if num_parameters is None or spec.objective == "classification":  # which replaces the head
         return job_plan

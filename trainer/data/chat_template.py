@@ -9,11 +9,14 @@ from transformers import PreTrainedTokenizerFast
 from trainer.failure import Failure
 from trainer.families import DEFAULT_CHAT_TEMPLATE
 
+# Presets render the content of messages, which is null beside tool calls. Tool calls they leave out, for which
+# record_encoding.py refuses a record.
 # In a preset, END is what ends an answer: the token named with it where the tokenizer has that, else the end-of-text
 # token.
 _CHATML = """\
 {%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] -}}
+{%- set content = message['content'] or '' -%}
+{{- '<|im_start|>' + message['role'] + '\\n' + content -}}
 {{- (END if message['role'] == 'assistant' else '<|im_end|>') + '\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
@@ -21,7 +24,8 @@ _CHATML = """\
 _LLAMA_3 = """\
 {{- bos_token -}}
 {%- for message in messages -%}
-{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim -}}
+{%- set content = message['content'] or '' -%}
+{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + content | trim -}}
 {{- END if message['role'] == 'assistant' else '<|eot_id|>' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}{%- endif -%}
@@ -30,21 +34,24 @@ _INST = """\
 {{- bos_token -}}
 {%- set system = namespace(text='') -%}
 {%- for message in messages -%}
-{%- if message['role'] == 'system' -%}{%- set system.text = message['content'] + '\\n\\n' -%}
-{%- elif message['role'] == 'assistant' -%}{{- ' ' + message['content'] | trim + END -}}
-{%- else -%}{{- '[INST] ' + system.text + message['content'] + ' [/INST]' -}}{%- set system.text = '' -%}
+{%- set content = message['content'] or '' -%}
+{%- if message['role'] == 'system' -%}{%- set system.text = content + '\\n\\n' -%}
+{%- elif message['role'] == 'assistant' -%}{{- ' ' + content | trim + END -}}
+{%- else -%}{{- '[INST] ' + system.text + content + ' [/INST]' -}}{%- set system.text = '' -%}
 {%- endif -%}
 {%- endfor -%}
 """
 _ZEPHYR = """\
 {%- for message in messages -%}
-{{- '<|' + message['role'] + '|>\\n' + message['content'] + END + '\\n' -}}
+{%- set content = message['content'] or '' -%}
+{{- '<|' + message['role'] + '|>\\n' + content + END + '\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}
 """
 _PLAIN = """\
 {%- for message in messages -%}
-{{- message['role'] | capitalize + ': ' + message['content'] -}}
+{%- set content = message['content'] or '' -%}
+{{- message['role'] | capitalize + ': ' + content -}}
 {{- END if message['role'] == 'assistant' else '\\n\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- 'Assistant: ' -}}{%- endif -%}

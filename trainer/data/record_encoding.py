@@ -15,6 +15,7 @@ from trainer.data.special_tokens import SpecialTokens
 from trainer.data.tokenizer import end_ids, start_ids
 from trainer.failure import Failure
 from trainer.families import CHAT_OBJECTIVES
+from trainer.messages import Message
 
 MARKS = ("<|im_start|>", "<|im_end|>")
 
@@ -40,8 +41,24 @@ class Segment:
         return Segment(self.ids[:length], self.weights[:length])
 
 
+MESSAGES = {
+    "mark": "its text contains {mark}, with which the chat template separates messages",
+    "order": "the chat template does not keep the order of the messages",
+    "tools": "the chat template leaves out its tools",
+    "key": "the chat template leaves out its {key}",
+    "message": "the chat template leaves out message {number}, of the role {role}",
+    "answer": "the chat template leaves out an answer when other messages follow",
+    "differently": "the chat template renders messages differently when an answer follows them",
+    "template": "{why}",  # what the chat template raised
+}
+
+
 class RecordRefused(ValueError):
-    """A record cannot be encoded, for the reason in its text; other records can."""
+    """A record cannot be encoded, for the reason in `message`; other records can."""
+
+    def __init__(self, code: str, **values: Any) -> None:
+        self.message = Message(code=code, template=MESSAGES[code], values=values)
+        super().__init__(str(self.message))
 
 
 class RecordEncoder:
@@ -114,7 +131,7 @@ class RecordEncoder:
     def _reject_marks(self, text: str) -> None:
         mark = next((mark for mark in self._marks if mark in text), None)
         if mark is not None:
-            raise RecordRefused(f"its text contains {mark}, with which the chat template separates messages")
+            raise RecordRefused("mark", mark=mark)
 
     def _encode_text(self, text: str) -> Segment:
         """A text with the special tokens that the tokenizer adds; sources and targets always end with end of text."""
@@ -182,18 +199,29 @@ class RecordEncoder:
             if message["role"] == "assistant" and message.get("weight", 1.0) > 0:
                 edges += self._span(plain, number, text, tools)
                 weights += [float(message.get("weight", 1.0)), 0.0]
+        self._require_messages(plain, tools, text)
         if edges != sorted(edges):
-            raise RecordRefused("the chat template does not keep the order of the messages")
+            raise RecordRefused("order")
         return self._encode_parts([text[start:end] for start, end in pairwise([*edges, len(text)])], weights)
 
     def _require_rendered(self, messages: Sequence[ChatMessage], tools: Tools, text: str) -> None:
-        """Raises RecordRefused if the chat template leaves out the tools, tool calls or reasoning of a record."""
+        """Raises RecordRefused if the chat template leaves out tools, tool calls or reasoning."""
         if tools and self.render(messages) == text:
-            raise RecordRefused("the chat template leaves out its tools")
+            raise RecordRefused("tools")
         for key in ("tool_calls", "reasoning_content"):
             others = [{**message, key: _changed(message[key])} if key in message else message for message in messages]
             if others != list(messages) and self.render(others, tools) == text:
-                raise RecordRefused(f"the chat template leaves out its {key}")
+                raise RecordRefused("key", key=key)
+
+    def _require_messages(self, messages: Sequence[ChatMessage], tools: Tools, text: str) -> None:
+        """Raises RecordRefused if the chat template leaves out a message."""
+        for number, spoken in enumerate(messages):
+            content = spoken["content"]
+            is_checked = spoken["role"] == "system" or str(content).strip() not in text
+            if is_checked and isinstance(content, str) and content.strip():
+                others = [*messages[:number], {**spoken, "content": f"{content} -"}, *messages[number + 1 :]]
+                if self.render(others, tools) == text:
+                    raise RecordRefused("message", number=number + 1, role=spoken["role"])
 
     def _span(self, messages: Sequence[ChatMessage], number: int, text: str, tools: Tools) -> list[int]:
         """Start and end of an answer in the rendered conversation.
@@ -203,7 +231,7 @@ class RecordEncoder:
         """
         other = self.render(_with_answer(messages, number, PLACEHOLDER), tools)
         if PLACEHOLDER not in other:
-            raise RecordRefused("the chat template leaves out an answer when other messages follow")
+            raise RecordRefused("answer")
         first = _common_prefix(text, other)
         last = len(text) - min(_common_prefix(text[::-1], other[::-1]), len(text) - first)
         start = min(first, _common_prefix(text, self._prompt_before(messages, number, text, tools)))
@@ -213,13 +241,15 @@ class RecordEncoder:
 
     def _prompt_before(self, messages: Sequence[ChatMessage], number: int, text: str, tools: Tools) -> str:
         """The prompt of an answer. Raises RecordRefused if it is not what precedes the answer in the conversation."""
+        if number == 0:
+            return text  # no messages, so no prompt: where the answer's text starts decides
         prompt = self.render(messages[:number], tools, add_generation_prompt=True)
-        if number and not text.startswith(prompt):
+        if not text.startswith(prompt):
             others = _with_answer(messages, number - 1, PLACEHOLDER)[:number]
             other = self.render(others, tools, add_generation_prompt=True)
             history = len(prompt) - len(other.rpartition(PLACEHOLDER)[2])
             if PLACEHOLDER not in other or not text.startswith(prompt[:history]):
-                raise RecordRefused("the chat template renders messages differently when an answer follows them")
+                raise RecordRefused("differently")
         return prompt
 
     @cached_property
@@ -255,7 +285,7 @@ class RecordEncoder:
         try:
             return chat_template.render(self._tokenizer, messages, tools, add_generation_prompt=add_generation_prompt)
         except Failure as failure:
-            raise RecordRefused(failure.values["why"]) from None
+            raise RecordRefused("template", why=failure.values["why"]) from None
 
 
 def _with_answer(messages: Sequence[ChatMessage], number: int, content: str) -> list[ChatMessage]:

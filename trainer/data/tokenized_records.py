@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,24 +20,35 @@ from trainer.data.corpus import open_all
 from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
 from trainer.data.tokenized_text import Document, Ids
 from trainer.data.tokenizer import Progress, end_ids, token_bytes
+from trainer.events import RemarkKind
 from trainer.failure import Failure
+from trainer.messages import Message, message
 from trainer.planning.counts import num_held_out
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
-VERSIONS = {"classification": 3}  # by objective, 2 elsewhere: another where the same records give other files
+# By objective, 2 elsewhere: another where the same records give other files.
+VERSIONS = {"classification": 3, "chat": 3, "dpo": 3}
 FILES = ("ids", "weights", "ends", "labels", "numbers")
 INTEGER = re.compile(r"-?\d{1,18}")
-MAX_REFUSED = 20  # records named of those that the chat template refuses
+MAX_REMARKS = 20  # records named of each kind of remark
 SPLIT = 0x5EED  # mixed into the seed, so that the validation split is independent of the training order
 
 
-class RefusedRecord(BaseModel):
-    """A record that cannot be encoded: the position of its corpus, its number there from 1, and the reason."""
+MESSAGES = {
+    "cut": "it has {num_tokens} tokens and was cut to {length}",
+    "empty": "nothing to learn is left of it within {length} tokens",
+    "equal": "its two answers do not differ within {length} tokens",
+}
+
+
+class TokenizedRemark(BaseModel):
+    """Why a record was left out or cut: the position of its corpus, and its number there from 1."""
 
     corpus: int
     record: int
-    why: str
+    kind: RemarkKind
+    why: Message
 
 
 class TokenizedRecordsMeta(BaseModel):
@@ -51,7 +63,8 @@ class TokenizedRecordsMeta(BaseModel):
     num_cut: int  # records truncated to the sequence length
     num_dropped: int  # records without a token to learn from, or that cannot be encoded
     num_equal: int = 0  # of these, pairs of answers that do not differ within the sequence length
-    refused: list[RefusedRecord] = []  # the first of those that cannot be encoded
+    num_refused: int = 0  # of these, records that cannot be encoded
+    remarks: list[TokenizedRemark] = []  # on the first records of each kind
     labels: list[str]  # class names, in label_order
 
 
@@ -104,9 +117,9 @@ class _Writer:
         self._first_learned = 0 if spec.objective == "classification" else 1
         self._token_bytes = token_bytes(tokenizer.backend_tokenizer)
         self._num_segments = self._num_tokens = self._num_bytes = 0
-        self._num_cut = self._num_dropped = self._num_equal = 0
         self._classes: list[str] = []
-        self._refused: list[RefusedRecord] = []
+        self._remarks: list[TokenizedRemark] = []
+        self._num_remarks: Counter[RemarkKind] = Counter()
 
     def write(self, sources: list[CorpusInput], name: str, progress: Progress) -> None:
         """Write all records of all corpora. Raises Failure as `tokenize_cached` does."""
@@ -126,12 +139,8 @@ class _Writer:
             file.flush()
             os.fsync(file.fileno())
             file.close()
-        if not sum(counts) and self._num_equal:
-            raise Failure("answers_equal", count=self._num_equal, length=self._spec.sequence_length)
-        if not sum(counts) and self._refused:
-            raise Failure("records_refused", dropped=self._num_dropped, **self._named(self._refused[0]))
         if not sum(counts):
-            raise Failure("records_empty", dropped=self._num_dropped)
+            raise self._nothing_left()
         meta = TokenizedRecordsMeta(
             sha256=name,
             dtype=self._dtype,
@@ -139,31 +148,33 @@ class _Writer:
             num_records=counts,
             num_tokens=self._num_tokens,
             num_bytes=self._num_bytes,
-            num_cut=self._num_cut,
+            num_cut=self._num_remarks["cut"],
             num_dropped=self._num_dropped,
-            num_equal=self._num_equal,
-            refused=self._refused,
+            num_equal=self._num_remarks["equal"],
+            num_refused=self._num_remarks["refused"],
+            remarks=self._remarks,
             labels=labels,
         )
         (self._directory / "meta.json").write_text(meta.model_dump_json())
 
     def _write_record(self, corpus: int, number: int, text: str) -> bool:
         """Write one record unless it must be dropped. Returns whether it was written."""
-        record = json.loads(text)
+        record, length = json.loads(text), self._spec.sequence_length
         try:
             encoded = self._encoder.segments(record)
         except RecordRefused as error:
-            self._refuse(RefusedRecord(corpus=corpus, record=number + 1, why=str(error)))
+            self._remark(corpus, number, "refused", error.message)
             return False
         segments = [segment.cut(self._max_tokens, keeps_end=self._keeps_end) for segment in encoded]
         if not all(any(segment.weights[self._first_learned :]) for segment in segments):
-            self._num_dropped += 1
+            self._remark(corpus, number, "empty", message(MESSAGES, "empty", length=length))
             return False
         if self._spec.objective == "dpo" and segments[0] == segments[1]:
-            self._num_dropped += 1
-            self._num_equal += 1
+            self._remark(corpus, number, "equal", message(MESSAGES, "equal", length=length))
             return False
-        self._num_cut += segments != encoded
+        if segments != encoded:
+            num_tokens = max(len(segment.ids) for segment in encoded)
+            self._remark(corpus, number, "cut", message(MESSAGES, "cut", num_tokens=num_tokens, length=length))
         self._num_segments = len(segments)
         for segment in segments:
             self._write_segment(segment)
@@ -171,16 +182,32 @@ class _Writer:
         self._files["numbers"].write(np.asarray([number], dtype="<u8").tobytes())
         return True
 
-    def _refuse(self, refused: RefusedRecord) -> None:
-        """Count a record that cannot be encoded. Raises Failure if the spec says to stop at the first one."""
-        if self._spec.on_record_error == "stop":
-            raise Failure("record_refused", **self._named(refused))
-        self._num_dropped += 1
-        if len(self._refused) < MAX_REFUSED:
-            self._refused.append(refused)
+    def _remark(self, corpus: int, number: int, kind: RemarkKind, why: Message) -> None:
+        """Count a remark. Raises Failure for a record that cannot be encoded if the spec says to stop at it."""
+        remark = TokenizedRemark(corpus=corpus, record=number + 1, kind=kind, why=why)
+        if kind == "refused" and self._spec.on_record_error == "stop":
+            raise Failure("record_refused", **self._named(remark))
+        if self._num_remarks[kind] < MAX_REMARKS:
+            self._remarks.append(remark)
+        self._num_remarks[kind] += 1
 
-    def _named(self, refused: RefusedRecord) -> dict[str, Any]:
-        return {**refused.model_dump(), "corpus": self._corpora[refused.corpus]}
+    @property
+    def _num_dropped(self) -> int:
+        """Records that were left out."""
+        return self._num_remarks.total() - self._num_remarks["cut"]
+
+    def _nothing_left(self) -> Failure:
+        """The failure of corpora all of whose records were left out."""
+        if self._num_remarks["equal"]:
+            return Failure("answers_equal", count=self._num_remarks["equal"], length=self._spec.sequence_length)
+        refused = next((remark for remark in self._remarks if remark.kind == "refused"), None)
+        if refused is not None:
+            return Failure("records_refused", dropped=self._num_dropped, **self._named(refused))
+        return Failure("records_empty", dropped=self._num_dropped)
+
+    def _named(self, remark: TokenizedRemark) -> dict[str, Any]:
+        """The values of a message on one record."""
+        return {"corpus": self._corpora[remark.corpus], "record": remark.record, "why": str(remark.why)}
 
     def _write_segment(self, segment: Segment) -> None:
         self._files["ids"].write(np.asarray(segment.ids, dtype=self._dtype).tobytes())
@@ -286,31 +313,3 @@ class TokenizedRecords:
 
 def _open(path: Path, dtype: str) -> Array:
     return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype=dtype)
-
-
-def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Pack items of these lengths, each at most `capacity`, into few bins. Returns the item indices of each bin.
-
-    Best-fit decreasing: each item, longest first, goes into the fullest bin that takes it. Source: Ding et al. 2024,
-    "Fewer Truncations Improve Language Modeling", arXiv 2404.10830.
-    """
-    bins: list[list[int]] = []
-    by_space: dict[int, list[int]] = {}  # bins by remaining capacity
-    spaces = 0  # bit n is set if a bin with remaining capacity n exists
-    for number in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
-        length = lengths[number]
-        fitting = spaces >> length
-        if fitting:
-            space = length + (fitting & -fitting).bit_length() - 1
-            target = by_space[space].pop()
-            if not by_space[space]:
-                spaces &= ~(1 << space)
-        else:
-            space, target = capacity, len(bins)
-            bins.append([])
-        bins[target].append(number)
-        remaining = space - length
-        if remaining:
-            by_space.setdefault(remaining, []).append(target)
-            spaces |= 1 << remaining
-    return bins

@@ -26,6 +26,7 @@ class Dataset(ABC):
     num_cut = 0  # records truncated to the sequence length
     num_dropped = 0  # records left out
     num_equal = 0  # of these, pairs of equal answers
+    num_refused = 0  # of these, records that the chat template refuses
     labels: Sequence[str] = ()  # class names, for classification
     max_eval_samples = EVAL_SEQUENCES  # validation samples per evaluation, evenly spaced, the same ones each time
 
@@ -77,7 +78,7 @@ class RecordDataset(Dataset):
         self.sha256, self.num_tokens = meta.sha256, meta.num_tokens
         self.bytes_per_token = meta.num_bytes / meta.num_tokens
         self.num_cut, self.num_dropped, self.labels = meta.num_cut, meta.num_dropped, meta.labels
-        self.num_equal = meta.num_equal
+        self.num_equal, self.num_refused = meta.num_equal, meta.num_refused
 
     def num_validation_in_training(self) -> int:
         """How many validation records have the tokens of a training record."""

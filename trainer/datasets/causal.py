@@ -6,9 +6,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from trainer.data.batch import IGNORE_INDEX, Array, Batch
-from trainer.data.tokenized_records import TokenizedRecords, pack_best_fit
+from trainer.data.tokenized_records import TokenizedRecords
 from trainer.data.tokenized_text import Ids, Rows, TokenizedText
 from trainer.datasets.base import PackedIndices, RecordDataset, TextDataset
+from trainer.planning.packing import pack_best_fit
 from trainer.rounding import round_up_to_multiple
 from trainer.spec import TrainSpec
 

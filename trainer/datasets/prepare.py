@@ -1,6 +1,7 @@
 """Prepares a run: its tokenizer, tokenized corpora, and a file that says where they are. Never imports torch."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -10,11 +11,13 @@ from trainer.data import cache, tokenized_records, tokenized_text, tokenizer
 from trainer.data.chat_template import job_template
 from trainer.datasets.base import Dataset, RecordDataset
 from trainer.datasets.factory import open_dataset
+from trainer.events import RecordRemark
 from trainer.failure import Failure
 from trainer.families import CHAT_OBJECTIVES, TEXT_OBJECTIVES
 from trainer.report import Reporter
 from trainer.run_dir import CorpusInput, Inputs, RunDir, sha256_file, write_atomically
-from trainer.spec import TrainSpec
+from trainer.spec import MAX_STEPS, TrainSpec
+from trainer.spec_errors import SpecError
 
 
 class Prepared(BaseModel):
@@ -24,6 +27,7 @@ class Prepared(BaseModel):
     tokenizer_sha256: str
     tokens: str
     data_sha256: str
+    max_steps: int  # of the run; those of num_train_epochs, if the spec sets them
     held_out: dict[str, str] = {}  # paths of tokenized validation corpora by corpus ID
     base_sha256: str | None = None  # of the base model
 
@@ -69,15 +73,18 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
     validation = {
         name: open_dataset(Path(path), spec, hf_tokenizer, is_held_out=True) for name, path in held_out.items()
     }
-    _report_data(report, spec, dataset, validation)
-    _report_refused(report, dataset, [corpus.id for corpus in inputs.corpora])
-    for corpus, other in validation.items():
-        _report_refused(report, other, [corpus])
+    spec = with_counted_steps(spec, dataset.num_train)
+    remarks = _remarks(dataset, [corpus.id for corpus in inputs.corpora])
+    held_out_remarks = {name: _remarks(other, [name]) for name, other in validation.items()}
+    _report_data(report, spec, dataset, validation, (remarks, held_out_remarks))
+    for remark in [*remarks, *chain.from_iterable(held_out_remarks.values())]:
+        report.line(f"record {remark.record} of corpus {remark.corpus} ({remark.kind}): {remark.why}")
     prepared = Prepared(
         tokenizer=str(directory),
         tokenizer_sha256=sha256,
         tokens=str(tokens),
         data_sha256=dataset.sha256,
+        max_steps=spec.total_steps,
         held_out=held_out,
         base_sha256=_base_sha256(Path(inputs.base)) if inputs.base else None,
     )
@@ -112,6 +119,21 @@ def _with_chat_template(directory: Path, spec: TrainSpec) -> PreTrainedTokenizer
     return loaded
 
 
+def with_counted_steps(spec: TrainSpec, num_train_samples: int) -> TrainSpec:
+    """The spec with the steps that its epochs take over so many samples. Raises Failure if they contradict it."""
+    if spec.max_steps is not None:
+        return spec
+    steps = spec.steps_for_epochs(num_train_samples)
+    if steps > MAX_STEPS:
+        why = f"takes {steps} steps of {spec.train_batch_size} samples; at most {MAX_STEPS} are possible"
+        raise Failure("config_invalid", field="num_train_epochs", why=why)
+    try:
+        return spec.with_steps(steps)
+    except SpecError as error:
+        problem = error.problems[0]
+        raise Failure("config_invalid", field=problem.field, why=str(problem.message)) from None
+
+
 def read(run_dir: RunDir, fence: int) -> Prepared:
     """Read `prepared.json` of an attempt."""
     return Prepared.model_validate_json(_path(run_dir, fence).read_text())
@@ -127,13 +149,20 @@ def _base_sha256(directory: Path) -> str:
     return cache.cache_key(**{path.name: sha256_file(path) for path in paths if path.is_file()})
 
 
-def _report_refused(report: Reporter, dataset: Dataset, corpora: Sequence[str]) -> None:
-    for refused in dataset.records.meta.refused if isinstance(dataset, RecordDataset) else ():
-        report.line(f"record {refused.record} of corpus {corpora[refused.corpus]} was left out: {refused.why}")
+def _remarks(dataset: Dataset, corpora: Sequence[str]) -> list[RecordRemark]:
+    """The remarks on records of a dataset, with the IDs of their corpora."""
+    remarks = dataset.records.meta.remarks if isinstance(dataset, RecordDataset) else []
+    return [RecordRemark(corpus=corpora[remark.corpus], **remark.model_dump(exclude={"corpus"})) for remark in remarks]
 
 
-def _report_data(report: Reporter, spec: TrainSpec, dataset: Dataset, validation: Mapping[str, Dataset]) -> None:
-    """Report the size of the training corpora, and of the validation corpora by their IDs."""
+def _report_data(
+    report: Reporter,
+    spec: TrainSpec,
+    dataset: Dataset,
+    validation: Mapping[str, Dataset],
+    remarks: tuple[list[RecordRemark], Mapping[str, list[RecordRemark]]],
+) -> None:
+    """Report the size of the training corpora and the remarks on them; of the validation corpora by their IDs."""
     records = dataset if isinstance(dataset, RecordDataset) else None
     repeated = records.num_validation_in_training() if records else 0
     unvalidated = records.records.unvalidated_labels if records else []
@@ -142,15 +171,24 @@ def _report_data(report: Reporter, spec: TrainSpec, dataset: Dataset, validation
         num_tokens=dataset.num_tokens,
         num_train_sequences=dataset.num_train,
         num_validation_sequences=dataset.num_validation,
-        num_epochs=spec.max_steps * spec.train_batch_size / dataset.num_train,
+        max_steps=spec.total_steps,
+        num_epochs=spec.total_steps * spec.train_batch_size / dataset.num_train,
         bytes_per_token=dataset.bytes_per_token,
         num_cut=dataset.num_cut,
         num_dropped=dataset.num_dropped,
         num_equal=dataset.num_equal,
+        num_refused=dataset.num_refused,
+        remarks=[remark.model_dump() for remark in remarks[0]],
         num_validation_in_training=repeated,
         unvalidated_labels=unvalidated,
         held_out={
-            name: {"num_sequences": other.num_validation, "num_cut": other.num_cut, "num_dropped": other.num_dropped}
+            name: {
+                "num_sequences": other.num_validation,
+                "num_cut": other.num_cut,
+                "num_dropped": other.num_dropped,
+                "num_refused": other.num_refused,
+                "remarks": [remark.model_dump() for remark in remarks[1][name]],
+            }
             for name, other in validation.items()
         },
     )

@@ -19,14 +19,15 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of x <- a x + (b A + c A^2)
 
 def learning_rate(spec: TrainSpec, step: int) -> float:
     """The rate of a step (1 to max_steps): rises until warmup_steps, then falls to reach zero after the last step."""
-    if step < spec.warmup_steps:
-        return spec.learning_rate * step / spec.warmup_steps
-    left = (spec.max_steps + 1 - step) / (spec.max_steps + 1 - max(1, spec.warmup_steps))
+    steps, warmup_steps = spec.total_steps, spec.num_warmup_steps
+    if step < warmup_steps:
+        return spec.learning_rate * step / warmup_steps
+    left = (steps + 1 - step) / (steps + 1 - max(1, warmup_steps))
     if spec.lr_scheduler_type == "cosine":
         return spec.learning_rate * 0.5 * (1 - math.cos(math.pi * left))
     if spec.lr_scheduler_type == "warmup_stable_decay":
-        decay_steps = spec.decay_steps or min(spec.max_steps // 5, spec.max_steps - spec.warmup_steps)
-        return spec.learning_rate * min(1.0, (spec.max_steps + 1 - step) / (decay_steps + 1))
+        decay_steps = spec.decay_steps or min(steps // 5, steps - warmup_steps)
+        return spec.learning_rate * min(1.0, (steps + 1 - step) / (decay_steps + 1))
     return spec.learning_rate * (left if spec.lr_scheduler_type == "linear" else 1.0)
 
 

@@ -233,7 +233,7 @@ def resume_bytes(parameters: int, precision: str) -> int:
 
 def num_kept_checkpoints(spec: TrainSpec) -> int:
     """Checkpoints on disk at the end of a job: the newest, every `keep_every`-th, and the best."""
-    num_saves = ceil_div(spec.max_steps, spec.save_steps)
+    num_saves = ceil_div(spec.total_steps, spec.save_steps)
     if spec.save_total_limit is None:
         return num_saves
     return min(num_saves, spec.save_total_limit + num_saves // spec.keep_every + 1)

@@ -1,11 +1,9 @@
 """Plans a job before it runs: parameters, FLOPs, memory, disk, time, energy and cost on a node. Arithmetic only."""
 
-from math import ceil
 from typing import Any
 
 from pydantic import BaseModel
 
-from trainer.families import TEXT_OBJECTIVES
 from trainer.messages import Message, message
 from trainer.planning import step_time
 from trainer.planning.config_search import Fix, cheapest_fix, fits_in_memory
@@ -13,7 +11,6 @@ from trainer.planning.counts import (
     Flops,
     count_parameters,
     flops,
-    num_held_out,
     num_trainable_parameters,
     tokens_per_step,
 )
@@ -27,10 +24,9 @@ from trainer.planning.memory import (
     num_kept_checkpoints,
     resume_bytes,
 )
-from trainer.planning.scaling_laws import BYTES_PER_TOKEN
+from trainer.planning.training_data import BYTES_PER_TOKEN, TrainingData, estimate_samples
 from trainer.spec import TrainSpec
 
-PACKED_OBJECTIVES = ("chat", "completion")
 MANY_EPOCHS = 4  # Muennighoff et al. 2023, arXiv 2305.16264
 # Intervals of the parts of memory, as factors: states are exact, the transient buffers of kernels are not.
 STATES_SPREAD, ACTIVATIONS_SPREAD, OVERHEAD_SPREAD = (1.0, 1.02), (0.75, 1.15), (0.5, 1.4)
@@ -107,7 +103,8 @@ class Plan(BaseModel):
     """The estimated cost of a job.
 
     `figures` are flops, memory_bytes, disk_bytes and, if the node is given, step_seconds, total_seconds, energy_kwh and
-    cost. `notes` are further remarks; the first says where the rates come from.
+    cost; with the size of the data, num_epochs and max_steps. `notes` are further remarks; the first says where the
+    rates come from.
     """
 
     num_parameters: int
@@ -117,6 +114,7 @@ class Plan(BaseModel):
     checkpoint_bytes: int  # of the weights
     resume_bytes: int  # of the rest of a checkpoint, for resuming
     host_bytes: int | None  # host memory of all processes, on GPU machines
+    max_steps: int
     num_epochs: float | None
     flops_per_token: Flops
     fits: bool | None
@@ -141,13 +139,20 @@ def plan(
     spec: TrainSpec,
     vocab_size: int,
     node: NodeHardware | None = None,
-    num_bytes_of_text: int | None = None,
-    num_records: int | None = None,
+    data: TrainingData | None = None,
 ) -> Plan:
     """Estimate the cost of a job on a node. Without a node, whether it fits and how long it takes stay open.
 
-    `num_bytes_of_text` and `num_records` are the size of the corpora, to estimate epochs and disk.
+    `data` is the size of the corpora, to estimate epochs, or the steps that they take, and disk. Raises ValueError if
+    the spec sets epochs and the size of the corpora is unknown.
     """
+    data = data or TrainingData()
+    samples = estimate_samples(spec, vocab_size, data)
+    original = spec
+    if spec.max_steps is None:
+        if samples is None:
+            raise ValueError("the steps of num_train_epochs depend on the size of the corpora")
+        spec = spec.model_copy(update={"max_steps": spec.steps_for_epochs(samples.value), "num_train_epochs": None})
     assumed = node or NodeHardware(kind="cuda" if spec.num_processes > 2 else "cpu", memory_bytes=0)
     precision, parameters = assumed.precision(spec.precision), count_parameters(spec, vocab_size).total
     memory = estimate_memory(spec, vocab_size, precision, assumed.kind)
@@ -155,19 +160,20 @@ def plan(
     remedy = cheapest_fix(spec, vocab_size, node) if node is not None and not fits else None
     on_host = host_bytes(spec, vocab_size, precision) if assumed.kind == "cuda" else None
     verdict = _verdict(spec, node, int(memory.total * assumed.memory_correction), on_host, fits, remedy)
-    epochs = _epochs(spec, num_bytes_of_text, num_records)
+    epochs = _epochs(original, spec, samples)
     weights = checkpoint_bytes(parameters, precision)
     resuming = resume_bytes(num_trainable_parameters(spec, vocab_size), precision)
     token_flops = flops(spec, vocab_size)
     return Plan(
         num_parameters=parameters,
-        num_tokens=spec.max_steps * tokens_per_step(spec),
+        num_tokens=spec.total_steps * tokens_per_step(spec),
         memory=memory,
         memory_bytes=memory.total,
         checkpoint_bytes=weights,
         resume_bytes=resuming,
         host_bytes=on_host,
-        num_epochs=epochs,
+        max_steps=spec.total_steps,
+        num_epochs=epochs.value if epochs else None,
         flops_per_token=token_flops,
         fits=fits,
         verdict=verdict,
@@ -175,10 +181,11 @@ def plan(
         figures={
             "memory_bytes": _memory_figure(memory, assumed, verdict),
             "flops": _flops_figure(spec, token_flops),
-            "disk_bytes": _disk_figure(spec, vocab_size, weights + resuming, num_bytes_of_text or 0),
+            "disk_bytes": _disk_figure(spec, vocab_size, weights + resuming, data.num_bytes),
+            **_lengths(original, samples, epochs),
             **({} if node is None else _times(spec, vocab_size, node, token_flops)),
         },
-        notes=[] if node is None else _notes(spec, vocab_size, node, epochs),
+        notes=[] if node is None else _notes(spec, vocab_size, node, epochs.value if epochs else None),
     )
 
 
@@ -220,11 +227,36 @@ def _memory_figure(memory: MemoryEstimate, node: NodeHardware, reason: Message) 
     return Estimate(low=low, value=value, high=high, unit="bytes", reason=reason)
 
 
+# ---- steps and epochs -----------------------------------------------------------------------------------------------
+
+
+def _epochs(original: TrainSpec, spec: TrainSpec, samples: Estimate | None) -> Estimate | None:
+    """How often the run goes over its training samples; as the spec sets it, or as its steps come to."""
+    if samples is None:
+        return None
+    if original.num_train_epochs is not None:
+        value = original.num_train_epochs
+        return Estimate(low=value, value=value, high=value, unit="epochs", reason=samples.reason)
+    low, value, high = (
+        spec.total_steps * spec.train_batch_size / count for count in (samples.high, samples.value, samples.low)
+    )
+    return Estimate(low=low, value=value, high=high, unit="epochs", reason=samples.reason)
+
+
+def _lengths(original: TrainSpec, samples: Estimate | None, epochs: Estimate | None) -> dict[str, Estimate]:
+    """The figures of epochs and, where the spec sets those, of the steps that they take."""
+    figures = {} if epochs is None else {"num_epochs": epochs}
+    if original.max_steps is None and samples is not None:
+        low, value, high = (original.steps_for_epochs(count) for count in (samples.low, samples.value, samples.high))
+        figures["max_steps"] = Estimate(low=low, value=value, high=high, unit="steps", reason=samples.reason)
+    return figures
+
+
 # ---- work, disk and time --------------------------------------------------------------------------------------------
 
 
 def _flops_figure(spec: TrainSpec, token_flops: Flops) -> Estimate:
-    tokens = spec.max_steps * tokens_per_step(spec)
+    tokens = spec.total_steps * tokens_per_step(spec)
     code = "flops_recomputed" if spec.gradient_checkpointing else "flops"
     reason = message(MESSAGES, code, num_tokens=tokens, token_flops=token_flops.hardware_flops)
     return estimate(token_flops.hardware_flops * tokens, (1.0, 1.05), "flops", reason)
@@ -252,7 +284,7 @@ def _times(spec: TrainSpec, vocab_size: int, node: NodeHardware, token_flops: Fl
     total_reason = message(
         MESSAGES,
         "total",
-        max_steps=spec.max_steps,
+        max_steps=spec.total_steps,
         num_evaluations=step_time.num_evaluations(spec),
         num_saves=step_time.num_saves(spec),
     )
@@ -292,19 +324,3 @@ def _notes(spec: TrainSpec, vocab_size: int, node: NodeHardware, epochs: float |
     if epochs is not None and epochs > MANY_EPOCHS:
         notes.append(message(MESSAGES, "many_epochs", epochs=round(epochs, 1), many=MANY_EPOCHS))
     return notes
-
-
-def _epochs(spec: TrainSpec, num_bytes_of_text: int | None, num_records: int | None) -> float | None:
-    """How often the run goes over its training samples: sequences of text, or records, one or several in a sequence."""
-    if not num_bytes_of_text:
-        return None
-    num_tokens = num_bytes_of_text / BYTES_PER_TOKEN
-    if spec.objective in TEXT_OBJECTIVES:
-        return spec.max_steps * tokens_per_step(spec) / (num_tokens * (1 - spec.validation_fraction))
-    if not num_records:
-        return None
-    num_train = num_records - num_held_out(num_records, spec.validation_fraction)
-    if spec.packing and spec.objective in PACKED_OBJECTIVES:
-        length = min(num_tokens / num_records, spec.sequence_length)
-        num_train = ceil(num_train / (spec.sequence_length // length))
-    return spec.max_steps * spec.train_batch_size / num_train

@@ -15,12 +15,12 @@ from trainer.planning.config_search import fastest_fitting_spec
 from trainer.planning.counts import num_parameters
 from trainer.planning.hardware import NodeHardware
 from trainer.planning.step_time import estimate_step_time, total_seconds
+from trainer.planning.training_data import BYTES_PER_TOKEN
 from trainer.rounding import round_up_to_multiple
 from trainer.spec import TrainSpec, resolve
 
 TOKENS_PER_PARAMETER = 20
 MAX_EPOCHS = 4
-BYTES_PER_TOKEN = 3.3  # of English and Chinese text, with vocabularies of thousands of tokens
 VALIDATION_FRACTION = 0.01
 MIN_STEPS = 100
 MAX_BATCH = 32_768
@@ -195,7 +195,7 @@ def _proposal(
 ) -> Proposal:
     vocab_size = spec.vocab_size or choose_vocab_size(num_bytes)
     parameters = num_parameters(spec, vocab_size)
-    tokens = spec.max_steps * spec.tokens_per_step
+    tokens = spec.total_steps * spec.tokens_per_step
     tokens_code = "tokens_optimal"
     if tokens < 0.9 * TOKENS_PER_PARAMETER * parameters:
         tokens_code = "tokens_by_text" if tokens >= 0.9 * max_tokens else "tokens_by_time"

@@ -158,7 +158,7 @@ def total_seconds(spec: TrainSpec, vocab_size: int, node: NodeHardware, step: St
     ) / DISK_BANDWIDTH
     return (
         LOAD_SECONDS[node.kind]
-        + spec.max_steps * step.seconds
+        + spec.total_steps * step.seconds
         + num_evaluations(spec) * evaluation
         + num_saves(spec) * saving
     )
@@ -166,12 +166,12 @@ def total_seconds(spec: TrainSpec, vocab_size: int, node: NodeHardware, step: St
 
 def num_evaluations(spec: TrainSpec) -> int:
     """Evaluations of a whole job: before the first step, every `eval_steps`, and after the last step."""
-    return 1 + ceil_div(spec.max_steps, spec.eval_steps)
+    return 1 + ceil_div(spec.total_steps, spec.eval_steps)
 
 
 def num_saves(spec: TrainSpec) -> int:
     """Checkpoints written by a whole job."""
-    return ceil_div(spec.max_steps, spec.save_steps)
+    return ceil_div(spec.total_steps, spec.save_steps)
 
 
 def basis(node: NodeHardware) -> str:

@@ -60,7 +60,8 @@ def train(
     verified already. Raises Failure.
     """
     report.phase("load", 0, 1)
-    spec, inputs, prepared = run_dir.spec(), run_dir.inputs(fence), preparation.read(run_dir, fence)
+    inputs, prepared = run_dir.inputs(fence), preparation.read(run_dir, fence)
+    spec = run_dir.spec().with_steps(prepared.max_steps)
     failpoints = Failpoints(fence)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
     samples = open_dataset(Path(prepared.tokens), spec, tokenizer)
@@ -95,7 +96,7 @@ def train(
         f"ZeRO-{spec.zero_stage}"
     )
     start_at = resumed.step if resumed is not None else 0
-    if start_at < spec.max_steps:
+    if start_at < spec.total_steps:
         benchmark.run(engine, samples, start_at * spec.train_batch_size, run_dir.attempt_path(fence), report)
     report.phase("load", 1, 1)
 
@@ -108,8 +109,8 @@ def train(
         first_step = FirstStepChecks(spec, engine, samples, report)
         first_step.before(len(tokenizer))
     step_times: deque[float] = deque(maxlen=STEP_TIME_WINDOW)
-    for step in range(start_at + 1, spec.max_steps + 1):
-        report.phase("train", step - 1, spec.max_steps)
+    for step in range(start_at + 1, spec.total_steps + 1):
+        report.phase("train", step - 1, spec.total_steps)
         _seed(spec.seed, step, engine.rank)
         failpoints.reach(step, engine.rank, spec.per_device_batch_size)
 
@@ -153,13 +154,13 @@ def train(
         if num_bytes:
             points["bits_per_byte"] = loss * num_targets / math.log(2) / num_bytes
         report.points(step, **points)
-        if step % STEPS_PER_LINE == 0 or step in (1, spec.max_steps):
-            report.line(f"step {step}/{spec.max_steps} loss {loss:.4f} lr {rate:.2e} {tokens_per_second:.0f} tok/s")
-        report.phase("train", step, spec.max_steps)
+        if step % STEPS_PER_LINE == 0 or step in (1, spec.total_steps):
+            report.line(f"step {step}/{spec.total_steps} loss {loss:.4f} lr {rate:.2e} {tokens_per_second:.0f} tok/s")
+        report.phase("train", step, spec.total_steps)
 
         saver.poll()
         # `stopping` is the same on all ranks, so they run the same evaluations and checkpoints.
-        is_last = step == spec.max_steps
+        is_last = step == spec.total_steps
         if is_last or step % spec.eval_steps == 0:
             state.metrics.update(evaluation.run(step, report))
         if is_last or stopping or step % spec.save_steps == 0:
@@ -175,7 +176,7 @@ def train(
             report.line(f"stopped after step {step}, as asked")
             engine.barrier()
             return EXIT_RESUMABLE
-    report.event("finished", step=spec.max_steps)
+    report.event("finished", step=spec.total_steps)
     engine.barrier()
     return EXIT_OK
 

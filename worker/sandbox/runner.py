@@ -1,13 +1,14 @@
 """Runs a sandboxed child process that reports its progress and its result as JSON lines on standard output."""
 
+import fcntl
 import json
 import os
 import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.core.settings import ROOT
@@ -17,6 +18,19 @@ HEARTBEAT_SECONDS = 1.0
 
 # Called at the start and then every second with the newest progress report; the child is killed if it returns False.
 Heartbeat = Callable[[Message | None], bool]
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[bool]:
+    """Whether no other process works on a directory, which is created. The kernel unlocks it when a process dies."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def run_sandboxed(

@@ -1,9 +1,6 @@
 """The Celery task that downloads and validates a base model in sandboxed children and records the result."""
 
-import fcntl
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -23,8 +20,8 @@ def import_model(model_id: str) -> None:
     """Import a model that waits for it. Safe to repeat; concurrent calls do nothing."""
     if _waiting(model_id) is None:
         return
-    with _alone(model_id) as is_alone:
-        model = _waiting(model_id) if is_alone else None
+    with runner.alone(storage.base_model(model_id)) as is_alone:
+        model = _started(model_id) if is_alone else None
         if model is None:
             return
         closing = _fetched(model) if model.source == "hub" else {}
@@ -48,18 +45,9 @@ def _waiting(model_id: str) -> ImportedModel | None:
         return service.importing(session, model_id=model_id)
 
 
-@contextmanager
-def _alone(model_id: str) -> Iterator[bool]:
-    """Whether no other process is importing this model. The kernel releases the lock of one that died."""
-    directory = storage.base_model(model_id)
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+def _started(model_id: str) -> ImportedModel | None:
+    with db.transaction() as session:
+        return service.start_import(session, model_id=model_id)
 
 
 def _fetched(model: ImportedModel) -> dict[str, Any]:

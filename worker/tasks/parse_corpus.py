@@ -18,23 +18,31 @@ from worker.sandbox import runner
 
 @celery.task(name=queue.PARSE_CORPUS)  # type: ignore[untyped-decorator]
 def parse_corpus(corpus_id: str) -> None:
-    """Parse a corpus that waits for it. Safe to repeat, also concurrently."""
+    """Parse a corpus that waits for it. Safe to repeat; concurrent calls do nothing."""
     with db.transaction() as session:
-        corpus = service.parsing(session, corpus_id=corpus_id)
-    if corpus is None:
-        return
-    closing = run_child(corpus)
+        if service.parsing(session, corpus_id=corpus_id) is None:
+            return
+    with runner.alone(storage.corpus(corpus_id)) as is_alone:
+        corpus = _started(corpus_id) if is_alone else None
+        if corpus is None:
+            return
+        closing = run_child(corpus)
 
-    def store(session: Session) -> None:
-        if "result" in closing:
-            service.finish_parse(session, corpus_id=corpus_id, result=closing["result"])
-        else:
-            service.fail_parse(session, corpus_id=corpus_id, **closing["failed"])
+        def store(session: Session) -> None:
+            if "result" in closing:
+                service.finish_parse(session, corpus_id=corpus_id, result=closing["result"])
+            else:
+                service.fail_parse(session, corpus_id=corpus_id, **closing["failed"])
 
-    def refuse(session: Session, why: str) -> None:
-        service.fail_parse(session, corpus_id=corpus_id, problems=[{"code": "result_unstorable", "why": why}])
+        def refuse(session: Session, why: str) -> None:
+            service.fail_parse(session, corpus_id=corpus_id, problems=[{"code": "result_unstorable", "why": why}])
 
-    db.store_result(store, refuse)
+        db.store_result(store, refuse)
+
+
+def _started(corpus_id: str) -> Corpus | None:
+    with db.transaction() as session:
+        return service.start_parse(session, corpus_id=corpus_id)
 
 
 def run_child(corpus: Corpus) -> dict[str, Any]:

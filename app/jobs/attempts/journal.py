@@ -22,6 +22,8 @@ def fold(session: Session, job: Job, new: Sequence[events.Event]) -> None:
     for event in new:
         job_progress = _progress_after(job_progress, event)
         facts = _facts_after(facts, job.spec, event)
+        if isinstance(event, events.DataEvent):
+            job.max_steps = job.max_steps or event.max_steps
         if isinstance(event, events.SampleEvent):
             _add_sample(session, job, event)
     points = [event for event in new if isinstance(event, events.PointsEvent)]
@@ -53,7 +55,8 @@ def _facts_after(before: JobFacts, spec: TrainSpec, event: events.Event) -> JobF
         case events.UsageEvent():
             return before.model_copy(update={"usage": Usage(**event.model_dump(exclude=_ENVELOPE))})
         case events.DataEvent():
-            return before.model_copy(update=event.model_dump(exclude=_ENVELOPE))
+            counted = event.model_dump(exclude={*_ENVELOPE, "max_steps"})
+            return JobFacts.model_validate({**before.model_dump(exclude_unset=True), **counted})
     return before
 
 

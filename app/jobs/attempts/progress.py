@@ -42,11 +42,12 @@ def eta_seconds(progress: JobProgress, spec: TrainSpec, step: int) -> float | No
     """
     if progress.phase in ("train", "evaluate", "save"):
         step_seconds = _step_seconds(progress.recent) or progress.step_seconds
-        if step_seconds is None:
+        max_steps = spec.max_steps
+        if step_seconds is None or max_steps is None:
             return None
-        seconds = (spec.max_steps - step) * step_seconds
-        seconds += _times_left(step, spec.eval_steps, spec.max_steps) * _seconds_each(progress, "evaluate")
-        seconds += _times_left(step, spec.save_steps, spec.max_steps) * _seconds_each(progress, "save")
+        seconds = (max_steps - step) * step_seconds
+        seconds += _times_left(step, spec.eval_steps, max_steps) * _seconds_each(progress, "evaluate")
+        seconds += _times_left(step, spec.save_steps, max_steps) * _seconds_each(progress, "save")
         return round(seconds, 1)
     if progress.phase in ("prepare", "tokenise"):
         totals = progress.phases[progress.phase]

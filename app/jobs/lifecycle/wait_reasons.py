@@ -23,6 +23,7 @@ WAITS = {
     "reserved": gettext_noop("Number {position} in the queue: free capacity is reserved for a larger job ahead."),
     "placed": gettext_noop("Starting on the node {node}."),
     "back_off": gettext_noop("The last attempt was lost; the next one starts in {seconds} s."),
+    "paused_early": gettext_noop("Paused before its first step, until it is resumed."),
     "paused": gettext_noop("Paused at step {step} of {total} until it is resumed."),
 }
 
@@ -44,5 +45,6 @@ def describe(job: Job) -> dict[str, Any] | None:
     if code == "back_off":
         seconds = (until - db.now()).total_seconds() if until is not None else 0
         values = {"seconds": max(0, ceil(seconds))}
-    message = translate(WAITS[code]).format(**values)
+    text = WAITS["paused_early" if code == "paused" and job.max_steps is None else code]
+    message = translate(text).format(**values)
     return {"code": code, "message": message, "position": values.get("position"), "until": until}

@@ -48,6 +48,8 @@ def format_estimate(value: float, unit: str) -> str:
     if unit == "flops":
         size, prefix = next(((size, prefix) for size, prefix in PREFIXES if value >= size), (1.0, ""))
         return f"{value / size:.3g} {prefix}FLOP"
+    if unit in ("epochs", "steps"):
+        return number(round(value) if unit == "steps" else float(f"{value:.3g}"))
     if unit == "kWh":
         return f"{value:.3g} kWh"
     return f"{compact(value)} {settings().currency}".strip()
@@ -80,6 +82,7 @@ class PlanAnswer(BaseModel):
     num_parameters: int
     num_tokens: int
     tokens_per_step: int
+    max_steps: int = Field(description="Of the whole job; with num_train_epochs an estimate, see figures.")
     num_epochs: float | None
     vocab_size: int
     memory: dict[str, int] = Field(description="Bytes each process needs at its peak, by part.")
@@ -108,6 +111,7 @@ def plan_answer(spec: TrainSpec, vocab_size: int, plan: Plan, free: Sequence[str
         vocab_size=vocab_size,
         memory=plan.memory.model_dump(),
         flops_per_token=plan.flops_per_token.model_dump(),
+        max_steps=plan.max_steps,
         num_epochs=plan.num_epochs,
         chosen={name: getattr(spec, name) for name in free},
         fits=plan.fits,

@@ -7,15 +7,15 @@ from typing import Any
 from app.checkpoints.service import RESUME
 from app.core import storage
 from app.core.errors import PanelError, bad_field
-from app.core.formatting import file_size
+from app.core.formatting import file_size, number
 from app.core.i18n import _, gettext_noop, translate
-from app.core.models import Checkpoint, Corpus
+from app.core.models import Checkpoint, Corpus, Job
 from app.core.settings import settings
 from app.jobs.planning.answers import localize
 from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.families import MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES
 from trainer.planning.plan import Plan
-from trainer.spec import TrainSpec
+from trainer.spec import MAX_STEPS, TrainSpec
 
 
 def check_text(fields: dict[str, Any]) -> None:
@@ -172,6 +172,35 @@ def is_resumable(checkpoint: Checkpoint) -> bool:
     return any(file.name.startswith(RESUME) for file in checkpoint.manifest.files)
 
 
+def with_steps_of(spec: TrainSpec, before: Job) -> TrainSpec:
+    """The spec with the steps that its epochs take over the samples that the job it continues has counted."""
+    if spec.num_train_epochs is None or before.facts.num_train_sequences is None:
+        return spec
+    steps = spec.steps_for_epochs(before.facts.num_train_sequences)
+    _check_number(spec, steps)
+    return spec.with_steps(steps)
+
+
+def check_steps(spec: TrainSpec, plan: Plan) -> None:
+    """Refuse epochs that take too many steps, or too few for other fields, even at the end of their interval."""
+    if spec.max_steps is None:
+        steps = plan.figures["max_steps"]
+        _check_number(spec, int(steps.low))
+        spec.with_steps(min(MAX_STEPS, int(steps.high)))
+
+
+def _check_number(spec: TrainSpec, steps: int) -> None:
+    if steps > MAX_STEPS:
+        message = _(
+            "{epochs} epochs take {steps} steps, but at most {most} are possible. Choose fewer epochs or a larger "
+            "train_batch_size.",
+            epochs=number(spec.num_train_epochs),
+            steps=number(steps),
+            most=number(MAX_STEPS),
+        )
+        raise bad_field("num_train_epochs", "steps_many", message)
+
+
 def check_origin(spec: TrainSpec, before: TrainSpec, tokenizer_id: str | None, origin: Checkpoint) -> None:
     """Refuse a job that cannot continue from its checkpoint."""
     if origin.state != "ready":
@@ -188,6 +217,9 @@ def check_origin(spec: TrainSpec, before: TrainSpec, tokenizer_id: str | None, o
             field=changed,
         )
         raise bad_field(changed, "origin_differs", message)
+    if spec.max_steps is None:
+        message = _("The number of samples of the earlier job is not known, so set max_steps in place of epochs.")
+        raise bad_field("num_train_epochs", "epochs_uncounted", message)
     if spec.max_steps <= origin.step:
         message = _(
             "max_steps is {max_steps}, but the checkpoint is already at step {step}. Choose a larger max_steps.",

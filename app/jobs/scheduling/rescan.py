@@ -17,6 +17,7 @@ from app.core.models import Checkpoint, Job, User
 from app.jobs.lifecycle import retention
 from app.jobs.lifecycle.state import add_history
 from app.jobs.service import PRIORITIES
+from trainer import events
 from trainer.run_dir import RunDir
 from trainer.spec import TrainSpec
 
@@ -122,7 +123,7 @@ def _insert(session: Session, job_id: str, spec: TrainSpec, restorable: list[Sig
         state="cancelled",
         fence=max(checkpoint.signed.fence for checkpoint in restorable),
         step=max(checkpoint.signed.step for checkpoint in restorable),
-        max_steps=spec.max_steps,
+        max_steps=spec.max_steps or _counted_steps(RunDir(storage.run(job_id))),
         priority=PRIORITIES[spec.priority],
         finished_at=func.now(),
     )
@@ -130,6 +131,15 @@ def _insert(session: Session, job_id: str, spec: TrainSpec, restorable: list[Sig
     session.flush()
     add_history(session, job, None, "user", "rescanned", n=len(restorable))
     return job
+
+
+def _counted_steps(run: RunDir) -> int | None:
+    """The steps that the first attempt has counted for the epochs of its spec, as its journal says."""
+    for path in sorted(run.path.glob("attempts/*/events.jsonl")):
+        for event, _offset in events.read(path, 0):
+            if isinstance(event, events.DataEvent):
+                return event.max_steps
+    return None
 
 
 def _result_line(checkpoint: SignedCheckpoint) -> str:

@@ -47,7 +47,7 @@ def offered(session: Session, job: Job) -> list[Action]:
     newest = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.state == "ready")
     checkpoint = session.scalar(newest.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc()).limit(1))
     actions = []
-    if checkpoint is not None and validation.is_resumable(checkpoint) and checkpoint.step < job.max_steps:
+    if checkpoint is not None and validation.is_resumable(checkpoint) and checkpoint.step < (job.max_steps or 0):
         actions += _continuations(job, checkpoint)
     if job.failure_code in OUT_OF_MEMORY:
         actions += _with_less_memory(job)

@@ -122,7 +122,7 @@ def without_corpora(form: SubmittedForm, ids: Container[str]) -> SubmittedForm:
 def prefill_continue(origin: Origin) -> SubmittedForm:
     """The form that continues from a checkpoint, with twice the steps if all of them were trained."""
     fields = {"resume_from_checkpoint": origin.checkpoint_id}
-    if origin.step >= origin.spec["max_steps"]:
+    if origin.spec["max_steps"] is not None and origin.step >= origin.spec["max_steps"]:
         fields["max_steps"] = str(2 * origin.spec["max_steps"])
     return SubmittedForm(fields)
 

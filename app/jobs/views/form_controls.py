@@ -12,7 +12,7 @@ from app.jobs.views.form import AUTO, Origin, SubmittedForm, properties, to_disp
 from trainer.families import CHAT_OBJECTIVES, NETWORK_FIELDS
 from trainer.planning import plan, scaling_laws
 from trainer.planning.config_search import AUTO_FIELDS
-from trainer.spec import example_spec, recipe, recipe_names
+from trainer.spec import example_spec, fill_from_recipe, recipe_names, replace_fields
 
 # Fields that only these objectives use; all objectives use the others.
 USED_BY = {
@@ -117,9 +117,11 @@ class FormContext:
     @property
     def defaults(self) -> Mapping[str, Any]:
         """The values that empty controls stand for."""
+        entered = {name: self.form.fields.get(name, "").strip() for name in ("max_steps", "num_train_epochs")}
+        chosen = {name: text for name, text in entered.items() if text not in ("", AUTO)}
         if self.origin is not None:
-            return self.origin.spec
-        defaults = recipe(self.form.recipe)
+            return replace_fields(self.origin.spec, chosen)
+        defaults = fill_from_recipe(self.form.recipe, chosen)
         if self.base is None:
             return defaults
         context = self.base.facts.context or defaults["sequence_length"]

@@ -112,6 +112,24 @@ def test_a_silent_import_is_requeued_once(alice: TestClient) -> None:
         assert service.requeue_stale_imports(session) == 0
 
 
+def test_a_model_whose_import_dies_with_its_worker_fails_after_three_starts(
+    alice: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_the_worker(*arguments: object) -> dict[str, Any]:
+        raise SystemExit(137)
+
+    model_id = created(alice)
+    with db.transaction() as session:
+        session.execute(update(ImportedModel).where(ImportedModel.id == model_id).values(state="importing"))
+    monkeypatch.setattr("worker.tasks.import_model.run_child", lose_the_worker)
+    for _start in range(3):
+        with pytest.raises(SystemExit):
+            import_model(model_id)
+    import_model(model_id)
+    answer = alice.get(f"/api/v1/models/{model_id}").json()
+    assert (answer["state"], answer["problems"][0]["code"]) == ("failed", "importer_lost")
+
+
 def test_a_crashed_child_fails_the_model_with_a_reason(
     alice: TestClient, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

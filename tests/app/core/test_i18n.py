@@ -16,7 +16,8 @@ from app.core.i18n import CATALOG, _, negotiate, use_locale
 from app.core.settings import Settings
 from app.overview import health
 from trainer import limits, spec_errors
-from trainer.planning import plan, scaling_laws
+from trainer.data import record_encoding, tokenized_records
+from trainer.planning import plan, scaling_laws, training_data
 from trainer.spec import TrainSpec
 
 ROOT = Path(__file__).parents[3]
@@ -82,6 +83,9 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         *spec_errors.MESSAGES.values(),
         *limits.MESSAGES.values(),
         *plan.MESSAGES.values(),
+        *training_data.MESSAGES.values(),
+        *record_encoding.MESSAGES.values(),
+        *tokenized_records.MESSAGES.values(),
         *scaling_laws.MESSAGES.values(),
     }
 

@@ -18,6 +18,7 @@ from tests import users
 from tests.app.corpora.conftest import Upload
 from tests.users import Person
 from trainer.spec import resolve
+from worker.sandbox import runner
 from worker.tasks.parse_corpus import parse_corpus
 
 CASES = Path(__file__).parents[2] / "fixtures/cases/data"
@@ -114,6 +115,39 @@ def test_a_crashed_parser_fails_the_corpus_with_a_reason(
     corpus = upload(alice, b"text")
     assert corpus["state"] == "failed"
     assert corpus["problems"][0]["message"].startswith("Parsing took too long or was stopped.")
+
+
+def test_a_corpus_whose_reader_dies_with_its_worker_fails_after_three_starts(
+    alice: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_the_worker(corpus: Corpus) -> dict[str, Any]:
+        raise SystemExit(137)
+
+    corpus = alice.post("/api/v1/corpora?filename=deadly.txt", content=b"text").json()
+    monkeypatch.setattr("worker.tasks.parse_corpus.run_child", lose_the_worker)
+    for _start in range(3):
+        with pytest.raises(SystemExit):
+            parse_corpus(corpus["id"])
+        assert alice.get(f"/api/v1/corpora/{corpus['id']}").json()["state"] == "parsing"
+    parse_corpus(corpus["id"])
+    answer = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
+    assert (answer["state"], answer["problems"][0]["code"]) == ("failed", "reader_lost")
+    assert answer["problems"][0]["message"].startswith("The worker was lost 3 times while it parsed this file.")
+
+    monkeypatch.undo()  # the user parses it again, which counts from the start
+    assert alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={}).status_code in (200, 202)
+    parse_corpus(corpus["id"])
+    assert alice.get(f"/api/v1/corpora/{corpus['id']}").json()["state"] == "ready"
+
+
+def test_a_corpus_that_another_worker_parses_is_left_to_it(alice: TestClient) -> None:
+    corpus = alice.post("/api/v1/corpora?filename=shared.txt", content=b"text").json()
+    with runner.alone(storage.corpus(corpus["id"])) as is_alone:
+        assert is_alone
+        parse_corpus(corpus["id"])
+    assert alice.get(f"/api/v1/corpora/{corpus['id']}").json()["state"] == "parsing"
+    parse_corpus(corpus["id"])
+    assert alice.get(f"/api/v1/corpora/{corpus['id']}").json()["state"] == "ready"
 
 
 @pytest.mark.parametrize(

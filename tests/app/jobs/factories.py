@@ -99,8 +99,8 @@ def saved(job_id: str, fence: int, step: int) -> str:
 def finished(owner: Person, corpus_id: str, **given: Any) -> tuple[str, str]:
     """Create a job that has trained all its steps; returns its ID and that of its last checkpoint."""
     job_id, fence = started(owner, corpus_id, **given)
-    record(job_id, fence, losses([4 - n / 50 for n in range(row(job_id).max_steps)]))
-    checkpoint_id = saved(job_id, fence, row(job_id).max_steps)
+    record(job_id, fence, losses([4 - n / 50 for n in range(row(job_id).max_steps or 0)]))
+    checkpoint_id = saved(job_id, fence, row(job_id).max_steps or 0)
     with db.transaction() as session:
         attempts.finish(session, job_id=job_id, fence=fence)
     return job_id, checkpoint_id

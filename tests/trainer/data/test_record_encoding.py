@@ -9,6 +9,7 @@ from tests.trainer.runs import english, write_corpus
 from trainer.data import tokenizer
 from trainer.data.chat_template import job_template
 from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
+from trainer.families import CHAT_TEMPLATES
 
 CHATML = "chatml"
 CONVERSATION = [
@@ -153,6 +154,39 @@ def test_a_record_that_the_template_renders_incompletely_is_rejected(
     encoder = RecordEncoder("chat", with_template(hf_tokenizer, CHATML))
     with pytest.raises(RecordRefused, match=f"the chat template leaves out its {what}"):
         encoder.segments({"messages": messages, "tools": tools})
+
+
+@pytest.mark.parametrize("preset", CHAT_TEMPLATES)
+def test_a_preset_reads_null_as_no_text_and_refuses_tool_calls(
+    hf_tokenizer: PreTrainedTokenizerFast, preset: str
+) -> None:
+    question, result = {"role": "user", "content": "Which door?"}, {"role": "tool", "content": "Red."}
+    call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    messages = [question, call, result, {"role": "assistant", "content": "Red."}]
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, preset))
+
+    empty = [question, {**call, "content": ""}, *messages[2:]]
+    assert encoder.render(messages) == hf_tokenizer.apply_chat_template(empty, tokenize=False)
+    with pytest.raises(RecordRefused, match="the chat template leaves out its tool_calls"):
+        encoder.segments({"messages": messages})
+
+
+@pytest.mark.parametrize("preset", CHAT_TEMPLATES)
+def test_a_conversation_may_start_with_an_answer(hf_tokenizer: PreTrainedTokenizerFast, preset: str) -> None:
+    messages = [{"role": "assistant", "content": "Welcome!"}, *CONVERSATION[1:3]]
+    encoder = RecordEncoder("chat", with_template(hf_tokenizer, preset))
+    (segment,) = encoder.segments({"messages": messages})
+
+    assert hf_tokenizer.decode(segment.ids) == hf_tokenizer.apply_chat_template(messages, tokenize=False)
+    learned = [text.strip() for text, _weight in weighted_text(hf_tokenizer, segment)]
+    assert [text.removesuffix("<|endoftext|>") for text in learned] == ["Welcome!", "God."]
+
+
+def test_a_message_that_the_template_leaves_out_refuses_the_record(hf_tokenizer: PreTrainedTokenizerFast) -> None:
+    messages = [{"role": "system", "content": "e"}, {"role": "assistant", "content": "Here."}]
+    assert RecordEncoder("chat", with_template(hf_tokenizer, CHATML)).segments({"messages": messages})
+    with pytest.raises(RecordRefused, match="leaves out message 1, of the role system"):
+        RecordEncoder("chat", with_template(hf_tokenizer, "mistral")).segments({"messages": messages})
 
 
 def test_a_special_token_in_a_tool_call_is_text(hf_tokenizer: PreTrainedTokenizerFast) -> None:

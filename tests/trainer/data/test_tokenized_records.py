@@ -14,12 +14,14 @@ from transformers import PreTrainedTokenizerFast
 from tests.trainer.runs import english, small_spec, write_corpus
 from trainer.data import tokenized_records, tokenizer
 from trainer.data.batch import IGNORE_INDEX
-from trainer.data.tokenized_records import TokenizedRecords, label_order, pack_best_fit
+from trainer.data.chat_template import job_template
+from trainer.data.tokenized_records import TokenizedRecords, label_order
 from trainer.data.tokenized_text import Document
 from trainer.datasets.causal import SFTDataset
 from trainer.datasets.labelled import ClassificationDataset
 from trainer.failure import Failure
 from trainer.planning.counts import EVAL_SEQUENCES
+from trainer.planning.packing import pack_best_fit
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
@@ -164,9 +166,59 @@ def test_records_that_the_template_rejects_are_skipped_and_counted(
     meta = TokenizedRecords(directory, spec).meta
 
     assert (meta.num_records, meta.num_dropped) == ([4], 2)
-    refused = meta.refused
-    assert [(record.corpus, record.record) for record in refused] == [(0, 2), (0, 5)]
-    assert all("System role not supported" in record.why for record in refused)
+    assert meta.num_refused == 2
+    assert [(remark.corpus, remark.record, remark.kind) for remark in meta.remarks] == [
+        (0, 2, "refused"),
+        (0, 5, "refused"),
+    ]
+    assert all("System role not supported" in str(remark.why) for remark in meta.remarks)
+
+
+ALTERNATING = (
+    "{% for message in messages %}{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{{ message.role + ': ' + message.content + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("name", ["D17-assistant-first", "D17-two-users-last-user"])
+def test_the_template_and_the_policy_decide_on_the_order_of_roles(
+    tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast, name: str
+) -> None:
+    records, spec = [*case(name), *chats(2)], small_spec(objective="chat", sequence_length=128)
+    own = PreTrainedTokenizerFast.from_pretrained(hf_tokenizer.name_or_path, chat_template=ALTERNATING)
+    meta = TokenizedRecords(tokenize(tmp_path, own, spec, "chat", records), spec).meta
+
+    assert (meta.num_records, meta.num_refused) == ([2], 8)
+    assert [remark.record for remark in meta.remarks] == [*range(1, 9)]
+    with pytest.raises(Failure, match=r"record 1 .*roles must alternate"):
+        tokenize(tmp_path, own, spec.model_copy(update={"on_record_error": "stop"}), "chat", records)
+    own.chat_template = job_template("chatml", own)
+    assert TokenizedRecords(tokenize(tmp_path, own, spec, "chat", records), spec).meta.num_records == [10]
+
+
+def chats(count: int) -> list[dict[str, Any]]:
+    return talks(count, with_system=set())
+
+
+def test_every_record_that_is_cut_or_left_out_is_remarked_on(
+    tmp_path: Path, hf_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    fits, long = "light", "In the beginning God created the heaven. " * 20
+    texts = [(fits, fits), (long, fits), (fits, long), (fits, fits)]
+    records = [{"prompt": prompt, "completion": completion} for prompt, completion in texts]
+    spec = small_spec(objective="completion", sequence_length=32)
+    meta = TokenizedRecords(tokenize(tmp_path, hf_tokenizer, spec, "completion", records), spec).meta
+
+    assert (meta.num_cut, meta.num_dropped, meta.num_refused) == (1, 1, 0)
+    assert [(remark.record, remark.kind) for remark in meta.remarks] == [(2, "empty"), (3, "cut")]
+    num_tokens = sum(len(hf_tokenizer.encode(text, add_special_tokens=False)) for text in texts[2]) + 1  # its end
+    assert [str(remark.why) for remark in meta.remarks] == [
+        "nothing to learn is left of it within 32 tokens",
+        f"it has {num_tokens} tokens and was cut to 32",
+    ]
+    many = TokenizedRecords(tokenize(tmp_path / "many", hf_tokenizer, spec, "completion", 30 * records), spec).meta
+    assert (meta.num_cut, many.num_cut, len(many.remarks)) == (1, 30, 40)  # twenty of each kind
 
 
 def test_a_job_can_stop_at_a_record_that_the_template_rejects(

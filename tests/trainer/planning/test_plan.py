@@ -1,12 +1,14 @@
 """The plan of a job: whether it fits, what it costs, and the reasons it gives."""
 
 import json
+import math
 
 import pytest
 
 from tests.trainer.runs import small_spec
 from trainer.planning.hardware import NodeHardware
 from trainer.planning.plan import Plan, plan
+from trainer.planning.training_data import TrainingData
 from trainer.spec import TrainSpec, recipe, resolve
 
 GB = 10**9
@@ -33,21 +35,36 @@ def test_recipes_have_the_sizes_in_their_names(name: str, millions: float) -> No
 
 
 def test_tokens_and_epochs_follow_from_steps() -> None:
-    job = plan(small_spec(max_steps=100), 384, None, 33_000)
+    job = plan(small_spec(max_steps=100), 384, None, TrainingData(num_bytes=33_000, num_tokens=10_000))
 
     assert job.num_tokens == 100 * 8 * 32
-    assert job.num_epochs == pytest.approx(job.num_tokens / (10_000 * 0.95))
+    num_sequences = (10_000 - 1) // 32
+    assert job.num_epochs == 100 * 8 / (num_sequences - int(num_sequences * 0.05))
+
+
+def test_steps_follow_from_epochs() -> None:
+    data = TrainingData(num_bytes=33_000, num_tokens=10_000)
+    job = plan(small_spec(max_steps=None, num_train_epochs=2.5, save_steps=30), 384, None, data)
+
+    num_train = 312 - 15  # sequences of 32 tokens, 5 % of them held out
+    assert job.max_steps == math.ceil(2.5 * num_train / 8) == 93
+    assert job.num_epochs == 2.5
+    assert job.figures["disk_bytes"].reason.values["num_checkpoints"] == 4
+    with pytest.raises(ValueError, match="size of the corpora"):
+        plan(small_spec(max_steps=None, num_train_epochs=1), 384)
 
 
 def test_epochs_of_records_count_records() -> None:
     classifier = small_spec(objective="classification", model_type="bert", num_key_value_heads=4, max_steps=100)
-    assert plan(classifier, 384, None, 20_000, 64).num_epochs == pytest.approx(100 * 8 / 61)  # 5 % of 64 are held out
+    data = TrainingData(num_bytes=20_000, num_records=64)
+    assert plan(classifier, 384, None, data).num_epochs == pytest.approx(100 * 8 / 61)  # 5 % of 64 are held out
 
     unpacked = small_spec(objective="completion", packing=False, max_steps=100)
-    assert plan(unpacked, 384, None, 20_000, 64).num_epochs == pytest.approx(100 * 8 / 61)
+    assert plan(unpacked, 384, None, data).num_epochs == pytest.approx(100 * 8 / 61)
     packed = small_spec(objective="completion", sequence_length=128, max_steps=100)
-    num_bytes = round(64 * 3.3 * 40)  # 40 tokens a record: three to a sequence
-    assert plan(packed, 384, None, num_bytes, 64).num_epochs == pytest.approx(100 * 8 / 21)
+    counted = TrainingData(num_bytes=20_000, num_records=64, num_tokens=64 * 30, lengths={8: 64})
+    # 20 to 40 tokens a record, 30 on average: four to a sequence of 128
+    assert plan(packed, 384, None, counted).num_epochs == pytest.approx(100 * 8 / (61 / 4), rel=0.05)
 
 
 def test_it_says_whether_a_job_fits() -> None:
@@ -123,7 +140,7 @@ def test_resuming_needs_the_moments_and_under_bf16_the_fp32_weights_too() -> Non
 
 def test_the_disk_holds_the_kept_checkpoints_one_being_written_and_the_tokens() -> None:
     spec = small_spec(max_steps=1000, save_steps=10, save_total_limit=3, keep_every=20)
-    job = plan(spec, 384, LAPTOP, 33_000)
+    job = plan(spec, 384, LAPTOP, TrainingData(num_bytes=33_000))
 
     each = (4 + 8) * job.num_parameters
     kept = 3 + 100 // 20 + 1  # the newest, each twentieth of a hundred saves, the best
@@ -137,7 +154,7 @@ def test_without_a_limit_all_checkpoints_are_kept() -> None:
 
 def test_every_figure_lies_in_its_interval_and_has_a_reason() -> None:
     for spec, node in ((small_spec(), LAPTOP), (seven_billion(), EIGHT)):
-        job = plan(spec, 32_000, node, 10**9)
+        job = plan(spec, 32_000, node, TrainingData(num_bytes=10**9))
         assert {"memory_bytes", "flops", "disk_bytes", "step_seconds", "total_seconds"} <= set(job.figures)
         for name, figure in job.figures.items():
             assert figure.low <= figure.value <= figure.high, name
@@ -160,8 +177,8 @@ def test_energy_needs_a_known_power_and_cost_needs_a_price() -> None:
     assert plan(seven_billion(), 32_000, EIGHT).figures["energy_kwh"].reason.values == {"num_devices": 8, "watts": 700}
 
 
-def notes(spec: TrainSpec, node: NodeHardware, num_bytes: int | None = None) -> str:
-    return " ".join(str(note) for note in plan(spec, 384, node, num_bytes).notes)
+def notes(spec: TrainSpec, node: NodeHardware, num_bytes: int = 0) -> str:
+    return " ".join(str(note) for note in plan(spec, 384, node, TrainingData(num_bytes=num_bytes)).notes)
 
 
 def test_a_note_says_where_the_rates_come_from() -> None:
@@ -184,7 +201,7 @@ def test_notes_warn_of_emulated_bf16_and_of_too_many_epochs() -> None:
 
 
 def test_a_plan_is_plain_data() -> None:
-    job = plan(seven_billion(zero_stage=0), 32_000, EIGHT, 10**9)
+    job = plan(seven_billion(zero_stage=0), 32_000, EIGHT, TrainingData(num_bytes=10**9))
     assert Plan.model_validate(json.loads(job.model_dump_json())) == job
 
 

@@ -49,6 +49,11 @@ def test_an_out_of_range_value_is_rejected_with_both_bounds(name: str, value: fl
 
 
 CONTRADICTORY: list[tuple[dict[str, Any], str]] = [
+    (
+        {"max_steps": 100, "num_train_epochs": 2},
+        "num_train_epochs must be empty if max_steps is set: choose one of the two (epochs are 2.0, steps 100)",
+    ),
+    ({"max_steps": 10, "warmup_steps": 11}, "warmup_steps must not exceed max_steps (10), but is 11"),
     ({"hidden_size": 130}, "hidden_size must be a multiple of num_attention_heads (4), but is 130: 136 would do"),
     ({"num_attention_heads": 5, "num_key_value_heads": 5}, "num_attention_heads (5), but is 128: 130 would do"),
     (

@@ -1,6 +1,7 @@
 """Going on from a checkpoint: the same bits, or on other machines the same samples and nearly the same loss."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -315,3 +316,26 @@ def test_a_failing_run_keeps_the_checkpoint_being_written(fork_server: GangForkS
     assert run(fork_server, run_dir, ATHANOR_FAULT="nan@3") == 70
 
     assert [event.step for event in of_kind(run_dir, "checkpoint")] == [2]
+
+
+def test_epochs_become_steps_once_and_resume_with_the_same_bits(fork_server: GangForkServer, home: Path) -> None:
+    batch = {"train_batch_size": 8, "save_steps": 3, "eval_steps": 100}
+    asked = make_run(home, "epochs", [english(4_000)], **batch, max_steps=None, num_train_epochs=0.8)
+    assert run(fork_server, asked) == 0, asked.log_path.read_text()
+    data = of_kind(asked, "data")[0]
+    # Counted by hand: sequences of 32 tokens with one token more, 5 % of them held out.
+    num_sequences = (data.num_tokens - 1) // 32
+    num_train = num_sequences - max(1, int(num_sequences * 0.05))
+    steps = math.ceil(0.8 * num_train / 8)
+    assert (data.num_train_sequences, data.max_steps) == (num_train, steps)
+    assert len(series(asked, "loss")) == steps > 3
+    assert data.num_epochs == pytest.approx(0.8, abs=8 / num_train)
+
+    in_steps = make_run(home, "epochs-steps", [english(4_000)], **batch, max_steps=steps)
+    assert run(fork_server, in_steps) == 0
+    resumed = resume_run(
+        home, "epochs-resumed", asked, 3, documents=[english(4_000)], **batch, max_steps=None, num_train_epochs=0.8
+    )
+    assert run(fork_server, resumed) == 0, resumed.log_path.read_text()
+    assert series(asked, "learning_rate") == series(in_steps, "learning_rate")
+    assert weights(asked, steps) == weights(in_steps, steps) == weights(resumed, steps)

@@ -27,28 +27,15 @@ UNSUPPORTED_KEYS = (
 )
 
 
-def read_messages(turns: Any, field: str, unused: Counter[str], *, is_whole: bool = True) -> list[Record]:
-    """The messages of a list. Blank system messages are dropped. Counts unused keys. Raises BadLine.
+def read_messages(turns: Any, field: str, unused: Counter[str]) -> list[Record]:
+    """The messages of a list in any order, which chat templates may refuse. Blank system messages are none.
 
-    With `is_whole`, also for a conversation in an order that usual chat templates refuse.
+    Counts keys that are not kept. Raises BadLine.
     """
     if type(turns) is not list or not turns:
         raise BadLine("field_not_messages", field=field)
-    read = [(number, _message(turn, number, field, unused)) for number, turn in enumerate(turns, start=1)]
-    numbered = [(number, message) for number, message in read if message["content"] or message["role"] != "system"]
-    if is_whole:
-        require_order(numbered)
-    return [message for _number, message in numbered]
-
-
-def require_order(numbered: list[tuple[int, Record]]) -> None:
-    """Raises BadLine unless the numbered messages start with one of a user, which one system message may precede."""
-    roles = [message["role"] for _number, message in numbered]
-    if [role for role in roles if role != "system"][:1] != ["user"]:
-        raise BadLine("role_first")
-    late = next((number for number, message in numbered[1:] if message["role"] == "system"), None)
-    if late is not None:
-        raise BadLine("role_system_late", number=late)
+    messages = [_message(turn, number, field, unused) for number, turn in enumerate(turns, start=1)]
+    return [message for message in messages if message["content"] or message["role"] != "system"]
 
 
 def _message(turn: Any, number: int, list_field: str, unused: Counter[str]) -> Record:

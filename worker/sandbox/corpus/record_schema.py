@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from worker.sandbox.corpus.fields import SHOWN_CHARACTERS, BadLine, Fields, Record, storable
-from worker.sandbox.corpus.messages import read_messages, read_tools, require_order
+from worker.sandbox.corpus.messages import read_messages, read_tools
 
 MAX_LABELS = 10_000
 KEPT_LABELS = 100  # counted for people to see
@@ -237,7 +237,7 @@ def _answer(fields: Fields, key: str, unused: Counter[str]) -> Any:
     if type(value) not in (dict, list):
         return fields.text(key)
     fields.pop(key)
-    messages = read_messages(value if type(value) is list else [value], key, unused, is_whole=False)
+    messages = read_messages(value if type(value) is list else [value], key, unused)
     if not messages or messages[-1]["role"] != "assistant":
         raise BadLine("answer_role", field=key, role=messages[-1]["role"] if messages else "system")
     return messages
@@ -264,7 +264,6 @@ def _split_conversations(chosen: list[Record], rejected: list[Record]) -> Record
     prompt, answers = chosen[:length], (chosen[length:], rejected[length:])
     if not prompt or any(answer[0]["role"] != "assistant" for answer in answers):
         raise BadLine("prompts_differ")
-    require_order(list(enumerate(prompt, start=1)))
     return {"prompt": prompt, "chosen": _plain(answers[0]), "rejected": _plain(answers[1])}
 
 

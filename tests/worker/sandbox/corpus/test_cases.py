@@ -137,6 +137,17 @@ MEANT: list[tuple[str, str, Callable[[Record], Record]]] = [
     ("D14-int-labels.jsonl", "classification", lambda record: {**record, "label": str(record["label"])}),
     ("D14-imbalanced.jsonl", "classification", as_is),
     ("D16-whitespace.jsonl", "completion", as_is),
+    ("D17-assistant-first.jsonl", "chat", as_is),
+    (
+        "D17-system-only-sharegpt.jsonl",
+        "chat",
+        lambda record: {
+            "messages": [
+                {"role": role, "content": turn["value"]}
+                for role, turn in zip(("system", "assistant"), record["conversations"], strict=True)
+            ]
+        },
+    ),
     ("D17-empty-system.jsonl", "chat", lambda record: {"messages": record["messages"][1:]}),
     ("D17-two-users-last-user.jsonl", "chat", as_is),
     ("D19-one-record.jsonl", "chat", as_is),

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.core.json_shapes import Problem
 from app.corpora import problems
@@ -157,8 +159,6 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("chat", {"messages": []}, "must be a list of messages"),
     ("chat", {"messages": ["hi"]}, "Message 1 is not an object"),
     ("chat", {"messages": [USER, {"role": "bot", "content": "x"}]}, "Message 2 has the role “bot”"),
-    ("chat", {"messages": [ANSWER]}, "must start with a user message"),
-    ("chat", {"messages": [USER, {"role": "system", "content": "x"}]}, "Message 2 is a system message"),
     ("chat", {"messages": [USER]}, "so there is nothing to learn"),
     ("chat", {"messages": [USER, {**ANSWER, "weight": -1}]}, "The weight of message 2 must be a number from 0 to"),
     ("chat", {"messages": [USER, {"role": "assistant", "content": None}]}, "“content” is not a string"),
@@ -179,6 +179,16 @@ def test_errors_in_a_record_are_described(kind: str, given: dict[str, Any], sent
     with pytest.raises(BadLine) as caught:
         RecordReader(kind).document(given)
     assert sentence in problems.sentence(Problem(**caught.value.problem))
+
+
+@given(roles=st.lists(st.sampled_from(["system", "user", "assistant", "tool"]), min_size=1, max_size=8))
+def test_a_conversation_is_kept_in_whatever_order_it_has(roles: list[str]) -> None:
+    messages = [{"role": role, "content": f"{number}"} for number, role in enumerate(roles)]
+    if "assistant" in roles:
+        assert json.loads(RecordReader(None).document({"messages": messages})) == {"messages": messages}
+    else:
+        with pytest.raises(BadLine, match="messages_unanswered"):
+            RecordReader(None).document({"messages": messages})
 
 
 def test_a_file_has_records_of_one_kind() -> None:
