@@ -81,7 +81,8 @@ class PublishedModel:
         # Embeddings are padded to a round number, as many are.
         self.network(-(-max(tokenizer.get_vocab_size(), 260) // 64) * 64, ids).save_pretrained(directory)
         path = directory / "config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **(self.config or {})}, indent=2))
+        config = {**json.loads(path.read_text()), **(self.config or {})}
+        path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}, indent=2))
         tokenizer.save(str(directory / "tokenizer.json"))
         settings = {"clean_up_tokenization_spaces": False, "model_max_length": CONTEXT, **self.settings}
         (directory / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False, indent=2))

@@ -22,6 +22,7 @@ NUM_FIGURES = {
     "bench/generate.py": 14,
     "bench/log.py": 3,
     "bench/plan.py": 10,
+    "bench/proofs/cases.py": 2,
     "bench/proofs/cross_tool.py": 8,
     "bench/proofs/encoder.py": 8,
     "bench/proofs/facts.py": 8,

@@ -42,6 +42,7 @@ ASSUMED = {
 # Scalings of rotary positions, with the families for which llama.cpp has them: one factor for all frequencies, or one
 # for each, which its graphs of other families do not read.
 ROPE_SCALINGS = {"default": GGUF_MODEL_TYPES, "linear": ("llama", "qwen2"), "llama3": ("llama",)}
+OWN_HEAD_DIM = ("llama",)  # families whose heads, in llama.cpp, need not divide the hidden size
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # GPT-2's Conv1D weights: (inputs, outputs)
 BLOCK = 32  # values that share a scale in q8_0
 
@@ -143,6 +144,9 @@ def _add_sizes(writer: GGUFWriter, config: Any) -> None:
     writer.add_head_count_kv(int(config.num_key_value_heads))
     writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
     writer.add_rope_dimension_count(width)
+    if width * config.num_attention_heads != config.hidden_size:
+        writer.add_key_length(width)
+        writer.add_value_length(width)
     writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
     if _rope_type(config) == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
@@ -164,6 +168,10 @@ def _setting_limit(config: PretrainedConfig) -> Limit | None:
     name = next((name for name, value in settings.items() if value not in (None, ASSUMED[name])), None)
     if name is not None:
         return Limit(code="gguf_setting", values={"setting": name, "value": str(settings[name])})
+    head_dim = getattr(config, "head_dim", None)
+    is_usual = head_dim is None or head_dim * config.num_attention_heads == config.hidden_size
+    if not is_usual and config.model_type not in OWN_HEAD_DIM:
+        return Limit(code="gguf_setting", values={"setting": "head_dim", "value": str(head_dim)})
     scaling = _rope_type(config)
     if config.model_type not in ROPE_SCALINGS.get(scaling, ()):
         return Limit(code="gguf_positions", values={"scaling": scaling, "model_type": config.model_type})

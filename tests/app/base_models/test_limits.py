@@ -69,7 +69,7 @@ def start(client: TestClient, use: str, model_id: str, corpus: str) -> Any:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_refused_later_is_said_by_the_import(
+def test_limits_are_reported_by_the_import_and_by_each_request(
     alice: TestClient,
     alice_api: TestClient,
     folder: Callable[[str], Path],
@@ -97,7 +97,7 @@ def test_what_is_refused_later_is_said_by_the_import(
     )
 
 
-def test_a_job_with_another_chat_template_may_start_from_a_model_whose_own_is_unusable(
+def test_a_job_may_replace_an_unusable_chat_template(
     alice_api: TestClient, folder: Callable[[str], Path], imported: Import, tmp_path: Path, corpus: str
 ) -> None:
     directory = Path(shutil.copytree(folder("gpt2"), tmp_path / "model"))

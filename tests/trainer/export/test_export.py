@@ -266,6 +266,7 @@ def llama_3_factor(n: int) -> float:
     [
         ({"architectures": ["LlamaForSequenceClassification"]}, "this is a llama classifier"),
         ({"attention_bias": True}, "its attention_bias is True"),
+        ({"head_dim": 16}, None),
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "scaled by dynamic"),
         ({}, None),
     ],

@@ -18,13 +18,16 @@ TEXTS = ("And the king's daughter 山 went\nout", "  two spaces,\ttabs", "a</s> 
 LINEAR = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}
 
 
-@pytest.mark.parametrize(("prefix", "rope"), [(True, LLAMA_3), (False, LINEAR)])
-def test_it_reads_sentencepiece_tokenizers_and_scaled_positions(
-    tmp_path: Path, prefix: bool, rope: dict[str, Any]
+@pytest.mark.parametrize(
+    ("prefix", "rope", "head_dim"), [(True, LLAMA_3, None), (False, LINEAR, None), (True, LLAMA_3, 16)]
+)
+def test_it_reads_sentencepiece_tokenizers_scaled_positions_and_narrow_heads(
+    tmp_path: Path, prefix: bool, rope: dict[str, Any], head_dim: int | None
 ) -> None:
     tokenizer = train_spm(prefix=prefix)
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(tokenizer), rope_parameters=rope, initializer_range=0.3, **SHAPE)
+    sizes = {**SHAPE, "head_dim": head_dim, "initializer_range": 0.3}
+    config = LlamaConfig(vocab_size=len(tokenizer), rope_parameters=rope, **sizes)
     model = LlamaForCausalLM(config).eval()
     model.config.architectures = ["LlamaForCausalLM"]
     gguf_writer.write(tmp_path / "model.gguf", model, tokenizer, "f32", "proof")

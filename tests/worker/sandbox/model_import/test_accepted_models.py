@@ -10,9 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
-from bench.support.published_models import CHATML, MODELS
+from bench.support.published_models import CHATML, LLAMA_3_ROPE, MODELS
 from tests import folders
 from tests.trainer.runs import write_corpus
 from tests.trainer.tokenizers_of_bases import unigram
@@ -45,10 +52,13 @@ def saved(kind: str, **changes: Any) -> Callable[[Path], Path]:
     return write
 
 
-def wide_heads(directory: Path) -> Path:
-    LlamaForCausalLM(LlamaConfig(**folders.SIZES, num_key_value_heads=2, head_dim=16)).save_pretrained(directory)
-    folders.tokenizer().save_pretrained(directory)
-    return directory
+def wide_heads(config: Any, network: Any) -> Callable[[Path], Path]:
+    def write(directory: Path) -> Path:
+        network(config(**folders.SIZES, num_key_value_heads=2, head_dim=16)).save_pretrained(directory)
+        folders.tokenizer().save_pretrained(directory)
+        return directory
+
+    return write
 
 
 def with_unigram(directory: Path) -> Path:
@@ -68,7 +78,8 @@ def named_templates(directory: Path) -> Path:
 
 FOLDERS: dict[str, Callable[[Path], Path]] = {
     **{name: published(name) for name in MODELS},
-    "wide heads": wide_heads,
+    "wide heads": wide_heads(LlamaConfig, LlamaForCausalLM),
+    "wide heads of a Qwen2": wide_heads(Qwen2Config, Qwen2ForCausalLM),
     "another head than the configuration says": saved("llama", tie_word_embeddings=True),
     "no class named": saved("gpt2", architectures=None),
     "no head": saved("bert"),
@@ -99,7 +110,15 @@ def logits(directory: Path) -> torch.Tensor | None:
     return verification.logits(model, verification.probe_tokens(model))
 
 
-def test_it_writes_text_or_says_that_it_does_not(accepted: tuple[Path, Traits]) -> None:
+def test_scaled_positions_in_the_format_of_transformers_4_are_kept(tmp_path: Path) -> None:
+    directory = MODELS["Llama 3"].write(tmp_path / "folder")
+    assert "rope_parameters" not in json.loads((directory / "config.json").read_text())
+    validate.report_result(directory, 1 << 30, 0)
+
+    assert AutoConfig.from_pretrained(directory).rope_parameters == LLAMA_3_ROPE
+
+
+def test_text_is_generated_within_the_limits(accepted: tuple[Path, Traits]) -> None:
     directory, traits = accepted
     if limit(traits, "generate") is not None:
         return
@@ -116,7 +135,7 @@ def test_it_writes_text_or_says_that_it_does_not(accepted: tuple[Path, Traits]) 
     )
 
 
-def test_it_is_evaluated_or_says_that_it_is_not(accepted: tuple[Path, Traits], tmp_path: Path) -> None:
+def test_evaluations_succeed_within_the_limits(accepted: tuple[Path, Traits], tmp_path: Path) -> None:
     directory, traits = accepted
     if limit(traits, "evaluate") is not None:
         return
@@ -128,7 +147,7 @@ def test_it_is_evaluated_or_says_that_it_is_not(accepted: tuple[Path, Traits], t
 
 
 @pytest.mark.parametrize("form", ["safetensors", "gguf"])
-def test_it_is_exported_or_says_that_it_is_not(
+def test_exports_succeed_within_the_limits(
     accepted: tuple[Path, Traits], tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory, traits = accepted
@@ -151,7 +170,7 @@ def test_it_is_exported_or_says_that_it_is_not(
 
 
 @pytest.mark.parametrize("objective", FAMILIES)
-def test_it_has_what_each_objective_needs_or_says_what_it_lacks(accepted: tuple[Path, Traits], objective: str) -> None:
+def test_objectives_have_their_tokens_within_the_limits(accepted: tuple[Path, Traits], objective: str) -> None:
     directory, traits = accepted
     if traits.model_type not in FAMILIES[objective]:
         return
