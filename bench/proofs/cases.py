@@ -28,30 +28,30 @@ def outcomes(tests: Sequence[str]) -> Outcomes:
         command = [sys.executable, "-m", "pytest", *options, *sorted(tests)]
         subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, stdout=sys.stderr)
         runs = ElementTree.parse(report).iter("testcase")
-        found: Outcomes = {test: [] for test in tests}
+        results: Outcomes = {test: [] for test in tests}
         for run in runs:
             name = f"{run.get('file')}::{run.get('name', '').partition('[')[0]}"
-            if name in found:
-                found[name].append(not any(child.tag in ("failure", "error", "skipped") for child in run))
-    return found
+            if name in results:
+                results[name].append(not any(child.tag in ("failure", "error", "skipped") for child in run))
+    return results
 
 
-def row(case: Case, found: Mapping[str, list[bool]]) -> str:
+def row(case: Case, results: Mapping[str, list[bool]]) -> str:
     """A line of the table."""
-    runs = [passed for test in case.tests for passed in found[test] or [False]]
+    runs = [passed for test in case.tests for passed in results[test] or [False]]
     result = f"{len(runs)} passed" if all(runs) else f"{runs.count(False)} of {len(runs)} failed"
     tests = "<br>".join(f"`{test}`" for test in case.tests)
     files = f" ({', '.join(f'`{pattern}`' for pattern in case.files)})" if case.files else ""
     return f"| {case.name}{files} | {case.source} | {case.right} | {tests} | {result} |"
 
 
-def table(cases: Sequence[Case], found: Mapping[str, list[bool]]) -> str:
+def table(cases: Sequence[Case], results: Mapping[str, list[bool]]) -> str:
     """The table of some cases."""
     head = "| case | source | right | tests | result |\n| --- | --- | --- | --- | --- |"
-    return "\n".join([head, *(row(case, found) for case in cases)])
+    return "\n".join([head, *(row(case, results) for case in cases)])
 
 
-def report(found: Mapping[str, list[bool]]) -> str:
+def report(results: Mapping[str, list[bool]]) -> str:
     """The document."""
     return f"""\
 # Cases that broke comparable systems
@@ -62,24 +62,24 @@ test counts once for each of its parameters.
 
 ## Corpora and records
 
-{table(RECORDS, found)}
+{table(RECORDS, results)}
 
 ## Base models, fine-tuning, exports
 
-{table(MODELS, found)}
+{table(MODELS, results)}
 """
 
 
 def main() -> int:
     """Run all tests; 1 if one of them failed."""
     cases = RECORDS[:1] if IS_SMOKE else (*RECORDS, *MODELS)
-    found = outcomes(sorted({test for case in cases for test in case.tests[: 1 if IS_SMOKE else None]}))
+    results = outcomes(sorted({test for case in cases for test in case.tests[: 1 if IS_SMOKE else None]}))
     if IS_SMOKE:
-        print(", ".join(f"{test}: {len(runs)} runs, {runs.count(False)} failed" for test, runs in found.items()))
+        print(", ".join(f"{test}: {len(runs)} runs, {runs.count(False)} failed" for test, runs in results.items()))
     else:
-        REPORT.write_text(report(found))
-        print(table(cases, found))
-    return int(not all(runs and all(runs) for runs in found.values()))
+        REPORT.write_text(report(results))
+        print(table(cases, results))
+    return int(not all(runs and all(runs) for runs in results.values()))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ RECORDS = (
         ("D10-dpo-same.jsonl", "D10-dpo-implicit-prompt.jsonl", "D10-dpo-alpaca-output-pair.jsonl"),
     ),
     Case(
-        "judgements of single answers",
+        "judgments of single answers",
         "h2oai/h2o-llmstudio#544, huggingface/trl#1116",
         "refused, never learned as completions",
         (_REJECTED,),
