@@ -126,23 +126,25 @@ def test_other_decoders_can_be_exported_as_gguf(
     assert str(loaded.backend_tokenizer.pre_tokenizer) == str(own.backend_tokenizer.pre_tokenizer)
 
 
-def test_an_unsupported_export_is_rejected_and_leaves_nothing(
-    fork_server: GangForkServer, home: Path, tmp_path: Path, trained: RunDir
-) -> None:
+@pytest.fixture(scope="module")
+def encoder(fork_server: GangForkServer, home: Path) -> Path:
+    """The checkpoint of a BERT after two steps."""
     fields = {"objective": "masked", "model_type": "bert", "num_key_value_heads": 4, "max_steps": 2, "warmup_steps": 1}
     run_dir = make_run(home, "export-bert", **fields)
     assert fork_server.run(run_dir) == 0, run_dir.log_path.read_text()
+    return checkpoint_of(run_dir, 2)
 
+
+def test_an_unsupported_export_is_rejected_and_leaves_nothing(encoder: Path, tmp_path: Path, trained: RunDir) -> None:
     with pytest.raises(UnsupportedExport, match=r"GGUF supports generative decoders only .*this is a bert"):
-        export.export(checkpoint_of(run_dir, 2), tmp_path / "out", "gguf")
+        export.export(encoder, tmp_path / "out", "gguf")
     with pytest.raises(UnsupportedExport, match="has no adapter"):
         export.export(checkpoint_of(trained, 150), tmp_path / "out", "adapter")
     assert not (tmp_path / "out").exists()
 
 
-def test_an_encoder_is_exported_with_its_head(home: Path, tmp_path: Path, in_process: None) -> None:
-    directory = home / "export-bert/attempts/1/step-2"
-    result = export.export(directory, tmp_path / "out", "safetensors")
+def test_an_encoder_is_exported_with_its_head(encoder: Path, tmp_path: Path, in_process: None) -> None:
+    result = export.export(encoder, tmp_path / "out", "safetensors")
 
     assert result["largest_difference"] <= 1e-6
     assert "BertForMaskedLM" in (tmp_path / "out/README.md").read_text()
@@ -150,9 +152,9 @@ def test_an_encoder_is_exported_with_its_head(home: Path, tmp_path: Path, in_pro
 
 @pytest.mark.parametrize("objective", ["causal", "masked", "classification"])
 def test_an_adapter_on_its_base_model_equals_the_merged_checkpoint(
-    trained: RunDir, home: Path, tmp_path: Path, in_process: None, objective: str
+    trained: RunDir, encoder: Path, tmp_path: Path, in_process: None, objective: str
 ) -> None:
-    base = home / "export-bert/attempts/1/step-2" if objective == "masked" else checkpoint_of(trained, 150)
+    base = encoder if objective == "masked" else checkpoint_of(trained, 150)
     checkpoint = lora_checkpoint(base, tmp_path / "checkpoint", objective)
 
     result = export.export(checkpoint, tmp_path / "out", "adapter", base=base, facts=FACTS)
