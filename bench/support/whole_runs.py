@@ -19,7 +19,7 @@ from trainer.families import DEFAULT_CHAT_TEMPLATE
 from trainer.run_dir import Inputs, RunDir
 from trainer.spec import TrainSpec, resolve
 
-TEXT_BYTES, NUM_RECORDS = 100_000, 200
+TEXT_BYTES, NUM_RECORDS = 200_000, 200
 LLAMA, QWEN2, GPT2 = ({"model_type": name, "objective": "causal"} for name in ("llama", "qwen2", "gpt2"))
 BERT, ROBERTA = ({"model_type": name, "objective": "masked"} for name in ("bert", "roberta"))
 CHAT = {"model_type": "llama", "objective": "chat"}
@@ -96,7 +96,7 @@ def whole_run_peak(spec: TrainSpec, home: Path) -> int:
     run_dir.create(spec, inputs, fence=1)
     code = start_module("trainer", "train", str(run_dir.path)).wait()
     if code:
-        raise RuntimeError(f"the trainer ended with {code}: {run_dir.log_path.read_text()}")
+        raise RuntimeError(f"the trainer ended with {code}; its log is above")
     return int(of_kind(run_dir, "usage")[-1].peak_bytes)
 
 
@@ -104,7 +104,7 @@ def _documents(objective: str) -> tuple[list[str], str]:
     """Documents of a corpus, and their kind: shipped text, or records made of shipped conversations."""
     if objective in ("causal", "masked", "span_corruption"):
         text = english(TEXT_BYTES)
-        return [text[at : at + 5_000] for at in range(0, len(text), 5_000)], "text"
+        return [text[at : at + 10_000] for at in range(0, len(text), 10_000)], "text"
     lines = (SAMPLES / "small-talk.jsonl").read_text(encoding="utf-8").splitlines()[:NUM_RECORDS]
     conversations = [json.loads(line)["messages"] for line in lines]
     if objective == "chat":
