@@ -1,11 +1,11 @@
 """How accurate plans are: predicted against measured peak memory and step time of many small models on this machine.
 
-`PYTHONPATH=. python bench/accuracy.py [NUM_CONFIGURATIONS | --whole-runs | --smoke]`. By default 48 drawn
+`PYTHONPATH=. python bench/accuracy.py [NUM_CONFIGURATIONS | --whole-runs [SEED] | --smoke]`. By default 48 drawn
 configurations, some five seconds each, and those of LARGE_VOCABULARY. Each evaluates once and trains a few steps in
 processes of its own, forked from one that has all libraries, as those of a job are, each with one thread. Between the
 steps each measures the rate of matrix products, as the trainer's benchmark does. Times are CPU times, which do not
-count what else the machine does. With --whole-runs, the runs of support/whole_runs.py instead, to which the plan was
-never fitted: real data, evaluations, samples and saves. Of these only the memory is compared.
+count what else the machine does. With --whole-runs, the runs of support/whole_runs.py instead: real data, evaluations,
+samples and saves; with a seed, 24 drawn shapes of them. Of these only the memory is compared.
 Goals: median error of memory at most 10 %, of the step's time 15 %, 90 % of the measurements within the plan's
 interval.
 """
@@ -38,7 +38,7 @@ from trainer.planning.hardware import NodeHardware
 from trainer.planning.plan import plan
 from trainer.spec import TrainSpec, resolve
 
-NUM_CONFIGURATIONS = 48
+NUM_CONFIGURATIONS, NUM_DRAWN = 48, 24
 STEPS, SIDE, REPEATS = 4, 768, 2
 SEED = 4
 # Each kind of training, as often as it is drawn.
@@ -261,8 +261,9 @@ def compare_whole_runs(shapes: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    if "--whole-runs" in sys.argv:
-        compare_whole_runs(whole_runs.SHAPES)
+    if sys.argv[1:2] == ["--whole-runs"]:
+        seed = int(sys.argv[2]) if sys.argv[2:] else None
+        compare_whole_runs(whole_runs.SHAPES if seed is None else whole_runs.drawn_shapes(NUM_DRAWN, seed))
     elif "--smoke" in sys.argv:
         compare_whole_runs([whole_runs.shape(whole_runs.CHAT, 1_100, 64, 4, hidden_size=64)])
         STEPS, SIDE, REPEATS = 1, 64, 1

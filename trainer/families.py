@@ -33,4 +33,5 @@ NUM_SENTINELS = 100  # sentinel tokens of T5: the most spans that can be hidden 
 CHAT_TEMPLATES = ("chatml", "llama-3", "mistral", "zephyr", "plain")  # presets of trainer/data/chat_template.py
 DEFAULT_CHAT_TEMPLATE = "chatml"
 CHAT_OBJECTIVES = ("chat", "dpo")
+PACKED_OBJECTIVES = ("chat", "completion")  # several records can share a sequence
 MIN_VOCAB_SIZE = 258  # byte-level BPE starts from 256 bytes and two special tokens

@@ -1,10 +1,12 @@
 """Whole runs of the trainer whose peak memory is set against the plan: real records and held-out text, evaluations,
 samples and saves, in the processes that a job has.
 
-None of these shapes took part in fitting the plan: large vocabularies, long sequences, large micro-batches, records.
+SHAPES are chosen: large vocabularies, long sequences, large micro-batches, records. What the plan says of the allocator
+of a CPU was fitted to them; the shapes that `drawn_shapes` draws took no part in it.
 """
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,49 @@ SHAPES = [
 ]
 
 
+# Each kind of training that is drawn, as often as it is.
+KINDS = [
+    LLAMA,
+    LLAMA,
+    QWEN2,
+    GPT2,
+    CHAT,
+    CHAT,
+    {"model_type": "qwen2", "objective": "completion"},
+    BERT,
+    {"model_type": "bert", **LABELS},
+    {"model_type": "t5", "objective": "seq2seq"},
+    {**BASE, "objective": "dpo"},
+    {**BASE, **LORA, "objective": "chat"},
+]
+CHOICES = {
+    "vocab_size": (4_096, 16_384, 32_768, 65_536),
+    "sequence_length": (64, 128, 256, 512, 1_024),
+    "per_device_batch_size": (1, 2, 4, 8, 16, 32, 64),
+    "hidden_size": (128, 256, 384),
+    "num_hidden_layers": (2, 4, 8),
+    "gradient_checkpointing": (False, False, True),
+    "ranks": (1, 1, 1, 2),
+    "zero_stage": (0, 0, 1, 2, 3),
+}
+MIN_TOKENS, MAX_TOKENS = 512, 4_096  # in a micro-batch
+
+
+def drawn_shapes(number: int, seed: int) -> list[dict[str, Any]]:
+    """Fields of `number` specs: all kinds in turn, the sizes drawn. The same seed draws the same ones."""
+    generator = random.Random(seed)
+    shapes: list[dict[str, Any]] = []
+    while len(shapes) < number:
+        sizes = {name: generator.choice(values) for name, values in CHOICES.items()}
+        if MIN_TOKENS <= sizes["sequence_length"] * sizes["per_device_batch_size"] <= MAX_TOKENS:
+            ranks = sizes.pop("ranks")
+            batch_size = ranks * sizes["per_device_batch_size"]
+            shapes.append(
+                {**KINDS[len(shapes) % len(KINDS)], **sizes, "num_processes": ranks, "train_batch_size": batch_size}
+            )
+    return shapes
+
+
 def make_spec(fields: dict[str, Any]) -> TrainSpec:
     """The spec of two steps that evaluate and sample before and after, and save twice."""
     heads = fields["hidden_size"] // 32
@@ -94,7 +139,10 @@ def whole_run_peak(spec: TrainSpec, home: Path) -> int:
         cache=str(home / "cache"),
     )
     run_dir.create(spec, inputs, fence=1)
-    code = start_module("trainer", "train", str(run_dir.path)).wait()
+    launcher = (
+        [] if spec.num_processes == 1 else ["torch.distributed.run", f"--nproc-per-node={spec.num_processes}", "-m"]
+    )
+    code = start_module(*launcher, "trainer", "train", str(run_dir.path)).wait()
     if code:
         raise RuntimeError(f"the trainer ended with {code}; its log is above")
     return int(of_kind(run_dir, "usage")[-1].peak_bytes)

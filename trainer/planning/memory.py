@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from pydantic import BaseModel
 
+from trainer.families import PACKED_OBJECTIVES
 from trainer.planning.counts import (
     count_parameters,
     num_adapter_parameters,
@@ -43,11 +44,14 @@ MIN_CHUNK_ROWS = 128
 BUCKET = 500_000_000  # values DeepSpeed sends at a time
 MAX_LIVE = 1_000_000_000  # values of gathered weights that ZeRO-3 keeps at most
 # A process before it loads a model: the interpreter and libraries, on a GPU the context, kernels and handles.
-PROCESS_BYTES = {"cpu": 420 << 20, "cuda": 900 << 20}
+PROCESS_BYTES = {"cpu": 400 << 20, "cuda": 900 << 20}
 SHARDING_BYTES = 30 << 20  # of DeepSpeed itself in a CPU process, besides a second bucket
 NCCL_BYTES = 700 << 20
 HOST_BYTES_PER_GPU_PROCESS = 3 << 30
-FRAGMENTATION = {"cpu": 0.2, "cuda": 0.05}  # fraction of activations and logits lost between the allocator's blocks
+# Fraction of activations and logits lost between the allocator's blocks, and what a CPU's allocator (glibc's malloc)
+# keeps of freed memory besides, at most: fitted to whole runs (bench/accuracy.py --whole-runs).
+FRAGMENTATION = {"cpu": 0.25, "cuda": 0.05}
+MAX_RETAINED_BYTES = {"cpu": 150 << 20, "cuda": 0}
 LORA_FRAGMENTATION = {"cpu": 0.9, "cuda": 0.1}  # adapters put small tensors between the large ones
 
 
@@ -97,7 +101,7 @@ def estimate_memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str 
     weights = 0 if spec.offload_parameters else _share(weight_bytes, processes if stage == 3 else 1)
     if spec.objective == "dpo" and spec.tuning == "full":
         weights += parameters * width  # the frozen reference model
-    activations = spec.per_device_batch_size * _activation_bytes(spec, width)
+    activations = spec.per_device_batch_size * (_activation_bytes(spec, width) + _mask_bytes(spec, width))
     logits = _logit_bytes(spec, vocab_size, width, kind)
     steady = weights + gradients + optimizer
     surges = (
@@ -112,7 +116,9 @@ def estimate_memory(spec: TrainSpec, vocab_size: int, precision: str, kind: str 
         activations=activations,
         logits=logits,
         update=max(0, *(surge - activations - logits for surge in surges)),
-        overhead=_overhead(spec, trained, parameters, width, kind) + int(fragmentation * (activations + logits)),
+        overhead=_overhead(spec, trained, parameters, width, kind)
+        + int(fragmentation * (activations + logits))
+        + min(MAX_RETAINED_BYTES[kind], activations + logits),
     )
 
 
@@ -136,7 +142,10 @@ def _logit_bytes(spec: TrainSpec, vocab_size: int, width: int, kind: str) -> int
     # gradient of the matrix in fp32.
     rows = min(tokens, max(MIN_CHUNK_ROWS, LOGITS_CHUNK_ELEMENTS[kind] // vocab_size))
     in_fp32 = 0 if width == 4 else 4 * vocab_size * (rows + spec.hidden_size) + rows * vocab_size * width
-    return (rows * vocab_size + tokens * spec.hidden_size) * width + in_fp32
+    # In fp32 the head's gradient is one of `gradients`, but beside that of earlier micro-batches, which it is added to.
+    accumulates = spec.gradient_accumulation_steps > 1 and spec.tuning == "full" and spec.zero_stage < 2
+    second_gradient = 4 * vocab_size * spec.hidden_size if accumulates and width == 4 else 0
+    return (rows * vocab_size + tokens * spec.hidden_size) * width + in_fp32 + second_gradient
 
 
 def _share(values: int, processes: int) -> int:
@@ -179,6 +188,12 @@ def _activation_bytes(spec: TrainSpec, width: int) -> int:
         else:
             total += spec.num_hidden_layers * block
     return total
+
+
+def _mask_bytes(spec: TrainSpec, width: int) -> int:
+    """Bytes of the attention mask of one packed sample: transformers expands, inverts, fills and copies it."""
+    is_packed = spec.packing and spec.objective in PACKED_OBJECTIVES
+    return 4 * spec.sequence_length**2 * width if is_packed else 0
 
 
 def _stacks(spec: TrainSpec, source: int, target: int) -> list[tuple[str, int, int]]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from trainer.families import PACKED_OBJECTIVES, TEXT_OBJECTIVES
 from trainer.messages import Message, message
 from trainer.planning import step_time
 from trainer.planning.config_search import Fix, cheapest_fix, fits_in_memory
@@ -179,7 +180,7 @@ def plan(
         verdict=verdict,
         remedy=remedy,
         figures={
-            "memory_bytes": _memory_figure(memory, assumed, verdict),
+            "memory_bytes": _memory_figure(spec, memory, assumed, verdict),
             "flops": _flops_figure(spec, token_flops),
             "disk_bytes": _disk_figure(spec, vocab_size, weights + resuming, data.num_bytes),
             **_lengths(original, samples, epochs),
@@ -212,12 +213,15 @@ def _verdict(
     return message(MESSAGES, code, **values, changes=remedy.text, fitting_bytes=remedy.memory_bytes)
 
 
-def _memory_figure(memory: MemoryEstimate, node: NodeHardware, reason: Message) -> Estimate:
+def _memory_figure(spec: TrainSpec, memory: MemoryEstimate, node: NodeHardware, reason: Message) -> Estimate:
+    # Records that are not packed are padded to the longest of their batch, which may be much shorter than a sequence.
+    is_padded = spec.objective not in TEXT_OBJECTIVES and not (spec.packing and spec.objective in PACKED_OBJECTIVES)
+    transient_spread = (0.0 if is_padded else ACTIVATIONS_SPREAD[0], ACTIVATIONS_SPREAD[1])
     transient = memory.activations + memory.logits + memory.update
     low, high = (
         (
             memory.states * STATES_SPREAD[end]
-            + transient * ACTIVATIONS_SPREAD[end]
+            + transient * transient_spread[end]
             + memory.overhead * OVERHEAD_SPREAD[end]
         )
         * node.memory_correction

@@ -4,14 +4,13 @@ from math import ceil, log2
 
 from pydantic import BaseModel
 
-from trainer.families import ENCODERS, MIN_VOCAB_SIZE, TEXT_OBJECTIVES
+from trainer.families import ENCODERS, MIN_VOCAB_SIZE, PACKED_OBJECTIVES, TEXT_OBJECTIVES
 from trainer.messages import message
 from trainer.planning.counts import num_held_out, span_lengths
 from trainer.planning.estimates import Estimate, estimate
 from trainer.planning.packing import pack_best_fit
 from trainer.spec import TrainSpec
 
-PACKED_OBJECTIVES = ("chat", "completion")
 BYTES_PER_TOKEN = 3.3  # of English and Chinese text, with vocabularies of thousands of tokens
 MAX_BYTES_PER_TOKEN = 4.3
 # Samples at the ends of the interval, as factors: of an estimate of bytes per token, and of counted tokens in packing.

@@ -9,14 +9,14 @@ from app.core.i18n import _, gettext_noop, translate
 from app.jobs.planning.base_model import StartingPoint
 from app.jobs.planning.validation import FIELDS_FIXED_ON_RESUME
 from app.jobs.views.form import AUTO, Origin, SubmittedForm, properties, to_display
-from trainer.families import CHAT_OBJECTIVES, NETWORK_FIELDS
+from trainer.families import CHAT_OBJECTIVES, NETWORK_FIELDS, PACKED_OBJECTIVES
 from trainer.planning import plan, scaling_laws
 from trainer.planning.config_search import AUTO_FIELDS
 from trainer.spec import example_spec, fill_from_recipe, recipe_names, replace_fields
 
 # Fields that only these objectives use; all objectives use the others.
 USED_BY = {
-    "packing": ("chat", "completion"),
+    "packing": PACKED_OBJECTIVES,
     "chat_template": CHAT_OBJECTIVES,
     "on_record_error": CHAT_OBJECTIVES,
     "mlm_probability": ("masked",),

@@ -104,8 +104,20 @@ def test_gpt2_in_fp32_by_hand() -> None:
 
     assert states(parts) == (parameters * FP32, parameters * FP32, parameters * MOMENTS)
     assert parts.activations == 4 * 1024 * 12 * (8 * 768 + 2 * 3072) * FP32
-    assert parts.logits == (128 * 50_257 + 4 * 1024 * 768) * FP32  # a part of the logits, the hidden states' gradient
+    # A part of the logits, the hidden states' gradient, and the head's gradient beside that of earlier micro-batches.
+    assert parts.logits == (128 * 50_257 + 4 * 1024 * 768 + 50_257 * 768) * FP32
+    once = estimate_memory(spec.model_copy(update={"train_batch_size": 4}), 50_257, "fp32", "cpu")
+    assert parts.logits - once.logits == 50_257 * 768 * FP32
     assert parts.update == 0
+
+
+def test_packed_records_need_four_copies_of_their_attention_mask() -> None:
+    spec = resolve({"recipe": "chat", "corpora": ["c"], "sequence_length": 512, "per_device_batch_size": 4})
+    packed = estimate_memory(spec, 8192, "fp32", "cpu")
+    alone = estimate_memory(spec.model_copy(update={"packing": False}), 8192, "fp32", "cpu")
+
+    assert spec.packing
+    assert packed.activations - alone.activations == 4 * 4 * 512 * 512 * FP32
 
 
 def test_zero_keeps_a_master_copy_even_in_fp32() -> None:
@@ -162,7 +174,8 @@ def test_more_of_anything_never_needs_less(fields: dict[str, Any], precision: st
     for name in ("num_hidden_layers", "intermediate_size", "sequence_length"):
         more = spec.model_copy(update={name: 2 * getattr(spec, name)})
         assert estimate_memory(more, 32_000, precision).total >= total, name
-    assert estimate_memory(spec.model_copy(update={"per_device_batch_size": 16}), 32_000, precision).total >= total
+    larger = {name: 2 * getattr(spec, name) for name in ("per_device_batch_size", "train_batch_size")}
+    assert estimate_memory(spec.model_copy(update=larger), 32_000, precision).total >= total
     assert estimate_memory(spec, 64_000, precision).total >= total
 
 
