@@ -214,7 +214,7 @@ def test_a_skipped_step_changes_no_weights(
         home,
         "skipped",
         undisturbed[1, 0],
-        **shape(1, 0, max_steps=4),
+        **shape(1, 0, max_steps=4, warmup_steps=1),
     )
     inputs = again.inputs(1)
     inputs.skipped_steps = [4]
@@ -229,7 +229,7 @@ def test_a_run_with_a_skipped_step_resumes_with_the_same_bits(fork_server: GangF
     fields = shape(1, 0, on_divergence="skip")
     whole = make_run(home, "skips", **fields)
     inputs = whole.inputs(1)
-    inputs.skipped_steps = [5]
+    inputs.skipped_steps = [2]
     whole.create(whole.spec(), inputs, fence=1)
     assert run(fork_server, whole) == 0, whole.log_path.read_text()
     again = resume_run(home, "skips-again", whole, **fields)
