@@ -188,7 +188,7 @@ class TrainSpec(BaseModel):
         field(
             "training",
             "Steps",
-            "Total number of optimizer steps. Leave empty to train for num_train_epochs instead.",
+            "Total number of optimizer steps. To train for a number of epochs, leave it empty and set the epochs.",
             ge=1,
             le=MAX_STEPS,
         ),
@@ -198,8 +198,8 @@ class TrainSpec(BaseModel):
         field(
             "training",
             "Epochs",
-            "Times to go over the training data, instead of max_steps. The first attempt computes the steps once the "
-            "data are tokenized.",
+            "Passes over the training data, in place of a number of steps. The steps are counted once the data are "
+            "tokenized.",
             gt=0,
             le=10_000,
         ),
