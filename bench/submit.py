@@ -75,7 +75,7 @@ def measure(client: httpx.Client, data: Path, jobs: int) -> None:
     print(f"first job (trains the tokenizer)   {times[0]:.2f} s")
     print(f"later jobs, median                 {statistics.median(rest):.2f} s (goal: 3 s)")
     print(f"python -m trainer train, cold      {cold:.2f} s")
-    print(f"cold / warm                        {cold / statistics.median(rest):.1f}")
+    print(f"cold / started before              {cold / statistics.median(rest):.1f}")
 
 
 def main(jobs: int) -> None:

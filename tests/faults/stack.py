@@ -334,7 +334,7 @@ class Installation:
 
     def fork_server_socket(self) -> Path:
         """The socket that the worker's fork server listens on."""
-        return next(self.home.glob("athanor-*"), self.home) / "warm.sock"
+        return next(self.home.glob("athanor-*"), self.home) / "fork_server.sock"
 
     def logs(self) -> str:
         """The ends of all logs, to show when a test fails."""
