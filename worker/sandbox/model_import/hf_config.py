@@ -275,39 +275,60 @@ def check_tokenizer(directory: Path, config: PreTrainedConfig) -> list[dict[str,
         raise InvalidModel("tokenizer_slow")
     if not 0 <= largest < config.vocab_size:
         raise InvalidModel("tokenizer_large", found=largest, expected=config.vocab_size - 1)
-    remarks = [{"code": "tokenizer_converted"}] if is_new else _compare_tokens(directory, tokenizer)
-    remarks += _name_end(directory, config, tokenizer)
     if is_new:
         tokenizer.save_pretrained(directory)
-    return remarks
+    remarks = [{"code": "tokenizer_converted"}] if is_new else _compare_tokens(directory, tokenizer)
+    _name_special_tokens(directory, tokenizer)
+    return remarks + _name_end(directory, config)
 
 
 def _has_sentencepiece() -> bool:
     return importlib.util.find_spec("sentencepiece") is not None
 
 
+def _open_own(directory: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer as its files describe it, without the defaults of transformers' class for the architecture."""
+    own: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+    return own
+
+
 def _compare_tokens(directory: Path, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, Any]]:
     """A remark where transformers' class for the architecture does not give the tokens of tokenizer.json."""
-    own = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
-    same = own(_PROBE)["input_ids"] == tokenizer(_PROBE)["input_ids"]
+    same = _open_own(directory)(_PROBE)["input_ids"] == tokenizer(_PROBE)["input_ids"]
     return [] if same else [{"code": "tokenizer_replaced", "tokenizer": type(tokenizer).__name__}]
 
 
-def _name_end(directory: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, Any]]:
+def _name_special_tokens(directory: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write down the special tokens that only transformers' class for the architecture names, as of GPT-2 and BERT."""
+    own = _open_own(directory)
+    vocab, own_tokens = own.get_vocab(), own.special_tokens_map
+    tokens = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    _write_settings(
+        directory, {name: token for name, token in tokens.items() if name not in own_tokens and token in vocab}
+    )
+
+
+def _name_end(directory: Path, config: PreTrainedConfig) -> list[dict[str, Any]]:
     """Write down the end-of-text token that only the model's configuration names. Raises InvalidModel without one."""
-    if tokenizer.eos_token_id is not None or (config.model_type in ENCODERS and tokenizer.sep_token_id is not None):
+    own = _open_own(directory)
+    if own.eos_token_id is not None or (config.model_type in ENCODERS and own.sep_token_id is not None):
         return []
     generation = directory / "generation_config.json"
     named = [config.eos_token_id, read(generation).get("eos_token_id") if generation.is_file() else None]
     ids = [str(number) for value in named for number in (value if isinstance(value, list) else [value])]
-    special = {str(number): token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = {str(number): token.content for number, token in own.added_tokens_decoder.items() if token.special}
     end = next((special[number] for number in ids if number in special), None)
     if end is None:
         raise InvalidModel("tokenizer_no_end")
-    tokenizer.eos_token = end
-    path = directory / "tokenizer_config.json"
-    _write(path, {**(read(path) if path.is_file() else {}), "eos_token": end})
+    _write_settings(directory, {"eos_token": end})
     return [{"code": "end_from_config", "token": end}]
+
+
+def _write_settings(directory: Path, changes: dict[str, str]) -> None:
+    """Change tokenizer_config.json."""
+    path = directory / "tokenizer_config.json"
+    if changes:
+        _write(path, {**(read(path) if path.is_file() else {}), **changes})
 
 
 def _drop_paths(directory: Path) -> None:
