@@ -52,7 +52,7 @@ class Traits(BaseModel):
     has_chat_template: bool | None = None
     template_error: str | None = None  # why the chat template cannot render a question with its answer
     missing_tokens: list[str] = []  # of NEEDED_TOKENS
-    gguf_limit: Limit | None = None
+    gguf_limit: Limit | None = None  # of settings and tokenizer, which models trained from this one inherit
 
     @property
     def kind(self) -> str:

@@ -158,9 +158,14 @@ def limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> Limit
     traits = Traits(
         model_type=config.model_type,
         is_classifier=is_classifier(config),
-        gguf_limit=_setting_limit(config) or gguf_tokenizer.limit(tokenizer),
+        gguf_limit=own_limit(config, tokenizer),
     )
     return limit_of_traits(traits, "gguf")
+
+
+def own_limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> Limit | None:
+    """Why the settings or the tokenizer of a model, whatever its head, cannot be written to GGUF, or None."""
+    return _setting_limit(config) or gguf_tokenizer.limit(tokenizer)
 
 
 def _setting_limit(config: PretrainedConfig) -> Limit | None:

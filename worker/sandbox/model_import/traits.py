@@ -28,7 +28,7 @@ def find_traits(directory: Path, config: PreTrainedConfig) -> dict[str, Any]:
         has_chat_template=tokenizer.chat_template is not None,
         template_error=_template_error(tokenizer),
         missing_tokens=missing_tokens(tokenizer),
-        gguf_limit=gguf_writer.limit(config, tokenizer),
+        gguf_limit=gguf_writer.own_limit(config, tokenizer),
     )
     return traits.model_dump()
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import (
     AutoConfig,
+    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -29,11 +30,12 @@ from trainer.export.gguf_writer import UnsupportedExport
 from trainer.failure import Failure
 from trainer.families import FAMILIES
 from trainer.inference import generation, lm_eval_harness
-from trainer.limits import Traits, limit
+from trainer.limits import Traits, limit, limits
 from trainer.modeling import architectures
 from worker.sandbox.model_import import validate
 
 QUESTION = [{"role": "user", "content": "What is the color of 山?"}]
+WITH_DEFAULT_TOKENS = ("GPT-2", "BERT", "T5")  # special tokens that transformers' classes name
 TEXT = "The old kettle holds the quiet garden."
 
 
@@ -76,8 +78,20 @@ def named_templates(directory: Path) -> Path:
     return directory
 
 
+def without_settings(name: str) -> Callable[[Path], Path]:
+    """A published model whose settings name no special tokens, as those of gpt2 and bert-base-uncased."""
+
+    def write(directory: Path) -> Path:
+        MODELS[name].write(directory)
+        (directory / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 128}))
+        return directory
+
+    return write
+
+
 FOLDERS: dict[str, Callable[[Path], Path]] = {
     **{name: published(name) for name in MODELS},
+    **{f"{name} without settings": without_settings(name) for name in WITH_DEFAULT_TOKENS},
     "wide heads": wide_heads(LlamaConfig, LlamaForCausalLM),
     "wide heads of a Qwen2": wide_heads(Qwen2Config, Qwen2ForCausalLM),
     "another head than the configuration says": saved("llama", tie_word_embeddings=True),
@@ -116,6 +130,14 @@ def test_scaled_positions_in_the_format_of_transformers_4_are_kept(tmp_path: Pat
     validate.report_result(directory, 1 << 30, 0)
 
     assert AutoConfig.from_pretrained(directory).rope_parameters == LLAMA_3_ROPE
+
+
+@pytest.mark.parametrize("name", WITH_DEFAULT_TOKENS)
+def test_special_tokens_that_only_the_class_of_transformers_names_are_used(tmp_path: Path, name: str) -> None:
+    directory = without_settings(name)(tmp_path / "folder")
+    tokens = AutoTokenizer.from_pretrained(directory).special_tokens_map
+    assert "result" in validate.report_result(directory, 1 << 30, 0)
+    assert PreTrainedTokenizerFast.from_pretrained(directory).special_tokens_map == tokens
 
 
 def test_text_is_generated_within_the_limits(accepted: tuple[Path, Traits]) -> None:
@@ -185,3 +207,12 @@ def test_objectives_have_their_tokens_within_the_limits(accepted: tuple[Path, Tr
     model = architectures.model_class(objective).from_pretrained(directory)
     model.config.pad_token_id = tokenizer.pad_token_id
     assert model(input_ids=ids, labels=labels).loss.isfinite()
+
+
+def test_the_limit_of_a_classifier_is_not_that_of_what_is_trained_from_it(tmp_path: Path) -> None:
+    directory = folders.saved(tmp_path / "folder", "qwen2")
+    folders.change(directory, architectures=["Qwen2ForSequenceClassification"], tie_word_embeddings=True)
+    closing = validate.report_result(directory, 1 << 30, 0)
+    traits = Traits.model_validate(closing["result"]["facts"])
+    assert [limits(traits)[use].code for use in ("generate", "gguf")] == ["checkpoint_mute", "gguf_family"]
+    assert limit(traits.model_copy(update={"is_classifier": False}), "gguf") is None
