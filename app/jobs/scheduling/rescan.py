@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,11 +135,12 @@ def _insert(session: Session, job_id: str, spec: TrainSpec, restorable: list[Sig
 
 
 def _counted_steps(run: RunDir) -> int | None:
-    """The steps that the first attempt has counted for the epochs of its spec, as its journal says."""
+    """The steps that an attempt has counted for the epochs of its spec, as its journal says; None without one."""
     for path in sorted(run.path.glob("attempts/*/events.jsonl")):
-        for event, _offset in events.read(path, 0):
-            if isinstance(event, events.DataEvent):
-                return event.max_steps
+        with suppress(OSError, ValueError):  # a damaged journal
+            for event, _offset in events.read(path, 0):
+                if isinstance(event, events.DataEvent):
+                    return event.max_steps
     return None
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, select
@@ -17,6 +18,7 @@ from app.jobs.scheduling.rescan import rescan
 from tests.app.jobs import factories, saved_checkpoints
 from tests.app.jobs.scheduling.test_sweep import age, all_round
 from tests.users import Person
+from trainer import events
 from trainer.run_dir import Inputs, RunDir
 from trainer.spec import TrainSpec
 
@@ -27,9 +29,9 @@ def corpus(bob_user: Person) -> str:
     return factories.corpus(bob_user)
 
 
-def lost(owner: Person, corpus: str, name: str, *steps: int, signed_for: str | None = None) -> str:
+def lost(owner: Person, corpus: str, name: str, *steps: int, signed_for: str | None = None, **fields: Any) -> str:
     """The files of a job that trained to some steps, and no row of it."""
-    job_id, fence = factories.started(owner, corpus, name=name)
+    job_id, fence = factories.started(owner, corpus, name=name, **fields)
     spec = TrainSpec.model_validate(factories.row(job_id).spec)
     RunDir(storage.run(job_id)).create(spec, Inputs(corpora=[], cache="cache"), fence)
     for step in steps:
@@ -68,6 +70,27 @@ def test_jobs_and_checkpoints_are_restored_to_their_owner(
     for page in (f"/jobs/{job_id}", "/jobs", "/", f"/checkpoints/{listed[0]['id']}", "/playground"):
         assert bob.get(page).status_code == 200, page
     assert alice_api.get(f"/api/v1/jobs/{job_id}").status_code == 404
+
+
+def test_counted_steps_of_epochs_are_restored_from_the_journals_that_can_be_read(
+    bob_user: Person, alice_user: Person, bob_api: TestClient, bob: TestClient, corpus: str
+) -> None:
+    counted = lost(bob_user, corpus, "Counted", 20, num_train_epochs=2)
+    damaged = lost(bob_user, corpus, "Uncounted", 20, num_train_epochs=2)
+    sizes = {"num_tokens": 9, "num_train_sequences": 70, "num_validation_sequences": 4, "bytes_per_token": 2.1}
+    line = events.DataEvent(seq=1, at=1.0, max_steps=37, **sizes).model_dump_json() + "\n"
+    for job_id, attempt, text in ((counted, 1, "{}\n"), (counted, 2, line), (damaged, 1, "{}\n" + line)):
+        journal = RunDir(storage.run(job_id)).attempt_path(attempt) / "events.jsonl"
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        journal.write_text(text)
+    list(rescan())
+    for job_id, max_steps in ((counted, 37), (damaged, None)):
+        assert bob_api.get(f"/api/v1/jobs/{job_id}").json()["max_steps"] == max_steps
+        (checkpoint,) = bob_api.get(f"/api/v1/checkpoints?job={job_id}").json()["data"]
+        pages = (f"/jobs/{job_id}", "/jobs", f"/checkpoints/{checkpoint['id']}", f"/jobs/new?from={checkpoint['id']}")
+        assert [bob.get(page).status_code for page in pages] == [200] * 4
+    plan = bob_api.post("/api/v1/jobs/plan", json={"resume_from_checkpoint": checkpoint["id"]})
+    assert (plan.status_code, plan.json()["code"]) == (422, "epochs_uncounted")
 
 
 def test_a_second_rescan_finds_nothing_new(bob_user: Person, alice_user: Person, corpus: str) -> None:
