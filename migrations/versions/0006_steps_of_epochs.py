@@ -16,4 +16,11 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("UPDATE job SET max_steps = greatest(step, 1) WHERE max_steps IS NULL")
+    # Earlier versions require both fields of a spec. An empty warmup_steps is a twentieth of all steps.
+    op.execute("UPDATE job SET spec = spec || jsonb_build_object('max_steps', max_steps)")
+    op.execute(
+        "UPDATE job SET spec = spec || jsonb_build_object('warmup_steps', max_steps / 20) "
+        "WHERE spec->>'warmup_steps' IS NULL"
+    )
+    op.execute("UPDATE job SET spec = spec - 'num_train_epochs'")
     op.alter_column("job", "max_steps", nullable=False)

@@ -2,10 +2,12 @@
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from app.core import db, migrations
 from app.core.models import Base
+from tests.app.jobs import factories
+from tests.users import Person
 
 
 def test_a_migrated_database_matches_the_models(database: str) -> None:
@@ -13,6 +15,19 @@ def test_a_migrated_database_matches_the_models(database: str) -> None:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
     assert migrations.present() == migrations.newest()
+
+
+def test_jobs_of_epochs_have_steps_after_a_downgrade(alice_user: Person) -> None:
+    job_id, _fence = factories.started(alice_user, factories.corpus(alice_user), num_train_epochs=2)
+    with db.transaction() as session:
+        session.execute(text("UPDATE job SET max_steps = 60"))
+    migrations.downgrade("0005")
+    query = text("SELECT max_steps, spec FROM job WHERE id = :id")
+    with db.engine().connect() as connection:
+        max_steps, spec = connection.execute(query, {"id": job_id}).one()
+    migrations.upgrade()
+    assert (max_steps, spec["max_steps"], spec["warmup_steps"]) == (60, 60, 3)
+    assert "num_train_epochs" not in spec
 
 
 def test_every_migration_can_be_reverted_and_reapplied(database: str) -> None:
