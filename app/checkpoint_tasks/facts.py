@@ -25,7 +25,10 @@ def export_facts(session: Session, task_id: str) -> dict[str, Any]:
     return {
         "name": job.name,
         "step": checkpoint.step,
-        "spec": job.spec.model_dump(),
+        "spec": {
+            **job.spec.model_dump(),
+            "max_steps": job.max_steps,
+        },  # of a job of epochs: as its first attempt counted
         "base_model": _hub_name(session, job.spec.base_model),
         "facts": job.facts.model_dump(exclude_unset=True),
         "metrics": checkpoint.metrics,

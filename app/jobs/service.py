@@ -72,8 +72,10 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
     origin, parent = _origin(session, principal, request.get("resume_from_checkpoint"))
     if parent is not None:
         tokenizer_id = parent.tokenizer_id if parent.spec.base_model is None else None
-        before = {**effective_spec(parent).model_dump(), "tokenizer": tokenizer_id}
-        request = replace_fields(before, request)
+        before = effective_spec(parent)
+        # An empty warm-up is a share of all steps: more steps must not lead back into it.
+        kept = {"tokenizer": tokenizer_id, "warmup_steps": before.num_warmup_steps}
+        request = replace_fields({**before.model_dump(), **kept}, request)
     base = base_model.find(session, principal, request.get("base_model"))
     if base is not None:
         request = base_model.with_base_defaults(request, base)

@@ -98,6 +98,8 @@ def test_a_job_that_continues_has_the_steps_of_what_its_parent_counted(
     assert same.json()["spec"]["max_steps"] == 9
     longer = alice_api.post("/api/v1/jobs/plan", json={**origin, "num_train_epochs": 3})
     assert longer.json()["spec"]["max_steps"] == math.ceil(3 * 70 / batch)
+    longest = alice_api.post("/api/v1/jobs/plan", json={**origin, "max_steps": 900})
+    assert longest.json()["spec"]["warmup_steps"] == 9 // 20  # as before, not a twentieth of 900
     short = alice_api.post("/api/v1/jobs/plan", json={**origin, "num_train_epochs": 0.01})
     assert short.status_code == 422
 
