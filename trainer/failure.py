@@ -3,7 +3,7 @@
 from typing import Any
 
 from trainer.events import EXIT_BAD_INPUT, EXIT_NONFINITE, EXIT_OUT_OF_MEMORY, EXIT_RESUMABLE
-from trainer.messages import message
+from trainer.messages import Message, message
 
 EXIT_CODES = {
     "config_invalid": EXIT_BAD_INPUT,
@@ -55,16 +55,37 @@ MESSAGES = {
     "oom_host": "the machine ran out of memory at step {step}; lower per_device_batch_size",
 }
 
+# Why a field of the spec cannot be: what config_invalid says after the name of the field.
+REASONS = {
+    "processes": "is {value}, but {num_started} started; see torchrun --nproc-per-node",
+    "base_differs": "is {value}, but the base model's is {base_value}",
+    "context": "is {value}, but the base model reads at most {longest} tokens: lower it",
+    "qlora": "is qlora, which needs an NVIDIA GPU and the package bitsandbytes: lora runs without them",
+    "base_changed": "is not the model that the checkpoint was trained from",
+    "base_missing": "is set, but inputs.json has no path for it in base",
+    "base_unreadable": "cannot be read: {error}",
+    "weight_missing": "lacks {name}",
+    "epochs": "takes {steps} steps of {batch_size} samples; at most {longest} are possible",
+}
+
 
 class Failure(Exception):
-    """Ends a run with a code of EXIT_CODES and the values of its message. Raises KeyError for an unknown code."""
+    """Ends a run with a code of EXIT_CODES and the values of its message. Raises KeyError for an unknown code.
+
+    A value can be a message itself: it is translated with the sentence that it stands in.
+    """
 
     def __init__(self, code: str, **values: Any) -> None:
         super().__init__(str(message(MESSAGES, code, **values)))
         self.code = code
-        self.values = values
+        self.values = {name: v.model_dump() if isinstance(v, Message) else v for name, v in values.items()}
 
     @property
     def exit_code(self) -> int:
         """The exit code of the process."""
         return EXIT_CODES[self.code]
+
+
+def config_invalid(field: str, reason: str, **values: Any) -> Failure:
+    """The failure of a run whose spec has a wrong field, for one of REASONS. Raises KeyError for another."""
+    return Failure("config_invalid", field=field, why=message(REASONS, reason, **values))

@@ -207,7 +207,7 @@ class _Writer:
 
     def _named(self, remark: TokenizedRemark) -> dict[str, Any]:
         """The values of a message on one record."""
-        return {"corpus": self._corpora[remark.corpus], "record": remark.record, "why": str(remark.why)}
+        return {"corpus": self._corpora[remark.corpus], "record": remark.record, "why": remark.why}
 
     def _write_segment(self, segment: Segment) -> None:
         self._files["ids"].write(np.asarray(segment.ids, dtype=self._dtype).tobytes())

@@ -12,7 +12,7 @@ from trainer.data.chat_template import job_template
 from trainer.datasets.base import Dataset, RecordDataset
 from trainer.datasets.factory import open_dataset
 from trainer.events import RecordRemark
-from trainer.failure import Failure
+from trainer.failure import Failure, config_invalid
 from trainer.families import CHAT_OBJECTIVES, TEXT_OBJECTIVES
 from trainer.report import Reporter
 from trainer.run_dir import CorpusInput, Inputs, RunDir, sha256_file, write_atomically
@@ -96,7 +96,7 @@ def _tokenizer_directory(spec: TrainSpec, inputs: Inputs, report: Reporter) -> P
     """The base model's tokenizer, the given one, or a newly trained one. Raises Failure."""
     cache_path = Path(inputs.cache)
     if spec.base_model is not None and inputs.base is None:
-        raise Failure("config_invalid", field="base_model", why="is set, but inputs.json has no path for it in base")
+        raise config_invalid("base_model", "base_missing")
     if inputs.base:
         return tokenizer.import_tokenizer(Path(inputs.base), cache_path)
     if inputs.tokenizer:
@@ -125,13 +125,13 @@ def with_counted_steps(spec: TrainSpec, num_train_samples: int) -> TrainSpec:
         return spec
     steps = spec.steps_for_epochs(num_train_samples)
     if steps > MAX_STEPS:
-        why = f"takes {steps} steps of {spec.train_batch_size} samples; at most {MAX_STEPS} are possible"
-        raise Failure("config_invalid", field="num_train_epochs", why=why)
+        values = {"steps": steps, "batch_size": spec.train_batch_size, "longest": MAX_STEPS}
+        raise config_invalid("num_train_epochs", "epochs", **values)
     try:
         return spec.with_steps(steps)
     except SpecError as error:
         problem = error.problems[0]
-        raise Failure("config_invalid", field=problem.field, why=str(problem.message)) from None
+        raise Failure("config_invalid", field=problem.field, why=problem.message) from None
 
 
 def read(run_dir: RunDir, fence: int) -> Prepared:

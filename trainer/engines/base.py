@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from trainer.data import batch as batches
 from trainer.data.batch import Batch
 from trainer.engines.optimizers import learning_rate
-from trainer.failure import Failure
+from trainer.failure import Failure, config_invalid
 from trainer.modeling import cpu_matmul
 from trainer.modeling.objectives import Objective
 from trainer.spec import TrainSpec
@@ -71,8 +71,7 @@ class Engine(ABC):
     def __init__(self, spec: TrainSpec, objective: Objective, device: torch.device) -> None:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         if self.world_size != spec.num_processes:
-            why = f"is {spec.num_processes}, but {self.world_size} started; see torchrun --nproc-per-node"
-            raise Failure("config_invalid", field="num_processes", why=why)
+            raise config_invalid("num_processes", "processes", value=spec.num_processes, num_started=self.world_size)
         self.spec, self.device = spec, device
         self.objective, self.model = objective, objective.model
         self.precision = precision(spec, device)

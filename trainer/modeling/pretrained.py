@@ -16,7 +16,7 @@ from transformers import (
 from transformers.configuration_utils import PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
-from trainer.failure import Failure
+from trainer.failure import config_invalid
 from trainer.modeling import architectures, zero_init
 from trainer.planning.context_length import context_length
 from trainer.spec import TrainSpec
@@ -63,11 +63,11 @@ def load(
             **quantized,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _wrong(f"cannot be read: {error}") from None
+        raise config_invalid("base_model", "base_unreadable", error=str(error)) from None
     new = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])})
     absent = next((name for name in new if IN_A_BLOCK.search(name)), None)
     if absent is not None:
-        raise _wrong(f"lacks {absent}")
+        raise config_invalid("base_model", "weight_missing", name=absent)
     if new:
         say(f"the base model has no {', '.join(new)}: initialized from the seed")
     if loading["unexpected_keys"]:
@@ -93,16 +93,14 @@ def _config(directory: Path, spec: TrainSpec, labels: Sequence[str]) -> Pretrain
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise _wrong(f"cannot be read: {error}") from None
+        raise config_invalid("base_model", "base_unreadable", error=str(error)) from None
     fields = architectures.network_fields(config)
     for name in COMPARED_FIELDS:
         if getattr(spec, name) != fields[name]:
-            why = f"is {getattr(spec, name)}, but the base model's is {fields[name]}"
-            raise Failure("config_invalid", field=name, why=why)
+            raise config_invalid(name, "base_differs", value=getattr(spec, name), base_value=fields[name])
     longest = context_length(config)
     if longest is not None and spec.sequence_length > longest:
-        why = f"is {spec.sequence_length}, but the base model reads at most {longest} tokens: lower it"
-        raise Failure("config_invalid", field="sequence_length", why=why)
+        raise config_invalid("sequence_length", "context", value=spec.sequence_length, longest=longest)
     if labels:
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: number for number, label in enumerate(labels)}
@@ -114,8 +112,7 @@ def _quantized(spec: TrainSpec, device: torch.device) -> dict[str, Any]:
     if spec.tuning != "qlora":
         return {}
     if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
-        why = "is qlora, which needs an NVIDIA GPU and the package bitsandbytes: lora runs without them"
-        raise Failure("config_invalid", field="tuning", why=why)
+        raise config_invalid("tuning", "qlora")
     return {"quantization_config": nf4_config(), "device_map": {"": device}}
 
 
@@ -132,7 +129,3 @@ def nf4_config() -> BitsAndBytesConfig:
 def _set(config: PretrainedConfig, values: dict[str, float]) -> None:
     for name, value in values.items():
         setattr(config, name, value)
-
-
-def _wrong(why: str) -> Failure:
-    return Failure("config_invalid", field="base_model", why=why)

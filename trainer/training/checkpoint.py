@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from trainer.datasets.prepare import Prepared
 from trainer.engines.base import Engine
-from trainer.failure import Failure
+from trainer.failure import Failure, config_invalid
 from trainer.inference.generation import LoadedModel
 from trainer.modeling import config_file, lora
 from trainer.modeling.lora import MergedWeight
@@ -291,7 +291,7 @@ def find(directory: Path, prepared: Prepared, *, is_verified: bool) -> LoadedChe
     if manifest["data_sha256"] != prepared.data_sha256:
         raise Failure("data_changed", found=prepared.data_sha256[:12], needed=manifest["data_sha256"][:12])
     if manifest.get("base_sha256") != prepared.base_sha256:
-        raise Failure("config_invalid", field="base_model", why="is not the model that the checkpoint was trained from")
+        raise config_invalid("base_model", "base_changed")
     return LoadedCheckpoint(directory, int(manifest["step"]), loop_state, manifest)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from app.core.formatting import file_size
 from app.core.i18n import _, gettext_noop, translate
+from trainer.messages import Message
 
 
 @dataclass(frozen=True)
@@ -273,6 +274,9 @@ def _formatted(code: str, values: dict[str, Any]) -> _Values:
             formatted[name] = file_size(value)
         elif isinstance(value, float):
             formatted[name] = f"{value:.4g}"
+        elif isinstance(value, dict) and "template" in value:  # a message within the sentence
+            inner = Message.model_validate(value)
+            formatted[name] = _(inner.template, **inner.values)
     if code == "check_failed" and values.get("check") in CHECKS:
         formatted["check"] = translate(CHECKS[values["check"]])
     if code == "crash_loop":

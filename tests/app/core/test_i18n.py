@@ -15,7 +15,7 @@ from app.core import i18n
 from app.core.i18n import CATALOG, _, negotiate, use_locale
 from app.core.settings import Settings
 from app.overview import health
-from trainer import limits, spec_errors
+from trainer import failure, limits, spec_errors
 from trainer.data import record_encoding, tokenized_records
 from trainer.planning import plan, scaling_laws, training_data
 from trainer.spec import TrainSpec
@@ -82,6 +82,7 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         *(str(Settings.model_fields[name].description) for name in health.DISPLAYED_SETTINGS),
         *spec_errors.MESSAGES.values(),
         *limits.MESSAGES.values(),
+        *failure.REASONS.values(),
         *plan.MESSAGES.values(),
         *training_data.MESSAGES.values(),
         *record_encoding.MESSAGES.values(),

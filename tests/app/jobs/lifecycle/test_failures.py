@@ -1,5 +1,6 @@
 """Every way to fail has words, in both languages, and names the numbers it is given."""
 
+import json
 import re
 import string
 from datetime import UTC, datetime, timedelta
@@ -92,6 +93,19 @@ def test_a_crash_loop_names_the_last_failure() -> None:
     assert cause.endswith("The last one: A training process was killed (rank 0: SIGKILL).")
     with i18n.use_locale("zh-CN"):
         assert "rank 0: SIGKILL" in failures.describe("crash_loop", values)["cause"]
+
+
+@pytest.mark.parametrize("reason", failure.REASONS)
+def test_the_reason_within_a_failure_is_translated_with_it(reason: str) -> None:
+    values = {name: "7" for _text, name, *_rest in string.Formatter().parse(failure.REASONS[reason]) if name}
+    raised = failure.config_invalid("base_model", reason, **values)
+    assert str(raised) == "base_model " + failure.REASONS[reason].format(**values)
+    stored = json.loads(json.dumps(raised.values))
+
+    with i18n.use_locale("zh-CN"):
+        cause = failures.describe(raised.code, stored)["cause"]
+    assert re.search(r"[\u4e00-\u9fff]", cause.partition("base_model")[2])
+    assert failure.REASONS[reason].format(**values) not in cause
 
 
 def test_numbers_are_formatted_for_reading() -> None:
