@@ -2,9 +2,10 @@
 
 import re
 import threading
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
 from app.accounts import passwords, service
@@ -101,6 +102,24 @@ def test_the_fifth_wrong_password_locks_the_account_and_further_ones_lock_it_lon
     log_in(visitor, password="not the password")
     longer = int(visitor.post("/api/v1/login", json={"name": "Alice", "password": PASSWORD}).headers["retry-after"])
     assert 0 < first < longer
+
+
+def test_an_account_is_locked_for_a_quarter_of_an_hour_at_most(visitor: TestClient) -> None:
+    with db.transaction() as session:
+        session.execute(update(User).values(failed_logins=1000))
+    log_in(visitor, password="not the password")
+    answer = visitor.post("/api/v1/login", json={"name": "Alice", "password": PASSWORD})
+    assert answer.status_code == 429
+    assert 0 < int(answer.headers["retry-after"]) <= 900
+
+
+def test_a_login_deletes_expired_sessions(visitor: TestClient, alice_user: Person) -> None:
+    with db.transaction() as session:
+        past = func.now() - timedelta(days=1)
+        session.add(LoginSession(token_sha256=principal.digest("old"), user_id=alice_user.id, expires_at=past))
+    log_in(visitor)
+    with db.transaction() as session:
+        assert session.scalar(select(func.count()).where(LoginSession.expires_at < func.now())) == 0
 
 
 def test_a_locked_account_is_shown_on_the_page(visitor: TestClient) -> None:
