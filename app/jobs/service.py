@@ -73,9 +73,10 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
     if parent is not None:
         tokenizer_id = parent.tokenizer_id if parent.spec.base_model is None else None
         before = effective_spec(parent)
-        # An empty warm-up is a share of all steps: more steps must not lead back into it.
-        kept = {"tokenizer": tokenizer_id, "warmup_steps": before.num_warmup_steps}
-        request = replace_fields({**before.model_dump(), **kept}, request)
+        earlier = {**before.model_dump(), "tokenizer": tokenizer_id}
+        if before.max_steps is not None:  # an empty warm-up is a share of all steps: more must not lead back into it
+            earlier["warmup_steps"] = before.num_warmup_steps
+        request = replace_fields(earlier, request)
     base = base_model.find(session, principal, request.get("base_model"))
     if base is not None:
         request = base_model.with_base_defaults(request, base)
