@@ -121,7 +121,7 @@ def test_a_plan_names_the_cheapest_change_that_fits(alice_api: TestClient, corpu
 
 def test_a_job_too_large_for_every_node_is_rejected_with_a_fix(alice_api: TestClient, corpus: str) -> None:
     fields = {"corpora": [corpus], "recipe": "llama-7b", "vocab_size": 2048, "num_processes": 1}
-    answer = alice_api.post("/api/v1/jobs", json=fields)
+    answer = alice_api.post("/api/v1/jobs", json={**fields, "hidden_size": 2048, "intermediate_size": 5504})
     assert (answer.status_code, answer.json()["code"]) == (422, "memory_short")
     error = answer.json()["errors"][0]
     assert error["field"] == "num_hidden_layers"
