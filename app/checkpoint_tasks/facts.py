@@ -25,10 +25,7 @@ def export_facts(session: Session, task_id: str) -> dict[str, Any]:
     return {
         "name": job.name,
         "step": checkpoint.step,
-        "spec": {
-            **job.spec.model_dump(),
-            "max_steps": job.max_steps,
-        },  # of a job of epochs: as its first attempt counted
+        "spec": {**job.spec.model_dump(), "max_steps": job.max_steps},  # steps of epochs: as they were counted
         "base_model": _hub_name(session, job.spec.base_model),
         "facts": job.facts.model_dump(exclude_unset=True),
         "metrics": checkpoint.metrics,

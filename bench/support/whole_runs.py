@@ -10,7 +10,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bench.support.forked import start_module
@@ -204,7 +203,6 @@ def _base_model(home: Path, spec: TrainSpec, vocabulary: Path) -> Path:
     texts.save_pretrained(home / "base")
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
     sizes = {name: getattr(spec, name) for name in names}
-    np.random.seed(0)
     config = LlamaConfig(vocab_size=len(texts), **sizes, bos_token_id=0, eos_token_id=0, pad_token_id=1)
     LlamaForCausalLM(config).save_pretrained(home / "base")
     return home / "base"
