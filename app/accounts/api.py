@@ -18,6 +18,7 @@ from app.core.paging import Listing
 from app.web import auth
 from app.web.auth import Admin, Reader
 from app.web.paging import After, Limit
+from app.web.parameters import Id
 
 router = APIRouter(tags=["accounts"])
 
@@ -82,7 +83,7 @@ def create_token(principal: Admin, body: TokenRequest) -> NewTokenAnswer:
 
 
 @router.delete("/tokens/{token_id}", status_code=204)
-def revoke_token(principal: Admin, token_id: str) -> Response:
+def revoke_token(principal: Admin, token_id: Id) -> Response:
     """Revoke a token, effective immediately."""
     with db.transaction() as session:
         service.revoke_token(session, principal=principal, token_id=token_id)

@@ -13,6 +13,7 @@ from app.core.principal import SCOPES, Principal
 from app.web import auth
 from app.web.auth import Admin
 from app.web.pages import LANGUAGE_COOKIE, THEME_COOKIE, page
+from app.web.parameters import Id
 
 router = APIRouter()
 THEMES = ("light", "dark", "system")
@@ -166,7 +167,7 @@ def create_token(
 
 
 @router.post("/account/tokens/{token_id}/revoke")
-def revoke_token(principal: Admin, token_id: str) -> Response:
+def revoke_token(principal: Admin, token_id: Id) -> Response:
     """Revoke an API token, effective immediately."""
     with db.transaction() as session:
         service.revoke_token(session, principal=principal, token_id=token_id)

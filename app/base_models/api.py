@@ -8,6 +8,7 @@ from app.core import db, queue
 from app.core.paging import Listing
 from app.web.auth import Reader, Submitter
 from app.web.paging import After, Limit
+from app.web.parameters import FileName, Id
 
 router = APIRouter()
 
@@ -30,14 +31,14 @@ def create_model(principal: Submitter, body: ModelRequest) -> ModelAnswer:
 
 
 @router.put("/models/{model_id}/files/{name}", tags=["models"], openapi_extra=RAW_BODY)
-async def upload_file(request: Request, principal: Submitter, model_id: str, name: str) -> ModelAnswer:
+async def upload_file(request: Request, principal: Submitter, model_id: Id, name: FileName) -> ModelAnswer:
     """Upload one file of a model: config.json, *.safetensors, a tokenizer file, or one .zip or .tar of all of them."""
     declared = request.headers.get("content-length")
     return schemas.model_answer(await uploads.receive(principal, model_id, name, declared, request.stream()))
 
 
 @router.post("/models/{model_id}/import", status_code=202, tags=["models"])
-def import_model(principal: Submitter, model_id: str) -> ModelAnswer:
+def import_model(principal: Submitter, model_id: Id) -> ModelAnswer:
     """Validate the uploaded files in the background; poll the model until its state is `ready` or `failed`."""
     with db.transaction() as session:
         model = service.begin_import(session, principal=principal, model_id=model_id)
@@ -54,14 +55,14 @@ def list_models(principal: Reader, limit: Limit = 50, after: After = None) -> Li
 
 
 @router.get("/models/{model_id}", tags=["models"])
-def get_model(principal: Reader, model_id: str) -> ModelAnswer:
+def get_model(principal: Reader, model_id: Id) -> ModelAnswer:
     """Get a base model with its problems."""
     with db.transaction() as session:
         return schemas.model_answer(service.get(session, principal=principal, model_id=model_id))
 
 
 @router.delete("/models/{model_id}", status_code=204, tags=["models"])
-def delete_model(principal: Submitter, model_id: str) -> Response:
+def delete_model(principal: Submitter, model_id: Id) -> Response:
     """Delete a model and its files. Refused while an unfinished job starts from it."""
     with db.transaction() as session:
         service.delete(session, principal=principal, model_id=model_id)

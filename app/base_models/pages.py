@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app.base_models import limits, problems, service, uploads
@@ -13,6 +13,7 @@ from app.core.settings import settings
 from app.web.auth import Reader, Submitter
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
+from app.web.parameters import Id, Part
 from trainer.limits import limits as find_limits
 
 router = APIRouter()
@@ -40,9 +41,7 @@ def _index(
 
 
 @router.get("/models")
-def show_models(
-    request: Request, principal: Reader, after: After = None, part: Annotated[str, Query()] = ""
-) -> Response:
+def show_models(request: Request, principal: Reader, after: After = None, part: Part = "") -> Response:
     """The list of models with the forms to upload or import one; with `part=list` only the list, to update it."""
     return _index(request, principal, after, part)
 
@@ -82,7 +81,7 @@ def _model(request: Request, principal: Principal, model_id: str, error: PanelEr
 
 
 @router.get("/models/{model_id}")
-def show_model(request: Request, principal: Reader, model_id: str, part: Annotated[str, Query()] = "") -> Response:
+def show_model(request: Request, principal: Reader, model_id: Id, part: Part = "") -> Response:
     """The page of one model; with `part=state` only the state of its import, to update it."""
     if part != "state":
         return _model(request, principal, model_id)
@@ -92,7 +91,7 @@ def show_model(request: Request, principal: Reader, model_id: str, part: Annotat
 
 
 @router.post("/models/{model_id}/import")
-def import_again(request: Request, principal: Submitter, model_id: str) -> Response:
+def import_again(request: Request, principal: Submitter, model_id: Id) -> Response:
     """Import the uploaded files, or retry an import that failed."""
 
     def verb(session: Any) -> None:
@@ -102,7 +101,7 @@ def import_again(request: Request, principal: Submitter, model_id: str) -> Respo
 
 
 @router.post("/models/{model_id}/delete")
-def delete_model(request: Request, principal: Submitter, model_id: str) -> Response:
+def delete_model(request: Request, principal: Submitter, model_id: Id) -> Response:
     """Delete a model and its files."""
 
     def verb(session: Any) -> None:

@@ -15,6 +15,7 @@ from app.core.paging import Listing
 from app.core.principal import Principal
 from app.web.auth import Reader, Submitter
 from app.web.paging import After, Limit
+from app.web.parameters import FileName, Id
 
 router = APIRouter(tags=["checkpoint tasks"])
 tasks_router = APIRouter()
@@ -61,21 +62,21 @@ def list_tasks(
 
 
 @tasks_router.get("/{task_id}")
-def get_task(principal: Reader, task_id: str) -> CheckpointTaskAnswer:
+def get_task(principal: Reader, task_id: Id) -> CheckpointTaskAnswer:
     """Get an export or an evaluation, with what came of it."""
     with db.transaction() as session:
         return schemas.task_answer(service.get(session, principal=principal, task_id=task_id))
 
 
 @tasks_router.post("/{task_id}/cancel")
-def cancel_task(principal: Submitter, task_id: str) -> CheckpointTaskAnswer:
+def cancel_task(principal: Submitter, task_id: Id) -> CheckpointTaskAnswer:
     """Cancel an export or an evaluation. No-op if it has ended."""
     with db.transaction() as session:
         return schemas.task_answer(service.cancel(session, principal=principal, task_id=task_id))
 
 
 @tasks_router.delete("/{task_id}", status_code=204)
-def delete_task(principal: Submitter, task_id: str) -> Response:
+def delete_task(principal: Submitter, task_id: Id) -> Response:
     """Delete an export or an evaluation that has ended, and its files."""
     with db.transaction() as session:
         service.delete(session, principal=principal, task_id=task_id)
@@ -84,7 +85,7 @@ def delete_task(principal: Submitter, task_id: str) -> Response:
 
 
 @tasks_router.get("/{task_id}/files/{name}", response_class=FileResponse)
-def download_file(principal: Reader, task_id: str, name: str) -> FileResponse:
+def download_file(principal: Reader, task_id: Id, name: FileName) -> FileResponse:
     """Download one file of an export, whole or in ranges."""
     with db.transaction() as session:
         task = service.get(session, principal=principal, task_id=task_id)

@@ -22,6 +22,7 @@ from app.web.auth import Reader, Submitter
 from app.web.errors import validation_field
 from app.web.pages import page
 from app.web.paging import After
+from app.web.parameters import FileName, Id, Part
 from trainer.corpus_kinds import EVALUATION_KINDS
 from trainer.limits import limit
 
@@ -48,7 +49,7 @@ def show_tasks(
     principal: Reader,
     checkpoint: Annotated[str | None, Query(max_length=64)] = None,
     after: After = None,
-    part: Annotated[str, Query()] = "",
+    part: Part = "",
 ) -> Response:
     """What was done, and of one checkpoint what can be. `part=list` answers the list alone, for its live update."""
     return _index(request, principal, checkpoint, after, part)
@@ -146,7 +147,7 @@ def _started(principal: Principal, task_request: Any, verb: Callable[..., Checkp
 
 
 @router.get("/checkpoint-tasks/{task_id}")
-def show_task(request: Request, principal: Reader, task_id: str, part: Annotated[str, Query()] = "") -> Response:
+def show_task(request: Request, principal: Reader, task_id: Id, part: Part = "") -> Response:
     """One of them. `part=state` answers only how far it is."""
     with db.transaction() as session:
         task = service.get(session, principal=principal, task_id=task_id)
@@ -166,7 +167,7 @@ def show_task(request: Request, principal: Reader, task_id: str, part: Annotated
 
 
 @router.post("/checkpoint-tasks/{task_id}/cancel")
-def cancel(principal: Submitter, task_id: str) -> Response:
+def cancel(principal: Submitter, task_id: Id) -> Response:
     """Cancel it, and return to its page."""
     with db.transaction() as session:
         service.cancel(session, principal=principal, task_id=task_id)
@@ -174,7 +175,7 @@ def cancel(principal: Submitter, task_id: str) -> Response:
 
 
 @router.post("/checkpoint-tasks/{task_id}/delete")
-def delete(principal: Submitter, task_id: str) -> Response:
+def delete(principal: Submitter, task_id: Id) -> Response:
     """Delete it and its files, and go to what else was done with the checkpoint or model."""
     with db.transaction() as session:
         task = service.get(session, principal=principal, task_id=task_id)
@@ -185,7 +186,7 @@ def delete(principal: Submitter, task_id: str) -> Response:
 
 
 @router.get("/works{rest:path}")
-def redirect_old_path(request: Request, rest: str) -> Response:
+def redirect_old_path(request: Request, rest: FileName) -> Response:
     """Redirect bookmarks of earlier versions."""
     query = f"?{request.url.query}" if request.url.query else ""
     return RedirectResponse(f"/checkpoint-tasks{rest}{query}", status_code=308)

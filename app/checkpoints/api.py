@@ -13,6 +13,7 @@ from app.core.paging import Listing
 from app.core.principal import Principal
 from app.web.auth import Reader, Submitter
 from app.web.paging import After, Limit
+from app.web.parameters import Id
 
 router = APIRouter(tags=["checkpoints"])
 
@@ -31,7 +32,7 @@ def list_checkpoints(
 
 
 @router.get("/checkpoints/{checkpoint_id}")
-def get_checkpoint(principal: Reader, checkpoint_id: str) -> CheckpointDetail:
+def get_checkpoint(principal: Reader, checkpoint_id: Id) -> CheckpointDetail:
     """Get a checkpoint with its manifest."""
     with db.transaction() as session:
         row = service.get(session, principal=principal, checkpoint_id=checkpoint_id)
@@ -39,13 +40,13 @@ def get_checkpoint(principal: Reader, checkpoint_id: str) -> CheckpointDetail:
 
 
 @router.post("/checkpoints/{checkpoint_id}/pin")
-def pin_checkpoint(principal: Submitter, checkpoint_id: str) -> CheckpointAnswer:
+def pin_checkpoint(principal: Submitter, checkpoint_id: Id) -> CheckpointAnswer:
     """Pin a checkpoint, so that its job never deletes it."""
     return _pin(principal, checkpoint_id, pinned=True)
 
 
 @router.post("/checkpoints/{checkpoint_id}/unpin")
-def unpin_checkpoint(principal: Submitter, checkpoint_id: str) -> CheckpointAnswer:
+def unpin_checkpoint(principal: Submitter, checkpoint_id: Id) -> CheckpointAnswer:
     """Unpin a checkpoint. Without another reason to be kept, it is deleted at its job's next save."""
     return _pin(principal, checkpoint_id, pinned=False)
 
@@ -57,7 +58,7 @@ def _pin(principal: Principal, checkpoint_id: str, *, pinned: bool) -> Checkpoin
 
 
 @router.get("/checkpoints/{checkpoint_id}/download", response_class=StreamingResponse)
-def download_checkpoint(principal: Reader, checkpoint_id: str) -> StreamingResponse:
+def download_checkpoint(principal: Reader, checkpoint_id: Id) -> StreamingResponse:
     """Download a checkpoint as a zip archive that `transformers` opens once it is unpacked."""
     with db.transaction() as session:
         checkpoint = service.get(session, principal=principal, checkpoint_id=checkpoint_id)

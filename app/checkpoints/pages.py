@@ -16,6 +16,7 @@ from app.core.principal import Principal, visible_to
 from app.web.auth import Reader, Submitter
 from app.web.pages import page
 from app.web.paging import After
+from app.web.parameters import Id
 
 router = APIRouter()
 PAGE_ROWS = 50
@@ -57,7 +58,7 @@ def _job_names(session: Session, ids: set[str]) -> dict[str, str]:
 
 
 @router.get("/checkpoints/{checkpoint_id}")
-def show_checkpoint(request: Request, principal: Reader, checkpoint_id: str) -> Response:
+def show_checkpoint(request: Request, principal: Reader, checkpoint_id: Id) -> Response:
     """The page of one checkpoint: losses, files and hashes, and how to use it."""
     with db.transaction() as session:
         checkpoint = service.get(session, principal=principal, checkpoint_id=checkpoint_id)
@@ -97,13 +98,13 @@ def _keep_words() -> dict[str, str]:
 
 
 @router.post("/checkpoints/{checkpoint_id}/pin")
-def pin(principal: Submitter, checkpoint_id: str, back_to: BackTo = "checkpoint") -> Response:
+def pin(principal: Submitter, checkpoint_id: Id, back_to: BackTo = "checkpoint") -> Response:
     """Pin a checkpoint and redirect to the page of the button."""
     return _pin(principal, checkpoint_id, back_to, pinned=True)
 
 
 @router.post("/checkpoints/{checkpoint_id}/unpin")
-def unpin(principal: Submitter, checkpoint_id: str, back_to: BackTo = "checkpoint") -> Response:
+def unpin(principal: Submitter, checkpoint_id: Id, back_to: BackTo = "checkpoint") -> Response:
     """Unpin a checkpoint and redirect to the page of the button."""
     return _pin(principal, checkpoint_id, back_to, pinned=False)
 

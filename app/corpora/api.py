@@ -10,6 +10,7 @@ from app.corpora import previews, record_kinds, schemas, service, uploads
 from app.corpora.schemas import CorpusAnswer, DocumentAnswer, ParseRequest, TokenizerAnswer
 from app.web.auth import Reader, Submitter
 from app.web.paging import After, Limit
+from app.web.parameters import Id
 
 router = APIRouter()
 
@@ -27,13 +28,26 @@ async def upload_corpus(
     request: Request,
     principal: Submitter,
     filename: Annotated[
-        str, Query(description="File name, ending in .txt, .md, .jsonl, .json, .csv or .tsv.", examples=["kjv.txt"])
+        str,
+        Query(
+            description="File name, ending in .txt, .md, .jsonl, .json, .csv or .tsv.",
+            examples=["kjv.txt"],
+            max_length=uploads.MAX_FILENAME_LENGTH,
+        ),
     ],
-    name: Annotated[str, Query(description="Name in lists. Defaults to the file name.")] = "",
-    encoding: Annotated[
-        str, Query(description="Encoding of the file if it is not UTF-8: gb18030, big5, cp932, windows-1251, ...")
+    name: Annotated[
+        str, Query(description="Name in lists. Defaults to the file name.", max_length=service.MAX_NAME_LENGTH)
     ] = "",
-    kind: Annotated[str, Query(description="Kind of the records. Defaults to the kind of the first one.")] = "",
+    encoding: Annotated[
+        str,
+        Query(
+            description="Encoding of the file if it is not UTF-8: gb18030, big5, cp932, windows-1251, ...",
+            max_length=40,
+        ),
+    ] = "",
+    kind: Annotated[
+        str, Query(description="Kind of the records. Defaults to the kind of the first one.", max_length=40)
+    ] = "",
 ) -> CorpusAnswer:
     """Upload a corpus: the body is the file. It is parsed in the background; poll until its state is `ready`."""
     label = uploads.label(filename, name, encoding, kind)
@@ -50,7 +64,7 @@ def list_corpora(principal: Reader, limit: Limit = 50, after: After = None) -> L
 
 
 @router.get("/corpora/{corpus_id}", tags=["corpora"])
-def get_corpus(principal: Reader, corpus_id: str) -> CorpusAnswer:
+def get_corpus(principal: Reader, corpus_id: Id) -> CorpusAnswer:
     """Get a corpus with its problems."""
     with db.transaction() as session:
         return schemas.corpus_answer(service.get_corpus(session, principal=principal, corpus_id=corpus_id))
@@ -59,7 +73,7 @@ def get_corpus(principal: Reader, corpus_id: str) -> CorpusAnswer:
 @router.get("/corpora/{corpus_id}/documents", tags=["corpora"])
 def list_documents(
     principal: Reader,
-    corpus_id: str,
+    corpus_id: Id,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[int, Query(ge=0, le=2**53, description="Value of `next` from the previous page.")] = 0,
 ) -> Listing[DocumentAnswer]:
@@ -73,7 +87,7 @@ def list_documents(
 
 
 @router.post("/corpora/{corpus_id}/parse", status_code=202, tags=["corpora"])
-def parse_corpus(principal: Submitter, corpus_id: str, body: ParseRequest) -> CorpusAnswer:
+def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> CorpusAnswer:
     """Parse an upload again: in another encoding, without its bad lines or bytes, or as records of another kind."""
     encoding, kind = uploads.checked_encoding(body.encoding), record_kinds.checked_kind(body.kind)
     with db.transaction() as session:
@@ -91,7 +105,7 @@ def parse_corpus(principal: Submitter, corpus_id: str, body: ParseRequest) -> Co
 
 
 @router.delete("/corpora/{corpus_id}", status_code=204, tags=["corpora"])
-def delete_corpus(principal: Submitter, corpus_id: str) -> Response:
+def delete_corpus(principal: Submitter, corpus_id: Id) -> Response:
     """Delete a corpus and its file. Refused while an unfinished job uses it."""
     with db.transaction() as session:
         service.delete_corpus(session, principal=principal, corpus_id=corpus_id)
@@ -108,7 +122,7 @@ def list_tokenizers(principal: Reader, limit: Limit = 50, after: After = None) -
 
 
 @router.get("/tokenizers/{tokenizer_id}", tags=["tokenizers"])
-def get_tokenizer(principal: Reader, tokenizer_id: str) -> TokenizerAnswer:
+def get_tokenizer(principal: Reader, tokenizer_id: Id) -> TokenizerAnswer:
     """Get a tokenizer."""
     with db.transaction() as session:
         return schemas.tokenizer_answer(service.get_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id))

@@ -19,6 +19,7 @@ from app.web import uploads as intake
 from app.web.auth import Reader, Submitter
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
+from app.web.parameters import Id, Part
 
 router = APIRouter()
 PAGE_ROWS = 50
@@ -48,9 +49,7 @@ def _index(request: Request, principal: Principal, after: str | None, refused: l
 
 
 @router.get("/corpora")
-def show_corpora(
-    request: Request, principal: Reader, after: After = None, part: Annotated[str, Query()] = ""
-) -> Response:
+def show_corpora(request: Request, principal: Reader, after: After = None, part: Part = "") -> Response:
     """The list of corpora with the form to upload files; with `part=list` only the list, to update it."""
     return _index(request, principal, after, [], part)
 
@@ -122,9 +121,9 @@ def _corpus(
 def show_corpus(
     request: Request,
     principal: Reader,
-    corpus_id: str,
+    corpus_id: Id,
     start: Annotated[int, Query(ge=0, le=2**53)] = 0,
-    part: Annotated[str, Query()] = "",
+    part: Part = "",
 ) -> Response:
     """The page of one corpus; with `part=state` only the state of its parsing, to update it."""
     if part != "state":
@@ -138,7 +137,7 @@ def show_corpus(
 def parse_corpus(
     request: Request,
     principal: Submitter,
-    corpus_id: str,
+    corpus_id: Id,
     encoding: Annotated[str, Form()] = "",
     skip_bad: Annotated[bool, Form()] = False,
     kind: Annotated[str, Form()] = "",
@@ -161,7 +160,7 @@ def parse_corpus(
 
 
 @router.post("/corpora/{corpus_id}/delete")
-def delete_corpus(request: Request, principal: Submitter, corpus_id: str) -> Response:
+def delete_corpus(request: Request, principal: Submitter, corpus_id: Id) -> Response:
     """Delete a corpus and its file."""
 
     def verb(session: Any) -> None:
@@ -193,7 +192,7 @@ def show_tokenizers(request: Request, principal: Reader, after: After = None) ->
 
 
 @router.get("/tokenizers/{tokenizer_id}")
-def show_tokenizer(request: Request, principal: Reader, tokenizer_id: str) -> Response:
+def show_tokenizer(request: Request, principal: Reader, tokenizer_id: Id) -> Response:
     """The page of one tokenizer, with a sample of its vocabulary."""
     with db.transaction() as session:
         tokenizer = service.get_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)

@@ -1,6 +1,7 @@
 """Reads parsed corpora and tokenizers for display: any document in O(1) by the index, a sample of a vocabulary."""
 
 import json
+import os
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +37,8 @@ def documents(corpus_id: str, start: int, limit: int, *, characters: int = PREVI
 
 
 def _ends(index: Any, start: int, limit: int) -> list[int]:
+    if start * 8 >= os.fstat(index.fileno()).st_size:
+        return []
     index.seek(max(0, start - 1) * 8)
     data = index.read((limit + (start > 0)) * 8)
     ends = [number for (number,) in struct.iter_unpack("<Q", data)]

@@ -23,6 +23,7 @@ from app.jobs.views import logs
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
 from app.web.paging import After, Limit
+from app.web.parameters import Id, ShortText
 from trainer.run_dir import RunDir
 
 router = APIRouter()
@@ -41,7 +42,9 @@ def submit_job(
     principal: Submitter,
     partial_spec: PartialSpec,
     response: Response,
-    idempotency_key: Annotated[str | None, Header(description="Makes repeating the request safe.")] = None,
+    idempotency_key: Annotated[
+        str | None, Header(description="Makes repeating the request safe.", max_length=service.MAX_KEY_LENGTH)
+    ] = None,
 ) -> schemas.JobAnswer:
     """Submit a job."""
     with db.transaction() as session:
@@ -83,7 +86,10 @@ def propose_job(principal: Reader, request: answers.ProposeRequest) -> answers.P
 @router.get("/jobs", tags=["jobs"])
 def list_jobs(
     principal: Reader,
-    state: Annotated[list[str] | None, Query(description="Only jobs in one of these states.")] = None,
+    state: Annotated[
+        list[ShortText] | None,
+        Query(description="Only jobs in one of these states.", max_length=100),
+    ] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Listing[schemas.JobAnswer]:
@@ -98,26 +104,26 @@ def list_jobs(
 
 
 @router.get("/jobs/{job_id}", tags=["jobs"])
-def get_job(principal: Reader, job_id: str) -> schemas.JobAnswer:
+def get_job(principal: Reader, job_id: Id) -> schemas.JobAnswer:
     """Get a job."""
     with db.transaction() as session:
         return schemas.job_answer(session, service.get(session, principal=principal, job_id=job_id))
 
 
 @router.post("/jobs/{job_id}/cancel", status_code=202, tags=["jobs"])
-def cancel_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
+def cancel_job(principal: Submitter, job_id: Id) -> schemas.JobAnswer:
     """Cancel a job. A running one saves a last checkpoint; its checkpoints are kept."""
     return _request_change(service.cancel, principal, job_id)
 
 
 @router.post("/jobs/{job_id}/pause", status_code=202, tags=["jobs"])
-def pause_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
+def pause_job(principal: Submitter, job_id: Id) -> schemas.JobAnswer:
     """Pause a job. It saves a checkpoint and frees its node."""
     return _request_change(service.pause, principal, job_id)
 
 
 @router.post("/jobs/{job_id}/resume", status_code=202, tags=["jobs"])
-def resume_job(principal: Submitter, job_id: str) -> schemas.JobAnswer:
+def resume_job(principal: Submitter, job_id: Id) -> schemas.JobAnswer:
     """Resume a paused job from its newest checkpoint, as if it had never stopped."""
     return _request_change(service.resume, principal, job_id)
 
@@ -130,7 +136,7 @@ def _request_change(verb: Callable[..., Job], principal: Principal, job_id: str)
 
 
 @router.get("/jobs/{job_id}/history", tags=["jobs"])
-def get_history(principal: Reader, job_id: str) -> Listing[schemas.HistoryEntry]:
+def get_history(principal: Reader, job_id: Id) -> Listing[schemas.HistoryEntry]:
     """What happened to a job, oldest first."""
     with db.transaction() as session:
         service.get(session, principal=principal, job_id=job_id)
@@ -139,7 +145,7 @@ def get_history(principal: Reader, job_id: str) -> Listing[schemas.HistoryEntry]
 
 
 @router.get("/jobs/{job_id}/attempts", tags=["jobs"])
-def list_attempts(principal: Reader, job_id: str) -> Listing[schemas.AttemptAnswer]:
+def list_attempts(principal: Reader, job_id: Id) -> Listing[schemas.AttemptAnswer]:
     """The attempts at a job, oldest first: where each resumed, how it ended, what its repeated steps prove."""
     with db.transaction() as session:
         job = service.get(session, principal=principal, job_id=job_id)
@@ -148,7 +154,7 @@ def list_attempts(principal: Reader, job_id: str) -> Listing[schemas.AttemptAnsw
 
 
 @router.get("/jobs/{job_id}/samples", tags=["jobs"])
-def get_samples(principal: Reader, job_id: str) -> Listing[schemas.SampleAnswer]:
+def get_samples(principal: Reader, job_id: Id) -> Listing[schemas.SampleAnswer]:
     """What the model wrote at each evaluation, oldest first."""
     with db.transaction() as session:
         service.get(session, principal=principal, job_id=job_id)
@@ -160,7 +166,7 @@ def get_samples(principal: Reader, job_id: str) -> Listing[schemas.SampleAnswer]
 @router.get("/jobs/{job_id}/metrics", tags=["jobs"])
 def get_metrics(
     principal: Reader,
-    job_id: str,
+    job_id: Id,
     series: Annotated[str | None, Query(description="Names, comma-separated. All if left out.", max_length=999)] = None,
     start: Annotated[int, Query(ge=0, le=2**31 - 1, description="The first step.")] = 0,
     end: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="The last step.")] = None,
@@ -180,7 +186,7 @@ def get_metrics(
 @router.get("/jobs/{job_id}/log", tags=["jobs"])
 def get_log(
     principal: Reader,
-    job_id: str,
+    job_id: Id,
     offset: Annotated[int, Query(ge=0, le=2**62, description="Bytes of the log to skip.")] = 0,
 ) -> schemas.LogAnswer:
     """Get a chunk of the log: what the processes of a job printed."""
@@ -200,7 +206,7 @@ def get_log(
 def stream_job(
     request: Request,
     principal: Reader,
-    job_id: str,
+    job_id: Id,
     last_event_id: Annotated[str | None, Header(description="The id of the last event seen.", max_length=200)] = None,
     after: Annotated[str | None, Query(description="Instead of the header.", max_length=200)] = None,
 ) -> EventSourceResponse:

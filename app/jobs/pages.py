@@ -34,6 +34,7 @@ from app.jobs.views.form_controls import FormContext
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
 from app.web.pages import page
+from app.web.parameters import Id, ShortText
 from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.spec import recipe, recipe_names
 from trainer.spec_errors import SpecError
@@ -79,7 +80,7 @@ def list_jobs(
 def show_form(
     request: Request,
     principal: Reader,
-    corpus: Annotated[list[str], Query(max_length=64)] = [],  # noqa: B006 - FastAPI copies it
+    corpus: Annotated[list[ShortText], Query(max_length=1000)] = [],  # noqa: B006 - FastAPI copies it
     recipe: Annotated[str, Query(max_length=40)] = "",
     base_model: Annotated[str | None, Query(max_length=64, description="The base model to start from.")] = None,
     origin: Annotated[
@@ -248,7 +249,7 @@ def _form_context(session: Session, principal: Principal, submitted: SubmittedFo
 
 
 @router.get("/jobs/{job_id}")
-def show_job(request: Request, principal: Reader, job_id: str) -> Response:
+def show_job(request: Request, principal: Reader, job_id: Id) -> Response:
     """The page of one job; its script follows the job's events from there."""
     with db.transaction() as session:
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
@@ -281,7 +282,7 @@ def show_job(request: Request, principal: Reader, job_id: str) -> Response:
 def stream_job(
     request: Request,
     principal: Reader,
-    job_id: str,
+    job_id: Id,
     last_event_id: Annotated[str | None, Header(max_length=200)] = None,
     after: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
@@ -317,19 +318,19 @@ def _spec_rows(spec: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel(principal: Submitter, job_id: str) -> Response:
+def cancel(principal: Submitter, job_id: Id) -> Response:
     """Request cancellation and redirect to the job's page."""
     return _request_change(service.cancel, principal, job_id)
 
 
 @router.post("/jobs/{job_id}/pause")
-def pause(principal: Submitter, job_id: str) -> Response:
+def pause(principal: Submitter, job_id: Id) -> Response:
     """Request a pause and redirect to the job's page."""
     return _request_change(service.pause, principal, job_id)
 
 
 @router.post("/jobs/{job_id}/resume")
-def resume(principal: Submitter, job_id: str) -> Response:
+def resume(principal: Submitter, job_id: Id) -> Response:
     """Request that the job resume and redirect to its page."""
     return _request_change(service.resume, principal, job_id)
 

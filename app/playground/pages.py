@@ -18,6 +18,7 @@ from app.playground.service import JobCheckpoints
 from app.web.auth import Reader, Submitter
 from app.web.errors import validation_field
 from app.web.pages import page
+from app.web.parameters import ShortText
 
 router = APIRouter()
 
@@ -25,7 +26,7 @@ DEFAULTS = GenerateRequest(checkpoint="-").model_dump(exclude={"checkpoint", "st
 
 
 @router.get("/playground")
-def show_playground(request: Request, principal: Reader, checkpoint: str | None = None) -> Response:
+def show_playground(request: Request, principal: Reader, checkpoint: ShortText | None = None) -> Response:
     """The playground, with a checkpoint selected: the one in the query, else the newest."""
     return _draw(request, principal, {**DEFAULTS, "checkpoint": checkpoint})
 

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
 from app.core.i18n import _
+from app.core.principal import not_found
 from app.web.pages import page
 from trainer.spec_errors import MESSAGES, SpecError
 
@@ -75,6 +76,8 @@ async def _spec_error(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if any(detail["loc"][0] == "path" for detail in error.errors()):
+        return error_response(request, not_found())  # no such id can exist
     fields = [validation_field(detail) for detail in error.errors()]
     message = "; ".join(f.message for f in fields)
     return error_response(request, PanelError(422, "request_invalid", message, fields))
