@@ -4,14 +4,15 @@ Each runs in its own session, so Ctrl-C does not reach it, and it survives a kil
 by its pid file and takes it over.
 """
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -149,7 +150,8 @@ class Postgres(Server):
     def identity(self) -> Mapping[str, Any]:
         if os.getuid() != 0:
             return {}
-        entry = ensure_user_exists(_SYSTEM_USER)
+        with _locked(_PROGRAMS):  # two installations that start at once would both add the user, and one would fail
+            entry = ensure_user_exists(_SYSTEM_USER)
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
     def answers(self) -> bool:
@@ -201,6 +203,17 @@ class Postgres(Server):
             mode = parent.stat().st_mode
             if not mode & 0o001:
                 parent.chmod(mode | 0o001)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Lock a directory against other processes; the kernel releases the lock when this one dies."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class Valkey(Server):
