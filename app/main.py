@@ -8,10 +8,10 @@ from fastapi.security import HTTPBearer
 
 from app.accounts import api as accounts_api
 from app.accounts import pages as accounts_pages
+from app.background_tasks import api as background_tasks_api
+from app.background_tasks import pages as background_tasks_pages
 from app.base_models import api as models_api
 from app.base_models import pages as models_pages
-from app.checkpoint_tasks import api as checkpoint_tasks_api
-from app.checkpoint_tasks import pages as checkpoint_tasks_pages
 from app.checkpoints import api as checkpoints_api
 from app.checkpoints import pages as checkpoints_pages
 from app.core.live import Hub
@@ -26,13 +26,13 @@ from app.playground import pages as playground_pages
 from app.web import errors, middleware, probes
 from app.web.static_files import DIRECTORY, STATIC_PATH, ImmutableFiles
 
-FEATURES = (accounts_api, corpora_api, models_api, checkpoints_api, checkpoint_tasks_api, jobs_api, playground_api)
+FEATURES = (accounts_api, corpora_api, models_api, checkpoints_api, background_tasks_api, jobs_api, playground_api)
 PAGES = (
     accounts_pages,
     corpora_pages,
     models_pages,
     checkpoints_pages,
-    checkpoint_tasks_pages,
+    background_tasks_pages,
     jobs_pages,
     playground_pages,
     home,

@@ -33,7 +33,7 @@ SLOW = (
     "journeys",
     "app/jobs/test_journey.py",
     "app/playground",
-    "app/checkpoint_tasks",
+    "app/background_tasks",
     "app/launcher",
     "trainer/inference",
     "trainer/test_main.py",

@@ -189,7 +189,7 @@ STATE_WRITERS = {
     ("app/base_models/service.py", "model"),
     ("app/corpora/service.py", "Corpus"),
     ("app/corpora/service.py", "corpus"),
-    ("app/checkpoint_tasks/service.py", "task"),
+    ("app/core/background_tasks.py", "task"),
 }
 PLANTED_STATE_WRITES = [
     'job.state = "failed"',

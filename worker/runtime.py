@@ -5,6 +5,7 @@ from functools import cache
 
 from app.core import processes
 from app.core.settings import settings
+from worker.background.runner import TaskRunner
 from worker.inference.client import Inference
 from worker.node import ForkServer, NodeHeartbeat, PeriodicThread
 
@@ -18,20 +19,25 @@ class Worker:
         self.fork_server = ForkServer()
         self.inference = Inference()
         self.generation_slots = threading.BoundedSemaphore(settings().generation_slots)
+        self.tasks = TaskRunner()
         self._watch_fork_server = PeriodicThread(self.fork_server.watch)
         self._heartbeat = PeriodicThread(NodeHeartbeat().beat)
+        self._look_for_tasks = PeriodicThread(self.tasks.start_waiting)  # notifications may be lost
 
     def start_fork_server(self) -> None:
         """Start the fork server and keep it alive."""
         self._watch_fork_server.start()
 
     def start_heartbeat(self) -> None:
-        """Tell the database every few seconds that this node can take jobs."""
+        """Tell the database every few seconds that this node can take jobs, and take background tasks from it."""
         self._heartbeat.start()
+        self._look_for_tasks.start()
 
     def stop(self) -> None:
         """Stop the threads and the fork server. In a container, which ends with its worker, jobs save and stop too."""
         self._watch_fork_server.stop()
+        self._look_for_tasks.stop()
+        self.tasks.stop()
         self._heartbeat.stop()
         self.fork_server.stop()
         if settings().stop_jobs:

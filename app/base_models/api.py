@@ -51,14 +51,16 @@ def list_models(principal: Reader, limit: Limit = 50, after: After = None) -> Li
     """List your imported base models, newest first."""
     with db.transaction() as session:
         rows, cursor = service.list_models(session, principal=principal, limit=limit, after=after)
-    return Listing(data=[schemas.model_answer(row) for row in rows], next=cursor)
+        tasks = service.import_tasks(session, rows)
+    return Listing(data=[schemas.model_answer(row, tasks.get(row.id)) for row in rows], next=cursor)
 
 
 @router.get("/models/{model_id}", tags=["models"])
 def get_model(principal: Reader, model_id: Id) -> ModelAnswer:
     """Get a base model with its problems."""
     with db.transaction() as session:
-        return schemas.model_answer(service.get(session, principal=principal, model_id=model_id))
+        model = service.get(session, principal=principal, model_id=model_id)
+        return schemas.model_answer(model, service.import_tasks(session, [model]).get(model.id))
 
 
 @router.delete("/models/{model_id}", status_code=204, tags=["models"])

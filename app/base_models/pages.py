@@ -25,12 +25,14 @@ def _index(
 ) -> Response:
     with db.transaction() as session:
         rows, cursor = service.list_models(session, principal=principal, limit=PAGE_ROWS, after=after)
+        tasks = service.import_tasks(session, rows)
     return page(
         request,
         "models/_list.html" if part == "list" else "models/index.html",
         error.status if error else 200,
         principal=principal,
         models=rows,
+        tasks=tasks,
         next=cursor,
         after=after,
         error=error.message if error else "",
@@ -61,6 +63,7 @@ def import_from_hub(request: Request, principal: Submitter, reference: Annotated
 def _model(request: Request, principal: Principal, model_id: str, error: PanelError | None = None) -> Response:
     with db.transaction() as session:
         model = service.get(session, principal=principal, model_id=model_id)
+        tasks = service.import_tasks(session, [model])
         jobs = service.jobs_of(session, principal=principal, model_id=model_id)
     unfit = find_limits(model.facts) if model.state == "ready" else {}
     reasons = list(dict.fromkeys(limits.sentence(reason) for reason in unfit.values()))  # some hold for several uses
@@ -71,6 +74,7 @@ def _model(request: Request, principal: Principal, model_id: str, error: PanelEr
         error.status if error else 200,
         principal=principal,
         model=model,
+        tasks=tasks,
         jobs=jobs,
         writes=model.state == "ready" and model.facts.writes_text,
         limits=reasons,
@@ -87,7 +91,8 @@ def show_model(request: Request, principal: Reader, model_id: Id, part: Part = "
         return _model(request, principal, model_id)
     with db.transaction() as session:
         model = service.get(session, principal=principal, model_id=model_id)
-    return page(request, "models/_state.html", principal=principal, model=model)
+        tasks = service.import_tasks(session, [model])
+    return page(request, "models/_state.html", principal=principal, model=model, tasks=tasks)
 
 
 @router.post("/models/{model_id}/import")

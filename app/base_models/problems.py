@@ -85,6 +85,7 @@ MESSAGES = {
     "out_of_memory": gettext_noop("Validation was stopped: it needed more than {limit} of memory."),
     "storage": gettext_noop("A file could not be written to disk: {why}."),
     "unforeseen": gettext_noop("Validation failed with an unexpected error ({why}). See the worker's log."),
+    "import_cancelled": gettext_noop("The import was cancelled. Start it again, or delete the model."),
     "importer_lost": gettext_noop(
         "The worker was lost {count} times during this import. Look at the memory and the log of the worker, then "
         "start the import again."

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.base_models import problems
 from app.base_models.limits import sentence
 from app.core.json_shapes import Problem
-from app.core.models import ImportedModel
+from app.core.models import BackgroundTask, ImportedModel
 from trainer.limits import limits
 
 EXAMPLE: dict[str, Any] = {
@@ -44,6 +44,7 @@ EXAMPLE: dict[str, Any] = {
             "conversations first.",
         }
     ],
+    "task_id": None,
     "progress": None,
     "created_at": "2026-01-01T12:00:00Z",
 }
@@ -116,14 +117,15 @@ class ModelAnswer(BaseModel):
     num_bytes: int
     problems: list[ModelProblem]
     limits: list[ModelLimit] = Field(description="What a model that is ready cannot be used for.")
+    task_id: str | None = Field(description="The background task that imports it, while it waits or runs.")
     progress: ModelProgress | None = Field(description="While it is being imported.")
     created_at: datetime
 
 
-def model_answer(model: ImportedModel) -> ModelAnswer:
-    """The response for a model."""
+def model_answer(model: ImportedModel, task: BackgroundTask | None = None) -> ModelAnswer:
+    """The response for a model. `task` is the one that imports it."""
     same = ("id", "name", "source", "reference", "state", "sha256", "num_bytes", "created_at")
-    progress = model.progress
+    progress = task.progress if task is not None and task.progress.total else None
     return ModelAnswer(
         **{name: getattr(model, name) for name in same},
         facts=model.facts.model_dump(exclude_unset=True),
@@ -133,7 +135,8 @@ def model_answer(model: ImportedModel) -> ModelAnswer:
             ModelLimit(use=use, code=reason.code, message=sentence(reason))
             for use, reason in (limits(model.facts) if model.state == "ready" else {}).items()
         ],
-        progress=None if progress.total is None else ModelProgress(**progress.model_dump(exclude={"at"})),
+        task_id=task.id if task is not None else None,
+        progress=None if progress is None else ModelProgress(**progress.model_dump(exclude={"seconds"})),
     )
 
 

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-import time
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -10,17 +10,15 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.base_models import names
-from app.core import paging, queue, storage
+from app.core import background_tasks, paging, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
-from app.core.json_shapes import ImportProgress
-from app.core.models import TERMINAL, ImportedModel, Job
+from app.core.models import TERMINAL, BackgroundTask, ImportedModel, Job
 from app.core.principal import Principal, visible, visible_to
 from app.core.settings import settings
 
 MAX_NAME_LENGTH = 120
 UPLOAD_LIFETIME = timedelta(days=1)  # after which an unfinished upload is deleted
-MAX_STARTS = 3  # of an import whose worker is lost each time
 _REFERENCE = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?", re.ASCII)
 
 
@@ -44,7 +42,7 @@ def create(session: Session, *, principal: Principal, name: str, reference: str 
     session.add(model)
     session.flush()
     if reference:
-        _enqueue_import(session, model.id)
+        _enqueue_import(session, model)
     return model
 
 
@@ -107,8 +105,7 @@ def begin_import(session: Session, *, principal: Principal, model_id: str) -> Im
         raise bad_field("file", "model_empty", _("No file of this model has been uploaded yet."))
     model.state = "importing"
     model.problems = []
-    model.progress = ImportProgress(at=time.time())
-    _enqueue_import(session, model_id)
+    _enqueue_import(session, model)
     return model
 
 
@@ -164,39 +161,23 @@ def jobs_of(session: Session, *, principal: Principal, model_id: str) -> list[tu
     ]
 
 
-def _enqueue_import(session: Session, model_id: str) -> None:
-    queue.enqueue_after_commit(session, queue.IMPORT_MODEL, model_id, queue=queue.CORPUS_QUEUE)
+def _enqueue_import(session: Session, model: ImportedModel) -> None:
+    background_tasks.enqueue(
+        session,
+        kind="import",
+        owner_id=model.owner_id,
+        model_id=model.id,
+        memory_bytes=settings().import_memory_bytes,
+    )
+
+
+def import_tasks(session: Session, models: Iterable[ImportedModel]) -> dict[str, BackgroundTask]:
+    """The tasks that import models, by the ID of their model."""
+    ids = [model.id for model in models if model.state == "importing"]
+    return background_tasks.open_tasks(session, BackgroundTask.model_id, ids) if ids else {}
 
 
 # ---- importing, as the worker reports it ----------------------------------------------------------------------------
-
-
-def importing(session: Session, *, model_id: str) -> ImportedModel | None:
-    """The model if it waits to be imported, else None: a message that is delivered twice has no effect."""
-    return session.scalar(select(ImportedModel).where(ImportedModel.id == model_id, ImportedModel.state == "importing"))
-
-
-def start_import(session: Session, *, model_id: str) -> ImportedModel | None:
-    """Count a start of an import, and return the model; None if it waits no longer. The process that starts is alone.
-
-    After MAX_STARTS starts whose worker was lost, the import fails.
-    """
-    waiting = (ImportedModel.id == model_id, ImportedModel.state == "importing")
-    model = session.scalar(select(ImportedModel).where(*waiting).with_for_update())
-    if model is None:
-        return None
-    if model.progress.num_starts >= MAX_STARTS:
-        fail_import(session, model_id=model_id, problems=[{"code": "importer_lost", "count": MAX_STARTS}])
-        return None
-    started = {"num_starts": model.progress.num_starts + 1, "at": time.time()}
-    model.progress = model.progress.model_copy(update=started)
-    return model
-
-
-def record_progress(session: Session, *, model_id: str, phase: str, done: int, total: int) -> None:
-    """Record the progress of an import, in bytes."""
-    signs = {"phase": phase, "done": done, "total": total, "at": time.time()}
-    _change_importing(session, model_id, progress=ImportedModel.progress.op("||")(signs))
 
 
 def record_download(session: Session, *, model_id: str, reference: str) -> None:
@@ -206,28 +187,17 @@ def record_download(session: Session, *, model_id: str, reference: str) -> None:
 
 def finish_import(session: Session, *, model_id: str, result: dict[str, Any]) -> None:
     """Mark a model as ready with the result of its validation, the closing report of the child process."""
-    _change_importing(session, model_id, state="ready", progress={}, **result)
+    _change_importing(session, model_id, state="ready", **result)
 
 
 def fail_import(session: Session, *, model_id: str, problems: list[dict[str, Any]]) -> None:
     """Mark a model as failed, with its problems."""
-    _change_importing(session, model_id, state="failed", progress={}, problems=problems)
+    _change_importing(session, model_id, state="failed", problems=problems)
 
 
 def _change_importing(session: Session, model_id: str, **values: Any) -> None:
     waiting = (ImportedModel.id == model_id, ImportedModel.state == "importing")
     session.execute(update(ImportedModel).where(*waiting).values(**values))
-
-
-def requeue_stale_imports(session: Session, *, seconds: float = 120) -> int:
-    """Resend the messages of imports without progress for so many seconds, and return how many."""
-    last_sign = func.coalesce(ImportedModel.progress["at"].as_float(), func.extract("epoch", ImportedModel.created_at))
-    silent = (ImportedModel.state == "importing", last_sign < time.time() - seconds)
-    rows = session.scalars(select(ImportedModel).where(*silent).with_for_update(skip_locked=True)).all()
-    for model in rows:
-        model.progress = model.progress.model_copy(update={"at": time.time()})
-        _enqueue_import(session, model.id)
-    return len(rows)
 
 
 def forget_unfinished(session: Session) -> list[str]:

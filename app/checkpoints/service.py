@@ -12,11 +12,11 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.core import paging, storage
+from app.core import background_tasks, paging, storage
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.json_shapes import StoredFile
-from app.core.models import Checkpoint, CheckpointTask, Job, new_id
+from app.core.models import BackgroundTask, Checkpoint, Job, new_id
 from app.core.principal import Principal, visible, visible_to
 from trainer.run_dir import MANIFEST
 
@@ -74,8 +74,8 @@ def pin(session: Session, *, principal: Principal, checkpoint_id: str, pinned: b
 
 def mark_for_deletion(session: Session, ids: Sequence[str]) -> None:
     """Hide ready checkpoints that are neither pinned nor used by a task; a sweep removes their files."""
-    worked_on = select(CheckpointTask.checkpoint_id).where(
-        CheckpointTask.state.in_(("queued", "running")), CheckpointTask.checkpoint_id.is_not(None)
+    worked_on = select(BackgroundTask.checkpoint_id).where(
+        BackgroundTask.state.in_(background_tasks.OPEN), BackgroundTask.checkpoint_id.is_not(None)
     )
     droppable = (
         Checkpoint.id.in_(ids),

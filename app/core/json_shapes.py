@@ -62,17 +62,11 @@ class EncodingCandidate(_Stored):
 
 
 class ParseReport(_Stored):
-    """Of a corpus: how it is to be parsed, how often it was started, how far that is (in
-    bytes, `at` Unix seconds), and what was counted.
-    """
+    """Of a corpus: how it is to be parsed, and what was counted."""
 
     kind: str | None = None
     skip_bad: bool = False
     bad_bytes: Literal["omit", "replace"] | None = None  # what happens to bytes that cannot be decoded
-    num_starts: int = 0
-    at: float | None = None
-    done: int = 0
-    total: int | None = None
     num_bad_lines: int = 0
     bad_lines: dict[str, int] = {}  # by the code of what is wrong with them
     num_bad_places: int = 0  # where bytes cannot be decoded, counted up to 10,000 where the file was refused for them
@@ -82,16 +76,6 @@ class ParseReport(_Stored):
     labels: dict[str, int] = {}
     lengths: dict[str, int] = {}  # documents by the number of bits of their length in characters
     candidates: list[EncodingCandidate] = []
-
-
-class ImportProgress(_Stored):
-    """How far the import of a model is, in bytes; when it was last reported (Unix seconds); how often it started."""
-
-    phase: str | None = None
-    done: int = 0
-    total: int | None = None
-    at: float | None = None
-    num_starts: int = 0
 
 
 class ModelFacts(Traits):
@@ -127,7 +111,7 @@ class Manifest(_Open):
     versions: dict[str, str] = {}
 
 
-class CheckpointTaskOptions(_Stored):
+class TaskOptions(_Stored):
     """The options of an export (the first four) or an evaluation (the others)."""
 
     format: str | None = None
@@ -139,12 +123,20 @@ class CheckpointTaskOptions(_Stored):
     num_fewshot: int = 0
 
 
-class StepsDone(_Stored):
-    """Progress of an export or an evaluation, and its duration in seconds."""
+class TaskProgress(_Stored):
+    """Progress of a background task in its present phase, in bytes, tensors or documents, and that phase's seconds."""
 
+    phase: str | None = None  # of an import: fetch, then check
     done: int = 0
     total: int | None = None
     seconds: float = 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the phase will still take at its pace so far; None before anything is done."""
+        if not self.total or not self.done or not self.seconds:
+            return None
+        return self.seconds * (self.total - self.done) / self.done
 
 
 class CorpusScores(_Open):
@@ -159,7 +151,7 @@ class CorpusScores(_Open):
     examples: list[dict[str, JsonValue]] = []
 
 
-class CheckpointTaskResult(_Open):
+class TaskResult(_Open):
     """What an export wrote (`files`, how far its logits are off), or an evaluation measured (`corpora`)."""
 
     files: list[StoredFile] = []

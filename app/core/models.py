@@ -24,11 +24,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from app.core.json_columns import JsonColumn
 from app.core.json_shapes import (
     Adjustments,
-    CheckpointTaskOptions,
-    CheckpointTaskResult,
     FailureReason,
     Gpu,
-    ImportProgress,
     JobFacts,
     JobProgress,
     Manifest,
@@ -38,8 +35,10 @@ from app.core.json_shapes import (
     ParseReport,
     Problem,
     Replay,
-    StepsDone,
     StoredFile,
+    TaskOptions,
+    TaskProgress,
+    TaskResult,
     Telemetry,
 )
 from trainer.corpus_kinds import CORPUS_KINDS
@@ -62,8 +61,8 @@ STATES = (
 TERMINAL = ("succeeded", "failed", "cancelled")
 DESIRED_STATES = ("run", "pause", "cancel")
 CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
-CHECKPOINT_TASK_KINDS = ("export", "evaluation")
-CHECKPOINT_TASK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+TASK_KINDS = ("parse", "import", "export", "evaluation")
+TASK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 MODEL_STATES = ("uploading", "importing", "ready", "failed")
 
 
@@ -78,9 +77,8 @@ def _one_of(column: str, words: tuple[str, ...]) -> str:
 
 
 _SHAPES = (
-    *(Adjustments, ImportProgress, JobFacts, JobProgress, Manifest, ModelFacts, ParseReport, StepsDone, Telemetry),
+    *(Adjustments, JobFacts, JobProgress, Manifest, ModelFacts, ParseReport, TaskOptions, TaskProgress, Telemetry),
     *(
-        CheckpointTaskOptions,
         MessageValues,
         dict[str, int],
         dict[str, float],
@@ -89,7 +87,7 @@ _SHAPES = (
         list[StoredFile],
     ),
 )
-_SHAPES_OR_NONE = (FailureReason, Notice, Replay, CheckpointTaskResult)
+_SHAPES_OR_NONE = (FailureReason, Notice, Replay, TaskResult)
 _COLUMN_TYPES: dict[Any, Any] = {
     datetime: DateTime(timezone=True),
     str: Text,
@@ -98,6 +96,9 @@ _COLUMN_TYPES: dict[Any, Any] = {
     **{shape: JsonColumn(shape) for shape in _SHAPES},
     **{shape: JsonColumn(shape, empty_is_none=True) for shape in _SHAPES_OR_NONE},
 }
+
+
+_OPEN_TASK = "state IN ('queued', 'running')"
 
 
 class Base(DeclarativeBase):
@@ -262,7 +263,6 @@ class ImportedModel(Base):
     sha256: Mapped[str | None]  # over those
     num_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
     problems: Mapped[list[Problem]] = mapped_column(server_default="[]")  # of a ready one: remarks
-    progress: Mapped[ImportProgress] = mapped_column(server_default="{}")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
@@ -271,31 +271,48 @@ class ImportedModel(Base):
     )
 
 
-class CheckpointTask(Base):
-    """An export or an evaluation of a checkpoint or of an imported base model."""
+class BackgroundTask(Base):
+    """Parsing a corpus, importing a base model, or exporting or evaluating a checkpoint or imported model.
 
-    __tablename__ = "checkpoint_task"
+    Written only by app/core/background_tasks.py.
+    """
+
+    __tablename__ = "background_task"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
-    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    owner_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    corpus_id: Mapped[str | None] = mapped_column(ForeignKey("corpus.id", ondelete="CASCADE"), index=True)
     checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id", ondelete="CASCADE"), index=True)
     model_id: Mapped[str | None] = mapped_column(ForeignKey("base_model.id", ondelete="CASCADE"), index=True)
     kind: Mapped[str]
-    options: Mapped[CheckpointTaskOptions]
+    options: Mapped[TaskOptions] = mapped_column(server_default="{}")
+    memory_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")  # the most that its process may use
     state: Mapped[str] = mapped_column(server_default="queued")
-    num_starts: Mapped[int] = mapped_column(server_default="0")  # with the id, who may write to it
-    progress: Mapped[StepsDone] = mapped_column(server_default="{}")
-    signed_at: Mapped[datetime] = mapped_column(server_default=func.now())  # its last sign of life
-    result: Mapped[CheckpointTaskResult | None] = mapped_column(server_default="{}", nullable=False)
+    fence: Mapped[int] = mapped_column(server_default="0")  # the number of its starts: an earlier one writes nothing
+    num_losses: Mapped[int] = mapped_column(server_default="0")  # starts that ended without a reason of their own
+    node: Mapped[str | None]  # of its last start
+    lease_until: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]  # pause after a loss
+    progress: Mapped[TaskProgress] = mapped_column(server_default="{}")
+    result: Mapped[TaskResult | None] = mapped_column(server_default="{}", nullable=False)
     failure: Mapped[FailureReason | None] = mapped_column(server_default="{}", nullable=False)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
-        CheckConstraint(_one_of("kind", CHECKPOINT_TASK_KINDS), name="kind"),
-        CheckConstraint("num_nonnulls(checkpoint_id, model_id) = 1", name="subject"),
-        CheckConstraint(_one_of("state", CHECKPOINT_TASK_STATES), name="state"),
+        CheckConstraint(_one_of("kind", TASK_KINDS), name="kind"),
+        CheckConstraint("num_nonnulls(corpus_id, checkpoint_id, model_id) = 1", name="subject"),
+        CheckConstraint(_one_of("state", TASK_STATES), name="state"),
+        Index("ix_background_task_state_open", "state", postgresql_where=text(_OPEN_TASK)),
+        # A corpus is parsed and a model is imported by one task at a time.
+        Index("uq_background_task_parse", "corpus_id", unique=True, postgresql_where=text(_OPEN_TASK)),
+        Index(
+            "uq_background_task_import",
+            "model_id",
+            unique=True,
+            postgresql_where=text(f"kind = 'import' AND {_OPEN_TASK}"),
+        ),
     )
 
 

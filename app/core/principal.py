@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.core.errors import PanelError
 from app.core.i18n import _
-from app.core.models import Checkpoint, CheckpointTask, Corpus, ImportedModel, Job, Tokenizer
+from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 
 SESSION_LIFETIME = timedelta(days=30)
 
@@ -25,7 +25,7 @@ Scope = Literal["read", "submit", "admin"]
 SCOPES: tuple[Scope, ...] = ("read", "submit", "admin")
 
 
-Owned = TypeVar("Owned", Checkpoint, Corpus, ImportedModel, Job, Tokenizer, CheckpointTask)
+Owned = TypeVar("Owned", Checkpoint, Corpus, ImportedModel, Job, Tokenizer, BackgroundTask)
 
 
 @dataclass(frozen=True)

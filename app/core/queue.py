@@ -18,17 +18,14 @@ from app.core.settings import settings
 
 log = logging.getLogger(__name__)
 
-# Task names; the functions behind them are in worker/tasks/start_job.py.
+# Task names; the functions are in worker/tasks/. All of them return at once: what takes time runs beside Celery.
 START_JOB = "jobs.start"
-PARSE_CORPUS = "corpora.parse"
-IMPORT_MODEL = "base_models.import"
 GENERATE = "playground.generate"
-RUN_CHECKPOINT_TASK = "checkpoint_tasks.run"
+RUN_BACKGROUND_TASKS = "background_tasks.run"
 
 # Queues that any node serves.
-CORPUS_QUEUE = "corpora"
 GENERATE_QUEUE = "generate"
-CHECKPOINT_TASK_QUEUE = "checkpoint_tasks"
+BACKGROUND_QUEUE = "background_tasks"
 
 
 CLAIM_SECONDS = 15  # a broker that does not answer blocks a sender for slightly less

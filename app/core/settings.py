@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     )
     parse_memory_bytes: int = Field(2 * 2**30, gt=0, description="Memory limit of the process that parses an upload")
     parse_cpu_seconds: int = Field(3600, gt=0, description="CPU limit of the process that parses an upload")
+    task_memory_bytes: int = Field(
+        0, ge=0, description="Memory that the background tasks of a node may use together; 0: half of the node's"
+    )
     price_per_hour: float = Field(0, ge=0, description="Price of a node per hour; 0: no cost is shown")
     price_per_kwh: float = Field(0, ge=0, description="Price of energy per kWh; 0: no cost is shown")
     watts: float = Field(0, ge=0, description="Power of a GPU, or of a node without GPUs; 0: the specified value")

@@ -30,14 +30,14 @@ def run(job_id: str) -> Path:
     return data() / "runs" / job_id
 
 
-def checkpoint_task(task_id: str) -> Path:
+def background_task(task_id: str) -> Path:
     """The directory of an export or evaluation: its inputs, its log and its result."""
     return data() / "works" / task_id  # the name in existing data directories
 
 
 def exported_files(task_id: str) -> Path:
     """The directory of the files that an export offers for download."""
-    return checkpoint_task(task_id) / "artefact"  # the name in existing data directories
+    return background_task(task_id) / "artefact"  # the name in existing data directories
 
 
 def cache() -> Path:

@@ -60,14 +60,16 @@ def list_corpora(principal: Reader, limit: Limit = 50, after: After = None) -> L
     """List your corpora and those that ship with Athanor, newest first."""
     with db.transaction() as session:
         rows, cursor = service.list_corpora(session, principal=principal, limit=limit, after=after)
-    return Listing(data=[schemas.corpus_answer(row) for row in rows], next=cursor)
+        tasks = service.parse_tasks(session, rows)
+    return Listing(data=[schemas.corpus_answer(row, tasks.get(row.id)) for row in rows], next=cursor)
 
 
 @router.get("/corpora/{corpus_id}", tags=["corpora"])
 def get_corpus(principal: Reader, corpus_id: Id) -> CorpusAnswer:
     """Get a corpus with its problems."""
     with db.transaction() as session:
-        return schemas.corpus_answer(service.get_corpus(session, principal=principal, corpus_id=corpus_id))
+        corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
+        return schemas.corpus_answer(corpus, service.parse_tasks(session, [corpus]).get(corpus.id))
 
 
 @router.get("/corpora/{corpus_id}/documents", tags=["corpora"])

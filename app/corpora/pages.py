@@ -32,12 +32,14 @@ DOCUMENTS_SHOWN = 10
 def _index(request: Request, principal: Principal, after: str | None, refused: list[str], part: str = "") -> Response:
     with db.transaction() as session:
         rows, cursor = service.list_corpora(session, principal=principal, limit=PAGE_ROWS, after=after)
+        tasks = service.parse_tasks(session, rows)
     return page(
         request,
         "corpora/_list.html" if part == "list" else "corpora/index.html",
         422 if refused else 200,
         principal=principal,
         corpora=rows,
+        tasks=tasks,
         next=cursor,
         after=after,
         refused=refused,
@@ -97,6 +99,7 @@ def _corpus(
 ) -> Response:
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
+        tasks = service.parse_tasks(session, [corpus])
     documents = _documents(corpus, start) if corpus.state == "ready" else []
     return page(
         request,
@@ -104,6 +107,7 @@ def _corpus(
         error.status if error else 200,
         principal=principal,
         corpus=corpus,
+        tasks=tasks,
         problems=[(problem, problems.sentence(problem)) for problem in corpus.problems],
         encodings=problems.ENCODINGS,
         kinds=_kinds(),
@@ -130,7 +134,8 @@ def show_corpus(
         return _corpus(request, principal, corpus_id, start)
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
-    return page(request, "corpora/_state.html", principal=principal, corpus=corpus)
+        tasks = service.parse_tasks(session, [corpus])
+    return page(request, "corpora/_state.html", principal=principal, corpus=corpus, tasks=tasks)
 
 
 @router.post("/corpora/{corpus_id}/parse")

@@ -112,6 +112,7 @@ MESSAGES = {
         "The worker was lost {count} times while it parsed this file. Look at the memory and the log of the worker, "
         "then parse the file again, or split it."
     ),
+    "reading_cancelled": gettext_noop("Reading the file was cancelled. Read it again, or delete the corpus."),
     "parser_died": gettext_noop("Parsing took too long or was stopped. Parse the file again, or split it."),
 }
 

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.json_shapes import Problem
-from app.core.models import Corpus, Tokenizer
+from app.core.models import BackgroundTask, Corpus, Tokenizer
 from app.corpora import problems
 from app.corpora.previews import DocumentPreview
 
@@ -65,6 +65,7 @@ class CorpusAnswer(BaseModel):
                     "num_bad_places": 0,
                     "problems": [],
                     "encodings": [],
+                    "task_id": None,
                     "progress": None,
                     "shipped": False,
                     "created_at": "2026-01-01T12:00:00Z",
@@ -106,6 +107,7 @@ class CorpusAnswer(BaseModel):
     )
     problems: list[CorpusProblem]
     encodings: list[EncodingOffer] = Field(description="Other encodings to try if decoding failed.")
+    task_id: str | None = Field(description="The background task that parses it, while it waits or runs.")
     progress: CorpusProgress | None = Field(description="Progress while it is being parsed.")
     shipped: bool = Field(description="Whether it ships with Athanor and cannot be changed.")
     created_at: datetime
@@ -167,10 +169,10 @@ class TokenizerAnswer(BaseModel):
     created_at: datetime
 
 
-def corpus_answer(corpus: Corpus) -> CorpusAnswer:
-    """The response for a row."""
+def corpus_answer(corpus: Corpus, task: BackgroundTask | None = None) -> CorpusAnswer:
+    """The response for a row. `task` is the one that parses it."""
     progress = corpus.progress
-    is_reading = corpus.state == "parsing" and progress.total is not None
+    total = task.progress.total if task is not None else None
     return CorpusAnswer(
         **{name: getattr(corpus, name) for name in _SAME},
         num_turns=progress.num_turns,
@@ -182,7 +184,8 @@ def corpus_answer(corpus: Corpus) -> CorpusAnswer:
         num_bad_places=progress.num_bad_places,
         problems=[problem_answer(problem) for problem in corpus.problems],
         encodings=[EncodingOffer(**candidate.model_dump()) for candidate in progress.candidates],
-        progress=CorpusProgress(done=progress.done, total=progress.total or 0) if is_reading else None,
+        task_id=task.id if task is not None else None,
+        progress=CorpusProgress(done=task.progress.done, total=total) if task is not None and total else None,
         shipped=corpus.owner_id is None,
     )
 

@@ -1,7 +1,6 @@
 """Operations on corpora and tokenizers: the only writer of both tables."""
 
 import shutil
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -9,18 +8,18 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.core import paging, queue, storage
+from app.core import background_tasks, paging, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import ParseReport
-from app.core.models import TERMINAL, Corpus, Job, Tokenizer, new_id
+from app.core.models import TERMINAL, BackgroundTask, Corpus, Job, Tokenizer, new_id
 from app.core.principal import Principal, not_found, visible, visible_to
+from app.core.settings import settings
 from app.corpora.shipped import FOLDER, SHIPPED
 from trainer.run_dir import CorpusInput, sha256_file
 
 FORMATS = ("txt", "md", "jsonl", "json", "csv", "tsv")
 MAX_NAME_LENGTH = 120
-MAX_STARTS = 3  # of parsing a corpus whose worker is lost each time
 
 
 # ---- corpora --------------------------------------------------------------------------------------------------------
@@ -53,7 +52,7 @@ def create_corpus(
     )
     session.add(corpus)
     session.flush()
-    _enqueue_parse(session, corpus_id)
+    _enqueue_parse(session, corpus)
     return corpus
 
 
@@ -118,8 +117,8 @@ def parse_again(
     corpus.state = "parsing"
     corpus.encoding = encoding
     corpus.problems = []
-    corpus.progress = ParseReport(kind=kind, skip_bad=skip_bad, bad_bytes=bad_bytes, at=time.time())
-    _enqueue_parse(session, corpus_id)
+    corpus.progress = ParseReport(kind=kind, skip_bad=skip_bad, bad_bytes=bad_bytes)
+    _enqueue_parse(session, corpus)
     return corpus
 
 
@@ -175,55 +174,23 @@ def _refuse_in_use(session: Session, corpus: Corpus) -> None:
         raise PanelError(409, "corpus_in_use", message)
 
 
-def _enqueue_parse(session: Session, corpus_id: str) -> None:
-    queue.enqueue_after_commit(session, queue.PARSE_CORPUS, corpus_id, queue=queue.CORPUS_QUEUE)
+def _enqueue_parse(session: Session, corpus: Corpus) -> None:
+    background_tasks.enqueue(
+        session,
+        kind="parse",
+        owner_id=corpus.owner_id,
+        corpus_id=corpus.id,
+        memory_bytes=settings().parse_memory_bytes,
+    )
 
 
-# ---- parsing, as the worker reports it ------------------------------------------------------------------------------
+def parse_tasks(session: Session, corpora: Iterable[Corpus]) -> dict[str, BackgroundTask]:
+    """The tasks that parse corpora, by the ID of their corpus."""
+    ids = [corpus.id for corpus in corpora if corpus.state == "parsing"]
+    return background_tasks.open_tasks(session, BackgroundTask.corpus_id, ids) if ids else {}
 
 
-def parsing(session: Session, *, corpus_id: str) -> Corpus | None:
-    """The corpus if it waits to be parsed, else None: a message that is delivered twice has no effect."""
-    return session.scalar(select(Corpus).where(Corpus.id == corpus_id, Corpus.state == "parsing"))
-
-
-def start_parse(session: Session, *, corpus_id: str) -> Corpus | None:
-    """Count a start of parsing, and return the corpus; None if it waits no longer. The process that starts is alone.
-
-    After MAX_STARTS starts whose worker was lost, the corpus fails.
-    """
-    waiting = (Corpus.id == corpus_id, Corpus.state == "parsing")
-    corpus = session.scalar(select(Corpus).where(*waiting).with_for_update())
-    if corpus is None:
-        return None
-    if corpus.progress.num_starts >= MAX_STARTS:
-        fail_parse(session, corpus_id=corpus_id, problems=[{"code": "reader_lost", "count": MAX_STARTS}])
-        return None
-    started = {"num_starts": corpus.progress.num_starts + 1, "at": time.time()}
-    corpus.progress = corpus.progress.model_copy(update=started)
-    return corpus
-
-
-def record_parse_progress(session: Session, *, corpus_id: str, done: int, total: int) -> None:
-    """Record the progress of parsing, in bytes of the upload."""
-    signs = func.jsonb_build_object("done", done, "total", total, "at", func.extract("epoch", func.now()))
-    progress = Corpus.progress.op("||")(signs)
-    session.execute(update(Corpus).where(Corpus.id == corpus_id, Corpus.state == "parsing").values(progress=progress))
-
-
-def requeue_stale_parses(session: Session, *, seconds: float = 60) -> int:
-    """Resend the messages of corpora whose parsing made no progress for so many seconds, and return how many.
-
-    Their worker died or the broker lost the message; parsing an upload twice does no harm.
-    """
-    last_sign = func.coalesce(Corpus.progress["at"].as_float(), func.extract("epoch", Corpus.created_at))
-    silent = last_sign < func.extract("epoch", func.now()) - seconds
-    lost = session.scalars(select(Corpus).where(Corpus.state == "parsing", silent).with_for_update(skip_locked=True))
-    rows = lost.all()
-    for corpus in rows:
-        corpus.progress = corpus.progress.model_copy(update={"at": time.time()})
-        _enqueue_parse(session, corpus.id)
-    return len(rows)
+# ---- how parsing ended ----------------------------------------------------------------------------------------------
 
 
 def finish_parse(session: Session, *, corpus_id: str, result: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-THREADS = 8  # of the Celery worker: its tasks wait for other processes
+THREADS = 8  # of the Celery worker; its tasks take milliseconds
 
 
 @cli.callback()
@@ -74,10 +74,10 @@ def scheduler() -> None:
 @cli.command()
 def worker() -> None:
     """Start the worker of this node."""
-    from app.core.queue import CHECKPOINT_TASK_QUEUE, CORPUS_QUEUE, GENERATE_QUEUE, node_queue
+    from app.core.queue import BACKGROUND_QUEUE, GENERATE_QUEUE, node_queue
 
     need_servers()
-    queues = ",".join((node_queue(settings().node_name), CORPUS_QUEUE, GENERATE_QUEUE, CHECKPOINT_TASK_QUEUE))
+    queues = ",".join((node_queue(settings().node_name), GENERATE_QUEUE, BACKGROUND_QUEUE))
     quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
     name = ["-n", f"athanor@{settings().node_name}"]
     pool = ["-P", "threads", "-c", str(THREADS), "-Q", queues]

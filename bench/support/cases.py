@@ -410,7 +410,7 @@ MODELS = (
         "modelscope/ms-swift#4660",
         "evaluated and exported like a checkpoint",
         (
-            "tests/app/checkpoint_tasks/test_checkpoint_tasks.py::"
+            "tests/app/background_tasks/test_exports_and_evaluations.py::"
             "test_an_imported_model_is_evaluated_like_its_checkpoints_and_exported",
             _ACCEPTED + "test_evaluations_succeed_within_the_limits",
         ),

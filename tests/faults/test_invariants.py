@@ -1,6 +1,7 @@
 """Each invariant fails for a job that violates it: one that ended well, with one thing changed."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from tests.faults import invariants
 from tests.faults.runs import Run
 from tests.faults.stack import CANARY
 from tests.users import Person
+from tests.waiting import until
 
 pytestmark = pytest.mark.faults_core
 
@@ -79,8 +81,9 @@ def installation(run: Run) -> InProcessInstallation:
 def process_of(run: Run, **environment: str) -> Iterator[None]:
     """A process that writes into the run's log, as a rank does."""
     with run.dir.log_path.open("ab") as log:
-        process = subprocess.Popen(SLEEP, stdout=log, env=environment)
+        process = subprocess.Popen(SLEEP, stdout=log, env={"PATH": os.defpath, **environment})
     try:
+        until(psutil.Process(process.pid).environ, 10, "its environment")  # empty while the program is being loaded
         yield
     finally:
         process.kill()
@@ -236,7 +239,7 @@ def test_i10_the_password_in_the_history(run: Run, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("variable", [{"ATHANOR_DATA": "x"}, {"DATABASE_URL": "x"}, {"ANY": CANARY}])
 def test_i10_a_setting_in_a_trainers_environment(run: Run, variable: dict[str, str]) -> None:
-    with process_of(run, PATH="/usr/bin"):
+    with process_of(run):
         assert all(isinstance(process, psutil.Process) for process in run.gang())
         invariants.trainers_have_no_secrets(run)
     with process_of(run, **variable), pytest.raises(AssertionError, match="I10"):

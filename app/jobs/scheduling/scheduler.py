@@ -16,12 +16,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import Session
 
-from app.base_models import service as base_models
-from app.checkpoint_tasks import service as checkpoint_tasks
+from app.background_tasks import outcomes
 from app.core import db, live, queue
 from app.core.models import Heartbeat
 from app.core.settings import settings
-from app.corpora import service as corpora
 from app.jobs.lifecycle import notifications
 from app.jobs.scheduling import dispatch
 from app.jobs.scheduling.sweep import Sweep
@@ -89,9 +87,7 @@ class Scheduler:
         counts["settled"] = self._run(dispatch.requeue_or_fail)
         counts["placed"] = self._run(dispatch.place)
         with db.transaction() as session:
-            corpora.requeue_stale_parses(session)
-            base_models.requeue_stale_imports(session)
-            checkpoint_tasks.requeue_stale(session)
+            outcomes.expire_leases(session)
         counts["sent"] = queue.flush_outbox()
         counts["removed"] = self._sweep.step()
         with db.transaction() as session:

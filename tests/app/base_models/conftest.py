@@ -9,8 +9,10 @@ from starlette.testclient import TestClient
 
 from app.base_models import names
 from tests import folders
+from tests.background import forget_waiting, run_waiting
+from worker.background import model_import
+from worker.background.lease import Lease
 from worker.sandbox.model_import import validate
-from worker.tasks import import_model
 
 Import = Callable[..., dict[str, Any]]
 
@@ -32,11 +34,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check without a child: torch is imported here already."""
 
-    def run(model_id: str, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
+    def run(lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
         assert phase == "check"
         return validate.report_result(Path(command[3]), int(command[4].partition("=")[2]), 0)
 
-    monkeypatch.setattr(import_model, "run_child", run)
+    monkeypatch.setattr(model_import, "run_child", run)
 
 
 def put(client: TestClient, model_id: str, path: Path) -> Any:
@@ -49,6 +51,7 @@ def imported(in_process: None) -> Import:
     """Upload a folder, import it as the worker does, and answer the model."""
 
     def work(client: TestClient, directory: Path, name: str = "tiny") -> dict[str, Any]:
+        forget_waiting()
         created = client.post("/api/v1/models", json={"name": name})
         assert created.status_code == 201, created.text
         model_id = created.json()["id"]
@@ -57,7 +60,7 @@ def imported(in_process: None) -> Import:
                 answer = put(client, model_id, path)
                 assert answer.status_code == 200, answer.text
         assert client.post(f"/api/v1/models/{model_id}/import").status_code == 202
-        import_model.import_model(model_id)
+        run_waiting()
         model: dict[str, Any] = client.get(f"/api/v1/models/{model_id}").json()
         return model
 

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, update
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app.base_models import service
 from app.core import db, queue, storage
-from app.core.models import ImportedModel, Job, Outbox
+from app.core.models import ImportedModel, Job
 from app.core.settings import settings
 from tests import folders, users
 from tests.app.base_models.conftest import Import, put
+from tests.background import run_waiting
 from tests.users import Person
 from trainer.spec import resolve
-from worker.tasks.import_model import import_model
 
 Folder = Callable[[str], Path]
 ROUTES = [
@@ -87,57 +87,21 @@ def test_errors_name_the_place_and_can_be_fixed(
     }
     assert put(alice, model["id"], folder("llama") / "config.json").json()["state"] == "uploading"
     alice.post(f"/api/v1/models/{model['id']}/import")
-    import_model(model["id"])
+    run_waiting()
     again = alice.get(f"/api/v1/models/{model['id']}").json()
     assert (again["state"], again["problems"]) == ("ready", [])
-
-
-def test_a_duplicate_message_is_ignored(alice: TestClient, folder: Folder, imported: Import) -> None:
-    model = imported(alice, folder("gpt2"))
-    import_model(model["id"])
-    import_model("never was")
-    assert alice.get(f"/api/v1/models/{model['id']}").json() == model
-    assert not storage.base_model("never was").exists()
-
-
-def test_a_silent_import_is_requeued_once(alice: TestClient) -> None:
-    model_id = created(alice)
-    with db.transaction() as session:
-        lost = {"state": "importing", "created_at": func.now() - service.UPLOAD_LIFETIME}
-        session.execute(update(ImportedModel).where(ImportedModel.id == model_id).values(**lost))
-    with db.transaction() as session:
-        assert service.requeue_stale_imports(session) == 1
-        assert session.query(Outbox).where(Outbox.args.contains([model_id])).count() == 1
-    with db.transaction() as session:
-        assert service.requeue_stale_imports(session) == 0
-
-
-def test_a_model_whose_import_dies_with_its_worker_fails_after_three_starts(
-    alice: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lose_the_worker(*arguments: object) -> dict[str, Any]:
-        raise SystemExit(137)
-
-    model_id = created(alice)
-    with db.transaction() as session:
-        session.execute(update(ImportedModel).where(ImportedModel.id == model_id).values(state="importing"))
-    monkeypatch.setattr("worker.tasks.import_model.run_child", lose_the_worker)
-    for _start in range(3):
-        with pytest.raises(SystemExit):
-            import_model(model_id)
-    import_model(model_id)
-    answer = alice.get(f"/api/v1/models/{model_id}").json()
-    assert (answer["state"], answer["problems"][0]["code"]) == ("failed", "importer_lost")
 
 
 def test_a_crashed_child_fails_the_model_with_a_reason(
     alice: TestClient, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.tasks.import_model.validation_command", lambda model_id: ["sh", "-c", "kill -9 $$"])
+    monkeypatch.setattr(
+        "worker.background.model_import.validation_command", lambda model_id: ["sh", "-c", "kill -9 $$"]
+    )
     model_id = created(alice)
     put(alice, model_id, folder("llama") / "config.json")
     alice.post(f"/api/v1/models/{model_id}/import")
-    import_model(model_id)
+    run_waiting()
     model = alice.get(f"/api/v1/models/{model_id}").json()
     assert (model["state"], model["problems"][0]["message"]) == (
         "failed",
@@ -153,23 +117,25 @@ def test_a_result_that_cannot_be_stored_fails_the_model_with_a_reason(
     alice: TestClient, folder: Folder, monkeypatch: pytest.MonkeyPatch, closing: dict[str, Any]
 ) -> None:
     report = ["printf", "%s\\n", json.dumps(closing)]
-    monkeypatch.setattr("worker.tasks.import_model.validation_command", lambda model_id: report)
+    monkeypatch.setattr("worker.background.model_import.validation_command", lambda model_id: report)
     model_id = created(alice)
     put(alice, model_id, folder("llama") / "config.json")
     alice.post(f"/api/v1/models/{model_id}/import")
-    import_model(model_id)
+    run_waiting()
     model = alice.get(f"/api/v1/models/{model_id}").json()
     assert (model["state"], model["problems"][0]["code"]) == ("failed", "result_unstorable")
 
 
 def test_the_child_process_gets_no_secrets(alice: TestClient, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.setattr("worker.tasks.import_model.validation_command", lambda model_id: ["sh", "-c", f"env > {seen}"])
+    monkeypatch.setattr(
+        "worker.background.model_import.validation_command", lambda model_id: ["sh", "-c", f"env > {seen}"]
+    )
     model_id = created(alice)
     seen = storage.base_model(model_id) / "environment"
     put(alice, model_id, folder("llama") / "config.json")
     alice.post(f"/api/v1/models/{model_id}/import")
-    import_model(model_id)
+    run_waiting()
     told = seen.read_text()
     assert "HF_HUB_OFFLINE=1" in told
     assert not any(word in told for word in ("hf_secret", "DATABASE_URL", "REDIS_URL", "ATHANOR"))
@@ -245,7 +211,7 @@ def test_a_model_of_the_hub_is_imported_at_once(
     monkeypatch.setattr(queue, "send", lambda task, *args, queue: sent.append((task, *args, queue)))
     model = alice.post("/api/v1/models", json={"reference": "owner/tiny@main"}).json()
     assert (model["state"], model["name"], model["reference"]) == ("importing", "tiny", "owner/tiny@main")
-    assert (queue.IMPORT_MODEL, model["id"], queue.CORPUS_QUEUE) in sent
+    assert (queue.RUN_BACKGROUND_TASKS, queue.BACKGROUND_QUEUE) in sent
     assert alice.put(f"/api/v1/models/{model['id']}/files/config.json", content=b"{}").status_code == 409
 
 

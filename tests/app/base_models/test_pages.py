@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from app.base_models import service
+from app.background_tasks import outcomes
 from app.core import db
+from app.core.json_shapes import TaskProgress
 from app.core.settings import settings
 from tests.app.base_models.conftest import Import, put
+from tests.background import claim, forget_waiting
 
 Folder = Callable[[str], Path]
 EVIL = "<script>alert(1)</script>"
@@ -41,6 +43,7 @@ def test_an_empty_list_explains_itself_and_why_no_hub_is_offered(bob: TestClient
 
 def test_a_model_is_requested_from_the_mirror_by_a_form(online: None, bob: TestClient) -> None:
     assert "owner/name@revision, from https://mirror.example" in bob.get("/models").text
+    forget_waiting()
     refused = bob.post("/models", data={"reference": "https://x/y"})
     assert (refused.status_code, "Hub models are named owner/name" in refused.text) == (422, True)
     answer = bob.post("/models", data={"reference": "owner/tiny"})
@@ -49,12 +52,13 @@ def test_a_model_is_requested_from_the_mirror_by_a_form(online: None, bob: TestC
     text = bob.get(f"/models/{model_id}").text
     assert ">tiny</h1>" in text
     assert "data-busy" in text
-    with db.transaction() as session:
-        service.record_progress(session, model_id=model_id, phase="fetch", done=1, total=4)
+    claim(TaskProgress(phase="fetch", done=1, total=4))
     part = bob.get(f"/models/{model_id}?part=state").text
     assert 'value="1" max="4"' in part
     assert "Downloading tiny" in part
     assert "data-busy" in bob.get("/models?part=list").text
+    bob.post(f"/api/v1/tasks/{bob.get('/api/v1/models/' + model_id).json()['task_id']}/cancel")
+    assert "The import was cancelled." in bob.get(f"/models/{model_id}").text
 
 
 def test_a_ready_model_shows_its_facts_and_links_to_fine_tuning(
@@ -73,12 +77,15 @@ def test_a_ready_model_shows_its_facts_and_links_to_fine_tuning(
 
 
 def test_a_failed_model_shows_the_reason_and_can_be_retried(alice: TestClient, folder: Folder) -> None:
+    forget_waiting()
     model_id = alice.post("/api/v1/models", json={"name": "half"}).json()["id"]
     put(alice, model_id, folder("bert") / "config.json")
     assert "config.json" in alice.get(f"/models/{model_id}").text
     assert alice.post(f"/models/{model_id}/import").status_code == 303
+    task = claim()
+    assert task is not None
     with db.transaction() as session:
-        service.fail_import(session, model_id=model_id, problems=[{"code": "weights_missing"}])
+        outcomes.record_end(session, task=task, report={"failed": {"problems": [{"code": "weights_missing"}]}})
     text = alice.get(f"/models/{model_id}").text
     assert "There is no .safetensors file." in text
     assert "Try again" in text

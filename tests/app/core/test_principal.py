@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from app import main
 from app.core import db
-from app.core.json_shapes import CheckpointTaskOptions, ModelFacts
-from app.core.models import ApiToken, Checkpoint, CheckpointTask, Corpus, ImportedModel, Job, Tokenizer
+from app.core.json_shapes import ModelFacts, TaskOptions
+from app.core.models import ApiToken, BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.corpora import service as corpora
 from tests.app.jobs import factories, saved_checkpoints
 from tests.users import Person
@@ -21,7 +21,7 @@ from tests.users import Person
 MARK = "Sesame"  # in the name of everything of Alice's
 SHA256 = "5" * 64
 STEPS = {"max_steps": 4, "warmup_steps": 1}
-TABLES: tuple[type[Any], ...] = (Corpus, Tokenizer, ImportedModel, Job, Checkpoint, CheckpointTask)
+TABLES: tuple[type[Any], ...] = (Corpus, Tokenizer, ImportedModel, Job, Checkpoint, BackgroundTask)
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def ids(database: str, alice_user: Person) -> Ids:
     with db.transaction() as session:
         tokenizer = record_tokenizer(session, alice_user, f"{MARK} tokenizer", [corpus_id])
         model = imported_model(alice_user, f"{MARK} model")
-        options = CheckpointTaskOptions(format="safetensors")
-        task = CheckpointTask(owner_id=alice_user.id, checkpoint_id=checkpoint_id, kind="export", options=options)
+        options = TaskOptions(format="safetensors")
+        task = BackgroundTask(owner_id=alice_user.id, checkpoint_id=checkpoint_id, kind="export", options=options)
         session.add_all([model, task])
         session.flush()
         token_id = session.scalars(select(ApiToken.id)).one()
@@ -152,9 +152,9 @@ def test_the_lists_of_an_owner_contain_its_rows(ids: Ids, alice: TestClient, pat
         "/playground?checkpoint={checkpoint_id}",
         "/playground?checkpoint={model_id}",
         "/checkpoints?job={job_id}",
-        "/checkpoint-tasks?checkpoint={checkpoint_id}",
+        "/tasks?subject={checkpoint_id}",
         "/api/v1/checkpoints?job={job_id}",
-        "/api/v1/checkpoint-tasks?checkpoint={checkpoint_id}",
+        "/api/v1/tasks?subject={checkpoint_id}",
     ],
 )
 def test_a_link_with_a_foreign_id_shows_nothing_of_it(ids: Ids, bob: TestClient, path: str) -> None:

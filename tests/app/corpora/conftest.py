@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from worker.tasks.parse_corpus import parse_corpus
+from tests.background import run_waiting
 
 Upload = Callable[..., dict[str, Any]]
 
@@ -18,7 +18,7 @@ def upload() -> Upload:
     def work(client: TestClient, content: bytes, filename: str = "text.txt", **more: str) -> dict[str, Any]:
         answer = client.post("/api/v1/corpora", params={"filename": filename, **more}, content=content)
         assert answer.status_code == 201, answer.text
-        parse_corpus(answer.json()["id"])
+        run_waiting()
         corpus: dict[str, Any] = client.get(f"/api/v1/corpora/{answer.json()['id']}").json()
         return corpus
 

@@ -6,20 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app.core import db, principal, storage
 from app.core.errors import PanelError
-from app.core.models import Corpus, Job, Outbox
+from app.core.models import Job
 from app.corpora import service
 from app.corpora.shipped import FOLDER, SHIPPED
 from tests import users
 from tests.app.corpora.conftest import Upload
+from tests.background import run_waiting
 from tests.users import Person
 from trainer.spec import resolve
-from worker.sandbox import runner
-from worker.tasks.parse_corpus import parse_corpus
 
 CASES = Path(__file__).parents[2] / "fixtures/cases/data"
 ROUTES = [
@@ -64,7 +62,7 @@ def test_a_broken_line_fails_the_corpus_until_it_is_skipped(alice: TestClient, u
     assert corpus["problems"] == [{"code": "half_line", "message": message, "line": 2, "byte": 17, "context": None}]
     answer = alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"skip_bad": True})
     assert (answer.status_code, answer.json()["state"]) == (202, "parsing")
-    parse_corpus(corpus["id"])
+    run_waiting()
     again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
     assert (again["state"], again["num_documents"], again["num_bad_lines"]) == ("ready", 1, 1)
     assert again["problems"][0]["line"] == 2
@@ -78,76 +76,18 @@ def test_another_encoding_is_offered_and_used_when_chosen(alice: TestClient, upl
     assert corpus["encodings"][0]["encoding"] == "gb18030"
     assert "床前明月光" in corpus["encodings"][0]["preview"]
     alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"encoding": "gb18030"})
-    parse_corpus(corpus["id"])
+    run_waiting()
     again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
     assert (again["state"], again["num_characters"], again["encoding"]) == ("ready", len(text), "gb18030")
-
-
-def test_a_duplicate_message_is_ignored(alice: TestClient, upload: Upload) -> None:
-    corpus = upload(alice, b"once")
-    parse_corpus(corpus["id"])
-    parse_corpus("never was")
-    assert alice.get(f"/api/v1/corpora/{corpus['id']}").json() == corpus
-
-
-def test_a_silent_parse_is_requeued_once(alice: TestClient) -> None:
-    corpus = alice.post("/api/v1/corpora?filename=lost.txt", content=b"lost").json()
-    with db.transaction() as session:
-        assert service.requeue_stale_parses(session, seconds=60) == 0
-        lost = session.scalar(
-            update(Corpus)
-            .values(created_at=Corpus.created_at - principal.SESSION_LIFETIME)
-            .where(Corpus.id == corpus["id"])
-            .returning(Corpus.id)
-        )
-    assert lost
-    with db.transaction() as session:
-        assert service.requeue_stale_parses(session, seconds=60) >= 1
-        assert session.query(Outbox).where(Outbox.args.contains([corpus["id"]])).count() == 1
-    with db.transaction() as session:
-        assert service.requeue_stale_parses(session, seconds=60) == 0
 
 
 def test_a_crashed_parser_fails_the_corpus_with_a_reason(
     alice: TestClient, upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.tasks.parse_corpus.command", lambda corpus: ["sh", "-c", "kill -9 $$"])
+    monkeypatch.setattr("worker.background.parse.command", lambda corpus: ["sh", "-c", "kill -9 $$"])
     corpus = upload(alice, b"text")
     assert corpus["state"] == "failed"
     assert corpus["problems"][0]["message"].startswith("Parsing took too long or was stopped.")
-
-
-def test_a_corpus_whose_reader_dies_with_its_worker_fails_after_three_starts(
-    alice: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lose_the_worker(corpus: Corpus) -> dict[str, Any]:
-        raise SystemExit(137)
-
-    corpus = alice.post("/api/v1/corpora?filename=deadly.txt", content=b"text").json()
-    monkeypatch.setattr("worker.tasks.parse_corpus.run_child", lose_the_worker)
-    for _start in range(3):
-        with pytest.raises(SystemExit):
-            parse_corpus(corpus["id"])
-        assert alice.get(f"/api/v1/corpora/{corpus['id']}").json()["state"] == "parsing"
-    parse_corpus(corpus["id"])
-    answer = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
-    assert (answer["state"], answer["problems"][0]["code"]) == ("failed", "reader_lost")
-    assert answer["problems"][0]["message"].startswith("The worker was lost 3 times while it parsed this file.")
-
-    monkeypatch.undo()  # the user parses it again, which counts from the start
-    assert alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={}).status_code in (200, 202)
-    parse_corpus(corpus["id"])
-    assert alice.get(f"/api/v1/corpora/{corpus['id']}").json()["state"] == "ready"
-
-
-def test_a_corpus_that_another_worker_parses_is_left_to_it(alice: TestClient) -> None:
-    corpus = alice.post("/api/v1/corpora?filename=shared.txt", content=b"text").json()
-    with runner.alone(storage.corpus(corpus["id"])) as is_alone:
-        assert is_alone
-        parse_corpus(corpus["id"])
-    assert alice.get(f"/api/v1/corpora/{corpus['id']}").json()["state"] == "parsing"
-    parse_corpus(corpus["id"])
-    assert alice.get(f"/api/v1/corpora/{corpus['id']}").json()["state"] == "ready"
 
 
 @pytest.mark.parametrize(
@@ -164,12 +104,11 @@ def test_a_result_that_cannot_be_stored_fails_the_corpus_with_a_reason(
     alice: TestClient, upload: Upload, monkeypatch: pytest.MonkeyPatch, closing: dict[str, Any]
 ) -> None:
     report = ["printf", "%s\\n", json.dumps(closing)]
-    monkeypatch.setattr("worker.tasks.parse_corpus.command", lambda corpus: report)
+    monkeypatch.setattr("worker.background.parse.command", lambda corpus: report)
     corpus = upload(alice, b"text")
     assert (corpus["state"], corpus["problems"][0]["code"]) == ("failed", "result_unstorable")
     assert corpus["problems"][0]["message"].startswith("What was read could not be stored (")
-    with db.transaction() as session:
-        assert service.parsing(session, corpus_id=corpus["id"]) is None
+    assert run_waiting() == 0
 
 
 @pytest.mark.parametrize("name", ["D05-surrogate-label", "D05-surrogate-role", "D06-nul-label", "D06-nul-role"])
@@ -182,7 +121,7 @@ def test_strings_that_the_database_rejects_are_reported_by_line(alice: TestClien
     assert content.splitlines()[problem["line"] - 1].count(b"\\u") == 1
     assert f"“{field}”" in problem["message"]
     alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"skip_bad": True})
-    parse_corpus(corpus["id"])
+    run_waiting()
     assert alice.get(f"/api/v1/corpora/{corpus['id']}").json()["num_documents"] == len(content.splitlines()) - 1
 
 
@@ -209,7 +148,7 @@ def test_undecodable_bytes_are_dropped_or_replaced(alice: TestClient, upload: Up
     for way, text in (("omit", "one caf in town\n"), ("replace", "one caf\ufffd in town\n")):
         answer = alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"bad_bytes": way})
         assert answer.status_code == 202
-        parse_corpus(corpus["id"])
+        run_waiting()
         again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
         assert (again["state"], again["num_bad_places"]) == ("ready", 1)
         documents = alice.get(f"/api/v1/corpora/{corpus['id']}/documents").json()["data"]
@@ -356,7 +295,7 @@ def test_the_shipped_corpora_are_visible_to_all_and_cannot_be_deleted(alice: Tes
     }
     assert {shipped.corpus_id for shipped in SHIPPED} == expected.keys()
     for corpus_id, found in expected.items():
-        parse_corpus(corpus_id)
+        run_waiting()
         for person in (alice, bob):
             corpus = person.get(f"/api/v1/corpora/{corpus_id}").json()
             assert (corpus["state"], corpus["shipped"]) == ("ready", True)

@@ -8,10 +8,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.core import db, storage
+from app.core.json_shapes import TaskProgress
 from app.corpora import service
 from tests.app.corpora.conftest import Upload
+from tests.background import claim, forget_waiting, run_waiting
 from tests.users import Person
-from worker.tasks.parse_corpus import parse_corpus
 
 EVIL = "<script>alert(1)</script>"
 
@@ -52,15 +53,16 @@ def test_a_form_without_a_file_says_so(alice: TestClient) -> None:
 
 
 def test_the_list_polls_only_while_a_corpus_is_parsed(alice: TestClient) -> None:
+    forget_waiting()
     corpus = alice.post("/api/v1/corpora?filename=busy.txt", content=b"busy").json()
-    with db.transaction() as session:
-        service.record_parse_progress(session, corpus_id=corpus["id"], done=1, total=4)
+    claim(TaskProgress(done=1, total=4, seconds=2))
     part = alice.get(f"/corpora/{corpus['id']}?part=state").text
     assert "data-busy" in part
     assert 'value="1" max="4"' in part
+    assert "6 seconds left" in part
     assert "<html" not in part
     assert "data-busy" in alice.get("/corpora?part=list").text
-    parse_corpus(corpus["id"])
+    alice.post(f"/api/v1/tasks/{alice.get('/api/v1/corpora/' + corpus['id']).json()['task_id']}/cancel")
     assert "data-busy" not in alice.get(f"/corpora/{corpus['id']}?part=state").text
 
 
@@ -85,7 +87,7 @@ def test_bad_lines_are_listed_and_can_be_skipped(alice: TestClient, upload: Uplo
     assert "This is not valid JSON: error at character 1." in text
     answer = alice.post(f"/corpora/{corpus['id']}/parse", data={"skip_bad": "true"})
     assert answer.headers["location"] == f"/corpora/{corpus['id']}"
-    parse_corpus(corpus["id"])
+    run_waiting()
     text = alice.get(f"/corpora/{corpus['id']}").text
     assert "Lines that were left out" in text
     assert "Train on this" in text
@@ -98,7 +100,7 @@ def test_unused_keys_and_reasons_are_listed(alice: TestClient, upload: Upload) -
     assert "<dt>2 ×</dt><dd>The value of “text” is empty.</dd>" in text
     assert "<dt>1 ×</dt><dd>The value of “text” is not a string.</dd>" in text
     alice.post(f"/corpora/{corpus['id']}/parse", data={"skip_bad": "true"})
-    parse_corpus(corpus["id"])
+    run_waiting()
     text = alice.get(f"/corpora/{corpus['id']}").text
     assert "Keys that are not used" in text
     assert "<dt><code>&lt;b&gt;</code></dt><dd>2 ×</dd>" in text
@@ -112,7 +114,7 @@ def test_bad_bytes_can_be_dropped(alice: TestClient, upload: Upload) -> None:
     assert text.index("Read it without the bad bytes") < text.index("Read as Windows-1252")
     answer = alice.post(f"/corpora/{corpus['id']}/parse", data={"bad_bytes": "omit"})
     assert answer.status_code == 303
-    parse_corpus(corpus["id"])
+    run_waiting()
     text = alice.get(f"/corpora/{corpus['id']}").text
     assert "one caf in town" in text
     assert "Bad bytes left out" in text
@@ -142,7 +144,7 @@ def test_an_offered_encoding_can_be_chosen(alice: TestClient, upload: Upload) ->
     assert "Read as GB18030 (GBK, GB2312)" in text
     assert "国破山河在" in text
     alice.post(f"/corpora/{corpus['id']}/parse", data={"encoding": "gb18030"})
-    parse_corpus(corpus["id"])
+    run_waiting()
     assert "国破山河在" in alice.get(f"/corpora/{corpus['id']}").text
 
 
@@ -155,7 +157,7 @@ def test_an_invalid_request_is_reported_on_the_page(alice: TestClient, upload: U
 def test_a_shipped_corpus_cannot_be_changed(alice: TestClient) -> None:
     with db.transaction() as session:
         service.install_samples(session)
-    parse_corpus("00songlyrics")
+    run_waiting()
     text = alice.get("/corpora/00songlyrics").text
     assert "范仲淹" in text
     assert "/delete" not in text
@@ -256,7 +258,7 @@ def test_a_file_is_parsed_as_the_requested_kind(alice: TestClient, upload: Uploa
     assert found["kind"] == "completion"
     answer = alice.post(f"/corpora/{found['id']}/parse", data={"kind": "classification"})
     assert answer.status_code == 303
-    parse_corpus(found["id"])
+    run_waiting()
     assert alice.get(f"/api/v1/corpora/{found['id']}").json()["kind"] == "classification"
     assert upload(alice, content, "both.jsonl", kind="text")["kind"] == "text"
     refused = alice.post("/api/v1/corpora", params={"filename": "a.jsonl", "kind": "poem"}, content=content)

@@ -14,10 +14,12 @@ from app.core import db, storage
 from app.core.models import ImportedModel
 from app.core.settings import settings
 from tests import folders, hub
+from tests.background import run_waiting
 from tests.hub import COMMIT, ModelHub
 from tests.users import Person
+from worker.background import model_import
+from worker.background.lease import Lease
 from worker.sandbox.model_import import validate
-from worker.tasks import import_model
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +63,8 @@ def fetched(owner: Person, reference: str, **env: str) -> tuple[str, dict[str, A
     """What the child reports at last, as the worker starts it."""
     model = created(owner, reference)
     storage.base_model(model.id).mkdir(parents=True)
-    command = import_model.download_command(model)
-    environment = {**import_model.download_environment(model.id), **env}
+    command = model_import.download_command(model)
+    environment = {**model_import.download_environment(model.id), **env}
     assert "hf_secret" not in " ".join(command)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert "hf_secret" not in done.stdout + done.stderr
@@ -73,15 +75,15 @@ def test_a_model_of_a_mirror_is_downloaded_and_validated(
     online: ModelHub, alice_user: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = created(alice_user, "alice/tiny@v1")
-    run = import_model.run_child
+    run = model_import.run_child
 
-    def in_process(model_id: str, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
+    def in_process(lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
         if phase == "fetch":
-            return run(model_id, phase, command, env)
+            return run(lease, phase, command, env)
         return validate.report_result(Path(command[3]), 1 << 30, 0)
 
-    monkeypatch.setattr(import_model, "run_child", in_process)
-    import_model.import_model(model.id)
+    monkeypatch.setattr(model_import, "run_child", in_process)
+    run_waiting()
     with db.transaction() as session:
         model = session.get_one(ImportedModel, model.id)
     assert (model.state, model.reference, model.problems) == ("ready", f"alice/tiny@{COMMIT}", [])

@@ -1,28 +1,29 @@
-"""JSON routes of exports and evaluations, and the download of what an export made."""
+"""JSON routes of background tasks, the start of exports and evaluations, and the download of what an export wrote."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse
 
-from app.checkpoint_tasks import schemas, service
-from app.checkpoint_tasks.schemas import CheckpointTaskAnswer, EvaluationRequest, ExportRequest
+from app.background_tasks import schemas, service
+from app.background_tasks.schemas import EvaluationRequest, ExportRequest, TaskAnswer
 from app.core import db, queue, storage
+from app.core.background_tasks import Kind
 from app.core.errors import PanelError
 from app.core.i18n import _
-from app.core.models import CheckpointTask
+from app.core.models import BackgroundTask
 from app.core.paging import Listing
 from app.core.principal import Principal
 from app.web.auth import Reader, Submitter
 from app.web.paging import After, Limit
 from app.web.parameters import FileName, Id
 
-router = APIRouter(tags=["checkpoint tasks"])
+router = APIRouter(tags=["tasks"])
 tasks_router = APIRouter()
 
 
 @router.post("/exports", status_code=201)
-def export_checkpoint(principal: Submitter, body: ExportRequest) -> CheckpointTaskAnswer:
+def export_checkpoint(principal: Submitter, body: ExportRequest) -> TaskAnswer:
     """Export a checkpoint or a base model. It succeeds if a fresh process reproduces its logits from the files."""
     with db.transaction() as session:
         task = service.export(session, principal=principal, request=body)
@@ -31,7 +32,7 @@ def export_checkpoint(principal: Submitter, body: ExportRequest) -> CheckpointTa
 
 
 @router.post("/evaluations", status_code=201)
-def evaluate_checkpoint(principal: Submitter, body: EvaluationRequest) -> CheckpointTaskAnswer:
+def evaluate_checkpoint(principal: Submitter, body: EvaluationRequest) -> TaskAnswer:
     """Evaluate a checkpoint or a base model on held-out corpora."""
     with db.transaction() as session:
         task = service.evaluate(session, principal=principal, request=body)
@@ -39,7 +40,7 @@ def evaluate_checkpoint(principal: Submitter, body: EvaluationRequest) -> Checkp
     return _answer(principal, task)
 
 
-def _answer(principal: Principal, task: CheckpointTask) -> CheckpointTaskAnswer:
+def _answer(principal: Principal, task: BackgroundTask) -> TaskAnswer:
     with db.transaction() as session:
         return schemas.task_answer(service.get(session, principal=principal, task_id=task.id))
 
@@ -47,37 +48,46 @@ def _answer(principal: Principal, task: CheckpointTask) -> CheckpointTaskAnswer:
 @tasks_router.get("")
 def list_tasks(
     principal: Reader,
+    subject: Annotated[
+        str | None, Query(max_length=64, description="Only those of this corpus, checkpoint or model.")
+    ] = None,
+    kind: Annotated[list[Kind] | None, Query(max_length=4, description="Only those of these kinds.")] = None,
     checkpoint: Annotated[
-        str | None, Query(max_length=64, description="Only those of this checkpoint or model.")
+        str | None, Query(max_length=64, description="The name of `subject` in earlier versions.", deprecated=True)
     ] = None,
     limit: Limit = 50,
     after: After = None,
-) -> Listing[CheckpointTaskAnswer]:
-    """List exports and evaluations, newest first."""
+) -> Listing[TaskAnswer]:
+    """List background tasks, newest first."""
     with db.transaction() as session:
         rows, following = service.list_tasks(
-            session, principal=principal, subject_id=checkpoint, limit=limit, after=after
+            session,
+            principal=principal,
+            subject_id=subject or checkpoint,
+            kinds=kind or (),
+            limit=limit,
+            after=after,
         )
         return Listing(data=[schemas.task_answer(row) for row in rows], next=following)
 
 
 @tasks_router.get("/{task_id}")
-def get_task(principal: Reader, task_id: Id) -> CheckpointTaskAnswer:
-    """Get an export or an evaluation, with what came of it."""
+def get_task(principal: Reader, task_id: Id) -> TaskAnswer:
+    """Get a background task, with its result."""
     with db.transaction() as session:
         return schemas.task_answer(service.get(session, principal=principal, task_id=task_id))
 
 
 @tasks_router.post("/{task_id}/cancel")
-def cancel_task(principal: Submitter, task_id: Id) -> CheckpointTaskAnswer:
-    """Cancel an export or an evaluation. No-op if it has ended."""
+def cancel_task(principal: Submitter, task_id: Id) -> TaskAnswer:
+    """Cancel a background task; its process ends within two seconds. No-op if it has ended."""
     with db.transaction() as session:
         return schemas.task_answer(service.cancel(session, principal=principal, task_id=task_id))
 
 
 @tasks_router.delete("/{task_id}", status_code=204)
 def delete_task(principal: Submitter, task_id: Id) -> Response:
-    """Delete an export or an evaluation that has ended, and its files."""
+    """Delete a background task that has ended from the history, and the files of an export."""
     with db.transaction() as session:
         service.delete(session, principal=principal, task_id=task_id)
     service.remove_files(task_id)
@@ -95,5 +105,6 @@ def download_file(principal: Reader, task_id: Id, name: FileName) -> FileRespons
     return FileResponse(path, media_type="application/octet-stream", filename=name)
 
 
-router.include_router(tasks_router, prefix="/checkpoint-tasks")
-router.include_router(tasks_router, prefix="/works", deprecated=True)  # the path of earlier versions
+router.include_router(tasks_router, prefix="/tasks")
+for _former_path in ("/checkpoint-tasks", "/works"):  # of earlier versions
+    router.include_router(tasks_router, prefix=_former_path, deprecated=True)

@@ -1,21 +1,23 @@
-"""HTML routes of exports and evaluations: start one for a checkpoint, list them, show the result of one."""
+"""HTML routes of background tasks: all of them, the page of one, and the forms of exports and evaluations."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
+from app.background_tasks import failures, service
+from app.background_tasks.schemas import EvaluationRequest, ExportRequest
 from app.base_models import limits
-from app.checkpoint_tasks import failures, schemas, service
-from app.checkpoint_tasks.schemas import EvaluationRequest, ExportRequest
 from app.core import db, queue
+from app.core.background_tasks import Kind
 from app.core.errors import PanelError
 from app.core.formatting import number
 from app.core.i18n import _, gettext_noop, translate
-from app.core.models import Checkpoint, CheckpointTask, ImportedModel, Job
+from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
 from app.web.auth import Reader, Submitter
@@ -36,6 +38,12 @@ METRICS = {
     "acc_norm": gettext_noop("Accuracy, normalized by answer length"),
     "exact_match": gettext_noop("Exact matches"),
 }
+KINDS: dict[Kind, str] = {
+    "parse": gettext_noop("Reading"),
+    "import": gettext_noop("Import"),
+    "export": gettext_noop("Export"),
+    "evaluation": gettext_noop("Evaluation"),
+}
 FORMATS = {
     "safetensors": gettext_noop("safetensors: transformers, vLLM and others"),
     "adapter": gettext_noop("adapter: LoRA weights to use with the base model"),
@@ -43,39 +51,50 @@ FORMATS = {
 }
 
 
-@router.get("/checkpoint-tasks")
+@router.get("/tasks")
 def show_tasks(
     request: Request,
     principal: Reader,
-    checkpoint: Annotated[str | None, Query(max_length=64)] = None,
+    subject: Annotated[str | None, Query(max_length=64)] = None,
+    kind: Annotated[Kind | None, Query()] = None,
     after: After = None,
     part: Part = "",
 ) -> Response:
-    """What was done, and of one checkpoint what can be. `part=list` answers the list alone, for its live update."""
-    return _index(request, principal, checkpoint, after, part)
+    """All background tasks, or those of one checkpoint or model with the forms of what can be done with it.
+
+    `part=list` answers the list alone, for its live update.
+    """
+    return _index(request, principal, subject, kind, after, part)
 
 
 def _index(
     request: Request,
     principal: Principal,
     subject_id: str | None,
+    kind: Kind | None = None,
     after: str | None = None,
     part: str = "",
     error: PanelError | None = None,
 ) -> Response:
+    kinds = (kind,) if kind is not None else ()
     with db.transaction() as session:
         rows, following = service.list_tasks(
-            session, principal=principal, subject_id=subject_id, limit=PAGE_ROWS, after=after
+            session, principal=principal, subject_id=subject_id, kinds=kinds, limit=PAGE_ROWS, after=after
         )
-        tasks = [(row, schemas.progress(row), _link(session, row.checkpoint_id, row.model_id)) for row in rows]
+        tasks = [(row, _link(session, row)) for row in rows]
         forms = {} if subject_id is None or part else _forms(session, principal, subject_id)
+    query = {"subject": subject_id, "kind": kind}
     return page(
         request,
-        "checkpoint_tasks/_list.html" if part == "list" else "checkpoint_tasks/index.html",
+        "background_tasks/_list.html" if part == "list" else "background_tasks/index.html",
         error.status if error else 200,
         principal=principal,
         tasks=tasks,
         subject_id=subject_id,
+        kind=kind,
+        kinds={name: translate(word) for name, word in KINDS.items()},
+        query=urlencode({name: value for name, value in query.items() if value is not None}),
+        failures={row.id: failures.sentence(row.failure) for row in rows if row.failure},
         next=following,
         after=after,
         error=error.message if error else "",
@@ -84,8 +103,14 @@ def _index(
     )
 
 
-def _link(session: Session, checkpoint_id: str | None, model_id: str | None) -> tuple[str, str]:
-    """The page of what a task is of, and its name there."""
+def _link(session: Session, task: BackgroundTask) -> tuple[str, str]:
+    """The page of what a task works on, and its name there."""
+    if task.corpus_id is not None:
+        return f"/corpora/{task.corpus_id}", session.get_one(Corpus, task.corpus_id).name
+    return _model_link(session, task.checkpoint_id, task.model_id)
+
+
+def _model_link(session: Session, checkpoint_id: str | None, model_id: str | None) -> tuple[str, str]:
     if model_id is not None:
         return f"/models/{model_id}", session.get_one(ImportedModel, model_id).name
     checkpoint = session.get_one(Checkpoint, checkpoint_id)
@@ -105,7 +130,7 @@ def _forms(session: Session, principal: Principal, subject_id: str) -> dict[str,
     checkpoint_id = subject.checkpoint.id if subject.checkpoint is not None else None
     reason = limit(subject.traits, "evaluate")
     return {
-        "subject": _link(session, checkpoint_id, subject.model.id if subject.model is not None else None),
+        "subject": _model_link(session, checkpoint_id, subject.model.id if subject.model is not None else None),
         "trained_on": subject.spec.corpora if subject.spec is not None else [],
         "formats": [(name, translate(FORMATS[name])) for name in subject.formats],
         "evaluation_limit": None if reason is None else limits.sentence(reason),
@@ -113,7 +138,7 @@ def _forms(session: Session, principal: Principal, subject_id: str) -> dict[str,
     }
 
 
-@router.post("/checkpoint-tasks")
+@router.post("/tasks")
 async def start(request: Request, principal: Submitter) -> Response:
     """Start an export or an evaluation, and go to its page."""
     form = await request.form()
@@ -136,29 +161,28 @@ async def start(request: Request, principal: Submitter) -> Response:
         if "checkpoint" in [problem.field for problem in refused.fields]:
             raise
         return _index(request, principal, checkpoint_id, error=refused)
-    return RedirectResponse(f"/checkpoint-tasks/{task_id}", status_code=303)
+    return RedirectResponse(f"/tasks/{task_id}", status_code=303)
 
 
-def _started(principal: Principal, task_request: Any, verb: Callable[..., CheckpointTask]) -> str:
+def _started(principal: Principal, task_request: Any, verb: Callable[..., BackgroundTask]) -> str:
     with db.transaction() as session:
         task_id = verb(session, principal=principal, request=task_request).id
     queue.flush_outbox()
     return task_id
 
 
-@router.get("/checkpoint-tasks/{task_id}")
+@router.get("/tasks/{task_id}")
 def show_task(request: Request, principal: Reader, task_id: Id, part: Part = "") -> Response:
     """One of them. `part=state` answers only how far it is."""
     with db.transaction() as session:
         task = service.get(session, principal=principal, task_id=task_id)
-        subject = _link(session, task.checkpoint_id, task.model_id)
+        subject = _link(session, task)
         names = corpora_service.corpus_names(session, principal=principal, ids=task.options.corpora)
     return page(
         request,
-        "checkpoint_tasks/_state.html" if part == "state" else "checkpoint_tasks/show.html",
+        "background_tasks/_state.html" if part == "state" else "background_tasks/show.html",
         principal=principal,
         task=task,
-        progress=schemas.progress(task),
         subject=subject,
         names=names,
         failure=failures.sentence(task.failure) if task.failure else "",
@@ -166,27 +190,28 @@ def show_task(request: Request, principal: Reader, task_id: Id, part: Part = "")
     )
 
 
-@router.post("/checkpoint-tasks/{task_id}/cancel")
+@router.post("/tasks/{task_id}/cancel")
 def cancel(principal: Submitter, task_id: Id) -> Response:
     """Cancel it, and return to its page."""
     with db.transaction() as session:
         service.cancel(session, principal=principal, task_id=task_id)
-    return RedirectResponse(f"/checkpoint-tasks/{task_id}", status_code=303)
+    return RedirectResponse(f"/tasks/{task_id}", status_code=303)
 
 
-@router.post("/checkpoint-tasks/{task_id}/delete")
+@router.post("/tasks/{task_id}/delete")
 def delete(principal: Submitter, task_id: Id) -> Response:
     """Delete it and its files, and go to what else was done with the checkpoint or model."""
     with db.transaction() as session:
         task = service.get(session, principal=principal, task_id=task_id)
-        subject_id = task.checkpoint_id or task.model_id
+        subject_id = task.corpus_id or task.checkpoint_id or task.model_id
         service.delete(session, principal=principal, task_id=task_id)
     service.remove_files(task_id)
-    return RedirectResponse(f"/checkpoint-tasks?checkpoint={subject_id}", status_code=303)
+    return RedirectResponse(f"/tasks?subject={subject_id}", status_code=303)
 
 
+@router.get("/checkpoint-tasks{rest:path}")
 @router.get("/works{rest:path}")
-def redirect_old_path(request: Request, rest: FileName) -> Response:
+def redirect_former_path(request: Request, rest: FileName) -> Response:
     """Redirect bookmarks of earlier versions."""
-    query = f"?{request.url.query}" if request.url.query else ""
-    return RedirectResponse(f"/checkpoint-tasks{rest}{query}", status_code=308)
+    query = f"?{request.url.query}".replace("checkpoint=", "subject=") if request.url.query else ""
+    return RedirectResponse(f"/tasks{rest}{query}", status_code=308)

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core.models import Checkpoint, CheckpointTask, Corpus, ImportedModel, Job, MetricPoint
+from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, MetricPoint
 
 MAX_POINTS = 500  # of a curve
 CURVES = ("loss", "eval_loss")
@@ -13,7 +13,7 @@ CURVES = ("loss", "eval_loss")
 
 def export_facts(session: Session, task_id: str) -> dict[str, Any]:
     """JSON for `python -m trainer export --facts`."""
-    task = session.get_one(CheckpointTask, task_id)
+    task = session.get_one(BackgroundTask, task_id)
     if task.model_id is not None:
         model = session.get_one(ImportedModel, task.model_id)
         license_name = task.options.license or model.facts.license or ""

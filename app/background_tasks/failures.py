@@ -1,4 +1,4 @@
-"""Why an export or an evaluation failed, and what to do: the sentence of each code."""
+"""Why a background task failed, and what to do: the sentence of each code."""
 
 from app.base_models import limits
 from app.core.i18n import _, gettext_noop
@@ -17,6 +17,7 @@ MESSAGES = {
     ),
     "export_impossible": gettext_noop("This checkpoint cannot be exported in this format: {why}."),
     "result_unstorable": gettext_noop("The result could not be stored ({why}). Start the task again."),
+    "rejected": gettext_noop("What was uploaded or downloaded cannot be used. Its page says why."),
     "bad_input": gettext_noop("The task failed: {why}"),
     "corpus_gone": gettext_noop("A corpus of this evaluation was deleted. Start another evaluation."),
 }

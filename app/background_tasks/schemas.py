@@ -1,12 +1,12 @@
-"""Request and response JSON of checkpoint tasks: exports and evaluations."""
+"""Request and response JSON of background tasks; requests of exports and evaluations."""
 
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.checkpoint_tasks import failures
-from app.core.models import CheckpointTask
+from app.background_tasks import failures
+from app.core.models import BackgroundTask
 
 
 class ExportRequest(BaseModel):
@@ -53,34 +53,37 @@ class EvaluationRequest(BaseModel):
     num_fewshot: int = Field(0, ge=0, le=32, description="Documents shown with their answer before each question.")
 
 
-class CheckpointTaskProgress(BaseModel):
-    """How far it is, and how long it may still take."""
+class TaskProgressAnswer(BaseModel):
+    """How far it is, in bytes of a file, documents of a corpus or tensors, and how long it may still take."""
 
+    phase: str | None = Field(description="Of an import: fetch, then check.")
     done: int
     total: int
     seconds_left: float | None
 
 
-class CheckpointTaskFailure(BaseModel):
+class TaskFailure(BaseModel):
     """Why it failed, and what to do."""
 
     code: str
     message: str
 
 
-class CheckpointTaskAnswer(BaseModel):
-    """An export or an evaluation."""
+class TaskAnswer(BaseModel):
+    """A background task: parsing a corpus, importing a base model, an export or an evaluation."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {
                     "id": "06e9x5rr8s1t2v3w",
+                    "corpus_id": None,
                     "checkpoint_id": "06e9x2m4q8r7t5vw",
                     "model_id": None,
                     "kind": "evaluation",
                     "options": {"corpora": ["06e9w1zz2b3c4d5f"], "limit": 200, "num_fewshot": 0},
                     "state": "succeeded",
+                    "node": "gpu-1",
                     "progress": None,
                     "result": {
                         "harness": "lm_eval 0.4.13",
@@ -106,29 +109,33 @@ class CheckpointTaskAnswer(BaseModel):
     )
 
     id: str
-    checkpoint_id: str | None = Field(description="The checkpoint; null if it is of a base model.")
-    model_id: str | None = Field(description="The imported base model; null if it is of a checkpoint.")
-    kind: Literal["export", "evaluation"]
+    corpus_id: str | None = Field(description="The corpus that it parses, or null.")
+    checkpoint_id: str | None = Field(description="The checkpoint that it exports or evaluates, or null.")
+    model_id: str | None = Field(description="The base model that it imports, exports or evaluates, or null.")
+    kind: Literal["parse", "import", "export", "evaluation"]
     options: dict[str, Any]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
-    progress: CheckpointTaskProgress | None = Field(description="While it runs.")
+    node: str | None = Field(description="The node of its last start.")
+    progress: TaskProgressAnswer | None = Field(description="While it runs.")
     result: dict[str, Any] | None = Field(
         description="Of an evaluation: harness, num_fewshot, and for each corpus metrics, standard errors and "
-        "examples. Of an export: its files with sizes and hashes, and how far its logits are from the checkpoint's."
+        "examples. Of an export: its files with sizes and hashes, and how far its logits are from the checkpoint's. "
+        "Of others: null, as the corpus or model says it."
     )
-    failure: CheckpointTaskFailure | None
+    failure: TaskFailure | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
 
 
-def task_answer(task: CheckpointTask) -> CheckpointTaskAnswer:
+def task_answer(task: BackgroundTask) -> TaskAnswer:
     """A row as it is answered."""
-    same = ("id", "checkpoint_id", "model_id", "kind", "state", "created_at", "started_at", "finished_at")
+    subject = ("corpus_id", "checkpoint_id", "model_id")
+    same = ("id", *subject, "kind", "state", "node", "created_at", "started_at", "finished_at")
     failure = None
     if task.failure:
-        failure = CheckpointTaskFailure(code=task.failure.code, message=failures.sentence(task.failure))
-    return CheckpointTaskAnswer(
+        failure = TaskFailure(code=task.failure.code, message=failures.sentence(task.failure))
+    return TaskAnswer(
         **{name: getattr(task, name) for name in same},
         progress=progress(task),
         options=task.options.model_dump(exclude_unset=True),
@@ -137,10 +144,9 @@ def task_answer(task: CheckpointTask) -> CheckpointTaskAnswer:
     )
 
 
-def progress(task: CheckpointTask) -> CheckpointTaskProgress | None:
-    """How far a running task is. The time left follows from the pace since its start."""
-    done, total, seconds = task.progress.done, task.progress.total, task.progress.seconds
-    if task.state != "running" or not total:
+def progress(task: BackgroundTask) -> TaskProgressAnswer | None:
+    """How far a running task is. The time left follows from the pace of its present phase."""
+    now = task.progress
+    if task.state != "running" or not now.total:
         return None
-    left = seconds * (total - done) / done if done and seconds else None
-    return CheckpointTaskProgress(done=done, total=total, seconds_left=left)
+    return TaskProgressAnswer(phase=now.phase, done=now.done, total=now.total, seconds_left=now.seconds_left)

@@ -1,0 +1,179 @@
+"""What people do with background tasks: start an export or an evaluation, see, cancel and delete any of them."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from app.background_tasks import outcomes
+from app.background_tasks.schemas import EvaluationRequest, ExportRequest
+from app.base_models import limits
+from app.base_models import service as base_models
+from app.checkpoints import service as checkpoints
+from app.core import background_tasks, paging, storage
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.json_shapes import TaskOptions
+from app.core.models import BackgroundTask, Checkpoint, ImportedModel, Job
+from app.core.principal import Principal, visible, visible_to
+from app.corpora import service as corpora_service
+from trainer.corpus_kinds import EVALUATION_KINDS
+from trainer.limits import Limit, Traits, limit
+from trainer.spec import TrainSpec
+
+TORCH_BYTES = 2 * 2**30  # of memory that an export or an evaluation needs besides the weights
+
+
+# ---- exports and evaluations ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is exported or evaluated: a checkpoint with its job's spec, or an imported base model."""
+
+    checkpoint: Checkpoint | None
+    model: ImportedModel | None
+    spec: TrainSpec | None  # of the checkpoint's job
+    traits: Traits
+
+    @property
+    def formats(self) -> list[str]:
+        """The formats that it can be exported in."""
+        fits = {
+            "safetensors": True,
+            "adapter": self.spec is not None and self.spec.tuning != "full",
+            "gguf": limit(self.traits, "gguf") is None,
+        }
+        return [name for name, is_fit in fits.items() if is_fit]
+
+
+def export(session: Session, *, principal: Principal, request: ExportRequest) -> BackgroundTask:
+    """Queue an export. Raises at the field that does not fit."""
+    exported = subject(session, principal=principal, subject_id=request.checkpoint, for_update=True)
+    if request.format == "gguf":
+        limits.require(exported.traits, "gguf", "format")
+    if request.format == "adapter" and exported.model is not None:
+        raise bad_field("format", "format_unfit", _("An imported model has no adapter. Choose another format."))
+    if request.format not in exported.formats:
+        reason = Limit(code="adapter_missing")
+        raise bad_field("format", reason.code, limits.sentence(reason))
+    return _queue(session, principal, exported, "export", request)
+
+
+def evaluate(session: Session, *, principal: Principal, request: EvaluationRequest) -> BackgroundTask:
+    """Queue an evaluation on corpora. Raises at the field that does not fit."""
+    evaluated = subject(session, principal=principal, subject_id=request.checkpoint, for_update=True)
+    limits.require(evaluated.traits, "evaluate", "checkpoint")
+    for corpus in corpora_service.require_ready_corpora(session, principal=principal, ids=request.corpora):
+        if corpus.kind not in EVALUATION_KINDS:
+            values = {"name": corpus.name, "kind": corpus.kind, "kinds": ", ".join(EVALUATION_KINDS)}
+            message = _("The corpus “{name}” is of the kind {kind}; choose one of {kinds}.", **values)
+            raise bad_field("corpora", "kind_unfit", message)
+    return _queue(session, principal, evaluated, "evaluation", request)
+
+
+def subject(session: Session, *, principal: Principal, subject_id: str, for_update: bool = False) -> Subject:
+    """A checkpoint whose files exist, or an imported model that is ready. Raises at `checkpoint`."""
+    model = base_models.find(session, principal=principal, model_id=subject_id, for_update=for_update)
+    if model is not None:
+        base_models.check_ready(model, "checkpoint")
+        return Subject(None, model, None, model.facts)
+    try:
+        checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=subject_id, for_update=for_update)
+    except PanelError as error:
+        raise bad_field("checkpoint", "checkpoint_unknown", error.message) from error
+    if checkpoint.state != "ready":
+        raise bad_field("checkpoint", "checkpoint_corrupt", _("The files of this checkpoint are damaged."))
+    spec = session.get_one(Job, checkpoint.job_id).spec
+    return Subject(checkpoint, None, spec, limits.traits_of_checkpoints(session, spec))
+
+
+def _queue(
+    session: Session,
+    principal: Principal,
+    of: Subject,
+    kind: Literal["export", "evaluation"],
+    request: ExportRequest | EvaluationRequest,
+) -> BackgroundTask:
+    return background_tasks.enqueue(
+        session,
+        kind=kind,
+        owner_id=principal.user_id,
+        checkpoint_id=of.checkpoint.id if of.checkpoint is not None else None,
+        model_id=of.model.id if of.model is not None else None,
+        options=TaskOptions(**request.model_dump(exclude={"checkpoint"})),
+        memory_bytes=_memory_bytes(of),
+    )
+
+
+def _memory_bytes(of: Subject) -> int:
+    """What an export or an evaluation needs: the weights, a second copy while they are converted or compared, torch."""
+    files = (
+        of.checkpoint.manifest.files if of.checkpoint is not None else of.model.files if of.model is not None else []
+    )
+    weights = sum(file.size for file in files if not file.name.startswith(checkpoints.RESUME))
+    return 3 * weights + TORCH_BYTES
+
+
+# ---- all tasks ------------------------------------------------------------------------------------------------------
+
+
+def get(session: Session, *, principal: Principal, task_id: str, for_update: bool = False) -> BackgroundTask:
+    """A task the user may see. Raises 404."""
+    return visible(session, BackgroundTask, task_id, principal=principal, for_update=for_update)
+
+
+def list_tasks(
+    session: Session,
+    *,
+    principal: Principal,
+    subject_id: str | None = None,
+    kinds: Sequence[str] = (),
+    limit: int = 50,
+    after: str | None = None,
+) -> tuple[list[BackgroundTask], str | None]:
+    """The user's tasks, newest first, and the cursor of the next page.
+
+    Only those of one corpus, checkpoint or imported model, or only those of some kinds, if asked for.
+    """
+    query = select(BackgroundTask).where(visible_to(BackgroundTask.owner_id, principal))
+    if subject_id is not None:
+        subjects = (BackgroundTask.corpus_id, BackgroundTask.checkpoint_id, BackgroundTask.model_id)
+        query = query.where(or_(*(column == subject_id for column in subjects)))
+    if kinds:
+        query = query.where(BackgroundTask.kind.in_(kinds))
+    return paging.newest(session, query, BackgroundTask.id, limit, after)
+
+
+def cancel(session: Session, *, principal: Principal, task_id: str) -> BackgroundTask:
+    """Cancel the task; its process exits within two seconds. No-op if it has already finished."""
+    task = _own(session, principal, task_id)
+    if background_tasks.cancel(task):
+        outcomes.on_cancel(session, task)
+        session.flush()
+        session.refresh(task)
+    return task
+
+
+def delete(session: Session, *, principal: Principal, task_id: str) -> None:
+    """Delete a task's row; remove its files after the commit. Raises 409 while it has not ended."""
+    task = _own(session, principal, task_id)
+    if task.state in background_tasks.OPEN:
+        raise PanelError(409, "task_open", _("The task has not finished. Cancel it first."))
+    session.delete(task)
+
+
+def _own(session: Session, principal: Principal, task_id: str) -> BackgroundTask:
+    outcomes.lock_subject(session, get(session, principal=principal, task_id=task_id))
+    task = get(session, principal=principal, task_id=task_id, for_update=True)
+    if task.owner_id is None:
+        raise PanelError(403, "task_shipped", _("This task prepares what ships with Athanor and cannot be changed."))
+    return task
+
+
+def remove_files(task_id: str) -> None:
+    """Delete the files of a deleted or failed task."""
+    shutil.rmtree(storage.background_task(task_id), ignore_errors=True)

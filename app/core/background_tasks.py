@@ -1,0 +1,238 @@
+"""The queue of background tasks in the database: the only writer of their table.
+
+A background task parses a corpus, imports a base model, or exports or evaluates a model. Like a job it is run by one
+process at a time: that holds a lease, and each start raises the fence, with which every later write is refused to an
+earlier start. What a task's end means for its corpus or model is in app/background_tasks/outcomes.py.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+
+from app.core import queue
+from app.core.errors import PanelError
+from app.core.i18n import _
+from app.core.json_shapes import FailureReason, TaskOptions, TaskProgress, TaskResult
+from app.core.models import BackgroundTask
+from app.core.settings import settings
+
+Kind = Literal["parse", "import", "export", "evaluation"]
+OPEN = ("queued", "running")
+MAX_LOSSES = 3  # of workers that run the same task, before it fails
+RETRY_SECONDS = 10.0  # before the second start; doubled for each further one
+MAX_RUNNING_PER_USER = 2  # on all nodes
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Kinds of tasks that wait for each other on a node, and for no other kind."""
+
+    kinds: tuple[Kind, ...]
+    slots: int  # tasks at once on a node
+    max_open_per_user: int
+
+
+LANES = (
+    Lane(("parse",), slots=2, max_open_per_user=500),
+    Lane(("import",), slots=1, max_open_per_user=20),
+    Lane(("export", "evaluation"), slots=1, max_open_per_user=20),
+)
+
+
+def lane_of(kind: str) -> Lane:
+    """The lane of a kind of tasks."""
+    return next(lane for lane in LANES if kind in lane.kinds)
+
+
+# ---- queueing -------------------------------------------------------------------------------------------------------
+
+
+def enqueue(
+    session: Session,
+    *,
+    kind: Kind,
+    owner_id: str | None,
+    memory_bytes: int,
+    options: TaskOptions | None = None,
+    corpus_id: str | None = None,
+    checkpoint_id: str | None = None,
+    model_id: str | None = None,
+) -> BackgroundTask:
+    """Queue a task on a corpus, a checkpoint or a base model. `memory_bytes` is the most that its process may use.
+
+    Raises PanelError (429) if its owner has too many unfinished tasks. Call `queue.flush_outbox` after the commit.
+    """
+    lane = lane_of(kind)
+    if owner_id is not None:
+        _check_number_open(session, owner_id, lane)
+    task = BackgroundTask(
+        owner_id=owner_id,
+        kind=kind,
+        options=options or TaskOptions(),
+        memory_bytes=memory_bytes,
+        corpus_id=corpus_id,
+        checkpoint_id=checkpoint_id,
+        model_id=model_id,
+    )
+    session.add(task)
+    session.flush()
+    queue.enqueue_after_commit(session, queue.RUN_BACKGROUND_TASKS, queue=queue.BACKGROUND_QUEUE)
+    return task
+
+
+def _check_number_open(session: Session, owner_id: str, lane: Lane) -> None:
+    is_open = (
+        BackgroundTask.owner_id == owner_id,
+        BackgroundTask.kind.in_(lane.kinds),
+        BackgroundTask.state.in_(OPEN),
+    )
+    if (session.scalar(select(func.count()).where(*is_open)) or 0) >= lane.max_open_per_user:
+        message = _(
+            "You have {count} unfinished tasks of this kind. Wait for one to finish, or cancel one.",
+            count=lane.max_open_per_user,
+        )
+        raise PanelError(429, "tasks_open", message, headers={"Retry-After": "30"})
+
+
+def open_tasks(
+    session: Session, subject: InstrumentedAttribute[str | None], ids: Iterable[str]
+) -> dict[str, BackgroundTask]:
+    """The unfinished tasks of corpora, checkpoints or models by the ID of these, which is in the column `subject`."""
+    tasks = session.scalars(select(BackgroundTask).where(subject.in_(ids), BackgroundTask.state.in_(OPEN)))
+    return {getattr(task, subject.key): task for task in tasks}
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
+
+
+def claim(session: Session, *, node: str, running: Mapping[Lane, int], free_bytes: int | None) -> BackgroundTask | None:
+    """Start a waiting task on a node, or None if none may start. Its fence is the one to write with.
+
+    `running` is the number of the node's tasks by lane. Of a lane the next task is one whose owner has the fewest
+    running tasks, then the oldest. It waits while it needs more memory than `free_bytes` (None: the node is idle, so
+    that any task may start); another lane does not wait for it.
+    """
+    for lane in LANES:
+        if running.get(lane, 0) >= lane.slots:
+            continue
+        task = session.scalar(_waiting(lane))
+        if task is not None and (free_bytes is None or task.memory_bytes <= free_bytes):
+            _start(session, task, node)
+            return task
+    return None
+
+
+def _waiting(lane: Lane) -> Select[BackgroundTask]:
+    other = aliased(BackgroundTask)
+    is_of_same_owner = other.owner_id.is_not_distinct_from(BackgroundTask.owner_id)
+    running = select(func.count()).where(other.state == "running", is_of_same_owner)
+    num_running = running.correlate(BackgroundTask).scalar_subquery()
+    is_due = or_(BackgroundTask.not_before.is_(None), BackgroundTask.not_before <= func.now())
+    waiting = select(BackgroundTask).where(
+        BackgroundTask.state == "queued",
+        BackgroundTask.kind.in_(lane.kinds),
+        is_due,
+        or_(BackgroundTask.owner_id.is_(None), num_running < MAX_RUNNING_PER_USER),
+    )
+    by_turn = waiting.order_by(num_running, BackgroundTask.id).limit(1)
+    return by_turn.with_for_update(skip_locked=True, of=BackgroundTask)
+
+
+def _start(session: Session, task: BackgroundTask, node: str) -> None:
+    task.state, task.node, task.fence = "running", node, task.fence + 1
+    task.progress = TaskProgress()
+    task.started_at, task.lease_until = func.now(), _lease_end()
+    session.flush()
+    session.refresh(task)
+
+
+def _lease_end() -> Any:
+    return func.now() + timedelta(seconds=settings().lease_seconds)
+
+
+def renew(session: Session, *, task_id: str, fence: int, progress: TaskProgress | None) -> bool:
+    """Renew the lease of a start and record its progress.
+
+    Returns False if the task was cancelled, deleted or started again: the process of this start must end.
+    """
+    values: dict[str, Any] = {"lease_until": _lease_end()}
+    if progress is not None:
+        values["progress"] = progress
+    return _change(session, task_id, fence, **values) is not None
+
+
+def finish(session: Session, *, task_id: str, fence: int, result: TaskResult | None = None) -> BackgroundTask | None:
+    """Record success. Returns the task, or None if it was cancelled, deleted or started again."""
+    return _change(session, task_id, fence, state="succeeded", result=result, finished_at=func.now())
+
+
+def fail(session: Session, *, task_id: str, fence: int, failure: FailureReason) -> BackgroundTask | None:
+    """Record the reason of a failure. Returns the task, or None if it was cancelled, deleted or started again."""
+    return _change(session, task_id, fence, state="failed", failure=failure, finished_at=func.now())
+
+
+def retry(session: Session, *, task_id: str, fence: int) -> bool:
+    """Queue a task again, after a pause, whose failure may pass; False if it was lost or retried too often already."""
+    task = session.scalar(_running(task_id, fence).with_for_update())
+    return task is not None and _requeue(task)
+
+
+def _change(session: Session, task_id: str, fence: int, **values: Any) -> BackgroundTask | None:
+    is_current = (BackgroundTask.id == task_id, BackgroundTask.fence == fence, BackgroundTask.state == "running")
+    return session.scalar(update(BackgroundTask).where(*is_current).values(**values).returning(BackgroundTask))
+
+
+def _running(task_id: str, fence: int) -> Select[BackgroundTask]:
+    return select(BackgroundTask).where(
+        BackgroundTask.id == task_id, BackgroundTask.fence == fence, BackgroundTask.state == "running"
+    )
+
+
+# ---- endings that its process does not report -----------------------------------------------------------------------
+
+
+def cancel(task: BackgroundTask) -> bool:
+    """Cancel a task, which is locked; its process ends with the next renewal. Returns False if it has already ended."""
+    if task.state not in OPEN:
+        return False
+    task.state, task.finished_at = "cancelled", func.now()
+    return True
+
+
+def expire_leases(session: Session) -> list[BackgroundTask]:
+    """Queue the tasks again whose worker fell silent. Returns those that failed because that happened too often."""
+    silent = BackgroundTask.lease_until < func.now()
+    return _lose(session, select(BackgroundTask).where(BackgroundTask.state == "running", silent))
+
+
+def lose_node(session: Session, *, node: str) -> list[BackgroundTask]:
+    """The same for all running tasks of a node whose worker has just started: its predecessor ran them."""
+    return _lose(session, select(BackgroundTask).where(BackgroundTask.state == "running", BackgroundTask.node == node))
+
+
+def _lose(session: Session, lost: Select[BackgroundTask]) -> list[BackgroundTask]:
+    tasks = session.scalars(lost.with_for_update(skip_locked=True)).all()
+    failed = [task for task in tasks if not _requeue(task)]
+    for task in failed:
+        task.state, task.failure, task.finished_at = "failed", FailureReason(code="worker_lost"), func.now()
+    session.flush()
+    return failed
+
+
+def _requeue(task: BackgroundTask) -> bool:
+    """Queue a running task again after a pause; False after MAX_LOSSES losses, which then leaves it as it is."""
+    if task.num_losses + 1 >= MAX_LOSSES:
+        return False
+    pause = RETRY_SECONDS * 2**task.num_losses
+    task.state, task.num_losses = "queued", task.num_losses + 1
+    task.lease_until, task.not_before = None, func.now() + timedelta(seconds=pause)
+    return True
+
+
+def release(session: Session, *, task_id: str, fence: int) -> None:
+    """Queue a task again whose worker stops in an orderly way, which does not count as a loss."""
+    _change(session, task_id, fence, state="queued", lease_until=None)

@@ -1,0 +1,206 @@
+"""Exports and evaluations from request to result, also with a lost worker or a cancel."""
+
+import json
+import shutil
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.core import db, storage
+from app.core.json_shapes import ModelFacts
+from app.core.models import BackgroundTask, Checkpoint, ImportedModel
+from tests.app.jobs import factories
+from tests.app.playground.conftest import StoredCheckpoint
+from tests.background import run_waiting
+from tests.users import Person
+from worker.background import export_and_evaluate
+
+HEADERS = {"Origin": "http://localhost"}
+
+
+@pytest.fixture(scope="module")
+def corpus(alice_user: Person) -> str:
+    made = factories.corpus(alice_user)
+    directory = storage.corpus(made)
+    directory.mkdir(parents=True, exist_ok=True)
+    text = b"In the beginning God created the heaven and the earth."
+    (directory / "text.bin").write_bytes(text)
+    (directory / "index.bin").write_bytes(len(text).to_bytes(8, "little"))
+    return made
+
+
+def evaluation(api: TestClient, checkpoint: StoredCheckpoint, corpus: str, **fields: Any) -> dict[str, Any]:
+    body = {"checkpoint": checkpoint.id, "corpora": [corpus], **fields}
+    answer = api.post("/api/v1/evaluations", json=body)
+    assert answer.status_code == 201, answer.text
+    task: dict[str, Any] = answer.json()
+    return task
+
+
+def test_a_checkpoint_is_evaluated_and_exported(
+    alice_api: TestClient, alice: TestClient, checkpoint: StoredCheckpoint, corpus: str
+) -> None:
+    asked = evaluation(alice_api, checkpoint, corpus)
+    body = {"checkpoint": checkpoint.id, "format": "gguf", "quantization": "f32", "license": "mit"}
+    export = alice_api.post("/api/v1/exports", json=body).json()
+    assert (asked["state"], export["state"]) == ("queued", "queued")
+
+    run_waiting()
+
+    found = alice_api.get(f"/api/v1/tasks/{asked['id']}").json()
+    assert found["state"] == "succeeded", found
+    assert found["result"]["corpora"][0]["metrics"]["bits_per_byte"] > 0
+    made = alice_api.get(f"/api/v1/tasks/{export['id']}").json()
+    assert made["state"] == "succeeded", made
+    names = [file["name"] for file in made["result"]["files"]]
+    assert {"model.gguf", "README.md"} <= set(names)
+    part = alice_api.get(f"/api/v1/tasks/{export['id']}/files/model.gguf", headers={"Range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, b"GGUF")
+    assert "license: mit" in alice_api.get(f"/api/v1/tasks/{export['id']}/files/README.md").text
+    assert alice_api.get(f"/api/v1/tasks/{export['id']}/files/..%2Flog.txt").status_code == 404
+    page = alice.get(f"/tasks/{asked['id']}").text
+    assert "Bits per byte" in page
+    assert "model.gguf" in alice.get(f"/tasks/{export['id']}").text
+    assert asked["id"] in alice.get(f"/tasks?subject={checkpoint.id}").text
+    assert alice_api.delete(f"/api/v1/tasks/{export['id']}").status_code == 204
+    assert not storage.background_task(export["id"]).exists()
+
+
+@pytest.fixture
+def imported(alice_user: Person, checkpoint: StoredCheckpoint) -> str:
+    """The ID of an imported base model with the files of the checkpoint, but without its manifest."""
+    with db.transaction() as session:
+        source = storage.checkpoint(session.get_one(Checkpoint, checkpoint.id).path)
+        facts = ModelFacts(model_type="llama", license="apache-2.0")
+        model = ImportedModel(
+            owner_id=alice_user.id,
+            name="from elsewhere",
+            source="hub",
+            reference="somebody/model@abc",
+            state="ready",
+            facts=facts,
+            sha256="0" * 64,
+        )
+        session.add(model)
+        session.flush()
+        shutil.copytree(source, storage.base_model(model.id))
+    (storage.base_model(model.id) / "MANIFEST.json").unlink()
+    return model.id
+
+
+def test_an_imported_model_is_evaluated_like_its_checkpoints_and_exported(
+    alice_api: TestClient, alice: TestClient, checkpoint: StoredCheckpoint, imported: str, corpus: str
+) -> None:
+    before = alice_api.post("/api/v1/evaluations", json={"checkpoint": imported, "corpora": [corpus]}).json()
+    assert (before["model_id"], before["checkpoint_id"]) == (imported, None)
+    after = evaluation(alice_api, checkpoint, corpus)
+    export = alice_api.post("/api/v1/exports", json={"checkpoint": imported, "format": "gguf"}).json()
+    refused = alice_api.post("/api/v1/exports", json={"checkpoint": imported, "format": "adapter"})
+    assert (refused.status_code, "An imported model has no adapter" in refused.text) == (422, True)
+
+    run_waiting()
+
+    figures = [
+        alice_api.get(f"/api/v1/tasks/{task['id']}").json()["result"]["corpora"][0]["metrics"]
+        for task in (before, after)
+    ]
+    assert figures[0] == figures[1]  # the files are the same
+    card = alice_api.get(f"/api/v1/tasks/{export['id']}/files/README.md").text
+    assert "base_model: somebody/model\n" in card
+    assert "license: apache-2.0" in card
+    assert imported not in card
+    listed = alice_api.get(f"/api/v1/tasks?subject={imported}").json()["data"]
+    assert {task["id"] for task in listed} == {before["id"], export["id"]}
+    page = alice.get(f"/tasks?subject={imported}").text
+    assert "from elsewhere" in page
+    assert f'href="/models/{imported}"' in alice.get("/tasks").text
+    assert f'href="/tasks?subject={imported}"' in alice.get(f"/models/{imported}").text
+    assert "from elsewhere" in alice.get(f"/tasks/{before['id']}").text
+
+
+def row(task_id: str) -> BackgroundTask:
+    with db.transaction() as session:
+        return session.get_one(BackgroundTask, task_id)
+
+
+def test_an_invalid_request_is_rejected_at_its_field(
+    alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
+) -> None:
+    def refusal(path: str, **body: Any) -> tuple[int, str]:
+        answer = alice_api.post(f"/api/v1/{path}", json={"checkpoint": checkpoint.id, **body})
+        return answer.status_code, answer.text
+
+    assert refusal("exports", format="adapter")[0] == 422
+    assert "its job trained all weights" in refusal("exports", format="adapter")[1]
+    assert refusal("exports", format="onnx")[0] == 422
+    assert refusal("evaluations", corpora=[])[0] == 422
+    assert "There is no corpus" in refusal("evaluations", corpora=["nope"])[1]
+    assert refusal("evaluations", corpora=[corpus], checkpoint="nope")[0] == 422
+
+
+def test_tasks_of_another_user_are_not_found(
+    alice_api: TestClient, bob_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
+) -> None:
+    task_id = evaluation(alice_api, checkpoint, corpus)["id"]
+
+    assert bob_api.get(f"/api/v1/tasks/{task_id}").status_code == 404
+    assert bob_api.post(f"/api/v1/tasks/{task_id}/cancel").status_code == 404
+    assert bob_api.get("/api/v1/tasks").json()["data"] == []
+    assert bob_api.post("/api/v1/exports", json={"checkpoint": checkpoint.id}).status_code == 422
+    alice_api.post(f"/api/v1/tasks/{task_id}/cancel")
+
+
+@pytest.mark.parametrize(
+    "closing",
+    [{"result": {"files": "none"}}, {"failed": {"code": "bad_input", "values": {"why": "a\0b"}}}, {"odd": 1}],
+)
+def test_a_result_that_cannot_be_stored_fails_the_task_with_a_reason(
+    alice_api: TestClient,
+    checkpoint: StoredCheckpoint,
+    corpus: str,
+    monkeypatch: pytest.MonkeyPatch,
+    closing: dict[str, Any],
+) -> None:
+    task_id = evaluation(alice_api, checkpoint, corpus)["id"]
+    monkeypatch.setattr(export_and_evaluate, "command", lambda assignment: ["printf", "%s\\n", json.dumps(closing)])
+    run_waiting()
+
+    task = row(task_id)
+    assert (task.state, task.failure.code if task.failure else None) == ("failed", "result_unstorable")
+    assert not storage.background_task(task_id).exists()
+
+
+def test_the_forms_start_the_tasks_they_name(
+    alice: TestClient, alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
+) -> None:
+    page = alice.get(f"/tasks?subject={checkpoint.id}").text
+    assert "GGUF" in page
+    assert corpus in page
+    form = {"kind": "evaluation", "checkpoint": checkpoint.id, "corpora": corpus, "limit": "", "num_fewshot": "0"}
+    started = alice.post("/tasks", data=form, headers=HEADERS, follow_redirects=False)
+    assert started.status_code == 303, started.text
+    task_id = started.headers["location"].rpartition("/")[2]
+    assert row(task_id).options.limit is None
+    assert "Waiting for a free node" in alice.get(f"/tasks/{task_id}?part=state").text
+    wrong = alice.post("/tasks", data={**form, "num_fewshot": "many"}, headers=HEADERS)
+    assert wrong.status_code == 422
+    assert "num_fewshot" in wrong.text
+    alice.post(f"/tasks/{task_id}/cancel", headers=HEADERS)
+    assert row(task_id).state == "cancelled"
+    alice.post(f"/tasks/{task_id}/delete", headers=HEADERS)
+    assert alice_api.get(f"/api/v1/tasks/{task_id}").status_code == 404
+
+
+def test_the_paths_of_earlier_versions_still_work(
+    alice: TestClient, alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
+) -> None:
+    task_id = evaluation(alice_api, checkpoint, corpus)["id"]
+    for former in ("works", "checkpoint-tasks"):
+        assert alice_api.get(f"/api/v1/{former}/{task_id}").json() == alice_api.get(f"/api/v1/tasks/{task_id}").json()
+        listed = alice_api.get(f"/api/v1/{former}?checkpoint={checkpoint.id}").json()["data"]
+        assert task_id in [task["id"] for task in listed]
+        answer = alice.get(f"/{former}?checkpoint=x", follow_redirects=False)
+        assert answer.headers["location"] == "/tasks?subject=x"
+        assert alice.get(f"/{former}/{task_id}", follow_redirects=False).headers["location"] == f"/tasks/{task_id}"
+    assert alice_api.post(f"/api/v1/works/{task_id}/cancel").json()["state"] == "cancelled"

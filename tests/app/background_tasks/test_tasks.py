@@ -1,0 +1,328 @@
+"""The mechanism of background tasks: who may start, what a lost, cancelled or deleted one leaves, and its limits."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import IntegrityError, OperationalError
+from starlette.testclient import TestClient
+
+from app.background_tasks import outcomes
+from app.core import background_tasks, db, storage
+from app.core.background_tasks import LANES, MAX_LOSSES, MAX_RUNNING_PER_USER, lane_of
+from app.core.json_shapes import FailureReason, TaskProgress
+from app.core.models import BackgroundTask, Corpus
+from tests.background import NODE, claim, run_waiting
+from tests.users import Person
+from tests.waiting import until
+from worker.background import lease as lease_module
+from worker.background import parse
+from worker.background.lease import Lease
+from worker.background.runner import TaskRunner
+
+
+@pytest.fixture(autouse=True)
+def empty_queue(database: str) -> Iterator[None]:
+    """No task from another test."""
+    yield
+    with db.transaction() as session:
+        session.execute(delete(BackgroundTask))
+
+
+def upload(api: TestClient, name: str = "text.txt") -> str:
+    """Upload a corpus; answers its ID."""
+    answer = api.post(f"/api/v1/corpora?filename={name}", content=b"In the beginning")
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def corpus_of(api: TestClient, corpus_id: str) -> dict[str, Any]:
+    corpus: dict[str, Any] = api.get(f"/api/v1/corpora/{corpus_id}").json()
+    return corpus
+
+
+def row(task_id: str) -> BackgroundTask:
+    with db.transaction() as session:
+        return session.get_one(BackgroundTask, task_id)
+
+
+def expire() -> None:
+    """Let all leases run out and have the scheduler notice; end the pause before the next start."""
+    with db.transaction() as session:
+        session.execute(update(BackgroundTask).values(lease_until=func.now() - timedelta(seconds=1)))
+        outcomes.expire_leases(session)
+        session.execute(update(BackgroundTask).values(not_before=None))
+
+
+# ---- lease and fence -------------------------------------------------------------------------------------------------
+
+
+def test_a_superseded_start_writes_nothing(alice_api: TestClient) -> None:
+    upload(alice_api)
+    first = claim()
+    assert first is not None
+    expire()
+    second = claim()
+    assert second is not None
+    assert (second.id, second.fence) == (first.id, first.fence + 1)
+    with db.transaction() as session:
+        late = {"task_id": first.id, "fence": first.fence}
+        assert not background_tasks.renew(session, **late, progress=TaskProgress(done=1, total=1))
+        assert background_tasks.finish(session, **late) is None
+        assert background_tasks.fail(session, **late, failure=FailureReason(code="worker_lost")) is None
+        assert not background_tasks.retry(session, **late)
+        assert not outcomes.record_end(session, task=first, report={"failed": {"problems": [{"code": "empty"}]}})
+    assert (row(first.id).state, row(first.id).progress) == ("running", TaskProgress())
+
+
+def test_a_lease_in_time_is_left_alone(alice_api: TestClient) -> None:
+    upload(alice_api)
+    task = claim()
+    assert task is not None
+    with db.transaction() as session:
+        assert outcomes.expire_leases(session) == 0
+    assert row(task.id).state == "running"
+
+
+def test_a_lost_task_pauses_and_fails_with_its_corpus_after_three_losses(alice_api: TestClient) -> None:
+    corpus_id = upload(alice_api)
+    for loss in range(MAX_LOSSES):
+        task = claim()
+        assert task is not None
+        assert (task.num_losses, corpus_of(alice_api, corpus_id)["state"]) == (loss, "parsing")
+        with db.transaction() as session:
+            session.execute(update(BackgroundTask).values(lease_until=func.now() - timedelta(seconds=1)))
+            outcomes.expire_leases(session)
+        assert claim() is None  # the pause
+        with db.transaction() as session:
+            session.execute(update(BackgroundTask).values(not_before=None))
+    answer = corpus_of(alice_api, corpus_id)
+    assert (answer["state"], answer["problems"][0]["code"]) == ("failed", "reader_lost")
+    assert answer["problems"][0]["message"].startswith("The worker was lost 3 times while it parsed this file.")
+    lost = alice_api.get(f"/api/v1/tasks/{task.id}").json()
+    assert (lost["state"], lost["failure"]["code"], lost["node"]) == ("failed", "worker_lost", NODE)
+
+    assert alice_api.post(f"/api/v1/corpora/{corpus_id}/parse", json={}).status_code == 202
+    assert run_waiting() == 1
+    assert corpus_of(alice_api, corpus_id)["state"] == "ready"
+
+
+def test_a_worker_that_starts_requeues_what_its_predecessor_ran(
+    alice_api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(alice_api)
+    task = claim()
+    assert task is not None
+    with db.transaction() as session:
+        outcomes.lose_node(session, node="another node")
+        assert session.get_one(BackgroundTask, task.id).state == "running"
+        outcomes.lose_node(session, node=NODE)
+    assert row(task.id).state == "queued"
+
+
+def test_an_orderly_stop_of_the_worker_is_no_loss(alice_api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus_id = upload(alice_api)
+    monkeypatch.setattr(parse, "command", lambda corpus: [sys.executable, "-c", "import time; time.sleep(600)"])
+    monkeypatch.setattr("worker.sandbox.runner.HEARTBEAT_SECONDS", 0.05)
+    tasks = TaskRunner()
+    tasks.start_waiting()
+    task_id = corpus_of(alice_api, corpus_id)["task_id"]
+    until(lambda: row(task_id).state == "running", 10, "its start")
+    tasks.stop()
+    assert (row(task_id).state, row(task_id).num_losses, corpus_of(alice_api, corpus_id)["state"]) == (
+        "queued",
+        0,
+        "parsing",
+    )
+    monkeypatch.undo()
+    run_waiting()
+    assert corpus_of(alice_api, corpus_id)["state"] == "ready"
+
+
+def test_a_failure_that_may_pass_is_tried_again(alice_api: TestClient) -> None:
+    corpus_id = upload(alice_api)
+    report = {"failed": {"problems": [{"code": "hub_away", "endpoint": "https://mirror.example", "why": "timeout"}]}}
+    for _try in range(MAX_LOSSES - 1):
+        task = claim()
+        assert task is not None
+        with db.transaction() as session:
+            assert not outcomes.record_end(session, task=task, report=report)
+            session.execute(update(BackgroundTask).values(not_before=None))
+        assert corpus_of(alice_api, corpus_id)["state"] == "parsing"
+    task = claim()
+    assert task is not None
+    with db.transaction() as session:
+        assert outcomes.record_end(session, task=task, report={"failed": {"problems": [{"code": "empty"}]}})
+    assert corpus_of(alice_api, corpus_id)["state"] == "failed"
+
+
+def test_an_outage_of_the_database_ends_a_process_only_with_its_lease(
+    alice_api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(alice_api)
+    task = claim()
+    assert task is not None
+    lease = Lease(task, threading.Event())
+
+    def fail(*_arguments: Any, **_values: Any) -> bool:
+        raise OperationalError("UPDATE", {}, ConnectionError())
+
+    monkeypatch.setattr(lease_module.background_tasks, "renew", fail)
+    assert lease.renew({"done": 1, "total": 2})
+    lease._valid_until = 0.0
+    assert not lease.renew({"done": 1, "total": 2})
+    assert lease.is_over
+
+
+# ---- endings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["cancel", "delete"])
+def test_cancelling_a_task_or_deleting_its_corpus_ends_the_process(
+    alice_api: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ending: str
+) -> None:
+    corpus_id = upload(alice_api)
+    directory, marker = storage.corpus(corpus_id), tmp_path / "pid"
+    sleeper = (
+        f"import os, pathlib, time; pathlib.Path({str(directory / 'text.bin.1')!r}).touch(); "
+        f"pathlib.Path({str(marker)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    )
+    monkeypatch.setattr(parse, "command", lambda corpus: [sys.executable, "-c", sleeper])
+    tasks = TaskRunner()
+    tasks.start_waiting()
+    pid = int(until(lambda: marker.exists() and marker.read_text(), 20, "the process"))
+    child = psutil.Process(pid)
+    task_id = corpus_of(alice_api, corpus_id)["task_id"]
+    if ending == "cancel":
+        assert alice_api.post(f"/api/v1/tasks/{task_id}/cancel").json()["state"] == "cancelled"
+    else:
+        assert alice_api.delete(f"/api/v1/corpora/{corpus_id}").status_code == 204
+    child.wait(2)  # the bound of the contract
+    tasks.join(10)
+    if ending == "cancel":
+        answer = corpus_of(alice_api, corpus_id)
+        assert (answer["state"], answer["problems"][0]["code"]) == ("failed", "reading_cancelled")
+        assert {path.name for path in directory.iterdir()} <= {"upload", ".lock"}
+    else:
+        assert not directory.exists()
+
+
+def test_a_task_is_cancelled_and_deleted_only_by_its_owner(alice_api: TestClient, bob_api: TestClient) -> None:
+    task_id = corpus_of(alice_api, upload(alice_api))["task_id"]
+    assert bob_api.post(f"/api/v1/tasks/{task_id}/cancel").status_code == 404
+    assert alice_api.delete(f"/api/v1/tasks/{task_id}").json()["code"] == "task_open"
+    assert alice_api.post(f"/api/v1/tasks/{task_id}/cancel").json()["state"] == "cancelled"
+    assert alice_api.post(f"/api/v1/tasks/{task_id}/cancel").json()["state"] == "cancelled"
+    assert bob_api.delete(f"/api/v1/tasks/{task_id}").status_code == 404
+    assert alice_api.delete(f"/api/v1/tasks/{task_id}").status_code == 204
+    assert alice_api.get(f"/api/v1/tasks/{task_id}").status_code == 404
+
+
+def test_a_task_of_what_ships_with_athanor_is_nobodys(alice_api: TestClient) -> None:
+    with db.transaction() as session:
+        corpus = Corpus(name="shipped", filename="a.txt", format="txt", num_bytes=1, sha256="0")
+        session.add(corpus)
+        session.flush()
+        task = background_tasks.enqueue(session, kind="parse", owner_id=None, corpus_id=corpus.id, memory_bytes=1)
+    answer = alice_api.post(f"/api/v1/tasks/{task.id}/cancel")
+    assert (answer.status_code, answer.json()["code"]) == (403, "task_shipped")
+
+
+# ---- whose turn it is ------------------------------------------------------------------------------------------------
+
+
+def enqueue(owner: Person, kind: str = "parse", memory_bytes: int = 1) -> str:
+    """Queue a task on a corpus of its own; answers its ID."""
+    with db.transaction() as session:
+        corpus = Corpus(owner_id=owner.id, name="a", filename="a.txt", format="txt", num_bytes=1, sha256="0")
+        session.add(corpus)
+        session.flush()
+        values: dict[str, Any] = {"kind": kind, "owner_id": owner.id, "memory_bytes": memory_bytes}
+        return background_tasks.enqueue(session, corpus_id=corpus.id, **values).id
+
+
+def start(free_bytes: int | None = None, **running: int) -> str | None:
+    """The ID of the task that a node starts, which runs so many tasks of each kind."""
+    with db.transaction() as session:
+        lanes = {lane_of(kind): number for kind, number in running.items()}
+        task = background_tasks.claim(session, node=NODE, running=lanes, free_bytes=free_bytes)
+        return task.id if task is not None else None
+
+
+def test_users_take_turns(alice_user: Person, bob_user: Person) -> None:
+    alices = [enqueue(alice_user) for _number in range(4)]
+    bobs = enqueue(bob_user)
+    assert [start() for _turn in range(4)] == [alices[0], bobs, alices[1], None]
+    assert MAX_RUNNING_PER_USER == 2
+
+
+def test_a_node_runs_so_many_tasks_of_a_lane_and_so_much_memory(alice_user: Person, bob_user: Person) -> None:
+    large = enqueue(alice_user, memory_bytes=1000)
+    assert start(free_bytes=999, evaluation=1) is None
+    assert start(free_bytes=None, parse=2) is None
+    export = enqueue(bob_user, "export", memory_bytes=10)
+    assert start(free_bytes=999, parse=1) == export  # another lane does not wait for the large one
+    assert start(free_bytes=1000, export=1) == large
+
+
+def test_a_user_has_so_many_unfinished_tasks_of_a_lane(alice_user: Person, bob_user: Person) -> None:
+    limit = lane_of("export").max_open_per_user
+    for number in range(limit):
+        enqueue(alice_user, ("export", "evaluation")[number % 2])
+    with pytest.raises(background_tasks.PanelError) as refused:
+        enqueue(alice_user, "export")
+    assert (refused.value.status, refused.value.code) == (429, "tasks_open")
+    assert int(refused.value.headers["Retry-After"]) > 0
+    enqueue(alice_user, "parse")
+    enqueue(bob_user, "export")
+
+
+def test_a_corpus_is_parsed_by_one_task_at_a_time(alice_api: TestClient, alice_user: Person) -> None:
+    corpus_id = upload(alice_api)
+    values: dict[str, Any] = {"kind": "parse", "owner_id": alice_user.id, "memory_bytes": 1}
+    with db.transaction() as session, pytest.raises(IntegrityError):
+        background_tasks.enqueue(session, corpus_id=corpus_id, **values)
+    with db.transaction() as session:
+        tasks = session.scalars(select(BackgroundTask).where(BackgroundTask.corpus_id == corpus_id)).all()
+    assert [task.state for task in tasks] == ["queued"]
+
+
+def test_every_kind_is_in_one_lane() -> None:
+    kinds = [kind for lane in LANES for kind in lane.kinds]
+    assert sorted(kinds) == ["evaluation", "export", "import", "parse"]
+
+
+# ---- the history -----------------------------------------------------------------------------------------------------
+
+
+def test_the_history_lists_tasks_by_kind_and_subject(alice_api: TestClient, alice: TestClient, bob: TestClient) -> None:
+    corpus_id = upload(alice_api, "history.txt")
+    task_id = corpus_of(alice_api, corpus_id)["task_id"]
+    assert "Waiting for a free node" in alice.get("/tasks?kind=parse").text
+    run_waiting()
+    for query, is_listed in (("", True), ("?kind=parse", True), ("?kind=import&kind=export", False)):
+        listed = [task["id"] for task in alice_api.get(f"/api/v1/tasks{query}").json()["data"]]
+        assert (task_id in listed) == is_listed, query
+    (task,) = alice_api.get(f"/api/v1/tasks?subject={corpus_id}").json()["data"]
+    assert (task["state"], task["kind"], task["corpus_id"]) == ("succeeded", "parse", corpus_id)
+    page = alice.get(f"/tasks/{task_id}").text
+    assert f'href="/corpora/{corpus_id}"' in page
+    assert NODE in page
+    assert f'href="/tasks/{task_id}"' in alice.get("/tasks").text
+    assert f'href="/tasks/{task_id}"' not in bob.get("/tasks").text
+    assert bob.get(f"/tasks/{task_id}").status_code == 404
+
+
+def test_a_task_that_failed_says_why(alice_api: TestClient, alice: TestClient) -> None:
+    answer = alice_api.post("/api/v1/corpora?filename=bad.jsonl", content=b'{"text": 1}\n').json()
+    task_id = corpus_of(alice_api, answer["id"])["task_id"]
+    run_waiting()
+    task = alice_api.get(f"/api/v1/tasks/{task_id}").json()
+    assert (task["state"], task["failure"]["code"]) == ("failed", "rejected")
+    assert "Its page says why." in alice.get("/tasks").text

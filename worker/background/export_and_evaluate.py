@@ -1,0 +1,123 @@
+"""Exports or evaluates a checkpoint or an imported model in a child process."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.background_tasks import facts, service
+from app.core import db, storage
+from app.core.json_shapes import TaskOptions
+from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job
+from app.corpora import service as corpora_service
+from trainer.events import EXIT_BAD_INPUT
+from worker.background.lease import Lease
+from worker.background.work import Report, Work
+from worker.environment import child_environment
+from worker.sandbox import runner
+
+LOG = "log.txt"
+
+
+@dataclass(frozen=True)
+class ModelAssignment:
+    """What the child has to do."""
+
+    task_id: str
+    kind: str
+    options: TaskOptions
+    weights: str  # the directory of the model
+    is_checkpoint: bool  # written here, with a manifest
+    corpora: list[Corpus]
+    base: str | None  # directory of the base model, for adapter exports
+
+
+def directory(task: BackgroundTask) -> Path:
+    """The directory of the task."""
+    return storage.background_task(task.id)
+
+
+def run(task: BackgroundTask, lease: Lease) -> Report:
+    """Run the child and return its closing report."""
+    with db.transaction() as session:
+        assignment = assign(session, task)
+    if len(assignment.corpora) < len(assignment.options.corpora):
+        return {"failed": {"code": "corpus_gone", "values": {}}}
+    log = directory(task) / LOG
+    closing, status = runner.run_sandboxed(command(assignment), child_environment("export"), lease.renew, log)
+    if closing:
+        return closing
+    lines = log.read_text(errors="replace").strip().splitlines()
+    if status == EXIT_BAD_INPUT and lines:
+        return {"failed": {"code": "bad_input", "values": {"why": lines[-1][:500]}}}
+    return {"failed": {"code": "process_died", "values": {"status": status}}}
+
+
+def assign(session: Session, task: BackgroundTask) -> ModelAssignment:
+    """The assignment of a task."""
+    ids = task.options.corpora
+    rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
+    checkpoint = session.get(Checkpoint, task.checkpoint_id) if task.checkpoint_id is not None else None
+    weights = storage.checkpoint(checkpoint.path) if checkpoint is not None else storage.base_model(str(task.model_id))
+    return ModelAssignment(
+        task.id,
+        task.kind,
+        task.options,
+        str(weights),
+        checkpoint is not None,
+        [rows[corpus_id] for corpus_id in ids if corpus_id in rows],
+        _base(session, checkpoint) if checkpoint is not None and task.options.format == "adapter" else None,
+    )
+
+
+def _base(session: Session, checkpoint: Checkpoint) -> str | None:
+    """The directory of the base model of a checkpoint's job, if it still exists."""
+    base_id = session.get_one(Job, checkpoint.job_id).spec.base_model
+    checkpoint_base = session.get(Checkpoint, base_id) if base_id else None
+    if checkpoint_base is not None:
+        return str(storage.checkpoint(checkpoint_base.path)) if checkpoint_base.state == "ready" else None
+    return str(storage.base_model(base_id)) if base_id and session.get(ImportedModel, base_id) else None
+
+
+def command(assignment: ModelAssignment) -> list[str]:
+    """The command line of the child."""
+    return evaluation_command(assignment) if assignment.kind == "evaluation" else export_command(assignment)
+
+
+def evaluation_command(assignment: ModelAssignment) -> list[str]:
+    """The command line of an evaluation."""
+    options = assignment.options
+    corpora = storage.background_task(assignment.task_id) / "corpora.json"
+    corpora.write_text(json.dumps([corpora_service.corpus_input(row).model_dump() for row in assignment.corpora]))
+    limit = [f"--limit={options.limit}"] if options.limit is not None else []
+    fewshot = f"--num-fewshot={options.num_fewshot}"
+    return [sys.executable, "-m", "trainer", "evaluate", assignment.weights, str(corpora), *limit, fewshot]
+
+
+def export_command(assignment: ModelAssignment) -> list[str]:
+    """The command line of an export."""
+    options = assignment.options
+    facts_path = storage.background_task(assignment.task_id) / "facts.json"
+    with db.transaction() as session:
+        facts_path.write_text(json.dumps(facts.export_facts(session, assignment.task_id)))
+    arguments = [f"--format={options.format}", f"--max-shard-bytes={options.max_shard_bytes}", f"--facts={facts_path}"]
+    if options.format == "gguf":
+        arguments.append(f"--quantization={options.quantization}")
+    if not assignment.is_checkpoint:
+        arguments.append("--no-manifest")
+    if assignment.base is not None:
+        arguments.append(f"--base={assignment.base}")
+    target = str(storage.exported_files(assignment.task_id))
+    return [sys.executable, "-m", "trainer", "export", assignment.weights, target, *arguments]
+
+
+def clean_up(task: BackgroundTask, is_success: bool) -> None:
+    """Keep the files of an export or evaluation that succeeded; remove all others."""
+    if not is_success:
+        service.remove_files(task.id)
+
+
+WORK = Work(directory, run, clean_up)

@@ -1,0 +1,52 @@
+"""The right to work on a background task, renewed every second while its process runs."""
+
+import threading
+import time
+
+from sqlalchemy.exc import DBAPIError, TimeoutError
+
+from app.core import background_tasks, db
+from app.core.json_shapes import TaskProgress
+from app.core.models import BackgroundTask
+from app.core.settings import settings
+from trainer.jsonlines import Message
+
+OUTAGE = (DBAPIError, TimeoutError)
+
+
+class Lease:
+    """Of one start of a task. In an outage of the database it ends by itself, as another worker may then start it."""
+
+    def __init__(self, task: BackgroundTask, is_stopping: threading.Event) -> None:
+        self._task = task
+        self._is_stopping = is_stopping
+        self._valid_until = time.monotonic() + settings().lease_seconds
+        self._phase: str | None = None
+        self._phase_started_at = time.monotonic()
+        self.is_over = False
+
+    def renew(self, progress: Message | None, phase: str | None = None) -> bool:
+        """Renew it and record the progress of a phase. Returns False if the process must end."""
+        if phase != self._phase:
+            self._phase, self._phase_started_at = phase, time.monotonic()
+        self.is_over = self._is_stopping.is_set() or not self._renewed(progress)
+        return not self.is_over
+
+    def _renewed(self, progress: Message | None) -> bool:
+        now = time.monotonic()
+        seconds = round(now - self._phase_started_at, 3)
+        record = None if progress is None else TaskProgress(phase=self._phase, seconds=seconds, **progress)
+        try:
+            with db.transaction() as session:
+                task = self._task
+                is_current = background_tasks.renew(session, task_id=task.id, fence=task.fence, progress=record)
+        except OUTAGE as error:
+            if isinstance(error, DBAPIError) and not db.is_outage(error):
+                raise
+            return self.is_valid()
+        self._valid_until = now + settings().lease_seconds
+        return is_current
+
+    def is_valid(self) -> bool:
+        """Whether no other worker may have started the task since."""
+        return time.monotonic() < self._valid_until

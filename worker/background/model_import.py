@@ -1,0 +1,78 @@
+"""Downloads and validates a base model in sandboxed children."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from app.base_models import service
+from app.core import db, storage
+from app.core.models import BackgroundTask, ImportedModel
+from app.core.settings import settings
+from worker.background.lease import Lease
+from worker.background.work import Report, Work
+from worker.environment import child_environment
+from worker.sandbox import runner
+
+
+def directory(task: BackgroundTask) -> Path:
+    """The directory of the model."""
+    return storage.base_model(str(task.model_id))
+
+
+def run(task: BackgroundTask, lease: Lease) -> Report:
+    """Download the model if it is from the hub, then validate it. Returns the closing report."""
+    with db.transaction() as session:
+        model = session.get(ImportedModel, task.model_id)
+    if model is None:  # deleted since
+        return {}
+    if model.source == "hub":
+        closing = run_child(lease, "fetch", download_command(model), download_environment(model.id))
+        if "fetched" not in closing:
+            return closing
+        with db.transaction() as session:
+            service.record_download(session, model_id=model.id, reference=closing["fetched"])
+    return run_child(lease, "check", validation_command(model.id), child_environment("validate"))
+
+
+def run_child(lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> Report:
+    """Run the child of a phase and return its closing report."""
+    closing, status = runner.run_sandboxed(command, env, partial(lease.renew, phase=phase))
+    return closing or {"failed": {"problems": [{"code": "importer_died", "status": status}]}}
+
+
+def validation_command(model_id: str) -> list[str]:
+    """The command line of the child that validates."""
+    limits = [f"--memory={settings().import_memory_bytes}", f"--cpu={settings().parse_cpu_seconds}"]
+    return [
+        sys.executable,
+        "-m",
+        "worker.sandbox.model_import.validate",
+        str(storage.base_model(model_id)),
+        f"--budget={settings().max_model_bytes}",
+        *limits,
+    ]
+
+
+def download_command(model: ImportedModel) -> list[str]:
+    """The command line of the child that downloads."""
+    path, budget = str(storage.base_model(model.id)), f"--budget={settings().max_model_bytes}"
+    return [sys.executable, "-m", "worker.sandbox.model_import.download", path, str(model.reference), budget]
+
+
+def download_environment(model_id: str) -> dict[str, str]:
+    """The environment of the child that downloads: the hub's address, proxies and token."""
+    cache = str(storage.base_model(model_id) / ".cache")  # not the home of the user that runs the worker, nor its token
+    env = child_environment("download", HF_ENDPOINT=settings().hf_endpoint, HF_HOME=cache)
+    token = settings().hf_token.get_secret_value()
+    return {**env, "HF_TOKEN": token} if token else env
+
+
+def clean_up(task: BackgroundTask, is_success: bool) -> None:
+    """Remove the directory if the model was deleted meanwhile."""
+    with db.transaction() as session:
+        is_deleted = session.get(ImportedModel, task.model_id) is None
+    if is_deleted:
+        service.remove_files(str(task.model_id))
+
+
+WORK = Work(directory, run, clean_up)

@@ -1,0 +1,55 @@
+"""Parses an upload in a sandboxed child."""
+
+import sys
+from pathlib import Path
+
+from app.core import db, storage
+from app.core.models import BackgroundTask, Corpus
+from app.core.settings import settings
+from app.corpora import service
+from worker.background.lease import Lease
+from worker.background.work import Report, Work
+from worker.environment import child_environment
+from worker.sandbox import runner
+
+
+def directory(task: BackgroundTask) -> Path:
+    """The directory of the corpus."""
+    return storage.corpus(str(task.corpus_id))
+
+
+def run(task: BackgroundTask, lease: Lease) -> Report:
+    """Run the child and return its closing report."""
+    with db.transaction() as session:
+        corpus = session.get(Corpus, task.corpus_id)
+    if corpus is None:  # deleted since
+        return {}
+    closing, status = runner.run_sandboxed(command(corpus), child_environment("parse"), lease.renew)
+    return closing or {"failed": {"problems": [{"code": "parser_died", "status": status}]}}
+
+
+def command(corpus: Corpus) -> list[str]:
+    """The command line of the child."""
+    limits = [f"--memory={settings().parse_memory_bytes}", f"--cpu={settings().parse_cpu_seconds}"]
+    options = [f"--encoding={corpus.encoding}"] if corpus.encoding else []
+    if corpus.progress.kind:
+        options.append(f"--kind={corpus.progress.kind}")
+    if corpus.progress.skip_bad:
+        options.append("--skip-bad")
+    if corpus.progress.bad_bytes:
+        options.append(f"--bad-bytes={corpus.progress.bad_bytes}")
+    path = str(storage.corpus(corpus.id))
+    return [sys.executable, "-m", "worker.sandbox.corpus.parse", path, corpus.format, *limits, *options]
+
+
+def clean_up(task: BackgroundTask, is_success: bool) -> None:
+    """Remove what a killed child left behind, or the whole directory if the corpus was deleted meanwhile."""
+    with db.transaction() as session:
+        is_deleted = session.get(Corpus, task.corpus_id) is None
+    if is_deleted:
+        service.remove_files(str(task.corpus_id))
+    for path in directory(task).glob("*.bin.*"):  # complete files have lost this suffix
+        path.unlink(missing_ok=True)
+
+
+WORK = Work(directory, run, clean_up)

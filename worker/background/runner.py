@@ -1,0 +1,135 @@
+"""Runs the background tasks of this node: claims those that wait, and watches the processes of each in a thread."""
+
+import logging
+import threading
+import time
+from collections import Counter
+
+import psutil
+from sqlalchemy.orm import Session
+
+from app.background_tasks import outcomes
+from app.core import background_tasks, db
+from app.core.background_tasks import lane_of
+from app.core.models import BackgroundTask
+from app.core.settings import settings
+from worker.background import export_and_evaluate, model_import, parse
+from worker.background.lease import OUTAGE, Lease
+from worker.background.work import Report, Work
+from worker.sandbox import runner
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 5.0  # for the processes to be killed and their tasks to be queued again, when the worker stops
+RETRY_SECONDS = 1.0  # between two tries to store a result in an outage of the database
+WORK: dict[str, Work] = {
+    "parse": parse.WORK,
+    "import": model_import.WORK,
+    "export": export_and_evaluate.WORK,
+    "evaluation": export_and_evaluate.WORK,
+}
+
+
+class TaskRunner:
+    """All background tasks that run on this node."""
+
+    def __init__(self) -> None:
+        self._claiming = threading.Lock()
+        self._running: dict[threading.Thread, BackgroundTask] = {}
+        self._is_stopping = threading.Event()
+        self._is_first = True
+
+    def start_waiting(self) -> None:
+        """Start as many waiting tasks as there are slots and memory for. An outage of the database is only logged."""
+        try:
+            with self._claiming:
+                self._requeue_of_earlier_worker()
+                while not self._is_stopping.is_set() and (task := self._claim()) is not None:
+                    thread = threading.Thread(target=self._run, args=(task,), name=f"task-{task.id}", daemon=True)
+                    self._running[thread] = task
+                    thread.start()
+        except OUTAGE as error:
+            log.warning("waiting tasks start later, as the database is unreachable: %s", error)
+
+    def join(self, seconds: float) -> None:
+        """Wait until no task runs."""
+        deadline = time.monotonic() + seconds
+        while self._running and time.monotonic() < deadline:
+            for thread in list(self._running):
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def stop(self) -> None:
+        """End the processes of all tasks and queue these again."""
+        self._is_stopping.set()
+        self.join(STOP_SECONDS)
+
+    def _requeue_of_earlier_worker(self) -> None:
+        if self._is_first:
+            with db.transaction() as session:
+                outcomes.lose_node(session, node=settings().node_name)
+            self._is_first = False
+
+    def _claim(self) -> BackgroundTask | None:
+        running = list(self._running.values())
+        free = memory_budget() - sum(task.memory_bytes for task in running)
+        with db.transaction() as session:
+            return background_tasks.claim(
+                session,
+                node=settings().node_name,
+                running=Counter(lane_of(task.kind) for task in running),
+                free_bytes=free if running else None,
+            )
+
+    def _run(self, task: BackgroundTask) -> None:
+        try:
+            run(task, Lease(task, self._is_stopping))
+            if self._is_stopping.is_set():
+                with db.transaction() as session:
+                    background_tasks.release(session, task_id=task.id, fence=task.fence)
+        except Exception:  # its lease expires, and the task is tried again or fails
+            log.exception("task %s (%s) is left", task.id, task.kind)
+        finally:
+            self._running.pop(threading.current_thread())
+        self.start_waiting()
+
+
+def memory_budget() -> int:
+    """Bytes that the processes of background tasks may use together on this node."""
+    return settings().task_memory_bytes or psutil.virtual_memory().total // 2
+
+
+def run(task: BackgroundTask, lease: Lease) -> None:
+    """Do the work of a task that was claimed, and record its end unless it was cancelled, deleted or lost."""
+    work = WORK[task.kind]
+    is_success = False
+    with runner.alone(work.directory(task)) as is_alone:
+        if not is_alone:
+            log.warning("task %s waits until a process of an earlier start has ended", task.id)
+            return
+        try:
+            report = work.run(task, lease)
+            is_success = not lease.is_over and bool(report) and _record_end(task, lease, report) and "result" in report
+        finally:
+            work.clean_up(task, is_success)
+
+
+def _record_end(task: BackgroundTask, lease: Lease, report: Report) -> bool:
+    """Store the end of a task; in an outage of the database, try until the lease is over.
+
+    Returns whether it ended as the report says.
+    """
+
+    def store(session: Session) -> bool:
+        return outcomes.record_end(session, task=task, report=report)
+
+    def refuse(session: Session, why: str) -> bool:
+        outcomes.record_end(session, task=task, report=outcomes.unstorable(task, why))
+        return False
+
+    while True:
+        try:
+            return db.store_result(store, refuse)
+        except OUTAGE:
+            if not lease.is_valid():
+                raise
+            time.sleep(RETRY_SECONDS)

@@ -1,0 +1,21 @@
+"""What a kind of background tasks does on a node."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.core.models import BackgroundTask
+from worker.background.lease import Lease
+
+# The closing report of a task's process: `result`, or `failed` (see app/background_tasks/outcomes.py).
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """The parts of a kind of tasks. `run` starts the processes, under a lock of `directory`, while the lease lasts."""
+
+    directory: Callable[[BackgroundTask], Path]
+    run: Callable[[BackgroundTask, Lease], Report]
+    clean_up: Callable[[BackgroundTask, bool], None]  # after every ending; the flag says whether it succeeded
