@@ -49,9 +49,8 @@ def demo() -> None:
 @cli.command()
 def web(fd: int = typer.Option(-1, hidden=True)) -> None:
     """Start a web process."""
-    import uvicorn
-
     from app.launcher import up as sequence
+    from app.web.server import create_server
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs each time the revision is read
@@ -59,9 +58,7 @@ def web(fd: int = typer.Option(-1, hidden=True)) -> None:
     with ExitStack() as stack:
         listener = socket.socket(fileno=fd) if fd >= 0 else sequence.listen(settings().host, settings().port)
         stack.callback(listener.close)
-        # No access log: an address may hold a one-time code.
-        config = uvicorn.Config("app.main:app", log_config=None, access_log=False, timeout_graceful_shutdown=5)
-        uvicorn.Server(config).run(sockets=[listener])
+        create_server("app.main:app").run(sockets=[listener])
 
 
 @cli.command()

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -20,6 +22,11 @@ from trainer.spec_errors import MESSAGES, SpecError
 
 log = logging.getLogger(__name__)
 
+MAX_ERRORS = 20  # wrong fields that one answer names
+# Of a field and its sentence in an answer, in characters: both may hold what a client invented.
+MAX_NAME_LENGTH = 100
+MAX_SENTENCE_LENGTH = 500
+
 
 def install_errors(app: FastAPI) -> None:
     """Register the exception handlers, so that every error has the same form."""
@@ -28,9 +35,9 @@ def install_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(OperationalError, _database_error)
+    app.add_exception_handler(PoolTimeout, _database_busy)
     app.add_exception_handler(DataError, _data_error)
     app.add_exception_handler(ClientDisconnect, _disconnected)
-    app.add_exception_handler(Exception, _internal_error)
 
 
 async def _disconnected(request: Request, error: Exception) -> Response:
@@ -46,12 +53,12 @@ def error_response(request: Request, error: PanelError) -> Response:
             "status": error.status,
             "code": error.code,
             "title": error.message,
-            "errors": [{"field": f.field, "message": f.message} for f in error.fields],
+            "errors": [{"field": f.field, "message": f.message} for f in error.fields[:MAX_ERRORS]],
             "request_id": request.state.id,
         }
         return JSONResponse(body, error.status, error.headers, media_type="application/problem+json")
     if error.status == 401:
-        query = f"?next={request.url.path}" if request.method == "GET" and request.url.path != "/" else ""
+        query = f"?next={quote(request.url.path)}" if request.method == "GET" and request.url.path != "/" else ""
         return Response(status_code=303, headers={"Location": f"/login{query}"})
     response = page(request, "error.html", error.status, error=error, principal=None)
     response.headers.update(error.headers)
@@ -59,8 +66,14 @@ def error_response(request: Request, error: PanelError) -> Response:
 
 
 def spec_fields(error: SpecError) -> list[FieldError]:
-    """The problems of a spec as sentences in the reader's language."""
-    return [FieldError(p.field, f"{p.field} {_(p.message.template, **p.message.values)}") for p in error.problems]
+    """The first problems of a spec as sentences in the reader's language."""
+    problems = error.problems[:MAX_ERRORS]
+    return [_field_error(p.field, _(p.message.template, **p.message.values)) for p in problems]
+
+
+def _field_error(name: str, sentence: str) -> FieldError:
+    name = name[:MAX_NAME_LENGTH]
+    return FieldError(name, f"{name} {sentence}"[:MAX_SENTENCE_LENGTH])
 
 
 async def _panel_error(request: Request, error: Exception) -> Response:
@@ -71,16 +84,22 @@ async def _panel_error(request: Request, error: Exception) -> Response:
 async def _spec_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SpecError)
     fields = spec_fields(error)
-    return error_response(request, PanelError(422, "spec_invalid", "; ".join(f.message for f in fields), fields))
+    return error_response(request, PanelError(422, "spec_invalid", joined(fields, len(error.problems)), fields))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    if any(detail["loc"][0] == "path" for detail in error.errors()):
+    details = error.errors()
+    if any(detail["loc"][0] == "path" for detail in details):
         return error_response(request, not_found())  # no such id can exist
-    fields = [validation_field(detail) for detail in error.errors()]
-    message = "; ".join(f.message for f in fields)
-    return error_response(request, PanelError(422, "request_invalid", message, fields))
+    fields = [validation_field(detail) for detail in details[:MAX_ERRORS]]
+    return error_response(request, PanelError(422, "request_invalid", joined(fields, len(details)), fields))
+
+
+def joined(fields: list[FieldError], num_errors: int) -> str:
+    """The sentences of the first errors in one, and how many there are beyond them."""
+    text = "; ".join(f.message for f in fields)
+    return text + "; " + _("and {n} more", n=num_errors - len(fields)) if num_errors > len(fields) else text
 
 
 def validation_field(detail: dict[str, Any]) -> FieldError:
@@ -93,7 +112,7 @@ def validation_field(detail: dict[str, Any]) -> FieldError:
         return FieldError("body", _("The body is not JSON: {why} at character {at}.", why=why, at=at))
     sentence = MESSAGES.get(detail["type"])
     values = {k: v for k, v in detail.get("ctx", {}).items() if isinstance(v, str | int | float)}
-    return FieldError(name, f"{name} " + (_(sentence, **values) if sentence else detail["msg"]))
+    return _field_error(name, _(sentence, **values) if sentence else detail["msg"])
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -101,7 +120,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     messages = {
         404: _("There is nothing at this address."),
         405: _("This address does not support that method."),
-        413: _too_large(),
+        408: _("The request did not arrive in time. Send it again."),
+        413: too_large(int(error.detail) if error.detail.isdecimal() else MAX_BODY_BYTES),
     }
     message = messages.get(error.status_code, str(error.detail))
     return error_response(
@@ -110,9 +130,23 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _database_error(request: Request, error: Exception) -> Response:
-    log.error("request %s: database not reachable: %s", request.state.id, error)
+    assert isinstance(error, DBAPIError)
+    if getattr(error.orig, "sqlstate", None) in BUSY_STATES:
+        return await _database_busy(request, error)
+    log.error("request %s: database not reachable: %s", request.state.id, error.orig)
     message = _("The database cannot be reached. Running jobs keep running; try again in a moment.")
     return error_response(request, PanelError(503, "database_away", message, headers={"Retry-After": "5"}))
+
+
+async def _database_busy(request: Request, error: Exception) -> Response:
+    log.warning("request %s: database busy: %s", request.state.id, getattr(error, "orig", error))
+    return error_response(request, busy())
+
+
+def busy(**headers: str) -> PanelError:
+    """The error for a request that would have to wait too long for others, with further headers of its response."""
+    message = _("Too much is being done at once. Try again in a moment.")
+    return PanelError(503, "busy", message, headers={"Retry-After": "2", **headers})
 
 
 async def _data_error(request: Request, error: Exception) -> Response:
@@ -121,14 +155,18 @@ async def _data_error(request: Request, error: Exception) -> Response:
     return error_response(request, PanelError(400, "not_storable", message))
 
 
-async def _internal_error(request: Request, error: Exception) -> Response:
+def internal_error(request: Request, error: Exception) -> Response:
+    """The response for an exception that nothing handles, which is logged."""
     log.error("request %s failed", request.state.id, exc_info=error)
     message = _("Internal server error. See the server log, ID {id}.", id=request.state.id)
     return error_response(request, PanelError(500, "internal", message))
 
 
 MAX_BODY_BYTES = 2**20  # a spec or a prompt is far smaller
+# SQLSTATEs of a request that lost against others: deadlock, lock_timeout, statement_timeout, serialization failure.
+BUSY_STATES = {"40P01", "55P03", "57014", "40001"}
 
 
-def _too_large() -> str:
-    return _("The request body is too large: the limit is {limit}.", limit=file_size(MAX_BODY_BYTES))
+def too_large(limit: int) -> str:
+    """The sentence for a body over the limit in bytes."""
+    return _("The request body is too large: the limit is {limit}.", limit=file_size(limit))

@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 
 from app.core.formatting import compact, file_size, number
 from app.core.settings import settings
-from app.web.middleware import CONTENT_SECURITY_POLICY, SECURITY_HEADERS
 from app.web.pages import LANGUAGE_COOKIE
+from app.web.security_headers import CONTENT_SECURITY_POLICY, SECURITY_HEADERS
 from app.web.static_files import STATIC_PATH
 
 STRANGE_HOSTS = [
@@ -22,10 +22,14 @@ STRANGE_HOSTS = [
     "[::2]",
     "10.0.0.1",
     "localhost@evil",
+    "[abc",
+    "a]b",
+    "[::1%",
 ]
 FOREIGN = [
     {"Origin": "http://evil.example"},
     {"Origin": "null"},
+    {"Origin": "http://["},
     {"Origin": "http://localhost:1"},
     {"Origin": "https://localhost.evil.example"},
     {"Sec-Fetch-Site": "cross-site"},
@@ -105,6 +109,40 @@ def test_every_route_answers_visitors_with_security_headers_and_no_server_error(
             assert answer.headers[name] == value, f"{method} {path} lacks {name}"
         assert answer.headers["X-Request-Id"]
         assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/jobs/%00", "/jobs/%FF", "/api/v1/jobs/%0a", "/login%7f"])
+def test_a_path_that_no_address_has_is_refused_with_all_headers(alice: TestClient, path: str) -> None:
+    answer = alice.get(path)
+    assert answer.status_code == 400
+    assert {name: answer.headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
+
+
+def test_a_visitor_at_a_path_in_any_language_is_redirected_to_the_login(visitor: TestClient) -> None:
+    answer = visitor.get("/jobs/日")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=/jobs/%E6%97%A5")
+
+
+def test_an_error_that_nothing_handles_has_all_headers_and_one_entry_in_the_log(
+    alice: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("app.jobs.service.list_jobs", fail)
+    answer = alice.get("/api/v1/jobs")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert {name: answer.headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_an_answer_names_only_the_first_wrong_fields(alice: TestClient) -> None:
+    unknown = {f"{n}" + "x" * 1000: n for n in range(900)}
+    answer = alice.post("/api/v1/jobs", json={"name": "wide", **unknown})
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 20
+    assert re.search(r"and 88\d more", answer.json()["title"])
+    assert len(answer.content) < 20_000
 
 
 def test_the_policy_allows_no_inline_script_and_no_other_site() -> None:
@@ -190,7 +228,7 @@ def test_numbers_are_formatted_for_reading() -> None:
 def test_a_declared_body_over_the_limit_is_rejected_before_authentication(visitor: TestClient) -> None:
     answer = visitor.post("/api/v1/login", content=b" " * (2**20 + 1))
     assert answer.status_code == 413
-    assert "1.0 MiB" in answer.json()["title"]
+    assert "16.0 KiB" in answer.json()["title"]
 
 
 def test_a_body_over_the_limit_is_cut_off(visitor: TestClient) -> None:

@@ -1,0 +1,37 @@
+"""The HTTP server: uvicorn with our limits of connections, and as many files as they need."""
+
+import resource
+from typing import Any
+
+import uvicorn
+
+from app.web.connections import BoundedProtocol, protocol_with
+
+MAX_FILES = 65_536  # more than the connections need: uploads, the database, static files
+
+
+def create_server(application: Any, **limits: Any) -> uvicorn.Server:
+    """A server for an ASGI application, or the import path of one. `limits` replace attributes of BoundedProtocol."""
+    num_files = raise_file_limit()
+    limits = {"max_connections": min(BoundedProtocol.max_connections, num_files // 2), **limits}
+    config = uvicorn.Config(
+        application,
+        http=protocol_with(**limits),
+        ws="none",
+        log_config=None,
+        log_level="error",  # its warnings are about what clients send: anybody could fill the log with them
+        access_log=False,  # an address may hold a one-time code
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=5,
+    )
+    return uvicorn.Server(config)
+
+
+def raise_file_limit() -> int:
+    """Raise this process's limit of open files as far as it may, up to MAX_FILES, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        return allowed
+    return min(MAX_FILES, soft) if soft != resource.RLIM_INFINITY else MAX_FILES
