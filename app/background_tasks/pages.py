@@ -39,10 +39,10 @@ METRICS = {
     "exact_match": gettext_noop("Exact matches"),
 }
 KINDS: dict[Kind, str] = {
-    "parse": gettext_noop("Reading"),
-    "import": gettext_noop("Import"),
-    "export": gettext_noop("Export"),
-    "evaluation": gettext_noop("Evaluation"),
+    "parse": gettext_noop("Corpora"),
+    "import": gettext_noop("Imports"),
+    "export": gettext_noop("Exports"),
+    "evaluation": gettext_noop("Evaluations"),
 }
 FORMATS = {
     "safetensors": gettext_noop("safetensors: transformers, vLLM and others"),
