@@ -135,7 +135,16 @@ def test_an_unfinished_job_ends_with_the_result_of_an_uninterrupted_one(api: htt
     assert job["state"] == "succeeded", job["failure"]
     before, after = losses(api, JOBS["succeeded"]), losses(api, JOBS[name])
     assert list(after) == list(range(1, STEPS + 1))
-    assert after == pytest.approx(before, rel=0.02)  # bit-identical on the processor that made the fixture
+    # Bit-identical on the processor that made the fixture. On another one sums are rounded otherwise, and training
+    # multiplies such a difference: from 6e-8 in the first step to 1e-4 in thirty, and to 5 % in two hundred.
+    first = next((step for step in before if after[step] != before[step]), STEPS)
+    start = range(1, min(first + 20, STEPS) + 1)
+    assert [after[step] for step in start] == pytest.approx([before[step] for step in start], rel=1e-4)
+    assert mean_of_last(after) == pytest.approx(mean_of_last(before), rel=0.05)
+
+
+def mean_of_last(losses: dict[int, float], steps: int = 50) -> float:
+    return sum(list(losses.values())[-steps:]) / steps
 
 
 def losses(api: httpx.Client, job_id: str) -> dict[int, float]:
