@@ -1,35 +1,50 @@
 """The actions that hash passwords. Each uses short transactions of its own: no connection is held while hashing."""
 
 from app.accounts import passwords, service
+from app.accounts.browser import Browser
+from app.accounts.service import Login
 from app.core import db
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.models import User
 from app.core.principal import Principal
+from app.web import guess_limits
+from app.web.guess_limits import Guess
 
 
-def set_up(code: str, name: str, password: str) -> str:
-    """Create the owner's account and return the secret of its first session. Raises PanelError."""
-    with db.transaction() as session:
-        service.check_setup_code(session, code=code)
+def set_up(code: str, name: str, password: str, browser: Browser, address: Guess) -> Login:
+    """Create the owner's account and log in. A wrong code is counted for its address. Raises PanelError."""
+    try:
+        with db.transaction() as session:
+            service.check_setup_code(session, code=code)
+    except PanelError:
+        _count(address)
+        raise
     passwords.check(password, service.checked_name(name))
     password_hash = passwords.hash_password(password)
     with db.transaction() as session:
         user = service.create_owner(session, code=code, name=name, password_hash=password_hash)
-        return service.open_session(session, user_id=user.id)
+        return service.log_in(session, user_id=user.id, browser=browser)
 
 
-def log_in(name: str, password: str, replaces: str | None) -> str:
-    """Check a password and return the secret of a new session, which replaces the one with the secret `replaces`.
+def _count(guess: Guess) -> None:
+    # In a transaction of its own: the one of the wrong guess is rolled back.
+    with db.transaction() as session:
+        guess_limits.count(session, guess)
 
-    Raises PanelError, the same one for an unknown name and a wrong password.
+
+def log_in(name: str, password: str, browser: Browser) -> Login:
+    """Check a password and create a session, which replaces that of the browser.
+
+    Raises PanelError, the same one for an unknown name, a disabled user and a wrong password.
     """
     with db.transaction() as session:
-        attempt = service.begin_login(session, name=name)
+        attempt = service.begin_login(session, name=name, browser=browser)
     if not passwords.verify_password(password, attempt.password_hash) or attempt.user_id is None:
         raise PanelError(401, "login_failed", _("Wrong name or password."))
     with db.transaction() as session:
-        return service.open_session(session, user_id=attempt.user_id, replaces=replaces)
+        guess_limits.forget(session, attempt.guess)
+        return service.log_in(session, user_id=attempt.user_id, browser=browser)
 
 
 def add_member(principal: Principal, name: str, password: str) -> User:
@@ -41,16 +56,23 @@ def add_member(principal: Principal, name: str, password: str) -> User:
         return service.create_member(session, principal=principal, name=name, password_hash=password_hash)
 
 
-def change_password(principal: Principal, present: str, new: str) -> str:
-    """Change a password and end all sessions; return the secret of a new one.
+def change_password(
+    principal: Principal, present: str, new: str, browser: Browser, *, revoke_tokens: bool
+) -> Login | None:
+    """Change a password, end all sessions, and revoke the API tokens if asked to; a browser stays logged in.
 
     Raises PanelError if the present password is wrong or the new one is not acceptable.
     """
     with db.transaction() as session:
-        stored = service.password_hash_of(session, principal=principal)
+        stored, guess = service.begin_password_change(session, principal=principal)
     if not passwords.verify_password(present, stored):
         raise bad_field("present_password", "password_wrong", _("This is not your current password."))
+    with db.transaction() as session:
+        guess_limits.forget(session, guess)
     passwords.check(new, principal.name)
     password_hash = passwords.hash_password(new)
     with db.transaction() as session:
-        return service.change_password(session, principal=principal, password_hash=password_hash)
+        service.set_password(
+            session, user_id=principal.user_id, password_hash=password_hash, revoke_tokens=revoke_tokens
+        )
+        return service.log_in(session, user_id=principal.user_id, browser=browser) if principal.by_cookie else None

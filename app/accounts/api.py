@@ -3,19 +3,23 @@
 from fastapi import APIRouter, Request, Response
 
 from app.accounts import access, cookies, schemas, service
+from app.accounts.browser import browser_of
 from app.accounts.schemas import (
     LoginRequest,
     MeAnswer,
     NewTokenAnswer,
+    PasswordRequest,
+    SessionAnswer,
     SetupRequest,
     TokenAnswer,
     TokenRequest,
     UserAnswer,
     UserRequest,
 )
+from app.accounts.service import Login
 from app.core import db
 from app.core.paging import Listing
-from app.web import auth
+from app.web import auth, guess_limits
 from app.web.auth import Admin, Reader
 from app.web.paging import After, Limit
 from app.web.parameters import Id
@@ -26,15 +30,14 @@ router = APIRouter(tags=["accounts"])
 @router.post("/setup", status_code=204)
 def set_up(request: Request, body: SetupRequest) -> Response:
     """Create the owner's account with the code of the setup link, and log in with a cookie."""
-    secret = access.set_up(body.code, body.name, body.password)
-    return _logged_in(request, secret)
+    address = guess_limits.from_address(request, "code")
+    return _logged_in(request, access.set_up(body.code, body.name, body.password, browser_of(request), address))
 
 
 @router.post("/login", status_code=204)
 def log_in(request: Request, body: LoginRequest) -> Response:
     """Log in with a cookie. Programs should send an API token instead: `Authorization: Bearer ath_...`."""
-    secret = access.log_in(body.name, body.password, request.cookies.get(auth.COOKIE))
-    return _logged_in(request, secret)
+    return _logged_in(request, access.log_in(body.name, body.password, browser_of(request)))
 
 
 @router.post("/logout", status_code=204)
@@ -54,9 +57,10 @@ def end_session(request: Request, response: Response) -> None:
     cookies.clear_session_cookie(request, response)
 
 
-def _logged_in(request: Request, secret: str) -> Response:
+def _logged_in(request: Request, login: Login | None) -> Response:
     response = Response(status_code=204)
-    cookies.set_session_cookie(request, response, secret)
+    if login is not None:
+        cookies.set_login_cookies(request, response, login)
     return response
 
 
@@ -64,6 +68,38 @@ def _logged_in(request: Request, secret: str) -> Response:
 def get_me(principal: Reader) -> MeAnswer:
     """Get the current user and the scopes of this session or token."""
     return schemas.me_answer(principal)
+
+
+@router.post("/me/password", status_code=204)
+def change_password(request: Request, principal: Admin, body: PasswordRequest) -> Response:
+    """Change your password. Every session ends but that of the cookie, and every API token unless told otherwise."""
+    browser, revoke = browser_of(request), body.revoke_tokens
+    login = access.change_password(principal, body.present_password, body.password, browser, revoke_tokens=revoke)
+    return _logged_in(request, login)
+
+
+@router.get("/sessions")
+def list_sessions(principal: Admin) -> Listing[SessionAnswer]:
+    """List the browsers in which you are logged in, the last used first."""
+    with db.transaction() as session:
+        rows = service.list_sessions(session, principal=principal)
+    return Listing(data=[schemas.session_answer(row, principal) for row in rows], next=None)
+
+
+@router.delete("/sessions", status_code=204)
+def revoke_other_sessions(principal: Admin) -> Response:
+    """Log out every browser but the one that asks."""
+    with db.transaction() as session:
+        service.revoke_other_sessions(session, principal=principal)
+    return Response(status_code=204)
+
+
+@router.delete("/sessions/{session_id}", status_code=204)
+def revoke_session(principal: Admin, session_id: Id) -> Response:
+    """Log out a browser, effective immediately."""
+    with db.transaction() as session:
+        service.revoke_session(session, principal=principal, session_id=session_id)
+    return Response(status_code=204)
 
 
 @router.get("/tokens")

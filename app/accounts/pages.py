@@ -7,10 +7,12 @@ from fastapi.responses import RedirectResponse
 
 from app.accounts import access, cookies, service
 from app.accounts.api import end_session
+from app.accounts.browser import browser_of
+from app.accounts.service import Login
 from app.core import db, i18n
 from app.core.errors import PanelError
 from app.core.principal import SCOPES, Principal
-from app.web import auth
+from app.web import auth, guess_limits
 from app.web.auth import Admin
 from app.web.pages import LANGUAGE_COOKIE, THEME_COOKIE, page
 from app.web.parameters import Id
@@ -61,10 +63,11 @@ def show_setup(request: Request, code: Annotated[str, Query(max_length=200)] = "
 def set_up(request: Request, code: Text = "", name: Text = "", password: Text = "") -> Response:
     """Create the owner's account and log in."""
     try:
-        secret = access.set_up(code, name, password)
+        address = guess_limits.from_address(request, "code")
+        login = access.set_up(code, name, password, browser_of(request), address)
     except PanelError as error:
         return _refused(request, "accounts/setup.html", error, code=code, name=name)
-    return _logged_in(request, secret, "/")
+    return _logged_in(request, login, "/")
 
 
 @router.get("/login")
@@ -81,15 +84,16 @@ def show_login(request: Request, next: Annotated[str, Query(max_length=500)] = "
 def log_in(request: Request, name: Text = "", password: Text = "", next: Text = "/") -> Response:
     """Check the password, set the session cookie and redirect to the requested page."""
     try:
-        secret = access.log_in(name, password, request.cookies.get(auth.COOKIE))
+        login = access.log_in(name, password, browser_of(request))
     except PanelError as error:
         return _refused(request, "accounts/login.html", error, fresh=False, next=local(next), name=name)
-    return _logged_in(request, secret, local(next))
+    return _logged_in(request, login, local(next))
 
 
-def _logged_in(request: Request, secret: str, path: str) -> Response:
+def _logged_in(request: Request, login: Login | None, path: str) -> Response:
     response = _go(path)
-    cookies.set_session_cookie(request, response, secret)
+    if login is not None:
+        cookies.set_login_cookies(request, response, login)
     return response
 
 
@@ -118,6 +122,7 @@ def set_preferences(request: Request, language: Text = "", theme: Text = "", nex
 def _account(request: Request, principal: Principal, error: PanelError | None = None, **context: Any) -> Response:
     """Draw the account page. With an error, `form` names the form that it belongs to, and `values` are its input."""
     with db.transaction() as session:
+        sessions = service.list_sessions(session, principal=principal)
         tokens, _more = service.list_tokens(session, principal=principal)
         people = service.list_users(session, principal=principal)[0] if principal.is_owner else []
     variables: dict[str, Any] = {
@@ -126,6 +131,7 @@ def _account(request: Request, principal: Principal, error: PanelError | None = 
         "secret": None,
         "done": "",
         "principal": principal,
+        "sessions": sessions,
         "tokens": tokens,
         "people": people,
         "scopes": SCOPES,
@@ -144,13 +150,32 @@ def show_account(request: Request, principal: Admin) -> Response:
 
 
 @router.post("/account/password")
-def change_password(request: Request, principal: Admin, present_password: Text = "", password: Text = "") -> Response:
-    """Change the password, which logs out all other browsers."""
+def change_password(
+    request: Request, principal: Admin, present_password: Text = "", password: Text = "", revoke_tokens: Text = ""
+) -> Response:
+    """Change the password, which logs out all other browsers, and revoke the API tokens if asked to."""
+    revoke, browser = bool(revoke_tokens), browser_of(request)
     try:
-        secret = access.change_password(principal, present_password, password)
+        login = access.change_password(principal, present_password, password, browser, revoke_tokens=revoke)
     except PanelError as error:
-        return _account(request, principal, error, form="password")
-    return _logged_in(request, secret, "/account?done=password")
+        return _account(request, principal, error, form="password", values={"revoke_tokens": revoke})
+    return _logged_in(request, login, "/account?done=password")
+
+
+@router.post("/account/sessions/{session_id}/revoke")
+def revoke_session(principal: Admin, session_id: Id) -> Response:
+    """Log out a browser, effective immediately."""
+    with db.transaction() as session:
+        service.revoke_session(session, principal=principal, session_id=session_id)
+    return _go("/account?done=session")
+
+
+@router.post("/account/sessions/revoke")
+def revoke_other_sessions(principal: Admin) -> Response:
+    """Log out every other browser."""
+    with db.transaction() as session:
+        service.revoke_other_sessions(session, principal=principal)
+    return _go("/account?done=sessions")
 
 
 @router.post("/account/tokens")

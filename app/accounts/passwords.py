@@ -8,6 +8,7 @@ from functools import cache
 
 from pwdlib import PasswordHash
 
+from app.accounts import password_strength
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 
@@ -21,7 +22,7 @@ _hash_slots = threading.BoundedSemaphore(_PARALLEL_HASHES)
 
 
 def check(password: str, name: str) -> None:
-    """Check a new password. Raises PanelError if it is too short, too long or the same as the user's name."""
+    """Check a new password. Raises PanelError if it is too short, too long, the user's name or easy to guess."""
     if len(password) < MIN_LENGTH:
         message = _("The password needs at least {min} characters; this one has {n}.", min=MIN_LENGTH, n=len(password))
         raise bad_field("password", "password_too_short", message)
@@ -31,6 +32,7 @@ def check(password: str, name: str) -> None:
         )
     if password.casefold() == name.strip().casefold():
         raise bad_field("password", "password_is_name", _("The password must not be the same as the name."))
+    password_strength.check(password, name)
 
 
 def hash_password(password: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.models import ApiToken, User
+from app.core.models import ApiToken, LoginSession, User
 from app.core.principal import Principal, Scope
 
 
@@ -30,6 +30,16 @@ class LoginRequest(BaseModel):
 
     name: str
     password: str
+
+
+class PasswordRequest(BaseModel):
+    """The present password and a new one."""
+
+    model_config = _body({"present_password": "correct horse battery staple", "password": "four unrelated words here"})
+
+    present_password: str
+    password: str
+    revoke_tokens: bool = Field(True, description="Revoke all API tokens of the user, too.")
 
 
 class UserRequest(BaseModel):
@@ -70,6 +80,18 @@ class UserAnswer(BaseModel):
     created_at: datetime
 
 
+class SessionAnswer(BaseModel):
+    """A browser in which the user is logged in."""
+
+    id: str
+    browser: str = Field(description="Browser and system, such as “Firefox, Linux”; empty if it did not say.")
+    address: str = Field(description="Address of the client at its login.")
+    created_at: datetime
+    last_used_at: datetime = Field(description="Accurate to a minute.")
+    expires_at: datetime
+    is_present: bool = Field(description="Whether it is the session that sent the request.")
+
+
 class TokenAnswer(BaseModel):
     """An API token, without its secret."""
 
@@ -97,6 +119,19 @@ def me_answer(principal: Principal) -> MeAnswer:
 def user_answer(user: User) -> UserAnswer:
     """The response for a user."""
     return UserAnswer.model_validate(user, from_attributes=True)
+
+
+def session_answer(row: LoginSession, principal: Principal) -> SessionAnswer:
+    """The response for a session of the principal."""
+    return SessionAnswer(
+        id=row.id,
+        browser=row.browser,
+        address=row.address,
+        created_at=row.created_at,
+        last_used_at=row.last_used_at,
+        expires_at=row.expires_at,
+        is_present=row.id == principal.session_id,
+    )
 
 
 def token_answer(token: ApiToken) -> TokenAnswer:

@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.core import db, paging
+from app.accounts.browser import Browser
+from app.core import paging
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
-from app.core.models import ApiToken, LoginSession, SetupCode, User
+from app.core.models import ApiToken, KnownBrowser, LoginSession, PasswordReset, SetupCode, User
 from app.core.principal import SCOPES, SESSION_LIFETIME, TOKEN_PREFIX, Principal, digest, new_secret, not_found
+from app.web import guess_limits
+from app.web.guess_limits import Guess
 
 MAX_NAME_LENGTH = 40
-FREE_FAILURES = 5  # wrong passwords in a row that do not lock the account
-MAX_LOCK_SECONDS = 900
+SECRET_LENGTH = 43  # characters of `new_secret`
+BROWSER_LIFETIME = timedelta(days=365)  # since the last login, after which a browser is a stranger
 
 
 # ---- owner ----------------------------------------------------------------------------------------------------------
@@ -109,48 +113,63 @@ def _add_user(session: Session, name: str, password_hash: str, role: str) -> Use
 
 @dataclass(frozen=True)
 class LoginTry:
-    """The user of a login attempt; both fields are None if no user has the name."""
+    """The user of a login attempt, None if nobody with this name may log in, and as what its guesses are counted."""
 
     user_id: str | None
     password_hash: str | None
+    guess: Guess
 
 
-def begin_login(session: Session, *, name: str) -> LoginTry:
+@dataclass(frozen=True)
+class Login:
+    """The secrets of the two cookies of a browser that is logged in."""
+
+    session_secret: str
+    browser_secret: str
+
+
+def begin_login(session: Session, *, name: str, browser: Browser) -> LoginTry:
     """Count a login attempt before its password is checked, so that parallel guesses count too.
 
-    Raises PanelError (429) while the account is locked.
+    Raises PanelError (429) while this name is locked, whether a user has it or not.
     """
-    statement = select(User).where(func.lower(User.name) == func.lower(name.strip())).with_for_update()
-    user = session.scalar(statement) if name.isprintable() else None
-    if user is None:
-        return LoginTry(None, None)
-    now = db.now()
-    if user.locked_until is not None and user.locked_until > now:
-        raise _locked(round((user.locked_until - now).total_seconds()) or 1)
-    user.failed_logins += 1
-    if user.failed_logins >= FREE_FAILURES:
-        user.locked_until = now + _lock_time(user.failed_logins)
-    return LoginTry(user.id, user.password_hash)
+    name = name.strip()
+    user = session.scalar(select(User).where(func.lower(User.name) == func.lower(name))) if name.isprintable() else None
+    guess = Guess("login", _login_subject(session, user, name, browser))
+    guess_limits.count(session, guess)
+    if user is None or user.disabled_at is not None:
+        return LoginTry(None, None, guess)
+    return LoginTry(user.id, user.password_hash, guess)
 
 
-def _lock_time(failures: int) -> timedelta:
-    return timedelta(seconds=min(MAX_LOCK_SECONDS, 2 ** min(failures - FREE_FAILURES + 2, 10)))
+def _login_subject(session: Session, user: User | None, name: str, browser: Browser) -> str:
+    """A browser that has logged in as this user counts for itself: wrong passwords of strangers do not lock it."""
+    user_id, name = ("", name) if user is None else (user.id, user.name)
+    browser_sha256 = digest(browser.secret or "")
+    is_known = session.get(KnownBrowser, (browser_sha256, user_id)) is not None
+    return f"{user_id} {browser_sha256}" if is_known else name.lower()
 
 
-def _locked(seconds: int) -> PanelError:
-    message = _("Too many wrong passwords. Try again in {n} seconds.", n=seconds)
-    return PanelError(429, "login_locked", message, headers={"Retry-After": str(seconds)})
+def log_in(session: Session, *, user_id: str, browser: Browser) -> Login:
+    """Create a session, which replaces that of the browser, and remember the browser."""
+    secret = browser.secret if browser.secret and len(browser.secret) == SECRET_LENGTH else new_secret()
+    row = insert(KnownBrowser).values(browser_sha256=digest(secret), user_id=user_id)
+    keys = ["browser_sha256", "user_id"]
+    session.execute(row.on_conflict_do_update(index_elements=keys, set_={"last_login_at": func.now()}))
+    session.execute(delete(KnownBrowser).where(KnownBrowser.last_login_at < func.now() - BROWSER_LIFETIME))
+    return Login(open_session(session, user_id=user_id, browser=browser), secret)
 
 
-def open_session(session: Session, *, user_id: str, replaces: str | None = None) -> str:
-    """Create a session and return its secret. Resets the failed logins and deletes the session that it replaces."""
-    session.execute(update(User).where(User.id == user_id).values(failed_logins=0, locked_until=None))
+def open_session(session: Session, *, user_id: str, browser: Browser | None = None) -> str:
+    """Create a session and return its secret. Deletes the session that it replaces, and all that have expired."""
+    browser = browser or Browser()
     session.execute(delete(LoginSession).where(LoginSession.expires_at < func.now()))
-    if replaces is not None:
-        close_session(session, secret=replaces)
+    if browser.session_secret is not None:
+        close_session(session, secret=browser.session_secret)
     secret = new_secret()
-    expires_at = func.now() + SESSION_LIFETIME
-    session.add(LoginSession(token_sha256=digest(secret), user_id=user_id, expires_at=expires_at))
+    new = LoginSession(token_sha256=digest(secret), user_id=user_id, browser=browser.label, address=browser.address)
+    new.expires_at = func.now() + SESSION_LIFETIME
+    session.add(new)
     return secret
 
 
@@ -159,16 +178,43 @@ def close_session(session: Session, *, secret: str) -> None:
     session.execute(delete(LoginSession).where(LoginSession.token_sha256 == digest(secret)))
 
 
-def password_hash_of(session: Session, *, principal: Principal) -> str:
-    """The stored hash of the principal's password."""
-    return session.execute(select(User.password_hash).where(User.id == principal.user_id)).scalar_one()
+def list_sessions(session: Session, *, principal: Principal) -> list[LoginSession]:
+    """The user's sessions that have not expired, the last used first."""
+    own = select(LoginSession).where(LoginSession.user_id == principal.user_id, LoginSession.expires_at > func.now())
+    return list(session.scalars(own.order_by(LoginSession.last_used_at.desc(), LoginSession.id.desc())))
 
 
-def change_password(session: Session, *, principal: Principal, password_hash: str) -> str:
-    """Store a new password hash and delete all sessions of the user; return the secret of a new session."""
-    session.execute(update(User).where(User.id == principal.user_id).values(password_hash=password_hash))
-    session.execute(delete(LoginSession).where(LoginSession.user_id == principal.user_id))
-    return open_session(session, user_id=principal.user_id)
+def revoke_session(session: Session, *, principal: Principal, session_id: str) -> None:
+    """Log out another browser of the user. Raises 404."""
+    own = delete(LoginSession).where(LoginSession.id == session_id, LoginSession.user_id == principal.user_id)
+    if session.execute(own.returning(LoginSession.id)).first() is None:
+        raise not_found()
+
+
+def revoke_other_sessions(session: Session, *, principal: Principal) -> None:
+    """Log out all browsers of the user but the one that asks."""
+    others = delete(LoginSession).where(LoginSession.user_id == principal.user_id)
+    session.execute(others.where(LoginSession.id.is_distinct_from(principal.session_id)))
+
+
+# ---- passwords ------------------------------------------------------------------------------------------------------
+
+
+def begin_password_change(session: Session, *, principal: Principal) -> tuple[str, Guess]:
+    """Count a try of the present password before it is checked; the stored hash. Raises PanelError (429)."""
+    guess = Guess("password", principal.user_id)
+    guess_limits.count(session, guess)
+    return session.execute(select(User.password_hash).where(User.id == principal.user_id)).scalar_one(), guess
+
+
+def set_password(session: Session, *, user_id: str, password_hash: str, revoke_tokens: bool) -> None:
+    """Store a new password hash, end all sessions of the user, and revoke the API tokens if asked to."""
+    session.execute(update(User).where(User.id == user_id).values(password_hash=password_hash))
+    for table in (LoginSession, KnownBrowser, PasswordReset):
+        session.execute(delete(table).where(table.user_id == user_id))
+    if revoke_tokens:
+        live = (ApiToken.user_id == user_id, ApiToken.revoked_at.is_(None))
+        session.execute(update(ApiToken).where(*live).values(revoked_at=func.now()))
 
 
 # ---- API tokens -----------------------------------------------------------------------------------------------------

@@ -128,8 +128,7 @@ class User(Base):
     name: Mapped[str]
     password_hash: Mapped[str]
     role: Mapped[str]
-    failed_logins: Mapped[int] = mapped_column(server_default="0")
-    locked_until: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]  # since then neither passwords nor sessions nor tokens are accepted
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
@@ -153,9 +152,44 @@ class LoginSession(Base):
     __tablename__ = "login_session"
 
     token_sha256: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True, default=new_id)
     user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    browser: Mapped[str] = mapped_column(server_default="")  # such as "Firefox, Linux"
+    address: Mapped[str] = mapped_column(server_default="")  # the client's, at login
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
+
+
+class KnownBrowser(Base):
+    """A browser in which a user has logged in: its wrong passwords are counted apart from those of strangers."""
+
+    __tablename__ = "known_browser"
+
+    browser_sha256: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True, index=True)
+    last_login_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class PasswordReset(Base):
+    """The one-time code of a link with which a user chooses a new password, hashed."""
+
+    __tablename__ = "password_reset"
+
+    code_sha256: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), unique=True)
+    expires_at: Mapped[datetime]
+
+
+class GuessCount(Base):
+    """Wrong guesses of a password, code or token. `key` is a kind and a short hash, so the rows are limited."""
+
+    __tablename__ = "guess_count"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    failures: Mapped[int] = mapped_column(server_default="0")
+    locked_until: Mapped[datetime | None]
+    last_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
 class ApiToken(Base):

@@ -37,6 +37,7 @@ class Principal:
     role: str
     scopes: frozenset[str]
     by_cookie: bool
+    session_id: str | None = None  # of the cookie's session
 
     @property
     def is_owner(self) -> bool:

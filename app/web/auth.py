@@ -1,10 +1,11 @@
 """Authentication of requests by session cookie or API token. app/accounts creates both."""
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from app.core import db
@@ -12,42 +13,73 @@ from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.models import ApiToken, LoginSession, User
 from app.core.principal import SCOPES, Principal, Scope, digest
+from app.web import guess_limits
 
 COOKIE = "athanor_session"
+USE_PRECISION = timedelta(minutes=1)
 
 
 def identify(request: Request) -> Principal | None:
-    """The principal of a request, or None for a visitor. Raises 401 for a token that is wrong, revoked or malformed."""
+    """The principal of a request, or None for a visitor.
+
+    Raises 401 for a token that is wrong, revoked or malformed, and 429 for many such tokens from one address.
+    """
     header = request.headers.get("authorization")
     with db.transaction() as session:
-        if header is not None:
-            return _by_token(session, header)
-        cookie = request.cookies.get(COOKIE)
-        return _by_cookie(session, cookie) if cookie else None
+        if header is None:
+            cookie = request.cookies.get(COOKIE)
+            return _by_cookie(session, cookie) if cookie else None
+        principal = _by_token(session, header)
+    if principal is None:
+        raise _wrong_token(request)
+    return principal
 
 
 def _by_cookie(session: Session, cookie: str) -> Principal | None:
-    user = session.scalar(
-        select(User)
-        .join(LoginSession, LoginSession.user_id == User.id)
-        .where(LoginSession.token_sha256 == digest(cookie), LoginSession.expires_at > func.now())
-    )
-    return Principal(user.id, user.name, user.role, frozenset(SCOPES), by_cookie=True) if user else None
+    row = session.execute(live_sessions().where(LoginSession.token_sha256 == digest(cookie))).first()
+    if row is None:
+        return None
+    user, login = row
+    _note_use(session, LoginSession, login.last_used_at, LoginSession.id == login.id)
+    return Principal(user.id, user.name, user.role, frozenset(SCOPES), by_cookie=True, session_id=login.id)
 
 
-def _by_token(session: Session, header: str) -> Principal:
+def _by_token(session: Session, header: str) -> Principal | None:
     kind, _space, secret = header.partition(" ")
-    row = session.execute(
-        select(User, ApiToken)
-        .join(ApiToken, ApiToken.user_id == User.id)
-        .where(ApiToken.token_sha256 == digest(secret.strip()), ApiToken.revoked_at.is_(None))
-    ).first()
+    row = session.execute(live_tokens().where(ApiToken.token_sha256 == digest(secret.strip()))).first()
     if kind.lower() != "bearer" or row is None:
-        message = _("This API token is not valid. Create one on the account page.")
-        raise PanelError(401, "token_invalid", message, headers={"WWW-Authenticate": "Bearer"})
+        return None
     user, token = row
-    session.execute(update(ApiToken).where(ApiToken.id == token.id).values(last_used_at=func.now()))
+    _note_use(session, ApiToken, token.last_used_at, ApiToken.id == token.id)
     return Principal(user.id, user.name, user.role, frozenset(token.scopes), by_cookie=False)
+
+
+def live_sessions() -> Select[User, LoginSession]:
+    """The sessions that are accepted now, with their users."""
+    joined = select(User, LoginSession).join(LoginSession, LoginSession.user_id == User.id)
+    return joined.where(User.disabled_at.is_(None), LoginSession.expires_at > func.now())
+
+
+def live_tokens() -> Select[User, ApiToken]:
+    """The API tokens that are accepted now, with their users."""
+    joined = select(User, ApiToken).join(ApiToken, ApiToken.user_id == User.id)
+    return joined.where(User.disabled_at.is_(None), ApiToken.revoked_at.is_(None))
+
+
+def _note_use(
+    session: Session, table: type[LoginSession | ApiToken], last: datetime | None, row: ColumnElement[bool]
+) -> None:
+    """Store when a credential was used, once a minute: parallel requests would wait for each other otherwise."""
+    if last is None or db.now() - last > USE_PRECISION:
+        session.execute(update(table).where(row).values(last_used_at=func.now()))
+
+
+def _wrong_token(request: Request) -> PanelError:
+    """The error for a wrong token. Right ones are never refused for the wrong ones of others at the same address."""
+    with db.transaction() as session:
+        guess_limits.count(session, guess_limits.from_address(request, "token"))
+    message = _("This API token is not valid. Create one on the account page.")
+    return PanelError(401, "token_invalid", message, headers={"WWW-Authenticate": "Bearer"})
 
 
 def require(scope: Scope) -> Callable[[Request], Principal]:

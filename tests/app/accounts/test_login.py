@@ -4,14 +4,17 @@ import re
 import threading
 from datetime import timedelta
 
+import httpx2
 import pytest
-from sqlalchemy import func, select, update
+from fastapi import Request
+from sqlalchemy import delete, func, select, update
 from starlette.testclient import TestClient
 
 from app.accounts import passwords, service
 from app.core import db, principal
-from app.core.models import LoginSession, User
+from app.core.models import GuessCount, LoginSession, User
 from app.web import auth
+from app.web.guess_limits import from_address
 from tests import users
 from tests.users import PASSWORD, Person
 
@@ -19,7 +22,7 @@ from tests.users import PASSWORD, Person
 @pytest.fixture(autouse=True)
 def unlocked(alice_user: Person) -> None:
     with db.transaction() as session:
-        session.execute(update(User).values(failed_logins=0, locked_until=None))
+        session.execute(delete(GuessCount))
 
 
 def log_in(client: TestClient, name: str = "Alice", password: str = PASSWORD, next: str = "/") -> tuple[int, str]:
@@ -91,26 +94,104 @@ def test_an_unknown_name_takes_as_long_as_a_wrong_password(
     assert not passwords.verify_password("nobody has this password", None)
 
 
-def test_the_fifth_wrong_password_locks_the_account_and_further_ones_lock_it_longer(visitor: TestClient) -> None:
+def guess(client: TestClient, name: str = "Alice", password: str = "not the password") -> httpx2.Response:
+    return client.post("/api/v1/login", json={"name": name, "password": password})
+
+
+def end_locks() -> None:
+    with db.transaction() as session:
+        session.execute(update(GuessCount).values(locked_until=None))
+
+
+@pytest.mark.parametrize("name", ["Alice", "Nobody"])
+def test_the_fifth_wrong_password_locks_a_name_and_further_ones_longer_whether_a_user_has_it_or_not(
+    visitor: TestClient, name: str
+) -> None:
     for _attempt in range(5):
-        assert log_in(visitor, password="not the password")[0] == 422
-    answer = visitor.post("/api/v1/login", json={"name": "Alice", "password": PASSWORD})
+        assert guess(visitor, name).status_code == 401
+    answer = guess(visitor, name, PASSWORD)
     assert (answer.status_code, answer.json()["code"]) == (429, "login_locked")
     first = int(answer.headers["retry-after"])
-    with db.transaction() as session:
-        session.execute(update(User).values(locked_until=None))
-    log_in(visitor, password="not the password")
-    longer = int(visitor.post("/api/v1/login", json={"name": "Alice", "password": PASSWORD}).headers["retry-after"])
+    end_locks()
+    assert guess(visitor, name).status_code == 401
+    longer = int(guess(visitor, name, PASSWORD).headers["retry-after"])
     assert 0 < first < longer
 
 
-def test_an_account_is_locked_for_a_quarter_of_an_hour_at_most(visitor: TestClient) -> None:
+def test_invented_names_leave_a_limited_number_of_rows(visitor: TestClient) -> None:
+    for number in range(3):
+        guess(visitor, f"nobody {number} " + "x" * 1000)
     with db.transaction() as session:
-        session.execute(update(User).values(failed_logins=1000))
-    log_in(visitor, password="not the password")
-    answer = visitor.post("/api/v1/login", json={"name": "Alice", "password": PASSWORD})
+        keys = session.scalars(select(GuessCount.key)).all()
+    assert len(keys) == 3
+    assert all(re.fullmatch("login:[0-9a-f]{5}", key) for key in keys)
+
+
+def test_a_count_is_forgotten_a_day_after_the_last_guess(visitor: TestClient) -> None:
+    guess(visitor, "Nobody")
+    with db.transaction() as session:
+        session.execute(update(GuessCount).values(last_at=func.now() - timedelta(days=2)))
+    guess(visitor, "Somebody")
+    with db.transaction() as session:
+        assert session.scalar(select(func.count()).select_from(GuessCount)) == 1
+
+
+def test_a_name_is_locked_for_a_quarter_of_an_hour_at_most(visitor: TestClient) -> None:
+    guess(visitor)
+    with db.transaction() as session:
+        session.execute(update(GuessCount).values(failures=1000))
+    guess(visitor)
+    answer = guess(visitor)
     assert answer.status_code == 429
     assert 0 < int(answer.headers["retry-after"]) <= 900
+
+
+def test_strangers_cannot_lock_a_user_out_of_a_browser_that_has_logged_in_before(
+    web: TestClient, visitor: TestClient
+) -> None:
+    log_in(visitor)
+    visitor.post("/logout")
+    stranger = users.client(web)
+    for _attempt in range(5):
+        guess(stranger)
+    assert guess(stranger, password=PASSWORD).status_code == 429
+    assert log_in(visitor) == (303, "/")
+    for _attempt in range(5):
+        assert guess(visitor).status_code == 401
+    assert guess(visitor, password=PASSWORD).status_code == 429, "a stolen browser may guess no more than others"
+
+
+def test_the_present_password_is_guessed_no_faster_than_at_a_login(alice: TestClient) -> None:
+    body = {"present_password": "not the password", "password": "another furnace entirely"}
+    statuses = [alice.post("/api/v1/me/password", json=body).status_code for _attempt in range(6)]
+    assert statuses == [422] * 5 + [429]
+    right = alice.post("/account/password", data={**body, "present_password": PASSWORD})
+    assert right.status_code == 429
+    assert "Too many wrong passwords" in right.text
+
+
+def test_guesses_of_tokens_are_limited_by_address_without_locking_out_right_ones(
+    web: TestClient, alice_user: Person
+) -> None:
+    right = users.client(web, token=alice_user.token())
+    answers = [users.client(web, token=f"ath_{number}").get("/api/v1/me") for number in range(21)]
+    assert [answer.status_code for answer in answers] == [401] * 20 + [429]
+    assert (answers[-1].json()["code"], int(answers[-1].headers["retry-after"]) > 0) == ("guesses_limited", True)
+    assert right.get("/api/v1/me").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "neighbor", "is_same"),
+    [
+        ("203.0.113.7", "203.0.113.8", False),
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("testclient", "testclient", True),
+    ],
+)
+def test_an_ipv6_network_counts_as_one_address(address: str, neighbor: str, is_same: bool) -> None:
+    keys = {from_address(Request({"type": "http", "client": (host, 1)}), "token").key for host in (address, neighbor)}
+    assert (len(keys) == 1) is is_same
 
 
 def test_a_login_deletes_expired_sessions(visitor: TestClient, alice_user: Person) -> None:
@@ -145,12 +226,12 @@ def test_parallel_guesses_are_all_counted(visitor: TestClient) -> None:
     assert sorted(statuses) == [401] * 5 + [429] * 7
 
 
-def test_a_right_password_resets_the_failure_count(visitor: TestClient, alice_user: Person) -> None:
+def test_a_right_password_resets_the_failure_count(visitor: TestClient) -> None:
     for _attempt in range(4):
         log_in(visitor, password="not the password")
     log_in(visitor)
     with db.transaction() as session:
-        assert session.get_one(User, alice_user.id).failed_logins == 0
+        assert session.scalar(select(func.count()).select_from(GuessCount)) == 0
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 import threading
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from starlette.testclient import TestClient
 
 from app.accounts import service
 from app.core import db, principal
-from app.core.models import SetupCode, User
+from app.core.models import GuessCount, SetupCode, User
 from tests.users import PASSWORD
 
 
@@ -17,6 +17,7 @@ def code(database: str) -> str:
     with db.transaction() as session:
         for user in session.scalars(select(User)):
             session.delete(user)
+        session.execute(delete(GuessCount))
     with db.transaction() as session:
         return service.create_setup_code(session)
 
@@ -40,6 +41,13 @@ def test_a_wrong_code_is_reported_and_the_right_one_stays_valid(code: str, visit
     assert "This link is not valid. Use the newest one" in answer.text
     assert 'value="Mallory"' in answer.text
     assert visitor.post("/api/v1/setup", json={"code": code, "name": "Alice", "password": PASSWORD}).status_code == 204
+
+
+def test_guesses_of_the_code_are_limited_and_the_right_one_stays_valid(code: str, visitor: TestClient) -> None:
+    body = {"code": "wrong", "name": "Mallory", "password": PASSWORD}
+    statuses = [visitor.post("/api/v1/setup", json=body).status_code for _attempt in range(21)]
+    assert (set(statuses), statuses[-1]) == ({403, 429}, 429)
+    assert visitor.post("/api/v1/setup", json={**body, "code": code}).status_code == 204
 
 
 def test_a_used_code_creates_no_second_user(code: str, visitor: TestClient) -> None:

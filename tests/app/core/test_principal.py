@@ -13,7 +13,16 @@ from starlette.testclient import TestClient
 from app import main
 from app.core import db
 from app.core.json_shapes import ModelFacts, TaskOptions
-from app.core.models import ApiToken, BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
+from app.core.models import (
+    ApiToken,
+    BackgroundTask,
+    Checkpoint,
+    Corpus,
+    ImportedModel,
+    Job,
+    LoginSession,
+    Tokenizer,
+)
 from app.corpora import service as corpora
 from tests.app.jobs import factories, saved_checkpoints
 from tests.users import Person
@@ -35,6 +44,7 @@ class Ids:
     checkpoint_id: str
     task_id: str
     token_id: str
+    session_id: str
     running_job_id: str
 
 
@@ -47,6 +57,7 @@ def ids(database: str, alice_user: Person) -> Ids:
     running_job_id, _fence = factories.started(alice_user, corpus_id, name=f"{MARK} other job", **STEPS)
     checkpoint_id = saved_checkpoints.recorded(job_id, 4, fence).id
     alice_user.token()
+    alice_user.cookie()
     with db.transaction() as session:
         tokenizer = record_tokenizer(session, alice_user, f"{MARK} tokenizer", [corpus_id])
         model = imported_model(alice_user, f"{MARK} model")
@@ -55,7 +66,9 @@ def ids(database: str, alice_user: Person) -> Ids:
         session.add_all([model, task])
         session.flush()
         token_id = session.scalars(select(ApiToken.id)).one()
-        return Ids(corpus_id, tokenizer.id, model.id, job_id, checkpoint_id, task.id, token_id, running_job_id)
+        session_id = session.scalars(select(LoginSession.id)).one()
+        row_ids = (corpus_id, tokenizer.id, model.id, job_id, checkpoint_id, task.id)
+        return Ids(*row_ids, token_id, session_id, running_job_id)
 
 
 def record_tokenizer(session: Any, person: Person, name: str, corpus_ids: list[str], sha256: str = SHA256) -> Tokenizer:
@@ -105,9 +118,10 @@ def test_every_kind_of_row_has_routes() -> None:
 
 
 def fingerprint() -> list[Any]:
-    """All rows that have an owner; of tokens whether they are revoked, for they note when they are used."""
+    """All rows that have an owner; of tokens and sessions what does not change with their use."""
     tokens = select(ApiToken.id, ApiToken.revoked_at).order_by(ApiToken.id)
-    queries = [*(select(table.__table__).order_by(table.id) for table in TABLES), tokens]
+    sessions = select(LoginSession.id).order_by(LoginSession.id)
+    queries = [*(select(table.__table__).order_by(table.id) for table in TABLES), tokens, sessions]
     with db.transaction() as session:
         return [session.execute(query).all() for query in queries]
 
