@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from app.accounts import passwords, service
 from app.core import db
-from app.core.models import User
+from app.core.account_models import User
 from app.core.principal import SCOPES, Principal
 from app.web import auth
 

@@ -4,9 +4,9 @@ from app.accounts import passwords, service
 from app.accounts.browser import Browser
 from app.accounts.service import Login
 from app.core import db
+from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
-from app.core.models import User
 from app.core.principal import Principal
 from app.web import guess_limits
 from app.web.guess_limits import Guess

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.models import ApiToken, LoginSession, User
+from app.core.account_models import ApiToken, LoginSession, User
 from app.core.principal import Principal, Scope
 
 

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from app.accounts.browser import Browser
 from app.core import paging
+from app.core.account_models import ApiToken, KnownBrowser, LoginSession, PasswordReset, SetupCode, User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
-from app.core.models import ApiToken, KnownBrowser, LoginSession, PasswordReset, SetupCode, User
 from app.core.principal import SCOPES, SESSION_LIFETIME, TOKEN_PREFIX, Principal, digest, new_secret, not_found
 from app.web import guess_limits
 from app.web.guess_limits import Guess

@@ -11,7 +11,8 @@ from app.core import db, storage
 from app.core.errors import PanelError, bad_field
 from app.core.formatting import file_size
 from app.core.i18n import _
-from app.core.models import ImportedModel, new_id
+from app.core.model_base import new_id
+from app.core.models import ImportedModel
 from app.core.principal import Principal
 from app.core.settings import settings
 from app.web import uploads

@@ -16,7 +16,8 @@ from app.core import background_tasks, paging, storage
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.json_shapes import StoredFile
-from app.core.models import BackgroundTask, Checkpoint, Job, new_id
+from app.core.model_base import new_id
+from app.core.models import BackgroundTask, Checkpoint, Job
 from app.core.principal import Principal, visible, visible_to
 from trainer.run_dir import MANIFEST
 

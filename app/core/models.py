@@ -1,27 +1,20 @@
-"""Every table, without logic. What its JSON columns hold is in json_shapes.py."""
+"""Every table but those of accounts, without logic. What its JSON columns hold is in json_shapes.py."""
 
-import secrets
-import time
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    DateTime,
     ForeignKey,
     Index,
     Integer,
-    MetaData,
-    Text,
     UniqueConstraint,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-from app.core.json_columns import JsonColumn
+from app.core.account_models import User
 from app.core.json_shapes import (
     Adjustments,
     FailureReason,
@@ -41,10 +34,9 @@ from app.core.json_shapes import (
     TaskResult,
     Telemetry,
 )
+from app.core.model_base import Base, new_id, one_of
 from trainer.corpus_kinds import CORPUS_KINDS
 from trainer.spec import TrainSpec
-
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 STATES = (
     "queued",
@@ -66,146 +58,7 @@ TASK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 MODEL_STATES = ("uploading", "importing", "ready", "failed")
 
 
-def new_id() -> str:
-    """A 16-character identifier that sorts by creation time: 48 bits of milliseconds, then 32 random bits."""
-    number = (int(time.time() * 1000) & (2**48 - 1)) << 32 | secrets.randbits(32)
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5))
-
-
-def _one_of(column: str, words: tuple[str, ...]) -> str:
-    return f"{column} IN ({', '.join(repr(word) for word in words)})"
-
-
-_SHAPES = (
-    *(Adjustments, JobFacts, JobProgress, Manifest, ModelFacts, ParseReport, TaskOptions, TaskProgress, Telemetry),
-    *(
-        MessageValues,
-        dict[str, int],
-        dict[str, float],
-        list[Gpu],
-        list[Problem],
-        list[StoredFile],
-    ),
-)
-_SHAPES_OR_NONE = (FailureReason, Notice, Replay, TaskResult)
-_COLUMN_TYPES: dict[Any, Any] = {
-    datetime: DateTime(timezone=True),
-    str: Text,
-    list[str]: JSONB,
-    TrainSpec: JsonColumn(TrainSpec, is_complete=True),
-    **{shape: JsonColumn(shape) for shape in _SHAPES},
-    **{shape: JsonColumn(shape, empty_is_none=True) for shape in _SHAPES_OR_NONE},
-}
-
-
 _OPEN_TASK = "state IN ('queued', 'running')"
-
-
-class Base(DeclarativeBase):
-    """Common to all tables: instants carry a zone, dictionaries are JSONB, constraints have predictable names."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = _COLUMN_TYPES
-
-
-# ---- accounts -------------------------------------------------------------------------------------------------------
-
-
-class User(Base):
-    """An account. `role` is owner (may also manage people) or member."""
-
-    __tablename__ = "user"
-
-    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
-    name: Mapped[str]
-    password_hash: Mapped[str]
-    role: Mapped[str]
-    disabled_at: Mapped[datetime | None]  # since then neither passwords nor sessions nor tokens are accepted
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-    __table_args__ = (
-        CheckConstraint(_one_of("role", ("owner", "member")), name="role"),
-        Index("uq_user_lower_name", func.lower(text("name")), unique=True),
-    )
-
-
-class SetupCode(Base):
-    """The one-time code of the first link, hashed; deleted once the owner exists."""
-
-    __tablename__ = "setup_code"
-
-    code_sha256: Mapped[str] = mapped_column(primary_key=True)
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class LoginSession(Base):
-    """A browser that is logged in. The cookie holds the token; only its hash is stored."""
-
-    __tablename__ = "login_session"
-
-    token_sha256: Mapped[str] = mapped_column(primary_key=True)
-    id: Mapped[str] = mapped_column(unique=True, default=new_id)
-    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
-    browser: Mapped[str] = mapped_column(server_default="")  # such as "Firefox, Linux"
-    address: Mapped[str] = mapped_column(server_default="")  # the client's, at login
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    last_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    expires_at: Mapped[datetime]
-
-
-class KnownBrowser(Base):
-    """A browser in which a user has logged in: its wrong passwords are counted apart from those of strangers."""
-
-    __tablename__ = "known_browser"
-
-    browser_sha256: Mapped[str] = mapped_column(primary_key=True)
-    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True, index=True)
-    last_login_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class PasswordReset(Base):
-    """The one-time code of a link with which a user chooses a new password, hashed."""
-
-    __tablename__ = "password_reset"
-
-    code_sha256: Mapped[str] = mapped_column(primary_key=True)
-    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), unique=True)
-    expires_at: Mapped[datetime]
-
-
-class GuessCount(Base):
-    """Wrong guesses of a password, code or token. `key` is a kind and a short hash, so the rows are limited."""
-
-    __tablename__ = "guess_count"
-
-    key: Mapped[str] = mapped_column(primary_key=True)
-    failures: Mapped[int] = mapped_column(server_default="0")
-    locked_until: Mapped[datetime | None]
-    last_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
-
-
-class ApiToken(Base):
-    """A key for programs: shown once, stored hashed, limited to scopes (read, submit, admin)."""
-
-    __tablename__ = "api_token"
-
-    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
-    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
-    name: Mapped[str]
-    prefix: Mapped[str]
-    token_sha256: Mapped[str] = mapped_column(unique=True)
-    scopes: Mapped[list[str]]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    last_used_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
 
 
 # ---- stores ---------------------------------------------------------------------------------------------------------
@@ -217,7 +70,7 @@ class Corpus(Base):
     __tablename__ = "corpus"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
-    owner_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    owner_id: Mapped[str | None] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     name: Mapped[str]
     filename: Mapped[str]
     format: Mapped[str]  # the ending of the file name, one of app/corpora/service.py FORMATS
@@ -236,8 +89,8 @@ class Corpus(Base):
     parsed_at: Mapped[datetime | None]
 
     __table_args__ = (
-        CheckConstraint(_one_of("state", ("parsing", "ready", "failed")), name="state"),
-        CheckConstraint(_one_of("kind", CORPUS_KINDS), name="kind"),
+        CheckConstraint(one_of("state", ("parsing", "ready", "failed")), name="state"),
+        CheckConstraint(one_of("kind", CORPUS_KINDS), name="kind"),
     )
 
 
@@ -247,7 +100,7 @@ class Tokenizer(Base):
     __tablename__ = "tokenizer"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
-    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     name: Mapped[str]
     vocab_size: Mapped[int]
     sha256: Mapped[str]
@@ -263,7 +116,7 @@ class Checkpoint(Base):
     __tablename__ = "checkpoint"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
-    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
     step: Mapped[int]
     fence: Mapped[int]
@@ -276,7 +129,7 @@ class Checkpoint(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
-        CheckConstraint(_one_of("state", CHECKPOINT_STATES), name="state"),
+        CheckConstraint(one_of("state", CHECKPOINT_STATES), name="state"),
         UniqueConstraint("job_id", "step", "fence"),
     )
 
@@ -287,7 +140,7 @@ class ImportedModel(Base):
     __tablename__ = "base_model"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
-    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     name: Mapped[str]
     source: Mapped[str]  # upload or hub
     reference: Mapped[str | None]  # of the hub: name@revision, from the download on with the commit in its place
@@ -300,8 +153,8 @@ class ImportedModel(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
-        CheckConstraint(_one_of("source", ("upload", "hub")), name="source"),
-        CheckConstraint(_one_of("state", MODEL_STATES), name="state"),
+        CheckConstraint(one_of("source", ("upload", "hub")), name="source"),
+        CheckConstraint(one_of("state", MODEL_STATES), name="state"),
     )
 
 
@@ -314,7 +167,7 @@ class BackgroundTask(Base):
     __tablename__ = "background_task"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
-    owner_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    owner_id: Mapped[str | None] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     corpus_id: Mapped[str | None] = mapped_column(ForeignKey("corpus.id", ondelete="CASCADE"), index=True)
     checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id", ondelete="CASCADE"), index=True)
     model_id: Mapped[str | None] = mapped_column(ForeignKey("base_model.id", ondelete="CASCADE"), index=True)
@@ -335,9 +188,9 @@ class BackgroundTask(Base):
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
-        CheckConstraint(_one_of("kind", TASK_KINDS), name="kind"),
+        CheckConstraint(one_of("kind", TASK_KINDS), name="kind"),
         CheckConstraint("num_nonnulls(corpus_id, checkpoint_id, model_id) = 1", name="subject"),
-        CheckConstraint(_one_of("state", TASK_STATES), name="state"),
+        CheckConstraint(one_of("state", TASK_STATES), name="state"),
         Index("ix_background_task_state_open", "state", postgresql_where=text(_OPEN_TASK)),
         # A corpus is parsed and a model is imported by one task at a time.
         Index("uq_background_task_parse", "corpus_id", unique=True, postgresql_where=text(_OPEN_TASK)),
@@ -374,7 +227,7 @@ class Job(Base):
     __tablename__ = "job"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
-    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
+    owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
     name: Mapped[str]
     recipe: Mapped[str]
     spec: Mapped[TrainSpec]
@@ -410,8 +263,8 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
-        CheckConstraint(_one_of("state", STATES), name="state"),
-        CheckConstraint(_one_of("desired", DESIRED_STATES), name="desired"),
+        CheckConstraint(one_of("state", STATES), name="state"),
+        CheckConstraint(one_of("desired", DESIRED_STATES), name="desired"),
         UniqueConstraint("owner_id", "idempotency_key"),
         Index("ix_job_owner_id_id", "owner_id", "id"),
         Index("ix_job_state_open", "state", postgresql_where=text(f"state NOT IN {TERMINAL!r}")),

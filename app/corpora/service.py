@@ -12,7 +12,8 @@ from app.core import background_tasks, paging, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import ParseReport
-from app.core.models import TERMINAL, BackgroundTask, Corpus, Job, Tokenizer, new_id
+from app.core.model_base import new_id
+from app.core.models import TERMINAL, BackgroundTask, Corpus, Job, Tokenizer
 from app.core.principal import Principal, not_found, visible, visible_to
 from app.core.settings import settings
 from app.corpora.shipped import FOLDER, SHIPPED

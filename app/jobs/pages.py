@@ -16,7 +16,8 @@ from app.core import db
 from app.core.errors import PanelError
 from app.core.formatting import number
 from app.core.i18n import _, locale, translate
-from app.core.models import STATES, TERMINAL, Checkpoint, Job, new_id
+from app.core.model_base import new_id
+from app.core.models import STATES, TERMINAL, Checkpoint, Job
 from app.core.principal import Principal, visible
 from app.corpora import service as corpora
 from app.corpora.record_kinds import KIND_WORDS

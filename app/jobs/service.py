@@ -15,9 +15,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.core import paging
+from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
-from app.core.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Tokenizer, User, new_id
+from app.core.model_base import new_id
+from app.core.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Tokenizer
 from app.core.principal import Principal, visible, visible_to
 from app.core.settings import settings
 from app.corpora import service as corpora_service

@@ -9,8 +9,9 @@ from sqlalchemy import select
 from app.accounts import passwords
 from app.accounts import service as accounts
 from app.core import db, live, queue
+from app.core.account_models import User
 from app.core.i18n import _
-from app.core.models import Corpus, User
+from app.core.models import Corpus
 from app.core.principal import SCOPES, Principal
 from app.core.settings import settings
 from app.corpora.shipped import SHIPPED

@@ -25,7 +25,8 @@ from app.checkpoints import service as checkpoints
 from app.core import db, queue, storage
 from app.core.errors import bad_field
 from app.core.i18n import _
-from app.core.models import Checkpoint, ImportedModel, Job, Node, new_id
+from app.core.model_base import new_id
+from app.core.models import Checkpoint, ImportedModel, Job, Node
 from app.core.principal import Principal, visible_to
 from app.core.settings import settings
 from app.playground import failures, generation_queue

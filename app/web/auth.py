@@ -9,9 +9,9 @@ from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from app.core import db
+from app.core.account_models import ApiToken, LoginSession, User
 from app.core.errors import PanelError
 from app.core.i18n import _
-from app.core.models import ApiToken, LoginSession, User
 from app.core.principal import SCOPES, Principal, Scope, digest
 from app.web import guess_limits
 

@@ -16,9 +16,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.core import db
+from app.core.account_models import GuessCount
 from app.core.errors import PanelError
 from app.core.i18n import _
-from app.core.models import GuessCount
 
 MAX_LOCK_SECONDS = 900
 MEMORY = timedelta(days=1)  # after which a count without new guesses is forgotten

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
-from app.core.models import new_id
+from app.core.model_base import new_id
 
 revision: str = "0007"
 down_revision: str | None = "0006"

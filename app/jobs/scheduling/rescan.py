@@ -13,8 +13,9 @@ from app.checkpoints import service as checkpoints
 from app.checkpoints import signature
 from app.checkpoints.signature import Signed
 from app.core import db, storage
+from app.core.account_models import User
 from app.core.i18n import _
-from app.core.models import Checkpoint, Job, User
+from app.core.models import Checkpoint, Job
 from app.jobs.lifecycle import retention
 from app.jobs.lifecycle.state import add_history
 from app.jobs.service import PRIORITIES

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from app.accounts import passwords, service
 from app.core import db, principal
-from app.core.models import GuessCount, LoginSession, User
+from app.core.account_models import GuessCount, LoginSession, User
 from app.web import auth
 from app.web.guess_limits import from_address
 from tests import users

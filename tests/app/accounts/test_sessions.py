@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from app.accounts.browser import short_label
 from app.core import db
-from app.core.models import ApiToken, LoginSession
+from app.core.account_models import ApiToken, LoginSession
 from tests import users
 from tests.users import PASSWORD, Person
 

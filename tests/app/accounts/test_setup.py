@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from app.accounts import service
 from app.core import db, principal
-from app.core.models import GuessCount, SetupCode, User
+from app.core.account_models import GuessCount, SetupCode, User
 from tests.users import PASSWORD
 
 

@@ -5,7 +5,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from app.core import db, principal
-from app.core.models import ApiToken
+from app.core.account_models import ApiToken
 from tests import users
 from tests.users import PASSWORD, Person
 

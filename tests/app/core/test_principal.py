@@ -12,17 +12,9 @@ from starlette.testclient import TestClient
 
 from app import main
 from app.core import db
+from app.core.account_models import ApiToken, LoginSession
 from app.core.json_shapes import ModelFacts, TaskOptions
-from app.core.models import (
-    ApiToken,
-    BackgroundTask,
-    Checkpoint,
-    Corpus,
-    ImportedModel,
-    Job,
-    LoginSession,
-    Tokenizer,
-)
+from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.corpora import service as corpora
 from tests.app.jobs import factories, saved_checkpoints
 from tests.users import Person

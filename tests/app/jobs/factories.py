@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from app.core import db, storage
-from app.core.models import Corpus, Job, Node, new_id
+from app.core.model_base import new_id
+from app.core.models import Corpus, Job, Node
 from app.jobs import service
 from app.jobs.attempts import attempts
 from app.jobs.cluster import nodes

@@ -15,7 +15,8 @@ import uvicorn
 from sqlalchemy import delete
 
 from app.core import db, live
-from app.core.models import Node, new_id
+from app.core.model_base import new_id
+from app.core.models import Node
 from app.main import create_app
 from app.playground import generation_queue, service
 from app.playground.schemas import GenerationTask

@@ -17,7 +17,8 @@ from app.checkpoints import service as checkpoints
 from app.checkpoints import signature
 from app.core import db, storage
 from app.core.errors import PanelError
-from app.core.models import Checkpoint, Job, new_id
+from app.core.model_base import new_id
+from app.core.models import Checkpoint, Job
 from app.jobs import service
 from app.jobs.attempts import attempts
 from app.jobs.lifecycle import retention

@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 from app.checkpoints import service as checkpoints
 from app.checkpoints import signature
 from app.core import db, storage
-from app.core.models import Checkpoint, Job, new_id
+from app.core.model_base import new_id
+from app.core.models import Checkpoint, Job
 from app.jobs import service
 from app.jobs.scheduling.rescan import rescan
 from tests.app.jobs import factories, saved_checkpoints

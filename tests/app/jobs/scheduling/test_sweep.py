@@ -13,7 +13,8 @@ from sqlalchemy import update
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import db, storage
-from app.core.models import Checkpoint, Heartbeat, ImportedModel, Job, new_id
+from app.core.model_base import new_id
+from app.core.models import Checkpoint, Heartbeat, ImportedModel, Job
 from app.jobs.attempts import attempts
 from app.jobs.scheduling import sweep as module
 from app.jobs.scheduling.scheduler import Scheduler

@@ -1,0 +1,97 @@
+"""The tables of accounts, without logic: users, sessions, tokens, one-time codes, and counts of wrong guesses."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.model_base import Base, new_id, one_of
+
+
+class User(Base):
+    """An account. `role` is owner (may also manage people) or member."""
+
+    __tablename__ = "user"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str]
+    password_hash: Mapped[str]
+    role: Mapped[str]
+    disabled_at: Mapped[datetime | None]  # since then neither passwords nor sessions nor tokens are accepted
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint(one_of("role", ("owner", "member")), name="role"),
+        Index("uq_user_lower_name", func.lower(text("name")), unique=True),
+    )
+
+
+class SetupCode(Base):
+    """The one-time code of the first link, hashed; deleted once the owner exists."""
+
+    __tablename__ = "setup_code"
+
+    code_sha256: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class LoginSession(Base):
+    """A browser that is logged in. The cookie holds the token; only its hash is stored."""
+
+    __tablename__ = "login_session"
+
+    token_sha256: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True, default=new_id)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    browser: Mapped[str] = mapped_column(server_default="")  # such as "Firefox, Linux"
+    address: Mapped[str] = mapped_column(server_default="")  # the client's, at login
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+
+class KnownBrowser(Base):
+    """A browser in which a user has logged in: its wrong passwords are counted apart from those of strangers."""
+
+    __tablename__ = "known_browser"
+
+    browser_sha256: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True, index=True)
+    last_login_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class PasswordReset(Base):
+    """The one-time code of a link with which a user chooses a new password, hashed."""
+
+    __tablename__ = "password_reset"
+
+    code_sha256: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), unique=True)
+    expires_at: Mapped[datetime]
+
+
+class GuessCount(Base):
+    """Wrong guesses of a password, code or token. `key` is a kind and a short hash, so the rows are limited."""
+
+    __tablename__ = "guess_count"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    failures: Mapped[int] = mapped_column(server_default="0")
+    locked_until: Mapped[datetime | None]
+    last_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
+class ApiToken(Base):
+    """A key for programs: shown once, stored hashed, limited to scopes (read, submit, admin)."""
+
+    __tablename__ = "api_token"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    prefix: Mapped[str]
+    token_sha256: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

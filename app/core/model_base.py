@@ -1,0 +1,81 @@
+"""What all tables have in common: their base class, the types of their columns, and ids."""
+
+import secrets
+import time
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import DateTime, MetaData, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase
+
+from app.core.json_columns import JsonColumn
+from app.core.json_shapes import (
+    Adjustments,
+    FailureReason,
+    Gpu,
+    JobFacts,
+    JobProgress,
+    Manifest,
+    MessageValues,
+    ModelFacts,
+    Notice,
+    ParseReport,
+    Problem,
+    Replay,
+    StoredFile,
+    TaskOptions,
+    TaskProgress,
+    TaskResult,
+    Telemetry,
+)
+from trainer.spec import TrainSpec
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_id() -> str:
+    """A 16-character identifier that sorts by creation time: 48 bits of milliseconds, then 32 random bits."""
+    number = (int(time.time() * 1000) & (2**48 - 1)) << 32 | secrets.randbits(32)
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5))
+
+
+def one_of(column: str, words: tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(word) for word in words)})"
+
+
+_SHAPES = (
+    *(Adjustments, JobFacts, JobProgress, Manifest, ModelFacts, ParseReport, TaskOptions, TaskProgress, Telemetry),
+    *(
+        MessageValues,
+        dict[str, int],
+        dict[str, float],
+        list[Gpu],
+        list[Problem],
+        list[StoredFile],
+    ),
+)
+_SHAPES_OR_NONE = (FailureReason, Notice, Replay, TaskResult)
+_COLUMN_TYPES: dict[Any, Any] = {
+    datetime: DateTime(timezone=True),
+    str: Text,
+    list[str]: JSONB,
+    TrainSpec: JsonColumn(TrainSpec, is_complete=True),
+    **{shape: JsonColumn(shape) for shape in _SHAPES},
+    **{shape: JsonColumn(shape, empty_is_none=True) for shape in _SHAPES_OR_NONE},
+}
+
+
+class Base(DeclarativeBase):
+    """Common to all tables: instants carry a zone, dictionaries are JSONB, constraints have predictable names."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = _COLUMN_TYPES
