@@ -192,10 +192,11 @@ def show_task(request: Request, principal: Reader, task_id: Id, part: Part = "")
 
 @router.post("/tasks/{task_id}/cancel")
 def cancel(principal: Submitter, task_id: Id) -> Response:
-    """Cancel it, and return to its page."""
+    """Cancel it, and go to its page, or to the corpus or model that is now without it."""
     with db.transaction() as session:
-        service.cancel(session, principal=principal, task_id=task_id)
-    return RedirectResponse(f"/tasks/{task_id}", status_code=303)
+        task = service.cancel(session, principal=principal, task_id=task_id)
+        then = f"/tasks/{task_id}" if task.kind in ("export", "evaluation") else _link(session, task)[0]
+    return RedirectResponse(then, status_code=303)
 
 
 @router.post("/tasks/{task_id}/delete")

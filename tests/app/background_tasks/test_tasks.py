@@ -224,6 +224,17 @@ def test_a_task_is_cancelled_and_deleted_only_by_its_owner(alice_api: TestClient
     assert alice_api.get(f"/api/v1/tasks/{task_id}").status_code == 404
 
 
+def test_the_buttons_cancel_a_task_and_return_to_its_corpus(alice_api: TestClient, alice: TestClient) -> None:
+    corpus_id = upload(alice_api)
+    path = f"/tasks/{corpus_of(alice_api, corpus_id)['task_id']}/cancel"
+    for page in (f"/corpora/{corpus_id}", "/tasks", path.removesuffix("/cancel")):
+        assert f'action="{path}"' in alice.get(page).text, page
+    answer = alice.post(path, headers={"Origin": "http://localhost"}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/corpora/{corpus_id}")
+    assert "Reading the file was cancelled." in alice.get(f"/corpora/{corpus_id}").text
+    assert f'action="{path}"' not in alice.get(f"/corpora/{corpus_id}").text
+
+
 def test_a_task_of_what_ships_with_athanor_is_nobodys(alice_api: TestClient) -> None:
     with db.transaction() as session:
         corpus = Corpus(name="shipped", filename="a.txt", format="txt", num_bytes=1, sha256="0")
