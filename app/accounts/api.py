@@ -21,10 +21,11 @@ from app.core import db
 from app.core.paging import Listing
 from app.web import auth, guess_limits
 from app.web.auth import Admin, Reader
+from app.web.json_body import StrictRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id
 
-router = APIRouter(tags=["accounts"])
+router = APIRouter(route_class=StrictRoute, tags=["accounts"])
 
 
 @router.post("/setup", status_code=204)

@@ -15,11 +15,12 @@ from app.core.models import BackgroundTask
 from app.core.paging import Listing
 from app.core.principal import Principal
 from app.web.auth import Reader, Submitter
+from app.web.json_body import StrictRoute
 from app.web.paging import After, Limit
 from app.web.parameters import FileName, Id
 
-router = APIRouter(tags=["tasks"])
-tasks_router = APIRouter()
+router = APIRouter(route_class=StrictRoute, tags=["tasks"])
+tasks_router = APIRouter(route_class=StrictRoute)
 
 
 @router.post("/exports", status_code=201)

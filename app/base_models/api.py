@@ -7,10 +7,11 @@ from app.base_models.schemas import ModelAnswer, ModelRequest
 from app.core import db, queue
 from app.core.paging import Listing
 from app.web.auth import Reader, Submitter
+from app.web.json_body import StrictRoute
 from app.web.paging import After, Limit
 from app.web.parameters import FileName, Id
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 RAW_BODY = {
     "requestBody": {

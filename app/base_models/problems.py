@@ -24,6 +24,7 @@ MESSAGES = {
     "disk_full": gettext_noop("The files need {size}, but only {free} of disk space is left."),
     # configuration
     "not_json": gettext_noop("{file} is not valid JSON: error at byte {byte}."),
+    "number_infinite": gettext_noop("{file} contains {word}, which is not a finite number. Use a finite one."),
     "not_object": gettext_noop("{file} is JSON, but not an object."),
     "remote_code": gettext_noop(
         "{file} requires custom code ({field}), which Athanor never runs. Choose a model that transformers "

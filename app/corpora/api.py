@@ -9,10 +9,11 @@ from app.core.paging import Listing
 from app.corpora import previews, record_kinds, schemas, service, uploads
 from app.corpora.schemas import CorpusAnswer, DocumentAnswer, ParseRequest, TokenizerAnswer
 from app.web.auth import Reader, Submitter
+from app.web.json_body import StrictRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 RAW_BODY = {
     "requestBody": {

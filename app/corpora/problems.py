@@ -18,6 +18,7 @@ MESSAGES = {
     "json_object": gettext_noop("The file is one JSON object. Write a list of records, or one record on each line."),
     "half_line": gettext_noop("The JSON object ends early, at character {character}."),
     "not_json": gettext_noop("This is not valid JSON: error at character {character}."),
+    "number_infinite": gettext_noop("The number {word} is too large. Use a finite one."),
     "constant": gettext_noop("{word} is not a JSON value. Use null or a number."),
     "duplicate_key": gettext_noop("The object has the key “{key}” twice."),
     "too_deep": gettext_noop("The object is nested too deeply."),
@@ -39,7 +40,7 @@ MESSAGES = {
     "field_empty": gettext_noop("The value of “{field}” is empty."),
     "field_nul": gettext_noop("The value of “{field}” has a NUL character."),
     "field_surrogate": gettext_noop("The value of “{field}” has an unpaired surrogate at character {character}."),
-    "field_infinite": gettext_noop("The value of “{field}” contains a number that is too large. Use a finite one."),
+    "field_infinite": gettext_noop("The value of “{field}” contains a number that is not finite. Use a finite one."),
     "field_not_json": gettext_noop("The value of “{field}” is not valid JSON."),
     "field_not_messages": gettext_noop(
         "The value of “{field}” must be a list of messages, each with role and content."
@@ -53,7 +54,7 @@ MESSAGES = {
         "In message {number}, the value of “{field}” has an unpaired surrogate at character {character}."
     ),
     "message_infinite": gettext_noop(
-        "In message {number}, the value of “{field}” contains a number that is too large. Use a finite one."
+        "In message {number}, the value of “{field}” contains a number that is not finite. Use a finite one."
     ),
     "message_not_json": gettext_noop("In message {number}, the value of “{field}” is not valid JSON."),
     "message_part": gettext_noop(

@@ -22,11 +22,12 @@ from app.jobs.planning.template_preview import PreviewAnswer, PreviewRequest
 from app.jobs.views import logs
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
+from app.web.json_body import StrictRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id, ShortText
 from trainer.run_dir import RunDir
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 PartialSpec = Annotated[
     dict[str, Any],

@@ -34,13 +34,14 @@ from app.jobs.views.form import Origin, SubmittedForm
 from app.jobs.views.form_controls import FormContext
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
+from app.web.json_body import StrictRoute
 from app.web.pages import page
 from app.web.parameters import Id, ShortText
 from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.spec import recipe, recipe_names
 from trainer.spec_errors import SpecError
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 PAGE_LENGTH = 25
 MAX_TEMPLATE_CHARACTERS = 20_000  # as TrainSpec allows

@@ -16,8 +16,9 @@ from app.core.principal import Principal
 from app.playground import service
 from app.playground.schemas import GenerateAnswer, GenerateRequest, GenerationTask
 from app.web.auth import Submitter
+from app.web.json_body import StrictRoute
 
-router = APIRouter(tags=["playground"])
+router = APIRouter(route_class=StrictRoute, tags=["playground"])
 
 _STREAM = (
     "With `stream`, server-sent events: `waiting` {position, message}, `start` {seed}, `piece` {text, num_tokens}, "

@@ -3,12 +3,11 @@
 Standard library only: the limited child of parse.py imports this.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from worker.sandbox import strict_json
+from trainer import strict_json
 
 Record = dict[str, Any]
 
@@ -129,19 +128,19 @@ class Fields:
         """The checked value of JSON inside the string of a key. Raises BadLine."""
         try:
             value = strict_json.loads(text)
+        except (strict_json.InfiniteNumber, strict_json.InvalidConstant):
+            raise self.bad("infinite", key) from None
         except ValueError:
             raise self.bad("not_json", key) from None
         self._check(value, key)
         return value
 
     def _check(self, value: Any, key: str) -> None:
-        """Whether all strings, keys and numbers in a value can be stored. Raises BadLine, and RecursionError."""
+        """Whether all strings and keys in a value can be stored. Raises BadLine, and RecursionError."""
         if type(value) is str:
             fault = text_fault(value)
             if fault is not None:
                 raise self.bad(fault[0], key, **fault[1])
-        elif type(value) is float and not math.isfinite(value):
-            raise self.bad("infinite", key)
         elif type(value) is list:
             for part in value:
                 self._check(part, key)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from worker.sandbox import strict_json
+from trainer import strict_json
 from worker.sandbox.corpus.decoding import BOM
 from worker.sandbox.corpus.fields import BadLine, BadLines, Record
 from worker.sandbox.corpus.record_schema import RecordReader
@@ -27,6 +27,8 @@ def parse_record(text: str) -> Record:
         raise BadLine("duplicate_key", key=error.key[:80]) from None
     except strict_json.InvalidConstant as error:
         raise BadLine("constant", word=error.word) from None
+    except strict_json.InfiniteNumber as error:
+        raise BadLine("number_infinite", word=error.word) from None
     except json.JSONDecodeError as error:
         raise _syntax_error(text, error) from None
     except RecursionError:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from worker.sandbox import strict_json
+from trainer import strict_json
 
 MAX_HEADER_BYTES = 100_000_000  # as the library that wrote the specification has it
 CHUNK_BYTES = 16 << 20
@@ -89,7 +89,9 @@ def read_json(text: bytes, name: str, code: str = "not_json", offset: int = 0) -
         raise InvalidModel(
             code, file=name, byte=offset + len(error.doc[: error.pos].encode(errors="replace"))
         ) from None
-    except (ValueError, RecursionError):  # duplicate keys, NaN, a number of thousands of digits, too deep
+    except (strict_json.InvalidConstant, strict_json.InfiniteNumber) as error:
+        raise InvalidModel("number_infinite", file=name, word=error.word) from None
+    except (ValueError, RecursionError):  # duplicate keys, a number of thousands of digits, too deep
         raise InvalidModel(code, file=name, byte=offset) from None
     if not isinstance(value, dict):
         raise InvalidModel("not_object", file=name)

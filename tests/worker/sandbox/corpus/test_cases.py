@@ -221,7 +221,7 @@ REFUSED = [
     ("D14-null-label.jsonl", [6], "The label must be a non-empty string"),
     ("D16-blank-completion.jsonl", [3, 4], "The value of “completion” is empty."),
     ("D17-empty-assistant.jsonl", [4], "In message 2, the value of “content” is empty."),
-    ("D20-weight-overflow.jsonl", [9], "In message 2, the value of “weight” contains a number that is too large."),
+    ("D20-weight-overflow.jsonl", [9], "The number 1e400 is too large. Use a finite one."),
 ]
 
 

@@ -208,6 +208,8 @@ BAD_LINES = [
     ('{"text": " \\n\\u3000"}', "text_empty"),
     ('{"text": "a", "score": NaN}', "constant"),
     ('{"text": "a", "score": -Infinity}', "constant"),
+    ('{"text": "a", "score": 1e400}', "number_infinite"),
+    ('{"text": "a", "meta": [{"score": -1E+999}]}', "number_infinite"),
     ('{"text": "a", "text": "b"}', "duplicate_key"),
     ('{"text": "a\\ud800b"}', "surrogate"),
     ('{"text": "a\\u0000b"}', "text_nul"),
@@ -224,6 +226,30 @@ def test_a_bad_line_is_reported_with_number_byte_and_reason(tmp_path: Path, line
     assert parsed(tmp_path, content, "jsonl", skip_bad=True)["documents"] == ["字", "last"]
 
 
+NOT_FINITE = ("1e400", "-1e400", "NaN", "Infinity", "-Infinity")
+# Where a record of each kind may hold a number that is kept, or is passed over.
+PLACES = (
+    '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": %s}]}',
+    '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "seen": %s}]}',
+    '{"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"x": %s}}]}]}',
+    '{"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{\\"x\\": %s}"}]}]}',
+    '{"messages": [{"role": "assistant", "content": "a"}], "tools": [{"name": "f", "parameters": {"maximum": %s}}]}',
+    '{"prompt": "a", "completion": "b", "score": %s}',
+    '{"text": "a", "label": %s}',
+    '{"prompt": "a", "chosen": "b", "rejected": "c", "margin": %s}',
+    '{"question": "a", "choices": ["b", "c"], "answer": %s}',
+)
+
+
+@pytest.mark.parametrize("number", NOT_FINITE)
+@pytest.mark.parametrize("record", PLACES)
+def test_a_number_that_is_not_finite_is_a_bad_line_and_never_stored(tmp_path: Path, record: str, number: str) -> None:
+    report = refused(tmp_path, f"\n{record % number}\n".encode(), "jsonl")
+    assert [problem["line"] for problem in report["problems"]] == [2]
+    assert problems.sentence(Problem(**report["problems"][0]))
+    assert list(tmp_path.glob("*.bin*")) == []
+
+
 def test_every_problem_has_a_message() -> None:
     for line, _code in BAD_LINES:
         with pytest.raises(BadLine) as caught:
@@ -234,7 +260,7 @@ def test_every_problem_has_a_message() -> None:
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ('{"text": "a\\nb", "url": "x", "n": 1e400}', "a\nb"),
+        ('{"text": "a\\nb", "url": "x", "n": 1e308}', "a\nb"),
         ('  {"text": "\\ud83d\\ude00"}\r', "😀"),
         ('{"meta": {"text": "no"}, "text": "yes"}', "yes"),
         ('{"text": "a\u2028b"}', "a\u2028b"),

@@ -124,7 +124,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("chat", called(name="f", arguments="{"), "In message 2, the value of “tool_calls” is not valid JSON."),
     ("chat", called(name="f", arguments='{"a": "\\u0000"}'), "In message 2, the value of “tool_calls” has a NUL"),
     ("chat", called(name="f", arguments={"\ud83d": 1}), "In message 2, the value of “tool_calls” has an unpaired"),
-    ("chat", called(name="f", arguments={"a": float("inf")}), "“tool_calls” contains a number that is too large"),
+    ("chat", called(name="f", arguments='{"a": 1e400}'), "“tool_calls” contains a number that is not finite"),
     ("chat", {"messages": [USER, ANSWER], "tools": [{}]}, "“tools” must be a list of functions"),
     ("chat", {"messages": [USER, ANSWER], "tools": [{"name": "a\0"}]}, "The value of “tools” has a NUL character."),
     ("chat", {"messages": [USER, ANSWER], "tools": "{"}, "The value of “tools” is not valid JSON."),

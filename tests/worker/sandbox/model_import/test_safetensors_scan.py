@@ -149,3 +149,10 @@ def test_files_accepted_by_the_scan_load_in_the_library(
     data = b"\0" * max(0, begin + (surplus if len(described) == 3 else 0))
     text = (json.dumps(header) + padding).encode()
     scanned_as_by_the_library(written(tmp_path_factory.getbasetemp() / "fuzz.safetensors", text, data))
+
+
+@pytest.mark.parametrize("word", ["1e400", "-1e999", "NaN", "Infinity", "-Infinity"])
+def test_a_configuration_with_a_number_that_is_not_finite_is_rejected(word: str) -> None:
+    with pytest.raises(InvalidModel) as caught:
+        safetensors_scan.read_json(f'{{"rope_theta": [{word}]}}'.encode(), "config.json")
+    assert caught.value.problem == {"code": "number_infinite", "file": "config.json", "word": word}

@@ -1,6 +1,7 @@
 """Strict JSON parsing by RFC 8259: Python's parser without its extensions. Standard library only."""
 
 import json
+import math
 from typing import Any, NoReturn
 
 
@@ -20,6 +21,21 @@ class InvalidConstant(ValueError):
         self.word = word
 
 
+class InfiniteNumber(ValueError):
+    """The text contains a number too large for a float, which Python's parser turns into infinity."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(word)
+        self.word = word
+
+
+def _finite_float(word: str) -> float:
+    number = float(word)
+    if math.isinf(number):
+        raise InfiniteNumber(word[:40])
+    return number
+
+
 def _refuse_constant(word: str) -> NoReturn:
     raise InvalidConstant(word)
 
@@ -32,14 +48,14 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+_decoder = json.JSONDecoder(parse_float=_finite_float, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
 
 
 def loads(text: str | bytes) -> Any:
     """Parse a JSON text, or bytes in UTF-8, UTF-16 or UTF-32.
 
-    Raises DuplicateKey, InvalidConstant, json.JSONDecodeError and UnicodeDecodeError, ValueError for a number with
-    thousands of digits, and RecursionError for values that are nested too deeply.
+    Raises DuplicateKey, InvalidConstant, InfiniteNumber, json.JSONDecodeError and UnicodeDecodeError, ValueError for a
+    number with thousands of digits, and RecursionError for values that are nested too deeply.
     """
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text), "surrogatepass")

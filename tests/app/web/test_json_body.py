@@ -1,0 +1,42 @@
+"""Bodies of requests are strict JSON, at every route that takes one."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from starlette.testclient import TestClient
+
+from app.core import db
+from app.core.models import Job
+from app.main import create_app
+
+JSON = {"Content-Type": "application/json"}
+
+
+def routes_with_json() -> list[tuple[str, str]]:
+    """The method and address of every route of the API that takes a JSON body."""
+    paths: dict[str, Any] = create_app().openapi()["paths"]
+    return [
+        (method, path.replace("{", "").replace("}", "").replace("_id", ""))
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
+    ]
+
+
+def test_a_number_that_is_not_finite_is_refused_at_every_route(alice_api: TestClient) -> None:
+    routes = routes_with_json()
+    assert len(routes) >= 10
+    for method, path in routes:
+        for word in ("1e400", "NaN", "-Infinity"):
+            answer = alice_api.request(method, path, content=f'{{"name": {{"x": [{word}]}}}}', headers=JSON)
+            assert answer.status_code == 422, (method, path, answer.text)
+            assert f"The body is not JSON: {word} is not a finite number at character 16." in answer.text, path
+    with db.transaction() as session:
+        assert session.scalar(select(func.count()).select_from(Job)) == 0
+
+
+@pytest.mark.parametrize("body", [b'{"name": "a", "name": "b"}', b"{", b"[" * 100_000, b"9" * 5000, b"\xff\xfe\xff"])
+def test_a_body_that_is_not_strict_json_is_a_fault_of_the_request(alice_api: TestClient, body: bytes) -> None:
+    answer = alice_api.post("/api/v1/jobs/plan", content=body, headers=JSON)
+    assert answer.status_code in (400, 422), answer.text
