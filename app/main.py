@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
-from fastapi import Depends, FastAPI
-from fastapi.security import HTTPBearer
+from fastapi import FastAPI
 
 from app.accounts import api as accounts_api
 from app.accounts import pages as accounts_pages
@@ -23,7 +23,8 @@ from app.jobs import pages as jobs_pages
 from app.overview import api_reference, health, home
 from app.playground import api as playground_api
 from app.playground import pages as playground_pages
-from app.web import errors, middleware, probes
+from app.web import errors, middleware, openapi, probes
+from app.web.head_requests import HeadMiddleware
 from app.web.static_files import DIRECTORY, STATIC_PATH, ImmutableFiles
 
 FEATURES = (accounts_api, corpora_api, models_api, checkpoints_api, background_tasks_api, jobs_api, playground_api)
@@ -39,9 +40,6 @@ PAGES = (
     health,
     api_reference,
 )
-
-# For the OpenAPI document only: app.web.auth checks tokens.
-BEARER = HTTPBearer(scheme_name="API token", description="Create one on the account page.", auto_error=False)
 
 
 @asynccontextmanager
@@ -61,15 +59,18 @@ def create_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        generate_unique_id_function=openapi.operation_id,
     )
     for feature in FEATURES:
-        app.include_router(feature.router, prefix="/api/v1", dependencies=[Depends(BEARER)])
+        app.include_router(feature.router, prefix="/api/v1")
     app.include_router(probes.router)
     for pages in PAGES:
         app.include_router(pages.router, include_in_schema=False)
     app.mount(STATIC_PATH, ImmutableFiles(directory=DIRECTORY), name="static")
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(middleware.SecurityMiddleware)
     errors.install_errors(app)
+    app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     return app
 
 

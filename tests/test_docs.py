@@ -1,5 +1,6 @@
 """What the documents list is what there is."""
 
+import ast
 import json
 import re
 import subprocess
@@ -7,6 +8,10 @@ from pathlib import Path
 
 from app.core.settings import Settings
 from app.launcher.cli import cli
+from app.playground import failures
+from app.web.problem_types import PROBLEM_TYPES, http_problem
+from tests import api_document
+from trainer import limits
 from trainer.spec import recipe_names
 
 
@@ -70,3 +75,24 @@ def test_make_help_names_the_targets_of_the_readme(root: Path) -> None:
     shown = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True).stdout
     for target in set(re.findall(r"^make (\w+)$", (root / "README.md").read_text(), re.MULTILINE)):
         assert f"make {target} " in shown
+
+
+def test_the_operations_and_error_codes_of_the_api_are_listed() -> None:
+    text = api_document.DOCUMENT.read_text()
+    assert text == api_document.updated(text), "run `python -m tests.api_document`"
+
+
+def error_codes(path: Path) -> set[str]:
+    """The codes of the errors that a file raises, as far as it writes them out."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    codes = [call.args[1] for call in calls if getattr(call.func, "id", "") in ("PanelError", "bad_field")]
+    return {code.value for code in codes if isinstance(code, ast.Constant)}
+
+
+def test_every_error_code_has_a_meaning_and_every_meaning_a_code(root: Path) -> None:
+    raised = {code for path in root.glob("app/**/*.py") for code in error_codes(path)}
+    raised |= {http_problem(status, "", {}).code for status in range(400, 600)}
+    raised |= {*failures.codes(), *limits.MESSAGES}
+    missing = sorted(raised - PROBLEM_TYPES.keys())
+    assert missing == [], "describe them in app/web/problem_types.py"
+    assert PROBLEM_TYPES.keys() - raised == set()

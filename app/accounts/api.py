@@ -24,18 +24,36 @@ from app.web.auth import Admin, Reader
 from app.web.json_body import StrictRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id
+from app.web.problem_types import errors
 
 router = APIRouter(route_class=StrictRoute, tags=["accounts"])
 
 
-@router.post("/setup", status_code=204)
+@router.post(
+    "/setup",
+    status_code=204,
+    responses=errors(
+        "setup_code_wrong",
+        "setup_done",
+        "guesses_limited",
+        "name_missing",
+        "name_too_long",
+        "character_invalid",
+        "name_taken",
+        "password_too_short",
+        "password_too_long",
+        "password_is_name",
+        "password_weak",
+        "login_busy",
+    ),
+)
 def set_up(request: Request, body: SetupRequest) -> Response:
     """Create the owner's account with the code of the setup link, and log in with a cookie."""
     address = guess_limits.from_address(request, "code")
     return _logged_in(request, access.set_up(body.code, body.name, body.password, browser_of(request), address))
 
 
-@router.post("/login", status_code=204)
+@router.post("/login", status_code=204, responses=errors("login_failed", "login_locked", "login_busy"))
 def log_in(request: Request, body: LoginRequest) -> Response:
     """Log in with a cookie. Programs should send an API token instead: `Authorization: Bearer ath_...`."""
     return _logged_in(request, access.log_in(body.name, body.password, browser_of(request)))
@@ -71,7 +89,19 @@ def get_me(principal: Reader) -> MeAnswer:
     return schemas.me_answer(principal)
 
 
-@router.post("/me/password", status_code=204)
+@router.post(
+    "/me/password",
+    status_code=204,
+    responses=errors(
+        "password_wrong",
+        "password_too_short",
+        "password_too_long",
+        "password_is_name",
+        "password_weak",
+        "login_locked",
+        "login_busy",
+    ),
+)
 def change_password(request: Request, principal: Admin, body: PasswordRequest) -> Response:
     """Change your password. Every session ends but that of the cookie, and every API token unless told otherwise."""
     browser, revoke = browser_of(request), body.revoke_tokens
@@ -111,7 +141,9 @@ def list_tokens(principal: Admin, limit: Limit = 50, after: After = None) -> Lis
     return Listing(data=[schemas.token_answer(row) for row in rows], next=cursor)
 
 
-@router.post("/tokens", status_code=201)
+@router.post(
+    "/tokens", status_code=201, responses=errors("name_missing", "name_too_long", "character_invalid", "scopes_invalid")
+)
 def create_token(principal: Admin, body: TokenRequest) -> NewTokenAnswer:
     """Create an API token. Its secret is shown only once."""
     with db.transaction() as session:
@@ -127,7 +159,7 @@ def revoke_token(principal: Admin, token_id: Id) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/users")
+@router.get("/users", responses=errors("owner_only"))
 def list_users(principal: Admin, limit: Limit = 50, after: After = None) -> Listing[UserAnswer]:
     """List all users, newest first. Only for the owner."""
     with db.transaction() as session:
@@ -135,7 +167,22 @@ def list_users(principal: Admin, limit: Limit = 50, after: After = None) -> List
     return Listing(data=[schemas.user_answer(row) for row in rows], next=cursor)
 
 
-@router.post("/users", status_code=201)
+@router.post(
+    "/users",
+    status_code=201,
+    responses=errors(
+        "owner_only",
+        "name_missing",
+        "name_too_long",
+        "character_invalid",
+        "name_taken",
+        "password_too_short",
+        "password_too_long",
+        "password_is_name",
+        "password_weak",
+        "login_busy",
+    ),
+)
 def create_user(principal: Admin, body: UserRequest) -> UserAnswer:
     """Create a user with an initial password. Only for the owner."""
     return schemas.user_answer(access.add_member(principal, body.name, body.password))

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.accounts.browser import Browser
-from app.core import paging
+from app.core import names, paging
 from app.core.account_models import ApiToken, KnownBrowser, LoginSession, PasswordReset, SetupCode, User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
@@ -83,18 +83,8 @@ def require_owner(principal: Principal) -> None:
 
 
 def checked_name(name: str) -> str:
-    """The name of a user or token without surrounding spaces.
-
-    Raises PanelError if it is empty, too long or contains characters that cannot be displayed.
-    """
-    name = name.strip()
-    if not name:
-        raise bad_field("name", "name_missing", _("Enter a name."))
-    if len(name) > MAX_NAME_LENGTH:
-        raise bad_field("name", "name_too_long", _("The name can have at most {max} characters.", max=MAX_NAME_LENGTH))
-    if not name.isprintable():
-        raise bad_field("name", "name_invalid", _("The name contains characters that cannot be displayed."))
-    return name
+    """The name of a user or token as it is stored. Raises PanelError."""
+    return names.checked_name(name, max_length=MAX_NAME_LENGTH)
 
 
 def _add_user(session: Session, name: str, password_hash: str, role: str) -> User:

@@ -18,12 +18,30 @@ from app.web.auth import Reader, Submitter
 from app.web.json_body import StrictRoute
 from app.web.paging import After, Limit
 from app.web.parameters import FileName, Id
+from app.web.problem_types import errors
 
 router = APIRouter(route_class=StrictRoute, tags=["tasks"])
 tasks_router = APIRouter(route_class=StrictRoute)
 
 
-@router.post("/exports", status_code=201)
+@router.post(
+    "/exports",
+    status_code=201,
+    responses=errors(
+        "checkpoint_unknown",
+        "checkpoint_corrupt",
+        "format_unfit",
+        "character_invalid",
+        "name_too_long",
+        "adapter_missing",
+        "gguf_family",
+        "gguf_setting",
+        "gguf_positions",
+        "gguf_tokenizer",
+        "model_unready",
+        "tasks_open",
+    ),
+)
 def export_checkpoint(principal: Submitter, body: ExportRequest) -> TaskAnswer:
     """Export a checkpoint or a base model. It succeeds if a fresh process reproduces its logits from the files."""
     with db.transaction() as session:
@@ -32,7 +50,22 @@ def export_checkpoint(principal: Submitter, body: ExportRequest) -> TaskAnswer:
     return _answer(principal, task)
 
 
-@router.post("/evaluations", status_code=201)
+@router.post(
+    "/evaluations",
+    status_code=201,
+    responses=errors(
+        "checkpoint_unknown",
+        "checkpoint_corrupt",
+        "kind_unfit",
+        "evaluation_unfit",
+        "corpus_unknown",
+        "corpus_parsing",
+        "corpus_failed",
+        "corpus_twice",
+        "model_unready",
+        "tasks_open",
+    ),
+)
 def evaluate_checkpoint(principal: Submitter, body: EvaluationRequest) -> TaskAnswer:
     """Evaluate a checkpoint or a base model on held-out corpora."""
     with db.transaction() as session:
@@ -79,14 +112,14 @@ def get_task(principal: Reader, task_id: Id) -> TaskAnswer:
         return schemas.task_answer(service.get(session, principal=principal, task_id=task_id))
 
 
-@tasks_router.post("/{task_id}/cancel")
+@tasks_router.post("/{task_id}/cancel", responses=errors("task_shipped"))
 def cancel_task(principal: Submitter, task_id: Id) -> TaskAnswer:
     """Cancel a background task; its process ends within two seconds. No-op if it has ended."""
     with db.transaction() as session:
         return schemas.task_answer(service.cancel(session, principal=principal, task_id=task_id))
 
 
-@tasks_router.delete("/{task_id}", status_code=204)
+@tasks_router.delete("/{task_id}", status_code=204, responses=errors("task_open", "task_shipped"))
 def delete_task(principal: Submitter, task_id: Id) -> Response:
     """Delete a background task that has ended from the history, and the files of an export."""
     with db.transaction() as session:
@@ -95,7 +128,7 @@ def delete_task(principal: Submitter, task_id: Id) -> Response:
     return Response(status_code=204)
 
 
-@tasks_router.get("/{task_id}/files/{name}", response_class=FileResponse)
+@tasks_router.get("/{task_id}/files/{name}", response_class=FileResponse, responses=errors("file_unknown"))
 def download_file(principal: Reader, task_id: Id, name: FileName) -> FileResponse:
     """Download one file of an export, whole or in ranges."""
     with db.transaction() as session:

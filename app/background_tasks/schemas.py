@@ -1,12 +1,20 @@
 """Request and response JSON of background tasks; requests of exports and evaluations."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.background_tasks import failures
 from app.core.models import BackgroundTask
+from app.core.names import checked_name
+
+
+def _printable(text: str) -> str:
+    return checked_name(text, max_length=100, field="license") if text.strip() else ""
+
+
+License = Annotated[str, AfterValidator(_printable)]
 
 
 class ExportRequest(BaseModel):
@@ -27,7 +35,7 @@ class ExportRequest(BaseModel):
     max_shard_bytes: int = Field(
         5 * 10**9, ge=10**6, le=10**12, description="Largest safetensors file; more weights make several."
     )
-    license: str = Field("", max_length=100, description="For the model card, as the Hugging Face hub names it.")
+    license: License = Field("", max_length=100, description="For the model card, as the Hugging Face hub names it.")
 
 
 class EvaluationRequest(BaseModel):

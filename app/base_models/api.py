@@ -10,6 +10,7 @@ from app.web.auth import Reader, Submitter
 from app.web.json_body import StrictRoute
 from app.web.paging import After, Limit
 from app.web.parameters import FileName, Id
+from app.web.problem_types import errors
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -22,7 +23,14 @@ RAW_BODY = {
 }
 
 
-@router.post("/models", status_code=201, tags=["models"])
+@router.post(
+    "/models",
+    status_code=201,
+    tags=["models"],
+    responses=errors(
+        "tasks_open", "name_missing", "name_too_long", "character_invalid", "reference_invalid", "hub_offline"
+    ),
+)
 def create_model(principal: Submitter, body: ModelRequest) -> ModelAnswer:
     """Create a base model, to upload its files and import it. One from the hub is downloaded and imported at once."""
     with db.transaction() as session:
@@ -31,14 +39,26 @@ def create_model(principal: Submitter, body: ModelRequest) -> ModelAnswer:
     return schemas.model_answer(model)
 
 
-@router.put("/models/{model_id}/files/{name}", tags=["models"], openapi_extra=RAW_BODY)
+@router.put(
+    "/models/{model_id}/files/{name}",
+    tags=["models"],
+    openapi_extra=RAW_BODY,
+    responses=errors(
+        "model_closed", "file_unknown", "file_unsafe", "file_empty", "model_too_large", "upload_broken", "disk_full"
+    ),
+)
 async def upload_file(request: Request, principal: Submitter, model_id: Id, name: FileName) -> ModelAnswer:
     """Upload one file of a model: config.json, *.safetensors, a tokenizer file, or one .zip or .tar of all of them."""
     declared = request.headers.get("content-length")
     return schemas.model_answer(await uploads.receive(principal, model_id, name, declared, request.stream()))
 
 
-@router.post("/models/{model_id}/import", status_code=202, tags=["models"])
+@router.post(
+    "/models/{model_id}/import",
+    status_code=202,
+    tags=["models"],
+    responses=errors("tasks_open", "model_importing", "model_ready", "model_empty", "hub_offline"),
+)
 def import_model(principal: Submitter, model_id: Id) -> ModelAnswer:
     """Validate the uploaded files in the background; poll the model until its state is `ready` or `failed`."""
     with db.transaction() as session:
@@ -64,7 +84,7 @@ def get_model(principal: Reader, model_id: Id) -> ModelAnswer:
         return schemas.model_answer(model, service.import_tasks(session, [model]).get(model.id))
 
 
-@router.delete("/models/{model_id}", status_code=204, tags=["models"])
+@router.delete("/models/{model_id}", status_code=204, tags=["models"], responses=errors("model_in_use"))
 def delete_model(principal: Submitter, model_id: Id) -> Response:
     """Delete a model and its files. Refused while an unfinished job starts from it."""
     with db.transaction() as session:

@@ -14,6 +14,7 @@ from app.core import background_tasks, paging, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.models import TERMINAL, BackgroundTask, ImportedModel, Job
+from app.core.names import checked_name
 from app.core.principal import Principal, visible, visible_to
 from app.core.settings import settings
 
@@ -30,8 +31,7 @@ def create(session: Session, *, principal: Principal, name: str, reference: str 
     reference = reference.strip()
     if reference:
         _check_reference(reference)
-    name = name.strip() or reference.partition("@")[0].rpartition("/")[2]
-    _check_name(name)
+    name = checked_name(name.strip() or reference.partition("@")[0].rpartition("/")[2], max_length=MAX_NAME_LENGTH)
     model = ImportedModel(
         owner_id=principal.user_id,
         name=name,
@@ -44,12 +44,6 @@ def create(session: Session, *, principal: Principal, name: str, reference: str 
     if reference:
         _enqueue_import(session, model)
     return model
-
-
-def _check_name(name: str) -> None:
-    if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
-        message = _("The name must have 1 to {max} printable characters.", max=MAX_NAME_LENGTH)
-        raise bad_field("name", "name_invalid", message)
 
 
 def _check_reference(reference: str) -> None:

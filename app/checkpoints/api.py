@@ -15,6 +15,7 @@ from app.web.auth import Reader, Submitter
 from app.web.json_body import StrictRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id
+from app.web.problem_types import errors
 
 router = APIRouter(route_class=StrictRoute, tags=["checkpoints"])
 
@@ -32,7 +33,7 @@ def list_checkpoints(
         return Listing(data=checkpoint_answers(session, rows), next=following)
 
 
-@router.get("/checkpoints/{checkpoint_id}")
+@router.get("/checkpoints/{checkpoint_id}", responses=errors("checkpoint_deleted"))
 def get_checkpoint(principal: Reader, checkpoint_id: Id) -> CheckpointDetail:
     """Get a checkpoint with its manifest."""
     with db.transaction() as session:
@@ -40,13 +41,13 @@ def get_checkpoint(principal: Reader, checkpoint_id: Id) -> CheckpointDetail:
         return checkpoint_detail(session, row)
 
 
-@router.post("/checkpoints/{checkpoint_id}/pin")
+@router.post("/checkpoints/{checkpoint_id}/pin", responses=errors("checkpoint_deleted"))
 def pin_checkpoint(principal: Submitter, checkpoint_id: Id) -> CheckpointAnswer:
     """Pin a checkpoint, so that its job never deletes it."""
     return _pin(principal, checkpoint_id, pinned=True)
 
 
-@router.post("/checkpoints/{checkpoint_id}/unpin")
+@router.post("/checkpoints/{checkpoint_id}/unpin", responses=errors("checkpoint_deleted"))
 def unpin_checkpoint(principal: Submitter, checkpoint_id: Id) -> CheckpointAnswer:
     """Unpin a checkpoint. Without another reason to be kept, it is deleted at its job's next save."""
     return _pin(principal, checkpoint_id, pinned=False)
@@ -58,7 +59,11 @@ def _pin(principal: Principal, checkpoint_id: str, *, pinned: bool) -> Checkpoin
         return checkpoint_answers(session, [row])[0]
 
 
-@router.get("/checkpoints/{checkpoint_id}/download", response_class=StreamingResponse)
+@router.get(
+    "/checkpoints/{checkpoint_id}/download",
+    response_class=StreamingResponse,
+    responses=errors("checkpoint_deleted", "checkpoint_missing"),
+)
 def download_checkpoint(principal: Reader, checkpoint_id: Id) -> StreamingResponse:
     """Download a checkpoint as a zip archive that `transformers` opens once it is unpacked."""
     with db.transaction() as session:

@@ -12,6 +12,7 @@ from app.web.auth import Reader, Submitter
 from app.web.json_body import StrictRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id
+from app.web.problem_types import errors
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -24,7 +25,25 @@ RAW_BODY = {
 }
 
 
-@router.post("/corpora", status_code=201, tags=["corpora"], openapi_extra=RAW_BODY)
+@router.post(
+    "/corpora",
+    status_code=201,
+    tags=["corpora"],
+    openapi_extra=RAW_BODY,
+    responses=errors(
+        "tasks_open",
+        "filename_extension",
+        "name_missing",
+        "name_too_long",
+        "character_invalid",
+        "encoding_unknown",
+        "kind_unknown",
+        "file_empty",
+        "file_too_large",
+        "upload_broken",
+        "disk_full",
+    ),
+)
 async def upload_corpus(
     request: Request,
     principal: Submitter,
@@ -89,7 +108,14 @@ def list_documents(
     return Listing(data=[schemas.document_answer(document) for document in documents], next=cursor)
 
 
-@router.post("/corpora/{corpus_id}/parse", status_code=202, tags=["corpora"])
+@router.post(
+    "/corpora/{corpus_id}/parse",
+    status_code=202,
+    tags=["corpora"],
+    responses=errors(
+        "tasks_open", "corpus_parsing", "corpus_in_use", "corpus_shipped", "encoding_unknown", "kind_unknown"
+    ),
+)
 def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> CorpusAnswer:
     """Parse an upload again: in another encoding, without its bad lines or bytes, or as records of another kind."""
     encoding, kind = uploads.checked_encoding(body.encoding), record_kinds.checked_kind(body.kind)
@@ -107,7 +133,9 @@ def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> Cor
     return schemas.corpus_answer(corpus)
 
 
-@router.delete("/corpora/{corpus_id}", status_code=204, tags=["corpora"])
+@router.delete(
+    "/corpora/{corpus_id}", status_code=204, tags=["corpora"], responses=errors("corpus_in_use", "corpus_shipped")
+)
 def delete_corpus(principal: Submitter, corpus_id: Id) -> Response:
     """Delete a corpus and its file. Refused while an unfinished job uses it."""
     with db.transaction() as session:

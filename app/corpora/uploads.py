@@ -12,6 +12,7 @@ from app.core.formatting import file_size
 from app.core.i18n import _
 from app.core.model_base import new_id
 from app.core.models import Corpus
+from app.core.names import checked_name
 from app.core.principal import Principal
 from app.core.settings import settings
 from app.corpora import service
@@ -34,22 +35,15 @@ class Label:
 
 def label(filename: str, name: str = "", encoding: str = "", kind: str = "") -> Label:
     """Check the name and options of an upload before its content is read. Raises PanelError."""
-    filename, name = filename.strip(), name.strip()
-    stem, dot, extension = filename.rpartition(".")
+    stem, dot, extension = filename.strip().rpartition(".")
     if not dot or extension.lower() not in service.FORMATS:
         message = _(
             "“{filename}” is not a supported file. Upload .txt, .md, .jsonl, .json, .csv or .tsv.",
             filename=filename,
         )
         raise bad_field("filename", "filename_extension", message)
-    if len(filename) > MAX_FILENAME_LENGTH or not filename.isprintable():
-        message = _("The file name is longer than {max} characters or contains some that cannot be displayed.", max=255)
-        raise bad_field("filename", "filename_invalid", message)
-    name = name or stem or filename
-    if len(name) > service.MAX_NAME_LENGTH or not name.isprintable():
-        most = service.MAX_NAME_LENGTH
-        message = _("The name is longer than {max} characters or contains some that cannot be displayed.", max=most)
-        raise bad_field("name", "name_invalid", message)
+    filename = checked_name(filename, max_length=MAX_FILENAME_LENGTH, field="filename")
+    name = checked_name(name.strip() or stem or filename, max_length=service.MAX_NAME_LENGTH)
     return Label(filename, name, checked_encoding(encoding), checked_kind(kind))
 
 

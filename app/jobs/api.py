@@ -25,9 +25,43 @@ from app.web.event_source import event_source
 from app.web.json_body import StrictRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id, ShortText
+from app.web.problem_types import errors
 from trainer.run_dir import RunDir
 
 router = APIRouter(route_class=StrictRoute)
+
+SPEC_CODES = (
+    "spec_invalid",
+    "base_differs",
+    "base_unknown",
+    "character_invalid",
+    "chat_template_unusable",
+    "checkpoint_missing",
+    "checkpoint_unknown",
+    "checkpoint_unresumable",
+    "context_short",
+    "corpus_failed",
+    "corpus_parsing",
+    "corpus_twice",
+    "corpus_unknown",
+    "data_short",
+    "epochs_uncounted",
+    "kind_unfit",
+    "label_unknown",
+    "labels_one",
+    "memory_short",
+    "model_unready",
+    "name_missing",
+    "name_too_long",
+    "objective_unfit",
+    "origin_differs",
+    "records_few",
+    "steps_done",
+    "steps_many",
+    "tokenizer_unknown",
+    "tokens_missing",
+    "vocab_too_large",
+)
 
 PartialSpec = Annotated[
     dict[str, Any],
@@ -38,7 +72,15 @@ PartialSpec = Annotated[
 ]
 
 
-@router.post("/jobs", status_code=201, tags=["jobs"], responses={200: {"description": "The key's job, again."}})
+@router.post(
+    "/jobs",
+    status_code=201,
+    tags=["jobs"],
+    responses={
+        200: {"description": "The key's job, again."},
+        **errors(*SPEC_CODES, "key_invalid", "key_reused", "quota", "disk_full"),
+    },
+)
 def submit_job(
     principal: Submitter,
     partial_spec: PartialSpec,
@@ -60,7 +102,7 @@ def submit_job(
     return answer
 
 
-@router.post("/jobs/plan", tags=["jobs"])
+@router.post("/jobs/plan", tags=["jobs"], responses=errors(*SPEC_CODES))
 def plan_job(principal: Reader, partial_spec: PartialSpec) -> answers.PlanAnswer:
     """Validate a spec and estimate what the job would cost, without submitting it."""
     with db.transaction() as session:
@@ -68,7 +110,11 @@ def plan_job(principal: Reader, partial_spec: PartialSpec) -> answers.PlanAnswer
     return answers.plan_answer(resolved.spec, resolved.vocab_size, resolved.plan, resolved.auto_fields)
 
 
-@router.post("/jobs/preview-template", tags=["jobs"])
+@router.post(
+    "/jobs/preview-template",
+    tags=["jobs"],
+    responses=errors("chat_template_slow", "chat_template_unusable", "base_unknown", "preview_busy"),
+)
 def preview_template(principal: Submitter, request: PreviewRequest) -> PreviewAnswer:
     """Show what a chat template makes of a conversation, and which parts of it a model would learn."""
     with db.transaction() as session:
@@ -76,7 +122,11 @@ def preview_template(principal: Submitter, request: PreviewRequest) -> PreviewAn
     return template_preview.preview(request, base)
 
 
-@router.post("/jobs/propose", tags=["jobs"])
+@router.post(
+    "/jobs/propose",
+    tags=["jobs"],
+    responses=errors("no_node", "too_little", "corpus_unknown", "corpus_parsing", "corpus_failed", "corpus_twice"),
+)
 def propose_job(principal: Reader, request: answers.ProposeRequest) -> answers.ProposeAnswer:
     """Propose a model for corpora and a training time: fields of a spec, each with its reason."""
     with db.transaction() as session:
@@ -84,7 +134,7 @@ def propose_job(principal: Reader, request: answers.ProposeRequest) -> answers.P
     return answers.propose_answer(request.corpora, proposal)
 
 
-@router.get("/jobs", tags=["jobs"])
+@router.get("/jobs", tags=["jobs"], responses=errors("state_unknown"))
 def list_jobs(
     principal: Reader,
     state: Annotated[
@@ -111,19 +161,19 @@ def get_job(principal: Reader, job_id: Id) -> schemas.JobAnswer:
         return schemas.job_answer(session, service.get(session, principal=principal, job_id=job_id))
 
 
-@router.post("/jobs/{job_id}/cancel", status_code=202, tags=["jobs"])
+@router.post("/jobs/{job_id}/cancel", status_code=202, tags=["jobs"], responses=errors("job_ended"))
 def cancel_job(principal: Submitter, job_id: Id) -> schemas.JobAnswer:
     """Cancel a job. A running one saves a last checkpoint; its checkpoints are kept."""
     return _request_change(service.cancel, principal, job_id)
 
 
-@router.post("/jobs/{job_id}/pause", status_code=202, tags=["jobs"])
+@router.post("/jobs/{job_id}/pause", status_code=202, tags=["jobs"], responses=errors("job_ended", "job_cancelling"))
 def pause_job(principal: Submitter, job_id: Id) -> schemas.JobAnswer:
     """Pause a job. It saves a checkpoint and frees its node."""
     return _request_change(service.pause, principal, job_id)
 
 
-@router.post("/jobs/{job_id}/resume", status_code=202, tags=["jobs"])
+@router.post("/jobs/{job_id}/resume", status_code=202, tags=["jobs"], responses=errors("job_ended", "job_cancelling"))
 def resume_job(principal: Submitter, job_id: Id) -> schemas.JobAnswer:
     """Resume a paused job from its newest checkpoint, as if it had never stopped."""
     return _request_change(service.resume, principal, job_id)
@@ -164,7 +214,7 @@ def get_samples(principal: Reader, job_id: Id) -> Listing[schemas.SampleAnswer]:
         )
 
 
-@router.get("/jobs/{job_id}/metrics", tags=["jobs"])
+@router.get("/jobs/{job_id}/metrics", tags=["jobs"], responses=errors("window_invalid"))
 def get_metrics(
     principal: Reader,
     job_id: Id,

@@ -20,6 +20,7 @@ from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Tokenizer
+from app.core.names import checked_name
 from app.core.principal import Principal, visible, visible_to
 from app.core.settings import settings
 from app.corpora import service as corpora_service
@@ -39,6 +40,7 @@ from trainer.planning.training_data import TrainingData
 from trainer.spec import TrainSpec, replace_fields, resolve
 
 MAX_KEY_LENGTH = 200
+MAX_NAME_LENGTH = 80
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 
 
@@ -71,6 +73,8 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
     Raises SpecError or PanelError, which name the fields that are wrong.
     """
     validation.check_text(request)
+    if isinstance(request.get("name"), str) and request["name"].strip():  # resolve() refuses an empty one
+        request = {**request, "name": checked_name(request["name"], max_length=MAX_NAME_LENGTH)}
     origin, parent = _origin(session, principal, request.get("resume_from_checkpoint"))
     if parent is not None:
         tokenizer_id = parent.tokenizer_id if parent.spec.base_model is None else None

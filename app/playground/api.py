@@ -13,10 +13,11 @@ from app.core import db
 from app.core.errors import PanelError
 from app.core.formatting import json_text
 from app.core.principal import Principal
-from app.playground import service
+from app.playground import failures, service
 from app.playground.schemas import GenerateAnswer, GenerateRequest, GenerationTask
 from app.web.auth import Submitter
 from app.web.json_body import StrictRoute
+from app.web.problem_types import errors
 
 router = APIRouter(route_class=StrictRoute, tags=["playground"])
 
@@ -31,7 +32,10 @@ _STREAM = (
     summary="Continue a prompt with a checkpoint",
     description="Disconnect to stop. The same seed and settings give the same text. " + _STREAM,
     response_model=GenerateAnswer,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        **errors("checkpoint_unknown", "prompt_and_messages", "prompt_too_large", *failures.codes()),
+    },
 )
 async def generate(request: Request, body: GenerateRequest, principal: Submitter) -> Any:
     task = await to_thread.run_sync(enqueue, principal, body)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyCookie, HTTPBearer
 from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
@@ -17,6 +18,14 @@ from app.web import guess_limits
 
 COOKIE = "athanor_session"
 USE_PRECISION = timedelta(minutes=1)
+
+# For the OpenAPI document only: `identify` reads both.
+BEARER = HTTPBearer(
+    scheme_name="API token", description="For programs. Create one on the account page.", auto_error=False
+)
+SESSION = APIKeyCookie(
+    name=COOKIE, scheme_name="session cookie", description="For browsers: set by POST /api/v1/login.", auto_error=False
+)
 
 
 def identify(request: Request) -> Principal | None:
@@ -82,10 +91,12 @@ def _wrong_token(request: Request) -> PanelError:
     return PanelError(401, "token_invalid", message, headers={"WWW-Authenticate": "Bearer"})
 
 
-def require(scope: Scope) -> Callable[[Request], Principal]:
+def require(scope: Scope) -> Callable[..., Principal]:
     """A dependency: the request's principal, who must have this scope."""
 
-    def dependency(request: Request) -> Principal:
+    def dependency(
+        request: Request, _token: Annotated[Any, Depends(BEARER)], _cookie: Annotated[Any, Depends(SESSION)]
+    ) -> Principal:
         principal = identify(request)
         if principal is None:
             message = _("Log in, or send an API token.")
@@ -98,6 +109,6 @@ def require(scope: Scope) -> Callable[[Request], Principal]:
     return dependency
 
 
-Reader = Annotated[Principal, Depends(require("read"))]
-Submitter = Annotated[Principal, Depends(require("submit"))]
-Admin = Annotated[Principal, Depends(require("admin"))]
+Reader = Annotated[Principal, Security(require("read"), scopes=["read"])]
+Submitter = Annotated[Principal, Security(require("submit"), scopes=["submit"])]
+Admin = Annotated[Principal, Security(require("admin"), scopes=["admin"])]

@@ -12,12 +12,14 @@ from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
 from app.core.i18n import _
 from app.core.principal import not_found
 from app.web.pages import page
+from app.web.problem_types import http_problem, type_uri
 from trainer.spec_errors import MESSAGES, SpecError
 
 log = logging.getLogger(__name__)
@@ -47,9 +49,9 @@ async def _disconnected(request: Request, error: Exception) -> Response:
 
 def error_response(request: Request, error: PanelError) -> Response:
     """The response for an error: problem+json under /api/ and /v1/, else a page, or the login page for a 401."""
-    if request.url.path.startswith(("/api/", "/v1/")) and request.url.path != "/api/docs":
+    if _is_for_programs(request.url.path):
         body: dict[str, Any] = {
-            "type": "about:blank",
+            "type": type_uri(error.code),
             "status": error.status,
             "code": error.code,
             "title": error.message,
@@ -63,6 +65,10 @@ def error_response(request: Request, error: PanelError) -> Response:
     response = page(request, "error.html", error.status, error=error, principal=None)
     response.headers.update(error.headers)
     return response
+
+
+def _is_for_programs(path: str) -> bool:
+    return f"{path}/".startswith(("/api/", "/v1/", "/livez/", "/readyz/", "/version/")) and path != "/api/docs"
 
 
 def spec_fields(error: SpecError) -> list[FieldError]:
@@ -124,9 +130,22 @@ async def _http_error(request: Request, error: Exception) -> Response:
         413: too_large(int(error.detail) if error.detail.isdecimal() else MAX_BODY_BYTES),
     }
     message = messages.get(error.status_code, str(error.detail))
-    return error_response(
-        request, PanelError(error.status_code, "http_error", message, headers=dict(error.headers or {}))
-    )
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed_methods(request))
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
+    return error_response(request, http_problem(error.status_code, message, headers))
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """The methods that the request's address supports. A route says only its own, and each method has a route."""
+    supported = ["OPTIONS"]
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        scope = {"type": "http", "method": method, "path": request.scope["path"], "headers": []}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            supported += ["GET", "HEAD"] if method == "GET" else [method]
+    return sorted(supported)
 
 
 async def _database_error(request: Request, error: Exception) -> Response:

@@ -19,6 +19,7 @@ from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.settings import settings
 from app.web.connections import CROWDED, MAX_HEAD_BYTES
+from app.web.deprecations import deprecation_headers
 from app.web.errors import MAX_BODY_BYTES, busy, error_response, internal_error, too_large
 from app.web.pages import LANGUAGE_COOKIE
 from app.web.security_headers import SECURITY_HEADERS
@@ -62,6 +63,7 @@ class SecurityMiddleware:
                     headers.setdefault(name, value)
                 headers.setdefault("Cache-Control", "no-store")
                 headers["X-Request-Id"] = scope["state"]["id"]
+                headers.update(deprecation_headers(scope["path"]))
             await send(message)
 
         with i18n.use_locale(language):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from app.checkpoints.service import RESUME
-from app.core import storage
+from app.core import names, storage
 from app.core.errors import PanelError, bad_field
 from app.core.formatting import file_size, number
 from app.core.i18n import _, gettext_noop, translate
@@ -19,12 +19,11 @@ from trainer.spec import MAX_STEPS, TrainSpec
 
 
 def check_text(fields: dict[str, Any]) -> None:
-    """Refuse characters that neither PostgreSQL nor a file can store."""
+    """Refuse control characters and unpaired surrogates, in names of fields too."""
     for field, value in fields.items():
-        if any(c == "\0" or "\ud800" <= c <= "\udfff" for text in _texts([field, value]) for c in text):
-            name = field.encode(errors="replace").decode().replace("\0", "?")
-            message = _("{field} contains a character that cannot be stored: NUL or an unpaired surrogate.", field=name)
-            raise bad_field(name, "character_invalid", message)
+        printable = "".join(character if character.isprintable() else "?" for character in field)
+        for text in _texts([field, value]):
+            names.check_text(printable, text)
 
 
 def _texts(value: Any) -> Iterator[str]:

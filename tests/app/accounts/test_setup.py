@@ -81,13 +81,16 @@ def test_a_new_code_invalidates_the_previous_one(code: str, visitor: TestClient)
     assert visitor.post("/api/v1/setup", json={**body, "code": newer}).status_code == 204
 
 
+INVISIBLE = "The name contains an invisible or control character ({}) at position 2. Remove it."
+
+
 @pytest.mark.parametrize(
     ("name", "password", "field", "sentence"),
     [
         ("", PASSWORD, "name", "Enter a name."),
         ("x" * 41, PASSWORD, "name", "The name can have at most 40 characters."),
-        ("a\u0000b", PASSWORD, "name", "The name contains characters that cannot be displayed."),
-        ("a\u202eb", PASSWORD, "name", "The name contains characters that cannot be displayed."),
+        ("a\u0000b", PASSWORD, "name", INVISIBLE.format("U+0000")),
+        ("a\u202eb", PASSWORD, "name", INVISIBLE.format("U+202E")),
         ("Alice", "short", "password", "The password needs at least 10 characters; this one has 5."),
         ("Alice", "x" * 201, "password", "The password can have at most 200 characters."),
         ("Alice Liddell", "alice liddell", "password", "The password must not be the same as the name."),
