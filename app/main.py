@@ -25,6 +25,7 @@ from app.playground import api as playground_api
 from app.playground import pages as playground_pages
 from app.web import errors, middleware, openapi, probes
 from app.web.head_requests import HeadMiddleware
+from app.web.revocation import OpenRequests, RevocationMiddleware
 from app.web.static_files import DIRECTORY, STATIC_PATH, ImmutableFiles
 
 FEATURES = (accounts_api, corpora_api, models_api, checkpoints_api, background_tasks_api, jobs_api, playground_api)
@@ -44,8 +45,8 @@ PAGES = (
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The hub of live views runs as long as the application."""
-    async with Hub().running() as app.state.hub:
+    """The hub of live views and the watch over open requests run as long as the application."""
+    async with Hub().running() as app.state.hub, OpenRequests().rechecked() as app.state.open_requests:
         yield
 
 
@@ -67,6 +68,7 @@ def create_app() -> FastAPI:
     for pages in PAGES:
         app.include_router(pages.router, include_in_schema=False)
     app.mount(STATIC_PATH, ImmutableFiles(directory=DIRECTORY), name="static")
+    app.add_middleware(RevocationMiddleware)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(middleware.SecurityMiddleware)
     errors.install_errors(app)

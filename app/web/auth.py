@@ -1,8 +1,9 @@
 """Authentication of requests by session cookie or API token. app/accounts creates both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPBearer
@@ -28,24 +29,43 @@ SESSION = APIKeyCookie(
 )
 
 
+@dataclass(frozen=True)
+class Credential:
+    """What a request shows to say who it is, as it is stored."""
+
+    kind: Literal["session", "token"]
+    sha256: str
+
+
+def credential_of(request: Request) -> Credential | None:
+    """The API token or else the session cookie of a request, valid or not; None for a visitor."""
+    header = request.headers.get("authorization")
+    if header is not None:
+        scheme, _space, secret = header.partition(" ")
+        return Credential("token", digest(secret.strip()) if scheme.lower() == "bearer" else "")
+    cookie = request.cookies.get(COOKIE)
+    return Credential("session", digest(cookie)) if cookie else None
+
+
 def identify(request: Request) -> Principal | None:
     """The principal of a request, or None for a visitor.
 
     Raises 401 for a token that is wrong, revoked or malformed, and 429 for many such tokens from one address.
     """
-    header = request.headers.get("authorization")
+    credential = credential_of(request)
+    if credential is None:
+        return None
     with db.transaction() as session:
-        if header is None:
-            cookie = request.cookies.get(COOKIE)
-            return _by_cookie(session, cookie) if cookie else None
-        principal = _by_token(session, header)
+        if credential.kind == "session":
+            return _by_session(session, credential.sha256)
+        principal = _by_token(session, credential.sha256)
     if principal is None:
         raise _wrong_token(request)
     return principal
 
 
-def _by_cookie(session: Session, cookie: str) -> Principal | None:
-    row = session.execute(live_sessions().where(LoginSession.token_sha256 == digest(cookie))).first()
+def _by_session(session: Session, sha256: str) -> Principal | None:
+    row = session.execute(_live_sessions().where(LoginSession.token_sha256 == sha256)).first()
     if row is None:
         return None
     user, login = row
@@ -53,23 +73,33 @@ def _by_cookie(session: Session, cookie: str) -> Principal | None:
     return Principal(user.id, user.name, user.role, frozenset(SCOPES), by_cookie=True, session_id=login.id)
 
 
-def _by_token(session: Session, header: str) -> Principal | None:
-    kind, _space, secret = header.partition(" ")
-    row = session.execute(live_tokens().where(ApiToken.token_sha256 == digest(secret.strip()))).first()
-    if kind.lower() != "bearer" or row is None:
+def _by_token(session: Session, sha256: str) -> Principal | None:
+    row = session.execute(_live_tokens().where(ApiToken.token_sha256 == sha256)).first()
+    if row is None:
         return None
     user, token = row
     _note_use(session, ApiToken, token.last_used_at, ApiToken.id == token.id)
     return Principal(user.id, user.name, user.role, frozenset(token.scopes), by_cookie=False)
 
 
-def live_sessions() -> Select[User, LoginSession]:
+def accepted(session: Session, credentials: Collection[Credential]) -> set[Credential]:
+    """Those of the credentials that are accepted now."""
+    hashes = [credential.sha256 for credential in credentials]
+    sessions = _live_sessions().where(LoginSession.token_sha256.in_(hashes))
+    tokens = _live_tokens().where(ApiToken.token_sha256.in_(hashes))
+    return {
+        *(Credential("session", row.token_sha256) for _user, row in session.execute(sessions)),
+        *(Credential("token", row.token_sha256) for _user, row in session.execute(tokens)),
+    }
+
+
+def _live_sessions() -> Select[User, LoginSession]:
     """The sessions that are accepted now, with their users."""
     joined = select(User, LoginSession).join(LoginSession, LoginSession.user_id == User.id)
     return joined.where(User.disabled_at.is_(None), LoginSession.expires_at > func.now())
 
 
-def live_tokens() -> Select[User, ApiToken]:
+def _live_tokens() -> Select[User, ApiToken]:
     """The API tokens that are accepted now, with their users."""
     joined = select(User, ApiToken).join(ApiToken, ApiToken.user_id == User.id)
     return joined.where(User.disabled_at.is_(None), ApiToken.revoked_at.is_(None))

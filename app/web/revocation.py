@@ -1,0 +1,114 @@
+"""Ends what a revoked credential still has open: streams, generations, downloads, uploads.
+
+A request is authenticated once, when it begins. The credentials of all open requests of this process are looked up
+again together, by one query every few seconds, and requests whose session or token is no longer accepted are cancelled.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+from anyio import to_thread
+from fastapi import Request
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.core import db
+from app.core.errors import PanelError
+from app.core.i18n import _
+from app.web import auth
+from app.web.auth import Credential
+from app.web.errors import error_response
+
+log = logging.getLogger(__name__)
+
+RECHECK_SECONDS = 5.0  # 15 s is what the documentation promises
+
+
+class OpenRequests:
+    """The requests of this process that are being answered, by their credential."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[Credential, set[anyio.CancelScope]] = {}
+
+    @asynccontextmanager
+    async def rechecked(self) -> AsyncIterator["OpenRequests"]:
+        """Look the credentials up again every RECHECK_SECONDS inside the block."""
+        task = asyncio.create_task(self._repeat())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    @contextmanager
+    def entry(self, credential: Credential) -> Iterator[anyio.CancelScope]:
+        """A scope that is cancelled when the credential is no longer accepted."""
+        with anyio.CancelScope() as scope:
+            self._scopes.setdefault(credential, set()).add(scope)
+            try:
+                yield scope
+            finally:
+                self._scopes[credential].discard(scope)
+                if not self._scopes[credential]:
+                    del self._scopes[credential]
+
+    async def cancel_revoked(self) -> None:
+        """Cancel the requests whose credential is no longer accepted. None if the database cannot say."""
+        credentials = list(self._scopes)
+        if not credentials:
+            return
+        try:
+            accepted = await to_thread.run_sync(_accepted, credentials)
+        except SQLAlchemyError as error:
+            log.warning("credentials of open requests cannot be looked up: %s", error)
+            return
+        for credential in set(credentials) - accepted:
+            for scope in self._scopes.get(credential, ()):
+                scope.cancel()
+
+    async def _repeat(self) -> None:
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            await self.cancel_revoked()
+
+
+def _accepted(credentials: list[Credential]) -> set[Credential]:
+    with db.transaction() as session:
+        return auth.accepted(session, credentials)
+
+
+class RevocationMiddleware:
+    """Registers each request that has a credential, and finishes the answer of one that is cancelled."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        credential = auth.credential_of(Request(scope)) if scope["type"] == "http" else None
+        if credential is None:
+            await self.app(scope, receive, send)
+            return
+        content_type: str | None = None  # once the answer has begun
+
+        async def noting(message: Message) -> None:
+            nonlocal content_type
+            if message["type"] == "http.response.start":
+                content_type = dict(message.get("headers", ())).get(b"content-type", b"").decode("latin-1")
+            await send(message)
+
+        with scope["app"].state.open_requests.entry(credential) as cancellation:
+            await self.app(scope, receive, noting)
+        if cancellation.cancelled_caught:
+            await _finish(content_type, scope, receive, send)
+
+
+async def _finish(content_type: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse the request, or end its stream of events. Anything else that has begun stays visibly incomplete."""
+    if content_type is None:
+        error = PanelError(401, "not_logged_in", _("Log in, or send an API token."))
+        await error_response(Request(scope), error)(scope, receive, send)
+    elif content_type.startswith("text/event-stream"):
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
