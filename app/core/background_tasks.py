@@ -23,7 +23,6 @@ from app.core.settings import settings
 Kind = Literal["parse", "import", "export", "evaluation"]
 OPEN = ("queued", "running")
 MAX_LOSSES = 3  # of workers that run the same task, before it fails
-RETRY_SECONDS = 10.0  # before the second start; doubled for each further one
 MAX_RUNNING_PER_USER = 2  # on all nodes
 
 
@@ -227,12 +226,16 @@ def _requeue(task: BackgroundTask) -> bool:
     """Queue a running task again after a pause; False after MAX_LOSSES losses, which then leaves it as it is."""
     if task.num_losses + 1 >= MAX_LOSSES:
         return False
-    pause = RETRY_SECONDS * 2**task.num_losses
+    pause = settings().retry_seconds * 2**task.num_losses
     task.state, task.num_losses = "queued", task.num_losses + 1
     task.lease_until, task.not_before = None, func.now() + timedelta(seconds=pause)
     return True
 
 
-def release(session: Session, *, task_id: str, fence: int) -> None:
-    """Queue a task again whose worker stops in an orderly way, which does not count as a loss."""
-    _change(session, task_id, fence, state="queued", lease_until=None)
+def release(session: Session, *, task_id: str, fence: int, seconds: float = 0) -> None:
+    """Queue a task again that could not be done, which is no loss: its worker stops, or its files are still in use.
+
+    It waits so many seconds at least.
+    """
+    not_before = func.now() + timedelta(seconds=seconds)
+    _change(session, task_id, fence, state="queued", lease_until=None, not_before=not_before)

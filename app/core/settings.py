@@ -56,7 +56,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(30, gt=0, description="How long a silent attempt keeps its job")
     renew_seconds: float = Field(5, gt=0, description="How often an attempt renews its lease")
     scheduler_seconds: float = Field(5, gt=0, description="How often the scheduler runs without a notification")
-    retry_seconds: float = Field(10, gt=0, description="Pause before a lost job is retried, doubled each time")
+    retry_seconds: float = Field(
+        10, gt=0, description="Pause before a lost job or background task is retried, doubled each time"
+    )
     hint_seconds: float = Field(
         10, gt=0, description="How long a placed job may go unclaimed until it is announced again"
     )

@@ -46,8 +46,13 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         assignment = assign(session, task)
     if len(assignment.corpora) < len(assignment.options.corpora):
         return {"failed": {"code": "corpus_gone", "values": {}}}
+    with runner.lock(directory(task)):
+        service.remove_files(task.id)  # of an earlier start
+    directory(task).mkdir(parents=True)
     log = directory(task) / LOG
-    closing, status = runner.run_sandboxed(command(assignment), child_environment("export"), lease.renew, log)
+    closing, status = runner.run_sandboxed(
+        command(assignment), child_environment("export"), lease.renew, directory=directory(task), stderr=log
+    )
     if closing:
         return closing
     lines = log.read_text(errors="replace").strip().splitlines()

@@ -26,17 +26,17 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     if model is None:  # deleted since
         return {}
     if model.source == "hub":
-        closing = run_child(lease, "fetch", download_command(model), download_environment(model.id))
+        closing = run_child(task, lease, "fetch", download_command(model), download_environment(model.id))
         if "fetched" not in closing:
             return closing
         with db.transaction() as session:
             service.record_download(session, model_id=model.id, reference=closing["fetched"])
-    return run_child(lease, "check", validation_command(model.id), child_environment("validate"))
+    return run_child(task, lease, "check", validation_command(model.id), child_environment("validate"))
 
 
-def run_child(lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> Report:
+def run_child(task: BackgroundTask, lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> Report:
     """Run the child of a phase and return its closing report."""
-    closing, status = runner.run_sandboxed(command, env, partial(lease.renew, phase=phase))
+    closing, status = runner.run_sandboxed(command, env, partial(lease.renew, phase=phase), directory=directory(task))
     return closing or {"failed": {"problems": [{"code": "importer_died", "status": status}]}}
 
 

@@ -24,7 +24,9 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         corpus = session.get(Corpus, task.corpus_id)
     if corpus is None:  # deleted since
         return {}
-    closing, status = runner.run_sandboxed(command(corpus), child_environment("parse"), lease.renew)
+    closing, status = runner.run_sandboxed(
+        command(corpus), child_environment("parse"), lease.renew, directory=directory(task)
+    )
     return closing or {"failed": {"problems": [{"code": "parser_died", "status": status}]}}
 
 

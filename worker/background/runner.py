@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 
 import psutil
 from sqlalchemy.orm import Session
@@ -102,14 +103,15 @@ def run(task: BackgroundTask, lease: Lease) -> None:
     """Do the work of a task that was claimed, and record its end unless it was cancelled, deleted or lost."""
     work = WORK[task.kind]
     is_success = False
-    with runner.alone(work.directory(task)) as is_alone:
-        if not is_alone:
-            log.warning("task %s waits until a process of an earlier start has ended", task.id)
-            return
-        try:
-            report = work.run(task, lease)
-            is_success = not lease.is_over and bool(report) and _record_end(task, lease, report) and "result" in report
-        finally:
+    try:
+        report = work.run(task, lease)
+        is_success = not lease.is_over and bool(report) and _record_end(task, lease, report) and "result" in report
+    except runner.DirectoryInUse:
+        log.warning("task %s waits until a process of an earlier start has ended", task.id)
+        with db.transaction() as session:
+            background_tasks.release(session, task_id=task.id, fence=task.fence, seconds=settings().retry_seconds)
+    finally:
+        with suppress(runner.DirectoryInUse), runner.lock(work.directory(task)):
             work.clean_up(task, is_success)
 
 

@@ -14,7 +14,7 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Work:
-    """The parts of a kind of tasks. `run` starts the processes, under a lock of `directory`, while the lease lasts."""
+    """The parts of a kind of tasks. Each process of `run` holds the lock of `directory` as long as it lives."""
 
     directory: Callable[[BackgroundTask], Path]
     run: Callable[[BackgroundTask, Lease], Report]

@@ -20,29 +20,38 @@ HEARTBEAT_SECONDS = 1.0
 Heartbeat = Callable[[Message | None], bool]
 
 
+class DirectoryInUse(Exception):
+    """Another process works on the directory, such as one that an earlier worker left behind."""
+
+
 @contextmanager
-def alone(directory: Path) -> Iterator[bool]:
-    """Whether no other process works on a directory, which is created. The kernel unlocks it when a process dies."""
+def lock(directory: Path) -> Iterator[int]:
+    """Lock a directory, which is created, and yield the descriptor that holds the lock. Raises DirectoryInUse.
+
+    A child that inherits the descriptor holds the lock, too, until it dies.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-            return
-        yield True
+            raise DirectoryInUse(directory) from None
+        yield file.fileno()
 
 
 def run_sandboxed(
-    command: list[str], env: dict[str, str], heartbeat: Heartbeat, stderr: Path | None = None
+    command: list[str], env: dict[str, str], heartbeat: Heartbeat, *, directory: Path, stderr: Path | None = None
 ) -> tuple[Message, int]:
     """Run a child in its own session until its closing report, then kill all processes of the session.
+
+    The child holds the lock of the directory that it writes to. Not this process: suspended, it would keep the lock
+    after the child has died. Raises DirectoryInUse.
 
     Progress reports have the keys "done" and "total"; any other JSON object is the closing report. Returns the closing
     report, or {} if there was none, and the exit status, negative for a signal. `env` is the complete environment of
     the child; its standard error goes to the file `stderr`, or to that of this process.
     """
-    with (stderr or Path(os.devnull)).open("wb") as log:
+    with lock(directory) as descriptor, (stderr or Path(os.devnull)).open("wb") as log:
         child = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -51,6 +60,7 @@ def run_sandboxed(
             stdout=subprocess.PIPE,
             stderr=log if stderr is not None else None,
             start_new_session=True,
+            pass_fds=[descriptor],
         )
     with child:
         try:

@@ -8,6 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.base_models import names
+from app.core.models import BackgroundTask
 from tests import folders
 from tests.background import forget_waiting, run_waiting
 from worker.background import model_import
@@ -34,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check without a child: torch is imported here already."""
 
-    def run(lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
+    def run(task: BackgroundTask, lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
         assert phase == "check"
         return validate.report_result(Path(command[3]), int(command[4].partition("=")[2]), 0)
 

@@ -11,7 +11,7 @@ import pytest
 
 from app.base_models import service
 from app.core import db, storage
-from app.core.models import ImportedModel
+from app.core.models import BackgroundTask, ImportedModel
 from app.core.settings import settings
 from tests import folders, hub
 from tests.background import run_waiting
@@ -77,9 +77,9 @@ def test_a_model_of_a_mirror_is_downloaded_and_validated(
     model = created(alice_user, "alice/tiny@v1")
     run = model_import.run_child
 
-    def in_process(lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
+    def in_process(task: BackgroundTask, lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> Any:
         if phase == "fetch":
-            return run(lease, phase, command, env)
+            return run(task, lease, phase, command, env)
         return validate.report_result(Path(command[3]), 1 << 30, 0)
 
     monkeypatch.setattr(model_import, "run_child", in_process)
