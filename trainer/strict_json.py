@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from typing import Any, NoReturn
 
 
@@ -43,8 +44,8 @@ def _refuse_constant(word: str) -> NoReturn:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) != len(pairs):
-        keys = [key for key, _value in pairs]
-        raise DuplicateKey(next(key for key in keys if keys.count(key) > 1))
+        counts = Counter(key for key, _value in pairs)
+        raise DuplicateKey(next(key for key, number in counts.items() if number > 1))
     return unique
 
 

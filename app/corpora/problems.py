@@ -103,6 +103,9 @@ MESSAGES = {
     "column_twice": gettext_noop("The first row names the column “{name}” twice. Rename one of them."),
     "row_length": gettext_noop("The row has {found} cells, but the first row has {expected}."),
     "csv": gettext_noop("The row cannot be read: {why}."),
+    "row_too_long": gettext_noop(
+        "The row is longer than 16 MiB. Close the quotation mark that is still open in it, or split the document."
+    ),
     "line_too_long": gettext_noop("The line is longer than 16 MiB. Split the document."),
     "out_of_memory": gettext_noop("Parsing was stopped: it needed more than {limit} of memory."),
     "storage": gettext_noop("The parsed text could not be written to disk: {why}."),

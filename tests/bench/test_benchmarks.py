@@ -21,6 +21,7 @@ NUM_FIGURES = {
     "bench/export.py": 4,
     "bench/generate.py": 14,
     "bench/log.py": 3,
+    "bench/parse.py": 14,
     "bench/plan.py": 10,
     "bench/proofs/cases.py": 2,
     "bench/proofs/cross_tool.py": 8,

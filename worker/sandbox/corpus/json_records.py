@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from trainer import strict_json
 from worker.sandbox.corpus.decoding import BOM
@@ -83,19 +84,19 @@ class JsonRecords:
 
     def parse(self, texts: Iterator[str]) -> None:
         """Read all records. One longer than the limit is bad, and is never held whole."""
-        blank = ""
+        start = ""
         for text in texts:
-            blank += text
-            if len(blank.lstrip(BLANK)) >= 3 or len(blank) > MAX_LINE_CHARACTERS:
+            before = start + text
+            start = before.lstrip(BLANK)
+            self._place = self._place.after(before[: len(before) - len(start)])
+            if len(start) >= 3:
                 break
-        rest = (text for texts in ([blank], texts) for text in texts)
-        start = blank.lstrip(BLANK)
         if start.startswith("["):
-            self._parse_arrays(rest)
+            self._parse_arrays(chain([start], texts))
         elif start.startswith(("{\n", "{\r\n")):
-            self._bad(BadLine("json_object"), self._place.after(blank[: len(blank) - len(start)]))
+            self._bad(BadLine("json_object"), self._place)
         else:
-            self._parse_lines(rest)
+            self._parse_lines(chain([start], texts))
 
     def _bad(self, bad: BadLine, place: Place) -> None:
         character = bad.problem.get("character")
@@ -127,16 +128,19 @@ class JsonRecords:
         self._lines(pending)
 
     def _lines(self, text: str) -> None:
-        lines = text.split("\n")
         documents: list[str] = []
-        for number, line in enumerate(lines):
+        start = counted = 0  # where the line begins; up to where `_place` counts
+        for line in text.split("\n"):
             if line and not line.isspace():
                 try:
                     documents += self._documents_of_line(line)
                 except BadLine as bad:
-                    self._bad(bad, self._place.after("\n".join([*lines[:number], ""])))
+                    self._place = self._place.after(text[counted:start])
+                    counted = start
+                    self._bad(bad, self._place)
+            start += len(line) + 1
         self._write(documents)
-        self._place = self._place.after(text)
+        self._place = self._place.after(text[counted:])
 
     def _documents_of_line(self, line: str) -> list[str]:
         """The document of a line, of several where files were joined without a line break. Raises BadLine."""
@@ -203,10 +207,11 @@ def _array_parts(texts: Iterator[str]) -> Iterator[tuple[str, str]]:
     """
     depth = 0
     in_string = False
-    pending = ""  # backslashes, whose next character is in the next piece
+    pending = ""  # a backslash, whose next character is in the next piece
     for piece in texts:
         piece = pending + piece
-        pending = piece[len(piece.rstrip("\\")) :]
+        num_backslashes = len(piece) - len(piece.rstrip("\\"))
+        pending = "\\" if num_backslashes % 2 else ""
         piece = piece[: len(piece) - len(pending)]
         done = 0
         for match in _STRUCTURE.finditer(piece):

@@ -34,7 +34,7 @@ from worker.sandbox.reporting import ProgressReporter, lower_rlimit, report
 TEXT_FORMATS = ("txt", "md")
 JSON_FORMATS = ("jsonl", "json")
 
-_LINE_END = re.compile(r"(?:\r?\n|\r|\f|)\Z")
+_LINE_ENDS = ("\r\n", "\n", "\r", "\f")
 _MARK = re.compile(rf"(?<=[\n\f]){decoding.BOM}")
 
 
@@ -147,7 +147,7 @@ def _unix_lines(texts: Iterator[str]) -> Iterator[str]:
     pending = ""
     for text in texts:
         text = pending + text
-        pending = _LINE_END.findall(text)[0]  # what follows it decides
+        pending = next((end for end in _LINE_ENDS if text.endswith(end)), "")  # what follows it decides
         yield _unix_text(text[: len(text) - len(pending)])
     yield _unix_text(pending)
 

@@ -98,9 +98,9 @@ class RecordReader:
     def _count(self, normalized: Record) -> None:
         self._num_turns += len(normalized.get("messages", ()))
         if "label" in normalized:
-            self._labels[normalized["label"]] += 1
-            if len(self._labels) > MAX_LABELS:
+            if normalized["label"] not in self._labels and len(self._labels) == MAX_LABELS:
                 raise BadLine("labels_many", limit=MAX_LABELS)
+            self._labels[normalized["label"]] += 1
 
     def facts(self) -> dict[str, Any]:
         """What was counted, for people to see."""

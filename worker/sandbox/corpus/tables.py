@@ -2,7 +2,9 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -12,7 +14,7 @@ from worker.sandbox.corpus.record_schema import RecordReader, detect_kind
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 OTHER_DELIMITERS = (",", ";", "\t", "|")  # of spreadsheets in other countries, whatever the file's ending
-MAX_CELL = 16 << 20
+MAX_ROW_CHARACTERS = 16 << 20
 
 _EXCEL_HINT = re.compile(r"sep=(.)\r?\n")
 
@@ -22,35 +24,28 @@ class Rows:
 
     def __init__(self, form: str, shape: RecordReader, bad_lines: BadLines) -> None:
         self._delimiter, self._shape, self._bad_lines = DELIMITERS[form], shape, bad_lines
-        self._row_begins = True
 
     def documents(self, texts: Iterator[str]) -> Iterator[str]:
         """What is kept of each row. A first row that names no kind of record is the only bad line, and ends it."""
-        csv.field_size_limit(MAX_CELL)
-        lines = self._lines(texts)
-        first, num_lines_before = "", 0
-        for first in lines:
-            hint = _EXCEL_HINT.fullmatch(first)
-            if hint:
-                self._delimiter = hint[1]
-            if first.strip() and not hint:
-                break
-            num_lines_before += 1
-            self._row_begins = True
+        csv.field_size_limit(MAX_ROW_CHARACTERS)
+        lines = RowLines(texts)
+        try:
+            first = self._first_line(lines)
+        except BadLine as bad:
+            self._bad_lines.add(bad, lines.number)
+            return
         self._delimiter = _delimiter(first, self._delimiter)
         reader = csv.reader(chain([first], lines), delimiter=self._delimiter, strict=True)
+        line = lines.number
         names: list[str] = []
         while True:
-            line = num_lines_before + reader.line_num + 1
-            self._row_begins = True
             try:
                 row = next(reader)
-                if not any(cell.strip() for cell in row):
-                    continue
-                if not names:
-                    names = _names(row)
-                elif _lower(row)[: len(names)] != names:  # the first row again, where files were joined
-                    yield self._shape.document(_record(names, row))
+                if any(cell.strip() for cell in row):
+                    if not names:
+                        names = _names(row)
+                    elif _lower(row)[: len(names)] != names:  # the first row again, where files were joined
+                        yield self._shape.document(_record(names, row))
             except StopIteration:
                 return
             except csv.Error as error:
@@ -59,29 +54,74 @@ class Rows:
                 self._bad_lines.add(bad, line)
                 if not names:
                     return
+            lines.begin_row()
+            line = lines.number + 1
 
-    def _lines(self, texts: Iterator[str]) -> Iterator[str]:
-        """Whole lines with their ends, from pieces cut anywhere, without the byte-order marks of joined files."""
-        pending = ""
-        for text in texts:
-            *lines, pending = (pending + text).split("\n")
-            for line in lines:
-                yield self._without_mark(line + "\n")
-        if pending:
-            yield self._without_mark(pending)
+    def _first_line(self, lines: "RowLines") -> str:
+        """The first line that is neither blank nor a hint for Excel, which sets the delimiter. Raises BadLine."""
+        for line in lines:
+            hint = _EXCEL_HINT.fullmatch(line)
+            if hint:
+                self._delimiter = hint[1]
+            elif line.strip():
+                return line
+            lines.begin_row()
+        return ""
 
-    def _without_mark(self, line: str) -> str:
-        line = line.lstrip(BOM) if self._row_begins else line
-        self._row_begins = False
+
+class RowLines:
+    """Whole lines with their ends, from pieces cut anywhere, without the byte-order marks of joined files.
+
+    Raises BadLine where the lines of a row, since `begin_row`, have more characters than the limit; what is left of
+    that line is skipped, so memory stays bounded. `number` is that of the last line, counted from 1.
+    """
+
+    def __init__(self, texts: Iterator[str]) -> None:
+        self._lines = _lines(texts)
+        self._num_characters = 0
+        self.number = 0
+
+    def begin_row(self) -> None:
+        """The next line begins a row."""
+        self._num_characters = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.number += 1
+        if not self._num_characters:
+            line = line.lstrip(BOM)
+        self._num_characters += len(line)
+        if self._num_characters > MAX_ROW_CHARACTERS:
+            raise BadLine("row_too_long")
         return line
+
+
+def _lines(texts: Iterator[str]) -> Iterator[str]:
+    """Whole lines with their ends; of one longer than a row may be only the beginning, which is too long as well."""
+    pending: list[str] = []
+    num_pending = 0
+    for text in texts:
+        *lines, rest = text.split("\n")
+        for line in lines:
+            yield "".join([*pending, line, "\n"]) if pending else line + "\n"
+            pending, num_pending = [], 0
+        if rest and num_pending <= MAX_ROW_CHARACTERS:
+            pending.append(rest)
+            num_pending += len(rest)
+    if pending:
+        yield "".join(pending)
 
 
 def _delimiter(first_row: str, usual: str) -> str:
     """The separator with which the first row names a kind of record; the usual one if none does."""
     for delimiter in (usual, *OTHER_DELIMITERS):
-        row = next(csv.reader([first_row], delimiter=delimiter), [])
-        if detect_kind(dict.fromkeys(_lower(row))):
-            return delimiter
+        with suppress(csv.Error):
+            row = next(csv.reader([first_row], delimiter=delimiter), [])
+            if detect_kind(dict.fromkeys(_lower(row))):
+                return delimiter
     return usual
 
 
@@ -96,7 +136,7 @@ def _names(row: list[str]) -> list[str]:
     names = [name or f"column {number}" for number, name in enumerate(names, start=1)]
     if detect_kind(dict.fromkeys(names)) is None:
         raise BadLine("columns", found=", ".join(names)[:200])
-    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
+    twice = next((name for name, number in Counter(names).items() if number > 1), None)
     if twice is not None:
         raise BadLine("column_twice", name=twice[:80])
     return names

@@ -1,0 +1,137 @@
+"""Parsing takes time in proportion to the bytes, and little memory, whatever is wrong with them."""
+
+import time
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.worker.sandbox.corpus.bad_shapes import SHAPES, Shape, repeated
+from worker.sandbox.corpus import decoding, json_records, parse, record_schema, tables
+
+FORMATS = (*parse.TEXT_FORMATS, *parse.JSON_FORMATS, *tables.DELIMITERS)
+SMALL = 2_000  # bytes
+MOST = 12  # times as long for ten times the bytes
+SLACK = 0.01  # seconds: what a busy machine charges to a process that it interrupts
+TRIES = 6  # of which the fastest count
+FRAGMENTS = (
+    *('"', "\\", "[", "]", "{", "}", ",", ":", "\t", " ", "\n", "\r", "\f", "\0", "\ufeff", "a", "1", "天"),
+    *('"a":', '{"text":"a"}', '{"text":"', '"messages":[', "text,label", "true", "e9", "\\ud800"),
+)
+ENDLESS = (
+    *("blanks", "one endless line", "one endless string", "brackets never closed"),
+    *("backslashes", "backslashes in a string", "a first row of many columns"),
+    *("cells within quotes, without an end of the row", "keys that no record before has", "a brace and blanks"),
+    *("labels that no record before has", "lines that end in CR", "byte-order marks"),
+)
+
+
+def parse_all(directory: Path, form: str) -> None:
+    """Parse an upload and skip what is bad."""
+    with suppress(parse.UnreadableCorpus):
+        parse.parse(directory, form, None, True, lambda done: None)
+
+
+def seconds(directory: Path, form: str, content: bytes) -> float:
+    """Processor time of parsing a file."""
+    (directory / "upload").write_bytes(content)
+    before = time.thread_time()
+    parse_all(directory, form)
+    return time.thread_time() - before
+
+
+def takes_too_long(directory: Path, form: str, shape: Shape, small: int = SMALL) -> bool:
+    """Whether ten times the bytes take more than ten times the time, with some slack."""
+    contents = shape(small), shape(10 * small)
+    best = [float("inf"), float("inf")]
+    for _try in range(TRIES):
+        best = [min(least, seconds(directory, form, content)) for least, content in zip(best, contents, strict=True)]
+        if best[1] <= MOST * best[0] + SLACK:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_ten_times_the_bytes_take_ten_times_the_time(tmp_path: Path, form: str) -> None:
+    assert [name for name, shape in SHAPES.items() if takes_too_long(tmp_path, form, shape)] == []
+
+
+@settings(max_examples=50)
+@given(
+    unit=st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=4).map("".join),
+    before=st.lists(st.sampled_from(FRAGMENTS), max_size=3).map("".join),
+    form=st.sampled_from(FORMATS),
+)
+def test_any_repetition_takes_time_in_proportion(
+    tmp_path_factory: pytest.TempPathFactory, unit: str, before: str, form: str
+) -> None:
+    assert not takes_too_long(tmp_path_factory.getbasetemp(), form, repeated(unit, before))
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of many pieces, and limits that it exceeds."""
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", 256)
+    monkeypatch.setattr(json_records, "MAX_LINE_CHARACTERS", 1_000)
+    monkeypatch.setattr(tables, "MAX_ROW_CHARACTERS", 1_000)
+    monkeypatch.setattr(record_schema, "MAX_LABELS", 100)
+    monkeypatch.setattr(record_schema, "MAX_UNUSED_KEYS", 100)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("form", ["txt", "json", "csv"])
+def test_what_has_no_end_is_parsed_in_little_memory(tmp_path: Path, form: str) -> None:
+    parse_all_peak(tmp_path, form, SHAPES["empty lines"](SMALL))  # first uses of the interpreter
+    peaks = {name: parse_all_peak(tmp_path, form, SHAPES[name](50 * SMALL)) for name in ENDLESS}
+
+    assert {name: peak for name, peak in peaks.items() if peak > 70_000} == {}
+
+
+def parse_all_peak(directory: Path, form: str, content: bytes) -> int:
+    """The most memory that parsing a file needs, in bytes."""
+    (directory / "upload").write_bytes(content)
+    tracemalloc.start()
+    try:
+        parse_all(directory, form)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_pieces_are_not_read_again_and_again(tmp_path: Path, form: str) -> None:
+    assert [name for name in ENDLESS if takes_too_long(tmp_path, form, SHAPES[name], 10 * SMALL)] == []
+
+
+CASES: list[tuple[str, str, Callable[[int], bytes], list[tuple[str, int]]]] = [
+    ("csv", "a line", lambda n: b"text,label\n" + n * b"a" + b"\na,b\n", [("row_too_long", 2)]),
+    (
+        "csv",
+        "a quote",
+        lambda n: b'text,label\na,"' + n * b"b\n" + b"a,b\n",
+        [("row_too_long", 2), ("row_length", 501)],
+    ),
+    ("csv", "the first row", lambda n: n * b"text," + b"\n", [("row_too_long", 1)]),
+    ("json", "a line", lambda n: b'{"text":"a"}\n{"text":"' + n * b"a" + b'"}\n', [("line_too_long", 2)]),
+]
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize(
+    ("form", "name", "content", "expected"), CASES, ids=[f"{case[1]} in {case[0]}" for case in CASES]
+)
+def test_what_is_too_long_is_a_problem_with_its_line(
+    tmp_path: Path, form: str, name: str, content: Callable[[int], bytes], expected: list[tuple[str, int]]
+) -> None:
+    (tmp_path / "upload").write_bytes(content(1_000))
+    try:
+        problems = parse.parse(tmp_path, form, None, True, lambda done: None)["problems"]
+    except parse.UnreadableCorpus as refused:
+        problems = refused.report["problems"][1:]
+
+    assert [(problem["code"], problem["line"]) for problem in problems][: len(expected)] == expected
