@@ -75,7 +75,7 @@ def test_every_number_of_a_request_has_both_bounds_and_every_text_of_its_address
     assert wrong == []
 
 
-@pytest.mark.parametrize("bad", ["%00", "%E6%97%A5", "x" * 5000, "..", "A", "00kingjamesbible%20", "%F0%9F%A6%8A"])
+@pytest.mark.parametrize("bad", ["%E6%97%A5", "x" * 5000, "..", "A", "00kingjamesbible%20", "%F0%9F%A6%8A"])
 def test_an_id_that_cannot_exist_is_not_found(alice_api: TestClient, bad: str) -> None:
     for kind in ("jobs", "corpora", "checkpoints", "models", "tokenizers", "checkpoint-tasks"):
         answer = alice_api.get(f"/api/v1/{kind}/{bad}/".removesuffix("/"))
