@@ -1,12 +1,10 @@
 """HTML routes of corpora and tokenizers."""
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
-from starlette.datastructures import UploadFile
 
 from app.core import db
 from app.core.errors import PanelError
@@ -15,7 +13,7 @@ from app.core.models import Corpus
 from app.core.principal import Principal
 from app.core.settings import settings
 from app.corpora import previews, problems, record_kinds, service, uploads
-from app.web import uploads as intake
+from app.web import multipart
 from app.web.auth import Reader, Submitter
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
@@ -24,6 +22,7 @@ from app.web.parameters import Id, Part
 router = APIRouter()
 PAGE_ROWS = 50
 DOCUMENTS_SHOWN = 10
+FORM_BYTES = 2**20  # of a form besides its files
 
 
 # ---- corpora --------------------------------------------------------------------------------------------------------
@@ -59,27 +58,44 @@ def show_corpora(request: Request, principal: Reader, after: After = None, part:
 @router.post("/corpora")
 async def upload(request: Request, principal: Submitter) -> Response:
     """Upload files from the form of a browser without scripts. Refused files are named; the others are stored."""
-    refused: list[str] = []
     uploads.check_declared(request.headers.get("content-length"))
-    async with request.form(max_files=50) as form:
-        files = [value for value in form.getlist("file") if isinstance(value, UploadFile) and value.filename]
-        encoding, kind = str(form.get("encoding") or ""), str(form.get("kind") or "")
-        if not files:
-            refused.append(_("Choose a file."))
-        for file in files:
-            try:
-                label = uploads.label(file.filename or "", encoding=encoding, kind=kind)
-                await uploads.receive(principal, label, _pieces(file))
-            except PanelError as error:
-                refused.append(f"{file.filename}: {error.message}")
+    stored, fields, refused = await _received(request)
+    for file in stored:
+        try:
+            label = uploads.label(file.filename, encoding=fields.get("encoding", ""), kind=fields.get("kind", ""))
+            await uploads.record(principal, label, file)
+        except PanelError as error:
+            await run_in_threadpool(file.discard)
+            refused.append(f"{file.filename}: {error.message}")
+    if not stored and not refused:
+        refused.append(_("Choose a file."))
     if refused:
         return await run_in_threadpool(_index, request, principal, None, refused)
     return RedirectResponse("/corpora", status_code=303)
 
 
-async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
-    while piece := await file.read(intake.WRITE_BYTES):
-        yield piece
+async def _received(request: Request) -> tuple[list[uploads.StoredUpload], dict[str, str], list[str]]:
+    """The files of a form on disk, its other fields, and why files were refused. A form that fails leaves no file."""
+    stored: list[uploads.StoredUpload] = []
+    fields: dict[str, str] = {}
+    refused: list[str] = []
+    try:
+        async for part in multipart.parts(request, settings().max_upload_bytes + FORM_BYTES):
+            if part.filename is None:
+                fields[part.name] = await part.text()
+            elif part.filename:
+                try:
+                    uploads.label(part.filename)
+                    stored.append(await uploads.store(part.filename, part.pieces))
+                except PanelError as error:
+                    if error.status != 422:  # the limit, or a full disk: nothing more is read
+                        raise
+                    refused.append(f"{part.filename}: {error.message}")
+    except BaseException:
+        for file in stored:
+            await run_in_threadpool(file.discard)
+        raise
+    return stored, fields, refused
 
 
 def _kinds() -> dict[str, str]:

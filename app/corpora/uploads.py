@@ -1,6 +1,5 @@
 """Streams an uploaded corpus to disk and records it with its name, encoding and kind."""
 
-import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -65,35 +64,59 @@ def _too_large() -> PanelError:
     return bad_field("file", "file_too_large", _("The file is larger than the limit of {limit}.", limit=limit), 413)
 
 
+@dataclass(frozen=True)
+class StoredUpload:
+    """A file on disk whose corpus is not recorded yet."""
+
+    corpus_id: str
+    filename: str
+    num_bytes: int
+    sha256: str
+
+    def discard(self) -> None:
+        """Delete the file."""
+        service.remove_files(self.corpus_id)
+
+
 async def receive(principal: Principal, what: Label, stream: AsyncIterator[bytes]) -> Corpus:
     """Store an upload and record it. A failed upload leaves no file and no row. Raises PanelError."""
+    return await record(principal, what, await store(what.filename, stream))
+
+
+async def store(filename: str, stream: AsyncIterator[bytes]) -> StoredUpload:
+    """Write a file to disk. A failed upload leaves no file. Raises PanelError."""
     corpus_id = new_id()
-    directory = storage.corpus(corpus_id)
-    sink = await to_thread.run_sync(
-        uploads.StreamedUpload, directory / "upload", settings().max_upload_bytes, _too_large()
-    )
-    is_recorded = False
+    path = storage.corpus(corpus_id) / "upload"
+    sink = await to_thread.run_sync(uploads.StreamedUpload, path, settings().max_upload_bytes, _too_large())
     try:
         sha256 = await uploads.save_upload(stream, sink)
-        corpus = await to_thread.run_sync(_record, principal, what, corpus_id, sink.num_bytes, sha256)
-        is_recorded = True
-    finally:
-        if not is_recorded:
-            await to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
+    except BaseException:
+        await to_thread.run_sync(service.remove_files, corpus_id)
+        raise
+    return StoredUpload(corpus_id, filename, sink.num_bytes, sha256)
+
+
+async def record(principal: Principal, what: Label, upload: StoredUpload) -> Corpus:
+    """Record a stored upload, or delete it if that fails. Raises PanelError."""
+    try:
+        corpus = await to_thread.run_sync(_record, principal, what, upload)
+    except BaseException:
+        await to_thread.run_sync(upload.discard)
+        raise
     await to_thread.run_sync(queue.flush_outbox)
     return corpus
 
 
-def _record(principal: Principal, what: Label, corpus_id: str, num_bytes: int, sha256: str) -> Corpus:
+def _record(principal: Principal, what: Label, upload: StoredUpload) -> Corpus:
     with db.transaction() as session:
         return service.create_corpus(
             session,
-            corpus_id=corpus_id,
+            corpus_id=upload.corpus_id,
             owner_id=principal.user_id,
             name=what.name,
             filename=what.filename,
-            num_bytes=num_bytes,
-            sha256=sha256,
+            num_bytes=upload.num_bytes,
+            sha256=upload.sha256,
             encoding=what.encoding,
             kind=what.kind,
         )
