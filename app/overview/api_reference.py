@@ -7,6 +7,7 @@ from app.core.errors import PanelError
 from app.core.i18n import _
 from app.web.auth import Reader
 from app.web.pages import page
+from app.web.parameters import ShortText
 from app.web.problem_types import PROBLEM_TYPES
 
 router = APIRouter()
@@ -21,7 +22,7 @@ class ProblemType(BaseModel):
 
 
 @router.get("/api/problems/{code}")
-def show_problem_type(code: str) -> ProblemType:
+def show_problem_type(code: ShortText) -> ProblemType:
     """What a code of an error response means: the `type` of a problem document leads here."""
     if code not in PROBLEM_TYPES:
         raise PanelError(404, "address_unknown", _("There is nothing at this address."))

@@ -1,6 +1,7 @@
 """Addresses that will be removed, with the headers that announce it (RFC 9745, RFC 8594)."""
 
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 # Each prefix with that of its successor, and since when it is deprecated.
 DEPRECATED = {
@@ -13,6 +14,6 @@ def deprecation_headers(path: str) -> dict[str, str]:
     """The headers of every answer at a deprecated address; none elsewhere."""
     for prefix, (successor, since) in DEPRECATED.items():
         if path == prefix or path.startswith(f"{prefix}/"):
-            link = f'<{successor}{path.removeprefix(prefix)}>; rel="successor-version"'
+            link = f'<{successor}{quote(path.removeprefix(prefix))}>; rel="successor-version"'
             return {"Deprecation": f"@{int(since.timestamp())}", "Link": link}
     return {}

@@ -18,7 +18,7 @@ MAX_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class Part:
+class FormPart:
     """A field of a form, or a file if it has a `filename`. Its `pieces` are to be read before the next part."""
 
     name: str
@@ -35,7 +35,7 @@ class Part:
         return value.decode(errors="replace")
 
 
-async def parts(request: Request, max_bytes: int) -> AsyncIterator[Part]:
+async def parts(request: Request, max_bytes: int) -> AsyncIterator[FormPart]:
     """The parts of a form in the order they are sent; none of a body of another type.
 
     Raises PanelError: 413 for a body over `max_bytes`, whatever length was declared, and for too many parts or too long
@@ -46,7 +46,7 @@ async def parts(request: Request, max_bytes: int) -> AsyncIterator[Part]:
         return
     events = _Events(request.stream(), options.get(b"boundary", b""), max_bytes)
     while not await events.is_at_end():
-        part = Part(*await events.heading(), events.pieces())
+        part = FormPart(*await events.heading(), events.pieces())
         yield part
         async for _piece in part.pieces:  # what the reader left
             pass

@@ -61,6 +61,8 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "filename_extension": ((422,), "Files with this extension are not supported."),
     "kind_unfit": ((422,), "The kind of the corpus does not suit its use."),
     "kind_unknown": ((422,), "There is no such kind of records."),
+    "form_broken": ((400,), "The form ended before its end, or cannot be read; nothing was saved."),
+    "form_too_large": ((413,), "The form is larger than an upload may be, or has too many or too long fields."),
     "upload_broken": ((400,), "The connection broke during the upload; nothing was saved."),
     # base models
     "hub_offline": ((409,), "Downloads from the hub are turned off."),
