@@ -21,12 +21,12 @@ from app.core import db
 from app.core.paging import Listing
 from app.web import auth, guess_limits
 from app.web.auth import Admin, Reader
-from app.web.json_body import StrictRoute
+from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id
 from app.web.problem_types import errors
 
-router = APIRouter(route_class=StrictRoute, tags=["accounts"])
+router = APIRouter(route_class=ApiRoute, tags=["accounts"])
 
 
 @router.post(
@@ -142,7 +142,9 @@ def list_tokens(principal: Admin, limit: Limit = 50, after: After = None) -> Lis
 
 
 @router.post(
-    "/tokens", status_code=201, responses=errors("name_missing", "name_too_long", "character_invalid", "scopes_invalid")
+    "/tokens",
+    status_code=201,
+    responses=errors("name_missing", "name_too_long", "character_invalid", "scopes_invalid", "answer_secret"),
 )
 def create_token(principal: Admin, body: TokenRequest) -> NewTokenAnswer:
     """Create an API token. Its secret is shown only once."""

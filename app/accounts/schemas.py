@@ -106,7 +106,7 @@ class TokenAnswer(BaseModel):
 class NewTokenAnswer(TokenAnswer):
     """A new API token with its secret, which is shown only here."""
 
-    token: str
+    token: str = Field(json_schema_extra={"format": "password"})
 
 
 def me_answer(principal: Principal) -> MeAnswer:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Select, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -124,7 +124,7 @@ def begin_login(session: Session, *, name: str, browser: Browser) -> LoginTry:
     Raises PanelError (429) while this name is locked, whether a user has it or not.
     """
     name = name.strip()
-    user = session.scalar(select(User).where(func.lower(User.name) == func.lower(name))) if name.isprintable() else None
+    user = session.scalar(_named(name)) if name.isprintable() else None
     guess = Guess("login", _login_subject(session, user, name, browser))
     guess_limits.count(session, guess)
     if user is None or user.disabled_at is not None:
@@ -137,7 +137,13 @@ def _login_subject(session: Session, user: User | None, name: str, browser: Brow
     user_id, name = ("", name) if user is None else (user.id, user.name)
     browser_sha256 = digest(browser.secret or "")
     is_known = session.get(KnownBrowser, (browser_sha256, user_id)) is not None
-    return f"{user_id} {browser_sha256}" if is_known else name.lower()
+    return f"{user_id} {browser_sha256}" if is_known else names.comparison_key(name)
+
+
+def _named(name: str) -> Select[User]:
+    """The user of a name. Some of earlier versions have one that others have in another spelling."""
+    alike = or_(User.name == name, User.name_key == names.comparison_key(name))
+    return select(User).where(alike).order_by((User.name == name).desc()).limit(1)
 
 
 def log_in(session: Session, *, user_id: str, browser: Browser) -> Login:

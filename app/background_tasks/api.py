@@ -15,13 +15,13 @@ from app.core.models import BackgroundTask
 from app.core.paging import Listing
 from app.core.principal import Principal
 from app.web.auth import Reader, Submitter
-from app.web.json_body import StrictRoute
+from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import FileName, Id
 from app.web.problem_types import errors
 
-router = APIRouter(route_class=StrictRoute, tags=["tasks"])
-tasks_router = APIRouter(route_class=StrictRoute)
+router = APIRouter(route_class=ApiRoute, tags=["tasks"])
+tasks_router = APIRouter(route_class=ApiRoute)
 
 
 @router.post(

@@ -7,12 +7,12 @@ from app.base_models.schemas import ModelAnswer, ModelRequest
 from app.core import db, queue
 from app.core.paging import Listing
 from app.web.auth import Reader, Submitter
-from app.web.json_body import StrictRoute
+from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import FileName, Id
 from app.web.problem_types import errors
 
-router = APIRouter(route_class=StrictRoute)
+router = APIRouter(route_class=ApiRoute)
 
 RAW_BODY = {
     "requestBody": {

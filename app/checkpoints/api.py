@@ -12,12 +12,12 @@ from app.core import db
 from app.core.paging import Listing
 from app.core.principal import Principal
 from app.web.auth import Reader, Submitter
-from app.web.json_body import StrictRoute
+from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id
 from app.web.problem_types import errors
 
-router = APIRouter(route_class=StrictRoute, tags=["checkpoints"])
+router = APIRouter(route_class=ApiRoute, tags=["checkpoints"])
 
 
 @router.get("/checkpoints")

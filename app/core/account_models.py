@@ -1,11 +1,17 @@
 """The tables of accounts, without logic: users, sessions, tokens, one-time codes, and counts of wrong guesses."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.model_base import Base, new_id, one_of
+from app.core.names import comparison_key
+
+
+def _name_key(context: Any) -> str:
+    return comparison_key(context.get_current_parameters()["name"])
 
 
 class User(Base):
@@ -15,15 +21,13 @@ class User(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str]
+    name_key: Mapped[str] = mapped_column(unique=True, default=_name_key)  # equal for names that people confuse
     password_hash: Mapped[str]
     role: Mapped[str]
     disabled_at: Mapped[datetime | None]  # since then neither passwords nor sessions nor tokens are accepted
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    __table_args__ = (
-        CheckConstraint(one_of("role", ("owner", "member")), name="role"),
-        Index("uq_user_lower_name", func.lower(text("name")), unique=True),
-    )
+    __table_args__ = (CheckConstraint(one_of("role", ("owner", "member")), name="role"),)
 
 
 class SetupCode(Base):

@@ -316,6 +316,31 @@ class Heartbeat(Base):
     facts: Mapped[dict[str, int]] = mapped_column(server_default="{}")
 
 
+class IdempotencyKey(Base):
+    """A request that was sent with an Idempotency-Key, and its answer. Written only by app/core/idempotency.py."""
+
+    __tablename__ = "idempotency_key"
+
+    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
+    key_sha256: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str | None]  # of the request; None until it was carried out
+    status: Mapped[int | None]
+    body: Mapped[str | None]  # None if it contained a secret
+    location: Mapped[str | None]
+    lease_until: Mapped[datetime]  # while the request is being carried out
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
+class DeletedDirectory(Base):
+    """A directory whose rows were deleted, until a day after the sweep has removed it."""
+
+    __tablename__ = "deleted_directory"
+
+    path: Mapped[str] = mapped_column(primary_key=True)  # below the data directory
+    removed_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Outbox(Base):
     """A Celery message to send after the commit of its transaction; the scheduler retries if that fails."""
 

@@ -9,12 +9,12 @@ from app.core.paging import Listing
 from app.corpora import previews, record_kinds, schemas, service, uploads
 from app.corpora.schemas import CorpusAnswer, DocumentAnswer, ParseRequest, TokenizerAnswer
 from app.web.auth import Reader, Submitter
-from app.web.json_body import StrictRoute
+from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id
 from app.web.problem_types import errors
 
-router = APIRouter(route_class=StrictRoute)
+router = APIRouter(route_class=ApiRoute)
 
 RAW_BODY = {
     "requestBody": {

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from sse_starlette import EventSourceResponse
 
-from app.core import db, fault_injection, i18n, storage
+from app.core import db, fault_injection, i18n, idempotency, storage
 from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.models import STATES, TERMINAL, Job
@@ -22,13 +22,13 @@ from app.jobs.planning.template_preview import PreviewAnswer, PreviewRequest
 from app.jobs.views import logs
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
-from app.web.json_body import StrictRoute
+from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id, ShortText
 from app.web.problem_types import errors
 from trainer.run_dir import RunDir
 
-router = APIRouter(route_class=StrictRoute)
+router = APIRouter(route_class=ApiRoute)
 
 SPEC_CODES = (
     "spec_invalid",
@@ -78,7 +78,7 @@ PartialSpec = Annotated[
     tags=["jobs"],
     responses={
         200: {"description": "The key's job, again."},
-        **errors(*SPEC_CODES, "key_invalid", "key_reused", "quota", "disk_full"),
+        **errors(*SPEC_CODES, "key_invalid", "idempotency_conflict", "quota", "disk_full"),
     },
 )
 def submit_job(
@@ -86,7 +86,7 @@ def submit_job(
     partial_spec: PartialSpec,
     response: Response,
     idempotency_key: Annotated[
-        str | None, Header(description="Makes repeating the request safe.", max_length=service.MAX_KEY_LENGTH)
+        str | None, Header(description="Makes repeating the request safe.", max_length=idempotency.MAX_KEY_LENGTH)
     ] = None,
 ) -> schemas.JobAnswer:
     """Submit a job."""

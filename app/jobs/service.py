@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.core import paging
+from app.core import idempotency, paging
 from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
@@ -39,7 +39,6 @@ from trainer.planning.scaling_laws import Proposal, choose_vocab_size
 from trainer.planning.training_data import TrainingData
 from trainer.spec import TrainSpec, replace_fields, resolve
 
-MAX_KEY_LENGTH = 200
 MAX_NAME_LENGTH = 80
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 
@@ -247,13 +246,10 @@ def _check_quota(session: Session, principal: Principal) -> None:
 def _submitted_before(session: Session, principal: Principal, key: str | None, body_sha256: str) -> Job | None:
     if key is None:
         return None
-    if not 0 < len(key) <= MAX_KEY_LENGTH:
-        message = _("The Idempotency-Key must have 1 to {max} characters.", max=MAX_KEY_LENGTH)
-        raise bad_field("Idempotency-Key", "key_invalid", message)
+    idempotency.check_key(key)
     job = session.scalar(select(Job).where(Job.owner_id == principal.user_id, Job.idempotency_key == key))
     if job is not None and job.body_sha256 != body_sha256:
-        message = _("This Idempotency-Key was used for another job ({id}). Use a new key.", id=job.id)
-        raise bad_field("Idempotency-Key", "key_reused", message, 409)
+        raise idempotency.conflict()
     return job
 
 

@@ -16,10 +16,10 @@ from app.core.principal import Principal
 from app.playground import failures, service
 from app.playground.schemas import GenerateAnswer, GenerateRequest, GenerationTask
 from app.web.auth import Submitter
-from app.web.json_body import StrictRoute
+from app.web.idempotency import ApiRoute
 from app.web.problem_types import errors
 
-router = APIRouter(route_class=StrictRoute, tags=["playground"])
+router = APIRouter(route_class=ApiRoute, tags=["playground"])
 
 _STREAM = (
     "With `stream`, server-sent events: `waiting` {position, message}, `start` {seed}, `piece` {text, num_tokens}, "

@@ -127,16 +127,21 @@ def require(scope: Scope) -> Callable[..., Principal]:
     def dependency(
         request: Request, _token: Annotated[Any, Depends(BEARER)], _cookie: Annotated[Any, Depends(SESSION)]
     ) -> Principal:
-        principal = identify(request)
-        if principal is None:
-            message = _("Log in, or send an API token.")
-            raise PanelError(401, "not_logged_in", message, headers={"WWW-Authenticate": "Bearer"})
-        if scope not in principal.scopes:
-            message = _("This API token lacks the scope {scope}. Create one that has it.", scope=scope)
-            raise PanelError(403, "scope_missing", message)
-        return principal
+        return principal_with(request, scope)
 
     return dependency
+
+
+def principal_with(request: Request, scope: Scope) -> Principal:
+    """The principal of a request. Raises PanelError (401, 403, 429) for a visitor or without this scope."""
+    principal = identify(request)
+    if principal is None:
+        message = _("Log in, or send an API token.")
+        raise PanelError(401, "not_logged_in", message, headers={"WWW-Authenticate": "Bearer"})
+    if scope not in principal.scopes:
+        message = _("This API token lacks the scope {scope}. Create one that has it.", scope=scope)
+        raise PanelError(403, "scope_missing", message)
+    return principal
 
 
 Reader = Annotated[Principal, Security(require("read"), scopes=["read"])]

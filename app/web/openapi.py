@@ -7,7 +7,9 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
+from app.core.idempotency import HEADER, MAX_KEY_LENGTH
 from app.web.deprecations import DEPRECATED
+from app.web.idempotency import REPEATABLE
 from app.web.problem_types import PROBLEM_TYPES, errors, type_uri
 
 MEDIA_TYPE = "application/problem+json"
@@ -16,6 +18,14 @@ SCHEMA = "Problem"
 DESCRIPTION = """Everything that the pages do. `docs/api.md` describes what holds for all operations:
 authentication, errors, lists, `HEAD` and `OPTIONS`, repeating requests safely, and deprecated addresses.
 Which scope an operation needs stands with its security requirements."""
+
+
+KEY_PARAMETER = {
+    "name": HEADER,
+    "in": "header",
+    "description": "Makes repeating the request safe for a day: the same request gets the same answer.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH},
+}
 
 
 class ProblemField(BaseModel):
@@ -64,6 +74,8 @@ def document(app: FastAPI) -> dict[str, Any]:
 def _add_errors(method: str, path: str, operation: dict[str, Any]) -> None:
     """Describe the errors that any operation of this shape can answer, and give all the one schema."""
     responses = operation["responses"]
+    if _is_repeatable(method, operation):
+        operation.setdefault("parameters", []).append(KEY_PARAMETER)
     if not str(responses.get("422", {}).get("description", "")).startswith("`"):
         responses.pop("422", None)  # the framework's own: an ID in the path that cannot exist is answered with 404
     for status, response in errors(*_common_codes(method, path, operation)).items():
@@ -77,6 +89,13 @@ def _add_errors(method: str, path: str, operation: dict[str, Any]) -> None:
     operation["responses"] = dict(sorted(responses.items()))
 
 
+def _is_repeatable(method: str, operation: dict[str, Any]) -> bool:
+    """Whether app/web/idempotency.py answers the operation, as its route says itself by its status."""
+    names = [parameter["name"].lower() for parameter in operation.get("parameters", ())]
+    is_new = any(str(status) in operation["responses"] for status in REPEATABLE)
+    return method == "post" and is_new and HEADER.lower() not in names
+
+
 def _common_codes(method: str, path: str, operation: dict[str, Any]) -> list[str]:
     """The codes that follow from the shape of an operation."""
     codes = ["headers_too_large", "host_not_allowed", "not_storable", "path_invalid", "origin_not_allowed"]
@@ -88,6 +107,8 @@ def _common_codes(method: str, path: str, operation: dict[str, Any]) -> list[str
         codes += ["not_found"]
     if "requestBody" in operation or any(parameter["in"] != "path" for parameter in operation.get("parameters", ())):
         codes += ["request_invalid"]
+    if KEY_PARAMETER in operation.get("parameters", ()):
+        codes += ["idempotency_conflict", "idempotency_in_progress", "idempotency_interrupted", "key_invalid"]
     if method in ("post", "put"):
         codes += ["body_slow", "body_too_large"]
     return codes

@@ -25,6 +25,15 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "scope_missing": ((403,), "The token lacks the scope of the operation, or would grant one that it lacks."),
     "token_invalid": ((401,), "The token is unknown, revoked or malformed."),
     "character_invalid": ((422,), "A field contains an invisible or control character."),
+    # repeated requests
+    "answer_secret": ((409,), "The request was carried out; its answer contained a secret, which is shown only once."),
+    "idempotency_conflict": ((409,), "The Idempotency-Key was used for another request."),
+    "idempotency_in_progress": ((409,), "A request with this Idempotency-Key is being carried out."),
+    "idempotency_interrupted": (
+        (409,),
+        "A request with this Idempotency-Key was interrupted; its outcome is unknown.",
+    ),
+    "key_invalid": ((422,), "The Idempotency-Key is empty or too long."),
     # accounts
     "guesses_limited": (
         (429,),
@@ -105,8 +114,6 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "epochs_uncounted": ((422,), "The number of samples of the earlier job is not known."),
     "job_cancelling": ((409,), "The job is being cancelled."),
     "job_ended": ((409,), "The job has ended."),
-    "key_invalid": ((422,), "The Idempotency-Key is empty or too long."),
-    "key_reused": ((409,), "The Idempotency-Key was used for another request."),
     "label_unknown": ((422,), "A label of the validation corpora does not occur in the training corpora."),
     "labels_one": ((422,), "All records have the same label."),
     "memory_short": ((422, 503), "There is too little memory."),

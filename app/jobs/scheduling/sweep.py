@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core import db, storage
+from app.core import db, idempotency, storage
 from app.core.models import Checkpoint, Job
 from app.jobs.lifecycle import retention
 from app.jobs.lifecycle.transitions import HELD
@@ -126,6 +126,7 @@ def _orphaned_directories() -> list[Action]:
     with db.transaction() as session:
         leaving = {checkpoint_id for checkpoint_id, _path in checkpoints.list_pending_deletion(session, limit=10_000)}
         base_models.forget_unfinished(session)
+        idempotency.forget_expired(session)
         recorded = base_models.list_known(session)
     old = [path for path in data.glob("quarantine/*") if time.time() - path.stat().st_mtime > DAY]
     old += [path for path in data.glob("trash/*") if path.name not in leaving]

@@ -35,6 +35,16 @@ def test_the_right_password_logs_in_and_names_ignore_case(visitor: TestClient) -
     assert visitor.get("/api/v1/me").json()["name"] == "Alice"
 
 
+def test_a_name_has_one_owner_however_it_is_composed(alice: TestClient, visitor: TestClient) -> None:
+    composed, decomposed = "Zo\u00eb", "Zoe\u0308"
+    created = alice.post("/api/v1/users", json={"name": f" {decomposed}", "password": PASSWORD})
+    assert (created.status_code, created.json()["name"]) == (201, composed)
+    for name in (composed, decomposed, decomposed.upper()):
+        answer = alice.post("/api/v1/users", json={"name": name, "password": PASSWORD})
+        assert (answer.status_code, answer.json()["code"]) == (409, "name_taken")
+        assert log_in(visitor, name) == (303, "/")
+
+
 def test_the_session_cookie_is_http_only_and_same_site(visitor: TestClient) -> None:
     answer = visitor.post("/login", data={"name": "Alice", "password": PASSWORD})
     cookie = answer.headers["set-cookie"].lower()

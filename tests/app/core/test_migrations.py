@@ -30,6 +30,19 @@ def test_jobs_of_epochs_have_steps_after_a_downgrade(alice_user: Person) -> None
     assert "num_train_epochs" not in spec
 
 
+def test_users_that_earlier_versions_told_apart_keep_their_accounts(database: str) -> None:
+    migrations.downgrade("0008")
+    insert = text("""INSERT INTO "user" (id, name, password_hash, role) VALUES (:id, :name, 'x', 'member')""")
+    with db.transaction() as session:
+        for user_id, name in (("a", "Zo\u00eb"), ("b", "Zoe\u0308"), ("c", "Yves")):
+            session.execute(insert, {"id": user_id, "name": name})
+    migrations.upgrade()
+    with db.transaction() as session:
+        keys = {row.id: row.name_key for row in session.execute(text('SELECT id, name_key FROM "user"'))}
+    assert (keys["a"], keys["c"]) == ("zo\u00eb", "yves")
+    assert keys["b"] == "zo\u00eb\nb"
+
+
 def test_every_migration_can_be_reverted_and_reapplied(database: str) -> None:
     migrations.downgrade("base")
     assert inspect(db.engine()).get_table_names() == ["alembic_version"]

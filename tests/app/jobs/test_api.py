@@ -32,7 +32,7 @@ def test_a_job_is_submitted_once_per_idempotency_key(alice_api: TestClient, corp
     assert answers[0].json()["id"] == answers[1].json()["id"]
     assert answers[0].headers["Location"] == f"/api/v1/jobs/{answers[0].json()['id']}"
     other = alice_api.post("/api/v1/jobs", json={"corpora": [corpus], "seed": 3}, headers=headers)
-    assert (other.status_code, other.json()["code"]) == (409, "key_reused")
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
 
 
 BAD = [

@@ -71,7 +71,7 @@ def test_the_same_key_with_another_body_is_rejected(alice_user: Person, corpus: 
         in_transaction(
             service.submit, principal=alice_user.principal, request={**given, "seed": 2}, idempotency_key="k"
         )
-    assert (refused.value.status, refused.value.code) == (409, "key_reused")
+    assert (refused.value.status, refused.value.code) == (409, "idempotency_conflict")
 
 
 def test_idempotency_keys_are_separate_for_each_user(alice_user: Person, bob_user: Person, corpus: str) -> None:
