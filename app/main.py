@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from anyio import to_thread
 from fastapi import FastAPI
 
 from app.accounts import api as accounts_api
@@ -14,6 +15,7 @@ from app.base_models import api as models_api
 from app.base_models import pages as models_pages
 from app.checkpoints import api as checkpoints_api
 from app.checkpoints import pages as checkpoints_pages
+from app.core import db
 from app.core.live import Hub
 from app.core.version import VERSION
 from app.corpora import api as corpora_api
@@ -42,10 +44,17 @@ PAGES = (
     api_reference,
 )
 
+NUM_THREADS = db.MAX_CONNECTIONS - 4  # the others are for the pools of app/web/pools.py
+
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The hub of live views and the watch over open requests run as long as the application."""
+    """The hub of live views and the watch over open requests run as long as the application.
+
+    Routes have fewer threads than there are connections, so that these do not run out.
+    """
+    to_thread.current_default_thread_limiter().total_tokens = NUM_THREADS
+    await to_thread.run_sync(db.limit_waits)
     async with Hub().running() as app.state.hub, OpenRequests().rechecked() as app.state.open_requests:
         yield
 

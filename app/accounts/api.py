@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.accounts import access, cookies, schemas, service
 from app.accounts.browser import browser_of
+from app.accounts.passwords import HASHING
 from app.accounts.schemas import (
     LoginRequest,
     MeAnswer,
@@ -47,6 +48,7 @@ router = APIRouter(route_class=ApiRoute, tags=["accounts"])
         "login_busy",
     ),
 )
+@HASHING
 def set_up(request: Request, body: SetupRequest) -> Response:
     """Create the owner's account with the code of the setup link, and log in with a cookie."""
     address = guess_limits.from_address(request, "code")
@@ -54,6 +56,7 @@ def set_up(request: Request, body: SetupRequest) -> Response:
 
 
 @router.post("/login", status_code=204, responses=errors("login_failed", "login_locked", "login_busy"))
+@HASHING
 def log_in(request: Request, body: LoginRequest) -> Response:
     """Log in with a cookie. Programs should send an API token instead: `Authorization: Bearer ath_...`."""
     return _logged_in(request, access.log_in(body.name, body.password, browser_of(request)))
@@ -102,6 +105,7 @@ def get_me(principal: Reader) -> MeAnswer:
         "login_busy",
     ),
 )
+@HASHING
 def change_password(request: Request, principal: Admin, body: PasswordRequest) -> Response:
     """Change your password. Every session ends but that of the cookie, and every API token unless told otherwise."""
     browser, revoke = browser_of(request), body.revoke_tokens
@@ -185,6 +189,7 @@ def list_users(principal: Admin, limit: Limit = 50, after: After = None) -> List
         "login_busy",
     ),
 )
+@HASHING
 def create_user(principal: Admin, body: UserRequest) -> UserAnswer:
     """Create a user with an initial password. Only for the owner."""
     return schemas.user_answer(access.add_member(principal, body.name, body.password))

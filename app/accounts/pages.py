@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from app.accounts import access, cookies, service
 from app.accounts.api import end_session
 from app.accounts.browser import browser_of
+from app.accounts.passwords import HASHING
 from app.accounts.service import Login
 from app.core import db, i18n
 from app.core.errors import PanelError
@@ -60,6 +61,7 @@ def show_setup(request: Request, code: Annotated[str, Query(max_length=200)] = "
 
 
 @router.post("/setup")
+@HASHING
 def set_up(request: Request, code: Text = "", name: Text = "", password: Text = "") -> Response:
     """Create the owner's account and log in."""
     try:
@@ -81,6 +83,7 @@ def show_login(request: Request, next: Annotated[str, Query(max_length=500)] = "
 
 
 @router.post("/login")
+@HASHING
 def log_in(request: Request, name: Text = "", password: Text = "", next: Text = "/") -> Response:
     """Check the password, set the session cookie and redirect to the requested page."""
     try:
@@ -150,6 +153,7 @@ def show_account(request: Request, principal: Admin) -> Response:
 
 
 @router.post("/account/password")
+@HASHING
 def change_password(
     request: Request, principal: Admin, present_password: Text = "", password: Text = "", revoke_tokens: Text = ""
 ) -> Response:
@@ -200,6 +204,7 @@ def revoke_token(principal: Admin, token_id: Id) -> Response:
 
 
 @router.post("/account/people")
+@HASHING
 def add_person(request: Request, principal: Admin, name: Text = "", password: Text = "") -> Response:
     """Create an account with an initial password."""
     try:

@@ -22,6 +22,7 @@ from app.core.principal import Principal
 from app.corpora import service as corpora_service
 from app.web.auth import Reader, Submitter
 from app.web.errors import validation_field
+from app.web.forms import FormBody
 from app.web.pages import page
 from app.web.paging import After
 from app.web.parameters import FileName, Id, Part
@@ -139,9 +140,8 @@ def _forms(session: Session, principal: Principal, subject_id: str) -> dict[str,
 
 
 @router.post("/tasks")
-async def start(request: Request, principal: Submitter) -> Response:
+def start(request: Request, principal: Submitter, form: FormBody) -> Response:
     """Start an export or an evaluation, and go to its page."""
-    form = await request.form()
     fields: dict[str, Any] = {
         name: value for name, value in form.items() if isinstance(value, str) and value.strip() and name != "kind"
     }

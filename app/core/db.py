@@ -16,6 +16,12 @@ from app.core.settings import settings
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+MAX_CONNECTIONS = 20
+LOCK_SECONDS = 3
+STATEMENT_SECONDS = 30
+# SQLSTATEs of what lost against others: deadlock, lock_timeout, statement_timeout, serialization failure.
+BUSY_STATES = {"40P01", "55P03", "57014", "40001"}
+
 _skew = timedelta()  # of the database's clock against this machine's, as of the last connection
 
 
@@ -25,13 +31,27 @@ def engine() -> Engine:
     pool = create_engine(
         normalized(settings().database_url),
         pool_size=5,
-        max_overflow=15,
+        max_overflow=MAX_CONNECTIONS - 5,
         pool_timeout=5,
         pool_pre_ping=True,
         connect_args={"connect_timeout": 5, "application_name": "athanor", **_against_silence()},
     )
     event.listen(pool, "connect", _compare_clocks)
     return pool
+
+
+def limit_waits() -> None:
+    """Let statements of this process fail instead of waiting long, as the web process needs: BUSY_STATES.
+
+    A request that waits keeps a thread and a connection from the others.
+    """
+    engine().dispose()  # connections without these limits
+    event.listen(engine(), "connect", _limit_waits)
+
+
+def _limit_waits(connection: Any, _record: object) -> None:
+    connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'; SET statement_timeout = '{STATEMENT_SECONDS}s'")
+    connection.commit()
 
 
 def _compare_clocks(connection: Any, _record: object) -> None:
@@ -68,6 +88,12 @@ def normalized(url: str) -> str:
     assert url, "DATABASE_URL is not set: start through `athanor up`, or set it"
     scheme, rest = url.split("://", 1)
     return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else url
+
+
+def libpq_url() -> str:
+    """The database URL without a driver, for psycopg itself."""
+    scheme, rest = normalized(settings().database_url).split("://", 1)
+    return f"{scheme.partition('+')[0]}://{rest}"
 
 
 @contextmanager

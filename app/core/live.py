@@ -32,6 +32,15 @@ def valkey() -> redis.Redis:
     return redis.Redis.from_url(settings().redis_url, socket_timeout=2, socket_connect_timeout=2)
 
 
+def is_reachable() -> bool:
+    """Whether Valkey responds."""
+    try:
+        valkey().ping()
+    except redis.RedisError:
+        return False
+    return True
+
+
 def notify(topic: str) -> None:
     """Wake everyone who waits on a topic. Best effort: waiters also poll."""
     try:

@@ -10,6 +10,8 @@ from alembic.script import ScriptDirectory
 from app.core import db
 from app.core.settings import ROOT
 
+REVISION_QUERY = "SELECT version_num FROM alembic_version"
+
 
 def configuration() -> Config:
     """Alembic's configuration, in place of an alembic.ini."""

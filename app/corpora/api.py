@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from app.core import db, queue
 from app.core.paging import Listing
@@ -71,7 +72,7 @@ async def upload_corpus(
 ) -> CorpusAnswer:
     """Upload a corpus: the body is the file. It is parsed in the background; poll until its state is `ready`."""
     label = uploads.label(filename, name, encoding, kind)
-    uploads.check_declared(request.headers.get("content-length"))
+    await run_in_threadpool(uploads.check_declared, request.headers.get("content-length"))
     return schemas.corpus_answer(await uploads.receive(principal, label, request.stream()))
 
 

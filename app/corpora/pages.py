@@ -58,7 +58,7 @@ def show_corpora(request: Request, principal: Reader, after: After = None, part:
 @router.post("/corpora")
 async def upload(request: Request, principal: Submitter) -> Response:
     """Upload files from the form of a browser without scripts. Refused files are named; the others are stored."""
-    uploads.check_declared(request.headers.get("content-length"))
+    await run_in_threadpool(uploads.check_declared, request.headers.get("content-length"))
     stored, fields, refused = await _received(request)
     for file in stored:
         try:

@@ -7,10 +7,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
-from starlette.datastructures import FormData
 
 from app.core import db
 from app.core.errors import PanelError
@@ -34,6 +33,7 @@ from app.jobs.views.form import Origin, SubmittedForm
 from app.jobs.views.form_controls import FormContext
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
+from app.web.forms import FormBody
 from app.web.json_body import StrictRoute
 from app.web.pages import page
 from app.web.parameters import Id, ShortText
@@ -49,13 +49,6 @@ FILTERS = {"all": None, "active": tuple(s for s in STATES if s not in TERMINAL),
 
 
 PROPOSAL_SECONDS = (600, 3600, 28_800, 86_400, 259_200, 604_800)
-
-
-async def _form_body(request: Request) -> FormData:
-    return await request.form(max_fields=200, max_files=0)
-
-
-FormBody = Annotated[FormData, Depends(_form_body)]
 
 
 @router.get("/jobs")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
-from app.core import db, migrations
+from app.core import db, live, migrations
 from app.core.formatting import file_size
 from app.core.i18n import _, gettext_noop, translate
 from app.core.models import Heartbeat, Node
@@ -18,7 +18,6 @@ from app.jobs.attempts import attempts
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import recovery_policy
 from app.jobs.scheduling import dispatch
-from app.web import probes
 from app.web.auth import Reader
 from app.web.pages import page
 
@@ -75,7 +74,7 @@ def _database() -> Part:
 
 
 def _broker() -> Part:
-    if probes.broker() == "ok":
+    if live.is_reachable():
         return Part(_("Broker"), "good", _("Valkey responds."))
     return Part(
         _("Broker"),

@@ -14,11 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
+from app.core import db
 from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
 from app.core.i18n import _
 from app.core.principal import not_found
-from app.web.pages import page
+from app.web.pages import render
 from app.web.problem_types import http_problem, type_uri
 from trainer.spec_errors import MESSAGES, SpecError
 
@@ -62,7 +63,7 @@ def error_response(request: Request, error: PanelError) -> Response:
     if error.status == 401:
         query = f"?next={quote(request.url.path)}" if request.method == "GET" and request.url.path != "/" else ""
         return Response(status_code=303, headers={"Location": f"/login{query}"})
-    response = page(request, "error.html", error.status, error=error, principal=None)
+    response = render(request, "error.html", error.status, error=error, principal=None)
     response.headers.update(error.headers)
     return response
 
@@ -150,7 +151,7 @@ def _allowed_methods(request: Request) -> list[str]:
 
 async def _database_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DBAPIError)
-    if getattr(error.orig, "sqlstate", None) in BUSY_STATES:
+    if getattr(error.orig, "sqlstate", None) in db.BUSY_STATES:
         return await _database_busy(request, error)
     log.error("request %s: database not reachable: %s", request.state.id, error.orig)
     message = _("The database cannot be reached. Running jobs keep running; try again in a moment.")
@@ -182,8 +183,6 @@ def internal_error(request: Request, error: Exception) -> Response:
 
 
 MAX_BODY_BYTES = 2**20  # a spec or a prompt is far smaller
-# SQLSTATEs of a request that lost against others: deadlock, lock_timeout, statement_timeout, serialization failure.
-BUSY_STATES = {"40P01", "55P03", "57014", "40001"}
 
 
 def too_large(limit: int) -> str:

@@ -41,6 +41,11 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
     """Render a template. Every page has `principal`: the user, or None for a visitor."""
     if "principal" not in context:
         context["principal"] = auth.identify(request)
+    return render(request, template, status, **context)
+
+
+def render(request: Request, template: str, status: int, **context: Any) -> HTMLResponse:
+    """Render a template whose `principal` is in the context. Needs no database, so that errors can be rendered."""
     context["theme"] = request.cookies.get(THEME_COOKIE, "system")
     return templates.TemplateResponse(request, template, context, status_code=status)
 

@@ -1,17 +1,25 @@
-"""Probes for load balancers and container engines: liveness, readiness and version."""
+"""Probes for load balancers and container engines: liveness, readiness and version.
 
+They run in the event loop, with connections of their own: a flood of requests, a locked row or an exhausted pool
+neither delays nor fails them.
+"""
+
+import asyncio
 from typing import Literal
 
+import psycopg
 import redis
+import redis.asyncio
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
-from sqlalchemy.exc import SQLAlchemyError
 
-from app.core import live
+from app.core import db
 from app.core import migrations as schema
+from app.core.settings import settings
 from app.core.version import VERSION
 
 router = APIRouter(tags=["probes"])
+SECONDS = 3.0  # until what does not answer counts as away
 
 
 class Alive(BaseModel):
@@ -35,34 +43,66 @@ class Version(BaseModel):
 
 
 @router.get("/livez")
-def livez() -> Alive:
+async def livez() -> Alive:
     """Whether the process is alive."""
     return Alive()
 
 
+_check: asyncio.Task[Readiness] | None = None  # that runs at present
+
+
 @router.get("/readyz", responses={503: {"model": Readiness}})
-def readyz(response: Response) -> Readiness:
+async def readyz(response: Response) -> Readiness:
     """Whether requests can be answered: 503 without a database or with an older one."""
-    try:
-        migrations: Literal["ok", "pending"] = "ok" if schema.present() == schema.newest() else "pending"
-        readiness = Readiness(database="ok", migrations=migrations, broker=broker())
-    except SQLAlchemyError:
-        readiness = Readiness(database="away", migrations="unknown", broker=broker())
+    global _check
+    # All who ask at the same time share one check, and with it its connections.
+    if _check is None or _check.done() or _check.get_loop() is not asyncio.get_running_loop():
+        _check = asyncio.create_task(_readiness())
+    readiness = await asyncio.shield(_check)
     if readiness.migrations != "ok":
         response.status_code = 503
     return readiness
 
 
 @router.get("/version")
-def version() -> Version:
+async def version() -> Version:
     """Get the version of Athanor."""
     return Version()
 
 
-def broker() -> Literal["ok", "degraded"]:
-    """Whether Valkey responds."""
+async def _readiness() -> Readiness:
+    revision, broker = await asyncio.gather(_revision(), _broker())
+    if revision is None:
+        return Readiness(database="away", migrations="unknown", broker=broker)
+    return Readiness(database="ok", migrations="ok" if revision == schema.newest() else "pending", broker=broker)
+
+
+async def _revision() -> str | None:
+    """The revision of the database, "" if it is empty; None if it does not answer."""
     try:
-        live.valkey().ping()
-    except redis.RedisError:
+        async with (
+            asyncio.timeout(SECONDS),
+            await psycopg.AsyncConnection.connect(db.libpq_url(), autocommit=True) as connection,
+        ):
+            return await _one_text(connection, schema.REVISION_QUERY)
+    except psycopg.errors.UndefinedTable:
+        return ""
+    except (psycopg.Error, TimeoutError):
+        return None
+
+
+async def _one_text(connection: psycopg.AsyncConnection, query: str) -> str:
+    row = await (await connection.execute(query)).fetchone()
+    return str(row[0]) if row is not None else ""
+
+
+async def _broker() -> Literal["ok", "degraded"]:
+    try:
+        async with (
+            asyncio.timeout(SECONDS),
+            redis.asyncio.Redis.from_url(settings().redis_url, socket_connect_timeout=SECONDS) as client,
+        ):
+            await client.ping()
+    except (redis.RedisError, OSError, TimeoutError):
         return "degraded"
     return "ok"

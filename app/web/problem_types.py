@@ -39,7 +39,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
         (429,),
         "Too many wrong codes or tokens from this address; Retry-After says when to try again.",
     ),
-    "login_busy": ((503,), "Too many passwords are being checked at the moment."),
+    "login_busy": ((429,), "Too many passwords are being checked at the moment; Retry-After says when to try again."),
     "login_failed": ((401,), "Name or password is wrong."),
     "login_locked": ((429,), "Too many wrong passwords; Retry-After says when the next one is checked."),
     "name_missing": ((422,), "The name is empty."),

@@ -10,7 +10,6 @@ from app.core import db
 from app.core.models import Heartbeat
 from app.core.settings import settings
 from app.overview import health
-from app.web import probes
 from tests.app.jobs import factories
 
 DISK = shutil.disk_usage("/")._replace(free=2**50)
@@ -43,7 +42,7 @@ def test_all_running_parts_are_healthy(alice: TestClient, monkeypatch: pytest.Mo
 
 
 def test_degraded_parts_are_reported_too(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "broker", lambda: "degraded")
+    monkeypatch.setattr(health.live, "is_reachable", lambda: False)
     monkeypatch.setattr(health.shutil, "disk_usage", lambda _path: DISK._replace(free=1))
     text = alice.get("/health").text
     assert "Valkey does not respond" in text
