@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-fast lint types bench faults
+.PHONY: help up demo test test-fast lint types bench faults attack soak
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -55,6 +55,12 @@ types: $(DEVELOP) ## Check types, strictly
 
 faults: $(DEVELOP) ## Kill, stop, cut off and fill up everything; write docs/measurements/faults.md
 	@FAULTS_TABLE=docs/measurements/faults.md exec $(BIN)/python -m pytest -m "faults or faults_core"
+
+attack: $(DEVELOP) ## Attack an installation by all that it must withstand; write docs/measurements/attack.md
+	@ATTACK_TABLE=docs/measurements/attack.md exec $(BIN)/python -m pytest -m attack tests/attack
+
+soak: $(DEVELOP) ## Use, faults and attacks at random for MINUTES (60); write docs/measurements/soak.md
+	@SOAK_TABLE=docs/measurements/soak.md exec $(BIN)/python -m pytest -m soak --capture=no tests/attack
 
 bench: $(DEVELOP) ## Measure; each figure stands beside its yardstick from the same run
 	@for script in bench/*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script"; done

@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 # Paths below tests/ that train, load torch, open a browser or start a whole installation. Worker processes get files
 # in this order: the slowest first, so that no long one is left for the end.
 SLOW = (
+    "attack",
     "faults",
     "browser",
     "app/jobs/test_state_machine.py",

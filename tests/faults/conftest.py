@@ -1,11 +1,6 @@
 """Fixtures of the fault tests: one installation, repaired before each test; and the table that `make faults` writes."""
 
-import os
-import platform
-import subprocess
-import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +10,18 @@ from tests import environment
 from tests.faults import invariants, runs, stack
 from tests.faults.runs import Run
 from tests.faults.stack import Installation
+from tests.row_table import RESULT, RowTable
 from tests.waiting import until
 
 TEXT = "".join(f"{n} sheep went up the hill, and {n * 7 % 1013} came down again in the rain.\n" for n in range(3_000))
 HERE = Path(__file__).parent
-_rows: list[dict[str, Any]] = []
-_begin = time.monotonic()
+_table = RowTable(
+    "Faults",
+    "faults",
+    "faults survived",
+    f"Each fault hits a complete installation while it trains a model of 0.2 million parameters for {runs.STEPS} "
+    f"steps, saved every {runs.SAVE_STEPS}. The ten invariants are checked after it (tests/faults/invariants.py).",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -88,7 +89,7 @@ def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Adds a sentence about the result of a test to the table."""
 
     def add(sentence: str) -> None:
-        request.node.user_properties.append(("result", sentence))
+        request.node.user_properties.append((RESULT, sentence))
 
     return add
 
@@ -104,47 +105,5 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     installation = fixtures.get("installation") or fixtures.get("shared_installation")
     if outcome.failed and isinstance(installation, Installation):
         outcome.sections.append(("logs of the stack", installation.logs()))
-    marker = item.get_closest_marker("row")
-    if marker is not None and (outcome.when == "call" or outcome.failed):
-        results = [str(value) for name, value in item.user_properties if name == "result"]
-        error = " ".join(str(call.excinfo and call.excinfo.value).split())[:160]
-        _rows.append(
-            {
-                "row": marker.args[0],
-                "fault": marker.args[1],
-                "result": "; ".join(results) if outcome.passed else error,
-                "seconds": outcome.duration,
-                "ok": outcome.passed,
-            }
-        )
+    _table.add(item, call, outcome)
     return outcome
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the table to the path in the environment variable FAULTS_TABLE, if it is set."""
-    path = os.environ.get("FAULTS_TABLE")
-    if path and _rows:
-        Path(path).write_text(table(time.monotonic() - _begin))
-
-
-def table(seconds: float) -> str:
-    """The table as a Markdown page. `seconds` is the duration of all tests."""
-    passed = sum(row["ok"] for row in _rows)
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, text=True).strip()
-    lines = [
-        "# Faults",
-        "",
-        f"{passed} of {len(_rows)} faults survived, {seconds / 60:.1f} minutes, {os.cpu_count()} cores, "
-        f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, commit {commit}. Made by `make faults`.",
-        "",
-        f"Each fault hits a complete installation while it trains a model of 0.2 million parameters for {runs.STEPS} "
-        f"steps, saved every {runs.SAVE_STEPS}. The ten invariants are checked after it (tests/faults/invariants.py).",
-        "",
-        "| row | fault | result | seconds | |",
-        "| --- | --- | --- | ---: | --- |",
-    ]
-    for row in sorted(_rows, key=lambda row: [int(part) for part in row["row"][1:].split("-")[:1]]):
-        mark = "ok" if row["ok"] else "**FAILED**"
-        result = row["result"].replace("|", "/")
-        lines.append(f"| {row['row']} | {row['fault']} | {result} | {row['seconds']:.1f} | {mark} |")
-    return "\n".join(lines) + "\n"

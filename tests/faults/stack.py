@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,9 @@ class Program:
 class Installation:
     """All processes of one installation, and the responses of its API, because no fault may cause a bare 5xx."""
 
-    def __init__(self, home: Path) -> None:
-        self.home, self.data = home, home / "data"
+    def __init__(self, home: Path, settings: Mapping[str, str] = SHORT_TIMES) -> None:
+        """`settings` replace the defaults of Athanor, by their names without the prefix."""
+        self.home, self.data, self.settings = home, home / "data", settings
         self.failpoints = home / "failpoints"
         for path in (self.data / "logs", self.failpoints, home / "sockets"):
             path.mkdir(parents=True)
@@ -163,7 +164,7 @@ class Installation:
         clean = {k: v for k, v in os.environ.items() if "ATHANOR" not in k}
         return {
             **clean,
-            **{f"ATHANOR_{name}": value for name, value in SHORT_TIMES.items()},
+            **{f"ATHANOR_{name}": value for name, value in self.settings.items()},
             "ATHANOR_DATA": str(self.data),
             "ATHANOR_PORT": str(self.port),
             "ATHANOR_FAILPOINTS": str(self.failpoints),
@@ -368,9 +369,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(home: Path) -> Iterator[Installation]:
+def running(home: Path, settings: Mapping[str, str] = SHORT_TIMES) -> Iterator[Installation]:
     """A running installation, which is stopped and deleted at the end."""
-    stack = Installation(home)
+    stack = Installation(home, settings)
     try:
         stack.start()
         yield stack

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,13 +9,13 @@ import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from app import main
 from app.core import db
 from app.core.account_models import ApiToken, LoginSession
 from app.core.json_shapes import ModelFacts, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.corpora import service as corpora
 from tests.app.jobs import factories, saved_checkpoints
+from tests.routes import routes
 from tests.users import Person
 
 MARK = "Sesame"  # in the name of everything of Alice's
@@ -84,15 +83,6 @@ def imported_model(person: Person, name: str) -> ImportedModel:
         has_chat_template=True,
     )
     return ImportedModel(owner_id=person.id, name=name, source="upload", state="ready", facts=facts, sha256=SHA256)
-
-
-def routes() -> Iterator[tuple[str, str]]:
-    """Method and path of every route of a feature or page."""
-    for prefix, modules in (("/api/v1", main.FEATURES), ("", main.PAGES)):
-        for module in modules:
-            for route in module.router.routes:
-                if "methods" in vars(route):
-                    yield from ((method, prefix + route.path) for method in sorted(route.methods - {"HEAD"}))
 
 
 PARAMETERS = {field.name for field in fields(Ids)} - {"running_job_id"}

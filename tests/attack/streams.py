@@ -1,0 +1,71 @@
+"""Live views: many viewers, cursors that do not exist, a token that is revoked while its stream is open."""
+
+import asyncio
+import time
+
+import httpx
+
+from tests.attack.attacks import attack
+from tests.attack.floods import many
+from tests.attack.raw import request
+from tests.attack.target import Target
+from tests.faults.runs import SPEC
+
+VIEWERS = 500
+INVENTED = 9_007_199_254_740_991
+REVOKED_SECONDS = 15
+
+
+def start_job(target: Target, client: httpx.Client, **fields: object) -> str:
+    """Submit a job of Mallory's and return its ID."""
+    corpus = target.upload(client, "sheep.txt", b"A sheep went up the hill and down again.\n" * 1_000)
+    spec = {**SPEC, "corpora": [corpus], "save_steps": 1_000_000, **fields}
+    return str(client.post("/api/v1/jobs", json=spec).raise_for_status().json()["id"])
+
+
+@attack("S1", f"{VIEWERS} viewers of a running job, a tenth with a cursor that does not exist", seconds=150)
+def viewers(target: Target) -> str:
+    """The viewers with a true cursor see every step up to the end."""
+    steps = 60
+    with target.client(target.mallory) as client:
+        job_id = start_job(target, client, max_steps=steps, warmup_steps=1)
+
+        async def watch(target: Target, index: int) -> str:
+            is_invented = index % 10 == 0
+            query = f"?after={INVENTED}.{INVENTED}" if index % 20 == 0 else f"?after={INVENTED}" if is_invented else ""
+            reader, writer = await asyncio.open_connection("127.0.0.1", target.installation.port, limit=2**20)
+            writer.write(request(target, f"/api/v1/jobs/{job_id}/events{query}", "Accept: text/event-stream"))
+            try:
+                async with asyncio.timeout(90):
+                    while line := await reader.readline():
+                        if b'"state":"succeeded"' in line.replace(b": ", b":"):
+                            return "to the end"
+            except TimeoutError:
+                return "invented, blind" if is_invented else "BLIND"
+            finally:
+                writer.close()
+            return "invented, closed" if is_invented else "CLOSED"
+
+        results = many(target, VIEWERS, watch)
+    assert results["BLIND"] + results["CLOSED"] == 0, results
+    return ", ".join(f"{number} {result}" for result, number in sorted(results.items()))
+
+
+@attack("S2", "a stream that is open while its token is revoked", in_soak=False)
+def revoked_token(target: Target) -> str:
+    """It ends within 15 s."""
+    with target.client(target.mallory) as client:
+        job_id = start_job(target, client, max_steps=100_000)
+        created = client.post("/api/v1/tokens", json={"name": "short", "scopes": ["read"]}).json()
+        headers = {"Authorization": f"Bearer {created['token']}"}
+        url = target.installation.url(f"/api/v1/jobs/{job_id}/events")
+        with httpx.stream("GET", url, headers=headers, timeout=40) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            client.delete(f"/api/v1/tokens/{created['id']}").raise_for_status()
+            begin = time.monotonic()
+            for _line in lines:
+                assert time.monotonic() - begin < REVOKED_SECONDS + 5, "the stream goes on"
+        seconds = time.monotonic() - begin
+        client.post(f"/api/v1/jobs/{job_id}/cancel")
+    return f"it ended after {seconds:.1f} s"

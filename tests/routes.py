@@ -1,0 +1,14 @@
+"""The routes of the application, for tests that try each of them."""
+
+from collections.abc import Iterator
+
+from app import main
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    """Method and path of every route of a feature or page."""
+    for prefix, modules in (("/api/v1", main.FEATURES), ("", main.PAGES)):
+        for module in modules:
+            for route in module.router.routes:
+                if "methods" in vars(route):
+                    yield from ((method, prefix + route.path) for method in sorted(route.methods - {"HEAD"}))
