@@ -1,5 +1,6 @@
 """Chat templates: presets, rendering, and the tokens that end an answer. Imports transformers, never torch."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -65,8 +66,17 @@ PRESETS = {
 }
 _BOS = "{{- bos_token -}}\n"
 _PLACEHOLDER = "\ue000"
+MAX_ADDED_CHARACTERS = 1 << 20  # in a rendered conversation, beyond twice what its messages and tools hold
 
 ChatMessage = Mapping[str, Any]
+
+
+class RenderedTooLong(Failure):
+    """A chat template writes more than `limit` characters."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("chat_template_unusable", why=f"it writes more than {limit} characters")
+        self.limit = limit
 
 
 def preset(name: str, tokenizer: PreTrainedTokenizerFast) -> str:
@@ -103,9 +113,12 @@ def render(
     *,
     add_generation_prompt: bool = False,
 ) -> str:
-    """Apply the tokenizer's chat template to a conversation. Raises Failure if the template cannot render it."""
+    """Apply the tokenizer's chat template to a conversation.
+
+    Raises Failure if the template cannot render it or writes far more than it was given, and MemoryError.
+    """
     try:
-        return str(
+        text = str(
             tokenizer.apply_chat_template(
                 list(messages),
                 tools=tools,
@@ -114,8 +127,15 @@ def render(
                 add_generation_prompt=add_generation_prompt,
             )
         )
+    except MemoryError:
+        raise
     except Exception as error:  # a template may raise anything, and transformers adds its own
         raise Failure("chat_template_unusable", why=str(error)[:200] or type(error).__name__) from None
+    if len(text) > MAX_ADDED_CHARACTERS:
+        limit = MAX_ADDED_CHARACTERS + 2 * len(json.dumps([messages, tools], ensure_ascii=False))
+        if len(text) > limit:
+            raise RenderedTooLong(limit)
+    return text
 
 
 def text_after_answer(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -50,6 +50,11 @@ MESSAGES = {
     "answer": "the chat template leaves out an answer when other messages follow",
     "differently": "the chat template renders messages differently when an answer follows them",
     "template": "{why}",  # what the chat template raised
+    "output": "the chat template writes more than {limit} characters",
+    # from the process that encodes, see tokenizer_process.py
+    "time": "encoding takes more than {seconds} s of computing time",
+    "memory": "encoding takes more than {megabytes} MB of memory",
+    "crash": "the tokenizer library crashed: {why}",
 }
 
 
@@ -284,6 +289,8 @@ class RecordEncoder:
         """Apply the chat template to a conversation. Raises RecordRefused if the template cannot render it."""
         try:
             return chat_template.render(self._tokenizer, messages, tools, add_generation_prompt=add_generation_prompt)
+        except chat_template.RenderedTooLong as failure:
+            raise RecordRefused("output", limit=failure.limit) from None
         except Failure as failure:
             raise RecordRefused("template", why=failure.values["why"]) from None
 

@@ -17,9 +17,10 @@ from trainer.data import cache, sample_order
 from trainer.data.batch import Array
 from trainer.data.chat_template import default_template
 from trainer.data.corpus import open_all
-from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
+from trainer.data.record_encoding import RecordRefused, Segment
 from trainer.data.tokenized_text import Document, Ids
 from trainer.data.tokenizer import Progress, end_ids, token_bytes
+from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.events import RemarkKind
 from trainer.failure import Failure
 from trainer.messages import Message, message
@@ -94,19 +95,35 @@ def tokenize_cached(
         version=VERSIONS.get(spec.objective, 2),
     )
     entry = cache_path / "records" / name
-    cache.get_or_create(entry, lambda path: _Writer(path, spec, tokenizer, labels).write(sources, name, progress))
+    cache.get_or_create(entry, lambda path: _write(path, spec, tokenizer, labels, (sources, name, progress)))
     return entry
+
+
+def _write(
+    directory: Path,
+    spec: TrainSpec,
+    tokenizer: PreTrainedTokenizerFast,
+    labels: Sequence[str] | None,
+    work: tuple[list[CorpusInput], str, Progress],
+) -> None:
+    with TokenizerProcess(tokenizer) as process:
+        _Writer(directory, spec, tokenizer, labels, process).write(*work)
 
 
 class _Writer:
     """Writes a file each for ids, weights, ends of segments, classes and record numbers, and `meta.json`."""
 
     def __init__(
-        self, directory: Path, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str] | None
+        self,
+        directory: Path,
+        spec: TrainSpec,
+        tokenizer: PreTrainedTokenizerFast,
+        labels: Sequence[str] | None,
+        process: TokenizerProcess,
     ) -> None:
         self._directory, self._spec, self._labels = directory, spec, labels
         self._corpora: list[str] = []  # their IDs
-        self._encoder = RecordEncoder(spec.objective, tokenizer)
+        self._process = process
         self._dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
         self._files: dict[str, BinaryIO] = {name: (directory / f"{name}.bin").open("wb") for name in FILES}
         # Segments read as a whole keep the token that ends them. In causal ones, one more token fits, as a label only.
@@ -129,8 +146,9 @@ class _Writer:
         self._corpora = [source.id for source in sources]
         for position, corpus in enumerate(corpora):
             num_written = 0
-            for number, text in enumerate(corpus.texts()):
-                num_written += self._write_record(position, number, text)
+            encoded = self._process.segments(self._spec.objective, corpus.texts())
+            for number, (text, segments) in enumerate(encoded):
+                num_written += self._write_record(position, number, text, segments)
                 done += len(text.encode())
                 progress(done, total)
             counts.append(num_written)
@@ -157,13 +175,11 @@ class _Writer:
         )
         (self._directory / "meta.json").write_text(meta.model_dump_json())
 
-    def _write_record(self, corpus: int, number: int, text: str) -> bool:
+    def _write_record(self, corpus: int, number: int, text: str, encoded: list[Segment] | RecordRefused) -> bool:
         """Write one record unless it must be dropped. Returns whether it was written."""
-        record, length = json.loads(text), self._spec.sequence_length
-        try:
-            encoded = self._encoder.segments(record)
-        except RecordRefused as error:
-            self._remark(corpus, number, "refused", error.message)
+        length = self._spec.sequence_length
+        if isinstance(encoded, RecordRefused):
+            self._remark(corpus, number, "refused", encoded.message)
             return False
         segments = [segment.cut(self._max_tokens, keeps_end=self._keeps_end) for segment in encoded]
         if not all(any(segment.weights[self._first_learned :]) for segment in segments):
@@ -178,7 +194,8 @@ class _Writer:
         self._num_segments = len(segments)
         for segment in segments:
             self._write_segment(segment)
-        self._classes.append(str(record.get("label", "")))
+        if self._spec.objective == "classification":
+            self._classes.append(str(json.loads(text).get("label", "")))
         self._files["numbers"].write(np.asarray([number], dtype="<u8").tobytes())
         return True
 

@@ -226,6 +226,17 @@ def _added_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]
     return list(full[:start]), list(full[start + len(plain) :])
 
 
+def encode_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
+    """The tokens of a text to continue, as in training; an empty one starts a new text."""
+    ids = [*start_ids(tokenizer), *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+    return [int(number) for number in ids] or [start_of_text_id(tokenizer)]
+
+
+def start_of_text_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The token that a text begins with: beginning of text, or end of text where there is none."""
+    return int(tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id)
+
+
 def import_tokenizer(base: Path, cache_path: Path) -> Path:
     """The directory with a base model's tokenizer, copied unless it is in the cache.
 

@@ -13,9 +13,9 @@ from transformers.utils import logging as transformers_logging
 
 from trainer.data import chat_template
 from trainer.data.chat_template import ChatMessage
+from trainer.data.detokenizer import Detokenizer
 from trainer.data.record_encoding import RecordEncoder
-from trainer.data.tokenizer import start_ids
-from trainer.inference.detokenizer import Detokenizer
+from trainer.data.tokenizer import encode_prompt, start_of_text_id
 from trainer.planning.context_length import context_length
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -57,11 +57,8 @@ class LoadedModel:
 
     def encode(self, prompt: str | list[int]) -> list[int]:
         """The prompt's tokens, as in training; an empty prompt starts a new text. Raises PromptTooLong."""
-        if isinstance(prompt, str):
-            prompt_ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            prompt = [*start_ids(self.tokenizer), *prompt_ids]
-        start = self.tokenizer.eos_token_id if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
-        ids = [int(i) for i in prompt] or [int(start)]
+        is_text = isinstance(prompt, str)
+        ids = encode_prompt(self.tokenizer, prompt) if is_text else prompt or [start_of_text_id(self.tokenizer)]
         if len(ids) > self.context:
             raise PromptTooLong(len(ids), self.context)
         return ids

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tests.trainer.tokenizers_of_bases import KINDS
-from trainer.inference.detokenizer import WINDOW, Detokenizer
+from trainer.data.detokenizer import WINDOW, Detokenizer
 
 TEXTS = ["The old kettle holds", " 山上有 桥", "caffè 😀\n\n  x", "</s>a<s>"]
 

@@ -1,0 +1,137 @@
+"""Templates and tokenizers are programs: what hostile ones do ends with a reason, and nothing else is affected."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import normalizers
+from transformers import PreTrainedTokenizerFast
+
+from tests.trainer.runs import small_spec, write_corpus
+from trainer.data import tokenized_records, tokenizer
+from trainer.data.chat_template import job_template
+from trainer.data.record_encoding import RecordEncoder, RecordRefused
+from trainer.data.tokenizer_process import CallStopped, TokenizerProcess
+from trainer.failure import Failure
+
+# What each record makes a template do, and the reason that is reported.
+HOSTILE = {
+    "loops": ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "time"),
+    "powers": ("{{ (messages|length + 7) ** (9 ** 9) }}", "time"),  # in C, where no signal handler of Python runs
+    "doubles": (
+        "{% set x = namespace(s='a') %}{% for a in range(60) %}{% set x.s = x.s ~ x.s %}{% endfor %}",
+        "memory",
+    ),
+    "writes": ("{{ 'a' * 3000000 }}", "output"),
+    "overflows": ("{% for a in range(10 ** 30) %}{% endfor %}", "template"),
+    "recurses": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "template"),
+    "divides": ("{{ 1 // 0 }}", "template"),
+    "surrogates": ("{{ '\\ud800' }}", "template"),
+    "raises": ("{{ raise_exception('no') }}", "template"),
+}
+
+
+def conversation(content: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "The old kettle."}]}
+
+
+def hostile_tokenizer() -> PreTrainedTokenizerFast:
+    hf_tokenizer = tokenizer.untrained()
+    cases = "".join(
+        "{%- if messages[0].content == '" + name + "' -%}" + body + "{%- endif -%}"
+        for name, (body, _) in HOSTILE.items()
+    )
+    hf_tokenizer.chat_template = job_template("chatml", hf_tokenizer) + cases
+    return hf_tokenizer
+
+
+def test_each_hostile_record_is_refused_with_its_reason_and_the_others_are_encoded() -> None:
+    hf_tokenizer = hostile_tokenizer()
+    expected = RecordEncoder("chat", hf_tokenizer).segments(conversation("Who?"))
+    names = [name for hostile in HOSTILE for name in (hostile, "Who?")]
+
+    with TokenizerProcess(hf_tokenizer) as process:
+        answers = list(process.segments("chat", [json.dumps(conversation(name)) for name in names]))
+
+    outcomes = [answer.message.code if isinstance(answer, RecordRefused) else answer for _record, answer in answers]
+    assert outcomes == [outcome for _body, code in HOSTILE.values() for outcome in (code, expected)]
+
+
+def test_a_record_that_loops_is_named_by_the_failure_of_the_run(tmp_path: Path) -> None:
+    records = [json.dumps(conversation(name)) for name in ("Who?", "loops", "Why?")]
+    source = write_corpus(tmp_path / "corpus", records, kind="chat")
+
+    def tokenize(on_record_error: str) -> Path:
+        spec = small_spec(objective="chat", sequence_length=128, on_record_error=on_record_error)
+        return tokenized_records.tokenize_cached(
+            [source], spec, hostile_tokenizer(), "hostile", tmp_path / "cache", lambda done, total: None
+        )
+
+    with pytest.raises(Failure, match=r"record 2 of corpus corpus cannot be used: encoding takes more than 1 s"):
+        tokenize("stop")
+    meta = tokenized_records.TokenizedRecordsMeta.model_validate_json((tokenize("skip") / "meta.json").read_text())
+    assert (meta.num_records, meta.num_refused, meta.remarks[0].record) == ([2], 1, 2)
+
+
+def test_a_run_gives_up_on_a_template_that_ends_process_after_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.data.tokenizer_process.MAX_DEATHS", 1)
+    with TokenizerProcess(hostile_tokenizer()) as process:
+        records = [json.dumps(conversation("powers"))] * 3
+        with pytest.raises(Failure, match="more than 1 s of computing time"):
+            list(process.segments("chat", records))
+
+
+def amplifier() -> PreTrainedTokenizerFast:
+    """A tokenizer that makes 64 characters 2 ** 24, of 4 bytes each."""
+    hf_tokenizer = tokenizer.untrained()
+    doublings = [normalizers.Replace("a", "aa")] * 18
+    hf_tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(doublings)
+    return hf_tokenizer
+
+
+def test_a_normalizer_that_multiplies_its_text_is_stopped() -> None:
+    with TokenizerProcess(amplifier()) as process:
+        with pytest.raises(RecordRefused) as refused:
+            process.call("prompt", "a" * 64)
+        assert refused.value.message.code in ("memory", "time")
+        assert process.call("prompt", "b") == tokenizer.encode_prompt(tokenizer.untrained(), "b")
+
+
+def test_a_call_that_nobody_waits_for_ends_with_its_process() -> None:
+    hf_tokenizer = hostile_tokenizer()
+    with TokenizerProcess(hf_tokenizer) as process:
+        process.call("prompt", "warm")
+        child = process._child
+        with pytest.raises(CallStopped):
+            process.call("chat", [{"role": "user", "content": "powers"}], is_stopped=lambda: True)
+        assert child.returncode is not None
+        assert process.call("prompt", "b") == tokenizer.encode_prompt(hf_tokenizer, "b")
+
+
+@pytest.fixture(scope="module")
+def plain_process() -> Any:
+    hf_tokenizer = tokenizer.untrained()
+    hf_tokenizer.chat_template = job_template("chatml", hf_tokenizer)
+    with TokenizerProcess(hf_tokenizer) as process:
+        yield process
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.text(max_size=200), answer=st.text(min_size=1, max_size=200))
+def test_any_conversation_gives_the_same_tokens_as_in_this_process(
+    plain_process: TokenizerProcess, content: str, answer: str
+) -> None:
+    record = {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]}
+    hf_tokenizer = tokenizer.untrained()
+    hf_tokenizer.chat_template = job_template("chatml", hf_tokenizer)
+    try:
+        expected: Any = RecordEncoder("chat", hf_tokenizer).segments(record)
+    except RecordRefused as refused:
+        expected = refused.message
+
+    [(_record, outcome)] = plain_process.segments("chat", [json.dumps(record)])
+
+    assert (outcome.message if isinstance(outcome, RecordRefused) else outcome) == expected

@@ -1,0 +1,130 @@
+"""The child process that holds a tokenizer and its chat template, which may be hostile: both are programs.
+
+`python -m trainer.data.tokenizer_server FD DIRECTORY` answers calls over an inherited socket until that closes. Frames
+are JSON: first {"base_bytes"} or {"failed"} from here, then {"calls": [[name, size, arguments], ...]} from the client,
+each call answered by {"result"} or {"refused"} with a reason (see record_encoding.MESSAGES). Each call has the budget
+of encoding_budget.py; one that exceeds its time ends this process, and the client starts another.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import groupby
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from trainer.child_limits import data_bytes
+from trainer.data import chat_template
+from trainer.data.detokenizer import Detokenizer
+from trainer.data.encoding_budget import EncodingBudget, encoding_budget, enforced
+from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
+from trainer.data.tokenizer import encode_prompt
+
+LOADING = EncodingBudget(cpu_seconds=60.0, memory_bytes=2 << 30)
+MAX_WHY = 200  # characters of a library's message
+
+
+class TokenizerServer:
+    """What a client may call. The tokens of one text at a time are decoded."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
+        self._encoders: dict[str, RecordEncoder] = {}
+        self._detokenizer = Detokenizer(tokenizer.backend_tokenizer)
+        self.calls: dict[str, Callable[..., Any]] = {
+            "segments": self.segments,
+            "chat": self.chat,
+            "prompt": self.prompt,
+            "end_of_turn": self.end_of_turn,
+            "begin": self.begin,
+            "push": lambda token: self._detokenizer.push(token),
+            "rest": lambda is_cut: self._detokenizer.rest(is_cut=is_cut),
+            "decode": lambda ids: str(tokenizer.decode(ids)),
+        }
+
+    def segments(self, objective: str, text: str) -> list[Any]:
+        """The segments of a record: token ids, and their weights as runs of [weight, count]."""
+        return [_packed(segment) for segment in self._encoder(objective).segments(json.loads(text))]
+
+    def chat(self, messages: list[dict[str, Any]]) -> list[int]:
+        """The tokens of a conversation up to the answer."""
+        return self._encoder("chat").prompt(messages)
+
+    def prompt(self, text: str) -> list[int]:
+        """The tokens of a text to continue."""
+        return encode_prompt(self._tokenizer, text)
+
+    def end_of_turn(self) -> int | None:
+        """The token that the chat template puts after an answer."""
+        return chat_template.end_of_turn_id(self._tokenizer)
+
+    def begin(self, prompt: list[int]) -> None:
+        """Decode the tokens that follow a prompt: `push` each, then `rest`."""
+        self._detokenizer = Detokenizer(self._tokenizer.backend_tokenizer, prompt)
+
+    def _encoder(self, objective: str) -> RecordEncoder:
+        if objective not in self._encoders:
+            self._encoders[objective] = RecordEncoder(objective, self._tokenizer)
+        return self._encoders[objective]
+
+
+def _packed(segment: Segment) -> list[Any]:
+    return [segment.ids, [[weight, len(list(run))] for weight, run in groupby(segment.weights)]]
+
+
+def _answer(server: TokenizerServer, base_bytes: int, call: list[Any]) -> dict[str, Any]:
+    """The result of a call, or why there is none. Whatever a template or a library raises is a reason."""
+    name, size, arguments = call
+    budget = encoding_budget(size)
+    try:
+        with enforced(budget, base_bytes):
+            return {"result": server.calls[name](*arguments)}
+    except RecordRefused as refused:
+        return {"refused": refused.message.model_dump()}
+    except MemoryError:
+        return {"refused": RecordRefused("memory", megabytes=budget.megabytes).message.model_dump()}
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the tokenizer library is no Exception
+        code = "crash" if type(error).__name__ == "PanicException" else "template"
+        why = " ".join(str(error).split())[:MAX_WHY] or type(error).__name__
+        return {"refused": RecordRefused(code, why=why).message.model_dump()}
+
+
+def _open(directory: Path) -> TokenizerServer:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+    return TokenizerServer(tokenizer)
+
+
+def serve(connection: "Connection[Any, Any]", directory: Path) -> None:
+    """Answer calls until the client closes the connection."""
+
+    def send(message: dict[str, Any]) -> None:
+        # Lone surrogates, which a template may write, cannot be encoded: escapes can.
+        connection.send_bytes(json.dumps(message).encode())
+
+    try:
+        with enforced(LOADING, data_bytes()):
+            server = _open(directory)
+    except BaseException as error:
+        send({"failed": (" ".join(str(error).split()) or type(error).__name__)[:MAX_WHY]})
+        return
+    base_bytes = data_bytes()
+    send({"base_bytes": base_bytes})
+    while True:
+        for call in json.loads(connection.recv_bytes())["calls"]:
+            send(_answer(server, base_bytes, call))
+
+
+def main() -> None:
+    """Serve the connection of the arguments."""
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the client closed the connection
+        serve(Connection(int(sys.argv[1])), Path(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()
