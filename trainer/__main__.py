@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import resource
 import socket
 import sys
 import traceback
@@ -113,8 +112,6 @@ def _add_preview(commands: Any) -> None:
     preview.add_argument("conversation", metavar="CONVERSATION.json", help="messages; - reads standard input")
     preview.add_argument("--template", help="chatml, llama-3, mistral, zephyr, plain or a Jinja template")
     preview.add_argument("--base", type=Path, help="base model whose tokenizer and template are used")
-    preview.add_argument("--cpu-seconds", type=int, help="stop after this much computing")
-    preview.add_argument("--memory-bytes", type=int, help="stop at this much memory")
     preview.set_defaults(command=_preview)
 
 
@@ -233,9 +230,6 @@ def _conversation(loaded: Any, prompt: str) -> list[int]:
 
 
 def _preview(arguments: argparse.Namespace) -> int:
-    for name, limit in ((resource.RLIMIT_CPU, arguments.cpu_seconds), (resource.RLIMIT_DATA, arguments.memory_bytes)):
-        if limit is not None:
-            resource.setrlimit(name, (limit, limit))
     from trainer.data.chat_preview import preview
     from trainer.failure import Failure
 

@@ -5,9 +5,12 @@ from itertools import groupby
 from pathlib import Path
 
 from pydantic import BaseModel
+from transformers import PreTrainedTokenizerFast
 
+from trainer.child_limits import data_bytes
 from trainer.data import tokenizer as tokenizers
 from trainer.data.chat_template import ChatMessage, end_of_turn_id, job_template
+from trainer.data.encoding_budget import encoding_budget, enforced
 from trainer.data.record_encoding import RecordEncoder
 
 
@@ -32,11 +35,19 @@ class TemplatePreview(BaseModel):
 def preview(directory: Path | None, template: str | None, messages: Sequence[ChatMessage]) -> TemplatePreview:
     """Preview the template of a job whose base model lies in a directory, if it has one.
 
+    Template and tokenizer have the budget of a record: exceeding its time ends this process by SIGPROF.
+
     `template` is a preset's name or Jinja text; None for the base model's own. Raises RecordRefused if the template
-    refuses the messages, and Failure for a tokenizer that cannot be read.
+    refuses the messages, Failure for a tokenizer that cannot be read, and MemoryError.
     """
     tokenizer = tokenizers.untrained() if directory is None else tokenizers.open_base(directory)
     tokenizer.chat_template = job_template(template, tokenizer)
+    size = sum(len(str(message).encode(errors="replace")) for message in messages)
+    with enforced(encoding_budget(size), data_bytes()):
+        return _preview(tokenizer, messages)
+
+
+def _preview(tokenizer: PreTrainedTokenizerFast, messages: Sequence[ChatMessage]) -> TemplatePreview:
     encoder = RecordEncoder("chat", tokenizer)
     segment = encoder.encode_conversation(messages)
     parts = [

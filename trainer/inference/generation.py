@@ -57,8 +57,8 @@ class LoadedModel:
 
     def encode(self, prompt: str | list[int]) -> list[int]:
         """The prompt's tokens, as in training; an empty prompt starts a new text. Raises PromptTooLong."""
-        is_text = isinstance(prompt, str)
-        ids = encode_prompt(self.tokenizer, prompt) if is_text else prompt or [start_of_text_id(self.tokenizer)]
+        ids = encode_prompt(self.tokenizer, prompt) if isinstance(prompt, str) else prompt
+        ids = ids or [start_of_text_id(self.tokenizer)]
         if len(ids) > self.context:
             raise PromptTooLong(len(ids), self.context)
         return ids

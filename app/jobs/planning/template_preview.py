@@ -17,10 +17,11 @@ from app.core.i18n import _
 from app.core.principal import Principal
 from app.jobs.planning import base_model
 from trainer import spec as trainer_spec
+from trainer.child_limits import ChildLimits, limited_command
 from trainer.events import EXIT_BAD_INPUT
 
-CPU_SECONDS = 20
-MEMORY_BYTES = 2 << 30
+# Of the child with all that it imports; the template has the budget of one record.
+LIMITS = ChildLimits(memory_bytes=2 << 30, cpu_seconds=20, file_bytes=1 << 20, niceness=0)
 WAIT_SECONDS = 60.0
 ROOT = Path(trainer_spec.__file__).parents[1]
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")  # of the environment: nothing that is secret
@@ -86,10 +87,9 @@ def base_directory(session: Session, principal: Principal, base_id: str | None) 
 
 def preview(request: PreviewRequest, base: Path | None) -> PreviewAnswer:
     """Apply the template in a child process. Raises PanelError with what the template says, or if it takes too long."""
-    options = [f"--cpu-seconds={CPU_SECONDS}", f"--memory-bytes={MEMORY_BYTES}"]
-    options += [] if base is None else [f"--base={base}"]
+    options = [] if base is None else [f"--base={base}"]
     options += [] if request.chat_template is None else [f"--template={request.chat_template}"]
-    command = [sys.executable, "-m", "trainer", "preview", "-", *options]
+    command = limited_command(LIMITS, [sys.executable, "-m", "trainer", "preview", "-", *options])
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"HF_HUB_OFFLINE": "1"}
     messages = json.dumps([message.model_dump() for message in request.messages])
     if not _slots.acquire(timeout=WAIT_SECONDS):

@@ -25,6 +25,8 @@ from trainer.planning.packing import pack_best_fit
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
+pytestmark = pytest.mark.usefixtures("encodes_in_process")
+
 CASES = Path(__file__).parents[2] / "fixtures/cases/data"
 
 

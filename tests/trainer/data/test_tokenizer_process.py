@@ -100,7 +100,7 @@ def test_a_normalizer_that_multiplies_its_text_is_stopped() -> None:
         assert process.call("prompt", "b") == tokenizer.encode_prompt(tokenizer.untrained(), "b")
 
 
-def test_a_call_that_nobody_waits_for_ends_with_its_process() -> None:
+def test_a_stopped_call_ends_with_its_process() -> None:
     hf_tokenizer = hostile_tokenizer()
     with TokenizerProcess(hf_tokenizer) as process:
         process.call("prompt", "warm")

@@ -30,6 +30,8 @@ from trainer.data.tokenized_text import Document
 from trainer.datasets.causal import SFTDataset
 from trainer.modeling.objectives import objective
 
+pytestmark = pytest.mark.usefixtures("encodes_in_process")
+
 LENGTH, RECORDS, SAMPLES = 96, 10_000, 10_000
 WORDS = ["light", "darkness", "day", "night", "water", "earth", "heaven", "天", "地", "😀", "évening", "\n", "7"]
 Conversation = list[dict[str, Any]]

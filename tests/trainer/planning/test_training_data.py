@@ -17,6 +17,8 @@ from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 from worker.sandbox.corpus import parse
 
+pytestmark = pytest.mark.usefixtures("encodes_in_process")
+
 CASES = Path(__file__).parents[2] / "fixtures/cases/data"
 BERT = {"model_type": "bert", "num_key_value_heads": 4}
 CHAT = {"objective": "chat", "sequence_length": 512}

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.jobs.planning import template_preview
-
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}{{ messages }}"
+GREEDY = "{% set x = namespace(s='a') %}{% for a in range(60) %}{% set x.s = x.s ~ x.s %}{% endfor %}{{ messages }}"
 
 
 def ask(api: TestClient, **fields: Any) -> Any:
@@ -31,9 +30,9 @@ def test_the_error_message_of_a_template_is_shown(alice_api: TestClient) -> None
     assert "no system" in refused.json()["title"]
 
 
-def test_an_endless_template_is_aborted(alice_api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_preview, "CPU_SECONDS", 8)
-    refused = ask(alice_api, chat_template=ENDLESS)
+@pytest.mark.parametrize("template", [ENDLESS, GREEDY])
+def test_a_template_that_needs_too_much_time_or_memory_is_stopped(alice_api: TestClient, template: str) -> None:
+    refused = ask(alice_api, chat_template=template)
 
     assert (refused.status_code, refused.json()["code"]) == (422, "chat_template_slow")
 
