@@ -253,3 +253,8 @@ def test_no_statement_updates_jobs_in_bulk(root: Path) -> None:
         if isinstance(node, ast.Call) and ast.unparse(node) in ("update(Job)", "sqlalchemy.update(Job)")
     ]
     assert calls == []
+
+
+def test_ranks_exchange_tensors_and_no_pickled_objects() -> None:
+    pickled = re.compile(r"\b(broadcast|all_gather|gather|scatter|send|recv)_object(_list)?\b")
+    assert [path for path in sources() if pickled.search(re.sub(r"`[^`]*`", "", path.read_text()))] == []

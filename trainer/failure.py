@@ -58,6 +58,10 @@ MESSAGES = {
 # Why a field of the spec cannot be: what config_invalid says after the name of the field.
 REASONS = {
     "processes": "is {value}, but {num_started} started; see torchrun --nproc-per-node",
+    "interface": (
+        "is {value}, on several machines: set {variable} to the network interface between them, which no one else "
+        "may reach"
+    ),
     "base_differs": "is {value}, but the base model's is {base_value}",
     "context": "is {value}, but the base model reads at most {longest} tokens: lower it",
     "qlora": "is qlora, which needs an NVIDIA GPU and the package bitsandbytes: lora runs without them",

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from tests.trainer.runs import small_spec
 from trainer.engines.base import init_process_group
 from trainer.engines.factory import make_engine
 from trainer.modeling import zero_init
+from trainer.modeling.broadcast import broadcast_json
 from trainer.modeling.build import init_model
 from trainer.modeling.objectives import objective
 
@@ -24,10 +26,17 @@ SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "se
 
 
 def main() -> None:
-    results = steps(init_process_group("cpu"))
+    distributed_c10d._tensor_to_object = refuse_pickle  # type: ignore[assignment]
+    device = init_process_group("cpu")
+    results = steps(device) | {"broadcast": broadcast_json([dist.get_rank(), "天", None])}
     gc.collect()  # as trainer/launch/rank.py does
     dist.destroy_process_group()
     sys.stdout.write(json.dumps(results) + "\n")
+
+
+def refuse_pickle(*_arguments: object) -> None:
+    """In place of torch's function that unpickles what another rank sent."""
+    raise AssertionError("ranks exchange pickled objects")
 
 
 def steps(device: torch.device) -> dict[str, Any]:

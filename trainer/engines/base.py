@@ -6,7 +6,6 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from datetime import timedelta
 from typing import Any
 
 # DeepSpeed looks for accelerators while it is imported: through NVML, so that a process that imported it may fork;
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from trainer.data import batch as batches
 from trainer.data.batch import Batch
+from trainer.engines import process_group
 from trainer.engines.optimizers import learning_rate
 from trainer.failure import Failure, config_invalid
 from trainer.modeling import cpu_matmul
@@ -32,11 +32,13 @@ from trainer.modeling.objectives import Objective
 from trainer.spec import TrainSpec
 
 MASTER = "master"  # the fp32 copy of a weight, next to the optimizer's moments
-TIMEOUT = timedelta(minutes=30)  # a rank may wait for another to write a large checkpoint
 
 
 def init_process_group(kind: str) -> torch.device:
-    """Join the other ranks by RANK, WORLD_SIZE and torchrun's other variables, and return the device."""
+    """Join the other ranks by RANK, WORLD_SIZE and torchrun's other variables, and return the device.
+
+    Raises Failure for several machines without a named interface.
+    """
     # DeepSpeed would compile a shared-memory collective with g++ at its first use; gloo needs none. Giving the table
     # of usable compiled operations also spares the probe for compilers.
     deepspeed.ops.__compatible_ops__ = {}
@@ -52,7 +54,9 @@ def init_process_group(kind: str) -> torch.device:
         torch.cuda.set_device(device)
     if kind == "cpu" and get_accelerator().device_name() != "cpu":
         set_accelerator(CPU_Accelerator())
-    deepspeed.init_distributed("nccl" if kind == "cuda" else "gloo", timeout=TIMEOUT, verbose=False)
+    process_group.join(device)
+    # It takes the group that exists.
+    deepspeed.init_distributed("nccl" if kind == "cuda" else "gloo", timeout=process_group.TIMEOUT, verbose=False)
     return device
 
 

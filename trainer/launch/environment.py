@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 
 # Must be set before torch is imported, which reads it once. With the default, ACTIVE, threads spin while they wait:
 # a step takes six to ten times as long as soon as another process needs the cores.
@@ -13,10 +12,10 @@ def set_rank_environment(rank: int, num_processes: int) -> None:
     """Tell this process, a rank of several on one machine, which one it is, as torchrun would."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_processes)))
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", str(free_port()))
-    os.environ.update(WORLD_SIZE=str(num_processes), RANK=str(rank), LOCAL_RANK=str(rank))
+    size = str(num_processes)
+    os.environ.update(WORLD_SIZE=size, LOCAL_WORLD_SIZE=size, RANK=str(rank), LOCAL_RANK=str(rank))
 
 
 def free_port() -> int:

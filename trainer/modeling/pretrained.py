@@ -17,7 +17,8 @@ from transformers.configuration_utils import PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from trainer.failure import config_invalid
-from trainer.modeling import architectures, zero_init
+from trainer.modeling import architectures
+from trainer.modeling.broadcast import broadcast_json
 from trainer.planning.context_length import context_length
 from trainer.spec import TrainSpec
 
@@ -49,7 +50,7 @@ def load(
             model = architectures.model_class(spec.objective).from_config(
                 config, dtype=dtype, attn_implementation="sdpa"
             )
-        return _with_new_marked(model, zero_init.broadcast_from_rank0(None), dropouts)
+        return _with_new_marked(model, broadcast_json(list[str]()), dropouts)
     try:
         model, loading = architectures.model_class(spec.objective).from_pretrained(
             directory,
@@ -77,7 +78,7 @@ def load(
         del model.config.quantization_config
         model.hf_quantizer = None
     if spec.zero_stage == 3:
-        zero_init.broadcast_from_rank0(new)
+        broadcast_json(new)
     return _with_new_marked(model if quantized else model.to(device), new, dropouts)
 
 

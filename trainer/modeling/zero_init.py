@@ -18,14 +18,6 @@ def init_device(spec: TrainSpec, device: torch.device) -> torch.device:
     return torch.device("cpu" if dist.get_rank() == 0 else "meta")
 
 
-def broadcast_from_rank0(names: list[str] | None) -> list[str]:
-    """The first rank's list, on every rank. All ranks take part."""
-    objects = [names]
-    dist.broadcast_object_list(objects)
-    assert objects[0] is not None
-    return objects[0]
-
-
 class LazyParameters(nn.Module):
     """Allocates each parameter only when it is iterated over: DeepSpeed shards one before it requests the next."""
 

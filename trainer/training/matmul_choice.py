@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from trainer.data.cache import cache_key, get_or_create
 from trainer.modeling import cpu_matmul
+from trainer.modeling.broadcast import broadcast_json
 from trainer.report import Reporter
 
 VARIABLE = "ATHANOR_FP32_MATMUL"  # auto, torch or onednn
@@ -30,10 +31,8 @@ def configure_matmul(device: torch.device, cache: Path, checkpoint_device: str |
     """
     if device.type != "cpu":
         return
-    choices = [dist.get_rank() == 0 and choose_onednn(cache, checkpoint_device, report)]
-    if dist.get_world_size() > 1:
-        dist.broadcast_object_list(choices)
-    cpu_matmul.set_onednn(choices[0])
+    is_faster = dist.get_rank() == 0 and choose_onednn(cache, checkpoint_device, report)
+    cpu_matmul.set_onednn(broadcast_json(is_faster))
 
 
 def choose_onednn(cache: Path, checkpoint_device: str | None, report: Reporter) -> bool:

@@ -37,3 +37,4 @@ def test_rank_0_initializes_the_values_and_each_rank_gets_its_half() -> None:
     assert second["is_tied"]
     assert first["steps"] == second["steps"]
     assert first["steps"][0][0] > first["steps"][1][0]
+    assert first["broadcast"] == second["broadcast"] == [0, "天", None]
