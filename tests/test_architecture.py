@@ -185,6 +185,7 @@ STATE_WRITERS = {
     ("app/jobs/scheduling/rescan.py", "row"),  # a checkpoint
     ("app/jobs/attempts/attempts.py", "row"),  # a checkpoint
     ("app/checkpoints/service.py", "Checkpoint"),
+    ("app/checkpoints/service.py", "row"),  # a checkpoint
     ("app/base_models/service.py", "ImportedModel"),
     ("app/base_models/service.py", "model"),
     ("app/corpora/service.py", "Corpus"),

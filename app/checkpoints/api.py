@@ -3,7 +3,7 @@
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from app.checkpoints import service
@@ -39,6 +39,16 @@ def get_checkpoint(principal: Reader, checkpoint_id: Id) -> CheckpointDetail:
     with db.transaction() as session:
         row = service.get(session, principal=principal, checkpoint_id=checkpoint_id)
         return checkpoint_detail(session, row)
+
+
+@router.delete(
+    "/checkpoints/{checkpoint_id}", status_code=204, responses=errors("checkpoint_deleted", "checkpoint_in_use")
+)
+def delete_checkpoint(principal: Submitter, checkpoint_id: Id) -> Response:
+    """Delete a checkpoint, pinned or not. Refused while a job or a task uses it; its exports and evaluations stay."""
+    with db.transaction() as session:
+        service.delete(session, principal=principal, checkpoint_id=checkpoint_id)
+    return Response(status_code=204)
 
 
 @router.post("/checkpoints/{checkpoint_id}/pin", responses=errors("checkpoint_deleted"))

@@ -97,6 +97,14 @@ def _keep_words() -> dict[str, str]:
     }
 
 
+@router.post("/checkpoints/{checkpoint_id}/delete")
+def delete(principal: Submitter, checkpoint_id: Id) -> Response:
+    """Delete a checkpoint and redirect to its job."""
+    with db.transaction() as session:
+        job_id = service.delete(session, principal=principal, checkpoint_id=checkpoint_id).job_id
+    return RedirectResponse(f"/jobs/{job_id}", status_code=303)
+
+
 @router.post("/checkpoints/{checkpoint_id}/pin")
 def pin(principal: Submitter, checkpoint_id: Id, back_to: BackTo = "checkpoint") -> Response:
     """Pin a checkpoint and redirect to the page of the button."""

@@ -8,16 +8,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from app.checkpoints import retention_reasons
 from app.core import background_tasks, paging, storage
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.json_shapes import StoredFile
 from app.core.model_base import new_id
-from app.core.models import BackgroundTask, Checkpoint, Job
+from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Job
 from app.core.principal import Principal, visible, visible_to
 from trainer.run_dir import MANIFEST
 
@@ -71,6 +72,50 @@ def pin(session: Session, *, principal: Principal, checkpoint_id: str, pinned: b
     row.pinned = pinned
     session.flush()
     return row
+
+
+def delete(session: Session, *, principal: Principal, checkpoint_id: str) -> Checkpoint:
+    """Hide a checkpoint, pinned or not; the sweep removes its files.
+
+    Raises PanelError: 404, 410, or 409 while a job or a background task uses it.
+    """
+    job_id = get(session, principal=principal, checkpoint_id=checkpoint_id).job_id
+    job = session.get(Job, job_id, with_for_update=True)  # first, as whatever changes checkpoints locks their job
+    row = get(session, principal=principal, checkpoint_id=checkpoint_id, for_update=True)
+    if job is not None and job.finished_at is None:
+        _refuse_to_take_from(session, job, checkpoint_id)
+    refuse_in_use(session, [checkpoint_id])
+    row.state = "deleting"
+    return row
+
+
+def _refuse_to_take_from(session: Session, job: Job, checkpoint_id: str) -> None:
+    """Raise PanelError if the unfinished job that wrote a checkpoint may still resume from it."""
+    if "newest" in retention_reasons.reasons(session, [job.id]).get(checkpoint_id, []):
+        message = _(
+            "The job “{job}” has not finished and may resume from this checkpoint. Cancel it or wait for its end.",
+            job=job.name,
+        )
+        raise PanelError(409, "checkpoint_in_use", message)
+
+
+def refuse_in_use(session: Session, ids: Sequence[str]) -> None:
+    """Raise PanelError (409) if an unfinished job starts from one of these checkpoints, or a task works on one."""
+    started_from = Job.spec["base_model"].as_string()
+    starts = or_(Job.resume_from_id.in_(ids), started_from.in_(ids))
+    using = select(Job.name).where(starts, Job.state.not_in(TERMINAL))
+    job_name = session.scalar(using.limit(1))
+    if job_name is not None:
+        message = _(
+            "The job “{job}” starts from this checkpoint and has not finished. Cancel it or wait for its end.",
+            job=job_name,
+        )
+        raise PanelError(409, "checkpoint_in_use", message)
+    is_open = BackgroundTask.state.in_(background_tasks.OPEN)
+    task_id = session.scalar(select(BackgroundTask.id).where(BackgroundTask.checkpoint_id.in_(ids), is_open).limit(1))
+    if task_id is not None:
+        message = _("The task {id} exports or evaluates this checkpoint. Cancel it or wait for its end.", id=task_id)
+        raise PanelError(409, "checkpoint_in_use", message)
 
 
 def mark_for_deletion(session: Session, ids: Sequence[str]) -> None:

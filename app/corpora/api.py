@@ -158,3 +158,11 @@ def get_tokenizer(principal: Reader, tokenizer_id: Id) -> TokenizerAnswer:
     """Get a tokenizer."""
     with db.transaction() as session:
         return schemas.tokenizer_answer(service.get_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id))
+
+
+@router.delete("/tokenizers/{tokenizer_id}", status_code=204, tags=["tokenizers"], responses=errors("tokenizer_in_use"))
+def delete_tokenizer(principal: Submitter, tokenizer_id: Id) -> Response:
+    """Delete a tokenizer. Refused while an unfinished job uses it; checkpoints hold their own copies."""
+    with db.transaction() as session:
+        service.delete_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
+    return Response(status_code=204)

@@ -222,3 +222,11 @@ def show_tokenizer(request: Request, principal: Reader, tokenizer_id: Id) -> Res
     tokens = previews.vocabulary(tokenizer_id)
     variables: dict[str, Any] = {"tokenizer": tokenizer, "names": names, "jobs": jobs, "tokens": tokens}
     return page(request, "tokenizers/show.html", principal=principal, **variables)
+
+
+@router.post("/tokenizers/{tokenizer_id}/delete")
+def delete_tokenizer(principal: Submitter, tokenizer_id: Id) -> Response:
+    """Delete a tokenizer and redirect to the list."""
+    with db.transaction() as session:
+        service.delete_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
+    return RedirectResponse("/tokenizers", status_code=303)

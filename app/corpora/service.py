@@ -8,7 +8,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.core import background_tasks, paging, storage
+from app.core import background_tasks, deleted_directories, paging, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import ParseReport
@@ -239,11 +239,27 @@ def list_tokenizers(
 def usable_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> Tokenizer:
     """The tokenizer of a job. Raises PanelError at the field `tokenizer` if it is unknown or another user's."""
     visible = visible_to(Tokenizer.owner_id, principal)
-    tokenizer = session.scalar(select(Tokenizer).where(Tokenizer.id == tokenizer_id, visible))
+    # Held until the commit, so that it is not deleted under the job that is being submitted.
+    own = select(Tokenizer).where(Tokenizer.id == tokenizer_id, visible).with_for_update(read=True)
+    tokenizer = session.scalar(own)
     if tokenizer is None:
         message = _("There is no tokenizer {id}, or it is not yours.", id=tokenizer_id)
         raise bad_field("tokenizer", "tokenizer_unknown", message)
     return tokenizer
+
+
+def delete_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> None:
+    """Delete a tokenizer; the sweep removes its files. Raises PanelError: 404, or 409 while a job uses it."""
+    tokenizer = visible(session, Tokenizer, tokenizer_id, principal=principal, for_update=True)
+    uses_tokenizer = or_(Job.tokenizer_id == tokenizer_id, Job.spec["tokenizer"].as_string() == tokenizer_id)
+    job_name = session.scalar(select(Job.name).where(Job.state.not_in(TERMINAL), uses_tokenizer).limit(1))
+    if job_name is not None:
+        message = _(
+            "The job “{job}” uses this tokenizer and has not finished. Cancel it or wait for its end.", job=job_name
+        )
+        raise PanelError(409, "tokenizer_in_use", message)
+    deleted_directories.note(session, storage.tokenizer(tokenizer_id))
+    session.delete(tokenizer)
 
 
 def corpus_names(session: Session, *, principal: Principal, ids: Iterable[str]) -> dict[str, str]:

@@ -179,6 +179,15 @@ def resume_job(principal: Submitter, job_id: Id) -> schemas.JobAnswer:
     return _request_change(service.resume, principal, job_id)
 
 
+@router.delete("/jobs/{job_id}", status_code=204, tags=["jobs"], responses=errors("job_open", "checkpoint_in_use"))
+def delete_job(principal: Submitter, job_id: Id) -> Response:
+    """Delete a job that has ended, with its metrics, log and checkpoints and their exports and evaluations."""
+    with db.transaction() as session:
+        service.delete(session, principal=principal, job_id=job_id)
+    notify_job_changed(job_id)
+    return Response(status_code=204)
+
+
 def _request_change(verb: Callable[..., Job], principal: Principal, job_id: str) -> schemas.JobAnswer:
     with db.transaction() as session:
         answer = schemas.job_answer(session, verb(session, principal=principal, job_id=job_id))

@@ -330,6 +330,15 @@ def resume(principal: Submitter, job_id: Id) -> Response:
     return _request_change(service.resume, principal, job_id)
 
 
+@router.post("/jobs/{job_id}/delete")
+def delete(principal: Submitter, job_id: Id) -> Response:
+    """Delete a job that has ended and redirect to the list."""
+    with db.transaction() as session:
+        service.delete(session, principal=principal, job_id=job_id)
+    notifications.notify_job_changed(job_id)
+    return RedirectResponse("/jobs", status_code=303)
+
+
 def _request_change(verb: Callable[..., Job], principal: Principal, job_id: str) -> Response:
     try:
         with db.transaction() as session:

@@ -14,12 +14,13 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.core import idempotency, paging
+from app.checkpoints import service as checkpoints
+from app.core import deleted_directories, idempotency, paging, storage
 from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.model_base import new_id
-from app.core.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Tokenizer
+from app.core.models import TERMINAL, Attempt, BackgroundTask, Checkpoint, Corpus, Job, JobEvent, Tokenizer
 from app.core.names import checked_name
 from app.core.principal import Principal, visible, visible_to
 from app.core.settings import settings
@@ -76,8 +77,8 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
         request = {**request, "name": checked_name(request["name"], max_length=MAX_NAME_LENGTH)}
     origin, parent = _origin(session, principal, request.get("resume_from_checkpoint"))
     if parent is not None:
-        tokenizer_id = parent.tokenizer_id if parent.spec.base_model is None else None
         before = effective_spec(parent)
+        tokenizer_id = parent.tokenizer_id or before.tokenizer if before.base_model is None else None
         earlier = {**before.model_dump(), "tokenizer": tokenizer_id}
         if before.max_steps is not None:  # an empty warm-up is a share of all steps: more must not lead back into it
             earlier["warmup_steps"] = before.num_warmup_steps
@@ -323,6 +324,23 @@ def resume(session: Session, *, principal: Principal, job_id: str) -> Job:
         job.queued_at = func.now()
         set_state(session, job, "queued", "user", "wish_run")
     return job
+
+
+def delete(session: Session, *, principal: Principal, job_id: str) -> None:
+    """Delete a job that has ended, with its metrics and checkpoints and what was exported or measured of them.
+
+    The sweep removes the files. Raises PanelError: 404, or 409 for a job that has not ended, and while another job or
+    a task uses one of its checkpoints.
+    """
+    job = visible(session, Job, job_id, principal=principal, for_update=True)
+    if job.state not in TERMINAL:
+        raise PanelError(409, "job_open", _("This job has not ended. Cancel it first, then delete it."))
+    ids = session.scalars(select(Checkpoint.id).where(Checkpoint.job_id == job_id).with_for_update()).all()
+    checkpoints.refuse_in_use(session, ids)
+    tasks = session.scalars(select(BackgroundTask.id).where(BackgroundTask.checkpoint_id.in_(ids)))
+    outputs = [storage.background_task(task_id) for task_id in tasks]
+    deleted_directories.note(session, storage.run(job_id), *outputs)
+    session.delete(job)
 
 
 def _open_job(session: Session, principal: Principal, job_id: str) -> Job:

@@ -99,6 +99,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     # checkpoints, exports and evaluations
     "checkpoint_corrupt": ((409, 422), "The files of the checkpoint are damaged."),
     "checkpoint_deleted": ((410,), "The checkpoint was deleted."),
+    "checkpoint_in_use": ((409,), "An unfinished job or task uses the checkpoint."),
     "checkpoint_missing": ((409, 422), "Files of the checkpoint are missing."),
     "checkpoint_unknown": ((404, 422), "There is no such checkpoint."),
     "checkpoint_unresumable": ((422,), "The checkpoint holds no optimizer state."),
@@ -114,6 +115,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "epochs_uncounted": ((422,), "The number of samples of the earlier job is not known."),
     "job_cancelling": ((409,), "The job is being cancelled."),
     "job_ended": ((409,), "The job has ended."),
+    "job_open": ((409,), "The job has not ended."),
     "label_unknown": ((422,), "A label of the validation corpora does not occur in the training corpora."),
     "labels_one": ((422,), "All records have the same label."),
     "memory_short": ((422, 503), "There is too little memory."),
@@ -127,6 +129,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "state_unknown": ((422,), "There is no such state."),
     "steps_done": ((422,), "The checkpoint is already at the last step."),
     "steps_many": ((422,), "The epochs take too many steps."),
+    "tokenizer_in_use": ((409,), "A job that has not finished uses the tokenizer."),
     "tokenizer_unknown": ((422,), "There is no such tokenizer."),
     "too_little": ((422,), "The text or the memory is too small for the smallest model."),
     "vocab_too_large": ((422,), "The text cannot yield a vocabulary of this size."),

@@ -87,7 +87,9 @@ def checkpoint_in_use(
     except PanelError as error:
         raise unknown from error
     # The job deletes checkpoints only while it is locked: those that exist now stay until the new job is stored.
-    job = session.get_one(Job, checkpoint.job_id, with_for_update={"read": True})
+    job = session.get(Job, checkpoint.job_id, with_for_update={"read": True})
+    if job is None:  # it was deleted meanwhile
+        raise unknown
     session.refresh(checkpoint)
     return checkpoint, job
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.checkpoints import service as checkpoints
 from app.checkpoints import signature
 from app.checkpoints.signature import Signed
-from app.core import db, storage
+from app.core import db, deleted_directories, storage
 from app.core.account_models import User
 from app.core.i18n import _
 from app.core.models import Checkpoint, Job
@@ -40,15 +40,17 @@ def rescan() -> Iterator[str]:
 
     Yields one line of text per result. Safe to repeat.
     """
+    runs = sorted((storage.data() / "runs").glob("*/"))
     with db.transaction() as session:
         owner = session.scalar(select(User).where(User.role == "owner").order_by(User.id))
         recorded = set(session.scalars(select(Job.id)))
+        deleted = {run.name for run in runs if deleted_directories.is_noted(session, run)}
     if owner is None:
         yield _("Nobody has an account yet. Open the link that `athanor up` prints, then try again.")
         return
     num_jobs = num_checkpoints = 0
-    for run in sorted((storage.data() / "runs").glob("*/")):
-        if run.name in recorded or JOB_ID.fullmatch(run.name) is None:
+    for run in runs:
+        if run.name in recorded | deleted or JOB_ID.fullmatch(run.name) is None:
             continue
         restorable, foreign = _verify_run(run)
         yield from (_("Skipped {path}: {why}.", path=_relative(path), why=why) for path, why in foreign)

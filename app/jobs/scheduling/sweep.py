@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core import db, idempotency, storage
+from app.core import db, deleted_directories, idempotency, storage
 from app.core.models import Checkpoint, Job
 from app.jobs.lifecycle import retention
 from app.jobs.lifecycle.transitions import HELD
@@ -41,7 +41,7 @@ class Sweep:
 
     def step(self) -> int:
         """Remove a few items and return how many. I/O errors are logged, and the item is retried later."""
-        actions = _deleted_checkpoints()
+        actions = _deleted_checkpoints() + _deleted_directories()
         runs = list(islice(self._ahead, BATCH))
         if not runs:  # every run directory was visited
             actions += _scan(_orphaned_directories)
@@ -77,16 +77,33 @@ def _deleted_checkpoints() -> list[Action]:
 
 
 def _remove_checkpoint(checkpoint_id: str, path: str) -> None:
-    """Move it to the trash in one rename, so that it is never seen half deleted; then delete it."""
-    directory, trash = storage.checkpoint(path), storage.data() / "trash" / checkpoint_id
-    trash.parent.mkdir(exist_ok=True)
-    if directory.exists():
-        directory.rename(trash)
-    if trash.exists():
-        shutil.rmtree(trash)
+    _remove_through_trash(storage.checkpoint(path), checkpoint_id)
     with db.transaction() as session:
         checkpoints.mark_deleted(session, checkpoint_id)
     log.info("sweep: deleted the checkpoint %s", path)
+
+
+def _deleted_directories() -> list[Action]:
+    with db.transaction() as session:
+        return [partial(_remove_directory, path) for path in deleted_directories.list_pending(session, BATCH)]
+
+
+def _remove_directory(path: str) -> None:
+    _remove_through_trash(storage.data() / path, path.replace("/", "-"))
+    with db.transaction() as session:
+        deleted_directories.record_removal(session, path)
+    log.info("sweep: deleted %s", path)
+
+
+def _remove_through_trash(directory: Path, name: str) -> None:
+    """Move it to the trash in one rename, so that it is never seen half deleted; then delete it."""
+    trash = storage.data() / "trash" / name
+    trash.parent.mkdir(exist_ok=True)
+    if trash.exists():  # from a removal that was interrupted
+        shutil.rmtree(trash)
+    if directory.exists():
+        directory.rename(trash)
+        shutil.rmtree(trash)
 
 
 def _run_actions(run: Path) -> list[Action]:

@@ -56,7 +56,7 @@ BAD = [
     ({"corpora": ["CORPUS"], "vocab_size": 200_000}, "vocab_size", "Use at most"),
     ({"corpora": ["CORPUS"], "vocab_size": 10}, "vocab_size", "at least 258"),
     ({"corpora": ["SHORT"], "sequence_length": 1024}, "sequence_length", "at most"),
-    ({"corpora": ["CORPUS"], "learning_rate": float("nan")}, "learning_rate", "number"),
+    ({"corpora": ["CORPUS"], "learning_rate": float("nan")}, "body", "NaN is not a finite number"),
     ({"corpora": ["CORPUS"], "num_processes": 3}, "train_batch_size", "multiple"),
 ]
 
