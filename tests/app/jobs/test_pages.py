@@ -193,8 +193,8 @@ def test_a_form_sent_twice_creates_one_job(alice: TestClient, corpus: str) -> No
         ({"sequence_length": "131072"}, "sequence length of at most"),
         ({"vocab_size": "250000"}, "Use at most"),
         ({"tokenizer": "06e9x0c5m1n2p3q4"}, "There is no tokenizer"),
-        ({"name": "x" * 81}, "Name must be at most 80 characters long"),
-        ({"name": "a\0b"}, "character that cannot be stored"),
+        ({"name": "x" * 81}, "The name can have at most 80 characters"),
+        ({"name": "a\0b"}, "invisible or control character (U+0000) at position 2"),
     ],
 )
 def test_errors_are_shown_at_their_fields_and_the_input_is_kept(
