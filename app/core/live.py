@@ -81,8 +81,16 @@ class Update:
     data: str
 
 
-# Reads the updates after a cursor ("": from the beginning) up to another one (None: to the end).
-Reader = Callable[[str, str | None], list[Update]]
+@dataclass(frozen=True)
+class News:
+    """Updates, and the cursor after them. It claims nothing that does not exist, whatever cursor a client sent."""
+
+    updates: list[Update]
+    cursor: str
+
+
+# Reads what is new after a cursor ("": from the beginning) up to another one (None: to the end).
+Reader = Callable[[str, str | None], News]
 
 
 @dataclass(eq=False)
@@ -134,13 +142,16 @@ class Hub:
                 if topic.cursor is not None:
                     await self._advance(topic)
                 # At the others' cursor there is nothing to read; "" as the end would mean the beginning.
-                missed = await to_thread.run_sync(topic.read, cursor, topic.cursor) if cursor != topic.cursor else []
+                if cursor != topic.cursor:
+                    missed = await to_thread.run_sync(topic.read, cursor, topic.cursor)
+                else:
+                    missed = News([], cursor)
                 if topic.cursor is None:
-                    topic.cursor = missed[-1].cursor if missed else cursor
+                    topic.cursor = missed.cursor
                 topic.viewers.add(viewer)
             if topic.task is None:
                 topic.task = asyncio.create_task(self._follow(topic))
-            for update in missed:
+            for update in missed.updates:
                 yield update
             while not self._closing.is_set():
                 updates = await viewer.get()
@@ -170,12 +181,11 @@ class Hub:
 
     async def _advance(self, topic: _Topic) -> None:
         assert topic.cursor is not None
-        updates = await to_thread.run_sync(topic.read, topic.cursor, None)
-        if not updates:
-            return
-        topic.cursor = updates[-1].cursor
-        for viewer in topic.viewers:
-            _offer(viewer, updates)
+        news = await to_thread.run_sync(topic.read, topic.cursor, None)
+        topic.cursor = news.cursor
+        if news.updates:
+            for viewer in topic.viewers:
+                _offer(viewer, news.updates)
 
     async def _listen(self) -> None:
         while not self._closing.is_set():

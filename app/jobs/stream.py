@@ -7,6 +7,7 @@ document that is sent again when it changes: of the job, its attempts and its ch
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app.checkpoints.schemas import CheckpointAnswer
 from app.core import db, i18n, storage
-from app.core.live import Reader, Update
+from app.core.live import News, Reader, Update
 from app.core.models import TERMINAL, Attempt, Job, JobEvent, MetricPoint, Sample
 from app.core.paging import Listing
 from app.jobs import job_parts, schemas, service
@@ -29,6 +30,7 @@ from trainer.run_dir import RunDir
 MAX_NEW_LINES = 2_000  # journal lines sent as points; after more of them the curves are sent again
 MAX_POINTS = 1_200  # points of a curve that is sent again
 DIGEST_LENGTH = 10  # hexadecimal digits
+DIGEST = re.compile(rf"[0-9a-f]{{{DIGEST_LENGTH}}}")
 
 Line = tuple[int, int]  # fence and sequence number of a line of a journal
 
@@ -74,8 +76,16 @@ class Cursor:
             return cls()
         if max(numbers) >= 2**31 or min(numbers) < -1:
             return cls()
-        digests = tuple(part[:DIGEST_LENGTH] for part in parts[6:])
+        digests = tuple(parts[6:])
+        if any(digest and not DIGEST.fullmatch(digest) for digest in digests):
+            return cls()
         return cls(points_fence, points_seq, samples_fence, samples_seq, history, log, digests)
+
+    def within(self, limit: "Cursor", log_end: int) -> "Cursor":
+        """The cursor without what it claims to have seen beyond the limit: a client may invent any."""
+        points, samples = min(self.points, limit.points), min(self.samples, limit.samples)
+        history, log = min(self.history, limit.history), min(self.log, log_end)
+        return Cursor(*points, *samples, history, log, self.digests)
 
 
 def json_reader(job_id: str, language: str) -> Reader:
@@ -95,16 +105,18 @@ def page_cursor(session: Session, job: Job, parts: Iterable[str]) -> Cursor:
 
 
 def _reader(news: "type[_News]", job_id: str, language: str) -> Reader:
-    def read(cursor: str, until: str | None) -> list[Update]:
+    def read(cursor: str, until: str | None) -> News:
         with i18n.use_locale(language), db.transaction() as session:
             # One snapshot, so that curves, samples and history agree.
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             job = session.get(Job, job_id)
             if job is None:
-                return []
+                return News([], "")
             limit = Cursor.read(until) if until is not None else _now(session, job)
             log_end = limit.log if until is not None else None
-            return list(news(session, job, Cursor.read(cursor), limit, log_end).updates())
+            start = Cursor.read(cursor).within(limit, logs.size(_log_path(job)) if log_end is None else log_end)
+            following = news(session, job, start, limit, log_end)
+            return News(list(following.updates()), following.cursor.text())
 
     return read
 
@@ -151,6 +163,10 @@ class _News:
         text = data.model_dump_json(by_alias=True) if isinstance(data, BaseModel) else json.dumps(data)
         return Update(self.cursor.text(), event, text)
 
+    def _keep_digests(self, count: int) -> None:
+        """Drop the digests of documents that there are not."""
+        self.cursor = replace(self.cursor, digests=self.cursor.digests[:count])
+
     def _if_changed(self, place: int, digest: str, event: str, data: BaseModel | dict[str, Any]) -> Iterator[Update]:
         """An update of the document whose digest is at `place` in the cursor, if the viewer has another version."""
         digests = [*self.cursor.digests, *[""] * (place + 1 - len(self.cursor.digests))]
@@ -193,6 +209,7 @@ class _JsonNews(_News):
     """News for programs: the answers of the API."""
 
     def _documents(self) -> Iterator[Update]:
+        self._keep_digests(3)
         job = schemas.job_answer(self.session, self.job)
         yield from self._if_changed(0, _digest(job.model_dump_json(exclude={"elapsed_seconds"})), "job", job)
         rows = service.list_attempts(self.session, job_id=self.job.id)
@@ -218,6 +235,7 @@ class _PageNews(_News):
 
     def _documents(self) -> Iterator[Update]:
         parts = job_parts.render(job_parts.context(self.session, self.job))
+        self._keep_digests(len(parts))
         for place, (name, html) in enumerate(parts.items()):
             yield from self._if_changed(place, _digest(html), "part", {"id": f"part-{name}", "html": html})
 

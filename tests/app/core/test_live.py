@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.core import live
-from app.core.live import QUEUE_EVENTS, Hub, Subscription, Update
+from app.core.live import QUEUE_EVENTS, Hub, News, Subscription, Update
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -26,10 +26,11 @@ class EventLog:
             self.events.append(len(self.events) + 1)
         live.notify("event_log")
 
-    def read(self, cursor: str, until: str | None) -> list[Update]:
+    def read(self, cursor: str, until: str | None) -> News:
         self.reads += 1
         begin, end = int(cursor or 0), len(self.events) if until is None else int(until)
-        return [Update(str(n), "event", json.dumps(n)) for n in self.events[begin:end]]
+        updates = [Update(str(n), "event", json.dumps(n)) for n in self.events[begin:end]]
+        return News(updates, str(end))
 
 
 async def collect(stream: AsyncIterator[Update], last: int, got: list[int] | None = None) -> list[int]:
@@ -137,7 +138,7 @@ def test_a_viewer_leaving_while_another_joins_does_not_affect_it() -> None:
         event_log.append()
         is_reading, go = threading.Event(), threading.Event()
 
-        def slow_read(cursor: str, until: str | None) -> list[Update]:
+        def slow_read(cursor: str, until: str | None) -> News:
             if event_log.reads == 1:  # the second viewer is being brought up to now
                 is_reading.set()
                 go.wait(10)
@@ -167,6 +168,25 @@ def test_a_missing_notification_delays_events_but_loses_none() -> None:
             event_log.events.append(2)  # without a notification
             assert (await asyncio.wait_for(anext(stream), live.POLL_SECONDS + 5)).data == "2"
             await stream.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("invented", ["0", "3", "1000"])
+def test_a_viewer_with_an_invented_cursor_takes_nothing_from_the_others(invented: str) -> None:
+    async def main() -> None:
+        event_log = EventLog()
+        event_log.append(5)
+        async with Hub().running() as hub:
+            liar = asyncio.create_task(collect(hub.stream("event_log", event_log.read, invented), 7))
+            while not event_log.reads:
+                await asyncio.sleep(0.005)
+            honest = asyncio.create_task(collect(hub.stream("event_log", event_log.read, ""), 7))
+            while event_log.reads < 2:
+                await asyncio.sleep(0.005)
+            event_log.append(2)
+            assert await asyncio.wait_for(honest, 20) == [1, 2, 3, 4, 5, 6, 7]
+            assert (await asyncio.wait_for(liar, 20))[-2:] == [6, 7]
 
     asyncio.run(main())
 

@@ -145,7 +145,7 @@ class StreamedJob:
         self.step = step
 
     def read(self, cursor: str, until: str | None = None) -> list[Update]:
-        return stream.json_reader(self.job_id, "en")(cursor, until)
+        return stream.json_reader(self.job_id, "en")(cursor, until).updates
 
 
 @pytest.fixture
@@ -277,6 +277,35 @@ def test_removing_or_pinning_a_checkpoint_updates_the_live_view(run: StreamedJob
     assert run.read(viewer.cursor) == []
 
 
+@pytest.mark.parametrize("field", range(len(stream.Cursor().numbers)))
+def test_an_invented_cursor_hides_nothing_that_comes_after_it(run: StreamedJob, field: int) -> None:
+    """The hub continues for all viewers from the cursor that the first one's read ended at."""
+    run.advance(5)
+    run.print("one\n")
+    real = stream.Cursor.read(run.read("")[-1].cursor)
+    numbers = list(real.numbers)
+    numbers[field] = 2**31 - 1
+    read = stream.json_reader(run.job_id, "en")
+    invented = stream.Cursor(*numbers, digests=("0" * stream.DIGEST_LENGTH,) * 30)
+    topic = stream.Cursor.read(read(invented.text(), None).cursor)
+    assert topic.history == real.history
+    assert topic.digests == real.digests
+    run.advance(5)
+    run.print("two\n")
+    news = {update.event: json.loads(update.data) for update in read(topic.text(), None).updates}
+    assert max(news["points"]["series"]["loss"]["steps"]) == 10
+    assert news["sample"]["step"] == 10
+    assert news["log"]["text"].endswith("two\n")
+    run.lose()
+    news = {update.event: json.loads(update.data) for update in read(topic.text(), None).updates}
+    assert {"job", "curve", "history"} <= set(news)
+
+
+@pytest.mark.parametrize("digest", ["nonsense", "0123456789\n\ndata: x", "ABCDEF0123"])
+def test_a_cursor_with_what_is_no_digest_has_seen_nothing(digest: str) -> None:
+    assert stream.Cursor.read(f"1.2.1.2.3.4.{digest}") == stream.Cursor()
+
+
 # ---- the page ------------------------------------------------------------------------------------------------------
 
 
@@ -297,31 +326,31 @@ def rendered(run: StreamedJob, language: str = "en") -> tuple[str, dict[str, str
 def test_the_page_and_its_stream_show_the_same_parts(run: StreamedJob, language: str) -> None:
     run.advance(7)
     run.save()
-    assert page_parts(stream.page_reader(run.job_id, language)("", None)) == rendered(run, language)[1]
+    assert page_parts(stream.page_reader(run.job_id, language)("", None).updates) == rendered(run, language)[1]
 
 
 def test_a_freshly_rendered_page_gets_curves_and_log_but_no_unchanged_part(run: StreamedJob) -> None:
     run.advance(7)
     run.print("one\n")
     cursor, _parts = rendered(run)
-    assert [update.event for update in stream.page_reader(run.job_id, "en")(cursor, None)] == ["curve", "log"]
+    assert [update.event for update in stream.page_reader(run.job_id, "en")(cursor, None).updates] == ["curve", "log"]
 
 
 def test_only_parts_with_changed_html_are_sent(run: StreamedJob) -> None:
     run.advance(7)
     read = stream.page_reader(run.job_id, "en")
-    cursor = read("", None)[-1].cursor
+    cursor = read("", None).cursor
     assert len(cursor) <= 200  # which is as long as the route takes it
-    assert read(cursor, None) == []
+    assert read(cursor, None).updates == []
     run.save()
-    updates = read(cursor, None)
+    updates = read(cursor, None).updates
     assert set(page_parts(updates)) == {"part-checkpoints"}
     run.advance(3)
-    updates = read(updates[-1].cursor, None)
+    updates = read(updates[-1].cursor, None).updates
     assert set(page_parts(updates)) == {"part-heading", "part-status", "part-latest"}
     assert json.loads(updates[-1].data)["step"] == 10
     assert "at 10" in json.loads(updates[-1].data)["html"]
-    assert read(updates[-1].cursor, None) == []
+    assert read(updates[-1].cursor, None).updates == []
 
 
 @pytest.mark.parametrize("cursor", ["x", "1.2.3", ".......", "9" * 90, "1.é.1.1.1.1.1.a", "-5.0.0.0.0..-1.a"])
@@ -332,12 +361,12 @@ def test_an_invalid_cursor_starts_from_the_beginning(run: StreamedJob, cursor: s
 
 
 def test_a_deleted_job_has_no_updates() -> None:
-    assert stream.json_reader("gone", "en")("", None) == []
+    assert stream.json_reader("gone", "en")("", None).updates == []
 
 
 def test_messages_are_in_the_language_of_the_viewer(run: StreamedJob) -> None:
-    english = {u.event: u.data for u in stream.json_reader(run.job_id, "en")("", None)}
-    chinese = {u.event: u.data for u in stream.json_reader(run.job_id, "zh-CN")("", None)}
+    english = {u.event: u.data for u in stream.json_reader(run.job_id, "en")("", None).updates}
+    chinese = {u.event: u.data for u in stream.json_reader(run.job_id, "zh-CN")("", None).updates}
     assert json.loads(english["history"])["message"] == "The worker on ada took the job."
     assert json.loads(chinese["history"])["message"] != json.loads(english["history"])["message"]
 

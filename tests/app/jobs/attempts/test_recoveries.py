@@ -162,9 +162,9 @@ def test_a_lost_job_has_not_recovered_yet_but_shows_the_reason(
 def test_live_views_receive_attempts_and_comparisons(recovered: tuple[str, int]) -> None:
     job_id, fence = recovered
     read = stream.json_reader(job_id, "en")
-    cursor = read("", None)[-1].cursor
+    cursor = read("", None).cursor
     again(job_id, fence, list(SAME))
-    news = {update.event: update.data for update in read(cursor, None)}
+    news = {update.event: update.data for update in read(cursor, None).updates}
     assert "Exact resume proven on 14 steps." in news["attempts"]
     assert "Exact resume proven on 14 steps." in news["job"]
-    assert "attempts" not in {update.event for update in read(read(cursor, None)[-1].cursor, None)}
+    assert "attempts" not in {update.event for update in read(read(cursor, None).cursor, None).updates}
