@@ -61,7 +61,6 @@ class SecurityMiddleware:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
-                headers.setdefault("Cache-Control", "no-store")
                 headers["X-Request-Id"] = scope["state"]["id"]
                 headers.update(deprecation_headers(scope["path"]))
             await send(message)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from app.core.models import TERMINAL
-from app.web.middleware import SECURITY_HEADERS
+from app.web.security_headers import SECURITY_HEADERS
 from tests.faults.runs import SPEC
 from tests.faults.stack import Installation
 from tests.users import PASSWORD
@@ -216,7 +216,7 @@ def fault_of(status: int, headers: dict[str, str]) -> str:
     """What is wrong with a response, by its status and its headers in small letters; empty if nothing is."""
     if status >= 500 and status != 507 and not (status == 503 and "retry-after" in headers):
         return f"status {status}"
-    missing = [name for name in (*SECURITY_HEADERS, "Cache-Control") if name.lower() not in headers]
+    missing = [name for name in SECURITY_HEADERS if name.lower() not in headers]
     return f"status {status} without {', '.join(missing)}" if missing else ""
 
 

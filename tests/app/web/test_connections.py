@@ -81,7 +81,7 @@ def sent(connection: socket.socket, data: bytes) -> bool:
 
 def assert_refused(answer: str, status: int) -> None:
     assert answer.startswith(f"HTTP/1.1 {status} "), answer[:200]
-    for name, value in SECURITY_HEADERS.items():
+    for name, value in {**SECURITY_HEADERS, "Cache-Control": "no-store"}.items():
         assert f"{name}: {value}\r\n".lower() in answer.lower(), name
 
 
