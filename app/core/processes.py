@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,8 @@ import psutil
 from app.core.settings import ROOT, run_directory
 
 MAX_LOG_BYTES = 20 * 2**20
+MAX_LINES = 20  # of a log that are printed at once
+MAX_LINE_BYTES = 500
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0  # a process that ran this long restarts without a pause
 _NOTABLE = re.compile(rb"\b(WARNING|ERROR|CRITICAL|Traceback|\w+Error:)")
@@ -61,15 +64,19 @@ class ManagedProcess:
         return self._pause
 
     def new_log_lines(self) -> list[str]:
-        """Warnings and errors that were added to its log since the last call."""
+        """Warnings and errors that were added to its log since the last call: few and short. Rotates a large log."""
         if not self.log.exists():
             return []
         with self.log.open("rb") as file:
             file.seek(self._seen)
             text = file.read(2**20)
-        complete = text[: text.rfind(b"\n") + 1]
+        complete = text[: text.rfind(b"\n") + 1] if len(text) < 2**20 else text
         self._seen += len(complete)
-        return [line.decode(errors="replace") for line in complete.splitlines() if _NOTABLE.search(line)]
+        if rotate(self.log):
+            self._seen = 0
+        lines = [line for line in complete.splitlines() if _NOTABLE.search(line)]
+        more = [f"[{len(lines) - MAX_LINES} more: {self.log}]"] if len(lines) > MAX_LINES else []
+        return [line[:MAX_LINE_BYTES].decode(errors="replace") for line in lines[:MAX_LINES]] + more
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""
@@ -124,10 +131,16 @@ def ending(code: int) -> str:
     return f"signal {-code}"
 
 
-def rotate(log: Path) -> None:
-    """Rotate a large log, replacing the previous rotated one."""
-    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-        log.replace(log.with_suffix(".log.1"))
+def rotate(log: Path) -> bool:
+    """Move the text of a large log to a second file, replacing that of before. Returns whether it was large.
+
+    The log stays the same file, so that a running process, which appends to it, continues there.
+    """
+    if not log.exists() or log.stat().st_size <= MAX_LOG_BYTES:
+        return False
+    shutil.copyfile(log, log.with_suffix(".log.1"))
+    os.truncate(log, 0)
+    return True
 
 
 def write_pid(path: Path, pid: int) -> None:

@@ -49,10 +49,11 @@ def demo() -> None:
 @cli.command()
 def web(fd: int = typer.Option(-1, hidden=True)) -> None:
     """Start a web process."""
+    from app.core import log_lines
     from app.launcher import up as sequence
     from app.web.server import create_server
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_lines.configure()
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs each time the revision is read
     need_servers()
     with ExitStack() as stack:

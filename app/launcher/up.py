@@ -168,6 +168,7 @@ def watch(servers: list[Server], children: list[ManagedProcess]) -> NoReturn:
                 values = {"name": child.name, "how": how, "n": f"{child.pause:.0f}", "log": child.log}
                 say(_("{name} ended ({how}) and restarts in {n} s. Log: {log}", **values))
         for server in servers if rounds % 5 == 0 else ():
+            processes.rotate(server.log_path)
             if server.process() is None:
                 say(_("{name} ended and restarts. Log: {log}", name=server.name, log=server.log_path))
                 server.start()

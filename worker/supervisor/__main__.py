@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from app.core import processes
+from app.core import log_lines, processes
 from app.core.settings import run_directory
 from app.jobs.attempts import attempts
 from app.jobs.attempts.attempts import LeaseLost
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("job_id")
     parser.add_argument("fence", type=int)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_lines.configure()
     with pid_file(arguments.job_id):
         supervise(arguments.job_id, arguments.fence)
     logging.shutdown()

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import Session
 
 from app.background_tasks import outcomes
-from app.core import db, live, queue
+from app.core import db, live, log_lines, queue
 from app.core.models import Heartbeat
 from app.core.settings import settings
 from app.jobs.lifecycle import notifications
@@ -128,7 +128,7 @@ def _record_heartbeat(session: Session, counts: dict[str, int]) -> None:
 
 def main() -> None:
     """Run until SIGTERM or Ctrl-C."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_lines.configure()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     scheduler, subscription = Scheduler(), live.Subscription(notifications.SCHEDULER)

@@ -165,6 +165,29 @@ def test_only_important_lines_reach_the_terminal(database: str, tmp_path: Path) 
     assert child.new_log_lines() == []
 
 
+def test_the_log_of_a_running_process_is_rotated_and_few_lines_are_printed(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "MAX_LOG_BYTES", 10_000)
+    code = "import sys\nfor line in sys.stdin: sys.stdout.write(line * 100); sys.stdout.flush()"
+    log = tmp_path / "talker.log"
+    with log.open("ab") as output:
+        talker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=output, text=True)
+    child = ManagedProcess("talker", [], log)
+    assert talker.stdin is not None
+    with talker, talker.stdin:
+        for size in (1_000, 10):
+            talker.stdin.write("WARNING " + "x" * size + "\n")
+            talker.stdin.flush()
+            num_bytes = 100 * (size + 9)
+            until(lambda: log.stat().st_size == num_bytes, 20, "the output")  # noqa: B023 - called at once
+            lines = child.new_log_lines()
+            assert len(lines) == processes.MAX_LINES + 1
+            assert max(map(len, lines[:-1])) <= processes.MAX_LINE_BYTES
+    assert (tmp_path / "talker.log.1").stat().st_size == 100 * 1_009
+    assert log.stat().st_size == 100 * 19, "the process continues in the emptied file"
+
+
 def test_a_reused_pid_is_not_mistaken_for_the_process(tmp_path: Path) -> None:
     note = tmp_path / "a.pid"
     processes.write_pid(note, os.getpid())
