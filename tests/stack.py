@@ -77,7 +77,8 @@ def running(directory: Path, **environment: str) -> Iterator[Stack]:
 def start(directory: Path, **environment: str) -> Stack:
     """Start `athanor up` and wait for its link."""
     clean = {k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "REDIS_URL") and "ATHANOR" not in k}
-    clean.update(ATHANOR_DATA=str(directory / "data"), ATHANOR_PORT="0", PYTHONUNBUFFERED="1", **environment)
+    clean.update(ATHANOR_DATA=str(directory / "data"), ATHANOR_PORT="0", PYTHONUNBUFFERED="1")
+    clean.update(ATHANOR_DISK_RESERVE_BYTES=str(64 * 2**20), **environment)  # and its ballast, of each test's stack
     output = directory / "up.txt"
     with output.open("ab") as file:
         begin = file.tell()

@@ -40,6 +40,7 @@ tasks_router = APIRouter(route_class=ApiRoute)
         "gguf_tokenizer",
         "model_unready",
         "tasks_open",
+        "disk_full",
     ),
 )
 def export_checkpoint(principal: Submitter, body: ExportRequest) -> TaskAnswer:
@@ -64,6 +65,7 @@ def export_checkpoint(principal: Submitter, body: ExportRequest) -> TaskAnswer:
         "corpus_twice",
         "model_unready",
         "tasks_open",
+        "disk_full",
     ),
 )
 def evaluate_checkpoint(principal: Submitter, body: EvaluationRequest) -> TaskAnswer:

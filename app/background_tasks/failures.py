@@ -19,6 +19,9 @@ MESSAGES = {
     "result_unstorable": gettext_noop("The result could not be stored ({why}). Start the task again."),
     "rejected": gettext_noop("What was uploaded or downloaded cannot be used. Its page says why."),
     "bad_input": gettext_noop("The task failed: {why}"),
+    "disk_filled_up": gettext_noop(
+        "The disk of the data directory became full, so the task was stopped. Free some space, then start another one."
+    ),
     "corpus_gone": gettext_noop("A corpus of this evaluation was deleted. Start another evaluation."),
 }
 

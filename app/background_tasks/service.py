@@ -105,17 +105,18 @@ def _queue(
         checkpoint_id=of.checkpoint.id if of.checkpoint is not None else None,
         model_id=of.model.id if of.model is not None else None,
         options=TaskOptions(**request.model_dump(exclude={"checkpoint"})),
-        memory_bytes=_memory_bytes(of),
+        # Besides the weights, a second copy while they are converted or compared, and torch.
+        memory_bytes=3 * _weight_bytes(of) + TORCH_BYTES,
+        disk_bytes=_weight_bytes(of) if kind == "export" else 0,
     )
 
 
-def _memory_bytes(of: Subject) -> int:
-    """What an export or an evaluation needs: the weights, a second copy while they are converted or compared, torch."""
+def _weight_bytes(of: Subject) -> int:
+    """The size of the files of a model."""
     files = (
         of.checkpoint.manifest.files if of.checkpoint is not None else of.model.files if of.model is not None else []
     )
-    weights = sum(file.size for file in files if not file.name.startswith(checkpoints.RESUME))
-    return 3 * weights + TORCH_BYTES
+    return sum(file.size for file in files if not file.name.startswith(checkpoints.RESUME))
 
 
 # ---- all tasks ------------------------------------------------------------------------------------------------------

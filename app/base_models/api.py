@@ -28,7 +28,13 @@ RAW_BODY = {
     status_code=201,
     tags=["models"],
     responses=errors(
-        "tasks_open", "name_missing", "name_too_long", "character_invalid", "reference_invalid", "hub_offline"
+        "tasks_open",
+        "disk_full",
+        "name_missing",
+        "name_too_long",
+        "character_invalid",
+        "reference_invalid",
+        "hub_offline",
     ),
 )
 def create_model(principal: Submitter, body: ModelRequest) -> ModelAnswer:
@@ -57,7 +63,7 @@ async def upload_file(request: Request, principal: Submitter, model_id: Id, name
     "/models/{model_id}/import",
     status_code=202,
     tags=["models"],
-    responses=errors("tasks_open", "model_importing", "model_ready", "model_empty", "hub_offline"),
+    responses=errors("tasks_open", "disk_full", "model_importing", "model_ready", "model_empty", "hub_offline"),
 )
 def import_model(principal: Submitter, model_id: Id) -> ModelAnswer:
     """Validate the uploaded files in the background; poll the model until its state is `ready` or `failed`."""

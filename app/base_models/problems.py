@@ -20,8 +20,12 @@ MESSAGES = {
     "archive_empty": gettext_noop("The archive contains no model files."),
     "archive_twice": gettext_noop("The archive contains {file} twice. Pack only one model."),
     "archive_link": gettext_noop("{file} in the archive is a link or a device, not a file. Pack the file itself."),
+    "archive_sparse": gettext_noop("{file} in the archive is a sparse file. Pack it without the option --sparse."),
     "too_large": gettext_noop("The files are {size} in total; the limit for a base model is {limit}."),
     "disk_full": gettext_noop("The files need {size}, but only {free} of disk space is left."),
+    "disk_filled_up": gettext_noop(
+        "The disk of the data directory became full, so the import was stopped. Free some space, then start it again."
+    ),
     # configuration
     "not_json": gettext_noop("{file} is not valid JSON: error at byte {byte}."),
     "number_infinite": gettext_noop("{file} contains {word}, which is not a finite number. Use a finite one."),

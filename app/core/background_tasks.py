@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from app.core import queue
+from app.core import disk, queue
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.json_shapes import FailureReason, TaskOptions, TaskProgress, TaskResult
@@ -56,18 +56,22 @@ def enqueue(
     kind: Kind,
     owner_id: str | None,
     memory_bytes: int,
+    disk_bytes: int = 0,
     options: TaskOptions | None = None,
     corpus_id: str | None = None,
     checkpoint_id: str | None = None,
     model_id: str | None = None,
 ) -> BackgroundTask:
-    """Queue a task on a corpus, a checkpoint or a base model. `memory_bytes` is the most that its process may use.
+    """Queue a task on a corpus, a checkpoint or a base model.
 
-    Raises PanelError (429) if its owner has too many unfinished tasks. Call `queue.flush_outbox` after the commit.
+    `memory_bytes` is the most that its process may use, `disk_bytes` what it will write, as far as that is known.
+    Raises PanelError: 429 if its owner has too many unfinished tasks, 507 if the disk is too full. Call
+    `queue.flush_outbox` after the commit.
     """
     lane = lane_of(kind)
     if owner_id is not None:
         _check_number_open(session, owner_id, lane)
+        disk.require_room(max(1, disk_bytes))
     task = BackgroundTask(
         owner_id=owner_id,
         kind=kind,

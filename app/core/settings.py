@@ -46,7 +46,9 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("hf_hub_offline", "HF_HUB_OFFLINE"),
         description="Do not contact a hub",
     )
-    disk_reserve_bytes: int = Field(2**30, ge=0, description="Disk space that a new job must leave free")
+    disk_reserve_bytes: int = Field(
+        2**30, ge=0, description="Disk space that uploads, imports, exports and new jobs must leave free"
+    )
     node_name: str = Field(default_factory=socket.gethostname, description="Name of this worker's node")
     node_slots: int = Field(1, ge=1, description="Concurrent jobs on a node without GPUs")
     fp32_matmul: Literal["auto", "torch", "onednn"] = Field(

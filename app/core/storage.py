@@ -45,6 +45,11 @@ def cache() -> Path:
     return data() / "cache"
 
 
+def ballast() -> Path:
+    """The file that is deleted when the disk is almost full, see app/core/disk.py."""
+    return data() / "ballast"
+
+
 def checkpoint(path: str) -> Path:
     """A checkpoint by its stored path."""
     return data() / path

@@ -114,7 +114,13 @@ def list_documents(
     status_code=202,
     tags=["corpora"],
     responses=errors(
-        "tasks_open", "corpus_parsing", "corpus_in_use", "corpus_shipped", "encoding_unknown", "kind_unknown"
+        "tasks_open",
+        "disk_full",
+        "corpus_parsing",
+        "corpus_in_use",
+        "corpus_shipped",
+        "encoding_unknown",
+        "kind_unknown",
     ),
 )
 def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> CorpusAnswer:

@@ -108,6 +108,10 @@ MESSAGES = {
     ),
     "line_too_long": gettext_noop("The line is longer than 16 MiB. Split the document."),
     "out_of_memory": gettext_noop("Parsing was stopped: it needed more than {limit} of memory."),
+    "disk_filled_up": gettext_noop(
+        "The disk of the data directory became full, so parsing was stopped. Free some space, then parse the file "
+        "again."
+    ),
     "storage": gettext_noop("The parsed text could not be written to disk: {why}."),
     "result_unstorable": gettext_noop(
         "What was read could not be stored ({why}). Read the file again, or report the fault with its first lines."

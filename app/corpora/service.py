@@ -182,6 +182,7 @@ def _enqueue_parse(session: Session, corpus: Corpus) -> None:
         owner_id=corpus.owner_id,
         corpus_id=corpus.id,
         memory_bytes=settings().parse_memory_bytes,
+        disk_bytes=corpus.num_bytes,
     )
 
 

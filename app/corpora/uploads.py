@@ -56,7 +56,7 @@ def checked_encoding(encoding: str) -> str | None:
 
 def check_declared(length: str | None) -> None:
     """Check the Content-Length of an upload before a byte is stored. Raises PanelError if it is too large."""
-    uploads.check_declared(length, settings().max_upload_bytes, _too_large())
+    uploads.check_declared(length, settings().max_upload_bytes, _too_large(), copies=2)  # it, and its parsed text
 
 
 def _too_large() -> PanelError:

@@ -173,7 +173,12 @@ def pause_job(principal: Submitter, job_id: Id) -> schemas.JobAnswer:
     return _request_change(service.pause, principal, job_id)
 
 
-@router.post("/jobs/{job_id}/resume", status_code=202, tags=["jobs"], responses=errors("job_ended", "job_cancelling"))
+@router.post(
+    "/jobs/{job_id}/resume",
+    status_code=202,
+    tags=["jobs"],
+    responses=errors("job_ended", "job_cancelling", "disk_full"),
+)
 def resume_job(principal: Submitter, job_id: Id) -> schemas.JobAnswer:
     """Resume a paused job from its newest checkpoint, as if it had never stopped."""
     return _request_change(service.resume, principal, job_id)

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
-from app.core import deleted_directories, idempotency, paging, storage
+from app.core import deleted_directories, disk, idempotency, paging, storage
 from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
@@ -314,9 +314,10 @@ def pause(session: Session, *, principal: Principal, job_id: str) -> Job:
 def resume(session: Session, *, principal: Principal, job_id: str) -> Job:
     """Request that a paused job resumes from its newest checkpoint.
 
-    Raises PanelError: 404, or 409 for a job that has ended or is being cancelled.
+    Raises PanelError: 404, 409 for a job that has ended or is being cancelled, or 507 if the disk is full.
     """
     job = _open_job(session, principal, job_id)
+    disk.require_room()
     job.desired = "run"
     if job.state == "paused":
         job.notice = None

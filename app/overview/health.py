@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
-from app.core import db, live, migrations
+from app.core import db, disk, live, migrations
 from app.core.formatting import file_size
 from app.core.i18n import _, gettext_noop, translate
 from app.core.models import Heartbeat, Node
@@ -113,12 +113,17 @@ def _node(node: Node, now: datetime) -> Part:
 
 
 def _disk() -> Part:
-    usage = shutil.disk_usage(settings().data)
-    description = _("{free} of {total} are free.", free=file_size(usage.free), total=file_size(usage.total))
-    if usage.free >= settings().disk_reserve_bytes:
+    total = shutil.disk_usage(settings().data).total
+    description = _("{free} of {total} are free.", free=file_size(disk.free_bytes()), total=file_size(total))
+    if not disk.is_full():
         return Part(_("Data directory"), "good", description)
-    remedy = _("Free some space or delete checkpoints: jobs whose saves fail three times in a row pause.")
-    return Part(_("Data directory"), "wait", description, remedy=remedy)
+    description = _("{sentence} Uploads, imports, exports and new jobs are refused.", sentence=description)
+    remedy = _(
+        "Free some space: delete corpora, models or exports that are no longer needed, or enlarge the disk. "
+        "{reserve} must be free. Running jobs whose saves fail three times in a row pause.",
+        reserve=file_size(disk.kept_free()),
+    )
+    return Part(_("Data directory"), "bad", description, remedy=remedy)
 
 
 def _variable(name: str) -> str:

@@ -13,7 +13,7 @@ import redis.asyncio
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from app.core import db
+from app.core import db, disk
 from app.core import migrations as schema
 from app.core.settings import settings
 from app.core.version import VERSION
@@ -29,11 +29,16 @@ class Alive(BaseModel):
 
 
 class Readiness(BaseModel):
-    """The state of what the web process needs. Without the broker it still works: jobs start later, live views lag."""
+    """The state of what the web process needs.
+
+    Without the broker it still works: jobs start later, live views lag. With a full disk it refuses uploads, imports,
+    exports and new jobs; people can still delete what is no longer needed.
+    """
 
     database: Literal["ok", "away"]
     migrations: Literal["ok", "pending", "unknown"]
     broker: Literal["ok", "degraded"]
+    disk: Literal["ok", "full"]
 
 
 class Version(BaseModel):
@@ -71,10 +76,12 @@ async def version() -> Version:
 
 
 async def _readiness() -> Readiness:
-    revision, broker = await asyncio.gather(_revision(), _broker())
+    revision, broker, is_full = await asyncio.gather(_revision(), _broker(), asyncio.to_thread(disk.is_full))
+    state: Literal["ok", "full"] = "full" if is_full else "ok"
     if revision is None:
-        return Readiness(database="away", migrations="unknown", broker=broker)
-    return Readiness(database="ok", migrations="ok" if revision == schema.newest() else "pending", broker=broker)
+        return Readiness(database="away", migrations="unknown", broker=broker, disk=state)
+    migrations: Literal["ok", "pending"] = "ok" if revision == schema.newest() else "pending"
+    return Readiness(database="ok", migrations=migrations, broker=broker, disk=state)
 
 
 async def _revision() -> str | None:

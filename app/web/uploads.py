@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,34 +10,23 @@ from pathlib import Path
 from anyio import to_thread
 from starlette.requests import ClientDisconnect
 
-from app.core import storage
+from app.core import disk
 from app.core.errors import PanelError, bad_field
-from app.core.formatting import file_size
 from app.core.i18n import _
 from trainer.run_dir import sync_directory
 
 WRITE_BYTES = 1 << 20
-SPARE_BYTES = 64 << 20  # disk space that an upload must leave free
 
 
-def check_declared(length: str | None, max_bytes: int, too_large: PanelError) -> None:
-    """Check a Content-Length header before a byte is stored.
+def check_declared(length: str | None, max_bytes: int, too_large: PanelError, copies: int = 1) -> None:
+    """Check a Content-Length header before a byte is stored. The disk must have room for `copies` of the file.
 
     Raises `too_large` if it is over `max_bytes`, and PanelError (507) if the disk has too little space.
     """
-    declared = int(length) if length and length.isdecimal() else 0
+    declared = int(length[:20]) if length and length.isdecimal() else 0
     if declared > max_bytes:
         raise too_large
-    root = storage.data()
-    root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free - SPARE_BYTES
-    if declared > free:
-        message = _(
-            "The file has {size}, but the disk has only {free} left.",
-            size=file_size(declared),
-            free=file_size(max(0, free)),
-        )
-        raise bad_field("file", "disk_full", message, 507)
+    disk.require_room(max(1, copies * declared))
 
 
 def _full(error: OSError) -> Exception:
@@ -69,6 +57,8 @@ class StreamedUpload:
                     raise self._too_large
                 self._hash.update(chunk)
                 self._file.write(chunk)
+            if disk.is_full():  # more than was declared, or others write meanwhile
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise _full(error) from None
 

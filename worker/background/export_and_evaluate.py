@@ -55,6 +55,8 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     )
     if closing:
         return closing
+    if lease.is_disk_full:
+        return {"failed": {"code": "disk_filled_up", "values": {}}}
     lines = log.read_text(errors="replace").strip().splitlines()
     if status == EXIT_BAD_INPUT and lines:
         return {"failed": {"code": "bad_input", "values": {"why": lines[-1][:500]}}}

@@ -5,7 +5,7 @@ import time
 
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from app.core import background_tasks, db
+from app.core import background_tasks, db, disk
 from app.core.json_shapes import TaskProgress
 from app.core.models import BackgroundTask
 from app.core.settings import settings
@@ -24,13 +24,18 @@ class Lease:
         self._phase: str | None = None
         self._phase_started_at = time.monotonic()
         self.is_over = False
+        self.is_disk_full = False
 
     def renew(self, progress: Message | None, phase: str | None = None) -> bool:
-        """Renew it and record the progress of a phase. Returns False if the process must end."""
+        """Renew it and record the progress of a phase. Returns False if the process must end.
+
+        So it must if the disk is full: of files that libraries write, no one else counts the bytes.
+        """
         if phase != self._phase:
             self._phase, self._phase_started_at = phase, time.monotonic()
         self.is_over = self._is_stopping.is_set() or not self._renewed(progress)
-        return not self.is_over
+        self.is_disk_full = disk.is_full()
+        return not self.is_over and not self.is_disk_full
 
     def _renewed(self, progress: Message | None) -> bool:
         now = time.monotonic()

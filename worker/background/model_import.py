@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from app.base_models import service
-from app.core import db, storage
+from app.core import db, disk, storage
 from app.core.models import BackgroundTask, ImportedModel
 from app.core.settings import settings
 from worker.background.lease import Lease
@@ -37,6 +37,8 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
 def run_child(task: BackgroundTask, lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> Report:
     """Run the child of a phase and return its closing report."""
     closing, status = runner.run_sandboxed(command, env, partial(lease.renew, phase=phase), directory=directory(task))
+    if not closing and lease.is_disk_full:
+        return {"failed": {"problems": [{"code": "disk_filled_up"}]}}
     return closing or {"failed": {"problems": [{"code": "importer_died", "status": status}]}}
 
 
@@ -48,15 +50,20 @@ def validation_command(model_id: str) -> list[str]:
         "-m",
         "worker.sandbox.model_import.validate",
         str(storage.base_model(model_id)),
-        f"--budget={settings().max_model_bytes}",
+        *space(),
         *limits,
     ]
 
 
 def download_command(model: ImportedModel) -> list[str]:
     """The command line of the child that downloads."""
-    path, budget = str(storage.base_model(model.id)), f"--budget={settings().max_model_bytes}"
-    return [sys.executable, "-m", "worker.sandbox.model_import.download", path, str(model.reference), budget]
+    path = str(storage.base_model(model.id))
+    return [sys.executable, "-m", "worker.sandbox.model_import.download", path, str(model.reference), *space()]
+
+
+def space() -> list[str]:
+    """The arguments of both children that limit what they may write."""
+    return [f"--budget={settings().max_model_bytes}", f"--keep-free={disk.kept_free()}"]
 
 
 def download_environment(model_id: str) -> dict[str, str]:

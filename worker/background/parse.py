@@ -27,6 +27,8 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     closing, status = runner.run_sandboxed(
         command(corpus), child_environment("parse"), lease.renew, directory=directory(task)
     )
+    if not closing and lease.is_disk_full:
+        return {"failed": {"problems": [{"code": "disk_filled_up"}]}}
     return closing or {"failed": {"problems": [{"code": "parser_died", "status": status}]}}
 
 

@@ -87,6 +87,11 @@ def place(
     return _Round(rooms, placed or {}, max_per_owner).decide(jobs)
 
 
+def hold(jobs: Sequence[WaitingJob], code: str) -> list[Decision]:
+    """Leave all queued jobs waiting, for one reason."""
+    return [Decision(job.job_id, None, [], wait_reasons.encoded(code)) for job in jobs]
+
+
 def fair_order(jobs: Sequence[WaitingJob], placed: Mapping[str, int], ever: Mapping[str, bool]) -> Iterator[WaitingJob]:
     """The jobs in their order. One that will get a place counts for its owner at once, one that never can does not."""
     counts = Counter(placed)

@@ -21,6 +21,7 @@ WAITS = {
     "next_slot": gettext_noop("Next in the queue. Slots in use: {busy} of {total}."),
     "no_slot": gettext_noop("Number {position} in the queue. Slots in use: {busy} of {total}."),
     "reserved": gettext_noop("Number {position} in the queue: free capacity is reserved for a larger job ahead."),
+    "disk_full": gettext_noop("The disk of the data directory is full. The job starts once there is room."),
     "placed": gettext_noop("Starting on the node {node}."),
     "back_off": gettext_noop("The last attempt was lost; the next one starts in {seconds} s."),
     "paused_early": gettext_noop("Paused before its first step, until it is resumed."),

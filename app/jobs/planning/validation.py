@@ -1,16 +1,14 @@
 """Checks of a job before anything is tokenized. Each raises an error at the field that is wrong."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from app.checkpoints.service import RESUME
-from app.core import names, storage
+from app.core import disk, names
 from app.core.errors import PanelError, bad_field
 from app.core.formatting import file_size, number
 from app.core.i18n import _, gettext_noop, translate
 from app.core.models import Checkpoint, Corpus, Job
-from app.core.settings import settings
 from app.jobs.planning.answers import localize
 from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.families import MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES
@@ -125,10 +123,8 @@ def check_memory(plan: Plan) -> None:
 
 def check_disk(plan: Plan) -> None:
     """Refuse a job whose checkpoints the disk cannot hold: a new one is written before an old one may go."""
-    needed = 2 * (plan.checkpoint_bytes + plan.resume_bytes) + settings().disk_reserve_bytes
-    root = storage.data()
-    root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free
+    needed = 2 * (plan.checkpoint_bytes + plan.resume_bytes) + disk.kept_free()
+    free = disk.free_bytes()
     if free < needed:
         message = _(
             "The disk of the data directory has {free} free, but two checkpoints of this job and the reserve "

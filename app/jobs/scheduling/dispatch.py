@@ -7,7 +7,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app.core import db, queue
+from app.core import db, disk, queue
 from app.core.models import Attempt, Job, Node
 from app.core.settings import settings
 from app.jobs.attempts.attempts import release_for_retry
@@ -94,7 +94,11 @@ def place(session: Session) -> list[str]:
     waiting_jobs = {job.id: job for job in jobs if job.node is None}
     waiting = [_waiting_job(job, now) for job in waiting_jobs.values()]
     changed = []
-    for decision in placement.place(waiting, capacities, jobs_per_owner, settings().max_running_per_user):
+    for decision in (
+        placement.hold(waiting, "disk_full")
+        if disk.is_full()
+        else placement.place(waiting, capacities, jobs_per_owner, settings().max_running_per_user)
+    ):
         job = waiting_jobs[decision.job_id]
         if job.wait_reason != decision.wait_reason:
             job.wait_reason = decision.wait_reason

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import Session
 
 from app.background_tasks import outcomes
-from app.core import db, live, log_lines, queue
+from app.core import db, disk, live, log_lines, queue
 from app.core.models import Heartbeat
 from app.core.settings import settings
 from app.jobs.lifecycle import notifications
@@ -42,6 +42,7 @@ class Scheduler:
 
     def step(self) -> bool:
         """Run one round if this process leads; returns whether it does. An outage is logged once and not raised."""
+        disk.keep_ballast()  # first, as PostgreSQL may need its space
         try:
             if not self._leads():
                 return False

@@ -19,7 +19,7 @@ from sqlalchemy import select
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import db, deleted_directories, idempotency, storage
-from app.core.models import Checkpoint, Job
+from app.core.models import BackgroundTask, Checkpoint, Job
 from app.jobs.lifecycle import retention
 from app.jobs.lifecycle.transitions import HELD
 
@@ -29,6 +29,8 @@ BATCH = 4  # checkpoints removed in a round, and run directories looked into
 SECONDS = 1.0  # after which a round starts nothing more: jobs wait for the scheduler in the meantime
 UNFINISHED_SECONDS = 3600.0  # without a change, after which unfinished and unexplained files are removed
 DAY = 24 * 3600.0
+# What killed processes leave of uploads, parsed text, unpacked archives and downloads.
+PARTIAL = ("corpora/*/*.bin.*", "base_models/*/.*.part", "base_models/*/.cache")
 
 Action = Callable[[], None]
 
@@ -144,14 +146,23 @@ def _orphaned_directories() -> list[Action]:
         leaving = {checkpoint_id for checkpoint_id, _path in checkpoints.list_pending_deletion(session, limit=10_000)}
         base_models.forget_unfinished(session)
         idempotency.forget_expired(session)
-        recorded = base_models.list_known(session)
+        models = base_models.list_known(session)
+        states = {row.id: row.state for row in session.execute(select(BackgroundTask.id, BackgroundTask.state))}
+    tasks, failed = states.keys(), {task_id for task_id, state in states.items() if state in ("failed", "cancelled")}
     old = [path for path in data.glob("quarantine/*") if time.time() - path.stat().st_mtime > DAY]
     old += [path for path in data.glob("trash/*") if path.name not in leaving]
-    unowned = [path for path in data.glob("base_models/*") if path.name not in recorded]
-    partial_writes = (*data.glob("cache/*/making-*"), *data.glob("corpora/*/upload.part"))
-    old += [path for path in partial_writes if _idle_seconds(path) > DAY]
-    unowned = [path for path in unowned if _idle_seconds(path) > DAY]
-    return [*(partial(_remove, path) for path in old), *(partial(_set_aside, path, "model") for path in unowned)]
+    old += [path for pattern in PARTIAL for path in data.glob(pattern) if _idle_seconds(path) > UNFINISHED_SECONDS]
+    empty = [path for path in data.glob("corpora/*") if not (path / "upload").exists()]
+    useless = [*empty, *(path for path in data.glob("works/*") if path.name in failed)]
+    old += [path for path in useless if _idle_seconds(path) > UNFINISHED_SECONDS]
+    old += [path for path in data.glob("cache/*/making-*") if _idle_seconds(path) > DAY]  # a vocabulary takes long
+    unowned = [
+        (path, whose)
+        for pattern, ids, whose in (("base_models/*", models, "model"), ("works/*", tasks, "task"))
+        for path in data.glob(pattern)
+        if path.name not in ids and _idle_seconds(path) > DAY
+    ]
+    return [*(partial(_remove, path) for path in old), *(partial(_set_aside, *unexplained) for unexplained in unowned)]
 
 
 def _remove(path: Path) -> None:

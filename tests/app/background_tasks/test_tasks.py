@@ -14,15 +14,15 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.testclient import TestClient
 
 from app.background_tasks import outcomes
-from app.core import background_tasks, db, storage
+from app.core import background_tasks, db, disk, storage
 from app.core.background_tasks import LANES, MAX_LOSSES, MAX_RUNNING_PER_USER, lane_of
 from app.core.json_shapes import FailureReason, TaskProgress
 from app.core.models import BackgroundTask, Corpus
 from tests.background import NODE, claim, run_waiting
 from tests.users import Person
 from tests.waiting import until
+from worker.background import export_and_evaluate, model_import, parse
 from worker.background import lease as lease_module
-from worker.background import parse
 from worker.background.lease import Lease
 from worker.background.runner import TaskRunner
 
@@ -211,6 +211,45 @@ def test_cancelling_a_task_or_deleting_its_corpus_ends_the_process(
         assert {path.name for path in directory.iterdir()} <= {"upload", ".lock"}
     else:
         assert not directory.exists()
+
+
+@pytest.mark.parametrize("kind", ["parse", "import", "export"])
+def test_a_disk_that_becomes_full_ends_the_process_and_says_so(
+    alice_api: TestClient, alice_user: Person, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    subject_id = upload(alice_api) if kind == "parse" else model(alice_api, alice_user, kind)
+    marker = tmp_path / "pid"
+    sleeper = f"import os, pathlib, time; pathlib.Path({str(marker)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    for module, name in ((parse, "command"), (model_import, "validation_command"), (export_and_evaluate, "command")):
+        monkeypatch.setattr(module, name, lambda _work: [sys.executable, "-c", sleeper])
+    tasks = TaskRunner()
+    tasks.start_waiting()
+    until(lambda: marker.exists() and marker.read_text(), 20, "the process")
+    task = alice_api.get("/api/v1/tasks").json()["data"][0]
+    monkeypatch.setattr(disk, "is_full", lambda: True)
+    tasks.join(10)
+    assert not psutil.pid_exists(int(marker.read_text()))
+    task = alice_api.get(f"/api/v1/tasks/{task['id']}").json()
+    assert (task["kind"], task["state"]) == (kind, "failed")
+    if kind == "export":
+        assert "The disk of the data directory became full" in str(task)
+        assert not storage.background_task(task["id"]).exists()
+    else:
+        subject = alice_api.get(f"/api/v1/{'corpora' if kind == 'parse' else 'models'}/{subject_id}").json()
+        assert (subject["state"], subject["problems"][0]["code"]) == ("failed", "disk_filled_up")
+        assert "The disk of the data directory became full" in subject["problems"][0]["message"]
+
+
+def model(api: TestClient, owner: Person, kind: str) -> str:
+    """A model with a task of this kind; answers its ID."""
+    model_id = str(api.post("/api/v1/models", json={"name": "tiny"}).json()["id"])
+    api.put(f"/api/v1/models/{model_id}/files/config.json", content=b"{}")
+    if kind == "import":
+        assert api.post(f"/api/v1/models/{model_id}/import").status_code == 202
+        return model_id
+    with db.transaction() as session:
+        background_tasks.enqueue(session, kind="export", owner_id=owner.id, model_id=model_id, memory_bytes=1)
+    return model_id
 
 
 def test_a_task_is_cancelled_and_deleted_only_by_its_owner(alice_api: TestClient, bob_api: TestClient) -> None:

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import anyio
@@ -14,7 +15,7 @@ import uvicorn
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from app.core import db, queue, storage
+from app.core import db, disk, queue, storage
 from app.core.errors import PanelError
 from app.core.models import Corpus, Outbox
 from app.core.settings import settings
@@ -137,9 +138,38 @@ def test_an_upload_without_a_content_length_is_stopped_at_the_limit(alice: TestC
 
 
 def test_a_full_disk_is_reported_before_the_upload(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "SPARE_BYTES", 2**62)
-    answer = post(alice)
+    monkeypatch.setattr(disk, "room", lambda: 16)
+    before = folders()
+    assert post(alice, b"12345678").status_code == 201
+    answer = post(alice, b"123456789")  # it, and its parsed text
     assert (answer.status_code, answer.json()["code"]) == (507, "disk_full")
+    assert "This needs 18 B of disk space, but only 16 B is left." in answer.json()["title"]
+    assert len(folders() - before) == 1
+
+
+@pytest.mark.parametrize("path", ["/api/v1/corpora?filename=a.txt", "/corpora", "model"])
+def test_every_upload_of_unknown_length_stops_before_the_reserve(
+    alice: TestClient, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    if path == "model":
+        model_id = alice.post("/api/v1/models", json={"name": "big"}).json()["id"]
+        path = f"/api/v1/models/{model_id}/files/model.safetensors"
+    method = "PUT" if "models" in path else "POST"
+    before = set(storage.data().rglob("*"))
+    monkeypatch.setattr(disk, "room", lambda: 5_000_000 - written())
+
+    def written() -> int:
+        files = [file for file in storage.data().rglob("*") if file.is_file() and file not in before]
+        return sum(file.stat().st_size for file in files)
+
+    head = (
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n' if path == "/corpora" else b""
+    )
+    body = chain([head], (b"x" * 65536 for _n in range(200)))
+    answer = alice.request(method, path, content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert answer.status_code == 507
+    assert "The disk is full; the file was not saved." in answer.text
+    assert written() == 0
 
 
 @pytest.fixture

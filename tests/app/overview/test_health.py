@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from starlette.testclient import TestClient
 
-from app.core import db
+from app.core import db, disk
 from app.core.models import Heartbeat
 from app.core.settings import settings
 from app.overview import health
@@ -31,7 +31,7 @@ def test_each_stopped_part_says_what_to_do(alice: TestClient) -> None:
 
 
 def test_all_running_parts_are_healthy(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health.shutil, "disk_usage", lambda _path: DISK)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _path: DISK)
     factories.node()
     beat(1)
     assert "All parts are healthy." in alice.get("/health").text
@@ -43,10 +43,10 @@ def test_all_running_parts_are_healthy(alice: TestClient, monkeypatch: pytest.Mo
 
 def test_degraded_parts_are_reported_too(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health.live, "is_reachable", lambda: False)
-    monkeypatch.setattr(health.shutil, "disk_usage", lambda _path: DISK._replace(free=1))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _path: DISK._replace(free=1))
     text = alice.get("/health").text
     assert "Valkey does not respond" in text
-    assert "Free some space or delete checkpoints" in text
+    assert "Free some space: delete corpora" in text
 
 
 def test_every_setting_is_shown_with_its_value(alice: TestClient) -> None:

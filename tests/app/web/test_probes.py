@@ -15,7 +15,15 @@ def test_probes_and_version_need_no_login(visitor: TestClient) -> None:
     assert visitor.get("/livez").json() == {"status": "ok"}
     assert visitor.get("/version").json() == {"version": VERSION}
     answer = visitor.get("/readyz")
-    assert (answer.status_code, answer.json()) == (200, {"database": "ok", "migrations": "ok", "broker": "ok"})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {
+            "database": "ok",
+            "migrations": "ok",
+            "broker": "ok",
+            "disk": "ok",
+        },
+    )
 
 
 def test_without_the_broker_it_stays_ready(visitor: TestClient, running_servers: Servers) -> None:

@@ -29,18 +29,19 @@ from app.base_models import names
 from worker.sandbox.model_import.safetensors_scan import InvalidModel
 from worker.sandbox.reporting import REPORT_SECONDS, report
 
-SPARE_BYTES = 1 << 30  # what a download must leave free on the disk
 
+def fetch(directory: Path, reference: str, budget: int, keep_free: int) -> str:
+    """Download the supported files of a model, which must leave `keep_free` bytes of the disk.
 
-def fetch(directory: Path, reference: str, budget: int) -> str:
-    """Download the supported files of a model; returns its reference with the commit. Raises InvalidModel."""
+    Returns its reference with the commit. Raises InvalidModel.
+    """
     repository, _at, revision = reference.partition("@")
     disable_progress_bars()
     sizes, commit = _wanted(repository, revision or None)
     total = sum(sizes.values())
     if total > budget:
         raise InvalidModel("too_large", size=total, limit=budget)
-    free = shutil.disk_usage(directory).free - SPARE_BYTES
+    free = shutil.disk_usage(directory).free - keep_free
     if total > free:
         raise InvalidModel("disk_full", size=total, free=max(0, free))
     with _Telling(directory, total):
@@ -89,10 +90,10 @@ def _num_bytes(directory: Path) -> int:
     return total
 
 
-def verdict(directory: Path, reference: str, budget: int) -> dict[str, Any]:
+def verdict(directory: Path, reference: str, budget: int, keep_free: int) -> dict[str, Any]:
     """The closing report for an error, without the library's message, which may contain addresses and tokens."""
     try:
-        return {"fetched": fetch(directory, reference, budget)}
+        return {"fetched": fetch(directory, reference, budget, keep_free)}
     except InvalidModel as unsound:
         problem = unsound.problem
     except GatedRepoError:
@@ -115,8 +116,9 @@ def main() -> None:
     arguments.add_argument("directory", type=Path)
     arguments.add_argument("reference")
     arguments.add_argument("--budget", type=int, required=True)
+    arguments.add_argument("--keep-free", type=int, required=True)
     options = arguments.parse_args()
-    report(verdict(options.directory, options.reference, options.budget))
+    report(verdict(options.directory, options.reference, options.budget, options.keep_free))
 
 
 if __name__ == "__main__":

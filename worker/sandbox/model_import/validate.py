@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 TensorFiles = dict[str, tuple[str, Tensor]]
 
 
-def validate_model(directory: Path, budget: int) -> dict[str, Any]:
+def validate_model(directory: Path, budget: int, keep_free: int = 0) -> dict[str, Any]:
     """The facts about the model in a directory, as its row stores them. Raises InvalidModel."""
-    unpack(directory, budget)
+    unpack(directory, budget, keep_free)
     remarks = _drop_copies(directory)
     config, about_config = hf_config.read_config(directory)
     hf_config.spec_fields(config)  # before the weights: it is quicker, and says more
@@ -150,6 +150,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("directory", type=Path)
     arguments.add_argument("--budget", type=int, required=True)
+    arguments.add_argument("--keep-free", type=int, required=True)
     arguments.add_argument("--memory", type=int, required=True)
     arguments.add_argument("--cpu", type=int, required=True)
     options = arguments.parse_args()
@@ -158,13 +159,13 @@ def main() -> None:
     lower_rlimit(resource.RLIMIT_CPU, options.cpu)
     lower_rlimit(resource.RLIMIT_CORE, 0)
     lower_rlimit(resource.RLIMIT_FSIZE, options.budget)
-    report(report_result(options.directory, options.budget, options.memory))
+    report(report_result(options.directory, options.budget, options.memory, options.keep_free))
 
 
-def report_result(directory: Path, budget: int, memory: int) -> dict[str, Any]:
+def report_result(directory: Path, budget: int, memory: int, keep_free: int = 0) -> dict[str, Any]:
     """The closing report for a result or an error."""
     try:
-        return {"result": validate_model(directory, budget)}
+        return {"result": validate_model(directory, budget, keep_free)}
     except InvalidModel as unsound:
         problem = unsound.problem
     except MemoryError:

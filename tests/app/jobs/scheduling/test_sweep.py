@@ -14,7 +14,7 @@ from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import db, storage
 from app.core.model_base import new_id
-from app.core.models import Checkpoint, Heartbeat, ImportedModel, Job
+from app.core.models import BackgroundTask, Checkpoint, Heartbeat, ImportedModel, Job
 from app.jobs.attempts import attempts
 from app.jobs.scheduling import sweep as module
 from app.jobs.scheduling.scheduler import Scheduler
@@ -179,24 +179,57 @@ def test_the_run_directory_of_a_job_without_a_row_is_left_alone(job: tuple[str, 
     assert len(list(lost.rglob("MANIFEST.json"))) == 2
 
 
-def test_incomplete_files_of_killed_processes_are_deleted_after_a_day(job: tuple[str, int]) -> None:
-    making = storage.cache() / "tokens" / "making-abc"
-    (making / "entry").mkdir(parents=True)
-    whole = storage.cache() / "tokens" / ("a" * 64)
-    whole.mkdir()
-    part = storage.corpus(new_id()) / "upload.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(b"half")
-    trash = storage.data() / "trash" / "of-nobody"
-    trash.mkdir(parents=True)
-    for path in (making, whole, part):
-        age(path, 23 * HOUR)
+def test_incomplete_files_of_killed_processes_are_deleted(job: tuple[str, int], corpus: str) -> None:
+    data = storage.data()
+    whole = [storage.cache() / "tokens" / ("a" * 64) / "data", storage.corpus(corpus) / "upload"]
+    partial = [
+        storage.corpus(new_id()) / "upload.part",
+        storage.corpus(corpus) / "text.bin.123",
+        storage.base_model("a") / ".model.safetensors.part",
+        storage.base_model("a") / ".cache" / "blob.incomplete",
+    ]
+    slow = storage.cache() / "tokens" / "making-abc" / "data"
+    trash = data / "trash" / "of-nobody" / "data"
+    for path in (*whole, *partial, slow, trash):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    for path in (*whole, *partial, slow):
+        age(path, HOUR / 2)
     all_round()
-    assert (making.exists(), whole.exists(), part.exists(), trash.exists()) == (True, True, True, False)
-    for path in (making, whole, part):
-        age(path, 25 * HOUR)
+    assert [path.exists() for path in (*whole, *partial, slow, trash)] == [True] * 7 + [False]
+    for path in (*whole, *partial, slow):
+        age(path, 2 * HOUR)
+        age(path.parent, 2 * HOUR)
     all_round()
-    assert (making.exists(), whole.exists(), part.exists()) == (False, True, False)
+    assert [path.exists() for path in (*whole, *partial, slow)] == [True] * 2 + [False] * 4 + [True]
+    assert not partial[0].parent.exists()
+    age(slow.parent, 25 * HOUR)
+    all_round()
+    assert [path.exists() for path in (*whole, slow)] == [True, True, False]
+
+
+def test_files_of_exports_that_failed_are_deleted_and_those_without_a_row_quarantined(alice_user: Person) -> None:
+    ids = {}
+    with db.transaction() as session:
+        model = base_models.create(session, principal=alice_user.principal, name="exported")
+        session.flush()
+        for task_state in ("queued", "running", "succeeded", "failed", "cancelled"):
+            task = BackgroundTask(
+                owner_id=alice_user.id, kind="export", model_id=model.id, state=task_state, memory_bytes=1
+            )
+            session.add(task)
+            session.flush()
+            ids[task_state] = task.id
+    for task_id in (*ids.values(), "unknown"):
+        storage.exported_files(task_id).mkdir(parents=True)
+        age(storage.background_task(task_id), 25 * HOUR)
+    all_round()
+    left = {name for name, task_id in ids.items() if storage.background_task(task_id).exists()}
+    assert left == {"queued", "running", "succeeded"}
+    assert [storage.background_task("unknown").exists(), (storage.data() / "quarantine/task-unknown").exists()] == [
+        False,
+        True,
+    ]
 
 
 def test_many_runs_are_checked_a_few_at_a_time(job: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 import io
 import tarfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from worker.sandbox.model_import import archive as module
 from worker.sandbox.model_import.archive import unpack
 from worker.sandbox.model_import.safetensors_scan import InvalidModel
 
@@ -95,3 +97,88 @@ def test_an_archive_without_a_model_is_rejected(tmp_path: Path) -> None:
 def test_a_broken_archive_is_reported(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     assert problem(tmp_path)["code"] in ("archive_broken", "archive_empty")
+
+
+def sparse_tar(path: Path, form: str, size: int) -> None:
+    """A tar of a sparse file: of GNU's old type, or in one of the three versions of PAX."""
+    data = b"x" * 512
+    info = tarfile.TarInfo("model.safetensors")
+    info.size = len(data)
+    tar_format = tarfile.GNU_FORMAT if form == "gnu" else tarfile.PAX_FORMAT
+    if form == "gnu":
+        header = bytearray(info.tobuf(tar_format))
+        header[156:157] = tarfile.GNUTYPE_SPARSE
+        fields = (0, 512), (size, 0), (0, 0), (0, 0)
+        header[386:482] = b"".join(b"%011o\0" % number for pair in fields for number in pair)
+        header[482:483] = b"\0"
+        header[483:495] = b"%011o\0" % size
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        path.write_bytes(bytes(header) + data + b"\0" * 10240)
+        return
+    headers = {
+        "0.0": {"GNU.sparse.size": str(size), "GNU.sparse.numblocks": "1", "GNU.sparse.offset": "0"},
+        "0.1": {"GNU.sparse.size": str(size), "GNU.sparse.map": "0,512", "GNU.sparse.name": info.name},
+        "1.0": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(size)},
+        "size only": {"GNU.sparse.realsize": str(size)},
+    }[form]
+    if form == "1.0":
+        data = b"1\n0\n512\n".ljust(512, b"\0") + data
+        info.size = len(data)
+    info.pax_headers = headers
+    with tarfile.open(path, "w", format=tar_format) as tar:
+        tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("form", ["gnu", "0.0", "0.1", "1.0", "size only"])
+@pytest.mark.parametrize("size", [4096, 5 * 10**9])
+def test_sparse_files_are_rejected_before_anything_is_written(tmp_path: Path, form: str, size: int) -> None:
+    sparse_tar(tmp_path / "archive.tar", form, size)
+    assert problem(tmp_path, 10**12) == {"code": "archive_sparse", "file": "model.safetensors"}
+    assert [path.name for path in tmp_path.iterdir()] == ["archive.tar"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_declares_too_much_is_rejected_before_anything_is_written(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed(tmp_path, kind, {"config.json": b"x" * 600, "README.md": b"x" * 600})
+    monkeypatch.setattr(module._Extraction, "_write", None)
+    assert problem(tmp_path, 1000) == {"code": "too_large", "size": 1200, "limit": 1000}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gz"])
+def test_the_files_of_an_archive_must_leave_the_reserve_free(tmp_path: Path, kind: str) -> None:
+    packed(tmp_path, kind, {"config.json": b"x" * 600, "README.md": b"x" * 600})
+    with pytest.raises(InvalidModel) as caught:
+        unpack(tmp_path, 10**6, keep_free=2**60)
+    assert caught.value.problem["code"] == "disk_full"
+    assert [path.suffix for path in tmp_path.iterdir()] in ([".zip"], [".tar"])
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gz"])
+@pytest.mark.parametrize("fault", ["too_large", "archive_unsafe", "write", "disk"])
+def test_an_archive_that_fails_in_the_middle_leaves_nothing(
+    tmp_path: Path, kind: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = "code.py" if fault == "archive_unsafe" else "model.safetensors"
+    packed(tmp_path, kind, {"config.json": b"x" * 600, last: b"x" * 600})
+    monkeypatch.setattr(module, "_listed", lambda _archive: iter(()))  # as if the sizes were not known before
+    if fault == "write":
+        monkeypatch.setattr(Path, "rename", refuse)
+    if fault == "disk":
+        monkeypatch.setattr(
+            module.shutil, "disk_usage", lambda path: FreeSpace(0 if list(path.glob("config*")) else 2**40)
+        )
+    with pytest.raises((InvalidModel, OSError)):
+        unpack(tmp_path, 1000 if fault == "too_large" else 10**6)
+    assert [path.name.partition(".")[0] for path in tmp_path.iterdir()] == ["archive"]
+
+
+def refuse(_path: Path, _target: Path) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@dataclass
+class FreeSpace:
+    free: int
