@@ -27,6 +27,25 @@ def set_up(code: str, name: str, password: str, browser: Browser, address: Guess
         return service.log_in(session, user_id=user.id, browser=browser)
 
 
+def reset_password(code: str, password: str, browser: Browser, address: Guess, *, revoke_tokens: bool) -> Login:
+    """Choose a new password with the code of a reset link, end all sessions, and log in.
+
+    A wrong code is counted for its address. Raises PanelError.
+    """
+    try:
+        with db.transaction() as session:
+            name = service.user_of_reset(session, code=code).name
+    except PanelError:
+        _count(address)
+        raise
+    passwords.check(password, name)
+    password_hash = passwords.hash_password(password)
+    with db.transaction() as session:
+        user = service.user_of_reset(session, code=code, for_update=True)
+        service.set_password(session, user_id=user.id, password_hash=password_hash, revoke_tokens=revoke_tokens)
+        return service.log_in(session, user_id=user.id, browser=browser)
+
+
 def _count(guess: Guess) -> None:
     # In a transaction of its own: the one of the wrong guess is rolled back.
     with db.transaction() as session:

@@ -1,8 +1,10 @@
 """JSON routes of accounts."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
 
-from app.accounts import access, cookies, schemas, service
+from fastapi import APIRouter, Query, Request, Response
+
+from app.accounts import access, cookies, removal, schemas, service
 from app.accounts.browser import browser_of
 from app.accounts.passwords import HASHING
 from app.accounts.schemas import (
@@ -10,11 +12,14 @@ from app.accounts.schemas import (
     MeAnswer,
     NewTokenAnswer,
     PasswordRequest,
+    PasswordResetRequest,
+    ResetLinkAnswer,
     SessionAnswer,
     SetupRequest,
     TokenAnswer,
     TokenRequest,
     UserAnswer,
+    UserDetail,
     UserRequest,
 )
 from app.accounts.service import Login
@@ -193,3 +198,76 @@ def list_users(principal: Admin, limit: Limit = 50, after: After = None) -> List
 def create_user(principal: Admin, body: UserRequest) -> UserAnswer:
     """Create a user with an initial password. Only for the owner."""
     return schemas.user_answer(access.add_member(principal, body.name, body.password))
+
+
+@router.get("/users/{user_id}")
+def get_user(principal: Admin, user_id: Id) -> UserDetail:
+    """Get a user, with how much they have. Only for the owner."""
+    with db.transaction() as session:
+        user = service.get_user(session, principal=principal, user_id=user_id)
+        return schemas.user_detail(user, removal.belongings(session, user_id))
+
+
+@router.post("/users/{user_id}/disable", responses=errors("last_owner"))
+def disable_user(principal: Admin, user_id: Id) -> UserAnswer:
+    """Disable a user: password, sessions and tokens stop at once; running jobs keep running. Only for the owner."""
+    with db.transaction() as session:
+        return schemas.user_answer(service.disable(session, principal=principal, user_id=user_id))
+
+
+@router.post("/users/{user_id}/enable")
+def enable_user(principal: Admin, user_id: Id) -> UserAnswer:
+    """Enable a user again, with the password and the tokens of before. Only for the owner."""
+    with db.transaction() as session:
+        return schemas.user_answer(service.enable(session, principal=principal, user_id=user_id))
+
+
+@router.post("/users/{user_id}/password-reset", status_code=201, responses=errors("user_disabled"))
+def create_password_reset(request: Request, principal: Admin, user_id: Id) -> ResetLinkAnswer:
+    """Create a link with which a user chooses a new password, once, within 24 hours. Only for the owner."""
+    with db.transaction() as session:
+        user = service.get_user(session, principal=principal, user_id=user_id, for_update=True)
+        code = service.create_password_reset(session, user=user)
+    return ResetLinkAnswer(link=reset_link(str(request.base_url), code), expires_at=db.now() + service.RESET_LIFETIME)
+
+
+def reset_link(address: str, code: str) -> str:
+    """The link with a code of `create_password_reset`."""
+    return f"{address.rstrip('/')}/reset-password?code={code}"
+
+
+@router.post(
+    "/password-reset",
+    status_code=204,
+    responses=errors(
+        "reset_code_wrong",
+        "guesses_limited",
+        "password_too_short",
+        "password_too_long",
+        "password_is_name",
+        "password_weak",
+        "login_busy",
+    ),
+)
+@HASHING
+def reset_password(request: Request, body: PasswordResetRequest) -> Response:
+    """Choose a new password with the code of a reset link, and log in with a cookie. All other sessions end."""
+    address, browser = guess_limits.from_address(request, "code"), browser_of(request)
+    revoke = body.revoke_tokens
+    return _logged_in(request, access.reset_password(body.code, body.password, browser, address, revoke_tokens=revoke))
+
+
+@router.delete(
+    "/users/{user_id}", status_code=204, responses=errors("last_owner", "own_account", "user_busy", "choice_missing")
+)
+def remove_user(
+    principal: Admin,
+    user_id: Id,
+    data: Annotated[
+        removal.Choice | None, Query(description="What happens to their data: it is deleted, or becomes yours.")
+    ] = None,
+) -> Response:
+    """Remove a user. Deleting their data is refused while jobs or tasks have not finished. Only for the owner."""
+    with db.transaction() as session:
+        removal.remove(session, principal=principal, user_id=user_id, choice=data)
+    return Response(status_code=204)

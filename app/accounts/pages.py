@@ -4,18 +4,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from sqlalchemy.orm import Session
 
-from app.accounts import access, cookies, service
-from app.accounts.api import end_session
+from app.accounts import access, cookies, removal, service
+from app.accounts.api import end_session, reset_link
 from app.accounts.browser import browser_of
 from app.accounts.passwords import HASHING
 from app.accounts.service import Login
-from app.core import db, i18n
-from app.core.errors import PanelError
+from app.core import db, i18n, names
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
 from app.core.principal import SCOPES, Principal
 from app.web import auth, guess_limits
 from app.web.auth import Admin
-from app.web.pages import LANGUAGE_COOKIE, THEME_COOKIE, page
+from app.web.pages import LANGUAGE_COOKIE, THEME_COOKIE, handle_form_action, page
 from app.web.parameters import Id
 
 router = APIRouter()
@@ -98,6 +100,25 @@ def _logged_in(request: Request, login: Login | None, path: str) -> Response:
     if login is not None:
         cookies.set_login_cookies(request, response, login)
     return response
+
+
+@router.get("/reset-password")
+def show_reset(request: Request, code: Annotated[str, Query(max_length=200)] = "") -> Response:
+    """The page of a reset link, where a user chooses a new password."""
+    return page(request, "accounts/reset.html", code=code, revoke_tokens=True, errors={}, error=None)
+
+
+@router.post("/reset-password")
+@HASHING
+def reset_password(request: Request, code: Text = "", password: Text = "", revoke_tokens: Text = "") -> Response:
+    """Store the new password and log in."""
+    revoke, browser = bool(revoke_tokens), browser_of(request)
+    address = guess_limits.from_address(request, "code")
+    try:
+        login = access.reset_password(code, password, browser, address, revoke_tokens=revoke)
+    except PanelError as error:
+        return _refused(request, "accounts/reset.html", error, code=code, revoke_tokens=revoke)
+    return _logged_in(request, login, "/account?done=password")
 
 
 @router.post("/logout")
@@ -212,3 +233,79 @@ def add_person(request: Request, principal: Admin, name: Text = "", password: Te
     except PanelError as error:
         return _account(request, principal, error, form="person", values={"name": name})
     return _go("/account?done=person")
+
+
+# ---- one person -----------------------------------------------------------------------------------------------------
+
+
+def _person(
+    request: Request, principal: Principal, user_id: str, error: PanelError | None = None, **context: Any
+) -> Response:
+    """Draw the page of a user. With an error, `form` names the form that it belongs to."""
+    with db.transaction() as session:
+        person = service.get_user(session, principal=principal, user_id=user_id)
+        belongings = removal.belongings(session, user_id)
+    variables: dict[str, Any] = {"form": "", "choice": "", "reset_link": None, "done": "", **context}
+    variables |= {"principal": principal, "person": person, "belongings": belongings}
+    if error is not None:
+        return _refused(request, "accounts/person.html", error, **variables)
+    return page(request, "accounts/person.html", errors={}, error=None, **variables)
+
+
+@router.get("/account/people/{user_id}")
+def show_person(request: Request, principal: Admin, user_id: Id) -> Response:
+    """The page of a user, for the owner."""
+    return _person(request, principal, user_id, done=request.query_params.get("done", ""))
+
+
+@router.post("/account/people/{user_id}/disable")
+def disable_person(request: Request, principal: Admin, user_id: Id) -> Response:
+    """Disable a user."""
+    return handle_form_action(
+        lambda session: service.disable(session, principal=principal, user_id=user_id),
+        f"/account/people/{user_id}?done=disabled",
+        lambda error: _person(request, principal, user_id, error, form="access"),
+    )
+
+
+@router.post("/account/people/{user_id}/enable")
+def enable_person(request: Request, principal: Admin, user_id: Id) -> Response:
+    """Enable a user again."""
+    return handle_form_action(
+        lambda session: service.enable(session, principal=principal, user_id=user_id),
+        f"/account/people/{user_id}?done=enabled",
+        lambda error: _person(request, principal, user_id, error, form="access"),
+    )
+
+
+@router.post("/account/people/{user_id}/password-reset")
+def create_password_reset(request: Request, principal: Admin, user_id: Id) -> Response:
+    """Create a reset link and show it once."""
+    try:
+        with db.transaction() as session:
+            user = service.get_user(session, principal=principal, user_id=user_id, for_update=True)
+            code = service.create_password_reset(session, user=user)
+    except PanelError as error:
+        if error.status == 404:
+            raise
+        return _person(request, principal, user_id, error, form="reset")
+    return _person(request, principal, user_id, reset_link=reset_link(str(request.base_url), code))
+
+
+@router.post("/account/people/{user_id}/remove")
+def remove_person(
+    request: Request, principal: Admin, user_id: Id, data: Text = "", confirmation: Text = ""
+) -> Response:
+    """Remove a user, once their name was typed."""
+
+    def remove(session: Session) -> None:
+        user = service.get_user(session, principal=principal, user_id=user_id)
+        if names.comparison_key(confirmation) != names.comparison_key(user.name):
+            raise bad_field("confirmation", "name_differs", _("This is not the name of the account."))
+        removal.remove(session, principal=principal, user_id=user_id, choice=data)
+
+    return handle_form_action(
+        remove,
+        "/account?done=removed",
+        lambda error: _person(request, principal, user_id, error, form="remove", choice=data),
+    )

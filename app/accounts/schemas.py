@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.accounts.removal import Belongings
 from app.core.account_models import ApiToken, LoginSession, User
 from app.core.principal import Principal, Scope
 
@@ -51,6 +52,16 @@ class UserRequest(BaseModel):
     password: str
 
 
+class PasswordResetRequest(BaseModel):
+    """The code of a reset link, and a new password."""
+
+    model_config = _body({"code": "...", "password": "four unrelated words here"})
+
+    code: str
+    password: str
+    revoke_tokens: bool = Field(True, description="Revoke all API tokens of the user, too.")
+
+
 class TokenRequest(BaseModel):
     """The name and scopes of a new API token."""
 
@@ -78,6 +89,25 @@ class UserAnswer(BaseModel):
     name: str
     role: Literal["owner", "member"]
     created_at: datetime
+    disabled_at: datetime | None = Field(description="Since then the user can neither log in nor use tokens.")
+
+
+class UserDetail(UserAnswer):
+    """A user, and how much they have."""
+
+    num_jobs: int
+    num_checkpoints: int
+    num_corpora: int
+    num_tokenizers: int
+    num_models: int
+    num_unfinished: int = Field(description="Jobs and background tasks that have not finished.")
+
+
+class ResetLinkAnswer(BaseModel):
+    """A link with which a user chooses a new password."""
+
+    link: str = Field(description="Works once, and is shown only here.")
+    expires_at: datetime
 
 
 class SessionAnswer(BaseModel):
@@ -119,6 +149,11 @@ def me_answer(principal: Principal) -> MeAnswer:
 def user_answer(user: User) -> UserAnswer:
     """The response for a user."""
     return UserAnswer.model_validate(user, from_attributes=True)
+
+
+def user_detail(user: User, belongings: Belongings) -> UserDetail:
+    """The response for a user with what they have."""
+    return UserDetail.model_validate({**user_answer(user).model_dump(), **vars(belongings)})
 
 
 def session_answer(row: LoginSession, principal: Principal) -> SessionAnswer:

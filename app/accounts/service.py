@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Select, delete, func, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -20,6 +20,7 @@ from app.web import guess_limits
 from app.web.guess_limits import Guess
 
 MAX_NAME_LENGTH = 40
+RESET_LIFETIME = timedelta(hours=24)
 SECRET_LENGTH = 43  # characters of `new_secret`
 BROWSER_LIFETIME = timedelta(days=365)  # since the last login, after which a browser is a stranger
 
@@ -76,6 +77,53 @@ def list_users(
     return paging.newest(session, select(User), User.id, limit, after)
 
 
+def find_user(session: Session, *, name: str) -> User | None:
+    """The user of a name, or None. Some of earlier versions have one that others have in another spelling."""
+    name = name.strip()
+    if not name.isprintable():
+        return None
+    alike = or_(User.name == name, User.name_key == names.comparison_key(name))
+    return session.scalar(select(User).where(alike).order_by((User.name == name).desc()).limit(1))
+
+
+def get_user(session: Session, *, principal: Principal, user_id: str, for_update: bool = False) -> User:
+    """A user, for the owner. Raises 404, for members whatever the id."""
+    user = session.get(User, user_id, with_for_update=for_update or None) if principal.is_owner else None
+    if user is None:
+        raise not_found()
+    return user
+
+
+def disable(session: Session, *, principal: Principal, user_id: str) -> User:
+    """Stop accepting a user's password, sessions and tokens, at once. Jobs that run go on.
+
+    Raises PanelError for the last owner.
+    """
+    user = get_user(session, principal=principal, user_id=user_id, for_update=True)
+    require_another_owner(session, user)
+    user.disabled_at = user.disabled_at or func.now()
+    for table in (LoginSession, PasswordReset):
+        session.execute(delete(table).where(table.user_id == user_id))
+    session.flush()
+    session.refresh(user)
+    return user
+
+
+def enable(session: Session, *, principal: Principal, user_id: str) -> User:
+    """Accept a user's password and tokens again."""
+    user = get_user(session, principal=principal, user_id=user_id, for_update=True)
+    user.disabled_at = None
+    return user
+
+
+def require_another_owner(session: Session, user: User) -> None:
+    """Raise PanelError (409) if the installation would be without an owner who can log in, but for this user."""
+    owners = select(User.id).where(User.role == "owner", User.disabled_at.is_(None)).with_for_update()
+    if user.role == "owner" and not set(session.scalars(owners)) - {user.id}:
+        message = _("{name} is the only owner. An installation needs one who can log in.", name=user.name)
+        raise PanelError(409, "last_owner", message)
+
+
 def require_owner(principal: Principal) -> None:
     """Raise PanelError (403) unless the principal is the owner."""
     if not principal.is_owner:
@@ -123,8 +171,7 @@ def begin_login(session: Session, *, name: str, browser: Browser) -> LoginTry:
 
     Raises PanelError (429) while this name is locked, whether a user has it or not.
     """
-    name = name.strip()
-    user = session.scalar(_named(name)) if name.isprintable() else None
+    user = find_user(session, name=name)
     guess = Guess("login", _login_subject(session, user, name, browser))
     guess_limits.count(session, guess)
     if user is None or user.disabled_at is not None:
@@ -138,12 +185,6 @@ def _login_subject(session: Session, user: User | None, name: str, browser: Brow
     browser_sha256 = digest(browser.secret or "")
     is_known = session.get(KnownBrowser, (browser_sha256, user_id)) is not None
     return f"{user_id} {browser_sha256}" if is_known else names.comparison_key(name)
-
-
-def _named(name: str) -> Select[User]:
-    """The user of a name. Some of earlier versions have one that others have in another spelling."""
-    alike = or_(User.name == name, User.name_key == names.comparison_key(name))
-    return select(User).where(alike).order_by((User.name == name).desc()).limit(1)
 
 
 def log_in(session: Session, *, user_id: str, browser: Browser) -> Login:
@@ -211,6 +252,34 @@ def set_password(session: Session, *, user_id: str, password_hash: str, revoke_t
     if revoke_tokens:
         live = (ApiToken.user_id == user_id, ApiToken.revoked_at.is_(None))
         session.execute(update(ApiToken).where(*live).values(revoked_at=func.now()))
+
+
+def create_password_reset(session: Session, *, user: User) -> str:
+    """A code for a link with which a user chooses a new password, once, within RESET_LIFETIME.
+
+    Earlier ones stop working, and the user's name is unlocked. Raises PanelError for a disabled user.
+    """
+    if user.disabled_at is not None:
+        raise PanelError(409, "user_disabled", _("{name} is disabled. Enable the account first.", name=user.name))
+    code = new_secret()
+    session.execute(delete(PasswordReset).where(PasswordReset.user_id == user.id))
+    session.add(PasswordReset(code_sha256=digest(code), user_id=user.id, expires_at=func.now() + RESET_LIFETIME))
+    guess_limits.forget(session, Guess("login", names.comparison_key(user.name)))
+    return code
+
+
+def user_of_reset(session: Session, *, code: str, for_update: bool = False) -> User:
+    """The user who may choose a new password with this code.
+
+    Raises PanelError, the same one for a wrong, a used and an old code.
+    """
+    valid = (PasswordReset.code_sha256 == digest(code), PasswordReset.expires_at > func.now())
+    query = select(User).join(PasswordReset, PasswordReset.user_id == User.id).where(*valid)
+    user = session.scalar(query.with_for_update() if for_update else query)
+    if user is None:
+        message = _("This link is not valid: it was used, it is too old, or a newer one exists. Ask for a new one.")
+        raise bad_field("code", "reset_code_wrong", message, 403)
+    return user
 
 
 # ---- API tokens -----------------------------------------------------------------------------------------------------

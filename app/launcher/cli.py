@@ -112,6 +112,22 @@ def rescan() -> None:
         typer.echo(sentence)
 
 
+@cli.command("reset-password")
+def reset_password(name: str) -> None:
+    """Print a link with which a user chooses a new password, once, within 24 hours; for an owner who is locked out."""
+    from app.core.errors import PanelError
+    from app.launcher import password_reset
+    from app.launcher import up as sequence
+
+    try:
+        sequence.find_database()
+        link = password_reset.create_link(name)
+    except (sequence.CannotStart, PanelError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    typer.echo(_("Open {link}", link=link))
+
+
 @cli.command()
 def doctor() -> None:
     """Check this machine and say how to fix what is missing."""

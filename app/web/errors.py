@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -40,6 +40,7 @@ def install_errors(app: FastAPI) -> None:
     app.add_exception_handler(OperationalError, _database_error)
     app.add_exception_handler(PoolTimeout, _database_busy)
     app.add_exception_handler(DataError, _data_error)
+    app.add_exception_handler(IntegrityError, _conflict)
     app.add_exception_handler(ClientDisconnect, _disconnected)
 
 
@@ -167,6 +168,13 @@ def busy(**headers: str) -> PanelError:
     """The error for a request that would have to wait too long for others, with further headers of its response."""
     message = _("Too much is being done at once. Try again in a moment.")
     return PanelError(503, "busy", message, headers={"Retry-After": "2", **headers})
+
+
+async def _conflict(request: Request, error: Exception) -> Response:
+    # Services refuse what they can see; this is what another request did in the meantime.
+    log.warning("request %s: %s", request.state.id, error)
+    message = _("Something that this request refers to was deleted or added at the same moment. Try again.")
+    return error_response(request, PanelError(409, "conflict", message))
 
 
 async def _data_error(request: Request, error: Exception) -> Response:

@@ -51,7 +51,7 @@ def render(request: Request, template: str, status: int, **context: Any) -> HTML
 
 
 def handle_form_action(
-    verb: Callable[[Session], None], then: str, refused: Callable[[PanelError], Response]
+    verb: Callable[[Session], object], then: str, refused: Callable[[PanelError], Response]
 ) -> Response:
     """Run `verb` in a transaction and redirect to `then`. An error is passed to `refused`, which draws the page.
 

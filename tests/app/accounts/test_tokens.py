@@ -16,6 +16,15 @@ ROUTES = [
     ("DELETE", "/api/v1/tokens/x", "admin"),
     ("GET", "/api/v1/users", "admin"),
     ("POST", "/api/v1/users", "admin"),
+    ("GET", "/api/v1/users/x", "admin"),
+    ("DELETE", "/api/v1/users/x", "admin"),
+    ("POST", "/api/v1/users/x/disable", "admin"),
+    ("POST", "/api/v1/users/x/enable", "admin"),
+    ("POST", "/api/v1/users/x/password-reset", "admin"),
+    ("GET", "/api/v1/sessions", "admin"),
+    ("DELETE", "/api/v1/sessions", "admin"),
+    ("DELETE", "/api/v1/sessions/x", "admin"),
+    ("POST", "/api/v1/me/password", "admin"),
 ]
 BODY = {"name": "Dave", "password": PASSWORD, "scopes": ["read"]}
 

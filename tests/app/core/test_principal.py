@@ -10,7 +10,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from app.core import db
-from app.core.account_models import ApiToken, LoginSession
+from app.core.account_models import ApiToken, LoginSession, PasswordReset, User
 from app.core.json_shapes import ModelFacts, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.corpora import service as corpora
@@ -36,6 +36,7 @@ class Ids:
     task_id: str
     token_id: str
     session_id: str
+    user_id: str
     running_job_id: str
 
 
@@ -59,7 +60,7 @@ def ids(database: str, alice_user: Person) -> Ids:
         token_id = session.scalars(select(ApiToken.id)).one()
         session_id = session.scalars(select(LoginSession.id)).one()
         row_ids = (corpus_id, tokenizer.id, model.id, job_id, checkpoint_id, task.id)
-        return Ids(*row_ids, token_id, session_id, running_job_id)
+        return Ids(*row_ids, token_id, session_id, alice_user.id, running_job_id)
 
 
 def record_tokenizer(session: Any, person: Person, name: str, corpus_ids: list[str], sha256: str = SHA256) -> Tokenizer:
@@ -103,7 +104,9 @@ def fingerprint() -> list[Any]:
     """All rows that have an owner; of tokens and sessions what does not change with their use."""
     tokens = select(ApiToken.id, ApiToken.revoked_at).order_by(ApiToken.id)
     sessions = select(LoginSession.id).order_by(LoginSession.id)
-    queries = [*(select(table.__table__).order_by(table.id) for table in TABLES), tokens, sessions]
+    people = select(User.id, User.name, User.password_hash, User.disabled_at).order_by(User.id)
+    resets = select(PasswordReset.code_sha256)
+    queries = [*(select(table.__table__).order_by(table.id) for table in TABLES), tokens, sessions, people, resets]
     with db.transaction() as session:
         return [session.execute(query).all() for query in queries]
 
