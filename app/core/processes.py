@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from app.core.settings import ROOT, run_directory
 MAX_LOG_BYTES = 20 * 2**20
 MAX_LINES = 20  # of a log that are printed at once
 MAX_LINE_BYTES = 500
+WORKER_SECRETS = ("HF_TOKEN",)
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0  # a process that ran this long restarts without a pause
 _NOTABLE = re.compile(rb"\b(WARNING|ERROR|CRITICAL|Traceback|\w+Error:)")
@@ -25,10 +26,18 @@ _NOTABLE = re.compile(rb"\b(WARNING|ERROR|CRITICAL|Traceback|\w+Error:)")
 class ManagedProcess:
     """A process that is restarted when it ends."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, pass_fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         self.name = name
         self.command = command
         self.log = log
+        self._env = env
         self._pass_fds = pass_fds
         self._process: subprocess.Popen[bytes] | None = None
         self._pause = 0.0
@@ -107,6 +116,7 @@ class ManagedProcess:
             self._process = subprocess.Popen(
                 self.command,
                 cwd=ROOT,
+                env=self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -115,6 +125,11 @@ class ManagedProcess:
             )
         self._started_at = time.monotonic()
         write_pid(self._pid_file, self._process.pid)
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """The environment of this process without what only the worker needs, for all others."""
+    return {name: value for name, value in os.environ.items() if name.upper() not in WORKER_SECRETS}
 
 
 def inherited_environment(names: Iterable[str], prefixes: tuple[str, ...] = ()) -> dict[str, str]:

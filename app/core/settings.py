@@ -9,6 +9,8 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.core.own_directories import make_private
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -97,11 +99,13 @@ def settings() -> Settings:
 
 
 def run_directory() -> Path:
-    """Where this data directory's sockets live. Short, because a socket's path may not exceed 107 bytes."""
+    """Where this data directory's sockets live. Short, because a socket's path may not exceed 107 bytes.
+
+    Raises UnsafeDirectory.
+    """
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")  # noqa: S108 - the directory below is private
     path = base / f"athanor-{os.getuid()}-{abs(hash_path(settings().data)):x}"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    assert path.stat().st_uid == os.getuid(), f"{path} belongs to another user: remove it"
+    make_private(path)
     return path
 
 

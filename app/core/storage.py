@@ -2,12 +2,18 @@
 
 from pathlib import Path
 
+from app.core.own_directories import make_tree_private
 from app.core.settings import settings
 
 
 def data() -> Path:
     """The data directory: shared by all nodes of an installation."""
     return settings().data.resolve()
+
+
+def prepare() -> None:
+    """Create the data directory, and close it and all in it to other users. Raises UnsafeDirectory."""
+    make_tree_private(settings().data)
 
 
 def corpus(corpus_id: str) -> Path:

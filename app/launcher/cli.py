@@ -11,6 +11,7 @@ import typer
 
 from app.core import i18n
 from app.core.i18n import _
+from app.core.own_directories import UnsafeDirectory
 from app.core.settings import ROOT, settings
 
 cli = typer.Typer(
@@ -53,6 +54,7 @@ def web(fd: int = typer.Option(-1, hidden=True)) -> None:
     from app.launcher import up as sequence
     from app.web.server import create_server
 
+    without_secrets()
     log_lines.configure()
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs each time the revision is read
     need_servers()
@@ -66,6 +68,7 @@ def web(fd: int = typer.Option(-1, hidden=True)) -> None:
 def scheduler() -> None:
     """Start a scheduler. Several may run; one of them is active."""
     need_servers()
+    without_secrets()
     replace_process("-m", "app.jobs.scheduling.scheduler")
 
 
@@ -137,13 +140,29 @@ def doctor() -> None:
 
 
 def need_servers(broker: bool = True) -> None:
-    """Exit with code 2 if DATABASE_URL, or REDIS_URL when the broker is needed, is not set."""
+    """Exit with code 2 if DATABASE_URL, or REDIS_URL when the broker is needed, is not set; close the data directory.
+
+    Raises UnsafeDirectory.
+    """
+    from app.core import storage
+
     addresses = {"DATABASE_URL": settings().database_url, "REDIS_URL": settings().redis_url or not broker}
     for name, value in addresses.items():
         if not value:
             sentence = _("{name} is not set. Set it, or run `athanor up`, which starts everything.", name=name)
             typer.echo(sentence, err=True)
             raise typer.Exit(2)
+    storage.prepare()
+
+
+def without_secrets() -> None:
+    """Start this command again if it was given secrets that it does not need: /proc shows what it was started with."""
+    from app.core.processes import environment_without_secrets
+
+    environment = environment_without_secrets()
+    if len(environment) < len(os.environ):
+        arguments = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, arguments, environment)  # noqa: S606 - an argument list, no shell
 
 
 def replace_process(*arguments: str) -> None:
@@ -155,7 +174,12 @@ def replace_process(*arguments: str) -> None:
 
 def main() -> None:
     """The entry point of the console command `athanor`."""
-    cli()
+    os.umask(0o077)  # of this process and all that it starts
+    try:
+        cli()
+    except UnsafeDirectory as error:
+        typer.echo(str(error), err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

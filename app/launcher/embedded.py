@@ -135,6 +135,7 @@ class Postgres(Server):
         self.options = {
             "listen_addresses": "",
             "unix_socket_directories": f'"{address.sockets}"',
+            "unix_socket_permissions": "0700",
             "max_connections": "200",
             **options,
         }
@@ -199,7 +200,11 @@ class Postgres(Server):
         if not user:
             return
         os.chown(path, user["user"], user["group"])
-        for parent in (*path.parents, *_PROGRAMS.parents):  # the user needs to traverse these, not to list them
+        own = path.parent
+        if not own.stat().st_mode & 0o002:  # the data directory and that of the sockets, which are closed to others
+            os.chown(own, -1, user["group"])
+            own.chmod(0o710)
+        for parent in (*own.parents, *_PROGRAMS.parents):  # the user needs to traverse these, not to list them
             mode = parent.stat().st_mode
             if not mode & 0o001:
                 parent.chmod(mode | 0o001)

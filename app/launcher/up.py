@@ -14,7 +14,7 @@ from typing import NoReturn
 from urllib.request import urlopen
 
 from app.accounts import service as accounts
-from app.core import db, migrations, processes
+from app.core import db, migrations, processes, storage
 from app.core.i18n import _
 from app.core.processes import ManagedProcess
 from app.core.settings import run_directory, settings
@@ -79,7 +79,7 @@ def start(stack: ExitStack, interrupts: Interrupts) -> tuple[list[Server], list[
     """
     begin = time.monotonic()
     data = settings().data.resolve()
-    data.mkdir(parents=True, exist_ok=True)
+    storage.prepare()
     stack.enter_context(lock(data))
     stack.callback(lambda: say(_("Stopped.")))
     processes.stop_orphans()
@@ -148,9 +148,10 @@ def commands(listener: socket.socket, logs: Path) -> list[ManagedProcess]:
     """The processes to run, web first. It inherits the listening socket, so no connection is refused in a restart."""
     me = [sys.executable, "-m", "app.launcher.cli"]
     web = [*me, "web", "--fd", str(listener.fileno())]
+    plain = processes.environment_without_secrets()
     return [
-        ManagedProcess("web", web, logs / "web.log", pass_fds=[listener.fileno()]),
-        ManagedProcess("scheduler", [*me, "scheduler"], logs / "scheduler.log"),
+        ManagedProcess("web", web, logs / "web.log", plain, pass_fds=[listener.fileno()]),
+        ManagedProcess("scheduler", [*me, "scheduler"], logs / "scheduler.log", plain),
         ManagedProcess("worker", [*me, "worker"], logs / "worker.log"),
     ]
 

@@ -1,11 +1,11 @@
 """The Celery task that claims a job and starts its supervisor. Safe to run any number of times."""
 
-import os
 import subprocess
 import sys
 from contextlib import suppress
 
 from app.core import db, fault_injection, queue, storage
+from app.core.processes import environment_without_secrets
 from app.core.queue import celery
 from app.core.settings import ROOT, settings
 from app.jobs.attempts import attempts
@@ -41,7 +41,11 @@ def start_supervisor(job_id: str, fence: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "worker.supervisor", job_id, str(fence)],
             cwd=ROOT,
-            env={**os.environ, "ATHANOR_DATA": str(storage.data()), "ATHANOR_NODE_NAME": settings().node_name},
+            env={
+                **environment_without_secrets(),
+                "ATHANOR_DATA": str(storage.data()),
+                "ATHANOR_NODE_NAME": settings().node_name,
+            },
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
