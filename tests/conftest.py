@@ -35,6 +35,7 @@ SLOW = (
     "app/jobs/test_journey.py",
     "app/playground",
     "app/background_tasks",
+    "app/overview/test_api_conformance.py",
     "app/launcher",
     "trainer/inference",
     "trainer/test_main.py",
