@@ -17,6 +17,10 @@ RESERVED = 64  # connections above the limit, which are answered with 503, and f
 CROWDED = "crowded"  # set in the state of a request whose connection is above the limit
 
 
+class TooManyPipelinedError(Exception):
+    """Raised in a callback of the parser, so that it leaves the requests that have arrived as well."""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """A connection that cannot be kept open, or memory filled through it, without a request being answered.
 
@@ -93,6 +97,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.scope["state"][CROWDED] = is_crowded
         if len(self.pipeline) > MAX_PIPELINED:
             self.transport.abort()
+            raise TooManyPipelinedError
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body. Parts of a few bytes, each with a size of its own, count as overhead."""

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.launcher import up
 from app.web import middleware
-from app.web.connections import MAX_HEAD_BYTES, RESERVED
+from app.web.connections import MAX_HEAD_BYTES, MAX_PIPELINED, RESERVED, BoundedProtocol
 from app.web.errors import install_errors
 from app.web.middleware import SecurityMiddleware
 from app.web.security_headers import SECURITY_HEADERS
@@ -213,3 +213,14 @@ def test_the_limit_of_open_files_is_raised_as_far_as_allowed(root: Path) -> None
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "2048 (2048, 2048) 2048"
+
+
+def test_requests_beyond_the_limit_of_pipelining_are_not_even_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    begin = BoundedProtocol.on_message_begin
+    monkeypatch.setattr(BoundedProtocol, "on_message_begin", lambda self: begun.append(begin(self)))
+    with serving() as connect:
+        connection = connect()
+        sent(connection, REQUEST * 1000)
+        received(connection)
+    assert MAX_PIPELINED <= len(begun) <= MAX_PIPELINED + 2
