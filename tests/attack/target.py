@@ -196,10 +196,15 @@ class Target:
             for task in mallory.get("/api/v1/tasks", params={"limit": 100}).json()["data"]:
                 mallory.post(f"/api/v1/tasks/{task['id']}/cancel")
             for kind in ("corpora", "models"):
-                for row in mallory.get(f"/api/v1/{kind}", params={"limit": 100}).json()["data"]:
-                    if not row.get("shipped"):
-                        mallory.delete(f"/api/v1/{kind}/{row['id']}")
+                while sum(mallory.delete(path).is_success for path in self.own_rows(mallory, kind)):
+                    pass
         self.faults.clear()
+
+    @staticmethod
+    def own_rows(client: httpx.Client, kind: str) -> list[str]:
+        """The paths of up to 100 corpora or models of a user."""
+        rows = client.get(f"/api/v1/{kind}", params={"limit": 100}).json()["data"]
+        return [f"/api/v1/{kind}/{row['id']}" for row in rows if not row.get("shipped")]
 
     def dead_programs(self) -> list[str]:
         """The programs that have ended."""
