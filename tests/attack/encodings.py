@@ -64,9 +64,9 @@ def preview(client: httpx.Client, template: str) -> tuple[httpx.Response, float]
 @attack("T1", "chat templates that reach for Python, files and the environment", seconds=240)
 def template_injections(target: Target) -> str:
     """Nothing of the system is in a response."""
-    with target.client(target.mallory, timeout=90) as client:
-        for template in INJECTIONS:
-            response, _seconds = preview(client, template)
+    with target.client(target.mallory, timeout=90) as client, ThreadPoolExecutor(2) as threads:
+        answers = threads.map(lambda template: preview(client, template), INJECTIONS)
+        for template, (response, _seconds) in zip(INJECTIONS, answers, strict=True):
             leaks = [leak for leak in LEAKS if leak in response.text.replace(template, "")]
             assert not leaks, f"{template} shows {leaks[0]}"
     return target.counted()
