@@ -1,5 +1,6 @@
 """Gangs for tests: a fork server that starts one for each run, and the supervisor's end of their sockets."""
 
+import gc
 import os
 import signal
 import socket
@@ -88,6 +89,8 @@ def serve_forever(control: socket.socket) -> None:
     """Fork a gang for every socket received, until the other end is closed."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that exited gangs leave no zombies
     gang.preload()
+    gc.collect()
+    gc.freeze()  # as worker/fork_server.py does
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, 1, 1)
         if not data:

@@ -63,6 +63,8 @@ def preload() -> None:
     """Import what a rank needs, which takes seconds. Starts no threads and uses no GPU, so forking stays safe."""
     os.environ.update(TORCH_IMPORT_ENVIRONMENT)
     importlib.import_module("trainer.launch.rank")
+    # Compiles 869 patterns, a quarter of a second, which the first save or load of a model in each fork would repeat.
+    importlib.import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("")
 
 
 def serve(conn: socket.socket) -> int:
