@@ -222,7 +222,7 @@ def enable_user(principal: Admin, user_id: Id) -> UserAnswer:
         return schemas.user_answer(service.enable(session, principal=principal, user_id=user_id))
 
 
-@router.post("/users/{user_id}/password-reset", status_code=201, responses=errors("user_disabled"))
+@router.post("/users/{user_id}/password-reset", status_code=201, responses=errors("user_disabled", "answer_secret"))
 def create_password_reset(request: Request, principal: Admin, user_id: Id) -> ResetLinkAnswer:
     """Create a link with which a user chooses a new password, once, within 24 hours. Only for the owner."""
     with db.transaction() as session:

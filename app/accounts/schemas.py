@@ -106,7 +106,7 @@ class UserDetail(UserAnswer):
 class ResetLinkAnswer(BaseModel):
     """A link with which a user chooses a new password."""
 
-    link: str = Field(description="Works once, and is shown only here.")
+    link: str = Field(description="Works once, and is shown only here.", json_schema_extra={"format": "password"})
     expires_at: datetime
 
 

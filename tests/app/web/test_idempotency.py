@@ -105,6 +105,18 @@ def test_a_secret_is_neither_stored_nor_answered_twice(alice_api: TestClient) ->
     assert [row for row in rows if secret in row or key["Idempotency-Key"] in row] == []
 
 
+def test_the_schema_marks_each_secret_of_an_answer_so_that_it_is_not_stored(web: TestClient) -> None:
+    schemas = web.get("/api/openapi.json").json()["components"]["schemas"]
+    unmarked = [
+        f"{name}.{field}"
+        for name, schema in schemas.items()
+        for field, described in schema.get("properties", {}).items()
+        if name.endswith("Answer") and field in ("token", "link", "secret", "password")
+        if described.get("format") != "password"
+    ]
+    assert unmarked == []
+
+
 def test_what_is_stored_of_a_request_cannot_be_compared_without_its_key() -> None:
     requests = [idempotency.KeyedRequest("alice", key, "POST /api/v1/users?") for key in ("one", "two")]
     assert requests[0].fingerprint("0" * 64) != requests[1].fingerprint("0" * 64)
