@@ -17,6 +17,8 @@ _STATUS = {
     "chat_template_missing": 422,
     "chat_template_unusable": 422,
     "messages_refused": 422,
+    "prompt_refused": 422,
+    "memory_exceeded": 422,
     "memory_short": 503,
     "line_full": 503,
     "line_slow": 503,
@@ -28,7 +30,7 @@ _STATUS = {
     "inference_failed": 422,
 }
 
-_FIELDS = {"prompt_too_long": "prompt", "messages_refused": "messages"} | dict.fromkeys(
+_FIELDS = {"prompt_too_long": "prompt", "prompt_refused": "prompt", "messages_refused": "messages"} | dict.fromkeys(
     ("chat_template_missing", "chat_template_unusable"), "messages"
 )
 
@@ -42,10 +44,11 @@ def sentence(code: str, values: dict[str, Any]) -> str:
     """What happened and what to do about it, in the reader's language. `values` are those of the message."""
     if code in MESSAGES:
         return limits.sentence(Limit(code=code, values=values))
-    names = ("num_tokens", "limit", "free", "needed", "id", "why")
+    names = ("num_tokens", "limit", "limit_bytes", "free", "needed", "id", "why")
     formatted = {name: values.get(name) for name in names}
     formatted["free"] = file_size(formatted["free"])
     formatted["needed"] = file_size(formatted["needed"])
+    formatted["limit_bytes"] = file_size(formatted["limit_bytes"])
     sentences = {
         "checkpoint_gone": _("The files of this checkpoint are gone. Choose another one."),
         "checkpoint_broken": _("The files of this checkpoint cannot be read. Choose another one."),
@@ -54,6 +57,12 @@ def sentence(code: str, values: dict[str, Any]) -> str:
             "The prompt has {num_tokens} tokens; the limit of this model is {limit}. Shorten it.", **formatted
         ),
         "messages_refused": _("The chat template of this model refuses these messages: {why}.", **formatted),
+        "prompt_refused": _("The tokenizer of this model refuses this prompt: {why}.", **formatted),
+        "memory_exceeded": _(
+            "This generation needed more memory than the {limit_bytes} that the process may use. Shorten the prompt, "
+            "or choose a smaller model.",
+            **formatted,
+        ),
         "memory_short": _(
             "The node has {free} of memory left, this model needs {needed}. Wait until jobs are done, "
             "or choose a smaller model.",

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -158,10 +158,15 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
     return tokenizer.get_added_vocab()[match[1]] if match else None
 
 
-def stop_token_ids(model: Any, tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """The tokens that end a text of this model: those its files name, and the one that ends a turn in its template."""
+def tokenizer_stop_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The tokens that end a text by the tokenizer's files: end of text, and the end of a turn in its template."""
+    return [number for number in (tokenizer.eos_token_id, end_of_turn_id(tokenizer)) if number is not None]
+
+
+def stop_token_ids(model: Any, tokenizer_ids: Iterable[int]) -> list[int]:
+    """The tokens that end a text of this model: those its files name, and those of its tokenizer."""
     settings = (getattr(model, "generation_config", None), model.config)
-    ids = {tokenizer.eos_token_id, end_of_turn_id(tokenizer)}
+    ids: set[int | None] = set(tokenizer_ids)
     for named in (getattr(setting, "eos_token_id", None) for setting in settings):
         ids |= set(named) if isinstance(named, list | tuple) else {named}
     return sorted(number for number in ids if number is not None)
@@ -171,5 +176,5 @@ def set_stop_tokens(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write the tokens that end a text into the model's generation configuration, which is saved with its weights."""
     config = getattr(model, "generation_config", None)
     if config is not None:
-        ids = stop_token_ids(model, tokenizer)
+        ids = stop_token_ids(model, tokenizer_stop_ids(tokenizer))
         config.eos_token_id = ids[0] if len(ids) == 1 else ids

@@ -50,6 +50,7 @@ MESSAGES = {
     "answer": "the chat template leaves out an answer when other messages follow",
     "differently": "the chat template renders messages differently when an answer follows them",
     "template": "{why}",  # what the chat template raised
+    "no_template": "there is no chat template",
     "output": "the chat template writes more than {limit} characters",
     # from the process that encodes, see tokenizer_process.py
     "time": "encoding takes more than {seconds} s of computing time",

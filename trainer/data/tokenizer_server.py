@@ -39,11 +39,10 @@ class TokenizerServer:
             "segments": self.segments,
             "chat": self.chat,
             "prompt": self.prompt,
-            "end_of_turn": self.end_of_turn,
+            "stop_ids": lambda: chat_template.tokenizer_stop_ids(tokenizer),
             "begin": self.begin,
             "push": lambda token: self._detokenizer.push(token),
             "rest": lambda is_cut: self._detokenizer.rest(is_cut=is_cut),
-            "decode": lambda ids: str(tokenizer.decode(ids)),
         }
 
     def segments(self, objective: str, text: str) -> list[Any]:
@@ -52,15 +51,13 @@ class TokenizerServer:
 
     def chat(self, messages: list[dict[str, Any]]) -> list[int]:
         """The tokens of a conversation up to the answer."""
+        if chat_template.default_template(self._tokenizer) is None:
+            raise RecordRefused("no_template")
         return self._encoder("chat").prompt(messages)
 
     def prompt(self, text: str) -> list[int]:
         """The tokens of a text to continue."""
         return encode_prompt(self._tokenizer, text)
-
-    def end_of_turn(self) -> int | None:
-        """The token that the chat template puts after an answer."""
-        return chat_template.end_of_turn_id(self._tokenizer)
 
     def begin(self, prompt: list[int]) -> None:
         """Decode the tokens that follow a prompt: `push` each, then `rest`."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,24 @@ class NoChatTemplate(ValueError):
         super().__init__("the model has no chat template")
 
 
+class TokenDecoder(Protocol):
+    """Turns generated tokens into text, one at a time. See trainer/data/detokenizer.py."""
+
+    def push(self, token: int) -> str: ...
+    def rest(self, *, is_cut: bool = False) -> str: ...
+
+
+class TextModel(Protocol):
+    """A model with its tokenizer, wherever that is."""
+
+    @property
+    def model(self) -> PreTrainedModel: ...
+    @property
+    def stop_token_ids(self) -> set[int]: ...
+    def encode(self, prompt: str | list[int]) -> list[int]: ...
+    def detokenizer(self, prompt: Sequence[int]) -> TokenDecoder: ...
+
+
 class PromptTooLong(ValueError):
     """A prompt has more tokens than the model can read."""
 
@@ -46,22 +64,23 @@ class LoadedModel:
     @property
     def context(self) -> int:
         """The longest sequence that the model can read, in tokens."""
-        length = context_length(self.model.config)
-        assert length is not None, "the positions of a decoder have an end"
-        return length
+        return context_of(self.model)
 
     @property
     def stop_token_ids(self) -> set[int]:
         """The tokens that end a text."""
-        return set(chat_template.stop_token_ids(self.model, self.tokenizer))
+        return set(chat_template.stop_token_ids(self.model, chat_template.tokenizer_stop_ids(self.tokenizer)))
 
     def encode(self, prompt: str | list[int]) -> list[int]:
         """The prompt's tokens, as in training; an empty prompt starts a new text. Raises PromptTooLong."""
         ids = encode_prompt(self.tokenizer, prompt) if isinstance(prompt, str) else prompt
         ids = ids or [start_of_text_id(self.tokenizer)]
-        if len(ids) > self.context:
-            raise PromptTooLong(len(ids), self.context)
+        require_length(self.model, ids)
         return ids
+
+    def detokenizer(self, prompt: Sequence[int]) -> TokenDecoder:
+        """A decoder of the tokens that follow a prompt."""
+        return Detokenizer(self.tokenizer.backend_tokenizer, prompt)
 
     def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
         """The tokens of a conversation in the model's chat template, as in training, up to the answer.
@@ -77,6 +96,19 @@ class LoadedModel:
         return RecordEncoder("chat", self.tokenizer)
 
 
+def context_of(model: PreTrainedModel) -> int:
+    """The longest sequence that a model can read, in tokens."""
+    length = context_length(model.config)
+    assert length is not None, "the positions of a decoder have an end"
+    return length
+
+
+def require_length(model: PreTrainedModel, ids: Sequence[int]) -> None:
+    """Raises PromptTooLong for more tokens than a model can read."""
+    if len(ids) > context_of(model):
+        raise PromptTooLong(len(ids), context_of(model))
+
+
 @dataclass(frozen=True)
 class TextPiece:
     """The next part of the text. Only the last piece has a finish reason; its text may be empty."""
@@ -86,19 +118,25 @@ class TextPiece:
     finish_reason: FinishReason | None = None
 
 
-def load(checkpoint_dir: Path, device: str) -> LoadedModel:
-    """Open a checkpoint to generate from: fp32 on a CPU, as stored on a GPU."""
+def load_model(checkpoint_dir: Path, device: str) -> PreTrainedModel:
+    """Open the weights of a checkpoint to generate from: fp32 on a CPU, as stored on a GPU."""
     transformers_logging.disable_progress_bar()
     dtype: Any = torch.float32 if device == "cpu" else "auto"
-    model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=dtype, local_files_only=True)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=dtype, local_files_only=True)
+    return model.to(device).eval()
+
+
+def load(checkpoint_dir: Path, device: str) -> LoadedModel:
+    """Open a checkpoint to generate from, with its tokenizer."""
+    model = load_model(checkpoint_dir, device)
     # Not AutoTokenizer: of a Qwen2 it replaces the pre-tokenizer that the model was trained with by Qwen's own.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint_dir, local_files_only=True)
     chat_template.set_stop_tokens(model, tokenizer)
-    return LoadedModel(model.to(device).eval(), tokenizer)
+    return LoadedModel(model, tokenizer)
 
 
 def stream(
-    loaded: LoadedModel,
+    loaded: TextModel,
     prompt: str | list[int],
     *,
     max_tokens: int,
@@ -121,20 +159,20 @@ def stream(
 
 
 def _pieces(
-    loaded: LoadedModel,
+    loaded: TextModel,
     ids: list[int],
     max_tokens: int,
     sampler: "Sampler",
     stops: "StopFilter",
     is_stopped: Callable[[], bool],
 ) -> Iterator[TextPiece]:
-    detokenizer = Detokenizer(loaded.tokenizer.backend_tokenizer, ids)
+    detokenizer = loaded.detokenizer(ids)
     ends = loaded.stop_token_ids
     cache = DynamicCache(config=loaded.model.config)
     feed = ids
     reason: FinishReason = "length"
     count = 0
-    for count in range(1, min(max_tokens, loaded.context - len(ids) + 1) + 1):
+    for count in range(1, min(max_tokens, context_of(loaded.model) - len(ids) + 1) + 1):
         if is_stopped():
             reason, count = "cancelled", count - 1
             break

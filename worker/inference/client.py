@@ -29,14 +29,19 @@ class Inference:
 
     @contextmanager
     def writing(self, request: dict[str, Any]) -> Iterator[socket.socket]:
-        """A socket from which the generated text is read as JSON lines. Closing it stops the generation."""
+        """A socket from which the generated text is read as JSON lines. Leaving the block stops the generation and
+        waits until it has stopped: then nothing of it is computed any longer.
+        """
         connection, peer = socket.socketpair()
         with connection:
             with peer:
                 self._pass(peer)
             num_threads = max(1, (os.cpu_count() or 1) // settings().generation_slots)
             jsonlines.send(connection, {**request, "num_threads": num_threads})
-            yield connection
+            try:
+                yield connection
+            finally:
+                _wait_until_stopped(connection)
 
     def close(self) -> None:
         """End the process, which frees its memory."""
@@ -76,6 +81,14 @@ class Inference:
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(END_SECONDS)
             self._child = None
+
+
+def _wait_until_stopped(connection: socket.socket) -> None:
+    """Tell the peer that nobody reads on, and wait until it closes its end, or its process dies."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65_536):
+            pass
 
 
 def _fork_from_server() -> socket.socket | None:

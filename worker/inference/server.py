@@ -6,7 +6,6 @@ credentials and no database access.
 """
 
 import argparse
-import gc
 import logging
 import os
 import select
@@ -14,105 +13,22 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
-from safetensors import SafetensorError
 
 from app.playground.schemas import GenerationMessage
 from trainer import jsonlines
 from trainer.data.record_encoding import RecordRefused
+from trainer.data.tokenizer_process import CallStopped
 from trainer.inference import generation
+from worker.inference.models import GenerationRefused, Models, SandboxedModel, is_memory_error
 
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 600.0  # the process exits after so long without a generation, to free memory
-MODELS_KEPT = 2
-
-
-class GenerationRefused(Exception):
-    """A generation is impossible: `code` is one of app/playground/failures.py."""
-
-    def __init__(self, code: str, **values: Any) -> None:
-        super().__init__(code)
-        self.code = code
-        self.values = values
-
-
-# ---- models ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Model:
-    num_bytes: int
-    loading: threading.Lock = field(default_factory=threading.Lock)
-    loaded: generation.LoadedModel | None = None
-    users: int = 0
-    used_at: float = field(default_factory=time.monotonic)
-
-
-class Models:
-    """The models in memory: those in use and the most recently used."""
-
-    def __init__(self, device: str) -> None:
-        self._device = device
-        self._lock = threading.Lock()
-        self._models: dict[Path, _Model] = {}
-
-    @contextmanager
-    def acquire(self, path: Path) -> Iterator[generation.LoadedModel]:
-        """The model of a checkpoint, loaded at first use and not dropped inside the block. Raises GenerationRefused."""
-        if not path.is_dir():
-            raise GenerationRefused("checkpoint_gone")
-        with self._lock:
-            model = self._models.setdefault(path, _Model(_num_bytes(path)))
-            model.users += 1
-        try:
-            with model.loading:
-                if model.loaded is None:
-                    self._evict_idle(model)
-                    model.loaded = _load(path, self._device)
-            yield model.loaded
-        finally:
-            with self._lock:
-                model.users -= 1
-                model.used_at = time.monotonic()
-                if model.loaded is None and not model.users:
-                    del self._models[path]
-
-    def _evict_idle(self, incoming: _Model) -> None:
-        with self._lock:
-            while len(self._models) > MODELS_KEPT or _free_bytes(self._device) < incoming.num_bytes:
-                idle = [path for path, model in self._models.items() if not model.users]
-                if not idle:
-                    break
-                del self._models[min(idle, key=lambda path: self._models[path].used_at)]
-                gc.collect()
-        free = _free_bytes(self._device)
-        if free < incoming.num_bytes:
-            raise GenerationRefused("memory_short", free=free, needed=incoming.num_bytes)
-
-
-def _num_bytes(path: Path) -> int:
-    # On a CPU 16-bit weights become fp32, twice the size; the rest is for the KV cache and logits.
-    return int(2.5 * sum(file.stat().st_size for file in path.glob("*.safetensors")))
-
-
-def _free_bytes(device: str) -> int:
-    return int(torch.cuda.mem_get_info(device)[0]) if device != "cpu" else int(psutil.virtual_memory().available)
-
-
-def _load(path: Path, device: str) -> generation.LoadedModel:
-    try:
-        return generation.load(path, device)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        log.warning("checkpoint %s cannot be opened: %s", path, error)
-        raise GenerationRefused("checkpoint_broken") from error
 
 
 def _pick_device() -> str:
@@ -126,50 +42,64 @@ def _pick_device() -> str:
 
 def _answer(conn: socket.socket, models: Models) -> None:
     """Read a request and send the generated text; stop early if the peer closes the connection."""
-    with conn, suppress(BrokenPipeError, ConnectionResetError):
+    with conn, suppress(BrokenPipeError, ConnectionResetError, CallStopped):
         request = jsonlines.receive(conn)
         if request is None:
             return
         try:
-            with models.acquire(Path(request["path"])) as loaded:
-                _write(conn, loaded, request)
+            with models.acquire(Path(request["path"]), lambda: _is_closed(conn)) as model:
+                _write(conn, model, request)
         except GenerationRefused as refusal:
             _send(conn, GenerationMessage(event="failure", code=refusal.code, values=refusal.values))
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, CallStopped):
             raise
         except Exception as error:  # whatever a library makes of a strange model
-            log.exception("generation %s failed", request["id"])
-            values = {"id": request["id"], "why": f"{type(error).__name__}: {error}"[:200]}
-            _send(conn, GenerationMessage(event="failure", code="inference_failed", values=values))
+            _send(conn, _failure(error, request["id"], models.memory_limit))
 
 
-def _write(conn: socket.socket, loaded: generation.LoadedModel, request: dict[str, Any]) -> None:
+def _failure(error: Exception, request_id: str, memory_limit: int) -> GenerationMessage:
+    """What an unforeseen exception of a library is for the user."""
+    if is_memory_error(error):
+        log.warning("generation %s needed more memory than %s bytes", request_id, memory_limit)
+        return GenerationMessage(event="failure", code="memory_exceeded", values={"limit_bytes": memory_limit})
+    log.exception("generation %s failed", request_id, exc_info=error)
+    values = {"id": request_id, "why": f"{type(error).__name__}: {error}"[:200]}
+    return GenerationMessage(event="failure", code="inference_failed", values=values)
+
+
+def _write(conn: socket.socket, model: SandboxedModel, request: dict[str, Any]) -> None:
     torch.set_num_threads(request["num_threads"])
     started = time.perf_counter()
     keys = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")
+    options = {key: request[key] for key in keys}
     try:
-        prompt = loaded.encode_chat(request["messages"]) if request.get("messages") else request["prompt"]
-        pieces = generation.stream(
-            loaded, prompt, is_stopped=lambda: _is_closed(conn), **{key: request[key] for key in keys}
-        )
-    except generation.NoChatTemplate:
-        raise GenerationRefused("chat_template_missing") from None
+        prompt = model.encode_chat(request["messages"]) if request.get("messages") else request["prompt"]
+        for piece in generation.stream(model, prompt, is_stopped=lambda: _is_closed(conn), **options):
+            _send_piece(conn, piece, time.perf_counter() - started)
     except RecordRefused as error:
-        raise GenerationRefused("messages_refused", why=str(error)) from None
+        raise _refusal(error, is_chat=bool(request.get("messages"))) from None
     except generation.PromptTooLong as error:
         raise GenerationRefused("prompt_too_long", num_tokens=error.num_tokens, limit=error.limit) from None
-    for piece in pieces:
-        if piece.text:
-            _send(conn, GenerationMessage(event="piece", text=piece.text, num_tokens=piece.num_tokens))
-        if piece.finish_reason:
-            rate = piece.num_tokens / (time.perf_counter() - started)
-            done = GenerationMessage(
-                event="done",
-                finish_reason=piece.finish_reason,
-                num_tokens=piece.num_tokens,
-                tokens_per_second=round(rate, 1),
-            )
-            _send(conn, done)
+
+
+def _refusal(error: RecordRefused, *, is_chat: bool) -> GenerationRefused:
+    """Why the chat template or the tokenizer refuses a prompt."""
+    if error.message.code == "no_template":
+        return GenerationRefused("chat_template_missing")
+    return GenerationRefused("messages_refused" if is_chat else "prompt_refused", why=str(error))
+
+
+def _send_piece(conn: socket.socket, piece: generation.TextPiece, seconds: float) -> None:
+    if piece.text:
+        _send(conn, GenerationMessage(event="piece", text=piece.text, num_tokens=piece.num_tokens))
+    if piece.finish_reason:
+        done = GenerationMessage(
+            event="done",
+            finish_reason=piece.finish_reason,
+            num_tokens=piece.num_tokens,
+            tokens_per_second=round(piece.num_tokens / seconds, 1),
+        )
+        _send(conn, done)
 
 
 def _send(conn: socket.socket, message: GenerationMessage) -> None:

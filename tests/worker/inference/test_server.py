@@ -1,0 +1,147 @@
+"""Generations from hostile models: refused with a reason, stopped with their readers, and limited in memory."""
+
+import json
+import resource
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import normalizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from app.playground import failures
+from tests.waiting import until
+from trainer import jsonlines
+from trainer.data import tokenizer
+from trainer.data.tokenizer_process import TokenizerProcess
+from worker.inference import server
+from worker.inference.models import Models
+
+REQUEST = {
+    "id": "request",
+    "prompt": "aaaa" * 16,
+    "max_tokens": 4,
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "seed": 0,
+    "stop": [],
+    "num_threads": 1,
+}
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def write_model(directory: Path, hf_tokenizer: PreTrainedTokenizerFast) -> Path:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        eos_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    tokenizer.save_pretrained(hf_tokenizer, directory)
+    return directory
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "plain", tokenizer.untrained())
+
+
+@pytest.fixture
+def models() -> Iterator[Models]:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    models = Models("cpu")
+    yield models
+    for model in models._models.values():
+        model.close()
+    resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+class Generation:
+    """A request that a thread of the server answers."""
+
+    def __init__(self, models: Models, path: Path, **fields: Any) -> None:
+        self.connection, theirs = socket.socketpair()
+        self.thread = threading.Thread(target=server._answer, args=(theirs, models), daemon=True)
+        self.thread.start()
+        jsonlines.send(self.connection, {**REQUEST, "path": str(path), **fields})
+
+    def last(self) -> dict[str, Any]:
+        message: dict[str, Any] = {}
+        while following := jsonlines.receive(self.connection):
+            message = following
+        self.thread.join()
+        return message
+
+
+def test_a_tokenizer_that_multiplies_a_prompt_refuses_it_and_other_models_generate(
+    models: Models, plain: Path, tmp_path: Path
+) -> None:
+    amplifier = tokenizer.untrained()
+    amplifier.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Replace("a", "aa")] * 18)
+    path = write_model(tmp_path / "amplifier", amplifier)
+
+    refused = Generation(models, path).last()
+
+    assert refused["code"] == "prompt_refused"
+    assert "encoding takes more than" in failures.sentence("prompt_refused", refused["values"])
+    assert Generation(models, plain).last()["event"] == "done"
+
+
+def test_the_text_is_that_of_a_tokenizer_in_the_same_process(models: Models, plain: Path) -> None:
+    loaded = server.generation.load(plain, "cpu")
+    options = {key: REQUEST[key] for key in ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")}
+    expected = "".join(piece.text for piece in server.generation.stream(loaded, REQUEST["prompt"], **options))
+
+    with models.acquire(plain, lambda: False) as model:
+        text = "".join(piece.text for piece in server.generation.stream(model, REQUEST["prompt"], **options))
+
+    assert text == expected != ""
+
+
+def test_a_generation_whose_reader_left_stops_computing(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = tokenizer.untrained()
+    endless.chat_template = "{% if messages[0].content|length > 9 %}" + ENDLESS + "{% endif %}"
+    path = write_model(tmp_path / "endless", endless)
+    processes: list[TokenizerProcess] = []
+    call = TokenizerProcess.call
+
+    def record(process: TokenizerProcess, *arguments: Any, **options: Any) -> Any:
+        processes.append(process)
+        return call(process, *arguments, **options)
+
+    monkeypatch.setattr(TokenizerProcess, "call", record)
+    generation = Generation(models, path, messages=[{"role": "user", "content": "a" * 50_000}])  # may compute for 6 s
+    until(lambda: processes and processes[0]._is_ready, what="the template to be applied")
+    child = processes[0]._child
+    generation.connection.shutdown(socket.SHUT_WR)
+
+    assert generation.last() == {}
+    assert child.returncode == -9, "the process of the template is killed, long before its time is over"
+
+
+def test_a_generation_beyond_the_memory_limit_says_so(
+    models: Models, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate(*_arguments: Any, **_options: Any) -> Any:
+        return torch.empty(6 << 30, dtype=torch.uint8)  # more than the margin
+
+    assert Generation(models, plain).last()["event"] == "done"
+    monkeypatch.setattr(server.generation, "stream", allocate)
+    failure = Generation(models, plain).last()
+
+    assert failure["code"] == "memory_exceeded"
+    assert failure["values"] == {"limit_bytes": models.memory_limit}
+    assert json.dumps(failure)
+    assert "choose a smaller model" in failures.sentence("memory_exceeded", failure["values"])
