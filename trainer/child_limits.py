@@ -68,6 +68,14 @@ def _lower(kind: int, value: int, grace: int = 0) -> None:
     resource.setrlimit(kind, (min(value, upper), upper))
 
 
+def limit_memory(num_bytes: int) -> None:
+    """Limit the memory of this process for now, as far as its hard limit allows."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (num_bytes if hard == resource.RLIM_INFINITY else min(num_bytes, hard), hard)
+    )
+
+
 def data_bytes() -> int:
     """The memory of this process that RLIMIT_DATA counts, in bytes."""
     with open("/proc/self/statm") as file:

@@ -78,6 +78,20 @@ MESSAGES = {
         "tokenizer_config.json."
     ),
     "tokenizer_unreadable": gettext_noop("The tokenizer cannot be loaded: {why}."),
+    "tokenizer_size": gettext_noop("tokenizer.json has {size}; the limit is {limit}."),
+    "tokenizer_growth": gettext_noop(
+        "The tokenizer's {part} makes a text up to {found} times longer; the limit is {limit_times} times. Remove the "
+        "rules that multiply it."
+    ),
+    "tokenizer_token_long": gettext_noop(
+        "The tokenizer has a token of {found} characters; the limit is {limit_characters}."
+    ),
+    "tokenizer_memory": gettext_noop("The tokenizer needs more than {limit} of memory for a short text."),
+    "tokenizer_slow_text": gettext_noop(
+        "The tokenizer or the chat template needs more than {seconds} s of computing time for a short text. Look for "
+        "an endless loop or a slow regular expression in it."
+    ),
+    "tokenizer_crashed": gettext_noop("The tokenizer library crashed on this file: {why}."),
     "tokenizer_slow": gettext_noop("The tokenizer is a slow one. Save its fast version, tokenizer.json."),
     "tokenizer_large": gettext_noop("The tokenizer has token IDs up to {found}, but the embedding ends at {expected}."),
     # the hub

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     watts: float = Field(0, ge=0, description="Power of a GPU, or of a node without GPUs; 0: the specified value")
     currency: str = Field("", max_length=8, description="Currency of both prices, such as EUR")
     import_memory_bytes: int = Field(
-        8 * 2**30, gt=0, description="Memory limit of the process that validates a base model"
+        2 * 2**30, gt=0, description="Memory limit of the process that validates a base model"
     )
 
 

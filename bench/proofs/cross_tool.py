@@ -250,7 +250,7 @@ TRIALS = {
 def trained(trial: Trial, home: Path) -> Path:
     """The checkpoint of a model that was imported and trained."""
     base = MODELS[trial.model].write(home / "base")
-    closing = validate.report_result(base, 1 << 30, 0)
+    closing = validate.report_result(base, 1 << 30, 1 << 40)
     if "failed" in closing:
         raise ValueError(f"the import of {trial.model} failed: {closing['failed']}")
     documents = [json.dumps(record, ensure_ascii=False) for record in trial.records]

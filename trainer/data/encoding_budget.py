@@ -1,4 +1,4 @@
-"""What encoding one record or prompt may cost: computing time and memory, by its size. Standard library only.
+"""What encoding one record or prompt may cost: computing time and memory, by its size.
 
 The kernel enforces both, whatever the code is doing: a process that exceeds its time is killed by SIGPROF, and
 allocations beyond its memory fail.
@@ -9,6 +9,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from trainer.child_limits import limit_memory
 
 CPU_SECONDS = 1.0
 MEMORY_BYTES = 256 << 20
@@ -39,13 +41,11 @@ def encoding_budget(num_bytes: int) -> EncodingBudget:
 @contextmanager
 def enforced(budget: EncodingBudget, base_bytes: int) -> Iterator[None]:
     """Enforce a budget on this process inside the block. `base_bytes` is the memory that it had before."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = base_bytes + budget.memory_bytes
-    soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limit_memory(base_bytes + budget.memory_bytes)
     signal.setitimer(signal.ITIMER_PROF, budget.cpu_seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, before)

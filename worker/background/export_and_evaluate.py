@@ -13,6 +13,7 @@ from app.core import db, storage
 from app.core.json_shapes import TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job
 from app.corpora import service as corpora_service
+from trainer.child_limits import ChildLimits
 from trainer.events import EXIT_BAD_INPUT
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
@@ -51,7 +52,12 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     directory(task).mkdir(parents=True)
     log = directory(task) / LOG
     closing, status = runner.run_sandboxed(
-        command(assignment), child_environment("export"), lease.renew, directory=directory(task), stderr=log
+        command(assignment),
+        child_environment("export"),
+        lease.renew,
+        limits=ChildLimits(memory_bytes=2 * task.memory_bytes),  # twice, as mapped weights count without taking memory
+        directory=directory(task),
+        stderr=log,
     )
     if closing:
         return closing

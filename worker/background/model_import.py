@@ -1,17 +1,23 @@
 """Downloads and validates a base model in sandboxed children."""
 
+import signal
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from app.base_models import service
 from app.core import db, disk, storage
 from app.core.models import BackgroundTask, ImportedModel
 from app.core.settings import settings
+from trainer.child_limits import ChildLimits
+from trainer.data.encoding_budget import encoding_budget
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
 from worker.environment import child_environment
 from worker.sandbox import runner
+
+DOWNLOAD_MEMORY_BYTES = 1 << 30
 
 
 def directory(task: BackgroundTask) -> Path:
@@ -26,32 +32,58 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     if model is None:  # deleted since
         return {}
     if model.source == "hub":
-        closing = run_child(task, lease, "fetch", download_command(model), download_environment(model.id))
+        closing = run_child(
+            task, lease, "fetch", download_command(model), download_environment(model.id), download_limits()
+        )
         if "fetched" not in closing:
             return closing
         with db.transaction() as session:
             service.record_download(session, model_id=model.id, reference=closing["fetched"])
-    return run_child(task, lease, "check", validation_command(model.id), child_environment("validate"))
+    command = validation_command(model.id)
+    return run_child(task, lease, "check", command, child_environment("validate"), validation_limits())
 
 
-def run_child(task: BackgroundTask, lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> Report:
+def run_child(
+    task: BackgroundTask, lease: Lease, phase: str, command: list[str], env: dict[str, str], limits: ChildLimits
+) -> Report:
     """Run the child of a phase and return its closing report."""
-    closing, status = runner.run_sandboxed(command, env, partial(lease.renew, phase=phase), directory=directory(task))
+    closing, status = runner.run_sandboxed(
+        command, env, partial(lease.renew, phase=phase), limits=limits, directory=directory(task)
+    )
     if not closing and lease.is_disk_full:
         return {"failed": {"problems": [{"code": "disk_filled_up"}]}}
-    return closing or {"failed": {"problems": [{"code": "importer_died", "status": status}]}}
+    return closing or {"failed": {"problems": [death(status)]}}
+
+
+def death(status: int) -> dict[str, Any]:
+    """The problem of a child that ended without a report, by its exit status."""
+    if status == -signal.SIGPROF:  # the budget of tokenizer_checks.py
+        return {"code": "tokenizer_slow_text", "seconds": round(encoding_budget(0).cpu_seconds)}
+    if status == -signal.SIGABRT:  # how libraries in Rust end when an allocation fails
+        return {"code": "out_of_memory", "limit": settings().import_memory_bytes}
+    return {"code": "importer_died", "status": status}
+
+
+def validation_limits() -> ChildLimits:
+    """The limits of the child that validates. It lowers that of memory itself, as it maps files of any size."""
+    memory, budget = settings().import_memory_bytes, settings().max_model_bytes
+    return ChildLimits(memory_bytes=memory + budget, cpu_seconds=settings().parse_cpu_seconds, file_bytes=budget)
+
+
+def download_limits() -> ChildLimits:
+    """The limits of the child that downloads."""
+    return ChildLimits(memory_bytes=DOWNLOAD_MEMORY_BYTES, file_bytes=settings().max_model_bytes)
 
 
 def validation_command(model_id: str) -> list[str]:
     """The command line of the child that validates."""
-    limits = [f"--memory={settings().import_memory_bytes}", f"--cpu={settings().parse_cpu_seconds}"]
     return [
         sys.executable,
         "-m",
         "worker.sandbox.model_import.validate",
         str(storage.base_model(model_id)),
         *space(),
-        *limits,
+        f"--memory={settings().import_memory_bytes}",
     ]
 
 

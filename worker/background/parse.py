@@ -7,6 +7,7 @@ from app.core import db, storage
 from app.core.models import BackgroundTask, Corpus
 from app.core.settings import settings
 from app.corpora import service
+from trainer.child_limits import ChildLimits
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
 from worker.environment import child_environment
@@ -25,16 +26,27 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     if corpus is None:  # deleted since
         return {}
     closing, status = runner.run_sandboxed(
-        command(corpus), child_environment("parse"), lease.renew, directory=directory(task)
+        command(corpus),
+        child_environment("parse"),
+        lease.renew,
+        limits=limits(directory(task)),
+        directory=directory(task),
     )
     if not closing and lease.is_disk_full:
         return {"failed": {"problems": [{"code": "disk_filled_up"}]}}
     return closing or {"failed": {"problems": [{"code": "parser_died", "status": status}]}}
 
 
+def limits(path: Path) -> ChildLimits:
+    """The limits of the child. What it writes is UTF-8 of another encoding, or an index of tiny documents."""
+    size = (path / "upload").stat().st_size
+    memory, cpu = settings().parse_memory_bytes, settings().parse_cpu_seconds
+    return ChildLimits(memory_bytes=memory, cpu_seconds=cpu, file_bytes=8 * size + (1 << 20))
+
+
 def command(corpus: Corpus) -> list[str]:
     """The command line of the child."""
-    limits = [f"--memory={settings().parse_memory_bytes}", f"--cpu={settings().parse_cpu_seconds}"]
+    memory = f"--memory={settings().parse_memory_bytes}"
     options = [f"--encoding={corpus.encoding}"] if corpus.encoding else []
     if corpus.progress.kind:
         options.append(f"--kind={corpus.progress.kind}")
@@ -43,7 +55,7 @@ def command(corpus: Corpus) -> list[str]:
     if corpus.progress.bad_bytes:
         options.append(f"--bad-bytes={corpus.progress.bad_bytes}")
     path = str(storage.corpus(corpus.id))
-    return [sys.executable, "-m", "worker.sandbox.corpus.parse", path, corpus.format, *limits, *options]
+    return [sys.executable, "-m", "worker.sandbox.corpus.parse", path, corpus.format, memory, *options]
 
 
 def clean_up(task: BackgroundTask, is_success: bool) -> None:

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from trainer.child_limits import data_bytes
+from trainer.child_limits import data_bytes, limit_memory
 from trainer.data import chat_template
 from trainer.data.tokenizer_process import IsStopped, TokenizerProcess
 from trainer.inference import generation
@@ -191,9 +190,7 @@ class Models:
             return
         models = sum(model.limit_bytes for model in self._models.values())
         self.memory_limit = self._base_bytes + MARGIN_BYTES + models
-        _soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        soft = self.memory_limit if hard == resource.RLIM_INFINITY else min(self.memory_limit, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        limit_memory(self.memory_limit)
 
 
 def is_memory_error(error: BaseException) -> bool:

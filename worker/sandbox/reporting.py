@@ -1,6 +1,5 @@
-"""Helpers of sandboxed child processes: progress reports as JSON lines on standard output, and resource limits."""
+"""Helpers of sandboxed child processes: progress reports as JSON lines on standard output."""
 
-import resource
 import sys
 import time
 from typing import Any
@@ -27,10 +26,3 @@ class ProgressReporter:
 def report(message: dict[str, Any]) -> None:
     """Send one message to the parent process, as a JSON line on standard output."""
     jsonlines.write(sys.stdout, message)
-
-
-def lower_rlimit(kind: int, value: int) -> None:
-    """Set a resource limit (resource.RLIMIT_...) of this process, but never above its present hard limit."""
-    _soft, hard = resource.getrlimit(kind)
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (value, value))

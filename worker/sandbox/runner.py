@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.core.settings import ROOT
+from trainer.child_limits import ChildLimits, limited_command
 from trainer.jsonlines import LineSplitter, Message
 
 HEARTBEAT_SECONDS = 1.0
@@ -40,9 +41,15 @@ def lock(directory: Path) -> Iterator[int]:
 
 
 def run_sandboxed(
-    command: list[str], env: dict[str, str], heartbeat: Heartbeat, *, directory: Path, stderr: Path | None = None
+    command: list[str],
+    env: dict[str, str],
+    heartbeat: Heartbeat,
+    *,
+    limits: ChildLimits,
+    directory: Path,
+    stderr: Path | None = None,
 ) -> tuple[Message, int]:
-    """Run a child in its own session until its closing report, then kill all processes of the session.
+    """Run a child under limits in its own session until its closing report, then kill all processes of the session.
 
     The child holds the lock of the directory that it writes to. Not this process: suspended, it would keep the lock
     after the child has died. Raises DirectoryInUse.
@@ -53,7 +60,7 @@ def run_sandboxed(
     """
     with lock(directory) as descriptor, (stderr or Path(os.devnull)).open("wb") as log:
         child = subprocess.Popen(
-            command,
+            limited_command(limits, command),
             cwd=ROOT,
             env=env,
             stdin=subprocess.DEVNULL,

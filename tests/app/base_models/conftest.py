@@ -37,7 +37,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run(task: BackgroundTask, lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
         assert phase == "check"
-        return validate.report_result(Path(command[3]), int(command[4].partition("=")[2]), 0)
+        return validate.report_result(Path(command[3]), int(command[4].partition("=")[2]), 1 << 40)
 
     monkeypatch.setattr(model_import, "run_child", run)
 

@@ -96,7 +96,7 @@ def imported(owner: Person) -> str:
         model = base_models.create(session, principal=owner.principal, name="tiny")
         folders.saved(storage.base_model(model.id))
         base_models.begin_import(session, principal=owner.principal, model_id=model.id)
-        result = validate.report_result(storage.base_model(model.id), 1 << 30, 0)["result"]
+        result = validate.report_result(storage.base_model(model.id), 1 << 30, 1 << 40)["result"]
         base_models.finish_import(session, model_id=model.id, result=result)
         return model.id
 

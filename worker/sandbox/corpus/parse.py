@@ -16,7 +16,6 @@ import argparse
 import hashlib
 import os
 import re
-import resource
 import sys
 from array import array
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from worker.sandbox.corpus.fields import BadLines
 from worker.sandbox.corpus.json_records import JsonRecords
 from worker.sandbox.corpus.record_schema import RecordReader
 from worker.sandbox.corpus.tables import DELIMITERS, Rows
-from worker.sandbox.reporting import ProgressReporter, lower_rlimit, report
+from worker.sandbox.reporting import ProgressReporter, report
 
 TEXT_FORMATS = ("txt", "md")
 JSON_FORMATS = ("jsonl", "json")
@@ -230,16 +229,9 @@ def main() -> None:
     arguments.add_argument("--encoding", choices=("utf-8", *decoding.CANDIDATES))
     arguments.add_argument("--skip-bad", action="store_true")
     arguments.add_argument("--bad-bytes", choices=tuple(decoding.REPLACEMENTS))
-    arguments.add_argument("--memory", type=int, required=True)
-    arguments.add_argument("--cpu", type=int, required=True)
+    arguments.add_argument("--memory", type=int, required=True, help="what it may use, for the message")
     options = arguments.parse_args()
     size = (options.directory / "upload").stat().st_size
-    lower_rlimit(resource.RLIMIT_AS, options.memory)
-    lower_rlimit(resource.RLIMIT_CPU, options.cpu)
-    lower_rlimit(resource.RLIMIT_CORE, 0)
-    lower_rlimit(
-        resource.RLIMIT_FSIZE, 8 * size + (1 << 20)
-    )  # UTF-8 of another encoding, or an index of tiny documents
     try:
         result = parse(
             options.directory,

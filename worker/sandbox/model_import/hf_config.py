@@ -26,11 +26,17 @@ from trainer.modeling import architectures
 from trainer.planning.context_length import context_length
 from trainer.spec import resolve
 from trainer.spec_errors import SpecError
-from worker.sandbox.model_import import safetensors_scan
+from worker.sandbox.model_import import safetensors_scan, tokenizer_checks
 from worker.sandbox.model_import.safetensors_scan import FLOATS, InvalidModel, Tensor, read_json
 
 MODEL_TYPES = (*DECODERS, *ENCODERS, "t5")
 MAX_CONFIG_BYTES = 16 << 20
+# The largest numbers and the longest lists of a configuration, by the names of its fields.
+MAX_SIZES = {
+    r"num_labels|id2label|label2id": 10_000,
+    r"n(um)?_(hidden_|encoder_|decoder_)?layers?|layer_types|n(um)?_(attention_|key_value_)?heads?": 10_000,
+}
+MAX_SIZE = 10**12
 MIN_CONTEXT_LENGTH = 8  # the shortest sequence_length of a spec, in tokens
 # What a file may hold beyond the network that is built here: other heads, and constants that old versions saved.
 _UNUSED = re.compile(
@@ -58,12 +64,23 @@ def read_config(directory: Path) -> tuple[PreTrainedConfig, list[dict[str, Any]]
         raise InvalidModel("model_type_unknown", file=names.CONFIG, **values)
     if raw.get("quantization_config") is not None:
         raise InvalidModel("quantized")
+    _check_sizes(raw)
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # whatever a strange value makes of it
         values = {"model_type": raw["model_type"], "why": _first_line(error, directory)}
         raise InvalidModel("config_invalid", file=names.CONFIG, **values) from None
     return config, remarks + _name_decoder_start(directory, config)
+
+
+def _check_sizes(raw: dict[str, Any]) -> None:
+    """Check the sizes in a configuration before transformers makes lists of that length. Raises InvalidModel."""
+    for field, value in raw.items():
+        number = len(value) if isinstance(value, dict | list) else value
+        largest = next((size for pattern, size in MAX_SIZES.items() if re.fullmatch(pattern, field)), MAX_SIZE)
+        if isinstance(number, int | float) and abs(number) > largest:
+            values = {"field": field[:60], "found": str(number)[:60], "expected": f"≤ {largest}"}
+            raise InvalidModel("network_unusual", file=names.CONFIG, **values)
 
 
 def _name_decoder_start(directory: Path, config: PreTrainedConfig) -> list[dict[str, Any]]:
@@ -265,6 +282,7 @@ def check_tokenizer(directory: Path, config: PreTrainedConfig) -> list[dict[str,
     if is_new and older in _SENTENCEPIECE and not _has_sentencepiece():
         raise InvalidModel("tokenizer_sentencepiece", file=older)
     _drop_paths(directory)
+    tokenizer_checks.check_rules(directory)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         is_fast = isinstance(tokenizer, PreTrainedTokenizerFast)
@@ -273,10 +291,12 @@ def check_tokenizer(directory: Path, config: PreTrainedConfig) -> list[dict[str,
         raise InvalidModel("tokenizer_unreadable", why=_first_line(error, directory)) from None
     if not is_fast:
         raise InvalidModel("tokenizer_slow")
+    tokenizer_checks.probe(tokenizer)
     if not 0 <= largest < config.vocab_size:
         raise InvalidModel("tokenizer_large", found=largest, expected=config.vocab_size - 1)
     if is_new:
         tokenizer.save_pretrained(directory)
+        tokenizer_checks.check_rules(directory)
     remarks = [{"code": "tokenizer_converted"}] if is_new else _compare_tokens(directory, tokenizer)
     _name_special_tokens(directory, tokenizer)
     return remarks + _name_end(directory, config)

@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
+from trainer.child_limits import data_bytes
+from trainer.data.encoding_budget import encoding_budget, enforced
 from trainer.data.record_encoding import RecordEncoder, RecordRefused
 from trainer.data.tokenizer import missing_tokens, open_base
 from trainer.export import gguf_writer
@@ -38,7 +40,10 @@ def _template_error(tokenizer: PreTrainedTokenizerFast) -> str | None:
     if tokenizer.chat_template is None:
         return None
     try:
-        RecordEncoder("chat", tokenizer).encode_conversation(TALK)
+        with enforced(encoding_budget(len(str(TALK))), data_bytes()):
+            RecordEncoder("chat", tokenizer).encode_conversation(TALK)
+    except MemoryError:
+        return str(RecordRefused("memory", megabytes=encoding_budget(len(str(TALK))).megabytes))
     except RecordRefused as refused:
         return str(refused)[:200]
     return None

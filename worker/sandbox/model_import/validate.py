@@ -12,27 +12,35 @@ import hashlib
 import logging
 import os
 import re
-import resource
 from pathlib import Path
 from typing import Any
 
 from app.base_models import names
+from trainer import child_limits
 from trainer.run_dir import sha256_file
 from worker.sandbox.model_import import hf_config, safetensors_scan
 from worker.sandbox.model_import.archive import unpack
 from worker.sandbox.model_import.safetensors_scan import InvalidModel, Tensor
 from worker.sandbox.model_import.traits import find_traits
-from worker.sandbox.reporting import ProgressReporter, lower_rlimit, report
+from worker.sandbox.reporting import ProgressReporter, report
 
 log = logging.getLogger(__name__)
+
+MAX_WHY = 200  # characters of a library's message
 
 TensorFiles = dict[str, tuple[str, Tensor]]
 
 
-def validate_model(directory: Path, budget: int, keep_free: int = 0) -> dict[str, Any]:
-    """The facts about the model in a directory, as its row stores them. Raises InvalidModel."""
+def validate_model(directory: Path, budget: int, memory: int, keep_free: int = 0) -> dict[str, Any]:
+    """The facts about the model in a directory, as its row stores them. Raises InvalidModel.
+
+    `budget` are the bytes that an archive may unpack to, `memory` those that this process may use, `keep_free`
+    those that must stay free on the disk.
+    """
     unpack(directory, budget, keep_free)
     remarks = _drop_copies(directory)
+    # Mapping weights takes no memory, but counts.
+    child_limits.limit_memory(memory + sum(path.stat().st_size for path in directory.glob(f"*{names.WEIGHTS}")))
     config, about_config = hf_config.read_config(directory)
     hf_config.spec_fields(config)  # before the weights: it is quicker, and says more
     weights, tensors = headers(directory)
@@ -152,20 +160,15 @@ def main() -> None:
     arguments.add_argument("--budget", type=int, required=True)
     arguments.add_argument("--keep-free", type=int, required=True)
     arguments.add_argument("--memory", type=int, required=True)
-    arguments.add_argument("--cpu", type=int, required=True)
     options = arguments.parse_args()
-    # Of memory what is written counts, not what is mapped: libraries and weights are mapped in gigabytes.
-    lower_rlimit(resource.RLIMIT_DATA, options.memory)
-    lower_rlimit(resource.RLIMIT_CPU, options.cpu)
-    lower_rlimit(resource.RLIMIT_CORE, 0)
-    lower_rlimit(resource.RLIMIT_FSIZE, options.budget)
+    child_limits.limit_memory(options.memory)
     report(report_result(options.directory, options.budget, options.memory, options.keep_free))
 
 
 def report_result(directory: Path, budget: int, memory: int, keep_free: int = 0) -> dict[str, Any]:
     """The closing report for a result or an error."""
     try:
-        return {"result": validate_model(directory, budget, keep_free)}
+        return {"result": validate_model(directory, budget, memory, keep_free)}
     except InvalidModel as unsound:
         problem = unsound.problem
     except MemoryError:
@@ -175,6 +178,11 @@ def report_result(directory: Path, budget: int, memory: int, keep_free: int = 0)
     except Exception as error:  # whatever a strange file makes of the libraries: its text may be anything
         log.exception("the check failed")
         problem = {"code": "unforeseen", "why": type(error).__name__}
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of a library in Rust, which is no Exception
+            raise
+        log.exception("a library crashed")
+        problem = {"code": "tokenizer_crashed", "why": " ".join(str(error).split())[:MAX_WHY]}
     return {"failed": {"problems": [problem]}}
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from app.core.json_shapes import Problem
 from app.corpora import problems
+from trainer.child_limits import ChildLimits, limited_command
 from worker.sandbox.corpus import decoding, json_records, parse
 from worker.sandbox.corpus.fields import BadLine
 from worker.sandbox.corpus.record_schema import RecordReader
@@ -400,9 +401,11 @@ def run(directory: Path, form: str = "txt", memory: int = 128 * MIB, cpu: int = 
         str(directory),
         form,
         f"--memory={memory}",
-        f"--cpu={cpu}",
     ]
-    child = subprocess.run(command, env={"PYTHONUTF8": "1"}, capture_output=True, check=False)
+    limits = ChildLimits(
+        memory_bytes=memory, cpu_seconds=cpu, file_bytes=8 * (directory / "upload").stat().st_size + MIB
+    )
+    child = subprocess.run(limited_command(limits, command), env={"PYTHONUTF8": "1"}, capture_output=True, check=False)
     lines = child.stdout.splitlines()
     return json.loads(lines[-1]) if lines else {}, child.returncode
 

@@ -109,7 +109,7 @@ def accepted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """The folder of an imported model, and its traits."""
     directory = FOLDERS[request.param](tmp_path_factory.mktemp("model") / "folder")
     before = logits(directory)
-    closing = validate.report_result(directory, 1 << 30, 0)
+    closing = validate.report_result(directory, 1 << 30, 1 << 40)
     assert "result" in closing, closing
     if before is not None:
         assert torch.equal(before, logits(directory))
@@ -127,7 +127,7 @@ def logits(directory: Path) -> torch.Tensor | None:
 def test_scaled_positions_in_the_format_of_transformers_4_are_kept(tmp_path: Path) -> None:
     directory = MODELS["Llama 3"].write(tmp_path / "folder")
     assert "rope_parameters" not in json.loads((directory / "config.json").read_text())
-    validate.report_result(directory, 1 << 30, 0)
+    validate.report_result(directory, 1 << 30, 1 << 40)
 
     assert AutoConfig.from_pretrained(directory).rope_parameters == LLAMA_3_ROPE
 
@@ -136,7 +136,7 @@ def test_scaled_positions_in_the_format_of_transformers_4_are_kept(tmp_path: Pat
 def test_special_tokens_that_only_the_class_of_transformers_names_are_used(tmp_path: Path, name: str) -> None:
     directory = without_settings(name)(tmp_path / "folder")
     tokens = AutoTokenizer.from_pretrained(directory).special_tokens_map
-    assert "result" in validate.report_result(directory, 1 << 30, 0)
+    assert "result" in validate.report_result(directory, 1 << 30, 1 << 40)
     assert PreTrainedTokenizerFast.from_pretrained(directory).special_tokens_map == tokens
 
 
@@ -212,7 +212,7 @@ def test_objectives_have_their_tokens_within_the_limits(accepted: tuple[Path, Tr
 def test_the_limit_of_a_classifier_is_not_that_of_what_is_trained_from_it(tmp_path: Path) -> None:
     directory = folders.saved(tmp_path / "folder", "qwen2")
     folders.change(directory, architectures=["Qwen2ForSequenceClassification"], tie_word_embeddings=True)
-    closing = validate.report_result(directory, 1 << 30, 0)
+    closing = validate.report_result(directory, 1 << 30, 1 << 40)
     traits = Traits.model_validate(closing["result"]["facts"])
     assert [limits(traits)[use].code for use in ("generate", "gguf")] == ["checkpoint_mute", "gguf_family"]
     assert limit(traits.model_copy(update={"is_classifier": False}), "gguf") is None

@@ -80,7 +80,7 @@ def test_a_model_of_a_mirror_is_downloaded_and_validated(
     def in_process(task: BackgroundTask, lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> Any:
         if phase == "fetch":
             return run(task, lease, phase, command, env)
-        return validate.report_result(Path(command[3]), 1 << 30, 0)
+        return validate.report_result(Path(command[3]), 1 << 30, 1 << 40)
 
     monkeypatch.setattr(model_import, "run_child", in_process)
     run_waiting()
