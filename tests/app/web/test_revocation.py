@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
@@ -64,6 +65,16 @@ def end(name: str, person: Person) -> None:
             session.execute(statement.where(column == person.id))
 
 
+@contextmanager
+def threads(number: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that are not waited for: a stream that does not end would otherwise block the test that finds it."""
+    pool = ThreadPoolExecutor(number)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False)
+
+
 def num_streams(web: TestClient) -> int:
     return len(web.app.state.hub._topics)  # type: ignore[attr-defined]
 
@@ -72,7 +83,7 @@ def answered_after(
     request: Callable[[], httpx2.Response], is_open: Callable[[], object], change: Callable[[], None]
 ) -> httpx2.Response:
     """The answer to a request without an end, once a change has ended it."""
-    with ThreadPoolExecutor(1) as pool:
+    with threads(1) as pool:
         answer = pool.submit(request)
         until(lambda: is_open() or answer.done(), what="an open request")
         assert not answer.done(), answer.result().text
@@ -100,7 +111,7 @@ def test_a_stream_of_a_valid_credential_stays_open(web: TestClient, alice_user: 
     person = users.enter("Bob", "member")
     job_id, _fence = factories.started(person, factories.corpus(person), max_steps=4, warmup_steps=1)
     valid, revoked = users.client(web, token=alice_user.token()), users.client(web, token=person.token())
-    with ThreadPoolExecutor(2) as pool:
+    with threads(2) as pool:
         answers = [
             pool.submit(client.get, f"/api/v1/jobs/{row_id}/events")
             for client, row_id in ((valid, job[0]), (revoked, job_id))
@@ -150,7 +161,7 @@ def test_a_download_that_is_cut_off_does_not_look_complete(web: TestClient, alic
 
     headers = [(b"authorization", f"Bearer {alice_user.token()}".encode())]
     scope = {"type": "http", "app": web.app, "headers": headers}
-    with ThreadPoolExecutor(1) as pool:
+    with threads(1) as pool:
         assert web.portal is not None
         portal = web.portal
         done = pool.submit(lambda: portal.call(revocation.RevocationMiddleware(endless), scope, receive, send))
