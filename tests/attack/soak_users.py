@@ -17,6 +17,7 @@ from tests.faults.runs import SPEC, Run
 from tests.faults.stack import Installation
 
 SAVE_STEPS = 40
+VIEW_SECONDS = 200
 KEPT_EACH = 5  # one of so many corpora is kept to the end
 
 
@@ -111,21 +112,35 @@ class Users:
         jobs = self.installation.get("/api/v1/jobs", params={"limit": 1}).json().get("data")
         if not jobs or jobs[0]["state"] in TERMINAL:
             return
-        url, cursor = self.installation.url(f"/api/v1/jobs/{jobs[0]['id']}/events"), ""
-        headers = dict(self.installation.client.headers)
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline and not self.is_over.is_set():
-            with (
-                suppress(httpx.HTTPError),
-                httpx.stream("GET", url, headers={**headers, "Last-Event-ID": cursor}, timeout=30) as stream,
-            ):
-                for line in stream.iter_lines():
-                    cursor = line[4:] if line.startswith("id: ") else cursor
-                    if any(f'"state":"{state}"' in line.replace('": "', '":"') for state in TERMINAL):
-                        self.counts["views to the end"] += 1
-                        return
+        path, cursor, deadline = f"/api/v1/jobs/{jobs[0]['id']}/events", "", time.monotonic() + VIEW_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(httpx.HTTPError):
+                cursor, is_over = self._follow(path, cursor, deadline)
+                if is_over:
+                    self.counts["views to the end"] += 1
+                    return
             self.counts["views reconnected"] += 1
             time.sleep(0.5)
+        raise AssertionError(f"{path} did not show the end of the job in {VIEW_SECONDS} s")
+
+    def _follow(self, path: str, cursor: str, deadline: float) -> tuple[str, bool]:
+        """Read a stream until the job is over, the connection or the time; returns the cursor, and whether it is over.
+
+        The ID of an event counts from its end on, the empty line.
+        """
+        headers = {**self.installation.client.headers, "Last-Event-ID": cursor}
+        new, is_over = cursor, False
+        with (
+            suppress(httpx.HTTPError),
+            httpx.stream("GET", self.installation.url(path), headers=headers, timeout=30) as stream,
+        ):
+            for line in stream.iter_lines():
+                new = line[4:] if line.startswith("id: ") else new
+                cursor = cursor if line else new
+                is_over = is_over or any(f'"state":"{state}"' in line.replace('": "', '":"') for state in TERMINAL)
+                if is_over or time.monotonic() > deadline:
+                    break
+        return cursor, is_over
 
     def _created(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> dict[str, Any] | None:
         answer = self.installation.post(path, headers=headers, json=body)
