@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.background_tasks import failures, service
@@ -83,6 +84,8 @@ def _index(
             session, principal=principal, subject_id=subject_id, kinds=kinds, limit=PAGE_ROWS, after=after
         )
         tasks = [(row, _link(session, row)) for row in rows]
+        corpus_ids = [row.corpus_id for row in rows]
+        corpora = session.scalars(select(Corpus).where(Corpus.id.in_(corpus_ids))).all()
         forms = {} if subject_id is None or part else _forms(session, principal, subject_id)
     query = {"subject": subject_id, "kind": kind}
     return page(
@@ -95,6 +98,7 @@ def _index(
         kind=kind,
         kinds={name: translate(word) for name, word in KINDS.items()},
         query=urlencode({name: value for name, value in query.items() if value is not None}),
+        num_documents={corpus.id: corpus.num_documents for corpus in corpora if corpus.state == "ready"},
         failures={row.id: failures.sentence(row.failure) for row in rows if row.failure},
         next=following,
         after=after,

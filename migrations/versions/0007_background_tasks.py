@@ -18,6 +18,7 @@ INDEXES = ("ix_{}_owner_id", "ix_{}_checkpoint_id", "ix_{}_model_id")
 OPEN = "state IN ('queued', 'running')"
 KINDS = "kind IN ('parse', 'import', 'export', 'evaluation')"
 OLD_KINDS = "kind IN ('export', 'evaluation')"
+MEMORY_BYTES = 8 * 2**30  # for tasks of earlier versions, which did not know what they need
 OLD_COLUMNS = ("num_losses", "node", "lease_until", "not_before", "memory_bytes")
 
 
@@ -45,6 +46,7 @@ def upgrade() -> None:
     is_import = sa.text(f"kind = 'import' AND {OPEN}")
     op.create_index(f"uq_{TABLE}_import", TABLE, ["model_id"], unique=True, postgresql_where=is_import)
     op.execute("UPDATE background_task SET lease_until = now() WHERE state = 'running'")
+    op.execute(f"UPDATE background_task SET memory_bytes = {MEMORY_BYTES} WHERE {OPEN}")  # noqa: S608 - constants
     _queue("parse", "corpus_id", "corpus", "parsing")
     _queue("import", "model_id", "base_model", "importing")
     op.drop_column("base_model", "progress")
@@ -55,8 +57,8 @@ def _queue(kind: str, column: str, table: str, state: str) -> None:
     connection = op.get_bind()
     for row in connection.execute(sa.text(f"SELECT id, owner_id FROM {table} WHERE state = '{state}'")).all():  # noqa: S608
         values = {"id": new_id(), "owner_id": row.owner_id, "subject": row.id}
-        names = f"id, owner_id, {column}, kind, state, progress, result, failure"
-        insert = f"INSERT INTO {TABLE} ({names}) VALUES (:id, :owner_id, :subject, '{kind}', 'queued', '{{}}', '{{}}', '{{}}')"  # noqa: S608
+        names = f"id, owner_id, {column}, kind, memory_bytes, state, progress, result, failure"
+        insert = f"INSERT INTO {TABLE} ({names}) VALUES (:id, :owner_id, :subject, '{kind}', {MEMORY_BYTES}, 'queued', '{{}}', '{{}}', '{{}}')"  # noqa: S608
         connection.execute(sa.text(insert), values)
 
 

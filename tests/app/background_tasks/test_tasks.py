@@ -248,7 +248,7 @@ def model(api: TestClient, owner: Person, kind: str) -> str:
         assert api.post(f"/api/v1/models/{model_id}/import").status_code == 202
         return model_id
     with db.transaction() as session:
-        background_tasks.enqueue(session, kind="export", owner_id=owner.id, model_id=model_id, memory_bytes=1)
+        background_tasks.enqueue(session, kind="export", owner_id=owner.id, model_id=model_id, memory_bytes=2**30)
     return model_id
 
 
@@ -365,6 +365,7 @@ def test_the_history_lists_tasks_by_kind_and_subject(alice_api: TestClient, alic
     assert f'href="/corpora/{corpus_id}"' in page
     assert NODE in page
     assert f'href="/tasks/{task_id}"' in alice.get("/tasks").text
+    assert "1 documents" in alice.get("/tasks?kind=parse").text
     assert f'href="/tasks/{task_id}"' not in bob.get("/tasks").text
     assert bob.get(f"/tasks/{task_id}").status_code == 404
 

@@ -2,10 +2,11 @@
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
+from app.background_tasks import outcomes
 from app.core import db, migrations
-from app.core.models import Base
+from app.core.models import BackgroundTask, Base
 from tests.app.jobs import factories
 from tests.users import Person
 
@@ -41,6 +42,28 @@ def test_users_that_earlier_versions_told_apart_keep_their_accounts(database: st
         keys = {row.id: row.name_key for row in session.execute(text('SELECT id, name_key FROM "user"'))}
     assert (keys["a"], keys["c"]) == ("zo\u00eb", "yves")
     assert keys["b"] == "zo\u00eb\nb"
+
+
+def test_work_in_progress_becomes_background_tasks(alice_user: Person) -> None:
+    corpus_id = factories.corpus(alice_user, state="parsing")
+    job_id, fence = factories.started(alice_user, factories.corpus(alice_user))
+    checkpoint_id = factories.saved(job_id, fence, 20)
+    migrations.downgrade("0006")
+    with db.transaction() as session:
+        insert = "INSERT INTO checkpoint_task (id, owner_id, checkpoint_id, kind, options, state, num_starts) VALUES"
+        values = f"('t', '{alice_user.id}', '{checkpoint_id}', 'export', '{{}}', 'running', 2)"
+        session.execute(text(f"{insert} {values}"))
+        model = "INSERT INTO base_model (id, owner_id, name, source, state) VALUES"
+        session.execute(text(f"{model} ('m', '{alice_user.id}', 'model', 'upload', 'importing')"))
+    migrations.upgrade()
+    with db.transaction() as session:
+        tasks = {task.kind: task for task in session.scalars(select(BackgroundTask))}
+        assert (tasks["parse"].corpus_id, tasks["parse"].state) == (corpus_id, "queued")
+        assert (tasks["import"].model_id, tasks["import"].owner_id) == ("m", alice_user.id)
+        assert (tasks["export"].checkpoint_id, tasks["export"].fence) == (checkpoint_id, 2)
+        assert all(task.memory_bytes > 0 for task in tasks.values())
+        outcomes.expire_leases(session)  # no worker of this version runs the export
+        assert tasks["export"].state == "queued"
 
 
 def test_every_migration_can_be_reverted_and_reapplied(database: str) -> None:
