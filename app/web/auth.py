@@ -9,6 +9,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPBearer
 from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
+from starlette.types import Scope as ASGIScope
 
 from app.core import db
 from app.core.account_models import ApiToken, LoginSession, User
@@ -55,13 +56,18 @@ def identify(request: Request) -> Principal | None:
     credential = credential_of(request)
     if credential is None:
         return None
+    look_up = _by_session if credential.kind == "session" else _by_token
     with db.transaction() as session:
-        if credential.kind == "session":
-            return _by_session(session, credential.sha256)
-        principal = _by_token(session, credential.sha256)
-    if principal is None:
+        principal = look_up(session, credential.sha256)
+    if principal is None and credential.kind == "token":
         raise _wrong_token(request)
+    request.state.is_authenticated = principal is not None
     return principal
+
+
+def is_authenticated(scope: ASGIScope) -> bool:
+    """Whether the credential of a request was accepted when it began; not if nothing asked for it."""
+    return bool(scope.get("state", {}).get("is_authenticated", False))
 
 
 def _by_session(session: Session, sha256: str) -> Principal | None:

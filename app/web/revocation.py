@@ -2,6 +2,7 @@
 
 A request is authenticated once, when it begins. The credentials of all open requests of this process are looked up
 again together, by one query every few seconds, and requests whose session or token is no longer accepted are cancelled.
+Those that were not authenticated go on: somebody whose session has expired still sends its cookie when logging in.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ class OpenRequests:
     """The requests of this process that are being answered, by their credential."""
 
     def __init__(self) -> None:
-        self._scopes: dict[Credential, set[anyio.CancelScope]] = {}
+        self._requests: dict[Credential, dict[anyio.CancelScope, Scope]] = {}
 
     @asynccontextmanager
     async def rechecked(self) -> AsyncIterator["OpenRequests"]:
@@ -44,20 +45,20 @@ class OpenRequests:
             await asyncio.wait([task])
 
     @contextmanager
-    def entry(self, credential: Credential) -> Iterator[anyio.CancelScope]:
-        """A scope that is cancelled when the credential is no longer accepted."""
-        with anyio.CancelScope() as scope:
-            self._scopes.setdefault(credential, set()).add(scope)
+    def entry(self, credential: Credential, scope: Scope) -> Iterator[anyio.CancelScope]:
+        """A block of a request that is cancelled when the credential, once accepted, is so no longer."""
+        with anyio.CancelScope() as cancellation:
+            self._requests.setdefault(credential, {})[cancellation] = scope
             try:
-                yield scope
+                yield cancellation
             finally:
-                self._scopes[credential].discard(scope)
-                if not self._scopes[credential]:
-                    del self._scopes[credential]
+                del self._requests[credential][cancellation]
+                if not self._requests[credential]:
+                    del self._requests[credential]
 
     async def cancel_revoked(self) -> None:
         """Cancel the requests whose credential is no longer accepted. None if the database cannot say."""
-        credentials = list(self._scopes)
+        credentials = list(self._requests)
         if not credentials:
             return
         try:
@@ -66,8 +67,9 @@ class OpenRequests:
             log.warning("credentials of open requests cannot be looked up: %s", error)
             return
         for credential in set(credentials) - accepted:
-            for scope in self._scopes.get(credential, ()):
-                scope.cancel()
+            for cancellation, scope in self._requests.get(credential, {}).items():
+                if auth.is_authenticated(scope):
+                    cancellation.cancel()
 
     async def _repeat(self) -> None:
         while True:
@@ -99,7 +101,7 @@ class RevocationMiddleware:
                 content_type = dict(message.get("headers", ())).get(b"content-type", b"").decode("latin-1")
             await send(message)
 
-        with scope["app"].state.open_requests.entry(credential) as cancellation:
+        with scope["app"].state.open_requests.entry(credential, scope) as cancellation:
             await self.app(scope, receive, noting)
         if cancellation.cancelled_caught:
             await _finish(content_type, scope, receive, send)

@@ -11,6 +11,7 @@ from sqlalchemy import delete, func, update
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
+from app.accounts import passwords
 from app.core import db, storage
 from app.core.account_models import ApiToken, LoginSession, User
 from app.core.live import valkey
@@ -160,7 +161,7 @@ def test_a_download_that_is_cut_off_does_not_look_complete(web: TestClient, alic
         return {"type": "http.request"}
 
     headers = [(b"authorization", f"Bearer {alice_user.token()}".encode())]
-    scope = {"type": "http", "app": web.app, "headers": headers}
+    scope = {"type": "http", "app": web.app, "headers": headers, "state": {"is_authenticated": True}}
     with threads(1) as pool:
         assert web.portal is not None
         portal = web.portal
@@ -169,6 +170,23 @@ def test_a_download_that_is_cut_off_does_not_look_complete(web: TestClient, alic
         end("the token is revoked", alice_user)
         done.result(timeout=20)
     assert all(message["more_body"] for message in sent[1:])
+
+
+def test_logging_in_with_the_cookie_of_a_revoked_session_is_not_cancelled(
+    web: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = users.enter("Bob at another browser", "member")
+    cookie = person.cookie()
+    end("the session is revoked", person)
+
+    def verify(_password: str, _stored: str | None) -> bool:
+        assert web.portal is not None
+        web.portal.call(web.app.state.open_requests.cancel_revoked)  # type: ignore[attr-defined]
+        return True
+
+    monkeypatch.setattr(passwords, "verify_password", verify)
+    answer = users.client(web, cookie=cookie).post("/api/v1/login", json={"name": person.name, "password": "..."})
+    assert (answer.status_code, answer.text) == (204, "")
 
 
 def test_credentials_are_looked_up_again_more_often_than_documented() -> None:
