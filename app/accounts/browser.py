@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from app.web.auth import COOKIE
-from app.web.guess_limits import client_address
+from app.web.client_address import client_address
 
 BROWSER_COOKIE = "athanor_browser"
 MAX_LABEL_LENGTH = 40

@@ -5,7 +5,6 @@ one. Keys have 20 bits, so a flood of invented names leaves at most a million ro
 """
 
 import hashlib
-import ipaddress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -19,11 +18,11 @@ from app.core import db
 from app.core.account_models import GuessCount
 from app.core.errors import PanelError
 from app.core.i18n import _
+from app.web.client_address import client_network
 
 MAX_LOCK_SECONDS = 900
 MEMORY = timedelta(days=1)  # after which a count without new guesses is forgotten
 KEY_DIGITS = 5  # hexadecimal
-NETWORK_BITS = 64  # of an IPv6 address: one customer has as many addresses
 
 
 @dataclass(frozen=True)
@@ -42,21 +41,7 @@ class Guess:
 
 def from_address(request: Request, kind: Literal["token", "code"]) -> Guess:
     """A guess that is counted by the address it comes from. Behind a proxy many people may share one: more are free."""
-    return Guess(kind, _network(client_address(request)), free=20)
-
-
-def client_address(request: Request) -> str:
-    """The address of the client, from the forwarding headers of proxies that uvicorn trusts (FORWARDED_ALLOW_IPS)."""
-    return request.client.host if request.client is not None else ""
-
-
-def _network(address: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    bits = parsed.max_prefixlen if parsed.version == 4 else NETWORK_BITS
-    return str(ipaddress.ip_network((parsed, bits), strict=False))
+    return Guess(kind, client_network(request), free=20)
 
 
 def count(session: Session, guess: Guess) -> None:

@@ -65,7 +65,7 @@ class _Events:
 
     def __init__(self, body: AsyncIterator[bytes], boundary: bytes, max_bytes: int) -> None:
         self._body, self._max_bytes = body, max_bytes
-        self._found: deque[tuple[str, bytes]] = deque()
+        self._queue: deque[tuple[str, bytes]] = deque()
         self._num_bytes = self._num_parts = 0
         self._name = self._value = b""  # of the header that is being read
         self._disposition = b""
@@ -77,10 +77,10 @@ class _Events:
                     "on_header_field": self._add_to_name,
                     "on_header_value": self._add_to_value,
                     "on_header_end": self._end_header,
-                    "on_headers_finished": lambda: self._found.append(("part", self._disposition)),
-                    "on_part_data": lambda data, start, end: self._found.append(("data", data[start:end])),
-                    "on_part_end": lambda: self._found.append(("part_end", b"")),
-                    "on_end": lambda: self._found.append(("end", b"")),
+                    "on_headers_finished": lambda: self._queue.append(("part", self._disposition)),
+                    "on_part_data": lambda data, start, end: self._queue.append(("data", data[start:end])),
+                    "on_part_end": lambda: self._queue.append(("part_end", b"")),
+                    "on_end": lambda: self._queue.append(("end", b"")),
                 },
                 max_header_count=MAX_HEADERS,
                 max_header_size=MAX_HEADER_BYTES,
@@ -110,7 +110,7 @@ class _Events:
     async def heading(self) -> tuple[str, str | None]:
         """The name of the next part, and that of its file."""
         await self._peek()
-        _kind, disposition = self._found.popleft()
+        _kind, disposition = self._queue.popleft()
         options = parse_options_header(disposition)[1]
         if b"name" not in options:
             raise _broken()
@@ -120,13 +120,13 @@ class _Events:
     async def pieces(self) -> AsyncIterator[bytes]:
         """The data of a part up to its end."""
         while (await self._peek())[0] == "data":
-            yield self._found.popleft()[1]
-        if self._found[0][0] == "part_end":
-            self._found.popleft()
+            yield self._queue.popleft()[1]
+        if self._queue[0][0] == "part_end":
+            self._queue.popleft()
 
     async def _peek(self) -> tuple[str, bytes]:
         """The next event, after as much of the body as it takes."""
-        while not self._found:
+        while not self._queue:
             chunk = await anext(self._body, None)
             if chunk is None:  # before the last boundary
                 raise _broken()
@@ -137,4 +137,4 @@ class _Events:
                 raise _broken() from None
             if self._num_bytes > self._max_bytes or self._num_parts > MAX_PARTS:
                 raise _too_large()
-        return self._found[0]
+        return self._queue[0]

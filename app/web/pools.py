@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from app.core.errors import PanelError
 from app.core.i18n import _
+from app.web.client_address import client_network
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,7 +26,7 @@ def too_many_requests() -> PanelError:
 class Pool:
     """Threads with a bounded queue, of which each client has few places, so that nobody keeps the others out.
 
-    A client is the user, or the address of a visitor. A request that finds no place is answered with 429.
+    A client is the user, or the network of a visitor. A request that finds no place is answered with 429.
     """
 
     def __init__(self, num_threads: int, max_waiting: int, max_per_client: int) -> None:
@@ -60,5 +61,4 @@ class Pool:
 def _client(parameters: dict[str, Any]) -> str:
     if "principal" in parameters:
         return str(parameters["principal"].user_id)
-    client = parameters["request"].client
-    return client.host if client is not None else ""
+    return client_network(parameters["request"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from anyio import to_thread
+from fastapi import Request
 from httpx import Response
 from starlette.testclient import TestClient
 
@@ -19,7 +20,7 @@ from app.accounts import passwords
 from app.core import db
 from app.core.errors import PanelError
 from app.main import NUM_THREADS
-from app.web import middleware
+from app.web import middleware, pools
 from app.web.pools import Pool
 from tests import users
 from tests.app.jobs import factories
@@ -78,6 +79,14 @@ def test_a_client_cannot_take_all_places_of_a_pool() -> None:
     with pool._place("one"), pool._place("one"), pytest.raises(PanelError), pool._place("one"):
         pass
     assert not pool._num_requests
+
+
+def test_all_addresses_of_an_ipv6_network_are_one_client_of_a_pool() -> None:
+    def client(host: str) -> str:
+        return pools._client({"request": Request({"type": "http", "client": (host, 1)})})
+
+    assert client("2001:db8::1") == client("2001:db8::2") != client("2001:db8:0:1::1")
+    assert client("192.0.2.1") != client("192.0.2.2")
 
 
 def test_every_route_that_hashes_does_so_in_the_pool(root: Path) -> None:

@@ -1,0 +1,23 @@
+"""Where a request comes from."""
+
+import ipaddress
+
+from fastapi import Request
+
+NETWORK_BITS = 64  # of an IPv6 address: one customer has as many addresses
+
+
+def client_address(request: Request) -> str:
+    """The address of the client, from the forwarding headers of proxies that uvicorn trusts (FORWARDED_ALLOW_IPS)."""
+    return request.client.host if request.client is not None else ""
+
+
+def client_network(request: Request) -> str:
+    """What one client can send from, for limits by address: an IPv4 address, or the network of an IPv6 address."""
+    address = client_address(request)
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    bits = parsed.max_prefixlen if parsed.version == 4 else NETWORK_BITS
+    return str(ipaddress.ip_network((parsed, bits), strict=False))
