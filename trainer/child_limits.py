@@ -85,7 +85,7 @@ def data_bytes() -> int:
 def main() -> None:
     """Limit this process, then become the command of the arguments."""
     apply(ChildLimits(**json.loads(sys.argv[1])))
-    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - the command of our own code, without a shell
+    os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 - the command of our own code, without a shell
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check without a child: torch is imported here already."""
 
-    def run(task: BackgroundTask, lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> dict[str, Any]:
+    def run(task: BackgroundTask, lease: Lease, phase: str, command: list[str], *_rest: object) -> dict[str, Any]:
         assert phase == "check"
         return validate.report_result(Path(command[3]), int(command[4].partition("=")[2]), 1 << 40)
 

@@ -77,9 +77,9 @@ def test_a_model_of_a_mirror_is_downloaded_and_validated(
     model = created(alice_user, "alice/tiny@v1")
     run = model_import.run_child
 
-    def in_process(task: BackgroundTask, lease: Lease, phase: str, command: list[str], env: dict[str, str]) -> Any:
+    def in_process(task: BackgroundTask, lease: Lease, phase: str, command: list[str], *rest: Any) -> Any:
         if phase == "fetch":
-            return run(task, lease, phase, command, env)
+            return run(task, lease, phase, command, *rest)
         return validate.report_result(Path(command[3]), 1 << 30, 1 << 40)
 
     monkeypatch.setattr(model_import, "run_child", in_process)
