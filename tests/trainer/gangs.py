@@ -1,11 +1,15 @@
-"""Gangs for tests: a fork server that starts one for each run, and the supervisor's end of their sockets."""
+"""A fork server for tests, which starts gangs and commands, and the supervisor's end of the sockets to gangs."""
 
 import gc
+import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import traceback
 from typing import Any
 
 import psutil
@@ -57,19 +61,41 @@ class GangConnection:
         self.conn.close()
 
 
+class Command:
+    """A forked process that does what `python -m` with its arguments does, without the seconds of imports."""
+
+    def __init__(self, control: socket.socket, arguments: tuple[str, ...], env: dict[str, str]) -> None:
+        self._arguments = arguments
+        self._ends, theirs = socket.socketpair()
+        self._ends.settimeout(SECONDS)
+        self._outputs = [tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")]  # noqa: SIM115 - result closes them
+        request = json.dumps({"arguments": arguments, "env": env}).encode()
+        socket.send_fds(control, [request], [theirs.fileno(), *(file.fileno() for file in self._outputs)])
+        theirs.close()
+
+    def result(self) -> subprocess.CompletedProcess[str]:
+        """Its exit code and what it wrote, once it has ended."""
+        with self._ends, self._outputs[0] as output, self._outputs[1] as errors:
+            code = int(self._ends.recv(10) or -1)  # nothing from one that was killed
+            output.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess(self._arguments, code, output.read(), errors.read())
+
+
 class GangForkServer:
-    """A process that has imported torch, transformers and DeepSpeed, from which gangs are forked."""
+    """A process that has imported torch, transformers and DeepSpeed, from which gangs and commands are forked."""
 
     def __init__(self) -> None:
-        self._control, theirs = socket.socketpair()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         argv = [sys.executable, "-m", "tests.trainer.gangs", str(theirs.fileno())]
         self._process = subprocess.Popen(argv, pass_fds=[theirs.fileno()])
         theirs.close()
 
-    def start(self) -> GangConnection:
+    def start(self, peer_grace_seconds: float = gang.PEER_GRACE_SECONDS) -> GangConnection:
         """Fork a gang, which waits for a request."""
         ours, theirs = socket.socketpair()
-        socket.send_fds(self._control, [b"."], [theirs.fileno()])
+        request = json.dumps({"peer_grace_seconds": peer_grace_seconds}).encode()
+        socket.send_fds(self._control, [request], [theirs.fileno()])
         theirs.close()
         return GangConnection(ours)
 
@@ -80,25 +106,55 @@ class GangForkServer:
         supervisor.close()
         return code
 
+    def command(self, *arguments: str, **env: str) -> Command:
+        """Fork a process that does what `python -m` with these arguments does."""
+        return Command(self._control, arguments, env)
+
     def close(self) -> None:
         self._control.close()
         self._process.wait(timeout=SECONDS)
 
 
 def serve_forever(control: socket.socket) -> None:
-    """Fork a gang for every socket received, until the other end is closed."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that exited gangs leave no zombies
+    """Fork a gang or a command for every request received, until the other end is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that those that exited leave no zombies
     gang.preload()
     gc.collect()
     gc.freeze()  # as worker/fork_server.py does
     while True:
-        data, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        data, descriptors, _, _ = socket.recv_fds(control, 65_536, 3)
         if not data:
             return
+        request = json.loads(data)
         if os.fork() == 0:
             control.close()
+            if "arguments" in request:
+                os._exit(run_command(request["arguments"], request["env"], *descriptors))
+            gang.PEER_GRACE_SECONDS = request["peer_grace_seconds"]
             os._exit(gang.serve(socket.socket(fileno=descriptors[0])) & 0xFF)
-        os.close(descriptors[0])
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def run_command(arguments: list[str], env: dict[str, str], ends: int, output: int, errors: int) -> int:
+    """Run a module as `python -m` does; the exit code is also written to the descriptor `ends`."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    os.environ.update(env)
+    sys.argv = arguments
+    code: Any = 0
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.write(ends, str(code).encode())
+    return int(code)
 
 
 if __name__ == "__main__":

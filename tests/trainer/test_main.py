@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import SMALL, checkpoint_of, english, make_run, series
 from trainer import __main__ as command_line
 from trainer.launch.environment import free_port
@@ -22,14 +23,13 @@ def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return command_line.main()
 
 
-def trainer(*arguments: str, launcher: tuple[str, ...] = ("-m", "trainer")) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *launcher, *arguments], capture_output=True, text=True, timeout=120)
-
-
-def test_train_prepares_trains_and_publishes(tmp_path: Path) -> None:
+def test_train_prepares_trains_and_publishes(
+    tmp_path: Path, fork_server: GangForkServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_dir = make_run(tmp_path, "plain", [english(20_000)], max_steps=10, save_steps=5)
 
-    done = trainer("train", str(run_dir.path))
+    command = [sys.executable, "-m", "trainer", "train", str(run_dir.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 0, done.stderr
     assert "step 10/10 loss" in done.stdout
@@ -37,13 +37,12 @@ def test_train_prepares_trains_and_publishes(tmp_path: Path) -> None:
     for step in (5, 10):
         assert verify(run_dir.checkpoint_path(step, 1))["step"] == step
 
-    again = trainer("train", str(run_dir.path))
-    assert again.returncode == 64
-    assert "--fence" in again.stderr
+    assert run("train", str(run_dir.path), monkeypatch=monkeypatch) == 64
+    assert "--fence" in capsys.readouterr().err
 
     shutil.copy(run_dir.inputs_path(1), run_dir.path)
     halfway = str(run_dir.checkpoint_path(5, 1))
-    resumed = trainer("train", str(run_dir.path), "--fence", "2", "--resume", halfway)
+    resumed = fork_server.command("trainer", "train", str(run_dir.path), "--fence=2", f"--resume={halfway}").result()
     assert resumed.returncode == 0, resumed.stderr
     weights = [verify(run_dir.checkpoint_path(10, fence))["files"] for fence in (1, 2)]
     assert weights[0] == weights[1]
@@ -53,16 +52,20 @@ SHARED = {"max_steps": 5, "num_processes": 2}
 
 
 @pytest.fixture(scope="module")
-def on_one_machine(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A run of two processes started by torchrun."""
-    run_dir = make_run(tmp_path_factory.mktemp("one"), "one", [english(20_000)], **SHARED, zero_stage=2)
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer")
-    done = trainer("train", str(run_dir.path), launcher=launcher)
-    assert done.returncode == 0, done.stderr
+def on_one_machine(home: Path, fork_server: GangForkServer) -> RunDir:
+    """A run of two processes with the variables that torchrun sets."""
+    run_dir = make_run(home, "one-machine", [english(20_000)], **SHARED, zero_stage=2)
+    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [
+        fork_server.command("trainer", "train", str(run_dir.path), RANK=rank, LOCAL_RANK=rank, **variables)
+        for rank in ("0", "1")
+    ]
+    ended = [rank.result() for rank in ranks]
+    assert [rank.returncode for rank in ended] == [0, 0], ended
     return run_dir
 
 
-def test_train_runs_under_torchrun(on_one_machine: RunDir) -> None:
+def test_two_ranks_of_one_machine_train_together(on_one_machine: RunDir) -> None:
     assert verify(on_one_machine.checkpoint_path(5, 1))["world_size"] == 2
 
 
@@ -80,17 +83,17 @@ def test_two_machines_with_a_shared_directory_train_together(tmp_path: Path, on_
         )
         for number in range(2)
     ]
-    outputs = [machine.communicate(timeout=120)[0] for machine in machines]
+    outputs = [machine.communicate(timeout=300)[0] for machine in machines]
 
     assert [machine.returncode for machine in machines] == [0, 0], outputs
     assert verify(run_dir.checkpoint_path(5, 1))["world_size"] == 2
     assert series(run_dir, "loss") == pytest.approx(series(on_one_machine, "loss"), rel=1e-4)
 
 
-def test_tokenize_prepares_a_run(tmp_path: Path) -> None:
+def test_tokenize_prepares_a_run(tmp_path: Path, fork_server: GangForkServer) -> None:
     run_dir = make_run(tmp_path, "tokenize", [english(20_000)])
 
-    done = trainer("tokenize", str(run_dir.path))
+    done = fork_server.command("trainer", "tokenize", str(run_dir.path)).result()
 
     assert done.returncode == 0
     assert "bytes per token" in done.stdout

@@ -1,12 +1,11 @@
 """The engine alone: the learning rate, and steps that do not depend on DeepSpeed's configuration."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import small_spec
 from trainer.engines.optimizers import learning_rate
 
@@ -61,10 +60,9 @@ def test_the_rate_decays_over_a_fifth_of_the_steps_by_default() -> None:
     assert found[80] < PEAK
 
 
-def test_every_precision_and_zero_stage_takes_the_same_steps() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.trainer.precisions"], capture_output=True, text=True, timeout=120, check=True
-    )
+def test_every_precision_and_zero_stage_takes_the_same_steps(fork_server: GangForkServer) -> None:
+    done = fork_server.command("tests.trainer.precisions").result()
+    assert done.returncode == 0, done.stderr
     runs = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
     assert len(runs) == 10

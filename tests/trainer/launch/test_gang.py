@@ -141,15 +141,17 @@ def test_the_gangs_death_stops_the_ranks(fork_server: GangForkServer, home: Path
     supervisor.close()
 
 
-def test_a_rank_that_ignores_sigterm_is_killed(supervisor: GangConnection, home: Path) -> None:
+def test_a_rank_that_ignores_sigterm_is_killed(fork_server: GangForkServer, home: Path) -> None:
+    assert gang.PEER_GRACE_SECONDS <= 10
     run_dir = make_run(home, "stopped-peer", **ENDLESS, num_processes=2)
+    supervisor = fork_server.start(peer_grace_seconds=1.0)
     ranks = train_until_step(supervisor, run_dir, 2, 2)
 
     ranks[1].suspend()
     ranks[0].kill()
 
     assert supervisor.done() == -9
-    assert gang.PEER_GRACE_SECONDS <= 10
+    supervisor.close()
     assert not any(alive(rank) for rank in ranks)
 
 

@@ -1,33 +1,28 @@
 """Sharded initialization: rank 0 creates the weights, each rank gets its shard, and training is equivalent."""
 
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
+from tests.trainer.gangs import GangForkServer
 from trainer.launch.environment import free_port
 
 
-def shard() -> list[dict[str, Any]]:
+def shard(fork_server: GangForkServer) -> list[dict[str, Any]]:
     """What each of two ranks says."""
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.trainer.sharded"],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            text=True,
+        fork_server.command(
+            "tests.trainer.sharded", **shared, RANK=str(rank), LOCAL_RANK=str(rank), OMP_NUM_THREADS="1"
         )
         for rank in range(2)
     ]
-    said = [rank.communicate(timeout=120)[0] for rank in ranks]
-    assert all(rank.returncode == 0 for rank in ranks)
-    return [json.loads(next(line for line in text.splitlines() if line.startswith("{"))) for text in said]
+    ended = [rank.result() for rank in ranks]
+    assert [rank.returncode for rank in ended] == [0, 0], ended
+    return [json.loads(next(line for line in rank.stdout.splitlines() if line.startswith("{"))) for rank in ended]
 
 
-def test_rank_0_initializes_the_values_and_each_rank_gets_its_half() -> None:
-    first, second = shard()
+def test_rank_0_initializes_the_values_and_each_rank_gets_its_half(fork_server: GangForkServer) -> None:
+    first, second = shard(fork_server)
 
     assert (first["holds"], second["holds"]) == (first["parameters"], 0)
     assert first["share"] == second["share"] >= first["values"] // 2

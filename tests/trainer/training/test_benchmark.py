@@ -1,8 +1,6 @@
 """The probe before the first step: what it finds, and that nothing of the training depends on it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +40,14 @@ def test_benchmarking_does_not_gather_sharded_gradients(fork_server: GangForkSer
     assert found.step_seconds > 0
 
 
-def steps(*words: str) -> list[Any]:
-    command = [sys.executable, "-m", "tests.trainer.precisions", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+def steps(fork_server: GangForkServer, *words: str) -> list[Any]:
+    done = fork_server.command("tests.trainer.precisions", *words).result()
+    assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def test_benchmarking_does_not_change_the_bits_of_steps() -> None:
-    probed, plain = steps("probed"), steps()
+def test_benchmarking_does_not_change_the_bits_of_steps(fork_server: GangForkServer) -> None:
+    probed, plain = steps(fork_server, "probed"), steps(fork_server)
 
     assert len(probed) == 10
     assert probed == plain
