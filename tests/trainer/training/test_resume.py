@@ -278,25 +278,25 @@ def test_a_checkpoint_stores_the_state_of_the_loop(undisturbed: dict[tuple[int, 
     assert known["metrics"]["eval_loss"] == series(undisturbed[1, 0], "eval_loss")[STEPS]
 
 
-LARGE = {"hidden_size": 512, "intermediate_size": 2048}  # so much that a checkpoint is written beside the training
+LARGE = {"hidden_size": 512, "intermediate_size": 1536}  # so much that a checkpoint is written beside the training
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_large_checkpoint_is_written_while_training_continues(
     fork_server: GangForkServer, home: Path, num_processes: int
 ) -> None:
-    fields = shape(num_processes, 0, max_steps=8, save_steps=2, **LARGE)
+    fields = shape(num_processes, 0, max_steps=6, **LARGE)
     whole = make_run(home, f"large-{num_processes}", **fields)
     assert run(fork_server, whole) == 0, whole.log_path.read_text()
-    again = resume_run(home, f"large-again-{num_processes}", whole, 4, **fields)
+    again = resume_run(home, f"large-again-{num_processes}", whole, **fields)
 
     assert run(fork_server, again) == 0, again.log_path.read_text()
 
-    assert [event.step for event in of_kind(whole, "checkpoint")] == [2, 4, 6, 8]
-    assert weights(again, 8) == weights(whole, 8)
+    assert [event.step for event in of_kind(whole, "checkpoint")] == [3, 6]
+    assert weights(again, 6) == weights(whole, 6)
     said = [event for event, _end in events.read(whole.events_path(1), 0)]
     order = [(event.kind, event.step) for event in said if event.kind in ("points", "checkpoint")]
-    assert order.index(("checkpoint", 2)) > order.index(("points", 3))
+    assert order.index(("checkpoint", 3)) > order.index(("points", 4))
 
 
 def test_a_killed_writer_loses_its_checkpoint_but_not_the_run(fork_server: GangForkServer, home: Path) -> None:
