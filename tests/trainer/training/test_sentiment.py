@@ -11,15 +11,21 @@ from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import checkpoint_of, make_run, series
 from trainer.run_dir import RunDir
 
-STEPS = 200
+STEPS = 160
 
 
 @pytest.fixture(scope="module")
 def judge(fork_server: GangForkServer, home: Path) -> RunDir:
-    reviews = [json.dumps(review, ensure_ascii=False) for review in chinese_reviews()[:8_000]]
+    reviews = [json.dumps(review, ensure_ascii=False) for review in chinese_reviews()[:6_000]]
     fields = {"kind": "classification", "objective": "classification", "model_type": "bert", "num_key_value_heads": 4}
     fields |= {"vocab_size": 2048, "sequence_length": 64, "train_batch_size": 32, "per_device_batch_size": 32}
-    fields |= {"learning_rate": 0.002, "warmup_steps": 20, "max_steps": STEPS, "validation_fraction": 0.1}
+    fields |= {
+        "num_hidden_layers": 1,
+        "learning_rate": 0.004,
+        "warmup_steps": 20,
+        "max_steps": STEPS,
+        "validation_fraction": 0.1,
+    }
     run_dir = make_run(home, "judge", reviews, **fields)
     assert fork_server.run(run_dir) == 0, run_dir.log_path.read_text()
     return run_dir
