@@ -174,6 +174,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 @pytest.fixture(scope="session")
+def fork_server() -> Iterator[Any]:
+    """The GangForkServer that all runs and commands of a session share."""
+    server = importlib.import_module("tests.trainer.gangs").GangForkServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The root of the repository."""
     return Path(__file__).parents[1]

@@ -411,7 +411,7 @@ MODELS = (
         "evaluated and exported like a checkpoint",
         (
             "tests/app/background_tasks/test_exports_and_evaluations.py::"
-            "test_an_imported_model_is_evaluated_like_its_checkpoints_and_exported",
+            "test_a_checkpoint_and_an_imported_model_are_evaluated_alike_and_exported",
             _ACCEPTED + "test_evaluations_succeed_within_the_limits",
         ),
     ),

@@ -42,14 +42,6 @@ def encodes_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def fork_server() -> Iterator[GangForkServer]:
-    """The fork server that all runs of a session share."""
-    server = GangForkServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory for runs that share a cache."""
     return tmp_path_factory.mktemp("runs")

@@ -38,35 +38,6 @@ def evaluation(api: TestClient, checkpoint: StoredCheckpoint, corpus: str, **fie
     return task
 
 
-def test_a_checkpoint_is_evaluated_and_exported(
-    alice_api: TestClient, alice: TestClient, checkpoint: StoredCheckpoint, corpus: str
-) -> None:
-    asked = evaluation(alice_api, checkpoint, corpus)
-    body = {"checkpoint": checkpoint.id, "format": "gguf", "quantization": "f32", "license": "mit"}
-    export = alice_api.post("/api/v1/exports", json=body).json()
-    assert (asked["state"], export["state"]) == ("queued", "queued")
-
-    run_waiting()
-
-    found = alice_api.get(f"/api/v1/tasks/{asked['id']}").json()
-    assert found["state"] == "succeeded", found
-    assert found["result"]["corpora"][0]["metrics"]["bits_per_byte"] > 0
-    made = alice_api.get(f"/api/v1/tasks/{export['id']}").json()
-    assert made["state"] == "succeeded", made
-    names = [file["name"] for file in made["result"]["files"]]
-    assert {"model.gguf", "README.md"} <= set(names)
-    part = alice_api.get(f"/api/v1/tasks/{export['id']}/files/model.gguf", headers={"Range": "bytes=0-3"})
-    assert (part.status_code, part.content) == (206, b"GGUF")
-    assert "license: mit" in alice_api.get(f"/api/v1/tasks/{export['id']}/files/README.md").text
-    assert alice_api.get(f"/api/v1/tasks/{export['id']}/files/..%2Flog.txt").status_code == 404
-    page = alice.get(f"/tasks/{asked['id']}").text
-    assert "Bits per byte" in page
-    assert "model.gguf" in alice.get(f"/tasks/{export['id']}").text
-    assert asked["id"] in alice.get(f"/tasks?subject={checkpoint.id}").text
-    assert alice_api.delete(f"/api/v1/tasks/{export['id']}").status_code == 204
-    assert not storage.background_task(export["id"]).exists()
-
-
 @pytest.fixture
 def imported(alice_user: Person, checkpoint: StoredCheckpoint) -> str:
     """The ID of an imported base model with the files of the checkpoint, but without its manifest."""
@@ -89,34 +60,63 @@ def imported(alice_user: Person, checkpoint: StoredCheckpoint) -> str:
     return model.id
 
 
-def test_an_imported_model_is_evaluated_like_its_checkpoints_and_exported(
+def test_a_checkpoint_and_an_imported_model_are_evaluated_alike_and_exported(
     alice_api: TestClient, alice: TestClient, checkpoint: StoredCheckpoint, imported: str, corpus: str
 ) -> None:
-    before = alice_api.post("/api/v1/evaluations", json={"checkpoint": imported, "corpora": [corpus]}).json()
-    assert (before["model_id"], before["checkpoint_id"]) == (imported, None)
-    after = evaluation(alice_api, checkpoint, corpus)
-    export = alice_api.post("/api/v1/exports", json={"checkpoint": imported, "format": "gguf"}).json()
+    asked = evaluation(alice_api, checkpoint, corpus)
+    body = {"checkpoint": checkpoint.id, "format": "gguf", "quantization": "f32", "license": "mit"}
+    export = alice_api.post("/api/v1/exports", json=body).json()
+    assert (asked["state"], export["state"]) == ("queued", "queued")
+    of_imported = [
+        alice_api.post("/api/v1/evaluations", json={"checkpoint": imported, "corpora": [corpus]}).json(),
+        alice_api.post("/api/v1/exports", json={"checkpoint": imported}).json(),
+    ]
+    assert (of_imported[0]["model_id"], of_imported[0]["checkpoint_id"]) == (imported, None)
     refused = alice_api.post("/api/v1/exports", json={"checkpoint": imported, "format": "adapter"})
     assert (refused.status_code, "An imported model has no adapter" in refused.text) == (422, True)
 
     run_waiting()
 
-    figures = [
-        alice_api.get(f"/api/v1/tasks/{task['id']}").json()["result"]["corpora"][0]["metrics"]
-        for task in (before, after)
-    ]
-    assert figures[0] == figures[1]  # the files are the same
-    card = alice_api.get(f"/api/v1/tasks/{export['id']}/files/README.md").text
+    results = []
+    for task in (asked, export, *of_imported):
+        ended = alice_api.get(f"/api/v1/tasks/{task['id']}").json()
+        assert ended["state"] == "succeeded", ended
+        results.append(ended["result"])
+    figures = results[0]["corpora"][0]["metrics"]
+    assert figures["bits_per_byte"] > 0
+    assert figures == results[2]["corpora"][0]["metrics"]  # the files are the same
+    check_export(alice_api, alice, checkpoint, export["id"], results[1])
+    assert "Bits per byte" in alice.get(f"/tasks/{asked['id']}").text
+    assert asked["id"] in alice.get(f"/tasks?subject={checkpoint.id}").text
+    check_imported(alice_api, alice, imported, [task["id"] for task in of_imported])
+
+
+def check_export(
+    alice_api: TestClient, alice: TestClient, checkpoint: StoredCheckpoint, task_id: str, result: dict[str, Any]
+) -> None:
+    """The files of an export can be read by name, and are deleted with it."""
+    assert {"model.gguf", "README.md"} <= {file["name"] for file in result["files"]}
+    part = alice_api.get(f"/api/v1/tasks/{task_id}/files/model.gguf", headers={"Range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, b"GGUF")
+    assert "license: mit" in alice_api.get(f"/api/v1/tasks/{task_id}/files/README.md").text
+    assert alice_api.get(f"/api/v1/tasks/{task_id}/files/..%2Flog.txt").status_code == 404
+    assert "model.gguf" in alice.get(f"/tasks/{task_id}").text
+    assert alice_api.delete(f"/api/v1/tasks/{task_id}").status_code == 204
+    assert not storage.background_task(task_id).exists()
+
+
+def check_imported(alice_api: TestClient, alice: TestClient, imported: str, task_ids: list[str]) -> None:
+    """The export of an imported model names its source, and pages name the model."""
+    card = alice_api.get(f"/api/v1/tasks/{task_ids[1]}/files/README.md").text
     assert "base_model: somebody/model\n" in card
     assert "license: apache-2.0" in card
     assert imported not in card
     listed = alice_api.get(f"/api/v1/tasks?subject={imported}").json()["data"]
-    assert {task["id"] for task in listed} == {before["id"], export["id"]}
-    page = alice.get(f"/tasks?subject={imported}").text
-    assert "from elsewhere" in page
+    assert {task["id"] for task in listed} == set(task_ids)
+    assert "from elsewhere" in alice.get(f"/tasks?subject={imported}").text
     assert f'href="/models/{imported}"' in alice.get("/tasks").text
     assert f'href="/tasks?subject={imported}"' in alice.get(f"/models/{imported}").text
-    assert "from elsewhere" in alice.get(f"/tasks/{before['id']}").text
+    assert "from elsewhere" in alice.get(f"/tasks/{task_ids[0]}").text
 
 
 def row(task_id: str) -> BackgroundTask:

@@ -1,9 +1,6 @@
 """A checkpoint from a short real training, and a node that serves generations from it."""
 
-import os
 import shutil
-import subprocess
-import sys
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from app.checkpoints import service as checkpoints
 from app.core import db, storage
 from app.core.models import Job, Node
 from app.core.queue import GENERATE_QUEUE, celery
+from tests.trainer.gangs import GangForkServer
 from tests.users import Person
 from tests.waiting import until
 from trainer import run_dir as rundir
@@ -26,7 +24,6 @@ from trainer.spec import TrainSpec, resolve
 from worker.runtime import current_worker
 from worker.tasks import generate  # noqa: F401 - registers the task
 
-ROOT = Path(__file__).parents[3]
 STEPS = 160
 TEXT = (
     "In the beginning the furnace was cold, and the alchemist was patient.\n"
@@ -56,7 +53,7 @@ def a_spec(**fields: object) -> TrainSpec:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, fork_server: GangForkServer) -> Path:
     """The directory of a published checkpoint."""
     home = tmp_path_factory.mktemp("trained")
     text = (TEXT * 60).encode()
@@ -66,9 +63,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir.path.mkdir()
     inputs = Inputs(corpora=[CorpusInput(id="text", path=str(home), sha256="0" * 64)], cache=str(home / "cache"))
     run_dir.create(a_spec(), inputs, fence=1)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "trainer", "train", str(run_dir.path)]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    done = fork_server.command("trainer", "train", str(run_dir.path), OMP_NUM_THREADS="1").result()
+    assert done.returncode == 0, done.stderr
     return run_dir.checkpoint_path(STEPS, 1)
 
 

@@ -50,8 +50,12 @@ def verify(out: Path, form: str, base: Path | None, tolerance: float) -> float:
     return largest
 
 
-def test_a_fresh_process_verifies_an_export_and_detects_a_damaged_one(trained: RunDir, tmp_path: Path) -> None:
+def test_a_fresh_process_detects_a_damaged_export(
+    trained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
+    verify_in_fresh_process = export._verify_in_fresh_process
+    monkeypatch.setattr(export, "_verify_in_fresh_process", verify)
     result = export.export(checkpoint_of(trained, 150), out, "safetensors", max_shard_bytes=200_000, facts=FACTS)
 
     assert result["largest_difference"] <= 1e-6
@@ -64,7 +68,7 @@ def test_a_fresh_process_verifies_an_export_and_detects_a_damaged_one(trained: R
     weights[name][0] += 1.0
     save_file(weights, shard, {"format": "pt"})
     with pytest.raises(LogitMismatch, match="logits differ by"):
-        export._verify_in_fresh_process(out, "safetensors", None, 1e-5)
+        verify_in_fresh_process(out, "safetensors", None, 1e-5)
 
 
 def test_the_model_card_states_data_metrics_and_spec(trained: RunDir, tmp_path: Path, in_process: None) -> None:
