@@ -34,10 +34,22 @@ SPEC = {
 }
 
 
-@pytest.fixture
+TEXT = (FOLDER / "king-james-bible.txt").read_text(encoding="utf-8")[:800_000]
+
+
+@pytest.fixture(scope="module")
 def api(running_stack: Stack) -> httpx.Client:
     """Alice's program."""
     return running_stack.client
+
+
+@pytest.fixture(scope="module")
+def english(api: httpx.Client) -> str:
+    """The ID of an uploaded text that is read."""
+    upload = api.post("/api/v1/corpora", params={"filename": "kjv.txt", "name": "King James"}, content=TEXT.encode())
+    assert upload.status_code == 201, upload.text
+    until(ready(api, upload.json()["id"]), 60, "the corpus")
+    return str(upload.json()["id"])
 
 
 def ready(api: httpx.Client, corpus_id: str) -> Callable[[], bool]:
@@ -95,12 +107,8 @@ def read_tokenizer(files: zipfile.ZipFile) -> Tokenizer:
     return Tokenizer.from_str(files.read(name).decode())
 
 
-def test_an_english_text_trains_to_the_end(api: httpx.Client) -> None:
-    text = (FOLDER / "king-james-bible.txt").read_text(encoding="utf-8")
-    upload = api.post("/api/v1/corpora", params={"filename": "kjv.txt", "name": "King James"}, content=text.encode())
-    assert upload.status_code == 201, upload.text
-    until(ready(api, upload.json()["id"]), 60, "the corpus")
-    job_id = submit(api, upload.json()["id"])
+def test_an_english_text_trains_to_the_end(api: httpx.Client, english: str) -> None:
+    job_id = submit(api, english)
 
     points: dict[int, float] = {}
     for name, data in follow(api, job_id):
@@ -114,7 +122,7 @@ def test_an_english_text_trains_to_the_end(api: httpx.Client) -> None:
     assert files.testzip() is None
     tokenizer = read_tokenizer(files)
     loss = api.get(f"/api/v1/jobs/{job_id}").json()["latest"]["eval_loss"]
-    assert loss < unigram_loss(tokenizer, text) - 0.5
+    assert loss < unigram_loss(tokenizer, TEXT) - 0.5
 
     asked = {"checkpoint": checkpoint_id, "prompt": "And the LORD", "max_tokens": 12, "seed": 3}
     first, second = (api.post("/api/v1/generate", json=asked).raise_for_status().json() for _n in range(2))
@@ -136,9 +144,8 @@ def test_the_chinese_corpus_trains_too(api: httpx.Client) -> None:
     assert any("\u4e00" <= character <= "\u9fff" for character in samples[-1])
 
 
-def test_a_cancelled_job_stops_and_its_processes_are_gone(api: httpx.Client, running_stack: Stack) -> None:
-    until(ready(api, "00kingjamesbible"), 60, "the sample corpus")
-    job_id = submit(api, "00kingjamesbible", max_steps=100_000, warmup_steps=10)
+def test_a_cancelled_job_stops_and_its_processes_are_gone(api: httpx.Client, english: str) -> None:
+    job_id = submit(api, english, max_steps=100_000, warmup_steps=10)
     until(lambda: api.get(f"/api/v1/jobs/{job_id}").json()["step"] > 2, 60, "the first steps")
     assert api.post(f"/api/v1/jobs/{job_id}/cancel").status_code == 202
     until(lambda: api.get(f"/api/v1/jobs/{job_id}").json()["state"] == "cancelled", 40, "the end of the job")
@@ -147,11 +154,10 @@ def test_a_cancelled_job_stops_and_its_processes_are_gone(api: httpx.Client, run
     assert api.post(f"/api/v1/jobs/{job_id}/cancel").status_code == 202
 
 
-def test_two_processes_train_through_deepspeed(api: httpx.Client) -> None:
-    until(ready(api, "00kingjamesbible"), 60, "the sample corpus")
+def test_two_processes_train_through_deepspeed(api: httpx.Client, english: str) -> None:
     steps = STEPS // 2
     spec = {"num_processes": 2, "per_device_batch_size": 4, "zero_stage": 2, "max_steps": steps, "eval_steps": steps}
-    job_id = submit(api, "00kingjamesbible", **spec)
+    job_id = submit(api, english, **spec)
     losses: list[float] = []
     for name, data in follow(api, job_id):
         if name in ("points", "curve"):
@@ -160,9 +166,8 @@ def test_two_processes_train_through_deepspeed(api: httpx.Client) -> None:
     assert losses[-1] < losses[0] - 1
 
 
-def test_the_live_view_resumes_at_the_cursor_of_a_reader(api: httpx.Client) -> None:
-    until(ready(api, "00kingjamesbible"), 60, "the sample corpus")
-    job_id = submit(api, "00kingjamesbible", max_steps=20, warmup_steps=5)
+def test_the_live_view_resumes_at_the_cursor_of_a_reader(api: httpx.Client, english: str) -> None:
+    job_id = submit(api, english, max_steps=20, warmup_steps=5)
     until(lambda: api.get(f"/api/v1/jobs/{job_id}").json()["state"] == "succeeded", 120, "the end of the job")
     cursors: list[str] = []
     with api.stream("GET", f"/api/v1/jobs/{job_id}/events") as answer:
