@@ -34,7 +34,7 @@ def measure_memory(path: Path, kinds: list[tuple[dict[str, Any], int]]) -> None:
     accuracy.STEPS, accuracy.SIDE = 1, 64
     results = []
     for kind, batch_size in kinds:
-        spec = accuracy.large_vocabulary({**kind, "num_hidden_layers": 2}, batch_size)
+        spec = accuracy.large_vocabulary({**kind, "num_hidden_layers": 2, "hidden_size": 64}, batch_size)
         measured = accuracy.measure(spec)
         results.append({**measured, **accuracy.compare(spec, measured)})
     path.write_text(json.dumps(results))
