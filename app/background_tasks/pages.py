@@ -205,13 +205,11 @@ def cancel(principal: Submitter, task_id: Id) -> Response:
 
 @router.post("/tasks/{task_id}/delete")
 def delete(principal: Submitter, task_id: Id) -> Response:
-    """Delete it and its files, and go to what else was done with the checkpoint or model."""
+    """Delete it and its files, and go to the others."""
     with db.transaction() as session:
-        task = service.get(session, principal=principal, task_id=task_id)
-        subject_id = task.corpus_id or task.checkpoint_id or task.model_id
         service.delete(session, principal=principal, task_id=task_id)
     service.remove_files(task_id)
-    return RedirectResponse(f"/tasks?subject={subject_id}", status_code=303)
+    return RedirectResponse("/tasks", status_code=303)
 
 
 @router.get("/checkpoint-tasks{rest:path}")

@@ -50,7 +50,9 @@ def limit_waits() -> None:
 
 
 def _limit_waits(connection: Any, _record: object) -> None:
-    connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'; SET statement_timeout = '{STATEMENT_SECONDS}s'")
+    connection.execute(
+        f"SET lock_timeout = {1000 * LOCK_SECONDS:.0f}; SET statement_timeout = {1000 * STATEMENT_SECONDS:.0f}"
+    )
     connection.commit()
 
 

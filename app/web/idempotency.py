@@ -9,6 +9,7 @@ from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
@@ -24,7 +25,9 @@ from app.web.json_body import StrictRoute
 from trainer.spec_errors import SpecError
 
 REPEATABLE = (201, 202)  # statuses of what a POST creates or begins
-REFUSALS = (PanelError, SpecError, RequestValidationError, HTTPException, ClientDisconnect)  # without any effect
+# What leaves a request without any effect. After other errors nobody knows: the last statement may be a commit.
+REFUSALS = (PanelError, SpecError, RequestValidationError, HTTPException, ClientDisconnect, IntegrityError, DataError)
+LOST_AGAINST_OTHERS = {"40P01", "55P03"}  # SQLSTATEs of deadlock and lock_timeout
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -74,13 +77,21 @@ async def _answer_once(once: idempotency.KeyedRequest, request: Request, handle:
     try:
         response = await handle(Request(request.scope, body.receive))
         await body.drain()
-    except REFUSALS:
-        await _stored(idempotency.release, once)
+    except Exception as error:
+        if is_without_effect(error):
+            await _stored(idempotency.release, once)
         raise
     text = None if has_secret else bytes(response.body).decode()
     answer = StoredAnswer(response.status_code, text, response.headers.get("location"))
     await _stored(idempotency.complete, once, once.fingerprint(body.sha256), answer)
     return response
+
+
+def is_without_effect(error: Exception) -> bool:
+    """Whether a request that ended with an error is certain to have changed nothing, so that it can be repeated."""
+    return isinstance(error, REFUSALS) or (
+        isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) in LOST_AGAINST_OTHERS
+    )
 
 
 async def _stored(verb: Callable[..., Any], *arguments: Any) -> Any:

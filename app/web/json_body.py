@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from app.core.i18n import _
 from trainer import strict_json
 
 
@@ -19,9 +20,9 @@ class StrictRequest(Request):
         try:
             return strict_json.loads(body)
         except strict_json.DuplicateKey as error:
-            raise _invalid(f"the key {error.key[:80]} stands twice in an object", body, error.key) from None
+            raise _invalid(_("the key {key} stands twice in an object", key=error.key[:80]), body, error.key) from None
         except (strict_json.InvalidConstant, strict_json.InfiniteNumber) as error:
-            raise _invalid(f"{error.word} is not a finite number", body, error.word) from None
+            raise _invalid(_("{word} is not a finite number", word=error.word), body, error.word) from None
 
 
 def _invalid(why: str, body: bytes, where: str) -> json.JSONDecodeError:

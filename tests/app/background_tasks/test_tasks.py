@@ -377,3 +377,5 @@ def test_a_task_that_failed_says_why(alice_api: TestClient, alice: TestClient) -
     task = alice_api.get(f"/api/v1/tasks/{task_id}").json()
     assert (task["state"], task["failure"]["code"]) == ("failed", "rejected")
     assert "Its page says why." in alice.get("/tasks").text
+    answer = alice.post(f"/tasks/{task_id}/delete", headers={"Origin": "http://localhost"}, follow_redirects=True)
+    assert (answer.status_code, f"/tasks/{task_id}" in answer.text) == (200, False)

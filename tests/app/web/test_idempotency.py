@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import psycopg
+import pytest
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
@@ -93,6 +95,21 @@ def test_a_refused_request_frees_its_key(alice_api: TestClient) -> None:
     assert alice_api.post("/api/v1/models", json={"name": ""}, headers=key).status_code == 422
     assert alice_api.post("/api/v1/models", json={"nonsense": 1}, headers=key).status_code == 422
     assert alice_api.post("/api/v1/models", json={"name": "right"}, headers=key).status_code == 201
+
+
+def test_a_request_that_a_lock_refused_can_be_repeated_with_its_key(
+    alice_api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = headers()
+    monkeypatch.setattr(db, "LOCK_SECONDS", 0.1)
+    db.engine().dispose()
+    with psycopg.connect(db.libpq_url()) as other:
+        other.execute("LOCK TABLE base_model IN SHARE MODE")
+        refused = alice_api.post("/api/v1/models", json={"name": "locked"}, headers=key)
+    assert (refused.status_code, refused.json()["code"]) == (503, "busy")
+    monkeypatch.undo()
+    db.engine().dispose()
+    assert alice_api.post("/api/v1/models", json={"name": "locked"}, headers=key).status_code == 201
 
 
 def test_a_secret_is_neither_stored_nor_answered_twice(alice_api: TestClient) -> None:
