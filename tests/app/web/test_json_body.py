@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 from app.core import db
 from app.core.models import Job
 from app.main import create_app
+from app.web.json_body import MAX_VALUES
 
 JSON = {"Content-Type": "application/json"}
 
@@ -34,6 +35,20 @@ def test_a_number_that_is_not_finite_is_refused_at_every_route(alice_api: TestCl
             assert f"The body is not JSON: {word} is not a finite number at character 16." in answer.text, path
     with db.transaction() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 0
+
+
+@pytest.mark.parametrize(
+    "body", [{f"k{n}": n for n in range(MAX_VALUES)}, {"corpora": [[1, 2]] * (MAX_VALUES // 2)}, {"a": [{}] * 80_000}]
+)
+def test_a_body_with_too_many_values_is_refused_before_each_is_checked(
+    alice_api: TestClient, body: dict[str, Any]
+) -> None:
+    for path in ("jobs", "exports", "generate"):
+        answer = alice_api.post(f"/api/v1/{path}", json={"name": "a", **body})
+        assert (answer.status_code, answer.json()["title"]) == (422, "The body has more than 5000 values. Send fewer.")
+    most = {f"k{n}": n for n in range(MAX_VALUES)}
+    answer = alice_api.post("/api/v1/exports", json=most)
+    assert answer.json()["code"] == "request_invalid"
 
 
 @pytest.mark.parametrize("body", [b'{"name": "a", "name": "b"}', b"{", b"[" * 100_000, b"9" * 5000, b"\xff\xfe\xff"])
