@@ -75,12 +75,19 @@ def on_cancel(session: Session, task: BackgroundTask) -> None:
 
 def expire_leases(session: Session) -> int:
     """Queue tasks again whose worker fell silent, and fail those that were lost too often. Returns how many failed."""
+    _lock_subjects(session, background_tasks.list_lost(session))
     return _on_loss(session, background_tasks.expire_leases(session))
 
 
 def lose_node(session: Session, *, node: str) -> int:
     """The same for all running tasks of a node whose worker has just started."""
+    _lock_subjects(session, background_tasks.list_lost(session, node=node))
     return _on_loss(session, background_tasks.lose_node(session, node=node))
+
+
+def _lock_subjects(session: Session, tasks: list[BackgroundTask]) -> None:
+    for task in sorted(tasks, key=lambda task: (task.corpus_id or "", task.model_id or "")):
+        lock_subject(session, task)
 
 
 def _on_loss(session: Session, failed: list[BackgroundTask]) -> int:

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.base_models import names
-from app.core import background_tasks, paging, storage
+from app.core import background_tasks, deleted_directories, paging, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.models import TERMINAL, BackgroundTask, ImportedModel, Job
@@ -116,6 +116,7 @@ def delete(session: Session, *, principal: Principal, model_id: str) -> None:
             "The job “{job}” starts from this model and has not finished. Cancel it or wait for its end.", job=job_name
         )
         raise PanelError(409, "model_in_use", message)
+    deleted_directories.note(session, storage.base_model(model_id))  # if this process dies before it removes the files
     session.delete(model)
 
 

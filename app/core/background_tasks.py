@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from app.core import disk, queue
+from app.core import db, disk, queue
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.json_shapes import FailureReason, TaskOptions, TaskProgress, TaskResult
@@ -24,6 +24,7 @@ Kind = Literal["parse", "import", "export", "evaluation"]
 OPEN = ("queued", "running")
 MAX_LOSSES = 3  # of workers that run the same task, before it fails
 MAX_RUNNING_PER_USER = 2  # on all nodes
+PATIENCE_SECONDS = 600.0  # after which a task that needs much memory has its node start nothing else before it
 
 
 @dataclass(frozen=True)
@@ -117,16 +118,19 @@ def claim(session: Session, *, node: str, running: Mapping[Lane, int], free_byte
 
     `running` is the number of the node's tasks by lane. Of a lane the next task is one whose owner has the fewest
     running tasks, then the oldest. It waits while it needs more memory than `free_bytes` (None: the node is idle, so
-    that any task may start); another lane does not wait for it.
+    that any task may start); another lane does not wait for it, unless it has waited for PATIENCE_SECONDS.
     """
-    for lane in LANES:
-        if running.get(lane, 0) >= lane.slots:
-            continue
-        task = session.scalar(_waiting(lane))
-        if task is not None and (free_bytes is None or task.memory_bytes <= free_bytes):
-            _start(session, task, node)
-            return task
-    return None
+    free_lanes = [lane for lane in LANES if running.get(lane, 0) < lane.slots]
+    heads = [task for lane in free_lanes if (task := session.scalar(_waiting(lane))) is not None]
+    fitting = [task for task in heads if free_bytes is None or task.memory_bytes <= free_bytes]
+    if not fitting or any(_has_starved(task) for task in heads if task not in fitting):
+        return None
+    _start(session, fitting[0], node)
+    return fitting[0]
+
+
+def _has_starved(task: BackgroundTask) -> bool:
+    return (db.now() - task.created_at).total_seconds() > PATIENCE_SECONDS
 
 
 def _waiting(lane: Lane) -> Select[BackgroundTask]:
@@ -206,15 +210,32 @@ def cancel(task: BackgroundTask) -> bool:
     return True
 
 
+def cancel_evaluations(session: Session, *, corpus_id: str) -> None:
+    """Cancel the evaluations on a corpus, which is being deleted."""
+    uses_corpus = BackgroundTask.options["corpora"].contains([corpus_id])
+    evaluations = select(BackgroundTask).where(uses_corpus, BackgroundTask.state.in_(OPEN))
+    for task in session.scalars(evaluations.with_for_update()):
+        cancel(task)
+
+
+def list_lost(session: Session, *, node: str | None = None) -> list[BackgroundTask]:
+    """The running tasks whose worker fell silent, or all of a node."""
+    return list(session.scalars(_lost(node)))
+
+
+def _lost(node: str | None) -> Select[BackgroundTask]:
+    is_lost = BackgroundTask.lease_until < func.now() if node is None else BackgroundTask.node == node
+    return select(BackgroundTask).where(BackgroundTask.state == "running", is_lost)
+
+
 def expire_leases(session: Session) -> list[BackgroundTask]:
     """Queue the tasks again whose worker fell silent. Returns those that failed because that happened too often."""
-    silent = BackgroundTask.lease_until < func.now()
-    return _lose(session, select(BackgroundTask).where(BackgroundTask.state == "running", silent))
+    return _lose(session, _lost(None))
 
 
 def lose_node(session: Session, *, node: str) -> list[BackgroundTask]:
     """The same for all running tasks of a node whose worker has just started: its predecessor ran them."""
-    return _lose(session, select(BackgroundTask).where(BackgroundTask.state == "running", BackgroundTask.node == node))
+    return _lose(session, _lost(node))
 
 
 def _lose(session: Session, lost: Select[BackgroundTask]) -> list[BackgroundTask]:

@@ -124,9 +124,14 @@ def parse_again(
 
 
 def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> None:
-    """Delete the row of a corpus; call `remove_files` after the commit. Raises PanelError if a job uses it."""
+    """Delete the row of a corpus, and end what parses it or evaluates on it; call `remove_files` after the commit.
+
+    Raises PanelError if a job uses it.
+    """
     corpus = _own_corpus(session, principal, corpus_id)
     _refuse_in_use(session, corpus)
+    background_tasks.cancel_evaluations(session, corpus_id=corpus_id)
+    deleted_directories.note(session, storage.corpus(corpus_id))  # if this process dies before it removes the files
     session.delete(corpus)
 
 

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from app.background_tasks import outcomes
 from app.core import background_tasks, db, disk, storage
 from app.core.background_tasks import LANES, MAX_LOSSES, MAX_RUNNING_PER_USER, lane_of
-from app.core.json_shapes import FailureReason, TaskProgress
+from app.core.json_shapes import FailureReason, TaskOptions, TaskProgress
 from app.core.models import BackgroundTask, Corpus
 from tests.background import NODE, claim, run_waiting
 from tests.users import Person
@@ -203,7 +203,7 @@ def test_cancelling_a_task_or_deleting_its_corpus_ends_the_process(
         assert alice_api.post(f"/api/v1/tasks/{task_id}/cancel").json()["state"] == "cancelled"
     else:
         assert alice_api.delete(f"/api/v1/corpora/{corpus_id}").status_code == 204
-    child.wait(2)  # the bound of the contract
+    child.wait(10)  # within two seconds where the machine is not busy: row F75 of the faults
     tasks.join(10)
     if ending == "cancel":
         answer = corpus_of(alice_api, corpus_id)
@@ -319,6 +319,33 @@ def test_a_node_runs_so_many_tasks_of_a_lane_and_so_much_memory(alice_user: Pers
     export = enqueue(bob_user, "export", memory_bytes=10)
     assert start(free_bytes=999, parse=1) == export  # another lane does not wait for the large one
     assert start(free_bytes=1000, export=1) == large
+
+
+def test_a_task_that_never_fits_has_the_others_wait_in_the_end(alice_user: Person, bob_user: Person) -> None:
+    large = enqueue(alice_user, "export", memory_bytes=1000)
+    assert start(free_bytes=10, parse=1) is None
+    small = enqueue(bob_user)
+    assert start(free_bytes=10, parse=1) == small
+    enqueue(bob_user)
+    with db.transaction() as session:
+        long_ago = func.now() - timedelta(seconds=background_tasks.PATIENCE_SECONDS + 1)
+        session.execute(update(BackgroundTask).where(BackgroundTask.id == large).values(created_at=long_ago))
+    assert start(free_bytes=10, parse=1) is None
+    assert start() is not None  # the node is idle: a task that fits, then the large one
+    assert start() == large
+
+
+def test_deleting_a_corpus_cancels_evaluations_on_it(alice_api: TestClient, alice_user: Person) -> None:
+    corpus_id = upload(alice_api)
+    run_waiting()
+    model_id = model(alice_api, alice_user, "export")
+    with db.transaction() as session:
+        values: dict[str, Any] = {"kind": "evaluation", "owner_id": alice_user.id, "memory_bytes": 1}
+        options = TaskOptions(corpora=[corpus_id])
+        task = background_tasks.enqueue(session, model_id=model_id, options=options, **values)
+    assert alice_api.delete(f"/api/v1/corpora/{corpus_id}").status_code == 204
+    assert row(task.id).state == "cancelled"
+    assert alice_api.get(f"/api/v1/tasks?subject={model_id}&kind=export").json()["data"][0]["state"] == "queued"
 
 
 def test_a_user_has_so_many_unfinished_tasks_of_a_lane(alice_user: Person, bob_user: Person) -> None:
