@@ -91,11 +91,14 @@ def tokenizers(target: Target) -> str:
     states = Counter[str]()
     slowest = 0.0
     with target.client(target.mallory, timeout=MAX_GENERATE_SECONDS + 10) as client:
-        for name, files in hostile_models.tokenizers(target.model_files):
-            model_id = target.import_model(client, name[:60], files)
-            model = target.until_done(client, f"/api/v1/models/{model_id}", 90)
+        hostile = list(hostile_models.tokenizers(target.model_files))
+        ids = [target.import_model(client, name[:60], files) for name, files in hostile]
+        for (name, _files), model_id in zip(hostile, ids, strict=True):
+            target.doing = f"import of {name}"
+            model = target.until_done(client, f"/api/v1/models/{model_id}", 240)
             states[model["state"]] += 1
             if model["state"] == "ready":
+                target.doing = f"generation with {name}"
                 begin = time.monotonic()
                 body = {"checkpoint": model_id, "prompt": "a" * 64, "max_tokens": 2}
                 response = client.post("/api/v1/generate", json=body)

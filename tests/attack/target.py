@@ -49,6 +49,7 @@ class Target:
     bob_corpus: str = field(init=False)
     faults: list[str] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
+    doing: str = ""  # what the attack does at the moment, for its row if it fails
 
     def prepare(self) -> None:
         """Create the accounts, Bob's corpus and Alice's rows, and run one job of his, so that all caches are warm."""
@@ -186,6 +187,7 @@ class Target:
         """Forget the responses of the row before."""
         self.faults.clear()
         self.statuses.clear()
+        self.doing = ""
 
     def clean_up(self) -> None:
         """Cancel and delete what Mallory has left, so that the next row does not wait for it."""

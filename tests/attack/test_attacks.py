@@ -23,7 +23,10 @@ def test_an_attack_harms_no_other_user(
     effect = None
     try:
         with measuring(target, attack) as effect, within(attack.seconds):
-            report(attack.run(target))
+            try:
+                report(attack.run(target))
+            except AssertionError as error:
+                raise AssertionError(f"{error} {target.doing}") from error
         faults = list(target.faults)
     finally:
         for column, value in effect.values().items() if effect else ():
