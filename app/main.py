@@ -65,7 +65,7 @@ def create_app() -> FastAPI:
         title="Athanor",
         version=VERSION,
         summary="Train, watch, try and serve language models of your own.",
-        openapi_url="/api/openapi.json",
+        openapi_url=None,  # app.web.openapi serves the document
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -74,6 +74,7 @@ def create_app() -> FastAPI:
     for feature in FEATURES:
         app.include_router(feature.router, prefix="/api/v1")
     app.include_router(probes.router)
+    app.add_api_route(openapi.PATH, openapi.serve(app), include_in_schema=False)
     for pages in PAGES:
         app.include_router(pages.router, include_in_schema=False)
     app.mount(STATIC_PATH, ImmutableFiles(directory=DIRECTORY), name="static")

@@ -1,17 +1,21 @@
 """The OpenAPI document: names of operations, who may call them, and the errors that each can answer."""
 
+from collections.abc import Callable, Coroutine
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
+from app.core.formatting import json_text
 from app.core.idempotency import HEADER, MAX_KEY_LENGTH
 from app.web.deprecations import DEPRECATED
 from app.web.idempotency import REPEATABLE
 from app.web.problem_types import PROBLEM_TYPES, errors, type_uri
 
+PATH = "/api/openapi.json"
 MEDIA_TYPE = "application/problem+json"
 SCHEMA = "Problem"
 
@@ -69,6 +73,19 @@ def document(app: FastAPI) -> dict[str, Any]:
                 _add_errors(method, path, operation)
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def serve(app: FastAPI) -> Callable[[], Coroutine[Any, Any, Response]]:
+    """The route of the document. It is encoded once: that takes longer than most requests, and any visitor may ask."""
+
+    @cache
+    def encoded() -> bytes:
+        return json_text(document(app)).encode()
+
+    async def get_document() -> Response:
+        return Response(encoded(), media_type="application/json")
+
+    return get_document
 
 
 def _add_errors(method: str, path: str, operation: dict[str, Any]) -> None:
