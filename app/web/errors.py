@@ -84,18 +84,18 @@ def _field_error(name: str, sentence: str) -> FieldError:
     return FieldError(name, f"{name} {sentence}"[:MAX_SENTENCE_LENGTH])
 
 
-async def _panel_error(request: Request, error: Exception) -> Response:
+def _panel_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, PanelError)
     return error_response(request, error)
 
 
-async def _spec_error(request: Request, error: Exception) -> Response:
+def _spec_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SpecError)
     fields = spec_fields(error)
     return error_response(request, PanelError(422, "spec_invalid", joined(fields, len(error.problems)), fields))
 
 
-async def _validation_error(request: Request, error: Exception) -> Response:
+def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     details = error.errors()
     if any(detail["loc"][0] == "path" for detail in details):
@@ -123,7 +123,7 @@ def validation_field(detail: dict[str, Any]) -> FieldError:
     return _field_error(name, _(sentence, **values) if sentence else detail["msg"])
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     messages = {
         404: _("There is nothing at this address."),
@@ -150,16 +150,16 @@ def _allowed_methods(request: Request) -> list[str]:
     return sorted(supported)
 
 
-async def _database_error(request: Request, error: Exception) -> Response:
+def _database_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DBAPIError)
     if getattr(error.orig, "sqlstate", None) in db.BUSY_STATES:
-        return await _database_busy(request, error)
+        return _database_busy(request, error)
     log.error("request %s: database not reachable: %s", request.state.id, error.orig)
     message = _("The database cannot be reached. Running jobs keep running; try again in a moment.")
     return error_response(request, PanelError(503, "database_away", message, headers={"Retry-After": "5"}))
 
 
-async def _database_busy(request: Request, error: Exception) -> Response:
+def _database_busy(request: Request, error: Exception) -> Response:
     log.warning("request %s: database busy: %s", request.state.id, getattr(error, "orig", error))
     return error_response(request, busy())
 
@@ -170,14 +170,14 @@ def busy(**headers: str) -> PanelError:
     return PanelError(503, "busy", message, headers={"Retry-After": "2", **headers})
 
 
-async def _conflict(request: Request, error: Exception) -> Response:
+def _conflict(request: Request, error: Exception) -> Response:
     # Services refuse what they can see; this is what another request did in the meantime.
     log.warning("request %s: %s", request.state.id, error)
     message = _("Something that this request refers to was deleted or added at the same moment. Try again.")
     return error_response(request, PanelError(409, "conflict", message))
 
 
-async def _data_error(request: Request, error: Exception) -> Response:
+def _data_error(request: Request, error: Exception) -> Response:
     # A NUL character, which PostgreSQL cannot store in a text, or a number out of the column's range.
     message = _("The request contains a character or number that cannot be stored.")
     return error_response(request, PanelError(400, "not_storable", message))

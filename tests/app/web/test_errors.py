@@ -1,12 +1,15 @@
-"""Errors of requests: a client that goes away is no error of the panel."""
+"""Responses to errors: a client that goes away is no error of the panel; pages are rendered beside the event loop."""
 
 import logging
+import threading
 from typing import Any
 
 import pytest
 from anyio import run
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from starlette.testclient import TestClient
 
+from app.web import errors, pages
 from app.web.errors import install_errors
 
 
@@ -36,3 +39,17 @@ def test_a_client_disconnecting_during_its_form_logs_no_error(caplog: pytest.Log
         run(application, scope, receive, send)
     assert sent[0]["status"] == 499
     assert caplog.records == []
+
+
+def test_error_pages_are_rendered_by_threads_and_not_in_the_event_loop(
+    web: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def render(*arguments: Any, **context: Any) -> Response:
+        threads.append(threading.current_thread().name)
+        return pages.render(*arguments, **context)
+
+    monkeypatch.setattr(errors, "render", render)
+    assert web.get("/nowhere").status_code == 404
+    assert [name.split(" (")[0] for name in threads] == ["AnyIO worker thread"]
