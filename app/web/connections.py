@@ -49,11 +49,11 @@ class BoundedProtocol(HttpToolsProtocol):
             oldest = next(iter(self.idle))
             self.idle.pop(oldest)
             oldest.transport.abort()
-        elif excess > RESERVED:
+            excess -= 1
+        if excess > RESERVED:
             transport.abort()
             return
-        else:
-            self._is_above_limit = excess > 0
+        self._is_above_limit = excess > 0
         self._begin_idle()
 
     def connection_lost(self, exc: Exception | None) -> None:

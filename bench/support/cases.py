@@ -269,8 +269,8 @@ MODELS = (
         "vllm-project/vllm#17448, huggingface/tokenizers#1705",
         "text, with U+FFFD where bytes are bad; no sample ends a job",
         (
-            "tests/trainer/inference/test_detokenizer.py::test_any_tokens_decode_to_the_text_of_the_library",
-            "tests/trainer/inference/test_detokenizer.py::"
+            "tests/trainer/data/test_detokenizer.py::test_any_tokens_decode_to_the_text_of_the_library",
+            "tests/trainer/data/test_detokenizer.py::"
             "test_bad_bytes_become_replacement_characters_and_an_incomplete_character_is_omitted",
             _ACCEPTED + "test_text_is_generated_within_the_limits",
         ),
@@ -279,7 +279,7 @@ MODELS = (
         "the space before the first word",
         "huggingface/transformers#22710",
         "kept",
-        ("tests/trainer/inference/test_detokenizer.py::test_the_space_before_the_first_word_is_kept",),
+        ("tests/trainer/data/test_detokenizer.py::test_the_space_before_the_first_word_is_kept",),
     ),
     Case(
         "another end of turn than end of text",

@@ -101,7 +101,7 @@ def test_a_header_of_more_than_16_mb_is_refused_before_it_is_read(model: Path) -
 def test_a_slow_regular_expression_ends_the_child_with_a_reason(model: Path) -> None:
     change(model / "tokenizer.json", lambda state: state.update(normalizer=replace_regex("(a|aa)" * 20 + "[bc]")))
     command = [sys.executable, "-m", "worker.sandbox.model_import.validate", str(model)]
-    limited = limited_command(ChildLimits(), [*command, "--budget=1000000000", f"--memory={2 << 30}"])
+    limited = limited_command(ChildLimits(), [*command, "--budget=1000000000", "--keep-free=0", f"--memory={2 << 30}"])
     done = subprocess.run(limited, capture_output=True, env={"PYTHONUTF8": "1", "HF_HUB_OFFLINE": "1"}, check=False)
 
     assert done.returncode == -signal.SIGPROF, done.stdout + done.stderr
