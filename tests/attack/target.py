@@ -21,6 +21,7 @@ from tests.waiting import until
 MEMBER_PASSWORD = f"{PASSWORD} on seven logs"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 TEXT = "".join(f"{n} sheep went up the hill, and {n * 7 % 1013} came down again in the rain.\n" for n in range(3_000))
+TASK_SECONDS = 240  # for the import and the export before the first row
 DONE = ("ready", "failed")
 
 
@@ -62,13 +63,7 @@ class Target:
         with self.client(self.bob) as bob:
             self.bob_corpus = self.upload(bob, "sheep.txt", TEXT.encode())
             self.run_job(bob, self.bob_corpus)
-        with self.client(self.alice) as alice:
-            path = f"/api/v1/tasks/{self.ids['task_id']}"
-            until(
-                slowly(lambda: alice.get(path).json()["state"] not in ("queued", "running")),
-                120,
-                "the end of an export",
-            )
+        assert self.ids
 
     def _log_in(self, name: str, password: str) -> Account:
         with httpx.Client(base_url=self.installation.url(""), timeout=30) as browser:
@@ -157,19 +152,22 @@ class Target:
             corpus_id = self.upload(alice, "hers.txt", TEXT.encode(), name="Sesame corpus")
             job_id = self.run_job(alice, corpus_id, name="Sesame job")["id"]
             checkpoint_id = alice.get("/api/v1/checkpoints", params={"job": job_id}).json()["data"][0]["id"]
-            export = {"checkpoint": checkpoint_id, "format": "safetensors"}
             ids = {
                 "corpus_id": corpus_id,
                 "job_id": job_id,
                 "checkpoint_id": checkpoint_id,
                 "tokenizer_id": alice.get("/api/v1/tokenizers").json()["data"][0]["id"],
                 "token_id": alice.get("/api/v1/tokens").json()["data"][0]["id"],
-                "task_id": alice.post("/api/v1/exports", json=export).raise_for_status().json()["id"],
             }
-            files = self._checkpoint_files(checkpoint_id)
-            ids["model_id"] = self.import_model(alice, "Sesame model", files)
-            self.until_done(alice, f"/api/v1/models/{ids['model_id']}")
-            return ids
+            ids["model_id"] = self.import_model(alice, "Sesame model", self._checkpoint_files(checkpoint_id))
+            model = self.until_done(alice, f"/api/v1/models/{ids['model_id']}", TASK_SECONDS)
+            assert model["state"] == "ready", model["problems"]
+            body = {"checkpoint": checkpoint_id, "format": "safetensors"}
+            task = alice.post("/api/v1/exports", json=body).raise_for_status().json()
+            path = f"/api/v1/tasks/{task['id']}"
+            is_over = slowly(lambda: alice.get(path).json()["state"] not in ("queued", "running"))
+            until(is_over, TASK_SECONDS, "the end of an export")
+            return {**ids, "task_id": task["id"]}
 
     @cached_property
     def model_files(self) -> dict[str, bytes]:
