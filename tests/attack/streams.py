@@ -8,7 +8,7 @@ import httpx
 from tests.attack.attacks import attack
 from tests.attack.floods import many
 from tests.attack.raw import request
-from tests.attack.target import Target
+from tests.attack.target import TEXT, Target
 from tests.faults.runs import SPEC
 
 VIEWERS = 500
@@ -18,7 +18,7 @@ REVOKED_SECONDS = 15
 
 def start_job(target: Target, client: httpx.Client, **fields: object) -> str:
     """Submit a job of Mallory's and return its ID."""
-    corpus = target.upload(client, "sheep.txt", b"A sheep went up the hill and down again.\n" * 1_000)
+    corpus = target.upload(client, "sheep.txt", TEXT.encode())
     spec = {**SPEC, "corpora": [corpus], "save_steps": 1_000_000, **fields}
     return str(client.post("/api/v1/jobs", json=spec).raise_for_status().json()["id"])
 
