@@ -10,7 +10,7 @@ from tests.attack.target import Target
 from tests.routes import routes
 
 PUBLIC = re.compile(
-    r"(/api/v1)?/(setup|login|logout)|/preferences|/api/docs|/api/problems/.*|/health|/(works|checkpoint-tasks)\{.*"
+    r"(/api/v1)?/(setup|login|logout|password-reset|reset-password)|/preferences|/api/docs|/api/problems/.*|/health|/(works|checkpoint-tasks)\{.*"
 )
 READING_POSTS = re.compile(r"/api/v1/jobs/(plan|propose)|/jobs/(plan|propose)")  # they change nothing
 OF_ACCOUNTS = re.compile(r"/api/v1/(tokens|users|sessions|me/)")  # only with the scope admin
