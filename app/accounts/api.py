@@ -33,6 +33,9 @@ from app.web.parameters import Id
 from app.web.problem_types import errors
 
 router = APIRouter(route_class=ApiRoute, tags=["accounts"])
+# Errors of a new name and of a new password.
+NEW_NAME = ("name_missing", "name_too_long", "character_invalid", "name_taken")
+NEW_PASSWORD = ("password_too_short", "password_too_long", "password_is_name", "password_weak", "login_busy")
 
 
 @router.post(
@@ -42,15 +45,8 @@ router = APIRouter(route_class=ApiRoute, tags=["accounts"])
         "setup_code_wrong",
         "setup_done",
         "guesses_limited",
-        "name_missing",
-        "name_too_long",
-        "character_invalid",
-        "name_taken",
-        "password_too_short",
-        "password_too_long",
-        "password_is_name",
-        "password_weak",
-        "login_busy",
+        *NEW_NAME,
+        *NEW_PASSWORD,
     ),
 )
 @HASHING
@@ -183,15 +179,8 @@ def list_users(principal: Admin, limit: Limit = 50, after: After = None) -> List
     status_code=201,
     responses=errors(
         "owner_only",
-        "name_missing",
-        "name_too_long",
-        "character_invalid",
-        "name_taken",
-        "password_too_short",
-        "password_too_long",
-        "password_is_name",
-        "password_weak",
-        "login_busy",
+        *NEW_NAME,
+        *NEW_PASSWORD,
     ),
 )
 @HASHING
@@ -242,11 +231,7 @@ def reset_link(address: str, code: str) -> str:
     responses=errors(
         "reset_code_wrong",
         "guesses_limited",
-        "password_too_short",
-        "password_too_long",
-        "password_is_name",
-        "password_weak",
-        "login_busy",
+        *NEW_PASSWORD,
     ),
 )
 @HASHING

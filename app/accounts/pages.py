@@ -1,5 +1,6 @@
 """HTML routes of accounts: the setup link, login, the account page, language and theme."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
@@ -261,19 +262,21 @@ def show_person(request: Request, principal: Admin, user_id: Id) -> Response:
 @router.post("/account/people/{user_id}/disable")
 def disable_person(request: Request, principal: Admin, user_id: Id) -> Response:
     """Disable a user."""
-    return handle_form_action(
-        lambda session: service.disable(session, principal=principal, user_id=user_id),
-        f"/account/people/{user_id}?done=disabled",
-        lambda error: _person(request, principal, user_id, error, form="access"),
-    )
+    return _change_access(request, principal, user_id, service.disable, "disabled")
 
 
 @router.post("/account/people/{user_id}/enable")
 def enable_person(request: Request, principal: Admin, user_id: Id) -> Response:
     """Enable a user again."""
+    return _change_access(request, principal, user_id, service.enable, "enabled")
+
+
+def _change_access(
+    request: Request, principal: Principal, user_id: str, verb: Callable[..., Any], done: str
+) -> Response:
     return handle_form_action(
-        lambda session: service.enable(session, principal=principal, user_id=user_id),
-        f"/account/people/{user_id}?done=enabled",
+        lambda session: verb(session, principal=principal, user_id=user_id),
+        f"/account/people/{user_id}?done={done}",
         lambda error: _person(request, principal, user_id, error, form="access"),
     )
 

@@ -1,5 +1,6 @@
 """JSON routes of background tasks, the start of exports and evaluations, and the download of what an export wrote."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -45,10 +46,7 @@ tasks_router = APIRouter(route_class=ApiRoute)
 )
 def export_checkpoint(principal: Submitter, body: ExportRequest) -> TaskAnswer:
     """Export a checkpoint or a base model. It succeeds if a fresh process reproduces its logits from the files."""
-    with db.transaction() as session:
-        task = service.export(session, principal=principal, request=body)
-    queue.flush_outbox()
-    return _answer(principal, task)
+    return _start(service.export, principal, body)
 
 
 @router.post(
@@ -70,15 +68,16 @@ def export_checkpoint(principal: Submitter, body: ExportRequest) -> TaskAnswer:
 )
 def evaluate_checkpoint(principal: Submitter, body: EvaluationRequest) -> TaskAnswer:
     """Evaluate a checkpoint or a base model on held-out corpora."""
+    return _start(service.evaluate, principal, body)
+
+
+def _start(
+    verb: Callable[..., BackgroundTask], principal: Principal, request: ExportRequest | EvaluationRequest
+) -> TaskAnswer:
     with db.transaction() as session:
-        task = service.evaluate(session, principal=principal, request=body)
+        answer = schemas.task_answer(verb(session, principal=principal, request=request))
     queue.flush_outbox()
-    return _answer(principal, task)
-
-
-def _answer(principal: Principal, task: BackgroundTask) -> TaskAnswer:
-    with db.transaction() as session:
-        return schemas.task_answer(service.get(session, principal=principal, task_id=task.id))
+    return answer
 
 
 @tasks_router.get("")

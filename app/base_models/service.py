@@ -175,7 +175,7 @@ def _archive_bytes(model_id: str) -> int:
 def import_tasks(session: Session, models: Iterable[ImportedModel]) -> dict[str, BackgroundTask]:
     """The tasks that import models, by the ID of their model."""
     ids = [model.id for model in models if model.state == "importing"]
-    return background_tasks.open_tasks(session, BackgroundTask.model_id, ids) if ids else {}
+    return background_tasks.open_tasks(session, BackgroundTask.model_id, ids)
 
 
 # ---- importing, as the worker reports it ----------------------------------------------------------------------------

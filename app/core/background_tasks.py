@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.core import db, disk, queue
@@ -106,6 +106,9 @@ def open_tasks(
     session: Session, subject: InstrumentedAttribute[str | None], ids: Iterable[str]
 ) -> dict[str, BackgroundTask]:
     """The unfinished tasks of corpora, checkpoints or models by the ID of these, which is in the column `subject`."""
+    ids = list(ids)
+    if not ids:
+        return {}
     tasks = session.scalars(select(BackgroundTask).where(subject.in_(ids), BackgroundTask.state.in_(OPEN)))
     return {getattr(task, subject.key): task for task in tasks}
 
@@ -184,19 +187,17 @@ def fail(session: Session, *, task_id: str, fence: int, failure: FailureReason) 
 
 def retry(session: Session, *, task_id: str, fence: int) -> bool:
     """Queue a task again, after a pause, whose failure may pass; False if it was lost or retried too often already."""
-    task = session.scalar(_running(task_id, fence).with_for_update())
+    task = session.scalar(select(BackgroundTask).where(*_is_current(task_id, fence)).with_for_update())
     return task is not None and _requeue(task)
 
 
 def _change(session: Session, task_id: str, fence: int, **values: Any) -> BackgroundTask | None:
-    is_current = (BackgroundTask.id == task_id, BackgroundTask.fence == fence, BackgroundTask.state == "running")
-    return session.scalar(update(BackgroundTask).where(*is_current).values(**values).returning(BackgroundTask))
+    changed = update(BackgroundTask).where(*_is_current(task_id, fence)).values(**values)
+    return session.scalar(changed.returning(BackgroundTask))
 
 
-def _running(task_id: str, fence: int) -> Select[BackgroundTask]:
-    return select(BackgroundTask).where(
-        BackgroundTask.id == task_id, BackgroundTask.fence == fence, BackgroundTask.state == "running"
-    )
+def _is_current(task_id: str, fence: int) -> tuple[ColumnElement[bool], ...]:
+    return (BackgroundTask.id == task_id, BackgroundTask.fence == fence, BackgroundTask.state == "running")
 
 
 # ---- endings that its process does not report -----------------------------------------------------------------------
