@@ -6,6 +6,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Fast
 
+from tests.trainer.runs import english, small_spec, write_corpus
+from trainer.data import tokenizer
+from trainer.inference.generation import LoadedModel
+from trainer.modeling.build import build_model
 from trainer.run_dir import RunDir
 
 
@@ -17,6 +21,19 @@ def make_base(directory: Path, model_type: str, tokenizer_path: Path, max_shard_
     model.save_pretrained(directory, max_shard_size=max_shard_size)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+def random_checkpoint(home: Path, model_type: str, objective: str) -> tuple[Path, LoadedModel]:
+    """A checkpoint of random weights as a job writes it."""
+    source = write_corpus(home / "corpus", [english(20_000)])
+    directory = tokenizer.train_cached([source], 400, home / "cache", lambda done, total: None, model_type)
+    hf_tokenizer = tokenizer.PreTrainedTokenizerFast.from_pretrained(directory)
+    spec = small_spec(objective=objective, model_type=model_type, num_key_value_heads=4)
+    labels = ("no", "yes", "maybe") if objective == "classification" else ()
+    model = build_model(spec, None, hf_tokenizer, labels, torch.device("cpu"), "fp32", lambda line: None)
+    model.save_pretrained(home / "out")
+    tokenizer.save_pretrained(hf_tokenizer, home / "out")
+    return home / "out", LoadedModel(model.eval(), hf_tokenizer)
 
 
 def start_from(run_dir: RunDir, base: Path, **fields: object) -> RunDir:

@@ -8,33 +8,17 @@ import pytest
 import torch
 from transformers import pipeline
 
-from tests.trainer.runs import english, small_spec, write_corpus
+from tests.trainer.bases import random_checkpoint
 from tests.trainer.tokenizers_of_bases import byte_fallback, byte_level, fast
-from trainer.data import tokenizer
 from trainer.data.record_encoding import RecordEncoder
 from trainer.data.tokenizer import start_ids
-from trainer.inference.generation import LoadedModel
-from trainer.modeling.build import build_model
 
 TEXTS = ["In the beginning God created", "the earth", "And", "light 天<|endoftext|>"]
 
 
-def checkpoint(home: Path, model_type: str, objective: str) -> tuple[Path, LoadedModel]:
-    """A checkpoint of random weights as a job writes it."""
-    source = write_corpus(home / "corpus", [english(20_000)])
-    directory = tokenizer.train_cached([source], 400, home / "cache", lambda done, total: None, model_type)
-    hf_tokenizer = tokenizer.PreTrainedTokenizerFast.from_pretrained(directory)
-    spec = small_spec(objective=objective, model_type=model_type, num_key_value_heads=4)
-    labels = ("no", "yes", "maybe") if objective == "classification" else ()
-    model = build_model(spec, None, hf_tokenizer, labels, torch.device("cpu"), "fp32", lambda line: None)
-    model.save_pretrained(home / "out")
-    tokenizer.save_pretrained(hf_tokenizer, home / "out")
-    return home / "out", LoadedModel(model.eval(), hf_tokenizer)
-
-
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "gpt2", "bert", "roberta"])
 def test_a_classifier_pipeline_gives_the_probabilities_of_the_job(tmp_path: Path, model_type: str) -> None:
-    out, loaded = checkpoint(tmp_path, model_type, "classification")
+    out, loaded = random_checkpoint(tmp_path, model_type, "classification")
     encoder = RecordEncoder("classification", loaded.tokenizer)
     classify = pipeline("text-classification", model=str(out), top_k=None)
 
@@ -49,7 +33,7 @@ def test_a_classifier_pipeline_gives_the_probabilities_of_the_job(tmp_path: Path
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "gpt2"])
 def test_the_text_generation_pipeline_tokenizes_like_the_playground(tmp_path: Path, model_type: str) -> None:
-    out, loaded = checkpoint(tmp_path, model_type, "causal")
+    out, loaded = random_checkpoint(tmp_path, model_type, "causal")
     generator = pipeline("text-generation", model=str(out))
 
     for text in TEXTS:

@@ -1,0 +1,142 @@
+"""Looks inside a model: log-probabilities, attention, embeddings, masks and labels. Imports torch and transformers.
+
+All functions take token ids, so that the tokenizer may be in another process, and one text at a time.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+LOGITS_ROWS = 64  # of logits that exist at once
+EMBEDDING_ROWS = 8_192  # of the embedding matrix that are copied at once
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A token that a model might have chosen."""
+
+    id: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class ScoredToken:
+    """What a decoder thought of a token, from those before it."""
+
+    log_prob: float  # in nats
+    rank: int  # 1: the model's first choice
+    top: list[Prediction]
+
+
+@torch.inference_mode()
+def score(model: PreTrainedModel, ids: Sequence[int], top_k: int = 5) -> list[ScoredToken]:
+    """For each token but the first, which nothing comes before: its log-probability, its rank, and the likeliest tokens
+    in its place.
+    """
+    head: Any = model.get_output_embeddings()
+    scored: list[ScoredToken] = []
+    hidden = _hidden(model, ids)[:-1]
+    for start in range(0, len(ids) - 1, LOGITS_ROWS):
+        log_probs = head(hidden[start : start + LOGITS_ROWS]).float().log_softmax(-1).cpu()
+        targets = ids[start + 1 : start + 1 + LOGITS_ROWS]
+        scored += [_scored(row, target, top_k) for row, target in zip(log_probs, targets, strict=True)]
+    return scored
+
+
+def _scored(log_probs: Tensor, target: int, top_k: int) -> ScoredToken:
+    """log_probs (vocab_size)."""
+    own = log_probs[target]
+    return ScoredToken(float(own), 1 + int((log_probs > own).sum()), _top(log_probs, top_k))
+
+
+def _top(log_probs: Tensor, top_k: int) -> list[Prediction]:
+    """The likeliest tokens, by log-probabilities (vocab_size)."""
+    values, ids = log_probs.topk(min(top_k, len(log_probs)))
+    return [Prediction(number, value) for number, value in zip(ids.tolist(), values.exp().tolist(), strict=True)]
+
+
+@torch.inference_mode()
+def attention(model: PreTrainedModel, ids: Sequence[int], layer: int) -> Tensor:
+    """The attention weights of a layer (heads, tokens, tokens) in fp32. Each row sums to 1: how much a token reads of
+    each other. Of an encoder-decoder those of its encoder.
+    """
+    output = _encoded(_eager(model), ids, output_attentions=True)
+    weights: Tensor = output.attentions[layer][0]
+    return weights.float().cpu()
+
+
+def _eager(model: PreTrainedModel) -> PreTrainedModel:
+    """A second model with the same weights that computes attention step by step, as its weights exist in no other
+    implementation. Others may use the model meanwhile.
+    """
+    tensors = chain(model.parameters(), model.buffers())
+    eager = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    eager.set_attn_implementation("eager")
+    return eager
+
+
+@torch.inference_mode()
+def neighbors(model: PreTrainedModel, token_id: int, top_k: int, vocab_size: int) -> list[tuple[int, float]]:
+    """The other tokens whose input embeddings have the largest cosine similarity with that of a token, and these.
+
+    Only ids below `vocab_size` count: a model may have more rows than its tokenizer has tokens.
+    """
+    table: Any = model.get_input_embeddings().weight[:vocab_size]
+    query = F.normalize(table[token_id].float(), dim=0)
+    rows = LOGITS_ROWS * 64
+    similarity = torch.cat(
+        [F.normalize(table[i : i + rows].float(), dim=1) @ query for i in range(0, len(table), rows)]
+    )
+    similarity[token_id] = -torch.inf
+    values, ids = similarity.topk(min(top_k, len(table) - 1))
+    return list(zip(ids.tolist(), values.tolist(), strict=True))
+
+
+@torch.inference_mode()
+def embed(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
+    """The mean of the last hidden states (hidden_size), normalized, in fp32. Of an encoder-decoder its encoder's."""
+    return F.normalize(_hidden(model, ids).float().mean(0), dim=0).cpu()
+
+
+@torch.inference_mode()
+def fill_mask(model: PreTrainedModel, ids: Sequence[int], mask_id: int, top_k: int) -> list[list[Prediction]]:
+    """The likeliest tokens for each mask of a text, in order."""
+    logits = model(input_ids=_batch(model, ids)).logits[0]
+    rows = logits[[place for place, number in enumerate(ids) if number == mask_id]].float().log_softmax(-1).cpu()
+    return [_top(row, top_k) for row in rows]
+
+
+@torch.inference_mode()
+def classify(model: PreTrainedModel, ids: Sequence[int]) -> list[tuple[str, float]]:
+    """All labels of a classifier with their probabilities, the likeliest first.
+
+    Labels that exclude each other share one probability; others, or a single one, have one each, as in transformers.
+    """
+    logits = model(input_ids=_batch(model, ids)).logits[0].float().cpu()
+    is_independent = model.config.problem_type == "multi_label_classification" or len(logits) == 1
+    probabilities = (logits.sigmoid() if is_independent else logits.softmax(-1)).tolist()
+    labels = [str(model.config.id2label[number]) for number in range(len(probabilities))]
+    return sorted(zip(labels, probabilities, strict=True), key=lambda pair: -pair[1])
+
+
+def _hidden(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
+    """The last hidden states of a text (tokens, hidden_size)."""
+    hidden: Tensor = _encoded(model, ids).last_hidden_state[0]
+    return hidden
+
+
+def _encoded(model: PreTrainedModel, ids: Sequence[int], **options: Any) -> Any:
+    """The output of the model without its head; of an encoder-decoder that of its encoder."""
+    backbone: Any = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    return backbone(input_ids=_batch(model, ids), **options)
+
+
+def _batch(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
+    return torch.tensor([list(ids)], device=model.device)
