@@ -22,6 +22,7 @@ from app.corpora import api as corpora_api
 from app.corpora import pages as corpora_pages
 from app.jobs import api as jobs_api
 from app.jobs import pages as jobs_pages
+from app.openai import models as openai_models
 from app.overview import api_reference, health, home
 from app.playground import api as playground_api
 from app.playground import pages as playground_pages
@@ -31,6 +32,7 @@ from app.web.revocation import OpenRequests, RevocationMiddleware
 from app.web.static_files import DIRECTORY, STATIC_PATH, ImmutableFiles
 
 FEATURES = (accounts_api, corpora_api, models_api, checkpoints_api, background_tasks_api, jobs_api, playground_api)
+OPENAI = (openai_models,)
 PAGES = (
     accounts_pages,
     corpora_pages,
@@ -60,7 +62,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def create_app() -> FastAPI:
-    """Every route: JSON under /api/v1, health checks next to it, pages at the root."""
+    """Every route: JSON under /api/v1 and as OpenAI has it under /v1, health checks next to them, pages at the root."""
     app = FastAPI(
         title="Athanor",
         version=VERSION,
@@ -73,6 +75,8 @@ def create_app() -> FastAPI:
     )
     for feature in FEATURES:
         app.include_router(feature.router, prefix="/api/v1")
+    for part in OPENAI:
+        app.include_router(part.router, prefix="/v1", include_in_schema=False)
     app.include_router(probes.router)
     app.add_api_route(openapi.PATH, openapi.serve(app), include_in_schema=False)
     for pages in PAGES:

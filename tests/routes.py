@@ -7,7 +7,7 @@ from app import main
 
 def routes() -> Iterator[tuple[str, str]]:
     """Method and path of every route of a feature or page."""
-    for prefix, modules in (("/api/v1", main.FEATURES), ("", main.PAGES)):
+    for prefix, modules in (("/api/v1", main.FEATURES), ("/v1", main.OPENAI), ("", main.PAGES)):
         for module in modules:
             for route in module.router.routes:
                 if "methods" in vars(route):

@@ -13,7 +13,7 @@ class FieldError:
 
 @dataclass
 class PanelError(Exception):
-    """An error with an HTTP status: problem+json (RFC 9457) under /api and /v1, a page elsewhere."""
+    """An error with an HTTP status: problem+json (RFC 9457) under /api, OpenAI's form under /v1, a page elsewhere."""
 
     status: int
     code: str

@@ -19,6 +19,7 @@ from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
 from app.core.i18n import _
 from app.core.principal import not_found
+from app.web.openai_errors import is_openai, openai_error_response
 from app.web.pages import render
 from app.web.problem_types import http_problem, type_uri
 from trainer.spec_errors import MESSAGES, SpecError
@@ -50,7 +51,9 @@ async def _disconnected(request: Request, error: Exception) -> Response:
 
 
 def error_response(request: Request, error: PanelError) -> Response:
-    """The response for an error: problem+json under /api/ and /v1/, else a page, or the login page for a 401."""
+    """The response for an error: problem+json under /api/, OpenAI's form under /v1/, else a page (401: the login)."""
+    if is_openai(request.url.path):
+        return openai_error_response(error)
     if _is_for_programs(request.url.path):
         body: dict[str, Any] = {
             "type": type_uri(error.code),
@@ -70,7 +73,7 @@ def error_response(request: Request, error: PanelError) -> Response:
 
 
 def _is_for_programs(path: str) -> bool:
-    return f"{path}/".startswith(("/api/", "/v1/", "/livez/", "/readyz/", "/version/")) and path != "/api/docs"
+    return f"{path}/".startswith(("/api/", "/livez/", "/readyz/", "/version/")) and path != "/api/docs"
 
 
 def spec_fields(error: SpecError) -> list[FieldError]:

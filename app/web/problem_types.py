@@ -84,6 +84,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     # base models
     "hub_offline": ((409,), "Downloads from the hub are turned off."),
     "model_closed": ((409,), "The model accepts no more files."),
+    "model_not_found": ((404,), "There is no such model under /v1, or it belongs to another user."),
     "model_empty": ((422,), "No file of the model has been uploaded."),
     "model_importing": ((409,), "The model is being imported already."),
     "model_in_use": ((409,), "A job that has not finished starts from the model."),

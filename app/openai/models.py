@@ -1,0 +1,198 @@
+"""The models under /v1: what each is called, which of our models a name means, and their routes.
+
+An imported model is called by its name, or by its ID if a newer one has that name or the name is one of ours. What a
+job trained is `ft:BASE:ORGANIZATION:JOB NAME:JOB ID`, a checkpoint that with `:ckpt-step-N`. Only the ID and the step
+decide which checkpoint is meant.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter
+from sqlalchemy import Row, select
+from sqlalchemy.orm import Session
+
+from app.base_models import service as base_models
+from app.checkpoints import service as checkpoints
+from app.core import db
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.models import Checkpoint, ImportedModel, Job
+from app.core.principal import Principal, visible_to
+from app.openai import objects
+from app.web.auth import Reader, Submitter
+from app.web.json_body import StrictRoute
+from trainer.spec import TrainSpec
+
+router = APIRouter(route_class=StrictRoute)
+
+MAX_SUFFIX_LENGTH = 64
+_TUNED = re.compile(r"ft:.+:([0-9a-z]{16})(?::ckpt-step-(\d{1,9}))?", re.DOTALL)
+_PLAIN = re.compile(r"(?!ft:)\S(.*\S)?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model by its name under /v1. `source_id` is the ID of the checkpoint or imported model."""
+
+    id: str
+    source_id: str
+    created_at: datetime
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The model as clients read it."""
+        created = int(self.created_at.timestamp())
+        return {"id": self.id, "object": "model", "created": created, "owned_by": objects.ORGANIZATION}
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+
+class ModelNames:
+    """What the models of jobs are called, for one answer: what was looked up is kept."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._of_bases: dict[str, str] = {}
+
+    def tuned(self, job_id: str, name: str, spec: TrainSpec) -> str:
+        """The name of the model that a job trains."""
+        suffix = re.sub(r"[^\w.-]+", "-", name).strip("-")[:MAX_SUFFIX_LENGTH]
+        return f"ft:{self.base(spec)}:{objects.ORGANIZATION}:{suffix}:{job_id}"
+
+    def base(self, spec: TrainSpec) -> str:
+        """The name of the imported model that a spec starts from, perhaps through checkpoints; else of its recipe."""
+        if spec.base_model is None:
+            return spec.recipe
+        if spec.base_model not in self._of_bases:
+            self._of_bases[spec.base_model] = self._base_of(spec.base_model)
+        return self._of_bases[spec.base_model]
+
+    def _base_of(self, base_id: str) -> str:
+        name = self._session.scalar(select(ImportedModel.name).where(ImportedModel.id == base_id))
+        if name is not None:
+            return name
+        of_checkpoint = select(Job.spec).join(Checkpoint, Checkpoint.job_id == Job.id).where(Checkpoint.id == base_id)
+        spec = self._session.scalar(of_checkpoint)
+        return base_id if spec is None else self.base(spec)
+
+
+def checkpoint_name(tuned: str, step: int) -> str:
+    """The name of a checkpoint of the model with this name."""
+    return f"{tuned}:ckpt-step-{step}"
+
+
+# ---- which model a name means ---------------------------------------------------------------------------------------
+
+
+def unknown(name: str) -> PanelError:
+    """The error for a model that does not exist, or is another user's."""
+    message = _("The model {name} does not exist, or it is not yours.", name=name[:200])
+    return bad_field("model", "model_not_found", message, 404)
+
+
+def resolve(session: Session, *, principal: Principal, name: str) -> Model:
+    """The model that the user means, by its name under /v1 or by the ID of the checkpoint or imported model.
+
+    Raises PanelError (404).
+    """
+    imported = _imported_models(session, principal)
+    model = _trained(session, principal, name) or next(
+        (one for one in imported if name in (one.id, one.source_id)), None
+    )
+    if model is None:
+        raise unknown(name)
+    return model
+
+
+def _trained(session: Session, principal: Principal, name: str) -> Model | None:
+    """The newest checkpoint of a job, its newest one of a step, or the one with this ID."""
+    match = _TUNED.fullmatch(name)
+    if match is None:
+        rows = _checkpoint_rows(session, principal, Checkpoint.id == name) if name.isalnum() else []
+    else:
+        rows = _checkpoint_rows(session, principal, Checkpoint.job_id == match[1])
+    wanted = [row for row in rows if match is None or match[2] is None or row.step == int(match[2])]
+    newest = max(wanted, key=lambda row: (row.step, row.id), default=None)
+    is_final = match is not None and match[2] is None
+    return None if newest is None else _of_checkpoint(ModelNames(session), newest, is_final)
+
+
+def _imported_models(session: Session, principal: Principal) -> Iterator[Model]:
+    """The imported models of the user, newest first."""
+    query = select(ImportedModel.id, ImportedModel.name, ImportedModel.created_at)
+    own = query.where(visible_to(ImportedModel.owner_id, principal), ImportedModel.state == "ready")
+    names = set[str]()
+    for row in session.execute(own.order_by(ImportedModel.id.desc())):
+        is_free = row.name not in names and _PLAIN.fullmatch(row.name)
+        names.add(row.name)
+        yield Model(row.name if is_free else row.id, row.id, row.created_at)
+
+
+def _checkpoint_rows(session: Session, principal: Principal, *conditions: Any) -> list[Row[Any]]:
+    """The usable checkpoints of the user with their jobs, newest first."""
+    columns = (Checkpoint.id, Checkpoint.step, Checkpoint.job_id, Checkpoint.created_at)
+    rows = select(*columns, Job.name, Job.spec, Job.state).join(Job, Job.id == Checkpoint.job_id)
+    usable = rows.where(visible_to(Checkpoint.owner_id, principal), Checkpoint.state == "ready", *conditions)
+    return list(session.execute(usable.order_by(Checkpoint.id.desc())))
+
+
+def _of_checkpoint(names: ModelNames, row: Row[Any], is_final: bool = False) -> Model:
+    tuned = names.tuned(row.job_id, row.name, row.spec)
+    return Model(tuned if is_final else checkpoint_name(tuned, row.step), row.id, row.created_at)
+
+
+def list_models(session: Session, *, principal: Principal) -> list[Model]:
+    """What the user may generate with or fine-tune, newest first: what jobs trained, checkpoints, imported models."""
+    names, listed = ModelNames(session), dict[str, Model]()
+    for row in _checkpoint_rows(session, principal):
+        finals = [_of_checkpoint(names, row, is_final=True)] if row.state == "succeeded" else []
+        for model in (*finals, _of_checkpoint(names, row)):
+            listed.setdefault(model.id, model)
+    return [*listed.values(), *_imported_models(session, principal)]
+
+
+# ---- routes ---------------------------------------------------------------------------------------------------------
+
+
+@router.get("/models")
+def list_all(principal: Reader) -> dict[str, Any]:
+    """List the models that one may generate with or fine-tune."""
+    with db.transaction() as session:
+        data = [model.answer for model in list_models(session, principal=principal)]
+    return {"object": "list", "data": data}
+
+
+@router.get("/models/{name:path}")
+def retrieve(principal: Reader, name: str) -> dict[str, Any]:
+    """Get a model."""
+    with db.transaction() as session:
+        return resolve(session, principal=principal, name=name).answer
+
+
+@router.delete("/models/{name:path}")
+def delete(principal: Submitter, name: str) -> dict[str, Any]:
+    """Delete an imported model, a checkpoint, or all checkpoints of what a job trained."""
+    with db.transaction() as session:
+        model = resolve(session, principal=principal, name=name)
+        is_imported = base_models.find(session, principal=principal, model_id=model.source_id) is not None
+        if is_imported:
+            base_models.delete(session, principal=principal, model_id=model.source_id)
+        else:
+            for checkpoint_id in _meant(session, principal, model):
+                checkpoints.delete(session, principal=principal, checkpoint_id=checkpoint_id)
+    if is_imported:
+        base_models.remove_files(model.source_id)
+    return {"id": model.id, "object": "model", "deleted": True}
+
+
+def _meant(session: Session, principal: Principal, model: Model) -> list[str]:
+    """The checkpoints that are deleted with a model: one, or all of its job."""
+    match = _TUNED.fullmatch(model.id)
+    if match is None or match[2] is not None:
+        return [model.source_id]
+    return [row.id for row in _checkpoint_rows(session, principal, Checkpoint.job_id == match[1])]
