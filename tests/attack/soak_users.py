@@ -40,12 +40,11 @@ class Users:
         for thread in self.threads:
             thread.start()
 
-    def stop(self, seconds: float) -> None:
-        """Let each thread finish what it does, for so many seconds at most."""
+    def stop(self) -> None:
+        """Let each thread finish what it does, which takes a few minutes at most."""
         self.is_over.set()
-        deadline = time.monotonic() + seconds
         for thread in self.threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join()
 
     def _repeat(self, activity: Callable[[], None]) -> None:
         while not self.is_over.is_set():

@@ -1,8 +1,9 @@
 """The installation under attack and its people: Alice, the owner; Bob, who wants to work; Mallory, who attacks."""
 
+import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from tests.waiting import until
 MEMBER_PASSWORD = f"{PASSWORD} on seven logs"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 TEXT = "".join(f"{n} sheep went up the hill, and {n * 7 % 1013} came down again in the rain.\n" for n in range(3_000))
+MAX_STORED_BYTES = 100_000_000  # more than before, when all has ended
 TASK_SECONDS = 240  # for the import and the export before the first row
 DONE = ("ready", "failed")
 
@@ -51,6 +53,7 @@ class Target:
     faults: list[str] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
     doing: str = ""  # what the attack does at the moment, for its row if it fails
+    deadline: float = math.inf  # on the monotonic clock; from then on no client sends a request
 
     def prepare(self) -> None:
         """Create the accounts, Bob's corpus and Alice's rows, and run one job of his, so that all caches are warm."""
@@ -87,9 +90,14 @@ class Target:
         elif account is not None:
             headers["Cookie"] = f"athanor_session={account.cookie}"
             headers["Origin"] = self.installation.url("")
-        hooks = {"response": [self.check]}
+        hooks = {"request": [self.stop_in_time], "response": [self.check]}
         url = self.installation.url("")
         return httpx.Client(base_url=url, headers=headers, timeout=timeout, event_hooks=hooks)
+
+    def stop_in_time(self, request: httpx.Request) -> None:
+        """Raise TimeoutError after the deadline, instead of sending a request."""
+        if time.monotonic() > self.deadline:
+            raise TimeoutError("the attack takes too long")
 
     def check(self, response: httpx.Response) -> None:
         """Note a status 5xx (503 with Retry-After and 507 are allowed), and headers that are missing."""
@@ -100,7 +108,7 @@ class Target:
 
     def counted(self) -> str:
         """How many responses had which status, since the row began."""
-        return ", ".join(f"{number} × {status}" for status, number in sorted(self.statuses.items()))
+        return list_counts(self.statuses)
 
     # ---- rows of users ----------------------------------------------------------------------------------------------
 
@@ -215,6 +223,17 @@ class Target:
         skipped = re.compile(r"/(?:postgres|valkey|logs)/")
         paths = [path for path in self.installation.data.rglob("*") if not skipped.search(str(path))]
         return sum(size_of(path) for path in paths)
+
+    def check_stored(self, before: int) -> int:
+        """How many bytes more than before are stored. Raises AssertionError if these are too many."""
+        more = self.stored_bytes() - before
+        assert more < MAX_STORED_BYTES, f"{more / 1e6:.0f} MB were left on the disk"
+        return more
+
+
+def list_counts(counts: Mapping[Any, int]) -> str:
+    """How often each thing was counted, as text."""
+    return ", ".join(f"{number} × {name}" for name, number in sorted(counts.items()))
 
 
 def fault_of(status: int, headers: dict[str, str]) -> str:
