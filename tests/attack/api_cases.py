@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests import environment
 from tests.attack.attacks import attack
-from tests.attack.target import Target
+from tests.attack.target import Target, list_counts
 from tests.faults.stack import ROOT
 
 MIN_CASES = 5_000
@@ -45,8 +45,7 @@ def schemathesis(target: Target) -> str:
     target.faults += counts["faults"]
     assert not counts["faults"], f"{len(counts['faults'])} faults, such as {counts['faults'][0]}"
     assert counts["cases"] >= MIN_CASES, f"only {counts['cases']} cases: {log.read_text()[-600:]}"
-    statuses = ", ".join(f"{number} × {status}" for status, number in sorted(counts["statuses"].items()))
-    return f"{counts['cases']:,} cases of {counts['operations']} operations: {statuses}"
+    return f"{counts['cases']:,} cases of {counts['operations']} operations: {list_counts(counts['statuses'])}"
 
 
 def command(target: Target) -> list[str]:

@@ -9,7 +9,7 @@ import httpx
 from tests.attack import hostile_models
 from tests.attack.attacks import attack
 from tests.attack.requests import escaped
-from tests.attack.target import Target
+from tests.attack.target import Target, list_counts
 
 MAX_PREVIEW_SECONDS = 15
 MAX_GENERATE_SECONDS = 60
@@ -107,8 +107,7 @@ def tokenizers(target: Target) -> str:
             client.delete(f"/api/v1/models/{model_id}")
     escaped(target)
     assert slowest < MAX_GENERATE_SECONDS, f"a prompt of 64 characters took {slowest:.0f} s"
-    counted = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
-    return f"{counted}; the slowest generation took {slowest:.1f} s"
+    return f"{list_counts(states)}; the slowest generation took {slowest:.1f} s"
 
 
 @attack("G1", "60 generations at once by one user, half of whose clients leave", seconds=150)
@@ -128,4 +127,4 @@ def generations(target: Target) -> str:
     with ThreadPoolExecutor(60) as threads:
         results = Counter(threads.map(generate, range(60)))
     assert results["200"] or results["429"], results
-    return ", ".join(f"{number} × {result}" for result, number in sorted(results.items()))
+    return list_counts(results)

@@ -14,7 +14,7 @@ import psycopg
 from tests.attack.attacks import attack
 from tests.attack.measuring import resident
 from tests.attack.raw import parsed, request
-from tests.attack.target import MEMBER_PASSWORD, Target, fault_of
+from tests.attack.target import MEMBER_PASSWORD, Target, fault_of, list_counts
 
 MAX_WEB_BYTES = 100_000_000  # more memory of the web process than before
 HELD_SECONDS = 12
@@ -27,6 +27,13 @@ def web_bytes(target: Target) -> int:
     """The resident memory of the web process."""
     process = target.installation.programs["web"].process
     return resident(process.pid) if process else 0
+
+
+def check_growth(target: Target, before: int, limit: int = MAX_WEB_BYTES) -> int:
+    """How many bytes the web process grew by. Raises AssertionError if these are too many."""
+    growth = web_bytes(target) - before
+    assert growth < limit, f"the web process took {growth / 1e6:.0f} MB more"
+    return growth
 
 
 async def connect(target: Target, limit: int = 65_536) -> Connection:
@@ -49,28 +56,23 @@ def many(target: Target, number: int, client: Callable[[Target, int], Coroutine[
     return asyncio.run(run())
 
 
-def text(results: Counter[str]) -> str:
-    """The counts of results as text."""
-    return ", ".join(f"{number} × {result}" for result, number in sorted(results.items()))
-
-
 # ---- heads and connections ------------------------------------------------------------------------------------------
 
 
 @attack("F1", "20 connections, each with a header without end")
 def endless_headers(target: Target) -> str:
     """Each is refused long before it fills memory."""
-    sent = [0] * 20
+    sent_bytes = [0] * 20
 
     async def client(target: Target, index: int) -> str:
         reader, writer = await connect(target)
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
         with suppress(OSError):
-            while sent[index] < 64_000_000 and not reader.at_eof() and not writer.is_closing():
+            while sent_bytes[index] < 64_000_000 and not reader.at_eof() and not writer.is_closing():
                 writer.write(b"a" * 65_536)
                 async with asyncio.timeout(5):
                     await writer.drain()
-                sent[index] += 65_536
+                sent_bytes[index] += 65_536
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(5):
                 return str(parsed(await reader.read(4096)).status)
@@ -78,10 +80,9 @@ def endless_headers(target: Target) -> str:
 
     before = web_bytes(target)
     results = many(target, 20, client)
-    more = web_bytes(target) - before
-    assert max(sent) < 32_000_000, f"{max(sent) / 1e6:.0f} MB of one header were read"
-    assert more < MAX_WEB_BYTES, f"the web process took {more / 1e6:.0f} MB more"
-    return f"{text(results)}, after {max(sent) / 1e6:.1f} MB at most"
+    assert max(sent_bytes) < 32_000_000, f"{max(sent_bytes) / 1e6:.0f} MB of one header were read"
+    check_growth(target, before)
+    return f"{list_counts(results)}, after {max(sent_bytes) / 1e6:.1f} MB at most"
 
 
 @attack("F2", "heads of 10,000 headers, 5,000 requests in one connection at once, an address of 1 MB")
@@ -101,7 +102,7 @@ def many_headers(target: Target) -> str:
                 return f"{('headers', 'requests', 'address')[index % 3]}: {answer.status or 'closed'}"
         return "closed"
 
-    return text(many(target, 30, client))
+    return list_counts(many(target, 30, client))
 
 
 @attack("F3", "300 clients that send a byte of a head, or of a body, each second")
@@ -123,7 +124,7 @@ def slow_senders(target: Target) -> str:
         writer.close()
         return "left"
 
-    return text(many(target, 300, client))
+    return list_counts(many(target, 300, client))
 
 
 @attack("F4", "200 clients that ask for a large page and do not read it")
@@ -139,9 +140,8 @@ def slow_readers(target: Target) -> str:
 
     before = web_bytes(target)
     results = many(target, 200, client)
-    more = web_bytes(target) - before
-    assert more < 4 * MAX_WEB_BYTES, f"the web process took {more / 1e6:.0f} MB more"
-    return text(results)
+    check_growth(target, before, 4 * MAX_WEB_BYTES)
+    return list_counts(results)
 
 
 @attack("F5", "silent connections, more than the limit of files of a process")
@@ -158,7 +158,7 @@ def silent_connections(target: Target) -> str:
         writer.close()
         return "left"
 
-    return text(many(target, number, client))
+    return list_counts(many(target, number, client))
 
 
 # ---- accounts -------------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def logins(target: Target) -> str:
     with ThreadPoolExecutor(250) as threads:
         results = Counter(threads.map(one, range(250)))
     assert set(results) <= {"204", "401", "429", "503"}, results
-    return text(results)
+    return list_counts(results)
 
 
 @attack("F7", "40 guesses of the password of a user, and of a name that nobody has", in_soak=False)
@@ -194,8 +194,8 @@ def guesses(target: Target) -> str:
     free = {name: [*statuses, 429].index(429) for name, statuses in answers.items()}
     assert free["Bob"] == free["Sybil"], f"known {answers['Bob'][:12]}, unknown {answers['Sybil'][:12]}"
     assert set(answers["Bob"]) == set(answers["Sybil"]) == {401, 429}, answers
-    looked_at = sum(statuses.count(401) for statuses in answers.values())
-    return f"both {free['Bob']} free; {looked_at} of 80 looked at in {time.monotonic() - begin:.0f} s"
+    num_checked = sum(statuses.count(401) for statuses in answers.values())
+    return f"both {free['Bob']} free; {num_checked} of 80 checked in {time.monotonic() - begin:.0f} s"
 
 
 # ---- bodies ---------------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def guesses(target: Target) -> str:
 @attack("F8", "forms of 700 fields of 1 MB, and bodies without end, at ten routes at once", seconds=180)
 def huge_bodies(target: Target) -> str:
     """They are counted while they arrive, and neither memory nor disk is filled."""
-    before, stored = web_bytes(target), target.stored_bytes()
+    before, stored_before = web_bytes(target), target.stored_bytes()
     field = b'--b\r\nContent-Disposition: form-data; name="f%d"\r\n\r\n'
 
     def form() -> object:
@@ -231,10 +231,9 @@ def huge_bodies(target: Target) -> str:
     paths += ["/api/v1/jobs", "/api/v1/models", "/api/v1/login", "/api/v1/generate"]
     with ThreadPoolExecutor(10) as threads:
         results = Counter(threads.map(post, paths))
-    more, left = web_bytes(target) - before, target.stored_bytes() - stored
-    assert more < 2 * MAX_WEB_BYTES, f"the web process took {more / 1e6:.0f} MB more"
-    assert left < MAX_WEB_BYTES, f"{left / 1e6:.0f} MB were left on the disk"
-    return f"{text(results)}, {more / 1e6:+.0f} MB in memory, {left / 1e6:+.0f} MB on disk"
+    growth = check_growth(target, before, 2 * MAX_WEB_BYTES)
+    stored = target.check_stored(stored_before)
+    return f"{list_counts(results)}, {growth / 1e6:+.0f} MB in memory, {stored / 1e6:+.0f} MB on disk"
 
 
 @attack("F9", "bodies with 80,000 unknown keys, 100,000 corpora, and 1 MB of depth")
@@ -291,7 +290,7 @@ def locked_rows(target: Target) -> str:
             time.sleep(LOCKED_SECONDS)
             connection.rollback()
             results = Counter(answers)
-    return text(results)
+    return list_counts(results)
 
 
 @attack("F11", "2,000 requests at once that are refused, by 100 clients")

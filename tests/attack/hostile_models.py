@@ -172,11 +172,11 @@ def tokenizers(files: Files) -> Iterator[tuple[str, Files]]:
     good = json.loads(files["tokenizer.json"])
     double = [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 18
     slow = {"type": "Split", "pattern": {"Regex": "(a+)+$|(a|a)*b"}, "behavior": "Isolated", "invert": False}
-    added = {"id": 0, "special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     changes: dict[str, dict[str, Any]] = {
         "18 × a to aa": {"normalizer": {"type": "Sequence", "normalizers": double}},
         "a pattern that backtracks": {"pre_tokenizer": slow},
-        "a name of 4 MB": {"added_tokens": [{**added, "content": "x" * 4_000_000}]},
+        "a name of 4 MB": {"added_tokens": [{"id": 0, "special": True, **flags, "content": "x" * 4_000_000}]},
         "a map of rubbish": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA" * 100}},
         "normalizers of normalizers": {"normalizer": nested(300)},
         "a long decoder": {"decoder": {"type": "Sequence", "decoders": double}},

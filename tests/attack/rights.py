@@ -32,6 +32,12 @@ def ask(client: httpx.Client, method: str, path: str) -> httpx.Response:
         return response
 
 
+def check_cells(wide: list[str], target: Target) -> str:
+    """Raise AssertionError if a right is too wide; returns the counted statuses."""
+    assert not wide, f"{len(wide)} cells are too wide: {wide[:3]}"
+    return target.counted()
+
+
 @attack("R1", "every route by a visitor")
 def visitor(target: Target) -> str:
     """Refused, or sent to the page to log in."""
@@ -42,8 +48,7 @@ def visitor(target: Target) -> str:
             is_login = response.status_code in (302, 303, 307) and "/login" in response.headers["location"]
             if response.status_code not in (401, 403) and not is_login and not PUBLIC.fullmatch(path):
                 wide.append(f"{method} {path}: {response.status_code}")
-    assert not wide, f"{len(wide)} cells are too wide: {wide[:3]}"
-    return target.counted()
+    return check_cells(wide, target)
 
 
 @attack("R2", "every route with another user's ID, by token and by cookie")
@@ -60,8 +65,7 @@ def other_ids(target: Target) -> str:
                 text = response.text if response.is_stream_consumed else ""
                 if response.status_code != 404 or MARK in text:
                     wide.append(f"{method} {path}: {response.status_code}")
-    assert not wide, f"{len(wide)} cells are too wide: {wide[:3]}"
-    return target.counted()
+    return check_cells(wide, target)
 
 
 @attack("R3", "every route with tokens that have only the scopes read, submit, or both")
@@ -73,12 +77,10 @@ def scopes(target: Target) -> str:
             for method, path in routes():
                 if not path.startswith("/api/v1") or PUBLIC.fullmatch(path):
                     continue
-                needed = needed_scope(method, path)
                 response = ask(client, method, path_of(path, target.ids))
-                if needed not in scope.split() and response.status_code != 403:
+                if needed_scope(method, path) not in scope.split() and response.status_code != 403:
                     wide.append(f"{scope}: {method} {path}: {response.status_code}")
-    assert not wide, f"{len(wide)} cells are too wide: {wide[:3]}"
-    return target.counted()
+    return check_cells(wide, target)
 
 
 def needed_scope(method: str, path: str) -> str:
@@ -95,10 +97,10 @@ def members(target: Target) -> str:
         body = {"name": "Eve", "password": "nothing that anybody would guess"}
         assert client.get("/api/v1/users").status_code in (403, 404)
         assert client.post("/api/v1/users", json=body).status_code in (403, 404)
-        made = client.post("/api/v1/tokens", json={"name": "short", "scopes": ["read"]}).json()
-        client.delete(f"/api/v1/tokens/{made['id']}").raise_for_status()
+        revoked_token = client.post("/api/v1/tokens", json={"name": "short", "scopes": ["read"]}).json()
+        client.delete(f"/api/v1/tokens/{revoked_token['id']}").raise_for_status()
     token = target.mallory.token
-    for wrong in (made["token"], token[:-1], token.upper(), "ath_" + "0" * 40, "x", "a b", "a" * 9000):
+    for wrong in (revoked_token["token"], token[:-1], token.upper(), "ath_" + "0" * 40, "x", "a b", "a" * 9000):
         with target.client() as client:
             answer = client.get("/api/v1/me", headers={"Authorization": f"Bearer {wrong}"})
             assert answer.status_code in (401, 431), f"{wrong[:12]!r}: {answer.status_code}"
@@ -116,5 +118,4 @@ def foreign_sites(target: Target) -> str:
                 response = client.request(method, path_of(path, target.ids), headers=site, content=b"{}")
                 if response.status_code != 403:
                     wide.append(f"{method} {path}: {response.status_code}")
-    assert not wide, f"{len(wide)} cells are too wide: {wide[:3]}"
-    return target.counted()
+    return check_cells(wide, target)

@@ -8,7 +8,7 @@ import httpx
 from tests.attack.attacks import attack
 from tests.attack.floods import many
 from tests.attack.raw import request
-from tests.attack.target import TEXT, Target
+from tests.attack.target import TEXT, Target, list_counts
 from tests.faults.runs import SPEC
 
 VIEWERS = 500
@@ -48,7 +48,7 @@ def viewers(target: Target) -> str:
 
         results = many(target, VIEWERS, watch)
     assert results["BLIND"] + results["CLOSED"] == 0, results
-    return ", ".join(f"{number} {result}" for result, number in sorted(results.items()))
+    return list_counts(results)
 
 
 @attack("S2", "a stream that is open while its token is revoked", in_soak=False)
@@ -56,13 +56,13 @@ def revoked_token(target: Target) -> str:
     """It ends within 15 s."""
     with target.client(target.mallory) as client:
         job_id = start_job(target, client, max_steps=100_000)
-        created = client.post("/api/v1/tokens", json={"name": "short", "scopes": ["read"]}).json()
-        headers = {"Authorization": f"Bearer {created['token']}"}
+        token = client.post("/api/v1/tokens", json={"name": "short", "scopes": ["read"]}).json()
+        headers = {"Authorization": f"Bearer {token['token']}"}
         url = target.installation.url(f"/api/v1/jobs/{job_id}/events")
         with httpx.stream("GET", url, headers=headers, timeout=40) as stream:
             lines = stream.iter_lines()
             next(lines)
-            client.delete(f"/api/v1/tokens/{created['id']}").raise_for_status()
+            client.delete(f"/api/v1/tokens/{token['id']}").raise_for_status()
             begin = time.monotonic()
             for _line in lines:
                 assert time.monotonic() - begin < REVOKED_SECONDS + 5, "the stream goes on"

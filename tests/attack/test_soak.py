@@ -2,7 +2,6 @@
 
 import os
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from tests import environment
 from tests.attack.conftest import SETTINGS, raise_file_limit
 from tests.attack.soak import WATCHED, Record, Soak
 from tests.attack.soak_users import Users
-from tests.attack.target import Target
+from tests.attack.target import Target, list_counts
 from tests.faults import invariants, stack
 from tests.faults.runs import Run
 from tests.faults.stack import SHORT_TIMES
@@ -54,14 +53,9 @@ def soaked() -> Iterator[Soaked]:
         yield Soaked(target, users, record, golden)
 
 
-def counted(counts: Counter[str]) -> str:
-    """Counts as text."""
-    return ", ".join(f"{number} × {name}" for name, number in sorted(counts.items()))
-
-
 @pytest.mark.row("K1", "uploads, jobs, generations and views by a user, all the time")
 def test_the_users_of_the_soak_get_their_work_done(soaked: Soaked, report: Report) -> None:
-    report(f"seed {soaked.record.seed}; {counted(soaked.users.counts)}")
+    report(f"seed {soaked.record.seed}; {list_counts(soaked.users.counts)}")
     assert not soaked.users.errors, f"{len(soaked.users.errors)} errors, such as {soaked.users.errors[0]}"
     for work in ("uploads parsed", "jobs succeeded", "generations 200", "views to the end"):
         assert soaked.users.counts[work], f"no {work}"
@@ -70,7 +64,7 @@ def test_the_users_of_the_soak_get_their_work_done(soaked: Soaked, report: Repor
 @pytest.mark.row("K2", "a random fault every 20 s")
 def test_the_faults_of_the_soak_could_be_injected(soaked: Soaked, report: Report) -> None:
     errors = soaked.record.fault_errors
-    report(f"{soaked.record.faults.total()}: {counted(soaked.record.faults)}; {len(errors)} could not be injected")
+    report(f"{soaked.record.faults.total()}: {list_counts(soaked.record.faults)}; {len(errors)} could not be injected")
     assert len(errors) <= soaked.record.faults.total() / 10, errors[0]
 
 
@@ -79,7 +73,7 @@ def test_the_attacks_of_the_soak_were_made(soaked: Soaked, report: Report) -> No
     """Their own bounds hold in `make attack`: here a fault may hit them as well."""
     errors = soaked.record.attack_errors
     example = f", such as {errors[0]}" if errors else ""
-    report(f"{counted(soaked.record.attacks)}; {len(errors)} without their usual end{example}")
+    report(f"{list_counts(soaked.record.attacks)}; {len(errors)} without their usual end{example}")
     assert soaked.record.attacks
 
 

@@ -9,12 +9,11 @@ from tests.attack import hostile_models
 from tests.attack.attacks import attack
 from tests.attack.hostile_models import Files
 from tests.attack.requests import escaped
-from tests.attack.target import Target, slowly
+from tests.attack.target import Target, list_counts, slowly
 from tests.waiting import until
 
 MAX_IMPORT_SECONDS = 60
 MAX_PARSE_SECONDS = 30
-MAX_STORED_BYTES = 100_000_000  # more than before, when all has ended
 AT_ONCE = 10  # imports of one user
 CANCEL_SECONDS = 2 + 1  # the processes of a cancelled task end in two
 
@@ -37,9 +36,8 @@ def imports(target: Target, hostile: Iterable[tuple[str, Files]]) -> str:
             for model_id in ids:
                 client.delete(f"/api/v1/models/{model_id}")
     escaped(target)
-    more = target.stored_bytes() - before
-    assert more < MAX_STORED_BYTES, f"{more / 1e6:.0f} MB were left on the disk"
-    return ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+    target.check_stored(before)
+    return list_counts(states)
 
 
 def end_of(target: Target, client: object, name: str, model_id: str) -> str:
@@ -133,8 +131,7 @@ def hostile_corpora(target: Target) -> str:
             client.get(f"/api/v1/corpora/{corpus_id}/documents")
             client.delete(f"/api/v1/corpora/{corpus_id}").raise_for_status()
     assert slowest[1] < MAX_PARSE_SECONDS, f"{slowest[0]} took {slowest[1]:.0f} s"
-    counted = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
-    return f"{counted}; the slowest, {slowest[0]}, took {slowest[1]:.1f} s"
+    return f"{list_counts(states)}; the slowest, {slowest[0]}, took {slowest[1]:.1f} s"
 
 
 @attack("C3", "200 corpora at once, 20 of them of 10 MB, all deleted while they are parsed", seconds=150, other="parse")

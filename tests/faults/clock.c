@@ -10,26 +10,26 @@ static long offset(void) {
   return text ? atol(text) : 0;
 }
 
-int clock_gettime(clockid_t clock, struct timespec *found) {
+int clock_gettime(clockid_t clock, struct timespec *result) {
   static int (*genuine)(clockid_t, struct timespec *);
   if (!genuine) genuine = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
-  int answer = genuine(clock, found);
-  if (answer == 0 && clock == CLOCK_REALTIME) found->tv_sec += offset();
+  int answer = genuine(clock, result);
+  if (answer == 0 && clock == CLOCK_REALTIME) result->tv_sec += offset();
   return answer;
 }
 
-int gettimeofday(struct timeval *found, void *zone) {
+int gettimeofday(struct timeval *result, void *zone) {
   struct timespec now;
   (void)zone;
   clock_gettime(CLOCK_REALTIME, &now);
-  found->tv_sec = now.tv_sec;
-  found->tv_usec = now.tv_nsec / 1000;
+  result->tv_sec = now.tv_sec;
+  result->tv_usec = now.tv_nsec / 1000;
   return 0;
 }
 
-time_t time(time_t *found) {
+time_t time(time_t *result) {
   struct timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
-  if (found) *found = now.tv_sec;
+  if (result) *result = now.tv_sec;
   return now.tv_sec;
 }

@@ -28,12 +28,12 @@ class Parsing:
 
     def parsers(self) -> list[psutil.Process]:
         """The parsers of the corpus that run."""
-        found = []
+        parsers = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if PARSER in process.cmdline() and str(self.directory) in process.cmdline():
-                    found.append(process)
-        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+                    parsers.append(process)
+        return [process for process in parsers if process.status() != psutil.STATUS_ZOMBIE]
 
     def suspended_parser(self) -> psutil.Process:
         """The parser, as soon as it runs, suspended so that it does not end before the fault."""

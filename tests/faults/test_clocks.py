@@ -64,9 +64,9 @@ def test_a_wrong_clock_loses_no_lease(
     off(role, seconds)
     run = submit()
     run.until("running")
-    seen = run.job()
+    job = run.job()
     run.end()
-    spans = [job[name] for job in (seen, run.job()) for name in ("elapsed_seconds", "eta_seconds") if job.get(name)]
+    spans = [row[name] for row in (job, run.job()) for name in ("elapsed_seconds", "eta_seconds") if row.get(name)]
     assert all(0 <= span < 300 for span in spans), spans
     assert len(run.attempts()) == 1
     until(lambda: any(node["live"] for node in installation.get("/api/v1/nodes").json()["data"]), what="a live node")

@@ -100,10 +100,10 @@ def test_a_long_queue_keeps_its_order_when_the_scheduler_is_killed(
         seconds.append(time.monotonic() - begin)
     first.post("cancel")
     first.until("cancelled")
-    for done in range(1, 6):
+    for num_kills in range(1, 6):
         installation.kill9("scheduler")
         installation.restart("scheduler")
-        until(lambda done=done: num_started(installation, ids) >= 2 * done, 60, "a job of the line")  # type: ignore[misc]
+        until(lambda n=2 * num_kills: num_started(installation, ids) >= n, 60, "a job of the line")  # type: ignore[misc]
     order = installation.rows(
         "SELECT id FROM job WHERE started_at IS NOT NULL AND id = ANY(%s) ORDER BY started_at", ids
     )

@@ -22,6 +22,7 @@ from tests.users import Person
 from tests.waiting import until
 
 INTERVAL = revocation.RECHECK_SECONDS
+MARGIN = 3  # seconds that a query on a busy machine may take
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -190,4 +191,4 @@ def test_logging_in_with_the_cookie_of_a_revoked_session_is_not_cancelled(
 
 
 def test_credentials_are_looked_up_again_more_often_than_documented() -> None:
-    assert INTERVAL <= 15
+    assert 2 * INTERVAL + MARGIN <= 15

@@ -73,11 +73,11 @@ def test_a_token_of_a_megabyte_is_refused(model: Path) -> None:
 
 def test_a_panic_of_the_tokenizer_library_is_called_so(model: Path) -> None:
     change(model / "tokenizer.json", lambda state: state.update(normalizer=replace_regex("(a+)+[bc]")))
-    found = problem(model)
+    reported = problem(model)
 
-    assert found["code"] == "tokenizer_crashed"
-    assert "retry-limit-in-match" in found["why"]
-    assert len(found["why"]) <= validate.MAX_WHY
+    assert reported["code"] == "tokenizer_crashed"
+    assert "retry-limit-in-match" in reported["why"]
+    assert len(reported["why"]) <= validate.MAX_WHY
 
 
 @pytest.mark.parametrize(
