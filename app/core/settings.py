@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     fp32_matmul: Literal["auto", "torch", "onednn"] = Field(
         "auto", description="Library of fp32 matrix products on CPUs; auto: the faster one, measured once per node"
     )
-    generation_slots: int = Field(2, ge=1, description="Concurrent generations on a node")
+    generation_slots: int = Field(16, ge=1, description="Concurrent generations on a node")
     lease_seconds: float = Field(30, gt=0, description="How long a silent attempt keeps its job")
     renew_seconds: float = Field(5, gt=0, description="How often an attempt renews its lease")
     scheduler_seconds: float = Field(5, gt=0, description="How often the scheduler runs without a notification")

@@ -18,6 +18,7 @@ _STATUS = {
     "chat_template_unusable": 422,
     "messages_refused": 422,
     "prompt_refused": 422,
+    "token_unknown": 422,
     "memory_exceeded": 422,
     "memory_short": 503,
     "line_full": 503,
@@ -30,9 +31,14 @@ _STATUS = {
     "inference_failed": 422,
 }
 
-_FIELDS = {"prompt_too_long": "prompt", "prompt_refused": "prompt", "messages_refused": "messages"} | dict.fromkeys(
-    ("chat_template_missing", "chat_template_unusable"), "messages"
-)
+_FIELDS = {
+    "prompt_too_long": "prompt",
+    "prompt_refused": "prompt",
+    "messages_refused": "messages",
+    "chat_template_missing": "messages",
+    "chat_template_unusable": "messages",
+    "token_unknown": "logit_bias",
+}
 
 
 def codes() -> tuple[str, ...]:
@@ -44,7 +50,7 @@ def sentence(code: str, values: dict[str, Any]) -> str:
     """What happened and what to do about it, in the reader's language. `values` are those of the message."""
     if code in MESSAGES:
         return limits.sentence(Limit(code=code, values=values))
-    names = ("num_tokens", "limit", "limit_bytes", "free", "needed", "id", "why")
+    names = ("num_tokens", "token", "limit", "limit_bytes", "free", "needed", "id", "why")
     formatted = {name: values.get(name) for name in names}
     formatted["free"] = file_size(formatted["free"])
     formatted["needed"] = file_size(formatted["needed"])
@@ -58,6 +64,9 @@ def sentence(code: str, values: dict[str, Any]) -> str:
         ),
         "messages_refused": _("The chat template of this model refuses these messages: {why}.", **formatted),
         "prompt_refused": _("The tokenizer of this model refuses this prompt: {why}.", **formatted),
+        "token_unknown": _(
+            "The model has no token {token}: its vocabulary has {limit} tokens, counted from 0.", **formatted
+        ),
         "memory_exceeded": _(
             "This generation needed more memory than the {limit_bytes} that the process may use. Shorten the prompt, "
             "or choose a smaller model.",

@@ -25,7 +25,51 @@ class ChatMessage(BaseModel):
     content: str
 
 
-class GenerateRequest(BaseModel):
+class GenerationSettings(BaseModel):
+    """How a text is generated."""
+
+    max_tokens: Annotated[int, Field(description="Maximum number of tokens to generate.", ge=1, le=4_096)] = 200
+    temperature: Annotated[float, Field(description="Sampling temperature; 0 is greedy decoding.", ge=0, le=2)] = 0.8
+    top_p: Annotated[
+        float,
+        Field(
+            description="Nucleus sampling: smallest set of most likely tokens with this total probability.", gt=0, le=1
+        ),
+    ] = 0.95
+    top_k: Annotated[int, Field(description="Sample from this many most likely tokens; 0: all.", ge=0, le=1_000)] = 50
+    min_p: Annotated[
+        float,
+        Field(description="Leave out tokens less likely than this fraction of the most likely one.", ge=0, le=1),
+    ] = 0.0
+    repetition_penalty: Annotated[
+        float,
+        Field(description="Divides the scores of tokens that the prompt or the text contains; 1: none.", gt=0, le=10),
+    ] = 1.0
+    presence_penalty: Annotated[
+        float, Field(description="Lowers the scores of tokens that the text contains.", ge=-2, le=2)
+    ] = 0.0
+    frequency_penalty: Annotated[
+        float, Field(description="Lowers the score of a token each time that the text contains it.", ge=-2, le=2)
+    ] = 0.0
+    logit_bias: Annotated[
+        dict[Annotated[int, Field(ge=0, le=2**31 - 1)], Annotated[float, Field(ge=-100, le=100)]],
+        Field(description="Added to the scores of tokens, by token ID.", max_length=1_024),
+    ] = {}
+    top_logprobs: Annotated[
+        int | None,
+        Field(
+            description="Return the log-probability of each token, and so many alternatives; null: neither.",
+            ge=0,
+            le=20,
+        ),
+    ] = None
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=100)]],
+        Field(description="Strings that end the text and are not part of it.", max_length=8),
+    ] = []
+
+
+class GenerateRequest(GenerationSettings):
     """A prompt or a conversation, the model that continues it, and the sampling parameters."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [_EXAMPLE]})
@@ -43,21 +87,26 @@ class GenerateRequest(BaseModel):
             max_length=1_000,
         ),
     ] = None
-    max_tokens: Annotated[int, Field(description="Maximum number of tokens to generate.", ge=1, le=4_096)] = 200
-    temperature: Annotated[float, Field(description="Sampling temperature; 0 is greedy decoding.", ge=0, le=2)] = 0.8
-    top_p: Annotated[
-        float,
-        Field(
-            description="Nucleus sampling: smallest set of most likely tokens with this total probability.", gt=0, le=1
-        ),
-    ] = 0.95
-    top_k: Annotated[int, Field(description="Sample from this many most likely tokens; 0: all.", ge=0, le=1_000)] = 50
+    prefill: Annotated[
+        str, Field(description="With messages: the text that the answer begins with. It is not returned.")
+    ] = ""
     seed: Annotated[int | None, Field(description="Random seed; null draws one.", ge=0, le=2**31 - 1)] = None
-    stop: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=100)]],
-        Field(description="Strings that end the text and are not part of it.", max_length=8),
-    ] = []
     stream: Annotated[bool, Field(description="Stream the text as server-sent events.")] = False
+
+
+class TokenProbability(BaseModel):
+    """A token with the natural logarithm of its probability, as the model gives it before any sampling setting."""
+
+    id: int
+    text: str  # with U+FFFD for bytes that are no whole character
+    bytes: list[int]
+    logprob: float
+
+
+class GeneratedToken(TokenProbability):
+    """A token of the text, and the most likely tokens in its place, most likely first."""
+
+    top: list[TokenProbability]
 
 
 class GenerateAnswer(BaseModel):
@@ -66,8 +115,10 @@ class GenerateAnswer(BaseModel):
     text: str
     finish_reason: Literal["stop", "length"]
     num_tokens: int
+    num_prompt_tokens: int
     tokens_per_second: float
     seed: int
+    tokens: list[GeneratedToken] | None = None  # with top_logprobs
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -76,6 +127,7 @@ class GenerateAnswer(BaseModel):
                     "text": " God created the heaven and the earth.",
                     "finish_reason": "length",
                     "num_tokens": 9,
+                    "num_prompt_tokens": 4,
                     "tokens_per_second": 212.4,
                     "seed": 7,
                 }
@@ -84,32 +136,32 @@ class GenerateAnswer(BaseModel):
     )
 
 
-class GenerationTask(BaseModel):
+class GenerationTask(GenerationSettings):
     """A checked request as it is sent to a node. `path` is the model's directory, relative to the data directory."""
 
     id: str
     path: str
-    prompt: str
+    task: str = "generate"  # a key of TASKS in worker/inference/server.py
+    prompt: str = ""
     messages: list[ChatMessage] | None = None
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    seed: int
-    stop: list[str]
+    prefill: str = ""
+    seed: int = 0
 
 
 class GenerationMessage(BaseModel):
     """An event of a generation, sent by the inference process through the worker and Valkey to the web server.
 
-    Only the fields of its event are set: waiting has position; piece has text and num_tokens; done has finish_reason,
-    num_tokens and tokens_per_second; failure has code and values; start and beat have none.
+    Only the fields of its event are set: waiting has position; piece has text and num_tokens, and with top_logprobs
+    tokens; done has finish_reason, num_tokens, num_prompt_tokens and tokens_per_second; failure has code and values;
+    start and beat have none.
     """
 
     event: Literal["waiting", "start", "piece", "beat", "done", "failure"]
     position: int | None = None  # requests ahead in the queue; None once a worker has taken this one
     text: str = ""
+    tokens: list[GeneratedToken] = []
     num_tokens: int = 0  # generated so far
+    num_prompt_tokens: int = 0
     finish_reason: Literal["stop", "length", "cancelled"] | None = None
     tokens_per_second: float = 0.0
     code: str = ""  # one of app/playground/failures.py

@@ -54,7 +54,7 @@ def begin(session: Session, *, principal: Principal, request: GenerateRequest) -
     messages = request.messages or []
     if messages and request.prompt:
         raise bad_field("messages", "prompt_and_messages", _("Send either prompt or messages, not both."))
-    num_characters = len(request.prompt) + sum(len(message.content) for message in messages)
+    num_characters = len(request.prompt) + len(request.prefill) + sum(len(message.content) for message in messages)
     if num_characters > MAX_PROMPT_CHARACTERS:
         text = _(
             "The prompt has {n} characters; the limit is {limit}. Shorten it.",
@@ -185,13 +185,14 @@ def _failure(code: str, values: dict[str, Any]) -> GenerationEvent:
 
 async def collect(task: GenerationTask) -> dict[str, Any]:
     """The complete text of a generation and its `done` event. Raises PanelError for a failure."""
-    text = ""
+    text, tokens = "", list[dict[str, Any]]()
     async with aclosing(follow(task)) as events:
         async for event in events:
             if event.name == "piece":
                 text += event.data["text"]
+                tokens += event.data.get("tokens", [])
             elif event.name == "done":
-                return {"text": text, **event.data}
+                return {"text": text, "tokens": tokens if task.top_logprobs is not None else None, **event.data}
             elif event.name == "failure":
                 raise failures.error(event.data["code"], event.data["values"])
     raise failures.error("request_lost", {})

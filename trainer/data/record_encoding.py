@@ -97,7 +97,7 @@ class RecordEncoder:
     def encode_prompt(self, text: str) -> list[int]:
         """The tokens of a prompt up to its answer: a user message in the chat template, or plain text."""
         if self._objective == "completion" or self._template is None:
-            return [*self._start, *self._ids(text)]
+            return [*self._start, *self.encode_text(text)]
         return self.prompt([{"role": "user", "content": text}])
 
     def prompt_text(self, ids: Sequence[int]) -> str:
@@ -130,7 +130,8 @@ class RecordEncoder:
 
     # ---- one text ---------------------------------------------------------------------------------------------------
 
-    def _ids(self, text: str) -> list[int]:
+    def encode_text(self, text: str) -> list[int]:
+        """The tokens of a text, without any that the tokenizer adds. Raises RecordRefused for a ChatML mark in it."""
         self._reject_marks(text)
         return self._special.encode_plain(text)
 
@@ -141,14 +142,14 @@ class RecordEncoder:
 
     def _encode_text(self, text: str) -> Segment:
         """A text with the special tokens that the tokenizer adds; sources and targets always end with end of text."""
-        ids = [*self._start, *self._ids(text), *self._end]
+        ids = [*self._start, *self.encode_text(text), *self._end]
         if self._objective == "seq2seq" and not self._end:
             ids.append(int(self._tokenizer.eos_token_id))
         return Segment(ids, [1.0] * len(ids))
 
     def _encode_answer(self, prompt: str, completion: str) -> Segment:
         """A prompt with weight 0, then a completion and an end-of-text token with weight 1."""
-        before = [*self._start, *self._ids(prompt)]
+        before = [*self._start, *self.encode_text(prompt)]
         self._reject_marks(completion)
         joint = self._encode_parts([self._special.escape(text) for text in (prompt, completion)], [0.0, 1.0])
         after = [number for number, weight in zip(joint.ids, joint.weights, strict=True) if weight]
@@ -263,9 +264,12 @@ class RecordEncoder:
         """What the template puts after an answer, without white space."""
         return chat_template.text_after_answer(self._tokenizer).rstrip()
 
-    def prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
+    def prompt(self, messages: Sequence[ChatMessage], tools: Tools = None) -> list[int]:
         """The tokens of a conversation up to the generation prompt. Raises RecordRefused."""
-        text = self.render(self._escaped(messages), add_generation_prompt=True)
+        plain, tools = self._escaped(messages), self._escaped_value(tools)
+        text = self.render(plain, tools, add_generation_prompt=True)
+        if tools and self.render(plain, add_generation_prompt=True) == text:
+            raise RecordRefused("tools")
         return self._special.encode([text]).ids
 
     def _escaped(self, messages: Sequence[ChatMessage]) -> list[ChatMessage]:

@@ -72,6 +72,7 @@ class TokenizerProcess:
             tokenizers.save_pretrained(source, self._directory)
         self._deaths = 0
         self._is_ready = False
+        self.number = 0  # of the child: it counts up with each start
         self._start()
 
     def __enter__(self) -> "TokenizerProcess":
@@ -142,9 +143,9 @@ class TokenizerProcess:
         """Why the child died of a call of this size. Raises Failure if too many ended it."""
         status = self._child.wait()
         self._stderr.seek(0)
-        last = self._stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
+        output = self._stderr.read().decode(errors="replace")
         self._end()
-        refused = death_reason(status, last, size)
+        refused = death_reason(status, output, size)
         self._deaths += 1
         if self._deaths > MAX_DEATHS:
             raise Failure("chat_template_unusable", why=refused.message)
@@ -169,6 +170,7 @@ class TokenizerProcess:
             )
         self._connection: Connection[Any, Any] = Connection(ours.detach())
         self._is_ready = False
+        self.number += 1
 
     def _wait_until_ready(self, is_stopped: IsStopped) -> None:
         if self._connection.closed:
@@ -206,14 +208,15 @@ def _batches(records: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def death_reason(status: int, last_line: str, size: int) -> RecordRefused:
-    """Why a process ended while it encoded a text of `size` bytes, from its exit status and last line of output."""
+def death_reason(status: int, output: str, size: int) -> RecordRefused:
+    """Why a process ended while it encoded a text of `size` bytes, from its exit status and standard error."""
     budget = encoding_budget(size)
     if status in (-signal.SIGPROF, -signal.SIGXCPU):
         return RecordRefused("time", seconds=round(budget.cpu_seconds))
-    if "memory allocation" in last_line:  # how Rust ends a process
+    if "memory allocation" in output:  # how Rust ends a process
         return RecordRefused("memory", megabytes=budget.megabytes)
-    return RecordRefused("crash", why=" ".join(last_line.split())[:200] or f"status {status}")
+    last = output.strip().rpartition("\n")[2]
+    return RecordRefused("crash", why=" ".join(last.split())[:200] or f"status {status}")
 
 
 def _refusal(message: dict[str, Any]) -> RecordRefused:

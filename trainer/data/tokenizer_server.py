@@ -8,7 +8,7 @@ of encoding_budget.py; one that exceeds its time ends this process, and the clie
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import groupby
 from multiprocessing.connection import Connection
@@ -22,46 +22,60 @@ from trainer.data import chat_template
 from trainer.data.detokenizer import Detokenizer
 from trainer.data.encoding_budget import EncodingBudget, encoding_budget, enforced
 from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
+from trainer.data.token_bytes import TokenBytes
 from trainer.data.tokenizer import encode_prompt
 
 LOADING = EncodingBudget(cpu_seconds=60.0, memory_bytes=2 << 30)
+MAX_TEXTS = 1024  # that are decoded at once
 MAX_WHY = 200  # characters of a library's message
 
 
 class TokenizerServer:
-    """What a client may call. The tokens of one text at a time are decoded."""
+    """What a client may call."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
         self._encoders: dict[str, RecordEncoder] = {}
-        self._detokenizer = Detokenizer(tokenizer.backend_tokenizer)
+        self._token_bytes = TokenBytes(tokenizer.backend_tokenizer)
+        self._decoders: dict[str, Detokenizer] = {}  # by the ID that the client gives a text
         self.calls: dict[str, Callable[..., Any]] = {
             "segments": self.segments,
             "chat": self.chat,
             "prompt": self.prompt,
+            "source": lambda text: self._encoder("seq2seq").segments({"source": text, "target": ""})[0].ids,
             "stop_ids": lambda: chat_template.tokenizer_stop_ids(tokenizer),
             "begin": self.begin,
-            "push": lambda token: self._detokenizer.push(token),
-            "rest": lambda is_cut: self._detokenizer.rest(is_cut=is_cut),
+            "push": lambda text, token: self._decoders[text].push(token),
+            "rest": lambda text, is_cut: self._decoders.pop(text).rest(is_cut=is_cut),
+            "token_bytes": self.token_bytes,
         }
 
     def segments(self, objective: str, text: str) -> list[Any]:
         """The segments of a record: token ids, and their weights as runs of [weight, count]."""
         return [_packed(segment) for segment in self._encoder(objective).segments(json.loads(text))]
 
-    def chat(self, messages: list[dict[str, Any]]) -> list[int]:
-        """The tokens of a conversation up to the answer."""
+    def chat(
+        self, messages: list[dict[str, Any]], prefill: str = "", tools: list[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        """The tokens of a conversation up to the answer, or up to the end of the text that the answer begins with."""
         if chat_template.default_template(self._tokenizer) is None:
             raise RecordRefused("no_template")
-        return self._encoder("chat").prompt(messages)
+        encoder = self._encoder("chat")
+        return [*encoder.prompt(messages, tools), *(encoder.encode_text(prefill) if prefill else [])]
 
     def prompt(self, text: str) -> list[int]:
         """The tokens of a text to continue."""
         return encode_prompt(self._tokenizer, text)
 
-    def begin(self, prompt: list[int]) -> None:
-        """Decode the tokens that follow a prompt: `push` each, then `rest`."""
-        self._detokenizer = Detokenizer(self._tokenizer.backend_tokenizer, prompt)
+    def begin(self, text: str, prompt: list[int]) -> None:
+        """Decode the tokens of a text that follow a prompt: `push` each, then `rest`."""
+        while len(self._decoders) >= MAX_TEXTS:  # of clients that left without `rest`
+            del self._decoders[next(iter(self._decoders))]
+        self._decoders[text] = Detokenizer(self._tokenizer.backend_tokenizer, prompt)
+
+    def token_bytes(self, ids: list[int]) -> list[list[int]]:
+        """The bytes that each token stands for."""
+        return [list(self._token_bytes[number]) for number in ids]
 
     def _encoder(self, objective: str) -> RecordEncoder:
         if objective not in self._encoders:

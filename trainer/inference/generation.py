@@ -4,11 +4,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    DynamicCache,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
 from trainer.data import chat_template
@@ -16,9 +23,9 @@ from trainer.data.chat_template import ChatMessage
 from trainer.data.detokenizer import Detokenizer
 from trainer.data.record_encoding import RecordEncoder
 from trainer.data.tokenizer import encode_prompt, start_of_text_id
+from trainer.inference.sampling import SamplingSettings, TokenChoice, choose
+from trainer.inference.text_pieces import TextPiece, TokenDecoder, text_pieces
 from trainer.planning.context_length import context_length
-
-FinishReason = Literal["stop", "length", "cancelled"]
 
 
 class NoChatTemplate(ValueError):
@@ -26,24 +33,6 @@ class NoChatTemplate(ValueError):
 
     def __init__(self) -> None:
         super().__init__("the model has no chat template")
-
-
-class TokenDecoder(Protocol):
-    """Turns generated tokens into text, one at a time. See trainer/data/detokenizer.py."""
-
-    def push(self, token: int) -> str: ...
-    def rest(self, *, is_cut: bool = False) -> str: ...
-
-
-class TextModel(Protocol):
-    """A model with its tokenizer, wherever that is."""
-
-    @property
-    def model(self) -> PreTrainedModel: ...
-    @property
-    def stop_token_ids(self) -> set[int]: ...
-    def encode(self, prompt: str | list[int]) -> list[int]: ...
-    def detokenizer(self, prompt: Sequence[int]) -> TokenDecoder: ...
 
 
 class PromptTooLong(ValueError):
@@ -109,20 +98,13 @@ def require_length(model: PreTrainedModel, ids: Sequence[int]) -> None:
         raise PromptTooLong(len(ids), context_of(model))
 
 
-@dataclass(frozen=True)
-class TextPiece:
-    """The next part of the text. Only the last piece has a finish reason; its text may be empty."""
-
-    text: str
-    num_tokens: int  # generated so far
-    finish_reason: FinishReason | None = None
-
-
 def load_model(checkpoint_dir: Path, device: str) -> PreTrainedModel:
-    """Open the weights of a checkpoint to generate from: fp32 on a CPU, as stored on a GPU."""
+    """Open the weights of a checkpoint to generate from: fp32 on a CPU, as stored on a GPU. No encoders."""
     transformers_logging.disable_progress_bar()
     dtype: Any = torch.float32 if device == "cpu" else "auto"
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=dtype, local_files_only=True)
+    config = AutoConfig.from_pretrained(checkpoint_dir, local_files_only=True)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model: PreTrainedModel = kind.from_pretrained(checkpoint_dir, config=config, dtype=dtype, local_files_only=True)
     return model.to(device).eval()
 
 
@@ -136,118 +118,45 @@ def load(checkpoint_dir: Path, device: str) -> LoadedModel:
 
 
 def stream(
-    loaded: TextModel,
+    loaded: LoadedModel,
     prompt: str | list[int],
     *,
     max_tokens: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    seed: int = 0,
-    stop: list[str] | None = None,
+    stop: Sequence[str] = (),
     is_stopped: Callable[[], bool] = lambda: False,
+    **settings: Any,
 ) -> Iterator[TextPiece]:
-    """Continue the prompt, given as text or as tokens. The same seed gives the same text; temperature 0 always takes
-    the likeliest token.
+    """Continue a prompt, given as text or as tokens, beside a training or for one user; nodes use engine.py.
 
-    Whole characters only are handed out, and never a part of a stop string. Raises ValueError at once for a prompt
-    longer than the context.
+    `settings` are those of SamplingSettings; the same seed gives the same text. Raises PromptTooLong at once.
     """
     ids = loaded.encode(prompt)
-    sampler = Sampler(temperature, top_p, top_k, seed)
-    return _pieces(loaded, ids, max_tokens, sampler, StopFilter(stop or []), is_stopped)
+    choices = _choices(loaded.model, ids, SamplingSettings(**settings), max_tokens, is_stopped)
+    return text_pieces(choices, loaded.detokenizer(ids), loaded.stop_token_ids, stop, is_stopped)
 
 
-def _pieces(
-    loaded: TextModel,
-    ids: list[int],
+def _choices(
+    model: PreTrainedModel,
+    prompt: list[int],
+    settings: SamplingSettings,
     max_tokens: int,
-    sampler: "Sampler",
-    stops: "StopFilter",
     is_stopped: Callable[[], bool],
-) -> Iterator[TextPiece]:
-    detokenizer = loaded.detokenizer(ids)
-    ends = loaded.stop_token_ids
-    cache = DynamicCache(config=loaded.model.config)
-    feed = ids
-    reason: FinishReason = "length"
-    count = 0
-    for count in range(1, min(max_tokens, context_of(loaded.model) - len(ids) + 1) + 1):
+) -> Iterator[TokenChoice]:
+    cache = DynamicCache(config=model.config)
+    feed, text = prompt, list[int]()
+    for _ in range(min(max_tokens, context_of(model) - len(prompt) + 1)):
         if is_stopped():
-            reason, count = "cancelled", count - 1
-            break
-        token = sampler.pick(_next_logits(loaded.model, feed, cache))
-        feed = [token]
-        if token in ends:
-            reason = "stop"
-            break
-        text = stops.push(detokenizer.push(token))
-        if stops.hit:
-            yield TextPiece(text, count, "stop")
             return
-        if text:
-            yield TextPiece(text, count)
-    text = stops.push(detokenizer.rest(is_cut=reason != "stop"))
-    yield TextPiece(text, count, "stop") if stops.hit else TextPiece(text + stops.rest(), count, reason)
+        choice = choose(_next_scores(model, feed, cache), settings, prompt, text)
+        yield choice
+        text.append(choice.token)
+        feed = [choice.token]
 
 
 @torch.no_grad()
-def _next_logits(model: PreTrainedModel, feed: list[int], cache: DynamicCache) -> Tensor:
+def _next_scores(model: PreTrainedModel, feed: list[int], cache: DynamicCache) -> Tensor:
     """The scores of the next token in fp32 on the CPU; the cache grows by what was fed."""
     ids = torch.tensor([feed], device=model.device)
     output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    logits: Tensor = output.logits[0, -1].float().cpu()
-    return logits
-
-
-class Sampler:
-    """Picks tokens with its own random generator, so that streams do not affect each other."""
-
-    def __init__(self, temperature: float, top_p: float, top_k: int, seed: int) -> None:
-        self._temperature, self._top_p, self._top_k = temperature, top_p, top_k
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def pick(self, logits: Tensor) -> int:
-        if self._temperature == 0:
-            return int(logits.argmax())
-        values, ids = (logits / self._temperature).sort(descending=True, stable=True)
-        if self._top_k:
-            values, ids = values[: self._top_k], ids[: self._top_k]
-        probabilities = values.softmax(0)
-        if self._top_p < 1:
-            # The likeliest token stays, then those before which less than top_p is reached.
-            probabilities = probabilities[: int((probabilities.cumsum(0) < self._top_p).sum()) + 1]
-        return int(ids[torch.multinomial(probabilities, 1, generator=self._generator)])
-
-
-class StopFilter:
-    """Holds text back while it may be the beginning of a stop string."""
-
-    def __init__(self, stops: list[str]) -> None:
-        self._stops = [stop for stop in stops if stop]
-        self._pending = ""
-        self.hit = False
-
-    def push(self, text: str) -> str:
-        """Add text and return what is safe to show."""
-        self._pending += text
-        places = [place for stop in self._stops if (place := self._pending.find(stop)) >= 0]
-        if places:
-            self.hit = True
-            return self._pending[: min(places)]
-        keep = max((_overlap(self._pending, stop) for stop in self._stops), default=0)
-        end = len(self._pending) - keep
-        safe = self._pending[:end]
-        self._pending = self._pending[end:]
-        return safe
-
-    def rest(self) -> str:
-        """The text that is still pending when the generation ends without a stop string."""
-        rest = self._pending
-        self._pending = ""
-        return rest
-
-
-def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of the text that begins the stop string."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+    scores: Tensor = output.logits[0, -1].float().cpu()
+    return scores

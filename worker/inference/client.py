@@ -1,7 +1,6 @@
 """The worker's client of its inference process, which it starts at first use."""
 
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from app.core.settings import ROOT, settings
+from app.core.settings import ROOT
 from trainer import jsonlines
 from worker.environment import child_environment, fork_server_socket
 
@@ -36,8 +35,7 @@ class Inference:
         with connection:
             with peer:
                 self._pass(peer)
-            num_threads = max(1, (os.cpu_count() or 1) // settings().generation_slots)
-            jsonlines.send(connection, {**request, "num_threads": num_threads})
+            jsonlines.send(connection, request)
             try:
                 yield connection
             finally:

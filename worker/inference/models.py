@@ -1,12 +1,13 @@
-"""The models that an inference process keeps in memory, each with processes for its tokenizer, and its memory limit."""
+"""The models that an inference process keeps in memory, each with a process for its tokenizer, and its memory limit."""
 
 import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ from transformers import PreTrainedModel
 
 from trainer.child_limits import data_bytes, limit_memory
 from trainer.data import chat_template
-from trainer.data.tokenizer_process import IsStopped, TokenizerProcess
+from trainer.data.tokenizer_process import IsStopped
 from trainer.inference import generation
-from trainer.inference.generation import TokenDecoder, context_of, require_length
+from trainer.inference.engine import Engine, EngineStopped, cache_bytes, create_engine
+from trainer.inference.text_pieces import TokenDecoder
+from trainer.planning.context_length import context_length
+from worker.inference.shared_tokenizer import SharedTokenizer
 
 log = logging.getLogger(__name__)
 
-MODELS_KEPT = 2
+MODELS_KEPT = 4
+MAX_SOURCE_TOKENS = 1_024  # of an encoder-decoder, whose positions have no end
 # The memory limit on a CPU, as a multiple of the files of each model: they are mapped, 16-bit weights become fp32, and
 # a copy of a tensor is made on the way. To it come the KV cache of each generation and a margin for everything else.
 LIMIT_PER_FILE_BYTE = 4
@@ -41,60 +46,46 @@ class GenerationRefused(Exception):
 
 @dataclass(frozen=True)
 class SandboxedModel:
-    """A model in this process with its tokenizer in another, for one generation (generation.TextModel).
+    """A model in this process with its tokenizer in another, for one request.
 
     Whatever asks the tokenizer raises RecordRefused, and CallStopped once `is_stopped`.
     """
 
-    model: PreTrainedModel
-    process: TokenizerProcess
+    engine: Engine
+    tokenizer: SharedTokenizer
     is_stopped: IsStopped
 
     @property
-    def stop_token_ids(self) -> set[int]:
+    def context(self) -> int:
+        """The longest sequence that the model can read, in tokens; of an encoder-decoder, the longest source."""
+        return context_length(self.engine.model.config) or MAX_SOURCE_TOKENS
+
+    @cached_property
+    def stop_token_ids(self) -> frozenset[int]:
         """The tokens that end a text."""
-        return set(chat_template.stop_token_ids(self.model, self._call("stop_ids")))
+        return frozenset(chat_template.stop_token_ids(self.engine.model, self.call("stop_ids")))
 
-    def encode(self, prompt: str | list[int]) -> list[int]:
-        """The prompt's tokens. Raises PromptTooLong."""
-        ids: list[int] = self._call("prompt", prompt) if isinstance(prompt, str) else prompt
-        require_length(self.model, ids)
+    def encode(self, prompt: str) -> list[int]:
+        """The tokens of a text to continue, or of a source."""
+        ids: list[int] = self.call("source" if self.engine.model.config.is_encoder_decoder else "prompt", prompt)
         return ids
 
-    def encode_chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
-        """The tokens of a conversation up to the answer."""
-        ids: list[int] = self._call("chat", messages)
-        return ids
+    def call(self, name: str, *arguments: Any) -> Any:
+        """The result of a call of the tokenizer process."""
+        return self.tokenizer.call(name, *arguments, is_stopped=self.is_stopped)
 
-    def detokenizer(self, prompt: Sequence[int]) -> TokenDecoder:
+    def decoder(self, prompt: Sequence[int]) -> TokenDecoder:
         """A decoder of the tokens that follow a prompt."""
-        self._call("begin", prompt)
-        return _Detokenizer(self._call)
-
-    def _call(self, name: str, *arguments: Any) -> Any:
-        return self.process.call(name, *arguments, is_stopped=self.is_stopped)
-
-
-@dataclass(frozen=True)
-class _Detokenizer:
-    call: Callable[..., Any]
-
-    def push(self, token: int) -> str:
-        """Add a token. Returns the text that is certain now."""
-        return str(self.call("push", token))
-
-    def rest(self, *, is_cut: bool = False) -> str:
-        """The text still held at the end."""
-        return str(self.call("rest", is_cut))
+        return self.tokenizer.decoder(prompt, self.is_stopped)
 
 
 @dataclass
 class _Model:
     path: Path
     num_file_bytes: int
+    tokenizer: SharedTokenizer
     loading: threading.Lock = field(default_factory=threading.Lock)
-    network: PreTrainedModel | None = None
-    processes: list[TokenizerProcess] = field(default_factory=list)  # that no generation uses
+    engine: Engine | None = None
     users: int = 0
     used_at: float = field(default_factory=time.monotonic)
 
@@ -106,13 +97,14 @@ class _Model:
     @property
     def limit_bytes(self) -> int:
         """What it may use at most."""
-        cache = _cache_bytes(self.network) if self.network is not None else 0
-        return LIMIT_PER_FILE_BYTE * self.num_file_bytes + self.users * cache
+        return LIMIT_PER_FILE_BYTE * self.num_file_bytes + (cache_bytes(self.engine.model) if self.engine else 0)
 
     def close(self) -> None:
-        """End its processes."""
-        for process in self.processes:
-            process.close()
+        """End its generations and its process, and free its memory."""
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
+        self.tokenizer.close()
 
 
 class Models:
@@ -131,23 +123,23 @@ class Models:
         if not path.is_dir():
             raise GenerationRefused("checkpoint_gone")
         with self._lock:
-            model = self._models.setdefault(path, _Model(path, _num_file_bytes(path)))
+            model = self._models.get(path) or _Model(path, _num_file_bytes(path), SharedTokenizer(path))
+            self._models[path] = model
             model.users += 1
-            process = model.processes.pop() if model.processes else TokenizerProcess(path)
             self._limit_memory()
         try:
             with model.loading:
-                if model.network is None:
+                if model.engine is None:
                     self._evict_idle(model)
-                    model.network = self._load(path)
+                    model.engine = create_engine(self._load(path))
             with self._lock:
                 self._limit_memory()
-            yield SandboxedModel(model.network, process, is_stopped)
-        except BaseException:
-            process.close()  # it may be in the middle of an answer
+            yield SandboxedModel(model.engine, model.tokenizer, is_stopped)
+        except EngineStopped:  # the next request loads the model again
+            with self._lock:
+                if self._models.get(path) is model:
+                    del self._models[path]
             raise
-        else:
-            model.processes.append(process)
         finally:
             self._release(model)
 
@@ -155,8 +147,11 @@ class Models:
         with self._lock:
             model.users -= 1
             model.used_at = time.monotonic()
-            if model.network is None and not model.users:
-                self._drop(model)
+            is_dropped = self._models.get(model.path) is not model
+            if not model.users and (model.engine is None or is_dropped):
+                if not is_dropped:
+                    del self._models[model.path]
+                model.close()
             self._limit_memory()
 
     def _drop(self, model: _Model) -> None:
@@ -196,14 +191,6 @@ class Models:
 def is_memory_error(error: BaseException) -> bool:
     """Whether an allocation failed, in Python or in torch."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def _cache_bytes(network: PreTrainedModel) -> int:
-    """The KV cache of one generation that fills the context: keys and values of each layer, fp32."""
-    config = network.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * 4 * config.num_hidden_layers * heads * width * context_of(network))
 
 
 def _num_file_bytes(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""The inference process of a node: keeps models in memory and generates text, one thread per request.
+"""The inference process of a node: keeps models in memory and generates text, in one batch per model.
 
 The worker keeps one connection to it and passes a socket over it for every generation (SCM_RIGHTS): one JSON line in,
 JSON lines out, closed by either side to stop. The process exits when the worker's connection closes. It has no
@@ -13,21 +13,25 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from app.playground.schemas import GenerationMessage
+from app.playground.schemas import GeneratedToken, GenerationMessage, GenerationTask, TokenProbability
 from trainer import jsonlines
 from trainer.data.record_encoding import RecordRefused
 from trainer.data.tokenizer_process import CallStopped
-from trainer.inference import generation
+from trainer.inference.sampling import SamplingSettings, TokenChoice
+from trainer.inference.text_pieces import TextPiece, text_pieces
 from worker.inference.models import GenerationRefused, Models, SandboxedModel, is_memory_error
 
 log = logging.getLogger(__name__)
 
+NICENESS = 14  # added to that of the worker: beside a training it gets a 23rd of a processor
 IDLE_SECONDS = 600.0  # the process exits after so long without a generation, to free memory
 
 
@@ -37,24 +41,26 @@ def _pick_device() -> str:
     return f"cuda:{max(range(count), key=lambda i: int(torch.cuda.mem_get_info(i)[0]))}" if count else "cpu"
 
 
-# ---- one generation -------------------------------------------------------------------------------------------------
+# ---- one request ----------------------------------------------------------------------------------------------------
 
 
 def _answer(conn: socket.socket, models: Models) -> None:
-    """Read a request and send the generated text; stop early if the peer closes the connection."""
+    """Read a request and send its result; stop early if the peer closes the connection."""
     with conn, suppress(BrokenPipeError, ConnectionResetError, CallStopped):
         request = jsonlines.receive(conn)
         if request is None:
             return
+        task = GenerationTask.model_validate(request)
         try:
-            with models.acquire(Path(request["path"]), lambda: _is_closed(conn)) as model:
-                _write(conn, model, request)
+            with models.acquire(Path(task.path), lambda: _is_closed(conn)) as model:
+                for message in TASKS[task.task](model, task):
+                    _send(conn, message)
         except GenerationRefused as refusal:
             _send(conn, GenerationMessage(event="failure", code=refusal.code, values=refusal.values))
         except (BrokenPipeError, ConnectionResetError, CallStopped):
             raise
         except Exception as error:  # whatever a library makes of a strange model
-            _send(conn, _failure(error, request["id"], models.memory_limit))
+            _send(conn, _failure(error, task.id, models.memory_limit))
 
 
 def _failure(error: Exception, request_id: str, memory_limit: int) -> GenerationMessage:
@@ -67,41 +73,6 @@ def _failure(error: Exception, request_id: str, memory_limit: int) -> Generation
     return GenerationMessage(event="failure", code="inference_failed", values=values)
 
 
-def _write(conn: socket.socket, model: SandboxedModel, request: dict[str, Any]) -> None:
-    torch.set_num_threads(request["num_threads"])
-    started = time.perf_counter()
-    keys = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")
-    options = {key: request[key] for key in keys}
-    try:
-        prompt = model.encode_chat(request["messages"]) if request.get("messages") else request["prompt"]
-        for piece in generation.stream(model, prompt, is_stopped=lambda: _is_closed(conn), **options):
-            _send_piece(conn, piece, time.perf_counter() - started)
-    except RecordRefused as error:
-        raise _refusal(error, is_chat=bool(request.get("messages"))) from None
-    except generation.PromptTooLong as error:
-        raise GenerationRefused("prompt_too_long", num_tokens=error.num_tokens, limit=error.limit) from None
-
-
-def _refusal(error: RecordRefused, *, is_chat: bool) -> GenerationRefused:
-    """Why the chat template or the tokenizer refuses a prompt."""
-    if error.message.code == "no_template":
-        return GenerationRefused("chat_template_missing")
-    return GenerationRefused("messages_refused" if is_chat else "prompt_refused", why=str(error))
-
-
-def _send_piece(conn: socket.socket, piece: generation.TextPiece, seconds: float) -> None:
-    if piece.text:
-        _send(conn, GenerationMessage(event="piece", text=piece.text, num_tokens=piece.num_tokens))
-    if piece.finish_reason:
-        done = GenerationMessage(
-            event="done",
-            finish_reason=piece.finish_reason,
-            num_tokens=piece.num_tokens,
-            tokens_per_second=round(piece.num_tokens / seconds, 1),
-        )
-        _send(conn, done)
-
-
 def _send(conn: socket.socket, message: GenerationMessage) -> None:
     jsonlines.send(conn, message.model_dump(exclude_unset=True))
 
@@ -111,11 +82,100 @@ def _is_closed(conn: socket.socket) -> bool:
     return bool(select.select([conn], [], [], 0)[0])
 
 
+# ---- generation -----------------------------------------------------------------------------------------------------
+
+
+def _generate(model: SandboxedModel, task: GenerationTask) -> Iterator[GenerationMessage]:
+    """The text that follows a prompt or answers a conversation. Raises GenerationRefused."""
+    began = time.perf_counter()
+    prompt, max_tokens = _prompt(model, task)
+    unknown = [number for number in task.logit_bias if number >= model.engine.model.config.vocab_size]
+    if unknown:
+        raise GenerationRefused("token_unknown", token=unknown[0], limit=model.engine.model.config.vocab_size)
+    generation = model.engine.submit(
+        prompt, _settings(task), max_tokens=max_tokens, stop_token_ids=model.stop_token_ids
+    )
+    try:
+        choices = generation.tokens(model.is_stopped)
+        decoder = model.decoder(prompt)
+        for piece in text_pieces(choices, decoder, model.stop_token_ids, task.stop, model.is_stopped):
+            if piece.text or (piece.choices and task.top_logprobs is not None):
+                yield _piece_message(model, task, piece)
+            if piece.finish_reason:
+                yield GenerationMessage(
+                    event="done",
+                    finish_reason=piece.finish_reason,
+                    num_tokens=piece.num_tokens,
+                    num_prompt_tokens=len(prompt),
+                    tokens_per_second=round(piece.num_tokens / (time.perf_counter() - began), 1),
+                )
+    finally:
+        model.engine.cancel(generation)
+
+
+def _prompt(model: SandboxedModel, task: GenerationTask) -> tuple[list[int], int]:
+    """The tokens of a prompt, and how many may follow it. Raises GenerationRefused."""
+    try:
+        if task.messages:
+            messages = [message.model_dump(exclude_none=True) for message in task.messages]
+            ids: list[int] = model.call("chat", messages, task.prefill, None)
+        else:
+            ids = model.encode(task.prompt)
+    except RecordRefused as error:
+        raise _refusal(error, is_chat=bool(task.messages)) from None
+    if len(ids) > model.context:
+        raise GenerationRefused("prompt_too_long", num_tokens=len(ids), limit=model.context)
+    is_encoder_decoder = model.engine.model.config.is_encoder_decoder
+    return ids, task.max_tokens if is_encoder_decoder else min(task.max_tokens, model.context - len(ids) + 1)
+
+
+def _settings(task: GenerationTask) -> SamplingSettings:
+    return SamplingSettings(**{field.name: getattr(task, field.name) for field in fields(SamplingSettings)})
+
+
+def _refusal(error: RecordRefused, *, is_chat: bool) -> GenerationRefused:
+    """Why the chat template or the tokenizer refuses a prompt."""
+    if error.message.code == "no_template":
+        return GenerationRefused("chat_template_missing")
+    return GenerationRefused("messages_refused" if is_chat else "prompt_refused", why=str(error))
+
+
+def _piece_message(model: SandboxedModel, task: GenerationTask, piece: TextPiece) -> GenerationMessage:
+    message = GenerationMessage(event="piece", text=piece.text, num_tokens=piece.num_tokens)
+    if task.top_logprobs is not None:
+        message.tokens = _generated_tokens(model, piece.choices)
+    return message
+
+
+def _generated_tokens(model: SandboxedModel, choices: Sequence[TokenChoice]) -> list[GeneratedToken]:
+    ids = sorted({choice.token for choice in choices} | {number for choice in choices for number, _ in choice.top})
+    data = dict(zip(ids, model.call("token_bytes", ids), strict=True))
+
+    def probability(number: int, logprob: float) -> dict[str, Any]:
+        text = bytes(data[number]).decode(errors="replace")
+        return {"id": number, "text": text, "bytes": data[number], "logprob": round(logprob, 6)}
+
+    return [
+        GeneratedToken(
+            **probability(choice.token, choice.logprob or 0.0),
+            top=[TokenProbability(**probability(*alternative)) for alternative in choice.top],
+        )
+        for choice in choices
+    ]
+
+
+Task = Callable[[SandboxedModel, GenerationTask], Iterator[GenerationMessage]]
+
+TASKS: dict[str, Task] = {"generate": _generate}
+
+
 # ---- the process ----------------------------------------------------------------------------------------------------
 
 
 def serve(leash: socket.socket) -> None:
     """Serve the generations whose sockets arrive over this connection, until it closes or is idle for long."""
+    os.nice(NICENESS)
+    torch.set_num_threads(os.cpu_count() or 1)
     models = Models(_pick_device())
     streams: list[threading.Thread] = []
     idle_since = time.monotonic()

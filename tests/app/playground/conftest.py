@@ -1,6 +1,7 @@
 """A checkpoint from a short real training, and a node that serves generations from it."""
 
 import shutil
+import threading
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,6 +51,9 @@ def a_spec(**fields: object) -> TrainSpec:
         "save_steps": STEPS,
     }
     return resolve({**small, **fields})
+
+
+SLOTS = 2  # concurrent generations
 
 
 @pytest.fixture(scope="session")
@@ -126,6 +130,7 @@ def node(database: str) -> Iterator[str]:
     with db.transaction() as session:
         seen = {"started_at": func.now(), "last_seen_at": func.now() + func.make_interval(0, 0, 1)}
         session.add(Node(name="here", num_cpus=2, memory_bytes=2**30, gpus=[], slots=1, **seen))
+    current_worker().generation_slots = threading.BoundedSemaphore(SLOTS)
     options = {"pool": "threads", "concurrency": 8, "queues": [GENERATE_QUEUE], "loglevel": "WARNING"}
     with start_worker(celery, perform_ping_check=False, **options):
         yield "here"
@@ -136,7 +141,7 @@ def node(database: str) -> Iterator[str]:
 def api(alice_api: TestClient, checkpoint: StoredCheckpoint, node: str) -> Iterator[TestClient]:
     """Alice's program, with a node at work; all slots are free again when the test ends."""
     yield alice_api
-    until(lambda: free_slots() == 2, what="a free slot")
+    until(lambda: free_slots() == SLOTS, what="a free slot")
 
 
 def free_slots() -> int:

@@ -20,7 +20,7 @@ from app.core.models import Node
 from app.main import create_app
 from app.playground import generation_queue, service
 from app.playground.schemas import GenerationTask
-from tests.app.playground.conftest import StoreCheckpoint, StoredCheckpoint, free_slots
+from tests.app.playground.conftest import SLOTS, StoreCheckpoint, StoredCheckpoint, free_slots
 from tests.users import Person
 from tests.waiting import until
 from worker.runtime import current_worker
@@ -60,7 +60,7 @@ def slow(store_checkpoint: StoreCheckpoint, alice_user: Person) -> StoredCheckpo
 def all_free_afterwards(client: httpx.Client) -> Iterator[None]:
     """Whatever a test does, both slots are free in the end."""
     yield
-    until(lambda: free_slots() == 2, 5, "both slots to be free")
+    until(lambda: free_slots() == SLOTS, 5, "both slots to be free")
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def test_disconnecting_from_a_stream_frees_the_slot(client: httpx.Client, slow: 
         wait_for("piece", text)
         assert free_slots() == 1
 
-    until(lambda: free_slots() == 2, 2, "the slot to be free")
+    until(lambda: free_slots() == SLOTS, 2, "the slot to be free")
 
 
 def test_disconnecting_before_an_unstreamed_answer_frees_the_slot(client: httpx.Client, slow: StoredCheckpoint) -> None:
@@ -115,7 +115,7 @@ def test_disconnecting_before_an_unstreamed_answer_frees_the_slot(client: httpx.
     with pytest.raises(httpx.ReadTimeout):
         client.post("/api/v1/generate", json=body, timeout=httpx.Timeout(10, read=1))
 
-    until(lambda: free_slots() == 2, 2, "the slot to be free")
+    until(lambda: free_slots() == SLOTS, 2, "the slot to be free")
 
 
 def test_a_third_request_waits_with_its_position_for_the_first_free_slot(
@@ -160,7 +160,7 @@ def test_an_emptied_broker_is_reported_and_frees_the_slot(client: httpx.Client, 
         wait_for("piece", text)
         live.valkey().flushall()
         assert wait_for("failure", text)["code"] == "request_lost"
-        until(lambda: free_slots() == 2, 2, "the slot to be free")
+        until(lambda: free_slots() == SLOTS, 2, "the slot to be free")
 
 
 def test_a_dead_client_frees_the_slot(
@@ -170,7 +170,7 @@ def test_a_dead_client_frees_the_slot(
         wait_for("piece", text)
         # What a killed web process looks like to the node: the key is no longer kept alive.
         monkeypatch.setattr(generation_queue, "ALIVE_SECONDS", 0)
-        until(lambda: free_slots() == 2, 2, "the slot to be free")
+        until(lambda: free_slots() == SLOTS, 2, "the slot to be free")
 
 
 def test_a_silent_worker_is_reported(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.trainer.runs import checkpoint_of
 from trainer.inference import generation
-from trainer.inference.generation import LoadedModel, StopFilter, TextPiece
+from trainer.inference.generation import LoadedModel
+from trainer.inference.text_pieces import StopFilter, TextPiece
 from trainer.run_dir import RunDir
 
 PROMPT = "And God said"

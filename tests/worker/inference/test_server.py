@@ -18,11 +18,13 @@ from tests.waiting import until
 from trainer import jsonlines
 from trainer.data import tokenizer
 from trainer.data.tokenizer_process import TokenizerProcess
+from trainer.inference import generation
 from worker.inference import server
 from worker.inference.models import Models
 
 REQUEST = {
     "id": "request",
+    "path": "",
     "prompt": "aaaa" * 16,
     "max_tokens": 4,
     "temperature": 0.0,
@@ -30,7 +32,6 @@ REQUEST = {
     "top_k": 0,
     "seed": 0,
     "stop": [],
-    "num_threads": 1,
 }
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
@@ -75,12 +76,15 @@ class Generation:
         self.thread.start()
         jsonlines.send(self.connection, {**REQUEST, "path": str(path), **fields})
 
-    def last(self) -> dict[str, Any]:
-        message: dict[str, Any] = {}
-        while following := jsonlines.receive(self.connection):
-            message = following
+    def messages(self) -> list[dict[str, Any]]:
+        messages = []
+        while message := jsonlines.receive(self.connection):
+            messages.append(message)
         self.thread.join()
-        return message
+        return messages
+
+    def last(self) -> dict[str, Any]:
+        return (self.messages() or [{}])[-1]
 
 
 def test_a_tokenizer_that_multiplies_a_prompt_refuses_it_and_other_models_generate(
@@ -98,14 +102,15 @@ def test_a_tokenizer_that_multiplies_a_prompt_refuses_it_and_other_models_genera
 
 
 def test_the_text_is_that_of_a_tokenizer_in_the_same_process(models: Models, plain: Path) -> None:
-    loaded = server.generation.load(plain, "cpu")
-    options = {key: REQUEST[key] for key in ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")}
-    expected = "".join(piece.text for piece in server.generation.stream(loaded, REQUEST["prompt"], **options))
+    loaded = generation.load(plain, "cpu")
+    expected = loaded.model.generate(
+        torch.tensor([loaded.encode(REQUEST["prompt"])]), max_new_tokens=4, do_sample=False, eos_token_id=None
+    )
 
-    with models.acquire(plain, lambda: False) as model:
-        text = "".join(piece.text for piece in server.generation.stream(model, REQUEST["prompt"], **options))
+    messages = Generation(models, plain).messages()
 
-    assert text == expected != ""
+    text = "".join(message["text"] for message in messages if message["event"] == "piece")
+    assert text == loaded.tokenizer.decode(expected[0, len(loaded.encode(REQUEST["prompt"])) :]) != ""
 
 
 def test_a_generation_whose_reader_left_stops_computing(
@@ -138,7 +143,7 @@ def test_a_generation_beyond_the_memory_limit_says_so(
         return torch.empty(6 << 30, dtype=torch.uint8)  # more than the margin
 
     assert Generation(models, plain).last()["event"] == "done"
-    monkeypatch.setattr(server.generation, "stream", allocate)
+    monkeypatch.setattr(server, "text_pieces", allocate)
     failure = Generation(models, plain).last()
 
     assert failure["code"] == "memory_exceeded"

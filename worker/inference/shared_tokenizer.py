@@ -1,0 +1,83 @@
+"""The tokenizer process of a model, shared by all its generations: a call waits until the one before it is answered."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from trainer.data.tokenizer_process import LOOK_SECONDS, CallStopped, IsStopped, TokenizerProcess
+from trainer.failure import Failure
+
+
+class SharedTokenizer:
+    """A tokenizer process for any number of threads. See TokenizerServer for what can be called."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._process = TokenizerProcess(directory)
+        self._lock = threading.Lock()
+        self._texts = count()
+
+    def call(self, name: str, *arguments: Any, is_stopped: IsStopped) -> Any:
+        """The result of a call. Raises RecordRefused, Failure, and CallStopped soon after `is_stopped`."""
+        with self._turn(is_stopped) as process:
+            return process.call(name, *arguments, is_stopped=is_stopped)
+
+    def decoder(self, prompt: Sequence[int], is_stopped: IsStopped) -> "SharedDecoder":
+        """A decoder of the tokens that follow a prompt."""
+        return SharedDecoder(self, str(next(self._texts)), list(prompt), is_stopped)
+
+    def decode(self, decoder: "SharedDecoder", name: str, *arguments: Any) -> str:
+        """The result of `push` or `rest`. A process that was started anew is told the text so far first."""
+        with self._turn(decoder.is_stopped) as process:
+            calls: list[tuple[str, Any]] = [(name, arguments)]
+            if decoder.process_number != process.number:
+                calls = [("begin", (decoder.prompt,)), *(("push", (token,)) for token in decoder.tokens), *calls]
+            for name, arguments in calls:
+                text = process.call(name, decoder.id, *arguments, is_stopped=decoder.is_stopped)
+            decoder.process_number = process.number
+            return str(text)
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            self._process.close()
+
+    @contextmanager
+    def _turn(self, is_stopped: IsStopped) -> Iterator[TokenizerProcess]:
+        while not self._lock.acquire(timeout=LOOK_SECONDS):
+            if is_stopped():
+                raise CallStopped
+        try:
+            yield self._process
+        except Failure:  # it died too often
+            self._process.close()
+            self._process = TokenizerProcess(self._directory)
+            raise
+        finally:
+            self._lock.release()
+
+
+@dataclass
+class SharedDecoder:
+    """Decodes one text (a TokenDecoder)."""
+
+    tokenizer: SharedTokenizer
+    id: str
+    prompt: list[int]
+    is_stopped: IsStopped
+    tokens: list[int] = field(default_factory=list)
+    process_number: int = -1  # of the process that has been told of the tokens
+
+    def push(self, token: int) -> str:
+        """Add a token. Returns the text that is certain now."""
+        text = self.tokenizer.decode(self, "push", token)
+        self.tokens.append(token)
+        return text
+
+    def rest(self, *, is_cut: bool = False) -> str:
+        """The text still held at the end."""
+        return self.tokenizer.decode(self, "rest", is_cut)
