@@ -94,7 +94,7 @@ class Generation:
         self._results.put(EngineStopped(reason))
 
 
-class Engine(ABC):
+class InferenceEngine(ABC):
     """Generates texts with one model. Any number of threads may use it."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -127,7 +127,7 @@ class Engine(ABC):
         """End all texts with EngineStopped."""
 
 
-def create_engine(model: PreTrainedModel) -> Engine:
+def create_engine(model: PreTrainedModel) -> InferenceEngine:
     """The engine for a model's kind."""
     return SequentialEngine(model) if model.config.is_encoder_decoder else BatchEngine(model)
 
@@ -135,7 +135,7 @@ def create_engine(model: PreTrainedModel) -> Engine:
 # ---- decoders -------------------------------------------------------------------------------------------------------
 
 
-class BatchEngine(Engine):
+class BatchEngine(InferenceEngine):
     """Generates texts in one batch, which they join and leave at each step."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -247,7 +247,7 @@ def _bytes_per_token(config: Any) -> int:
 # ---- encoder-decoders -----------------------------------------------------------------------------------------------
 
 
-class SequentialEngine(Engine):
+class SequentialEngine(InferenceEngine):
     """Generates texts one after the other by transformers' `generate`."""
 
     def __init__(self, model: PreTrainedModel) -> None:

@@ -20,7 +20,7 @@ from trainer.child_limits import data_bytes, limit_memory
 from trainer.data import chat_template
 from trainer.data.tokenizer_process import IsStopped
 from trainer.inference import generation
-from trainer.inference.engine import Engine, EngineStopped, cache_bytes, create_engine
+from trainer.inference.engine import EngineStopped, InferenceEngine, cache_bytes, create_engine
 from trainer.inference.text_pieces import TokenDecoder
 from trainer.planning.context_length import context_length
 from worker.inference.shared_tokenizer import SharedTokenizer
@@ -51,7 +51,7 @@ class SandboxedModel:
     Whatever asks the tokenizer raises RecordRefused, and CallStopped once `is_stopped`.
     """
 
-    engine: Engine
+    engine: InferenceEngine
     tokenizer: SharedTokenizer
     is_stopped: IsStopped
 
@@ -85,7 +85,7 @@ class _Model:
     num_file_bytes: int
     tokenizer: SharedTokenizer
     loading: threading.Lock = field(default_factory=threading.Lock)
-    engine: Engine | None = None
+    engine: InferenceEngine | None = None
     users: int = 0
     used_at: float = field(default_factory=time.monotonic)
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from tests.waiting import until
-from trainer.inference.engine import BatchEngine, Engine, EngineStopped, create_engine
+from trainer.inference.engine import BatchEngine, EngineStopped, InferenceEngine, create_engine
 from trainer.inference.sampling import SamplingSettings, TokenChoice
 
 VOCABULARY = 500
@@ -58,14 +58,14 @@ def network(family: str) -> PreTrainedModel:
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest) -> Iterator[InferenceEngine]:
     engine = create_engine(network(request.param))
     yield engine
     engine.close()
 
 
 @pytest.fixture(scope="module")
-def llama() -> Iterator[Engine]:
+def llama() -> Iterator[InferenceEngine]:
     engine = create_engine(network("llama"))
     yield engine
     engine.close()
@@ -76,11 +76,15 @@ def prompts(number: int) -> list[list[int]]:
     return [chance.choices(range(3, VOCABULARY), k=chance.randint(1, 100)) for _ in range(number)]
 
 
-def write(engine: Engine, prompt: Sequence[int], settings: SamplingSettings, max_tokens: int = 12) -> list[TokenChoice]:
+def write(
+    engine: InferenceEngine, prompt: Sequence[int], settings: SamplingSettings, max_tokens: int = 12
+) -> list[TokenChoice]:
     return list(engine.submit(prompt, settings, max_tokens=max_tokens, stop_token_ids=frozenset()))
 
 
-def write_at_once(engine: Engine, requests: Sequence[tuple[list[int], SamplingSettings]]) -> list[list[TokenChoice]]:
+def write_at_once(
+    engine: InferenceEngine, requests: Sequence[tuple[list[int], SamplingSettings]]
+) -> list[list[TokenChoice]]:
     generations = [
         engine.submit(prompt, settings, max_tokens=12, stop_token_ids=frozenset()) for prompt, settings in requests
     ]
@@ -98,7 +102,9 @@ def by_generate(model: PreTrainedModel, prompt: list[int], **options: Any) -> li
     return ids
 
 
-def test_greedy_tokens_of_200_prompts_equal_those_of_generate_whatever_runs_beside_them(engine: Engine) -> None:
+def test_greedy_tokens_of_200_prompts_equal_those_of_generate(
+    engine: InferenceEngine,
+) -> None:
     requests = [(prompt, GREEDY) for prompt in prompts(200)]
 
     texts = [tokens(text) for text in write_at_once(engine, requests)]
@@ -107,7 +113,7 @@ def test_greedy_tokens_of_200_prompts_equal_those_of_generate_whatever_runs_besi
     assert len({tuple(text) for text in texts}) > 150, "the prompts matter"
 
 
-def test_equal_seeds_give_equal_texts_alone_and_in_a_batch_of_eight(engine: Engine) -> None:
+def test_equal_seeds_give_equal_texts_alone_and_in_a_batch_of_eight(engine: InferenceEngine) -> None:
     settings = [SamplingSettings(temperature=1.2, top_p=0.9, top_k=100, seed=seed) for seed in range(8)]
     requests = list(zip(prompts(8), settings, strict=True))
 
@@ -118,7 +124,7 @@ def test_equal_seeds_give_equal_texts_alone_and_in_a_batch_of_eight(engine: Engi
     assert together != [tokens(write(engine, prompt, other)) for prompt, other in zip(prompts(8), others, strict=True)]
 
 
-def test_log_probabilities_are_those_of_a_forward_pass(llama: Engine) -> None:
+def test_log_probabilities_are_those_of_a_forward_pass(llama: InferenceEngine) -> None:
     prompt = prompts(1)[0]
     settings = SamplingSettings(temperature=0.7, top_k=5, repetition_penalty=1.3, seed=3, top_logprobs=4)
     (text, *_others) = write_at_once(llama, [(prompt, settings), *((other, GREEDY) for other in prompts(7))])
@@ -134,7 +140,7 @@ def test_log_probabilities_are_those_of_a_forward_pass(llama: Engine) -> None:
         assert [logprob for _, logprob in choice.top] == pytest.approx(values.tolist(), abs=1e-4)
 
 
-def test_a_long_prompt_and_a_shared_beginning_change_nothing(llama: Engine) -> None:
+def test_a_long_prompt_and_a_shared_beginning_change_nothing(llama: InferenceEngine) -> None:
     beginning = prompts(1)[0] * 3
     requests = [(beginning[:200] + ending, GREEDY) for ending in ([5], [6, 7], [8] * 40)]
     first = [tokens(text) for text in write_at_once(llama, requests)]
@@ -143,7 +149,7 @@ def test_a_long_prompt_and_a_shared_beginning_change_nothing(llama: Engine) -> N
     assert [tokens(write(llama, *request)) for request in requests] == first, "from the shared cache"
 
 
-def test_a_stop_token_ends_a_text_and_is_its_last(engine: Engine) -> None:
+def test_a_stop_token_ends_a_text_and_is_its_last(engine: InferenceEngine) -> None:
     prompt = prompts(1)[0]
     text = by_generate(engine.model, prompt)
     stop = text[4]
@@ -153,7 +159,7 @@ def test_a_stop_token_ends_a_text_and_is_its_last(engine: Engine) -> None:
     assert ended == text[: text.index(stop) + 1]
 
 
-def test_the_context_can_be_filled_to_its_end(llama: Engine) -> None:
+def test_the_context_can_be_filled_to_its_end(llama: InferenceEngine) -> None:
     prompt = prompts(1)[0][:10]
 
     text = write(llama, prompt, GREEDY, max_tokens=CONTEXT - 10 + 1)
@@ -179,7 +185,7 @@ def test_more_texts_than_the_cache_holds_are_all_right() -> None:
     assert texts[7] == alone
 
 
-def test_a_cancelled_text_is_no_longer_computed(engine: Engine) -> None:
+def test_a_cancelled_text_is_no_longer_computed(engine: InferenceEngine) -> None:
     generation = engine.submit([5, 6], GREEDY, max_tokens=200, stop_token_ids=frozenset())
     next(iter(generation))
     engine.cancel(generation)

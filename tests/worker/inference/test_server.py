@@ -67,7 +67,7 @@ def models() -> Iterator[Models]:
     resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-class Generation:
+class ServerRequest:
     """A request that a thread of the server answers."""
 
     def __init__(self, models: Models, path: Path, **fields: Any) -> None:
@@ -94,11 +94,11 @@ def test_a_tokenizer_that_multiplies_a_prompt_refuses_it_and_other_models_genera
     amplifier.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Replace("a", "aa")] * 18)
     path = write_model(tmp_path / "amplifier", amplifier)
 
-    refused = Generation(models, path).last()
+    refused = ServerRequest(models, path).last()
 
     assert refused["code"] == "prompt_refused"
     assert "encoding takes more than" in failures.sentence("prompt_refused", refused["values"])
-    assert Generation(models, plain).last()["event"] == "done"
+    assert ServerRequest(models, plain).last()["event"] == "done"
 
 
 def test_the_text_is_that_of_a_tokenizer_in_the_same_process(models: Models, plain: Path) -> None:
@@ -107,7 +107,7 @@ def test_the_text_is_that_of_a_tokenizer_in_the_same_process(models: Models, pla
         torch.tensor([loaded.encode(REQUEST["prompt"])]), max_new_tokens=4, do_sample=False, eos_token_id=None
     )
 
-    messages = Generation(models, plain).messages()
+    messages = ServerRequest(models, plain).messages()
 
     text = "".join(message["text"] for message in messages if message["event"] == "piece")
     assert text == loaded.tokenizer.decode(expected[0, len(loaded.encode(REQUEST["prompt"])) :]) != ""
@@ -127,7 +127,9 @@ def test_a_generation_whose_reader_left_stops_computing(
         return call(process, *arguments, **options)
 
     monkeypatch.setattr(TokenizerProcess, "call", record)
-    generation = Generation(models, path, messages=[{"role": "user", "content": "a" * 50_000}])  # may compute for 6 s
+    generation = ServerRequest(
+        models, path, messages=[{"role": "user", "content": "a" * 50_000}]
+    )  # may compute for 6 s
     until(lambda: processes and processes[0]._is_ready, what="the template to be applied")
     child = processes[0]._child
     generation.connection.shutdown(socket.SHUT_WR)
@@ -142,9 +144,9 @@ def test_a_generation_beyond_the_memory_limit_says_so(
     def allocate(*_arguments: Any, **_options: Any) -> Any:
         return torch.empty(6 << 30, dtype=torch.uint8)  # more than the margin
 
-    assert Generation(models, plain).last()["event"] == "done"
+    assert ServerRequest(models, plain).last()["event"] == "done"
     monkeypatch.setattr(server, "text_pieces", allocate)
-    failure = Generation(models, plain).last()
+    failure = ServerRequest(models, plain).last()
 
     assert failure["code"] == "memory_exceeded"
     assert failure["values"] == {"limit_bytes": models.memory_limit}
