@@ -44,7 +44,7 @@ def test_an_attempt_suspended_past_its_lease_writes_nothing(
     assert points_of(run, 1) == before
     assert len(run.attempts()) >= 2  # on a busy machine the short lease of these tests may cost another one
     assert "lease lost: another attempt has the job" in run.logs()
-    invariants.check(run, expected)
+    invariants.check(run, expected, intervals=2)  # steps also pass while a checkpoint is being saved
     report(f"0 rows after waking; {len(run.attempts())} attempts, {repeated_steps(run.attempts())} steps repeated")
 
 
