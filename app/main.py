@@ -15,6 +15,8 @@ from app.base_models import api as models_api
 from app.base_models import pages as models_pages
 from app.checkpoints import api as checkpoints_api
 from app.checkpoints import pages as checkpoints_pages
+from app.conversations import api as conversations_api
+from app.conversations import pages as conversations_pages
 from app.core import db
 from app.core.live import Hub
 from app.core.version import VERSION
@@ -31,7 +33,16 @@ from app.web.head_requests import HeadMiddleware
 from app.web.revocation import OpenRequests, RevocationMiddleware
 from app.web.static_files import DIRECTORY, STATIC_PATH, ImmutableFiles
 
-FEATURES = (accounts_api, corpora_api, models_api, checkpoints_api, background_tasks_api, jobs_api, playground_api)
+FEATURES = (
+    accounts_api,
+    corpora_api,
+    models_api,
+    checkpoints_api,
+    conversations_api,
+    background_tasks_api,
+    jobs_api,
+    playground_api,
+)
 OPENAI = (openai_models,)
 PAGES = (
     accounts_pages,
@@ -41,6 +52,7 @@ PAGES = (
     background_tasks_pages,
     jobs_pages,
     playground_pages,
+    conversations_pages,
     home,
     health,
     api_reference,

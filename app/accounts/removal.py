@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.accounts import service
 from app.core import deleted_directories, storage
 from app.core.account_models import User
+from app.core.conversation_models import Conversation
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.model_base import Base
@@ -38,17 +39,21 @@ class Belongings:
     num_corpora: int
     num_tokenizers: int
     num_models: int
+    num_conversations: int
     num_unfinished: int
 
 
 def belongings(session: Session, user_id: str) -> Belongings:
     """What a user has."""
-    tables = (Job, Checkpoint, Corpus, Tokenizer, ImportedModel)
+    tables = (Job, Checkpoint, Corpus, Tokenizer, ImportedModel, Conversation)
     counts = [_count(session, table.owner_id == user_id) for table in tables]
     open_jobs = _count(session, Job.owner_id == user_id, Job.state.not_in(TERMINAL))
     open_tasks = _count(session, BackgroundTask.owner_id == user_id, BackgroundTask.state.in_(("queued", "running")))
-    num_jobs, num_checkpoints, num_corpora, num_tokenizers, num_models = counts
-    return Belongings(num_jobs, num_checkpoints, num_corpora, num_tokenizers, num_models, open_jobs + open_tasks)
+    num_jobs, num_checkpoints, num_corpora, num_tokenizers, num_models, num_conversations = counts
+    num_unfinished = open_jobs + open_tasks
+    return Belongings(
+        num_jobs, num_checkpoints, num_corpora, num_tokenizers, num_models, num_conversations, num_unfinished
+    )
 
 
 def _count(session: Session, *conditions: ColumnElement[bool]) -> int:

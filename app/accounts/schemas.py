@@ -100,6 +100,7 @@ class UserDetail(UserAnswer):
     num_corpora: int
     num_tokenizers: int
     num_models: int
+    num_conversations: int
     num_unfinished: int = Field(description="Jobs and background tasks that have not finished.")
 
 

@@ -162,6 +162,33 @@ class TaskResult(_Open):
     corpora: list[CorpusScores] = []
 
 
+# ---- conversations --------------------------------------------------------------------------------------------------
+
+
+class AnswerSettings(_Stored):
+    """What an answer of a conversation was generated with; None where the default of the request applied."""
+
+    system_prompt: str | None = None
+    prefill: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[str, float] = {}
+    stop: list[str] = []
+
+
+class ConversationColumn(_Stored):
+    """A model of a conversation, and the last message of the branch that its column shows."""
+
+    model_id: str
+    leaf_id: str | None = None
+
+
 # ---- nodes ----------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ from sqlalchemy.orm import DeclarativeBase
 from app.core.json_columns import JsonColumn
 from app.core.json_shapes import (
     Adjustments,
+    AnswerSettings,
+    ConversationColumn,
     FailureReason,
     Gpu,
     JobFacts,
@@ -47,9 +49,11 @@ def one_of(column: str, words: tuple[str, ...]) -> str:
 _SHAPES = (
     *(Adjustments, JobFacts, JobProgress, Manifest, ModelFacts, ParseReport, TaskOptions, TaskProgress, Telemetry),
     *(
+        AnswerSettings,
         MessageValues,
         dict[str, int],
         dict[str, float],
+        list[ConversationColumn],
         list[Gpu],
         list[Problem],
         list[StoredFile],

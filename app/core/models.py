@@ -1,4 +1,4 @@
-"""Every table but those of accounts, without logic. What its JSON columns hold is in json_shapes.py."""
+"""All tables but those of accounts and conversations, without logic; json_shapes.py has what JSON columns hold."""
 
 from datetime import datetime
 

@@ -37,6 +37,11 @@ def check_text(field: str, text: str) -> None:
     _check_characters(field, text, _is_text)
 
 
+def printable_text(text: str) -> str:
+    """A text that a program wrote, with a mark in place of each character that `check_text` refuses."""
+    return "".join(character if _is_text(character) else "\ufffd" for character in text)
+
+
 def _check_characters(field: str, text: str, is_allowed: Callable[[str], bool]) -> None:
     trimmed = text.rstrip()
     start = len(trimmed) - len(trimmed.lstrip())
@@ -66,4 +71,4 @@ def _with_plain_spaces(text: str) -> str:
 
 def _label(field: str) -> str:
     """The field as the subject of a sentence."""
-    return {"name": _("The name"), "filename": _("The file name")}.get(field, field)
+    return {"name": _("The name"), "title": _("The title"), "filename": _("The file name")}.get(field, field)

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from app.core.conversation_models import Conversation
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
@@ -25,7 +26,7 @@ Scope = Literal["read", "submit", "admin"]
 SCOPES: tuple[Scope, ...] = ("read", "submit", "admin")
 
 
-Owned = TypeVar("Owned", Checkpoint, Corpus, ImportedModel, Job, Tokenizer, BackgroundTask)
+Owned = TypeVar("Owned", Checkpoint, Corpus, ImportedModel, Job, Tokenizer, BackgroundTask, Conversation)
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,12 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "too_little": ((422,), "The text or the memory is too small for the smallest model."),
     "vocab_too_large": ((422,), "The text cannot yield a vocabulary of this size."),
     "window_invalid": ((422,), "The last step is before the first one."),
+    # conversations
+    "content_empty": ((422,), "The question is empty."),
+    "conversation_full": ((409,), "The conversation has as many messages as one can have."),
+    "leaf_unknown": ((422,), "The conversation has no such message."),
+    "parent_invalid": ((422,), "The message does not fit its parent."),
+    "record_empty": ((422,), "The branch has no answer yet."),
     # generations
     "broker_away": ((503,), "The message broker cannot be reached."),
     "checkpoint_broken": ((409,), "The files of the checkpoint cannot be read."),

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from app.accounts import removal
 from app.core import db, deleted_directories, storage
 from app.core.account_models import GuessCount, PasswordReset, User
+from app.core.conversation_models import Conversation
 from app.core.models import BackgroundTask, Corpus, ImportedModel, Job, Tokenizer
 from app.corpora import service as corpora
 from app.jobs.scheduling.sweep import Sweep
@@ -204,7 +205,7 @@ def add_data(person: Person, sha256: str = "7" * 64) -> list[Path]:
         )
         model = ImportedModel(owner_id=person.id, name="m", source="upload", state="ready")
         task = BackgroundTask(owner_id=person.id, checkpoint_id=checkpoint_id, kind="export", state="succeeded")
-        session.add_all([model, task])
+        session.add_all([model, task, Conversation(owner_id=person.id, columns=[])])
         session.get_one(Job, job_id).tokenizer_id = tokenizer.id
         session.flush()
         ids = {"corpus": corpus_id, "tokenizer": tokenizer.id, "base_model": model.id, "job": job_id}
@@ -230,8 +231,8 @@ def num_rows(person: Person) -> int:
 def test_every_table_with_an_owner_is_known_and_has_its_directory() -> None:
     names = {table.name for table in removal.OWNED}
     assert {"job", "corpus", "checkpoint", "background_task"} <= names
-    # A checkpoint lies in the directory of its job, a key has no files.
-    assert names - set(removal.DIRECTORIES) == {"checkpoint", "idempotency_key"}
+    # A checkpoint lies in the directory of its job; a conversation and a key have no files.
+    assert names - set(removal.DIRECTORIES) == {"checkpoint", "conversation", "idempotency_key"}
 
 
 def test_a_removed_user_is_gone_with_rows_and_files(web: TestClient, alice: TestClient, carol: Person) -> None:
@@ -295,7 +296,7 @@ def test_what_a_user_has_is_counted_for_the_owner(alice: TestClient, carol: Pers
     add_data(carol)
     answer = alice.get(f"/api/v1/users/{carol.id}").json()
     counts = {name: value for name, value in answer.items() if name.startswith("num_")}
-    names = ("checkpoints", "corpora", "jobs", "models", "tokenizers", "unfinished")
+    names = ("checkpoints", "conversations", "corpora", "jobs", "models", "tokenizers", "unfinished")
     assert counts == {f"num_{name}": 1 for name in names}
     assert carol.name in alice.get(page_of(carol)).text
 

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from app.core import db
 from app.core.account_models import ApiToken, LoginSession, PasswordReset, User
+from app.core.conversation_models import Conversation, ConversationMessage
 from app.core.json_shapes import ModelFacts, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.corpora import service as corpora
@@ -21,7 +22,16 @@ from tests.users import Person
 MARK = "Sesame"  # in the name of everything of Alice's
 SHA256 = "5" * 64
 STEPS = {"max_steps": 4, "warmup_steps": 1}
-TABLES: tuple[type[Any], ...] = (Corpus, Tokenizer, ImportedModel, Job, Checkpoint, BackgroundTask)
+TABLES: tuple[type[Any], ...] = (
+    Corpus,
+    Tokenizer,
+    ImportedModel,
+    Job,
+    Checkpoint,
+    BackgroundTask,
+    Conversation,
+    ConversationMessage,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ class Ids:
     token_id: str
     session_id: str
     user_id: str
+    conversation_id: str
+    message_id: str
     running_job_id: str
 
 
@@ -55,12 +67,16 @@ def ids(database: str, alice_user: Person) -> Ids:
         model = imported_model(alice_user, f"{MARK} model")
         options = TaskOptions(format="safetensors")
         task = BackgroundTask(owner_id=alice_user.id, checkpoint_id=checkpoint_id, kind="export", options=options)
-        session.add_all([model, task])
+        conversation = Conversation(owner_id=alice_user.id, title=f"{MARK} chat", columns=[])
+        session.add_all([model, task, conversation])
+        session.flush()
+        message = ConversationMessage(conversation_id=conversation.id, role="user", content=f"Open, {MARK}!")
+        session.add(message)
         session.flush()
         token_id = session.scalars(select(ApiToken.id)).one()
         session_id = session.scalars(select(LoginSession.id)).one()
         row_ids = (corpus_id, tokenizer.id, model.id, job_id, checkpoint_id, task.id)
-        return Ids(*row_ids, token_id, session_id, alice_user.id, running_job_id)
+        return Ids(*row_ids, token_id, session_id, alice_user.id, conversation.id, message.id, running_job_id)
 
 
 def record_tokenizer(session: Any, person: Person, name: str, corpus_ids: list[str], sha256: str = SHA256) -> Tokenizer:
@@ -133,7 +149,7 @@ def test_no_list_contains_rows_of_another_user(ids: Ids, bob: TestClient, path: 
 
 
 @pytest.mark.parametrize(
-    "path", ["/corpora", "/tokenizers", "/models", "/jobs", "/checkpoints", "/playground", "/nodes"]
+    "path", ["/corpora", "/tokenizers", "/models", "/jobs", "/checkpoints", "/playground", "/conversations", "/nodes"]
 )
 def test_the_lists_of_an_owner_contain_its_rows(ids: Ids, alice: TestClient, path: str) -> None:
     assert MARK in alice.get(path).text
