@@ -82,6 +82,7 @@ $(RUN): requirements.txt pyproject.toml | $(VENV)/bin/python
 $(DEVELOP): requirements-dev.txt $(RUN)
 	@echo "[+] Installing what tests and checks need"
 	$(call install,$(PIP) -r requirements-dev.txt)
+	$(call install,$(PIP) --no-deps --upgrade --target $(VENV)/openai-1 openai==1.109.1)
 	@touch $@
 
 node_modules/.ready: package-lock.json $(DEVELOP)

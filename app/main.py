@@ -24,6 +24,7 @@ from app.corpora import api as corpora_api
 from app.corpora import pages as corpora_pages
 from app.jobs import api as jobs_api
 from app.jobs import pages as jobs_pages
+from app.openai import chat as openai_chat
 from app.openai import models as openai_models
 from app.overview import api_reference, health, home
 from app.playground import api as playground_api
@@ -43,7 +44,7 @@ FEATURES = (
     jobs_api,
     playground_api,
 )
-OPENAI = (openai_models,)
+OPENAI = (openai_models, openai_chat)
 PAGES = (
     accounts_pages,
     corpora_pages,

@@ -67,7 +67,7 @@ async def collect_while_connected(request: Request, task: GenerationTask) -> Any
     failure: PanelError | None = None
     # A task group repeats its cancellation: a single cancel can get lost in a read that ends at the same moment.
     async with anyio.create_task_group() as group:
-        group.start_soon(_cancel_when_disconnected, request, group.cancel_scope)
+        group.start_soon(cancel_when_disconnected, request, group.cancel_scope)
         try:
             answer = await service.collect(task)
         except PanelError as error:
@@ -78,7 +78,8 @@ async def collect_while_connected(request: Request, task: GenerationTask) -> Any
     return answer
 
 
-async def _cancel_when_disconnected(request: Request, scope: anyio.CancelScope) -> None:
+async def cancel_when_disconnected(request: Request, scope: anyio.CancelScope) -> None:
+    """Cancel the scope when the client disconnects."""
     while not await request.is_disconnected():
         await anyio.sleep(0.2)
     scope.cancel()

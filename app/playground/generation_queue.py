@@ -40,14 +40,15 @@ def _stream_key(generation_id: str) -> str:
 # ---- web ------------------------------------------------------------------------------------------------------------
 
 
-def enqueue(task: GenerationTask) -> bool:
-    """Add a request to the end of the queue; False if MAX_WAITING requests wait already. Raises redis.RedisError."""
-    if int(valkey().zcard(_WAITING)) >= MAX_WAITING:
+def enqueue(*tasks: GenerationTask) -> bool:
+    """Add requests to the end of the queue; False if more than MAX_WAITING would wait. Raises redis.RedisError."""
+    if int(valkey().zcard(_WAITING)) + len(tasks) > MAX_WAITING:
         return False
     with valkey().pipeline() as pipe:
-        pipe.set(_task_key(task.id), task.model_dump_json(), ex=3600)
-        pipe.set(_alive_key(task.id), b"", ex=ALIVE_SECONDS)
-        pipe.zadd(_WAITING, {task.id: time.time()})
+        for task in tasks:
+            pipe.set(_task_key(task.id), task.model_dump_json(), ex=3600)
+            pipe.set(_alive_key(task.id), b"", ex=ALIVE_SECONDS)
+            pipe.zadd(_WAITING, {task.id: time.time()})
         pipe.execute()
     return True
 

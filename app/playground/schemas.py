@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_PROMPT_CHARACTERS = 50_000  # a longer prompt is refused before a model has to count its tokens
+MAX_CONTEXT = 2**31 - 1  # no context has more tokens
 
 _EXAMPLE: dict[str, Any] = {
     "checkpoint": "5s8q2m0zr4k1n7vd",
@@ -23,6 +24,16 @@ class ChatMessage(BaseModel):
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+class PromptMessage(BaseModel):
+    """A message as chat templates read it. The arguments of tool calls are objects."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
 
 
 class GenerationSettings(BaseModel):
@@ -142,8 +153,9 @@ class GenerationTask(GenerationSettings):
     id: str
     path: str
     task: str = "generate"  # a key of TASKS in worker/inference/server.py
+    max_tokens: Annotated[int, Field(ge=1)] = MAX_CONTEXT  # of which the end of the context leaves as many as it does
     prompt: str = ""
-    messages: list[ChatMessage] | None = None
+    messages: list[PromptMessage] | None = None
     prefill: str = ""
     seed: int = 0
 

@@ -51,10 +51,21 @@ class GenerationEvent:
 
 def begin(session: Session, *, principal: Principal, request: GenerateRequest) -> GenerationTask:
     """Check a request against the models that its sender may use. Raises PanelError."""
-    messages = request.messages or []
-    if messages and request.prompt:
+    if request.messages and request.prompt:
         raise bad_field("messages", "prompt_and_messages", _("Send either prompt or messages, not both."))
-    num_characters = len(request.prompt) + len(request.prefill) + sum(len(message.content) for message in messages)
+    fields = request.model_dump(exclude={"checkpoint", "stream"})
+    return prepare(session, principal=principal, model_id=request.checkpoint, **fields)
+
+
+def prepare(
+    session: Session, *, principal: Principal, model_id: str, seed: int | None = None, **fields: Any
+) -> GenerationTask:
+    """The task of a generation, by its fields, which are valid, with a model that its sender may use. Raises
+    PanelError.
+    """
+    task = GenerationTask(id=new_id(), path="", seed=secrets.randbits(31) if seed is None else seed, **fields)
+    messages = task.messages or []
+    num_characters = len(task.prompt) + len(task.prefill) + sum(len(message.content or "") for message in messages)
     if num_characters > MAX_PROMPT_CHARACTERS:
         text = _(
             "The prompt has {n} characters; the limit is {limit}. Shorten it.",
@@ -62,15 +73,10 @@ def begin(session: Session, *, principal: Principal, request: GenerateRequest) -
             limit=MAX_PROMPT_CHARACTERS,
         )
         raise bad_field("messages" if messages else "prompt", "prompt_too_large", text, status=413)
-    path = _model_path(session, principal, request.checkpoint, "messages" if messages else "generate")
-    if not storage.checkpoint(path).is_dir():
+    task.path = _model_path(session, principal, model_id, "messages" if messages else "generate")
+    if not storage.checkpoint(task.path).is_dir():
         raise failures.error("checkpoint_gone", {})
-    return GenerationTask(
-        id=new_id(),
-        path=path,
-        seed=secrets.randbits(31) if request.seed is None else request.seed,
-        **request.model_dump(exclude={"checkpoint", "stream", "seed"}),
-    )
+    return task
 
 
 def _model_path(session: Session, principal: Principal, model_id: str, use: str) -> str:
@@ -94,13 +100,13 @@ def _require(traits: Traits, use: str) -> None:
         raise failures.error(reason.code, reason.values)
 
 
-def enqueue(task: GenerationTask) -> None:
-    """Enqueue a checked request and notify the nodes. Raises PanelError."""
+def enqueue(*tasks: GenerationTask) -> None:
+    """Enqueue checked requests, all or none, and notify the nodes. Raises PanelError."""
     try:
-        if not generation_queue.enqueue(task):
+        if not generation_queue.enqueue(*tasks):
             raise failures.error("line_full", {})
     except RedisError as error:
-        log.warning("generation %s: broker not reachable: %s", task.id, error)
+        log.warning("generation %s: broker not reachable: %s", tasks[0].id, error)
         raise failures.error("broker_away", {}) from None
     notify_nodes()
 

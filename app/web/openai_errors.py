@@ -9,7 +9,11 @@ from app.core.errors import PanelError
 PREFIX = "/v1/"
 RETRY_SECONDS = 5  # until a client that is over a limit asks again, where the error itself does not say
 # Codes for which OpenAI has a word that programs look for.
-CODES = {"not_logged_in": "invalid_api_key", "token_invalid": "invalid_api_key"}
+CODES = {
+    "not_logged_in": "invalid_api_key",
+    "token_invalid": "invalid_api_key",
+    "prompt_too_long": "context_length_exceeded",
+}
 # Errors that are worth sending the same request again, of those with a status that clients repeat by themselves.
 PASSING = ("idempotency_in_progress", "conflict", "body_slow", "busy", "database_away")
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}

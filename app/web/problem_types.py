@@ -162,6 +162,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "no_worker": ((503,), "No worker is running."),
     "prompt_and_messages": ((422,), "Either a prompt or messages are needed."),
     "token_unknown": ((422,), "The model has no token with this ID."),
+    "unsupported_parameter": ((422,), "A request under /v1 asks for something that is not supported here."),
     "prompt_refused": ((422,), "The tokenizer refuses the prompt."),
     "prompt_too_large": ((413,), "The prompt is longer than the limit."),
     "prompt_too_long": ((422,), "The prompt has more tokens than the model reads."),

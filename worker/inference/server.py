@@ -32,6 +32,7 @@ from worker.inference.models import GenerationRefused, Models, SandboxedModel, i
 log = logging.getLogger(__name__)
 
 NICENESS = 14  # added to that of the worker: beside a training it gets a 23rd of a processor
+MAX_TARGET_TOKENS = 4_096  # that an encoder-decoder writes, whose positions have no end
 IDLE_SECONDS = 600.0  # the process exits after so long without a generation, to free memory
 
 
@@ -117,7 +118,7 @@ def _prompt(model: SandboxedModel, task: GenerationTask) -> tuple[list[int], int
     """The tokens of a prompt, and how many may follow it. Raises GenerationRefused."""
     try:
         if task.messages:
-            messages = [message.model_dump(exclude_none=True) for message in task.messages]
+            messages = [{"content": None, **message.model_dump(exclude_none=True)} for message in task.messages]
             ids: list[int] = model.call("chat", messages, task.prefill, None)
         else:
             ids = model.encode(task.prompt)
@@ -126,7 +127,8 @@ def _prompt(model: SandboxedModel, task: GenerationTask) -> tuple[list[int], int
     if len(ids) > model.context:
         raise GenerationRefused("prompt_too_long", num_tokens=len(ids), limit=model.context)
     is_encoder_decoder = model.engine.model.config.is_encoder_decoder
-    return ids, task.max_tokens if is_encoder_decoder else min(task.max_tokens, model.context - len(ids) + 1)
+    longest = MAX_TARGET_TOKENS if is_encoder_decoder else model.context - len(ids) + 1
+    return ids, min(task.max_tokens, longest)
 
 
 def _settings(task: GenerationTask) -> SamplingSettings:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,13 +10,11 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import uvicorn
 from sqlalchemy import delete
 
 from app.core import db, live
 from app.core.model_base import new_id
 from app.core.models import Node
-from app.main import create_app
 from app.playground import generation_queue, service
 from app.playground.schemas import GenerationTask
 from tests.app.playground.conftest import SLOTS, StoreCheckpoint, StoredCheckpoint, free_slots
@@ -25,18 +22,6 @@ from tests.users import Person
 from tests.waiting import until
 from worker.runtime import current_worker
 from worker.tasks import generate
-
-
-@pytest.fixture(scope="module")
-def address(node: str) -> Iterator[str]:
-    """The application on a real socket: only there can a reader leave in the middle."""
-    server = uvicorn.Server(uvicorn.Config(create_app(), port=0, log_level="warning", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until(lambda: server.started, what="the web server")
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,67 @@
+"""OpenAI's own Python client, majors 1 and 3, and a node that generates for it."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.app.playground.conftest import (  # noqa: F401 - fixtures
+    StoreCheckpoint,
+    StoredCheckpoint,
+    address,
+    checkpoint,
+    node,
+    store_checkpoint,
+    trained,
+)
+from tests.users import Person
+
+MAJORS = {"1": f"{sys.prefix}/openai-1", "3": None}  # where the client is installed, if not beside everything else
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message.content }}{% if not loop.last %} {% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ ' beginning' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module", params=MAJORS)
+def openai(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The client library, in each major."""
+    _forget()
+    path = MAJORS[request.param]
+    if path is not None:
+        sys.path.insert(0, path)
+    library = importlib.import_module("openai")
+    assert library.__version__.startswith(f"{request.param}.")
+    yield library
+    if path is not None:
+        sys.path.remove(path)
+    _forget()
+
+
+def _forget() -> None:
+    """Make the next import of the client load it anew."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "openai"]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def key(alice_user: Person) -> str:
+    """Alice's API key."""
+    return alice_user.token()
+
+
+@pytest.fixture
+def client(openai: Any, address: str, key: str) -> Iterator[Any]:  # noqa: F811
+    """Alice's client, which repeats nothing."""
+    with openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def talking(store_checkpoint: StoreCheckpoint, alice_user: Person) -> StoredCheckpoint:  # noqa: F811
+    """A checkpoint with a chat template: a conversation is its texts, and the answer goes on after ` beginning`."""
+    stored = store_checkpoint(alice_user)
+    (stored.path / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    return stored
