@@ -1,5 +1,6 @@
 """The web application, put together from its features. `uvicorn app.main:app`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -30,6 +31,7 @@ from app.overview import api_reference, health, home
 from app.playground import api as playground_api
 from app.playground import pages as playground_pages
 from app.web import errors, middleware, openapi, probes
+from app.web.admission import Admission, AdmissionMiddleware
 from app.web.head_requests import HeadMiddleware
 from app.web.revocation import OpenRequests, RevocationMiddleware
 from app.web.static_files import DIRECTORY, STATIC_PATH, ImmutableFiles
@@ -70,6 +72,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """
     to_thread.current_default_thread_limiter().total_tokens = NUM_THREADS
     await to_thread.run_sync(db.limit_waits)
+    app.state.admission = Admission()
+    app.state.openapi_json = asyncio.create_task(openapi.encode(app))
     async with Hub().running() as app.state.hub, OpenRequests().rechecked() as app.state.open_requests:
         yield
 
@@ -91,13 +95,14 @@ def create_app() -> FastAPI:
     for part in OPENAI:
         app.include_router(part.router, prefix="/v1", include_in_schema=False)
     app.include_router(probes.router)
-    app.add_api_route(openapi.PATH, openapi.serve(app), include_in_schema=False)
+    app.add_api_route(openapi.PATH, openapi.get_document, include_in_schema=False)
     for pages in PAGES:
         app.include_router(pages.router, include_in_schema=False)
     app.mount(STATIC_PATH, ImmutableFiles(directory=DIRECTORY), name="static")
     app.add_middleware(RevocationMiddleware)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(middleware.SecurityMiddleware)
+    app.add_middleware(AdmissionMiddleware)
     errors.install_errors(app)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     return app

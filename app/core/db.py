@@ -17,7 +17,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 20
-LOCK_SECONDS = 3
+LOCK_SECONDS = 1
 STATEMENT_SECONDS = 30
 # SQLSTATEs of what lost against others: deadlock, lock_timeout, statement_timeout, serialization failure.
 BUSY_STATES = {"40P01", "55P03", "57014", "40001"}

@@ -61,13 +61,14 @@ def identify(request: Request) -> Principal | None:
         principal = look_up(session, credential.sha256)
     if principal is None and credential.kind == "token":
         raise _wrong_token(request)
-    request.state.is_authenticated = principal is not None
+    request.state.user_id = principal.user_id if principal is not None else None
     return principal
 
 
-def is_authenticated(scope: ASGIScope) -> bool:
-    """Whether the credential of a request was accepted when it began; not if nothing asked for it."""
-    return bool(scope.get("state", {}).get("is_authenticated", False))
+def accepted_user(scope: ASGIScope) -> str | None:
+    """The ID of the user whose credential a request had when it began; None if nothing asked for it."""
+    user_id: str | None = scope.get("state", {}).get("user_id")
+    return user_id
 
 
 def _by_session(session: Session, sha256: str) -> Principal | None:

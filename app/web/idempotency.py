@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
@@ -26,7 +27,10 @@ from trainer.spec_errors import SpecError
 
 REPEATABLE = (201, 202)  # statuses of what a POST creates or begins
 # What leaves a request without any effect. After other errors nobody knows: the last statement may be a commit.
-REFUSALS = (PanelError, SpecError, RequestValidationError, HTTPException, ClientDisconnect, IntegrityError, DataError)
+REFUSALS = (
+    *(PanelError, SpecError, RequestValidationError, HTTPException, ClientDisconnect),
+    *(IntegrityError, DataError, PoolTimeout),
+)
 LOST_AGAINST_OTHERS = {"40P01", "55P03"}  # SQLSTATEs of deadlock and lock_timeout
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

@@ -18,6 +18,7 @@ from app.core import i18n
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.settings import settings
+from app.web.admission import PROBES
 from app.web.connections import CROWDED, MAX_HEAD_BYTES
 from app.web.deprecations import deprecation_headers
 from app.web.errors import MAX_BODY_BYTES, busy, error_response, internal_error, too_large
@@ -26,7 +27,6 @@ from app.web.security_headers import SECURITY_HEADERS
 
 log = logging.getLogger(__name__)
 
-PROBES = ("/livez", "/readyz", "/version")
 MAX_HEADERS = 100
 MAX_VISITOR_BODY_BYTES = 16 * 1024  # of the forms that anybody may send: a name, a password, a code
 VISITOR_FORMS = re.compile(r"(/api/v1)?/(login|logout|setup)|/preferences")

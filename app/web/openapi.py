@@ -1,10 +1,9 @@
 """The OpenAPI document: names of operations, who may call them, and the errors that each can answer."""
 
-from collections.abc import Callable, Coroutine
-from functools import cache
 from typing import Any
 
-from fastapi import FastAPI, Response
+from anyio import to_thread
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
@@ -75,17 +74,14 @@ def document(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def serve(app: FastAPI) -> Callable[[], Coroutine[Any, Any, Response]]:
-    """The route of the document. It is encoded once: that takes longer than most requests, and any visitor may ask."""
+async def encode(app: FastAPI) -> bytes:
+    """The document as JSON. It takes a third of a second to build, so the application starts this when it starts."""
+    return await to_thread.run_sync(lambda: json_text(document(app)).encode())
 
-    @cache
-    def encoded() -> bytes:
-        return json_text(document(app)).encode()
 
-    async def get_document() -> Response:
-        return Response(encoded(), media_type="application/json")
-
-    return get_document
+async def get_document(request: Request) -> Response:
+    """The route of the document, for any visitor."""
+    return Response(await request.app.state.openapi_json, media_type="application/json")
 
 
 def _add_errors(method: str, path: str, operation: dict[str, Any]) -> None:

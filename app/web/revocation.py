@@ -68,7 +68,7 @@ class OpenRequests:
             return
         for credential in set(credentials) - accepted:
             for cancellation, scope in self._requests.get(credential, {}).items():
-                if auth.is_authenticated(scope):
+                if auth.accepted_user(scope) is not None:
                     cancellation.cancel()
 
     async def _repeat(self) -> None:

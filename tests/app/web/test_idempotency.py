@@ -3,12 +3,13 @@
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 import pytest
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.testclient import TestClient
 
 from app.core import db, idempotency
@@ -110,6 +111,21 @@ def test_a_request_that_a_lock_refused_can_be_repeated_with_its_key(
     monkeypatch.undo()
     db.engine().dispose()
     assert alice_api.post("/api/v1/models", json={"name": "locked"}, headers=key).status_code == 201
+
+
+def test_a_request_that_got_no_connection_to_the_database_can_be_repeated_with_its_key(
+    alice_api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = headers()
+
+    def exhausted(*arguments: object, **fields: object) -> NoReturn:
+        raise PoolTimeout("QueuePool limit reached")  # what the pool raises, see tests/app/web/test_floods.py
+
+    monkeypatch.setattr("app.base_models.service.create", exhausted)
+    refused = alice_api.post("/api/v1/models", json={"name": "crowded"}, headers=key)
+    assert (refused.status_code, refused.json()["code"]) == (503, "busy")
+    monkeypatch.undo()
+    assert alice_api.post("/api/v1/models", json={"name": "crowded"}, headers=key).status_code == 201
 
 
 def test_a_secret_is_neither_stored_nor_answered_twice(alice_api: TestClient) -> None:
