@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from trainer.spec import TrainSpec
 
 MANIFEST = "MANIFEST.json"
+CORPORA_SUFFIX = ".corpora.json"  # of the list of texts, by SHA-256, beside an entry of the cache made from them
 SIGNATURE = "SIGNATURE"  # written next to the manifest by the publisher; the trainer neither writes nor reads it
 
 

@@ -4,11 +4,11 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.run_dir import sync_directory
+from trainer.run_dir import CORPORA_SUFFIX, sync_directory
 
 
 def cache_key(**parts: Any) -> str:
@@ -16,8 +16,11 @@ def cache_key(**parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def get_or_create(entry: Path, make: Callable[[Path], None]) -> bool:
+def get_or_create(entry: Path, make: Callable[[Path], None], corpora: Sequence[str] = ()) -> bool:
     """Create a cache entry unless it exists. Returns whether this call created it.
+
+    `corpora` are the SHA-256 of the texts that it contains parts of. A file beside the entry lists them, so that it can
+    be deleted with them.
 
     The entry is written to a temporary directory and renamed when complete, so two runs may create it at once: the
     first to finish wins. Raises what `make` raises, and OSError if the entry cannot be renamed.
@@ -25,6 +28,8 @@ def get_or_create(entry: Path, make: Callable[[Path], None]) -> bool:
     if entry.exists():
         return False
     entry.parent.mkdir(parents=True, exist_ok=True)
+    if corpora:
+        entry.with_suffix(CORPORA_SUFFIX).write_text(json.dumps(corpora))
     with tempfile.TemporaryDirectory(prefix="making-", dir=entry.parent) as temporary:
         directory = Path(temporary) / "entry"
         directory.mkdir()

@@ -84,8 +84,9 @@ def tokenize_cached(
     Failure if the corpora have no text, no usable record, an unknown label, or records of one class only, or if the
     spec says to stop at a record that cannot be encoded and there is one.
     """
+    corpora = [source.sha256 for source in sources]
     name = cache.cache_key(
-        corpora=[source.sha256 for source in sources],
+        corpora=corpora,
         tokenizer=tokenizer_sha256,
         template=hashlib.sha256((default_template(tokenizer) or "").encode()).hexdigest(),
         on_record_error=spec.on_record_error,
@@ -95,7 +96,7 @@ def tokenize_cached(
         version=VERSIONS.get(spec.objective, 2),
     )
     entry = cache_path / "records" / name
-    cache.get_or_create(entry, lambda path: _write(path, spec, tokenizer, labels, (sources, name, progress)))
+    cache.get_or_create(entry, lambda path: _write(path, spec, tokenizer, labels, (sources, name, progress)), corpora)
     return entry
 
 

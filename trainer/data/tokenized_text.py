@@ -51,11 +51,14 @@ def tokenize_cached(
     `start_ids` are written before each document. Raises Failure if the corpora have no text.
     """
     start = {"start": list(start_ids)} if start_ids else {}
-    name = cache.cache_key(corpora=[s.sha256 for s in sources], tokenizer=tokenizer_sha256, version=VERSION, **start)
+    corpora = [source.sha256 for source in sources]
+    name = cache.cache_key(corpora=corpora, tokenizer=tokenizer_sha256, version=VERSION, **start)
     entry = cache_path / "tokens" / name
     end = tokenizer.token_to_id(END_OF_TEXT) if end_of_text is None else end_of_text
     assert end is not None, "tokenizer.load checks it"
-    cache.get_or_create(entry, lambda path: tokenize(sources, tokenizer, (start_ids, end), name, path, progress))
+    cache.get_or_create(
+        entry, lambda path: tokenize(sources, tokenizer, (start_ids, end), name, path, progress), corpora
+    )
     return entry
 
 

@@ -65,11 +65,12 @@ def train_cached(
     special = SPECIAL.get(model_type, [])
     parts: dict[str, Any] = {"special": special} if special else {}
     parts |= {"splits": model_type} if model_type == "qwen2" else {}
-    name = cache.cache_key(
-        corpora=[source.sha256 for source in sources], vocab_size=vocab_size, version=VERSION, **parts
-    )
+    corpora = [source.sha256 for source in sources]
+    name = cache.cache_key(corpora=corpora, vocab_size=vocab_size, version=VERSION, **parts)
     entry = cache_path / "tokenizers" / name
-    cache.get_or_create(entry, lambda path: save(train(sources, vocab_size, progress, special, model_type), path))
+    cache.get_or_create(
+        entry, lambda path: save(train(sources, vocab_size, progress, special, model_type), path), corpora
+    )
     return entry
 
 

@@ -4,6 +4,7 @@ Each action is safe to repeat and may be interrupted anywhere. Files that neithe
 quarantined for a day first. Run directories of jobs without a row are left alone: `athanor rescan` reads those.
 """
 
+import json
 import logging
 import os
 import shutil
@@ -19,9 +20,10 @@ from sqlalchemy import select
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import db, deleted_directories, idempotency, storage
-from app.core.models import BackgroundTask, Checkpoint, Job
+from app.core.models import BackgroundTask, Checkpoint, Corpus, Job
 from app.jobs.lifecycle import retention
 from app.jobs.lifecycle.transitions import HELD
+from trainer.run_dir import CORPORA_SUFFIX
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +149,7 @@ def _orphaned_directories() -> list[Action]:
         base_models.forget_unfinished(session)
         idempotency.forget_expired(session)
         models = base_models.list_known(session)
+        texts = set(session.scalars(select(Corpus.text_sha256)))
         states = {row.id: row.state for row in session.execute(select(BackgroundTask.id, BackgroundTask.state))}
     tasks, failed = states.keys(), {task_id for task_id, state in states.items() if state in ("failed", "cancelled")}
     old = [path for path in data.glob("quarantine/*") if time.time() - path.stat().st_mtime > DAY]
@@ -162,7 +165,32 @@ def _orphaned_directories() -> list[Action]:
         for path in data.glob(pattern)
         if path.name not in ids and _idle_seconds(path) > DAY
     ]
-    return [*(partial(_remove, path) for path in old), *(partial(_set_aside, *unexplained) for unexplained in unowned)]
+    return [
+        *(partial(_remove, path) for path in old),
+        *(partial(_set_aside, *unexplained) for unexplained in unowned),
+        *_cached_of_deleted_corpora(texts),
+    ]
+
+
+def _cached_of_deleted_corpora(texts: set[str | None]) -> list[Action]:
+    """Vocabularies and tokens made from a text that is no corpus any more. No unfinished job uses such a text."""
+    lists = [path for path in storage.cache().glob(f"*/*{CORPORA_SUFFIX}") if not texts.issuperset(_read_list(path))]
+    return [partial(_remove_cached, path) for path in lists]
+
+
+def _read_list(path: Path) -> list[str]:
+    """The texts that an entry was made from; none while the list is being written."""
+    try:
+        return list(json.loads(path.read_text()))
+    except ValueError:
+        return []
+
+
+def _remove_cached(path: Path) -> None:
+    entry = path.with_name(path.name.removesuffix(CORPORA_SUFFIX))
+    _remove_through_trash(entry, f"cache-{entry.name}")
+    path.unlink(missing_ok=True)
+    log.info("sweep: deleted %s, whose corpus was deleted", entry.relative_to(storage.data()))
 
 
 def _remove(path: Path) -> None:

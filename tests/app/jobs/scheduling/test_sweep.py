@@ -14,7 +14,8 @@ from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import db, storage
 from app.core.model_base import new_id
-from app.core.models import BackgroundTask, Checkpoint, Heartbeat, ImportedModel, Job
+from app.core.models import BackgroundTask, Checkpoint, Corpus, Heartbeat, ImportedModel, Job
+from app.corpora import service as corpora
 from app.jobs.attempts import attempts
 from app.jobs.scheduling import sweep as module
 from app.jobs.scheduling.scheduler import Scheduler
@@ -22,6 +23,7 @@ from app.jobs.scheduling.sweep import Sweep
 from tests.app.jobs import factories, saved_checkpoints
 from tests.users import Person
 from trainer import run_dir
+from trainer.data.tokenizer import train_cached
 
 HOUR = 3600.0
 
@@ -206,6 +208,24 @@ def test_incomplete_files_of_killed_processes_are_deleted(job: tuple[str, int], 
     age(slow.parent, 25 * HOUR)
     all_round()
     assert [path.exists() for path in (*whole, slow)] == [True, True, False]
+
+
+def test_tokens_in_the_cache_are_deleted_with_the_corpus_that_they_were_made_from(
+    alice_user: Person, corpus: str
+) -> None:
+    with db.transaction() as session:
+        kept = corpora.corpus_input(session.get_one(Corpus, corpus))
+        second = factories.corpus(alice_user, text="And the earth was without form, and void. " * 50)
+    with db.transaction() as session:
+        deleted = corpora.corpus_input(session.get_one(Corpus, second))
+    entries = [train_cached(of, 260, storage.cache(), lambda done, total: None) for of in ([kept], [kept, deleted])]
+    all_round()
+    assert [entry.exists() for entry in entries] == [True, True]
+    with db.transaction() as session:
+        corpora.delete_corpus(session, principal=alice_user.principal, corpus_id=second)
+    all_round()
+    assert [entry.exists() for entry in entries] == [True, False]
+    assert len(list((storage.cache() / "tokenizers").iterdir())) == 2  # the other entry and its list
 
 
 def test_files_of_exports_that_failed_are_deleted_and_those_without_a_row_quarantined(alice_user: Person) -> None:
