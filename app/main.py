@@ -30,6 +30,8 @@ from app.openai import models as openai_models
 from app.overview import api_reference, health, home
 from app.playground import api as playground_api
 from app.playground import pages as playground_pages
+from app.playground.deployments import api as deployments_api
+from app.playground.deployments import pages as deployments_pages
 from app.web import errors, middleware, openapi, probes
 from app.web.admission import Admission, AdmissionMiddleware
 from app.web.head_requests import HeadMiddleware
@@ -45,6 +47,7 @@ FEATURES = (
     background_tasks_api,
     jobs_api,
     playground_api,
+    deployments_api,
 )
 OPENAI = (openai_models, openai_chat)
 PAGES = (
@@ -55,6 +58,7 @@ PAGES = (
     background_tasks_pages,
     jobs_pages,
     playground_pages,
+    deployments_pages,
     conversations_pages,
     home,
     health,

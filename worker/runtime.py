@@ -7,6 +7,7 @@ from app.core import processes
 from app.core.settings import settings
 from worker.background.runner import TaskRunner
 from worker.inference.client import Inference
+from worker.inference.deployed_models import DeployedModels
 from worker.node import ForkServer, NodeHeartbeat, PeriodicThread
 
 STOP_SECONDS = 10.0  # for a supervisor to publish and record the last checkpoint, once its trainer has saved it
@@ -22,6 +23,7 @@ class Worker:
         self.tasks = TaskRunner()
         self._watch_fork_server = PeriodicThread(self.fork_server.watch)
         self._heartbeat = PeriodicThread(NodeHeartbeat().beat)
+        self._deployed_models = PeriodicThread(DeployedModels(self.inference).update)
         self._look_for_tasks = PeriodicThread(self.tasks.start_waiting)  # notifications may be lost
 
     def start_fork_server(self) -> None:
@@ -32,11 +34,13 @@ class Worker:
         """Tell the database every few seconds that this node can take jobs, and take background tasks from it."""
         self._heartbeat.start()
         self._look_for_tasks.start()
+        self._deployed_models.start()
 
     def stop(self) -> None:
         """Stop the threads and the fork server. In a container, which ends with its worker, jobs save and stop too."""
         self._watch_fork_server.stop()
         self._look_for_tasks.stop()
+        self._deployed_models.stop()
         self.tasks.stop()
         self._heartbeat.stop()
         self.fork_server.stop()

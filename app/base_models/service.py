@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.base_models import names
 from app.core import background_tasks, deleted_directories, paging, storage
+from app.core.deployment_models import Deployment
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.models import TERMINAL, BackgroundTask, ImportedModel, Job
@@ -114,6 +115,12 @@ def delete(session: Session, *, principal: Principal, model_id: str) -> None:
     if job_name is not None:
         message = _(
             "The job “{job}” starts from this model and has not finished. Cancel it or wait for its end.", job=job_name
+        )
+        raise PanelError(409, "model_in_use", message)
+    deployment_name = session.scalar(select(Deployment.name).where(Deployment.model_id == model_id).limit(1))
+    if deployment_name is not None:
+        message = _(
+            "The deployment “{name}” serves this model. Remove it, or deploy another one there.", name=deployment_name
         )
         raise PanelError(409, "model_in_use", message)
     deleted_directories.note(session, storage.base_model(model_id))  # if this process dies before it removes the files

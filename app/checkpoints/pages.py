@@ -94,6 +94,7 @@ def _keep_words() -> dict[str, str]:
         "pinned": _("pinned"),
         "regular": _("kept regularly"),
         "origin": _("a job continues from it"),
+        "deployed": _("a deployment serves it"),
     }
 
 

@@ -1,4 +1,4 @@
-"""Why a checkpoint is kept: among the newest, best, pinned, one in every n, or the origin of another job."""
+"""Why a checkpoint is kept: among the newest, best, pinned, one in every n, the origin of another job, or deployed."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,11 +7,12 @@ from typing import Any
 from sqlalchemy import Row, or_, select
 from sqlalchemy.orm import Session
 
+from app.core.deployment_models import Deployment
 from app.core.models import TERMINAL, Checkpoint, Job
 from trainer.spec import TrainSpec
 
 LEAST = 2  # good ones a job always keeps: should the newest turn out damaged, there is another
-REASONS = ("newest", "best", "pinned", "regular", "origin")
+REASONS = ("newest", "best", "pinned", "regular", "origin", "deployed")
 
 
 def reasons(session: Session, job_ids: Iterable[str]) -> dict[str, list[str]]:
@@ -26,14 +27,17 @@ def reasons(session: Session, job_ids: Iterable[str]) -> dict[str, list[str]]:
         or_(Job.resume_from_id.in_(ids), started_from.in_(ids)), Job.state.not_in(TERMINAL)
     )
     origins = {checkpoint_id for pair in session.execute(needed) for checkpoint_id in pair}
+    deployed = set(session.scalars(select(Deployment.model_id).where(Deployment.model_id.in_(ids))))
     reasons: dict[str, list[str]] = {}
     for job_id, spec in specs:
         own = [row for row in rows if row.job_id == job_id]
-        reasons |= _of_job(own, spec, origins)
+        reasons |= _of_job(own, spec, origins, deployed)
     return reasons
 
 
-def _of_job(rows: Sequence[Row[*tuple[Any, ...]]], spec: TrainSpec, origins: set[str | None]) -> dict[str, list[str]]:
+def _of_job(
+    rows: Sequence[Row[*tuple[Any, ...]]], spec: TrainSpec, origins: set[str | None], deployed: set[str]
+) -> dict[str, list[str]]:
     """`rows` are all good ones of a job, newest first."""
     newest = {row.id for row in rows[: max(LEAST, spec.save_total_limit or LEAST)]}
     measured = [row for row in rows if math.isfinite(_loss(row))]
@@ -48,6 +52,7 @@ def _of_job(rows: Sequence[Row[*tuple[Any, ...]]], spec: TrainSpec, origins: set
                 "pinned": row.pinned,
                 "regular": row.step % regular == 0,
                 "origin": row.id in origins,
+                "deployed": row.id in deployed,
             }.items()
             if holds
         ]

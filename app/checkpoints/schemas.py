@@ -39,7 +39,7 @@ class CheckpointAnswer(BaseModel):
     metrics: dict[str, Any] = Field(description="Metrics at this step.")
     state: Literal["ready", "corrupt"] = Field(description="corrupt: the files differ from what was saved.")
     pinned: bool = Field(description="Whether a user pinned it.")
-    kept: list[Literal["newest", "best", "pinned", "regular", "origin"]] = Field(
+    kept: list[Literal["newest", "best", "pinned", "regular", "origin", "deployed"]] = Field(
         description="Why it is kept. Without a reason it is deleted at its job's next save, unless the job keeps all."
     )
     created_at: datetime

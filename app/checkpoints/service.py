@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import retention_reasons
 from app.core import background_tasks, paging, storage
+from app.core.deployment_models import Deployment
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.json_shapes import StoredFile
@@ -115,6 +116,13 @@ def refuse_in_use(session: Session, ids: Sequence[str]) -> None:
     task_id = session.scalar(select(BackgroundTask.id).where(BackgroundTask.checkpoint_id.in_(ids), is_open).limit(1))
     if task_id is not None:
         message = _("The task {id} exports or evaluates this checkpoint. Cancel it or wait for its end.", id=task_id)
+        raise PanelError(409, "checkpoint_in_use", message)
+    deployment_name = session.scalar(select(Deployment.name).where(Deployment.model_id.in_(ids)).limit(1))
+    if deployment_name is not None:
+        message = _(
+            "The deployment “{name}” serves this checkpoint. Remove it, or deploy another one there.",
+            name=deployment_name,
+        )
         raise PanelError(409, "checkpoint_in_use", message)
 
 

@@ -39,6 +39,12 @@ class Principal:
     scopes: frozenset[str]
     by_cookie: bool
     session_id: str | None = None  # of the cookie's session
+    token_id: str | None = None  # of the API token
+
+    @property
+    def credential_id(self) -> str:
+        """What is limited together: a token, a session, or the user where there is neither."""
+        return self.token_id or self.session_id or self.user_id
 
     @property
     def is_owner(self) -> bool:

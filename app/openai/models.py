@@ -18,11 +18,13 @@ from sqlalchemy.orm import Session
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import db
+from app.core.deployment_models import Deployment
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.models import Checkpoint, ImportedModel, Job
 from app.core.principal import Principal, visible_to
 from app.openai import objects
+from app.playground.deployments import calls
 from app.web.auth import Reader, Submitter
 from app.web.json_body import StrictRoute
 from trainer.spec import TrainSpec
@@ -36,11 +38,12 @@ _PLAIN = re.compile(r"(?!ft:)\S(.*\S)?", re.DOTALL)
 
 @dataclass(frozen=True)
 class Model:
-    """A model by its name under /v1. `source_id` is the ID of the checkpoint or imported model."""
+    """A model by its name under /v1. `source_id` is the ID of the checkpoint, imported model or deployment."""
 
     id: str
     source_id: str
     created_at: datetime
+    is_deployment: bool = False
 
     @property
     def answer(self) -> dict[str, Any]:
@@ -101,12 +104,18 @@ def resolve(session: Session, *, principal: Principal, name: str) -> Model:
     Raises PanelError (404).
     """
     imported = _imported_models(session, principal)
-    model = _trained(session, principal, name) or next(
-        (one for one in imported if name in (one.id, one.source_id)), None
+    model = (
+        _deployed(calls.find(session, principal=principal, name=name))
+        or _trained(session, principal, name)
+        or next((one for one in imported if name in (one.id, one.source_id)), None)
     )
     if model is None:
         raise unknown(name)
     return model
+
+
+def _deployed(row: Deployment | None) -> Model | None:
+    return None if row is None else Model(row.name, row.id, row.created_at, is_deployment=True)
 
 
 def _trained(session: Session, principal: Principal, name: str) -> Model | None:
@@ -147,8 +156,12 @@ def _of_checkpoint(names: ModelNames, row: Row[Any], is_final: bool = False) -> 
 
 
 def list_models(session: Session, *, principal: Principal) -> list[Model]:
-    """What the user may generate with or fine-tune, newest first: what jobs trained, checkpoints, imported models."""
+    """What the user may generate with or fine-tune, newest first: what is deployed, what jobs trained, checkpoints,
+    imported models. Deployments can only be called.
+    """
     names, listed = ModelNames(session), dict[str, Model]()
+    for deployment in session.scalars(select(Deployment).where(calls.callable_by(principal))):
+        listed[deployment.name] = Model(deployment.name, deployment.id, deployment.created_at, is_deployment=True)
     for row in _checkpoint_rows(session, principal):
         finals = [_of_checkpoint(names, row, is_final=True)] if row.state == "succeeded" else []
         for model in (*finals, _of_checkpoint(names, row)):
@@ -179,6 +192,9 @@ def delete(principal: Submitter, name: str) -> dict[str, Any]:
     """Delete an imported model, a checkpoint, or all checkpoints of what a job trained."""
     with db.transaction() as session:
         model = resolve(session, principal=principal, name=name)
+        if model.is_deployment:
+            message = _("{name} is a deployment. Remove it on its page or by /api/v1/deployments.", name=model.id)
+            raise bad_field("model", "deployment_not_a_model", message, 409)
         is_imported = base_models.find(session, principal=principal, model_id=model.source_id) is not None
         if is_imported:
             base_models.delete(session, principal=principal, model_id=model.source_id)

@@ -34,7 +34,9 @@ _STREAM = (
     response_model=GenerateAnswer,
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        **errors("checkpoint_unknown", "prompt_and_messages", "prompt_too_large", *failures.codes()),
+        **errors(
+            "checkpoint_unknown", "prompt_and_messages", "prompt_too_large", "deployment_limit", *failures.codes()
+        ),
     },
 )
 async def generate(request: Request, body: GenerateRequest, principal: Submitter) -> Any:

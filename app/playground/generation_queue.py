@@ -22,7 +22,10 @@ SILENCE_SECONDS = 6.0  # a generation fails when its worker has written nothing 
 KEEP_SECONDS = 60  # after the last message a stream expires
 MAX_WAITING = 100
 
-_WAITING = "athanor:generate:waiting"
+
+def _waiting_key(node: str | None) -> str:
+    """The requests that wait for a node, or for any."""
+    return f"athanor:generate:waiting:{node}" if node else "athanor:generate:waiting"
 
 
 def _task_key(generation_id: str) -> str:
@@ -41,19 +44,23 @@ def _stream_key(generation_id: str) -> str:
 
 
 def enqueue(*tasks: GenerationTask) -> bool:
-    """Add requests to the end of the queue; False if more than MAX_WAITING would wait. Raises redis.RedisError."""
-    if int(valkey().zcard(_WAITING)) + len(tasks) > MAX_WAITING:
+    """Add requests for one model to the end of their node's queue; False if more than MAX_WAITING would wait.
+
+    Raises redis.RedisError.
+    """
+    waiting = _waiting_key(tasks[0].node)
+    if int(valkey().zcard(waiting)) + len(tasks) > MAX_WAITING:
         return False
     with valkey().pipeline() as pipe:
         for task in tasks:
             pipe.set(_task_key(task.id), task.model_dump_json(), ex=3600)
             pipe.set(_alive_key(task.id), b"", ex=ALIVE_SECONDS)
-            pipe.zadd(_WAITING, {task.id: time.time()})
+            pipe.zadd(waiting, {task.id: time.time()})
         pipe.execute()
     return True
 
 
-async def read(generation_id: str) -> AsyncGenerator[GenerationMessage, None]:
+async def read(task: GenerationTask) -> AsyncGenerator[GenerationMessage, None]:
     """The messages of a generation as they arrive, and `waiting` twice a second until the first one.
 
     Ends after `done` or `failure`; a broker that cannot be reached is a `failure` too. Closing it removes the request
@@ -61,7 +68,7 @@ async def read(generation_id: str) -> AsyncGenerator[GenerationMessage, None]:
     """
     client = redis.asyncio.Redis.from_url(settings().redis_url, socket_timeout=5, socket_connect_timeout=2)
     try:
-        async for message in _messages(client, generation_id):
+        async for message in _messages(client, task):
             yield message
             if message.is_last:
                 return
@@ -70,17 +77,17 @@ async def read(generation_id: str) -> AsyncGenerator[GenerationMessage, None]:
     finally:
         # Deleting the keys frees the worker: the cancellation that closed this generator must not interrupt it.
         with anyio.move_on_after(2, shield=True):
-            await _remove(client, generation_id)
+            await _remove(client, task)
 
 
-async def _messages(client: "redis.asyncio.Redis", generation_id: str) -> AsyncGenerator[GenerationMessage, None]:
+async def _messages(client: "redis.asyncio.Redis", task: GenerationTask) -> AsyncGenerator[GenerationMessage, None]:
     last_id: Any = "0"
     last_message_at: float | None = None
     while True:
-        if not await client.expire(_alive_key(generation_id), ALIVE_SECONDS):
+        if not await client.expire(_alive_key(task.id), ALIVE_SECONDS):
             yield GenerationMessage(event="failure", code="request_lost")
             return
-        entries_by_stream: Any = await client.xread({_stream_key(generation_id): last_id}, count=256, block=500)
+        entries_by_stream: Any = await client.xread({_stream_key(task.id): last_id}, count=256, block=500)
         if entries_by_stream:
             last_message_at = time.monotonic()
             # Two shapes, by protocol version: a list of pairs or a dictionary.
@@ -90,16 +97,16 @@ async def _messages(client: "redis.asyncio.Redis", generation_id: str) -> AsyncG
                 yield GenerationMessage.model_validate_json(fields[b"line"])
             last_id = entries[-1][0]
         elif last_message_at is None:
-            position = await client.zrank(_WAITING, generation_id)
+            position = await client.zrank(_waiting_key(task.node), task.id)
             yield GenerationMessage(event="waiting", position=position)
         elif time.monotonic() - last_message_at > SILENCE_SECONDS:
             yield GenerationMessage(event="failure", code="worker_lost")
 
 
-async def _remove(client: "redis.asyncio.Redis", generation_id: str) -> None:
+async def _remove(client: "redis.asyncio.Redis", task: GenerationTask) -> None:
     try:
-        await client.delete(_alive_key(generation_id), _task_key(generation_id), _stream_key(generation_id))
-        await client.zrem(_WAITING, generation_id)
+        await client.delete(_alive_key(task.id), _task_key(task.id), _stream_key(task.id))
+        await client.zrem(_waiting_key(task.node), task.id)
     except (redis.RedisError, OSError):
         pass  # the keys expire on their own
     await client.aclose()
@@ -108,17 +115,22 @@ async def _remove(client: "redis.asyncio.Redis", generation_id: str) -> None:
 # ---- worker ---------------------------------------------------------------------------------------------------------
 
 
-def dequeue() -> GenerationTask | None:
-    """Take the request that has waited longest and still has a reader; None if there is none.
+def dequeue(node: str) -> GenerationTask | None:
+    """Take the request that has waited longest, for this node or else for any, and still has a reader; or None.
 
     Raises redis.RedisError.
     """
-    while popped := cast(list[tuple[bytes, float]], valkey().zpopmin(_WAITING)):
+    while popped := _pop(node):
         generation_id = popped[0][0].decode()
         text, alive = valkey().mget(_task_key(generation_id), _alive_key(generation_id))
         if text is not None and alive is not None:
             return GenerationTask.model_validate_json(text)
     return None
+
+
+def _pop(node: str) -> list[tuple[bytes, float]]:
+    popped: Any = valkey().zpopmin(_waiting_key(node)) or valkey().zpopmin(_waiting_key(None))
+    return cast(list[tuple[bytes, float]], popped)
 
 
 def write(generation_id: str, messages: Iterable[GenerationMessage]) -> bool:

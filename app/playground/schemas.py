@@ -158,6 +158,9 @@ class GenerationTask(GenerationSettings):
     messages: list[PromptMessage] | None = None
     prefill: str = ""
     seed: int = 0
+    node: str | None = None  # that has to answer it, as it keeps the model in memory
+    deployment_id: str | None = None
+    user_id: str = ""
 
 
 class GenerationMessage(BaseModel):

@@ -30,6 +30,8 @@ from app.core.models import Checkpoint, ImportedModel, Job, Node
 from app.core.principal import Principal, visible_to
 from app.core.settings import settings
 from app.playground import failures, generation_queue
+from app.playground.deployments import calls
+from app.playground.deployments.calls import Call
 from app.playground.schemas import MAX_PROMPT_CHARACTERS, GenerateRequest, GenerationTask
 from trainer.families import DECODERS
 from trainer.limits import Traits, limit
@@ -73,25 +75,34 @@ def prepare(
             limit=MAX_PROMPT_CHARACTERS,
         )
         raise bad_field("messages" if messages else "prompt", "prompt_too_large", text, status=413)
-    task.path = _model_path(session, principal, model_id, "messages" if messages else "generate")
-    if not storage.checkpoint(task.path).is_dir():
-        raise failures.error("checkpoint_gone", {})
+    deployment = calls.find(session, principal=principal, name=model_id)
+    if deployment is None:
+        task.path = model_path(session, principal, model_id, "messages" if messages else "generate")
+    else:
+        calls.count(deployment, principal)
+        task.path, task.node = calls.route(session, deployment)
+        task.deployment_id, task.user_id = deployment.id, principal.user_id
     return task
 
 
-def _model_path(session: Session, principal: Principal, model_id: str, use: str) -> str:
+def model_path(session: Session, principal: Principal, model_id: str, use: str) -> str:
     """The directory of a checkpoint or an imported model, relative to the data directory. Raises PanelError where it
-    cannot be used so.
+    cannot be used so, or is gone.
     """
     model = base_models.find(session, principal=principal, model_id=model_id)
     if model is not None and model.state == "ready":
-        _require(model.facts, use)
-        return str(storage.base_model(model.id).relative_to(storage.data()))
-    checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=model_id)
-    if checkpoint.state == "corrupt":
-        raise failures.error("checkpoint_corrupt", {})
-    _require(traits_of_checkpoints(session, session.get_one(Job, checkpoint.job_id).spec), use)
-    return checkpoint.path
+        traits: Traits = model.facts
+        path = str(storage.base_model(model.id).relative_to(storage.data()))
+    else:
+        checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=model_id)
+        if checkpoint.state == "corrupt":
+            raise failures.error("checkpoint_corrupt", {})
+        traits = traits_of_checkpoints(session, session.get_one(Job, checkpoint.job_id).spec)
+        path = checkpoint.path
+    _require(traits, use)
+    if not storage.checkpoint(path).is_dir():
+        raise failures.error("checkpoint_gone", {})
+    return path
 
 
 def _require(traits: Traits, use: str) -> None:
@@ -108,28 +119,30 @@ def enqueue(*tasks: GenerationTask) -> None:
     except RedisError as error:
         log.warning("generation %s: broker not reachable: %s", tasks[0].id, error)
         raise failures.error("broker_away", {}) from None
-    notify_nodes()
+    notify_nodes(tasks[0].node)
 
 
-def notify_nodes() -> None:
-    """Tell the nodes that a request waits. Best effort: the first request in the queue repeats it."""
+def notify_nodes(node: str | None) -> None:
+    """Tell a node, or all, that a request waits. Best effort: the first request in the queue repeats it."""
     try:
-        queue.send(queue.GENERATE, queue=queue.GENERATE_QUEUE)
+        queue.send(queue.GENERATE, queue=queue.node_queue(node) if node else queue.GENERATE_QUEUE)
     except (OperationalError, RedisError) as error:
         log.warning("no node was notified of a generation: %s", error)
 
 
 async def follow(task: GenerationTask) -> AsyncGenerator[GenerationEvent, None]:
     """The events of a generation as they happen, until `done` or `failure`. Closing it early stops the generation."""
-    wait = _Wait()
-    async with aclosing(generation_queue.read(task.id)) as lines:
+    wait, call = _Wait(task.node), Call(task)
+    async with call.recorded(), aclosing(generation_queue.read(task)) as lines:
         async for entry in lines:
             name = entry.event
+            call.note(entry)
             if name == "waiting":
                 position = entry.position
                 if position is not None and wait.changed(position):
                     yield GenerationEvent("waiting", {"position": position, "message": _position_message(position)})
                 if (code := await wait.failure(position)) is not None:
+                    call.failure = code
                     yield _failure(code, {})
                     return
             elif name == "failure":
@@ -145,6 +158,7 @@ async def follow(task: GenerationTask) -> AsyncGenerator[GenerationEvent, None]:
 class _Wait:
     """The time that a request has spent in the queue. Times are those of time.monotonic()."""
 
+    node: str | None
     started_at: float = field(default_factory=time.monotonic)
     checked_at: float = field(default_factory=time.monotonic)
     position: int | None = None
@@ -164,7 +178,7 @@ class _Wait:
             return None
         self.checked_at = now
         if position == 0:
-            await to_thread.run_sync(notify_nodes)
+            await to_thread.run_sync(notify_nodes, self.node)
         return None if await to_thread.run_sync(_has_live_worker) else "no_worker"
 
 

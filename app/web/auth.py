@@ -86,7 +86,7 @@ def _by_token(session: Session, sha256: str) -> Principal | None:
         return None
     user, token = row
     _note_use(session, ApiToken, token.last_used_at, ApiToken.id == token.id)
-    return Principal(user.id, user.name, user.role, frozenset(token.scopes), by_cookie=False)
+    return Principal(user.id, user.name, user.role, frozenset(token.scopes), by_cookie=False, token_id=token.id)
 
 
 def accepted(session: Session, credentials: Collection[Credential]) -> set[Credential]:

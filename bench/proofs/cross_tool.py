@@ -31,7 +31,7 @@ from transformers import (
 from transformers.pipelines.text_generation import Chat
 from transformers.utils import logging
 
-from bench.proofs.llamacpp import ask, llamacpp
+from bench.proofs.llamacpp import ask, serving
 from bench.support.forked import IS_SMOKE
 from bench.support.material import names, train
 from bench.support.published_models import CONTEXT, MODELS
@@ -162,7 +162,7 @@ def decoder_programs(checkpoint: Path) -> Iterator[tuple[str, Program | str]]:
     file = checkpoint.parent / verification.GGUF_MODEL
     tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
     gguf_writer.write(file, verification.load(checkpoint), tokenizer, "f32", "proof")
-    with llamacpp(file) as client:
+    with serving(file) as client:
         yield "llama.cpp", gguf_client(client)
 
 

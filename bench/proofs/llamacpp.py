@@ -57,10 +57,10 @@ def make_checkpoint(model_type: str, home: Path) -> Path:
 
 
 @contextmanager
-def llamacpp(file: Path) -> Iterator[httpx.Client]:
-    """llama.cpp's own server with this file."""
+def serving(file: Path, num_parallel: int = 1, context: int = 256) -> Iterator[httpx.Client]:
+    """llama.cpp's own server with this file, for texts of so many tokens."""
     parameters = xllamacpp.CommonParams()
-    parameters.model.path, parameters.n_ctx, parameters.n_parallel = str(file), 256, 1
+    parameters.model.path, parameters.n_ctx, parameters.n_parallel = str(file), num_parallel * context, num_parallel
     parameters.verbosity, parameters.fit_params, parameters.use_jinja = -1, False, True
     server = xllamacpp.Server(parameters)
     with httpx.Client(base_url=server.listening_address, timeout=60) as client:
@@ -101,7 +101,7 @@ def next_tokens(client: httpx.Client, model: PreTrainedModel, prompt: list[int])
 
 def compare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, file: Path) -> str:
     """What llama.cpp does with a file, against what transformers does with its model."""
-    with llamacpp(file) as client:
+    with serving(file) as client:
         same = share_tokenized_alike(client, tokenizer)
         prompts = [tokenizer(text)["input_ids"][:NUM_PROMPT] for text in gguf_tokenizer.TEXTS]
         if tokenizer.chat_template:

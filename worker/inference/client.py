@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from worker.environment import child_environment, fork_server_socket
 log = logging.getLogger(__name__)
 
 END_SECONDS = 5.0
+KEEP_SECONDS = 60.0
 
 
 class Inference:
@@ -40,6 +41,22 @@ class Inference:
                 yield connection
             finally:
                 _wait_until_stopped(connection)
+
+    def keep(self, paths: Sequence[str]) -> dict[str, tuple[str, str | None]]:
+        """Keep the models of these directories in memory, and no others: the state of each, and why it failed.
+
+        Raises OSError if the process ends meanwhile.
+        """
+        connection, peer = socket.socketpair()
+        with connection:
+            connection.settimeout(KEEP_SECONDS)
+            with peer:
+                self._pass(peer)
+            jsonlines.send(connection, {"keep": list(paths)})
+            answer = jsonlines.receive(connection)
+        if answer is None:
+            raise ConnectionResetError("the inference process ended")
+        return {path: (state, failure) for path, (state, failure) in answer["states"].items()}
 
     def close(self) -> None:
         """End the process, which frees its memory."""

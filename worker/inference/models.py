@@ -27,7 +27,8 @@ from worker.inference.shared_tokenizer import SharedTokenizer
 
 log = logging.getLogger(__name__)
 
-MODELS_KEPT = 4
+MODELS_KEPT = 4  # besides those of deployments
+RETRY_SECONDS = 60.0
 MAX_SOURCE_TOKENS = 1_024  # of an encoder-decoder, whose positions have no end
 # The memory limit on a CPU, as a multiple of the files of each model: they are mapped, 16-bit weights become fp32, and
 # a copy of a tensor is made on the way. To it come the KV cache of each generation and a margin for everything else.
@@ -114,6 +115,9 @@ class Models:
         self._device = device
         self._lock = threading.Lock()
         self._models: dict[Path, _Model] = {}
+        self._kept: set[Path] = set()  # for deployments
+        self._failures: dict[Path, tuple[float, str]] = {}  # of kept models: when, and its code
+        self._loading: set[Path] = set()  # of kept models
         self._base_bytes = data_bytes()
         self.memory_limit = 0  # of this process, in bytes, or 0
 
@@ -143,6 +147,49 @@ class Models:
         finally:
             self._release(model)
 
+    @property
+    def is_keeping(self) -> bool:
+        """Whether a deployment needs this process."""
+        return bool(self._kept)
+
+    def keep(self, paths: Sequence[Path]) -> dict[Path, tuple[str, str | None]]:
+        """Keep these models in memory until the next call: loading, ready or failed, with the code of the failure.
+
+        Those that are not in memory are loaded in threads; a failure is tried again after RETRY_SECONDS.
+        """
+        with self._lock:
+            dropped, self._kept = self._kept - set(paths), set(paths)
+            for model in [self._models[path] for path in dropped if path in self._models]:
+                if not model.users:
+                    self._drop(model)
+            states = {path: self._state(path) for path in paths}
+            self._limit_memory()
+        for path in [path for path, (state, _code) in states.items() if state == "loading"]:
+            if path not in self._loading:
+                self._loading.add(path)
+                threading.Thread(target=self._load_kept, args=(path,), daemon=True).start()
+        return states
+
+    def _state(self, path: Path) -> tuple[str, str | None]:
+        model = self._models.get(path)
+        if model is not None and model.engine is not None:
+            return "ready", None
+        failed_at, code = self._failures.get(path, (-RETRY_SECONDS, ""))
+        return ("failed", code) if time.monotonic() - failed_at < RETRY_SECONDS else ("loading", None)
+
+    def _load_kept(self, path: Path) -> None:
+        try:
+            with self.acquire(path, lambda: False) as model:
+                _ = model.stop_token_ids  # waits for the tokenizer
+            self._failures.pop(path, None)
+        except GenerationRefused as refusal:
+            self._failures[path] = time.monotonic(), refusal.code
+        except Exception as error:  # whatever a library makes of a strange model
+            log.warning("deployed model %s cannot be loaded: %s", path, error)
+            self._failures[path] = time.monotonic(), "memory_exceeded" if is_memory_error(error) else "inference_failed"
+        finally:
+            self._loading.discard(path)
+
     def _release(self, model: _Model) -> None:
         with self._lock:
             model.users -= 1
@@ -160,8 +207,8 @@ class Models:
 
     def _evict_idle(self, incoming: _Model) -> None:
         with self._lock:
-            while len(self._models) > MODELS_KEPT or _free_bytes(self._device) < incoming.num_bytes:
-                idle = [model for model in self._models.values() if not model.users]
+            while len(self._models.keys() - self._kept) > MODELS_KEPT or _free_bytes(self._device) < incoming.num_bytes:
+                idle = [model for path, model in self._models.items() if not model.users and path not in self._kept]
                 if not idle:
                     break
                 self._drop(min(idle, key=lambda model: model.used_at))

@@ -51,6 +51,10 @@ def _answer(conn: socket.socket, models: Models) -> None:
         request = jsonlines.receive(conn)
         if request is None:
             return
+        if "keep" in request:
+            states = models.keep([Path(path) for path in request["keep"]])
+            jsonlines.send(conn, {"states": {str(path): state for path, state in states.items()}})
+            return
         task = GenerationTask.model_validate(request)
         try:
             with models.acquire(Path(task.path), lambda: _is_closed(conn)) as model:
@@ -191,7 +195,7 @@ def serve(leash: socket.socket) -> None:
             stream = threading.Thread(target=_answer, args=(socket.socket(fileno=descriptors[0]), models), daemon=True)
             stream.start()
             streams.append(stream)
-        if streams:
+        if streams or models.is_keeping:
             idle_since = time.monotonic()
         elif time.monotonic() - idle_since > IDLE_SECONDS:
             return

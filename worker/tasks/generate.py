@@ -15,6 +15,7 @@ from redis import RedisError
 
 from app.core import storage
 from app.core.queue import GENERATE, celery
+from app.core.settings import settings
 from app.playground import generation_queue
 from app.playground.schemas import GenerationMessage, GenerationTask
 from trainer import jsonlines
@@ -33,7 +34,7 @@ def generate() -> None:
     while slots.acquire(blocking=False):
         task = None
         try:
-            task = generation_queue.dequeue()
+            task = generation_queue.dequeue(settings().node_name)
         finally:
             if task is None:
                 slots.release()

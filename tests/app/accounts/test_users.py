@@ -231,8 +231,8 @@ def num_rows(person: Person) -> int:
 def test_every_table_with_an_owner_is_known_and_has_its_directory() -> None:
     names = {table.name for table in removal.OWNED}
     assert {"job", "corpus", "checkpoint", "background_task"} <= names
-    # A checkpoint lies in the directory of its job; a conversation and a key have no files.
-    assert names - set(removal.DIRECTORIES) == {"checkpoint", "conversation", "idempotency_key"}
+    # A checkpoint lies in the directory of its job; conversations, deployments and keys have no files.
+    assert names - set(removal.DIRECTORIES) == {"checkpoint", "conversation", "deployment", "idempotency_key"}
 
 
 def test_a_removed_user_is_gone_with_rows_and_files(web: TestClient, alice: TestClient, carol: Person) -> None:

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from app.core import db
 from app.core.account_models import ApiToken, LoginSession, PasswordReset, User
 from app.core.conversation_models import Conversation, ConversationMessage
+from app.core.deployment_models import Deployment
 from app.core.json_shapes import ModelFacts, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.corpora import service as corpora
@@ -31,6 +32,7 @@ TABLES: tuple[type[Any], ...] = (
     BackgroundTask,
     Conversation,
     ConversationMessage,
+    Deployment,
 )
 
 
@@ -49,6 +51,7 @@ class Ids:
     user_id: str
     conversation_id: str
     message_id: str
+    deployment_id: str
     running_job_id: str
 
 
@@ -68,7 +71,10 @@ def ids(database: str, alice_user: Person) -> Ids:
         options = TaskOptions(format="safetensors")
         task = BackgroundTask(owner_id=alice_user.id, checkpoint_id=checkpoint_id, kind="export", options=options)
         conversation = Conversation(owner_id=alice_user.id, title=f"{MARK} chat", columns=[])
-        session.add_all([model, task, conversation])
+        deployment = Deployment(
+            owner_id=alice_user.id, name=f"{MARK} deployment", name_key=MARK, model_id="x", path="x"
+        )
+        session.add_all([model, task, conversation, deployment])
         session.flush()
         message = ConversationMessage(conversation_id=conversation.id, role="user", content=f"Open, {MARK}!")
         session.add(message)
@@ -76,7 +82,9 @@ def ids(database: str, alice_user: Person) -> Ids:
         token_id = session.scalars(select(ApiToken.id)).one()
         session_id = session.scalars(select(LoginSession.id)).one()
         row_ids = (corpus_id, tokenizer.id, model.id, job_id, checkpoint_id, task.id)
-        return Ids(*row_ids, token_id, session_id, alice_user.id, conversation.id, message.id, running_job_id)
+        return Ids(
+            *row_ids, token_id, session_id, alice_user.id, conversation.id, message.id, deployment.id, running_job_id
+        )
 
 
 def record_tokenizer(session: Any, person: Person, name: str, corpus_ids: list[str], sha256: str = SHA256) -> Tokenizer:

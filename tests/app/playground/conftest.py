@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 from app.checkpoints import service as checkpoints
 from app.core import db, storage
 from app.core.models import Job, Node
-from app.core.queue import GENERATE_QUEUE, celery
+from app.core.queue import GENERATE_QUEUE, celery, node_queue
+from app.core.settings import settings
 from app.main import create_app
 from tests.trainer.gangs import GangForkServer
 from tests.users import Person
@@ -131,11 +132,16 @@ def node(database: str) -> Iterator[str]:
     """A node that serves generations: a Celery worker in this process, an inference process of its own."""
     with db.transaction() as session:
         seen = {"started_at": func.now(), "last_seen_at": func.now() + func.make_interval(0, 0, 1)}
-        session.add(Node(name="here", num_cpus=2, memory_bytes=2**30, gpus=[], slots=1, **seen))
+        session.add(Node(name=settings().node_name, num_cpus=2, memory_bytes=2**30, gpus=[], slots=1, **seen))
     current_worker().generation_slots = threading.BoundedSemaphore(SLOTS)
-    options = {"pool": "threads", "concurrency": 8, "queues": [GENERATE_QUEUE], "loglevel": "WARNING"}
+    options = {
+        "pool": "threads",
+        "concurrency": 8,
+        "queues": [GENERATE_QUEUE, node_queue(settings().node_name)],
+        "loglevel": "WARNING",
+    }
     with start_worker(celery, perform_ping_check=False, **options):
-        yield "here"
+        yield settings().node_name
     current_worker().inference.close()
 
 

@@ -205,5 +205,5 @@ def test_waiters_that_vanished_are_skipped(client: httpx.Client, monkeypatch: py
         assert generation_queue.enqueue(task)
     live.valkey().delete(f"athanor:generate:{left.id}:alive")
 
-    assert generation_queue.dequeue() == waiting
-    assert generation_queue.dequeue() is None
+    assert generation_queue.dequeue("here") == waiting
+    assert generation_queue.dequeue("here") is None

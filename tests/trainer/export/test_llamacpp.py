@@ -32,7 +32,7 @@ def test_it_reads_sentencepiece_tokenizers_scaled_positions_and_narrow_heads(
     model.config.architectures = ["LlamaForCausalLM"]
     gguf_writer.write(tmp_path / "model.gguf", model, tokenizer, "f32", "proof")
 
-    with llamacpp.llamacpp(tmp_path / "model.gguf") as client:
+    with llamacpp.serving(tmp_path / "model.gguf") as client:
         for text in TEXTS:
             tokens = llamacpp.ask(client, "/tokenize", content=text, add_special=False, parse_special=True)["tokens"]
             assert tokens == tokenizer(text, add_special_tokens=False)["input_ids"], text
@@ -58,6 +58,6 @@ def test_it_stops_at_the_end_of_a_turn(tmp_path: Path) -> None:
         model.lm_head.weight[end_of_turn].zero_()[0] = 50.0
     gguf_writer.write(tmp_path / "model.gguf", model, tokenizer, "f32", "turns")
 
-    with llamacpp.llamacpp(tmp_path / "model.gguf") as client:
+    with llamacpp.serving(tmp_path / "model.gguf") as client:
         answer = llamacpp.ask(client, "/completion", prompt="And the king", n_predict=8, temperature=0.0)
     assert (answer["stop_type"], answer["tokens_predicted"]) == ("eos", 1)

@@ -1,0 +1,152 @@
+"""Operations on deployments: the only writer of their table. Replicas and calls are written by the other modules."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.core import db, paging
+from app.core.account_models import User
+from app.core.deployment_models import Deployment, Replica
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.models import Node
+from app.core.names import checked_name, comparison_key
+from app.core.principal import Principal, not_found
+from app.playground import failures
+from app.playground.deployments import calls, replicas
+from app.playground.deployments.schemas import DeploymentAnswer, ReplicaAnswer, state_of
+from app.playground.service import model_path
+
+MAX_NAME_LENGTH = 64
+MAX_DEPLOYMENTS = 50  # of one user
+DAY = timedelta(days=1)
+
+
+def create(session: Session, *, principal: Principal, name: str, model_id: str, **settings: Any) -> Deployment:
+    """Deploy a model: nodes load it within seconds and keep it. Raises PanelError."""
+    name = checked_name(name, max_length=MAX_NAME_LENGTH)
+    own = session.scalar(select(func.count()).where(Deployment.owner_id == principal.user_id)) or 0
+    if own >= MAX_DEPLOYMENTS:
+        message = _("You have {n} deployments, which is the limit. Remove one first.", n=own)
+        raise PanelError(409, "deployments_limit", message)
+    row = Deployment(
+        owner_id=principal.user_id,
+        name=name,
+        name_key=comparison_key(name),
+        model_id=model_id,
+        path=model_path(session, principal, model_id, "generate"),
+        **_stored(session, settings),
+    )
+    session.add(row)
+    try:
+        session.flush()
+    except IntegrityError:
+        message = _("Another deployment is called “{name}”. Choose another name.", name=name)
+        raise bad_field("name", "deployment_name_taken", message, 409) from None
+    return row
+
+
+def change(session: Session, *, principal: Principal, deployment_id: str, changes: dict[str, Any]) -> Deployment:
+    """Change a deployment. With another `model`, calls go to the old one until the new one is loaded."""
+    row = get_own(session, principal=principal, deployment_id=deployment_id, for_update=True)
+    model_id = changes.pop("model", None)
+    if model_id is not None:
+        row.path = model_path(session, principal, model_id, "generate")
+        row.model_id = model_id
+    for column, value in _stored(session, changes).items():
+        setattr(row, column, value)
+    row.updated_at = db.now()
+    session.flush()
+    return row
+
+
+def _stored(session: Session, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as columns: names of users become their IDs, and nodes have to exist."""
+    columns = {key: value for key, value in settings.items() if key != "users"}
+    if "users" in settings:
+        columns["user_ids"] = _user_ids(session, settings["users"])
+    existing = set(session.scalars(select(Node.name).where(Node.name.in_(settings.get("nodes", [])))))
+    missing = next((name for name in settings.get("nodes", []) if name not in existing), None)
+    if missing is not None:
+        raise bad_field("nodes", "node_unknown", _("There is no node “{name}”.", name=missing))
+    return columns
+
+
+def _user_ids(session: Session, names: Sequence[str]) -> list[str]:
+    keys = {comparison_key(name): name for name in names}
+    rows = session.execute(select(User.name_key, User.id).where(User.name_key.in_(keys))).all()
+    missing = next((name for key, name in keys.items() if key not in {row.name_key for row in rows}), None)
+    if missing is not None:
+        raise bad_field("users", "user_unknown", _("There is no user “{name}”.", name=missing))
+    return [row.id for row in rows]
+
+
+def delete(session: Session, *, principal: Principal, deployment_id: str) -> None:
+    """Remove a deployment with its counts; the nodes free its memory within seconds."""
+    session.delete(get_own(session, principal=principal, deployment_id=deployment_id, for_update=True))
+
+
+def get_own(session: Session, *, principal: Principal, deployment_id: str, for_update: bool = False) -> Deployment:
+    """A deployment of the user. Raises 404, and 403 for one that the user may only call."""
+    query = select(Deployment).where(Deployment.id == deployment_id, calls.callable_by(principal))
+    row = session.scalar(query.with_for_update() if for_update else query)
+    if row is None:
+        raise not_found()
+    if row.owner_id != principal.user_id:
+        raise PanelError(403, "deployment_not_yours", _("Only the user who made this deployment can change it."))
+    return row
+
+
+def get(session: Session, *, principal: Principal, deployment_id: str) -> Deployment:
+    """A deployment that the user may call. Raises 404."""
+    row = session.scalar(select(Deployment).where(Deployment.id == deployment_id, calls.callable_by(principal)))
+    if row is None:
+        raise not_found()
+    return row
+
+
+def list_deployments(
+    session: Session, *, principal: Principal, limit: int, after: str | None
+) -> tuple[list[Deployment], str | None]:
+    """The deployments that the user may call, newest first, and the cursor of the next page."""
+    query = select(Deployment).where(calls.callable_by(principal))
+    return paging.newest(session, query, Deployment.id, limit, after)
+
+
+def answer(session: Session, row: Deployment, principal: Principal) -> DeploymentAnswer:
+    """A deployment with its replicas and the calls of the last day."""
+    live = replicas.live_nodes(session)
+    rows = session.scalars(select(Replica).where(Replica.deployment_id == row.id, Replica.node.in_(live)))
+    listed = [_replica(one, row) for one in rows]
+    is_mine = row.owner_id == principal.user_id
+    names = session.scalars(select(User.name).where(User.id.in_(row.user_ids)).order_by(User.name))
+    return DeploymentAnswer(
+        id=row.id,
+        name=row.name,
+        model=row.model_id,
+        is_mine=is_mine,
+        state=state_of(listed),
+        replicas=listed,
+        num_replicas=row.num_replicas,
+        nodes=row.nodes,
+        access=row.access,
+        users=list(names) if is_mine else [],
+        requests_per_minute=row.requests_per_minute,
+        last_day=calls.usage(session, row.id, db.now() - DAY),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _replica(replica: Replica, row: Deployment) -> ReplicaAnswer:
+    message = None if replica.failure is None else failures.sentence(replica.failure, {})
+    return ReplicaAnswer(
+        node=replica.node,
+        state=replica.state,
+        is_current=replica.path == row.path,
+        message=message,
+    )

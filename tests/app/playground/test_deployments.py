@@ -1,0 +1,224 @@
+"""Deployments: a name that is kept in memory, called, moved to another model, limited, counted and removed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.checkpoints import service as checkpoints
+from app.core import db
+from app.core.deployment_models import Deployment, DeploymentCall, Replica
+from app.core.errors import PanelError
+from app.core.settings import settings
+from app.playground.deployments import calls, replicas
+from tests.app.playground.conftest import StoreCheckpoint, StoredCheckpoint
+from tests.users import Person
+from tests.waiting import until
+from worker.inference.deployed_models import DeployedModels
+from worker.runtime import current_worker
+
+BODY = {"prompt": "And God said", "max_tokens": 5, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def deployed_models(node: str) -> DeployedModels:
+    """What the node does every few seconds."""
+    return DeployedModels(current_worker().inference)
+
+
+@pytest.fixture(autouse=True)
+def none_left(deployed_models: DeployedModels) -> Iterator[None]:
+    yield
+    with db.transaction() as session:
+        for row in session.query(Deployment):
+            session.delete(row)
+    deployed_models.update()
+
+
+def deploy(api: TestClient, model: str, **fields: Any) -> dict[str, Any]:
+    answer = api.post("/api/v1/deployments", json={"name": "helpdesk", "model": model, **fields})
+    assert answer.status_code == 201, answer.text
+    created: dict[str, Any] = answer.json()
+    return created
+
+
+def wait_until_ready(api: TestClient, deployed_models: DeployedModels, deployment_id: str) -> None:
+    def is_ready() -> bool:
+        deployed_models.update()
+        answer = api.get(f"/api/v1/deployments/{deployment_id}").json()
+        return bool(answer["replicas"]) and all(
+            one["state"] == "ready" and one["is_current"] for one in answer["replicas"]
+        )
+
+    until(is_ready, 60, "the deployment to be ready")
+
+
+def test_a_deployment_is_loaded_called_by_name_and_counted(
+    api: TestClient, checkpoint: StoredCheckpoint, deployed_models: DeployedModels
+) -> None:
+    created = deploy(api, checkpoint.id)
+    assert (created["state"], created["replicas"]) == ("loading", [])
+    wait_until_ready(api, deployed_models, created["id"])
+    direct = api.post("/api/v1/generate", json={"checkpoint": checkpoint.id, **BODY}).json()
+
+    for name in ("helpdesk", "HelpDesk", created["id"]):
+        answer = api.post("/api/v1/generate", json={"checkpoint": name, **BODY}).json()
+        assert answer["text"] == direct["text"]
+
+    deployment = api.get(f"/api/v1/deployments/{created['id']}").json()
+    day = deployment["last_day"]
+    assert (day["requests"], day["errors"], day["tokens"]) == (3, 0, 15)
+    assert 0 < day["first_token_p50_ms"] <= day["p50_ms"] <= day["p95_ms"]
+    (hour,) = api.get(f"/api/v1/deployments/{created['id']}/usage").json()["data"]
+    assert hour["requests"] == 3
+    assert hour["prompt_tokens"] == 3 * direct["num_prompt_tokens"]
+
+
+def test_a_call_goes_to_the_node_that_keeps_the_model(
+    api: TestClient, checkpoint: StoredCheckpoint, deployed_models: DeployedModels
+) -> None:
+    created = deploy(api, checkpoint.id)
+    wait_until_ready(api, deployed_models, created["id"])
+    with db.transaction() as session:
+        row = session.get_one(Deployment, created["id"])
+        assert replicas.duties(session, settings().node_name)[0].paths == (row.path,)
+        assert calls.route(session, row) == (row.path, settings().node_name)
+        session.get_one(Replica, (row.id, settings().node_name)).state = "loading"
+        session.flush()
+        assert calls.route(session, row) == (row.path, None), "any node may load it"
+        session.rollback()
+
+
+def test_a_move_to_another_model_leaves_no_gap(
+    api: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person, deployed_models: DeployedModels
+) -> None:
+    old, new = store_checkpoint(alice_user), store_checkpoint(alice_user)
+    created = deploy(api, old.id)
+    wait_until_ready(api, deployed_models, created["id"])
+
+    changed = api.put(f"/api/v1/deployments/{created['id']}", json={"model": new.id}).json()
+
+    assert changed["replicas"] == [
+        {"node": settings().node_name, "state": "ready", "is_current": False, "message": None}
+    ], "the old model serves until the new one is loaded"
+    assert api.post("/api/v1/generate", json={"checkpoint": "helpdesk", **BODY}).status_code == 200
+    wait_until_ready(api, deployed_models, created["id"])
+    assert api.post("/api/v1/generate", json={"checkpoint": "helpdesk", **BODY}).status_code == 200
+    with db.transaction() as session:
+        assert len(replicas.duties(session, settings().node_name)[0].paths) == 1, "the old one may go"
+
+
+def test_a_broken_model_is_reported_with_the_reason(
+    api: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person, deployed_models: DeployedModels
+) -> None:
+    broken = store_checkpoint(alice_user)
+    created = deploy(api, broken.id)
+    (broken.path / "model.safetensors").write_bytes(b"nonsense")
+
+    def state() -> str:
+        deployed_models.update()
+        answer = api.get(f"/api/v1/deployments/{created['id']}").json()
+        return answer["replicas"][0]["message"] or "" if answer["replicas"] else ""
+
+    until(lambda: "cannot be read" in state(), 60, "the failure")
+    assert api.get(f"/api/v1/deployments/{created['id']}").json()["state"] == "failed"
+
+
+def test_a_deployment_is_called_by_those_who_may_and_changed_by_its_owner_only(
+    api: TestClient, checkpoint: StoredCheckpoint, bob_api: TestClient, bob_user: Person
+) -> None:
+    created = deploy(api, checkpoint.id)
+    path = f"/api/v1/deployments/{created['id']}"
+    call = {"checkpoint": "helpdesk", **BODY}
+    assert bob_api.post("/api/v1/generate", json=call).status_code == 404
+    assert bob_api.get(path).status_code == 404
+
+    assert api.put(path, json={"access": "users", "users": [bob_user.name]}).json()["users"] == [bob_user.name]
+    assert bob_api.post("/api/v1/generate", json=call).status_code == 200
+    assert api.put(path, json={"access": "everyone", "users": []}).status_code == 200
+    assert bob_api.post("/api/v1/generate", json=call).status_code == 200
+    assert bob_api.post("/api/v1/generate", json={"checkpoint": checkpoint.id, **BODY}).status_code == 404
+    assert bob_api.put(path, json={"num_replicas": 2}).json()["type"].endswith("deployment_not_yours")
+    assert bob_api.delete(path).status_code == 403
+    assert bob_api.post("/api/v1/deployments", json={"name": "Helpdesk", "model": checkpoint.id}).status_code == 404
+
+    assert api.delete(path).status_code == 204
+    assert api.post("/api/v1/generate", json=call).status_code == 404
+
+
+def test_a_token_makes_so_many_calls_in_a_minute(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+    deploy(api, checkpoint.id, requests_per_minute=2)
+    answers = [api.post("/api/v1/generate", json={"checkpoint": "helpdesk", **BODY}) for _ in range(5)]
+
+    # The minute may change between two calls.
+    statuses = [answer.status_code for answer in answers]
+    assert statuses.count(200) in (2, 3, 4)
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert "2 requests per minute" in refused.json()["title"]
+
+
+def test_what_is_deployed_cannot_be_deleted(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+    created = deploy(api, checkpoint.id)
+    with (
+        db.transaction() as session,
+        pytest.raises(PanelError, match="The deployment “helpdesk” serves this") as refused,
+    ):
+        checkpoints.refuse_in_use(session, [checkpoint.id])
+
+    assert refused.value.status == 409
+    assert "deployed" in api.get(f"/api/v1/checkpoints/{checkpoint.id}").json()["kept"]
+    api.delete(f"/api/v1/deployments/{created['id']}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "problem"),
+    [
+        ({"name": " "}, 422, "name_missing"),
+        ({"name": "x" * 65}, 422, "name_too_long"),
+        ({"model": "nothing"}, 404, "not_found"),
+        ({"nodes": ["no such node"]}, 422, "node_unknown"),
+        ({"access": "users", "users": ["Nobody"]}, 422, "user_unknown"),
+        ({"num_replicas": 0}, 422, "request_invalid"),
+        ({"requests_per_minute": 0}, 422, "request_invalid"),
+    ],
+)
+def test_wrong_settings_are_refused(
+    api: TestClient, checkpoint: StoredCheckpoint, fields: dict[str, Any], status: int, problem: str
+) -> None:
+    answer = api.post("/api/v1/deployments", json={"name": "helpdesk", "model": checkpoint.id, **fields})
+
+    assert (answer.status_code, answer.json()["type"].rpartition("/")[2].rpartition("#")[2]) == (status, problem)
+
+
+def test_a_name_is_taken_once_in_upper_or_lower_case(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+    deploy(api, checkpoint.id)
+
+    answer = api.post("/api/v1/deployments", json={"name": "HELPDESK", "model": checkpoint.id})
+    assert answer.status_code == 409
+    assert "Another deployment is called “HELPDESK”" in answer.json()["title"]
+
+
+def test_a_failed_call_is_counted_as_one(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+    created = deploy(api, checkpoint.id)
+    answer = api.post("/api/v1/generate", json={"checkpoint": "helpdesk", **BODY, "prompt": "And God said " * 100})
+
+    assert answer.status_code == 422
+    with db.transaction() as session:
+        assert [row.failure for row in session.query(DeploymentCall).filter_by(deployment_id=created["id"])] == [
+            "prompt_too_long"
+        ]
+
+
+def test_nodes_share_deployments_evenly_and_replace_one_that_dies() -> None:
+    live = [f"node-{number}" for number in range(5)]
+    homes = {f"deployment-{number}": replicas.hosts(f"deployment-{number}", [], live, 1) for number in range(500)}
+
+    for node in live:
+        assert 60 <= sum(home == [node] for home in homes.values()) <= 140
+    for name, home in homes.items():
+        after = replicas.hosts(name, [], live[1:], 1)
+        assert after == home or home == [live[0]], "only what the dead node had moves"
+    assert replicas.hosts("x", ["node-2"], live, 3) == ["node-2"]
+    assert replicas.hosts("x", ["away"], live, 3) == []
