@@ -17,6 +17,7 @@ from app.openai.generations import (
     Generations,
     unsupported,
 )
+from app.openai.tools import CalledTool, Tool, tool_call, tool_fields
 from app.playground.schemas import MAX_CONTEXT
 from app.playground.service import GenerationEvent
 from app.web.auth import Submitter
@@ -24,7 +25,6 @@ from app.web.json_body import StrictRoute
 
 router = APIRouter(route_class=StrictRoute)
 
-RENAMED = {"prompt": "messages"}
 UNSUPPORTED = ("audio", "web_search_options", "functions", "function_call")
 
 
@@ -39,6 +39,31 @@ class RequestMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Any = None
     name: Annotated[str | None, Field(max_length=200)] = None
+    tool_calls: Annotated[list[CalledTool] | None, Field(max_length=128)] = None
+    tool_call_id: Annotated[str | None, Field(max_length=200)] = None
+
+
+class JsonFormat(BaseModel):
+    """A JSON schema with its name."""
+
+    json_schema: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+
+
+class ResponseFormat(BaseModel):
+    """What the answer consists of."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonFormat | None = None
+
+    @property
+    def schema_of_answer(self) -> dict[str, Any] | None:
+        """The JSON schema of the answer; None for any text. Raises PanelError if it is missing."""
+        if self.type != "json_schema":
+            return {"type": "object"} if self.type == "json_object" else None
+        if self.json_schema is None or self.json_schema.json_schema is None:
+            name = "response_format.json_schema.schema"
+            raise bad_field(name, "request_invalid", _("{field} is missing.", field=name))
+        return self.json_schema.json_schema
 
 
 class ChatRequest(GenerationRequest):
@@ -50,6 +75,10 @@ class ChatRequest(GenerationRequest):
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     continue_final_message: bool | None = None  # of vLLM: the answer begins with the last message
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool] | None, Field(max_length=128)] = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
     modalities: list[str] | None = None
     audio: Any = None
     web_search_options: Any = None
@@ -64,7 +93,14 @@ class ChatRequest(GenerationRequest):
             prefill = messages.pop()["content"] or ""
         max_tokens = self.max_completion_tokens or self.max_tokens or MAX_CONTEXT
         top_logprobs = (self.top_logprobs or 0) if self.logprobs else None
-        return {"messages": messages, "prefill": prefill, "max_tokens": max_tokens, "top_logprobs": top_logprobs}
+        return {
+            "messages": messages,
+            "prefill": prefill,
+            "max_tokens": max_tokens,
+            "top_logprobs": top_logprobs,
+            "json_schema": self.response_format.schema_of_answer if self.response_format else None,
+            **tool_fields(self.tools or [], self.tool_choice),
+        }
 
 
 def prompt_message(name: str, message: RequestMessage) -> dict[str, Any]:
@@ -73,7 +109,10 @@ def prompt_message(name: str, message: RequestMessage) -> dict[str, Any]:
     fields: dict[str, Any] = {"role": role, "content": text_of(f"{name}.content", message.content)}
     if fields["content"] is None and role != "assistant":
         raise bad_field(f"{name}.content", "request_invalid", _("The message has no content. Add it."))
-    return {**fields, **({"name": message.name} if message.name else {})}
+    if message.tool_calls:
+        fields["tool_calls"] = [call.for_template() for call in message.tool_calls]
+    names = ("name", "tool_call_id")
+    return {**fields, **{name: getattr(message, name) for name in names if getattr(message, name)}}
 
 
 def text_of(name: str, content: Any) -> str | None:
@@ -106,27 +145,49 @@ class ChatFormat(AnswerFormat):
         self._request = request
         self._generations = generations
         self._begun: set[int] = set()  # texts whose role the stream has told
+        self._calls: list[list[dict[str, Any]]] = [[] for _ in generations.tasks]  # that the stream has told
 
     def complete(self, texts: Sequence[GeneratedText]) -> dict[str, Any]:
         choices = [self._choice(index, text) for index, text in enumerate(texts)]
         return {**self._base("chat.completion"), "choices": choices, "usage": self._usage(texts)}
 
     def _choice(self, index: int, text: GeneratedText) -> dict[str, Any]:
+        calls = self._numbered(index, text.calls)
+        message: dict[str, Any] = {"role": "assistant", "content": text.text, "refusal": None}
+        if calls:
+            message = {**message, "content": text.text or None, "tool_calls": calls}
         return {
             "index": index,
-            "message": {"role": "assistant", "content": text.text, "refusal": None},
+            "message": message,
             "logprobs": self._logprobs(text.tokens),
-            "finish_reason": text.done["finish_reason"],
+            "finish_reason": self._finish_reason(text.done, has_calls=bool(calls)),
         }
+
+    def _numbered(self, index: int, calls: Sequence[dict[str, Any]], first: int = 0) -> list[dict[str, Any]]:
+        """The calls as OpenAI writes them, those before `first` left out."""
+        if self._request.parallel_tool_calls is False:
+            calls = calls[:1]
+        return [tool_call(f"call_{self._generations.tasks[index].id}{n}", call) for n, call in enumerate(calls)][first:]
+
+    def _finish_reason(self, done: dict[str, Any], *, has_calls: bool) -> str:
+        reason = str(done["finish_reason"])
+        return "tool_calls" if has_calls and reason == "stop" else reason
 
     def chunks(self, index: int, event: GenerationEvent) -> Iterator[dict[str, Any]]:
         if index not in self._begun:
             self._begun.add(index)
             yield self._chunk(index, {"role": "assistant", "content": "", "refusal": None})
-        if event.name == "piece":
-            yield self._chunk(index, {"content": event.data["text"]}, tokens=event.data.get("tokens", []))
-        else:
-            yield self._chunk(index, {}, finish_reason=event.data["finish_reason"])
+        if event.name == "done":
+            reason = self._finish_reason(event.data, has_calls=bool(self._calls[index]))
+            yield self._chunk(index, {}, finish_reason=reason)
+            return
+        num_before = len(self._calls[index])
+        self._calls[index] += event.data.get("tool_calls", [])
+        calls = self._numbered(index, self._calls[index], num_before)
+        delta: dict[str, Any] = {"content": event.data["text"]}
+        if calls:
+            delta["tool_calls"] = [{"index": n, **call} for n, call in enumerate(calls, num_before)]
+        yield self._chunk(index, delta, tokens=event.data.get("tokens", []))
 
     def last(self, texts: Sequence[GeneratedText]) -> Iterator[dict[str, Any]]:
         if self._request.includes_usage:
@@ -175,5 +236,7 @@ async def create(principal: Submitter, body: ChatRequest) -> Response:
     generations.refuse_unsupported(body, UNSUPPORTED)
     if any(kind != "text" for kind in body.modalities or []):
         raise unsupported("modalities", _("Only text can be generated here."))
-    started = await generations.start(principal, body, [body.task_fields()], RENAMED)
-    return GenerationResponse(started.tasks, ChatFormat(body, started), is_stream=bool(body.stream), renamed=RENAMED)
+    fields = body.task_fields()
+    renamed = {"prompt": "messages", "json_schema": "tools" if fields["required_functions"] else "response_format"}
+    started = await generations.start(principal, body, [fields], renamed)
+    return GenerationResponse(started.tasks, ChatFormat(body, started), is_stream=bool(body.stream), renamed=renamed)

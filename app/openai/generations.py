@@ -203,6 +203,7 @@ class GeneratedText:
 
     text: str = ""
     tokens: list[dict[str, Any]] = field(default_factory=list)  # GeneratedToken
+    calls: list[dict[str, Any]] = field(default_factory=list)  # GeneratedToolCall
     done: dict[str, Any] = field(default_factory=dict)  # the data of the last event
 
     def add(self, event: GenerationEvent) -> None:
@@ -210,6 +211,7 @@ class GeneratedText:
         if event.name == "piece":
             self.text += event.data.get("text", "")
             self.tokens += event.data.get("tokens", [])
+            self.calls += event.data.get("tool_calls", [])
         elif event.name == "done":
             self.done = event.data
 

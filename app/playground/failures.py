@@ -19,6 +19,9 @@ _STATUS = {
     "messages_refused": 422,
     "prompt_refused": 422,
     "token_unknown": 422,
+    "schema_refused": 422,
+    "tools_refused": 422,
+    "tool_format_unknown": 422,
     "memory_exceeded": 422,
     "memory_short": 503,
     "line_full": 503,
@@ -38,6 +41,9 @@ _FIELDS = {
     "chat_template_missing": "messages",
     "chat_template_unusable": "messages",
     "token_unknown": "logit_bias",
+    "schema_refused": "json_schema",
+    "tools_refused": "tools",
+    "tool_format_unknown": "tool_choice",
 }
 
 
@@ -66,6 +72,12 @@ def sentence(code: str, values: dict[str, Any]) -> str:
         "prompt_refused": _("The tokenizer of this model refuses this prompt: {why}.", **formatted),
         "token_unknown": _(
             "The model has no token {token}: its vocabulary has {limit} tokens, counted from 0.", **formatted
+        ),
+        "schema_refused": _("The JSON schema cannot be used here: {why}. Simplify it.", **formatted),
+        "tools_refused": _("The chat template of this model leaves out tools. Send none, or choose another model."),
+        "tool_format_unknown": _(
+            "The chat template of this model does not say how it calls a tool, so that no call can be required. Leave "
+            "out tool_choice."
         ),
         "memory_exceeded": _(
             "This generation needed more memory than the {limit_bytes} that the process may use. Shorten the prompt, "

@@ -36,6 +36,13 @@ class PromptMessage(BaseModel):
     name: str | None = None
 
 
+class GeneratedToolCall(BaseModel):
+    """A function that the model calls. The arguments are a JSON text."""
+
+    name: str
+    arguments: str
+
+
 class GenerationSettings(BaseModel):
     """How a text is generated."""
 
@@ -161,20 +168,24 @@ class GenerationTask(GenerationSettings):
     node: str | None = None  # that has to answer it, as it keeps the model in memory
     deployment_id: str | None = None
     user_id: str = ""
+    json_schema: dict[str, Any] | None = None  # that the text is valid JSON for
+    tools: list[dict[str, Any]] | None = None  # for the chat template; calls are told apart from the text
+    required_functions: list[dict[str, Any]] = []  # of the tools: the text is a call of one of them
 
 
 class GenerationMessage(BaseModel):
     """An event of a generation, sent by the inference process through the worker and Valkey to the web server.
 
     Only the fields of its event are set: waiting has position; piece has text and num_tokens, and with top_logprobs
-    tokens; done has finish_reason, num_tokens, num_prompt_tokens and tokens_per_second; failure has code and values;
-    start and beat have none.
+    tokens, and with tools tool_calls; done has finish_reason, num_tokens, num_prompt_tokens and tokens_per_second;
+    failure has code and values; start and beat have none.
     """
 
     event: Literal["waiting", "start", "piece", "beat", "done", "failure"]
     position: int | None = None  # requests ahead in the queue; None once a worker has taken this one
     text: str = ""
     tokens: list[GeneratedToken] = []
+    tool_calls: list[GeneratedToolCall] = []
     num_tokens: int = 0  # generated so far
     num_prompt_tokens: int = 0
     finish_reason: Literal["stop", "length", "cancelled"] | None = None

@@ -24,6 +24,7 @@ from trainer.data.encoding_budget import EncodingBudget, encoding_budget, enforc
 from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
 from trainer.data.token_bytes import TokenBytes
 from trainer.data.tokenizer import encode_prompt
+from trainer.data.tool_formats import tool_format
 
 LOADING = EncodingBudget(cpu_seconds=60.0, memory_bytes=2 << 30)
 MAX_TEXTS = 1024  # that are decoded at once
@@ -48,6 +49,8 @@ class TokenizerServer:
             "push": lambda text, token: self._decoders[text].push(token),
             "rest": lambda text, is_cut: self._decoders.pop(text).rest(is_cut=is_cut),
             "token_bytes": self.token_bytes,
+            "vocabulary": self.vocabulary,
+            "tool_format": lambda: tool_format(chat_template.default_template(tokenizer)),
         }
 
     def segments(self, objective: str, text: str) -> list[Any]:
@@ -76,6 +79,14 @@ class TokenizerServer:
     def token_bytes(self, ids: list[int]) -> list[list[int]]:
         """The bytes that each token stands for."""
         return [list(self._token_bytes[number]) for number in ids]
+
+    def vocabulary(self, start: int, stop: int) -> list[str]:
+        """What the tokens of a range add to a text, in hexadecimal: nothing for special ones. Ends with the last
+        token.
+        """
+        special = set(self._tokenizer.all_special_ids)
+        ids = range(start, min(stop, len(self._tokenizer)))
+        return ["" if number in special else self._token_bytes[number].hex() for number in ids]
 
     def _encoder(self, objective: str) -> RecordEncoder:
         if objective not in self._encoders:

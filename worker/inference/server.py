@@ -21,12 +21,22 @@ from typing import Any
 
 import torch
 
-from app.playground.schemas import GeneratedToken, GenerationMessage, GenerationTask, TokenProbability
+from app.playground.schemas import (
+    GeneratedToken,
+    GeneratedToolCall,
+    GenerationMessage,
+    GenerationTask,
+    TokenProbability,
+)
 from trainer import jsonlines
 from trainer.data.record_encoding import RecordRefused
 from trainer.data.tokenizer_process import CallStopped
+from trainer.inference import grammar_check
+from trainer.inference.grammar import GrammarConstraint
+from trainer.inference.grammar_check import GrammarRefused
 from trainer.inference.sampling import SamplingSettings, TokenChoice
 from trainer.inference.text_pieces import TextPiece, text_pieces
+from trainer.inference.tool_calls import ToolCallParser, call_grammar
 from worker.inference.models import GenerationRefused, Models, SandboxedModel, is_memory_error
 
 log = logging.getLogger(__name__)
@@ -97,15 +107,21 @@ def _generate(model: SandboxedModel, task: GenerationTask) -> Iterator[Generatio
     unknown = [number for number in task.logit_bias if number >= model.engine.model.config.vocab_size]
     if unknown:
         raise GenerationRefused("token_unknown", token=unknown[0], limit=model.engine.model.config.vocab_size)
+    stop_token_ids, constraint = _constraint(model, task)
+    tool_format = model.call("tool_format") if task.tools else None
+    calls = ToolCallParser(tool_format) if tool_format else None
     generation = model.engine.submit(
-        prompt, _settings(task), max_tokens=max_tokens, stop_token_ids=model.stop_token_ids
+        prompt, _settings(task), max_tokens=max_tokens, stop_token_ids=stop_token_ids, constraint=constraint
     )
     try:
         choices = generation.tokens(model.is_stopped)
         decoder = model.decoder(prompt)
-        for piece in text_pieces(choices, decoder, model.stop_token_ids, task.stop, model.is_stopped):
-            if piece.text or (piece.choices and task.top_logprobs is not None):
-                yield _piece_message(model, task, piece)
+        for piece in text_pieces(choices, decoder, stop_token_ids, task.stop, model.is_stopped):
+            message = _piece_message(model, task, piece, calls)
+            if message.text or message.tokens or message.tool_calls:
+                yield message
+            if constraint is not None and constraint.error:
+                raise GenerationRefused("schema_refused", why=constraint.error)
             if piece.finish_reason:
                 yield GenerationMessage(
                     event="done",
@@ -118,12 +134,37 @@ def _generate(model: SandboxedModel, task: GenerationTask) -> Iterator[Generatio
         model.engine.cancel(generation)
 
 
+def _constraint(model: SandboxedModel, task: GenerationTask) -> tuple[frozenset[int], GrammarConstraint | None]:
+    """The tokens that end a text, and the grammar of a text that has to have one. Raises GenerationRefused."""
+    try:
+        grammar = _grammar(model, task)
+        if grammar is None:
+            return model.stop_token_ids, None
+        grammar_check.check(grammar)
+    except GrammarRefused as error:
+        raise GenerationRefused("schema_refused", why=str(error)) from None
+    vocabulary = model.tokenizer.vocabulary(model.is_stopped)
+    # A model that never ends its texts ends one that is complete with a token that is no text.
+    stop_token_ids = model.stop_token_ids or frozenset(vocabulary.without_text[:1])
+    return stop_token_ids, GrammarConstraint(vocabulary, grammar, stop_token_ids)
+
+
+def _grammar(model: SandboxedModel, task: GenerationTask) -> str | None:
+    """The grammar of the text. Raises GrammarRefused."""
+    if task.required_functions:
+        tool_format = model.call("tool_format")
+        if tool_format is None:
+            raise GenerationRefused("tool_format_unknown")
+        return call_grammar(tool_format, task.required_functions, grammar_check.JSON_OPTIONS)
+    return None if task.json_schema is None else grammar_check.json_grammar(task.json_schema)
+
+
 def _prompt(model: SandboxedModel, task: GenerationTask) -> tuple[list[int], int]:
     """The tokens of a prompt, and how many may follow it. Raises GenerationRefused."""
     try:
         if task.messages:
             messages = [{"content": None, **message.model_dump(exclude_none=True)} for message in task.messages]
-            ids: list[int] = model.call("chat", messages, task.prefill, None)
+            ids: list[int] = model.call("chat", messages, task.prefill, task.tools)
         else:
             ids = model.encode(task.prompt)
     except RecordRefused as error:
@@ -143,11 +184,21 @@ def _refusal(error: RecordRefused, *, is_chat: bool) -> GenerationRefused:
     """Why the chat template or the tokenizer refuses a prompt."""
     if error.message.code == "no_template":
         return GenerationRefused("chat_template_missing")
+    if error.message.code == "tools":
+        return GenerationRefused("tools_refused")
     return GenerationRefused("messages_refused" if is_chat else "prompt_refused", why=str(error))
 
 
-def _piece_message(model: SandboxedModel, task: GenerationTask, piece: TextPiece) -> GenerationMessage:
+def _piece_message(
+    model: SandboxedModel, task: GenerationTask, piece: TextPiece, calls: ToolCallParser | None
+) -> GenerationMessage:
     message = GenerationMessage(event="piece", text=piece.text, num_tokens=piece.num_tokens)
+    if calls is not None:
+        parts = [calls.push(piece.text), *([calls.rest()] if piece.finish_reason else [])]
+        message.text = "".join(part.text for part in parts)
+        message.tool_calls = [
+            GeneratedToolCall(name=call.name, arguments=call.arguments) for part in parts for call in part.calls
+        ]
     if task.top_logprobs is not None:
         message.tokens = _generated_tokens(model, piece.choices)
     return message

@@ -10,6 +10,9 @@ from typing import Any
 
 from trainer.data.tokenizer_process import LOOK_SECONDS, CallStopped, IsStopped, TokenizerProcess
 from trainer.failure import Failure
+from trainer.inference.grammar import Vocabulary
+
+PART_TOKENS = 4_096  # of the vocabulary that are read at once
 
 
 class SharedTokenizer:
@@ -19,6 +22,8 @@ class SharedTokenizer:
         self._directory = directory
         self._process = TokenizerProcess(directory)
         self._lock = threading.Lock()
+        self._vocabulary: Vocabulary | None = None
+        self._vocabulary_lock = threading.Lock()
         self._texts = count()
 
     def call(self, name: str, *arguments: Any, is_stopped: IsStopped) -> Any:
@@ -40,6 +45,16 @@ class SharedTokenizer:
                 text = process.call(name, decoder.id, *arguments, is_stopped=decoder.is_stopped)
             decoder.process_number = process.number
             return str(text)
+
+    def vocabulary(self, is_stopped: IsStopped) -> Vocabulary:
+        """All tokens, read once."""
+        with self._vocabulary_lock:
+            if self._vocabulary is None:
+                tokens: list[bytes] = []
+                while part := self.call("vocabulary", len(tokens), len(tokens) + PART_TOKENS, is_stopped=is_stopped):
+                    tokens += map(bytes.fromhex, part)
+                self._vocabulary = Vocabulary(tokens)
+            return self._vocabulary
 
     def close(self) -> None:
         """End the process."""

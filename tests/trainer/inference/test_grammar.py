@@ -1,0 +1,134 @@
+"""Texts of random tokens within a grammar are valid for its JSON schema, whatever the tokenizer; hostile grammars are
+refused in time.
+"""
+
+import json
+import time
+from functools import cache
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import torch
+
+from tests.trainer.tokenizers_of_bases import KINDS, fast
+from trainer.data.detokenizer import Detokenizer
+from trainer.data.tokenizer_server import TokenizerServer
+from trainer.inference import grammar_check
+from trainer.inference.grammar import GrammarConstraint, Vocabulary
+from trainer.inference.grammar_check import GrammarRefused
+from trainer.inference.sampling import SamplingSettings, choose
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 8},
+        "size": {"type": "integer", "minimum": -5, "maximum": 500},
+        "kind": {"enum": ["龍", "old kettle", None]},
+        "tags": {"type": "array", "items": {"type": "string", "maxLength": 3}, "maxItems": 3},
+        "next": {"$ref": "#/$defs/inner"},
+    },
+    "required": ["name", "size", "kind", "tags"],
+    "additionalProperties": False,
+    "$defs": {"inner": {"type": "object", "properties": {"a": {"type": "boolean"}}, "additionalProperties": False}},
+}
+LIST = {
+    "type": "array",
+    "items": {"anyOf": [{"type": "number", "minimum": -9, "maximum": 9}, {"type": "null"}]},
+    "minItems": 1,
+    "maxItems": 2,
+}
+MAX_TOKENS = 600
+GENERATIVE = ("byte_level", "byte_fallback", "metaspace")
+
+
+@cache
+def vocabulary(kind: str) -> tuple[TokenizerServer, Vocabulary]:
+    server = TokenizerServer(fast(KINDS[kind]()))
+    return server, Vocabulary([bytes.fromhex(text) for text in server.vocabulary(0, 10**6)])
+
+
+def random_text(kind: str, schema: dict[str, Any], seed: int) -> str:
+    """A text of random tokens. Scores are those of a model with more rows than its tokenizer has tokens."""
+    server, tokens = vocabulary(kind)
+    end = server._tokenizer.convert_tokens_to_ids("</s>")
+    constraint = GrammarConstraint(tokens, grammar_check.json_grammar(schema), {end})
+    generator = torch.Generator().manual_seed(seed)
+    ids: list[int] = []
+    while len(ids) < MAX_TOKENS:
+        scores = torch.randn(tokens.size + 5, generator=generator)
+        scores[end] += 3  # so that it would end the text anywhere
+        ids.append(choose(scores, SamplingSettings(temperature=0), [], ids, constraint).token)
+        if ids[-1] == end:
+            break
+    assert ids[-1] == end
+    if constraint.error:
+        raise GrammarRefused(constraint.error)
+    detokenizer = Detokenizer(server._tokenizer.backend_tokenizer, server.prompt("The old"))
+    return "".join(detokenizer.push(number) for number in ids) + detokenizer.rest()
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+@pytest.mark.parametrize("schema", [PERSON, LIST], ids=["object", "array"])
+def test_texts_of_random_tokens_are_valid_json_for_the_schema(kind: str, schema: dict[str, Any]) -> None:
+    texts = {random_text(kind, schema, seed) for seed in range(12)}
+    assert len(texts) > 3
+    for text in texts:
+        jsonschema_rs.validate(schema, json.loads(text))
+
+
+def test_a_model_without_tokens_for_json_ends_its_text_with_an_error() -> None:
+    with pytest.raises(GrammarRefused):
+        random_text("unigram", PERSON, 0)
+
+
+def test_a_grammar_that_becomes_too_complex_ends_the_text_with_an_error() -> None:
+    schema = {"anyOf": [{"type": "object", "properties": {f"k{i}": {} for i in range(60)}} for _ in range(60)]}
+    with pytest.raises(GrammarRefused, match="items"):
+        random_text("byte_level", schema, 0)
+
+
+def test_only_tokens_that_end_the_text_follow_a_complete_one() -> None:
+    _server, tokens = vocabulary("byte_level")
+    constraint = GrammarConstraint(tokens, grammar_check.json_grammar({"const": True}), {1, 2})
+    for byte in b"true":
+        scores = torch.zeros(tokens.size)
+        constraint.mask(scores)
+        assert scores[[1, 2]].tolist() == [-torch.inf] * 2
+        constraint.accept(next(n for n in range(tokens.size) if vocabulary_bytes("byte_level", n) == bytes([byte])))
+    scores = torch.zeros(tokens.size)
+    constraint.mask(scores)
+    assert scores.isfinite().nonzero().flatten().tolist() == [1, 2]
+
+
+def vocabulary_bytes(kind: str, number: int) -> bytes:
+    return bytes.fromhex(vocabulary(kind)[0].vocabulary(number, number + 1)[0])
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "multipleOf": 123_456_789},  # the library computes for minutes
+        {"type": "string", "pattern": "(?=a)b"},
+        {"type": "array", "uniqueItems": True},
+        {"type": "integer", "multipleOf": 123_456_789, "x-guidance": {"lenient": True}},
+        {"$ref": "http://localhost/schema"},
+        {"allOf": [{"anyOf": [{"properties": {f"a{i}{j}": {"const": j}}} for j in range(4)]} for i in range(12)]},
+        {"enum": ["x" * 70_000]},
+        {"type": "nothing"},
+    ],
+)
+def test_a_schema_that_is_wrong_or_costs_too_much_is_refused_in_time(schema: dict[str, Any]) -> None:
+    began = time.process_time()
+    with pytest.raises(GrammarRefused) as raised:
+        grammar_check.check(grammar_check.json_grammar(schema))
+    assert 5 < len(str(raised.value)) <= 200
+    assert time.process_time() - began < 1, "the work is done in another process"
+
+
+def test_a_deeply_nested_schema_is_refused() -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(500):
+        schema = {"type": "array", "items": schema}
+    with pytest.raises(GrammarRefused):
+        grammar_check.check(grammar_check.json_grammar(schema))
