@@ -65,7 +65,7 @@ PAGES = (
     api_reference,
 )
 
-NUM_THREADS = db.MAX_CONNECTIONS - 4  # the others are for the pools of app/web/pools.py
+NUM_THREADS = db.MAX_CONNECTIONS - 6  # the others are for the pools of app/web/pools.py
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ import pynvml
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
 from app.core import db, storage
+from app.core.node_budget import node_budget
 from app.core.settings import ROOT, settings
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import notifications
@@ -171,7 +172,7 @@ class ForkServer:
             return subprocess.Popen(
                 [sys.executable, "-m", "worker.fork_server", str(fork_server_socket()), str(os.getpid())],
                 cwd=ROOT,
-                env=child_environment("trainer"),
+                env=child_environment("trainer", **node_budget().environment()),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

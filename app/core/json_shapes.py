@@ -258,9 +258,13 @@ class PlannedEstimate(_Stored):
 
 
 class PlannedCost(_Stored):
-    """The estimates of a job's plan, with the corrections for the machine that were applied."""
+    """The estimates of a job's plan, with the corrections for the machine that were applied.
+
+    `memory_bytes` is that of each process, on a GPU if it has one; `host_bytes` what all take of the node besides GPUs.
+    """
 
     memory_bytes: PlannedEstimate
+    host_bytes: int | None = None
     step_seconds: PlannedEstimate
     memory_correction: float
     time_correction: float

@@ -81,7 +81,13 @@ class Settings(BaseSettings):
     parse_memory_bytes: int = Field(2 * 2**30, gt=0, description="Memory limit of the process that parses an upload")
     parse_cpu_seconds: int = Field(3600, gt=0, description="CPU limit of the process that parses an upload")
     task_memory_bytes: int = Field(
-        0, ge=0, description="Memory that the background tasks of a node may use together; 0: half of the node's"
+        0,
+        ge=0,
+        description="Memory that the background tasks, generations and previews of a node may use together; "
+        "0: half of the node's",
+    )
+    child_processes: int = Field(
+        64, ge=4, description="Processes that background tasks, generations and previews of a node may have together"
     )
     price_per_hour: float = Field(0, ge=0, description="Price of a node per hour; 0: no cost is shown")
     price_per_kwh: float = Field(0, ge=0, description="Price of energy per kWh; 0: no cost is shown")

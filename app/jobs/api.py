@@ -18,7 +18,7 @@ from app.jobs.cluster import nodes
 from app.jobs.lifecycle import notifications
 from app.jobs.lifecycle.notifications import notify_job_changed
 from app.jobs.planning import answers, template_preview
-from app.jobs.planning.template_preview import PreviewAnswer, PreviewRequest
+from app.jobs.planning.template_preview import PREVIEWS, PreviewAnswer, PreviewRequest
 from app.jobs.views import logs
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
@@ -115,6 +115,7 @@ def plan_job(principal: Reader, partial_spec: PartialSpec) -> answers.PlanAnswer
     tags=["jobs"],
     responses=errors("chat_template_slow", "chat_template_unusable", "base_unknown", "preview_busy"),
 )
+@PREVIEWS
 def preview_template(principal: Submitter, request: PreviewRequest) -> PreviewAnswer:
     """Show what a chat template makes of a conversation, and which parts of it a model would learn."""
     with db.transaction() as session:

@@ -27,7 +27,7 @@ from app.jobs.lifecycle import notifications
 from app.jobs.planning import answers, template_preview
 from app.jobs.planning import base_model as bases
 from app.jobs.planning.answers import ProposeAnswer
-from app.jobs.planning.template_preview import PreviewRequest
+from app.jobs.planning.template_preview import PREVIEWS, PreviewRequest
 from app.jobs.views import chart_words, form, form_controls
 from app.jobs.views.form import Origin, SubmittedForm
 from app.jobs.views.form_controls import FormContext
@@ -146,6 +146,7 @@ def propose(request: Request, principal: Reader, form_data: FormBody) -> Respons
 
 
 @router.post("/jobs/preview-template")
+@PREVIEWS
 def preview_template(request: Request, principal: Submitter, form_data: FormBody) -> Response:
     """What the chat template of a form makes of a short conversation."""
     submitted = form.read_form(form_data)

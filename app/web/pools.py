@@ -26,13 +26,20 @@ def too_many_requests() -> PanelError:
 class Pool:
     """Threads with a bounded queue, of which each client has few places, so that nobody keeps the others out.
 
-    A client is the user, or the network of a visitor. A request that finds no place is answered with 429.
+    A client is the user, or the network of a visitor. A request that finds no place is answered with `refusal`.
     """
 
-    def __init__(self, num_threads: int, max_waiting: int, max_per_client: int) -> None:
+    def __init__(
+        self,
+        num_threads: int,
+        max_waiting: int,
+        max_per_client: int,
+        refusal: Callable[[], PanelError] = too_many_requests,
+    ) -> None:
         self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix="pool")
         self._max_requests = num_threads + max_waiting
         self._max_per_client = max_per_client
+        self._refusal = refusal
         self._num_requests = Counter[str]()  # by client; changed in the event loop only
 
     def __call__(self, endpoint: Callable[P, T]) -> Callable[P, Awaitable[T]]:
@@ -49,7 +56,7 @@ class Pool:
     @contextmanager
     def _place(self, client: str) -> Iterator[None]:
         if self._num_requests.total() >= self._max_requests or self._num_requests[client] >= self._max_per_client:
-            raise too_many_requests()
+            raise self._refusal()
         self._num_requests[client] += 1
         try:
             yield

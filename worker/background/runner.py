@@ -4,15 +4,15 @@ import logging
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
-import psutil
 from sqlalchemy.orm import Session
 
 from app.background_tasks import outcomes
 from app.core import background_tasks, db
 from app.core.background_tasks import lane_of
 from app.core.models import BackgroundTask
+from app.core.node_budget import NoRoom, Reservation, node_budget
 from app.core.settings import settings
 from worker.background import export_and_evaluate, model_import, parse
 from worker.background.lease import OUTAGE, Lease
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0  # for the processes to be killed and their tasks to be queued again, when the worker stops
 RETRY_SECONDS = 1.0  # between two tries to store a result in an outage of the database
+NUM_PROCESSES = 3  # of a task at once: its child, and what that starts to try an export or a tokenizer
 WORK: dict[str, Work] = {
     "parse": parse.WORK,
     "import": model_import.WORK,
@@ -45,8 +46,9 @@ class TaskRunner:
         try:
             with self._claiming:
                 self._requeue_of_earlier_worker()
-                while not self._is_stopping.is_set() and (task := self._claim()) is not None:
-                    thread = threading.Thread(target=self._run, args=(task,), name=f"task-{task.id}", daemon=True)
+                while not self._is_stopping.is_set() and (claimed := self._claim()) is not None:
+                    task = claimed[0]
+                    thread = threading.Thread(target=self._run, args=claimed, name=f"task-{task.id}", daemon=True)
                     self._running[thread] = task
                     thread.start()
         except OUTAGE as error:
@@ -70,20 +72,24 @@ class TaskRunner:
                 outcomes.lose_node(session, node=settings().node_name)
             self._is_first = False
 
-    def _claim(self) -> BackgroundTask | None:
-        running = list(self._running.values())
-        free = memory_budget() - sum(task.memory_bytes for task in running)
-        with db.transaction() as session:
-            return background_tasks.claim(
-                session,
-                node=settings().node_name,
-                running=Counter(lane_of(task.kind) for task in running),
-                free_bytes=free if running else None,
-            )
+    def _claim(self) -> tuple[BackgroundTask, Reservation] | None:
+        """The next task and what it may use. None if none waits that may start now."""
+        running = Counter(lane_of(task.kind) for task in list(self._running.values()))
+        with ExitStack() as undo, suppress(NoRoom):  # without room the transaction is rolled back
+            with db.transaction() as session:
+                free = node_budget().free_bytes()
+                task = background_tasks.claim(session, node=settings().node_name, running=running, free_bytes=free)
+                if task is None:
+                    return None
+                reservation = undo.enter_context(node_budget().reserve(task.memory_bytes, NUM_PROCESSES))
+            undo.pop_all()
+            return task, reservation
+        return None
 
-    def _run(self, task: BackgroundTask) -> None:
+    def _run(self, task: BackgroundTask, reservation: Reservation) -> None:
         try:
-            run(task, Lease(task, self._is_stopping))
+            with reservation:
+                run(task, Lease(task, self._is_stopping))
             if self._is_stopping.is_set():
                 with db.transaction() as session:
                     background_tasks.release(session, task_id=task.id, fence=task.fence)
@@ -92,11 +98,6 @@ class TaskRunner:
         finally:
             self._running.pop(threading.current_thread())
         self.start_waiting()
-
-
-def memory_budget() -> int:
-    """Bytes that the processes of background tasks may use together on this node."""
-    return settings().task_memory_bytes or psutil.virtual_memory().total // 2
 
 
 def run(task: BackgroundTask, lease: Lease) -> None:

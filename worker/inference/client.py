@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from app.core.node_budget import node_budget
 from app.core.settings import ROOT
 from trainer import jsonlines
 from worker.environment import child_environment, fork_server_socket
@@ -82,7 +83,7 @@ class Inference:
             self._child = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=child_environment("trainer"),
+                env=child_environment("trainer", **node_budget().environment()),
                 pass_fds=[peer.fileno()],
                 stdin=subprocess.DEVNULL,
             )

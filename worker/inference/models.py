@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
+from app.core.node_budget import NoRoom, node_budget
 from trainer.child_limits import data_bytes, limit_memory
 from trainer.data import chat_template
 from trainer.data.tokenizer_process import IsStopped
@@ -34,6 +35,10 @@ MAX_SOURCE_TOKENS = 1_024  # of an encoder-decoder, whose positions have no end
 # a copy of a tensor is made on the way. To it come the KV cache of each generation and a margin for everything else.
 LIMIT_PER_FILE_BYTE = 4
 MARGIN_BYTES = 4 << 30
+# What it reserves of the node's budget is what it is expected to use: its libraries, and the tokenizer process of each
+# model with the budget of a prompt.
+LIBRARY_BYTES = 1 << 30
+TOKENIZER_BYTES = 512 << 20
 
 
 class GenerationRefused(Exception):
@@ -98,7 +103,16 @@ class _Model:
     @property
     def limit_bytes(self) -> int:
         """What it may use at most."""
-        return LIMIT_PER_FILE_BYTE * self.num_file_bytes + (cache_bytes(self.engine.model) if self.engine else 0)
+        return LIMIT_PER_FILE_BYTE * self.num_file_bytes + self._cache_bytes
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What it is expected to use on a CPU."""
+        return self.num_bytes + self._cache_bytes
+
+    @property
+    def _cache_bytes(self) -> int:
+        return cache_bytes(self.engine.model) if self.engine else 0
 
     def close(self) -> None:
         """End its generations and its process, and free its memory."""
@@ -119,6 +133,7 @@ class Models:
         self._failures: dict[Path, tuple[float, str]] = {}  # of kept models: when, and its code
         self._loading: set[Path] = set()  # of kept models
         self._base_bytes = data_bytes()
+        self._reservation = node_budget().reserve(0)
         self.memory_limit = 0  # of this process, in bytes, or 0
 
     @contextmanager
@@ -132,11 +147,14 @@ class Models:
             model.users += 1
             self._limit_memory()
         try:
+            with self._lock:
+                self._reserve()
             with model.loading:
                 if model.engine is None:
                     self._evict_idle(model)
                     model.engine = create_engine(self._load(path))
             with self._lock:
+                self._reserve()
                 self._limit_memory()
             yield SandboxedModel(model.engine, model.tokenizer, is_stopped)
         except EngineStopped:  # the next request loads the model again
@@ -200,6 +218,8 @@ class Models:
                     del self._models[model.path]
                 model.close()
             self._limit_memory()
+            with suppress(GenerationRefused):  # another generation needs more, and refuses it itself
+                self._reserve()
 
     def _drop(self, model: _Model) -> None:
         del self._models[model.path]
@@ -216,6 +236,22 @@ class Models:
         free = _free_bytes(self._device)
         if free < incoming.num_bytes:
             raise GenerationRefused("memory_short", free=free, needed=incoming.num_bytes)
+
+    def _reserve(self) -> None:
+        """Reserve what the models need of the node's budget; drop idle ones without room. Raises GenerationRefused."""
+        while True:
+            models = list(self._models.values())
+            needed = LIBRARY_BYTES + len(models) * TOKENIZER_BYTES if models else 0
+            if self._device == "cpu":
+                needed += sum(model.reserved_bytes for model in models)
+            try:
+                return self._reservation.resize(needed, 1 + len(models))
+            except NoRoom as error:
+                idle = [model for model in models if not model.users]
+                if not idle:
+                    raise GenerationRefused("memory_short", free=error.free, needed=error.needed) from None
+                self._drop(min(idle, key=lambda model: model.used_at))
+                gc.collect()
 
     def _load(self, path: Path) -> PreTrainedModel:
         try:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from sqlalchemy.orm import Session
 
 from app.core import fault_injection, live, storage
+from app.core.node_budget import node_budget
 from app.core.settings import settings
 from app.jobs.attempts import attempts
 from app.jobs.attempts.attempts import Assignment
@@ -73,6 +74,11 @@ class Supervisor:
             return
         self._set_aside()
         self.run_dir.create(self.work.spec, inputs(self.work, choice), self.fence)
+        with node_budget().reserve(self.work.memory_bytes, self.work.spec.num_processes + 2, is_training=True):
+            self._train()
+
+    def _train(self) -> None:
+        """Have the gang train, and report how it ended."""
         device: Literal["cpu", "cuda"] = "cuda" if self.work.gpus else "cpu"
         num_processes, env = self.work.spec.num_processes, environment(self.work)
         self.gang.run(self.run_dir.path, self.fence, num_processes, device, self.work.gpus, env)

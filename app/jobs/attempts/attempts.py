@@ -24,6 +24,7 @@ from app.jobs.lifecycle.transitions import HELD, Actor
 from app.jobs.planning import base_model, validation
 from app.jobs.planning.base_model import ModelFiles
 from trainer import events
+from trainer.planning.memory import HOST_BYTES_PER_GPU_PROCESS
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
@@ -57,6 +58,7 @@ class Assignment:
     state: str
     skipped_steps: list[int]
     saved: list[Saved]
+    memory_bytes: int  # of the node that the attempt is planned to use
     base: ModelFiles | None = None  # of the base model; None if there is none or it was deleted
 
 
@@ -93,8 +95,17 @@ def assignment(session: Session, *, job_id: str, fence: int) -> Assignment:
         state=job.state,
         skipped_steps=job.adjustments.skipped_steps,
         saved=_saved(session, job),
+        memory_bytes=_memory_bytes(job, spec),
         base=base_model.place(session, spec.base_model) if spec.base_model is not None else None,
     )
+
+
+def _memory_bytes(job: Job, spec: TrainSpec) -> int:
+    """The memory of the node that a job is planned to use, not that of its GPUs."""
+    planned = job.facts.planned
+    if planned is None or (job.gpus and planned.host_bytes is None):  # no machine was known, or by an earlier version
+        return spec.num_processes * HOST_BYTES_PER_GPU_PROCESS
+    return planned.host_bytes or spec.num_processes * int(planned.memory_bytes.value)
 
 
 def _saved(session: Session, job: Job) -> list[Saved]:

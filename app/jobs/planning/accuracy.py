@@ -31,6 +31,7 @@ def planned(plan: Plan, node: NodeHardware | None) -> JobFacts:
     return JobFacts(
         planned=PlannedCost(
             memory_bytes=memory,
+            host_bytes=plan.host_bytes,
             step_seconds=step,
             memory_correction=node.memory_correction,
             time_correction=node.time_correction,

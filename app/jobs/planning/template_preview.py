@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Literal
 
@@ -14,18 +13,23 @@ from sqlalchemy.orm import Session
 from app.core import storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
+from app.core.node_budget import NoRoom, node_budget
 from app.core.principal import Principal
 from app.jobs.planning import base_model
+from app.web.pools import Pool
 from trainer import spec as trainer_spec
 from trainer.child_limits import ChildLimits, limited_command
 from trainer.events import EXIT_BAD_INPUT
 
 # Of the child with all that it imports; the template has the budget of one record.
-LIMITS = ChildLimits(memory_bytes=2 << 30, cpu_seconds=20, file_bytes=1 << 20, niceness=0)
+MEMORY_BYTES = 1 << 30
+LIMITS = ChildLimits(memory_bytes=MEMORY_BYTES, cpu_seconds=20, file_bytes=1 << 20, niceness=0)
 WAIT_SECONDS = 60.0
+ROOM_SECONDS = 10.0  # for the node to have room
 ROOT = Path(trainer_spec.__file__).parents[1]
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")  # of the environment: nothing that is secret
-_slots = threading.BoundedSemaphore(2)
+
+PREVIEWS = Pool(2, max_waiting=8, max_per_client=3, refusal=lambda: _busy())  # of the routes that preview
 
 
 class PreviewMessage(BaseModel):
@@ -86,23 +90,23 @@ def base_directory(session: Session, principal: Principal, base_id: str | None) 
 
 
 def preview(request: PreviewRequest, base: Path | None) -> PreviewAnswer:
-    """Apply the template in a child process. Raises PanelError with what the template says, or if it takes too long."""
+    """Apply the template in a child process. Raises PanelError with what the template says, if it takes too long, or
+    if the node has no room for the child.
+    """
     options = [] if base is None else [f"--base={base}"]
     options += [] if request.chat_template is None else [f"--template={request.chat_template}"]
     command = limited_command(LIMITS, [sys.executable, "-m", "trainer", "preview", "-", *options])
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"HF_HUB_OFFLINE": "1"}
     messages = json.dumps([message.model_dump() for message in request.messages])
-    if not _slots.acquire(timeout=WAIT_SECONDS):
-        message = _("Other previews are running. Try again in a moment.")
-        raise PanelError(503, "preview_busy", message, headers={"Retry-After": "5"})
     try:
-        child = subprocess.run(
-            command, cwd=ROOT, env=environment, input=messages, capture_output=True, text=True, timeout=WAIT_SECONDS
-        )
+        with node_budget().wait_for(MEMORY_BYTES, seconds=ROOM_SECONDS):
+            child = subprocess.run(
+                command, cwd=ROOT, env=environment, input=messages, capture_output=True, text=True, timeout=WAIT_SECONDS
+            )
+    except NoRoom:
+        raise _busy() from None
     except subprocess.TimeoutExpired:
         raise _too_slow() from None
-    finally:
-        _slots.release()
     if child.returncode == EXIT_BAD_INPUT:
         why = child.stderr.strip().splitlines()[-1].removeprefix("trainer: ")
         sentence = _("The chat template refuses this conversation: {why}.", why=why[:300])
@@ -110,6 +114,11 @@ def preview(request: PreviewRequest, base: Path | None) -> PreviewAnswer:
     if child.returncode != 0:
         raise _too_slow()
     return PreviewAnswer.model_validate_json(child.stdout.splitlines()[-1])
+
+
+def _busy() -> PanelError:
+    message = _("Other previews are running. Try again in a moment.")
+    return PanelError(503, "preview_busy", message, headers={"Retry-After": "5"})
 
 
 def _too_slow() -> PanelError:

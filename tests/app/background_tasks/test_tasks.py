@@ -18,6 +18,8 @@ from app.core import background_tasks, db, disk, storage
 from app.core.background_tasks import LANES, MAX_LOSSES, MAX_RUNNING_PER_USER, lane_of
 from app.core.json_shapes import FailureReason, TaskOptions, TaskProgress
 from app.core.models import BackgroundTask, Corpus
+from app.core.node_budget import node_budget
+from app.core.settings import settings
 from tests.background import NODE, claim, run_waiting
 from tests.users import Person
 from tests.waiting import until
@@ -333,6 +335,24 @@ def test_a_task_that_never_fits_has_the_others_wait_in_the_end(alice_user: Perso
     assert start(free_bytes=10, parse=1) is None
     assert start() is not None  # the node is idle: a task that fits, then the large one
     assert start() == large
+
+
+def test_a_task_waits_for_room_in_the_budget_of_its_node(alice_api: TestClient) -> None:
+    corpus_id = upload(alice_api)
+    tasks = TaskRunner()
+    budget = node_budget()
+    with budget.reserve(budget.total_bytes, is_training=True), budget.reserve(budget.total_bytes // 8):
+        tasks.start_waiting()
+        assert corpus_of(alice_api, corpus_id)["state"] == "parsing"
+        assert not tasks._running
+    with budget.reserve(1, budget.num_processes):
+        tasks.start_waiting()
+        assert not tasks._running
+    tasks.start_waiting()
+    assert budget.free_bytes() == budget.shared_bytes - settings().parse_memory_bytes
+    until(lambda: corpus_of(alice_api, corpus_id)["state"] == "ready", 60, "the corpus")
+    tasks.join(10)
+    assert budget.free_bytes() is None
 
 
 def test_deleting_a_corpus_cancels_evaluations_on_it(alice_api: TestClient, alice_user: Person) -> None:

@@ -13,6 +13,7 @@ import torch
 from tokenizers import normalizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from app.core.node_budget import node_budget
 from app.playground import failures
 from tests.waiting import until
 from trainer import jsonlines
@@ -20,7 +21,7 @@ from trainer.data import tokenizer
 from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.inference import generation
 from worker.inference import server
-from worker.inference.models import Models
+from worker.inference.models import LIBRARY_BYTES, TOKENIZER_BYTES, Models
 
 REQUEST = {
     "id": "request",
@@ -64,6 +65,7 @@ def models() -> Iterator[Models]:
     yield models
     for model in models._models.values():
         model.close()
+    models._reservation.close()
     resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
@@ -152,3 +154,21 @@ def test_a_generation_beyond_the_memory_limit_says_so(
     assert failure["values"] == {"limit_bytes": models.memory_limit}
     assert json.dumps(failure)
     assert "choose a smaller model" in failures.sentence("memory_exceeded", failure["values"])
+
+
+def test_a_generation_waits_for_no_room_on_the_node_but_takes_that_of_idle_models(
+    models: Models, plain: Path, tmp_path: Path
+) -> None:
+    other = write_model(tmp_path / "other", tokenizer.untrained())
+    budget = node_budget()
+    assert Generation(models, plain).last()["event"] == "done"
+    reserved = models._reservation.use
+    assert (reserved.num_processes, reserved.memory_bytes > LIBRARY_BYTES + TOKENIZER_BYTES) == (2, True)
+    with budget.reserve(budget.shared_bytes - reserved.memory_bytes):  # there is room for one model, not for two
+        assert Generation(models, other).last()["event"] == "done"
+        assert list(models._models) == [other]
+        with models.acquire(other, lambda: False):
+            refused = Generation(models, plain).last()
+    assert refused["code"] == "memory_short"
+    assert refused["values"]["needed"] > refused["values"]["free"]
+    assert failures.error("memory_short", refused["values"]).headers == {"Retry-After": "5"}

@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 from app.base_models import service as base_models
 from app.core import db, processes, storage
 from app.core.models import Attempt, Checkpoint, Job, Tokenizer
+from app.core.node_budget import node_budget
 from app.core.settings import settings
 from app.corpora import service as corpora
 from app.jobs import service, stream
@@ -22,6 +23,7 @@ from tests.app.jobs import factories
 from tests.users import Person
 from tests.waiting import until
 from tests.worker.supervised_job import ENDLESS, SMALL
+from trainer.planning.memory import HOST_BYTES_PER_GPU_PROCESS
 from trainer.run_dir import RunDir, verify
 from worker.node import ForkServer
 from worker.runtime import Worker
@@ -110,6 +112,19 @@ def test_the_trainer_gets_no_secrets(start: Any, monkeypatch: pytest.MonkeyPatch
         names = set(process.environ())
         assert not {name for name in names if name.startswith("ATHANOR_") or name in ("DATABASE_URL", "REDIS_URL")}
     assert attempt.process.pid in [found.pid for found in processes.supervisors()]
+
+
+def test_a_training_counts_in_the_budget_of_its_node(start: Any) -> None:
+    attempt = start(**ENDLESS)
+    attempt.until_step(1)
+    budget = node_budget()
+    planned = attempt.job.facts.planned
+    free = budget.free_bytes()
+    assert free is not None
+    assert budget.total_bytes - free == (int(planned.memory_bytes.value) if planned else HOST_BYTES_PER_GPU_PROCESS)
+    attempt.process.kill()
+    attempt.process.wait()
+    assert budget.free_bytes() is None
 
 
 def test_a_job_is_cancelled_only_once_every_process_exited(start: Any, alice_user: Person) -> None:

@@ -5,6 +5,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.core.node_budget import node_budget
+from app.jobs.planning import template_preview
+from app.jobs.planning.template_preview import PREVIEWS
+
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}{{ messages }}"
 GREEDY = "{% set x = namespace(s='a') %}{% for a in range(60) %}{% set x.s = x.s ~ x.s %}{% endfor %}{{ messages }}"
 
@@ -35,6 +39,24 @@ def test_a_template_that_needs_too_much_time_or_memory_is_stopped(alice_api: Tes
     refused = ask(alice_api, chat_template=template)
 
     assert (refused.status_code, refused.json()["code"]) == (422, "chat_template_slow")
+
+
+def test_a_preview_without_room_on_the_node_is_asked_to_come_again(
+    alice_api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template_preview, "ROOM_SECONDS", 0.0)
+    budget = node_budget()
+    with budget.reserve(budget.shared_bytes):
+        refused = ask(alice_api, chat_template="chatml")
+    assert (refused.status_code, refused.json()["code"]) == (503, "preview_busy")
+    assert int(refused.headers["Retry-After"]) > 0
+
+
+def test_previews_that_find_no_place_in_their_queue_are_refused(
+    alice_api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PREVIEWS, "_max_per_client", 0)
+    assert ask(alice_api, chat_template="chatml").json()["code"] == "preview_busy"
 
 
 def test_a_missing_base_model_is_named(alice_api: TestClient) -> None:
