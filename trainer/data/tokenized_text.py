@@ -1,7 +1,8 @@
 """Tokenized text in memory-mapped files, cut into sequences that are a pure function of (seed, n). Imports no torch."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +14,9 @@ from tokenizers import Tokenizer
 from trainer.data import cache, sample_order
 from trainer.data.batch import Array
 from trainer.data.corpus import CorpusReader, TextChunk, open_all
+from trainer.data.record_encoding import RecordRefused
 from trainer.data.tokenizer import END_OF_TEXT, Progress, token_bytes
+from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.failure import Failure
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
@@ -21,6 +24,7 @@ from trainer.spec import TrainSpec
 VERSION = 1  # increase when the same text and tokenizer would give different files
 BATCH_BYTES = 4 << 20  # text tokenized at a time, over all threads
 
+Encode = Callable[[Sequence[str]], Iterator[list[int] | RecordRefused]]  # of texts: the tokens of each
 DocumentTokens = tuple[Sequence[int], int]  # the tokens before a document, and the one after it
 Ids = np.ndarray[tuple[int], np.dtype[np.int64]]  # shape (tokens,)
 Rows = np.ndarray[tuple[int, int], np.dtype[np.int64]]  # shape (samples, tokens)
@@ -44,11 +48,14 @@ def tokenize_cached(
     progress: Progress,
     end_of_text: int | None = None,
     start_ids: Sequence[int] = (),
+    hostile: Path | None = None,
 ) -> Path:
     """The directory with these corpora tokenized, created unless it is in the cache.
 
+    `hostile` is the directory of the tokenizer unless it was trained here: a process with limits encodes then.
     `end_of_text` is the token id to write after each document; the default is that of tokenizers trained here.
-    `start_ids` are written before each document. Raises Failure if the corpora have no text.
+    `start_ids` are written before each document. Raises Failure if the corpora have no text, or text that takes the
+    tokenizer too much time or memory.
     """
     start = {"start": list(start_ids)} if start_ids else {}
     corpora = [source.sha256 for source in sources]
@@ -56,15 +63,32 @@ def tokenize_cached(
     entry = cache_path / "tokens" / name
     end = tokenizer.token_to_id(END_OF_TEXT) if end_of_text is None else end_of_text
     assert end is not None, "tokenizer.load checks it"
-    cache.get_or_create(
-        entry, lambda path: tokenize(sources, tokenizer, (start_ids, end), name, path, progress), corpora
-    )
+
+    def create(path: Path) -> None:
+        with _encoder(tokenizer, hostile) as encode:
+            tokenize(sources, tokenizer, encode, (start_ids, end), name, path, progress)
+
+    cache.get_or_create(entry, create, corpora)
     return entry
+
+
+@contextmanager
+def _encoder(tokenizer: Tokenizer, hostile: Path | None) -> Iterator[Encode]:
+    if hostile is not None:
+        with TokenizerProcess(hostile, with_text=True) as process:
+            yield process.texts
+        return
+
+    def encode(texts: Sequence[str]) -> Iterator[list[int] | RecordRefused]:
+        yield from (list(one.ids) for one in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
+
+    yield encode
 
 
 def tokenize(
     sources: list[CorpusInput],
     tokenizer: Tokenizer,
+    encode: Encode,
     around: DocumentTokens,
     name: str,
     directory: Path,
@@ -83,8 +107,11 @@ def tokenize(
     starts_document = True
     with (directory / "tokens.bin").open("wb") as tokens, (directory / "documents.bin").open("wb") as documents:
         for batch in _batches(corpora):
-            encoded = _encode(batch, tokenizer, around, starts_document)
-            num_tokens = _write(batch, encoded, dtype, num_tokens, tokens, documents)
+            encoded = _encode(batch, encode, around, starts_document)
+            try:
+                num_tokens = _write(batch, encoded, dtype, num_tokens, tokens, documents)
+            except _TextRefused as refused:
+                raise _failure(refused, documents.tell() // 8, sources, corpora) from None
             starts_document = batch[-1].ends_document
             done += sum(chunk.num_bytes for chunk in batch)
             progress(done, total)
@@ -95,6 +122,24 @@ def tokenize(
         sha256=name, dtype=dtype, num_tokens=num_tokens, num_bytes=total, num_documents=[len(c) for c in corpora]
     )
     (directory / "meta.json").write_text(meta.model_dump_json())
+
+
+class _TextRefused(Exception):
+    """A chunk of text cannot be encoded: the number of documents that end before it in its batch, and the reason."""
+
+    def __init__(self, num_before: int, why: RecordRefused) -> None:
+        self.num_before, self.why = num_before, why
+
+
+def _failure(
+    refused: _TextRefused, num_written: int, sources: list[CorpusInput], corpora: list[CorpusReader]
+) -> Failure:
+    number = num_written + refused.num_before
+    position = 0
+    while position + 1 < len(corpora) and number >= len(corpora[position]):
+        number -= len(corpora[position])
+        position += 1
+    return Failure("record_refused", corpus=sources[position].id, record=number + 1, why=refused.why.message)
 
 
 def _batches(corpora: list[CorpusReader]) -> Iterator[list[TextChunk]]:
@@ -112,14 +157,17 @@ def _batches(corpora: list[CorpusReader]) -> Iterator[list[TextChunk]]:
 
 
 def _encode(
-    batch: list[TextChunk], tokenizer: Tokenizer, around: DocumentTokens, starts_document: bool
+    batch: list[TextChunk], encode: Encode, around: DocumentTokens, starts_document: bool
 ) -> Iterator[list[int]]:
-    """The tokens of each chunk, with those that start and end documents."""
+    """The tokens of each chunk, with those that start and end documents. Raises _TextRefused."""
     start_ids, end_of_text = around
-    encodings = tokenizer.encode_batch_fast([chunk.text for chunk in batch], add_special_tokens=False)
-    for chunk, encoding in zip(batch, encodings, strict=True):
-        yield [*(start_ids if starts_document else ()), *encoding.ids, *([end_of_text] if chunk.ends_document else ())]
+    num_ended = 0
+    for chunk, ids in zip(batch, encode([chunk.text for chunk in batch]), strict=True):
+        if isinstance(ids, RecordRefused):
+            raise _TextRefused(num_ended, ids)
+        yield [*(start_ids if starts_document else ()), *ids, *([end_of_text] if chunk.ends_document else ())]
         starts_document = chunk.ends_document
+        num_ended += chunk.ends_document
 
 
 def _write(

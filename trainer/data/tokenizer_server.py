@@ -1,9 +1,9 @@
 """The child process that holds a tokenizer and its chat template, which may be hostile: both are programs.
 
-`python -m trainer.data.tokenizer_server FD DIRECTORY` answers calls over an inherited socket until that closes. Frames
-are JSON: first {"base_bytes"} or {"failed"} from here, then {"calls": [[name, size, arguments], ...]} from the client,
-each call answered by {"result"} or {"refused"} with a reason (see record_encoding.MESSAGES). Each call has the budget
-of encoding_budget.py; one that exceeds its time ends this process, and the client starts another.
+`python -m trainer.data.tokenizer_server FD DIRECTORY [text]` answers calls over an inherited socket until that closes.
+Frames are JSON: first {"base_bytes"} or {"failed"} from here, then {"calls": [[name, size, arguments], ...]} from the
+client, each call answered by {"result"} or {"refused"} with a reason (see record_encoding.MESSAGES). Each call has the
+budget of encoding_budget.py; one that exceeds its time ends this process, and the client starts another.
 """
 
 import json
@@ -15,15 +15,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from trainer.child_limits import data_bytes
 from trainer.data import chat_template
+from trainer.data import tokenizer as tokenizers
 from trainer.data.detokenizer import Detokenizer
 from trainer.data.encoding_budget import EncodingBudget, encoding_budget, enforced
 from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
 from trainer.data.token_bytes import TokenBytes
-from trainer.data.tokenizer import encode_prompt
 from trainer.data.tool_formats import tool_format
 
 LOADING = EncodingBudget(cpu_seconds=60.0, memory_bytes=2 << 30)
@@ -32,15 +33,19 @@ MAX_WHY = 200  # characters of a library's message
 
 
 class TokenizerServer:
-    """What a client may call."""
+    """What a client may call.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    `text_encoder` is the same tokenizer for plain text of corpora, if that is to be encoded.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, text_encoder: Tokenizer | None = None) -> None:
         self._tokenizer = tokenizer
         self._encoders: dict[str, RecordEncoder] = {}
         self._token_bytes = TokenBytes(tokenizer.backend_tokenizer)
         self._decoders: dict[str, Detokenizer] = {}  # by the ID that the client gives a text
         self.calls: dict[str, Callable[..., Any]] = {
             "segments": self.segments,
+            "sample": lambda objective, text: self._encoder(objective).encode_prompt(text),
             "chat": self.chat,
             "prompt": self.prompt,
             "source": lambda text: self._encoder("seq2seq").segments({"source": text, "target": ""})[0].ids,
@@ -52,6 +57,8 @@ class TokenizerServer:
             "vocabulary": self.vocabulary,
             "tool_format": lambda: tool_format(chat_template.default_template(tokenizer)),
         }
+        if text_encoder is not None:
+            self.calls["text"] = lambda text: text_encoder.encode(text, add_special_tokens=False).ids
 
     def segments(self, objective: str, text: str) -> list[Any]:
         """The segments of a record: token ids, and their weights as runs of [weight, count]."""
@@ -68,7 +75,7 @@ class TokenizerServer:
 
     def prompt(self, text: str) -> list[int]:
         """The tokens of a text to continue."""
-        return encode_prompt(self._tokenizer, text)
+        return tokenizers.encode_prompt(self._tokenizer, text)
 
     def begin(self, text: str, prompt: list[int]) -> None:
         """Decode the tokens of a text that follow a prompt: `push` each, then `rest`."""
@@ -117,12 +124,12 @@ def _answer(server: TokenizerServer, base_bytes: int, call: list[Any]) -> dict[s
         return {"refused": RecordRefused(code, why=why).message.model_dump()}
 
 
-def _open(directory: Path) -> TokenizerServer:
+def _open(directory: Path, *, with_text: bool) -> TokenizerServer:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
-    return TokenizerServer(tokenizer)
+    return TokenizerServer(tokenizer, tokenizers.load(directory) if with_text else None)
 
 
-def serve(connection: "Connection[Any, Any]", directory: Path) -> None:
+def serve(connection: "Connection[Any, Any]", directory: Path, *, with_text: bool) -> None:
     """Answer calls until the client closes the connection."""
 
     def send(message: dict[str, Any]) -> None:
@@ -131,7 +138,7 @@ def serve(connection: "Connection[Any, Any]", directory: Path) -> None:
 
     try:
         with enforced(LOADING, data_bytes()):
-            server = _open(directory)
+            server = _open(directory, with_text=with_text)
     except BaseException as error:
         send({"failed": (" ".join(str(error).split()) or type(error).__name__)[:MAX_WHY]})
         return
@@ -145,7 +152,7 @@ def serve(connection: "Connection[Any, Any]", directory: Path) -> None:
 def main() -> None:
     """Serve the connection of the arguments."""
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the client closed the connection
-        serve(Connection(int(sys.argv[1])), Path(sys.argv[2]))
+        serve(Connection(int(sys.argv[1])), Path(sys.argv[2]), with_text="text" in sys.argv[3:])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer.data import cache, tokenized_records, tokenized_text, tokenizer
 from trainer.data.chat_template import job_template
+from trainer.data.record_encoding import RecordRefused
+from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.datasets.base import Dataset, RecordDataset
 from trainer.datasets.factory import open_dataset
 from trainer.events import RecordRemark
@@ -30,6 +32,7 @@ class Prepared(BaseModel):
     max_steps: int  # of the run; those of num_train_epochs, if the spec sets them
     held_out: dict[str, str] = {}  # paths of tokenized validation corpora by corpus ID
     base_sha256: str | None = None  # of the base model
+    sample_prompt: list[int] | None = None  # the tokens of the spec's prompt, if it has one that can be encoded
 
 
 def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
@@ -54,6 +57,7 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
     report.phase("prepare", 1, 1)
     report.phase("tokenise", 0, 1)
     hf_tokenizer = _with_chat_template(directory, spec)
+    is_foreign = inputs.base is not None or inputs.tokenizer is not None  # not trained by this preparation
     tokenizer.require_special_tokens(hf_tokenizer, spec.objective)
 
     def tokenize(sources: list[CorpusInput], labels: Sequence[str] | None = None) -> Path:
@@ -63,7 +67,9 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
         if spec.objective in TEXT_OBJECTIVES:
             separator = tokenizer.document_separator_id(hf_tokenizer)
             start = tokenizer.start_ids(hf_tokenizer) if spec.objective == "causal" else []
-            return tokenized_text.tokenize_cached(sources, encoder, sha256, cache_path, progress, separator, start)
+            return tokenized_text.tokenize_cached(
+                sources, encoder, sha256, cache_path, progress, separator, start, directory if is_foreign else None
+            )
         return tokenized_records.tokenize_cached(sources, spec, hf_tokenizer, sha256, cache_path, progress, labels)
 
     tokens = tokenize(inputs.corpora)
@@ -87,6 +93,7 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
         max_steps=spec.total_steps,
         held_out=held_out,
         base_sha256=_base_sha256(Path(inputs.base)) if inputs.base else None,
+        sample_prompt=_sample_prompt(spec, directory, report) if spec.sample_prompt else None,
     )
     write_atomically(_path(run_dir, fence), prepared.model_dump_json())
     return prepared
@@ -117,6 +124,18 @@ def _with_chat_template(directory: Path, spec: TrainSpec) -> PreTrainedTokenizer
             loaded.chat_template = template
             (directory / "chat_template.jinja").write_text(template)
     return loaded
+
+
+def _sample_prompt(spec: TrainSpec, directory: Path, report: Reporter) -> list[int] | None:
+    """The tokens of the spec's prompt; None, and a line in the log, if its tokenizer or template refuses it."""
+    try:
+        with TokenizerProcess(directory) as process:
+            if spec.objective in TEXT_OBJECTIVES:
+                return list(process.call("prompt", spec.sample_prompt))
+            return list(process.call("sample", spec.objective, spec.sample_prompt))
+    except RecordRefused as refused:
+        report.line(f"the sample prompt cannot be used: {refused}")
+        return None
 
 
 def with_counted_steps(spec: TrainSpec, num_train_samples: int) -> TrainSpec:

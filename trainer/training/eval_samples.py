@@ -31,19 +31,24 @@ class EvalSample(ABC):
 class Continuation(EvalSample):
     """Continues the spec's prompt, or the beginning of the validation text."""
 
-    def __init__(self, spec: TrainSpec, samples: CausalLMDataset, loaded: LoadedModel) -> None:
+    def __init__(
+        self, spec: TrainSpec, samples: CausalLMDataset, loaded: LoadedModel, prompt_ids: list[int] | None
+    ) -> None:
         self._seed = spec.seed
         max_tokens = spec.sequence_length // 2
         tokenizer = loaded.tokenizer.backend_tokenizer
-        if spec.sample_prompt:
-            ids = tokenizer.encode(spec.sample_prompt).ids
-            self.prompt = spec.sample_prompt if len(ids) <= max_tokens else str(tokenizer.decode(ids[:max_tokens]))
+        self._prompt: str | list[int]
+        if spec.sample_prompt and prompt_ids is not None:
+            self._prompt = prompt_ids[:max_tokens]
+            is_whole = len(prompt_ids) <= max_tokens
+            self.prompt = spec.sample_prompt if is_whole else str(tokenizer.decode(self._prompt))
         else:
             self.prompt = str(tokenizer.decode(samples.text.validation_prompt(min(PROMPT_TOKENS, max_tokens))))
+            self._prompt = self.prompt
 
     def answer(self, loaded: LoadedModel) -> str:
         pieces = generation.stream(
-            loaded, self.prompt, max_tokens=EVAL_SAMPLE_TOKENS, temperature=TEMPERATURE, seed=self._seed
+            loaded, self._prompt, max_tokens=EVAL_SAMPLE_TOKENS, temperature=TEMPERATURE, seed=self._seed
         )
         return "".join(piece.text for piece in pieces)
 
@@ -51,15 +56,14 @@ class Continuation(EvalSample):
 class AnswerSample(EvalSample):
     """Answers the spec's prompt, or that of the first validation record, by greedy decoding."""
 
-    def __init__(self, spec: TrainSpec, samples: SFTDataset, loaded: LoadedModel) -> None:
-        encoder = RecordEncoder(spec.objective, loaded.tokenizer)
-        if spec.sample_prompt:
-            self._ids = encoder.encode_prompt(spec.sample_prompt)[-spec.sequence_length // 2 :]
+    def __init__(self, spec: TrainSpec, samples: SFTDataset, loaded: LoadedModel, prompt_ids: list[int] | None) -> None:
+        if spec.sample_prompt and prompt_ids is not None:
+            self._ids = prompt_ids[-spec.sequence_length // 2 :]
             self.prompt = spec.sample_prompt
         else:
             ids, weights = samples.records.segments(int(samples.records.validation[0]))[0]
             self._ids = [int(number) for number in ids[: int(weights.nonzero()[0][0])]]
-            self.prompt = encoder.prompt_text(self._ids)
+            self.prompt = RecordEncoder(spec.objective, loaded.tokenizer).prompt_text(self._ids)
 
     def answer(self, loaded: LoadedModel) -> str:
         pieces = generation.stream(loaded, self._ids, max_tokens=EVAL_SAMPLE_TOKENS, temperature=0.0)
@@ -113,11 +117,16 @@ class ClassificationSample(EvalSample):
         return f"{self._names[int(probabilities.argmax())]} ({float(probabilities.max()):.0%})"
 
 
-def make_eval_sample(spec: TrainSpec, samples: Dataset, loaded: LoadedModel) -> EvalSample:
-    """The evaluation sample for the objective of a run."""
+def make_eval_sample(
+    spec: TrainSpec, samples: Dataset, loaded: LoadedModel, prompt_ids: list[int] | None
+) -> EvalSample:
+    """The evaluation sample for the objective of a run. `prompt_ids` are the tokens of the spec's prompt.
+
+    The ranks never encode it: templates and tokenizers are programs, which the preparation limits.
+    """
     match samples:
         case SFTDataset():
-            return AnswerSample(spec, samples, loaded)
+            return AnswerSample(spec, samples, loaded, prompt_ids)
         case MaskedLMDataset():
             return FillMaskSample(samples, loaded)
         case SpanCorruptionDataset() | Seq2SeqDataset():
@@ -125,5 +134,5 @@ def make_eval_sample(spec: TrainSpec, samples: Dataset, loaded: LoadedModel) -> 
         case ClassificationDataset():
             return ClassificationSample(samples, loaded)
         case CausalLMDataset():
-            return Continuation(spec, samples, loaded)
+            return Continuation(spec, samples, loaded, prompt_ids)
     raise AssertionError(spec.objective)

@@ -47,9 +47,15 @@ class Evaluation:
     """
 
     def __init__(
-        self, spec: TrainSpec, samples: Dataset, held_out: Mapping[str, Dataset], engine: Engine, loaded: LoadedModel
+        self,
+        spec: TrainSpec,
+        samples: Dataset,
+        held_out: Mapping[str, Dataset],
+        engine: Engine,
+        loaded: LoadedModel,
+        prompt_ids: list[int] | None,
     ) -> None:
-        self._spec = spec
+        self._spec, self._prompt_ids = spec, prompt_ids
         self._engine = engine
         self._loaded = loaded
         if not samples.num_validation:
@@ -60,7 +66,7 @@ class Evaluation:
 
     @cached_property
     def _eval_sample(self) -> EvalSample:
-        return make_eval_sample(self._spec, self._samples, self._loaded)
+        return make_eval_sample(self._spec, self._samples, self._loaded, self._prompt_ids)
 
     def run(self, step: int, report: Reporter) -> dict[str, float]:
         """Evaluate, write the results to the journal and the log, and return the metrics. All ranks take part."""

@@ -88,7 +88,7 @@ def train(
         corpus: open_dataset(Path(tokens), spec, tokenizer, is_held_out=True)
         for corpus, tokens in prepared.held_out.items()
     }
-    evaluation = Evaluation(spec, samples, held_out, engine, loaded)
+    evaluation = Evaluation(spec, samples, held_out, engine, loaded, prepared.sample_prompt)
     saver = AsyncCheckpointer(engine, report, run_dir.path, on_saved)
     total, trained = checkpoint.num_parameters(model)
     report.line(

@@ -11,7 +11,7 @@ from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
 from tests.trainer.runs import small_spec, write_corpus
-from trainer.data import tokenized_records, tokenizer
+from trainer.data import tokenized_records, tokenized_text, tokenizer
 from trainer.data.chat_template import job_template
 from trainer.data.record_encoding import RecordEncoder, RecordRefused
 from trainer.data.tokenizer_process import CallStopped, TokenizerProcess
@@ -98,6 +98,34 @@ def test_a_normalizer_that_multiplies_its_text_is_stopped() -> None:
             process.call("prompt", "a" * 64)
         assert refused.value.message.code in ("memory", "time")
         assert process.call("prompt", "b") == tokenizer.encode_prompt(tokenizer.untrained(), "b")
+
+
+def test_text_of_an_untrusted_tokenizer_gives_the_same_tokens_as_in_this_process(tmp_path: Path) -> None:
+    directory = tmp_path / "tokenizer"
+    tokenizer.save_pretrained(tokenizer.untrained(), directory)
+    source = write_corpus(tmp_path / "corpus", ["In the beginning <|endoftext|>", "", "\u5929\u5730 \U0001f600"] * 3)
+    files = []
+    for hostile in (None, directory):
+        entry = tokenized_text.tokenize_cached(
+            [source], tokenizer.load(directory), "a", tmp_path / str(hostile is None), no_progress, hostile=hostile
+        )
+        files.append([(entry / name).read_bytes() for name in ("tokens.bin", "documents.bin", "meta.json")])
+    assert files[0] == files[1]
+
+
+def test_text_that_takes_a_tokenizer_too_much_is_named_by_the_failure_of_the_run(tmp_path: Path) -> None:
+    directory = tmp_path / "tokenizer"
+    tokenizer.save_pretrained(amplifier(), directory)
+    sources = [write_corpus(tmp_path / "first", ["b", "b"]), write_corpus(tmp_path / "second", ["b", "a" * 64, "b"])]
+    sources[1] = sources[1].model_copy(update={"id": "second"})
+    with pytest.raises(Failure, match=r"record 2 of corpus second cannot be used: encoding takes more than"):
+        tokenized_text.tokenize_cached(
+            sources, tokenizer.load(directory), "a", tmp_path / "cache", no_progress, hostile=directory
+        )
+
+
+def no_progress(done: int, total: int) -> None:
+    """A progress callback that does nothing."""
 
 
 def test_a_stopped_call_ends_with_its_process() -> None:
