@@ -23,7 +23,8 @@ from app.core.node_budget import node_budget
 from app.core.settings import ROOT, settings
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import notifications
-from worker.environment import child_environment, fork_server_socket
+from trainer.child_environment import child_environment
+from worker.environment import fork_server_socket
 
 log = logging.getLogger(__name__)
 

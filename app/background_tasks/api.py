@@ -1,6 +1,5 @@
 """JSON routes of background tasks, the start of exports and evaluations, and the download of what an export wrote."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -8,13 +7,11 @@ from fastapi.responses import FileResponse
 
 from app.background_tasks import schemas, service
 from app.background_tasks.schemas import EvaluationRequest, ExportRequest, TaskAnswer
-from app.core import db, queue, storage
+from app.core import db, storage
 from app.core.background_tasks import Kind
 from app.core.errors import PanelError
 from app.core.i18n import _
-from app.core.models import BackgroundTask
 from app.core.paging import Listing
-from app.core.principal import Principal
 from app.web.auth import Reader, Submitter
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
@@ -46,7 +43,7 @@ tasks_router = APIRouter(route_class=ApiRoute)
 )
 def export_checkpoint(principal: Submitter, body: ExportRequest) -> TaskAnswer:
     """Export a checkpoint or a base model. It succeeds if a fresh process reproduces its logits from the files."""
-    return _start(service.export, principal, body)
+    return service.start(service.export, principal, body, schemas.task_answer)
 
 
 @router.post(
@@ -68,16 +65,7 @@ def export_checkpoint(principal: Submitter, body: ExportRequest) -> TaskAnswer:
 )
 def evaluate_checkpoint(principal: Submitter, body: EvaluationRequest) -> TaskAnswer:
     """Evaluate a checkpoint or a base model on held-out corpora."""
-    return _start(service.evaluate, principal, body)
-
-
-def _start(
-    verb: Callable[..., BackgroundTask], principal: Principal, request: ExportRequest | EvaluationRequest
-) -> TaskAnswer:
-    with db.transaction() as session:
-        answer = schemas.task_answer(verb(session, principal=principal, request=request))
-    queue.flush_outbox()
-    return answer
+    return service.start(service.evaluate, principal, body, schemas.task_answer)
 
 
 @tasks_router.get("")

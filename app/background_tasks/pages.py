@@ -1,6 +1,5 @@
 """HTML routes of background tasks: all of them, the page of one, and the forms of exports and evaluations."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -13,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.background_tasks import failures, service
 from app.background_tasks.schemas import EvaluationRequest, ExportRequest
 from app.base_models import limits
-from app.core import db, queue
+from app.core import db
 from app.core.background_tasks import Kind
 from app.core.errors import PanelError
 from app.core.formatting import number
@@ -143,6 +142,10 @@ def _forms(session: Session, principal: Principal, subject_id: str) -> dict[str,
     }
 
 
+def _task_id(task: BackgroundTask) -> str:
+    return task.id
+
+
 @router.post("/tasks")
 def start(request: Request, principal: Submitter, form: FormBody) -> Response:
     """Start an export or an evaluation, and go to its page."""
@@ -154,9 +157,9 @@ def start(request: Request, principal: Submitter, form: FormBody) -> Response:
         if form.get("kind") == "evaluation":
             fields["corpora"] = [value for value in form.getlist("corpora") if isinstance(value, str)]
             fields["limit"] = fields.get("limit")
-            task_id = _started(principal, EvaluationRequest.model_validate(fields), service.evaluate)
+            task_id = service.start(service.evaluate, principal, EvaluationRequest.model_validate(fields), _task_id)
         else:
-            task_id = _started(principal, ExportRequest.model_validate(fields), service.export)
+            task_id = service.start(service.export, principal, ExportRequest.model_validate(fields), _task_id)
     except ValidationError as error:
         wrong = [validation_field({**detail, "loc": ("body", *detail["loc"])}) for detail in error.errors()]
         refused = PanelError(422, "invalid", " ".join(problem.message for problem in wrong), wrong)
@@ -166,13 +169,6 @@ def start(request: Request, principal: Submitter, form: FormBody) -> Response:
             raise
         return _index(request, principal, checkpoint_id, error=refused)
     return RedirectResponse(f"/tasks/{task_id}", status_code=303)
-
-
-def _started(principal: Principal, task_request: Any, verb: Callable[..., BackgroundTask]) -> str:
-    with db.transaction() as session:
-        task_id = verb(session, principal=principal, request=task_request).id
-    queue.flush_outbox()
-    return task_id
 
 
 @router.get("/tasks/{task_id}")

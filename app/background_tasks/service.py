@@ -1,9 +1,9 @@
 """What people do with background tasks: start an export or an evaluation, see, cancel and delete any of them."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -13,7 +13,7 @@ from app.background_tasks.schemas import EvaluationRequest, ExportRequest
 from app.base_models import limits
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core import background_tasks, paging, storage
+from app.core import background_tasks, db, paging, queue, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import TaskOptions
@@ -23,6 +23,8 @@ from app.corpora import service as corpora_service
 from trainer.corpus_kinds import EVALUATION_KINDS
 from trainer.limits import Limit, Traits, limit
 from trainer.spec import TrainSpec
+
+T = TypeVar("T")
 
 TORCH_BYTES = 2 * 2**30  # of memory that an export or an evaluation needs besides the weights
 
@@ -89,6 +91,19 @@ def subject(session: Session, *, principal: Principal, subject_id: str, for_upda
         raise bad_field("checkpoint", "checkpoint_corrupt", _("The files of this checkpoint are damaged."))
     spec = session.get_one(Job, checkpoint.job_id).spec
     return Subject(checkpoint, None, spec, limits.traits_of_checkpoints(session, spec))
+
+
+def start(
+    verb: Callable[..., BackgroundTask],
+    principal: Principal,
+    request: ExportRequest | EvaluationRequest,
+    answer: Callable[[BackgroundTask], T],
+) -> T:
+    """Queue by `export` or `evaluate` in a transaction of its own, and tell the nodes. Returns what `answer` reads."""
+    with db.transaction() as session:
+        answered = answer(verb(session, principal=principal, request=request))
+    queue.flush_outbox()
+    return answered
 
 
 def _queue(

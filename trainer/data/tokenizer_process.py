@@ -4,7 +4,6 @@ A chat template is a program, and a tokenizer.json can be one: both may compute 
 """
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from typing import IO, Any
 from transformers import PreTrainedTokenizerFast
 
 from trainer import child_limits
+from trainer.child_environment import child_environment
 from trainer.child_limits import ChildLimits, limited_command
 from trainer.data import tokenizer as tokenizers
 from trainer.data.encoding_budget import encoding_budget
@@ -40,14 +40,6 @@ LOOK_SECONDS = 0.25  # between checks whether a call is still wanted
 WAIT_FACTOR = 60  # a call may wait for its computing time so many times longer, on a busy machine
 MAX_DEATHS = 10  # of the child, before its client gives up
 ROOT = Path(child_limits.__file__).parents[1]
-PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")  # of the environment: nothing that is secret
-FIXED = {
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "PYTHONUTF8": "1",
-}
 
 IsStopped = Callable[[], bool]
 
@@ -60,10 +52,11 @@ class TokenizerProcess:
     """A child process with the tokenizer of a directory, or with the one that is passed. Start at once, wait at use.
 
     Only one thread may use it at a time. All calls raise RecordRefused if the template or the tokenizer refuses the
-    text or exceeds its budget, and Failure if the tokenizer cannot be opened.
+    text or exceeds its budget, and Failure if the tokenizer cannot be opened. `with_text` if `texts` will be called.
     """
 
-    def __init__(self, source: Path | PreTrainedTokenizerFast) -> None:
+    def __init__(self, source: Path | PreTrainedTokenizerFast, *, with_text: bool = False) -> None:
+        self._options = ["text"] if with_text else []
         self._resources = ExitStack()
         if isinstance(source, Path):
             self._directory = source
@@ -97,6 +90,10 @@ class TokenizerProcess:
             for record, answer in zip(batch, self._answers(calls, is_stopped=lambda: False), strict=True):
                 is_refused = isinstance(answer, RecordRefused)
                 yield record, answer if is_refused else [_unpacked(*segment) for segment in answer]
+
+    def texts(self, texts: Sequence[str]) -> Iterator[list[int] | RecordRefused]:
+        """Encode plain texts: each its tokens, without special ones, or the reason why it cannot be used."""
+        yield from self._answers([("text", len(text.encode()), (text,)) for text in texts], is_stopped=lambda: False)
 
     def call(self, name: str, *arguments: Any, is_stopped: IsStopped = lambda: False) -> Any:
         """The result of a method of TokenizerServer. Raises CallStopped soon after `is_stopped`."""
@@ -159,10 +156,11 @@ class TokenizerProcess:
         with theirs:
             number = str(theirs.fileno())
             command = [sys.executable, "-m", "trainer.data.tokenizer_server", number, str(self._directory.resolve())]
+            command += self._options
             self._child = subprocess.Popen(
                 limited_command(LIMITS, command),
                 cwd=ROOT,
-                env={**{name: os.environ[name] for name in PASSED_ON if name in os.environ}, **FIXED},
+                env=child_environment("tokenizer"),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,

@@ -3,10 +3,6 @@
 import os
 import socket
 
-# Must be set before torch is imported, which reads it once. With the default, ACTIVE, threads spin while they wait:
-# a step takes six to ten times as long as soon as another process needs the cores.
-TORCH_IMPORT_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
-
 
 def set_rank_environment(rank: int, num_processes: int) -> None:
     """Tell this process, a rank of several on one machine, which one it is, as torchrun would."""

@@ -33,9 +33,10 @@ import psutil
 from pydantic import BaseModel
 
 from trainer import jsonlines
+from trainer.child_environment import TORCH_IMPORT_ENVIRONMENT
 from trainer.events import EXIT_BUG, EXIT_BUSY, EXIT_OK, EXIT_PEER_LOST, EXIT_RESUMABLE
 from trainer.launch import process
-from trainer.launch.environment import TORCH_IMPORT_ENVIRONMENT, free_port, set_rank_environment
+from trainer.launch.environment import free_port, set_rank_environment
 from trainer.parent_death import signal_on_parent_death
 from trainer.run_dir import RunDir
 

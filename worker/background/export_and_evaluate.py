@@ -13,11 +13,11 @@ from app.core import db, storage
 from app.core.json_shapes import TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job
 from app.corpora import service as corpora_service
+from trainer.child_environment import child_environment
 from trainer.child_limits import ChildLimits
 from trainer.events import EXIT_BAD_INPUT
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
-from worker.environment import child_environment
 from worker.sandbox import runner
 
 LOG = "log.txt"
@@ -133,4 +133,5 @@ def clean_up(task: BackgroundTask, is_success: bool) -> None:
         service.remove_files(task.id)
 
 
-WORK = Work(directory, run, clean_up)
+EXPORT = Work(directory, run, clean_up)
+EVALUATION = Work(directory, run, clean_up, writes_user_data=False)

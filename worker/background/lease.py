@@ -14,27 +14,35 @@ from trainer.jsonlines import Message
 OUTAGE = (DBAPIError, TimeoutError)
 
 
+def is_outage(error: BaseException) -> bool:
+    """Whether an exception says that the database cannot be reached."""
+    return isinstance(error, TimeoutError) or (isinstance(error, DBAPIError) and db.is_outage(error))
+
+
 class Lease:
     """Of one start of a task. In an outage of the database it ends by itself, as another worker may then start it."""
 
-    def __init__(self, task: BackgroundTask, is_stopping: threading.Event) -> None:
+    def __init__(self, task: BackgroundTask, is_stopping: threading.Event, *, writes_user_data: bool = True) -> None:
         self._task = task
+        self._writes_user_data = writes_user_data
         self._is_stopping = is_stopping
         self._valid_until = time.monotonic() + settings().lease_seconds
         self._phase: str | None = None
         self._phase_started_at = time.monotonic()
         self.is_over = False
+        self.is_outage = False  # it ended as the database could not be reached
         self.is_disk_full = False
 
     def renew(self, progress: Message | None, phase: str | None = None) -> bool:
         """Renew it and record the progress of a phase. Returns False if the process must end.
 
-        So it must if the disk is full: of files that libraries write, no one else counts the bytes.
+        So it must if it writes user data and the disk is full: of files that libraries write, no one else counts the
+        bytes.
         """
         if phase != self._phase:
             self._phase, self._phase_started_at = phase, time.monotonic()
         self.is_over = self._is_stopping.is_set() or not self._renewed(progress)
-        self.is_disk_full = disk.is_full()
+        self.is_disk_full = self._writes_user_data and disk.is_full()
         return not self.is_over and not self.is_disk_full
 
     def _renewed(self, progress: Message | None) -> bool:
@@ -46,9 +54,10 @@ class Lease:
                 task = self._task
                 is_current = background_tasks.renew(session, task_id=task.id, fence=task.fence, progress=record)
         except OUTAGE as error:
-            if isinstance(error, DBAPIError) and not db.is_outage(error):
+            if not is_outage(error):
                 raise
-            return self.is_valid()
+            self.is_outage = not self.is_valid()
+            return not self.is_outage
         self._valid_until = now + settings().lease_seconds
         return is_current
 

@@ -7,10 +7,10 @@ from app.core import db, storage
 from app.core.models import BackgroundTask, Corpus
 from app.core.settings import settings
 from app.corpora import service
+from trainer.child_environment import child_environment
 from trainer.child_limits import ChildLimits
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
-from worker.environment import child_environment
 from worker.sandbox import runner
 
 

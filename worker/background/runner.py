@@ -15,7 +15,7 @@ from app.core.models import BackgroundTask
 from app.core.node_budget import NoRoom, Reservation, node_budget
 from app.core.settings import settings
 from worker.background import export_and_evaluate, model_import, parse
-from worker.background.lease import OUTAGE, Lease
+from worker.background.lease import OUTAGE, Lease, is_outage
 from worker.background.work import Report, Work
 from worker.sandbox import runner
 
@@ -27,8 +27,8 @@ NUM_PROCESSES = 3  # of a task at once: its child, and what that starts to try a
 WORK: dict[str, Work] = {
     "parse": parse.WORK,
     "import": model_import.WORK,
-    "export": export_and_evaluate.WORK,
-    "evaluation": export_and_evaluate.WORK,
+    "export": export_and_evaluate.EXPORT,
+    "evaluation": export_and_evaluate.EVALUATION,
 }
 
 
@@ -38,6 +38,7 @@ class TaskRunner:
     def __init__(self) -> None:
         self._claiming = threading.Lock()
         self._running: dict[threading.Thread, BackgroundTask] = {}
+        self._interrupted: list[BackgroundTask] = []  # by outages of the database, which does not know it yet
         self._is_stopping = threading.Event()
         self._is_first = True
 
@@ -46,6 +47,7 @@ class TaskRunner:
         try:
             with self._claiming:
                 self._requeue_of_earlier_worker()
+                self._report_outages()
                 while not self._is_stopping.is_set() and (claimed := self._claim()) is not None:
                     task = claimed[0]
                     thread = threading.Thread(target=self._run, args=claimed, name=f"task-{task.id}", daemon=True)
@@ -72,6 +74,13 @@ class TaskRunner:
                 outcomes.lose_node(session, node=settings().node_name)
             self._is_first = False
 
+    def _report_outages(self) -> None:
+        while self._interrupted:
+            task = self._interrupted[-1]
+            with db.transaction() as session:
+                background_tasks.report_outage(session, task_id=task.id, fence=task.fence)
+            self._interrupted.pop()
+
     def _claim(self) -> tuple[BackgroundTask, Reservation] | None:
         """The next task and what it may use. None if none waits that may start now."""
         running = Counter(lane_of(task.kind) for task in list(self._running.values()))
@@ -87,15 +96,19 @@ class TaskRunner:
         return None
 
     def _run(self, task: BackgroundTask, reservation: Reservation) -> None:
+        lease = Lease(task, self._is_stopping, writes_user_data=WORK[task.kind].writes_user_data)
         try:
             with reservation:
-                run(task, Lease(task, self._is_stopping))
+                run(task, lease)
             if self._is_stopping.is_set():
                 with db.transaction() as session:
                     background_tasks.release(session, task_id=task.id, fence=task.fence)
-        except Exception:  # its lease expires, and the task is tried again or fails
+        except Exception as error:  # its lease expires, and the task is tried again or fails
+            lease.is_outage = lease.is_outage or is_outage(error)
             log.exception("task %s (%s) is left", task.id, task.kind)
         finally:
+            if lease.is_outage:
+                self._interrupted.append(task)
             self._running.pop(threading.current_thread())
         self.start_waiting()
 

@@ -19,3 +19,4 @@ class Work:
     directory: Callable[[BackgroundTask], Path]
     run: Callable[[BackgroundTask, Lease], Report]
     clean_up: Callable[[BackgroundTask, bool], None]  # after every ending; the flag says whether it succeeded
+    writes_user_data: bool = True  # so that its process must end when the disk is full

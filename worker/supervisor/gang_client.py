@@ -18,7 +18,8 @@ import psutil
 
 from app.core.settings import ROOT
 from trainer import jsonlines
-from worker.environment import child_environment, fork_server_socket, gpu_lock
+from trainer.child_environment import child_environment
+from worker.environment import fork_server_socket, gpu_lock
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,6 @@
 """The chat template of a job, applied to a conversation by a child process with limits: templates are programs."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from app.core.principal import Principal
 from app.jobs.planning import base_model
 from app.web.pools import Pool
 from trainer import spec as trainer_spec
+from trainer.child_environment import child_environment
 from trainer.child_limits import ChildLimits, limited_command
 from trainer.events import EXIT_BAD_INPUT
 
@@ -27,7 +27,6 @@ LIMITS = ChildLimits(memory_bytes=MEMORY_BYTES, cpu_seconds=20, file_bytes=1 << 
 WAIT_SECONDS = 60.0
 ROOM_SECONDS = 10.0  # for the node to have room
 ROOT = Path(trainer_spec.__file__).parents[1]
-PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")  # of the environment: nothing that is secret
 
 PREVIEWS = Pool(2, max_waiting=8, max_per_client=3, refusal=lambda: _busy())  # of the routes that preview
 
@@ -96,7 +95,7 @@ def preview(request: PreviewRequest, base: Path | None) -> PreviewAnswer:
     options = [] if base is None else [f"--base={base}"]
     options += [] if request.chat_template is None else [f"--template={request.chat_template}"]
     command = limited_command(LIMITS, [sys.executable, "-m", "trainer", "preview", "-", *options])
-    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"HF_HUB_OFFLINE": "1"}
+    environment = child_environment("tokenizer")
     messages = json.dumps([message.model_dump() for message in request.messages])
     try:
         with node_budget().wait_for(MEMORY_BYTES, seconds=ROOM_SECONDS):

@@ -5,8 +5,8 @@ from typing import Any
 
 from app.checkpoints.service import RESUME
 from app.core import disk, names
-from app.core.errors import PanelError, bad_field
-from app.core.formatting import file_size, number
+from app.core.errors import bad_field
+from app.core.formatting import number
 from app.core.i18n import _, gettext_noop, translate
 from app.core.models import Checkpoint, Corpus, Job
 from app.jobs.planning.answers import localize
@@ -121,18 +121,15 @@ def check_memory(plan: Plan) -> None:
         raise bad_field(plan.field, "memory_short", localize(plan.verdict))
 
 
+TWO_CHECKPOINTS = gettext_noop(
+    "Two checkpoints of this job need {needed} of disk space, but only {free} is left. Free some space, or choose a "
+    "smaller model."
+)
+
+
 def check_disk(plan: Plan) -> None:
     """Refuse a job whose checkpoints the disk cannot hold: a new one is written before an old one may go."""
-    needed = 2 * (plan.checkpoint_bytes + plan.resume_bytes) + disk.kept_free()
-    free = disk.free_bytes()
-    if free < needed:
-        message = _(
-            "The disk of the data directory has {free} free, but two checkpoints of this job and the reserve "
-            "need {needed}. Free some space, or choose a smaller model.",
-            free=file_size(free),
-            needed=file_size(needed),
-        )
-        raise PanelError(507, "disk_full", message)
+    disk.require_room(2 * (plan.checkpoint_bytes + plan.resume_bytes), TWO_CHECKPOINTS)
 
 
 # What a job that continues from a checkpoint shares with the job that wrote it: weight shapes and sample order.

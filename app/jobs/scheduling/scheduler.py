@@ -31,7 +31,7 @@ OUTAGE = (DBAPIError, TimeoutError)
 
 
 class Scheduler:
-    """Leads if no other scheduler does. After an outage it waits before it expires leases: attempts reconnect, too."""
+    """Leads if no other scheduler does. After an outage it waits before it expires leases: nodes reconnect, too."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock  # seconds
@@ -84,11 +84,13 @@ class Scheduler:
         return True
 
     def _round(self) -> None:
-        counts = {"given_up": self._run(dispatch.expire_leases) if self._clock() >= self._reap_at else 0}
+        may_expire = self._clock() >= self._reap_at
+        counts = {"given_up": self._run(dispatch.expire_leases) if may_expire else 0}
         counts["settled"] = self._run(dispatch.requeue_or_fail)
         counts["placed"] = self._run(dispatch.place)
-        with db.transaction() as session:
-            outcomes.expire_leases(session)
+        if may_expire:
+            with db.transaction() as session:
+                outcomes.expire_leases(session)
         counts["sent"] = queue.flush_outbox()
         counts["removed"] = self._sweep.step()
         with db.transaction() as session:

@@ -21,6 +21,7 @@ from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import db, deleted_directories, idempotency, storage
 from app.core.models import BackgroundTask, Checkpoint, Corpus, Job
+from app.corpora import service as corpora
 from app.jobs.lifecycle import retention
 from app.jobs.lifecycle.transitions import HELD
 from trainer.run_dir import CORPORA_SUFFIX
@@ -148,7 +149,7 @@ def _orphaned_directories() -> list[Action]:
         leaving = {checkpoint_id for checkpoint_id, _path in checkpoints.list_pending_deletion(session, limit=10_000)}
         base_models.forget_unfinished(session)
         idempotency.forget_expired(session)
-        models = base_models.list_known(session)
+        models, known_corpora = base_models.list_known(session), corpora.list_known(session)
         texts = set(session.scalars(select(Corpus.text_sha256)))
         states = {row.id: row.state for row in session.execute(select(BackgroundTask.id, BackgroundTask.state))}
     tasks, failed = states.keys(), {task_id for task_id, state in states.items() if state in ("failed", "cancelled")}
@@ -161,7 +162,11 @@ def _orphaned_directories() -> list[Action]:
     old += [path for path in data.glob("cache/*/making-*") if _idle_seconds(path) > DAY]  # a vocabulary takes long
     unowned = [
         (path, whose)
-        for pattern, ids, whose in (("base_models/*", models, "model"), ("works/*", tasks, "task"))
+        for pattern, ids, whose in (
+            ("corpora/*", known_corpora, "corpus"),
+            ("base_models/*", models, "model"),
+            ("works/*", tasks, "task"),
+        )
         for path in data.glob(pattern)
         if path.name not in ids and _idle_seconds(path) > DAY
     ]

@@ -26,7 +26,7 @@ from tests.waiting import until
 from worker.background import export_and_evaluate, model_import, parse
 from worker.background import lease as lease_module
 from worker.background.lease import Lease
-from worker.background.runner import TaskRunner
+from worker.background.runner import WORK, TaskRunner
 
 
 @pytest.fixture(autouse=True)
@@ -177,9 +177,58 @@ def test_an_outage_of_the_database_ends_a_process_only_with_its_lease(
 
     monkeypatch.setattr(lease_module.background_tasks, "renew", fail)
     assert lease.renew({"done": 1, "total": 2})
+    assert not lease.is_outage
     lease._valid_until = 0.0
     assert not lease.renew({"done": 1, "total": 2})
-    assert lease.is_over
+    assert (lease.is_over, lease.is_outage) == (True, True)
+
+
+@pytest.mark.parametrize("is_expired", [False, True])
+def test_outages_of_the_database_are_no_losses_of_a_task(
+    alice_api: TestClient, monkeypatch: pytest.MonkeyPatch, is_expired: bool
+) -> None:
+    """More of them than a task may be lost, each longer than a lease, noticed by the scheduler or not."""
+    corpus_id = upload(alice_api)
+    task_id = corpus_of(alice_api, corpus_id)["task_id"]
+    monkeypatch.setitem(settings().__dict__, "lease_seconds", 0.01)
+    tasks = TaskRunner()
+
+    def lose_database(*_arguments: Any, **_values: Any) -> bool:
+        raise OperationalError("UPDATE", {}, ConnectionError())
+
+    with monkeypatch.context() as outage:
+        outage.setattr(parse, "command", lambda corpus: [sys.executable, "-c", "import time; time.sleep(600)"])
+        outage.setattr(lease_module.background_tasks, "renew", lose_database)
+        for _outage in range(MAX_LOSSES + 1):
+            outage.setattr(tasks, "start_waiting", lambda: None)  # so that the end of a task starts no other
+            TaskRunner.start_waiting(tasks)
+            assert row(task_id).state == "running"
+            tasks.join(60)
+            if is_expired:
+                expire()
+            with db.transaction() as session:
+                session.execute(update(BackgroundTask).values(not_before=None))
+    TaskRunner.start_waiting(tasks)
+    assert row(task_id).num_losses == 0
+    tasks.join(60)
+    assert corpus_of(alice_api, corpus_id)["state"] == "ready"
+
+
+def test_a_late_report_of_an_outage_takes_back_the_loss_of_its_own_start_only(alice_api: TestClient) -> None:
+    upload(alice_api)
+    first = claim()
+    assert first is not None
+    expire()
+    second = claim()
+    assert second is not None
+    assert second.num_losses == 1
+    with db.transaction() as session:
+        background_tasks.report_outage(session, task_id=first.id, fence=first.fence)
+    assert (row(first.id).state, row(first.id).num_losses) == ("running", 0)
+    with db.transaction() as session:
+        assert background_tasks.finish(session, task_id=second.id, fence=second.fence) is not None
+        background_tasks.report_outage(session, task_id=second.id, fence=second.fence)
+    assert row(first.id).state == "succeeded"
 
 
 # ---- endings ---------------------------------------------------------------------------------------------------------
@@ -240,6 +289,23 @@ def test_a_disk_that_becomes_full_ends_the_process_and_says_so(
         subject = alice_api.get(f"/api/v1/{'corpora' if kind == 'parse' else 'models'}/{subject_id}").json()
         assert (subject["state"], subject["problems"][0]["code"]) == ("failed", "disk_filled_up")
         assert "The disk of the data directory became full" in subject["problems"][0]["message"]
+
+
+def test_a_full_disk_ends_no_task_that_writes_no_user_data(
+    alice_api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {kind: work.writes_user_data for kind, work in WORK.items()} == {
+        "parse": True,
+        "import": True,
+        "export": True,
+        "evaluation": False,
+    }
+    upload(alice_api)
+    task = claim()
+    assert task is not None
+    monkeypatch.setattr(disk, "is_full", lambda: True)
+    assert Lease(task, threading.Event(), writes_user_data=False).renew(None)
+    assert not Lease(task, threading.Event(), writes_user_data=True).renew(None)
 
 
 def model(api: TestClient, owner: Person, kind: str) -> str:

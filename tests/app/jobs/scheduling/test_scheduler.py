@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import delete, func, select, text, update
 
 from app.core import db, queue
-from app.core.models import Job, Node, Outbox
+from app.core.models import BackgroundTask, Job, Node, Outbox
 from app.core.settings import settings
 from app.jobs import schemas, service
 from app.jobs.attempts import attempts
@@ -245,6 +245,24 @@ def test_after_a_start_or_an_outage_leases_expire_only_after_two_periods(
     assert restarted.step()
     assert factories.row(silent).state == "recovering"
     restarted.close()
+
+
+def test_leases_of_background_tasks_expire_as_late(alice_user: Person, corpus: str, clock: Clock) -> None:
+    values = {"kind": "parse", "state": "running", "lease_until": ago(1), "corpus_id": corpus, "memory_bytes": 1}
+    with db.transaction() as session:
+        task = BackgroundTask(owner_id=alice_user.id, **values)
+        session.add(task)
+    restarted = Scheduler(clock)
+    states = []
+    for _round in range(2):
+        assert restarted.step()
+        with db.transaction() as session:
+            states.append(session.get_one(BackgroundTask, task.id).state)
+        clock.pass_grace()
+    restarted.close()
+    assert states == ["running", "queued"]
+    with db.transaction() as session:
+        session.delete(session.get_one(BackgroundTask, task.id))
 
 
 def test_many_queued_jobs_keep_their_order(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:

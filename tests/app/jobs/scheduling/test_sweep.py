@@ -279,6 +279,27 @@ def test_the_leader_sweeps_periodically_and_writes_a_heartbeat(job: tuple[str, i
         assert set(beat.facts) == {"given_up", "settled", "placed", "sent", "removed"}
 
 
+def test_corpora_without_a_row_are_quarantined_even_if_complete(alice_user: Person) -> None:
+    corpus_id = factories.corpus(alice_user)
+    for name in (corpus_id, "unknown"):
+        storage.corpus(name).mkdir(parents=True, exist_ok=True)
+        (storage.corpus(name) / "upload").write_text("In the beginning")
+        age(storage.corpus(name), 25 * HOUR)
+    fresh = storage.corpus("fresh")
+    fresh.mkdir()
+    (fresh / "upload").write_text("In the beginning")
+    all_round()
+    aside = storage.data() / "quarantine" / "corpus-unknown"
+    assert [path.exists() for path in (storage.corpus(corpus_id), storage.corpus("unknown"), fresh, aside)] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    shutil.rmtree(aside)
+    shutil.rmtree(fresh)
+
+
 # ---- base models ----------------------------------------------------------------------------------------------------
 
 
