@@ -3,9 +3,10 @@
 `python -m trainer.child_limits LIMITS COMMAND ...` sets the limits of its own process and becomes the command. So the
 parent decides, no child forgets, and nothing runs between fork and exec in a parent with threads.
 
-Memory is RLIMIT_DATA, what a process may write: libraries and weights are mapped in gigabytes and cost nothing. The
-number of processes is not limited: RLIMIT_NPROC counts all of a user's, this installation's included, and the runner
-kills the session of a child anyway.
+Memory is RLIMIT_DATA, what a process may write: libraries and weights are mapped in gigabytes and cost nothing. Where
+systemd delegates a control group to us, a child has one of its own besides (cgroups.py), which limits its memory with
+that of all it starts, and their number. Elsewhere that is not limited: RLIMIT_NPROC counts all of a user's processes,
+this installation's included, and the runner kills the session of a child anyway.
 """
 
 import ctypes
@@ -15,8 +16,10 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
+from trainer import cgroups
 from trainer.parent_death import signal_on_parent_death
 
 PR_SET_NO_NEW_PRIVS = 38  # <linux/prctl.h>
@@ -36,15 +39,21 @@ class ChildLimits:
     open_files: int = 256
     niceness: int = 5  # added to that of the parent
     dies_with_parent: bool = True
+    num_processes: int = 1024  # and threads, in a control group
+    group: str | None = None  # the directory of its control group, which `limited_command` sets
 
 
 def limited_command(limits: ChildLimits, command: Sequence[str]) -> list[str]:
     """The command line that runs a command under limits. Its working directory must be the one with `trainer`."""
+    group = cgroups.create_group(limits.memory_bytes, limits.num_processes)
+    limits = replace(limits, group=str(group) if group is not None else None)
     return [sys.executable, "-m", "trainer.child_limits", json.dumps(asdict(limits)), *command]
 
 
 def apply(limits: ChildLimits) -> None:
     """Limit this process and its children. Limits are only lowered."""
+    if limits.group is not None:
+        cgroups.join(Path(limits.group))
     if limits.dies_with_parent:
         signal_on_parent_death(signal.SIGKILL)
     if sys.platform == "linux":

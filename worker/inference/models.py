@@ -134,7 +134,7 @@ class Models:
         self._loading: set[Path] = set()  # of kept models
         self._base_bytes = data_bytes()
         self._reservation = node_budget().reserve(0)
-        self.memory_limit = 0  # of this process, in bytes, or 0
+        self.memory_limit = 0  # of this process or, with a GPU, of its memory there, in bytes
 
     @contextmanager
     def acquire(self, path: Path, is_stopped: IsStopped) -> Iterator[SandboxedModel]:
@@ -263,12 +263,18 @@ class Models:
             raise GenerationRefused("checkpoint_broken") from error
 
     def _limit_memory(self) -> None:
-        """Limit the memory of this process to what its models may use, on a CPU: a GPU's driver maps what it likes."""
-        if self._device != "cpu":
-            return
+        """Limit the memory of this process, or that of the GPU, to what its models may use.
+
+        With a GPU nothing limits the process itself: RLIMIT_DATA does not fit the mappings of its driver.
+        """
         models = sum(model.limit_bytes for model in self._models.values())
-        self.memory_limit = self._base_bytes + MARGIN_BYTES + models
-        limit_memory(self.memory_limit)
+        if self._device == "cpu":
+            self.memory_limit = self._base_bytes + MARGIN_BYTES + models
+            limit_memory(self.memory_limit)
+        else:
+            self.memory_limit = MARGIN_BYTES + models
+            total = torch.cuda.mem_get_info(self._device)[1]
+            torch.cuda.set_per_process_memory_fraction(min(1.0, self.memory_limit / total), self._device)
 
 
 def is_memory_error(error: BaseException) -> bool:
