@@ -21,7 +21,7 @@ from trainer.data import tokenizer
 from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.inference import generation
 from worker.inference import server
-from worker.inference.models import LIBRARY_BYTES, TOKENIZER_BYTES, Models
+from worker.inference.models import LIBRARY_BYTES, MARGIN_BYTES, TOKENIZER_BYTES, Models
 
 REQUEST = {
     "id": "request",
@@ -161,14 +161,32 @@ def test_a_generation_waits_for_no_room_on_the_node_but_takes_that_of_idle_model
 ) -> None:
     other = write_model(tmp_path / "other", tokenizer.untrained())
     budget = node_budget()
-    assert Generation(models, plain).last()["event"] == "done"
+    assert ServerRequest(models, plain).last()["event"] == "done"
     reserved = models._reservation.use
     assert (reserved.num_processes, reserved.memory_bytes > LIBRARY_BYTES + TOKENIZER_BYTES) == (2, True)
     with budget.reserve(budget.shared_bytes - reserved.memory_bytes):  # there is room for one model, not for two
-        assert Generation(models, other).last()["event"] == "done"
+        assert ServerRequest(models, other).last()["event"] == "done"
         assert list(models._models) == [other]
         with models.acquire(other, lambda: False):
-            refused = Generation(models, plain).last()
+            refused = ServerRequest(models, plain).last()
     assert refused["code"] == "memory_short"
     assert refused["values"]["needed"] > refused["values"]["free"]
     assert failures.error("memory_short", refused["values"]).headers == {"Retry-After": "5"}
+
+
+def test_with_a_gpu_its_memory_is_limited_to_what_the_models_may_use(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fractions: list[float] = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (64 << 30, 64 << 30))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda part, device: fractions.append(part))
+    monkeypatch.setattr("worker.inference.models.limit_memory", lambda num_bytes: pytest.fail("RLIMIT_DATA"))
+    load_model = generation.load_model
+    monkeypatch.setattr(generation, "load_model", lambda path, device: load_model(path, "cpu"))
+    models = Models("cuda:0")
+    with models.acquire(plain, lambda: False):
+        assert models.memory_limit > MARGIN_BYTES
+        assert fractions[-1] == models.memory_limit / (64 << 30)
+    for model in models._models.values():
+        model.close()
+    models._reservation.close()
