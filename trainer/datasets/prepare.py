@@ -134,7 +134,7 @@ def _sample_prompt(spec: TrainSpec, directory: Path, report: Reporter) -> list[i
                 return list(process.call("prompt", spec.sample_prompt))
             return list(process.call("sample", spec.objective, spec.sample_prompt))
     except RecordRefused as refused:
-        report.line(f"the sample prompt cannot be used: {refused}")
+        report.line(f"no sample: {refused}")
         return None
 
 

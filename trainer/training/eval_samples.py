@@ -38,7 +38,8 @@ class Continuation(EvalSample):
         max_tokens = spec.sequence_length // 2
         tokenizer = loaded.tokenizer.backend_tokenizer
         self._prompt: str | list[int]
-        if spec.sample_prompt and prompt_ids is not None:
+        if spec.sample_prompt:
+            prompt_ids = _usable(prompt_ids)
             self._prompt = prompt_ids[:max_tokens]
             is_whole = len(prompt_ids) <= max_tokens
             self.prompt = spec.sample_prompt if is_whole else str(tokenizer.decode(self._prompt))
@@ -57,8 +58,8 @@ class AnswerSample(EvalSample):
     """Answers the spec's prompt, or that of the first validation record, by greedy decoding."""
 
     def __init__(self, spec: TrainSpec, samples: SFTDataset, loaded: LoadedModel, prompt_ids: list[int] | None) -> None:
-        if spec.sample_prompt and prompt_ids is not None:
-            self._ids = prompt_ids[-spec.sequence_length // 2 :]
+        if spec.sample_prompt:
+            self._ids = _usable(prompt_ids)[-spec.sequence_length // 2 :]
             self.prompt = spec.sample_prompt
         else:
             ids, weights = samples.records.segments(int(samples.records.validation[0]))[0]
@@ -68,6 +69,12 @@ class AnswerSample(EvalSample):
     def answer(self, loaded: LoadedModel) -> str:
         pieces = generation.stream(loaded, self._ids, max_tokens=EVAL_SAMPLE_TOKENS, temperature=0.0)
         return "".join(piece.text for piece in pieces)
+
+
+def _usable(prompt_ids: list[int] | None) -> list[int]:
+    if prompt_ids is None:
+        raise ValueError("the sample prompt was refused")
+    return prompt_ids
 
 
 class FillMaskSample(EvalSample):
@@ -122,7 +129,8 @@ def make_eval_sample(
 ) -> EvalSample:
     """The evaluation sample for the objective of a run. `prompt_ids` are the tokens of the spec's prompt.
 
-    The ranks never encode it: templates and tokenizers are programs, which the preparation limits.
+    The ranks never encode it: templates and tokenizers are programs, which the preparation limits. Raises ValueError if
+    they refused it.
     """
     match samples:
         case SFTDataset():
