@@ -11,7 +11,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -124,10 +124,11 @@ class NodeBudget(BaseModel):
         for path in self.directory.iterdir():
             if path.name.startswith("."):
                 continue
-            if _is_locked(path):
-                uses[path.name] = Use.model_validate_json(path.read_text())
-            else:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # it is being closed
+                if _is_locked(path):
+                    uses[path.name] = Use.model_validate_json(path.read_text())
+                else:
+                    path.unlink()
         return uses
 
     @contextmanager

@@ -123,9 +123,16 @@ def test_who_waits_starts_when_another_ends(budget: NodeBudget, monkeypatch: pyt
         budget.wait_for(GB, seconds=0.0)
     tries = threading.Event()
     monkeypatch.setattr(module.time, "sleep", lambda _seconds: tries.set())
-    threads = [threading.Thread(target=lambda: budget.wait_for(GB, seconds=60).close())]
-    threads[0].start()
-    assert tries.wait(10)
+    reserved: list[int] = []
+
+    def wait() -> None:
+        with budget.wait_for(GB, seconds=600) as reservation:
+            reserved.append(reservation.use.memory_bytes)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert tries.wait(100)
+    assert not reserved
     other.close()
-    threads[0].join(10)
-    assert not threads[0].is_alive()
+    waiting.join(100)
+    assert reserved == [GB]
