@@ -26,7 +26,7 @@ LOOK_SECONDS = 0.2  # between two tries of someone who waits
 
 
 class NoRoom(Exception):
-    """A reservation exceeds what is free; both in bytes. Where only processes are short, `free` is what is asked."""
+    """A reservation exceeds what is free; both in bytes. Where only processes are short, `free` is what is request."""
 
     def __init__(self, needed: int, free: int) -> None:
         super().__init__(f"{needed} bytes are needed, {free} are free")
@@ -99,16 +99,16 @@ class NodeBudget(BaseModel):
         """What tells a child of this budget."""
         return {VARIABLE: self.model_dump_json()}
 
-    def _require_room(self, asked: Use, others: dict[str, Use], present_bytes: int = 0) -> None:
-        """Raise NoRoom, with what is missing to the present memory, unless what is asked fits beside others."""
-        if asked.is_training or not _is_used(others):
+    def _require_room(self, request: Use, others: dict[str, Use], present_bytes: int = 0) -> None:
+        """Raise NoRoom, with what is missing to the present memory, unless what is request fits beside others."""
+        if request.is_training or not _is_used(others):
             return
         free = self._free_bytes(list(others.values()))
-        needed = asked.memory_bytes - present_bytes
-        if asked.memory_bytes > free:
+        needed = request.memory_bytes - present_bytes
+        if request.memory_bytes > free:
             raise NoRoom(needed, max(0, free - present_bytes))
         num_used = sum(use.num_processes for use in others.values() if not use.is_training)
-        if num_used + asked.num_processes > self.num_processes:
+        if num_used + request.num_processes > self.num_processes:
             raise NoRoom(needed, needed)
 
     def _free_bytes(self, uses: list[Use]) -> int:
