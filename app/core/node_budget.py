@@ -26,7 +26,7 @@ LOOK_SECONDS = 0.2  # between two tries of someone who waits
 
 
 class NoRoom(Exception):
-    """A reservation exceeds what is free; both in bytes. Where only processes are short, `free` is what is request."""
+    """A reservation exceeds what is free; both in bytes. Where only processes are short, `free` is what is requested."""
 
     def __init__(self, needed: int, free: int) -> None:
         super().__init__(f"{needed} bytes are needed, {free} are free")
@@ -100,7 +100,7 @@ class NodeBudget(BaseModel):
         return {VARIABLE: self.model_dump_json()}
 
     def _require_room(self, request: Use, others: dict[str, Use], present_bytes: int = 0) -> None:
-        """Raise NoRoom, with what is missing to the present memory, unless what is request fits beside others."""
+        """Raise NoRoom, with what is missing to the present memory, unless what is requested fits beside others."""
         if request.is_training or not _is_used(others):
             return
         free = self._free_bytes(list(others.values()))
