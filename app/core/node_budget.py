@@ -26,7 +26,7 @@ LOOK_SECONDS = 0.2  # between two tries of someone who waits
 
 
 class NoRoom(Exception):
-    """A reservation exceeds what is free; both in bytes. Where only processes are short, `free` is what is requested."""
+    """A reservation exceeds what is free, both in bytes. Where only processes are short, `free` equals `needed`."""
 
     def __init__(self, needed: int, free: int) -> None:
         super().__init__(f"{needed} bytes are needed, {free} are free")
