@@ -36,9 +36,13 @@ class Requests:
         self._finish[name] = asyncio.Event()
         self.tasks[name] = asyncio.create_task(self._middleware(scope, receive, send))
 
+    def finish(self, name: str) -> None:
+        """Let a request be answered."""
+        self._finish[name].set()
+
     async def answer(self, name: str) -> None:
         """Let a request be answered, and those begin whose turn it is then."""
-        self._finish[name].set()
+        self.finish(name)
         await settled()
 
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,6 +91,19 @@ def test_a_request_of_another_client_overtakes_all_but_one_of_those_that_wait() 
     run(test)
 
 
+def test_requests_that_are_answered_at_once_are_not_all_answered_in_one_go() -> None:
+    async def test(requests: Requests) -> None:
+        for number in range(6):
+            requests.send(f"quick {number}", "192.0.2.1")
+            requests.finish(f"quick {number}")
+        await asyncio.sleep(0)
+        assert len(requests.begun) < 6
+        await settled()
+        assert len(requests.begun) == 6
+
+    run(test)
+
+
 def test_probes_do_not_wait() -> None:
     async def test(requests: Requests) -> None:
         for number in range(6):
@@ -131,7 +148,7 @@ def test_requests_do_not_wait_for_the_end_of_a_stream() -> None:
 
 def test_a_request_that_is_cancelled_passes_its_turn_on() -> None:
     async def test(requests: Requests) -> None:
-        for number in range(5):
+        for number in range(6):
             requests.send(f"request {number}", "192.0.2.1")
         await settled()
         requests.tasks["request 2"].cancel()
@@ -140,6 +157,12 @@ def test_a_request_that_is_cancelled_passes_its_turn_on() -> None:
         requests.tasks["request 1"].cancel()
         await settled()
         assert requests.begun == [f"request {number}" for number in (0, 1, 3, 4)]
+        requests.app.state.admission._admit_next()
+        requests.tasks["request 5"].cancel()  # it has its turn, but has not begun
+        await settled()
+        requests.send("next", "192.0.2.1")
+        await settled()
+        assert requests.begun[-1] == "next"
 
     run(test)
 
