@@ -5,6 +5,7 @@ import json
 import random
 import threading
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
 
@@ -84,6 +85,29 @@ def test_a_hundred_viewers_need_hardly_more_reads_than_one() -> None:
                 await asyncio.sleep(0.002)
             await asyncio.wait_for(asyncio.gather(*viewers), 20)
             assert event_log.reads - before <= 60
+
+    asyncio.run(main())
+
+
+def test_other_requests_get_a_turn_while_many_viewers_are_sent_an_update() -> None:
+    async def main() -> None:
+        event_log = EventLog()
+        event_log.append()
+        async with Hub().running() as hub:
+            seen: list[list[int]] = [[] for _viewer in range(100)]
+            viewers = [
+                asyncio.create_task(collect(hub.stream("event_log", event_log.read, ""), 2, got)) for got in seen
+            ]
+            while not all(seen):
+                await asyncio.sleep(0.005)
+            event_log.append()
+            numbers = {0}  # of viewers that have the update, at each turn of the event loop
+            while max(numbers) < 100:
+                await asyncio.sleep(0)
+                numbers.add(sum(len(got) == 2 for got in seen))
+            await asyncio.gather(*viewers)
+            ordered = sorted(numbers)
+            assert max(b - a for a, b in pairwise(ordered)) <= live.AT_ONCE
 
     asyncio.run(main())
 
