@@ -5,7 +5,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,13 @@ import pytest
 
 RESULT = "result"  # the user property of a test that holds a sentence about what happened
 MAX_ERROR_LENGTH = 300
+
+Report = Callable[..., None]
+
+
+def reporter(item: pytest.Item) -> Report:
+    """What a test calls with a value of its row, and with the column if that is not the result."""
+    return lambda value, column=RESULT: item.user_properties.append((column, value))
 
 
 class RowTable:

@@ -14,7 +14,7 @@ from tests import environment
 from tests.attack.measuring import COLUMNS, MAX_PROBE_SECONDS, MAX_WAIT_SECONDS
 from tests.attack.target import Target
 from tests.faults import stack
-from tests.row_table import RESULT, RowTable
+from tests.row_table import Report, RowTable, reporter
 
 HERE = Path(__file__).parent
 SETTINGS = {"NODE_SLOTS": "4"}  # so that a job waits for the panel, not for another job
@@ -71,13 +71,9 @@ def target() -> Iterator[Target]:
 
 
 @pytest.fixture
-def report(request: pytest.FixtureRequest) -> Callable[..., None]:
+def report(request: pytest.FixtureRequest) -> Report:
     """Adds a value to the table, by default a sentence about the result."""
-
-    def add(value: str, column: str = RESULT) -> None:
-        request.node.user_properties.append((column, value))
-
-    return add
+    return reporter(request.node)
 
 
 @pytest.fixture

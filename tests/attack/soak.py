@@ -43,13 +43,13 @@ class Record:
     fault_errors: list[str] = field(default_factory=list)
     memory: dict[str, list[tuple[float, int]]] = field(default_factory=dict)  # seconds since the begin, bytes
 
-    def change(self, role: str) -> float:
-        """The relative change of the memory of a program from the first to the last quarter after the warm-up."""
+    def medians(self, role: str) -> tuple[float, float]:
+        """The median memory in bytes of a program, in the first and in the last quarter after the warm-up."""
         begin = self.minutes * 60 * WARM_UP
         values = [size for seconds, size in self.memory.get(role, []) if seconds >= begin and size]
         quarter = len(values) // 4
         assert quarter, f"the memory of {role} was not measured"
-        return statistics.median(values[-quarter:]) / statistics.median(values[:quarter]) - 1
+        return statistics.median(values[:quarter]), statistics.median(values[-quarter:])
 
 
 # ---- faults ---------------------------------------------------------------------------------------------------------

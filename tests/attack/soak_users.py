@@ -12,8 +12,7 @@ from uuid import uuid4
 import httpx
 
 from app.core.models import TERMINAL
-from tests.attack.target import TEXT
-from tests.faults.runs import SPEC, Run
+from tests.faults.runs import SPEC, TEXT, Run
 from tests.faults.stack import Installation
 
 SAVE_STEPS = 40

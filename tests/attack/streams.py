@@ -8,8 +8,8 @@ import httpx
 from tests.attack.attacks import attack
 from tests.attack.floods import many
 from tests.attack.raw import request
-from tests.attack.target import TEXT, Target, list_counts
-from tests.faults.runs import SPEC
+from tests.attack.target import Target, list_counts
+from tests.faults.runs import SPEC, TEXT
 
 VIEWERS = 500
 INVENTED = ("9007199254740991", ".".join(["2147483647"] * 6))

@@ -14,14 +14,13 @@ import httpx
 
 from app.core.models import TERMINAL
 from app.web.security_headers import SECURITY_HEADERS
-from tests.faults.runs import SPEC
+from tests.faults.runs import SPEC, TEXT
 from tests.faults.stack import Installation
 from tests.users import PASSWORD
 from tests.waiting import until
 
 MEMBER_PASSWORD = f"{PASSWORD} on seven logs"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-TEXT = "".join(f"{n} sheep went up the hill, and {n * 7 % 1013} came down again in the rain.\n" for n in range(3_000))
 MAX_STORED_BYTES = 100_000_000  # more than before, when all has ended
 TASK_SECONDS = 240  # for the import and the export before the first row
 DONE = ("ready", "failed")

@@ -9,13 +9,14 @@ from tests.attack.attacks import Attack
 from tests.attack.measuring import measuring
 from tests.attack.rows import ATTACKS
 from tests.attack.target import Target
+from tests.row_table import Report
 
 
 @pytest.mark.parametrize(
     "attack", [pytest.param(one, marks=pytest.mark.row(one.row, one.what), id=one.name) for one in ATTACKS]
 )
 def test_an_attack_harms_no_other_user(
-    target: Target, report: Callable[..., None], within: Callable[[float], Any], attack: Attack
+    target: Target, report: Report, within: Callable[[float], Any], attack: Attack
 ) -> None:
     if target.dead_programs():
         target.installation.repair()

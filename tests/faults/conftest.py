@@ -1,6 +1,6 @@
 """Fixtures of the fault tests: one installation, repaired before each test; and the table that `make faults` writes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,10 @@ import pytest
 
 from tests import environment
 from tests.faults import invariants, runs, stack
-from tests.faults.runs import Run
+from tests.faults.runs import Golden, Run, Submit
 from tests.faults.stack import Installation
-from tests.row_table import RESULT, RowTable
-from tests.waiting import until
+from tests.row_table import Report, RowTable, reporter
 
-TEXT = "".join(f"{n} sheep went up the hill, and {n * 7 % 1013} came down again in the rain.\n" for n in range(3_000))
 HERE = Path(__file__).parent
 _table = RowTable(
     "Faults",
@@ -49,26 +47,17 @@ def installation(shared_installation: Installation) -> Installation:
 @pytest.fixture(scope="session")
 def corpus(shared_installation: Installation) -> str:
     """The ID of an uploaded text that is ready."""
-    answer = shared_installation.post(
-        "/api/v1/corpora", params={"filename": "sheep.txt", "name": "Sheep"}, content=TEXT.encode()
-    )
-    corpus_id = str(answer.raise_for_status().json()["id"])
-    until(
-        lambda: shared_installation.get(f"/api/v1/corpora/{corpus_id}").json()["state"] == "ready",
-        60,
-        "a parsed corpus",
-    )
-    return corpus_id
+    return runs.upload(shared_installation, runs.TEXT.encode())
 
 
 @pytest.fixture
-def submit(installation: Installation, corpus: str) -> Callable[..., Run]:
+def submit(installation: Installation, corpus: str) -> Submit:
     """Submits a job of 120 steps that saves every 20 steps; keyword arguments replace fields of its spec."""
     return lambda **fields: Run(installation, corpus, **fields)
 
 
 @pytest.fixture(scope="session")
-def golden(shared_installation: Installation, corpus: str) -> Callable[..., str]:
+def golden(shared_installation: Installation, corpus: str) -> Golden:
     """Returns the hash of the weights of an undisturbed run, by the number of processes and steps."""
     hashes: dict[tuple[int, int], str] = {}
 
@@ -85,13 +74,9 @@ def golden(shared_installation: Installation, corpus: str) -> Callable[..., str]
 
 
 @pytest.fixture
-def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def report(request: pytest.FixtureRequest) -> Report:
     """Adds a sentence about the result of a test to the table."""
-
-    def add(sentence: str) -> None:
-        request.node.user_properties.append((RESULT, sentence))
-
-    return add
+    return reporter(request.node)
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ from tests.waiting import until
 from trainer.run_dir import MANIFEST, RunDir
 
 STEPS, SAVE_STEPS = 120, 20
+TEXT = "".join(f"{n} sheep went up the hill, and {n * 7 % 1013} came down again in the rain.\n" for n in range(3_000))
 LONG = 600  # so many steps take longer than a lease
 SPEC: dict[str, Any] = {
     "vocab_size": 512,
@@ -110,9 +111,17 @@ class Run:
         """The history of the job as the API returns it."""
         return list(self.stack.get(f"/api/v1/jobs/{self.id}/history").json()["data"])
 
+    def message(self, reason: str) -> str:
+        """The sentence of the first entry of the history with this reason."""
+        return str(next(entry["message"] for entry in self.history() if entry["reason"] == reason))
+
     def reasons(self) -> list[str]:
         """The reason of each entry of the history."""
         return [entry["reason"] for entry in self.history()]
+
+    def column(self, name: str) -> Any:
+        """A column of its row in the database."""
+        return self.stack.rows(f"SELECT {name} FROM job WHERE id = %s", self.id)[0][name]
 
     def attempts(self) -> list[dict[str, Any]]:
         """The rows of its attempts in the database."""
@@ -202,6 +211,18 @@ class Run:
         """The ends of the logs of its supervisors and trainers."""
         paths = (self.dir.path / "supervisor.log", self.dir.log_path)
         return "\n".join(path.read_text(errors="replace")[-4000:] for path in paths if path.exists())
+
+
+Submit = Callable[..., Run]  # submits a job; keyword arguments replace fields of its spec
+Golden = Callable[..., str]  # the hash of the weights of an undisturbed run
+
+
+def upload(stack: Installation, content: bytes) -> str:
+    """Upload a text and wait until it has been parsed; returns the ID of the corpus."""
+    answer = stack.post("/api/v1/corpora", params={"filename": "sheep.txt", "name": "Sheep"}, content=content)
+    corpus_id = str(answer.raise_for_status().json()["id"])
+    until(lambda: stack.get(f"/api/v1/corpora/{corpus_id}").json()["state"] == "ready", 60, "a parsed corpus")
+    return corpus_id
 
 
 def weights_of(checkpoint: Path) -> str:

@@ -189,7 +189,7 @@ class Installation:
         for role in PROGRAMS:
             self.programs[role].signal(signal.SIGCONT)
             self.programs[role].start()
-        until(self._is_ready, 60, "a web process that is ready")
+        until(self.is_ready, 60, "a web process that is ready")
         self._end_jobs()
         self.until_fork_server()
         until(self._has_node, 30, "a live node")
@@ -204,7 +204,8 @@ class Installation:
 
         until(is_new, 60, "a fork server")
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether the web process responds and all it needs is there."""
         with suppress(httpx.HTTPError):
             return self.client.get(f"http://127.0.0.1:{self.port}/readyz").status_code == 200
         return False
@@ -345,7 +346,7 @@ class Installation:
         return "\n".join(parts)
 
     def _sign_up(self, code: str) -> None:
-        until(self._is_ready, 60, "a web process")
+        until(self.is_ready, 60, "a web process")
         with httpx.Client(base_url=self.url("")) as visitor:
             body = {"code": code, "name": "Alice", "password": PASSWORD}
             visitor.post("/api/v1/setup", json=body).raise_for_status()

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.faults.stack import Installation
+from tests.row_table import Report
 from tests.waiting import until
 
 CONTENT = b'{"text": "Seven sheep went up the hill."}\n' * 150_000  # takes the parser about two seconds
@@ -79,7 +80,7 @@ def parsing(installation: Installation) -> Iterator[Callable[[], Parsing]]:
 @pytest.mark.faults_core
 @pytest.mark.row("F70", "kill -9 worker while it parses")
 def test_a_killed_worker_costs_one_start(
-    installation: Installation, parsing: Callable[[], Parsing], report: Callable[[str], None]
+    installation: Installation, parsing: Callable[[], Parsing], report: Report
 ) -> None:
     upload = parsing()
     upload.suspended_parser()
@@ -93,9 +94,7 @@ def test_a_killed_worker_costs_one_start(
 
 
 @pytest.mark.row("F71", "kill -9 the parser")
-def test_a_killed_parser_fails_the_corpus_with_a_reason(
-    parsing: Callable[[], Parsing], report: Callable[[str], None]
-) -> None:
+def test_a_killed_parser_fails_the_corpus_with_a_reason(parsing: Callable[[], Parsing], report: Report) -> None:
     upload = parsing()
     upload.suspended_parser().kill()
     until(lambda: upload.corpus()["state"] == "failed", 30, "the failure")
@@ -107,7 +106,7 @@ def test_a_killed_parser_fails_the_corpus_with_a_reason(
 
 @pytest.mark.row("F72", "FLUSHALL while a task waits")
 def test_a_lost_notification_delays_a_task_by_a_heartbeat(
-    installation: Installation, parsing: Callable[[], Parsing], report: Callable[[str], None]
+    installation: Installation, parsing: Callable[[], Parsing], report: Report
 ) -> None:
     installation.kill9("worker")
     upload = parsing()
@@ -119,7 +118,7 @@ def test_a_lost_notification_delays_a_task_by_a_heartbeat(
 
 @pytest.mark.row("F73", "kill -9 postgres while it parses")
 def test_parsing_survives_an_outage_of_the_database(
-    installation: Installation, parsing: Callable[[], Parsing], report: Callable[[str], None]
+    installation: Installation, parsing: Callable[[], Parsing], report: Report
 ) -> None:
     upload = parsing()
     parser = upload.suspended_parser()
@@ -132,7 +131,7 @@ def test_parsing_survives_an_outage_of_the_database(
 
 @pytest.mark.row("F74", "SIGSTOP the worker past its lease, SIGCONT while another one parses")
 def test_a_suspended_worker_writes_nothing_after_it_wakes(
-    installation: Installation, parsing: Callable[[], Parsing], report: Callable[[str], None]
+    installation: Installation, parsing: Callable[[], Parsing], report: Report
 ) -> None:
     upload = parsing()
     first = upload.suspended_parser()
@@ -154,7 +153,7 @@ def test_a_suspended_worker_writes_nothing_after_it_wakes(
 
 @pytest.mark.row("F75", "the corpus is deleted while it is parsed")
 def test_deleting_a_corpus_ends_its_parser(
-    installation: Installation, parsing: Callable[[], Parsing], report: Callable[[str], None]
+    installation: Installation, parsing: Callable[[], Parsing], report: Report
 ) -> None:
     upload = parsing()
     parser = upload.suspended_parser()

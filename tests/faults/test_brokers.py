@@ -2,7 +2,6 @@
 
 import socket
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,13 +12,10 @@ from celery import Celery
 
 from app.core import queue
 from tests.faults import invariants
-from tests.faults.runs import SPEC, Run
+from tests.faults.runs import SPEC, Golden, Run, Submit
 from tests.faults.stack import Installation
+from tests.row_table import Report
 from tests.waiting import until
-
-Submit = Callable[..., Run]
-Report = Callable[[str], None]
-Golden = Callable[..., str]
 
 
 def celery_of(stack: Installation) -> Celery:
@@ -37,7 +33,7 @@ def test_a_message_delivered_fifty_times_starts_one_attempt(
     expected = golden()
     installation.suspend("worker")
     run = submit()
-    until(lambda: installation.rows("SELECT node FROM job WHERE id = %s", run.id)[0]["node"], what="a placed job")
+    until(lambda: run.column("node"), what="a placed job")
     sender = celery_of(installation)
     for _ in range(50):
         sender.send_task(queue.START_JOB, args=[run.id], queue=queue.node_queue("ada"))
@@ -62,7 +58,7 @@ def test_an_emptied_broker_delays_jobs_but_loses_none(
         installation.suspend("worker")
     run = submit()
     if state == "placed":
-        until(lambda: installation.rows("SELECT node FROM job WHERE id = %s", run.id)[0]["node"], what="a placed job")
+        until(lambda: run.column("node"), what="a placed job")
     else:
         run.until(state)
     installation.flushall()
@@ -81,7 +77,7 @@ def test_a_job_submitted_without_a_broker_starts_once_it_is_back(
     expected = golden()
     installation.kill9("valkey")
     run = submit()
-    until(lambda: installation.rows("SELECT hinted_at FROM job WHERE id = %s", run.id)[0]["hinted_at"], what="a hint")
+    until(lambda: run.column("hinted_at"), what="a hint")
     assert installation.get("/readyz").json()["broker"] == "degraded"
     installation.restart("valkey")
     run.end()
@@ -99,7 +95,7 @@ def test_a_read_only_broker_delays_a_job(
         client.replicaof("127.0.0.1", 1)  # a replica is read-only, and its primary is nowhere
         try:
             run = submit()
-            until(lambda: installation.rows("SELECT hinted_at FROM job WHERE id = %s", run.id)[0]["hinted_at"])
+            until(lambda: run.column("hinted_at"))
         finally:
             client.replicaof("NO", "ONE")
 
@@ -141,7 +137,7 @@ def test_a_job_starts_even_if_its_submitter_got_no_response(
     assert installation.reached("submitted")
     installation.programs["web"].signal(9)  # type: ignore[arg-type]
     installation.restart("web")
-    until(lambda: is_ready(installation), 60, "web")
+    until(installation.is_ready, 60, "web")
     answer = installation.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "f45"})
     assert answer.status_code == 200  # the key's job, again
     run = Run.of_job(installation, answer.json())
@@ -149,14 +145,6 @@ def test_a_job_starts_even_if_its_submitter_got_no_response(
     assert len(installation.rows("SELECT id FROM job WHERE name = 'unheard'")) == 1
     invariants.check(run, expected)
     report("the same key answers the same job; it ran once")
-
-
-def is_ready(stack: Installation) -> bool:
-    """Whether the web process responds."""
-    try:
-        return stack.get("/readyz").status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 @pytest.mark.row("F46-1", "the client leaves during a submit and tries again with the same key")

@@ -12,15 +12,12 @@ import psutil
 import pytest
 
 from tests.faults import invariants
-from tests.faults.runs import Run, repeated_steps
+from tests.faults.runs import Golden, Run, Submit, repeated_steps
 from tests.faults.stack import Installation
 from tests.faults.writers import Writers
+from tests.row_table import Report
 from tests.waiting import until
 from trainer.run_dir import MANIFEST, sha256_file, verify
-
-Submit = Callable[..., Run]
-Report = Callable[[str], None]
-Golden = Callable[..., str]
 
 
 def pause_after(run: Run, step: int) -> None:
@@ -71,7 +68,7 @@ def test_a_checkpoint_without_disk_space_is_reported_and_training_continues(
     assert "save_failed" in run.reasons()
     assert len(run.attempts()) == 1
     invariants.check(run, expected)
-    report(next(entry["message"] for entry in run.history() if entry["reason"] == "save_failed"))
+    report(run.message("save_failed"))
 
 
 @pytest.mark.row("F49-2", "the disk stays full for three checkpoints")
@@ -87,7 +84,7 @@ def test_a_disk_that_stays_full_pauses_the_job_and_keeps_the_last_checkpoint(
     run.post("resume")
     run.end()
     invariants.check(run, expected)
-    report(next(entry["message"] for entry in run.history() if entry["reason"] == "disk_full"))
+    report(run.message("disk_full"))
 
 
 def flip(checkpoint: Path) -> None:
@@ -146,7 +143,7 @@ def test_a_damaged_checkpoint_is_skipped_for_the_next_older_one(
     states = {row["step"]: row["state"] for row in run.checkpoints() if row["fence"] == 1}
     assert states[newest["step"]] == "corrupt"
     invariants.check(run, expected)
-    report(next(entry["message"] for entry in run.history() if entry["reason"] == "checkpoint_corrupt"))
+    report(run.message("checkpoint_corrupt"))
 
 
 @pytest.mark.row("F50-6", "every checkpoint is damaged")

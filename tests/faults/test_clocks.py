@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults import invariants
-from tests.faults.runs import Run
+from tests.faults.runs import Golden, Submit
 from tests.faults.stack import Installation
+from tests.row_table import Report
 from tests.waiting import until
 
 SHIM = Path(__file__).parent / "clock.c"
@@ -54,9 +55,9 @@ def off(installation: Installation, shim: Path) -> Iterator[Callable[[str, int],
 def test_a_wrong_clock_loses_no_lease(
     installation: Installation,
     off: Callable[[str, int], None],
-    submit: Callable[..., Run],
-    golden: Callable[..., str],
-    report: Callable[[str], None],
+    submit: Submit,
+    golden: Golden,
+    report: Report,
     role: str,
     seconds: int,
 ) -> None:

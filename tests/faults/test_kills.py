@@ -1,20 +1,19 @@
 """F1 to F36: each process is killed in each state, and the job ends with the weights of an undisturbed run."""
 
 import signal
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.faults import invariants
-from tests.faults.runs import SAVE_STEPS, STEPS, Run, repeated_steps
+from tests.faults.runs import SAVE_STEPS, STEPS, Golden, Run, Submit, repeated_steps
 from tests.faults.stack import SERVERS, Installation
+from tests.row_table import Report
 from tests.waiting import until
 
 ROLES = ("trainer", "supervisor", "worker", "web", "valkey", "postgres")
 STATES = ("queued", "starting", "running", "saving", "pausing", "cancelling")
 CORE = (("trainer", "running"), ("supervisor", "running"), ("worker", "running"), ("postgres", "running"))
-Submit = Callable[..., Run]
 
 
 def rows() -> list[Any]:
@@ -49,8 +48,8 @@ def bring_to(run: Run, state: str) -> None:
 def test_a_killed_part_costs_at_most_the_steps_since_the_last_checkpoint(
     installation: Installation,
     submit: Submit,
-    golden: Callable[[int], str],
-    report: Callable[[str], None],
+    golden: Golden,
+    report: Report,
     role: str,
     state: str,
 ) -> None:
@@ -108,8 +107,8 @@ def follow(run: Run, state: str) -> None:
 def test_a_kill_at_a_failpoint_costs_one_more_attempt(
     installation: Installation,
     submit: Submit,
-    golden: Callable[[int], str],
-    report: Callable[[str], None],
+    golden: Golden,
+    report: Report,
     point: str,
     attempts: int,
 ) -> None:

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -25,12 +25,12 @@ from app.launcher.embedded import Address, Valkey
 from tests.app.jobs import factories
 from tests.app.jobs.concurrency import race_for
 from tests.app.jobs.state_machine import Lives, live
+from tests.row_table import Report
 from tests.users import Person
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 8
-Report = Callable[[str], None]
 
 
 class Panel:

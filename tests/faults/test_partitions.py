@@ -1,18 +1,14 @@
 """F37, F43, F44: an attempt that is cut off or suspended loses its job at most once and writes nothing afterwards."""
 
 import signal
-from collections.abc import Callable
 
 import pytest
 
 from tests.faults import invariants
-from tests.faults.runs import LONG, Run, repeated_steps
+from tests.faults.runs import LONG, Golden, Run, Submit, repeated_steps
 from tests.faults.stack import Installation
+from tests.row_table import Report
 from tests.waiting import until
-
-Submit = Callable[..., Run]
-Report = Callable[[str], None]
-Golden = Callable[..., str]
 
 
 def points_of(run: Run, fence: int) -> int:

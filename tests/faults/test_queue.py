@@ -3,18 +3,15 @@
 import statistics
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.faults import invariants
-from tests.faults.runs import SPEC, Run
+from tests.faults.runs import SPEC, Run, Submit, upload
 from tests.faults.stack import Installation
+from tests.row_table import Report
 from tests.waiting import until
-
-Submit = Callable[..., Run]
-Report = Callable[[str], None]
 
 
 @pytest.mark.row("F47-1", "cancel clicked twice at once, while it runs")
@@ -67,14 +64,6 @@ def test_text_that_is_too_short_is_rejected_with_both_numbers(installation: Inst
     assert job["state"] == "succeeded" or job["failure"]["code"] == "data_short"
     invariants.every_cause_is_a_sentence(run)
     report(message)
-
-
-def upload(stack: Installation, text: bytes) -> str:
-    """Upload a text and wait until it is parsed; returns the ID of the corpus."""
-    answer = stack.post("/api/v1/corpora", params={"filename": "text.txt", "name": "Text"}, content=text)
-    corpus_id = str(answer.raise_for_status().json()["id"])
-    until(lambda: stack.get(f"/api/v1/corpora/{corpus_id}").json()["state"] == "ready", 60, "a parsed corpus")
-    return corpus_id
 
 
 @pytest.mark.row("F66", "500 queued jobs, a scheduler killed five times")

@@ -1,13 +1,13 @@
 """Random processes are killed at random steps: the weights at the end are those of an undisturbed run."""
 
 import random
-from collections.abc import Callable
 
 import pytest
 
 from tests.faults import invariants
-from tests.faults.runs import SAVE_STEPS, STEPS, Run, repeated_steps
+from tests.faults.runs import SAVE_STEPS, STEPS, Golden, Submit, repeated_steps
 from tests.faults.stack import SERVERS, Installation
+from tests.row_table import Report
 
 ROLES = ("trainer", "supervisor", "worker", "web", "scheduler", "valkey", "postgres")
 KILLS = 25
@@ -22,9 +22,9 @@ KILLS = 25
 )
 def test_a_job_killed_at_random_steps_ends_with_the_same_weights(
     installation: Installation,
-    submit: Callable[..., Run],
-    golden: Callable[..., str],
-    report: Callable[[str], None],
+    submit: Submit,
+    golden: Golden,
+    report: Report,
     num_processes: int,
 ) -> None:
     expected = golden(num_processes)

@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,11 @@ import pytest
 from app.launcher import embedded
 from tests import environment
 from tests.faults import invariants
-from tests.faults.runs import Run
+from tests.faults.runs import Golden, Run, Submit
 from tests.faults.stack import PROGRAMS, Installation, children_of
+from tests.row_table import Report
 from tests.waiting import until
 
-Submit = Callable[..., Run]
-Report = Callable[[str], None]
-Golden = Callable[..., str]
 FLOOD = b"x" * 2**20 + b"\xff\x00\x1b[31m"  # no newline, not UTF-8
 
 

@@ -1,19 +1,15 @@
 """F38, F39, F53 to F55, F64, F65: hangs, crashes, exits, bad losses and lack of memory in training processes."""
 
 import signal
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.faults import invariants
-from tests.faults.runs import LONG, Run, repeated_steps
+from tests.faults.runs import LONG, Golden, Run, Submit, repeated_steps
 from tests.faults.stack import Installation
+from tests.row_table import Report
 from tests.waiting import until
-
-Submit = Callable[..., Run]
-Report = Callable[[str], None]
-Golden = Callable[..., str]
 
 
 def setbacks(run: Run) -> list[str]:
@@ -77,7 +73,7 @@ def test_a_trainer_that_exits_is_retried_and_the_history_names_its_exit(
     run.end()
     assert setbacks(run) == [reason]
     invariants.check(run, expected)
-    report(next(entry["message"] for entry in run.history() if entry["reason"] == reason))
+    report(run.message(reason))
 
 
 @pytest.mark.row("F39-4", "the trainer raises an exception")
@@ -130,7 +126,7 @@ def test_a_loss_spike_is_skipped_if_the_spec_says_so(
     run.end()
     assert setbacks(run) == ["step_skipped"]
     invariants.check(run)
-    report(next(entry["message"] for entry in run.history() if entry["reason"] == "step_skipped"))
+    report(run.message("step_skipped"))
 
 
 @pytest.mark.row("F55", "out of memory at step 12 while the micro-batch exceeds 2")
@@ -143,7 +139,7 @@ def test_a_job_that_runs_out_of_memory_resumes_with_smaller_micro_batches(
     run.end()
     assert setbacks(run) == ["oom_host_retry"]
     invariants.check(run)
-    report(next(entry["message"] for entry in run.history() if entry["reason"] == "oom_host_retry"))
+    report(run.message("oom_host_retry"))
 
 
 @pytest.mark.row("F65", "kill one of two ranks")
