@@ -12,5 +12,7 @@ LOCK = 0x417468616E6F72  # "Athanor", as the number of an advisory lock
 with db.engine().connect() as connection:
     context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
     with context.begin_transaction():
+        # A migration may compute for longer than a lease between two statements; all other connections may not.
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
         context.run_migrations()

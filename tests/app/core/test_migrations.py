@@ -1,8 +1,10 @@
 """Migrations and models say the same."""
 
+from typing import Any
+
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, select, text
+from sqlalchemy import event, inspect, select, text
 
 from app.background_tasks import outcomes
 from app.core import db, migrations
@@ -64,6 +66,22 @@ def test_work_in_progress_becomes_background_tasks(alice_user: Person) -> None:
         assert all(task.memory_bytes > 0 for task in tasks.values())
         outcomes.expire_leases(session)  # no worker of this version runs the export
         assert tasks["export"].state == "queued"
+
+
+def test_migrations_may_take_as_long_as_they_need_between_two_statements(database: str) -> None:
+    limits: dict[str, str] = {}
+
+    def note_limit(_connection: object, cursor: Any, statement: str, *_more: object) -> None:
+        limit = cursor.connection.execute("SHOW idle_in_transaction_session_timeout").fetchone()[0]
+        limits[statement.split()[0]] = limit
+
+    migrations.downgrade("0008")
+    event.listen(db.engine(), "before_cursor_execute", note_limit)
+    try:
+        migrations.upgrade()
+    finally:
+        event.remove(db.engine(), "before_cursor_execute", note_limit)
+    assert limits["ALTER"] == "0"
 
 
 def test_every_migration_can_be_reverted_and_reapplied(database: str) -> None:
