@@ -8,7 +8,7 @@ import httpx
 
 from tests.attack import hostile_models
 from tests.attack.attacks import attack
-from tests.attack.requests import escaped
+from tests.attack.requests import check_escapes
 from tests.attack.target import Target, list_counts
 
 MAX_PREVIEW_SECONDS = 15
@@ -69,7 +69,7 @@ def template_injections(target: Target) -> str:
         for template, (response, _seconds) in zip(INJECTIONS, answers, strict=True):
             leaks = [leak for leak in LEAKS if leak in response.text.replace(template, "")]
             assert not leaks, f"{template} shows {leaks[0]}"
-    return target.counted()
+    return target.list_statuses()
 
 
 @attack("T2", "chat templates that loop, grow and recurse, eight at a time", seconds=240)
@@ -82,7 +82,7 @@ def template_bombs(target: Target) -> str:
     assert not in_full, f"a response of {len(in_full[0].content) / 1e6:.0f} MB"
     alone = max(seconds for response, seconds in answers if response.status_code not in (429, 503))
     assert alone < MAX_PREVIEW_SECONDS * 8, f"a template ran for {alone:.0f} s"
-    return f"{target.counted()}; the slowest waited and ran for {slowest:.1f} s"
+    return f"{target.list_statuses()}; the slowest waited and ran for {slowest:.1f} s"
 
 
 @attack("K1", "tokenizers that grow texts, backtrack, do not fit; each is then asked for text", seconds=300)
@@ -105,7 +105,7 @@ def tokenizers(target: Target) -> str:
                 states[f"generate {response.status_code}"] += 1
                 slowest = max(slowest, time.monotonic() - begin)
             client.delete(f"/api/v1/models/{model_id}")
-    escaped(target)
+    check_escapes(target)
     assert slowest < MAX_GENERATE_SECONDS, f"a prompt of 64 characters took {slowest:.0f} s"
     return f"{list_counts(states)}; the slowest generation took {slowest:.1f} s"
 

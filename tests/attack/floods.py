@@ -13,12 +13,12 @@ import psycopg
 
 from tests.attack.attacks import attack
 from tests.attack.measuring import resident
-from tests.attack.raw import parsed, request
+from tests.attack.raw import parse_head, request
 from tests.attack.target import MEMBER_PASSWORD, Target, fault_of, list_counts
 
 MAX_WEB_BYTES = 100_000_000  # more memory of the web process than before
-HELD_SECONDS = 12
-LOCKED_SECONDS = 8
+HOLD_SECONDS = 12
+LOCK_SECONDS = 8
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -75,7 +75,7 @@ def endless_headers(target: Target) -> str:
                 sent_bytes[index] += 65_536
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(5):
-                return str(parsed(await reader.read(4096)).status)
+                return str(parse_head(await reader.read(4096)).status)
         return "closed"
 
     before = web_bytes(target)
@@ -98,7 +98,7 @@ def many_headers(target: Target) -> str:
             async with asyncio.timeout(10):
                 writer.write(data[index % 3])
                 await writer.drain()
-                answer = parsed(await reader.read(4096))
+                answer = parse_head(await reader.read(4096))
                 return f"{('headers', 'requests', 'address')[index % 3]}: {answer.status or 'closed'}"
         return "closed"
 
@@ -114,7 +114,7 @@ def slow_senders(target: Target) -> str:
         head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: "
         body = request(target, "/api/v1/jobs/plan", "Content-Length: 900000", method="POST")
         writer.write(head if index % 2 else body)
-        deadline = time.monotonic() + HELD_SECONDS
+        deadline = time.monotonic() + HOLD_SECONDS
         while time.monotonic() < deadline:
             writer.write(b"a")
             await writer.drain()
@@ -134,7 +134,7 @@ def slow_readers(target: Target) -> str:
     async def client(target: Target, index: int) -> str:
         _reader, writer = await connect(target, limit=1024)
         writer.write(request(target, "/api/openapi.json", "Connection: keep-alive") * 4)
-        await asyncio.sleep(HELD_SECONDS)
+        await asyncio.sleep(HOLD_SECONDS)
         writer.close()
         return "left"
 
@@ -152,7 +152,7 @@ def silent_connections(target: Target) -> str:
     async def client(target: Target, index: int) -> str:
         reader, writer = await connect(target)
         with suppress(TimeoutError):
-            async with asyncio.timeout(HELD_SECONDS):
+            async with asyncio.timeout(HOLD_SECONDS):
                 await reader.read(1)
                 return "closed by the panel"
         writer.close()
@@ -259,7 +259,7 @@ def many_keys(target: Target) -> str:
             for body in bodies:
                 largest = max(largest, len(client.post(f"/api/v1{path}", json=body).content))
     assert largest < 500_000, f"a response of {largest / 1e6:.1f} MB"
-    return f"{target.counted()}; the longest response has {largest / 1000:.0f} kB"
+    return f"{target.list_statuses()}; the longest response has {largest / 1000:.0f} kB"
 
 
 # ---- the database ---------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ def locked_rows(target: Target) -> str:
             connection.execute(f"SELECT 1 FROM {table} WHERE id = %s FOR UPDATE".encode(), (ids[key],))
         with ThreadPoolExecutor(30) as threads:
             answers = threads.map(ask, range(30))
-            time.sleep(LOCKED_SECONDS)
+            time.sleep(LOCK_SECONDS)
             connection.rollback()
             results = Counter(answers)
     return list_counts(results)
@@ -304,7 +304,7 @@ def refused_requests(target: Target) -> str:
             token = b"" if number % 2 else f"Authorization: Bearer {target.mallory.token}\r\n".encode()
             writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + token + b"\r\n")
             head = await reader.readuntil(b"\r\n\r\n")
-            answer = parsed(head)
+            answer = parse_head(head)
             await reader.readexactly(int(answer.headers.get("content-length", 0)))
             fault = fault_of(answer.status, answer.headers)
             if fault:
@@ -315,4 +315,4 @@ def refused_requests(target: Target) -> str:
 
     results = many(target, 100, client)
     assert results == {"done": 100}, results
-    return target.counted()
+    return target.list_statuses()

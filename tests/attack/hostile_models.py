@@ -37,27 +37,27 @@ def archives(files: Files) -> Iterator[tuple[str, Files]]:
         "a/../../config.json",
     )
     for path in (*paths, "x\0.json", "a" * 60_000, "\u202e.json"):
-        yield f"zip {path[:20]!r}", {"archive.zip": zipped({path: b"{}", **files})}
+        yield f"zip {path[:20]!r}", {"archive.zip": zip_of({path: b"{}", **files})}
     for path in paths:
-        yield f"tar {path[:20]!r}", {"archive.tar": tarred({path: b"{}", **files})}
+        yield f"tar {path[:20]!r}", {"archive.tar": tar_of({path: b"{}", **files})}
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE):
-        yield f"tar member {kind!r}", {"archive.tar": tarred(files, link(kind))}
+        yield f"tar member {kind!r}", {"archive.tar": tar_of(files, link(kind))}
 
 
 def bombs(files: Files) -> Iterator[tuple[str, Files]]:
     """Archives that are far larger than they look."""
-    yield "zip bomb", {"archive.zip": zipped_zeros(BOMB_BYTES)}
+    yield "zip bomb", {"archive.zip": zip_of_zeros(BOMB_BYTES)}
     yield "sparse tar", {"archive.tar": sparse_tar()}
-    yield "20,000 members", {"archive.zip": zipped({f"{n}.json": b"" for n in range(20_000)})}
-    yield "zip in zip", {"archive.zip": zipped({"archive.zip": zipped(files)})}
-    yield "the same name twice", {"archive.zip": zipped(files) + zipped(files)}
-    whole = zipped(files)
+    yield "20,000 members", {"archive.zip": zip_of({f"{n}.json": b"" for n in range(20_000)})}
+    yield "zip in zip", {"archive.zip": zip_of({"archive.zip": zip_of(files)})}
+    yield "the same name twice", {"archive.zip": zip_of(files) + zip_of(files)}
+    whole = zip_of(files)
     yield "cut off", {"archive.zip": whole[: len(whole) // 2]}
     yield "wrong sums", {"archive.zip": whole[:200] + b"\xff" * 200 + whole[400:]}
     yield "random bytes", {"archive.tar": bytes(range(256)) * 2000}
 
 
-def zipped(files: Files) -> bytes:
+def zip_of(files: Files) -> bytes:
     """A zip archive."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -66,7 +66,7 @@ def zipped(files: Files) -> bytes:
     return buffer.getvalue()
 
 
-def zipped_zeros(num_bytes: int) -> bytes:
+def zip_of_zeros(num_bytes: int) -> bytes:
     """A zip archive whose weights are zeros."""
     buffer = io.BytesIO()
     with (
@@ -78,7 +78,7 @@ def zipped_zeros(num_bytes: int) -> bytes:
     return buffer.getvalue()
 
 
-def tarred(files: Files, *more: tarfile.TarInfo) -> bytes:
+def tar_of(files: Files, *more: tarfile.TarInfo) -> bytes:
     """A tar archive."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -178,7 +178,7 @@ def tokenizers(files: Files) -> Iterator[tuple[str, Files]]:
         "a pattern that backtracks": {"pre_tokenizer": slow},
         "a name of 4 MB": {"added_tokens": [{"id": 0, "special": True, **flags, "content": "x" * 4_000_000}]},
         "a map of rubbish": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA" * 100}},
-        "normalizers of normalizers": {"normalizer": nested(300)},
+        "normalizers of normalizers": {"normalizer": nested_normalizers(300)},
         "a long decoder": {"decoder": {"type": "Sequence", "decoders": double}},
         "merges of nothing": {"model": {**good["model"], "merges": [["no", "such"]]}},
         "no words": {"model": {**good["model"], "vocab": {}}},
@@ -190,7 +190,7 @@ def tokenizers(files: Files) -> Iterator[tuple[str, Files]]:
         yield f"tokenizer {text[:10]!r}", {**files, "tokenizer.json": text.encode()}
 
 
-def nested(depth: int) -> dict[str, Any]:
+def nested_normalizers(depth: int) -> dict[str, Any]:
     """A sequence of a sequence, so many times."""
     normalizer: dict[str, Any] = {"type": "NFC"}
     for _ in range(depth):

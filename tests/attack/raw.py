@@ -28,10 +28,10 @@ def send(target: Target, data: bytes, seconds: float = 10) -> RawAnswer:
             if not part:
                 break
             answer += part
-    return parsed(answer)
+    return parse_head(answer)
 
 
-def parsed(answer: bytes) -> RawAnswer:
+def parse_head(answer: bytes) -> RawAnswer:
     """A response from its bytes."""
     head = answer.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
     words = head[0].split(" ")

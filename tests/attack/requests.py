@@ -76,7 +76,7 @@ def malformed(target: Target) -> str:
     for body in (b"{" * 100_000, b'{"a":' * 5_000, b"\xff\xfe{}", b"[1e400]", b'"\\ud800"', b"nul", b"9" * 10_000):
         header = "Content-Type: application/json"
         refuse(target, repr(body[:20]), request(target, "/api/v1/jobs", header, method="POST", body=body))
-    return target.counted()
+    return target.list_statuses()
 
 
 @attack("P1", "paths out of directories, at static files and every route with a parameter", seconds=120)
@@ -91,7 +91,7 @@ def traversal(target: Target) -> str:
             if answer.status_code == 200 and re.search(rb"root:x:|BEGIN|ATHANOR_|pydantic", answer.content):
                 leaks.append(base + step)
     assert not leaks, leaks[:3]
-    return target.counted()
+    return target.list_statuses()
 
 
 @attack("P2", "names of files that lead out of directories, at every upload")
@@ -118,11 +118,11 @@ def names(target: Target) -> str:
                 parameters = {"filename": name + suffix, "name": name[:100]}
                 client.post("/api/v1/corpora", params=parameters, content=b"A line of text.\n")
                 client.put(f"/api/v1/models/{model_id}/files/{quote(name + suffix, safe='')}", content=b"{}")
-    escaped(target)
-    return target.counted()
+    check_escapes(target)
+    return target.list_statuses()
 
 
-def escaped(target: Target) -> None:
+def check_escapes(target: Target) -> None:
     """Raise AssertionError if a file of an attack lies outside of the directories of uploads."""
     inside = [path for path in target.installation.home.rglob(f"*{CANARY}*") if "postgres" not in path.parts]
     outside = [path for place in (Path("/tmp"), Path("/"), Path.cwd()) for path in place.glob(f"*{CANARY}*")]
@@ -146,4 +146,4 @@ def scripts(target: Target) -> str:
         for query in ("/login?next={}", "/jobs?state={}", "/tasks?subject={}", "/playground?checkpoint={}", "/{}"):
             for script in SCRIPTS:
                 assert "<" not in script or script not in browser.get(query.format(quote(script))).text
-    return target.counted()
+    return target.list_statuses()

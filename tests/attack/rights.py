@@ -35,7 +35,7 @@ def ask(client: httpx.Client, method: str, path: str) -> httpx.Response:
 def check_cells(wide: list[str], target: Target) -> str:
     """Raise AssertionError if a right is too wide; returns the counted statuses."""
     assert not wide, f"{len(wide)} cells are too wide: {wide[:3]}"
-    return target.counted()
+    return target.list_statuses()
 
 
 @attack("R1", "every route by a visitor")
@@ -104,7 +104,7 @@ def members(target: Target) -> str:
         with target.client() as client:
             answer = client.get("/api/v1/me", headers={"Authorization": f"Bearer {wrong}"})
             assert answer.status_code in (401, 431), f"{wrong[:12]!r}: {answer.status_code}"
-    return target.counted()
+    return target.list_statuses()
 
 
 @attack("R5", "every changing route by the cookie of a browser that another site makes send it")

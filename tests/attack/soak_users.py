@@ -93,8 +93,8 @@ class Users:
         job = self.until(lambda: self._created("/api/v1/jobs", headers, spec), 120)
         assert job is not None, "a job was not accepted in 120 s"
         run = self.runs[key] = Run.of_job(self.installation, job)
-        ended = self.until(lambda: run.state() in TERMINAL, 300)
-        assert ended, f"job {run.id} did not end in 300 s: {run.state()}"
+        is_over = self.until(lambda: run.state() in TERMINAL, 300)
+        assert is_over, f"job {run.id} did not end in 300 s: {run.state()}"
         self.counts[f"jobs {run.state()}"] += 1
 
     def generate(self) -> None:

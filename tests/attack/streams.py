@@ -12,7 +12,7 @@ from tests.attack.target import Target, list_counts
 from tests.faults.runs import SPEC, TEXT
 
 VIEWERS = 500
-INVENTED = ("9007199254740991", ".".join(["2147483647"] * 6))
+NO_CURSORS = ("9007199254740991", ".".join(["2147483647"] * 6))
 REVOKED_SECONDS = 15
 
 
@@ -32,7 +32,7 @@ def viewers(target: Target) -> str:
 
         async def watch(target: Target, index: int) -> str:
             is_invented = index % 10 == 0
-            query = f"?after={INVENTED[index // 10 % 2]}" if is_invented else ""
+            query = f"?after={NO_CURSORS[index // 10 % 2]}" if is_invented else ""
             reader, writer = await asyncio.open_connection("127.0.0.1", target.installation.port, limit=2**20)
             writer.write(request(target, f"/api/v1/jobs/{job_id}/events{query}", "Accept: text/event-stream"))
             try:

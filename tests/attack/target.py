@@ -105,7 +105,7 @@ class Target:
         if fault:
             self.faults.append(f"{response.request.method} {response.request.url.path[:80]}: {fault}")
 
-    def counted(self) -> str:
+    def list_statuses(self) -> str:
         """How many responses had which status, since the row began."""
         return list_counts(self.statuses)
 
@@ -130,11 +130,11 @@ class Target:
     def until_done(self, client: httpx.Client, path: str, seconds: float = 60) -> dict[str, Any]:
         """Wait until a corpus or model is ready or has failed, and return it."""
 
-        def done() -> dict[str, Any] | None:
+        def row_if_done() -> dict[str, Any] | None:
             row: dict[str, Any] = client.get(path).raise_for_status().json()
             return row if row["state"] in DONE else None
 
-        row = until(slowly(done), seconds, f"the end of {path}")
+        row = until(slowly(row_if_done), seconds, f"the end of {path}")
         assert row is not None
         return row
 
@@ -143,11 +143,11 @@ class Target:
         spec = {**SPEC, "corpora": [corpus], "max_steps": 2, "warmup_steps": 1, **fields}
         job_id = client.post("/api/v1/jobs", json=spec).raise_for_status().json()["id"]
 
-        def ended() -> dict[str, Any] | None:
+        def job_if_over() -> dict[str, Any] | None:
             job: dict[str, Any] = client.get(f"/api/v1/jobs/{job_id}").raise_for_status().json()
             return job if job["state"] in TERMINAL else None
 
-        job = until(slowly(ended), 120, "the end of a job")
+        job = until(slowly(job_if_over), 120, "the end of a job")
         assert job is not None
         assert job["state"] == "succeeded", job
         return job

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.soak
 
 
 @dataclass(frozen=True)
-class Soaked:
+class Outcome:
     """A soak that is over, with the installation still running, and the weights of an undisturbed job."""
 
     target: Target
@@ -34,7 +34,7 @@ class Soaked:
 
 
 @pytest.fixture(scope="module")
-def soaked() -> Iterator[Soaked]:
+def outcome() -> Iterator[Outcome]:
     """The soak itself."""
     minutes = float(os.environ.get("MINUTES") or 60)
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(2**32))
@@ -50,37 +50,39 @@ def soaked() -> Iterator[Soaked]:
         record = Record(seed, minutes)
         installation.responses.clear()
         Soak(target, users, record).run()
-        yield Soaked(target, users, record, golden)
+        yield Outcome(target, users, record, golden)
 
 
 @pytest.mark.row("K1", "uploads, jobs, generations and views by a user, all the time")
-def test_the_users_of_the_soak_get_their_work_done(soaked: Soaked, report: Report) -> None:
-    report(f"seed {soaked.record.seed}; {list_counts(soaked.users.counts)}")
-    assert not soaked.users.errors, f"{len(soaked.users.errors)} errors, such as {soaked.users.errors[0]}"
+def test_the_users_of_the_soak_get_their_work_done(outcome: Outcome, report: Report) -> None:
+    report(f"seed {outcome.record.seed}; {list_counts(outcome.users.counts)}")
+    assert not outcome.users.errors, f"{len(outcome.users.errors)} errors, such as {outcome.users.errors[0]}"
     for work in ("uploads parsed", "jobs succeeded", "generations 200", "views to the end"):
-        assert soaked.users.counts[work], f"no {work}"
+        assert outcome.users.counts[work], f"no {work}"
 
 
 @pytest.mark.row("K2", "a random fault every 20 s")
-def test_the_faults_of_the_soak_could_be_injected(soaked: Soaked, report: Report) -> None:
-    errors = soaked.record.fault_errors
-    report(f"{soaked.record.faults.total()}: {list_counts(soaked.record.faults)}; {len(errors)} could not be injected")
-    assert len(errors) <= soaked.record.faults.total() / 10, errors[0]
+def test_the_faults_of_the_soak_could_be_injected(outcome: Outcome, report: Report) -> None:
+    errors = outcome.record.fault_errors
+    report(
+        f"{outcome.record.faults.total()}: {list_counts(outcome.record.faults)}; {len(errors)} could not be injected"
+    )
+    assert len(errors) <= outcome.record.faults.total() / 10, errors[0]
 
 
 @pytest.mark.row("K3", "a random attack every 20 s")
-def test_the_attacks_of_the_soak_were_made(soaked: Soaked, report: Report) -> None:
+def test_the_attacks_of_the_soak_were_made(outcome: Outcome, report: Report) -> None:
     """Their own bounds hold in `make attack`: here a fault may hit them as well."""
-    errors = soaked.record.attack_errors
+    errors = outcome.record.attack_errors
     example = f", such as {errors[0]}" if errors else ""
-    report(f"{list_counts(soaked.record.attacks)}; {len(errors)} without their usual end{example}")
-    assert soaked.record.attacks
+    report(f"{list_counts(outcome.record.attacks)}; {len(errors)} without their usual end{example}")
+    assert outcome.record.attacks
 
 
 @pytest.mark.row("K4", "the invariants I1 to I10 of every job, and the weights of an undisturbed one")
-def test_the_invariants_hold_for_every_job_of_the_soak(soaked: Soaked, report: Report) -> None:
-    runs = list(soaked.users.runs.values())
-    broken = [message for run in runs if (message := broken_invariant(run, soaked.golden))]
+def test_the_invariants_hold_for_every_job_of_the_soak(outcome: Outcome, report: Report) -> None:
+    runs = list(outcome.users.runs.values())
+    broken = [message for run in runs if (message := broken_invariant(run, outcome.golden))]
     assert not broken, f"{len(broken)} of {len(runs)} jobs, such as {broken[0]}"
     report(f"{len(runs)} jobs, all with the same weights")
 
@@ -95,16 +97,16 @@ def broken_invariant(run: Run, golden: str) -> str:
 
 
 @pytest.mark.row("K5", "I8: no bare 5xx to the user; I10: no secret in logs and files")
-def test_no_response_of_the_soak_is_a_bare_error_and_no_secret_is_exposed(soaked: Soaked, report: Report) -> None:
-    run = list(soaked.users.runs.values())[-1]
+def test_no_response_of_the_soak_is_a_bare_error_and_no_secret_is_exposed(outcome: Outcome, report: Report) -> None:
+    run = list(outcome.users.runs.values())[-1]
     report(f"{len(run.stack.responses):,} responses")
     invariants.no_response_is_a_bare_error(run)
     invariants.no_secret_is_exposed(run)
 
 
 @pytest.mark.row("K6", "nothing is lost: jobs, checkpoints and corpora")
-def test_nothing_is_lost_in_the_soak(soaked: Soaked, report: Report) -> None:
-    installation, users = soaked.target.installation, soaked.users
+def test_nothing_is_lost_in_the_soak(outcome: Outcome, report: Report) -> None:
+    installation, users = outcome.target.installation, outcome.users
     rows = installation.rows("SELECT idempotency_key, count(*) AS number FROM job GROUP BY idempotency_key")
     numbers = {row["idempotency_key"]: row["number"] for row in rows}
     wrong = {key: numbers.get(key, 0) for key in users.runs if numbers.get(key) != 1}
@@ -121,9 +123,9 @@ def test_nothing_is_lost_in_the_soak(soaked: Soaked, report: Report) -> None:
 
 @pytest.mark.row("K7", "the memory of web and worker after the warm-up")
 @pytest.mark.parametrize("role", WATCHED)
-def test_the_memory_stays_flat_in_the_soak(soaked: Soaked, report: Report, role: str) -> None:
-    before, after = soaked.record.medians(role)
+def test_the_memory_stays_flat_in_the_soak(outcome: Outcome, report: Report, role: str) -> None:
+    before, after = outcome.record.medians(role)
     change = after / before - 1
-    largest = max(size for _seconds, size in soaked.record.memory[role])
+    largest = max(size for _seconds, size in outcome.record.memory[role])
     report(f"{role}: {change:+.1%}, from {before / 1e6:.0f} to {after / 1e6:.0f} MB, at most {largest / 1e6:.0f} MB")
     assert abs(change) <= MAX_CHANGE, f"the memory of {role} changed by {change:+.1%}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from tests.attack import hostile_models
 from tests.attack.attacks import attack
 from tests.attack.hostile_models import Files
-from tests.attack.requests import escaped
+from tests.attack.requests import check_escapes
 from tests.attack.target import Target, list_counts, slowly
 from tests.waiting import until
 
@@ -35,7 +35,7 @@ def imports(target: Target, hostile: Iterable[tuple[str, Files]]) -> str:
                 states[end_of(target, client, name, model_id)] += 1
             for model_id in ids:
                 client.delete(f"/api/v1/models/{model_id}")
-    escaped(target)
+    check_escapes(target)
     target.check_stored(before)
     return list_counts(states)
 
@@ -149,11 +149,11 @@ def many_corpora(target: Target) -> str:
         begin = time.monotonic()
         parameters = {"kind": "parse", "limit": "100"}
 
-        def ended() -> bool:
+        def is_over() -> bool:
             tasks = client.get("/api/v1/tasks", params=parameters).json()["data"]
             return not [task for task in tasks if task["state"] in ("queued", "running")]
 
-        until(slowly(ended), CANCEL_SECONDS + 10, "the end of the parses of deleted corpora")
+        until(slowly(is_over), CANCEL_SECONDS + 10, "the end of the parses of deleted corpora")
         seconds = time.monotonic() - begin
     assert seconds <= CANCEL_SECONDS, f"parses of deleted corpora went on for {seconds:.1f} s"
-    return f"{len(ids)} uploaded and deleted; the last parse ended {seconds:.1f} s after that; {target.counted()}"
+    return f"{len(ids)} uploaded and deleted; the last parse ended {seconds:.1f} s after that; {target.list_statuses()}"

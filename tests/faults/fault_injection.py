@@ -17,11 +17,11 @@ def main() -> None:
     file = Path(sys.argv.pop())
     original = fault_injection.planned
 
-    def planned(fence: int) -> list[fault_injection.Fault]:
+    def faults_of_file(fence: int) -> list[fault_injection.Fault]:
         os.environ[fault_injection.VARIABLE] = file.read_text() if file.exists() else ""
         return original(fence)
 
-    fault_injection.planned = planned
+    fault_injection.planned = faults_of_file
     fork_server.main()
 
 

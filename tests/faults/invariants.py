@@ -80,12 +80,12 @@ def checkpoints_are_complete(run: Run) -> None:
             assert verify(path)["step"] == row["step"], f"I5: {path}"
         elif row["state"] == "deleted":
             assert not path.exists(), f"I5: {path} is still there"
-    published = {str(run.stack.data / row["path"]) for row in rows}
+    paths_of_rows = {str(run.stack.data / row["path"]) for row in rows}
     newest = max(attempt["fence"] for attempt in run.attempts())
     orphans = [
         path
         for path in run.dir.path.glob("checkpoints/*")
-        if str(path) not in published and json.loads((path / "SIGNATURE").read_text())["fence"] >= newest
+        if str(path) not in paths_of_rows and json.loads((path / "SIGNATURE").read_text())["fence"] >= newest
     ]
     assert not orphans, f"I5: directories without a row: {orphans}"
 

@@ -184,7 +184,7 @@ def test_a_job_with_changed_text_is_rejected_before_training(submit: Submit, cor
 def test_two_hundred_kills_during_saves_corrupt_no_published_checkpoint(tmp_path: Path, report: Report) -> None:
     seed = random.randrange(2**32)
     moments = random.Random(seed)
-    torn, published, halfway = 0, 0, 0
+    num_torn, num_published, num_halfway = 0, 0, 0
     with Writers(tmp_path) as writers:
         for number in range(200):
             home = tmp_path / f"{number}"
@@ -195,14 +195,14 @@ def test_two_hundred_kills_during_saves_corrupt_no_published_checkpoint(tmp_path
                 pass
             writer.kill()
             until(lambda writer=writer: not writer.is_running(), 10, "its end")  # type: ignore[misc]
-            halfway += any(not (path / MANIFEST).exists() for path in home.glob("attempt/*"))
+            num_halfway += any(not (path / MANIFEST).exists() for path in home.glob("attempt/*"))
             for checkpoint in home.glob("checkpoints/*"):
-                published += 1
-                torn += not is_complete(checkpoint)
+                num_published += 1
+                num_torn += not is_complete(checkpoint)
             shutil.rmtree(home)
-    report(f"{published} published, {torn} torn; {halfway} kills hit a save halfway; seed {seed}")
-    assert torn == 0
-    assert halfway >= 20
+    report(f"{num_published} published, {num_torn} torn; {num_halfway} kills hit a save halfway; seed {seed}")
+    assert num_torn == 0
+    assert num_halfway >= 20
 
 
 def is_complete(checkpoint: Path) -> bool:

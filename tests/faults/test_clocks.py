@@ -26,18 +26,18 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def off(installation: Installation, shim: Path) -> Iterator[Callable[[str, int], None]]:
     """Restarts a program with a clock that is wrong by so many seconds."""
-    moved: list[str] = []
+    roles: list[str] = []
 
     def move(role: str, seconds: int) -> None:
         program = installation.programs[role]
         program.environment.update(LD_PRELOAD=str(shim), CLOCK_OFFSET=str(seconds))
-        moved.append(role)
+        roles.append(role)
         installation.stop_role(role)
         program.start()
         installation.repair()
 
     yield move
-    for role in moved:
+    for role in roles:
         for name in ("LD_PRELOAD", "CLOCK_OFFSET"):
             del installation.programs[role].environment[name]
         installation.stop_role(role)

@@ -149,9 +149,9 @@ def test_a_thousand_submits_under_kills_are_neither_lost_nor_duplicated(
             is_over.set()
         killer.result()
     with db.transaction() as session:
-        stored = {key: job_id for job_id, key in session.execute(select(Job.id, Job.idempotency_key))}
+        ids_by_key = {key: job_id for job_id, key in session.execute(select(Job.id, Job.idempotency_key))}
         events = Counter(session.scalars(select(JobEvent.job_id).where(JobEvent.reason == "submitted")))
-    assert stored == dict(zip(keys, ids, strict=True))
+    assert ids_by_key == dict(zip(keys, ids, strict=True))
     assert events == Counter(ids)
     assert {status for status in outcomes if status.isdigit()} <= {"200", "201"}
     assert panel.kills["web"] >= 1

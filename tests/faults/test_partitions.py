@@ -27,14 +27,14 @@ def test_an_attempt_suspended_past_its_lease_writes_nothing(
     run.until_step(50)
     supervisor = run.supervisor()
     assert supervisor is not None
-    suspended = [supervisor, *run.gang()]
-    for process in suspended:
+    processes = [supervisor, *run.gang()]
+    for process in processes:
         process.send_signal(signal.SIGSTOP)
     until(lambda: run.fence() == 2 and run.last_step() > 0, 60, "steps of another attempt")
     before = points_of(run, 1)
-    for process in suspended:
+    for process in processes:
         process.send_signal(signal.SIGCONT)
-    until(lambda: not any(process.is_running() for process in suspended[1:]), 15, "the end of the old trainer")
+    until(lambda: not any(process.is_running() for process in processes[1:]), 15, "the end of the old trainer")
     until(lambda: not supervisor.is_running() or supervisor.status() == "zombie", 15, "the end of the old supervisor")
     run.end()
     assert points_of(run, 1) == before
@@ -57,12 +57,12 @@ def test_training_continues_without_a_database_and_loses_no_point(
     expected = golden(max_steps=LONG)
     run = submit(max_steps=LONG)
     run.until_step(30)
-    trained = [process.pid for process in run.ranks()]
+    trainer_pids = [process.pid for process in run.ranks()]
     installation.postgres.stop()
     answer = installation.get("/api/v1/jobs")
     assert (answer.status_code, bool(answer.headers["Retry-After"])) == (503, True)
     run.until_step(30 + steps)
-    assert [process.pid for process in run.ranks()] == trained
+    assert [process.pid for process in run.ranks()] == trainer_pids
     installation.restart("postgres")
     run.end()
     assert len(run.attempts()) == 1, run.reasons()

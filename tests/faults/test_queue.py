@@ -24,13 +24,13 @@ def test_a_double_click_on_cancel_cancels_once(submit: Submit, report: Report) -
         answers = list(pool.map(lambda _: run.post("cancel").status_code, range(2)))
     assert answers == [202, 202]
     run.until("cancelling", "cancelled")
-    visible = time.monotonic() - begin
+    visible_after = time.monotonic() - begin
     run.until("cancelled")
-    finished = time.monotonic() - begin
+    over_after = time.monotonic() - begin
     assert run.post("cancel").status_code in (202, 409)
     assert [entry["to"] for entry in run.history()].count("cancelled") == 1
     invariants.check(run)
-    report(f"visible after {visible:.2f} s, every process gone after {finished:.1f} s")
+    report(f"visible after {visible_after:.2f} s, every process gone after {over_after:.1f} s")
 
 
 @pytest.mark.row("F47-2", "cancel at the moment of success, 20 times")
@@ -54,9 +54,9 @@ def test_a_cancel_at_the_last_moment_ends_cancelled_or_succeeded(submit: Submit,
 @pytest.mark.row("F62", "text shorter than one sequence; one document; no validation part")
 def test_text_that_is_too_short_is_rejected_with_both_numbers(installation: Installation, report: Report) -> None:
     short = upload(installation, b"one sheep. " * 4)
-    refused = installation.post("/api/v1/jobs", json={**SPEC, "corpora": [short], "vocab_size": None})
-    assert refused.status_code == 422
-    message = refused.json()["title"]
+    answer = installation.post("/api/v1/jobs", json={**SPEC, "corpora": [short], "vocab_size": None})
+    assert answer.status_code == 422
+    message = answer.json()["title"]
     assert "44 bytes" in message
     one = upload(installation, b"sheep " * 2000)
     run = Run(installation, one, vocab_size=None, max_steps=10)

@@ -86,12 +86,12 @@ def test_a_backup_taken_during_training_resumes_elsewhere(
         other.start_programs()
         other.token = installation.token
         other.client.headers = installation.client.headers
-        restored = Run.of_job(other, run.job())
-        restored.end()
-        invariants.one_point_a_step(restored)
-        invariants.checkpoints_are_complete(restored)
-        assert restored.weights() == expected
-        report(f"the copy: {len(restored.attempts())} attempts, the same weights")
+        restored_run = Run.of_job(other, run.job())
+        restored_run.end()
+        invariants.one_point_a_step(restored_run)
+        invariants.checkpoints_are_complete(restored_run)
+        assert restored_run.weights() == expected
+        report(f"the copy: {len(restored_run.attempts())} attempts, the same weights")
     finally:
         other.stop()
         shutil.rmtree(home, ignore_errors=True)

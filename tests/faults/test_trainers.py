@@ -168,12 +168,12 @@ def losses(run: Run) -> dict[int, Any]:
 def test_a_checkpoint_resumes_on_another_number_of_processes(
     submit: Submit, report: Report, before: int, after: int
 ) -> None:
-    uninterrupted = submit(num_processes=before)
-    uninterrupted.end()
-    middle = next(row["id"] for row in uninterrupted.checkpoints() if row["step"] == 60)
+    one_attempt = submit(num_processes=before)
+    one_attempt.end()
+    middle = next(row["id"] for row in one_attempt.checkpoints() if row["step"] == 60)
     branch = submit(num_processes=after, resume_from_checkpoint=middle)
     branch.end()
-    first, second = losses(uninterrupted), losses(branch)
+    first, second = losses(one_attempt), losses(branch)
     worst = max(abs(second[step] - first[step]) / first[step] for step in range(61, 111))
     assert worst < 1e-4
     report(f"{before} to {after}: losses differ by at most {worst:.1e} over 50 steps")
