@@ -43,7 +43,11 @@ def broker_url(redis_url: str) -> str:
 
 
 def create_celery() -> Celery:
-    """Configured so that nothing is lost or doubled by Redis: early acknowledgement, JSON, no results, no prefetch."""
+    """Configured so that nothing is lost or doubled by Redis: early acknowledgement, JSON, no results, no prefetch.
+
+    The broker does not keep messages until they are acknowledged, because lost ones are sent again. If it did, a
+    worker that takes one at the moment when the broker dies would exit (AttributeError in kombu 5.7).
+    """
     app = Celery("athanor", broker=broker_url(settings().redis_url))
     app.conf.update(
         broker_connection_retry_on_startup=True,
@@ -53,6 +57,7 @@ def create_celery() -> Celery:
             "socket_keepalive": True,
             "health_check_interval": 25,
             "global_keyprefix": "athanor:",
+            "ack_emulation": False,
         },
         task_ignore_result=True,
         task_serializer="json",

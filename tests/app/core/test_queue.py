@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+import kombu
 import pytest
 from sqlalchemy import func, select, text, update
 
@@ -15,6 +16,7 @@ from app.core.settings import settings
 from tests.servers import Servers
 
 QUEUE = "test"
+BROADCAST = kombu.Exchange("broadcast", type="fanout")
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,28 @@ def test_a_message_is_sent_after_the_commit_and_leaves_the_outbox() -> None:
     assert queue.flush_outbox() == 3
     assert (outbox_size(), waiting()) == (0, 3)
     assert queue.flush_outbox() == 0
+
+
+def test_a_consumer_that_has_a_message_survives_the_death_of_the_broker(running_servers: Servers) -> None:
+    """It closes its connection twice, as Celery's does, which also has a mailbox for broadcasts."""
+    messages: list[kombu.Message] = []
+    queues = [kombu.Queue(QUEUE, routing_key=QUEUE), kombu.Queue("mailbox", BROADCAST, auto_delete=True)]
+    queue.send("test.task", "1", queue=QUEUE)
+    connection = queue.celery.connection_for_read()
+    kombu.Consumer(connection.default_channel, queues, on_message=messages.append).consume()
+    connection.drain_events(timeout=5)
+    with suppress(TimeoutError):
+        connection.drain_events(timeout=0.1)  # it waits for the next message
+    server = running_servers.valkey.process()
+    assert server is not None
+    server.kill()
+    server.wait(10)
+    try:
+        connection.collect()
+        connection.close()
+    finally:
+        running_servers.valkey.start()
+    assert len(messages) == 1
 
 
 def test_a_rolled_back_transaction_sends_nothing() -> None:
