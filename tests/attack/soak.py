@@ -41,6 +41,7 @@ class Record:
     attacks: Counter[str] = field(default_factory=Counter)
     attack_errors: list[str] = field(default_factory=list)
     fault_errors: list[str] = field(default_factory=list)
+    deaths: Counter[str] = field(default_factory=Counter)  # of programs that no fault had killed
     memory: dict[str, list[tuple[float, int]]] = field(default_factory=dict)  # seconds since the begin, bytes
 
     def medians(self, role: str) -> tuple[float, float]:
@@ -150,6 +151,9 @@ class Soak:
         """Inject one fault."""
         choices = faults(is_warm=self.seconds() > WARM_UP * 60 * self.record.minutes)
         name = self.chance.choice(sorted(choices))
+        for role in self.target.dead_programs():  # restarted as by `athanor up`
+            self.record.deaths[role] += 1
+            self.installation.restart(role)
         open_runs = [run for run in list(self.users.runs.values())[-3:] if run.state() not in TERMINAL]
         self.record.faults[name] += 1
         try:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.soak
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SoakResult:
     """A soak that is over, with the installation still running, and the weights of an undisturbed job."""
 
     target: Target
@@ -34,7 +34,7 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def outcome() -> Iterator[Outcome]:
+def result() -> Iterator[SoakResult]:
     """The soak itself."""
     minutes = float(os.environ.get("MINUTES") or 60)
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(2**32))
@@ -50,39 +50,38 @@ def outcome() -> Iterator[Outcome]:
         record = Record(seed, minutes)
         installation.responses.clear()
         Soak(target, users, record).run()
-        yield Outcome(target, users, record, golden)
+        yield SoakResult(target, users, record, golden)
 
 
 @pytest.mark.row("K1", "uploads, jobs, generations and views by a user, all the time")
-def test_the_users_of_the_soak_get_their_work_done(outcome: Outcome, report: Report) -> None:
-    report(f"seed {outcome.record.seed}; {list_counts(outcome.users.counts)}")
-    assert not outcome.users.errors, f"{len(outcome.users.errors)} errors, such as {outcome.users.errors[0]}"
+def test_the_users_of_the_soak_get_their_work_done(result: SoakResult, report: Report) -> None:
+    report(f"seed {result.record.seed}; {list_counts(result.users.counts)}")
+    assert not result.users.errors, f"{len(result.users.errors)} errors, such as {result.users.errors[0]}"
     for work in ("uploads parsed", "jobs succeeded", "generations 200", "views to the end"):
-        assert outcome.users.counts[work], f"no {work}"
+        assert result.users.counts[work], f"no {work}"
 
 
 @pytest.mark.row("K2", "a random fault every 20 s")
-def test_the_faults_of_the_soak_could_be_injected(outcome: Outcome, report: Report) -> None:
-    errors = outcome.record.fault_errors
-    report(
-        f"{outcome.record.faults.total()}: {list_counts(outcome.record.faults)}; {len(errors)} could not be injected"
-    )
-    assert len(errors) <= outcome.record.faults.total() / 10, errors[0]
+def test_the_faults_of_the_soak_end_no_other_program(result: SoakResult, report: Report) -> None:
+    errors = result.record.fault_errors
+    report(f"{result.record.faults.total()}: {list_counts(result.record.faults)}; {len(errors)} could not be injected")
+    assert len(errors) <= result.record.faults.total() / 10, errors[0]
+    assert not result.record.deaths, f"programs that ended by themselves: {list_counts(result.record.deaths)}"
 
 
 @pytest.mark.row("K3", "a random attack every 20 s")
-def test_the_attacks_of_the_soak_were_made(outcome: Outcome, report: Report) -> None:
+def test_the_attacks_of_the_soak_were_made(result: SoakResult, report: Report) -> None:
     """Their own bounds hold in `make attack`: here a fault may hit them as well."""
-    errors = outcome.record.attack_errors
+    errors = result.record.attack_errors
     example = f", such as {errors[0]}" if errors else ""
-    report(f"{list_counts(outcome.record.attacks)}; {len(errors)} without their usual end{example}")
-    assert outcome.record.attacks
+    report(f"{list_counts(result.record.attacks)}; {len(errors)} without their usual end{example}")
+    assert result.record.attacks
 
 
 @pytest.mark.row("K4", "the invariants I1 to I10 of every job, and the weights of an undisturbed one")
-def test_the_invariants_hold_for_every_job_of_the_soak(outcome: Outcome, report: Report) -> None:
-    runs = list(outcome.users.runs.values())
-    broken = [message for run in runs if (message := broken_invariant(run, outcome.golden))]
+def test_the_invariants_hold_for_every_job_of_the_soak(result: SoakResult, report: Report) -> None:
+    runs = list(result.users.runs.values())
+    broken = [message for run in runs if (message := broken_invariant(run, result.golden))]
     assert not broken, f"{len(broken)} of {len(runs)} jobs, such as {broken[0]}"
     report(f"{len(runs)} jobs, all with the same weights")
 
@@ -97,16 +96,16 @@ def broken_invariant(run: Run, golden: str) -> str:
 
 
 @pytest.mark.row("K5", "I8: no bare 5xx to the user; I10: no secret in logs and files")
-def test_no_response_of_the_soak_is_a_bare_error_and_no_secret_is_exposed(outcome: Outcome, report: Report) -> None:
-    run = list(outcome.users.runs.values())[-1]
+def test_no_response_of_the_soak_is_a_bare_error_and_no_secret_is_exposed(result: SoakResult, report: Report) -> None:
+    run = list(result.users.runs.values())[-1]
     report(f"{len(run.stack.responses):,} responses")
     invariants.no_response_is_a_bare_error(run)
     invariants.no_secret_is_exposed(run)
 
 
 @pytest.mark.row("K6", "nothing is lost: jobs, checkpoints and corpora")
-def test_nothing_is_lost_in_the_soak(outcome: Outcome, report: Report) -> None:
-    installation, users = outcome.target.installation, outcome.users
+def test_nothing_is_lost_in_the_soak(result: SoakResult, report: Report) -> None:
+    installation, users = result.target.installation, result.users
     rows = installation.rows("SELECT idempotency_key, count(*) AS number FROM job GROUP BY idempotency_key")
     numbers = {row["idempotency_key"]: row["number"] for row in rows}
     wrong = {key: numbers.get(key, 0) for key in users.runs if numbers.get(key) != 1}
@@ -123,9 +122,9 @@ def test_nothing_is_lost_in_the_soak(outcome: Outcome, report: Report) -> None:
 
 @pytest.mark.row("K7", "the memory of web and worker after the warm-up")
 @pytest.mark.parametrize("role", WATCHED)
-def test_the_memory_stays_flat_in_the_soak(outcome: Outcome, report: Report, role: str) -> None:
-    before, after = outcome.record.medians(role)
+def test_the_memory_stays_flat_in_the_soak(result: SoakResult, report: Report, role: str) -> None:
+    before, after = result.record.medians(role)
     change = after / before - 1
-    largest = max(size for _seconds, size in outcome.record.memory[role])
+    largest = max(size for _seconds, size in result.record.memory[role])
     report(f"{role}: {change:+.1%}, from {before / 1e6:.0f} to {after / 1e6:.0f} MB, at most {largest / 1e6:.0f} MB")
     assert abs(change) <= MAX_CHANGE, f"the memory of {role} changed by {change:+.1%}"
