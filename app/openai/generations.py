@@ -190,7 +190,7 @@ def as_openai(error: PanelError, renamed: dict[str, str]) -> PanelError:
     names = {**FIELDS, **renamed}
     fields = [FieldError(names.get(one.field, one.field), one.message) for one in error.fields]
     status = 429 if error.code == "line_full" else error.status
-    headers = {**error.headers, **({"x-should-retry": "true"} if status in (429, 502, 503) else {})}
+    headers = {**error.headers, **({"x-should-retry": "true"} if status in (429, 503) else {})}
     return replace(error, status=status, fields=fields, headers=headers)
 
 

@@ -29,8 +29,8 @@ _STATUS = {
     "no_worker": 503,
     "broker_away": 503,
     "request_lost": 503,
-    "worker_lost": 502,
-    "inference_lost": 502,
+    "worker_lost": 503,
+    "inference_lost": 503,
     "inference_failed": 422,
 }
 

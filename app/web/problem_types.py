@@ -154,7 +154,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "checkpoint_broken": ((409,), "The files of the checkpoint cannot be read."),
     "checkpoint_gone": ((409,), "The files of the checkpoint are gone."),
     "inference_failed": ((422,), "The model could not generate a text."),
-    "inference_lost": ((502,), "The inference process ended."),
+    "inference_lost": ((503,), "The inference process ended."),
     "line_full": ((503,), "Too many generations are waiting."),
     "line_slow": ((503,), "The generation waited too long."),
     "memory_exceeded": ((422,), "The generation needed more memory than its process may use."),
@@ -180,7 +180,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "prompt_too_large": ((413,), "The prompt is longer than the limit."),
     "prompt_too_long": ((422,), "The prompt has more tokens than the model reads."),
     "request_lost": ((503,), "The request was lost with its worker."),
-    "worker_lost": ((502,), "The worker ended."),
+    "worker_lost": ((503,), "The worker ended."),
 }
 
 
