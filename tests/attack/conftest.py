@@ -36,7 +36,8 @@ _soak_table = RowTable(
     "checks passed",
     "A user uploads, trains, generates and watches, again and again; meanwhile a random fault hits the installation "
     "every 20 s, and a random attack begins every 20 s. The seed repeats the choices. In the first quarter web and "
-    "worker are killed, too; then they live on, and their memory at the end is compared with that before.",
+    "worker are killed, too; then they live on. Their memory at the end is compared with that after half of the time, "
+    "when their allocators hold what the largest attacks took.",
 )
 
 

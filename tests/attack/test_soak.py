@@ -17,7 +17,7 @@ from tests.faults.runs import Run
 from tests.faults.stack import SHORT_TIMES
 from tests.row_table import Report
 
-MAX_CHANGE = 0.1  # of memory after the warm-up
+MAX_CHANGE = 0.1  # of memory in the second half of the time
 INTERVALS = 3  # between checkpoints, that an attempt may repeat when several faults hit it
 
 pytestmark = pytest.mark.soak
@@ -120,7 +120,7 @@ def test_nothing_is_lost_in_the_soak(result: SoakResult, report: Report) -> None
     report(f"{len(users.runs)} jobs exist once, {len(users.kept)} corpora are unchanged")
 
 
-@pytest.mark.row("K7", "the memory of web and worker after the warm-up")
+@pytest.mark.row("K7", "the memory of web and worker in the second half of the time")
 @pytest.mark.parametrize("role", WATCHED)
 def test_the_memory_stays_flat_in_the_soak(result: SoakResult, report: Report, role: str) -> None:
     before, after = result.record.medians(role)
