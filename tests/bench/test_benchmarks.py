@@ -19,7 +19,6 @@ NUM_FIGURES = {
     "bench/accuracy.py": 8,
     "bench/cancel.py": 10,
     "bench/export.py": 4,
-    "bench/generate.py": 14,
     "bench/log.py": 3,
     "bench/parse.py": 14,
     "bench/plan.py": 10,
@@ -33,6 +32,7 @@ NUM_FIGURES = {
     "bench/queued.py": 10,
     "bench/race.py": 20,
     "bench/save.py": 6,
+    "bench/serve.py": 24,
     "bench/submit.py": 4,
     "bench/upload.py": 10,
 }
