@@ -19,6 +19,7 @@ NUM_FIGURES = {
     "bench/accuracy.py": 8,
     "bench/cancel.py": 10,
     "bench/export.py": 4,
+    "bench/load.py": 8,
     "bench/log.py": 3,
     "bench/parse.py": 14,
     "bench/plan.py": 10,
