@@ -26,7 +26,9 @@ from app.corpora import pages as corpora_pages
 from app.jobs import api as jobs_api
 from app.jobs import pages as jobs_pages
 from app.openai import chat as openai_chat
+from app.openai import completions as openai_completions
 from app.openai import models as openai_models
+from app.openai import responses as openai_responses
 from app.overview import api_reference, health, home
 from app.playground import api as playground_api
 from app.playground import pages as playground_pages
@@ -49,7 +51,7 @@ FEATURES = (
     playground_api,
     deployments_api,
 )
-OPENAI = (openai_models, openai_chat)
+OPENAI = (openai_models, openai_chat, openai_completions, openai_responses)
 PAGES = (
     accounts_pages,
     corpora_pages,

@@ -103,6 +103,12 @@ class ChatRequest(GenerationRequest):
         }
 
 
+def renamed_fields(fields: dict[str, Any], messages: str, response_format: str) -> dict[str, str]:
+    """What our services' fields are called in a request with these names for its messages and its format."""
+    is_call = bool(fields["required_functions"])
+    return {"prompt": messages, "messages": messages, "json_schema": "tools" if is_call else response_format}
+
+
 def prompt_message(name: str, message: RequestMessage) -> dict[str, Any]:
     """A message as chat templates read it. Raises PanelError. `name` is that of the field."""
     role = "system" if message.role == "developer" else message.role  # templates know no other word for it
@@ -215,12 +221,14 @@ class ChatFormat(AnswerFormat):
     def _logprobs(self, tokens: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         if not self._request.logprobs:
             return None
-        return {"content": [_token(token) for token in tokens], "refusal": None}
+        return {"content": chat_logprobs(tokens), "refusal": None}
 
 
-def _token(token: dict[str, Any]) -> dict[str, Any]:
-    """A token with its log-probability, and those of the alternatives."""
-    return {**_probability(token), "top_logprobs": [_probability(other) for other in token["top"]]}
+def chat_logprobs(tokens: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tokens with their log-probabilities, and those of the alternatives."""
+    return [
+        {**_probability(token), "top_logprobs": [_probability(other) for other in token["top"]]} for token in tokens
+    ]
 
 
 def _probability(token: dict[str, Any]) -> dict[str, Any]:
@@ -237,6 +245,6 @@ async def create(principal: Submitter, body: ChatRequest) -> Response:
     if any(kind != "text" for kind in body.modalities or []):
         raise unsupported("modalities", _("Only text can be generated here."))
     fields = body.task_fields()
-    renamed = {"prompt": "messages", "json_schema": "tools" if fields["required_functions"] else "response_format"}
+    renamed = renamed_fields(fields, "messages", "response_format")
     started = await generations.start(principal, body, [fields], renamed)
     return GenerationResponse(started.tasks, ChatFormat(body, started), is_stream=bool(body.stream), renamed=renamed)

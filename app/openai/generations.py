@@ -223,6 +223,10 @@ class AnswerFormat(ABC):
     def complete(self, texts: Sequence[GeneratedText]) -> dict[str, Any]:
         """The answer that is no stream."""
 
+    def first(self) -> Iterator[dict[str, Any]]:
+        """What a stream begins with."""
+        yield from ()
+
     @abstractmethod
     def chunks(self, index: int, event: GenerationEvent) -> Iterator[dict[str, Any]]:
         """What a stream says of a `piece` or `done` of a text."""
@@ -311,6 +315,8 @@ class GenerationResponse(Response):
     async def _lines(
         self, first: Sequence[tuple[int, GenerationEvent]], events: Events
     ) -> AsyncIterator[ServerSentEvent]:
+        for chunk in self._answer.first():
+            yield self._answer.event(chunk)
         try:
             for index, event in first:
                 for chunk in self._chunks(index, event):

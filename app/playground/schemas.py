@@ -160,7 +160,7 @@ class GenerationTask(GenerationSettings):
     id: str
     path: str
     task: str = "generate"  # a key of TASKS in worker/inference/server.py
-    max_tokens: Annotated[int, Field(ge=1)] = MAX_CONTEXT  # of which the end of the context leaves as many as it does
+    max_tokens: Annotated[int, Field(ge=0)] = MAX_CONTEXT  # of which the end of the context leaves as many as it does
     prompt: str = ""
     messages: list[PromptMessage] | None = None
     prefill: str = ""
@@ -168,6 +168,8 @@ class GenerationTask(GenerationSettings):
     node: str | None = None  # that has to answer it, as it keeps the model in memory
     deployment_id: str | None = None
     user_id: str = ""
+    prompt_ids: list[int] = []  # in place of a prompt
+    echo: bool = False  # whether the text begins with the prompt
     json_schema: dict[str, Any] | None = None  # that the text is valid JSON for
     tools: list[dict[str, Any]] | None = None  # for the chat template; calls are told apart from the text
     required_functions: list[dict[str, Any]] = []  # of the tools: the text is a call of one of them

@@ -114,6 +114,8 @@ def _generate(model: SandboxedModel, task: GenerationTask) -> Iterator[Generatio
         prompt, _settings(task), max_tokens=max_tokens, stop_token_ids=stop_token_ids, constraint=constraint
     )
     try:
+        if task.echo:
+            yield _echo(model, task, prompt)
         choices = generation.tokens(model.is_stopped)
         decoder = model.decoder(prompt)
         for piece in text_pieces(choices, decoder, stop_token_ids, task.stop, model.is_stopped):
@@ -132,6 +134,13 @@ def _generate(model: SandboxedModel, task: GenerationTask) -> Iterator[Generatio
                 )
     finally:
         model.engine.cancel(generation)
+
+
+def _echo(model: SandboxedModel, task: GenerationTask, ids: Sequence[int]) -> GenerationMessage:
+    """The prompt as a piece of the text."""
+    decoder = model.decoder([])
+    text = "".join(map(decoder.push, ids)) + decoder.rest() if task.prompt_ids else task.prompt
+    return GenerationMessage(event="piece", text=text)
 
 
 def _constraint(model: SandboxedModel, task: GenerationTask) -> tuple[frozenset[int], GrammarConstraint | None]:
@@ -162,9 +171,13 @@ def _grammar(model: SandboxedModel, task: GenerationTask) -> str | None:
 def _prompt(model: SandboxedModel, task: GenerationTask) -> tuple[list[int], int]:
     """The tokens of a prompt, and how many may follow it. Raises GenerationRefused."""
     try:
-        if task.messages:
+        if task.prompt_ids:
+            ids: list[int] = task.prompt_ids
+            if max(ids) >= model.engine.model.config.vocab_size:
+                raise GenerationRefused("prompt_refused", why=f"it has no token {max(ids)}")
+        elif task.messages:
             messages = [{"content": None, **message.model_dump(exclude_none=True)} for message in task.messages]
-            ids: list[int] = model.call("chat", messages, task.prefill, task.tools)
+            ids = model.call("chat", messages, task.prefill, task.tools)
         else:
             ids = model.encode(task.prompt)
     except RecordRefused as error:
