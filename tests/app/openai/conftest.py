@@ -24,6 +24,13 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ ' beginning' }}{% endif %}"
 )
 
+# As Qwen's, but short: the model has no more than 256 positions.
+TOOL_TEMPLATE = (
+    "{% if tools %}{% for tool in tools %}{{ tool.function.name }} {% endfor %}{% endif %}"
+    "{% for m in messages %}{{ m.role[0] }}{{ m.content or '' }}{% for call in m.tool_calls or [] %}"
+    "<tool_call>{{ call.function.name }} {{ call.function.arguments.word }}</tool_call>{% endfor %}{% endfor %}"
+)
+
 
 @pytest.fixture(scope="module", params=MAJORS)
 def openai(request: pytest.FixtureRequest) -> Iterator[Any]:
@@ -64,4 +71,12 @@ def talking(store_checkpoint: StoreCheckpoint, alice_user: Person) -> StoredChec
     """A checkpoint with a chat template: a conversation is its texts, and the answer goes on after ` beginning`."""
     stored = store_checkpoint(alice_user)
     (stored.path / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    return stored
+
+
+@pytest.fixture(scope="module")
+def calling(store_checkpoint: StoreCheckpoint, alice_user: Person) -> StoredCheckpoint:  # noqa: F811
+    """A checkpoint whose chat template knows tools."""
+    stored = store_checkpoint(alice_user)
+    (stored.path / "chat_template.jinja").write_text(TOOL_TEMPLATE)
     return stored

@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from tests.app.openai.test_structured_output import SCHEMA, TOOLS, calling  # noqa: F401 - a fixture
+from tests.app.openai.test_structured_output import SCHEMA, TOOLS
 from tests.app.playground.conftest import StoredCheckpoint
 
 FUNCTIONS = [{"type": "function", **tool["function"]} for tool in TOOLS]  # type: ignore[dict-item]
@@ -57,7 +57,7 @@ def test_a_schema_is_kept(client: Any, talking: StoredCheckpoint) -> None:
     jsonschema_rs.validate(SCHEMA, json.loads(answer.output_text))
 
 
-def test_a_function_is_called_and_its_result_answered(client: Any, calling: StoredCheckpoint) -> None:  # noqa: F811
+def test_a_function_is_called_and_its_result_answered(client: Any, calling: StoredCheckpoint) -> None:
     fields = {
         "tools": FUNCTIONS,
         "tool_choice": "required",

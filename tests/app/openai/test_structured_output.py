@@ -6,8 +6,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from tests.app.playground.conftest import StoreCheckpoint, StoredCheckpoint
-from tests.users import Person
+from tests.app.playground.conftest import StoredCheckpoint
 
 QUESTION = [{"role": "user", "content": "In the beginning"}]
 SCHEMA = {
@@ -36,20 +35,6 @@ TOOLS = [
     }
     for name in ("look_up", "translate")
 ]
-# As Qwen's, but short: the model has no more than 256 positions.
-TEMPLATE = (
-    "{% if tools %}{% for tool in tools %}{{ tool.function.name }} {% endfor %}{% endif %}"
-    "{% for m in messages %}{{ m.role[0] }}{{ m.content or '' }}{% for call in m.tool_calls or [] %}"
-    "<tool_call>{{ call.function.name }} {{ call.function.arguments.word }}</tool_call>{% endfor %}{% endfor %}"
-)
-
-
-@pytest.fixture(scope="module")
-def calling(store_checkpoint: StoreCheckpoint, alice_user: Person) -> StoredCheckpoint:
-    """A checkpoint whose chat template knows tools."""
-    stored = store_checkpoint(alice_user)
-    (stored.path / "chat_template.jinja").write_text(TEMPLATE)
-    return stored
 
 
 def ask(client: Any, model: StoredCheckpoint, **fields: Any) -> Any:
