@@ -55,7 +55,7 @@ def attack_by_import(row: str, what: str, hostile: Callable[[Files], Iterator[tu
         return imports(target, hostile(target.model_files))
 
     run.__name__ = f"import_{hostile.__name__}"
-    attack(row, what, seconds=480)(run)
+    attack(row, what, seconds=240)(run)
 
 
 attack_by_import("A1", "archives that write elsewhere, with links and devices", hostile_models.archives)
