@@ -32,6 +32,7 @@ from app.openai import responses as openai_responses
 from app.overview import api_reference, health, home
 from app.playground import api as playground_api
 from app.playground import pages as playground_pages
+from app.playground import time_lapse
 from app.playground.deployments import api as deployments_api
 from app.playground.deployments import pages as deployments_pages
 from app.web import errors, middleware, openapi, probes
@@ -60,6 +61,7 @@ PAGES = (
     background_tasks_pages,
     jobs_pages,
     playground_pages,
+    time_lapse,
     deployments_pages,
     conversations_pages,
     home,

@@ -27,7 +27,7 @@ from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.model_base import new_id
 from app.core.models import Checkpoint, ImportedModel, Job, Node
-from app.core.principal import Principal, visible_to
+from app.core.principal import Principal, visible, visible_to
 from app.core.settings import settings
 from app.playground import failures, generation_queue
 from app.playground.deployments import calls
@@ -252,3 +252,11 @@ def list_models(session: Session, *, principal: Principal) -> list[ImportedModel
     """The imported models that a user may generate with, newest first."""
     models, _more = base_models.list_models(session, principal=principal, limit=MAX_OFFERED, state="ready")
     return [model for model in models if model.facts.writes_text]
+
+
+def checkpoints_of_job(session: Session, *, principal: Principal, job_id: str) -> tuple[Job, list[Checkpoint]]:
+    """A job and its intact checkpoints, the first step first; also of a job that runs. Raises 404."""
+    job = visible(session, Job, job_id, principal=principal)
+    own = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.state == "ready")
+    newest = {row.step: row for row in session.scalars(own.order_by(Checkpoint.step, Checkpoint.fence))}
+    return job, list(newest.values())

@@ -14,6 +14,7 @@ const MODULES = {
   "model-upload": () => import("./model-upload.js"),
   refresh: () => import("./refresh.js"),
   playground: () => import("./playground.js"),
+  "time-lapse": () => import("./time-lapse.js"),
 };
 
 // A button that opens a dialog: <button data-dialog="id">. Inside the dialog, <button data-close> closes it.

@@ -29,6 +29,9 @@ PAGES = [
     "/tasks?subject={checkpoint}",
     "/tasks",
     "/playground",
+    "/playground/time-lapse/{job}",
+    "/deployments",
+    "/deployments/{deployment}",
     "/nodes",
     "/health",
     "/jobs/new?from={checkpoint}",
@@ -42,8 +45,10 @@ PAGES = [
 @pytest.fixture(scope="session")
 def ids(running_stack: Any, trained: str, base_model: str) -> dict[str, str]:
     """The IDs for the {placeholders} in PAGES."""
-    listing = running_stack.client.get("/api/v1/checkpoints", params={"job": trained}).json()
-    return {"job": trained, "model": base_model, "checkpoint": listing["data"][0]["id"]}
+    client = running_stack.client
+    checkpoint = client.get("/api/v1/checkpoints", params={"job": trained}).json()["data"][0]["id"]
+    deployment = client.post("/api/v1/deployments", json={"name": "accessible", "model": checkpoint}).json()["id"]
+    return {"job": trained, "model": base_model, "checkpoint": checkpoint, "deployment": deployment}
 
 
 def wait_until_drawn(page: Page, path: str) -> None:

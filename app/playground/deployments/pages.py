@@ -1,5 +1,6 @@
 """HTML routes of deployments: the list with the form to deploy a model, and the page of one."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -54,12 +55,17 @@ def _index(
         deployments=deployments,
         names=dict(models),
         models=models,
-        values=values,
-        fields={problem.field: problem.message for problem in error.fields} if error else {},
+        values=defaultdict(str, values),
+        fields=_messages(error),
         error=error.message if error and not error.fields else "",
         next=following,
         after=after,
     )
+
+
+def _messages(error: PanelError | None) -> defaultdict[str, str]:
+    """What is wrong with each field; empty for the others."""
+    return defaultdict(str, {problem.field: problem.message for problem in error.fields} if error else {})
 
 
 def _models(session: Any, principal: Principal) -> list[tuple[str, str]]:
@@ -122,7 +128,7 @@ def _show(
             most=max((hour.requests for hour in hours), default=0),
             models=models,
             names=dict(models),
-            fields={problem.field: problem.message for problem in error.fields} if error else {},
+            fields=_messages(error),
             error=error.message if error and not error.fields else "",
             address=str(request.base_url).rstrip("/"),
         )
