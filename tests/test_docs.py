@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from app.client.commands import root as client_commands
 from app.core.settings import Settings
 from app.launcher.cli import cli
 from app.playground import failures
@@ -41,6 +42,11 @@ def test_the_readme_lists_every_command(root: Path) -> None:
     listed = table((root / "README.md").read_text(), "Commands")
     commands = {command.name or command.callback.__name__ for command in cli.registered_commands if command.callback}
     assert {name.removeprefix("athanor ") for name in listed} == commands
+
+
+def test_the_clients_page_lists_its_commands(root: Path) -> None:
+    listed = table((root / "docs/client.md").read_text(), "Commands")
+    assert {name.removeprefix("athanor ") for name in listed} == client_commands.names()
 
 
 def test_links_between_documents_resolve(root: Path) -> None:

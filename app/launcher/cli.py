@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import typer
 
+from app.client.commands.root import commands as client_commands
 from app.core import i18n
 from app.core.i18n import _
 from app.core.own_directories import UnsafeDirectory
@@ -21,6 +22,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cli.add_typer(client_commands)
 THREADS = 8  # of the Celery worker; its tasks take milliseconds
 
 

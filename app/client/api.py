@@ -1,0 +1,100 @@
+"""The client of one server."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import httpx2
+
+from . import generation, login
+from .base_models import BaseModels
+from .checkpoints import Checkpoints
+from .corpora import Corpora, Tokenizers
+from .generation import GenerationOptions
+from .job_shapes import NodeInfo, RecipeInfo
+from .jobs import Jobs
+from .shapes import GenerationInfo, UserInfo
+from .tasks import Evaluations, Exports, Tasks
+from .transport import Transport
+
+
+class Client:
+    """The REST API of a server, typed.
+
+    `url` and `token` default to ATHANOR_URL and ATHANOR_TOKEN, then to what `athanor login` stored. Every request that
+    creates something carries an Idempotency-Key; requests are repeated where the connection fails or the server says
+    when to come again. Errors are exceptions below AthanorError. `transport` replaces the network in tests.
+    """
+
+    def __init__(
+        self, url: str | None = None, token: str | None = None, *, transport: httpx2.BaseTransport | None = None
+    ) -> None:
+        stored = login.read(url)
+        self._transport = Transport(stored.url, stored.token if token is None else token, transport=transport)
+        self.corpora = Corpora(self._transport)
+        self.tokenizers = Tokenizers(self._transport)
+        self.models = BaseModels(self._transport)
+        self.jobs = Jobs(self._transport)
+        self.checkpoints = Checkpoints(self._transport)
+        self.tasks = Tasks(self._transport)
+        self.exports = Exports(self._transport, self.tasks)
+        self.evaluations = Evaluations(self._transport)
+        self._generator = generation.Generator(self._transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """The address of the server."""
+        return self._transport.url
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def me(self) -> UserInfo:
+        """The user of the token, and its scopes."""
+        return self._transport.get(UserInfo, "/me")
+
+    def recipes(self) -> Iterator[RecipeInfo]:
+        """The ready-made specs, smallest first."""
+        return self._transport.pages(RecipeInfo, "/recipes")
+
+    def nodes(self) -> Iterator[NodeInfo]:
+        """The machines that run jobs, by name."""
+        return self._transport.pages(NodeInfo, "/nodes")
+
+    def generate(
+        self,
+        model_id: str,
+        prompt: str = "",
+        *,
+        messages: Sequence[Mapping[str, str]] | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> GenerationInfo:
+        """The text with which a checkpoint or base model continues a prompt, or answers a conversation.
+
+        Raises GenerationFailed.
+        """
+        return self._generator.complete(generation.request_body(model_id, prompt, messages, options))
+
+    def stream(
+        self,
+        model_id: str,
+        prompt: str = "",
+        *,
+        messages: Sequence[Mapping[str, str]] | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AbstractContextManager[Iterator[tuple[str, dict[str, Any]]]]:
+        """The events of such a generation: ("waiting" | "start" | "piece" | "done", data). Leave the block to stop it.
+
+        Raises GenerationFailed.
+        """
+        return self._generator.stream(generation.request_body(model_id, prompt, messages, options))

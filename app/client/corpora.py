@@ -1,0 +1,99 @@
+"""Corpora and tokenizers."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .errors import TaskEnded
+from .files import OnProgress, body_of, nothing
+from .shapes import CorpusInfo, DocumentInfo, TokenizerInfo
+from .transport import Transport, address
+from .waiting import ignore, wait_until_ended
+
+
+class Corpora:
+    """Uploaded text and records."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def upload(
+        self,
+        path: Path | str,
+        *,
+        name: str = "",
+        encoding: str = "",
+        kind: str = "",
+        on_progress: OnProgress = nothing,
+    ) -> CorpusInfo:
+        """Upload a file. It is parsed in the background: `wait` for it before you train on it.
+
+        `name` is how it is listed, `encoding` is needed where it is not UTF-8, `kind` where the first record does not
+        tell the kind of all.
+        """
+        file = Path(path)
+        return self._transport.upload(
+            CorpusInfo,
+            "POST",
+            "/corpora",
+            body_of(file, on_progress),
+            file.stat().st_size,
+            filename=file.name,
+            name=name,
+            encoding=encoding,
+            kind=kind,
+        )
+
+    def wait(self, corpus_id: str, on_change: Callable[[CorpusInfo], None] = ignore) -> CorpusInfo:
+        """Wait until a corpus is parsed. Raises TaskEnded with the first problem if that fails."""
+        corpus = wait_until_ended(lambda: self.get(corpus_id), {"parsing"}, on_change)
+        if corpus.state == "failed":
+            raise TaskEnded(corpus.problems[0].message if corpus.problems else corpus.state)
+        return corpus
+
+    def list(self, limit: int = 50) -> Iterator[CorpusInfo]:
+        """Your corpora and those that ship with Athanor, newest first, read in pages of `limit`."""
+        return self._transport.pages(CorpusInfo, "/corpora", limit=limit)
+
+    def get(self, corpus_id: str) -> CorpusInfo:
+        """A corpus with its problems."""
+        return self._transport.get(CorpusInfo, address("corpora", corpus_id))
+
+    def documents(self, corpus_id: str, limit: int = 20) -> Iterator[DocumentInfo]:
+        """The documents of a corpus in order, each with its beginning, read in pages of `limit`."""
+        return self._transport.pages(DocumentInfo, address("corpora", corpus_id, "documents"), limit=limit)
+
+    def parse(
+        self,
+        corpus_id: str,
+        *,
+        encoding: str = "",
+        skip_bad: bool = False,
+        bad_bytes: str | None = None,
+        kind: str = "",
+    ) -> CorpusInfo:
+        """Parse an upload again: in another encoding, without bad lines or bytes, or as records of another kind."""
+        body = {"encoding": encoding, "skip_bad": skip_bad, "bad_bytes": bad_bytes, "kind": kind}
+        return self._transport.post(CorpusInfo, address("corpora", corpus_id, "parse"), body)
+
+    def delete(self, corpus_id: str) -> None:
+        """Delete a corpus and its file."""
+        self._transport.delete(address("corpora", corpus_id))
+
+
+class Tokenizers:
+    """Trained vocabularies."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, limit: int = 50) -> Iterator[TokenizerInfo]:
+        """Your tokenizers, newest first, read in pages of `limit`."""
+        return self._transport.pages(TokenizerInfo, "/tokenizers", limit=limit)
+
+    def get(self, tokenizer_id: str) -> TokenizerInfo:
+        """A tokenizer."""
+        return self._transport.get(TokenizerInfo, address("tokenizers", tokenizer_id))
+
+    def delete(self, tokenizer_id: str) -> None:
+        """Delete a tokenizer; checkpoints hold their own copies."""
+        self._transport.delete(address("tokenizers", tokenizer_id))

@@ -1,0 +1,269 @@
+"""What the server answers about jobs, plans, recipes and nodes."""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from .shapes import JsonObject, Progress, Shape
+
+
+class PhaseInfo(Progress):
+    """Progress of one phase of a job in steps, bytes or files, and its seconds so far."""
+
+    seconds: float
+
+
+class JobProgressInfo(Shape):
+    """Progress of a job's present phase, and of each phase so far."""
+
+    phase: str | None = None
+    done: int = 0
+    total: int = 0
+    phases: dict[str, PhaseInfo] = {}
+
+
+class WaitInfo(Shape):
+    """Why a job does not run yet; `position` 1 is next."""
+
+    code: str
+    message: str
+    position: int | None
+    until: datetime | None
+
+
+class ActionInfo(Shape):
+    """A job that can be submitted after a failure: `body` is the argument of `jobs.submit`."""
+
+    id: str
+    label: str
+    body: JsonObject = Field(alias="given")
+    form: str
+
+
+class FailureInfo(Shape):
+    """Why a job failed, what to do about it, and the last lines of its log."""
+
+    code: str
+    cause: str
+    next_step: str
+    log: list[str] = []
+    actions: list[ActionInfo] = []
+
+
+class NoticeInfo(Shape):
+    """A problem of a job that keeps running."""
+
+    code: str
+    message: str
+    next_step: str
+
+
+class SetbackInfo(Shape):
+    """Why the previous attempt at a job ended."""
+
+    code: str
+    message: str
+
+
+class VerdictInfo(Shape):
+    """Whether steps that were trained twice gave the same results both times."""
+
+    verdict: str
+    message: str
+    num_steps: int
+
+
+class JobInfo(Shape):
+    """A job: its request, its state and its progress."""
+
+    id: str
+    name: str
+    recipe: str
+    state: str
+    desired: str
+    step: int
+    max_steps: int | None
+    node: str | None
+    progress: JobProgressInfo
+    eta_seconds: float | None
+    elapsed_seconds: float | None
+    latest: dict[str, float | str]
+    wait: WaitInfo | None
+    failure: FailureInfo | None
+    notice: NoticeInfo | None
+    priority: str
+    parent_id: str | None
+    resume_from_id: str | None
+    num_recoveries: int
+    repeated_steps: int
+    setback: SetbackInfo | None
+    verdict: VerdictInfo | None
+    adjustments: JsonObject
+    facts: JsonObject
+    tokenizer_id: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    spec: JsonObject
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job succeeded, failed or was cancelled."""
+        return self.finished_at is not None
+
+
+class FigureInfo(Shape):
+    """A number that was estimated, the interval that it is expected in, and why. `text` writes it for people."""
+
+    low: float
+    value: float
+    high: float
+    unit: str
+    text: str
+    reason: str
+
+
+class PlanInfo(Shape):
+    """A resolved spec and what a job of it costs."""
+
+    spec: JsonObject
+    num_parameters: int
+    num_tokens: int
+    tokens_per_step: int
+    max_steps: int
+    num_epochs: float | None
+    vocab_size: int
+    memory: dict[str, int]
+    memory_bytes: int
+    checkpoint_bytes: int
+    resume_bytes: int
+    host_bytes: int | None
+    flops_per_token: dict[str, int]
+    chosen: JsonObject
+    fits: bool | None
+    reason: str
+    changes: JsonObject | None
+    figures: dict[str, FigureInfo]
+    notes: list[str]
+
+
+class ProposalInfo(Shape):
+    """A partial spec to plan or to submit, with the reason of each choice."""
+
+    spec: JsonObject
+    num_parameters: int
+    num_tokens: int
+    seconds: float
+    reasons: dict[str, str]
+
+
+class PreviewPartInfo(Shape):
+    """A part of a conversation as a chat template writes it, and whether a model would learn it."""
+
+    text: str
+    is_learned: bool
+
+
+class TemplatePreviewInfo(Shape):
+    """What a chat template makes of a conversation."""
+
+    parts: list[PreviewPartInfo]
+    prompt: str
+    end_of_turn: str | None
+
+
+class AttemptInfo(Shape):
+    """One run of a job, on one node. `fence` is its number."""
+
+    fence: int
+    node: str
+    started_at: datetime
+    ended_at: datetime | None
+    exit_code: str | None
+    exit_message: str | None
+    resume_step: int | None
+    resumed_from: str | None
+    reached_step: int
+    repeated_steps: int
+    verdict: VerdictInfo | None
+
+
+class HistoryInfo(Shape):
+    """One thing that happened to a job."""
+
+    seq: int
+    at: datetime
+    actor: str
+    fence: int
+    from_state: str | None = Field(alias="from")
+    to_state: str = Field(alias="to")
+    kind: str
+    reason: str | None
+    message: str | None
+    next_step: str | None
+    data: JsonObject
+
+
+class SampleInfo(Shape):
+    """What a model wrote at a step of its training."""
+
+    step: int
+    prompt: str
+    text: str
+
+
+class CurveInfo(Shape):
+    """A series: its points where `stride` is 1, else their mean, least and greatest over so many steps."""
+
+    steps: list[int]
+    values: list[float | str | None]
+    min: list[float | None]
+    max: list[float | None]
+    stride: int
+
+
+class MetricsInfo(Shape):
+    """Curves by the name of their series."""
+
+    series: dict[str, CurveInfo]
+
+
+class LogInfo(Shape):
+    """A piece of a job's log; `next_offset` is where the next one begins."""
+
+    text: str
+    offset: int
+    next_offset: int
+    size: int
+
+
+class RecipeInfo(Shape):
+    """A ready-made spec."""
+
+    name: str
+    num_parameters: int
+    spec: JsonObject
+
+
+class GpuInfo(Shape):
+    """A GPU of a node."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_bytes: int
+
+
+class NodeInfo(Shape):
+    """A machine that runs jobs."""
+
+    name: str
+    live: bool
+    num_cpus: int
+    memory_bytes: int
+    gpus: list[GpuInfo]
+    slots: int
+    running: list[str]
+    telemetry: JsonObject
+    started_at: datetime
+    last_seen_at: datetime

@@ -1,0 +1,180 @@
+"""Jobs: planning, submitting, following and changing them."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from .errors import ServerBusy, ServerUnreachable
+from .job_shapes import (
+    AttemptInfo,
+    HistoryInfo,
+    JobInfo,
+    LogInfo,
+    MetricsInfo,
+    PlanInfo,
+    ProposalInfo,
+    SampleInfo,
+    TemplatePreviewInfo,
+)
+from .transport import Transport, address
+from .waiting import ignore
+
+LIVE_SECONDS = 45.0  # without a byte, after which a stream counts as broken; the server sends one every 15 s
+DRAIN_SECONDS = 2.0  # without a byte, after which the stream of a job that has ended holds nothing more
+RECONNECT_SECONDS = 600.0  # how long a stream is reconnected without success
+RECONNECT_PAUSE = 1.0
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class StreamedEvent:
+    """One event of a job: job, attempts, curve, points, sample, history, checkpoints or log.
+
+    `id` is the cursor that `events` continues after; `data` is as docs/api.md and the OpenAPI document describe it.
+    """
+
+    id: str
+    name: str
+    data: Any
+
+    @property
+    def job(self) -> JobInfo | None:
+        """The job, of an event `job`."""
+        return JobInfo.model_validate(self.data) if self.name == "job" else None
+
+    @property
+    def ends_job(self) -> bool:
+        """Whether it says that the job has ended."""
+        return self.name == "job" and self.data["state"] in ENDED
+
+
+class Jobs:
+    """Requests to train."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def submit(self, spec: Mapping[str, Any]) -> JobInfo:
+        """Submit a job: a partial TrainSpec, whose recipe fills in the fields that are missing."""
+        return self._transport.post(JobInfo, "/jobs", spec)
+
+    def plan(self, spec: Mapping[str, Any]) -> PlanInfo:
+        """Validate a spec and estimate what a job of it would cost, without submitting it."""
+        return self._transport.post(PlanInfo, "/jobs/plan", spec)
+
+    def propose(self, corpora: Sequence[str], seconds: float) -> ProposalInfo:
+        """Propose a model for corpora and a training time."""
+        return self._transport.post(ProposalInfo, "/jobs/propose", {"corpora": list(corpora), "seconds": seconds})
+
+    def preview_template(
+        self,
+        chat_template: str | None = None,
+        *,
+        base_model: str | None = None,
+        messages: Sequence[Mapping[str, str]] | None = None,
+    ) -> TemplatePreviewInfo:
+        """What a chat template makes of a conversation, and which parts of it a model would learn."""
+        body: dict[str, Any] = {"chat_template": chat_template, "base_model": base_model}
+        if messages is not None:
+            body["messages"] = [dict(message) for message in messages]
+        return self._transport.post(TemplatePreviewInfo, "/jobs/preview-template", body)
+
+    def list(self, states: Sequence[str] = (), limit: int = 50) -> Iterator[JobInfo]:
+        """Your jobs, newest first, all or those in some states, read in pages of `limit`."""
+        return self._transport.pages(JobInfo, "/jobs", state=[*states], limit=limit)
+
+    def get(self, job_id: str) -> JobInfo:
+        """A job."""
+        return self._transport.get(JobInfo, address("jobs", job_id))
+
+    def pause(self, job_id: str) -> JobInfo:
+        """Pause a job. It saves a checkpoint and frees its node."""
+        return self._transport.post(JobInfo, address("jobs", job_id, "pause"))
+
+    def resume(self, job_id: str) -> JobInfo:
+        """Resume a paused job from its newest checkpoint."""
+        return self._transport.post(JobInfo, address("jobs", job_id, "resume"))
+
+    def cancel(self, job_id: str) -> JobInfo:
+        """Cancel a job. A running one saves a last checkpoint."""
+        return self._transport.post(JobInfo, address("jobs", job_id, "cancel"))
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job that has ended, with its checkpoints."""
+        self._transport.delete(address("jobs", job_id))
+
+    def history(self, job_id: str) -> Iterator[HistoryInfo]:
+        """What happened to a job, oldest first."""
+        return self._transport.pages(HistoryInfo, address("jobs", job_id, "history"))
+
+    def attempts(self, job_id: str) -> Iterator[AttemptInfo]:
+        """The attempts at a job, oldest first."""
+        return self._transport.pages(AttemptInfo, address("jobs", job_id, "attempts"))
+
+    def samples(self, job_id: str) -> Iterator[SampleInfo]:
+        """What the model wrote at each evaluation, oldest first."""
+        return self._transport.pages(SampleInfo, address("jobs", job_id, "samples"))
+
+    def metrics(
+        self, job_id: str, series: Sequence[str] = (), *, start: int = 0, end: int | None = None, points: int = 1000
+    ) -> MetricsInfo:
+        """The curves of a job from step `start` to `end`, each of at most so many points."""
+        names = ",".join(series)
+        where = address("jobs", job_id, "metrics")
+        return self._transport.get(MetricsInfo, where, series=names, start=start, end=end, points=points)
+
+    def log(self, job_id: str, offset: int = 0) -> LogInfo:
+        """A piece of the log, from a byte on."""
+        return self._transport.get(LogInfo, address("jobs", job_id, "log"), offset=offset)
+
+    def events(
+        self, job_id: str, after: str = "", on_disconnect: Callable[[Exception], None] = ignore
+    ) -> Iterator[StreamedEvent]:
+        """Everything about a job after a cursor, then live, until it has ended and all was told.
+
+        A broken connection is opened again behind the last event, so that none is lost or doubled; `on_disconnect`
+        gets the reason. Raises ServerUnreachable after ten minutes without success.
+        """
+        deadline = time.monotonic() + RECONNECT_SECONDS
+        has_ended = False
+        while True:
+            try:
+                for event in self._connect(job_id, after, DRAIN_SECONDS if has_ended else LIVE_SECONDS):
+                    after, deadline = event.id, time.monotonic() + RECONNECT_SECONDS
+                    yield event
+                    if event.ends_job:
+                        has_ended = True
+                        break  # the rest is read with a timeout: the server keeps the stream open
+                else:
+                    if has_ended:
+                        return
+                    self._pause(deadline, ServerUnreachable(job_id))  # the server closes its streams when it stops
+            except (httpx2.TransportError, ServerUnreachable, ServerBusy) as error:
+                if has_ended and isinstance(error, httpx2.ReadTimeout):
+                    return
+                on_disconnect(error)
+                self._pause(deadline, error)
+
+    def _pause(self, deadline: float, error: Exception) -> None:
+        if time.monotonic() > deadline:
+            raise self._transport.unreachable(error) from error
+        time.sleep(RECONNECT_PAUSE)
+
+    def _connect(self, job_id: str, after: str, read_seconds: float) -> Iterator[StreamedEvent]:
+        headers = {"Last-Event-ID": after} if after else {}
+        where = address("jobs", job_id, "events")
+        with self._transport.events("GET", where, headers=headers, read_seconds=read_seconds) as events:
+            for event in events:
+                if event.data:
+                    yield StreamedEvent(event.id, event.event, json.loads(event.data))
+
+    def wait(self, job_id: str) -> JobInfo:
+        """Wait until a job has ended."""
+        for event in self.events(job_id):
+            if event.ends_job:
+                break
+        return self.get(job_id)

@@ -1,0 +1,259 @@
+"""What the server answers. tests/app/client/test_schema.py compares every field with the OpenAPI document."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+JsonObject = dict[str, Any]
+
+
+class Shape(BaseModel):
+    """An answer. Fields that a later server adds are kept, too."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, protected_namespaces=())
+
+
+class UserInfo(Shape):
+    """The user of the API token, and its scopes."""
+
+    id: str
+    name: str
+    role: str
+    scopes: list[str]
+
+
+class NewTokenInfo(Shape):
+    """A new API token; `token` is its secret, which is shown only once."""
+
+    id: str
+    name: str
+    prefix: str
+    scopes: list[str]
+    created_at: datetime
+    last_used_at: datetime | None
+    token: str
+
+
+# ---- corpora and tokenizers -----------------------------------------------------------------------------------------
+
+
+class Progress(Shape):
+    """Progress of parsing or importing, in bytes."""
+
+    done: int
+    total: int
+
+
+class ParseProblem(Shape):
+    """Why an upload, or one line of it, cannot be read."""
+
+    code: str
+    message: str
+    line: int | None = None
+    byte: int | None = None
+    context: str | None = None
+
+
+class EncodingInfo(Shape):
+    """An encoding in which a file is plausible text, with the beginning of that text."""
+
+    encoding: str
+    preview: str
+
+
+class CorpusInfo(Shape):
+    """A corpus: uploaded text or records, parsed into documents. `state` is parsing, ready or failed."""
+
+    id: str
+    name: str
+    filename: str
+    format: str
+    kind: str
+    state: str
+    encoding: str | None
+    num_bytes: int
+    sha256: str
+    num_documents: int | None
+    num_characters: int | None
+    num_text_bytes: int | None
+    num_turns: int | None
+    num_labels: int | None
+    labels: dict[str, int]
+    unused_keys: dict[str, int]
+    num_bad_lines: int
+    bad_lines: dict[str, int]
+    num_bad_places: int
+    problems: list[ParseProblem]
+    encodings: list[EncodingInfo]
+    task_id: str | None
+    progress: Progress | None
+    shipped: bool
+    created_at: datetime
+    parsed_at: datetime | None
+
+
+class DocumentInfo(Shape):
+    """The beginning of a document of a corpus."""
+
+    index: int
+    num_bytes: int
+    text: str
+    cut: bool
+
+
+class TokenizerInfo(Shape):
+    """A trained vocabulary."""
+
+    id: str
+    name: str
+    vocab_size: int
+    sha256: str
+    corpora: list[str]
+    created_at: datetime
+
+
+# ---- base models ----------------------------------------------------------------------------------------------------
+
+
+class ImportProblem(Shape):
+    """Why a model cannot be used, or a remark on one that is ready."""
+
+    code: str
+    message: str
+    file: str | None = None
+    tensor: str | None = None
+    byte: int | None = None
+
+
+class UseLimit(Shape):
+    """A use that a model does not have, and why."""
+
+    use: str
+    code: str
+    message: str
+
+
+class FileInfo(Shape):
+    """A file with its size in bytes and its SHA-256."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class ImportProgress(Progress):
+    """Progress of an import in bytes; `phase` is fetch, then check."""
+
+    phase: str
+
+
+class BaseModelInfo(Shape):
+    """A base model that was imported, or is being imported. `state` is uploading, importing, ready or failed."""
+
+    id: str
+    name: str
+    source: str
+    reference: str | None
+    state: str
+    facts: JsonObject
+    files: list[FileInfo]
+    sha256: str | None
+    num_bytes: int
+    problems: list[ImportProblem]
+    limits: list[UseLimit]
+    task_id: str | None
+    progress: ImportProgress | None
+    created_at: datetime
+
+
+# ---- checkpoints, tasks and generated text --------------------------------------------------------------------------
+
+
+class CheckpointInfo(Shape):
+    """Saved weights at a step of a job. `state` is ready or corrupt; `kept` says why it is kept."""
+
+    id: str
+    job_id: str
+    step: int
+    num_bytes: int
+    metrics: JsonObject
+    state: str
+    pinned: bool
+    kept: list[str]
+    created_at: datetime
+
+
+class CheckpointDetails(CheckpointInfo):
+    """A checkpoint with its manifest: every file with size and hash, and what it was made from."""
+
+    fence: int
+    manifest: JsonObject
+
+
+class TaskProgressInfo(Progress):
+    """Progress of a background task, and how many seconds it may still take."""
+
+    phase: str | None
+    seconds_left: float | None
+
+
+class TaskFailureInfo(Shape):
+    """Why a background task failed, and what to do."""
+
+    code: str
+    message: str
+
+
+class TaskInfo(Shape):
+    """A background task: parse, import, export or evaluation.
+
+    `state` is queued, running, succeeded, failed or cancelled.
+    """
+
+    id: str
+    corpus_id: str | None
+    checkpoint_id: str | None
+    model_id: str | None
+    kind: str
+    options: JsonObject
+    state: str
+    node: str | None
+    progress: TaskProgressInfo | None
+    result: JsonObject | None
+    failure: TaskFailureInfo | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def files(self) -> list[FileInfo]:
+        """The files of an export that succeeded."""
+        return [FileInfo.model_validate(file) for file in (self.result or {}).get("files", [])]
+
+
+class TokenInfo(Shape):
+    """A token with the natural logarithm of its probability, as the model gives it before any sampling setting."""
+
+    id: int
+    text: str
+    bytes: list[int]
+    logprob: float
+
+
+class GeneratedTokenInfo(TokenInfo):
+    """A token of the text, and the most likely tokens in its place, most likely first."""
+
+    top: list[TokenInfo]
+
+
+class GenerationInfo(Shape):
+    """A complete text that a model generated. `finish_reason` is stop or length; `tokens` come with `top_logprobs`."""
+
+    text: str
+    finish_reason: str
+    num_tokens: int
+    num_prompt_tokens: int
+    tokens_per_second: float
+    seed: int
+    tokens: list[GeneratedTokenInfo] | None = None
