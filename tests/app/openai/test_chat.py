@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from app.playground.schemas import GenerationMessage
-from tests.app.playground.conftest import SLOTS, StoredCheckpoint, free_slots
+from tests.app.openai.conftest import CHAT_TEMPLATE
+from tests.app.playground.conftest import SLOTS, StoreCheckpoint, StoredCheckpoint, free_slots
 from tests.users import Person
 from tests.waiting import until
 from trainer.inference import generation
@@ -230,6 +231,18 @@ def test_a_client_that_disconnects_frees_its_places(client: Any, talking: Stored
     stream = ask(client, talking, stream=True, n=2, max_tokens=200, temperature=2)
     next(iter(stream))
     stream.close()
+    until(lambda: free_slots() == SLOTS, 5, "both slots to be free")
+
+
+def test_a_client_that_does_not_wait_for_its_answer_frees_its_place(
+    openai: Any, client: Any, store_checkpoint: StoreCheckpoint, alice_user: Person
+) -> None:
+    endless = store_checkpoint(alice_user)
+    (endless.path / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    config = json.loads((endless.path / "config.json").read_text())
+    (endless.path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 100_000}))
+    with pytest.raises(openai.APITimeoutError):
+        ask(client.with_options(timeout=2), endless, max_tokens=None, temperature=2)
     until(lambda: free_slots() == SLOTS, 5, "both slots to be free")
 
 
