@@ -1,20 +1,20 @@
 """HTML routes of the playground. Its script streams from the API; without scripts, the form's answer has all text."""
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 
-from app.checkpoints import service as checkpoints
+from app.conversations import service as conversations
 from app.core import db
 from app.core.errors import PanelError
-from app.core.models import Job
 from app.core.principal import Principal
 from app.playground import api, service
-from app.playground.schemas import GenerateRequest
-from app.playground.service import JobCheckpoints
+from app.playground.schemas import GenerateRequest, GenerationSettings
+from app.playground.service import ModelChoice, ModelGroup
 from app.web.auth import Reader, Submitter
 from app.web.errors import validation_field
 from app.web.pages import page
@@ -22,19 +22,61 @@ from app.web.parameters import ShortText
 
 router = APIRouter()
 
-DEFAULTS = GenerateRequest(checkpoint="-").model_dump(exclude={"checkpoint", "stream"})
+DEFAULTS = {**GenerateRequest(checkpoint="-").model_dump(exclude={"checkpoint", "stream"}), "logit_bias": ""}
+FIELDS = {*GenerationSettings.model_fields, "checkpoint", "prompt", "seed", "random_seed"}  # sent without scripts
 
 
 @router.get("/playground")
-def show_playground(request: Request, principal: Reader, checkpoint: ShortText | None = None) -> Response:
-    """The playground, with a checkpoint selected: the one in the query, else the newest."""
-    return _draw(request, principal, {**DEFAULTS, "checkpoint": checkpoint})
+def show_playground(
+    request: Request,
+    principal: Reader,
+    checkpoint: ShortText | None = None,
+    tab: Literal["chat", "completion"] | None = None,
+    conversation: ShortText | None = None,
+) -> Response:
+    """The playground with a model selected: the one in the query, else the newest. One with a chat template chats."""
+    with db.transaction() as session:
+        groups, selected = _models(session, principal, checkpoint)
+        if tab == "chat" and checkpoint is None:
+            selected = next((choice for group in groups for choice in group.choices if choice.can_chat), selected)
+        if conversation is not None:
+            conversations.get(session, principal=principal, conversation_id=conversation)
+    values = {**DEFAULTS, "checkpoint": selected.id if selected else None}
+    is_chat = tab == "chat" or (tab is None and selected is not None and selected.can_chat)
+    if not is_chat or not (groups or conversation):
+        return _draw_completion(request, principal, groups, values)
+    return page(
+        request,
+        "playground/chat.html",
+        principal=principal,
+        groups=groups,
+        values=values,
+        errors=defaultdict(str),
+        selected=[selected, *_base_of(groups, selected)] if selected else [],
+        conversation=conversation,
+    )
+
+
+def _models(session: Session, principal: Principal, wanted: str | None) -> tuple[list[ModelGroup], ModelChoice | None]:
+    """The models that the page offers, and the one that is selected. Raises 404 for another user's."""
+    groups = service.list_models(session, principal=principal)
+    choices = {choice.id: choice for group in groups for choice in group.choices}
+    if wanted and wanted not in choices:
+        groups.append(service.get_checkpoint(session, principal=principal, checkpoint_id=wanted))
+        return groups, groups[-1].choices[0]
+    return groups, choices[wanted] if wanted else next(iter(choices.values()), None)
+
+
+def _base_of(groups: list[ModelGroup], tuned: ModelChoice) -> list[ModelChoice]:
+    """The model that a checkpoint was trained from, which stands beside it, if the page offers it."""
+    return [choice for group in groups for choice in group.choices if choice.id == tuned.base_id]
 
 
 @router.post("/playground")
 async def generate(request: Request, principal: Submitter) -> Response:
     """Generate text for a browser without scripts."""
-    form = {name: str(value) for name, value in (await request.form()).items()}
+    entries = (await request.form()).items()
+    form = {name: str(value) for name, value in entries if name in FIELDS}
     values: dict[str, Any] = {**DEFAULTS, **form, "stop": [line for line in form.get("stop", "").splitlines() if line]}
     values["prompt"] = form.get("prompt", "").replace("\r\n", "\n")
     if values.pop("random_seed", "") or not values["seed"]:
@@ -43,7 +85,11 @@ async def generate(request: Request, principal: Submitter) -> Response:
     errors: dict[str, str] = {}
     status = 200
     try:
-        task = await to_thread.run_sync(api.enqueue, principal, GenerateRequest.model_validate(values))
+        task = await to_thread.run_sync(
+            api.enqueue,
+            principal,
+            GenerateRequest.model_validate({**values, "logit_bias": _biases(values["logit_bias"])}),
+        )
         result = await api.collect_while_connected(request, task)
     except ValidationError as error:
         problems = [validation_field({**detail, "loc": ("form", *detail["loc"])}) for detail in error.errors()]
@@ -54,35 +100,46 @@ async def generate(request: Request, principal: Submitter) -> Response:
         status = error.status
     if isinstance(result, Response):  # the client has disconnected
         return result
-    return await to_thread.run_sync(lambda: _draw(request, principal, values, errors, result, status))
+    return await to_thread.run_sync(lambda: _answer_form(request, principal, values, errors, result, status))
 
 
-def _draw(
+def _biases(text: str) -> dict[str, str]:
+    """The token biases of the form, one `ID: bias` a line."""
+    pairs = [line.partition(":") for line in text.splitlines() if line.strip()]
+    return {token.strip(): bias.strip() for token, _colon, bias in pairs}
+
+
+def _answer_form(
     request: Request,
     principal: Principal,
+    values: dict[str, Any],
+    errors: dict[str, str],
+    result: dict[str, Any] | None,
+    status: int,
+) -> Response:
+    with db.transaction() as session:
+        groups, selected = _models(session, principal, values["checkpoint"])
+    values = {**values, "checkpoint": selected.id if selected else None}
+    if result and selected:
+        result = {**result, "label": selected.label}
+    return _draw_completion(request, principal, groups, values, errors, result, status)
+
+
+def _draw_completion(
+    request: Request,
+    principal: Principal,
+    groups: list[ModelGroup],
     values: dict[str, Any],
     errors: dict[str, str] | None = None,
     result: dict[str, Any] | None = None,
     status: int = 200,
 ) -> Response:
-    with db.transaction() as session:
-        jobs = service.list_checkpoints(session, principal=principal)
-        models = service.list_models(session, principal=principal)
-        selected = values["checkpoint"]
-        ids = [row.id for job in jobs for row in job.checkpoints] + [model.id for model in models]
-        if selected and selected not in ids:
-            # Too old to be in the list, or of another user, which raises a 404.
-            row = checkpoints.get(session, principal=principal, checkpoint_id=selected)
-            jobs.append(JobCheckpoints(row.job_id, session.get_one(Job, row.job_id).name, [row]))
-    if not selected and ids:
-        values = {**values, "checkpoint": ids[0]}
     return page(
         request,
         "playground/index.html",
         status,
         principal=principal,
-        jobs=jobs,
-        models=models,
+        groups=groups,
         values=values,
         errors=defaultdict(str, errors or {}),
         result=result,

@@ -24,9 +24,10 @@ from app.base_models.limits import traits_of_checkpoints
 from app.checkpoints import service as checkpoints
 from app.core import db, queue, storage
 from app.core.errors import bad_field
+from app.core.formatting import number
 from app.core.i18n import _
 from app.core.model_base import new_id
-from app.core.models import Checkpoint, ImportedModel, Job, Node
+from app.core.models import Checkpoint, Job, Node
 from app.core.principal import Principal, visible, visible_to
 from app.core.settings import settings
 from app.playground import failures, generation_queue
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 NOTIFY_SECONDS = 2.0  # how often the first request in the queue notifies the nodes again: one may have missed it
 WAIT_SECONDS = 300.0
+CHAT_TEMPLATE = "chat_template.jinja"  # the file in which transformers saves it
 MAX_OFFERED = 200  # checkpoints, and imported models, that the page offers
 
 
@@ -219,18 +221,28 @@ async def collect(task: GenerationTask) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class JobCheckpoints:
-    """The checkpoints of a job, newest first, as the page offers them."""
+class ModelChoice:
+    """A model that the page offers: a checkpoint, or an imported model."""
 
-    job_id: str
-    job_name: str
-    checkpoints: list[Checkpoint]
+    id: str
+    label: str
+    loss: float | None = None  # its validation loss
+    can_chat: bool = False  # it has a chat template, as far as its files say
+    base_id: str | None = None  # of the model that its training started from
 
 
-def list_checkpoints(session: Session, *, principal: Principal) -> list[JobCheckpoints]:
-    """The checkpoints that a user may generate with, newest first and grouped by job; no damaged ones, no encoders."""
+@dataclass(frozen=True)
+class ModelGroup:
+    """The checkpoints of a job, newest first; or the imported models, without a name."""
+
+    name: str | None
+    choices: list[ModelChoice]
+
+
+def list_models(session: Session, *, principal: Principal) -> list[ModelGroup]:
+    """The models that a user may generate with, newest first; no damaged ones, no encoders."""
     rows = session.execute(
-        select(Checkpoint, Job.name)
+        select(Checkpoint, Job)
         .join(Job, Job.id == Checkpoint.job_id)
         .where(
             visible_to(Checkpoint.owner_id, principal),
@@ -241,17 +253,34 @@ def list_checkpoints(session: Session, *, principal: Principal) -> list[JobCheck
         .order_by(Checkpoint.id.desc())
         .limit(MAX_OFFERED)
     ).all()
-    jobs: dict[str, JobCheckpoints] = {}
-    for checkpoint, job_name in rows:
-        job = jobs.setdefault(checkpoint.job_id, JobCheckpoints(checkpoint.job_id, job_name, []))
-        job.checkpoints.append(checkpoint)
-    return list(jobs.values())
+    jobs: dict[str, ModelGroup] = {}
+    for checkpoint, job in rows:
+        jobs.setdefault(job.id, ModelGroup(job.name, [])).choices.append(_checkpoint_choice(checkpoint, job))
+    imported, _more = base_models.list_models(session, principal=principal, limit=MAX_OFFERED, state="ready")
+    choices = [
+        ModelChoice(model.id, model.name, can_chat=limit(model.facts, "messages") is None)
+        for model in imported
+        if model.facts.writes_text
+    ]
+    return [*jobs.values(), *([ModelGroup(None, choices)] if choices else [])]
 
 
-def list_models(session: Session, *, principal: Principal) -> list[ImportedModel]:
-    """The imported models that a user may generate with, newest first."""
-    models, _more = base_models.list_models(session, principal=principal, limit=MAX_OFFERED, state="ready")
-    return [model for model in models if model.facts.writes_text]
+def get_checkpoint(session: Session, *, principal: Principal, checkpoint_id: str) -> ModelGroup:
+    """A checkpoint that is not in the list: it is too old, or damaged. Raises 404 for another user's."""
+    checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=checkpoint_id)
+    job = session.get_one(Job, checkpoint.job_id)
+    return ModelGroup(job.name, [_checkpoint_choice(checkpoint, job)])
+
+
+def _checkpoint_choice(checkpoint: Checkpoint, job: Job) -> ModelChoice:
+    loss = checkpoint.metrics.get("eval_loss")
+    return ModelChoice(
+        checkpoint.id,
+        f"{job.name} · {_('step {n}', n=number(checkpoint.step))}",
+        loss if isinstance(loss, float) else None,
+        any(file.name == CHAT_TEMPLATE for file in checkpoint.manifest.files),
+        job.spec.base_model,
+    )
 
 
 def checkpoints_of_job(session: Session, *, principal: Principal, job_id: str) -> tuple[Job, list[Checkpoint]]:

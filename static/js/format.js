@@ -77,3 +77,12 @@ export function measure(value) {
 export function fill(sentence, values) {
   return sentence.replace(/\{(\w+)\}/g, (_place, name) => String(values[name]));
 }
+
+/**
+ * A probability in percent, with more digits the rarer it is.
+ * @param {number} share from 0 to 1
+ */
+export function percent(share) {
+  const digits = share >= 0.1 ? 0 : share >= 0.001 ? 1 : 3;
+  return new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: digits }).format(share);
+}

@@ -1,19 +1,18 @@
 // One generated text of the playground: its card, filled while the text is streamed.
 
+import { RequestRefused } from "./api.js";
 import { copyText } from "./copy.js";
 import { cloneTemplate, find } from "./dom.js";
 import { fill, number } from "./format.js";
-import { RequestRefused, post } from "./sse.js";
+import { generate, isContextFull } from "./generate.js";
+import { TokenText } from "./token-text.js";
 
-const AUTOSCROLL_MARGIN = 80; // in pixels: a reader this close to the end of the text follows it
+/** @import { GenerationRequest, Outcome, Piece } from "./generate.js" */
 
 /**
  * @typedef {{
- *   checkpoint: string, prompt: string, max_tokens: number, temperature: number, top_p: number, top_k: number,
- *   seed: number | null, stop: string[], stream: boolean,
- * }} GenerationRequest
- * @typedef {{
  *   onContinue: (text: string) => void,
+ *   onPick: (text: string) => void,
  *   onSeed: (seed: number) => void,
  *   onFieldErrors: (errors: import("./errors.js").FieldError[]) => boolean,
  * }} Callbacks `onFieldErrors` says whether the form shows any of the errors
@@ -21,14 +20,11 @@ const AUTOSCROLL_MARGIN = 80; // in pixels: a reader this close to the end of th
 
 export class Generation {
   #abort = new AbortController();
-  #text = document.createTextNode("");
-  #pending = "";
   #numTokens = 0;
-  #isDone = false;
 
   /**
-   * @param {GenerationRequest} request
-   * @param {string} label of the checkpoint
+   * @param {GenerationRequest & { prompt: string }} request
+   * @param {string} label of the model
    * @param {DOMStringMap} words
    * @param {Callbacks} callbacks
    */
@@ -38,9 +34,11 @@ export class Generation {
     this.callbacks = callbacks;
     this.card = cloneTemplate(document, "template#generation");
     this.tags = [`T ${request.temperature}`, `p ${request.top_p}`, `k ${request.top_k}`];
+    this.output = new TokenText(this.#part("output"), this.#part("text"), (start) =>
+      callbacks.onPick(request.prompt + start),
+    );
     this.#part("label").textContent = label;
     this.#part("prompt").textContent = request.prompt;
-    this.#part("output").append(this.#text);
     this.#part("caret").hidden = false;
     this.#part("copy-text").addEventListener("click", () => this.#copy());
     this.#part("continue").addEventListener("click", () => callbacks.onContinue(this.text));
@@ -49,7 +47,7 @@ export class Generation {
 
   /** The prompt and what the model wrote. */
   get text() {
-    return this.request.prompt + this.#text.data;
+    return this.request.prompt + this.output.text;
   }
 
   cancel() {
@@ -58,31 +56,20 @@ export class Generation {
 
   /** Send the request and show what comes back, until it ends, fails or is cancelled. */
   async run() {
+    const listener = {
+      waiting: (/** @type {string} */ message) => this.#say(message),
+      start: (/** @type {number} */ seed) => this.#begin(seed),
+      piece: (/** @type {Piece} */ piece) => this.#append(piece),
+    };
     try {
-      for await (const { name, data } of post("/api/v1/generate", this.request, this.#abort.signal)) {
-        this.#handle(name, data);
-      }
-      if (!this.#isDone) this.#fail(this.words.broken);
+      this.#finish(await generate(this.request, listener, this.#abort.signal));
     } catch (error) {
       this.#explain(error);
     }
+    this.output.flush();
     this.#part("caret").hidden = true;
     this.#part("count").textContent = "";
-    this.#flush();
     this.#part("actions").hidden = false;
-  }
-
-  /**
-   * @param {string} name
-   * @param {any} data
-   */
-  #handle(name, data) {
-    if (name === "waiting") this.#say(data.message);
-    if (name === "start") this.#begin(data.seed);
-    if (name === "piece") this.#append(data);
-    if (name === "done") this.#finish(data);
-    if (name === "failure") this.#fail(data.message);
-    this.#isDone = name === "done" || name === "failure";
   }
 
   /** @param {number} seed */
@@ -93,33 +80,19 @@ export class Generation {
     this.callbacks.onSeed(seed);
   }
 
-  /**
-   * Tokens come faster than the screen is drawn: they are collected until the next frame.
-   * @param {{ text: string, num_tokens: number }} data
-   */
-  #append({ text, num_tokens }) {
-    this.#numTokens = num_tokens;
-    if (!this.#pending) requestAnimationFrame(() => this.#flush());
-    this.#pending += text;
-  }
-
-  #flush() {
-    if (!this.#pending) return;
-    this.#text.appendData(this.#pending);
-    this.#pending = "";
-    if (this.#part("caret").hidden) return;
-    this.#say(""); // the count is hidden from screen readers: it changes with every frame
+  /** @param {Piece} piece */
+  #append(piece) {
+    this.#numTokens = piece.num_tokens;
+    this.#say(""); // the count is hidden from screen readers: it changes with every token
     this.#part("count").textContent = this.#count();
-    const view = this.#part("text");
-    if (view.scrollHeight - view.scrollTop - view.clientHeight < AUTOSCROLL_MARGIN) view.scrollTop = view.scrollHeight;
+    this.output.append(piece);
   }
 
-  /** @param {{ num_tokens: number, tokens_per_second: number, finish_reason: string }} data */
-  #finish({ num_tokens, tokens_per_second, finish_reason }) {
-    this.#part("caret").hidden = true; // a frame that is still to come must not overwrite this
-    const isContextFull = finish_reason === "length" && num_tokens < this.request.max_tokens;
-    const why = this.words[isContextFull ? "full" : finish_reason];
-    this.#say(fill(this.words.done ?? "", { n: number(num_tokens), rate: number(tokens_per_second), why }));
+  /** @param {Outcome} outcome */
+  #finish(outcome) {
+    const why = this.words[isContextFull(outcome, this.request.max_tokens) ? "full" : outcome.finish_reason];
+    const values = { n: number(outcome.num_tokens), rate: number(outcome.tokens_per_second), why };
+    this.#say(fill(this.words.done ?? "", values));
   }
 
   /** @param {unknown} error */

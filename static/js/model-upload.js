@@ -1,5 +1,6 @@
 // Uploads a base model: a dropped or chosen folder file by file, or an archive; then has it imported and opens its page.
 
+import { call, RequestRefused } from "./api.js";
 import { find, findAll } from "./dom.js";
 import { bytes, fill } from "./format.js";
 import { acceptDrops, confirmLeavingWhile, sendFile } from "./transfer.js";
@@ -81,11 +82,9 @@ class ModelUpload {
    * @throws {Error} with the server's message.
    */
   async #post(path, body) {
-    const headers = { "Content-Type": "application/json" };
-    const response = await fetch(path, { method: "POST", headers, body: body && JSON.stringify(body) }).catch(() => null);
-    const answer = await response?.json().catch(() => null);
-    if (!response?.ok) throw new Error(answer?.title ?? this.words.broken);
-    return answer;
+    return call("POST", path, body).catch((error) => {
+      throw error instanceof RequestRefused ? error : new Error(this.words.broken);
+    });
   }
 
   /**

@@ -8,6 +8,7 @@ import { localTimes } from "./times.js";
 /** @type {Record<string, () => Promise<{ start: (root: HTMLElement) => void }>>} */
 const MODULES = {
   "api-reference": () => import("./api-reference.js"),
+  chat: () => import("./chat.js"),
   "corpus-upload": () => import("./corpus-upload.js"),
   job: () => import("./job.js"),
   "job-form": () => import("./job-form.js"),

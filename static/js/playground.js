@@ -1,51 +1,48 @@
-// The playground: generates texts, keeps those of this visit on the page, and shows the same request as a command.
+// Completion in the playground: generates texts with one to four models side by side, keeps those of this visit on the
+// page, and shows the same request as a command.
 
-import { find, findAll } from "./dom.js";
+import { cloneTemplate, find, findAll } from "./dom.js";
 import { clearErrors, showErrors } from "./errors.js";
+import { fill } from "./format.js";
 import { Generation } from "./generation.js";
+import { Sampling } from "./sampling.js";
 
 /** @import { FieldError } from "./errors.js" */
-/** @import { GenerationRequest } from "./generation.js" */
+/** @import { GenerationRequest } from "./generate.js" */
 
 const MAX_PROMPT_HEIGHT = 0.4; // of the window
+const MAX_MODELS = 4;
 
 class Playground {
-  /** @type {Generation | null} */
-  #running = null;
+  /** @type {Generation[]} */
+  #running = [];
 
   /** @param {HTMLFormElement} form */
   constructor(form) {
     this.form = form;
     this.prompt = find(form, "[name=prompt]", HTMLTextAreaElement);
     this.isNarrow = matchMedia("(max-width: 1080px)").matches;
+    this.sampling = new Sampling(find(form, "[data-sampling]"));
     form.noValidate = true; // the server's messages are in the reader's language
     this.#listen();
-    this.#connectSliders();
+    this.#letCompare();
     if (this.isNarrow) find(form, "[data-settings]", HTMLDetailsElement).open = false;
     find(form, "[data-keys]").hidden = false;
     if (/Mac|iPhone|iPad/.test(navigator.platform)) find(form, "[data-keys] kbd").textContent = "⌘";
     this.#update();
   }
 
-  /** @param {string} name */
-  #input(name) {
-    return find(this.form, `[name=${name}]`, HTMLInputElement);
+  /** The selects of the models, the first of which is always there. */
+  get #models() {
+    return findAll(this.form, "[data-models] select").filter((select) => select instanceof HTMLSelectElement);
   }
 
-  /** @returns {GenerationRequest} */
-  get request() {
-    const seed = this.#input("seed").value;
-    return {
-      checkpoint: find(this.form, "[name=checkpoint]", HTMLSelectElement).value,
-      prompt: this.prompt.value,
-      max_tokens: Number(this.#input("max_tokens").value),
-      temperature: Number(this.#input("temperature").value),
-      top_p: Number(this.#input("top_p").value),
-      top_k: Number(this.#input("top_k").value),
-      seed: this.#input("random_seed").checked || seed === "" ? null : Number(seed),
-      stop: find(this.form, "[name=stop]", HTMLTextAreaElement).value.split("\n").filter(Boolean),
-      stream: true,
-    };
+  /**
+   * @param {string} checkpoint
+   * @returns {GenerationRequest & { prompt: string }}
+   */
+  #request(checkpoint) {
+    return { checkpoint, prompt: this.prompt.value, ...this.sampling.values, stream: true };
   }
 
   #listen() {
@@ -53,37 +50,67 @@ class Playground {
     this.prompt.addEventListener("input", () => this.#growPrompt());
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (this.#running) this.#running.cancel();
+      if (this.#running.length) this.#cancel();
       else this.#generate();
     });
     this.form.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || this.#running) return;
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || this.#running.length) return;
       event.preventDefault();
       this.#generate();
     });
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.#running?.cancel();
+      if (event.key === "Escape") this.#cancel();
     });
   }
 
-  #connectSliders() {
-    for (const slider of findAll(this.form, "[data-slider]").filter((slider) => slider instanceof HTMLInputElement)) {
-      const input = this.#input(slider.dataset.slider ?? "");
-      slider.hidden = false;
-      slider.addEventListener("input", () => {
-        input.value = slider.value;
-      });
-      input.addEventListener("input", () => {
-        slider.value = input.value;
-      });
-    }
+  #cancel() {
+    for (const generation of this.#running) generation.cancel();
   }
 
-  /** What follows from the values of the form. */
+  // ---- models side by side ------------------------------------------------------------------------------------------
+
+  #letCompare() {
+    const button = find(this.form, "[data-compare]");
+    button.hidden = false;
+    button.addEventListener("click", () => this.#addModel());
+  }
+
+  /** The next model is the base of the first one, or else one that is not yet chosen. */
+  #addModel() {
+    const field = cloneTemplate(document, "template#another-model");
+    const select = find(field, "select", HTMLSelectElement);
+    const chosen = this.#models.map(({ value }) => value);
+    const base = this.#models[0].selectedOptions[0]?.dataset.base;
+    const rest = [...select.options].filter((option) => !chosen.includes(option.value));
+    const next = rest.find((option) => option.value === base) ?? rest[0];
+    if (next) select.value = next.value;
+    find(field, "[data-remove]").addEventListener("click", () => {
+      field.remove();
+      this.#nameModels();
+      find(this.form, "[data-compare]").focus();
+    });
+    find(this.form, "[data-models]").append(field);
+    this.#nameModels();
+    select.focus();
+  }
+
+  #nameModels() {
+    for (const [index, field] of findAll(this.form, "[data-models] [data-model]").entries()) {
+      const id = `model-${index + 2}`;
+      find(field, "select").id = id;
+      const label = find(field, "label", HTMLLabelElement);
+      label.htmlFor = id;
+      label.textContent = fill(this.form.dataset.model ?? "", { n: index + 2 });
+    }
+    find(this.form, "[data-compare]").hidden = this.#models.length >= MAX_MODELS;
+  }
+
+  // ---- texts --------------------------------------------------------------------------------------------------------
+
+  /** Show the request of the first model as a command. */
   #update() {
-    this.#input("seed").disabled = this.#input("random_seed").checked;
-    const entries = Object.entries(this.request).filter(([, value]) => value !== null && value !== "");
-    const body = Object.fromEntries(entries.filter(([, value]) => !Array.isArray(value) || value.length));
+    const entries = Object.entries(this.#request(this.#models[0].value));
+    const body = Object.fromEntries(entries.filter(([, value]) => !isEmpty(value)));
     // Inside single quotes of a shell, an apostrophe is written as JSON's escape of it.
     const text = JSON.stringify(body, null, 1).replace(/\n\s*/g, " ").replaceAll("'", "\\u0027");
     find(this.form, "[data-body]").textContent = text;
@@ -92,20 +119,31 @@ class Playground {
   async #generate() {
     clearErrors(this.form);
     this.form.querySelector("[data-hint]")?.remove();
-    const select = find(this.form, "[name=checkpoint]", HTMLSelectElement);
+    const row = document.createElement("div");
+    row.className = "row-of-texts";
+    this.#running = this.#models.map((select) => this.#generation(select));
+    row.append(...this.#running.map(({ card }) => card));
+    find(this.form, "[data-generations]").prepend(row);
+    if (this.isNarrow) row.scrollIntoView({ block: "nearest" });
+    this.#showBusy(true);
+    await Promise.all(this.#running.map((generation) => generation.run()));
+    if (!row.children.length) row.remove();
+    this.#running = [];
+    this.#showBusy(false);
+  }
+
+  /** @param {HTMLSelectElement} select */
+  #generation(select) {
     const label = select.selectedOptions[0]?.dataset.label ?? "";
-    const generation = new Generation(this.request, label, this.form.dataset, {
+    return new Generation(this.#request(select.value), label, this.form.dataset, {
       onContinue: (text) => this.#continueFrom(text),
-      onSeed: (seed) => this.#keepSeed(seed),
+      onPick: (text) => {
+        this.#continueFrom(text);
+        if (!this.#running.length) this.#generate();
+      },
+      onSeed: (seed) => this.sampling.keepSeed(seed),
       onFieldErrors: (errors) => this.#showErrors(errors),
     });
-    find(this.form, "[data-generations]").prepend(generation.card);
-    if (this.isNarrow) generation.card.scrollIntoView({ block: "nearest" });
-    this.#running = generation;
-    this.#showBusy(true);
-    await generation.run();
-    this.#running = null;
-    this.#showBusy(false);
   }
 
   /**
@@ -128,14 +166,6 @@ class Playground {
     this.#update();
   }
 
-  /**
-   * Unchecking "random" then repeats the last text.
-   * @param {number} seed
-   */
-  #keepSeed(seed) {
-    if (this.#input("random_seed").checked) this.#input("seed").value = String(seed);
-  }
-
   #growPrompt() {
     this.prompt.style.height = "auto";
     this.prompt.style.height = `${Math.min(this.prompt.scrollHeight + 2, innerHeight * MAX_PROMPT_HEIGHT)}px`;
@@ -146,6 +176,11 @@ class Playground {
     for (const part of findAll(this.form, "[data-when]")) part.hidden = (part.dataset.when === "busy") !== isBusy;
     find(this.form, "[data-run]").classList.toggle("primary", !isBusy);
   }
+}
+
+/** @param {unknown} value of a field of the request */
+function isEmpty(value) {
+  return value === "" || value === null || (typeof value === "object" && !Object.keys(value).length);
 }
 
 /** @param {HTMLElement} root */

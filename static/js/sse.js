@@ -1,15 +1,6 @@
 // POSTs JSON and yields the server-sent events of the response, which EventSource cannot do.
 
-/** @import { FieldError } from "./errors.js" */
-
-/** The server refused a request; `fields` are the errors of its fields. */
-export class RequestRefused extends Error {
-  /** @param {{ title: string, errors?: FieldError[] }} problem */
-  constructor(problem) {
-    super(problem.title);
-    this.fields = problem.errors ?? [];
-  }
-}
+import { RequestRefused } from "./api.js";
 
 /**
  * @param {string} url

@@ -70,9 +70,8 @@ def _messages(error: PanelError | None) -> defaultdict[str, str]:
 
 def _models(session: Any, principal: Principal) -> list[tuple[str, str]]:
     """What can be deployed: IDs with names."""
-    jobs = playground.list_checkpoints(session, principal=principal)
-    checkpoints = [(row.id, f"{job.job_name} · {row.step}") for job in jobs for row in job.checkpoints]
-    return [*checkpoints, *((one.id, one.name) for one in playground.list_models(session, principal=principal))]
+    groups = playground.list_models(session, principal=principal)
+    return [(choice.id, choice.label) for group in groups for choice in group.choices]
 
 
 @router.post("/deployments")

@@ -174,6 +174,7 @@ def test_the_lists_of_an_owner_contain_its_rows(ids: Ids, alice: TestClient, pat
         "/jobs/new?tokenizer={tokenizer_id}",
         "/playground?checkpoint={checkpoint_id}",
         "/playground?checkpoint={model_id}",
+        "/playground?conversation={conversation_id}",
         "/checkpoints?job={job_id}",
         "/tasks?subject={checkpoint_id}",
         "/api/v1/checkpoints?job={job_id}",
