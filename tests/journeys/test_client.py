@@ -26,7 +26,7 @@ SMALL = {
     "num_hidden_layers": 2,
     "hidden_size": 32,
     "intermediate_size": 64,
-    "sequence_length": 64,
+    "sequence_length": 256,
     "train_batch_size": 4,
     "per_device_batch_size": 4,
     "max_steps": 20,
@@ -178,7 +178,7 @@ def test_a_conversation_in_a_terminal(logged_in: dict[str, str], home: Path, pro
     model = next(client.checkpoints.list(talk.id))
     command = [str(programs / "athanor"), "chat", model.id, "--max-tokens", "8", "--seed", "1", "--json"]
     terminal = Terminal(command, logged_in, home)
-    for line in ("Hello", "What is gold?"):
+    for line in ("Hi", "Why?"):
         terminal.expect("> ")
         terminal.send(f"{line}\n")
     terminal.expect("> ")
@@ -186,7 +186,7 @@ def test_a_conversation_in_a_terminal(logged_in: dict[str, str], home: Path, pro
     terminal.expect('"messages"')
     assert terminal.wait() == 0
     messages = json.loads(terminal.text[terminal.text.rindex('{\r\n  "messages"') :])["messages"]
-    assert [message["content"] for message in messages if message["role"] == "user"] == ["Hello", "What is gold?"]
+    assert [message["content"] for message in messages if message["role"] == "user"] == ["Hi", "Why?"]
     expected = client.generate(model.id, messages=messages[:1], max_tokens=8, seed=1).text
     assert messages[1] == {"role": "assistant", "content": expected}
 
