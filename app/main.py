@@ -29,12 +29,14 @@ from app.openai import chat as openai_chat
 from app.openai import completions as openai_completions
 from app.openai import models as openai_models
 from app.openai import responses as openai_responses
-from app.overview import api_reference, health, home
+from app.overview import api_reference, health, home, learn
 from app.playground import api as playground_api
 from app.playground import pages as playground_pages
 from app.playground import time_lapse
 from app.playground.deployments import api as deployments_api
 from app.playground.deployments import pages as deployments_pages
+from app.playground.inspection import api as inspection_api
+from app.playground.inspection import pages as inspection_pages
 from app.web import errors, middleware, openapi, probes
 from app.web.admission import Admission, AdmissionMiddleware
 from app.web.head_requests import HeadMiddleware
@@ -51,6 +53,7 @@ FEATURES = (
     jobs_api,
     playground_api,
     deployments_api,
+    inspection_api,
 )
 OPENAI = (openai_models, openai_chat, openai_completions, openai_responses)
 PAGES = (
@@ -64,9 +67,11 @@ PAGES = (
     time_lapse,
     deployments_pages,
     conversations_pages,
+    inspection_pages,
     home,
     health,
     api_reference,
+    learn,
 )
 
 NUM_THREADS = db.MAX_CONNECTIONS - 6  # the others are for the pools of app/web/pools.py

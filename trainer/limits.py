@@ -7,11 +7,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from trainer.families import DECODERS, FAMILIES, GGUF_MODEL_TYPES, NEEDED_TOKENS
+from trainer.families import DECODERS, ENCODERS, FAMILIES, GGUF_MODEL_TYPES, NEEDED_TOKENS
 
 # A sentence for each reason, with the values of its Limit.
 MESSAGES = {
     "checkpoint_mute": "A {model_type} cannot continue a prompt. Choose another model.",
+    "score_unfit": "A {model_type} does not predict the next token of a text, so it cannot score one. Choose a model "
+    "that writes text.",
+    "fill_mask_unfit": "A {model_type} has not learned to fill masks. Choose a BERT or RoBERTa trained on text.",
+    "classify_unfit": "A {model_type} has no labels to choose from. Choose a model that was trained to classify.",
     "evaluation_unfit": "A {model_type} cannot be evaluated here, because it does not continue texts. Jobs that "
     "fine-tune it measure it on held-out records.",
     "chat_template_missing": "This model has no chat template. Send prompt in place of messages, or fine-tune it on "
@@ -28,6 +32,10 @@ MESSAGES = {
     "gguf_tokenizer": "Only byte-level BPE and the BPE of SentencePiece can be written to GGUF, and the tokenizer of "
     "this model is neither. Export it as safetensors.",
 }
+
+
+# What can be seen inside a model. Each has a route of this name.
+INSPECTIONS = ("tokenize", "score", "attention", "neighbors", "fill_mask", "classify", "embed")
 
 
 class Limit(BaseModel):
@@ -66,7 +74,11 @@ class Traits(BaseModel):
 
 
 def limit(traits: Traits, use: str) -> Limit | None:
-    """Why a model cannot be used for "generate", "messages" (a conversation), "evaluate", "gguf" or an objective."""
+    """Why a model cannot be used for "generate", "messages" (a conversation), "evaluate", "gguf", an objective, or one
+    of INSPECTIONS.
+    """
+    if use in INSPECTIONS:
+        return _inspection_limit(traits, use)
     if use in FAMILIES:
         return _objective_limit(traits, use)
     if not traits.writes_text:
@@ -77,6 +89,16 @@ def limit(traits: Traits, use: str) -> Limit | None:
         return traits.gguf_limit
     if use == "messages":
         return Limit(code="chat_template_missing") if traits.has_chat_template is False else _template_limit(traits)
+    return None
+
+
+def _inspection_limit(traits: Traits, inspection: str) -> Limit | None:
+    fills = traits.model_type in ENCODERS and not traits.is_classifier
+    fit = {"score": traits.writes_text, "fill_mask": fills, "classify": traits.is_classifier}
+    if not fit.get(inspection, True):
+        return Limit(code=f"{inspection}_unfit", values={"model_type": traits.kind})
+    if inspection == "fill_mask" and "mask_token" in traits.missing_tokens:
+        return Limit(code="tokens_missing", values={"tokens": "mask_token", "objective": "masked"})
     return None
 
 

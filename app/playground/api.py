@@ -36,7 +36,8 @@ _STREAM = (
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
         **errors(
-            "checkpoint_unknown", "prompt_and_messages", "prompt_too_large", "deployment_limit", *failures.codes()
+            *("checkpoint_unknown", "prompt_and_messages", "prompt_too_large", "deployment_limit"),
+            *failures.GENERATION_CODES,
         ),
     },
 )

@@ -22,6 +22,15 @@ _STATUS = {
     "schema_refused": 422,
     "tools_refused": 422,
     "tool_format_unknown": 422,
+    "text_too_long": 422,
+    "text_refused": 422,
+    "mask_missing": 422,
+    "layer_unknown": 422,
+    "position_unknown": 422,
+    "score_unfit": 422,
+    "fill_mask_unfit": 422,
+    "classify_unfit": 422,
+    "tokens_missing": 422,
     "memory_exceeded": 422,
     "memory_short": 503,
     "line_full": 503,
@@ -44,7 +53,27 @@ _FIELDS = {
     "schema_refused": "json_schema",
     "tools_refused": "tools",
     "tool_format_unknown": "tool_choice",
+    "text_too_long": "text",
+    "text_refused": "text",
+    "mask_missing": "text",
+    "layer_unknown": "layer",
+    "position_unknown": "position",
+    "score_unfit": "checkpoint",
+    "fill_mask_unfit": "checkpoint",
+    "classify_unfit": "checkpoint",
+    "tokens_missing": "checkpoint",
 }
+
+_SHARED = (
+    *("checkpoint_gone", "checkpoint_broken", "checkpoint_corrupt", "memory_exceeded", "memory_short", "line_full"),
+    *("line_slow", "no_worker", "broker_away", "request_lost", "worker_lost", "inference_lost", "inference_failed"),
+)
+GENERATION_CODES = (
+    *_SHARED,
+    *("checkpoint_mute", "prompt_too_long", "prompt_refused", "token_unknown", "schema_refused", "tools_refused"),
+    *("tool_format_unknown", "messages_refused", "chat_template_missing", "chat_template_unusable"),
+)
+INSPECTION_CODES = (*_SHARED, "text_too_long", "text_refused")
 
 
 def codes() -> tuple[str, ...]:
@@ -56,7 +85,7 @@ def sentence(code: str, values: dict[str, Any]) -> str:
     """What happened and what to do about it, in the reader's language. `values` are those of the message."""
     if code in MESSAGES:
         return limits.sentence(Limit(code=code, values=values))
-    names = ("num_tokens", "token", "limit", "limit_bytes", "free", "needed", "id", "why")
+    names = ("num_tokens", "token", "number", "limit", "limit_bytes", "free", "needed", "id", "why")
     formatted = {name: values.get(name) for name in names}
     formatted["free"] = file_size(formatted["free"])
     formatted["needed"] = file_size(formatted["needed"])
@@ -79,6 +108,11 @@ def sentence(code: str, values: dict[str, Any]) -> str:
             "The chat template of this model does not say how it calls a tool, so that no call can be required. Leave "
             "out tool_choice."
         ),
+        "text_too_long": _("The text has {num_tokens} tokens; the limit here is {limit}. Shorten it.", **formatted),
+        "text_refused": _("The tokenizer of this model refuses this text: {why}.", **formatted),
+        "mask_missing": _("The text has no mask. Write [MASK] where a word is missing."),
+        "layer_unknown": _("The model has no layer {number}: it has {limit} layers, counted from 0.", **formatted),
+        "position_unknown": _("The text has no token {number}: it has {limit} tokens, counted from 0.", **formatted),
         "memory_exceeded": _(
             "This generation needed more memory than the {limit_bytes} that the process may use. Shorten the prompt, "
             "or choose a smaller model.",

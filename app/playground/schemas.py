@@ -17,6 +17,9 @@ _EXAMPLE: dict[str, Any] = {
 }
 
 
+ModelID = Annotated[str, Field(description="ID of the checkpoint or base model.", min_length=1, max_length=40)]
+
+
 class ChatMessage(BaseModel):
     """One message of a conversation."""
 
@@ -92,10 +95,7 @@ class GenerateRequest(GenerationSettings):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [_EXAMPLE]})
 
-    checkpoint: Annotated[
-        str,
-        Field(description="ID of the checkpoint or base model.", min_length=1, max_length=40),
-    ]
+    checkpoint: ModelID
     prompt: Annotated[str, Field(description="The text to continue; may be empty.")] = ""
     messages: Annotated[
         list[ChatMessage] | None,
@@ -172,6 +172,7 @@ class GenerationTask(GenerationSettings):
     echo: bool = False  # whether the text begins with the prompt
     json_schema: dict[str, Any] | None = None  # that the text is valid JSON for
     tools: list[dict[str, Any]] | None = None  # for the chat template; calls are told apart from the text
+    arguments: dict[str, Any] = {}  # of a look inside the model: the fields of its request
     required_functions: list[dict[str, Any]] = []  # of the tools: the text is a call of one of them
 
 
@@ -179,8 +180,8 @@ class GenerationMessage(BaseModel):
     """An event of a generation, sent by the inference process through the worker and Valkey to the web server.
 
     Only the fields of its event are set: waiting has position; piece has text and num_tokens, and with top_logprobs
-    tokens, and with tools tool_calls; done has finish_reason, num_tokens, num_prompt_tokens and tokens_per_second;
-    failure has code and values; start and beat have none.
+    tokens, and with tools tool_calls; done has finish_reason, num_tokens, num_prompt_tokens and tokens_per_second, or
+    the result of a look inside the model; failure has code and values; start and beat have none.
     """
 
     event: Literal["waiting", "start", "piece", "beat", "done", "failure"]
@@ -192,6 +193,7 @@ class GenerationMessage(BaseModel):
     num_prompt_tokens: int = 0
     finish_reason: Literal["stop", "length", "cancelled"] | None = None
     tokens_per_second: float = 0.0
+    result: str = ""  # JSON of an answer of app/playground/inspection/schemas.py
     code: str = ""  # one of app/playground/failures.py
     values: dict[str, Any] = {}
 

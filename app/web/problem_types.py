@@ -181,6 +181,15 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "prompt_too_long": ((422,), "The prompt has more tokens than the model reads."),
     "request_lost": ((503,), "The request was lost with its worker."),
     "worker_lost": ((503,), "The worker ended."),
+    # looks inside a model
+    "classify_unfit": ((422,), "The model has no labels."),
+    "fill_mask_unfit": ((422,), "The model has not learned to fill masks."),
+    "layer_unknown": ((422,), "The model has no layer of this number."),
+    "mask_missing": ((422,), "The text has no mask."),
+    "position_unknown": ((422,), "The text has no token at this position."),
+    "score_unfit": ((422,), "The model does not predict the next token of a text."),
+    "text_refused": ((422,), "The tokenizer refuses the text."),
+    "text_too_long": ((422,), "The text has more tokens than the limit."),
 }
 
 

@@ -2,6 +2,7 @@
 
 /** @typedef {number | string | null} Value a string for nan, inf and -inf; null for a gap */
 /** @typedef {{ steps: number[], values: Value[], min: (number | null)[], max: (number | null)[], stride: number }} Series */
+/** @typedef {Record<string, Series>} SeriesByName */
 
 const isWord = (/** @type {unknown} */ value) => typeof value === "string";
 
@@ -148,4 +149,18 @@ export function align(curves, columnsOf) {
 function spread(axis, steps, column) {
   let i = 0;
   return axis.map((step) => (steps[i] === step ? column[i++] : undefined));
+}
+
+/**
+ * @param {SeriesByName} series
+ * @returns {Map<string, Curve>}
+ */
+export function curvesOf(series) {
+  return new Map(
+    Object.entries(series).map(([name, points]) => {
+      const curve = new Curve();
+      curve.replace(points);
+      return [name, curve];
+    }),
+  );
 }

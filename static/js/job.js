@@ -2,7 +2,7 @@
 // charts, the samples and the log grow by.
 
 import { Board } from "./board.js";
-import { Curve } from "./curve.js";
+import { Curve, curvesOf } from "./curve.js";
 import { closest, find, findAll } from "./dom.js";
 import { ago } from "./format.js";
 import { LogView } from "./log.js";
@@ -12,7 +12,7 @@ import { Stream } from "./stream.js";
 const SILENCE_BEFORE_END = 5_000; // milliseconds without an event after which an ended job has nothing more to send
 const AGES_EVERY = 20_000; // milliseconds after which relative times are written again
 
-/** @typedef {Record<string, import("./curve.js").Series>} SeriesByName */
+/** @typedef {import("./curve.js").SeriesByName} SeriesByName */
 
 /** @param {HTMLElement} root */
 export function start(root) {
@@ -151,18 +151,4 @@ class JobPage {
     place.dataset.status = word;
     place.textContent = place.dataset[word] ?? "";
   }
-}
-
-/**
- * @param {SeriesByName} series
- * @returns {Map<string, Curve>}
- */
-function curvesOf(series) {
-  return new Map(
-    Object.entries(series).map(([name, points]) => {
-      const curve = new Curve();
-      curve.replace(points);
-      return [name, curve];
-    }),
-  );
 }

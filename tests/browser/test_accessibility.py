@@ -32,6 +32,13 @@ PAGES = [
     "/playground/time-lapse/{job}",
     "/deployments",
     "/deployments/{deployment}",
+    "/playground/inspect?checkpoint={checkpoint}",
+    "/playground/inspect?checkpoint={model}",
+    "/learn",
+    "/learn/tokenize?checkpoint={checkpoint}",
+    "/learn/attend?checkpoint={checkpoint}",
+    "/learn/predict?checkpoint={checkpoint}",
+    "/learn/train?checkpoint={checkpoint}",
     "/nodes",
     "/health",
     "/jobs/new?from={checkpoint}",
@@ -57,6 +64,10 @@ def wait_until_drawn(page: Page, path: str) -> None:
     if path == "/jobs/{job}":
         page.locator("[data-chart=loss] [data-readout] .key").first.wait_for()
         page.locator("[data-samples] > li").first.wait_for()
+    if path.startswith("/learn/train"):
+        page.locator("[data-chart=loss] [data-readout] .key").first.wait_for()
+    elif path.startswith("/learn/"):
+        page.locator(".finding:visible").first.wait_for()
     if path == "/api/docs":
         page.locator(".opblock").first.wait_for()
 

@@ -1,6 +1,7 @@
 """Base models for tests: random weights and a tokenizer in Hugging Face layout."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
@@ -23,12 +24,12 @@ def make_base(directory: Path, model_type: str, tokenizer_path: Path, max_shard_
     return directory
 
 
-def random_checkpoint(home: Path, model_type: str, objective: str) -> tuple[Path, LoadedModel]:
-    """A checkpoint of random weights as a job writes it."""
+def random_checkpoint(home: Path, model_type: str, objective: str, **fields: Any) -> tuple[Path, LoadedModel]:
+    """A checkpoint of random weights as a job writes it, with some fields of the small spec replaced."""
     source = write_corpus(home / "corpus", [english(20_000)])
     directory = tokenizer.train_cached([source], 400, home / "cache", lambda done, total: None, model_type)
     hf_tokenizer = tokenizer.PreTrainedTokenizerFast.from_pretrained(directory)
-    spec = small_spec(objective=objective, model_type=model_type, num_key_value_heads=4)
+    spec = small_spec(objective=objective, model_type=model_type, num_key_value_heads=4, **fields)
     labels = ("no", "yes", "maybe") if objective == "classification" else ()
     model = build_model(spec, None, hf_tokenizer, labels, torch.device("cpu"), "fp32", lambda line: None)
     model.save_pretrained(home / "out")

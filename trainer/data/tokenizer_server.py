@@ -25,6 +25,7 @@ from trainer.data.detokenizer import Detokenizer
 from trainer.data.encoding_budget import EncodingBudget, encoding_budget, enforced
 from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
 from trainer.data.token_bytes import TokenBytes
+from trainer.data.token_views import TokenViews
 from trainer.data.tool_formats import tool_format
 
 LOADING = EncodingBudget(cpu_seconds=60.0, memory_bytes=2 << 30)
@@ -42,6 +43,7 @@ class TokenizerServer:
         self._tokenizer = tokenizer
         self._encoders: dict[str, RecordEncoder] = {}
         self._token_bytes = TokenBytes(tokenizer.backend_tokenizer)
+        self._views = TokenViews(tokenizer, self._token_bytes)
         self._decoders: dict[str, Detokenizer] = {}  # by the ID that the client gives a text
         self.calls: dict[str, Callable[..., Any]] = {
             "segments": self.segments,
@@ -56,6 +58,10 @@ class TokenizerServer:
             "token_bytes": self.token_bytes,
             "vocabulary": self.vocabulary,
             "tool_format": lambda: tool_format(chat_template.default_template(tokenizer)),
+            "tokens": lambda text, special: self._views.encode(text, with_special_tokens=special),
+            "masked_tokens": lambda text: self._views.masked(text),
+            "token_texts": lambda ids: self._views.texts(ids),
+            "vocab_size": lambda: self._views.size,
         }
         if text_encoder is not None:
             self.calls["text"] = lambda text: text_encoder.encode(text, add_special_tokens=False).ids

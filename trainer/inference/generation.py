@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
     DynamicCache,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -25,6 +23,7 @@ from trainer.data.record_encoding import RecordEncoder
 from trainer.data.tokenizer import encode_prompt, start_of_text_id
 from trainer.inference.sampling import SamplingSettings, TokenChoice, choose
 from trainer.inference.text_pieces import TextPiece, TokenDecoder, text_pieces
+from trainer.modeling.architectures import saved_class
 from trainer.planning.context_length import context_length
 
 
@@ -99,12 +98,13 @@ def require_length(model: PreTrainedModel, ids: Sequence[int]) -> None:
 
 
 def load_model(checkpoint_dir: Path, device: str) -> PreTrainedModel:
-    """Open the weights of a checkpoint to generate from: fp32 on a CPU, as stored on a GPU. No encoders."""
+    """Open the weights of a checkpoint with the head that they have: fp32 on a CPU, as stored on a GPU."""
     transformers_logging.disable_progress_bar()
     dtype: Any = torch.float32 if device == "cpu" else "auto"
     config = AutoConfig.from_pretrained(checkpoint_dir, local_files_only=True)
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model: PreTrainedModel = kind.from_pretrained(checkpoint_dir, config=config, dtype=dtype, local_files_only=True)
+    model: PreTrainedModel = saved_class(config).from_pretrained(
+        checkpoint_dir, config=config, dtype=dtype, local_files_only=True
+    )
     return model.to(device).eval()
 
 

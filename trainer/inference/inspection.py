@@ -19,7 +19,7 @@ EMBEDDING_ROWS = 8_192  # of the embedding matrix that are copied at once
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictedToken:
     """A token that a model might have chosen."""
 
     id: int
@@ -27,21 +27,21 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class ScoredToken:
+class TokenScore:
     """What a decoder thought of a token, from those before it."""
 
     log_prob: float  # in nats
     rank: int  # 1: the model's first choice
-    top: list[Prediction]
+    top: list[PredictedToken]
 
 
 @torch.inference_mode()
-def score(model: PreTrainedModel, ids: Sequence[int], top_k: int = 5) -> list[ScoredToken]:
+def score(model: PreTrainedModel, ids: Sequence[int], top_k: int = 5) -> list[TokenScore]:
     """For each token but the first, which nothing comes before: its log-probability, its rank, and the likeliest tokens
     in its place.
     """
     head: Any = model.get_output_embeddings()
-    scored: list[ScoredToken] = []
+    scored: list[TokenScore] = []
     hidden = _hidden(model, ids)[:-1]
     for start in range(0, len(ids) - 1, LOGITS_ROWS):
         log_probs = head(hidden[start : start + LOGITS_ROWS]).float().log_softmax(-1).cpu()
@@ -50,16 +50,16 @@ def score(model: PreTrainedModel, ids: Sequence[int], top_k: int = 5) -> list[Sc
     return scored
 
 
-def _scored(log_probs: Tensor, target: int, top_k: int) -> ScoredToken:
+def _scored(log_probs: Tensor, target: int, top_k: int) -> TokenScore:
     """log_probs (vocab_size)."""
     own = log_probs[target]
-    return ScoredToken(float(own), 1 + int((log_probs > own).sum()), _top(log_probs, top_k))
+    return TokenScore(float(own), 1 + int((log_probs > own).sum()), _top(log_probs, top_k))
 
 
-def _top(log_probs: Tensor, top_k: int) -> list[Prediction]:
+def _top(log_probs: Tensor, top_k: int) -> list[PredictedToken]:
     """The likeliest tokens, by log-probabilities (vocab_size)."""
     values, ids = log_probs.topk(min(top_k, len(log_probs)))
-    return [Prediction(number, value) for number, value in zip(ids.tolist(), values.exp().tolist(), strict=True)]
+    return [PredictedToken(number, value) for number, value in zip(ids.tolist(), values.exp().tolist(), strict=True)]
 
 
 @torch.inference_mode()
@@ -67,19 +67,10 @@ def attention(model: PreTrainedModel, ids: Sequence[int], layer: int) -> Tensor:
     """The attention weights of a layer (heads, tokens, tokens) in fp32. Each row sums to 1: how much a token reads of
     each other. Of an encoder-decoder those of its encoder.
     """
-    output = _encoded(_eager(model), ids, output_attentions=True)
+    # Its weights exist only where attention is computed step by step.
+    output = _encoded(model, ids, "eager", output_attentions=True)
     weights: Tensor = output.attentions[layer][0]
     return weights.float().cpu()
-
-
-def _eager(model: PreTrainedModel) -> PreTrainedModel:
-    """A second model with the same weights that computes attention step by step, as its weights exist in no other
-    implementation. Others may use the model meanwhile.
-    """
-    tensors = chain(model.parameters(), model.buffers())
-    eager = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    eager.set_attn_implementation("eager")
-    return eager
 
 
 @torch.inference_mode()
@@ -90,10 +81,8 @@ def neighbors(model: PreTrainedModel, token_id: int, top_k: int, vocab_size: int
     """
     table: Any = model.get_input_embeddings().weight[:vocab_size]
     query = F.normalize(table[token_id].float(), dim=0)
-    rows = LOGITS_ROWS * 64
-    similarity = torch.cat(
-        [F.normalize(table[i : i + rows].float(), dim=1) @ query for i in range(0, len(table), rows)]
-    )
+    chunks = table.split(EMBEDDING_ROWS)
+    similarity = torch.cat([F.normalize(chunk.float(), dim=1) @ query for chunk in chunks])
     similarity[token_id] = -torch.inf
     values, ids = similarity.topk(min(top_k, len(table) - 1))
     return list(zip(ids.tolist(), values.tolist(), strict=True))
@@ -106,9 +95,9 @@ def embed(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
 
 
 @torch.inference_mode()
-def fill_mask(model: PreTrainedModel, ids: Sequence[int], mask_id: int, top_k: int) -> list[list[Prediction]]:
+def fill_mask(model: PreTrainedModel, ids: Sequence[int], mask_id: int, top_k: int) -> list[list[PredictedToken]]:
     """The likeliest tokens for each mask of a text, in order."""
-    logits = model(input_ids=_batch(model, ids)).logits[0]
+    logits = _logits(model, ids)
     rows = logits[[place for place, number in enumerate(ids) if number == mask_id]].float().log_softmax(-1).cpu()
     return [_top(row, top_k) for row in rows]
 
@@ -119,7 +108,7 @@ def classify(model: PreTrainedModel, ids: Sequence[int]) -> list[tuple[str, floa
 
     Labels that exclude each other share one probability; others, or a single one, have one each, as in transformers.
     """
-    logits = model(input_ids=_batch(model, ids)).logits[0].float().cpu()
+    logits = _logits(model, ids).float().cpu()
     is_independent = model.config.problem_type == "multi_label_classification" or len(logits) == 1
     probabilities = (logits.sigmoid() if is_independent else logits.softmax(-1)).tolist()
     labels = [str(model.config.id2label[number]) for number in range(len(probabilities))]
@@ -132,10 +121,27 @@ def _hidden(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
     return hidden
 
 
-def _encoded(model: PreTrainedModel, ids: Sequence[int], **options: Any) -> Any:
+def _encoded(model: PreTrainedModel, ids: Sequence[int], attention: str = "", **options: Any) -> Any:
     """The output of the model without its head; of an encoder-decoder that of its encoder."""
-    backbone: Any = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    own = _copy(model, attention)
+    backbone: Any = own.get_encoder() if model.config.is_encoder_decoder else own.base_model
     return backbone(input_ids=_batch(model, ids), **options)
+
+
+def _logits(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
+    """The output of the head for a text, without the dimension of the batch."""
+    logits: Tensor = _copy(model)(input_ids=_batch(model, ids)).logits[0]
+    return logits
+
+
+def _copy(model: PreTrainedModel, attention: str = "") -> PreTrainedModel:
+    """A second model with the same weights and an implementation of attention of its own: by default that which the
+    model has while no engine runs, as an engine's needs its cache. Others may use the model at the same time.
+    """
+    tensors = chain(model.parameters(), model.buffers())
+    own = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    own.set_attn_implementation(attention or model.config._attn_implementation.removeprefix("paged|"))
+    return own
 
 
 def _batch(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:

@@ -4,7 +4,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -57,23 +57,29 @@ class SandboxedModel:
     Whatever asks the tokenizer raises RecordRefused, and CallStopped once `is_stopped`.
     """
 
-    engine: InferenceEngine
+    model: PreTrainedModel
+    start_engine: Callable[[], InferenceEngine]
     tokenizer: SharedTokenizer
     is_stopped: IsStopped
+
+    @cached_property
+    def engine(self) -> InferenceEngine:
+        """What generates texts, shared by all requests. It starts at the first that asks for it."""
+        return self.start_engine()
 
     @property
     def context(self) -> int:
         """The longest sequence that the model can read, in tokens; of an encoder-decoder, the longest source."""
-        return context_length(self.engine.model.config) or MAX_SOURCE_TOKENS
+        return context_length(self.model.config) or MAX_SOURCE_TOKENS
 
     @cached_property
     def stop_token_ids(self) -> frozenset[int]:
         """The tokens that end a text."""
-        return frozenset(chat_template.stop_token_ids(self.engine.model, self.call("stop_ids")))
+        return frozenset(chat_template.stop_token_ids(self.model, self.call("stop_ids")))
 
     def encode(self, prompt: str) -> list[int]:
         """The tokens of a text to continue, or of a source."""
-        ids: list[int] = self.call("source" if self.engine.model.config.is_encoder_decoder else "prompt", prompt)
+        ids: list[int] = self.call("source" if self.model.config.is_encoder_decoder else "prompt", prompt)
         return ids
 
     def call(self, name: str, *arguments: Any) -> Any:
@@ -91,6 +97,7 @@ class _Model:
     num_file_bytes: int
     tokenizer: SharedTokenizer
     loading: threading.Lock = field(default_factory=threading.Lock)
+    network: PreTrainedModel | None = None
     engine: InferenceEngine | None = None
     users: int = 0
     used_at: float = field(default_factory=time.monotonic)
@@ -119,6 +126,7 @@ class _Model:
         if self.engine is not None:
             self.engine.close()
             self.engine = None
+        self.network = None
         self.tokenizer.close()
 
 
@@ -150,13 +158,10 @@ class Models:
             with self._lock:
                 self._reserve()
             with model.loading:
-                if model.engine is None:
+                if model.network is None:
                     self._evict_idle(model)
-                    model.engine = create_engine(self._load(path))
-            with self._lock:
-                self._reserve()
-                self._limit_memory()
-            yield SandboxedModel(model.engine, model.tokenizer, is_stopped)
+                    model.network = self._load(path)
+            yield SandboxedModel(model.network, lambda: self._engine(model), model.tokenizer, is_stopped)
         except EngineStopped:  # the next request loads the model again
             with self._lock:
                 if self._models.get(path) is model:
@@ -198,7 +203,7 @@ class Models:
     def _load_kept(self, path: Path) -> None:
         try:
             with self.acquire(path, lambda: False) as model:
-                _ = model.stop_token_ids  # waits for the tokenizer
+                _ = model.engine, model.stop_token_ids  # waits for both
             self._failures.pop(path, None)
         except GenerationRefused as refusal:
             self._failures[path] = time.monotonic(), refusal.code
@@ -208,12 +213,22 @@ class Models:
         finally:
             self._loading.discard(path)
 
+    def _engine(self, model: _Model) -> InferenceEngine:
+        with model.loading:
+            if model.engine is None:
+                assert model.network is not None, "it is in use"
+                model.engine = create_engine(model.network)
+                with self._lock:
+                    self._reserve()
+                    self._limit_memory()
+            return model.engine
+
     def _release(self, model: _Model) -> None:
         with self._lock:
             model.users -= 1
             model.used_at = time.monotonic()
             is_dropped = self._models.get(model.path) is not model
-            if not model.users and (model.engine is None or is_dropped):
+            if not model.users and (model.network is None or is_dropped):
                 if not is_dropped:
                     del self._models[model.path]
                 model.close()

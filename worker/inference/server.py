@@ -6,6 +6,7 @@ credentials and no database access.
 """
 
 import argparse
+import json
 import logging
 import os
 import select
@@ -37,6 +38,7 @@ from trainer.inference.grammar_check import GrammarRefused
 from trainer.inference.sampling import SamplingSettings, TokenChoice
 from trainer.inference.text_pieces import TextPiece, text_pieces
 from trainer.inference.tool_calls import ToolCallParser, call_grammar
+from worker.inference.inspection_tasks import INSPECTIONS
 from worker.inference.models import GenerationRefused, Models, SandboxedModel, is_memory_error
 
 log = logging.getLogger(__name__)
@@ -104,9 +106,9 @@ def _generate(model: SandboxedModel, task: GenerationTask) -> Iterator[Generatio
     """The text that follows a prompt or answers a conversation. Raises GenerationRefused."""
     began = time.perf_counter()
     prompt, max_tokens = _prompt(model, task)
-    unknown = [number for number in task.logit_bias if number >= model.engine.model.config.vocab_size]
+    unknown = [number for number in task.logit_bias if number >= model.model.config.vocab_size]
     if unknown:
-        raise GenerationRefused("token_unknown", token=unknown[0], limit=model.engine.model.config.vocab_size)
+        raise GenerationRefused("token_unknown", token=unknown[0], limit=model.model.config.vocab_size)
     stop_token_ids, constraint = _constraint(model, task)
     tool_format = model.call("tool_format") if task.tools else None
     calls = ToolCallParser(tool_format) if tool_format else None
@@ -173,7 +175,7 @@ def _prompt(model: SandboxedModel, task: GenerationTask) -> tuple[list[int], int
     try:
         if task.prompt_ids:
             ids: list[int] = task.prompt_ids
-            if max(ids) >= model.engine.model.config.vocab_size:
+            if max(ids) >= model.model.config.vocab_size:
                 raise GenerationRefused("prompt_refused", why=f"it has no token {max(ids)}")
         elif task.messages:
             messages = [{"content": None, **message.model_dump(exclude_none=True)} for message in task.messages]
@@ -184,7 +186,7 @@ def _prompt(model: SandboxedModel, task: GenerationTask) -> tuple[list[int], int
         raise _refusal(error, is_chat=bool(task.messages)) from None
     if len(ids) > model.context:
         raise GenerationRefused("prompt_too_long", num_tokens=len(ids), limit=model.context)
-    is_encoder_decoder = model.engine.model.config.is_encoder_decoder
+    is_encoder_decoder = model.model.config.is_encoder_decoder
     longest = MAX_TARGET_TOKENS if is_encoder_decoder else model.context - len(ids) + 1
     return ids, min(task.max_tokens, longest)
 
@@ -234,9 +236,15 @@ def _generated_tokens(model: SandboxedModel, choices: Sequence[TokenChoice]) -> 
     ]
 
 
+def _inspect(model: SandboxedModel, task: GenerationTask) -> Iterator[GenerationMessage]:
+    """The answer of a look inside a model, as JSON: no process between here and the client has to read it."""
+    answer = INSPECTIONS[task.task](model, **task.arguments)
+    yield GenerationMessage(event="done", result=json.dumps(answer, allow_nan=False))
+
+
 Task = Callable[[SandboxedModel, GenerationTask], Iterator[GenerationMessage]]
 
-TASKS: dict[str, Task] = {"generate": _generate}
+TASKS: dict[str, Task] = {"generate": _generate, **dict.fromkeys(INSPECTIONS, _inspect)}
 
 
 # ---- the process ----------------------------------------------------------------------------------------------------

@@ -276,10 +276,10 @@ def test_failures_are_in_the_language_of_the_user(api: TestClient, checkpoint: S
 # ---- imported models ------------------------------------------------------------------------------------------------
 
 
-def imported(owner: Person, files: Path, model_type: str = "llama") -> str:
+def imported(owner: Person, files: Path, model_type: str = "llama", **facts: Any) -> str:
     """Create an imported model with these files; returns its ID."""
     with db.transaction() as session:
-        facts = {"model_type": model_type}
+        facts["model_type"] = model_type
         model = ImportedModel(owner_id=owner.id, name="Imported", source="upload", state="ready", facts=facts)
         session.add(model)
         session.flush()

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
 from tests.trainer.bases import random_checkpoint
+from trainer.data.token_bytes import TokenBytes
 from trainer.data.token_views import TokenViews
 from trainer.inference import inspection
 from trainer.modeling.architectures import saved_class
@@ -29,7 +30,7 @@ class Opened:
         self.path, loaded = random_checkpoint(home, model_type, objective or OBJECTIVES[model_type])
         self.model = saved_class(loaded.model.config).from_pretrained(self.path, dtype=torch.float32).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(self.path)
-        self.views = TokenViews(loaded.tokenizer)
+        self.views = TokenViews(loaded.tokenizer, TokenBytes(loaded.tokenizer.backend_tokenizer))
         self.ids: list[int] = self.tokenizer(TEXT)["input_ids"]
 
     @property
@@ -115,7 +116,7 @@ def test_attention_is_that_of_an_eager_model(opened: Any, model_type: str) -> No
 def test_reading_attention_changes_nothing_of_the_model_and_copies_no_weights(opened: Any) -> None:
     model = opened("llama").model
     implementation = model.config._attn_implementation
-    eager = inspection._eager(model)
+    eager = inspection._copy(model, "eager")
 
     assert model.config._attn_implementation == implementation != eager.config._attn_implementation
     assert {p.data_ptr() for p in eager.parameters()} == {p.data_ptr() for p in model.parameters()}
@@ -128,10 +129,10 @@ def test_neighbors_are_the_largest_cosine_similarities(opened: Any, model_type: 
     token = model.ids[0]
     similarity = torch.cosine_similarity(table[: model.views.size], table[token], dim=-1)
     similarity[token] = -2
-    found = inspection.neighbors(model.model, token, 4, model.views.size)
+    nearest = inspection.neighbors(model.model, token, 4, model.views.size)
 
-    assert [number for number, _cosine in found] == similarity.topk(4).indices.tolist()
-    assert [cosine for _number, cosine in found] == pytest.approx(similarity.topk(4).values.tolist(), abs=1e-5)
+    assert [number for number, _cosine in nearest] == similarity.topk(4).indices.tolist()
+    assert [cosine for _number, cosine in nearest] == pytest.approx(similarity.topk(4).values.tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize("model_type", [name for name in FAMILIES if name != "t5"])
