@@ -13,23 +13,25 @@ from tests.waiting import until
 MINUTE = 60_000
 CHAT = "/playground?tab=chat"
 # An answer that stays unfinished: what comes after its first text is held back.
-HOLD = """const send = window.fetch;
-window.fetch = async (url, options) => {
-  const answer = await send(url, options);
-  if (!String(url).endsWith("/generate")) return answer;
-  const reader = answer.body.getReader();
-  const body = new ReadableStream({
-    async start(controller) {
-      options.signal.addEventListener("abort", () => controller.error(options.signal.reason));
-      for (let text = ""; !text.includes("event: piece"); ) {
-        const { value } = await reader.read();
-        text += new TextDecoder().decode(value);
-        controller.enqueue(value);
-      }
-    },
-  });
-  return new Response(body, { headers: answer.headers });
-};"""
+HOLD = """() => {
+  const send = window.fetch;
+  window.fetch = async (url, options) => {
+    const answer = await send(url, options);
+    if (!String(url).endsWith("/generate")) return answer;
+    const reader = answer.body.getReader();
+    const body = new ReadableStream({
+      async start(controller) {
+        options.signal.addEventListener("abort", () => controller.error(options.signal.reason));
+        for (let text = ""; !text.includes("event: piece"); ) {
+          const { value } = await reader.read();
+          text += new TextDecoder().decode(value);
+          controller.enqueue(value);
+        }
+      },
+    });
+    return new Response(body, { headers: answer.headers });
+  };
+}"""
 
 
 @pytest.fixture(scope="session")
