@@ -39,6 +39,8 @@ MARGIN_BYTES = 4 << 30
 # model with the budget of a prompt.
 LIBRARY_BYTES = 1 << 30
 TOKENIZER_BYTES = 512 << 20
+# transformers builds a model while all modules of the process are made on the device "meta": one model at a time.
+_OPENING = threading.Lock()
 
 
 class GenerationRefused(Exception):
@@ -270,7 +272,8 @@ class Models:
 
     def _load(self, path: Path) -> PreTrainedModel:
         try:
-            return generation.load_model(path, self._device)
+            with _OPENING:
+                return generation.load_model(path, self._device)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             if is_memory_error(error):
                 raise

@@ -1,5 +1,6 @@
 """Generations from hostile models: refused with a reason, stopped with their readers, and limited in memory."""
 
+import itertools
 import json
 import resource
 import socket
@@ -113,6 +114,26 @@ def test_the_text_is_that_of_a_tokenizer_in_the_same_process(models: Models, pla
 
     text = "".join(message["text"] for message in messages if message["event"] == "piece")
     assert text == loaded.tokenizer.decode(expected[0, len(loaded.encode(REQUEST["prompt"])) :]) != ""
+
+
+def test_two_models_that_are_wanted_at_once_are_opened_one_after_the_other(
+    models: Models, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_model(tmp_path / "other", tokenizer.untrained())
+    load_model, begun, second_begins = generation.load_model, itertools.count(), threading.Event()
+    overlapped = []
+
+    def load_slowly(path: Path, device: str) -> Any:
+        if next(begun) == 0:
+            overlapped.append(second_begins.wait(timeout=1))
+        else:
+            second_begins.set()
+        return load_model(path, device)
+
+    monkeypatch.setattr(generation, "load_model", load_slowly)
+    requests = [ServerRequest(models, path) for path in (plain, other)]
+    assert [request.last()["event"] for request in requests] == ["done", "done"]
+    assert overlapped == [False]
 
 
 def test_a_generation_whose_reader_left_stops_computing(
