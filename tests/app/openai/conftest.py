@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ TOOL_TEMPLATE = (
 @pytest.fixture(scope="module", params=MAJORS)
 def openai(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The client library, in each major."""
-    _forget()
+    others = _forget()
     path = MAJORS[request.param]
     if path is not None:
         sys.path.insert(0, path)
@@ -45,12 +46,13 @@ def openai(request: pytest.FixtureRequest) -> Iterator[Any]:
     if path is not None:
         sys.path.remove(path)
     _forget()
+    sys.modules.update(others)  # LangChain's adapter has imported them
 
 
-def _forget() -> None:
-    """Make the next import of the client load it anew."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "openai"]:
-        del sys.modules[name]
+def _forget() -> dict[str, ModuleType]:
+    """Make the next import of the client load it anew. Returns the modules that were loaded."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "openai"]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 @pytest.fixture(scope="module")

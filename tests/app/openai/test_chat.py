@@ -241,8 +241,9 @@ def test_a_client_that_does_not_wait_for_its_answer_frees_its_place(
     (endless.path / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     config = json.loads((endless.path / "config.json").read_text())
     (endless.path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 100_000}))
+    never_end = {str(config["eos_token_id"]): -100}
     with pytest.raises(openai.APITimeoutError):
-        ask(client.with_options(timeout=2), endless, max_tokens=None, temperature=2)
+        ask(client.with_options(timeout=2), endless, max_tokens=None, temperature=2, logit_bias=never_end)
     until(lambda: free_slots() == SLOTS, 5, "both slots to be free")
 
 
