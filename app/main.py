@@ -27,8 +27,11 @@ from app.jobs import api as jobs_api
 from app.jobs import pages as jobs_pages
 from app.openai import chat as openai_chat
 from app.openai import completions as openai_completions
+from app.openai import files as openai_files
+from app.openai import jobs as openai_jobs
 from app.openai import models as openai_models
 from app.openai import responses as openai_responses
+from app.openai import webhooks as openai_webhooks
 from app.overview import api_reference, health, home, learn
 from app.playground import api as playground_api
 from app.playground import pages as playground_pages
@@ -55,7 +58,15 @@ FEATURES = (
     deployments_api,
     inspection_api,
 )
-OPENAI = (openai_models, openai_chat, openai_completions, openai_responses)
+OPENAI = (
+    openai_models,
+    openai_files,
+    openai_jobs,
+    openai_webhooks,
+    openai_chat,
+    openai_completions,
+    openai_responses,
+)
 PAGES = (
     accounts_pages,
     corpora_pages,

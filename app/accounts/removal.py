@@ -15,6 +15,7 @@ from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.model_base import Base
 from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Corpus, IdempotencyKey, ImportedModel, Job, Tokenizer
+from app.core.openai_models import Submission
 from app.core.principal import Principal
 
 Choice = Literal["delete", "transfer"]
@@ -27,6 +28,7 @@ DIRECTORIES = {
     "base_model": storage.base_model,
     "job": storage.run,
     "background_task": storage.background_task,
+    "parted_upload": storage.parted_upload,
 }
 
 
@@ -50,7 +52,8 @@ def belongings(session: Session, user_id: str) -> Belongings:
     open_jobs = _count(session, Job.owner_id == user_id, Job.state.not_in(TERMINAL))
     open_tasks = _count(session, BackgroundTask.owner_id == user_id, BackgroundTask.state.in_(("queued", "running")))
     num_jobs, num_checkpoints, num_corpora, num_tokenizers, num_models, num_conversations = counts
-    num_unfinished = open_jobs + open_tasks
+    waiting = _count(session, Submission.owner_id == user_id, Submission.state == "waiting")
+    num_unfinished = open_jobs + open_tasks + waiting
     return Belongings(
         num_jobs, num_checkpoints, num_corpora, num_tokenizers, num_models, num_conversations, num_unfinished
     )
@@ -104,6 +107,7 @@ def _transfer(session: Session, user_id: str, to_id: str) -> list[Path]:
     copies = _merge_tokenizers(session, user_id, to_id)
     # The keys of two users may be the same, and nobody will repeat a request of a removed one.
     session.execute(delete(IdempotencyKey).where(IdempotencyKey.owner_id == user_id))
+    session.execute(update(Submission).where(Submission.owner_id == user_id).values(idempotency_key=None))
     for job in session.scalars(select(Job).where(Job.owner_id == user_id).order_by(Job.id).with_for_update()):
         job.owner_id, job.idempotency_key = to_id, None
     session.flush()

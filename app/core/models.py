@@ -85,8 +85,10 @@ class Corpus(Base):
     text_sha256: Mapped[str | None]  # of the parsed text and its index
     problems: Mapped[list[Problem]] = mapped_column(server_default="[]")
     progress: Mapped[ParseReport] = mapped_column(server_default="{}")
+    purpose: Mapped[str | None]  # of a file under /v1; None for the others
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     parsed_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]  # it is deleted then, unless a job uses it
 
     __table_args__ = (
         CheckConstraint(one_of("state", ("parsing", "ready", "failed")), name="state"),
@@ -304,6 +306,7 @@ class JobEvent(Base):
     fence: Mapped[int]
     reason: Mapped[str | None]
     data: Mapped[MessageValues] = mapped_column(server_default="{}")  # the values of the reason's message
+    journal_seq: Mapped[int] = mapped_column(server_default="0")  # of the last line of the attempt before it
 
 
 class Heartbeat(Base):
@@ -367,6 +370,7 @@ class MetricPoint(Base):
     value: Mapped[float | None]
     nonfinite: Mapped[str | None]  # nan, inf or -inf where value is null
     archived: Mapped[bool] = mapped_column(server_default=text("false"))
+    at: Mapped[datetime | None]  # when the trainer wrote it; None for points of earlier versions
 
     __table_args__ = (Index("ix_metric_point_job_id_fence_seq", "job_id", "fence", "seq"),)
 

@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the web process listens on")
     port: int = Field(8000, ge=0, le=65535, description="Port of the web process; if it is in use, the next free one")
     allowed_hosts: str = Field("", description="Additional host names that the panel accepts, comma-separated")
+    webhook_hosts: str = Field(
+        "", description="Hosts that webhooks may reach by http or at private addresses, comma-separated"
+    )
     max_upload_bytes: int = Field(20 * 2**30, gt=0, description="Maximum size of an uploaded corpus")
     max_model_bytes: int = Field(100 * 2**30, gt=0, description="Maximum total size of a base model")
     hf_endpoint: str = Field(

@@ -21,6 +21,11 @@ def corpus(corpus_id: str) -> Path:
     return data() / "corpora" / corpus_id
 
 
+def parted_upload(upload_id: str) -> Path:
+    """The parts of an upload that is not complete, each under its ID."""
+    return data() / "uploads" / upload_id
+
+
 def tokenizer(tokenizer_id: str) -> Path:
     """A tokenizer in Hugging Face layout."""
     return data() / "tokenizers" / tokenizer_id

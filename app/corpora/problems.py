@@ -144,6 +144,15 @@ def by_reason(problems: list[Problem], counts: dict[str, int]) -> list[tuple[int
     return [(number, sentence(first[code])) for code, number in ordered if code in first]
 
 
+def first_sentence(problems: list[Problem]) -> str | None:
+    """The first problem in the reader's language, with the number of its line if it is of one."""
+    if not problems:
+        return None
+    first = problems[0]
+    text = sentence(first)
+    return text if first.line is None else _("Line {line}: {problem}", line=first.line, problem=text)
+
+
 def sentence(problem: Problem) -> str:
     """A problem in the reader's language."""
     message = MESSAGES[problem.code]

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any, Literal
 
 from sqlalchemy import func, or_, select, update
@@ -21,6 +22,7 @@ from trainer.run_dir import CorpusInput, sha256_file
 
 FORMATS = ("txt", "md", "jsonl", "json", "csv", "tsv")
 MAX_NAME_LENGTH = 120
+MAX_EXPIRED = 100  # corpora that one sweep deletes
 
 
 # ---- corpora --------------------------------------------------------------------------------------------------------
@@ -37,22 +39,31 @@ def create_corpus(
     sha256: str,
     encoding: str | None = None,
     kind: str | None = None,
+    format: str | None = None,
+    purpose: str | None = None,
+    lifetime: int | None = None,
 ) -> Corpus:
-    """Record a stored upload and enqueue its parsing."""
+    """Record a stored upload and enqueue its parsing. After `lifetime` seconds it is deleted.
+
+    Without a `format`, the ending of the file name is.
+    """
     corpus = Corpus(
         id=corpus_id,
         owner_id=owner_id,
         name=name,
         filename=filename,
-        format=filename.rpartition(".")[2].lower(),
+        format=format or filename.rpartition(".")[2].lower(),
         encoding=encoding,
         state="parsing",
         num_bytes=num_bytes,
         sha256=sha256,
         progress=ParseReport(kind=kind) if kind else ParseReport(),
+        purpose=purpose,
+        expires_at=None if lifetime is None else func.now() + timedelta(seconds=lifetime),
     )
     session.add(corpus)
     session.flush()
+    session.refresh(corpus, ["expires_at"])
     _enqueue_parse(session, corpus)
     return corpus
 
@@ -130,9 +141,21 @@ def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> 
     """
     corpus = _own_corpus(session, principal, corpus_id)
     _refuse_in_use(session, corpus)
-    background_tasks.cancel_evaluations(session, corpus_id=corpus_id)
-    deleted_directories.note(session, storage.corpus(corpus_id))  # if this process dies before it removes the files
+    _delete(session, corpus)
+
+
+def _delete(session: Session, corpus: Corpus) -> None:
+    background_tasks.cancel_evaluations(session, corpus_id=corpus.id)
+    deleted_directories.note(session, storage.corpus(corpus.id))  # if this process dies before it removes the files
     session.delete(corpus)
+
+
+def delete_expired(session: Session) -> None:
+    """Delete the corpora whose lifetime is over and that no unfinished job uses; the sweep removes their files."""
+    expired = select(Corpus).where(Corpus.expires_at < func.now()).order_by(Corpus.id).limit(MAX_EXPIRED)
+    for corpus in session.scalars(expired.with_for_update(skip_locked=True)):
+        if _job_using(session, corpus) is None:
+            _delete(session, corpus)
 
 
 def remove_files(corpus_id: str) -> None:
@@ -169,10 +192,14 @@ def _own_corpus(session: Session, principal: Principal, corpus_id: str) -> Corpu
     return corpus
 
 
-def _refuse_in_use(session: Session, corpus: Corpus) -> None:
+def _job_using(session: Session, corpus: Corpus) -> str | None:
+    """The name of an unfinished job that uses a corpus."""
     uses_corpus = or_(*(Job.spec[field].contains([corpus.id]) for field in ("corpora", "validation_corpora")))
-    using = select(Job.name).where(Job.state.not_in(TERMINAL), uses_corpus)
-    job_name = session.scalar(using.limit(1))
+    return session.scalar(select(Job.name).where(Job.state.not_in(TERMINAL), uses_corpus).limit(1))
+
+
+def _refuse_in_use(session: Session, corpus: Corpus) -> None:
+    job_name = _job_using(session, corpus)
     if job_name is not None:
         message = _(
             "The job “{job}” uses this corpus and has not finished. Cancel it or wait for its end.", job=job_name

@@ -24,12 +24,18 @@ MAX_FILENAME_LENGTH = 255
 
 @dataclass(frozen=True)
 class Label:
-    """The name and options of an upload. The file name is only displayed, never used as a path."""
+    """The name and options of an upload. The file name is only displayed, never used as a path.
+
+    Files under /v1 have a purpose, perhaps a lifetime in seconds, and file names of any ending.
+    """
 
     filename: str
     name: str
-    encoding: str | None
+    encoding: str | None = None
     kind: str | None = None
+    format: str | None = None
+    purpose: str | None = None
+    lifetime: int | None = None
 
 
 def label(filename: str, name: str = "", encoding: str = "", kind: str = "") -> Label:
@@ -56,10 +62,11 @@ def checked_encoding(encoding: str) -> str | None:
 
 def check_declared(length: str | None) -> None:
     """Check the Content-Length of an upload before a byte is stored. Raises PanelError if it is too large."""
-    uploads.check_declared(length, settings().max_upload_bytes, _too_large(), copies=2)  # it, and its parsed text
+    uploads.check_declared(length, settings().max_upload_bytes, too_large(), copies=2)  # it, and its parsed text
 
 
-def _too_large() -> PanelError:
+def too_large() -> PanelError:
+    """The error for a file over the limit."""
     limit = file_size(settings().max_upload_bytes)
     return bad_field("file", "file_too_large", _("The file is larger than the limit of {limit}.", limit=limit), 413)
 
@@ -87,7 +94,7 @@ async def store(filename: str, stream: AsyncIterator[bytes]) -> StoredUpload:
     """Write a file to disk. A failed upload leaves no file. Raises PanelError."""
     corpus_id = new_id()
     path = storage.corpus(corpus_id) / "upload"
-    sink = await to_thread.run_sync(uploads.StreamedUpload, path, settings().max_upload_bytes, _too_large())
+    sink = await to_thread.run_sync(uploads.StreamedUpload, path, settings().max_upload_bytes, too_large())
     try:
         sha256 = await uploads.save_upload(stream, sink)
     except BaseException:
@@ -113,10 +120,7 @@ def _record(principal: Principal, what: Label, upload: StoredUpload) -> Corpus:
             session,
             corpus_id=upload.corpus_id,
             owner_id=principal.user_id,
-            name=what.name,
-            filename=what.filename,
             num_bytes=upload.num_bytes,
             sha256=upload.sha256,
-            encoding=what.encoding,
-            kind=what.kind,
+            **vars(what),
         )

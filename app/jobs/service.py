@@ -22,6 +22,7 @@ from app.core.i18n import _
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, Attempt, BackgroundTask, Checkpoint, Corpus, Job, JobEvent, Tokenizer
 from app.core.names import checked_name
+from app.core.openai_models import Submission
 from app.core.principal import Principal, visible, visible_to
 from app.core.settings import settings
 from app.corpora import service as corpora_service
@@ -72,22 +73,9 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
 
     Raises SpecError or PanelError, which name the fields that are wrong.
     """
-    validation.check_text(request)
-    if isinstance(request.get("name"), str) and request["name"].strip():  # resolve() refuses an empty one
-        request = {**request, "name": checked_name(request["name"], max_length=MAX_NAME_LENGTH)}
-    origin, parent = _origin(session, principal, request.get("resume_from_checkpoint"))
-    if parent is not None:
-        before = effective_spec(parent)
-        tokenizer_id = parent.tokenizer_id or before.tokenizer if before.base_model is None else None
-        earlier = {**before.model_dump(), "tokenizer": tokenizer_id}
-        if before.max_steps is not None:  # an empty warm-up is a share of all steps: more must not lead back into it
-            earlier["warmup_steps"] = before.num_warmup_steps
-        request = replace_fields(earlier, request)
-    base = base_model.find(session, principal, request.get("base_model"))
-    if base is not None:
-        request = base_model.with_base_defaults(request, base)
-    request, auto_fields = split_auto_fields(request)
-    spec = resolve(request)
+    completed = complete_spec(session, principal=principal, request=request)
+    spec, auto_fields = completed.spec, completed.auto_fields
+    origin, parent, base = completed.origin, completed.parent, completed.base
     corpora = _corpora(session, principal, spec)
     tokenizer = None
     if spec.tokenizer is not None:
@@ -106,6 +94,40 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
     validation.check_steps(spec, job_plan)
     job_plan.notes.extend(_rare_labels(spec, corpora))
     return ResolvedRequest(spec, corpora, tokenizer, origin, parent, base, auto_fields, node, vocab_size, job_plan)
+
+
+@dataclass(frozen=True)
+class CompletedSpec:
+    """A partial spec, completed, with what it starts from. Its corpora need not be read yet."""
+
+    spec: TrainSpec
+    origin: Checkpoint | None
+    parent: Job | None
+    base: StartingPoint | None
+    auto_fields: Sequence[str]
+
+
+def complete_spec(session: Session, *, principal: Principal, request: dict[str, Any]) -> CompletedSpec:
+    """Complete a partial spec without looking at its corpora.
+
+    Raises SpecError or PanelError, which name the fields that are wrong.
+    """
+    validation.check_text(request)
+    if isinstance(request.get("name"), str) and request["name"].strip():  # resolve() refuses an empty one
+        request = {**request, "name": checked_name(request["name"], max_length=MAX_NAME_LENGTH)}
+    origin, parent = _origin(session, principal, request.get("resume_from_checkpoint"))
+    if parent is not None:
+        before = effective_spec(parent)
+        tokenizer_id = parent.tokenizer_id or before.tokenizer if before.base_model is None else None
+        earlier = {**before.model_dump(), "tokenizer": tokenizer_id}
+        if before.max_steps is not None:  # an empty warm-up is a share of all steps: more must not lead back into it
+            earlier["warmup_steps"] = before.num_warmup_steps
+        request = replace_fields(earlier, request)
+    base = base_model.find(session, principal, request.get("base_model"))
+    if base is not None:
+        request = base_model.with_base_defaults(request, base)
+    request, auto_fields = split_auto_fields(request)
+    return CompletedSpec(resolve(request), origin, parent, base, auto_fields)
 
 
 def _origin(session: Session, principal: Principal, checkpoint_id: Any) -> tuple[Checkpoint | None, Job | None]:
@@ -179,23 +201,31 @@ def propose(session: Session, *, principal: Principal, corpora: Sequence[str], s
 
 
 def submit(
-    session: Session, *, principal: Principal, request: dict[str, Any], idempotency_key: str | None = None
+    session: Session,
+    *,
+    principal: Principal,
+    request: dict[str, Any],
+    idempotency_key: str | None = None,
+    submission_id: str | None = None,
 ) -> tuple[Job, bool]:
     """Queue a job; returns it and whether it is new. The same key and body return the same job again.
 
-    Raises SpecError or PanelError: for wrong fields, for a key used with another body (409), above the user's quota
-    (429), and for a job that no machine or disk here can hold.
+    The job of a submission (submissions.py), which counts toward the quota already, has its ID. Raises SpecError or
+    PanelError: for wrong fields, for a key used with another body (409), above the user's quota (429), and for a job
+    that no machine or disk here can hold.
     """
     validation.check_text(request)
     body_sha256 = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     repeated = _submitted_before(session, principal, idempotency_key, body_sha256)
     if repeated is not None:
         return repeated, False
-    _check_quota(session, principal)
+    if submission_id is None:
+        check_quota(session, principal)
     resolved = resolve_request(session, principal=principal, request=request)
     validation.check_memory(resolved.plan)
     validation.check_disk(resolved.plan)
     values = _new_row(resolved) | {
+        "id": submission_id or new_id(),
         "owner_id": principal.user_id,
         "idempotency_key": idempotency_key,
         "body_sha256": body_sha256,
@@ -214,7 +244,6 @@ def _new_row(resolved: ResolvedRequest) -> dict[str, Any]:
     spec = resolved.spec
     origin = resolved.origin
     return {
-        "id": new_id(),
         "name": spec.name,
         "recipe": spec.recipe,
         "spec": spec,
@@ -229,11 +258,19 @@ def _new_row(resolved: ResolvedRequest) -> dict[str, Any]:
     }
 
 
-def _check_quota(session: Session, principal: Principal) -> None:
-    """Raise PanelError (429) above the user's quota. Locks the user's row, so that parallel requests wait in turn."""
+def lock_user(session: Session, principal: Principal) -> None:
+    """Make parallel requests of the user that submit jobs wait in turn."""
     session.execute(select(User.id).where(User.id == principal.user_id).with_for_update(key_share=True))
+
+
+def check_quota(session: Session, principal: Principal) -> None:
+    """Raise PanelError (429) above the user's quota."""
+    lock_user(session, principal)
     unfinished = (Job.owner_id == principal.user_id, Job.state.not_in(TERMINAL))
-    num_open = session.scalar(select(func.count()).select_from(Job).where(*unfinished)) or 0
+    waiting = (Submission.owner_id == principal.user_id, Submission.state == "waiting")
+    counts = [select(func.count()).select_from(Job).where(*unfinished)]
+    counts.append(select(func.count()).select_from(Submission).where(*waiting))
+    num_open = sum(session.scalar(count) or 0 for count in counts)
     limit = settings().max_open_jobs_per_user
     if num_open >= limit:
         message = _(

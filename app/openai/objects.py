@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import Query
+from fastapi import Header, Query
 
 from app.core.principal import not_found
 
 ORGANIZATION = "org-local"
 After = Annotated[str | None, Query(max_length=200, description="The ID of the last object of the page before.")]
+
+# How often a client has sent a request before: its answer may not have arrived.
+RetryCount = Annotated[int, Header(alias="x-stainless-retry-count", ge=0, le=1000)]
 
 
 def seconds(instant: datetime | None) -> int | None:

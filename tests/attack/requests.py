@@ -137,7 +137,8 @@ def scripts(target: Target) -> str:
         for script in SCRIPTS:
             client.post("/api/v1/models", json={"name": script})
             client.post("/api/v1/corpora", params={"filename": "a.txt", "name": script}, content=script.encode())
-        pages = [path for method, path in routes() if method == "GET" and "{" not in path and "/api/" not in path]
+        lists = [path for method, path in routes() if method == "GET" and "{" not in path]
+        pages = [path for path in lists if not path.startswith(("/api/", "/v1/"))]
         for page in pages:
             text = browser.get(page).text
             raw = [script for script in SCRIPTS if "<" in script and script in text]

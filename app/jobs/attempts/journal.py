@@ -1,6 +1,7 @@
 """What the lines of an attempt's journal change in the database: progress, facts, points and samples of the job."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -30,8 +31,16 @@ def fold(session: Session, job: Job, new: Sequence[events.Event]) -> None:
     job.progress = job_progress
     job.facts = facts
     job.step = max([job.step, *(event.step for event in points)])
-    lines = [metrics.Point(event.seq, event.step, dict(event.values)) for event in points]
+    lines = [metrics.Point(event.seq, event.step, dict(event.values), _instant(event.at)) for event in points]
     metrics.append(session, job_id=job.id, fence=job.fence, points=lines)
+
+
+def _instant(seconds: float) -> datetime | None:
+    """Unix seconds as an instant; None for what no clock says."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _progress_after(before: JobProgress, event: events.Event) -> JobProgress:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -19,11 +20,12 @@ Value = float | str  # a number, or the word nan, inf or -inf
 
 @dataclass(frozen=True)
 class Point:
-    """One line of a journal: the values of several series at a step."""
+    """One line of a journal: the values of several series at a step, and when it was written."""
 
     seq: int
     step: int
     values: dict[str, Value]
+    at: datetime | None = None
 
 
 @dataclass
@@ -74,6 +76,7 @@ def _row(job_id: str, fence: int, point: Point, series: str, value: Value) -> di
         "seq": point.seq,
         "value": None if word else value,
         "nonfinite": word,
+        "at": point.at,
     }
 
 

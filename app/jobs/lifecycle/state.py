@@ -6,7 +6,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from app.core.models import Job, JobEvent
+from app.core.models import Attempt, Job, JobEvent
+from app.jobs.lifecycle import job_webhooks
 from app.jobs.lifecycle.transitions import Actor, allowed
 
 
@@ -22,6 +23,8 @@ def add_history(
 ) -> None:
     """Add an event to the job's history. If the state does not change, `before` is the current state."""
     last = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id)) or 0
+    attempt = (Attempt.job_id == job.id, Attempt.fence == job.fence)
+    journal_seq = session.scalar(select(Attempt.journal_seq).where(*attempt)) or 0
     session.add(
         JobEvent(
             job_id=job.id,
@@ -32,6 +35,7 @@ def add_history(
             fence=job.fence,
             reason=reason,
             data=data,
+            journal_seq=journal_seq,
         )
     )
     session.flush()
@@ -43,6 +47,7 @@ def finish(session: Session, job: Job, state: str, actor: Actor, reason: str, /,
     job.lease_until = job.wait_reason = job.not_before = None
     job.gpus = []
     set_state(session, job, state, actor, reason, **data)
+    job_webhooks.enqueue(session, owner_id=job.owner_id, job_id=job.id, state=state)
 
 
 def seconds_from_now(seconds: float) -> ColumnElement[datetime]:

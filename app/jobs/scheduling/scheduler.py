@@ -1,4 +1,4 @@
-"""The scheduler: one loop that places queued jobs, expires leases, flushes the outbox and cleans up the disk.
+"""The scheduler: one loop that submits and places jobs, expires leases, sends what waits and cleans up the disk.
 
 `python -m app.jobs.scheduling.scheduler`. Any number may run; the one that holds an advisory lock of PostgreSQL leads.
 All its work is in transactions that are safe to repeat, so it may be killed at any point.
@@ -20,9 +20,11 @@ from app.background_tasks import outcomes
 from app.core import db, disk, live, log_lines, queue
 from app.core.models import Heartbeat
 from app.core.settings import settings
+from app.jobs import submissions
 from app.jobs.lifecycle import notifications
 from app.jobs.scheduling import dispatch
 from app.jobs.scheduling.sweep import Sweep
+from app.webhooks.delivery import Deliveries
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class Scheduler:
         self._is_away = False
         self._reap_at = self._clock() + self._grace()
         self._sweep = Sweep()
+        self._deliveries = Deliveries()
 
     def step(self) -> bool:
         """Run one round if this process leads; returns whether it does. An outage is logged once and not raised."""
@@ -86,12 +89,14 @@ class Scheduler:
     def _round(self) -> None:
         may_expire = self._clock() >= self._reap_at
         counts = {"given_up": self._run(dispatch.expire_leases) if may_expire else 0}
+        counts["submitted"] = self._run(submissions.submit_ready)
         counts["settled"] = self._run(dispatch.requeue_or_fail)
         counts["placed"] = self._run(dispatch.place)
         if may_expire:
             with db.transaction() as session:
                 outcomes.expire_leases(session)
         counts["sent"] = queue.flush_outbox()
+        counts["delivered"] = self._deliveries.step()
         counts["removed"] = self._sweep.step()
         with db.transaction() as session:
             _record_heartbeat(session, counts)

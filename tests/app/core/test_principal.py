@@ -3,19 +3,22 @@
 import json
 import re
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from app.core import db
+from app.core import db, storage
 from app.core.account_models import ApiToken, LoginSession, PasswordReset, User
 from app.core.conversation_models import Conversation, ConversationMessage
 from app.core.deployment_models import Deployment
 from app.core.json_shapes import ModelFacts, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
+from app.core.openai_models import PartedUpload, Submission, WebhookEndpoint
 from app.corpora import service as corpora
+from app.webhooks.service import EVENT_TYPES
 from tests.app.jobs import factories, saved_checkpoints
 from tests.routes import routes
 from tests.users import Person
@@ -23,6 +26,7 @@ from tests.users import Person
 MARK = "Sesame"  # in the name of everything of Alice's
 SHA256 = "5" * 64
 STEPS = {"max_steps": 4, "warmup_steps": 1}
+DAY = timedelta(days=1)
 TABLES: tuple[type[Any], ...] = (
     Corpus,
     Tokenizer,
@@ -33,6 +37,9 @@ TABLES: tuple[type[Any], ...] = (
     Conversation,
     ConversationMessage,
     Deployment,
+    PartedUpload,
+    Submission,
+    WebhookEndpoint,
 )
 
 
@@ -53,6 +60,9 @@ class Ids:
     message_id: str
     deployment_id: str
     running_job_id: str
+    file_id: str
+    upload_id: str
+    endpoint_id: str
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +70,7 @@ def ids(database: str, alice_user: Person) -> Ids:
     """Alice's rows."""
     factories.node(slots=4)
     corpus_id = factories.corpus(alice_user, name=f"{MARK} corpus")
+    (storage.corpus(corpus_id) / "upload").write_bytes(b"text")
     job_id, fence = factories.started(alice_user, corpus_id, name=f"{MARK} job", **STEPS)
     running_job_id, _fence = factories.started(alice_user, corpus_id, name=f"{MARK} other job", **STEPS)
     checkpoint_id = saved_checkpoints.recorded(job_id, 4, fence).id
@@ -82,9 +93,16 @@ def ids(database: str, alice_user: Person) -> Ids:
         token_id = session.scalars(select(ApiToken.id)).one()
         session_id = session.scalars(select(LoginSession.id)).one()
         row_ids = (corpus_id, tokenizer.id, model.id, job_id, checkpoint_id, task.id)
-        return Ids(
-            *row_ids, token_id, session_id, alice_user.id, conversation.id, message.id, deployment.id, running_job_id
+        upload = PartedUpload(
+            owner_id=alice_user.id, filename=f"{MARK}.txt", purpose="fine-tune", num_bytes=9, expires_at=db.now() + DAY
         )
+        endpoint = WebhookEndpoint(
+            owner_id=alice_user.id, name=MARK, url="https://example.com/", event_types=[EVENT_TYPES[0]], secret=MARK
+        )
+        session.add_all([upload, endpoint])
+        session.flush()
+        others = (conversation.id, message.id, deployment.id, running_job_id, corpus_id, upload.id, endpoint.id)
+        return Ids(*row_ids, token_id, session_id, alice_user.id, *others)
 
 
 def record_tokenizer(session: Any, person: Person, name: str, corpus_ids: list[str], sha256: str = SHA256) -> Tokenizer:

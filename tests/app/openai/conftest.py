@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests import web_server
+from tests.app.openai.clients import ClientCalls, client_calls
 from tests.app.playground.conftest import (  # noqa: F401 - fixtures
     StoreCheckpoint,
     StoredCheckpoint,
@@ -82,3 +84,27 @@ def calling(store_checkpoint: StoreCheckpoint, alice_user: Person) -> StoredChec
     stored = store_checkpoint(alice_user)
     (stored.path / "chat_template.jinja").write_text(TOOL_TEMPLATE)
     return stored
+
+
+# ---- the training half of the API, which needs no node --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server(database: str) -> Iterator[str]:
+    """The address of the application on a real socket."""
+    with web_server.running() as url:
+        yield url
+
+
+@pytest.fixture(params=("sync", "async"))
+def alice_client(request: pytest.FixtureRequest, openai: Any, server: str, key: str) -> Iterator[ClientCalls]:
+    """Alice's client, called synchronously and asynchronously."""
+    with client_calls(openai, server, key, is_async=request.param == "async") as calls:
+        yield calls
+
+
+@pytest.fixture
+def bob_client(openai: Any, server: str, bob_user: Person) -> Iterator[ClientCalls]:
+    """Bob's client."""
+    with client_calls(openai, server, bob_user.token(), is_async=False) as calls:
+        yield calls

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import uvicorn
 from celery.contrib.testing.worker import start_worker
 from sqlalchemy import func
 from starlette.testclient import TestClient
@@ -18,7 +17,7 @@ from app.core import db, storage
 from app.core.models import Job, Node
 from app.core.queue import GENERATE_QUEUE, celery, node_queue
 from app.core.settings import settings
-from app.main import create_app
+from tests import web_server
 from tests.trainer.gangs import GangForkServer
 from tests.users import Person
 from tests.waiting import until
@@ -160,10 +159,5 @@ def free_slots() -> int:
 @pytest.fixture(scope="module")
 def address(node: str) -> Iterator[str]:
     """The application on a real socket: only there can a reader leave in the middle."""
-    server = uvicorn.Server(uvicorn.Config(create_app(), port=0, log_level="warning", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until(lambda: server.started, what="the web server")
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
+    with web_server.running() as url:
+        yield url

@@ -28,6 +28,7 @@ PAIRS = (
 # A record is of the first kind whose keys it has.
 KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("preference", ("chosen", "rejected")),
+    ("preference", ("preferred_output", "non_preferred_output")),
     ("chat", ("messages",)),
     ("chat", ("conversations",)),
     ("multiple_choice", ("choices",)),
@@ -64,7 +65,7 @@ class RecordReader:
         """What is kept of a record. Raises BadLine."""
         kind = self._kind_of(record)
         unused: Counter[str] = Counter()
-        fields = Fields(record, "text" if kind == "text" else "field")
+        fields = Fields(_flat(record) if kind == "preference" else record, "text" if kind == "text" else "field")
         try:
             if kind == "text":
                 text = fields.text("text")
@@ -221,6 +222,16 @@ def _preference(fields: Fields, unused: Counter[str]) -> Record:
         return _split_texts(chosen, rejected)
     end = "\n\n" if prompt_key == "instruction" else ""
     return {"prompt": f"{prompt}{end}", "chosen": chosen, "rejected": rejected}
+
+
+def _flat(record: Record) -> Record:
+    """A preference by the names above, if it has OpenAI's: there the conversation and its tools lie in `input`."""
+    names = {"preferred_output": "chosen", "non_preferred_output": "rejected"}
+    if not names.keys() <= record.keys():
+        return record
+    inner = record.get("input")
+    outer = {names.get(key, key): value for key, value in record.items() if key != "input" or type(inner) is not dict}
+    return {**inner, **outer} if type(inner) is dict else outer
 
 
 def _prompt_of_pair(fields: Fields, key: str | None, unused: Counter[str]) -> str | list[Record] | None:

@@ -276,7 +276,7 @@ def test_the_leader_sweeps_periodically_and_writes_a_heartbeat(job: tuple[str, i
     with db.transaction() as session:
         beat = session.get_one(Heartbeat, "scheduler")
         assert beat.facts["removed"] == 1
-        assert set(beat.facts) == {"given_up", "settled", "placed", "sent", "removed"}
+        assert set(beat.facts) == {"given_up", "submitted", "settled", "placed", "sent", "delivered", "removed"}
 
 
 def test_corpora_without_a_row_are_quarantined_even_if_complete(alice_user: Person) -> None:

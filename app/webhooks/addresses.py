@@ -1,0 +1,100 @@
+"""Where webhooks may be sent: the server sends what users ask for, and must not reach for them what only it can reach.
+
+An address is https and all that its host resolves to is public, unless the operator lists the host in
+ATHANOR_WEBHOOK_HOSTS. It is resolved again for each delivery, and the connection goes to the address that was checked.
+"""
+
+import ipaddress
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.settings import settings
+
+MAX_URL_LENGTH = 2000
+PORTS = {"https": 443, "http": 80}
+# They lead to an IPv4 address within them, which may be private: NAT64, 6to4, Teredo.
+TRANSLATED = [ipaddress.ip_network(name) for name in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checked URL: `address` is the IP address to connect to, `path` includes the query."""
+
+    scheme: str
+    host: str
+    port: int
+    address: str
+    path: str
+
+    @property
+    def host_header(self) -> str:
+        """The host with its port, as the Host header has it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+def check(url: str) -> None:
+    """Raise PanelError at `url` for one that webhooks may not be sent to. A host without an address may get one."""
+    with suppress(OSError):
+        resolve(url)
+
+
+def resolve(url: str) -> Target:
+    """Where to connect to. Raises PanelError for what is not allowed, and OSError if the host does not resolve."""
+    scheme, host, port, path = _parts(url)
+    addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    if not _is_listed(host) and not all(map(is_public, addresses)):
+        raise _refused(host)
+    return Target(scheme, host, port, addresses[0], path)
+
+
+def _parts(url: str) -> tuple[str, str, int, str]:
+    """Scheme, host, port and path of a URL. Raises PanelError."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise _invalid() from None
+    is_plain = url.isascii() and url.isprintable() and " " not in url and len(url) <= MAX_URL_LENGTH
+    if not is_plain or parts.scheme not in PORTS or not host or parts.username is not None or "%" in host:
+        raise _invalid()
+    if parts.scheme == "http" and not _is_listed(host):
+        raise _refused(host)
+    query = f"?{parts.query}" if parts.query else ""
+    return parts.scheme, host, port or PORTS[parts.scheme], f"{parts.path or '/'}{query}"
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the Internet, and not to this machine or its networks."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:  # of IPv6 with a zone
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return is_public(str(parsed.ipv4_mapped))
+        if any(parsed in network for network in TRANSLATED):
+            return False
+    return parsed.is_global and not parsed.is_multicast
+
+
+def _is_listed(host: str) -> bool:
+    listed = {name.strip().lower() for name in settings().webhook_hosts.split(",") if name.strip()}
+    return host.lower() in listed
+
+
+def _invalid() -> PanelError:
+    message = _("A webhook endpoint is an https URL with a host name and without a password.")
+    return bad_field("url", "url_invalid", message)
+
+
+def _refused(host: str) -> PanelError:
+    message = _(
+        "Webhooks are sent by https to public addresses only. To allow {host}, list it in ATHANOR_WEBHOOK_HOSTS.",
+        host=host[:100],
+    )
+    return bad_field("url", "url_refused", message)
