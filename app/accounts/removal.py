@@ -20,8 +20,7 @@ from app.core.principal import Principal
 
 Choice = Literal["delete", "transfer"]
 
-# Every table whose rows have an owner, also those of later versions, and the directory of a row where it has one.
-OWNED: list[Table] = [table for table in Base.metadata.sorted_tables if "owner_id" in table.c]
+# The directory of a row, of the tables whose rows have one.
 DIRECTORIES = {
     "corpus": storage.corpus,
     "tokenizer": storage.tokenizer,
@@ -30,6 +29,11 @@ DIRECTORIES = {
     "background_task": storage.background_task,
     "parted_upload": storage.parted_upload,
 }
+
+
+def owned_tables() -> list[Table]:
+    """Every table whose rows have an owner; only when all features are imported are these all."""
+    return [table for table in Base.metadata.sorted_tables if "owner_id" in table.c]
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ def _require_finished(session: Session, user: User) -> None:
 
 
 def _owned_directories(session: Session, user_id: str) -> list[Path]:
-    ids = [(table.name, select(table.c.id).where(table.c.owner_id == user_id)) for table in OWNED if "id" in table.c]
+    with_id = [table for table in owned_tables() if "id" in table.c]
+    ids = [(table.name, select(table.c.id).where(table.c.owner_id == user_id)) for table in with_id]
     return [DIRECTORIES[name](row_id) for name, own in ids if name in DIRECTORIES for row_id in session.scalars(own)]
 
 
@@ -111,7 +116,7 @@ def _transfer(session: Session, user_id: str, to_id: str) -> list[Path]:
     for job in session.scalars(select(Job).where(Job.owner_id == user_id).order_by(Job.id).with_for_update()):
         job.owner_id, job.idempotency_key = to_id, None
     session.flush()
-    for table in OWNED:
+    for table in owned_tables():
         session.execute(update(table).where(table.c.owner_id == user_id).values(owner_id=to_id))
     return [storage.tokenizer(tokenizer_id) for tokenizer_id in copies]
 

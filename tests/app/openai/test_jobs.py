@@ -368,7 +368,7 @@ def test_pages_of_one_job_have_every_job_once_while_new_ones_arrive(
     assert (shown.model, shown.training_file, shown.status) == ("tiny", text_file, "queued")
 
 
-def test_jobs_are_listed_by_their_metadata(alice_client: ClientCalls, text_file: str) -> None:
+def test_jobs_are_listed_by_their_metadata(alice_client: ClientCalls, server: str, key: str, text_file: str) -> None:
     mark = f"mark {time.time_ns()}"
     one = create(alice_client, text_file, metadata={"team": mark, "n": "1"})
     two = create(alice_client, text_file, metadata={"team": mark, "n": "2"})
@@ -379,7 +379,8 @@ def test_jobs_are_listed_by_their_metadata(alice_client: ClientCalls, text_file:
 
     assert listed({"metadata[team]": mark}) == [two.id, one.id]
     assert listed({"metadata[team]": mark, "metadata[n]": "1"}) == [one.id]
-    assert listed({"metadata[team]": ""}) == []
+    empty = httpx.get(f"{server}/v1/fine_tuning/jobs?metadata[team]=", headers={"Authorization": f"Bearer {key}"})
+    assert empty.json()["data"] == []  # major 1 leaves empty values out
     of_nothing = listed({"metadata": "null"})
     assert without.id in of_nothing
     assert one.id not in of_nothing
