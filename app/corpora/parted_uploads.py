@@ -173,10 +173,9 @@ def _put_together(upload_id: str, part_ids: Sequence[str], md5: str | None, path
                 while piece := part.read(WRITE_BYTES):
                     digest.update(piece)
                     sink.write([piece])
-        if md5 is not None and md5.strip().lower() != digest.hexdigest():
-            message = _(
-                "The MD5 of the file is {digest}. Upload the parts that differ again.", digest=digest.hexdigest()
-            )
+        actual = digest.hexdigest()
+        if md5 is not None and md5.strip().lower() != actual:
+            message = _("The MD5 of the file is {md5}. Upload the parts that differ again.", md5=actual)
             raise bad_field("md5", "md5_differs", message)
         return sink.finish()
     finally:

@@ -27,7 +27,7 @@ CREATED, ENDED = 1, 2
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class EventPosition:
     """Where an event stands. `number` is 0 for a line of the journal, whose points are one event."""
 
     fence: int  # 0 before the first attempt; one less than in IDs, which start with the submission
@@ -43,24 +43,24 @@ def page(
     session: Session, job_id: str, submission: Submission | None, job: Job | None, after: str | None, limit: int
 ) -> list[dict[str, Any]]:
     """The events of a job from a place on, newest first. Raises PanelError for a place in another job."""
-    place = Place(2**31 - 2, 0, 0) if after is None else _place(job_id, after)
+    place = EventPosition(2**31 - 2, 0, 0) if after is None else _place(job_id, after)
     candidates = [] if job is None else [*_history(session, job, place, limit), *_points(session, job, place, limit)]
     candidates += [] if submission is None else _of_submission(submission)
     newest = sorted((event for event in candidates if event[0] < place), key=lambda event: event[0], reverse=True)
     return [_answer(job_id, *event) for event in newest[:limit]]
 
 
-def _place(job_id: str, event_id: str) -> Place:
+def _place(job_id: str, event_id: str) -> EventPosition:
     match = _ID.fullmatch(event_id)
     if match is None or match[1] != job_id:
         raise bad_field("after", "cursor_invalid", _("This is no event of the job. Use the ID of one as after."))
-    return Place(int(match[2]) - 1, int(match[3]), int(match[4] or 0))
+    return EventPosition(int(match[2]) - 1, int(match[3]), int(match[4] or 0))
 
 
-Event = tuple[Place, dict[str, Any]]
+Event = tuple[EventPosition, dict[str, Any]]
 
 
-def _answer(job_id: str, place: Place, values: dict[str, Any]) -> dict[str, Any]:
+def _answer(job_id: str, place: EventPosition, values: dict[str, Any]) -> dict[str, Any]:
     return {"id": place.event_id(job_id), "object": "fine_tuning.job.event", **values}
 
 
@@ -73,17 +73,17 @@ def _message(at: int | None, text: str, level: Level = "info", **data: Any) -> d
 
 def _of_submission(submission: Submission) -> list[Event]:
     text = _("Validating training file: {id}", id=submission.details["training_file"])
-    listed = [(Place(-1, 0, CREATED), _message(objects.seconds(submission.created_at), text))]
+    listed = [(EventPosition(-1, 0, CREATED), _message(objects.seconds(submission.created_at), text))]
     at = objects.seconds(submission.finished_at)
     if submission.state == "failed":
         text = str(submission.failure["message"])
-        listed.append((Place(-1, 0, ENDED), _message(at, text, "error", code=submission.failure["code"])))
+        listed.append((EventPosition(-1, 0, ENDED), _message(at, text, "error", code=submission.failure["code"])))
     elif submission.state == "cancelled":
-        listed.append((Place(-1, 0, ENDED), _message(at, _("The job was cancelled."))))
+        listed.append((EventPosition(-1, 0, ENDED), _message(at, _("The job was cancelled."))))
     return listed
 
 
-def _history(session: Session, job: Job, place: Place, limit: int) -> list[Event]:
+def _history(session: Session, job: Job, place: EventPosition, limit: int) -> list[Event]:
     """Changes of a job's state before a place, newest first."""
     position = tuple_(JobEvent.fence, JobEvent.journal_seq, JobEvent.seq)
     before = position < (place.fence, place.seq, place.number)
@@ -94,11 +94,11 @@ def _history(session: Session, job: Job, place: Place, limit: int) -> list[Event
         level = "error" if event.to_state == "failed" else level
         text = failures.explain(event.reason, event.data) or event.to_state
         values = _message(objects.seconds(event.at), text, level, state=event.to_state, reason=event.reason)
-        listed.append((Place(event.fence, event.journal_seq, event.seq), values))
+        listed.append((EventPosition(event.fence, event.journal_seq, event.seq), values))
     return listed
 
 
-def _points(session: Session, job: Job, place: Place, limit: int) -> list[Event]:
+def _points(session: Session, job: Job, place: EventPosition, limit: int) -> list[Event]:
     """What was measured before a place, newest first: a line of the journal is one event."""
     position = tuple_(MetricPoint.fence, MetricPoint.seq)
     limits = (place.fence, place.seq)
@@ -117,7 +117,10 @@ def _points(session: Session, job: Job, place: Place, limit: int) -> list[Event]
         steps[line], instants[line] = point.step, objects.seconds(point.at)
     started = {row.fence: row.started_at for row in session.scalars(select(Attempt).where(Attempt.job_id == job.id))}
     return [
-        (Place(*line, 0), _measured(job, steps[line], values[line], instants[line] or _second(started, line[0], job)))
+        (
+            EventPosition(*line, 0),
+            _measured(job, steps[line], values[line], instants[line] or _second(started, line[0], job)),
+        )
         for line in wanted
     ]
 
@@ -129,8 +132,8 @@ def _second(started: dict[int, Any], fence: int, job: Job) -> int | None:
 
 def _measured(job: Job, step: int, values: dict[str, Any], at: int | None) -> dict[str, Any]:
     named = job_objects.metrics(values)
-    shown = {"train_loss": _("training loss"), "valid_loss": _("validation loss")}
-    losses = ", ".join(f"{word}={_rounded(named[name])}" for name, word in shown.items() if name in named)
+    labels = {"train_loss": _("training loss"), "valid_loss": _("validation loss")}
+    losses = ", ".join(f"{word}={_rounded(named[name])}" for name, word in labels.items() if name in named)
     text = _("Step {step}/{total}: {values}", step=step, total=job.max_steps, values=losses or ", ".join(values))
     data = {"step": step, "total_steps": job.max_steps, **named}
     return {"created_at": at, "level": "info", "type": "metrics", "message": text, "data": data}

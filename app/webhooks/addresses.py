@@ -21,7 +21,7 @@ TRANSLATED = [ipaddress.ip_network(name) for name in ("64:ff9b::/96", "64:ff9b:1
 
 
 @dataclass(frozen=True)
-class Target:
+class DeliveryAddress:
     """A checked URL: `address` is the IP address to connect to, `path` includes the query."""
 
     scheme: str
@@ -43,13 +43,13 @@ def check(url: str) -> None:
         resolve(url)
 
 
-def resolve(url: str) -> Target:
+def resolve(url: str) -> DeliveryAddress:
     """Where to connect to. Raises PanelError for what is not allowed, and OSError if the host does not resolve."""
     scheme, host, port, path = _parts(url)
     addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     if not _is_listed(host) and not all(map(is_public, addresses)):
         raise _refused(host)
-    return Target(scheme, host, port, addresses[0], path)
+    return DeliveryAddress(scheme, host, port, addresses[0], path)
 
 
 def _parts(url: str) -> tuple[str, str, int, str]:

@@ -27,7 +27,7 @@ from app.core.errors import PanelError
 from app.core.openai_models import WebhookDelivery, WebhookEndpoint
 from app.core.version import VERSION
 from app.webhooks import service
-from app.webhooks.addresses import Target, resolve
+from app.webhooks.addresses import DeliveryAddress, resolve
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def post(endpoint: WebhookEndpoint, delivery_id: str, body: str) -> int:
         connection.close()
 
 
-def _connection(target: Target) -> HTTPConnection:
+def _connection(target: DeliveryAddress) -> HTTPConnection:
     """A connection to the address that was checked, which proves to be the host."""
     if target.scheme == "http":
         return HTTPConnection(target.address, target.port, timeout=TIMEOUT_SECONDS)
