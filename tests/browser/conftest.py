@@ -92,6 +92,7 @@ def base_model(running_stack: Stack, chromium: Browser, login_state: Any, model_
     context = chromium.new_context(locale="en", storage_state=login_state)
     with checked_page(context) as page:
         page.goto(running_stack.base_url + "/models")
+        until_started(page)
         page.locator("input[webkitdirectory]").set_input_files(model_folder)
         page.wait_for_url("**/models/*")
         page.locator(".page-header").get_by_role("link", name="Fine-tune").wait_for(timeout=60_000)
