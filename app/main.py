@@ -27,6 +27,7 @@ from app.jobs import api as jobs_api
 from app.jobs import pages as jobs_pages
 from app.openai import chat as openai_chat
 from app.openai import completions as openai_completions
+from app.openai import embeddings as openai_embeddings
 from app.openai import files as openai_files
 from app.openai import jobs as openai_jobs
 from app.openai import models as openai_models
@@ -65,6 +66,7 @@ OPENAI = (
     openai_webhooks,
     openai_chat,
     openai_completions,
+    openai_embeddings,
     openai_responses,
 )
 PAGES = (

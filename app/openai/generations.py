@@ -210,7 +210,10 @@ class GeneratedText:
         """Add an event."""
         if event.name == "piece":
             self.text += event.data.get("text", "")
-            self.tokens += event.data.get("tokens", [])
+            tokens = event.data.get("tokens", [])
+            if event.data.get("is_prompt") and tokens:
+                tokens[0]["logprob"] = None  # nothing comes before it
+            self.tokens += tokens
             self.calls += event.data.get("tool_calls", [])
         elif event.name == "done":
             self.done = event.data

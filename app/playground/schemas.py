@@ -189,6 +189,7 @@ class GenerationMessage(BaseModel):
     text: str = ""
     tokens: list[GeneratedToken] = []
     tool_calls: list[GeneratedToolCall] = []
+    is_prompt: bool = False  # a piece that repeats the prompt: its first token has no log-probability
     num_tokens: int = 0  # generated so far
     num_prompt_tokens: int = 0
     finish_reason: Literal["stop", "length", "cancelled"] | None = None

@@ -27,6 +27,7 @@ from transformers.generation.continuous_batching.requests import FutureRequestSt
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from trainer.inference.sampling import SamplingSettings, TokenChoice, TokenConstraint, choose
+from trainer.inference.shared_weights import copy_sharing_weights
 from trainer.planning.context_length import context_length
 
 PAGE_TOKENS = 32  # of the cache; prompts share whole pages
@@ -139,6 +140,9 @@ class BatchEngine(InferenceEngine):
     """Generates texts in one batch, which they join and leave at each step."""
 
     def __init__(self, model: PreTrainedModel) -> None:
+        # The library changes the configuration of its model in each step: others who use it at that moment would get
+        # attention that looks ahead.
+        model = copy_sharing_weights(model)
         super().__init__(model)
         self._generations: dict[str, Generation] = {}  # by request ID
         self._ids = count()

@@ -3,16 +3,16 @@
 All functions take token ids, so that the tokenizer may be in another process, and one text at a time.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
+
+from trainer.inference.shared_weights import copy_sharing_weights
 
 LOGITS_ROWS = 64  # of logits that exist at once
 EMBEDDING_ROWS = 8_192  # of the embedding matrix that are copied at once
@@ -123,24 +123,21 @@ def _hidden(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
 
 def _encoded(model: PreTrainedModel, ids: Sequence[int], attention: str = "", **options: Any) -> Any:
     """The output of the model without its head; of an encoder-decoder that of its encoder."""
-    own = _copy(model, attention)
+    own = _with_attention(model, attention) if attention else model
     backbone: Any = own.get_encoder() if model.config.is_encoder_decoder else own.base_model
     return backbone(input_ids=_batch(model, ids), **options)
 
 
 def _logits(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
     """The output of the head for a text, without the dimension of the batch."""
-    logits: Tensor = _copy(model)(input_ids=_batch(model, ids)).logits[0]
+    logits: Tensor = model(input_ids=_batch(model, ids)).logits[0]
     return logits
 
 
-def _copy(model: PreTrainedModel, attention: str = "") -> PreTrainedModel:
-    """A second model with the same weights and an implementation of attention of its own: by default that which the
-    model has while no engine runs, as an engine's needs its cache. Others may use the model at the same time.
-    """
-    tensors = chain(model.parameters(), model.buffers())
-    own = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    own.set_attn_implementation(attention or model.config._attn_implementation.removeprefix("paged|"))
+def _with_attention(model: PreTrainedModel, attention: str) -> PreTrainedModel:
+    """The model with another implementation of attention; others may use it at the same time."""
+    own = copy_sharing_weights(model)
+    own.set_attn_implementation(attention)
     return own
 
 

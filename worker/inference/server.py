@@ -8,6 +8,7 @@ credentials and no database access.
 import argparse
 import json
 import logging
+import math
 import os
 import select
 import socket
@@ -32,9 +33,10 @@ from app.playground.schemas import (
 from trainer import jsonlines
 from trainer.data.record_encoding import RecordRefused
 from trainer.data.tokenizer_process import CallStopped
-from trainer.inference import grammar_check
+from trainer.inference import grammar_check, inspection
 from trainer.inference.grammar import GrammarConstraint
 from trainer.inference.grammar_check import GrammarRefused
+from trainer.inference.inspection import TokenScore
 from trainer.inference.sampling import SamplingSettings, TokenChoice
 from trainer.inference.text_pieces import TextPiece, text_pieces
 from trainer.inference.tool_calls import ToolCallParser, call_grammar
@@ -45,6 +47,7 @@ log = logging.getLogger(__name__)
 
 NICENESS = 14  # added to that of the worker: beside a training it gets a 23rd of a processor
 MAX_TARGET_TOKENS = 4_096  # that an encoder-decoder writes, whose positions have no end
+MIN_PROBABILITY = 1e-38  # whose logarithm is written for those that fp32 rounds to 0
 IDLE_SECONDS = 600.0  # the process exits after so long without a generation, to free memory
 
 
@@ -142,7 +145,18 @@ def _echo(model: SandboxedModel, task: GenerationTask, ids: Sequence[int]) -> Ge
     """The prompt as a piece of the text."""
     decoder = model.decoder([])
     text = "".join(map(decoder.push, ids)) + decoder.rest() if task.prompt_ids else task.prompt
-    return GenerationMessage(event="piece", text=text)
+    message = GenerationMessage(event="piece", text=text, is_prompt=True)
+    if task.top_logprobs is not None:
+        scored = inspection.score(model.model, ids, task.top_logprobs)
+        choices = [TokenChoice(ids[0]), *(_choice(number, one) for number, one in zip(ids[1:], scored, strict=True))]
+        message.tokens = _generated_tokens(model, choices)
+    return message
+
+
+def _choice(number: int, scored: TokenScore) -> TokenChoice:
+    """A token of a prompt as if it had been chosen."""
+    top = tuple((one.id, math.log(max(one.probability, MIN_PROBABILITY))) for one in scored.top)
+    return TokenChoice(number, scored.log_prob, top)
 
 
 def _constraint(model: SandboxedModel, task: GenerationTask) -> tuple[frozenset[int], GrammarConstraint | None]:

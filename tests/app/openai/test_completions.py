@@ -69,6 +69,21 @@ def test_log_probabilities_have_the_places_of_their_tokens(client: Any, checkpoi
     assert [offset for chunk in chunks for offset in chunk.choices[0].logprobs.text_offset] == logprobs.text_offset
 
 
+def test_an_echo_has_the_log_probabilities_of_the_prompt(client: Any, checkpoint: StoredCheckpoint) -> None:
+    answer = complete(client, checkpoint, echo=True, logprobs=2, max_tokens=3).choices[0]
+    logprobs = answer.logprobs
+    loaded = generation.load(checkpoint.path, "cpu")
+    ids = loaded.encode(PROMPT)
+    with torch.inference_mode():
+        expected = loaded.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    assert (logprobs.token_logprobs[0], logprobs.top_logprobs[0]) == (None, None)
+    for place, number in enumerate(ids[1:], 1):
+        assert logprobs.token_logprobs[place] == pytest.approx(float(expected[place - 1, number]), abs=1e-4)
+        assert max(logprobs.top_logprobs[place].values()) == pytest.approx(float(expected[place - 1].max()), abs=1e-4)
+    assert "".join(logprobs.tokens) == answer.text
+    assert len(logprobs.tokens) == len(ids) + 3
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 from tests.waiting import until
+from trainer.inference import inspection
 from trainer.inference.engine import BatchEngine, EngineStopped, InferenceEngine, create_engine
 from trainer.inference.sampling import SamplingSettings, TokenChoice
 
@@ -232,3 +234,14 @@ def test_engines_leave_no_threads_and_no_models(recwarn: pytest.WarningsRecorder
         del engine
 
     until(lambda: threading.active_count() <= before, what="the threads to end")
+
+
+def test_the_model_computes_the_same_for_others_while_texts_are_generated() -> None:
+    model = network("llama")
+    ids = list(range(5, 60))
+    expected = inspection.score(model, ids)
+    with closing(create_engine(model)) as engine:
+        for seed in range(40):
+            text = engine.submit(range(20, 60), SamplingSettings(seed=seed), max_tokens=40, stop_token_ids=frozenset())
+            assert inspection.score(model, ids) == expected
+            engine.cancel(text)

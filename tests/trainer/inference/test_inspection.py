@@ -116,7 +116,7 @@ def test_attention_is_that_of_an_eager_model(opened: Any, model_type: str) -> No
 def test_reading_attention_changes_nothing_of_the_model_and_copies_no_weights(opened: Any) -> None:
     model = opened("llama").model
     implementation = model.config._attn_implementation
-    eager = inspection._copy(model, "eager")
+    eager = inspection._with_attention(model, "eager")
 
     assert model.config._attn_implementation == implementation != eager.config._attn_implementation
     assert {p.data_ptr() for p in eager.parameters()} == {p.data_ptr() for p in model.parameters()}
