@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import termios
 import time
@@ -22,6 +23,7 @@ class Terminal:
         self.text = ""
         self.process_id, self._file = pty.fork()
         if self.process_id == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs, such as these tests, ignore it
             os.chdir(directory)
             os.execve(command[0], command, {"TERM": "xterm-256color", **environment})
         fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

@@ -49,6 +49,9 @@ class ConversationChange(BaseModel):
     columns: Columns | None = None
 
 
+Setting = Annotated[float, Field(ge=-1_000, le=1_000)]
+
+
 class MessageSettings(BaseModel):
     """What an answer was generated with: fields of POST /generate, and the system prompt."""
 
@@ -57,14 +60,14 @@ class MessageSettings(BaseModel):
     system_prompt: Annotated[str, Field(max_length=20_000)] | None = None
     prefill: Annotated[str, Field(max_length=MAX_CONTENT_LENGTH)] | None = None
     max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
+    temperature: Setting | None = None
+    top_p: Setting | None = None
     top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    min_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    logit_bias: Annotated[dict[Annotated[str, Field(max_length=20)], float], Field(max_length=1_000)] = {}
+    min_p: Setting | None = None
+    presence_penalty: Setting | None = None
+    frequency_penalty: Setting | None = None
+    repetition_penalty: Setting | None = None
+    logit_bias: Annotated[dict[Annotated[str, Field(max_length=20)], Setting], Field(max_length=1_000)] = {}
     stop: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=8)] = []
 
 
@@ -89,7 +92,7 @@ class MessageRequest(BaseModel):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     finish_reason: Literal["stop", "length", "cancelled", "edited"] | None = None
     num_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    tokens_per_second: Annotated[float, Field(ge=0)] | None = None
+    tokens_per_second: Annotated[float, Field(ge=0, le=10**9)] | None = None
 
 
 class MessageAnswer(BaseModel):

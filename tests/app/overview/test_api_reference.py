@@ -25,11 +25,11 @@ def test_every_field_of_a_spec_is_described(alice: TestClient) -> None:
     assert described == set(TrainSpec.model_fields)
 
 
-def test_the_document_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_document_is_encoded_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encode, encoded = openapi.json_text, []
     monkeypatch.setattr(openapi, "json_text", lambda value: encoded.append(text := encode(value)) or text)
-    client = TestClient(create_app(), base_url=ORIGIN)
-    first, second = client.get("/api/openapi.json"), client.get("/api/openapi.json")
+    with TestClient(create_app(), base_url=ORIGIN) as client:
+        first, second = client.get("/api/openapi.json"), client.get("/api/openapi.json")
     assert first.json()["openapi"].startswith("3.")
     assert first.content == second.content
     assert len(encoded) == 1
