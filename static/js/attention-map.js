@@ -88,12 +88,12 @@ export class AttentionMap extends View {
   /** @param {Answer} answer */
   show(answer) {
     super.show(answer);
+    const last = answer.tokens.length - 1;
+    if (last + 1 !== this.#answer?.tokens.length) this.#cursor = [last, 0];
     this.#answer = answer;
     this.#isCausal =
       answer.tokens.length > 1 && answer.weights.every((head) => head.every((row, i) => row.every((w, j) => j <= i || w === 0)));
     this.#head = Math.min(this.#head, answer.num_heads - 1);
-    const last = answer.tokens.length - 1;
-    this.#cursor = [last, 0];
     this.#drawLayers(answer);
     this.#drawHeads(answer);
     this.#draw(answer);

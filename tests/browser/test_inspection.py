@@ -60,7 +60,9 @@ def test_attention_is_read_by_mouse_keys_and_table(open_page: Open, running_stac
     with open_page(f"/playground/inspect?checkpoint={checkpoint}") as page:
         look(page, "Attention")
         panel = page.locator("[data-view=attention]")
+        expect(panel.get_by_role("button", name="Head 2")).to_be_visible()
         panel.locator("[data-layer]").select_option("1")
+        expect(panel).to_have_attribute("aria-busy", "false")
         panel.get_by_role("button", name="Head 2").click()
         cell = panel.locator(f"rect.cell[data-at='{last} 1']")
         cell.scroll_into_view_if_needed()
