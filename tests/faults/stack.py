@@ -26,7 +26,7 @@ from app.launcher.embedded import Address, Postgres, Server, Valkey
 from tests.faults.proxy import Proxy
 from tests.users import PASSWORD
 from tests.waiting import until
-from worker import environment as gang_client
+from trainer.child_environment import child_environment
 
 ROOT = Path(__file__).parents[2]
 SHORT_TIMES = {
@@ -296,7 +296,7 @@ class Installation:
             self.stop_role("fault_injector")
         paths = (str(self.fork_server_socket()), str(os.getpid()), str(self.home / "faults"))
         arguments = ["-m", "tests.faults.fault_injection", *paths]
-        environment = gang_client.child_environment("trainer")
+        environment = child_environment("trainer")
         self.programs["fault_injector"] = Program(self.data / "logs" / "fault_injector.log", arguments, environment)
         self.programs["fault_injector"].start()
         until(lambda: self.fork_server_socket().stat().st_ino != inode, 60, "the fault injector")
