@@ -105,9 +105,9 @@ def resolve(session: Session, *, principal: Principal, name: str) -> Model:
     """
     imported = _imported_models(session, principal)
     model = (
-        _deployed(calls.find(session, principal=principal, name=name))
-        or _trained(session, principal, name)
+        _trained(session, principal, name)
         or next((one for one in imported if name in (one.id, one.source_id)), None)
+        or _deployed(calls.find(session, principal=principal, name=name))  # last: others choose these names
     )
     if model is None:
         raise unknown(name)

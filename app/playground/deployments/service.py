@@ -13,7 +13,7 @@ from app.core.account_models import User
 from app.core.deployment_models import Deployment, Replica
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
-from app.core.models import Node
+from app.core.models import Checkpoint, ImportedModel, Node
 from app.core.names import checked_name, comparison_key
 from app.core.principal import Principal, not_found
 from app.playground import failures
@@ -29,6 +29,8 @@ DAY = timedelta(days=1)
 def create(session: Session, *, principal: Principal, name: str, model_id: str, **settings: Any) -> Deployment:
     """Deploy a model: nodes load it within seconds and keep it. Raises PanelError."""
     name = checked_name(name, max_length=MAX_NAME_LENGTH)
+    if session.get(Checkpoint, comparison_key(name)) or session.get(ImportedModel, comparison_key(name)):
+        raise _name_taken(name)  # who calls that model would get this one
     own = session.scalar(select(func.count()).where(Deployment.owner_id == principal.user_id)) or 0
     if own >= MAX_DEPLOYMENTS:
         message = _("You have {n} deployments, which is the limit. Remove one first.", n=own)
@@ -45,9 +47,13 @@ def create(session: Session, *, principal: Principal, name: str, model_id: str, 
     try:
         session.flush()
     except IntegrityError:
-        message = _("Another deployment is called “{name}”. Choose another name.", name=name)
-        raise bad_field("name", "deployment_name_taken", message, 409) from None
+        raise _name_taken(name) from None
     return row
+
+
+def _name_taken(name: str) -> PanelError:
+    message = _("Another deployment is called “{name}”. Choose another name.", name=name)
+    return bad_field("name", "deployment_name_taken", message, 409)
 
 
 def change(session: Session, *, principal: Principal, deployment_id: str, changes: dict[str, Any]) -> Deployment:

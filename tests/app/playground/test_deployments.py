@@ -11,6 +11,7 @@ from app.core import db
 from app.core.deployment_models import Deployment, DeploymentCall, Replica
 from app.core.errors import PanelError
 from app.core.settings import settings
+from app.openai import models
 from app.playground.deployments import calls, replicas
 from tests.app.playground.conftest import StoreCheckpoint, StoredCheckpoint
 from tests.users import Person
@@ -198,6 +199,24 @@ def test_a_name_is_taken_once_in_upper_or_lower_case(api: TestClient, checkpoint
     answer = api.post("/api/v1/deployments", json={"name": "HELPDESK", "model": checkpoint.id})
     assert answer.status_code == 409
     assert "Another deployment is called “HELPDESK”" in answer.json()["title"]
+
+
+def test_a_deployment_cannot_take_the_place_of_a_model_of_another_user(
+    api: TestClient,
+    bob_api: TestClient,
+    bob_user: Person,
+    alice_user: Person,
+    checkpoint: StoredCheckpoint,
+    store_checkpoint: StoreCheckpoint,
+) -> None:
+    body = {"model": store_checkpoint(bob_user).id, "access": "everyone"}
+    assert bob_api.post("/api/v1/deployments", json={**body, "name": checkpoint.id.upper()}).status_code == 409
+
+    name = f"ft:tiny:org-local:mine:{checkpoint.path.parents[1].name}"
+    assert bob_api.post("/api/v1/deployments", json={**body, "name": name}).status_code == 201
+    with db.transaction() as session:
+        model = models.resolve(session, principal=alice_user.principal, name=name)
+    assert not model.is_deployment
 
 
 def test_a_failed_call_is_counted_as_one(api: TestClient, checkpoint: StoredCheckpoint) -> None:
