@@ -21,7 +21,7 @@ from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, J
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
 from app.web.auth import Reader, Submitter
-from app.web.errors import validation_field
+from app.web.errors import form_error
 from app.web.forms import FormBody
 from app.web.pages import page
 from app.web.paging import After
@@ -161,9 +161,7 @@ def start(request: Request, principal: Submitter, form: FormBody) -> Response:
         else:
             task_id = service.start(service.export, principal, ExportRequest.model_validate(fields), _task_id)
     except ValidationError as error:
-        wrong = [validation_field({**detail, "loc": ("body", *detail["loc"])}) for detail in error.errors()]
-        refused = PanelError(422, "invalid", " ".join(problem.message for problem in wrong), wrong)
-        return _index(request, principal, checkpoint_id, error=refused)
+        return _index(request, principal, checkpoint_id, error=form_error(error))
     except PanelError as refused:
         if "checkpoint" in [problem.field for problem in refused.fields]:
             raise

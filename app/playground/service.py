@@ -9,13 +9,12 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from anyio import to_thread
 from kombu.exceptions import OperationalError
 from redis import RedisError
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -27,12 +26,12 @@ from app.core.errors import bad_field
 from app.core.formatting import number
 from app.core.i18n import _
 from app.core.model_base import new_id
-from app.core.models import Checkpoint, Job, Node
+from app.core.models import Checkpoint, Job
 from app.core.principal import Principal, visible, visible_to
-from app.core.settings import settings
 from app.playground import failures, generation_queue
 from app.playground.deployments import calls
 from app.playground.deployments.calls import Call
+from app.playground.deployments.replicas import live_nodes
 from app.playground.schemas import MAX_PROMPT_CHARACTERS, GenerateRequest, GenerationTask
 from trainer.families import DECODERS
 from trainer.limits import Traits, limit
@@ -185,10 +184,9 @@ class _Wait:
 
 
 def _has_live_worker() -> bool:
-    fresh = func.now() - timedelta(seconds=settings().lease_seconds)
     try:
         with db.transaction() as session:
-            return session.scalar(select(Node.name).where(Node.last_seen_at > fresh).limit(1)) is not None
+            return bool(live_nodes(session))
     except SQLAlchemyError:
         return True  # unknown while the database is down: no reason to give up
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -124,6 +125,12 @@ def validation_field(detail: dict[str, Any]) -> FieldError:
     sentence = MESSAGES.get(detail["type"])
     values = {k: v for k, v in detail.get("ctx", {}).items() if isinstance(v, str | int | float)}
     return _field_error(name, _(sentence, **values) if sentence else detail["msg"])
+
+
+def form_error(error: ValidationError) -> PanelError:
+    """The fields of a form that a model of pydantic does not accept, as an error."""
+    wrong = [validation_field({**detail, "loc": ("body", *detail["loc"])}) for detail in error.errors()]
+    return PanelError(422, "request_invalid", " ".join(problem.message for problem in wrong), wrong)
 
 
 def _http_error(request: Request, error: Exception) -> Response:

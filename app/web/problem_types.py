@@ -131,7 +131,6 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "checkpoint_missing": ((409, 422), "Files of the checkpoint are missing."),
     "checkpoint_unknown": ((404, 422), "There is no such checkpoint."),
     "checkpoint_unresumable": ((422,), "The checkpoint holds no optimizer state."),
-    "invalid": ((422,), "Fields of the form are wrong."),
     "task_open": ((409,), "The task has not ended."),
     "task_shipped": ((403,), "The task prepares what ships with Athanor."),
     "tasks_open": ((429,), "The user has too many unfinished tasks of this kind."),

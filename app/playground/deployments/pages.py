@@ -16,7 +16,7 @@ from app.playground import service as playground
 from app.playground.deployments import calls, service
 from app.playground.deployments.schemas import DeploymentChange, DeploymentRequest
 from app.web.auth import Reader, Submitter
-from app.web.errors import validation_field
+from app.web.errors import form_error
 from app.web.forms import FormBody
 from app.web.pages import page
 from app.web.paging import After
@@ -97,10 +97,7 @@ def _values(form: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _problem(error: ValidationError | PanelError) -> PanelError:
-    if isinstance(error, PanelError):
-        return error
-    wrong = [validation_field({**detail, "loc": ("body", *detail["loc"])}) for detail in error.errors()]
-    return PanelError(422, "request_invalid", " ".join(problem.message for problem in wrong), wrong)
+    return error if isinstance(error, PanelError) else form_error(error)
 
 
 @router.get("/deployments/{deployment_id}")

@@ -98,18 +98,16 @@ def delete(session: Session, *, principal: Principal, deployment_id: str) -> Non
 
 def get_own(session: Session, *, principal: Principal, deployment_id: str, for_update: bool = False) -> Deployment:
     """A deployment of the user. Raises 404, and 403 for one that the user may only call."""
-    query = select(Deployment).where(Deployment.id == deployment_id, calls.callable_by(principal))
-    row = session.scalar(query.with_for_update() if for_update else query)
-    if row is None:
-        raise not_found()
+    row = get(session, principal=principal, deployment_id=deployment_id, for_update=for_update)
     if row.owner_id != principal.user_id:
         raise PanelError(403, "deployment_not_yours", _("Only the user who made this deployment can change it."))
     return row
 
 
-def get(session: Session, *, principal: Principal, deployment_id: str) -> Deployment:
+def get(session: Session, *, principal: Principal, deployment_id: str, for_update: bool = False) -> Deployment:
     """A deployment that the user may call. Raises 404."""
-    row = session.scalar(select(Deployment).where(Deployment.id == deployment_id, calls.callable_by(principal)))
+    query = select(Deployment).where(Deployment.id == deployment_id, calls.callable_by(principal))
+    row = session.scalar(query.with_for_update() if for_update else query)
     if row is None:
         raise not_found()
     return row
