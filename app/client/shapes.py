@@ -60,6 +60,9 @@ class EncodingInfo(Shape):
 
     encoding: str
     preview: str
+    num_bad_places: int
+    language: str
+    reason: str
 
 
 class CorpusInfo(Shape):
@@ -84,6 +87,9 @@ class CorpusInfo(Shape):
     num_bad_lines: int
     bad_lines: dict[str, int]
     num_bad_places: int
+    bad_bytes: str | None
+    num_skipped_documents: int
+    encoding_reason: str | None
     problems: list[ParseProblem]
     encodings: list[EncodingInfo]
     task_id: str | None

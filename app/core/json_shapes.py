@@ -55,10 +55,15 @@ class StoredFile(_Stored):
 
 
 class EncodingCandidate(_Stored):
-    """An encoding in which an upload would be plausible text, and how it would begin."""
+    """An encoding in which an upload would be plausible text, and how it would begin beyond ASCII.
+
+    `num_bad_places` of the whole file cannot be decoded in it; its letters are as frequent as in `language`.
+    """
 
     encoding: str
     preview: str
+    num_bad_places: int = 0
+    language: str = ""
 
 
 class ParseReport(_Stored):
@@ -66,10 +71,13 @@ class ParseReport(_Stored):
 
     kind: str | None = None
     skip_bad: bool = False
-    bad_bytes: Literal["omit", "replace"] | None = None  # what happens to bytes that cannot be decoded
+    bad_bytes: Literal["omit", "replace", "skip_document"] | None = None  # what happens to undecodable bytes
+    encoding_reason: Literal["mark", "chosen", "valid"] | None = None  # a byte-order mark; the user; every byte decodes
     num_bad_lines: int = 0
     bad_lines: dict[str, int] = {}  # by the code of what is wrong with them
     num_bad_places: int = 0  # where bytes cannot be decoded, counted up to 10,000 where the file was refused for them
+    num_foreign: int = 0  # characters beyond ASCII that the encoding of a file with such places decodes
+    num_skipped_documents: int = 0  # left out because of such places
     unused_keys: dict[str, int] = {}  # records by the key of theirs that was not kept: the 100 most frequent keys
     num_turns: int | None = None
     num_labels: int | None = None

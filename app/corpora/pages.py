@@ -126,6 +126,10 @@ def _corpus(
         tasks=tasks,
         problems=[(problem, problems.sentence(problem)) for problem in corpus.problems],
         encodings=problems.ENCODINGS,
+        encoding_reason=translate(problems.ENCODING_REASONS.get(corpus.progress.encoding_reason or "", "")),
+        offers=[(offer, problems.encoding_reason(offer)) for offer in corpus.progress.candidates],
+        bad_bytes=translate(problems.BAD_BYTES.get(corpus.progress.bad_bytes or "", "")),
+        is_encoding_right=problems.prefers_present_encoding(corpus),
         kinds=_kinds(),
         reasons=problems.by_reason(corpus.problems, corpus.progress.bad_lines),
         lengths=record_kinds.length_bars(corpus.progress.lengths),
@@ -162,7 +166,7 @@ def parse_corpus(
     encoding: Annotated[str, Form()] = "",
     skip_bad: Annotated[bool, Form()] = False,
     kind: Annotated[str, Form()] = "",
-    bad_bytes: Annotated[Literal["", "omit", "replace"], Form()] = "",
+    bad_bytes: Annotated[Literal["", "omit", "replace", "skip_document"], Form()] = "",
 ) -> Response:
     """Parse an upload again."""
 

@@ -2,12 +2,17 @@
 
 from typing import Any
 
-from app.core.formatting import file_size
+from babel import Locale
+
+from app.core import i18n
+from app.core.formatting import file_size, number
 from app.core.i18n import _, gettext_noop
-from app.core.json_shapes import Problem
+from app.core.json_shapes import EncodingCandidate, Problem
+from app.core.models import Corpus
 
 MESSAGES = {
     "empty": gettext_noop("The corpus is empty: the file has no text, or only whitespace."),
+    "all_skipped": gettext_noop("Nothing is left: all documents were left out. Replace their bad bytes instead."),
     "undecodable": gettext_noop("The file is not valid {encoding}: the bytes at position {byte} cannot be decoded."),
     "nul": gettext_noop("The file has a NUL character at byte {byte}. Text must not contain any."),
     "trailing_comma": gettext_noop("There is a comma at character {character} with nothing after it. Remove it."),
@@ -129,19 +134,71 @@ ENCODINGS = {
     "utf-8": "UTF-8",
     "utf-16-le": "UTF-16 LE",
     "utf-16-be": "UTF-16 BE",
+    "utf-32-le": "UTF-32 LE",
+    "utf-32-be": "UTF-32 BE",
     "gb18030": "GB18030 (GBK, GB2312)",
     "big5": "Big5",
     "cp932": "Shift-JIS (CP932)",
+    "euc-jp": "EUC-JP",
+    "cp949": "EUC-KR (CP949)",
+    "windows-1250": "Windows-1250 (Central European)",
     "windows-1251": "Windows-1251 (Cyrillic)",
     "windows-1252": "Windows-1252 (Latin)",
+    "windows-1253": "Windows-1253 (Greek)",
+    "windows-1254": "Windows-1254 (Turkish)",
+    "windows-1255": "Windows-1255 (Hebrew)",
+    "windows-1256": "Windows-1256 (Arabic)",
+    "windows-1257": "Windows-1257 (Baltic)",
+    "windows-1258": "Windows-1258 (Vietnamese)",
+    "koi8-r": "KOI8-R (Russian)",
+    "koi8-u": "KOI8-U (Ukrainian)",
 }
+# Why a file was read in an encoding.
+ENCODING_REASONS = {
+    "mark": gettext_noop("by the byte-order mark at its beginning"),
+    "chosen": gettext_noop("chosen by you"),
+    "valid": gettext_noop("the default; every byte of the file was valid"),
+}
+# What was decided about bytes that cannot be decoded.
+BAD_BYTES = {
+    "omit": gettext_noop("Bad bytes left out"),
+    "replace": gettext_noop("Bad bytes replaced by U+FFFD"),
+    "skip_document": gettext_noop("Documents with bad bytes left out"),
+}
+
+
+def encoding_reason(candidate: EncodingCandidate) -> str:
+    """Why a file may be text in an encoding, in the reader's language."""
+    if candidate.num_bad_places:
+        decoded = _("{n} places of the whole file do not decode", n=number(candidate.num_bad_places))
+    else:
+        decoded = _("The whole file decodes")
+    if not candidate.language:
+        return _("{decoded}, into words and common characters.", decoded=decoded)
+    language = language_name(candidate.language)
+    return _("{decoded}, and its letters are about as frequent as in {language}.", decoded=decoded, language=language)
+
+
+def language_name(english: str) -> str:
+    """The name of a language in the reader's language, from its English name."""
+    code = next((code for code, name in Locale("en").languages.items() if name == english), "")
+    return str(Locale.parse(i18n.locale(), sep="-").languages.get(code, english))
+
+
+def prefers_present_encoding(corpus: Corpus) -> bool:
+    """Whether the encoding of a refused file is rather right, and only a few places are broken: at most ten, one in a
+    thousand bytes, or one for each ten characters beyond ASCII that it decodes.
+    """
+    report = corpus.progress
+    few = report.num_bad_places <= 10 or report.num_bad_places * 1000 < corpus.num_bytes
+    return few or report.num_bad_places * 10 <= report.num_foreign
 
 
 def by_reason(problems: list[Problem], counts: dict[str, int]) -> list[tuple[int, str]]:
     """How many lines are bad for each reason, the most frequent first, with the sentence of the first such line."""
     first = {problem.code: problem for problem in reversed(problems)}
     ordered = sorted(counts.items(), key=lambda item: -item[1])
-    return [(number, sentence(first[code])) for code, number in ordered if code in first]
+    return [(count, sentence(first[code])) for code, count in ordered if code in first]
 
 
 def first_sentence(problems: list[Problem]) -> str | None:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.json_shapes import Problem
+from app.core.json_shapes import EncodingCandidate, Problem
 from app.core.models import BackgroundTask, Corpus, Tokenizer
 from app.corpora import problems
 from app.corpora.previews import DocumentPreview
@@ -24,10 +24,13 @@ class CorpusProblem(BaseModel):
 
 
 class EncodingOffer(BaseModel):
-    """An encoding in which the file is plausible text, with the beginning of that text."""
+    """An encoding in which the file is plausible text, with the beginning of that text beyond ASCII."""
 
     encoding: str
     preview: str
+    num_bad_places: int = Field(description="Number of places of the whole file that cannot be decoded in it.")
+    language: str = Field(description="Language whose letters are as frequent, in English; empty if none is known.")
+    reason: str = Field(description="Why it is offered, as a sentence.")
 
 
 class CorpusProgress(BaseModel):
@@ -63,6 +66,9 @@ class CorpusAnswer(BaseModel):
                     "num_bad_lines": 0,
                     "bad_lines": {},
                     "num_bad_places": 0,
+                    "bad_bytes": None,
+                    "num_skipped_documents": 0,
+                    "encoding_reason": "valid",
                     "problems": [],
                     "encodings": [],
                     "task_id": None,
@@ -106,7 +112,17 @@ class CorpusAnswer(BaseModel):
         "for them, and all of them if they were left out or replaced."
     )
     problems: list[CorpusProblem]
-    encodings: list[EncodingOffer] = Field(description="Other encodings to try if decoding failed.")
+    bad_bytes: Literal["omit", "replace", "skip_document"] | None = Field(
+        description="What was decided about bytes that cannot be decoded."
+    )
+    num_skipped_documents: int = Field(description="Number of documents that were left out because of such bytes.")
+    encoding_reason: Literal["mark", "chosen", "valid"] | None = Field(
+        description="Why it was read in its encoding: a byte-order mark, the choice of the user, or the default, "
+        "UTF-8, in which every byte is valid."
+    )
+    encodings: list[EncodingOffer] = Field(
+        description="Other encodings to try if decoding failed, the likeliest first."
+    )
     task_id: str | None = Field(description="The background task that parses it, while it waits or runs.")
     progress: CorpusProgress | None = Field(description="Progress while it is being parsed.")
     shipped: bool = Field(description="Whether it ships with Athanor and cannot be changed.")
@@ -126,10 +142,10 @@ class ParseRequest(BaseModel):
 
     encoding: str = Field("", description=f"One of {', '.join(problems.ENCODINGS)}; empty: UTF-8.")
     skip_bad: bool = Field(False, description="Skip bad lines.")
-    bad_bytes: Literal["omit", "replace"] | None = Field(
+    bad_bytes: Literal["omit", "replace", "skip_document"] | None = Field(
         None,
-        description="What happens to bytes that cannot be decoded and to NUL characters: omit them, or replace each "
-        "with U+FFFD. Without it, a file with such bytes is refused.",
+        description="What happens to bytes that cannot be decoded and to NUL characters: omit them, replace each "
+        "with U+FFFD, or skip the document or record that they are in. Without it, a file with such bytes is refused.",
     )
     kind: str = Field("", description="Kind of the records; empty: the kind of the first one.")
 
@@ -182,12 +198,20 @@ def corpus_answer(corpus: Corpus, task: BackgroundTask | None = None) -> CorpusA
         num_bad_lines=progress.num_bad_lines,
         bad_lines=progress.bad_lines,
         num_bad_places=progress.num_bad_places,
+        bad_bytes=progress.bad_bytes,
+        num_skipped_documents=progress.num_skipped_documents,
+        encoding_reason=progress.encoding_reason,
         problems=[problem_answer(problem) for problem in corpus.problems],
-        encodings=[EncodingOffer(**candidate.model_dump()) for candidate in progress.candidates],
+        encodings=[encoding_offer(candidate) for candidate in progress.candidates],
         task_id=task.id if task is not None else None,
         progress=CorpusProgress(done=task.progress.done, total=total) if task is not None and total else None,
         shipped=corpus.owner_id is None,
     )
+
+
+def encoding_offer(candidate: EncodingCandidate) -> EncodingOffer:
+    """A stored candidate with its reason."""
+    return EncodingOffer(**candidate.model_dump(), reason=problems.encoding_reason(candidate))
 
 
 _SAME = (

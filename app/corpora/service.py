@@ -119,7 +119,7 @@ def parse_again(
     encoding: str | None,
     skip_bad: bool,
     kind: str | None = None,
-    bad_bytes: Literal["omit", "replace"] | None = None,
+    bad_bytes: Literal["omit", "replace", "skip_document"] | None = None,
 ) -> Corpus:
     """Parse an upload again: in another encoding, without its bad lines or bytes, or as records of another kind."""
     corpus = _own_corpus(session, principal, corpus_id)

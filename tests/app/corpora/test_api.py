@@ -79,6 +79,7 @@ def test_another_encoding_is_offered_and_used_when_chosen(alice: TestClient, upl
     run_waiting()
     again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
     assert (again["state"], again["num_characters"], again["encoding"]) == ("ready", len(text), "gb18030")
+    assert (again["encoding_reason"], corpus["encoding_reason"]) == ("chosen", None)
 
 
 def test_a_crashed_parser_fails_the_corpus_with_a_reason(
@@ -145,14 +146,20 @@ def test_undecodable_bytes_are_dropped_or_replaced(alice: TestClient, upload: Up
     assert (corpus["state"], corpus["num_bad_places"]) == ("failed", 1)
     assert corpus["problems"][0]["context"] == "one caf\\xe9 in town\n"
     assert corpus["encodings"][0]["encoding"] == "windows-1252"
+    assert "in English" in corpus["encodings"][0]["reason"]
     for way, text in (("omit", "one caf in town\n"), ("replace", "one caf\ufffd in town\n")):
         answer = alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"bad_bytes": way})
         assert answer.status_code == 202
         run_waiting()
         again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
-        assert (again["state"], again["num_bad_places"]) == ("ready", 1)
+        assert (again["state"], again["num_bad_places"], again["bad_bytes"]) == ("ready", 1, way)
         documents = alice.get(f"/api/v1/corpora/{corpus['id']}/documents").json()["data"]
         assert [document["text"] for document in documents] == [text]
+    alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"bad_bytes": "skip_document"})
+    run_waiting()
+    again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
+    assert (again["state"], again["num_skipped_documents"], again["num_bad_places"]) == ("failed", 1, 1)
+    assert [problem["code"] for problem in again["problems"]] == ["all_skipped"]
     answer = alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"bad_bytes": "paint"})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "bad_bytes")
 

@@ -1,32 +1,56 @@
-"""From the bytes of an upload to text: strict decoding that can say where it failed, and trials of other encodings.
-
-Standard library only: the limited child of parse.py imports this.
-"""
+"""From the bytes of a file to text: strict decoding that can say where it failed, and trials of other encodings."""
 
 import codecs
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 BOM = "\ufeff"
 CHUNK_BYTES = 1 << 20
-TRIAL_BYTES = 64 << 20  # how much of a file is read to try an encoding
 PREVIEW_CHARACTERS = 120
 CONTEXT_BYTES = 40  # shown on either side of bytes that cannot be decoded
 MAX_BAD_PLACES = 10_000  # counted
-CANDIDATES = ("utf-16-le", "utf-16-be", "gb18030", "big5", "cp932", "windows-1251", "windows-1252")
-REPLACEMENTS = {"omit": "", "replace": "\ufffd"}  # for bytes that cannot be decoded, and for NUL characters
+KEPT_BAD_PLACES = 10  # reported with what surrounds them
+SAMPLE_BYTES = 4096  # of lines beyond ASCII, by whose letters chardet recognizes encodings
+MAX_BAD_SHARE = 0.01  # of the bytes beyond ASCII that an encoding may fail to decode, to be offered
+WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+MULTI_BYTE = ("gb18030", "big5", "cp932", "euc-jp", "cp949")
+CANDIDATES = (*WIDE, *MULTI_BYTE, *(f"windows-{number}" for number in range(1250, 1259)), "koi8-r", "koi8-u")
+SKIPPED = "\udcff"  # in place of bytes whose document is left out: strict decoding never yields a lone surrogate
+# For bytes that cannot be decoded, and for NUL characters.
+REPLACEMENTS = {"omit": "", "replace": "\ufffd", "skip_document": SKIPPED}
 
-_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+EncodingReason = Literal["mark", "chosen", "valid"]
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, with whose mark this one begins
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# What chardet calls the encodings above, or subsets of them.
+_CHARDET_NAMES = {
+    **{encoding: encoding for encoding in CANDIDATES},
+    **dict.fromkeys(("iso-8859-1", "iso-8859-15"), "windows-1252"),
+    "shift_jis": "cp932",
+    "euc-kr": "cp949",
+    "gb2312": "gb18030",
+    "iso-8859-2": "windows-1250",
+    "iso-8859-7": "windows-1253",
+    "iso-8859-8": "windows-1255",
+    "iso-8859-9": "windows-1254",
+    "iso-8859-13": "windows-1257",
+}
+_FAVORED = {"windows-1252": 0.03}  # where short texts fit several encodings of Europe equally well
 # The commonest characters of Chinese text, ancient and modern, simplified and traditional: a wrong guess hits few.
 _COMMON = frozenset(
     "的一是不了人在有我他这中大来上国个到说们为子和你地出道也时年得就那要下以生会自着去之过家学对可里后小么心多天"
     "而能好都然没日于起还发成事只作当想看文无开手十用主行方又如前所本见经头面公同三已老从动两长山水风花月春秋夜云何此其"
     "這來國個說們為時會著過學對裡後麼沒於還發當無開見經頭動兩長東風雲，。、"
 )
-_WESTERN = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüýÿœšžßÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝŒŠŽ‘’“”„–—…€£§°«»¿¡·©®\u00a0")
 
 
 class Undecodable(Exception):
@@ -43,17 +67,26 @@ class Undecodable(Exception):
 
 
 class BadPlaces:
-    """Puts a replacement where bytes cannot be decoded or a character is NUL, and counts these places."""
+    """Puts a replacement where bytes cannot be decoded or a character is NUL, and counts these places.
+
+    `first` has the line, the byte and the number of bytes of the first places that cannot be decoded.
+    """
 
     def __init__(self, replacement: str) -> None:
         self._replacement = replacement
         self.count = 0
+        self.first: list[tuple[int, int, int]] = []
+        self.begin, self.line, self.encoding = 0, 1, ""  # of the bytes that are being decoded
         self.handler = f"athanor-{id(self)}"
         codecs.register_error(self.handler, self._replace_bytes)
 
     def _replace_bytes(self, error: UnicodeError) -> tuple[str, int]:
         assert isinstance(error, UnicodeDecodeError)
         self.count += 1
+        if len(self.first) < KEPT_BAD_PLACES:
+            good = error.object[: error.start].decode(self.encoding, "replace")
+            place = (self.line + good.count("\n"), self.begin + error.start, error.end - error.start)
+            self.first.append(place)
         return self._replacement, error.end
 
     def without_nul(self, text: str) -> str:
@@ -62,14 +95,14 @@ class BadPlaces:
         return text.replace("\0", self._replacement)
 
 
-def sniff(path: Path, requested: str | None) -> tuple[str, int]:
-    """The encoding, and the length of the byte-order mark in bytes. A mark takes precedence over `requested`."""
+def sniff(path: Path, requested: str | None) -> tuple[str, int, EncodingReason]:
+    """The encoding, the length of the byte-order mark in bytes, and why. A mark takes precedence over `requested`."""
     with path.open("rb") as file:
         start = file.read(4)
     for mark, encoding in _BOMS:
         if start.startswith(mark):
-            return encoding, len(mark)
-    return requested or "utf-8", 0
+            return encoding, len(mark), "mark"
+    return requested or "utf-8", 0, "valid" if requested in (None, "utf-8") else "chosen"
 
 
 def chunks(
@@ -84,6 +117,8 @@ def chunks(
         while True:
             data = file.read(CHUNK_BYTES)
             begin = offset - len(decoder.getstate()[0])  # the first bytes of a character may be kept from before
+            if bad_places is not None:
+                bad_places.begin, bad_places.line, bad_places.encoding = begin, lines, encoding
             try:
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
@@ -121,90 +156,142 @@ def _context(path: Path, encoding: str, skip: int, byte: int, length: int) -> st
     return f"{before.decode(encoding, 'ignore')}{escaped}{after_text}".replace("\0", "\\x00")
 
 
-def count_bad_places(path: Path, encoding: str, skip: int, progress: Callable[[int], None]) -> int:
-    """How many places of a file cannot be decoded or are NUL; reading ends when there are more than MAX_BAD_PLACES."""
+def list_bad_places(path: Path, first: Undecodable, skip: int, progress: Callable[[int], None]) -> dict[str, Any]:
+    """How many places of a file cannot be decoded or are NUL, the first of them as problems, and how many characters
+    beyond ASCII its encoding decodes; reading ends when there are more than MAX_BAD_PLACES.
+    """
     bad_places = BadPlaces("")
-    for _text in chunks(path, encoding, skip, lambda _done: progress(0), bad_places):
+    num_foreign = 0
+    for text in chunks(path, first.encoding, skip, lambda _done: progress(0), bad_places):
+        num_foreign += 0 if text.isascii() else len(text) - len(text.encode("ascii", "ignore"))
         if bad_places.count > MAX_BAD_PLACES:
             break
-    return min(bad_places.count, MAX_BAD_PLACES)
+    problems = [first.problem()]
+    for line, byte, length in bad_places.first:
+        if byte > first.byte and len(problems) < KEPT_BAD_PLACES:
+            context = _context(path, first.encoding, skip, byte, length)
+            problems.append(Undecodable("undecodable", first.encoding, line, byte, context).problem())
+    return {
+        "problems": problems,
+        "num_bad_places": min(bad_places.count, MAX_BAD_PLACES),
+        "num_foreign": num_foreign,
+    }
 
 
-def candidates(path: Path, failed: str, progress: Callable[[int], None]) -> list[dict[str, str]]:
-    """The encodings in which the start of a file is plausible text, the likeliest first, each with a preview."""
-    scored: list[tuple[float, dict[str, str]]] = []
-    for encoding in CANDIDATES:
-        if encoding != failed:
-            sample = _trial(path, encoding, progress)
-            score = plausibility(sample)
-            if score > 0:
-                scored.append((score, {"encoding": encoding, "preview": _preview(sample)}))
+# ---- other encodings ------------------------------------------------------------------------------------------------
+
+
+def candidates(path: Path, failed: str, progress: Callable[[int], None]) -> list[dict[str, Any]]:
+    """The encodings in which a file may be text, the likeliest first.
+
+    An encoding is as likely as the frequencies of letters say (chardet's confidence, with its `language`), less where
+    the whole file does not decode in it; the number of such places is counted. With each comes the beginning of the
+    text beyond ASCII, as a preview.
+    """
+    likely = {**_wide_candidates(path, progress), **_narrow_candidates(path, progress)}
+    scored: list[tuple[float, dict[str, Any]]] = []
+    num_foreign = _num_foreign_bytes(path, progress)
+    for encoding, (confidence, language, preview) in likely.items():
+        if encoding == failed:
+            continue
+        most = 0 if encoding in WIDE else int(MAX_BAD_SHARE * num_foreign)
+        num_bad = count_bad_places(path, encoding, most, progress)
+        if num_bad > most:
+            continue
+        score = confidence * (1 - num_bad / (MAX_BAD_SHARE * num_foreign)) if num_bad else confidence
+        offer = {"encoding": encoding, "preview": preview, "num_bad_places": num_bad, "language": language}
+        scored.append((score, offer))
     scored.sort(key=lambda entry: -entry[0])
-    return [entry for _score, entry in scored]
+    return [offer for _score, offer in scored]
 
 
-def _trial(path: Path, encoding: str, progress: Callable[[int], None]) -> str:
-    # Strictly over all that is read; the first piece is judged in which one encoding can differ from another.
-    sample = ""
-    read = 0
-    try:
-        for text in chunks(path, encoding, 0, lambda _done: progress(0)):
-            if not sample or (sample.isascii() and not text.isascii()):
-                sample = text
-            read += CHUNK_BYTES
-            if read >= TRIAL_BYTES:
+def count_bad_places(path: Path, encoding: str, most: int, progress: Callable[[int], None]) -> int:
+    """How many places of a whole file an encoding cannot decode, or are NUL; ends when there are more than `most`."""
+    bad_places = BadPlaces("")
+    bad_places.first = [(0, 0, 0)] * KEPT_BAD_PLACES  # of no interest
+    decoder = codecs.getincrementaldecoder(encoding)(bad_places.handler)
+    with path.open("rb") as file:
+        while bad_places.count <= most:
+            data = file.read(CHUNK_BYTES)
+            progress(0)
+            # What is ASCII reads the same in all others, and costs nothing.
+            if not data.isascii() or encoding in WIDE or decoder.getstate()[0] or not data or b"\0" in data:
+                bad_places.without_nul(decoder.decode(data, final=not data))
+            if not data:
                 break
-    except Undecodable:
-        return ""
-    return sample
+    return bad_places.count
 
 
-def plausibility(sample: str) -> float:
-    """How likely a decoded sample is what its author wrote: 0 means not at all."""
-    at = _first_foreign(sample)
-    sample = sample[max(0, at - 1_000) : at + 20_000]
-    foreign = [c for c in sample if c > "\x7f"]
-    controls = sum(1 for c in sample if c < " " and c not in "\t\n\r\f") + sample.count("\x7f")
-    kinds = Counter(unicodedata.category(c) for c in foreign)
-    if not sample.strip() or controls or kinds["Co"] + kinds["Cn"] + kinds["Cc"] > len(foreign) // 200:
-        return 0.0
-    if not foreign:
-        return 0.55
-    return max(_chinese(foreign), _japanese(foreign), _russian(sample, foreign), _western(sample, foreign))
+def _num_foreign_bytes(path: Path, progress: Callable[[int], None]) -> int:
+    number = 0
+    with path.open("rb") as file:
+        while data := file.read(CHUNK_BYTES):
+            progress(0)
+            number += 0 if data.isascii() else len(data.translate(None, bytes(range(128))))
+    return number
 
 
-def _chinese(foreign: list[str]) -> float:
-    share = sum(1 for c in foreign if "\u4e00" <= c <= "\u9fff") / len(foreign)
-    common = sum(1 for c in foreign if c in _COMMON) / len(foreign)
-    return common if share > 0.5 and common > 0.08 else 0.0
+def _wide_candidates(path: Path, progress: Callable[[int], None]) -> dict[str, tuple[float, str, str]]:
+    """UTF-16 and UTF-32 without a mark, which chardet recognizes in Western text only."""
+    likely: dict[str, tuple[float, str, str]] = {}
+    with path.open("rb") as file:
+        start = file.read(CHUNK_BYTES // 4 * 4)
+    for encoding in WIDE:
+        progress(0)
+        try:
+            sample = codecs.getincrementaldecoder(encoding)().decode(start)
+        except UnicodeDecodeError:
+            continue
+        if is_wide_text(sample):
+            likely[encoding] = (0.9, "", _preview(sample))
+    return likely
 
 
-def _japanese(foreign: list[str]) -> float:
-    hiragana = sum(1 for c in foreign if "\u3041" <= c <= "\u3096") / len(foreign)
-    narrow = sum(1 for c in foreign if "\uff61" <= c <= "\uff9f") / len(foreign)  # what other encodings look like
-    return hiragana if hiragana > 0.2 and narrow < 0.05 else 0.0
+def is_wide_text(sample: str) -> bool:
+    """Whether a sample decoded as UTF-16 or UTF-32 is text: with the other order of bytes it has neither ASCII white
+    space nor many of the commonest Chinese characters.
+    """
+    sample = sample[:20_000]
+    kinds = Counter(unicodedata.category(c) for c in sample if c > "\x7f")
+    controls = sum(1 for c in sample if c < " " and c not in "\t\n\r\f")
+    if not sample.strip() or controls or kinds["Co"] + kinds["Cn"] + kinds["Cc"] > kinds.total() // 200:
+        return False
+    common = sum(1 for c in sample if c in _COMMON or c in " \n")
+    return common > 0.08 * len(sample)
 
 
-def _russian(sample: str, foreign: list[str]) -> float:
-    letters = [c for c in foreign if "\u0400" <= c <= "\u045f"]
-    lower = sum(1 for c in letters if c.islower())
-    common = sum(1 for c in letters if c in "оеаинтсрвлОЕАИНТСРВЛ")
-    is_text = len(letters) > 0.8 * len(foreign) and lower > 0.5 * len(letters) and common > 0.4 * len(letters)
-    return 0.4 if is_text and _joined(sample) > 0.8 else 0.0
+def _narrow_candidates(path: Path, progress: Callable[[int], None]) -> dict[str, tuple[float, str, str]]:
+    """Encodings that are supersets of ASCII, by the letters of the first lines beyond it."""
+    import chardet  # its models take a tenth of a second to load, and only files that do not decode need them
+
+    sample = _foreign_lines(path, progress)
+    likely: dict[str, tuple[float, str, str]] = {}
+    samples = [sample]
+    for encoding in MULTI_BYTE:  # chardet gives up an encoding at the first broken character
+        cleaned = sample.decode(encoding, "ignore").encode(encoding)
+        if 0 < len(sample) - len(cleaned) <= MAX_BAD_SHARE * len(sample) + 4:
+            samples.append(cleaned)
+    for variant in samples:
+        for guess in chardet.detect_all(variant):
+            progress(0)
+            encoding = _CHARDET_NAMES.get(str(guess["encoding"]).lower(), "")
+            confidence = guess["confidence"] + _FAVORED.get(encoding, 0)
+            if encoding and encoding not in WIDE and confidence > likely.get(encoding, (0.0,))[0]:
+                preview = _preview(sample.decode(encoding, "replace"))
+                likely[encoding] = (confidence, str(guess["language"] or ""), preview)
+    return likely
 
 
-def _western(sample: str, foreign: list[str]) -> float:
-    western = sum(1 for c in foreign if c in _WESTERN)
-    is_text = western >= len(foreign) * 0.95 and len(foreign) <= len(sample) * 0.3
-    return 0.05 if is_text and _joined(sample) < 0.5 else 0.0
-
-
-def _joined(sample: str) -> float:
-    """The share of the letters beyond ASCII that stand next to another one: few in French, nearly all in Russian."""
-    is_letter = [c > "\x7f" and c.isalpha() for c in sample]
-    neighbors = zip([False, *is_letter[:-1]], is_letter, [*is_letter[1:], False], strict=True)
-    joined = sum(1 for before, letter, after in neighbors if letter and (before or after))
-    return joined / max(1, sum(is_letter))
+def _foreign_lines(path: Path, progress: Callable[[int], None]) -> bytes:
+    """The first lines beyond ASCII, from whole characters on; of a long line its beginning beyond ASCII."""
+    sample = bytearray()
+    with path.open("rb") as file:
+        while len(sample) < SAMPLE_BYTES and (data := file.readline(CHUNK_BYTES)):
+            progress(0)
+            if not data.isascii():
+                at = next(number for number, byte in enumerate(data) if byte > 127)
+                sample += data[max(0, at - 200) : at + SAMPLE_BYTES]
+    return bytes(sample[:SAMPLE_BYTES])
 
 
 def _first_foreign(sample: str) -> int:

@@ -31,11 +31,15 @@ class BadLine(Exception):
 
 
 class BadLines:
-    """The bad lines of a file: how many there are of each code, and `problems` of the first, at least one of a code."""
+    """The bad lines of a file: how many there are of each code, and `problems` of the first, at least one of a code.
+
+    `num_skipped` is the number of documents that are left out because bytes of them cannot be decoded.
+    """
 
     def __init__(self) -> None:
         self.problems: list[dict[str, Any]] = []
         self._codes: Counter[str] = Counter()
+        self.num_skipped = 0
 
     def __len__(self) -> int:
         return self._codes.total()
@@ -47,9 +51,17 @@ class BadLines:
             self.problems.append({**bad.problem, "line": line + bad.lines_down, **place})
         self._codes[code] += 1
 
+    def skip_document(self) -> None:
+        """Count a document that is left out because bytes of it cannot be decoded."""
+        self.num_skipped += 1
+
     def facts(self) -> dict[str, Any]:
         """What was counted, for people to see."""
-        return {"num_bad_lines": len(self), "bad_lines": dict(self._codes.most_common())}
+        return {
+            "num_bad_lines": len(self),
+            "bad_lines": dict(self._codes.most_common()),
+            "num_skipped_documents": self.num_skipped,
+        }
 
 
 def storable(text: str) -> str:

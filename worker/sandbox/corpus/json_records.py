@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from trainer import strict_json
-from worker.sandbox.corpus.decoding import BOM
+from worker.sandbox.corpus.decoding import BOM, SKIPPED
 from worker.sandbox.corpus.fields import BadLine, BadLines, Record
 from worker.sandbox.corpus.record_schema import RecordReader
 
@@ -131,7 +131,9 @@ class JsonRecords:
         documents: list[str] = []
         start = counted = 0  # where the line begins; up to where `_place` counts
         for line in text.split("\n"):
-            if line and not line.isspace():
+            if SKIPPED in line:
+                self._bad_lines.skip_document()
+            elif line and not line.isspace():
                 try:
                     documents += self._documents_of_line(line)
                 except BadLine as bad:
@@ -193,6 +195,9 @@ class JsonRecords:
         if mark == "]" and not text.strip():
             comma = Place(start.line, start.column - 1, None if start.byte is None else start.byte - 1)
             self._bad(BadLine("trailing_comma", character=1), comma)
+            return
+        if SKIPPED in text:
+            self._bad_lines.skip_document()
             return
         try:
             self._write([self._shape.document(parse_record(text.lstrip()))])

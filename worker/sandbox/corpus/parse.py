@@ -85,6 +85,17 @@ class CorpusWriter:
         self.num_characters += sum(map(len, texts))
         self._flush_index(decoding.CHUNK_BYTES)
 
+    def begin_document(self) -> None:
+        """What `write` appends from here on is one document."""
+        self._text.flush()
+        self._before = (self.num_bytes, self.num_characters, self._text_hash.copy())
+
+    def drop_document(self) -> None:
+        """Remove what was written since `begin_document`."""
+        self.num_bytes, self.num_characters, self._text_hash = self._before
+        self._text.seek(self.num_bytes)
+        self._text.truncate()
+
     def end_document(self) -> None:
         """The present document is whole."""
         self._ends.append(self.num_bytes)
@@ -120,19 +131,29 @@ class CorpusWriter:
 # ---- plain text -----------------------------------------------------------------------------------------------------
 
 
-def parse_text(texts: Iterator[str], output: CorpusWriter) -> None:
-    """Form feeds separate documents. Parts that are only white space are dropped."""
+def parse_text(texts: Iterator[str], output: CorpusWriter, bad_lines: BadLines) -> None:
+    """Form feeds separate documents. Parts that are only white space are dropped, and those with bytes for which the
+    whole document is to be left out.
+    """
     blank = ""  # white space that may turn out to stand before a document, or to be nothing
-    inside = False
+    inside = is_skipped = False
     for text in _unix_lines(texts):
         for number, part in enumerate(text.split("\f")):
             if number:
                 if inside:
                     output.end_document()
-                inside, blank = False, ""
+                inside, is_skipped, blank = False, False, ""
+            if decoding.SKIPPED in part and not is_skipped:
+                if inside:
+                    output.drop_document()
+                bad_lines.skip_document()
+                inside, is_skipped = False, True
+            if is_skipped:
+                continue
             if inside:
                 output.write(part)
             elif part and not part.isspace():
+                output.begin_document()
                 output.write(blank + part)
                 inside, blank = True, ""
             elif len(blank) < decoding.CHUNK_BYTES:  # more white space than this before a text is not kept
@@ -174,7 +195,7 @@ def parse(
     """
     upload = directory / "upload"
     options = {"kind": kind, "skip_bad": skip_bad, "bad_bytes": bad_bytes}
-    encoding, skip = decoding.sniff(upload, requested_encoding)
+    encoding, skip, reason = decoding.sniff(upload, requested_encoding)
     bad_places = decoding.BadPlaces(decoding.REPLACEMENTS[bad_bytes]) if bad_bytes else None
     texts = decoding.chunks(upload, encoding, skip, progress, bad_places)
     output = CorpusWriter(directory)
@@ -188,19 +209,21 @@ def parse(
             has_bytes = encoding == "utf-8" and bad_places is None
             JsonRecords(output.documents, shape, bad_lines, skip if has_bytes else None).parse(texts)
         else:
-            parse_text(texts, output)
+            parse_text(texts, output, bad_lines)
         if bad_lines and not skip_bad:
             raise UnreadableCorpus(bad_lines.problems, **options, **bad_lines.facts())
         if not output.num_documents:
-            raise UnreadableCorpus([{"code": "empty"}, *bad_lines.problems], **options)
+            raise UnreadableCorpus(
+                [{"code": "all_skipped" if bad_lines.num_skipped else "empty"}, *bad_lines.problems],
+                **options,
+                **bad_lines.facts(),
+                num_bad_places=bad_places.count if bad_places else 0,
+            )
         sha256 = output.finish()
     except decoding.Undecodable as error:
-        raise UnreadableCorpus(
-            [error.problem()],
-            **options,
-            candidates=decoding.candidates(upload, encoding, progress),
-            num_bad_places=decoding.count_bad_places(upload, encoding, skip, progress),
-        ) from None
+        places = decoding.list_bad_places(upload, error, skip, progress)
+        candidates = decoding.candidates(upload, encoding, progress)
+        raise UnreadableCorpus(**places, **options, candidates=candidates) from None
     finally:
         output.discard()
     return {
@@ -215,6 +238,7 @@ def parse(
             **options,
             **bad_lines.facts(),
             **shape.facts(),
+            "encoding_reason": reason,
             "num_bad_places": bad_places.count if bad_places else 0,
         },
     }

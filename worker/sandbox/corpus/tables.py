@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from worker.sandbox.corpus.decoding import BOM
+from worker.sandbox.corpus.decoding import BOM, SKIPPED
 from worker.sandbox.corpus.fields import BadLine, BadLines
 from worker.sandbox.corpus.record_schema import RecordReader, detect_kind
 
@@ -44,6 +44,8 @@ class Rows:
                 if any(cell.strip() for cell in row):
                     if not names:
                         names = _names(row)
+                    elif any(SKIPPED in cell for cell in row):
+                        self._bad_lines.skip_document()
                     elif _lower(row)[: len(names)] != names:  # the first row again, where files were joined
                         yield self._shape.document(_record(names, row))
             except StopIteration:

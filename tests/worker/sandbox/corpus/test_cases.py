@@ -282,7 +282,7 @@ def test_one_bad_byte_in_40_mb_is_shown_with_its_context(tmp_path: Path) -> None
     assert (problem["line"], problem["byte"]) == (600_001, len(before))
     assert "the caf\\xe9 of the town" in problem["context"]
     assert report["candidates"][0]["encoding"] == "windows-1252"
-    assert report["candidates"][0]["preview"].startswith("the lazy dog\nthe café of the town")
+    assert report["candidates"][0]["preview"] == "the café of the town"
     for bad_bytes, replacement in (("omit", b""), ("replace", "\ufffd".encode())):
         result = parse.parse(tmp_path, "txt", None, False, lambda done: None, bad_bytes=bad_bytes)
         assert result["progress"]["num_bad_places"] == 1

@@ -1,5 +1,7 @@
 """The child that parses uploads: what becomes a document, what is wrong and where, and that its memory stays flat."""
 
+import hashlib
+import itertools
 import json
 import random
 import re
@@ -18,7 +20,7 @@ from app.core.json_shapes import Problem
 from app.corpora import problems
 from trainer.child_limits import ChildLimits, limited_command
 from worker.sandbox.corpus import decoding, json_records, parse
-from worker.sandbox.corpus.fields import BadLine
+from worker.sandbox.corpus.fields import BadLine, BadLines
 from worker.sandbox.corpus.record_schema import RecordReader
 
 MIB = 1 << 20
@@ -83,6 +85,9 @@ def test_chunk_boundaries_do_not_matter(text: str, seed: int) -> None:
     class Kept(list[str]):
         part = ""
 
+        def begin_document(self) -> None:
+            assert not self.part
+
         def write(self, text: str) -> None:
             self.part += text
 
@@ -99,8 +104,8 @@ def test_chunk_boundaries_do_not_matter(text: str, seed: int) -> None:
             at += step
 
     cut, whole = Kept(), Kept()
-    parse.parse_text(pieces(), cut)  # type: ignore[arg-type]
-    parse.parse_text(iter([text]), whole)  # type: ignore[arg-type]
+    parse.parse_text(pieces(), cut, BadLines())  # type: ignore[arg-type]
+    parse.parse_text(iter([text]), whole, BadLines())  # type: ignore[arg-type]
     unmarked = re.sub("(?<=[\n\f])\ufeff", "", text.replace("\r\n", "\n"))
     expected = [part for part in unmarked.split("\f") if part and not part.isspace()]
     assert cut == whole == expected
@@ -176,6 +181,88 @@ def test_the_likeliest_encoding_is_offered_first_with_a_preview(tmp_path: Path, 
     assert offers[0]["encoding"] == encoding
     assert offers[0]["preview"] in text
     assert parsed(tmp_path, text.encode(encoding), encoding=encoding)["documents"] == [text]
+
+
+SENTENCES = {
+    "ru": "Каждый охотник желает знать, где сидит фазан. Мой дядя самых честных правил, когда не в шутку занемог.\n",
+    "ja": "これは日本語の文章です。東京は日本の首都であり、世界で最も人口の多い都市の一つです。\n",
+    "ko": "이것은 한국어 문장입니다. 서울은 대한민국의 수도이며 세계에서 가장 큰 도시 중 하나입니다.\n",
+    "pl": "Litwo, ojczyzno moja, ty jesteś jak zdrowie; ile cię trzeba cenić, ten tylko się dowie, kto cię stracił.\n",
+    "el": "Η γρήγορη αλεπού πηδάει πάνω από τον τεμπέλη σκύλο. Η Αθήνα είναι η πρωτεύουσα της Ελλάδας.\n",
+    "tr": "Pijamalı hasta yağız şoföre çabucak güvendi. İstanbul Türkiye'nin en kalabalık şehridir.\n",
+    "he": "דג סקרן שט בים מאוכזב ולפתע מצא חברה. ירושלים היא עיר הבירה של מדינת ישראל.\n",
+    "ar": "نص حكيم له سر قاطع وذو شأن عظيم مكتوب على ثوب أخضر. القاهرة هي عاصمة جمهورية مصر العربية.\n",
+    "lt": "Įlinkdama fechtuotojo špaga sublykčiojusi pragręžė apvalų arbūzą. Vilnius yra Lietuvos sostinė.\n",
+    "uk": "Щастям б'єш жук їх глицю в фон й ґедзь пріч. Київ є столицею України та найбільшим містом країни.\n",
+    "de": "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. Die Straße führt nach München.\n",
+    "zh": POEM,
+}
+ENCODED = [
+    *(("ru", "windows-1251"), ("ru", "koi8-r"), ("uk", "koi8-u"), ("ja", "cp932"), ("ja", "euc-jp"), ("ko", "cp949")),
+    *(("pl", "windows-1250"), ("el", "windows-1253"), ("tr", "windows-1254"), ("he", "windows-1255")),
+    *(("ar", "windows-1256"), ("lt", "windows-1257"), ("de", "windows-1252"), ("ru", "utf-16-be")),
+    *(("zh", "utf-32-le"), ("ru", "utf-32-be")),
+]
+
+
+@pytest.mark.parametrize(("language", "encoding"), ENCODED)
+def test_encodings_of_other_scripts_are_offered_first(tmp_path: Path, language: str, encoding: str) -> None:
+    text = SENTENCES[language] * 4
+    offers = refused(tmp_path, text.encode(encoding))["candidates"]
+    assert (offers[0]["encoding"], offers[0]["num_bad_places"]) == (encoding, 0)
+    assert offers[0]["preview"] in text
+
+
+def test_an_encoding_is_judged_by_the_whole_file(tmp_path: Path) -> None:
+    content = b"plain\n" * 300_000 + (POEM * 300).encode("gb18030") + b"\xff\xff\n" + (POEM * 9).encode("gb18030")
+    offers = refused(tmp_path, content)["candidates"]
+    assert (offers[0]["encoding"], offers[0]["num_bad_places"]) == ("gb18030", 2)
+    assert [offer for offer in offers if offer["encoding"] == "big5"] == []
+
+
+def test_utf_8_stays_right_where_most_of_it_is_valid(tmp_path: Path) -> None:
+    content = (FRENCH * 300).encode() + b"caf\xe9\n" + (FRENCH * 300).encode() + b"\xff\n"
+    report = refused(tmp_path, content)
+    assert (report["num_bad_places"], report["num_foreign"]) == (2, 600 * sum(c > "\x7f" for c in FRENCH))
+    assert [(problem["line"], content[problem["byte"]]) for problem in report["problems"]] == [
+        (301, 0xE9),
+        (602, 0xFF),
+    ]
+    assert report["problems"][1]["context"].endswith("\\xff\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_mark_decides_and_is_the_reason(tmp_path: Path, encoding: str) -> None:
+    result = parsed(tmp_path, POEM.encode(encoding))
+    assert (result["documents"], result["progress"]["encoding_reason"]) == ([POEM], "mark")
+    assert parsed(tmp_path, POEM.encode())["progress"]["encoding_reason"] == "valid"
+
+
+@pytest.mark.parametrize("chunk", [1 << 20, 3])
+@pytest.mark.parametrize(
+    ("form", "content", "documents"),
+    [
+        ("txt", b"one\fsecond \xe9 with more\fthird\f\xff\ffifth", ["one", "third", "fifth"]),
+        ("txt", b"a" * 30 + b"\xe9" + b"b" * 30 + b"\f \f" + "光".encode(), ["光"]),
+        ("jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n{"\xe9": 1}\n{"text": "b"}', ["a", "b"]),
+        ("json", b'[{"text": "a"}, {"text": "\xe9"}, {"\0": 1}, {"text": "b"}]', ["a", "b"]),
+        ("csv", b"text\na\n\xe9,\0\nb\n\xff\n", ["a", "b"]),
+    ],
+)
+def test_documents_with_bad_bytes_are_left_out_and_counted(
+    tmp_path: Path, form: str, content: bytes, documents: list[str], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", chunk)
+    (tmp_path / "upload").write_bytes(content)
+    result = parse.parse(tmp_path, form, None, False, nothing, bad_bytes="skip_document")
+    ends = [0, *(end for (end,) in struct.iter_unpack("<Q", (tmp_path / "index.bin").read_bytes()))]
+    text = (tmp_path / "text.bin").read_bytes()
+    assert [text[a:b].decode() for a, b in itertools.pairwise(ends)] == documents
+    assert (result["num_characters"], result["num_text_bytes"]) == (len("".join(documents)), len(text))
+    left_out = {"txt": content.count(b"\xe9") + content.count(b"\xff"), "csv": 2}.get(form, 2)
+    assert result["progress"]["num_skipped_documents"] == left_out
+    digests = (hashlib.sha256((tmp_path / name).read_bytes()).digest() for name in ("text.bin", "index.bin"))
+    assert result["text_sha256"] == hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def test_random_bytes_get_no_encoding_offered(tmp_path: Path) -> None:
