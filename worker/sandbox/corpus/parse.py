@@ -223,7 +223,7 @@ def parse(
     except decoding.Undecodable as error:
         places = decoding.list_bad_places(upload, error, skip, progress)
         candidates = decoding.candidates(upload, encoding, progress)
-        raise UnreadableCorpus(**places, **options, candidates=candidates) from None
+        raise UnreadableCorpus(places.pop("problems"), **places, **options, candidates=candidates) from None
     finally:
         output.discard()
     return {
