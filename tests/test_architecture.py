@@ -19,7 +19,10 @@ from app.core.models import Base
 
 PACKAGES = ("app", "worker", "trainer")
 BANNED_NAMES = {"utils", "helpers", "common", "misc", "manager"}
-LAZY_IMPORTS = {"trainer/__main__.py", "worker/inference/server.py", "worker/fork_server.py", "app/launcher/cli.py"}
+LAZY_IMPORTS = {
+    *("trainer/__main__.py", "worker/inference/server.py", "worker/fork_server.py", "app/launcher/cli.py"),
+    "worker/sandbox/corpus/decoding.py",  # libraries that few uploads need
+}
 PUBLIC_INTERFACE = "app/client/__init__.py"  # from athanor import Client
 LONG_FUNCTIONS = {"trainer/training/loop.py": 200}
 
