@@ -17,6 +17,7 @@ FIGURE = re.compile(r"(?<![\w.])\d[\d.]*")
 # How many figures each prints at least, with --smoke.
 NUM_FIGURES = {
     "bench/accuracy.py": 8,
+    "bench/adapters.py": 10,
     "bench/cancel.py": 10,
     "bench/export.py": 4,
     "bench/load.py": 8,

@@ -16,8 +16,9 @@ from trainer.datasets.factory import open_dataset
 from trainer.events import RecordRemark
 from trainer.failure import Failure, config_invalid
 from trainer.families import CHAT_OBJECTIVES, TEXT_OBJECTIVES
+from trainer.modeling.base_identity import base_sha256
 from trainer.report import Reporter
-from trainer.run_dir import CorpusInput, Inputs, RunDir, sha256_file, write_atomically
+from trainer.run_dir import CorpusInput, Inputs, RunDir, write_atomically
 from trainer.spec import MAX_STEPS, TrainSpec
 from trainer.spec_errors import SpecError
 
@@ -92,7 +93,7 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
         data_sha256=dataset.sha256,
         max_steps=spec.total_steps,
         held_out=held_out,
-        base_sha256=_base_sha256(Path(inputs.base)) if inputs.base else None,
+        base_sha256=base_sha256(Path(inputs.base)) if inputs.base else None,
         sample_prompt=_sample_prompt(spec, directory, report) if spec.sample_prompt else None,
     )
     write_atomically(_path(run_dir, fence), prepared.model_dump_json())
@@ -160,12 +161,6 @@ def read(run_dir: RunDir, fence: int) -> Prepared:
 
 def _path(run_dir: RunDir, fence: int) -> Path:
     return run_dir.attempt_path(fence) / "prepared.json"
-
-
-def _base_sha256(directory: Path) -> str:
-    """The identity of a base model: a hash of its configuration and weights."""
-    paths = [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
-    return cache.cache_key(**{path.name: sha256_file(path) for path in paths if path.is_file()})
 
 
 def _remarks(dataset: Dataset, corpora: Sequence[str]) -> list[RecordRemark]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, inject_adapter_in_model
+from peft import LoraConfig, PeftModel, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -150,3 +150,16 @@ def load_with_adapter(base: Path, directory: Path) -> nn.Module:
     )
     adapted: nn.Module = PeftModel.from_pretrained(model, directory)
     return adapted.eval()
+
+
+def add_saved_adapter(model: PreTrainedModel, directory: Path) -> None:
+    """Put the adapter of a checkpoint next to the weights of its base, which stay as they are.
+
+    Raises ValueError if it does not fit them.
+    """
+    config = LoraConfig.from_pretrained(str(directory))
+    inject_adapter_in_model(config, model, low_cpu_mem_usage=True)
+    placed = set_peft_model_state_dict(model, load_file(directory / WEIGHTS), low_cpu_mem_usage=True)
+    misfits = [*placed.unexpected_keys, *(name for name in placed.missing_keys if ".lora_" in name)]
+    if misfits:
+        raise ValueError(f"the adapter does not fit the model at {misfits[0]}")

@@ -1,4 +1,7 @@
-"""The models that an inference process keeps in memory, each with a process for its tokenizer, and its memory limit."""
+"""The models that an inference process keeps in memory, each with a process for its tokenizer, and its memory limit.
+
+The checkpoints of LoRA jobs on one base share its weights, with each other and with the base itself.
+"""
 
 import gc
 import logging
@@ -22,7 +25,9 @@ from trainer.data import chat_template
 from trainer.data.tokenizer_process import IsStopped
 from trainer.inference import generation
 from trainer.inference.engine import EngineStopped, InferenceEngine, cache_bytes, create_engine
+from trainer.inference.shared_weights import shared_base, with_adapter
 from trainer.inference.text_pieces import TokenDecoder
+from trainer.modeling import lora
 from trainer.planning.context_length import context_length
 from worker.inference.shared_tokenizer import SharedTokenizer
 
@@ -77,7 +82,7 @@ class SandboxedModel:
     @cached_property
     def stop_token_ids(self) -> frozenset[int]:
         """The tokens that end a text."""
-        return frozenset(chat_template.stop_token_ids(self.model, self.call("stop_ids")))
+        return frozenset(chat_template.stop_token_ids(self.model, self.constant("stop_ids")))
 
     def encode(self, prompt: str) -> list[int]:
         """The tokens of a text to continue, or of a source."""
@@ -88,15 +93,29 @@ class SandboxedModel:
         """The result of a call of the tokenizer process."""
         return self.tokenizer.call(name, *arguments, is_stopped=self.is_stopped)
 
+    def constant(self, name: str) -> Any:
+        """The result of a call that is always the same."""
+        return self.tokenizer.constant(name, self.is_stopped)
+
     def decoder(self, prompt: Sequence[int]) -> TokenDecoder:
         """A decoder of the tokens that follow a prompt."""
         return self.tokenizer.decoder(prompt, self.is_stopped)
 
 
+@dataclass(eq=False)
+class _Weights:
+    """The weights in a directory, for one model or for the adapters of several."""
+
+    directory: Path
+    num_file_bytes: int
+    loading: threading.Lock = field(default_factory=threading.Lock)
+    network: PreTrainedModel | None = None
+
+
 @dataclass
 class _Model:
     path: Path
-    num_file_bytes: int
+    weights: _Weights  # its own, or those of its base
     tokenizer: SharedTokenizer
     loading: threading.Lock = field(default_factory=threading.Lock)
     network: PreTrainedModel | None = None
@@ -105,22 +124,24 @@ class _Model:
     used_at: float = field(default_factory=time.monotonic)
 
     @property
-    def num_bytes(self) -> int:
-        """What it needs: on a CPU 16-bit weights become fp32, twice the size; the rest is for KV cache and logits."""
-        return int(2.5 * self.num_file_bytes)
+    def is_adapter(self) -> bool:
+        """Whether the weights are those of its base."""
+        return self.weights.directory != self.path
+
+    @cached_property
+    def num_adapter_bytes(self) -> int:
+        """The size of its adapter's file."""
+        return _num_file_bytes(self.path / lora.DIRECTORY) if self.is_adapter else 0
 
     @property
-    def limit_bytes(self) -> int:
-        """What it may use at most."""
-        return LIMIT_PER_FILE_BYTE * self.num_file_bytes + self._cache_bytes
+    def needed_bytes(self) -> int:
+        """What it needs that is not in memory yet."""
+        of_weights = self.weights.num_file_bytes if self.weights.network is None else 0
+        return _expected_bytes(of_weights + self.num_adapter_bytes)
 
     @property
-    def reserved_bytes(self) -> int:
-        """What it is expected to use on a CPU."""
-        return self.num_bytes + self._cache_bytes
-
-    @property
-    def _cache_bytes(self) -> int:
+    def num_cache_bytes(self) -> int:
+        """The size of its KV cache."""
         return cache_bytes(self.engine.model) if self.engine else 0
 
     def close(self) -> None:
@@ -151,8 +172,9 @@ class Models:
         """The model of a checkpoint, loaded at first use and not dropped inside the block. Raises GenerationRefused."""
         if not path.is_dir():
             raise GenerationRefused("checkpoint_gone")
+        source = path if path in self._models else shared_base(path) or path
         with self._lock:
-            model = self._models.get(path) or _Model(path, _num_file_bytes(path), SharedTokenizer(path))
+            model = self._models.get(path) or _Model(path, self._weights(source), SharedTokenizer(path))
             self._models[path] = model
             model.users += 1
             self._limit_memory()
@@ -161,8 +183,7 @@ class Models:
                 self._reserve()
             with model.loading:
                 if model.network is None:
-                    self._evict_idle(model)
-                    model.network = self._load(path)
+                    model.network = self._load(model)
             yield SandboxedModel(model.network, lambda: self._engine(model), model.tokenizer, is_stopped)
         except EngineStopped:  # the next request loads the model again
             with self._lock:
@@ -231,28 +252,37 @@ class Models:
             model.used_at = time.monotonic()
             is_dropped = self._models.get(model.path) is not model
             if not model.users and (model.network is None or is_dropped):
-                if not is_dropped:
-                    del self._models[model.path]
-                model.close()
+                if is_dropped:
+                    model.close()
+                else:
+                    self._drop(model)
             self._limit_memory()
             with suppress(GenerationRefused):  # another generation needs more, and refuses it itself
                 self._reserve()
 
+    def _weights(self, directory: Path) -> _Weights:
+        """The weights in a directory, which may be in memory for other models."""
+        in_memory = (model.weights for model in self._models.values() if model.weights.directory == directory)
+        return next(in_memory, None) or _Weights(directory, _num_file_bytes(directory))
+
     def _drop(self, model: _Model) -> None:
         del self._models[model.path]
         model.close()
+        if all(other.weights is not model.weights for other in self._models.values()):
+            model.weights.network = None
 
     def _evict_idle(self, incoming: _Model) -> None:
         with self._lock:
-            while len(self._models.keys() - self._kept) > MODELS_KEPT or _free_bytes(self._device) < incoming.num_bytes:
+            needed = incoming.needed_bytes
+            while len(self._models.keys() - self._kept) > MODELS_KEPT or _free_bytes(self._device) < needed:
                 idle = [model for path, model in self._models.items() if not model.users and path not in self._kept]
                 if not idle:
                     break
                 self._drop(min(idle, key=lambda model: model.used_at))
                 gc.collect()
         free = _free_bytes(self._device)
-        if free < incoming.num_bytes:
-            raise GenerationRefused("memory_short", free=free, needed=incoming.num_bytes)
+        if free < needed:
+            raise GenerationRefused("memory_short", free=free, needed=needed)
 
     def _reserve(self) -> None:
         """Reserve what the models need of the node's budget; drop idle ones without room. Raises GenerationRefused."""
@@ -260,7 +290,7 @@ class Models:
             models = list(self._models.values())
             needed = LIBRARY_BYTES + len(models) * TOKENIZER_BYTES if models else 0
             if self._device == "cpu":
-                needed += sum(model.reserved_bytes for model in models)
+                needed += _expected_bytes(self._num_file_bytes()) + self._num_cache_bytes()
             try:
                 return self._reservation.resize(needed, 1 + len(models))
             except NoRoom as error:
@@ -270,10 +300,28 @@ class Models:
                 self._drop(min(idle, key=lambda model: model.used_at))
                 gc.collect()
 
-    def _load(self, path: Path) -> PreTrainedModel:
+    def _num_file_bytes(self) -> int:
+        """The size of the files of all weights and adapters."""
+        models = self._models.values()
+        weights = {model.weights for model in models}
+        return sum(one.num_file_bytes for one in weights) + sum(model.num_adapter_bytes for model in models)
+
+    def _num_cache_bytes(self) -> int:
+        return sum(model.num_cache_bytes for model in self._models.values())
+
+    def _load(self, model: _Model) -> PreTrainedModel:
+        weights = model.weights
+        with weights.loading:
+            self._evict_idle(model)
+            if weights.network is None:
+                weights.network = self._open(lambda: generation.load_model(weights.directory, self._device), model.path)
+            network = weights.network
+        return self._open(lambda: with_adapter(network, model.path), model.path) if model.is_adapter else network
+
+    def _open(self, open_model: Callable[[], PreTrainedModel], path: Path) -> PreTrainedModel:
         try:
             with _OPENING:
-                return generation.load_model(path, self._device)
+                return open_model()
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             if is_memory_error(error):
                 raise
@@ -285,7 +333,7 @@ class Models:
 
         With a GPU nothing limits the process itself: RLIMIT_DATA does not fit the mappings of its driver.
         """
-        models = sum(model.limit_bytes for model in self._models.values())
+        models = LIMIT_PER_FILE_BYTE * self._num_file_bytes() + self._num_cache_bytes()
         if self._device == "cpu":
             self.memory_limit = self._base_bytes + MARGIN_BYTES + models
             limit_memory(self.memory_limit)
@@ -298,6 +346,11 @@ class Models:
 def is_memory_error(error: BaseException) -> bool:
     """Whether an allocation failed, in Python or in torch."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _expected_bytes(num_file_bytes: int) -> int:
+    """What weights need: on a CPU 16-bit ones become fp32, twice the size; the rest is for KV cache and logits."""
+    return int(2.5 * num_file_bytes)
 
 
 def _num_file_bytes(path: Path) -> int:

@@ -22,6 +22,7 @@ class SharedTokenizer:
         self._directory = directory
         self._process = TokenizerProcess(directory)
         self._lock = threading.Lock()
+        self._constants: dict[str, Any] = {}
         self._vocabulary: Vocabulary | None = None
         self._vocabulary_lock = threading.Lock()
         self._texts = count()
@@ -30,6 +31,12 @@ class SharedTokenizer:
         """The result of a call. Raises RecordRefused, Failure, and CallStopped soon after `is_stopped`."""
         with self._turn(is_stopped) as process:
             return process.call(name, *arguments, is_stopped=is_stopped)
+
+    def constant(self, name: str, is_stopped: IsStopped) -> Any:
+        """The result of a call without arguments that is always the same: it is asked once. Raises as `call`."""
+        if name not in self._constants:
+            self._constants[name] = self.call(name, is_stopped=is_stopped)
+        return self._constants[name]
 
     def decoder(self, prompt: Sequence[int], is_stopped: IsStopped) -> "SharedDecoder":
         """A decoder of the tokens that follow a prompt."""
