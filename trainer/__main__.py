@@ -1,4 +1,4 @@
-"""The trainer's command line: `python -m trainer plan|propose|tokenize|train|generate|evaluate|export|preview|gang`."""
+"""The trainer's commands: `python -m trainer plan|propose|tokenize|train|batch|generate|evaluate|export|preview`."""
 
 import argparse
 import json
@@ -58,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
             run.add_argument("--resume", metavar="CHECKPOINT_DIR", type=Path, help="resume from this checkpoint")
             run.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda if there is a GPU")
 
+    _add_batch(commands.add_parser("batch", help="show the samples of a training step, token by token, as JSON"))
+
     generate = commands.add_parser("generate", help="continue a prompt with a checkpoint")
     generate.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", type=Path)
     generate.add_argument("--prompt", required=True)
@@ -113,6 +115,14 @@ def _add_preview(commands: Any) -> None:
     preview.add_argument("--template", help="chatml, llama-3, mistral, zephyr, plain or a Jinja template")
     preview.add_argument("--base", type=Path, help="base model whose tokenizer and template are used")
     preview.set_defaults(command=_preview)
+
+
+def _add_batch(batch: argparse.ArgumentParser) -> None:
+    batch.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="directory of a run whose data are tokenized")
+    batch.add_argument("--step", type=int, required=True, help="the step, from 1")
+    batch.add_argument("--first", type=int, default=0, help="the first sample of the batch to show, from 0")
+    batch.add_argument("--count", type=int, help="how many samples to show (default: all)")
+    batch.set_defaults(command=_batch)
 
 
 def _add_node(parser: argparse.ArgumentParser) -> None:
@@ -195,6 +205,19 @@ def _train(arguments: argparse.Namespace) -> int:
 
     kind = arguments.device or rank.best_device()
     return rank.run(run_dir, arguments.fence, kind, is_supervised=False)
+
+
+def _batch(arguments: argparse.Namespace) -> int:
+    from trainer.batch_shapes import BATCH_VIEW
+    from trainer.datasets.batch_view import view_batch
+    from trainer.failure import Failure
+
+    try:
+        view = view_batch(RunDir(arguments.run_dir), arguments.step, arguments.first, arguments.count)
+    except Failure as failure:
+        raise ValueError(str(failure)) from None
+    print(BATCH_VIEW.dump_json(view, exclude_defaults=True).decode())
+    return EXIT_OK
 
 
 def _generate(arguments: argparse.Namespace) -> int:

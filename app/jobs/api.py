@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from sse_starlette import EventSourceResponse
 
 from app.core import db, fault_injection, i18n, idempotency, storage
@@ -14,11 +14,14 @@ from app.core.paging import Listing
 from app.core.principal import Principal
 from app.jobs import schemas, service, stream
 from app.jobs.attempts import metrics
+from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import notifications
 from app.jobs.lifecycle.notifications import notify_job_changed
-from app.jobs.planning import answers, template_preview
-from app.jobs.planning.template_preview import PREVIEWS, PreviewAnswer, PreviewRequest
+from app.jobs.planning import answers
+from app.jobs.previews import batch, chat_template
+from app.jobs.previews.chat_template import PreviewAnswer, PreviewRequest
+from app.jobs.previews.process import PREVIEWS
 from app.jobs.views import logs
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
@@ -26,7 +29,9 @@ from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id, ShortText
 from app.web.problem_types import errors
+from trainer.batch_shapes import BatchView
 from trainer.run_dir import RunDir
+from trainer.spec import MAX_STEPS
 
 router = APIRouter(route_class=ApiRoute)
 
@@ -119,8 +124,8 @@ def plan_job(principal: Reader, partial_spec: PartialSpec) -> answers.PlanAnswer
 def preview_template(principal: Submitter, request: PreviewRequest) -> PreviewAnswer:
     """Show what a chat template makes of a conversation, and which parts of it a model would learn."""
     with db.transaction() as session:
-        base = template_preview.base_directory(session, principal, request.base_model)
-    return template_preview.preview(request, base)
+        base = chat_template.base_directory(session, principal, request.base_model)
+    return chat_template.preview(request, base)
 
 
 @router.post(
@@ -160,6 +165,27 @@ def get_job(principal: Reader, job_id: Id) -> schemas.JobAnswer:
     """Get a job."""
     with db.transaction() as session:
         return schemas.job_answer(session, service.get(session, principal=principal, job_id=job_id))
+
+
+@router.get(
+    "/jobs/{job_id}/batches/{step}",
+    tags=["jobs"],
+    responses=errors(
+        *("step_unknown", "sample_unknown", "batch_unprepared", "batch_deleted", "batch_slow", "preview_busy")
+    ),
+)
+@PREVIEWS
+def get_batch(
+    principal: Reader,
+    job_id: Id,
+    step: Annotated[int, Path(ge=1, le=MAX_STEPS)],
+    first: Annotated[int, Query(ge=0, le=2**31, description="The first sample of the batch, from 0.")] = 0,
+    count: Annotated[int, Query(ge=1, le=batch.MAX_SAMPLES, description="How many samples.")] = 8,
+) -> BatchView:
+    """The samples that the trainer reads at a step, token by token, and the documents that each of them is from."""
+    with db.transaction() as session:
+        spec = effective_spec(service.get(session, principal=principal, job_id=job_id))
+    return batch.view_batch(job_id, spec, step, first, count)
 
 
 @router.post("/jobs/{job_id}/cancel", status_code=202, tags=["jobs"], responses=errors("job_ended"))

@@ -24,10 +24,12 @@ from app.jobs import form_plan, job_parts, schemas, service, stream
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.form_plan import FormPlan
 from app.jobs.lifecycle import notifications
-from app.jobs.planning import answers, template_preview
+from app.jobs.planning import answers
 from app.jobs.planning import base_model as bases
 from app.jobs.planning.answers import ProposeAnswer
-from app.jobs.planning.template_preview import PREVIEWS, PreviewRequest
+from app.jobs.previews import batch, chat_template
+from app.jobs.previews.chat_template import PreviewRequest
+from app.jobs.previews.process import PREVIEWS
 from app.jobs.views import chart_words, form, form_controls
 from app.jobs.views.form import Origin, SubmittedForm
 from app.jobs.views.form_controls import FormContext
@@ -38,12 +40,13 @@ from app.web.json_body import StrictRoute
 from app.web.pages import page
 from app.web.parameters import Id, ShortText
 from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
-from trainer.spec import recipe, recipe_names
+from trainer.spec import MAX_STEPS, recipe, recipe_names
 from trainer.spec_errors import SpecError
 
 router = APIRouter(route_class=StrictRoute)
 
 PAGE_LENGTH = 25
+SAMPLES_SHOWN = 8  # of a batch
 MAX_TEMPLATE_CHARACTERS = 20_000  # as TrainSpec allows
 FILTERS = {"all": None, "active": tuple(s for s in STATES if s not in TERMINAL), "ended": TERMINAL}
 
@@ -152,10 +155,10 @@ def preview_template(request: Request, principal: Submitter, form_data: FormBody
     submitted = form.read_form(form_data)
     template = submitted.fields.get("chat_template", "").strip()[:MAX_TEMPLATE_CHARACTERS] or None
     with db.transaction() as session:
-        base = template_preview.base_directory(session, principal, submitted.base_id or None)
+        base = chat_template.base_directory(session, principal, submitted.base_id or None)
     preview, problem = None, None
     try:
-        preview = template_preview.preview(PreviewRequest(chat_template=template), base)
+        preview = chat_template.preview(PreviewRequest(chat_template=template), base)
     except PanelError as error:
         problem = error
     status = problem.status if problem else 200
@@ -271,6 +274,42 @@ def show_job(request: Request, principal: Reader, job_id: Id) -> Response:
         spec_rows=_spec_rows(context["job"].spec),
         words=chart_words.chart_words(),
         series=chart_words.series_words(),
+    )
+
+
+@router.get("/jobs/{job_id}/batches")
+@PREVIEWS
+def show_batch(
+    request: Request,
+    principal: Reader,
+    job_id: Id,
+    step: Annotated[int, Query(ge=1, le=MAX_STEPS)] = 1,
+    first: Annotated[int, Query(ge=0, le=2**31)] = 0,
+) -> Response:
+    """The samples of a training step, token by token, with the documents that they are from."""
+    with db.transaction() as session:
+        job = service.get(session, principal=principal, job_id=job_id)
+        spec = effective_spec(job)
+    view, problem = None, None
+    try:
+        view = batch.view_batch(job_id, spec, step, first, SAMPLES_SHOWN)
+    except PanelError as error:
+        problem = error
+    with db.transaction() as session:
+        names = dict(_corpus_names(session, principal, view.corpora)) if view else {}
+    return page(
+        request,
+        "jobs/batch.html",
+        problem.status if problem else 200,
+        principal=principal,
+        job=job,
+        spec=spec,
+        view=view,
+        problem=problem,
+        corpus_names=names,
+        step=step,
+        first=first,
+        num_shown=SAMPLES_SHOWN,
     )
 
 

@@ -40,6 +40,7 @@ export class Chart {
     element.addEventListener("click", (event) => this.#useTool(closest(event, "[data-tool]")));
     element.querySelector("[data-table]")?.addEventListener("toggle", () => this.#fillTable());
     this.plot.addEventListener("keydown", (event) => this.#moveBy(event));
+    this.plot.addEventListener("click", () => this.#linkToBatch());
     new ResizeObserver(() => this.#fit()).observe(this.plot);
   }
 
@@ -145,6 +146,16 @@ export class Chart {
     this.readout.replaceChildren(...parts);
   }
 
+  // The link below the chart leads to the samples of the step that was clicked, or that a key moved to.
+  #linkToBatch() {
+    const link = this.element.querySelector("a[data-batches]");
+    const { idx } = this.u.cursor;
+    const step = idx == null ? null : this.u.data[0][idx];
+    if (!(link instanceof HTMLAnchorElement) || !step) return;
+    link.search = `?step=${step}`;
+    find(link, "span").textContent = fill(link.dataset.words ?? "", { step: number(step) });
+  }
+
   #fillTable() {
     const body = this.element.querySelector("[data-table][open] tbody");
     if (!(body instanceof HTMLTableSectionElement)) return;
@@ -185,6 +196,7 @@ export class Chart {
     /** @type {(position: { left: number, top: number }, fireHook: boolean, publish: boolean) => void} */
     const setCursor = this.u.setCursor;
     setCursor({ left: this.u.valToPos(steps[idx], "x"), top: 10 }, true, true);
+    this.#linkToBatch();
   }
 
   #fit() {

@@ -13,12 +13,13 @@ import numpy as np
 from pydantic import BaseModel
 from transformers import PreTrainedTokenizerFast
 
+from trainer.batch_shapes import Document
 from trainer.data import cache, sample_order
 from trainer.data.batch import Array
 from trainer.data.chat_template import default_template
 from trainer.data.corpus import open_all
 from trainer.data.record_encoding import RecordRefused, Segment
-from trainer.data.tokenized_text import Document, Ids
+from trainer.data.tokenized_text import Ids
 from trainer.data.tokenizer import Progress, end_ids, token_bytes
 from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.events import RemarkKind

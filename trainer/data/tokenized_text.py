@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
+from trainer.batch_shapes import Document
 from trainer.data import cache, sample_order
 from trainer.data.batch import Array
 from trainer.data.corpus import CorpusReader, TextChunk, open_all
@@ -186,14 +186,6 @@ def _write(
             ends.append(num_tokens)
     documents.write(np.asarray(ends, dtype="<u8").tobytes())
     return num_tokens
-
-
-@dataclass(frozen=True)
-class Document:
-    """A document of a run: the position of its corpus in the spec, and its number in that corpus."""
-
-    corpus: int
-    number: int
 
 
 class TokenizedText:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trainer.batch_shapes import Document
 from trainer.data import sample_order
 from trainer.data.batch import IGNORE_INDEX, Batch
 from trainer.data.tokenized_records import TokenizedRecords
-from trainer.data.tokenized_text import Document, Ids, TokenizedText
+from trainer.data.tokenized_text import Ids, TokenizedText
 from trainer.planning.counts import EVAL_SEQUENCES
 from trainer.spec import TrainSpec
 

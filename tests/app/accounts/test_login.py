@@ -180,6 +180,25 @@ def test_the_present_password_is_guessed_no_faster_than_at_a_login(alice: TestCl
     assert "Too many wrong passwords" in right.text
 
 
+def test_the_right_present_password_resets_the_count_of_wrong_ones(web: TestClient) -> None:
+    dora = users.client(web, token=users.enter("Dora", "member").token())
+    passwords_in_turn = [PASSWORD, "another furnace entirely"]
+    for present, new in (passwords_in_turn, passwords_in_turn[::-1]):
+        wrong = [dora.post("/api/v1/me/password", json={"present_password": "no", "password": new}) for _n in range(4)]
+        assert [answer.status_code for answer in wrong] == [422] * 4
+        body = {"present_password": present, "password": new, "revoke_tokens": False}
+        assert dora.post("/api/v1/me/password", json=body).status_code == 204
+
+
+def test_a_password_change_by_a_program_opens_no_session(web: TestClient) -> None:
+    erin_user = users.enter("Erin", "member")
+    erin = users.client(web, token=erin_user.token())
+    body = {"present_password": PASSWORD, "password": "another furnace entirely"}
+    assert erin.post("/api/v1/me/password", json=body).status_code == 204
+    with db.transaction() as session:
+        assert session.scalars(select(LoginSession).where(LoginSession.user_id == erin_user.id)).all() == []
+
+
 def test_guesses_of_tokens_are_limited_by_address_without_locking_out_right_ones(
     web: TestClient, alice_user: Person
 ) -> None:

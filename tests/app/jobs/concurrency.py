@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from app.core import db
-from app.core.models import Attempt, JobEvent
+from app.core.models import Attempt, JobEvent, Node
 from app.jobs import service
 from app.jobs.attempts import attempts
 from app.jobs.scheduling import dispatch
@@ -70,6 +70,8 @@ class Race:
 
     def scheduler(self) -> None:
         while not self.is_over.is_set():
+            with db.transaction() as session:  # the worker of the node lives, however long it takes
+                session.execute(update(Node).values(last_seen_at=func.now()))
             do(dispatch.requeue_or_fail)
             do(dispatch.place)
 

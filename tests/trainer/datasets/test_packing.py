@@ -23,10 +23,10 @@ from transformers import (
 from transformers.masking_utils import create_causal_mask
 
 from tests.trainer.runs import small_spec, write_corpus
+from trainer.batch_shapes import Document
 from trainer.data import tokenized_records, tokenizer
 from trainer.data.batch import IGNORE_INDEX, Batch, num_targets
 from trainer.data.chat_template import preset
-from trainer.data.tokenized_text import Document
 from trainer.datasets.causal import SFTDataset
 from trainer.modeling.objectives import objective
 

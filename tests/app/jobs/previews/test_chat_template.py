@@ -6,8 +6,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.core.node_budget import node_budget
-from app.jobs.planning import template_preview
-from app.jobs.planning.template_preview import PREVIEWS
+from app.jobs.previews import process
+from app.jobs.previews.process import PREVIEWS
 
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}{{ messages }}"
 GREEDY = "{% set x = namespace(s='a') %}{% for a in range(60) %}{% set x.s = x.s ~ x.s %}{% endfor %}{{ messages }}"
@@ -44,7 +44,7 @@ def test_a_template_that_needs_too_much_time_or_memory_is_stopped(alice_api: Tes
 def test_a_preview_without_room_on_the_node_is_asked_to_come_again(
     alice_api: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(template_preview, "ROOM_SECONDS", 0.0)
+    monkeypatch.setattr(process, "ROOM_SECONDS", 0.0)
     budget = node_budget()
     with budget.reserve(budget.shared_bytes):
         refused = ask(alice_api, chat_template="chatml")

@@ -1,8 +1,6 @@
 """The chat template of a job, applied to a conversation by a child process with limits: templates are programs."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -12,23 +10,10 @@ from sqlalchemy.orm import Session
 from app.core import storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
-from app.core.node_budget import NoRoom, node_budget
 from app.core.principal import Principal
 from app.jobs.planning import base_model
-from app.web.pools import Pool
-from trainer import spec as trainer_spec
-from trainer.child_environment import child_environment
-from trainer.child_limits import ChildLimits, limited_command
-from trainer.events import EXIT_BAD_INPUT
-
-# Of the child with all that it imports; the template has the budget of one record.
-MEMORY_BYTES = 1 << 30
-LIMITS = ChildLimits(memory_bytes=MEMORY_BYTES, cpu_seconds=20, file_bytes=1 << 20, niceness=0)
-WAIT_SECONDS = 60.0
-ROOM_SECONDS = 10.0  # for the node to have room
-ROOT = Path(trainer_spec.__file__).parents[1]
-
-PREVIEWS = Pool(2, max_waiting=8, max_per_client=3, refusal=lambda: _busy())  # of the routes that preview
+from app.jobs.previews import process
+from app.jobs.previews.process import PreviewRefused
 
 
 class PreviewMessage(BaseModel):
@@ -94,30 +79,13 @@ def preview(request: PreviewRequest, base: Path | None) -> PreviewAnswer:
     """
     options = [] if base is None else [f"--base={base}"]
     options += [] if request.chat_template is None else [f"--template={request.chat_template}"]
-    command = limited_command(LIMITS, [sys.executable, "-m", "trainer", "preview", "-", *options])
-    environment = child_environment("tokenizer")
     messages = json.dumps([message.model_dump() for message in request.messages])
     try:
-        with node_budget().wait_for(MEMORY_BYTES, seconds=ROOM_SECONDS):
-            child = subprocess.run(
-                command, cwd=ROOT, env=environment, input=messages, capture_output=True, text=True, timeout=WAIT_SECONDS
-            )
-    except NoRoom:
-        raise _busy() from None
-    except subprocess.TimeoutExpired:
-        raise _too_slow() from None
-    if child.returncode == EXIT_BAD_INPUT:
-        why = child.stderr.strip().splitlines()[-1].removeprefix("trainer: ")
-        sentence = _("The chat template refuses this conversation: {why}.", why=why[:300])
-        raise bad_field("chat_template", "chat_template_unusable", sentence)
-    if child.returncode != 0:
-        raise _too_slow()
-    return PreviewAnswer.model_validate_json(child.stdout.splitlines()[-1])
-
-
-def _busy() -> PanelError:
-    message = _("Other previews are running. Try again in a moment.")
-    return PanelError(503, "preview_busy", message, headers={"Retry-After": "5"})
+        answer = process.run("preview", "-", *options, too_slow=_too_slow, text=messages)
+    except PreviewRefused as refused:
+        sentence = _("The chat template refuses this conversation: {why}.", why=str(refused)[:300])
+        raise bad_field("chat_template", "chat_template_unusable", sentence) from None
+    return PreviewAnswer.model_validate_json(answer)
 
 
 def _too_slow() -> PanelError:

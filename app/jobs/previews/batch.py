@@ -1,0 +1,42 @@
+"""The samples of a training step, token by token, read by a child process from the data that the trainer reads."""
+
+from app.core import storage
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.jobs.previews import process
+from app.jobs.previews.process import PreviewRefused
+from trainer.batch_shapes import BATCH_VIEW, BatchView
+from trainer.spec import TrainSpec
+
+FILE_BYTES = 64 << 20  # of the samples of one answer as JSON
+MAX_SAMPLES = 16  # in one answer
+
+
+def view_batch(job_id: str, spec: TrainSpec, step: int, first: int, count: int) -> BatchView:
+    """The samples `first` to `first + count - 1` of the batch of a step of a job with this spec. Raises PanelError."""
+    last = spec.max_steps
+    if last is not None and step > last:
+        message = _("The job has {last} steps. Choose one of them.", last=last)
+        raise bad_field("step", "step_unknown", message)
+    if first >= spec.train_batch_size:
+        message = _("A batch of this job has {n} samples. Choose one of them.", n=spec.train_batch_size)
+        raise bad_field("first", "sample_unknown", message)
+    arguments = [str(storage.run(job_id)), f"--step={step}", f"--first={first}", f"--count={count}"]
+    try:
+        answer = process.run("batch", *arguments, too_slow=_too_slow, file_bytes=FILE_BYTES)
+    except PreviewRefused as refused:
+        raise _unavailable(str(refused)) from None
+    return BATCH_VIEW.validate_json(answer)
+
+
+def _unavailable(reason: str) -> PanelError:
+    if reason.startswith("data_deleted"):
+        message = _("The tokenized data of this job have been deleted. Continue the job to make them again.")
+        return PanelError(409, "batch_deleted", message)
+    message = _("The data of this job are not tokenized yet. Come back when it trains.")
+    return PanelError(409, "batch_unprepared", message)
+
+
+def _too_slow() -> PanelError:
+    message = _("The samples take too much time or memory to show. Ask for fewer of them.")
+    return PanelError(422, "batch_slow", message)

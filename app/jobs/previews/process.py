@@ -1,0 +1,67 @@
+"""Runs a command of the trainer whose answer a page shows, in a child process with limits of memory and time."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from app.core.errors import PanelError
+from app.core.i18n import _
+from app.core.node_budget import NoRoom, node_budget
+from app.web.pools import Pool
+from trainer import spec as trainer_spec
+from trainer.child_environment import child_environment
+from trainer.child_limits import ChildLimits, limited_command
+from trainer.events import EXIT_BAD_INPUT
+
+MEMORY_BYTES = 1 << 30  # of the child with all that it imports
+WAIT_SECONDS = 60.0
+ROOM_SECONDS = 10.0  # for the node to have room
+ROOT = Path(trainer_spec.__file__).parents[1]
+
+PREVIEWS = Pool(2, max_waiting=8, max_per_client=3, refusal=lambda: busy())  # of the routes that preview
+
+
+class PreviewRefused(Exception):
+    """The command refuses what it is asked, with a sentence."""
+
+
+def run(
+    command: str, *arguments: str, too_slow: Callable[[], PanelError], text: str = "", file_bytes: int = 1 << 20
+) -> str:
+    """The JSON that a command prints; `text` is its standard input, and it prints at most `file_bytes`.
+
+    Raises PreviewRefused, and PanelError if it takes too long or too much memory, or the node has no room for it.
+    """
+    limits = ChildLimits(memory_bytes=MEMORY_BYTES, cpu_seconds=20, file_bytes=file_bytes, niceness=0)
+    child_command = limited_command(limits, [sys.executable, "-m", "trainer", command, *arguments])
+    try:
+        with node_budget().wait_for(MEMORY_BYTES, seconds=ROOM_SECONDS):
+            child = subprocess.run(
+                child_command,
+                cwd=ROOT,
+                env=child_environment("tokenizer"),
+                input=text,
+                capture_output=True,
+                text=True,
+                timeout=WAIT_SECONDS,
+            )
+    except NoRoom:
+        raise busy() from None
+    except subprocess.TimeoutExpired:
+        raise too_slow() from None
+    if child.returncode == EXIT_BAD_INPUT:
+        raise PreviewRefused(_last_line(child.stderr).removeprefix("trainer: "))
+    if child.returncode != 0:
+        raise too_slow()
+    return _last_line(child.stdout)
+
+
+def _last_line(output: str) -> str:
+    return output.strip().splitlines()[-1]
+
+
+def busy() -> PanelError:
+    """The error for a preview that finds no place."""
+    message = _("Other previews are running. Try again in a moment.")
+    return PanelError(503, "preview_busy", message, headers={"Retry-After": "5"})

@@ -1,0 +1,77 @@
+"""What is shown of a training batch: see datasets/batch_view.py. Imports pydantic only, so that app can read it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+Role = Literal["context", "learned", "masked", "kept", "replaced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document of a run: the position of its corpus in the spec, and its number in that corpus."""
+
+    corpus: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenView:
+    """A token of a sample.
+
+    `role`: context is only read; learned is predicted from the tokens before it (with `weight`, if that is not 1);
+    masked, kept and replaced are predicted by a masked language model, which reads the token `input_id` in its place.
+    """
+
+    id: int
+    text: str
+    role: Role
+    weight: float = 1.0
+    input_id: int | None = None
+    input_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentView:
+    """A part of a sample that attention does not leave: a text, a source or a target, or one of two answers.
+
+    `document` is set where the segment is one document; `label` is the class of a text.
+    """
+
+    name: Literal["text", "source", "target", "chosen", "rejected"]
+    tokens: list[TokenView]
+    document: Document | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleView:
+    """A sample: its number in the run, its segments, the padding after them, and the documents it takes text from."""
+
+    number: int
+    segments: list[SegmentView]
+    num_padding: int
+    documents: list[Document]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchView:
+    """Some samples of a batch, and counts of all of it.
+
+    `num_positions` counts the input positions of the batch's tensors, `num_learned` the labels that count in the loss,
+    and `num_padding` the positions that are padding. `corpora` are the IDs to which the documents' `corpus` refers.
+    """
+
+    step: int
+    num_samples: int
+    num_positions: int
+    num_learned: int
+    num_padding: int
+    is_skipped: bool
+    epoch: float
+    corpora: list[str]
+    samples: list[SampleView]
+
+
+BATCH_VIEW = TypeAdapter(BatchView)  # to and from JSON
