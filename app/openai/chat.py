@@ -105,7 +105,7 @@ class ChatRequest(GenerationRequest):
 
 def renamed_fields(fields: dict[str, Any], messages: str, response_format: str) -> dict[str, str]:
     """What our services' fields are called in a request with these names for its messages and its format."""
-    is_call = bool(fields["required_functions"])
+    is_call = fields["required_functions"] or (fields["strict_functions"] and fields["json_schema"] is None)
     return {"prompt": messages, "messages": messages, "json_schema": "tools" if is_call else response_format}
 
 

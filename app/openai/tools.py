@@ -18,6 +18,7 @@ class ToolFunction(BaseModel):
     name: Annotated[str, Field(pattern=NAME)]
     description: Annotated[str | None, Field(max_length=10_000)] = None
     parameters: dict[str, Any] | None = None
+    strict: bool | None = None  # whether the arguments of each call have to be valid for the parameters
 
 
 class Tool(BaseModel):
@@ -28,7 +29,7 @@ class Tool(BaseModel):
 
     def for_template(self) -> dict[str, Any]:
         """The tool as chat templates read it."""
-        return {"type": "function", "function": self.function.model_dump(exclude_none=True)}
+        return {"type": "function", "function": _described(self.function)}
 
 
 class CalledFunction(BaseModel):
@@ -55,9 +56,13 @@ class CalledTool(BaseModel):
         return {"id": self.id, "type": "function", "function": function}
 
 
+def _described(function: ToolFunction) -> dict[str, Any]:
+    return function.model_dump(exclude_none=True, exclude={"strict"})
+
+
 def tool_fields(tools: Sequence[Tool], choice: Any) -> dict[str, Any]:
     """The fields of GenerationTask for the tools of a request and its `tool_choice`. Raises PanelError."""
-    functions = [tool.function.model_dump(exclude_none=True) for tool in tools]
+    functions = [_described(tool.function) for tool in tools]
     name = _chosen_name(choice)
     if name is not None:
         functions = [function for function in functions if function["name"] == name]
@@ -65,7 +70,17 @@ def tool_fields(tools: Sequence[Tool], choice: Any) -> dict[str, Any]:
         raise bad_field("tool_choice", "request_invalid", _("tool_choice requires a tool that tools does not contain."))
     is_required = name is not None or choice == "required"
     offered = [] if choice == "none" else [tool.for_template() for tool in tools]
-    return {"tools": offered or None, "required_functions": functions if is_required else []}
+    is_strict = bool(offered) and not is_required and any(tool.function.strict for tool in tools)
+    return {
+        "tools": offered or None,
+        "required_functions": functions if is_required else [],
+        "strict_functions": [_strict(tool.function) for tool in tools] if is_strict else [],
+    }
+
+
+def _strict(function: ToolFunction) -> dict[str, Any]:
+    """What each call of a function has to be: without `strict` with any arguments."""
+    return _described(function) if function.strict else {"name": function.name}
 
 
 def _chosen_name(choice: Any) -> str | None:

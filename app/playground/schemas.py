@@ -174,6 +174,7 @@ class GenerationTask(GenerationSettings):
     tools: list[dict[str, Any]] | None = None  # for the chat template; calls are told apart from the text
     arguments: dict[str, Any] = {}  # of a look inside the model: the fields of its request
     required_functions: list[dict[str, Any]] = []  # of the tools: the text is a call of one of them
+    strict_functions: list[dict[str, Any]] = []  # of the tools: all calls in the text are valid calls of them
 
 
 class GenerationMessage(BaseModel):

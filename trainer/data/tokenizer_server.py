@@ -26,7 +26,7 @@ from trainer.data.encoding_budget import EncodingBudget, encoding_budget, enforc
 from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
 from trainer.data.token_bytes import TokenBytes
 from trainer.data.token_views import TokenViews
-from trainer.data.tool_formats import tool_format
+from trainer.data.tool_formats import special_marks, tool_format
 
 LOADING = EncodingBudget(cpu_seconds=60.0, memory_bytes=2 << 30)
 MAX_TEXTS = 1024  # that are decoded at once
@@ -58,6 +58,7 @@ class TokenizerServer:
             "token_bytes": self.token_bytes,
             "vocabulary": self.vocabulary,
             "tool_format": lambda: tool_format(chat_template.default_template(tokenizer)),
+            "tool_marks": lambda: special_marks(_special_tokens(tokenizer)),
             "tokens": lambda text, special: self._views.encode(text, with_special_tokens=special),
             "masked_tokens": lambda text: self._views.masked(text),
             "token_texts": lambda ids: self._views.texts(ids),
@@ -105,6 +106,12 @@ class TokenizerServer:
         if objective not in self._encoders:
             self._encoders[objective] = RecordEncoder(objective, self._tokenizer)
         return self._encoders[objective]
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """The tokens that decoding leaves out, with their IDs."""
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    return {token.content: number for number, token in added.items() if token.special}
 
 
 def _packed(segment: Segment) -> list[Any]:

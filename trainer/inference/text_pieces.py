@@ -1,6 +1,6 @@
 """Turns generated tokens into pieces of text that can be shown: whole characters, never a part of a stop string."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -14,6 +14,31 @@ class TokenDecoder(Protocol):
 
     def push(self, token: int) -> str: ...
     def rest(self, *, is_cut: bool = False) -> str: ...
+
+
+class MarkedDecoder:
+    """A decoder that writes the marks of tool calls, which are special tokens that others leave out (a TokenDecoder).
+
+    `start` begins a decoder of the tokens that follow others.
+    """
+
+    def __init__(self, start: Callable[[], TokenDecoder], marks: Mapping[str, int]) -> None:
+        self._start = start
+        self._decoder = start()
+        self._marks = {number: mark for mark, number in marks.items()}
+
+    def push(self, token: int) -> str:
+        """Add a token. Returns the text that is certain now."""
+        mark = self._marks.get(token)
+        if mark is None:
+            return self._decoder.push(token)
+        text = self._decoder.rest() + mark
+        self._decoder = self._start()
+        return text
+
+    def rest(self, *, is_cut: bool = False) -> str:
+        """The text still held at the end."""
+        return self._decoder.rest(is_cut=is_cut)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,19 @@
-"""Finds the tool calls in a generated text, and the grammar of a text that has to be one. Standard library only."""
+"""Finds the tool calls in a generated text. Standard library only."""
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trainer.data.tool_formats import ToolFormat
 
-BEGIN, END = "<tool_call>", "</tool_call>"
-# What a text that is a call begins with; special tokens, such as [TOOL_CALLS], are left out of texts.
-_WHOLE = {"mistral": ("[TOOL_CALLS]", "["), "llama": ("<|python_tag|>", "{")}
-_MARKS = re.compile(r"\s*(\[TOOL_CALLS\]|<\|python_tag\|>)?")
-_ARGUMENTS = {"hermes": "arguments", "mistral": "arguments", "llama": "parameters"}
+_MARK = re.compile(r"\s*(<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>)?")
+_NAMED_CALL = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\s*\w*\s*)?(?:\[ARGS\])?", re.ASCII)
+_FUNCTION = re.compile(r"<function=([^>\n]+)>(.*?)</function>", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+
+Functions = Sequence[Mapping[str, Any]]  # each with a name and perhaps a JSON schema as `parameters`
 
 
 @dataclass(frozen=True)
@@ -31,75 +32,108 @@ class TextWithCalls:
     calls: list[ToolCall]
 
 
-class ToolCallParser:
-    """Separates the tool calls from the rest of a text, piece by piece. What only resembles one stays text."""
+@dataclass(frozen=True)
+class _Syntax:
+    """How calls are written. `parsed` gets them with what begins them, without what ends them."""
 
-    def __init__(self, tool_format: ToolFormat) -> None:
-        self._format = tool_format
+    begins: tuple[str, ...]
+    parsed: Callable[[str, Functions], list[ToolCall]]
+    end: str = ""  # empty: the end of the text
+    bracket: str = ""  # what a text that consists of calls may begin with in place of a mark
+
+
+class ToolCallParser:
+    """Separates the tool calls from the rest of a text, piece by piece. What only resembles one stays text.
+
+    `functions` say which values of Qwen3-Coder's calls are texts, and which JSON.
+    """
+
+    def __init__(self, tool_format: ToolFormat, functions: Functions = ()) -> None:
+        self._syntax = _SYNTAXES[tool_format]
+        self._functions = functions
         self._pending = ""
-        self._is_inside = False  # hermes: after BEGIN
-        self._is_text = False  # the others: the text is no call
+        self._is_inside = False  # a call, from what begins it
+        self._is_start = True  # nothing but white space has come yet
         self._has_calls = False
 
     def push(self, piece: str) -> TextWithCalls:
         """Add a piece. Returns what is certain now."""
         self._pending += piece
-        return self._push_tagged() if self._format == "hermes" else self._push_whole()
-
-    def rest(self) -> TextWithCalls:
-        """What is left at the end of the text."""
-        text, self._pending = self._pending, ""
-        if self._format == "hermes":
-            calls = parsed_calls(text) if self._is_inside else []
-            text = "" if calls else BEGIN + text if self._is_inside else text
-            return TextWithCalls("" if self._has_calls and not text.strip() else text, calls)
-        calls = [] if self._is_text else parsed_calls(_MARKS.sub("", text, count=1))
-        return TextWithCalls("" if calls else text, calls)
-
-    def _push_tagged(self) -> TextWithCalls:
         texts: list[str] = []
         calls: list[ToolCall] = []
-        while True:
-            before, tag, after = self._pending.partition(END if self._is_inside else BEGIN)
-            if not tag:
-                break
-            if self._is_inside:
-                parsed = parsed_calls(before)
-                calls += parsed
-                self._has_calls = self._has_calls or bool(parsed)
-                texts += [] if parsed else [BEGIN + before + END]
-            else:
-                texts.append(before.rstrip())
-            self._is_inside, self._pending = not self._is_inside, after
+        while self._end_of_part(texts, calls):
+            pass
         if not self._is_inside:
             texts.append(self._safe_text())
         return TextWithCalls("".join(texts), calls)
 
+    def rest(self) -> TextWithCalls:
+        """What is left at the end of the text."""
+        text, self._pending = self._pending, ""
+        calls = self._parsed(text) if self._is_inside else []
+        return TextWithCalls("" if calls or (self._has_calls and not text.strip()) else text, calls)
+
+    def _end_of_part(self, texts: list[str], calls: list[ToolCall]) -> bool:
+        """Move a complete call, or the text before one, out of what is pending. Returns whether there was one."""
+        if not self._is_inside:
+            place = self._begin()
+            if place is None:
+                return False
+            texts.append(self._pending[:place].rstrip())
+            self._pending = self._pending[place:]
+            self._is_inside, self._is_start = True, False
+            return True
+        end = self._syntax.end
+        place = self._pending.find(end, 1) if end else -1
+        if place < 0:
+            return False
+        call, rest = self._pending[:place], self._pending[place:]
+        parsed = self._parsed(call)
+        calls += parsed
+        self._is_inside = end in self._syntax.begins
+        after = 0 if self._is_inside else len(end)
+        texts += [] if parsed else [call + rest[:after]]
+        self._pending = rest[after:]
+        return True
+
+    def _begin(self) -> int | None:
+        """Where the first call begins in what is pending."""
+        start = self._pending.lstrip()
+        if self._is_start and self._syntax.bracket and start.startswith(self._syntax.bracket):
+            return 0
+        places = [place for begin in self._syntax.begins if (place := self._pending.find(begin)) >= 0]
+        return min(places, default=None)
+
+    def _parsed(self, text: str) -> list[ToolCall]:
+        calls = self._syntax.parsed(text, self._functions)
+        self._has_calls = self._has_calls or bool(calls)
+        return calls
+
     def _safe_text(self) -> str:
         """The text before white space and what may be the beginning of a call."""
-        end = len(self._pending)
-        overlap = next((n for n in range(min(end, len(BEGIN) - 1), 0, -1) if self._pending.endswith(BEGIN[:n])), 0)
-        safe = self._pending[: end - overlap].rstrip()
+        overlap = max(_overlap(self._pending, begin) for begin in self._syntax.begins)
+        safe = self._pending[: len(self._pending) - overlap].rstrip()
+        self._is_start = self._is_start and not safe
         self._pending = self._pending[len(safe) :]
         return safe
 
-    def _push_whole(self) -> TextWithCalls:
-        start = self._pending.lstrip()
-        mark, bracket = _WHOLE[self._format]
-        may_be_call = start.startswith((mark, bracket)) or mark.startswith(start)
-        if may_be_call and not self._is_text:
-            return TextWithCalls("", [])
-        self._is_text = True
-        text, self._pending = self._pending, ""
-        return TextWithCalls(text, [])
+
+def _overlap(text: str, begin: str) -> int:
+    """The length of the longest end of the text that `begin` starts with, but is longer than."""
+    return next((n for n in range(min(len(text), len(begin) - 1), 0, -1) if text.endswith(begin[:n])), 0)
 
 
-def parsed_calls(text: str) -> list[ToolCall]:
-    """The calls of a JSON text: an object, a list of objects, or objects separated by semicolons; none for others."""
+# ---- the formats ----------------------------------------------------------------------------------------------------
+
+
+def parsed_calls(text: str, _functions: Functions = ()) -> list[ToolCall]:
+    """The calls of a JSON text, perhaps after a mark: an object, a list of objects, or objects separated by semicolons;
+    none for others.
+    """
     calls: list[ToolCall] = []
     decoder = json.JSONDecoder(strict=False)
     try:
-        rest = text.strip()
+        rest = _MARK.sub("", text, count=1).strip()
         while rest:
             value, end = decoder.raw_decode(rest)
             calls += [_call(one) for one in (value if isinstance(value, list) else [value])]
@@ -114,19 +148,109 @@ def _call(value: Any) -> ToolCall:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise ValueError("no name")
     arguments = value.get("arguments", value.get("parameters", {}))
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(value["name"], text)
+    return ToolCall(value["name"], arguments if isinstance(arguments, str) else _json(arguments))
 
 
-def call_grammar(tool_format: ToolFormat, functions: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> str:
-    """The grammar of a text that calls one of the functions, each with a name of letters and digits and perhaps a JSON
-    schema as `parameters`. The options are those of the JSON.
+def _named_call(text: str, _functions: Functions) -> list[ToolCall]:
+    """`[TOOL_CALLS]name[ARGS]{...}`, with `[CALL_ID]id` after the name before version 13 of Mistral's tokenizers."""
+    text = _MARK.sub("", text, count=1)
+    head = _NAMED_CALL.match(text)
+    try:
+        arguments = json.loads(text[head.end() :], strict=False) if head else None
+    except (ValueError, RecursionError):
+        return []
+    if head is None or not isinstance(arguments, dict | None):
+        return []
+    return [ToolCall(head[1], _json(arguments or {}))]
+
+
+def _xml_calls(text: str, functions: Functions) -> list[ToolCall]:
+    """The calls of Qwen3-Coder, whose values are texts unless the schema of the function says otherwise:
+    https://huggingface.co/Qwen/Qwen3-Coder-30B-A3B-Instruct/blob/main/chat_template.jinja
     """
-    before, after = {"hermes": (f"{BEGIN}\n", f"\n{END}"), "mistral": ("[", "]"), "llama": ("", "")}[tool_format]
-    rules = [f"start: {' | '.join(f'call_{number}' for number in range(len(functions)))}"]
-    for number, function in enumerate(functions):
-        head = f'{before}{{"name": "{function["name"]}", "{_ARGUMENTS[tool_format]}": '
-        schema = {"type": "object", **(function.get("parameters") or {}), "x-guidance": options}
-        tail = json.dumps("}" + after)
-        rules.append(f"call_{number}: {json.dumps(head)} %json {json.dumps(schema, ensure_ascii=False)} {tail}")
-    return "%llguidance {}\n" + "\n".join(rules)
+    schemas = {function["name"]: function.get("parameters") or {} for function in functions}
+    calls: list[ToolCall] = []
+    for name, body in _FUNCTION.findall(text):
+        schema = schemas.get(name, {})
+        values = {key: _value(value, parameter_schema(schema, key)) for key, value in _PARAMETER.findall(body)}
+        calls.append(ToolCall(name, _json(values)))
+    return calls
+
+
+def _value(text: str, schema: Mapping[str, Any]) -> Any:
+    """A value of Qwen3-Coder as JSON. Templates write Python's names for constants, too."""
+    kinds = value_kinds(schema)
+    if text == "null" and "null" in kinds:
+        return None
+    if not kinds or "string" in kinds:
+        return text
+    constants = {"True": True, "False": False, "None": None}
+    try:
+        return constants[text] if text in constants else json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def parameter_schema(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The schema of a parameter, with the definitions that it may refer to. Empty if there is none."""
+    properties = schema.get("properties")
+    own = properties.get(name) if isinstance(properties, dict) else None
+    if not isinstance(own, dict):
+        return {}
+    return {**own, **{key: schema[key] for key in ("$defs", "definitions") if key in schema}}
+
+
+def value_kinds(schema: Mapping[str, Any]) -> set[str]:
+    """The JSON types that a schema allows by name; none if it does not say."""
+    kinds: set[str] = set()
+    references: set[str] = set()
+    waiting: list[Any] = [schema]
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, Mapping):
+            continue
+        named = one.get("type")
+        if named is None:
+            kinds |= {_KINDS.get(type(value), "null") for value in listed_values(one)}
+        else:
+            kinds |= {named} if isinstance(named, str) else set(map(str, as_list(named)))
+        waiting += [each for key in ("anyOf", "oneOf", "allOf") for each in as_list(one.get(key))]
+        reference = one.get("$ref")
+        if isinstance(reference, str) and reference not in references:
+            references.add(reference)
+            waiting.append(referred(schema, reference))
+    return kinds
+
+
+_KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+
+
+def listed_values(schema: Mapping[str, Any]) -> list[Any]:
+    """The values of a schema that lists them."""
+    return [schema["const"]] if "const" in schema else as_list(schema.get("enum"))
+
+
+def as_list(value: Any) -> list[Any]:
+    """A value that should be a list; an empty one if it is not."""
+    return value if isinstance(value, list) else []
+
+
+def referred(schema: Any, reference: str) -> Any:
+    """What a reference such as `#/$defs/a` of a schema means; None if there is nothing."""
+    for key in reference.removeprefix("#/").split("/"):
+        schema = schema.get(key) if isinstance(schema, Mapping) else None
+    return schema
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+_SYNTAXES: dict[ToolFormat, _Syntax] = {
+    "hermes": _Syntax(("<tool_call>",), parsed_calls, end="</tool_call>"),
+    # The model sometimes forgets the first tag.
+    "qwen_coder": _Syntax(("<tool_call>", "<function="), _xml_calls, end="</tool_call>"),
+    "mistral": _Syntax(("[TOOL_CALLS]",), parsed_calls, bracket="["),
+    "mistral_args": _Syntax(("[TOOL_CALLS]",), _named_call, end="[TOOL_CALLS]"),
+    "llama": _Syntax(("<|python_tag|>",), parsed_calls, bracket="{"),
+}

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -35,11 +35,11 @@ from trainer.data.record_encoding import RecordRefused
 from trainer.data.tokenizer_process import CallStopped
 from trainer.inference import grammar_check, inspection
 from trainer.inference.grammar import GrammarConstraint
-from trainer.inference.grammar_check import GrammarRefused
 from trainer.inference.inspection import TokenScore
 from trainer.inference.sampling import SamplingSettings, TokenChoice
-from trainer.inference.text_pieces import TextPiece, text_pieces
-from trainer.inference.tool_calls import ToolCallParser, call_grammar
+from trainer.inference.text_pieces import MarkedDecoder, TextPiece, TokenDecoder, text_pieces
+from trainer.inference.tool_calls import ToolCallParser
+from trainer.inference.tool_grammar import call_grammar
 from worker.inference.inspection_tasks import INSPECTIONS
 from worker.inference.models import GenerationRefused, Models, SandboxedModel, is_memory_error
 
@@ -113,8 +113,9 @@ def _generate(model: SandboxedModel, task: GenerationTask) -> Iterator[Generatio
     if unknown:
         raise GenerationRefused("token_unknown", token=unknown[0], limit=model.model.config.vocab_size)
     stop_token_ids, constraint = _constraint(model, task)
-    tool_format = model.call("tool_format") if task.tools else None
-    calls = ToolCallParser(tool_format) if tool_format else None
+    tool_format = model.constant("tool_format") if task.tools else None
+    functions = [tool["function"] for tool in task.tools or []]
+    calls = ToolCallParser(tool_format, functions) if tool_format else None
     generation = model.engine.submit(
         prompt, _settings(task), max_tokens=max_tokens, stop_token_ids=stop_token_ids, constraint=constraint
     )
@@ -122,7 +123,9 @@ def _generate(model: SandboxedModel, task: GenerationTask) -> Iterator[Generatio
         if task.echo:
             yield _echo(model, task, prompt)
         choices = generation.tokens(model.is_stopped)
-        decoder = model.decoder(prompt)
+        decoder: TokenDecoder = model.decoder(prompt)
+        if calls is not None:
+            decoder = MarkedDecoder(lambda: model.decoder(prompt), model.constant("tool_marks"))
         for piece in text_pieces(choices, decoder, stop_token_ids, task.stop, model.is_stopped):
             message = _piece_message(model, task, piece, calls)
             if message.text or message.tokens or message.tool_calls:
@@ -162,11 +165,12 @@ def _choice(number: int, scored: TokenScore) -> TokenChoice:
 def _constraint(model: SandboxedModel, task: GenerationTask) -> tuple[frozenset[int], GrammarConstraint | None]:
     """The tokens that end a text, and the grammar of a text that has to have one. Raises GenerationRefused."""
     try:
-        grammar = _grammar(model, task)
+        grammar = _grammar(model, task, {})
         if grammar is None:
             return model.stop_token_ids, None
-        grammar_check.check(grammar)
-    except GrammarRefused as error:
+        grammar_check.check(grammar)  # without the IDs of special tokens, which it does not know
+        grammar = _grammar(model, task, model.constant("tool_marks")) or grammar
+    except ValueError as error:
         raise GenerationRefused("schema_refused", why=str(error)) from None
     vocabulary = model.tokenizer.vocabulary(model.is_stopped)
     # A model that never ends its texts ends one that is complete with a token that is no text.
@@ -174,13 +178,15 @@ def _constraint(model: SandboxedModel, task: GenerationTask) -> tuple[frozenset[
     return stop_token_ids, GrammarConstraint(vocabulary, grammar, stop_token_ids)
 
 
-def _grammar(model: SandboxedModel, task: GenerationTask) -> str | None:
-    """The grammar of the text. Raises GrammarRefused."""
-    if task.required_functions:
-        tool_format = model.call("tool_format")
-        if tool_format is None:
-            raise GenerationRefused("tool_format_unknown")
-        return call_grammar(tool_format, task.required_functions, grammar_check.JSON_OPTIONS)
+def _grammar(model: SandboxedModel, task: GenerationTask, marks: Mapping[str, int]) -> str | None:
+    """The grammar of the text, with the IDs of special tokens around tool calls. Raises ValueError."""
+    functions = task.required_functions or (task.strict_functions if task.json_schema is None else [])
+    tool_format = model.constant("tool_format") if functions else None
+    if task.required_functions and tool_format is None:
+        raise GenerationRefused("tool_format_unknown")
+    if tool_format is not None:
+        is_required = bool(task.required_functions)
+        return call_grammar(tool_format, functions, grammar_check.JSON_OPTIONS, marks, is_required=is_required)
     return None if task.json_schema is None else grammar_check.json_grammar(task.json_schema)
 
 

@@ -102,6 +102,18 @@ def test_a_required_call_is_one_of_the_tools(client: Any, calling: StoredCheckpo
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
 
 
+def test_strict_tools_that_are_not_required_have_a_grammar(openai: Any, client: Any, calling: StoredCheckpoint) -> None:
+    def strict(schema: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"type": "function", "function": {"name": "look_up", "strict": True, "parameters": schema}}]
+
+    answer = ask(client, calling, tools=strict(TOOLS[0]["function"]["parameters"]), max_tokens=5).choices[0]
+    assert answer.finish_reason in ("length", "stop", "tool_calls")
+    hostile = {"type": "object", "properties": {"n": {"type": "integer", "multipleOf": 123_456_789}}}
+    with pytest.raises(openai.BadRequestError) as raised:
+        ask(client, calling, tools=strict(hostile), max_tokens=5)
+    assert raised.value.param == "tools"
+
+
 def test_a_conversation_with_a_call_and_its_result_goes_through_the_template(
     client: Any, calling: StoredCheckpoint
 ) -> None:

@@ -14,10 +14,13 @@ import torch
 from tests.trainer.tokenizers_of_bases import KINDS, fast
 from trainer.data.detokenizer import Detokenizer
 from trainer.data.tokenizer_server import TokenizerServer
+from trainer.data.tool_formats import MARKS, ToolFormat
 from trainer.inference import grammar_check
 from trainer.inference.grammar import GrammarConstraint, Vocabulary
 from trainer.inference.grammar_check import GrammarRefused
 from trainer.inference.sampling import SamplingSettings, choose
+from trainer.inference.tool_calls import ToolCallParser
+from trainer.inference.tool_grammar import call_grammar
 
 PERSON = {
     "type": "object",
@@ -132,3 +135,97 @@ def test_a_deeply_nested_schema_is_refused() -> None:
         schema = {"type": "array", "items": schema}
     with pytest.raises(GrammarRefused):
         grammar_check.check(grammar_check.json_grammar(schema))
+
+
+# ---- tool calls -----------------------------------------------------------------------------------------------------
+
+FORMATS: tuple[ToolFormat, ...] = ("hermes", "qwen_coder", "mistral", "mistral_args", "llama")
+FUNCTION = {
+    "name": "look_up",
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "word": {"type": "string", "maxLength": 4},
+            "number": {"$ref": "#/$defs/number"},
+            "kind": {"enum": ["a", "旧"]},
+            "note": {"anyOf": [{"type": "string", "maxLength": 3}, {"type": "null"}]},
+        },
+        "required": ["word", "number", "kind"],
+        "additionalProperties": False,
+        "$defs": {"number": {"type": "integer", "minimum": 1, "maximum": 99}},
+    },
+}
+BEGINS = {
+    "hermes": ("Well <tool_call>",),
+    "qwen_coder": ("Well <tool_call>",),
+    "mistral": ("Well [TOOL_CALLS]", "["),
+    "mistral_args": ("Well [TOOL_CALLS]",),
+    "llama": ("Well <|python_tag|>", "{"),
+}
+SPECIAL = {mark: 256 + number for number, mark in enumerate(MARKS)}
+
+
+def text_with_calls(tool_format: ToolFormat, begin: str, marks: dict[str, int], seed: int) -> str:
+    """A text of random tokens after a beginning, in a vocabulary of bytes and marks. Marks that are special tokens have
+    no text.
+    """
+    grammar = call_grammar(tool_format, [FUNCTION], grammar_check.JSON_OPTIONS, marks, is_required=False)
+    grammar_check.check(call_grammar(tool_format, [FUNCTION], grammar_check.JSON_OPTIONS, {}, is_required=False))
+    end = 256 + len(MARKS)
+    tokens = Vocabulary([*(bytes([byte]) for byte in range(256)), *(b"" if marks else m.encode() for m in MARKS), b""])
+    constraint = GrammarConstraint(tokens, grammar, {end})
+    assert not constraint.error
+    names = {number: mark for mark, number in SPECIAL.items()}
+    mark = next((mark for mark in MARKS if begin.endswith(mark)), "")
+    forced = [*begin.removesuffix(mark).encode(), *([SPECIAL[mark]] if mark else [])]
+    generator = torch.Generator().manual_seed(seed)
+    ids: list[int] = []
+    while len(ids) < MAX_TOKENS and (not ids or ids[-1] != end):
+        scores = torch.randn(tokens.size, generator=generator)
+        scores[end] += 6
+        if len(ids) < len(forced):
+            scores[forced[len(ids)]] = 100.0
+        ids.append(choose(scores, SamplingSettings(temperature=0), [], ids, constraint).token)
+    assert ids[: len(forced)] == forced
+    assert ids[-1] == end
+    assert not constraint.error
+    parts = (names[number].encode() if number in names else bytes([number]) for number in ids[:-1])
+    return b"".join(parts).decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("tool_format", "begin"), [(one, begin) for one in FORMATS for begin in BEGINS[one]], ids=lambda value: value
+)
+@pytest.mark.parametrize("marks", [{}, SPECIAL], ids=["marks are text", "marks are special"])
+def test_calls_that_a_model_begins_are_valid_for_their_schema(
+    tool_format: ToolFormat, begin: str, marks: dict[str, int]
+) -> None:
+    for seed in range(4):
+        text = text_with_calls(tool_format, begin, marks, seed)
+        parser = ToolCallParser(tool_format, [FUNCTION])
+        parts = [parser.push(text), parser.rest()]
+        calls = [call for part in parts for call in part.calls]
+        assert "".join(part.text for part in parts).startswith("Well" if len(begin) > 1 else "")
+        assert calls, text
+        for call in calls:
+            assert call.name == "look_up"
+            jsonschema_rs.validate(FUNCTION["parameters"], json.loads(call.arguments))
+
+
+@pytest.mark.parametrize("tool_format", FORMATS)
+def test_a_text_may_contain_no_call(tool_format: ToolFormat) -> None:
+    text = text_with_calls(tool_format, "No call", {}, 1)
+    assert text.startswith("No call")
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"type": "string", "pattern": "a+"}, "pattern of the parameter 'x' cannot be enforced"),
+        ({"$ref": "#/$defs/loop"}, "nested too deeply"),
+    ],
+)
+def test_what_qwen3_coders_calls_cannot_enforce_is_refused(schema: dict[str, Any], why: str) -> None:
+    parameters = {"properties": {"x": schema}, "$defs": {"loop": {"anyOf": [{"$ref": "#/$defs/loop"}] * 50}}}
+    with pytest.raises(ValueError, match=why):
+        call_grammar("qwen_coder", [{"name": "f", "parameters": parameters}], {}, {}, is_required=True)

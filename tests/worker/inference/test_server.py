@@ -116,6 +116,46 @@ def test_the_text_is_that_of_a_tokenizer_in_the_same_process(models: Models, pla
     assert text == loaded.tokenizer.decode(expected[0, len(loaded.encode(REQUEST["prompt"])) :]) != ""
 
 
+def test_what_a_tokenizer_always_answers_is_asked_once(
+    models: Models, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    call = TokenizerProcess.call
+
+    def record(process: TokenizerProcess, name: str, *arguments: Any, **options: Any) -> Any:
+        asked.append(name)
+        return call(process, name, *arguments, **options)
+
+    monkeypatch.setattr(TokenizerProcess, "call", record)
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    for _ in range(3):
+        assert ServerRequest(models, plain, tools=tools).last()["event"] == "done"
+
+    assert (asked.count("prompt"), asked.count("stop_ids"), asked.count("tool_format")) == (3, 1, 1)
+
+
+@pytest.mark.parametrize("field", ["required_functions", "strict_functions"])
+def test_tools_are_called_by_their_grammar_if_they_are_required_or_strict(
+    models: Models, tmp_path: Path, field: str
+) -> None:
+    calling = tokenizer.untrained()
+    calling.chat_template = "{% if tools %}{{ '<tool_call>' }}{% endif %}{{ messages[0].content }}"
+    path = write_model(tmp_path / "calling", calling)
+    number = {"type": "integer", "minimum": 1, "maximum": 9}
+    parameters = {"type": "object", "properties": {"n": number}, "required": ["n"], "additionalProperties": False}
+    function = {"name": "look", "parameters": parameters}
+    tools = [{"type": "function", "function": function}]
+    fields = {"prompt": "", "messages": [{"role": "user", "content": "aaaa"}], "tools": tools, "max_tokens": 100}
+
+    messages = ServerRequest(models, path, **fields, **{field: [function]}).messages()
+
+    assert messages[-1]["event"] == "done"
+    calls = [call for message in messages for call in message.get("tool_calls", [])]
+    if field == "required_functions":
+        assert [call["name"] for call in calls] == ["look"]
+        assert json.loads(calls[0]["arguments"])["n"] in range(1, 10)
+
+
 def test_two_models_that_are_wanted_at_once_are_opened_one_after_the_other(
     models: Models, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
