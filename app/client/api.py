@@ -10,7 +10,9 @@ import httpx2
 from . import generation, login
 from .base_models import BaseModels
 from .checkpoints import Checkpoints
+from .conversations import Conversations
 from .corpora import Corpora, Tokenizers
+from .deployments import Deployments
 from .generation import GenerationOptions
 from .job_shapes import NodeInfo, RecipeInfo
 from .jobs import Jobs
@@ -37,6 +39,8 @@ class Client:
         self.models = BaseModels(self._transport)
         self.jobs = Jobs(self._transport)
         self.checkpoints = Checkpoints(self._transport)
+        self.deployments = Deployments(self._transport)
+        self.conversations = Conversations(self._transport)
         self.tasks = Tasks(self._transport)
         self.exports = Exports(self._transport, self.tasks)
         self.evaluations = Evaluations(self._transport)

@@ -26,6 +26,7 @@ CHINESE: dict[str, str] = {
     "step {step} of {total}": "第 {step}/{total} 步",
     "{file} is not JSON: {why}.": "{file} 不是 JSON：{why}。",
     "{file} must hold a JSON object.": "{file} 的内容必须是一个 JSON 对象。",
+    "{name} cannot be loaded: {why}": "无法加载 {name}：{why}",
     "{name} arrived damaged and was deleted. Download it again.": "{name} 在传输中损坏，已被删除。请重新下载。",
     "{time} left": "剩余 {time}",
     "{url} cannot be reached: {why}. Is the server running, and is the address right?": (

@@ -25,6 +25,10 @@ class TaskEnded(AthanorError):
     """A background task, or what it prepares, failed or was cancelled."""
 
 
+class DeploymentFailed(AthanorError):
+    """No node can load the model of a deployment."""
+
+
 class GenerationFailed(AthanorError):
     """A stream of generated text ended with a failure. `code` is one of docs/api.md."""
 

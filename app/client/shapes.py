@@ -263,3 +263,140 @@ class GenerationInfo(Shape):
     tokens_per_second: float
     seed: int
     tokens: list[GeneratedTokenInfo] | None = None
+
+
+# ---- deployments and conversations ----------------------------------------------------------------------------------
+
+
+class ReplicaInfo(Shape):
+    """A node that keeps, or loads, the model of a deployment. `state` is loading, ready or failed.
+
+    `is_current` is false while it still serves the model before the last change; `message` says why it failed.
+    """
+
+    node: str
+    state: str
+    is_current: bool
+    message: str | None
+
+
+class UsageInfo(Shape):
+    """The calls of some time. Times are in milliseconds: to the first token, and to the last one."""
+
+    requests: int = 0
+    errors: int = 0
+    prompt_tokens: int = 0
+    tokens: int = 0
+    first_token_p50_ms: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+
+
+class HourInfo(UsageInfo):
+    """The calls of an hour."""
+
+    hour: datetime
+
+
+class DeploymentInfo(Shape):
+    """A name under which a model, by its ID in `model`, stays in memory. `state` is loading, ready or failed.
+
+    `access` is owner, users or everyone; only the owner reads the names in `users`.
+    """
+
+    id: str
+    name: str
+    model: str
+    is_mine: bool
+    state: str
+    replicas: list[ReplicaInfo]
+    num_replicas: int
+    nodes: list[str]
+    access: str
+    users: list[str]
+    requests_per_minute: int | None
+    last_day: UsageInfo
+    created_at: datetime
+    updated_at: datetime
+
+
+class ColumnInfo(Shape):
+    """A model of a conversation, and the last message of the branch that its column shows."""
+
+    model_id: str
+    leaf_id: str | None = None
+
+
+class AnswerSettingsInfo(Shape):
+    """What an answer was generated with; None where the default of the request applied."""
+
+    system_prompt: str | None = None
+    prefill: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[str, float] = {}
+    stop: list[str] = []
+
+
+class MessageInfo(Shape):
+    """A message of a conversation: a question (`role` user), or an answer (assistant) and what generated it."""
+
+    id: str
+    parent_id: str | None
+    role: str
+    content: str
+    model_id: str | None
+    model_name: str | None
+    settings: AnswerSettingsInfo
+    seed: int | None
+    finish_reason: str | None
+    num_tokens: int | None
+    tokens_per_second: float | None
+    created_at: datetime
+
+
+class ConversationInfo(Shape):
+    """A conversation without its messages. `excerpt` is the place that a search found."""
+
+    id: str
+    title: str
+    system_prompt: str
+    columns: list[ColumnInfo]
+    share_key: str | None
+    excerpt: str | None = None
+    created_at: datetime
+    updated_at: datetime
+
+
+class ConversationDetails(ConversationInfo):
+    """A conversation with the messages of all its branches, the oldest first."""
+
+    messages: list[MessageInfo]
+
+    def branch(self, leaf_id: str | None) -> list[MessageInfo]:
+        """The messages from the first one to a leaf."""
+        by_id = {message.id: message for message in self.messages}
+        path: list[MessageInfo] = []
+        while leaf_id in by_id:
+            path.insert(0, by_id[leaf_id])
+            leaf_id = path[0].parent_id
+        return path
+
+
+class RecordMessageInfo(Shape):
+    """A message of a training record."""
+
+    role: str
+    content: str
+
+
+class RecordInfo(Shape):
+    """A branch of a conversation as one line of a corpus of conversations (.jsonl)."""
+
+    messages: list[RecordMessageInfo]

@@ -55,6 +55,10 @@ class Transport:
         """The answer to POST with a JSON body. It is sent with an Idempotency-Key, so that repeating it is safe."""
         return self._read(shape, self._request("POST", path, {}, json_body=body, headers=_key()))
 
+    def put(self, shape: type[S], path: str, body: Mapping[str, Any]) -> S:
+        """The answer to PUT with a JSON body."""
+        return self._read(shape, self._request("PUT", path, {}, json_body=body))
+
     def command(self, path: str, body: Mapping[str, Any] | None = None) -> None:
         """Send POST where the answer has no content."""
         self._request("POST", path, {}, json_body=body)

@@ -191,6 +191,43 @@ def test_a_conversation_in_a_terminal(logged_in: dict[str, str], home: Path, pro
     assert messages[1] == {"role": "assistant", "content": expected}
 
 
+def test_conversations_are_read_exported_and_deleted(
+    logged_in: dict[str, str], home: Path, programs: Path, client: Client
+) -> None:
+    talk = client.conversations.create(title="Metals", system_prompt="Be brief.")
+    question = client.conversations.add_message(talk.id, "user", "What melts lead?")
+    answers = [
+        client.conversations.add_message(talk.id, "assistant", text, parent_id=question.id)
+        for text in ("Heat.", "Fire.")
+    ]
+    athanor = str(programs / "athanor")
+    listed = run([athanor, "conversations", "list", "--search", "MELTS"], logged_in, home)
+    assert listed == f"{talk.id}\tMetals\tWhat melts lead?\n"
+    shown = run([athanor, "conversations", "show", talk.id], logged_in, home)
+    assert shown.split("\n\n") == ["Metals", "system: Be brief.", "user: What melts lead?", "assistant: Fire.\n"]
+    command = [athanor, "conversations", "export", talk.id, "--leaf", answers[0].id]
+    record = json.loads(run(command, logged_in, home))
+    assert [message["content"] for message in record["messages"]] == ["Be brief.", "What melts lead?", "Heat."]
+    run([athanor, "conversations", "delete", talk.id], logged_in, home)
+    assert list(client.conversations.list()) == []
+
+
+def test_a_deployment_is_called_by_its_name(
+    logged_in: dict[str, str], home: Path, programs: Path, client: Client
+) -> None:
+    athanor, model = str(programs / "athanor"), next(client.checkpoints.list()).id
+    options = ["--access", "everyone", "--nodes", next(client.nodes()).name, "--wait", "--json"]
+    deployed = json.loads(run([athanor, "deploy", model, "--name", "Oracle", *options], logged_in, home))
+    assert (deployed["state"], deployed["model"], deployed["access"]) == ("ready", model, "everyone")
+    by_name, by_id = (client.generate(name, "In", max_tokens=5, seed=1).text for name in ("oracle", model))
+    assert by_name == by_id
+    (hour,) = json.loads(run([athanor, "deployments", "usage", "oracle", "--json"], logged_in, home))
+    assert (hour["requests"], hour["tokens"]) == (1, 5)
+    assert run([athanor, "deployments"], logged_in, home).split("\t")[:3] == ["Oracle", "ready", model]
+    run([athanor, "undeploy", "oracle"], logged_in, home)
+    assert list(client.deployments.list()) == []
+
+
 def unfinished(stopped: list[bool]) -> Any:
     """An answer that begins to write a text and then waits until its reader leaves."""
 
@@ -234,6 +271,8 @@ def test_ctrl_c_stops_the_answer_only(variables: dict[str, str], home: Path, pro
         (["jobs", "list", "--state", "sleeping"], 1, "sleeping"),
         (["submit", "--set", "max_steps"], 1, "FIELD=VALUE"),
         (["watch", "nothing"], 1, "."),
+        (["undeploy", "nothing"], 1, "."),
+        (["deploy", "nothing", "--name", "x", "--users", "Nobody"], 1, "."),
         (["nonsense"], 2, "nonsense"),
     ],
 )

@@ -51,7 +51,7 @@ def show(answer: Shape, names: Iterable[str], *, as_json: bool) -> None:
         print_fields(answer, *names)
 
 
-def _delete_command(group: typer.Typer, verb: Callable[[Client], Callable[[str], None]], what: str) -> None:
+def delete_command(group: typer.Typer, verb: Callable[[Client], Callable[[str], None]], what: str) -> None:
     def delete(id: Id, as_json: AsJson = False) -> None:
         with connect() as client:
             verb(client)(id)
@@ -107,7 +107,7 @@ def upload_corpus(
         _print_corpus(corpus, as_json=as_json)
 
 
-_delete_command(corpora, lambda client: client.corpora.delete, "a corpus and its file")
+delete_command(corpora, lambda client: client.corpora.delete, "a corpus and its file")
 
 
 # ---- tokenizers -----------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def show_tokenizer(id: Id, as_json: AsJson = False) -> None:
         show(client.tokenizers.get(id), TOKENIZER, as_json=as_json)
 
 
-_delete_command(tokenizers, lambda client: client.tokenizers.delete, "a tokenizer; checkpoints hold their own copies")
+delete_command(tokenizers, lambda client: client.tokenizers.delete, "a tokenizer; checkpoints hold their own copies")
 
 
 # ---- base models ----------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def import_model(
         _print_model(client.models.wait(model.id) if wait else model, as_json=as_json)
 
 
-_delete_command(models, lambda client: client.models.delete, "a base model and its files")
+delete_command(models, lambda client: client.models.delete, "a base model and its files")
 
 
 # ---- jobs -----------------------------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def _change_command(name: str, verb: Callable[[Client], Callable[[str], Shape]],
 _change_command("pause", lambda client: client.jobs.pause, "Pause a job: it saves a checkpoint and frees its node.")
 _change_command("resume", lambda client: client.jobs.resume, "Resume a paused job.")
 _change_command("cancel", lambda client: client.jobs.cancel, "Cancel a job; its checkpoints are kept.")
-_delete_command(jobs, lambda client: client.jobs.delete, "a job that has ended, with its checkpoints")
+delete_command(jobs, lambda client: client.jobs.delete, "a job that has ended, with its checkpoints")
 
 
 @command(jobs, "log")
@@ -282,7 +282,7 @@ def _pin_command(name: str, verb: Callable[[Client], Callable[[str], Shape]], wh
 
 _pin_command("pin", lambda client: client.checkpoints.pin, "Pin a checkpoint, so that it is never deleted on its own.")
 _pin_command("unpin", lambda client: client.checkpoints.unpin, "Unpin a checkpoint.")
-_delete_command(checkpoints, lambda client: client.checkpoints.delete, "a checkpoint")
+delete_command(checkpoints, lambda client: client.checkpoints.delete, "a checkpoint")
 
 
 # ---- tasks and recipes ----------------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def cancel_task(id: Id, as_json: AsJson = False) -> None:
         show(client.tasks.cancel(id), TASK, as_json=as_json)
 
 
-_delete_command(tasks, lambda client: client.tasks.delete, "a background task that has ended, and an export's files")
+delete_command(tasks, lambda client: client.tasks.delete, "a background task that has ended, and an export's files")
 
 
 def show_recipes(as_json: AsJson = False) -> None:

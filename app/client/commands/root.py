@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from . import account, generating, pulling, resources, submitting, watching
+from . import account, conversing, deploying, generating, pulling, resources, submitting, watching
 from .terminal import command
 
 commands = typer.Typer(
@@ -27,6 +27,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "generate": generating.generate,
     "chat": generating.chat,
     "pull": pulling.pull,
+    "deploy": deploying.deploy,
+    "undeploy": deploying.undeploy,
 }
 for _name, _function in _FUNCTIONS.items():
     command(commands, _name)(_function)
@@ -39,6 +41,8 @@ for _name, _group in {
     "models": resources.models,
     "jobs": resources.jobs,
     "checkpoints": resources.checkpoints,
+    "deployments": deploying.deployments,
+    "conversations": conversing.conversations,
     "tasks": resources.tasks,
 }.items():
     commands.add_typer(_group, name=_name)

@@ -62,21 +62,27 @@ def command(group: typer.Typer, name: str) -> Callable[[F], F]:
     """Register a function as a command of a group; its errors become sentences on standard error, or JSON."""
 
     def register(function: F) -> F:
-        @functools.wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return function(*args, **kwargs)
-            except AthanorError as error:
-                _fail(error, as_json=bool(kwargs.get("as_json")))
-            except OSError as error:  # a file of the user's that is missing or cannot be written
-                _fail(AthanorError(str(error)), as_json=bool(kwargs.get("as_json")))
-            except KeyboardInterrupt:
-                raise typer.Exit(INTERRUPTED) from None
-
-        group.command(name)(run)
+        group.command(name)(with_error_messages(function))
         return function
 
     return register
+
+
+def with_error_messages(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, but its errors end the program with a sentence on standard error, or JSON."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except AthanorError as error:
+            _fail(error, as_json=bool(kwargs.get("as_json")))
+        except OSError as error:  # a file of the user's that is missing or cannot be written
+            _fail(AthanorError(str(error)), as_json=bool(kwargs.get("as_json")))
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run
 
 
 def _fail(error: AthanorError, *, as_json: bool) -> NoReturn:

@@ -13,17 +13,35 @@ import pytest
 
 from app.client import Client, job_shapes, shapes
 from app.client.accounts import create_token
+from app.client.conversations import ConversationFields
+from app.client.deployments import DeploymentSettings
 from app.client.shapes import FileInfo, Shape
 from app.main import create_app
 from tests import api_document
 
-AREAS = {"corpora", "tokenizers", "models", "jobs", "nodes", "checkpoints", "tasks", "playground"}
+AREAS = {
+    *("corpora", "tokenizers", "models", "jobs", "nodes", "checkpoints", "tasks", "playground"),
+    *("deployments", "conversations"),
+}
 # Operations of these areas that the client does without: the former addresses of tasks.
 LEFT_OUT = re.compile(r"/api/v1/(checkpoint-tasks|works)\b")
 FORMER_PARAMETERS = {"checkpoint"}  # of GET /api/v1/tasks: deprecated
 STREAM = {"generate": b"event: done\ndata: %s\n\n", "stream_job": b"id: 1\nevent: job\ndata: %s\n\n"}
 
 GGUF_SHA256 = hashlib.sha256(b"GGUF").hexdigest()
+
+DEPLOYMENT: DeploymentSettings = {
+    "num_replicas": 2,
+    "nodes": ["ada"],
+    "access": "users",
+    "users": ["Bob"],
+    "requests_per_minute": 60,
+}
+CONVERSATION: ConversationFields = {
+    "title": "Metals",
+    "system_prompt": "Be brief.",
+    "columns": [{"model_id": "k", "leaf_id": None}],
+}
 
 Calls = dict[str, Callable[[Client, Path], Any]]
 CALLS: Calls = {
@@ -100,6 +118,34 @@ CALLS: Calls = {
         stop=["."],
         prefill="Well",
     ),
+    "list_deployments": lambda client, _file: next(client.deployments.list(limit=3)),
+    "create_deployment": lambda client, _file: client.deployments.create("scribe", "k", **DEPLOYMENT),
+    "get_deployment": lambda client, _file: client.deployments.get("d"),
+    "change_deployment": lambda client, _file: client.deployments.change("d", "k", **DEPLOYMENT),
+    "delete_deployment": lambda client, _file: client.deployments.delete("d"),
+    "get_usage": lambda client, _file: next(client.deployments.usage("d", hours=3)),
+    "list_conversations": lambda client, _file: next(client.conversations.list("lead", limit=3)),
+    "create_conversation": lambda client, _file: client.conversations.create(**CONVERSATION),
+    "get_conversation": lambda client, _file: client.conversations.get("t"),
+    "change_conversation": lambda client, _file: client.conversations.change("t", **CONVERSATION),
+    "delete_conversation": lambda client, _file: client.conversations.delete("t"),
+    "add_message": lambda client, _file: client.conversations.add_message(
+        "t",
+        "assistant",
+        "Heat.",
+        parent_id="m",
+        model_id="k",
+        model_name="Model",
+        settings={"temperature": 1},
+        seed=1,
+        finish_reason="stop",
+        num_tokens=2,
+        tokens_per_second=2.5,
+    ),
+    "delete_message": lambda client, _file: client.conversations.delete_message("t", "m"),
+    "get_training_record": lambda client, _file: client.conversations.record("t", "m"),
+    "share_conversation": lambda client, _file: client.conversations.share("t"),
+    "unshare_conversation": lambda client, _file: client.conversations.unshare("t"),
 }
 # Each shape of the client, and the name of its schema.
 SCHEMAS: dict[type[Shape], str] = {
@@ -147,6 +193,17 @@ SCHEMAS: dict[type[Shape], str] = {
     shapes.TokenInfo: "TokenProbability",
     shapes.GeneratedTokenInfo: "GeneratedToken",
     shapes.GenerationInfo: "GenerateAnswer",
+    shapes.ReplicaInfo: "ReplicaAnswer",
+    shapes.UsageInfo: "UsageAnswer",
+    shapes.HourInfo: "HourAnswer",
+    shapes.DeploymentInfo: "DeploymentAnswer",
+    shapes.ColumnInfo: "ConversationColumnFields",
+    shapes.AnswerSettingsInfo: "AnswerSettings",
+    shapes.MessageInfo: "MessageAnswer",
+    shapes.ConversationInfo: "ConversationAnswer",
+    shapes.ConversationDetails: "ConversationDetail",
+    shapes.RecordMessageInfo: "RecordMessage",
+    shapes.RecordInfo: "TrainingRecord",
 }
 
 
