@@ -28,9 +28,11 @@ from app.jobs import pages as jobs_pages
 from app.openai import chat as openai_chat
 from app.openai import completions as openai_completions
 from app.openai import embeddings as openai_embeddings
+from app.openai import estimates as openai_estimates
 from app.openai import files as openai_files
 from app.openai import jobs as openai_jobs
 from app.openai import models as openai_models
+from app.openai import permissions as openai_permissions
 from app.openai import responses as openai_responses
 from app.openai import webhooks as openai_webhooks
 from app.overview import api_reference, health, home, learn
@@ -63,6 +65,8 @@ OPENAI = (
     openai_models,
     openai_files,
     openai_jobs,
+    openai_estimates,
+    openai_permissions,
     openai_webhooks,
     openai_chat,
     openai_completions,

@@ -24,6 +24,7 @@ from app.core.principal import SCOPES, Principal, not_found, visible_to
 from app.corpora import problems
 from app.jobs import service
 from app.jobs.lifecycle import job_webhooks
+from app.jobs.service import ResolvedRequest
 from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.families import TEXT_OBJECTIVES
 from trainer.spec_errors import SpecError
@@ -77,6 +78,16 @@ def create(
     session.add(submission)
     session.flush()
     return submission
+
+
+def plan(session: Session, *, principal: Principal, request: dict[str, Any]) -> ResolvedRequest:
+    """The job that a request would become, without creating it. Its corpora must have been read.
+
+    Raises SpecError or PanelError.
+    """
+    corpora = _corpora(session, principal, request)
+    _check_read(request, corpora)
+    return service.resolve_request(session, principal=principal, request=_with_objective(request, corpora))
 
 
 def _submitted_before(
@@ -165,7 +176,7 @@ def _submit(session: Session, submission_id: str) -> bool:
         return False
     try:
         with session.begin_nested():
-            _check_read(submission, corpora)
+            _check_read(submission.request, corpora)
             request = _with_objective(submission.request, corpora)
             job, _is_new = service.submit(session, principal=principal, request=request, submission_id=submission.id)
     except PanelError as error:
@@ -199,11 +210,11 @@ def _ids(request: dict[str, Any], field: str) -> list[str]:
     return list(request.get(field, ()))
 
 
-def _check_read(submission: Submission, corpora: list[Corpus]) -> None:
+def _check_read(request: dict[str, Any], corpora: list[Corpus]) -> None:
     """Raise PanelError for the first corpus that could not be read, with its first bad line."""
     for corpus in corpora:
         if corpus.state == "failed":
-            is_training = corpus.id in _ids(submission.request, "corpora")
+            is_training = corpus.id in _ids(request, "corpora")
             field = "corpora" if is_training else "validation_corpora"
             why = problems.first_sentence(corpus.problems) or ""
             message = _("The file “{name}” cannot be used. {why}", name=corpus.filename, why=why)

@@ -16,12 +16,14 @@ from app.jobs.attempts import progress
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.lifecycle import failures, wait_reasons
 from app.jobs.lifecycle.job_webhooks import JOB_PREFIX
+from app.jobs.service import ResolvedRequest
 from app.openai import models, objects
 from app.openai.files import PREFIX as FILE_PREFIX
 from app.openai.job_requests import wire_field
 from trainer.spec import TrainSpec, recipe, recipe_names
 
 CHECKPOINT_PREFIX = "ftckpt_"
+DRY_RUN = "dry_run"  # the field of a request, and what its job has in place of an ID and a state
 # What each of our states is called. OpenAI's API has eight words and no others.
 STATUSES = {
     "queued": "queued",
@@ -68,6 +70,35 @@ def job_answer(session: Session, submission: Submission | None, job: Job | None)
         return {**common, **wanted, **_run(session, job)}
     assert submission is not None
     return {**common, **wanted, **_waiting(submission)}
+
+
+def planned_answer(
+    session: Session, details: dict[str, Any], job: ResolvedRequest, plan: dict[str, Any]
+) -> dict[str, Any]:
+    """A job that was planned and not created. It is `cancelled`, so that programs do not wait for it."""
+    now = db.now()
+    seconds = job.plan.figures.get("total_seconds")
+    finish = None if seconds is None else objects.seconds(now + timedelta(seconds=seconds.value))
+    names = ("model", "training_file", "validation_file")
+    return {
+        "id": f"{JOB_PREFIX}{DRY_RUN}",
+        "object": "fine_tuning.job",
+        "created_at": objects.seconds(now),
+        "organization_id": objects.ORGANIZATION,
+        "integrations": [],
+        **{name: details[name] for name in names},
+        "seed": job.spec.seed,
+        "metadata": details["metadata"] or {},
+        **_method(details["method"], _hyperparameters(job.spec)),
+        "status": "cancelled",
+        "fine_tuned_model": None,
+        "result_files": [],
+        "finished_at": objects.seconds(now),
+        "estimated_finish": finish,
+        "trained_tokens": None,
+        "error": None,
+        "athanor": {"state": DRY_RUN, "plan": plan},
+    }
 
 
 def _request(submission: Submission) -> dict[str, Any]:

@@ -84,6 +84,19 @@ class JobRequest(_Strict):
     athanor: dict[str, JsonValue] = {}
 
     @property
+    def is_dry_run(self) -> bool:
+        """Whether the job is only to be planned. Raises PanelError for what is neither true nor false."""
+        value = self.athanor.get("dry_run", False)
+        if not isinstance(value, bool):
+            raise bad_field("athanor.dry_run", "request_invalid", _("athanor.dry_run must be true or false."))
+        return value
+
+    @property
+    def spec_fields(self) -> dict[str, JsonValue]:
+        """The fields of `athanor` that belong to the spec."""
+        return {name: value for name, value in self.athanor.items() if name != "dry_run"}
+
+    @property
     def kind(self) -> Literal["supervised", "dpo"]:
         """The method."""
         return self.method.type if self.method is not None else "supervised"
@@ -113,7 +126,7 @@ def details(request: JobRequest) -> dict[str, Any]:
 def spec_of(session: Session, *, principal: Principal, request: JobRequest) -> dict[str, Any]:
     """The partial spec of a request. Raises PanelError for a model or file that the user does not have."""
     _check(request)
-    fields: dict[str, Any] = dict(request.athanor)
+    fields: dict[str, Any] = request.spec_fields
     fields["corpora"] = [_corpus(session, principal, "corpora", request.training_file)]
     if request.validation_file is not None:
         fields["validation_corpora"] = [_corpus(session, principal, "validation_corpora", request.validation_file)]

@@ -18,7 +18,7 @@ from app.core.principal import Principal
 from app.jobs import submissions
 from app.jobs.lifecycle.job_webhooks import JOB_PREFIX
 from app.jobs.lifecycle.notifications import notify_job_changed, notify_scheduler
-from app.openai import events, job_objects, job_requests, objects
+from app.openai import estimates, events, job_objects, job_requests, objects
 from app.openai.job_requests import JobRequest
 from app.openai.objects import After, RetryCount
 from app.web.auth import Reader, Submitter
@@ -37,7 +37,10 @@ def create(
     retry_count: RetryCount = 0,
     idempotency_key: Annotated[str | None, Header(max_length=idempotency.MAX_KEY_LENGTH)] = None,
 ) -> dict[str, Any]:
-    """Create a job. Its files are looked at in the background."""
+    """Create a job, whose files are looked at in the background; with `dry_run` only plan it."""
+    if body.is_dry_run:
+        with db.transaction() as session:
+            return estimates.dry_run(session, principal=principal, body=body)
     with db.transaction() as session, job_requests.wire_errors(body):
         submission = submissions.create(
             session,

@@ -3,21 +3,23 @@
 import csv
 import io
 import json
+import shutil
 import time
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from app.checkpoints import service as checkpoints
-from app.core import db
+from app.core import db, storage
 from app.core.models import Job, MetricPoint
 from app.core.settings import settings
 from app.jobs import submissions
 from app.jobs.attempts import attempts
+from tests.app.client import scripted_server
 from tests.app.jobs import factories, saved_checkpoints
-from tests.app.openai.clients import ClientCalls
+from tests.app.openai.clients import ClientCalls, client_calls
 from tests.background import run_waiting
 from tests.users import Person
 
@@ -90,9 +92,7 @@ def status(client: ClientCalls, job: Any) -> str:
 
 
 def test_a_new_job_is_answered_at_once_and_has_all_fields(alice_client: ClientCalls, text_file: str) -> None:
-    began = time.monotonic()
     job = create(alice_client, text_file, suffix="demo", seed=7, metadata={"team": "a"})
-    assert time.monotonic() - began < 5
     assert (job.status, job.model, job.training_file, job.seed) == ("validating_files", "tiny", text_file, 7)
     assert (job.object, job.organization_id, job.result_files, job.metadata) == (
         "fine_tuning.job",
@@ -102,6 +102,32 @@ def test_a_new_job_is_answered_at_once_and_has_all_fields(alice_client: ClientCa
     )
     assert (job.validation_file, job.fine_tuned_model, job.finished_at, job.error) == (None, None, None, None)
     assert job.hyperparameters.n_epochs == job.method.supervised.hyperparameters.n_epochs == "auto"
+
+
+def test_creating_a_job_reads_no_file_and_sends_as_many_queries_however_much_there_is(
+    alice_client: ClientCalls, text_file: str, base: str
+) -> None:
+    """So that it is answered at once, with ever so large files."""
+    queries: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_details: Any) -> None:
+        if "token" not in statement:  # whose time of use is stored now and then
+            queries.append(statement)
+
+    numbers = []
+    for _time in range(2):
+        file = upload(alice_client, lines({"messages": CHAT}))
+        shutil.rmtree(storage.corpus(file.removeprefix("file-")))
+        event.listen(db.engine(), "before_cursor_execute", note)
+        job = create(alice_client, file, model=base, extra_body={})
+        event.remove(db.engine(), "before_cursor_execute", note)
+        numbers.append(len(queries))
+        queries.clear()
+        assert job.status == "validating_files"
+        alice_client("fine_tuning.jobs.cancel", job.id)
+        for _n in range(5):
+            alice_client("fine_tuning.jobs.cancel", create(alice_client, text_file).id)
+    assert numbers[0] == numbers[1]
 
 
 def test_a_job_goes_through_the_states_of_the_type(alice_client: ClientCalls, text_file: str) -> None:
@@ -274,6 +300,70 @@ def test_more_jobs_than_the_quota_are_a_rate_limit(
     assert int(refused.value.response.headers["retry-after"]) > 0
 
 
+# ---- planning without creating --------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_is_planned_and_creates_nothing(alice_client: ClientCalls, openai: Any, base: str) -> None:
+    file = upload(alice_client, lines({"messages": CHAT}))
+    before = [job.id for job in alice_client.pages("fine_tuning.jobs.list")]
+    options = {"model": base, "hyperparameters": {"n_epochs": 2, "batch_size": 4}}
+    with pytest.raises(openai.BadRequestError) as refused:
+        create(alice_client, file, extra_body={"athanor": {"dry_run": True}}, **options)
+    assert (refused.value.code, refused.value.param) == ("corpus_parsing", "training_file")
+    run_waiting()
+    job = create(alice_client, file, extra_body={"athanor": {"dry_run": True}}, metadata={"a": "b"}, **options)
+    assert (job.status, job.model, job.training_file, job.metadata) == ("cancelled", base, file, {"a": "b"})
+    assert (job.hyperparameters.n_epochs, job.hyperparameters.batch_size, job.error) == (2, 4, None)
+    assert job.estimated_finish >= job.created_at
+    plan = job.athanor["plan"]
+    assert (plan["spec"]["objective"], plan["max_steps"]) == ("chat", 2 * 38 // 4)  # 5 % of 40 records validate
+    assert plan["figures"]["total_seconds"]["value"] > 0
+    assert plan["figures"]["cost"]["text"]
+    assert [one.id for one in alice_client.pages("fine_tuning.jobs.list")] == before
+    with pytest.raises(openai.NotFoundError):
+        alice_client("fine_tuning.jobs.retrieve", job.id)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"dry_run": "yes"}, "athanor.dry_run"),
+        ({"dry_run": True, "learning_rate": -1}, "athanor.learning_rate"),
+        ({"dry_run": True, "sequence_length": 8}, "model"),
+    ],
+)
+def test_a_dry_run_names_what_is_wrong(
+    alice_client: ClientCalls, openai: Any, text_file: str, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        create(alice_client, text_file, "tiny" if param != "model" else "nothing", extra_body={"athanor": fields})
+    assert refused.value.param == param
+
+
+def test_the_price_of_a_job_at_togethers_address(
+    server: str, key: str, text_file: str, alice_client: ClientCalls, bob_user: Person, base: str
+) -> None:
+    def price(body: dict[str, Any], token: str = key) -> httpx.Response:
+        return httpx.post(
+            f"{server}/v1/fine-tunes/estimate-price", json=body, headers={"Authorization": f"Bearer {token}"}
+        )
+
+    body = {"model": "tiny", "training_file": text_file, "training_type": {"type": "Full"}, "n_epochs": 2}
+    once, twice = (price({**body, "n_epochs": number}).json() for number in (1, 2))
+    assert (once["estimation_available"], once["allowed_to_proceed"]) == (True, True)
+    assert once["estimated_total_price"] < twice["estimated_total_price"]
+    assert 1.8 < twice["estimated_train_token_count"] / once["estimated_train_token_count"] < 2.2
+    unread = upload(alice_client, lines(PAIR))
+    pairs = {"model": base, "training_file": unread, "training_method": {"method": "dpo"}}
+    waiting = price(pairs).json()
+    assert not waiting["estimation_available"]
+    assert "read" in waiting["unavailable_reason"]
+    run_waiting()
+    assert price(pairs).json()["estimated_train_token_count"] > 0
+    foreign = price(body, bob_user.token())
+    assert (foreign.status_code, foreign.json()["error"]["param"]) == (400, "training_file")
+
+
 # ---- sending requests again -----------------------------------------------------------------------------------------
 
 
@@ -289,6 +379,57 @@ def test_a_request_whose_answer_was_lost_creates_one_job(server: str, key: str, 
     other = post(server, key, {**body, "seed": 3}, **{"x-stainless-retry-count": "1"}).json()
     assert again["id"] == first["id"]
     assert len({first["id"], meant["id"], other["id"]}) == 3
+
+
+LISTS = ("fine_tuning.jobs.list", "files.list")
+
+
+def losing_answers(server: str, count: int) -> Any:
+    """A server before the server, which passes requests on and breaks the connection in place of the first answers."""
+
+    def passed_on(request: Any) -> httpx.Response:
+        sent = request.script.requests[-1]
+        return httpx.request(sent.method, f"{server}{sent.path}", headers=sent.headers, content=sent.body, timeout=60)
+
+    def lose(request: Any) -> None:
+        assert passed_on(request).status_code == 200
+        scripted_server.broken(request)
+
+    def tell(request: Any) -> None:
+        response = passed_on(request)
+        scripted_server.answer(response.status_code, response.content, content_type="application/json")(request)
+
+    return scripted_server.serving(*[lose] * count, tell)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_the_client_repeats_a_request_whose_answer_was_lost_and_gets_the_same_job_and_file(
+    openai: Any, server: str, key: str, text_file: str, alice_client: ClientCalls, is_async: bool
+) -> None:
+    name = f"lost {time.time_ns()}"
+    before = {one.id for method in LISTS for one in alice_client.pages(method)}
+    with losing_answers(server, 2) as front, client_calls(openai, front.url, key, is_async=is_async) as client:
+        job = create(client, text_file, suffix=name)
+        assert [request.headers["x-stainless-retry-count"] for request in front.requests] == ["0", "1", "2"]
+    with losing_answers(server, 1) as front, client_calls(openai, front.url, key, is_async=is_async) as client:
+        file = client("files.create", file=(f"{name}.jsonl", lines({"messages": CHAT})), purpose="fine-tune")
+        assert len(front.requests) == 2
+    after = {one.id for method in LISTS for one in alice_client.pages(method)}
+    assert after - before == {job.id, file.id}
+
+
+def test_a_program_that_repeats_a_request_with_its_key_gets_the_same_job(
+    openai: Any, server: str, key: str, text_file: str, alice_client: ClientCalls
+) -> None:
+    """Programs that repeat nothing by themselves, such as one that was started again."""
+    headers = {"Idempotency-Key": f"of a program {time.time_ns()}"}
+    before = {one.id for one in alice_client.pages("fine_tuning.jobs.list")}
+    with losing_answers(server, 1) as front, client_calls(openai, front.url, key, is_async=False) as client:
+        client.client = client.client.with_options(max_retries=0)
+        with pytest.raises(openai.APIConnectionError):
+            create(client, text_file, extra_headers=headers)
+        job = create(client, text_file, extra_headers=headers)
+    assert {one.id for one in alice_client.pages("fine_tuning.jobs.list")} - before == {job.id}
 
 
 def test_an_idempotency_key_means_one_job(server: str, key: str, text_file: str) -> None:
@@ -450,6 +591,23 @@ def test_each_checkpoint_names_a_model(alice_client: ClientCalls, text_file: str
             "full_valid_loss": 3.5,
         }
         assert alice_client("models.retrieve", name).id == name
+
+
+def test_a_checkpoint_has_no_permissions_and_cannot_be_shared_with_projects(
+    alice_client: ClientCalls, bob_client: ClientCalls, openai: Any, base: str
+) -> None:
+    permissions = "fine_tuning.checkpoints.permissions"
+    assert alice_client(f"{permissions}.retrieve", base).data == []
+    with pytest.raises(openai.BadRequestError) as refused:
+        alice_client.pages(f"{permissions}.create", base, project_ids=["proj_1"])
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "project_ids")
+    with pytest.raises(openai.NotFoundError):
+        alice_client(f"{permissions}.delete", "cp_1", fine_tuned_model_checkpoint=base)
+    with pytest.raises(openai.NotFoundError) as foreign:
+        bob_client(f"{permissions}.retrieve", base)
+    assert foreign.value.code == "model_not_found"
+    with pytest.raises(openai.NotFoundError):
+        bob_client.pages(f"{permissions}.create", base, project_ids=["proj_1"])
 
 
 def test_a_deleted_job_takes_its_submission_with_it(
