@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 import torch
 
@@ -245,24 +244,3 @@ def test_a_client_that_does_not_wait_for_its_answer_frees_its_place(
     with pytest.raises(openai.APITimeoutError):
         ask(client.with_options(timeout=2), endless, max_tokens=None, temperature=2, logit_bias=never_end)
     until(lambda: free_slots() == SLOTS, 5, "both slots to be free")
-
-
-def test_open_webui_lists_the_models_and_streams_with_usage(address: str, key: str, talking: StoredCheckpoint) -> None:
-    """The requests that Open WebUI makes, with its fields."""
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    with httpx.Client(base_url=f"{address}/v1", headers=headers, timeout=60) as client:
-        name = client.get(f"/models/{talking.id}").json()["id"]
-        assert name in [model["id"] for model in client.get("/models").json()["data"]]
-        body = {
-            "stream": True,
-            "model": name,
-            "messages": QUESTION,
-            "stream_options": {"include_usage": True},
-            "user": {"name": "Ann", "id": "1", "email": "a@b.c", "role": "user"},
-            "max_tokens": 5,
-        }
-        answer = client.post("/chat/completions", json=body)
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
-        assert lines[-1] == "[DONE]"
-        assert json.loads(lines[-2])["usage"]["completion_tokens"] == 5

@@ -90,6 +90,20 @@ def test_files_of_others_do_not_exist(alice_client: ClientCalls, bob_client: Cli
     assert file.id not in [one.id for one in bob_client.pages("files.list")]
 
 
+def test_results_of_others_do_not_exist(
+    alice_client: ClientCalls, bob_client: ClientCalls, openai: Any, alice_user: Person
+) -> None:
+    factories.node()
+    job_id, _checkpoint = factories.finished(alice_user, factories.corpus(alice_user), max_steps=2, warmup_steps=1)
+    results = f"file-{job_id}"
+    assert alice_client("files.content", results).text.startswith("step,train_loss")
+    for method in ("files.retrieve", "files.content", "files.delete"):
+        with pytest.raises(openai.NotFoundError):
+            bob_client(method, results)
+    assert results not in [one.id for one in bob_client.pages("files.list")]
+    assert results in [one.id for one in alice_client.pages("files.list")]
+
+
 @pytest.mark.parametrize(
     ("options", "param", "code"),
     [

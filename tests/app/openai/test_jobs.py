@@ -157,6 +157,29 @@ def test_a_job_goes_through_the_states_of_the_type(alice_client: ClientCalls, te
     assert alice_client.pages("files.list", purpose="fine-tune-results")[0].id == results
 
 
+def test_states_that_openai_does_not_have_are_told_in_its_words(alice_client: ClientCalls, text_file: str) -> None:
+    """A machine that is lost, and a cancellation that waits for the trainer: programs must neither stop nor hang."""
+    lost, stopped, broken = (submitted(alice_client, text_file) for _n in range(3))
+    fences = [started(job) for job in (lost, stopped, broken)]
+    own: list[Any] = [factories.row(plain(job)).state for job in (lost, stopped, broken)]
+    assert (own, [status(alice_client, job) for job in (lost, stopped, broken)]) == (["starting"] * 3, ["running"] * 3)
+
+    with db.transaction() as session:
+        attempts.release(session, job_id=plain(lost), fence=fences[0], reason="node_lost")
+    assert (factories.row(plain(lost)).state, status(alice_client, lost)) == ("recovering", "running")
+    alice_client("fine_tuning.jobs.cancel", stopped.id)
+    with db.transaction() as session:
+        attempts.begin_stop(session, job_id=plain(stopped), fence=fences[1], state="cancelling")
+    assert (factories.row(plain(stopped)).state, status(alice_client, stopped)) == ("cancelling", "running")
+    with db.transaction() as session:
+        attempts.release(session, job_id=plain(stopped), fence=fences[1], reason="stopped")
+        attempts.fail(session, job_id=plain(broken), fence=fences[2], code="internal", values={})
+    assert [status(alice_client, job) for job in (stopped, broken)] == ["cancelled", "failed"]
+    failed = alice_client("fine_tuning.jobs.retrieve", broken.id)
+    assert (failed.error.code, failed.error.param, failed.fine_tuned_model) == ("internal", None, None)
+    assert failed.error.message
+
+
 def test_hyperparameters_become_fields_of_the_spec(alice_client: ClientCalls, text_file: str) -> None:
     settings_of = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 0.5}
     sizes = {"vocab_size": 300, "sequence_length": 16}

@@ -1,0 +1,150 @@
+"""Commands of deployments and conversations: what they send, what they print, and how they end."""
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from app.client.commands.root import commands
+from tests.app.client.scripted_server import Answer, ReceivedRequest, answer, problem, serving
+
+WHEN = {"created_at": "2026-01-01T12:00:00Z", "updated_at": "2026-01-01T12:00:00Z"}
+DEPLOYMENT = {
+    **WHEN,
+    "id": "d1",
+    "name": "Oracle",
+    "model": "k1",
+    "is_mine": True,
+    "state": "ready",
+    "replicas": [{"node": "ada", "state": "ready", "is_current": True, "message": None}],
+    "num_replicas": 1,
+    "nodes": [],
+    "access": "owner",
+    "users": [],
+    "requests_per_minute": None,
+    "last_day": {"requests": 7},
+}
+LOADING = {**DEPLOYMENT, "state": "loading"}
+REPLICA = {"node": "ada", "state": "failed", "is_current": True, "message": "There is no room."}
+FAILED = {**DEPLOYMENT, "state": "failed", "replicas": [REPLICA, {**REPLICA, "node": "bea"}]}
+LISTED = answer(200, {"data": [{**DEPLOYMENT, "id": "d0", "name": "Other"}, DEPLOYMENT], "next": None})
+
+
+def message(id: str, parent_id: str | None, role: str, content: str) -> dict[str, Any]:
+    names = ("model_id", "model_name", "seed", "finish_reason", "num_tokens", "tokens_per_second")
+    fields: dict[str, Any] = dict.fromkeys(names)
+    return {**fields, "id": id, "parent_id": parent_id, "role": role, "content": content, "settings": {}, **WHEN}
+
+
+MESSAGES = [
+    message("m1", None, "user", "What melts lead?"),
+    message("m2", "m1", "assistant", "Heat."),
+    message("m3", "m1", "assistant", "Fire.\x1b[2J"),
+]
+CONVERSATION = {
+    **WHEN,
+    "id": "c1",
+    "title": "Metals",
+    "system_prompt": "Be brief.",
+    "columns": [],
+    "share_key": None,
+    "excerpt": "melts",
+}
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, *arguments: str, answers: list[Answer], code: int = 0
+) -> tuple[str, list[ReceivedRequest]]:
+    """What a command prints, and the requests that it sends."""
+    with serving(*answers) as server:
+        monkeypatch.setenv("ATHANOR_URL", server.url)
+        monkeypatch.setenv("ATHANOR_TOKEN", "ath_test")
+        result = CliRunner().invoke(commands, arguments)
+        assert result.exit_code == code, result.output
+        return result.output, server.requests
+
+
+def sent(requests: list[ReceivedRequest]) -> list[str]:
+    return [f"{request.method} {request.path.removeprefix('/api/v1')}" for request in requests]
+
+
+def test_a_model_is_deployed_with_its_settings_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--replicas", "2", "--nodes", "ada", "--nodes", "bea", "--users", "Bob", "--requests-per-minute", "60"]
+    answers = [answer(201, LOADING), answer(200, LOADING), answer(200, DEPLOYMENT)]
+    printed, requests = run(monkeypatch, "deploy", "k1", "--name", "Oracle", *options, "--wait", answers=answers)
+    assert sent(requests) == ["POST /deployments", "GET /deployments/d1", "GET /deployments/d1"]
+    assert json.loads(requests[0].body) == {
+        "name": "Oracle",
+        "model": "k1",
+        "num_replicas": 2,
+        "nodes": ["ada", "bea"],
+        "users": ["Bob"],
+        "access": "users",
+        "requests_per_minute": 60,
+    }
+    assert "ada: ready\n" in printed
+
+
+def test_without_options_the_server_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    _printed, requests = run(monkeypatch, "deploy", "k1", "--name", "Oracle", answers=[answer(201, LOADING)])
+    assert [json.loads(request.body) for request in requests] == [{"name": "Oracle", "model": "k1"}]
+
+
+def test_a_deployment_that_cannot_be_loaded_says_why_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [answer(201, LOADING), answer(200, FAILED)]
+    printed, _requests = run(monkeypatch, "deploy", "k1", "--name", "Oracle", "--wait", answers=answers, code=1)
+    assert printed == "Oracle cannot be loaded: There is no room.\n"
+
+
+def test_deployments_are_listed_without_a_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed, _requests = run(monkeypatch, "deployments", answers=[LISTED])
+    assert printed.splitlines()[1] == "Oracle\tready\tk1\towner\t–"
+    refused, _requests = run(monkeypatch, "deployments", answers=[problem(401, "token_invalid")], code=3)
+    assert "athanor login" in refused
+
+
+def test_a_deployment_is_moved_counted_and_removed_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = [LISTED, answer(200, DEPLOYMENT)]
+    _printed, requests = run(monkeypatch, "deployments", "move", "oracle", "k2", answers=moved)
+    assert sent(requests) == ["GET /deployments?limit=50", "PUT /deployments/d1"]
+    assert json.loads(requests[1].body) == {"model": "k2"}
+    hour = {"hour": "2026-01-01T12:00:00Z", "requests": 2, "tokens": 9}
+    counted = [LISTED, answer(200, {"data": [hour], "next": None})]
+    printed, requests = run(monkeypatch, "deployments", "usage", "oracle", "--hours", "3", answers=counted)
+    assert sent(requests)[1] == "GET /deployments/d1/usage?hours=3"
+    assert printed.split("\t")[1:5] == ["2", "0", "0", "9"]
+    printed, requests = run(monkeypatch, "undeploy", "ORACLE", answers=[LISTED, answer(204)])
+    assert (sent(requests)[1], printed) == ("DELETE /deployments/d1", "Deleted: Oracle\n")
+
+
+def test_an_unknown_name_is_refused_by_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [LISTED, problem(404, "not_found")]
+    printed, requests = run(monkeypatch, "undeploy", "nothing", answers=answers, code=1)
+    assert (sent(requests)[1], printed) == ("GET /deployments/nothing", "A sentence.\n")
+
+
+def test_a_branch_of_a_conversation_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = {**CONVERSATION, "messages": MESSAGES}
+    column = {**newest, "columns": [{"model_id": "k1", "leaf_id": "m2"}]}
+    cases: list[tuple[dict[str, Any], list[str], str]] = [
+        (newest, [], "Fire.\ufffd[2J"),
+        (column, [], "Heat."),
+        (newest, ["--leaf", "m2"], "Heat."),
+    ]
+    for stored, options, last in cases:
+        printed, _requests = run(monkeypatch, "conversations", "show", "c1", *options, answers=[answer(200, stored)])
+        parts = printed.rstrip("\n").split("\n\n")
+        assert parts == ["Metals", "system: Be brief.", "user: What melts lead?", f"assistant: {last}"]
+
+
+def test_a_conversation_is_searched_exported_as_one_line_and_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = answer(200, {"data": [CONVERSATION], "next": None})
+    printed, requests = run(monkeypatch, "conversations", "list", "--search", "MELTS", answers=[listed])
+    assert (printed, sent(requests)) == ("c1\tMetals\tmelts\n", ["GET /conversations?q=MELTS&limit=50"])
+    record = {"messages": [{"role": "user", "content": "Why?\nSay."}, {"role": "assistant", "content": "起初"}]}
+    printed, requests = run(monkeypatch, "conversations", "export", "c1", "--leaf", "m2", answers=[answer(200, record)])
+    assert sent(requests) == ["GET /conversations/c1/record?leaf=m2"]
+    assert [json.loads(line) for line in printed.splitlines()] == [record]
+    printed, requests = run(monkeypatch, "conversations", "delete", "c1", answers=[answer(204)])
+    assert (sent(requests), printed) == (["DELETE /conversations/c1"], "Deleted: c1\n")
