@@ -7,7 +7,6 @@ ID; or it fails, and says what is wrong. What users do with a submission they do
 import hashlib
 import json
 import logging
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import exists, func, or_, select
@@ -31,7 +30,6 @@ from trainer.spec_errors import SpecError
 
 log = logging.getLogger(__name__)
 
-RETRY_MEMORY = timedelta(minutes=10)  # within which a repeated request gets the submission of the first one
 CORPUS_FIELDS = ("corpora", "validation_corpora")
 BATCH = 20  # submissions that are looked at in one round of the scheduler
 # What is learned from each kind of records, where the request does not say it. For text the model decides.
@@ -102,7 +100,7 @@ def _submitted_before(
         return submission
     if not is_repeated:
         return None
-    same = (Submission.body_sha256 == body_sha256, Submission.created_at > func.now() - RETRY_MEMORY)
+    same = (Submission.body_sha256 == body_sha256, Submission.created_at > func.now() - idempotency.RETRY_MEMORY)
     return session.scalar(own.where(*same).order_by(Submission.id.desc()).limit(1))
 
 

@@ -2,7 +2,6 @@
 file of results, which has the ID of its job.
 """
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +12,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.core import db, queue, storage
+from app.core import db, idempotency, queue, storage
 from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.models import Corpus, Job
@@ -35,7 +34,6 @@ PREFIX, UPLOAD_PREFIX, PART_PREFIX = "file-", "upload_", "part_"
 FINE_TUNE, RESULTS = "fine-tune", "fine-tune-results"
 FORM_BYTES = 2**20  # of a form besides its file
 MIN_LIFETIME, MAX_LIFETIME = 3600, 2_592_000  # seconds
-RETRY_MEMORY = timedelta(minutes=10)  # within which a repeated request for the same file gets the first one
 MAX_LISTED = 10_000
 
 
@@ -165,7 +163,7 @@ def _sent_before(principal: Principal, label: Label, stored: uploads.StoredUploa
         Corpus.sha256 == stored.sha256,
         Corpus.filename == label.filename,
         Corpus.purpose == label.purpose,
-        Corpus.created_at > func.now() - RETRY_MEMORY,
+        Corpus.created_at > func.now() - idempotency.RETRY_MEMORY,
     )
     with db.transaction() as session:
         return session.scalar(select(Corpus).where(*same).order_by(Corpus.id.desc()).limit(1))

@@ -12,7 +12,7 @@ from app.core.i18n import _
 from app.core.model_base import new_id
 from app.core.openai_models import WebhookEndpoint
 from app.openai import objects
-from app.openai.objects import After
+from app.openai.objects import After, RetryCount
 from app.web.auth import Reader, Submitter
 from app.web.errors import busy
 from app.web.json_body import StrictRoute
@@ -75,10 +75,11 @@ def list_event_types(principal: Reader) -> dict[str, Any]:
 
 
 @router.post("/webhook_endpoints")
-def create(principal: Submitter, body: EndpointRequest) -> dict[str, Any]:
+def create(principal: Submitter, body: EndpointRequest, retry_count: RetryCount = 0) -> dict[str, Any]:
     """Add an endpoint. Its secret is answered only now."""
     with db.transaction() as session:
-        return _answer(service.create(session, principal=principal, **body.model_dump()), with_secret=True)
+        endpoint = service.create(session, principal=principal, is_repeated=retry_count > 0, **body.model_dump())
+        return _answer(endpoint, with_secret=True)
 
 
 @router.get("/webhook_endpoints")

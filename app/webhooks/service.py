@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from app.core import paging
 from app.core.errors import bad_field
 from app.core.i18n import _
+from app.core.idempotency import RETRY_MEMORY
 from app.core.model_base import new_id
 from app.core.names import checked_name
 from app.core.openai_models import WebhookDelivery, WebhookEndpoint
@@ -27,18 +28,38 @@ OLD_SECRET_LIFETIME = timedelta(days=1)
 
 
 def create(
-    session: Session, *, principal: Principal, name: str, url: str, event_types: Sequence[str]
+    session: Session,
+    *,
+    principal: Principal,
+    name: str,
+    url: str,
+    event_types: Sequence[str],
+    is_repeated: bool = False,
 ) -> WebhookEndpoint:
-    """Add an endpoint. Raises PanelError for an address or event type that is not allowed, and for too many."""
+    """Add an endpoint. A request that `is_repeated` by a client which has no answer to it gets the one that it added.
+
+    Raises PanelError for an address or event type that is not allowed, and for too many.
+    """
+    endpoint = WebhookEndpoint(owner_id=principal.user_id, secret=_new_secret())
+    _assign(endpoint, name=name, url=url, event_types=event_types)
+    earlier = _added_before(session, endpoint) if is_repeated else None
+    if earlier is not None:
+        return earlier
     own = select(func.count()).select_from(WebhookEndpoint).where(WebhookEndpoint.owner_id == principal.user_id)
     if (session.scalar(own) or 0) >= MAX_ENDPOINTS:
         message = _("You have {limit} webhook endpoints, which is the limit. Delete one.", limit=MAX_ENDPOINTS)
         raise bad_field("url", "endpoints_many", message)
-    endpoint = WebhookEndpoint(owner_id=principal.user_id, secret=_new_secret())
-    _assign(endpoint, name=name, url=url, event_types=event_types)
     session.add(endpoint)
     session.flush()
     return endpoint
+
+
+def _added_before(session: Session, endpoint: WebhookEndpoint) -> WebhookEndpoint | None:
+    """The endpoint that another request of this kind has just added."""
+    fields = ("owner_id", "name", "url", "event_types")
+    same = [getattr(WebhookEndpoint, field) == getattr(endpoint, field) for field in fields]
+    recent = WebhookEndpoint.created_at > func.now() - RETRY_MEMORY
+    return session.scalar(select(WebhookEndpoint).where(*same, recent).order_by(WebhookEndpoint.id.desc()).limit(1))
 
 
 def _new_secret() -> str:

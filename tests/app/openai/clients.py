@@ -3,9 +3,14 @@
 import asyncio
 import operator
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+import httpx
+
+from tests.app.client import scripted_server
+from tests.app.client.scripted_server import ScriptedServer
 
 
 @dataclass
@@ -66,3 +71,21 @@ def client_calls(openai: Any, address: str, key: str, *, is_async: bool, **optio
     finally:
         loop.run_until_complete(client.close())
         loop.close()
+
+
+def losing_answers(server: str, count: int) -> AbstractContextManager[ScriptedServer]:
+    """A server before the server, which passes requests on and breaks the connection in place of the first answers."""
+
+    def passed_on(request: Any) -> httpx.Response:
+        sent = request.script.requests[-1]
+        return httpx.request(sent.method, f"{server}{sent.path}", headers=sent.headers, content=sent.body, timeout=60)
+
+    def lose(request: Any) -> None:
+        assert passed_on(request).status_code == 200
+        scripted_server.broken(request)
+
+    def tell(request: Any) -> None:
+        response = passed_on(request)
+        scripted_server.answer(response.status_code, response.content, content_type="application/json")(request)
+
+    return scripted_server.serving(*[lose] * count, tell)

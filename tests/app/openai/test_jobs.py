@@ -17,9 +17,8 @@ from app.core.models import Job, MetricPoint
 from app.core.settings import settings
 from app.jobs import submissions
 from app.jobs.attempts import attempts
-from tests.app.client import scripted_server
 from tests.app.jobs import factories, saved_checkpoints
-from tests.app.openai.clients import ClientCalls, client_calls
+from tests.app.openai.clients import ClientCalls, client_calls, losing_answers
 from tests.background import run_waiting
 from tests.users import Person
 
@@ -405,24 +404,6 @@ def test_a_request_whose_answer_was_lost_creates_one_job(server: str, key: str, 
 
 
 LISTS = ("fine_tuning.jobs.list", "files.list")
-
-
-def losing_answers(server: str, count: int) -> Any:
-    """A server before the server, which passes requests on and breaks the connection in place of the first answers."""
-
-    def passed_on(request: Any) -> httpx.Response:
-        sent = request.script.requests[-1]
-        return httpx.request(sent.method, f"{server}{sent.path}", headers=sent.headers, content=sent.body, timeout=60)
-
-    def lose(request: Any) -> None:
-        assert passed_on(request).status_code == 200
-        scripted_server.broken(request)
-
-    def tell(request: Any) -> None:
-        response = passed_on(request)
-        scripted_server.answer(response.status_code, response.content, content_type="application/json")(request)
-
-    return scripted_server.serving(*[lose] * count, tell)
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])

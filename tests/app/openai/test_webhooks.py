@@ -16,7 +16,7 @@ from app.jobs import service
 from app.jobs.scheduling.scheduler import Scheduler
 from app.webhooks import delivery
 from tests.app.jobs import factories
-from tests.app.openai.clients import ClientCalls
+from tests.app.openai.clients import ClientCalls, client_calls, losing_answers
 from tests.users import Person
 from tests.waiting import until
 
@@ -199,6 +199,21 @@ def test_a_rotated_secret_signs_with_both_if_asked(newest_client: ClientCalls, r
     newest_client("webhooks.test", added.id, event_type="fine_tuning.job.failed")
     assert len(receiver.requests[-1][0]["webhook-signature"].split()) == 1
     newest_client("webhooks.delete", added.id)
+
+
+def test_an_endpoint_whose_answer_was_lost_is_added_once_and_its_secret_answered(
+    newest_client: ClientCalls, openai: Any, server: str, key: str, receiver: Receiver
+) -> None:
+    before = {one.id for one in newest_client.pages("webhooks.list")}
+    with losing_answers(server, 1) as front, client_calls(openai, front.url, key, is_async=False) as client:
+        added = endpoint(client, receiver)
+        assert len(front.requests) == 2
+    assert {one.id for one in newest_client.pages("webhooks.list")} - before == {added.id}
+    assert added.signing_secret.startswith("whsec_")
+    again = endpoint(newest_client, receiver)  # another request, which wants another endpoint
+    assert again.id != added.id
+    for one in (added, again):
+        newest_client("webhooks.delete", one.id)
 
 
 def test_endpoints_are_listed_without_their_secrets(
