@@ -72,13 +72,13 @@ def estimate_price(principal: Submitter, body: PriceRequest) -> dict[str, Any]:
         if error.code != "corpus_parsing":
             raise
         return {"estimation_available": False, "unavailable_reason": error.message}
-    cost = job.plan.figures.get("cost")
-    if cost is None:
+    if job.node is None:
         message = _("No node is running, so the price is not known. Start a worker.")
         return {"estimation_available": False, "unavailable_reason": message}
+    cost = job.plan.figures.get("cost")  # None where neither the machine nor its energy has a price
     return {
         "estimation_available": True,
-        "estimated_total_price": cost.value,
+        "estimated_total_price": 0.0 if cost is None else cost.value,
         "estimated_train_token_count": job.plan.num_tokens,
         "allowed_to_proceed": job.plan.fits is not False and _is_within_quota(principal),
     }

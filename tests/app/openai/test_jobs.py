@@ -3,8 +3,8 @@
 import csv
 import io
 import json
-import shutil
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -116,10 +116,12 @@ def test_creating_a_job_reads_no_file_and_sends_as_many_queries_however_much_the
     numbers = []
     for _time in range(2):
         file = upload(alice_client, lines({"messages": CHAT}))
-        shutil.rmtree(storage.corpus(file.removeprefix("file-")))
+        directory = storage.corpus(file.removeprefix("file-"))
+        directory.rename(directory.with_name("elsewhere"))
         event.listen(db.engine(), "before_cursor_execute", note)
         job = create(alice_client, file, model=base, extra_body={})
         event.remove(db.engine(), "before_cursor_execute", note)
+        directory.with_name("elsewhere").rename(directory)
         numbers.append(len(queries))
         queries.clear()
         assert job.status == "validating_files"
@@ -340,7 +342,7 @@ def test_a_dry_run_is_planned_and_creates_nothing(alice_client: ClientCalls, ope
     plan = job.athanor["plan"]
     assert (plan["spec"]["objective"], plan["max_steps"]) == ("chat", 2 * 38 // 4)  # 5 % of 40 records validate
     assert plan["figures"]["total_seconds"]["value"] > 0
-    assert plan["figures"]["cost"]["text"]
+    assert plan["figures"]["memory_bytes"]["text"]
     assert [one.id for one in alice_client.pages("fine_tuning.jobs.list")] == before
     with pytest.raises(openai.NotFoundError):
         alice_client("fine_tuning.jobs.retrieve", job.id)
@@ -362,6 +364,17 @@ def test_a_dry_run_names_what_is_wrong(
     assert refused.value.param == param
 
 
+@pytest.fixture
+def priced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An hour of a node has a price."""
+    monkeypatch.setenv("ATHANOR_PRICE_PER_HOUR", "2.5")
+    settings.cache_clear()
+    yield
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+@pytest.mark.usefixtures("priced")
 def test_the_price_of_a_job_at_togethers_address(
     server: str, key: str, text_file: str, alice_client: ClientCalls, bob_user: Person, base: str
 ) -> None:
