@@ -221,8 +221,8 @@ def test_a_deployment_is_called_by_its_name(
     assert (deployed["state"], deployed["model"], deployed["access"]) == ("ready", model, "everyone")
     by_name, by_id = (client.generate(name, "In", max_tokens=5, seed=1).text for name in ("oracle", model))
     assert by_name == by_id
-    (hour,) = json.loads(run([athanor, "deployments", "usage", "oracle", "--json"], logged_in, home))
-    assert (hour["requests"], hour["tokens"]) == (1, 5)
+    (hour,) = until(lambda: list(client.deployments.usage(deployed["id"])), what="the count of the call")
+    assert (hour.requests, hour.tokens) == (1, 5)
     assert run([athanor, "deployments"], logged_in, home).split("\t")[:3] == ["Oracle", "ready", model]
     run([athanor, "undeploy", "oracle"], logged_in, home)
     assert list(client.deployments.list()) == []
