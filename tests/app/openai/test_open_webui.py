@@ -65,7 +65,7 @@ def test_a_chat_is_streamed_with_its_usage(webui: httpx.Client, model: str) -> N
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
     assert lines[-1] == "[DONE]"
     chunks = [json.loads(line) for line in lines[:-1]]
-    assert chunks[-1]["usage"]["completion_tokens"] == 5
+    assert 0 < chunks[-1]["usage"]["completion_tokens"] <= 5
     assert "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
 
