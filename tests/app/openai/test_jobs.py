@@ -158,7 +158,7 @@ def test_a_job_goes_through_the_states_of_the_type(alice_client: ClientCalls, te
     assert alice_client.pages("files.list", purpose="fine-tune-results")[0].id == results
 
 
-def test_states_that_openai_does_not_have_are_told_in_its_words(alice_client: ClientCalls, text_file: str) -> None:
+def test_states_that_openai_does_not_have_are_answered_in_its_words(alice_client: ClientCalls, text_file: str) -> None:
     """A machine that is lost, and a cancellation that waits for the trainer: programs must neither stop nor hang."""
     lost, stopped, broken = (submitted(alice_client, text_file) for _n in range(3))
     fences = [started(job) for job in (lost, stopped, broken)]
