@@ -10,7 +10,7 @@ from .transport import Transport, address
 from .waiting import ignore, wait_until_ended
 
 
-class DeploymentSettings(TypedDict, total=False):
+class DeploymentOptions(TypedDict, total=False):
     """Where a deployment is kept, and who may call it. What is left out has the server's default, or stays."""
 
     num_replicas: int
@@ -39,12 +39,12 @@ class Deployments:
         same = (one for one in self.list() if one.name.casefold() == name.casefold())
         return next(same, None) or self.get(name)
 
-    def create(self, name: str, model_id: str, **settings: Unpack[DeploymentSettings]) -> DeploymentInfo:
+    def create(self, name: str, model_id: str, **settings: Unpack[DeploymentOptions]) -> DeploymentInfo:
         """Keep a checkpoint or base model in memory under a name."""
         return self._transport.post(DeploymentInfo, "/deployments", {"name": name, "model": model_id, **settings})
 
     def change(
-        self, deployment_id: str, model_id: str | None = None, **settings: Unpack[DeploymentSettings]
+        self, deployment_id: str, model_id: str | None = None, **settings: Unpack[DeploymentOptions]
     ) -> DeploymentInfo:
         """Change settings, or move the name to another model, which takes over without a gap once it is loaded."""
         body: dict[str, Any] = {**settings} if model_id is None else {"model": model_id, **settings}

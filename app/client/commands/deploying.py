@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ..deployments import DeploymentSettings
+from ..deployments import DeploymentOptions
 from ..language import _
 from ..shapes import DeploymentInfo
 from .resources import Limit, show, show_list
@@ -42,9 +42,9 @@ def _settings(
     access: str | None,
     users: list[str] | None,
     requests_per_minute: int | None,
-) -> DeploymentSettings:
+) -> DeploymentOptions:
     """The options that were given. Users who are named may call it, unless `access` says otherwise."""
-    settings: DeploymentSettings = {}
+    settings: DeploymentOptions = {}
     if replicas is not None:
         settings["num_replicas"] = replicas
     if nodes:

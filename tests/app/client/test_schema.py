@@ -14,7 +14,7 @@ import pytest
 from app.client import Client, job_shapes, shapes
 from app.client.accounts import create_token
 from app.client.conversations import ConversationFields
-from app.client.deployments import DeploymentSettings
+from app.client.deployments import DeploymentOptions
 from app.client.shapes import FileInfo, Shape
 from app.main import create_app
 from tests import api_document
@@ -30,7 +30,7 @@ STREAM = {"generate": b"event: done\ndata: %s\n\n", "stream_job": b"id: 1\nevent
 
 GGUF_SHA256 = hashlib.sha256(b"GGUF").hexdigest()
 
-DEPLOYMENT: DeploymentSettings = {
+DEPLOYMENT: DeploymentOptions = {
     "num_replicas": 2,
     "nodes": ["ada"],
     "access": "users",
