@@ -19,6 +19,7 @@ PAGES = [
     "/jobs",
     "/jobs/new?corpus=00kingjamesbible",
     "/jobs/{job}",
+    "/jobs/{job}/batches?step=2",
     "/corpora",
     "/corpora/00kingjamesbible",
     "/tokenizers",

@@ -1,5 +1,6 @@
 """Actions on jobs in a browser: pause, resume, cancel, continue and pin; and the health page."""
 
+import re
 from typing import Any
 
 import pytest
@@ -65,6 +66,18 @@ def continue_from_checkpoint(page: Page) -> None:
     page.get_by_role("button", name="Cancel job").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()
     expect(page.locator("[data-badge]")).to_have_text("Cancelled", timeout=2 * MINUTE)
+
+
+def test_a_click_on_the_curve_leads_to_the_samples_of_that_step(open_page: Open, trained: str) -> None:
+    with open_page(f"/jobs/{trained}") as page:
+        link = page.get_by_role("link", name="Samples of a step")
+        expect(link).to_have_attribute("href", f"/jobs/{trained}/batches")
+        page.locator(".chart.big .u-over").click()
+        expect(page.locator("a[data-batches]")).to_have_text(re.compile(r"Samples of step \d+"))
+        step = page.locator("a[data-batches]").inner_text().rpartition(" ")[2]
+        page.locator("a[data-batches]").click()
+        expect(page.get_by_label("Step", exact=True)).to_have_value(step)
+        expect(page.locator(".tokens [data-role=learned]").first).to_be_visible()
 
 
 def test_a_checkpoint_is_pinned_in_the_list(open_page: Open, trained: str) -> None:
