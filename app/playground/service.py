@@ -76,14 +76,21 @@ def prepare(
             limit=MAX_PROMPT_CHARACTERS,
         )
         raise bad_field("messages" if messages else "prompt", "prompt_too_large", text, status=413)
+    place(session, principal, task, model_id, "messages" if messages else "generate")
+    return task
+
+
+def place(session: Session, principal: Principal, task: GenerationTask, model_id: str, use: str) -> None:
+    """Give a task its model: a deployment, which counts the call, or one that its sender may use so. Raises
+    PanelError.
+    """
     deployment = calls.find(session, principal=principal, name=model_id)
     if deployment is None:
-        task.path = model_path(session, principal, model_id, "messages" if messages else "generate")
+        task.path = model_path(session, principal, model_id, use)
     else:
         calls.count(deployment, principal)
         task.path, task.node = calls.route(session, deployment)
         task.deployment_id, task.user_id = deployment.id, principal.user_id
-    return task
 
 
 def model_path(session: Session, principal: Principal, model_id: str, use: str) -> str:

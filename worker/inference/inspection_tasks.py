@@ -135,14 +135,26 @@ def _classify(model: SandboxedModel, text: str) -> Answer:
     }
 
 
-def _embed(model: SandboxedModel, texts: list[str]) -> Answer:
-    token_ids = [_ids(_tokens(model, text, model.context)) for text in texts]
+def _embed(model: SandboxedModel, texts: list[str | list[int]]) -> Answer:
+    """`texts` may be given as their tokens."""
+    token_ids = [_embedded_ids(model, text) for text in texts]
     vectors = torch.stack([inspection.embed(model.model, ids) for ids in token_ids])
     return {
         "embeddings": _rounded(vectors),
         "similarity": _rounded(vectors @ vectors.T),
         "num_tokens": [len(ids) for ids in token_ids],
     }
+
+
+def _embedded_ids(model: SandboxedModel, text: str | list[int]) -> list[int]:
+    if isinstance(text, str):
+        return _ids(_tokens(model, text, model.context))
+    unknown = next((number for number in text if number >= model.model.config.vocab_size), None)
+    if unknown is not None:
+        raise GenerationRefused("token_unknown", token=unknown, limit=model.model.config.vocab_size)
+    if len(text) > model.context:
+        raise GenerationRefused("text_too_long", num_tokens=len(text), limit=model.context)
+    return text
 
 
 def _rounded(matrix: torch.Tensor) -> list[list[float]]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from starlette.testclient import TestClient
 from torch.nn import functional as F
 
 from tests.app.playground.conftest import StoredCheckpoint
@@ -37,12 +38,58 @@ def test_more_texts_than_a_task_takes_are_embedded_in_order(client: Any, checkpo
     assert many.data[-1].embedding == pytest.approx(last.data[0].embedding, abs=1e-5)
 
 
+def test_tokens_give_the_vectors_of_their_texts(client: Any, checkpoint: StoredCheckpoint) -> None:
+    tokenizer = generation.load(checkpoint.path, "cpu").tokenizer
+    tokens = [tokenizer(text)["input_ids"] for text in TEXTS]
+    expected = client.embeddings.create(model=checkpoint.id, input=TEXTS)
+    many = client.embeddings.create(model=checkpoint.id, input=tokens)
+    one = client.embeddings.create(model=checkpoint.id, input=tokens[1])
+    for vector, other in zip([*many.data, one.data[0]], [*expected.data, expected.data[1]], strict=True):
+        assert vector.embedding == pytest.approx(other.embedding, abs=1e-6)
+    assert many.usage.prompt_tokens == expected.usage.prompt_tokens == sum(map(len, tokens))
+
+
+def test_a_deployment_embeds_by_its_name_and_counts_a_request_once(
+    openai: Any, client: Any, alice_api: TestClient, checkpoint: StoredCheckpoint
+) -> None:
+    name = f"vectors-{openai.__version__}"
+    deployment = alice_api.post("/api/v1/deployments", json={"name": name, "model": checkpoint.id}).json()
+    texts = [f"fire {number}" for number in range(20)]  # two tasks
+    answer = client.embeddings.create(model=name, input=texts)
+    expected = client.embeddings.create(model=checkpoint.id, input=texts)
+    assert answer.model == name
+    assert answer.data[-1].embedding == pytest.approx(expected.data[-1].embedding, abs=1e-6)
+    with pytest.raises(openai.BadRequestError):
+        client.embeddings.create(model=name, input=[2**31 - 1])
+    day = alice_api.get(f"/api/v1/deployments/{deployment['id']}").json()["last_day"]
+    assert (day["requests"], day["errors"], day["prompt_tokens"]) == (2, 1, expected.usage.prompt_tokens)
+
+
+def test_a_deployment_embeds_so_many_times_in_a_minute(
+    openai: Any, client: Any, alice_api: TestClient, checkpoint: StoredCheckpoint
+) -> None:
+    name = f"slow-{openai.__version__}"
+    alice_api.post("/api/v1/deployments", json={"name": name, "model": checkpoint.id, "requests_per_minute": 1})
+
+    def embed_three_times() -> None:  # the minute may change once
+        for _ in range(3):
+            client.embeddings.create(model=name, input="a")
+
+    with pytest.raises(openai.RateLimitError):
+        embed_three_times()
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"input": []}, "input"),
-        ({"input": [[1, 2]]}, "input"),
         ({"input": ""}, "input"),
+        ({"input": [[]]}, "input"),
+        ({"input": ["a", ""]}, "input"),
+        ({"input": [1, -2]}, "input"),
+        ({"input": [True]}, "input"),
+        ({"input": [[1, 10**6]]}, "input"),
+        ({"input": [1] * 300}, "input"),  # more than the context
         ({"input": "xyz " * 500}, "input"),
         ({"dimensions": 5}, "dimensions"),
     ],
