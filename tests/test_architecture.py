@@ -21,7 +21,8 @@ PACKAGES = ("app", "worker", "trainer")
 BANNED_NAMES = {"utils", "helpers", "common", "misc", "manager"}
 LAZY_IMPORTS = {
     *("trainer/__main__.py", "worker/inference/server.py", "worker/fork_server.py", "app/launcher/cli.py"),
-    "worker/sandbox/corpus/decoding.py",  # libraries that few uploads need
+    # Libraries that few uploads need.
+    *(f"worker/sandbox/corpus/{name}.py" for name in ("decoding", "containers", "documents", "columnar")),
 }
 PUBLIC_INTERFACE = "app/client/__init__.py"  # from athanor import Client
 LONG_FUNCTIONS = {"trainer/training/loop.py": 200}

@@ -90,6 +90,10 @@ class CorpusInfo(Shape):
     bad_bytes: str | None
     num_skipped_documents: int
     encoding_reason: str | None
+    num_files: int | None
+    skipped_files: dict[str, int]
+    remarks: list[ParseProblem]
+    num_remarks: int
     problems: list[ParseProblem]
     encodings: list[EncodingInfo]
     task_id: str | None

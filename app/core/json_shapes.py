@@ -72,7 +72,12 @@ class ParseReport(_Stored):
     kind: str | None = None
     skip_bad: bool = False
     bad_bytes: Literal["omit", "replace", "skip_document"] | None = None  # what happens to undecodable bytes
-    encoding_reason: Literal["mark", "chosen", "valid"] | None = None  # a byte-order mark; the user; every byte decodes
+    # A byte-order mark; the user; the file itself, in HTML; the default, in which every byte decodes.
+    encoding_reason: Literal["mark", "chosen", "declared", "valid"] | None = None
+    num_files: int | None = None  # that an archive had and a format reads
+    skipped_files: dict[str, int] = {}  # of an archive that no format reads, by the ending of their names
+    remarks: list[Problem] = []  # on files that were read nevertheless: the first 100
+    num_remarks: int = 0
     num_bad_lines: int = 0
     bad_lines: dict[str, int] = {}  # by the code of what is wrong with them
     num_bad_places: int = 0  # where bytes cannot be decoded, counted up to 10,000 where the file was refused for them

@@ -73,7 +73,7 @@ class Corpus(Base):
     owner_id: Mapped[str | None] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     name: Mapped[str]
     filename: Mapped[str]
-    format: Mapped[str]  # the ending of the file name, one of app/corpora/service.py FORMATS
+    format: Mapped[str]  # as trainer/corpus_formats.py has it of the file name
     kind: Mapped[str] = mapped_column(server_default="text")  # text, or what its documents are records of
     encoding: Mapped[str | None]  # None until parsed; chosen by the user if it is not UTF-8
     state: Mapped[str] = mapped_column(server_default="parsing")

@@ -51,7 +51,7 @@ async def upload_corpus(
     filename: Annotated[
         str,
         Query(
-            description="File name, ending in .txt, .md, .jsonl, .json, .csv or .tsv.",
+            description="File name, whose ending says its format: .txt, .jsonl.gz, .zip, ...",
             examples=["kjv.txt"],
             max_length=uploads.MAX_FILENAME_LENGTH,
         ),

@@ -18,10 +18,14 @@ from app.web.auth import Reader, Submitter
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
 from app.web.parameters import Id, Part
+from trainer import corpus_formats
 
 router = APIRouter()
 PAGE_ROWS = 50
 DOCUMENTS_SHOWN = 10
+# Formats to which the choice of an encoding, or of a kind of records, applies.
+_ENCODED = {*corpus_formats.ENCODED_FORMATS, *corpus_formats.ARCHIVES}
+_RECORDS = {*corpus_formats.RECORD_FORMATS, *corpus_formats.ARCHIVES}
 FORM_BYTES = 2**20  # of a form besides its files
 
 
@@ -42,7 +46,7 @@ def _index(request: Request, principal: Principal, after: str | None, refused: l
         next=cursor,
         after=after,
         refused=refused,
-        formats=service.FORMATS,
+        formats=corpus_formats.FILE_ENDINGS,
         encodings=problems.ENCODINGS,
         kinds=_kinds(),
         max_bytes=settings().max_upload_bytes,
@@ -125,6 +129,9 @@ def _corpus(
         corpus=corpus,
         tasks=tasks,
         problems=[(problem, problems.sentence(problem)) for problem in corpus.problems],
+        remarks=[(remark.file, problems.sentence(remark)) for remark in corpus.progress.remarks],
+        has_encoding=not set(corpus.format.split(".")).isdisjoint(_ENCODED),
+        has_records=not set(corpus.format.split(".")).isdisjoint(_RECORDS),
         encodings=problems.ENCODINGS,
         encoding_reason=translate(problems.ENCODING_REASONS.get(corpus.progress.encoding_reason or "", "")),
         offers=[(offer, problems.encoding_reason(offer)) for offer in corpus.progress.candidates],

@@ -112,6 +112,32 @@ MESSAGES = {
         "The row is longer than 16 MiB. Close the quotation mark that is still open in it, or split the document."
     ),
     "line_too_long": gettext_noop("The line is longer than 16 MiB. Split the document."),
+    "expands_too_much": gettext_noop(
+        "The file would expand to more than {limit}, over {ratio} times its size. Upload what is in it instead."
+    ),
+    "archive_broken": gettext_noop("The file cannot be unpacked: {why}. Upload it again if it is incomplete."),
+    "archive_many": gettext_noop("The archive has more than {limit} files. Split it, or put the texts into one file."),
+    "archive_unsafe": gettext_noop(
+        "The archive has a file at a path outside of it, or with a name that is too long: {file}. Pack it again."
+    ),
+    "archive_special": gettext_noop(
+        "The archive has a link, device or other special file: {file}. Pack plain files only."
+    ),
+    "archive_twice": gettext_noop("The archive has two files of the same name: {file}. Rename one of them."),
+    "archive_nested": gettext_noop("The file is compressed or an archive itself. Unpack it first."),
+    "file_empty": gettext_noop("The file is empty."),
+    "file_encrypted": gettext_noop("The file is encrypted. Save it without a password or copy protection."),
+    "file_broken": gettext_noop("The file cannot be read: {why}. Open it in its program and save it again."),
+    "file_expands_too_much": gettext_noop(
+        "The file would expand to more than {limit}, over {ratio} times its size. Save its text instead."
+    ),
+    "file_too_large_to_read": gettext_noop("The file is larger than {limit}. Split it."),
+    "no_text": gettext_noop("The file has no text."),
+    "pdf_without_text": gettext_noop(
+        "None of the {pages} pages has text: it is probably scanned. Recognize its text first (OCR)."
+    ),
+    "pages_without_text": gettext_noop("{pages} pages have no text, such as scanned ones: {numbers}."),
+    "office_old": gettext_noop("The file has an old format of Office. Save it as .docx or .xlsx."),
     "out_of_memory": gettext_noop("Parsing was stopped: it needed more than {limit} of memory."),
     "disk_filled_up": gettext_noop(
         "The disk of the data directory became full, so parsing was stopped. Free some space, then parse the file "
@@ -157,6 +183,7 @@ ENCODINGS = {
 ENCODING_REASONS = {
     "mark": gettext_noop("by the byte-order mark at its beginning"),
     "chosen": gettext_noop("chosen by you"),
+    "declared": gettext_noop("declared in the file"),
     "valid": gettext_noop("the default; every byte of the file was valid"),
 }
 # What was decided about bytes that cannot be decoded.
@@ -207,7 +234,8 @@ def first_sentence(problems: list[Problem]) -> str | None:
         return None
     first = problems[0]
     text = sentence(first)
-    return text if first.line is None else _("Line {line}: {problem}", line=first.line, problem=text)
+    text = text if first.line is None else _("Line {line}: {problem}", line=first.line, problem=text)
+    return text if first.file is None else f"{first.file}: {text}"
 
 
 def sentence(problem: Problem) -> str:

@@ -9,6 +9,7 @@ from app.core.json_shapes import EncodingCandidate, Problem
 from app.core.models import BackgroundTask, Corpus, Tokenizer
 from app.corpora import problems
 from app.corpora.previews import DocumentPreview
+from trainer import corpus_formats
 
 
 class CorpusProblem(BaseModel):
@@ -16,7 +17,8 @@ class CorpusProblem(BaseModel):
 
     code: str
     message: str
-    line: int | None = Field(None, description="Number of the line, from 1.")
+    file: str | None = Field(None, description="File of an archive.")
+    line: int | None = Field(None, description="Number of the line or row, from 1.")
     byte: int | None = Field(None, description="Position in the file, from 0.")
     context: str | None = Field(
         None, description="The text around bytes that cannot be decoded, which are written as \\xe9."
@@ -69,6 +71,10 @@ class CorpusAnswer(BaseModel):
                     "bad_bytes": None,
                     "num_skipped_documents": 0,
                     "encoding_reason": "valid",
+                    "num_files": None,
+                    "skipped_files": {},
+                    "remarks": [],
+                    "num_remarks": 0,
                     "problems": [],
                     "encodings": [],
                     "task_id": None,
@@ -84,7 +90,9 @@ class CorpusAnswer(BaseModel):
     id: str
     name: str
     filename: str
-    format: Literal["txt", "md", "jsonl", "json", "csv", "tsv"]
+    format: str = Field(
+        description=f"One of {', '.join(corpus_formats.ENDINGS)}, zip and tar, or one with its compression: csv.gz."
+    )
     kind: str = Field(description="Kind of its documents: text, or one kind of records.")
     state: Literal["parsing", "ready", "failed"]
     encoding: str | None
@@ -116,10 +124,18 @@ class CorpusAnswer(BaseModel):
         description="What was decided about bytes that cannot be decoded."
     )
     num_skipped_documents: int = Field(description="Number of documents that were left out because of such bytes.")
-    encoding_reason: Literal["mark", "chosen", "valid"] | None = Field(
-        description="Why it was read in its encoding: a byte-order mark, the choice of the user, or the default, "
-        "UTF-8, in which every byte is valid."
+    encoding_reason: Literal["mark", "chosen", "declared", "valid"] | None = Field(
+        description="Why it was read in its encoding: a byte-order mark, the choice of the user, what an HTML file "
+        "declares, or the default, UTF-8, in which every byte is valid."
     )
+    num_files: int | None = Field(description="Number of files of an archive that are read.")
+    skipped_files: dict[str, int] = Field(
+        description="Number of files of an archive that no format reads, by the ending of their names."
+    )
+    remarks: list[CorpusProblem] = Field(
+        description="What to know of files that were read nevertheless, such as pages without text. The first 100."
+    )
+    num_remarks: int
     encodings: list[EncodingOffer] = Field(
         description="Other encodings to try if decoding failed, the likeliest first."
     )
@@ -201,6 +217,10 @@ def corpus_answer(corpus: Corpus, task: BackgroundTask | None = None) -> CorpusA
         bad_bytes=progress.bad_bytes,
         num_skipped_documents=progress.num_skipped_documents,
         encoding_reason=progress.encoding_reason,
+        num_files=progress.num_files,
+        skipped_files=progress.skipped_files,
+        remarks=[problem_answer(remark) for remark in progress.remarks],
+        num_remarks=progress.num_remarks,
         problems=[problem_answer(problem) for problem in corpus.problems],
         encodings=[encoding_offer(candidate) for candidate in progress.candidates],
         task_id=task.id if task is not None else None,
@@ -227,6 +247,7 @@ def problem_answer(problem: Problem) -> CorpusProblem:
     return CorpusProblem(
         code=problem.code,
         message=message,
+        file=problem.file,
         line=problem.line,
         byte=problem.byte,
         context=None if context is None else str(context),

@@ -18,9 +18,9 @@ from app.core.models import TERMINAL, BackgroundTask, Corpus, Job, Tokenizer
 from app.core.principal import Principal, not_found, visible, visible_to
 from app.core.settings import settings
 from app.corpora.shipped import FOLDER, SHIPPED
+from trainer import corpus_formats
 from trainer.run_dir import CorpusInput, sha256_file
 
-FORMATS = ("txt", "md", "jsonl", "json", "csv", "tsv")
 MAX_NAME_LENGTH = 120
 MAX_EXPIRED = 100  # corpora that one sweep deletes
 
@@ -45,14 +45,14 @@ def create_corpus(
 ) -> Corpus:
     """Record a stored upload and enqueue its parsing. After `lifetime` seconds it is deleted.
 
-    Without a `format`, the ending of the file name is.
+    Without a `format`, that of the file name is.
     """
     corpus = Corpus(
         id=corpus_id,
         owner_id=owner_id,
         name=name,
         filename=filename,
-        format=format or filename.rpartition(".")[2].lower(),
+        format=format or corpus_formats.format_of(filename) or "txt",
         encoding=encoding,
         state="parsing",
         num_bytes=num_bytes,

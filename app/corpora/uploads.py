@@ -18,6 +18,7 @@ from app.corpora import service
 from app.corpora.problems import ENCODINGS
 from app.corpora.record_kinds import checked_kind
 from app.web import uploads
+from trainer import corpus_formats
 
 MAX_FILENAME_LENGTH = 255
 
@@ -40,13 +41,14 @@ class Label:
 
 def label(filename: str, name: str = "", encoding: str = "", kind: str = "") -> Label:
     """Check the name and options of an upload before its content is read. Raises PanelError."""
-    stem, dot, extension = filename.strip().rpartition(".")
-    if not dot or extension.lower() not in service.FORMATS:
+    if corpus_formats.format_of(filename.strip()) is None:
         message = _(
-            "“{filename}” is not a supported file. Upload .txt, .md, .jsonl, .json, .csv or .tsv.",
+            "“{filename}” is not a supported file. Text, source code, HTML, PDF, Word (.docx), EPUB, JSON, CSV, "
+            "spreadsheets, Parquet and Arrow are, also in .gz, .zst, .zip or .tar.",
             filename=filename,
         )
         raise bad_field("filename", "filename_extension", message)
+    stem = corpus_formats.stem_of(filename.strip())
     filename = checked_name(filename, max_length=MAX_FILENAME_LENGTH, field="filename")
     name = checked_name(name.strip() or stem or filename, max_length=service.MAX_NAME_LENGTH)
     return Label(filename, name, checked_encoding(encoding), checked_kind(kind))

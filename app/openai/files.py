@@ -27,6 +27,7 @@ from app.openai.objects import After, RetryCount
 from app.web import multipart
 from app.web.auth import Reader, Submitter
 from app.web.json_body import StrictRoute
+from trainer import corpus_formats
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -105,12 +106,11 @@ def file_label(filename: str, purpose: str, lifetime: int | None) -> Label:
         raise bad_field("purpose", "purpose_missing", message)
     purpose = checked_name(purpose, max_length=64, field="purpose")
     filename = checked_name(filename, max_length=uploads.MAX_FILENAME_LENGTH, field="file")
-    stem, _dot, ending = filename.rpartition(".")
-    is_known = bool(stem) and ending.lower() in service.FORMATS
+    form = corpus_formats.format_of(filename)
     return Label(
         filename=filename,
-        name=(stem if is_known else filename)[: service.MAX_NAME_LENGTH],
-        format=ending.lower() if is_known else "txt" if purpose == "pretrain" else "jsonl",
+        name=(filename if form is None else corpus_formats.stem_of(filename))[: service.MAX_NAME_LENGTH],
+        format=form or ("txt" if purpose == "pretrain" else "jsonl"),
         purpose=purpose,
         lifetime=lifetime,
     )

@@ -7,11 +7,13 @@ from app.core import db, storage
 from app.core.models import BackgroundTask, Corpus
 from app.core.settings import settings
 from app.corpora import service
+from trainer import corpus_formats
 from trainer.child_environment import child_environment
 from trainer.child_limits import ChildLimits
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
 from worker.sandbox import runner
+from worker.sandbox.corpus import containers
 
 
 def directory(task: BackgroundTask) -> Path:
@@ -29,7 +31,7 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         command(corpus),
         child_environment("parse"),
         lease.renew,
-        limits=limits(directory(task)),
+        limits=limits(directory(task), corpus.format),
         directory=directory(task),
     )
     if not closing and lease.is_disk_full:
@@ -37,9 +39,12 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     return closing or {"failed": {"problems": [{"code": "parser_died", "status": status}]}}
 
 
-def limits(path: Path) -> ChildLimits:
-    """The limits of the child. What it writes is UTF-8 of another encoding, or an index of tiny documents."""
+def limits(path: Path, form: str) -> ChildLimits:
+    """The limits of the child. What it writes is UTF-8 of another encoding, an index of tiny documents, or either of
+    what a compressed file holds.
+    """
     size = (path / "upload").stat().st_size
+    size = size if form in corpus_formats.ENCODED_FORMATS else containers.max_expanded_bytes(size)
     memory, cpu = settings().parse_memory_bytes, settings().parse_cpu_seconds
     return ChildLimits(memory_bytes=memory, cpu_seconds=cpu, file_bytes=8 * size + (1 << 20))
 

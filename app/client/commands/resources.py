@@ -98,7 +98,7 @@ def upload_corpus(
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a text or records: .txt, .md, .jsonl, .json, .csv or .tsv."""
+    """Upload texts or records: text, HTML, PDF, Word, EPUB, JSON, CSV, spreadsheets, Parquet, archives of them."""
     with connect() as client:
         with progress_bar(file.name) as on_progress:
             corpus = client.corpora.upload(file, name=name, encoding=encoding, kind=kind, on_progress=on_progress)

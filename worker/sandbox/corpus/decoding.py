@@ -1,6 +1,7 @@
 """From the bytes of a file to text: strict decoding that can say where it failed, and trials of other encodings."""
 
 import codecs
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ SKIPPED = "\udcff"  # in place of bytes whose document is left out: strict decod
 # For bytes that cannot be decoded, and for NUL characters.
 REPLACEMENTS = {"omit": "", "replace": "\ufffd", "skip_document": SKIPPED}
 
-EncodingReason = Literal["mark", "chosen", "valid"]
+EncodingReason = Literal["mark", "chosen", "declared", "valid"]
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -44,6 +45,7 @@ _CHARDET_NAMES = {
     "iso-8859-9": "windows-1254",
     "iso-8859-13": "windows-1257",
 }
+_DECLARATION = re.compile(rb"""<meta[^>]{1,200}?charset\s*=\s*["']?([\w.:-]{2,40})""", re.IGNORECASE)
 _FAVORED = {"windows-1252": 0.03}  # where short texts fit several encodings of Europe equally well
 # The commonest characters of Chinese text, ancient and modern, simplified and traditional: a wrong guess hits few.
 _COMMON = frozenset(
@@ -95,14 +97,26 @@ class BadPlaces:
         return text.replace("\0", self._replacement)
 
 
-def sniff(path: Path, requested: str | None) -> tuple[str, int, EncodingReason]:
-    """The encoding, the length of the byte-order mark in bytes, and why. A mark takes precedence over `requested`."""
+def sniff(path: Path, requested: str | None, is_html: bool = False) -> tuple[str, int, EncodingReason]:
+    """The encoding, the length of the byte-order mark in bytes, and why. A mark takes precedence over `requested`, and
+    that over what an HTML file declares.
+    """
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(1024)
     for mark, encoding in _BOMS:
         if start.startswith(mark):
             return encoding, len(mark), "mark"
+    declared = None if requested or not is_html else _declared(start)
+    if declared:
+        return declared, 0, "declared"
     return requested or "utf-8", 0, "valid" if requested in (None, "utf-8") else "chosen"
+
+
+def _declared(start: bytes) -> str | None:
+    """The encoding that the beginning of an HTML file names, if it is a known one."""
+    match = _DECLARATION.search(start)
+    name = match[1].decode().lower() if match else ""
+    return {"gbk": "gb18030", "x-sjis": "cp932"}.get(name) or _CHARDET_NAMES.get(name)
 
 
 def chunks(

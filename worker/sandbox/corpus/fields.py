@@ -33,23 +33,37 @@ class BadLine(Exception):
 class BadLines:
     """The bad lines of a file: how many there are of each code, and `problems` of the first, at least one of a code.
 
-    `num_skipped` is the number of documents that are left out because bytes of them cannot be decoded.
+    `num_skipped` is the number of documents that are left out because bytes of them cannot be decoded. `file` is the
+    member of an archive that is being read.
     """
 
     def __init__(self) -> None:
         self.problems: list[dict[str, Any]] = []
         self._codes: Counter[str] = Counter()
         self.num_skipped = 0
+        self.file: str | None = None
+        self.remarks: list[dict[str, Any]] = []
+        self.num_remarks = 0
 
     def __len__(self) -> int:
         return self._codes.total()
 
-    def add(self, bad: BadLine, line: int, **place: int) -> None:
-        """Remember a bad line by its number and its byte, if that is known."""
+    def add(self, bad: BadLine, line: int | None, **place: int) -> None:
+        """Remember a bad line by its number and its byte, if that is known; without a number it is the whole file."""
         code = bad.problem["code"]
         if len(self.problems) < KEPT_PROBLEMS or code not in self._codes:
-            self.problems.append({**bad.problem, "line": line + bad.lines_down, **place})
+            number = {} if line is None else {"line": line + bad.lines_down}
+            self.problems.append({**bad.problem, **number, **place, **self._in_file()})
         self._codes[code] += 1
+
+    def remark(self, code: str, **values: Any) -> None:
+        """Remember something to know of a file that is read nevertheless."""
+        self.num_remarks += 1
+        if len(self.remarks) < KEPT_PROBLEMS:
+            self.remarks.append({**BadLine(code, **values).problem, **self._in_file()})
+
+    def _in_file(self) -> dict[str, str]:
+        return {} if self.file is None else {"file": storable(self.file)}
 
     def skip_document(self) -> None:
         """Count a document that is left out because bytes of it cannot be decoded."""
@@ -61,6 +75,8 @@ class BadLines:
             "num_bad_lines": len(self),
             "bad_lines": dict(self._codes.most_common()),
             "num_skipped_documents": self.num_skipped,
+            "remarks": self.remarks,
+            "num_remarks": self.num_remarks,
         }
 
 

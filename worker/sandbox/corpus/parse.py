@@ -1,15 +1,17 @@
-"""The sandboxed child that reads an upload, with the standard library only.
+"""The sandboxed child that reads an upload.
 
 `python -m worker.sandbox.corpus.parse DIRECTORY FORMAT ...`
 
 It holds no credentials. It reports by JSON lines on standard output: {"done", "total"} while it reads, at last
 {"result": {...}} or {"failed": {...}}. It writes `text.bin` (the documents' UTF-8 back to back) and `index.bin` (where
-each ends, little-endian uint64) next to the upload, in constant memory, and renames both once they are complete.
+each ends, little-endian uint64) next to the upload, and renames both once they are complete. Text, JSON and tables are
+read in constant memory by the standard library, other formats by libraries that are imported when a file needs them.
 
 A .txt or .md file is one document, or several separated by form feeds; CRLF becomes LF, byte-order marks are removed.
 A .jsonl or .json file has one JSON object a line, blank lines aside, or an array of objects; the string `text` of an
 object is a document, or the object is a record of another kind. A .csv or .tsv file has one record a row, its first row
-names the keys. See record_schema.py.
+names the keys; so do spreadsheets, and Parquet and Arrow files by their schema. See record_schema.py. HTML, PDF, Word,
+EPUB and source code are one document a file (documents.py). Compressed files and archives: containers.py.
 """
 
 import argparse
@@ -22,16 +24,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from trainer import corpus_formats
 from trainer.corpus_kinds import CORPUS_KINDS
-from worker.sandbox.corpus import decoding
-from worker.sandbox.corpus.fields import BadLines
+from worker.sandbox.corpus import columnar, decoding, documents
+from worker.sandbox.corpus.containers import Refused, Source, Sources
+from worker.sandbox.corpus.fields import BadLine, BadLines, Record
 from worker.sandbox.corpus.json_records import JsonRecords
 from worker.sandbox.corpus.record_schema import RecordReader
-from worker.sandbox.corpus.tables import DELIMITERS, Rows
+from worker.sandbox.corpus.tables import DELIMITERS, Rows, TableRows
 from worker.sandbox.reporting import ProgressReporter, report
 
 TEXT_FORMATS = ("txt", "md")
 JSON_FORMATS = ("jsonl", "json")
+KEPT_ENDINGS = 50  # of files that no format reads
 
 _LINE_ENDS = ("\r\n", "\n", "\r", "\f")
 _MARK = re.compile(rf"(?<=[\n\f]){decoding.BOM}")
@@ -180,6 +185,120 @@ def _unix_text(text: str) -> str:
 # ---- the whole ------------------------------------------------------------------------------------------------------
 
 
+class FileReader:
+    """Reads the files of an upload into documents, with what was asked for and what was counted."""
+
+    def __init__(
+        self,
+        output: CorpusWriter,
+        shape: RecordReader,
+        bad_lines: BadLines,
+        progress: Callable[[int], None],
+        requested_encoding: str | None = None,
+        bad_bytes: str | None = None,
+    ) -> None:
+        self._output, self._shape, self._bad_lines, self._progress = output, shape, bad_lines, progress
+        self._requested_encoding, self._bad_bytes = requested_encoding, bad_bytes
+        self.encoding: str | None = None  # of the last file that is text in one
+        self.encoding_reason: decoding.EncodingReason | None = None
+        self.num_bad_places = 0
+
+    def read(self, source: Source) -> None:
+        """Read one file. A member of an archive that cannot be read is a bad line. Raises Undecodable, Refused."""
+        try:
+            self._read(source)
+        except BadLine as bad:
+            if source.name is None:
+                raise Refused(**bad.problem) from None
+            self._bad_lines.add(bad, None)
+        except decoding.Undecodable as error:
+            if source.name is None:
+                raise
+            bad = BadLine(error.code, encoding=error.encoding, context=error.context)
+            self._bad_lines.add(bad, error.line, byte=error.byte)
+
+    def _read(self, source: Source) -> None:
+        if source.form in corpus_formats.ENCODED_FORMATS:
+            self._read_encoded(source)
+        elif source.form in ("parquet", "arrow"):
+            self._records(columnar.arrow_records(source.path, source.form, self._progress))
+        elif source.form == "xlsx":
+            for rows in columnar.sheet_rows(source.path):
+                self._sheet(rows)
+        elif source.form == "pdf":
+            self._text(documents.pdf_text(source.path, self._bad_lines.remark, self._progress))
+        else:
+            self._text({"docx": documents.docx_text, "epub": documents.epub_text}[source.form](source.path))
+
+    def _read_encoded(self, source: Source) -> None:
+        path, form = source.path, source.form
+        encoding, skip, reason = decoding.sniff(path, self._requested_encoding, form == "html")
+        if source.name is not None and not self._bad_bytes:
+            for _text in decoding.chunks(path, encoding, skip, self._progress):
+                pass  # a member that does not decode is left out whole
+        self.encoding, self.encoding_reason = encoding, reason
+        bad_places = decoding.BadPlaces(decoding.REPLACEMENTS[self._bad_bytes]) if self._bad_bytes else None
+        texts = decoding.chunks(path, encoding, skip, self._progress, bad_places)
+        try:
+            if form in DELIMITERS:
+                for text in Rows(form, self._shape, self._bad_lines).documents(texts):
+                    self._output.documents([text])
+            elif form in JSON_FORMATS:
+                has_bytes = encoding == "utf-8" and bad_places is None
+                first_byte = skip if has_bytes else None
+                JsonRecords(self._output.documents, self._shape, self._bad_lines, first_byte).parse(texts)
+            elif form in TEXT_FORMATS:
+                self._shape.begin_text()
+                parse_text(texts, self._output, self._bad_lines)
+            else:
+                self._whole(texts, form)
+        finally:
+            self.num_bad_places += bad_places.count if bad_places else 0
+
+    def _whole(self, texts: Iterator[str], form: str) -> None:
+        """A file that is one document: HTML, or source code. Raises BadLine."""
+        parts: list[str] = []
+        size = 0
+        for part in _unix_lines(texts):
+            parts.append(part)
+            size += len(part)
+            if size > documents.MAX_HTML_BYTES:
+                raise BadLine("file_too_large_to_read", limit_bytes=documents.MAX_HTML_BYTES)
+        text = "".join(parts)
+        if decoding.SKIPPED in text:
+            self._bad_lines.skip_document()
+        elif form == "html":
+            self._text(documents.html_text(text))
+        elif text.strip():
+            self._text(text)
+        else:
+            raise BadLine("file_empty")
+
+    def _text(self, text: str) -> None:
+        self._output.documents([self._shape.document_of_text(text)])
+
+    def _records(self, records: Iterator[Record]) -> None:
+        for number, record in enumerate(records, start=1):
+            try:
+                document = self._shape.document(record)
+            except BadLine as bad:
+                self._bad_lines.add(bad, number)
+            else:
+                self._output.documents([document])
+
+    def _sheet(self, rows: Iterator[tuple[int, list[str]]]) -> None:
+        table = TableRows(self._shape, self._bad_lines)
+        for number, row in rows:
+            try:
+                document = table.document(row)
+            except BadLine as bad:
+                self._bad_lines.add(bad, number)
+                if not table.names:
+                    return
+            else:
+                self._output.documents([] if document is None else [document])
+
+
 def parse(
     directory: Path,
     form: str,
@@ -189,58 +308,58 @@ def parse(
     kind: str | None = None,
     bad_bytes: str | None = None,
 ) -> dict[str, Any]:
-    """Parse `directory`/upload and return what was read. `kind` is that of its records; None to detect it from
-    the first one. `bad_bytes` decides about bytes that cannot be decoded (see decoding.REPLACEMENTS). Raises
-    UnreadableCorpus.
+    """Parse `directory`/upload, whose format trainer/corpus_formats.py names, and return what was read. `kind` is that
+    of its records; None to detect it from the first one. `bad_bytes` decides about bytes that cannot be decoded (see
+    decoding.REPLACEMENTS). Raises UnreadableCorpus.
     """
     upload = directory / "upload"
     options = {"kind": kind, "skip_bad": skip_bad, "bad_bytes": bad_bytes}
-    encoding, skip, reason = decoding.sniff(upload, requested_encoding)
-    bad_places = decoding.BadPlaces(decoding.REPLACEMENTS[bad_bytes]) if bad_bytes else None
-    texts = decoding.chunks(upload, encoding, skip, progress, bad_places)
     output = CorpusWriter(directory)
     shape = RecordReader(kind)
     bad_lines = BadLines()
+    files = Sources(upload, form, directory / f"member.bin.{os.getpid()}", bad_lines, progress)
+    reader = FileReader(output, shape, bad_lines, progress, requested_encoding, bad_bytes)
+
+    def counted() -> dict[str, Any]:
+        return {
+            **options,
+            **bad_lines.facts(),
+            "num_bad_places": reader.num_bad_places,
+            "num_files": files.num_files or None,
+            "skipped_files": dict(files.skipped.most_common(KEPT_ENDINGS)),
+        }
+
     try:
-        if form in DELIMITERS:
-            for text in Rows(form, shape, bad_lines).documents(texts):
-                output.documents([text])
-        elif form in JSON_FORMATS:
-            has_bytes = encoding == "utf-8" and bad_places is None
-            JsonRecords(output.documents, shape, bad_lines, skip if has_bytes else None).parse(texts)
-        else:
-            parse_text(texts, output, bad_lines)
+        for source in files:
+            try:
+                reader.read(source)
+            except decoding.Undecodable as error:
+                skip = decoding.sniff(source.path, requested_encoding, source.form == "html")[1]
+                places = decoding.list_bad_places(source.path, error, skip, progress)
+                candidates = decoding.candidates(source.path, error.encoding, progress)
+                raise UnreadableCorpus(
+                    places.pop("problems"), **{**counted(), **places}, candidates=candidates
+                ) from None
         if bad_lines and not skip_bad:
-            raise UnreadableCorpus(bad_lines.problems, **options, **bad_lines.facts())
+            raise UnreadableCorpus(bad_lines.problems, **counted())
         if not output.num_documents:
-            raise UnreadableCorpus(
-                [{"code": "all_skipped" if bad_lines.num_skipped else "empty"}, *bad_lines.problems],
-                **options,
-                **bad_lines.facts(),
-                num_bad_places=bad_places.count if bad_places else 0,
-            )
+            code = "all_skipped" if bad_lines.num_skipped else "empty"
+            raise UnreadableCorpus([{"code": code}, *bad_lines.problems], **counted())
         sha256 = output.finish()
-    except decoding.Undecodable as error:
-        places = decoding.list_bad_places(upload, error, skip, progress)
-        candidates = decoding.candidates(upload, encoding, progress)
-        raise UnreadableCorpus(places.pop("problems"), **places, **options, candidates=candidates) from None
+    except Refused as refused:
+        raise UnreadableCorpus([refused.problem], **counted()) from None
     finally:
         output.discard()
+        files.scratch.unlink(missing_ok=True)
     return {
-        "encoding": encoding,
+        "encoding": reader.encoding,
         "kind": shape.kind or "text",
         "num_documents": output.num_documents,
         "num_characters": output.num_characters,
         "num_text_bytes": output.num_bytes,
         "text_sha256": sha256,
         "problems": bad_lines.problems,
-        "progress": {
-            **options,
-            **bad_lines.facts(),
-            **shape.facts(),
-            "encoding_reason": reason,
-            "num_bad_places": bad_places.count if bad_places else 0,
-        },
+        "progress": {**counted(), **shape.facts(), "encoding_reason": reader.encoding_reason},
     }
 
 
@@ -248,7 +367,7 @@ def main() -> None:
     """Parse as the arguments say, under limits, and report."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("directory", type=Path)
-    arguments.add_argument("form", choices=(*TEXT_FORMATS, *JSON_FORMATS, *DELIMITERS))
+    arguments.add_argument("form")
     arguments.add_argument("--kind", choices=CORPUS_KINDS)
     arguments.add_argument("--encoding", choices=("utf-8", *decoding.CANDIDATES))
     arguments.add_argument("--skip-bad", action="store_true")

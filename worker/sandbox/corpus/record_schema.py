@@ -83,6 +83,23 @@ class RecordReader:
         self._lengths[len(text).bit_length()] += 1
         return text
 
+    def knows_columns(self, names: list[str]) -> bool:
+        """Whether records with these keys can be read."""
+        return detect_kind(dict.fromkeys(names)) is not None
+
+    def begin_text(self) -> None:
+        """What follows has no keys: it is text. Raises BadLine among records."""
+        if self.kind is None:
+            self.kind = "text"
+        if self.kind != "text":
+            raise BadLine("record_mixed", found="text", kind=self.kind)
+
+    def document_of_text(self, text: str) -> str:
+        """What is kept of a document without keys, which is all of it. Raises BadLine among records."""
+        self.begin_text()
+        self._lengths[len(text).bit_length()] += 1
+        return text
+
     def _kind_of(self, record: Record) -> str:
         """The kind to read a record as, which is that of all. Raises BadLine for a record of another one."""
         kind = detect_kind(record)

@@ -10,17 +10,40 @@ from typing import Any
 
 from worker.sandbox.corpus.decoding import BOM, SKIPPED
 from worker.sandbox.corpus.fields import BadLine, BadLines
-from worker.sandbox.corpus.record_schema import RecordReader, detect_kind
+from worker.sandbox.corpus.record_schema import RecordReader
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-OTHER_DELIMITERS = (",", ";", "\t", "|")  # of spreadsheets in other countries, whatever the file's ending
+# Of spreadsheets in other countries and of databases, whatever the file's ending.
+OTHER_DELIMITERS = (",", ";", "\t", "|", "^", "~", "\x1f", "\x01", ":", " ")
 MAX_ROW_CHARACTERS = 16 << 20
 
-_EXCEL_HINT = re.compile(r"sep=(.)\r?\n")
+_EXCEL_HINT = re.compile(r"\"?sep=(.)\"?\r?\n", re.IGNORECASE)
+
+
+class TableRows:
+    """Reads the rows of one table into documents; the first one that is not empty names the columns."""
+
+    def __init__(self, shape: RecordReader, bad_lines: BadLines) -> None:
+        self._shape, self._bad_lines = shape, bad_lines
+        self.names: list[str] = []
+
+    def document(self, row: list[str]) -> str | None:
+        """What is kept of a row; None of one that names columns, is empty, or is left out. Raises BadLine."""
+        if not any(cell.strip() for cell in row):
+            return None
+        if not self.names:
+            self.names = _names(row, self._shape)
+            return None
+        if any(SKIPPED in cell for cell in row):
+            self._bad_lines.skip_document()
+            return None
+        if _lower(row)[: len(self.names)] == self.names:  # the first row again, where files were joined
+            return None
+        return self._shape.document(_record(self.names, row))
 
 
 class Rows:
-    """Reads the rows of a table into documents and remembers the bad ones."""
+    """Reads the rows of a text with separators into documents and remembers the bad ones."""
 
     def __init__(self, form: str, shape: RecordReader, bad_lines: BadLines) -> None:
         self._delimiter, self._shape, self._bad_lines = DELIMITERS[form], shape, bad_lines
@@ -34,27 +57,22 @@ class Rows:
         except BadLine as bad:
             self._bad_lines.add(bad, lines.number)
             return
-        self._delimiter = _delimiter(first, self._delimiter)
+        self._delimiter = _delimiter(first, self._delimiter, self._shape)
         reader = csv.reader(chain([first], lines), delimiter=self._delimiter, strict=True)
         line = lines.number
-        names: list[str] = []
+        table = TableRows(self._shape, self._bad_lines)
         while True:
             try:
-                row = next(reader)
-                if any(cell.strip() for cell in row):
-                    if not names:
-                        names = _names(row)
-                    elif any(SKIPPED in cell for cell in row):
-                        self._bad_lines.skip_document()
-                    elif _lower(row)[: len(names)] != names:  # the first row again, where files were joined
-                        yield self._shape.document(_record(names, row))
+                document = table.document(next(reader))
+                if document is not None:
+                    yield document
             except StopIteration:
                 return
             except csv.Error as error:
                 self._bad_lines.add(BadLine("csv", why=str(error)), line)
             except BadLine as bad:
                 self._bad_lines.add(bad, line)
-                if not names:
+                if not table.names:
                     return
             lines.begin_row()
             line = lines.number + 1
@@ -117,30 +135,36 @@ def _lines(texts: Iterator[str]) -> Iterator[str]:
         yield "".join(pending)
 
 
-def _delimiter(first_row: str, usual: str) -> str:
-    """The separator with which the first row names a kind of record; the usual one if none does."""
+def _delimiter(first_row: str, usual: str, shape: RecordReader) -> str:
+    """The separator with which the first row names a kind of record. If none does: the usual one if the first row has
+    it, else the one that it has most often.
+    """
+    columns: dict[str, int] = {}
     for delimiter in (usual, *OTHER_DELIMITERS):
         with suppress(csv.Error):
             row = next(csv.reader([first_row], delimiter=delimiter), [])
-            if detect_kind(dict.fromkeys(_lower(row))):
+            if shape.knows_columns(_lower(row)):
                 return delimiter
-    return usual
+            columns[delimiter] = len(row)
+    if columns.get(usual, 1) > 1 or not columns:
+        return usual
+    return max(OTHER_DELIMITERS[:-2], key=lambda delimiter: columns.get(delimiter, 0))
 
 
 def _lower(row: list[str]) -> list[str]:
     return [cell.strip().lower() for cell in row]
 
 
-def _names(row: list[str]) -> list[str]:
+def _names(row: list[str], shape: RecordReader) -> list[str]:
     names = _lower(row)
     while names and not names[-1]:
         names.pop()
     names = [name or f"column {number}" for number, name in enumerate(names, start=1)]
-    if detect_kind(dict.fromkeys(names)) is None:
-        raise BadLine("columns", found=", ".join(names)[:200])
     twice = next((name for name, number in Counter(names).items() if number > 1), None)
     if twice is not None:
         raise BadLine("column_twice", name=twice[:80])
+    if not shape.knows_columns(names):
+        raise BadLine("columns", found=", ".join(names)[:200])
     return names
 
 
