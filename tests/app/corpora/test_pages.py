@@ -13,6 +13,7 @@ from app.corpora import service
 from tests.app.corpora.conftest import Upload
 from tests.background import claim, forget_waiting, run_waiting
 from tests.users import Person
+from tests.worker.sandbox.corpus import sample_files
 
 EVIL = "<script>alert(1)</script>"
 
@@ -119,6 +120,27 @@ def test_bad_bytes_can_be_dropped(alice: TestClient, upload: Upload) -> None:
     text = alice.get(f"/corpora/{corpus['id']}").text
     assert "one caf in town" in text
     assert "Bad bytes left out" in text
+
+
+def test_files_of_an_archive_that_cannot_be_read_are_named_until_they_are_skipped(
+    alice: TestClient, upload: Upload
+) -> None:
+    scan, part = sample_files.pdf([""]), sample_files.pdf(["Two pages.", ""])
+    members = [("a/one.txt", b"One page."), ("scan.pdf", scan), ("part.pdf", part), ("photo.png", b"\x89PNG")]
+    corpus = upload(alice, sample_files.zipped(members), "folder.zip")
+    assert (corpus["state"], corpus["format"], corpus["bad_lines"]) == ("failed", "zip", {"pdf_without_text": 1})
+    assert corpus["problems"][0]["file"] == "scan.pdf"
+    text = html.unescape(alice.get(f"/corpora/{corpus['id']}").text)
+    assert "<code>scan.pdf</code>: None of the 1 pages has text" in text
+    alice.post(f"/corpora/{corpus['id']}/parse", data={"skip_bad": "true"})
+    run_waiting()
+    again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
+    assert (again["state"], again["num_documents"], again["num_files"]) == ("ready", 2, 3)
+    assert again["skipped_files"] == {".png": 1}
+    assert again["remarks"][0]["message"] == "1 pages have no text, such as scanned ones: 2."
+    text = html.unescape(alice.get(f"/corpora/{corpus['id']}").text)
+    assert "<code>part.pdf</code>: 1 pages have no text" in text
+    assert "<code>.png</code></dt><dd>1 ×" in text
 
 
 def test_tools_and_multiple_turns_are_shown(alice: TestClient, upload: Upload) -> None:

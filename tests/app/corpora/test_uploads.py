@@ -73,7 +73,7 @@ def test_unsupported_file_types_are_rejected_by_name(alice: TestClient, filename
     answer = post(alice, filename=filename)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "filename"
-    assert "Upload .txt, .md, .jsonl, .json, .csv or .tsv." in answer.json()["title"]
+    assert "HTML, PDF, Word (.docx), EPUB" in answer.json()["title"]
     assert folders() == before
 
 

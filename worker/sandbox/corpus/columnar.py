@@ -1,4 +1,4 @@
-"""Records of Parquet and Arrow files, and rows of spreadsheets. A library is imported by the first file that needs it."""
+"""Records of Parquet and Arrow files, and rows of spreadsheets. Each library is imported when a file needs it."""
 
 import math
 from collections.abc import Callable, Iterator
