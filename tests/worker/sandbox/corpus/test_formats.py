@@ -70,7 +70,7 @@ CONTENTS: list[tuple[str, bytes, list[str]]] = [
     ("html", PLAIN["html"], ["光\n\nOne\ntwo"]),
     ("html", b"<p>a</p><script>b</script><style>c</style><table><tr><td>d<td>e</table>", ["a\n\nd  e"]),
     ("pdf", pdf(["First page.", "Second page."]), ["First page.\n\nSecond page."]),
-    ("docx", docx(["First.", "光 & more."], ("a", "b")), ["First.\n\n光 & more.\n\na    b"]),
+    ("docx", docx(["First.", "光 & more."], ("a", "b")), ["First.\n\n光 & more.\n\na  b"]),
     ("epub", epub(["<h1>One</h1><p>A.</p>", "<p>光</p>"]), ["One\n\nA.\n\n光"]),
     (
         "xlsx",
