@@ -214,8 +214,8 @@ class FileReader:
         except decoding.Undecodable as error:
             if source.name is None:
                 raise
-            bad = BadLine(error.code, encoding=error.encoding, context=error.context)
-            self._bad_lines.add(bad, error.line, byte=error.byte)
+            undecodable = BadLine(error.code, encoding=error.encoding, context=error.context)
+            self._bad_lines.add(undecodable, error.line, byte=error.byte)
 
     def _read(self, source: Source) -> None:
         if source.form in corpus_formats.ENCODED_FORMATS:
