@@ -119,7 +119,7 @@ class Sources:
 
     def _members(self, members: Iterator[tuple[str, str | None, IO[bytes] | None]]) -> Iterator[Source]:
         """The members that are read, each in the scratch file. A member is its name, its fault, and its content."""
-        seen = set[str]()
+        names = set[str]()
         number = 0
         while True:
             with self._broken():
@@ -127,29 +127,29 @@ class Sources:
             if name is None:
                 return
             number += 1
-            shown = name[:200]
+            beginning = name[:200]
             if number > MAX_MEMBERS:
                 raise Refused("archive_many", limit=MAX_MEMBERS)
             if len(name) > MAX_NAME_CHARACTERS or _UNSAFE.search(name):
-                raise Refused("archive_unsafe", file=shown)
+                raise Refused("archive_unsafe", file=beginning)
             if fault == "archive_special":
-                raise Refused(fault, file=shown)
-            if name.casefold() in seen:
-                raise Refused("archive_twice", file=shown)
-            seen.add(name.casefold())
+                raise Refused(fault, file=beginning)
+            if name.casefold() in names:
+                raise Refused("archive_twice", file=beginning)
+            names.add(name.casefold())
             form = member_format(name)
             if form is None:
                 self.skipped[PurePosixPath(name).suffix.lower()[:20] or PurePosixPath(name).name[:20]] += 1
                 continue
             self.num_files += 1
-            self.bad_lines.file = shown
+            self.bad_lines.file = beginning
             is_nested = form in corpus_formats.ARCHIVES or corpus_formats.parts_of(form)[1] is not None
             if fault is not None or is_nested or stream is None:
                 self.bad_lines.add(BadLine(fault or "archive_nested"), None)
                 continue
             with self._broken(), stream:
                 self._copy(stream)
-            yield Source(self.scratch, form, shown)
+            yield Source(self.scratch, form, beginning)
 
     def _zip_members(self) -> Iterator[tuple[str, str | None, IO[bytes] | None]]:
         with zipfile.ZipFile(self.upload) as archive:
