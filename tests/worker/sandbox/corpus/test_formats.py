@@ -132,7 +132,7 @@ BROKEN: list[tuple[str, bytes, str]] = [
     ("docx", docx([]), "no_text"),
     ("docx", zipped([("a.xml", b" " * (40 << 20))]), "file_expands_too_much"),
     ("xlsx", OLE + "EncryptedPackage".encode("utf-16-le"), "file_broken"),
-    ("xlsx", xlsx([["colour", "shade"], ["red", "dark"]]), "columns"),
+    ("xlsx", xlsx([["color", "shade"], ["red", "dark"]]), "columns"),
     ("xlsx", b"", "file_broken"),
     (
         "epub",
