@@ -2,6 +2,7 @@
 
 DECODERS = ("llama", "qwen2", "gpt2")
 ENCODERS = ("bert", "roberta")
+ENCODER_DECODERS = ("t5",)
 ROTARY = ("llama", "qwen2")
 OWN_HEAD_DIM = ("llama", "qwen2", "t5")  # families whose heads need not divide the hidden size
 GGUF_MODEL_TYPES = DECODERS  # those that trainer/export/gguf_writer.py can write
@@ -14,8 +15,8 @@ NETWORK_FIELDS = (
 FAMILIES = {
     "causal": DECODERS,
     "masked": ENCODERS,
-    "span_corruption": ("t5",),
-    "seq2seq": ("t5",),
+    "span_corruption": ENCODER_DECODERS,
+    "seq2seq": ENCODER_DECODERS,
     "chat": DECODERS,
     "completion": DECODERS,
     "classification": (*ENCODERS, *DECODERS),

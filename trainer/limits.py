@@ -7,13 +7,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from trainer.families import DECODERS, ENCODERS, FAMILIES, GGUF_MODEL_TYPES, NEEDED_TOKENS
+from trainer.families import DECODERS, ENCODER_DECODERS, ENCODERS, FAMILIES, GGUF_MODEL_TYPES, NEEDED_TOKENS
 
 # A sentence for each reason, with the values of its Limit.
 MESSAGES = {
     "checkpoint_mute": "A {model_type} cannot continue a prompt. Choose another model.",
-    "score_unfit": "A {model_type} does not predict the next token of a text, so it cannot score one. Choose a model "
-    "that writes text.",
+    "messages_unfit": "A {model_type} turns one text into another; it does not answer conversations. Send prompt in "
+    "place of messages.",
+    "score_unfit": "A {model_type} does not predict the tokens of a text, so it cannot score one. Choose a model that "
+    "continues texts, or a BERT or RoBERTa trained on text.",
     "fill_mask_unfit": "A {model_type} has not learned to fill masks. Choose a BERT or RoBERTa trained on text.",
     "classify_unfit": "A {model_type} has no labels to choose from. Choose a model that was trained to classify.",
     "evaluation_unfit": "A {model_type} cannot be evaluated here, because it does not continue texts. Jobs that "
@@ -72,6 +74,11 @@ class Traits(BaseModel):
         """Whether it continues a text."""
         return self.model_type in DECODERS and not self.is_classifier
 
+    @property
+    def turns_text(self) -> bool:
+        """Whether it writes a text in answer to a source text: an encoder-decoder."""
+        return self.model_type in ENCODER_DECODERS and not self.is_classifier
+
 
 def limit(traits: Traits, use: str) -> Limit | None:
     """Why a model cannot be used for "generate", "messages" (a conversation), "evaluate", "gguf", an objective, or one
@@ -81,6 +88,8 @@ def limit(traits: Traits, use: str) -> Limit | None:
         return _inspection_limit(traits, use)
     if use in FAMILIES:
         return _objective_limit(traits, use)
+    if traits.turns_text and use in ("generate", "messages"):
+        return None if use == "generate" else Limit(code="messages_unfit", values={"model_type": traits.kind})
     if not traits.writes_text:
         code = {"evaluate": "evaluation_unfit", "gguf": "gguf_family"}.get(use, "checkpoint_mute")
         families = {"families": ", ".join(GGUF_MODEL_TYPES)} if use == "gguf" else {}
@@ -94,10 +103,10 @@ def limit(traits: Traits, use: str) -> Limit | None:
 
 def _inspection_limit(traits: Traits, inspection: str) -> Limit | None:
     fills = traits.model_type in ENCODERS and not traits.is_classifier
-    fit = {"score": traits.writes_text, "fill_mask": fills, "classify": traits.is_classifier}
+    fit = {"score": traits.writes_text or fills, "fill_mask": fills, "classify": traits.is_classifier}
     if not fit.get(inspection, True):
         return Limit(code=f"{inspection}_unfit", values={"model_type": traits.kind})
-    if inspection == "fill_mask" and "mask_token" in traits.missing_tokens:
+    if fills and inspection in ("fill_mask", "score") and "mask_token" in traits.missing_tokens:
         return Limit(code="tokens_missing", values={"tokens": "mask_token", "objective": "masked"})
     return None
 

@@ -76,7 +76,6 @@ def _model(request: Request, principal: Principal, model_id: str, error: PanelEr
         model=model,
         tasks=tasks,
         jobs=jobs,
-        writes=model.state == "ready" and model.facts.writes_text,
         limits=reasons,
         files=files,
         problems=[problems.sentence(problem) for problem in model.problems],

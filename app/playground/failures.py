@@ -13,6 +13,7 @@ _STATUS = {
     "checkpoint_broken": 409,
     "checkpoint_corrupt": 409,
     "checkpoint_mute": 422,
+    "messages_unfit": 422,
     "prompt_too_long": 422,
     "chat_template_missing": 422,
     "chat_template_unusable": 422,
@@ -47,6 +48,7 @@ _FIELDS = {
     "prompt_too_long": "prompt",
     "prompt_refused": "prompt",
     "messages_refused": "messages",
+    "messages_unfit": "messages",
     "chat_template_missing": "messages",
     "chat_template_unusable": "messages",
     "token_unknown": "logit_bias",
@@ -71,7 +73,7 @@ _SHARED = (
 GENERATION_CODES = (
     *_SHARED,
     *("checkpoint_mute", "prompt_too_long", "prompt_refused", "token_unknown", "schema_refused", "tools_refused"),
-    *("tool_format_unknown", "messages_refused", "chat_template_missing", "chat_template_unusable"),
+    *("tool_format_unknown", "messages_refused", "messages_unfit", "chat_template_missing", "chat_template_unusable"),
 )
 INSPECTION_CODES = (*_SHARED, "text_too_long", "text_refused")
 

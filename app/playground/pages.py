@@ -1,10 +1,12 @@
 """HTML routes of the playground. Its script streams from the API; without scripts, the form's answer has all text."""
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
@@ -22,8 +24,14 @@ from app.web.parameters import ShortText
 
 router = APIRouter()
 
-DEFAULTS = {**GenerateRequest(checkpoint="-").model_dump(exclude={"checkpoint", "stream"}), "logit_bias": ""}
-FIELDS = {*GenerationSettings.model_fields, "checkpoint", "prompt", "seed", "random_seed"}  # sent without scripts
+DEFAULTS = {
+    **GenerateRequest(checkpoint="-").model_dump(exclude={"checkpoint", "stream"}),
+    "logit_bias": "",
+    "prefix": "",
+}
+GREEDY = {"temperature": 0, "top_p": 1, "top_k": 0}  # what a translation begins with
+FIELDS = {*GenerationSettings.model_fields, "checkpoint", "prompt", "prefix", "seed", "random_seed"}  # without scripts
+Tab = Literal["chat", "completion", "text-to-text"]
 
 
 @router.get("/playground")
@@ -31,40 +39,67 @@ def show_playground(
     request: Request,
     principal: Reader,
     checkpoint: ShortText | None = None,
-    tab: Literal["chat", "completion"] | None = None,
+    tab: Tab | None = None,
     conversation: ShortText | None = None,
 ) -> Response:
-    """The playground with a model selected: the one in the query, else the newest. One with a chat template chats."""
+    """The playground with a model selected: the one in the query, else the newest.
+
+    It opens in the tab of what the model does. One that writes no text leads to the page that looks inside it.
+    """
     with db.transaction() as session:
         groups, selected = _models(session, principal, checkpoint)
-        if tab == "chat" and checkpoint is None:
-            selected = next((choice for group in groups for choice in group.choices if choice.can_chat), selected)
         if conversation is not None:
             conversations.get(session, principal=principal, conversation_id=conversation)
-    values = {**DEFAULTS, "checkpoint": selected.id if selected else None}
-    is_chat = tab == "chat" or (tab is None and selected is not None and selected.can_chat)
-    if not is_chat or not (groups or conversation):
-        return _draw_completion(request, principal, groups, values)
+    if checkpoint and selected is None:
+        return RedirectResponse(f"/playground/inspect?checkpoint={checkpoint}", status_code=303)
+    tab = tab or _tab(selected)
+    offered = _of_tab(groups, tab)
+    choices = [choice for group in offered for choice in group.choices]
+    if selected not in choices or (tab == "chat" and not checkpoint):
+        can_chat = [choice for choice in choices if choice.can_chat] if tab == "chat" else []
+        selected = next(iter([*can_chat, *choices]), None)
+    settings = GREEDY if tab == "text-to-text" else {}
+    values = {**DEFAULTS, **settings, "checkpoint": selected.id if selected else None}
+    if tab != "chat" or not (offered or conversation):
+        return _draw_form(request, principal, groups, tab, values)
     return page(
         request,
         "playground/chat.html",
         principal=principal,
-        groups=groups,
+        tab=tab,
+        groups=offered,
         values=values,
         errors=defaultdict(str),
-        selected=[selected, *_base_of(groups, selected)] if selected else [],
+        selected=[selected, *_base_of(offered, selected)] if selected else [],
         conversation=conversation,
     )
 
 
 def _models(session: Session, principal: Principal, wanted: str | None) -> tuple[list[ModelGroup], ModelChoice | None]:
-    """The models that the page offers, and the one that is selected. Raises 404 for another user's."""
+    """The models that the page offers in all its tabs, and the one that is wanted, or the newest.
+
+    None if there is none, or if the one that is wanted writes no text. Raises 404 for another user's.
+    """
     groups = service.list_models(session, principal=principal)
     choices = {choice.id: choice for group in groups for choice in group.choices}
-    if wanted and wanted not in choices:
-        groups.append(service.get_checkpoint(session, principal=principal, checkpoint_id=wanted))
-        return groups, groups[-1].choices[0]
-    return groups, choices[wanted] if wanted else next(iter(choices.values()), None)
+    if not wanted or wanted in choices:
+        return groups, choices[wanted] if wanted else next(iter(choices.values()), None)
+    group = service.get_model(session, principal=principal, model_id=wanted)
+    return (groups, None) if group is None else ([*groups, group], group.choices[0])
+
+
+def _tab(model: ModelChoice | None) -> Tab:
+    """Where a model opens."""
+    if model is None or not (model.turns_text or model.can_chat):
+        return "completion"
+    return "text-to-text" if model.turns_text else "chat"
+
+
+def _of_tab(groups: list[ModelGroup], tab: Tab) -> list[ModelGroup]:
+    """The models for a tab: encoder-decoders have one of their own."""
+    turns_text = tab == "text-to-text"
+    kept = [replace(group, choices=[one for one in group.choices if one.turns_text == turns_text]) for group in groups]
+    return [group for group in kept if group.choices]
 
 
 def _base_of(groups: list[ModelGroup], tuned: ModelChoice) -> list[ModelChoice]:
@@ -79,6 +114,7 @@ async def generate(request: Request, principal: Submitter) -> Response:
     form = {name: str(value) for name, value in entries if name in FIELDS}
     values: dict[str, Any] = {**DEFAULTS, **form, "stop": [line for line in form.get("stop", "").splitlines() if line]}
     values["prompt"] = form.get("prompt", "").replace("\r\n", "\n")
+    prefix = values.pop("prefix")
     if values.pop("random_seed", "") or not values["seed"]:
         values["seed"] = None
     result: dict[str, Any] | None = None
@@ -88,7 +124,13 @@ async def generate(request: Request, principal: Submitter) -> Response:
         task = await to_thread.run_sync(
             api.enqueue,
             principal,
-            GenerateRequest.model_validate({**values, "logit_bias": _biases(values["logit_bias"])}),
+            GenerateRequest.model_validate(
+                {
+                    **values,
+                    "prompt": _with_prefix(prefix, values["prompt"]),
+                    "logit_bias": _biases(values["logit_bias"]),
+                }
+            ),
         )
         result = await api.collect_while_connected(request, task)
     except ValidationError as error:
@@ -100,7 +142,13 @@ async def generate(request: Request, principal: Submitter) -> Response:
         status = error.status
     if isinstance(result, Response):  # the client has disconnected
         return result
+    values["prefix"] = prefix
     return await to_thread.run_sync(lambda: _answer_form(request, principal, values, errors, result, status))
+
+
+def _with_prefix(prefix: str, source: str) -> str:
+    """A source text after the prefix that names its task."""
+    return f"{prefix.strip()} {source}" if prefix.strip() else source
 
 
 def _biases(text: str) -> dict[str, str]:
@@ -118,17 +166,19 @@ def _answer_form(
     status: int,
 ) -> Response:
     with db.transaction() as session:
-        groups, selected = _models(session, principal, values["checkpoint"])
+        groups, selected = _models(session, principal, values.get("checkpoint"))
     values = {**values, "checkpoint": selected.id if selected else None}
     if result and selected:
         result = {**result, "label": selected.label}
-    return _draw_completion(request, principal, groups, values, errors, result, status)
+    tab: Tab = "text-to-text" if selected and selected.turns_text else "completion"
+    return _draw_form(request, principal, groups, tab, values, errors, result, status)
 
 
-def _draw_completion(
+def _draw_form(
     request: Request,
     principal: Principal,
     groups: list[ModelGroup],
+    tab: Tab,
     values: dict[str, Any],
     errors: dict[str, str] | None = None,
     result: dict[str, Any] | None = None,
@@ -139,7 +189,9 @@ def _draw_completion(
         "playground/index.html",
         status,
         principal=principal,
-        groups=groups,
+        tab=tab,
+        groups=_of_tab(groups, tab),
+        has_models=bool(groups),
         values=values,
         errors=defaultdict(str, errors or {}),
         result=result,

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from anyio import to_thread
@@ -26,14 +26,14 @@ from app.core.errors import bad_field
 from app.core.formatting import number
 from app.core.i18n import _
 from app.core.model_base import new_id
-from app.core.models import Checkpoint, Job
+from app.core.models import Checkpoint, ImportedModel, Job
 from app.core.principal import Principal, visible, visible_to
 from app.playground import failures, generation_queue
 from app.playground.deployments import calls
 from app.playground.deployments.calls import Call
 from app.playground.deployments.replicas import live_nodes
 from app.playground.schemas import MAX_PROMPT_CHARACTERS, GenerateRequest, GenerationTask
-from trainer.families import DECODERS
+from trainer.families import DECODERS, ENCODER_DECODERS
 from trainer.limits import Traits, limit
 
 log = logging.getLogger(__name__)
@@ -97,26 +97,32 @@ def model_path(session: Session, principal: Principal, model_id: str, use: str) 
     """The directory of a checkpoint or an imported model, relative to the data directory. Raises PanelError where it
     cannot be used so, or is gone.
     """
-    model = base_models.find(session, principal=principal, model_id=model_id)
-    if model is not None and model.state == "ready":
-        traits: Traits = model.facts
-        path = str(storage.base_model(model.id).relative_to(storage.data()))
-    else:
-        checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=model_id)
-        if checkpoint.state == "corrupt":
-            raise failures.error("checkpoint_corrupt", {})
-        traits = traits_of_checkpoints(session, session.get_one(Job, checkpoint.job_id).spec)
-        path = checkpoint.path
-    _require(traits, use)
+    model = _model(session, principal, model_id)
+    if isinstance(model, Checkpoint) and model.state == "corrupt":
+        raise failures.error("checkpoint_corrupt", {})
+    reason = limit(_traits(session, model), use)
+    if reason is not None:
+        raise failures.error(reason.code, reason.values)
+    path = (
+        model.path if isinstance(model, Checkpoint) else str(storage.base_model(model.id).relative_to(storage.data()))
+    )
     if not storage.checkpoint(path).is_dir():
         raise failures.error("checkpoint_gone", {})
     return path
 
 
-def _require(traits: Traits, use: str) -> None:
-    reason = limit(traits, use)
-    if reason is not None:
-        raise failures.error(reason.code, reason.values)
+def _model(session: Session, principal: Principal, model_id: str) -> Checkpoint | ImportedModel:
+    """A checkpoint or a model that has been imported. Raises 404."""
+    model = base_models.find(session, principal=principal, model_id=model_id)
+    if model is not None and model.state == "ready":
+        return model
+    return checkpoints.get(session, principal=principal, checkpoint_id=model_id)
+
+
+def _traits(session: Session, model: Checkpoint | ImportedModel) -> Traits:
+    if isinstance(model, ImportedModel):
+        return model.facts
+    return traits_of_checkpoints(session, session.get_one(Job, model.job_id).spec)
 
 
 def enqueue(*tasks: GenerationTask) -> None:
@@ -233,6 +239,7 @@ class ModelChoice:
     label: str
     loss: float | None = None  # its validation loss
     can_chat: bool = False  # it has a chat template, as far as its files say
+    turns_text: bool = False  # it is an encoder-decoder, which turns one text into another
     base_id: str | None = None  # of the model that its training started from
 
 
@@ -245,14 +252,14 @@ class ModelGroup:
 
 
 def list_models(session: Session, *, principal: Principal) -> list[ModelGroup]:
-    """The models that a user may generate with, newest first; no damaged ones, no encoders."""
+    """The models that a user may generate with, newest first; no damaged ones, no encoders, no deployments."""
     rows = session.execute(
         select(Checkpoint, Job)
         .join(Job, Job.id == Checkpoint.job_id)
         .where(
             visible_to(Checkpoint.owner_id, principal),
             Checkpoint.state == "ready",
-            Job.spec["model_type"].as_string().in_(DECODERS),
+            Job.spec["model_type"].as_string().in_((*DECODERS, *ENCODER_DECODERS)),
             Job.spec["objective"].as_string().is_distinct_from("classification"),
         )
         .order_by(Checkpoint.id.desc())
@@ -262,19 +269,35 @@ def list_models(session: Session, *, principal: Principal) -> list[ModelGroup]:
     for checkpoint, job in rows:
         jobs.setdefault(job.id, ModelGroup(job.name, [])).choices.append(_checkpoint_choice(checkpoint, job))
     imported, _more = base_models.list_models(session, principal=principal, limit=MAX_OFFERED, state="ready")
-    choices = [
-        ModelChoice(model.id, model.name, can_chat=limit(model.facts, "messages") is None)
-        for model in imported
-        if model.facts.writes_text
-    ]
+    choices = [_imported_choice(model) for model in imported if limit(model.facts, "generate") is None]
     return [*jobs.values(), *([ModelGroup(None, choices)] if choices else [])]
 
 
-def get_checkpoint(session: Session, *, principal: Principal, checkpoint_id: str) -> ModelGroup:
-    """A checkpoint that is not in the list: it is too old, or damaged. Raises 404 for another user's."""
-    checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=checkpoint_id)
-    job = session.get_one(Job, checkpoint.job_id)
-    return ModelGroup(job.name, [_checkpoint_choice(checkpoint, job)])
+def get_model(session: Session, *, principal: Principal, model_id: str) -> ModelGroup | None:
+    """A model that is not in the list, as it is too old, damaged, or a deployment; None if it writes no text at all.
+    Raises 404 for another user's.
+    """
+    deployment = calls.find(session, principal=principal, name=model_id)
+    if deployment is not None:
+        deployed = session.get(ImportedModel, deployment.model_id) or session.get(Checkpoint, deployment.model_id)
+        choice = ModelChoice("", "") if deployed is None else _group(session, deployed).choices[0]
+        own = replace(choice, id=deployment.id, label=deployment.name, loss=None, base_id=None)
+        return ModelGroup(_("Deployments"), [own])
+    model = _model(session, principal, model_id)
+    return _group(session, model) if limit(_traits(session, model), "generate") is None else None
+
+
+def _group(session: Session, model: Checkpoint | ImportedModel) -> ModelGroup:
+    """A model alone."""
+    if isinstance(model, ImportedModel):
+        return ModelGroup(None, [_imported_choice(model)])
+    job = session.get_one(Job, model.job_id)
+    return ModelGroup(job.name, [_checkpoint_choice(model, job)])
+
+
+def _imported_choice(model: ImportedModel) -> ModelChoice:
+    can_chat = limit(model.facts, "messages") is None
+    return ModelChoice(model.id, model.name, can_chat=can_chat, turns_text=model.facts.turns_text)
 
 
 def _checkpoint_choice(checkpoint: Checkpoint, job: Job) -> ModelChoice:
@@ -284,6 +307,7 @@ def _checkpoint_choice(checkpoint: Checkpoint, job: Job) -> ModelChoice:
         f"{job.name} · {_('step {n}', n=number(checkpoint.step))}",
         loss if isinstance(loss, float) else None,
         any(file.name == CHAT_TEMPLATE for file in checkpoint.manifest.files),
+        job.spec.model_type in ENCODER_DECODERS,
         job.spec.base_model,
     )
 

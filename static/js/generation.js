@@ -12,10 +12,11 @@ import { TokenText } from "./token-text.js";
 /**
  * @typedef {{
  *   onContinue: (text: string) => void,
- *   onPick: (text: string) => void,
+ *   onPick: ((text: string) => void) | null,
  *   onSeed: (seed: number) => void,
  *   onFieldErrors: (errors: import("./errors.js").FieldError[]) => boolean,
- * }} Callbacks `onFieldErrors` says whether the form shows any of the errors
+ * }} Callbacks `onPick` is null where the text stands apart from the prompt, its source, and does not continue it;
+ *   `onFieldErrors` says whether the form shows any of the errors
  */
 
 export class Generation {
@@ -34,20 +35,21 @@ export class Generation {
     this.callbacks = callbacks;
     this.card = cloneTemplate(document, "template#generation");
     this.tags = [`T ${request.temperature}`, `p ${request.top_p}`, `k ${request.top_k}`];
-    this.output = new TokenText(this.#part("output"), this.#part("text"), (start) =>
-      callbacks.onPick(request.prompt + start),
-    );
+    const { onPick } = callbacks;
+    this.prompt = onPick ? request.prompt : ""; // as far as it is a part of the text
+    const pick = onPick && ((/** @type {string} */ start) => onPick(request.prompt + start));
+    this.output = new TokenText(this.#part("output"), this.#part("text"), pick);
     this.#part("label").textContent = label;
-    this.#part("prompt").textContent = request.prompt;
+    this.#part("prompt").textContent = this.prompt;
     this.#part("caret").hidden = false;
     this.#part("copy-text").addEventListener("click", () => this.#copy());
     this.#part("continue").addEventListener("click", () => callbacks.onContinue(this.text));
     this.#showTags();
   }
 
-  /** The prompt and what the model wrote. */
+  /** What the model wrote, after the prompt if it continues it. */
   get text() {
-    return this.request.prompt + this.output.text;
+    return this.prompt + this.output.text;
   }
 
   cancel() {

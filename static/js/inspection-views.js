@@ -135,11 +135,12 @@ export class ScoreView extends View {
     return { text, top_k: TOP_K };
   }
 
-  /** @param {{ tokens: ScoredToken[] }} answer */
+  /** @param {{ tokens: ScoredToken[], is_pseudo: boolean }} answer */
   show(answer) {
     super.show(answer);
-    const { tokens } = answer;
-    const strip = new TokenStrip(find(this.panel, "[data-tokens]"), (i) => this.#describe(tokens[i]));
+    const { tokens, is_pseudo } = answer;
+    const unscored = is_pseudo ? this.words.unmasked : this.words.unscored;
+    const strip = new TokenStrip(find(this.panel, "[data-tokens]"), (i) => this.#describe(tokens[i], unscored));
     strip.draw(tokens, (i) => {
       const logProb = tokens[i].log_prob;
       return logProb === null ? 0 : Math.min(1, bitsOf(logProb) / MAX_BITS) * DARKEST;
@@ -154,11 +155,14 @@ export class ScoreView extends View {
     );
   }
 
-  /** @param {ScoredToken} token */
-  #describe({ text, log_prob, rank, top }) {
+  /**
+   * @param {ScoredToken} token
+   * @param {string} unscored the sentence for one without figures
+   */
+  #describe({ text, log_prob, rank, top }, unscored) {
     drawBars(find(this.panel, "[data-bars]"), predictionBars(top));
     const values = { text: tokenText(text), rank: number(rank) };
-    if (log_prob === null) this.detail(fill(this.words.unscored, values));
+    if (log_prob === null) this.detail(fill(unscored, values));
     else {
       const figures = { probability: percent(Math.exp(log_prob)), bits: bitsOf(log_prob).toFixed(1) };
       this.detail(fill(this.words.scored, { ...values, ...figures }));

@@ -1,5 +1,5 @@
-// Completion in the playground: generates texts with one to four models side by side, keeps those of this visit on the
-// page, and shows the same request as a command.
+// Completion in the playground, and what encoder-decoders make of a source text: generates texts with one to four models
+// side by side, keeps those of this visit on the page, and shows the same request as a command.
 
 import { cloneTemplate, find, findAll } from "./dom.js";
 import { clearErrors, showErrors } from "./errors.js";
@@ -21,6 +21,8 @@ class Playground {
   constructor(form) {
     this.form = form;
     this.prompt = find(form, "[name=prompt]", HTMLTextAreaElement);
+    /** The field for the task, if the prompt is a source text. @type {HTMLInputElement | null} */
+    this.prefix = form.querySelector("[name=prefix]");
     this.isNarrow = matchMedia("(max-width: 1080px)").matches;
     this.sampling = new Sampling(find(form, "[data-sampling]"));
     form.noValidate = true; // the server's messages are in the reader's language
@@ -42,7 +44,13 @@ class Playground {
    * @returns {GenerationRequest & { prompt: string }}
    */
   #request(checkpoint) {
-    return { checkpoint, prompt: this.prompt.value, ...this.sampling.values, stream: true };
+    const prompt = [this.#task, this.prompt.value].filter(Boolean).join(" ");
+    return { checkpoint, prompt, ...this.sampling.values, stream: true };
+  }
+
+  /** What stands before the source text. */
+  get #task() {
+    return this.prefix?.value.trim() ?? "";
   }
 
   #listen() {
@@ -118,29 +126,48 @@ class Playground {
 
   async #generate() {
     clearErrors(this.form);
+    if (this.prefix && !this.prompt.value.trim()) {
+      this.#showErrors([{ field: "prompt", message: this.form.dataset.empty ?? "" }]);
+      return;
+    }
     this.form.querySelector("[data-hint]")?.remove();
     const row = document.createElement("div");
     row.className = "row-of-texts";
     this.#running = this.#models.map((select) => this.#generation(select));
     row.append(...this.#running.map(({ card }) => card));
-    find(this.form, "[data-generations]").prepend(row);
-    if (this.isNarrow) row.scrollIntoView({ block: "nearest" });
+    const shown = this.prefix ? this.#besideSource(row) : row;
+    find(this.form, "[data-generations]").prepend(shown);
+    if (this.isNarrow) shown.scrollIntoView({ block: "nearest" });
     this.#showBusy(true);
     await Promise.all(this.#running.map((generation) => generation.run()));
-    if (!row.children.length) row.remove();
+    if (!row.children.length) shown.remove();
     this.#running = [];
     this.#showBusy(false);
+  }
+
+  /**
+   * Texts with their source on the left.
+   * @param {HTMLElement} row
+   */
+  #besideSource(row) {
+    const element = cloneTemplate(document, "template#source");
+    find(element, "[data-text]").textContent = this.prompt.value;
+    find(element, "[data-prefix]").textContent = this.#task;
+    find(element, "[data-prefix]").hidden = !this.#task;
+    element.append(row);
+    return element;
   }
 
   /** @param {HTMLSelectElement} select */
   #generation(select) {
     const label = select.selectedOptions[0]?.dataset.label ?? "";
+    const pick = (/** @type {string} */ text) => {
+      this.#continueFrom(text);
+      if (!this.#running.length) this.#generate();
+    };
     return new Generation(this.#request(select.value), label, this.form.dataset, {
       onContinue: (text) => this.#continueFrom(text),
-      onPick: (text) => {
-        this.#continueFrom(text);
-        if (!this.#running.length) this.#generate();
-      },
+      onPick: this.prefix ? null : pick,
       onSeed: (seed) => this.sampling.keepSeed(seed),
       onFieldErrors: (errors) => this.#showErrors(errors),
     });

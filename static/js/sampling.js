@@ -4,7 +4,7 @@ import { find, findAll } from "./dom.js";
 
 /** @typedef {Record<string, unknown> & { max_tokens?: number, seed?: number | null, stop?: string[] }} Settings */
 
-const LAST = "athanor.sampling";
+const LAST = "athanor.sampling"; // of the chat and the completion; other tabs add their name
 const OWN = "athanor.presets";
 const NUM_ALTERNATIVES = 8; // of each token, where probabilities are shown
 
@@ -17,10 +17,11 @@ export class Sampling {
     this.root = root;
     this.onChange = onChange;
     this.preset = find(root, "[data-preset]", HTMLSelectElement);
+    this.last = root.dataset.sampling ? `${LAST}.${root.dataset.sampling}` : LAST;
     find(root, "[data-presets]").hidden = false;
     this.#connectSliders();
     this.#connectPresets();
-    if (!root.querySelector("[aria-invalid]")) this.apply(read(LAST, {}));
+    if (!root.querySelector("[aria-invalid]")) this.apply(read(this.last, {}));
     root.addEventListener("input", (event) => {
       if (event.target !== this.preset) this.#changed();
     });
@@ -60,7 +61,7 @@ export class Sampling {
 
   #changed() {
     this.#input("seed").disabled = this.#input("random_seed").checked;
-    write(LAST, this.#stored());
+    write(this.last, this.#stored());
     this.#showPreset();
     this.onChange?.();
   }

@@ -23,13 +23,13 @@ export class TokenText {
   /**
    * @param {HTMLElement} element shows the text
    * @param {HTMLElement} view scrolls with it
-   * @param {Pick} onPick
+   * @param {Pick | null} onPick null if no other token can be chosen
    */
   constructor(element, view, onPick) {
     this.element = element;
     this.view = view;
     element.replaceChildren(this.#node);
-    connect(element, (index, alternative) => onPick(this.#textBefore(index) + alternative));
+    connect(element, onPick && ((index, alternative) => onPick(this.#textBefore(index) + alternative)));
     tokensOf.set(element, (index) => this.#tokenAt(index));
   }
 
@@ -136,11 +136,11 @@ let hiding = 0;
 
 /**
  * @param {HTMLElement} element
- * @param {(index: number, alternative: string) => void} onPick
+ * @param {((index: number, alternative: string) => void) | null} onPick
  */
 function connect(element, onPick) {
   const show = (/** @type {HTMLElement} */ span) => {
-    pick = (alternative) => onPick(Number(span.dataset.index), alternative);
+    pick = onPick && ((alternative) => onPick(Number(span.dataset.index), alternative));
     showCard(span, tokensOf.get(element)?.(Number(span.dataset.index)));
   };
   element.addEventListener("pointerover", (event) => {
@@ -192,7 +192,7 @@ function showCard(span, token) {
   span.classList.add("current");
   find(element, "[data-token]").textContent = visible(token.text);
   find(element, "[data-percent]").textContent = percent(Math.exp(token.logprob));
-  find(element, "[data-hint]").hidden = !token.top.length;
+  find(element, "[data-hint]").hidden = !token.top.length || !pick;
   find(element, "[data-alternatives]").replaceChildren(...token.top.map((other) => alternativeRow(other, token)));
   element.showPopover();
   place(element, span);
@@ -208,7 +208,7 @@ function alternativeRow(other, token) {
   const bar = document.createElement("progress");
   const share = Math.exp(other.logprob);
   button.type = "button";
-  button.disabled = other.text.includes(REPLACED) || !other.text;
+  button.disabled = !pick || other.text.includes(REPLACED) || !other.text;
   if (other.id === token.id) button.setAttribute("aria-current", "true");
   const name = document.createElement("span");
   name.className = "mono";

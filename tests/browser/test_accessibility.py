@@ -31,6 +31,7 @@ PAGES = [
     "/tasks",
     "/playground?tab=completion",
     "/playground?tab=chat",
+    "/playground?tab=text-to-text",
     "/playground/time-lapse/{job}",
     "/deployments",
     "/deployments/{deployment}",

@@ -42,8 +42,7 @@ GGUF = Limit(code="gguf_setting", values={"setting": "hidden_act", "value": "rel
         (
             Traits(model_type="t5", missing_tokens=["mask_token", "<extra_id_0>"]),
             {
-                "generate": "checkpoint_mute",
-                "messages": "checkpoint_mute",
+                "messages": "messages_unfit",
                 "evaluate": "evaluation_unfit",
                 "gguf": "gguf_family",
                 "span_corruption": "tokens_missing",
@@ -68,3 +67,12 @@ def test_a_classifier_is_called_one() -> None:
     reason = limit(Traits(model_type="qwen2", is_classifier=True), "generate")
 
     assert str(reason) == "A qwen2 classifier cannot continue a prompt. Choose another model."
+
+
+def test_an_encoder_decoder_turns_texts_and_holds_no_conversations() -> None:
+    traits = Traits(model_type="t5")
+
+    assert (traits.turns_text, traits.writes_text, limit(traits, "generate")) == (True, False, None)
+    assert str(limit(traits, "messages")).startswith(
+        "A t5 turns one text into another; it does not answer conversations."
+    )

@@ -83,9 +83,11 @@ class Generation:
             if result.token in self.stop_token_ids:
                 return
 
-    def choose(self, scores: Tensor) -> int:
-        """Choose the next token from scores of shape (vocab_size), and hand it out."""
-        choice = choose(scores.float().cpu(), self.settings, self.prompt, self.text, self.constraint)
+    def choose(self, scores: Tensor, before: Sequence[int]) -> int:
+        """Choose the next token from scores of shape (vocab_size), and hand it out. `before` are the tokens that a
+        repetition penalty counts beside those of the text.
+        """
+        choice = choose(scores.float().cpu(), self.settings, before, self.text, self.constraint)
         self.text.append(choice.token)
         self._results.put(choice)
         return choice.token
@@ -209,7 +211,7 @@ class _TokenChooser(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
     def __call__(self, scores: Tensor, tensor_arg: Tensor) -> Tensor:
         generations = [self._generations.get(request_id) for request_id in self._request_ids]
         rows = scores[: len(generations)].float().cpu()
-        tokens = [one.choose(row) if one else 0 for one, row in zip(generations, rows, strict=True)]
+        tokens = [one.choose(row, one.prompt) if one else 0 for one, row in zip(generations, rows, strict=True)]
         scores.fill_(-torch.inf)
         scores[range(len(tokens)), tokens] = 0.0
         return scores
@@ -286,8 +288,8 @@ class SequentialEngine(InferenceEngine):
 
     @torch.no_grad()
     def _generate(self, generation: Generation) -> None:
-        def choose_token(_ids: Tensor, scores: Tensor) -> Tensor:
-            token = generation.choose(scores[0])
+        def choose_token(ids: Tensor, scores: Tensor) -> Tensor:
+            token = generation.choose(scores[0], ids[0].tolist())  # the source is not repeated: it is read
             chosen = torch.full_like(scores, -torch.inf)
             chosen[0, token] = 0.0
             return chosen

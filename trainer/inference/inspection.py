@@ -3,7 +3,7 @@
 All functions take token ids, so that the tokenizer may be in another process, and one text at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from trainer.inference.shared_weights import copy_sharing_weights
 
 LOGITS_ROWS = 64  # of logits that exist at once
+MASKED_LOGITS = 2**24  # that exist at once where each token of a text is masked in turn
 EMBEDDING_ROWS = 8_192  # of the embedding matrix that are copied at once
 
 
@@ -28,7 +29,7 @@ class PredictedToken:
 
 @dataclass(frozen=True)
 class TokenScore:
-    """What a decoder thought of a token, from those before it."""
+    """What a decoder thought of a token, from those before it, or an encoder, from all others."""
 
     log_prob: float  # in nats
     rank: int  # 1: the model's first choice
@@ -48,6 +49,25 @@ def score(model: PreTrainedModel, ids: Sequence[int], top_k: int = 5) -> list[To
         targets = ids[start + 1 : start + 1 + LOGITS_ROWS]
         scored += [_scored(row, target, top_k) for row, target in zip(log_probs, targets, strict=True)]
     return scored
+
+
+@torch.inference_mode()
+def pseudo_score(
+    model: PreTrainedModel, ids: Sequence[int], places: Sequence[int], mask_id: int, top_k: int = 5
+) -> Iterator[TokenScore]:
+    """For some tokens of a text, what an encoder thinks of each when a mask stands in its place.
+
+    The sum of the log-probabilities is the text's pseudo-log-likelihood (https://arxiv.org/abs/1910.14659). A token
+    costs a forward pass, so they are computed in parts as they are asked for.
+    """
+    num_rows = max(1, MASKED_LOGITS // (len(ids) * model.config.vocab_size))
+    for start in range(0, len(places), num_rows):
+        masked = places[start : start + num_rows]
+        rows = torch.tensor([list(ids)] * len(masked))
+        rows[range(len(masked)), list(masked)] = mask_id
+        logits = model(input_ids=rows.to(model.device)).logits[range(len(masked)), list(masked)]
+        log_probs = logits.float().log_softmax(-1).cpu()
+        yield from (_scored(row, ids[place], top_k) for row, place in zip(log_probs, masked, strict=True))
 
 
 def _scored(log_probs: Tensor, target: int, top_k: int) -> TokenScore:

@@ -10,6 +10,8 @@ import torch
 
 from app.playground.inspection import schemas
 from trainer.data.record_encoding import RecordRefused
+from trainer.data.tokenizer_process import CallStopped
+from trainer.families import ENCODERS
 from trainer.inference import inspection
 from worker.inference.models import GenerationRefused, SandboxedModel
 
@@ -57,21 +59,46 @@ def _tokenize(model: SandboxedModel, text: str) -> Answer:
 
 
 def _score(model: SandboxedModel, text: str, top_k: int) -> Answer:
-    tokens = _tokens(model, text, min(model.context, schemas.MAX_SCORED_TOKENS))
-    scored = inspection.score(model.model, _ids(tokens), top_k)
-    tops = _predictions(model, [token.top for token in scored])
-    rows: list[Answer] = [{"log_prob": None, "rank": None, "top": []}]
-    for token, top in zip(scored, tops, strict=True):
-        rows.append({"log_prob": round(token.log_prob, DIGITS), "rank": token.rank, "top": top})
-    loss_sum = -math.fsum(token.log_prob for token in scored)
-    num_bytes = sum(token["num_bytes"] for token in tokens[1:])
+    is_pseudo = model.model.config.model_type in ENCODERS
+    tokens, scored = _pseudo_scores(model, text, top_k) if is_pseudo else _scores(model, text, top_k)
+    tops = _predictions(model, [token.top for token in scored.values()])
+    rows: list[Answer] = [{"log_prob": None, "rank": None, "top": []} for _token in tokens]
+    for (place, token), top in zip(scored.items(), tops, strict=True):
+        rows[place] = {"log_prob": round(token.log_prob, DIGITS), "rank": token.rank, "top": top}
+    loss_sum = -math.fsum(token.log_prob for token in scored.values())
+    num_bytes = sum(tokens[place]["num_bytes"] for place in scored)
     return {
         "tokens": [{**token, **row} for token, row in zip(tokens, rows, strict=True)],
+        "is_pseudo": is_pseudo,
         "num_scored": len(scored),
         "loss": loss_sum / len(scored) if scored else None,
         "perplexity": math.exp(loss_sum / len(scored)) if scored else None,
         "bits_per_byte": loss_sum / math.log(2) / num_bytes if num_bytes else None,
     }
+
+
+def _scores(model: SandboxedModel, text: str, top_k: int) -> tuple[list[Answer], dict[int, inspection.TokenScore]]:
+    """The tokens of a text, and by its place what a decoder thinks of each but the first one."""
+    tokens = _tokens(model, text, min(model.context, schemas.MAX_SCORED_TOKENS))
+    return tokens, dict(enumerate(inspection.score(model.model, _ids(tokens), top_k), 1))
+
+
+def _pseudo_scores(
+    model: SandboxedModel, text: str, top_k: int
+) -> tuple[list[Answer], dict[int, inspection.TokenScore]]:
+    """The tokens of a text, and by its place what an encoder thinks of each that is no special token."""
+    if model.model.get_output_embeddings() is None:
+        raise GenerationRefused("score_unfit", model_type=model.model.config.model_type)
+    encoded = _call(model, "masked_tokens", text)
+    tokens = _limited(encoded["tokens"], min(model.context, schemas.MAX_PSEUDO_SCORED_TOKENS))
+    places = [place for place, token in enumerate(tokens) if not token["is_special"]]
+    scored: dict[int, inspection.TokenScore] = {}
+    scores = inspection.pseudo_score(model.model, _ids(tokens), places, encoded["mask_id"], top_k)
+    for place, token in zip(places, scores, strict=True):
+        scored[place] = token
+        if model.is_stopped():
+            raise CallStopped
+    return tokens, scored
 
 
 def _attention(model: SandboxedModel, text: str, layer: int) -> Answer:

@@ -98,8 +98,8 @@ class SandboxedModel:
         return self.tokenizer.constant(name, self.is_stopped)
 
     def decoder(self, prompt: Sequence[int]) -> TokenDecoder:
-        """A decoder of the tokens that follow a prompt."""
-        return self.tokenizer.decoder(prompt, self.is_stopped)
+        """A decoder of the tokens that follow a prompt, or of the text that an encoder-decoder writes."""
+        return self.tokenizer.decoder([] if self.model.config.is_encoder_decoder else prompt, self.is_stopped)
 
 
 @dataclass(eq=False)

@@ -150,6 +150,8 @@ def _echo(model: SandboxedModel, task: GenerationTask, ids: Sequence[int]) -> Ge
     text = "".join(map(decoder.push, ids)) + decoder.rest() if task.prompt_ids else task.prompt
     message = GenerationMessage(event="piece", text=text, is_prompt=True)
     if task.top_logprobs is not None:
+        if model.model.config.is_encoder_decoder:
+            raise GenerationRefused("score_unfit", model_type=model.model.config.model_type)
         scored = inspection.score(model.model, ids, task.top_logprobs)
         choices = [TokenChoice(ids[0]), *(_choice(number, one) for number, one in zip(ids[1:], scored, strict=True))]
         message.tokens = _generated_tokens(model, choices)

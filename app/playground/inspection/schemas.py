@@ -10,6 +10,7 @@ MAX_TEXT_CHARACTERS = 20_000
 MAX_ATTENTION_CHARACTERS = 2_000
 MAX_ATTENTION_TOKENS = 64  # the weights of a layer grow with its square
 MAX_SCORED_TOKENS = 2_048
+MAX_PSEUDO_SCORED_TOKENS = 128  # each costs a forward pass
 MAX_TEXTS = 16
 
 Text = Annotated[
@@ -32,7 +33,7 @@ class TokenizeRequest(InspectRequest):
 
 
 class ScoreRequest(InspectRequest):
-    """A text whose tokens a decoder predicts, each from those before it."""
+    """A text whose tokens a decoder predicts, each from those before it, or an encoder, each from all others."""
 
     top_k: Annotated[int, Field(description="How many alternatives to list for each token.", ge=0, le=20)] = 5
 
@@ -109,7 +110,10 @@ class TokenizeAnswer(BaseModel):
 
 
 class ScoredToken(Token):
-    """A token with what the model thought of it. Nothing precedes the first one, which has no values."""
+    """A token with what the model thought of it.
+
+    Nothing precedes the first one of a decoder, which has no values; nor have the special tokens of an encoder.
+    """
 
     log_prob: float | None  # natural logarithm of its probability
     rank: int | None  # 1: the model's first choice
@@ -117,9 +121,10 @@ class ScoredToken(Token):
 
 
 class ScoreAnswer(BaseModel):
-    """How well a decoder predicts a text. The figures are null for a text of a single token."""
+    """How well a model predicts a text. The figures are null for a text without a token that is scored."""
 
     tokens: list[ScoredToken]
+    is_pseudo: bool  # by an encoder: pseudo-log-likelihood, which is not comparable with that of decoders
     num_scored: int
     loss: float | None  # mean negative log-probability per scored token
     perplexity: float | None  # exp(loss)

@@ -44,7 +44,16 @@ CASES: dict[str, tuple[str, Callable[[Path], None], dict[str, str]]] = {
     "tokenizer": ("llama", with_unigram, {"messages": "chat_template_missing", "gguf": "gguf_tokenizer"}),
     "template": ("gpt2", with_template, dict.fromkeys(("messages", "chat"), "chat_template_unusable")),
     "encoder": ("bert", unchanged, {**MUTE, "gguf": "gguf_family", "masked": "tokens_missing"}),
-    "t5": ("t5", unchanged, {**MUTE, "gguf": "gguf_family", "span_corruption": "tokens_missing"}),
+    "t5": (
+        "t5",
+        unchanged,
+        {
+            "messages": "messages_unfit",
+            "evaluate": "evaluation_unfit",
+            "gguf": "gguf_family",
+            "span_corruption": "tokens_missing",
+        },
+    ),
 }
 
 

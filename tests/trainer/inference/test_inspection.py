@@ -94,6 +94,24 @@ def test_a_long_text_is_scored_in_chunks_like_at_once(opened: Any, monkeypatch: 
     assert [token.log_prob for token in chunked] == pytest.approx([token.log_prob for token in at_once], abs=1e-6)
 
 
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+def test_the_pseudo_score_of_a_token_is_its_log_probability_behind_a_mask(
+    opened: Any, model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = opened(model_type)
+    mask, places = model.tokenizer.mask_token_id, range(1, len(model.ids) - 1)
+    monkeypatch.setattr(inspection, "MASKED_LOGITS", 2 * len(model.ids) * model.model.config.vocab_size)
+    scored = list(inspection.pseudo_score(model.model, model.ids, places, mask, top_k=3))
+
+    assert len(scored) == len(places) > 2
+    for place, token in zip(places, scored, strict=True):
+        masked = [mask if other == place else number for other, number in enumerate(model.ids)]
+        with torch.no_grad():
+            row = model.model(torch.tensor([masked])).logits[0, place].log_softmax(-1)
+        assert token.log_prob == pytest.approx(float(row[model.ids[place]]), abs=1e-4)
+        assert [choice.id for choice in token.top] == row.topk(3).indices.tolist()
+
+
 def test_a_text_of_one_token_has_nothing_to_score(opened: Any) -> None:
     assert inspection.score(opened("llama").model, [5]) == []
 

@@ -129,6 +129,19 @@ def test_masks_are_filled_like_by_the_pipeline(api: TestClient, families: Famili
         assert [p["probability"] for p in mask["top"]] == pytest.approx([c["score"] for c in choices], abs=1e-5)
 
 
+def test_an_encoder_scores_each_token_with_a_mask_in_its_place(api: TestClient, families: Families) -> None:
+    family = families("bert", "masked")
+    answer = ask(api, "score", checkpoint=family.id, text=TEXT, top_k=2)
+    tokens = answer["tokens"]
+    figures = [token["log_prob"] for token in tokens if not token["is_special"]]
+
+    assert answer["is_pseudo"]
+    assert [token["log_prob"] is None for token in tokens] == [token["is_special"] for token in tokens]
+    assert all(len(token["top"]) == 2 for token in tokens if not token["is_special"])
+    assert answer["perplexity"] == pytest.approx(math.exp(-sum(figures) / len(figures)), rel=1e-4)
+    assert answer["bits_per_byte"] == pytest.approx(-sum(figures) / math.log(2) / len(TEXT.encode()), rel=1e-4)
+
+
 @pytest.mark.parametrize("model_type", ["bert", "llama"])
 def test_a_text_is_classified_like_by_the_pipeline(api: TestClient, families: Families, model_type: str) -> None:
     family = families(model_type, "classification")
@@ -181,8 +194,10 @@ def test_an_encoder_decoder_shows_its_encoder(api: TestClient, families: Familie
 
 def test_what_a_family_cannot_do_is_said(api: TestClient, families: Families, decoder: Family) -> None:
     bert, t5 = families("bert", "masked"), families("t5", "span_corruption")
-    assert refusal(api, "score", checkpoint=bert.id, text=TEXT)[:2] == (422, "score_unfit")
+    classifier = families("bert", "classification")
+    assert refusal(api, "score", checkpoint=classifier.id, text=TEXT)[:2] == (422, "score_unfit")
     assert refusal(api, "score", checkpoint=t5.id, text=TEXT)[:2] == (422, "score_unfit")
+    assert "the limit here is 128" in refusal(api, "score", checkpoint=bert.id, text="xyz " * 200)[2]
     assert refusal(api, "fill-mask", checkpoint=decoder.id, text=MASKED)[:2] == (422, "fill_mask_unfit")
     status, code, title = refusal(api, "classify", checkpoint=decoder.id, text=TEXT)
     assert (status, code) == (422, "classify_unfit")

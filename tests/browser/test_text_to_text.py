@@ -1,0 +1,95 @@
+"""The tab of encoder-decoders in a browser: source and texts side by side, on a phone below each other."""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import SMALL, Open
+from tests.browser.test_accessibility import barriers
+from tests.stack import Stack
+from tests.waiting import until
+
+MINUTE = 60_000
+SOURCE = "In the beginning God created the heaven and the earth."
+
+
+@pytest.fixture(scope="session")
+def turner(running_stack: Stack, trained: str) -> str:
+    """The ID of the last of two checkpoints of a T5."""
+    client = running_stack.client
+    more = {"max_steps": 4, "warmup_steps": 1, "save_steps": 2, "eval_steps": 4}
+    body = {**SMALL, "recipe": "tiny-t5", "name": "a translator", "corpora": ["00kingjamesbible"], **more}
+    job_id = client.post("/api/v1/jobs", json=body).raise_for_status().json()["id"]
+
+    def checkpoint() -> Any:
+        job = client.get(f"/api/v1/jobs/{job_id}").json()
+        assert job["state"] != "failed", job["failure"]
+        rows = client.get("/api/v1/checkpoints", params={"job": job_id}).json()["data"]
+        return rows[0]["id"] if job["state"] == "succeeded" else None
+
+    return str(until(checkpoint, 180, "the end of the job"))
+
+
+def texts(page: Page) -> Locator:
+    return page.locator(".beside-source .row-of-texts .generation")
+
+
+def run(page: Page, count: int) -> None:
+    page.locator("[name=prompt]").fill(SOURCE)
+    page.locator("[data-run]").click()
+    expect(texts(page)).to_have_count(count)
+    for text in texts(page).all():
+        expect(text.locator("[data-status]")).to_contain_text("/", timeout=2 * MINUTE)  # tokens per second
+
+
+def test_texts_stand_beside_their_source(open_page: Open, turner: str) -> None:
+    with open_page(f"/playground?checkpoint={turner}") as page:
+        page.set_default_timeout(20_000)
+        expect(page.locator(".tabs [aria-current]")).to_have_text("Text to text")
+        page.locator("[data-run]").click()
+        expect(page.locator("[data-field=prompt] .error")).to_have_text("Enter a text.")
+
+        page.get_by_label("Tokens", exact=True).fill("12")
+        page.get_by_label("Token probabilities").check()
+        page.get_by_label("Task prefix").fill("summarize:")
+        expect(page.locator("[data-body]")).to_contain_text('"prompt": "summarize:')
+        page.get_by_role("button", name="Compare with another model").click()
+        run(page, 2)
+
+        source = page.locator(".beside-source [data-source]")
+        expect(source.locator("[data-text]")).to_have_text(SOURCE)
+        expect(source.locator("[data-prefix]")).to_have_text("summarize:")
+        left, right = source.bounding_box(), texts(page).first.bounding_box()
+        assert left
+        assert right
+        assert left["x"] + left["width"] <= right["x"]
+        assert barriers(page) == []
+        probabilities_are_shown_and_not_chosen(page)
+
+        output = texts(page).first.locator("[data-output]").inner_text()
+        texts(page).first.get_by_role("button", name="Use as the source").click()
+        expect(page.locator("[name=prompt]")).to_have_value(output)
+
+
+def probabilities_are_shown_and_not_chosen(page: Page) -> None:
+    texts(page).first.locator(".token").first.hover()
+    card = page.locator("#token-card")
+    expect(card).to_be_visible()
+    expect(card.locator("button:disabled")).to_have_count(8)
+    expect(card.locator("button:not(:disabled)")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("language", "theme"), [("en", "dark"), ("zh-CN", "light")])
+def test_on_a_phone_a_text_stands_below_its_source(open_page: Open, turner: str, language: str, theme: str) -> None:
+    phone = {"width": 390, "height": 844}
+    path = f"/playground?checkpoint={turner}"
+    with open_page(path, locale=language, color_scheme=theme, viewport=phone) as page:
+        page.set_default_timeout(20_000)
+        run(page, 1)
+        upper, lower = page.locator("[data-source]").bounding_box(), texts(page).first.bounding_box()
+        assert upper
+        assert lower
+        assert upper["y"] + upper["height"] <= lower["y"]
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert barriers(page) == []
