@@ -60,7 +60,7 @@ def get_conversation(principal: Reader, conversation_id: Id) -> ConversationDeta
     """Get a conversation with the messages of all its branches."""
     with db.transaction() as session:
         row = service.get(session, principal=principal, conversation_id=conversation_id)
-        return schemas.conversation_detail(row, service.messages(session, row.id))
+        return schemas.conversation_detail(row, service.messages(session, row.id, with_tokens=True))
 
 
 @router.put("/conversations/{conversation_id}", responses=errors(*_TITLE_ERRORS))
@@ -89,14 +89,17 @@ def delete_conversation(principal: Submitter, conversation_id: Id) -> Response:
 @router.post(
     "/conversations/{conversation_id}/messages",
     status_code=201,
-    responses=errors("parent_invalid", "leaf_unknown", "conversation_full", "content_empty", "character_invalid"),
+    responses=errors(
+        *("parent_invalid", "leaf_unknown", "conversation_full", "content_empty", "character_invalid"),
+        "tokens_invalid",
+    ),
 )
 def add_message(principal: Submitter, conversation_id: Id, body: MessageRequest) -> MessageAnswer:
     """Add a message below its parent. An edited question and another answer are further messages below one parent."""
     with db.transaction() as session:
         message = service.add_message(session, principal=principal, conversation_id=conversation_id, message=body)
         session.refresh(message)
-    return MessageAnswer.model_validate(message)
+        return MessageAnswer.model_validate(message)
 
 
 @router.delete("/conversations/{conversation_id}/messages/{message_id}")

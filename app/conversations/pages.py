@@ -42,7 +42,7 @@ def show_shared(request: Request, principal: Reader, key: ShareKey) -> Response:
     """A shared conversation, read-only, for everyone who is logged in."""
     with db.transaction() as session:
         row = service.get_shared(session, key)
-        messages = service.messages(session, row.id)
+        messages = service.messages(session, row.id, with_tokens=True)
     branches = [service.branch(messages, column.leaf_id) for column in row.columns]
     return page(
         request,

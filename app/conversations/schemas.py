@@ -10,6 +10,7 @@ from app.core.json_shapes import AnswerSettings
 
 MAX_TITLE_LENGTH = 120
 MAX_CONTENT_LENGTH = 100_000
+MAX_TOKENS_LENGTH = 300_000
 
 MessageId = Annotated[str, Field(min_length=1, max_length=32)]
 SystemPrompt = Annotated[str, Field(max_length=20_000, description="Begins every branch; empty: none.")]
@@ -71,6 +72,16 @@ class MessageSettings(BaseModel):
     stop: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=8)] = []
 
 
+_TOKENS = (
+    "The tokens of an answer with their probabilities, to be shown later: JSON of a list of pieces [text, tokens], "
+    "which together are the content. A token is [ID, text, log-probability, alternatives], an alternative [ID, text, "
+    "log-probability]."
+)
+Probability = tuple[int, str, float]
+Token = tuple[int, str, float, list[Probability]]
+Pieces = list[tuple[str, list[Token]]]
+
+
 class MessageRequest(BaseModel):
     """A message to add below its parent. A second one below the same parent is an alternative to the first."""
 
@@ -93,6 +104,7 @@ class MessageRequest(BaseModel):
     finish_reason: Literal["stop", "length", "cancelled", "edited"] | None = None
     num_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     tokens_per_second: Annotated[float, Field(ge=0, le=10**9)] | None = None
+    tokens: Annotated[str, Field(max_length=MAX_TOKENS_LENGTH, description=_TOKENS)] = ""
 
 
 class MessageAnswer(BaseModel):
@@ -111,6 +123,9 @@ class MessageAnswer(BaseModel):
     finish_reason: Literal["stop", "length", "cancelled", "edited"] | None
     num_tokens: int | None
     tokens_per_second: float | None
+    tokens: str = Field(
+        description="As they were sent; empty where they were not, or where newer ones took their place."
+    )
     created_at: datetime
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
-from app.conversations.schemas import MAX_TITLE_LENGTH, ConversationColumnFields, MessageRequest
+from app.conversations.schemas import MAX_TITLE_LENGTH, ConversationColumnFields, MessageRequest, Pieces
 from app.core import paging
 from app.core.conversation_models import Conversation, ConversationMessage
 from app.core.errors import PanelError, bad_field
@@ -18,6 +19,8 @@ from app.core.names import check_text, checked_name, printable_text
 from app.core.principal import Principal, new_secret, not_found, visible, visible_to
 
 MAX_MESSAGES = 2_000  # of a conversation
+MAX_TOKENS_LENGTH = 2_000_000  # of the tokens of a conversation, in characters: the newest ones are kept
+_PIECES: TypeAdapter[Pieces] = TypeAdapter(Pieces)
 EXCERPT_LENGTH = 60  # characters before and after the place that a search names
 
 
@@ -43,9 +46,11 @@ def get(session: Session, *, principal: Principal, conversation_id: str, for_upd
     return visible(session, Conversation, conversation_id, principal=principal, for_update=for_update)
 
 
-def messages(session: Session, conversation_id: str) -> list[ConversationMessage]:
-    """The messages of all branches, the oldest first."""
+def messages(session: Session, conversation_id: str, *, with_tokens: bool = False) -> list[ConversationMessage]:
+    """The messages of all branches, the oldest first; only `with_tokens` their tokens are loaded at once."""
     query = select(ConversationMessage).where(ConversationMessage.conversation_id == conversation_id)
+    if with_tokens:
+        query = query.options(undefer(ConversationMessage.tokens))
     return list(session.scalars(query.order_by(ConversationMessage.created_at, ConversationMessage.id)))
 
 
@@ -146,6 +151,8 @@ def add_message(
         raise PanelError(409, "conversation_full", text)
     if message.role == "user":
         _check_question(message.content)
+    if message.tokens:
+        _check_tokens(message.tokens, message.content)
     values = message.model_dump(exclude={"settings", "content"})
     added = ConversationMessage(
         conversation_id=row.id,
@@ -157,6 +164,8 @@ def add_message(
     row.title = row.title or _title(message.content)
     row.activity_id, row.updated_at = new_id(), func.now()
     session.flush()
+    if message.tokens:
+        _discard_old_tokens(session, row.id)
     return added
 
 
@@ -164,6 +173,25 @@ def _check_question(content: str) -> None:
     if not content.strip():
         raise bad_field("content", "content_empty", _("The question is empty. Write something."))
     check_text("content", content)
+
+
+def _check_tokens(tokens: str, content: str) -> None:
+    try:
+        pieces = _PIECES.validate_json(tokens, strict=True)
+    except ValidationError:
+        message = _("tokens must be JSON of a list of pieces [text, tokens].")
+        raise bad_field("tokens", "tokens_invalid", message) from None
+    if "".join(text for text, _tokens in pieces) != content:
+        raise bad_field("tokens", "tokens_invalid", _("The texts of the tokens differ from the content."))
+
+
+def _discard_old_tokens(session: Session, conversation_id: str) -> None:
+    """Keep the tokens of the newest answers, within MAX_TOKENS_LENGTH."""
+    total = func.sum(func.length(ConversationMessage.tokens)).over(order_by=ConversationMessage.id.desc())
+    own = select(ConversationMessage.id, total.label("total"))
+    lengths = own.where(ConversationMessage.conversation_id == conversation_id).subquery()
+    is_old = ConversationMessage.id.in_(select(lengths.c.id).where(lengths.c.total > MAX_TOKENS_LENGTH))
+    session.execute(update(ConversationMessage).where(is_old).values(tokens=""))
 
 
 def _check_parent(session: Session, row: Conversation, message: MessageRequest) -> None:

@@ -47,6 +47,8 @@ class ConversationMessage(Base):
     finish_reason: Mapped[str | None]  # edited: its text was written by hand
     num_tokens: Mapped[int | None]
     tokens_per_second: Mapped[float | None]
+    # JSON of app/conversations/schemas.py's Pieces, or empty
+    tokens: Mapped[str] = mapped_column(server_default="", deferred=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (

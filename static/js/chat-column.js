@@ -5,6 +5,7 @@ import { Turn } from "./chat-turn.js";
 import { cloneTemplate, find } from "./dom.js";
 import { fill, number } from "./format.js";
 import { generate } from "./generate.js";
+import { packPieces } from "./token-pack.js";
 
 /** @import { TurnCallbacks } from "./chat-turn.js" */
 /** @import { ChatMessage, GenerationRequest, Outcome, Piece } from "./generate.js" */
@@ -209,7 +210,7 @@ export class Column {
       ...{ parent_id, role: "assistant", content: turn.text.text, model_id, model_name },
       settings: { ...settings, system_prompt: systemPrompt, ...(prefill ? { prefill } : {}) },
       ...{ seed, finish_reason, num_tokens, tokens_per_second },
-      pieces: sampling.top_logprobs ? turn.text.pieces : undefined,
+      ...(sampling.top_logprobs ? { tokens: packPieces(turn.text.pieces) } : {}),
     };
   }
 

@@ -4,6 +4,7 @@ import { copyText } from "./copy.js";
 import { cloneTemplate, closest, find } from "./dom.js";
 import { fill, number } from "./format.js";
 import { isContextFull } from "./generate.js";
+import { unpackPieces } from "./token-pack.js";
 import { TokenText } from "./token-text.js";
 
 /** @import { Message } from "./message-tree.js" */
@@ -33,7 +34,8 @@ export class Turn {
     this.element = cloneTemplate(document, "template#turn");
     this.element.classList.add(message.role);
     this.text = new TokenText(this.#part("content"), this.element, (start) => callbacks.pick(message, start));
-    for (const piece of message.pieces ?? [{ text: message.content, num_tokens: 0 }]) this.text.append(piece);
+    const pieces = message.tokens ? unpackPieces(message.tokens) : [{ text: message.content, num_tokens: 0 }];
+    for (const piece of pieces) this.text.append(piece);
     this.text.flush();
     this.#name();
     this.#showMeta();

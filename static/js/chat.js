@@ -130,12 +130,10 @@ class Chat {
       const answer = await column.answer(request);
       this.#showBusy();
       if (!answer) return;
-      const { pieces, ...body } = answer;
-      const message = await this.#store(body);
+      const message = await this.#store(answer);
       if (!message) return;
-      this.tree.add({ ...message, pieces });
       column.finish(message);
-      if (isAlone && typeof body.seed === "number") this.sampling.keepSeed(body.seed);
+      if (isAlone && typeof answer.seed === "number") this.sampling.keepSeed(answer.seed);
       this.#announce(fill(this.words.answered ?? "", { model: column.label }));
       this.#drawIdle();
     });

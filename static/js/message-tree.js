@@ -1,14 +1,13 @@
 // The messages of a conversation: a tree in which those below one parent are alternatives.
 
-/** @import { Piece } from "./generate.js" */
 /** @import { Settings } from "./sampling.js" */
 
 /**
  * @typedef {{
  *   id: string, parent_id: string | null, role: "user" | "assistant", content: string,
  *   model_id?: string | null, model_name?: string | null, settings?: Settings & { temperature?: number | null }, seed?: number | null,
- *   finish_reason?: string | null, num_tokens?: number | null, tokens_per_second?: number | null, pieces?: Piece[],
- * }} Message `pieces` are the tokens of an answer of this visit, if their probabilities are known
+ *   finish_reason?: string | null, num_tokens?: number | null, tokens_per_second?: number | null, tokens?: string,
+ * }} Message `tokens` are those of an answer (see token-pack.js), if their probabilities are known, else empty
  */
 
 export class MessageTree {

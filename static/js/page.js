@@ -18,6 +18,7 @@ const MODULES = {
   refresh: () => import("./refresh.js"),
   playground: () => import("./playground.js"),
   "time-lapse": () => import("./time-lapse.js"),
+  "token-colors": () => import("./token-colors.js"),
 };
 
 // A button that opens a dialog: <button data-dialog="id">. Inside the dialog, <button data-close> closes it.

@@ -168,6 +168,45 @@ def test_escape_stops_an_answer_and_keeps_what_was_written(open_page: Open, chat
         expect(answers(page, 0).locator("[data-content]")).to_have_text(text.strip())
 
 
+def test_the_colors_of_tokens_are_kept_and_shared(open_page: Open, chat_model: str) -> None:
+    with open_page(f"{CHAT}&checkpoint={chat_model}") as page:
+        page.set_default_timeout(20_000)
+        columns(page).nth(1).get_by_role("button", name="Remove this model").click()
+        limit_tokens(page, 8)
+        page.get_by_role("button", name="Settings").click()
+        page.get_by_label("Token probabilities").check()
+        ask(page, "What is the capital of Italy?")
+        until_answered(page, 1)
+        expect(page.locator("[data-history] [aria-current]")).to_have_count(1)
+        colors = surprises(answers(page, 0))
+        assert len(colors) >= 4
+
+        page.reload()
+        until_started(page)
+        expect(answers(page, 0).locator(".token")).to_have_count(len(colors))
+        assert surprises(answers(page, 0)) == colors
+        answers(page, 0).locator(".token").nth(1).hover()
+        expect(page.locator("#token-card button")).to_have_count(8)
+        assert barriers(page) == []
+        page.locator("#token-card button:not(:disabled)").last.click()
+        expect(answers(page, 0).locator("[data-place]")).to_have_text("2/2", timeout=2 * MINUTE)
+
+        page.get_by_role("button", name="Share").click()
+        page.get_by_role("button", name="Make a link").click()
+        expect(page.locator("[data-share-link]")).to_be_visible()
+        page.goto(str(page.locator("[data-share-link]").get_attribute("href")))
+        until_started(page)
+        assert surprises(page.locator(".turn.assistant"))
+        page.locator(".turn.assistant .token").first.hover()
+        expect(page.locator("#token-card button:disabled")).to_have_count(8)
+        assert barriers(page) == []
+
+
+def surprises(turn: Locator) -> list[str | None]:
+    """The color of each token."""
+    return [token.get_attribute("data-surprise") for token in turn.locator(".token").all()]
+
+
 def test_a_conversation_is_renamed_and_deleted(open_page: Open, chat_model: str, running_stack: Stack) -> None:
     row = running_stack.client.post("/api/v1/conversations", json={"title": "Old name"}).json()
     with open_page(f"{CHAT}&conversation={row['id']}") as page:

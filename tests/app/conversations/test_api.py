@@ -243,3 +243,44 @@ def test_a_deleted_conversation_is_gone_with_its_messages(alice_api: TestClient,
     assert alice_api.delete(path(chat)).status_code == 204
     assert alice_api.get(path(chat)).status_code == 404
     assert chat["row"]["id"] not in alice_api.get(CONVERSATIONS, params={"q": "It is Milan"}).text
+
+
+# ---- the tokens of answers ------------------------------------------------------------------------------------------
+
+ROME = '[["Ro",[[3,"Ro",-0.25,[[3,"Ro",-0.25],[4," A",-1.5]]]]],["me.",[]]]'
+
+
+def test_an_answer_keeps_the_probabilities_of_its_tokens(
+    alice_api: TestClient, alice: TestClient, bob: TestClient, chat: dict[str, Any]
+) -> None:
+    answer = say(alice_api, chat["row"], "assistant", "Rome.", chat["question"], tokens=ROME)
+
+    assert answer["tokens"] == ROME
+    stored = {row["id"]: row["tokens"] for row in alice_api.get(path(chat)).json()["messages"]}
+    assert (stored[answer["id"]], stored[chat["answers"][0]["id"]]) == (ROME, "")
+    alice_api.put(path(chat), json={"columns": [{"model_id": "m1", "leaf_id": answer["id"]}]})
+    key = alice_api.post(path(chat, "share")).json()["share_key"]
+    page = bob.get(f"/shared/{key}").text
+    assert page.count('data-module="token-colors"') == 1
+    assert "&#34;Ro&#34;,-0.25" in page
+
+
+@pytest.mark.parametrize(
+    "tokens", ["x", "[]", "{}", '[["Rome.",[[1,"Rome.",null,[]]]]]', '[["Rome.",[[1,"Rome."]]]]', '[["Milan.",[]]]']
+)
+def test_tokens_of_another_form_or_text_are_refused(alice_api: TestClient, chat: dict[str, Any], tokens: str) -> None:
+    body = {"parent_id": chat["question"]["id"], "role": "assistant", "content": "Rome.", "tokens": tokens}
+    refused = alice_api.post(path(chat, "messages"), json=body)
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "tokens_invalid")
+    assert refused.json()["errors"][0]["field"] == "tokens"
+
+
+def test_a_conversation_keeps_the_tokens_of_its_newest_answers(
+    alice_api: TestClient, chat: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAX_TOKENS_LENGTH", 2 * len(ROME))
+    answers = [say(alice_api, chat["row"], "assistant", "Rome.", chat["question"], tokens=ROME) for _n in range(3)]
+
+    stored = {row["id"]: row["tokens"] for row in alice_api.get(path(chat)).json()["messages"]}
+    assert [stored[answer["id"]] for answer in answers] == ["", ROME, ROME]
