@@ -11,6 +11,7 @@ from app.accounts import service
 from app.core import deleted_directories, storage
 from app.core.account_models import User
 from app.core.conversation_models import Conversation
+from app.core.deployment_models import Deployment
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.model_base import Base
@@ -46,20 +47,24 @@ class Belongings:
     num_tokenizers: int
     num_models: int
     num_conversations: int
+    num_deployments: int
     num_unfinished: int
 
 
 def belongings(session: Session, user_id: str) -> Belongings:
     """What a user has."""
-    tables = (Job, Checkpoint, Corpus, Tokenizer, ImportedModel, Conversation)
-    counts = [_count(session, table.owner_id == user_id) for table in tables]
     open_jobs = _count(session, Job.owner_id == user_id, Job.state.not_in(TERMINAL))
     open_tasks = _count(session, BackgroundTask.owner_id == user_id, BackgroundTask.state.in_(("queued", "running")))
-    num_jobs, num_checkpoints, num_corpora, num_tokenizers, num_models, num_conversations = counts
     waiting = _count(session, Submission.owner_id == user_id, Submission.state == "waiting")
-    num_unfinished = open_jobs + open_tasks + waiting
     return Belongings(
-        num_jobs, num_checkpoints, num_corpora, num_tokenizers, num_models, num_conversations, num_unfinished
+        num_jobs=_count(session, Job.owner_id == user_id),
+        num_checkpoints=_count(session, Checkpoint.owner_id == user_id),
+        num_corpora=_count(session, Corpus.owner_id == user_id),
+        num_tokenizers=_count(session, Tokenizer.owner_id == user_id),
+        num_models=_count(session, ImportedModel.owner_id == user_id),
+        num_conversations=_count(session, Conversation.owner_id == user_id),
+        num_deployments=_count(session, Deployment.owner_id == user_id),
+        num_unfinished=open_jobs + open_tasks + waiting,
     )
 
 

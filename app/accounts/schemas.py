@@ -101,6 +101,7 @@ class UserDetail(UserAnswer):
     num_tokenizers: int
     num_models: int
     num_conversations: int
+    num_deployments: int
     num_unfinished: int = Field(description="Jobs and background tasks that have not finished.")
 
 

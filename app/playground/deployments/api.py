@@ -31,7 +31,10 @@ def list_deployments(principal: Reader, limit: Limit = 50, after: After = None) 
 @router.post(
     "/deployments",
     status_code=201,
-    responses=errors("deployment_name_taken", "deployments_limit", "name_missing", "name_too_long", *_SETTINGS),
+    responses=errors(
+        *("deployment_name_taken", "deployment_name_reserved", "deployments_limit", "name_missing", "name_too_long"),
+        *_SETTINGS,
+    ),
 )
 def create_deployment(principal: Submitter, body: DeploymentRequest) -> DeploymentAnswer:
     """Keep a model in memory under a name: a `checkpoint` for /api/v1/generate, and a `model` under /v1."""

@@ -30,7 +30,8 @@ def create(session: Session, *, principal: Principal, name: str, model_id: str, 
     """Deploy a model: nodes load it within seconds and keep it. Raises PanelError."""
     name = checked_name(name, max_length=MAX_NAME_LENGTH)
     if session.get(Checkpoint, comparison_key(name)) or session.get(ImportedModel, comparison_key(name)):
-        raise _name_taken(name)  # who calls that model would get this one
+        message = _("“{name}” is the ID of a checkpoint or base model. Choose another name.", name=name)
+        raise bad_field("name", "deployment_name_reserved", message, 409)  # who calls that model would get this one
     own = session.scalar(select(func.count()).where(Deployment.owner_id == principal.user_id)) or 0
     if own >= MAX_DEPLOYMENTS:
         message = _("You have {n} deployments, which is the limit. Remove one first.", n=own)
@@ -47,13 +48,9 @@ def create(session: Session, *, principal: Principal, name: str, model_id: str, 
     try:
         session.flush()
     except IntegrityError:
-        raise _name_taken(name) from None
+        message = _("Another deployment is called “{name}”. Choose another name.", name=name)
+        raise bad_field("name", "deployment_name_taken", message, 409) from None
     return row
-
-
-def _name_taken(name: str) -> PanelError:
-    message = _("Another deployment is called “{name}”. Choose another name.", name=name)
-    return bad_field("name", "deployment_name_taken", message, 409)
 
 
 def change(session: Session, *, principal: Principal, deployment_id: str, changes: dict[str, Any]) -> Deployment:

@@ -13,6 +13,7 @@ from app.accounts import removal
 from app.core import db, deleted_directories, storage
 from app.core.account_models import GuessCount, PasswordReset, User
 from app.core.conversation_models import Conversation
+from app.core.deployment_models import Deployment
 from app.core.models import BackgroundTask, Corpus, ImportedModel, Job, Tokenizer
 from app.corpora import service as corpora
 from app.jobs.scheduling.sweep import Sweep
@@ -205,7 +206,9 @@ def add_data(person: Person, sha256: str = "7" * 64) -> list[Path]:
         )
         model = ImportedModel(owner_id=person.id, name="m", source="upload", state="ready")
         task = BackgroundTask(owner_id=person.id, checkpoint_id=checkpoint_id, kind="export", state="succeeded")
-        session.add_all([model, task, Conversation(owner_id=person.id, columns=[])])
+        named = {"name": person.name, "name_key": person.id}
+        deployment = Deployment(owner_id=person.id, model_id=checkpoint_id, path="nowhere", **named)
+        session.add_all([model, task, deployment, Conversation(owner_id=person.id, columns=[])])
         session.get_one(Job, job_id).tokenizer_id = tokenizer.id
         session.flush()
         ids = {"corpus": corpus_id, "tokenizer": tokenizer.id, "base_model": model.id, "job": job_id}
@@ -297,9 +300,9 @@ def test_what_a_user_has_is_counted_for_the_owner(alice: TestClient, carol: Pers
     add_data(carol)
     answer = alice.get(f"/api/v1/users/{carol.id}").json()
     counts = {name: value for name, value in answer.items() if name.startswith("num_")}
-    names = ("checkpoints", "conversations", "corpora", "jobs", "models", "tokenizers", "unfinished")
+    names = ("checkpoints", "conversations", "corpora", "deployments", "jobs", "models", "tokenizers", "unfinished")
     assert counts == {f"num_{name}": 1 for name in names}
-    assert carol.name in alice.get(page_of(carol)).text
+    assert "<dt>Deployments</dt><dd>1</dd>" in alice.get(page_of(carol)).text
 
 
 def test_a_row_that_is_added_while_its_user_is_removed_is_a_conflict(

@@ -210,7 +210,9 @@ def test_a_deployment_cannot_take_the_place_of_a_model_of_another_user(
     store_checkpoint: StoreCheckpoint,
 ) -> None:
     body = {"model": store_checkpoint(bob_user).id, "access": "everyone"}
-    assert bob_api.post("/api/v1/deployments", json={**body, "name": checkpoint.id.upper()}).status_code == 409
+    answer = bob_api.post("/api/v1/deployments", json={**body, "name": checkpoint.id.upper()})
+    assert (answer.status_code, answer.json()["code"]) == (409, "deployment_name_reserved")
+    assert answer.json()["title"].endswith("is the ID of a checkpoint or base model. Choose another name.")
 
     name = f"ft:tiny:org-local:mine:{checkpoint.path.parents[1].name}"
     assert bob_api.post("/api/v1/deployments", json={**body, "name": name}).status_code == 201
