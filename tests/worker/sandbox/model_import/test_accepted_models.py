@@ -30,6 +30,8 @@ from trainer.export.gguf_writer import UnsupportedExport
 from trainer.failure import Failure
 from trainer.families import FAMILIES
 from trainer.inference import generation, lm_eval_harness
+from trainer.inference.engine import create_engine
+from trainer.inference.sampling import SamplingSettings
 from trainer.limits import Traits, limit, limits
 from trainer.modeling import architectures
 from worker.sandbox.model_import import validate
@@ -144,6 +146,9 @@ def test_text_is_generated_within_the_limits(accepted: tuple[Path, Traits]) -> N
     directory, traits = accepted
     if limit(traits, "generate") is not None:
         return
+    if traits.turns_text:
+        write_with_the_engine(directory)
+        return
     loaded = generation.load(directory, "cpu")
     for seed in range(5):
         *_pieces, last = generation.stream(loaded, "The old 山", max_tokens=40, temperature=1.5, seed=seed)
@@ -155,6 +160,14 @@ def test_text_is_generated_within_the_limits(accepted: tuple[Path, Traits]) -> N
     assert loaded.encode_chat(QUESTION) == loaded.tokenizer.apply_chat_template(
         QUESTION, chat_template=open_base(directory).chat_template, add_generation_prompt=True, return_dict=False
     )
+
+
+def write_with_the_engine(directory: Path) -> None:
+    engine = create_engine(generation.load_model(directory, "cpu"))
+    settings = SamplingSettings(temperature=1.5)
+    tokens = list(engine.submit([5, 6], settings, max_tokens=40, stop_token_ids=frozenset()))
+    engine.close()
+    assert len(tokens) == 40
 
 
 def test_evaluations_succeed_within_the_limits(accepted: tuple[Path, Traits], tmp_path: Path) -> None:
