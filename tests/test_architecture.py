@@ -186,7 +186,7 @@ def test_imports_are_at_the_top_of_a_file(root: Path) -> None:
 
 # Every place that writes a column `state`, with the variable or table it writes to.
 STATE_WRITERS = {
-    ("app/corpora/parted_uploads.py", "upload"),
+    ("app/corpora/open_uploads.py", "upload"),
     ("app/jobs/submissions.py", "submission"),
     ("app/jobs/lifecycle/state.py", "job"),
     ("app/jobs/scheduling/rescan.py", "Job"),  # inserts a job that ended long ago

@@ -28,7 +28,7 @@ DIRECTORIES = {
     "base_model": storage.base_model,
     "job": storage.run,
     "background_task": storage.background_task,
-    "parted_upload": storage.parted_upload,
+    "upload": storage.upload,
 }
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.account_models import User
@@ -64,21 +65,30 @@ _OPEN_TASK = "state IN ('queued', 'running')"
 # ---- stores ---------------------------------------------------------------------------------------------------------
 
 
+def _own_id(context: DefaultExecutionContext) -> str:
+    return str(context.get_current_parameters()["id"])  # type: ignore[no-untyped-call]
+
+
 class Corpus(Base):
-    """Uploaded text. Without an owner it ships with Athanor and everybody sees it."""
+    """Uploaded text: one version of it, whose files never change. Without an owner it ships with Athanor and everybody
+    sees it.
+    """
 
     __tablename__ = "corpus"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     owner_id: Mapped[str | None] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     name: Mapped[str]
-    filename: Mapped[str]
+    lineage_id: Mapped[str] = mapped_column(default=_own_id)  # that of the first version
+    version: Mapped[int] = mapped_column(server_default="1")
+    num_uploads: Mapped[int] = mapped_column(server_default="1")  # files that were uploaded
+    filename: Mapped[str]  # of the first file, like its format
     format: Mapped[str]  # as trainer/corpus_formats.py has it of the file name
     kind: Mapped[str] = mapped_column(server_default="text")  # text, or what its documents are records of
     encoding: Mapped[str | None]  # None until parsed; chosen by the user if it is not UTF-8
     state: Mapped[str] = mapped_column(server_default="parsing")
-    num_bytes: Mapped[int] = mapped_column(BigInteger)  # of the upload
-    sha256: Mapped[str]  # of the upload
+    num_bytes: Mapped[int] = mapped_column(BigInteger)  # of all files
+    sha256: Mapped[str]  # of the file; of several, of the list of theirs (app/corpora/versions.py)
     num_documents: Mapped[int | None] = mapped_column(BigInteger)
     num_characters: Mapped[int | None] = mapped_column(BigInteger)
     num_text_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of the parsed text, UTF-8
@@ -93,7 +103,25 @@ class Corpus(Base):
     __table_args__ = (
         CheckConstraint(one_of("state", ("parsing", "ready", "failed")), name="state"),
         CheckConstraint(one_of("kind", CORPUS_KINDS), name="kind"),
+        UniqueConstraint("lineage_id", "version"),
     )
+
+
+class CorpusFile(Base):
+    """One file of a version of a corpus. It lies in the directory of the corpus, under its position."""
+
+    __tablename__ = "corpus_file"
+
+    corpus_id: Mapped[str] = mapped_column(ForeignKey(Corpus.id, ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)  # from 0; files are read in this order
+    filename: Mapped[str]  # with its folders, if it was uploaded with them
+    format: Mapped[str]
+    num_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    encoding: Mapped[str | None]  # None until parsed; chosen by the user if it is not UTF-8
+    num_documents: Mapped[int | None] = mapped_column(BigInteger)  # None until parsed, or if it cannot be
+    num_text_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    num_problems: Mapped[int] = mapped_column(server_default="0")  # bad lines, or 1 if the whole file is refused
 
 
 class Tokenizer(Base):

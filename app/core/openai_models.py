@@ -1,4 +1,4 @@
-"""The tables behind OpenAI's API: uploads in parts, jobs whose corpora are still being read, and webhooks."""
+"""The tables of uploads in progress, and those behind OpenAI's API: jobs that wait for their corpora, and webhooks."""
 
 from datetime import datetime
 
@@ -14,16 +14,21 @@ UPLOAD_STATES = ("pending", "completed", "cancelled")
 SUBMISSION_STATES = ("waiting", "submitted", "failed", "cancelled")
 
 
-class PartedUpload(Base):
-    """A file that is uploaded in parts. Once it is completed it is a corpus."""
+class Upload(Base):
+    """A file that is being uploaded: in parts as under /v1, or resumably by the tus protocol. Once completed it is a
+    corpus, or one of its files.
+    """
 
-    __tablename__ = "parted_upload"
+    __tablename__ = "upload"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     filename: Mapped[str]
-    purpose: Mapped[str]
+    purpose: Mapped[str | None]  # of a file under /v1
     num_bytes: Mapped[int] = mapped_column(BigInteger)  # that were announced
+    num_received: Mapped[int] = mapped_column(BigInteger, server_default="0")  # of a resumable one, until lately
+    sha256: Mapped[str | None]  # of a resumable one whose bytes have all arrived
+    tus_metadata: Mapped[str | None]  # the header with which a resumable one began; None for one in parts
     state: Mapped[str] = mapped_column(server_default="pending")
     file_lifetime: Mapped[int | None]  # seconds from the completion, after which the corpus is deleted
     part_ids: Mapped[list[str]] = mapped_column(server_default="[]")  # of which it was completed, in this order
@@ -31,7 +36,10 @@ class PartedUpload(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
 
-    __table_args__ = (CheckConstraint(one_of("state", UPLOAD_STATES), name="state"),)
+    __table_args__ = (
+        CheckConstraint(one_of("state", UPLOAD_STATES), name="state"),
+        Index("ix_upload_state_pending", "state", postgresql_where=text("state = 'pending'")),
+    )
 
 
 class UploadPart(Base):
@@ -40,7 +48,7 @@ class UploadPart(Base):
     __tablename__ = "upload_part"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    upload_id: Mapped[str] = mapped_column(ForeignKey(PartedUpload.id, ondelete="CASCADE"), index=True)
+    upload_id: Mapped[str] = mapped_column(ForeignKey(Upload.id, ondelete="CASCADE"), index=True)
     num_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -17,12 +17,17 @@ def prepare() -> None:
 
 
 def corpus(corpus_id: str) -> Path:
-    """Holds `upload` (the file as sent), `text.bin` and `index.bin` (parsed)."""
+    """Holds `upload` (the first file as sent), `upload.1` and so on, `text.bin` and `index.bin` (parsed)."""
     return data() / "corpora" / corpus_id
 
 
-def parted_upload(upload_id: str) -> Path:
-    """The parts of an upload that is not complete, each under its ID."""
+def corpus_file(corpus_id: str, position: int) -> Path:
+    """A file of a corpus as it was sent, by its position from 0."""
+    return corpus(corpus_id) / (f"upload.{position}" if position else "upload")
+
+
+def upload(upload_id: str) -> Path:
+    """The bytes of an upload in progress: its parts, each under its ID, or `data`, what has arrived of the file."""
     return data() / "uploads" / upload_id
 
 

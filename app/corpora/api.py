@@ -6,9 +6,20 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.core import db, queue
+from app.core.errors import bad_field
+from app.core.i18n import _
 from app.core.paging import Listing
-from app.corpora import previews, record_kinds, schemas, service, uploads
-from app.corpora.schemas import CorpusAnswer, DocumentAnswer, ParseRequest, TokenizerAnswer
+from app.corpora import previews, record_kinds, schemas, service, uploads, versions
+from app.corpora.schemas import (
+    ChangesAnswer,
+    CorpusAnswer,
+    CorpusFileAnswer,
+    DocumentAnswer,
+    FromUploads,
+    ParseRequest,
+    TokenizerAnswer,
+    VersionRequest,
+)
 from app.web.auth import Reader, Submitter
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
@@ -76,6 +87,21 @@ async def upload_corpus(
     return schemas.corpus_answer(await uploads.receive(principal, label, request.stream()))
 
 
+@router.post(
+    "/corpora/from-uploads",
+    status_code=201,
+    tags=["corpora"],
+    responses=errors(
+        *("tasks_open", "name_too_long", "character_invalid", "encoding_unknown", "kind_unknown", "disk_full"),
+        *("upload_twice", "upload_unknown", "upload_closed", "upload_incomplete", "file_twice", "files_many"),
+    ),
+)
+def create_corpus(principal: Submitter, body: FromUploads) -> CorpusAnswer:
+    """Make a corpus of files that were uploaded by the tus protocol. It is parsed in the background."""
+    corpus = versions.create(principal, body.uploads, body.name, body.encoding, body.kind)
+    return schemas.corpus_answer(corpus)
+
+
 @router.get("/corpora", tags=["corpora"])
 def list_corpora(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[CorpusAnswer]:
     """List your corpora and those that ship with Athanor, newest first."""
@@ -91,6 +117,59 @@ def get_corpus(principal: Reader, corpus_id: Id) -> CorpusAnswer:
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
         return schemas.corpus_answer(corpus, service.parse_tasks(session, [corpus]).get(corpus.id))
+
+
+@router.get("/corpora/{corpus_id}/files", tags=["corpora"])
+def list_corpus_files(
+    principal: Reader,
+    corpus_id: Id,
+    limit: Limit = 50,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Value of `next` from the previous page.")] = 0,
+) -> Listing[CorpusFileAnswer]:
+    """List the files of a version of a corpus, in the order in which they are read."""
+    with db.transaction() as session:
+        corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
+        files = service.list_files(session, corpus.id)
+    cursor = str(after + limit) if after + limit < len(files) else None
+    return Listing(data=[schemas.file_answer(file) for file in files[after : after + limit]], next=cursor)
+
+
+@router.get("/corpora/{corpus_id}/versions", tags=["corpora"])
+def list_corpus_versions(principal: Reader, corpus_id: Id) -> Listing[CorpusAnswer]:
+    """List the versions of a corpus that are left, the newest first."""
+    with db.transaction() as session:
+        corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
+        rows = versions.list_versions(session, principal=principal, corpus=corpus)
+    return Listing(data=[schemas.corpus_answer(row) for row in rows], next=None)
+
+
+@router.post(
+    "/corpora/{corpus_id}/versions",
+    status_code=201,
+    tags=["corpora"],
+    responses=errors(
+        *("tasks_open", "corpus_shipped", "disk_full", "file_unknown", "file_gone", "file_twice", "files_many"),
+        *("upload_twice", "upload_unknown", "upload_closed", "upload_incomplete", "version_empty", "version_same"),
+    ),
+)
+def create_corpus_version(principal: Submitter, corpus_id: Id, body: VersionRequest) -> CorpusAnswer:
+    """Make a new version of a corpus, with files added, replaced or removed. The version itself stays as it is."""
+    return schemas.corpus_answer(versions.change(principal, corpus_id, body.uploads, body.remove))
+
+
+@router.get("/corpora/{corpus_id}/changes", tags=["corpora"], responses=errors("version_other"))
+def list_corpus_changes(
+    principal: Reader,
+    corpus_id: Id,
+    since: Annotated[str, Query(description="ID of another version of the corpus.", max_length=32)],
+) -> ChangesAnswer:
+    """List what differs in a version of a corpus, compared with another one."""
+    with db.transaction() as session:
+        after = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
+        before = service.get_corpus(session, principal=principal, corpus_id=since)
+        if before.lineage_id != after.lineage_id:
+            raise bad_field("since", "version_other", _("These are not versions of the same corpus."))
+        return ChangesAnswer(before=before.id, **vars(versions.changes(session, before, after)))
 
 
 @router.get("/corpora/{corpus_id}/documents", tags=["corpora"])
@@ -120,6 +199,7 @@ def list_documents(
         "corpus_in_use",
         "corpus_shipped",
         "encoding_unknown",
+        "file_unknown",
         "kind_unknown",
     ),
 )
@@ -135,6 +215,7 @@ def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> Cor
             skip_bad=body.skip_bad,
             kind=kind,
             bad_bytes=body.bad_bytes,
+            filename=body.filename,
         )
     queue.flush_outbox()
     return schemas.corpus_answer(corpus)

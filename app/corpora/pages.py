@@ -12,7 +12,7 @@ from app.core.i18n import _, translate
 from app.core.models import Corpus
 from app.core.principal import Principal
 from app.core.settings import settings
-from app.corpora import previews, problems, record_kinds, service, uploads
+from app.corpora import previews, problems, record_kinds, resumable_uploads, service, uploads, versions
 from app.web import multipart
 from app.web.auth import Reader, Submitter
 from app.web.pages import handle_form_action, page
@@ -23,6 +23,8 @@ from trainer import corpus_formats
 router = APIRouter()
 PAGE_ROWS = 50
 DOCUMENTS_SHOWN = 10
+UNFINISHED_SHOWN = 20
+FILES_SHOWN = 200
 # Formats to which the choice of an encoding, or of a kind of records, applies.
 _ENCODED = {*corpus_formats.ENCODED_FORMATS, *corpus_formats.ARCHIVES}
 _RECORDS = {*corpus_formats.RECORD_FORMATS, *corpus_formats.ARCHIVES}
@@ -36,6 +38,7 @@ def _index(request: Request, principal: Principal, after: str | None, refused: l
     with db.transaction() as session:
         rows, cursor = service.list_corpora(session, principal=principal, limit=PAGE_ROWS, after=after)
         tasks = service.parse_tasks(session, rows)
+        unfinished, _more = resumable_uploads.list_open(session, principal=principal, limit=UNFINISHED_SHOWN)
     return page(
         request,
         "corpora/_list.html" if part == "list" else "corpora/index.html",
@@ -43,6 +46,7 @@ def _index(request: Request, principal: Principal, after: str | None, refused: l
         principal=principal,
         corpora=rows,
         tasks=tasks,
+        unfinished=unfinished,
         next=cursor,
         after=after,
         refused=refused,
@@ -102,6 +106,13 @@ async def _received(request: Request) -> tuple[list[uploads.StoredUpload], dict[
     return stored, fields, refused
 
 
+@router.post("/corpora/uploads/{upload_id}/delete")
+async def delete_upload(principal: Submitter, upload_id: Id) -> Response:
+    """Delete an interrupted upload and redirect to the list."""
+    await resumable_uploads.cancel(principal, upload_id)
+    return RedirectResponse("/corpora", status_code=303)
+
+
 def _kinds() -> dict[str, str]:
     return {kind: translate(word) for kind, word in record_kinds.KIND_WORDS.items()}
 
@@ -115,11 +126,21 @@ def _documents(corpus: Corpus, start: int) -> list[tuple[previews.DocumentPrevie
 
 
 def _corpus(
-    request: Request, principal: Principal, corpus_id: str, start: int, error: PanelError | None = None
+    request: Request,
+    principal: Principal,
+    corpus_id: str,
+    start: int,
+    error: PanelError | None = None,
+    since: str = "",
 ) -> Response:
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
         tasks = service.parse_tasks(session, [corpus])
+        files = service.list_files(session, corpus_id)
+        all_versions = versions.list_versions(session, principal=principal, corpus=corpus)
+        before = next((other for other in all_versions if other.version < corpus.version), None)
+        before = next((other for other in all_versions if other.id == since), before)
+        changes = versions.changes(session, before, corpus) if before is not None else None
     documents = _documents(corpus, start) if corpus.state == "ready" else []
     return page(
         request,
@@ -145,6 +166,13 @@ def _corpus(
         step=DOCUMENTS_SHOWN,
         error=error.message if error else "",
         is_own=corpus.owner_id is not None,
+        files=files[:FILES_SHOWN],
+        bad_files=[(file.filename, file.filename) for file in files if file.num_problems],
+        versions=all_versions,
+        before=before,
+        changes=changes,
+        formats=corpus_formats.FILE_ENDINGS,
+        max_bytes=settings().max_upload_bytes,
     )
 
 
@@ -154,11 +182,15 @@ def show_corpus(
     principal: Reader,
     corpus_id: Id,
     start: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    since: Annotated[str, Query(max_length=32)] = "",
     part: Part = "",
 ) -> Response:
-    """The page of one corpus; with `part=state` only the state of its parsing, to update it."""
+    """The page of one corpus; with `part=state` only the state of its parsing, to update it.
+
+    `since` is the version that it is compared with, by default the one before.
+    """
     if part != "state":
-        return _corpus(request, principal, corpus_id, start)
+        return _corpus(request, principal, corpus_id, start, since=since)
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
         tasks = service.parse_tasks(session, [corpus])
@@ -174,6 +206,7 @@ def parse_corpus(
     skip_bad: Annotated[bool, Form()] = False,
     kind: Annotated[str, Form()] = "",
     bad_bytes: Annotated[Literal["", "omit", "replace", "skip_document"], Form()] = "",
+    filename: Annotated[str, Form()] = "",
 ) -> Response:
     """Parse an upload again."""
 
@@ -185,10 +218,28 @@ def parse_corpus(
             corpus_id=corpus_id,
             skip_bad=skip_bad,
             bad_bytes=bad_bytes or None,
+            filename=filename or None,
             **wanted,
         )
 
     return _change(request, principal, corpus_id, verb, f"/corpora/{corpus_id}")
+
+
+@router.post("/corpora/{corpus_id}/versions")
+def remove_files(
+    request: Request,
+    principal: Submitter,
+    corpus_id: Id,
+    remove: Annotated[list[str] | None, Form()] = None,
+) -> Response:
+    """Make a new version of a corpus without some files, and redirect to it."""
+    try:
+        version = versions.change(principal, corpus_id, [], remove or [])
+    except PanelError as error:
+        if error.status == 404:
+            raise
+        return _corpus(request, principal, corpus_id, 0, error)
+    return RedirectResponse(f"/corpora/{version.id}", status_code=303)
 
 
 @router.post("/corpora/{corpus_id}/delete")

@@ -1,51 +1,38 @@
-"""Files that are uploaded in parts: the only writer of both their tables. A completed one is a corpus.
+"""Files that are uploaded in parts, as OpenAI's API has it. A completed one is a corpus.
 
 Parts may be sent again, in any order and at the same time. Which of them make up the file, and in which order, is said
 when the upload is completed.
 """
 
 import hashlib
-import shutil
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 from anyio import to_thread
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.core import db, deleted_directories, disk, storage
+from app.core import db, disk, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.model_base import new_id
 from app.core.models import Corpus
-from app.core.openai_models import PartedUpload, UploadPart
-from app.core.principal import Principal, not_found, visible_to
+from app.core.openai_models import Upload, UploadPart
+from app.core.principal import Principal
 from app.core.settings import settings
-from app.corpora import service
+from app.corpora import open_uploads, service
 from app.corpora.uploads import Label, too_large
 from app.web.uploads import WRITE_BYTES, StreamedUpload, save_upload
 
-LIFETIME = timedelta(days=1)  # of an upload that is not completed
-MEMORY = timedelta(days=1)  # how long it is known after that
 MAX_PARTS = 10_000
 COPIES = 3  # how often all of a file may be stored in parts: sent again, they are stored again
 SMALLEST_LIMIT = 64 * 2**20  # bytes of parts that any upload may have
 
 
-def begin(session: Session, *, principal: Principal, what: Label, num_bytes: int) -> PartedUpload:
+def begin(session: Session, *, principal: Principal, what: Label, num_bytes: int) -> Upload:
     """Begin an upload of so many bytes. Raises PanelError: over the limit, or without room on the disk."""
-    if num_bytes > settings().max_upload_bytes:
-        raise too_large()
-    disk.require_room(2 * num_bytes)  # its parts, and the file
-    upload = PartedUpload(
-        owner_id=principal.user_id,
-        filename=what.filename,
-        purpose=what.purpose,
-        num_bytes=num_bytes,
-        file_lifetime=what.lifetime,
-        expires_at=func.now() + LIFETIME,
-    )
+    upload = open_uploads.begin(session, principal=principal, filename=what.filename, num_bytes=num_bytes)
+    upload.purpose, upload.file_lifetime = what.purpose, what.lifetime
     session.add(upload)
     session.flush()
     return upload
@@ -55,7 +42,7 @@ async def add_part(principal: Principal, upload_id: str, pieces: AsyncIterator[b
     """Store one part. A failed one leaves no file. Raises PanelError."""
     room = await to_thread.run_sync(_room, principal, upload_id)
     part_id = new_id()
-    path = storage.parted_upload(upload_id) / part_id
+    path = storage.upload(upload_id) / part_id
     sink = await to_thread.run_sync(StreamedUpload, path, room, _parts_too_large())
     await save_upload(pieces, sink)
     try:
@@ -92,39 +79,22 @@ def _record_part(principal: Principal, upload_id: str, part_id: str, num_bytes: 
         return part
 
 
-def get(session: Session, *, principal: Principal, upload_id: str, for_update: bool = False) -> PartedUpload:
-    """An upload of the user. Raises 404."""
-    query = select(PartedUpload).where(PartedUpload.id == upload_id, visible_to(PartedUpload.owner_id, principal))
-    upload = session.scalar(query.with_for_update() if for_update else query)
-    if upload is None:
-        raise not_found()
-    return upload
-
-
-def is_expired(upload: PartedUpload) -> bool:
-    """Whether an upload that was not completed accepts no more parts."""
-    return upload.state == "pending" and upload.expires_at < db.now()
-
-
-def _open(session: Session, principal: Principal, upload_id: str) -> PartedUpload:
+def _open(session: Session, principal: Principal, upload_id: str) -> Upload:
     """An upload that is neither completed nor cancelled, locked. Raises PanelError."""
-    upload = get(session, principal=principal, upload_id=upload_id, for_update=True)
-    if upload.state != "pending" or is_expired(upload):
-        state = "expired" if upload.state == "pending" else upload.state
-        message = _("This upload is {state}. Begin another one.", state=state)
-        raise bad_field("upload_id", "upload_closed", message)
+    upload = open_uploads.get(session, principal=principal, upload_id=upload_id, for_update=True)
+    open_uploads.require_open(upload)
     return upload
 
 
 def complete(
     *, principal: Principal, upload_id: str, part_ids: Sequence[str], md5: str | None, what: Label
-) -> tuple[PartedUpload, Corpus]:
+) -> tuple[Upload, Corpus]:
     """Put the parts together in this order and record the file. Sent again with the same parts, it has no effect.
 
     Raises PanelError: 404, for unknown parts, or if the file has another length or MD5 than announced.
     """
     with db.transaction() as session:
-        upload = get(session, principal=principal, upload_id=upload_id)
+        upload = open_uploads.get(session, principal=principal, upload_id=upload_id)
         if upload.state == "completed" and upload.part_ids == list(part_ids) and upload.corpus_id is not None:
             return upload, service.get_corpus(session, principal=principal, corpus_id=upload.corpus_id)
         upload = _open(session, principal, upload_id)
@@ -142,16 +112,16 @@ def complete(
                 sha256=sha256,
                 **vars(what),
             )
-            upload.state, upload.part_ids, upload.corpus_id = "completed", list(part_ids), corpus_id
-            _drop_parts(session, upload_id)
+            upload.part_ids = list(part_ids)
+            open_uploads.complete(session, upload, corpus_id)
     except BaseException:
         service.remove_files(corpus_id)
         raise
-    remove_files(upload_id)
+    open_uploads.remove_files(upload_id)
     return upload, corpus
 
 
-def _check_parts(session: Session, upload: PartedUpload, part_ids: Sequence[str]) -> None:
+def _check_parts(session: Session, upload: Upload, part_ids: Sequence[str]) -> None:
     query = select(UploadPart.id, UploadPart.num_bytes).where(UploadPart.upload_id == upload.id)
     sizes = {row.id: row.num_bytes for row in session.execute(query)}
     unknown = next((part_id for part_id in part_ids if part_id not in sizes), None)
@@ -169,7 +139,7 @@ def _put_together(upload_id: str, part_ids: Sequence[str], md5: str | None, path
     digest = hashlib.md5(usedforsecurity=False)
     try:
         for part_id in part_ids:
-            with (storage.parted_upload(upload_id) / part_id).open("rb") as part:
+            with (storage.upload(upload_id) / part_id).open("rb") as part:
                 while piece := part.read(WRITE_BYTES):
                     digest.update(piece)
                     sink.write([piece])
@@ -180,33 +150,3 @@ def _put_together(upload_id: str, part_ids: Sequence[str], md5: str | None, path
         return sink.finish()
     finally:
         sink.discard()
-
-
-def cancel(session: Session, *, principal: Principal, upload_id: str) -> PartedUpload:
-    """Cancel an upload; call `remove_files` after the commit. Raises PanelError: 404, or for a completed one."""
-    upload = get(session, principal=principal, upload_id=upload_id, for_update=True)
-    if upload.state == "completed":
-        message = _("This upload is {state}. Begin another one.", state=upload.state)
-        raise bad_field("upload_id", "upload_closed", message)
-    upload.state = "cancelled"
-    _drop_parts(session, upload_id)
-    return upload
-
-
-def _drop_parts(session: Session, upload_id: str) -> None:
-    deleted_directories.note(session, storage.parted_upload(upload_id))
-    for part in session.scalars(select(UploadPart).where(UploadPart.upload_id == upload_id)):
-        session.delete(part)
-
-
-def remove_files(upload_id: str) -> None:
-    """Delete the parts of an upload that is completed or cancelled."""
-    shutil.rmtree(storage.parted_upload(upload_id), ignore_errors=True)
-
-
-def forget_expired(session: Session) -> None:
-    """Delete the rows of uploads a while after their end; the sweep removes the parts of those not completed."""
-    old = select(PartedUpload).where(PartedUpload.expires_at < func.now() - MEMORY)
-    for upload in session.scalars(old.limit(MAX_PARTS).with_for_update(skip_locked=True)):
-        deleted_directories.note(session, storage.parted_upload(upload.id))
-        session.delete(upload)

@@ -6,13 +6,17 @@ from babel import Locale
 
 from app.core import i18n
 from app.core.formatting import file_size, number
-from app.core.i18n import _, gettext_noop
+from app.core.i18n import _, gettext_noop, translate
 from app.core.json_shapes import EncodingCandidate, Problem
 from app.core.models import Corpus
+from app.corpora.record_kinds import KIND_WORDS
 
 MESSAGES = {
     "empty": gettext_noop("The corpus is empty: the file has no text, or only whitespace."),
     "all_skipped": gettext_noop("Nothing is left: all documents were left out. Replace their bad bytes instead."),
+    "kind_differs": gettext_noop(
+        "The file holds {kind}, but the files before it hold {first_kind}. Put it into a corpus of its own."
+    ),
     "undecodable": gettext_noop("The file is not valid {encoding}: the bytes at position {byte} cannot be decoded."),
     "nul": gettext_noop("The file has a NUL character at byte {byte}. Text must not contain any."),
     "trailing_comma": gettext_noop("There is a comma at character {character} with nothing after it. Remove it."),
@@ -244,6 +248,9 @@ def sentence(problem: Problem) -> str:
     values: dict[str, Any] = problem.values
     if "encoding" in values:
         values["encoding"] = ENCODINGS[values["encoding"]]
+    for name in ("kind", "first_kind"):
+        if values.get(name) in KIND_WORDS:
+            values[name] = translate(KIND_WORDS[values[name]])
     if "limit_bytes" in values:
         values["limit"] = file_size(values["limit_bytes"])
     return _(message, **values or {"n": 0})  # a sentence without values is filled too: its braces stand twice

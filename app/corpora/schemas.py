@@ -6,10 +6,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.json_shapes import EncodingCandidate, Problem
-from app.core.models import BackgroundTask, Corpus, Tokenizer
+from app.core.models import BackgroundTask, Corpus, CorpusFile, Tokenizer
+from app.core.openai_models import Upload
 from app.corpora import problems
 from app.corpora.previews import DocumentPreview
 from trainer import corpus_formats
+
+MAX_UPLOADS = 4_000  # in one request; a corpus may have more files, in more versions
 
 
 class CorpusProblem(BaseModel):
@@ -17,7 +20,7 @@ class CorpusProblem(BaseModel):
 
     code: str
     message: str
-    file: str | None = Field(None, description="File of an archive.")
+    file: str | None = Field(None, description="Name of the file, where there are several or an archive.")
     line: int | None = Field(None, description="Number of the line or row, from 1.")
     byte: int | None = Field(None, description="Position in the file, from 0.")
     context: str | None = Field(
@@ -51,6 +54,9 @@ class CorpusAnswer(BaseModel):
                 {
                     "id": "06bv8h2m4c7k9qz1",
                     "name": "KJV",
+                    "version": 1,
+                    "lineage_id": "06bv8h2m4c7k9qz1",
+                    "num_uploads": 1,
                     "filename": "kjv.txt",
                     "format": "txt",
                     "kind": "text",
@@ -89,15 +95,18 @@ class CorpusAnswer(BaseModel):
 
     id: str
     name: str
-    filename: str
+    version: int = Field(description="Number of the version, from 1. The files of a version never change.")
+    lineage_id: str = Field(description="What all versions of a corpus have in common: the ID of the first.")
+    num_uploads: int = Field(description="Number of files that were uploaded.")
+    filename: str = Field(description="Name of the first file.")
     format: str = Field(
         description=f"One of {', '.join(corpus_formats.ENDINGS)}, zip and tar, or one with its compression: csv.gz."
     )
     kind: str = Field(description="Kind of its documents: text, or one kind of records.")
     state: Literal["parsing", "ready", "failed"]
     encoding: str | None
-    num_bytes: int = Field(description="Size of the upload.")
-    sha256: str = Field(description="SHA-256 of the upload.")
+    num_bytes: int = Field(description="Size of all files.")
+    sha256: str = Field(description="SHA-256 of the file; of several files, of the list of their hashes and names.")
     num_documents: int | None
     num_characters: int | None
     num_text_bytes: int | None = Field(description="Size of the parsed text as UTF-8.")
@@ -164,6 +173,90 @@ class ParseRequest(BaseModel):
         "with U+FFFD, or skip the document or record that they are in. Without it, a file with such bytes is refused.",
     )
     kind: str = Field("", description="Kind of the records; empty: the kind of the first one.")
+    filename: str | None = Field(None, description="Only this file is in `encoding`; the others keep theirs.")
+
+
+class UploadAnswer(BaseModel):
+    """A file that is being uploaded by the tus protocol."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "06bv8h2m4c7k9qz1",
+                    "filename": "kjv.txt",
+                    "num_bytes": 4153207,
+                    "num_received": 4153207,
+                    "sha256": "3b0c…",
+                    "corpus_id": None,
+                    "created_at": "2026-01-01T12:00:00Z",
+                    "expires_at": "2026-01-02T12:00:00Z",
+                }
+            ]
+        }
+    )
+
+    id: str
+    filename: str
+    num_bytes: int = Field(description="Size of the file.")
+    num_received: int = Field(description="Bytes that had arrived when the last request ended.")
+    sha256: str | None = Field(description="SHA-256 of the file, once all of it has arrived.")
+    corpus_id: str | None = Field(description="The corpus that was made of it.")
+    created_at: datetime
+    expires_at: datetime = Field(description="When it is deleted, unless something is added or a corpus made of it.")
+
+
+class FromUploads(BaseModel):
+    """A corpus of files that were uploaded by the tus protocol."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"uploads": ["06bv8h2m4c7k9qz1"]}]})
+
+    uploads: list[str] = Field(
+        min_length=1,
+        max_length=MAX_UPLOADS,
+        description="IDs of uploads all of whose bytes have arrived, in the order in which their files are read.",
+    )
+    name: str = Field("", max_length=120, description="Name in lists. Defaults to the name of the first file.")
+    encoding: str = Field("", description="Encoding of the files if it is not UTF-8.")
+    kind: str = Field("", description="Kind of the records. Defaults to the kind of the first one.")
+
+
+class VersionRequest(BaseModel):
+    """What is different in a new version of a corpus."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"uploads": ["06bv8h2m4c7k9qz1"], "remove": ["old.txt"]}]}
+    )
+
+    uploads: list[str] = Field(
+        [],
+        max_length=MAX_UPLOADS,
+        description="IDs of uploads: one with the name of a file replaces it, the others are added.",
+    )
+    remove: list[str] = Field([], max_length=MAX_UPLOADS, description="Names of files.")
+
+
+class CorpusFileAnswer(BaseModel):
+    """A file of a version of a corpus."""
+
+    position: int
+    filename: str
+    num_bytes: int
+    sha256: str
+    encoding: str | None
+    num_documents: int | None
+    num_text_bytes: int | None
+    num_problems: int = Field(description="Number of its bad lines, or 1 if the whole file is refused.")
+
+
+class ChangesAnswer(BaseModel):
+    """What differs between two versions of a corpus."""
+
+    before: str = Field(description="ID of the version that it is compared with.")
+    added: list[str]
+    replaced: list[str]
+    removed: list[str]
+    num_same: int = Field(description="Number of files that are the same.")
 
 
 class DocumentAnswer(BaseModel):
@@ -235,8 +328,8 @@ def encoding_offer(candidate: EncodingCandidate) -> EncodingOffer:
 
 
 _SAME = (
-    *("id", "name", "filename", "format", "kind", "state", "encoding", "num_bytes", "sha256", "num_documents"),
-    *("num_characters", "num_text_bytes", "created_at", "parsed_at"),
+    *("id", "version", "lineage_id", "num_uploads", "name", "filename", "format", "kind", "state", "encoding"),
+    *("num_bytes", "sha256", "num_documents", "num_characters", "num_text_bytes", "created_at", "parsed_at"),
 )
 
 
@@ -252,6 +345,17 @@ def problem_answer(problem: Problem) -> CorpusProblem:
         byte=problem.byte,
         context=None if context is None else str(context),
     )
+
+
+def upload_answer(upload: Upload) -> UploadAnswer:
+    """The response for a row."""
+    names = ("id", "filename", "num_bytes", "num_received", "sha256", "corpus_id", "created_at", "expires_at")
+    return UploadAnswer(**{name: getattr(upload, name) for name in names})
+
+
+def file_answer(file: CorpusFile) -> CorpusFileAnswer:
+    """The response for a row."""
+    return CorpusFileAnswer(**{name: getattr(file, name) for name in CorpusFileAnswer.model_fields})
 
 
 def document_answer(document: DocumentPreview) -> DocumentAnswer:

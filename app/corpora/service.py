@@ -5,16 +5,16 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import and_, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app.core import background_tasks, deleted_directories, paging, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import ParseReport
 from app.core.model_base import new_id
-from app.core.models import TERMINAL, BackgroundTask, Corpus, Job, Tokenizer
+from app.core.models import TERMINAL, BackgroundTask, Corpus, CorpusFile, Job, Tokenizer
 from app.core.principal import Principal, not_found, visible, visible_to
 from app.core.settings import settings
 from app.corpora.shipped import FOLDER, SHIPPED
@@ -61,9 +61,19 @@ def create_corpus(
         purpose=purpose,
         expires_at=None if lifetime is None else func.now() + timedelta(seconds=lifetime),
     )
+    shared = {name: getattr(corpus, name) for name in ("filename", "format", "num_bytes", "sha256", "encoding")}
+    return add_corpus(session, corpus, [CorpusFile(position=0, **shared)])
+
+
+def add_corpus(session: Session, corpus: Corpus, files: Sequence[CorpusFile]) -> Corpus:
+    """Record a version of a corpus with its files, which are on disk, and enqueue its parsing."""
+    corpus.state = "parsing"
     session.add(corpus)
     session.flush()
     session.refresh(corpus, ["expires_at"])
+    for file in files:
+        file.corpus_id = corpus.id
+    session.add_all(files)
     _enqueue_parse(session, corpus)
     return corpus
 
@@ -82,8 +92,15 @@ def get_corpus(session: Session, *, principal: Principal, corpus_id: str) -> Cor
 def list_corpora(
     session: Session, *, principal: Principal, limit: int = 100, after: str | None = None
 ) -> tuple[list[Corpus], str | None]:
-    """The corpora the user may see, newest first, and the cursor of the next page."""
-    visible = select(Corpus).where(visible_to(Corpus.owner_id, principal))
+    """The corpora the user may see, newest first, and the cursor of the next page.
+
+    Of each the newest version, and the newest that is ready.
+    """
+    newer = aliased(Corpus)
+    is_later = and_(newer.lineage_id == Corpus.lineage_id, newer.version > Corpus.version)
+    is_newest = ~exists().where(is_later)
+    is_newest_ready = and_(Corpus.state == "ready", ~exists().where(is_later, newer.state == "ready"))
+    visible = select(Corpus).where(visible_to(Corpus.owner_id, principal), or_(is_newest, is_newest_ready))
     return paging.newest(session, visible, Corpus.id, limit, after)
 
 
@@ -120,14 +137,24 @@ def parse_again(
     skip_bad: bool,
     kind: str | None = None,
     bad_bytes: Literal["omit", "replace", "skip_document"] | None = None,
+    filename: str | None = None,
 ) -> Corpus:
-    """Parse an upload again: in another encoding, without its bad lines or bytes, or as records of another kind."""
-    corpus = _own_corpus(session, principal, corpus_id)
+    """Parse an upload again: in another encoding, without its bad lines or bytes, or as records of another kind.
+
+    With a `filename`, only that file is read in another encoding.
+    """
+    corpus = own_corpus(session, principal, corpus_id)
     if corpus.state == "parsing":
         raise PanelError(409, "corpus_parsing", _("This corpus is being read already."))
     _refuse_in_use(session, corpus)
+    chosen = [file for file in list_files(session, corpus_id) if filename in (None, file.filename)]
+    if not chosen and filename is not None:
+        raise bad_field("filename", "file_unknown", _("This corpus has no file “{name}”.", name=filename[:200]))
+    if encoding is not None or corpus.num_uploads == 1:  # else each file keeps its own
+        for file in chosen:
+            file.encoding = encoding
     corpus.state = "parsing"
-    corpus.encoding = encoding
+    corpus.encoding = encoding if filename is None else corpus.encoding
     corpus.problems = []
     corpus.progress = ParseReport(kind=kind, skip_bad=skip_bad, bad_bytes=bad_bytes)
     _enqueue_parse(session, corpus)
@@ -139,7 +166,7 @@ def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> 
 
     Raises PanelError if a job uses it.
     """
-    corpus = _own_corpus(session, principal, corpus_id)
+    corpus = own_corpus(session, principal, corpus_id)
     _refuse_in_use(session, corpus)
     _delete(session, corpus)
 
@@ -183,7 +210,8 @@ def install_samples(session: Session) -> None:
             )
 
 
-def _own_corpus(session: Session, principal: Principal, corpus_id: str) -> Corpus:
+def own_corpus(session: Session, principal: Principal, corpus_id: str) -> Corpus:
+    """A corpus of the user, locked. Raises PanelError: 404, or 403 for one that ships with Athanor."""
     corpus = session.scalar(select(Corpus).where(Corpus.id == corpus_id).with_for_update())
     if corpus is None or corpus.owner_id not in (principal.user_id, None):
         raise not_found()
@@ -229,17 +257,35 @@ def parse_tasks(session: Session, corpora: Iterable[Corpus]) -> dict[str, Backgr
 
 def finish_parse(session: Session, *, corpus_id: str, result: dict[str, Any]) -> None:
     """Mark a corpus as ready with the counts of the parser, its closing report."""
-    _close_parse(session, corpus_id, state="ready", **result)
+    shared = {name: result[name] for name in ("encoding", "num_documents", "num_text_bytes")}
+    files = result.pop("files", None) or [{"position": 0, **shared}]
+    _close_parse(session, corpus_id, files, state="ready", **result)
 
 
-def fail_parse(session: Session, *, corpus_id: str, problems: list[dict[str, Any]], **progress: Any) -> None:
+def fail_parse(
+    session: Session,
+    *,
+    corpus_id: str,
+    problems: list[dict[str, Any]],
+    files: Sequence[dict[str, Any]] = (),
+    **progress: Any,
+) -> None:
     """Mark a corpus as failed, with its problems: each has a code, a position and the values of its sentence."""
-    _close_parse(session, corpus_id, state="failed", problems=problems, progress=progress)
+    _close_parse(session, corpus_id, files, state="failed", problems=problems, progress=progress)
 
 
-def _close_parse(session: Session, corpus_id: str, **values: Any) -> None:
+def _close_parse(session: Session, corpus_id: str, files: Sequence[dict[str, Any]], **values: Any) -> None:
     waiting = (Corpus.id == corpus_id, Corpus.state == "parsing")
-    session.execute(update(Corpus).where(*waiting).values(parsed_at=func.now(), **values))
+    parsed = update(Corpus).where(*waiting).values(parsed_at=func.now(), **values).returning(Corpus.id)
+    if session.scalar(parsed) is not None and files:
+        rows = [{"corpus_id": corpus_id, **file} for file in files]
+        session.execute(update(CorpusFile), rows)
+
+
+def list_files(session: Session, corpus_id: str) -> list[CorpusFile]:
+    """The files of a corpus, in their order."""
+    query = select(CorpusFile).where(CorpusFile.corpus_id == corpus_id).order_by(CorpusFile.position)
+    return list(session.scalars(query))
 
 
 # ---- tokenizers -----------------------------------------------------------------------------------------------------

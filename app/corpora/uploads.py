@@ -41,6 +41,14 @@ class Label:
 
 def label(filename: str, name: str = "", encoding: str = "", kind: str = "") -> Label:
     """Check the name and options of an upload before its content is read. Raises PanelError."""
+    filename = checked_filename(filename)
+    stem = corpus_formats.stem_of(filename)
+    name = checked_name(name.strip() or stem or filename, max_length=service.MAX_NAME_LENGTH)
+    return Label(filename, name, checked_encoding(encoding), checked_kind(kind))
+
+
+def checked_filename(filename: str) -> str:
+    """The name of a file that can be read, by its ending. Raises PanelError."""
     if corpus_formats.format_of(filename.strip()) is None:
         message = _(
             "“{filename}” is not a supported file. Text, source code, HTML, PDF, Word (.docx), EPUB, JSON, CSV, "
@@ -48,10 +56,7 @@ def label(filename: str, name: str = "", encoding: str = "", kind: str = "") -> 
             filename=filename,
         )
         raise bad_field("filename", "filename_extension", message)
-    stem = corpus_formats.stem_of(filename.strip())
-    filename = checked_name(filename, max_length=MAX_FILENAME_LENGTH, field="filename")
-    name = checked_name(name.strip() or stem or filename, max_length=service.MAX_NAME_LENGTH)
-    return Label(filename, name, checked_encoding(encoding), checked_kind(kind))
+    return checked_name(filename, max_length=MAX_FILENAME_LENGTH, field="filename")
 
 
 def checked_encoding(encoding: str) -> str | None:

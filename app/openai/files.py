@@ -17,10 +17,10 @@ from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.models import Corpus, Job
 from app.core.names import checked_name
-from app.core.openai_models import PartedUpload, UploadPart
+from app.core.openai_models import Upload, UploadPart
 from app.core.principal import Principal, not_found, visible_to
 from app.core.settings import settings
-from app.corpora import parted_uploads, problems, service, uploads
+from app.corpora import open_uploads, parted_uploads, problems, service, uploads
 from app.corpora.uploads import Label
 from app.openai import objects, results
 from app.openai.objects import After, RetryCount
@@ -71,7 +71,7 @@ def _results_answer(job: Job, path: Path) -> dict[str, Any]:
     }
 
 
-def _upload_answer(upload: PartedUpload, corpus: Corpus | None = None) -> dict[str, Any]:
+def _upload_answer(upload: Upload, corpus: Corpus | None = None) -> dict[str, Any]:
     return {
         "id": f"{UPLOAD_PREFIX}{upload.id}",
         "object": "upload",
@@ -80,7 +80,7 @@ def _upload_answer(upload: PartedUpload, corpus: Corpus | None = None) -> dict[s
         "expires_at": objects.seconds(upload.expires_at),
         "filename": upload.filename,
         "purpose": upload.purpose,
-        "status": "expired" if parted_uploads.is_expired(upload) else upload.state,
+        "status": "expired" if open_uploads.is_expired(upload) else upload.state,
         "file": None if corpus is None else file_answer(corpus),
     }
 
@@ -230,6 +230,9 @@ def read_file(principal: Reader, file_id: str) -> FileResponse:
     """The bytes of a file, as they were sent."""
     with db.transaction() as session:
         row = _get(session, principal, file_id)
+        if isinstance(row, Corpus) and row.num_uploads > 1:
+            message = _("This corpus has {n} files, so it cannot be read as one.", n=row.num_uploads)
+            raise bad_field("file_id", "file_of_many", message)
         path = storage.corpus(row.id) / "upload" if isinstance(row, Corpus) else results.file(session, row)
     if not path.is_file():
         raise not_found()
@@ -296,9 +299,9 @@ async def add_part(request: Request, principal: Submitter, upload_id: str) -> di
     raise bad_field("data", "file_missing", _("The form has no file."))
 
 
-def _upload(principal: Principal, row_id: str) -> PartedUpload:
+def _upload(principal: Principal, row_id: str) -> Upload:
     with db.transaction() as session:
-        return parted_uploads.get(session, principal=principal, upload_id=row_id)
+        return open_uploads.get(session, principal=principal, upload_id=row_id)
 
 
 @router.post("/uploads/{upload_id}/complete")
@@ -306,7 +309,7 @@ def complete_upload(principal: Submitter, upload_id: str, body: CompleteRequest)
     """Put the parts together in the order given here."""
     row_id = objects.row_id(UPLOAD_PREFIX, upload_id)
     upload = _upload(principal, row_id)
-    label = file_label(upload.filename, upload.purpose, upload.file_lifetime)
+    label = file_label(upload.filename, upload.purpose or "", upload.file_lifetime)
     upload, corpus = parted_uploads.complete(
         principal=principal,
         upload_id=row_id,
@@ -323,6 +326,6 @@ def cancel_upload(principal: Submitter, upload_id: str) -> dict[str, Any]:
     """Cancel an upload; its parts are deleted."""
     row_id = objects.row_id(UPLOAD_PREFIX, upload_id)
     with db.transaction() as session:
-        upload = parted_uploads.cancel(session, principal=principal, upload_id=row_id)
-    parted_uploads.remove_files(row_id)
+        upload = open_uploads.cancel(session, principal=principal, upload_id=row_id)
+    open_uploads.remove_files(row_id)
     return _upload_answer(upload)

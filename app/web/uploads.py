@@ -3,11 +3,11 @@
 import errno
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 from starlette.requests import ClientDisconnect
 
 from app.core import disk
@@ -29,7 +29,8 @@ def check_declared(length: str | None, max_bytes: int, too_large: PanelError, co
     disk.require_room(max(1, copies * declared))
 
 
-def _full(error: OSError) -> Exception:
+def disk_full(error: OSError) -> Exception:
+    """The error of an upload whose file cannot be written."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return error
     return bad_field("file", "disk_full", _("The disk is full; the file was not saved."), 507)
@@ -60,7 +61,7 @@ class StreamedUpload:
             if disk.is_full():  # more than was declared, or others write meanwhile
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise _full(error) from None
+            raise disk_full(error) from None
 
     def finish(self) -> str:
         """Sync the file, move it to its final name and return its SHA-256. Raises PanelError if it is empty."""
@@ -70,7 +71,7 @@ class StreamedUpload:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise _full(error) from None
+            raise disk_full(error) from None
         self._file.close()
         self._part.rename(self._path)
         sync_directory(self._path.parent)
@@ -90,7 +91,7 @@ async def save_upload(stream: AsyncIterator[bytes], upload: StreamedUpload) -> s
     """
     is_complete = False
     try:
-        await drain(stream, upload)
+        await drain(stream, upload.write)
         sha256 = await to_thread.run_sync(upload.finish)
         is_complete = True
     except ClientDisconnect:
@@ -103,16 +104,21 @@ async def save_upload(stream: AsyncIterator[bytes], upload: StreamedUpload) -> s
     return sha256
 
 
-async def drain(stream: AsyncIterator[bytes], upload: StreamedUpload) -> None:
-    """Write a stream to its end, WRITE_BYTES at a time. Raises PanelError, and ClientDisconnect."""
+async def drain(stream: AsyncIterator[bytes], write: Callable[[list[bytes]], None]) -> None:
+    """Write a stream to its end, WRITE_BYTES at a time, in a thread. What arrived before an error is written too.
+
+    Raises what `write` raises, and ClientDisconnect.
+    """
     # Chunks from the network have 64 KiB at most: they are collected, to switch to a thread less often.
     chunks: list[bytes] = []
     size = 0
-    async for chunk in stream:
-        chunks.append(chunk)
-        size += len(chunk)
-        if size >= WRITE_BYTES:
-            await to_thread.run_sync(upload.write, chunks)
-            chunks = []
-            size = 0
-    await to_thread.run_sync(upload.write, chunks)
+    try:
+        async for chunk in stream:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size >= WRITE_BYTES:
+                full, chunks, size = chunks, [], 0
+                await to_thread.run_sync(write, full)
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(write, chunks)

@@ -48,6 +48,43 @@ export function acceptDrops(root, take) {
   for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
 }
 
+/** @typedef {[path: string, file: File]} NamedFile */
+
+/**
+ * All files that were dropped, also those in folders, with the path from what was dropped.
+ * @param {DataTransfer} data
+ * @returns {Promise<NamedFile[]>}
+ */
+export async function filesOf(data) {
+  const items = [...data.items].filter((item) => item.kind === "file");
+  const loose = items.map((item) => ({ entry: item.webkitGetAsEntry(), file: item.getAsFile() }));
+  const found = await Promise.all(
+    loose.map(({ entry, file }) => (entry ? filesIn(entry, "") : file ? [/** @type {NamedFile} */ ([file.name, file])] : [])),
+  );
+  return found.flat();
+}
+
+/**
+ * @param {FileSystemEntry} entry
+ * @param {string} folder with a slash at its end
+ * @returns {Promise<NamedFile[]>}
+ */
+async function filesIn(entry, folder) {
+  if (entry instanceof FileSystemFileEntry) {
+    return [[folder + entry.name, await new Promise((resolve, reject) => entry.file(resolve, reject))]];
+  }
+  if (!(entry instanceof FileSystemDirectoryEntry)) return [];
+  const reader = entry.createReader();
+  /** @type {NamedFile[]} */
+  const files = [];
+  for (;;) {
+    /** @type {FileSystemEntry[]} */
+    const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!entries.length) return files;
+    for (const inner of entries) files.push(...(await filesIn(inner, `${folder}${entry.name}/`)));
+  }
+}
+
 /**
  * Have the browser ask before it leaves the page while something is being sent.
  * @param {() => boolean} isBusy

@@ -1,10 +1,13 @@
 """Parses an upload in a sandboxed child."""
 
+import json
+import shutil
 import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from app.core import db, storage
-from app.core.models import BackgroundTask, Corpus
+from app.core.models import BackgroundTask, Corpus, CorpusFile
 from app.core.settings import settings
 from app.corpora import service
 from trainer import corpus_formats
@@ -14,6 +17,7 @@ from worker.background.lease import Lease
 from worker.background.work import Report, Work
 from worker.sandbox import runner
 from worker.sandbox.corpus import containers
+from worker.sandbox.corpus.parse_files import LIST, PART
 
 
 def directory(task: BackgroundTask) -> Path:
@@ -25,13 +29,16 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     """Run the child and return its closing report."""
     with db.transaction() as session:
         corpus = session.get(Corpus, task.corpus_id)
+        files = service.list_files(session, str(task.corpus_id))
     if corpus is None:  # deleted since
         return {}
+    if len(files) > 1:
+        write_list(corpus, files)
     closing, status = runner.run_sandboxed(
-        command(corpus),
+        command(corpus) if len(files) <= 1 else command_of_files(corpus),
         child_environment("parse"),
         lease.renew,
-        limits=limits(directory(task), corpus.format),
+        limits=limits(directory(task), {corpus.format, *(file.format for file in files)}),
         directory=directory(task),
     )
     if not closing and lease.is_disk_full:
@@ -39,12 +46,12 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     return closing or {"failed": {"problems": [{"code": "parser_died", "status": status}]}}
 
 
-def limits(path: Path, form: str) -> ChildLimits:
+def limits(path: Path, formats: Collection[str]) -> ChildLimits:
     """The limits of the child. What it writes is UTF-8 of another encoding, an index of tiny documents, or either of
     what a compressed file holds.
     """
-    size = (path / "upload").stat().st_size
-    size = size if form in corpus_formats.ENCODED_FORMATS else containers.max_expanded_bytes(size)
+    size = sum(upload.stat().st_size for upload in path.glob("upload*"))
+    size = size if set(formats).issubset(corpus_formats.ENCODED_FORMATS) else containers.max_expanded_bytes(size)
     memory, cpu = settings().parse_memory_bytes, settings().parse_cpu_seconds
     return ChildLimits(memory_bytes=memory, cpu_seconds=cpu, file_bytes=8 * size + (1 << 20))
 
@@ -63,6 +70,26 @@ def command(corpus: Corpus) -> list[str]:
     return [sys.executable, "-m", "worker.sandbox.corpus.parse", path, corpus.format, memory, *options]
 
 
+def write_list(corpus: Corpus, files: Sequence[CorpusFile]) -> None:
+    """Tell the child the files of a corpus, and how to read each."""
+    options = {name: getattr(corpus.progress, name) for name in ("kind", "skip_bad", "bad_bytes")}
+    entries = [
+        {
+            "path": storage.corpus_file(corpus.id, file.position).name,
+            "filename": file.filename,
+            "options": {**options, "form": file.format, "encoding": file.encoding},
+        }
+        for file in files
+    ]
+    (storage.corpus(corpus.id) / LIST).write_text(json.dumps(entries))
+
+
+def command_of_files(corpus: Corpus) -> list[str]:
+    """The command line of the child for several files."""
+    memory = f"--memory={settings().parse_memory_bytes}"
+    return [sys.executable, "-m", "worker.sandbox.corpus.parse_files", str(storage.corpus(corpus.id)), memory]
+
+
 def clean_up(task: BackgroundTask, is_success: bool) -> None:
     """Remove what a killed child left behind, or the whole directory if the corpus was deleted meanwhile."""
     with db.transaction() as session:
@@ -71,6 +98,8 @@ def clean_up(task: BackgroundTask, is_success: bool) -> None:
         service.remove_files(str(task.corpus_id))
     for path in directory(task).glob("*.bin.*"):  # complete files have lost this suffix
         path.unlink(missing_ok=True)
+    shutil.rmtree(directory(task) / PART, ignore_errors=True)
+    (directory(task) / LIST).unlink(missing_ok=True)
 
 
 WORK = Work(directory, run, clean_up)

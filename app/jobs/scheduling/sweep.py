@@ -21,7 +21,7 @@ from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import db, deleted_directories, idempotency, storage
 from app.core.models import BackgroundTask, Checkpoint, Corpus, Job
-from app.corpora import parted_uploads
+from app.corpora import open_uploads
 from app.corpora import service as corpora
 from app.jobs.lifecycle import retention
 from app.jobs.lifecycle.transitions import HELD
@@ -150,7 +150,7 @@ def _orphaned_directories() -> list[Action]:
         leaving = {checkpoint_id for checkpoint_id, _path in checkpoints.list_pending_deletion(session, limit=10_000)}
         base_models.forget_unfinished(session)
         corpora.delete_expired(session)
-        parted_uploads.forget_expired(session)
+        open_uploads.forget_expired(session)
         idempotency.forget_expired(session)
         models, known_corpora = base_models.list_known(session), corpora.list_known(session)
         texts = set(session.scalars(select(Corpus.text_sha256)))

@@ -16,7 +16,7 @@ from app.core.conversation_models import Conversation, ConversationMessage
 from app.core.deployment_models import Deployment
 from app.core.json_shapes import ModelFacts, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
-from app.core.openai_models import PartedUpload, Submission, WebhookEndpoint
+from app.core.openai_models import Submission, Upload, WebhookEndpoint
 from app.corpora import service as corpora
 from app.webhooks.service import EVENT_TYPES
 from tests.app.jobs import factories, saved_checkpoints
@@ -37,7 +37,7 @@ TABLES: tuple[type[Any], ...] = (
     Conversation,
     ConversationMessage,
     Deployment,
-    PartedUpload,
+    Upload,
     Submission,
     WebhookEndpoint,
 )
@@ -93,7 +93,7 @@ def ids(database: str, alice_user: Person) -> Ids:
         token_id = session.scalars(select(ApiToken.id)).one()
         session_id = session.scalars(select(LoginSession.id)).one()
         row_ids = (corpus_id, tokenizer.id, model.id, job_id, checkpoint_id, task.id)
-        upload = PartedUpload(
+        upload = Upload(
             owner_id=alice_user.id, filename=f"{MARK}.txt", purpose="fine-tune", num_bytes=9, expires_at=db.now() + DAY
         )
         endpoint = WebhookEndpoint(

@@ -232,6 +232,6 @@ def test_memory_stays_constant_for_any_upload_size(alice: TestClient) -> None:
 
     sink = uploads.StreamedUpload(storage.corpus("flat") / "upload", 1 << 30, PanelError(413, "too_large", "too large"))
     with ThreadPoolExecutor(1) as thread:  # the browser tests leave a loop running in this one
-        thread.submit(anyio.run, uploads.drain, stream(), sink).result()
+        thread.submit(anyio.run, uploads.drain, stream(), sink.write).result()
     assert sink.num_bytes == 64 << 20
     sink.discard()

@@ -11,8 +11,8 @@ from sqlalchemy import update
 
 from app.core import db, storage
 from app.core.models import Corpus
-from app.core.openai_models import PartedUpload
-from app.corpora import parted_uploads, service
+from app.core.openai_models import Upload
+from app.corpora import open_uploads, parted_uploads, service
 from tests.app.jobs import factories
 from tests.app.openai.clients import ClientCalls
 from tests.background import run_waiting
@@ -168,7 +168,7 @@ def test_parts_become_a_file_in_the_order_of_the_completion(alice_client: Client
     done = alice_client("uploads.complete", upload.id, part_ids=[again, middle, last], md5=digest)
     assert done.status == "completed"
     assert alice_client("files.content", done.file.id).read() == ROWS
-    assert not storage.parted_upload(upload.id.removeprefix("upload_")).exists()
+    assert not storage.upload(upload.id.removeprefix("upload_")).exists()
     repeated = alice_client("uploads.complete", upload.id, part_ids=[again, middle, last])
     assert repeated.file.id == done.file.id
     assert first != again
@@ -205,15 +205,15 @@ def test_a_cancelled_upload_is_closed(alice_client: ClientCalls, openai: Any) ->
 def test_an_expired_upload_is_closed_and_later_forgotten(alice_client: ClientCalls, openai: Any) -> None:
     upload = begun(alice_client)
     part = add(alice_client, upload, ROWS)
-    row = PartedUpload.id == upload.id.removeprefix("upload_")
+    row = Upload.id == upload.id.removeprefix("upload_")
     with db.transaction() as session:
-        session.execute(update(PartedUpload).where(row).values(expires_at=db.now() - timedelta(seconds=1)))
+        session.execute(update(Upload).where(row).values(expires_at=db.now() - timedelta(seconds=1)))
     with pytest.raises(openai.BadRequestError) as refused:
         alice_client("uploads.complete", upload.id, part_ids=[part])
     assert "expired" in refused.value.message
     with db.transaction() as session:
-        session.execute(update(PartedUpload).where(row).values(expires_at=db.now() - timedelta(days=2)))
-        parted_uploads.forget_expired(session)
+        session.execute(update(Upload).where(row).values(expires_at=db.now() - timedelta(days=2)))
+        open_uploads.forget_expired(session)
     with pytest.raises(openai.NotFoundError):
         alice_client("uploads.cancel", upload.id)
 

@@ -1,0 +1,191 @@
+"""The sandboxed child that reads a corpus of several files, one after the other, as parse.py reads one.
+
+`python -m worker.sandbox.corpus.parse_files DIRECTORY --memory=BYTES`
+
+DIRECTORY/files.json lists the files: the name on disk, the name that people know, and the options of parse.py. Their
+documents are joined in `text.bin` and `index.bin`. All files hold records of one kind. If files cannot be read, all are
+tried, so that all reasons are reported at once.
+"""
+
+import argparse
+import array
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from worker.sandbox.corpus.parse import CorpusWriter, UnreadableCorpus, parse
+from worker.sandbox.reporting import ProgressReporter, report
+
+LIST = "files.json"
+PART = "part"  # the directory in which one file is read
+PROBLEMS_PER_FILE = 5
+MAX_PROBLEMS = 100
+MAX_KEYS = 100  # of labels and unused keys
+SUMS = (
+    *("num_bad_lines", "num_bad_places", "num_turns", "num_skipped_documents", "num_foreign", "num_files"),
+    "num_remarks",
+)
+COUNTS = ("bad_lines", "labels", "unused_keys", "lengths", "skipped_files")
+
+
+class JoinedCorpus(CorpusWriter):
+    """Appends corpora that were written each to a directory of its own."""
+
+    def append(self, directory: Path, num_documents: int, num_characters: int) -> None:
+        """Append all documents of a directory."""
+        begin = self.num_bytes
+        with (directory / "text.bin").open("rb") as text:
+            while data := text.read(1 << 20):
+                self._text.write(data)
+                self._text_hash.update(data)
+                self.num_bytes += len(data)
+        with (directory / "index.bin").open("rb") as index:
+            while data := index.read(1 << 20):
+                ends = array.array("Q", data)
+                if sys.byteorder == "big":
+                    ends.byteswap()
+                self._ends.extend(begin + end for end in ends)
+                self._flush_index(1 << 20)
+        self.num_documents += num_documents
+        self.num_characters += num_characters
+
+
+class Facts:
+    """What was counted in all files together."""
+
+    def __init__(self) -> None:
+        self._sums: Counter[str] = Counter()
+        self._counts: dict[str, Counter[str]] = {name: Counter() for name in COUNTS}
+        self._is_complete = True  # whether each file names all its labels
+
+    def add(self, facts: dict[str, Any]) -> None:
+        """Count those of one file."""
+        for name in SUMS:
+            if facts.get(name):
+                self._sums[name] += facts[name]
+        for name in COUNTS:
+            self._counts[name].update(facts.get(name) or {})
+        if (facts.get("num_labels") or 0) > len(facts.get("labels") or {}):
+            self._is_complete = False
+
+    def report(self) -> dict[str, Any]:
+        """As the report of one file has them. The number of labels is known where all were listed."""
+        facts: dict[str, Any] = dict(self._sums)
+        num_labels = len(self._counts["labels"])
+        for name, counts in self._counts.items():
+            facts[name] = dict(counts.most_common(MAX_KEYS if name in ("labels", "unused_keys") else None))
+        if num_labels:
+            facts["num_labels"] = num_labels if self._is_complete else max(num_labels, MAX_KEYS + 1)
+        return facts
+
+
+def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable[[int], None]) -> dict[str, Any]:
+    """Parse all files in their order and return what was read. Raises UnreadableCorpus."""
+    output = JoinedCorpus(directory)
+    facts = Facts()
+    options = {name: files[0]["options"][name] for name in ("kind", "skip_bad", "bad_bytes")}
+    kind: str | None = options["kind"]
+    problems: list[dict[str, Any]] = []
+    remarks: list[dict[str, Any]] = []
+    reports: list[dict[str, Any]] = []
+    candidates: list[dict[str, Any]] = []
+    is_failed, done = False, 0
+    encodings = set()
+    try:
+        for position, file in enumerate(files):
+            upload = directory / file["path"]
+            try:
+                result = _parse_one(directory, upload, file["options"], partial(_report_sum, progress, done))
+                file_problems, report_of_file = result["problems"], result["progress"]
+                if kind is None or kind == result["kind"]:
+                    kind = result["kind"]
+                    output.append(directory / PART, result["num_documents"], result["num_characters"])
+                else:
+                    file_problems = [{"code": "kind_differs", "kind": result["kind"], "first_kind": kind}]
+                    result.update(num_documents=None, num_text_bytes=None)
+                    is_failed = True
+                encodings.add(result["encoding"])
+            except UnreadableCorpus as refused:
+                result = {}
+                is_failed = True
+                report_of_file = {name: value for name, value in refused.report.items() if name != "problems"}
+                file_problems = refused.report["problems"]
+                candidates = candidates or report_of_file.get("candidates", [])
+            facts.add(report_of_file)
+            problems += [_in_file(file["filename"], problem) for problem in file_problems[:PROBLEMS_PER_FILE]]
+            remarks += [_in_file(file["filename"], remark) for remark in report_of_file.get("remarks", [])]
+            names = ("encoding", "num_documents", "num_text_bytes")
+            counted = {name: result.get(name) for name in names if name != "encoding" or result}
+            num_problems = report_of_file.get("num_bad_lines") or len(file_problems)
+            reports.append({"position": position, **counted, "num_problems": num_problems})
+            done += upload.stat().st_size
+            progress(done)
+        progress_report = {**options, **facts.report(), "remarks": remarks[:MAX_PROBLEMS]}
+        if is_failed:
+            raise UnreadableCorpus(problems[:MAX_PROBLEMS], **progress_report, candidates=candidates, files=reports)
+        sha256 = output.finish()
+    finally:
+        output.discard()
+        shutil.rmtree(directory / PART, ignore_errors=True)
+    return {
+        "encoding": encodings.pop() if len(encodings) == 1 else None,
+        "kind": kind or "text",
+        "num_documents": output.num_documents,
+        "num_characters": output.num_characters,
+        "num_text_bytes": output.num_bytes,
+        "text_sha256": sha256,
+        "problems": problems[:MAX_PROBLEMS],
+        "progress": progress_report,
+        "files": reports,
+    }
+
+
+def _in_file(filename: str, problem: dict[str, Any]) -> dict[str, Any]:
+    """A problem with the name of its file, and of its member if that is an archive."""
+    member = problem.get("file")
+    return {**problem, "file": filename if member is None else f"{filename}/{member}"}
+
+
+def _report_sum(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)
+
+
+def _parse_one(
+    directory: Path, upload: Path, options: dict[str, Any], progress: Callable[[int], None]
+) -> dict[str, Any]:
+    """Parse one file into DIRECTORY/part. Raises UnreadableCorpus."""
+    part = directory / PART
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    os.link(upload, part / "upload")
+    return parse(
+        part, options["form"], options["encoding"], options["skip_bad"], progress, options["kind"], options["bad_bytes"]
+    )
+
+
+def main() -> None:
+    """Parse the files of a directory under limits, and report."""
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("directory", type=Path)
+    arguments.add_argument("--memory", type=int, required=True, help="what it may use, for the message")
+    options = arguments.parse_args()
+    files = json.loads((options.directory / LIST).read_text())
+    total = sum((options.directory / file["path"]).stat().st_size for file in files)
+    try:
+        report({"result": parse_files(options.directory, files, ProgressReporter(total))})
+    except UnreadableCorpus as refused:
+        report({"failed": refused.report})
+    except MemoryError:
+        report({"failed": {"problems": [{"code": "out_of_memory", "limit_bytes": options.memory}]}})
+    except OSError as error:
+        report({"failed": {"problems": [{"code": "storage", "why": os.strerror(error.errno or 0)}]}})
+
+
+if __name__ == "__main__":
+    main()
