@@ -203,7 +203,7 @@ def test_a_job_keeps_its_version(alice: TestClient, alice_user: Person) -> None:
 
 def test_corpora_from_before_become_first_versions_of_one_file(alice_user: Person) -> None:
     corpus_id = factories.corpus(alice_user)
-    migrations.downgrade("0013")
+    migrations.downgrade("0014")
     migrations.upgrade()
     query = text("SELECT lineage_id, version, num_uploads FROM corpus WHERE id = :id")
     with db.transaction() as session:
