@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-fast lint types bench faults attack soak
+.PHONY: help up demo test test-fast fuzz lint types bench faults attack soak
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -42,6 +42,9 @@ test: $(DEVELOP) ## Run all tests, with real servers, real training and a real b
 
 test-fast: $(DEVELOP) ## Run the tests that neither train nor open a browser
 	@exec $(BIN)/python -m pytest --fast $(PARALLEL)
+
+fuzz: $(DEVELOP) ## Parse 500 damaged files of each format of corpora; FUZZ_SEED chooses others
+	@FUZZ_FILES=500 exec $(BIN)/python -m pytest $(PARALLEL) tests/worker/sandbox/corpus/test_fuzz.py
 
 lint: $(DEVELOP) node_modules/.ready ## Check style, the layers of imports, and the types of the scripts
 	@$(BIN)/ruff check .

@@ -70,9 +70,13 @@ class Corpora:
         skip_bad: bool = False,
         bad_bytes: str | None = None,
         kind: str = "",
+        columns: dict[str, str] | None = None,
     ) -> CorpusInfo:
-        """Parse an upload again: in another encoding, without bad lines or bytes, or as records of another kind."""
-        body = {"encoding": encoding, "skip_bad": skip_bad, "bad_bytes": bad_bytes, "kind": kind}
+        """Parse an upload again: in another encoding, without bad lines or bytes, as records of another kind, or with
+        `columns` by hand, the column of each field such as prompt and completion.
+        """
+        mapping = {"columns": columns} if columns else None
+        body = {"encoding": encoding, "skip_bad": skip_bad, "bad_bytes": bad_bytes, "kind": kind, "mapping": mapping}
         return self._transport.post(CorpusInfo, address("corpora", corpus_id, "parse"), body)
 
     def delete(self, corpus_id: str) -> None:

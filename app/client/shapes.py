@@ -65,6 +65,25 @@ class EncodingInfo(Shape):
     reason: str
 
 
+class ColumnInfo(Shape):
+    """A key of records, or a column. `use` is what it is used as, in words; empty if it is not read."""
+
+    name: str
+    types: list[str]
+    num_records: int
+    sample: str
+    used: bool
+    use: str
+
+
+class MappingInfo(Shape):
+    """Which column each field of a kind of records was read from, by hand."""
+
+    name: str
+    kind: str
+    columns: dict[str, str]
+
+
 class CorpusInfo(Shape):
     """A corpus: uploaded text or records, parsed into documents. `state` is parsing, ready or failed."""
 
@@ -82,6 +101,9 @@ class CorpusInfo(Shape):
     num_text_bytes: int | None
     num_turns: int | None
     num_labels: int | None
+    columns: list[ColumnInfo]
+    languages: list[str]
+    mapping: MappingInfo | None
     labels: dict[str, int]
     unused_keys: dict[str, int]
     num_bad_lines: int

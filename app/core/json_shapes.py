@@ -66,10 +66,29 @@ class EncodingCandidate(_Stored):
     language: str = ""
 
 
+class CorpusColumn(_Stored):
+    """A key of records, or a column, as the first thousand records have it."""
+
+    name: str
+    types: list[str] = []  # string, number, boolean, list, object, null; the most frequent first
+    num_records: int = 0  # of the first thousand
+    sample: str = ""  # the beginning of the first value
+    used: bool = False
+
+
+class CorpusMapping(_Stored):
+    """Which column each field of a kind is read from, by hand. With a name it is offered for other corpora."""
+
+    name: str = ""
+    kind: str
+    columns: dict[str, str]  # by field
+
+
 class ParseReport(_Stored):
     """Of a corpus: how it is to be parsed, and what was counted."""
 
     kind: str | None = None
+    mapping: CorpusMapping | None = None
     skip_bad: bool = False
     bad_bytes: Literal["omit", "replace", "skip_document"] | None = None  # what happens to undecodable bytes
     # A byte-order mark; the user; the file itself, in HTML; the default, in which every byte decodes.
@@ -83,6 +102,8 @@ class ParseReport(_Stored):
     num_bad_places: int = 0  # where bytes cannot be decoded, counted up to 10,000 where the file was refused for them
     num_foreign: int = 0  # characters beyond ASCII that the encoding of a file with such places decodes
     num_skipped_documents: int = 0  # left out because of such places
+    columns: list[CorpusColumn] = []  # the first hundred
+    languages: list[str] = []  # of a translation: from which to which
     unused_keys: dict[str, int] = {}  # records by the key of theirs that was not kept: the 100 most frequent keys
     num_turns: int | None = None
     num_labels: int | None = None

@@ -201,10 +201,14 @@ def list_documents(
         "encoding_unknown",
         "file_unknown",
         "kind_unknown",
+        "mapping_invalid",
     ),
 )
 def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> CorpusAnswer:
-    """Parse an upload again: in another encoding, without its bad lines or bytes, or as records of another kind."""
+    """Parse an upload again: in another encoding, without its bad lines or bytes, as records of another kind, or with
+    its columns mapped by hand.
+    """
+    mapping = record_kinds.checked_mapping(**body.mapping.model_dump()) if body.mapping else None
     encoding, kind = uploads.checked_encoding(body.encoding), record_kinds.checked_kind(body.kind)
     with db.transaction() as session:
         corpus = service.parse_again(
@@ -216,6 +220,7 @@ def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> Cor
             kind=kind,
             bad_bytes=body.bad_bytes,
             filename=body.filename,
+            mapping=mapping,
         )
     queue.flush_outbox()
     return schemas.corpus_answer(corpus)

@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from app.core import db
-from app.core.errors import PanelError
+from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, translate
 from app.core.models import Corpus
 from app.core.principal import Principal
@@ -19,6 +19,7 @@ from app.web.pages import handle_form_action, page
 from app.web.paging import After
 from app.web.parameters import Id, Part
 from trainer import corpus_formats
+from trainer.corpus_kinds import KIND_FIELDS, TRAINED_KINDS
 
 router = APIRouter()
 PAGE_ROWS = 50
@@ -141,6 +142,7 @@ def _corpus(
         before = next((other for other in all_versions if other.version < corpus.version), None)
         before = next((other for other in all_versions if other.id == since), before)
         changes = versions.changes(session, before, corpus) if before is not None else None
+        mappings = service.named_mappings(session, principal=principal)
     documents = _documents(corpus, start) if corpus.state == "ready" else []
     return page(
         request,
@@ -160,6 +162,13 @@ def _corpus(
         is_encoding_right=problems.prefers_present_encoding(corpus),
         kinds=_kinds(),
         reasons=problems.by_reason(corpus.problems, corpus.progress.bad_lines),
+        columns=record_kinds.column_uses(corpus),
+        mappings=mappings,
+        looks=translate(record_kinds.LOOKS[corpus.kind]),
+        uses=translate(record_kinds.USES.get(corpus.kind, "")),
+        field_words={name: translate(word) for name, word in record_kinds.FIELD_WORDS.items()},
+        mappable=list(dict.fromkeys(name for fields in KIND_FIELDS.values() for part in fields for name in part)),
+        is_trainable=corpus.kind in TRAINED_KINDS,
         lengths=record_kinds.length_bars(corpus.progress.lengths),
         documents=documents,
         start=start,
@@ -207,10 +216,17 @@ def parse_corpus(
     kind: Annotated[str, Form()] = "",
     bad_bytes: Annotated[Literal["", "omit", "replace", "skip_document"], Form()] = "",
     filename: Annotated[str, Form()] = "",
+    column: Annotated[list[str], Form()] = [],  # noqa: B006
+    used_as: Annotated[list[str], Form()] = [],  # noqa: B006
+    mapping_name: Annotated[str, Form()] = "",
 ) -> Response:
-    """Parse an upload again."""
+    """Parse an upload again. Each `column` is mapped to the field of the same place in `used_as`, or to none."""
 
     def verb(session: Any) -> None:
+        fields = [(field, name) for name, field in zip(column, used_as, strict=False) if field]
+        if len(dict(fields)) < len(fields):
+            raise bad_field("mapping", "mapping_invalid", _("Choose one column for each use."))
+        mapping = record_kinds.checked_mapping(dict(fields), mapping_name) if column else None
         wanted = {"encoding": uploads.checked_encoding(encoding), "kind": record_kinds.checked_kind(kind)}
         service.parse_again(
             session,
@@ -219,6 +235,7 @@ def parse_corpus(
             skip_bad=skip_bad,
             bad_bytes=bad_bytes or None,
             filename=filename or None,
+            mapping=mapping,
             **wanted,
         )
 

@@ -36,8 +36,8 @@ MESSAGES = {
     "text_not_string": gettext_noop("The value of “text” is not a string."),
     "text_empty": gettext_noop("The value of “text” is empty."),
     "keys_unknown": gettext_noop(
-        "These keys were found: {keys}. Which are prompt and answer? Name them “prompt” and “completion”, "
-        "or use the keys of another kind."
+        "These keys were found: {keys}. Which are prompt and answer? Say so on the page of the corpus, or name them "
+        "“prompt” and “completion”."
     ),
     "text_nul": gettext_noop("The value of “text” has a NUL character."),
     "surrogate": gettext_noop("The value of “text” has an unpaired surrogate at character {character}."),
@@ -86,9 +86,14 @@ MESSAGES = {
         "The value of “{field}” is a list. Pairs of answers need the keys “chosen” and “rejected”, messages “messages”."
     ),
     "judgment": gettext_noop(
-        "“{key}” judges a single answer, which cannot be learned here. Write pairs with “chosen” and “rejected”, "
-        "or remove the key and the bad answers."
+        "“{key}” judges a single answer, but is neither true nor false. Remove the key, or map the columns by hand."
     ),
+    "judged_bad": gettext_noop(
+        "The answer is judged bad (“{key}”), so it is not learned. Skip such records to train on the good ones."
+    ),
+    "judgment_invalid": gettext_noop("“{key}” must be true or false, for a good or a bad answer."),
+    "answers_empty": gettext_noop("The question has no answer, so there is nothing to learn."),
+    "languages_differ": gettext_noop("The record is in {found}, but the file starts with {expected}."),
     "role_unknown": gettext_noop("Message {number} has the role “{role}”; use system, user, assistant or tool."),
     "messages_unanswered": gettext_noop("The conversation has no assistant message, so there is nothing to learn."),
     "weight_invalid": gettext_noop("The weight of message {number} must be a number from 0 to 1,000,000."),
@@ -107,7 +112,7 @@ MESSAGES = {
     "answer_invalid": gettext_noop("“answer” must be one of the choices or its index, counted from 0."),
     "columns": gettext_noop(
         "The first row must contain column names: text and label, prompt and completion, source and target, "
-        "or prompt, chosen and rejected. It contains: {found}."
+        "or prompt, chosen and rejected. It contains: {found}. Say on this page what each column is."
     ),
     "column_twice": gettext_noop("The first row names the column “{name}” twice. Rename one of them."),
     "row_length": gettext_noop("The row has {found} cells, but the first row has {expected}."),

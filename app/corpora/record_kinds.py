@@ -1,11 +1,16 @@
-"""The names of record kinds, and the parsing of records for their display."""
+"""Kinds of records: their names, what their columns are, mappings of columns by hand, and records for their display."""
 
 import json
 from typing import Any
 
 from app.core.errors import bad_field
-from app.core.i18n import _, gettext_noop
-from trainer.corpus_kinds import CORPUS_KINDS
+from app.core.i18n import _, gettext_noop, translate
+from app.core.json_shapes import CorpusColumn, CorpusMapping
+from app.core.models import Corpus
+from app.core.names import checked_name
+from trainer.corpus_kinds import CORPUS_KINDS, KIND_FIELDS
+
+MAX_COLUMN_LENGTH = 80
 
 KIND_WORDS = {
     "text": gettext_noop("Text"),
@@ -15,7 +20,92 @@ KIND_WORDS = {
     "preference": gettext_noop("Preferred answers"),
     "seq2seq": gettext_noop("Sources with targets"),
     "multiple_choice": gettext_noop("Multiple choice"),
+    "unpaired": gettext_noop("Judged single answers"),
 }
+# What a file of each kind looks like.
+LOOKS = {
+    "text": gettext_noop("This looks like documents: running text."),
+    "chat": gettext_noop("This looks like chat: conversations of users and an assistant."),
+    "completion": gettext_noop("This looks like prompts, each with the text that follows it."),
+    "classification": gettext_noop("This looks like labels: texts, each with a class."),
+    "preference": gettext_noop("This looks like preference pairs: a better and a worse answer to each prompt."),
+    "seq2seq": gettext_noop("This looks like pairs of a source and a target, such as translations."),
+    "multiple_choice": gettext_noop("This looks like questions with several choices."),
+    "unpaired": gettext_noop("This looks like unpaired judgments: single answers, each called good or bad."),
+}
+# What kinds that no objective trains on can be used for.
+USES = {
+    "multiple_choice": gettext_noop("No model is trained on these records. Evaluate models on them."),
+    "unpaired": gettext_noop(
+        "No model is trained on judgments of single answers yet. Read the file as prompts with completions and skip "
+        "the bad answers to train on the good ones, or write a good and a bad answer to the same prompt as “chosen” "
+        "and “rejected”."
+    ),
+}
+# What a column is, by the field of a kind that it is.
+FIELD_WORDS = {
+    "text": gettext_noop("Text"),
+    "label": gettext_noop("Label"),
+    "messages": gettext_noop("Conversation"),
+    "prompt": gettext_noop("Prompt"),
+    "completion": gettext_noop("Completion"),
+    "chosen": gettext_noop("Preferred"),
+    "rejected": gettext_noop("Rejected"),
+    "source": gettext_noop("Source"),
+    "target": gettext_noop("Target"),
+    "question": gettext_noop("Question"),
+    "choices": gettext_noop("Choices"),
+    "answer": gettext_noop("Right choice"),
+    "system": gettext_noop("System message"),
+    "tools": gettext_noop("Tools"),
+    "context": gettext_noop("Part of the prompt"),
+    "history": gettext_noop("Earlier turns"),
+    "translation": gettext_noop("Source and target"),
+}
+# The field that a key is, where its name is another one.
+_FIELDS = {
+    **dict.fromkeys(("conversations", "conversation"), "messages"),
+    **dict.fromkeys(("instruction", "query", "question"), "prompt"),
+    **dict.fromkeys(("response", "output", "answer", "answers"), "completion"),
+    "system_prompt": "system",
+    "functions": "tools",
+    "input": "context",
+    "kto_tag": "label",
+    "preferred_output": "chosen",
+    "non_preferred_output": "rejected",
+    "src": "source",
+    "tgt": "target",
+}
+
+
+def column_uses(corpus: Corpus) -> list[tuple[CorpusColumn, str]]:
+    """The columns of a corpus, each with the word of what it is used as; empty if it is not used."""
+    report = corpus.progress
+    fields = {column: field for field, column in report.mapping.columns.items()} if report.mapping else {}
+    fields |= dict(zip(report.languages, ("source", "target"), strict=False))
+    kind = corpus.kind if corpus.state == "ready" else report.kind
+
+    def use(column: CorpusColumn) -> str:
+        is_own = kind == "multiple_choice" and column.name in FIELD_WORDS
+        field = fields.get(column.name) or (column.name if is_own else _FIELDS.get(column.name, column.name))
+        return translate(FIELD_WORDS.get(field, FIELD_WORDS["context"])) if column.used else ""
+
+    return [(column, use(column)) for column in report.columns]
+
+
+def checked_mapping(columns: dict[str, str], name: str = "") -> CorpusMapping:
+    """A mapping of columns by hand, whose fields say the kind. Raises PanelError if they are those of none."""
+    kind = next((kind for kind, fields in KIND_FIELDS.items() if _are_of_kind(set(columns), *fields)), None)
+    if kind is None:
+        expected = "; ".join(", ".join(required) for required, _optional in KIND_FIELDS.values())
+        message = _("Choose the columns of one kind of records: {expected}.", expected=expected)
+        raise bad_field("mapping", "mapping_invalid", message)
+    if len(set(columns.values())) < len(columns):
+        raise bad_field("mapping", "mapping_invalid", _("Use each column once."))
+    for column in columns.values():
+        checked_name(column, max_length=MAX_COLUMN_LENGTH, field="mapping")
+    name = checked_name(name.strip(), max_length=MAX_COLUMN_LENGTH, field="mapping") if name.strip() else ""
+    return CorpusMapping(name=name, kind=kind, columns=columns)
 
 
 def checked_kind(kind: str) -> str | None:
@@ -24,6 +114,10 @@ def checked_kind(kind: str) -> str | None:
         expected = ", ".join(CORPUS_KINDS)
         raise bad_field("kind", "kind_unknown", _("Choose a kind of: {expected}.", expected=expected))
     return kind or None
+
+
+def _are_of_kind(fields: set[str], required: tuple[str, ...], optional: tuple[str, ...]) -> bool:
+    return set(required) <= fields <= {*required, *optional}
 
 
 def parse_record(text: str) -> dict[str, Any] | None:

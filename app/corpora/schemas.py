@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.core.json_shapes import EncodingCandidate, Problem
 from app.core.models import BackgroundTask, Corpus, CorpusFile, Tokenizer
 from app.core.openai_models import Upload
-from app.corpora import problems
+from app.corpora import problems, record_kinds
 from app.corpora.previews import DocumentPreview
 from trainer import corpus_formats
 
@@ -45,6 +45,25 @@ class CorpusProgress(BaseModel):
     total: int
 
 
+class ColumnAnswer(BaseModel):
+    """A key of records, or a column, as the first thousand records have it."""
+
+    name: str
+    types: list[str] = Field(description="Types of its values: string, number, boolean, list, object or null.")
+    num_records: int = Field(description="Number of the first thousand records that have it.")
+    sample: str = Field(description="Beginning of its first value.")
+    used: bool = Field(description="Whether it is read.")
+    use: str = Field(description="What it is used as, in words; empty if it is not read.")
+
+
+class MappingAnswer(BaseModel):
+    """Which column each field of a kind of records was read from, by hand."""
+
+    name: str = Field(description="Under which it is offered for other files; may be empty.")
+    kind: str
+    columns: dict[str, str] = Field(description="Column by field.")
+
+
 class CorpusAnswer(BaseModel):
     """A corpus: uploaded text, parsed into documents."""
 
@@ -69,6 +88,9 @@ class CorpusAnswer(BaseModel):
                     "num_text_bytes": 4152018,
                     "num_turns": None,
                     "num_labels": None,
+                    "columns": [],
+                    "languages": [],
+                    "mapping": None,
                     "labels": {},
                     "unused_keys": {},
                     "num_bad_lines": 0,
@@ -112,6 +134,9 @@ class CorpusAnswer(BaseModel):
     num_text_bytes: int | None = Field(description="Size of the parsed text as UTF-8.")
     num_turns: int | None = Field(description="Number of messages in all conversations.")
     num_labels: int | None = Field(description="Number of distinct labels.")
+    columns: list[ColumnAnswer] = Field(description="Keys of its records, or columns: the first hundred.")
+    languages: list[str] = Field(description="Of a translation between two languages: from which to which.")
+    mapping: MappingAnswer | None = Field(description="The mapping of columns by hand that it was read with.")
     labels: dict[str, int] = Field(description="The 100 most frequent labels, each with its number of records.")
     unused_keys: dict[str, int] = Field(
         description="Keys of records, or columns, that were not kept, each with its number of occurrences; "
@@ -155,13 +180,27 @@ class CorpusAnswer(BaseModel):
     parsed_at: datetime | None
 
 
+class MappingRequest(BaseModel):
+    """Which column each field is read from. The fields say the kind, such as prompt and completion."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    columns: dict[str, str] = Field(max_length=20, description="Column by field.")
+    name: str = Field("", description="Name under which the page offers it for other files.")
+
+
 class ParseRequest(BaseModel):
     """How to parse an upload again."""
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [{"encoding": "gb18030"}, {"skip_bad": True}, {"bad_bytes": "omit"}, {"kind": "completion"}]
+            "examples": [
+                {"encoding": "gb18030"},
+                {"skip_bad": True},
+                {"bad_bytes": "omit"},
+                {"mapping": {"columns": {"text": "body"}}},
+            ]
         },
     )
 
@@ -173,6 +212,7 @@ class ParseRequest(BaseModel):
         "with U+FFFD, or skip the document or record that they are in. Without it, a file with such bytes is refused.",
     )
     kind: str = Field("", description="Kind of the records; empty: the kind of the first one.")
+    mapping: MappingRequest | None = Field(None, description="Columns by hand, instead of a kind.")
     filename: str | None = Field(None, description="Only this file is in `encoding`; the others keep theirs.")
 
 
@@ -302,6 +342,9 @@ def corpus_answer(corpus: Corpus, task: BackgroundTask | None = None) -> CorpusA
         **{name: getattr(corpus, name) for name in _SAME},
         num_turns=progress.num_turns,
         num_labels=progress.num_labels,
+        columns=[ColumnAnswer(**c.model_dump(), use=use) for c, use in record_kinds.column_uses(corpus)],
+        languages=progress.languages,
+        mapping=MappingAnswer(**progress.mapping.model_dump()) if progress.mapping else None,
         labels=progress.labels,
         unused_keys=progress.unused_keys,
         num_bad_lines=progress.num_bad_lines,

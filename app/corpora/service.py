@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, aliased
 from app.core import background_tasks, deleted_directories, paging, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
-from app.core.json_shapes import ParseReport
+from app.core.json_shapes import CorpusMapping, ParseReport
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, BackgroundTask, Corpus, CorpusFile, Job, Tokenizer
 from app.core.principal import Principal, not_found, visible, visible_to
@@ -22,6 +22,7 @@ from trainer import corpus_formats
 from trainer.run_dir import CorpusInput, sha256_file
 
 MAX_NAME_LENGTH = 120
+MAX_MAPPINGS = 500  # corpora whose mappings are offered
 MAX_EXPIRED = 100  # corpora that one sweep deletes
 
 
@@ -138,10 +139,10 @@ def parse_again(
     kind: str | None = None,
     bad_bytes: Literal["omit", "replace", "skip_document"] | None = None,
     filename: str | None = None,
+    mapping: CorpusMapping | None = None,
 ) -> Corpus:
-    """Parse an upload again: in another encoding, without its bad lines or bytes, or as records of another kind.
-
-    With a `filename`, only that file is read in another encoding.
+    """Parse an upload again: in another encoding, without its bad lines or bytes, as records of another kind, or with
+    a mapping of its columns, which sets the kind. With a `filename`, only that file is read in another encoding.
     """
     corpus = own_corpus(session, principal, corpus_id)
     if corpus.state == "parsing":
@@ -156,9 +157,21 @@ def parse_again(
     corpus.state = "parsing"
     corpus.encoding = encoding if filename is None else corpus.encoding
     corpus.problems = []
-    corpus.progress = ParseReport(kind=kind, skip_bad=skip_bad, bad_bytes=bad_bytes)
+    kind = mapping.kind if mapping else kind
+    corpus.progress = ParseReport(kind=kind, skip_bad=skip_bad, bad_bytes=bad_bytes, mapping=mapping)
     _enqueue_parse(session, corpus)
     return corpus
+
+
+def named_mappings(session: Session, *, principal: Principal) -> list[CorpusMapping]:
+    """The mappings with a name that the corpora of a user were read with, the newest of each name, by name."""
+    mapping = Corpus.progress["mapping"]
+    named = select(Corpus).where(Corpus.owner_id == principal.user_id, mapping["name"].as_string() != "")
+    mappings: dict[str, CorpusMapping] = {}
+    for corpus in session.scalars(named.order_by(Corpus.id.desc()).limit(MAX_MAPPINGS)):
+        if corpus.progress.mapping is not None:
+            mappings.setdefault(corpus.progress.mapping.name, corpus.progress.mapping)
+    return [mappings[name] for name in sorted(mappings)]
 
 
 def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> None:

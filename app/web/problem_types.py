@@ -77,6 +77,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "file_unsafe": ((422,), "Files of this type can run code when they are opened."),
     "filename_extension": ((422,), "Files with this extension are not supported."),
     "kind_unfit": ((422,), "The kind of the corpus does not suit its use."),
+    "mapping_invalid": ((422,), "The mapped columns are those of no kind of records."),
     "kind_unknown": ((422,), "There is no such kind of records."),
     "form_broken": ((400,), "The form ended before its end, or cannot be read; nothing was saved."),
     "form_too_large": ((413,), "The form is larger than an upload may be, or has too many or too long fields."),

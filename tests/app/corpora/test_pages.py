@@ -252,6 +252,7 @@ RECORDS = {
     "preference": {"prompt": [{"role": "user", "content": "Is it hot?"}], "chosen": EVIL, "rejected": "No."},
     "seq2seq": {"source": "Is it hot?", "target": EVIL},
     "multiple_choice": {"question": "Is it hot?", "choices": ["No.", EVIL], "answer": 1},
+    "unpaired": {"prompt": "Is it hot?", "completion": EVIL, "label": False},
 }
 
 
@@ -264,6 +265,57 @@ def test_records_are_shown_in_readable_form(alice: TestClient, upload: Upload, k
     assert html.escape(EVIL) in text
     assert EVIL not in text
     assert "{&#34;" not in text, "the record is drawn as JSON"
+
+
+def test_columns_are_mapped_by_hand_and_the_mapping_is_offered_for_the_next_file(
+    alice: TestClient, bob: TestClient, upload: Upload
+) -> None:
+    content = b"Frage;Antwort;Note\nIs it hot?;Very.;1\n"
+    corpus = upload(alice, content, "one.csv")
+    assert corpus["state"] == "failed"
+    assert [column["name"] for column in corpus["columns"]] == ["frage", "antwort", "note"]
+    assert "Say what each column is" in alice.get(f"/corpora/{corpus['id']}").text
+    fields = {"column": ["frage", "antwort", "note"], "used_as": ["prompt", "completion", ""], "mapping_name": "Quiz"}
+    assert alice.post(f"/corpora/{corpus['id']}/parse", data=fields).status_code == 303
+    run_waiting()
+    again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
+    assert (again["state"], again["kind"], again["unused_keys"]) == ("ready", "completion", {"note": 1})
+    assert again["mapping"] == {
+        "name": "Quiz",
+        "kind": "completion",
+        "columns": {"prompt": "frage", "completion": "antwort"},
+    }
+    assert [(column["name"], column["use"]) for column in again["columns"]] == [
+        ("frage", "Prompt"),
+        ("antwort", "Completion"),
+        ("note", ""),
+    ]
+    second = upload(alice, content, "two.csv")
+    text = alice.get(f"/corpora/{second['id']}").text
+    assert ">Quiz<" in text.replace("\n", "").replace(" ", "")
+    others = upload(bob, content, "three.csv")
+    assert "Quiz" not in bob.get(f"/corpora/{others['id']}").text
+    body = {"mapping": {"columns": {"text": "antwort"}}}
+    assert alice.post(f"/api/v1/corpora/{second['id']}/parse", json=body).status_code == 202
+    run_waiting()
+    assert alice.get(f"/api/v1/corpora/{second['id']}").json()["kind"] == "text"
+    for columns in ({}, {"prompt": "frage"}, {"text": "a", "label": "a"}, {"poem": "a"}, {"text": "\0"}):
+        refused = alice.post(f"/api/v1/corpora/{second['id']}/parse", json={"mapping": {"columns": columns}})
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "mapping")
+
+
+def test_the_page_says_what_a_file_looks_like_and_what_it_is_good_for(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, lines(RECORDS["unpaired"]), "kto.jsonl")
+    text = html.unescape(alice.get(f"/corpora/{corpus['id']}").text)
+    assert "This looks like unpaired judgments" in text
+    assert "No model is trained on judgments of single answers yet." in text
+    assert "Train on this" not in text
+    chat = upload(alice, lines({**RECORDS["chat"], "id": 7}), "chat.jsonl")
+    text = html.unescape(alice.get(f"/corpora/{chat['id']}").text)
+    assert "This looks like chat" in text
+    assert '<td data-label="Used as">Conversation</td>' in text
+    assert '<td data-label="Used as">not used</td>' in text
+    assert "Train on this" in text
 
 
 def test_labels_are_counted_and_shown_as_bars(alice: TestClient, upload: Upload) -> None:

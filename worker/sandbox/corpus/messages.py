@@ -15,9 +15,10 @@ ROLES = ("system", "user", "assistant", "tool")
 SPEAKERS = {
     **{role: role for role in ROLES},
     "developer": "system",
-    "human": "user",
-    **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "function_call"), "assistant"),
-    **dict.fromkeys(("observation", "function", "function_response"), "tool"),
+    **dict.fromkeys(("human", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "bot", "ai", "claude", "gemini"), "assistant"),
+    **dict.fromkeys(("function_call", "tool_call"), "assistant"),
+    **dict.fromkeys(("observation", "function", "function_response", "tool_response", "ipython"), "tool"),
 }
 MAX_WEIGHT = 1_000_000
 # Keys of a message that decide what is learned from it, or are part of its content, and cannot be represented here.
@@ -48,7 +49,7 @@ def _message(turn: Any, number: int, list_field: str, unused: Counter[str]) -> R
         raise BadLine("role_unknown", number=number, role=str(speaker)[:40])
     content_key = "content" if "content" in turn or "value" not in turn else "value"
     message: Record = {"role": role}
-    if speaker == "function_call":
+    if speaker in ("function_call", "tool_call"):
         calls = fields.parsed(fields.text(content_key), content_key)
         message |= {"content": None, "tool_calls": _tool_calls(calls, fields)}
     else:

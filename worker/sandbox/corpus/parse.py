@@ -16,6 +16,7 @@ EPUB and source code are one document a file (documents.py). Compressed files an
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import sys
@@ -27,7 +28,7 @@ from typing import Any, BinaryIO
 from trainer import corpus_formats
 from trainer.corpus_kinds import CORPUS_KINDS
 from worker.sandbox.corpus import columnar, decoding, documents
-from worker.sandbox.corpus.containers import Refused, Source, Sources
+from worker.sandbox.corpus.containers import MAX_RATIO, Refused, Source, Sources, max_expanded_bytes
 from worker.sandbox.corpus.fields import BadLine, BadLines, Record
 from worker.sandbox.corpus.json_records import JsonRecords
 from worker.sandbox.corpus.record_schema import RecordReader
@@ -194,9 +195,12 @@ class FileReader:
         shape: RecordReader,
         bad_lines: BadLines,
         progress: Callable[[int], None],
+        max_bytes: int,
         requested_encoding: str | None = None,
         bad_bytes: str | None = None,
     ) -> None:
+        """Rows of a table of columns, which a few bytes may repeat without end, have at most `max_bytes` of text."""
+        self._max_bytes = max_bytes
         self._output, self._shape, self._bad_lines, self._progress = output, shape, bad_lines, progress
         self._requested_encoding, self._bad_bytes = requested_encoding, bad_bytes
         self.encoding: str | None = None  # of the last file that is text in one
@@ -285,6 +289,8 @@ class FileReader:
                 self._bad_lines.add(bad, number)
             else:
                 self._output.documents([document])
+            if self._output.num_bytes > self._max_bytes:
+                raise Refused("expands_too_much", limit_bytes=self._max_bytes, ratio=MAX_RATIO)
 
     def _sheet(self, rows: Iterator[tuple[int, list[str]]]) -> None:
         table = TableRows(self._shape, self._bad_lines)
@@ -307,22 +313,26 @@ def parse(
     progress: Callable[[int], None],
     kind: str | None = None,
     bad_bytes: str | None = None,
+    mapping: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Parse `directory`/upload, whose format trainer/corpus_formats.py names, and return what was read. `kind` is that
     of its records; None to detect it from the first one. `bad_bytes` decides about bytes that cannot be decoded (see
-    decoding.REPLACEMENTS). Raises UnreadableCorpus.
+    decoding.REPLACEMENTS). `mapping` has in `columns` the key of a record for each field of the kind. Raises
+    UnreadableCorpus.
     """
     upload = directory / "upload"
-    options = {"kind": kind, "skip_bad": skip_bad, "bad_bytes": bad_bytes}
+    options = {"kind": kind, "skip_bad": skip_bad, "bad_bytes": bad_bytes, "mapping": mapping}
     output = CorpusWriter(directory)
-    shape = RecordReader(kind)
+    shape = RecordReader(kind, mapping["columns"] if mapping else None)
     bad_lines = BadLines()
     files = Sources(upload, form, directory / f"member.bin.{os.getpid()}", bad_lines, progress)
-    reader = FileReader(output, shape, bad_lines, progress, requested_encoding, bad_bytes)
+    max_bytes = max_expanded_bytes(upload.stat().st_size)
+    reader = FileReader(output, shape, bad_lines, progress, max_bytes, requested_encoding, bad_bytes)
 
     def counted() -> dict[str, Any]:
         return {
             **options,
+            **shape.facts(),
             **bad_lines.facts(),
             "num_bad_places": reader.num_bad_places,
             "num_files": files.num_files or None,
@@ -359,7 +369,7 @@ def parse(
         "num_text_bytes": output.num_bytes,
         "text_sha256": sha256,
         "problems": bad_lines.problems,
-        "progress": {**counted(), **shape.facts(), "encoding_reason": reader.encoding_reason},
+        "progress": {**counted(), "encoding_reason": reader.encoding_reason},
     }
 
 
@@ -369,6 +379,7 @@ def main() -> None:
     arguments.add_argument("directory", type=Path)
     arguments.add_argument("form")
     arguments.add_argument("--kind", choices=CORPUS_KINDS)
+    arguments.add_argument("--mapping", type=json.loads)
     arguments.add_argument("--encoding", choices=("utf-8", *decoding.CANDIDATES))
     arguments.add_argument("--skip-bad", action="store_true")
     arguments.add_argument("--bad-bytes", choices=tuple(decoding.REPLACEMENTS))
@@ -384,6 +395,7 @@ def main() -> None:
             ProgressReporter(size),
             options.kind,
             options.bad_bytes,
+            options.mapping,
         )
         report({"result": result})
     except UnreadableCorpus as refused:

@@ -31,6 +31,7 @@ SUMS = (
     *("num_bad_lines", "num_bad_places", "num_turns", "num_skipped_documents", "num_foreign", "num_files"),
     "num_remarks",
 )
+FIRST = ("columns", "languages")
 COUNTS = ("bad_lines", "labels", "unused_keys", "lengths", "skipped_files")
 
 
@@ -62,6 +63,7 @@ class Facts:
     def __init__(self) -> None:
         self._sums: Counter[str] = Counter()
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in COUNTS}
+        self.first: dict[str, Any] = {}  # what describes all files, as the first one that has it says
         self._is_complete = True  # whether each file names all its labels
 
     def add(self, facts: dict[str, Any]) -> None:
@@ -69,6 +71,7 @@ class Facts:
         for name in SUMS:
             if facts.get(name):
                 self._sums[name] += facts[name]
+        self.first = {**{name: facts[name] for name in FIRST if facts.get(name)}, **self.first}
         for name in COUNTS:
             self._counts[name].update(facts.get(name) or {})
         if (facts.get("num_labels") or 0) > len(facts.get("labels") or {}):
@@ -89,7 +92,7 @@ def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable
     """Parse all files in their order and return what was read. Raises UnreadableCorpus."""
     output = JoinedCorpus(directory)
     facts = Facts()
-    options = {name: files[0]["options"][name] for name in ("kind", "skip_bad", "bad_bytes")}
+    options = {name: files[0]["options"][name] for name in ("kind", "skip_bad", "bad_bytes", "mapping")}
     kind: str | None = options["kind"]
     problems: list[dict[str, Any]] = []
     remarks: list[dict[str, Any]] = []
@@ -126,7 +129,7 @@ def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable
             reports.append({"position": position, **counted, "num_problems": num_problems})
             done += upload.stat().st_size
             progress(done)
-        progress_report = {**options, **facts.report(), "remarks": remarks[:MAX_PROBLEMS]}
+        progress_report = {**options, **facts.report(), "remarks": remarks[:MAX_PROBLEMS], **facts.first}
         if is_failed:
             raise UnreadableCorpus(problems[:MAX_PROBLEMS], **progress_report, candidates=candidates, files=reports)
         sha256 = output.finish()
@@ -164,9 +167,8 @@ def _parse_one(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     os.link(upload, part / "upload")
-    return parse(
-        part, options["form"], options["encoding"], options["skip_bad"], progress, options["kind"], options["bad_bytes"]
-    )
+    asked = (options["encoding"], options["skip_bad"], progress, options["kind"], options["bad_bytes"])
+    return parse(part, options["form"], *asked, options["mapping"])
 
 
 def main() -> None:

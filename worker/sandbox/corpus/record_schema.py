@@ -3,8 +3,9 @@
 A record is stored as JSON with these keys only: chat {"messages", "tools"?}, whose messages messages.py describes;
 completion {"prompt", "completion"}; classification {"text", "label"}; preference {"prompt", "chosen", "rejected",
 "tools"?}, where each of the first three is text or a list of messages; seq2seq {"source", "target"}; multiple_choice
-{"question", "choices", "answer"}; of the kind text only the text itself. Other keys of a record are counted, or
-rejected if they decide what is learned.
+{"question", "choices", "answer"}; unpaired {"prompt", "completion", "label", "tools"?}, whose label says whether the
+answer is good; of the kind text only the text itself. Other keys of a record are counted, or rejected if they decide
+what is learned.
 """
 
 import json
@@ -14,35 +15,24 @@ from typing import Any
 
 from worker.sandbox.corpus.fields import SHOWN_CHARACTERS, BadLine, Fields, Record, storable
 from worker.sandbox.corpus.messages import read_messages, read_tools
+from worker.sandbox.corpus.record_keys import (
+    CHAT_KEYS,
+    CONVERSATION_KEYS,
+    JUDGMENT_KEYS,
+    LANGUAGES,
+    MAX_COLUMNS,
+    OBSERVED_RECORDS,
+    PAIRS,
+    PROMPT_KEYS,
+    Column,
+    detect_kind,
+    judgment,
+)
 
 MAX_LABELS = 10_000
 KEPT_LABELS = 100  # counted for people to see
 KEPT_UNUSED_KEYS = 100
 MAX_UNUSED_KEYS = 10_000  # counted apart; the others together
-# Prompt and answer, by the names that datasets give them.
-PAIRS = (
-    *(("prompt", "completion"), ("instruction", "output")),
-    *(("prompt", "response"), ("instruction", "response"), ("query", "response"), ("question", "response")),
-    *(("question", "answer"), ("input", "output")),
-)
-# A record is of the first kind whose keys it has.
-KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("preference", ("chosen", "rejected")),
-    ("preference", ("preferred_output", "non_preferred_output")),
-    ("chat", ("messages",)),
-    ("chat", ("conversations",)),
-    ("multiple_choice", ("choices",)),
-    *(("completion", pair) for pair in PAIRS[:2]),
-    ("seq2seq", ("source", "target")),
-    ("classification", ("text", "label")),
-    ("text", ("text",)),
-    *(("completion", pair) for pair in PAIRS[2:]),
-)
-# Beside a prompt and an answer: such a record is a conversation.
-CHAT_KEYS = ("system", "system_prompt", "history", "tools", "functions")
-# What a preference's answers answer, where they do not repeat it.
-PROMPT_KEYS = ("prompt", "messages", "conversations", "instruction", "question", "query", "input")
-JUDGMENT_KEYS = ("label", "kto_tag")
 # Of conversations, completions and preferences: what changes what is learned, and that nothing here can represent.
 UNSUPPORTED_KEYS = (
     *(*CHAT_KEYS, "tool_calls", "function_call", "reasoning_content", "train", "weight", "chosen", "rejected"),
@@ -53,9 +43,14 @@ UNSUPPORTED_KEYS = (
 class RecordReader:
     """Reads records of one kind: the requested one, or that of the first record."""
 
-    def __init__(self, kind: str | None) -> None:
+    def __init__(self, kind: str | None, mapping: Mapping[str, str] | None = None) -> None:
+        """With a `mapping`, each field of the kind is read from the key that it names, and no other key is."""
         self.kind = kind
+        self._mapping = mapping
         self._is_asked = kind is not None
+        self._columns: dict[str, Column] = {}
+        self._num_observed = 0
+        self._languages: tuple[str, str] | None = None
         self._labels: Counter[str] = Counter()
         self._num_turns = 0
         self._lengths: Counter[int] = Counter()  # by the power of two above them
@@ -63,7 +58,38 @@ class RecordReader:
 
     def document(self, record: Record) -> str:
         """What is kept of a record. Raises BadLine."""
+        is_observed = self._num_observed < OBSERVED_RECORDS
+        if is_observed:
+            self._observe(record)
+        used: set[str] = set()
+        try:
+            return self._document(record, used)
+        finally:
+            for column in self._columns.values() if is_observed else ():
+                column.is_used |= column.name in used
+
+    def _observe(self, record: Record) -> None:
+        self._num_observed += 1
+        for key, value in record.items():
+            name = storable(key[:SHOWN_CHARACTERS])
+            if name not in self._columns and len(self._columns) < MAX_COLUMNS:
+                self._columns[name] = Column(name)
+            if name in self._columns:
+                self._columns[name].observe(value)
+
+    def _mapped(self, record: Record) -> tuple[Record, list[str]]:
+        """The record by the names of its kind, and the keys of it that are not read."""
+        if self._mapping is None:
+            return record, []
+        sources = set(self._mapping.values())
+        mapped = {field: record[key] for field, key in self._mapping.items() if record.get(key) is not None}
+        return mapped, [key for key in record if key not in sources]
+
+    def _document(self, record: Record, used: set[str]) -> str:
+        names = list(record)
+        record, rest = self._mapped(record)
         kind = self._kind_of(record)
+        record = self._without_languages(record) if kind == "seq2seq" else record
         unused: Counter[str] = Counter()
         fields = Fields(_flat(record) if kind == "preference" else record, "text" if kind == "text" else "field")
         try:
@@ -74,7 +100,8 @@ class RecordReader:
                 text = json.dumps(normalized, ensure_ascii=False, separators=(",", ":"))
         except RecursionError:
             raise BadLine("too_deep") from None
-        unused.update(unused_keys(fields, kind))
+        unused.update(rest + unused_keys(fields, kind))
+        used.update(storable(name[:SHOWN_CHARACTERS]) for name in names if name not in unused)
         if kind != "text":
             self._count(normalized)
         for key, number in unused.items():
@@ -85,7 +112,27 @@ class RecordReader:
 
     def knows_columns(self, names: list[str]) -> bool:
         """Whether records with these keys can be read."""
+        if self._mapping is not None:
+            return any(name in names for name in self._mapping.values())
         return detect_kind(dict.fromkeys(names)) is not None
+
+    def name_columns(self, names: list[str], row: list[str]) -> None:
+        """Describe the columns of a table that cannot be read, by their names and perhaps one row."""
+        self._observe(dict(zip(names, [*row, *[""] * len(names)], strict=False)))
+
+    def _without_languages(self, record: Record) -> Record:
+        """A translation with `source` and `target` instead of languages, in the order of the first record."""
+        pair = record.get("translation")
+        if type(pair) is not dict:
+            pair = {key: record[key] for key in record if key in LANGUAGES}
+        if len(pair) != 2 or {"source", "target"} <= record.keys() or {"src", "tgt"} <= record.keys():
+            return record
+        first, second = pair
+        self._languages = self._languages or (first, second)
+        if set(self._languages) != {first, second}:
+            raise BadLine("languages_differ", found=f"{first}, {second}", expected=", ".join(self._languages))
+        rest = {key: value for key, value in record.items() if key != "translation" and key not in pair}
+        return {"source": pair[self._languages[0]], "target": pair[self._languages[1]], **rest}
 
     def begin_text(self) -> None:
         """What follows has no keys: it is text. Raises BadLine among records."""
@@ -115,7 +162,9 @@ class RecordReader:
 
     def _count(self, normalized: Record) -> None:
         self._num_turns += len(normalized.get("messages", ()))
-        if "label" in normalized:
+        if self.kind == "unpaired":
+            self._labels["good" if normalized["label"] else "bad"] += 1
+        elif "label" in normalized:
             if normalized["label"] not in self._labels and len(self._labels) == MAX_LABELS:
                 raise BadLine("labels_many", limit=MAX_LABELS)
             self._labels[normalized["label"]] += 1
@@ -126,14 +175,12 @@ class RecordReader:
             "lengths": {str(bits): number for bits, number in sorted(self._lengths.items())},
             "unused_keys": dict(self._unused.most_common(KEPT_UNUSED_KEYS)),
         }
-        if self.kind == "classification":
+        facts["columns"] = [column.facts() for column in self._columns.values()]
+        if self._languages is not None:
+            facts["languages"] = list(self._languages)
+        if self.kind in ("classification", "unpaired"):
             facts |= {"labels": dict(self._labels.most_common(KEPT_LABELS)), "num_labels": len(self._labels)}
         return facts | {"num_turns": self._num_turns} if self.kind == "chat" else facts
-
-
-def detect_kind(record: Mapping[str, Any]) -> str | None:
-    """The kind of a record by its keys; None if they match none."""
-    return next((kind for kind, keys in KEYS if all(key in record for key in keys)), None)
 
 
 def unused_keys(fields: Fields, kind: str) -> list[str]:
@@ -141,7 +188,10 @@ def unused_keys(fields: Fields, kind: str) -> list[str]:
     if kind in ("chat", "completion", "preference"):
         for key in (key for key, value in fields.rest.items() if value not in (None, "", [], {})):
             if key in JUDGMENT_KEYS and kind != "preference" and not fields.has("text"):
-                raise BadLine("judgment", key=key)
+                is_good = judgment(fields.rest[key])
+                if is_good:
+                    continue
+                raise BadLine("judgment" if is_good is None else "judged_bad", key=key)
             if key in CHAT_KEYS and kind == "completion":
                 raise BadLine("key_of_chat", key=key)
             if key in UNSUPPORTED_KEYS:
@@ -154,6 +204,8 @@ def unused_keys(fields: Fields, kind: str) -> list[str]:
 
 def _completion(fields: Fields, unused: Counter[str]) -> Record:
     prompt_key, answer_key = _pair_keys(fields)
+    if answer_key == "answers":
+        _first_answer(fields, unused)
     for key in (prompt_key, answer_key):
         if type(fields.rest.get(key)) is list:
             raise BadLine("pair_list", field=key)
@@ -161,21 +213,34 @@ def _completion(fields: Fields, unused: Counter[str]) -> Record:
     return {"prompt": _prompt(fields, prompt_key) + end, "completion": fields.text(answer_key)}
 
 
+def _first_answer(fields: Fields, unused: Counter[str]) -> None:
+    """Put the first of several answers, as SQuAD has them, in place of all. Raises BadLine if there is none."""
+    answers = fields.pop("answers")
+    texts = answers.get("text") if type(answers) is dict else answers
+    texts = [text.get("text") if type(text) is dict else text for text in texts] if type(texts) is list else texts
+    if texts == []:
+        raise BadLine("answers_empty")
+    if type(texts) is list and len(texts) > 1:
+        unused["answers[1:]"] += len(texts) - 1
+    fields.rest["answers"] = texts[0] if type(texts) is list else texts
+
+
 def _pair_keys(fields: Fields) -> tuple[str, str]:
     return next((pair for pair in PAIRS if fields.has(*pair)), PAIRS[0])
 
 
 def _prompt(fields: Fields, key: str) -> str:
-    """A prompt; an instruction and its input are parted by a blank line."""
+    """A prompt; a blank line parts an instruction from its input, and the context from a question about it."""
     prompt = fields.text(key)
     context = fields.optional_text("input", "context") if key == "instruction" else ""
-    return f"{prompt}\n\n{context}" if context else prompt
+    passage = fields.optional_text("context") if key in ("question", "query") else ""
+    return "\n\n".join(filter(None, (passage, prompt, context)))
 
 
 def _chat(fields: Fields, unused: Counter[str]) -> Record:
-    key = next((key for key in ("messages", "conversations") if fields.has(key)), None)
+    key = next((key for key in CONVERSATION_KEYS if fields.has(key)), None)
     if key is not None:
-        messages = read_messages(fields.pop(key), key, unused)
+        messages = _messages(fields, key, unused)
     elif any(fields.has(*pair) for pair in PAIRS):
         prompt_key, answer_key = _pair_keys(fields)
         question = {"role": "user", "content": _prompt(fields, prompt_key)}
@@ -186,6 +251,14 @@ def _chat(fields: Fields, unused: Counter[str]) -> Record:
     if not any(message["role"] == "assistant" for message in messages):
         raise BadLine("messages_unanswered")
     return _with_tools(fields, {"messages": messages})
+
+
+def _messages(fields: Fields, key: str, unused: Counter[str]) -> list[Record]:
+    """The messages of a key, whose value may also be JSON in a string, as tables have it."""
+    value = fields.pop(key)
+    if type(value) is str and value.lstrip().startswith("["):
+        value = fields.parsed(value, key)
+    return read_messages(value, key, unused)
 
 
 def _with_tools(fields: Fields, record: Record) -> Record:
@@ -254,8 +327,8 @@ def _flat(record: Record) -> Record:
 def _prompt_of_pair(fields: Fields, key: str | None, unused: Counter[str]) -> str | list[Record] | None:
     if key is None:
         return None
-    if key in ("messages", "conversations") or type(fields.rest[key]) is list:
-        return read_messages(fields.pop(key), key, unused)
+    if key in CONVERSATION_KEYS or type(fields.rest[key]) is list:
+        return _messages(fields, key, unused)
     return _prompt(fields, key)
 
 
@@ -316,6 +389,40 @@ def _split_texts(chosen: str, rejected: str) -> Record:
     return {key: fields.text(key) for key in ("prompt", "chosen", "rejected")}
 
 
+# ---- single answers with a judgment ---------------------------------------------------------------------------------
+
+
+def _unpaired(fields: Fields, unused: Counter[str]) -> Record:
+    key = next((key for key in JUDGMENT_KEYS if fields.has(key)), "label")
+    is_good = judgment(fields.take(key))
+    if is_good is None:
+        raise BadLine("judgment_invalid", key=key)
+    conversation_key = next((key for key in CONVERSATION_KEYS if fields.has(key)), None)
+    if conversation_key is None and any(fields.has(*pair) for pair in PAIRS):
+        prompt_key, answer_key = _pair_keys(fields)
+        if any(type(fields.rest[key]) is list for key in (prompt_key, answer_key)):
+            messages = [_messages(fields, key, unused) for key in (prompt_key, answer_key)]
+            return _judged([*messages[0], *messages[1]], is_good, fields)
+        record = _completion(fields, unused)
+        system = fields.optional_text("system", "system_prompt")
+        if not system:
+            return {**record, "label": is_good}
+        question = {"role": "user", "content": record["prompt"]}
+        return _judged([question, {"role": "assistant", "content": record["completion"]}], is_good, fields, system)
+    if conversation_key is None:
+        raise fields.bad("missing", "prompt")
+    return _judged(_messages(fields, conversation_key, unused), is_good, fields)
+
+
+def _judged(messages: list[Record], is_good: bool, fields: Fields, system: str = "") -> Record:
+    """A conversation whose last message is judged. Raises BadLine."""
+    messages = [{"role": "system", "content": system}, *messages] if system else _with_system(fields, messages)
+    if len(messages) < 2 or messages[-1]["role"] != "assistant":
+        raise BadLine("answer_role", field="completion", role=messages[-1]["role"] if messages else "system")
+    record = {"prompt": messages[:-1], "completion": _plain(messages[-1:]), "label": is_good}
+    return _with_tools(fields, record)
+
+
 # ---- the other kinds ------------------------------------------------------------------------------------------------
 
 
@@ -329,7 +436,8 @@ def _classification(fields: Fields, unused: Counter[str]) -> Record:
 
 
 def _pair(fields: Fields, unused: Counter[str]) -> Record:
-    return {"source": fields.text("source"), "target": fields.text("target")}
+    source, target = ("src", "tgt") if fields.has("src", "tgt") else ("source", "target")
+    return {"source": fields.text(source), "target": fields.text(target)}
 
 
 def _choice(fields: Fields, unused: Counter[str]) -> Record:
@@ -351,4 +459,5 @@ READERS: dict[str, Callable[[Fields, Counter[str]], Record]] = {
     "preference": _preference,
     "seq2seq": _pair,
     "multiple_choice": _choice,
+    "unpaired": _unpaired,
 }

@@ -164,6 +164,7 @@ def _names(row: list[str], shape: RecordReader) -> list[str]:
     if twice is not None:
         raise BadLine("column_twice", name=twice[:80])
     if not shape.knows_columns(names):
+        shape.name_columns(names, [])
         raise BadLine("columns", found=", ".join(names)[:200])
     return names
 

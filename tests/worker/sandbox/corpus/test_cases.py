@@ -131,6 +131,7 @@ MEANT: list[tuple[str, str, Callable[[Record], Record]]] = [
     ("D10-dpo-multiturn-lists.jsonl", "preference", shared),
     ("D10-dpo-sharegpt-multiturn.jsonl", "preference", sharegpt_pair),
     ("D10-dpo-sharegpt-single.jsonl", "preference", sharegpt_pair),
+    ("D11-kto.jsonl", "unpaired", as_is),
     ("D12-long.jsonl", "chat", as_is),
     ("D13-llama3-marks.jsonl", "chat", as_is),
     ("D13-special-text.jsonl", "chat", as_is),
@@ -193,7 +194,13 @@ def test_a_table_is_parsed_with_its_own_separator(tmp_path: Path, name: str, enc
 
 
 def test_unused_columns_are_counted(tmp_path: Path) -> None:
-    assert read(tmp_path, "D28-classification-weights.csv")[0]["progress"]["unused_keys"] == {"split": 8}
+    progress = read(tmp_path, "D28-classification-weights.csv")[0]["progress"]
+    assert progress["unused_keys"] == {"split": 8}
+    assert {column["name"]: column["used"] for column in progress["columns"]} == {
+        "text": True,
+        "label": True,
+        "split": False,
+    }
 
 
 @pytest.mark.parametrize("name", ["D18-two-encodings.txt", "D22-code-tabs.txt", "D22-endoftext.txt"])
@@ -215,7 +222,6 @@ REFUSED = [
     ("D10-dpo-alpaca-output-pair.jsonl", [*range(1, 9)], "Pairs of answers need the keys “chosen” and “rejected”"),
     ("D10-dpo-last-is-user.jsonl", [*range(1, 9)], "“chosen” ends with a message of the role user."),
     ("D10-dpo-same.jsonl", [4], "“chosen” and “rejected” are the same"),
-    ("D11-kto.jsonl", [*range(1, 9)], "“label” judges a single answer, which cannot be learned here."),
     ("D14-bool-labels.jsonl", [*range(1, 25)], "The label must be a non-empty string"),
     ("D14-label-list.jsonl", [*range(1, 25)], "The label must be a non-empty string"),
     ("D14-null-label.jsonl", [6], "The label must be a non-empty string"),
@@ -287,3 +293,21 @@ def test_one_bad_byte_in_40_mb_is_shown_with_its_context(tmp_path: Path) -> None
         result = parse.parse(tmp_path, "txt", None, False, lambda done: None, bad_bytes=bad_bytes)
         assert result["progress"]["num_bad_places"] == 1
         assert (tmp_path / "text.bin").read_bytes() == before + replacement + after
+
+
+def test_every_case_has_a_right_result_here_or_in_a_test_of_training() -> None:
+    """The cases that are not named above are read by tests of the trainer and of jobs."""
+    named = Path(__file__).read_text()
+    elsewhere = {"D14-train", "D14-validation-fewer-labels", "D14-validation-new-label", "D14-one-class"}
+    elsewhere |= {"D15-short-64", "D19-validation", "D29-long-answers"}
+    assert {path.stem for path in CASES.iterdir() if path.stem not in named} <= elsewhere
+
+
+def test_judged_answers_are_read_as_completions_without_the_bad_ones(tmp_path: Path) -> None:
+    with pytest.raises(parse.UnreadableCorpus) as caught:
+        read(tmp_path, "D11-kto.jsonl", kind="completion")
+    records = lines("D11-kto.jsonl")
+    bad = [number for number, record in enumerate(records, start=1) if not record["label"]]
+    assert [problem["line"] for problem in caught.value.report["problems"]] == bad
+    result = parse.parse(tmp_path, "jsonl", None, True, lambda done: None, kind="completion")
+    assert result["num_documents"] == len(records) - len(bad)

@@ -123,6 +123,11 @@ def test_pages_without_text_are_named(tmp_path: Path) -> None:
     assert result["progress"]["remarks"] == [{"code": "pages_without_text", "pages": 2, "numbers": "2, 4"}]
 
 
+def repeated_text() -> bytes:
+    """A Parquet file of one text a hundred times, which its dictionary stores once."""
+    return sample_files.parquet_file([{"text": "light " * 50_000}] * 100)
+
+
 BROKEN: list[tuple[str, bytes, str]] = [
     ("pdf", pdf(["", ""]), "pdf_without_text"),
     ("pdf", (FIXTURES / "encrypted.pdf").read_bytes(), "file_encrypted"),
@@ -142,6 +147,7 @@ BROKEN: list[tuple[str, bytes, str]] = [
     ("epub", epub(["<img src='cover.png'/>"]), "no_text"),
     ("parquet", PLAIN["parquet"][:-9], "file_broken"),
     ("parquet", b"PAR1" + b"\0" * 50 + b"PAR1", "file_broken"),
+    ("parquet", repeated_text(), "expands_too_much"),
     ("arrow", PLAIN["arrow"][:60], "file_broken"),
     ("html", b"<p> </p>", "no_text"),
     ("html", b"<div>" * 10_000 + b"deep", "no_text"),

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from app.core.json_shapes import Problem
 from app.corpora import problems
-from app.corpora.record_kinds import KIND_WORDS
-from trainer.corpus_kinds import CORPUS_KINDS
+from app.corpora.record_kinds import KIND_WORDS, LOOKS, USES
+from trainer.corpus_kinds import CORPUS_KINDS, KIND_FIELDS, TRAINED_KINDS
 from worker.sandbox.corpus.fields import BadLine
-from worker.sandbox.corpus.record_schema import KEYS, READERS, RecordReader
+from worker.sandbox.corpus.record_keys import KEYS
+from worker.sandbox.corpus.record_schema import READERS, RecordReader
 
 USER, ANSWER = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "God."}
 SILENCE = {"role": "assistant", "content": "Nobody."}
@@ -142,12 +143,16 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("chat", {"messages": [USER, ANSWER], "history": [["a", "b"]]}, "The record has “history”"),
     ("chat", {"messages": [USER, ANSWER], "images": ["a.png"]}, "The record has “images”"),
-    ("chat", {"messages": [USER, ANSWER], "label": False}, "“label” judges a single answer"),
+    ("chat", {"messages": [USER, ANSWER], "label": False}, "The answer is judged bad (“label”)"),
     ("chat", {"instruction": "a", "output": "b", "history": ["c"]}, "“history” must be a list of pairs"),
-    ("completion", {"prompt": "a", "completion": "b", "kto_tag": True}, "“kto_tag” judges a single answer"),
+    ("completion", {"prompt": "a", "completion": "b", "kto_tag": "fine"}, "“kto_tag” judges a single answer"),
+    ("completion", {"prompt": "a", "completion": "b", "kto_tag": False}, "The answer is judged bad (“kto_tag”)"),
+    ("unpaired", {"prompt": "a", "completion": "b", "label": "fine"}, "“label” must be true or false"),
+    ("unpaired", {"messages": [USER], "label": True}, "“completion” ends with a message of the role user."),
+    ("completion", {"question": "a", "answers": {"text": []}}, "The question has no answer"),
     ("completion", {"prompt": "a", "completion": "b", "system": "c"}, "Read the file as conversations."),
     ("completion", {"prompt": [USER], "completion": [ANSWER]}, "The value of “prompt” is a list."),
-    ("completion", {"question": "a", "context": "b", "answer": "c"}, "The record has “context”"),
+    ("completion", {"prompt": "a", "context": "b", "completion": "c"}, "The record has “context”"),
     ("preference", {"prompt": "Who?", "chosen": [USER], "rejected": [SILENCE]}, "“chosen” ends with a message"),
     ("preference", {"prompt": "When?", "chosen": [USER, ANSWER], "rejected": [USER, SILENCE]}, "those of the prompt"),
     ("preference", {"chosen": [ANSWER], "rejected": [SILENCE]}, "must start with the same messages"),
@@ -158,7 +163,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("classification", {"text": "a", "label": "b\0"}, "“label” has a NUL character"),
     ("chat", {"messages": []}, "must be a list of messages"),
     ("chat", {"messages": ["hi"]}, "Message 1 is not an object"),
-    ("chat", {"messages": [USER, {"role": "bot", "content": "x"}]}, "Message 2 has the role “bot”"),
+    ("chat", {"messages": [USER, {"role": "poet", "content": "x"}]}, "Message 2 has the role “poet”"),
     ("chat", {"messages": [USER]}, "so there is nothing to learn"),
     ("chat", {"messages": [USER, {**ANSWER, "weight": -1}]}, "The weight of message 2 must be a number from 0 to"),
     ("chat", {"messages": [USER, {"role": "assistant", "content": None}]}, "“content” is not a string"),
@@ -212,12 +217,18 @@ def test_labels_are_counted() -> None:
     for label in ("b", "a", "b"):
         shape.document({"text": "x", "label": label})
 
-    assert shape.facts() == {"lengths": {"5": 3}, "unused_keys": {}, "labels": {"b": 2, "a": 1}, "num_labels": 2}
+    facts = shape.facts()
+    assert [(column["name"], column["used"]) for column in facts.pop("columns")] == [("text", True), ("label", True)]
+    assert facts == {"lengths": {"5": 3}, "unused_keys": {}, "labels": {"b": 2, "a": 1}, "num_labels": 2}
 
 
 def test_every_kind_of_record_has_a_reader_and_a_name() -> None:
     assert {"text", *READERS} == set(CORPUS_KINDS) == set(KIND_WORDS)
-    assert {kind for kind, _keys in KEYS} == set(CORPUS_KINDS)
+    assert {kind for kind, _keys in KEYS} == {*CORPUS_KINDS} - {
+        "unpaired"
+    }  # which has the keys of others and a judgment
+    assert KIND_FIELDS.keys() == LOOKS.keys() == set(CORPUS_KINDS)
+    assert set(CORPUS_KINDS) - TRAINED_KINDS == set(USES)
 
 
 @pytest.mark.parametrize("keys", [("input", "target"), ("human", "bot"), ("a\0", "b\ud83d")])
@@ -257,3 +268,81 @@ def test_unused_keys_are_counted_by_path() -> None:
         "id": 3,
         "input": 3,
     }
+
+
+SYSTEM = {"role": "system", "content": "Be kind."}
+SHAPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    (
+        "unpaired",
+        {"prompt": "Who?", "completion": "God.", "label": True},
+        {"prompt": "Who?", "completion": "God.", "label": True},
+    ),
+    (
+        "unpaired",
+        {"prompt": [USER], "completion": [ANSWER], "label": False},
+        {"prompt": [USER], "completion": "God.", "label": False},
+    ),
+    (
+        "unpaired",
+        {"messages": [USER, ANSWER], "system": "Be kind.", "kto_tag": "true"},
+        {"prompt": [SYSTEM, USER], "completion": "God.", "label": True},
+    ),
+    (
+        "completion",
+        {"context": "Light was.", "question": "Who?", "answers": {"text": ["God.", "He."], "answer_start": [0, 9]}},
+        {"prompt": "Light was.\n\nWho?", "completion": "God."},
+    ),
+    ("completion", {"question": "Who?", "answers": ["God."]}, {"prompt": "Who?", "completion": "God."}),
+    (
+        "completion",
+        {"question": "Who?", "answer": "God.", "context": "Light was."},
+        {"prompt": "Light was.\n\nWho?", "completion": "God."},
+    ),
+    ("seq2seq", {"translation": {"en": "light", "zh": "光"}}, {"source": "light", "target": "光"}),
+    ("seq2seq", {"zh": "光", "en": "light", "id": 3}, {"source": "光", "target": "light"}),
+    ("seq2seq", {"src": "light", "tgt": "光"}, {"source": "light", "target": "光"}),
+    ("chat", {"conversation": [USER, ANSWER]}, {"messages": [USER, ANSWER]}),
+    ("chat", {"messages": json.dumps([USER, ANSWER])}, {"messages": [USER, ANSWER]}),
+    (
+        "chat",
+        {"conversations": [{"from": "prompter", "value": "Who?"}, {"from": "ai", "value": "God."}]},
+        {"messages": [USER, ANSWER]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "record", "kept"), SHAPES)
+def test_shapes_of_the_ecosystem_are_read(kind: str, record: dict[str, Any], kept: dict[str, Any]) -> None:
+    shape = RecordReader(None)
+    assert json.loads(shape.document(record)) == kept
+    facts = shape.facts()
+    read = {column["name"] for column in facts["columns"] if column["used"]}
+    assert (shape.kind, read | facts["unused_keys"].keys() - {"answers[1:]"}) == (kind, record.keys())
+
+
+def test_the_first_translation_decides_the_direction() -> None:
+    shape = RecordReader(None)
+    shape.document({"translation": {"en": "light", "zh": "光"}})
+    assert json.loads(shape.document({"translation": {"zh": "天", "en": "sky"}})) == {"source": "sky", "target": "天"}
+    with pytest.raises(BadLine) as caught:
+        shape.document({"translation": {"en": "sky", "fr": "ciel"}})
+    assert caught.value.problem["code"] == "languages_differ"
+
+
+def test_columns_mapped_by_hand_are_read_and_no_others() -> None:
+    shape = RecordReader("completion", {"prompt": "Frage", "completion": "Antwort"})
+    record = {"Frage": "Who?", "Antwort": "God.", "prompt": "not this", "weight": 3, "context": ["nor this"]}
+    assert json.loads(shape.document(record)) == {"prompt": "Who?", "completion": "God."}
+    facts = shape.facts()
+    assert facts["unused_keys"] == {"prompt": 1, "weight": 1, "context": 1}
+    assert facts["columns"][0] == {
+        "name": "Frage",
+        "types": ["string"],
+        "num_records": 1,
+        "sample": "Who?",
+        "used": True,
+    }
+    assert facts["columns"][4]["sample"] == '["nor this"]'
+    with pytest.raises(BadLine) as caught:
+        shape.document({"Frage": "Who?"})
+    assert caught.value.problem == {"code": "field_missing", "field": "completion"}
