@@ -59,7 +59,8 @@ def test_a_broken_line_fails_the_corpus_until_it_is_skipped(alice: TestClient, u
     corpus = upload(alice, b'{"text": "good"}\n{"text": "ha', "broken.jsonl")
     assert (corpus["state"], corpus["num_bad_lines"]) == ("failed", 1)
     message = "The JSON object ends early, at character 10."
-    assert corpus["problems"] == [{"code": "half_line", "message": message, "line": 2, "byte": 17, "context": None}]
+    place = {"file": None, "line": 2, "byte": 17, "context": None}
+    assert corpus["problems"] == [{"code": "half_line", "message": message, **place}]
     answer = alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"skip_bad": True})
     assert (answer.status_code, answer.json()["state"]) == (202, "parsing")
     run_waiting()

@@ -264,7 +264,7 @@ def test_records_are_shown_in_readable_form(alice: TestClient, upload: Upload, k
     assert "Is it hot?" in text
     assert html.escape(EVIL) in text
     assert EVIL not in text
-    assert "{&#34;" not in text, "the record is drawn as JSON"
+    assert "{&#34;" not in text.partition('id="documents"')[2], "the record is drawn as JSON"
 
 
 def test_columns_are_mapped_by_hand_and_the_mapping_is_offered_for_the_next_file(
