@@ -65,7 +65,7 @@ class EncodingInfo(Shape):
     reason: str
 
 
-class ColumnInfo(Shape):
+class CorpusColumnInfo(Shape):
     """A key of records, or a column. `use` is what it is used as, in words; empty if it is not read."""
 
     name: str
@@ -101,7 +101,7 @@ class CorpusInfo(Shape):
     num_text_bytes: int | None
     num_turns: int | None
     num_labels: int | None
-    columns: list[ColumnInfo]
+    columns: list[CorpusColumnInfo]
     languages: list[str]
     mapping: MappingInfo | None
     labels: dict[str, int]

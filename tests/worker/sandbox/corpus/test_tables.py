@@ -40,7 +40,7 @@ def refused(directory: Path, text: str) -> Iterator[str]:
 def test_a_header_that_names_no_kind_of_record_is_rejected(tmp_path: Path) -> None:
     assert list(refused(tmp_path, "a,b\n1,2\n")) == [
         "1: The first row must contain column names: text and label, prompt and completion, source and target, "
-        "or prompt, chosen and rejected. It contains: a, b."
+        "or prompt, chosen and rejected. It contains: a, b. Say on this page what each column is."
     ]
 
 
