@@ -84,7 +84,7 @@ def test_the_page_of_a_corpus_shows_its_counts_and_documents(alice: TestClient, 
 def test_bad_lines_are_listed_and_can_be_skipped(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b'{"text": "a"}\nnonsense\n{"text": 1}\n', "bad.jsonl")
     text = alice.get(f"/corpora/{corpus['id']}").text
-    assert "Skip the 2 bad lines" in text
+    assert "Skip these 2" in text
     assert "This is not valid JSON: error at character 1." in text
     answer = alice.post(f"/corpora/{corpus['id']}/parse", data={"skip_bad": "true"})
     assert answer.headers["location"] == f"/corpora/{corpus['id']}"
@@ -131,7 +131,7 @@ def test_files_of_an_archive_that_cannot_be_read_are_named_until_they_are_skippe
     assert (corpus["state"], corpus["format"], corpus["bad_lines"]) == ("failed", "zip", {"pdf_without_text": 1})
     assert corpus["problems"][0]["file"] == "scan.pdf"
     text = html.unescape(alice.get(f"/corpora/{corpus['id']}").text)
-    assert "<code>scan.pdf</code>: None of the 1 pages has text" in text
+    assert "<strong>scan.pdf</strong><br>None of the 1 pages has text" in text
     alice.post(f"/corpora/{corpus['id']}/parse", data={"skip_bad": "true"})
     run_waiting()
     again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()

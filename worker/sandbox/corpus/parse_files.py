@@ -167,8 +167,8 @@ def _parse_one(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     os.link(upload, part / "upload")
-    asked = (options["encoding"], options["skip_bad"], progress, options["kind"], options["bad_bytes"])
-    return parse(part, options["form"], *asked, options["mapping"])
+    choices = (options["encoding"], options["skip_bad"], progress, options["kind"], options["bad_bytes"])
+    return parse(part, options["form"], *choices, options["mapping"])
 
 
 def main() -> None:
