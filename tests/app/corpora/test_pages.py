@@ -90,7 +90,7 @@ def test_bad_lines_are_listed_and_can_be_skipped(alice: TestClient, upload: Uplo
     assert answer.headers["location"] == f"/corpora/{corpus['id']}"
     run_waiting()
     text = alice.get(f"/corpora/{corpus['id']}").text
-    assert "Lines that were left out" in text
+    assert "What was left out" in text
     assert "Train on this" in text
 
 
