@@ -93,7 +93,7 @@ CONTENTS: list[tuple[str, bytes, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("form", "content", "documents"), CONTENTS)
+@pytest.mark.parametrize(("form", "content", "documents"), CONTENTS, ids=[form for form, *_rest in CONTENTS])
 def test_a_file_becomes_its_documents(tmp_path: Path, form: str, content: bytes, documents: list[str]) -> None:
     read_documents, result = read(tmp_path, content, form)
     assert (read_documents, result["problems"]) == (documents, [])
@@ -177,7 +177,7 @@ BROKEN: list[tuple[str, bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("form", "content", "code"), BROKEN)
+@pytest.mark.parametrize(("form", "content", "code"), BROKEN, ids=[f"{form}-{code}" for form, _content, code in BROKEN])
 def test_a_file_that_cannot_be_read_is_refused_with_the_reason(
     tmp_path: Path, form: str, content: bytes, code: str
 ) -> None:
