@@ -6,8 +6,6 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.core import db, queue
-from app.core.errors import bad_field
-from app.core.i18n import _
 from app.core.paging import Listing
 from app.corpora import previews, record_kinds, schemas, service, uploads, versions
 from app.corpora.schemas import (
@@ -157,18 +155,18 @@ def create_corpus_version(principal: Submitter, corpus_id: Id, body: VersionRequ
     return schemas.corpus_answer(versions.change(principal, corpus_id, body.uploads, body.remove))
 
 
-@router.get("/corpora/{corpus_id}/changes", tags=["corpora"], responses=errors("version_other"))
+@router.get("/corpora/{corpus_id}/changes", tags=["corpora"], responses=errors("version_first", "version_other"))
 def list_corpus_changes(
     principal: Reader,
     corpus_id: Id,
-    since: Annotated[str, Query(description="ID of another version of the corpus.", max_length=32)],
+    since: Annotated[
+        str, Query(description="ID of another version of the corpus. Defaults to the one before.", max_length=32)
+    ] = "",
 ) -> ChangesAnswer:
     """List what differs in a version of a corpus, compared with another one."""
     with db.transaction() as session:
         after = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
-        before = service.get_corpus(session, principal=principal, corpus_id=since)
-        if before.lineage_id != after.lineage_id:
-            raise bad_field("since", "version_other", _("These are not versions of the same corpus."))
+        before = versions.compared(session, principal=principal, corpus=after, since=since)
         return ChangesAnswer(before=before.id, **vars(versions.changes(session, before, after)))
 
 

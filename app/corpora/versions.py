@@ -183,6 +183,20 @@ def list_versions(session: Session, *, principal: Principal, corpus: Corpus) -> 
     return list(session.scalars(query.order_by(Corpus.version.desc())))
 
 
+def compared(session: Session, *, principal: Principal, corpus: Corpus, since: str = "") -> Corpus:
+    """The version with an ID, or the one before. Raises PanelError: 404, or 422 for one of another corpus."""
+    if since:
+        other = service.get_corpus(session, principal=principal, corpus_id=since)
+        if other.lineage_id != corpus.lineage_id:
+            raise bad_field("since", "version_other", _("These are not versions of the same corpus."))
+        return other
+    every = list_versions(session, principal=principal, corpus=corpus)
+    before = next((other for other in every if other.version < corpus.version), None)
+    if before is None:
+        raise bad_field("since", "version_first", _("There is no version before this one to compare it with."))
+    return before
+
+
 def changes(session: Session, before: Corpus, after: Corpus) -> Changes:
     """What is different in a version, compared with another one."""
     old, new = (dict(_digests(service.list_files(session, corpus.id))) for corpus in (before, after))

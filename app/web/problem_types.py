@@ -97,6 +97,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "upload_twice": ((422,), "An upload is named twice."),
     "upload_unknown": ((422,), "There is no such upload."),
     "uploads_open": ((429,), "The user has too many unfinished uploads."),
+    "version_first": ((422,), "There is no version before this one."),
     "version_empty": ((422,), "The version would have no file."),
     "version_same": ((422,), "The version would have the same files as the one before."),
     "version_other": ((422,), "The versions are not of the same corpus."),

@@ -94,7 +94,12 @@ def ids(database: str, alice_user: Person) -> Ids:
         session_id = session.scalars(select(LoginSession.id)).one()
         row_ids = (corpus_id, tokenizer.id, model.id, job_id, checkpoint_id, task.id)
         upload = Upload(
-            owner_id=alice_user.id, filename=f"{MARK}.txt", purpose="fine-tune", num_bytes=9, expires_at=db.now() + DAY
+            owner_id=alice_user.id,
+            filename=f"{MARK}.txt",
+            purpose="fine-tune",
+            num_bytes=9,
+            tus_metadata="filename YQ==",
+            expires_at=db.now() + DAY,
         )
         endpoint = WebhookEndpoint(
             owner_id=alice_user.id, name=MARK, url="https://example.com/", event_types=[EVENT_TYPES[0]], secret=MARK
@@ -128,6 +133,12 @@ def imported_model(person: Person, name: str) -> ImportedModel:
     return ImportedModel(owner_id=person.id, name=name, source="upload", state="ready", facts=facts, sha256=SHA256)
 
 
+TUS = {
+    "Tus-Resumable": "1.0.0",
+    "Content-Type": "application/offset+octet-stream",
+    "Upload-Offset": "0",
+    "X-HTTP-Method-Override": "PATCH",
+}
 PARAMETERS = {field.name for field in fields(Ids)} - {"running_job_id"}
 WITH_ID = [(method, path) for method, path in routes() if re.search(r"\{\w+_id\}", path)]
 LISTS = [path for method, path in routes() if method == "GET" and "{" not in path]
@@ -156,7 +167,8 @@ def fingerprint() -> list[Any]:
 @pytest.mark.parametrize(("method", "path"), WITH_ID)
 def test_a_foreign_id_is_not_found(ids: Ids, bob: TestClient, method: str, path: str) -> None:
     before = fingerprint()
-    answer = bob.request(method, path_of(path, ids), content=b"{}", headers={"Content-Type": "application/json"})
+    headers = TUS if path.startswith("/api/v1/uploads") else {"Content-Type": "application/json"}
+    answer = bob.request(method, path_of(path, ids), content=b"{}", headers=headers)
     assert answer.status_code == 404, answer.text
     assert MARK not in answer.text
     assert fingerprint() == before

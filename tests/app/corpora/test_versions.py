@@ -99,6 +99,9 @@ def test_a_new_version_adds_replaces_and_removes_and_leaves_the_old_one(alice: T
         "removed": ["a/one.txt"],
         "num_same": 1,
     }
+    assert alice.get(f"/api/v1/corpora/{second['id']}/changes").json() == answer.json()
+    alone = alice.get(f"/api/v1/corpora/{first['id']}/changes")
+    assert (alone.status_code, alone.json()["code"]) == (422, "version_first")
     versions = alice.get(f"/api/v1/corpora/{first['id']}/versions").json()["data"]
     assert [version["version"] for version in versions] == [2, 1]
 
