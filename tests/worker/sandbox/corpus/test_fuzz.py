@@ -14,7 +14,7 @@ from tests.worker.sandbox.corpus.fuzz import outcome
 from tests.worker.sandbox.corpus.sample_files import SAMPLES
 from trainer.child_limits import ChildLimits, limited_command
 
-NUM_FILES = int(os.environ.get("FUZZ_FILES", "40"))
+NUM_FILES = int(os.environ.get("FUZZ_FILES", "6"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 SECONDS_PER_FILE = 5  # of computing
 MEMORY = 2 << 30
