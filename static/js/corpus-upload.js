@@ -231,8 +231,8 @@ class Batch {
     find(this.element, "[data-again]").hidden = true;
     try {
       const corpus = await this.#create(this.rows);
+      this.#remove(); // nothing keeps the page from being left
       if (this.form.dataset.corpus !== undefined) location.href = `/corpora/${corpus.id}`;
-      else this.#remove();
     } catch (problem) {
       error.textContent = problem instanceof Error ? problem.message : "";
       error.hidden = false;
@@ -278,6 +278,7 @@ class Batch {
   }
 
   #refresh() {
+    if (this.form.dataset.corpus !== undefined) return;
     for (const place of findAll(document, "[data-refresh]")) refresh(place);
   }
 }
