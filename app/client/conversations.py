@@ -26,6 +26,7 @@ class MessageFields(TypedDict, total=False):
     finish_reason: str
     num_tokens: int
     tokens_per_second: float
+    tokens: str
 
 
 class Conversations:

@@ -71,12 +71,21 @@ class Corpora:
         bad_bytes: str | None = None,
         kind: str = "",
         columns: dict[str, str] | None = None,
+        filename: str | None = None,
     ) -> CorpusInfo:
         """Parse an upload again: in another encoding, without bad lines or bytes, as records of another kind, or with
-        `columns` by hand, the column of each field such as prompt and completion.
+        `columns` by hand, the column of each field such as prompt and completion. With `filename`, only that file is in
+        the encoding.
         """
         mapping = {"columns": columns} if columns else None
-        body = {"encoding": encoding, "skip_bad": skip_bad, "bad_bytes": bad_bytes, "kind": kind, "mapping": mapping}
+        body = {
+            "encoding": encoding,
+            "skip_bad": skip_bad,
+            "bad_bytes": bad_bytes,
+            "kind": kind,
+            "mapping": mapping,
+            "filename": filename,
+        }
         return self._transport.post(CorpusInfo, address("corpora", corpus_id, "parse"), body)
 
     def delete(self, corpus_id: str) -> None:

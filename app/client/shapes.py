@@ -53,6 +53,7 @@ class ParseProblem(Shape):
     line: int | None = None
     byte: int | None = None
     context: str | None = None
+    file: str | None = None
 
 
 class EncodingInfo(Shape):
@@ -89,6 +90,9 @@ class CorpusInfo(Shape):
 
     id: str
     name: str
+    version: int
+    lineage_id: str
+    num_uploads: int
     filename: str
     format: str
     kind: str
@@ -384,6 +388,7 @@ class MessageInfo(Shape):
     finish_reason: str | None
     num_tokens: int | None
     tokens_per_second: float | None
+    tokens: str
     created_at: datetime
 
 

@@ -24,6 +24,7 @@ from app.core.settings import settings
 from app.corpora import resumable_uploads, schemas, uploads
 from app.corpora.schemas import UploadAnswer
 from app.web.auth import Reader, Submitter
+from app.web.errors import allowed_methods
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id
@@ -73,9 +74,10 @@ router = APIRouter(route_class=TusRoute, prefix="/uploads", tags=["uploads"])
 
 @router.options("", include_in_schema=False)
 @router.options("/{upload_id}", include_in_schema=False)
-def describe_tus() -> Response:
+def describe_tus(request: Request) -> Response:
     """What this server supports of the protocol."""
     supported = {
+        "Allow": ", ".join(allowed_methods(request)),
         "Tus-Version": VERSION,
         "Tus-Extension": EXTENSIONS,
         "Tus-Max-Size": str(settings().max_upload_bytes),

@@ -144,13 +144,13 @@ def _http_error(request: Request, error: Exception) -> Response:
     message = messages.get(error.status_code, str(error.detail))
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        headers["Allow"] = ", ".join(_allowed_methods(request))
+        headers["Allow"] = ", ".join(allowed_methods(request))
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
     return error_response(request, http_problem(error.status_code, message, headers))
 
 
-def _allowed_methods(request: Request) -> list[str]:
+def allowed_methods(request: Request) -> list[str]:
     """The methods that the request's address supports. A route says only its own, and each method has a route."""
     supported = ["OPTIONS"]
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):

@@ -11,6 +11,7 @@ import schemathesis
 
 from tests.attack.target import fault_of
 
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 MAX_FAULTS = 200
 EVERY = 50  # responses, after which the counts are written
 _lock = threading.Lock()

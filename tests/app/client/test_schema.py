@@ -23,8 +23,12 @@ AREAS = {
     *("corpora", "tokenizers", "models", "jobs", "nodes", "checkpoints", "tasks", "playground"),
     *("deployments", "conversations"),
 }
-# Operations of these areas that the client does without: the former addresses of tasks.
-LEFT_OUT = re.compile(r"/api/v1/(checkpoint-tasks|works)\b")
+# Operations of these areas that the client does without: the former addresses of tasks, versions of corpora and samples
+# of steps, which pages show.
+LEFT_OUT = re.compile(
+    r"/api/v1/(checkpoint-tasks|works)\b|/api/v1/corpora/(from-uploads$|\{corpus_id\}/(files|versions|changes))"
+    r"|/api/v1/jobs/\{job_id\}/batches"
+)
 FORMER_PARAMETERS = {"checkpoint"}  # of GET /api/v1/tasks: deprecated
 STREAM = {"generate": b"event: done\ndata: %s\n\n", "stream_job": b"id: 1\nevent: job\ndata: %s\n\n"}
 
@@ -51,7 +55,7 @@ CALLS: Calls = {
     "get_corpus": lambda client, _file: client.corpora.get("c"),
     "list_documents": lambda client, _file: next(client.corpora.documents("c", limit=3)),
     "parse_corpus": lambda client, _file: client.corpora.parse(
-        "c", encoding="big5", skip_bad=True, bad_bytes="omit", kind="chat"
+        "c", encoding="big5", skip_bad=True, bad_bytes="omit", kind="chat", filename="a.txt"
     ),
     "delete_corpus": lambda client, _file: client.corpora.delete("c"),
     "list_tokenizers": lambda client, _file: next(client.tokenizers.list(limit=3)),
@@ -141,6 +145,7 @@ CALLS: Calls = {
         finish_reason="stop",
         num_tokens=2,
         tokens_per_second=2.5,
+        tokens="[]",
     ),
     "delete_message": lambda client, _file: client.conversations.delete_message("t", "m"),
     "get_training_record": lambda client, _file: client.conversations.record("t", "m"),
@@ -154,6 +159,8 @@ SCHEMAS: dict[type[Shape], str] = {
     shapes.Progress: "CorpusProgress",
     shapes.ParseProblem: "CorpusProblem",
     shapes.EncodingInfo: "EncodingOffer",
+    shapes.CorpusColumnInfo: "ColumnAnswer",
+    shapes.MappingInfo: "MappingAnswer",
     shapes.CorpusInfo: "CorpusAnswer",
     shapes.DocumentInfo: "DocumentAnswer",
     shapes.TokenizerInfo: "TokenizerAnswer",

@@ -131,7 +131,7 @@ def test_files_of_an_archive_that_cannot_be_read_are_named_until_they_are_skippe
     assert (corpus["state"], corpus["format"], corpus["bad_lines"]) == ("failed", "zip", {"pdf_without_text": 1})
     assert corpus["problems"][0]["file"] == "scan.pdf"
     text = html.unescape(alice.get(f"/corpora/{corpus['id']}").text)
-    assert "<strong>scan.pdf</strong><br>None of the 1 pages has text" in text
+    assert "<code>scan.pdf</code>: None of the 1 pages has text" in text
     alice.post(f"/corpora/{corpus['id']}/parse", data={"skip_bad": "true"})
     run_waiting()
     again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()

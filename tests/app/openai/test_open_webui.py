@@ -82,7 +82,7 @@ def test_errors_of_streams_are_json_that_it_shows(webui: httpx.Client) -> None:
     answer = post(webui, {"model": "away", "messages": QUESTION, "stream": True})
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
     assert "away" in answer.json()["error"]["message"]
-    refused = webui.get("/models", headers={"Authorization": "Bearer "})
+    refused = webui.get("/models", headers={"Authorization": "Bearer"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
 
 

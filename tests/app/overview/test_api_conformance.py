@@ -21,6 +21,7 @@ from tests.app.jobs import factories
 from tests.users import Person
 
 EXAMPLES = int(os.environ.get("API_EXAMPLES", "4"))  # of each operation and mode
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 PROMISES = (
     not_a_server_error,

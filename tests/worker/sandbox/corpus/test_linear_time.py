@@ -80,6 +80,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "MAX_ROW_CHARACTERS", 1_000)
     monkeypatch.setattr(record_schema, "MAX_LABELS", 100)
     monkeypatch.setattr(record_schema, "MAX_UNUSED_KEYS", 100)
+    monkeypatch.setattr(record_schema, "MAX_COLUMNS", 10)
 
 
 @pytest.mark.usefixtures("small_pieces")
