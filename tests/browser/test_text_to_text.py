@@ -65,19 +65,10 @@ def test_texts_stand_beside_their_source(open_page: Open, turner: str) -> None:
         assert right
         assert left["x"] + left["width"] <= right["x"]
         assert barriers(page) == []
-        probabilities_are_shown_and_not_chosen(page)
 
         output = texts(page).first.locator("[data-output]").inner_text()
         texts(page).first.get_by_role("button", name="Use as the source").click()
         expect(page.locator("[name=prompt]")).to_have_value(output)
-
-
-def probabilities_are_shown_and_not_chosen(page: Page) -> None:
-    texts(page).first.locator(".token").first.hover()
-    card = page.locator("#token-card")
-    expect(card).to_be_visible()
-    expect(card.locator("button:disabled")).to_have_count(8)
-    expect(card.locator("button:not(:disabled)")).to_have_count(0)
 
 
 @pytest.mark.parametrize(("language", "theme"), [("en", "dark"), ("zh-CN", "light")])
