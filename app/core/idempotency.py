@@ -24,9 +24,8 @@ MAX_KEY_LENGTH = 200
 LIFETIME = timedelta(hours=24)
 LEASE = timedelta(seconds=60)  # after which a request without an answer counts as interrupted
 RENEW_SECONDS = 20.0
-RETRY_MEMORY = timedelta(
-    minutes=10
-)  # within which OpenAI's clients, which send no key, get the answer to the first try
+# Within which OpenAI's clients, which send no key, get the answer to the first try.
+RETRY_MEMORY = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ LIFETIME = timedelta(days=1)  # of an upload to which nothing is added, and whic
 MEMORY = timedelta(days=1)  # how long it is known after that
 MAX_OPEN = 20_000  # of one user
 BATCH = 10_000  # rows that one sweep forgets
+# The conditions of an upload that accepts more.
+IS_OPEN: tuple[ColumnElement[bool], ...] = (Upload.state == "pending", Upload.expires_at > func.now())
 BEGINNING_LOCK = 0x75706C6F6164  # of PostgreSQL; any number that nothing else uses
 
 
@@ -31,15 +33,12 @@ def begin(session: Session, *, principal: Principal, filename: str, num_bytes: i
         raise too_large()
     session.execute(select(func.pg_advisory_xact_lock(BEGINNING_LOCK)))
     announced = func.coalesce(func.sum(Upload.num_bytes - Upload.num_received), 0)
-    disk.require_room(2 * num_bytes + int(session.scalar(select(announced).where(*_OPEN)) or 0))  # and its text
-    own = select(func.count()).where(*_OPEN, Upload.owner_id == principal.user_id)
+    disk.require_room(2 * num_bytes + int(session.scalar(select(announced).where(*IS_OPEN)) or 0))  # and its text
+    own = select(func.count()).where(*IS_OPEN, Upload.owner_id == principal.user_id)
     if (session.scalar(own) or 0) >= MAX_OPEN:
         message = _("You have {n} unfinished uploads. Complete or delete some of them first.", n=MAX_OPEN)
         raise PanelError(429, "uploads_open", message)
     return Upload(owner_id=principal.user_id, filename=filename, num_bytes=num_bytes, expires_at=func.now() + LIFETIME)
-
-
-_OPEN: tuple[ColumnElement[bool], ...] = (Upload.state == "pending", Upload.expires_at > func.now())
 
 
 def get(session: Session, *, principal: Principal, upload_id: str, for_update: bool = False) -> Upload:
@@ -59,17 +58,19 @@ def is_expired(upload: Upload) -> bool:
 def require_open(upload: Upload) -> None:
     """Raise PanelError for an upload that is completed, cancelled or expired."""
     if upload.state != "pending" or is_expired(upload):
-        state = "expired" if upload.state == "pending" else upload.state
-        message = _("This upload is {state}. Begin another one.", state=state)
-        raise bad_field("upload_id", "upload_closed", message)
+        raise _closed("expired" if upload.state == "pending" else upload.state)
+
+
+def _closed(state: str) -> PanelError:
+    message = _("This upload is {state}. Begin another one.", state=state)
+    return bad_field("upload_id", "upload_closed", message)
 
 
 def cancel(session: Session, *, principal: Principal, upload_id: str) -> Upload:
     """Cancel an upload; call `remove_files` after the commit. Raises PanelError: 404, or for a completed one."""
     upload = get(session, principal=principal, upload_id=upload_id, for_update=True)
     if upload.state == "completed":
-        message = _("This upload is {state}. Begin another one.", state=upload.state)
-        raise bad_field("upload_id", "upload_closed", message)
+        raise _closed(upload.state)
     upload.state = "cancelled"
     _forget_content(session, upload)
     return upload

@@ -59,15 +59,15 @@ def list_open(
     session: Session, *, principal: Principal, limit: int = 100, after: str | None = None
 ) -> tuple[list[Upload], str | None]:
     """The uploads that no corpus has been made of yet, newest first, and the cursor of the next page."""
-    open_ones = (Upload.tus_metadata.is_not(None), Upload.state == "pending", Upload.expires_at > func.now())
-    query = select(Upload).where(visible_to(Upload.owner_id, principal), *open_ones)
+    own = (Upload.tus_metadata.is_not(None), visible_to(Upload.owner_id, principal))
+    query = select(Upload).where(*own, *open_uploads.IS_OPEN)
     return paging.newest(session, query, Upload.id, limit, after)
 
 
 async def offset(principal: Principal, upload_id: str) -> tuple[Upload, int]:
     """An upload, and how many of its bytes are on disk. Whatever is sending to it is ended first. Raises PanelError."""
-    upload = await to_thread.run_sync(_get, principal, upload_id)
-    if upload.state == "completed" or upload.sha256 is not None:
+    upload = await to_thread.run_sync(read, principal, upload_id)
+    if upload.sha256 is not None:  # all of it has arrived
         return upload, upload.num_bytes
     async with _alone(upload_id):
         file = await to_thread.run_sync(ResumableFile, data(upload_id), upload.num_bytes)
@@ -81,8 +81,8 @@ async def append(
 
     What has arrived is kept if the request breaks off, unless it has a checksum.
     """
-    upload = await to_thread.run_sync(_get, principal, upload_id)
-    if upload.state == "completed" or upload.sha256 is not None:
+    upload = await to_thread.run_sync(read, principal, upload_id)
+    if upload.sha256 is not None:  # all of it has arrived
         raise _another_offset(upload.num_bytes)
     async with _alone(upload_id) as transfer:
         path = data(upload_id)
@@ -108,7 +108,8 @@ def _another_offset(present: int) -> PanelError:
     return PanelError(409, "upload_offset", message, headers={"Upload-Offset": str(present)})
 
 
-def _get(principal: Principal, upload_id: str) -> Upload:
+def read(principal: Principal, upload_id: str) -> Upload:
+    """A resumable upload of the user, read in a transaction of its own. Raises PanelError as `get` does."""
     with db.transaction() as session:
         return get(session, principal, upload_id)
 
@@ -133,7 +134,7 @@ async def _closed(upload_id: str, file: ResumableFile, is_whole: bool) -> Upload
 
 async def cancel(principal: Principal, upload_id: str) -> None:
     """Delete an upload and what has arrived of it. Raises PanelError: 404, or 422 for a completed one."""
-    await to_thread.run_sync(_get, principal, upload_id)
+    await to_thread.run_sync(read, principal, upload_id)
     async with _alone(upload_id):
         await to_thread.run_sync(_cancel, principal, upload_id)
 

@@ -176,7 +176,7 @@ async def get_upload(request: Request, principal: Reader, upload_id: Id, respons
     if "tus-resumable" in request.headers:
         upload, offset = await resumable_uploads.offset(principal, upload_id)
     else:
-        upload = await run_in_threadpool(_upload, principal, upload_id)
+        upload = await run_in_threadpool(resumable_uploads.read, principal, upload_id)
         offset = upload.num_received
     response.headers["Cache-Control"] = "no-store"
     response.headers["Upload-Offset"] = str(offset)
@@ -185,11 +185,6 @@ async def get_upload(request: Request, principal: Reader, upload_id: Id, respons
         response.headers["Upload-Metadata"] = upload.tus_metadata
     response.headers.update(_expires(upload))
     return schemas.upload_answer(upload)
-
-
-def _upload(principal: Any, upload_id: str) -> Upload:
-    with db.transaction() as session:
-        return resumable_uploads.get(session, principal, upload_id)
 
 
 APPEND_ERRORS = (

@@ -60,14 +60,12 @@ def checked_page(context: BrowserContext) -> Iterator[Page]:
     assert errors == []
 
 
-@pytest.fixture(scope="session")
-def trained(running_stack: Stack) -> str:
-    """The ID of a short job of Alice's that has succeeded."""
-    client = running_stack.client
-    body = {**SMALL, "name": "a short job", "corpora": ["00kingjamesbible"], "max_steps": 20, "save_steps": 10}
+def finished_job(stack: Stack, **fields: Any) -> str:
+    """The ID of a job of Alice's with these fields besides SMALL, once it has succeeded."""
+    client = stack.client
 
     def submit() -> Any:
-        answer = client.post("/api/v1/jobs", json=body)
+        answer = client.post("/api/v1/jobs", json={**SMALL, **fields})
         return answer.json()["id"] if answer.is_success else None  # the sample corpus may not be parsed yet
 
     job_id = until(submit, 60, "the sample corpus")
@@ -79,6 +77,18 @@ def trained(running_stack: Stack) -> str:
 
     until(has_succeeded, 180, "the end of the job")
     return str(job_id)
+
+
+def newest_checkpoint(stack: Stack, job_id: str) -> str:
+    """The ID of the newest checkpoint of a job."""
+    return str(stack.client.get("/api/v1/checkpoints", params={"job": job_id}).json()["data"][0]["id"])
+
+
+@pytest.fixture(scope="session")
+def trained(running_stack: Stack) -> str:
+    """The ID of a short job of Alice's that has succeeded."""
+    more = {"max_steps": 20, "save_steps": 10}
+    return finished_job(running_stack, name="a short job", corpora=["00kingjamesbible"], **more)
 
 
 @pytest.fixture(scope="session")

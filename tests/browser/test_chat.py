@@ -1,14 +1,11 @@
 """The chat of the playground in a browser: models side by side, versions, stopping, sharing and searching."""
 
-from typing import Any
-
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import SMALL, Open, until_started
+from tests.browser.conftest import Open, finished_job, newest_checkpoint, until_started
 from tests.browser.test_accessibility import barriers
 from tests.stack import Stack
-from tests.waiting import until
 
 MINUTE = 60_000
 CHAT = "/playground?tab=chat"
@@ -37,24 +34,11 @@ HOLD = """() => {
 @pytest.fixture(scope="session")
 def chat_model(running_stack: Stack, trained: str) -> str:
     """The ID of a checkpoint with a chat template, fine-tuned from another one of Alice's."""
-    client = running_stack.client
-    base = client.get("/api/v1/checkpoints", params={"job": trained}).json()["data"][0]["id"]
-    body = {**SMALL, "recipe": "chat", "name": "a talker", "corpora": ["00smalltalk"], "base_model": base}
+    base = newest_checkpoint(running_stack, trained)
     more = {"max_steps": 4, "warmup_steps": 1, "save_steps": 4, "eval_steps": 4}
-
-    def submit() -> Any:
-        answer = client.post("/api/v1/jobs", json={**body, **more})
-        return answer.json()["id"] if answer.is_success else None  # the sample corpus may not be parsed yet
-
-    job_id = until(submit, 60, "the sample corpus")
-
-    def checkpoint() -> Any:
-        job = client.get(f"/api/v1/jobs/{job_id}").json()
-        assert job["state"] != "failed", job["failure"]
-        rows = client.get("/api/v1/checkpoints", params={"job": job_id}).json()["data"]
-        return rows[0]["id"] if job["state"] == "succeeded" else None
-
-    return str(until(checkpoint, 180, "the end of the job"))
+    corpora = ["00smalltalk"]
+    job_id = finished_job(running_stack, recipe="chat", name="a talker", corpora=corpora, base_model=base, **more)
+    return newest_checkpoint(running_stack, job_id)
 
 
 def columns(page: Page) -> Locator:

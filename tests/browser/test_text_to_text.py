@@ -1,14 +1,11 @@
 """The tab of encoder-decoders in a browser: source and texts side by side, on a phone below each other."""
 
-from typing import Any
-
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import SMALL, Open
+from tests.browser.conftest import Open, finished_job, newest_checkpoint
 from tests.browser.test_accessibility import barriers
 from tests.stack import Stack
-from tests.waiting import until
 
 MINUTE = 60_000
 SOURCE = "In the beginning God created the heaven and the earth."
@@ -17,18 +14,10 @@ SOURCE = "In the beginning God created the heaven and the earth."
 @pytest.fixture(scope="session")
 def turner(running_stack: Stack, trained: str) -> str:
     """The ID of the last of two checkpoints of a T5."""
-    client = running_stack.client
     more = {"max_steps": 4, "warmup_steps": 1, "save_steps": 2, "eval_steps": 4}
-    body = {**SMALL, "recipe": "tiny-t5", "name": "a translator", "corpora": ["00kingjamesbible"], **more}
-    job_id = client.post("/api/v1/jobs", json=body).raise_for_status().json()["id"]
-
-    def checkpoint() -> Any:
-        job = client.get(f"/api/v1/jobs/{job_id}").json()
-        assert job["state"] != "failed", job["failure"]
-        rows = client.get("/api/v1/checkpoints", params={"job": job_id}).json()["data"]
-        return rows[0]["id"] if job["state"] == "succeeded" else None
-
-    return str(until(checkpoint, 180, "the end of the job"))
+    corpora = ["00kingjamesbible"]
+    job_id = finished_job(running_stack, recipe="tiny-t5", name="a translator", corpora=corpora, **more)
+    return newest_checkpoint(running_stack, job_id)
 
 
 def texts(page: Page) -> Locator:

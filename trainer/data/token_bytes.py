@@ -28,3 +28,7 @@ class TokenBytes:
         # After another token, a decoder does not take the space of a word for the beginning of the text.
         alone, twice = (self._tokenizer.decode([number] * times) for times in (1, 2))
         return str(twice[len(alone) :]).encode()
+
+    def text(self, number: int) -> str:
+        """How a token reads by itself: bytes that form no character are written as \\xe5."""
+        return self[number].decode(errors="backslashreplace")

@@ -29,14 +29,11 @@ class TokenViews:
     def _token(self, number: int) -> dict[str, Any]:
         is_special = number in self._special
         num_bytes = 0 if is_special else len(self._token_bytes[number])
-        return {"id": number, "text": self._text(number), "num_bytes": num_bytes, "is_special": is_special}
+        return {"id": number, "text": self._token_bytes.text(number), "num_bytes": num_bytes, "is_special": is_special}
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         """How each token reads by itself: bytes that form no character are written as \\xe5."""
-        return [self._text(number) for number in ids]
-
-    def _text(self, number: int) -> str:
-        return self._token_bytes[number].decode(errors="backslashreplace")
+        return [self._token_bytes.text(number) for number in ids]
 
     def masked(self, text: str) -> dict[str, Any]:
         """The tokens of a text with masks, written as the tokenizer spells its own or as ANY_MASK, and the id of the

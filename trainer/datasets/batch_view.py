@@ -58,7 +58,7 @@ def view_batch(run_dir: RunDir, step: int, first: int = 0, count: int | None = N
         is_skipped=step in inputs.skipped_steps,
         epoch=start / dataset.num_train,
         corpora=[corpus.id for corpus in inputs.corpora],
-        samples=list(reader.samples(rows, start + first)),
+        samples=list(reader.samples(rows, padding[first:last], start + first)),
     )
 
 
@@ -80,9 +80,8 @@ class _BatchReader:
         self._mask = tokenizer.mask_token_id
         self._texts: dict[int, str] = {}
 
-    def samples(self, batch: Batch, first: int) -> Iterator[SampleView]:
-        """The samples of a batch whose first one has this number in the run."""
-        padding = self.padding(batch)
+    def samples(self, batch: Batch, padding: Array, first: int) -> Iterator[SampleView]:
+        """The samples of a batch whose first one has this number in the run, and which positions are padding."""
         for row in range(num_rows(batch)):
             documents = self._dataset.documents_of(first + row)
             yield SampleView(
@@ -181,5 +180,5 @@ class _BatchReader:
     def _text(self, number: int) -> str:
         text = self._texts.get(number)
         if text is None:
-            text = self._texts[number] = self._bytes[number].decode(errors="backslashreplace")
+            text = self._texts[number] = self._bytes.text(number)
         return text

@@ -8,7 +8,6 @@ from app.jobs.previews.process import PreviewRefused
 from trainer.batch_shapes import BATCH_VIEW, BatchView
 from trainer.spec import TrainSpec
 
-FILE_BYTES = 64 << 20  # of the samples of one answer as JSON
 MAX_SAMPLES = 16  # in one answer
 
 
@@ -23,7 +22,7 @@ def view_batch(job_id: str, spec: TrainSpec, step: int, first: int, count: int) 
         raise bad_field("first", "sample_unknown", message)
     arguments = [str(storage.run(job_id)), f"--step={step}", f"--first={first}", f"--count={count}"]
     try:
-        answer = process.run("batch", *arguments, too_slow=_too_slow, file_bytes=FILE_BYTES)
+        answer = process.run("batch", *arguments, too_slow=_too_slow)
     except PreviewRefused as refused:
         raise _unavailable(str(refused)) from None
     return BATCH_VIEW.validate_json(answer)

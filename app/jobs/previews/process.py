@@ -15,6 +15,7 @@ from trainer.child_limits import ChildLimits, limited_command
 from trainer.events import EXIT_BAD_INPUT
 
 MEMORY_BYTES = 1 << 30  # of the child with all that it imports
+LIMITS = ChildLimits(memory_bytes=MEMORY_BYTES, cpu_seconds=20, file_bytes=1 << 20, niceness=0)
 WAIT_SECONDS = 60.0
 ROOM_SECONDS = 10.0  # for the node to have room
 ROOT = Path(trainer_spec.__file__).parents[1]
@@ -26,15 +27,12 @@ class PreviewRefused(Exception):
     """The command refuses what it is asked, with a sentence."""
 
 
-def run(
-    command: str, *arguments: str, too_slow: Callable[[], PanelError], text: str = "", file_bytes: int = 1 << 20
-) -> str:
-    """The JSON that a command prints; `text` is its standard input, and it prints at most `file_bytes`.
+def run(command: str, *arguments: str, too_slow: Callable[[], PanelError], text: str = "") -> str:
+    """The JSON that a command prints; `text` is its standard input.
 
     Raises PreviewRefused, and PanelError if it takes too long or too much memory, or the node has no room for it.
     """
-    limits = ChildLimits(memory_bytes=MEMORY_BYTES, cpu_seconds=20, file_bytes=file_bytes, niceness=0)
-    child_command = limited_command(limits, [sys.executable, "-m", "trainer", command, *arguments])
+    child_command = limited_command(LIMITS, [sys.executable, "-m", "trainer", command, *arguments])
     try:
         with node_budget().wait_for(MEMORY_BYTES, seconds=ROOM_SECONDS):
             child = subprocess.run(
