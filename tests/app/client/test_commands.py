@@ -34,7 +34,8 @@ LISTED = answer(200, {"data": [{**DEPLOYMENT, "id": "d0", "name": "Other"}, DEPL
 def message(id: str, parent_id: str | None, role: str, content: str) -> dict[str, Any]:
     names = ("model_id", "model_name", "seed", "finish_reason", "num_tokens", "tokens_per_second")
     fields: dict[str, Any] = dict.fromkeys(names)
-    return {**fields, "id": id, "parent_id": parent_id, "role": role, "content": content, "settings": {}, **WHEN}
+    fields |= {"id": id, "parent_id": parent_id, "role": role, "content": content, "settings": {}, "tokens": "kept"}
+    return {**fields, **WHEN}
 
 
 MESSAGES = [

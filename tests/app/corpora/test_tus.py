@@ -363,6 +363,6 @@ def test_an_upload_survives_the_kill_of_the_web_process_at_37_percent(alice: Tes
             uploader.upload()
             assert proxy.num_cuts == 1
     finally:
-        web.kill()
+        web.close()
     upload = alice.get("/api/v1/uploads/" + uploader.url.rpartition("/")[2]).json()
     assert upload["sha256"] == hashlib.sha256(content).hexdigest()

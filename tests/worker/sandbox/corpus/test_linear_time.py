@@ -17,7 +17,7 @@ FORMATS = (*parse.TEXT_FORMATS, *parse.JSON_FORMATS, *tables.DELIMITERS)
 SMALL = 2_000  # bytes
 MOST = 12  # times as long for ten times the bytes
 SLACK = 0.01  # seconds: what a busy machine charges to a process that it interrupts
-TRIES = 6  # of which the fastest count
+TRIES = 20  # of which the fastest count; only what seems to take too long is tried so often
 FRAGMENTS = (
     *('"', "\\", "[", "]", "{", "}", ",", ":", "\t", " ", "\n", "\r", "\f", "\0", "\ufeff", "a", "1", "天"),
     *('"a":', '{"text":"a"}', '{"text":"', '"messages":[', "text,label", "true", "e9", "\\ud800"),
