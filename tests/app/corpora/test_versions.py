@@ -112,6 +112,16 @@ def test_a_new_version_adds_replaces_and_removes_and_leaves_the_old_one(alice: T
     assert storage.corpus_file(second["id"], 1).read_bytes() == FILES["three.jsonl"]
 
 
+def test_a_new_version_is_read_with_the_mapping_of_the_one_before(alice: TestClient) -> None:
+    first = joined(alice, {"quiz.csv": b"frage,antwort\nWhy?,Because.\n"})
+    body = {"mapping": {"name": "Quiz", "columns": {"prompt": "frage", "completion": "antwort"}}}
+    assert alice.post(f"/api/v1/corpora/{first['id']}/parse", json=body).status_code == 202
+    assert read(alice, first["id"])["state"] == "ready"
+    second = read(alice, changed(alice, first["id"], {"more.csv": b"frage,antwort\nWho?,I.\n"}).json()["id"])
+    assert (second["state"], second["kind"], second["num_documents"]) == ("ready", "completion", 2)
+    assert second["mapping"] == {"name": "Quiz", "kind": "completion", "columns": body["mapping"]["columns"]}
+
+
 def test_lists_have_the_newest_version_and_the_newest_that_is_ready(alice: TestClient) -> None:
     first = joined(alice, {"a.txt": b"One."})
     second = changed(alice, first["id"], {"b.txt": b"Two."}).json()
