@@ -23,7 +23,7 @@ from app.core.live import Hub
 from app.core.version import VERSION
 from app.corpora import api as corpora_api
 from app.corpora import pages as corpora_pages
-from app.corpora import tus
+from app.corpora import statistics_api, tus
 from app.jobs import api as jobs_api
 from app.jobs import pages as jobs_pages
 from app.openai import chat as openai_chat
@@ -53,6 +53,7 @@ from app.web.static_files import DIRECTORY, STATIC_PATH, ImmutableFiles
 FEATURES = (
     accounts_api,
     corpora_api,
+    statistics_api,
     tus,
     models_api,
     checkpoints_api,

@@ -22,6 +22,11 @@ MESSAGES = {
     "disk_filled_up": gettext_noop(
         "The disk of the data directory became full, so the task was stopped. Free some space, then start another one."
     ),
+    "corpus_changed": gettext_noop("The corpus was deleted or read again meanwhile. Count it again."),
+    "statistics_memory": gettext_noop(
+        "Counting took more memory than its limit of {limit_bytes} bytes. The setting ATHANOR_PARSE_MEMORY_BYTES "
+        "raises it."
+    ),
     "corpus_gone": gettext_noop("A corpus of this evaluation was deleted. Start another evaluation."),
 }
 

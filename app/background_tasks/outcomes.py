@@ -37,11 +37,11 @@ def unstorable(task: BackgroundTask, why: str) -> dict[str, Any]:
 
 
 def _record_success(session: Session, task: BackgroundTask, result: dict[str, Any]) -> bool:
-    own = TaskResult.model_validate(result) if task.kind in ("export", "evaluation") else None
+    own = TaskResult.model_validate(result) if task.kind not in LOST else None
     if background_tasks.finish(session, task_id=task.id, fence=task.fence, result=own) is None:
         return False
-    if task.corpus_id is not None:
-        corpora.finish_parse(session, corpus_id=task.corpus_id, result=result)
+    if task.kind == "parse":
+        corpora.finish_parse(session, corpus_id=str(task.corpus_id), result=result)
     elif task.kind == "import":
         base_models.finish_import(session, model_id=str(task.model_id), result=result)
     return True
@@ -98,7 +98,7 @@ def _on_loss(session: Session, failed: list[BackgroundTask]) -> int:
 
 
 def _reject(session: Session, task: BackgroundTask, *, problems: list[dict[str, Any]], **report: Any) -> None:
-    if task.corpus_id is not None:
-        corpora.fail_parse(session, corpus_id=task.corpus_id, problems=problems, **report)
+    if task.kind == "parse":
+        corpora.fail_parse(session, corpus_id=str(task.corpus_id), problems=problems, **report)
     elif task.kind == "import":
         base_models.fail_import(session, model_id=str(task.model_id), problems=problems)

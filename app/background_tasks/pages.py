@@ -41,6 +41,7 @@ METRICS = {
 }
 KINDS: dict[Kind, str] = {
     "parse": gettext_noop("Corpora"),
+    "statistics": gettext_noop("Statistics"),
     "import": gettext_noop("Imports"),
     "export": gettext_noop("Exports"),
     "evaluation": gettext_noop("Evaluations"),

@@ -78,7 +78,7 @@ class TaskFailure(BaseModel):
 
 
 class TaskAnswer(BaseModel):
-    """A background task: parsing a corpus, importing a base model, an export or an evaluation."""
+    """A background task: parsing or counting a corpus, importing a base model, an export or an evaluation."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -117,10 +117,10 @@ class TaskAnswer(BaseModel):
     )
 
     id: str
-    corpus_id: str | None = Field(description="The corpus that it parses, or null.")
+    corpus_id: str | None = Field(description="The corpus that it parses or counts, or null.")
     checkpoint_id: str | None = Field(description="The checkpoint that it exports or evaluates, or null.")
     model_id: str | None = Field(description="The base model that it imports, exports or evaluates, or null.")
-    kind: Literal["parse", "import", "export", "evaluation"]
+    kind: Literal["parse", "statistics", "import", "export", "evaluation"]
     options: dict[str, Any]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     node: str | None = Field(description="The node of its last start.")
@@ -128,7 +128,7 @@ class TaskAnswer(BaseModel):
     result: dict[str, Any] | None = Field(
         description="Of an evaluation: harness, num_fewshot, and for each corpus metrics, standard errors and "
         "examples. Of an export: its files with sizes and hashes, and how far its logits are from the checkpoint's. "
-        "Of others: null, as the corpus or model says it."
+        "Of statistics: what the statistics of the corpus say. Of others: null, as the corpus or model says it."
     )
     failure: TaskFailure | None
     created_at: datetime

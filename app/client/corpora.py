@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
-from .shapes import CorpusInfo, DocumentInfo, TokenizerInfo
+from .shapes import CorpusInfo, DocumentInfo, SearchInfo, StatisticsInfo, TokenizerInfo
 from .transport import Transport, address
 from .waiting import ignore, wait_until_ended
 
@@ -61,6 +61,41 @@ class Corpora:
     def documents(self, corpus_id: str, limit: int = 20) -> Iterator[DocumentInfo]:
         """The documents of a corpus in order, each with its beginning, read in pages of `limit`."""
         return self._transport.pages(DocumentInfo, address("corpora", corpus_id, "documents"), limit=limit)
+
+    def count(self, corpus_id: str, tokenizer: str | None = None) -> StatisticsInfo:
+        """Count duplicates, lengths and, with the ID of a tokenizer, tokens in the background.
+
+        What was counted already is returned at once; else `wait_for_statistics`.
+        """
+        return self._transport.post(
+            StatisticsInfo, address("corpora", corpus_id, "statistics"), {"tokenizer": tokenizer}
+        )
+
+    def statistics(self, corpus_id: str) -> Iterator[StatisticsInfo]:
+        """What was counted of a corpus or is being counted: the newest of each tokenizer."""
+        return self._transport.pages(StatisticsInfo, address("corpora", corpus_id, "statistics"))
+
+    def wait_for_statistics(
+        self, corpus_id: str, tokenizer: str | None = None, on_change: Callable[[StatisticsInfo], None] = ignore
+    ) -> StatisticsInfo:
+        """Count unless that was done, and wait for the result. Raises TaskEnded if that fails."""
+        self.count(corpus_id, tokenizer)
+
+        def newest() -> StatisticsInfo:
+            return next(info for info in self.statistics(corpus_id) if info.tokenizer == tokenizer)
+
+        info = wait_until_ended(newest, {"queued", "running"}, on_change)
+        if info.state != "succeeded":
+            raise TaskEnded(info.state)
+        return info
+
+    def search(self, corpus_id: str, text: str, *, limit: int = 20, after: int = 0) -> SearchInfo:
+        """Places where a text occurs, in upper or lower case, at most `limit` and those found within a second.
+
+        Go on with `after` from `next` of the answer, also if it has no matches, until that is None.
+        """
+        path = address("corpora", corpus_id, "search")
+        return self._transport.get(SearchInfo, path, q=text, limit=limit, after=after)
 
     def parse(
         self,

@@ -1,11 +1,12 @@
 """The queue of background tasks in the database: the only writer of their table.
 
-A background task parses a corpus, imports a base model, or exports or evaluates a model. Like a job it is run by one
-process at a time: that holds a lease, and each start raises the fence, with which every later write is refused to an
-earlier start. What a task's end means for its corpus or model is in app/background_tasks/outcomes.py.
+A background task parses a corpus or counts its statistics, imports a base model, or exports or evaluates a model. Like
+a job it is run by one process at a time: that holds a lease, and each start raises the fence, with which every later
+write is refused to an earlier start. What a task's end means for its corpus or model is in
+app/background_tasks/outcomes.py.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from app.core.json_shapes import FailureReason, TaskOptions, TaskProgress, TaskR
 from app.core.models import BackgroundTask
 from app.core.settings import settings
 
-Kind = Literal["parse", "import", "export", "evaluation"]
+Kind = Literal["parse", "statistics", "import", "export", "evaluation"]
 OPEN = ("queued", "running")
 MAX_LOSSES = 3  # of workers that run the same task, before it fails
 MAX_RUNNING_PER_USER = 2  # on all nodes
@@ -38,6 +39,7 @@ class Lane:
 
 LANES = (
     Lane(("parse",), slots=2, max_open_per_user=500),
+    Lane(("statistics",), slots=1, max_open_per_user=50),
     Lane(("import",), slots=1, max_open_per_user=20),
     Lane(("export", "evaluation"), slots=1, max_open_per_user=20),
 )
@@ -103,13 +105,17 @@ def _check_number_open(session: Session, owner_id: str, lane: Lane) -> None:
 
 
 def open_tasks(
-    session: Session, subject: InstrumentedAttribute[str | None], ids: Iterable[str]
+    session: Session, subject: InstrumentedAttribute[str | None], ids: Iterable[str], kinds: Sequence[Kind] = ()
 ) -> dict[str, BackgroundTask]:
-    """The unfinished tasks of corpora, checkpoints or models by the ID of these, which is in the column `subject`."""
+    """The unfinished tasks of corpora, checkpoints or models by the ID of these, which is in the column `subject`.
+
+    Only those of some kinds, if asked for.
+    """
     ids = list(ids)
     if not ids:
         return {}
-    tasks = session.scalars(select(BackgroundTask).where(subject.in_(ids), BackgroundTask.state.in_(OPEN)))
+    query = select(BackgroundTask).where(subject.in_(ids), BackgroundTask.state.in_(OPEN))
+    tasks = session.scalars(query.where(BackgroundTask.kind.in_(kinds)) if kinds else query)
     return {getattr(task, subject.key): task for task in tasks}
 
 

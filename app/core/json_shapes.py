@@ -146,7 +146,7 @@ class Manifest(_Open):
 
 
 class TaskOptions(_Stored):
-    """The options of an export (the first four) or an evaluation (the others)."""
+    """The options of an export (the first four), an evaluation (the next three) or statistics of a corpus."""
 
     format: str | None = None
     quantization: str | None = None
@@ -155,6 +155,8 @@ class TaskOptions(_Stored):
     corpora: list[str] = []
     limit: int | None = None
     num_fewshot: int = 0
+    tokenizer: str | None = None
+    text_sha256: str | None = None  # of the corpus that is counted
 
 
 class TaskProgress(_Stored):
@@ -186,7 +188,10 @@ class CorpusScores(_Open):
 
 
 class TaskResult(_Open):
-    """What an export wrote (`files`, how far its logits are off), or an evaluation measured (`corpora`)."""
+    """What an export wrote (`files`, how far its logits are off), or an evaluation measured (`corpora`).
+
+    Of statistics: what app/corpora/statistics.py says.
+    """
 
     files: list[StoredFile] = []
     largest_difference: float | None = None

@@ -54,7 +54,7 @@ STATES = (
 TERMINAL = ("succeeded", "failed", "cancelled")
 DESIRED_STATES = ("run", "pause", "cancel")
 CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
-TASK_KINDS = ("parse", "import", "export", "evaluation")
+TASK_KINDS = ("parse", "statistics", "import", "export", "evaluation")
 TASK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 MODEL_STATES = ("uploading", "importing", "ready", "failed")
 
@@ -189,7 +189,8 @@ class ImportedModel(Base):
 
 
 class BackgroundTask(Base):
-    """Parsing a corpus, importing a base model, or exporting or evaluating a checkpoint or imported model.
+    """Parsing a corpus or counting its statistics, importing a base model, or exporting or evaluating a checkpoint or
+    imported model.
 
     Written only by app/core/background_tasks.py.
     """
@@ -223,7 +224,12 @@ class BackgroundTask(Base):
         CheckConstraint(one_of("state", TASK_STATES), name="state"),
         Index("ix_background_task_state_open", "state", postgresql_where=text(_OPEN_TASK)),
         # A corpus is parsed and a model is imported by one task at a time.
-        Index("uq_background_task_parse", "corpus_id", unique=True, postgresql_where=text(_OPEN_TASK)),
+        Index(
+            "uq_background_task_parse",
+            "corpus_id",
+            unique=True,
+            postgresql_where=text(f"kind = 'parse' AND {_OPEN_TASK}"),
+        ),
         Index(
             "uq_background_task_import",
             "model_id",

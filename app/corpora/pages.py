@@ -1,10 +1,12 @@
 """HTML routes of corpora and tokenizers."""
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
+from sqlalchemy.orm import Session
 
 from app.core import db
 from app.core.errors import PanelError, bad_field
@@ -12,7 +14,17 @@ from app.core.i18n import _, translate
 from app.core.models import Corpus
 from app.core.principal import Principal
 from app.core.settings import settings
-from app.corpora import previews, problems, record_kinds, resumable_uploads, service, uploads, versions
+from app.corpora import (
+    previews,
+    problems,
+    record_kinds,
+    resumable_uploads,
+    search,
+    service,
+    statistics,
+    uploads,
+    versions,
+)
 from app.web import multipart
 from app.web.auth import Reader, Submitter
 from app.web.pages import handle_form_action, page
@@ -133,6 +145,8 @@ def _corpus(
     start: int,
     error: PanelError | None = None,
     since: str = "",
+    tokenizer: str = "",
+    searched: tuple[str, int] = ("", 0),
 ) -> Response:
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
@@ -143,6 +157,7 @@ def _corpus(
         before = next((other for other in all_versions if other.id == since), before)
         changes = versions.changes(session, before, corpus) if before is not None else None
         mappings = service.named_mappings(session, principal=principal)
+        counted = _statistics(session, principal, corpus, tokenizer)
     documents = _documents(corpus, start) if corpus.state == "ready" else []
     return page(
         request,
@@ -180,9 +195,33 @@ def _corpus(
         versions=all_versions,
         before=before,
         changes=changes,
+        **counted,
+        query=searched[0],
+        found=search.search(corpus, searched[0], start=searched[1])
+        if searched[0] and corpus.state == "ready"
+        else None,
         formats=corpus_formats.FILE_ENDINGS,
         max_bytes=settings().max_upload_bytes,
     )
+
+
+def _statistics(session: Session, principal: Principal, corpus: Corpus, tokenizer: str) -> dict[str, Any]:
+    """What _statistics.html shows: those with a tokenizer, or the newest, and which others there are."""
+    rows = statistics.list_statistics(session, principal=principal, corpus=corpus) if corpus.state == "ready" else []
+    tokenizers, _next = service.list_tokenizers(session, principal=principal, limit=200)
+    shown = next((row for row in rows if tokenizer and row.task.options.tokenizer == tokenizer), None)
+    shown = shown or next((row for row in rows if row.counted and row.counted.tokens), rows[0] if rows else None)
+    counted = shown.counted if shown is not None else None
+    bars = statistics.bars(counted.tokens) if counted is not None and counted.tokens is not None else []
+    compared = [(row, row.counted) for row in rows if row.counted is not None and row.counted.tokens is not None]
+    return {
+        "statistics": shown,
+        "counted": counted,
+        "length_bars": bars,
+        "first_bar": statistics.first_bar(bars),
+        "compared": compared,
+        "tokenizers": tokenizers,
+    }
 
 
 @router.get("/corpora/{corpus_id}")
@@ -192,16 +231,24 @@ def show_corpus(
     corpus_id: Id,
     start: Annotated[int, Query(ge=0, le=2**53)] = 0,
     since: Annotated[str, Query(max_length=32)] = "",
+    tokenizer: Annotated[str, Query(max_length=64)] = "",
+    q: Annotated[str, Query(max_length=search.MAX_QUERY_LENGTH)] = "",
+    at: Annotated[int, Query(ge=0, le=2**53)] = 0,
     part: Part = "",
 ) -> Response:
-    """The page of one corpus; with `part=state` only the state of its parsing, to update it.
+    """The page of one corpus; with `part=state` only the state of its parsing, to update it, with
+    `part=statistics` what is counted.
 
-    `since` is the version that it is compared with, by default the one before.
+    `since` is the version that it is compared with, by default the one before; `tokenizer` that of the statistics; `q`
+    is searched from byte `at` of the text on.
     """
-    if part != "state":
-        return _corpus(request, principal, corpus_id, start, since=since)
+    if part not in ("state", "statistics"):
+        return _corpus(request, principal, corpus_id, start, since=since, tokenizer=tokenizer, searched=(q, at))
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
+        if part == "statistics":
+            counted = _statistics(session, principal, corpus, tokenizer)
+            return page(request, "corpora/_statistics.html", principal=principal, corpus=corpus, **counted)
         tasks = service.parse_tasks(session, [corpus])
     return page(request, "corpora/_state.html", principal=principal, corpus=corpus, tasks=tasks)
 
@@ -240,6 +287,19 @@ def parse_corpus(
         )
 
     return _change(request, principal, corpus_id, verb, f"/corpora/{corpus_id}")
+
+
+@router.post("/corpora/{corpus_id}/statistics")
+def count_corpus(
+    request: Request, principal: Submitter, corpus_id: Id, tokenizer: Annotated[str, Form()] = ""
+) -> Response:
+    """Count the statistics of a corpus, and redirect to them."""
+
+    def verb(session: Session) -> None:
+        statistics.start(session, principal=principal, corpus_id=corpus_id, tokenizer_id=tokenizer)
+
+    then = f"/corpora/{corpus_id}?{urlencode({'tokenizer': tokenizer})}#statistics"
+    return _change(request, principal, corpus_id, verb, then)
 
 
 @router.post("/corpora/{corpus_id}/versions")

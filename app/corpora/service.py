@@ -262,7 +262,7 @@ def _enqueue_parse(session: Session, corpus: Corpus) -> None:
 def parse_tasks(session: Session, corpora: Iterable[Corpus]) -> dict[str, BackgroundTask]:
     """The tasks that parse corpora, by the ID of their corpus."""
     ids = [corpus.id for corpus in corpora if corpus.state == "parsing"]
-    return background_tasks.open_tasks(session, BackgroundTask.corpus_id, ids)
+    return background_tasks.open_tasks(session, BackgroundTask.corpus_id, ids, ["parse"])
 
 
 # ---- how parsing ended ----------------------------------------------------------------------------------------------

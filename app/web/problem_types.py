@@ -63,6 +63,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "user_busy": ((409,), "Jobs or tasks of the user have not finished."),
     "user_disabled": ((409,), "The user is disabled."),
     # uploads and corpora
+    "corpus_empty": ((422,), "The corpus has no text."),
     "corpus_failed": ((422,), "The corpus could not be read."),
     "corpus_in_use": ((409,), "A job that has not finished uses the corpus."),
     "corpus_parsing": ((409, 422), "The corpus is still being read."),

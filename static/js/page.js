@@ -15,6 +15,7 @@ const MODULES = {
   "job-form": () => import("./job-form.js"),
   "learn-train": () => import("./learn-train.js"),
   "model-upload": () => import("./model-upload.js"),
+  "length-cut": () => import("./length-cut.js"),
   refresh: () => import("./refresh.js"),
   playground: () => import("./playground.js"),
   "time-lapse": () => import("./time-lapse.js"),

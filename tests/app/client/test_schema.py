@@ -57,6 +57,9 @@ CALLS: Calls = {
     "parse_corpus": lambda client, _file: client.corpora.parse(
         "c", encoding="big5", skip_bad=True, bad_bytes="omit", kind="chat", filename="a.txt"
     ),
+    "count_corpus": lambda client, _file: client.corpora.count("c", "t"),
+    "list_corpus_statistics": lambda client, _file: next(client.corpora.statistics("c")),
+    "search_corpus": lambda client, _file: client.corpora.search("c", "x", limit=3, after=5),
     "delete_corpus": lambda client, _file: client.corpora.delete("c"),
     "list_tokenizers": lambda client, _file: next(client.tokenizers.list(limit=3)),
     "get_tokenizer": lambda client, _file: client.tokenizers.get("t"),

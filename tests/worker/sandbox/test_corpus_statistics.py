@@ -1,0 +1,94 @@
+"""Statistics of parsed corpora, against figures counted by hand."""
+
+import json
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from worker.sandbox import corpus_statistics
+from worker.sandbox.corpus_statistics import CUT_LENGTHS, count
+
+WORDS = {"a": 0, "b": 1, "c": 2, "?": 3}
+
+
+def stored(path: Path, documents: Sequence[str]) -> Path:
+    data = [document.encode() for document in documents]
+    (path / "text.bin").write_bytes(b"".join(data))
+    ends = [sum(map(len, data[: n + 1])) for n in range(len(data))]
+    (path / "index.bin").write_bytes(struct.pack(f"<{len(ends)}Q", *ends))
+    return path
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    """One token for each of three words."""
+    words = Tokenizer(models.WordLevel(WORDS, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    path = tmp_path / "tokenizer.json"
+    words.save(str(path))
+    return path
+
+
+def nothing(done: int) -> None:
+    pass
+
+
+def test_duplicates_are_equal_byte_by_byte(tmp_path: Path) -> None:
+    documents = ["b", "a a", "b", "a a ", "b", "a a", "ß"]
+    counted = count(stored(tmp_path, documents), "text", None, nothing)
+    assert (counted["num_documents"], counted["num_duplicates"], counted["num_repeated"]) == (7, 3, 2)
+    assert [(row["index"], row["count"], row["text"]) for row in counted["repeated"]] == [(0, 3, "b"), (1, 2, "a a")]
+    assert [(row["index"], row["num_bytes"]) for row in counted["longest"]][:4] == [(3, 4), (1, 3), (5, 3), (6, 2)]
+    assert counted["tokens"] is None
+
+
+def test_tokens_lengths_and_what_a_sequence_cuts(tmp_path: Path, tokenizer: Path) -> None:
+    documents = ["a " * 9, "b", "c " * 20, "a b c " * 4, "x"]  # 9, 1, 20, 12 and 1 tokens
+    tokens = count(stored(tmp_path, documents), "text", tokenizer, nothing)["tokens"]
+    assert (tokens["num_tokens"], tokens["num_documents"], tokens["is_complete"]) == (43, 5, True)
+    assert (tokens["num_bytes"], tokens["num_stored_bytes"]) == (18 + 1 + 40 + 24 + 1, 84)
+    assert (tokens["median_length"], tokens["max_length"]) == (9, 20)
+    cuts = {cut["length"]: (cut["num_longer"], cut["num_cut_tokens"]) for cut in tokens["cuts"]}
+    assert cuts[8] == (3, 1 + 12 + 4)
+    assert cuts[12] == (1, 8)
+    assert cuts[16] == (1, 4)
+    assert cuts[24] == (0, 0)
+    assert {token["text"]: token["count"] for token in tokens["frequent"]} == {"c": 24, "a": 13, "b": 5, "?": 1}
+    longest = [(row["index"], row["num_tokens"]) for row in tokens["longest"]]
+    assert longest == [(2, 20), (3, 12), (0, 9), (1, 1), (4, 1)]
+    assert tokens["num_used_tokens"] == tokens["vocab_size"] == 4
+
+
+def test_records_count_the_tokens_of_their_texts(tmp_path: Path, tokenizer: Path) -> None:
+    records = [{"messages": [{"role": "user", "content": "a b"}]}, {"text": "c", "label": "a"}]
+    tokens = count(stored(tmp_path, [json.dumps(record) for record in records]), "chat", tokenizer, nothing)["tokens"]
+    assert (tokens["num_tokens"], tokens["num_bytes"]) == (3, 4)  # neither roles nor labels
+
+
+def test_a_large_corpus_is_sampled_at_even_distances(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_statistics, "SAMPLE_BYTES", 10)
+    documents = ["a a a", "b b b", "c c c", "a b c", "a a b", "c c a", "b"]  # 31 bytes: every fourth
+    tokens = count(stored(tmp_path, documents), "text", tokenizer, nothing)["tokens"]
+    assert (tokens["stride"], tokens["num_documents"], tokens["is_complete"]) == (4, 2, False)
+    assert {token["text"]: token["count"] for token in tokens["frequent"]} == {"a": 5, "b": 1}
+    assert (tokens["num_tokens"], tokens["num_stored_bytes"]) == (6, 10)
+
+
+def test_a_long_document_is_read_in_bounded_parts(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_statistics, "SAMPLE_BYTES", 10)
+    monkeypatch.setattr(corpus_statistics, "MAX_SAMPLE_BYTES", 20)
+    counted = count(stored(tmp_path, ["a " * 500, "b"]), "text", tokenizer, nothing)
+    assert counted["tokens"]["num_tokens"] == 10
+    assert not counted["tokens"]["is_complete"]
+
+
+def test_lengths_rise_by_half_powers_of_two() -> None:
+    assert CUT_LENGTHS[:6] == [8, 12, 16, 24, 32, 48]
+    assert CUT_LENGTHS[-1] == 131_072
