@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .corpus_shapes import MatchInfo, StatisticsInfo
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
-from .shapes import CorpusInfo, DocumentInfo, SearchInfo, StatisticsInfo, TokenizerInfo
+from .shapes import CorpusInfo, DocumentInfo, TokenizerInfo
 from .transport import Transport, address
 from .waiting import ignore, wait_until_ended
 
@@ -89,13 +90,11 @@ class Corpora:
             raise TaskEnded(info.state)
         return info
 
-    def search(self, corpus_id: str, text: str, *, limit: int = 20, after: int = 0) -> SearchInfo:
-        """Places where a text occurs, in upper or lower case, at most `limit` and those found within a second.
-
-        Go on with `after` from `next` of the answer, also if it has no matches, until that is None.
+    def search(self, corpus_id: str, text: str, *, limit: int = 20) -> Iterator[MatchInfo]:
+        """Places where a text occurs, in upper or lower case, in their order: read in pages of `limit`, each of which
+        takes a second at most, so that it is slow only where there is little.
         """
-        path = address("corpora", corpus_id, "search")
-        return self._transport.get(SearchInfo, path, q=text, limit=limit, after=after)
+        return self._transport.pages(MatchInfo, address("corpora", corpus_id, "search"), q=text, limit=limit)
 
     def parse(
         self,

@@ -197,7 +197,7 @@ def _corpus(
         changes=changes,
         **counted,
         query=searched[0],
-        found=search.search(corpus, searched[0], start=searched[1])
+        matches=search.search(corpus, searched[0], start=searched[1])
         if searched[0] and corpus.state == "ready"
         else None,
         formats=corpus_formats.FILE_ENDINGS,
@@ -209,13 +209,13 @@ def _statistics(session: Session, principal: Principal, corpus: Corpus, tokenize
     """What _statistics.html shows: those with a tokenizer, or the newest, and which others there are."""
     rows = statistics.list_statistics(session, principal=principal, corpus=corpus) if corpus.state == "ready" else []
     tokenizers, _next = service.list_tokenizers(session, principal=principal, limit=200)
-    shown = next((row for row in rows if tokenizer and row.task.options.tokenizer == tokenizer), None)
-    shown = shown or next((row for row in rows if row.counted and row.counted.tokens), rows[0] if rows else None)
-    counted = shown.counted if shown is not None else None
-    bars = statistics.bars(counted.tokens) if counted is not None and counted.tokens is not None else []
+    chosen = next((row for row in rows if tokenizer and row.task.options.tokenizer == tokenizer), None)
+    chosen = chosen or next((row for row in rows if row.counted and row.counted.tokens), rows[0] if rows else None)
+    counted = chosen.counted if chosen is not None else None
+    bars = statistics.length_bars(counted.tokens) if counted is not None and counted.tokens is not None else []
     compared = [(row, row.counted) for row in rows if row.counted is not None and row.counted.tokens is not None]
     return {
-        "statistics": shown,
+        "statistics": chosen,
         "counted": counted,
         "length_bars": bars,
         "first_bar": statistics.first_bar(bars),

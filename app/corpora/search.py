@@ -98,24 +98,24 @@ class _Search:
         text, num_bytes = codecs.utf_8_decode(self._data[start:end], "ignore", end == size)
         end = start + num_bytes
         position, offset = 0, start  # the same place in characters and in bytes
-        while found := self._stored.search(text, position):
-            place = offset + len(text[position : found.start()].encode())
+        while match := self._stored.search(text, position):
+            place = offset + len(text[position : match.start()].encode())
             if end < size and place > end - self._overlap:
                 break
             number = self._document_at(place)
-            last = place + len(found.group().encode())
+            last = place + len(match.group().encode())
             document_end = self._end(number)
-            position, offset = found.start() + 1, place + len(text[found.start()].encode())
+            position, offset = match.start() + 1, place + len(text[match.start()].encode())
             if last > document_end:  # it would reach into the next document
                 continue
             if not self._is_records:
-                position, offset = max(position, found.end()), max(offset, last)
+                position, offset = max(position, match.end()), max(offset, last)
                 yield self._text_match(number, place, last), offset
                 continue
             yield self._record_match(number), document_end
             if document_end >= end:
                 return
-            position = found.start() + len(self._data[place:document_end].decode())
+            position = match.start() + len(self._data[place:document_end].decode())
             offset = document_end
         yield None, max(offset, end if end == size else end - self._overlap_at(end))
 
@@ -158,10 +158,10 @@ class _Search:
         except ValueError:
             values = iter([data.decode("utf-8", "ignore")])
         for value in values:
-            if found := self._plain.search(value):
-                first, last = found.span()
+            if match := self._plain.search(value):
+                first, last = match.span()
                 before, after = value[max(0, first - AROUND_CHARACTERS) : first], value[last : last + AROUND_CHARACTERS]
-                return Match(number, before, found.group(), after)
+                return Match(number, before, match.group(), after)
         return None
 
 

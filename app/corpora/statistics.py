@@ -178,7 +178,7 @@ class Bar:
     share_cut: float
 
 
-def bars(tokens: TokenStatistics) -> list[Bar]:
+def length_bars(tokens: TokenStatistics) -> list[Bar]:
     """The histogram of lengths, from the first bar with documents to the last."""
     num_before = tokens.num_documents
     every = []
@@ -192,6 +192,6 @@ def bars(tokens: TokenStatistics) -> list[Bar]:
     return every[filled[0] : filled[-1] + 1] if filled else every[:1]
 
 
-def first_bar(shown: list[Bar]) -> int:
+def first_bar(drawn: list[Bar]) -> int:
     """The position of the bar at which the slider begins."""
-    return max((position for position, bar in enumerate(shown) if bar.length <= FIRST_LENGTH), default=0)
+    return max((position for position, bar in enumerate(drawn) if bar.length <= FIRST_LENGTH), default=0)

@@ -35,7 +35,7 @@ NUM_REPEATED = 10
 PREVIEW_CHARACTERS = 160
 
 
-class Corpus:
+class ParsedCorpus:
     """The documents of a parsed corpus on disk."""
 
     def __init__(self, directory: Path, kind: str) -> None:
@@ -67,7 +67,7 @@ class Corpus:
         return {"index": number, "num_bytes": end - start, **more, "text": self.preview(number)}
 
 
-def count_duplicates(corpus: Corpus, progress: Callable[[int], None]) -> dict[str, Any]:
+def count_duplicates(corpus: ParsedCorpus, progress: Callable[[int], None]) -> dict[str, Any]:
     """Documents whose text occurs before, byte by byte, and the texts that occur most often."""
     hashes = np.empty(len(corpus), dtype="<u8")
     for number in range(len(corpus)):
@@ -104,13 +104,13 @@ class TokenCounter:
         self.num_bytes += sum(len(text.encode()) for text in flat)
         position = 0
         for parts in texts:
-            self.lengths.append(sum(len(some) for some in ids[position : position + len(parts)]))
+            self.lengths.append(sum(len(tokens) for tokens in ids[position : position + len(parts)]))
             position += len(parts)
-        joined = np.fromiter((token for some in ids for token in some), dtype=np.int64)
-        found = np.bincount(joined, minlength=len(self.counts))
-        if len(found) > len(self.counts):  # an added token beyond the vocabulary
-            self.counts = np.pad(self.counts, (0, len(found) - len(self.counts)))
-        self.counts += found
+        joined = np.fromiter((token for tokens in ids for token in tokens), dtype=np.int64)
+        counts = np.bincount(joined, minlength=len(self.counts))
+        if len(counts) > len(self.counts):  # an added token beyond the vocabulary
+            self.counts = np.pad(self.counts, (0, len(counts) - len(self.counts)))
+        self.counts += counts
 
     def frequent(self) -> list[dict[str, Any]]:
         """The most frequent tokens, with the text that each stands for."""
@@ -137,7 +137,7 @@ def cuts(lengths: list[int]) -> list[dict[str, int]]:
     ]
 
 
-def _sample(corpus: Corpus, stride: int) -> Iterator[tuple[int, list[str]]]:
+def _sample(corpus: ParsedCorpus, stride: int) -> Iterator[tuple[int, list[str]]]:
     """The texts of every `stride`-th document, until MAX_SAMPLE_BYTES are read; a longer first document is cut."""
     budget = MAX_SAMPLE_BYTES
     for number in range(0, len(corpus), stride):
@@ -153,7 +153,7 @@ def _sample(corpus: Corpus, stride: int) -> Iterator[tuple[int, list[str]]]:
             yield number, list(strings(corpus.read(start, end).decode()))
 
 
-def count_tokens(corpus: Corpus, tokenizer: Tokenizer, progress: Callable[[int], None]) -> dict[str, Any]:
+def count_tokens(corpus: ParsedCorpus, tokenizer: Tokenizer, progress: Callable[[int], None]) -> dict[str, Any]:
     """What a tokenizer makes of a sample of the documents."""
     stride = max(1, ceil_div(corpus.num_bytes, SAMPLE_BYTES))
     counter = TokenCounter(tokenizer)
@@ -194,7 +194,7 @@ def _batches(documents: Iterator[tuple[int, list[str]]]) -> Iterator[list[tuple[
         yield batch
 
 
-def longest_documents(corpus: Corpus) -> list[dict[str, Any]]:
+def longest_documents(corpus: ParsedCorpus) -> list[dict[str, Any]]:
     """The longest documents of all, by their bytes."""
     lengths = np.diff(corpus.ends, prepend=0)
     order = np.lexsort((np.arange(len(lengths)), -lengths))[:NUM_LONGEST]
@@ -203,7 +203,7 @@ def longest_documents(corpus: Corpus) -> list[dict[str, Any]]:
 
 def count(directory: Path, kind: str, tokenizer: Path | None, progress: Callable[[int], None]) -> dict[str, Any]:
     """All statistics of a corpus; those of tokens with a tokenizer only."""
-    corpus = Corpus(directory, kind)
+    corpus = ParsedCorpus(directory, kind)
     result = {
         "num_documents": len(corpus),
         "num_text_bytes": corpus.num_bytes,

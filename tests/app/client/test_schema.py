@@ -11,7 +11,7 @@ import httpx2
 import jsonschema_rs
 import pytest
 
-from app.client import Client, job_shapes, shapes
+from app.client import Client, corpus_shapes, job_shapes, shapes
 from app.client.accounts import create_token
 from app.client.conversations import ConversationFields
 from app.client.deployments import DeploymentOptions
@@ -59,7 +59,7 @@ CALLS: Calls = {
     ),
     "count_corpus": lambda client, _file: client.corpora.count("c", "t"),
     "list_corpus_statistics": lambda client, _file: next(client.corpora.statistics("c")),
-    "search_corpus": lambda client, _file: client.corpora.search("c", "x", limit=3, after=5),
+    "search_corpus": lambda client, _file: next(client.corpora.search("c", "x", limit=3)),
     "delete_corpus": lambda client, _file: client.corpora.delete("c"),
     "list_tokenizers": lambda client, _file: next(client.tokenizers.list(limit=3)),
     "get_tokenizer": lambda client, _file: client.tokenizers.get("t"),
@@ -172,6 +172,13 @@ SCHEMAS: dict[type[Shape], str] = {
     shapes.FileInfo: "ModelFile",
     shapes.ImportProgress: "ModelProgress",
     shapes.BaseModelInfo: "ModelAnswer",
+    corpus_shapes.CountedDocumentInfo: "CountedDocument",
+    corpus_shapes.LengthCutInfo: "LengthCut",
+    corpus_shapes.FrequentTokenInfo: "FrequentToken",
+    corpus_shapes.TokenStatisticsInfo: "TokenStatistics",
+    corpus_shapes.CorpusStatisticsInfo: "CorpusStatistics",
+    corpus_shapes.StatisticsInfo: "StatisticsAnswer",
+    corpus_shapes.MatchInfo: "MatchAnswer",
     job_shapes.PhaseInfo: "PhaseProgress",
     job_shapes.JobProgressInfo: "ProgressAnswer",
     job_shapes.WaitInfo: "WaitAnswer",

@@ -39,7 +39,7 @@ def test_matches_have_surroundings_in_their_document_only(directory: Path) -> No
     assert (found.next, found.num_searched_bytes, found.num_text_bytes) == (None, 23, 23)
 
 
-def test_a_cursor_goes_on_where_the_last_match_ended(directory: Path) -> None:
+def test_a_cursor_continues_after_the_last_match(directory: Path) -> None:
     documents = ["ÄÖä ä", "ää", "", "xä"]
     one = corpus(directory, documents)
     every = places(search.search(one, "ä"))

@@ -96,7 +96,7 @@ def test_the_page_counts_and_shows_what_a_length_cuts(alice: TestClient, alice_u
     assert "Texts that occur more than once: 1" in page
 
 
-def test_the_page_searches_and_goes_on(alice: TestClient) -> None:
+def test_the_page_searches_and_continues(alice: TestClient) -> None:
     corpus = joined(alice, {"a.txt": b"\f".join([b"Some Fire."] * 25)})
     page = alice.get(f"/corpora/{corpus['id']}", params={"q": "FIRE"}).text
     assert page.count("<mark>Fire</mark>") == 20
@@ -132,4 +132,8 @@ def test_bars_of_lengths_begin_and_end_with_documents() -> None:
     counted = CorpusStatistics.model_validate({**whole, "repeated": [], "longest": [], "tokens": tokens})
     assert counted.num_tokens == 170
     assert counted.tokens is not None
-    assert statistics.bars(counted.tokens) == [Bar(4, 3, 0.25, 5 / 17), Bar(8, 0, 0.25, 1 / 17), Bar(16, 1, 0.0, 0.0)]
+    assert statistics.length_bars(counted.tokens) == [
+        Bar(4, 3, 0.25, 5 / 17),
+        Bar(8, 0, 0.25, 1 / 17),
+        Bar(16, 1, 0.0, 0.0),
+    ]

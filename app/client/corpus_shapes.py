@@ -1,0 +1,81 @@
+"""What the server answers about the contents of corpora: their statistics, and what a search finds."""
+
+from datetime import datetime
+
+from .shapes import Progress, Shape
+
+
+class CountedDocumentInfo(Shape):
+    """A document with its beginning; `count` is how often a repeated text occurs."""
+
+    index: int
+    num_bytes: int
+    text: str
+    num_tokens: int | None = None
+    count: int | None = None
+
+
+class LengthCutInfo(Shape):
+    """What a sequence length would cut: documents that are longer, and their tokens beyond it."""
+
+    length: int
+    num_longer: int
+    num_cut_tokens: int
+
+
+class FrequentTokenInfo(Shape):
+    """A token and how often it occurs."""
+
+    id: int
+    text: str
+    count: int
+
+
+class TokenStatisticsInfo(Shape):
+    """What a tokenizer makes of the text, or of every `stride`-th document of a large corpus."""
+
+    stride: int
+    num_documents: int
+    num_stored_bytes: int
+    num_bytes: int
+    num_tokens: int
+    is_complete: bool
+    vocab_size: int
+    num_used_tokens: int
+    median_length: int
+    max_length: int
+    cuts: list[LengthCutInfo]
+    frequent: list[FrequentTokenInfo]
+    longest: list[CountedDocumentInfo]
+
+
+class CorpusStatisticsInfo(Shape):
+    """What was counted of a corpus. `tokens` is None without a tokenizer."""
+
+    num_documents: int
+    num_text_bytes: int
+    num_duplicates: int
+    num_repeated: int
+    repeated: list[CountedDocumentInfo]
+    longest: list[CountedDocumentInfo]
+    tokens: TokenStatisticsInfo | None
+
+
+class StatisticsInfo(Shape):
+    """The statistics of a corpus with one tokenizer. `result` is None until `state` is succeeded."""
+
+    tokenizer: str | None
+    task_id: str
+    state: str
+    progress: Progress | None
+    result: CorpusStatisticsInfo | None
+    created_at: datetime
+
+
+class MatchInfo(Shape):
+    """A place where a text was found: the number of the document from 0, and the text with its surroundings."""
+
+    index: int
+    before: str
+    text: str
+    after: str
