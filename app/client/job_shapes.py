@@ -78,6 +78,8 @@ class JobInfo(Shape):
 
     id: str
     name: str
+    tags: list[str]
+    notes: str
     recipe: str
     state: str
     desired: str
@@ -212,6 +214,46 @@ class SampleInfo(Shape):
     text: str
 
 
+class BestValueInfo(Shape):
+    """The best value of a series, and the first step that has it."""
+
+    value: float
+    step: int | None
+
+
+class DifferentFieldInfo(Shape):
+    """A field of a spec that is not the same in all jobs: a value for each."""
+
+    name: str
+    title: str
+    values: list[str]
+
+
+class ComparedJobInfo(Shape):
+    """A job of a comparison; `best` has the best value of each validation series."""
+
+    id: str
+    name: str
+    state: str
+    step: int
+    max_steps: int | None
+    elapsed_seconds: float | None
+    num_parameters: int | None
+    tokens_per_step: int
+    flops_per_step: int
+    latest: dict[str, float | str]
+    best: dict[str, BestValueInfo]
+    series: list[str]
+    sample: SampleInfo | None
+
+
+class ComparisonInfo(Shape):
+    """Jobs side by side, and the fields in which their specs differ."""
+
+    jobs: list[ComparedJobInfo]
+    fields: list[DifferentFieldInfo]
+
+
 class CurveInfo(Shape):
     """A series: its points where `stride` is 1, else their mean, least and greatest over so many steps."""
 
@@ -220,6 +262,7 @@ class CurveInfo(Shape):
     min: list[float | None]
     max: list[float | None]
     stride: int
+    seconds: list[float | None]
 
 
 class MetricsInfo(Shape):

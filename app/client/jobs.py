@@ -11,6 +11,7 @@ import httpx2
 from .errors import ServerBusy, ServerUnreachable
 from .job_shapes import (
     AttemptInfo,
+    ComparisonInfo,
     HistoryInfo,
     JobInfo,
     LogInfo,
@@ -83,9 +84,33 @@ class Jobs:
             body["messages"] = [dict(message) for message in messages]
         return self._transport.post(TemplatePreviewInfo, "/jobs/preview-template", body)
 
-    def list(self, states: Sequence[str] = (), limit: int = 50) -> Iterator[JobInfo]:
-        """Your jobs, newest first, all or those in some states, read in pages of `limit`."""
-        return self._transport.pages(JobInfo, "/jobs", state=[*states], limit=limit)
+    def list(
+        self,
+        states: Sequence[str] = (),
+        limit: int = 50,
+        *,
+        search: str = "",
+        tag: str | None = None,
+        order: str = "newest",
+    ) -> Iterator[JobInfo]:
+        """Your jobs, newest first, read in pages of `limit`: all, or those in some states, with a tag, with a text.
+
+        `search` looks into name, tags, notes and recipe; `order` is newest, oldest, name or eval_loss.
+        """
+        query = {"q": search or None, "tag": tag, "order": None if order == "newest" else order}
+        return self._transport.pages(JobInfo, "/jobs", state=[*states], limit=limit, **query)
+
+    def compare(self, job_ids: Sequence[str]) -> ComparisonInfo:
+        """Jobs side by side: best values, newest samples, and the fields in which their specs differ."""
+        return self._transport.get(ComparisonInfo, "/jobs/compare", job=[*job_ids])
+
+    def change(
+        self, job_id: str, *, name: str | None = None, tags: Sequence[str] | None = None, notes: str | None = None
+    ) -> JobInfo:
+        """Rename, tag or describe a job; what is None stays."""
+        changes = {"name": name, "tags": None if tags is None else [*tags], "notes": notes}
+        body = {field: value for field, value in changes.items() if value is not None}
+        return self._transport.patch(JobInfo, address("jobs", job_id), body)
 
     def get(self, job_id: str) -> JobInfo:
         """A job."""
@@ -120,12 +145,24 @@ class Jobs:
         return self._transport.pages(SampleInfo, address("jobs", job_id, "samples"))
 
     def metrics(
-        self, job_id: str, series: Sequence[str] = (), *, start: int = 0, end: int | None = None, points: int = 1000
+        self,
+        job_id: str,
+        series: Sequence[str] = (),
+        *,
+        start: int = 0,
+        end: int | None = None,
+        points: int = 1000,
+        seconds: bool = False,
     ) -> MetricsInfo:
-        """The curves of a job from step `start` to `end`, each of at most so many points."""
+        """The curves of a job from step `start` to `end`, each of at most so many points.
+
+        With `seconds`, those of training before each step are added.
+        """
         names = ",".join(series)
         where = address("jobs", job_id, "metrics")
-        return self._transport.get(MetricsInfo, where, series=names, start=start, end=end, points=points)
+        return self._transport.get(
+            MetricsInfo, where, series=names, start=start, end=end, points=points, seconds=seconds
+        )
 
     def log(self, job_id: str, offset: int = 0) -> LogInfo:
         """A piece of the log, from a byte on."""

@@ -59,6 +59,10 @@ class Transport:
         """The answer to PUT with a JSON body."""
         return self._read(shape, self._request("PUT", path, {}, json_body=body))
 
+    def patch(self, shape: type[S], path: str, body: Mapping[str, Any]) -> S:
+        """The answer to PATCH with JSON."""
+        return self._read(shape, self._request("PATCH", path, {}, json_body=body))
+
     def command(self, path: str, body: Mapping[str, Any] | None = None) -> None:
         """Send POST where the answer has no content."""
         self._request("POST", path, {}, json_body=body)

@@ -264,7 +264,9 @@ class Job(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
-    name: Mapped[str]
+    name: Mapped[str]  # as its owner calls it now; that of the spec stays as it was submitted
+    tags: Mapped[list[str]] = mapped_column(server_default="[]")
+    notes: Mapped[str] = mapped_column(server_default="")
     recipe: Mapped[str]
     spec: Mapped[TrainSpec]
     spec_sha256: Mapped[str]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import Select
+from sqlalchemy import ColumnElement, Select, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 Item = TypeVar("Item")
@@ -24,4 +24,22 @@ def newest(
     if after is not None:
         query = query.where(key < after)
     rows: Sequence[Any] = session.scalars(query.order_by(key.desc()).limit(limit + 1)).all()
+    return list(rows[:limit]), str(getattr(rows[limit - 1], key.key)) if len(rows) > limit else None
+
+
+def ordered(
+    session: Session,
+    query: Select[Any],
+    value: ColumnElement[Any],
+    key: InstrumentedAttribute[str],
+    limit: int,
+    after: str | None,
+) -> tuple[list[Any], str | None]:
+    """The rows after the cursor by ascending values, rows of one value by their ids, and the next cursor.
+
+    The cursor is the id of a row, whose value is looked up: after a deleted one there is nothing.
+    """
+    if after is not None:
+        query = query.where(tuple_(value, key) > select(value, key).where(key == after).scalar_subquery())
+    rows: Sequence[Any] = session.scalars(query.order_by(value, key).limit(limit + 1)).all()
     return list(rows[:limit]), str(getattr(rows[limit - 1], key.key)) if len(rows) > limit else None

@@ -12,7 +12,7 @@ from app.core.i18n import _
 from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
 from app.core.principal import Principal
-from app.jobs import schemas, service, stream
+from app.jobs import comparison, schemas, service, stream
 from app.jobs.attempts import metrics
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.cluster import nodes
@@ -147,17 +147,39 @@ def list_jobs(
         list[ShortText] | None,
         Query(description="Only jobs in one of these states.", max_length=100),
     ] = None,
+    q: Annotated[str, Query(description="A part of the name, tags, notes or recipe.", max_length=200)] = "",
+    tag: Annotated[str | None, Query(description="Only jobs with this tag.", max_length=100)] = None,
+    order: Annotated[service.JobOrder, Query(description="eval_loss: the lowest validation loss first.")] = "newest",
     limit: Limit = 50,
     after: After = None,
 ) -> Listing[schemas.JobAnswer]:
-    """List jobs, newest first."""
+    """List jobs, newest first unless `order` says otherwise."""
     unknown = next((name for name in state or () if name not in STATES), None)
     if unknown is not None:
         message = _("Unknown state “{state}”. Use one of: {expected}.", state=unknown, expected=", ".join(STATES))
         raise bad_field("state", "state_unknown", message)
     with db.transaction() as session:
-        jobs, following = service.list_jobs(session, principal=principal, limit=limit, after=after, states=state)
+        jobs, following = service.list_jobs(
+            session,
+            principal=principal,
+            limit=limit,
+            after=after,
+            states=state,
+            search=q.replace("\0", ""),
+            tag=tag and tag.replace("\0", ""),
+            order=order,
+        )
         return Listing(data=schemas.job_answers(session, jobs), next=following)
+
+
+@router.get("/jobs/compare", tags=["jobs"], responses=errors("jobs_many"))
+def compare_jobs(
+    principal: Reader,
+    job: Annotated[list[Id], Query(description="The ids of the jobs, at most 20.", min_length=1, max_length=100)],
+) -> comparison.JobComparison:
+    """Compare jobs: the fields in which their specs differ, their best values and their newest samples."""
+    with db.transaction() as session:
+        return comparison.compare(session, principal=principal, job_ids=job)
 
 
 @router.get("/jobs/{job_id}", tags=["jobs"])
@@ -165,6 +187,20 @@ def get_job(principal: Reader, job_id: Id) -> schemas.JobAnswer:
     """Get a job."""
     with db.transaction() as session:
         return schemas.job_answer(session, service.get(session, principal=principal, job_id=job_id))
+
+
+@router.patch(
+    "/jobs/{job_id}",
+    tags=["jobs"],
+    responses=errors("name_missing", "name_too_long", "character_invalid", "tag_comma", "tags_many"),
+)
+def change_job(principal: Submitter, job_id: Id, changes: service.JobChanges) -> schemas.JobAnswer:
+    """Rename, tag or describe a job, whatever its state. Its spec stays as it was submitted."""
+    with db.transaction() as session:
+        job = service.change(session, principal=principal, job_id=job_id, changes=changes)
+        answer = schemas.job_answer(session, job)
+    notify_job_changed(job_id)
+    return answer
 
 
 @router.get(
@@ -263,6 +299,7 @@ def get_metrics(
     start: Annotated[int, Query(ge=0, le=2**31 - 1, description="The first step.")] = 0,
     end: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="The last step.")] = None,
     points: Annotated[int, Query(ge=10, le=5000, description="How many points a curve may have at most.")] = 1000,
+    seconds: Annotated[bool, Query(description="Add the seconds of training before each step.")] = False,
 ) -> schemas.MetricsAnswer:
     """The curves of a job in a window of steps. Narrower windows give finer curves; spikes are always included."""
     if end is not None and end < start:
@@ -272,7 +309,10 @@ def get_metrics(
         service.get(session, principal=principal, job_id=job_id)
         last = metrics.last_step(session, job_id=job_id) if end is None else end
         window = metrics.Window(start, max(last, start) + 1, points)
-        return schemas.curves_answer(metrics.curves(session, job_id=job_id, window=window, series=names))
+        curves = metrics.curves(session, job_id=job_id, window=window, series=names)
+        if seconds:
+            metrics.add_seconds(session, job_id=job_id, curves=curves)
+        return schemas.curves_answer(curves)
 
 
 @router.get("/jobs/{job_id}/log", tags=["jobs"])

@@ -138,6 +138,8 @@ class JobAnswer(BaseModel):
 
     id: str
     name: str
+    tags: list[str] = Field(description="Words of its owner to find it by.")
+    notes: str = Field(description="What its owner wrote about it.")
     recipe: str
     state: str
     desired: str = Field(description="The state its user asked for: run, pause or cancel.")
@@ -174,6 +176,8 @@ class JobAnswer(BaseModel):
                 {
                     "id": "06e9x1aa3kb5c7de",
                     "name": "tiny",
+                    "tags": ["baseline"],
+                    "notes": "",
                     "recipe": "tiny",
                     "state": "running",
                     "desired": "run",
@@ -295,7 +299,7 @@ def verdict_answer(attempt: Attempt | None) -> VerdictAnswer | None:
 
 
 _PLAIN = (
-    *("id", "name", "recipe", "state", "desired", "step", "max_steps", "node", "tokenizer_id"),
+    *("id", "name", "tags", "notes", "recipe", "state", "desired", "step", "max_steps", "node", "tokenizer_id"),
     *("parent_id", "resume_from_id"),
 )
 _INSTANTS = ("created_at", "started_at", "finished_at")
@@ -388,6 +392,7 @@ class CurveAnswer(BaseModel):
     min: list[float | None]
     max: list[float | None]
     stride: int
+    seconds: list[float | None] = Field(description="Of training before each step; empty unless asked for.")
 
 
 class MetricsAnswer(BaseModel):

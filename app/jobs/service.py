@@ -8,9 +8,10 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import func, select
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import ColumnElement, Double, Text, cast, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -21,7 +22,7 @@ from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, Attempt, BackgroundTask, Checkpoint, Corpus, Job, JobEvent, Tokenizer
-from app.core.names import checked_name
+from app.core.names import check_text, checked_name, comparison_key
 from app.core.openai_models import Submission
 from app.core.principal import Principal, visible, visible_to
 from app.core.settings import settings
@@ -42,7 +43,18 @@ from trainer.planning.training_data import TrainingData
 from trainer.spec import TrainSpec, replace_fields, resolve
 
 MAX_NAME_LENGTH = 80
+MAX_TAGS = 20
+MAX_TAG_LENGTH = 40
+MAX_LISTED_TAGS = 200
+MAX_NOTES_LENGTH = 10_000
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
+JobOrder = Literal["newest", "oldest", "name", "eval_loss"]
+_EVAL_LOSS = cast(func.jsonb_extract_path_text(Job.progress, "latest", "eval_loss"), Double)
+_ORDERS: dict[str, ColumnElement[Any]] = {
+    "oldest": literal(0),
+    "name": func.lower(Job.name),
+    "eval_loss": func.coalesce(_EVAL_LOSS, literal(float("inf"))),
+}
 
 
 # ---- submitting -----------------------------------------------------------------------------------------------------
@@ -303,12 +315,67 @@ def list_jobs(
     limit: int = 50,
     after: str | None = None,
     states: Sequence[str] | None = None,
+    search: str = "",
+    tag: str | None = None,
+    order: JobOrder = "newest",
 ) -> tuple[list[Job], str | None]:
-    """The jobs the user may see in these states (None: in all), newest first, and the cursor of the next page."""
+    """The jobs the user may see in these states (None: in all), and the cursor of the next page.
+
+    `search` is a part of their name, tags, notes or recipe, whatever its case.
+    """
     query = select(Job).where(visible_to(Job.owner_id, principal))
     if states is not None:
         query = query.where(Job.state.in_(states))
-    return paging.newest(session, query, Job.id, limit, after)
+    if tag is not None:
+        query = query.where(Job.tags.contains([tag]))
+    if search:
+        places = (Job.name, Job.notes, Job.recipe, cast(Job.tags, Text))
+        query = query.where(or_(*(place.icontains(search, autoescape=True) for place in places)))
+    if order == "newest":
+        return paging.newest(session, query, Job.id, limit, after)
+    return paging.ordered(session, query, _ORDERS[order], Job.id, limit, after)
+
+
+def list_tags(session: Session, *, principal: Principal) -> list[str]:
+    """The tags of the user's jobs in alphabetical order."""
+    tag = func.jsonb_array_elements_text(Job.tags).label("tag")
+    query = select(tag).where(visible_to(Job.owner_id, principal)).distinct().order_by(tag)
+    return list(session.scalars(query.limit(MAX_LISTED_TAGS)))
+
+
+class JobChanges(BaseModel):
+    """What can be changed of a job at any time; fields that are left out stay."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(None, max_length=1_000)
+    tags: list[str] | None = Field(None, max_length=100, description=f"At most {MAX_TAGS}, without commas.")
+    notes: str | None = Field(None, max_length=MAX_NOTES_LENGTH)
+
+
+def change(session: Session, *, principal: Principal, job_id: str, changes: JobChanges) -> Job:
+    """Rename, tag or describe a job. Raises PanelError: 404, or 422 at the field that is wrong."""
+    job = visible(session, Job, job_id, principal=principal, for_update=True)
+    if changes.name is not None:
+        job.name = checked_name(changes.name, max_length=MAX_NAME_LENGTH)
+    if changes.tags is not None:
+        job.tags = _checked_tags(changes.tags)
+    if changes.notes is not None:
+        check_text("notes", changes.notes)
+        job.notes = changes.notes.strip()
+    return job
+
+
+def _checked_tags(tags: Sequence[str]) -> list[str]:
+    """The tags in their order, each once."""
+    checked = [checked_name(tag, max_length=MAX_TAG_LENGTH, field="tags") for tag in tags if tag.strip()]
+    by_key = {comparison_key(tag): tag for tag in reversed(checked)}
+    unique = list(by_key.values())[::-1]
+    if any("," in tag for tag in unique):
+        raise bad_field("tags", "tag_comma", _("A tag cannot contain a comma."))
+    if len(unique) > MAX_TAGS:
+        raise bad_field("tags", "tags_many", _("A job can have at most {max} tags.", max=MAX_TAGS))
+    return unique
 
 
 def history(session: Session, *, job_id: str, after: int = 0, until: int | None = None) -> list[JobEvent]:

@@ -1,7 +1,10 @@
-// The charts of one job, which show the same steps: zooming one zooms all, from finer data where there is any.
+// Charts that have one horizontal axis: zooming one zooms all, from finer data where there is any. Those of a job show
+// its steps.
 
 import { Chart } from "./chart.js";
+import { colorsOf } from "./chart-options.js";
 import { findAll } from "./dom.js";
+import { fill, number } from "./format.js";
 
 /** @typedef {Map<string, import("./curve.js").Curve>} Curves by the name of the series */
 
@@ -24,10 +27,11 @@ export class Board {
    * @param {(start: number, end: number) => Promise<Curves | null>} fetchWindow the curves between two steps, finer
    */
   constructor(root, words, fetchWindow) {
+    this.root = root;
     this.words = words;
     this.fetchWindow = fetchWindow;
     this.charts = findAll(root, "[data-chart]").map((element) => new Chart(element, this));
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#rebuild());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
   }
 
   /**
@@ -36,6 +40,39 @@ export class Board {
    */
   shown(name) {
     return (this.detail ?? this.curves).get(name);
+  }
+
+  /**
+   * The number of a curve's color (--series-1 and so on).
+   * @param {string} chart
+   * @param {number} i the curve's place in the chart
+   */
+  colorOf(chart, i) {
+    return colorsOf(chart)[i];
+  }
+
+  /**
+   * Whether a curve has few points, which are drawn each.
+   * @param {string} name
+   */
+  isSparse(name) {
+    return name.startsWith("eval_");
+  }
+
+  /**
+   * What stands below a tick of the horizontal axis.
+   * @param {number} value
+   */
+  tickText(value) {
+    return value % 1 ? "" : number(value);
+  }
+
+  /**
+   * How a place on the horizontal axis is called.
+   * @param {number} value
+   */
+  placeText(value) {
+    return fill(this.words.step, { step: number(value) });
   }
 
   // Draw once before the next frame, however much has arrived. A hidden tab has no frames and draws nothing.
@@ -63,7 +100,8 @@ export class Board {
     }
   }
 
-  #rebuild() {
+  /** Build the charts anew, such as in the colors of another theme. */
+  rebuild() {
     for (const chart of this.charts) chart.build();
   }
 }

@@ -1,7 +1,7 @@
 // What uPlot needs to know about a chart: scales, axes, lines and bands in the colors of the theme.
 
 import uPlot from "../vendor/uplot/uPlot.esm.js";
-import { compact, number } from "./format.js";
+import { compact } from "./format.js";
 
 export const COLUMNS_PER_CURVE = 4; // itself, its smoothed course, and the lower and upper edge of its band
 const MIN_SIZE = 60; // CSS pixels
@@ -42,16 +42,18 @@ export function themeColor(name) {
  * @typedef {object} View
  * @property {HTMLElement} plot the element to fill
  * @property {number[]} colors the numbers of its curves' colors
+ * @property {boolean[]} isSparse of each curve: it has few points, such as that of evaluations
  * @property {boolean} isSmooth
  * @property {boolean} isLog
- * @property {() => [number, number] | null} range the steps that are zoomed in on
+ * @property {() => [number, number] | null} range the part of the horizontal axis that is zoomed in on
+ * @property {(value: number) => string} tickText what stands below a tick of the horizontal axis
  */
 
 /**
  * @param {View} view
  * @returns {uPlot.Options}
  */
-export function chartOptions({ plot, colors, isSmooth, isLog, range }) {
+export function chartOptions({ plot, colors, isSparse, isSmooth, isLog, range, tickText }) {
   const line = themeColor("line");
   const axis = {
     stroke: themeColor("ink-muted"),
@@ -76,10 +78,10 @@ export function chartOptions({ plot, colors, isSmooth, isLog, range }) {
         : { range: (_u, min, max) => (min == null ? [0, 1] : uPlot.rangeNum(min, max, 0.08, false)) },
     },
     axes: [
-      { ...axis, size: 28, space: 60, values: (_u, steps) => steps.map((step) => (step % 1 ? "" : number(step))) },
+      { ...axis, size: 28, space: 60, values: (_u, ticks) => ticks.map(tickText) },
       { ...axis, size: 52, space: 34, values: (_u, ticks) => ticks.map(tick) },
     ],
-    series: [{}, ...inks.flatMap((ink, i) => lines(ink, i > 0, isSmooth))],
+    series: [{}, ...inks.flatMap((ink, i) => lines(ink, isSparse[i], isSmooth))],
     bands: inks.map((ink, i) => ({
       series: [COLUMNS_PER_CURVE * (i + 1), COLUMNS_PER_CURVE * (i + 1) - 1],
       fill: translucent(ink, 16),

@@ -2,7 +2,7 @@
 
 import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { drawMarks } from "./chart-marks.js";
-import { COLUMNS_PER_CURVE, chartOptions, colorsOf } from "./chart-options.js";
+import { COLUMNS_PER_CURVE, chartOptions } from "./chart-options.js";
 import { align, Curve } from "./curve.js";
 import { closest, find } from "./dom.js";
 import { fill, measure, number } from "./format.js";
@@ -33,7 +33,7 @@ export class Chart {
     this.board = board;
     this.isBig = element.classList.contains("big");
     this.names = (element.dataset.series ?? "").split(" ");
-    this.colors = colorsOf(element.dataset.chart ?? "");
+    this.colors = this.names.map((_name, i) => board.colorOf(element.dataset.chart ?? "", i));
     this.plot = find(element, "[data-plot]");
     this.readout = find(element, "[data-readout]");
     this.u = this.#create();
@@ -54,7 +54,9 @@ export class Chart {
   draw() {
     if (!this.#curves.length) return;
     const curves = this.names.map((name) => this.board.shown(name) ?? new Curve());
-    this.u.setData(/** @type {uPlot.AlignedData} */ (align(curves, (curve, i) => this.#columns(curve, i > 0))));
+    const columnsOf = (/** @type {Curve} */ curve, /** @type {number} */ i) =>
+      this.#columns(curve, this.board.isSparse(this.names[i]));
+    this.u.setData(/** @type {uPlot.AlignedData} */ (align(curves, columnsOf)));
     this.#read();
     this.#fillTable();
   }
@@ -75,9 +77,11 @@ export class Chart {
     const options = chartOptions({
       plot,
       colors,
+      isSparse: this.names.map((name) => board.isSparse(name)),
       isSmooth: this.#isSmooth,
       isLog: this.#isLog,
       range: () => board.range,
+      tickText: (value) => board.tickText(value),
     });
     const zoomOut = () => {
       board.zoom(null);
@@ -131,7 +135,7 @@ export class Chart {
     const { words } = this.board;
     /** @param {string} word */
     const about = (word) => span(fill(words[word], { step: number(step) }), "muted");
-    const parts = step == null ? [] : [about("step")];
+    const parts = step == null ? [] : [span(this.board.placeText(step), "muted")];
     this.names.forEach((name, i) => {
       const curve = this.board.shown(name);
       if (!curve) return;

@@ -1,5 +1,6 @@
 // Turns an element into another version of itself that the server has rendered: what did not change keeps its focus,
-// its selection and its scroll position. <details id="..."> stay as open as their reader left them.
+// its selection and its scroll position. <details id="..."> stay as open as their reader left them, and boxes with
+// data-keep as checked.
 
 import { Idiomorph } from "../vendor/idiomorph/idiomorph.esm.js";
 import { localTimes } from "./times.js";
@@ -20,6 +21,10 @@ export function morph(element, fresh) {
   for (const fold of element.querySelectorAll("details")) {
     const twin = fold.id && fresh.querySelector(`#${CSS.escape(fold.id)}`);
     if (twin instanceof HTMLDetailsElement) twin.open = fold.open || twin.querySelector(".error") !== null;
+  }
+  for (const box of element.querySelectorAll("input[data-keep]")) {
+    const twin = fresh.querySelector(`#${CSS.escape(box.id)}`);
+    if (box instanceof HTMLInputElement) twin?.toggleAttribute("checked", box.checked);
   }
   localTimes(fresh);
   Idiomorph.morph(element, fresh, { ignoreActiveValue: true });

@@ -9,6 +9,7 @@ import { localTimes } from "./times.js";
 const MODULES = {
   "api-reference": () => import("./api-reference.js"),
   chat: () => import("./chat.js"),
+  compare: () => import("./compare.js"),
   "corpus-upload": () => import("./corpus-upload.js"),
   inspection: () => import("./inspection.js"),
   job: () => import("./job.js"),

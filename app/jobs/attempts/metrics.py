@@ -1,6 +1,6 @@
 """Metric points and their rollups by powers of 4: written as points arrive, so that any zoom reads few rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -37,6 +37,7 @@ class Curve:
     min: list[float | None] = field(default_factory=list)
     max: list[float | None] = field(default_factory=list)
     stride: int = 1
+    seconds: list[float | None] = field(default_factory=list)  # of training before each place, where asked for
 
     def add(self, step: int, value: Value | None, low: float | None, high: float | None) -> None:
         """Append one place of the curve."""
@@ -214,6 +215,45 @@ def curves(session: Session, *, job_id: str, window: Window, series: Sequence[st
             spans = [Span(level, window.start >> 2 * level, (window.end - 1 >> 2 * level) + 1)]
             _read_rollups(session, job_id, names, spans, curves)
     return curves
+
+
+def add_seconds(session: Session, *, job_id: str, curves: Mapping[str, Curve]) -> None:
+    """Give curves the seconds of training before each of their steps, without the pauses between attempts.
+
+    A step has None where its time is not known, as in jobs of earlier versions.
+    """
+    steps = sorted({0, *(step for curve in curves.values() for step in curve.steps)})
+    query = select(MetricPoint.step, MetricPoint.fence, MetricPoint.at).where(
+        MetricPoint.job_id == job_id, MetricPoint.series == "loss", ~MetricPoint.archived, MetricPoint.step.in_(steps)
+    )
+    first = query.with_only_columns(func.min(MetricPoint.step)).where(MetricPoint.at.is_not(None))
+    total, before = 0.0, None
+    totals = {step: 0.0 for step in steps if step <= (session.scalar(first) or 0)}
+    for point in session.execute(query.where(MetricPoint.at.is_not(None)).order_by(MetricPoint.step)):
+        if before is not None and before.fence == point.fence:
+            total += (point.at - before.at).total_seconds()
+        before, totals[point.step] = point, total
+    for curve in curves.values():
+        curve.seconds = [totals.get(step) for step in curve.steps]
+
+
+def extremes(session: Session, *, job_ids: Sequence[str]) -> dict[str, dict[str, tuple[float, float]]]:
+    """The least and the greatest value of each series of jobs, by the job's ID and the name of the series."""
+    query = select(MetricRollup.job_id, MetricRollup.series, func.min(MetricRollup.min), func.max(MetricRollup.max))
+    query = query.where(MetricRollup.job_id.in_(job_ids), MetricRollup.level == LEVELS)
+    ranges: dict[str, dict[str, tuple[float, float]]] = {job_id: {} for job_id in job_ids}
+    for job_id, series, low, high in session.execute(query.group_by(MetricRollup.job_id, MetricRollup.series)):
+        if low is not None and high is not None:
+            ranges[job_id][series] = (low, high)
+    return ranges
+
+
+def step_of(session: Session, *, job_id: str, series: str, value: float) -> int | None:
+    """The first step at which a series has a value."""
+    query = select(func.min(MetricPoint.step)).where(
+        MetricPoint.job_id == job_id, MetricPoint.series == series, ~MetricPoint.archived, MetricPoint.value == value
+    )
+    return session.scalar(query)
 
 
 def curves_until(session: Session, *, job_id: str, until: tuple[int, int], max_points: int) -> dict[str, Curve]:

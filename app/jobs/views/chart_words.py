@@ -1,6 +1,16 @@
 """The texts of the charts on the job page, in the reader's language."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from app.core.i18n import _
+
+
+class NamedJob(Protocol):
+    """What the words of a comparison need of a job."""
+
+    id: str
+    name: str
 
 
 def series_words() -> dict[str, str]:
@@ -27,4 +37,15 @@ def chart_words() -> dict[str, str]:
         "step": _("step {step}"),
         "resumed": _("Resumed after step {step}"),
         "checkpoint": _("Checkpoint at step {step}"),
+    }
+
+
+def comparison_words(jobs: Sequence[NamedJob]) -> dict[str, str]:
+    """The names of jobs as those of curves, and how a place on each axis is written."""
+    return {
+        **{f"series.{job.id}": job.name for job in jobs},
+        "step": _("step {step}"),
+        "tokens": _("{n} tokens"),
+        "seconds": _("after {duration}"),
+        "flops": _("{n} FLOPs"),
     }
