@@ -19,6 +19,8 @@ PAGES = [
     "/jobs",
     "/jobs/new?corpus=00kingjamesbible",
     "/jobs/{job}",
+    "/jobs/{job}/edit",
+    "/jobs/compare?job={job}",
     "/jobs/{job}/batches?step=2",
     "/corpora",
     "/corpora/00kingjamesbible",
