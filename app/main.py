@@ -25,6 +25,7 @@ from app.corpora import api as corpora_api
 from app.corpora import pages as corpora_pages
 from app.corpora import statistics_api, tus
 from app.jobs import api as jobs_api
+from app.jobs import list_pages as job_list_pages
 from app.jobs import pages as jobs_pages
 from app.openai import chat as openai_chat
 from app.openai import completions as openai_completions
@@ -82,6 +83,7 @@ PAGES = (
     models_pages,
     checkpoints_pages,
     background_tasks_pages,
+    job_list_pages,
     jobs_pages,
     playground_pages,
     time_lapse,

@@ -169,6 +169,8 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "job_cancelling": ((409,), "The job is being cancelled."),
     "job_ended": ((409,), "The job has ended."),
     "jobs_many": ((422,), "More jobs were named than can be compared at once."),
+    "action_unknown": ((422,), "There is no such change of several jobs."),
+    "tag_missing": ((422,), "There is no tag to add."),
     "tag_comma": ((422,), "A tag contains a comma."),
     "tags_many": ((422,), "There are too many tags."),
     "job_open": ((409,), "The job has not ended."),

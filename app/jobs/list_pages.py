@@ -1,0 +1,179 @@
+"""HTML routes of many jobs: the list with its search, changes of several at once, and comparisons."""
+
+from dataclasses import dataclass
+from typing import Annotated, get_args
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from app.core import db
+from app.core.errors import PanelError
+from app.core.models import STATES, TERMINAL
+from app.core.principal import Principal
+from app.jobs import bulk, comparison, schemas, service
+from app.jobs.bulk import BulkOutcome
+from app.jobs.lifecycle import notifications
+from app.jobs.views import chart_words
+from app.web.auth import Reader, Submitter
+from app.web.forms import FormBody
+from app.web.json_body import StrictRoute
+from app.web.pages import page
+from app.web.parameters import Id, ShortText
+
+router = APIRouter(route_class=StrictRoute)
+
+PAGE_LENGTH = 25
+MAX_FIELD_CHARACTERS = 1_000
+RUN_FIELDS = {"id", "tokens_per_step", "flops_per_step", "series"}  # of a comparison, for its chart
+FILTERS = {"all": None, "active": tuple(s for s in STATES if s not in TERMINAL), "ended": TERMINAL}
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs the list shows: of all, active or ended ones those that match a search and have a tag, in an order."""
+
+    show: str = "all"
+    q: str = ""
+    tag: str = ""
+    order: service.JobOrder = "newest"
+
+    @classmethod
+    def of(cls, show: str, q: str, tag: str, order: str) -> "JobFilter":
+        """From parameters of an address; what is unknown counts as left out."""
+        orders = {name: name for name in get_args(service.JobOrder)}
+        return cls(
+            show if show in FILTERS else "all",
+            q.replace("\0", "").strip()[:200],
+            tag.replace("\0", "")[:100],
+            orders.get(order, "newest"),
+        )
+
+    def address(self, **changes: str) -> str:
+        """The address of the list with these changes; after: the cursor of a page."""
+        values = {"show": self.show, "q": self.q, "tag": self.tag, "order": self.order, **changes}
+        defaults = {"show": "all", "q": "", "tag": "", "order": "newest", "after": ""}
+        query = urlencode({name: value for name, value in values.items() if value != defaults[name]})
+        return f"/jobs?{query}" if query else "/jobs"
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether some jobs may be left out."""
+        return bool(self.q or self.tag or self.show != "all")
+
+
+@router.get("/jobs")
+def list_jobs(
+    request: Request,
+    principal: Reader,
+    show: Annotated[str, Query(max_length=10)] = "all",
+    q: Annotated[str, Query(max_length=200)] = "",
+    tag: Annotated[str, Query(max_length=100)] = "",
+    order: Annotated[str, Query(max_length=10)] = "newest",
+    after: Annotated[str | None, Query(max_length=64)] = None,
+) -> Response:
+    """The jobs that match a search, a page of them."""
+    return _list(request, principal, JobFilter.of(show, q, tag, order), after)
+
+
+def _list(
+    request: Request,
+    principal: Principal,
+    selection: JobFilter,
+    after: str | None = None,
+    *,
+    outcome: BulkOutcome | None = None,
+) -> Response:
+    with db.transaction() as session:
+        jobs, more = service.list_jobs(
+            session,
+            principal=principal,
+            limit=PAGE_LENGTH,
+            after=after,
+            states=FILTERS[selection.show],
+            search=selection.q,
+            tag=selection.tag or None,
+            order=selection.order,
+        )
+        rows = schemas.rows(session, jobs)
+        tags = service.list_tags(session, principal=principal)
+    return page(
+        request,
+        "jobs/list.html",
+        422 if outcome and outcome.is_refused else 200,
+        principal=principal,
+        rows=rows,
+        next=more,
+        selection=selection,
+        after=after,
+        tags=tags,
+        outcome=outcome,
+    )
+
+
+@router.post("/jobs/bulk")
+def change_many(request: Request, principal: Submitter, form_data: FormBody) -> Response:
+    """Cancel, delete or tag the jobs that were chosen in the list, and show the list again with what became of them."""
+    values = form_data.multi_items()
+    ids = [value for name, value in values if name == "job" and isinstance(value, str)]
+    text = {name: value for name, value in values if isinstance(value, str)}
+    selection = JobFilter.of(*(text.get(name, "") for name in ("show", "q", "tag", "order")))
+    outcome = bulk.change(principal, text.get("action", ""), ids, text.get("new_tag", ""))
+    return _list(request, principal, selection, outcome=outcome)
+
+
+@router.get("/jobs/compare")
+def compare(
+    request: Request,
+    principal: Reader,
+    job: Annotated[list[ShortText], Query(max_length=100)] = [],  # noqa: B006 - FastAPI copies it
+) -> Response:
+    """The curves, settings, best values and samples of several jobs side by side."""
+    compared, problem = None, None
+    try:
+        with db.transaction() as session:
+            compared = comparison.compare(session, principal=principal, job_ids=job)
+    except PanelError as error:
+        problem = error
+    return page(
+        request,
+        "jobs/compare.html",
+        problem.status if problem else 200,
+        principal=principal,
+        compared=compared,
+        problem=problem,
+        series=chart_words.series_words(),
+        words=chart_words.comparison_words(compared.jobs if compared else []),
+        runs=[run.model_dump(include=RUN_FIELDS) for run in compared.jobs] if compared else [],
+        validation_series=list(comparison.IS_LOWER_BETTER),
+    )
+
+
+@router.get("/jobs/{job_id}/edit")
+def show_edit(request: Request, principal: Reader, job_id: Id) -> Response:
+    """The form for the name, the tags and the notes of a job."""
+    with db.transaction() as session:
+        job = service.get(session, principal=principal, job_id=job_id)
+        values = {"name": job.name, "tags": ", ".join(job.tags), "notes": job.notes}
+    return page(request, "jobs/edit.html", principal=principal, job_id=job_id, values=values, errors={})
+
+
+@router.post("/jobs/{job_id}/edit")
+def edit(request: Request, principal: Submitter, job_id: Id, form_data: FormBody) -> Response:
+    """Rename, tag or describe a job and redirect to its page; if something is wrong, show the form again."""
+    text = {name: value for name, value in form_data.items() if isinstance(value, str)}
+    try:
+        changes = service.JobChanges(
+            name=text.get("name", "")[:MAX_FIELD_CHARACTERS],
+            tags=text.get("tags", "")[:MAX_FIELD_CHARACTERS].replace("，", ",").split(",")[:100],
+            notes=text.get("notes", "")[: service.MAX_NOTES_LENGTH],
+        )
+        with db.transaction() as session:
+            service.change(session, principal=principal, job_id=job_id, changes=changes)
+    except PanelError as error:
+        if error.status != 422:
+            raise
+        errors = {problem.field: problem.message for problem in error.fields}
+        return page(request, "jobs/edit.html", 422, principal=principal, job_id=job_id, values=text, errors=errors)
+    notifications.notify_job_changed(job_id)
+    return RedirectResponse(f"/jobs/{job_id}", status_code=303)
