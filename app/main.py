@@ -24,6 +24,8 @@ from app.core.version import VERSION
 from app.corpora import api as corpora_api
 from app.corpora import pages as corpora_pages
 from app.corpora import statistics_api, tus
+from app.corpora.cleaning import api as cleaning_api
+from app.corpora.cleaning import pages as cleaning_pages
 from app.jobs import api as jobs_api
 from app.jobs import list_pages as job_list_pages
 from app.jobs import pages as jobs_pages
@@ -55,6 +57,7 @@ FEATURES = (
     accounts_api,
     corpora_api,
     statistics_api,
+    cleaning_api,
     tus,
     models_api,
     checkpoints_api,
@@ -80,6 +83,7 @@ OPENAI = (
 PAGES = (
     accounts_pages,
     corpora_pages,
+    cleaning_pages,
     models_pages,
     checkpoints_pages,
     background_tasks_pages,

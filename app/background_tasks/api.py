@@ -74,7 +74,7 @@ def list_tasks(
     subject: Annotated[
         str | None, Query(max_length=64, description="Only those of this corpus, checkpoint or model.")
     ] = None,
-    kind: Annotated[list[Kind] | None, Query(max_length=5, description="Only those of these kinds.")] = None,
+    kind: Annotated[list[Kind] | None, Query(max_length=6, description="Only those of these kinds.")] = None,
     checkpoint: Annotated[
         str | None, Query(max_length=64, description="The name of `subject` in earlier versions.", deprecated=True)
     ] = None,

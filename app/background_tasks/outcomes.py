@@ -13,8 +13,8 @@ from app.core.models import BackgroundTask, Corpus, ImportedModel
 from app.corpora import service as corpora
 
 PASSING = ("hub_away",)  # failures that a later try may not have
-LOST = {"parse": "reader_lost", "import": "importer_lost"}
-CANCELLED = {"parse": "reading_cancelled", "import": "import_cancelled"}
+LOST = {"parse": "reader_lost", "clean": "cleaning_lost", "import": "importer_lost"}
+CANCELLED = {"parse": "reading_cancelled", "clean": "cleaning_cancelled", "import": "import_cancelled"}
 
 
 def record_end(session: Session, *, task: BackgroundTask, report: dict[str, Any]) -> bool:
@@ -40,7 +40,7 @@ def _record_success(session: Session, task: BackgroundTask, result: dict[str, An
     own = TaskResult.model_validate(result) if task.kind not in LOST else None
     if background_tasks.finish(session, task_id=task.id, fence=task.fence, result=own) is None:
         return False
-    if task.kind == "parse":
+    if task.kind in ("parse", "clean"):
         corpora.finish_parse(session, corpus_id=str(task.corpus_id), result=result)
     elif task.kind == "import":
         base_models.finish_import(session, model_id=str(task.model_id), result=result)
@@ -98,7 +98,7 @@ def _on_loss(session: Session, failed: list[BackgroundTask]) -> int:
 
 
 def _reject(session: Session, task: BackgroundTask, *, problems: list[dict[str, Any]], **report: Any) -> None:
-    if task.kind == "parse":
+    if task.kind in ("parse", "clean"):
         corpora.fail_parse(session, corpus_id=str(task.corpus_id), problems=problems, **report)
     elif task.kind == "import":
         base_models.fail_import(session, model_id=str(task.model_id), problems=problems)

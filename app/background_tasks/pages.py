@@ -42,6 +42,7 @@ METRICS = {
 KINDS: dict[Kind, str] = {
     "parse": gettext_noop("Corpora"),
     "statistics": gettext_noop("Statistics"),
+    "clean": gettext_noop("Cleanings"),
     "import": gettext_noop("Imports"),
     "export": gettext_noop("Exports"),
     "evaluation": gettext_noop("Evaluations"),

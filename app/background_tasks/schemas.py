@@ -78,7 +78,7 @@ class TaskFailure(BaseModel):
 
 
 class TaskAnswer(BaseModel):
-    """A background task: parsing or counting a corpus, importing a base model, an export or an evaluation."""
+    """A background task: parsing, cleaning or counting a corpus, importing a base model, an export or an evaluation."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -117,10 +117,12 @@ class TaskAnswer(BaseModel):
     )
 
     id: str
-    corpus_id: str | None = Field(description="The corpus that it parses or counts, or null.")
+    corpus_id: str | None = Field(
+        description="The corpus that it parses or counts, or the cleaned version that it makes, or null."
+    )
     checkpoint_id: str | None = Field(description="The checkpoint that it exports or evaluates, or null.")
     model_id: str | None = Field(description="The base model that it imports, exports or evaluates, or null.")
-    kind: Literal["parse", "statistics", "import", "export", "evaluation"]
+    kind: Literal["parse", "clean", "statistics", "import", "export", "evaluation"]
     options: dict[str, Any]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     node: str | None = Field(description="The node of its last start.")

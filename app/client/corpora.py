@@ -1,12 +1,13 @@
 """Corpora and tokenizers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .corpus_shapes import MatchInfo, StatisticsInfo
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
-from .shapes import CorpusInfo, DocumentInfo, TokenizerInfo
+from .shapes import CleaningInfo, CleaningPreviewInfo, CorpusInfo, DocumentInfo, TokenizerInfo
 from .transport import Transport, address
 from .waiting import ignore, wait_until_ended
 
@@ -121,6 +122,28 @@ class Corpora:
             "filename": filename,
         }
         return self._transport.post(CorpusInfo, address("corpora", corpus_id, "parse"), body)
+
+    def clean(self, corpus_id: str, steps: Sequence[Mapping[str, Any]]) -> CorpusInfo:
+        """Clean a version by a recipe, in the background: `wait` for the new version that this answers.
+
+        A step is `{"name": "length", "min_characters": 200}`; the API reference lists all names and settings.
+        """
+        return self._transport.post(CorpusInfo, address("corpora", corpus_id, "clean"), {"steps": [*steps]})
+
+    def preview_cleaning(
+        self, corpus_id: str, steps: Sequence[Mapping[str, Any]], num_documents: int = 200
+    ) -> CleaningPreviewInfo:
+        """Try a recipe on the first documents: counts and examples of each step. Nothing is written."""
+        body = {"steps": [*steps], "num_documents": num_documents}
+        return self._transport.post(CleaningPreviewInfo, address("corpora", corpus_id, "preview-cleaning"), body)
+
+    def cleaning(self, corpus_id: str) -> CleaningInfo:
+        """The recipe that made a version, and what each of its steps removed and changed, with examples."""
+        return self._transport.get(CleaningInfo, address("corpora", corpus_id, "cleaning"))
+
+    def restore(self, corpus_id: str) -> CorpusInfo:
+        """Make an older version the newest again, which undoes a cleaning: a new version with the same files."""
+        return self._transport.post(CorpusInfo, address("corpora", corpus_id, "restore"))
 
     def delete(self, corpus_id: str) -> None:
         """Delete a corpus and its file."""

@@ -1,8 +1,8 @@
 """The queue of background tasks in the database: the only writer of their table.
 
-A background task parses a corpus or counts its statistics, imports a base model, or exports or evaluates a model. Like
-a job it is run by one process at a time: that holds a lease, and each start raises the fence, with which every later
-write is refused to an earlier start. What a task's end means for its corpus or model is in
+A background task parses or cleans a corpus or counts its statistics, imports a base model, or exports or evaluates a
+model. Like a job it is run by one process at a time: that holds a lease, and each start raises the fence, with which
+every later write is refused to an earlier start. What a task's end means for its corpus or model is in
 app/background_tasks/outcomes.py.
 """
 
@@ -21,7 +21,7 @@ from app.core.json_shapes import FailureReason, TaskOptions, TaskProgress, TaskR
 from app.core.models import BackgroundTask
 from app.core.settings import settings
 
-Kind = Literal["parse", "statistics", "import", "export", "evaluation"]
+Kind = Literal["parse", "clean", "statistics", "import", "export", "evaluation"]
 OPEN = ("queued", "running")
 MAX_LOSSES = 3  # of workers that run the same task, before it fails
 MAX_RUNNING_PER_USER = 2  # on all nodes
@@ -40,6 +40,7 @@ class Lane:
 LANES = (
     Lane(("parse",), slots=2, max_open_per_user=500),
     Lane(("statistics",), slots=1, max_open_per_user=50),
+    Lane(("clean",), slots=1, max_open_per_user=20),
     Lane(("import",), slots=1, max_open_per_user=20),
     Lane(("export", "evaluation"), slots=1, max_open_per_user=20),
 )

@@ -112,6 +112,33 @@ class ParseReport(_Stored):
     candidates: list[EncodingCandidate] = []
 
 
+class CleaningStep(_Stored):
+    """What a step of a recipe did: documents that reached it, that it removed and changed, places that it changed in
+    these, and how many characters fewer are left.
+    """
+
+    num_seen: int
+    num_removed: int = 0
+    num_changed: int = 0
+    num_places: int = 0
+    removed_characters: int = 0
+
+
+class Cleaning(_Stored):
+    """How a version of a corpus was made from another one: `recipe` has the settings of each step, `steps` what it did.
+
+    `parent_sha256` is that of the parsed text of the parent, which may have been deleted since.
+    """
+
+    parent_id: str
+    parent_version: int
+    parent_sha256: str
+    num_documents: int  # of the parent
+    recipe: list[dict[str, JsonValue]]
+    corpora: dict[str, str] = {}  # the SHA-256 of the parsed text of each corpus that it was compared with, by ID
+    steps: list[CleaningStep] = []
+
+
 class ModelFacts(Traits):
     """A base model: the fields of a spec that describe its network, and what else its files say.
 

@@ -13,6 +13,7 @@ from app.core.json_columns import JsonColumn
 from app.core.json_shapes import (
     Adjustments,
     AnswerSettings,
+    Cleaning,
     ConversationColumn,
     FailureReason,
     Gpu,
@@ -59,7 +60,7 @@ _SHAPES = (
         list[StoredFile],
     ),
 )
-_SHAPES_OR_NONE = (FailureReason, Notice, Replay, TaskResult)
+_SHAPES_OR_NONE = (Cleaning, FailureReason, Notice, Replay, TaskResult)
 _COLUMN_TYPES: dict[Any, Any] = {
     datetime: DateTime(timezone=True),
     str: Text,

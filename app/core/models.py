@@ -18,6 +18,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.core.account_models import User
 from app.core.json_shapes import (
     Adjustments,
+    Cleaning,
     FailureReason,
     Gpu,
     JobFacts,
@@ -54,7 +55,7 @@ STATES = (
 TERMINAL = ("succeeded", "failed", "cancelled")
 DESIRED_STATES = ("run", "pause", "cancel")
 CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
-TASK_KINDS = ("parse", "statistics", "import", "export", "evaluation")
+TASK_KINDS = ("parse", "clean", "statistics", "import", "export", "evaluation")
 TASK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 MODEL_STATES = ("uploading", "importing", "ready", "failed")
 
@@ -95,6 +96,7 @@ class Corpus(Base):
     text_sha256: Mapped[str | None]  # of the parsed text and its index
     problems: Mapped[list[Problem]] = mapped_column(server_default="[]")
     progress: Mapped[ParseReport] = mapped_column(server_default="{}")
+    cleaning: Mapped[Cleaning | None] = mapped_column(server_default="{}", nullable=False)  # None: of uploaded files
     purpose: Mapped[str | None]  # of a file under /v1; None for the others
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     parsed_at: Mapped[datetime | None]
@@ -189,8 +191,8 @@ class ImportedModel(Base):
 
 
 class BackgroundTask(Base):
-    """Parsing a corpus or counting its statistics, importing a base model, or exporting or evaluating a checkpoint or
-    imported model.
+    """Parsing or cleaning a corpus or counting its statistics, importing a base model, or exporting or evaluating a
+    checkpoint or imported model.
 
     Written only by app/core/background_tasks.py.
     """
@@ -223,12 +225,12 @@ class BackgroundTask(Base):
         CheckConstraint("num_nonnulls(corpus_id, checkpoint_id, model_id) = 1", name="subject"),
         CheckConstraint(one_of("state", TASK_STATES), name="state"),
         Index("ix_background_task_state_open", "state", postgresql_where=text(_OPEN_TASK)),
-        # A corpus is parsed and a model is imported by one task at a time.
+        # A corpus is parsed or cleaned, and a model is imported by one task at a time.
         Index(
             "uq_background_task_parse",
             "corpus_id",
             unique=True,
-            postgresql_where=text(f"kind = 'parse' AND {_OPEN_TASK}"),
+            postgresql_where=text(f"kind IN ('parse', 'clean') AND {_OPEN_TASK}"),
         ),
         Index(
             "uq_background_task_import",

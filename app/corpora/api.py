@@ -194,6 +194,7 @@ def list_documents(
         "tasks_open",
         "disk_full",
         "corpus_parsing",
+        "corpus_cleaned",
         "corpus_in_use",
         "corpus_shipped",
         "encoding_unknown",

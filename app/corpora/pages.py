@@ -25,6 +25,8 @@ from app.corpora import (
     uploads,
     versions,
 )
+from app.corpora.cleaning import form, reasons
+from app.corpora.cleaning.form import RecipeForm
 from app.web import multipart
 from app.web.auth import Reader, Submitter
 from app.web.pages import handle_form_action, page
@@ -138,7 +140,7 @@ def _documents(corpus: Corpus, start: int) -> list[tuple[previews.DocumentPrevie
     return [(document, record_kinds.parse_record(document.text)) for document in documents]
 
 
-def _corpus(
+def corpus_page(
     request: Request,
     principal: Principal,
     corpus_id: str,
@@ -147,7 +149,11 @@ def _corpus(
     since: str = "",
     tokenizer: str = "",
     searched: tuple[str, int] = ("", 0),
+    recipe: str = "",
+    recipe_form: RecipeForm | None = None,
+    status: int = 200,
 ) -> Response:
+    """The page of one corpus, with an error, or with a form of a recipe or that of the version `recipe`."""
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
         tasks = service.parse_tasks(session, [corpus])
@@ -158,11 +164,12 @@ def _corpus(
         changes = versions.changes(session, before, corpus) if before is not None else None
         mappings = service.named_mappings(session, principal=principal)
         counted = _statistics(session, principal, corpus, tokenizer)
+        cleaning = form.context(session, principal, corpus, recipe)
     documents = _documents(corpus, start) if corpus.state == "ready" else []
     return page(
         request,
         "corpora/show.html",
-        error.status if error else 200,
+        error.status if error else status,
         principal=principal,
         corpus=corpus,
         tasks=tasks,
@@ -202,6 +209,10 @@ def _corpus(
         else None,
         formats=corpus_formats.FILE_ENDINGS,
         max_bytes=settings().max_upload_bytes,
+        step_names={name: translate(word) for name, word in reasons.STEP_NAMES.items()},
+        step_help={name: translate(word) for name, word in reasons.STEP_HELP.items()},
+        personal_data={name: translate(word) for name, word in reasons.PERSONAL_DATA_NAMES.items()},
+        **{**cleaning, **({"recipe_form": recipe_form} if recipe_form else {})},
     )
 
 
@@ -234,16 +245,20 @@ def show_corpus(
     tokenizer: Annotated[str, Query(max_length=64)] = "",
     q: Annotated[str, Query(max_length=search.MAX_QUERY_LENGTH)] = "",
     at: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    recipe: Annotated[str, Query(max_length=32)] = "",
     part: Part = "",
 ) -> Response:
     """The page of one corpus; with `part=state` only the state of its parsing, to update it, with
     `part=statistics` what is counted.
 
     `since` is the version that it is compared with, by default the one before; `tokenizer` that of the statistics; `q`
-    is searched from byte `at` of the text on.
+    is searched from byte `at` of the text on; `recipe` is a version whose recipe the form of cleaning begins with.
     """
     if part not in ("state", "statistics"):
-        return _corpus(request, principal, corpus_id, start, since=since, tokenizer=tokenizer, searched=(q, at))
+        searched = (q, at)
+        return corpus_page(
+            request, principal, corpus_id, start, since=since, tokenizer=tokenizer, searched=searched, recipe=recipe
+        )
     with db.transaction() as session:
         corpus = service.get_corpus(session, principal=principal, corpus_id=corpus_id)
         if part == "statistics":
@@ -315,7 +330,7 @@ def remove_files(
     except PanelError as error:
         if error.status == 404:
             raise
-        return _corpus(request, principal, corpus_id, 0, error)
+        return corpus_page(request, principal, corpus_id, 0, error)
     return RedirectResponse(f"/corpora/{version.id}", status_code=303)
 
 
@@ -333,7 +348,7 @@ def delete_corpus(request: Request, principal: Submitter, corpus_id: Id) -> Resp
 
 
 def _change(request: Request, principal: Principal, corpus_id: str, verb: Any, then: str) -> Response:
-    return handle_form_action(verb, then, lambda error: _corpus(request, principal, corpus_id, 0, error))
+    return handle_form_action(verb, then, lambda error: corpus_page(request, principal, corpus_id, 0, error))
 
 
 # ---- tokenizers -----------------------------------------------------------------------------------------------------

@@ -161,6 +161,26 @@ MESSAGES = {
         "then parse the file again, or split it."
     ),
     "reading_cancelled": gettext_noop("Reading the file was cancelled. Read it again, or delete the corpus."),
+    "all_removed": gettext_noop(
+        "The recipe removes every document. Look at its preview, and set its steps less strictly."
+    ),
+    "ngrams_many": gettext_noop(
+        "The corpora of the step “Contamination” have too many n-grams to hold in memory. Choose smaller ones."
+    ),
+    "parent_gone": gettext_noop(
+        "The version that was to be cleaned, or a corpus that it is compared with, was deleted. Start from another "
+        "version."
+    ),
+    "cleaning_memory": gettext_noop(
+        "Cleaning was stopped: it needed more than {limit} of memory. Leave out the near duplicates, or split the "
+        "corpus."
+    ),
+    "cleaning_lost": gettext_noop(
+        "The worker was lost {count} times while it cleaned this corpus. Look at the memory and the log of the worker, "
+        "then run the recipe again."
+    ),
+    "cleaning_cancelled": gettext_noop("The cleaning was cancelled. Run the recipe again, or delete this version."),
+    "cleaning_died": gettext_noop("The cleaning took too long or was stopped. Run the recipe again with fewer steps."),
     "parser_died": gettext_noop("Parsing took too long or was stopped. Parse the file again, or split it."),
 }
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, aliased
 from app.core import background_tasks, deleted_directories, paging, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
-from app.core.json_shapes import CorpusMapping, ParseReport
+from app.core.json_shapes import Cleaning, CorpusMapping, ParseReport
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, BackgroundTask, Corpus, CorpusFile, Job, Tokenizer
 from app.core.principal import Principal, not_found, visible, visible_to
@@ -147,6 +147,9 @@ def parse_again(
     corpus = own_corpus(session, principal, corpus_id)
     if corpus.state == "parsing":
         raise PanelError(409, "corpus_parsing", _("This corpus is being read already."))
+    if corpus.cleaning is not None and (encoding or skip_bad or kind or bad_bytes or filename or mapping):
+        message = _("A recipe made this version from another one. Read that one differently, and clean it again.")
+        raise PanelError(409, "corpus_cleaned", message)
     _refuse_in_use(session, corpus)
     chosen = [file for file in list_files(session, corpus_id) if filename in (None, file.filename)]
     if not chosen and filename is not None:
@@ -249,9 +252,10 @@ def _refuse_in_use(session: Session, corpus: Corpus) -> None:
 
 
 def _enqueue_parse(session: Session, corpus: Corpus) -> None:
+    """Enqueue what makes the text of a corpus: parsing its files, or cleaning another version."""
     background_tasks.enqueue(
         session,
-        kind="parse",
+        kind="parse" if corpus.cleaning is None else "clean",
         owner_id=corpus.owner_id,
         corpus_id=corpus.id,
         memory_bytes=settings().parse_memory_bytes,
@@ -260,9 +264,9 @@ def _enqueue_parse(session: Session, corpus: Corpus) -> None:
 
 
 def parse_tasks(session: Session, corpora: Iterable[Corpus]) -> dict[str, BackgroundTask]:
-    """The tasks that parse corpora, by the ID of their corpus."""
+    """The tasks that parse or clean corpora, by the ID of their corpus."""
     ids = [corpus.id for corpus in corpora if corpus.state == "parsing"]
-    return background_tasks.open_tasks(session, BackgroundTask.corpus_id, ids, ["parse"])
+    return background_tasks.open_tasks(session, BackgroundTask.corpus_id, ids, ["parse", "clean"])
 
 
 # ---- how parsing ended ----------------------------------------------------------------------------------------------
@@ -272,6 +276,10 @@ def finish_parse(session: Session, *, corpus_id: str, result: dict[str, Any]) ->
     """Mark a corpus as ready with the counts of the parser, its closing report."""
     shared = {name: result[name] for name in ("encoding", "num_documents", "num_text_bytes")}
     files = result.pop("files", None) or [{"position": 0, **shared}]
+    steps = result.pop("steps", None)
+    if steps is not None:
+        cleaning = session.get_one(Corpus, corpus_id).cleaning
+        result["cleaning"] = Cleaning(**{**dict(cleaning or {}), "steps": steps})
     _close_parse(session, corpus_id, files, state="ready", **result)
 
 

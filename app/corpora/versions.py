@@ -132,7 +132,7 @@ def _make(
             arrived = resumable_uploads.received(session, principal, upload_ids)
             corpus, files = describe(session, arrived)
             _check(files)
-            _link(corpus_id, [file.source for file in files])
+            link(corpus_id, [file.source for file in files])
             rows = [file.row for file in files]
             for position, row in enumerate(rows):
                 row.position = position
@@ -166,7 +166,8 @@ def _check(files: Sequence[NewFile]) -> None:
     disk.require_room(sum(file.row.num_bytes for file in files))
 
 
-def _link(corpus_id: str, sources: Sequence[Path]) -> None:
+def link(corpus_id: str, sources: Sequence[Path]) -> None:
+    """Link files into the directory of a new version, in their order. Raises PanelError for one that is gone."""
     storage.corpus(corpus_id).mkdir(parents=True)
     for position, source in enumerate(sources):
         try:

@@ -21,13 +21,13 @@ from app.jobs.lifecycle.notifications import notify_job_changed
 from app.jobs.planning import answers
 from app.jobs.previews import batch, chat_template
 from app.jobs.previews.chat_template import PreviewAnswer, PreviewRequest
-from app.jobs.previews.process import PREVIEWS
 from app.jobs.views import logs
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id, ShortText
+from app.web.preview_process import PREVIEWS
 from app.web.problem_types import errors
 from trainer.batch_shapes import BatchView
 from trainer.run_dir import RunDir

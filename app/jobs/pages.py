@@ -29,7 +29,6 @@ from app.jobs.planning import base_model as bases
 from app.jobs.planning.answers import ProposeAnswer
 from app.jobs.previews import batch, chat_template
 from app.jobs.previews.chat_template import PreviewRequest
-from app.jobs.previews.process import PREVIEWS
 from app.jobs.views import chart_words, form, form_controls
 from app.jobs.views.form import Origin, SubmittedForm
 from app.jobs.views.form_controls import FormContext
@@ -39,6 +38,7 @@ from app.web.forms import FormBody
 from app.web.json_body import StrictRoute
 from app.web.pages import page
 from app.web.parameters import Id, ShortText
+from app.web.preview_process import PREVIEWS
 from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.spec import MAX_STEPS, recipe, recipe_names
 from trainer.spec_errors import SpecError

@@ -22,6 +22,7 @@ NUM_FIGURES = {
     "bench/export.py": 4,
     "bench/load.py": 8,
     "bench/log.py": 3,
+    "bench/near_dedup.py": 8,
     "bench/parse.py": 14,
     "bench/plan.py": 10,
     "bench/proofs/cases.py": 2,

@@ -14,7 +14,7 @@ from app.core.background_tasks import lane_of
 from app.core.models import BackgroundTask
 from app.core.node_budget import NoRoom, Reservation, node_budget
 from app.core.settings import settings
-from worker.background import export_and_evaluate, model_import, parse, statistics
+from worker.background import clean, export_and_evaluate, model_import, parse, statistics
 from worker.background.lease import OUTAGE, Lease, is_outage
 from worker.background.work import Report, Work
 from worker.sandbox import runner
@@ -26,6 +26,7 @@ RETRY_SECONDS = 1.0  # between two tries to store a result in an outage of the d
 NUM_PROCESSES = 3  # of a task at once: its child, and what that starts to try an export or a tokenizer
 WORK: dict[str, Work] = {
     "parse": parse.WORK,
+    "clean": clean.WORK,
     "statistics": statistics.WORK,
     "import": model_import.WORK,
     "export": export_and_evaluate.EXPORT,

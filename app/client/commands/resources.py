@@ -1,5 +1,6 @@
 """Commands that list, show and change: corpora, tokenizers, models, jobs, checkpoints, tasks, recipes."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 
 from ..api import Client
 from ..language import _
-from ..shapes import BaseModelInfo, CorpusInfo, Shape
+from ..shapes import BaseModelInfo, CorpusInfo, JsonObject, Shape
 from .terminal import (
     AsJson,
     Id,
@@ -105,6 +106,64 @@ def upload_corpus(
         if wait:
             corpus = client.corpora.wait(corpus.id)
         _print_corpus(corpus, as_json=as_json)
+
+
+STEP = ("name", "num_seen", "num_removed", "num_changed", "num_places", "removed_characters")
+
+
+@command(corpora, "clean")
+def clean_corpus(
+    id: Id,
+    step: Annotated[
+        list[str],
+        typer.Option(
+            help="A step: its name, or its name with settings, such as 'length:{\"min_characters\": 200}'; repeated, "
+            "in the order in which documents pass them."
+        ),
+    ],
+    preview: Annotated[int, typer.Option(min=0, help="Only try it on so many documents; nothing is written.")] = 0,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Clean a corpus by a recipe, which makes a new version."""
+    steps = [_step(text) for text in step]
+    with connect() as client:
+        if preview:
+            preview_result = client.corpora.preview_cleaning(id, steps, preview)
+            _print_steps(preview_result, preview_result.steps, ("num_documents", "num_left"), as_json=as_json)
+            return
+        corpus = client.corpora.clean(id, steps)
+        if not wait:
+            _print_corpus(corpus, as_json=as_json)
+            return
+        client.corpora.wait(corpus.id)
+        cleaning = client.corpora.cleaning(corpus.id)
+    if not as_json:
+        say(corpus.id)
+    _print_steps(cleaning, cleaning.steps, ("num_documents", "num_left", "sha256"), as_json=as_json)
+
+
+def _step(text: str) -> JsonObject:
+    """A step of the command line. Raises BadParameter for settings that are not a JSON object."""
+    name, _colon, settings = text.partition(":")
+    try:
+        return {**json.loads(settings or "{}"), "name": name}
+    except (ValueError, TypeError):
+        raise typer.BadParameter(_("The settings of “{name}” are not a JSON object.", name=name)) from None
+
+
+def _print_steps(answer: Shape, steps: Iterable[Shape], names: Iterable[str], *, as_json: bool) -> None:
+    show(answer, names, as_json=as_json)
+    if not as_json:
+        print_rows(STEP, ([getattr(step, name) for name in STEP] for step in steps))
+
+
+@command(corpora, "restore")
+def restore_corpus(id: Id, wait: Wait = False, as_json: AsJson = False) -> None:
+    """Make an older version of a corpus the newest again, which undoes a cleaning."""
+    with connect() as client:
+        corpus = client.corpora.restore(id)
+        _print_corpus(client.corpora.wait(corpus.id) if wait else corpus, as_json=as_json)
 
 
 delete_command(corpora, lambda client: client.corpora.delete, "a corpus and its file")

@@ -3,8 +3,8 @@
 from app.core import storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
-from app.jobs.previews import process
-from app.jobs.previews.process import PreviewRefused
+from app.web import preview_process as process
+from app.web.preview_process import PreviewRefused
 from trainer.batch_shapes import BATCH_VIEW, BatchView
 from trainer.spec import TrainSpec
 
@@ -22,7 +22,7 @@ def view_batch(job_id: str, spec: TrainSpec, step: int, first: int, count: int) 
         raise bad_field("first", "sample_unknown", message)
     arguments = [str(storage.run(job_id)), f"--step={step}", f"--first={first}", f"--count={count}"]
     try:
-        answer = process.run("batch", *arguments, too_slow=_too_slow)
+        answer = process.run("trainer", "batch", *arguments, too_slow=_too_slow)
     except PreviewRefused as refused:
         raise _unavailable(str(refused)) from None
     return BATCH_VIEW.validate_json(answer)

@@ -12,8 +12,8 @@ from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.principal import Principal
 from app.jobs.planning import base_model
-from app.jobs.previews import process
-from app.jobs.previews.process import PreviewRefused
+from app.web import preview_process as process
+from app.web.preview_process import PreviewRefused
 
 
 class PreviewMessage(BaseModel):
@@ -81,7 +81,7 @@ def preview(request: PreviewRequest, base: Path | None) -> PreviewAnswer:
     options += [] if request.chat_template is None else [f"--template={request.chat_template}"]
     messages = json.dumps([message.model_dump() for message in request.messages])
     try:
-        answer = process.run("preview", "-", *options, too_slow=_too_slow, text=messages)
+        answer = process.run("trainer", "preview", "-", *options, too_slow=_too_slow, text=messages)
     except PreviewRefused as refused:
         sentence = _("The chat template refuses this conversation: {why}.", why=str(refused)[:300])
         raise bad_field("chat_template", "chat_template_unusable", sentence) from None

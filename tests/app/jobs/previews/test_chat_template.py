@@ -6,8 +6,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.core.node_budget import node_budget
-from app.jobs.previews import process
-from app.jobs.previews.process import PREVIEWS
+from app.web import preview_process as process
+from app.web.preview_process import PREVIEWS
 
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}{{ messages }}"
 GREEDY = "{% set x = namespace(s='a') %}{% for a in range(60) %}{% set x.s = x.s ~ x.s %}{% endfor %}{{ messages }}"

@@ -1,15 +1,14 @@
-"""Runs a command of the trainer whose answer a page shows, in a child process with limits of memory and time."""
+"""Runs a command whose answer a page shows, in a child process with limits of memory and time."""
 
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.node_budget import NoRoom, node_budget
+from app.core.settings import ROOT
 from app.web.pools import Pool
-from trainer import spec as trainer_spec
 from trainer.child_environment import child_environment
 from trainer.child_limits import ChildLimits, limited_command
 from trainer.events import EXIT_BAD_INPUT
@@ -18,7 +17,6 @@ MEMORY_BYTES = 1 << 30  # of the child with all that it imports
 LIMITS = ChildLimits(memory_bytes=MEMORY_BYTES, cpu_seconds=20, file_bytes=1 << 20, niceness=0)
 WAIT_SECONDS = 60.0
 ROOM_SECONDS = 10.0  # for the node to have room
-ROOT = Path(trainer_spec.__file__).parents[1]
 
 PREVIEWS = Pool(2, max_waiting=8, max_per_client=3, refusal=lambda: busy())  # of the routes that preview
 
@@ -27,18 +25,18 @@ class PreviewRefused(Exception):
     """The command refuses what it is asked, with a sentence."""
 
 
-def run(command: str, *arguments: str, too_slow: Callable[[], PanelError], text: str = "") -> str:
-    """The JSON that a command prints; `text` is its standard input.
+def run(module: str, *arguments: str, too_slow: Callable[[], PanelError], text: str = "") -> str:
+    """The JSON that `python -m MODULE ARGUMENTS` prints; `text` is its standard input.
 
     Raises PreviewRefused, and PanelError if it takes too long or too much memory, or the node has no room for it.
     """
-    child_command = limited_command(LIMITS, [sys.executable, "-m", "trainer", command, *arguments])
+    child_command = limited_command(LIMITS, [sys.executable, "-m", module, *arguments])
     try:
         with node_budget().wait_for(MEMORY_BYTES, seconds=ROOM_SECONDS):
             child = subprocess.run(
                 child_command,
                 cwd=ROOT,
-                env=child_environment("tokenizer"),
+                env=child_environment("tokenizer", RAYON_NUM_THREADS="1"),
                 input=text,
                 capture_output=True,
                 text=True,

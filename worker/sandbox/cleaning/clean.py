@@ -1,0 +1,210 @@
+"""The sandboxed child that cleans a corpus by a recipe.
+
+`python -m worker.sandbox.cleaning.clean DIRECTORY --memory=BYTES` reads DIRECTORY/recipe.json, and writes there what
+parsing writes, `text.bin` and `index.bin`, and besides `upload`, the same documents as JSON lines, which can be read
+like any other upload, and `examples.json`, samples of what each step removed or changed. With `--preview` it reads the
+recipe from standard input, cleans the first documents, and writes nothing.
+
+Documents pass the steps one by one. What grows with the corpus are hashes and signatures: about 100 bytes a document of
+exact duplicates, 2.3 KB of near ones. Reports are those of worker/sandbox/corpus/parse.py.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from app.corpora.cleaning.recipe import EXAMPLES_FILE, RECIPE_FILE, STEPS_ADAPTER, StepSettings
+from trainer import jsonlines
+from worker.sandbox.cleaning.documents import CorpusDocument, read_documents
+from worker.sandbox.cleaning.steps import CleaningRefused, Context, Reference, Step
+from worker.sandbox.corpus.fields import BadLine, BadLines
+from worker.sandbox.corpus.parse import CorpusWriter
+from worker.sandbox.corpus.record_schema import RecordReader
+from worker.sandbox.reporting import ProgressReporter, report
+
+PREVIEW_BYTES = 8 << 20  # of the corpus, and of each corpus that it is compared with
+# The module and class of each step. Libraries are imported when a recipe needs them.
+_STEPS = {
+    "fix_unicode": ("edits", "FixUnicodeStep"),
+    "boilerplate": ("edits", "BoilerplateStep"),
+    "length": ("filters", "LengthStep"),
+    "repetition": ("filters", "RepetitionStep"),
+    "language": ("filters", "LanguageStep"),
+    "exact_duplicates": ("duplicates", "ExactDuplicatesStep"),
+    "near_duplicates": ("duplicates", "NearDuplicatesStep"),
+    "contamination": ("duplicates", "ContaminationStep"),
+    "mask_personal_data": ("masking", "MaskPersonalDataStep"),
+    "mask_secrets": ("masking", "MaskSecretsStep"),
+}
+
+
+class Pipeline:
+    """The steps of a recipe on the documents of a corpus.
+
+    `recipe` has the `path` and `kind` of the corpus, its `steps`, and `corpora`: ID, name, path and kind of each that
+    it is compared with.
+    """
+
+    def __init__(
+        self,
+        recipe: dict[str, Any],
+        directory: Path | None,
+        progress: Callable[[int], None],
+        limit: int | None = None,
+    ) -> None:
+        """With a `limit`, only the first documents are read. Reading the other corpora takes place here."""
+        self._recipe, self._limit = recipe, limit
+        self._done, self._progress = 0, progress
+        self._directory = directory
+        max_bytes = None if limit is None else PREVIEW_BYTES
+        references = {
+            corpus["id"]: Reference(corpus["id"], corpus["name"], partial(self._read, corpus, max_bytes=max_bytes))
+            for corpus in recipe["corpora"]
+        }
+        context = Context(references, self._spool, self._advance)
+        settings = STEPS_ADAPTER.validate_python(recipe["steps"])
+        self.steps = [make_step(step, context, number) for number, step in enumerate(settings)]
+        self.num_read = 0
+
+    def _spool(self) -> Path:
+        directory = self._directory or Path(os.environ.get("TMPDIR", "/tmp"))  # noqa: S108 - removed at once
+        return directory / f"spool.bin.{os.getpid()}"
+
+    def _advance(self, num_bytes: int) -> None:
+        self._done += num_bytes
+        self._progress(self._done)
+
+    def _read(self, corpus: dict[str, Any], **limits: int | None) -> Iterator[CorpusDocument]:
+        return read_documents(Path(corpus["path"]), corpus["kind"], self._advance, **limits)
+
+    def documents(self) -> Iterator[CorpusDocument]:
+        """What is left."""
+        max_bytes = None if self._limit is None else PREVIEW_BYTES
+        documents = self._counted(self._read(self._recipe, limit=self._limit, max_bytes=max_bytes))
+        for step in self.steps:
+            documents = step.run(documents)
+        return documents
+
+    def _counted(self, documents: Iterator[CorpusDocument]) -> Iterator[CorpusDocument]:
+        for document in documents:
+            self.num_read += 1
+            yield document
+
+    def facts(self) -> list[dict[str, Any]]:
+        """What each step did."""
+        return [step.counts.facts() for step in self.steps]
+
+
+def make_step(settings: StepSettings, context: Context, seed: int) -> Step:
+    """The step with some settings."""
+    module, name = _STEPS[settings.name]
+    step: Step = getattr(import_module(f"worker.sandbox.cleaning.{module}"), name)(settings, context, seed)
+    return step
+
+
+def total_bytes(recipe: dict[str, Any]) -> int:
+    """The bytes that are read: of the corpus, again for each step that needs two passes, and of other corpora."""
+    sizes: dict[str, int] = {corpus["id"]: _size(corpus) for corpus in recipe["corpora"]}
+    others: int = sum(sizes[corpus_id] for step in recipe["steps"] for corpus_id in step.get("corpora", []))
+    passes: int = 1 + sum(step["name"] == "boilerplate" for step in recipe["steps"])
+    return passes * _size(recipe) + others
+
+
+def _size(corpus: dict[str, Any]) -> int:
+    return (Path(corpus["path"]) / "text.bin").stat().st_size
+
+
+def clean(directory: Path, recipe: dict[str, Any], progress: Callable[[int], None]) -> dict[str, Any]:
+    """Write the cleaned corpus, and return what a parser would report of it. Raises CleaningRefused."""
+    kind = recipe["kind"]
+    shape, bad_lines, output = RecordReader(kind), BadLines(), CorpusWriter(directory)
+    pipeline = Pipeline(recipe, directory, progress)
+    temporary = directory / f"upload.bin.{os.getpid()}"
+    digest = hashlib.sha256()
+    try:
+        with temporary.open("wb", buffering=1 << 20) as upload:
+            for document in pipeline.documents():
+                try:
+                    text, line = _stored(shape, document)
+                except BadLine as bad:
+                    bad_lines.add(bad, document.number + 1)
+                    continue
+                output.documents([text])
+                upload.write(line)
+                digest.update(line)
+            upload.flush()
+            os.fsync(upload.fileno())
+            num_bytes = upload.tell()
+        if not output.num_documents:
+            raise CleaningRefused("all_removed")
+        (directory / EXAMPLES_FILE).write_text(json.dumps([facts["examples"] for facts in pipeline.facts()]))
+        temporary.rename(directory / "upload")
+        sha256 = output.finish()
+    finally:
+        output.discard()
+        temporary.unlink(missing_ok=True)
+    steps = [{name: value for name, value in facts.items() if name != "examples"} for facts in pipeline.facts()]
+    counts = {"num_documents": output.num_documents, "num_text_bytes": output.num_bytes}
+    file = {"position": 0, "encoding": "utf-8", "num_bytes": num_bytes, "sha256": digest.hexdigest(), **counts}
+    return {
+        "encoding": "utf-8",
+        "kind": kind,
+        "num_characters": output.num_characters,
+        "text_sha256": sha256,
+        "num_bytes": num_bytes,
+        "sha256": digest.hexdigest(),
+        **counts,
+        "problems": bad_lines.problems,
+        "progress": {"kind": kind, **shape.facts(), **bad_lines.facts()},
+        "files": [file],
+        "steps": steps,
+    }
+
+
+def _stored(shape: RecordReader, document: CorpusDocument) -> tuple[str, bytes]:
+    """What the corpus holds of a document, and its line of JSON. Raises BadLine."""
+    if isinstance(document.content, str):
+        text = shape.document_of_text(document.content)
+        line = json.dumps({"text": text}, ensure_ascii=False, separators=(",", ":"))
+    else:
+        text = line = shape.document(document.content)
+    return text, line.encode() + b"\n"
+
+
+def preview(recipe: dict[str, Any], limit: int) -> dict[str, Any]:
+    """What each step does with the first documents."""
+    pipeline = Pipeline(recipe, None, lambda done: None, limit)
+    num_left = sum(1 for _document in pipeline.documents())
+    return {"num_documents": pipeline.num_read, "num_left": num_left, "steps": pipeline.facts()}
+
+
+def main() -> None:
+    """Clean under limits, and report."""
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("directory", type=Path, nargs="?")
+    arguments.add_argument("--memory", type=int, default=0, help="what it may use, for the message")
+    arguments.add_argument("--preview", type=int, help="how many documents")
+    options = arguments.parse_args()
+    if options.preview is not None:
+        jsonlines.write(sys.stdout, preview(json.load(sys.stdin), options.preview))
+        return
+    recipe = json.loads((options.directory / RECIPE_FILE).read_text())
+    try:
+        report({"result": clean(options.directory, recipe, ProgressReporter(total_bytes(recipe)))})
+    except CleaningRefused as refused:
+        report({"failed": {"problems": [{"code": str(refused)}]}})
+    except MemoryError:
+        report({"failed": {"problems": [{"code": "cleaning_memory", "limit_bytes": options.memory}]}})
+    except OSError as error:
+        report({"failed": {"problems": [{"code": "storage", "why": os.strerror(error.errno or 0)}]}})
+
+
+if __name__ == "__main__":
+    main()
