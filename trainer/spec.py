@@ -16,6 +16,7 @@ from trainer.messages import message
 from trainer.spec_errors import MESSAGES, SpecError, SpecProblem, from_pydantic_error
 
 RECIPES = Path(__file__).parent / "recipes"
+FROM_SCRATCH = "from_scratch"  # of a recipe: other values where there is no base model
 MAX_STEPS = 10_000_000
 WARMUP_DIVISOR = 20
 
@@ -387,14 +388,18 @@ def recipe_names() -> list[str]:
     ]
 
 
-def recipe(name: str) -> dict[str, Any]:
-    """The field values of a recipe, with defaults. Raises SpecError for an unknown name."""
+def recipe(name: str, *, is_from_scratch: bool = True) -> dict[str, Any]:
+    """The field values of a recipe, with defaults: for a new model, or for one that starts from a base model.
+
+    Raises SpecError for an unknown name.
+    """
     if name not in recipe_names():
         expected = ", ".join(recipe_names())
         raise SpecError([SpecProblem(field="recipe", message=message(MESSAGES, "literal_error", expected=expected))])
     defaults = {key: value.default for key, value in TrainSpec.model_fields.items() if not value.is_required()}
     fields: dict[str, Any] = json.loads((RECIPES / f"{name}.json").read_text())
-    return {**defaults, **fields}
+    scratch = fields.pop(FROM_SCRATCH, {})
+    return {**defaults, **fields, **(scratch if is_from_scratch else {})}
 
 
 def example_spec(name: str) -> TrainSpec:
@@ -416,7 +421,7 @@ def resolve(fields: dict[str, Any]) -> TrainSpec:
 
 def fill_from_recipe(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a spec with those of a recipe in place of missing ones. Raises SpecError for an unknown name."""
-    defaults = recipe(name)
+    defaults = recipe(name, is_from_scratch=not fields.get("base_model"))
     if fields.get("num_train_epochs") is not None:
         defaults["warmup_steps"] = None  # that of the recipe is for its own steps
     return replace_fields(defaults, fields)

@@ -1,6 +1,7 @@
 """The parts of a job's page that change while it runs: the same HTML for the page and for its stream of events."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -14,6 +15,7 @@ from app.jobs import schemas, service
 from app.jobs.planning import accuracy
 from app.jobs.views.chart_words import series_words
 from app.web.pages import templates
+from trainer.families import CHAT_OBJECTIVES
 
 PARTS = ("heading", "node", "actions", "status", "latest", "checkpoints", "facts", "history")
 MAX_CHECKPOINTS = 500
@@ -28,6 +30,10 @@ def context(session: Session, job: Job) -> dict[str, Any]:
         "job": schemas.job_answer(session, job),
         "is_over": job.state in TERMINAL,
         "checkpoints": checkpoints,
+        "ready": _most_useful(checkpoints),
+        "blind_loss": _blind_loss(job),
+        "talks": job.spec.objective in CHAT_OBJECTIVES,
+        "writes": job.spec.objective not in ("masked", "classification"),
         "newest": next((checkpoint.id for checkpoint in checkpoints if checkpoint.state == "ready"), None),
         "history": history[::-1],
         "attempts": {attempt.fence: attempt for attempt in attempts},
@@ -35,6 +41,19 @@ def context(session: Session, job: Job) -> dict[str, Any]:
         "corpus_names": _names(session, [*job.spec.corpora, *job.facts.held_out]),
         "series": series_words(),
     }
+
+
+def _most_useful(checkpoints: Sequence[CheckpointAnswer]) -> CheckpointAnswer | None:
+    """The intact checkpoint with the lowest validation loss; without any loss the newest one."""
+    intact = [checkpoint for checkpoint in checkpoints if checkpoint.state == "ready"]
+    return next((checkpoint for checkpoint in intact if "best" in checkpoint.kept), intact[0] if intact else None)
+
+
+def _blind_loss(job: Job) -> float | None:
+    """The loss of a model that finds every token equally likely, ln of the vocabulary, where tokens are predicted."""
+    if job.spec.objective in ("classification", "dpo") or not job.facts.vocab_size:
+        return None
+    return math.log(job.facts.vocab_size)
 
 
 def _names(session: Session, corpora: Iterable[str]) -> dict[str, str]:

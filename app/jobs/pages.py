@@ -107,9 +107,19 @@ def _origin(session: Session, principal: Principal, checkpoint_id: str) -> Origi
 
 
 @router.post("/jobs/plan")
-def plan_form(request: Request, principal: Reader, form_data: FormBody) -> Response:
+def plan_form(
+    request: Request,
+    principal: Reader,
+    form_data: FormBody,
+    fit: Annotated[bool, Query(description="Make the cheapest change that makes the job fit.")] = False,
+) -> Response:
     """The form as it was sent, with its plan and its errors. The page's script takes these over while one types."""
-    return _draw_form(request, principal, form.read_form(form_data))
+    submitted = form.read_form(form_data)
+    if fit:
+        with db.transaction() as session:
+            answer = form_plan.make_plan(session, principal, submitted).answer
+        submitted = form.with_values(submitted, (answer and answer.changes) or {})
+    return _draw_form(request, principal, submitted)
 
 
 @router.post("/jobs/propose")

@@ -151,7 +151,9 @@ def _planned(session: Session, job: Job) -> dict[str, Any]:
 
 def _hyperparameters(spec: TrainSpec) -> dict[str, Any]:
     epochs = spec.num_train_epochs
-    usual = recipe(spec.recipe)["learning_rate"] if spec.recipe in recipe_names() else spec.learning_rate
+    usual = spec.learning_rate
+    if spec.recipe in recipe_names():
+        usual = recipe(spec.recipe, is_from_scratch=spec.base_model is None)["learning_rate"]
     settings: dict[str, Any] = {
         "n_epochs": "auto" if epochs is None else math.ceil(epochs),
         "batch_size": spec.train_batch_size,

@@ -202,7 +202,7 @@ def _with_hyperparameters(fields: dict[str, Any], request: JobRequest) -> dict[s
 def _usual(fields: dict[str, Any], request: JobRequest) -> dict[str, Any]:
     """The recipe whose values the hyperparameters refer to."""
     name = fields.get("recipe", "dpo" if request.kind == "dpo" else "chat")
-    return recipe(name if name in recipe_names() else "chat")
+    return recipe(name if name in recipe_names() else "chat", is_from_scratch=fields.get("base_model") is None)
 
 
 @contextmanager

@@ -31,6 +31,10 @@ export function start(form) {
   });
   form.addEventListener("click", (event) => {
     if (closest(event, "[data-propose]")) update("/jobs/propose");
+    const fit = closest(event, "[data-fit]");
+    if (!(fit instanceof HTMLButtonElement)) return;
+    event.preventDefault();
+    update(fit.formAction);
   });
 }
 

@@ -82,7 +82,7 @@ def train(page: Page) -> None:
     expect(page.get_by_text("Steps must be at least 1")).to_be_visible()  # from the plan, before anything is sent
     page.get_by_label("Steps", exact=True).fill("120")
     expect(page.get_by_text("Each process needs about")).to_be_visible()
-    page.get_by_role("button", name="Submit job").click()
+    page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_role("heading", name="first try")).to_be_visible()
 
 

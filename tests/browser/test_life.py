@@ -61,7 +61,7 @@ def continue_from_checkpoint(page: Page) -> None:
     page.locator("summary").filter(has_text="Training").click()
     expect(page.get_by_label("Batch size", exact=True)).to_be_disabled()
     page.get_by_label("Learning rate", exact=True).fill("0.001")
-    page.get_by_role("button", name="Submit job").click()
+    page.get_by_role("button", name="Start", exact=True).click()
     expect(page.locator(".meta")).to_contain_text("a long job")
     page.get_by_role("button", name="Cancel job").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()

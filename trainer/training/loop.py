@@ -149,7 +149,7 @@ def train(
         rate = learning_rate(spec, step)
         tokens_per_second = math.nan if step in inputs.skipped_steps else samples.num_tokens_of(batch) / seconds
         num_bytes = samples.num_bytes(batch)
-        state.metrics["loss"] = loss
+        state.metrics = {"loss": loss}  # of this step only: a checkpoint must not bear the losses of another one
         points = {"loss": loss, "learning_rate": rate, "grad_norm": grad_norm, "tokens_per_second": tokens_per_second}
         if num_bytes:
             points["bits_per_byte"] = loss * num_targets / math.log(2) / num_bytes

@@ -138,9 +138,15 @@ def with_proposal(form: SubmittedForm, proposal: Proposal) -> SubmittedForm:
     return replace(form, fields={**form.fields, **_fields_of(proposal.fields)})
 
 
+def with_values(form: SubmittedForm, values: Mapping[str, Any]) -> SubmittedForm:
+    """The form with these values of a spec in place of its own."""
+    return replace(form, fields={**form.fields, **{name: to_form_value(value) for name, value in values.items()}})
+
+
 def _fields_of(spec: Mapping[str, Any]) -> dict[str, str]:
     """The values of the controls for a spec; empty where they are the recipe's."""
-    defaults = recipe(spec["recipe"]) if spec["recipe"] in recipe_names() else {}
+    is_from_scratch = not spec.get("base_model")
+    defaults = recipe(spec["recipe"], is_from_scratch=is_from_scratch) if spec["recipe"] in recipe_names() else {}
     fields = {
         name: "" if name in defaults and defaults[name] == value else to_form_value(value)
         for name, value in spec.items()

@@ -41,8 +41,22 @@ SUMMARIES = {
     "watching": ("eval_steps", "save_steps"),
     "hardware": ("num_processes", "zero_stage", "precision"),
 }
+# What a person wants of a model: the title of a recipe's card. The others are starting points for people who know them.
+GOALS = {
+    "tiny": gettext_noop("Write like my text"),
+    "chat": gettext_noop("Answer in conversation"),
+    "completion": gettext_noop("Follow my examples"),
+    "classifier": gettext_noop("Sort into labels"),
+    "seq2seq": gettext_noop("Rewrite or translate"),
+    "dpo": gettext_noop("Give the better of two answers"),
+    "tiny-bert": gettext_noop("Learn a language: encoder"),
+    "tiny-t5": gettext_noop("Learn a language: encoder-decoder"),
+    "gpt2-124m": gettext_noop("GPT-2 small from scratch"),
+    "llama-7b": gettext_noop("Llama 7B from scratch"),
+}
+MAIN_GOALS = ("tiny", "chat", "completion", "classifier", "seq2seq", "dpo")
 PURPOSES = {
-    "tiny": gettext_noop("Trains in a minute or two on any computer. For a first look and for trying things out."),
+    "tiny": gettext_noop("Learns to continue text as yours goes. A minute or two on any computer."),
     "gpt2-124m": gettext_noop("The size of GPT-2 small. Needs a GPU and gigabytes of text."),
     "llama-7b": gettext_noop("The shape of Llama 7B. Needs eight large GPUs and a very large corpus."),
     "tiny-bert": gettext_noop("A small encoder that learns to predict masked words. A starting point for classifiers."),
@@ -50,7 +64,9 @@ PURPOSES = {
         "A small encoder-decoder that learns to fill gaps in text. A starting point for translation and summarization."
     ),
     "seq2seq": gettext_noop("Learns to write a target from a source: translate, shorten, correct."),
-    "chat": gettext_noop("Teaches a model to answer in conversations. Works best with a pretrained base model."),
+    "chat": gettext_noop(
+        "Learns from conversations. From scratch it answers what it was taught; a base model knows more."
+    ),
     "completion": gettext_noop("Teaches a model to complete prompts as your examples do."),
     "classifier": gettext_noop("Learns to give each text one of your labels."),
     "dpo": gettext_noop("Tunes a chat model toward the answers that people prefer."),
@@ -121,7 +137,8 @@ class FormContext:
         chosen = {name: text for name, text in entered.items() if text not in ("", AUTO)}
         if self.origin is not None:
             return replace_fields(self.origin.spec, chosen)
-        defaults = fill_from_recipe(self.form.recipe, chosen)
+        start = {"base_model": self.base.id} if self.base is not None else {}
+        defaults = fill_from_recipe(self.form.recipe, {**chosen, **start})
         if self.base is None:
             return defaults
         context = self.base.facts.context or defaults["sequence_length"]
@@ -214,15 +231,21 @@ class RecipeCard:
     """A recipe in the form, with its cost on one process."""
 
     name: str
+    goal: str
     purpose: str
+    is_main: bool
     num_parameters: int
     num_processes: int
     memory_bytes: int
 
 
 def recipe_cards() -> list[RecipeCard]:
-    """All recipes with their cost, smallest first."""
-    return [RecipeCard(name, translate(PURPOSES[name]), *_recipe_cost(name)) for name in recipe_names()]
+    """All recipes with their cost: first those for what people want, in the order of GOALS."""
+    names = sorted(recipe_names(), key=list(GOALS).index)
+    return [
+        RecipeCard(name, translate(GOALS[name]), translate(PURPOSES[name]), name in MAIN_GOALS, *_recipe_cost(name))
+        for name in names
+    ]
 
 
 @cache

@@ -160,6 +160,22 @@ def test_a_proposal_without_a_corpus_names_what_is_missing(alice: TestClient) ->
     assert "Choose at least one corpus." in alice.post("/jobs/propose", data=FORM).text
 
 
+def test_what_does_not_fit_is_made_to_fit_by_a_button(alice: TestClient, corpus: str) -> None:
+    large = {
+        **FORM,
+        "corpora": corpus,
+        "hidden_size": "2048",
+        "per_device_batch_size": "1024",
+        "train_batch_size": "1024",
+    }
+    drawn = alice.post("/jobs/plan", data=large).text
+    assert ("does not fit" in drawn, "/jobs/plan?fit=true" in drawn) == (True, True)
+    changed = alice.post("/jobs/plan?fit=true", data=large).text
+    assert ("does not fit" in changed, ">fits<" in changed) == (False, True)
+    assert int(HtmlForm.of(changed).value("per_device_batch_size")) < 1024
+    assert HtmlForm.of(changed).value("hidden_size") == "2048"
+
+
 def test_a_corpus_that_the_recipe_cannot_use_is_deselected(alice: TestClient, corpus: str) -> None:
     form = HtmlForm.of(alice.post("/jobs/plan", data={**FORM, "recipe": "chat", "corpora": corpus}).text)
     assert "corpora" not in form.sent
