@@ -1,5 +1,8 @@
 """The kinds of corpora: what one document or record of each holds. Standard library only, for the sandboxed parser."""
 
+import hashlib
+from collections.abc import Iterable
+
 # A document of the kind text is running text. Records of the other kinds: see worker/sandbox/corpus/record_schema.py.
 CORPUS_KINDS = ("text", "chat", "completion", "classification", "preference", "seq2seq", "multiple_choice", "unpaired")
 # The fields of each kind that columns can be mapped to: those a record must have, and those it may have.
@@ -27,3 +30,18 @@ CORPUS_KINDS_BY_OBJECTIVE = {
     "dpo": ("preference",),
 }
 TRAINED_KINDS = frozenset(kind for kinds in CORPUS_KINDS_BY_OBJECTIVE.values() for kind in kinds)
+
+# ---- groups of documents, which are never split ----------------------------------------------------------------------
+
+GROUPS_FILE = "groups.bin"  # beside `text.bin`: the hash of each document's group, 0 for one without; uint64
+TRAIN_NAMES = ("train", "training")  # of a column that names the side of each document
+VALIDATION_NAMES = ("validation", "valid", "val", "dev", "eval", "test")
+SPLIT_KEY = b"athanor split"
+
+
+def group_hash(parts: Iterable[bytes]) -> int:
+    """The hash of a text or a group in UTF-8, which comes in parts: from 1 to 2**64 - 1, the same in every run."""
+    digest = hashlib.blake2b(digest_size=8, key=SPLIT_KEY)
+    for part in parts:
+        digest.update(part)
+    return int.from_bytes(digest.digest(), "little") or 1

@@ -83,8 +83,26 @@ class TrainSpec(BaseModel):
     ]
     sequence_length: Annotated[int, field("data", "Sequence length", "Tokens per training sequence.", ge=8, le=131_072)]
     validation_fraction: Annotated[
-        float, field("data", "Validation fraction", "Fraction of the text held out for validation.", gt=0, le=0.5)
+        float,
+        field(
+            "data",
+            "Validation fraction",
+            "Fraction of the text held out for validation. 0 with validation corpora trains on all of it.",
+            ge=0,
+            le=0.5,
+        ),
     ]
+    split: Annotated[
+        Literal["default", "document", "group", "label", "column"],
+        field(
+            "data",
+            "Split",
+            "What is held out. default: the last sequences of a text, or random records. document: whole documents, "
+            "by the hash of their content, so that each stays on its side in later versions. group: all documents of "
+            "a group, such as an author, on one side. label: the same share of each label. column: what a column "
+            "calls train or validation.",
+        ),
+    ] = "default"
     validation_corpora: Annotated[
         list[str],
         field(
@@ -368,7 +386,8 @@ class TrainSpec(BaseModel):
 
     def sha256(self) -> str:
         """Hash of every field that affects the result: all but `name` and `priority`."""
-        text = json.dumps(self.model_dump(exclude={"name", "priority"}), sort_keys=True, separators=(",", ":"))
+        ignored = {"name", "priority", *(("split",) if self.split == "default" else ())}  # as before it was a field
+        text = json.dumps(self.model_dump(exclude=ignored), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

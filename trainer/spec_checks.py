@@ -19,6 +19,7 @@ def check(spec: "TrainSpec") -> None:
         _check_batch,
         _check_schedule,
         _check_objective,
+        _check_split,
         _check_tuning,
         _check_hardware,
     ):
@@ -144,6 +145,18 @@ def _check_objective(spec: "TrainSpec") -> None:
             "validation_corpora",
             "contains {corpus}, which is also a training corpus: remove it from one of the two",
             corpus=shared,
+        )
+
+
+def _check_split(spec: "TrainSpec") -> None:
+    if not spec.validation_fraction and spec.split != "column" and not spec.validation_corpora:
+        raise field_error(
+            "validation_fraction",
+            "must be above 0 without validation_corpora: nothing would be left to evaluate the model on",
+        )
+    if spec.split == "label" and spec.objective != "classification":
+        raise field_error(
+            "split", "must not be label for {objective}, whose records have no labels", objective=spec.objective
         )
 
 

@@ -107,10 +107,11 @@ class Corpora:
         kind: str = "",
         columns: dict[str, str] | None = None,
         filename: str | None = None,
+        group_column: str | None = None,
     ) -> CorpusInfo:
         """Parse an upload again: in another encoding, without bad lines or bytes, as records of another kind, or with
         `columns` by hand, the column of each field such as prompt and completion. With `filename`, only that file is in
-        the encoding.
+        the encoding. The value of `group_column` is the group of a record, by which jobs can split.
         """
         mapping = {"columns": columns} if columns else None
         body = {
@@ -120,6 +121,7 @@ class Corpora:
             "kind": kind,
             "mapping": mapping,
             "filename": filename,
+            "group_column": group_column,
         }
         return self._transport.post(CorpusInfo, address("corpora", corpus_id, "parse"), body)
 

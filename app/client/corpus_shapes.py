@@ -49,6 +49,16 @@ class TokenStatisticsInfo(Shape):
     longest: list[CountedDocumentInfo]
 
 
+class SplitPreviewInfo(Shape):
+    """What a job with this split and fraction would hold out; `num_repeated` of these are also trained on."""
+
+    split: str
+    fraction: float | None
+    num_held_out: int
+    num_held_out_bytes: int
+    num_repeated: int
+
+
 class CorpusStatisticsInfo(Shape):
     """What was counted of a corpus. `tokens` is None without a tokenizer."""
 
@@ -58,6 +68,7 @@ class CorpusStatisticsInfo(Shape):
     num_repeated: int
     repeated: list[CountedDocumentInfo]
     longest: list[CountedDocumentInfo]
+    splits: list[SplitPreviewInfo] = []
     tokens: TokenStatisticsInfo | None
 
 

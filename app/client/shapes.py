@@ -108,6 +108,10 @@ class CorpusInfo(Shape):
     columns: list[CorpusColumnInfo]
     languages: list[str]
     mapping: MappingInfo | None
+    group_column: str | None
+    groups: dict[str, int]
+    num_groups: int | None
+    num_ungrouped: int
     labels: dict[str, int]
     unused_keys: dict[str, int]
     num_bad_lines: int

@@ -89,6 +89,7 @@ class ParseReport(_Stored):
 
     kind: str | None = None
     mapping: CorpusMapping | None = None
+    group_column: str | None = None  # whose value is the group of a record, for splits
     skip_bad: bool = False
     bad_bytes: Literal["omit", "replace", "skip_document"] | None = None  # what happens to undecodable bytes
     # A byte-order mark; the user; the file itself, in HTML; the default, in which every byte decodes.
@@ -108,6 +109,9 @@ class ParseReport(_Stored):
     num_turns: int | None = None
     num_labels: int | None = None
     labels: dict[str, int] = {}
+    groups: dict[str, int] = {}  # records by group: the 100 largest
+    num_groups: int | None = None
+    num_ungrouped: int = 0  # records whose column of groups is empty
     lengths: dict[str, int] = {}  # documents by the number of bits of their length in characters
     candidates: list[EncodingCandidate] = []
 

@@ -201,6 +201,7 @@ def list_documents(
         "file_unknown",
         "kind_unknown",
         "mapping_invalid",
+        "column_unknown",
     ),
 )
 def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> CorpusAnswer:
@@ -220,6 +221,7 @@ def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> Cor
             bad_bytes=body.bad_bytes,
             filename=body.filename,
             mapping=mapping,
+            group_column=body.group_column,
         )
     queue.flush_outbox()
     return schemas.corpus_answer(corpus)

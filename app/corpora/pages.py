@@ -185,6 +185,7 @@ def corpus_page(
         kinds=_kinds(),
         reasons=problems.by_reason(corpus.problems, corpus.progress.bad_lines),
         columns=record_kinds.column_uses(corpus),
+        group_choices=[(column.name, column.name) for column in corpus.progress.columns],
         mappings=mappings,
         looks=translate(record_kinds.LOOKS[corpus.kind]),
         uses=translate(record_kinds.USES.get(corpus.kind, "")),
@@ -281,6 +282,7 @@ def parse_corpus(
     column: Annotated[list[str], Form()] = [],  # noqa: B006
     used_as: Annotated[list[str], Form()] = [],  # noqa: B006
     mapping_name: Annotated[str, Form()] = "",
+    group_column: Annotated[str, Form()] = "",
 ) -> Response:
     """Parse an upload again. Each `column` is mapped to the field of the same place in `used_as`, or to none."""
 
@@ -298,6 +300,7 @@ def parse_corpus(
             bad_bytes=bad_bytes or None,
             filename=filename or None,
             mapping=mapping,
+            group_column=group_column or None,
             **wanted,
         )
 

@@ -91,6 +91,10 @@ class CorpusAnswer(BaseModel):
                     "columns": [],
                     "languages": [],
                     "mapping": None,
+                    "group_column": None,
+                    "groups": {},
+                    "num_groups": None,
+                    "num_ungrouped": 0,
                     "labels": {},
                     "unused_keys": {},
                     "num_bad_lines": 0,
@@ -137,6 +141,10 @@ class CorpusAnswer(BaseModel):
     columns: list[ColumnAnswer] = Field(description="Keys of its records, or columns: the first hundred.")
     languages: list[str] = Field(description="Of a translation between two languages: from which to which.")
     mapping: MappingAnswer | None = Field(description="The mapping of columns by hand that it was read with.")
+    group_column: str | None = Field(description="The column whose value is the group of a record, for splits.")
+    groups: dict[str, int] = Field(description="The 100 largest groups, each with its number of records.")
+    num_groups: int | None = Field(description="Number of distinct groups.")
+    num_ungrouped: int = Field(description="Number of records whose column of groups is empty.")
     labels: dict[str, int] = Field(description="The 100 most frequent labels, each with its number of records.")
     unused_keys: dict[str, int] = Field(
         description="Keys of records, or columns, that were not kept, each with its number of occurrences; "
@@ -213,6 +221,12 @@ class ParseRequest(BaseModel):
     )
     kind: str = Field("", description="Kind of the records; empty: the kind of the first one.")
     mapping: MappingRequest | None = Field(None, description="Columns by hand, instead of a kind.")
+    group_column: str | None = Field(
+        None,
+        max_length=200,
+        description="Column whose value is the group of a record, such as its author, or names its side: train or "
+        "validation. Jobs can split by it.",
+    )
     filename: str | None = Field(None, description="Only this file is in `encoding`; the others keep theirs.")
 
 
@@ -345,6 +359,10 @@ def corpus_answer(corpus: Corpus, task: BackgroundTask | None = None) -> CorpusA
         columns=[ColumnAnswer(**c.model_dump(), use=use) for c, use in record_kinds.column_uses(corpus)],
         languages=progress.languages,
         mapping=MappingAnswer(**progress.mapping.model_dump()) if progress.mapping else None,
+        group_column=progress.group_column,
+        groups=progress.groups,
+        num_groups=progress.num_groups,
+        num_ungrouped=progress.num_ungrouped,
         labels=progress.labels,
         unused_keys=progress.unused_keys,
         num_bad_lines=progress.num_bad_lines,

@@ -140,9 +140,11 @@ def parse_again(
     bad_bytes: Literal["omit", "replace", "skip_document"] | None = None,
     filename: str | None = None,
     mapping: CorpusMapping | None = None,
+    group_column: str | None = None,
 ) -> Corpus:
-    """Parse an upload again: in another encoding, without its bad lines or bytes, as records of another kind, or with
-    a mapping of its columns, which sets the kind. With a `filename`, only that file is read in another encoding.
+    """Parse an upload again: in another encoding, without its bad lines or bytes, as records of another kind, with a
+    mapping of its columns, which sets the kind, or with the column of their groups. With a `filename`, only that file
+    is read in another encoding.
     """
     corpus = own_corpus(session, principal, corpus_id)
     if corpus.state == "parsing":
@@ -154,6 +156,9 @@ def parse_again(
     chosen = [file for file in list_files(session, corpus_id) if filename in (None, file.filename)]
     if not chosen and filename is not None:
         raise bad_field("filename", "file_unknown", _("This corpus has no file “{name}”.", name=filename[:200]))
+    if group_column is not None and group_column not in [column.name for column in corpus.progress.columns]:
+        message = _("This corpus has no column “{name}”.", name=group_column[:200])
+        raise bad_field("group_column", "column_unknown", message)
     if encoding is not None or corpus.num_uploads == 1:  # else each file keeps its own
         for file in chosen:
             file.encoding = encoding
@@ -161,7 +166,9 @@ def parse_again(
     corpus.encoding = encoding if filename is None else corpus.encoding
     corpus.problems = []
     kind = mapping.kind if mapping else kind
-    corpus.progress = ParseReport(kind=kind, skip_bad=skip_bad, bad_bytes=bad_bytes, mapping=mapping)
+    corpus.progress = ParseReport(
+        kind=kind, skip_bad=skip_bad, bad_bytes=bad_bytes, mapping=mapping, group_column=group_column
+    )
     _enqueue_parse(session, corpus)
     return corpus
 

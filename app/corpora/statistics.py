@@ -77,6 +77,16 @@ class TokenStatistics(_Counted):
         return self.num_bytes / self.num_tokens if self.num_tokens else 0.0
 
 
+class SplitPreview(_Counted):
+    """What a job with this split and fraction would hold out of the corpus."""
+
+    split: str = Field(description="As the field of a job: document, group, label or column.")
+    fraction: float | None = Field(description="The validation fraction; null: the column decides.")
+    num_held_out: int = Field(description="Documents held out.")
+    num_held_out_bytes: int = Field(description="Their size.")
+    num_repeated: int = Field(description="Of these, documents whose text is also trained on.")
+
+
 class CorpusStatistics(_Counted):
     """What was counted."""
 
@@ -86,6 +96,7 @@ class CorpusStatistics(_Counted):
     num_repeated: int = Field(description="Texts that occur more than once.")
     repeated: list[CountedDocument] = Field(description="Of these the ten most frequent, each where it occurs first.")
     longest: list[CountedDocument] = Field(description="The ten longest documents by bytes.")
+    splits: list[SplitPreview] = Field([], description="What splits by documents would hold out.")
     tokens: TokenStatistics | None = Field(description="With a tokenizer.")
 
     @property
@@ -193,5 +204,6 @@ def length_bars(tokens: TokenStatistics) -> list[Bar]:
 
 
 def first_bar(drawn: list[Bar]) -> int:
-    """The position of the bar at which the slider begins."""
-    return max((position for position, bar in enumerate(drawn) if bar.length <= FIRST_LENGTH), default=0)
+    """The position of the bar at which the slider begins: one that cuts something, if any does."""
+    short = [position for position, bar in enumerate(drawn) if bar.length <= FIRST_LENGTH]
+    return max(0, min(short[-1] if short else 0, len(drawn) - 2))

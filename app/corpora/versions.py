@@ -83,7 +83,7 @@ def change(principal: Principal, corpus_id: str, upload_ids: Sequence[str], remo
             raise bad_field("uploads", "version_same", _("The new version would have the same files."))
         newest = select(func.max(Corpus.version)).where(Corpus.lineage_id == base.lineage_id)
         version = (session.scalar(newest) or 0) + 1
-        options = ("kind", "mapping", "skip_bad", "bad_bytes")
+        options = ("kind", "mapping", "group_column", "skip_bad", "bad_bytes")
         progress = ParseReport(**{name: getattr(base.progress, name) for name in options})
         corpus = Corpus(lineage_id=base.lineage_id, version=version, name=base.name, progress=progress)
         return corpus, list(files.values())

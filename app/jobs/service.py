@@ -160,6 +160,7 @@ def _corpora(session: Session, principal: Principal, spec: TrainSpec) -> list[Co
     )
     validation.check_kinds(spec, held_out, "validation_corpora")
     validation.check_labels(spec, corpora, held_out)
+    validation.check_split(spec, corpora)
     return corpora
 
 

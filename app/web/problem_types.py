@@ -63,6 +63,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "user_busy": ((409,), "Jobs or tasks of the user have not finished."),
     "user_disabled": ((409,), "The user is disabled."),
     # uploads and corpora
+    "column_unknown": ((422,), "The corpus has no such column."),
     "corpus_cleaned": ((409,), "A recipe made the version; it has no file to be read differently."),
     "corpus_empty": ((422,), "The corpus has no text."),
     "corpus_failed": ((409, 422), "The corpus could not be read."),
@@ -171,6 +172,9 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "batch_slow": ((422,), "The samples take too long to show."),
     "batch_unprepared": ((409,), "The data of the job are not tokenized yet."),
     "context_short": ((422,), "The sequence length exceeds the base model's."),
+    "groups_missing": ((422,), "The corpus was read without a column of groups."),
+    "split_empty": ((422,), "One side of the split would have no document."),
+    "split_unnamed": ((422,), "The column of a split names neither train nor validation."),
     "data_short": ((422,), "There is too little text."),
     "epochs_uncounted": ((422,), "The number of samples of the earlier job is not known."),
     "job_cancelling": ((409,), "The job is being cancelled."),

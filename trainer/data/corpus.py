@@ -5,12 +5,13 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from trainer.corpus_kinds import group_hash
 from trainer.failure import Failure
 from trainer.run_dir import CorpusInput
 
@@ -46,20 +47,25 @@ class CorpusReader:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def chunks(self) -> Iterator[TextChunk]:
-        """All documents in order, long ones split at token boundaries. Of records, each of their strings."""
+    def chunks(self, chosen: Sequence[bool] | None = None) -> Iterator[TextChunk]:
+        """All documents in order, long ones split at token boundaries. Of records, each of their strings.
+
+        Only those that are `chosen`, one flag for each document.
+        """
         if self._kind != "text":
-            yield from (
-                TextChunk(text, len(text.encode()), True) for record in self.texts() for text in strings(record)
-            )
+            for number, record in enumerate(self.texts()):
+                if chosen is None or chosen[number]:
+                    yield from (TextChunk(text, len(text.encode()), True) for text in strings(record))
             return
         if not self.num_bytes:
-            yield from (TextChunk("", 0, True) for _ in range(len(self)))
+            count = len(self) if chosen is None else sum(chosen)
+            yield from (TextChunk("", 0, True) for _ in range(count))
             return
         with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             start = 0
-            for end in self._ends.tolist():
-                yield from split_document(text, start, end)
+            for number, end in enumerate(self._ends.tolist()):
+                if chosen is None or chosen[number]:
+                    yield from split_document(text, start, end)
                 start = end
 
     def texts(self) -> Iterator[str]:
@@ -68,6 +74,17 @@ class CorpusReader:
         for end in self._ends.tolist():
             yield os.pread(self._file.fileno(), end - start, start).decode()
             start = end
+
+    def hashes(self) -> Iterator[int]:
+        """The `group_hash` of each document, read in blocks however long it is."""
+        start = 0
+        for end in self._ends.tolist():
+            yield group_hash(self._blocks(start, end))
+            start = end
+
+    def _blocks(self, start: int, end: int) -> Iterator[bytes]:
+        for position in range(start, end, CHUNK_BYTES):
+            yield os.pread(self._file.fileno(), min(CHUNK_BYTES, end - position), position)
 
     def close(self) -> None:
         """Close the text file."""

@@ -17,8 +17,9 @@ from trainer.batch_shapes import Document
 from trainer.data import cache, sample_order
 from trainer.data.batch import Array
 from trainer.data.chat_template import default_template
-from trainer.data.corpus import open_all
+from trainer.data.corpus import CorpusReader, open_all
 from trainer.data.record_encoding import RecordRefused, Segment
+from trainer.data.splits import Split
 from trainer.data.tokenized_text import Ids
 from trainer.data.tokenizer import Progress, end_ids, token_bytes
 from trainer.data.tokenizer_process import TokenizerProcess
@@ -31,6 +32,7 @@ from trainer.spec import TrainSpec
 
 # By objective, 2 elsewhere: another where the same records give other files.
 VERSIONS = {"classification": 3, "chat": 3, "dpo": 3}
+HELD_OUT_FILE = "held_out.bin"  # of a split by documents
 FILES = ("ids", "weights", "ends", "labels", "numbers")
 INTEGER = re.compile(r"-?\d{1,18}")
 MAX_REMARKS = 20  # records named of each kind of remark
@@ -78,12 +80,14 @@ def tokenize_cached(
     cache_path: Path,
     progress: Progress,
     labels: Sequence[str] | None = None,
+    split: Split | None = None,
 ) -> Path:
     """The directory with these corpora tokenized for an objective, created unless it is in the cache.
 
-    `labels` are the class names if they are fixed: a validation corpus has those of the training corpora. Raises
-    Failure if the corpora have no text, no usable record, an unknown label, or records of one class only, or if the
-    spec says to stop at a record that cannot be encoded and there is one.
+    With a `split`, it says of each record whether it is held out. `labels` are the class names if they are fixed: a
+    validation corpus has those of the training corpora. Raises Failure if the corpora have no text, no usable record,
+    an unknown label, or records of one class only, or if the spec says to stop at a record that cannot be encoded and
+    there is one.
     """
     corpora = [source.sha256 for source in sources]
     name = cache.cache_key(
@@ -95,10 +99,26 @@ def tokenize_cached(
         sequence_length=spec.sequence_length,
         labels=labels,
         version=VERSIONS.get(spec.objective, 2),
+        **({"held_out": split.sha256} if split is not None else {}),
     )
     entry = cache_path / "records" / name
-    cache.get_or_create(entry, lambda path: _write(path, spec, tokenizer, labels, (sources, name, progress)), corpora)
+
+    def create(path: Path) -> None:
+        _write(path, spec, tokenizer, labels, (sources, name, progress))
+        if split is not None:
+            _write_sides(path, split, sources)
+
+    cache.get_or_create(entry, create, corpora)
     return entry
+
+
+def _write_sides(directory: Path, split: Split, sources: list[CorpusInput]) -> None:
+    """Write `held_out.bin`: a byte for each record that was written, 1 if it is held out."""
+    meta = TokenizedRecordsMeta.model_validate_json((directory / "meta.json").read_text())
+    numbers = np.fromfile(directory / "numbers.bin", dtype="<u8").astype(np.int64)
+    firsts = np.cumsum([0, *(len(CorpusReader(source)) for source in sources)])[:-1]
+    numbers += np.repeat(firsts, meta.num_records)
+    split.is_held_out[numbers].astype("u1").tofile(directory / HELD_OUT_FILE)
 
 
 def _write(
@@ -262,7 +282,8 @@ class TokenizedRecords:
     """The tokenized records of a run, split into `train` and `validation`, arrays of record numbers.
 
     Of records with classes, each class with more than one record is split by itself, so that a rare one is validated
-    too. Nothing is held out of a single record if the spec names validation corpora.
+    too. A split by documents has decided before. Nothing is held out of a single record if the spec names validation
+    corpora.
 
     Each record has `meta.num_segments` segments. `labels` are class indices by record, of shape (records,). Raises
     Failure if there are too few records.
@@ -281,10 +302,15 @@ class TokenizedRecords:
         if count < 2 and spec.validation_fraction < 1 and not spec.validation_corpora:
             raise Failure("records_few", found=count, dropped=self.meta.num_dropped)
         is_held_out = np.zeros(count, dtype=bool)
-        for group in self._split_by_class(shuffled):
-            is_held_out[group[: num_held_out(len(group), spec.validation_fraction)]] = True
-        if count > 1 and not is_held_out.any():  # every class has one record
-            is_held_out[shuffled[0]] = True
+        if (directory / HELD_OUT_FILE).exists():
+            is_held_out = np.fromfile(directory / HELD_OUT_FILE, dtype="u1").astype(bool)
+            if is_held_out.all() or not (is_held_out.any() or spec.validation_corpora):
+                raise Failure("split_empty", held_out=int(is_held_out.sum()), documents=count)
+        else:
+            for group in self._split_by_class(shuffled):
+                is_held_out[group[: num_held_out(len(group), spec.validation_fraction)]] = True
+            if spec.validation_fraction and count > 1 and not is_held_out.any():  # every class has one record
+                is_held_out[shuffled[0]] = True
         self.validation: Ids = np.flatnonzero(is_held_out)
         self.train: Ids = np.flatnonzero(~is_held_out)
 

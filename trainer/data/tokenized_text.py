@@ -15,6 +15,7 @@ from trainer.data import cache, sample_order
 from trainer.data.batch import Array
 from trainer.data.corpus import CorpusReader, TextChunk, open_all
 from trainer.data.record_encoding import RecordRefused
+from trainer.data.splits import Split
 from trainer.data.tokenizer import END_OF_TEXT, Progress, token_bytes
 from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.failure import Failure
@@ -38,6 +39,9 @@ class TokenizedTextMeta(BaseModel):
     num_tokens: int
     num_bytes: int
     num_documents: list[int]  # of each corpus
+    # Of text whose split is by documents: those of the training side, which stand before the others. `numbers.bin` has
+    # the number of each document in the order of the corpora.
+    num_train_tokens: int | None = None
 
 
 def tokenize_cached(
@@ -49,24 +53,26 @@ def tokenize_cached(
     end_of_text: int | None = None,
     start_ids: Sequence[int] = (),
     hostile: Path | None = None,
+    split: Split | None = None,
 ) -> Path:
     """The directory with these corpora tokenized, created unless it is in the cache.
 
     `hostile` is the directory of the tokenizer unless it was trained here: a process with limits encodes then.
     `end_of_text` is the token id to write after each document; the default is that of tokenizers trained here.
-    `start_ids` are written before each document. Raises Failure if the corpora have no text, or text that takes the
-    tokenizer too much time or memory.
+    `start_ids` are written before each document. With a `split`, held-out documents are written last. Raises Failure
+    if the corpora have no text, or text that takes the tokenizer too much time or memory.
     """
     start = {"start": list(start_ids)} if start_ids else {}
     corpora = [source.sha256 for source in sources]
-    name = cache.cache_key(corpora=corpora, tokenizer=tokenizer_sha256, version=VERSION, **start)
+    options = {**start, **({"held_out": split.sha256} if split is not None else {})}
+    name = cache.cache_key(corpora=corpora, tokenizer=tokenizer_sha256, version=VERSION, **options)
     entry = cache_path / "tokens" / name
     end = tokenizer.token_to_id(END_OF_TEXT) if end_of_text is None else end_of_text
     assert end is not None, "tokenizer.load checks it"
 
     def create(path: Path) -> None:
         with _encoder(tokenizer, hostile) as encode:
-            tokenize(sources, tokenizer, encode, (start_ids, end), name, path, progress)
+            tokenize(sources, tokenizer, encode, (start_ids, end), name, path, progress, split)
 
     cache.get_or_create(entry, create, corpora)
     return entry
@@ -93,6 +99,7 @@ def tokenize(
     name: str,
     directory: Path,
     progress: Progress,
+    split: Split | None = None,
 ) -> None:
     """Tokenize corpora into a directory.
 
@@ -103,23 +110,36 @@ def tokenize(
     corpora = open_all(sources)
     total = sum(corpus.num_bytes for corpus in corpora)
     dtype = "<u2" if tokenizer.get_vocab_size() <= 1 << 16 else "<u4"
+    order = _document_order(corpora, split)
     done = num_tokens = 0
+    num_train_tokens: int | None = None
     starts_document = True
     with (directory / "tokens.bin").open("wb") as tokens, (directory / "documents.bin").open("wb") as documents:
-        for batch in _batches(corpora):
+        for is_held_out, batch in _batches(corpora, split):
+            if is_held_out and num_train_tokens is None:
+                num_train_tokens = num_tokens
             encoded = _encode(batch, encode, around, starts_document)
             try:
                 num_tokens = _write(batch, encoded, dtype, num_tokens, tokens, documents)
             except _TextRefused as refused:
-                raise _failure(refused, documents.tell() // 8, sources, corpora) from None
+                written = documents.tell() // 8 + refused.num_before
+                raise _failure(refused, written if order is None else int(order[written]), sources, corpora) from None
             starts_document = batch[-1].ends_document
             done += sum(chunk.num_bytes for chunk in batch)
             progress(done, total)
         for file in (tokens, documents):
             file.flush()
             os.fsync(file.fileno())
+    if order is not None:
+        num_train_tokens = num_tokens if num_train_tokens is None else num_train_tokens
+        order.astype("<u8").tofile(directory / "numbers.bin")
     meta = TokenizedTextMeta(
-        sha256=name, dtype=dtype, num_tokens=num_tokens, num_bytes=total, num_documents=[len(c) for c in corpora]
+        sha256=name,
+        dtype=dtype,
+        num_tokens=num_tokens,
+        num_bytes=total,
+        num_documents=[len(c) for c in corpora],
+        num_train_tokens=num_train_tokens,
     )
     (directory / "meta.json").write_text(meta.model_dump_json())
 
@@ -131,10 +151,15 @@ class _TextRefused(Exception):
         self.num_before, self.why = num_before, why
 
 
-def _failure(
-    refused: _TextRefused, num_written: int, sources: list[CorpusInput], corpora: list[CorpusReader]
-) -> Failure:
-    number = num_written + refused.num_before
+def _document_order(corpora: list[CorpusReader], split: Split | None) -> Ids | None:
+    """The numbers of all documents, of shape (documents,), in the order in which they are written."""
+    if split is None:
+        return None
+    assert len(split.is_held_out) == sum(map(len, corpora))
+    return np.argsort(split.is_held_out, kind="stable")
+
+
+def _failure(refused: _TextRefused, number: int, sources: list[CorpusInput], corpora: list[CorpusReader]) -> Failure:
     position = 0
     while position + 1 < len(corpora) and number >= len(corpora[position]):
         number -= len(corpora[position])
@@ -142,18 +167,22 @@ def _failure(
     return Failure("record_refused", corpus=sources[position].id, record=number + 1, why=refused.why.message)
 
 
-def _batches(corpora: list[CorpusReader]) -> Iterator[list[TextChunk]]:
-    batch: list[TextChunk] = []
-    size = 0
-    for corpus in corpora:
-        for chunk in corpus.chunks():
-            batch.append(chunk)
-            size += chunk.num_bytes + 64  # so that a million empty documents do not make one batch
-            if size >= BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-    if batch:
-        yield batch
+def _batches(corpora: list[CorpusReader], split: Split | None) -> Iterator[tuple[bool, list[TextChunk]]]:
+    """Parts of the documents, those of the training side first; each with whether they are held out."""
+    for is_held_out in (False,) if split is None else (False, True):
+        batch: list[TextChunk] = []
+        size = first = 0
+        for corpus in corpora:
+            sides = None if split is None else split.is_held_out[first : first + len(corpus)] == is_held_out
+            first += len(corpus)
+            for chunk in corpus.chunks(None if sides is None else sides.tolist()):
+                batch.append(chunk)
+                size += chunk.num_bytes + 64  # so that a million empty documents do not make one batch
+                if size >= BATCH_BYTES:
+                    yield is_held_out, batch
+                    batch, size = [], 0
+        if batch:
+            yield is_held_out, batch
 
 
 def _encode(
@@ -191,7 +220,8 @@ def _write(
 class TokenizedText:
     """The sequences of a run: rows of `length` tokens, and `overlap` more that the next row starts with.
 
-    The last `num_validation` sequences are for validation. Raises Failure if there is too little text.
+    The last `num_validation` sequences are for validation, or those of the held-out documents of a split. Raises
+    Failure if there is too little text.
     """
 
     def __init__(
@@ -205,16 +235,35 @@ class TokenizedText:
         self.meta = read_meta(directory)
         self.length, self._overlap = spec.sequence_length if length is None else length, overlap
         self._seed = spec.seed
-        num_sequences = (self.meta.num_tokens - overlap) // self.length
-        min_sequences = 1 if spec.validation_fraction == 1 else 2
-        if num_sequences < min_sequences:
-            raise Failure("data_short", needed=min_sequences * self.length + overlap, found=self.meta.num_tokens)
-        self.num_validation = max(1, int(num_sequences * spec.validation_fraction))
-        self.num_train = num_sequences - self.num_validation
+        self.num_train, self.num_validation = self._count_sequences(spec)
+        num_train_tokens = self.meta.num_train_tokens
+        self._validation_start = self.num_train * self.length if num_train_tokens is None else num_train_tokens
         self._tokens = np.memmap(directory / "tokens.bin", dtype=self.meta.dtype, mode="r")
         self._document_ends = np.memmap(directory / "documents.bin", dtype="<u8", mode="r")
         self._token_bytes = token_bytes(tokenizer)
+        self._numbers = None
+        if num_train_tokens is not None:
+            self._numbers = np.memmap(directory / "numbers.bin", dtype="<u8", mode="r")
         self.bytes_per_token = self.meta.num_bytes / self.meta.num_tokens
+
+    def _count_sequences(self, spec: TrainSpec) -> tuple[int, int]:
+        """The sequences of both sides. Raises Failure if one has none that needs some."""
+        total, length, overlap = self.meta.num_tokens, self.length, self._overlap
+        if self.meta.num_train_tokens is not None:
+            num_tokens = self.meta.num_train_tokens, total - self.meta.num_train_tokens
+            num_train, num_validation = (max(0, count - overlap) // length for count in num_tokens)
+            if not num_train or not (num_validation or spec.validation_corpora):
+                short = num_tokens[1] if num_train else num_tokens[0]
+                raise Failure("data_short", needed=length + overlap, found=short)
+            return num_train, num_validation
+        num_sequences = (total - overlap) // length
+        min_sequences = 1 if spec.validation_fraction in (0, 1) else 2
+        if num_sequences < min_sequences:
+            raise Failure("data_short", needed=min_sequences * length + overlap, found=total)
+        if not spec.validation_fraction:
+            return num_sequences, 0
+        num_validation = max(1, int(num_sequences * spec.validation_fraction))
+        return num_sequences - num_validation, num_validation
 
     def train_rows(self, first: int, count: int) -> Rows:
         """Training samples `first` to `first + count - 1` of the run, of shape (count, length + overlap)."""
@@ -223,7 +272,7 @@ class TokenizedText:
 
     def validation_rows(self, numbers: list[int]) -> Rows:
         """Validation sequences by number, of shape (len(numbers), length + overlap)."""
-        return self._rows(np.asarray(numbers, dtype=np.int64) + self.num_train)
+        return self._rows(np.asarray(numbers, dtype=np.int64), self._validation_start)
 
     def num_bytes(self, targets: Array) -> int:
         """The bytes of text that these token ids, of any shape, stand for."""
@@ -231,7 +280,7 @@ class TokenizedText:
 
     def validation_prompt(self, count: int) -> list[int]:
         """The first `count` tokens of the validation text, from the start of a document if one starts in it soon."""
-        first = self.num_train * self.length
+        first = self._validation_start
         document = int(np.searchsorted(self._document_ends, first, side="left"))
         end = int(self._document_ends[document]) if document < len(self._document_ends) else self.meta.num_tokens
         start = end if end - first < self.length and end + count < self.meta.num_tokens else first
@@ -246,14 +295,16 @@ class TokenizedText:
         return [self._document(number) for number in range(first, last + 1)]
 
     def _document(self, number: int) -> Document:
+        if self._numbers is not None:
+            number = int(self._numbers[number])
         for corpus, count in enumerate(self.meta.num_documents):
             if number < count:
                 return Document(corpus, number)
             number -= count
         raise AssertionError("document number out of range")
 
-    def _rows(self, sequences: Ids) -> Rows:
-        starts = sequences * self.length
+    def _rows(self, sequences: Ids, first: int = 0) -> Rows:
+        starts = first + sequences * self.length
         rows: Rows = self._tokens[starts[:, None] + np.arange(self.length + self._overlap)].astype(np.int64)
         return rows
 

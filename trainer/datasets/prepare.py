@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from trainer.data import cache, tokenized_records, tokenized_text, tokenizer
 from trainer.data.chat_template import job_template
 from trainer.data.record_encoding import RecordRefused
+from trainer.data.splits import Split, split_documents
 from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.datasets.base import Dataset, RecordDataset
 from trainer.datasets.factory import open_dataset
@@ -61,19 +62,24 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
     is_foreign = inputs.base is not None or inputs.tokenizer is not None  # not trained by this preparation
     tokenizer.require_special_tokens(hf_tokenizer, spec.objective)
 
-    def tokenize(sources: list[CorpusInput], labels: Sequence[str] | None = None) -> Path:
+    split = split_documents(inputs.corpora, spec)
+
+    def tokenize(sources: list[CorpusInput], labels: Sequence[str] | None = None, split: Split | None = None) -> Path:
         def progress(done: int, total: int) -> None:
             report.phase("tokenise", done, total)
 
         if spec.objective in TEXT_OBJECTIVES:
             separator = tokenizer.document_separator_id(hf_tokenizer)
             start = tokenizer.start_ids(hf_tokenizer) if spec.objective == "causal" else []
+            hostile = directory if is_foreign else None
             return tokenized_text.tokenize_cached(
-                sources, encoder, sha256, cache_path, progress, separator, start, directory if is_foreign else None
+                sources, encoder, sha256, cache_path, progress, separator, start, hostile, split
             )
-        return tokenized_records.tokenize_cached(sources, spec, hf_tokenizer, sha256, cache_path, progress, labels)
+        return tokenized_records.tokenize_cached(
+            sources, spec, hf_tokenizer, sha256, cache_path, progress, labels, split
+        )
 
-    tokens = tokenize(inputs.corpora)
+    tokens = tokenize(inputs.corpora, split=split)
     dataset = open_dataset(tokens, spec, hf_tokenizer)
     held_out = {corpus.id: str(tokenize([corpus], dataset.labels or None)) for corpus in inputs.validation}
     report.phase("tokenise", 1, 1)
@@ -83,7 +89,7 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
     spec = with_counted_steps(spec, dataset.num_train)
     remarks = _remarks(dataset, [corpus.id for corpus in inputs.corpora])
     held_out_remarks = {name: _remarks(other, [name]) for name, other in validation.items()}
-    _report_data(report, spec, dataset, validation, (remarks, held_out_remarks))
+    _report_data(report, spec, dataset, validation, (remarks, held_out_remarks), split)
     for remark in [*remarks, *chain.from_iterable(held_out_remarks.values())]:
         report.line(f"record {remark.record} of corpus {remark.corpus} ({remark.kind}): {remark.why}")
     prepared = Prepared(
@@ -175,10 +181,11 @@ def _report_data(
     dataset: Dataset,
     validation: Mapping[str, Dataset],
     remarks: tuple[list[RecordRemark], Mapping[str, list[RecordRemark]]],
+    split: Split | None,
 ) -> None:
     """Report the size of the training corpora and the remarks on them; of the validation corpora by their IDs."""
     records = dataset if isinstance(dataset, RecordDataset) else None
-    repeated = records.num_validation_in_training() if records else 0
+    repeated = records.num_validation_in_training() if records else split.num_repeated if split else 0
     unvalidated = records.records.unvalidated_labels if records else []
     report.event(
         "data",
@@ -217,6 +224,6 @@ def _report_data(
                 f"{other.num_dropped} were left out"
             )
     if repeated:
-        report.line(f"{repeated} validation records also occur in the training data")
+        report.line(f"{repeated} validation {'records' if records else 'documents'} also occur in the training data")
     if unvalidated:
         report.line(f"labels with a single record, which are not validated: {', '.join(unvalidated)}")

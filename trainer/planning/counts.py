@@ -276,5 +276,7 @@ def _forward(spec: TrainSpec, sizes: ParameterCounts) -> tuple[int, int]:
 
 
 def num_held_out(count: int, fraction: float) -> int:
-    """How many of `count` records are held out: at least one if another is left to train on."""
+    """How many of `count` records are held out: none for the fraction 0, else at least one if another is left."""
+    if not fraction:
+        return 0
     return count if fraction == 1 else max(min(1, count - 1), int(count * fraction))

@@ -15,6 +15,8 @@ BYTES_PER_TOKEN = 3.3  # of English and Chinese text, with vocabularies of thous
 MAX_BYTES_PER_TOKEN = 4.3
 # Samples at the ends of the interval, as factors: of an estimate of bytes per token, and of counted tokens in packing.
 ESTIMATED_SPREAD, COUNTED_SPREAD = (0.55, 1.6), (0.9, 1.1)
+# By the split, what its groups may add to that: documents are drawn one by one, groups as large as they come.
+SPLIT_SPREAD = {"document": (0.9, 1.1), "group": (0.5, 1.25), "column": (0.9, 1.1)}
 MAX_PACKED = 4_000  # records that are packed to see how many fit into a sequence
 # Of a kept record and of a message in it: bytes of JSON around its strings.
 RECORD_BYTES, MESSAGE_BYTES = 14, 32
@@ -47,16 +49,18 @@ class TrainingData(BaseModel):
     labels: dict[str, int] = {}
     num_tokens: int | None = None
     num_dropped: int = 0
+    validation_share: float | None = None  # of the records, where a column of the corpora says it
 
 
 def estimate_samples(spec: TrainSpec, vocab_size: int, data: TrainingData) -> Estimate | None:
     """Training samples: sequences of text, or records, one or several in a sequence. None if nothing is known."""
     is_counted = data.num_tokens is not None
+    code = "samples_counted" if is_counted else "samples_estimated"
     if spec.objective in TEXT_OBJECTIVES:
         tokens = data.num_tokens or data.num_bytes / _bytes_per_token(vocab_size)
         if not tokens:
             return None
-        count, spread = _num_sequences(spec, tokens), (1.0, 1.0) if is_counted else ESTIMATED_SPREAD
+        count, spread = _num_sequences(spec, tokens, data), (1.0, 1.0) if is_counted else ESTIMATED_SPREAD
     elif not data.num_records:
         return None
     elif spec.packing and spec.objective in PACKED_OBJECTIVES:
@@ -64,13 +68,19 @@ def estimate_samples(spec: TrainSpec, vocab_size: int, data: TrainingData) -> Es
             return None
         count, spread = _num_packed(spec, vocab_size, data), COUNTED_SPREAD if is_counted else ESTIMATED_SPREAD
     else:
-        count = _num_train_records(spec, data)
-        return estimate(count, (1.0, 1.0), "samples", message(MESSAGES, "samples_records", num_samples=count))
-    code = "samples_counted" if is_counted else "samples_estimated"
+        count, spread, code = _num_train_records(spec, data), (1.0, 1.0), "samples_records"
+    if spec.split in SPLIT_SPREAD:
+        low, high = SPLIT_SPREAD[spec.split]
+        spread, code = (spread[0] * low, spread[1] * high), "samples_estimated"
     return estimate(count, spread, "samples", message(MESSAGES, code, num_samples=count))
 
 
-def _num_sequences(spec: TrainSpec, num_tokens: float) -> int:
+def _validation_fraction(spec: TrainSpec, data: TrainingData) -> float:
+    """The share that is held out, as far as that is known."""
+    return spec.validation_fraction if spec.split != "column" else data.validation_share or 0.0
+
+
+def _num_sequences(spec: TrainSpec, num_tokens: float, data: TrainingData) -> int:
     """Training sequences of running text, as trainer/data/tokenized_text.py cuts it."""
     length, overlap = spec.sequence_length, 1
     if spec.objective == "span_corruption":
@@ -78,15 +88,17 @@ def _num_sequences(spec: TrainSpec, num_tokens: float) -> int:
     elif spec.model_type in ENCODERS:
         length, overlap = length - 2, 0
     count = int(num_tokens - overlap) // length
-    return max(1, count - max(1, int(count * spec.validation_fraction)))
+    fraction = _validation_fraction(spec, data)
+    return max(1, count - (max(1, int(count * fraction)) if fraction else 0))
 
 
 def _num_train_records(spec: TrainSpec, data: TrainingData) -> int:
     """Records that are not held out; of records with labels, some of each label are."""
     count = data.num_records - data.num_dropped
     labels = list(data.labels.values()) if sum(data.labels.values()) == count else [count]
-    held_out = sum(num_held_out(number, spec.validation_fraction) for number in labels)
-    return max(1, count - max(held_out, min(1, count - 1)))
+    fraction = _validation_fraction(spec, data)
+    held_out = sum(num_held_out(number, fraction) for number in labels)
+    return max(1, count - (max(held_out, min(1, count - 1)) if fraction else 0))
 
 
 def _num_packed(spec: TrainSpec, vocab_size: int, data: TrainingData) -> int:

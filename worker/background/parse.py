@@ -68,13 +68,15 @@ def command(corpus: Corpus) -> list[str]:
         options.append(f"--bad-bytes={corpus.progress.bad_bytes}")
     if corpus.progress.mapping:
         options.append(f"--mapping={corpus.progress.mapping.model_dump_json()}")
+    if corpus.progress.group_column is not None:
+        options.append(f"--group-column={corpus.progress.group_column}")
     path = str(storage.corpus(corpus.id))
     return [sys.executable, "-m", "worker.sandbox.corpus.parse", path, corpus.format, memory, *options]
 
 
 def write_list(corpus: Corpus, files: Sequence[CorpusFile]) -> None:
     """Tell the child the files of a corpus, and how to read each."""
-    options = corpus.progress.model_dump(include={"kind", "skip_bad", "bad_bytes", "mapping"})
+    options = corpus.progress.model_dump(include={"kind", "skip_bad", "bad_bytes", "mapping", "group_column"})
     entries = [
         {
             "path": storage.corpus_file(corpus.id, file.position).name,

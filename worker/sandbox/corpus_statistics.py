@@ -9,18 +9,21 @@ marks that a chat template adds.
 
 import argparse
 import codecs
-import hashlib
 import heapq
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from trainer.data.corpus import split_document, strings
+from trainer.data.corpus import CorpusReader, split_document, strings
+from trainer.data.splits import Hashes, count_repeated, hold_out, read_groups, read_labels
+from trainer.failure import Failure
 from trainer.rounding import ceil_div
+from trainer.run_dir import CorpusInput
 from worker.sandbox.reporting import ProgressReporter, report
 
 SAMPLE_BYTES = 32 << 20
@@ -29,6 +32,7 @@ BATCH_BYTES = 1 << 20  # of text that is tokenized at a time
 BATCH_DOCUMENTS = 1_000
 # Sequence lengths at which the cut is counted: two in each power of two, from 8 to 131,072 tokens.
 CUT_LENGTHS = [length for bits in range(3, 18) for length in (2**bits, 3 * 2 ** (bits - 1))][:-1]
+FRACTIONS = (0.01, 0.05, 0.1, 0.2)  # at which splits are previewed
 NUM_FREQUENT = 50
 NUM_LONGEST = 10
 NUM_REPEATED = 10
@@ -46,6 +50,10 @@ class ParsedCorpus:
 
     def __len__(self) -> int:
         return len(self.ends)
+
+    def lengths(self) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+        """The bytes of each document, of shape (documents,)."""
+        return np.diff(self.ends, prepend=0)
 
     def bounds(self, number: int) -> tuple[int, int]:
         """Where a document begins and ends, in bytes."""
@@ -67,16 +75,17 @@ class ParsedCorpus:
         return {"index": number, "num_bytes": end - start, **more, "text": self.preview(number)}
 
 
-def count_duplicates(corpus: ParsedCorpus, progress: Callable[[int], None]) -> dict[str, Any]:
+def hash_texts(corpus: ParsedCorpus, source: CorpusInput, progress: Callable[[int], None]) -> Hashes:
+    """The hash of each document, as the trainer splits by it."""
+    hashes = np.empty(len(corpus), dtype=np.uint64)
+    for number, value in enumerate(CorpusReader(source).hashes()):
+        hashes[number] = value
+        progress(int(corpus.ends[number]))
+    return hashes
+
+
+def count_duplicates(corpus: ParsedCorpus, hashes: Hashes) -> dict[str, Any]:
     """Documents whose text occurs before, byte by byte, and the texts that occur most often."""
-    hashes = np.empty(len(corpus), dtype="<u8")
-    for number in range(len(corpus)):
-        start, end = corpus.bounds(number)
-        digest = hashlib.blake2b(digest_size=8)
-        for position in range(start, end, BATCH_BYTES):
-            digest.update(corpus.read(position, min(end, position + BATCH_BYTES)))
-        hashes[number] = np.frombuffer(digest.digest(), dtype="<u8")[0]
-        progress(end)
     _texts, first, counts = np.unique(hashes, return_index=True, return_counts=True)
     repeated = np.flatnonzero(counts > 1)
     order = repeated[np.lexsort((first[repeated], -counts[repeated]))][:NUM_REPEATED]
@@ -85,6 +94,35 @@ def count_duplicates(corpus: ParsedCorpus, progress: Callable[[int], None]) -> d
         "num_repeated": len(repeated),
         "repeated": [corpus.describe(int(first[n]), count=int(counts[n])) for n in order],
     }
+
+
+def preview_splits(corpus: ParsedCorpus, source: CorpusInput, texts: Hashes) -> list[dict[str, Any]]:
+    """What each split that the corpus can be given would hold out, at some fractions."""
+    splits: list[tuple[str, float]] = [("document", fraction) for fraction in FRACTIONS]
+    groups = texts
+    labels: list[str] = []
+    if corpus.kind == "classification":
+        labels = read_labels(source)
+        splits += [("label", fraction) for fraction in FRACTIONS]
+    with suppress(Failure):  # of a corpus that was read without a column of groups
+        groups = read_groups(source)
+        splits += [("column", 0.0), *(("group", fraction) for fraction in FRACTIONS)]
+    rows = []
+    for split, fraction in splits:
+        try:
+            is_held_out = hold_out(split, fraction, texts, groups, labels)
+        except Failure:  # a column of groups that does not name sides
+            continue
+        rows.append(
+            {
+                "split": split,
+                "fraction": fraction if split != "column" else None,
+                "num_held_out": int(is_held_out.sum()),
+                "num_held_out_bytes": int(corpus.lengths()[is_held_out].sum()),
+                "num_repeated": count_repeated(texts, is_held_out),
+            }
+        )
+    return rows
 
 
 class TokenCounter:
@@ -196,7 +234,7 @@ def _batches(documents: Iterator[tuple[int, list[str]]]) -> Iterator[list[tuple[
 
 def longest_documents(corpus: ParsedCorpus) -> list[dict[str, Any]]:
     """The longest documents of all, by their bytes."""
-    lengths = np.diff(corpus.ends, prepend=0)
+    lengths = corpus.lengths()
     order = np.lexsort((np.arange(len(lengths)), -lengths))[:NUM_LONGEST]
     return [corpus.describe(int(number)) for number in order]
 
@@ -204,10 +242,13 @@ def longest_documents(corpus: ParsedCorpus) -> list[dict[str, Any]]:
 def count(directory: Path, kind: str, tokenizer: Path | None, progress: Callable[[int], None]) -> dict[str, Any]:
     """All statistics of a corpus; those of tokens with a tokenizer only."""
     corpus = ParsedCorpus(directory, kind)
+    source = CorpusInput(id="", path=str(directory), sha256="", kind=kind)
+    texts = hash_texts(corpus, source, progress)
     result = {
         "num_documents": len(corpus),
         "num_text_bytes": corpus.num_bytes,
-        **count_duplicates(corpus, progress),
+        **count_duplicates(corpus, texts),
+        "splits": preview_splits(corpus, source, texts),
         "longest": longest_documents(corpus),
         "tokens": None,
     }

@@ -45,6 +45,18 @@ FAILURES = {
             "names them."
         ),
     ),
+    "split_empty": FailureText(
+        gettext_noop("{held_out} of {documents} documents would be held out, so that one side of the split has none."),
+        gettext_noop("Change the validation fraction or the split, or add documents."),
+    ),
+    "split_unnamed": FailureText(
+        gettext_noop("The column of {documents} documents names neither train nor validation."),
+        gettext_noop("Correct the column, or choose another split."),
+    ),
+    "groups_missing": FailureText(
+        gettext_noop("The corpus {corpus} was read without a column of groups."),
+        gettext_noop("Choose the column on the page of the corpus, under “Read it differently”, or another split."),
+    ),
     "records_empty": FailureText(
         gettext_noop("No record of the corpora has tokens to learn; {dropped} were skipped."),
         gettext_noop(

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.core.json_shapes import ParseReport
 from app.core.models import Corpus, Job
 from app.core.principal import Principal
+from trainer.corpus_kinds import TRAIN_NAMES, VALIDATION_NAMES
 from trainer.families import TEXT_OBJECTIVES
 from trainer.planning.training_data import TrainingData
 from trainer.spec import TrainSpec
@@ -33,9 +35,19 @@ def of_corpora(session: Session, principal: Principal, spec: TrainSpec, corpora:
         num_messages=sum(report.num_turns or 0 for report in reports),
         lengths=lengths,
         labels=labels,
+        validation_share=_validation_share(reports),
         num_tokens=earlier.facts.num_tokens if earlier is not None else None,
         num_dropped=(earlier.facts.num_dropped or 0) if earlier is not None else 0,
     )
+
+
+def _validation_share(reports: Sequence[ParseReport]) -> float | None:
+    """The share of records that the column of groups calls validation; None if it names no side."""
+    groups: Counter[str] = Counter()
+    for report in reports:
+        groups.update(report.groups)
+    counts = [sum(groups[name] for name in names) for names in (TRAIN_NAMES, VALIDATION_NAMES)]
+    return counts[1] / sum(counts) if any(counts) else None
 
 
 def _earlier_job(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]) -> Job | None:

@@ -10,7 +10,7 @@ from app.core.formatting import number
 from app.core.i18n import _, gettext_noop, translate
 from app.core.models import Checkpoint, Corpus, Job
 from app.jobs.planning.answers import localize
-from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
+from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE, TRAIN_NAMES, VALIDATION_NAMES
 from trainer.families import MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES
 from trainer.planning.plan import Plan
 from trainer.spec import MAX_STEPS, TrainSpec
@@ -77,6 +77,44 @@ def check_labels(spec: TrainSpec, corpora: Sequence[Corpus], validation: Sequenc
             raise bad_field("validation_corpora", "label_unknown", message)
 
 
+def check_split(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
+    """Refuse a split by groups or by a column of corpora that were read without one, or whose column is another.
+
+    Corpora with more groups than their row has are left to the trainer, which reads all of them.
+    """
+    if spec.split not in ("group", "column"):
+        return
+    for corpus in corpora:
+        report = corpus.progress
+        if report.group_column is None:
+            message = _(
+                "The corpus “{name}” was read without a column of groups. Choose one on its page, under “Read it "
+                "differently”, or another split.",
+                name=corpus.name,
+            )
+            raise bad_field("split", "groups_missing", message)
+        unknown = [name for name in report.groups if name not in (*TRAIN_NAMES, *VALIDATION_NAMES)]
+        if spec.split == "column" and (unknown or report.num_ungrouped):
+            message = _(
+                "The column {column} of the corpus “{name}” has the value “{value}”, which is neither train nor "
+                "validation. Correct the file, or choose another split.",
+                column=report.group_column,
+                name=corpus.name,
+                value=unknown[0] if unknown else "",
+            )
+            raise bad_field("split", "split_unnamed", message)
+    if any((corpus.progress.num_groups or 0) > len(corpus.progress.groups) for corpus in corpora):
+        return
+    names = {name for corpus in corpora for name in corpus.progress.groups}
+    if spec.split == "column" and (names.isdisjoint(TRAIN_NAMES) or _lacks_validation(spec, names)):
+        message = _("The column names only one side of the split. Correct the file, or choose another split.")
+        raise bad_field("split", "split_empty", message)
+
+
+def _lacks_validation(spec: TrainSpec, names: set[str]) -> bool:
+    return names.isdisjoint(VALIDATION_NAMES) and not spec.validation_corpora
+
+
 def _has_more_labels(corpus: Corpus) -> bool:
     return (corpus.progress.num_labels or 0) > len(corpus.progress.labels)
 
@@ -93,7 +131,7 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
         return
     num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
     most_tokens = num_bytes + sum(corpus.num_documents or 0 for corpus in corpora)
-    needed = 2 * spec.sequence_length + 1
+    needed = (2 if spec.validation_fraction else 1) * spec.sequence_length + 1
     if most_tokens < needed:
         message = _(
             "The text has {bytes} bytes, too few for one training and one validation sequence of {length} "
@@ -151,6 +189,7 @@ FIELDS_FIXED_ON_RESUME = (
     "vocab_size",
     "sequence_length",
     "validation_fraction",
+    "split",
     *NETWORK_FIELDS,
     "train_batch_size",
 )

@@ -55,7 +55,7 @@ CALLS: Calls = {
     "get_corpus": lambda client, _file: client.corpora.get("c"),
     "list_documents": lambda client, _file: next(client.corpora.documents("c", limit=3)),
     "parse_corpus": lambda client, _file: client.corpora.parse(
-        "c", encoding="big5", skip_bad=True, bad_bytes="omit", kind="chat", filename="a.txt"
+        "c", encoding="big5", skip_bad=True, bad_bytes="omit", kind="chat", filename="a.txt", group_column="author"
     ),
     "count_corpus": lambda client, _file: client.corpora.count("c", "t"),
     "list_corpus_statistics": lambda client, _file: next(client.corpora.statistics("c")),
@@ -186,6 +186,7 @@ SCHEMAS: dict[type[Shape], str] = {
     corpus_shapes.LengthCutInfo: "LengthCut",
     corpus_shapes.FrequentTokenInfo: "FrequentToken",
     corpus_shapes.TokenStatisticsInfo: "TokenStatistics",
+    corpus_shapes.SplitPreviewInfo: "SplitPreview",
     corpus_shapes.CorpusStatisticsInfo: "CorpusStatistics",
     corpus_shapes.StatisticsInfo: "StatisticsAnswer",
     corpus_shapes.MatchInfo: "MatchAnswer",

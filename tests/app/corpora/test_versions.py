@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import struct
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.app.corpora.test_tus import BODY, create, metadata
 from tests.app.jobs import factories
 from tests.background import run_waiting
 from tests.users import Person
+from trainer.corpus_kinds import group_hash
 
 FILES = {"b/two.txt": b"Second.", "a/one.txt": b"First.\fAlso first.", "three.jsonl": b'{"text": "Third."}\n'}
 
@@ -247,3 +249,24 @@ def test_creation_is_repeated_without_effect(alice: TestClient) -> None:
     ]
     assert answers[0] == answers[1]
     assert create(alice).status_code == 201
+
+
+def test_a_column_of_groups_is_kept_beside_the_text_in_every_version(alice: TestClient) -> None:
+    lines = ['{"text": "One.", "by": "ann"}', '{"text": "Two.", "by": 7}', '{"text": "Three."}']
+    first = joined(alice, {"a.jsonl": "\n".join(lines).encode()})
+    assert not (storage.corpus(first["id"]) / "groups.bin").exists()
+    unknown = alice.post(f"/api/v1/corpora/{first['id']}/parse", json={"group_column": "author"})
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "column_unknown")
+    assert alice.post(f"/api/v1/corpora/{first['id']}/parse", json={"group_column": "by"}).status_code == 202
+    first = read(alice, first["id"])
+    counts = {name: first[name] for name in ("group_column", "groups", "num_groups", "num_ungrouped")}
+    assert counts == {"group_column": "by", "groups": {"ann": 1, "7": 1}, "num_groups": 2, "num_ungrouped": 1}
+    assert groups(first["id"]) == [group_hash([b"ann"]), group_hash([b"7"]), 0]
+    second = changed(alice, first["id"], {"b.csv": b"text,by\nFour.,ann\n"}).json()
+    assert read(alice, second["id"])["groups"] == {"ann": 2, "7": 1}
+    assert groups(second["id"]) == [*groups(first["id"]), group_hash([b"ann"])]
+
+
+def groups(corpus_id: str) -> list[int]:
+    data = (storage.corpus(corpus_id) / "groups.bin").read_bytes()
+    return [number for (number,) in struct.iter_unpack("<Q", data)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from trainer.corpus_kinds import GROUPS_FILE, group_hash
 from worker.sandbox import corpus_statistics
 from worker.sandbox.corpus_statistics import CUT_LENGTHS, count
 
@@ -92,3 +93,20 @@ def test_a_long_document_is_read_in_bounded_parts(
 def test_lengths_rise_by_half_powers_of_two() -> None:
     assert CUT_LENGTHS[:6] == [8, 12, 16, 24, 32, 48]
     assert CUT_LENGTHS[-1] == 131_072
+
+
+def test_splits_are_previewed_as_the_trainer_makes_them(tmp_path: Path) -> None:
+    documents = [f"document {n % 150}" for n in range(200)]
+    hashes = [group_hash([document.encode()]) for document in documents]
+    groups = [group_hash([b"train" if n % 4 else b"test"]) for n in range(200)]
+    (stored(tmp_path, documents) / GROUPS_FILE).write_bytes(struct.pack("<200Q", *groups))
+    rows = {(row["split"], row["fraction"]): row for row in count(tmp_path, "text", None, nothing)["splits"]}
+    below = [document for document, number in zip(documents, hashes, strict=True) if number < 0.1 * 2**64]
+    assert rows["document", 0.1]["num_held_out"] == len(below) > 0
+    assert rows["document", 0.1]["num_held_out_bytes"] == sum(map(len, below))
+    assert rows["document", 0.1]["num_repeated"] == 0
+    trained = {documents[n] for n in range(200) if n % 4}
+    assert rows["column", None]["num_held_out"] == 50
+    assert rows["column", None]["num_repeated"] == sum(documents[n] in trained for n in range(0, 200, 4)) > 0
+    assert rows["group", 0.2]["num_held_out"] in (0, 50, 150, 200)  # two groups, each on one side
+    assert ("label", 0.1) not in rows

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from trainer import corpus_formats
-from trainer.corpus_kinds import CORPUS_KINDS
+from trainer.corpus_kinds import CORPUS_KINDS, GROUPS_FILE, group_hash
 from worker.sandbox.corpus import columnar, decoding, documents
 from worker.sandbox.corpus.containers import MAX_RATIO, Refused, Source, Sources, max_expanded_bytes
 from worker.sandbox.corpus.fields import BadLine, BadLines, Record
 from worker.sandbox.corpus.json_records import JsonRecords
-from worker.sandbox.corpus.record_schema import RecordReader
+from worker.sandbox.corpus.record_schema import GroupedDocument, RecordReader
 from worker.sandbox.corpus.tables import DELIMITERS, Rows, TableRows
 from worker.sandbox.reporting import ProgressReporter, report
 
@@ -54,8 +54,10 @@ class UnreadableCorpus(Exception):
 class CorpusWriter:
     """Writes documents and their index to temporary files; counts and hashes on the way."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, has_groups: bool = False) -> None:
+        """With `has_groups`, the hash of each document's group is written to `groups.bin`."""
         self._directory = directory
+        self._groups = array("Q") if has_groups else None
         self._text = self._open("text.bin")
         self._index = self._open("index.bin")
         self._text_hash, self._index_hash = hashlib.sha256(), hashlib.sha256()
@@ -81,6 +83,8 @@ class CorpusWriter:
     def documents(self, texts: list[str]) -> None:
         """Append whole documents."""
         encoded = [text.encode() for text in texts]
+        if self._groups is not None:
+            self._groups.extend(map(_hash_group, texts))
         for data in encoded:
             self.num_bytes += len(data)
             self._ends.append(self.num_bytes)
@@ -105,6 +109,8 @@ class CorpusWriter:
     def end_document(self) -> None:
         """The present document is whole."""
         self._ends.append(self.num_bytes)
+        if self._groups is not None:
+            self._groups.append(0)
         self.num_documents += 1
         self._flush_index(decoding.CHUNK_BYTES)
 
@@ -126,12 +132,28 @@ class CorpusWriter:
             os.fsync(file.fileno())
             file.close()
             self._temporary(name).rename(self._directory / name)
+        self._finish_groups()
         return hashlib.sha256(self._text_hash.digest() + self._index_hash.digest()).hexdigest()
+
+    def _finish_groups(self) -> None:
+        path = self._directory / GROUPS_FILE
+        if self._groups is None:
+            path.unlink(missing_ok=True)  # of an earlier reading
+            return
+        if sys.byteorder == "big":
+            self._groups.byteswap()
+        self._temporary(GROUPS_FILE).write_bytes(self._groups.tobytes())
+        self._temporary(GROUPS_FILE).rename(path)
 
     def discard(self) -> None:
         """Delete the temporary files."""
-        for name in ("text.bin", "index.bin"):
+        for name in ("text.bin", "index.bin", GROUPS_FILE):
             self._temporary(name).unlink(missing_ok=True)
+
+
+def _hash_group(text: str) -> int:
+    group = text.group if isinstance(text, GroupedDocument) else None
+    return 0 if group is None else group_hash([group.encode("utf-8", "surrogatepass")])
 
 
 # ---- plain text -----------------------------------------------------------------------------------------------------
@@ -314,16 +336,18 @@ def parse(
     kind: str | None = None,
     bad_bytes: str | None = None,
     mapping: dict[str, Any] | None = None,
+    group_column: str | None = None,
 ) -> dict[str, Any]:
     """Parse `directory`/upload, whose format trainer/corpus_formats.py names, and return what was read. `kind` is that
     of its records; None to detect it from the first one. `bad_bytes` decides about bytes that cannot be decoded (see
-    decoding.REPLACEMENTS). `mapping` has in `columns` the key of a record for each field of the kind. Raises
-    UnreadableCorpus.
+    decoding.REPLACEMENTS). `mapping` has in `columns` the key of a record for each field of the kind;
+    `group_column` is the key that names its group. Raises UnreadableCorpus.
     """
     upload = directory / "upload"
     options = {"kind": kind, "skip_bad": skip_bad, "bad_bytes": bad_bytes, "mapping": mapping}
-    output = CorpusWriter(directory)
-    shape = RecordReader(kind, mapping["columns"] if mapping else None)
+    options["group_column"] = group_column
+    output = CorpusWriter(directory, has_groups=group_column is not None)
+    shape = RecordReader(kind, mapping["columns"] if mapping else None, group_column)
     bad_lines = BadLines()
     files = Sources(upload, form, directory / f"member.bin.{os.getpid()}", bad_lines, progress)
     max_bytes = max_expanded_bytes(upload.stat().st_size)
@@ -380,6 +404,7 @@ def main() -> None:
     arguments.add_argument("form")
     arguments.add_argument("--kind", choices=CORPUS_KINDS)
     arguments.add_argument("--mapping", type=json.loads)
+    arguments.add_argument("--group-column")
     arguments.add_argument("--encoding", choices=("utf-8", *decoding.CANDIDATES))
     arguments.add_argument("--skip-bad", action="store_true")
     arguments.add_argument("--bad-bytes", choices=tuple(decoding.REPLACEMENTS))
@@ -396,6 +421,7 @@ def main() -> None:
             options.kind,
             options.bad_bytes,
             options.mapping,
+            options.group_column,
         )
         report({"result": result})
     except UnreadableCorpus as refused:

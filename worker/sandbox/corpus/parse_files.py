@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trainer.corpus_kinds import GROUPS_FILE
 from worker.sandbox.corpus.parse import CorpusWriter, UnreadableCorpus, parse
 from worker.sandbox.reporting import ProgressReporter, report
 
@@ -29,10 +30,11 @@ MAX_PROBLEMS = 100
 MAX_KEYS = 100  # of labels and unused keys
 SUMS = (
     *("num_bad_lines", "num_bad_places", "num_turns", "num_skipped_documents", "num_foreign", "num_files"),
-    "num_remarks",
+    *("num_remarks", "num_ungrouped"),
 )
+OPTIONS = ("kind", "skip_bad", "bad_bytes", "mapping", "group_column")
 FIRST = ("columns", "languages")
-COUNTS = ("bad_lines", "labels", "unused_keys", "lengths", "skipped_files")
+COUNTS = ("bad_lines", "labels", "groups", "unused_keys", "lengths", "skipped_files")
 
 
 class JoinedCorpus(CorpusWriter):
@@ -53,6 +55,11 @@ class JoinedCorpus(CorpusWriter):
                     ends.byteswap()
                 self._ends.extend(begin + end for end in ends)
                 self._flush_index(1 << 20)
+        if self._groups is not None:
+            groups = array.array("Q", (directory / GROUPS_FILE).read_bytes())
+            if sys.byteorder == "big":
+                groups.byteswap()
+            self._groups.extend(groups)
         self.num_documents += num_documents
         self.num_characters += num_characters
 
@@ -65,6 +72,7 @@ class Facts:
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in COUNTS}
         self.first: dict[str, Any] = {}  # what describes all files, as the first one that has it says
         self._is_complete = True  # whether each file names all its labels
+        self._has_all_groups = True
 
     def add(self, facts: dict[str, Any]) -> None:
         """Count those of one file."""
@@ -76,13 +84,17 @@ class Facts:
             self._counts[name].update(facts.get(name) or {})
         if (facts.get("num_labels") or 0) > len(facts.get("labels") or {}):
             self._is_complete = False
+        if (facts.get("num_groups") or 0) > len(facts.get("groups") or {}):
+            self._has_all_groups = False
 
     def report(self) -> dict[str, Any]:
         """As the report of one file has them. The number of labels is known where all were listed."""
         facts: dict[str, Any] = dict(self._sums)
-        num_labels = len(self._counts["labels"])
+        num_labels, num_groups = len(self._counts["labels"]), len(self._counts["groups"])
         for name, counts in self._counts.items():
-            facts[name] = dict(counts.most_common(MAX_KEYS if name in ("labels", "unused_keys") else None))
+            facts[name] = dict(counts.most_common(MAX_KEYS if name in ("labels", "unused_keys", "groups") else None))
+        if num_groups:
+            facts["num_groups"] = num_groups if self._has_all_groups else max(num_groups, MAX_KEYS + 1)
         if num_labels:
             facts["num_labels"] = num_labels if self._is_complete else max(num_labels, MAX_KEYS + 1)
         return facts
@@ -90,9 +102,9 @@ class Facts:
 
 def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable[[int], None]) -> dict[str, Any]:
     """Parse all files in their order and return what was read. Raises UnreadableCorpus."""
-    output = JoinedCorpus(directory)
+    output = JoinedCorpus(directory, has_groups=files[0]["options"]["group_column"] is not None)
     facts = Facts()
-    options = {name: files[0]["options"][name] for name in ("kind", "skip_bad", "bad_bytes", "mapping")}
+    options = {name: files[0]["options"][name] for name in OPTIONS}
     kind: str | None = options["kind"]
     problems: list[dict[str, Any]] = []
     remarks: list[dict[str, Any]] = []
@@ -168,7 +180,7 @@ def _parse_one(
     part.mkdir()
     os.link(upload, part / "upload")
     choices = (options["encoding"], options["skip_bad"], progress, options["kind"], options["bad_bytes"])
-    return parse(part, options["form"], *choices, options["mapping"])
+    return parse(part, options["form"], *choices, options["mapping"], options["group_column"])
 
 
 def main() -> None:

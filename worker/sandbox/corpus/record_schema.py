@@ -32,6 +32,7 @@ from worker.sandbox.corpus.record_keys import (
 MAX_LABELS = 10_000
 KEPT_LABELS = 100  # counted for people to see
 KEPT_UNUSED_KEYS = 100
+MAX_GROUPS = 100_000  # counted apart; the others together
 MAX_UNUSED_KEYS = 10_000  # counted apart; the others together
 # Of conversations, completions and preferences: what changes what is learned, and that nothing here can represent.
 UNSUPPORTED_KEYS = (
@@ -40,13 +41,33 @@ UNSUPPORTED_KEYS = (
 )
 
 
+class GroupedDocument(str):
+    """What is kept of a record, with the group that its column names: None for a record without one."""
+
+    group: str | None = None
+
+    @classmethod
+    def of(cls, text: str, group: str | None) -> "GroupedDocument":
+        """A document with its group."""
+        document = cls(text)
+        document.group = group
+        return document
+
+
 class RecordReader:
     """Reads records of one kind: the requested one, or that of the first record."""
 
-    def __init__(self, kind: str | None, mapping: Mapping[str, str] | None = None) -> None:
-        """With a `mapping`, each field of the kind is read from the key that it names, and no other key is."""
+    def __init__(
+        self, kind: str | None, mapping: Mapping[str, str] | None = None, group_column: str | None = None
+    ) -> None:
+        """With a `mapping`, each field of the kind is read from the key that it names, and no other key is. The value
+        of `group_column` is the group of a record.
+        """
         self.kind = kind
         self._mapping = mapping
+        self._group_column = group_column
+        self._groups: Counter[str] = Counter()
+        self._num_ungrouped = 0
         self._is_asked = kind is not None
         self._columns: dict[str, Column] = {}
         self._num_observed = 0
@@ -63,10 +84,21 @@ class RecordReader:
             self._observe(record)
         used: set[str] = set()
         try:
-            return self._document(record, used)
+            text = self._document(record, used)
+            return text if self._group_column is None else GroupedDocument.of(text, self._group(record))
         finally:
             for column in self._columns.values() if is_observed else ():
                 column.is_used |= column.name in used
+
+    def _group(self, record: Record) -> str | None:
+        value = record.get(str(self._group_column))
+        group = str(value).strip() if type(value) in (str, int, float, bool) else ""
+        if not group:
+            self._num_ungrouped += 1
+            return None
+        name = storable(group[:SHOWN_CHARACTERS])
+        self._groups[name if name in self._groups or len(self._groups) < MAX_GROUPS else "…"] += 1
+        return group
 
     def _observe(self, record: Record) -> None:
         self._num_observed += 1
@@ -176,6 +208,9 @@ class RecordReader:
             "unused_keys": dict(self._unused.most_common(KEPT_UNUSED_KEYS)),
         }
         facts["columns"] = [column.facts() for column in self._columns.values()]
+        if self._group_column is not None:
+            facts["groups"] = dict(self._groups.most_common(KEPT_LABELS))
+            facts |= {"num_groups": len(self._groups), "num_ungrouped": self._num_ungrouped}
         if self._languages is not None:
             facts["languages"] = list(self._languages)
         if self.kind in ("classification", "unpaired"):

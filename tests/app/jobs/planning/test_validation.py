@@ -131,3 +131,41 @@ def test_a_corpus_of_another_kind_is_refused(
 
     assert (answer.status_code, answer.json()["code"]) == (422, "kind_unfit")
     assert sentence in answer.json()["errors"][0]["message"]
+
+
+def grouped(owner: Person, column: str | None, groups: dict[str, int]) -> str:
+    """A corpus that was read with a column of groups."""
+    corpus_id = factories.corpus(owner)
+    with db.transaction() as session:
+        report = ParseReport(group_column=column, groups=groups, num_groups=len(groups))
+        session.get_one(Corpus, corpus_id).progress = report
+    return corpus_id
+
+
+@pytest.mark.parametrize(
+    ("column", "groups", "split", "code"),
+    [
+        (None, {}, "group", "groups_missing"),
+        ("by", {"ann": 3, "train": 1}, "column", "split_unnamed"),
+        ("by", {"train": 3}, "column", "split_empty"),
+        ("by", {"test": 3}, "column", "split_empty"),
+        ("by", {"train": 3, "dev": 1}, "column", None),
+        ("by", {"ann": 3}, "group", None),
+    ],
+)
+def test_a_split_by_groups_needs_a_column_that_fits(
+    alice_user: Person, alice_api: TestClient, column: str | None, groups: dict[str, int], split: str, code: str | None
+) -> None:
+    body = {"recipe": "tiny", "corpora": [grouped(alice_user, column, groups)], "split": split}
+    answer = alice_api.post("/api/v1/jobs/plan", json=body)
+    assert (answer.status_code, answer.json().get("code")) == (200 if code is None else 422, code)
+
+
+def test_the_fraction_0_needs_a_validation_corpus(alice_user: Person, alice_api: TestClient) -> None:
+    body = {"recipe": "tiny", "corpora": [factories.corpus(alice_user)], "validation_fraction": 0}
+    answer = alice_api.post("/api/v1/jobs/plan", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "validation_fraction"
+    assert "nothing would be left to evaluate the model on" in answer.json()["errors"][0]["message"]
+    other = factories.corpus(alice_user)
+    assert alice_api.post("/api/v1/jobs/plan", json={**body, "validation_corpora": [other]}).is_success
