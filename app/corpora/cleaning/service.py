@@ -134,7 +134,10 @@ def restore(principal: Principal, corpus_id: str) -> Corpus:
             new = values["id"]
             versions.link(new, [storage.corpus_file(corpus_id, file.position) for file in files])
             same = ("filename", "format", "kind", "encoding", "num_uploads", "num_bytes", "sha256")
-            options = {name: getattr(base.progress, name) for name in ("kind", "skip_bad", "bad_bytes", "mapping")}
+            options = {
+                name: getattr(base.progress, name)
+                for name in ("kind", "skip_bad", "bad_bytes", "mapping", "group_column")
+            }
             kept = {name: getattr(base, name) for name in same}
             corpus = Corpus(**values, **kept, progress=ParseReport(**options))
             copies = [
