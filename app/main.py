@@ -47,6 +47,8 @@ from app.playground.deployments import api as deployments_api
 from app.playground.deployments import pages as deployments_pages
 from app.playground.inspection import api as inspection_api
 from app.playground.inspection import pages as inspection_pages
+from app.tokenizers import api as tokenizers_api
+from app.tokenizers import pages as tokenizers_pages
 from app.web import errors, middleware, openapi, probes
 from app.web.admission import Admission, AdmissionMiddleware
 from app.web.head_requests import HeadMiddleware
@@ -59,6 +61,7 @@ FEATURES = (
     statistics_api,
     cleaning_api,
     tus,
+    tokenizers_api,
     models_api,
     checkpoints_api,
     conversations_api,
@@ -84,6 +87,7 @@ PAGES = (
     accounts_pages,
     corpora_pages,
     cleaning_pages,
+    tokenizers_pages,
     models_pages,
     checkpoints_pages,
     background_tasks_pages,

@@ -1,4 +1,6 @@
-"""The trainer's commands: `python -m trainer plan|propose|tokenize|train|batch|generate|evaluate|export|preview`."""
+"""The trainer's commands:
+`python -m trainer plan|propose|tokenize|train|batch|generate|evaluate|export|preview|tokens`.
+"""
 
 import argparse
 import json
@@ -102,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         parser_of.set_defaults(command=command)
 
     _add_preview(commands)
+    _add_tokens(commands)
     gang = commands.add_parser("gang", help="run the processes of one attempt for a supervisor")
     gang.add_argument("--fd", type=int, required=True, help="descriptor of an inherited socket to the supervisor")
     gang.set_defaults(command=_gang)
@@ -115,6 +118,13 @@ def _add_preview(commands: Any) -> None:
     preview.add_argument("--template", help="chatml, llama-3, mistral, zephyr, plain or a Jinja template")
     preview.add_argument("--base", type=Path, help="base model whose tokenizer and template are used")
     preview.set_defaults(command=_preview)
+
+
+def _add_tokens(commands: Any) -> None:
+    """Add the command that compares tokenizers."""
+    tokens = commands.add_parser("tokens", help="show the tokens of a text, read from standard input")
+    tokens.add_argument("tokenizers", metavar="TOKENIZER_DIR", type=Path, nargs="+", help="tokenizers to compare")
+    tokens.set_defaults(command=_tokens)
 
 
 def _add_batch(batch: argparse.ArgumentParser) -> None:
@@ -262,6 +272,13 @@ def _preview(arguments: argparse.Namespace) -> int:
         print(preview(arguments.base, arguments.template, messages).model_dump_json())
     except Failure as failure:
         raise ValueError(str(failure)) from None
+    return EXIT_OK
+
+
+def _tokens(arguments: argparse.Namespace) -> int:
+    from trainer.data.tokenizer_comparison import compare
+
+    print(json.dumps(compare(arguments.tokenizers, sys.stdin.read())))
     return EXIT_OK
 
 

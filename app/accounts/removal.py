@@ -127,9 +127,12 @@ def _transfer(session: Session, user_id: str, to_id: str) -> list[Path]:
 
 
 def _merge_tokenizers(session: Session, user_id: str, to_id: str) -> list[str]:
-    """Delete the tokenizers that another user has, too; jobs refer to that user's. A user has each only once."""
-    own = select(Tokenizer).where(Tokenizer.owner_id == user_id)
-    kept = {row.sha256: row.id for row in session.scalars(select(Tokenizer).where(Tokenizer.owner_id == to_id))}
+    """Delete the tokenizers of jobs that another user has, too; jobs refer to that user's. A user has each
+    only once.
+    """
+    of_jobs = select(Tokenizer).where(Tokenizer.source == "job")
+    own = of_jobs.where(Tokenizer.owner_id == user_id)
+    kept = {row.sha256: row.id for row in session.scalars(of_jobs.where(Tokenizer.owner_id == to_id))}
     copies = [row for row in session.scalars(own) if row.sha256 in kept]
     for copy in copies:
         same_id = kept[copy.sha256]

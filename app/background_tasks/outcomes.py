@@ -1,4 +1,4 @@
-"""What the end of a background task means for the corpus or model that it works on."""
+"""What the end of a background task means for the corpus, model or tokenizer that it works on."""
 
 from typing import Any
 
@@ -9,12 +9,23 @@ from app.base_models import service as base_models
 from app.core import background_tasks
 from app.core.background_tasks import MAX_LOSSES
 from app.core.json_shapes import FailureReason, TaskResult
-from app.core.models import BackgroundTask, Corpus, ImportedModel
+from app.core.models import BackgroundTask, Corpus, ImportedModel, Tokenizer
 from app.corpora import service as corpora
+from app.tokenizers import service as tokenizers
 
 PASSING = ("hub_away",)  # failures that a later try may not have
-LOST = {"parse": "reader_lost", "clean": "cleaning_lost", "import": "importer_lost"}
-CANCELLED = {"parse": "reading_cancelled", "clean": "cleaning_cancelled", "import": "import_cancelled"}
+LOST = {
+    "parse": "reader_lost",
+    "clean": "cleaning_lost",
+    "import": "importer_lost",
+    "tokenizer": "tokenizer_lost",
+}
+CANCELLED = {
+    "parse": "reading_cancelled",
+    "clean": "cleaning_cancelled",
+    "import": "import_cancelled",
+    "tokenizer": "tokenizer_cancelled",
+}
 
 
 def record_end(session: Session, *, task: BackgroundTask, report: dict[str, Any]) -> bool:
@@ -44,6 +55,8 @@ def _record_success(session: Session, task: BackgroundTask, result: dict[str, An
         corpora.finish_parse(session, corpus_id=str(task.corpus_id), result=result)
     elif task.kind == "import":
         base_models.finish_import(session, model_id=str(task.model_id), result=result)
+    elif task.kind == "tokenizer":
+        tokenizers.finish(session, tokenizer_id=str(task.tokenizer_id), result=result)
     return True
 
 
@@ -61,14 +74,15 @@ def _record_failure(session: Session, task: BackgroundTask, failed: dict[str, An
 
 
 def lock_subject(session: Session, task: BackgroundTask) -> None:
-    """Lock the corpus or model of a task, before the task: a deletion locks both in that order."""
-    for table, row_id in ((Corpus, task.corpus_id), (ImportedModel, task.model_id)):
+    """Lock the corpus, model or tokenizer of a task, before the task: a deletion locks both in that order."""
+    subjects = ((Corpus, task.corpus_id), (ImportedModel, task.model_id), (Tokenizer, task.tokenizer_id))
+    for table, row_id in subjects:
         if row_id is not None:
             session.execute(select(table.id).where(table.id == row_id).with_for_update())
 
 
 def on_cancel(session: Session, task: BackgroundTask) -> None:
-    """Note at its corpus or model that a task was cancelled."""
+    """Note at its corpus, model or tokenizer that a task was cancelled."""
     if task.kind in CANCELLED:
         _reject(session, task, problems=[{"code": CANCELLED[task.kind]}])
 
@@ -86,7 +100,7 @@ def lose_node(session: Session, *, node: str) -> int:
 
 
 def _lock_subjects(session: Session, tasks: list[BackgroundTask]) -> None:
-    for task in sorted(tasks, key=lambda task: (task.corpus_id or "", task.model_id or "")):
+    for task in sorted(tasks, key=lambda task: (task.corpus_id or "", task.model_id or "", task.tokenizer_id or "")):
         lock_subject(session, task)
 
 
@@ -102,3 +116,5 @@ def _reject(session: Session, task: BackgroundTask, *, problems: list[dict[str, 
         corpora.fail_parse(session, corpus_id=str(task.corpus_id), problems=problems, **report)
     elif task.kind == "import":
         base_models.fail_import(session, model_id=str(task.model_id), problems=problems)
+    elif task.kind == "tokenizer":
+        tokenizers.fail(session, tokenizer_id=str(task.tokenizer_id), problems=problems)

@@ -17,7 +17,7 @@ from app.core.background_tasks import Kind
 from app.core.errors import PanelError
 from app.core.formatting import number
 from app.core.i18n import _, gettext_noop, translate
-from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job
+from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
 from app.web.auth import Reader, Submitter
@@ -46,6 +46,7 @@ KINDS: dict[Kind, str] = {
     "import": gettext_noop("Imports"),
     "export": gettext_noop("Exports"),
     "evaluation": gettext_noop("Evaluations"),
+    "tokenizer": gettext_noop("Tokenizers"),
 }
 FORMATS = {
     "safetensors": gettext_noop("safetensors: transformers, vLLM and others"),
@@ -113,6 +114,8 @@ def _link(session: Session, task: BackgroundTask) -> tuple[str, str]:
     """The page of what a task works on, and its name there."""
     if task.corpus_id is not None:
         return f"/corpora/{task.corpus_id}", session.get_one(Corpus, task.corpus_id).name
+    if task.tokenizer_id is not None:
+        return f"/tokenizers/{task.tokenizer_id}", session.get_one(Tokenizer, task.tokenizer_id).name
     return _model_link(session, task.checkpoint_id, task.model_id)
 
 

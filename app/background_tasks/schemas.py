@@ -78,7 +78,9 @@ class TaskFailure(BaseModel):
 
 
 class TaskAnswer(BaseModel):
-    """A background task: parsing, cleaning or counting a corpus, importing a base model, an export or an evaluation."""
+    """A background task: parsing, cleaning or counting a corpus, importing a base model, a tokenizer, an export or an
+    evaluation.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -88,6 +90,7 @@ class TaskAnswer(BaseModel):
                     "corpus_id": None,
                     "checkpoint_id": "06e9x2m4q8r7t5vw",
                     "model_id": None,
+                    "tokenizer_id": None,
                     "kind": "evaluation",
                     "options": {"corpora": ["06e9w1zz2b3c4d5f"], "limit": 200, "num_fewshot": 0},
                     "state": "succeeded",
@@ -122,7 +125,8 @@ class TaskAnswer(BaseModel):
     )
     checkpoint_id: str | None = Field(description="The checkpoint that it exports or evaluates, or null.")
     model_id: str | None = Field(description="The base model that it imports, exports or evaluates, or null.")
-    kind: Literal["parse", "clean", "statistics", "import", "export", "evaluation"]
+    tokenizer_id: str | None = Field(description="The tokenizer that it trains or imports, or null.")
+    kind: Literal["parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer"]
     options: dict[str, Any]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     node: str | None = Field(description="The node of its last start.")
@@ -140,7 +144,7 @@ class TaskAnswer(BaseModel):
 
 def task_answer(task: BackgroundTask) -> TaskAnswer:
     """A row as it is answered."""
-    subject = ("corpus_id", "checkpoint_id", "model_id")
+    subject = ("corpus_id", "checkpoint_id", "model_id", "tokenizer_id")
     same = ("id", *subject, "kind", "state", "node", "created_at", "started_at", "finished_at")
     failure = None
     if task.failure:

@@ -153,12 +153,12 @@ def list_tasks(
 ) -> tuple[list[BackgroundTask], str | None]:
     """The user's tasks, newest first, and the cursor of the next page.
 
-    Only those of one corpus, checkpoint or imported model, or only those of some kinds, if asked for.
+    Only those of one corpus, checkpoint, imported model or tokenizer, or only those of some kinds, if asked for.
     """
     query = select(BackgroundTask).where(visible_to(BackgroundTask.owner_id, principal))
     if subject_id is not None:
-        subjects = (BackgroundTask.corpus_id, BackgroundTask.checkpoint_id, BackgroundTask.model_id)
-        query = query.where(or_(*(column == subject_id for column in subjects)))
+        names = ("corpus_id", "checkpoint_id", "model_id", "tokenizer_id")
+        query = query.where(or_(*(getattr(BackgroundTask, name) == subject_id for name in names)))
     if kinds:
         query = query.where(BackgroundTask.kind.in_(kinds))
     return paging.newest(session, query, BackgroundTask.id, limit, after)

@@ -11,13 +11,14 @@ from . import generation, login
 from .base_models import BaseModels
 from .checkpoints import Checkpoints
 from .conversations import Conversations
-from .corpora import Corpora, Tokenizers
+from .corpora import Corpora
 from .deployments import Deployments
 from .generation import GenerationOptions
 from .job_shapes import NodeInfo, RecipeInfo
 from .jobs import Jobs
 from .shapes import GenerationInfo, UserInfo
 from .tasks import Evaluations, Exports, Tasks
+from .tokenizers import Tokenizers
 from .transport import Transport
 
 

@@ -1,4 +1,4 @@
-"""Corpora and tokenizers."""
+"""Corpora."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from .corpus_shapes import MatchInfo, StatisticsInfo
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
-from .shapes import CleaningInfo, CleaningPreviewInfo, CorpusInfo, DocumentInfo, TokenizerInfo
+from .shapes import CleaningInfo, CleaningPreviewInfo, CorpusInfo, DocumentInfo
 from .transport import Transport, address
 from .waiting import ignore, wait_until_ended
 
@@ -150,22 +150,3 @@ class Corpora:
     def delete(self, corpus_id: str) -> None:
         """Delete a corpus and its file."""
         self._transport.delete(address("corpora", corpus_id))
-
-
-class Tokenizers:
-    """Trained vocabularies."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def list(self, limit: int = 50) -> Iterator[TokenizerInfo]:
-        """Your tokenizers, newest first, read in pages of `limit`."""
-        return self._transport.pages(TokenizerInfo, "/tokenizers", limit=limit)
-
-    def get(self, tokenizer_id: str) -> TokenizerInfo:
-        """A tokenizer."""
-        return self._transport.get(TokenizerInfo, address("tokenizers", tokenizer_id))
-
-    def delete(self, tokenizer_id: str) -> None:
-        """Delete a tokenizer; checkpoints hold their own copies."""
-        self._transport.delete(address("tokenizers", tokenizer_id))

@@ -1,9 +1,9 @@
 """The queue of background tasks in the database: the only writer of their table.
 
-A background task parses or cleans a corpus or counts its statistics, imports a base model, or exports or evaluates a
-model. Like a job it is run by one process at a time: that holds a lease, and each start raises the fence, with which
-every later write is refused to an earlier start. What a task's end means for its corpus or model is in
-app/background_tasks/outcomes.py.
+A background task parses or cleans a corpus or counts its statistics, imports a base model, trains or imports a
+tokenizer, or exports or evaluates a model. Like a job it is run by one process at a time: that holds a lease, and each
+start raises the fence, with which every later write is refused to an earlier start. What a task's end means for its
+corpus, model or tokenizer is in app/background_tasks/outcomes.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from app.core.json_shapes import FailureReason, TaskOptions, TaskProgress, TaskR
 from app.core.models import BackgroundTask
 from app.core.settings import settings
 
-Kind = Literal["parse", "clean", "statistics", "import", "export", "evaluation"]
+Kind = Literal["parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer"]
 OPEN = ("queued", "running")
 MAX_LOSSES = 3  # of workers that run the same task, before it fails
 MAX_RUNNING_PER_USER = 2  # on all nodes
@@ -43,6 +43,7 @@ LANES = (
     Lane(("clean",), slots=1, max_open_per_user=20),
     Lane(("import",), slots=1, max_open_per_user=20),
     Lane(("export", "evaluation"), slots=1, max_open_per_user=20),
+    Lane(("tokenizer",), slots=1, max_open_per_user=20),
 )
 
 
@@ -65,8 +66,9 @@ def enqueue(
     corpus_id: str | None = None,
     checkpoint_id: str | None = None,
     model_id: str | None = None,
+    tokenizer_id: str | None = None,
 ) -> BackgroundTask:
-    """Queue a task on a corpus, a checkpoint or a base model.
+    """Queue a task on a corpus, a checkpoint, a base model or a tokenizer.
 
     `memory_bytes` is the most that its process may use, `disk_bytes` what it will write, as far as that is known.
     Raises PanelError: 429 if its owner has too many unfinished tasks, 507 if the disk is too full. Call
@@ -84,6 +86,7 @@ def enqueue(
         corpus_id=corpus_id,
         checkpoint_id=checkpoint_id,
         model_id=model_id,
+        tokenizer_id=tokenizer_id,
     )
     session.add(task)
     session.flush()

@@ -143,6 +143,27 @@ class Cleaning(_Stored):
     steps: list[CleaningStep] = []
 
 
+class TokenizerFacts(_Stored):
+    """A tokenizer: what was asked for, and what its training or import found.
+
+    `vocab_size` is None to let the text decide, `curve` are (vocabulary size, bytes per token) on text that was not
+    trained on, `end` is the end-of-text token that the user named for an import.
+    """
+
+    vocab_size: int | None = None
+    special_tokens: list[str] = []
+    model_kind: Literal["decoder", "encoder", "encoder_decoder"] = "decoder"
+    sample_bytes: int | None = None
+    filename: str | None = None
+    end: str | None = None
+    algorithm: Literal["byte_level_bpe", "bpe", "unigram", "wordpiece", "wordlevel", "other"] = "byte_level_bpe"
+    end_of_text: str | None = None
+    has_chat_template: bool = False
+    num_training_bytes: int | None = None
+    num_held_out_bytes: int | None = None
+    curve: list[tuple[int, float]] = []
+
+
 class ModelFacts(Traits):
     """A base model: the fields of a spec that describe its network, and what else its files say.
 

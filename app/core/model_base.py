@@ -31,6 +31,7 @@ from app.core.json_shapes import (
     TaskProgress,
     TaskResult,
     Telemetry,
+    TokenizerFacts,
 )
 from trainer.spec import TrainSpec
 
@@ -58,6 +59,7 @@ _SHAPES = (
         list[Gpu],
         list[Problem],
         list[StoredFile],
+        TokenizerFacts,
     ),
 )
 _SHAPES_OR_NONE = (Cleaning, FailureReason, Notice, Replay, TaskResult)

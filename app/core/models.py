@@ -35,6 +35,7 @@ from app.core.json_shapes import (
     TaskProgress,
     TaskResult,
     Telemetry,
+    TokenizerFacts,
 )
 from app.core.model_base import Base, new_id, one_of
 from trainer.corpus_kinds import CORPUS_KINDS
@@ -55,7 +56,7 @@ STATES = (
 TERMINAL = ("succeeded", "failed", "cancelled")
 DESIRED_STATES = ("run", "pause", "cancel")
 CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
-TASK_KINDS = ("parse", "clean", "statistics", "import", "export", "evaluation")
+TASK_KINDS = ("parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer")
 TASK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 MODEL_STATES = ("uploading", "importing", "ready", "failed")
 
@@ -127,19 +128,29 @@ class CorpusFile(Base):
 
 
 class Tokenizer(Base):
-    """A trained vocabulary, in Hugging Face layout on disk. `sha256` is that of its tokenizer.json."""
+    """A vocabulary with its rules, in Hugging Face layout on disk, which a job trained, a background task, or neither:
+    then it was imported. `sha256` is that of its tokenizer.json; it is None, like `vocab_size`, until that is written.
+    """
 
     __tablename__ = "tokenizer"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     name: Mapped[str]
-    vocab_size: Mapped[int]
-    sha256: Mapped[str]
+    source: Mapped[str] = mapped_column(server_default="job")
+    state: Mapped[str] = mapped_column(server_default="ready")
+    vocab_size: Mapped[int | None]
+    sha256: Mapped[str | None]
     corpora: Mapped[list[str]]
+    facts: Mapped[TokenizerFacts] = mapped_column(server_default="{}")
+    problems: Mapped[list[Problem]] = mapped_column(server_default="[]")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    __table_args__ = (UniqueConstraint("owner_id", "sha256"),)
+    __table_args__ = (
+        CheckConstraint(one_of("source", ("job", "training", "import")), name="source"),
+        CheckConstraint(one_of("state", ("preparing", "ready", "failed")), name="state"),
+        Index("uq_tokenizer_of_jobs", "owner_id", "sha256", unique=True, postgresql_where=text("source = 'job'")),
+    )
 
 
 class Checkpoint(Base):
@@ -191,8 +202,8 @@ class ImportedModel(Base):
 
 
 class BackgroundTask(Base):
-    """Parsing or cleaning a corpus or counting its statistics, importing a base model, or exporting or evaluating a
-    checkpoint or imported model.
+    """Parsing or cleaning a corpus or counting its statistics, importing a base model, training or importing a
+    tokenizer, or exporting or evaluating a checkpoint or imported model.
 
     Written only by app/core/background_tasks.py.
     """
@@ -204,6 +215,7 @@ class BackgroundTask(Base):
     corpus_id: Mapped[str | None] = mapped_column(ForeignKey("corpus.id", ondelete="CASCADE"), index=True)
     checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id", ondelete="CASCADE"), index=True)
     model_id: Mapped[str | None] = mapped_column(ForeignKey("base_model.id", ondelete="CASCADE"), index=True)
+    tokenizer_id: Mapped[str | None] = mapped_column(ForeignKey("tokenizer.id", ondelete="CASCADE"), index=True)
     kind: Mapped[str]
     options: Mapped[TaskOptions] = mapped_column(server_default="{}")
     memory_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")  # the most that its process may use
@@ -222,7 +234,7 @@ class BackgroundTask(Base):
 
     __table_args__ = (
         CheckConstraint(one_of("kind", TASK_KINDS), name="kind"),
-        CheckConstraint("num_nonnulls(corpus_id, checkpoint_id, model_id) = 1", name="subject"),
+        CheckConstraint("num_nonnulls(corpus_id, checkpoint_id, model_id, tokenizer_id) = 1", name="subject"),
         CheckConstraint(one_of("state", TASK_STATES), name="state"),
         Index("ix_background_task_state_open", "state", postgresql_where=text(_OPEN_TASK)),
         # A corpus is parsed or cleaned, and a model is imported by one task at a time.

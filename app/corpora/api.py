@@ -1,4 +1,4 @@
-"""JSON routes of corpora and tokenizers."""
+"""JSON routes of corpora."""
 
 from typing import Annotated
 
@@ -15,7 +15,6 @@ from app.corpora.schemas import (
     DocumentAnswer,
     FromUploads,
     ParseRequest,
-    TokenizerAnswer,
     VersionRequest,
 )
 from app.web.auth import Reader, Submitter
@@ -235,27 +234,4 @@ def delete_corpus(principal: Submitter, corpus_id: Id) -> Response:
     with db.transaction() as session:
         service.delete_corpus(session, principal=principal, corpus_id=corpus_id)
     service.remove_files(corpus_id)
-    return Response(status_code=204)
-
-
-@router.get("/tokenizers", tags=["tokenizers"])
-def list_tokenizers(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[TokenizerAnswer]:
-    """List your tokenizers, newest first."""
-    with db.transaction() as session:
-        rows, cursor = service.list_tokenizers(session, principal=principal, limit=limit, after=after)
-    return Listing(data=[schemas.tokenizer_answer(row) for row in rows], next=cursor)
-
-
-@router.get("/tokenizers/{tokenizer_id}", tags=["tokenizers"])
-def get_tokenizer(principal: Reader, tokenizer_id: Id) -> TokenizerAnswer:
-    """Get a tokenizer."""
-    with db.transaction() as session:
-        return schemas.tokenizer_answer(service.get_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id))
-
-
-@router.delete("/tokenizers/{tokenizer_id}", status_code=204, tags=["tokenizers"], responses=errors("tokenizer_in_use"))
-def delete_tokenizer(principal: Submitter, tokenizer_id: Id) -> Response:
-    """Delete a tokenizer. Refused while an unfinished job uses it; checkpoints hold their own copies."""
-    with db.transaction() as session:
-        service.delete_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
     return Response(status_code=204)

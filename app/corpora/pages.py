@@ -1,4 +1,4 @@
-"""HTML routes of corpora and tokenizers."""
+"""HTML routes of corpora."""
 
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -352,38 +352,3 @@ def delete_corpus(request: Request, principal: Submitter, corpus_id: Id) -> Resp
 
 def _change(request: Request, principal: Principal, corpus_id: str, verb: Any, then: str) -> Response:
     return handle_form_action(verb, then, lambda error: corpus_page(request, principal, corpus_id, 0, error))
-
-
-# ---- tokenizers -----------------------------------------------------------------------------------------------------
-
-
-@router.get("/tokenizers")
-def show_tokenizers(request: Request, principal: Reader, after: After = None) -> Response:
-    """The list of tokenizers."""
-    with db.transaction() as session:
-        rows, cursor = service.list_tokenizers(session, principal=principal, limit=PAGE_ROWS, after=after)
-        ids = {corpus_id for row in rows for corpus_id in row.corpora}
-        names = service.corpus_names(session, principal=principal, ids=ids)
-        jobs = service.jobs_of_tokenizers(session, principal=principal)
-    variables: dict[str, Any] = {"tokenizers": rows, "next": cursor, "names": names, "jobs": jobs}
-    return page(request, "tokenizers/index.html", principal=principal, **variables)
-
-
-@router.get("/tokenizers/{tokenizer_id}")
-def show_tokenizer(request: Request, principal: Reader, tokenizer_id: Id) -> Response:
-    """The page of one tokenizer, with a sample of its vocabulary."""
-    with db.transaction() as session:
-        tokenizer = service.get_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
-        names = service.corpus_names(session, principal=principal, ids=tokenizer.corpora)
-        jobs = service.jobs_of_tokenizers(session, principal=principal).get(tokenizer_id, [])
-    tokens = previews.vocabulary(tokenizer_id)
-    variables: dict[str, Any] = {"tokenizer": tokenizer, "names": names, "jobs": jobs, "tokens": tokens}
-    return page(request, "tokenizers/show.html", principal=principal, **variables)
-
-
-@router.post("/tokenizers/{tokenizer_id}/delete")
-def delete_tokenizer(principal: Submitter, tokenizer_id: Id) -> Response:
-    """Delete a tokenizer and redirect to the list."""
-    with db.transaction() as session:
-        service.delete_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
-    return RedirectResponse("/tokenizers", status_code=303)

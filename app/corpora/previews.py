@@ -1,11 +1,8 @@
 """Reads parsed corpora and tokenizers for display: any document in O(1) by the index, a sample of a vocabulary."""
 
-import json
 import os
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from app.core import storage
@@ -51,35 +48,3 @@ def _document(file: Any, number: int, begin: int, end: int, characters: int) -> 
     text = data.decode("utf-8", "ignore")  # the last character may be cut
     preview = text[:characters]
     return DocumentPreview(number, end - begin, preview, len(preview.encode()) < end - begin)
-
-
-def vocabulary(tokenizer_id: str) -> list[str]:
-    """A sample of the tokens of a vocabulary as text, evenly spread from the oldest merge to the newest."""
-    path = storage.tokenizer(tokenizer_id) / "tokenizer.json"
-    return _vocabulary(path) if path.exists() else []
-
-
-@lru_cache(maxsize=16)
-def _vocabulary(path: Path) -> list[str]:
-    tokens: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
-    ordered = sorted((token for token in tokens if len(token) > 1), key=lambda token: tokens[token])
-    step = max(1, len(ordered) // VOCABULARY_SAMPLE)
-    readable = (_readable(token) for token in ordered[::step])
-    return [token for token in readable if token][:VOCABULARY_SAMPLE]
-
-
-def _readable(token: str) -> str:
-    # Byte-level BPE writes each byte as one character; a token may hold only part of a Chinese one.
-    try:
-        return bytes(_BYTES[character] for character in token).decode()
-    except (KeyError, UnicodeDecodeError):
-        return ""
-
-
-def _byte_of_character() -> dict[str, int]:
-    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return {chr(byte): byte for byte in visible} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
-
-
-_BYTES = _byte_of_character()

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.json_shapes import EncodingCandidate, Problem
-from app.core.models import BackgroundTask, Corpus, CorpusFile, Tokenizer
+from app.core.models import BackgroundTask, Corpus, CorpusFile
 from app.core.openai_models import Upload
 from app.corpora import problems, record_kinds
 from app.corpora.previews import DocumentPreview
@@ -322,32 +322,6 @@ class DocumentAnswer(BaseModel):
     cut: bool = Field(description="Whether the document is longer than that.")
 
 
-class TokenizerAnswer(BaseModel):
-    """A trained vocabulary."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "06bv8h2m4c7k9qz1",
-                    "name": "tiny",
-                    "vocab_size": 2048,
-                    "sha256": "9f2a…",
-                    "corpora": ["00kingjamesbible"],
-                    "created_at": "2026-01-01T12:00:00Z",
-                }
-            ]
-        }
-    )
-
-    id: str
-    name: str
-    vocab_size: int
-    sha256: str
-    corpora: list[str] = Field(description="IDs of the corpora it was trained on.")
-    created_at: datetime
-
-
 def corpus_answer(corpus: Corpus, task: BackgroundTask | None = None) -> CorpusAnswer:
     """The response for a row. `task` is the one that parses it."""
     progress = corpus.progress
@@ -422,9 +396,3 @@ def file_answer(file: CorpusFile) -> CorpusFileAnswer:
 def document_answer(document: DocumentPreview) -> DocumentAnswer:
     """The response for a document."""
     return DocumentAnswer(index=document.index, num_bytes=document.num_bytes, text=document.text, cut=document.cut)
-
-
-def tokenizer_answer(tokenizer: Tokenizer) -> TokenizerAnswer:
-    """The response for a row."""
-    names = ("id", "name", "vocab_size", "sha256", "corpora", "created_at")
-    return TokenizerAnswer(**{name: getattr(tokenizer, name) for name in names})

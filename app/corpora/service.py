@@ -1,4 +1,4 @@
-"""Operations on corpora and tokenizers: the only writer of both tables."""
+"""Operations on corpora: the only writer of their tables."""
 
 import shutil
 from collections.abc import Iterable, Sequence
@@ -6,15 +6,13 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from sqlalchemy import and_, exists, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
 from app.core import background_tasks, deleted_directories, paging, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import Cleaning, CorpusMapping, ParseReport
-from app.core.model_base import new_id
-from app.core.models import TERMINAL, BackgroundTask, Corpus, CorpusFile, Job, Tokenizer
+from app.core.models import TERMINAL, BackgroundTask, Corpus, CorpusFile, Job
 from app.core.principal import Principal, not_found, visible, visible_to
 from app.core.settings import settings
 from app.corpora.shipped import FOLDER, SHIPPED
@@ -127,6 +125,12 @@ def require_ready_corpora(
     if len(set(ids)) != len(ids):
         raise bad_field(field, "corpus_twice", _("A corpus is named twice. Name each once."))
     return [corpora[corpus_id] for corpus_id in ids]
+
+
+def existing(session: Session, ids: Sequence[str]) -> list[Corpus]:
+    """Those of the corpora that have not been deleted, in the given order."""
+    rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
+    return [rows[corpus_id] for corpus_id in ids if corpus_id in rows]
 
 
 def parse_again(
@@ -316,74 +320,11 @@ def list_files(session: Session, corpus_id: str) -> list[CorpusFile]:
     return list(session.scalars(query))
 
 
-# ---- tokenizers -----------------------------------------------------------------------------------------------------
-
-
-def record_tokenizer(
-    session: Session, *, owner_id: str, name: str, vocab_size: int, sha256: str, corpora: Sequence[str]
-) -> Tokenizer:
-    """Record a trained tokenizer. Idempotent: the same vocabulary of the same owner has one row."""
-    values = {"owner_id": owner_id, "name": name, "vocab_size": vocab_size, "sha256": sha256, "corpora": list(corpora)}
-    new = insert(Tokenizer).values(id=new_id(), **values).on_conflict_do_nothing()
-    session.execute(new)
-    same = select(Tokenizer).where(Tokenizer.owner_id == owner_id, Tokenizer.sha256 == sha256)
-    return session.execute(same).scalar_one()
-
-
-def get_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> Tokenizer:
-    """A tokenizer the user may see. Raises 404."""
-    return visible(session, Tokenizer, tokenizer_id, principal=principal)
-
-
-def list_tokenizers(
-    session: Session, *, principal: Principal, limit: int = 100, after: str | None = None
-) -> tuple[list[Tokenizer], str | None]:
-    """The tokenizers the user may see, newest first, and the cursor of the next page."""
-    visible = select(Tokenizer).where(visible_to(Tokenizer.owner_id, principal))
-    return paging.newest(session, visible, Tokenizer.id, limit, after)
-
-
-def usable_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> Tokenizer:
-    """The tokenizer of a job. Raises PanelError at the field `tokenizer` if it is unknown or another user's."""
-    visible = visible_to(Tokenizer.owner_id, principal)
-    # Held until the commit, so that it is not deleted under the job that is being submitted.
-    own = select(Tokenizer).where(Tokenizer.id == tokenizer_id, visible).with_for_update(read=True)
-    tokenizer = session.scalar(own)
-    if tokenizer is None:
-        message = _("There is no tokenizer {id}, or it is not yours.", id=tokenizer_id)
-        raise bad_field("tokenizer", "tokenizer_unknown", message)
-    return tokenizer
-
-
-def delete_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> None:
-    """Delete a tokenizer; the sweep removes its files. Raises PanelError: 404, or 409 while a job uses it."""
-    tokenizer = visible(session, Tokenizer, tokenizer_id, principal=principal, for_update=True)
-    uses_tokenizer = or_(Job.tokenizer_id == tokenizer_id, Job.spec["tokenizer"].as_string() == tokenizer_id)
-    job_name = session.scalar(select(Job.name).where(Job.state.not_in(TERMINAL), uses_tokenizer).limit(1))
-    if job_name is not None:
-        message = _(
-            "The job “{job}” uses this tokenizer and has not finished. Cancel it or wait for its end.", job=job_name
-        )
-        raise PanelError(409, "tokenizer_in_use", message)
-    deleted_directories.note(session, storage.tokenizer(tokenizer_id))
-    session.delete(tokenizer)
-
-
 def corpus_names(session: Session, *, principal: Principal, ids: Iterable[str]) -> dict[str, str]:
     """The names of corpora by ID, without those that were deleted or are not visible to the user."""
     visible = visible_to(Corpus.owner_id, principal)
     names = session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(ids), visible))
     return {row.id: row.name for row in names}
-
-
-def jobs_of_tokenizers(session: Session, *, principal: Principal) -> dict[str, list[tuple[str, str]]]:
-    """The user's jobs by the ID of their tokenizer: ID and name of each job, newest first."""
-    used = select(Job.tokenizer_id, Job.id, Job.name).where(Job.owner_id == principal.user_id)
-    jobs: dict[str, list[tuple[str, str]]] = {}
-    for tokenizer_id, job_id, name in session.execute(used.order_by(Job.id.desc())):
-        if tokenizer_id is not None:
-            jobs.setdefault(tokenizer_id, []).append((job_id, name))
-    return jobs
 
 
 def list_known(session: Session) -> set[str]:

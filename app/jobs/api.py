@@ -67,6 +67,7 @@ SPEC_CODES = (
     "steps_done",
     "steps_many",
     "tokenizer_unknown",
+    "tokenizer_unready",
     "tokens_missing",
     "vocab_too_large",
 )

@@ -32,6 +32,7 @@ from app.jobs.previews.chat_template import PreviewRequest
 from app.jobs.views import chart_words, form, form_controls
 from app.jobs.views.form import Origin, SubmittedForm
 from app.jobs.views.form_controls import FormContext
+from app.tokenizers import service as tokenizers_service
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
 from app.web.forms import FormBody
@@ -187,7 +188,7 @@ def _draw_form(
     """The page of the form with its plan; after a `refusal` of its submission with what was wrong instead."""
     with db.transaction() as session:
         texts, _rest = corpora.list_corpora(session, principal=principal, limit=200)
-        tokenizers, _rest = corpora.list_tokenizers(session, principal=principal)
+        tokenizers, _rest = tokenizers_service.list_tokenizers(session, principal=principal, state="ready")
         choices = bases.offers(session, principal=principal)
         context = _form_context(session, principal, submitted)
         plan = FormPlan(problem=refusal)
@@ -214,7 +215,7 @@ def _draw_form(
         groups=form_controls.groups(context),
         uses_chat_template=context.uses("chat_template"),
         corpora=[corpus for corpus in texts if corpus.state != "failed"],
-        tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size))) for t in tokenizers],
+        tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size or 0))) for t in tokenizers],
         base_models=[(choice.id, choice.label) for choice in choices],
         proposal=proposal,
         proposal_error=proposal_error,

@@ -34,6 +34,7 @@ from app.jobs.lifecycle.state import add_history, finish, set_state
 from app.jobs.planning import accuracy, base_model, training_data, validation
 from app.jobs.planning.answers import localize
 from app.jobs.planning.base_model import StartingPoint
+from app.tokenizers import service as tokenizers_service
 from trainer.messages import Message, message
 from trainer.planning import hardware, scaling_laws
 from trainer.planning.config_search import choose_auto_fields, split_auto_fields
@@ -91,7 +92,7 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
     corpora = _corpora(session, principal, spec)
     tokenizer = None
     if spec.tokenizer is not None:
-        tokenizer = corpora_service.usable_tokenizer(session, principal=principal, tokenizer_id=spec.tokenizer)
+        tokenizer = tokenizers_service.usable_tokenizer(session, principal=principal, tokenizer_id=spec.tokenizer)
     validation.check_size(spec, corpora)
     if origin is not None and parent is not None:
         spec = validation.with_steps_of(spec, parent)

@@ -21,6 +21,7 @@ const MODULES = {
   playground: () => import("./playground.js"),
   "time-lapse": () => import("./time-lapse.js"),
   "token-colors": () => import("./token-colors.js"),
+  "token-compare": () => import("./token-compare.js"),
 };
 
 // A button that opens a dialog: <button data-dialog="id">. Inside the dialog, <button data-close> closes it.

@@ -92,6 +92,16 @@ def train(
     """
     corpora = open_all(sources)
     num_bytes = sum(corpus.num_bytes for corpus in corpora)
+    text = _training_text(corpora, num_bytes, progress)
+    tokenizer = train_on(text, vocab_size or choose_vocab_size(num_bytes), special, model_type)
+    size = tokenizer.get_vocab_size()
+    if vocab_size and size < vocab_size:
+        raise Failure("vocab_too_large", asked=vocab_size, largest=size)
+    return tokenizer
+
+
+def train_on(text: Iterator[str], vocab_size: int, special: Sequence[str] = (), model_type: str = "llama") -> Tokenizer:
+    """Train a tokenizer of at most `vocab_size` tokens on pieces of text, as `train` does."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -101,21 +111,19 @@ def train(
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
-        vocab_size=vocab_size or choose_vocab_size(num_bytes),
+        vocab_size=vocab_size,
         min_frequency=2,
         special_tokens=[END_OF_TEXT, PADDING, *special],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_training_text(corpora, num_bytes, progress), trainer)
+    tokenizer.train_from_iterator(text, trainer)
     size = tokenizer.get_vocab_size()
     assert size >= MIN_VOCAB_SIZE, size
-    if vocab_size and size < vocab_size:
-        raise Failure("vocab_too_large", asked=vocab_size, largest=size)
     if model_type == "qwen2":
         own = Qwen2Tokenizer().backend_tokenizer
         tokenizer.normalizer, tokenizer.pre_tokenizer = own.normalizer, own.pre_tokenizer
-    if special:
+    if MASK in special or SENTINELS[0] in special:
         template = f"{END_OF_TEXT} $A {END_OF_TEXT}" if MASK in special else f"$A {END_OF_TEXT}"
         ends = [(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))]
         tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ends)

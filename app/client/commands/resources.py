@@ -171,7 +171,7 @@ delete_command(corpora, lambda client: client.corpora.delete, "a corpus and its 
 
 # ---- tokenizers -----------------------------------------------------------------------------------------------------
 
-TOKENIZER = ("id", "name", "vocab_size", "corpora")
+TOKENIZER = ("id", "name", "state", "vocab_size", "corpora")
 
 
 @command(tokenizers, "list")
@@ -186,6 +186,38 @@ def show_tokenizer(id: Id, as_json: AsJson = False) -> None:
     """Show a tokenizer."""
     with connect() as client:
         show(client.tokenizers.get(id), TOKENIZER, as_json=as_json)
+
+
+@command(tokenizers, "train")
+def train_tokenizer(
+    corpora: Annotated[list[str], typer.Argument(help="IDs of the corpora to train on.")],
+    name: Annotated[str, typer.Option(help="Name in lists; that of the corpora if left out.")] = "",
+    vocab_size: Annotated[int | None, typer.Option(help="Number of tokens; as the text suggests if left out.")] = None,
+    special_token: Annotated[list[str] | None, typer.Option(help="A special token; may be repeated.")] = None,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a byte-level BPE tokenizer on corpora."""
+    with connect() as client:
+        tokenizer = client.tokenizers.train(
+            corpora, name=name, vocab_size=vocab_size, special_tokens=special_token or ()
+        )
+        show(client.tokenizers.wait(tokenizer.id) if wait else tokenizer, TOKENIZER, as_json=as_json)
+
+
+@command(tokenizers, "import")
+def import_tokenizer(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="tokenizer.json, .model, .zip or .tar.")],
+    name: Annotated[str, typer.Option(help="Name in lists; the file's if left out.")] = "",
+    end_of_text: Annotated[str, typer.Option(help="The end-of-text token, if the file does not name it.")] = "",
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import a tokenizer."""
+    with connect() as client:
+        with progress_bar(file.name) as on_progress:
+            tokenizer = client.tokenizers.import_file(file, name=name, end_of_text=end_of_text, on_progress=on_progress)
+        show(client.tokenizers.wait(tokenizer.id) if wait else tokenizer, TOKENIZER, as_json=as_json)
 
 
 delete_command(tokenizers, lambda client: client.tokenizers.delete, "a tokenizer; checkpoints hold their own copies")

@@ -23,6 +23,7 @@ from app.jobs.lifecycle.state import add_history, seconds_from_now, set_state
 from app.jobs.lifecycle.transitions import HELD, Actor
 from app.jobs.planning import base_model, validation
 from app.jobs.planning.base_model import ModelFiles
+from app.tokenizers import service as tokenizers_service
 from trainer import events
 from trainer.planning.memory import HOST_BYTES_PER_GPU_PROCESS
 from trainer.run_dir import CorpusInput
@@ -187,10 +188,10 @@ def record_tokenizer(
 ) -> str:
     """Keep the tokenizer an attempt trained; answers its id. Put its files in place before the commit."""
     job = _leased(session, job_id, fence)
-    tokenizer: Tokenizer = corpora_service.record_tokenizer(
+    tokenizer: Tokenizer = tokenizers_service.record_tokenizer(
         session,
         owner_id=job.owner_id,
-        name=work.corpora_name[: corpora_service.MAX_NAME_LENGTH],
+        name=work.corpora_name[: tokenizers_service.MAX_NAME_LENGTH],
         vocab_size=event.vocab_size,
         sha256=event.sha256,
         corpora=work.spec.corpora,

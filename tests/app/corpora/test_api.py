@@ -1,4 +1,4 @@
-"""The API of corpora and tokenizers: from upload to documents, and who may what."""
+"""The API of corpora: from upload to documents, and who may what."""
 
 import json
 import re
@@ -27,8 +27,6 @@ ROUTES = [
     ("GET", "/api/v1/corpora/{id}/documents", "read"),
     ("POST", "/api/v1/corpora/{id}/parse", "submit"),
     ("DELETE", "/api/v1/corpora/{id}", "submit"),
-    ("GET", "/api/v1/tokenizers", "read"),
-    ("GET", "/api/v1/tokenizers/{id}", "read"),
 ]
 
 
@@ -267,25 +265,6 @@ def test_unusable_corpora_are_reported_at_the_field(alice: TestClient, alice_use
         with db.transaction() as session, pytest.raises(PanelError) as refused:
             service.require_ready_corpora(session, principal=alice_user.principal, ids=ids)
         assert (refused.value.code, refused.value.fields[0].field) == (code, "corpora")
-
-
-def record(owner: Person, sha256: str) -> Any:
-    with db.transaction() as session:
-        return service.record_tokenizer(
-            session, owner_id=owner.id, name="tiny", vocab_size=512, sha256=sha256, corpora=["00songlyrics"]
-        )
-
-
-def test_the_same_tokenizer_of_an_owner_is_stored_once(alice: TestClient, alice_user: Person, bob_user: Person) -> None:
-    first, again, bobs = record(alice_user, "s" * 64), record(alice_user, "s" * 64), record(bob_user, "s" * 64)
-    assert first.id == again.id != bobs.id
-    listed = alice.get("/api/v1/tokenizers").json()["data"]
-    assert [row["id"] for row in listed] == [first.id]
-    assert alice.get(f"/api/v1/tokenizers/{first.id}").json()["vocab_size"] == 512
-    assert alice.get(f"/api/v1/tokenizers/{bobs.id}").status_code == 404
-    with db.transaction() as session, pytest.raises(PanelError) as refused:
-        service.usable_tokenizer(session, principal=alice_user.principal, tokenizer_id=bobs.id)
-    assert refused.value.fields[0].field == "tokenizer"
 
 
 # ---- what ships -----------------------------------------------------------------------------------------------------

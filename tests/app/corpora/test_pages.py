@@ -1,4 +1,4 @@
-"""The pages of corpora and tokenizers."""
+"""The pages of corpora."""
 
 import html
 import json
@@ -12,13 +12,12 @@ from app.core.json_shapes import TaskProgress
 from app.corpora import service
 from tests.app.corpora.conftest import Upload
 from tests.background import claim, forget_waiting, run_waiting
-from tests.users import Person
 from tests.worker.sandbox.corpus import sample_files
 
 EVIL = "<script>alert(1)</script>"
 
 
-@pytest.mark.parametrize("path", ["/corpora", "/corpora/x", "/tokenizers", "/tokenizers/x"])
+@pytest.mark.parametrize("path", ["/corpora", "/corpora/x"])
 def test_a_visitor_is_redirected_to_the_login(visitor: TestClient, path: str) -> None:
     answer = visitor.get(path)
     assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={path}")
@@ -26,7 +25,6 @@ def test_a_visitor_is_redirected_to_the_login(visitor: TestClient, path: str) ->
 
 def test_an_empty_list_explains_what_to_upload(bob: TestClient) -> None:
     assert "No corpora yet" in bob.get("/corpora").text
-    assert "No tokenizers yet" in bob.get("/tokenizers").text
 
 
 def test_the_form_works_without_scripts_and_takes_several_files(alice: TestClient) -> None:
@@ -201,39 +199,6 @@ def test_names_and_texts_are_html_escaped(alice: TestClient, upload: Upload) -> 
         assert EVIL not in text
         assert "a<script>" not in text
     assert html.escape(EVIL) in alice.get(f"/corpora/{corpus['id']}").text
-
-
-# ---- tokenizers -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tokenizer(alice_user: Person, upload: Upload, alice: TestClient) -> Any:
-    corpus = upload(alice, b"text", name="Its corpus")
-    with db.transaction() as session:
-        row = service.record_tokenizer(
-            session, owner_id=alice_user.id, name=EVIL, vocab_size=262, sha256="f" * 64, corpora=[corpus["id"], "gone"]
-        )
-    vocabulary = {chr(0x100 + n): n for n in range(256)}
-    vocabulary |= {"Ġfire": 256, "çĤī": 257, "<b>": 258, "ĊĊ": 259, "çĤ": 260}
-    folder = storage.tokenizer(row.id)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}), encoding="utf-8")
-    return row
-
-
-def test_the_list_names_the_training_corpora_of_a_tokenizer(alice: TestClient, tokenizer: Any) -> None:
-    text = alice.get("/tokenizers").text
-    assert "Its corpus" in text
-    assert "a deleted corpus" in text
-    assert EVIL not in text
-
-
-def test_the_page_shows_tokens_as_readable_text(alice: TestClient, bob: TestClient, tokenizer: Any) -> None:
-    text = alice.get(f"/tokenizers/{tokenizer.id}").text
-    for token in ("·fire", "炉", "&lt;b&gt;", "⏎⏎"):
-        assert f"<li>{token}</li>" in text
-    assert "<b>" not in text
-    assert bob.get(f"/tokenizers/{tokenizer.id}").status_code == 404
 
 
 # ---- records --------------------------------------------------------------------------------------------------------

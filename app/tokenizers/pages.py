@@ -1,0 +1,211 @@
+"""HTML routes of tokenizers: the list with the forms to train and import, the page of one, and the comparison."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
+from pydantic import ValidationError
+
+from app.core import db, queue
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _, gettext_noop, translate
+from app.core.principal import Principal
+from app.corpora import service as corpora_service
+from app.tokenizers import comparison, imports, problems, service, vocabulary
+from app.tokenizers.curve_plot import plot
+from app.tokenizers.schemas import MAX_COMPARED, Tokenization, TrainRequest
+from app.web import multipart
+from app.web.auth import Reader, Submitter
+from app.web.errors import form_error
+from app.web.forms import FormBody
+from app.web.pages import page
+from app.web.paging import After
+from app.web.parameters import Id, Part, ShortText
+from app.web.preview_process import PREVIEWS
+
+router = APIRouter()
+PAGE_ROWS = 50
+FORM_BYTES = 2**20  # of a form besides its file
+MEGABYTE = 2**20
+ALGORITHMS = {
+    "byte_level_bpe": gettext_noop("Byte-level BPE"),
+    "bpe": gettext_noop("BPE"),
+    "unigram": gettext_noop("Unigram"),
+    "wordpiece": gettext_noop("WordPiece"),
+    "wordlevel": gettext_noop("Whole words"),
+    "other": gettext_noop("Other"),
+}
+SOURCES = {
+    "job": gettext_noop("trained by a job"),
+    "training": gettext_noop("trained by itself"),
+    "import": gettext_noop("imported"),
+}
+SAMPLES = (
+    "The old lighthouse keeper counted 1,204 steps every evening, and he never once complained about the climb.",
+    "老灯塔的看守人每天傍晚要走一千二百零四级台阶，他从来没有抱怨过这段路。",
+)
+
+
+def _index(
+    request: Request,
+    principal: Principal,
+    after: str | None = None,
+    part: str = "",
+    error: PanelError | None = None,
+    values: dict[str, Any] | None = None,
+) -> Response:
+    with db.transaction() as session:
+        rows, cursor = service.list_tokenizers(session, principal=principal, limit=PAGE_ROWS, after=after)
+        ids = {corpus_id for row in rows for corpus_id in row.corpora}
+        names = corpora_service.corpus_names(session, principal=principal, ids=ids)
+        jobs = service.jobs_of_tokenizers(session, principal=principal)
+        tasks = service.tasks_of(session, rows)
+        corpora, _next = corpora_service.list_corpora(session, principal=principal, limit=200)
+    return page(
+        request,
+        "tokenizers/_list.html" if part == "list" else "tokenizers/index.html",
+        error.status if error else 200,
+        principal=principal,
+        tokenizers=rows,
+        next=cursor,
+        after=after,
+        names=names,
+        jobs=jobs,
+        tasks=tasks,
+        sources={name: translate(word) for name, word in SOURCES.items()},
+        corpora=[corpus for corpus in corpora if corpus.state == "ready"],
+        error=error.message if error else "",
+        fields={problem.field: problem.message for problem in error.fields} if error else {},
+        values=values or {},
+        endings=imports.ENDINGS,
+        max_bytes=imports.MAX_BYTES,
+    )
+
+
+@router.get("/tokenizers")
+def show_tokenizers(request: Request, principal: Reader, after: After = None, part: Part = "") -> Response:
+    """The list of tokenizers with the forms to train and import one; with `part=list` only the list, to update it."""
+    return _index(request, principal, after, part)
+
+
+@router.post("/tokenizers")
+def train(request: Request, principal: Submitter, form: FormBody) -> Response:
+    """Train a tokenizer, and go to its page."""
+    values: dict[str, Any] = {name: value for name, value in form.items() if isinstance(value, str) and value.strip()}
+    values["corpora"] = [value for value in form.getlist("corpora") if isinstance(value, str)]
+    fields = {**values, "special_tokens": str(form.get("special_tokens") or "").split()}
+    try:
+        if not values["corpora"]:
+            raise bad_field("corpora", "request_invalid", _("Choose a corpus."))
+        if "sample_megabytes" in fields:
+            fields["sample_bytes"] = _bytes_of(fields.pop("sample_megabytes"))
+        with db.transaction() as session:
+            body = TrainRequest.model_validate(fields)
+            tokenizer_id = service.train(session, principal=principal, request=body).id
+    except ValidationError as error:
+        return _index(request, principal, error=form_error(error), values=values)
+    except PanelError as error:
+        return _index(request, principal, error=error, values=values)
+    queue.flush_outbox()
+    return RedirectResponse(f"/tokenizers/{tokenizer_id}", status_code=303)
+
+
+def _bytes_of(megabytes: str) -> int:
+    """A number of MB from a form, as bytes. Raises PanelError."""
+    try:
+        return int(float(megabytes) * MEGABYTE)
+    except (ValueError, OverflowError):
+        raise bad_field("sample_bytes", "request_invalid", _("Enter a number.")) from None
+
+
+@router.post("/tokenizers/import")
+async def import_file(request: Request, principal: Submitter) -> Response:
+    """Import an uploaded tokenizer, and go to its page. The fields of the form come before its file."""
+    fields: dict[str, str] = {}
+    try:
+        async for part in multipart.parts(request, imports.MAX_BYTES + FORM_BYTES):
+            if part.filename is None:
+                fields[part.name] = await part.text()
+            elif part.filename:
+                name, end = fields.get("name", ""), fields.get("end_of_text", "").strip()
+                declared = request.headers.get("content-length")
+                tokenizer = await imports.receive(principal, part.filename, name, end, declared, part.pieces)
+                return RedirectResponse(f"/tokenizers/{tokenizer.id}", status_code=303)
+        raise bad_field("file", "file_empty", _("Choose a file."))
+    except PanelError as error:
+        refused = error
+    return await run_in_threadpool(_index, request, principal, error=refused)
+
+
+@router.get("/tokenizers/compare")
+@PREVIEWS
+def compare(
+    request: Request,
+    principal: Reader,
+    text: Annotated[str, Query(max_length=2_000)] = "",
+    tokenizers: Annotated[list[ShortText] | None, Query(max_length=8)] = None,
+) -> Response:
+    """What up to four tokenizers make of a text. Without a text, English and Chinese samples are compared."""
+    ids = list(dict.fromkeys(tokenizer_id for tokenizer_id in tokenizers or () if tokenizer_id))[:MAX_COMPARED]
+    text = text.replace("\r\n", "\n")
+    shown = text if text.strip() else "\n".join(SAMPLES)
+    compared: list[Tokenization] = []
+    error: PanelError | None = None
+    with db.transaction() as session:
+        choices = comparison.choices(session, principal=principal)
+        try:
+            rows = comparison.find(session, principal=principal, ids=ids or [name for name, _label in choices[:2]])
+        except PanelError as refused:
+            rows, error = [], refused
+    try:
+        compared = comparison.compare(shown, rows) if rows else []
+    except PanelError as refused:
+        error = refused
+    return page(
+        request,
+        "tokenizers/compare.html",
+        error.status if error else 200,
+        principal=principal,
+        text=shown,
+        samples=SAMPLES,
+        choices=choices,
+        chosen=[one.id for one in rows],
+        compared=compared,
+        fewest=min((one.num_tokens for one in compared if one.num_tokens), default=0),
+        num_compared=MAX_COMPARED,
+        error=error.message if error else "",
+    )
+
+
+@router.get("/tokenizers/{tokenizer_id}")
+def show_tokenizer(request: Request, principal: Reader, tokenizer_id: Id, part: Part = "") -> Response:
+    """The page of one tokenizer, with its curve and a sample of its vocabulary; with `part=state` only its state."""
+    with db.transaction() as session:
+        tokenizer = service.get_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
+        names = corpora_service.corpus_names(session, principal=principal, ids=tokenizer.corpora)
+        jobs = service.jobs_of_tokenizers(session, principal=principal).get(tokenizer_id, [])
+        tasks = service.tasks_of(session, [tokenizer])
+    is_ready = tokenizer.state == "ready"
+    return page(
+        request,
+        "tokenizers/_state.html" if part == "state" else "tokenizers/show.html",
+        principal=principal,
+        tokenizer=tokenizer,
+        names=names,
+        jobs=jobs,
+        tasks=tasks,
+        tokens=vocabulary.sample(tokenizer_id) if is_ready else [],
+        curve=plot(tokenizer.facts.curve),
+        algorithm=translate(ALGORITHMS[tokenizer.facts.algorithm]),
+        source=translate(SOURCES[tokenizer.source]),
+        problems=[problems.sentence(problem) for problem in tokenizer.problems],
+    )
+
+
+@router.post("/tokenizers/{tokenizer_id}/delete")
+def delete_tokenizer(principal: Submitter, tokenizer_id: Id) -> Response:
+    """Delete a tokenizer and redirect to the list."""
+    with db.transaction() as session:
+        service.delete_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
+    return RedirectResponse("/tokenizers", status_code=303)

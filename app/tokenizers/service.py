@@ -1,0 +1,184 @@
+"""Operations on tokenizers: the only writer of their table."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.core import background_tasks, deleted_directories, paging, storage
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.json_shapes import TokenizerFacts
+from app.core.model_base import new_id
+from app.core.models import TERMINAL, BackgroundTask, Job, Tokenizer
+from app.core.names import check_text, checked_name
+from app.core.principal import Principal, visible, visible_to
+from app.core.settings import settings
+from app.corpora import service as corpora_service
+from app.tokenizers.schemas import TrainRequest
+
+MAX_NAME_LENGTH = corpora_service.MAX_NAME_LENGTH
+BASE_BYTES = 1 << 30  # of memory that a training takes besides its text
+MEMORY_FACTOR = 4  # bytes of memory per byte of text, at most: the distinct words and their pairs
+
+
+# ---- training and importing -----------------------------------------------------------------------------------------
+
+
+def train(session: Session, *, principal: Principal, request: TrainRequest) -> Tokenizer:
+    """Create a tokenizer and queue its training. Raises at the field that does not fit."""
+    corpora = corpora_service.require_ready_corpora(session, principal=principal, ids=request.corpora)
+    name = request.name.strip() or " + ".join(corpus.name for corpus in corpora)[:MAX_NAME_LENGTH]
+    for token in request.special_tokens:
+        check_text("special_tokens", token)
+    if len(set(request.special_tokens)) < len(request.special_tokens):
+        raise bad_field("special_tokens", "token_twice", _("A special token is named twice. Name each once."))
+    facts = request.model_dump(include={"vocab_size", "special_tokens", "model_kind", "sample_bytes"})
+    tokenizer = Tokenizer(
+        owner_id=principal.user_id,
+        name=checked_name(name, max_length=MAX_NAME_LENGTH),
+        source="training",
+        state="preparing",
+        corpora=[corpus.id for corpus in corpora],
+        facts=TokenizerFacts(**facts),
+    )
+    num_bytes = min(request.sample_bytes, sum(corpus.num_text_bytes or 0 for corpus in corpora))
+    return _queue(session, tokenizer, BASE_BYTES + MEMORY_FACTOR * num_bytes)
+
+
+def create_import(
+    session: Session, *, principal: Principal, tokenizer_id: str, name: str, filename: str, end: str
+) -> Tokenizer:
+    """Record an uploaded tokenizer, whose file is in place, and queue its import."""
+    tokenizer = Tokenizer(
+        id=tokenizer_id,
+        owner_id=principal.user_id,
+        name=checked_name(name, max_length=MAX_NAME_LENGTH),
+        source="import",
+        state="preparing",
+        corpora=[],
+        facts=TokenizerFacts(filename=filename, end=end or None),
+    )
+    return _queue(session, tokenizer, settings().import_memory_bytes)
+
+
+def _queue(session: Session, tokenizer: Tokenizer, memory_bytes: int) -> Tokenizer:
+    session.add(tokenizer)
+    session.flush()
+    background_tasks.enqueue(
+        session,
+        kind="tokenizer",
+        owner_id=tokenizer.owner_id,
+        tokenizer_id=tokenizer.id,
+        memory_bytes=memory_bytes,
+    )
+    session.refresh(tokenizer)
+    return tokenizer
+
+
+def tasks_of(session: Session, tokenizers: Iterable[Tokenizer]) -> dict[str, BackgroundTask]:
+    """The tasks that train or import tokenizers, by the ID of their tokenizer."""
+    ids = [tokenizer.id for tokenizer in tokenizers if tokenizer.state == "preparing"]
+    return background_tasks.open_tasks(session, BackgroundTask.tokenizer_id, ids)
+
+
+def finish(session: Session, *, tokenizer_id: str, result: dict[str, Any]) -> None:
+    """Mark a tokenizer as ready with the closing report of its process."""
+    tokenizer = session.scalar(_preparing(tokenizer_id))
+    if tokenizer is not None:
+        tokenizer.facts = TokenizerFacts.model_validate({**tokenizer.facts.model_dump(), **result["facts"]})
+        tokenizer.vocab_size, tokenizer.sha256, tokenizer.state = result["vocab_size"], result["sha256"], "ready"
+        session.flush()
+
+
+def fail(session: Session, *, tokenizer_id: str, problems: list[dict[str, Any]]) -> None:
+    """Mark a tokenizer as failed, with its problems."""
+    failed = update(Tokenizer).where(Tokenizer.id == tokenizer_id, Tokenizer.state == "preparing")
+    session.execute(failed.values(state="failed", problems=problems))
+
+
+def _preparing(tokenizer_id: str) -> Any:
+    return select(Tokenizer).where(Tokenizer.id == tokenizer_id, Tokenizer.state == "preparing").with_for_update()
+
+
+def remove_files(tokenizer_id: str) -> None:
+    """Delete the files of a tokenizer whose row was deleted."""
+    shutil.rmtree(storage.tokenizer(tokenizer_id), ignore_errors=True)
+
+
+# ---- of jobs --------------------------------------------------------------------------------------------------------
+
+
+def record_tokenizer(
+    session: Session, *, owner_id: str, name: str, vocab_size: int, sha256: str, corpora: Sequence[str]
+) -> Tokenizer:
+    """Record a tokenizer that a job trained. Idempotent: the same vocabulary of the same owner has one row."""
+    values = {"owner_id": owner_id, "name": name, "vocab_size": vocab_size, "sha256": sha256, "corpora": list(corpora)}
+    new = insert(Tokenizer).values(id=new_id(), **values).on_conflict_do_nothing()
+    session.execute(new)
+    same = select(Tokenizer).where(
+        Tokenizer.owner_id == owner_id, Tokenizer.sha256 == sha256, Tokenizer.source == "job"
+    )
+    return session.execute(same).scalar_one()
+
+
+def usable_tokenizer(
+    session: Session, *, principal: Principal, tokenizer_id: str, field: str = "tokenizer"
+) -> Tokenizer:
+    """The tokenizer of a job. Raises PanelError at the field if it is unknown, another user's or not ready."""
+    visible = visible_to(Tokenizer.owner_id, principal)
+    # Held until the commit, so that it is not deleted under the job that is being submitted.
+    own = select(Tokenizer).where(Tokenizer.id == tokenizer_id, visible).with_for_update(read=True)
+    tokenizer = session.scalar(own)
+    if tokenizer is None:
+        message = _("There is no tokenizer {id}, or it is not yours.", id=tokenizer_id)
+        raise bad_field(field, "tokenizer_unknown", message)
+    if tokenizer.state != "ready":
+        message = _("The tokenizer “{name}” is not ready. Its page says why.", name=tokenizer.name)
+        raise bad_field(field, "tokenizer_unready", message)
+    return tokenizer
+
+
+def jobs_of_tokenizers(session: Session, *, principal: Principal) -> dict[str, list[tuple[str, str]]]:
+    """The user's jobs by the ID of their tokenizer: ID and name of each job, newest first."""
+    used = select(Job.tokenizer_id, Job.id, Job.name).where(Job.owner_id == principal.user_id)
+    jobs: dict[str, list[tuple[str, str]]] = {}
+    for tokenizer_id, job_id, name in session.execute(used.order_by(Job.id.desc())):
+        if tokenizer_id is not None:
+            jobs.setdefault(tokenizer_id, []).append((job_id, name))
+    return jobs
+
+
+# ---- all tokenizers -------------------------------------------------------------------------------------------------
+
+
+def get_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> Tokenizer:
+    """A tokenizer the user may see. Raises 404."""
+    return visible(session, Tokenizer, tokenizer_id, principal=principal)
+
+
+def list_tokenizers(
+    session: Session, *, principal: Principal, limit: int = 100, after: str | None = None, state: str | None = None
+) -> tuple[list[Tokenizer], str | None]:
+    """The tokenizers the user may see, newest first, and the cursor of the next page."""
+    visible = select(Tokenizer).where(visible_to(Tokenizer.owner_id, principal))
+    if state is not None:
+        visible = visible.where(Tokenizer.state == state)
+    return paging.newest(session, visible, Tokenizer.id, limit, after)
+
+
+def delete_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> None:
+    """Delete a tokenizer; the sweep removes its files. Raises PanelError: 404, or 409 while a job uses it."""
+    tokenizer = visible(session, Tokenizer, tokenizer_id, principal=principal, for_update=True)
+    uses_tokenizer = or_(Job.tokenizer_id == tokenizer_id, Job.spec["tokenizer"].as_string() == tokenizer_id)
+    job_name = session.scalar(select(Job.name).where(Job.state.not_in(TERMINAL), uses_tokenizer).limit(1))
+    if job_name is not None:
+        message = _(
+            "The job “{job}” uses this tokenizer and has not finished. Cancel it or wait for its end.", job=job_name
+        )
+        raise PanelError(409, "tokenizer_in_use", message)
+    deleted_directories.note(session, storage.tokenizer(tokenizer_id))
+    session.delete(tokenizer)
