@@ -25,6 +25,7 @@ from app.corpora import (
     uploads,
     versions,
 )
+from app.corpora import tokenizers as stored_tokenizers
 from app.corpora.cleaning import form, reasons
 from app.corpora.cleaning.form import RecipeForm
 from app.web import multipart
@@ -220,7 +221,7 @@ def corpus_page(
 def _statistics(session: Session, principal: Principal, corpus: Corpus, tokenizer: str) -> dict[str, Any]:
     """What _statistics.html shows: those with a tokenizer, or the newest, and which others there are."""
     rows = statistics.list_statistics(session, principal=principal, corpus=corpus) if corpus.state == "ready" else []
-    tokenizers, _next = service.list_tokenizers(session, principal=principal, limit=200)
+    tokenizers, _next = stored_tokenizers.list_tokenizers(session, principal=principal, limit=200, state="ready")
     chosen = next((row for row in rows if tokenizer and row.task.options.tokenizer == tokenizer), None)
     chosen = chosen or next((row for row in rows if row.counted and row.counted.tokens), rows[0] if rows else None)
     counted = chosen.counted if chosen is not None else None

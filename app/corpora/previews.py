@@ -1,4 +1,4 @@
-"""Reads parsed corpora and tokenizers for display: any document in O(1) by the index, a sample of a vocabulary."""
+"""Reads parsed corpora for display: any document in O(1) by the index."""
 
 import os
 import struct

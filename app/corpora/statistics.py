@@ -16,7 +16,7 @@ from app.core.json_shapes import TaskOptions
 from app.core.models import BackgroundTask, Corpus, Tokenizer
 from app.core.principal import Principal, visible_to
 from app.core.settings import settings
-from app.corpora import service
+from app.corpora import service, tokenizers
 
 MAX_LISTED = 50  # tokenizers with statistics
 
@@ -133,7 +133,7 @@ def start(session: Session, *, principal: Principal, corpus_id: str, tokenizer_i
     corpus = service.require_ready_corpora(session, principal=principal, ids=[corpus_id], field="corpus")[0]
     tokenizer = None
     if tokenizer_id:
-        tokenizer = service.usable_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
+        tokenizer = tokenizers.usable_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
     every = list_statistics(session, principal=principal, corpus=corpus)
     present = next((one for one in every if one.task.options.tokenizer == (tokenizer_id or None)), None)
     if present is not None and present.task.state in (*background_tasks.OPEN, "succeeded"):
@@ -166,11 +166,11 @@ def list_statistics(session: Session, *, principal: Principal, corpus: Corpus) -
     ids = [tokenizer_id for tokenizer_id in newest if tokenizer_id is not None]
     is_visible = visible_to(Tokenizer.owner_id, principal)
     rows = session.scalars(select(Tokenizer).where(Tokenizer.id.in_(ids), is_visible))
-    tokenizers = {row.id: row for row in rows}
+    of_ids = {row.id: row for row in rows}
     return [
-        Statistics(task, tokenizers.get(tokenizer_id or ""))
+        Statistics(task, of_ids.get(tokenizer_id or ""))
         for tokenizer_id, task in list(newest.items())[:MAX_LISTED]
-        if tokenizer_id is None or tokenizer_id in tokenizers
+        if tokenizer_id is None or tokenizer_id in of_ids
     ]
 
 

@@ -19,6 +19,7 @@ from app.core.model_base import new_id
 from app.core.models import Checkpoint, Job
 from app.core.principal import Principal, visible
 from app.corpora import service as corpora
+from app.corpora import tokenizers as stored_tokenizers
 from app.corpora.record_kinds import KIND_WORDS
 from app.jobs import form_plan, job_parts, service, stream
 from app.jobs.attempts.effective_spec import effective_spec
@@ -32,7 +33,6 @@ from app.jobs.previews.chat_template import PreviewRequest
 from app.jobs.views import chart_words, form, form_controls
 from app.jobs.views.form import Origin, SubmittedForm
 from app.jobs.views.form_controls import FormContext
-from app.tokenizers import service as tokenizers_service
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
 from app.web.forms import FormBody
@@ -188,7 +188,7 @@ def _draw_form(
     """The page of the form with its plan; after a `refusal` of its submission with what was wrong instead."""
     with db.transaction() as session:
         texts, _rest = corpora.list_corpora(session, principal=principal, limit=200)
-        tokenizers, _rest = tokenizers_service.list_tokenizers(session, principal=principal, state="ready")
+        tokenizers, _rest = stored_tokenizers.list_tokenizers(session, principal=principal, state="ready")
         choices = bases.offers(session, principal=principal)
         context = _form_context(session, principal, submitted)
         plan = FormPlan(problem=refusal)

@@ -27,6 +27,7 @@ from app.core.openai_models import Submission
 from app.core.principal import Principal, visible, visible_to
 from app.core.settings import settings
 from app.corpora import service as corpora_service
+from app.corpora import tokenizers as stored_tokenizers
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import retention
@@ -34,7 +35,6 @@ from app.jobs.lifecycle.state import add_history, finish, set_state
 from app.jobs.planning import accuracy, base_model, training_data, validation
 from app.jobs.planning.answers import localize
 from app.jobs.planning.base_model import StartingPoint
-from app.tokenizers import service as tokenizers_service
 from trainer.messages import Message, message
 from trainer.planning import hardware, scaling_laws
 from trainer.planning.config_search import choose_auto_fields, split_auto_fields
@@ -92,7 +92,7 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
     corpora = _corpora(session, principal, spec)
     tokenizer = None
     if spec.tokenizer is not None:
-        tokenizer = tokenizers_service.usable_tokenizer(session, principal=principal, tokenizer_id=spec.tokenizer)
+        tokenizer = stored_tokenizers.usable_tokenizer(session, principal=principal, tokenizer_id=spec.tokenizer)
     validation.check_size(spec, corpora)
     if origin is not None and parent is not None:
         spec = validation.with_steps_of(spec, parent)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.core import db, queue
 from app.core.paging import Listing
+from app.corpora import tokenizers as stored_tokenizers
 from app.tokenizers import comparison, imports, schemas, service
 from app.tokenizers.schemas import CompareRequest, ComparisonAnswer, TokenizerAnswer, TrainRequest
 from app.web.auth import Reader, Submitter
@@ -104,7 +105,7 @@ def compare_tokenizers(principal: Reader, body: CompareRequest) -> ComparisonAns
 def list_tokenizers(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[TokenizerAnswer]:
     """List your tokenizers, newest first."""
     with db.transaction() as session:
-        rows, cursor = service.list_tokenizers(session, principal=principal, limit=limit, after=after)
+        rows, cursor = stored_tokenizers.list_tokenizers(session, principal=principal, limit=limit, after=after)
         tasks = service.tasks_of(session, rows)
     return Listing(data=[schemas.tokenizer_answer(row, tasks.get(row.id)) for row in rows], next=cursor)
 

@@ -11,7 +11,7 @@ from app.core import storage
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.principal import Principal
-from app.tokenizers import service
+from app.corpora import tokenizers as stored_tokenizers
 from app.tokenizers.schemas import ComparedToken, Tokenization
 from app.web import preview_process
 
@@ -36,14 +36,16 @@ def find(session: Session, *, principal: Principal, ids: Sequence[str]) -> list[
             path = str(storage.base_model(model.id))
             compared.append(Compared(model.id, model.name, model.facts.vocab_size, path))
             continue
-        own = service.usable_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id, field="tokenizers")
+        own = stored_tokenizers.usable_tokenizer(
+            session, principal=principal, tokenizer_id=tokenizer_id, field="tokenizers"
+        )
         compared.append(Compared(own.id, own.name, own.vocab_size, str(storage.tokenizer(own.id))))
     return compared
 
 
 def choices(session: Session, *, principal: Principal) -> list[tuple[str, str]]:
     """ID and name of every tokenizer that can be compared: those that are ready, then those of base models."""
-    tokenizers, _next = service.list_tokenizers(session, principal=principal, state="ready")
+    tokenizers, _next = stored_tokenizers.list_tokenizers(session, principal=principal, state="ready")
     models, _next = base_models.list_models(session, principal=principal, state="ready")
     return [(row.id, row.name) for row in tokenizers] + [
         (row.id, _("{name} (base model)", name=row.name)) for row in models

@@ -12,6 +12,7 @@ from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, gettext_noop, translate
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
+from app.corpora import tokenizers as stored_tokenizers
 from app.tokenizers import comparison, imports, problems, service, vocabulary
 from app.tokenizers.curve_plot import plot
 from app.tokenizers.schemas import MAX_COMPARED, Tokenization, TrainRequest
@@ -56,7 +57,7 @@ def _index(
     values: dict[str, Any] | None = None,
 ) -> Response:
     with db.transaction() as session:
-        rows, cursor = service.list_tokenizers(session, principal=principal, limit=PAGE_ROWS, after=after)
+        rows, cursor = stored_tokenizers.list_tokenizers(session, principal=principal, limit=PAGE_ROWS, after=after)
         ids = {corpus_id for row in rows for corpus_id in row.corpora}
         names = corpora_service.corpus_names(session, principal=principal, ids=ids)
         jobs = service.jobs_of_tokenizers(session, principal=principal)

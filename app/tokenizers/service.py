@@ -8,14 +8,14 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.core import background_tasks, deleted_directories, paging, storage
+from app.core import background_tasks, deleted_directories, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import TokenizerFacts
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, BackgroundTask, Job, Tokenizer
 from app.core.names import check_text, checked_name
-from app.core.principal import Principal, visible, visible_to
+from app.core.principal import Principal, visible
 from app.core.settings import settings
 from app.corpora import service as corpora_service
 from app.tokenizers.schemas import TrainRequest
@@ -125,23 +125,6 @@ def record_tokenizer(
     return session.execute(same).scalar_one()
 
 
-def usable_tokenizer(
-    session: Session, *, principal: Principal, tokenizer_id: str, field: str = "tokenizer"
-) -> Tokenizer:
-    """The tokenizer of a job. Raises PanelError at the field if it is unknown, another user's or not ready."""
-    visible = visible_to(Tokenizer.owner_id, principal)
-    # Held until the commit, so that it is not deleted under the job that is being submitted.
-    own = select(Tokenizer).where(Tokenizer.id == tokenizer_id, visible).with_for_update(read=True)
-    tokenizer = session.scalar(own)
-    if tokenizer is None:
-        message = _("There is no tokenizer {id}, or it is not yours.", id=tokenizer_id)
-        raise bad_field(field, "tokenizer_unknown", message)
-    if tokenizer.state != "ready":
-        message = _("The tokenizer “{name}” is not ready. Its page says why.", name=tokenizer.name)
-        raise bad_field(field, "tokenizer_unready", message)
-    return tokenizer
-
-
 def jobs_of_tokenizers(session: Session, *, principal: Principal) -> dict[str, list[tuple[str, str]]]:
     """The user's jobs by the ID of their tokenizer: ID and name of each job, newest first."""
     used = select(Job.tokenizer_id, Job.id, Job.name).where(Job.owner_id == principal.user_id)
@@ -158,16 +141,6 @@ def jobs_of_tokenizers(session: Session, *, principal: Principal) -> dict[str, l
 def get_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> Tokenizer:
     """A tokenizer the user may see. Raises 404."""
     return visible(session, Tokenizer, tokenizer_id, principal=principal)
-
-
-def list_tokenizers(
-    session: Session, *, principal: Principal, limit: int = 100, after: str | None = None, state: str | None = None
-) -> tuple[list[Tokenizer], str | None]:
-    """The tokenizers the user may see, newest first, and the cursor of the next page."""
-    visible = select(Tokenizer).where(visible_to(Tokenizer.owner_id, principal))
-    if state is not None:
-        visible = visible.where(Tokenizer.state == state)
-    return paging.newest(session, visible, Tokenizer.id, limit, after)
 
 
 def delete_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> None:

@@ -18,6 +18,7 @@ from app.core.models import BackgroundTask, Corpus, ImportedModel, Job, Tokenize
 from app.corpora import service as corpora
 from app.jobs.scheduling.sweep import Sweep
 from app.launcher import password_reset
+from app.tokenizers import service as tokenizers_service
 from tests import users
 from tests.app.jobs import factories, saved_checkpoints
 from tests.users import PASSWORD, Person
@@ -201,7 +202,7 @@ def add_data(person: Person, sha256: str = "7" * 64) -> list[Path]:
     job_id, fence = factories.started(person, corpus_id, **STEPS)
     checkpoint_id = saved_checkpoints.recorded(job_id, 4, fence).id
     with db.transaction() as session:
-        tokenizer = corpora.record_tokenizer(
+        tokenizer = tokenizers_service.record_tokenizer(
             session, owner_id=person.id, name="t", vocab_size=9, sha256=sha256, corpora=[corpus_id]
         )
         model = ImportedModel(owner_id=person.id, name="m", source="upload", state="ready")
@@ -262,7 +263,7 @@ def test_a_removal_can_transfer_everything_to_the_owner_while_jobs_run(
 ) -> None:
     sha256 = "8" * 64
     with db.transaction() as session:
-        same = corpora.record_tokenizer(
+        same = tokenizers_service.record_tokenizer(
             session, owner_id=alice_user.id, name="hers", vocab_size=9, sha256=sha256, corpora=[]
         )
     directories = add_data(carol, sha256)

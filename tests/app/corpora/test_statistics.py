@@ -6,8 +6,9 @@ from starlette.testclient import TestClient
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from app.core import db, storage
-from app.corpora import service, statistics
+from app.corpora import statistics
 from app.corpora.statistics import Bar, CorpusStatistics
+from app.tokenizers import service as tokenizers_service
 from tests.app.corpora.test_versions import joined, read
 from tests.background import run_waiting
 from tests.users import Person
@@ -21,7 +22,7 @@ def word_tokenizer(owner: Person, name: str = "words") -> str:
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     values = {"owner_id": owner.id, "name": name, "vocab_size": 4, "sha256": f"{name} {owner.id}", "corpora": []}
     with db.transaction() as session:
-        tokenizer_id = service.record_tokenizer(session, **values).id
+        tokenizer_id = tokenizers_service.record_tokenizer(session, **values).id
     path = storage.tokenizer(tokenizer_id)
     path.mkdir(parents=True, exist_ok=True)
     words.save(str(path / "tokenizer.json"))

@@ -18,10 +18,10 @@ from app.core.models import (
     MetricRollup,
     Tokenizer,
 )
-from app.corpora import service as corpora
 from app.jobs.attempts import attempts
 from app.jobs.scheduling.rescan import rescan
 from app.jobs.scheduling.sweep import Sweep
+from app.tokenizers import service as tokenizers_service
 from tests.app.jobs import factories, saved_checkpoints
 from tests.users import Person
 from trainer.run_dir import Inputs, RunDir
@@ -184,7 +184,7 @@ def test_an_unfinished_job_keeps_the_checkpoints_that_it_may_resume_from(
 
 def tokenizer_of(owner: Person, sha256: str) -> tuple[str, Path]:
     with db.transaction() as session:
-        row = corpora.record_tokenizer(
+        row = tokenizers_service.record_tokenizer(
             session, owner_id=owner.id, name="Genesis", vocab_size=500, sha256=sha256, corpora=[]
         )
     directory = storage.tokenizer(row.id)

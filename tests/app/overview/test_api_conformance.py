@@ -15,7 +15,7 @@ from schemathesis.specs.openapi import checks
 from starlette.testclient import TestClient
 
 from app.core import db
-from app.corpora import service as corpora
+from app.tokenizers import service as tokenizers_service
 from app.web.middleware import SECURITY_HEADERS
 from tests.app.jobs import factories
 from tests.users import Person
@@ -38,7 +38,7 @@ def real_ids(alice_user: Person) -> dict[str, str]:
     corpus_id = factories.corpus(alice_user)
     job_id, checkpoint_id = factories.finished(alice_user, corpus_id)
     with db.transaction() as session:
-        tokenizer = corpora.record_tokenizer(
+        tokenizer = tokenizers_service.record_tokenizer(
             session, owner_id=alice_user.id, name="Genesis", vocab_size=500, sha256="0" * 64, corpora=[corpus_id]
         )
     return {

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from app.core import db, storage
 from app.core.errors import PanelError
+from app.corpora import tokenizers as stored_tokenizers
 from app.tokenizers import service
 from tests.background import forget_waiting, run_waiting
 from tests.trainer import tokenizers_of_bases
@@ -96,7 +97,7 @@ def test_a_wrong_field_is_named(alice: TestClient, corpus: str, body: dict[str, 
 def test_a_job_can_choose_one_only_once_it_is_ready(alice: TestClient, alice_user: Person, corpus: str) -> None:
     waiting = alice.post("/api/v1/tokenizers", json={"corpora": [corpus], "vocab_size": 300}).json()["id"]
     with db.transaction() as session, pytest.raises(PanelError) as refused:
-        service.usable_tokenizer(session, principal=alice_user.principal, tokenizer_id=waiting)
+        stored_tokenizers.usable_tokenizer(session, principal=alice_user.principal, tokenizer_id=waiting)
     assert (refused.value.code, refused.value.fields[0].field) == ("tokenizer_unready", "tokenizer")
     assert waiting not in alice.get("/jobs/new").text
     run_waiting()
@@ -232,5 +233,5 @@ def test_the_same_tokenizer_of_an_owner_is_stored_once(alice: TestClient, alice_
     assert alice.get(f"/api/v1/tokenizers/{first.id}").json()["vocab_size"] == 512
     assert alice.get(f"/api/v1/tokenizers/{bobs.id}").status_code == 404
     with db.transaction() as session, pytest.raises(PanelError) as refused:
-        service.usable_tokenizer(session, principal=alice_user.principal, tokenizer_id=bobs.id)
+        stored_tokenizers.usable_tokenizer(session, principal=alice_user.principal, tokenizer_id=bobs.id)
     assert refused.value.fields[0].field == "tokenizer"

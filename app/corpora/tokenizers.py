@@ -1,0 +1,37 @@
+"""Finds tokenizers for what uses them. Their table is written by app/tokenizers/service.py."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.core import paging
+from app.core.errors import bad_field
+from app.core.i18n import _
+from app.core.models import Tokenizer
+from app.core.principal import Principal, visible_to
+
+
+def list_tokenizers(
+    session: Session, *, principal: Principal, limit: int = 100, after: str | None = None, state: str | None = None
+) -> tuple[list[Tokenizer], str | None]:
+    """The tokenizers the user may see, newest first, and the cursor of the next page."""
+    visible = select(Tokenizer).where(visible_to(Tokenizer.owner_id, principal))
+    if state is not None:
+        visible = visible.where(Tokenizer.state == state)
+    return paging.newest(session, visible, Tokenizer.id, limit, after)
+
+
+def usable_tokenizer(
+    session: Session, *, principal: Principal, tokenizer_id: str, field: str = "tokenizer"
+) -> Tokenizer:
+    """The tokenizer of a job. Raises PanelError at the field if it is unknown, another user's or not ready."""
+    visible = visible_to(Tokenizer.owner_id, principal)
+    # Held until the commit, so that it is not deleted under the job that is being submitted.
+    own = select(Tokenizer).where(Tokenizer.id == tokenizer_id, visible).with_for_update(read=True)
+    tokenizer = session.scalar(own)
+    if tokenizer is None:
+        message = _("There is no tokenizer {id}, or it is not yours.", id=tokenizer_id)
+        raise bad_field(field, "tokenizer_unknown", message)
+    if tokenizer.state != "ready":
+        message = _("The tokenizer “{name}” is not ready. Its page says why.", name=tokenizer.name)
+        raise bad_field(field, "tokenizer_unready", message)
+    return tokenizer
