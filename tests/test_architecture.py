@@ -198,6 +198,7 @@ STATE_WRITERS = {
     ("app/base_models/service.py", "model"),
     ("app/corpora/service.py", "Corpus"),
     ("app/corpora/service.py", "corpus"),
+    ("app/tokenizers/service.py", "Tokenizer"),
     ("app/core/background_tasks.py", "task"),
 }
 PLANTED_STATE_WRITES = [

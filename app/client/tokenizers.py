@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
-from .shapes import ComparisonInfo, TokenizationInfo, TokenizerInfo
+from .tokenizer_shapes import TokenizationInfo, TokenizationsInfo, TokenizerInfo
 from .transport import Transport, address
 from .waiting import ignore, wait_until_ended
 
@@ -67,7 +67,7 @@ class Tokenizers:
     def compare(self, text: str, tokenizers: Sequence[str]) -> Sequence[TokenizationInfo]:
         """What up to four tokenizers make of a text: the IDs are those of tokenizers or of imported base models."""
         body = {"text": text, "tokenizers": list(tokenizers)}
-        return self._transport.post(ComparisonInfo, "/tokenizers/compare", body).data
+        return self._transport.post(TokenizationsInfo, "/tokenizers/compare", body).data
 
     def list(self, limit: int = 50) -> Iterator[TokenizerInfo]:
         """Your tokenizers, newest first, read in pages of `limit`."""

@@ -8,7 +8,7 @@ from app.core import db, queue
 from app.core.paging import Listing
 from app.corpora import tokenizers as stored_tokenizers
 from app.tokenizers import comparison, imports, schemas, service
-from app.tokenizers.schemas import CompareRequest, ComparisonAnswer, TokenizerAnswer, TrainRequest
+from app.tokenizers.schemas import CompareRequest, TokenizationsAnswer, TokenizerAnswer, TrainRequest
 from app.web.auth import Reader, Submitter
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
@@ -94,11 +94,11 @@ async def import_tokenizer(
     responses=errors("tokenizer_unknown", "tokenizer_unready", "model_unready", "text_slow", "preview_busy"),
 )
 @PREVIEWS
-def compare_tokenizers(principal: Reader, body: CompareRequest) -> ComparisonAnswer:
+def compare_tokenizers(principal: Reader, body: CompareRequest) -> TokenizationsAnswer:
     """Compare what up to four tokenizers make of a text."""
     with db.transaction() as session:
         rows = comparison.find(session, principal=principal, ids=body.tokenizers)
-    return ComparisonAnswer(data=comparison.compare(body.text, rows))
+    return TokenizationsAnswer(data=comparison.compare(body.text, rows))
 
 
 @router.get("/tokenizers")

@@ -150,7 +150,7 @@ def compare(
     """What up to four tokenizers make of a text. Without a text, English and Chinese samples are compared."""
     ids = list(dict.fromkeys(tokenizer_id for tokenizer_id in tokenizers or () if tokenizer_id))[:MAX_COMPARED]
     text = text.replace("\r\n", "\n")
-    shown = text if text.strip() else "\n".join(SAMPLES)
+    shown_text = text if text.strip() else "\n".join(SAMPLES)
     compared: list[Tokenization] = []
     error: PanelError | None = None
     with db.transaction() as session:
@@ -160,7 +160,7 @@ def compare(
         except PanelError as refused:
             rows, error = [], refused
     try:
-        compared = comparison.compare(shown, rows) if rows else []
+        compared = comparison.compare(shown_text, rows) if rows else []
     except PanelError as refused:
         error = refused
     return page(
@@ -168,7 +168,7 @@ def compare(
         "tokenizers/compare.html",
         error.status if error else 200,
         principal=principal,
-        text=shown,
+        text=shown_text,
         samples=SAMPLES,
         choices=choices,
         chosen=[one.id for one in rows],

@@ -187,7 +187,7 @@ class Tokenization(BaseModel):
     refused: str | None
 
 
-class ComparisonAnswer(BaseModel):
+class TokenizationsAnswer(BaseModel):
     """What each tokenizer makes of the text, in the order of the request."""
 
     data: list[Tokenization]

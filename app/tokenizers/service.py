@@ -87,21 +87,21 @@ def tasks_of(session: Session, tokenizers: Iterable[Tokenizer]) -> dict[str, Bac
 
 def finish(session: Session, *, tokenizer_id: str, result: dict[str, Any]) -> None:
     """Mark a tokenizer as ready with the closing report of its process."""
-    tokenizer = session.scalar(_preparing(tokenizer_id))
-    if tokenizer is not None:
-        tokenizer.facts = TokenizerFacts.model_validate({**tokenizer.facts.model_dump(), **result["facts"]})
-        tokenizer.vocab_size, tokenizer.sha256, tokenizer.state = result["vocab_size"], result["sha256"], "ready"
-        session.flush()
+    tokenizer = session.get_one(Tokenizer, tokenizer_id)
+    facts = TokenizerFacts.model_validate({**tokenizer.facts.model_dump(), **result["facts"]})
+    _change_preparing(
+        session, tokenizer_id, "ready", facts=facts, vocab_size=result["vocab_size"], sha256=result["sha256"]
+    )
 
 
 def fail(session: Session, *, tokenizer_id: str, problems: list[dict[str, Any]]) -> None:
     """Mark a tokenizer as failed, with its problems."""
-    failed = update(Tokenizer).where(Tokenizer.id == tokenizer_id, Tokenizer.state == "preparing")
-    session.execute(failed.values(state="failed", problems=problems))
+    _change_preparing(session, tokenizer_id, "failed", problems=problems)
 
 
-def _preparing(tokenizer_id: str) -> Any:
-    return select(Tokenizer).where(Tokenizer.id == tokenizer_id, Tokenizer.state == "preparing").with_for_update()
+def _change_preparing(session: Session, tokenizer_id: str, state: str, **values: Any) -> None:
+    preparing = (Tokenizer.id == tokenizer_id, Tokenizer.state == "preparing")
+    session.execute(update(Tokenizer).where(*preparing).values(state=state, **values))
 
 
 def remove_files(tokenizer_id: str) -> None:

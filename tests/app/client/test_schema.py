@@ -11,7 +11,7 @@ import httpx2
 import jsonschema_rs
 import pytest
 
-from app.client import Client, corpus_shapes, job_shapes, shapes
+from app.client import Client, corpus_shapes, job_shapes, shapes, tokenizer_shapes
 from app.client.accounts import create_token
 from app.client.conversations import ConversationFields
 from app.client.deployments import DeploymentOptions
@@ -181,13 +181,13 @@ SCHEMAS: dict[type[Shape], str] = {
     shapes.CleaningPreviewInfo: "CleaningPreviewAnswer",
     shapes.CleaningInfo: "CleaningAnswer",
     shapes.DocumentInfo: "DocumentAnswer",
-    shapes.TokenizerInfo: "TokenizerAnswer",
-    shapes.TokenizerProblemInfo: "TokenizerProblem",
-    shapes.CurvePointInfo: "CurvePoint",
-    shapes.TokenizerProgressInfo: "TokenizerProgress",
-    shapes.ComparisonInfo: "ComparisonAnswer",
-    shapes.TokenizationInfo: "Tokenization",
-    shapes.ComparedTokenInfo: "ComparedToken",
+    tokenizer_shapes.TokenizerInfo: "TokenizerAnswer",
+    tokenizer_shapes.TokenizerProblemInfo: "TokenizerProblem",
+    tokenizer_shapes.CurvePointInfo: "CurvePoint",
+    tokenizer_shapes.TokenizerProgressInfo: "TokenizerProgress",
+    tokenizer_shapes.TokenizationsInfo: "TokenizationsAnswer",
+    tokenizer_shapes.TokenizationInfo: "Tokenization",
+    tokenizer_shapes.ComparedTokenInfo: "ComparedToken",
     shapes.ImportProblem: "ModelProblem",
     shapes.UseLimit: "ModelLimit",
     shapes.FileInfo: "ModelFile",

@@ -90,9 +90,9 @@ def _name_end(opened: PreTrainedTokenizerFast, end: str | None) -> None:
         opened.eos_token = end
     if opened.eos_token is not None or opened.sep_token is not None:
         return
-    known = next((token for token in END_TOKENS if token in vocab), None)
-    if known is not None:
-        opened.eos_token = known
+    usual = next((token for token in END_TOKENS if token in vocab), None)
+    if usual is not None:
+        opened.eos_token = usual
     elif "[SEP]" in vocab:
         opened.sep_token = "[SEP]"  # noqa: S105 - of BERT
     else:
