@@ -25,12 +25,14 @@ class PreviewRefused(Exception):
     """The command refuses what it is asked, with a sentence."""
 
 
-def run(module: str, *arguments: str, too_slow: Callable[[], PanelError], text: str = "") -> str:
+def run(
+    module: str, *arguments: str, too_slow: Callable[[], PanelError], text: str = "", limits: ChildLimits = LIMITS
+) -> str:
     """The JSON that `python -m MODULE ARGUMENTS` prints; `text` is its standard input.
 
     Raises PreviewRefused, and PanelError if it takes too long or too much memory, or the node has no room for it.
     """
-    child_command = limited_command(LIMITS, [sys.executable, "-m", module, *arguments])
+    child_command = limited_command(limits, [sys.executable, "-m", module, *arguments])
     try:
         with node_budget().wait_for(MEMORY_BYTES, seconds=ROOM_SECONDS):
             child = subprocess.run(

@@ -9,7 +9,7 @@ from app.core import db
 from app.core.models import BackgroundTask, Corpus
 from app.core.settings import settings
 from app.corpora.cleaning import service
-from app.corpora.cleaning.recipe import RECIPE_FILE
+from app.corpora.cleaning.recipe import RECIPE_FILE, SCRATCH_BYTES
 from trainer.child_environment import child_environment
 from trainer.child_limits import ChildLimits
 from worker.background import parse
@@ -50,7 +50,7 @@ def limits(recipe: dict[str, Any]) -> ChildLimits:
     return ChildLimits(
         memory_bytes=settings().parse_memory_bytes,
         cpu_seconds=settings().clean_cpu_seconds,
-        file_bytes=8 * size + (1 << 20),
+        file_bytes=8 * size + SCRATCH_BYTES,
     )
 
 

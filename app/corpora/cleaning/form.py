@@ -36,7 +36,11 @@ class RecipeForm:
 
 def _defaults() -> dict[str, dict[str, Any]]:
     return {
-        _name(step): {name: value.get_default() for name, value in step.model_fields.items() if name != "name"}
+        _name(step): {
+            name: [] if value.is_required() else value.get_default()
+            for name, value in step.model_fields.items()
+            if name != "name"
+        }
         for step in STEPS
     }
 

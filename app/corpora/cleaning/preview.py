@@ -1,6 +1,7 @@
 """What a recipe would do with the first documents of a corpus, found out by a child process with limits."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from app.core import db
@@ -9,7 +10,7 @@ from app.core.i18n import _
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
 from app.corpora.cleaning import service
-from app.corpora.cleaning.recipe import StepSettings
+from app.corpora.cleaning.recipe import SCRATCH_BYTES, StepSettings
 from app.web import preview_process
 
 DEFAULT_DOCUMENTS = 200
@@ -23,8 +24,10 @@ def preview(principal: Principal, corpus_id: str, steps: list[StepSettings], num
         others = service.check(session, principal, parent, steps)
         recipe = service.recipe_of(parent, [step.model_dump() for step in steps], others)
     module, option = "worker.sandbox.cleaning.clean", f"--preview={num_documents}"
+    limits = replace(preview_process.LIMITS, file_bytes=SCRATCH_BYTES)
+    text = json.dumps(recipe)
     answer: dict[str, Any] = json.loads(
-        preview_process.run(module, option, too_slow=_too_slow, text=json.dumps(recipe))
+        preview_process.run(module, option, too_slow=_too_slow, text=text, limits=limits)
     )
     return answer
 

@@ -19,6 +19,7 @@ MAX_STEPS = 20
 # Files in the directory of a version: what its child is asked for, and samples of what each step removed or changed.
 RECIPE_FILE = "recipe.json"
 EXAMPLES_FILE = "examples.json"
+SCRATCH_BYTES = 128 << 20  # of a temporary file: the model of py3langid is unpacked to 68 MB
 MAX_CORPORA = 16
 
 CorpusIds = Annotated[list[str], Field(max_length=MAX_CORPORA)]

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from app.core import db, storage
 from app.core.models import Corpus, CorpusFile
 from app.corpora import previews
+from app.corpora.cleaning.reasons import STEP_NAMES
 from tests.app.corpora.conftest import Upload
 from tests.app.corpora.test_versions import changed, read
 from tests.background import claim, run_waiting
@@ -111,6 +112,20 @@ def test_a_preview_counts_and_writes_nothing(alice_api: TestClient, alice: TestC
     assert (found["num_documents"], found["num_left"]) == (2, 1)
     assert found["steps"][0]["examples"][0]["before"] == "Short."
     assert len(alice.get(f"/api/v1/corpora/{parent['id']}/versions").json()["data"]) == 1
+
+
+def test_every_step_runs_within_the_limits_of_its_process(
+    alice: TestClient, alice_api: TestClient, upload: Upload
+) -> None:
+    parent = upload(alice, lines(["An English document, long enough to tell its language."] * 2), "all.jsonl")
+    other = upload(alice, lines(["Another corpus."]), "other.jsonl")
+    steps = [{"name": name, **({"corpora": [other["id"]]} if name == "contamination" else {})} for name in STEP_NAMES]
+    preview = alice_api.post(f"/api/v1/corpora/{parent['id']}/preview-cleaning", json={"steps": steps})
+    assert preview.status_code == 200, preview.text
+    corpus = cleaned(alice, parent["id"], *steps)
+    assert (corpus["state"], corpus["num_documents"], corpus["problems"]) == ("ready", 1, [])
+    counts = [step["num_removed"] for step in alice.get(f"/api/v1/corpora/{corpus['id']}/cleaning").json()["steps"]]
+    assert counts == [step["num_removed"] for step in preview.json()["steps"]]
 
 
 def test_a_cancelled_cleaning_can_run_again(alice: TestClient, upload: Upload) -> None:
