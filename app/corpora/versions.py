@@ -84,7 +84,10 @@ def change(principal: Principal, corpus_id: str, upload_ids: Sequence[str], remo
         newest = select(func.max(Corpus.version)).where(Corpus.lineage_id == base.lineage_id)
         version = (session.scalar(newest) or 0) + 1
         options = ("kind", "mapping", "group_column", "skip_bad", "bad_bytes")
-        progress = ParseReport(**{name: getattr(base.progress, name) for name in options})
+        kept = {name: getattr(base.progress, name) for name in options}
+        if base.cleaning is not None:
+            kept["group_column"] = None  # the file that a recipe made has no such column
+        progress = ParseReport(**kept)
         corpus = Corpus(lineage_id=base.lineage_id, version=version, name=base.name, progress=progress)
         return corpus, list(files.values())
 

@@ -100,7 +100,8 @@ def child_recipe(session: Session, cleaning: Cleaning) -> dict[str, Any] | None:
 def recipe_of(parent: Corpus, steps: list[dict[str, Any]], others: list[Corpus]) -> dict[str, Any]:
     """A recipe as worker/sandbox/cleaning/clean.py reads it."""
     corpora = [{"id": corpus.id, "name": corpus.name, **_place(corpus)} for corpus in others]
-    return {**_place(parent), "steps": steps, "corpora": corpora}
+    groups = {"group_column": parent.progress.group_column, "groups": list(parent.progress.groups)}
+    return {**_place(parent), **groups, "steps": steps, "corpora": corpora}
 
 
 def _place(corpus: Corpus) -> dict[str, str]:

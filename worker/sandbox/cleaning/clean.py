@@ -14,6 +14,8 @@ import hashlib
 import json
 import os
 import sys
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
@@ -22,6 +24,7 @@ from typing import Any
 
 from app.corpora.cleaning.recipe import EXAMPLES_FILE, RECIPE_FILE, STEPS_ADAPTER, StepSettings
 from trainer import jsonlines
+from trainer.corpus_kinds import GROUPS_FILE, group_hash
 from worker.sandbox.cleaning.documents import CorpusDocument, read_documents
 from worker.sandbox.cleaning.steps import CleaningRefused, Context, Reference, Step
 from worker.sandbox.corpus.fields import BadLine, BadLines
@@ -121,10 +124,42 @@ def _size(corpus: dict[str, Any]) -> int:
     return (Path(corpus["path"]) / "text.bin").stat().st_size
 
 
+class Groups:
+    """The groups of the documents of the parent, which those that are left keep."""
+
+    def __init__(self, recipe: dict[str, Any]) -> None:
+        self.column: str | None = recipe.get("group_column")
+        self._names = {group_hash([name.encode("utf-8", "surrogatepass")]): name for name in recipe.get("groups", ())}
+        self._hashes = array("Q")
+        self._counts: Counter[int] = Counter()
+        if self.column is not None:
+            self._hashes.frombytes((Path(recipe["path"]) / GROUPS_FILE).read_bytes())
+            if sys.byteorder == "big":
+                self._hashes.byteswap()
+
+    def keep(self, number: int) -> list[int] | None:
+        """The hash of the group of a document that is left; None for a corpus without groups."""
+        if self.column is None:
+            return None
+        value = self._hashes[number]
+        self._counts[value] += 1
+        return [value]
+
+    def facts(self) -> dict[str, Any]:
+        """As a parser reports them; of the groups, those that the parent lists."""
+        if self.column is None:
+            return {}
+        num_ungrouped = self._counts.pop(0, 0)
+        listed = {self._names[value]: n for value, n in self._counts.most_common() if value in self._names}
+        counts = {"num_groups": len(self._counts), "num_ungrouped": num_ungrouped}
+        return {"group_column": self.column, "groups": listed, **counts}
+
+
 def clean(directory: Path, recipe: dict[str, Any], progress: Callable[[int], None]) -> dict[str, Any]:
     """Write the cleaned corpus, and return what a parser would report of it. Raises CleaningRefused."""
     kind = recipe["kind"]
-    shape, bad_lines, output = RecordReader(kind), BadLines(), CorpusWriter(directory)
+    shape, bad_lines, groups = RecordReader(kind), BadLines(), Groups(recipe)
+    output = CorpusWriter(directory, has_groups=groups.column is not None)
     pipeline = Pipeline(recipe, directory, progress)
     temporary = directory / f"upload.bin.{os.getpid()}"
     digest = hashlib.sha256()
@@ -136,7 +171,7 @@ def clean(directory: Path, recipe: dict[str, Any], progress: Callable[[int], Non
                 except BadLine as bad:
                     bad_lines.add(bad, document.number + 1)
                     continue
-                output.documents([text])
+                output.documents([text], groups.keep(document.number))
                 upload.write(line)
                 digest.update(line)
             upload.flush()
@@ -162,7 +197,7 @@ def clean(directory: Path, recipe: dict[str, Any], progress: Callable[[int], Non
         "sha256": digest.hexdigest(),
         **counts,
         "problems": bad_lines.problems,
-        "progress": {"kind": kind, **shape.facts(), **bad_lines.facts()},
+        "progress": {"kind": kind, **shape.facts(), **bad_lines.facts(), **groups.facts()},
         "files": [file],
         "steps": steps,
     }

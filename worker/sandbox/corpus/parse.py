@@ -21,7 +21,7 @@ import os
 import re
 import sys
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -80,11 +80,11 @@ class CorpusWriter:
         self.num_bytes += len(data)
         self.num_characters += len(text)
 
-    def documents(self, texts: list[str]) -> None:
-        """Append whole documents."""
+    def documents(self, texts: list[str], groups: Sequence[int] | None = None) -> None:
+        """Append whole documents; `groups` are the hashes of theirs, if not those of GroupedDocument."""
         encoded = [text.encode() for text in texts]
         if self._groups is not None:
-            self._groups.extend(map(_hash_group, texts))
+            self._groups.extend(map(_hash_group, texts) if groups is None else groups)
         for data in encoded:
             self.num_bytes += len(data)
             self._ends.append(self.num_bytes)

@@ -12,8 +12,9 @@ from app.core.models import Corpus, CorpusFile
 from app.corpora import previews
 from app.corpora.cleaning.reasons import STEP_NAMES
 from tests.app.corpora.conftest import Upload
-from tests.app.corpora.test_versions import changed, read
+from tests.app.corpora.test_versions import changed, groups, read
 from tests.background import claim, run_waiting
+from trainer.corpus_kinds import group_hash
 
 TEXTS = [
     "The first document is long enough to stay here.",
@@ -213,3 +214,18 @@ def test_the_file_of_a_cleaned_version_is_recorded(alice: TestClient, upload: Up
     assert sorted(path.name for path in storage.corpus(corpus["id"]).iterdir()) == [
         *(".lock", "examples.json", "index.bin", "text.bin", "upload")
     ]
+
+
+def test_what_is_left_keeps_its_groups(alice: TestClient, upload: Upload) -> None:
+    by = ["ann", "ben", "", "ben"]
+    long = [*TEXTS, TEXTS[0]]
+    rows = [{"text": f"{text} {n}", "by": name} for n, (text, name) in enumerate(zip(long, by, strict=True))]
+    parent = upload(alice, "".join(json.dumps(row) + "\n" for row in rows).encode(), "by.jsonl")
+    alice.post(f"/api/v1/corpora/{parent['id']}/parse", json={"group_column": "by"})
+    read(alice, parent["id"])
+    corpus = cleaned(alice, parent["id"], {"name": "length", "min_characters": 20})  # without the second
+    assert groups(corpus["id"]) == [group_hash([b"ann"]), 0, group_hash([b"ben"])]
+    counts = {name: corpus[name] for name in ("group_column", "groups", "num_groups", "num_ungrouped")}
+    assert counts == {"group_column": "by", "groups": {"ann": 1, "ben": 1}, "num_groups": 2, "num_ungrouped": 1}
+    more = changed(alice, corpus["id"], {"more.txt": b"More."}).json()  # the cleaned file has no such column
+    assert (more["group_column"], read(alice, more["id"])["state"]) == (None, "ready")
