@@ -55,7 +55,7 @@ def choices(session: Session, *, principal: Principal) -> list[tuple[str, str]]:
 def compare(text: str, tokenizers: Sequence[Compared]) -> list[Tokenization]:
     """The tokens of a text by each tokenizer. Raises PanelError if that takes too long or the node has no room."""
     paths = [tokenizer.path for tokenizer in tokenizers]
-    answer = json.loads(preview_process.run("tokens", *paths, too_slow=_too_slow, text=text))
+    answer = json.loads(preview_process.run("trainer", "tokens", *paths, too_slow=_too_slow, text=text))
     num_bytes = len(text.encode())
     compared = []
     for tokenizer, listed in zip(tokenizers, answer, strict=True):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 360, 200  # of the drawing, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 32, 12, 12, 30  # margins
+LEFT, RIGHT, TOP, BOTTOM = 32, 26, 12, 30  # margins
 MAX_LABELS = 5  # of vocabulary sizes
 
 
