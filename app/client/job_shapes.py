@@ -254,6 +254,19 @@ class ComparisonInfo(Shape):
     fields: list[DifferentFieldInfo]
 
 
+class SearchInfo(Shape):
+    """A hyperparameter search: jobs that differ in `fields` only. `jobs` are their ids."""
+
+    id: str
+    name: str
+    fields: list[str]
+    early_stopping: bool
+    num_jobs: int
+    num_open: int
+    jobs: list[str]
+    created_at: datetime
+
+
 class CurveInfo(Shape):
     """A series: its points where `stride` is 1, else their mean, least and greatest over so many steps."""
 

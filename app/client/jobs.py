@@ -19,6 +19,7 @@ from .job_shapes import (
     PlanInfo,
     ProposalInfo,
     SampleInfo,
+    SearchInfo,
     TemplatePreviewInfo,
 )
 from .transport import Transport, address
@@ -131,6 +132,22 @@ class Jobs:
     def delete(self, job_id: str) -> None:
         """Delete a job that has ended, with its checkpoints."""
         self._transport.delete(address("jobs", job_id))
+
+    def search(self, request: Mapping[str, Any]) -> SearchInfo:
+        """Submit a hyperparameter search: name, spec, grid, ranges, num_jobs, seed and early_stopping."""
+        return self._transport.post(SearchInfo, "/hyperparameter-searches", request)
+
+    def searches(self, limit: int = 50) -> Iterator[SearchInfo]:
+        """Your hyperparameter searches, newest first, read in pages of `limit`."""
+        return self._transport.pages(SearchInfo, "/hyperparameter-searches", limit=limit)
+
+    def get_search(self, search_id: str) -> SearchInfo:
+        """A hyperparameter search."""
+        return self._transport.get(SearchInfo, address("hyperparameter-searches", search_id))
+
+    def cancel_search(self, search_id: str) -> SearchInfo:
+        """Cancel all jobs of a hyperparameter search that have not ended."""
+        return self._transport.post(SearchInfo, address("hyperparameter-searches", search_id, "cancel"))
 
     def history(self, job_id: str) -> Iterator[HistoryInfo]:
         """What happened to a job, oldest first."""

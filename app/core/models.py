@@ -271,6 +271,19 @@ class Node(Base):
     telemetry: Mapped[Telemetry] = mapped_column(server_default="{}")
 
 
+class HyperparameterSearch(Base):
+    """Jobs that differ in some fields only, submitted together. With `early_stopping` the worse ones are cancelled."""
+
+    __tablename__ = "hyperparameter_search"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    fields: Mapped[list[str]]  # of TrainSpec, that its jobs differ in
+    early_stopping: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Job(Base):
     """A request to train. `desired` is set by the user; `state` is written only by app/jobs/lifecycle/state.py."""
 
@@ -309,6 +322,7 @@ class Job(Base):
     resume_from_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id", ondelete="SET NULL", use_alter=True))
     tokenizer_id: Mapped[str | None] = mapped_column(ForeignKey("tokenizer.id", ondelete="SET NULL"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("job.id", ondelete="SET NULL"))
+    search_id: Mapped[str | None] = mapped_column(ForeignKey(HyperparameterSearch.id, ondelete="SET NULL"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())  # when it was submitted or last resumed
     started_at: Mapped[datetime | None]

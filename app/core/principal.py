@@ -12,7 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from app.core.conversation_models import Conversation
 from app.core.errors import PanelError
 from app.core.i18n import _
-from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
+from app.core.models import BackgroundTask, Checkpoint, Corpus, HyperparameterSearch, ImportedModel, Job, Tokenizer
 
 SESSION_LIFETIME = timedelta(days=30)
 
@@ -26,7 +26,9 @@ Scope = Literal["read", "submit", "admin"]
 SCOPES: tuple[Scope, ...] = ("read", "submit", "admin")
 
 
-Owned = TypeVar("Owned", Checkpoint, Corpus, ImportedModel, Job, Tokenizer, BackgroundTask, Conversation)
+Owned = TypeVar(
+    "Owned", Checkpoint, Corpus, HyperparameterSearch, ImportedModel, Job, Tokenizer, BackgroundTask, Conversation
+)
 
 
 @dataclass(frozen=True)

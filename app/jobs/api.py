@@ -12,10 +12,11 @@ from app.core.i18n import _
 from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
 from app.core.principal import Principal
-from app.jobs import comparison, schemas, service, stream
+from app.jobs import comparison, hyperparameter_search, schemas, service, stream
 from app.jobs.attempts import metrics
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.cluster import nodes
+from app.jobs.hyperparameter_search import HyperparameterSearchAnswer, HyperparameterSearchRequest
 from app.jobs.lifecycle import notifications
 from app.jobs.lifecycle.notifications import notify_job_changed
 from app.jobs.planning import answers
@@ -179,7 +180,7 @@ def list_jobs(
 @router.get("/jobs/compare", tags=["jobs"], responses=errors("jobs_many"))
 def compare_jobs(
     principal: Reader,
-    job: Annotated[list[Id], Query(description="The ids of the jobs, at most 20.", min_length=1, max_length=100)],
+    job: Annotated[list[Id], Query(description="The ids of the jobs, at most 50.", min_length=1, max_length=100)],
 ) -> comparison.JobComparison:
     """Compare jobs: the fields in which their specs differ, their best values and their newest samples."""
     with db.transaction() as session:
@@ -352,6 +353,56 @@ def stream_job(
     language = i18n.locale()
     read = stream.json_reader(job_id, language)
     return event_source(request, notifications.topic(job_id, language), read, last_event_id or after or "")
+
+
+SEARCH_CODES = ("search_empty", "search_field_twice", "search_large", "search_unlimited")
+
+
+@router.post(
+    "/hyperparameter-searches",
+    status_code=201,
+    tags=["jobs"],
+    responses=errors(*SEARCH_CODES, *SPEC_CODES, "quota", "disk_full"),
+)
+def create_search(
+    principal: Submitter, request: HyperparameterSearchRequest, response: Response
+) -> HyperparameterSearchAnswer:
+    """Submit jobs over a grid or random values of some fields, all or none, and end the worse ones early if wished."""
+    with db.transaction() as session:
+        search, jobs = hyperparameter_search.create(session, principal=principal, request=request)
+        (answer,) = hyperparameter_search.answers(session, [search])
+        ids = [job.id for job in jobs]
+    for job_id in ids:
+        notify_job_changed(job_id)
+    response.headers["Location"] = f"/api/v1/hyperparameter-searches/{answer.id}"
+    return answer
+
+
+@router.get("/hyperparameter-searches", tags=["jobs"])
+def list_searches(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[HyperparameterSearchAnswer]:
+    """List hyperparameter searches, newest first."""
+    with db.transaction() as session:
+        rows, following = hyperparameter_search.list_searches(session, principal=principal, limit=limit, after=after)
+        return Listing(data=hyperparameter_search.answers(session, rows), next=following)
+
+
+@router.get("/hyperparameter-searches/{search_id}", tags=["jobs"])
+def get_search(principal: Reader, search_id: Id) -> HyperparameterSearchAnswer:
+    """Get a hyperparameter search. GET /jobs/compare shows its jobs side by side."""
+    with db.transaction() as session:
+        search = hyperparameter_search.get(session, principal=principal, search_id=search_id)
+        return hyperparameter_search.answers(session, [search])[0]
+
+
+@router.post("/hyperparameter-searches/{search_id}/cancel", status_code=202, tags=["jobs"])
+def cancel_search(principal: Submitter, search_id: Id) -> HyperparameterSearchAnswer:
+    """Cancel all jobs of a hyperparameter search that have not ended."""
+    with db.transaction() as session:
+        search = hyperparameter_search.cancel(session, principal=principal, search_id=search_id)
+        (answer,) = hyperparameter_search.answers(session, [search])
+    for job_id in answer.jobs:
+        notify_job_changed(job_id)
+    return answer
 
 
 @router.get("/recipes", tags=["jobs"])

@@ -1,5 +1,6 @@
 """Several jobs side by side: the fields in which their specs differ, their best values and their newest samples."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from app.jobs.views import form
 from trainer.planning import counts
 from trainer.spec import TrainSpec
 
-MAX_JOBS = 20
+MAX_JOBS = 50
 # Whether a lower value of a series is the better one.
 IS_LOWER_BETTER = {
     "eval_loss": True,
@@ -77,9 +78,16 @@ class JobComparison(BaseModel):
         choose = min if IS_LOWER_BETTER[series] else max
         return choose(values, default=None)
 
+    def by_validation_loss(self) -> "JobComparison":
+        """The same with the lowest validation loss first; jobs without one last."""
+        losses = [job.best["eval_loss"].value if "eval_loss" in job.best else math.inf for job in self.jobs]
+        order = sorted(range(len(self.jobs)), key=lambda index: losses[index])
+        fields = [field.model_copy(update={"values": [field.values[n] for n in order]}) for field in self.fields]
+        return JobComparison(jobs=[self.jobs[n] for n in order], fields=fields)
+
 
 def compare(session: Session, *, principal: Principal, job_ids: Sequence[str]) -> JobComparison:
-    """Compare up to 20 jobs. Raises PanelError: 404 if one is not the user's, 422 if there are more."""
+    """Compare up to 50 jobs. Raises PanelError: 404 if one is not the user's, 422 if there are more."""
     ids = list(dict.fromkeys(job_ids))
     if len(ids) > MAX_JOBS:
         raise bad_field("job", "jobs_many", _("At most {max} jobs can be compared at once.", max=MAX_JOBS))

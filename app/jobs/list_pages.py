@@ -11,10 +11,10 @@ from app.core import db
 from app.core.errors import PanelError
 from app.core.models import STATES, TERMINAL
 from app.core.principal import Principal
-from app.jobs import bulk, comparison, schemas, service
+from app.jobs import bulk, comparison, hyperparameter_search, schemas, service
 from app.jobs.bulk import BulkOutcome
 from app.jobs.lifecycle import notifications
-from app.jobs.views import chart_words
+from app.jobs.views import chart_words, parallel_coordinates
 from app.web.auth import Reader, Submitter
 from app.web.forms import FormBody
 from app.web.json_body import StrictRoute
@@ -24,6 +24,7 @@ from app.web.parameters import Id, ShortText
 router = APIRouter(route_class=StrictRoute)
 
 PAGE_LENGTH = 25
+MAX_AXES = 8  # of fields, in the plot of a comparison
 MAX_FIELD_CHARACTERS = 1_000
 RUN_FIELDS = {"id", "tokens_per_step", "flops_per_step", "series"}  # of a comparison, for its chart
 FILTERS = {"all": None, "active": tuple(s for s in STATES if s not in TERMINAL), "ended": TERMINAL}
@@ -127,26 +128,66 @@ def compare(
     request: Request,
     principal: Reader,
     job: Annotated[list[ShortText], Query(max_length=100)] = [],  # noqa: B006 - FastAPI copies it
+    search: Annotated[ShortText | None, Query(description="A hyperparameter search, whose jobs are compared.")] = None,
 ) -> Response:
     """The curves, settings, best values and samples of several jobs side by side."""
-    compared, problem = None, None
+    compared, problem, answer = None, None, None
     try:
         with db.transaction() as session:
+            if search is not None:
+                row = hyperparameter_search.get(session, principal=principal, search_id=search)
+                (answer,) = hyperparameter_search.answers(session, [row])
+                job = answer.jobs
             compared = comparison.compare(session, principal=principal, job_ids=job)
     except PanelError as error:
         problem = error
+    if answer is not None and compared is not None:
+        compared = compared.by_validation_loss()
     return page(
         request,
         "jobs/compare.html",
         problem.status if problem else 200,
         principal=principal,
         compared=compared,
+        search=answer,
+        plot=_plot(compared) if compared else None,
         problem=problem,
         series=chart_words.series_words(),
         words=chart_words.comparison_words(compared.jobs if compared else []),
         runs=[run.model_dump(include=RUN_FIELDS) for run in compared.jobs] if compared else [],
         validation_series=list(comparison.IS_LOWER_BETTER),
     )
+
+
+def _plot(compared: comparison.JobComparison) -> parallel_coordinates.ParallelCoordinates | None:
+    """Which values gave which loss, of jobs with a validation loss."""
+    rows = [n for n, job in enumerate(compared.jobs) if "eval_loss" in job.best]
+    jobs = [(job.id, job.name, job.best["eval_loss"].value) for job in (compared.jobs[n] for n in rows)]
+    fields = [(field.title, [field.values[n] for n in rows]) for field in compared.fields]
+    return parallel_coordinates.plot(jobs, fields[:MAX_AXES], chart_words.series_words()["eval_loss"])
+
+
+@router.get("/jobs/searches")
+def list_searches(
+    request: Request, principal: Reader, after: Annotated[str | None, Query(max_length=64)] = None
+) -> Response:
+    """The hyperparameter searches, newest first."""
+    with db.transaction() as session:
+        rows, more = hyperparameter_search.list_searches(session, principal=principal, limit=PAGE_LENGTH, after=after)
+        searches = hyperparameter_search.answers(session, rows)
+    return page(request, "jobs/searches.html", principal=principal, searches=searches, next=more, after=after)
+
+
+@router.post("/jobs/searches/{search_id}/cancel")
+def cancel_search(principal: Submitter, search_id: Id) -> Response:
+    """Cancel the open jobs of a hyperparameter search and redirect to its comparison."""
+    with db.transaction() as session:
+        hyperparameter_search.cancel(session, principal=principal, search_id=search_id)
+        row = hyperparameter_search.get(session, principal=principal, search_id=search_id)
+        ids = hyperparameter_search.answers(session, [row])[0].jobs
+    for job_id in ids:
+        notifications.notify_job_changed(job_id)
+    return RedirectResponse(f"/jobs/compare?search={search_id}", status_code=303)
 
 
 @router.get("/jobs/{job_id}/edit")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -21,9 +22,10 @@ from app.core.principal import Principal, visible
 from app.corpora import service as corpora
 from app.corpora import tokenizers as stored_tokenizers
 from app.corpora.record_kinds import KIND_WORDS
-from app.jobs import form_plan, job_parts, service, stream
+from app.jobs import form_plan, hyperparameter_search, job_parts, service, stream
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.form_plan import FormPlan
+from app.jobs.hyperparameter_search import HyperparameterSearchRequest
 from app.jobs.lifecycle import notifications
 from app.jobs.planning import answers
 from app.jobs.planning import base_model as bases
@@ -162,6 +164,8 @@ def submit(request: Request, principal: Submitter, form_data: FormBody) -> Respo
     """Queue the job and go to its page; sent twice, the same form gives the same job."""
     submitted = form.read_form(form_data)
     partial_spec = form.to_partial_spec(submitted)
+    if grid := form.search_grid(submitted):
+        return _submit_search(request, principal, submitted, partial_spec, grid)
     body = hashlib.sha256(json.dumps(partial_spec, sort_keys=True).encode()).hexdigest()[:24]
     key = f"form-{submitted.fields.get('key', '')[:64] or new_id()}-{body}"
     try:
@@ -174,6 +178,28 @@ def submit(request: Request, principal: Submitter, form_data: FormBody) -> Respo
         return _draw_form(request, principal, submitted, refusal=error)
     notifications.notify_job_changed(job_id)
     return RedirectResponse(f"/jobs/{job_id}", status_code=303)
+
+
+def _submit_search(
+    request: Request, principal: Principal, submitted: SubmittedForm, partial_spec: dict[str, Any], grid: dict[str, Any]
+) -> Response:
+    """Submit the jobs of a hyperparameter search and go to their comparison."""
+    name = submitted.fields.get("name", "").strip() or submitted.recipe
+    early_stopping = submitted.fields.get("early_stopping") == "true"
+    try:
+        search = HyperparameterSearchRequest(
+            name=name[:1_000], spec=partial_spec, grid=grid, early_stopping=early_stopping
+        )
+        with db.transaction() as session:
+            row, jobs = hyperparameter_search.create(session, principal=principal, request=search)
+            search_id, ids = row.id, [job.id for job in jobs]
+    except SpecError as error:
+        return _draw_form(request, principal, submitted, refusal=form_plan.as_panel_error(error))
+    except PanelError as error:
+        return _draw_form(request, principal, submitted, refusal=error)
+    for job_id in ids:
+        notifications.notify_job_changed(job_id)
+    return RedirectResponse(f"/jobs/compare?search={search_id}", status_code=303)
 
 
 def _draw_form(
@@ -213,6 +239,9 @@ def _draw_form(
         kinds={kind: translate(KIND_WORDS[kind]) for kind in CORPUS_KINDS_BY_OBJECTIVE[context.objective]},
         kind_words={kind: translate(word) for kind, word in KIND_WORDS.items()},
         groups=form_controls.groups(context),
+        search_rows=form.search_rows(context.form),
+        searchable_fields=form_controls.searchable_fields(context),
+        num_combinations=math.prod(len(values) for values in form.search_grid(context.form).values()),
         uses_chat_template=context.uses("chat_template"),
         corpora=[corpus for corpus in texts if corpus.state != "failed"],
         tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size or 0))) for t in tokenizers],

@@ -263,6 +263,9 @@ REASONS = {
     "wish_cancel": gettext_noop("Cancellation requested."),
     "wish_pause": gettext_noop("Pause requested."),
     "wish_run": gettext_noop("Resume requested."),
+    "search_stopped": gettext_noop(
+        "Stopped early: at this step the validation loss was not among the best third of its hyperparameter search."
+    ),
     "resumed": gettext_noop("Resumed from step {step}; {repeated} steps are trained again."),
     "stopped": gettext_noop("All processes have ended."),
     "paused": gettext_noop("It ended because its job was paused."),

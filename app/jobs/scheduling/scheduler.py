@@ -20,7 +20,7 @@ from app.background_tasks import outcomes
 from app.core import db, disk, live, log_lines, queue
 from app.core.models import Heartbeat
 from app.core.settings import settings
-from app.jobs import submissions
+from app.jobs import hyperparameter_search, submissions
 from app.jobs.lifecycle import notifications
 from app.jobs.scheduling import dispatch
 from app.jobs.scheduling.sweep import Sweep
@@ -91,6 +91,7 @@ class Scheduler:
         counts = {"given_up": self._run(dispatch.expire_leases) if may_expire else 0}
         counts["submitted"] = self._run(submissions.submit_ready)
         counts["settled"] = self._run(dispatch.requeue_or_fail)
+        counts["stopped"] = self._run(hyperparameter_search.stop_worse_jobs)
         counts["placed"] = self._run(dispatch.place)
         if may_expire:
             with db.transaction() as session:

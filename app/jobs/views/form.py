@@ -14,6 +14,7 @@ from trainer.planning.scaling_laws import Proposal
 from trainer.spec import TrainSpec, recipe, recipe_names
 
 LISTS = ("corpora", "validation_corpora")
+NUM_SEARCH_ROWS = 3
 AUTO = "auto"  # how the form writes both a null and a field that Athanor chooses
 
 
@@ -103,6 +104,31 @@ def _parse(text: str, schema: dict[str, Any]) -> Any:
         return number(text)
     except ValueError:
         return text
+
+
+@dataclass(frozen=True)
+class SearchRow:
+    """A row of the form's hyperparameter search: the name of a field and the values to try, as text."""
+
+    field: str
+    values: str
+
+
+def search_rows(form: SubmittedForm) -> list[SearchRow]:
+    """The rows of the hyperparameter search, empty ones included."""
+    numbers = range(1, NUM_SEARCH_ROWS + 1)
+    return [
+        SearchRow(form.fields.get(f"search_field_{n}", ""), form.fields.get(f"search_values_{n}", "")) for n in numbers
+    ]
+
+
+def search_grid(form: SubmittedForm) -> dict[str, list[Any]]:
+    """The values to try of each field of the hyperparameter search; empty if the form submits one job."""
+    rows = [row for row in search_rows(form) if row.field in properties() and row.values.strip()]
+    return {
+        row.field: [_parse(text.strip(), properties()[row.field]) for text in row.values.split(",") if text.strip()]
+        for row in rows
+    }
 
 
 def without_fields(form: SubmittedForm, names: Sequence[str]) -> SubmittedForm:

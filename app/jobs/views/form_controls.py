@@ -226,6 +226,19 @@ def _choices(name: str, schema: dict[str, Any]) -> list[tuple[str, str]]:
     return [(AUTO, _("auto (recommended)")), *choices] if choices and name in AUTO_FIELDS else choices
 
 
+def searchable_fields(context: FormContext) -> list[tuple[str, str]]:
+    """The fields that a hyperparameter search can vary, with their titles."""
+    return [
+        (name, translate(schema["title"]))
+        for name, schema in properties().items()
+        if name not in OUTSIDE_GROUPS
+        and context.uses(name)
+        and context.lock_reason(name) is None
+        and schema.get("type") in ("integer", "number", "string", "boolean")
+        and schema.get("maxLength", 0) <= LONG_TEXT
+    ]
+
+
 @dataclass(frozen=True)
 class RecipeCard:
     """A recipe in the form, with its cost on one process."""

@@ -20,8 +20,18 @@ from app.main import create_app
 from tests import api_document
 
 AREAS = {
-    *("corpora", "tokenizers", "models", "jobs", "nodes", "checkpoints", "tasks", "playground"),
-    *("deployments", "conversations"),
+    *(
+        "corpora",
+        "tokenizers",
+        "models",
+        "jobs",
+        "hyperparameter-searches",
+        "nodes",
+        "checkpoints",
+        "tasks",
+        "playground",
+    ),
+    *("deployments", "conversations", "hyperparameter-searches"),
 }
 # Operations of these areas that the client does without: the former addresses of tasks, versions of corpora and samples
 # of steps, which pages show.
@@ -45,6 +55,16 @@ CONVERSATION: ConversationFields = {
     "title": "Metals",
     "system_prompt": "Be brief.",
     "columns": [{"model_id": "k", "leaf_id": None}],
+}
+
+SEARCH: dict[str, Any] = {
+    "name": "n",
+    "spec": {},
+    "grid": {"seed": [1, 2]},
+    "ranges": {"learning_rate": {"low": 0.001, "high": 0.01, "is_log": True}},
+    "num_jobs": 4,
+    "seed": 1,
+    "early_stopping": True,
 }
 
 Calls = dict[str, Callable[[Client, Path], Any]]
@@ -86,6 +106,10 @@ CALLS: Calls = {
         "chatml", base_model="m", messages=[{"role": "user", "content": "Hi"}]
     ),
     "list_jobs": lambda client, _file: next(client.jobs.list(["running"], limit=3, search="s", tag="t", order="name")),
+    "create_search": lambda client, _file: client.jobs.search(SEARCH),
+    "list_searches": lambda client, _file: next(client.jobs.searches(limit=3)),
+    "get_search": lambda client, _file: client.jobs.get_search("s"),
+    "cancel_search": lambda client, _file: client.jobs.cancel_search("s"),
     "compare_jobs": lambda client, _file: client.jobs.compare(["j", "k"]),
     "change_job": lambda client, _file: client.jobs.change("j", name="n", tags=["t"], notes="m"),
     "get_job": lambda client, _file: client.jobs.get("j"),
@@ -205,6 +229,7 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.ComparedJobInfo: "ComparedJob",
     job_shapes.ComparisonInfo: "JobComparison",
     job_shapes.DifferentFieldInfo: "DifferentField",
+    job_shapes.SearchInfo: "HyperparameterSearchAnswer",
     job_shapes.PhaseInfo: "PhaseProgress",
     job_shapes.JobProgressInfo: "ProgressAnswer",
     job_shapes.WaitInfo: "WaitAnswer",

@@ -53,8 +53,8 @@ def test_jobs_of_others_are_not_compared(bob_api: TestClient, alice_user: Person
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-def test_more_than_twenty_jobs_are_refused(alice_api: TestClient) -> None:
-    answer = alice_api.get("/api/v1/jobs/compare", params={"job": [f"j{n}" for n in range(21)]})
+def test_more_than_fifty_jobs_are_refused(alice_api: TestClient) -> None:
+    answer = alice_api.get("/api/v1/jobs/compare", params={"job": [f"j{n}" for n in range(51)]})
     assert (answer.status_code, answer.json()["code"]) == (422, "jobs_many")
 
 

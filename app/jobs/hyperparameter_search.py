@@ -1,0 +1,269 @@
+"""Hyperparameter searches: jobs over a grid or random values of some fields, and the early end of the worse ones."""
+
+import itertools
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import Session
+
+from app.core import paging
+from app.core.errors import FieldError, PanelError, bad_field
+from app.core.i18n import _
+from app.core.models import TERMINAL, HyperparameterSearch, Job, MetricPoint
+from app.core.names import checked_name
+from app.core.principal import Principal, visible, visible_to
+from app.jobs import service
+from app.jobs.lifecycle.state import add_history
+from app.web.errors import spec_fields
+from trainer.spec_errors import SpecError
+
+MAX_JOBS = 50
+MAX_FIELDS = 8
+REDUCTION = 3  # of the jobs that reach a rung, one in so many goes on
+SAMPLE_TRIES = 20  # for each job, to draw values that no other job of the search has
+
+FieldValue = bool | int | float | str
+FieldName = Annotated[str, Field(max_length=64)]
+
+
+class ValueRange(BaseModel):
+    """Where random values of a field are drawn from, uniformly or, with `is_log`, uniformly in their logarithm.
+
+    Whole bounds draw whole numbers.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    low: int | float = Field(allow_inf_nan=False)
+    high: int | float = Field(allow_inf_nan=False)
+    is_log: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> "ValueRange":
+        if self.low >= self.high or (self.is_log and self.low <= 0):
+            raise ValueError("low must be below high, and above 0 where is_log is true")
+        return self
+
+    def draw(self, generator: random.Random) -> int | float:
+        """A value."""
+        if self.is_log:
+            value = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
+        else:
+            value = generator.uniform(self.low, self.high)
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return min(self.high, max(self.low, round(value)))
+        return float(f"{value:.4g}")
+
+
+class HyperparameterSearchRequest(BaseModel):
+    """Jobs to submit together: one for each combination of the values of `grid`; or, with `num_jobs`, a random sample.
+
+    With `ranges` each job of the sample also has random values from these.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(max_length=1_000)
+    spec: dict[str, Any] = Field(description="A partial TrainSpec: what all jobs have in common.")
+    grid: dict[FieldName, list[FieldValue]] = Field({}, max_length=MAX_FIELDS, description="Values by field.")
+    ranges: dict[FieldName, ValueRange] = Field({}, max_length=MAX_FIELDS, description="Ranges by field.")
+    num_jobs: int | None = Field(None, ge=1, le=MAX_JOBS, description="Required with ranges.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the random sample.")
+    early_stopping: bool = Field(
+        False, description="Cancel jobs whose validation loss is not among the best third (ASHA, arXiv 1810.05934)."
+    )
+
+
+class HyperparameterSearchAnswer(BaseModel):
+    """A hyperparameter search and its jobs."""
+
+    id: str
+    name: str
+    fields: list[str] = Field(description="Fields of TrainSpec that its jobs differ in.")
+    early_stopping: bool
+    num_jobs: int
+    num_open: int = Field(description="Jobs that have not ended.")
+    jobs: list[str] = Field(description="The ids of its jobs, in the order in which they were submitted.")
+    created_at: datetime
+
+
+def combinations(request: HyperparameterSearchRequest) -> list[dict[str, FieldValue]]:
+    """The fields that each job sets. Raises PanelError at the field of the request that is wrong."""
+    if not request.grid and not request.ranges:
+        raise bad_field("grid", "search_empty", _("Give at least one field with the values to try."))
+    if twice := request.grid.keys() & request.ranges.keys():
+        raise bad_field("ranges", "search_field_twice", _("{field} has both values and a range.", field=min(twice)))
+    for name, values in request.grid.items():
+        if not values:
+            raise bad_field("grid", "search_empty", _("{field} has no values to try.", field=name))
+    count = math.prod(len(values) for values in request.grid.values())
+    if request.num_jobs is None and request.ranges:
+        raise bad_field("num_jobs", "search_unlimited", _("Random values need num_jobs: how many jobs to submit."))
+    if request.num_jobs is None and count > MAX_JOBS:
+        message = _("These are {n} combinations, and a search can have at most {max} jobs.", n=count, max=MAX_JOBS)
+        raise bad_field("grid", "search_large", message)
+    if request.num_jobs is None:
+        return list(_grid(request.grid))
+    return _sample(request, request.num_jobs)
+
+
+def _grid(grid: Mapping[str, Sequence[FieldValue]]) -> Iterator[dict[str, FieldValue]]:
+    for values in itertools.product(*(list(dict.fromkeys(values)) for values in grid.values())):
+        yield dict(zip(grid, values, strict=True))
+
+
+def _sample(request: HyperparameterSearchRequest, num_jobs: int) -> list[dict[str, FieldValue]]:
+    """Different combinations, `num_jobs` of them or as many as were found."""
+    generator = random.Random(request.seed)  # noqa: S311 - a repeatable sample
+    sample: dict[str, dict[str, FieldValue]] = {}
+    for _try in range(SAMPLE_TRIES * num_jobs):
+        fields = {name: generator.choice(values) for name, values in request.grid.items()}
+        fields |= {name: values.draw(generator) for name, values in request.ranges.items()}
+        sample.setdefault(json.dumps(fields, sort_keys=True), fields)
+        if len(sample) == num_jobs:
+            break
+    return list(sample.values())
+
+
+def create(
+    session: Session, *, principal: Principal, request: HyperparameterSearchRequest
+) -> tuple[HyperparameterSearch, list[Job]]:
+    """Submit the jobs of a search, all or none. Raises PanelError, which names the fields that are wrong."""
+    name = checked_name(request.name, max_length=service.MAX_NAME_LENGTH)
+    chosen = combinations(request)
+    fields = [*request.grid, *request.ranges]
+    search = HyperparameterSearch(
+        owner_id=principal.user_id, name=name, fields=fields, early_stopping=request.early_stopping
+    )
+    session.add(search)
+    session.flush()
+    jobs = []
+    for values in chosen:
+        try:
+            spec = {**request.spec, **values, "name": _job_name(name, values)}
+            job, _is_new = service.submit(session, principal=principal, request=spec)
+        except SpecError as error:
+            raise _refusal(PanelError(422, "spec_invalid", str(error), spec_fields(error)), values) from error
+        except PanelError as error:
+            raise _refusal(error, values) from error
+        job.search_id = search.id
+        jobs.append(job)
+    session.flush()
+    return search, jobs
+
+
+def _refusal(error: PanelError, values: Mapping[str, FieldValue]) -> PanelError:
+    """The error of one job of a search, with the values that are its own."""
+    fields = [
+        FieldError(f.field, f"{f.message} ({values[f.field]})" if f.field in values else f.message)
+        for f in error.fields
+    ]
+    return PanelError(error.status, error.code, f"{error.message} ({_words(values)})", fields)
+
+
+def _words(values: Mapping[str, FieldValue]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def _job_name(name: str, values: Mapping[str, FieldValue]) -> str:
+    words = " ".join(f"{field}={value}" for field, value in values.items())
+    return "".join(c if c.isprintable() else " " for c in f"{name}: {words}")[: service.MAX_NAME_LENGTH].strip()
+
+
+def get(session: Session, *, principal: Principal, search_id: str) -> HyperparameterSearch:
+    """A search of the user. Raises 404."""
+    return visible(session, HyperparameterSearch, search_id, principal=principal)
+
+
+def list_searches(
+    session: Session, *, principal: Principal, limit: int, after: str | None
+) -> tuple[list[HyperparameterSearch], str | None]:
+    """The searches of the user, newest first, and the cursor of the next page."""
+    query = select(HyperparameterSearch).where(visible_to(HyperparameterSearch.owner_id, principal))
+    return paging.newest(session, query, HyperparameterSearch.id, limit, after)
+
+
+def answers(session: Session, searches: Sequence[HyperparameterSearch]) -> list[HyperparameterSearchAnswer]:
+    """Searches with their jobs."""
+    jobs: dict[str, list[Any]] = {search.id: [] for search in searches}
+    query = select(Job.id, Job.search_id, Job.state).where(Job.search_id.in_(jobs)).order_by(Job.id)
+    for row in session.execute(query):
+        jobs[row.search_id].append(row)
+    return [
+        HyperparameterSearchAnswer(
+            **{name: getattr(search, name) for name in ("id", "name", "fields", "early_stopping", "created_at")},
+            num_jobs=len(jobs[search.id]),
+            num_open=sum(row.state not in TERMINAL for row in jobs[search.id]),
+            jobs=[row.id for row in jobs[search.id]],
+        )
+        for search in searches
+    ]
+
+
+def cancel(session: Session, *, principal: Principal, search_id: str) -> HyperparameterSearch:
+    """Cancel all jobs of a search that have not ended. Raises 404."""
+    search = get(session, principal=principal, search_id=search_id)
+    open_jobs = select(Job.id).where(Job.search_id == search_id, Job.state.not_in(TERMINAL)).order_by(Job.id)
+    for job_id in session.scalars(open_jobs).all():
+        service.cancel(session, principal=principal, job_id=job_id)
+    return search
+
+
+# ---- early stopping -------------------------------------------------------------------------------------------------
+
+
+def stop_worse_jobs(session: Session) -> list[str]:
+    """Cancel running jobs of searches with early stopping that fell behind at a rung; returns their ids.
+
+    The rungs are a third, a ninth and so on of all steps. A job is stopped if at least three jobs have reached a rung
+    and its validation loss there is not among the best third (the stopping variant of ASHA, arXiv 1810.05934).
+    """
+    running = (Job.state == "running", Job.desired == "run", HyperparameterSearch.early_stopping)
+    ids = select(Job.search_id).join(HyperparameterSearch, Job.search_id == HyperparameterSearch.id).where(*running)
+    stopped = []
+    for search_id in session.scalars(ids.distinct()).all():
+        jobs = session.scalars(select(Job).where(Job.search_id == search_id).order_by(Job.id)).all()
+        for job in _worse_jobs(session, jobs):
+            locked = session.scalar(select(Job).where(Job.id == job.id).with_for_update())
+            if locked is not None and locked.state == "running" and locked.desired == "run":
+                locked.desired = "cancel"
+                add_history(session, locked, locked.state, "scheduler", "search_stopped")
+                stopped.append(locked.id)
+    return stopped
+
+
+def _worse_jobs(session: Session, jobs: Sequence[Job]) -> list[Job]:
+    """The running jobs that are not among the best third at a rung that they have reached."""
+    worse: dict[str, Job] = {}
+    for step in rungs(jobs):
+        losses = _losses_at(session, [job.id for job in jobs], step)
+        if len(losses) < REDUCTION:
+            continue
+        kept = sorted(losses, key=lambda job_id: losses[job_id])[: len(losses) // REDUCTION]
+        limit = losses[kept[-1]]
+        worse |= {job.id: job for job in jobs if job.state == "running" and losses.get(job.id, limit) > limit}
+    return list(worse.values())
+
+
+def rungs(jobs: Sequence[Job]) -> list[int]:
+    """The steps at which jobs are compared: a third, a ninth and so on of the longest, from the first evaluation on."""
+    longest = max((job.max_steps or 0 for job in jobs), default=0)
+    first = min((job.spec.eval_steps for job in jobs), default=1)
+    return [longest // REDUCTION**n for n in range(1, 20) if longest // REDUCTION**n >= first]
+
+
+def _losses_at(session: Session, job_ids: Sequence[str], step: int) -> dict[str, float]:
+    """The validation loss of each job at its first evaluation from a step on; inf where it is no number."""
+    point = MetricPoint
+    query = select(point.job_id, func.coalesce(point.value, math.inf)).where(
+        point.job_id.in_(job_ids), point.series == "eval_loss", ~point.archived, point.step >= step
+    )
+    newest = query.ext(distinct_on(point.job_id)).order_by(point.job_id, point.step)
+    return {row[0]: row[1] for row in session.execute(newest)}
