@@ -121,6 +121,10 @@ MESSAGES = {
         "The row is longer than 16 MiB. Close the quotation mark that is still open in it, or split the document."
     ),
     "line_too_long": gettext_noop("The line is longer than 16 MiB. Split the document."),
+    "document_split": gettext_noop(
+        "Document {document} of the version that was cleaned is longer than a line of JSON may be (16 MiB), so it was "
+        "split into {parts} documents."
+    ),
     "expands_too_much": gettext_noop(
         "The file would expand to more than {limit}, over {ratio} times its size. Upload what is in it instead."
     ),

@@ -153,7 +153,9 @@ def parse_again(
     corpus = own_corpus(session, principal, corpus_id)
     if corpus.state == "parsing":
         raise PanelError(409, "corpus_parsing", _("This corpus is being read already."))
-    if corpus.cleaning is not None and (encoding or skip_bad or kind or bad_bytes or filename or mapping):
+    if corpus.cleaning is not None and (
+        encoding or skip_bad or kind or bad_bytes or filename or mapping or group_column is not None
+    ):
         message = _("A recipe made this version from another one. Read that one differently, and clean it again.")
         raise PanelError(409, "corpus_cleaned", message)
     _refuse_in_use(session, corpus)

@@ -92,6 +92,13 @@ def check_split(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
                 "differently”, or another split.",
                 name=corpus.name,
             )
+            if corpus.cleaning is not None:  # its groups are those of the version that was cleaned
+                message = _(
+                    "The corpus “{name}” was cleaned from a version without a column of groups. Choose one on the page "
+                    "of version {version}, under “Read it differently”, and clean it again, or choose another split.",
+                    name=corpus.name,
+                    version=corpus.cleaning.parent_version,
+                )
             raise bad_field("split", "groups_missing", message)
         unknown = [name for name in report.groups if name not in (*TRAIN_NAMES, *VALIDATION_NAMES)]
         if spec.split == "column" and (unknown or report.num_ungrouped):

@@ -28,6 +28,7 @@ from trainer.corpus_kinds import GROUPS_FILE, group_hash
 from worker.sandbox.cleaning.documents import CorpusDocument, read_documents
 from worker.sandbox.cleaning.steps import CleaningRefused, Context, Reference, Step
 from worker.sandbox.corpus.fields import BadLine, BadLines
+from worker.sandbox.corpus.json_records import MAX_LINE_CHARACTERS
 from worker.sandbox.corpus.parse import CorpusWriter
 from worker.sandbox.corpus.record_schema import RecordReader
 from worker.sandbox.reporting import ProgressReporter, report
@@ -167,13 +168,16 @@ def clean(directory: Path, recipe: dict[str, Any], progress: Callable[[int], Non
         with temporary.open("wb", buffering=1 << 20) as upload:
             for document in pipeline.documents():
                 try:
-                    text, line = _stored(shape, document)
+                    stored = list(_stored(shape, document))
                 except BadLine as bad:
                     bad_lines.add(bad, document.number + 1)
                     continue
-                output.documents([text], groups.keep(document.number))
-                upload.write(line)
-                digest.update(line)
+                if len(stored) > 1:
+                    bad_lines.remark("document_split", document=document.number + 1, parts=len(stored))
+                for text, line in stored:
+                    output.documents([text], groups.keep(document.number))
+                    upload.write(line)
+                    digest.update(line)
             upload.flush()
             os.fsync(upload.fileno())
             num_bytes = upload.tell()
@@ -203,14 +207,35 @@ def clean(directory: Path, recipe: dict[str, Any], progress: Callable[[int], Non
     }
 
 
-def _stored(shape: RecordReader, document: CorpusDocument) -> tuple[str, bytes]:
-    """What the corpus holds of a document, and its line of JSON. Raises BadLine."""
+def _stored(shape: RecordReader, document: CorpusDocument) -> Iterator[tuple[str, bytes]]:
+    """What the corpus holds of a document, and its line of JSON; several of a text that no line can hold.
+
+    Raises BadLine, also for a record that no line can hold.
+    """
     if isinstance(document.content, str):
-        text = shape.document_of_text(document.content)
-        line = json.dumps({"text": text}, ensure_ascii=False, separators=(",", ":"))
-    else:
-        text = line = shape.document(document.content)
-    return text, line.encode() + b"\n"
+        for part in _parts(document.content):
+            yield shape.document_of_text(part), _line_of_text(part).encode() + b"\n"
+        return
+    line = shape.document(document.content)
+    if len(line) > MAX_LINE_CHARACTERS:
+        raise BadLine("line_too_long")
+    yield line, line.encode() + b"\n"
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A text in parts that fit into a line, cut after line ends, else after spaces, else anywhere; none is blank."""
+    if len(text) <= MAX_LINE_CHARACTERS and len(_line_of_text(text)) <= MAX_LINE_CHARACTERS:
+        yield text
+        return
+    middle = len(text) // 2
+    cut = next((end for end in (text.rfind(mark, 0, middle) + 1 for mark in "\n ") if end), middle)
+    for part in (text[:cut], text[cut:]):
+        if part.strip():
+            yield from _parts(part)
+
+
+def _line_of_text(text: str) -> str:
+    return json.dumps({"text": text}, ensure_ascii=False, separators=(",", ":"))
 
 
 def preview(recipe: dict[str, Any], limit: int) -> dict[str, Any]:

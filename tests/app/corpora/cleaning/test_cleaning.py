@@ -15,6 +15,7 @@ from tests.app.corpora.conftest import Upload
 from tests.app.corpora.test_versions import changed, groups, read
 from tests.background import claim, run_waiting
 from trainer.corpus_kinds import group_hash
+from worker.sandbox.corpus.json_records import MAX_LINE_CHARACTERS
 
 TEXTS = [
     "The first document is long enough to stay here.",
@@ -148,6 +149,21 @@ def test_a_recipe_that_leaves_nothing_says_so(alice: TestClient, upload: Upload)
     assert (corpus["state"], corpus["problems"][0]["code"]) == ("failed", "all_removed")
 
 
+def test_a_text_that_no_line_can_hold_is_split_and_can_be_read_again(alice: TestClient, upload: Upload) -> None:
+    text = "\n".join(f"Line {n} of a very long text." for n in range(700_000))  # 20 million characters
+    assert len(text) > MAX_LINE_CHARACTERS
+    parent = upload(alice, text.encode(), "long.txt")
+    corpus = cleaned(alice, parent["id"], RECIPE[0])
+    assert (corpus["state"], corpus["num_documents"], corpus["num_characters"]) == ("ready", 2, len(text))
+    assert [remark["code"] for remark in corpus["remarks"]] == ["document_split"]
+    again = alice.post(f"/api/v1/corpora/{parent['id']}/restore").json()
+    assert read(alice, again["id"])["num_documents"] == 1
+    again = alice.post(f"/api/v1/corpora/{corpus['id']}/restore").json()
+    restored = read(alice, again["id"])
+    assert (restored["state"], restored["num_documents"], restored["problems"]) == ("ready", 2, [])
+    assert "It has 2 documents, made from 1." in alice.get(f"/corpora/{corpus['id']}").text
+
+
 def test_a_cleaning_whose_parent_was_deleted_says_so(alice: TestClient, upload: Upload) -> None:
     parent = upload(alice, lines(TEXTS), "gone.jsonl")
     corpus = alice.post(f"/api/v1/corpora/{parent['id']}/clean", json={"steps": RECIPE}).json()
@@ -202,8 +218,17 @@ def test_a_corpus_of_another_user_is_neither_cleaned_nor_compared_with(
 
 def test_a_cleaned_version_is_not_read_differently(alice: TestClient, upload: Upload) -> None:
     corpus = cleaned(alice, upload(alice, lines(TEXTS), "different.jsonl")["id"], *RECIPE)
-    answer = alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={"encoding": "big5"})
-    assert (answer.status_code, answer.json()["code"]) == (409, "corpus_cleaned")
+    for body in ({"encoding": "big5"}, {"group_column": "text"}):
+        answer = alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (409, "corpus_cleaned")
+
+
+def test_a_split_by_groups_of_a_cleaned_version_leads_to_the_version_before(alice: TestClient, upload: Upload) -> None:
+    corpus = cleaned(alice, upload(alice, lines([text * 50 for text in TEXTS]), "split.jsonl")["id"], RECIPE[1])
+    body = {"recipe": "tiny", "corpora": [corpus["id"]], "split": "group"}
+    answer = alice.post("/api/v1/jobs/plan", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "groups_missing")
+    assert "on the page of version 1" in answer.json()["errors"][0]["message"]
 
 
 def test_the_file_of_a_cleaned_version_is_recorded(alice: TestClient, upload: Upload) -> None:
