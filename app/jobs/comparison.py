@@ -86,6 +86,12 @@ class JobComparison(BaseModel):
         return JobComparison(jobs=[self.jobs[n] for n in order], fields=fields)
 
 
+    def without_prefix(self, prefix: str) -> "JobComparison":
+        """The same without what the names of the jobs begin with."""
+        jobs = [job.model_copy(update={"name": job.name.removeprefix(prefix)}) for job in self.jobs]
+        return JobComparison(jobs=jobs, fields=self.fields)
+
+
 def compare(session: Session, *, principal: Principal, job_ids: Sequence[str]) -> JobComparison:
     """Compare up to 50 jobs. Raises PanelError: 404 if one is not the user's, 422 if there are more."""
     ids = list(dict.fromkeys(job_ids))

@@ -142,7 +142,7 @@ def compare(
     except PanelError as error:
         problem = error
     if answer is not None and compared is not None:
-        compared = compared.by_validation_loss()
+        compared = compared.by_validation_loss().without_prefix(f"{answer.name}: ")
     return page(
         request,
         "jobs/compare.html",

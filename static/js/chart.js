@@ -10,6 +10,7 @@ import { fill, measure, number } from "./format.js";
 const SMOOTHED_SHARE = 0.02; // of the points of a curve, that one smoothed value looks back on
 const MIN_SMOOTHED = 4; // points, at least
 const MAX_TABLE_ROWS = 100;
+const MAX_LABELED = 4; // curves whose values stand beside their names
 const MIN_DRAG = 4; // CSS pixels; less is a click
 const MOVES = /** @type {Record<string, number>} points that a key moves the cursor by */ ({
   ArrowLeft: -1,
@@ -140,9 +141,11 @@ export class Chart {
       const curve = this.board.shown(name);
       if (!curve) return;
       const value = step == null ? curve.latest : curve.at(step);
-      const label = this.names.length > 1 ? `${words[`series.${name}`]} ` : "";
+      const word = words[`series.${name}`];
+      const label = this.names.length > 1 && this.names.length <= MAX_LABELED ? `${word} ` : "";
       const part = span(label + measure(value), typeof value === "string" ? "key odd" : "key");
       part.dataset.color = String(this.colors[i]);
+      part.title = word;
       parts.push(part);
     });
     if (step != null && this.isBig && this.board.checkpoints.has(step)) parts.push(about("checkpoint"));
