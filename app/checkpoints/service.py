@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -166,6 +166,22 @@ def list_checkpoints(
     if job_id is not None:
         query = query.where(Checkpoint.job_id == job_id)
     return paging.newest(session, query, Checkpoint.id, limit, after)
+
+
+def best_of_newest_jobs(session: Session, *, principal: Principal, limit: int) -> list[Checkpoint]:
+    """Of the jobs that saved last, each one's intact checkpoint of the lowest validation loss, else its newest."""
+    own = (visible_to(Checkpoint.owner_id, principal), Checkpoint.state == "ready")
+    newest = func.max(Checkpoint.id)
+    ids = session.scalars(
+        select(Checkpoint.job_id).where(*own).group_by(Checkpoint.job_id).order_by(newest.desc()).limit(limit)
+    ).all()
+    reasons = retention_reasons.reasons(session, ids)
+    rows = session.scalars(select(Checkpoint).where(*own, Checkpoint.job_id.in_(ids)).order_by(Checkpoint.id)).all()
+    chosen: dict[str, Checkpoint] = {}
+    for row in rows:
+        if row.job_id not in chosen or "best" not in reasons.get(chosen[row.job_id].id, []):
+            chosen[row.job_id] = row
+    return [chosen[job_id] for job_id in ids]
 
 
 def archive_name(session: Session, *, checkpoint: Checkpoint) -> str:

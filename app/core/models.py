@@ -312,6 +312,7 @@ class Job(Base):
     max_steps: Mapped[int | None]  # None until its first attempt has counted the steps of its epochs
     progress: Mapped[JobProgress] = mapped_column(server_default="{}")
     facts: Mapped[JobFacts] = mapped_column(server_default="{}")
+    expected_start_at: Mapped[datetime | None]  # of a queued job, if those before it take as long as estimated
     wait_reason: Mapped[str | None]  # a code of app/jobs/lifecycle/wait_reasons.py
     failure_code: Mapped[str | None]
     failure: Mapped[MessageValues] = mapped_column(server_default="{}")  # the values of the code's message

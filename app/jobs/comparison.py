@@ -85,7 +85,6 @@ class JobComparison(BaseModel):
         fields = [field.model_copy(update={"values": [field.values[n] for n in order]}) for field in self.fields]
         return JobComparison(jobs=[self.jobs[n] for n in order], fields=fields)
 
-
     def without_prefix(self, prefix: str) -> "JobComparison":
         """The same without what the names of the jobs begin with."""
         jobs = [job.model_copy(update={"name": job.name.removeprefix(prefix)}) for job in self.jobs]

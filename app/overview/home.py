@@ -20,15 +20,19 @@ from app.web.pages import page
 
 router = APIRouter()
 
+NUM_ACTIVE = 8
+
 
 @router.get("/")
 def overview(request: Request, principal: Reader) -> Response:
     """The home page: active jobs, finished jobs and newest checkpoints, or the three steps to a first model."""
     with db.transaction() as session:
-        open_states = tuple(state for state in STATES if state not in TERMINAL)
-        active, _more = service.list_jobs(session, principal=principal, limit=8, states=open_states)
+        held, _more = service.list_jobs(session, principal=principal, limit=NUM_ACTIVE, states=HELD)
+        waiting_states = tuple(state for state in STATES if state not in (*TERMINAL, *HELD))
+        waiting, _more = service.list_jobs(session, principal=principal, limit=NUM_ACTIVE, states=waiting_states)
+        active = [*held, *waiting][:NUM_ACTIVE]
         ended, _more = service.list_jobs(session, principal=principal, limit=6, states=TERMINAL)
-        saved, _more = checkpoints.list_checkpoints(session, principal=principal, limit=5)
+        saved = checkpoints.best_of_newest_jobs(session, principal=principal, limit=5)
         texts, _more = corpora.list_corpora(session, principal=principal, limit=50)
         names = {job.id: job.name for job in (*active, *ended)}
         names |= _missing_names(session, principal, [c.job_id for c in saved if c.job_id not in names])

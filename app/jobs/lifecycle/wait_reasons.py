@@ -29,6 +29,9 @@ WAITS = {
 }
 
 
+IN_LINE = ("next_gpu", "no_gpu", "next_slot", "no_slot", "reserved")
+
+
 def encoded(code: str, **values: Any) -> str:
     """How a reason is stored."""
     assert code in WAITS, code
@@ -42,7 +45,7 @@ def describe(job: Job) -> dict[str, Any] | None:
     code, values = json.loads(job.wait_reason) if job.wait_reason else ("unplaced", {})
     if job.state == "paused":
         code, values = "paused", {"step": job.step, "total": job.max_steps}
-    until = job.not_before if code == "back_off" else None
+    until = job.not_before if code == "back_off" else job.expected_start_at if code in IN_LINE else None
     if code == "back_off":
         seconds = (until - db.now()).total_seconds() if until is not None else 0
         values = {"seconds": max(0, ceil(seconds))}

@@ -1,6 +1,9 @@
 """What the scheduler does: expire leases, retry or fail lost jobs, place queued jobs on nodes."""
 
+import json
 import logging
+import math
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, select
@@ -10,16 +13,20 @@ from sqlalchemy.orm import Session
 from app.core import db, disk, queue
 from app.core.models import Attempt, Job, Node
 from app.core.settings import settings
+from app.jobs.attempts import progress
 from app.jobs.attempts.attempts import release_for_retry
-from app.jobs.cluster import nodes, placement
+from app.jobs.attempts.effective_spec import effective_spec
+from app.jobs.cluster import forecast, nodes, placement
 from app.jobs.cluster.nodes import list_nodes
-from app.jobs.lifecycle import retention
+from app.jobs.lifecycle import retention, wait_reasons
 from app.jobs.lifecycle.state import finish, set_state
 from app.jobs.lifecycle.transitions import HELD
 
 log = logging.getLogger(__name__)
 
 PLACING_LOCK = 0x706C61  # of a transaction: one round at a time, even where two schedulers believe they lead
+STARTUP_SECONDS = 15.0  # of a job before its first step, in forecasts
+MAX_FORECAST_SECONDS = 365 * 86_400.0
 MAX_ATTEMPTS = 3  # in a row without a newer checkpoint
 
 
@@ -107,7 +114,61 @@ def place(session: Session) -> list[str]:
             job.node, job.gpus = decision.node, decision.gpus
             job.placed_at = job.hinted_at = now
             queue.enqueue_after_commit(session, queue.START_JOB, job.id, queue=queue.node_queue(decision.node))
+    return [*changed, *_forecast(session, waiting_jobs.values(), candidates, now)]
+
+
+def _forecast(session: Session, waiting: Iterable[Job], machines: Sequence[Node], now: datetime) -> list[str]:
+    """Estimate when the jobs in line will start; returns the ids of those whose estimate changed by much."""
+    in_line = [job for job in waiting if job.node is None and _position(job) is not None]
+    if not in_line:
+        return []
+    busy = session.scalars(select(Job).where(Job.node.is_not(None), Job.state.in_(("queued", *HELD)))).all()
+    node_forecasts = [
+        forecast.NodeForecast(
+            node.name,
+            len(node.gpus) or node.slots,
+            bool(node.gpus),
+            [(_seconds_left(job), len(job.gpus) or 1) for job in busy if job.node == node.name],
+        )
+        for node in machines
+        if nodes.is_live(node, now)
+    ]
+    queued = [forecast.QueuedJob(job.id, job.spec.num_processes, _seconds_left(job)) for job in _by_position(in_line)]
+    starts = forecast.start_times(queued, node_forecasts)
+    changed = []
+    for job in in_line:
+        seconds = starts.get(job.id, math.inf)
+        at = now + timedelta(seconds=seconds) if seconds < MAX_FORECAST_SECONDS else None
+        if _differs(job.expected_start_at, at, now):
+            job.expected_start_at = at
+            changed.append(job.id)
     return changed
+
+
+def _position(job: Job) -> int | None:
+    code, values = json.loads(job.wait_reason) if job.wait_reason else ("", {})
+    return values["position"] if code in wait_reasons.IN_LINE else None
+
+
+def _by_position(jobs: Iterable[Job]) -> list[Job]:
+    return sorted(jobs, key=lambda job: (_position(job) or 0, job.id))
+
+
+def _seconds_left(job: Job) -> float:
+    """How long a job will still run: as measured, else as planned; inf where neither is known."""
+    measured = progress.eta_seconds(job.progress, effective_spec(job), job.step) if job.state in HELD else None
+    if measured is not None and job.progress.phase not in ("prepare", "tokenise"):
+        return measured
+    if job.facts.planned is None or job.max_steps is None:
+        return math.inf
+    return STARTUP_SECONDS + (job.max_steps - job.step) * job.facts.planned.step_seconds.value
+
+
+def _differs(before: datetime | None, after: datetime | None, now: datetime) -> bool:
+    """Whether an estimate changed by more than a minute and a tenth of what is left."""
+    if before is None or after is None:
+        return before is not after
+    return abs((after - before).total_seconds()) > max(60.0, 0.1 * (after - now).total_seconds())
 
 
 def _waiting_job(job: Job, now: datetime) -> placement.WaitingJob:

@@ -91,6 +91,22 @@ def test_the_second_job_waits_and_has_a_queue_position(alice_user: Person, corpu
     assert [str(factories.row(job_id).wait_reason).split('"')[1] for job_id in jobs[1:]] == ["next_slot", "no_slot"]
 
 
+def test_jobs_in_line_have_an_expected_start(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
+    factories.node()
+    jobs = [factories.row(factories.submitted(alice_user, corpus, max_steps=1000)) for _ in range(3)]
+    scheduler.step()
+    assert jobs[0].facts.planned is not None
+    each = dispatch.STARTUP_SECONDS + 1000 * jobs[0].facts.planned.step_seconds.value
+    with db.transaction() as session:
+        now = session.scalar(select(func.now()))
+        answers = [service.get(session, principal=alice_user.principal, job_id=job.id) for job in jobs]
+        waits = [schemas.job_answer(session, job).wait for job in answers]
+    seconds = [(wait.until - now).total_seconds() for wait in waits[1:] if wait is not None and wait.until is not None]
+    assert seconds == pytest.approx([each, 2 * each], abs=5)
+    assert waits[0] is not None
+    assert waits[0].until is None
+
+
 def test_without_a_node_a_job_waits_and_says_so(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
     factories.node("gone")
     with db.transaction() as session:

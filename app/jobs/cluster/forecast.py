@@ -1,0 +1,64 @@
+"""When queued jobs will start, if those before them take as long as estimated. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class NodeForecast:
+    """A node of `size` GPUs or slots. `ends`: when its jobs end, in seconds from now, and how many units each frees."""
+
+    name: str
+    size: int
+    has_gpus: bool
+    ends: list[tuple[float, int]] = field(default_factory=list)
+
+    def start_of(self, num_units: int, not_before: float) -> float | None:
+        """The first time from `not_before` on at which so many units are free; None if there are never so many."""
+        if num_units > self.size:
+            return None
+        times = sorted({not_before, *(end for end, _units in self.ends if end > not_before)})
+        return next(time for time in times if self.size - self._in_use(time) >= num_units)
+
+    def _in_use(self, time: float) -> int:
+        return sum(units for end, units in self.ends if end > time)
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job in the queue: its processes, and how long it will take; inf if that is not known."""
+
+    job_id: str
+    num_processes: int
+    seconds: float
+
+
+def start_times(jobs: Sequence[QueuedJob], nodes: Sequence[NodeForecast]) -> dict[str, float]:
+    """Seconds until each job starts, in the order of the queue, in which no job overtakes another.
+
+    A job that waits for one of unknown length has inf; one that fits no node is left out.
+    """
+    starts: dict[str, float] = {}
+    earliest = 0.0
+    for job in jobs:
+        chosen = _first_free(job, nodes, earliest)
+        if chosen is None:
+            continue
+        earliest, node, num_units = chosen
+        starts[job.job_id] = earliest
+        node.ends.append((earliest + job.seconds, num_units))
+    return starts
+
+
+def _first_free(
+    job: QueuedJob, nodes: Sequence[NodeForecast], not_before: float
+) -> tuple[float, NodeForecast, int] | None:
+    """When and where a job can start first, and how many units it takes there."""
+    with_gpus = [node for node in nodes if node.has_gpus and job.num_processes <= node.size]
+    options = []
+    for node in with_gpus or [node for node in nodes if not node.has_gpus]:
+        num_units = job.num_processes if node.has_gpus else 1
+        start = node.start_of(num_units, not_before)
+        if start is not None:
+            options.append((start, node, num_units))
+    return min(options, key=lambda option: (option[0], option[1].name), default=None)
