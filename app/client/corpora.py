@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .corpus_shapes import MatchInfo, StatisticsInfo
+from .corpus_shapes import ChangesInfo, CorpusFileInfo, MatchInfo, StatisticsInfo
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
 from .shapes import CleaningInfo, CleaningPreviewInfo, CorpusInfo, DocumentInfo
@@ -59,6 +59,30 @@ class Corpora:
     def get(self, corpus_id: str) -> CorpusInfo:
         """A corpus with its problems."""
         return self._transport.get(CorpusInfo, address("corpora", corpus_id))
+
+    def create_from_uploads(
+        self, uploads: Sequence[str], *, name: str = "", encoding: str = "", kind: str = ""
+    ) -> CorpusInfo:
+        """Make one corpus of files that were uploaded by the tus protocol, in the order of their ids."""
+        body = {"uploads": [*uploads], "name": name, "encoding": encoding, "kind": kind}
+        return self._transport.post(CorpusInfo, "/corpora/from-uploads", body)
+
+    def files(self, corpus_id: str, limit: int = 50) -> Iterator[CorpusFileInfo]:
+        """The files of a version of a corpus, in the order in which they are read, in pages of `limit`."""
+        return self._transport.pages(CorpusFileInfo, address("corpora", corpus_id, "files"), limit=limit)
+
+    def versions(self, corpus_id: str) -> Iterator[CorpusInfo]:
+        """The versions of a corpus that are left, the newest first."""
+        return self._transport.pages(CorpusInfo, address("corpora", corpus_id, "versions"))
+
+    def change(self, corpus_id: str, *, uploads: Sequence[str] = (), remove: Sequence[str] = ()) -> CorpusInfo:
+        """Make a new version with files added or replaced by uploads, or removed by name. The old one stays."""
+        body = {"uploads": [*uploads], "remove": [*remove]}
+        return self._transport.post(CorpusInfo, address("corpora", corpus_id, "versions"), body)
+
+    def changes(self, corpus_id: str, since: str = "") -> ChangesInfo:
+        """What differs in a version from another one, by default from the one before."""
+        return self._transport.get(ChangesInfo, address("corpora", corpus_id, "changes"), since=since)
 
     def documents(self, corpus_id: str, limit: int = 20) -> Iterator[DocumentInfo]:
         """The documents of a corpus in order, each with its beginning, read in pages of `limit`."""

@@ -90,3 +90,26 @@ class MatchInfo(Shape):
     before: str
     text: str
     after: str
+
+
+class CorpusFileInfo(Shape):
+    """A file of a version of a corpus."""
+
+    position: int
+    filename: str
+    num_bytes: int
+    sha256: str
+    encoding: str | None
+    num_documents: int | None
+    num_text_bytes: int | None
+    num_problems: int
+
+
+class ChangesInfo(Shape):
+    """What differs between two versions of a corpus: names of files. `before` is the id of the other version."""
+
+    before: str
+    added: list[str]
+    replaced: list[str]
+    removed: list[str]
+    num_same: int

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -180,6 +181,14 @@ class Jobs:
         return self._transport.get(
             MetricsInfo, where, series=names, start=start, end=end, points=points, seconds=seconds
         )
+
+    def download_metrics(self, job_id: str, target: Path | str) -> Path:
+        """Write all points of all curves to a CSV file: a line for each step, a column for each series."""
+        path = Path(target)
+        with self._transport.open("GET", address("jobs", job_id, "metrics.csv")) as response, path.open("wb") as file:
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+        return path
 
     def log(self, job_id: str, offset: int = 0) -> LogInfo:
         """A piece of the log, from a byte on."""

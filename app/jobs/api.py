@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse
 
 from app.core import db, fault_injection, i18n, idempotency, storage
@@ -12,7 +13,7 @@ from app.core.i18n import _
 from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
 from app.core.principal import Principal
-from app.jobs import comparison, hyperparameter_search, schemas, service, stream
+from app.jobs import comparison, hyperparameter_search, metrics_csv, schemas, service, stream
 from app.jobs.attempts import metrics
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.cluster import nodes
@@ -318,6 +319,20 @@ def get_metrics(
         if seconds:
             metrics.add_seconds(session, job_id=job_id, curves=curves)
         return schemas.curves_answer(curves)
+
+
+@router.get(
+    "/jobs/{job_id}/metrics.csv",
+    tags=["jobs"],
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
+def download_metrics(principal: Reader, job_id: Id) -> StreamingResponse:
+    """Download all points of all curves as CSV: a line for each step, a column for each series."""
+    with db.transaction() as session:
+        service.get(session, principal=principal, job_id=job_id)
+    headers = {"Content-Disposition": f'attachment; filename="metrics-{job_id}.csv"'}
+    return StreamingResponse(metrics_csv.chunks(job_id), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.get("/jobs/{job_id}/log", tags=["jobs"])

@@ -33,12 +33,9 @@ AREAS = {
     ),
     *("deployments", "conversations", "hyperparameter-searches"),
 }
-# Operations of these areas that the client does without: the former addresses of tasks, versions of corpora and samples
-# of steps, which pages show.
-LEFT_OUT = re.compile(
-    r"/api/v1/(checkpoint-tasks|works)\b|/api/v1/corpora/(from-uploads$|\{corpus_id\}/(files|versions|changes))"
-    r"|/api/v1/jobs/\{job_id\}/batches"
-)
+# Operations of these areas that the client does without: the former addresses of tasks, and samples of steps, which
+# pages show.
+LEFT_OUT = re.compile(r"/api/v1/(checkpoint-tasks|works)\b|/api/v1/jobs/\{job_id\}/batches")
 FORMER_PARAMETERS = {"checkpoint"}  # of GET /api/v1/tasks: deprecated
 STREAM = {"generate": b"event: done\ndata: %s\n\n", "stream_job": b"id: 1\nevent: job\ndata: %s\n\n"}
 
@@ -73,6 +70,13 @@ CALLS: Calls = {
     "upload_corpus": lambda client, file: client.corpora.upload(file, name="n", encoding="big5", kind="chat"),
     "list_corpora": lambda client, _file: next(client.corpora.list(limit=3)),
     "get_corpus": lambda client, _file: client.corpora.get("c"),
+    "create_corpus": lambda client, _file: client.corpora.create_from_uploads(
+        ["u"], name="n", encoding="big5", kind="chat"
+    ),
+    "list_corpus_files": lambda client, _file: next(client.corpora.files("c", limit=3)),
+    "list_corpus_versions": lambda client, _file: next(client.corpora.versions("c")),
+    "create_corpus_version": lambda client, _file: client.corpora.change("c", uploads=["u"], remove=["a.txt"]),
+    "list_corpus_changes": lambda client, _file: client.corpora.changes("c", since="b"),
     "list_documents": lambda client, _file: next(client.corpora.documents("c", limit=3)),
     "parse_corpus": lambda client, _file: client.corpora.parse(
         "c", encoding="big5", skip_bad=True, bad_bytes="omit", kind="chat", filename="a.txt", group_column="author"
@@ -121,6 +125,7 @@ CALLS: Calls = {
     "list_attempts": lambda client, _file: next(client.jobs.attempts("j")),
     "get_samples": lambda client, _file: next(client.jobs.samples("j")),
     "get_metrics": lambda client, _file: client.jobs.metrics("j", ["loss"], start=1, end=9, points=20, seconds=True),
+    "download_metrics": lambda client, file: client.jobs.download_metrics("j", file.with_suffix(".csv")),
     "get_log": lambda client, _file: client.jobs.log("j", 3),
     "stream_job": lambda client, _file: next(client.jobs.events("j", after="1.2")),
     "list_recipes": lambda client, _file: next(client.recipes()),
@@ -225,6 +230,8 @@ SCHEMAS: dict[type[Shape], str] = {
     corpus_shapes.CorpusStatisticsInfo: "CorpusStatistics",
     corpus_shapes.StatisticsInfo: "StatisticsAnswer",
     corpus_shapes.MatchInfo: "MatchAnswer",
+    corpus_shapes.CorpusFileInfo: "CorpusFileAnswer",
+    corpus_shapes.ChangesInfo: "ChangesAnswer",
     job_shapes.BestValueInfo: "BestValue",
     job_shapes.ComparedJobInfo: "ComparedJob",
     job_shapes.ComparisonInfo: "JobComparison",
@@ -310,7 +317,7 @@ def answered(document: dict[str, Any], description: dict[str, Any]) -> httpx2.Re
     """The answer to an operation: an example of its schema."""
     statuses = [status for status in sorted(description["responses"]) if status.startswith("2")]
     status = next((status for status in statuses if "content" in description["responses"][status]), statuses[0])
-    if status == "204" or description["operationId"] == "download_file":
+    if status == "204" or description["operationId"] in ("download_file", "download_metrics"):
         return httpx2.Response(int(status), content=b"GGUF" if status == "200" else b"")
     schemas_by_name = document["components"]["schemas"]
     name = description["operationId"]
