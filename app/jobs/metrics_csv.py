@@ -34,10 +34,10 @@ def chunks(job_id: str) -> Iterator[bytes]:
 
 def _page(session: Session, job_id: str, after: int, names: Sequence[str]) -> list[list[Any]]:
     """The lines of the next steps."""
-    mine = (MetricPoint.job_id == job_id, ~MetricPoint.archived, MetricPoint.step > after)
-    steps = select(distinct(MetricPoint.step)).where(*mine).order_by(MetricPoint.step).limit(STEPS_PER_PAGE)
+    of_job = (MetricPoint.job_id == job_id, ~MetricPoint.archived, MetricPoint.step > after)
+    steps = select(distinct(MetricPoint.step)).where(*of_job).order_by(MetricPoint.step).limit(STEPS_PER_PAGE)
     query = select(MetricPoint.step, MetricPoint.series, MetricPoint.value, MetricPoint.nonfinite, MetricPoint.at)
-    points = session.execute(query.where(*mine, MetricPoint.step.in_(steps)).order_by(MetricPoint.step))
+    points = session.execute(query.where(*of_job, MetricPoint.step.in_(steps)).order_by(MetricPoint.step))
     return [_line(step, list(group), names) for step, group in groupby(points, key=lambda point: point.step)]
 
 
