@@ -96,10 +96,22 @@ class HeldOutData(BaseModel):
     remarks: list[RecordRemark] = []
 
 
+class CorpusUse(BaseModel):
+    """What a run sees of one of its corpora: its share of all training tokens, and how often it goes over the corpus.
+
+    `num_tokens` are those of its training samples.
+    """
+
+    corpus: str
+    num_tokens: int
+    share: float
+    num_epochs: float
+
+
 class DataEvent(_Event):
     """The size of the tokenized data: tokens, training sequences and validation sequences.
 
-    `held_out` are the validation corpora by their IDs.
+    `corpora` are those to train on, `held_out` the validation corpora by their IDs.
     """
 
     kind: Literal["data"] = "data"
@@ -115,6 +127,7 @@ class DataEvent(_Event):
     remarks: list[RecordRemark] = []  # on the first records of each kind
     num_equal: int = 0  # of those left out, pairs whose answers do not differ within the sequence length
     num_validation_in_training: int = 0  # validation records that also occur in the training data
+    corpora: list[CorpusUse] = []
     unvalidated_labels: list[str] = []  # those of classes of one record, which is trained on
     held_out: dict[str, HeldOutData] = {}
 

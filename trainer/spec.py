@@ -68,6 +68,27 @@ class TrainSpec(BaseModel):
         list[str],
         field("data", "Corpora", "IDs of the corpora to train on, in this order.", min_length=1, max_length=64),
     ]
+    corpus_weights: Annotated[
+        list[Annotated[float, Field(gt=0, le=1_000_000)]],
+        field(
+            "data",
+            "Corpus weights",
+            "Shares of the corpora in what the job sees, one number for each in their order, such as 3, 1. Leave empty "
+            "to see each sample of each corpus equally often.",
+            max_length=64,
+        ),
+    ] = []
+    corpus_temperature: Annotated[
+        float | None,
+        field(
+            "data",
+            "Corpus temperature",
+            "In place of weights: shares by the size of each corpus to the power of 1 / temperature. 1 keeps the "
+            "sizes; larger values show small corpora more often.",
+            ge=1,
+            le=100,
+        ),
+    ] = None
     tokenizer: Annotated[
         str | None, field("data", "Tokenizer", "ID of a tokenizer to reuse. Leave empty to train one on the corpora.")
     ]
@@ -355,6 +376,11 @@ class TrainSpec(BaseModel):
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
+    def is_mixture(self) -> bool:
+        """Whether the corpora have shares of their own, in place of those of their sizes."""
+        return bool(self.corpus_weights) or self.corpus_temperature is not None
+
+    @property
     def gradient_accumulation_steps(self) -> int:
         """Micro-batches per process whose gradients are summed for one optimizer step."""
         return self.train_batch_size // (self.per_device_batch_size * self.num_processes)
@@ -386,7 +412,9 @@ class TrainSpec(BaseModel):
 
     def sha256(self) -> str:
         """Hash of every field that affects the result: all but `name` and `priority`."""
-        ignored = {"name", "priority", *(("split",) if self.split == "default" else ())}  # as before it was a field
+        added = ("split", "corpus_weights", "corpus_temperature")  # later: ignored where they are as before
+        unchanged = (name for name in added if getattr(self, name) == type(self).model_fields[name].default)
+        ignored = {"name", "priority", *unchanged}
         text = json.dumps(self.model_dump(exclude=ignored), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

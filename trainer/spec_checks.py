@@ -19,6 +19,7 @@ def check(spec: "TrainSpec") -> None:
         _check_batch,
         _check_schedule,
         _check_objective,
+        _check_mixture,
         _check_split,
         _check_tuning,
         _check_hardware,
@@ -146,6 +147,19 @@ def _check_objective(spec: "TrainSpec") -> None:
             "contains {corpus}, which is also a training corpus: remove it from one of the two",
             corpus=shared,
         )
+
+
+def _check_mixture(spec: "TrainSpec") -> None:
+    num_weights, num_corpora = len(spec.corpus_weights), len(spec.corpora)
+    if num_weights and num_weights != num_corpora:
+        raise field_error(
+            "corpus_weights",
+            "must have one number for each of the corpora in their order ({count}), but has {found}",
+            count=num_corpora,
+            found=num_weights,
+        )
+    if num_weights and spec.corpus_temperature is not None:
+        raise field_error("corpus_temperature", "must be empty if corpus_weights are set: choose one of the two")
 
 
 def _check_split(spec: "TrainSpec") -> None:

@@ -125,6 +125,14 @@ class FigureInfo(Shape):
     reason: str
 
 
+class CorpusShareInfo(Shape):
+    """What a job sees of one corpus: its share of all tokens, and how often the job goes over it."""
+
+    corpus: str
+    share: float
+    num_epochs: float
+
+
 class PlanInfo(Shape):
     """A resolved spec and what a job of it costs."""
 
@@ -147,6 +155,7 @@ class PlanInfo(Shape):
     changes: JsonObject | None
     figures: dict[str, FigureInfo]
     notes: list[str]
+    corpora: list[CorpusShareInfo]
 
 
 class ProposalInfo(Shape):

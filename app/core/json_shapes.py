@@ -390,6 +390,15 @@ class HeldOutFacts(_Stored):
     remarks: list[RecordRemark] = []
 
 
+class CorpusFacts(_Stored):
+    """What a job sees of one of its corpora: tokens of its training samples, share of all tokens, and epochs."""
+
+    corpus: str
+    num_tokens: int
+    share: float
+    num_epochs: float
+
+
 class JobFacts(_Stored):
     """What a job was planned to take, what its data and model turned out to be, and what it took."""
 
@@ -406,6 +415,7 @@ class JobFacts(_Stored):
     remarks: list[RecordRemark] = []  # on the first records that were left out or cut, of each kind
     num_validation_in_training: int | None = None
     unvalidated_labels: list[str] = []
+    corpora: list[CorpusFacts] = []
     held_out: dict[str, HeldOutFacts] = {}
     num_parameters: int | None = None
     vocab_size: int | None = None

@@ -11,13 +11,15 @@ from app.core.models import Corpus
 from app.core.principal import Principal
 from app.jobs import service
 from app.jobs.planning import answers, validation
-from app.jobs.planning.answers import PlanAnswer
+from app.jobs.planning.answers import PlanAnswer, format_estimate
 from app.jobs.views import form
 from app.jobs.views.form import SubmittedForm
 from app.jobs.views.form_controls import FIXED_BY_BASE, FormContext
 from app.web.errors import spec_fields
 from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.spec_errors import SpecError
+
+PLANNED_FIGURES = {"max_steps": "max_steps", "num_train_epochs": "num_epochs"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ def make_plan(session: Session, principal: Principal, submitted: SubmittedForm) 
 def as_panel_error(error: SpecError) -> PanelError:
     """What is wrong with a spec, in the reader's language."""
     return PanelError(422, "spec_invalid", str(error), spec_fields(error))
+
+
+def steps_and_epochs(answer: PlanAnswer | None) -> dict[str, str]:
+    """How many steps a planned job takes and how many epochs, each by its field; ≈ marks estimates."""
+    if answer is None:
+        return {}
+    figures = {name: answer.figures.get(figure) for name, figure in PLANNED_FIGURES.items()}
+    return {
+        name: ("" if figure.low == figure.high else "≈ ") + format_estimate(figure.value, figure.unit)
+        for name, figure in figures.items()
+        if figure is not None
+    }
 
 
 def without_unusable(context: FormContext, corpora: Sequence[Corpus]) -> SubmittedForm:

@@ -222,7 +222,7 @@ def _draw_form(
             context = replace(context, form=form_plan.without_unusable(context, texts))
             plan = form_plan.make_plan(session, principal, context.form)
     errors = form.errors_by_field(plan.problem.fields, submitted) if plan.problem else {}
-    context = replace(context, errors=errors)
+    context = replace(context, errors=errors, planned=form_plan.steps_and_epochs(plan.answer))
     return page(
         request,
         "jobs/new.html",
@@ -244,6 +244,7 @@ def _draw_form(
         num_combinations=math.prod(len(values) for values in form.search_grid(context.form).values()),
         uses_chat_template=context.uses("chat_template"),
         corpora=[corpus for corpus in texts if corpus.state != "failed"],
+        corpus_names={corpus.id: corpus.name for corpus in texts},
         tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size or 0))) for t in tokenizers],
         base_models=[(choice.id, choice.label) for choice in choices],
         proposal=proposal,

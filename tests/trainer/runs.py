@@ -58,9 +58,10 @@ def make_run(home: Path, name: str, documents: list[str] | None = None, **fields
     documents = documents if documents is not None else [english()]
     corpus = write_corpus(home / f"corpus-{name}", documents, fields.pop("kind", "text"))
     tokenizer, held_out = fields.pop("tokenizer_path", None), fields.pop("held_out", [])
+    corpora = [corpus, *fields.pop("other_corpora", [])]
     run_dir = RunDir(home / name)
     run_dir.path.mkdir()
-    inputs = Inputs(corpora=[corpus], validation=held_out, tokenizer=tokenizer, cache=str(home / "cache"))
+    inputs = Inputs(corpora=corpora, validation=held_out, tokenizer=tokenizer, cache=str(home / "cache"))
     run_dir.create(small_spec(**fields), inputs, fence=1)
     return run_dir
 

@@ -346,6 +346,26 @@ class TokenizedRecords:
         counts: Ids = self._bounds[firsts + 1] - self._bounds[firsts]
         return counts
 
+    def count_by_corpus(self, records: Ids) -> list[int]:
+        """How many of these records each corpus has."""
+        counts = np.bincount(self._corpora_of(records), minlength=len(self.meta.num_records))
+        return [int(count) for count in counts]
+
+    def tokens_by_corpus(self, records: Ids) -> list[int]:
+        """The tokens that these records have in each corpus, in all of their segments."""
+        count = self.meta.num_segments
+        lengths = self._bounds[(records + 1) * count] - self._bounds[records * count]
+        sums = np.bincount(self._corpora_of(records), weights=lengths, minlength=len(self.meta.num_records))
+        return [int(tokens) for tokens in sums]
+
+    def _corpora_of(self, records: Ids) -> Ids:
+        return np.searchsorted(np.cumsum(self.meta.num_records), records, side="right")
+
+    def split_by_corpus(self, records: Ids) -> list[Ids]:
+        """These record numbers, one array for each corpus."""
+        corpora = self._corpora_of(records)
+        return [records[corpora == corpus] for corpus in range(len(self.meta.num_records))]
+
     def document_of(self, record: int) -> Document:
         """The corpus of a record and its number in that corpus."""
         number = int(self._numbers[record])

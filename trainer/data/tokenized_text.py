@@ -11,14 +11,16 @@ from pydantic import BaseModel
 from tokenizers import Tokenizer
 
 from trainer.batch_shapes import Document
-from trainer.data import cache, sample_order
+from trainer.data import cache
 from trainer.data.batch import Array
 from trainer.data.corpus import CorpusReader, TextChunk, open_all
 from trainer.data.record_encoding import RecordRefused
+from trainer.data.sample_order import order_samples
 from trainer.data.splits import Split
 from trainer.data.tokenizer import END_OF_TEXT, Progress, token_bytes
 from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.failure import Failure
+from trainer.rounding import ceil_div
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
@@ -234,7 +236,6 @@ class TokenizedText:
     ) -> None:
         self.meta = read_meta(directory)
         self.length, self._overlap = spec.sequence_length if length is None else length, overlap
-        self._seed = spec.seed
         self.num_train, self.num_validation = self._count_sequences(spec)
         num_train_tokens = self.meta.num_train_tokens
         self._validation_start = self.num_train * self.length if num_train_tokens is None else num_train_tokens
@@ -244,6 +245,8 @@ class TokenizedText:
         self._numbers = None
         if num_train_tokens is not None:
             self._numbers = np.memmap(directory / "numbers.bin", dtype="<u8", mode="r")
+        self.corpus_sizes = self._count_by_corpus()
+        self.order = order_samples(spec, self.corpus_sizes)
         self.bytes_per_token = self.meta.num_bytes / self.meta.num_tokens
 
     def _count_sequences(self, spec: TrainSpec) -> tuple[int, int]:
@@ -265,10 +268,20 @@ class TokenizedText:
         num_validation = max(1, int(num_sequences * spec.validation_fraction))
         return num_sequences - num_validation, num_validation
 
+    def _count_by_corpus(self) -> list[int]:
+        """The training sequences that start in the text of each corpus."""
+        ends = np.cumsum(self.meta.num_documents)  # in documents
+        if self._numbers is not None:
+            count = int(np.searchsorted(self._document_ends, self._validation_start, side="right"))
+            ends = np.searchsorted(self._numbers[:count], ends)
+        token_ends = [int(self._document_ends[end - 1]) if end else 0 for end in ends[:-1].tolist()]
+        firsts = [0, *(min(ceil_div(end, self.length), self.num_train) for end in token_ends), self.num_train]
+        return np.diff(firsts).tolist()
+
     def train_rows(self, first: int, count: int) -> Rows:
         """Training samples `first` to `first + count - 1` of the run, of shape (count, length + overlap)."""
         positions = np.arange(first, first + count, dtype=np.int64)
-        return self._rows(sample_order.shuffled_index(positions, self.num_train, self._seed))
+        return self._rows(self.order.samples(positions))
 
     def validation_rows(self, numbers: list[int]) -> Rows:
         """Validation sequences by number, of shape (len(numbers), length + overlap)."""
@@ -288,7 +301,7 @@ class TokenizedText:
 
     def documents_of(self, n: int) -> list[Document]:
         """The documents that training sample `n` of the run takes text from."""
-        sequence = int(sample_order.shuffled_index(np.asarray([n], dtype=np.int64), self.num_train, self._seed)[0])
+        sequence = int(self.order.samples(np.asarray([n], dtype=np.int64))[0])
         start = sequence * self.length
         first = int(np.searchsorted(self._document_ends, start, side="right"))
         last = int(np.searchsorted(self._document_ends, start + self.length, side="right"))

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainer.batch_shapes import Document
-from trainer.data import sample_order
 from trainer.data.batch import IGNORE_INDEX, Batch
+from trainer.data.sample_order import SampleOrder, order_samples
 from trainer.data.tokenized_records import TokenizedRecords
 from trainer.data.tokenized_text import Ids, TokenizedText
 from trainer.planning.counts import EVAL_SEQUENCES
+from trainer.planning.mixture import CorpusShare, corpus_shares
 from trainer.spec import TrainSpec
 
 PackedIndices = Sequence[Ids] | Ids  # the record numbers in each sample
@@ -21,6 +22,8 @@ class Dataset(ABC):
 
     num_train: int
     num_validation: int
+    order: SampleOrder
+    corpus_tokens: list[int]  # of the training samples of each corpus
     sha256: str  # of the tokenized data
     num_tokens: int
     bytes_per_token: float
@@ -30,6 +33,11 @@ class Dataset(ABC):
     num_refused = 0  # of these, records that the chat template refuses
     labels: Sequence[str] = ()  # class names, for classification
     max_eval_samples = EVAL_SEQUENCES  # validation samples per evaluation, evenly spaced, the same ones each time
+
+    def shares(self, num_samples: int) -> list[CorpusShare]:
+        """What the first `num_samples` training samples of the run show of each corpus."""
+        epochs = self.order.num_epochs(num_samples)
+        return corpus_shares(self.corpus_tokens, epochs * (len(self.corpus_tokens) // len(epochs)))
 
     @abstractmethod
     def documents_of(self, n: int) -> list[Document]:
@@ -62,6 +70,7 @@ class TextDataset(Dataset):
         self.num_train, self.num_validation = text.num_train, text.num_validation
         self.sha256, self.num_tokens = text.meta.sha256, text.meta.num_tokens
         self.bytes_per_token = text.bytes_per_token
+        self.order, self.corpus_tokens = text.order, [size * text.length for size in text.corpus_sizes]
 
     def documents_of(self, n: int) -> list[Document]:
         return self.text.documents_of(n)
@@ -73,13 +82,16 @@ class RecordDataset(Dataset):
     def __init__(
         self, records: TokenizedRecords, train: PackedIndices, validation: PackedIndices, spec: TrainSpec
     ) -> None:
-        self.records, self._train, self._validation, self._seed = records, train, validation, spec.seed
+        self.records, self._train, self._validation = records, train, validation
         self.num_train, self.num_validation = len(train), len(validation)
         meta = records.meta
         self.sha256, self.num_tokens = meta.sha256, meta.num_tokens
         self.bytes_per_token = meta.num_bytes / meta.num_tokens
         self.num_cut, self.num_dropped, self.labels = meta.num_cut, meta.num_dropped, meta.labels
         self.num_equal, self.num_refused = meta.num_equal, meta.num_refused
+        firsts = np.asarray([int(train[sample][0]) for sample in range(self.num_train)], dtype=np.int64)
+        self.order = order_samples(spec, records.count_by_corpus(firsts))
+        self.corpus_tokens = records.tokens_by_corpus(records.train)
 
     def num_validation_in_training(self) -> int:
         """How many validation records have the tokens of a training record."""
@@ -90,8 +102,7 @@ class RecordDataset(Dataset):
         return self._batch([self._train[sample] for sample in self._samples(first, count)])
 
     def _samples(self, first: int, count: int) -> list[int]:
-        positions = np.arange(first, first + count, dtype=np.int64)
-        return [int(sample) for sample in sample_order.shuffled_index(positions, self.num_train, self._seed)]
+        return [int(sample) for sample in self.order.samples(np.arange(first, first + count, dtype=np.int64))]
 
     def validation_batch(self, numbers: list[int]) -> Batch:
         return self._batch([self._validation[number] for number in numbers])

@@ -98,11 +98,14 @@ class PreferenceDataset(SFTDataset):
 
 
 def _pack(records: TokenizedRecords, numbers: Ids, spec: TrainSpec) -> PackedIndices:
-    """The record numbers in each sequence."""
+    """The record numbers in each sequence; of corpora with shares, a sequence has records of one only."""
     if not spec.packing:
         return one_per_sequence(numbers)
-    lengths = records.lengths(numbers) - 1  # the last token is only a label
-    return [numbers[group] for group in pack_best_fit(lengths.tolist(), spec.sequence_length)]
+    packed = []
+    for part in records.split_by_corpus(numbers) if spec.is_mixture else [numbers]:
+        lengths = records.lengths(part) - 1  # the last token is only a label
+        packed += [part[group] for group in pack_best_fit(lengths.tolist(), spec.sequence_length)]
+    return packed
 
 
 def _write_record(batch: Batch, row: int, start: int, ids: Array, weights: Array) -> int:

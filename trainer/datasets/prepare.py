@@ -14,7 +14,7 @@ from trainer.data.splits import Split, split_documents
 from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.datasets.base import Dataset, RecordDataset
 from trainer.datasets.factory import open_dataset
-from trainer.events import RecordRemark
+from trainer.events import CorpusUse, RecordRemark
 from trainer.failure import Failure, config_invalid
 from trainer.families import CHAT_OBJECTIVES, TEXT_OBJECTIVES
 from trainer.modeling.base_identity import base_sha256
@@ -89,7 +89,8 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
     spec = with_counted_steps(spec, dataset.num_train)
     remarks = _remarks(dataset, [corpus.id for corpus in inputs.corpora])
     held_out_remarks = {name: _remarks(other, [name]) for name, other in validation.items()}
-    _report_data(report, spec, dataset, validation, (remarks, held_out_remarks), split)
+    uses = _corpus_uses(spec, dataset, [corpus.id for corpus in inputs.corpora])
+    _report_data(report, spec, dataset, validation, (remarks, held_out_remarks), split, uses)
     for remark in [*remarks, *chain.from_iterable(held_out_remarks.values())]:
         report.line(f"record {remark.record} of corpus {remark.corpus} ({remark.kind}): {remark.why}")
     prepared = Prepared(
@@ -175,6 +176,15 @@ def _remarks(dataset: Dataset, corpora: Sequence[str]) -> list[RecordRemark]:
     return [RecordRemark(corpus=corpora[remark.corpus], **remark.model_dump(exclude={"corpus"})) for remark in remarks]
 
 
+def _corpus_uses(spec: TrainSpec, dataset: Dataset, corpora: Sequence[str]) -> list[CorpusUse]:
+    """What the run sees of each corpus."""
+    shares = dataset.shares(spec.total_steps * spec.train_batch_size)
+    return [
+        CorpusUse(corpus=corpus, num_tokens=num_tokens, **share.model_dump())
+        for corpus, num_tokens, share in zip(corpora, dataset.corpus_tokens, shares, strict=True)
+    ]
+
+
 def _report_data(
     report: Reporter,
     spec: TrainSpec,
@@ -182,6 +192,7 @@ def _report_data(
     validation: Mapping[str, Dataset],
     remarks: tuple[list[RecordRemark], Mapping[str, list[RecordRemark]]],
     split: Split | None,
+    uses: Sequence[CorpusUse],
 ) -> None:
     """Report the size of the training corpora and the remarks on them; of the validation corpora by their IDs."""
     records = dataset if isinstance(dataset, RecordDataset) else None
@@ -202,6 +213,7 @@ def _report_data(
         remarks=[remark.model_dump() for remark in remarks[0]],
         num_validation_in_training=repeated,
         unvalidated_labels=unvalidated,
+        corpora=[use.model_dump() for use in uses],
         held_out={
             name: {
                 "num_sequences": other.num_validation,
@@ -223,6 +235,8 @@ def _report_data(
                 f"{name}{other.num_cut} records longer than a sequence were truncated, "
                 f"{other.num_dropped} were left out"
             )
+    for use in uses if len(uses) > 1 else ():
+        report.line(f"corpus {use.corpus}: {use.share:.1%} of the tokens, {use.num_epochs:.2f} epochs")
     if repeated:
         report.line(f"{repeated} validation {'records' if records else 'documents'} also occur in the training data")
     if unvalidated:

@@ -25,7 +25,8 @@ from trainer.planning.memory import (
     num_kept_checkpoints,
     resume_bytes,
 )
-from trainer.planning.training_data import BYTES_PER_TOKEN, TrainingData, estimate_samples
+from trainer.planning.mixture import CorpusShare
+from trainer.planning.training_data import BYTES_PER_TOKEN, TrainingData, estimate_samples, estimate_shares
 from trainer.spec import TrainSpec
 
 MANY_EPOCHS = 4  # Muennighoff et al. 2023, arXiv 2305.16264
@@ -105,7 +106,7 @@ class Plan(BaseModel):
 
     `figures` are flops, memory_bytes, disk_bytes and, if the node is given, step_seconds, total_seconds, energy_kwh and
     cost; with the size of the data, num_epochs and max_steps. `notes` are further remarks; the first says where the
-    rates come from.
+    rates come from. `corpora` are what the job sees of each corpus, if their sizes are known.
     """
 
     num_parameters: int
@@ -123,6 +124,7 @@ class Plan(BaseModel):
     remedy: Fix | None
     figures: dict[str, Estimate]
     notes: list[Message]
+    corpora: list[CorpusShare] = []
 
     @property
     def is_impossible(self) -> bool:
@@ -187,6 +189,7 @@ def plan(
             **({} if node is None else _times(spec, vocab_size, node, token_flops)),
         },
         notes=[] if node is None else _notes(spec, vocab_size, node, epochs.value if epochs else None),
+        corpora=estimate_shares(spec, vocab_size, data),
     )
 
 

@@ -8,6 +8,7 @@ from trainer.families import ENCODERS, MIN_VOCAB_SIZE, PACKED_OBJECTIVES, TEXT_O
 from trainer.messages import message
 from trainer.planning.counts import num_held_out, span_lengths
 from trainer.planning.estimates import Estimate, estimate
+from trainer.planning.mixture import CorpusShare, corpus_shares, draws_per_cycle
 from trainer.planning.packing import pack_best_fit
 from trainer.spec import TrainSpec
 
@@ -39,7 +40,7 @@ class TrainingData(BaseModel):
     """What is known of the training corpora: bytes (of JSON, for records), records, messages and labels.
 
     `lengths` are records by the number of bits of their length in characters. `num_tokens` and `num_dropped` are what
-    an earlier run with the same tokenizer has counted, None before the first.
+    an earlier run with the same tokenizer has counted, None before the first. `corpora` are the same of each corpus.
     """
 
     num_bytes: int = 0
@@ -50,6 +51,7 @@ class TrainingData(BaseModel):
     num_tokens: int | None = None
     num_dropped: int = 0
     validation_share: float | None = None  # of the records, where a column of the corpora says it
+    corpora: list["TrainingData"] = []
 
 
 def estimate_samples(spec: TrainSpec, vocab_size: int, data: TrainingData) -> Estimate | None:
@@ -73,6 +75,45 @@ def estimate_samples(spec: TrainSpec, vocab_size: int, data: TrainingData) -> Es
         low, high = SPLIT_SPREAD[spec.split]
         spread, code = (spread[0] * low, spread[1] * high), "samples_estimated"
     return estimate(count, spread, "samples", message(MESSAGES, code, num_samples=count))
+
+
+def estimate_shares(spec: TrainSpec, vocab_size: int, data: TrainingData) -> list[CorpusShare]:
+    """What a job of `max_steps` sees of each corpus; empty if that cannot be estimated.
+
+    Samples are those of each corpus by itself. Of text, the default split holds out the last ones of all of it.
+    """
+    total = estimate_samples(spec, vocab_size, data)
+    is_last = spec.objective in TEXT_OBJECTIVES and spec.split == "default"
+    each = spec.model_copy(update={"validation_fraction": 0.0}) if is_last else spec
+    estimates = [estimate_samples(each, vocab_size, _counted_part(data, corpus)) for corpus in data.corpora]
+    counts = [samples.value for samples in estimates if samples is not None]
+    if total is None or not counts or len(counts) < len(estimates):
+        return []
+    num_held_out = sum(counts) - total.value if is_last else 0
+    sizes = [1.0] * len(counts)
+    for corpus in reversed(range(len(counts))):
+        sizes[corpus] = max(1.0, counts[corpus] - max(0, num_held_out))
+        num_held_out -= counts[corpus] - sizes[corpus]
+    draws = draws_per_cycle(spec, [round(size) for size in sizes]) or sizes
+    rate = spec.total_steps * spec.train_batch_size / sum(draws)
+    lengths = [_tokens_per_sample(spec, vocab_size, corpus) for corpus in data.corpora]
+    tokens = [size * length for size, length in zip(sizes, lengths, strict=True)]
+    return corpus_shares(tokens, [rate * drawn / size for drawn, size in zip(draws, sizes, strict=True)])
+
+
+def _counted_part(data: TrainingData, corpus: TrainingData) -> TrainingData:
+    """A corpus with its part, by bytes, of the tokens that an earlier run counted in all of them."""
+    if data.num_tokens is None or not data.num_bytes:
+        return corpus
+    return corpus.model_copy(update={"num_tokens": round(data.num_tokens * corpus.num_bytes / data.num_bytes)})
+
+
+def _tokens_per_sample(spec: TrainSpec, vocab_size: int, corpus: TrainingData) -> float:
+    """Tokens of a sample: those of a sequence, or of a record where each has one of its own."""
+    is_packed = spec.packing and spec.objective in PACKED_OBJECTIVES
+    if spec.objective in TEXT_OBJECTIVES or is_packed or not corpus.num_records:
+        return spec.sequence_length
+    return min(spec.sequence_length, _num_record_tokens(spec, vocab_size, corpus) / corpus.num_records)
 
 
 def _validation_fraction(spec: TrainSpec, data: TrainingData) -> float:

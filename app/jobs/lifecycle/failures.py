@@ -57,6 +57,13 @@ FAILURES = {
         gettext_noop("The corpus {corpus} was read without a column of groups."),
         gettext_noop("Choose the column on the page of the corpus, under “Read it differently”, or another split."),
     ),
+    "corpus_short": FailureText(
+        gettext_noop("The corpus {corpus} has no training sample of its own, so it cannot have a share."),
+        gettext_noop(
+            "Choose a split by documents, which holds out some of each corpus in place of the last text, add text to "
+            "the corpus, or leave the corpus weights and the temperature empty."
+        ),
+    ),
     "records_empty": FailureText(
         gettext_noop("No record of the corpora has tokens to learn; {dropped} were skipped."),
         gettext_noop(

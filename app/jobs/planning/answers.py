@@ -75,6 +75,14 @@ def figure_answer(figure: Estimate) -> FigureAnswer:
     return FigureAnswer(**plain, text=interval(figure), reason=localize(figure.reason))
 
 
+class CorpusShareAnswer(BaseModel):
+    """What a job sees of one of its corpora."""
+
+    corpus: str = Field(description="Its ID.")
+    share: float = Field(description="Of all tokens that the job sees, from 0 to 1.")
+    num_epochs: float = Field(description="How often the job goes over the corpus.")
+
+
 class PlanAnswer(BaseModel):
     """A resolved spec and what it costs."""
 
@@ -100,6 +108,7 @@ class PlanAnswer(BaseModel):
     changes: dict[str, Any] | None = Field(description="Where it does not fit: the cheapest change that makes it fit.")
     figures: dict[str, FigureAnswer]
     notes: list[str] = Field(description="Where the rates come from, and what would be better.")
+    corpora: list[CorpusShareAnswer] = Field(description="Estimates for each corpus; empty if its size is unknown.")
 
 
 def plan_answer(spec: TrainSpec, vocab_size: int, plan: Plan, free: Sequence[str] = ()) -> PlanAnswer:
@@ -119,6 +128,10 @@ def plan_answer(spec: TrainSpec, vocab_size: int, plan: Plan, free: Sequence[str
         changes=plan.remedy.changes if plan.remedy is not None else None,
         figures={name: figure_answer(figure) for name, figure in plan.figures.items()},
         notes=[localize(note) for note in plan.notes],
+        corpora=[
+            CorpusShareAnswer(corpus=corpus, **share.model_dump())
+            for corpus, share in zip(spec.corpora, plan.corpora, strict=False)
+        ],
         **{name: getattr(plan, name) for name in same},
     )
 

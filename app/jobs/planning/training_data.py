@@ -22,13 +22,22 @@ SAME_FIELDS = ("objective", "corpora", "base_model", "model_type", "chat_templat
 
 def of_corpora(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]) -> TrainingData:
     """The counts of these training corpora, with what an earlier job of the user has counted in their tokens."""
+    data = _sum_counts(corpora)
+    earlier = _earlier_job(session, principal, spec, corpora)
+    if earlier is not None:
+        counted = {"num_tokens": earlier.facts.num_tokens, "num_dropped": earlier.facts.num_dropped or 0}
+        data = data.model_copy(update=counted)
+    return data.model_copy(update={"corpora": [_sum_counts([corpus]) for corpus in corpora]})
+
+
+def _sum_counts(corpora: Sequence[Corpus]) -> TrainingData:
+    """The counts of these corpora together."""
     reports = [corpus.progress for corpus in corpora]
     lengths: Counter[int] = Counter()
     labels: Counter[str] = Counter()
     for report in reports:
         lengths.update({int(bits): count for bits, count in report.lengths.items()})
         labels.update(report.labels)
-    earlier = _earlier_job(session, principal, spec, corpora)
     return TrainingData(
         num_bytes=sum(corpus.num_text_bytes or 0 for corpus in corpora),
         num_records=sum(corpus.num_documents or 0 for corpus in corpora),
@@ -36,8 +45,6 @@ def of_corpora(session: Session, principal: Principal, spec: TrainSpec, corpora:
         lengths=lengths,
         labels=labels,
         validation_share=_validation_share(reports),
-        num_tokens=earlier.facts.num_tokens if earlier is not None else None,
-        num_dropped=(earlier.facts.num_dropped or 0) if earlier is not None else 0,
     )
 
 

@@ -193,6 +193,8 @@ FIELDS_FIXED_ON_RESUME = (
     "mean_noise_span_length",
     "dpo_beta",
     "corpora",
+    "corpus_weights",
+    "corpus_temperature",
     "vocab_size",
     "sequence_length",
     "validation_fraction",

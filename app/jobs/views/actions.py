@@ -22,6 +22,7 @@ BAD_INPUT = (
     "split_empty",
     "split_unnamed",
     "groups_missing",
+    "corpus_short",
     "records_empty",
     "label_unknown",
     "labels_one",

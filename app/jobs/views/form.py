@@ -95,6 +95,8 @@ def _parse(text: str, schema: dict[str, Any]) -> Any:
     """The JSON value of a control's text. “auto” becomes null for a nullable field; others take or reject it."""
     if schema["nullable"] and text == AUTO:
         return None
+    if schema.get("type") == "array":
+        return [_parse(part.strip(), {"nullable": False, **schema["items"]}) for part in re.split("[,，;；]", text)]
     if schema.get("type") == "boolean":
         return {"true": True, "false": False}.get(text, text)
     number = {"integer": int, "number": float}.get(schema.get("type", ""))

@@ -1,7 +1,7 @@
 """The controls and recipe cards of the form for a new job, generated from TrainSpec."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -118,12 +118,16 @@ class Group:
 
 @dataclass(frozen=True)
 class FormContext:
-    """The values of a form, its errors by field, and the checkpoint or base model that the job starts from."""
+    """The values of a form, its errors by field, and the checkpoint or base model that the job starts from.
+
+    `planned` are the steps and the epochs of its plan: an empty control of the one shows what the other comes to.
+    """
 
     form: SubmittedForm
     errors: Mapping[str, str]
     origin: Origin | None = None
     base: StartingPoint | None = None
+    planned: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def objective(self) -> str:
@@ -189,7 +193,8 @@ def groups(context: FormContext) -> list[Group]:
 
 def _control(name: str, schema: dict[str, Any], context: FormContext) -> Control:
     choices, is_long = _choices(name, schema), schema.get("maxLength", 0) > LONG_TEXT
-    placeholder = to_display(context.defaults[name])
+    default = context.defaults[name]
+    placeholder = context.planned.get(name, AUTO) if default is None else to_display(default)
     lock_reason = context.lock_reason(name)
     attrs: dict[str, Any] = {"disabled": True} if lock_reason else {}
     if not choices:

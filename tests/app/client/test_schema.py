@@ -247,6 +247,7 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.VerdictInfo: "VerdictAnswer",
     job_shapes.JobInfo: "JobAnswer",
     job_shapes.FigureInfo: "FigureAnswer",
+    job_shapes.CorpusShareInfo: "CorpusShareAnswer",
     job_shapes.PlanInfo: "PlanAnswer",
     job_shapes.ProposalInfo: "ProposeAnswer",
     job_shapes.PreviewPartInfo: "PreviewPart",

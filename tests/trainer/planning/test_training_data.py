@@ -12,7 +12,7 @@ from tests.trainer.runs import SAMPLES, english, small_spec
 from trainer.data import chat_template, tokenized_records, tokenized_text, tokenizer
 from trainer.datasets.factory import open_dataset
 from trainer.planning.scaling_laws import choose_vocab_size
-from trainer.planning.training_data import TrainingData, estimate_samples
+from trainer.planning.training_data import TrainingData, estimate_samples, estimate_shares
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 from worker.sandbox.corpus import parse
@@ -106,3 +106,37 @@ def test_epochs_take_the_fewest_steps_that_cover_them(epochs: Any, samples: int,
     needed = epochs * samples  # exact: decimal arithmetic
     assert steps * batch >= needed
     assert steps == 1 or (steps - 1) * batch < needed
+
+
+def two_corpora(*num_tokens: int) -> TrainingData:
+    """Text of one byte for each token, counted by an earlier job."""
+    parts = [TrainingData(num_bytes=count) for count in num_tokens]
+    return TrainingData(num_bytes=sum(num_tokens), num_tokens=sum(num_tokens), corpora=parts)
+
+
+@pytest.mark.parametrize(
+    ("fields", "shares", "epochs"),
+    [
+        # 1000 sequences of 32 tokens in each corpus; of the second, a tenth of all, 200, are held out. 800 are seen.
+        ({}, [1000 / 1800, 800 / 1800], [800 / 1800] * 2),
+        ({"corpus_weights": [3, 1]}, [0.75, 0.25], [0.6, 0.25]),
+        ({"corpus_weights": [3, 1], "split": "document"}, [0.75, 0.25], [600 / 900, 200 / 900]),
+        ({"corpus_temperature": 1}, [1000 / 1800, 800 / 1800], [800 / 1800] * 2),
+    ],
+)
+def test_the_shares_of_corpora_are_planned(fields: dict[str, Any], shares: list[float], epochs: list[float]) -> None:
+    spec = small_spec(corpora=["a", "b"], max_steps=100, validation_fraction=0.1, **fields)
+    planned = estimate_shares(spec, 384, two_corpora(32_001, 32_001))
+    assert [part.share for part in planned] == pytest.approx(shares, rel=0.002)
+    assert [part.num_epochs for part in planned] == pytest.approx(epochs, rel=0.002)
+
+
+def test_shares_of_records_count_their_tokens() -> None:
+    spec = small_spec(
+        corpora=["a", "b"], objective="classification", model_type="bert", num_key_value_heads=4, corpus_weights=[1, 1]
+    )
+    parts = [TrainingData(num_bytes=100 * length, num_records=100) for length in (100, 1000)]
+    data = TrainingData(num_bytes=110_000, num_records=200, corpora=parts)
+    first, second = estimate_shares(spec, 384, data)
+    assert first.num_epochs == second.num_epochs == 80 / 95  # 160 samples of 95 records each
+    assert 0 < first.share < second.share

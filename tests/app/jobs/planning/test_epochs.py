@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 
 from app.jobs.attempts.effective_spec import effective_spec
 from tests.app.jobs import factories
+from tests.app.jobs.html_form import HtmlForm
 from tests.users import Person
 from trainer import events
 
@@ -113,6 +114,17 @@ def test_the_form_offers_one_or_the_other(alice: TestClient, corpus: str) -> Non
     answer = alice.post("/jobs", data={**form, "num_train_epochs": "1.5", "max_steps": "auto"}, follow_redirects=False)
     assert answer.status_code == 303, answer.text
     assert factories.row(answer.headers["location"].rpartition("/")[2]).spec.num_train_epochs == 1.5
+
+
+def test_an_empty_control_shows_what_the_other_comes_to(alice: TestClient, alice_user: Person) -> None:
+    corpus = factories.corpus(alice_user, text=factories.TEXT * 2)
+    form = {"key": "e" * 16, "recipe": "tiny", "corpora": corpus}
+    in_steps = HtmlForm.of(alice.post("/jobs/plan", data={**form, "max_steps": "50"}).text).placeholders
+    in_epochs = HtmlForm.of(alice.post("/jobs/plan", data={**form, "num_train_epochs": "3"}).text).placeholders
+    one = plan(alice, corpus, max_steps=50)
+    assert in_steps["num_train_epochs"] == f"≈ {one['num_epochs']:.3g}"
+    assert in_epochs["max_steps"] == f"≈ {plan(alice, corpus, num_train_epochs=3)['max_steps']}"
+    assert in_steps["max_steps"] != in_epochs["max_steps"]  # the recipe's, where steps count
 
 
 def test_remarks_on_records_are_on_the_page_and_in_the_api(

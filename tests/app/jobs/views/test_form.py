@@ -62,6 +62,9 @@ def test_an_id_is_cut_to_what_a_query_can_hold() -> None:
         ("max_steps", "auto", None),
         ("learning_rate", "1e-3", 1e-3),
         ("optimizer", "auto", "auto"),
+        ("corpus_weights", "3, 0.5", [3, 0.5]),
+        ("corpus_weights", "3，one", [3, "one"]),
+        ("corpus_weights", "3 1", ["3 1"]),
         ("name", "auto", "auto"),
     ],
 )
