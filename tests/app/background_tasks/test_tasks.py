@@ -17,7 +17,7 @@ from app.background_tasks import outcomes
 from app.core import background_tasks, db, disk, storage
 from app.core.background_tasks import LANES, MAX_LOSSES, MAX_RUNNING_PER_USER, lane_of
 from app.core.json_shapes import FailureReason, TaskOptions, TaskProgress
-from app.core.models import BackgroundTask, Corpus
+from app.core.models import TASK_KINDS, BackgroundTask, Corpus
 from app.core.node_budget import node_budget
 from app.core.settings import settings
 from tests.background import NODE, claim, run_waiting
@@ -296,9 +296,12 @@ def test_a_full_disk_ends_no_task_that_writes_no_user_data(
 ) -> None:
     assert {kind: work.writes_user_data for kind, work in WORK.items()} == {
         "parse": True,
+        "clean": True,
         "import": True,
+        "tokenizer": True,
         "export": True,
         "evaluation": False,
+        "statistics": False,
     }
     upload(alice_api)
     task = claim()
@@ -458,7 +461,7 @@ def test_a_corpus_is_parsed_by_one_task_at_a_time(alice_api: TestClient, alice_u
 
 def test_every_kind_is_in_one_lane() -> None:
     kinds = [kind for lane in LANES for kind in lane.kinds]
-    assert sorted(kinds) == ["evaluation", "export", "import", "parse"]
+    assert sorted(kinds) == sorted(TASK_KINDS)
 
 
 # ---- the history -----------------------------------------------------------------------------------------------------
