@@ -178,7 +178,7 @@ def list_jobs(
         return Listing(data=schemas.job_answers(session, jobs), next=following)
 
 
-@router.get("/jobs/compare", tags=["jobs"], responses=errors("jobs_many"))
+@router.get("/jobs/compare", tags=["jobs"], responses=errors("not_found", "jobs_many"))
 def compare_jobs(
     principal: Reader,
     job: Annotated[list[Id], Query(description="The ids of the jobs, at most 50.", min_length=1, max_length=100)],
