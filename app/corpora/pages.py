@@ -24,6 +24,7 @@ from app.corpora import (
     statistics,
     uploads,
     versions,
+    written_records,
 )
 from app.corpora import tokenizers as stored_tokenizers
 from app.corpora.cleaning import form, reasons
@@ -77,6 +78,21 @@ def _index(request: Request, principal: Principal, after: str | None, refused: l
 def show_corpora(request: Request, principal: Reader, after: After = None, part: Part = "") -> Response:
     """The list of corpora with the form to upload files; with `part=list` only the list, to update it."""
     return _index(request, principal, after, [], part)
+
+
+@router.get("/corpora/write")
+def write_records(request: Request, principal: Reader, kind: Annotated[str, Query(max_length=40)] = "chat") -> Response:
+    """A table to write records by hand, which static/js/record-table.js saves as a corpus."""
+    kind = kind if kind in written_records.COLUMNS else "chat"
+    return page(
+        request,
+        "corpora/write.html",
+        principal=principal,
+        kind=kind,
+        kinds={name: translate(record_kinds.KIND_WORDS[name]) for name in written_records.COLUMNS},
+        columns=[(name, translate(title)) for name, title in written_records.COLUMNS[kind].items()],
+        paths=written_records.PATHS[kind],
+    )
 
 
 @router.post("/corpora")

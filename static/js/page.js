@@ -17,6 +17,7 @@ const MODULES = {
   "learn-train": () => import("./learn-train.js"),
   "model-upload": () => import("./model-upload.js"),
   "length-cut": () => import("./length-cut.js"),
+  "record-table": () => import("./record-table.js"),
   refresh: () => import("./refresh.js"),
   playground: () => import("./playground.js"),
   "time-lapse": () => import("./time-lapse.js"),

@@ -23,6 +23,7 @@ PAGES = [
     "/jobs/compare?job={job}",
     "/jobs/{job}/batches?step=2",
     "/corpora",
+    "/corpora/write?kind=classification",
     "/corpora/00kingjamesbible",
     "/tokenizers",
     "/models",

@@ -1,0 +1,17 @@
+"""Records that people write by hand: the columns of their table, and where each stands in a record."""
+
+from app.core.i18n import gettext_noop
+
+COLUMNS = {
+    "chat": {"user": gettext_noop("Question"), "assistant": gettext_noop("Answer")},
+    "completion": {"prompt": gettext_noop("Prompt"), "completion": gettext_noop("Completion")},
+    "classification": {"text": gettext_noop("Text"), "label": gettext_noop("Label")},
+    "seq2seq": {"source": gettext_noop("Source text"), "target": gettext_noop("Target text")},
+    "preference": {
+        "prompt": gettext_noop("Prompt"),
+        "chosen": gettext_noop("Better answer"),
+        "rejected": gettext_noop("Worse answer"),
+    },
+}
+# The role of a column of a conversation; columns of other kinds are keys of the record.
+PATHS = {kind: "messages" if kind == "chat" else "keys" for kind in COLUMNS}

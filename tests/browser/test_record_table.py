@@ -1,0 +1,60 @@
+"""Records are written by keyboard, kept over a reload, and saved as a corpus."""
+
+import json
+
+import httpx
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Open
+from tests.stack import Stack
+from tests.waiting import until
+
+PASTE = """(cell) => {
+  const data = new DataTransfer();
+  data.setData("text/plain", "Hot?\\tCold.\\r\\nBig?\\tSmall.\\r\\n");
+  cell.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_conversations_are_written_by_keyboard_and_saved(open_page: Open, running_stack: Stack) -> None:
+    with open_page("/corpora/write?kind=chat") as page:
+        page.get_by_label("Question 1").fill("Near?")
+        page.keyboard.press("Tab")
+        page.keyboard.type('Far. "Very"')
+        page.keyboard.press("Control+Enter")
+        page.keyboard.type("Up?")
+        expect(page.get_by_role("status")).to_have_text("1 complete records")
+        page.wait_for_function("() => Object.values({...localStorage}).some((text) => text.includes('Up?'))")
+        page.reload()
+        expect(page.get_by_label("Question 2")).to_have_value("Up?")
+        page.get_by_label("Name", exact=True).fill("Opposites")
+        page.get_by_role("button", name="Save as a corpus").click()
+        expect(page.get_by_role("alert")).to_have_text("Record 2: Answer is empty.")
+        expect(page.get_by_label("Answer 2")).to_be_focused()
+        page.get_by_label("Answer 2").fill("Down.")
+        page.get_by_role("button", name="Add a record").click()
+        page.get_by_label("Question 3").evaluate(PASTE)
+        page.get_by_role("button", name="Save as a corpus").click()
+        page.wait_for_url(lambda url: "/corpora/write" not in url)
+        corpus_id = page.url.rpartition("/")[2]
+    client: httpx.Client = running_stack.client
+    until(lambda: client.get(f"/api/v1/corpora/{corpus_id}").json()["state"] == "ready", 60, "the corpus")
+    corpus = client.get(f"/api/v1/corpora/{corpus_id}").json()
+    assert (corpus["name"], corpus["kind"], corpus["num_documents"]) == ("Opposites", "chat", 4)
+    documents = client.get(f"/api/v1/corpora/{corpus_id}/documents").json()["data"]
+    messages = json.loads(documents[0]["text"])["messages"]
+    assert [message["content"] for message in messages] == ["Near?", 'Far. "Very"']
+    assert "Small." in documents[3]["text"]
+
+
+def test_every_kind_has_its_columns(open_page: Open, running_stack: Stack) -> None:
+    with open_page("/corpora/write?kind=preference") as page:
+        for title, text in (("Prompt", "Warm?"), ("Better answer", "Cool."), ("Worse answer", "Yes.")):
+            page.get_by_label(f"{title} 1").fill(text)
+        page.get_by_label("Name", exact=True).fill("Preferences")
+        page.get_by_role("button", name="Save as a corpus").click()
+        page.wait_for_url(lambda url: "/corpora/write" not in url)
+        corpus_id = page.url.rpartition("/")[2]
+    client = running_stack.client
+    until(lambda: client.get(f"/api/v1/corpora/{corpus_id}").json()["state"] == "ready", 60, "the corpus")
+    assert client.get(f"/api/v1/corpora/{corpus_id}").json()["kind"] == "preference"
