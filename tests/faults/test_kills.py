@@ -73,7 +73,8 @@ def test_a_killed_part_costs_at_most_the_steps_since_the_last_checkpoint(
     if role not in ("trainer", "supervisor") and state in ("starting", "running", "saving"):
         assert len(attempts) == 1, run.reasons()
         assert repeated_steps(attempts) == 0
-    invariants.check(run, expected if state != "cancelling" else None)
+    # A checkpoint that its supervisor has not published yet is lost with it.
+    invariants.check(run, expected if state != "cancelling" else None, intervals=2 if role == "supervisor" else 1)
     report(f"{len(attempts)} attempts, {repeated_steps(attempts)} steps repeated, {run.state()}")
 
 
