@@ -71,6 +71,8 @@ REASONS = {
         "may reach"
     ),
     "base_differs": "is {value}, but the base model's is {base_value}",
+    "token_exists": "has {token}, which is a token of the base model already: leave it out",
+    "token_empty": "has {token}, which the base model's tokenizer does not read at all: leave it out",
     "context": "is {value}, but the base model reads at most {longest} tokens: lower it",
     "qlora": "is qlora, which needs an NVIDIA GPU and the package bitsandbytes: lora runs without them",
     "base_changed": "is not the model that the checkpoint was trained from",

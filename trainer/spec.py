@@ -64,6 +64,16 @@ class TrainSpec(BaseModel):
             "ID of a checkpoint or imported model to start from. Leave empty to start from random weights.",
         ),
     ] = None
+    new_tokens: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=100)]],
+        field(
+            "model",
+            "New tokens",
+            "Words that become tokens of the base model's vocabulary, such as names of a field, separated by commas. "
+            "Each starts as the mean of the tokens that spelled it before.",
+            max_length=10_000,
+        ),
+    ] = []
     corpora: Annotated[
         list[str],
         field("data", "Corpora", "IDs of the corpora to train on, in this order.", min_length=1, max_length=64),
@@ -412,7 +422,8 @@ class TrainSpec(BaseModel):
 
     def sha256(self) -> str:
         """Hash of every field that affects the result: all but `name` and `priority`."""
-        added = ("split", "corpus_weights", "corpus_temperature")  # later: ignored where they are as before
+        # Fields that came later are left out where they have their defaults, so that hashes stay as they were.
+        added = ("split", "corpus_weights", "corpus_temperature", "new_tokens")
         unchanged = (name for name in added if getattr(self, name) == type(self).model_fields[name].default)
         ignored = {"name", "priority", *unchanged}
         text = json.dumps(self.model_dump(exclude=ignored), sort_keys=True, separators=(",", ":"))

@@ -21,6 +21,7 @@ def check(spec: "TrainSpec") -> None:
         _check_objective,
         _check_mixture,
         _check_split,
+        _check_new_tokens,
         _check_tuning,
         _check_hardware,
     ):
@@ -172,6 +173,27 @@ def _check_split(spec: "TrainSpec") -> None:
         raise field_error(
             "split", "must not be label for {objective}, whose records have no labels", objective=spec.objective
         )
+
+
+def _check_new_tokens(spec: "TrainSpec") -> None:
+    if not spec.new_tokens:
+        return
+    if spec.base_model is None:
+        raise field_error("new_tokens", "must be empty without a base_model: a new tokenizer learns them from the text")
+    if spec.tuning != "full":
+        raise field_error(
+            "new_tokens",
+            "must be empty for {tuning}, which neither trains nor saves embeddings: choose the tuning full",
+            tuning=spec.tuning,
+        )
+    if spec.zero_stage == 3:
+        raise field_error("zero_stage", "must be 0, 1 or 2 for new_tokens, but is 3")
+    repeated = next((token for token in spec.new_tokens if spec.new_tokens.count(token) > 1), None)
+    if repeated is not None:
+        raise field_error("new_tokens", "has {token} twice", token=repeated)
+    blank = next((number for number, token in enumerate(spec.new_tokens, 1) if not token.strip()), None)
+    if blank is not None:
+        raise field_error("new_tokens", "must not have tokens of spaces only, as number {number} is", number=blank)
 
 
 def _check_tuning(spec: "TrainSpec") -> None:

@@ -100,6 +100,7 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
     node = nodes.for_a_plan(session, spec.num_processes)
     num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
     vocab_size = (tokenizer.vocab_size if tokenizer else spec.vocab_size) or choose_vocab_size(num_bytes)
+    vocab_size += len(spec.new_tokens)
     data = training_data.of_corpora(session, principal, spec, corpora)
     if auto_fields and node is not None:
         spec = _with_chosen_fields(spec, vocab_size, node, auto_fields, data)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 from trainer.data import cache, special_tokens
 from trainer.data.chat_template import default_template
 from trainer.data.corpus import CorpusReader, open_all
-from trainer.failure import Failure
+from trainer.failure import Failure, config_invalid
 from trainer.families import MIN_VOCAB_SIZE, NEEDED_TOKENS, NUM_SENTINELS
 from trainer.planning.scaling_laws import choose_vocab_size
 from trainer.run_dir import CorpusInput, sha256_file
@@ -246,17 +246,40 @@ def start_of_text_id(tokenizer: PreTrainedTokenizerFast) -> int:
     return int(tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id)
 
 
-def import_tokenizer(base: Path, cache_path: Path) -> Path:
-    """The directory with a base model's tokenizer, copied unless it is in the cache.
+def import_tokenizer(base: Path, cache_path: Path, new_tokens: Sequence[str] = ()) -> Path:
+    """The directory with a base model's tokenizer and new tokens, written unless it is in the cache.
 
     Truncation and padding settings are dropped. Without a padding token, the end-of-text token is used. Raises Failure
-    if the tokenizer cannot be read, and ValueError if it has no end-of-text token.
+    if the tokenizer cannot be read or cannot have the new tokens, and ValueError if it has no end-of-text token.
     """
     files = sorted(path for path in base.iterdir() if path.suffix in (".json", ".jinja", ".txt", ".model"))
-    name = cache.cache_key(base={path.name: sha256_file(path) for path in files}, version=VERSION)
+    more: dict[str, Any] = {"new_tokens": list(new_tokens)} if new_tokens else {}
+    name = cache.cache_key(base={path.name: sha256_file(path) for path in files}, version=VERSION, **more)
     entry = cache_path / "tokenizers" / name
-    cache.get_or_create(entry, lambda path: save_pretrained(open_base(base), path))
+
+    def create(path: Path) -> None:
+        tokenizer = open_base(base)
+        old_pieces(tokenizer, new_tokens)
+        tokenizer.add_tokens([AddedToken(token, normalized=False) for token in new_tokens])
+        save_pretrained(tokenizer, path)
+
+    cache.get_or_create(entry, create)
     return entry
+
+
+def old_pieces(tokenizer: PreTrainedTokenizerFast, new_tokens: Sequence[str]) -> list[list[int]]:
+    """The ids of the tokens that spell each new token in a tokenizer without them.
+
+    Raises Failure for a token that it has already, or that it does not read.
+    """
+    vocabulary = tokenizer.get_vocab()
+    pieces = []
+    for token in new_tokens:
+        ids = [int(number) for number in tokenizer(token, add_special_tokens=False)["input_ids"]]
+        if token in vocabulary or not ids:
+            raise config_invalid("new_tokens", "token_exists" if ids else "token_empty", token=token)
+        pieces.append(ids)
+    return pieces
 
 
 def open_base(base: Path) -> PreTrainedTokenizerFast:

@@ -113,7 +113,7 @@ def _tokenizer_directory(spec: TrainSpec, inputs: Inputs, report: Reporter) -> P
     if spec.base_model is not None and inputs.base is None:
         raise config_invalid("base_model", "base_missing")
     if inputs.base:
-        return tokenizer.import_tokenizer(Path(inputs.base), cache_path)
+        return tokenizer.import_tokenizer(Path(inputs.base), cache_path, spec.new_tokens)
     if inputs.tokenizer:
         return Path(inputs.tokenizer)
 

@@ -9,9 +9,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from trainer.data.chat_template import set_stop_tokens
-from trainer.data.tokenizer import document_separator_id
+from trainer.data.tokenizer import document_separator_id, old_pieces, open_base
 from trainer.failure import Failure
-from trainer.modeling import architectures, lora, pretrained, zero_init
+from trainer.modeling import architectures, lora, pretrained, vocabulary, zero_init
 from trainer.modeling.fused_ops import use_fused_ops
 from trainer.spec import TrainSpec
 
@@ -52,6 +52,10 @@ def _load_base(
     torch.manual_seed(spec.seed)
     dtype = torch.bfloat16 if spec.tuning != "full" and precision == "bf16" else torch.float32
     model = pretrained.load(base, spec, device, dtype, say, labels)
+    if spec.new_tokens:
+        pieces = old_pieces(open_base(base), spec.new_tokens)
+        vocabulary.add_tokens(model, dict(zip(tokenizer.convert_tokens_to_ids(spec.new_tokens), pieces, strict=True)))
+        say(f"{len(pieces)} new tokens start as the means of {sum(map(len, pieces))} old ones")
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         needed = f"one of at most {model.get_input_embeddings().num_embeddings} tokens, as the base model has"
         raise Failure("tokenizer_mismatch", found=f"one of {len(tokenizer)} tokens", needed=needed)

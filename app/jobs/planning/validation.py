@@ -181,6 +181,7 @@ def check_disk(plan: Plan) -> None:
 FIELDS_FIXED_ON_RESUME = (
     "objective",
     "base_model",
+    "new_tokens",
     "tuning",
     "lora_rank",
     "lora_alpha",

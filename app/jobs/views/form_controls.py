@@ -171,7 +171,9 @@ class FormContext:
         return [*apart, *(name for name in properties() if name not in OUTSIDE_GROUPS and self.uses(name))]
 
     def uses(self, name: str) -> bool:
-        """Whether the job's objective uses a field."""
+        """Whether the job's objective, or its base model, uses a field."""
+        if name == "new_tokens":
+            return self.base is not None
         return name not in USED_BY or self.objective in USED_BY[name]
 
 

@@ -65,6 +65,7 @@ def test_an_id_is_cut_to_what_a_query_can_hold() -> None:
         ("corpus_weights", "3, 0.5", [3, 0.5]),
         ("corpus_weights", "3，one", [3, "one"]),
         ("corpus_weights", "3 1", ["3 1"]),
+        ("new_tokens", "red panda, axolotl", ["red panda", "axolotl"]),
         ("name", "auto", "auto"),
     ],
 )
