@@ -432,18 +432,8 @@ class TrainSpec(BaseModel):
 
 def recipe_names() -> list[str]:
     """The recipes that ship with Athanor: decoders by size, then one for each other objective."""
-    return [
-        "tiny",
-        "gpt2-124m",
-        "llama-7b",
-        "tiny-bert",
-        "tiny-t5",
-        "seq2seq",
-        "chat",
-        "completion",
-        "classifier",
-        "dpo",
-    ]
+    decoders = ["tiny", "gpt2-124m", "llama-7b"]
+    return [*decoders, "tiny-bert", "tiny-t5", "seq2seq", "chat", "completion", "classifier", "dpo"]
 
 
 def recipe(name: str, *, is_from_scratch: bool = True) -> dict[str, Any]:
