@@ -276,7 +276,8 @@ def test_the_leader_sweeps_periodically_and_writes_a_heartbeat(job: tuple[str, i
     with db.transaction() as session:
         beat = session.get_one(Heartbeat, "scheduler")
         assert beat.facts["removed"] == 1
-        assert set(beat.facts) == {"given_up", "submitted", "settled", "placed", "sent", "delivered", "removed"}
+        counts = {"given_up", "submitted", "settled", "placed", "sent", "delivered", "stopped", "removed"}
+        assert set(beat.facts) == counts
 
 
 def test_corpora_without_a_row_are_quarantined_even_if_complete(alice_user: Person) -> None:
