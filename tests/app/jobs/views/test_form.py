@@ -168,6 +168,12 @@ def test_fields_of_other_objectives_are_hidden() -> None:
     assert "dpo_beta" not in context.shown_fields()
 
 
+def test_new_tokens_are_offered_with_a_base_model() -> None:
+    submitted = SubmittedForm({"recipe": "tiny"})
+    assert control(FormContext(submitted, {}), "new_tokens").is_hidden
+    assert not control(FormContext(submitted, {}, base=BASE), "new_tokens").is_hidden
+
+
 def test_a_field_that_athanor_can_choose_offers_auto_first() -> None:
     choices = control(FormContext(SubmittedForm({"recipe": "tiny"}), {}), "zero_stage").choices
     assert [value for value, _label in choices[:2]] == ["", "auto"]
