@@ -72,6 +72,7 @@ class BoilerplateStep(Edit):
         path = self._context.spool()
         counter, num_documents = LineCounter(), 0
         with path.open("w+", encoding="utf-8", newline="\n") as spool:
+            path.unlink()  # it stays readable: no other step finds it, and nothing is left if this process is killed
             for document in documents:
                 num_documents += 1
                 counter.add(
@@ -82,7 +83,6 @@ class BoilerplateStep(Edit):
             self._frequent = counter.frequent(max(settings.min_documents, settings.min_share * num_documents))
             spool.seek(0)
             yield from super().run(self._read_again(spool))
-        path.unlink()
 
     def _read_again(self, lines: Iterator[str]) -> Iterator[CorpusDocument]:
         for line in lines:

@@ -36,7 +36,8 @@ class Reference:
 
 @dataclass(frozen=True)
 class Context:
-    """What steps get besides their settings. `spool` is a path for documents that are read twice."""
+    """What steps get besides their settings. `spool` is a path for documents that are read
+    twice; a step removes it as soon as it has opened it."""
 
     references: dict[str, Reference]
     spool: Callable[[], Path]

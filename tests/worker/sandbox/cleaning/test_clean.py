@@ -40,6 +40,21 @@ def cleaned(directory: Path, kind: str, documents: list[str]) -> dict[str, Any]:
     return result
 
 
+def test_a_recipe_may_remove_boilerplate_twice_and_leaves_no_file_when_it_is_killed(tmp_path: Path) -> None:
+    parent, child = tmp_path / "parent", tmp_path / "child"
+    parent.mkdir()
+    child.mkdir()
+    output = parse.CorpusWriter(parent)
+    output.documents([f"header\ntext {n}\nseldom" if n < 3 else f"header\ntext {n}" for n in range(6)])
+    output.finish()
+    steps = [{"name": "boilerplate", "min_share": 0.01, "min_documents": count} for count in (6, 3)]
+    recipe = {"path": str(parent), "kind": "text", "steps": steps, "corpora": []}
+    documents = clean.Pipeline(recipe, child, nothing).documents()
+    first = next(documents)
+    assert list(child.iterdir()) == []
+    assert [document.content for document in (first, *documents)] == [f"text {n}" for n in range(6)]
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
