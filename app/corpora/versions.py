@@ -83,15 +83,18 @@ def change(principal: Principal, corpus_id: str, upload_ids: Sequence[str], remo
             raise bad_field("uploads", "version_same", _("The new version would have the same files."))
         newest = select(func.max(Corpus.version)).where(Corpus.lineage_id == base.lineage_id)
         version = (session.scalar(newest) or 0) + 1
-        options = ("kind", "mapping", "group_column", "skip_bad", "bad_bytes")
-        kept = {name: getattr(base.progress, name) for name in options}
-        if base.cleaning is not None:
-            kept["group_column"] = None  # the file that a recipe made has no such column
-        progress = ParseReport(**kept)
+        progress = read_options(base)
         corpus = Corpus(lineage_id=base.lineage_id, version=version, name=base.name, progress=progress)
         return corpus, list(files.values())
 
     return _make(principal, upload_ids, describe)
+
+
+def read_options(base: Corpus) -> ParseReport:
+    """How another version reads the files that it has of this one."""
+    options = {name: getattr(base.progress, name) for name in ("kind", "mapping", "skip_bad", "bad_bytes")}
+    # The file that a recipe made has no column of groups.
+    return ParseReport(**options, group_column=base.progress.group_column if base.cleaning is None else None)
 
 
 def _uploaded(upload: Upload, encoding: str | None) -> NewFile:

@@ -89,10 +89,13 @@ def check(session: Session, principal: Principal, parent: Corpus, steps: list[St
 
 
 def child_recipe(session: Session, cleaning: Cleaning) -> dict[str, Any] | None:
-    """What the process that cleans is told. None if the parent or a corpus to compare with was deleted or changed."""
+    """What the process that cleans is told.
+
+    None if the parent or a corpus to compare with was deleted, or is or was read again.
+    """
     wanted = {cleaning.parent_id: cleaning.parent_sha256, **cleaning.corpora}
     rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(wanted)))}
-    if any(corpus_id not in rows or rows[corpus_id].text_sha256 != wanted[corpus_id] for corpus_id in wanted):
+    if {corpus.id: corpus.text_sha256 for corpus in rows.values() if corpus.state == "ready"} != wanted:
         return None
     return recipe_of(rows[cleaning.parent_id], cleaning.recipe, [rows[corpus_id] for corpus_id in cleaning.corpora])
 
@@ -135,12 +138,8 @@ def restore(principal: Principal, corpus_id: str) -> Corpus:
             new = values["id"]
             versions.link(new, [storage.corpus_file(corpus_id, file.position) for file in files])
             same = ("filename", "format", "kind", "encoding", "num_uploads", "num_bytes", "sha256")
-            options = {
-                name: getattr(base.progress, name)
-                for name in ("kind", "skip_bad", "bad_bytes", "mapping", "group_column")
-            }
             kept = {name: getattr(base, name) for name in same}
-            corpus = Corpus(**values, **kept, progress=ParseReport(**options))
+            corpus = Corpus(**values, **kept, progress=versions.read_options(base))
             copies = [
                 CorpusFile(position=file.position, **{name: getattr(file, name) for name in versions.CONTENT})
                 for file in files

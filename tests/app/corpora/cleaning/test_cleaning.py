@@ -251,3 +251,7 @@ def test_what_is_left_keeps_its_groups(alice: TestClient, upload: Upload) -> Non
     assert counts == {"group_column": "by", "groups": {"ann": 1, "ben": 1}, "num_groups": 2, "num_ungrouped": 1}
     more = changed(alice, corpus["id"], {"more.txt": b"More."}).json()  # the cleaned file has no such column
     assert (more["group_column"], read(alice, more["id"])["state"]) == (None, "ready")
+    restored = read(alice, alice.post(f"/api/v1/corpora/{corpus['id']}/restore").json()["id"])
+    assert (restored["state"], restored["group_column"]) == ("ready", None)
+    body = {"recipe": "tiny", "corpora": [restored["id"]], "split": "group"}
+    assert alice.post("/api/v1/jobs/plan", json=body).json()["code"] == "groups_missing"
