@@ -6,6 +6,7 @@ version of a corpus; documents below the validation fraction are held out. numpy
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,9 @@ def hash_documents(source: CorpusInput) -> Hashes:
 
 
 def read_labels(source: CorpusInput) -> list[str]:
-    """The label of each record; empty for one without."""
-    return [str(json.loads(record).get("label", "")) for record in CorpusReader(source).texts()]
+    """The label of each record; empty for one without. Equal labels are one string in memory."""
+    labels = (str(json.loads(record).get("label", "")) for record in CorpusReader(source).texts())
+    return [sys.intern(label) for label in labels]
 
 
 def _below(hashes: Hashes, fraction: float) -> Mask:
@@ -89,14 +91,15 @@ def _lowest_of_each_label(hashes: Hashes, labels: Sequence[str], fraction: float
 
     Equal documents stay on one side, so that a share with copies may be smaller.
     """
+    codes: dict[str, int] = {}
+    code_of_row = np.fromiter((codes.setdefault(label, len(codes)) for label in labels), np.int64, len(hashes))
+    order = np.lexsort((hashes, code_of_row))
     is_held_out = np.zeros(len(hashes), dtype=np.bool_)
-    names = np.asarray(labels)
-    for name in np.unique(names):
-        rows = np.flatnonzero(names == name)
-        ordered = np.sort(hashes[rows])
+    for rows in np.split(order, np.cumsum(np.bincount(code_of_row))):
         count = num_held_out(len(rows), fraction)
         if count:
-            is_held_out[rows] = hashes[rows] < ordered[count] if count < len(rows) else True
+            ordered = hashes[rows]
+            is_held_out[rows] = ordered < ordered[count] if count < len(rows) else True
     return is_held_out
 
 

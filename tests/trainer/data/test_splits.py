@@ -1,6 +1,7 @@
 """Splits by documents: who is held out, in text and in records."""
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.trainer.runs import english, make_run, small_spec, write_corpus
 from trainer.corpus_kinds import GROUPS_FILE, group_hash
 from trainer.data import tokenized_text, tokenizer
-from trainer.data.splits import Split, split_documents
+from trainer.data.splits import Split, hold_out, split_documents
 from trainer.data.tokenized_text import TokenizedText
 from trainer.datasets import prepare
 from trainer.datasets.base import Dataset, RecordDataset
@@ -106,6 +107,17 @@ def test_each_label_has_its_share(tmp_path: Path) -> None:
     mask = split_of([source], spec).is_held_out
     counts = {name: sum(out for label, out in zip(labels, mask, strict=True) if label == name) for name in "abcd"}
     assert counts == {"a": 10, "b": 2, "c": 1, "d": 0}
+
+
+def test_one_long_label_among_many_takes_no_memory_for_each_record() -> None:
+    hashes = np.arange(20_000, dtype=np.uint64)
+    labels = ["a", "b"] * 9_999 + ["b", "c" * 5_000]
+    tracemalloc.start()
+    mask = hold_out("label", 0.1, hashes, hashes, labels)
+    _size, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4_000_000  # an array of fixed width has 400 MB
+    assert np.flatnonzero(mask).tolist() == [*range(1_998), 1_999]  # 999 of a, 1000 of b
 
 
 @pytest.mark.parametrize(
