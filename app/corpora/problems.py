@@ -172,8 +172,8 @@ MESSAGES = {
         "The corpora of the step “Contamination” have too many n-grams to hold in memory. Choose smaller ones."
     ),
     "parent_gone": gettext_noop(
-        "The version that was to be cleaned, or a corpus that it is compared with, was deleted. Start from another "
-        "version."
+        "The version that was to be cleaned, or a corpus that it is compared with, was deleted or read again. Start "
+        "from the version as it is now, or from another one."
     ),
     "cleaning_memory": gettext_noop(
         "Cleaning was stopped: it needed more than {limit} of memory. Leave out the near duplicates, or split the "

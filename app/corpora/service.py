@@ -133,6 +133,12 @@ def existing(session: Session, ids: Sequence[str]) -> list[Corpus]:
     return [rows[corpus_id] for corpus_id in ids if corpus_id in rows]
 
 
+def is_unchanged(session: Session, corpora: Sequence[Corpus]) -> bool:
+    """Whether the corpora are ready and have the text that they had when these rows were loaded."""
+    now = [(corpus.id, corpus.text_sha256, corpus.state) for corpus in existing(session, [c.id for c in corpora])]
+    return now == [(corpus.id, corpus.text_sha256, "ready") for corpus in corpora]
+
+
 def parse_again(
     session: Session,
     *,

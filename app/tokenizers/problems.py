@@ -9,7 +9,9 @@ from app.core.json_shapes import Problem
 
 MESSAGES = {
     "data_empty": gettext_noop("The corpora contain no text. Choose others."),
-    "corpus_gone": gettext_noop("A corpus was deleted before the tokenizer was trained. Train another one."),
+    "corpus_gone": gettext_noop(
+        "A corpus was deleted or read again before the tokenizer was trained. Train another one."
+    ),
     "disk_filled_up": gettext_noop(
         "The disk of the data directory became full, so the task was stopped. Free some space, then start another one."
     ),

@@ -27,7 +27,8 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         corpus = session.get(Corpus, task.corpus_id)
         if corpus is None or corpus.cleaning is None:  # deleted since
             return {}
-        recipe = service.child_recipe(session, corpus.cleaning)
+        cleaning = corpus.cleaning
+        recipe = service.child_recipe(session, cleaning)
     if recipe is None:
         return {"failed": {"problems": [{"code": "parent_gone"}]}}
     directory.mkdir(parents=True, exist_ok=True)
@@ -39,6 +40,9 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         limits=limits(recipe),
         directory=directory,
     )
+    with db.transaction() as session:
+        if service.child_recipe(session, cleaning) != recipe:  # what was read may be of two readings
+            return {"failed": {"problems": [{"code": "parent_gone"}]}}
     if not closing and lease.is_disk_full:
         return {"failed": {"problems": [{"code": "disk_filled_up"}]}}
     return closing or {"failed": {"problems": [{"code": "cleaning_died", "status": status}]}}

@@ -51,6 +51,9 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         ),
         directory=directory(task),
     )
+    with db.transaction() as session:
+        if not corpora_service.is_unchanged(session, corpora):
+            return {"failed": {"problems": [{"code": "corpus_gone"}]}}
     if not closing and lease.is_disk_full:
         return {"failed": {"problems": [{"code": "disk_filled_up"}]}}
     return closing or {"failed": {"problems": [death(status)]}}

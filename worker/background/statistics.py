@@ -7,6 +7,7 @@ from pathlib import Path
 from app.core import db, storage
 from app.core.models import BackgroundTask, Corpus
 from app.core.settings import settings
+from app.corpora import service as corpora_service
 from trainer.child_environment import child_environment
 from trainer.child_limits import ChildLimits
 from worker.background.lease import Lease
@@ -32,6 +33,9 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         limits=ChildLimits(memory_bytes=task.memory_bytes, cpu_seconds=settings().parse_cpu_seconds, file_bytes=0),
         directory=directory(task),
     )
+    with db.transaction() as session:
+        if not corpora_service.is_unchanged(session, [corpus]):
+            return {"failed": {"code": "corpus_changed", "values": {}}}
     return closing or {"failed": {"code": "process_died", "values": {"status": status}}}
 
 
