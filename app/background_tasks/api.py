@@ -11,6 +11,7 @@ from app.core import db, storage
 from app.core.background_tasks import Kind
 from app.core.errors import PanelError
 from app.core.i18n import _
+from app.core.models import TASK_KINDS
 from app.core.paging import Listing
 from app.web.auth import Reader, Submitter
 from app.web.idempotency import ApiRoute
@@ -74,7 +75,9 @@ def list_tasks(
     subject: Annotated[
         str | None, Query(max_length=64, description="Only those of this corpus, checkpoint or model.")
     ] = None,
-    kind: Annotated[list[Kind] | None, Query(max_length=6, description="Only those of these kinds.")] = None,
+    kind: Annotated[
+        list[Kind] | None, Query(max_length=len(TASK_KINDS), description="Only those of these kinds.")
+    ] = None,
     checkpoint: Annotated[
         str | None, Query(max_length=64, description="The name of `subject` in earlier versions.", deprecated=True)
     ] = None,

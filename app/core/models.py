@@ -324,6 +324,7 @@ class Job(Base):
     tokenizer_id: Mapped[str | None] = mapped_column(ForeignKey("tokenizer.id", ondelete="SET NULL"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("job.id", ondelete="SET NULL"))
     search_id: Mapped[str | None] = mapped_column(ForeignKey(HyperparameterSearch.id, ondelete="SET NULL"), index=True)
+    search_rung: Mapped[int | None]  # the last step at which early stopping compared it with the others
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())  # when it was submitted or last resumed
     started_at: Mapped[datetime | None]

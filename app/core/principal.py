@@ -76,9 +76,11 @@ def not_found() -> PanelError:
 def visible(
     session: Session, table: type[Owned], row_id: str, *, principal: Principal, for_update: bool = False
 ) -> Owned:
-    """The row of this id if the user may see it, locked if `for_update`. Raises 404."""
+    """The row of this id if the user may see it, locked and read afresh if `for_update`. Raises 404."""
     query = select(table).where(table.id == row_id, visible_to(table.owner_id, principal))
-    row = session.scalar(query.with_for_update() if for_update else query)
+    if for_update:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    row = session.scalar(query)
     if row is None:
         raise not_found()
     return row

@@ -370,7 +370,7 @@ def stream_job(
     return event_source(request, notifications.topic(job_id, language), read, last_event_id or after or "")
 
 
-SEARCH_CODES = ("search_empty", "search_field_twice", "search_large", "search_unlimited")
+SEARCH_CODES = ("range_invalid", "search_empty", "search_field_twice", "search_large", "search_unlimited")
 
 
 @router.post(
@@ -384,10 +384,9 @@ def create_search(
 ) -> HyperparameterSearchAnswer:
     """Submit jobs over a grid or random values of some fields, all or none, and end the worse ones early if wished."""
     with db.transaction() as session:
-        search, jobs = hyperparameter_search.create(session, principal=principal, request=request)
+        search = hyperparameter_search.create(session, principal=principal, request=request)
         (answer,) = hyperparameter_search.answers(session, [search])
-        ids = [job.id for job in jobs]
-    for job_id in ids:
+    for job_id in answer.jobs:
         notify_job_changed(job_id)
     response.headers["Location"] = f"/api/v1/hyperparameter-searches/{answer.id}"
     return answer

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
@@ -29,7 +29,8 @@ MAX_FIELDS = 8
 REDUCTION = 3  # of the jobs that reach a rung, one in so many goes on
 SAMPLE_TRIES = 20  # for each job, to draw values that no other job of the search has
 
-FieldValue = bool | int | float | str
+FieldValue = bool | int | float | str | None  # None: auto, for the fields that take it
+Bound = Annotated[int | float, Field(ge=-1e18, le=1e18, allow_inf_nan=False)]
 FieldName = Annotated[str, Field(max_length=64)]
 
 
@@ -41,15 +42,9 @@ class ValueRange(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    low: int | float = Field(allow_inf_nan=False)
-    high: int | float = Field(allow_inf_nan=False)
+    low: Bound
+    high: Bound
     is_log: bool = False
-
-    @model_validator(mode="after")
-    def _check(self) -> "ValueRange":
-        if self.low >= self.high or (self.is_log and self.low <= 0):
-            raise ValueError("low must be below high, and above 0 where is_log is true")
-        return self
 
     def draw(self, generator: random.Random) -> int | float:
         """A value."""
@@ -103,6 +98,10 @@ def combinations(request: HyperparameterSearchRequest) -> list[dict[str, FieldVa
     for name, values in request.grid.items():
         if not values:
             raise bad_field("grid", "search_empty", _("{field} has no values to try.", field=name))
+    for name, bounds in request.ranges.items():
+        if bounds.low >= bounds.high or (bounds.is_log and bounds.low <= 0):
+            message = _("{field} needs a low value below the high one, and above 0 where is_log is true.", field=name)
+            raise bad_field(f"ranges.{name}", "range_invalid", message)
     count = math.prod(len(values) for values in request.grid.values())
     if request.num_jobs is None and request.ranges:
         raise bad_field("num_jobs", "search_unlimited", _("Random values need num_jobs: how many jobs to submit."))
@@ -133,30 +132,37 @@ def _sample(request: HyperparameterSearchRequest, num_jobs: int) -> list[dict[st
 
 
 def create(
-    session: Session, *, principal: Principal, request: HyperparameterSearchRequest
-) -> tuple[HyperparameterSearch, list[Job]]:
-    """Submit the jobs of a search, all or none. Raises PanelError, which names the fields that are wrong."""
+    session: Session, *, principal: Principal, request: HyperparameterSearchRequest, idempotency_key: str | None = None
+) -> HyperparameterSearch:
+    """Submit the jobs of a search, all or none; sent again with the same key, it is the same search.
+
+    Raises PanelError, which names the fields that are wrong.
+    """
     name = checked_name(request.name, max_length=service.MAX_NAME_LENGTH)
     chosen = combinations(request)
-    fields = [*request.grid, *request.ranges]
     search = HyperparameterSearch(
-        owner_id=principal.user_id, name=name, fields=fields, early_stopping=request.early_stopping
+        owner_id=principal.user_id,
+        name=name,
+        fields=[*request.grid, *request.ranges],
+        early_stopping=request.early_stopping,
     )
-    session.add(search)
-    session.flush()
-    jobs = []
-    for values in chosen:
+    for index, values in enumerate(chosen):
+        key = f"{idempotency_key}-{index}" if idempotency_key else None
+        spec = {**request.spec, **values, "name": _job_name(name, values)}
         try:
-            spec = {**request.spec, **values, "name": _job_name(name, values)}
-            job, _is_new = service.submit(session, principal=principal, request=spec)
+            job, is_new = service.submit(session, principal=principal, request=spec, idempotency_key=key)
         except SpecError as error:
             raise _refusal(PanelError(422, "spec_invalid", str(error), spec_fields(error)), values) from error
         except PanelError as error:
             raise _refusal(error, values) from error
+        if not is_new and job.search_id is not None:
+            return session.get_one(HyperparameterSearch, job.search_id)
+        if index == 0:
+            session.add(search)
+            session.flush()
         job.search_id = search.id
-        jobs.append(job)
     session.flush()
-    return search, jobs
+    return search
 
 
 def _refusal(error: PanelError, values: Mapping[str, FieldValue]) -> PanelError:
@@ -169,11 +175,15 @@ def _refusal(error: PanelError, values: Mapping[str, FieldValue]) -> PanelError:
 
 
 def _words(values: Mapping[str, FieldValue]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in values.items())
+    return ", ".join(f"{name}={_text(value)}" for name, value in values.items())
+
+
+def _text(value: FieldValue) -> str:
+    return "auto" if value is None else str(value)
 
 
 def _job_name(name: str, values: Mapping[str, FieldValue]) -> str:
-    words = " ".join(f"{field}={value}" for field, value in values.items())
+    words = " ".join(f"{field}={_text(value)}" for field, value in values.items())
     return "".join(c if c.isprintable() else " " for c in f"{name}: {words}")[: service.MAX_NAME_LENGTH].strip()
 
 
@@ -220,40 +230,47 @@ def cancel(session: Session, *, principal: Principal, search_id: str) -> Hyperpa
 
 
 def stop_worse_jobs(session: Session) -> list[str]:
-    """Cancel running jobs of searches with early stopping that fell behind at a rung; returns their ids.
+    """Cancel running jobs of searches with early stopping that fall behind at a rung; returns their ids.
 
-    The rungs are a third, a ninth and so on of all steps. A job is stopped if at least three jobs have reached a rung
-    and its validation loss there is not among the best third (the stopping variant of ASHA, arXiv 1810.05934).
+    The rungs are a third, a ninth and so on of all steps. A job is judged once at each rung, when it reaches it: it is
+    stopped if at least three jobs have been there and its validation loss is not among the best third (the stopping
+    variant of ASHA, arXiv 1810.05934).
     """
     running = (Job.state == "running", Job.desired == "run", HyperparameterSearch.early_stopping)
     ids = select(Job.search_id).join(HyperparameterSearch, Job.search_id == HyperparameterSearch.id).where(*running)
     stopped = []
     for search_id in session.scalars(ids.distinct()).all():
         jobs = session.scalars(select(Job).where(Job.search_id == search_id).order_by(Job.id)).all()
-        for job in _worse_jobs(session, jobs):
-            locked = session.scalar(select(Job).where(Job.id == job.id).with_for_update())
-            if locked is not None and locked.state == "running" and locked.desired == "run":
+        for job, step, is_worse in _judged(session, jobs):
+            locked = session.scalar(
+                select(Job).where(Job.id == job.id).with_for_update().execution_options(populate_existing=True)
+            )
+            if locked is None or locked.state != "running" or locked.desired != "run":
+                continue
+            locked.search_rung = step
+            if is_worse:
                 locked.desired = "cancel"
-                add_history(session, locked, locked.state, "scheduler", "search_stopped")
+                add_history(session, locked, locked.state, "scheduler", "search_stopped", step=step)
                 stopped.append(locked.id)
     return stopped
 
 
-def _worse_jobs(session: Session, jobs: Sequence[Job]) -> list[Job]:
-    """The running jobs that are not among the best third at a rung that they have reached."""
-    worse: dict[str, Job] = {}
+def _judged(session: Session, jobs: Sequence[Job]) -> list[tuple[Job, int, bool]]:
+    """The running jobs that have reached a new rung, with the highest such and whether they fall behind there."""
+    judged = []
+    waiting = {job.id: job for job in jobs if job.state == "running"}
     for step in rungs(jobs):
         losses = _losses_at(session, [job.id for job in jobs], step)
-        if len(losses) < REDUCTION:
-            continue
-        kept = sorted(losses, key=lambda job_id: losses[job_id])[: len(losses) // REDUCTION]
-        limit = losses[kept[-1]]
-        worse |= {job.id: job for job in jobs if job.state == "running" and losses.get(job.id, limit) > limit}
-    return list(worse.values())
+        kept = sorted(losses.values())[: len(losses) // REDUCTION]
+        for job_id in [job_id for job_id in waiting if job_id in losses]:
+            job = waiting.pop(job_id)
+            if step > (job.search_rung or 0):
+                judged.append((job, step, bool(kept) and losses[job_id] > kept[-1]))
+    return judged
 
 
 def rungs(jobs: Sequence[Job]) -> list[int]:
-    """The steps at which jobs are compared: a third, a ninth and so on of the longest, from the first evaluation on."""
+    """The steps at which jobs are compared, the highest first: a third, a ninth and so on of the longest job's."""
     longest = max((job.max_steps or 0 for job in jobs), default=0)
     first = min((job.spec.eval_steps for job in jobs), default=1)
     return [longest // REDUCTION**n for n in range(1, 20) if longest // REDUCTION**n >= first]

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app.core import db
@@ -36,6 +37,7 @@ from app.jobs.views import chart_words, form, form_controls
 from app.jobs.views.form import Origin, SubmittedForm
 from app.jobs.views.form_controls import FormContext
 from app.web.auth import Reader, Submitter
+from app.web.errors import form_error
 from app.web.event_source import event_source
 from app.web.forms import FormBody
 from app.web.json_body import StrictRoute
@@ -164,10 +166,11 @@ def submit(request: Request, principal: Submitter, form_data: FormBody) -> Respo
     """Queue the job and go to its page; sent twice, the same form gives the same job."""
     submitted = form.read_form(form_data)
     partial_spec = form.to_partial_spec(submitted)
-    if grid := form.search_grid(submitted):
-        return _submit_search(request, principal, submitted, partial_spec, grid)
-    body = hashlib.sha256(json.dumps(partial_spec, sort_keys=True).encode()).hexdigest()[:24]
+    grid = form.search_grid(submitted)
+    body = hashlib.sha256(json.dumps([partial_spec, grid], sort_keys=True).encode()).hexdigest()[:24]
     key = f"form-{submitted.fields.get('key', '')[:64] or new_id()}-{body}"
+    if grid:
+        return _submit_search(request, principal, submitted, partial_spec, grid, key)
     try:
         with db.transaction() as session:
             job, _new = service.submit(session, principal=principal, request=partial_spec, idempotency_key=key)
@@ -181,7 +184,12 @@ def submit(request: Request, principal: Submitter, form_data: FormBody) -> Respo
 
 
 def _submit_search(
-    request: Request, principal: Principal, submitted: SubmittedForm, partial_spec: dict[str, Any], grid: dict[str, Any]
+    request: Request,
+    principal: Principal,
+    submitted: SubmittedForm,
+    partial_spec: dict[str, Any],
+    grid: dict[str, Any],
+    key: str,
 ) -> Response:
     """Submit the jobs of a hyperparameter search and go to their comparison."""
     name = submitted.fields.get("name", "").strip() or submitted.recipe
@@ -191,15 +199,15 @@ def _submit_search(
             name=name[:1_000], spec=partial_spec, grid=grid, early_stopping=early_stopping
         )
         with db.transaction() as session:
-            row, jobs = hyperparameter_search.create(session, principal=principal, request=search)
-            search_id, ids = row.id, [job.id for job in jobs]
-    except SpecError as error:
-        return _draw_form(request, principal, submitted, refusal=form_plan.as_panel_error(error))
+            row = hyperparameter_search.create(session, principal=principal, request=search, idempotency_key=key)
+            (answer,) = hyperparameter_search.answers(session, [row])
+    except ValidationError as error:
+        return _draw_form(request, principal, submitted, refusal=form_error(error))
     except PanelError as error:
         return _draw_form(request, principal, submitted, refusal=error)
-    for job_id in ids:
+    for job_id in answer.jobs:
         notifications.notify_job_changed(job_id)
-    return RedirectResponse(f"/jobs/compare?search={search_id}", status_code=303)
+    return RedirectResponse(f"/jobs/compare?search={answer.id}", status_code=303)
 
 
 def _draw_form(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Double, Text, cast, func, literal, or_, select
+from sqlalchemy import ColumnElement, Double, cast, exists, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -332,8 +332,10 @@ def list_jobs(
     if tag is not None:
         query = query.where(Job.tags.contains([tag]))
     if search:
-        places = (Job.name, Job.notes, Job.recipe, cast(Job.tags, Text))
-        query = query.where(or_(*(place.icontains(search, autoescape=True) for place in places)))
+        labels = func.jsonb_array_elements_text(Job.tags).table_valued("value").render_derived()
+        in_tags = exists().where(labels.c.value.icontains(search, autoescape=True))
+        places = (Job.name, Job.notes, Job.recipe)
+        query = query.where(or_(in_tags, *(place.icontains(search, autoescape=True) for place in places)))
     if order == "newest":
         return paging.newest(session, query, Job.id, limit, after)
     return paging.ordered(session, query, _ORDERS[order], Job.id, limit, after)

@@ -182,6 +182,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "jobs_many": ((422,), "More jobs were named than can be compared at once."),
     "action_unknown": ((422,), "There is no such change of several jobs."),
     "tag_missing": ((422,), "There is no tag to add."),
+    "range_invalid": ((422,), "A range of a hyperparameter search has no values."),
     "search_empty": ((422,), "A hyperparameter search has no values to try."),
     "search_field_twice": ((422,), "A field of a hyperparameter search has both values and a range."),
     "search_large": ((422,), "A hyperparameter search would have too many jobs."),

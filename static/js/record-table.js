@@ -14,6 +14,7 @@ export function start(root) {
 
 class RecordTable {
   #timer = 0;
+  #isSaving = false;
 
   /** @param {HTMLFormElement} form */
   constructor(form) {
@@ -154,7 +155,7 @@ class RecordTable {
   /** @param {SubmitEvent} event */
   async #save(event) {
     event.preventDefault();
-    delete this.form.dataset.sent;
+    if (this.#isSaving) return;
     const { incomplete, none, saving, away } = this.count.dataset;
     const records = [];
     for (const [i, row] of this.#rows.entries()) {
@@ -176,6 +177,7 @@ class RecordTable {
       return;
     }
     this.count.textContent = saving ?? "";
+    this.#isSaving = true;
     const name = find(this.form, "[name=name]", HTMLInputElement).value;
     const query = new URLSearchParams({ filename: "records.jsonl", name, kind: this.form.dataset.kind ?? "" });
     const body = records.map((record) => `${JSON.stringify(record)}\n`).join("");
@@ -197,6 +199,7 @@ class RecordTable {
 
   /** @param {string} sentence */
   #fail(sentence) {
+    this.#isSaving = false;
     const alert = find(this.form, "[data-error]");
     alert.hidden = false;
     find(alert, "p").textContent = sentence;

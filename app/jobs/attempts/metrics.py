@@ -222,19 +222,34 @@ def add_seconds(session: Session, *, job_id: str, curves: Mapping[str, Curve]) -
 
     A step has None where its time is not known, as in jobs of earlier versions.
     """
-    steps = sorted({0, *(step for curve in curves.values() for step in curve.steps)})
-    query = select(MetricPoint.step, MetricPoint.fence, MetricPoint.at).where(
-        MetricPoint.job_id == job_id, MetricPoint.series == "loss", ~MetricPoint.archived, MetricPoint.step.in_(steps)
-    )
-    first = query.with_only_columns(func.min(MetricPoint.step)).where(MetricPoint.at.is_not(None))
-    total, before = 0.0, None
-    totals = {step: 0.0 for step in steps if step <= (session.scalar(first) or 0)}
-    for point in session.execute(query.where(MetricPoint.at.is_not(None)).order_by(MetricPoint.step)):
+    steps = sorted({step for curve in curves.values() for step in curve.steps})
+    timed = _timed_losses(job_id)
+    first = session.scalar(select(func.min(MetricPoint.step)).where(*timed)) or 0
+    totals = {step: 0.0 for step in steps if step <= first}
+    total, before = _time_before(session, job_id, next((step for step in steps if step not in totals), 0))
+    query = select(MetricPoint.step, MetricPoint.fence, MetricPoint.at).where(*timed, MetricPoint.step.in_(steps))
+    for point in session.execute(query.order_by(MetricPoint.step)):
         if before is not None and before.fence == point.fence:
             total += (point.at - before.at).total_seconds()
         before, totals[point.step] = point, total
     for curve in curves.values():
         curve.seconds = [totals.get(step) for step in curve.steps]
+
+
+def _timed_losses(job_id: str) -> tuple[ColumnElement[bool], ...]:
+    """The live points of the training loss, of which there is one for each step, where their time is known."""
+    of_series = (MetricPoint.job_id == job_id, MetricPoint.series == "loss", ~MetricPoint.archived)
+    return *of_series, MetricPoint.at.is_not(None)
+
+
+def _time_before(session: Session, job_id: str, step: int) -> tuple[float, Any]:
+    """The seconds of training up to the last point of the loss before a step, and that point (None: there is none)."""
+    earlier = (*_timed_losses(job_id), MetricPoint.step < step)
+    span = func.extract("epoch", func.max(MetricPoint.at) - func.min(MetricPoint.at))
+    spans = select(span).where(*earlier).group_by(MetricPoint.fence)
+    last = select(MetricPoint.step, MetricPoint.fence, MetricPoint.at).where(*earlier)
+    point = session.execute(last.order_by(MetricPoint.step.desc()).limit(1)).first()
+    return float(sum(session.scalars(spans))), point
 
 
 def extremes(session: Session, *, job_ids: Sequence[str]) -> dict[str, dict[str, tuple[float, float]]]:

@@ -34,31 +34,27 @@ class QueuedJob:
 
 
 def start_times(jobs: Sequence[QueuedJob], nodes: Sequence[NodeForecast]) -> dict[str, float]:
-    """Seconds until each job starts, in the order of the queue, in which no job overtakes another.
+    """Seconds until each job starts, in the order of the queue.
 
-    A job that waits for one of unknown length has inf; one that fits no node is left out.
+    A job that waits keeps its nodes: no later job starts on one of them before it. A job that waits for one of unknown
+    length has inf; one that fits no node is left out.
     """
     starts: dict[str, float] = {}
-    earliest = 0.0
+    kept_until = dict.fromkeys((node.name for node in nodes), 0.0)
     for job in jobs:
-        chosen = _first_free(job, nodes, earliest)
-        if chosen is None:
+        with_gpus = [node for node in nodes if node.has_gpus and job.num_processes <= node.size]
+        suited = with_gpus or [node for node in nodes if not node.has_gpus]
+        options = []
+        for node in suited:
+            num_units = job.num_processes if node.has_gpus else 1
+            start = node.start_of(num_units, kept_until[node.name])
+            if start is not None:
+                options.append((start, node.name, node, num_units))
+        if not options:
             continue
-        earliest, node, num_units = chosen
-        starts[job.job_id] = earliest
-        node.ends.append((earliest + job.seconds, num_units))
+        start, _name, node, num_units = min(options, key=lambda option: option[:2])
+        starts[job.job_id] = start
+        node.ends.append((start + job.seconds, num_units))
+        for other in suited:
+            kept_until[other.name] = max(kept_until[other.name], start)
     return starts
-
-
-def _first_free(
-    job: QueuedJob, nodes: Sequence[NodeForecast], not_before: float
-) -> tuple[float, NodeForecast, int] | None:
-    """When and where a job can start first, and how many units it takes there."""
-    with_gpus = [node for node in nodes if node.has_gpus and job.num_processes <= node.size]
-    options = []
-    for node in with_gpus or [node for node in nodes if not node.has_gpus]:
-        num_units = job.num_processes if node.has_gpus else 1
-        start = node.start_of(num_units, not_before)
-        if start is not None:
-            options.append((start, node, num_units))
-    return min(options, key=lambda option: (option[0], option[1].name), default=None)

@@ -271,7 +271,7 @@ REASONS = {
     "wish_pause": gettext_noop("Pause requested."),
     "wish_run": gettext_noop("Resume requested."),
     "search_stopped": gettext_noop(
-        "Stopped early: at this step the validation loss was not among the best third of its hyperparameter search."
+        "Stopped early: at step {step} the validation loss was not among the best third of its hyperparameter search."
     ),
     "resumed": gettext_noop("Resumed from step {step}; {repeated} steps are trained again."),
     "stopped": gettext_noop("All processes have ended."),

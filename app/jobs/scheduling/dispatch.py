@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, select
@@ -100,7 +100,7 @@ def place(session: Session) -> list[str]:
     capacities, jobs_per_owner = nodes.capacities(session, candidates, now)
     waiting_jobs = {job.id: job for job in jobs if job.node is None}
     waiting = [_waiting_job(job, now) for job in waiting_jobs.values()]
-    changed = []
+    changed, in_line = [], []
     for decision in (
         placement.hold(waiting, "disk_full")
         if disk.is_full()
@@ -110,16 +110,18 @@ def place(session: Session) -> list[str]:
         if job.wait_reason != decision.wait_reason:
             job.wait_reason = decision.wait_reason
             changed.append(job.id)
-        if decision.node is not None:
+        if decision.node is None:
+            in_line.append(job)
+        else:
             job.node, job.gpus = decision.node, decision.gpus
             job.placed_at = job.hinted_at = now
             queue.enqueue_after_commit(session, queue.START_JOB, job.id, queue=queue.node_queue(decision.node))
-    return [*changed, *_forecast(session, waiting_jobs.values(), candidates, now)]
+    return [*changed, *_forecast(session, in_line, candidates, now)]
 
 
-def _forecast(session: Session, waiting: Iterable[Job], machines: Sequence[Node], now: datetime) -> list[str]:
-    """Estimate when the jobs in line will start; returns the ids of those whose estimate changed by much."""
-    in_line = [job for job in waiting if job.node is None and _position(job) is not None]
+def _forecast(session: Session, waiting: Sequence[Job], machines: Sequence[Node], now: datetime) -> list[str]:
+    """Estimate when waiting jobs, in their order, will start; returns the ids of those whose estimate changed much."""
+    in_line = [job for job in waiting if _is_in_line(job)]
     if not in_line:
         return []
     busy = session.scalars(select(Job).where(Job.node.is_not(None), Job.state.in_(("queued", *HELD)))).all()
@@ -133,7 +135,7 @@ def _forecast(session: Session, waiting: Iterable[Job], machines: Sequence[Node]
         for node in machines
         if nodes.is_live(node, now)
     ]
-    queued = [forecast.QueuedJob(job.id, job.spec.num_processes, _seconds_left(job)) for job in _by_position(in_line)]
+    queued = [forecast.QueuedJob(job.id, job.spec.num_processes, _seconds_left(job)) for job in in_line]
     starts = forecast.start_times(queued, node_forecasts)
     changed = []
     for job in in_line:
@@ -145,13 +147,9 @@ def _forecast(session: Session, waiting: Iterable[Job], machines: Sequence[Node]
     return changed
 
 
-def _position(job: Job) -> int | None:
-    code, values = json.loads(job.wait_reason) if job.wait_reason else ("", {})
-    return values["position"] if code in wait_reasons.IN_LINE else None
-
-
-def _by_position(jobs: Iterable[Job]) -> list[Job]:
-    return sorted(jobs, key=lambda job: (_position(job) or 0, job.id))
+def _is_in_line(job: Job) -> bool:
+    """Whether a job waits for others on its nodes, and for nothing else."""
+    return bool(job.wait_reason) and json.loads(job.wait_reason or "")[0] in wait_reasons.IN_LINE
 
 
 def _seconds_left(job: Job) -> float:

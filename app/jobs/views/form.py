@@ -15,6 +15,7 @@ from trainer.spec import TrainSpec, recipe, recipe_names
 
 LISTS = ("corpora", "validation_corpora")
 NUM_SEARCH_ROWS = 3
+SEPARATOR = re.compile("[,，;；]")  # of several values in one control
 AUTO = "auto"  # how the form writes both a null and a field that Athanor chooses
 
 
@@ -96,7 +97,7 @@ def _parse(text: str, schema: dict[str, Any]) -> Any:
     if schema["nullable"] and text == AUTO:
         return None
     if schema.get("type") == "array":
-        return [_parse(part.strip(), {"nullable": False, **schema["items"]}) for part in re.split("[,，;；]", text)]
+        return [_parse(part.strip(), {"nullable": False, **schema["items"]}) for part in SEPARATOR.split(text)]
     if schema.get("type") == "boolean":
         return {"true": True, "false": False}.get(text, text)
     number = {"integer": int, "number": float}.get(schema.get("type", ""))
@@ -126,11 +127,18 @@ def search_rows(form: SubmittedForm) -> list[SearchRow]:
 
 def search_grid(form: SubmittedForm) -> dict[str, list[Any]]:
     """The values to try of each field of the hyperparameter search; empty if the form submits one job."""
-    rows = [row for row in search_rows(form) if row.field in properties() and row.values.strip()]
+    rows = [row for row in search_rows(form) if row.values.strip() and is_searchable(row.field)]
     return {
-        row.field: [_parse(text.strip(), properties()[row.field]) for text in row.values.split(",") if text.strip()]
+        row.field: [
+            _parse(text.strip(), properties()[row.field]) for text in SEPARATOR.split(row.values) if text.strip()
+        ]
         for row in rows
     }
+
+
+def is_searchable(field: str) -> bool:
+    """Whether a hyperparameter search can vary a field: one with a single value."""
+    return properties().get(field, {}).get("type") in ("integer", "number", "string", "boolean")
 
 
 def without_fields(form: SubmittedForm, names: Sequence[str]) -> SubmittedForm:

@@ -8,7 +8,7 @@ from typing import Any
 from app.core.i18n import _, gettext_noop, translate
 from app.jobs.planning.base_model import StartingPoint
 from app.jobs.planning.validation import FIELDS_FIXED_ON_RESUME
-from app.jobs.views.form import AUTO, Origin, SubmittedForm, properties, to_display
+from app.jobs.views.form import AUTO, Origin, SubmittedForm, is_searchable, properties, to_display
 from trainer.families import CHAT_OBJECTIVES, NETWORK_FIELDS, PACKED_OBJECTIVES
 from trainer.planning import plan, scaling_laws
 from trainer.planning.config_search import AUTO_FIELDS
@@ -241,7 +241,7 @@ def searchable_fields(context: FormContext) -> list[tuple[str, str]]:
         if name not in OUTSIDE_GROUPS
         and context.uses(name)
         and context.lock_reason(name) is None
-        and schema.get("type") in ("integer", "number", "string", "boolean")
+        and is_searchable(name)
         and schema.get("maxLength", 0) <= LONG_TEXT
     ]
 

@@ -69,7 +69,10 @@ def test_time_of_a_curve_leaves_out_the_pause_between_attempts(alice_user: Perso
             metrics.append(session, job_id=job_id, fence=fence, points=points)
         curves = metrics.curves(session, job_id=job_id, window=metrics.Window(0, 10))
         metrics.add_seconds(session, job_id=job_id, curves=curves)
+        window = metrics.curves(session, job_id=job_id, window=metrics.Window(5, 10))
+        metrics.add_seconds(session, job_id=job_id, curves=window)
     assert curves["loss"].seconds == [0.0, 2.0, 4.0, 4.0, 6.0]
+    assert window["loss"].seconds == [6.0]
 
 
 def test_the_page_marks_the_best_values_and_links_the_jobs(alice: TestClient, alice_user: Person, corpus: str) -> None:

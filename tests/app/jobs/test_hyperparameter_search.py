@@ -66,7 +66,8 @@ def test_a_random_sample_is_repeatable_and_within_its_ranges() -> None:
             "ranges",
         ),
         ({"ranges": {"seed": {"low": 1, "high": 2}}}, "search_unlimited", "num_jobs"),
-        ({"ranges": {"seed": {"low": 2, "high": 1}}, "num_jobs": 2}, "request_invalid", "ranges.seed"),
+        ({"ranges": {"seed": {"low": 2, "high": 1}}, "num_jobs": 2}, "range_invalid", "ranges.seed"),
+        ({"ranges": {"seed": {"low": 0, "high": 10**400}}, "num_jobs": 2}, "request_invalid", "ranges.seed.high"),
         ({"grid": {"learning_speed": [1]}}, "spec_invalid", "learning_speed"),
         ({"grid": {"seed": [1, "x"]}}, "spec_invalid", "seed"),
     ],
@@ -125,6 +126,16 @@ def test_early_stopping_cancels_all_but_the_best_third_at_a_rung(
     assert ("running", "search_stopped") in factories.reasons(ids[0])
 
 
+def test_a_job_is_judged_once_at_a_rung(alice_api: TestClient, alice_user: Person, corpus: str) -> None:
+    ids = searched(alice_user, alice_api, corpus, [[5.0], [4.0], []])
+    assert stopped() == []
+    fence = factories.row(ids[2]).fence
+    point = events.PointsEvent(seq=1, at=1000.0, step=10, values={"eval_loss": 1.0})
+    factories.record(ids[2], fence, [point])
+    assert stopped() == []  # the first two went on before anyone was better
+    assert [factories.row(job_id).search_rung for job_id in ids] == [10, 10, 10]
+
+
 def test_early_stopping_waits_for_three_jobs_and_for_leave(
     alice_api: TestClient, alice_user: Person, corpus: str
 ) -> None:
@@ -148,5 +159,8 @@ def test_the_form_submits_a_search_and_shows_its_plot(alice: TestClient, corpus:
     page = alice.get(submitted.headers["Location"]).text
     assert all(part in page for part in ("by form", "Learning rate", "0.001", "0.01", "/jobs/searches/"))
     assert "by form" in alice.get("/jobs/searches").text
+    assert alice.post("/jobs", data={**form, **rows}).headers["Location"] == submitted.headers["Location"]
+    with_auto = {"search_field_1": "weight_decay", "search_values_1": "auto，0.5"}
+    assert alice.post("/jobs", data={**form, **with_auto}).status_code in (303, 422)
     refused = alice.post("/jobs", data={**form, **rows, "search_values_1": "0.001, fast"})
     assert (refused.status_code, "must be a number (fast)" in refused.text) == (422, True)

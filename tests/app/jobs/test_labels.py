@@ -78,6 +78,7 @@ def test_lists_are_searched_and_filtered(alice_api: TestClient, alice_user: Pers
     assert names(alice_api, q="100%") == ["Needle 100%"]
     assert names(alice_api, q="1_0") == []
     assert names(alice_api, q="stac") == ["other"]
+    assert names(alice_api, q='["hay"]') == []
     assert names(alice_api, tag="hay") == ["Needle 100%"]
     assert names(alice_api, tag="ha") == []
 

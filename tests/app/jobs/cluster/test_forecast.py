@@ -28,6 +28,12 @@ def test_gpu_nodes_are_kept_for_jobs_that_fit_them() -> None:
     assert start_times([QueuedJob("a", 2, 5.0), QueuedJob("b", 4, 5.0)], nodes) == {"a": 0.0, "b": 0.0}
 
 
+def test_a_job_that_waits_for_one_node_does_not_hold_back_the_others() -> None:
+    nodes = [NodeForecast("large", 8, True, [(math.inf, 1)]), NodeForecast("small", 1, True, [(600.0, 1)])]
+    jobs = [QueuedJob("eight", 8, 5.0), QueuedJob("one", 1, 5.0)]
+    assert start_times(jobs, nodes) == {"eight": math.inf, "one": 600.0}
+
+
 def test_behind_a_job_of_unknown_length_nothing_is_known() -> None:
     node = NodeForecast("ada", 1, False)
     starts = start_times([QueuedJob("a", 1, math.inf), QueuedJob("b", 1, 5.0)], [node])
