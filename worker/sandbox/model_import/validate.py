@@ -9,8 +9,6 @@ shapes with the network that the configuration describes. Nothing of what was se
 
 import argparse
 import hashlib
-import logging
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,12 @@ from typing import Any
 from app.base_models import names
 from trainer import child_limits
 from trainer.run_dir import sha256_file
+from worker.sandbox.closing_report import closing_report
 from worker.sandbox.model_import import hf_config, safetensors_scan
 from worker.sandbox.model_import.archive import unpack
 from worker.sandbox.model_import.safetensors_scan import InvalidModel, Tensor
 from worker.sandbox.model_import.traits import find_traits
 from worker.sandbox.reporting import ProgressReporter, report
-
-log = logging.getLogger(__name__)
-
-MAX_WHY = 200  # characters of a library's message
 
 TensorFiles = dict[str, tuple[str, Tensor]]
 
@@ -167,23 +162,7 @@ def main() -> None:
 
 def report_result(directory: Path, budget: int, memory: int, keep_free: int = 0) -> dict[str, Any]:
     """The closing report for a result or an error."""
-    try:
-        return {"result": validate_model(directory, budget, memory, keep_free)}
-    except InvalidModel as unsound:
-        problem = unsound.problem
-    except MemoryError:
-        problem = {"code": "out_of_memory", "limit": memory}
-    except OSError as error:
-        problem = {"code": "storage", "why": os.strerror(error.errno or 0)}
-    except Exception as error:  # whatever a strange file makes of the libraries: its text may be anything
-        log.exception("the check failed")
-        problem = {"code": "unforeseen", "why": type(error).__name__}
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of a library in Rust, which is no Exception
-            raise
-        log.exception("a library crashed")
-        problem = {"code": "tokenizer_crashed", "why": " ".join(str(error).split())[:MAX_WHY]}
-    return {"failed": {"problems": [problem]}}
+    return closing_report(lambda: validate_model(directory, budget, memory, keep_free), memory)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ a directory in Hugging Face layout. The closing report is a JSON line on standar
 """
 
 import argparse
-import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,13 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer import child_limits
 from trainer.data import chat_template, tokenizer
+from worker.sandbox.closing_report import MAX_WHY, closing_report
 from worker.sandbox.model_import import tokenizer_checks
 from worker.sandbox.model_import.archive import unpack
 from worker.sandbox.model_import.safetensors_scan import InvalidModel
 from worker.sandbox.reporting import report
 from worker.sandbox.tokenizer import sentencepiece_model
 
-log = logging.getLogger(__name__)
-
-MAX_WHY = 200  # characters of a library's message
 SENTENCEPIECE = ("tokenizer.model", "spiece.model")
 # The end-of-text tokens of well-known tokenizers, for a file that does not name its own.
 END_TOKENS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]")
@@ -117,23 +113,7 @@ def _first_line(error: Exception, directory: Path) -> str:
 
 def report_result(directory: Path, memory: int, budget: int, keep_free: int, end: str | None) -> dict[str, Any]:
     """The closing report for a result or an error."""
-    try:
-        return {"result": import_tokenizer(directory, budget, keep_free, end)}
-    except InvalidModel as unsound:
-        problem = unsound.problem
-    except MemoryError:
-        problem = {"code": "out_of_memory", "limit": memory}
-    except OSError as error:
-        problem = {"code": "storage", "why": os.strerror(error.errno or 0)}
-    except Exception as error:  # whatever a strange file makes of the libraries: its text may be anything
-        log.exception("the import failed")
-        problem = {"code": "unforeseen", "why": type(error).__name__}
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of a library in Rust, which is no Exception
-            raise
-        log.exception("a library crashed")
-        problem = {"code": "tokenizer_crashed", "why": " ".join(str(error).split())[:MAX_WHY]}
-    return {"failed": {"problems": [problem]}}
+    return closing_report(lambda: import_tokenizer(directory, budget, keep_free, end), memory)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from app.core.json_shapes import Problem
 from tests import folders
 from trainer.child_limits import ChildLimits, limited_command
 from worker.background import model_import
+from worker.sandbox.closing_report import MAX_WHY
 from worker.sandbox.model_import import tokenizer_checks, validate
 
 Change = Callable[[dict[str, Any]], None]
@@ -77,7 +78,7 @@ def test_a_panic_of_the_tokenizer_library_is_called_so(model: Path) -> None:
 
     assert reported["code"] == "tokenizer_crashed"
     assert "retry-limit-in-match" in reported["why"]
-    assert len(reported["why"]) <= validate.MAX_WHY
+    assert len(reported["why"]) <= MAX_WHY
 
 
 @pytest.mark.parametrize(
