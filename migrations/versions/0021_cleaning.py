@@ -23,6 +23,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DELETE FROM background_task WHERE kind = 'clean'")
+    op.execute(
+        """UPDATE corpus SET state = 'failed', problems = '[{"code": "reading_cancelled"}]'
+        WHERE state = 'parsing' AND cleaning <> '{}'"""
+    )
     _allow(BEFORE, f"kind = 'parse' AND {OPEN}")
     op.drop_column("corpus", "cleaning")
 

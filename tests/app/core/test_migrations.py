@@ -33,6 +33,18 @@ def test_jobs_of_epochs_have_steps_after_a_downgrade(alice_user: Person) -> None
     assert "num_train_epochs" not in spec
 
 
+def test_a_corpus_that_a_cleaning_was_making_has_failed_after_a_downgrade(alice_user: Person) -> None:
+    cleaned, parsed = (factories.corpus(alice_user, state="parsing") for _ in range(2))
+    with db.transaction() as session:
+        session.execute(text("UPDATE corpus SET cleaning = '{\"version\": 1}' WHERE id = :id"), {"id": cleaned})
+    migrations.downgrade("0020")
+    with db.engine().connect() as connection:
+        rows = connection.execute(text("SELECT id, state, problems FROM corpus WHERE state <> 'ready'")).all()
+    migrations.upgrade()
+    found = {row.id: (row.state, row.problems) for row in rows}
+    assert (found[cleaned], found[parsed]) == (("failed", [{"code": "reading_cancelled"}]), ("parsing", []))
+
+
 def test_users_that_earlier_versions_told_apart_keep_their_accounts(database: str) -> None:
     migrations.downgrade("0008")
     insert = text("""INSERT INTO "user" (id, name, password_hash, role) VALUES (:id, :name, 'x', 'member')""")
