@@ -7,7 +7,9 @@ from typing import Any
 from app.core import db
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
+from app.core.json_shapes import Problem
 from app.core.principal import Principal
+from app.corpora import problems
 from app.corpora import service as corpora_service
 from app.corpora.cleaning import service
 from app.corpora.cleaning.recipe import SCRATCH_BYTES, StepSettings
@@ -26,9 +28,12 @@ def preview(principal: Principal, corpus_id: str, steps: list[StepSettings], num
     module, option = "worker.sandbox.cleaning.clean", f"--preview={num_documents}"
     limits = replace(preview_process.LIMITS, file_bytes=SCRATCH_BYTES)
     text = json.dumps(recipe)
-    answer: dict[str, Any] = json.loads(
-        preview_process.run(module, option, too_slow=_too_slow, text=text, limits=limits)
-    )
+    try:
+        printed = preview_process.run(module, option, too_slow=_too_slow, text=text, limits=limits)
+    except preview_process.PreviewRefused as refused:
+        code = str(refused)
+        raise bad_field("steps", code, problems.sentence(Problem(code=code))) from None
+    answer: dict[str, Any] = json.loads(printed)
     return answer
 
 

@@ -3,7 +3,8 @@
 `python -m worker.sandbox.cleaning.clean DIRECTORY --memory=BYTES` reads DIRECTORY/recipe.json, and writes there what
 parsing writes, `text.bin` and `index.bin`, and besides `upload`, the same documents as JSON lines, which can be read
 like any other upload, and `examples.json`, samples of what each step removed or changed. With `--preview` it reads the
-recipe from standard input, cleans the first documents, and writes nothing.
+recipe from standard input, cleans the first documents, and writes nothing; if it refuses that, it prints the code to
+standard error and exits with EXIT_BAD_INPUT.
 
 Documents pass the steps one by one. What grows with the corpus are hashes and signatures: about 100 bytes a document of
 exact duplicates, 2.3 KB of near ones. Reports are those of worker/sandbox/corpus/parse.py.
@@ -25,6 +26,7 @@ from typing import Any
 from app.corpora.cleaning.recipe import EXAMPLES_FILE, RECIPE_FILE, STEPS_ADAPTER, StepSettings
 from trainer import jsonlines
 from trainer.corpus_kinds import GROUPS_FILE, group_hash
+from trainer.events import EXIT_BAD_INPUT
 from worker.sandbox.cleaning.documents import CorpusDocument, read_documents
 from worker.sandbox.cleaning.steps import CleaningRefused, Context, Reference, Step
 from worker.sandbox.corpus.fields import BadLine, BadLines
@@ -253,7 +255,11 @@ def main() -> None:
     arguments.add_argument("--preview", type=int, help="how many documents")
     options = arguments.parse_args()
     if options.preview is not None:
-        jsonlines.write(sys.stdout, preview(json.load(sys.stdin), options.preview))
+        try:
+            jsonlines.write(sys.stdout, preview(json.load(sys.stdin), options.preview))
+        except CleaningRefused as refused:
+            sys.stderr.write(f"{refused}\n")
+            sys.exit(EXIT_BAD_INPUT)
         return
     recipe = json.loads((options.directory / RECIPE_FILE).read_text())
     try:

@@ -1,11 +1,13 @@
 """The file of a cleaned version: its lines are short enough to be read again."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from trainer.events import EXIT_BAD_INPUT
 from worker.sandbox.cleaning import clean
 from worker.sandbox.corpus import json_records, parse
 
@@ -53,6 +55,23 @@ def test_a_recipe_may_remove_boilerplate_twice_and_leaves_no_file_when_it_is_kil
     first = next(documents)
     assert list(child.iterdir()) == []
     assert [document.content for document in (first, *documents)] == [f"text {n}" for n in range(6)]
+
+
+def test_a_preview_that_is_refused_prints_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = parse.CorpusWriter(tmp_path)
+    output.documents([" ".join(map(str, range(100)))])
+    output.finish()
+    place = {"path": str(tmp_path), "kind": "text"}
+    recipe = {**place, "steps": [{"name": "contamination", "corpora": ["exam"]}]}
+    recipe["corpora"] = [{"id": "exam", "name": "Exam", **place}]
+    monkeypatch.setattr("worker.sandbox.cleaning.duplicates.MAX_NGRAM_HASHES", 5)
+    monkeypatch.setattr("sys.argv", ["clean", "--preview=10"])
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(recipe)))
+    with pytest.raises(SystemExit) as ended:
+        clean.main()
+    assert (ended.value.code, capsys.readouterr()) == (EXIT_BAD_INPUT, ("", "ngrams_many\n"))
 
 
 @pytest.mark.parametrize(
