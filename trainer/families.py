@@ -31,6 +31,12 @@ NEEDED_TOKENS = {
 }
 TEXT_OBJECTIVES = ("causal", "masked", "span_corruption")  # cut running text into sequences; the others use records
 NUM_SENTINELS = 100  # sentinel tokens of T5: the most spans that can be hidden in a text
+# The special tokens of tokenizers that are trained here. A mask or a sentinel makes one for encoders or for T5.
+END_OF_TEXT = "<|endoftext|>"
+PADDING = "<|padding|>"
+MASK = "<|mask|>"
+SENTINELS = [f"<extra_id_{number}>" for number in range(NUM_SENTINELS)]
+RESERVED_TOKENS = frozenset({END_OF_TEXT, PADDING, MASK, *SENTINELS})
 CHAT_TEMPLATES = ("chatml", "llama-3", "mistral", "zephyr", "plain")  # presets of trainer/data/chat_template.py
 DEFAULT_CHAT_TEMPLATE = "chatml"
 CHAT_OBJECTIVES = ("chat", "dpo")

@@ -35,6 +35,7 @@ RAW_BODY = {
         "corpus_parsing",
         "corpus_failed",
         "corpus_twice",
+        "token_reserved",
         "token_twice",
         "name_missing",
         "name_too_long",

@@ -19,6 +19,7 @@ from app.core.principal import Principal, visible
 from app.core.settings import settings
 from app.corpora import service as corpora_service
 from app.tokenizers.schemas import TrainRequest
+from trainer.families import RESERVED_TOKENS
 
 MAX_NAME_LENGTH = corpora_service.MAX_NAME_LENGTH
 BASE_BYTES = 1 << 30  # of memory that a training takes besides its text
@@ -34,6 +35,13 @@ def train(session: Session, *, principal: Principal, request: TrainRequest) -> T
     name = request.name.strip() or " + ".join(corpus.name for corpus in corpora)[:MAX_NAME_LENGTH]
     for token in request.special_tokens:
         check_text("special_tokens", token)
+        if token in RESERVED_TOKENS:
+            message = _(
+                "Athanor gives {token} a meaning of its own. Leave it out: the kind of model decides whether it is "
+                "there.",
+                token=token,
+            )
+            raise bad_field("special_tokens", "token_reserved", message)
     if len(set(request.special_tokens)) < len(request.special_tokens):
         raise bad_field("special_tokens", "token_twice", _("A special token is named twice. Name each once."))
     facts = request.model_dump(include={"vocab_size", "special_tokens", "model_kind", "sample_bytes"})

@@ -9,13 +9,19 @@ from app.core import storage
 
 VOCABULARY_SAMPLE = 240
 MAX_CHARACTERS = 40  # of a token that is shown
+MAX_FILE_BYTES = 16 << 20  # a larger file takes the web process too much time and memory
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
-def sample(tokenizer_id: str) -> list[str]:
-    """A sample of the tokens of a vocabulary as text, evenly spread from the first to the last."""
+def sample(tokenizer_id: str) -> list[str] | None:
+    """A sample of the tokens of a vocabulary as text, evenly spread from the first to the last.
+
+    None if the file is larger than MAX_FILE_BYTES.
+    """
     path = storage.tokenizer(tokenizer_id) / "tokenizer.json"
-    return _sample(path) if path.exists() else []
+    if not path.exists():
+        return []
+    return _sample(path) if path.stat().st_size <= MAX_FILE_BYTES else None
 
 
 @lru_cache(maxsize=16)

@@ -17,9 +17,10 @@ from trainer.data.corpus import CorpusReader, TextChunk, open_all
 from trainer.data.record_encoding import RecordRefused
 from trainer.data.sample_order import order_samples
 from trainer.data.splits import Split
-from trainer.data.tokenizer import END_OF_TEXT, Progress, token_bytes
+from trainer.data.tokenizer import Progress, token_bytes
 from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.failure import Failure
+from trainer.families import END_OF_TEXT
 from trainer.rounding import ceil_div
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec

@@ -17,15 +17,11 @@ from trainer.data import cache, special_tokens
 from trainer.data.chat_template import default_template
 from trainer.data.corpus import CorpusReader, open_all
 from trainer.failure import Failure, config_invalid
-from trainer.families import MIN_VOCAB_SIZE, NEEDED_TOKENS, NUM_SENTINELS
+from trainer.families import END_OF_TEXT, MASK, MIN_VOCAB_SIZE, NEEDED_TOKENS, PADDING, SENTINELS
 from trainer.planning.scaling_laws import choose_vocab_size
 from trainer.run_dir import CorpusInput, sha256_file
 
 VERSION = 1  # increase when the same text would give a different tokenizer
-END_OF_TEXT = "<|endoftext|>"
-PADDING = "<|padding|>"
-MASK = "<|mask|>"
-SENTINELS = [f"<extra_id_{number}>" for number in range(NUM_SENTINELS)]
 # Special tokens of a model family besides end of text and padding.
 SPECIAL = {"bert": [MASK], "roberta": [MASK], "t5": SENTINELS}
 FILE = "tokenizer.json"

@@ -21,7 +21,7 @@ from trainer.run_dir import CorpusInput
 HELD_OUT_EVERY = 20  # one of so many pieces of text is not trained on, but measured
 MAX_HELD_OUT_BYTES = 4 << 20
 PIECE_BYTES = (64, 4_096)  # the least and the most
-MIN_PIECES = 100  # of a small corpus, as far as its pieces stay long enough
+MIN_PIECES = 100  # of a small corpus or sample, as far as its pieces stay long enough
 SIZES_PER_OCTAVE = 4  # points of the curve
 
 
@@ -81,7 +81,7 @@ def _pieces(
 ) -> Iterator[tuple[str, bool]]:
     """The sampled text in pieces that tokens do not cross, each with whether it is held out."""
     least, most = PIECE_BYTES
-    size = min(most, max(least, total // MIN_PIECES))
+    size = min(most, max(least, min(total, sample_bytes) // MIN_PIECES))
     shares = {False: min(1.0, sample_bytes / total), True: min(1.0, MAX_HELD_OUT_BYTES * HELD_OUT_EVERY / total)}
     counts = {False: 0, True: 0}
     done = 0

@@ -83,10 +83,12 @@ def test_a_text_with_few_words_gives_a_smaller_vocabulary(alice: TestClient, cor
         ({"corpora": ["gone"]}, "corpus_unknown", "corpora"),
         ({"special_tokens": ["<a>", "<a>"]}, "token_twice", "special_tokens"),
         ({"special_tokens": ["a\u0000"]}, "character_invalid", "special_tokens"),
+        ({"special_tokens": ["<|mask|>"]}, "token_reserved", "special_tokens"),
+        ({"special_tokens": ["<a>", "<extra_id_0>"]}, "token_reserved", "special_tokens"),
         ({"vocab_size": 10}, "request_invalid", "vocab_size"),
         ({"sample_bytes": 1}, "request_invalid", "sample_bytes"),
     ],
-    ids=["corpus", "twice", "character", "vocabulary", "sample"],
+    ids=["corpus", "twice", "character", "mask", "sentinel", "vocabulary", "sample"],
 )
 def test_a_wrong_field_is_named(alice: TestClient, corpus: str, body: dict[str, Any], code: str, field: str) -> None:
     answer = alice.post("/api/v1/tokenizers", json={"corpora": [corpus], **body})

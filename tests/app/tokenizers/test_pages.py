@@ -120,6 +120,15 @@ def test_the_list_names_the_training_corpora_of_a_tokenizer(alice: TestClient, t
     assert EVIL not in text
 
 
+def test_a_large_vocabulary_is_not_read_by_the_web_process(
+    alice: TestClient, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.tokenizers.vocabulary.MAX_FILE_BYTES", 100)
+    text = alice.get(f"/tokenizers/{tokenizer.id}").text
+    assert "too large to show a sample" in text
+    assert "·fire" not in text
+
+
 def test_the_page_shows_tokens_as_readable_text(alice: TestClient, bob: TestClient, tokenizer: Any) -> None:
     text = alice.get(f"/tokenizers/{tokenizer.id}").text
     for token in ("·fire", "炉", "&lt;b&gt;", "⏎⏎"):

@@ -55,6 +55,12 @@ def test_a_sample_is_spread_over_the_text_and_no_larger_than_asked(tmp_path: Pat
     assert {number[0] for number in numbers} >= {"1"}
 
 
+def test_the_smallest_sample_of_a_large_text_has_text(tmp_path: Path) -> None:
+    source = corpus(tmp_path, [f"word{n} " * 50 + "\n" for n in range(2000)])
+    _trained, facts = tokenizer_training.train_on_sample([source], 300, [], 1 << 10, nothing)
+    assert 512 < facts.num_training_bytes <= 1 << 11
+
+
 def test_a_short_text_is_measured_on_itself_and_none_is_refused(tmp_path: Path) -> None:
     _trained, facts = tokenizer_training.train_on_sample([corpus(tmp_path, ["short"])], 300, [], EVERYTHING, nothing)
     assert (facts.num_held_out_bytes, facts.curve[-1][1]) == (0, 1.0)

@@ -15,12 +15,13 @@ from typing import Any
 
 from trainer.data import tokenizer, tokenizer_training
 from trainer.failure import Failure
+from trainer.families import END_OF_TEXT, MASK, SENTINELS
 from worker.sandbox.reporting import ProgressReporter, report
 from worker.sandbox.tokenizer.request import REQUEST, TrainingRequest
 
 log = logging.getLogger(__name__)
 
-SPECIAL: dict[str, list[str]] = {"decoder": [], "encoder": [tokenizer.MASK], "encoder_decoder": tokenizer.SENTINELS}
+SPECIAL: dict[str, list[str]] = {"decoder": [], "encoder": [MASK], "encoder_decoder": SENTINELS}
 
 
 def train(directory: Path) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def train(directory: Path) -> dict[str, Any]:
         "result": {
             "vocab_size": trained.get_vocab_size(),
             "sha256": tokenizer.sha256(directory),
-            "facts": {"algorithm": "byte_level_bpe", "end_of_text": tokenizer.END_OF_TEXT, **facts.model_dump()},
+            "facts": {"algorithm": "byte_level_bpe", "end_of_text": END_OF_TEXT, **facts.model_dump()},
         }
     }
 
