@@ -21,6 +21,7 @@ from app.core.names import checked_name
 from app.core.principal import Principal, visible, visible_to
 from app.jobs import service
 from app.jobs.lifecycle.state import add_history
+from app.jobs.views import form
 from app.web.errors import spec_fields
 from trainer.spec_errors import SpecError
 
@@ -29,16 +30,13 @@ MAX_FIELDS = 8
 REDUCTION = 3  # of the jobs that reach a rung, one in so many goes on
 SAMPLE_TRIES = 20  # for each job, to draw values that no other job of the search has
 
-FieldValue = bool | int | float | str | None  # None: auto, for the fields that take it
-Bound = Annotated[int | float, Field(ge=-1e18, le=1e18, allow_inf_nan=False)]
+Bound = Annotated[float, Field(ge=-1e18, le=1e18, allow_inf_nan=False)]
+FieldValue = bool | Annotated[int, Field(ge=-(10**18), le=10**18)] | Bound | str | None  # None: auto, where it is taken
 FieldName = Annotated[str, Field(max_length=64)]
 
 
 class ValueRange(BaseModel):
-    """Where random values of a field are drawn from, uniformly or, with `is_log`, uniformly in their logarithm.
-
-    Whole bounds draw whole numbers.
-    """
+    """Where random values of a field are drawn from, uniformly or, with `is_log`, uniformly in their logarithm."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,14 +44,14 @@ class ValueRange(BaseModel):
     high: Bound
     is_log: bool = False
 
-    def draw(self, generator: random.Random) -> int | float:
-        """A value."""
+    def draw(self, generator: random.Random, *, is_whole: bool) -> int | float:
+        """A value; `is_whole` if the field takes whole numbers only."""
         if self.is_log:
             value = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
         else:
             value = generator.uniform(self.low, self.high)
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return min(self.high, max(self.low, round(value)))
+        if is_whole:
+            return round(value)
         return float(f"{value:.4g}")
 
 
@@ -124,7 +122,10 @@ def _sample(request: HyperparameterSearchRequest, num_jobs: int) -> list[dict[st
     sample: dict[str, dict[str, FieldValue]] = {}
     for _try in range(SAMPLE_TRIES * num_jobs):
         fields = {name: generator.choice(values) for name, values in request.grid.items()}
-        fields |= {name: values.draw(generator) for name, values in request.ranges.items()}
+        fields |= {
+            name: bounds.draw(generator, is_whole=form.properties().get(name, {}).get("type") == "integer")
+            for name, bounds in request.ranges.items()
+        }
         sample.setdefault(json.dumps(fields, sort_keys=True), fields)
         if len(sample) == num_jobs:
             break
