@@ -71,6 +71,7 @@ def test_a_recipe_changes_the_options_and_the_defaults_of_empty_fields(open_page
     with open_page(FORM) as page:
         bible = page.get_by_role("checkbox", name="King James").first
         page.locator("[name=recipe][value=chat]").check()
+        page.locator("summary").filter(has_text="Corpora of other kinds").click()
         expect(bible).to_be_disabled()
         expect(bible).not_to_be_checked()
         expect(page.locator("[data-note]")).to_have_text("Choose a corpus to see what the job will cost.")

@@ -14,7 +14,7 @@ from app.core import db, processes, storage
 from app.core.models import Attempt, Checkpoint, Job, Tokenizer
 from app.core.node_budget import VARIABLE, node_budget
 from app.core.settings import settings
-from app.corpora import service as corpora
+from app.corpora import tokenizers as stored_tokenizers
 from app.jobs import service, stream
 from app.jobs.lifecycle import notifications
 from app.jobs.scheduling import dispatch
@@ -52,7 +52,7 @@ def test_a_job_trains_to_its_end_with_all_outputs(start: Any, alice_user: Person
         tokenizer = session.get_one(Tokenizer, job.tokenizer_id)
         assert (tokenizer.vocab_size, tokenizer.owner_id) == (300, alice_user.id)
         assert session.get_one(Attempt, (job.id, 1)).exit_kind == "finished"
-        again = corpora.usable_tokenizer(session, principal=alice_user.principal, tokenizer_id=tokenizer.id)
+        again = stored_tokenizers.usable_tokenizer(session, principal=alice_user.principal, tokenizer_id=tokenizer.id)
     assert (storage.tokenizer(again.id) / "tokenizer.json").is_file()
     assert attempt.processes() == []
     assert processes.supervisors() == []
