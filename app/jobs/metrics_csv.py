@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import distinct, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.core import db
@@ -19,7 +19,7 @@ STEPS_PER_PAGE = 2_000
 def chunks(job_id: str) -> Iterator[bytes]:
     """The file in pieces, each read in a transaction of its own. Values have all their digits; nan, inf are words."""
     with db.transaction() as session:
-        names = list(session.scalars(select(distinct(MetricRollup.series)).where(MetricRollup.job_id == job_id)))
+        names = list(session.scalars(select(MetricRollup.series).where(MetricRollup.job_id == job_id).distinct()))
     names.sort()
     yield _lines([["step", "time", *names]])
     step = -1
@@ -35,7 +35,7 @@ def chunks(job_id: str) -> Iterator[bytes]:
 def _page(session: Session, job_id: str, after: int, names: Sequence[str]) -> list[list[Any]]:
     """The lines of the next steps."""
     of_job = (MetricPoint.job_id == job_id, ~MetricPoint.archived, MetricPoint.step > after)
-    steps = select(distinct(MetricPoint.step)).where(*of_job).order_by(MetricPoint.step).limit(STEPS_PER_PAGE)
+    steps = select(MetricPoint.step).where(*of_job).distinct().order_by(MetricPoint.step).limit(STEPS_PER_PAGE)
     query = select(MetricPoint.step, MetricPoint.series, MetricPoint.value, MetricPoint.nonfinite, MetricPoint.at)
     points = session.execute(query.where(*of_job, MetricPoint.step.in_(steps)).order_by(MetricPoint.step))
     return [_line(step, list(group), names) for step, group in groupby(points, key=lambda point: point.step)]
