@@ -11,16 +11,9 @@ from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import FileName, Id
 from app.web.problem_types import errors
+from app.web.uploads import RAW_BODY_SCHEMA
 
 router = APIRouter(route_class=ApiRoute)
-
-RAW_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "The file itself, in any content type.",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
 
 
 @router.post(
@@ -48,7 +41,7 @@ def create_model(principal: Submitter, body: ModelRequest) -> ModelAnswer:
 @router.put(
     "/models/{model_id}/files/{name}",
     tags=["models"],
-    openapi_extra=RAW_BODY,
+    openapi_extra=RAW_BODY_SCHEMA,
     responses=errors(
         "model_closed", "file_unknown", "file_unsafe", "file_empty", "model_too_large", "upload_broken", "disk_full"
     ),

@@ -22,23 +22,16 @@ from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id
 from app.web.problem_types import errors
+from app.web.uploads import RAW_BODY_SCHEMA
 
 router = APIRouter(route_class=ApiRoute)
-
-RAW_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "The file itself, in any content type.",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
 
 
 @router.post(
     "/corpora",
     status_code=201,
     tags=["corpora"],
-    openapi_extra=RAW_BODY,
+    openapi_extra=RAW_BODY_SCHEMA,
     responses=errors(
         "tasks_open",
         "filename_extension",

@@ -91,7 +91,6 @@ def write_records(request: Request, principal: Reader, kind: Annotated[str, Quer
         kind=kind,
         kinds={name: translate(record_kinds.KIND_WORDS[name]) for name in written_records.COLUMNS},
         columns=[(name, translate(title)) for name, title in written_records.COLUMNS[kind].items()],
-        paths=written_records.PATHS[kind],
     )
 
 

@@ -1,4 +1,4 @@
-"""Records that people write by hand: the columns of their table, and where each stands in a record."""
+"""Records that people write by hand: the columns of their table, which are roles in chat and else keys of a record."""
 
 from app.core.i18n import gettext_noop
 
@@ -13,5 +13,3 @@ COLUMNS = {
         "rejected": gettext_noop("Worse answer"),
     },
 }
-# The role of a column of a conversation; columns of other kinds are keys of the record.
-PATHS = {kind: "messages" if kind == "chat" else "keys" for kind in COLUMNS}

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic import BaseModel, Field
 from sqlalchemy import select
@@ -12,11 +11,12 @@ from sqlalchemy.orm import Session
 from app.core.errors import bad_field
 from app.core.i18n import _, translate
 from app.core.json_shapes import Value
-from app.core.models import Corpus, Job, Sample
+from app.core.models import Job, Sample
 from app.core.principal import Principal, not_found, visible_to
-from app.jobs import schemas
+from app.jobs import job_parts, schemas
 from app.jobs.attempts import metrics
 from app.jobs.attempts.effective_spec import effective_spec
+from app.jobs.submissions import CORPUS_FIELDS
 from app.jobs.views import form
 from trainer.planning import counts
 from trainer.spec import TrainSpec
@@ -146,7 +146,8 @@ def _newest_samples(session: Session, job_ids: Sequence[str]) -> dict[str, Sampl
 
 def _different_fields(session: Session, jobs: Sequence[Job]) -> list[DifferentField]:
     specs = [effective_spec(job).model_dump() for job in jobs]
-    names = _corpus_names(session, specs)
+    ids = {corpus_id for spec in specs for name in CORPUS_FIELDS for corpus_id in spec[name]}
+    names = job_parts.corpus_names(session, ids)
     properties = form.properties()
     return [
         DifferentField(
@@ -159,14 +160,6 @@ def _different_fields(session: Session, jobs: Sequence[Job]) -> list[DifferentFi
         for name in TrainSpec.model_fields
         if name != "name" and any(spec[name] != specs[0][name] for spec in specs)
     ]
-
-
-CORPUS_FIELDS = ("corpora", "validation_corpora")
-
-
-def _corpus_names(session: Session, specs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    ids = {corpus_id for spec in specs for name in CORPUS_FIELDS for corpus_id in spec[name]}
-    return {row.id: row.name for row in session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(ids)))}
 
 
 def _readable(ids: Sequence[str], names: Mapping[str, str]) -> list[str]:

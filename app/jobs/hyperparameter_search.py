@@ -283,5 +283,5 @@ def _losses_at(session: Session, job_ids: Sequence[str], step: int) -> dict[str,
     query = select(point.job_id, func.coalesce(point.value, math.inf)).where(
         point.job_id.in_(job_ids), point.series == "eval_loss", ~point.archived, point.step >= step
     )
-    newest = query.ext(distinct_on(point.job_id)).order_by(point.job_id, point.step)
-    return {row[0]: row[1] for row in session.execute(newest)}
+    first = query.ext(distinct_on(point.job_id)).order_by(point.job_id, point.step)
+    return {row[0]: row[1] for row in session.execute(first)}

@@ -38,7 +38,7 @@ def context(session: Session, job: Job) -> dict[str, Any]:
         "history": history[::-1],
         "attempts": {attempt.fence: attempt for attempt in attempts},
         "compared": accuracy.compared(job.facts),
-        "corpus_names": _names(session, [*job.spec.corpora, *job.facts.held_out]),
+        "corpus_names": corpus_names(session, [*job.spec.corpora, *job.facts.held_out]),
         "series": series_words(),
     }
 
@@ -56,7 +56,7 @@ def _blind_loss(job: Job) -> float | None:
     return math.log(job.facts.vocab_size)
 
 
-def _names(session: Session, corpora: Iterable[str]) -> dict[str, str]:
+def corpus_names(session: Session, corpora: Iterable[str]) -> dict[str, str]:
     """The names of corpora by their IDs, without deleted ones."""
     rows = session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(list(corpora))))
     return {row.id: row.name for row in rows}

@@ -182,8 +182,7 @@ def list_searches(
 def cancel_search(principal: Submitter, search_id: Id) -> Response:
     """Cancel the open jobs of a hyperparameter search and redirect to its comparison."""
     with db.transaction() as session:
-        hyperparameter_search.cancel(session, principal=principal, search_id=search_id)
-        row = hyperparameter_search.get(session, principal=principal, search_id=search_id)
+        row = hyperparameter_search.cancel(session, principal=principal, search_id=search_id)
         ids = hyperparameter_search.answers(session, [row])[0].jobs
     for job_id in ids:
         notifications.notify_job_changed(job_id)

@@ -15,16 +15,9 @@ from app.web.paging import After, Limit
 from app.web.parameters import Id
 from app.web.preview_process import PREVIEWS
 from app.web.problem_types import errors
+from app.web.uploads import RAW_BODY_SCHEMA
 
 router = APIRouter(route_class=ApiRoute, tags=["tokenizers"])
-
-RAW_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "The file itself, in any content type.",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
 
 
 @router.post(
@@ -57,7 +50,7 @@ def train_tokenizer(principal: Submitter, body: TrainRequest) -> TokenizerAnswer
 @router.post(
     "/tokenizers/import",
     status_code=201,
-    openapi_extra=RAW_BODY,
+    openapi_extra=RAW_BODY_SCHEMA,
     responses=errors(
         "file_unknown",
         "file_empty",

@@ -16,6 +16,14 @@ from app.core.i18n import _
 from trainer.run_dir import sync_directory
 
 WRITE_BYTES = 1 << 20
+# Of an operation whose body is the file, for the OpenAPI document.
+RAW_BODY_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "description": "The file itself, in any content type.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 
 
 def check_declared(length: str | None, max_bytes: int, too_large: PanelError, copies: int = 1) -> None:

@@ -193,7 +193,7 @@ class RecordTable {
 
   /** @param {Cells} cells */
   #record(cells) {
-    if (this.form.dataset.paths === "keys") return cells;
+    if (this.form.dataset.kind !== "chat") return cells;
     return { messages: this.columns.map((role) => ({ role, content: cells[role] })) };
   }
 

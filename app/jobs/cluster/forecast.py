@@ -3,22 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from app.jobs.cluster.placement import NodeCapacity, eligible_nodes
+
 
 @dataclass
 class NodeForecast:
-    """A node of `size` GPUs or slots. `ends`: when its jobs end, in seconds from now, and how many units each frees."""
+    """A node, and when its jobs end: seconds from now, and how many GPUs or slots each frees."""
 
-    name: str
-    size: int
-    has_gpus: bool
+    node: NodeCapacity
     ends: list[tuple[float, int]] = field(default_factory=list)
 
     def start_of(self, num_units: int, not_before: float) -> float | None:
         """The first time from `not_before` on at which so many units are free; None if there are never so many."""
-        if num_units > self.size:
+        if num_units > self.node.size:
             return None
         times = sorted({not_before, *(end for end, _units in self.ends if end > not_before)})
-        return next(time for time in times if self.size - self._in_use(time) >= num_units)
+        return next(time for time in times if self.node.size - self._in_use(time) >= num_units)
 
     def _in_use(self, time: float) -> int:
         return sum(units for end, units in self.ends if end > time)
@@ -40,21 +40,21 @@ def start_times(jobs: Sequence[QueuedJob], nodes: Sequence[NodeForecast]) -> dic
     length has inf; one that fits no node is left out.
     """
     starts: dict[str, float] = {}
-    kept_until = dict.fromkeys((node.name for node in nodes), 0.0)
+    by_name = {forecast.node.name: forecast for forecast in nodes}
+    kept_until = dict.fromkeys(by_name, 0.0)
     for job in jobs:
-        with_gpus = [node for node in nodes if node.has_gpus and job.num_processes <= node.size]
-        suited = with_gpus or [node for node in nodes if not node.has_gpus]
+        suited = eligible_nodes(job.num_processes, [forecast.node for forecast in nodes])
         options = []
         for node in suited:
-            num_units = job.num_processes if node.has_gpus else 1
-            start = node.start_of(num_units, kept_until[node.name])
+            num_units = job.num_processes if node.gpus else 1
+            start = by_name[node.name].start_of(num_units, kept_until[node.name])
             if start is not None:
-                options.append((start, node.name, node, num_units))
+                options.append((start, node.name, num_units))
         if not options:
             continue
-        start, _name, node, num_units = min(options, key=lambda option: option[:2])
+        start, name, num_units = min(options)
         starts[job.job_id] = start
-        node.ends.append((start + job.seconds, num_units))
-        for other in suited:
-            kept_until[other.name] = max(kept_until[other.name], start)
+        by_name[name].ends.append((start + job.seconds, num_units))
+        for node in suited:
+            kept_until[node.name] = max(kept_until[node.name], start)
     return starts

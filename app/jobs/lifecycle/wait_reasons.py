@@ -38,11 +38,22 @@ def encoded(code: str, **values: Any) -> str:
     return json.dumps([code, values], ensure_ascii=False, sort_keys=True)
 
 
+def _stored(job: Job) -> tuple[str, dict[str, Any]]:
+    """The code of a job's reason and the values of its sentence."""
+    code, values = json.loads(job.wait_reason) if job.wait_reason else ("unplaced", {})
+    return code, values
+
+
+def is_in_line(job: Job) -> bool:
+    """Whether a job waits for others on its nodes, and for nothing else."""
+    return _stored(job)[0] in IN_LINE
+
+
 def describe(job: Job) -> dict[str, Any] | None:
     """Why a job does not run, for people: code, sentence in the reader's language, place in line, instant it ends."""
     if job.state not in ("queued", "recovering", "paused"):
         return None
-    code, values = json.loads(job.wait_reason) if job.wait_reason else ("unplaced", {})
+    code, values = _stored(job)
     if job.state == "paused":
         code, values = "paused", {"step": job.step, "total": job.max_steps}
     until = job.not_before if code == "back_off" else job.expected_start_at if code in IN_LINE else None

@@ -1,6 +1,5 @@
 """What the scheduler does: expire leases, retry or fail lost jobs, place queued jobs on nodes."""
 
-import json
 import logging
 import math
 from collections.abc import Sequence
@@ -116,24 +115,21 @@ def place(session: Session) -> list[str]:
             job.node, job.gpus = decision.node, decision.gpus
             job.placed_at = job.hinted_at = now
             queue.enqueue_after_commit(session, queue.START_JOB, job.id, queue=queue.node_queue(decision.node))
-    return [*changed, *_forecast(session, in_line, candidates, now)]
+    return [*changed, *_forecast(session, in_line, capacities, now)]
 
 
-def _forecast(session: Session, waiting: Sequence[Job], machines: Sequence[Node], now: datetime) -> list[str]:
+def _forecast(
+    session: Session, waiting: Sequence[Job], capacities: Sequence[placement.NodeCapacity], now: datetime
+) -> list[str]:
     """Estimate when waiting jobs, in their order, will start; returns the ids of those whose estimate changed much."""
-    in_line = [job for job in waiting if _is_in_line(job)]
+    in_line = [job for job in waiting if wait_reasons.is_in_line(job)]
     if not in_line:
         return []
     busy = session.scalars(select(Job).where(Job.node.is_not(None), Job.state.in_(("queued", *HELD)))).all()
     node_forecasts = [
-        forecast.NodeForecast(
-            node.name,
-            len(node.gpus) or node.slots,
-            bool(node.gpus),
-            [(_seconds_left(job), len(job.gpus) or 1) for job in busy if job.node == node.name],
-        )
-        for node in machines
-        if nodes.is_live(node, now)
+        forecast.NodeForecast(node, [(_seconds_left(job), len(job.gpus) or 1) for job in busy if job.node == node.name])
+        for node in capacities
+        if node.is_live
     ]
     queued = [forecast.QueuedJob(job.id, job.spec.num_processes, _seconds_left(job)) for job in in_line]
     starts = forecast.start_times(queued, node_forecasts)
@@ -145,11 +141,6 @@ def _forecast(session: Session, waiting: Sequence[Job], machines: Sequence[Node]
             job.expected_start_at = at
             changed.append(job.id)
     return changed
-
-
-def _is_in_line(job: Job) -> bool:
-    """Whether a job waits for others on its nodes, and for nothing else."""
-    return bool(job.wait_reason) and json.loads(job.wait_reason or "")[0] in wait_reasons.IN_LINE
 
 
 def _seconds_left(job: Job) -> float:
