@@ -47,6 +47,7 @@ from app.playground.deployments import api as deployments_api
 from app.playground.deployments import pages as deployments_pages
 from app.playground.inspection import api as inspection_api
 from app.playground.inspection import pages as inspection_pages
+from app.synthetic import endpoint_api
 from app.tokenizers import api as tokenizers_api
 from app.tokenizers import pages as tokenizers_pages
 from app.web import errors, middleware, openapi, probes
@@ -70,6 +71,7 @@ FEATURES = (
     playground_api,
     deployments_api,
     inspection_api,
+    endpoint_api,
 )
 OPENAI = (
     openai_models,

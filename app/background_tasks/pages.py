@@ -47,6 +47,7 @@ KINDS: dict[Kind, str] = {
     "export": gettext_noop("Exports"),
     "evaluation": gettext_noop("Evaluations"),
     "tokenizer": gettext_noop("Tokenizers"),
+    "generate": gettext_noop("Synthetic data"),
 }
 FORMATS = {
     "safetensors": gettext_noop("safetensors: transformers, vLLM and others"),
@@ -112,6 +113,8 @@ def _index(
 
 def _link(session: Session, task: BackgroundTask) -> tuple[str, str]:
     """The page of what a task works on, and its name there."""
+    if task.kind == "generate":
+        return f"/synthetic/{task.options.generation}", session.get_one(Corpus, task.corpus_id).name
     if task.corpus_id is not None:
         return f"/corpora/{task.corpus_id}", session.get_one(Corpus, task.corpus_id).name
     if task.tokenizer_id is not None:

@@ -126,7 +126,7 @@ class TaskAnswer(BaseModel):
     checkpoint_id: str | None = Field(description="The checkpoint that it exports or evaluates, or null.")
     model_id: str | None = Field(description="The base model that it imports, exports or evaluates, or null.")
     tokenizer_id: str | None = Field(description="The tokenizer that it trains or imports, or null.")
-    kind: Literal["parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer"]
+    kind: Literal["parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer", "generate"]
     options: dict[str, Any]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     node: str | None = Field(description="The node of its last start.")

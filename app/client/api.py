@@ -16,6 +16,7 @@ from .deployments import Deployments
 from .generation import GenerationOptions
 from .job_shapes import NodeInfo, RecipeInfo
 from .jobs import Jobs
+from .model_endpoints import ModelEndpoints
 from .shapes import GenerationInfo, UserInfo
 from .tasks import Evaluations, Exports, Tasks
 from .tokenizers import Tokenizers
@@ -42,6 +43,7 @@ class Client:
         self.checkpoints = Checkpoints(self._transport)
         self.deployments = Deployments(self._transport)
         self.conversations = Conversations(self._transport)
+        self.model_endpoints = ModelEndpoints(self._transport)
         self.tasks = Tasks(self._transport)
         self.exports = Exports(self._transport, self.tasks)
         self.evaluations = Evaluations(self._transport)

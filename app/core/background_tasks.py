@@ -1,9 +1,9 @@
 """The queue of background tasks in the database: the only writer of their table.
 
 A background task parses or cleans a corpus or counts its statistics, imports a base model, trains or imports a
-tokenizer, or exports or evaluates a model. Like a job it is run by one process at a time: that holds a lease, and each
-start raises the fence, with which every later write is refused to an earlier start. What a task's end means for its
-corpus, model or tokenizer is in app/background_tasks/outcomes.py.
+tokenizer, exports or evaluates a model, or has a model write records. Like a job it is run by one process at a time:
+that holds a lease, and each start raises the fence, with which every later write is refused to an earlier start. What a
+task's end means for its corpus, model or tokenizer is in app/background_tasks/outcomes.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from app.core.json_shapes import FailureReason, TaskOptions, TaskProgress, TaskR
 from app.core.models import BackgroundTask
 from app.core.settings import settings
 
-Kind = Literal["parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer"]
+Kind = Literal["parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer", "generate"]
 OPEN = ("queued", "running")
 MAX_LOSSES = 3  # of workers that run the same task, before it fails
 MAX_RUNNING_PER_USER = 2  # on all nodes
@@ -44,6 +44,7 @@ LANES = (
     Lane(("import",), slots=1, max_open_per_user=20),
     Lane(("export", "evaluation"), slots=1, max_open_per_user=20),
     Lane(("tokenizer",), slots=1, max_open_per_user=20),
+    Lane(("generate",), slots=1, max_open_per_user=20),
 )
 
 

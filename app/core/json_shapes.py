@@ -198,7 +198,9 @@ class Manifest(_Open):
 
 
 class TaskOptions(_Stored):
-    """The options of an export (the first four), an evaluation (the next three) or statistics of a corpus."""
+    """The options of an export (the first four), an evaluation (the next three), statistics of a corpus, or records
+    that a model writes.
+    """
 
     format: str | None = None
     quantization: str | None = None
@@ -209,6 +211,7 @@ class TaskOptions(_Stored):
     num_fewshot: int = 0
     tokenizer: str | None = None
     text_sha256: str | None = None  # of the corpus that is counted
+    generation: str | None = None  # the ID of the records that are generated
 
 
 class TaskProgress(_Stored):

@@ -16,6 +16,7 @@ from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.account_models import User
+from app.core.json_columns import JsonColumn
 from app.core.json_shapes import (
     Adjustments,
     Cleaning,
@@ -38,6 +39,7 @@ from app.core.json_shapes import (
     TokenizerFacts,
 )
 from app.core.model_base import Base, new_id, one_of
+from app.core.synthetic_shapes import Synthesis
 from trainer.corpus_kinds import CORPUS_KINDS
 from trainer.spec import TrainSpec
 
@@ -56,7 +58,7 @@ STATES = (
 TERMINAL = ("succeeded", "failed", "cancelled")
 DESIRED_STATES = ("run", "pause", "cancel")
 CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
-TASK_KINDS = ("parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer")
+TASK_KINDS = ("parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer", "generate")
 TASK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 MODEL_STATES = ("uploading", "importing", "ready", "failed")
 
@@ -98,6 +100,9 @@ class Corpus(Base):
     problems: Mapped[list[Problem]] = mapped_column(server_default="[]")
     progress: Mapped[ParseReport] = mapped_column(server_default="{}")
     cleaning: Mapped[Cleaning | None] = mapped_column(server_default="{}", nullable=False)  # None: of uploaded files
+    synthesis: Mapped[Synthesis | None] = mapped_column(
+        JsonColumn(Synthesis, empty_is_none=True), server_default="{}", nullable=False
+    )  # of records that a model wrote
     purpose: Mapped[str | None]  # of a file under /v1; None for the others
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     parsed_at: Mapped[datetime | None]
@@ -203,7 +208,7 @@ class ImportedModel(Base):
 
 class BackgroundTask(Base):
     """Parsing or cleaning a corpus or counting its statistics, importing a base model, training or importing a
-    tokenizer, or exporting or evaluating a checkpoint or imported model.
+    tokenizer, exporting or evaluating a checkpoint or imported model, or having a model write records.
 
     Written only by app/core/background_tasks.py.
     """

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     webhook_hosts: str = Field(
         "", description="Hosts that webhooks may reach by http or at private addresses, comma-separated"
     )
+    endpoint_hosts: str = Field(
+        "", description="Hosts at which model endpoints may be by http or at private addresses, comma-separated"
+    )
     max_upload_bytes: int = Field(20 * 2**30, gt=0, description="Maximum size of an uploaded corpus")
     max_model_bytes: int = Field(100 * 2**30, gt=0, description="Maximum total size of a base model")
     hf_endpoint: str = Field(

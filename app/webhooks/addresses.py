@@ -2,22 +2,44 @@
 
 An address is https and all that its host resolves to is public, unless the operator lists the host in
 ATHANOR_WEBHOOK_HOSTS. It is resolved again for each delivery, and the connection goes to the address that was checked.
+Other features that send requests for users have rules of their own.
 """
 
 import ipaddress
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from app.core.errors import PanelError, bad_field
-from app.core.i18n import _
+from app.core.i18n import _, gettext_noop
 from app.core.settings import settings
 
 MAX_URL_LENGTH = 2000
 PORTS = {"https": 443, "http": 80}
 # They lead to an IPv4 address within them, which may be private: NAT64, 6to4, Teredo.
 TRANSLATED = [ipaddress.ip_network(name) for name in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")]
+
+
+@dataclass(frozen=True)
+class AddressRules:
+    """The hosts that an operator lists for a use of addresses, separated by commas, and what is said of others."""
+
+    field: str
+    listed_hosts: Callable[[], str]
+    invalid: str
+    refused: str
+
+
+WEBHOOK_RULES = AddressRules(
+    "url",
+    lambda: settings().webhook_hosts,
+    gettext_noop("A webhook endpoint is an https URL with a host name and without a password."),
+    gettext_noop(
+        "Webhooks are sent by https to public addresses only. To allow {host}, list it in ATHANOR_WEBHOOK_HOSTS."
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -37,33 +59,33 @@ class DeliveryAddress:
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-def check(url: str) -> None:
-    """Raise PanelError at `url` for one that webhooks may not be sent to. A host without an address may get one."""
+def check(url: str, rules: AddressRules = WEBHOOK_RULES) -> None:
+    """Raise PanelError for an address that is not allowed. A host without an address may get one."""
     with suppress(OSError):
-        resolve(url)
+        resolve(url, rules)
 
 
-def resolve(url: str) -> DeliveryAddress:
+def resolve(url: str, rules: AddressRules = WEBHOOK_RULES) -> DeliveryAddress:
     """Where to connect to. Raises PanelError for what is not allowed, and OSError if the host does not resolve."""
-    scheme, host, port, path = _parts(url)
+    scheme, host, port, path = _parts(url, rules)
     addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    if not _is_listed(host) and not all(map(is_public, addresses)):
-        raise _refused(host)
+    if not _is_listed(host, rules) and not all(map(is_public, addresses)):
+        raise _refused(host, rules)
     return DeliveryAddress(scheme, host, port, addresses[0], path)
 
 
-def _parts(url: str) -> tuple[str, str, int, str]:
+def _parts(url: str, rules: AddressRules) -> tuple[str, str, int, str]:
     """Scheme, host, port and path of a URL. Raises PanelError."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise _invalid() from None
+        raise _invalid(rules) from None
     is_plain = url.isascii() and url.isprintable() and " " not in url and len(url) <= MAX_URL_LENGTH
     if not is_plain or parts.scheme not in PORTS or not host or parts.username is not None or "%" in host:
-        raise _invalid()
-    if parts.scheme == "http" and not _is_listed(host):
-        raise _refused(host)
+        raise _invalid(rules)
+    if parts.scheme == "http" and not _is_listed(host, rules):
+        raise _refused(host, rules)
     query = f"?{parts.query}" if parts.query else ""
     return parts.scheme, host, port or PORTS[parts.scheme], f"{parts.path or '/'}{query}"
 
@@ -82,19 +104,14 @@ def is_public(address: str) -> bool:
     return parsed.is_global and not parsed.is_multicast
 
 
-def _is_listed(host: str) -> bool:
-    listed = {name.strip().lower() for name in settings().webhook_hosts.split(",") if name.strip()}
+def _is_listed(host: str, rules: AddressRules) -> bool:
+    listed = {name.strip().lower() for name in rules.listed_hosts().split(",") if name.strip()}
     return host.lower() in listed
 
 
-def _invalid() -> PanelError:
-    message = _("A webhook endpoint is an https URL with a host name and without a password.")
-    return bad_field("url", "url_invalid", message)
+def _invalid(rules: AddressRules) -> PanelError:
+    return bad_field(rules.field, "url_invalid", _(rules.invalid))
 
 
-def _refused(host: str) -> PanelError:
-    message = _(
-        "Webhooks are sent by https to public addresses only. To allow {host}, list it in ATHANOR_WEBHOOK_HOSTS.",
-        host=host[:100],
-    )
-    return bad_field("url", "url_refused", message)
+def _refused(host: str, rules: AddressRules) -> PanelError:
+    return bad_field(rules.field, "url_refused", _(rules.refused, host=host[:100]))

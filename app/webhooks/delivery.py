@@ -110,8 +110,8 @@ def post(endpoint: WebhookEndpoint, delivery_id: str, body: str) -> int:
     Raises one of FAILURES.
     """
     target = resolve(endpoint.url)
-    connection = _connection(target)
-    timer = threading.Timer(TIMEOUT_SECONDS, _cut, [connection])  # the timeout of a socket is that of one read
+    connection = connect(target, TIMEOUT_SECONDS)
+    timer = threading.Timer(TIMEOUT_SECONDS, cut, [connection])  # the timeout of a socket is that of one read
     timer.start()
     try:
         headers = {
@@ -127,21 +127,22 @@ def post(endpoint: WebhookEndpoint, delivery_id: str, body: str) -> int:
         connection.close()
 
 
-def _connection(target: DeliveryAddress) -> HTTPConnection:
-    """A connection to the address that was checked, which proves to be the host."""
+def connect(target: DeliveryAddress, seconds: float) -> HTTPConnection:
+    """A connection to the address that was checked, which proves to be the host. `seconds` are those of one read."""
     if target.scheme == "http":
-        return HTTPConnection(target.address, target.port, timeout=TIMEOUT_SECONDS)
+        return HTTPConnection(target.address, target.port, timeout=seconds)
     return HTTPSConnection(
         target.address,
         target.port,
-        timeout=TIMEOUT_SECONDS,
+        timeout=seconds,
         server_hostname=target.host,
         assert_hostname=target.host,
         ssl_context=ssl.create_default_context(),
     )
 
 
-def _cut(connection: HTTPConnection) -> None:
+def cut(connection: HTTPConnection) -> None:
+    """End a connection that another thread may be reading from."""
     with suppress(OSError, AttributeError):
         connection.sock.shutdown(socket.SHUT_RDWR)
 

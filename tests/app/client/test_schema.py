@@ -11,10 +11,11 @@ import httpx2
 import jsonschema_rs
 import pytest
 
-from app.client import Client, corpus_shapes, job_shapes, shapes, tokenizer_shapes
+from app.client import Client, corpus_shapes, job_shapes, shapes, synthetic_shapes, tokenizer_shapes
 from app.client.accounts import create_token
 from app.client.conversations import ConversationFields
 from app.client.deployments import DeploymentOptions
+from app.client.model_endpoints import EndpointFields
 from app.client.shapes import FileInfo, Shape
 from app.main import create_app
 from tests import api_document
@@ -31,7 +32,7 @@ AREAS = {
         "tasks",
         "playground",
     ),
-    *("deployments", "conversations", "hyperparameter-searches"),
+    *("deployments", "conversations", "hyperparameter-searches", "synthetic data"),
 }
 # Operations of these areas that the client does without: the former addresses of tasks, and samples of steps, which
 # pages show.
@@ -52,6 +53,15 @@ CONVERSATION: ConversationFields = {
     "title": "Metals",
     "system_prompt": "Be brief.",
     "columns": [{"model_id": "k", "leaf_id": None}],
+}
+
+ENDPOINT: EndpointFields = {
+    "name": "teacher",
+    "base_url": "https://example.com/v1",
+    "model": "large",
+    "api_key": "key",
+    "input_price": 0.5,
+    "output_price": 1.5,
 }
 
 SEARCH: dict[str, Any] = {
@@ -193,6 +203,11 @@ CALLS: Calls = {
     "delete_message": lambda client, _file: client.conversations.delete_message("t", "m"),
     "get_training_record": lambda client, _file: client.conversations.record("t", "m"),
     "share_conversation": lambda client, _file: client.conversations.share("t"),
+    "list_model_endpoints": lambda client, _file: next(client.model_endpoints.list(limit=3)),
+    "create_model_endpoint": lambda client, _file: client.model_endpoints.create(**ENDPOINT),
+    "get_model_endpoint": lambda client, _file: client.model_endpoints.get("e"),
+    "change_model_endpoint": lambda client, _file: client.model_endpoints.change("e", **ENDPOINT),
+    "delete_model_endpoint": lambda client, _file: client.model_endpoints.delete("e"),
     "unshare_conversation": lambda client, _file: client.conversations.unshare("t"),
 }
 # Each shape of the client, and the name of its schema.
@@ -278,6 +293,7 @@ SCHEMAS: dict[type[Shape], str] = {
     shapes.MessageInfo: "MessageAnswer",
     shapes.ConversationInfo: "ConversationAnswer",
     shapes.ConversationDetails: "ConversationDetail",
+    synthetic_shapes.EndpointInfo: "ModelEndpointAnswer",
     shapes.RecordMessageInfo: "RecordMessage",
     shapes.RecordInfo: "TrainingRecord",
 }

@@ -17,6 +17,7 @@ from app.core.deployment_models import Deployment
 from app.core.json_shapes import ModelFacts, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, HyperparameterSearch, ImportedModel, Job, Tokenizer
 from app.core.openai_models import Submission, Upload, WebhookEndpoint
+from app.core.synthetic_models import ModelEndpoint
 from app.tokenizers import service as tokenizers
 from app.webhooks.service import EVENT_TYPES
 from tests.app.jobs import factories, saved_checkpoints
@@ -41,6 +42,7 @@ TABLES: tuple[type[Any], ...] = (
     Upload,
     Submission,
     WebhookEndpoint,
+    ModelEndpoint,
 )
 
 
@@ -65,6 +67,7 @@ class Ids:
     upload_id: str
     endpoint_id: str
     search_id: str
+    model_endpoint_id: str
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +110,8 @@ def ids(database: str, alice_user: Person) -> Ids:
             owner_id=alice_user.id, name=MARK, url="https://example.com/", event_types=[EVENT_TYPES[0]], secret=MARK
         )
         search = HyperparameterSearch(owner_id=alice_user.id, name=f"{MARK} search", fields=["seed"])
-        session.add_all([upload, endpoint, search])
+        model_endpoint = ModelEndpoint(owner_id=alice_user.id, name=MARK, base_url="https://example.com", model=MARK)
+        session.add_all([upload, endpoint, search, model_endpoint])
         session.flush()
         others = (
             conversation.id,
@@ -118,6 +122,7 @@ def ids(database: str, alice_user: Person) -> Ids:
             upload.id,
             endpoint.id,
             search.id,
+            model_endpoint.id,
         )
         return Ids(*row_ids, token_id, session_id, alice_user.id, *others)
 
@@ -158,7 +163,12 @@ LISTS = [path for method, path in routes() if method == "GET" and "{" not in pat
 
 
 CLEANING = b'{"steps": [{"name": "fix_unicode"}]}'
-BODIES = {"/api/v1/corpora/{corpus_id}/clean": CLEANING, "/api/v1/corpora/{corpus_id}/preview-cleaning": CLEANING}
+ENDPOINT = b'{"name": "teacher", "base_url": "https://example.com/v1", "model": "large"}'
+BODIES = {
+    "/api/v1/corpora/{corpus_id}/clean": CLEANING,
+    "/api/v1/corpora/{corpus_id}/preview-cleaning": CLEANING,
+    "/api/v1/model-endpoints/{model_endpoint_id}": ENDPOINT,
+}
 
 
 def path_of(path: str, ids: Ids) -> str:
