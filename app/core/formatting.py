@@ -4,14 +4,13 @@ import json
 from typing import Any
 
 from babel.dates import format_datetime, format_timedelta
-from babel.numbers import format_decimal
 
 from app.core import i18n
 
 
 def number(value: float | None) -> str:
     """A number with separators, such as 1,234,567, in the reader's language; a dash for None."""
-    return "–" if value is None else str(format_decimal(value, locale=i18n.locale().replace("-", "_")))
+    return "–" if value is None else i18n.decimal(value)
 
 
 def compact(value: float | None) -> str:

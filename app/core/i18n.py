@@ -2,9 +2,11 @@
 
 import gettext
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from babel.core import negotiate_locale
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
+from babel.numbers import format_decimal
 
 LOCALES = {"en": "English", "zh-CN": "简体中文"}
 CATALOG = Path(__file__).parents[1] / "locales" / "zh_CN.po"
@@ -43,6 +46,18 @@ def negotiate(cookie: str | None, accept_language: str) -> str:
     return negotiate_locale(wanted, list(LOCALES), sep="-") or "en"
 
 
+@dataclass(frozen=True)
+class Plural:
+    """A message with a form for one and a form for other numbers; it is translated when it is displayed.
+
+    `number` names the placeholder whose number decides.
+    """
+
+    singular: str
+    plural: str
+    number: str = "n"
+
+
 @cache
 def _chinese() -> gettext.NullTranslations:
     # Compiled in memory at first use: the catalog is the source, no built file can be stale.
@@ -54,11 +69,19 @@ def _chinese() -> gettext.NullTranslations:
     return gettext.GNUTranslations(binary)
 
 
-def translate(message: str) -> str:
-    """The message in the current language; in English if it has no translation."""
-    if locale() == "zh-CN" and message:
-        return _chinese().gettext(message)
-    return message
+def _translations() -> gettext.NullTranslations:
+    return _chinese() if locale() == "zh-CN" else gettext.NullTranslations()
+
+
+def translate(message: str | Plural, values: Mapping[str, Any] | None = None) -> str:
+    """The message in the current language, in English if it has no translation; its placeholders stay.
+
+    The form of a Plural is that for its number among `values`; without a number, that for several.
+    """
+    if isinstance(message, Plural):
+        number = (values or {}).get(message.number)
+        return _translations().ngettext(message.singular, message.plural, number if isinstance(number, int) else 2)
+    return _translations().gettext(message) if message else message
 
 
 def gettext_noop(message: str) -> str:
@@ -66,7 +89,23 @@ def gettext_noop(message: str) -> str:
     return message
 
 
-def _(message: str, **values: Any) -> str:
+def _(message: str | Plural, **values: Any) -> str:
     """Translate a message and fill in its {placeholders}. Values are not escaped: the template does that."""
-    text = translate(message)
+    text = translate(message, values)
     return text.format(**values) if values else text
+
+
+def ngettext(singular: str, plural: str, n: int, /, **values: Any) -> str:
+    """Translate a message in its form for `n` and fill in its {placeholders}: {n} is written with separators."""
+    return _translations().ngettext(singular, plural, n).format(**{"n": decimal(n), **values})
+
+
+def plural_forms(singular: str, plural: str) -> str:
+    """A message for static/js/format.js: the JSON of its forms, by their names in Intl.PluralRules."""
+    one, other = (_translations().ngettext(singular, plural, n) for n in (1, 2))
+    return json.dumps({"one": one, "other": other}, ensure_ascii=False)
+
+
+def decimal(value: float) -> str:
+    """A number with separators, such as 1,234,567, in the current language."""
+    return str(format_decimal(value, locale=locale().replace("-", "_")))

@@ -29,7 +29,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(_=_, t=i18n.translate, locale=i18n.locale, static=STATIC_PATH, languages=i18n.LOCALES)
+    environment.globals.update(_=_, t=i18n.translate, ngettext=i18n.ngettext, plural_forms=i18n.plural_forms)
+    environment.globals.update(locale=i18n.locale, static=STATIC_PATH, languages=i18n.LOCALES)
     environment.filters.update(number=number, bytes=file_size, instant=instant, span=span, compact=compact)
     return environment
 

@@ -3,7 +3,7 @@
 import { RequestRefused } from "./api.js";
 import { Turn } from "./chat-turn.js";
 import { cloneTemplate, find } from "./dom.js";
-import { fill, number } from "./format.js";
+import { fill, fillPlural } from "./format.js";
 import { generate } from "./generate.js";
 import { packPieces } from "./token-pack.js";
 
@@ -157,7 +157,7 @@ export class Column {
       },
       piece: (/** @type {Piece} */ piece) => {
         numTokens = piece.num_tokens;
-        turn.say(fill(this.words.writing ?? "", { n: number(numTokens) }));
+        turn.say(fillPlural(this.words.writing, numTokens));
         turn.text.append(piece);
       },
     };

@@ -2,7 +2,7 @@
 
 import { copyText } from "./copy.js";
 import { cloneTemplate, closest, find } from "./dom.js";
-import { fill, number } from "./format.js";
+import { fill, fillPlural, number } from "./format.js";
 import { isContextFull } from "./generate.js";
 import { unpackPieces } from "./token-pack.js";
 import { TokenText } from "./token-text.js";
@@ -59,9 +59,9 @@ export class Turn {
       settings?.max_tokens ?? 0,
     );
     const why = this.words[isFull ? "full" : finish_reason];
-    const values = { n: number(num_tokens), rate: number(tokens_per_second), why };
+    const values = { rate: number(tokens_per_second), why };
     const author = model_name && model_name !== this.model ? `${model_name} · ` : "";
-    this.say(author + (finish_reason === "edited" ? why : fill(this.words.done ?? "", values)));
+    this.say(author + (finish_reason === "edited" ? why : fillPlural(this.words.done, num_tokens ?? 0, values)));
     const details = [`T ${settings?.temperature ?? "–"}`, fill(this.words.seed ?? "", { n: seed ?? "–" })];
     if (finish_reason !== "edited") this.#part("meta").title = details.join(" · ");
   }

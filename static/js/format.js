@@ -2,6 +2,7 @@
 
 const language = document.documentElement.lang;
 const grouped = new Intl.NumberFormat(language);
+const plurals = new Intl.PluralRules(language);
 const UNITS = /** @type {const} */ ([["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]]); // in seconds
 const MIN_UNITS = 1.2; // a unit is used from this many of it on
 
@@ -76,6 +77,17 @@ export function measure(value) {
  */
 export function fill(sentence, values) {
   return sentence.replace(/\{(\w+)\}/g, (_place, name) => String(values[name]));
+}
+
+/**
+ * A sentence in its form for a number, each {name} replaced by its value; {n} is the number with separators.
+ * @param {string | undefined} forms the JSON of plural_forms in app/core/i18n.py
+ * @param {number} n
+ * @param {Record<string, unknown>} [values]
+ */
+export function fillPlural(forms, n, values) {
+  const { [plurals.select(n)]: form, other } = JSON.parse(forms ?? '{"other": ""}');
+  return fill(form ?? other, { n: number(n), ...values });
 }
 
 /**

@@ -3,7 +3,7 @@
 import { RequestRefused } from "./api.js";
 import { copyText } from "./copy.js";
 import { cloneTemplate, find } from "./dom.js";
-import { fill, number } from "./format.js";
+import { fill, fillPlural, number } from "./format.js";
 import { generate, isContextFull } from "./generate.js";
 import { TokenText } from "./token-text.js";
 
@@ -93,8 +93,8 @@ export class Generation {
   /** @param {Outcome} outcome */
   #finish(outcome) {
     const why = this.words[isContextFull(outcome, this.request.max_tokens) ? "full" : outcome.finish_reason];
-    const values = { n: number(outcome.num_tokens), rate: number(outcome.tokens_per_second), why };
-    this.#say(fill(this.words.done ?? "", values));
+    const values = { rate: number(outcome.tokens_per_second), why };
+    this.#say(fillPlural(this.words.done, outcome.num_tokens, values));
   }
 
   /** @param {unknown} error */
@@ -119,7 +119,7 @@ export class Generation {
   }
 
   #count() {
-    return fill(this.words.writing ?? "", { n: number(this.#numTokens) });
+    return fillPlural(this.words.writing, this.#numTokens);
   }
 
   #showTags() {

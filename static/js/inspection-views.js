@@ -1,7 +1,7 @@
 // Views of what a model makes of a text. Each asks for one kind of answer and draws it into its panel.
 
 import { find, findAll } from "./dom.js";
-import { fill, measure, number, percent } from "./format.js";
+import { fill, fillPlural, measure, number, percent } from "./format.js";
 import { TokenStrip, tokenText } from "./token-strip.js";
 
 /**
@@ -124,8 +124,8 @@ export class TokenizeView extends View {
 
   /** @param {Token} token */
   #describe({ text, id, num_bytes, is_special }) {
-    const sentence = is_special ? this.words.special : this.words.token;
-    this.detail(fill(sentence, { text: tokenText(text), id, bytes: num_bytes }));
+    const values = { text: tokenText(text), id };
+    this.detail(is_special ? fill(this.words.special, values) : fillPlural(this.words.token, num_bytes, values));
   }
 }
 
@@ -201,7 +201,7 @@ export class NeighborsView extends View {
     strip.draw(tokens);
     strip.choose(position);
     const { text, id, num_bytes } = tokens[position];
-    this.detail(fill(this.words.token, { text: tokenText(text), id, bytes: num_bytes }));
+    this.detail(fillPlural(this.words.token, num_bytes, { text: tokenText(text), id }));
     const rows = neighbors.map((row) => ({ name: tokenText(row.text), share: row.similarity, value: row.similarity.toFixed(3) }));
     drawBars(find(this.panel, "[data-bars]"), rows);
   }
@@ -258,8 +258,8 @@ export class EmbedView extends View {
     const lines = answer.embeddings.map((vector, i) => {
       const line = document.createElement("li");
       const values = vector.slice(0, SHOWN_NUMBERS).map((value) => value.toFixed(3));
-      const figures = { n: i + 1, count: answer.num_tokens[i], size: number(vector.length), values: values.join(", ") };
-      line.textContent = fill(this.words.vector, figures);
+      const figures = { number: i + 1, size: number(vector.length), values: values.join(", ") };
+      line.textContent = fillPlural(this.words.vector, answer.num_tokens[i], figures);
       return line;
     });
     find(this.panel, "[data-vectors]").replaceChildren(...lines);

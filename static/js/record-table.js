@@ -1,7 +1,7 @@
 // A table in which a person writes records. The draft is kept in the browser; saving uploads it as a JSONL file.
 
 import { cloneTemplate, closest, find, findAll } from "./dom.js";
-import { fill, number } from "./format.js";
+import { fill, fillPlural, number } from "./format.js";
 
 const DELAY = 400; // milliseconds after the last key until the draft is kept
 
@@ -106,7 +106,7 @@ class RecordTable {
       }
     });
     const complete = this.#rows.filter((row) => Object.values(this.#cells(row)).every((text) => text.trim()));
-    this.count.textContent = fill(this.count.dataset.words ?? "", { n: number(complete.length) });
+    this.count.textContent = fillPlural(this.count.dataset.words, complete.length);
   }
 
   /** @param {KeyboardEvent} event */

@@ -1,7 +1,7 @@
 // The tokens of a text by several tokenizers: the one that is chosen, by mouse or arrow keys, is described below them.
 
 import { find, findAll } from "./dom.js";
-import { fill } from "./format.js";
+import { fillPlural } from "./format.js";
 import { TokenStrip } from "./token-strip.js";
 
 /** @param {HTMLElement} root */
@@ -11,7 +11,7 @@ export function start(root) {
     new TokenStrip(box, (i) => {
       const { id = "", bytes = "" } = findAll(box, "[role=option]")[i].dataset;
       const text = findAll(box, "[role=option]")[i].textContent?.trim() ?? "";
-      line.textContent = fill(root.dataset.detail ?? "", { text, id, bytes });
+      line.textContent = fillPlural(root.dataset.detail, Number(bytes), { text, id });
     });
   }
 }

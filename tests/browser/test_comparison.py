@@ -30,7 +30,7 @@ def test_chosen_jobs_are_compared_on_every_axis(open_page: Open, running_stack: 
         page.get_by_label("Horizontal axis").select_option("tokens")
         plot.press("End")
         tokens = 20 * SMALL["train_batch_size"] * SMALL["sequence_length"]  # type: ignore[operator]
-        expect(readout).to_contain_text(f"{tokens / 1000:.3g} k tokens")
+        expect(readout).to_contain_text(f"tokens: {tokens / 1000:.3g} k")
         page.get_by_role("checkbox", name="longer").uncheck()
         expect(readout).not_to_contain_text("longer")
         differing = page.get_by_role("region", name="Settings that differ").get_by_role("row")

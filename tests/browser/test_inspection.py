@@ -111,7 +111,7 @@ def test_each_page_of_learn_shows_the_figures_of_the_model(
     score = asked(running_stack, "score", checkpoint=checkpoint, text=TEXT)
     with open_page(f"/learn/tokenize?checkpoint={checkpoint}") as page:
         finding = page.locator(".finding:visible")
-        expect(finding).to_contain_text(f"becomes {len(tokens['tokens'])} tokens")
+        expect(finding).to_contain_text(f"in tokens: {len(tokens['tokens'])};")
         for title in ("Embed", "Attend", "Predict"):
             page.get_by_role("link", name=f"Next: {title}").click()
             expect(page.get_by_role("heading", level=1)).to_have_text(title)
@@ -128,6 +128,6 @@ def test_the_page_on_training_draws_the_curve_of_the_job(
     first = metrics["series"]["loss"]["values"][0]
     with open_page(f"/learn/train?checkpoint={checkpoint}") as page:
         page.locator("[data-chart=loss] [data-readout] .key").first.wait_for()
-        expect(page.locator("[data-when=steps]")).to_contain_text("This run took 20 steps")
+        expect(page.locator("[data-when=steps]")).to_contain_text("Steps of this run: 20;")
         expect(page.locator("[data-when=uniform]")).to_contain_text(f"This one began at {float(f'{first:.4g}')}.")
         assert page.locator("[data-job-link]").get_attribute("href") == f"/jobs/{trained}"

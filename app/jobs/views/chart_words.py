@@ -45,7 +45,7 @@ def comparison_words(jobs: Sequence[NamedJob]) -> dict[str, str]:
     return {
         **{f"series.{job.id}": job.name for job in jobs},
         "step": _("step {step}"),
-        "tokens": _("{n} tokens"),
+        "tokens": _("tokens: {n}"),
         "seconds": _("after {duration}"),
         "flops": _("{n} FLOPs"),
     }

@@ -1,6 +1,7 @@
 """Languages: which one a browser gets, and that the Chinese catalog is complete."""
 
 import io
+import json
 import string
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po
 
 from app.core import i18n
-from app.core.i18n import CATALOG, _, negotiate, use_locale
+from app.core.i18n import CATALOG, Plural, _, negotiate, ngettext, plural_forms, translate, use_locale
 from app.core.settings import Settings
 from app.overview import health
 from trainer import failure, limits, spec_errors
@@ -62,12 +63,45 @@ def test_values_are_filled_in_after_translation() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("n", "english", "chinese"),
+    [(0, "0 files", "0 个文件"), (1, "1 file", "1 个文件"), (1234, "1,234 files", "1,234 个文件")],
+)
+def test_a_count_chooses_the_form_and_has_separators(n: int, english: str, chinese: str) -> None:
+    assert ngettext("{n} file", "{n} files", n) == english
+    with use_locale("zh-CN"):
+        assert ngettext("{n} file", "{n} files", n) == chinese
+
+
+def test_a_value_of_the_caller_replaces_the_written_number() -> None:
+    assert ngettext("{n} file", "{n} files", 1200, n="1.2 k") == "1.2 k files"
+
+
+def test_a_message_of_a_table_has_the_form_of_its_number_among_the_values() -> None:
+    message = Plural("{left} job is left of {all}.", "{left} jobs are left of {all}.", "left")
+    assert _(message, left=1, all=3) == "1 job is left of 3."
+    assert _(message, left=2, all=3) == "2 jobs are left of 3."
+    assert translate(message) == translate(message, {"left": "?"}) == message.plural  # a stored row may lack it
+
+
+def test_scripts_get_each_form_by_its_name_in_intl() -> None:
+    assert json.loads(plural_forms("{n} file", "{n} files")) == {"one": "{n} file", "other": "{n} files"}
+    with use_locale("zh-CN"):
+        assert json.loads(plural_forms("{n} file", "{n} files")) == {"one": "{n} 个文件", "other": "{n} 个文件"}
+
+
 # ---- the catalog ----------------------------------------------------------------------------------------------------
 
 
+Messages = set[str | tuple[str, str]]
+
+
 @pytest.fixture(scope="module")
-def messages(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Every sentence of the interface: those that babel.cfg extracts, and those of tables without a marker."""
+def messages(tmp_path_factory: pytest.TempPathFactory) -> Messages:
+    """Every sentence of the interface: those that babel.cfg extracts, and those of tables without a marker.
+
+    A pair is one with a singular and a plural.
+    """
     template = tmp_path_factory.mktemp("messages") / "messages.pot"
     command = next(line for line in (ROOT / "babel.cfg").read_text().splitlines() if "pybabel extract" in line)
     options = command.removeprefix("# pybabel ").replace("messages.pot", str(template)).split()
@@ -77,7 +111,7 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     assert run.returncode == 0, run.stderr.decode()
     fields = TrainSpec.model_fields.values()
     return {
-        *(str(entry.id) for entry in read_po(io.BytesIO(template.read_bytes())) if entry.id),
+        *(entry.id for entry in read_po(io.BytesIO(template.read_bytes())) if entry.id),
         *(str(text) for field in fields for text in (field.title, field.description)),
         *(str(Settings.model_fields[name].description) for name in health.DISPLAYED_SETTINGS),
         *spec_errors.MESSAGES.values(),
@@ -97,16 +131,21 @@ def catalog() -> Catalog:
         return read_po(file, locale="zh_CN", abort_invalid=True)
 
 
+def forms(text: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The forms of a message or of its translation."""
+    return (text,) if isinstance(text, str) else text
+
+
 def fields(text: str) -> set[str]:
     return {name for _literal, name, _format, _conversion in string.Formatter().parse(text) if name is not None}
 
 
-def test_every_message_has_a_chinese_translation(catalog: Catalog, messages: set[str]) -> None:
-    translated = {str(entry.id) for entry in catalog if entry.id and entry.string}
-    assert sorted(messages - translated) == []
+def test_every_message_has_a_chinese_translation(catalog: Catalog, messages: Messages) -> None:
+    translated = {entry.id for entry in catalog if entry.id and all(forms(entry.string))}
+    assert sorted(messages - translated, key=str) == []
 
 
-def test_no_entry_is_fuzzy_and_every_entry_is_used(catalog: Catalog, messages: set[str]) -> None:
+def test_no_entry_is_fuzzy_and_every_entry_is_used(catalog: Catalog, messages: Messages) -> None:
     entries = [entry for entry in catalog if entry.id]
     assert [entry.id for entry in entries if entry.fuzzy] == []
     assert [entry.id for entry in entries if entry.id not in messages] == []
@@ -122,9 +161,14 @@ def test_translations_have_the_same_placeholders(catalog: Catalog) -> None:
     wrong = [
         (entry.id, entry.string)
         for entry in catalog
-        if entry.id and entry.string and fields(str(entry.id)) != fields(str(entry.string))
+        if entry.id and len({frozenset(fields(form)) for form in (*forms(entry.id), *forms(entry.string))}) > 1
     ]
     assert wrong == []
+
+
+def test_every_plural_has_the_one_form_of_chinese(catalog: Catalog) -> None:
+    assert catalog.num_plurals == 1
+    assert [entry.id for entry in catalog if isinstance(entry.id, tuple) and len(entry.string) != 1] == []
 
 
 def test_every_choice_of_a_spec_is_a_technical_term() -> None:

@@ -109,7 +109,7 @@ def test_bad_bytes_can_be_dropped(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b"one caf\xe9 in town\n", "town.txt")
     text = html.unescape(alice.get(f"/corpora/{corpus['id']}").text)
     assert "one caf\\xe9 in town" in text
-    assert "Broken places in 17 bytes: 1. 0 characters beyond ASCII are valid UTF-8." in text
+    assert "Broken places in 17 B: 1. 0 characters beyond ASCII are valid UTF-8." in text
     assert "The whole file decodes, and its letters are about as frequent as in English." in text
     assert text.index("Read it without the bad bytes") < text.index("Read as Windows-1252")
     answer = alice.post(f"/corpora/{corpus['id']}/parse", data={"bad_bytes": "omit"})

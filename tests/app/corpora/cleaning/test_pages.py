@@ -21,7 +21,7 @@ def page_of(client: TestClient, path: str, language: str = "en") -> str:
 @pytest.mark.parametrize(
     ("language", "sentences"),
     [
-        ("en", ["How it was cleaned", "Of 3 documents 1 are left (33.3 %).", "6 characters, at least 20", "Undo"]),
+        ("en", ["How it was cleaned", "Documents left: 1 of 3 (33.3 %).", "6 characters, at least 20", "Undo"]),
         ("zh-CN", ["清洗过程", "3 篇文档中保留了 1 篇（33.3 %）。", "6 个字符，至少需 20 个", "撤销"]),
     ],
 )
@@ -57,7 +57,7 @@ FORM: dict[str, Any] = {
 def test_the_form_previews_and_then_cleans(alice: TestClient, upload: Upload) -> None:
     parent = upload(alice, lines(TEXTS), "form.jsonl")
     previewed = alice.post(f"/corpora/{parent['id']}/preview-cleaning", data=FORM)
-    assert "Of the first 3 documents 1 would be left." in previewed.text
+    assert "Documents left: 1 of the first 3." in previewed.text
     assert 'value="length" checked' in previewed.text
     assert "The same text as document 1" in previewed.text
     answer = alice.post(f"/corpora/{parent['id']}/clean", data=FORM, follow_redirects=False)

@@ -65,7 +65,7 @@ def test_steps_are_estimated_counted_once_and_stay(
     job_id, fence = factories.started(alice_user, corpus, num_train_epochs=2)
     address = f"/api/v1/jobs/{job_id}"
     assert (alice_api.get(address).json()["max_steps"], alice_api.get(address).json()["eta_seconds"]) == (None, None)
-    assert "2 epochs; their steps are counted once the data are tokenized" in alice.get("/jobs").text
+    assert "Epochs: 2; their steps are counted once the data are tokenized" in alice.get("/jobs").text
     assert alice.get(f"/jobs/{job_id}").status_code == 200
 
     factories.record(job_id, fence, [data_event(1, 37)])
