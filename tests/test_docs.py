@@ -88,6 +88,11 @@ def test_the_operations_and_error_codes_of_the_api_are_listed() -> None:
     assert text == api_document.updated(text), "run `python -m tests.api_document`"
 
 
+def test_the_table_of_rights_is_that_of_the_routes() -> None:
+    text = api_document.RIGHTS.read_text()
+    assert text == api_document.updated_rights(text), "run `python -m tests.api_document`"
+
+
 def error_codes(path: Path) -> set[str]:
     """The codes of the errors that a file raises, as far as it writes them out."""
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]

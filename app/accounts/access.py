@@ -8,6 +8,7 @@ from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.principal import Principal
+from app.core.roles import Role
 from app.web import guess_limits
 from app.web.guess_limits import Guess
 
@@ -66,13 +67,13 @@ def log_in(name: str, password: str, browser: Browser) -> Login:
         return service.log_in(session, user_id=attempt.user_id, browser=browser)
 
 
-def add_member(principal: Principal, name: str, password: str) -> User:
-    """Create an account with an initial password. Only the owner may; raises PanelError."""
-    service.require_owner(principal)
+def add_user(principal: Principal, name: str, password: str, role: Role) -> User:
+    """Create an account with an initial password. Raises PanelError, also for a role that is not theirs to give."""
+    service.require_may_manage(principal, role)
     passwords.check(password, service.checked_name(name))
     password_hash = passwords.hash_password(password)
     with db.transaction() as session:
-        return service.create_member(session, principal=principal, name=name, password_hash=password_hash)
+        return service.create_user(session, name=name, password_hash=password_hash, role=role)
 
 
 def change_password(

@@ -14,6 +14,7 @@ from app.accounts.schemas import (
     PasswordRequest,
     PasswordResetRequest,
     ResetLinkAnswer,
+    RoleRequest,
     SessionAnswer,
     SetupRequest,
     TokenAnswer,
@@ -26,7 +27,7 @@ from app.accounts.service import Login
 from app.core import db
 from app.core.paging import Listing
 from app.web import auth, guess_limits
-from app.web.auth import Admin, Reader
+from app.web.auth import OwnAccount, PeopleManager, Reader
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id
@@ -107,7 +108,7 @@ def get_me(principal: Reader) -> MeAnswer:
     ),
 )
 @HASHING
-def change_password(request: Request, principal: Admin, body: PasswordRequest) -> Response:
+def change_password(request: Request, principal: OwnAccount, body: PasswordRequest) -> Response:
     """Change your password. Every session ends but that of the cookie, and every API token unless told otherwise."""
     browser, revoke = browser_of(request), body.revoke_tokens
     login = access.change_password(principal, body.present_password, body.password, browser, revoke_tokens=revoke)
@@ -115,7 +116,7 @@ def change_password(request: Request, principal: Admin, body: PasswordRequest) -
 
 
 @router.get("/sessions")
-def list_sessions(principal: Admin) -> Listing[SessionAnswer]:
+def list_sessions(principal: OwnAccount) -> Listing[SessionAnswer]:
     """List the browsers in which you are logged in, the last used first."""
     with db.transaction() as session:
         rows = service.list_sessions(session, principal=principal)
@@ -123,7 +124,7 @@ def list_sessions(principal: Admin) -> Listing[SessionAnswer]:
 
 
 @router.delete("/sessions", status_code=204)
-def revoke_other_sessions(principal: Admin) -> Response:
+def revoke_other_sessions(principal: OwnAccount) -> Response:
     """Log out every browser but the one that asks."""
     with db.transaction() as session:
         service.revoke_other_sessions(session, principal=principal)
@@ -131,7 +132,7 @@ def revoke_other_sessions(principal: Admin) -> Response:
 
 
 @router.delete("/sessions/{session_id}", status_code=204)
-def revoke_session(principal: Admin, session_id: Id) -> Response:
+def revoke_session(principal: OwnAccount, session_id: Id) -> Response:
     """Log out a browser, effective immediately."""
     with db.transaction() as session:
         service.revoke_session(session, principal=principal, session_id=session_id)
@@ -139,7 +140,7 @@ def revoke_session(principal: Admin, session_id: Id) -> Response:
 
 
 @router.get("/tokens")
-def list_tokens(principal: Admin, limit: Limit = 50, after: After = None) -> Listing[TokenAnswer]:
+def list_tokens(principal: OwnAccount, limit: Limit = 50, after: After = None) -> Listing[TokenAnswer]:
     """List your API tokens that are not revoked, newest first."""
     with db.transaction() as session:
         rows, cursor = service.list_tokens(session, principal=principal, limit=limit, after=after)
@@ -151,7 +152,7 @@ def list_tokens(principal: Admin, limit: Limit = 50, after: After = None) -> Lis
     status_code=201,
     responses=errors("name_missing", "name_too_long", "character_invalid", "scopes_invalid", "answer_secret"),
 )
-def create_token(principal: Admin, body: TokenRequest) -> NewTokenAnswer:
+def create_token(principal: OwnAccount, body: TokenRequest) -> NewTokenAnswer:
     """Create an API token. Its secret is shown only once."""
     with db.transaction() as session:
         token, secret = service.create_token(session, principal=principal, name=body.name, scopes=body.scopes)
@@ -159,18 +160,18 @@ def create_token(principal: Admin, body: TokenRequest) -> NewTokenAnswer:
 
 
 @router.delete("/tokens/{token_id}", status_code=204)
-def revoke_token(principal: Admin, token_id: Id) -> Response:
+def revoke_token(principal: OwnAccount, token_id: Id) -> Response:
     """Revoke a token, effective immediately."""
     with db.transaction() as session:
         service.revoke_token(session, principal=principal, token_id=token_id)
     return Response(status_code=204)
 
 
-@router.get("/users", responses=errors("owner_only"))
-def list_users(principal: Admin, limit: Limit = 50, after: After = None) -> Listing[UserAnswer]:
-    """List all users, newest first. Only for the owner."""
+@router.get("/users", responses=errors("role_missing"))
+def list_users(_principal: PeopleManager, limit: Limit = 50, after: After = None) -> Listing[UserAnswer]:
+    """List all users, newest first."""
     with db.transaction() as session:
-        rows, cursor = service.list_users(session, principal=principal, limit=limit, after=after)
+        rows, cursor = service.list_users(session, limit=limit, after=after)
     return Listing(data=[schemas.user_answer(row) for row in rows], next=cursor)
 
 
@@ -178,44 +179,55 @@ def list_users(principal: Admin, limit: Limit = 50, after: After = None) -> List
     "/users",
     status_code=201,
     responses=errors(
-        "owner_only",
+        "role_missing",
         *NEW_NAME,
         *NEW_PASSWORD,
     ),
 )
 @HASHING
-def create_user(principal: Admin, body: UserRequest) -> UserAnswer:
-    """Create a user with an initial password. Only for the owner."""
-    return schemas.user_answer(access.add_member(principal, body.name, body.password))
+def create_user(principal: PeopleManager, body: UserRequest) -> UserAnswer:
+    """Create a user with an initial password."""
+    return schemas.user_answer(access.add_user(principal, body.name, body.password, body.role))
 
 
-@router.get("/users/{user_id}")
-def get_user(principal: Admin, user_id: Id) -> UserDetail:
-    """Get a user, with how much they have. Only for the owner."""
+@router.get("/users/{user_id}", responses=errors("role_missing"))
+def get_user(_principal: PeopleManager, user_id: Id) -> UserDetail:
+    """Get a user, with how much they have."""
     with db.transaction() as session:
-        user = service.get_user(session, principal=principal, user_id=user_id)
+        user = service.get_user(session, user_id=user_id)
         return schemas.user_detail(user, removal.belongings(session, user_id))
 
 
-@router.post("/users/{user_id}/disable", responses=errors("last_owner"))
-def disable_user(principal: Admin, user_id: Id) -> UserAnswer:
-    """Disable a user: password, sessions and tokens stop at once; running jobs keep running. Only for the owner."""
+@router.patch("/users/{user_id}", responses=errors("role_missing", "last_owner"))
+def change_user(principal: PeopleManager, user_id: Id, body: RoleRequest) -> UserAnswer:
+    """Give a user another role, effective immediately. Owners give any role, admins those of viewers and members."""
+    with db.transaction() as session:
+        return schemas.user_answer(service.set_role(session, principal=principal, user_id=user_id, role=body.role))
+
+
+@router.post("/users/{user_id}/disable", responses=errors("role_missing", "last_owner"))
+def disable_user(principal: PeopleManager, user_id: Id) -> UserAnswer:
+    """Disable a user: password, sessions and tokens stop at once; running jobs keep running."""
     with db.transaction() as session:
         return schemas.user_answer(service.disable(session, principal=principal, user_id=user_id))
 
 
-@router.post("/users/{user_id}/enable")
-def enable_user(principal: Admin, user_id: Id) -> UserAnswer:
-    """Enable a user again, with the password and the tokens of before. Only for the owner."""
+@router.post("/users/{user_id}/enable", responses=errors("role_missing"))
+def enable_user(principal: PeopleManager, user_id: Id) -> UserAnswer:
+    """Enable a user again, with the password and the tokens of before."""
     with db.transaction() as session:
         return schemas.user_answer(service.enable(session, principal=principal, user_id=user_id))
 
 
-@router.post("/users/{user_id}/password-reset", status_code=201, responses=errors("user_disabled", "answer_secret"))
-def create_password_reset(request: Request, principal: Admin, user_id: Id) -> ResetLinkAnswer:
-    """Create a link with which a user chooses a new password, once, within 24 hours. Only for the owner."""
+@router.post(
+    "/users/{user_id}/password-reset",
+    status_code=201,
+    responses=errors("role_missing", "user_disabled", "answer_secret"),
+)
+def create_password_reset(request: Request, principal: PeopleManager, user_id: Id) -> ResetLinkAnswer:
+    """Create a link with which a user chooses a new password, once, within 24 hours."""
     with db.transaction() as session:
-        user = service.get_user(session, principal=principal, user_id=user_id, for_update=True)
+        user = service.managed_user(session, principal=principal, user_id=user_id)
         code = service.create_password_reset(session, user=user)
     return ResetLinkAnswer(link=reset_link(str(request.base_url), code), expires_at=db.now() + service.RESET_LIFETIME)
 
@@ -243,16 +255,18 @@ def reset_password(request: Request, body: PasswordResetRequest) -> Response:
 
 
 @router.delete(
-    "/users/{user_id}", status_code=204, responses=errors("last_owner", "own_account", "user_busy", "choice_missing")
+    "/users/{user_id}",
+    status_code=204,
+    responses=errors("role_missing", "last_owner", "own_account", "user_busy", "choice_missing"),
 )
 def remove_user(
-    principal: Admin,
+    principal: PeopleManager,
     user_id: Id,
     data: Annotated[
         removal.Choice | None, Query(description="What happens to their data: it is deleted, or becomes yours.")
     ] = None,
 ) -> Response:
-    """Remove a user. Deleting their data is refused while jobs or tasks have not finished. Only for the owner."""
+    """Remove a user. Deleting their data is refused while jobs or tasks have not finished."""
     with db.transaction() as session:
         removal.remove(session, principal=principal, user_id=user_id, choice=data)
     return Response(status_code=204)

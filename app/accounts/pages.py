@@ -1,6 +1,7 @@
 """HTML routes of accounts: the setup link, login, the account page, language and theme."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
@@ -16,8 +17,9 @@ from app.core import db, i18n, names
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.principal import SCOPES, Principal
+from app.core.roles import ROLES, Role, may_manage
 from app.web import auth, guess_limits
-from app.web.auth import Admin
+from app.web.auth import OwnAccount, PeopleManager
 from app.web.pages import LANGUAGE_COOKIE, THEME_COOKIE, handle_form_action, page
 from app.web.parameters import Id
 
@@ -26,6 +28,7 @@ THEMES = ("light", "dark", "system")
 ONE_YEAR = 365 * 24 * 3600
 
 Text = Annotated[str, Form()]
+RoleField = Annotated[Role, Form()]
 
 
 def local(path: str, otherwise: str = "/") -> str:
@@ -149,7 +152,7 @@ def _account(request: Request, principal: Principal, error: PanelError | None = 
     with db.transaction() as session:
         sessions = service.list_sessions(session, principal=principal)
         tokens, _more = service.list_tokens(session, principal=principal)
-        people = service.list_users(session, principal=principal)[0] if principal.is_owner else []
+        people = service.list_users(session)[0] if principal.is_at_least("admin") else []
     variables: dict[str, Any] = {
         "form": "",
         "values": {},
@@ -159,7 +162,8 @@ def _account(request: Request, principal: Principal, error: PanelError | None = 
         "sessions": sessions,
         "tokens": tokens,
         "people": people,
-        "scopes": SCOPES,
+        "scopes": [scope for scope in SCOPES if scope in principal.scopes],
+        "roles": [role for role in ROLES if may_manage(principal.role, role)],
         "base": str(request.base_url),
         **context,
     }
@@ -169,15 +173,15 @@ def _account(request: Request, principal: Principal, error: PanelError | None = 
 
 
 @router.get("/account")
-def show_account(request: Request, principal: Admin) -> Response:
-    """The account page: the user's name, password and API tokens, and all users for the owner."""
+def show_account(request: Request, principal: OwnAccount) -> Response:
+    """The account page: the user's name, password and API tokens, and all users for those who manage them."""
     return _account(request, principal, done=request.query_params.get("done", ""))
 
 
 @router.post("/account/password")
 @HASHING
 def change_password(
-    request: Request, principal: Admin, present_password: Text = "", password: Text = "", revoke_tokens: Text = ""
+    request: Request, principal: OwnAccount, present_password: Text = "", password: Text = "", revoke_tokens: Text = ""
 ) -> Response:
     """Change the password, which logs out all other browsers, and revoke the API tokens if asked to."""
     revoke, browser = bool(revoke_tokens), browser_of(request)
@@ -189,7 +193,7 @@ def change_password(
 
 
 @router.post("/account/sessions/{session_id}/revoke")
-def revoke_session(principal: Admin, session_id: Id) -> Response:
+def revoke_session(principal: OwnAccount, session_id: Id) -> Response:
     """Log out a browser, effective immediately."""
     with db.transaction() as session:
         service.revoke_session(session, principal=principal, session_id=session_id)
@@ -197,7 +201,7 @@ def revoke_session(principal: Admin, session_id: Id) -> Response:
 
 
 @router.post("/account/sessions/revoke")
-def revoke_other_sessions(principal: Admin) -> Response:
+def revoke_other_sessions(principal: OwnAccount) -> Response:
     """Log out every other browser."""
     with db.transaction() as session:
         service.revoke_other_sessions(session, principal=principal)
@@ -206,7 +210,7 @@ def revoke_other_sessions(principal: Admin) -> Response:
 
 @router.post("/account/tokens")
 def create_token(
-    request: Request, principal: Admin, name: Text = "", scopes: Annotated[tuple[str, ...], Form()] = ()
+    request: Request, principal: OwnAccount, name: Text = "", scopes: Annotated[tuple[str, ...], Form()] = ()
 ) -> Response:
     """Create an API token and show its secret once."""
     try:
@@ -218,7 +222,7 @@ def create_token(
 
 
 @router.post("/account/tokens/{token_id}/revoke")
-def revoke_token(principal: Admin, token_id: Id) -> Response:
+def revoke_token(principal: OwnAccount, token_id: Id) -> Response:
     """Revoke an API token, effective immediately."""
     with db.transaction() as session:
         service.revoke_token(session, principal=principal, token_id=token_id)
@@ -227,12 +231,14 @@ def revoke_token(principal: Admin, token_id: Id) -> Response:
 
 @router.post("/account/people")
 @HASHING
-def add_person(request: Request, principal: Admin, name: Text = "", password: Text = "") -> Response:
+def add_person(
+    request: Request, principal: PeopleManager, name: Text = "", password: Text = "", role: RoleField = "member"
+) -> Response:
     """Create an account with an initial password."""
     try:
-        access.add_member(principal, name, password)
+        access.add_user(principal, name, password, role)
     except PanelError as error:
-        return _account(request, principal, error, form="person", values={"name": name})
+        return _account(request, principal, error, form="person", values={"name": name, "role": role})
     return _go("/account?done=person")
 
 
@@ -244,49 +250,57 @@ def _person(
 ) -> Response:
     """Draw the page of a user. With an error, `form` names the form that it belongs to."""
     with db.transaction() as session:
-        person = service.get_user(session, principal=principal, user_id=user_id)
+        person = service.get_user(session, user_id=user_id)
         belongings = removal.belongings(session, user_id)
     variables: dict[str, Any] = {"form": "", "choice": "", "reset_link": None, "done": "", **context}
     variables |= {"principal": principal, "person": person, "belongings": belongings}
+    variables["is_managed"] = may_manage(principal.role, person.role)
+    variables["roles"] = [role for role in ROLES if may_manage(principal.role, role)]
     if error is not None:
         return _refused(request, "accounts/person.html", error, **variables)
     return page(request, "accounts/person.html", errors={}, error=None, **variables)
 
 
 @router.get("/account/people/{user_id}")
-def show_person(request: Request, principal: Admin, user_id: Id) -> Response:
-    """The page of a user, for the owner."""
+def show_person(request: Request, principal: PeopleManager, user_id: Id) -> Response:
+    """The page of a user."""
     return _person(request, principal, user_id, done=request.query_params.get("done", ""))
 
 
+@router.post("/account/people/{user_id}/role")
+def change_role(request: Request, principal: PeopleManager, user_id: Id, role: RoleField) -> Response:
+    """Give a user another role."""
+    return _change_account(request, principal, user_id, partial(service.set_role, role=role), "role", form="role")
+
+
 @router.post("/account/people/{user_id}/disable")
-def disable_person(request: Request, principal: Admin, user_id: Id) -> Response:
+def disable_person(request: Request, principal: PeopleManager, user_id: Id) -> Response:
     """Disable a user."""
-    return _change_access(request, principal, user_id, service.disable, "disabled")
+    return _change_account(request, principal, user_id, service.disable, "disabled")
 
 
 @router.post("/account/people/{user_id}/enable")
-def enable_person(request: Request, principal: Admin, user_id: Id) -> Response:
+def enable_person(request: Request, principal: PeopleManager, user_id: Id) -> Response:
     """Enable a user again."""
-    return _change_access(request, principal, user_id, service.enable, "enabled")
+    return _change_account(request, principal, user_id, service.enable, "enabled")
 
 
-def _change_access(
-    request: Request, principal: Principal, user_id: str, verb: Callable[..., Any], done: str
+def _change_account(
+    request: Request, principal: Principal, user_id: str, verb: Callable[..., Any], done: str, form: str = "access"
 ) -> Response:
     return handle_form_action(
         lambda session: verb(session, principal=principal, user_id=user_id),
         f"/account/people/{user_id}?done={done}",
-        lambda error: _person(request, principal, user_id, error, form="access"),
+        lambda error: _person(request, principal, user_id, error, form=form),
     )
 
 
 @router.post("/account/people/{user_id}/password-reset")
-def create_password_reset(request: Request, principal: Admin, user_id: Id) -> Response:
+def create_password_reset(request: Request, principal: PeopleManager, user_id: Id) -> Response:
     """Create a reset link and show it once."""
     try:
         with db.transaction() as session:
-            user = service.get_user(session, principal=principal, user_id=user_id, for_update=True)
+            user = service.managed_user(session, principal=principal, user_id=user_id)
             code = service.create_password_reset(session, user=user)
     except PanelError as error:
         if error.status == 404:
@@ -297,12 +311,12 @@ def create_password_reset(request: Request, principal: Admin, user_id: Id) -> Re
 
 @router.post("/account/people/{user_id}/remove")
 def remove_person(
-    request: Request, principal: Admin, user_id: Id, data: Text = "", confirmation: Text = ""
+    request: Request, principal: PeopleManager, user_id: Id, data: Text = "", confirmation: Text = ""
 ) -> Response:
     """Remove a user, once their name was typed."""
 
     def remove(session: Session) -> None:
-        user = service.get_user(session, principal=principal, user_id=user_id)
+        user = service.managed_user(session, principal=principal, user_id=user_id)
         if names.comparison_key(confirmation) != names.comparison_key(user.name):
             raise bad_field("confirmation", "name_differs", _("This is not the name of the account."))
         removal.remove(session, principal=principal, user_id=user_id, choice=data)

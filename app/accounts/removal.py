@@ -1,4 +1,4 @@
-"""Removing a user: everything of theirs is deleted, or becomes the owner's."""
+"""Removing a user: everything of theirs is deleted, or becomes that of the one who removes them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,13 +73,14 @@ def _count(session: Session, *conditions: ColumnElement[bool]) -> int:
 
 
 def remove(session: Session, *, principal: Principal, user_id: str, choice: str | None) -> None:
-    """Remove a user. Only the owner may. The scheduler removes the files.
+    """Remove a user. The scheduler removes the files.
 
-    Raises PanelError for the last owner and for the owner who asks, without a choice, and for "delete" while jobs or
-    background tasks have not finished. Those are transferred as they are and go on.
+    Raises PanelError for a role that is too high for the principal, for the last owner, for the principal's own
+    account, without a choice, and for "delete" while jobs or background tasks have not finished. Those are transferred
+    as they are and go on.
     """
     # The lock makes whoever adds a row of this user wait, and then fail.
-    user = service.get_user(session, principal=principal, user_id=user_id, for_update=True)
+    user = service.managed_user(session, principal=principal, user_id=user_id)
     service.require_another_owner(session, user)
     if user.id == principal.user_id:
         raise PanelError(409, "own_account", _("You cannot remove your own account. Another owner can."))

@@ -1,13 +1,14 @@
 """Request and response bodies of accounts."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.accounts.removal import Belongings
 from app.core.account_models import ApiToken, LoginSession, User
 from app.core.principal import Principal, Scope
+from app.core.roles import Role
 
 
 def _body(example: dict[str, Any]) -> ConfigDict:
@@ -46,10 +47,19 @@ class PasswordRequest(BaseModel):
 class UserRequest(BaseModel):
     """A new user with an initial password."""
 
-    model_config = _body({"name": "Bob", "password": "changed at the first visit"})
+    model_config = _body({"name": "Bob", "password": "changed at the first visit", "role": "member"})
 
     name: str
     password: str
+    role: Role = "member"
+
+
+class RoleRequest(BaseModel):
+    """The new role of a user."""
+
+    model_config = _body({"role": "viewer"})
+
+    role: Role
 
 
 class PasswordResetRequest(BaseModel):
@@ -78,7 +88,7 @@ class MeAnswer(BaseModel):
 
     id: str
     name: str
-    role: Literal["owner", "member"]
+    role: Role
     scopes: list[str]
 
 
@@ -87,7 +97,7 @@ class UserAnswer(BaseModel):
 
     id: str
     name: str
-    role: Literal["owner", "member"]
+    role: Role
     created_at: datetime
     disabled_at: datetime | None = Field(description="Since then the user can neither log in nor use tokens.")
 

@@ -16,6 +16,7 @@ from app.core.account_models import ApiToken, KnownBrowser, LoginSession, Passwo
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.principal import SCOPES, SESSION_LIFETIME, TOKEN_PREFIX, Principal, digest, new_secret, not_found
+from app.core.roles import Role, may_manage, refusal
 from app.web import guess_limits
 from app.web.guess_limits import Guess
 
@@ -63,17 +64,13 @@ def create_owner(session: Session, *, code: str, name: str, password_hash: str) 
 # ---- users ----------------------------------------------------------------------------------------------------------
 
 
-def create_member(session: Session, *, principal: Principal, name: str, password_hash: str) -> User:
-    """Create a member's account. Only the owner may; raises PanelError."""
-    require_owner(principal)
-    return _add_user(session, name, password_hash, "member")
+def create_user(session: Session, *, name: str, password_hash: str, role: Role) -> User:
+    """Create an account. Raises PanelError for a bad name and one that is in use."""
+    return _add_user(session, name, password_hash, role)
 
 
-def list_users(
-    session: Session, *, principal: Principal, limit: int = 100, after: str | None = None
-) -> tuple[list[User], str | None]:
-    """All users, newest first, and the cursor of the next page. Only for the owner; raises PanelError."""
-    require_owner(principal)
+def list_users(session: Session, *, limit: int = 100, after: str | None = None) -> tuple[list[User], str | None]:
+    """All users, newest first, and the cursor of the next page."""
     return paging.newest(session, select(User), User.id, limit, after)
 
 
@@ -86,11 +83,39 @@ def find_user(session: Session, *, name: str) -> User | None:
     return session.scalar(select(User).where(alike).order_by((User.name == name).desc()).limit(1))
 
 
-def get_user(session: Session, *, principal: Principal, user_id: str, for_update: bool = False) -> User:
-    """A user, for the owner. Raises 404, for members whatever the id."""
-    user = session.get(User, user_id, with_for_update=for_update or None) if principal.is_owner else None
+def get_user(session: Session, *, user_id: str) -> User:
+    """A user. Raises 404."""
+    user = session.get(User, user_id)
     if user is None:
         raise not_found()
+    return user
+
+
+def managed_user(session: Session, *, principal: Principal, user_id: str) -> User:
+    """A user whom the principal is about to change, locked. Raises 404, and 403 if their role is too high for that."""
+    user = session.get(User, user_id, with_for_update=True)
+    if user is None:
+        raise not_found()
+    require_may_manage(principal, user.role)
+    return user
+
+
+def require_may_manage(principal: Principal, role: str) -> None:
+    """Raise PanelError (403) unless the principal may give this role and manage who has it."""
+    if not may_manage(principal.role, role):
+        raise refusal(principal.role, "owner" if principal.role == "admin" else "admin")
+
+
+def set_role(session: Session, *, principal: Principal, user_id: str, role: Role) -> User:
+    """Give a user another role, at once. Their jobs and deployments go on.
+
+    Raises PanelError for a role, before or after, that the principal may not give, and for the last owner.
+    """
+    user = managed_user(session, principal=principal, user_id=user_id)
+    require_may_manage(principal, role)
+    if role != "owner":
+        require_another_owner(session, user)
+    user.role = role
     return user
 
 
@@ -99,7 +124,7 @@ def disable(session: Session, *, principal: Principal, user_id: str) -> User:
 
     Raises PanelError for the last owner.
     """
-    user = get_user(session, principal=principal, user_id=user_id, for_update=True)
+    user = managed_user(session, principal=principal, user_id=user_id)
     require_another_owner(session, user)
     user.disabled_at = user.disabled_at or func.now()
     for table in (LoginSession, PasswordReset):
@@ -111,7 +136,7 @@ def disable(session: Session, *, principal: Principal, user_id: str) -> User:
 
 def enable(session: Session, *, principal: Principal, user_id: str) -> User:
     """Accept a user's password and tokens again."""
-    user = get_user(session, principal=principal, user_id=user_id, for_update=True)
+    user = managed_user(session, principal=principal, user_id=user_id)
     user.disabled_at = None
     return user
 
@@ -122,12 +147,6 @@ def require_another_owner(session: Session, user: User) -> None:
     if user.role == "owner" and not set(session.scalars(owners)) - {user.id}:
         message = _("{name} is the only owner. An installation needs one who can log in.", name=user.name)
         raise PanelError(409, "last_owner", message)
-
-
-def require_owner(principal: Principal) -> None:
-    """Raise PanelError (403) unless the principal is the owner."""
-    if not principal.is_owner:
-        raise PanelError(403, "owner_only", _("Only the owner of this installation can manage users."))
 
 
 def checked_name(name: str) -> str:

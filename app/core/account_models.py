@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.model_base import Base, new_id, one_of
 from app.core.names import comparison_key
+from app.core.roles import ROLES
 
 
 def _name_key(context: Any) -> str:
@@ -15,7 +16,7 @@ def _name_key(context: Any) -> str:
 
 
 class User(Base):
-    """An account. `role` is owner (may also manage people) or member."""
+    """An account. `role` is one of app/core/roles.py."""
 
     __tablename__ = "user"
 
@@ -27,7 +28,7 @@ class User(Base):
     disabled_at: Mapped[datetime | None]  # since then neither passwords nor sessions nor tokens are accepted
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    __table_args__ = (CheckConstraint(one_of("role", ("owner", "member")), name="role"),)
+    __table_args__ = (CheckConstraint(one_of("role", ROLES), name="role"),)
 
 
 class SetupCode(Base):

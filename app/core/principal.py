@@ -13,6 +13,7 @@ from app.core.conversation_models import Conversation
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.models import BackgroundTask, Checkpoint, Corpus, HyperparameterSearch, ImportedModel, Job, Tokenizer
+from app.core.roles import Role, is_at_least
 
 SESSION_LIFETIME = timedelta(days=30)
 
@@ -24,6 +25,11 @@ Scope = Literal["read", "submit", "admin"]
 
 
 SCOPES: tuple[Scope, ...] = ("read", "submit", "admin")
+
+
+def scopes_of(role: str) -> frozenset[str]:
+    """The scopes of a user with this role: submit is for members."""
+    return frozenset(scope for scope in SCOPES if scope != "submit" or is_at_least(role, "member"))
 
 
 Owned = TypeVar(
@@ -48,9 +54,9 @@ class Principal:
         """What is limited together: a token, a session, or the user where there is neither."""
         return self.token_id or self.session_id or self.user_id
 
-    @property
-    def is_owner(self) -> bool:
-        return self.role == "owner"
+    def is_at_least(self, role: Role) -> bool:
+        """Whether the user may do what this role may."""
+        return is_at_least(self.role, role)
 
 
 def new_secret() -> str:

@@ -81,7 +81,9 @@ def show_corpora(request: Request, principal: Reader, after: After = None, part:
 
 
 @router.get("/corpora/write")
-def write_records(request: Request, principal: Reader, kind: Annotated[str, Query(max_length=40)] = "chat") -> Response:
+def write_records(
+    request: Request, principal: Submitter, kind: Annotated[str, Query(max_length=40)] = "chat"
+) -> Response:
     """A table to write records by hand, which static/js/record-table.js saves as a corpus."""
     kind = kind if kind in written_records.COLUMNS else "chat"
     return page(

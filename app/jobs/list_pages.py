@@ -190,7 +190,7 @@ def cancel_search(principal: Submitter, search_id: Id) -> Response:
 
 
 @router.get("/jobs/{job_id}/edit")
-def show_edit(request: Request, principal: Reader, job_id: Id) -> Response:
+def show_edit(request: Request, principal: Submitter, job_id: Id) -> Response:
     """The form for the name, the tags and the notes of a job."""
     with db.transaction() as session:
         job = service.get(session, principal=principal, job_id=job_id)

@@ -63,7 +63,7 @@ PROPOSAL_SECONDS = (600, 3600, 28_800, 86_400, 259_200, 604_800)
 @router.get("/jobs/new")
 def show_form(
     request: Request,
-    principal: Reader,
+    principal: Submitter,
     corpus: Annotated[list[ShortText], Query(max_length=1000)] = [],  # noqa: B006 - FastAPI copies it
     recipe: Annotated[str, Query(max_length=40)] = "",
     base_model: Annotated[str | None, Query(max_length=64, description="The base model to start from.")] = None,

@@ -1,11 +1,12 @@
 """Authentication of requests by session cookie or API token. app/accounts creates both."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Request, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyCookie, HTTPBearer
 from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
@@ -15,7 +16,8 @@ from app.core import db
 from app.core.account_models import ApiToken, LoginSession, User
 from app.core.errors import PanelError
 from app.core.i18n import _
-from app.core.principal import SCOPES, Principal, Scope, digest
+from app.core.principal import Principal, Scope, digest, scopes_of
+from app.core.roles import Role, refusal
 from app.web import guess_limits
 
 COOKIE = "athanor_session"
@@ -77,7 +79,7 @@ def _by_session(session: Session, sha256: str) -> Principal | None:
         return None
     user, login = row
     _note_use(session, LoginSession, login.last_used_at, LoginSession.id == login.id)
-    return Principal(user.id, user.name, user.role, frozenset(SCOPES), by_cookie=True, session_id=login.id)
+    return Principal(user.id, user.name, user.role, scopes_of(user.role), by_cookie=True, session_id=login.id)
 
 
 def _by_token(session: Session, sha256: str) -> Principal | None:
@@ -86,7 +88,8 @@ def _by_token(session: Session, sha256: str) -> Principal | None:
         return None
     user, token = row
     _note_use(session, ApiToken, token.last_used_at, ApiToken.id == token.id)
-    return Principal(user.id, user.name, user.role, frozenset(token.scopes), by_cookie=False, token_id=token.id)
+    scopes = scopes_of(user.role) & frozenset(token.scopes)
+    return Principal(user.id, user.name, user.role, scopes, by_cookie=False, token_id=token.id)
 
 
 def accepted(session: Session, credentials: Collection[Credential]) -> set[Credential]:
@@ -128,29 +131,42 @@ def _wrong_token(request: Request) -> PanelError:
     return PanelError(401, "token_invalid", message, headers={"WWW-Authenticate": "Bearer"})
 
 
-def require(scope: Scope) -> Callable[..., Principal]:
-    """A dependency: the request's principal, who must have this scope."""
+@dataclass(frozen=True)
+class Right:
+    """What a route needs: a scope of the token, and at least this role. As a dependency it is the principal."""
 
-    def dependency(
-        request: Request, _token: Annotated[Any, Depends(BEARER)], _cookie: Annotated[Any, Depends(SESSION)]
+    scope: Scope
+    role: Role
+
+    def __call__(
+        self, request: Request, _token: Annotated[Any, Depends(BEARER)], _cookie: Annotated[Any, Depends(SESSION)]
     ) -> Principal:
-        return principal_with(request, scope)
+        """The principal of the request, who has the right."""
+        return principal_with(request, self)
 
-    return dependency
+
+def right_of(route: APIRoute) -> Right | None:
+    """The right that a route needs; None if it is open to visitors."""
+    rights = (part.call for part in route.dependant.dependencies)
+    return next((right for right in rights if isinstance(right, Right)), None)
 
 
-def principal_with(request: Request, scope: Scope) -> Principal:
-    """The principal of a request. Raises PanelError (401, 403, 429) for a visitor or without this scope."""
+def principal_with(request: Request, right: Right) -> Principal:
+    """The principal of a request. Raises PanelError (401, 403, 429) for a visitor or without this right."""
     principal = identify(request)
     if principal is None:
         message = _("Log in, or send an API token.")
         raise PanelError(401, "not_logged_in", message, headers={"WWW-Authenticate": "Bearer"})
-    if scope not in principal.scopes:
-        message = _("This API token lacks the scope {scope}. Create one that has it.", scope=scope)
+    if not principal.is_at_least(right.role):
+        raise refusal(principal.role, right.role)
+    if right.scope not in principal.scopes:
+        message = _("This API token lacks the scope {scope}. Create one that has it.", scope=right.scope)
         raise PanelError(403, "scope_missing", message)
     return principal
 
 
-Reader = Annotated[Principal, Security(require("read"), scopes=["read"])]
-Submitter = Annotated[Principal, Security(require("submit"), scopes=["submit"])]
-Admin = Annotated[Principal, Security(require("admin"), scopes=["admin"])]
+# Every route that is not open to visitors has exactly one of these; docs/rights.md lists them.
+Reader = Annotated[Principal, Security(Right("read", "viewer"), scopes=["read"])]
+Submitter = Annotated[Principal, Security(Right("submit", "member"), scopes=["submit"])]
+OwnAccount = Annotated[Principal, Security(Right("admin", "viewer"), scopes=["admin"])]
+PeopleManager = Annotated[Principal, Security(Right("admin", "admin"), scopes=["admin"])]

@@ -20,7 +20,6 @@ from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.idempotency import HEADER, RENEW_SECONDS, StoredAnswer
 from app.core.models import IdempotencyKey
-from app.core.principal import SCOPES
 from app.web import auth
 from app.web.json_body import StrictRoute
 from trainer.spec_errors import SpecError
@@ -44,8 +43,8 @@ class ApiRoute(StrictRoute):
         handle = super().get_route_handler()
         if not takes_key(self):
             return handle
-        required = [part.own_oauth_scopes or [] for part in self.dependant.dependencies]
-        scope = next(scope for scope in SCOPES if [scope] in required)
+        right = auth.right_of(self)
+        assert right is not None, f"{self.path} begins something for visitors"
         has_secret = _has_secret(self.response_model)
 
         async def handle_once(request: Request) -> Response:
@@ -53,7 +52,7 @@ class ApiRoute(StrictRoute):
             if key is None:
                 return await handle(request)
             idempotency.check_key(key)
-            principal = await to_thread.run_sync(auth.principal_with, request, scope)
+            principal = await to_thread.run_sync(auth.principal_with, request, right)
             address = f"{request.method} {request.url.path}?{request.url.query}"
             once = idempotency.KeyedRequest(principal.user_id, key, address)
             return await _answer_once(once, request, handle, has_secret)

@@ -116,6 +116,8 @@ def _common_codes(method: str, path: str, operation: dict[str, Any]) -> list[str
         codes += ["busy", "database_away"]
     if "security" in operation:
         codes += ["not_logged_in", "token_invalid", "scope_missing", "guesses_limited"]
+    if any("submit" in scopes for names in operation.get("security", ()) for scopes in names.values()):
+        codes += ["role_missing"]
     if "{" in path:
         codes += ["not_found"]
     if "requestBody" in operation or any(parameter["in"] != "path" for parameter in operation.get("parameters", ())):

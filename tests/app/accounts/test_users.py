@@ -106,7 +106,7 @@ def test_of_two_owners_who_disable_each_other_one_stays(web: TestClient, alice_u
 
 @pytest.mark.parametrize("path", ["/api/v1/users/{}", "/account/people/{}"])
 def test_a_member_sees_no_user_not_even_oneself(bob: TestClient, bob_user: Person, path: str) -> None:
-    assert bob.get(path.format(bob_user.id)).status_code == 404
+    assert bob.get(path.format(bob_user.id)).status_code == 403
 
 
 # ---- reset the password ---------------------------------------------------------------------------------------------
