@@ -26,6 +26,8 @@ from app.corpora import pages as corpora_pages
 from app.corpora import statistics_api, tus
 from app.corpora.cleaning import api as cleaning_api
 from app.corpora.cleaning import pages as cleaning_pages
+from app.evaluations import api as evaluations_api
+from app.evaluations import pages as evaluations_pages
 from app.jobs import api as jobs_api
 from app.jobs import list_pages as job_list_pages
 from app.jobs import pages as jobs_pages
@@ -67,6 +69,7 @@ FEATURES = (
     checkpoints_api,
     conversations_api,
     background_tasks_api,
+    evaluations_api,
     jobs_api,
     playground_api,
     deployments_api,
@@ -93,6 +96,7 @@ PAGES = (
     models_pages,
     checkpoints_pages,
     background_tasks_pages,
+    evaluations_pages,
     job_list_pages,
     jobs_pages,
     playground_pages,

@@ -77,13 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     generate.set_defaults(command=_generate)
 
-    evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint on corpora with lm-evaluation-harness")
+    evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint on corpora")
     evaluate.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", type=Path)
     evaluate.add_argument(
         "corpora", metavar="CORPORA.json", type=Path, help="a list with id, path, sha256 and kind of each"
     )
     evaluate.add_argument("--limit", type=int, help="documents per corpus; default: all")
     evaluate.add_argument("--num-fewshot", type=int, default=0, help="example documents before each question")
+    evaluate.add_argument("--max-tokens", type=int, default=128, help="of an answer to a question")
+    evaluate.add_argument("--judge", metavar="CHECKPOINT_DIR", type=Path, help="model that judges answers")
     evaluate.add_argument("--batch-size", type=int, default=8)
     evaluate.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     evaluate.set_defaults(command=_evaluate)
@@ -290,17 +292,20 @@ def _report(message: jsonlines.Message) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     # The harness must not download anything or draw progress bars.
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1")
-    from trainer.inference import generation, lm_eval_harness
+    from trainer.inference import evaluation, generation
 
+    judge = arguments.judge
     corpora = TypeAdapter(list[CorpusInput]).validate_json(arguments.corpora.read_bytes())
     try:
-        result = lm_eval_harness.evaluate(
+        result = evaluation.evaluate(
             generation.load(arguments.checkpoint_dir, arguments.device),
             corpora,
             limit=arguments.limit,
             num_fewshot=arguments.num_fewshot,
             batch_size=arguments.batch_size,
             progress=lambda done, total: _report({"done": done, "total": total}),
+            max_tokens=arguments.max_tokens,
+            load_judge=None if judge is None else lambda: generation.load(judge, arguments.device),
         )
     except (ValueError, OSError):
         raise

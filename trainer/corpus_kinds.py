@@ -4,7 +4,10 @@ import hashlib
 from collections.abc import Iterable
 
 # A document of the kind text is running text. Records of the other kinds: see worker/sandbox/corpus/record_schema.py.
-CORPUS_KINDS = ("text", "chat", "completion", "classification", "preference", "seq2seq", "multiple_choice", "unpaired")
+CORPUS_KINDS = (
+    *("text", "chat", "completion", "classification", "preference", "seq2seq"),
+    *("multiple_choice", "questions", "unpaired"),
+)
 # The fields of each kind that columns can be mapped to: those a record must have, and those it may have.
 KIND_FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "text": (("text",), ()),
@@ -14,10 +17,13 @@ KIND_FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "preference": (("chosen", "rejected"), ("prompt", "system", "tools")),
     "seq2seq": (("source", "target"), ()),
     "multiple_choice": (("question", "choices", "answer"), ()),
+    "questions": (("question", "answer"), ("check", "tolerance")),
     "unpaired": (("prompt", "completion", "label"), ("system",)),
 }
-# Those that a checkpoint can be evaluated on: trainer/inference/lm_eval_harness.py has a task for each.
-EVALUATION_KINDS = ("text", "multiple_choice", "classification", "completion")
+# Those that a checkpoint can be evaluated on: trainer/inference/evaluation.py says with what.
+EVALUATION_KINDS = ("text", "multiple_choice", "classification", "completion", "questions")
+# How an answer to a question is checked: see trainer/inference/question_answering.py.
+ANSWER_CHECKS = ("exact", "contains", "regex", "number", "judge")
 # Kinds of corpora that each objective can be trained on.
 CORPUS_KINDS_BY_OBJECTIVE = {
     "causal": ("text", "classification"),

@@ -59,6 +59,7 @@ def export_checkpoint(principal: Submitter, body: ExportRequest) -> TaskAnswer:
         "corpus_parsing",
         "corpus_failed",
         "corpus_twice",
+        "judge_missing",
         "model_unready",
         "tasks_open",
         "disk_full",

@@ -27,6 +27,7 @@ MESSAGES = {
         "Counting took more memory than its limit of {limit_bytes} bytes. The setting ATHANOR_PARSE_MEMORY_BYTES "
         "raises it."
     ),
+    "judge_gone": gettext_noop("The model that judges was deleted. Start another evaluation."),
     "corpus_gone": gettext_noop("A corpus of this evaluation was deleted. Start another evaluation."),
 }
 

@@ -1,4 +1,4 @@
-"""HTML routes of background tasks: all of them, the page of one, and the forms of exports and evaluations."""
+"""HTML routes of background tasks: all of them, the page of one, and the form of exports."""
 
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -10,8 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.background_tasks import failures, service
-from app.background_tasks.schemas import EvaluationRequest, ExportRequest
-from app.base_models import limits
+from app.background_tasks.schemas import ExportRequest
 from app.core import db
 from app.core.background_tasks import Kind
 from app.core.errors import PanelError
@@ -26,8 +25,6 @@ from app.web.forms import FormBody
 from app.web.pages import page
 from app.web.paging import After
 from app.web.parameters import FileName, Id, Part
-from trainer.corpus_kinds import EVALUATION_KINDS
-from trainer.limits import limit
 
 router = APIRouter()
 PAGE_ROWS = 50
@@ -38,6 +35,7 @@ METRICS = {
     "acc": gettext_noop("Accuracy"),
     "acc_norm": gettext_noop("Accuracy, normalized by answer length"),
     "exact_match": gettext_noop("Exact matches"),
+    "right": gettext_noop("Right answers"),
 }
 KINDS: dict[Kind, str] = {
     "parse": gettext_noop("Corpora"),
@@ -65,7 +63,7 @@ def show_tasks(
     after: After = None,
     part: Part = "",
 ) -> Response:
-    """All background tasks, or those of one checkpoint or model with the forms of what can be done with it.
+    """All background tasks, or those of one checkpoint or model with the form to export it.
 
     `part=list` answers the list alone, for its live update.
     """
@@ -131,22 +129,17 @@ def _model_link(session: Session, checkpoint_id: str | None, model_id: str | Non
 
 
 def _forms(session: Session, principal: Principal, subject_id: str) -> dict[str, Any]:
-    """What the forms of a checkpoint or an imported model offer."""
+    """What the form of exports of a checkpoint or an imported model offers."""
     try:
         subject = service.subject(session, principal=principal, subject_id=subject_id)
     except PanelError as error:
         if error.code == "checkpoint_unknown":
             raise PanelError(404, "checkpoint_unknown", error.message) from error
         raise
-    corpora, _next = corpora_service.list_corpora(session, principal=principal, limit=200)
     checkpoint_id = subject.checkpoint.id if subject.checkpoint is not None else None
-    reason = limit(subject.traits, "evaluate")
     return {
         "subject": _model_link(session, checkpoint_id, subject.model.id if subject.model is not None else None),
-        "trained_on": subject.spec.corpora if subject.spec is not None else [],
         "formats": [(name, translate(FORMATS[name])) for name in subject.formats],
-        "evaluation_limit": None if reason is None else limits.sentence(reason),
-        "corpora": [corpus for corpus in corpora if corpus.state == "ready" and corpus.kind in EVALUATION_KINDS],
     }
 
 
@@ -156,18 +149,11 @@ def _task_id(task: BackgroundTask) -> str:
 
 @router.post("/tasks")
 def start(request: Request, principal: Submitter, form: FormBody) -> Response:
-    """Start an export or an evaluation, and go to its page."""
-    fields: dict[str, Any] = {
-        name: value for name, value in form.items() if isinstance(value, str) and value.strip() and name != "kind"
-    }
+    """Start an export, and go to its page."""
+    fields: dict[str, Any] = {name: value for name, value in form.items() if isinstance(value, str) and value.strip()}
     checkpoint_id = str(fields.get("checkpoint", ""))
     try:
-        if form.get("kind") == "evaluation":
-            fields["corpora"] = [value for value in form.getlist("corpora") if isinstance(value, str)]
-            fields["limit"] = fields.get("limit")
-            task_id = service.start(service.evaluate, principal, EvaluationRequest.model_validate(fields), _task_id)
-        else:
-            task_id = service.start(service.export, principal, ExportRequest.model_validate(fields), _task_id)
+        task_id = service.start(service.export, principal, ExportRequest.model_validate(fields), _task_id)
     except ValidationError as error:
         return _index(request, principal, checkpoint_id, error=form_error(error))
     except PanelError as refused:

@@ -38,11 +38,31 @@ class ExportRequest(BaseModel):
     license: License = Field("", max_length=100, description="For the model card, as the Hugging Face hub names it.")
 
 
-class EvaluationRequest(BaseModel):
-    """A checkpoint to be evaluated on corpora with lm-evaluation-harness."""
+class EvaluationSettings(BaseModel):
+    """What models are evaluated on, and how."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    corpora: list[str] = Field(
+        min_length=1,
+        max_length=16,
+        description="Held-out corpora: text gives bits per byte, multiple_choice and classification accuracy, "
+        "completion exact matches, questions right answers.",
+    )
+    limit: int | None = Field(200, ge=1, le=1_000_000, description="Documents per corpus; null: all.")
+    num_fewshot: int = Field(0, ge=0, le=32, description="Documents shown with their answer before each question.")
+    max_tokens: int = Field(128, ge=1, le=4096, description="Longest answer to a question, in tokens.")
+    judge: str | None = Field(
+        None,
+        max_length=64,
+        description="ID of a checkpoint or imported base model that judges answers, for questions that ask for it.",
+    )
+
+
+class EvaluationRequest(EvaluationSettings):
+    """A checkpoint to be evaluated on corpora."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [{"checkpoint": "06e9x2m4q8r7t5vw", "corpora": ["06e9w1zz2b3c4d5f"], "num_fewshot": 2}]
         },
@@ -51,14 +71,6 @@ class EvaluationRequest(BaseModel):
     checkpoint: str = Field(
         max_length=64, description="ID of a checkpoint or of an imported base model. It must be a decoder."
     )
-    corpora: list[str] = Field(
-        min_length=1,
-        max_length=16,
-        description="Held-out corpora: text gives bits per byte, multiple_choice and classification accuracy, "
-        "completion exact matches.",
-    )
-    limit: int | None = Field(200, ge=1, le=1_000_000, description="Documents per corpus; null: all.")
-    num_fewshot: int = Field(0, ge=0, le=32, description="Documents shown with their answer before each question.")
 
 
 class TaskProgressAnswer(BaseModel):

@@ -74,21 +74,30 @@ def evaluate(session: Session, *, principal: Principal, request: EvaluationReque
             values = {"name": corpus.name, "kind": corpus.kind, "kinds": ", ".join(EVALUATION_KINDS)}
             message = _("The corpus “{name}” is of the kind {kind}; choose one of {kinds}.", **values)
             raise bad_field("corpora", "kind_unfit", message)
-    return _queue(session, principal, evaluated, "evaluation", request)
+        if corpus.kind == "questions" and "judge" in corpus.progress.labels and request.judge is None:
+            message = _("The corpus “{name}” has questions whose answers a model judges. Choose it.", name=corpus.name)
+            raise bad_field("judge", "judge_missing", message)
+    judge = None
+    if request.judge is not None:
+        judge = subject(session, principal=principal, subject_id=request.judge, field="judge")
+        limits.require(judge.traits, "evaluate", "judge")
+    return _queue(session, principal, evaluated, "evaluation", request, judge)
 
 
-def subject(session: Session, *, principal: Principal, subject_id: str, for_update: bool = False) -> Subject:
-    """A checkpoint whose files exist, or an imported model that is ready. Raises at `checkpoint`."""
+def subject(
+    session: Session, *, principal: Principal, subject_id: str, for_update: bool = False, field: str = "checkpoint"
+) -> Subject:
+    """A checkpoint whose files exist, or an imported model that is ready. Raises at `field`."""
     model = base_models.find(session, principal=principal, model_id=subject_id, for_update=for_update)
     if model is not None:
-        base_models.check_ready(model, "checkpoint")
+        base_models.check_ready(model, field)
         return Subject(None, model, None, model.facts)
     try:
         checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=subject_id, for_update=for_update)
     except PanelError as error:
-        raise bad_field("checkpoint", "checkpoint_unknown", error.message) from error
+        raise bad_field(field, "checkpoint_unknown", error.message) from error
     if checkpoint.state != "ready":
-        raise bad_field("checkpoint", "checkpoint_corrupt", _("The files of this checkpoint are damaged."))
+        raise bad_field(field, "checkpoint_corrupt", _("The files of this checkpoint are damaged."))
     spec = session.get_one(Job, checkpoint.job_id).spec
     return Subject(checkpoint, None, spec, limits.traits_of_checkpoints(session, spec))
 
@@ -112,7 +121,9 @@ def _queue(
     of: Subject,
     kind: Literal["export", "evaluation"],
     request: ExportRequest | EvaluationRequest,
+    judge: Subject | None = None,
 ) -> BackgroundTask:
+    weights = max(_weight_bytes(each) for each in (of, judge) if each is not None)
     return background_tasks.enqueue(
         session,
         kind=kind,
@@ -121,7 +132,7 @@ def _queue(
         model_id=of.model.id if of.model is not None else None,
         options=TaskOptions(**request.model_dump(exclude={"checkpoint"})),
         # Besides the weights, a second copy while they are converted or compared, and torch.
-        memory_bytes=3 * _weight_bytes(of) + TORCH_BYTES,
+        memory_bytes=3 * weights + TORCH_BYTES,
         disk_bytes=_weight_bytes(of) if kind == "export" else 0,
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from .errors import TaskEnded
 from .files import OnProgress, download, nothing
 from .language import _
-from .shapes import FileInfo, TaskInfo
+from .shapes import FileInfo, ScoreComparisonInfo, ScoreComparisonList, TaskInfo
 from .transport import Transport, address
 from .waiting import ignore, wait_until_ended
 
@@ -124,8 +124,30 @@ class Evaluations:
         self._transport = transport
 
     def start(
-        self, checkpoint_id: str, corpora: Sequence[str], *, limit: int | None = 200, num_fewshot: int = 0
+        self,
+        checkpoint_id: str,
+        corpora: Sequence[str],
+        *,
+        limit: int | None = 200,
+        num_fewshot: int = 0,
+        max_tokens: int = 128,
+        judge: str | None = None,
     ) -> TaskInfo:
-        """Evaluate on at most `limit` documents of each corpus (None: all), each after `num_fewshot` solved ones."""
-        body = {"checkpoint": checkpoint_id, "corpora": [*corpora], "limit": limit, "num_fewshot": num_fewshot}
+        """Evaluate on at most `limit` documents of each corpus (None: all), each after `num_fewshot` solved ones.
+
+        Answers to questions have at most `max_tokens` tokens; `judge` is the model that judges them where they ask for
+        that.
+        """
+        body = {
+            "checkpoint": checkpoint_id,
+            "corpora": [*corpora],
+            "limit": limit,
+            "num_fewshot": num_fewshot,
+            "max_tokens": max_tokens,
+            "judge": judge,
+        }
         return self._transport.post(TaskInfo, "/evaluations", body)
+
+    def compare(self) -> list[ScoreComparisonInfo]:
+        """Your scores by corpus and settings, the corpus with the newest evaluation first."""
+        return self._transport.get(ScoreComparisonList, "/evaluations").data

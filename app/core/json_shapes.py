@@ -198,7 +198,7 @@ class Manifest(_Open):
 
 
 class TaskOptions(_Stored):
-    """The options of an export (the first four), an evaluation (the next three), statistics of a corpus, or records
+    """The options of an export (the first four), an evaluation (the next five), statistics of a corpus, or records
     that a model writes.
     """
 
@@ -209,6 +209,8 @@ class TaskOptions(_Stored):
     corpora: list[str] = []
     limit: int | None = None
     num_fewshot: int = 0
+    max_tokens: int | None = None  # of an answer
+    judge: str | None = None  # the ID of a checkpoint or imported model
     tokenizer: str | None = None
     text_sha256: str | None = None  # of the corpus that is counted
     generation: str | None = None  # the ID of the records that are generated
@@ -231,7 +233,7 @@ class TaskProgress(_Stored):
 
 
 class CorpusScores(_Open):
-    """How a checkpoint did on one corpus of an evaluation."""
+    """How a checkpoint did on one corpus of an evaluation (see trainer/inference/evaluation.py)."""
 
     corpus: str
     kind: str
@@ -239,6 +241,8 @@ class CorpusScores(_Open):
     num_cut: int = 0
     metrics: dict[str, float]
     errors: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    baselines: dict[str, float] = {}
     examples: list[dict[str, JsonValue]] = []
 
 

@@ -93,6 +93,7 @@ def write_records(
         kind=kind,
         kinds={name: translate(record_kinds.KIND_WORDS[name]) for name in written_records.COLUMNS},
         columns=[(name, translate(title)) for name, title in written_records.COLUMNS[kind].items()],
+        checks=[(name, translate(word)) for name, word in record_kinds.CHECK_WORDS.items()],
     )
 
 

@@ -108,6 +108,12 @@ MESSAGES = {
     ),
     "label_invalid": gettext_noop("The label must be a non-empty string of at most 200 characters, or an integer."),
     "labels_many": gettext_noop("There are more than {limit} different labels. Is this the right column?"),
+    "expected_answer_invalid": gettext_noop("“answer” must be a text, a number, or a list of them that are all right."),
+    "check_unknown": gettext_noop("“{check}” is no way to check an answer; “check” must be one of {checks}."),
+    "expected_number_invalid": gettext_noop(
+        "With the check “number”, “answer” must be a number, and “tolerance” one that is not negative."
+    ),
+    "pattern_invalid": gettext_noop("“{pattern}” is not a regular expression: {why}."),
     "choices_invalid": gettext_noop("“choices” must be a list of at least two different strings."),
     "answer_invalid": gettext_noop("“answer” must be one of the choices or its index, counted from 0."),
     "columns": gettext_noop(

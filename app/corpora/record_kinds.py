@@ -20,6 +20,7 @@ KIND_WORDS = {
     "preference": gettext_noop("Preferred answers"),
     "seq2seq": gettext_noop("Sources with targets"),
     "multiple_choice": gettext_noop("Multiple choice"),
+    "questions": gettext_noop("Questions with checked answers"),
     "unpaired": gettext_noop("Judged single answers"),
 }
 # What a file of each kind looks like.
@@ -31,16 +32,26 @@ LOOKS = {
     "preference": gettext_noop("This looks like preference pairs: a better and a worse answer to each prompt."),
     "seq2seq": gettext_noop("This looks like pairs of a source and a target, such as translations."),
     "multiple_choice": gettext_noop("This looks like questions with several choices."),
+    "questions": gettext_noop("This looks like a test: questions with answers that can be checked."),
     "unpaired": gettext_noop("This looks like unpaired judgments: single answers, each called good or bad."),
 }
 # What kinds that no objective trains on can be used for.
 USES = {
     "multiple_choice": gettext_noop("No model is trained on these records. Evaluate models on them."),
+    "questions": gettext_noop("No model is trained on these records. Evaluate models on them."),
     "unpaired": gettext_noop(
         "No model is trained on judgments of single answers yet. Read the file as prompts with completions and skip "
         "the bad answers to train on the good ones, or write a good and a bad answer to the same prompt as “chosen” "
         "and “rejected”."
     ),
+}
+# When an answer to a question counts as right.
+CHECK_WORDS = {
+    "exact": gettext_noop("is exactly this text"),
+    "contains": gettext_noop("contains this text"),
+    "regex": gettext_noop("matches this regular expression"),
+    "number": gettext_noop("ends with this number"),
+    "judge": gettext_noop("a model judges it"),
 }
 # What a column is, by the field of a kind that it is.
 FIELD_WORDS = {
@@ -55,7 +66,9 @@ FIELD_WORDS = {
     "target": gettext_noop("Target"),
     "question": gettext_noop("Question"),
     "choices": gettext_noop("Choices"),
-    "answer": gettext_noop("Right choice"),
+    "answer": gettext_noop("Right answer"),
+    "check": gettext_noop("How the answer is checked"),
+    "tolerance": gettext_noop("Allowed difference of a number"),
     "system": gettext_noop("System message"),
     "tools": gettext_noop("Tools"),
     "context": gettext_noop("Part of the prompt"),
@@ -86,7 +99,7 @@ def column_uses(corpus: Corpus) -> list[tuple[CorpusColumn, str]]:
     kind = corpus.kind if corpus.state == "ready" else report.kind
 
     def use(column: CorpusColumn) -> str:
-        is_own = kind == "multiple_choice" and column.name in FIELD_WORDS
+        is_own = kind in ("multiple_choice", "questions") and column.name in FIELD_WORDS
         field = fields.get(column.name) or (column.name if is_own else _FIELDS.get(column.name, column.name))
         return translate(FIELD_WORDS.get(field, FIELD_WORDS["context"])) if column.used else ""
 

@@ -14,7 +14,7 @@ from app.core.errors import PanelError
 from app.core.formatting import compact, file_size, instant, number, span
 from app.core.i18n import _
 from app.core.settings import ROOT
-from app.web import auth
+from app.web import auth, navigation
 from app.web.static_files import STATIC_PATH
 
 LANGUAGE_COOKIE = "athanor_language"
@@ -31,6 +31,7 @@ def _environment() -> Environment:
     )
     environment.globals.update(_=_, t=i18n.translate, ngettext=i18n.ngettext, plural_forms=i18n.plural_forms)
     environment.globals.update(locale=i18n.locale, static=STATIC_PATH, languages=i18n.LOCALES)
+    environment.globals.update(menu=navigation.MENU, current_page=navigation.current_page)
     environment.filters.update(number=number, bytes=file_size, instant=instant, span=span, compact=compact)
     return environment
 

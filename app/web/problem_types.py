@@ -152,6 +152,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "chat_template_unusable": ((422,), "The chat template cannot be used."),
     "checkpoint_mute": ((422,), "The model cannot continue a text."),
     "evaluation_unfit": ((422,), "The model cannot be evaluated here."),
+    "judge_missing": ((422,), "Questions ask for a model that judges their answers, and none was chosen."),
     "format_unfit": ((422,), "The model cannot be exported in this format."),
     "gguf_family": ((422,), "GGUF does not support this family of models."),
     "gguf_positions": ((422,), "llama.cpp does not read the model's scaled positions."),

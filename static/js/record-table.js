@@ -60,7 +60,15 @@ class RecordTable {
    * @param {string} name
    */
   #cell(row, name) {
-    return find(row, `[data-column="${name}"]`, HTMLTextAreaElement);
+    const cell = find(row, `[data-column="${name}"]`);
+    if (cell instanceof HTMLTextAreaElement || cell instanceof HTMLSelectElement) return cell;
+    throw new Error(`no cell ${name}`);
+  }
+
+  // What is chosen from a list has always a value: a row without any text is empty.
+  /** @param {HTMLElement} row */
+  #isEmpty(row) {
+    return findAll(row, "textarea").every((cell) => cell instanceof HTMLTextAreaElement && !cell.value.trim());
   }
 
   /**
@@ -69,7 +77,7 @@ class RecordTable {
    */
   #add(cells = {}, after = null) {
     const row = cloneTemplate(this.form, "template[data-row]");
-    for (const name of this.columns) this.#cell(row, name).value = cells[name] ?? "";
+    for (const name of this.columns) if (cells[name]) this.#cell(row, name).value = cells[name];
     if (after) after.after(row);
     else this.body.append(row);
     return row;
@@ -91,7 +99,7 @@ class RecordTable {
   }
 
   #keep() {
-    const rows = this.#rows.map((row) => this.#cells(row)).filter((cells) => Object.values(cells).some(Boolean));
+    const rows = this.#rows.filter((row) => !this.#isEmpty(row)).map((row) => this.#cells(row));
     if (rows.length) localStorage.setItem(this.key, JSON.stringify(rows));
     else localStorage.removeItem(this.key);
   }
@@ -114,7 +122,7 @@ class RecordTable {
     const row = closest(event, "tr");
     if (!row || !(event.ctrlKey || event.metaKey)) return;
     if (event.key === "Enter") this.#cell(this.#add({}, row), this.columns[0]).focus();
-    else if (event.key === "Backspace" && !Object.values(this.#cells(row)).some(Boolean)) this.#remove(row);
+    else if (event.key === "Backspace" && this.#isEmpty(row)) this.#remove(row);
     else return;
     event.preventDefault();
     this.#changed();
@@ -160,7 +168,7 @@ class RecordTable {
     const records = [];
     for (const [i, row] of this.#rows.entries()) {
       const cells = this.#cells(row);
-      const isEmpty = !Object.values(cells).some((text) => text.trim());
+      const isEmpty = this.#isEmpty(row);
       for (const name of this.columns) this.#cell(row, name).removeAttribute("aria-invalid");
       const missing = isEmpty ? undefined : this.columns.find((name) => !cells[name].trim());
       if (missing) {

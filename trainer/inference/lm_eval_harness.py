@@ -1,9 +1,9 @@
 """Measures a checkpoint on corpora with EleutherAI's lm-evaluation-harness, offline. Imports torch and lm_eval."""
 
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -13,13 +13,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from pydantic import BaseModel
 
-from trainer.data.corpus import CorpusReader
-from trainer.data.tokenized_records import label_order
 from trainer.inference.generation import LoadedModel
 from trainer.run_dir import CorpusInput
 
+VERSION = f"lm_eval {version('lm_eval')}"
 SPLIT = "test"
 EXAMPLES = "examples"  # shown before the question
 MAX_EXAMPLES = 20  # of each corpus, kept for people to read
@@ -65,27 +63,17 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-class CorpusResult(BaseModel):
-    """How a checkpoint did on one corpus. `errors` are standard errors, of those metrics that have one.
-
-    `examples` are documents with what the model made of them, its score by the first metric among it.
+@dataclass(frozen=True)
+class Scores:
+    """What was measured on one corpus: metrics, standard errors of those that have one, and the first documents with
+    what the model made of them. Of `num_cut` documents a prompt or an answer was longer than the model can read.
     """
 
-    corpus: str
-    kind: str
     num_documents: int
-    num_cut: int = 0  # documents of which a prompt or an answer was longer than the model can read
+    num_cut: int
     metrics: dict[str, float]
     errors: dict[str, float]
     examples: list[dict[str, Any]]
-
-
-class EvaluationResult(BaseModel):
-    """What an evaluation found, and what made it."""
-
-    harness: str
-    num_fewshot: int
-    corpora: list[CorpusResult]
 
 
 class _Counted(HFLM):  # type: ignore[misc]
@@ -137,90 +125,52 @@ class _Counted(HFLM):  # type: ignore[misc]
         return super()._model_generate(context, *rest, **named)
 
 
-def evaluate(
+def measure(
     loaded: LoadedModel,
     corpora: Sequence[CorpusInput],
+    documents: Mapping[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]],
     *,
-    limit: int | None,
     num_fewshot: int,
     batch_size: int,
-    progress: Callable[[int, int], None],
-) -> EvaluationResult:
-    """Evaluate a causal model on the first `limit` documents of each corpus, each preceded by `num_fewshot` others.
+    read: Callable[[int], None],
+) -> dict[str, Scores]:
+    """How a causal model does on corpora of kinds that have a task, by corpus.
 
-    Raises ValueError for a kind of corpus that has no task.
+    `documents` are the examples that are shown before each document, and the documents. `read` is called with the
+    number of sequences that were read.
     """
+    if not corpora:
+        return {}
     disable_progress_bars()
     for name in ("lm_eval", "lm-eval"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    documents = {corpus.id: _documents(corpus, limit, num_fewshot) for corpus in corpora}
-    total = sum(_num_sequences(corpus.kind, documents[corpus.id]) for corpus in corpora)
-    done = 0
-
-    def read(count: int) -> None:
-        nonlocal done
-        done = min(total, done + count)
-        progress(done, total)
-
     model = _Counted(loaded, batch_size, read)
-    tasks = [_task(corpus, documents[corpus.id], num_fewshot) for corpus in corpora]
     output = evaluator.simple_evaluate(
         model=model,
-        tasks=tasks,
+        tasks=[_task(corpus, *documents[corpus.id]) for corpus in corpora],
         task_manager=TaskManager(include_defaults=False),  # reading the harness's own tasks takes many seconds
-        limit=limit,
         bootstrap_iters=BOOTSTRAP_ITERATIONS,
         log_samples=True,
     )
-    measured = [_corpus_result(corpus, output, model) for corpus in corpora]
-    progress(total, total)
-    return EvaluationResult(harness=f"lm_eval {version('lm_eval')}", num_fewshot=num_fewshot, corpora=measured)
+    return {corpus.id: _scores(corpus, output, model) for corpus in corpora}
 
 
-def _documents(source: CorpusInput, limit: int | None, num_fewshot: int) -> list[dict[str, Any]]:
-    if source.kind not in TASKS:
-        raise ValueError(f"corpora of the kind {source.kind} cannot be evaluated on; choose one of {', '.join(TASKS)}")
-    corpus = CorpusReader(source)
-    few = 0 if source.kind == "text" else num_fewshot
-    wanted = None if limit is None else limit + few
-    texts = []
-    for text in corpus.texts():
-        texts.append(text)
-        if len(texts) == wanted and source.kind != "classification":  # whose labels are those of all
-            break
-    corpus.close()
-    if source.kind == "text":
-        return [{"text": text} for text in texts]
-    records = [json.loads(text) for text in texts]
-    if source.kind == "classification":
-        labels = label_order(str(record["label"]) for record in records)
-        records = [
-            {"text": record["text"], "choices": labels, "answer": labels.index(str(record["label"]))}
-            for record in records[:wanted]
-        ]
-    return records
-
-
-def _num_sequences(kind: str, documents: Sequence[Mapping[str, Any]]) -> int:
-    return sum(len(document.get("choices", [0])) for document in documents) if kind != "text" else len(documents)
-
-
-def _task(source: CorpusInput, documents: list[dict[str, Any]], num_fewshot: int) -> ConfigurableTask:
-    few = 0 if source.kind == "text" else num_fewshot
-    splits = {SPLIT: Dataset.from_list(documents[few:]), EXAMPLES: Dataset.from_list(documents[: max(1, few)])}
+def _task(source: CorpusInput, examples: list[dict[str, Any]], documents: list[dict[str, Any]]) -> ConfigurableTask:
+    # The harness wants examples, even if none is shown.
+    splits = {SPLIT: Dataset.from_list(documents), EXAMPLES: Dataset.from_list(examples or documents[:1])}
     config = {
         "task": source.id,
         "custom_dataset": lambda **_metadata: splits,
         "test_split": SPLIT,
         "fewshot_split": EXAMPLES,
-        "num_fewshot": few,
+        "num_fewshot": len(examples),
         "fewshot_config": {"sampler": "first_n"},
         **TASKS[source.kind],
     }
     return ConfigurableTask(config=config)
 
 
-def _corpus_result(source: CorpusInput, output: Mapping[str, Any], model: _Counted) -> CorpusResult:
+def _scores(source: CorpusInput, output: Mapping[str, Any], model: _Counted) -> Scores:
     metrics, errors = {}, {}
     for key, value in output["results"][source.id].items():
         name, _comma, _filter = key.partition(",")
@@ -231,9 +181,7 @@ def _corpus_result(source: CorpusInput, output: Mapping[str, Any], model: _Count
         else:
             metrics[name] = float(value)
     samples = output["samples"][source.id]
-    return CorpusResult(
-        corpus=source.id,
-        kind=source.kind,
+    return Scores(
         num_documents=len(samples),
         num_cut=sum(model.is_cut(source.kind, sample) for sample in samples),
         metrics=metrics,

@@ -34,6 +34,7 @@ class ModelAssignment:
     is_checkpoint: bool  # written here, with a manifest
     corpora: list[Corpus]
     base: str | None  # directory of the base model, for adapter exports
+    judge: str | None = None  # directory of the model that judges answers
 
 
 def directory(task: BackgroundTask) -> Path:
@@ -47,6 +48,8 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         assignment = assign(session, task)
     if len(assignment.corpora) < len(assignment.options.corpora):
         return {"failed": {"code": "corpus_gone", "values": {}}}
+    if assignment.options.judge is not None and assignment.judge is None:
+        return {"failed": {"code": "judge_gone", "values": {}}}
     with runner.lock(directory(task)):
         service.remove_files(task.id)  # of an earlier start
     directory(task).mkdir(parents=True)
@@ -83,16 +86,21 @@ def assign(session: Session, task: BackgroundTask) -> ModelAssignment:
         checkpoint is not None,
         [rows[corpus_id] for corpus_id in ids if corpus_id in rows],
         _base(session, checkpoint) if checkpoint is not None and task.options.format == "adapter" else None,
+        _weights(session, task.options.judge),
     )
 
 
 def _base(session: Session, checkpoint: Checkpoint) -> str | None:
     """The directory of the base model of a checkpoint's job, if it still exists."""
-    base_id = session.get_one(Job, checkpoint.job_id).spec.base_model
-    checkpoint_base = session.get(Checkpoint, base_id) if base_id else None
-    if checkpoint_base is not None:
-        return str(storage.checkpoint(checkpoint_base.path)) if checkpoint_base.state == "ready" else None
-    return str(storage.base_model(base_id)) if base_id and session.get(ImportedModel, base_id) else None
+    return _weights(session, session.get_one(Job, checkpoint.job_id).spec.base_model)
+
+
+def _weights(session: Session, model_id: str | None) -> str | None:
+    """The directory of a checkpoint or an imported model, if it still exists."""
+    checkpoint = session.get(Checkpoint, model_id) if model_id else None
+    if checkpoint is not None:
+        return str(storage.checkpoint(checkpoint.path)) if checkpoint.state == "ready" else None
+    return str(storage.base_model(model_id)) if model_id and session.get(ImportedModel, model_id) else None
 
 
 def command(assignment: ModelAssignment) -> list[str]:
@@ -106,8 +114,9 @@ def evaluation_command(assignment: ModelAssignment) -> list[str]:
     corpora = storage.background_task(assignment.task_id) / "corpora.json"
     corpora.write_text(json.dumps([corpora_service.corpus_input(row).model_dump() for row in assignment.corpora]))
     limit = [f"--limit={options.limit}"] if options.limit is not None else []
-    fewshot = f"--num-fewshot={options.num_fewshot}"
-    return [sys.executable, "-m", "trainer", "evaluate", assignment.weights, str(corpora), *limit, fewshot]
+    numbers = [f"--num-fewshot={options.num_fewshot}", f"--max-tokens={options.max_tokens or 128}"]
+    judge = [f"--judge={assignment.judge}"] if assignment.judge is not None else []
+    return [sys.executable, "-m", "trainer", "evaluate", assignment.weights, str(corpora), *limit, *numbers, *judge]
 
 
 def export_command(assignment: ModelAssignment) -> list[str]:

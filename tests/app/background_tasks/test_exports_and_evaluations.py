@@ -171,21 +171,21 @@ def test_a_result_that_cannot_be_stored_fails_the_task_with_a_reason(
     assert not storage.background_task(task_id).exists()
 
 
-def test_the_forms_start_the_tasks_they_name(
-    alice: TestClient, alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str
+def test_the_form_starts_the_export_it_names(
+    alice: TestClient, alice_api: TestClient, checkpoint: StoredCheckpoint
 ) -> None:
     page = alice.get(f"/tasks?subject={checkpoint.id}").text
     assert "GGUF" in page
-    assert corpus in page
-    form = {"kind": "evaluation", "checkpoint": checkpoint.id, "corpora": corpus, "limit": "", "num_fewshot": "0"}
+    assert f'href="/evaluations?model={checkpoint.id}#new"' in page
+    form = {"checkpoint": checkpoint.id, "format": "gguf", "quantization": "q8_0", "license": ""}
     started = alice.post("/tasks", data=form, headers=HEADERS, follow_redirects=False)
     assert started.status_code == 303, started.text
     task_id = started.headers["location"].rpartition("/")[2]
-    assert row(task_id).options.limit is None
+    assert row(task_id).options.quantization == "q8_0"
     assert "Waiting for a free node" in alice.get(f"/tasks/{task_id}?part=state").text
-    wrong = alice.post("/tasks", data={**form, "num_fewshot": "many"}, headers=HEADERS)
+    wrong = alice.post("/tasks", data={**form, "quantization": "q1"}, headers=HEADERS)
     assert wrong.status_code == 422
-    assert "num_fewshot" in wrong.text
+    assert "quantization" in wrong.text
     alice.post(f"/tasks/{task_id}/cancel", headers=HEADERS)
     assert row(task_id).state == "cancelled"
     alice.post(f"/tasks/{task_id}/delete", headers=HEADERS)

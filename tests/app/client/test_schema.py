@@ -149,6 +149,7 @@ CALLS: Calls = {
         "k", format="gguf", quantization="q8_0", max_shard_bytes=10**7, license="mit"
     ),
     "evaluate_checkpoint": lambda client, _file: client.evaluations.start("k", ["c"], limit=5, num_fewshot=1),
+    "list_comparisons": lambda client, _file: client.evaluations.compare(),
     "list_tasks": lambda client, _file: next(client.tasks.list("k", ["export"], limit=3)),
     "get_task": lambda client, _file: client.tasks.get("t"),
     "cancel_task": lambda client, _file: client.tasks.cancel("t"),
@@ -281,6 +282,9 @@ SCHEMAS: dict[type[Shape], str] = {
     shapes.TaskProgressInfo: "TaskProgressAnswer",
     shapes.TaskFailureInfo: "TaskFailure",
     shapes.TaskInfo: "TaskAnswer",
+    shapes.ScoreInfo: "ScoreAnswer",
+    shapes.ScoreComparisonInfo: "ScoreComparison",
+    shapes.ScoreComparisonList: "ScoreComparisons",
     shapes.TokenInfo: "TokenProbability",
     shapes.GeneratedTokenInfo: "GeneratedToken",
     shapes.GenerationInfo: "GenerateAnswer",

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from tests.trainer.runs import checkpoint_of, write_corpus
 from trainer.__main__ import main
 from trainer.corpus_kinds import EVALUATION_KINDS
-from trainer.inference import generation, lm_eval_harness
+from trainer.inference import evaluation, generation, lm_eval_harness
 from trainer.inference.generation import LoadedModel
 from trainer.run_dir import CorpusInput, RunDir
 
@@ -126,9 +126,9 @@ class Memorized(LlamaForCausalLM):
     def forward(self, input_ids: torch.Tensor, attention_mask: Any = None, **_named: Any) -> CausalLMOutput:
         logits = torch.zeros(*input_ids.shape, self.config.vocab_size)
         for row, ids in enumerate(input_ids.tolist()):
-            while ids[0] == self.pad:
-                del ids[0]
-            logits[row, -1, self.following(ids)] = 1.0
+            start = next(i for i, number in enumerate(ids) if number != self.pad)
+            for end in range(start + 1, len(ids) + 1):
+                logits[row, end - 1, self.following(ids[start:end])] = 1.0
         return CausalLMOutput(logits=logits)
 
     def following(self, ids: list[int]) -> int:
@@ -143,7 +143,7 @@ def test_exact_answers_match_despite_length_or_blank_lines(loaded: LoadedModel, 
     lines = lines[:3]
     records = [json.loads(line) for line in lines]
 
-    def evaluated(context: int) -> lm_eval_harness.CorpusResult:
+    def evaluated(context: int) -> evaluation.CorpusResult:
         config = LlamaConfig(
             vocab_size=len(loaded.tokenizer),
             hidden_size=8,
@@ -154,7 +154,7 @@ def test_exact_answers_match_despite_length_or_blank_lines(loaded: LoadedModel, 
         )
         model = LoadedModel(Memorized(config, loaded.tokenizer, records), loaded.tokenizer)
         corpus = write(tmp_path / str(context), "completion", lines)
-        result = lm_eval_harness.evaluate(
+        result = evaluation.evaluate(
             model, [corpus], limit=None, num_fewshot=0, batch_size=3, progress=lambda _done, _total: None
         )
         return result.corpora[0]
@@ -185,4 +185,4 @@ def test_a_kind_without_a_task_is_rejected(
 
 
 def test_every_evaluable_kind_of_corpus_has_a_task() -> None:
-    assert set(lm_eval_harness.TASKS) == set(EVALUATION_KINDS)
+    assert {*lm_eval_harness.TASKS, "questions"} == set(EVALUATION_KINDS)

@@ -22,6 +22,7 @@ KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("chat", ("conversations",)),
     ("chat", ("conversation",)),
     ("multiple_choice", ("choices",)),
+    ("questions", ("question", "answer", "check")),
     *(("completion", pair) for pair in PAIRS[:2]),
     *(("seq2seq", keys) for keys in (("source", "target"), ("translation",), ("src", "tgt"))),
     ("classification", ("text", "label")),

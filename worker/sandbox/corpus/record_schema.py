@@ -3,7 +3,8 @@
 A record is stored as JSON with these keys only: chat {"messages", "tools"?}, whose messages messages.py describes;
 completion {"prompt", "completion"}; classification {"text", "label"}; preference {"prompt", "chosen", "rejected",
 "tools"?}, where each of the first three is text or a list of messages; seq2seq {"source", "target"}; multiple_choice
-{"question", "choices", "answer"}; unpaired {"prompt", "completion", "label", "tools"?}, whose label says whether the
+{"question", "choices", "answer"}; questions {"question", "answers", "check", "tolerance"?}, of whose answers one is
+to be given; unpaired {"prompt", "completion", "label", "tools"?}, whose label says whether the
 answer is good; of the kind text only the text itself. Other keys of a record are counted, or rejected if they decide
 what is learned.
 """
@@ -15,6 +16,7 @@ from typing import Any
 
 from worker.sandbox.corpus.fields import SHOWN_CHARACTERS, BadLine, Fields, Record, storable
 from worker.sandbox.corpus.messages import read_messages, read_tools
+from worker.sandbox.corpus.questions import read_question
 from worker.sandbox.corpus.record_keys import (
     CHAT_KEYS,
     CONVERSATION_KEYS,
@@ -194,12 +196,13 @@ class RecordReader:
 
     def _count(self, normalized: Record) -> None:
         self._num_turns += len(normalized.get("messages", ()))
-        if self.kind == "unpaired":
-            self._labels["good" if normalized["label"] else "bad"] += 1
-        elif "label" in normalized:
-            if normalized["label"] not in self._labels and len(self._labels) == MAX_LABELS:
+        label = normalized.get("check", normalized.get("label"))
+        if type(label) is bool:
+            label = "good" if label else "bad"
+        if label is not None:
+            if label not in self._labels and len(self._labels) == MAX_LABELS:
                 raise BadLine("labels_many", limit=MAX_LABELS)
-            self._labels[normalized["label"]] += 1
+            self._labels[label] += 1
 
     def facts(self) -> dict[str, Any]:
         """What was counted, for people to see."""
@@ -213,7 +216,7 @@ class RecordReader:
             facts |= {"num_groups": len(self._groups), "num_ungrouped": self._num_ungrouped}
         if self._languages is not None:
             facts["languages"] = list(self._languages)
-        if self.kind in ("classification", "unpaired"):
+        if self.kind in ("classification", "questions", "unpaired"):
             facts |= {"labels": dict(self._labels.most_common(KEPT_LABELS)), "num_labels": len(self._labels)}
         return facts | {"num_turns": self._num_turns} if self.kind == "chat" else facts
 
@@ -494,5 +497,6 @@ READERS: dict[str, Callable[[Fields, Counter[str]], Record]] = {
     "preference": _preference,
     "seq2seq": _pair,
     "multiple_choice": _choice,
+    "questions": read_question,
     "unpaired": _unpaired,
 }

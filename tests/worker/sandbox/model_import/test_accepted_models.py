@@ -29,7 +29,7 @@ from trainer.export import export, verification
 from trainer.export.gguf_writer import UnsupportedExport
 from trainer.failure import Failure
 from trainer.families import FAMILIES
-from trainer.inference import generation, lm_eval_harness
+from trainer.inference import evaluation, generation
 from trainer.inference.engine import create_engine
 from trainer.inference.sampling import SamplingSettings
 from trainer.limits import Traits, limit, limits
@@ -177,7 +177,7 @@ def test_evaluations_succeed_within_the_limits(accepted: tuple[Path, Traits], tm
     corpus = write_corpus(tmp_path / "corpus", [TEXT])
     settings: dict[str, Any] = {"limit": None, "num_fewshot": 0, "batch_size": 1}
     loaded = generation.load(directory, "cpu")
-    result = lm_eval_harness.evaluate(loaded, [corpus], progress=lambda done, total: None, **settings)
+    result = evaluation.evaluate(loaded, [corpus], progress=lambda done, total: None, **settings)
     assert result.corpora[0].metrics["bits_per_byte"] > 0
 
 

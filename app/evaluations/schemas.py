@@ -1,0 +1,95 @@
+"""Answers about scores side by side."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.evaluations.service import Comparison
+
+
+class ScoreAnswer(BaseModel):
+    """How a model did on a corpus."""
+
+    model: str = Field(description="ID of the checkpoint or imported base model.")
+    name: str
+    value: float
+    interval: tuple[float, float] | None = Field(description="95 % confidence interval, where there is one.")
+    num_documents: int
+    was_trained_on_it: bool = Field(description="Whether the corpus is one that the checkpoint's job was trained on.")
+    task: str = Field(description="ID of the evaluation, which has all metrics and examples.")
+    finished_at: datetime | None
+
+
+class ScoreComparison(BaseModel):
+    """The newest score of each model on a corpus with the same settings, the best first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "corpus": "06e9w1zz2b3c4d5f",
+                    "corpus_name": "Capitals",
+                    "kind": "questions",
+                    "metric": "right",
+                    "is_more_better": True,
+                    "limit": 200,
+                    "num_fewshot": 0,
+                    "baseline": 0.02,
+                    "scores": [
+                        {
+                            "model": "06e9x2m4q8r7t5vw",
+                            "name": "Small talk · step 400",
+                            "value": 0.61,
+                            "interval": [0.54, 0.67],
+                            "num_documents": 200,
+                            "was_trained_on_it": False,
+                            "task": "06e9x5rr8s1t2v3w",
+                            "finished_at": "2026-11-24T20:20:44Z",
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    corpus: str
+    corpus_name: str = Field(description="Empty if the corpus was deleted.")
+    kind: str
+    metric: str = Field(
+        description="By which models are compared: bits_per_byte of text, acc of multiple_choice and classification, "
+        "exact_match of completion, right of questions."
+    )
+    is_more_better: bool
+    limit: int | None = Field(description="Documents that were evaluated on at most; null: all.")
+    num_fewshot: int
+    baseline: float | None = Field(
+        description="What guessing reaches: chance for multiple_choice, the share of the most frequent answer for "
+        "classification, completion and questions, the entropy of single bytes for text."
+    )
+    scores: list[ScoreAnswer]
+
+
+class ScoreComparisons(BaseModel):
+    """All comparisons, the one with the newest evaluation first."""
+
+    data: list[ScoreComparison]
+
+
+def comparison_answer(comparison: Comparison) -> ScoreComparison:
+    """A comparison as it is answered."""
+    scores = [
+        ScoreAnswer(
+            model=score.model.id,
+            name=score.model.name,
+            value=score.value,
+            interval=score.interval,
+            num_documents=score.num_documents,
+            was_trained_on_it=comparison.corpus_id in score.model.corpora,
+            task=score.task_id,
+            finished_at=score.finished_at,
+        )
+        for score in comparison.scores
+    ]
+    same = ("corpus_name", "kind", "metric", "is_more_better", "limit", "num_fewshot", "baseline")
+    fields = {name: getattr(comparison, name) for name in same}
+    return ScoreComparison(corpus=comparison.corpus_id, scores=scores, **fields)

@@ -1,0 +1,202 @@
+"""Evaluations of several models on several corpora, and their scores side by side."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.background_tasks import service as background_tasks
+from app.background_tasks.schemas import EvaluationRequest, EvaluationSettings
+from app.base_models import limits
+from app.base_models import service as base_models
+from app.checkpoints import service as checkpoints
+from app.core import db, queue
+from app.core.background_tasks import OPEN
+from app.core.errors import PanelError, bad_field
+from app.core.formatting import number
+from app.core.i18n import _
+from app.core.json_shapes import CorpusScores
+from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job
+from app.core.principal import Principal, visible_to
+from trainer.limits import limit
+
+Model = Checkpoint | ImportedModel
+
+MAX_TASKS = 500  # the newest evaluations, whose scores are compared
+MAX_OFFERED = 40  # checkpoints, the best of each job, and as many imported models
+MAX_MODELS = 16  # of one request
+# The metric that models are compared by, for each kind of corpus, and whether more of it is better.
+MAIN_METRICS = {
+    "text": ("bits_per_byte", False),
+    "multiple_choice": ("acc", True),
+    "classification": ("acc", True),
+    "completion": ("exact_match", True),
+    "questions": ("right", True),
+}
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """A checkpoint or an imported model. `corpora` are those that its job was trained on."""
+
+    id: str
+    name: str
+    path: str  # of its page
+    corpora: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a model did on a corpus, by the main metric of its kind, with the 95 % interval where it has one."""
+
+    model: EvaluatedModel
+    value: float
+    interval: tuple[float, float] | None
+    num_documents: int
+    task_id: str
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The newest score of each model on a corpus with the same settings, the best first.
+
+    `baseline` is what guessing reaches, None for evaluations of earlier versions.
+    """
+
+    corpus_id: str
+    corpus_name: str
+    kind: str
+    metric: str
+    is_more_better: bool
+    limit: int | None
+    num_fewshot: int
+    baseline: float | None
+    scores: list[Score]
+
+
+def start(principal: Principal, models: Sequence[str], settings: EvaluationSettings) -> None:
+    """Queue an evaluation of each model, all or none. Raises PanelError at the field that does not fit."""
+    if not 1 <= len(models) <= MAX_MODELS:
+        raise bad_field("models", "request_invalid", _("Choose from 1 to {most} models.", most=MAX_MODELS))
+    with db.transaction() as session:
+        for model_id in dict.fromkeys(models):
+            request = EvaluationRequest(checkpoint=model_id, **settings.model_dump())
+            try:
+                background_tasks.evaluate(session, principal=principal, request=request)
+            except PanelError as error:
+                if [problem.field for problem in error.fields] != ["checkpoint"]:
+                    raise
+                raise bad_field("models", error.code, error.message) from error
+    queue.flush_outbox()
+
+
+def offered_models(session: Session, *, principal: Principal, wanted: Sequence[str] = ()) -> list[EvaluatedModel]:
+    """The models that can be evaluated: those wanted, the best checkpoint of each job, and imported models."""
+    rows: dict[str, Model] = {}
+    for model_id in wanted:
+        try:
+            of = background_tasks.subject(session, principal=principal, subject_id=model_id)
+        except PanelError:
+            continue
+        row: Model | None = of.checkpoint or of.model
+        if row is not None:
+            rows[model_id] = row
+    best = checkpoints.best_of_newest_jobs(session, principal=principal, limit=MAX_OFFERED)
+    imported, _next = base_models.list_models(session, principal=principal, limit=MAX_OFFERED, state="ready")
+    offered: list[Model] = [*best, *imported]
+    rows |= {row.id: row for row in offered}
+    return [named_model(session, row) for row in rows.values() if _can_be_evaluated(session, row)]
+
+
+def _can_be_evaluated(session: Session, row: Model) -> bool:
+    if isinstance(row, ImportedModel):
+        return limit(row.facts, "evaluate") is None
+    spec = session.get_one(Job, row.job_id).spec
+    return limit(limits.traits_of_checkpoints(session, spec), "evaluate") is None
+
+
+def named_model(session: Session, row: Model) -> EvaluatedModel:
+    """A model as lists name it."""
+    if isinstance(row, ImportedModel):
+        return EvaluatedModel(row.id, row.name, f"/models/{row.id}")
+    job = session.get_one(Job, row.job_id)
+    name = f"{job.name} · {_('step {n}', n=number(row.step))}"
+    return EvaluatedModel(row.id, name, f"/checkpoints/{row.id}", tuple(job.spec.corpora))
+
+
+def comparisons(session: Session, *, principal: Principal) -> list[Comparison]:
+    """The user's scores by corpus and settings, the newest corpus first."""
+    query = select(BackgroundTask).where(
+        visible_to(BackgroundTask.owner_id, principal),
+        BackgroundTask.kind == "evaluation",
+        BackgroundTask.state == "succeeded",
+    )
+    tasks = session.scalars(query.order_by(BackgroundTask.id.desc()).limit(MAX_TASKS)).all()
+    models = _models(session, tasks)
+    groups: dict[tuple[object, ...], dict[str, tuple[BackgroundTask, CorpusScores]]] = {}
+    for task in tasks:
+        options = task.options
+        for scores in task.result.corpora if task.result else ():
+            settings = (scores.corpus, options.limit, options.num_fewshot, options.max_tokens, options.judge)
+            groups.setdefault(settings, {}).setdefault(_model_id(task), (task, scores))
+    ids = {scores.corpus for group in groups.values() for _task, scores in group.values()}
+    names = {row.id: row.name for row in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
+    return [_comparison(list(group.values()), names, models) for group in groups.values()]
+
+
+def _model_id(task: BackgroundTask) -> str:
+    return str(task.checkpoint_id or task.model_id)
+
+
+def open_evaluations(session: Session, *, principal: Principal) -> list[tuple[BackgroundTask, EvaluatedModel]]:
+    """The user's evaluations that wait or run, newest first, each with its model."""
+    query = select(BackgroundTask).where(
+        visible_to(BackgroundTask.owner_id, principal),
+        BackgroundTask.kind == "evaluation",
+        BackgroundTask.state.in_(OPEN),
+    )
+    tasks = session.scalars(query.order_by(BackgroundTask.id.desc())).all()
+    models = _models(session, tasks)
+    return [(task, models[_model_id(task)]) for task in tasks]
+
+
+def _models(session: Session, tasks: Iterable[BackgroundTask]) -> dict[str, EvaluatedModel]:
+    ids = {_model_id(task) for task in tasks}
+    rows: list[Model] = [
+        *session.scalars(select(Checkpoint).where(Checkpoint.id.in_(ids))),
+        *session.scalars(select(ImportedModel).where(ImportedModel.id.in_(ids))),
+    ]
+    return {row.id: named_model(session, row) for row in rows}
+
+
+def _comparison(
+    group: list[tuple[BackgroundTask, CorpusScores]], names: dict[str, str], models: dict[str, EvaluatedModel]
+) -> Comparison:
+    newest, of = group[0]
+    metric, is_more_better = MAIN_METRICS[of.kind]
+    scores = [
+        Score(
+            models[_model_id(task)],
+            scores.metrics[metric],
+            scores.intervals.get(metric),
+            scores.num_documents,
+            task.id,
+            task.finished_at,
+        )
+        for task, scores in group
+        if metric in scores.metrics
+    ]
+    return Comparison(
+        corpus_id=of.corpus,
+        corpus_name=names.get(of.corpus, ""),
+        kind=of.kind,
+        metric=metric,
+        is_more_better=is_more_better,
+        limit=newest.options.limit,
+        num_fewshot=newest.options.num_fewshot,
+        baseline=of.baselines.get(metric),
+        scores=sorted(scores, key=lambda score: score.value, reverse=is_more_better),
+    )
