@@ -77,19 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     generate.set_defaults(command=_generate)
 
-    evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint on corpora")
-    evaluate.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", type=Path)
-    evaluate.add_argument(
-        "corpora", metavar="CORPORA.json", type=Path, help="a list with id, path, sha256 and kind of each"
-    )
-    evaluate.add_argument("--limit", type=int, help="documents per corpus; default: all")
-    evaluate.add_argument("--num-fewshot", type=int, default=0, help="example documents before each question")
-    evaluate.add_argument("--max-tokens", type=int, default=128, help="of an answer to a question")
-    evaluate.add_argument("--judge", metavar="CHECKPOINT_DIR", type=Path, help="model that judges answers")
-    evaluate.add_argument("--batch-size", type=int, default=8)
-    evaluate.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    evaluate.set_defaults(command=_evaluate)
-
+    _add_evaluate(commands.add_parser("evaluate", help="evaluate a checkpoint on corpora"))
     export = commands.add_parser("export", help="export a checkpoint for other programs")
     export.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", type=Path)
     export.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="must not exist yet")
@@ -111,6 +99,20 @@ def _parser() -> argparse.ArgumentParser:
     gang.add_argument("--fd", type=int, required=True, help="descriptor of an inherited socket to the supervisor")
     gang.set_defaults(command=_gang)
     return parser
+
+
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", type=Path)
+    evaluate.add_argument(
+        "corpora", metavar="CORPORA.json", type=Path, help="a list with id, path, sha256 and kind of each"
+    )
+    evaluate.add_argument("--limit", type=int, help="documents per corpus; default: all")
+    evaluate.add_argument("--num-fewshot", type=int, default=0, help="example documents before each question")
+    evaluate.add_argument("--max-tokens", type=int, default=128, help="of an answer to a question")
+    evaluate.add_argument("--judge", metavar="CHECKPOINT_DIR", type=Path, help="model that judges answers")
+    evaluate.add_argument("--batch-size", type=int, default=8)
+    evaluate.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    evaluate.set_defaults(command=_evaluate)
 
 
 def _add_preview(commands: Any) -> None:

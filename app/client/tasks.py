@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .errors import TaskEnded
+from .evaluation_shapes import ScoreComparisonInfo, ScoreComparisonList
 from .files import OnProgress, download, nothing
 from .language import _
-from .shapes import FileInfo, ScoreComparisonInfo, ScoreComparisonList, TaskInfo
+from .shapes import FileInfo, TaskInfo
 from .transport import Transport, address
 from .waiting import ignore, wait_until_ended
 

@@ -4,16 +4,17 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.evaluations.service import Comparison
+from app.evaluations.service import CorpusComparison
 
 
-class ScoreAnswer(BaseModel):
+class CorpusScoreAnswer(BaseModel):
     """How a model did on a corpus."""
 
     model: str = Field(description="ID of the checkpoint or imported base model.")
     name: str
     value: float
-    interval: tuple[float, float] | None = Field(description="95 % confidence interval, where there is one.")
+    low: float | None = Field(description="Lower end of the 95 % confidence interval, where there is one.")
+    high: float | None = Field(description="Upper end of it.")
     num_documents: int
     was_trained_on_it: bool = Field(description="Whether the corpus is one that the checkpoint's job was trained on.")
     task: str = Field(description="ID of the evaluation, which has all metrics and examples.")
@@ -40,7 +41,8 @@ class ScoreComparison(BaseModel):
                             "model": "06e9x2m4q8r7t5vw",
                             "name": "Small talk · step 400",
                             "value": 0.61,
-                            "interval": [0.54, 0.67],
+                            "low": 0.54,
+                            "high": 0.67,
                             "num_documents": 200,
                             "was_trained_on_it": False,
                             "task": "06e9x5rr8s1t2v3w",
@@ -66,7 +68,7 @@ class ScoreComparison(BaseModel):
         description="What guessing reaches: chance for multiple_choice, the share of the most frequent answer for "
         "classification, completion and questions, the entropy of single bytes for text."
     )
-    scores: list[ScoreAnswer]
+    scores: list[CorpusScoreAnswer]
 
 
 class ScoreComparisons(BaseModel):
@@ -75,14 +77,15 @@ class ScoreComparisons(BaseModel):
     data: list[ScoreComparison]
 
 
-def comparison_answer(comparison: Comparison) -> ScoreComparison:
+def comparison_answer(comparison: CorpusComparison) -> ScoreComparison:
     """A comparison as it is answered."""
     scores = [
-        ScoreAnswer(
+        CorpusScoreAnswer(
             model=score.model.id,
             name=score.model.name,
             value=score.value,
-            interval=score.interval,
+            low=score.interval[0] if score.interval is not None else None,
+            high=score.interval[1] if score.interval is not None else None,
             num_documents=score.num_documents,
             was_trained_on_it=comparison.corpus_id in score.model.corpora,
             task=score.task_id,

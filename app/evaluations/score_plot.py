@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from app.evaluations.service import Comparison, Score
+from app.evaluations.service import CorpusComparison, Score
 
 SHARES = ("acc", "exact_match", "right")  # metrics whose axis goes from 0 to 1
 MARGIN = 0.06  # of the range of other metrics, on both sides
 
 
 @dataclass(frozen=True)
-class Axis:
+class ScoreAxis:
     """A linear axis from `low` to `high`."""
 
     low: float
@@ -21,16 +21,16 @@ class Axis:
         return round(100 * min(1.0, max(0.0, share)), 2)
 
 
-def axis(comparison: Comparison) -> Axis:
+def axis(comparison: CorpusComparison) -> ScoreAxis:
     """The axis on which all scores, their intervals and the baseline lie."""
     if comparison.metric in SHARES:
-        return Axis(0.0, 1.0)
+        return ScoreAxis(0.0, 1.0)
     values = [end for score in comparison.scores for end in ends(score)]
     if comparison.baseline is not None:
         values.append(comparison.baseline)
     low, high = min(values), max(values)
     margin = MARGIN * (high - low) or 1.0
-    return Axis(low - margin, high + margin)
+    return ScoreAxis(low - margin, high + margin)
 
 
 def ends(score: Score) -> tuple[float, float]:

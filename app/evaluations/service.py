@@ -60,7 +60,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CorpusComparison:
     """The newest score of each model on a corpus with the same settings, the best first.
 
     `baseline` is what guessing reaches, None for evaluations of earlier versions.
@@ -127,7 +127,7 @@ def named_model(session: Session, row: Model) -> EvaluatedModel:
     return EvaluatedModel(row.id, name, f"/checkpoints/{row.id}", tuple(job.spec.corpora))
 
 
-def comparisons(session: Session, *, principal: Principal) -> list[Comparison]:
+def comparisons(session: Session, *, principal: Principal) -> list[CorpusComparison]:
     """The user's scores by corpus and settings, the newest corpus first."""
     query = select(BackgroundTask).where(
         visible_to(BackgroundTask.owner_id, principal),
@@ -174,7 +174,7 @@ def _models(session: Session, tasks: Iterable[BackgroundTask]) -> dict[str, Eval
 
 def _comparison(
     group: list[tuple[BackgroundTask, CorpusScores]], names: dict[str, str], models: dict[str, EvaluatedModel]
-) -> Comparison:
+) -> CorpusComparison:
     newest, of = group[0]
     metric, is_more_better = MAIN_METRICS[of.kind]
     scores = [
@@ -189,7 +189,7 @@ def _comparison(
         for task, scores in group
         if metric in scores.metrics
     ]
-    return Comparison(
+    return CorpusComparison(
         corpus_id=of.corpus,
         corpus_name=names.get(of.corpus, ""),
         kind=of.kind,

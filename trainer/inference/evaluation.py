@@ -82,7 +82,7 @@ def evaluate(
     )
     answered = {
         corpus.id: question_answering.ask(
-            loaded, documents[corpus.id][1], documents[corpus.id][0], max_tokens=max_tokens, asked=read
+            loaded, documents[corpus.id][1], documents[corpus.id][0], max_tokens=max_tokens, read=read
         )
         for corpus in corpora
         if corpus.kind == "questions"

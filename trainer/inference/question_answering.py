@@ -39,12 +39,12 @@ def ask(
     examples: Sequence[Question],
     *,
     max_tokens: int,
-    asked: Callable[[int], None],
+    read: Callable[[int], None],
 ) -> list[Answered]:
     """The model's likeliest answers, of at most `max_tokens` tokens each, checked unless a judge has to.
 
     `examples` are shown before each question with their first answer: as earlier turns to a model with a chat
-    template, else as text. `asked` is called with 1 after each question.
+    template, else as text. `read` is called with 1 after each question.
     """
     answered = []
     for question in questions:
@@ -55,7 +55,7 @@ def ask(
             answered.append(Answered(question, answer, is_right(question, answer)))
         except PromptTooLong:
             answered.append(Answered(question, "", False, is_cut=True))
-        asked(1)
+        read(1)
     return answered
 
 
@@ -64,8 +64,8 @@ def _prompt(
 ) -> tuple[str | list[int], tuple[str, ...]]:
     """What the model is shown, as text or tokens, and where its answer ends besides its own end of a text."""
     if chat_template.default_template(model.tokenizer) is None:
-        shown = "".join(f"{example['question']}\n{example['answers'][0]}\n\n" for example in examples)
-        return (f"{shown}{question['question']}\n", ("\n\n",)) if examples else (question["question"], ())
+        solved = "".join(f"{example['question']}\n{example['answers'][0]}\n\n" for example in examples)
+        return (f"{solved}{question['question']}\n", ("\n\n",)) if examples else (question["question"], ())
     messages = []
     for example in examples:
         messages.append({"role": "user", "content": example["question"]})
@@ -110,13 +110,13 @@ def _is_near(number: float, expected: float, tolerance: float) -> bool:
     return abs(number - expected) <= tolerance + RELATIVE_TOLERANCE * abs(expected)
 
 
-def judge(model: LoadedModel, answered: Sequence[Answered], judged: Callable[[int], None]) -> list[Answered]:
+def judge(model: LoadedModel, answered: Sequence[Answered], read: Callable[[int], None]) -> list[Answered]:
     """The answers, those to questions for a judge as the model calls them: right where “yes” is likelier than “no”."""
     results = []
     for one in answered:
         if one.question["check"] == "judge" and not one.is_cut:
             one = Answered(one.question, one.answer, is_right=one.is_right or _calls_right(model, one))
-            judged(1)
+            read(1)
         results.append(one)
     return results
 

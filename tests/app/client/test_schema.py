@@ -11,7 +11,7 @@ import httpx2
 import jsonschema_rs
 import pytest
 
-from app.client import Client, corpus_shapes, job_shapes, shapes, synthetic_shapes, tokenizer_shapes
+from app.client import Client, corpus_shapes, evaluation_shapes, job_shapes, shapes, synthetic_shapes, tokenizer_shapes
 from app.client.accounts import create_token
 from app.client.conversations import ConversationFields
 from app.client.deployments import DeploymentOptions
@@ -282,9 +282,9 @@ SCHEMAS: dict[type[Shape], str] = {
     shapes.TaskProgressInfo: "TaskProgressAnswer",
     shapes.TaskFailureInfo: "TaskFailure",
     shapes.TaskInfo: "TaskAnswer",
-    shapes.ScoreInfo: "ScoreAnswer",
-    shapes.ScoreComparisonInfo: "ScoreComparison",
-    shapes.ScoreComparisonList: "ScoreComparisons",
+    evaluation_shapes.ScoreInfo: "CorpusScoreAnswer",
+    evaluation_shapes.ScoreComparisonInfo: "ScoreComparison",
+    evaluation_shapes.ScoreComparisonList: "ScoreComparisons",
     shapes.TokenInfo: "TokenProbability",
     shapes.GeneratedTokenInfo: "GeneratedToken",
     shapes.GenerationInfo: "GenerateAnswer",

@@ -11,7 +11,7 @@ from app.core import db
 from app.core.json_shapes import CorpusScores, TaskOptions, TaskResult
 from app.core.models import BackgroundTask, Corpus, ImportedModel
 from app.evaluations import score_plot, service
-from app.evaluations.service import Comparison
+from app.evaluations.service import CorpusComparison
 from tests.app.jobs import factories
 from tests.app.playground.conftest import StoredCheckpoint
 from tests.background import forget_waiting, run_waiting
@@ -73,7 +73,7 @@ def evaluated(owner: Person, corpus_id: str, share: float, *, num_fewshot: int =
 # ---- scores ---------------------------------------------------------------------------------------------------------
 
 
-def comparisons(user: Person) -> list[Comparison]:
+def comparisons(user: Person) -> list[CorpusComparison]:
     with db.transaction() as session:
         return service.comparisons(session, principal=user.principal)
 
@@ -84,7 +84,7 @@ def test_the_newest_scores_with_the_same_settings_stand_side_by_side(
     with_examples, plain = comparisons(alice_user)
 
     assert (with_examples.num_fewshot, [score.value for score in with_examples.scores]) == (2, [0.5])
-    assert [(score.model.name, score.value) for score in plain.scores][0] == ("elsewhere", 0.75)
+    assert plain.scores[0].model.name == "elsewhere"
     assert [score.value for score in plain.scores] == [0.75, 0.25]
     assert (plain.corpus_name, plain.metric, plain.baseline) == ("Choices", "acc", 0.25)
     assert comparisons(bob_user) == []
@@ -95,7 +95,7 @@ def test_scores_are_answered_and_drawn(
 ) -> None:
     answer = alice_api.get("/api/v1/evaluations").json()["data"][1]
     assert (answer["corpus"], answer["baseline"]) == (scored, 0.25)
-    assert answer["scores"][0]["interval"] == [0.65, 0.85]
+    assert (answer["scores"][0]["low"], answer["scores"][0]["high"]) == (0.65, 0.85)
     assert bob_api.get("/api/v1/evaluations").json() == {"data": []}
     page = alice.get("/evaluations").text
     assert "75.0 %" in page
@@ -106,7 +106,7 @@ def test_scores_are_answered_and_drawn(
 
 def test_the_axis_holds_every_score_and_the_baseline(alice_user: Person, scored: str) -> None:
     comparison = comparisons(alice_user)[1]
-    assert score_plot.axis(comparison) == score_plot.Axis(0.0, 1.0)
+    assert score_plot.axis(comparison) == score_plot.ScoreAxis(0.0, 1.0)
 
     bits = score_plot.axis(_as_bits(comparison))
 
@@ -116,8 +116,8 @@ def test_the_axis_holds_every_score_and_the_baseline(alice_user: Person, scored:
     assert bits.place(99.0) == 100
 
 
-def _as_bits(comparison: Comparison) -> Comparison:
-    return Comparison(**{**vars(comparison), "metric": "bits_per_byte"})
+def _as_bits(comparison: CorpusComparison) -> CorpusComparison:
+    return CorpusComparison(**{**vars(comparison), "metric": "bits_per_byte"})
 
 
 # ---- starting -------------------------------------------------------------------------------------------------------

@@ -3,10 +3,9 @@
 A record is stored as JSON with these keys only: chat {"messages", "tools"?}, whose messages messages.py describes;
 completion {"prompt", "completion"}; classification {"text", "label"}; preference {"prompt", "chosen", "rejected",
 "tools"?}, where each of the first three is text or a list of messages; seq2seq {"source", "target"}; multiple_choice
-{"question", "choices", "answer"}; questions {"question", "answers", "check", "tolerance"?}, of whose answers one is
-to be given; unpaired {"prompt", "completion", "label", "tools"?}, whose label says whether the
-answer is good; of the kind text only the text itself. Other keys of a record are counted, or rejected if they decide
-what is learned.
+{"question", "choices", "answer"}; questions as in questions.py; unpaired {"prompt", "completion", "label", "tools"?},
+whose label says whether the answer is good; of the kind text only the text. Other keys are counted, or rejected if they
+decide what is learned.
 """
 
 import json
@@ -197,9 +196,8 @@ class RecordReader:
     def _count(self, normalized: Record) -> None:
         self._num_turns += len(normalized.get("messages", ()))
         label = normalized.get("check", normalized.get("label"))
-        if type(label) is bool:
-            label = "good" if label else "bad"
         if label is not None:
+            label = {True: "good", False: "bad"}.get(label, label)
             if label not in self._labels and len(self._labels) == MAX_LABELS:
                 raise BadLine("labels_many", limit=MAX_LABELS)
             self._labels[label] += 1

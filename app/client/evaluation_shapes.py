@@ -1,0 +1,42 @@
+"""Answers about scores side by side."""
+
+from datetime import datetime
+
+from .shapes import Shape
+
+
+class ScoreInfo(Shape):
+    """How a model did on a corpus, with the 95 % confidence interval where there is one."""
+
+    model: str
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    num_documents: int
+    was_trained_on_it: bool
+    task: str
+    finished_at: datetime | None
+
+
+class ScoreComparisonInfo(Shape):
+    """The newest score of each model on a corpus with the same settings, the best first.
+
+    `metric` is bits_per_byte, acc, exact_match or right; `baseline` is what guessing reaches.
+    """
+
+    corpus: str
+    corpus_name: str
+    kind: str
+    metric: str
+    is_more_better: bool
+    limit: int | None
+    num_fewshot: int
+    baseline: float | None
+    scores: list[ScoreInfo]
+
+
+class ScoreComparisonList(Shape):
+    """All comparisons."""
+
+    data: list[ScoreComparisonInfo]
