@@ -197,7 +197,7 @@ class RecordReader:
         self._num_turns += len(normalized.get("messages", ()))
         label = normalized.get("check", normalized.get("label"))
         if label is not None:
-            label = {True: "good", False: "bad"}.get(label, label)
+            label = str({True: "good", False: "bad"}.get(label, label))
             if label not in self._labels and len(self._labels) == MAX_LABELS:
                 raise BadLine("labels_many", limit=MAX_LABELS)
             self._labels[label] += 1
