@@ -84,6 +84,10 @@ def _read_reports(child: subprocess.Popen[bytes], heartbeat: Heartbeat) -> Messa
     progress: Message | None = None
     next_beat = 0.0
     while True:
+        if time.monotonic() >= next_beat:
+            next_beat = time.monotonic() + HEARTBEAT_SECONDS
+            if not heartbeat(progress):
+                return {}
         is_readable = bool(select.select([child.stdout], [], [], HEARTBEAT_SECONDS)[0])
         data = os.read(child.stdout.fileno(), 1 << 16) if is_readable else None
         if data == b"":
@@ -94,10 +98,6 @@ def _read_reports(child: subprocess.Popen[bytes], heartbeat: Heartbeat) -> Messa
                 progress = message
             elif message:
                 return message
-        if time.monotonic() >= next_beat:
-            next_beat = time.monotonic() + HEARTBEAT_SECONDS
-            if not heartbeat(progress):
-                return {}
 
 
 def _parse_report(line: bytes) -> Message:

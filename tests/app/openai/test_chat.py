@@ -94,7 +94,9 @@ def test_several_answers_differ_and_their_seeds_follow_from_that_of_the_request(
     assert len(set(texts)) == 3
     assert [choice.message.content for choice in again.choices] == texts
     assert [choice.index for choice in first.choices] == [0, 1, 2]
-    assert first.usage.completion_tokens == 48
+    num_full = sum(choice.finish_reason == "length" for choice in first.choices)
+    assert 16 * num_full <= first.usage.completion_tokens <= 48
+    assert num_full >= 1
     assert ask(client, talking, **{**fields, "n": 1}).choices[0].message.content == texts[0]
     streamed = ["", "", ""]
     for chunk in ask(client, talking, stream=True, **fields):

@@ -156,10 +156,17 @@ def test_a_target_is_written_from_its_source(paired: RunDir) -> None:
     assert losses[0] > unigram_loss(paired) > losses[150] + 0.2
     model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint_of(paired, 150))
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_of(paired, 150))
-    made = model.generate(**tokenizer("3 1 4", return_tensors="pt"), max_new_tokens=8)
-    words = tokenizer.decode(made[0], skip_special_tokens=True).split()
-    assert len(words) == 3
-    assert set(words) <= set(NUMBERS)
+    source = tokenizer("3 1 4", return_tensors="pt")
+
+    def loss(target: str) -> float:
+        labels = torch.tensor([[*tokenizer(target)["input_ids"], tokenizer.eos_token_id]])
+        with torch.no_grad():
+            return float(model(**source, labels=labels).loss)
+
+    assert loss("three one four") < min(loss("three one"), loss("nine six seven"))
+    written = tokenizer.decode(model.generate(**source, max_new_tokens=8)[0], skip_special_tokens=True).split()
+    assert set(written) <= set(NUMBERS)
+    assert written
 
 
 def test_two_ranks_under_zero_3_learn_targets_like_one(fork_server: GangForkServer, home: Path, paired: RunDir) -> None:
