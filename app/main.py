@@ -31,6 +31,8 @@ from app.evaluations import pages as evaluations_pages
 from app.jobs import api as jobs_api
 from app.jobs import list_pages as job_list_pages
 from app.jobs import pages as jobs_pages
+from app.notices import api as notices_api
+from app.notices import pages as notices_pages
 from app.openai import chat as openai_chat
 from app.openai import completions as openai_completions
 from app.openai import embeddings as openai_embeddings
@@ -71,6 +73,7 @@ FEATURES = (
     background_tasks_api,
     evaluations_api,
     jobs_api,
+    notices_api,
     playground_api,
     deployments_api,
     inspection_api,
@@ -99,6 +102,7 @@ PAGES = (
     evaluations_pages,
     job_list_pages,
     jobs_pages,
+    notices_pages,
     playground_pages,
     time_lapse,
     deployments_pages,

@@ -17,6 +17,7 @@ from .generation import GenerationOptions
 from .job_shapes import NodeInfo, RecipeInfo
 from .jobs import Jobs
 from .model_endpoints import ModelEndpoints
+from .notices import Notices
 from .shapes import GenerationInfo, UserInfo
 from .tasks import Evaluations, Exports, Tasks
 from .tokenizers import Tokenizers
@@ -44,6 +45,7 @@ class Client:
         self.deployments = Deployments(self._transport)
         self.conversations = Conversations(self._transport)
         self.model_endpoints = ModelEndpoints(self._transport)
+        self.notices = Notices(self._transport)
         self.tasks = Tasks(self._transport)
         self.exports = Exports(self._transport, self.tasks)
         self.evaluations = Evaluations(self._transport)

@@ -80,6 +80,7 @@ class JobInfo(Shape):
     name: str
     tags: list[str]
     notes: str
+    is_notified: bool
     recipe: str
     state: str
     desired: str

@@ -107,10 +107,16 @@ class Jobs:
         return self._transport.get(ComparisonInfo, "/jobs/compare", job=[*job_ids])
 
     def change(
-        self, job_id: str, *, name: str | None = None, tags: Sequence[str] | None = None, notes: str | None = None
+        self,
+        job_id: str,
+        *,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        notes: str | None = None,
+        is_notified: bool | None = None,
     ) -> JobInfo:
-        """Rename, tag or describe a job; what is None stays."""
-        changes = {"name": name, "tags": None if tags is None else [*tags], "notes": notes}
+        """Rename, tag or describe a job, or choose whether you are notified of it; what is None stays."""
+        changes = {"name": name, "tags": None if tags is None else [*tags], "notes": notes, "is_notified": is_notified}
         body = {field: value for field, value in changes.items() if value is not None}
         return self._transport.patch(JobInfo, address("jobs", job_id), body)
 

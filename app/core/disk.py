@@ -44,6 +44,11 @@ def is_full() -> bool:
     return room() <= 0
 
 
+def is_low() -> bool:
+    """Whether little more than the reserve is free: less than twice as much."""
+    return room() < settings().disk_reserve_bytes
+
+
 TOO_LARGE = gettext_noop(
     "This needs {needed} of disk space, but only {free} is left. Delete corpora, models or exports that are no "
     "longer needed, or free other space, then try again."

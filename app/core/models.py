@@ -299,6 +299,7 @@ class Job(Base):
     name: Mapped[str]  # as its owner calls it now; that of the spec stays as it was submitted
     tags: Mapped[list[str]] = mapped_column(server_default="[]")
     notes: Mapped[str] = mapped_column(server_default="")
+    is_notified: Mapped[bool] = mapped_column(server_default=text("true"))  # its owner is, of its end and its stalls
     recipe: Mapped[str]
     spec: Mapped[TrainSpec]
     spec_sha256: Mapped[str]

@@ -84,6 +84,9 @@ class Settings(BaseSettings):
         gt=0,
         description="Minimum time without progress outside training steps after which a job counts as hung",
     )
+    stall_seconds: float = Field(
+        1800, gt=0, description="How long a job may make no progress until its owner is notified"
+    )
     parse_memory_bytes: int = Field(2 * 2**30, gt=0, description="Memory limit of the process that parses an upload")
     parse_cpu_seconds: int = Field(3600, gt=0, description="CPU limit of the process that parses an upload")
     clean_cpu_seconds: int = Field(86_400, gt=0, description="CPU limit of the process that cleans a corpus")

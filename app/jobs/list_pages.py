@@ -191,10 +191,10 @@ def cancel_search(principal: Submitter, search_id: Id) -> Response:
 
 @router.get("/jobs/{job_id}/edit")
 def show_edit(request: Request, principal: Submitter, job_id: Id) -> Response:
-    """The form for the name, the tags and the notes of a job."""
+    """The form for the name, the tags and the notes of a job, and whether its owner is notified."""
     with db.transaction() as session:
         job = service.get(session, principal=principal, job_id=job_id)
-        values = {"name": job.name, "tags": ", ".join(job.tags), "notes": job.notes}
+        values = {"name": job.name, "tags": ", ".join(job.tags), "notes": job.notes, "is_notified": job.is_notified}
     return page(request, "jobs/edit.html", principal=principal, job_id=job_id, values=values, errors={})
 
 
@@ -207,6 +207,7 @@ def edit(request: Request, principal: Submitter, job_id: Id, form_data: FormBody
             name=text.get("name", "")[:MAX_FIELD_CHARACTERS],
             tags=text.get("tags", "")[:MAX_FIELD_CHARACTERS].replace("，", ",").split(",")[:100],
             notes=text.get("notes", "")[: service.MAX_NOTES_LENGTH],
+            is_notified="is_notified" in text,
         )
         with db.transaction() as session:
             service.change(session, principal=principal, job_id=job_id, changes=changes)

@@ -140,6 +140,7 @@ class JobAnswer(BaseModel):
     name: str
     tags: list[str] = Field(description="Words of its owner to find it by.")
     notes: str = Field(description="What its owner wrote about it.")
+    is_notified: bool = Field(description="Whether its owner is notified when it ends or makes no progress.")
     recipe: str
     state: str
     desired: str = Field(description="The state its user asked for: run, pause or cancel.")
@@ -178,6 +179,7 @@ class JobAnswer(BaseModel):
                     "name": "tiny",
                     "tags": ["baseline"],
                     "notes": "",
+                    "is_notified": True,
                     "recipe": "tiny",
                     "state": "running",
                     "desired": "run",
@@ -300,7 +302,7 @@ def verdict_answer(attempt: Attempt | None) -> VerdictAnswer | None:
 
 _PLAIN = (
     *("id", "name", "tags", "notes", "recipe", "state", "desired", "step", "max_steps", "node", "tokenizer_id"),
-    *("parent_id", "resume_from_id"),
+    *("parent_id", "resume_from_id", "is_notified"),
 )
 _INSTANTS = ("created_at", "started_at", "finished_at")
 

@@ -356,10 +356,11 @@ class JobChanges(BaseModel):
     name: str | None = Field(None, max_length=1_000)
     tags: list[str] | None = Field(None, max_length=100, description=f"At most {MAX_TAGS}, without commas.")
     notes: str | None = Field(None, max_length=MAX_NOTES_LENGTH)
+    is_notified: bool | None = Field(None, description="Whether you are notified when it ends or makes no progress.")
 
 
 def change(session: Session, *, principal: Principal, job_id: str, changes: JobChanges) -> Job:
-    """Rename, tag or describe a job. Raises PanelError: 404, or 422 at the field that is wrong."""
+    """Rename, tag, describe or mute a job. Raises PanelError: 404, or 422 at the field that is wrong."""
     job = visible(session, Job, job_id, principal=principal, for_update=True)
     if changes.name is not None:
         job.name = checked_name(changes.name, max_length=MAX_NAME_LENGTH)
@@ -368,6 +369,8 @@ def change(session: Session, *, principal: Principal, job_id: str, changes: JobC
     if changes.notes is not None:
         check_text("notes", changes.notes)
         job.notes = changes.notes.strip()
+    if changes.is_notified is not None:
+        job.is_notified = changes.is_notified
     return job
 
 

@@ -16,6 +16,7 @@ from app.core.i18n import _
 from app.core.settings import ROOT
 from app.web import auth, navigation
 from app.web.static_files import STATIC_PATH
+from app.web.unread import count_unread
 
 LANGUAGE_COOKIE = "athanor_language"
 THEME_COOKIE = "athanor_theme"
@@ -40,14 +41,18 @@ templates = Jinja2Templates(env=_environment())
 
 
 def page(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
-    """Render a template. Every page has `principal`: the user, or None for a visitor."""
+    """Render a template. Every page has `principal`: the user, or None for a visitor; and `num_unread`."""
     if "principal" not in context:
         context["principal"] = auth.identify(request)
+    if context["principal"] is not None:
+        with db.transaction() as session:
+            context["num_unread"] = count_unread(session, context["principal"].user_id)
     return render(request, template, status, **context)
 
 
 def render(request: Request, template: str, status: int, **context: Any) -> HTMLResponse:
     """Render a template whose `principal` is in the context. Needs no database, so that errors can be rendered."""
+    context.setdefault("num_unread", 0)
     context["theme"] = request.cookies.get(THEME_COOKIE, "system")
     return templates.TemplateResponse(request, template, context, status_code=status)
 

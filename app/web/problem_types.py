@@ -134,6 +134,9 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "upload_incomplete": ((422,), "The bytes that have arrived are more or fewer than announced."),
     "url_invalid": ((422,), "This is no https URL of an endpoint."),
     "url_refused": ((422,), "No requests are sent to this address."),
+    # notices
+    "channel_unknown": ((422,), "There is no such channel of notices for the user."),
+    "event_unknown": ((422,), "There is no such event for the user."),
     # base models
     "hub_offline": ((409,), "Downloads from the hub are turned off."),
     "model_closed": ((409,), "The model accepts no more files."),

@@ -1,8 +1,9 @@
-// On every page: local times, forms that are not sent twice, dialogs, copy buttons, and the modules that parts of the
+// On every page: local times, forms that are not sent twice, dialogs, copy buttons, notices, and the modules that parts of the
 // page ask for with <... data-module="name">.
 
 import { start as startCopyButtons } from "./copy.js";
 import { closest, findAll } from "./dom.js";
+import { follow as followNotices } from "./notices.js";
 import { localTimes } from "./times.js";
 
 /** @type {Record<string, () => Promise<{ start: (root: HTMLElement) => void }>>} */
@@ -17,6 +18,7 @@ const MODULES = {
   "learn-train": () => import("./learn-train.js"),
   "model-upload": () => import("./model-upload.js"),
   "length-cut": () => import("./length-cut.js"),
+  "notice-permission": () => import("./notice-permission.js"),
   "record-table": () => import("./record-table.js"),
   refresh: () => import("./refresh.js"),
   playground: () => import("./playground.js"),
@@ -50,6 +52,7 @@ window.addEventListener("pageshow", () => {
 
 startCopyButtons(document);
 localTimes(document);
+if (document.querySelector("[data-unread]")) followNotices();
 for (const root of findAll(document, "[data-module]")) {
   const load = MODULES[root.dataset.module ?? ""];
   load?.().then(({ start }) => {

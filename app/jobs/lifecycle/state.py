@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from app.core.models import Attempt, Job, JobEvent
-from app.jobs.lifecycle import job_webhooks
+from app.jobs.lifecycle import job_notices, job_webhooks
 from app.jobs.lifecycle.transitions import Actor, allowed
 
 
@@ -48,6 +48,7 @@ def finish(session: Session, job: Job, state: str, actor: Actor, reason: str, /,
     job.gpus = []
     set_state(session, job, state, actor, reason, **data)
     job_webhooks.enqueue(session, owner_id=job.owner_id, job_id=job.id, state=state)
+    job_notices.enqueue(session, job)
 
 
 def seconds_from_now(seconds: float) -> ColumnElement[datetime]:

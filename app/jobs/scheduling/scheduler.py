@@ -22,8 +22,9 @@ from app.core.models import Heartbeat
 from app.core.settings import settings
 from app.jobs import hyperparameter_search, submissions
 from app.jobs.lifecycle import notifications
-from app.jobs.scheduling import dispatch
+from app.jobs.scheduling import dispatch, stalls
 from app.jobs.scheduling.sweep import Sweep
+from app.notices import service as notices
 from app.webhooks.delivery import Deliveries
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,10 @@ class Scheduler:
         if may_expire:
             with db.transaction() as session:
                 outcomes.expire_leases(session)
+        self._run(stalls.notify_of_stalls)
+        with db.transaction() as session:
+            notices.notify_of_low_disk(session)
+            notices.forget_old(session)
         counts["sent"] = queue.flush_outbox()
         counts["delivered"] = self._deliveries.step()
         counts["removed"] = self._sweep.step()

@@ -11,7 +11,16 @@ import httpx2
 import jsonschema_rs
 import pytest
 
-from app.client import Client, corpus_shapes, evaluation_shapes, job_shapes, shapes, synthetic_shapes, tokenizer_shapes
+from app.client import (
+    Client,
+    corpus_shapes,
+    evaluation_shapes,
+    job_shapes,
+    notice_shapes,
+    shapes,
+    synthetic_shapes,
+    tokenizer_shapes,
+)
 from app.client.accounts import create_token
 from app.client.conversations import ConversationFields
 from app.client.deployments import DeploymentOptions
@@ -32,7 +41,7 @@ AREAS = {
         "tasks",
         "playground",
     ),
-    *("deployments", "conversations", "hyperparameter-searches", "synthetic data"),
+    *("deployments", "conversations", "hyperparameter-searches", "synthetic data", "notices"),
 }
 # Operations of these areas that the client does without: the former addresses of tasks, and samples of steps, which
 # pages show.
@@ -125,7 +134,7 @@ CALLS: Calls = {
     "get_search": lambda client, _file: client.jobs.get_search("s"),
     "cancel_search": lambda client, _file: client.jobs.cancel_search("s"),
     "compare_jobs": lambda client, _file: client.jobs.compare(["j", "k"]),
-    "change_job": lambda client, _file: client.jobs.change("j", name="n", tags=["t"], notes="m"),
+    "change_job": lambda client, _file: client.jobs.change("j", name="n", tags=["t"], notes="m", is_notified=False),
     "get_job": lambda client, _file: client.jobs.get("j"),
     "pause_job": lambda client, _file: client.jobs.pause("j"),
     "resume_job": lambda client, _file: client.jobs.resume("j"),
@@ -209,6 +218,12 @@ CALLS: Calls = {
     "get_model_endpoint": lambda client, _file: client.model_endpoints.get("e"),
     "change_model_endpoint": lambda client, _file: client.model_endpoints.change("e", **ENDPOINT),
     "delete_model_endpoint": lambda client, _file: client.model_endpoints.delete("e"),
+    "list_notices": lambda client, _file: next(client.notices.list(unread=True, limit=3)),
+    "count_unread_notices": lambda client, _file: client.notices.count_unread(),
+    "mark_notice_read": lambda client, _file: client.notices.mark_read("n"),
+    "mark_notices_read": lambda client, _file: client.notices.mark_all_read(),
+    "get_notice_settings": lambda client, _file: client.notices.settings(),
+    "change_notice_settings": lambda client, _file: client.notices.change_settings({"job_failed": []}, "en"),
     "unshare_conversation": lambda client, _file: client.conversations.unshare("t"),
 }
 # Each shape of the client, and the name of its schema.
@@ -300,6 +315,10 @@ SCHEMAS: dict[type[Shape], str] = {
     synthetic_shapes.EndpointInfo: "ModelEndpointAnswer",
     shapes.RecordMessageInfo: "RecordMessage",
     shapes.RecordInfo: "TrainingRecord",
+    notice_shapes.UserNoticeInfo: "UserNoticeAnswer",
+    notice_shapes.NoticeDeliveryInfo: "NoticeDeliveryAnswer",
+    notice_shapes.UnreadInfo: "UnreadAnswer",
+    notice_shapes.NoticeSettingsInfo: "NoticeSettingsAnswer",
 }
 
 

@@ -16,6 +16,7 @@ from app.core.conversation_models import Conversation, ConversationMessage
 from app.core.deployment_models import Deployment
 from app.core.json_shapes import ModelFacts, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, HyperparameterSearch, ImportedModel, Job, Tokenizer
+from app.core.notice_models import UserNotice
 from app.core.openai_models import Submission, Upload, WebhookEndpoint
 from app.core.synthetic_models import ModelEndpoint
 from app.tokenizers import service as tokenizers
@@ -43,6 +44,7 @@ TABLES: tuple[type[Any], ...] = (
     Submission,
     WebhookEndpoint,
     ModelEndpoint,
+    UserNotice,
 )
 
 
@@ -68,6 +70,7 @@ class Ids:
     endpoint_id: str
     search_id: str
     model_endpoint_id: str
+    notice_id: str
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +114,8 @@ def ids(database: str, alice_user: Person) -> Ids:
         )
         search = HyperparameterSearch(owner_id=alice_user.id, name=f"{MARK} search", fields=["seed"])
         model_endpoint = ModelEndpoint(owner_id=alice_user.id, name=MARK, base_url="https://example.com", model=MARK)
-        session.add_all([upload, endpoint, search, model_endpoint])
+        notice = UserNotice(user_id=alice_user.id, event="job_finished", values={"name": MARK, "steps": 4})
+        session.add_all([upload, endpoint, search, model_endpoint, notice])
         session.flush()
         others = (
             conversation.id,
@@ -123,6 +127,7 @@ def ids(database: str, alice_user: Person) -> Ids:
             endpoint.id,
             search.id,
             model_endpoint.id,
+            notice.id,
         )
         return Ids(*row_ids, token_id, session_id, alice_user.id, *others)
 
@@ -159,7 +164,9 @@ TUS = {
 PARAMETERS = {field.name for field in fields(Ids)} - {"running_job_id"}
 NO_ROWS = "{permission_id}"  # of checkpoints under /v1, which are never shared so
 WITH_ID = [(method, path) for method, path in routes() if re.search(r"\{\w+_id\}", path) and NO_ROWS not in path]
-LISTS = [path for method, path in routes() if method == "GET" and "{" not in path]
+LISTS = [
+    path for method, path in routes() if method == "GET" and "{" not in path and path != "/notices/events"
+]  # which does not end
 
 
 CLEANING = b'{"steps": [{"name": "fix_unicode"}]}'

@@ -1,0 +1,42 @@
+"""What you are notified of, and how."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .notice_shapes import NoticeSettingsInfo, UnreadInfo, UserNoticeInfo
+from .transport import Transport, address
+
+
+class Notices:
+    """Your notices, and your choices."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, *, unread: bool = False, limit: int = 50) -> Iterator[UserNoticeInfo]:
+        """Your notices, newest first: all, or those that are unread."""
+        return self._transport.pages(UserNoticeInfo, "/notices", unread=unread or None, limit=limit)
+
+    def count_unread(self) -> int:
+        """How many of your notices are unread."""
+        return self._transport.get(UnreadInfo, "/notices/unread").unread
+
+    def mark_read(self, notice_id: str) -> UserNoticeInfo:
+        """Mark a notice as read."""
+        return self._transport.post(UserNoticeInfo, address("notices", notice_id, "read"))
+
+    def mark_all_read(self) -> None:
+        """Mark all your notices as read."""
+        self._transport.command("/notices/read")
+
+    def settings(self) -> NoticeSettingsInfo:
+        """How you are notified."""
+        return self._transport.get(NoticeSettingsInfo, "/notice-settings")
+
+    def change_settings(
+        self, channels: Mapping[str, Sequence[str]] | None = None, language: str | None = None
+    ) -> NoticeSettingsInfo:
+        """Choose the channels of events, and the language of what is delivered; what is left out stays."""
+        changes: dict[str, Any] = {"channels": channels, "language": language}
+        body = {field: value for field, value in changes.items() if value is not None}
+        return self._transport.patch(NoticeSettingsInfo, "/notice-settings", body)

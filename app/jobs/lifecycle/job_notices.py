@@ -1,0 +1,36 @@
+"""Notifies the owner of a job that it has ended or makes no progress, in the transaction that records it."""
+
+from collections.abc import Callable
+
+from sqlalchemy.orm import Session
+
+from app.core import i18n
+from app.core.json_shapes import MessageValues
+from app.core.models import Job
+from app.jobs.lifecycle import failures
+from app.notices import service
+
+
+def enqueue(session: Session, job: Job) -> None:
+    """Notify that a job succeeded or failed. Who cancels a job needs no notice."""
+    if not job.is_notified:
+        return
+    if job.state == "succeeded":
+        values: MessageValues = {"name": job.name, "steps": job.step}
+        service.notify(session, user_id=job.owner_id, event="job_finished", job_id=job.id, values=values)
+    elif job.state == "failed":
+        notify(session, job, "job_failed", lambda: failures.explain(job.failure_code, job.failure))
+
+
+def notify(session: Session, job: Job, event: str, reason: Callable[[], str | None]) -> None:
+    """Notify of an event with a reason, which is stored in every language."""
+    values: MessageValues = {"name": job.name, "reason": _in_every_language(reason)}
+    service.notify(session, user_id=job.owner_id, event=event, job_id=job.id, values=values)
+
+
+def _in_every_language(sentence: Callable[[], str | None]) -> MessageValues:
+    sentences: MessageValues = {}
+    for language in i18n.LOCALES:
+        with i18n.use_locale(language):
+            sentences[language] = sentence() or ""
+    return sentences

@@ -1,0 +1,72 @@
+"""JSON routes of notices."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from app.core import db
+from app.core.paging import Listing
+from app.notices import schemas, service
+from app.notices.schemas import NoticeSettingsAnswer, NoticeSettingsRequest, UnreadAnswer, UserNoticeAnswer
+from app.web.auth import OwnAccount, Reader
+from app.web.idempotency import ApiRoute
+from app.web.paging import After, Limit
+from app.web.parameters import Id
+from app.web.problem_types import errors
+from app.web.unread import count_unread
+
+router = APIRouter(route_class=ApiRoute, tags=["notices"])
+
+
+@router.get("/notices")
+def list_notices(
+    principal: Reader,
+    unread: Annotated[bool, Query(description="Only those that are unread.")] = False,
+    limit: Limit = 50,
+    after: After = None,
+) -> Listing[UserNoticeAnswer]:
+    """List your notices, newest first. They are kept for 90 days."""
+    with db.transaction() as session:
+        rows, cursor = service.list_notices(session, principal=principal, is_unread=unread, limit=limit, after=after)
+        return Listing(data=schemas.notice_answers(session, rows), next=cursor)
+
+
+@router.get("/notices/unread")
+def count_unread_notices(principal: Reader) -> UnreadAnswer:
+    """How many of your notices are unread."""
+    with db.transaction() as session:
+        return UnreadAnswer(unread=count_unread(session, principal.user_id))
+
+
+@router.post("/notices/read", status_code=204)
+def mark_notices_read(principal: OwnAccount) -> Response:
+    """Mark all your notices as read."""
+    with db.transaction() as session:
+        service.mark_all_read(session, principal=principal)
+    return Response(status_code=204)
+
+
+@router.post("/notices/{notice_id}/read")
+def mark_notice_read(principal: OwnAccount, notice_id: Id) -> UserNoticeAnswer:
+    """Mark a notice as read."""
+    with db.transaction() as session:
+        notice = service.mark_read(session, principal=principal, notice_id=notice_id)
+        return schemas.notice_answers(session, [notice])[0]
+
+
+@router.get("/notice-settings")
+def get_notice_settings(principal: Reader) -> NoticeSettingsAnswer:
+    """Get how you are notified."""
+    with db.transaction() as session:
+        return schemas.settings_answer(session, principal)
+
+
+@router.patch("/notice-settings", responses=errors("event_unknown", "channel_unknown", "language_unknown"))
+def change_notice_settings(
+    request: Request, principal: OwnAccount, body: NoticeSettingsRequest
+) -> NoticeSettingsAnswer:
+    """Choose through which channels you are notified of which events."""
+    with db.transaction() as session:
+        panel_url = str(request.base_url).rstrip("/")
+        service.choose(session, principal=principal, panel_url=panel_url, **body.model_dump())
+        return schemas.settings_answer(session, principal)

@@ -1,0 +1,51 @@
+// On every page: the number of unread notices, and notices as notifications of the browser once the user allows them.
+// One page of all that are open follows the stream; the others hear of it.
+
+import { findAll } from "./dom.js";
+
+const LOCK = "athanor-notices";
+
+/** @typedef {{ id: string, title: string, text: string, address: string, is_for_browser: boolean, unread: number }} Notice */
+
+/** Whether this browser has notifications for this site, and what the user says to them. */
+export function permission() {
+  return "Notification" in window && window.isSecureContext ? Notification.permission : "unsupported";
+}
+
+/** Follow the notices if the user allows notifications, and if no other page does. */
+export function follow() {
+  if (permission() !== "granted" || !("locks" in navigator)) return;
+  const others = new BroadcastChannel(LOCK);
+  others.onmessage = (event) => showUnread(event.data);
+  // The lock is released when the page is closed; then another one follows.
+  navigator.locks.request(LOCK, () => new Promise(() => open(others)));
+}
+
+/** @param {BroadcastChannel} others */
+function open(others) {
+  const source = new EventSource("/notices/events");
+  source.addEventListener("notice", (event) => {
+    /** @type {Notice} */
+    const notice = JSON.parse(event.data);
+    showUnread(notice.unread);
+    others.postMessage(notice.unread);
+    if (notice.is_for_browser) notify(notice);
+  });
+}
+
+/** @param {Notice} notice */
+function notify({ id, title, text, address }) {
+  const shown = new Notification(title, { body: text, tag: id });
+  shown.onclick = () => {
+    window.focus();
+    location.assign(address);
+  };
+}
+
+/** @param {number} count */
+function showUnread(count) {
+  for (const place of findAll(document, "[data-unread]")) {
+    place.textContent = String(count);
+    place.hidden = count === 0;
+  }
+}
