@@ -51,6 +51,7 @@ from app.playground.deployments import api as deployments_api
 from app.playground.deployments import pages as deployments_pages
 from app.playground.inspection import api as inspection_api
 from app.playground.inspection import pages as inspection_pages
+from app.synthetic import api as synthetic_api
 from app.synthetic import endpoint_api
 from app.tokenizers import api as tokenizers_api
 from app.tokenizers import pages as tokenizers_pages
@@ -78,6 +79,7 @@ FEATURES = (
     deployments_api,
     inspection_api,
     endpoint_api,
+    synthetic_api,
 )
 OPENAI = (
     openai_models,

@@ -15,6 +15,7 @@ from typing import TypeGuard
 
 import pytest
 
+from app.core import synthetic_models  # noqa: F401 - its tables too
 from app.core.models import Base
 
 PACKAGES = ("app", "worker", "trainer")
@@ -200,6 +201,8 @@ STATE_WRITERS = {
     ("app/corpora/service.py", "corpus"),
     ("app/tokenizers/service.py", "Tokenizer"),
     ("app/core/background_tasks.py", "task"),
+    ("app/synthetic/drafts.py", "draft"),
+    ("app/synthetic/drafts.py", "DraftRecord"),
 }
 PLANTED_STATE_WRITES = [
     'job.state = "failed"',

@@ -28,6 +28,13 @@ MESSAGES = {
         "raises it."
     ),
     "judge_gone": gettext_noop("The model that judges was deleted. Start another evaluation."),
+    "generation_gone": gettext_noop("The records were deleted meanwhile."),
+    "source_changed": gettext_noop("The corpus was read again or deleted meanwhile. Generate from its present text."),
+    "endpoint_gone": gettext_noop("The model endpoint was deleted. Start another generation with another one."),
+    "endpoint_away": gettext_noop(
+        "The model did not answer, though it was asked several times ({why}). Continue later."
+    ),
+    "endpoint_refused": gettext_noop("The model refused to answer ({why}). Correct that, then continue."),
     "corpus_gone": gettext_noop("A corpus of this evaluation was deleted. Start another evaluation."),
 }
 

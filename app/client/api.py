@@ -18,6 +18,7 @@ from .job_shapes import NodeInfo, RecipeInfo
 from .jobs import Jobs
 from .model_endpoints import ModelEndpoints
 from .notices import Notices
+from .record_generations import RecordGenerations
 from .shapes import GenerationInfo, UserInfo
 from .tasks import Evaluations, Exports, Tasks
 from .tokenizers import Tokenizers
@@ -46,6 +47,7 @@ class Client:
         self.conversations = Conversations(self._transport)
         self.model_endpoints = ModelEndpoints(self._transport)
         self.notices = Notices(self._transport)
+        self.record_generations = RecordGenerations(self._transport)
         self.tasks = Tasks(self._transport)
         self.exports = Exports(self._transport, self.tasks)
         self.evaluations = Evaluations(self._transport)

@@ -50,7 +50,7 @@ def change_model_endpoint(
 
 @router.delete("/model-endpoints/{model_endpoint_id}", status_code=204)
 def delete_model_endpoint(principal: Submitter, model_endpoint_id: Id) -> Response:
-    """Delete a model endpoint. What it wrote stays; generations that use it end with their next request."""
+    """Delete a model endpoint. What it wrote stays; generations that use it end."""
     with db.transaction() as session:
         endpoints.delete(session, principal=principal, endpoint_id=model_endpoint_id)
     return Response(status_code=204)

@@ -93,5 +93,5 @@ def change(session: Session, *, principal: Principal, endpoint_id: str, request:
 
 
 def delete(session: Session, *, principal: Principal, endpoint_id: str) -> None:
-    """Delete an endpoint. Generations that use it end with their next request."""
+    """Delete an endpoint. Generations that use it end with their next answer."""
     session.delete(get(session, principal=principal, endpoint_id=endpoint_id))

@@ -137,6 +137,19 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     # notices
     "channel_unknown": ((422,), "There is no such channel of notices for the user."),
     "event_unknown": ((422,), "There is no such event for the user."),
+    # records that models write
+    "cells_invalid": ((422,), "The texts of a record are too few, too many or empty."),
+    "endpoint_unknown": ((422,), "There is no such model endpoint, or it belongs to another user."),
+    "generation_complete": ((409,), "All documents of the generation were asked about."),
+    "generation_open": ((409,), "The generation has not ended."),
+    "model_or_endpoint": ((422,), "Either a model or an endpoint is needed."),
+    "model_unfit": ((422,), "The model cannot write records, or is not there."),
+    "not_generated": ((404,), "No model wrote records of this version of the corpus."),
+    "price_missing": ((422,), "A cost cannot be limited without prices."),
+    "records_many": ((422,), "A document is rewritten as one text."),
+    "records_none": ((409,), "No record is accepted."),
+    "source_gone": ((409,), "The corpus whose documents were used was deleted."),
+    "template_invalid": ((422,), "The prompt lacks the place for the document."),
     # base models
     "hub_offline": ((409,), "Downloads from the hub are turned off."),
     "model_closed": ((409,), "The model accepts no more files."),

@@ -14,7 +14,15 @@ from app.core.background_tasks import lane_of
 from app.core.models import BackgroundTask
 from app.core.node_budget import NoRoom, Reservation, node_budget
 from app.core.settings import settings
-from worker.background import clean, export_and_evaluate, model_import, parse, prepare_tokenizer, statistics
+from worker.background import (
+    clean,
+    export_and_evaluate,
+    generate_records,
+    model_import,
+    parse,
+    prepare_tokenizer,
+    statistics,
+)
 from worker.background.lease import OUTAGE, Lease, is_outage
 from worker.background.work import Report, Work
 from worker.sandbox import runner
@@ -32,6 +40,7 @@ WORK: dict[str, Work] = {
     "export": export_and_evaluate.EXPORT,
     "evaluation": export_and_evaluate.EVALUATION,
     "tokenizer": prepare_tokenizer.WORK,
+    "generate": generate_records.WORK,
 }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from . import account, conversing, deploying, generating, pulling, resources, submitting, watching
+from . import account, conversing, deploying, generating, generating_records, pulling, resources, submitting, watching
 from .terminal import command
 
 commands = typer.Typer(
@@ -43,6 +43,7 @@ for _name, _group in {
     "checkpoints": resources.checkpoints,
     "deployments": deploying.deployments,
     "conversations": conversing.conversations,
+    "records": generating_records.records,
     "tasks": resources.tasks,
 }.items():
     commands.add_typer(_group, name=_name)

@@ -25,6 +25,7 @@ from app.client.accounts import create_token
 from app.client.conversations import ConversationFields
 from app.client.deployments import DeploymentOptions
 from app.client.model_endpoints import EndpointFields
+from app.client.record_generations import GenerationFields
 from app.client.shapes import FileInfo, Shape
 from app.main import create_app
 from tests import api_document
@@ -71,6 +72,22 @@ ENDPOINT: EndpointFields = {
     "api_key": "key",
     "input_price": 0.5,
     "output_price": 1.5,
+}
+
+GENERATION: GenerationFields = {
+    "model": "helpdesk",
+    "endpoint": None,
+    "kind": "chat",
+    "template": "{document}",
+    "num_documents": 2,
+    "max_characters": 100,
+    "seed": 1,
+    "records_per_document": 2,
+    "num_turns": 2,
+    "temperature": 0.5,
+    "max_tokens": 100,
+    "max_total_tokens": 1000,
+    "max_cost": 1.5,
 }
 
 SEARCH: dict[str, Any] = {
@@ -213,6 +230,20 @@ CALLS: Calls = {
     "delete_message": lambda client, _file: client.conversations.delete_message("t", "m"),
     "get_training_record": lambda client, _file: client.conversations.record("t", "m"),
     "share_conversation": lambda client, _file: client.conversations.share("t"),
+    "list_record_generations": lambda client, _file: next(client.record_generations.list(limit=3)),
+    "create_record_generation": lambda client, _file: client.record_generations.create("c", **GENERATION),
+    "get_record_generation": lambda client, _file: client.record_generations.get("g"),
+    "resume_record_generation": lambda client, _file: client.record_generations.resume("g", max_cost=1.5),
+    "delete_record_generation": lambda client, _file: client.record_generations.delete("g"),
+    "list_generated_records": lambda client, _file: next(
+        client.record_generations.records("g", state="draft", duplicates=True, limit=3)
+    ),
+    "change_generated_record": lambda client, _file: client.record_generations.change(
+        "g", "r", state="accepted", cells=["a", "b"]
+    ),
+    "review_generated_records": lambda client, _file: client.record_generations.review("g", "accepted", ids=["r"]),
+    "make_corpus_of_records": lambda client, _file: client.record_generations.make_corpus("g", name="n"),
+    "get_synthesis": lambda client, _file: client.record_generations.synthesis("c"),
     "list_model_endpoints": lambda client, _file: next(client.model_endpoints.list(limit=3)),
     "create_model_endpoint": lambda client, _file: client.model_endpoints.create(**ENDPOINT),
     "get_model_endpoint": lambda client, _file: client.model_endpoints.get("e"),
@@ -313,6 +344,11 @@ SCHEMAS: dict[type[Shape], str] = {
     shapes.ConversationInfo: "ConversationAnswer",
     shapes.ConversationDetails: "ConversationDetail",
     synthetic_shapes.EndpointInfo: "ModelEndpointAnswer",
+    synthetic_shapes.AnswerExample: "AnswerProblemInfo",
+    synthetic_shapes.DraftCountsInfo: "DraftCounts",
+    synthetic_shapes.RecordGenerationInfo: "RecordGenerationAnswer",
+    synthetic_shapes.DraftInfo: "DraftAnswer",
+    synthetic_shapes.SynthesisInfo: "SynthesisAnswer",
     shapes.RecordMessageInfo: "RecordMessage",
     shapes.RecordInfo: "TrainingRecord",
     notice_shapes.UserNoticeInfo: "UserNoticeAnswer",

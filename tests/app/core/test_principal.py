@@ -18,7 +18,8 @@ from app.core.json_shapes import ModelFacts, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, HyperparameterSearch, ImportedModel, Job, Tokenizer
 from app.core.notice_models import UserNotice
 from app.core.openai_models import Submission, Upload, WebhookEndpoint
-from app.core.synthetic_models import ModelEndpoint
+from app.core.synthetic_models import DraftRecord, ModelEndpoint, RecordGeneration
+from app.core.synthetic_shapes import RecordSettings
 from app.tokenizers import service as tokenizers
 from app.webhooks.service import EVENT_TYPES
 from tests.app.jobs import factories, saved_checkpoints
@@ -45,6 +46,22 @@ TABLES: tuple[type[Any], ...] = (
     WebhookEndpoint,
     ModelEndpoint,
     UserNotice,
+    RecordGeneration,
+    DraftRecord,
+)
+
+
+RECORD_SETTINGS = RecordSettings(
+    kind="question_answer",
+    language="en",
+    template="{document}",
+    num_documents=1,
+    max_characters=1,
+    seed=0,
+    records_per_document=1,
+    num_turns=1,
+    temperature=0,
+    max_tokens=1,
 )
 
 
@@ -71,6 +88,8 @@ class Ids:
     search_id: str
     model_endpoint_id: str
     notice_id: str
+    generation_id: str
+    record_id: str
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +134,20 @@ def ids(database: str, alice_user: Person) -> Ids:
         search = HyperparameterSearch(owner_id=alice_user.id, name=f"{MARK} search", fields=["seed"])
         model_endpoint = ModelEndpoint(owner_id=alice_user.id, name=MARK, base_url="https://example.com", model=MARK)
         notice = UserNotice(user_id=alice_user.id, event="job_finished", values={"name": MARK, "steps": 4})
-        session.add_all([upload, endpoint, search, model_endpoint, notice])
+        generation = RecordGeneration(
+            owner_id=alice_user.id,
+            corpus_name=MARK,
+            corpus_version=1,
+            corpus_sha256=SHA256,
+            corpus_documents=1,
+            model=MARK,
+            model_name=MARK,
+            settings=RECORD_SETTINGS,
+        )
+        session.add_all([upload, endpoint, search, model_endpoint, notice, generation])
+        session.flush()
+        draft = DraftRecord(generation_id=generation.id, document=0, cells=[MARK, MARK])
+        session.add(draft)
         session.flush()
         others = (
             conversation.id,
@@ -128,6 +160,8 @@ def ids(database: str, alice_user: Person) -> Ids:
             search.id,
             model_endpoint.id,
             notice.id,
+            generation.id,
+            draft.id,
         )
         return Ids(*row_ids, token_id, session_id, alice_user.id, *others)
 
@@ -175,6 +209,7 @@ BODIES = {
     "/api/v1/corpora/{corpus_id}/clean": CLEANING,
     "/api/v1/corpora/{corpus_id}/preview-cleaning": CLEANING,
     "/api/v1/model-endpoints/{model_endpoint_id}": ENDPOINT,
+    "/api/v1/record-generations/{generation_id}/review": b'{"state": "accepted"}',
 }
 
 
@@ -208,8 +243,8 @@ def test_a_foreign_id_is_not_found(ids: Ids, bob: TestClient, method: str, path:
     assert fingerprint() == before
 
 
-# The result of a cleaning, of a corpus that none made, and the files of an export that has not run.
-MAY_BE_ABSENT = ("events", "/cleaning", "/{task_id}/files/")
+# How a recipe or a model made a corpus that neither made, and the files of an export that has not run.
+MAY_BE_ABSENT = ("events", "/cleaning", "/synthesis", "/{task_id}/files/")
 
 
 @pytest.mark.parametrize(
