@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from app.accounts import api as accounts_api
 from app.accounts import pages as accounts_pages
+from app.accounts import people_api
 from app.background_tasks import api as background_tasks_api
 from app.background_tasks import pages as background_tasks_pages
 from app.base_models import api as models_api
@@ -63,6 +64,7 @@ from app.web.static_files import DIRECTORY, STATIC_PATH, ImmutableFiles
 
 FEATURES = (
     accounts_api,
+    people_api,
     corpora_api,
     statistics_api,
     cleaning_api,

@@ -1,6 +1,6 @@
 """The actions that hash passwords. Each uses short transactions of its own: no connection is held while hashing."""
 
-from app.accounts import passwords, service
+from app.accounts import invitations, passwords, service
 from app.accounts.browser import Browser
 from app.accounts.service import Login
 from app.core import db
@@ -44,6 +44,21 @@ def reset_password(code: str, password: str, browser: Browser, address: Guess, *
     with db.transaction() as session:
         user = service.user_of_reset(session, code=code, for_update=True)
         service.set_password(session, user_id=user.id, password_hash=password_hash, revoke_tokens=revoke_tokens)
+        return service.log_in(session, user_id=user.id, browser=browser)
+
+
+def accept_invitation(code: str, name: str, password: str, browser: Browser, address: Guess) -> Login:
+    """Create the account of an invitation and log in. A wrong code is counted for its address. Raises PanelError."""
+    try:
+        with db.transaction() as session:
+            invitations.of_code(session, code=code)
+    except PanelError:
+        _count(address)
+        raise
+    passwords.check(password, service.checked_name(name))
+    password_hash = passwords.hash_password(password)
+    with db.transaction() as session:
+        user = invitations.accept(session, code=code, name=name, password_hash=password_hash)
         return service.log_in(session, user_id=user.id, browser=browser)
 
 

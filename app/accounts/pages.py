@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from app.accounts import access, cookies, removal, service
+from app.accounts import access, cookies, invitations, removal, service
 from app.accounts.api import end_session, reset_link
 from app.accounts.browser import browser_of
 from app.accounts.passwords import HASHING
@@ -26,6 +26,7 @@ from app.web.parameters import Id
 router = APIRouter()
 THEMES = ("light", "dark", "system")
 ONE_YEAR = 365 * 24 * 3600
+INVITATION_DAYS = 7
 
 Text = Annotated[str, Form()]
 RoleField = Annotated[Role, Form()]
@@ -125,6 +126,24 @@ def reset_password(request: Request, code: Text = "", password: Text = "", revok
     return _logged_in(request, login, "/account?done=password")
 
 
+@router.get("/invitation")
+def show_invitation(request: Request, code: Annotated[str, Query(max_length=200)] = "") -> Response:
+    """The page of an invitation, where somebody creates an account."""
+    return page(request, "accounts/invitation.html", code=code, name="", errors={}, error=None)
+
+
+@router.post("/invitation")
+@HASHING
+def accept_invitation(request: Request, code: Text = "", name: Text = "", password: Text = "") -> Response:
+    """Create the account and log in."""
+    address = guess_limits.from_address(request, "code")
+    try:
+        login = access.accept_invitation(code, name, password, browser_of(request), address)
+    except PanelError as error:
+        return _refused(request, "accounts/invitation.html", error, code=code, name=name)
+    return _logged_in(request, login, "/")
+
+
 @router.post("/logout")
 def log_out(request: Request) -> Response:
     """End the session."""
@@ -153,6 +172,7 @@ def _account(request: Request, principal: Principal, error: PanelError | None = 
         sessions = service.list_sessions(session, principal=principal)
         tokens, _more = service.list_tokens(session, principal=principal)
         people = service.list_users(session)[0] if principal.is_at_least("admin") else []
+        invited = invitations.list_open(session)[0] if principal.is_at_least("admin") else []
     variables: dict[str, Any] = {
         "form": "",
         "values": {},
@@ -162,6 +182,8 @@ def _account(request: Request, principal: Principal, error: PanelError | None = 
         "sessions": sessions,
         "tokens": tokens,
         "people": people,
+        "invitations": invited,
+        "invitation_link": None,
         "scopes": [scope for scope in SCOPES if scope in principal.scopes],
         "roles": [role for role in ROLES if may_manage(principal.role, role)],
         "base": str(request.base_url),
@@ -240,6 +262,27 @@ def add_person(
     except PanelError as error:
         return _account(request, principal, error, form="person", values={"name": name, "role": role})
     return _go("/account?done=person")
+
+
+@router.post("/account/invitations")
+def invite(request: Request, principal: PeopleManager, role: RoleField = "member") -> Response:
+    """Create an invitation and show its link once."""
+    try:
+        with db.transaction() as session:
+            _row, code = invitations.create(session, principal=principal, role=role, days=INVITATION_DAYS)
+    except PanelError as error:
+        return _account(request, principal, error, form="invitation", values={"role": role})
+    return _account(request, principal, invitation_link=invitations.link(str(request.base_url), code))
+
+
+@router.post("/account/invitations/{invitation_id}/revoke")
+def revoke_invitation(request: Request, principal: PeopleManager, invitation_id: Id) -> Response:
+    """Revoke an invitation."""
+    return handle_form_action(
+        lambda session: invitations.revoke(session, principal=principal, invitation_id=invitation_id),
+        "/account?done=invitation",
+        lambda error: _account(request, principal, error, form="invitation"),
+    )
 
 
 # ---- one person -----------------------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.accounts.invitations import MAX_DAYS
 from app.accounts.removal import Belongings
-from app.core.account_models import ApiToken, LoginSession, User
+from app.core.account_models import ApiToken, Invitation, LoginSession, User
 from app.core.principal import Principal, Scope
 from app.core.roles import Role
 
@@ -115,6 +116,41 @@ class UserDetail(UserAnswer):
     num_unfinished: int = Field(description="Jobs and background tasks that have not finished.")
 
 
+class InvitationRequest(BaseModel):
+    """For whom a new invitation is: the role of the account, and how long it can be used."""
+
+    model_config = _body({"role": "member", "days": 7})
+
+    role: Role = "member"
+    days: int = Field(7, ge=1, le=MAX_DAYS, description="Days until it expires.")
+
+
+class AcceptRequest(BaseModel):
+    """The code of an invitation, and the name and password of the new account."""
+
+    model_config = _body({"code": "...", "name": "Carol", "password": "four unrelated words here"})
+
+    code: str
+    name: str
+    password: str
+
+
+class InvitationAnswer(BaseModel):
+    """An invitation that can be used."""
+
+    id: str
+    role: Role
+    inviter: str = Field(description="Name of who invites.")
+    created_at: datetime
+    expires_at: datetime
+
+
+class NewInvitationAnswer(InvitationAnswer):
+    """A new invitation with its link, which is shown only here."""
+
+    link: str = Field(description="Works once.", json_schema_extra={"format": "password"})
+
+
 class ResetLinkAnswer(BaseModel):
     """A link with which a user chooses a new password."""
 
@@ -166,6 +202,11 @@ def user_answer(user: User) -> UserAnswer:
 def user_detail(user: User, belongings: Belongings) -> UserDetail:
     """The response for a user with what they have."""
     return UserDetail.model_validate({**user_answer(user).model_dump(), **vars(belongings)})
+
+
+def invitation_answer(row: Invitation, inviter: str) -> InvitationAnswer:
+    """The response for an invitation."""
+    return InvitationAnswer.model_validate({**vars(row), "inviter": inviter})
 
 
 def session_answer(row: LoginSession, principal: Principal) -> SessionAnswer:

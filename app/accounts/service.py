@@ -64,7 +64,7 @@ def create_owner(session: Session, *, code: str, name: str, password_hash: str) 
 # ---- users ----------------------------------------------------------------------------------------------------------
 
 
-def create_user(session: Session, *, name: str, password_hash: str, role: Role) -> User:
+def create_user(session: Session, *, name: str, password_hash: str, role: str) -> User:
     """Create an account. Raises PanelError for a bad name and one that is in use."""
     return _add_user(session, name, password_hash, role)
 

@@ -18,6 +18,7 @@ from .job_shapes import NodeInfo, RecipeInfo
 from .jobs import Jobs
 from .model_endpoints import ModelEndpoints
 from .notices import Notices
+from .people import People
 from .record_generations import RecordGenerations
 from .shapes import GenerationInfo, UserInfo
 from .tasks import Evaluations, Exports, Tasks
@@ -51,6 +52,7 @@ class Client:
         self.tasks = Tasks(self._transport)
         self.exports = Exports(self._transport, self.tasks)
         self.evaluations = Evaluations(self._transport)
+        self.people = People(self._transport)
         self._generator = generation.Generator(self._transport)
 
     def __enter__(self) -> Self:

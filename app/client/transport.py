@@ -73,14 +73,14 @@ class Transport:
         headers |= _key() if method == "POST" else {}
         return self._read(shape, self._request(method, path, query, content=content, headers=headers))
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: str, **query: Any) -> None:
         """Send DELETE. If it is repeated because the connection broke, there may be nothing left to delete."""
         attempts = 0
 
         def send() -> httpx2.Response:
             nonlocal attempts
             attempts += 1
-            response = self._http.delete(API + path)
+            response = self._http.delete(API + path, params=query)
             if not (attempts > 1 and response.status_code == httpx2.codes.NOT_FOUND):
                 _raise_for_problem(response)
             return response

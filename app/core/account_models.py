@@ -1,4 +1,4 @@
-"""The tables of accounts, without logic: users, sessions, tokens, one-time codes, and counts of wrong guesses."""
+"""The tables of accounts, without logic: users, sessions, tokens, one-time codes, invitations, counts of guesses."""
 
 from datetime import datetime
 from typing import Any
@@ -73,6 +73,21 @@ class PasswordReset(Base):
     code_sha256: Mapped[str] = mapped_column(primary_key=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), unique=True)
     expires_at: Mapped[datetime]
+
+
+class Invitation(Base):
+    """The one-time code of a link with which somebody creates an account of this role, hashed; deleted once used."""
+
+    __tablename__ = "invitation"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    code_sha256: Mapped[str] = mapped_column(unique=True)
+    inviter_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    role: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint(one_of("role", ROLES), name="role"),)
 
 
 class GuessCount(Base):

@@ -41,6 +41,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
         (429,),
         "Too many wrong codes or tokens from this address; Retry-After says when to try again.",
     ),
+    "invitation_wrong": ((403,), "The code of the invitation is wrong, used, revoked or too old."),
     "last_owner": ((409,), "An installation needs an owner who can log in."),
     "login_busy": ((429,), "Too many passwords are being checked at the moment; Retry-After says when to try again."),
     "login_failed": ((401,), "Name or password is wrong."),

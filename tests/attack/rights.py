@@ -10,10 +10,10 @@ from tests.attack.target import Target
 from tests.routes import routes
 
 PUBLIC = re.compile(
-    r"(/api/v1)?/(setup|login|logout|password-reset|reset-password)|/preferences|/api/docs|/api/problems/.*|/health|/(works|checkpoint-tasks)\{.*"
+    r"(/api/v1)?/(setup|login|logout|password-reset|reset-password|invitations/accept|invitation)|/preferences|/api/docs|/api/problems/.*|/health|/(works|checkpoint-tasks)\{.*"
 )
 READING_POSTS = re.compile(r"/api/v1/jobs/(plan|propose)|/jobs/(plan|propose)")  # they change nothing
-OF_ACCOUNTS = re.compile(r"/api/v1/(tokens|users|sessions|me/)")  # only with the scope admin
+OF_ACCOUNTS = re.compile(r"/api/v1/(tokens|users|invitations|sessions|me/)")  # only with the scope admin
 MARK = "Sesame"  # in the name of everything of Alice's
 
 
@@ -63,7 +63,7 @@ def other_ids(target: Target) -> str:
                     continue
                 response = ask(client, method, path_of(path, ids))
                 text = response.text if response.is_stream_consumed else ""
-                expected = 403 if "{user_id}" in path else 404  # people are for admins
+                expected = 403 if re.search(r"\{(user|invitation)_id\}", path) else 404  # people are for admins
                 if response.status_code != expected or MARK in text:
                     wide.append(f"{method} {path}: {response.status_code}")
     return check_cells(wide, target)

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
+from app.accounts import invitations
 from app.core import db, storage
-from app.core.account_models import ApiToken, LoginSession, PasswordReset, User
+from app.core.account_models import ApiToken, Invitation, LoginSession, PasswordReset, User
 from app.core.conversation_models import Conversation, ConversationMessage
 from app.core.deployment_models import Deployment
 from app.core.json_shapes import ModelFacts, TaskOptions
@@ -78,6 +79,7 @@ class Ids:
     token_id: str
     session_id: str
     user_id: str
+    invitation_id: str
     conversation_id: str
     message_id: str
     deployment_id: str
@@ -134,6 +136,7 @@ def ids(database: str, alice_user: Person) -> Ids:
         search = HyperparameterSearch(owner_id=alice_user.id, name=f"{MARK} search", fields=["seed"])
         model_endpoint = ModelEndpoint(owner_id=alice_user.id, name=MARK, base_url="https://example.com", model=MARK)
         notice = UserNotice(user_id=alice_user.id, event="job_finished", values={"name": MARK, "steps": 4})
+        invitation, _code = invitations.create(session, principal=alice_user.principal, role="member", days=7)
         generation = RecordGeneration(
             owner_id=alice_user.id,
             corpus_name=MARK,
@@ -163,7 +166,7 @@ def ids(database: str, alice_user: Person) -> Ids:
             generation.id,
             draft.id,
         )
-        return Ids(*row_ids, token_id, session_id, alice_user.id, *others)
+        return Ids(*row_ids, token_id, session_id, alice_user.id, invitation.id, *others)
 
 
 def record_tokenizer(session: Any, person: Person, name: str, corpus_ids: list[str], sha256: str = SHA256) -> Tokenizer:
@@ -196,6 +199,7 @@ TUS = {
     "X-HTTP-Method-Override": "PATCH",
 }
 PARAMETERS = {field.name for field in fields(Ids)} - {"running_job_id"}
+FOR_ADMINS = r"\{(user|invitation)_id\}"
 NO_ROWS = "{permission_id}"  # of checkpoints under /v1, which are never shared so
 WITH_ID = [(method, path) for method, path in routes() if re.search(r"\{\w+_id\}", path) and NO_ROWS not in path]
 LISTS = [
@@ -227,8 +231,14 @@ def fingerprint() -> list[Any]:
     tokens = select(ApiToken.id, ApiToken.revoked_at).order_by(ApiToken.id)
     sessions = select(LoginSession.id).order_by(LoginSession.id)
     people = select(User.id, User.name, User.password_hash, User.disabled_at).order_by(User.id)
-    resets = select(PasswordReset.code_sha256)
-    queries = [*(select(table.__table__).order_by(table.id) for table in TABLES), tokens, sessions, people, resets]
+    codes = (select(PasswordReset.code_sha256), select(Invitation.code_sha256))
+    queries = [
+        *(select(table.__table__).order_by(table.id) for table in TABLES),
+        tokens,
+        sessions,
+        people,
+        *codes,
+    ]
     with db.transaction() as session:
         return [session.execute(query).all() for query in queries]
 
@@ -238,7 +248,7 @@ def test_a_foreign_id_is_not_found(ids: Ids, bob: TestClient, method: str, path:
     before = fingerprint()
     headers = TUS if path.startswith("/api/v1/uploads") else {"Content-Type": "application/json"}
     answer = bob.request(method, path_of(path, ids), content=BODIES.get(path, b"{}"), headers=headers)
-    assert answer.status_code == (403 if "{user_id}" in path else 404), answer.text  # people are for admins
+    assert answer.status_code == (403 if re.search(FOR_ADMINS, path) else 404), answer.text
     assert MARK not in answer.text
     assert fingerprint() == before
 

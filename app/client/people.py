@@ -1,0 +1,57 @@
+"""The accounts of a server and invitations to it, for a token with the scope admin of an admin or owner."""
+
+from collections.abc import Iterator
+
+from .people_shapes import InvitationInfo, NewInvitationInfo, PersonDetails, PersonInfo, ResetLinkInfo
+from .transport import Transport, address
+
+
+class People:
+    """Users. `role` is viewer, member, admin or owner; admins manage viewers and members only."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, limit: int = 50) -> Iterator[PersonInfo]:
+        """All users, newest first."""
+        return self._transport.pages(PersonInfo, "/users", limit=limit)
+
+    def get(self, user_id: str) -> PersonDetails:
+        """A user, with how much they have."""
+        return self._transport.get(PersonDetails, address("users", user_id))
+
+    def create(self, name: str, password: str, role: str = "member") -> PersonInfo:
+        """Create an account with an initial password."""
+        return self._transport.post(PersonInfo, "/users", {"name": name, "password": password, "role": role})
+
+    def change_role(self, user_id: str, role: str) -> PersonInfo:
+        """Give a user another role, effective immediately."""
+        return self._transport.patch(PersonInfo, address("users", user_id), {"role": role})
+
+    def disable(self, user_id: str) -> PersonInfo:
+        """Refuse the password, sessions and tokens of a user at once; running jobs keep running."""
+        return self._transport.post(PersonInfo, address("users", user_id, "disable"))
+
+    def enable(self, user_id: str) -> PersonInfo:
+        """Accept a user's password and tokens again."""
+        return self._transport.post(PersonInfo, address("users", user_id, "enable"))
+
+    def create_reset_link(self, user_id: str) -> ResetLinkInfo:
+        """Create a link with which a user chooses a new password, once, within 24 hours."""
+        return self._transport.post(ResetLinkInfo, address("users", user_id, "password-reset"))
+
+    def remove(self, user_id: str, data: str) -> None:
+        """Remove a user; `data` says what happens to what they have: delete, or transfer to the user of the token."""
+        self._transport.delete(address("users", user_id), data=data)
+
+    def invitations(self, limit: int = 50) -> Iterator[InvitationInfo]:
+        """The invitations that can still be used, newest first."""
+        return self._transport.pages(InvitationInfo, "/invitations", limit=limit)
+
+    def invite(self, role: str = "member", days: int = 7) -> NewInvitationInfo:
+        """Create a link with which somebody creates an account of this role, once."""
+        return self._transport.post(NewInvitationInfo, "/invitations", {"role": role, "days": days})
+
+    def revoke_invitation(self, invitation_id: str) -> None:
+        """Revoke an invitation: its link stops working."""
+        self._transport.delete(address("invitations", invitation_id))

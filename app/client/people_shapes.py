@@ -1,0 +1,51 @@
+"""What the API answers about people and invitations."""
+
+from datetime import datetime
+
+from .shapes import Shape
+
+
+class PersonInfo(Shape):
+    """A user. `disabled_at` is since when the user can neither log in nor use tokens."""
+
+    id: str
+    name: str
+    role: str
+    created_at: datetime
+    disabled_at: datetime | None
+
+
+class PersonDetails(PersonInfo):
+    """A user, and how much they have. `num_unfinished` counts jobs and background tasks."""
+
+    num_jobs: int
+    num_checkpoints: int
+    num_corpora: int
+    num_tokenizers: int
+    num_models: int
+    num_conversations: int
+    num_deployments: int
+    num_unfinished: int
+
+
+class ResetLinkInfo(Shape):
+    """A link with which a user chooses a new password."""
+
+    link: str
+    expires_at: datetime
+
+
+class InvitationInfo(Shape):
+    """An invitation that can be used. `inviter` is the name of who invites."""
+
+    id: str
+    role: str
+    inviter: str
+    created_at: datetime
+    expires_at: datetime
+
+
+class NewInvitationInfo(InvitationInfo):
+    """A new invitation with its link, which is shown only here."""
+
+    link: str
