@@ -3,10 +3,10 @@
 from typing import Any
 
 from app.core.formatting import file_size
-from app.core.i18n import _, gettext_noop
+from app.core.i18n import Plural, _, gettext_noop
 from app.core.json_shapes import Problem
 
-MESSAGES = {
+MESSAGES: dict[str, str | Plural] = {
     "result_unstorable": gettext_noop(
         "What the model's files say could not be stored ({why}). Check their names and texts for control characters."
     ),
@@ -54,7 +54,11 @@ MESSAGES = {
     "overlap": gettext_noop("The tensor {tensor} in {file} overlaps the one before it, at byte {byte}."),
     "gap": gettext_noop("{file} has bytes before the tensor {tensor} that belong to no tensor, at byte {byte}."),
     "trailing": gettext_noop("{file} has bytes after its last tensor, at byte {byte}."),
-    "size": gettext_noop("The tensor {tensor} in {file} has {found} bytes; its shape requires {expected}."),
+    "size": Plural(
+        "The tensor {tensor} in {file} has {found} byte; its shape requires {expected}.",
+        "The tensor {tensor} in {file} has {found} bytes; its shape requires {expected}.",
+        "found",
+    ),
     "nonfinite": gettext_noop("The tensor {tensor} in {file} has a NaN or infinite value at byte {byte}."),
     "index_missing": gettext_noop("The index {file} lists {part}, which is missing."),
     "index_tensor": gettext_noop("The index {file} places {tensor} in {part}, but it is not there."),
@@ -114,7 +118,9 @@ MESSAGES = {
     "head_missing": gettext_noop(
         "The model has no language-modeling head; training starts with a newly initialized one."
     ),
-    "tensors_unused": gettext_noop("{count} tensors are not used, for example {tensor}."),
+    "tensors_unused": Plural(
+        "{count} tensor is not used: {tensor}.", "{count} tensors are not used, for example {tensor}.", "count"
+    ),
     "as_llama": gettext_noop("This Mistral has no sliding window, so it is loaded as an equivalent Llama."),
     "tokenizer_converted": gettext_noop("tokenizer.json was converted from the tokenizer's older files."),
     "tokenizer_replaced": gettext_noop(

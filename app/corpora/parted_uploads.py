@@ -129,7 +129,7 @@ def _check_parts(session: Session, upload: Upload, part_ids: Sequence[str]) -> N
         raise bad_field("part_ids", "part_unknown", _("This upload has no part {id}.", id=unknown[:100]))
     total = sum(sizes[part_id] for part_id in part_ids)
     if total != upload.num_bytes:
-        message = _("The parts have {total} bytes, but {bytes} were announced.", total=total, bytes=upload.num_bytes)
+        message = _("Bytes in the parts: {total}; announced: {bytes}.", total=total, bytes=upload.num_bytes)
         raise bad_field("part_ids", "upload_incomplete", message)
 
 

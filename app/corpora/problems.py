@@ -5,13 +5,13 @@ from typing import Any
 from babel import Locale
 
 from app.core import i18n
-from app.core.formatting import file_size, number
-from app.core.i18n import _, gettext_noop, translate
+from app.core.formatting import file_size
+from app.core.i18n import Plural, _, gettext_noop, ngettext, translate
 from app.core.json_shapes import EncodingCandidate, Problem
 from app.core.models import Corpus
 from app.corpora.record_kinds import KIND_WORDS
 
-MESSAGES = {
+MESSAGES: dict[str, str | Plural] = {
     "empty": gettext_noop("The corpus is empty: the file has no text, or only whitespace."),
     "all_skipped": gettext_noop("Nothing is left: all documents were left out. Replace their bad bytes instead."),
     "kind_differs": gettext_noop(
@@ -121,7 +121,11 @@ MESSAGES = {
         "or prompt, chosen and rejected. It contains: {found}. Say on this page what each column is."
     ),
     "column_twice": gettext_noop("The first row names the column “{name}” twice. Rename one of them."),
-    "row_length": gettext_noop("The row has {found} cells, but the first row has {expected}."),
+    "row_length": Plural(
+        "The row has {found} cell, but the first row has {expected}.",
+        "The row has {found} cells, but the first row has {expected}.",
+        "found",
+    ),
     "csv": gettext_noop("The row cannot be read: {why}."),
     "row_too_long": gettext_noop(
         "The row is longer than 16 MiB. Close the quotation mark that is still open in it, or split the document."
@@ -153,9 +157,13 @@ MESSAGES = {
     "file_too_large_to_read": gettext_noop("The file is larger than {limit}. Split it."),
     "no_text": gettext_noop("The file has no text."),
     "pdf_without_text": gettext_noop(
-        "None of the {pages} pages has text: it is probably scanned. Recognize its text first (OCR)."
+        "None of its pages ({pages}) has text: it is probably scanned. Recognize its text first (OCR)."
     ),
-    "pages_without_text": gettext_noop("{pages} pages have no text, such as scanned ones: {numbers}."),
+    "pages_without_text": Plural(
+        "{pages} page has no text, such as a scanned one: {numbers}.",
+        "{pages} pages have no text, such as scanned ones: {numbers}.",
+        "pages",
+    ),
     "office_old": gettext_noop("The file has an old format of Office. Save it as .docx or .xlsx."),
     "out_of_memory": gettext_noop("Parsing was stopped: it needed more than {limit} of memory."),
     "disk_filled_up": gettext_noop(
@@ -236,7 +244,11 @@ BAD_BYTES = {
 def encoding_reason(candidate: EncodingCandidate) -> str:
     """Why a file may be text in an encoding, in the reader's language."""
     if candidate.num_bad_places:
-        decoded = _("{n} places of the whole file do not decode", n=number(candidate.num_bad_places))
+        decoded = ngettext(
+            "{n} place of the whole file does not decode",
+            "{n} places of the whole file do not decode",
+            candidate.num_bad_places,
+        )
     else:
         decoded = _("The whole file decodes")
     if not candidate.language:

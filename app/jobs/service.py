@@ -19,7 +19,7 @@ from app.checkpoints import service as checkpoints
 from app.core import deleted_directories, disk, idempotency, paging, storage
 from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
-from app.core.i18n import _
+from app.core.i18n import _, ngettext
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, Attempt, BackgroundTask, Checkpoint, Corpus, Job, JobEvent, Tokenizer
 from app.core.names import check_text, checked_name, comparison_key
@@ -288,9 +288,10 @@ def check_quota(session: Session, principal: Principal) -> None:
     num_open = sum(session.scalar(count) or 0 for count in counts)
     limit = settings().max_open_jobs_per_user
     if num_open >= limit:
-        message = _(
-            "You have {open} unfinished jobs, the limit is {limit}. Cancel one or wait until one ends.",
-            open=num_open,
+        message = ngettext(
+            "You have {n} unfinished job, the limit is {limit}. Cancel it or wait until it ends.",
+            "You have {n} unfinished jobs, the limit is {limit}. Cancel one or wait until one ends.",
+            num_open,
             limit=limit,
         )
         raise PanelError(429, "quota", message)

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core import live, migrations
-from app.core.i18n import _
+from app.core.i18n import _, ngettext
 from app.core.settings import settings
 
 NEEDED_DISK_BYTES = 5 * 2**30
@@ -88,7 +88,12 @@ def disk() -> Iterator[Finding]:
 def memory() -> Iterator[Finding]:
     """Main memory that is available now, and the number of cores."""
     available = psutil.virtual_memory().available
-    text = _("{free:.1f} GiB of memory available, {cores} cores", free=available / 2**30, cores=psutil.cpu_count())
+    text = ngettext(
+        "{free:.1f} GiB of memory available, {n} core",
+        "{free:.1f} GiB of memory available, {n} cores",
+        psutil.cpu_count() or 1,
+        free=available / 2**30,
+    )
     if available < NEEDED_MEMORY_BYTES:
         yield Finding("bad", text + _("; training needs 3 GiB. Close other programs."))
     else:

@@ -5,7 +5,7 @@ from typing import Any
 from app.base_models import limits
 from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
-from app.core.i18n import _
+from app.core.i18n import Plural, _
 from trainer.limits import MESSAGES, Limit
 
 _STATUS = {
@@ -113,8 +113,22 @@ def sentence(code: str, values: dict[str, Any]) -> str:
         "text_too_long": _("The text has {num_tokens} tokens; the limit here is {limit}. Shorten it.", **formatted),
         "text_refused": _("The tokenizer of this model refuses this text: {why}.", **formatted),
         "mask_missing": _("The text has no mask. Write [MASK] where a word is missing."),
-        "layer_unknown": _("The model has no layer {number}: it has {limit} layers, counted from 0.", **formatted),
-        "position_unknown": _("The text has no token {number}: it has {limit} tokens, counted from 0.", **formatted),
+        "layer_unknown": _(
+            Plural(
+                "The model has no layer {number}: it has {limit} layer, counted from 0.",
+                "The model has no layer {number}: it has {limit} layers, counted from 0.",
+                "limit",
+            ),
+            **formatted,
+        ),
+        "position_unknown": _(
+            Plural(
+                "The text has no token {number}: it has {limit} token, counted from 0.",
+                "The text has no token {number}: it has {limit} tokens, counted from 0.",
+                "limit",
+            ),
+            **formatted,
+        ),
         "memory_exceeded": _(
             "This generation needed more memory than the {limit_bytes} that the process may use. Shorten the prompt, "
             "or choose a smaller model.",

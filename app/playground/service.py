@@ -24,7 +24,7 @@ from app.checkpoints import service as checkpoints
 from app.core import db, queue, storage
 from app.core.errors import bad_field
 from app.core.formatting import number
-from app.core.i18n import _
+from app.core.i18n import _, ngettext
 from app.core.model_base import new_id
 from app.core.models import Checkpoint, ImportedModel, Job
 from app.core.principal import Principal, visible, visible_to
@@ -207,9 +207,7 @@ def _has_live_worker() -> bool:
 def _position_message(position: int) -> str:
     if position == 0:
         return _("You are next.")
-    if position == 1:
-        return _("One request is ahead of yours.")
-    return _("{n} requests are ahead of yours.", n=position)
+    return ngettext("{n} request is ahead of yours.", "{n} requests are ahead of yours.", position)
 
 
 def _failure(code: str, values: dict[str, Any]) -> GenerationEvent:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from app.core import db
 from app.core.account_models import GuessCount
 from app.core.errors import PanelError
-from app.core.i18n import _
+from app.core.i18n import ngettext
 from app.web.client_address import client_network
 
 MAX_LOCK_SECONDS = 900
@@ -83,8 +83,15 @@ def _lock_time(failures: int) -> timedelta:
 def _too_many(guess: Guess, seconds: int) -> PanelError:
     headers = {"Retry-After": str(seconds)}
     if guess.kind in ("login", "password"):
-        return PanelError(
-            429, "login_locked", _("Too many wrong passwords. Try again in {n} seconds.", n=seconds), headers=headers
+        message = ngettext(
+            "Too many wrong passwords. Try again in {n} second.",
+            "Too many wrong passwords. Try again in {n} seconds.",
+            seconds,
         )
-    message = _("Too many wrong codes or tokens from your address. Try again in {n} seconds.", n=seconds)
+        return PanelError(429, "login_locked", message, headers=headers)
+    message = ngettext(
+        "Too many wrong codes or tokens from your address. Try again in {n} second.",
+        "Too many wrong codes or tokens from your address. Try again in {n} seconds.",
+        seconds,
+    )
     return PanelError(429, "guesses_limited", message, headers=headers)

@@ -226,18 +226,20 @@ def _report_data(
         },
     )
     report.line(
-        f"{dataset.num_tokens} tokens: {dataset.num_train} training sequences of {spec.sequence_length}, "
-        f"{dataset.num_validation} validation sequences, {dataset.bytes_per_token:.2f} bytes per token"
+        f"{dataset.num_tokens} tokens in sequences of {spec.sequence_length}, for training: {dataset.num_train}, "
+        f"for validation: {dataset.num_validation}; {dataset.bytes_per_token:.2f} bytes per token"
     )
     for name, other in [("", dataset), *((f"{name}: ", other) for name, other in validation.items())]:
         if other.num_cut or other.num_dropped:
             report.line(
-                f"{name}{other.num_cut} records longer than a sequence were truncated, "
-                f"{other.num_dropped} were left out"
+                f"{name}truncated records, longer than a sequence: {other.num_cut}; "
+                f"records that were left out: {other.num_dropped}"
             )
     for use in uses if len(uses) > 1 else ():
         report.line(f"corpus {use.corpus}: {use.share:.1%} of the tokens, {use.num_epochs:.2f} epochs")
     if repeated:
-        report.line(f"{repeated} validation {'records' if records else 'documents'} also occur in the training data")
+        report.line(
+            f"validation {'records' if records else 'documents'} that also occur in the training data: {repeated}"
+        )
     if unvalidated:
         report.line(f"labels with a single record, which are not validated: {', '.join(unvalidated)}")

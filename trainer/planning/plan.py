@@ -53,7 +53,7 @@ MESSAGES = {
         "Lower hidden_size, intermediate_size or vocab_size, or use devices with more memory."
     ),
     "devices": (
-        "num_processes is {num_processes}, but the machine has {num_devices} GPUs. Choose from 1 to {num_devices}. "
+        "num_processes is {num_processes}, but the number of GPUs is {num_devices}. Choose from 1 to {num_devices}. "
         "Each process needs about {needed_bytes} of memory."
     ),
     "host": (
@@ -66,8 +66,8 @@ MESSAGES = {
         "second forward pass of gradient_checkpointing."
     ),
     "disk": (
-        "{num_checkpoints} checkpoints of {each_bytes}, one more while it is being written, and {text_bytes} of "
-        "tokenized text."
+        "Checkpoints: {num_checkpoints} of {each_bytes} each, and one more while it is being written; tokenized text: "
+        "{text_bytes}."
     ),
     "compute": "Mostly compute: {work_flops} per step at {rate_flops} per second.",
     "launch_overhead": (
@@ -78,16 +78,16 @@ MESSAGES = {
     ),
     "communication": "Mostly exchanging weights and gradients between {num_processes} processes.",
     "offload": "Mostly moving weights and gradients between GPU and host memory, and the optimizer step on the CPU.",
-    "total": "{max_steps} steps, {num_evaluations} evaluations, {num_saves} checkpoints, and startup.",
+    "total": "Steps: {max_steps}, evaluations: {num_evaluations}, checkpoints: {num_saves}, and startup.",
     "energy": "Devices under load: {num_devices}, at {watts} watts each.",
     "cost": "The machine's hourly price and the price of energy for this time.",
     "learned": (
-        "Corrected by this machine's last {num_jobs} jobs, which took {time_ratio} times the estimated time and "
+        "Corrected by the last jobs of this machine ({num_jobs}), which took {time_ratio} times the estimated time and "
         "{memory_ratio} times the estimated memory."
     ),
     "measured": "Based on the speed measured on this machine.",
     "published": "Based on the published specs of {device}; this machine has not been measured yet.",
-    "cpu": "Based on the usual speed of {num_cpus} CPU cores; other load on the machine slows the job down.",
+    "cpu": "Based on the usual speed of CPU cores ({num_cpus} here); other load on the machine slows the job down.",
     "unknown": "No published specs for {device}; the estimate assumes a mid-range GPU.",
     "zero_not_needed": (
         "zero_stage {zero_stage} is not needed: the job fits without sharding, which costs 4 to 10 % of the speed."

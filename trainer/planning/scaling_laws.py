@@ -46,10 +46,10 @@ MESSAGES = {
     "size_by_memory": "The largest model that fits this machine's memory.",
     "size_largest": "The largest size that is proposed; this machine could train a larger model.",
     "size_smallest": "The smallest model: there is too little time or text for {ratio} tokens per parameter.",
-    "tokens_optimal": "{ratio} tokens per parameter (Hoffmann et al. 2022): {epochs} epochs of the text.",
+    "tokens_optimal": "{ratio} tokens per parameter (Hoffmann et al. 2022); epochs of the text: {epochs}.",
     "tokens_by_text": (
-        "{epochs} epochs of the text: up to about four, repeated text helps almost as much as new text (Muennighoff et "
-        "al. 2023)."
+        "Epochs of the text: {epochs}; up to about four, repeated text helps almost as much as new text (Muennighoff "
+        "et al. 2023)."
     ),
     "tokens_by_time": "As many as {available_seconds} of training allow.",
     "learning_rate": (

@@ -25,13 +25,13 @@ RECORD_BYTES, MESSAGE_BYTES = 14, 32
 SPECIAL_MARK_TOKENS, PLAIN_MARK_TOKENS = 5, 22
 
 MESSAGES = {
-    "samples_counted": "{num_samples} training samples, as an earlier job with these data has counted.",
+    "samples_counted": "Training samples: {num_samples}, as an earlier job with these data has counted.",
     "samples_records": (
-        "{num_samples} training samples, one of each record that is not held out; records that cannot be used are left "
-        "out later."
+        "Training samples: {num_samples}, one of each record that is not held out; records that cannot be used are "
+        "left out later."
     ),
     "samples_estimated": (
-        "An estimate: about {num_samples} training samples. Their number is known once the data are tokenized."
+        "An estimate of the training samples: about {num_samples}. Their number is known once the data are tokenized."
     ),
 }
 

@@ -6,7 +6,7 @@ from babel import Locale
 
 from app.core import i18n
 from app.core.formatting import number
-from app.core.i18n import _, gettext_noop
+from app.core.i18n import Plural, gettext_noop, translate
 
 STEP_NAMES = {
     "fix_unicode": gettext_noop("Repair Unicode"),
@@ -50,15 +50,15 @@ PERSONAL_DATA_NAMES = {
     "credit_card": gettext_noop("Credit card numbers"),
     "ip_address": gettext_noop("IP addresses"),
 }
-SENTENCES = {
-    "unicode_fixed": gettext_noop("Repaired in {n} lines"),
-    "lines_removed": gettext_noop("{n} lines removed"),
-    "personal_data_masked": gettext_noop("{n} places masked"),
-    "secrets_masked": gettext_noop("{n} secrets masked"),
+SENTENCES: dict[str, str | Plural] = {
+    "unicode_fixed": Plural("Repaired in {n} line", "Repaired in {n} lines"),
+    "lines_removed": Plural("{n} line removed", "{n} lines removed"),
+    "personal_data_masked": Plural("{n} place masked", "{n} places masked"),
+    "secrets_masked": Plural("{n} secret masked", "{n} secrets masked"),
     "emptied": gettext_noop("Nothing was left of a text"),
-    "characters_few": gettext_noop("{n} characters, at least {limit}"),
+    "characters_few": Plural("{n} character, at least {limit}", "{n} characters, at least {limit}"),
     "characters_many": gettext_noop("{n} characters, at most {limit}"),
-    "words_few": gettext_noop("{n} words, at least {limit}"),
+    "words_few": Plural("{n} word, at least {limit}", "{n} words, at least {limit}"),
     "words_many": gettext_noop("{n} words, at most {limit}"),
     "lines_repeated": gettext_noop("{share} of it are repeated lines"),
     "paragraphs_repeated": gettext_noop("{share} of it are repeated paragraphs"),
@@ -80,7 +80,7 @@ def sentence(reason: str, values: dict[str, Any]) -> str:
         filled["share"] = f"{100 * values['share']:.0f} %"
     if "language" in filled:
         filled["language"] = language_of(values["language"])
-    return _(SENTENCES[reason], **filled)
+    return translate(SENTENCES[reason], values).format(**filled)
 
 
 def language_of(code: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from app.core.i18n import _
+from app.core.i18n import _, ngettext
 from app.core.models import Attempt, Job, JobEvent
 from app.jobs.attempts import replay
 
@@ -64,11 +64,14 @@ def sentence(attempt: Attempt) -> str | None:
     if comparison is None:
         return None
     if verdict == "exact":
-        return _("Exact resume proven on {steps} steps.", steps=comparison.steps)
+        return ngettext("Exact resume proven on {n} step.", "Exact resume proven on {n} steps.", comparison.steps)
     if verdict == "equivalent":
         changes = ", ".join(_machine_words(comparison.differs))
-        return _(
-            "Equivalent: {steps} steps agree within 1e-4 (changed since: {what}).", steps=comparison.steps, what=changes
+        return ngettext(
+            "Equivalent: {n} step agrees within 1e-4 (changed since: {what}).",
+            "Equivalent: {n} steps agree within 1e-4 (changed since: {what}).",
+            comparison.steps,
+            what=changes,
         )
     if verdict == "different" and comparison.first is not None:
         step, series, before, now = comparison.first

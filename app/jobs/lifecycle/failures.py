@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core.formatting import file_size
-from app.core.i18n import _, gettext_noop, translate
+from app.core.i18n import Plural, _, gettext_noop, translate
 from trainer.messages import Message
 
 
@@ -15,7 +15,7 @@ from trainer.messages import Message
 class FailureText:
     """The messages of a code, with {placeholders}; app/locales has the translations."""
 
-    cause: str
+    cause: str | Plural
     next_step: str
 
 
@@ -30,15 +30,17 @@ FAILURES = {
         gettext_noop("Choose a corpus that contains text."),
     ),
     "data_short": FailureText(
-        gettext_noop(
-            "The text has {found} tokens. One training sequence and one validation sequence need at least {needed}."
+        Plural(
+            "The text has {found} token. One training sequence and one validation sequence need at least {needed}.",
+            "The text has {found} tokens. One training sequence and one validation sequence need at least {needed}.",
+            "found",
         ),
         gettext_noop("Add text, or reduce the sequence length."),
     ),
     "records_few": FailureText(
         gettext_noop(
-            "The corpora have {found} usable records; training and validation need at least two. {dropped} "
-            "were skipped."
+            "The corpora have too few usable records, {found}: training and validation need at least two. Skipped "
+            "records: {dropped}."
         ),
         gettext_noop(
             "Add records. Records without an answer, and records that the chat template refuses, are skipped; the log "
@@ -46,11 +48,17 @@ FAILURES = {
         ),
     ),
     "split_empty": FailureText(
-        gettext_noop("{held_out} of {documents} documents would be held out, so that one side of the split has none."),
+        gettext_noop(
+            "Documents that would be held out: {held_out} of {documents}, so that one side of the split has none."
+        ),
         gettext_noop("Change the validation fraction or the split, or add documents."),
     ),
     "split_unnamed": FailureText(
-        gettext_noop("The column of {documents} documents names neither train nor validation."),
+        Plural(
+            "The column of {documents} document names neither train nor validation.",
+            "The column of {documents} documents names neither train nor validation.",
+            "documents",
+        ),
         gettext_noop("Correct the column, or choose another split."),
     ),
     "groups_missing": FailureText(
@@ -65,7 +73,7 @@ FAILURES = {
         ),
     ),
     "records_empty": FailureText(
-        gettext_noop("No record of the corpora has tokens to learn; {dropped} were skipped."),
+        gettext_noop("No record of the corpora has tokens to learn; skipped: {dropped}."),
         gettext_noop(
             "Make sure that answers are not empty and that prompts leave room for them within the sequence length."
         ),
@@ -78,7 +86,7 @@ FAILURES = {
         ),
     ),
     "records_refused": FailureText(
-        gettext_noop("None of the {dropped} records can be used. Record {record} of corpus {corpus}: {why}."),
+        gettext_noop("None of the records ({dropped}) can be used. Record {record} of corpus {corpus}: {why}."),
         gettext_noop("Choose another chat template for the job (chat_template), or correct the records."),
     ),
     "label_unknown": FailureText(
@@ -90,7 +98,7 @@ FAILURES = {
         gettext_noop("Add records with other labels to the training corpora."),
     ),
     "answers_equal": FailureText(
-        gettext_noop("Within {length} tokens the chosen and the rejected answers of all {count} pairs are equal."),
+        gettext_noop("Within {length} tokens the chosen and the rejected answers of all pairs ({count}) are equal."),
         gettext_noop("Increase the sequence length, or correct the pairs."),
     ),
     "chat_template_unusable": FailureText(
@@ -261,7 +269,7 @@ CHECKS = {
 _WITH_SIZES = ("save_failed", "disk_full")  # `free` and `needed` are bytes
 
 # Other reasons in a job's history, which need no action.
-REASONS = {
+REASONS: dict[str, str | Plural] = {
     "submitted": gettext_noop("Submitted."),
     "rescanned": gettext_noop("Restored from the disk after the database was lost; checkpoints: {n}."),
     "claimed": gettext_noop("The worker on {node} took the job."),
@@ -273,7 +281,11 @@ REASONS = {
     "search_stopped": gettext_noop(
         "Stopped early: at step {step} the validation loss was not among the best third of its hyperparameter search."
     ),
-    "resumed": gettext_noop("Resumed from step {step}; {repeated} steps are trained again."),
+    "resumed": Plural(
+        "Resumed from step {step}; {repeated} step is trained again.",
+        "Resumed from step {step}; {repeated} steps are trained again.",
+        "repeated",
+    ),
     "stopped": gettext_noop("All processes have ended."),
     "paused": gettext_noop("It ended because its job was paused."),
     "cancelled": gettext_noop("It ended because its job was cancelled."),
@@ -314,7 +326,7 @@ def describe(code: str, values: dict[str, Any], *, is_retried: bool = False) -> 
     codes = {**CODES, **SETBACKS} if is_retried else CODES
     failure = codes.get(code, FAILURES["internal"])
     formatted = _formatted(code, values)
-    cause = translate(failure.cause).format_map(formatted)
+    cause = translate(failure.cause, values).format_map(formatted)
     next_step = translate(failure.next_step).format_map(formatted)
     if code in FAILURES and isinstance(values.get("last_checkpoint"), int):
         next_step = _(
@@ -327,7 +339,9 @@ def explain(reason: str | None, values: dict[str, Any]) -> str | None:
     """The cause of one event of a job's history, or of the end of an attempt."""
     if reason in CODES:
         return describe(reason, values)["cause"]
-    return translate(REASONS[reason]).format_map(_formatted(reason, values)) if reason in REASONS else reason
+    if reason not in REASONS:
+        return reason
+    return translate(REASONS[reason], values).format_map(_formatted(reason, values))
 
 
 def advise(reason: str | None, values: dict[str, Any], *, is_retried: bool = False) -> str | None:

@@ -5,15 +5,23 @@ from math import ceil
 from typing import Any
 
 from app.core import db
-from app.core.i18n import gettext_noop, translate
+from app.core.i18n import Plural, _, gettext_noop
 from app.core.models import Job
 
-WAITS = {
+WAITS: dict[str, str | Plural] = {
     "unplaced": gettext_noop("Waiting for the scheduler."),
     "no_node": gettext_noop("Number {position} in the queue: no worker is running."),
     "silent": gettext_noop("Number {position} in the queue: the nodes that can run it are not responding."),
-    "too_large": gettext_noop("Needs {needed} GPUs on one node; the largest node, {node}, has {largest}."),
-    "own_limit": gettext_noop("You may run {limit} jobs at once. This is number {position} of your waiting jobs."),
+    "too_large": Plural(
+        "Needs {needed} GPU on one node; the largest node, {node}, has {largest}.",
+        "Needs {needed} GPUs on one node; the largest node, {node}, has {largest}.",
+        "needed",
+    ),
+    "own_limit": Plural(
+        "You may run {limit} job at once. This is number {position} of your waiting jobs.",
+        "You may run {limit} jobs at once. This is number {position} of your waiting jobs.",
+        "limit",
+    ),
     "next_gpu": gettext_noop("Next in the queue. GPUs in use: {busy} of {total}; needed on one node: {needed}."),
     "no_gpu": gettext_noop(
         "Number {position} in the queue. GPUs in use: {busy} of {total}; needed on one node: {needed}."
@@ -61,5 +69,5 @@ def describe(job: Job) -> dict[str, Any] | None:
         seconds = (until - db.now()).total_seconds() if until is not None else 0
         values = {"seconds": max(0, ceil(seconds))}
     text = WAITS["paused_early" if code == "paused" and job.max_steps is None else code]
-    message = translate(text).format(**values)
+    message = _(text, **values)
     return {"code": code, "message": message, "position": values.get("position"), "until": until}

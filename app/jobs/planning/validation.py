@@ -7,7 +7,7 @@ from app.checkpoints.service import RESUME
 from app.core import disk, names
 from app.core.errors import bad_field
 from app.core.formatting import number
-from app.core.i18n import _, gettext_noop, translate
+from app.core.i18n import _, gettext_noop, ngettext, translate
 from app.core.models import Checkpoint, Corpus, Job
 from app.jobs.planning.answers import localize
 from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE, TRAIN_NAMES, VALIDATION_NAMES
@@ -140,10 +140,12 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
     most_tokens = num_bytes + sum(corpus.num_documents or 0 for corpus in corpora)
     needed = (2 if spec.validation_fraction else 1) * spec.sequence_length + 1
     if most_tokens < needed:
-        message = _(
-            "The text has {bytes} bytes, too few for one training and one validation sequence of {length} "
+        message = ngettext(
+            "The text has {n} byte, too few for one training and one validation sequence of {length} "
             "tokens. Choose more text or a sequence length of at most {largest}.",
-            bytes=num_bytes,
+            "The text has {n} bytes, too few for one training and one validation sequence of {length} "
+            "tokens. Choose more text or a sequence length of at most {largest}.",
+            num_bytes,
             length=spec.sequence_length,
             largest=max(0, (most_tokens - 1) // 2),
         )
@@ -233,8 +235,8 @@ def check_steps(spec: TrainSpec, plan: Plan) -> None:
 def _check_number(spec: TrainSpec, steps: int) -> None:
     if steps > MAX_STEPS:
         message = _(
-            "{epochs} epochs take {steps} steps, but at most {most} are possible. Choose fewer epochs or a larger "
-            "train_batch_size.",
+            "num_train_epochs {epochs} takes {steps} steps, but at most {most} are possible. Choose fewer epochs or a "
+            "larger train_batch_size.",
             epochs=number(spec.num_train_epochs),
             steps=number(steps),
             most=number(MAX_STEPS),

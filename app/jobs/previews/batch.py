@@ -2,7 +2,7 @@
 
 from app.core import storage
 from app.core.errors import PanelError, bad_field
-from app.core.i18n import _
+from app.core.i18n import _, ngettext
 from app.web import preview_process as process
 from app.web.preview_process import PreviewRefused
 from trainer.batch_shapes import BATCH_VIEW, BatchView
@@ -15,10 +15,14 @@ def view_batch(job_id: str, spec: TrainSpec, step: int, first: int, count: int) 
     """The samples `first` to `first + count - 1` of the batch of a step of a job with this spec. Raises PanelError."""
     last = spec.max_steps
     if last is not None and step > last:
-        message = _("The job has {last} steps. Choose one of them.", last=last)
+        message = ngettext("The job has {n} step. Choose that one.", "The job has {n} steps. Choose one of them.", last)
         raise bad_field("step", "step_unknown", message)
     if first >= spec.train_batch_size:
-        message = _("A batch of this job has {n} samples. Choose one of them.", n=spec.train_batch_size)
+        message = ngettext(
+            "A batch of this job has {n} sample. Choose that one.",
+            "A batch of this job has {n} samples. Choose one of them.",
+            spec.train_batch_size,
+        )
         raise bad_field("first", "sample_unknown", message)
     arguments = [str(storage.run(job_id)), f"--step={step}", f"--first={first}", f"--count={count}"]
     try:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from app.core import db
 from app.core.deployment_models import Deployment, DeploymentCall, Replica
 from app.core.errors import PanelError
-from app.core.i18n import _
+from app.core.i18n import ngettext
 from app.core.live import valkey
 from app.core.names import comparison_key
 from app.core.principal import Principal
@@ -76,10 +76,11 @@ def count(deployment: Deployment, principal: Principal) -> None:
         log.warning("a call was not counted: %s", error)
         return
     if number > deployment.requests_per_minute:
-        message = _(
+        message = ngettext(
+            "“{name}” takes {n} request per minute from each token. Try again in a moment.",
             "“{name}” takes {n} requests per minute from each token. Try again in a moment.",
+            deployment.requests_per_minute,
             name=deployment.name,
-            n=deployment.requests_per_minute,
         )
         raise PanelError(429, "deployment_limit", message, headers={"Retry-After": str(MINUTE - int(now % MINUTE))})
 

@@ -8,8 +8,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.background_tasks import outcomes
+from app.base_models import problems
 from app.core import db
-from app.core.json_shapes import TaskProgress
+from app.core.json_shapes import Problem, TaskProgress
 from app.core.settings import settings
 from tests.app.base_models.conftest import Import, put
 from tests.background import claim, forget_waiting
@@ -103,3 +104,10 @@ def test_deleting_returns_to_the_list(alice: TestClient, bob: TestClient) -> Non
     answer = alice.post(f"/models/{model_id}/delete")
     assert (answer.status_code, answer.headers["location"]) == (303, "/models")
     assert alice.get(f"/models/{model_id}").status_code == 404
+
+
+def test_a_remark_has_the_form_of_its_count() -> None:
+    one = Problem.model_validate({"code": "tensors_unused", "count": 1, "tensor": "pooler.bias"})
+    two = Problem.model_validate({"code": "tensors_unused", "count": 2, "tensor": "pooler.bias"})
+    assert problems.sentence(one) == "1 tensor is not used: pooler.bias."
+    assert problems.sentence(two) == "2 tensors are not used, for example pooler.bias."

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import string
 import subprocess
 import sys
@@ -169,6 +170,149 @@ def test_translations_have_the_same_placeholders(catalog: Catalog) -> None:
 def test_every_plural_has_the_one_form_of_chinese(catalog: Catalog) -> None:
     assert catalog.num_plurals == 1
     assert [entry.id for entry in catalog if isinstance(entry.id, tuple) and len(entry.string) != 1] == []
+
+
+# ---- counts of one --------------------------------------------------------------------------------------------------
+
+# A number that a plural follows, at once or after one word, or that is the subject of a plural verb.
+COUNT = re.compile(r"\{(\w+)(?::[^}]*)?\} (?:(?:[\w-]+ )??([a-z]+s)\b(?!/)|(?:are|were|have|do)\b)")
+SINGULARS = {
+    *("is", "was", "has", "as", "its", "does", "this", "less", "across", "corpus", "process", "status", "ms", "takes")
+}
+NO_COUNTS = {
+    *("file", "path", "field", "name", "part", "model_type", "tensor", "step", "free", "total", "id", "key", "log"),
+    "objective",
+}
+# Parts of messages whose number is never 1.
+NEVER_ONE = {
+    "a limit that is fixed and larger": (
+        *(
+            "{min} characters",
+            "{max} characters",
+            "{max} messages",
+            "{max} tags",
+            "{max} jobs",
+            "{max_length} characters",
+        ),
+        *(
+            "{max_length} entries",
+            "The first {n} are",
+            "more than {n} values",
+            "ask for {n} texts",
+            "at most {n} texts",
+        ),
+        *(
+            "most {length} characters",
+            "{limit} webhook endpoints",
+            "{limit} model endpoints",
+            "{limit} different labels",
+        ),
+        *("{limit} files", "{limit} characters", "{n} unfinished uploads", "{count} unfinished tasks", "{many} times"),
+        *(
+            "can have {n} files",
+            "{limit_times} times",
+            "over {ratio} times",
+            "{high} seconds",
+            "{attempts} attempts in",
+            "lost {count} times",
+        ),
+        *(
+            "up to {n} tokenizers",
+            "{limit_bytes} bytes",
+            "most {most} are",
+            "most {longest} are",
+            "under {n} characters",
+        ),
+    ),
+    "more than such a limit": (
+        *(
+            "prompt has {n} characters",
+            "{num_tokens} tokens; the limit",
+            "{found} times longer",
+            "of {found} characters",
+        ),
+        *("{epochs} times", "takes {steps} steps", "{n} combinations", "{n} characters, at most", "{n} words, at most"),
+        "have {n} deployments",
+    ),
+    "a size of a model, of its vocabulary, of sequences or of files": (
+        *("{n} dimensions", "A vocabulary of {n} tokens", "{name} · {n} tokens", "{n} parameters", "{asked} tokens"),
+        *(
+            "{largest} tokens",
+            "{vocab_size} rows",
+            "{vocab_size} tokens",
+            "{hidden_size} numbers",
+            "{num_weights} weights",
+        ),
+        *(
+            "vocabulary has {limit} tokens",
+            "{window} tokens",
+            "{context} tokens",
+            "{length} tokens",
+            "{longest} tokens",
+        ),
+        *("{smallest} tokens", "only {found} tokens", "{asked} were asked", "{n} tokens: {value}", "up to {n} tokens"),
+        *(
+            "{num_tokens} tokens at",
+            "{num_tokens} tokens and was cut",
+            "header of {length} bytes",
+            "{bytes} bytes of text",
+        ),
+        *("phrases of {n} words", "length of {n} tokens"),
+    ),
+    "measured, with decimals": (
+        *("{loss} nats", "{nats} nats", "{bits} bits", "{bits_per_byte} bits", "{watts} watts", "{ratio} tokens"),
+        *("{time_ratio} times", "{memory_ratio} times", "{n} bytes per token", "{value} bytes per token"),
+    ),
+    "written for two or more only": (
+        *(
+            "between {num_processes} processes",
+            "each of {n} processes",
+            "Version {version}, {n} files",
+            "Start {n} jobs",
+        ),
+        *("This corpus has {n} files", "into {parts} documents", "It has {left} documents", "{n} packages"),
+        "{epochs} epochs of the text give",
+    ),
+}
+
+
+def counts(text: str) -> list[str]:
+    """The places of a message that have a number before a plural."""
+    hits = [hit for hit in COUNT.finditer(text) if hit[1] not in NO_COUNTS and hit[2] not in SINGULARS]
+    return [hit[0] for hit in hits]
+
+
+def allows(text: str, count: str) -> bool:
+    return any(count in part and part in text for parts in NEVER_ONE.values() for part in parts)
+
+
+def test_every_count_that_can_be_one_has_a_singular(messages: Messages) -> None:
+    texts = [text for text in messages if isinstance(text, str)]
+    assert [(text, count) for text in texts for count in counts(text) if not allows(text, count)] == [], (
+        "Use ngettext, or Plural in tables; or reword: “Documents: {n}”."
+    )
+
+
+def test_every_exception_is_needed(messages: Messages) -> None:
+    texts = [text for text in messages if isinstance(text, str) and counts(text)]
+    parts = [part for group in NEVER_ONE.values() for part in group]
+    assert [part for part in parts if not any(part in text for text in texts)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{n} documents", ["{n} documents"]),
+        ("It has {n} usable records.", ["{n} usable records"]),
+        ("Skipped: {n} were empty.", ["{n} were"]),
+        ("{free:.1f} GiB, {cores} cores", ["{cores} cores"]),
+        ("{name} is {n} % of it", []),
+        ("{n} tokens/s", []),
+        ("Documents: {n}. Others are {n}.", []),
+    ],
+)
+def test_a_number_before_a_plural_is_seen(text: str, found: list[str]) -> None:
+    assert counts(text) == found
 
 
 def test_every_choice_of_a_spec_is_a_technical_term() -> None:

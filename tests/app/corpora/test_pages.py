@@ -129,15 +129,15 @@ def test_files_of_an_archive_that_cannot_be_read_are_named_until_they_are_skippe
     assert (corpus["state"], corpus["format"], corpus["bad_lines"]) == ("failed", "zip", {"pdf_without_text": 1})
     assert corpus["problems"][0]["file"] == "scan.pdf"
     text = html.unescape(alice.get(f"/corpora/{corpus['id']}").text)
-    assert "<code>scan.pdf</code>: None of the 1 pages has text" in text
+    assert "<code>scan.pdf</code>: None of its pages (1) has text" in text
     alice.post(f"/corpora/{corpus['id']}/parse", data={"skip_bad": "true"})
     run_waiting()
     again = alice.get(f"/api/v1/corpora/{corpus['id']}").json()
     assert (again["state"], again["num_documents"], again["num_files"]) == ("ready", 2, 3)
     assert again["skipped_files"] == {".png": 1}
-    assert again["remarks"][0]["message"] == "1 pages have no text, such as scanned ones: 2."
+    assert again["remarks"][0]["message"] == "1 page has no text, such as a scanned one: 2."
     text = html.unescape(alice.get(f"/corpora/{corpus['id']}").text)
-    assert "<code>part.pdf</code>: 1 pages have no text" in text
+    assert "<code>part.pdf</code>: 1 page has no text" in text
     assert "<code>.png</code></dt><dd>1 ×" in text
 
 

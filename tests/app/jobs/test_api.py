@@ -108,8 +108,8 @@ def test_a_plan_shows_time_disk_and_reasons(alice_api: TestClient, corpus: str) 
     total = plan["figures"]["total_seconds"]
     assert 0 < total["low"] < total["value"] < total["high"]
     assert " to " in total["text"]
-    assert total["reason"].startswith("400 steps, 9 evaluations, 2 checkpoints")
-    assert plan["notes"][0].startswith("Based on the usual speed of 2 CPU cores")
+    assert total["reason"].startswith("Steps: 400, evaluations: 9, checkpoints: 2")
+    assert plan["notes"][0].startswith("Based on the usual speed of CPU cores (2 here)")
     assert plan["flops_per_token"]["matmuls"] == 6 * 1_066_112
 
 

@@ -111,7 +111,7 @@ def test_a_third_request_waits_with_its_position_for_the_first_free_slot(
         wait_for("piece", second)
         with stream(client, slow) as third, stream(client, slow) as fourth:
             assert wait_for("waiting", third) == {"position": 0, "message": "You are next."}
-            assert wait_for("waiting", fourth)["message"] == "One request is ahead of yours."
+            assert wait_for("waiting", fourth)["message"] == "1 request is ahead of yours."
             # Both writers end: their readers get an error, and waiting requests their turn.
             current_worker().inference.close()
             assert wait_for("failure", first)["code"] == "inference_lost"

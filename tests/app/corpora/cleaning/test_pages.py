@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.corpora.cleaning import reasons
 from app.corpora.cleaning.reasons import STEP_NAMES
 from tests.app.corpora.cleaning.test_cleaning import RECIPE, TEXTS, cleaned, lines, texts
 from tests.app.corpora.conftest import Upload
@@ -16,6 +17,18 @@ def page_of(client: TestClient, path: str, language: str = "en") -> str:
     answer = client.get(path, headers={"Accept-Language": language})
     assert answer.status_code == 200, answer.text[:2000]
     return html.unescape(answer.text)
+
+
+@pytest.mark.parametrize(
+    ("reason", "values", "said"),
+    [
+        ("lines_removed", {"n": 1}, "1 line removed"),
+        ("lines_removed", {"n": 1200}, "1,200 lines removed"),
+        ("words_few", {"n": 1, "limit": 3}, "1 word, at least 3"),
+    ],
+)
+def test_a_reason_has_the_form_of_its_count(reason: str, values: dict[str, Any], said: str) -> None:
+    assert reasons.sentence(reason, values) == said
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,13 @@ def names(sentence: str) -> set[str]:
 def test_every_failure_of_the_trainer_has_a_message() -> None:
     assert set(failure.EXIT_CODES) <= set(FAILURES)
     for code, sentence in failure.MESSAGES.items():
-        assert names(FAILURES[code].cause) <= names(sentence), code
+        assert names(i18n.translate(FAILURES[code].cause)) <= names(sentence), code
 
 
 @pytest.mark.parametrize("language", ["en", "zh-CN"])
 @pytest.mark.parametrize("code", CODES)
 def test_failures_are_described_in_full_sentences(code: str, language: str) -> None:
-    values = dict.fromkeys(names(CODES[code].cause + CODES[code].next_step), 7)
+    values = dict.fromkeys(names(i18n.translate(CODES[code].cause) + CODES[code].next_step), 7)
     values |= {"last": "hang", "last_values": {"step": 7}} if code == "crash_loop" else {}
     with i18n.use_locale(language):
         told = failures.describe(code, values)
@@ -41,9 +41,10 @@ def test_failures_are_described_in_full_sentences(code: str, language: str) -> N
 @pytest.mark.parametrize("code", [*wait_reasons.WAITS, *REASONS])
 def test_every_reason_is_translated(code: str) -> None:
     sentence = wait_reasons.WAITS.get(code) or REASONS[code]
+    english = i18n.translate(sentence)
     with i18n.use_locale("zh-CN"):
-        assert i18n.translate(sentence) != sentence
-        assert names(i18n.translate(sentence)) == names(sentence)
+        assert i18n.translate(sentence) != english
+        assert names(i18n.translate(sentence)) == names(english)
 
 
 def test_an_old_failure_without_a_number_is_still_described() -> None:
@@ -65,6 +66,16 @@ def test_a_stored_wait_reason_is_described_with_its_numbers() -> None:
     assert wait_reasons.describe(Job(state="running", wait_reason=None)) is None
 
 
+def test_stored_reasons_with_a_count_of_one_are_in_the_singular() -> None:
+    stored = wait_reasons.encoded("own_limit", limit=1, position=2)
+    waiting = wait_reasons.describe(Job(state="queued", wait_reason=stored))
+    assert waiting is not None
+    assert waiting["message"] == "You may run 1 job at once. This is number 2 of your waiting jobs."
+    assert failures.describe("data_short", {"found": 1, "needed": 5})["cause"].startswith("The text has 1 token.")
+    assert failures.explain("resumed", {"step": 3, "repeated": 1}) == "Resumed from step 3; 1 step is trained again."
+    assert failures.explain("resumed", {"step": 3, "repeated": 0}) == "Resumed from step 3; 0 steps are trained again."
+
+
 def test_a_retry_delay_shows_the_remaining_seconds() -> None:
     until = datetime.now(UTC) + timedelta(seconds=7.5)
     told = wait_reasons.describe(
@@ -83,7 +94,7 @@ def test_a_paused_job_shows_its_step() -> None:
 
 def test_no_failure_message_says_unknown() -> None:
     for code, failure_ in CODES.items():
-        assert "unknown" not in (failure_.cause + failure_.next_step).lower(), code
+        assert "unknown" not in (i18n.translate(failure_.cause) + failure_.next_step).lower(), code
 
 
 def test_a_crash_loop_names_the_last_failure() -> None:
@@ -155,7 +166,8 @@ def page() -> str:
     """The page as it must be."""
     parts = [INTRODUCTION]
     for title, codes in SECTIONS.items():
-        rows = [f"| `{code}` | {told.cause} | {told.next_step} |" for code, told in sorted(codes.items())]
+        causes = {code: i18n.translate(told.cause) for code, told in codes.items()}
+        rows = [f"| `{code}` | {causes[code]} | {told.next_step} |" for code, told in sorted(codes.items())]
         parts += [f"## {title}\n", "| Code | Cause | Next step |\n| --- | --- | --- |", *rows, ""]
     return "\n".join(parts)
 

@@ -75,7 +75,9 @@ def test_later_plans_use_the_median_of_earlier_measurements(alice_user: Person) 
             session, principal=alice_user.principal, request={"corpora": [factories.corpus(alice_user)]}
         )
         notes = resolved.plan.notes
-    assert "last 3 jobs, which took 2.0 times the estimated time" in " ".join(str(note) for note in notes)
+    assert "last jobs of this machine (3), which took 2.0 times the estimated time" in " ".join(
+        str(note) for note in notes
+    )
 
 
 def test_the_page_and_rest_compare_plan_and_measurement(alice_user: Person, alice: TestClient) -> None:

@@ -48,7 +48,7 @@ def test_bad_rows_are_reported_with_their_line(tmp_path: Path) -> None:
     table = "text,label\ngood,1\nbad\n,0\n"
 
     assert list(refused(tmp_path, table)) == [
-        "3: The row has 1 cells, but the first row has 2.",
+        "3: The row has 1 cell, but the first row has 2.",
         "4: The value of “text” is empty.",
     ]
     assert parsed(tmp_path, table, skip_bad=True)["num_documents"] == 1
