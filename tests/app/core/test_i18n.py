@@ -197,6 +197,7 @@ NEVER_ONE = {
         *(
             "{max_length} entries",
             "The first {n} are",
+            "1 to {most} models",
             "more than {n} values",
             "ask for {n} texts",
             "at most {n} texts",
