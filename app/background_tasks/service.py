@@ -69,19 +69,26 @@ def evaluate(session: Session, *, principal: Principal, request: EvaluationReque
     """Queue an evaluation on corpora. Raises at the field that does not fit."""
     evaluated = subject(session, principal=principal, subject_id=request.checkpoint, for_update=True)
     limits.require(evaluated.traits, "evaluate", "checkpoint")
-    for corpus in corpora_service.require_ready_corpora(session, principal=principal, ids=request.corpora):
-        if corpus.kind not in EVALUATION_KINDS:
-            values = {"name": corpus.name, "kind": corpus.kind, "kinds": ", ".join(EVALUATION_KINDS)}
-            message = _("The corpus “{name}” is of the kind {kind}; choose one of {kinds}.", **values)
-            raise bad_field("corpora", "kind_unfit", message)
-        if corpus.kind == "questions" and "judge" in corpus.progress.labels and request.judge is None:
-            message = _("The corpus “{name}” has questions whose answers a model judges. Choose it.", name=corpus.name)
-            raise bad_field("judge", "judge_missing", message)
+    check_corpora(session, principal=principal, ids=request.corpora, has_judge=request.judge is not None)
     judge = None
     if request.judge is not None:
         judge = subject(session, principal=principal, subject_id=request.judge, field="judge")
         limits.require(judge.traits, "evaluate", "judge")
     return _queue(session, principal, evaluated, "evaluation", request, judge)
+
+
+def check_corpora(
+    session: Session, *, principal: Principal, ids: Sequence[str], has_judge: bool = False, field: str = "corpora"
+) -> None:
+    """Raises PanelError at `field` for a corpus that cannot be evaluated on, or at `judge` for one that needs it."""
+    for corpus in corpora_service.require_ready_corpora(session, principal=principal, ids=ids, field=field):
+        if corpus.kind not in EVALUATION_KINDS:
+            values = {"name": corpus.name, "kind": corpus.kind, "kinds": ", ".join(EVALUATION_KINDS)}
+            message = _("The corpus “{name}” is of the kind {kind}; choose one of {kinds}.", **values)
+            raise bad_field(field, "kind_unfit", message)
+        if corpus.kind == "questions" and "judge" in corpus.progress.labels and not has_judge:
+            message = _("The corpus “{name}” has questions whose answers a model judges. Choose it.", name=corpus.name)
+            raise bad_field("judge", "judge_missing", message)
 
 
 def subject(

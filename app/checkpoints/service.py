@@ -175,13 +175,24 @@ def best_of_newest_jobs(session: Session, *, principal: Principal, limit: int) -
     ids = session.scalars(
         select(Checkpoint.job_id).where(*own).group_by(Checkpoint.job_id).order_by(newest.desc()).limit(limit)
     ).all()
+    best = _best(session, ids)
+    return [best[job_id] for job_id in ids]
+
+
+def best_of_job(session: Session, job_id: str) -> Checkpoint | None:
+    """A job's intact checkpoint of the lowest validation loss, else its newest; None if it has none."""
+    return _best(session, [job_id]).get(job_id)
+
+
+def _best(session: Session, ids: Sequence[str]) -> dict[str, Checkpoint]:
+    """The same of several jobs."""
     reasons = retention_reasons.reasons(session, ids)
-    rows = session.scalars(select(Checkpoint).where(*own, Checkpoint.job_id.in_(ids)).order_by(Checkpoint.id)).all()
+    intact = select(Checkpoint).where(Checkpoint.state == "ready", Checkpoint.job_id.in_(ids))
     chosen: dict[str, Checkpoint] = {}
-    for row in rows:
+    for row in session.scalars(intact.order_by(Checkpoint.id)):
         if row.job_id not in chosen or "best" not in reasons.get(chosen[row.job_id].id, []):
             chosen[row.job_id] = row
-    return [chosen[job_id] for job_id in ids]
+    return chosen
 
 
 def archive_name(session: Session, *, checkpoint: Checkpoint) -> str:

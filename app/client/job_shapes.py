@@ -81,6 +81,7 @@ class JobInfo(Shape):
     tags: list[str]
     notes: str
     is_notified: bool
+    evaluation_corpora: list[str]
     recipe: str
     state: str
     desired: str

@@ -114,9 +114,14 @@ class Jobs:
         tags: Sequence[str] | None = None,
         notes: str | None = None,
         is_notified: bool | None = None,
+        evaluation_corpora: Sequence[str] | None = None,
     ) -> JobInfo:
-        """Rename, tag or describe a job, or choose whether you are notified of it; what is None stays."""
-        changes = {"name": name, "tags": None if tags is None else [*tags], "notes": notes, "is_notified": is_notified}
+        """Rename, tag or describe a job, or choose whether you are notified of it, and on which corpora its best
+        checkpoint is evaluated when it has succeeded; what is None stays.
+        """
+        lists = {"tags": tags, "evaluation_corpora": evaluation_corpora}
+        changes: dict[str, object] = {"name": name, "notes": notes, "is_notified": is_notified}
+        changes |= {field: [*words] for field, words in lists.items() if words is not None}
         body = {field: value for field, value in changes.items() if value is not None}
         return self._transport.patch(JobInfo, address("jobs", job_id), body)
 

@@ -289,6 +289,9 @@ class HyperparameterSearch(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+EVALUATION_IS_DUE = "state = 'succeeded' AND evaluation_corpora <> '[]'"
+
+
 class Job(Base):
     """A request to train. `desired` is set by the user; `state` is written only by app/jobs/lifecycle/state.py."""
 
@@ -300,6 +303,9 @@ class Job(Base):
     tags: Mapped[list[str]] = mapped_column(server_default="[]")
     notes: Mapped[str] = mapped_column(server_default="")
     is_notified: Mapped[bool] = mapped_column(server_default=text("true"))  # its owner is, of its end and its stalls
+    evaluation_corpora: Mapped[list[str]] = mapped_column(
+        server_default="[]"
+    )  # its best checkpoint will be evaluated on
     recipe: Mapped[str]
     spec: Mapped[TrainSpec]
     spec_sha256: Mapped[str]
@@ -342,6 +348,7 @@ class Job(Base):
         UniqueConstraint("owner_id", "idempotency_key"),
         Index("ix_job_owner_id_id", "owner_id", "id"),
         Index("ix_job_state_open", "state", postgresql_where=text(f"state NOT IN {TERMINAL!r}")),
+        Index("ix_job_evaluation_due", "id", postgresql_where=text(EVALUATION_IS_DUE)),
     )
 
 

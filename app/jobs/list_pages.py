@@ -1,7 +1,7 @@
 """HTML routes of many jobs: the list with its search, changes of several at once, and comparisons."""
 
 from dataclasses import dataclass
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,6 +11,7 @@ from app.core import db
 from app.core.errors import PanelError
 from app.core.models import STATES, TERMINAL
 from app.core.principal import Principal
+from app.corpora import service as corpora_service
 from app.jobs import bulk, comparison, hyperparameter_search, schemas, service
 from app.jobs.bulk import BulkOutcome
 from app.jobs.lifecycle import notifications
@@ -20,6 +21,7 @@ from app.web.forms import FormBody
 from app.web.json_body import StrictRoute
 from app.web.pages import page
 from app.web.parameters import Id, ShortText
+from trainer.corpus_kinds import EVALUATION_KINDS
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -191,30 +193,49 @@ def cancel_search(principal: Submitter, search_id: Id) -> Response:
 
 @router.get("/jobs/{job_id}/edit")
 def show_edit(request: Request, principal: Submitter, job_id: Id) -> Response:
-    """The form for the name, the tags and the notes of a job, and whether its owner is notified."""
+    """The form for the name, the tags and the notes of a job, whether its owner is notified, and its evaluation."""
     with db.transaction() as session:
         job = service.get(session, principal=principal, job_id=job_id)
         values = {"name": job.name, "tags": ", ".join(job.tags), "notes": job.notes, "is_notified": job.is_notified}
-    return page(request, "jobs/edit.html", principal=principal, job_id=job_id, values=values, errors={})
+    return _edit_page(request, principal, job_id, {**values, "evaluation_corpora": job.evaluation_corpora})
+
+
+def _edit_page(
+    request: Request, principal: Principal, job_id: str, values: dict[str, Any], error: PanelError | None = None
+) -> Response:
+    with db.transaction() as session:
+        is_over = service.get(session, principal=principal, job_id=job_id).state in TERMINAL
+        corpora, _next = corpora_service.list_corpora(session, principal=principal, limit=200)
+    return page(
+        request,
+        "jobs/edit.html",
+        error.status if error is not None else 200,
+        principal=principal,
+        job_id=job_id,
+        values=values,
+        errors={problem.field: problem.message for problem in error.fields} if error is not None else {},
+        corpora=[] if is_over else [one for one in corpora if one.state == "ready" and one.kind in EVALUATION_KINDS],
+    )
 
 
 @router.post("/jobs/{job_id}/edit")
 def edit(request: Request, principal: Submitter, job_id: Id, form_data: FormBody) -> Response:
     """Rename, tag or describe a job and redirect to its page; if something is wrong, show the form again."""
     text = {name: value for name, value in form_data.items() if isinstance(value, str)}
+    chosen = [str(value) for value in form_data.getlist("evaluation_corpora")][:16]
     try:
         changes = service.JobChanges(
             name=text.get("name", "")[:MAX_FIELD_CHARACTERS],
             tags=text.get("tags", "")[:MAX_FIELD_CHARACTERS].replace("，", ",").split(",")[:100],
             notes=text.get("notes", "")[: service.MAX_NOTES_LENGTH],
             is_notified="is_notified" in text,
+            evaluation_corpora=chosen,
         )
         with db.transaction() as session:
             service.change(session, principal=principal, job_id=job_id, changes=changes)
     except PanelError as error:
         if error.status != 422:
             raise
-        errors = {problem.field: problem.message for problem in error.fields}
-        return page(request, "jobs/edit.html", 422, principal=principal, job_id=job_id, values=text, errors=errors)
+        return _edit_page(request, principal, job_id, {**text, "evaluation_corpora": chosen}, error)
     notifications.notify_job_changed(job_id)
     return RedirectResponse(f"/jobs/{job_id}", status_code=303)

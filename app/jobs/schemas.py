@@ -141,6 +141,9 @@ class JobAnswer(BaseModel):
     tags: list[str] = Field(description="Words of its owner to find it by.")
     notes: str = Field(description="What its owner wrote about it.")
     is_notified: bool = Field(description="Whether its owner is notified when it ends or makes no progress.")
+    evaluation_corpora: list[str] = Field(
+        description="Corpora on which its best checkpoint will be evaluated when it has succeeded."
+    )
     recipe: str
     state: str
     desired: str = Field(description="The state its user asked for: run, pause or cancel.")
@@ -180,6 +183,7 @@ class JobAnswer(BaseModel):
                     "tags": ["baseline"],
                     "notes": "",
                     "is_notified": True,
+                    "evaluation_corpora": [],
                     "recipe": "tiny",
                     "state": "running",
                     "desired": "run",
@@ -302,7 +306,7 @@ def verdict_answer(attempt: Attempt | None) -> VerdictAnswer | None:
 
 _PLAIN = (
     *("id", "name", "tags", "notes", "recipe", "state", "desired", "step", "max_steps", "node", "tokenizer_id"),
-    *("parent_id", "resume_from_id", "is_notified"),
+    *("parent_id", "resume_from_id", "is_notified", "evaluation_corpora"),
 )
 _INSTANTS = ("created_at", "started_at", "finished_at")
 

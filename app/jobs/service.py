@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Double, cast, exists, func, literal, or_, 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from app.background_tasks import service as background_tasks
 from app.checkpoints import service as checkpoints
 from app.core import deleted_directories, disk, idempotency, paging, storage
 from app.core.account_models import User
@@ -358,6 +359,9 @@ class JobChanges(BaseModel):
     tags: list[str] | None = Field(None, max_length=100, description=f"At most {MAX_TAGS}, without commas.")
     notes: str | None = Field(None, max_length=MAX_NOTES_LENGTH)
     is_notified: bool | None = Field(None, description="Whether you are notified when it ends or makes no progress.")
+    evaluation_corpora: list[str] | None = Field(
+        None, max_length=16, description="Corpora on which its best checkpoint is evaluated when it has succeeded."
+    )
 
 
 def change(session: Session, *, principal: Principal, job_id: str, changes: JobChanges) -> Job:
@@ -372,6 +376,10 @@ def change(session: Session, *, principal: Principal, job_id: str, changes: JobC
         job.notes = changes.notes.strip()
     if changes.is_notified is not None:
         job.is_notified = changes.is_notified
+    if changes.evaluation_corpora is not None:
+        ids = changes.evaluation_corpora
+        background_tasks.check_corpora(session, principal=principal, ids=ids, field="evaluation_corpora")
+        job.evaluation_corpora = ids
     return job
 
 

@@ -22,7 +22,7 @@ from app.core.models import Heartbeat
 from app.core.settings import settings
 from app.jobs import hyperparameter_search, submissions
 from app.jobs.lifecycle import notifications
-from app.jobs.scheduling import dispatch, stalls
+from app.jobs.scheduling import dispatch, evaluations, stalls
 from app.jobs.scheduling.sweep import Sweep
 from app.notices import service as notices
 from app.webhooks.delivery import Deliveries
@@ -94,6 +94,7 @@ class Scheduler:
         counts["settled"] = self._run(dispatch.requeue_or_fail)
         counts["stopped"] = self._run(hyperparameter_search.stop_worse_jobs)
         counts["placed"] = self._run(dispatch.place)
+        counts["evaluated"] = self._run(evaluations.start_due)
         if may_expire:
             with db.transaction() as session:
                 outcomes.expire_leases(session)

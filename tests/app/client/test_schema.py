@@ -152,7 +152,9 @@ CALLS: Calls = {
     "get_search": lambda client, _file: client.jobs.get_search("s"),
     "cancel_search": lambda client, _file: client.jobs.cancel_search("s"),
     "compare_jobs": lambda client, _file: client.jobs.compare(["j", "k"]),
-    "change_job": lambda client, _file: client.jobs.change("j", name="n", tags=["t"], notes="m", is_notified=False),
+    "change_job": lambda client, _file: client.jobs.change(
+        "j", name="n", tags=["t"], notes="m", is_notified=False, evaluation_corpora=["c"]
+    ),
     "get_job": lambda client, _file: client.jobs.get("j"),
     "pause_job": lambda client, _file: client.jobs.pause("j"),
     "resume_job": lambda client, _file: client.jobs.resume("j"),
