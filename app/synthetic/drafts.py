@@ -6,7 +6,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.core.errors import bad_field
-from app.core.i18n import ngettext
+from app.core.i18n import _
 from app.core.names import check_text
 from app.core.principal import Principal, not_found
 from app.core.synthetic_models import DraftRecord, PromptedDocument, RecordGeneration
@@ -76,11 +76,7 @@ def change(
         for text in texts:
             check_text("cells", text)
         if len(texts) != len(draft.cells) or not all(texts):
-            message = ngettext(
-                "A record has {n} text, and it is not empty.",
-                "A record has {n} texts, and none of them is empty.",
-                len(draft.cells),
-            )
+            message = _("A record has {n} texts, and none of them is empty.", n=len(draft.cells))
             raise bad_field("cells", "cells_invalid", message)
         if texts != draft.cells:
             draft.cells, draft.is_edited = texts, True

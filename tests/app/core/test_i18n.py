@@ -270,6 +270,7 @@ NEVER_ONE = {
             "each of {n} processes",
             "Version {version}, {n} files",
             "Start {n} jobs",
+            "A record has {n} texts",
         ),
         *("This corpus has {n} files", "into {parts} documents", "It has {left} documents", "{n} packages"),
         "{epochs} epochs of the text give",
