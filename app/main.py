@@ -30,6 +30,7 @@ from app.corpora.cleaning import pages as cleaning_pages
 from app.evaluations import api as evaluations_api
 from app.evaluations import pages as evaluations_pages
 from app.jobs import api as jobs_api
+from app.jobs import everyones, everyones_pages
 from app.jobs import list_pages as job_list_pages
 from app.jobs import pages as jobs_pages
 from app.notices import api as notices_api
@@ -76,6 +77,7 @@ FEATURES = (
     background_tasks_api,
     evaluations_api,
     jobs_api,
+    everyones,
     notices_api,
     playground_api,
     deployments_api,
@@ -105,6 +107,7 @@ PAGES = (
     background_tasks_pages,
     evaluations_pages,
     job_list_pages,
+    everyones_pages,
     jobs_pages,
     notices_pages,
     playground_pages,

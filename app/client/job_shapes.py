@@ -73,6 +73,20 @@ class VerdictInfo(Shape):
     num_steps: int
 
 
+class EveryonesJobInfo(Shape):
+    """A job of any user; `owner` is the name of who submitted it."""
+
+    id: str
+    name: str
+    owner: str
+    state: str
+    step: int
+    max_steps: int | None
+    node: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
 class JobInfo(Shape):
     """A job: its request, its state and its progress."""
 

@@ -13,6 +13,7 @@ from .errors import ServerBusy, ServerUnreachable
 from .job_shapes import (
     AttemptInfo,
     ComparisonInfo,
+    EveryonesJobInfo,
     HistoryInfo,
     JobInfo,
     LogInfo,
@@ -105,6 +106,14 @@ class Jobs:
     def compare(self, job_ids: Sequence[str]) -> ComparisonInfo:
         """Jobs side by side: best values, newest samples, and the fields in which their specs differ."""
         return self._transport.get(ComparisonInfo, "/jobs/compare", job=[*job_ids])
+
+    def everyones(self, search: str = "", is_open: bool = False, limit: int = 50) -> Iterator[EveryonesJobInfo]:
+        """Everybody's jobs, newest first, or those of a job's or owner's name. For admins and owners."""
+        return self._transport.pages(EveryonesJobInfo, "/everyones-jobs", q=search, is_open=is_open, limit=limit)
+
+    def cancel_everyones(self, job_id: str) -> EveryonesJobInfo:
+        """Cancel a job of any user. For admins and owners."""
+        return self._transport.post(EveryonesJobInfo, address("everyones-jobs", job_id, "cancel"))
 
     def change(
         self,

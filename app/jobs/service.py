@@ -409,13 +409,18 @@ def cancel(session: Session, *, principal: Principal, job_id: str) -> Job:
     Raises PanelError: 404, or 409 for a job that succeeded or failed.
     """
     job = visible(session, Job, job_id, principal=principal, for_update=True)
+    request_cancellation(session, job)
+    return job
+
+
+def request_cancellation(session: Session, job: Job) -> None:
+    """Cancel a job, whose row is locked. Raises PanelError (409) for one that succeeded or failed."""
     if job.state in ("succeeded", "failed"):
         raise PanelError(409, "job_ended", _("This job has ended; there is nothing left to cancel."))
     job.desired = "cancel"
     if job.state in ("queued", "paused", "recovering"):
         retention.record_unrecorded(session, job)  # nothing looks for them later
         finish(session, job, "cancelled", "user", "wish_cancel")
-    return job
 
 
 def pause(session: Session, *, principal: Principal, job_id: str) -> Job:

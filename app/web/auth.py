@@ -169,4 +169,6 @@ def principal_with(request: Request, right: Right) -> Principal:
 Reader = Annotated[Principal, Security(Right("read", "viewer"), scopes=["read"])]
 Submitter = Annotated[Principal, Security(Right("submit", "member"), scopes=["submit"])]
 OwnAccount = Annotated[Principal, Security(Right("admin", "viewer"), scopes=["admin"])]
+EveryonesReader = Annotated[Principal, Security(Right("read", "admin"), scopes=["read"])]
+EveryonesManager = Annotated[Principal, Security(Right("submit", "admin"), scopes=["submit"])]
 PeopleManager = Annotated[Principal, Security(Right("admin", "admin"), scopes=["admin"])]

@@ -14,6 +14,7 @@ PUBLIC = re.compile(
 )
 READING_POSTS = re.compile(r"/api/v1/jobs/(plan|propose)|/jobs/(plan|propose)")  # they change nothing
 OF_ACCOUNTS = re.compile(r"/api/v1/(tokens|users|invitations|sessions|me/)")  # only with the scope admin
+FOR_ADMINS = re.compile(r"\{(user|invitation)_id\}|everyones")
 MARK = "Sesame"  # in the name of everything of Alice's
 
 
@@ -63,7 +64,7 @@ def other_ids(target: Target) -> str:
                     continue
                 response = ask(client, method, path_of(path, ids))
                 text = response.text if response.is_stream_consumed else ""
-                expected = 403 if re.search(r"\{(user|invitation)_id\}", path) else 404  # people are for admins
+                expected = 403 if FOR_ADMINS.search(path) else 404
                 if response.status_code != expected or MARK in text:
                     wide.append(f"{method} {path}: {response.status_code}")
     return check_cells(wide, target)

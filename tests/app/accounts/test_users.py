@@ -237,7 +237,7 @@ def test_every_table_with_an_owner_is_known_and_has_its_directory(web: TestClien
     assert {"job", "corpus", "checkpoint", "background_task"} <= names
     # A checkpoint lies in the directory of its job; conversations, deployments, searches and keys have no files.
     without = {"checkpoint", "conversation", "deployment", "hyperparameter_search", "idempotency_key", "submission"}
-    assert names - set(removal.DIRECTORIES) == without | {"webhook_endpoint"}
+    assert names - set(removal.DIRECTORIES) == without | {"webhook_endpoint", "model_endpoint", "record_generation"}
 
 
 def test_a_removed_user_is_gone_with_rows_and_files(web: TestClient, alice: TestClient, carol: Person) -> None:

@@ -146,6 +146,8 @@ CALLS: Calls = {
     "preview_template": lambda client, _file: client.jobs.preview_template(
         "chatml", base_model="m", messages=[{"role": "user", "content": "Hi"}]
     ),
+    "list_everyones_jobs": lambda client, _file: next(client.jobs.everyones("s", is_open=True, limit=3)),
+    "cancel_everyones_job": lambda client, _file: client.jobs.cancel_everyones("j"),
     "list_jobs": lambda client, _file: next(client.jobs.list(["running"], limit=3, search="s", tag="t", order="name")),
     "create_search": lambda client, _file: client.jobs.search(SEARCH),
     "list_searches": lambda client, _file: next(client.jobs.searches(limit=3)),
@@ -322,6 +324,7 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.SetbackInfo: "SetbackAnswer",
     job_shapes.VerdictInfo: "VerdictAnswer",
     job_shapes.JobInfo: "JobAnswer",
+    job_shapes.EveryonesJobInfo: "EveryonesJob",
     job_shapes.FigureInfo: "FigureAnswer",
     job_shapes.CorpusShareInfo: "CorpusShareAnswer",
     job_shapes.PlanInfo: "PlanAnswer",

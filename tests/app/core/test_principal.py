@@ -199,7 +199,7 @@ TUS = {
     "X-HTTP-Method-Override": "PATCH",
 }
 PARAMETERS = {field.name for field in fields(Ids)} - {"running_job_id"}
-FOR_ADMINS = r"\{(user|invitation)_id\}"
+FOR_ADMINS = r"\{(user|invitation)_id\}|everyones"
 NO_ROWS = "{permission_id}"  # of checkpoints under /v1, which are never shared so
 WITH_ID = [(method, path) for method, path in routes() if re.search(r"\{\w+_id\}", path) and NO_ROWS not in path]
 LISTS = [

@@ -1,0 +1,91 @@
+"""Everybody's jobs, as admins and owners see them: whose they are and how far, without what they learn from."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from app.core import db, paging
+from app.core.account_models import User
+from app.core.models import STATES, TERMINAL, Job
+from app.core.paging import Listing
+from app.core.principal import not_found
+from app.jobs import service
+from app.jobs.lifecycle.notifications import notify_job_changed
+from app.web.auth import EveryonesManager, EveryonesReader
+from app.web.idempotency import ApiRoute
+from app.web.paging import After, Limit
+from app.web.parameters import Id
+from app.web.problem_types import errors
+
+router = APIRouter(route_class=ApiRoute, tags=["jobs"])
+
+Search = Annotated[str, Query(description="A part of the job's or owner's name.", max_length=200)]
+Open = Annotated[bool, Query(description="Only jobs that have not ended.")]
+
+
+class EveryonesJob(BaseModel):
+    """A job of any user."""
+
+    id: str
+    name: str
+    owner: str = Field(description="Name of the user who submitted it.")
+    state: str
+    step: int
+    max_steps: int | None
+    node: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+def list_jobs(
+    session: Session, *, search: str = "", is_open: bool = False, limit: int = 50, after: str | None = None
+) -> tuple[list[EveryonesJob], str | None]:
+    """Everybody's jobs, newest first, and the cursor of the next page."""
+    query = select(Job).join(User, User.id == Job.owner_id)
+    if is_open:
+        query = query.where(Job.state.in_([state for state in STATES if state not in TERMINAL]))
+    if search := search.replace("\0", "").strip():
+        query = query.where(or_(*(name.icontains(search, autoescape=True) for name in (Job.name, User.name))))
+    jobs, following = paging.newest(session, query, Job.id, limit, after)
+    return _answers(session, jobs), following
+
+
+def _answers(session: Session, jobs: Sequence[Job]) -> list[EveryonesJob]:
+    ids = {job.owner_id for job in jobs}
+    owners = {user.id: user.name for user in session.scalars(select(User).where(User.id.in_(ids)))}
+    names = EveryonesJob.model_fields.keys() - {"owner"}
+    return [EveryonesJob(owner=owners[job.owner_id], **{name: getattr(job, name) for name in names}) for job in jobs]
+
+
+def cancel(session: Session, *, job_id: str) -> EveryonesJob:
+    """Cancel a job of any user. Raises PanelError: 404, or 409 for a job that succeeded or failed."""
+    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
+    if job is None:
+        raise not_found()
+    service.request_cancellation(session, job)
+    session.flush()
+    return _answers(session, [job])[0]
+
+
+@router.get("/everyones-jobs", responses=errors("role_missing"))
+def list_everyones_jobs(
+    _principal: EveryonesReader, q: Search = "", is_open: Open = False, limit: Limit = 50, after: After = None
+) -> Listing[EveryonesJob]:
+    """List everybody's jobs, newest first. For admins and owners."""
+    with db.transaction() as session:
+        jobs, following = list_jobs(session, search=q, is_open=is_open, limit=limit, after=after)
+    return Listing(data=jobs, next=following)
+
+
+@router.post("/everyones-jobs/{job_id}/cancel", status_code=202, responses=errors("role_missing", "job_ended"))
+def cancel_everyones_job(_principal: EveryonesManager, job_id: Id) -> EveryonesJob:
+    """Cancel a job of any user. For admins and owners."""
+    with db.transaction() as session:
+        answer = cancel(session, job_id=job_id)
+    notify_job_changed(job_id)
+    return answer
