@@ -55,6 +55,7 @@ from app.playground.inspection import api as inspection_api
 from app.playground.inspection import pages as inspection_pages
 from app.synthetic import api as synthetic_api
 from app.synthetic import endpoint_api
+from app.synthetic import pages as synthetic_pages
 from app.tokenizers import api as tokenizers_api
 from app.tokenizers import pages as tokenizers_pages
 from app.web import errors, middleware, openapi, probes
@@ -115,6 +116,7 @@ PAGES = (
     deployments_pages,
     conversations_pages,
     inspection_pages,
+    synthetic_pages,
     home,
     health,
     api_reference,

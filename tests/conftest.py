@@ -158,7 +158,7 @@ def bob_api(web: TestClient, bob_user: Person) -> TestClient:
 @pytest.fixture(scope="session")
 def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """What `athanor up` runs: every process, its own data directory, a free port, Alice already the owner."""
-    with stack.running(tmp_path_factory.mktemp("stack")) as whole:
+    with stack.running(tmp_path_factory.mktemp("stack"), ATHANOR_ENDPOINT_HOSTS="127.0.0.1") as whole:
         whole.sign_up("Alice")
         yield whole
 

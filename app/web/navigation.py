@@ -31,7 +31,11 @@ MENU = (
     Section(
         gettext_noop("Data"),
         "book-open-text",
-        (Link("/corpora", gettext_noop("Corpora")), Link("/corpora/write", gettext_noop("Write records"))),
+        (
+            Link("/corpora", gettext_noop("Corpora")),
+            Link("/corpora/write", gettext_noop("Write records")),
+            Link("/synthetic", gettext_noop("Synthetic data")),
+        ),
     ),
     Section(
         gettext_noop("Train"),

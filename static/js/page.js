@@ -12,6 +12,7 @@ const MODULES = {
   chat: () => import("./chat.js"),
   compare: () => import("./compare.js"),
   "corpus-upload": () => import("./corpus-upload.js"),
+  "draft-review": () => import("./draft-review.js"),
   inspection: () => import("./inspection.js"),
   job: () => import("./job.js"),
   "job-form": () => import("./job-form.js"),

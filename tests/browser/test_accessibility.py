@@ -25,6 +25,8 @@ PAGES = [
     "/corpora",
     "/corpora/write?kind=classification",
     "/corpora/00kingjamesbible",
+    "/synthetic",
+    "/synthetic/new?corpus=00kingjamesbible",
     "/tokenizers",
     "/models",
     "/models/{model}",
