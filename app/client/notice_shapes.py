@@ -43,3 +43,7 @@ class NoticeSettingsInfo(Shape):
     events: list[str]
     offered_channels: list[str]
     language: str
+    email: str | None
+    pending_email: str | None
+    email_error: str | None
+    email_failed_at: datetime | None

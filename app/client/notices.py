@@ -40,3 +40,19 @@ class Notices:
         changes: dict[str, Any] = {"channels": channels, "language": language}
         body = {field: value for field, value in changes.items() if value is not None}
         return self._transport.patch(NoticeSettingsInfo, "/notice-settings", body)
+
+    def set_email(self, email_address: str) -> NoticeSettingsInfo:
+        """Have a link sent to an address, whose code `confirm_email` takes."""
+        return self._transport.put(NoticeSettingsInfo, "/notice-settings/email", {"address": email_address})
+
+    def confirm_email(self, code: str) -> NoticeSettingsInfo:
+        """Use the address of a link from now on."""
+        return self._transport.post(NoticeSettingsInfo, "/notice-settings/email/confirm", {"code": code})
+
+    def send_test_email(self) -> None:
+        """Have a message sent to your address now."""
+        self._transport.command("/notice-settings/email/test")
+
+    def remove_email(self) -> None:
+        """Have your address forgotten."""
+        self._transport.delete("/notice-settings/email")

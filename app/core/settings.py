@@ -37,6 +37,14 @@ class Settings(BaseSettings):
     endpoint_hosts: str = Field(
         "", description="Hosts at which model endpoints may be by http or at private addresses, comma-separated"
     )
+    smtp_host: str = Field("", description="Mail server that sends notices; empty: no e-mail is sent")
+    smtp_port: int = Field(587, ge=1, le=65535, description="Port of the mail server")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="How the connection to the mail server is encrypted; none: no password is sent"
+    )
+    smtp_user: str = Field("", description="Name to log in to the mail server with; empty: without a login")
+    smtp_password: SecretStr = Field(SecretStr(""), description="Password for the mail server")
+    smtp_sender: str = Field("", description="Address that notices are sent from")
     max_upload_bytes: int = Field(20 * 2**30, gt=0, description="Maximum size of an uploaded corpus")
     max_model_bytes: int = Field(100 * 2**30, gt=0, description="Maximum total size of a base model")
     hf_endpoint: str = Field(

@@ -6,8 +6,16 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.core import db
 from app.core.paging import Listing
-from app.notices import schemas, service
-from app.notices.schemas import NoticeSettingsAnswer, NoticeSettingsRequest, UnreadAnswer, UserNoticeAnswer
+from app.notices import email_addresses, schemas, service
+from app.notices.schemas import (
+    EmailCodeRequest,
+    EmailRequest,
+    NoticeSettingsAnswer,
+    NoticeSettingsRequest,
+    UnreadAnswer,
+    UserNoticeAnswer,
+)
+from app.notices.sending import SENDING
 from app.web.auth import OwnAccount, Reader
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
@@ -70,3 +78,38 @@ def change_notice_settings(
         panel_url = str(request.base_url).rstrip("/")
         service.choose(session, principal=principal, panel_url=panel_url, **body.model_dump())
         return schemas.settings_answer(session, principal)
+
+
+@router.put(
+    "/notice-settings/email", responses=errors("email_invalid", "email_unconfigured", "email_soon", "email_failed")
+)
+@SENDING
+def set_notice_email(request: Request, principal: OwnAccount, body: EmailRequest) -> NoticeSettingsAnswer:
+    """Send a link to an address. Once it is opened, or its code is sent here, you are notified at the address."""
+    email_addresses.ask(principal, str(request.base_url).rstrip("/"), body.address)
+    with db.transaction() as session:
+        return schemas.settings_answer(session, principal)
+
+
+@router.post("/notice-settings/email/confirm", responses=errors("email_code_wrong"))
+def confirm_notice_email(principal: OwnAccount, body: EmailCodeRequest) -> NoticeSettingsAnswer:
+    """Confirm an address by the code of the link that was sent there."""
+    with db.transaction() as session:
+        email_addresses.confirm(session, code=body.code, user_id=principal.user_id)
+        return schemas.settings_answer(session, principal)
+
+
+@router.post("/notice-settings/email/test", status_code=204, responses=errors("email_missing", "email_failed"))
+@SENDING
+def send_test_email(principal: OwnAccount) -> Response:
+    """Send a message to your address now."""
+    email_addresses.send_test(principal)
+    return Response(status_code=204)
+
+
+@router.delete("/notice-settings/email", status_code=204)
+def remove_notice_email(principal: OwnAccount) -> Response:
+    """Notify you by e-mail no more, and forget the address."""
+    with db.transaction() as session:
+        email_addresses.remove(session, principal=principal)
+    return Response(status_code=204)

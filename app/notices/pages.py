@@ -11,7 +11,8 @@ from sse_starlette import EventSourceResponse
 from app.core import db, i18n
 from app.core.errors import PanelError
 from app.core.principal import Principal
-from app.notices import events, schemas, service, stream
+from app.notices import email, email_addresses, events, schemas, service, stream
+from app.notices.sending import SENDING
 from app.web.auth import OwnAccount, Reader
 from app.web.event_source import event_source
 from app.web.pages import page
@@ -78,6 +79,7 @@ def _settings_page(request: Request, principal: Principal, error: PanelError | N
         "events": events.EVENTS,
         "channels": service.CHANNELS,
         "languages": i18n.LOCALES,
+        "has_mail_server": email.is_configured(),
         "form": "",
         "values": {},
         "done": "",
@@ -130,3 +132,70 @@ def _handle(request: Request, principal: Principal, form: str, verb: Callable[[S
             raise
         return _settings_page(request, principal, error, form=form)
     return _go(f"{SETTINGS_PATH}?done={form}#{form}")
+
+
+# ---- e-mail ---------------------------------------------------------------------------------------------------------
+
+
+@router.post(f"{SETTINGS_PATH}/email")
+@SENDING
+def set_email(request: Request, principal: OwnAccount, address: Annotated[str, Form()] = "") -> Response:
+    """Send a link to an address, which confirms it."""
+    try:
+        email_addresses.ask(principal, _panel_url(request), address)
+    except PanelError as error:
+        return _settings_page(request, principal, error, form="email", values={"address": address})
+    return _go(f"{SETTINGS_PATH}?done=email#email")
+
+
+@router.post(f"{SETTINGS_PATH}/email/test")
+@SENDING
+def send_test_email(request: Request, principal: OwnAccount) -> Response:
+    """Send a message to the user's address now."""
+    try:
+        email_addresses.send_test(principal)
+    except PanelError as error:
+        return _settings_page(request, principal, error, form="email")
+    return _go(f"{SETTINGS_PATH}?done=test#email")
+
+
+@router.post(f"{SETTINGS_PATH}/email/remove")
+def remove_email(request: Request, principal: OwnAccount) -> Response:
+    """Forget the user's address."""
+    return _handle(request, principal, "removed", lambda session: email_addresses.remove(session, principal=principal))
+
+
+# The links in e-mails work without a login. They only show a button: programs that look at links change nothing.
+
+
+@router.get("/confirm-email")
+def show_confirmation(request: Request, code: Annotated[str, Query(max_length=200)] = "") -> Response:
+    """The page of a link that confirms an address."""
+    return page(request, "notices/link.html", kind="confirm", code=code, is_done=False, error=None)
+
+
+@router.post("/confirm-email")
+def confirm_email(request: Request, code: Annotated[str, Form()] = "") -> Response:
+    """Notify the user at the address of the link from now on."""
+    try:
+        with db.transaction() as session:
+            email_addresses.confirm(session, code=code)
+    except PanelError as error:
+        return page(
+            request, "notices/link.html", error.status, kind="confirm", code="", is_done=False, error=error.message
+        )
+    return page(request, "notices/link.html", kind="confirm", code="", is_done=True, error=None)
+
+
+@router.get("/unsubscribe")
+def show_unsubscribe(request: Request, code: Annotated[str, Query(max_length=200)] = "") -> Response:
+    """The page of the link in every e-mail."""
+    return page(request, "notices/link.html", kind="unsubscribe", code=code, is_done=False, error=None)
+
+
+@router.post("/unsubscribe")
+def unsubscribe(request: Request, code: Annotated[str, Query(max_length=200)] = "") -> Response:
+    """Forget the address. Mail programs send this, too (RFC 8058)."""
+    with db.transaction() as session:
+        email_addresses.unsubscribe(session, code=code)
+    return page(request, "notices/link.html", kind="unsubscribe", code="", is_done=True, error=None)

@@ -49,6 +49,26 @@ class NoticeSettingsAnswer(BaseModel):
     events: list[str] = Field(description="The events that concern you.")
     offered_channels: list[str] = Field(description="The channels that there are for you.")
     language: str = Field(description="Of what is delivered.")
+    email: str | None = Field(description="The address that you have confirmed.")
+    pending_email: str | None = Field(description="An address that you have not confirmed yet.")
+    email_error: str | None = Field(description="Why the last e-mail could not be sent; null if it could.")
+    email_failed_at: datetime | None
+
+
+class EmailRequest(BaseModel):
+    """An address to notify you at."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"address": "alice@example.com"}]})
+
+    address: str = Field(max_length=1000)
+
+
+class EmailCodeRequest(BaseModel):
+    """The code of the link that was sent to an address."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"code": "..."}]})
+
+    code: str = Field(max_length=200)
 
 
 class NoticeSettingsRequest(BaseModel):
@@ -103,6 +123,7 @@ def notice_answer(notice: UserNotice, deliveries: list[NoticeDeliveryAnswer]) ->
 def settings_answer(session: Session, principal: Principal) -> NoticeSettingsAnswer:
     """The response for the choices of a user."""
     row = service.stored_settings(session, principal.user_id)
+    last = service.last_email(session, principal.user_id)
     event_names, offered = service.events_for(principal), service.channels_for(principal)
     return NoticeSettingsAnswer(
         channels={
@@ -111,4 +132,8 @@ def settings_answer(session: Session, principal: Principal) -> NoticeSettingsAns
         events=event_names,
         offered_channels=offered,
         language=row.language,
+        email=row.email,
+        pending_email=row.pending_email,
+        email_error=delivery_errors.sentence(last.error) if last is not None and last.error is not None else None,
+        email_failed_at=last.failed_at if last is not None and last.error is not None else None,
     )

@@ -1,6 +1,6 @@
 """Notices: which events go to whom through which channel, the list of a user's notices, and the user's choices.
 
-With email_addresses.py, service_addresses.py and delivery.py the only writer of the tables of notices.
+With email_addresses.py and delivery.py the only writer of the tables of notices.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,13 @@ from app.core.json_shapes import MessageValues
 from app.core.notice_models import NoticeDelivery, NoticeService, NoticeSettings, UserNotice
 from app.core.principal import Principal, not_found
 from app.core.settings import settings
+from app.notices import email
 from app.notices.events import EVENTS, OWNER_EVENTS
 
 CHANNELS = {
     "page": gettext_noop("In the panel"),
     "browser": gettext_noop("In the browser"),
+    "email": gettext_noop("E-mail"),
 }
 LIFETIME = timedelta(days=90)
 DISK_PAUSE = timedelta(days=1)  # between two notices that the disk is low
@@ -42,13 +44,17 @@ def notify(
     if user is None or user.disabled_at is not None:
         return None
     chosen = stored_settings(session, user_id)
-    channels = [channel for channel in CHANNELS if f"{event} {channel}" not in chosen.muted]
+    has_email = chosen.email is not None and email.is_configured()
+    possible = [channel for channel in CHANNELS if channel != "email" or has_email]
+    channels = [channel for channel in possible if f"{event} {channel}" not in chosen.muted]
     if not channels:
         return None
     notice = UserNotice(user_id=user_id, event=event, job_id=job_id, values=values)
     notice.is_listed, notice.is_for_browser = "page" in channels, "browser" in channels
     session.add(notice)
     session.flush()
+    if "email" in channels:
+        session.add(NoticeDelivery(notice_id=notice.id, channel="email"))
     return notice
 
 
@@ -126,7 +132,7 @@ def events_for(principal: Principal) -> list[str]:
 
 def channels_for(principal: Principal) -> list[str]:
     """The channels that a user can choose."""
-    return list(CHANNELS)
+    return [channel for channel in CHANNELS if channel != "email" or email.is_configured()]
 
 
 def choose(
@@ -161,7 +167,7 @@ def _muted(before: Sequence[str], channels: Mapping[str, Sequence[str]], princip
     if any(channel not in offered for names in channels.values() for channel in names):
         message = _("Choose channels of: {expected}.", expected=", ".join(offered))
         raise bad_field("channels", "channel_unknown", message)
-    others = [entry for entry in before if entry.split()[0] not in channels]
+    others = [entry for entry in before if entry.split()[0] not in channels or entry.split()[1] not in offered]
     return others + [f"{event} {name}" for event in channels for name in offered if name not in channels[event]]
 
 
@@ -172,3 +178,10 @@ def deliveries_of(session: Session, notice_ids: Sequence[str]) -> list[tuple[Not
     )
     rows = session.execute(query.where(NoticeDelivery.notice_id.in_(notice_ids)).order_by(NoticeDelivery.id))
     return [(delivery, service) for delivery, service in rows]
+
+
+def last_email(session: Session, user_id: str) -> NoticeDelivery | None:
+    """The last e-mail to a user that was tried."""
+    query = select(NoticeDelivery).join(UserNotice, UserNotice.id == NoticeDelivery.notice_id)
+    tried = (UserNotice.user_id == user_id, NoticeDelivery.channel == "email", NoticeDelivery.num_tries > 0)
+    return session.scalar(query.where(*tried).order_by(NoticeDelivery.id.desc()).limit(1))

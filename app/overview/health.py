@@ -27,7 +27,7 @@ SILENT_ROUNDS = 3  # the scheduler counts as gone after so many rounds without a
 DISPLAYED_SETTINGS = tuple(
     name
     for name, field in Settings.model_fields.items()
-    if field.annotation in (int, float) and name not in ("port", "max_upload_bytes")
+    if field.annotation in (int, float) and name not in ("port", "smtp_port", "max_upload_bytes")
 )
 FIXED = {
     gettext_noop("Consecutive attempts without a newer checkpoint before a job fails"): dispatch.MAX_ATTEMPTS,

@@ -137,6 +137,12 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "url_refused": ((422,), "No requests are sent to this address."),
     # notices
     "channel_unknown": ((422,), "There is no such channel of notices for the user."),
+    "email_code_wrong": ((403,), "The code of the link that confirms an address is wrong, used or too old."),
+    "email_failed": ((502,), "The mail server did not take the message."),
+    "email_invalid": ((422,), "This is no e-mail address."),
+    "email_missing": ((409,), "The user has confirmed no e-mail address."),
+    "email_soon": ((429,), "A link was sent less than a minute ago; Retry-After says when to try again."),
+    "email_unconfigured": ((409,), "No mail server is configured."),
     "event_unknown": ((422,), "There is no such event for the user."),
     # records that models write
     "cells_invalid": ((422,), "The texts of a record are too few, too many or empty."),

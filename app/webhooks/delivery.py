@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -40,10 +41,12 @@ FAILURES = (OSError, HTTPError, HTTPException, PanelError)
 
 
 class Deliveries:
-    """The deliveries of the process that leads."""
+    """The deliveries of one kind of the process that leads: `claim` names those that are due, `deliver` tries one."""
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="webhook")
+    def __init__(self, claim: Callable[[int], list[str]], deliver: Callable[[str], None]) -> None:
+        self._claim = claim
+        self._deliver = deliver
+        self._executor = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="delivery")
         self._num_open = 0
         self._lock = threading.Lock()
 
@@ -51,18 +54,18 @@ class Deliveries:
         """Begin as many due deliveries as there are free threads, and return how many."""
         with self._lock:
             num_free = NUM_THREADS - self._num_open
-        ids = claim(num_free) if num_free else []
+        ids = self._claim(num_free) if num_free else []
         for delivery_id in ids:
             with self._lock:
                 self._num_open += 1
-            self._executor.submit(self._deliver, delivery_id)
+            self._executor.submit(self._try, delivery_id)
         return len(ids)
 
-    def _deliver(self, delivery_id: str) -> None:
+    def _try(self, delivery_id: str) -> None:
         try:
-            deliver(delivery_id)
+            self._deliver(delivery_id)
         except SQLAlchemyError as error:
-            log.warning("webhook %s: the database cannot be reached: %s", delivery_id, error)
+            log.warning("delivery %s: the database cannot be reached: %s", delivery_id, error)
         finally:
             with self._lock:
                 self._num_open -= 1

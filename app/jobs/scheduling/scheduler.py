@@ -24,7 +24,9 @@ from app.jobs import hyperparameter_search, submissions
 from app.jobs.lifecycle import notifications
 from app.jobs.scheduling import dispatch, evaluations, stalls
 from app.jobs.scheduling.sweep import Sweep
+from app.notices import delivery as notice_delivery
 from app.notices import service as notices
+from app.webhooks import delivery as webhooks
 from app.webhooks.delivery import Deliveries
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,10 @@ class Scheduler:
         self._is_away = False
         self._reap_at = self._clock() + self._grace()
         self._sweep = Sweep()
-        self._deliveries = Deliveries()
+        self._deliveries = (
+            Deliveries(webhooks.claim, webhooks.deliver),
+            Deliveries(notice_delivery.claim, notice_delivery.deliver),
+        )
 
     def step(self) -> bool:
         """Run one round if this process leads; returns whether it does. An outage is logged once and not raised."""
@@ -103,7 +108,7 @@ class Scheduler:
             notices.notify_of_low_disk(session)
             notices.forget_old(session)
         counts["sent"] = queue.flush_outbox()
-        counts["delivered"] = self._deliveries.step()
+        counts["delivered"] = sum(deliveries.step() for deliveries in self._deliveries)
         counts["removed"] = self._sweep.step()
         with db.transaction() as session:
             _record_heartbeat(session, counts)

@@ -271,6 +271,10 @@ CALLS: Calls = {
     "mark_notices_read": lambda client, _file: client.notices.mark_all_read(),
     "get_notice_settings": lambda client, _file: client.notices.settings(),
     "change_notice_settings": lambda client, _file: client.notices.change_settings({"job_failed": []}, "en"),
+    "set_notice_email": lambda client, _file: client.notices.set_email("a@example.com"),
+    "confirm_notice_email": lambda client, _file: client.notices.confirm_email("c"),
+    "send_test_email": lambda client, _file: client.notices.send_test_email(),
+    "remove_notice_email": lambda client, _file: client.notices.remove_email(),
     "unshare_conversation": lambda client, _file: client.conversations.unshare("t"),
 }
 # Each shape of the client, and the name of its schema.

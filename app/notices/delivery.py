@@ -1,0 +1,69 @@
+"""Delivers notices by e-mail and to services, again and again until they are accepted or two days have passed.
+
+The scheduler's process does it in threads of its own, as it does with webhooks.
+"""
+
+import logging
+from datetime import timedelta
+
+from sqlalchemy import func, select
+
+from app.core import db, i18n
+from app.core.i18n import _
+from app.core.notice_models import NoticeDelivery, NoticeSettings, UserNotice
+from app.notices import email, events
+from app.notices.delivery_errors import FINAL, DeliveryFailed
+from app.webhooks.delivery import CLAIM_SECONDS, PAUSES
+
+log = logging.getLogger(__name__)
+
+
+def claim(limit: int) -> list[str]:
+    """The IDs of the deliveries that are due, which nobody else gets for a while."""
+    with db.transaction() as session:
+        due = select(NoticeDelivery).where(NoticeDelivery.due_at <= func.now()).order_by(NoticeDelivery.due_at)
+        rows = session.scalars(due.limit(limit).with_for_update(skip_locked=True)).all()
+        for row in rows:
+            row.due_at = func.now() + timedelta(seconds=CLAIM_SECONDS)
+            row.num_tries += 1
+        return [row.id for row in rows]
+
+
+def deliver(delivery_id: str) -> None:
+    """Try a claimed delivery; if it fails, plan the next try or give it up."""
+    with db.transaction() as session:
+        delivery = session.get(NoticeDelivery, delivery_id)
+        if delivery is None:  # its user was removed
+            return
+        notice = session.get_one(UserNotice, delivery.notice_id)
+        choices = session.get_one(NoticeSettings, notice.user_id)
+    error = None
+    try:
+        _send(notice, choices)
+    except DeliveryFailed as failure:
+        error = failure.code
+        log.info("notice %s was not delivered: %s", delivery_id, error)
+    with db.transaction() as session:
+        row = session.get(NoticeDelivery, delivery_id, with_for_update=True)
+        if row is None:
+            return
+        if error is None:
+            row.delivered_at, row.due_at, row.error = func.now(), None, None
+            return
+        row.error, row.failed_at = error, func.now()
+        is_over = error in FINAL or row.num_tries > len(PAUSES)
+        row.due_at = None if is_over else func.now() + timedelta(seconds=PAUSES[row.num_tries - 1])
+
+
+def _send(notice: UserNotice, choices: NoticeSettings) -> None:
+    """Raises DeliveryFailed."""
+    with i18n.use_locale(choices.language):
+        described = events.describe(notice.event, notice.values)
+        address = f"{choices.panel_url}/jobs/{notice.job_id}" if notice.job_id else choices.panel_url
+        if choices.email is None:
+            raise DeliveryFailed("email_removed")
+        settings_url = f"{choices.panel_url}/account/notices"
+        reason = _("You get this as you asked {url} for it. What is sent is chosen there.", url=settings_url)
+        unsubscribe_url = f"{choices.panel_url}/unsubscribe?code={choices.unsubscribe_code}"
+        text = f"{described.text}\n\n{address}\n\n-- \n{reason}\n"
+        email.send(choices.email, f"Athanor: {described.title}", text, unsubscribe_url)
