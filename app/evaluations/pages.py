@@ -19,12 +19,12 @@ from app.web.auth import Reader, Submitter
 from app.web.errors import form_error
 from app.web.forms import FormBody
 from app.web.pages import page
-from app.web.parameters import Part
+from app.web.parameters import Part, ShortText
 from trainer.corpus_kinds import EVALUATION_KINDS
 
 router = APIRouter()
 DEFAULTS = {"limit": "200", "num_fewshot": "0", "max_tokens": "128", "judge": ""}
-Ids = Annotated[list[str] | None, Query(max_length=service.MAX_MODELS, description="Models that are chosen.")]
+Ids = Annotated[list[ShortText] | None, Query(max_length=service.MAX_MODELS, description="Models that are chosen.")]
 
 
 @router.get("/evaluations")

@@ -43,7 +43,7 @@ MENU = (
         (
             Link("/jobs", gettext_noop("Jobs")),
             Link("/jobs/new", gettext_noop("New job")),
-            Link("/jobs/searches", gettext_noop("Hyperparameter searches")),
+            Link("/jobs/searches", gettext_noop("Searches")),
         ),
     ),
     Section(
