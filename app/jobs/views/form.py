@@ -4,6 +4,7 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import zip_longest
 from typing import Any
 
 from starlette.datastructures import FormData
@@ -43,6 +44,12 @@ class SubmittedForm:
         """The base model to fine-tune, or an empty string."""
         return _identifier(self.fields.get("base_model", ""))
 
+    @property
+    def weights(self) -> dict[str, str]:
+        """The weight of each chosen corpus, by its ID."""
+        texts = [text.strip() for text in SEPARATOR.split(self.fields.get("corpus_weights", ""))]
+        return dict(zip_longest(self.corpora, texts[: len(self.corpora)], fillvalue=""))
+
 
 def _identifier(text: str) -> str:
     """The text as an ID that can be used in a query: PostgreSQL does not accept NUL characters."""
@@ -78,7 +85,11 @@ def properties() -> dict[str, dict[str, Any]]:
 def read_form(form: FormData) -> SubmittedForm:
     """The values of a form as they arrived."""
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
-    lists = ([value for value in form.getlist(name) if isinstance(value, str)] for name in LISTS)
+    lists = [[value for value in form.getlist(name) if isinstance(value, str)] for name in LISTS]
+    # Each of several corpora has a control for its weight; an empty one counts as 1 beside others.
+    weights = [fields.get(f"weight-{corpus}", "").strip() for corpus in lists[0]]
+    if len(weights) > 1 and any(weights):
+        fields["corpus_weights"] = ", ".join(weight or "1" for weight in weights)
     return SubmittedForm(fields, *lists)
 
 

@@ -76,6 +76,7 @@ OUTSIDE_GROUPS = (
     "recipe",
     "objective",
     "corpora",
+    "corpus_weights",
     "validation_corpora",
     "tokenizer",
     "base_model",

@@ -41,6 +41,29 @@ def test_a_form_is_read_with_all_values_of_its_lists() -> None:
     assert (read.fields["name"], list(read.corpora), list(read.validation_corpora)) == ("a", ["1", "2"], ["3"])
 
 
+def test_the_weights_beside_corpora_become_one_list() -> None:
+    def weights(*entries: tuple[str, str]) -> Any:
+        data = FormData([("corpora", "1"), ("corpora", "2"), *entries])
+        return form.to_partial_spec(form.read_form(data)).get("corpus_weights")
+
+    assert weights(("weight-1", "3"), ("weight-2", " 0.5 ")) == [3.0, 0.5]
+    assert weights(("weight-1", ""), ("weight-2", "2")) == [1.0, 2.0]
+    assert weights(("weight-1", ""), ("weight-2", "")) is None
+    assert weights(("weight-2", "much")) == [1.0, "much"]  # which the spec refuses
+    assert weights(("weight-9", "2")) is None  # of a corpus that is not chosen any more
+    alone = form.read_form(FormData([("corpora", "1"), ("weight-1", "3")]))
+    assert "corpus_weights" not in form.to_partial_spec(alone)
+
+
+def test_the_weights_of_a_copied_job_stand_beside_its_corpora() -> None:
+    copied = form.prefill_copy(
+        {**example_spec("tiny").model_dump(), "corpora": ["a", "b"], "corpus_weights": [7.0, 2.0]}
+    )
+
+    assert copied.weights == {"a": "7.0", "b": "2.0"}
+    assert SubmittedForm({}, ["a", "b"]).weights == {"a": "", "b": ""}
+
+
 @pytest.mark.parametrize(("name", "recipe_name"), [("chat", "chat"), ("", "tiny"), ("no such recipe", "tiny")])
 def test_an_unknown_recipe_counts_as_the_smallest(name: str, recipe_name: str) -> None:
     assert SubmittedForm({"recipe": name}).recipe == recipe_name
