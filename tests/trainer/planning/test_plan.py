@@ -182,7 +182,7 @@ def notes(spec: TrainSpec, node: NodeHardware, num_bytes: int = 0) -> str:
 
 
 def test_a_note_says_where_the_rates_come_from() -> None:
-    assert "4 CPU cores" in notes(small_spec(), LAPTOP)
+    assert "CPU cores (4 here)" in notes(small_spec(), LAPTOP)
     assert "speed measured on this machine" in notes(small_spec(), LAPTOP.model_copy(update={"gemm_flops": 1e11}))
     assert "published specs of NVIDIA H100" in notes(small_spec(), EIGHT)
     assert "No published specs for Oddity" in notes(small_spec(), EIGHT.model_copy(update={"name": "Oddity"}))

@@ -59,7 +59,7 @@ def test_steps_are_estimated_counted_once_and_stay(
     before = plan(alice_api, corpus, num_train_epochs=2)
     estimate = before["figures"]["max_steps"]
     assert estimate["low"] < estimate["value"] == before["max_steps"] < estimate["high"]
-    assert estimate["reason"].startswith("An estimate: about")
+    assert estimate["reason"].startswith("An estimate of the training samples: about")
     assert (before["num_epochs"], before["spec"]["max_steps"], before["spec"]["warmup_steps"]) == (2, None, None)
 
     job_id, fence = factories.started(alice_user, corpus, num_train_epochs=2)
