@@ -9,8 +9,8 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from app.accounts import api as accounts_api
+from app.accounts import audit_api, audit_pages, people_api
 from app.accounts import pages as accounts_pages
-from app.accounts import people_api
 from app.background_tasks import api as background_tasks_api
 from app.background_tasks import pages as background_tasks_pages
 from app.base_models import api as models_api
@@ -67,6 +67,7 @@ from app.web.static_files import DIRECTORY, STATIC_PATH, ImmutableFiles
 FEATURES = (
     accounts_api,
     people_api,
+    audit_api,
     corpora_api,
     statistics_api,
     cleaning_api,
@@ -100,6 +101,7 @@ OPENAI = (
 )
 PAGES = (
     accounts_pages,
+    audit_pages,
     corpora_pages,
     cleaning_pages,
     tokenizers_pages,

@@ -3,13 +3,14 @@
 from app.accounts import invitations, passwords, service
 from app.accounts.browser import Browser
 from app.accounts.service import Login
-from app.core import db
+from app.core import audit_log, db
 from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.principal import Principal
 from app.core.roles import Role
 from app.web import guess_limits
+from app.web.client_address import network_of
 from app.web.guess_limits import Guess
 
 
@@ -25,6 +26,7 @@ def set_up(code: str, name: str, password: str, browser: Browser, address: Guess
     password_hash = passwords.hash_password(password)
     with db.transaction() as session:
         user = service.create_owner(session, code=code, name=name, password_hash=password_hash)
+        audit_log.record(session, "user_created", user, subject=user.name, subject_id=user.id, detail=user.role)
         return service.log_in(session, user_id=user.id, browser=browser)
 
 
@@ -44,6 +46,7 @@ def reset_password(code: str, password: str, browser: Browser, address: Guess, *
     with db.transaction() as session:
         user = service.user_of_reset(session, code=code, for_update=True)
         service.set_password(session, user_id=user.id, password_hash=password_hash, revoke_tokens=revoke_tokens)
+        audit_log.record(session, "password_reset", user)
         return service.log_in(session, user_id=user.id, browser=browser)
 
 
@@ -76,9 +79,14 @@ def log_in(name: str, password: str, browser: Browser) -> Login:
     with db.transaction() as session:
         attempt = service.begin_login(session, name=name, browser=browser)
     if not passwords.verify_password(password, attempt.password_hash) or attempt.user_id is None:
+        with db.transaction() as session:
+            user = service.find_user(session, name=name)
+            audit_log.record_failed_login(session, user, network_of(browser.address))
         raise PanelError(401, "login_failed", _("Wrong name or password."))
     with db.transaction() as session:
         guess_limits.forget(session, attempt.guess)
+        user = service.get_user(session, user_id=attempt.user_id)
+        audit_log.record(session, "login", user, detail=browser.label)
         return service.log_in(session, user_id=attempt.user_id, browser=browser)
 
 
@@ -88,7 +96,9 @@ def add_user(principal: Principal, name: str, password: str, role: Role) -> User
     passwords.check(password, service.checked_name(name))
     password_hash = passwords.hash_password(password)
     with db.transaction() as session:
-        return service.create_user(session, name=name, password_hash=password_hash, role=role)
+        user = service.create_user(session, name=name, password_hash=password_hash, role=role)
+        audit_log.record(session, "user_created", principal, subject=user.name, subject_id=user.id, detail=role)
+        return user
 
 
 def change_password(
@@ -110,4 +120,5 @@ def change_password(
         service.set_password(
             session, user_id=principal.user_id, password_hash=password_hash, revoke_tokens=revoke_tokens
         )
+        audit_log.record(session, "password_changed", principal)
         return service.log_in(session, user_id=principal.user_id, browser=browser) if principal.by_cookie else None

@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
 from app.accounts import service
-from app.core import paging
+from app.core import audit_log, paging
 from app.core.account_models import Invitation, User
 from app.core.errors import bad_field
 from app.core.i18n import _
@@ -34,6 +34,7 @@ def create(session: Session, *, principal: Principal, role: Role, days: int) -> 
     session.add(row)
     session.flush()
     session.refresh(row)
+    audit_log.record(session, "invitation_created", principal, subject=role, subject_id=row.id)
     return row, code
 
 
@@ -53,6 +54,7 @@ def revoke(session: Session, *, principal: Principal, invitation_id: str) -> Non
     if row is None:
         raise not_found()
     service.require_may_manage(principal, row.role)
+    audit_log.record(session, "invitation_revoked", principal, subject=row.role, subject_id=row.id)
     session.delete(row)
 
 
@@ -75,6 +77,8 @@ def accept(session: Session, *, code: str, name: str, password_hash: str) -> Use
     """Create the account that an invitation is for, and delete the invitation. Raises PanelError."""
     row = of_code(session, code=code, for_update=True)
     user = service.create_user(session, name=name, password_hash=password_hash, role=row.role)
+    inviter = service.get_user(session, user_id=row.inviter_id).name
+    audit_log.record(session, "invitation_used", user, subject=row.role, subject_id=row.id, detail=inviter)
     session.delete(row)
     return user
 

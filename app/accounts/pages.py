@@ -344,7 +344,7 @@ def create_password_reset(request: Request, principal: PeopleManager, user_id: I
     try:
         with db.transaction() as session:
             user = service.managed_user(session, principal=principal, user_id=user_id)
-            code = service.create_password_reset(session, user=user)
+            code = service.create_password_reset(session, user=user, principal=principal)
     except PanelError as error:
         if error.status == 404:
             raise

@@ -89,7 +89,7 @@ def create_password_reset(request: Request, principal: PeopleManager, user_id: I
     """Create a link with which a user chooses a new password, once, within 24 hours."""
     with db.transaction() as session:
         user = service.managed_user(session, principal=principal, user_id=user_id)
-        code = service.create_password_reset(session, user=user)
+        code = service.create_password_reset(session, user=user, principal=principal)
     return ResetLinkAnswer(link=reset_link(str(request.base_url), code), expires_at=db.now() + service.RESET_LIFETIME)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Table, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.accounts import service
-from app.core import deleted_directories, storage
+from app.core import audit_log, deleted_directories, storage
 from app.core.account_models import User
 from app.core.conversation_models import Conversation
 from app.core.deployment_models import Deployment
@@ -92,6 +92,7 @@ def remove(session: Session, *, principal: Principal, user_id: str, choice: str 
         discarded = _owned_directories(session, user_id)
     else:
         discarded = _transfer(session, user_id, principal.user_id)
+    audit_log.record(session, "user_removed", principal, subject=user.name, subject_id=user.id, detail=str(choice))
     session.delete(user)
     deleted_directories.note(session, *discarded)
 

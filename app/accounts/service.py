@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.accounts.browser import Browser
-from app.core import names, paging
+from app.core import audit_log, names, paging
 from app.core.account_models import ApiToken, KnownBrowser, LoginSession, PasswordReset, SetupCode, User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
@@ -115,6 +115,9 @@ def set_role(session: Session, *, principal: Principal, user_id: str, role: Role
     require_may_manage(principal, role)
     if role != "owner":
         require_another_owner(session, user)
+    if user.role != role:
+        change = f"{user.role} → {role}"
+        audit_log.record(session, "role_changed", principal, subject=user.name, subject_id=user.id, detail=change)
     user.role = role
     return user
 
@@ -126,6 +129,7 @@ def disable(session: Session, *, principal: Principal, user_id: str) -> User:
     """
     user = managed_user(session, principal=principal, user_id=user_id)
     require_another_owner(session, user)
+    audit_log.record(session, "user_disabled", principal, subject=user.name, subject_id=user.id)
     user.disabled_at = user.disabled_at or func.now()
     for table in (LoginSession, PasswordReset):
         session.execute(delete(table).where(table.user_id == user_id))
@@ -138,6 +142,7 @@ def enable(session: Session, *, principal: Principal, user_id: str) -> User:
     """Accept a user's password and tokens again."""
     user = managed_user(session, principal=principal, user_id=user_id)
     user.disabled_at = None
+    audit_log.record(session, "user_enabled", principal, subject=user.name, subject_id=user.id)
     return user
 
 
@@ -273,10 +278,11 @@ def set_password(session: Session, *, user_id: str, password_hash: str, revoke_t
         session.execute(update(ApiToken).where(*live).values(revoked_at=func.now()))
 
 
-def create_password_reset(session: Session, *, user: User) -> str:
+def create_password_reset(session: Session, *, user: User, principal: Principal | None) -> str:
     """A code for a link with which a user chooses a new password, once, within RESET_LIFETIME.
 
-    Earlier ones stop working, and the user's name is unlocked. Raises PanelError for a disabled user.
+    Earlier ones stop working, and the user's name is unlocked. The principal is None for a command on the machine of
+    the installation. Raises PanelError for a disabled user.
     """
     if user.disabled_at is not None:
         raise PanelError(409, "user_disabled", _("{name} is disabled. Enable the account first.", name=user.name))
@@ -284,6 +290,7 @@ def create_password_reset(session: Session, *, user: User) -> str:
     session.execute(delete(PasswordReset).where(PasswordReset.user_id == user.id))
     session.add(PasswordReset(code_sha256=digest(code), user_id=user.id, expires_at=func.now() + RESET_LIFETIME))
     guess_limits.forget(session, Guess("login", names.comparison_key(user.name)))
+    audit_log.record(session, "reset_link_created", principal, subject=user.name, subject_id=user.id)
     return code
 
 
@@ -327,6 +334,8 @@ def create_token(session: Session, *, principal: Principal, name: str, scopes: S
     )
     session.add(token)
     session.flush()
+    detail = ", ".join(ordered)
+    audit_log.record(session, "token_created", principal, subject=name, subject_id=token.id, detail=detail)
     return token, secret
 
 
@@ -341,6 +350,8 @@ def list_tokens(
 def revoke_token(session: Session, *, principal: Principal, token_id: str) -> None:
     """Revoke a token, effective immediately. Raises 404."""
     conditions = (ApiToken.id == token_id, ApiToken.user_id == principal.user_id, ApiToken.revoked_at.is_(None))
-    revoked = session.execute(update(ApiToken).where(*conditions).values(revoked_at=func.now()).returning(ApiToken.id))
-    if revoked.first() is None:
+    revoking = update(ApiToken).where(*conditions).values(revoked_at=func.now()).returning(ApiToken.name)
+    name = session.scalar(revoking)
+    if name is None:
         raise not_found()
+    audit_log.record(session, "token_revoked", principal, subject=name, subject_id=token_id)

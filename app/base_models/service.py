@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.base_models import names
-from app.core import background_tasks, deleted_directories, paging, storage
+from app.core import audit_log, background_tasks, deleted_directories, paging, storage
 from app.core.deployment_models import Deployment
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
@@ -124,6 +124,7 @@ def delete(session: Session, *, principal: Principal, model_id: str) -> None:
         )
         raise PanelError(409, "model_in_use", message)
     deleted_directories.note(session, storage.base_model(model_id))  # if this process dies before it removes the files
+    audit_log.record(session, "model_deleted", principal, subject=model.name, subject_id=model_id)
     session.delete(model)
 
 

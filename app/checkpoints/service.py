@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.checkpoints import retention_reasons
-from app.core import background_tasks, paging, storage
+from app.core import audit_log, background_tasks, paging, storage
 from app.core.deployment_models import Deployment
 from app.core.errors import PanelError
 from app.core.i18n import _
@@ -86,6 +86,9 @@ def delete(session: Session, *, principal: Principal, checkpoint_id: str) -> Che
     if job is not None and job.finished_at is None:
         _refuse_to_take_from(session, job, checkpoint_id)
     refuse_in_use(session, [checkpoint_id])
+    name = job.name if job is not None else ""
+    detail = f"step {row.step}"
+    audit_log.record(session, "checkpoint_deleted", principal, subject=name, subject_id=checkpoint_id, detail=detail)
     row.state = "deleting"
     return row
 

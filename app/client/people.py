@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from .people_shapes import InvitationInfo, NewInvitationInfo, PersonDetails, PersonInfo, ResetLinkInfo
+from .people_shapes import AuditEntryInfo, InvitationInfo, NewInvitationInfo, PersonDetails, PersonInfo, ResetLinkInfo
 from .transport import Transport, address
 
 
@@ -51,6 +51,12 @@ class People:
     def invite(self, role: str = "member", days: int = 7) -> NewInvitationInfo:
         """Create a link with which somebody creates an account of this role, once."""
         return self._transport.post(NewInvitationInfo, "/invitations", {"role": role, "days": days})
+
+    def audit_log(
+        self, *, person: str = "", action: str | None = None, search: str = "", limit: int = 50
+    ) -> Iterator[AuditEntryInfo]:
+        """What was done, newest first: by or to a person, of one kind, with a part of a text."""
+        return self._transport.pages(AuditEntryInfo, "/audit-log", limit=limit, person=person, action=action, q=search)
 
     def revoke_invitation(self, invitation_id: str) -> None:
         """Revoke an invitation: its link stops working."""

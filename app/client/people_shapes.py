@@ -28,6 +28,24 @@ class PersonDetails(PersonInfo):
     num_unfinished: int
 
 
+class AuditEntryInfo(Shape):
+    """An action. `user` is the name that who did it had then, and `subject` that of what it was done to.
+
+    `num_times` counts wrong passwords, for `user_id` null.
+    """
+
+    id: str
+    at: datetime
+    user_id: str | None
+    user: str
+    address: str
+    action: str
+    subject_id: str | None
+    subject: str
+    detail: str
+    num_times: int
+
+
 class ResetLinkInfo(Shape):
     """A link with which a user chooses a new password."""
 

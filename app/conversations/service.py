@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, undefer
 
 from app.conversations.schemas import MAX_TITLE_LENGTH, ConversationColumnFields, MessageRequest, Pieces
-from app.core import paging
+from app.core import audit_log, paging
 from app.core.conversation_models import Conversation, ConversationMessage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
@@ -278,6 +278,9 @@ def training_record(
 def share(session: Session, *, principal: Principal, conversation_id: str, shared: bool) -> Conversation:
     """Let everyone who is logged in read a conversation by its key, or no longer. The key stays while it is shared."""
     row = get(session, principal=principal, conversation_id=conversation_id, for_update=True)
+    if shared != (row.share_key is not None):
+        action: audit_log.Action = "conversation_shared" if shared else "conversation_unshared"
+        audit_log.record(session, action, principal, subject=row.title, subject_id=row.id)
     if not shared:
         row.share_key = None
     elif row.share_key is None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from app.core import background_tasks, deleted_directories, paging, storage
+from app.core import audit_log, background_tasks, deleted_directories, paging, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import Cleaning, CorpusMapping, ParseReport
@@ -203,6 +203,7 @@ def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> 
     """
     corpus = own_corpus(session, principal, corpus_id)
     _refuse_in_use(session, corpus)
+    audit_log.record(session, "corpus_deleted", principal, subject=corpus.name, subject_id=corpus.id)
     _delete(session, corpus)
 
 

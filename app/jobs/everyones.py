@@ -9,13 +9,14 @@ from pydantic import BaseModel, Field
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from app.core import db, paging
+from app.core import audit_log, db, paging
 from app.core.account_models import User
 from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
-from app.core.principal import not_found
+from app.core.principal import Principal, not_found
 from app.jobs import service
 from app.jobs.lifecycle.notifications import notify_job_changed
+from app.jobs.lifecycle.state import add_history
 from app.web.auth import EveryonesManager, EveryonesReader
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
@@ -62,11 +63,18 @@ def _answers(session: Session, jobs: Sequence[Job]) -> list[EveryonesJob]:
     return [EveryonesJob(owner=owners[job.owner_id], **{name: getattr(job, name) for name in names}) for job in jobs]
 
 
-def cancel(session: Session, *, job_id: str) -> EveryonesJob:
-    """Cancel a job of any user. Raises PanelError: 404, or 409 for a job that succeeded or failed."""
+def cancel(session: Session, *, principal: Principal, job_id: str) -> EveryonesJob:
+    """Cancel a job of any user; its history says who did it.
+
+    Raises PanelError: 404, or 409 for a job that succeeded or failed.
+    """
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
     if job is None:
         raise not_found()
+    answer = _answers(session, [job])[0]
+    if job.owner_id != principal.user_id and job.finished_at is None:
+        add_history(session, job, job.state, "user", "cancelled_by", name=principal.name)
+        audit_log.record(session, "job_cancelled", principal, subject=job.name, subject_id=job_id, detail=answer.owner)
     service.request_cancellation(session, job)
     session.flush()
     return _answers(session, [job])[0]
@@ -83,9 +91,9 @@ def list_everyones_jobs(
 
 
 @router.post("/everyones-jobs/{job_id}/cancel", status_code=202, responses=errors("role_missing", "job_ended"))
-def cancel_everyones_job(_principal: EveryonesManager, job_id: Id) -> EveryonesJob:
+def cancel_everyones_job(principal: EveryonesManager, job_id: Id) -> EveryonesJob:
     """Cancel a job of any user. For admins and owners."""
     with db.transaction() as session:
-        answer = cancel(session, job_id=job_id)
+        answer = cancel(session, principal=principal, job_id=job_id)
     notify_job_changed(job_id)
     return answer

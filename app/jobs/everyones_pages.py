@@ -42,9 +42,9 @@ def show_everyones_jobs(
 
 
 @router.post("/everyones-jobs/{job_id}/cancel")
-def cancel_on_the_page(_principal: EveryonesManager, job_id: Id) -> Response:
+def cancel_on_the_page(principal: EveryonesManager, job_id: Id) -> Response:
     """Cancel a job of any user and show the list again."""
     with db.transaction() as session:
-        everyones.cancel(session, job_id=job_id)
+        everyones.cancel(session, principal=principal, job_id=job_id)
     notify_job_changed(job_id)
     return RedirectResponse("/everyones-jobs", status_code=303)

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.background_tasks import service as background_tasks
 from app.checkpoints import service as checkpoints
-from app.core import deleted_directories, disk, idempotency, paging, storage
+from app.core import audit_log, deleted_directories, disk, idempotency, paging, storage
 from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, ngettext
@@ -467,6 +467,7 @@ def delete(session: Session, *, principal: Principal, job_id: str) -> None:
     tasks = session.scalars(select(BackgroundTask.id).where(BackgroundTask.checkpoint_id.in_(ids)))
     outputs = [storage.background_task(task_id) for task_id in tasks]
     deleted_directories.note(session, storage.run(job_id), *outputs)
+    audit_log.record(session, "job_deleted", principal, subject=job.name, subject_id=job_id)
     session.delete(job)
 
 

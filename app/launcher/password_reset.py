@@ -15,5 +15,5 @@ def create_link(name: str) -> str:
         user = service.find_user(session, name=name)
         if user is None:
             raise PanelError(404, "not_found", _("There is no account {name}.", name=name))
-        code = service.create_password_reset(session, user=user)
+        code = service.create_password_reset(session, user=user, principal=None)
     return reset_link(f"http://{url_host(settings().host)}:{settings().port}", code)

@@ -6,7 +6,7 @@ The key of an endpoint is stored as it is, because requests carry it, and is nev
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.core import paging
+from app.core import audit_log, paging
 from app.core.errors import bad_field
 from app.core.i18n import _, gettext_noop
 from app.core.names import checked_name
@@ -40,6 +40,7 @@ def create(session: Session, *, principal: Principal, request: ModelEndpointRequ
     _assign(endpoint, request)
     session.add(endpoint)
     session.flush()
+    _record(session, "endpoint_created", principal, endpoint)
     return endpoint
 
 
@@ -89,9 +90,17 @@ def change(session: Session, *, principal: Principal, endpoint_id: str, request:
         message = _("The address is another one. Enter the API key again.")
         raise bad_field("api_key", "api_key_missing", message)
     session.flush()
+    _record(session, "endpoint_changed", principal, endpoint)
     return endpoint
 
 
 def delete(session: Session, *, principal: Principal, endpoint_id: str) -> None:
     """Delete an endpoint. Generations that use it end with their next answer."""
-    session.delete(get(session, principal=principal, endpoint_id=endpoint_id))
+    endpoint = get(session, principal=principal, endpoint_id=endpoint_id)
+    _record(session, "endpoint_deleted", principal, endpoint)
+    session.delete(endpoint)
+
+
+def _record(session: Session, action: audit_log.Action, principal: Principal, endpoint: ModelEndpoint) -> None:
+    values = {"subject": endpoint.name, "subject_id": endpoint.id, "detail": endpoint.base_url}
+    audit_log.record(session, action, principal, **values)

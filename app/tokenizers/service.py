@@ -8,7 +8,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.core import background_tasks, deleted_directories, storage
+from app.core import audit_log, background_tasks, deleted_directories, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import TokenizerFacts
@@ -162,4 +162,5 @@ def delete_tokenizer(session: Session, *, principal: Principal, tokenizer_id: st
         )
         raise PanelError(409, "tokenizer_in_use", message)
     deleted_directories.note(session, storage.tokenizer(tokenizer_id))
+    audit_log.record(session, "tokenizer_deleted", principal, subject=tokenizer.name, subject_id=tokenizer_id)
     session.delete(tokenizer)

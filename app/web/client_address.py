@@ -13,8 +13,12 @@ def client_address(request: Request) -> str:
 
 
 def client_network(request: Request) -> str:
-    """What one client can send from, for limits by address: an IPv4 address, or the network of an IPv6 address."""
-    address = client_address(request)
+    """What one client can send from, for limits by address."""
+    return network_of(client_address(request))
+
+
+def network_of(address: str) -> str:
+    """An IPv4 address, or the network of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

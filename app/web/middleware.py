@@ -14,11 +14,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core import i18n
+from app.core import audit_log, i18n
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.settings import settings
 from app.web.admission import PROBES
+from app.web.client_address import client_address
 from app.web.connections import CROWDED, MAX_HEAD_BYTES
 from app.web.deprecations import deprecation_headers
 from app.web.errors import MAX_BODY_BYTES, busy, error_response, internal_error, too_large
@@ -67,7 +68,7 @@ class SecurityMiddleware:
                 headers.update(deprecation_headers(scope["path"]))
             await send(message)
 
-        with i18n.use_locale(language):
+        with i18n.use_locale(language), audit_log.from_address(client_address(request)):
             try:
                 check_head(scope)
                 check_host(request.headers)

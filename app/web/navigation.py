@@ -6,14 +6,16 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.datastructures import URL
 
 from app.core.i18n import gettext_noop
+from app.core.roles import Role, is_at_least
 
 
 @dataclass(frozen=True)
 class Link:
-    """A page of the menu; `title` is translated when it is drawn."""
+    """A page of the menu, for this role and those above; `title` is translated when it is drawn."""
 
     href: str
     title: str
+    least: Role = "viewer"
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,17 @@ MENU = (
             Link("/nodes", gettext_noop("Nodes")),
             Link("/tasks", gettext_noop("Tasks")),
             Link("/health", gettext_noop("Health")),
+            Link("/audit-log", gettext_noop("Audit log"), "admin"),
             Link("/api/docs", "API"),
         ),
         in_bar=False,
     ),
 )
+
+
+def pages_for(section: Section, role: str) -> list[Link]:
+    """The pages of a section that a user with this role may open."""
+    return [link for link in section.pages if is_at_least(role, link.least)]
 
 
 def current_page(url: URL) -> Link | None:

@@ -33,6 +33,7 @@ def _environment() -> Environment:
     environment.globals.update(_=_, t=i18n.translate, ngettext=i18n.ngettext, plural_forms=i18n.plural_forms)
     environment.globals.update(locale=i18n.locale, static=STATIC_PATH, languages=i18n.LOCALES)
     environment.globals.update(menu=navigation.MENU, current_page=navigation.current_page)
+    environment.globals.update(pages_for=navigation.pages_for)
     environment.filters.update(number=number, bytes=file_size, instant=instant, span=span, compact=compact)
     return environment
 

@@ -276,6 +276,7 @@ REASONS: dict[str, str | Plural] = {
     "first_step": gettext_noop("The first step is done."),
     "continued": gettext_noop("Submitted to continue from step {step} of another job."),
     "wish_cancel": gettext_noop("Cancellation requested."),
+    "cancelled_by": gettext_noop("{name}, who manages this installation, requested cancellation."),
     "wish_pause": gettext_noop("Pause requested."),
     "wish_run": gettext_noop("Resume requested."),
     "search_stopped": gettext_noop(

@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core import db, deleted_directories, idempotency, storage
+from app.core import audit_log, db, deleted_directories, idempotency, storage
 from app.core.models import BackgroundTask, Checkpoint, Corpus, Job
 from app.corpora import open_uploads
 from app.corpora import service as corpora
@@ -152,6 +152,7 @@ def _orphaned_directories() -> list[Action]:
         corpora.delete_expired(session)
         open_uploads.forget_expired(session)
         idempotency.forget_expired(session)
+        audit_log.forget_expired(session)
         models, known_corpora = base_models.list_known(session), corpora.list_known(session)
         texts = set(session.scalars(select(Corpus.text_sha256)))
         states = {row.id: row.state for row in session.execute(select(BackgroundTask.id, BackgroundTask.state))}

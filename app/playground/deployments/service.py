@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.core import db, paging
+from app.core import audit_log, db, paging
 from app.core.account_models import User
 from app.core.deployment_models import Deployment, Replica
 from app.core.errors import PanelError, bad_field
@@ -50,6 +50,7 @@ def create(session: Session, *, principal: Principal, name: str, model_id: str, 
     except IntegrityError:
         message = _("Another deployment is called “{name}”. Choose another name.", name=name)
         raise bad_field("name", "deployment_name_taken", message, 409) from None
+    audit_log.record(session, "deployment_created", principal, subject=name, subject_id=row.id, detail=model_id)
     return row
 
 
@@ -57,6 +58,9 @@ def change(session: Session, *, principal: Principal, deployment_id: str, change
     """Change a deployment. With another `model`, calls go to the old one until the new one is loaded."""
     row = get_own(session, principal=principal, deployment_id=deployment_id, for_update=True)
     model_id = changes.pop("model", None)
+    action: audit_log.Action = "deployment_changed" if model_id in (None, row.model_id) else "deployment_moved"
+    detail = model_id if action == "deployment_moved" else ", ".join(sorted(changes))
+    audit_log.record(session, action, principal, subject=row.name, subject_id=row.id, detail=detail)
     if model_id is not None:
         row.path = model_path(session, principal, model_id, "generate")
         row.model_id = model_id
@@ -90,7 +94,9 @@ def _user_ids(session: Session, names: Sequence[str]) -> list[str]:
 
 def delete(session: Session, *, principal: Principal, deployment_id: str) -> None:
     """Remove a deployment with its counts; the nodes free its memory within seconds."""
-    session.delete(get_own(session, principal=principal, deployment_id=deployment_id, for_update=True))
+    row = get_own(session, principal=principal, deployment_id=deployment_id, for_update=True)
+    audit_log.record(session, "deployment_deleted", principal, subject=row.name, subject_id=row.id)
+    session.delete(row)
 
 
 def get_own(session: Session, *, principal: Principal, deployment_id: str, for_update: bool = False) -> Deployment:

@@ -242,6 +242,9 @@ CALLS: Calls = {
     "enable_user": lambda client, _file: client.people.enable("u"),
     "create_password_reset": lambda client, _file: client.people.create_reset_link("u"),
     "remove_user": lambda client, _file: client.people.remove("u", "transfer"),
+    "list_audit_log": lambda client, _file: next(
+        client.people.audit_log(person="Bob", action="login", search="s", limit=3)
+    ),
     "list_invitations": lambda client, _file: next(client.people.invitations(limit=3)),
     "create_invitation": lambda client, _file: client.people.invite("viewer", days=2),
     "revoke_invitation": lambda client, _file: client.people.revoke_invitation("i"),
@@ -347,6 +350,7 @@ SCHEMAS: dict[type[Shape], str] = {
     people_shapes.PersonInfo: "UserAnswer",
     people_shapes.PersonDetails: "UserDetail",
     people_shapes.ResetLinkInfo: "ResetLinkAnswer",
+    people_shapes.AuditEntryInfo: "AuditEntryAnswer",
     people_shapes.InvitationInfo: "InvitationAnswer",
     people_shapes.NewInvitationInfo: "NewInvitationAnswer",
     shapes.CheckpointInfo: "CheckpointAnswer",
