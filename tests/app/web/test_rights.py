@@ -20,12 +20,14 @@ OPEN = {
     "/api/v1/password-reset",
     "/api/v1/setup",
     "/checkpoint-tasks{rest:path}",
+    "/confirm-email",
     "/invitation",
     "/login",
     "/logout",
     "/preferences",
     "/reset-password",
     "/setup",
+    "/unsubscribe",
     "/works{rest:path}",
 }
 ENDLESS = "/notices/events"  # is for every role
