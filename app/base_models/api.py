@@ -1,6 +1,8 @@
 """JSON routes of imported base models."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
 
 from app.base_models import schemas, service, uploads
 from app.base_models.schemas import ModelAnswer, ModelRequest
@@ -8,9 +10,10 @@ from app.core import db, queue
 from app.core.paging import Listing
 from app.web.auth import Reader, Submitter
 from app.web.idempotency import ApiRoute
-from app.web.paging import After, Limit
+from app.web.paging import After, Limit, Search
 from app.web.parameters import FileName, Id
 from app.web.problem_types import errors
+from app.web.renaming import RENAMING_ERRORS, NewName
 from app.web.uploads import RAW_BODY_SCHEMA
 
 router = APIRouter(route_class=ApiRoute)
@@ -67,10 +70,27 @@ def import_model(principal: Submitter, model_id: Id) -> ModelAnswer:
 
 
 @router.get("/models", tags=["models"])
-def list_models(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[ModelAnswer]:
-    """List your imported base models, newest first."""
+def list_models(
+    principal: Reader,
+    q: Search = "",
+    source: Annotated[service.ModelSource | None, Query(description="Only uploaded ones, or those of the hub.")] = None,
+    state: Annotated[service.ModelState | None, Query(description="Only models in this state.")] = None,
+    order: Annotated[service.ModelOrder, Query(description="size: the largest first.")] = "newest",
+    limit: Limit = 50,
+    after: After = None,
+) -> Listing[ModelAnswer]:
+    """List your imported base models, newest first unless `order` says otherwise."""
     with db.transaction() as session:
-        rows, cursor = service.list_models(session, principal=principal, limit=limit, after=after)
+        rows, cursor = service.list_models(
+            session,
+            principal=principal,
+            limit=limit,
+            after=after,
+            search=q,
+            source=source or "",
+            state=state,
+            order=order,
+        )
         tasks = service.import_tasks(session, rows)
     return Listing(data=[schemas.model_answer(row, tasks.get(row.id)) for row in rows], next=cursor)
 
@@ -80,6 +100,14 @@ def get_model(principal: Reader, model_id: Id) -> ModelAnswer:
     """Get a base model with its problems."""
     with db.transaction() as session:
         model = service.get(session, principal=principal, model_id=model_id)
+        return schemas.model_answer(model, service.import_tasks(session, [model]).get(model.id))
+
+
+@router.patch("/models/{model_id}", tags=["models"], responses=errors(*RENAMING_ERRORS))
+def rename_model(principal: Submitter, model_id: Id, body: NewName) -> ModelAnswer:
+    """Rename a base model."""
+    with db.transaction() as session:
+        model = service.rename(session, principal=principal, model_id=model_id, name=body.name)
         return schemas.model_answer(model, service.import_tasks(session, [model]).get(model.id))
 
 

@@ -1,6 +1,7 @@
 """HTML routes of imported base models: the list, and the page of one model."""
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
@@ -11,6 +12,7 @@ from app.core.errors import PanelError
 from app.core.principal import Principal
 from app.core.settings import settings
 from app.web.auth import Reader, Submitter
+from app.web.list_view import ListView
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
 from app.web.parameters import Id, Part
@@ -20,11 +22,27 @@ router = APIRouter()
 PAGE_ROWS = 50
 
 
+def _view(sent: Mapping[str, str]) -> ListView:
+    """Which models the list shows."""
+    source, state = ("", *get_args(service.ModelSource)), ("", *get_args(service.ModelState))
+    return ListView.of("/models", sent, get_args(service.ModelOrder), source=source, state=state)
+
+
 def _index(
     request: Request, principal: Principal, after: str | None, part: str = "", error: PanelError | None = None
 ) -> Response:
+    view = _view(request.query_params)
     with db.transaction() as session:
-        rows, cursor = service.list_models(session, principal=principal, limit=PAGE_ROWS, after=after)
+        rows, cursor = service.list_models(
+            session,
+            principal=principal,
+            limit=PAGE_ROWS,
+            after=after,
+            search=view["q"],
+            source=view["source"],
+            state=view["state"],
+            order=view["order"],
+        )
         tasks = service.import_tasks(session, rows)
     return page(
         request,
@@ -32,6 +50,7 @@ def _index(
         error.status if error else 200,
         principal=principal,
         models=rows,
+        view=view,
         tasks=tasks,
         next=cursor,
         after=after,
@@ -100,6 +119,16 @@ def import_again(request: Request, principal: Submitter, model_id: Id) -> Respon
 
     def verb(session: Any) -> None:
         service.begin_import(session, principal=principal, model_id=model_id)
+
+    return _change(request, principal, model_id, verb, f"/models/{model_id}")
+
+
+@router.post("/models/{model_id}/rename")
+def rename_model(request: Request, principal: Submitter, model_id: Id, name: Annotated[str, Form()] = "") -> Response:
+    """Rename a model."""
+
+    def verb(session: Any) -> None:
+        service.rename(session, principal=principal, model_id=model_id, name=name)
 
     return _change(request, principal, model_id, verb, f"/models/{model_id}")
 

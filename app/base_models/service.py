@@ -4,9 +4,9 @@ import re
 import shutil
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.base_models import names
@@ -21,6 +21,10 @@ from app.core.settings import settings
 
 MAX_NAME_LENGTH = 120
 UPLOAD_LIFETIME = timedelta(days=1)  # after which an unfinished upload is deleted
+ModelOrder = Literal["newest", "name", "size"]
+ModelSource = Literal["upload", "hub"]
+ModelState = Literal["uploading", "importing", "ready", "failed"]
+_ORDERS: dict[str, ColumnElement[Any]] = {"name": func.lower(ImportedModel.name), "size": -ImportedModel.num_bytes}
 _REFERENCE = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?", re.ASCII)
 
 
@@ -68,13 +72,26 @@ def find(session: Session, *, principal: Principal, model_id: str, for_update: b
 
 
 def list_models(
-    session: Session, *, principal: Principal, limit: int = 100, after: str | None = None, state: str | None = None
+    session: Session,
+    *,
+    principal: Principal,
+    limit: int = 100,
+    after: str | None = None,
+    search: str = "",
+    source: str = "",
+    state: str | None = None,
+    order: str = "newest",
 ) -> tuple[list[ImportedModel], str | None]:
-    """The models the user may see, newest first, and the cursor of the next page."""
+    """The models the user may see, and the cursor of the next page. `search` is a part of the name or reference."""
     query = select(ImportedModel).where(visible_to(ImportedModel.owner_id, principal))
-    if state is not None:
+    if search:
+        places = (ImportedModel.name, ImportedModel.reference)
+        query = query.where(or_(*(place.icontains(search, autoescape=True) for place in places)))
+    if source:
+        query = query.where(ImportedModel.source == source)
+    if state:
         query = query.where(ImportedModel.state == state)
-    return paging.newest(session, query, ImportedModel.id, limit, after)
+    return paging.listed(session, query, _ORDERS.get(order), ImportedModel.id, limit, after)
 
 
 def receive(session: Session, *, principal: Principal, model_id: str) -> ImportedModel:
@@ -101,6 +118,13 @@ def begin_import(session: Session, *, principal: Principal, model_id: str) -> Im
     model.state = "importing"
     model.problems = []
     _enqueue_import(session, model)
+    return model
+
+
+def rename(session: Session, *, principal: Principal, model_id: str, name: str) -> ImportedModel:
+    """Rename a model. Raises PanelError: 404, or 422 at `name`."""
+    model = _locked(session, principal, model_id)
+    model.name = checked_name(name, max_length=MAX_NAME_LENGTH)
     return model
 
 

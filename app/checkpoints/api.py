@@ -13,7 +13,7 @@ from app.core.paging import Listing
 from app.core.principal import Principal
 from app.web.auth import Reader, Submitter
 from app.web.idempotency import ApiRoute
-from app.web.paging import After, Limit
+from app.web.paging import After, Limit, Search
 from app.web.parameters import Id
 from app.web.problem_types import errors
 
@@ -24,12 +24,27 @@ router = APIRouter(route_class=ApiRoute, tags=["checkpoints"])
 def list_checkpoints(
     principal: Reader,
     job: Annotated[str | None, Query(max_length=64, description="Only checkpoints of this job.")] = None,
+    q: Search = "",
+    pinned: Annotated[bool | None, Query(description="Only pinned ones, or only others.")] = None,
+    order: Annotated[
+        service.CheckpointOrder,
+        Query(description="size: the largest first; eval_loss: the lowest validation loss first."),
+    ] = "newest",
     limit: Limit = 50,
     after: After = None,
 ) -> Listing[CheckpointAnswer]:
-    """List checkpoints, newest first."""
+    """List checkpoints, newest first unless `order` says otherwise. Their name is that of their job."""
     with db.transaction() as session:
-        rows, following = service.list_checkpoints(session, principal=principal, job_id=job, limit=limit, after=after)
+        rows, following = service.list_checkpoints(
+            session,
+            principal=principal,
+            job_id=job,
+            limit=limit,
+            after=after,
+            search=q,
+            pinned=pinned,
+            order=order,
+        )
         return Listing(data=checkpoint_answers(session, rows), next=following)
 
 

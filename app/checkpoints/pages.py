@@ -1,7 +1,8 @@
 """HTML routes of checkpoints: the list, and the page of one checkpoint."""
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -14,6 +15,7 @@ from app.core.i18n import _
 from app.core.models import Checkpoint, Job, Tokenizer
 from app.core.principal import Principal, visible_to
 from app.web.auth import Reader, Submitter
+from app.web.list_view import ListView
 from app.web.pages import page
 from app.web.paging import After
 from app.web.parameters import Id
@@ -24,20 +26,31 @@ BackTo = Annotated[Literal["job", "checkpoint"], Query(description="The page to 
 
 
 @router.get("/checkpoints")
-def show_checkpoints(
-    request: Request,
-    principal: Reader,
-    job: Annotated[str | None, Query(max_length=64)] = None,
-    after: After = None,
-) -> Response:
+def show_checkpoints(request: Request, principal: Reader, after: After = None) -> Response:
     """The list of checkpoints, of all jobs or of one."""
+    return _list(request, principal, _view(request.query_params), after)
+
+
+def _view(sent: Mapping[str, str]) -> ListView:
+    """Which checkpoints the list shows."""
+    return ListView.of("/checkpoints", sent, get_args(service.CheckpointOrder), job=(), pinned=("", "true"))
+
+
+def _list(request: Request, principal: Principal, view: ListView, after: str | None = None) -> Response:
     with db.transaction() as session:
         rows, following = service.list_checkpoints(
-            session, principal=principal, job_id=job, limit=PAGE_ROWS, after=after
+            session,
+            principal=principal,
+            job_id=view["job"] or None,
+            limit=PAGE_ROWS,
+            after=after,
+            search=view["q"],
+            pinned=True if view["pinned"] else None,
+            order=view["order"],
         )
         names = _job_names(session, {row.job_id for row in rows})
         reasons = retention_reasons.reasons(session, names)
-    query = (f"job={job}&" if job else "") + f"after={following}"
+        jobs = service.jobs_with_checkpoints(session, principal=principal)
     return page(
         request,
         "checkpoints/index.html",
@@ -46,9 +59,11 @@ def show_checkpoints(
         names=names,
         retention_reasons=reasons,
         keep_words=_keep_words(),
-        job_name=names.get(job) if job else None,
-        job_id=job,
-        next=query if following else None,
+        view=view,
+        jobs=jobs,
+        job_name=names.get(view["job"]) or dict(jobs).get(view["job"]),
+        next=following,
+        after=after,
     )
 
 

@@ -6,9 +6,9 @@ import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, Double, cast, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,15 @@ from trainer.run_dir import MANIFEST
 
 CHUNK_BYTES = 1 << 20
 LIVE = ("ready", "corrupt")  # the others are deleted for users
+MAX_JOBS = 200  # that are offered to choose from
+CheckpointOrder = Literal["newest", "name", "size", "eval_loss"]
+_JOB_NAME = select(Job.name).where(Job.id == Checkpoint.job_id).scalar_subquery()
+_EVAL_LOSS = cast(func.jsonb_extract_path_text(Checkpoint.metrics, "eval_loss"), Double)
+_ORDERS: dict[str, ColumnElement[Any]] = {
+    "name": func.lower(_JOB_NAME),
+    "size": -Checkpoint.num_bytes,
+    "eval_loss": func.coalesce(_EVAL_LOSS, literal(float("inf"))),
+}
 RESUME = "resume/"  # the optimizer state, which only the trainer reads
 
 
@@ -162,13 +171,35 @@ def mark_deleted(session: Session, checkpoint_id: str) -> None:
 
 
 def list_checkpoints(
-    session: Session, *, principal: Principal, job_id: str | None = None, limit: int = 100, after: str | None = None
+    session: Session,
+    *,
+    principal: Principal,
+    job_id: str | None = None,
+    limit: int = 100,
+    after: str | None = None,
+    search: str = "",
+    pinned: bool | None = None,
+    order: str = "newest",
 ) -> tuple[list[Checkpoint], str | None]:
-    """The checkpoints the user may see, of one job or of all, newest first, and the cursor of the next page."""
+    """The checkpoints the user may see, of one job or of all, and the cursor of the next page.
+
+    `search` is a part of the job's name.
+    """
     query = select(Checkpoint).where(visible_to(Checkpoint.owner_id, principal), Checkpoint.state.in_(LIVE))
     if job_id is not None:
         query = query.where(Checkpoint.job_id == job_id)
-    return paging.newest(session, query, Checkpoint.id, limit, after)
+    if search:
+        query = query.where(_JOB_NAME.icontains(search, autoescape=True))
+    if pinned is not None:
+        query = query.where(Checkpoint.pinned == pinned)
+    return paging.listed(session, query, _ORDERS.get(order), Checkpoint.id, limit, after)
+
+
+def jobs_with_checkpoints(session: Session, *, principal: Principal) -> list[tuple[str, str]]:
+    """The ID and name of the user's newest jobs that have checkpoints, newest first."""
+    has_some = select(Checkpoint.job_id).where(Checkpoint.state.in_(LIVE), visible_to(Checkpoint.owner_id, principal))
+    rows = session.execute(select(Job.id, Job.name).where(Job.id.in_(has_some)).order_by(Job.id.desc()).limit(MAX_JOBS))
+    return [(row.id, row.name) for row in rows]
 
 
 def best_of_newest_jobs(session: Session, *, principal: Principal, limit: int) -> list[Checkpoint]:

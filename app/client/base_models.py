@@ -47,13 +47,28 @@ class BaseModels:
             raise TaskEnded(model.problems[0].message if model.problems else model.state)
         return model
 
-    def list(self, limit: int = 50) -> Iterator[BaseModelInfo]:
-        """Your base models, newest first, read in pages of `limit`."""
-        return self._transport.pages(BaseModelInfo, "/models", limit=limit)
+    def list(
+        self,
+        limit: int = 50,
+        *,
+        search: str | None = None,
+        source: str | None = None,
+        state: str | None = None,
+        order: str | None = None,
+    ) -> Iterator[BaseModelInfo]:
+        """Your base models, newest first, read in pages of `limit`: all, or those with a text in their name, of a
+        source (upload or hub) or in a state. `order` is newest, name or size.
+        """
+        query = {"q": search, "source": source, "state": state, "order": order}
+        return self._transport.pages(BaseModelInfo, "/models", limit=limit, **query)
 
     def get(self, model_id: str) -> BaseModelInfo:
         """A base model with its problems and limits."""
         return self._transport.get(BaseModelInfo, address("models", model_id))
+
+    def rename(self, model_id: str, name: str) -> BaseModelInfo:
+        """Rename a base model."""
+        return self._transport.patch(BaseModelInfo, address("models", model_id), {"name": name})
 
     def delete(self, model_id: str) -> None:
         """Delete a model and its files."""

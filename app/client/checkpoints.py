@@ -19,9 +19,20 @@ class Checkpoints:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self, job_id: str | None = None, limit: int = 50) -> Iterator[CheckpointInfo]:
-        """Your checkpoints, newest first, of one job or of all, read in pages of `limit`."""
-        return self._transport.pages(CheckpointInfo, "/checkpoints", job=job_id, limit=limit)
+    def list(
+        self,
+        job_id: str | None = None,
+        limit: int = 50,
+        *,
+        search: str | None = None,
+        pinned: bool | None = None,
+        order: str | None = None,
+    ) -> Iterator[CheckpointInfo]:
+        """Your checkpoints, newest first, of one job or of all, read in pages of `limit`: all, those of jobs with a
+        text in their name, or those that are pinned or not. `order` is newest, name, size or eval_loss.
+        """
+        query = {"job": job_id, "q": search, "pinned": pinned, "order": order}
+        return self._transport.pages(CheckpointInfo, "/checkpoints", limit=limit, **query)
 
     def get(self, checkpoint_id: str) -> CheckpointDetails:
         """A checkpoint with its manifest."""

@@ -52,9 +52,21 @@ class Corpora:
             raise TaskEnded(corpus.problems[0].message if corpus.problems else corpus.state)
         return corpus
 
-    def list(self, limit: int = 50) -> Iterator[CorpusInfo]:
-        """Your corpora and those that ship with Athanor, newest first, read in pages of `limit`."""
-        return self._transport.pages(CorpusInfo, "/corpora", limit=limit)
+    def list(
+        self,
+        limit: int = 50,
+        *,
+        search: str | None = None,
+        kind: str | None = None,
+        state: str | None = None,
+        owner: str | None = None,
+        order: str | None = None,
+    ) -> Iterator[CorpusInfo]:
+        """Your corpora and those that ship with Athanor, newest first, read in pages of `limit`: all, or those with a
+        text in their name, of a kind, in a state, or of an owner (own or shipped). `order` is newest, name or size.
+        """
+        query = {"q": search, "kind": kind, "state": state, "owner": owner, "order": order}
+        return self._transport.pages(CorpusInfo, "/corpora", limit=limit, **query)
 
     def get(self, corpus_id: str) -> CorpusInfo:
         """A corpus with its problems."""
@@ -170,6 +182,10 @@ class Corpora:
     def restore(self, corpus_id: str) -> CorpusInfo:
         """Make an older version the newest again, which undoes a cleaning: a new version with the same files."""
         return self._transport.post(CorpusInfo, address("corpora", corpus_id, "restore"))
+
+    def rename(self, corpus_id: str, name: str) -> CorpusInfo:
+        """Rename a corpus, with all its versions."""
+        return self._transport.patch(CorpusInfo, address("corpora", corpus_id), {"name": name})
 
     def delete(self, corpus_id: str) -> None:
         """Delete a corpus and its file."""

@@ -69,13 +69,28 @@ class Tokenizers:
         body = {"text": text, "tokenizers": list(tokenizers)}
         return self._transport.post(TokenizationsInfo, "/tokenizers/compare", body).data
 
-    def list(self, limit: int = 50) -> Iterator[TokenizerInfo]:
-        """Your tokenizers, newest first, read in pages of `limit`."""
-        return self._transport.pages(TokenizerInfo, "/tokenizers", limit=limit)
+    def list(
+        self,
+        limit: int = 50,
+        *,
+        search: str | None = None,
+        source: str | None = None,
+        state: str | None = None,
+        order: str | None = None,
+    ) -> Iterator[TokenizerInfo]:
+        """Your tokenizers, newest first, read in pages of `limit`: all, or those with a text in their name, of a source
+        (job, training or import) or in a state. `order` is newest, name or size.
+        """
+        query = {"q": search, "source": source, "state": state, "order": order}
+        return self._transport.pages(TokenizerInfo, "/tokenizers", limit=limit, **query)
 
     def get(self, tokenizer_id: str) -> TokenizerInfo:
         """A tokenizer."""
         return self._transport.get(TokenizerInfo, address("tokenizers", tokenizer_id))
+
+    def rename(self, tokenizer_id: str, name: str) -> TokenizerInfo:
+        """Rename a tokenizer."""
+        return self._transport.patch(TokenizerInfo, address("tokenizers", tokenizer_id), {"name": name})
 
     def delete(self, tokenizer_id: str) -> None:
         """Delete a tokenizer; checkpoints hold their own copies."""

@@ -27,6 +27,20 @@ def newest(
     return list(rows[:limit]), str(getattr(rows[limit - 1], key.key)) if len(rows) > limit else None
 
 
+def listed(
+    session: Session,
+    query: Select[Any],
+    value: ColumnElement[Any] | None,
+    key: InstrumentedAttribute[str],
+    limit: int,
+    after: str | None,
+) -> tuple[list[Any], str | None]:
+    """`ordered` by a value, or `newest` without one."""
+    if value is None:
+        return newest(session, query, key, limit, after)
+    return ordered(session, query, value, key, limit, after)
+
+
 def ordered(
     session: Session,
     query: Select[Any],

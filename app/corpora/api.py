@@ -19,9 +19,10 @@ from app.corpora.schemas import (
 )
 from app.web.auth import Reader, Submitter
 from app.web.idempotency import ApiRoute
-from app.web.paging import After, Limit
+from app.web.paging import After, Limit, Search
 from app.web.parameters import Id
 from app.web.problem_types import errors
+from app.web.renaming import RENAMING_ERRORS, NewName
 from app.web.uploads import RAW_BODY_SCHEMA
 
 router = APIRouter(route_class=ApiRoute)
@@ -92,11 +93,30 @@ def create_corpus(principal: Submitter, body: FromUploads) -> CorpusAnswer:
     return schemas.corpus_answer(corpus)
 
 
-@router.get("/corpora", tags=["corpora"])
-def list_corpora(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[CorpusAnswer]:
-    """List your corpora and those that ship with Athanor, newest first."""
+@router.get("/corpora", tags=["corpora"], responses=errors("kind_unknown"))
+def list_corpora(
+    principal: Reader,
+    q: Search = "",
+    kind: Annotated[str, Query(description="Only ready corpora of this kind.", max_length=40)] = "",
+    state: Annotated[service.CorpusState | None, Query(description="Only corpora in this state.")] = None,
+    owner: Annotated[service.CorpusOwner | None, Query(description="Only your own, or only shipped ones.")] = None,
+    order: Annotated[service.CorpusOrder, Query(description="size: the largest first.")] = "newest",
+    limit: Limit = 50,
+    after: After = None,
+) -> Listing[CorpusAnswer]:
+    """List your corpora and those that ship with Athanor, newest first unless `order` says otherwise."""
     with db.transaction() as session:
-        rows, cursor = service.list_corpora(session, principal=principal, limit=limit, after=after)
+        rows, cursor = service.list_corpora(
+            session,
+            principal=principal,
+            limit=limit,
+            after=after,
+            search=q,
+            kind=record_kinds.checked_kind(kind) or "",
+            state=state or "",
+            owner=owner or "",
+            order=order,
+        )
         tasks = service.parse_tasks(session, rows)
     return Listing(data=[schemas.corpus_answer(row, tasks.get(row.id)) for row in rows], next=cursor)
 
@@ -217,6 +237,14 @@ def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> Cor
         )
     queue.flush_outbox()
     return schemas.corpus_answer(corpus)
+
+
+@router.patch("/corpora/{corpus_id}", tags=["corpora"], responses=errors("corpus_shipped", *RENAMING_ERRORS))
+def rename_corpus(principal: Submitter, corpus_id: Id, body: NewName) -> CorpusAnswer:
+    """Rename a corpus, with all its versions."""
+    with db.transaction() as session:
+        corpus = service.rename(session, principal=principal, corpus_id=corpus_id, name=body.name)
+        return schemas.corpus_answer(corpus, service.parse_tasks(session, [corpus]).get(corpus.id))
 
 
 @router.delete(

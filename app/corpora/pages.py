@@ -1,6 +1,7 @@
 """HTML routes of corpora."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Query, Request, Response
@@ -31,6 +32,7 @@ from app.corpora.cleaning import form, reasons
 from app.corpora.cleaning.form import RecipeForm
 from app.web import multipart
 from app.web.auth import Reader, Submitter
+from app.web.list_view import ListView
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
 from app.web.parameters import Id, Part
@@ -42,6 +44,7 @@ PAGE_ROWS = 50
 DOCUMENTS_SHOWN = 10
 UNFINISHED_SHOWN = 20
 FILES_SHOWN = 200
+OWNERS = get_args(service.CorpusOwner)
 # Formats to which the choice of an encoding, or of a kind of records, applies.
 _ENCODED = {*corpus_formats.ENCODED_FORMATS, *corpus_formats.ARCHIVES}
 _RECORDS = {*corpus_formats.RECORD_FORMATS, *corpus_formats.ARCHIVES}
@@ -51,9 +54,32 @@ FORM_BYTES = 2**20  # of a form besides its files
 # ---- corpora --------------------------------------------------------------------------------------------------------
 
 
-def _index(request: Request, principal: Principal, after: str | None, refused: list[str], part: str = "") -> Response:
+def _view(sent: Mapping[str, str]) -> ListView:
+    """Which corpora the list shows."""
+    filters = {"kind": record_kinds.KIND_WORDS, "state": get_args(service.CorpusState), "owner": OWNERS}
+    return ListView.of("/corpora", sent, get_args(service.CorpusOrder), **{n: ("", *c) for n, c in filters.items()})
+
+
+def _index(
+    request: Request,
+    principal: Principal,
+    after: str | None,
+    refused: list[str],
+    part: str = "",
+) -> Response:
+    view = _view(request.query_params)
     with db.transaction() as session:
-        rows, cursor = service.list_corpora(session, principal=principal, limit=PAGE_ROWS, after=after)
+        rows, cursor = service.list_corpora(
+            session,
+            principal=principal,
+            limit=PAGE_ROWS,
+            after=after,
+            search=view["q"],
+            kind=view["kind"],
+            state=view["state"],
+            owner=view["owner"],
+            order=view["order"],
+        )
         tasks = service.parse_tasks(session, rows)
         unfinished, _more = resumable_uploads.list_open(session, principal=principal, limit=UNFINISHED_SHOWN)
     return page(
@@ -62,6 +88,7 @@ def _index(request: Request, principal: Principal, after: str | None, refused: l
         422 if refused else 200,
         principal=principal,
         corpora=rows,
+        view=view,
         tasks=tasks,
         unfinished=unfinished,
         next=cursor,
@@ -354,6 +381,16 @@ def remove_files(
             raise
         return corpus_page(request, principal, corpus_id, 0, error)
     return RedirectResponse(f"/corpora/{version.id}", status_code=303)
+
+
+@router.post("/corpora/{corpus_id}/rename")
+def rename_corpus(request: Request, principal: Submitter, corpus_id: Id, name: Annotated[str, Form()] = "") -> Response:
+    """Rename a corpus, with all its versions."""
+
+    def verb(session: Session) -> None:
+        service.rename(session, principal=principal, corpus_id=corpus_id, name=name)
+
+    return _change(request, principal, corpus_id, verb, f"/corpora/{corpus_id}")
 
 
 @router.post("/corpora/{corpus_id}/delete")

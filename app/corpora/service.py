@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.core import audit_log, background_tasks, deleted_directories, paging, storage
@@ -13,6 +13,7 @@ from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import Cleaning, CorpusMapping, ParseReport
 from app.core.models import TERMINAL, BackgroundTask, Corpus, CorpusFile, Job
+from app.core.names import checked_name
 from app.core.principal import Principal, not_found, visible, visible_to
 from app.core.settings import settings
 from app.corpora.shipped import FOLDER, SHIPPED
@@ -22,6 +23,10 @@ from trainer.run_dir import CorpusInput, sha256_file
 MAX_NAME_LENGTH = 120
 MAX_MAPPINGS = 500  # corpora whose mappings are offered
 MAX_EXPIRED = 100  # corpora that one sweep deletes
+CorpusOrder = Literal["newest", "name", "size"]
+CorpusState = Literal["parsing", "ready", "failed"]
+CorpusOwner = Literal["own", "shipped"]
+_ORDERS: dict[str, ColumnElement[Any]] = {"name": func.lower(Corpus.name), "size": -Corpus.num_bytes}
 
 
 # ---- corpora --------------------------------------------------------------------------------------------------------
@@ -89,18 +94,36 @@ def get_corpus(session: Session, *, principal: Principal, corpus_id: str) -> Cor
 
 
 def list_corpora(
-    session: Session, *, principal: Principal, limit: int = 100, after: str | None = None
+    session: Session,
+    *,
+    principal: Principal,
+    limit: int = 100,
+    after: str | None = None,
+    search: str = "",
+    kind: str = "",
+    state: str = "",
+    owner: str = "",
+    order: str = "newest",
 ) -> tuple[list[Corpus], str | None]:
-    """The corpora the user may see, newest first, and the cursor of the next page.
+    """The corpora the user may see, and the cursor of the next page: of each the newest version, and the newest that
+    is ready.
 
-    Of each the newest version, and the newest that is ready.
+    `search` is a part of the name; `kind`, `state` and `owner` (own or shipped) leave out the others.
     """
     newer = aliased(Corpus)
     is_later = and_(newer.lineage_id == Corpus.lineage_id, newer.version > Corpus.version)
     is_newest = ~exists().where(is_later)
     is_newest_ready = and_(Corpus.state == "ready", ~exists().where(is_later, newer.state == "ready"))
-    visible = select(Corpus).where(visible_to(Corpus.owner_id, principal), or_(is_newest, is_newest_ready))
-    return paging.newest(session, visible, Corpus.id, limit, after)
+    query = select(Corpus).where(visible_to(Corpus.owner_id, principal), or_(is_newest, is_newest_ready))
+    if search:
+        query = query.where(Corpus.name.icontains(search, autoescape=True))
+    if kind:
+        query = query.where(Corpus.kind == kind, Corpus.state == "ready")  # before it is ready, the kind is not known
+    if state:
+        query = query.where(Corpus.state == state)
+    if owner:
+        query = query.where(Corpus.owner_id.is_(None) if owner == "shipped" else Corpus.owner_id.is_not(None))
+    return paging.listed(session, query, _ORDERS.get(order), Corpus.id, limit, after)
 
 
 def require_ready_corpora(
@@ -194,6 +217,15 @@ def named_mappings(session: Session, *, principal: Principal) -> list[CorpusMapp
         if corpus.progress.mapping is not None:
             mappings.setdefault(corpus.progress.mapping.name, corpus.progress.mapping)
     return [mappings[name] for name in sorted(mappings)]
+
+
+def rename(session: Session, *, principal: Principal, corpus_id: str, name: str) -> Corpus:
+    """Rename a corpus, all versions that are left. Raises PanelError: 404, 403 for a shipped one, 422 at `name`."""
+    corpus = own_corpus(session, principal, corpus_id)
+    name = checked_name(name, max_length=MAX_NAME_LENGTH)
+    session.execute(update(Corpus).where(Corpus.lineage_id == corpus.lineage_id).values(name=name))
+    session.refresh(corpus)
+    return corpus
 
 
 def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> None:

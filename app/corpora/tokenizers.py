@@ -1,6 +1,8 @@
 """Finds tokenizers for what uses them. Their table is written by app/tokenizers/service.py."""
 
-from sqlalchemy import select
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from app.core import paging
@@ -9,15 +11,35 @@ from app.core.i18n import _
 from app.core.models import Tokenizer
 from app.core.principal import Principal, visible_to
 
+TokenizerOrder = Literal["newest", "name", "size"]
+TokenizerSource = Literal["job", "training", "import"]
+TokenizerState = Literal["preparing", "ready", "failed"]
+_ORDERS: dict[str, ColumnElement[Any]] = {
+    "name": func.lower(Tokenizer.name),
+    "size": -func.coalesce(Tokenizer.vocab_size, 0),
+}
+
 
 def list_tokenizers(
-    session: Session, *, principal: Principal, limit: int = 100, after: str | None = None, state: str | None = None
+    session: Session,
+    *,
+    principal: Principal,
+    limit: int = 100,
+    after: str | None = None,
+    search: str = "",
+    source: str = "",
+    state: str | None = None,
+    order: str = "newest",
 ) -> tuple[list[Tokenizer], str | None]:
-    """The tokenizers the user may see, newest first, and the cursor of the next page."""
+    """The tokenizers the user may see, and the cursor of the next page. `search` is a part of the name."""
     visible = select(Tokenizer).where(visible_to(Tokenizer.owner_id, principal))
-    if state is not None:
+    if search:
+        visible = visible.where(Tokenizer.name.icontains(search, autoescape=True))
+    if source:
+        visible = visible.where(Tokenizer.source == source)
+    if state:
         visible = visible.where(Tokenizer.state == state)
-    return paging.newest(session, visible, Tokenizer.id, limit, after)
+    return paging.listed(session, visible, _ORDERS.get(order), Tokenizer.id, limit, after)
 
 
 def usable_tokenizer(

@@ -1,8 +1,7 @@
 """HTML routes of many jobs: the list with its search, changes of several at once, and comparisons."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any, get_args
-from urllib.parse import urlencode
+from collections.abc import Mapping
+from typing import Annotated, Any, cast, get_args
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -19,7 +18,9 @@ from app.jobs.views import chart_words, parallel_coordinates
 from app.web.auth import Reader, Submitter
 from app.web.forms import FormBody
 from app.web.json_body import StrictRoute
+from app.web.list_view import ListView
 from app.web.pages import page
+from app.web.paging import After
 from app.web.parameters import Id, ShortText
 from trainer.corpus_kinds import EVALUATION_KINDS
 
@@ -32,57 +33,21 @@ RUN_FIELDS = {"id", "tokens_per_step", "flops_per_step", "series"}  # of a compa
 FILTERS = {"all": None, "active": tuple(s for s in STATES if s not in TERMINAL), "ended": TERMINAL}
 
 
-@dataclass(frozen=True)
-class JobFilter:
-    """Which jobs the list shows: of all, active or ended ones those that match a search and have a tag, in an order."""
-
-    show: str = "all"
-    q: str = ""
-    tag: str = ""
-    order: service.JobOrder = "newest"
-
-    @classmethod
-    def of(cls, show: str, q: str, tag: str, order: str) -> "JobFilter":
-        """From parameters of an address; what is unknown counts as left out."""
-        orders = {name: name for name in get_args(service.JobOrder)}
-        return cls(
-            show if show in FILTERS else "all",
-            q.replace("\0", "").strip()[:200],
-            tag.replace("\0", "")[:100],
-            orders.get(order, "newest"),
-        )
-
-    def address(self, **changes: str) -> str:
-        """The address of the list with these changes; after: the cursor of a page."""
-        values = {"show": self.show, "q": self.q, "tag": self.tag, "order": self.order, **changes}
-        defaults = {"show": "all", "q": "", "tag": "", "order": "newest", "after": ""}
-        query = urlencode({name: value for name, value in values.items() if value != defaults[name]})
-        return f"/jobs?{query}" if query else "/jobs"
-
-    @property
-    def is_narrow(self) -> bool:
-        """Whether some jobs may be left out."""
-        return bool(self.q or self.tag or self.show != "all")
+def _view(sent: Mapping[str, str]) -> ListView:
+    """Which jobs the list shows: of all, active or ended ones those that match a search and have a tag."""
+    return ListView.of("/jobs", sent, get_args(service.JobOrder), show=tuple(FILTERS), tag=())
 
 
 @router.get("/jobs")
-def list_jobs(
-    request: Request,
-    principal: Reader,
-    show: Annotated[str, Query(max_length=10)] = "all",
-    q: Annotated[str, Query(max_length=200)] = "",
-    tag: Annotated[str, Query(max_length=100)] = "",
-    order: Annotated[str, Query(max_length=10)] = "newest",
-    after: Annotated[str | None, Query(max_length=64)] = None,
-) -> Response:
+def list_jobs(request: Request, principal: Reader, after: After = None) -> Response:
     """The jobs that match a search, a page of them."""
-    return _list(request, principal, JobFilter.of(show, q, tag, order), after)
+    return _list(request, principal, _view(request.query_params), after)
 
 
 def _list(
     request: Request,
     principal: Principal,
-    selection: JobFilter,
+    selection: ListView,
     after: str | None = None,
     *,
     outcome: BulkOutcome | None = None,
@@ -93,10 +58,10 @@ def _list(
             principal=principal,
             limit=PAGE_LENGTH,
             after=after,
-            states=FILTERS[selection.show],
-            search=selection.q,
-            tag=selection.tag or None,
-            order=selection.order,
+            states=FILTERS[selection["show"]],
+            search=selection["q"],
+            tag=selection["tag"] or None,
+            order=cast(service.JobOrder, selection["order"]),
         )
         rows = schemas.rows(session, jobs)
         tags = service.list_tags(session, principal=principal)
@@ -109,7 +74,7 @@ def _list(
         next=more,
         selection=selection,
         after=after,
-        tags=tags,
+        tags=[(tag, tag) for tag in dict.fromkeys([*tags, selection["tag"]]) if tag],
         outcome=outcome,
     )
 
@@ -120,9 +85,8 @@ def change_many(request: Request, principal: Submitter, form_data: FormBody) -> 
     values = form_data.multi_items()
     ids = [value for name, value in values if name == "job" and isinstance(value, str)]
     text = {name: value for name, value in values if isinstance(value, str)}
-    selection = JobFilter.of(*(text.get(name, "") for name in ("show", "q", "tag", "order")))
     outcome = bulk.change(principal, text.get("action", ""), ids, text.get("new_tag", ""))
-    return _list(request, principal, selection, outcome=outcome)
+    return _list(request, principal, _view(text), outcome=outcome)
 
 
 @router.get("/jobs/compare")

@@ -338,9 +338,7 @@ def list_jobs(
         in_tags = exists().where(labels.c.value.icontains(search, autoescape=True))
         places = (Job.name, Job.notes, Job.recipe)
         query = query.where(or_(in_tags, *(place.icontains(search, autoescape=True) for place in places)))
-    if order == "newest":
-        return paging.newest(session, query, Job.id, limit, after)
-    return paging.ordered(session, query, _ORDERS[order], Job.id, limit, after)
+    return paging.listed(session, query, _ORDERS.get(order), Job.id, limit, after)
 
 
 def list_tags(session: Session, *, principal: Principal) -> list[str]:

@@ -11,10 +11,11 @@ from app.tokenizers import comparison, imports, schemas, service
 from app.tokenizers.schemas import CompareRequest, TokenizationsAnswer, TokenizerAnswer, TrainRequest
 from app.web.auth import Reader, Submitter
 from app.web.idempotency import ApiRoute
-from app.web.paging import After, Limit
+from app.web.paging import After, Limit, Search
 from app.web.parameters import Id
 from app.web.preview_process import PREVIEWS
 from app.web.problem_types import errors
+from app.web.renaming import RENAMING_ERRORS, NewName
 from app.web.uploads import RAW_BODY_SCHEMA
 
 router = APIRouter(route_class=ApiRoute, tags=["tokenizers"])
@@ -96,10 +97,34 @@ def compare_tokenizers(principal: Reader, body: CompareRequest) -> Tokenizations
 
 
 @router.get("/tokenizers")
-def list_tokenizers(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[TokenizerAnswer]:
-    """List your tokenizers, newest first."""
+def list_tokenizers(
+    principal: Reader,
+    q: Search = "",
+    source: Annotated[
+        stored_tokenizers.TokenizerSource | None,
+        Query(description="Only those that jobs trained, that were trained by themselves, or that were imported."),
+    ] = None,
+    state: Annotated[
+        stored_tokenizers.TokenizerState | None, Query(description="Only tokenizers in this state.")
+    ] = None,
+    order: Annotated[
+        stored_tokenizers.TokenizerOrder, Query(description="size: the largest vocabulary first.")
+    ] = "newest",
+    limit: Limit = 50,
+    after: After = None,
+) -> Listing[TokenizerAnswer]:
+    """List your tokenizers, newest first unless `order` says otherwise."""
     with db.transaction() as session:
-        rows, cursor = stored_tokenizers.list_tokenizers(session, principal=principal, limit=limit, after=after)
+        rows, cursor = stored_tokenizers.list_tokenizers(
+            session,
+            principal=principal,
+            limit=limit,
+            after=after,
+            search=q,
+            source=source or "",
+            state=state,
+            order=order,
+        )
         tasks = service.tasks_of(session, rows)
     return Listing(data=[schemas.tokenizer_answer(row, tasks.get(row.id)) for row in rows], next=cursor)
 
@@ -109,6 +134,14 @@ def get_tokenizer(principal: Reader, tokenizer_id: Id) -> TokenizerAnswer:
     """Get a tokenizer."""
     with db.transaction() as session:
         tokenizer = service.get_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
+        return schemas.tokenizer_answer(tokenizer, service.tasks_of(session, [tokenizer]).get(tokenizer.id))
+
+
+@router.patch("/tokenizers/{tokenizer_id}", responses=errors(*RENAMING_ERRORS))
+def rename_tokenizer(principal: Submitter, tokenizer_id: Id, body: NewName) -> TokenizerAnswer:
+    """Rename a tokenizer."""
+    with db.transaction() as session:
+        tokenizer = service.rename(session, principal=principal, tokenizer_id=tokenizer_id, name=body.name)
         return schemas.tokenizer_answer(tokenizer, service.tasks_of(session, [tokenizer]).get(tokenizer.id))
 
 

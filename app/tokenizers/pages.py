@@ -1,11 +1,13 @@
 """HTML routes of tokenizers: the list with the forms to train and import, the page of one, and the comparison."""
 
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_args
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 
 from app.core import db, queue
 from app.core.errors import PanelError, bad_field
@@ -20,7 +22,8 @@ from app.web import multipart
 from app.web.auth import Reader, Submitter
 from app.web.errors import form_error
 from app.web.forms import FormBody
-from app.web.pages import page
+from app.web.list_view import ListView
+from app.web.pages import handle_form_action, page
 from app.web.paging import After
 from app.web.parameters import Id, Part, ShortText
 from app.web.preview_process import PREVIEWS
@@ -48,6 +51,13 @@ SAMPLES = (
 )
 
 
+def _view(sent: Mapping[str, str]) -> ListView:
+    """Which tokenizers the list shows."""
+    states = ("", *get_args(stored_tokenizers.TokenizerState))
+    orders = get_args(stored_tokenizers.TokenizerOrder)
+    return ListView.of("/tokenizers", sent, orders, source=("", *SOURCES), state=states)
+
+
 def _index(
     request: Request,
     principal: Principal,
@@ -56,8 +66,18 @@ def _index(
     error: PanelError | None = None,
     values: dict[str, Any] | None = None,
 ) -> Response:
+    view = _view(request.query_params)
     with db.transaction() as session:
-        rows, cursor = stored_tokenizers.list_tokenizers(session, principal=principal, limit=PAGE_ROWS, after=after)
+        rows, cursor = stored_tokenizers.list_tokenizers(
+            session,
+            principal=principal,
+            limit=PAGE_ROWS,
+            after=after,
+            search=view["q"],
+            source=view["source"],
+            state=view["state"],
+            order=view["order"],
+        )
         ids = {corpus_id for row in rows for corpus_id in row.corpora}
         names = corpora_service.corpus_names(session, principal=principal, ids=ids)
         jobs = service.jobs_of_tokenizers(session, principal=principal)
@@ -69,6 +89,7 @@ def _index(
         error.status if error else 200,
         principal=principal,
         tokenizers=rows,
+        view=view,
         next=cursor,
         after=after,
         names=names,
@@ -182,6 +203,12 @@ def compare(
 @router.get("/tokenizers/{tokenizer_id}")
 def show_tokenizer(request: Request, principal: Reader, tokenizer_id: Id, part: Part = "") -> Response:
     """The page of one tokenizer, with its curve and a sample of its vocabulary; with `part=state` only its state."""
+    return _tokenizer_page(request, principal, tokenizer_id, "_state" if part == "state" else "show")
+
+
+def _tokenizer_page(
+    request: Request, principal: Principal, tokenizer_id: str, template: str = "show", error: PanelError | None = None
+) -> Response:
     with db.transaction() as session:
         tokenizer = service.get_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
         names = corpora_service.corpus_names(session, principal=principal, ids=tokenizer.corpora)
@@ -190,7 +217,8 @@ def show_tokenizer(request: Request, principal: Reader, tokenizer_id: Id, part: 
     is_ready = tokenizer.state == "ready"
     return page(
         request,
-        "tokenizers/_state.html" if part == "state" else "tokenizers/show.html",
+        f"tokenizers/{template}.html",
+        error.status if error else 200,
         principal=principal,
         tokenizer=tokenizer,
         names=names,
@@ -201,12 +229,33 @@ def show_tokenizer(request: Request, principal: Reader, tokenizer_id: Id, part: 
         algorithm=translate(ALGORITHMS[tokenizer.facts.algorithm]),
         source=translate(SOURCES[tokenizer.source]),
         problems=[problems.sentence(problem) for problem in tokenizer.problems],
+        error=error.message if error else "",
     )
 
 
+@router.post("/tokenizers/{tokenizer_id}/rename")
+def rename_tokenizer(
+    request: Request, principal: Submitter, tokenizer_id: Id, name: Annotated[str, Form()] = ""
+) -> Response:
+    """Rename a tokenizer."""
+
+    def verb(session: Session) -> None:
+        service.rename(session, principal=principal, tokenizer_id=tokenizer_id, name=name)
+
+    return _change(request, principal, tokenizer_id, verb, f"/tokenizers/{tokenizer_id}")
+
+
 @router.post("/tokenizers/{tokenizer_id}/delete")
-def delete_tokenizer(principal: Submitter, tokenizer_id: Id) -> Response:
+def delete_tokenizer(request: Request, principal: Submitter, tokenizer_id: Id) -> Response:
     """Delete a tokenizer and redirect to the list."""
-    with db.transaction() as session:
+
+    def verb(session: Session) -> None:
         service.delete_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
-    return RedirectResponse("/tokenizers", status_code=303)
+
+    return _change(request, principal, tokenizer_id, verb, "/tokenizers")
+
+
+def _change(
+    request: Request, principal: Principal, tokenizer_id: str, verb: Callable[[Session], None], then: str
+) -> Response:
+    return handle_form_action(verb, then, lambda error: _tokenizer_page(request, principal, tokenizer_id, error=error))

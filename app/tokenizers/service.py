@@ -151,6 +151,13 @@ def get_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) 
     return visible(session, Tokenizer, tokenizer_id, principal=principal)
 
 
+def rename(session: Session, *, principal: Principal, tokenizer_id: str, name: str) -> Tokenizer:
+    """Rename a tokenizer. Raises PanelError: 404, or 422 at `name`."""
+    tokenizer = visible(session, Tokenizer, tokenizer_id, principal=principal, for_update=True)
+    tokenizer.name = checked_name(name, max_length=MAX_NAME_LENGTH)
+    return tokenizer
+
+
 def delete_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> None:
     """Delete a tokenizer; the sweep removes its files. Raises PanelError: 404, or 409 while a job uses it."""
     tokenizer = visible(session, Tokenizer, tokenizer_id, principal=principal, for_update=True)

@@ -65,6 +65,15 @@ def delete_command(group: typer.Typer, verb: Callable[[Client], Callable[[str], 
     command(group, "delete")(delete)
 
 
+def rename_command(group: typer.Typer, verb: Callable[[Client], Callable[[str, str], Shape]], what: str) -> None:
+    def rename(id: Id, name: str, as_json: AsJson = False) -> None:
+        with connect() as client:
+            show(verb(client)(id, name), ("id", "name"), as_json=as_json)
+
+    rename.__doc__ = f"Rename {what}."
+    command(group, "rename")(rename)
+
+
 # ---- corpora --------------------------------------------------------------------------------------------------------
 
 CORPUS = ("id", "name", "state", "kind", "num_documents", "num_characters", "num_bytes", "num_bad_lines")
@@ -166,6 +175,7 @@ def restore_corpus(id: Id, wait: Wait = False, as_json: AsJson = False) -> None:
         _print_corpus(client.corpora.wait(corpus.id) if wait else corpus, as_json=as_json)
 
 
+rename_command(corpora, lambda client: client.corpora.rename, "a corpus, with all its versions")
 delete_command(corpora, lambda client: client.corpora.delete, "a corpus and its file")
 
 
@@ -220,6 +230,7 @@ def import_tokenizer(
         show(client.tokenizers.wait(tokenizer.id) if wait else tokenizer, TOKENIZER, as_json=as_json)
 
 
+rename_command(tokenizers, lambda client: client.tokenizers.rename, "a tokenizer")
 delete_command(tokenizers, lambda client: client.tokenizers.delete, "a tokenizer; checkpoints hold their own copies")
 
 
@@ -275,6 +286,7 @@ def import_model(
         _print_model(client.models.wait(model.id) if wait else model, as_json=as_json)
 
 
+rename_command(models, lambda client: client.models.rename, "a base model")
 delete_command(models, lambda client: client.models.delete, "a base model and its files")
 
 

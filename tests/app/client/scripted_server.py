@@ -121,4 +121,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.script.requests.append(ReceivedRequest(self.command, self.path, headers, body))
         self.script.next_answer()(self)
 
-    do_GET = do_POST = do_PUT = do_DELETE = _answer
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from app.base_models.schemas import ModelAnswer
 from app.client.commands.root import commands
+from app.corpora.schemas import CorpusAnswer
+from app.tokenizers.schemas import TokenizerAnswer
 from tests.app.client.scripted_server import Answer, ReceivedRequest, answer, problem, serving
 
 WHEN = {"created_at": "2026-01-01T12:00:00Z", "updated_at": "2026-01-01T12:00:00Z"}
@@ -149,3 +152,15 @@ def test_a_conversation_is_searched_exported_as_one_line_and_deleted(monkeypatch
     assert [json.loads(line) for line in printed.splitlines()] == [record]
     printed, requests = run(monkeypatch, "conversations", "delete", "c1", answers=[answer(204)])
     assert (sent(requests), printed) == (["DELETE /conversations/c1"], "Deleted: c1\n")
+
+
+EXAMPLES = {"corpora": CorpusAnswer, "tokenizers": TokenizerAnswer, "models": ModelAnswer}
+
+
+@pytest.mark.parametrize("group", EXAMPLES)
+def test_an_entry_of_a_list_is_renamed(monkeypatch: pytest.MonkeyPatch, group: str) -> None:
+    (example,) = EXAMPLES[group].model_json_schema()["examples"]
+    renamed = answer(200, {**example, "id": "r1", "name": "Genesis"})
+    printed, requests = run(monkeypatch, group, "rename", "r1", "Genesis", answers=[renamed])
+    assert sent(requests) == [f"PATCH /{group}/r1"]
+    assert printed.split() == ["id", "r1", "name", "Genesis"]

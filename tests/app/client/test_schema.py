@@ -105,7 +105,9 @@ Calls = dict[str, Callable[[Client, Path], Any]]
 CALLS: Calls = {
     "get_me": lambda client, _file: client.me(),
     "upload_corpus": lambda client, file: client.corpora.upload(file, name="n", encoding="big5", kind="chat"),
-    "list_corpora": lambda client, _file: next(client.corpora.list(limit=3)),
+    "list_corpora": lambda client, _file: next(
+        client.corpora.list(limit=3, search="g", kind="text", state="ready", owner="own", order="name")
+    ),
     "get_corpus": lambda client, _file: client.corpora.get("c"),
     "create_corpus": lambda client, _file: client.corpora.create_from_uploads(
         ["u"], name="n", encoding="big5", kind="chat"
@@ -125,20 +127,27 @@ CALLS: Calls = {
     "preview_cleaning": lambda client, _file: client.corpora.preview_cleaning("c", [{"name": "fix_unicode"}], 9),
     "get_cleaning": lambda client, _file: client.corpora.cleaning("c"),
     "restore_corpus": lambda client, _file: client.corpora.restore("c"),
+    "rename_corpus": lambda client, _file: client.corpora.rename("c", "n"),
     "delete_corpus": lambda client, _file: client.corpora.delete("c"),
-    "list_tokenizers": lambda client, _file: next(client.tokenizers.list(limit=3)),
+    "list_tokenizers": lambda client, _file: next(
+        client.tokenizers.list(limit=3, search="g", source="job", state="ready", order="name")
+    ),
     "get_tokenizer": lambda client, _file: client.tokenizers.get("t"),
     "train_tokenizer": lambda client, _file: client.tokenizers.train(
         ["c"], name="n", vocab_size=512, special_tokens=("<|x|>",), sample_bytes=4096
     ),
     "import_tokenizer": lambda client, file: client.tokenizers.import_file(file, name="n", end_of_text="</s>"),
     "compare_tokenizers": lambda client, _file: client.tokenizers.compare("text", ["t"]),
+    "rename_tokenizer": lambda client, _file: client.tokenizers.rename("t", "n"),
     "delete_tokenizer": lambda client, _file: client.tokenizers.delete("t"),
     "create_model": lambda client, _file: client.models.create(name="n", reference="a/b"),
     "upload_file": lambda client, file: client.models.upload_file("m", file),
     "import_model": lambda client, _file: client.models.start_import("m"),
-    "list_models": lambda client, _file: next(client.models.list(limit=3)),
+    "list_models": lambda client, _file: next(
+        client.models.list(limit=3, search="g", source="hub", state="ready", order="name")
+    ),
     "get_model": lambda client, _file: client.models.get("m"),
+    "rename_model": lambda client, _file: client.models.rename("m", "n"),
     "delete_model": lambda client, _file: client.models.delete("m"),
     "submit_job": lambda client, _file: client.jobs.submit({"recipe": "tiny"}),
     "plan_job": lambda client, _file: client.jobs.plan({"recipe": "tiny"}),
@@ -171,7 +180,9 @@ CALLS: Calls = {
     "stream_job": lambda client, _file: next(client.jobs.events("j", after="1.2")),
     "list_recipes": lambda client, _file: next(client.recipes()),
     "list_nodes": lambda client, _file: next(client.nodes()),
-    "list_checkpoints": lambda client, _file: next(client.checkpoints.list("j", limit=3)),
+    "list_checkpoints": lambda client, _file: next(
+        client.checkpoints.list("j", limit=3, search="g", pinned=True, order="name")
+    ),
     "get_checkpoint": lambda client, _file: client.checkpoints.get("k"),
     "pin_checkpoint": lambda client, _file: client.checkpoints.pin("k"),
     "unpin_checkpoint": lambda client, _file: client.checkpoints.unpin("k"),

@@ -209,7 +209,9 @@ LISTS = [
 
 CLEANING = b'{"steps": [{"name": "fix_unicode"}]}'
 ENDPOINT = b'{"name": "teacher", "base_url": "https://example.com/v1", "model": "large"}'
+NAME = b'{"name": "another"}'
 BODIES = {
+    **{f"/api/v1/{base}": NAME for base in ("corpora/{corpus_id}", "models/{model_id}", "tokenizers/{tokenizer_id}")},
     "/api/v1/corpora/{corpus_id}/clean": CLEANING,
     "/api/v1/corpora/{corpus_id}/preview-cleaning": CLEANING,
     "/api/v1/model-endpoints/{model_endpoint_id}": ENDPOINT,

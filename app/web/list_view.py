@@ -1,0 +1,47 @@
+"""What a list on a page shows, as its address says: a search, filters and an order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+MAX_LENGTH = 200  # of a text
+
+
+@dataclass(frozen=True)
+class ListView:
+    """The values of a list's address, each with its default."""
+
+    path: str
+    values: Mapping[str, str]
+    defaults: Mapping[str, str]
+
+    @classmethod
+    def of(cls, path: str, sent: Mapping[str, str], orders: Sequence[str], **filters: Sequence[str]) -> "ListView":
+        """From the parameters of an address or the fields of a form; what is unknown counts as left out.
+
+        Each filter has its choices, of which the first is the default; one without choices is any text. So is `q`, the
+        search.
+        """
+        choices = {"q": (), **filters, "order": orders}
+        values = {name: _value(sent.get(name, ""), known) for name, known in choices.items()}
+        return cls(path, values, {name: known[0] if known else "" for name, known in choices.items()})
+
+    def __getitem__(self, name: str) -> str:
+        return self.values[name]
+
+    def address(self, **changes: str) -> str:
+        """The address of the list with these changes, also of what is no filter, such as the cursor `after`."""
+        values = {**self.values, **changes}
+        query = urlencode({name: value for name, value in values.items() if value != self.defaults.get(name, "")})
+        return f"{self.path}?{query}" if query else self.path
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether rows may be left out."""
+        return any(value != self.defaults[name] for name, value in self.values.items() if name != "order")
+
+
+def _value(text: str, choices: Sequence[str]) -> str:
+    if choices:
+        return text if text in choices else choices[0]
+    return text.replace("\0", "").strip()[:MAX_LENGTH]
