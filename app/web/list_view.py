@@ -23,8 +23,8 @@ class ListView:
         search.
         """
         choices = {"q": (), **filters, "order": orders}
-        values = {name: _value(sent.get(name, ""), known) for name, known in choices.items()}
-        return cls(path, values, {name: known[0] if known else "" for name, known in choices.items()})
+        values = {name: _value(sent.get(name, ""), options) for name, options in choices.items()}
+        return cls(path, values, {name: options[0] if options else "" for name, options in choices.items()})
 
     def __getitem__(self, name: str) -> str:
         return self.values[name]
