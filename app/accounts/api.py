@@ -16,9 +16,10 @@ from app.accounts.schemas import (
     SetupRequest,
     TokenAnswer,
     TokenRequest,
+    UserUsageAnswer,
 )
 from app.accounts.service import Login
-from app.core import db
+from app.core import db, quotas
 from app.core.paging import Listing
 from app.web import auth, guess_limits
 from app.web.auth import OwnAccount, Reader
@@ -86,6 +87,14 @@ def _logged_in(request: Request, login: Login | None) -> Response:
 def get_me(principal: Reader) -> MeAnswer:
     """Get the current user and the scopes of this session or token."""
     return schemas.me_answer(principal)
+
+
+@router.get("/me/usage")
+def get_own_usage(principal: Reader) -> UserUsageAnswer:
+    """Get what you take of the disk, the nodes and the GPUs, and how much you may take."""
+    with db.transaction() as session:
+        user = service.get_user(session, user_id=principal.user_id)
+        return schemas.usage_answer(user, quotas.usage(session, principal.user_id))
 
 
 @router.post(

@@ -13,7 +13,7 @@ from app.accounts.api import end_session, reset_link
 from app.accounts.browser import browser_of
 from app.accounts.passwords import HASHING
 from app.accounts.service import Login
-from app.core import db, i18n, names
+from app.core import db, i18n, names, quotas
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.principal import SCOPES, Principal
@@ -173,6 +173,8 @@ def _account(request: Request, principal: Principal, error: PanelError | None = 
         tokens, _more = service.list_tokens(session, principal=principal)
         people = service.list_users(session)[0] if principal.is_at_least("admin") else []
         invited = invitations.list_open(session)[0] if principal.is_at_least("admin") else []
+        user = service.get_user(session, user_id=principal.user_id)
+        used = quotas.usage(session, principal.user_id)
     variables: dict[str, Any] = {
         "form": "",
         "values": {},
@@ -181,6 +183,8 @@ def _account(request: Request, principal: Principal, error: PanelError | None = 
         "principal": principal,
         "sessions": sessions,
         "tokens": tokens,
+        "usage": used,
+        "quotas": quotas.of_user(user),
         "people": people,
         "invitations": invited,
         "invitation_link": None,
@@ -295,8 +299,10 @@ def _person(
     with db.transaction() as session:
         person = service.get_user(session, user_id=user_id)
         belongings = removal.belongings(session, user_id)
+        used = quotas.usage(session, user_id)
     variables: dict[str, Any] = {"form": "", "choice": "", "reset_link": None, "done": "", **context}
-    variables |= {"principal": principal, "person": person, "belongings": belongings}
+    variables |= {"principal": principal, "person": person, "belongings": belongings, "usage": used}
+    variables["quotas"] = quotas.of_user(person)
     variables["is_managed"] = may_manage(principal.role, person.role)
     variables["roles"] = [role for role in ROLES if may_manage(principal.role, role)]
     if error is not None:
@@ -314,6 +320,28 @@ def show_person(request: Request, principal: PeopleManager, user_id: Id) -> Resp
 def change_role(request: Request, principal: PeopleManager, user_id: Id, role: RoleField) -> Response:
     """Give a user another role."""
     return _change_account(request, principal, user_id, partial(service.set_role, role=role), "role", form="role")
+
+
+@router.post("/account/people/{user_id}/quotas")
+def set_quotas(
+    request: Request,
+    principal: PeopleManager,
+    user_id: Id,
+    disk_gigabytes: Text = "",
+    running_jobs: Text = "",
+    gpu_hours: Text = "",
+) -> Response:
+    """Change what a user may take at most; an empty field is no limit."""
+    text = {"disk_bytes": disk_gigabytes, "running_jobs": running_jobs, "gpu_hours": gpu_hours}
+    try:
+        values: dict[str, Any] = {name: value.strip().replace(",", ".") or None for name, value in text.items()}
+        if values["disk_bytes"] is not None:
+            values["disk_bytes"] = round(float(values["disk_bytes"]) * 10**9)
+        changed = quotas.Quotas.model_validate(values)
+    except (ValueError, OverflowError):
+        message = _("Enter numbers that are not negative, or leave fields empty.")
+        return _person(request, principal, user_id, PanelError(422, "request_invalid", message), form="quotas")
+    return _change_account(request, principal, user_id, partial(service.set_quotas, quotas=changed), "quotas", "quotas")
 
 
 @router.post("/account/people/{user_id}/disable")

@@ -16,9 +16,11 @@ from app.accounts.schemas import (
     UserAnswer,
     UserDetail,
     UserRequest,
+    UserUsageAnswer,
 )
-from app.core import db
+from app.core import db, quotas
 from app.core.paging import Listing
+from app.core.quotas import Quotas
 from app.web.auth import PeopleManager
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
@@ -64,6 +66,21 @@ def change_user(principal: PeopleManager, user_id: Id, body: RoleRequest) -> Use
     """Give a user another role, effective immediately. Owners give any role, admins those of viewers and members."""
     with db.transaction() as session:
         return schemas.user_answer(service.set_role(session, principal=principal, user_id=user_id, role=body.role))
+
+
+@router.put("/users/{user_id}/quotas", responses=errors("role_missing"))
+def set_quotas(principal: PeopleManager, user_id: Id, body: Quotas) -> UserUsageAnswer:
+    """Change what a user may take at most. What they have and what runs stays, even if it is more."""
+    with db.transaction() as session:
+        user = service.set_quotas(session, principal=principal, user_id=user_id, quotas=body)
+        return schemas.usage_answer(user, quotas.usage(session, user_id))
+
+
+@router.get("/users/{user_id}/usage", responses=errors("role_missing"))
+def get_usage_of_user(_principal: PeopleManager, user_id: Id) -> UserUsageAnswer:
+    """Get what a user takes, and may take."""
+    with db.transaction() as session:
+        return schemas.usage_answer(service.get_user(session, user_id=user_id), quotas.usage(session, user_id))
 
 
 @router.post("/users/{user_id}/disable", responses=errors("role_missing", "last_owner"))

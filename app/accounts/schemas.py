@@ -7,8 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.accounts.invitations import MAX_DAYS
 from app.accounts.removal import Belongings
+from app.core import quotas
 from app.core.account_models import ApiToken, Invitation, LoginSession, User
 from app.core.principal import Principal, Scope
+from app.core.quotas import Quotas, Usage
 from app.core.roles import Role
 
 
@@ -103,6 +105,15 @@ class UserAnswer(BaseModel):
     disabled_at: datetime | None = Field(description="Since then the user can neither log in nor use tokens.")
 
 
+class UserUsageAnswer(BaseModel):
+    """What a user takes, and may take."""
+
+    disk_bytes: int
+    running_jobs: int
+    gpu_hours: float = Field(description="Of the last thirty days.")
+    quotas: Quotas
+
+
 class UserDetail(UserAnswer):
     """A user, and how much they have."""
 
@@ -192,6 +203,11 @@ def me_answer(principal: Principal) -> MeAnswer:
     return MeAnswer.model_validate(
         {"id": principal.user_id, "name": principal.name, "role": principal.role, "scopes": sorted(principal.scopes)}
     )
+
+
+def usage_answer(user: User, usage: Usage) -> UserUsageAnswer:
+    """What a user takes, and may take."""
+    return UserUsageAnswer(**vars(usage), quotas=quotas.of_user(user))
 
 
 def user_answer(user: User) -> UserAnswer:

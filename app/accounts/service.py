@@ -16,6 +16,7 @@ from app.core.account_models import ApiToken, KnownBrowser, LoginSession, Passwo
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.principal import SCOPES, SESSION_LIFETIME, TOKEN_PREFIX, Principal, digest, new_secret, not_found
+from app.core.quotas import Quotas
 from app.core.roles import Role, may_manage, refusal
 from app.web import guess_limits
 from app.web.guess_limits import Guess
@@ -119,6 +120,13 @@ def set_role(session: Session, *, principal: Principal, user_id: str, role: Role
         change = f"{user.role} → {role}"
         audit_log.record(session, "role_changed", principal, subject=user.name, subject_id=user.id, detail=change)
     user.role = role
+    return user
+
+
+def set_quotas(session: Session, *, principal: Principal, user_id: str, quotas: Quotas) -> User:
+    """Change what a user may take at most. What they have and what runs stays, even if it is more."""
+    user = managed_user(session, principal=principal, user_id=user_id)
+    user.quota_bytes, user.quota_jobs, user.quota_gpu_hours = quotas.disk_bytes, quotas.running_jobs, quotas.gpu_hours
     return user
 
 

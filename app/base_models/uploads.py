@@ -7,7 +7,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from app.base_models import names, service
-from app.core import db, storage
+from app.core import db, quotas, storage
 from app.core.errors import PanelError, bad_field
 from app.core.formatting import file_size
 from app.core.i18n import _
@@ -43,6 +43,8 @@ def _move_into_place(principal: Principal, model_id: str, incoming: Path, stored
     """Rename a complete file to its final name. Raises PanelError if the import, which reads the files, has started."""
     with db.transaction() as session:
         model = service.receive(session, principal=principal, model_id=model_id)
+        num_bytes = incoming.stat().st_size + _stored_bytes(model_id, stored_name)
+        quotas.check_disk(session, principal.user_id, num_bytes)
         incoming.rename(incoming.with_name(stored_name))
     return model
 

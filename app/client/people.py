@@ -2,7 +2,15 @@
 
 from collections.abc import Iterator
 
-from .people_shapes import AuditEntryInfo, InvitationInfo, NewInvitationInfo, PersonDetails, PersonInfo, ResetLinkInfo
+from .people_shapes import (
+    AuditEntryInfo,
+    InvitationInfo,
+    NewInvitationInfo,
+    PersonDetails,
+    PersonInfo,
+    PersonUsage,
+    ResetLinkInfo,
+)
 from .transport import Transport, address
 
 
@@ -35,6 +43,22 @@ class People:
     def enable(self, user_id: str) -> PersonInfo:
         """Accept a user's password and tokens again."""
         return self._transport.post(PersonInfo, address("users", user_id, "enable"))
+
+    def usage(self, user_id: str | None = None) -> PersonUsage:
+        """What a user, or you, take of disk, nodes and GPUs, and may take."""
+        return self._transport.get(PersonUsage, "/me/usage" if user_id is None else address("users", user_id, "usage"))
+
+    def set_quotas(
+        self,
+        user_id: str,
+        *,
+        disk_bytes: int | None = None,
+        running_jobs: int | None = None,
+        gpu_hours: float | None = None,
+    ) -> PersonUsage:
+        """Change what a user may take at most; None: as much as there is."""
+        body = {"disk_bytes": disk_bytes, "running_jobs": running_jobs, "gpu_hours": gpu_hours}
+        return self._transport.put(PersonUsage, address("users", user_id, "quotas"), body)
 
     def create_reset_link(self, user_id: str) -> ResetLinkInfo:
         """Create a link with which a user chooses a new password, once, within 24 hours."""

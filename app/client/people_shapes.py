@@ -67,3 +67,20 @@ class NewInvitationInfo(InvitationInfo):
     """A new invitation with its link, which is shown only here."""
 
     link: str
+
+
+class QuotasInfo(Shape):
+    """What a user may take at most; None: as much as there is."""
+
+    disk_bytes: int | None
+    running_jobs: int | None
+    gpu_hours: float | None
+
+
+class PersonUsage(Shape):
+    """What a user takes, and may take. `gpu_hours` are those of the last thirty days."""
+
+    disk_bytes: int
+    running_jobs: int
+    gpu_hours: float
+    quotas: QuotasInfo

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, func
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.model_base import Base, new_id, one_of
@@ -25,6 +25,10 @@ class User(Base):
     name_key: Mapped[str] = mapped_column(unique=True, default=_name_key)  # equal for names that people confuse
     password_hash: Mapped[str]
     role: Mapped[str]
+    # What they may take at most (app/core/quotas.py); None: as much as there is.
+    quota_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    quota_jobs: Mapped[int | None]
+    quota_gpu_hours: Mapped[float | None]
     disabled_at: Mapped[datetime | None]  # since then neither passwords nor sessions nor tokens are accepted
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Select, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from app.core import db, disk, queue
+from app.core import db, disk, queue, quotas
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.json_shapes import FailureReason, TaskOptions, TaskProgress, TaskResult
@@ -79,6 +79,8 @@ def enqueue(
     if owner_id is not None:
         _check_number_open(session, owner_id, lane)
         disk.require_room(max(1, disk_bytes))
+        if disk_bytes:
+            quotas.check_disk(session, owner_id, disk_bytes)
     task = BackgroundTask(
         owner_id=owner_id,
         kind=kind,

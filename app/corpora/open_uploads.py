@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from app.core import db, deleted_directories, disk, storage
+from app.core import db, deleted_directories, disk, quotas, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.openai_models import Upload, UploadPart
@@ -34,6 +34,8 @@ def begin(session: Session, *, principal: Principal, filename: str, num_bytes: i
     session.execute(select(func.pg_advisory_xact_lock(BEGINNING_LOCK)))
     announced = func.coalesce(func.sum(Upload.num_bytes - Upload.num_received), 0)
     disk.require_room(2 * num_bytes + int(session.scalar(select(announced).where(*IS_OPEN)) or 0))  # and its text
+    rest = select(announced).where(*IS_OPEN, Upload.owner_id == principal.user_id)
+    quotas.check_disk(session, principal.user_id, num_bytes + int(session.scalar(rest) or 0))
     own = select(func.count()).where(*IS_OPEN, Upload.owner_id == principal.user_id)
     if (session.scalar(own) or 0) >= MAX_OPEN:
         message = _("You have {n} unfinished uploads. Complete or delete some of them first.", n=MAX_OPEN)

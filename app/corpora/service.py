@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from app.core import audit_log, background_tasks, deleted_directories, paging, storage
+from app.core import audit_log, background_tasks, deleted_directories, paging, quotas, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import Cleaning, CorpusMapping, ParseReport
@@ -78,6 +78,8 @@ def add_corpus(session: Session, corpus: Corpus, files: Sequence[CorpusFile]) ->
     for file in files:
         file.corpus_id = corpus.id
     session.add_all(files)
+    session.flush()
+    quotas.check_disk(session, corpus.owner_id)
     _enqueue_parse(session, corpus)
     return corpus
 

@@ -43,7 +43,7 @@ def make_plan(session: Session, principal: Principal, submitted: SubmittedForm) 
     answer = answers.plan_answer(resolved.spec, resolved.vocab_size, resolved.plan, resolved.auto_fields)
     try:
         validation.check_memory(resolved.plan)
-        validation.check_disk(resolved.plan)
+        validation.check_disk(session, principal, resolved.plan)
     except PanelError as error:
         return FormPlan(answer, error)
     return FormPlan(answer)

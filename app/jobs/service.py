@@ -239,7 +239,7 @@ def submit(
         check_quota(session, principal)
     resolved = resolve_request(session, principal=principal, request=request)
     validation.check_memory(resolved.plan)
-    validation.check_disk(resolved.plan)
+    validation.check_disk(session, principal, resolved.plan)
     values = _new_row(resolved) | {
         "id": submission_id or new_id(),
         "owner_id": principal.user_id,

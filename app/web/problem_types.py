@@ -57,6 +57,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "password_weak": ((422,), "The password is easy to guess."),
     "password_wrong": ((422,), "The present password is wrong."),
     "reset_code_wrong": ((403,), "The code of the reset link is wrong, used or too old."),
+    "quota_exceeded": ((403,), "The user's quota of disk space is used up."),
     "role_missing": ((403,), "The role of the user is too low for this; docs/rights.md lists what each may do."),
     "scopes_invalid": ((422,), "No scope, or one that does not exist."),
     "setup_code_wrong": ((403,), "The code of the setup link is wrong."),

@@ -82,14 +82,17 @@ def place(
     rooms: Sequence[NodeCapacity],
     placed: Mapping[str, int] | None = None,
     max_per_owner: int = 0,
+    quotas: Mapping[str, int] | None = None,
 ) -> list[Decision]:
-    """Decide about all queued jobs. `placed`: placed jobs by owner, of which each may have `max_per_owner` (0: any)."""
-    return _Round(rooms, placed or {}, max_per_owner).decide(jobs)
+    """Decide about all queued jobs. `placed`: placed jobs by owner, of which each may have as many as their quota says,
+    else `max_per_owner` (0: any).
+    """
+    return _Round(rooms, placed or {}, max_per_owner, quotas or {}).decide(jobs)
 
 
-def hold(jobs: Sequence[WaitingJob], code: str) -> list[Decision]:
+def hold(jobs: Sequence[WaitingJob], code: str, **values: float) -> list[Decision]:
     """Leave all queued jobs waiting, for one reason."""
-    return [Decision(job.job_id, None, [], wait_reasons.encoded(code)) for job in jobs]
+    return [Decision(job.job_id, None, [], wait_reasons.encoded(code, **values)) for job in jobs]
 
 
 def fair_order(jobs: Sequence[WaitingJob], placed: Mapping[str, int], ever: Mapping[str, bool]) -> Iterator[WaitingJob]:
@@ -122,8 +125,10 @@ def eligible_nodes(num_processes: int, rooms: Sequence[NodeCapacity]) -> list[No
 class _Round:
     """One pass over the queue."""
 
-    def __init__(self, rooms: Sequence[NodeCapacity], placed: Mapping[str, int], max_per_owner: int) -> None:
-        self.rooms, self.placed, self.max_per_owner = rooms, Counter(placed), max_per_owner
+    def __init__(
+        self, rooms: Sequence[NodeCapacity], placed: Mapping[str, int], max_per_owner: int, quotas: Mapping[str, int]
+    ) -> None:
+        self.rooms, self.placed, self.max_per_owner, self.quotas = rooms, Counter(placed), max_per_owner, quotas
         self.reserved: set[str] = set()
         self.ahead = Counter[frozenset[str]]()  # jobs that wait, by the nodes they wait for
         self.over_limit = Counter[str]()  # jobs that wait for their owner's own limit
@@ -137,9 +142,10 @@ class _Round:
     def _decide(self, job: WaitingJob, suited: Sequence[NodeCapacity]) -> Decision:
         if self.rooms and not suited:
             return self._wait(job, "too_large", needed=job.num_processes, **self._largest())
-        if self.max_per_owner and self.placed[job.owner_id] >= self.max_per_owner:
+        limit = self.quotas.get(job.owner_id, self.max_per_owner or None)
+        if limit is not None and self.placed[job.owner_id] >= limit:
             self.over_limit[job.owner_id] += 1
-            return self._wait(job, "own_limit", limit=self.max_per_owner, position=self.over_limit[job.owner_id])
+            return self._wait(job, "own_limit", limit=limit, position=self.over_limit[job.owner_id])
         live = [room for room in suited if room.is_live]
         open_now = [room for room in live if room.name not in self.reserved and room.can_take(job.num_processes)]
         if not open_now:

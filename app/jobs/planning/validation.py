@@ -3,12 +3,15 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from app.checkpoints.service import RESUME
-from app.core import disk, names
+from app.core import disk, names, quotas
 from app.core.errors import bad_field
 from app.core.formatting import number
 from app.core.i18n import _, gettext_noop, ngettext, translate
 from app.core.models import Checkpoint, Corpus, Job
+from app.core.principal import Principal
 from app.jobs.planning.answers import localize
 from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE, TRAIN_NAMES, VALIDATION_NAMES
 from trainer.families import MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES
@@ -174,9 +177,13 @@ TWO_CHECKPOINTS = gettext_noop(
 )
 
 
-def check_disk(plan: Plan) -> None:
-    """Refuse a job whose checkpoints the disk cannot hold: a new one is written before an old one may go."""
-    disk.require_room(2 * (plan.checkpoint_bytes + plan.resume_bytes), TWO_CHECKPOINTS)
+def check_disk(session: Session, principal: Principal, plan: Plan) -> None:
+    """Refuse a job whose checkpoints the disk, or the user's quota, cannot hold: a new one is written before an old
+    one may go.
+    """
+    num_bytes = 2 * (plan.checkpoint_bytes + plan.resume_bytes)
+    disk.require_room(num_bytes, TWO_CHECKPOINTS)
+    quotas.check_disk(session, principal.user_id, num_bytes)
 
 
 # What a job that continues from a checkpoint shares with the job that wrote it: weight shapes and sample order.

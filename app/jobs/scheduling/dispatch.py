@@ -2,14 +2,14 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app.core import db, disk, queue
+from app.core import db, disk, queue, quotas
 from app.core.models import Attempt, Job, Node
 from app.core.settings import settings
 from app.jobs.attempts import progress
@@ -100,11 +100,7 @@ def place(session: Session) -> list[str]:
     waiting_jobs = {job.id: job for job in jobs if job.node is None}
     waiting = [_waiting_job(job, now) for job in waiting_jobs.values()]
     changed, in_line = [], []
-    for decision in (
-        placement.hold(waiting, "disk_full")
-        if disk.is_full()
-        else placement.place(waiting, capacities, jobs_per_owner, settings().max_running_per_user)
-    ):
+    for decision in _decide(session, waiting, capacities, jobs_per_owner):
         job = waiting_jobs[decision.job_id]
         if job.wait_reason != decision.wait_reason:
             job.wait_reason = decision.wait_reason
@@ -116,6 +112,27 @@ def place(session: Session) -> list[str]:
             job.placed_at = job.hinted_at = now
             queue.enqueue_after_commit(session, queue.START_JOB, job.id, queue=queue.node_queue(decision.node))
     return [*changed, *_forecast(session, in_line, capacities, now)]
+
+
+def _decide(
+    session: Session,
+    waiting: Sequence[placement.WaitingJob],
+    capacities: Sequence[placement.NodeCapacity],
+    jobs_per_owner: Mapping[str, int],
+) -> list[placement.Decision]:
+    """Where each waiting job goes, or why it waits: a full disk or a quota comes before its place in the queue."""
+    if disk.is_full():
+        return placement.hold(waiting, "disk_full")
+    owners = {job.owner_id for job in waiting}
+    exhausted = quotas.exhausted_gpu_quotas(session, owners) if any(node.gpus for node in capacities) else {}
+    over_quota = [
+        decision
+        for owner, hours in exhausted.items()
+        for decision in placement.hold([job for job in waiting if job.owner_id == owner], "gpu_quota", hours=hours)
+    ]
+    others = [job for job in waiting if job.owner_id not in exhausted]
+    limits = quotas.job_limits(session, owners)
+    return over_quota + placement.place(others, capacities, jobs_per_owner, settings().max_running_per_user, limits)
 
 
 def _forecast(

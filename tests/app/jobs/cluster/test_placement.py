@@ -170,6 +170,12 @@ def test_a_user_runs_no_more_jobs_than_their_limit() -> None:
     assert order(jobs, slots=9, held={ALICE: 1}, most_held=3) == ["4", "0", "1"]
 
 
+def test_the_quota_of_a_user_comes_before_the_limit_of_all() -> None:
+    jobs = [WaitingJob(f"{n}", 1, ALICE) for n in range(3)] + [WaitingJob(f"{n}", 1, BOB) for n in range(3, 6)]
+    decisions = place(jobs, [cpu_node("ada", 9, 9)], {}, 2, {ALICE: 3, BOB: 0})
+    assert {decision.job_id for decision in decisions if decision.node} == {"0", "1", "2"}
+
+
 def test_a_job_waiting_for_its_owners_limit_reserves_nothing() -> None:
     jobs = [WaitingJob("1", 8, ALICE), WaitingJob("2", 1, BOB)]
     found = place(jobs, [gpu_node("ada", 8, 4)], {ALICE: 1}, 1)
