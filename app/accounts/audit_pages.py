@@ -27,6 +27,7 @@ WORDS: dict[Action, str] = {
     "user_enabled": gettext_noop("Enabled an account"),
     "user_removed": gettext_noop("Removed an account"),
     "role_changed": gettext_noop("Changed a role"),
+    "quotas_changed": gettext_noop("Changed quotas"),
     "invitation_created": gettext_noop("Created an invitation"),
     "invitation_used": gettext_noop("Accepted an invitation"),
     "invitation_revoked": gettext_noop("Revoked an invitation"),

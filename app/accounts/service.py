@@ -127,6 +127,8 @@ def set_quotas(session: Session, *, principal: Principal, user_id: str, quotas: 
     """Change what a user may take at most. What they have and what runs stays, even if it is more."""
     user = managed_user(session, principal=principal, user_id=user_id)
     user.quota_bytes, user.quota_jobs, user.quota_gpu_hours = quotas.disk_bytes, quotas.running_jobs, quotas.gpu_hours
+    detail = ", ".join(f"{name} {value}" for name, value in quotas if value is not None)
+    audit_log.record(session, "quotas_changed", principal, subject=user.name, subject_id=user.id, detail=detail)
     return user
 
 

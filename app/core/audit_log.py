@@ -32,6 +32,7 @@ Action = Literal[
     "user_enabled",
     "user_removed",
     "role_changed",
+    "quotas_changed",
     "invitation_created",
     "invitation_used",
     "invitation_revoked",

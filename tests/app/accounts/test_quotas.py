@@ -128,6 +128,8 @@ def test_the_pages_show_usage_and_admins_change_quotas(alice: TestClient, bob: T
     with db.transaction() as session:
         assert quotas.job_limits(session, [bob_user.id]) == {bob_user.id: 2}
     assert "of 1.4 GiB" in bob.get("/account").text
+    entry = alice.get("/api/v1/audit-log").json()["data"][0]
+    assert (entry["action"], entry["subject"]) == ("quotas_changed", "Bob")
     wrong = alice.post(path, data={**form, "gpu_hours": "-1"}, headers=HEADERS)
     assert (wrong.status_code, "Enter numbers that are not negative" in wrong.text) == (422, True)
     refused = bob.post(path, data=form, headers=HEADERS)
