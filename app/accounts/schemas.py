@@ -10,7 +10,7 @@ from app.accounts.removal import Belongings
 from app.core import quotas
 from app.core.account_models import ApiToken, Invitation, LoginSession, User
 from app.core.principal import Principal, Scope
-from app.core.quotas import Quotas, Usage
+from app.core.quotas import Quotas, UserUsage
 from app.core.roles import Role
 
 
@@ -205,7 +205,7 @@ def me_answer(principal: Principal) -> MeAnswer:
     )
 
 
-def usage_answer(user: User, usage: Usage) -> UserUsageAnswer:
+def usage_answer(user: User, usage: UserUsage) -> UserUsageAnswer:
     """What a user takes, and may take."""
     return UserUsageAnswer(**vars(usage), quotas=quotas.of_user(user))
 

@@ -43,7 +43,7 @@ def of_user(user: User) -> Quotas:
 
 
 @dataclass(frozen=True)
-class Usage:
+class UserUsage:
     """What a user takes: bytes on the disk, jobs on nodes, and GPU hours of the last thirty days."""
 
     disk_bytes: int
@@ -51,11 +51,11 @@ class Usage:
     gpu_hours: float
 
 
-def usage(session: Session, user_id: str) -> Usage:
+def usage(session: Session, user_id: str) -> UserUsage:
     """What a user takes now."""
     running = select(func.count()).where(Job.owner_id == user_id, Job.state.in_(RUNNING))
     hours = gpu_hours(session, [user_id]).get(user_id, 0.0)
-    return Usage(used_bytes(session, user_id), session.scalar(running) or 0, hours)
+    return UserUsage(used_bytes(session, user_id), session.scalar(running) or 0, hours)
 
 
 def used_bytes(session: Session, user_id: str) -> int:
@@ -95,7 +95,7 @@ def check_disk(session: Session, user_id: str | None, num_bytes: int = 0) -> Non
     used = used_bytes(session, user_id)
     if used + num_bytes > quota:
         message = _(
-            "Your quota of disk space is {quota}; {used} are in use, and this needs {needed}. Delete corpora, "
+            "Your quota of disk space is {quota}; in use: {used}; this needs {needed}. Delete corpora, "
             "checkpoints, models or exports that you no longer need, or ask an administrator for more.",
             quota=file_size(quota),
             used=file_size(used),

@@ -30,7 +30,7 @@ WAITS: dict[str, str | Plural] = {
     "no_slot": gettext_noop("Number {position} in the queue. Slots in use: {busy} of {total}."),
     "reserved": gettext_noop("Number {position} in the queue: free capacity is reserved for a larger job ahead."),
     "gpu_quota": gettext_noop(
-        "Your quota of {hours} GPU hours within 30 days is used up. The job starts as earlier hours leave the 30 days."
+        "Your quota of GPU hours within 30 days is used up: {hours}. The job starts as earlier hours leave the 30 days."
     ),
     "disk_full": gettext_noop("The disk of the data directory is full. The job starts once there is room."),
     "placed": gettext_noop("Starting on the node {node}."),
