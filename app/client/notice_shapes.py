@@ -36,6 +36,17 @@ class UnreadInfo(Shape):
     unread: int
 
 
+class NoticeServiceInfo(Shape):
+    """A messaging service that an owner is notified through."""
+
+    id: str
+    name: str
+    scheme: str
+    created_at: datetime
+    error: str | None
+    failed_at: datetime | None
+
+
 class NoticeSettingsInfo(Shape):
     """How you are notified: by event, the channels."""
 
@@ -47,3 +58,4 @@ class NoticeSettingsInfo(Shape):
     pending_email: str | None
     email_error: str | None
     email_failed_at: datetime | None
+    services: list[NoticeServiceInfo]

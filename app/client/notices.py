@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .notice_shapes import NoticeSettingsInfo, UnreadInfo, UserNoticeInfo
+from .notice_shapes import NoticeServiceInfo, NoticeSettingsInfo, UnreadInfo, UserNoticeInfo
 from .transport import Transport, address
 
 
@@ -56,3 +56,15 @@ class Notices:
     def remove_email(self) -> None:
         """Have your address forgotten."""
         self._transport.delete("/notice-settings/email")
+
+    def add_service(self, name: str, url: str) -> NoticeServiceInfo:
+        """Be notified through a messaging service, too, by its Apprise URL. For owners."""
+        return self._transport.post(NoticeServiceInfo, "/notice-settings/services", {"name": name, "url": url})
+
+    def test_service(self, service_id: str) -> None:
+        """Have a message sent to a service now."""
+        self._transport.command(address("notice-settings", "services", service_id, "test"))
+
+    def remove_service(self, service_id: str) -> None:
+        """Be notified through a service no more."""
+        self._transport.delete(address("notice-settings", "services", service_id))

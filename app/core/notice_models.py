@@ -36,8 +36,8 @@ class NoticeService(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     user_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
-    name: Mapped[str]  # of the kind of service, such as Discord
-    address: Mapped[str]  # the URL without its secrets
+    name: Mapped[str]
+    scheme: Mapped[str]  # of the URL, such as discord
     url: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port of the web process; if it is in use, the next free one")
     allowed_hosts: str = Field("", description="Additional host names that the panel accepts, comma-separated")
     webhook_hosts: str = Field(
-        "", description="Hosts that webhooks may reach by http or at private addresses, comma-separated"
+        "", description="Hosts that webhooks and notices may reach by http or at private addresses, comma-separated"
     )
     endpoint_hosts: str = Field(
         "", description="Hosts at which model endpoints may be by http or at private addresses, comma-separated"

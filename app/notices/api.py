@@ -6,17 +6,19 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.core import db
 from app.core.paging import Listing
-from app.notices import email_addresses, schemas, service
+from app.notices import email_addresses, schemas, service, services
 from app.notices.schemas import (
     EmailCodeRequest,
     EmailRequest,
+    NoticeServiceAnswer,
+    NoticeServiceRequest,
     NoticeSettingsAnswer,
     NoticeSettingsRequest,
     UnreadAnswer,
     UserNoticeAnswer,
 )
 from app.notices.sending import SENDING
-from app.web.auth import OwnAccount, Reader
+from app.web.auth import OwnAccount, Owner, Reader
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id
@@ -112,4 +114,42 @@ def remove_notice_email(principal: OwnAccount) -> Response:
     """Notify you by e-mail no more, and forget the address."""
     with db.transaction() as session:
         email_addresses.remove(session, principal=principal)
+    return Response(status_code=204)
+
+
+SERVICE_ERRORS = (
+    "apprise_missing",
+    "service_failed",
+    "service_local",
+    "service_private",
+    "service_unknown",
+    "services_many",
+)
+
+
+@router.post(
+    "/notice-settings/services",
+    status_code=201,
+    responses=errors("name_missing", "name_too_long", *SERVICE_ERRORS),
+)
+@SENDING
+def add_notice_service(request: Request, principal: Owner, body: NoticeServiceRequest) -> NoticeServiceAnswer:
+    """Notify you through a messaging service, too, by its Apprise URL. Nothing is sent yet."""
+    row = services.add(principal, str(request.base_url).rstrip("/"), name=body.name, url=body.url)
+    return schemas.service_answer(row)
+
+
+@router.post("/notice-settings/services/{service_id}/test", status_code=204, responses=errors("service_failed"))
+@SENDING
+def test_notice_service(principal: Owner, service_id: Id) -> Response:
+    """Send a message to a service now."""
+    services.send_test(principal, service_id)
+    return Response(status_code=204)
+
+
+@router.delete("/notice-settings/services/{service_id}", status_code=204)
+def remove_notice_service(principal: Owner, service_id: Id) -> Response:
+    """Notify you through a service no more, and forget its URL."""
+    with db.transaction() as session:
+        services.remove(session, principal=principal, service_id=service_id)
     return Response(status_code=204)

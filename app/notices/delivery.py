@@ -10,8 +10,8 @@ from sqlalchemy import func, select
 
 from app.core import db, i18n
 from app.core.i18n import _
-from app.core.notice_models import NoticeDelivery, NoticeSettings, UserNotice
-from app.notices import email, events
+from app.core.notice_models import NoticeDelivery, NoticeService, NoticeSettings, UserNotice
+from app.notices import apprise_process, email, events
 from app.notices.delivery_errors import FINAL, DeliveryFailed
 from app.webhooks.delivery import CLAIM_SECONDS, PAUSES
 
@@ -33,13 +33,14 @@ def deliver(delivery_id: str) -> None:
     """Try a claimed delivery; if it fails, plan the next try or give it up."""
     with db.transaction() as session:
         delivery = session.get(NoticeDelivery, delivery_id)
-        if delivery is None:  # its user was removed
+        if delivery is None:  # its user or service was removed
             return
         notice = session.get_one(UserNotice, delivery.notice_id)
         choices = session.get_one(NoticeSettings, notice.user_id)
+        service = session.get(NoticeService, delivery.service_id) if delivery.service_id is not None else None
     error = None
     try:
-        _send(notice, choices)
+        _send(notice, choices, service)
     except DeliveryFailed as failure:
         error = failure.code
         log.info("notice %s was not delivered: %s", delivery_id, error)
@@ -55,11 +56,15 @@ def deliver(delivery_id: str) -> None:
         row.due_at = None if is_over else func.now() + timedelta(seconds=PAUSES[row.num_tries - 1])
 
 
-def _send(notice: UserNotice, choices: NoticeSettings) -> None:
-    """Raises DeliveryFailed."""
+def _send(notice: UserNotice, choices: NoticeSettings, service: NoticeService | None) -> None:
+    """Send a notice to a service, or by e-mail. Raises DeliveryFailed."""
     with i18n.use_locale(choices.language):
         described = events.describe(notice.event, notice.values)
         address = f"{choices.panel_url}/jobs/{notice.job_id}" if notice.job_id else choices.panel_url
+        if service is not None:
+            text = f"{described.text}\n\n{address}"
+            apprise_process.send(service.url, title=f"Athanor: {described.title}", text=text, event=notice.event)
+            return
         if choices.email is None:
             raise DeliveryFailed("email_removed")
         settings_url = f"{choices.panel_url}/account/notices"

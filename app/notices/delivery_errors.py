@@ -10,12 +10,15 @@ ERRORS = {
     "email_recipient": gettext_noop("The mail server refuses the address of the recipient."),
     "email_refused": gettext_noop("The mail server refuses the message."),
     "email_removed": gettext_noop("The address was removed in the meantime."),
-    "service_refused": gettext_noop("The service did not accept the notice."),
+    "service_unknown": gettext_noop("This is no Apprise URL of a service that can be used here."),
+    "service_refused": gettext_noop("The service cannot be reached, or did not accept the notice."),
     "service_private": gettext_noop(
         "The service is at a private address. To allow its host, list it in ATHANOR_WEBHOOK_HOSTS."
     ),
     "service_slow": gettext_noop("The service did not answer in time."),
-    "apprise_missing": gettext_noop("The package apprise is not installed on the server."),
+    "apprise_missing": gettext_noop(
+        "The package apprise is not installed on the server. The operator installs it with: pip install '.[notices]'"
+    ),
 }
 FINAL = ("email_recipient", "email_removed")  # which another try does not change
 

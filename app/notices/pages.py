@@ -11,9 +11,9 @@ from sse_starlette import EventSourceResponse
 from app.core import db, i18n
 from app.core.errors import PanelError
 from app.core.principal import Principal
-from app.notices import email, email_addresses, events, schemas, service, stream
+from app.notices import apprise_process, email, email_addresses, events, schemas, service, services, stream
 from app.notices.sending import SENDING
-from app.web.auth import OwnAccount, Reader
+from app.web.auth import OwnAccount, Owner, Reader
 from app.web.event_source import event_source
 from app.web.pages import page
 from app.web.paging import After
@@ -80,6 +80,8 @@ def _settings_page(request: Request, principal: Principal, error: PanelError | N
         "channels": service.CHANNELS,
         "languages": i18n.LOCALES,
         "has_mail_server": email.is_configured(),
+        "has_services": principal.is_at_least("owner"),
+        "has_apprise": apprise_process.is_installed(),
         "form": "",
         "values": {},
         "done": "",
@@ -163,6 +165,42 @@ def send_test_email(request: Request, principal: OwnAccount) -> Response:
 def remove_email(request: Request, principal: OwnAccount) -> Response:
     """Forget the user's address."""
     return _handle(request, principal, "removed", lambda session: email_addresses.remove(session, principal=principal))
+
+
+# ---- services -------------------------------------------------------------------------------------------------------
+
+
+@router.post(f"{SETTINGS_PATH}/services")
+@SENDING
+def add_service(
+    request: Request, principal: Owner, name: Annotated[str, Form()] = "", url: Annotated[str, Form()] = ""
+) -> Response:
+    """Notify the user through a messaging service, too."""
+    try:
+        services.add(principal, _panel_url(request), name=name, url=url)
+    except PanelError as error:
+        return _settings_page(request, principal, error, form="services", values={"name": name})
+    return _go(f"{SETTINGS_PATH}?done=services#services")
+
+
+@router.post(SETTINGS_PATH + "/services/{service_id}/test")
+@SENDING
+def test_service(request: Request, principal: Owner, service_id: Id) -> Response:
+    """Send a message to a service now."""
+    try:
+        services.send_test(principal, service_id)
+    except PanelError as error:
+        if error.status == 404:
+            raise
+        return _settings_page(request, principal, error, form="services")
+    return _go(f"{SETTINGS_PATH}?done=test#services")
+
+
+@router.post(SETTINGS_PATH + "/services/{service_id}/remove")
+def remove_service(request: Request, principal: Owner, service_id: Id) -> Response:
+    """Forget a service."""
+    verb = lambda session: services.remove(session, principal=principal, service_id=service_id)  # noqa: E731
+    return _handle(request, principal, "service-removed", verb)
 
 
 # The links in e-mails work without a login. They only show a button: programs that look at links change nothing.

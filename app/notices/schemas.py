@@ -8,14 +8,14 @@ from sqlalchemy.orm import Session
 
 from app.core.notice_models import NoticeDelivery, NoticeService, UserNotice
 from app.core.principal import Principal
-from app.notices import delivery_errors, events, service
+from app.notices import delivery_errors, events, service, services
 
 
 class NoticeDeliveryAnswer(BaseModel):
     """A notice on its way out of the panel."""
 
     channel: Literal["email", "service"]
-    service: str | None = Field(description="The kind of service; null for e-mail.")
+    service: str | None = Field(description="The name of the service; null for e-mail.")
     num_tries: int
     delivered_at: datetime | None
     error: str | None = Field(description="Why the last try failed.")
@@ -42,6 +42,28 @@ class UnreadAnswer(BaseModel):
     unread: int
 
 
+class NoticeServiceAnswer(BaseModel):
+    """A messaging service that you are notified through. Its URL is never shown again."""
+
+    id: str
+    name: str
+    scheme: str = Field(description="Of its Apprise URL, such as discord.")
+    created_at: datetime
+    error: str | None = Field(description="Why the last notice could not be sent; null if it could.")
+    failed_at: datetime | None
+
+
+class NoticeServiceRequest(BaseModel):
+    """A messaging service to notify you through."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"name": "Team", "url": "discord://WEBHOOK_ID/TOKEN"}]}
+    )
+
+    name: str = Field(max_length=200)
+    url: str = Field(max_length=4000, description="An Apprise URL.")
+
+
 class NoticeSettingsAnswer(BaseModel):
     """How you are notified."""
 
@@ -53,6 +75,7 @@ class NoticeSettingsAnswer(BaseModel):
     pending_email: str | None = Field(description="An address that you have not confirmed yet.")
     email_error: str | None = Field(description="Why the last e-mail could not be sent; null if it could.")
     email_failed_at: datetime | None
+    services: list[NoticeServiceAnswer] = Field(description="Those of an owner.")
 
 
 class EmailRequest(BaseModel):
@@ -136,4 +159,23 @@ def settings_answer(session: Session, principal: Principal) -> NoticeSettingsAns
         pending_email=row.pending_email,
         email_error=delivery_errors.sentence(last.error) if last is not None and last.error is not None else None,
         email_failed_at=last.failed_at if last is not None and last.error is not None else None,
+        services=_service_answers(session, principal.user_id),
+    )
+
+
+def _service_answers(session: Session, user_id: str) -> list[NoticeServiceAnswer]:
+    last = services.last_deliveries(session, user_id)
+    return [service_answer(row, last.get(row.id)) for row in service.services_of(session, user_id)]
+
+
+def service_answer(row: NoticeService, last: NoticeDelivery | None = None) -> NoticeServiceAnswer:
+    """The response for a service, with the last delivery to it."""
+    code = last.error if last is not None else None
+    return NoticeServiceAnswer(
+        id=row.id,
+        name=row.name,
+        scheme=row.scheme,
+        created_at=row.created_at,
+        error=delivery_errors.sentence(code) if code is not None else None,
+        failed_at=last.failed_at if last is not None and code is not None else None,
     )

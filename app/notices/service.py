@@ -1,6 +1,6 @@
 """Notices: which events go to whom through which channel, the list of a user's notices, and the user's choices.
 
-With email_addresses.py and delivery.py the only writer of the tables of notices.
+With email_addresses.py, services.py and delivery.py the only writer of the tables of notices.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,14 @@ from app.core.json_shapes import MessageValues
 from app.core.notice_models import NoticeDelivery, NoticeService, NoticeSettings, UserNotice
 from app.core.principal import Principal, not_found
 from app.core.settings import settings
-from app.notices import email
+from app.notices import apprise_process, email
 from app.notices.events import EVENTS, OWNER_EVENTS
 
 CHANNELS = {
     "page": gettext_noop("In the panel"),
     "browser": gettext_noop("In the browser"),
     "email": gettext_noop("E-mail"),
+    "service": gettext_noop("Services"),
 }
 LIFETIME = timedelta(days=90)
 DISK_PAUSE = timedelta(days=1)  # between two notices that the disk is low
@@ -44,9 +45,12 @@ def notify(
     if user is None or user.disabled_at is not None:
         return None
     chosen = stored_settings(session, user_id)
-    has_email = chosen.email is not None and email.is_configured()
-    possible = [channel for channel in CHANNELS if channel != "email" or has_email]
-    channels = [channel for channel in possible if f"{event} {channel}" not in chosen.muted]
+    services = services_of(session, user_id)
+    missing = {
+        "email": chosen.email is None or not email.is_configured(),
+        "service": not services,
+    }
+    channels = [name for name in CHANNELS if not missing.get(name) and f"{event} {name}" not in chosen.muted]
     if not channels:
         return None
     notice = UserNotice(user_id=user_id, event=event, job_id=job_id, values=values)
@@ -55,6 +59,8 @@ def notify(
     session.flush()
     if "email" in channels:
         session.add(NoticeDelivery(notice_id=notice.id, channel="email"))
+    if "service" in channels:
+        session.add_all(NoticeDelivery(notice_id=notice.id, channel="service", service_id=row.id) for row in services)
     return notice
 
 
@@ -132,7 +138,11 @@ def events_for(principal: Principal) -> list[str]:
 
 def channels_for(principal: Principal) -> list[str]:
     """The channels that a user can choose."""
-    return [channel for channel in CHANNELS if channel != "email" or email.is_configured()]
+    missing = {
+        "email": not email.is_configured(),
+        "service": not principal.is_at_least("owner") or not apprise_process.is_installed(),
+    }
+    return [name for name in CHANNELS if not missing.get(name)]
 
 
 def choose(
@@ -169,6 +179,13 @@ def _muted(before: Sequence[str], channels: Mapping[str, Sequence[str]], princip
         raise bad_field("channels", "channel_unknown", message)
     others = [entry for entry in before if entry.split()[0] not in channels or entry.split()[1] not in offered]
     return others + [f"{event} {name}" for event in channels for name in offered if name not in channels[event]]
+
+
+def services_of(session: Session, user_id: str) -> list[NoticeService]:
+    """The services of a user, oldest first; none of a user who is no owner any more."""
+    query = select(NoticeService).join(User, User.id == NoticeService.user_id)
+    own = (NoticeService.user_id == user_id, User.role == "owner")
+    return list(session.scalars(query.where(*own).order_by(NoticeService.id)))
 
 
 def deliveries_of(session: Session, notice_ids: Sequence[str]) -> list[tuple[NoticeDelivery, NoticeService | None]]:

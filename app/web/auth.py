@@ -172,3 +172,4 @@ OwnAccount = Annotated[Principal, Security(Right("admin", "viewer"), scopes=["ad
 EveryonesReader = Annotated[Principal, Security(Right("read", "admin"), scopes=["read"])]
 EveryonesManager = Annotated[Principal, Security(Right("submit", "admin"), scopes=["submit"])]
 PeopleManager = Annotated[Principal, Security(Right("admin", "admin"), scopes=["admin"])]
+Owner = Annotated[Principal, Security(Right("admin", "owner"), scopes=["admin"])]

@@ -145,6 +145,12 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "email_soon": ((429,), "A link was sent less than a minute ago; Retry-After says when to try again."),
     "email_unconfigured": ((409,), "No mail server is configured."),
     "event_unknown": ((422,), "There is no such event for the user."),
+    "apprise_missing": ((409,), "The package that sends notices to services is not installed."),
+    "service_failed": ((502,), "The service did not take the notice, or its URL could not be checked in time."),
+    "service_local": ((422,), "The service is one that the server itself would show notices with."),
+    "service_private": ((422,), "The service is at a private address."),
+    "service_unknown": ((422,), "This is no Apprise URL of a service that can be used here."),
+    "services_many": ((422,), "The user has too many services."),
     # records that models write
     "cells_invalid": ((422,), "The texts of a record are too few, too many or empty."),
     "endpoint_unknown": ((422,), "There is no such model endpoint, or it belongs to another user."),

@@ -53,6 +53,8 @@ PAGES = [
     "/jobs/new?like={job}",
     "/api/docs",
     "/account",
+    "/account/notices",
+    "/notices",
     "/nowhere",
 ]
 

@@ -292,6 +292,9 @@ CALLS: Calls = {
     "confirm_notice_email": lambda client, _file: client.notices.confirm_email("c"),
     "send_test_email": lambda client, _file: client.notices.send_test_email(),
     "remove_notice_email": lambda client, _file: client.notices.remove_email(),
+    "add_notice_service": lambda client, _file: client.notices.add_service("n", "json://example.com"),
+    "test_notice_service": lambda client, _file: client.notices.test_service("s"),
+    "remove_notice_service": lambda client, _file: client.notices.remove_service("s"),
     "unshare_conversation": lambda client, _file: client.conversations.unshare("t"),
 }
 # Each shape of the client, and the name of its schema.
@@ -401,6 +404,7 @@ SCHEMAS: dict[type[Shape], str] = {
     notice_shapes.NoticeDeliveryInfo: "NoticeDeliveryAnswer",
     notice_shapes.UnreadInfo: "UnreadAnswer",
     notice_shapes.NoticeSettingsInfo: "NoticeSettingsAnswer",
+    notice_shapes.NoticeServiceInfo: "NoticeServiceAnswer",
 }
 
 

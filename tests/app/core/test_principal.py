@@ -17,7 +17,7 @@ from app.core.conversation_models import Conversation, ConversationMessage
 from app.core.deployment_models import Deployment
 from app.core.json_shapes import ModelFacts, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, HyperparameterSearch, ImportedModel, Job, Tokenizer
-from app.core.notice_models import UserNotice
+from app.core.notice_models import NoticeService, UserNotice
 from app.core.openai_models import Submission, Upload, WebhookEndpoint
 from app.core.synthetic_models import DraftRecord, ModelEndpoint, RecordGeneration
 from app.core.synthetic_shapes import RecordSettings
@@ -90,6 +90,7 @@ class Ids:
     search_id: str
     model_endpoint_id: str
     notice_id: str
+    service_id: str
     generation_id: str
     record_id: str
 
@@ -136,6 +137,7 @@ def ids(database: str, alice_user: Person) -> Ids:
         search = HyperparameterSearch(owner_id=alice_user.id, name=f"{MARK} search", fields=["seed"])
         model_endpoint = ModelEndpoint(owner_id=alice_user.id, name=MARK, base_url="https://example.com", model=MARK)
         notice = UserNotice(user_id=alice_user.id, event="job_finished", values={"name": MARK, "steps": 4})
+        service = NoticeService(user_id=alice_user.id, name=MARK, scheme="json", url="json://localhost")
         invitation, _code = invitations.create(session, principal=alice_user.principal, role="member", days=7)
         generation = RecordGeneration(
             owner_id=alice_user.id,
@@ -147,7 +149,7 @@ def ids(database: str, alice_user: Person) -> Ids:
             model_name=MARK,
             settings=RECORD_SETTINGS,
         )
-        session.add_all([upload, endpoint, search, model_endpoint, notice, generation])
+        session.add_all([upload, endpoint, search, model_endpoint, notice, service, generation])
         session.flush()
         draft = DraftRecord(generation_id=generation.id, document=0, cells=[MARK, MARK])
         session.add(draft)
@@ -163,6 +165,7 @@ def ids(database: str, alice_user: Person) -> Ids:
             search.id,
             model_endpoint.id,
             notice.id,
+            service.id,
             generation.id,
             draft.id,
         )
@@ -199,7 +202,7 @@ TUS = {
     "X-HTTP-Method-Override": "PATCH",
 }
 PARAMETERS = {field.name for field in fields(Ids)} - {"running_job_id"}
-FOR_ADMINS = r"\{(user|invitation)_id\}|everyones"
+FOR_ADMINS = r"\{(user|invitation|service)_id\}|everyones"
 NO_ROWS = "{permission_id}"  # of checkpoints under /v1, which are never shared so
 WITH_ID = [(method, path) for method, path in routes() if re.search(r"\{\w+_id\}", path) and NO_ROWS not in path]
 LISTS = [

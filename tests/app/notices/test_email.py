@@ -276,7 +276,9 @@ def test_a_choice_outlives_the_absence_of_a_mail_server(alice_user: Person, alic
         session.add(NoticeSettings(user_id=alice_user.id, muted=["job_failed email"]))
     alice.patch("/api/v1/notice-settings", json={"channels": {"job_failed": ["page"]}})
     with db.transaction() as session:
-        assert set(service.stored_settings(session, alice_user.id).muted) == {"job_failed email", "job_failed browser"}
+        assert set(service.stored_settings(session, alice_user.id).muted) == {
+            f"job_failed {name}" for name in ("email", "browser", "service")
+        }
 
 
 def test_a_test_says_what_is_wrong(alice: TestClient, visitor: TestClient, start: Start, mailbox: Mailbox) -> None:

@@ -104,7 +104,7 @@ def test_choices_decide_the_channels_of_each_event(alice_user: Person, corpus: s
     assert (answer["job_failed"], answer["job_finished"], answer["job_stalled"]) == (
         ["browser"],
         [],
-        ["page", "browser"],
+        ["page", "browser", "service"],
     )
     factories.finished(alice_user, corpus, **SMALL)
     assert notices(alice_user) == []
