@@ -1,5 +1,6 @@
 """HTML routes of accounts: the setup link, login, the account page, language and theme."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
@@ -27,6 +28,7 @@ router = APIRouter()
 THEMES = ("light", "dark", "system")
 ONE_YEAR = 365 * 24 * 3600
 INVITATION_DAYS = 7
+AMBIGUOUS = re.compile(r",\d{3}(?!\d)")  # a comma that separates thousands, or decimals
 
 Text = Annotated[str, Form()]
 RoleField = Annotated[Role, Form()]
@@ -334,14 +336,21 @@ def set_quotas(
     """Change what a user may take at most; an empty field is no limit."""
     text = {"disk_bytes": disk_gigabytes, "running_jobs": running_jobs, "gpu_hours": gpu_hours}
     try:
-        values: dict[str, Any] = {name: value.strip().replace(",", ".") or None for name, value in text.items()}
+        values: dict[str, Any] = {name: _decimal(value) or None for name, value in text.items()}
         if values["disk_bytes"] is not None:
             values["disk_bytes"] = round(float(values["disk_bytes"]) * 10**9)
         changed = quotas.Quotas.model_validate(values)
     except (ValueError, OverflowError):
-        message = _("Enter numbers that are not negative, or leave fields empty.")
+        message = _("Enter numbers that are not negative, such as 1500 or 1.5, or leave fields empty.")
         return _person(request, principal, user_id, PanelError(422, "request_invalid", message), form="quotas")
     return _change_account(request, principal, user_id, partial(service.set_quotas, quotas=changed), "quotas", "quotas")
+
+
+def _decimal(text: str) -> str:
+    """A number with its decimal comma as a point. Raises ValueError for one such as 1,500, which has two readings."""
+    if AMBIGUOUS.search(text):
+        raise ValueError(text)
+    return text.strip().replace(",", ".")
 
 
 @router.post("/account/people/{user_id}/disable")

@@ -108,7 +108,8 @@ def require_may_manage(principal: Principal, role: str) -> None:
 
 
 def set_role(session: Session, *, principal: Principal, user_id: str, role: Role) -> User:
-    """Give a user another role, at once. Their jobs and deployments go on.
+    """Give a user another role, at once. Their jobs and deployments go on; a reset link that is open stops working, as
+    whoever created it may not manage the new role.
 
     Raises PanelError for a role, before or after, that the principal may not give, and for the last owner.
     """
@@ -119,6 +120,7 @@ def set_role(session: Session, *, principal: Principal, user_id: str, role: Role
     if user.role != role:
         change = f"{user.role} → {role}"
         audit_log.record(session, "role_changed", principal, subject=user.name, subject_id=user.id, detail=change)
+        session.execute(delete(PasswordReset).where(PasswordReset.user_id == user_id))
     user.role = role
     return user
 

@@ -195,12 +195,12 @@ def _enqueue_import(session: Session, model: ImportedModel) -> None:
         owner_id=model.owner_id,
         model_id=model.id,
         memory_bytes=settings().import_memory_bytes,
-        disk_bytes=_archive_bytes(model.id),
+        disk_bytes=max(1, _archive_bytes(model.id)),
     )
 
 
 def _archive_bytes(model_id: str) -> int:
-    """The size of an uploaded archive, which is unpacked; what a download takes is not known yet."""
+    """The size of an uploaded archive, which is unpacked; 0 for a download, whose size is not known yet."""
     return sum(path.stat().st_size for path in storage.base_model(model_id).glob("archive.*"))
 
 

@@ -43,8 +43,10 @@ def _move_into_place(principal: Principal, model_id: str, incoming: Path, stored
     """Rename a complete file to its final name. Raises PanelError if the import, which reads the files, has started."""
     with db.transaction() as session:
         model = service.receive(session, principal=principal, model_id=model_id)
-        num_bytes = incoming.stat().st_size + _stored_bytes(model_id, stored_name)
-        quotas.check_disk(session, principal.user_id, num_bytes)
+        others = sum(size for name, size in listed(model_id) if name != stored_name)
+        num_bytes = incoming.stat().st_size + others
+        quotas.check_disk(session, principal.user_id, num_bytes - model.num_bytes)
+        model.num_bytes = num_bytes
         incoming.rename(incoming.with_name(stored_name))
     return model
 

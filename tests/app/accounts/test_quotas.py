@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import func, update
 from starlette.testclient import TestClient
 
+from app.base_models import service as base_models
 from app.core import db, quotas
 from app.core.account_models import User
 from app.core.json_shapes import StoredFile, TaskResult
@@ -77,6 +78,29 @@ def test_an_upload_over_the_quota_is_refused_and_leaves_nothing(
     forget_waiting()
 
 
+def test_files_of_models_that_are_not_imported_count(
+    alice_api: TestClient, bob_api: TestClient, bob_user: Person
+) -> None:
+    set_quotas(alice_api, bob_user, disk_bytes=used(bob_user) + 1_000)
+    first, second = (bob_api.post("/api/v1/models", json={"name": "tiny"}).json()["id"] for _time in range(2))
+
+    def put(model_id: str, num_bytes: int) -> int:
+        address = f"/api/v1/models/{model_id}/files/config.json"
+        return bob_api.put(address, content=b"x" * num_bytes).status_code
+
+    assert [put(first, 600), put(second, 600), put(second, 300)] == [200, 403, 200]
+    assert [put(first, 700), put(first, 701)] == [200, 403]  # instead of the file that was there
+
+
+def test_nothing_is_downloaded_once_the_quota_is_used_up(
+    alice_api: TestClient, bob_api: TestClient, bob_user: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_models, "_check_reference", lambda _reference: None)
+    set_quotas(alice_api, bob_user, disk_bytes=used(bob_user))
+    refused = bob_api.post("/api/v1/models", json={"name": "hub", "reference": "someone/model"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "quota_exceeded")
+
+
 def test_a_job_whose_checkpoints_exceed_the_quota_is_refused(
     alice_api: TestClient, bob_api: TestClient, bob_user: Person
 ) -> None:
@@ -130,7 +154,8 @@ def test_the_pages_show_usage_and_admins_change_quotas(alice: TestClient, bob: T
     assert "of 1.4 GiB" in bob.get("/account").text
     entry = alice.get("/api/v1/audit-log").json()["data"][0]
     assert (entry["action"], entry["subject"]) == ("quotas_changed", "Bob")
-    wrong = alice.post(path, data={**form, "gpu_hours": "-1"}, headers=HEADERS)
-    assert (wrong.status_code, "Enter numbers that are not negative" in wrong.text) == (422, True)
+    for hours in ("-1", "1,500", "nan", "1e999"):
+        wrong = alice.post(path, data={**form, "gpu_hours": hours}, headers=HEADERS)
+        assert (wrong.status_code, "Enter numbers that are not negative" in wrong.text) == (422, True), hours
     refused = bob.post(path, data=form, headers=HEADERS)
     assert refused.status_code == 403

@@ -153,6 +153,17 @@ def test_wrong_used_and_old_codes_have_the_same_answer(web: TestClient, alice: T
     assert all(body == bodies[0] for body in bodies)
 
 
+def test_a_new_role_ends_the_reset_link_of_who_may_not_manage_it(
+    web: TestClient, visitor: TestClient, alice: TestClient, carol: Person
+) -> None:
+    admin = users.client(web, cookie=users.enter("Adele", "admin").cookie())
+    code = reset_code(admin, carol)
+    assert alice.patch(f"/api/v1/users/{carol.id}", json={"role": "owner"}).status_code == 200
+    answer = visitor.post("/api/v1/password-reset", json={"code": code, "password": NEW})
+    assert (answer.status_code, answer.json()["code"]) == (403, "reset_code_wrong")
+    assert alice.patch(f"/api/v1/users/{carol.id}", json={"role": "member"}).status_code == 200
+
+
 def test_guesses_of_reset_codes_are_limited_and_the_right_one_stays_valid(
     web: TestClient, alice: TestClient, carol: Person
 ) -> None:
