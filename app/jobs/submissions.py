@@ -20,6 +20,7 @@ from app.core.i18n import _
 from app.core.models import Corpus, Job
 from app.core.openai_models import Submission
 from app.core.principal import SCOPES, Principal, not_found, visible_to
+from app.core.roles import refusal
 from app.corpora import problems
 from app.jobs import service
 from app.jobs.lifecycle import job_webhooks
@@ -162,7 +163,10 @@ def submit_ready(session: Session) -> list[str]:
 
 
 def _submit(session: Session, submission_id: str) -> bool:
-    """Submit one, if its corpora are read. Whatever a check has locked or written is undone when it is refused."""
+    """Submit one, if its corpora are read. It fails if its owner is a viewer by now.
+
+    Whatever a check has locked or written is undone when it is refused.
+    """
     query = select(Submission).where(Submission.id == submission_id, Submission.state == "waiting")
     submission = session.scalar(query.with_for_update(skip_locked=True))
     owner = session.get(User, submission.owner_id) if submission is not None else None
@@ -174,6 +178,8 @@ def _submit(session: Session, submission_id: str) -> bool:
         return False
     try:
         with session.begin_nested():
+            if not principal.is_at_least("member"):
+                raise refusal(principal.role, "member")
             _check_read(submission.request, corpora)
             request = _with_objective(submission.request, corpora)
             job, _is_new = service.submit(session, principal=principal, request=request, submission_id=submission.id)

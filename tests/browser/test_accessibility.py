@@ -49,6 +49,7 @@ PAGES = [
     "/learn/train?checkpoint={checkpoint}",
     "/nodes",
     "/health",
+    "/audit-log",
     "/jobs/new?from={checkpoint}",
     "/jobs/new?like={job}",
     "/api/docs",

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from sqlalchemy import event, select
 
 from app.checkpoints import service as checkpoints
 from app.core import db, storage
+from app.core.account_models import User
 from app.core.models import Job, MetricPoint
 from app.core.settings import settings
 from app.jobs import submissions
@@ -251,6 +253,29 @@ def test_a_bad_line_fails_the_job_at_its_training_file(alice_client: ClientCalls
     assert failed.finished_at is not None
     events = alice_client.pages("fine_tuning.jobs.list_events", job.id)
     assert [event.level for event in events] == ["error", "info"]
+
+
+@pytest.fixture
+def demoted(alice_user: Person) -> Iterator[Callable[[], None]]:
+    """Makes Alice a viewer; she has her role again afterwards."""
+
+    def set_role(role: str) -> None:
+        with db.transaction() as session:
+            session.get_one(User, alice_user.id).role = role
+
+    yield partial(set_role, "viewer")
+    set_role(alice_user.role)
+
+
+def test_a_job_that_waits_for_its_files_fails_once_its_owner_is_a_viewer(
+    alice_client: ClientCalls, text_file: str, demoted: Callable[[], None]
+) -> None:
+    job = create(alice_client, text_file)
+    demoted()
+    validated()
+    failed = alice_client("fine_tuning.jobs.retrieve", job.id)
+    assert (failed.status, failed.error.code) == ("failed", "role_missing")
+    assert failed.error.message.startswith("Your role is viewer: you can read, but not start or change anything.")
 
 
 def test_a_file_of_another_kind_fails_the_job(alice_client: ClientCalls, text_file: str, base: str) -> None:
