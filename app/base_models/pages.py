@@ -7,11 +7,16 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app.base_models import limits, problems, service, uploads
+from app.base_models.bulk import ROWS
 from app.core import db, queue
 from app.core.errors import PanelError
+from app.core.i18n import _
 from app.core.principal import Principal
 from app.core.settings import settings
+from app.web import bulk
 from app.web.auth import Reader, Submitter
+from app.web.bulk import BulkOutcome
+from app.web.forms import FormBody
 from app.web.list_view import ListView
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
@@ -29,9 +34,15 @@ def _view(sent: Mapping[str, str]) -> ListView:
 
 
 def _index(
-    request: Request, principal: Principal, after: str | None, part: str = "", error: PanelError | None = None
+    request: Request,
+    principal: Principal,
+    after: str | None,
+    part: str = "",
+    error: PanelError | None = None,
+    view: ListView | None = None,
+    outcome: BulkOutcome | None = None,
 ) -> Response:
-    view = _view(request.query_params)
+    view = view or _view(request.query_params)
     with db.transaction() as session:
         rows, cursor = service.list_models(
             session,
@@ -47,7 +58,8 @@ def _index(
     return page(
         request,
         "models/_list.html" if part == "list" else "models/index.html",
-        error.status if error else 200,
+        error.status if error else 422 if outcome and outcome.is_refused else 200,
+        outcome=outcome,
         principal=principal,
         models=rows,
         view=view,
@@ -111,6 +123,16 @@ def show_model(request: Request, principal: Reader, model_id: Id, part: Part = "
         model = service.get(session, principal=principal, model_id=model_id)
         tasks = service.import_tasks(session, [model])
     return page(request, "models/_state.html", principal=principal, model=model, tasks=tasks)
+
+
+@router.post("/models/bulk")
+def change_many(request: Request, principal: Submitter, form: FormBody) -> Response:
+    """Delete the models that were chosen in the list; what a deletion frees is to be confirmed."""
+    view = _view(bulk.text_fields(form))
+    outcome = bulk.change_rows(request, principal, ROWS, view, form, _("Delete the chosen base models?"))
+    if isinstance(outcome, Response):
+        return outcome
+    return _index(request, principal, None, view=view, outcome=outcome)
 
 
 @router.post("/models/{model_id}/import")

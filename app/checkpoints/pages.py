@@ -10,11 +10,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.checkpoints import retention_reasons, service
+from app.checkpoints.bulk import ROWS
 from app.core import db, storage
 from app.core.i18n import _
 from app.core.models import Checkpoint, Job, Tokenizer
 from app.core.principal import Principal, visible_to
+from app.web import bulk
 from app.web.auth import Reader, Submitter
+from app.web.bulk import BulkOutcome
+from app.web.forms import FormBody
 from app.web.list_view import ListView
 from app.web.pages import page
 from app.web.paging import After
@@ -36,7 +40,13 @@ def _view(sent: Mapping[str, str]) -> ListView:
     return ListView.of("/checkpoints", sent, get_args(service.CheckpointOrder), job=(), pinned=("", "true"))
 
 
-def _list(request: Request, principal: Principal, view: ListView, after: str | None = None) -> Response:
+def _list(
+    request: Request,
+    principal: Principal,
+    view: ListView,
+    after: str | None = None,
+    outcome: BulkOutcome | None = None,
+) -> Response:
     with db.transaction() as session:
         rows, following = service.list_checkpoints(
             session,
@@ -54,6 +64,8 @@ def _list(request: Request, principal: Principal, view: ListView, after: str | N
     return page(
         request,
         "checkpoints/index.html",
+        422 if outcome and outcome.is_refused else 200,
+        outcome=outcome,
         principal=principal,
         checkpoints=rows,
         names=names,
@@ -111,6 +123,16 @@ def _keep_words() -> dict[str, str]:
         "origin": _("a job continues from it"),
         "deployed": _("a deployment serves it"),
     }
+
+
+@router.post("/checkpoints/bulk")
+def change_many(request: Request, principal: Submitter, form: FormBody) -> Response:
+    """Pin, unpin or delete the checkpoints that were chosen in the list; what a deletion frees is to be confirmed."""
+    view = _view(bulk.text_fields(form))
+    outcome = bulk.change_rows(request, principal, ROWS, view, form, _("Delete the chosen checkpoints?"))
+    if isinstance(outcome, Response):
+        return outcome
+    return _list(request, principal, view, outcome=outcome)
 
 
 @router.post("/checkpoints/{checkpoint_id}/delete")

@@ -5,9 +5,12 @@ real blocks, deleted once almost nothing is free, so that PostgreSQL and checkpo
 room. Until the whole reserve is free again, the disk counts as full.
 """
 
+import contextlib
 import logging
 import os
 import shutil
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from app.core import storage
@@ -67,6 +70,20 @@ def require_room(num_bytes: int = 1, too_large: str = TOO_LARGE) -> None:
     if num_bytes > left:
         message = _(too_large, needed=file_size(num_bytes), free=file_size(left))
         raise PanelError(507, "disk_full", message)
+
+
+def freed_by_deleting(directories: Iterable[Path]) -> int:
+    """Bytes that deleting directories frees. A file with a hard link outside of them frees nothing."""
+    files: dict[tuple[int, int], os.stat_result] = {}
+    num_links: Counter[tuple[int, int]] = Counter()
+    for directory in directories:
+        for folder, _folders, names in os.walk(directory):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    file = os.lstat(os.path.join(folder, name))
+                    files[file.st_dev, file.st_ino] = file
+                    num_links[file.st_dev, file.st_ino] += 1
+    return sum(file.st_size for inode, file in files.items() if num_links[inode] >= file.st_nlink)
 
 
 def keep_ballast() -> None:

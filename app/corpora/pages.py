@@ -28,10 +28,14 @@ from app.corpora import (
     written_records,
 )
 from app.corpora import tokenizers as stored_tokenizers
-from app.corpora.cleaning import form, reasons
+from app.corpora.bulk import ROWS
+from app.corpora.cleaning import form as cleaning_form
+from app.corpora.cleaning import reasons
 from app.corpora.cleaning.form import RecipeForm
-from app.web import multipart
+from app.web import bulk, multipart
 from app.web.auth import Reader, Submitter
+from app.web.bulk import BulkOutcome
+from app.web.forms import FormBody
 from app.web.list_view import ListView
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
@@ -66,8 +70,10 @@ def _index(
     after: str | None,
     refused: list[str],
     part: str = "",
+    view: ListView | None = None,
+    outcome: BulkOutcome | None = None,
 ) -> Response:
-    view = _view(request.query_params)
+    view = view or _view(request.query_params)
     with db.transaction() as session:
         rows, cursor = service.list_corpora(
             session,
@@ -85,9 +91,10 @@ def _index(
     return page(
         request,
         "corpora/_list.html" if part == "list" else "corpora/index.html",
-        422 if refused else 200,
+        422 if refused or (outcome and outcome.is_refused) else 200,
         principal=principal,
         corpora=rows,
+        outcome=outcome,
         view=view,
         tasks=tasks,
         unfinished=unfinished,
@@ -167,6 +174,16 @@ async def _received(request: Request) -> tuple[list[uploads.StoredUpload], dict[
     return stored, fields, refused
 
 
+@router.post("/corpora/bulk")
+def change_many(request: Request, principal: Submitter, form: FormBody) -> Response:
+    """Delete the corpora that were chosen in the list; what a deletion frees is to be confirmed."""
+    view = _view(bulk.text_fields(form))
+    outcome = bulk.change_rows(request, principal, ROWS, view, form, _("Delete the chosen corpora?"))
+    if isinstance(outcome, Response):
+        return outcome
+    return _index(request, principal, None, [], view=view, outcome=outcome)
+
+
 @router.post("/corpora/uploads/{upload_id}/delete")
 async def delete_upload(principal: Submitter, upload_id: Id) -> Response:
     """Delete an interrupted upload and redirect to the list."""
@@ -210,7 +227,7 @@ def corpus_page(
         changes = versions.changes(session, before, corpus) if before is not None else None
         mappings = service.named_mappings(session, principal=principal)
         counted = _statistics(session, principal, corpus, tokenizer)
-        cleaning = form.context(session, principal, corpus, recipe)
+        cleaning = cleaning_form.context(session, principal, corpus, recipe)
     documents = _documents(corpus, start) if corpus.state == "ready" else []
     return page(
         request,

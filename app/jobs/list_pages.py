@@ -12,10 +12,10 @@ from app.core.models import STATES, TERMINAL
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
 from app.jobs import bulk, comparison, hyperparameter_search, schemas, service
-from app.jobs.bulk import BulkOutcome
 from app.jobs.lifecycle import notifications
 from app.jobs.views import chart_words, parallel_coordinates
 from app.web.auth import Reader, Submitter
+from app.web.bulk import BulkOutcome, chosen, text_fields
 from app.web.forms import FormBody
 from app.web.json_body import StrictRoute
 from app.web.list_view import ListView
@@ -82,10 +82,8 @@ def _list(
 @router.post("/jobs/bulk")
 def change_many(request: Request, principal: Submitter, form_data: FormBody) -> Response:
     """Cancel, delete or tag the jobs that were chosen in the list, and show the list again with what became of them."""
-    values = form_data.multi_items()
-    ids = [value for name, value in values if name == "job" and isinstance(value, str)]
-    text = {name: value for name, value in values if isinstance(value, str)}
-    outcome = bulk.change(principal, text.get("action", ""), ids, text.get("new_tag", ""))
+    text = text_fields(form_data)
+    outcome = bulk.change(principal, text.get("action", ""), chosen(form_data, "job"), text.get("new_tag", ""))
     return _list(request, principal, _view(text), outcome=outcome)
 
 

@@ -16,10 +16,12 @@ from app.core.principal import Principal
 from app.corpora import service as corpora_service
 from app.corpora import tokenizers as stored_tokenizers
 from app.tokenizers import comparison, imports, problems, service, vocabulary
+from app.tokenizers.bulk import ROWS
 from app.tokenizers.curve_plot import plot
 from app.tokenizers.schemas import MAX_COMPARED, Tokenization, TrainRequest
-from app.web import multipart
+from app.web import bulk, multipart
 from app.web.auth import Reader, Submitter
+from app.web.bulk import BulkOutcome
 from app.web.errors import form_error
 from app.web.forms import FormBody
 from app.web.list_view import ListView
@@ -65,8 +67,10 @@ def _index(
     part: str = "",
     error: PanelError | None = None,
     values: dict[str, Any] | None = None,
+    view: ListView | None = None,
+    outcome: BulkOutcome | None = None,
 ) -> Response:
-    view = _view(request.query_params)
+    view = view or _view(request.query_params)
     with db.transaction() as session:
         rows, cursor = stored_tokenizers.list_tokenizers(
             session,
@@ -86,7 +90,8 @@ def _index(
     return page(
         request,
         "tokenizers/_list.html" if part == "list" else "tokenizers/index.html",
-        error.status if error else 200,
+        error.status if error else 422 if outcome and outcome.is_refused else 200,
+        outcome=outcome,
         principal=principal,
         tokenizers=rows,
         view=view,
@@ -231,6 +236,16 @@ def _tokenizer_page(
         problems=[problems.sentence(problem) for problem in tokenizer.problems],
         error=error.message if error else "",
     )
+
+
+@router.post("/tokenizers/bulk")
+def change_many(request: Request, principal: Submitter, form: FormBody) -> Response:
+    """Delete the tokenizers that were chosen in the list; what a deletion frees is to be confirmed."""
+    view = _view(bulk.text_fields(form))
+    outcome = bulk.change_rows(request, principal, ROWS, view, form, _("Delete the chosen tokenizers?"))
+    if isinstance(outcome, Response):
+        return outcome
+    return _index(request, principal, view=view, outcome=outcome)
 
 
 @router.post("/tokenizers/{tokenizer_id}/rename")
