@@ -72,7 +72,7 @@ def cancel(session: Session, *, principal: Principal, job_id: str) -> EveryonesJ
     if job is None:
         raise not_found()
     answer = _answers(session, [job])[0]
-    if job.owner_id != principal.user_id and job.finished_at is None:
+    if job.owner_id != principal.user_id and job.finished_at is None and job.desired != "cancel":
         add_history(session, job, job.state, "user", "cancelled_by", name=principal.name)
         audit_log.record(session, "job_cancelled", principal, subject=job.name, subject_id=job_id, detail=answer.owner)
     service.request_cancellation(session, job)

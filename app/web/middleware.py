@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 
 MAX_HEADERS = 100
 MAX_VISITOR_BODY_BYTES = 16 * 1024  # of the forms that anybody may send: a name, a password, a code
-VISITOR_FORMS = re.compile(r"(/api/v1)?/(login|logout|setup)|/preferences")
+VISITOR_FORMS = re.compile(
+    r"(/api/v1)?/(login|logout|setup)|/api/v1/(password-reset|invitations/accept)"
+    r"|/(preferences|reset-password|invitation|confirm-email|unsubscribe)"
+)
 MAX_ALL_BODIES_BYTES = 64 * 2**20  # of all requests at once, without uploads
 BODY_SECONDS = 30  # until a body that is no upload must be complete
 UPLOAD_IDLE_SECONDS = 60  # an upload may take long, but not stop

@@ -84,8 +84,9 @@ def _running(session: Session) -> list[_Stall]:
     stalls = []
     for job, started_at in session.execute(query):
         last = max([job.progress.at, started_at.timestamp(), *(at for _step, at in job.progress.recent[-1:])])
-        since = datetime.fromtimestamp(last, UTC)
-        quiet = (db.now() - since).total_seconds()
+        now = db.now()
+        since = datetime.fromtimestamp(min(last, now.timestamp()), UTC)  # the clock of its node may be ahead
+        quiet = (now - since).total_seconds()
         if quiet >= settings().stall_seconds:
             stalls.append(_Stall(job, since, lambda quiet=quiet: _("No step was done for {time}.", time=span(quiet))))  # type: ignore[misc]
     return stalls

@@ -149,9 +149,14 @@ def test_an_admin_who_cancels_the_job_of_another_user_is_named(
     other = users.enter("Rosa", "member")
     job_id = factories.submitted(other, factories.corpus(other), name="tale", **STEPS)
     own_id = factories.submitted(owner, factories.corpus(owner), name="own", **STEPS)
-    for one in (job_id, own_id):
+    factories.node()
+    running_id, _fence = factories.started(other, factories.corpus(other), name="long tale", **STEPS)
+    for one in (job_id, own_id, running_id, running_id):  # a running job can be cancelled again until it ends
         assert olive.post(f"/api/v1/everyones-jobs/{one}/cancel").status_code == 202
-    assert [summary(entry) for entry in entries(olive)] == [("Olive", "job_cancelled", "tale", "Rosa")]
+    assert [summary(entry) for entry in entries(olive)] == [
+        ("Olive", "job_cancelled", "long tale", "Rosa"),
+        ("Olive", "job_cancelled", "tale", "Rosa"),
+    ]
     rosa = users.client(web, cookie=other.cookie())
     history = [entry["message"] for entry in rosa.get(f"/api/v1/jobs/{job_id}/history").json()["data"]]
     assert "Olive, who manages this installation, requested cancellation." in history

@@ -10,9 +10,11 @@ from starlette.testclient import TestClient
 
 from app.core.formatting import compact, file_size, number
 from app.core.settings import settings
+from app.web.middleware import MAX_VISITOR_BODY_BYTES, max_body_bytes
 from app.web.pages import LANGUAGE_COOKIE
 from app.web.security_headers import CONTENT_SECURITY_POLICY, SECURITY_HEADERS
 from app.web.static_files import STATIC_PATH
+from tests.routes import rights
 
 STRANGE_HOSTS = [
     "evil.example",
@@ -229,6 +231,11 @@ def test_a_declared_body_over_the_limit_is_rejected_before_authentication(visito
     answer = visitor.post("/api/v1/login", content=b" " * (2**20 + 1))
     assert answer.status_code == 413
     assert "16.0 KiB" in answer.json()["title"]
+
+
+def test_every_form_for_visitors_takes_only_small_bodies() -> None:
+    paths = {path for method, path, right in rights() if right is None and method != "GET"}
+    assert {path: max_body_bytes(path) for path in paths} == dict.fromkeys(paths, MAX_VISITOR_BODY_BYTES)
 
 
 def test_a_body_over_the_limit_is_cut_off(visitor: TestClient) -> None:

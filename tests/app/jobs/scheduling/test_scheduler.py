@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import delete, func, select, text, update
 
 from app.core import db, queue
+from app.core.account_models import User
 from app.core.models import BackgroundTask, Job, Node, Outbox
 from app.core.settings import settings
 from app.jobs import schemas, service
@@ -343,6 +344,29 @@ def test_a_user_runs_no_more_concurrent_jobs_than_the_limit(
         service.cancel(session, principal=alice_user.principal, job_id=jobs[0])
     scheduler.step()
     assert factories.row(jobs[2]).node == "ada"
+
+
+def test_quotas_of_a_user_keep_only_their_jobs_waiting(
+    alice_user: Person, bob_user: Person, corpus: str, scheduler: Scheduler
+) -> None:
+    factories.node(gpus=8)
+    theirs = [factories.submitted(bob_user, factories.corpus(bob_user)) for _ in range(2)]
+    quotas: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"quota_gpu_hours": 0}, "gpu_quota"),
+        ({"quota_jobs": 0}, "own_limit"),
+        ({"quota_gpu_hours": 0.5, "quota_jobs": 1}, "own_limit"),
+    )
+    for values, code in quotas:
+        none = {"quota_gpu_hours": None, "quota_jobs": None}
+        with db.transaction() as session:
+            session.execute(update(User).where(User.id == bob_user.id).values({**none, **values}))
+        mine = factories.submitted(alice_user, corpus)
+        scheduler.step()
+        assert factories.row(mine).node == "ada", values
+        assert f'["{code}"' in str(factories.row(theirs[1]).wait_reason), values
+    assert [factories.row(job_id).node for job_id in theirs] == ["ada", None]
+    with db.transaction() as session:
+        session.execute(update(User).where(User.id == bob_user.id).values(none))
 
 
 def test_jobs_share_a_node_by_its_gpus(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
