@@ -31,6 +31,7 @@ MESSAGES = {
     "generation_gone": gettext_noop("The records were deleted meanwhile."),
     "source_changed": gettext_noop("The corpus was read again or deleted meanwhile. Generate from its present text."),
     "endpoint_gone": gettext_noop("The model endpoint was deleted. Start another generation with another one."),
+    "endpoint_changed": gettext_noop("The model endpoint has another address or model now. Start another generation."),
     "endpoint_away": gettext_noop(
         "The model did not answer, though it was asked several times ({why}). Continue later."
     ),

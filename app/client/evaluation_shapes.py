@@ -22,7 +22,8 @@ class ScoreInfo(Shape):
 class ScoreComparisonInfo(Shape):
     """The newest score of each model on a corpus with the same settings, the best first.
 
-    `metric` is bits_per_byte, acc, exact_match or right; `baseline` is what guessing reaches.
+    `metric` is bits_per_byte, acc, exact_match or right; `baseline` is what guessing reaches. `max_tokens` and `judge`
+    are those of questions.
     """
 
     corpus: str
@@ -32,6 +33,8 @@ class ScoreComparisonInfo(Shape):
     is_more_better: bool
     limit: int | None
     num_fewshot: int
+    max_tokens: int | None = None
+    judge: str | None = None
     baseline: float | None
     scores: list[ScoreInfo]
 

@@ -35,6 +35,8 @@ class ScoreComparison(BaseModel):
                     "is_more_better": True,
                     "limit": 200,
                     "num_fewshot": 0,
+                    "max_tokens": 128,
+                    "judge": None,
                     "baseline": 0.02,
                     "scores": [
                         {
@@ -64,6 +66,8 @@ class ScoreComparison(BaseModel):
     is_more_better: bool
     limit: int | None = Field(description="Documents that were evaluated on at most; null: all.")
     num_fewshot: int
+    max_tokens: int | None = Field(None, description="Longest answer to a question, in tokens; null for other corpora.")
+    judge: str | None = Field(None, description="ID of the model that judged answers to questions.")
     baseline: float | None = Field(
         description="What guessing reaches: chance for multiple_choice, the share of the most frequent answer for "
         "classification, completion and questions, the entropy of single bytes for text."
@@ -93,6 +97,6 @@ def comparison_answer(comparison: CorpusComparison) -> ScoreComparison:
         )
         for score in comparison.scores
     ]
-    same = ("corpus_name", "kind", "metric", "is_more_better", "limit", "num_fewshot", "baseline")
-    fields = {name: getattr(comparison, name) for name in same}
+    same = ("corpus_name", "kind", "metric", "is_more_better", "limit", "num_fewshot")
+    fields = {name: getattr(comparison, name) for name in (*same, "max_tokens", "judge", "baseline")}
     return ScoreComparison(corpus=comparison.corpus_id, scores=scores, **fields)

@@ -1,10 +1,11 @@
 """Evaluations of several models on several corpora, and their scores side by side."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, literal, select, type_coerce
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from app.background_tasks import service as background_tasks
@@ -17,7 +18,8 @@ from app.core.background_tasks import OPEN
 from app.core.errors import PanelError, bad_field
 from app.core.formatting import number
 from app.core.i18n import _
-from app.core.json_shapes import CorpusScores
+from app.core.json_columns import JsonColumn
+from app.core.json_shapes import CorpusScores, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job
 from app.core.principal import Principal, visible_to
 from trainer.limits import limit
@@ -60,10 +62,22 @@ class Score:
 
 
 @dataclass(frozen=True)
+class StoredScores:
+    """What an evaluation measured on one of its corpora."""
+
+    task_id: str
+    model_id: str
+    options: TaskOptions
+    finished_at: datetime | None
+    scores: CorpusScores
+
+
+@dataclass(frozen=True)
 class CorpusComparison:
     """The newest score of each model on a corpus with the same settings, the best first.
 
-    `baseline` is what guessing reaches, None for evaluations of earlier versions.
+    `max_tokens` and `judge`, the ID of a model, are those of questions; `judge_name` is empty without one, and if it
+    was deleted. `baseline` is what guessing reaches, None for evaluations of earlier versions.
     """
 
     corpus_id: str
@@ -73,6 +87,9 @@ class CorpusComparison:
     is_more_better: bool
     limit: int | None
     num_fewshot: int
+    max_tokens: int | None
+    judge: str | None
+    judge_name: str
     baseline: float | None
     scores: list[Score]
 
@@ -129,26 +146,45 @@ def named_model(session: Session, row: Model) -> EvaluatedModel:
 
 def comparisons(session: Session, *, principal: Principal) -> list[CorpusComparison]:
     """The user's scores by corpus and settings, the newest corpus first."""
-    query = select(BackgroundTask).where(
-        visible_to(BackgroundTask.owner_id, principal),
-        BackgroundTask.kind == "evaluation",
-        BackgroundTask.state == "succeeded",
-    )
-    tasks = session.scalars(query.order_by(BackgroundTask.id.desc()).limit(MAX_TASKS)).all()
-    models = _models(session, tasks)
-    groups: dict[tuple[object, ...], dict[str, tuple[BackgroundTask, CorpusScores]]] = {}
-    for task in tasks:
-        options = task.options
-        for scores in task.result.corpora if task.result else ():
-            settings = (scores.corpus, options.limit, options.num_fewshot, options.max_tokens, options.judge)
-            groups.setdefault(settings, {}).setdefault(_model_id(task), (task, scores))
-    ids = {scores.corpus for group in groups.values() for _task, scores in group.values()}
+    rows = _newest_scores(session, principal)
+    models = _models(session, {id for row in rows for id in (row.model_id, row.options.judge) if id is not None})
+    groups: dict[tuple[object, ...], dict[str, StoredScores]] = {}
+    for row in rows:
+        groups.setdefault(_comparable(row), {}).setdefault(row.model_id, row)
+    ids = {row.scores.corpus for row in rows}
     names = {row.id: row.name for row in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
     return [_comparison(list(group.values()), names, models) for group in groups.values()]
 
 
-def _model_id(task: BackgroundTask) -> str:
-    return str(task.checkpoint_id or task.model_id)
+def _newest_scores(session: Session, principal: Principal) -> list[StoredScores]:
+    """The scores of the newest evaluations on each corpus, without examples, which the database leaves out."""
+    query = select(
+        BackgroundTask.id,
+        func.coalesce(BackgroundTask.checkpoint_id, BackgroundTask.model_id).label("model_id"),
+        BackgroundTask.options,
+        BackgroundTask.finished_at,
+        type_coerce(BackgroundTask.result, JSONB)["corpora"].label("corpora"),
+    ).where(
+        visible_to(BackgroundTask.owner_id, principal),
+        BackgroundTask.kind == "evaluation",
+        BackgroundTask.state == "succeeded",
+    )
+    newest = query.order_by(BackgroundTask.id.desc()).limit(MAX_TASKS).subquery()
+    each = func.jsonb_array_elements(newest.c.corpora, type_=JSONB).column_valued("each", joins_implicitly=True)
+    scores = each.op("-", return_type=JsonColumn(CorpusScores))(literal("examples"))
+    columns = (newest.c.id, newest.c.model_id, newest.c.options, newest.c.finished_at, scores)
+    return [StoredScores(*row) for row in session.execute(select(*columns).order_by(newest.c.id.desc()))]
+
+
+def _comparable(row: StoredScores) -> tuple[object, ...]:
+    """What is the same for scores that are compared: of the settings those that the kind of corpus depends on."""
+    of, options = row.scores, row.options
+    settings = (options.max_tokens, options.judge) if of.kind == "questions" else ()
+    return (of.corpus, of.num_documents, _num_fewshot(row), *settings)
+
+
+def _num_fewshot(row: StoredScores) -> int:
+    return 0 if row.scores.kind == "text" else row.options.num_fewshot
 
 
 def open_evaluations(session: Session, *, principal: Principal) -> list[tuple[BackgroundTask, EvaluatedModel]]:
@@ -159,12 +195,13 @@ def open_evaluations(session: Session, *, principal: Principal) -> list[tuple[Ba
         BackgroundTask.state.in_(OPEN),
     )
     tasks = session.scalars(query.order_by(BackgroundTask.id.desc())).all()
-    models = _models(session, tasks)
-    return [(task, models[_model_id(task)]) for task in tasks]
+    ids = [str(task.checkpoint_id or task.model_id) for task in tasks]
+    models = _models(session, set(ids))
+    return [(task, models[model_id]) for task, model_id in zip(tasks, ids, strict=True)]
 
 
-def _models(session: Session, tasks: Iterable[BackgroundTask]) -> dict[str, EvaluatedModel]:
-    ids = {_model_id(task) for task in tasks}
+def _models(session: Session, ids: set[str]) -> dict[str, EvaluatedModel]:
+    """Those of the models that exist, by their IDs."""
     rows: list[Model] = [
         *session.scalars(select(Checkpoint).where(Checkpoint.id.in_(ids))),
         *session.scalars(select(ImportedModel).where(ImportedModel.id.in_(ids))),
@@ -173,30 +210,35 @@ def _models(session: Session, tasks: Iterable[BackgroundTask]) -> dict[str, Eval
 
 
 def _comparison(
-    group: list[tuple[BackgroundTask, CorpusScores]], names: dict[str, str], models: dict[str, EvaluatedModel]
+    group: list[StoredScores], names: dict[str, str], models: dict[str, EvaluatedModel]
 ) -> CorpusComparison:
-    newest, of = group[0]
+    newest = group[0]
+    of, options = newest.scores, newest.options
     metric, is_more_better = MAIN_METRICS[of.kind]
     scores = [
         Score(
-            models[_model_id(task)],
-            scores.metrics[metric],
-            scores.intervals.get(metric),
-            scores.num_documents,
-            task.id,
-            task.finished_at,
+            models[row.model_id],
+            row.scores.metrics[metric],
+            row.scores.intervals.get(metric),
+            row.scores.num_documents,
+            row.task_id,
+            row.finished_at,
         )
-        for task, scores in group
-        if metric in scores.metrics
+        for row in group
+        if metric in row.scores.metrics
     ]
+    max_tokens, judge = (options.max_tokens, options.judge) if of.kind == "questions" else (None, None)
     return CorpusComparison(
         corpus_id=of.corpus,
         corpus_name=names.get(of.corpus, ""),
         kind=of.kind,
         metric=metric,
         is_more_better=is_more_better,
-        limit=newest.options.limit,
-        num_fewshot=newest.options.num_fewshot,
+        limit=options.limit,
+        num_fewshot=_num_fewshot(newest),
+        max_tokens=max_tokens,
+        judge=judge,
+        judge_name=models[judge].name if judge in models else "",
         baseline=of.baselines.get(metric),
         scores=sorted(scores, key=lambda score: score.value, reverse=is_more_better),
     )

@@ -18,7 +18,7 @@ PROBLEMS = {
     "answer_empty": gettext_noop("The answer is empty."),
     "refused": gettext_noop("The model refused the request for this document."),
 }
-_FENCE = re.compile(r"^```(?:json)?\s*\n(.*?)\n?```\s*$", re.DOTALL)
+_FENCE = re.compile(r"^```(?:json)?[^\S\n]*\n(.*?)\n?```\s*$", re.DOTALL)  # in linear time
 _THOUGHTS = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)  # what reasoning models write before their answer
 
 

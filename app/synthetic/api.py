@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from app.core import db
 from app.core.errors import PanelError
@@ -21,6 +20,7 @@ from app.synthetic.schemas import (
     RecordCorpusRequest,
     RecordGenerationAnswer,
     RecordGenerationRequest,
+    ResumeRequest,
     ReviewRequest,
     SynthesisAnswer,
 )
@@ -31,15 +31,6 @@ from app.web.parameters import Id
 from app.web.problem_types import errors
 
 router = APIRouter(route_class=ApiRoute, tags=["synthetic data"])
-
-
-class ResumeRequest(BaseModel):
-    """The limits of a generation that is resumed. Null: as before."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    max_total_tokens: int | None = Field(None, ge=1, le=10**12)
-    max_cost: float | None = Field(None, gt=0, le=10**9)
 
 
 @router.get("/record-generations")

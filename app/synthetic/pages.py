@@ -18,7 +18,7 @@ from app.playground import service as playground
 from app.playground.deployments import service as deployments
 from app.synthetic import drafts, endpoints, prompts, result, service, views
 from app.synthetic.endpoint_schemas import ModelEndpointRequest, endpoint_answer
-from app.synthetic.schemas import DraftState, RecordCorpusRequest, RecordGenerationRequest
+from app.synthetic.schemas import DraftState, RecordCorpusRequest, RecordGenerationRequest, ResumeRequest
 from app.web.auth import Reader, Submitter
 from app.web.errors import form_error
 from app.web.forms import FormBody
@@ -197,6 +197,7 @@ def _show(
         context = {
             "generation": views.generation_answer(session, row),
             "task": service.task_of(session, row),
+            "stopped_by": row.stopped_by,
             "drafts": views.draft_answers(session, row, rows),
             "problems": {code: views.problem_sentence(code) for code in row.malformed},
         }
@@ -217,10 +218,11 @@ def _show(
 
 @router.post("/synthetic/{generation_id}/resume")
 def resume_generation(request: Request, principal: Submitter, generation_id: Id, form: FormBody) -> Response:
-    """Ask about the documents that are left, without the limit that ended it."""
+    """Ask about the documents that are left, with a higher limit if one ended it."""
 
     def verb() -> Response:
-        service.resume(principal, generation_id)
+        body = ResumeRequest.model_validate(_values(form))
+        service.resume(principal, generation_id, body.max_total_tokens, body.max_cost)
         return RedirectResponse(f"/synthetic/{generation_id}", status_code=303)
 
     return _do(verb, lambda error: _show(request, principal, generation_id, error=error))

@@ -11,6 +11,7 @@ from app.core import background_tasks
 from app.core.account_models import User
 from app.core.model_base import new_id
 from app.core.models import BackgroundTask, Corpus
+from app.core.names import printable_text
 from app.core.principal import SCOPES, Principal
 from app.core.synthetic_models import DraftRecord, ModelEndpoint, PromptedDocument, RecordGeneration
 from app.core.synthetic_shapes import AnswerProblem
@@ -65,10 +66,14 @@ def assign(session: Session, task: BackgroundTask) -> WritingAssignment | str:
     endpoint = session.get(ModelEndpoint, generation.endpoint_id) if generation.endpoint_id is not None else None
     if endpoint is None and generation.endpoint_url is not None:
         return "endpoint_gone"
-    owner = session.get_one(User, generation.owner_id)
-    principal = Principal(owner.id, owner.name, owner.role, frozenset(SCOPES), by_cookie=False)
     prompted = select(PromptedDocument.number).where(PromptedDocument.generation_id == generation.id)
     done = set(session.scalars(prompted))
+    if endpoint is not None and (endpoint.base_url, endpoint.model) != (generation.endpoint_url, generation.model):
+        if done:  # their records would come from two models
+            return "endpoint_changed"
+        service.use_endpoint(generation, endpoint)
+    owner = session.get_one(User, generation.owner_id)
+    principal = Principal(owner.id, owner.name, owner.role, frozenset(SCOPES), by_cookie=False)
     left = [number for number in service.sample(generation) if number not in done]
     drafts = session.scalars(select(DraftRecord).where(DraftRecord.generation_id == generation.id))
     return WritingAssignment(generation, principal, endpoint, left, list(drafts.all()))
@@ -97,7 +102,7 @@ def store(session: Session, task: BackgroundTask, outcome: DocumentOutcome) -> b
 
 
 def _examples(outcome: DocumentOutcome) -> Iterable[AnswerProblem]:
-    text = outcome.answer[:EXAMPLE_CHARACTERS]
+    text = printable_text(outcome.answer[:EXAMPLE_CHARACTERS])
     for code in dict.fromkeys(outcome.problems):
         yield AnswerProblem(code=code, document=outcome.document, text=text)
 

@@ -59,6 +59,15 @@ class RecordGenerationRequest(BaseModel):
     )
 
 
+class ResumeRequest(BaseModel):
+    """The limits of a generation that is resumed. Null: as before."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    max_total_tokens: int | None = Field(None, ge=1, le=10**12)
+    max_cost: float | None = Field(None, gt=0, le=10**9)
+
+
 class AnswerProblemInfo(BaseModel):
     """An answer that could not be used."""
 

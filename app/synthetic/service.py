@@ -68,9 +68,7 @@ def _choose_model(
         raise bad_field("model", "model_or_endpoint", _("Choose either a model or an endpoint."))
     if request.endpoint is not None:
         endpoint = _endpoint(session, principal, request.endpoint)
-        generation.endpoint_id, generation.endpoint_url = endpoint.id, endpoint.base_url
-        generation.model, generation.model_name = endpoint.model, f"{endpoint.name} · {endpoint.model}"
-        generation.input_price, generation.output_price = endpoint.input_price, endpoint.output_price
+        use_endpoint(generation, endpoint)
         if request.max_cost is not None and endpoint.input_price is None and endpoint.output_price is None:
             message = _("This endpoint has no prices, so its cost cannot be limited. Enter them, or limit the tokens.")
             raise bad_field("max_cost", "price_missing", message)
@@ -79,6 +77,13 @@ def _choose_model(
         message = _("Models of this installation cost nothing. Limit the tokens instead.")
         raise bad_field("max_cost", "price_missing", message)
     generation.model, generation.model_name = _own_model(session, principal, request.model)
+
+
+def use_endpoint(generation: RecordGeneration, endpoint: ModelEndpoint) -> None:
+    """Have an endpoint write the records: copy from it what outlives it."""
+    generation.endpoint_id, generation.endpoint_url = endpoint.id, endpoint.base_url
+    generation.model, generation.model_name = endpoint.model, f"{endpoint.name} · {endpoint.model}"
+    generation.input_price, generation.output_price = endpoint.input_price, endpoint.output_price
 
 
 def _endpoint(session: Session, principal: Principal, endpoint_id: str) -> ModelEndpoint:

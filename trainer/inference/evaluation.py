@@ -34,7 +34,7 @@ class CorpusResult(BaseModel):
     corpus: str
     kind: str
     num_documents: int
-    num_cut: int = 0  # documents of which a prompt or an answer was longer than the model can read
+    num_cut: int = 0  # documents of which a prompt or an answer was longer than the model, or its judge, can read
     metrics: dict[str, float]
     errors: dict[str, float]
     intervals: dict[str, tuple[float, float]] = {}
@@ -68,7 +68,7 @@ def evaluate(
     Raises ValueError for a kind of corpus that has no evaluation, and for questions for a judge without one.
     """
     documents = {corpus.id: _documents(corpus, limit, num_fewshot) for corpus in corpora}
-    total = sum(_num_sequences(loaded, corpus.kind, *documents[corpus.id]) for corpus in corpora)
+    total = sum(_num_sequences(loaded, corpus.kind, documents[corpus.id][1]) for corpus in corpora)
     done = 0
 
     def read(count: int) -> None:
@@ -130,7 +130,7 @@ def _first(corpus: CorpusReader, number: int) -> Iterator[str]:
     return islice(corpus.texts(), number)
 
 
-def _num_sequences(loaded: LoadedModel, kind: str, _examples: Documents, documents: Documents) -> int:
+def _num_sequences(loaded: LoadedModel, kind: str, documents: Documents) -> int:
     """How many sequences the model reads: windows of a text, choices, or prompts."""
     if kind == "text":
         lengths = [len(loaded.tokenizer.encode(document["text"], add_special_tokens=False)) for document in documents]

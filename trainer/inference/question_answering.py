@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import regex
@@ -25,7 +25,7 @@ JUDGE_PROMPT = (
 
 @dataclass(frozen=True)
 class Answered:
-    """A question with what the model answered. `is_cut`: the prompt was longer than the model can read."""
+    """A question with what the model answered. `is_cut`: it was longer than the model, or its judge, can read."""
 
     question: Question
     answer: str
@@ -115,7 +115,10 @@ def judge(model: LoadedModel, answered: Sequence[Answered], read: Callable[[int]
     results = []
     for one in answered:
         if one.question["check"] == "judge" and not one.is_cut:
-            one = Answered(one.question, one.answer, is_right=one.is_right or _calls_right(model, one))
+            try:
+                one = replace(one, is_right=one.is_right or _calls_right(model, one))
+            except PromptTooLong:
+                one = replace(one, is_cut=True)
             read(1)
         results.append(one)
     return results

@@ -97,9 +97,9 @@ class Writing:
             done, _others = wait(self._pending, LOOK_SECONDS, FIRST_COMPLETED)
             for future in done:
                 self._pending.pop(future)
-                failure = self._record(future)
-                if failure is not None:
-                    return failure
+            ends = [end for end in map(self._record, done) if end is not None]  # all others are stored first
+            if ends:
+                return ends[0]
             if not lease.renew({"done": self._num_done, "total": self._num_left}):
                 return {}
         with db.transaction() as session:

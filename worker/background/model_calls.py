@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from app.core import db
 from app.core.errors import PanelError
+from app.core.names import printable_text
 from app.core.synthetic_models import ModelEndpoint
 from app.core.synthetic_shapes import RecordSettings
 from app.core.version import VERSION
@@ -28,6 +29,7 @@ from app.webhooks import addresses, delivery
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 600.0  # of an endpoint, until it has answered
 MAX_ANSWER_BYTES = 8 * 2**20
+MAX_COUNT = 10**9  # of tokens that an endpoint may say an answer took
 REASON_CHARACTERS = 300
 LOOK_SECONDS = 0.2
 CHARACTERS_PER_TOKEN = 3  # of an estimate before a request, and of an answer without a count
@@ -97,13 +99,14 @@ class EndpointModel:
         if schema is not None:
             form = {"name": "records", "strict": True, "schema": schema}
             self._parameters["response_format"] = {"type": "json_schema", "json_schema": form}
+        self._takes_seed = True
         self._connections: set[HTTPConnection] = set()
         self._lock = threading.Lock()
         self._is_stopped = False
 
     def ask(self, prompt: str, seed: int) -> WrittenAnswer:
         """The answer to a prompt. Parameters that the endpoint refuses are left out, from then on in all requests."""
-        parameters = {**self._parameters, "seed": seed}
+        parameters = {**self._parameters, "seed": seed} if self._takes_seed else self._parameters
         while True:
             try:
                 answer = self._ask(prompt, parameters)
@@ -113,6 +116,7 @@ class EndpointModel:
                     raise
                 parameters = fewer
             else:
+                self._takes_seed = "seed" in parameters
                 self._parameters = {name: value for name, value in parameters.items() if name != "seed"}
                 return answer
 
@@ -152,6 +156,8 @@ class EndpointModel:
         with self._connection(target) as connection:
             connection.connect()
             connection.sock.settimeout(REQUEST_SECONDS)
+            if self._is_stopped:  # meanwhile, when there was no socket to cut
+                raise Stopped
             connection.request("POST", target.path, body, headers, preload_content=False)
             response = connection.getresponse()
             content = response.read(MAX_ANSWER_BYTES + 1)
@@ -209,7 +215,7 @@ def _reason(content: bytes) -> str:
         text = str(error.get("message", error) if isinstance(error, dict) else error)
     except (ValueError, RecursionError):
         pass
-    return " ".join(text.split())[:REASON_CHARACTERS]
+    return printable_text(" ".join(text.split())[:REASON_CHARACTERS])
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -239,7 +245,10 @@ def _answer(prompt: str, content: bytes) -> WrittenAnswer:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise RequestRejected(f"The answer is no chat completion: {_reason(content)}") from None
     estimates = [estimated_tokens(prompt), estimated_tokens(text)]
-    tokens = [count if isinstance(count, int) and count >= 0 else estimates[i] for i, count in enumerate(counts)]
+    tokens = [
+        count if type(count) is int and 0 <= count <= MAX_COUNT else estimate
+        for count, estimate in zip(counts, estimates, strict=True)
+    ]
     return WrittenAnswer(text, choice.get("finish_reason") == "length", *tokens)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from starlette.testclient import TestClient
 
 from app.core import db
 from app.core.json_shapes import CorpusScores, TaskOptions, TaskResult
+from app.core.model_base import new_id
 from app.core.models import BackgroundTask, Corpus, ImportedModel
 from app.evaluations import score_plot, service
 from app.evaluations.service import CorpusComparison
@@ -18,6 +20,7 @@ from tests.background import forget_waiting, run_waiting
 from tests.users import Person
 
 HEADERS = {"Origin": "http://localhost"}
+_NUMBERS = count()
 FORM = {"limit": "50", "num_fewshot": "0", "max_tokens": "16", "judge": ""}
 
 
@@ -60,6 +63,7 @@ def evaluated(owner: Person, corpus_id: str, share: float, *, num_fewshot: int =
         baselines={"acc": 0.25},
     )
     return BackgroundTask(
+        id=f"{new_id()[:9]}{next(_NUMBERS):07}",  # several come in a millisecond, and are in their order
         owner_id=owner.id,
         kind="evaluation",
         options=TaskOptions(corpora=[corpus_id], limit=200, num_fewshot=num_fewshot),
@@ -118,6 +122,37 @@ def test_the_axis_holds_every_score_and_the_baseline(alice_user: Person, scored:
 
 def _as_bits(comparison: CorpusComparison) -> CorpusComparison:
     return CorpusComparison(**{**vars(comparison), "metric": "bits_per_byte"})
+
+
+def test_only_settings_that_matter_to_the_kind_separate_scores(
+    alice_user: Person, checkpoint: StoredCheckpoint, scored: str
+) -> None:
+    model_id = comparisons(alice_user)[1].scores[0].model.id
+    measured = {"num_documents": 9, "metrics": {"bits_per_byte": 1.5, "right": 0.5}, "examples": [{"text": "long"}]}
+
+    def shown(kind: str, *options: dict[str, Any]) -> list[tuple[int, int, int | None, str | None]]:
+        corpus_id = factories.corpus(alice_user, name=kind)
+        with db.transaction() as session:
+            for subject, these in zip(({"model_id": model_id}, {"checkpoint_id": checkpoint.id}), options, strict=True):
+                task = evaluated(alice_user, corpus_id, 0.5, **subject)
+                task.options = TaskOptions(corpora=[corpus_id], **these)
+                task.result = TaskResult(corpora=[CorpusScores(corpus=corpus_id, kind=kind, **measured)])
+                session.add(task)
+                session.flush()
+        groups = [one for one in comparisons(alice_user) if one.corpus_id == corpus_id]
+        return [(len(one.scores), one.num_fewshot, one.max_tokens, one.judge_name) for one in groups]
+
+    differing = {"limit": 50, "num_fewshot": 2, "max_tokens": 64, "judge": model_id}
+    plain = {"limit": 200, "num_fewshot": 0, "max_tokens": 128}
+    assert shown("text", plain, differing) == [(2, 0, None, "")]
+    assert shown("questions", plain, {**plain, "limit": None}) == [(2, 0, 128, "")]
+    assert shown("questions", plain, {**plain, "max_tokens": 64}) == [(1, 0, 64, ""), (1, 0, 128, "")]
+    assert shown("questions", {**plain, "judge": "gone"}, {**plain, "judge": model_id}) == [
+        (1, 0, 128, "elsewhere"),
+        (1, 0, 128, ""),
+    ]
+    with db.transaction() as session:
+        assert all(row.scores.examples == [] for row in service._newest_scores(session, alice_user.principal))
 
 
 # ---- starting -------------------------------------------------------------------------------------------------------

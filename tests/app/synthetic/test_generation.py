@@ -2,13 +2,18 @@
 
 import json
 import re
+import socket
+from concurrent import futures
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from app.core import background_tasks, db
-from app.synthetic import progress
+from app.core.synthetic_models import ModelEndpoint
+from app.core.synthetic_shapes import RecordSettings
+from app.synthetic import answers, progress
+from app.webhooks import addresses
 from tests.app.synthetic.conftest import KEY, Generate, records, state, upload_corpus
 from tests.app.synthetic.teacher import Reply, Teacher, completion, pairs, prompt_of, refusal
 from tests.background import claim, run_waiting
@@ -16,6 +21,18 @@ from worker.background import generate_records, model_calls
 
 NUMBER = re.compile(r"Document (\d)")
 START = "/api/v1/record-generations"
+SETTINGS = RecordSettings(
+    kind="question_answer",
+    language="en",
+    template="{document}",
+    num_documents=1,
+    max_characters=100,
+    seed=0,
+    records_per_document=1,
+    num_turns=1,
+    temperature=0.0,
+    max_tokens=10,
+)
 
 
 def about_each(request: dict[str, Any]) -> Reply:
@@ -102,7 +119,10 @@ def test_a_text_is_taken_as_it_is(alice: TestClient, teacher: Teacher, generate:
         (completion('{"records": [{"question": 1, "answer": "b"}]}'), "wrong_shape"),
         (completion('{"records": [{"question": "a", "answer": " "}]}'), "record_incomplete"),
         (completion("[" * 100_000), "not_json"),
+        (completion("Not\x00 storable \ud800."), "not_json"),
+        (completion("No.", tokens=(10**30, 10**30)), "not_json"),
         (refusal(400, "The content filter was triggered."), "refused"),
+        (refusal(400, "Not\x00 storable \ud800."), "refused"),
         ((200, {}, {"choices": []}), "refused"),
         ((200, {}, ["nothing"]), "refused"),
     ],
@@ -183,6 +203,71 @@ def test_a_wrong_key_ends_it_at_once(generate: Generate, teacher: Teacher, monke
     assert "HTTP 401: Wrong key." in generation["message"]
 
 
+def test_what_came_together_with_a_failure_is_stored(
+    alice: TestClient, generate: Generate, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def all_failures_first(pending: Any, *_rest: Any) -> tuple[list[Any], list[Any]]:
+        return sorted(futures.wait(pending).done, key=lambda future: future.exception() is None), []
+
+    def answer(request: dict[str, Any]) -> Reply:
+        return refusal(401, "Wrong key.") if NUMBER.findall(prompt_of(request)) == ["0"] else about_each(request)
+
+    monkeypatch.setattr(generate_records, "wait", all_failures_first)
+    monkeypatch.setattr(generate_records, "NUM_REQUESTS", 6)
+    teacher.answer = answer
+    generation = generate()
+    assert (generation["state"], generation["num_done"]) == ("failed", 5)
+    assert {row["document"] for row in records(alice, generation["id"])} == {1, 2, 3, 4, 5}
+
+
+def test_records_of_a_generation_come_from_one_model(
+    alice: TestClient, endpoint: str, generate: Generate, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(model: str) -> None:
+        body = {"name": "teacher", "base_url": teacher.url, "model": model}
+        assert alice.put(f"/api/v1/model-endpoints/{endpoint}", json=body).status_code == 200
+
+    def resumed() -> dict[str, Any]:
+        assert alice.post(f"{START}/{generation['id']}/resume", json={}).status_code == 202
+        run_waiting()
+        return state(alice, generation["id"])
+
+    monkeypatch.setattr(generate_records, "NUM_REQUESTS", 1)
+    teacher.script(refusal(404, "No such model."))
+    generation = generate()
+    rename("larger")  # it has written nothing yet
+    teacher.script(completion(pairs("a")), refusal(404, "No such model."))
+    generation = resumed()
+    assert (generation["num_done"], generation["model_name"]) == (1, "teacher · larger")
+    rename("largest")
+    teacher.requests.clear()
+    generation = resumed()
+    assert "another address or model now" in generation["message"]
+    assert (generation["model"], teacher.requests) == ("larger", [])
+
+
+def test_a_request_whose_task_ends_while_it_connects_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Connection:
+        sock = socket.socket()
+
+        def connect(self) -> None:
+            model.stop()
+
+        def close(self) -> None:
+            self.sock.close()
+
+    target = addresses.DeliveryAddress("http", "127.0.0.1", 80, "127.0.0.1", "/")
+    monkeypatch.setattr(model_calls.addresses, "resolve", lambda *_rest: target)
+    monkeypatch.setattr(model_calls.delivery, "connect", lambda *_rest: Connection())
+    model = model_calls.EndpointModel(ModelEndpoint(base_url="http://127.0.0.1", model="large", api_key=""), SETTINGS)
+    with pytest.raises(model_calls.Stopped):
+        model.ask("Hello", 1)
+
+
+def test_an_answer_of_line_breaks_is_read_in_linear_time() -> None:
+    assert answers.read(SETTINGS, "```" + "\n" * 300_000 + "x", False) == ([], ["not_json"])
+
+
 def test_an_endpoint_that_refuses_everything_ends_it(generate: Generate, teacher: Teacher) -> None:
     teacher.script(refusal(400, "No such parameter."))
     generation = generate()
@@ -206,6 +291,8 @@ def test_parameters_that_an_endpoint_does_not_take_are_left_out(
             return refusal(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
         if "temperature" in request:
             return refusal(400, "'temperature' does not support 0.7 with this model.")
+        if "seed" in request:
+            return refusal(400, "Unsupported parameter: 'seed'.")
         if "response_format" in request:
             return refusal(422, "Not here.")
         return completion(pairs("a"))
@@ -213,7 +300,7 @@ def test_parameters_that_an_endpoint_does_not_take_are_left_out(
     teacher.answer = answer
     generation = generate(num_documents=2, max_tokens=55)
     assert (generation["state"], generation["malformed"]) == ("succeeded", {})
-    assert len(teacher.requests) == 5  # of the first document four
+    assert len(teacher.requests) == 6  # of the first document five
     assert teacher.requests[-1]["max_completion_tokens"] == 55
 
 
@@ -227,6 +314,20 @@ def test_a_limit_of_tokens_is_not_exceeded(alice: TestClient, generate: Generate
     run_waiting()
     generation = state(alice, generation["id"])
     assert (generation["num_done"], generation["message"]) == (6, "")
+
+
+def test_a_page_raises_the_limit_that_ended_a_generation(
+    alice: TestClient, generate: Generate, teacher: Teacher
+) -> None:
+    teacher.answer = lambda _request: completion(pairs("a"), tokens=(30, 200))
+    generation = generate(max_tokens=200, max_total_tokens=1000, template="{document}")
+    place = f"/synthetic/{generation['id']}"
+    assert 'name="max_total_tokens"' in alice.get(place).text
+    refused = alice.post(f"{place}/resume", data={"max_total_tokens": "0"})
+    assert (refused.status_code, "field-max_total_tokens-error" in refused.text) == (422, True)
+    assert alice.post(f"{place}/resume", data={"max_total_tokens": "10000"}).status_code == 303
+    run_waiting()
+    assert state(alice, generation["id"])["num_done"] == 6
 
 
 def test_a_limit_of_cost_is_not_exceeded(generate: Generate, teacher: Teacher) -> None:

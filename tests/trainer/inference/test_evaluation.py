@@ -206,3 +206,14 @@ def test_a_second_model_judges_where_questions_ask_for_it(loaded: LoadedModel, t
     assert progress[-1] == (4, 4)
     with pytest.raises(ValueError, match="choose a model that judges"):
         evaluate(model, questions)
+
+
+def test_an_answer_that_the_judge_cannot_read_is_cut(loaded: LoadedModel, tmp_path: Path) -> None:
+    asked = [question("Who?", "God", check="judge"), question("What?", "light", check="judge")]
+    model = memorized(loaded, {"Who?": " the LORD", "What?": " light"})
+    judge = memorized(loaded, {}, context=16)
+
+    results, _progress = evaluate(model, corpus(tmp_path, "questions", asked), load_judge=lambda: judge)
+
+    assert [one["is_right"] for one in results["questions"].examples] == [False, True]  # the exact one needs no judge
+    assert results["questions"].num_cut == 1
