@@ -82,8 +82,20 @@ def test_the_form_offers_recipes_corpora_and_every_field_of_a_spec(alice: TestCl
     assert "&lt;b&gt;fables&lt;/b&gt;" in text
     assert "<b>fables</b>" not in text
     offered = {*form.sent, *form.disabled, *form.options}
-    assert set(TrainSpec.model_fields) - {"objective", "resume_from_checkpoint", "validation_corpora"} <= offered
+    others = {"objective", "resume_from_checkpoint", "validation_corpora", "corpus_weights"}  # elsewhere, or not always
+    assert set(TrainSpec.model_fields) - others <= offered
     assert form.placeholders["max_steps"] == "19073"  # what the recipe says stands where nothing is typed
+
+
+def test_each_of_several_corpora_has_a_weight(alice: TestClient, alice_user: Person, corpus: str) -> None:
+    other = read_corpus(alice_user, "text")
+    fields = {"recipe": "tiny", "corpora": [corpus, other], f"weight-{corpus}": "3", f"weight-{other}": ""}
+
+    form = HtmlForm.of(alice.post("/jobs/plan", data=fields, headers={"Origin": "http://localhost"}).text)
+
+    assert (form.sent[f"weight-{corpus}"], form.sent[f"weight-{other}"]) == (["3"], ["1"])
+    alone = HtmlForm.of(alice.get(f"/jobs/new?corpus={corpus}").text)
+    assert f"weight-{corpus}" not in alone.sent
 
 
 @pytest.mark.parametrize(
