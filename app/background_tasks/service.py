@@ -82,12 +82,12 @@ def check_corpora(
 ) -> None:
     """Raises PanelError at `field` for a corpus that cannot be evaluated on, or at `judge` for one that needs it."""
     for corpus in corpora_service.require_ready_corpora(session, principal=principal, ids=ids, field=field):
+        values = {"name": corpus.name, "kind": corpus.kind, "kinds": ", ".join(EVALUATION_KINDS)}
         if corpus.kind not in EVALUATION_KINDS:
-            values = {"name": corpus.name, "kind": corpus.kind, "kinds": ", ".join(EVALUATION_KINDS)}
             message = _("The corpus “{name}” is of the kind {kind}; choose one of {kinds}.", **values)
             raise bad_field(field, "kind_unfit", message)
         if corpus.kind == "questions" and "judge" in corpus.progress.labels and not has_judge:
-            message = _("The corpus “{name}” has questions whose answers a model judges. Choose it.", name=corpus.name)
+            message = _("The corpus “{name}” has questions whose answers a model judges. Choose that model.", **values)
             raise bad_field("judge", "judge_missing", message)
 
 

@@ -63,7 +63,7 @@ def evaluated(owner: Person, corpus_id: str, share: float, *, num_fewshot: int =
         baselines={"acc": 0.25},
     )
     return BackgroundTask(
-        id=f"{new_id()[:9]}{next(_NUMBERS):07}",  # several come in a millisecond, and are in their order
+        id=f"{new_id()[:9]}{next(_NUMBERS):07}",  # in order, though several are made in a millisecond
         owner_id=owner.id,
         kind="evaluation",
         options=TaskOptions(corpora=[corpus_id], limit=200, num_fewshot=num_fewshot),
