@@ -20,7 +20,7 @@ WORDS: dict[Action, str] = {
     "login": gettext_noop("Logged in with the password"),
     "login_failed": gettext_noop("Wrong password"),
     "password_changed": gettext_noop("Changed the password"),
-    "password_reset": gettext_noop("Chose a new password by a link"),
+    "password_reset": gettext_noop("Chose a new password with a link"),
     "reset_link_created": gettext_noop("Created a link for a new password"),
     "user_created": gettext_noop("Created an account"),
     "user_disabled": gettext_noop("Disabled an account"),

@@ -68,7 +68,7 @@ def _send(notice: UserNotice, choices: NoticeSettings, service: NoticeService | 
         if choices.email is None:
             raise DeliveryFailed("email_removed")
         settings_url = f"{choices.panel_url}/account/notices"
-        reason = _("You get this as you asked {url} for it. What is sent is chosen there.", url=settings_url)
+        reason = _("You get this because you turned on notices. Choose what is sent at {url}.", url=settings_url)
         unsubscribe_url = f"{choices.panel_url}/unsubscribe?code={choices.unsubscribe_code}"
         text = f"{described.text}\n\n{address}\n\n-- \n{reason}\n"
         email.send(choices.email, f"Athanor: {described.title}", text, unsubscribe_url)

@@ -34,7 +34,7 @@ def note(session: Session, *, principal: Principal, panel_url: str, address: str
     """
     address = address.strip()
     if len(address) > MAX_LENGTH or not ADDRESS.fullmatch(address):
-        raise bad_field("address", "email_invalid", _("This is no e-mail address."))
+        raise bad_field("address", "email_invalid", _("This is not an e-mail address."))
     if not email.is_configured():
         raise PanelError(409, "email_unconfigured", sentence("email_unconfigured"))
     row = service.changed_settings(session, principal=principal, panel_url=panel_url)

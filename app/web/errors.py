@@ -42,6 +42,7 @@ def install_errors(app: FastAPI) -> None:
     app.add_exception_handler(OperationalError, _database_error)
     app.add_exception_handler(PoolTimeout, _database_busy)
     app.add_exception_handler(DataError, _data_error)
+    app.add_exception_handler(UnicodeEncodeError, _data_error)
     app.add_exception_handler(IntegrityError, _conflict)
     app.add_exception_handler(ClientDisconnect, _disconnected)
 
@@ -188,7 +189,8 @@ def _conflict(request: Request, error: Exception) -> Response:
 
 
 def _data_error(request: Request, error: Exception) -> Response:
-    # A NUL character, which PostgreSQL cannot store in a text, or a number out of the column's range.
+    # A NUL character, which PostgreSQL cannot store in a text, a number out of the column's range, or an unpaired
+    # surrogate, which JSON can hold and UTF-8 cannot.
     message = _("The request contains a character or number that cannot be stored.")
     return error_response(request, PanelError(400, "not_storable", message))
 

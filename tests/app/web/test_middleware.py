@@ -1,5 +1,6 @@
 """The ground of the web: strange hosts and origins are refused, headers are on every answer, errors have one shape."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -231,6 +232,22 @@ def test_a_declared_body_over_the_limit_is_rejected_before_authentication(visito
     answer = visitor.post("/api/v1/login", content=b" " * (2**20 + 1))
     assert answer.status_code == 413
     assert "16.0 KiB" in answer.json()["title"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/login", {"name": "SURROGATE", "password": "x"}),
+        ("/login", {"name": "Alice", "password": "SURROGATE"}),
+        ("/password-reset", {"code": "SURROGATE", "password": "x"}),
+        ("/invitations/accept", {"code": "SURROGATE", "name": "x", "password": "x"}),
+        ("/me/password", {"present_password": "SURROGATE", "password": "x"}),
+    ],
+)
+def test_an_unpaired_surrogate_is_no_error_of_the_server(alice: TestClient, path: str, body: dict[str, str]) -> None:
+    content = json.dumps(body).replace("SURROGATE", r"\ud800")
+    answer = alice.post(f"/api/v1{path}", content=content, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "not_storable")
 
 
 def test_every_form_for_visitors_takes_only_small_bodies() -> None:
