@@ -20,6 +20,7 @@ from app.core.i18n import _
 from app.core.models import Attempt, BackgroundTask, Checkpoint, Corpus, CorpusFile, ImportedModel, Job, Node
 from app.core.openai_models import Upload
 
+QUOTA_LOCK = 0x71756F  # of PostgreSQL, beside the hash of a user: any number that nothing else uses
 GPU_PERIOD = timedelta(days=30)
 RUNNING = ("starting", "running", "pausing", "cancelling")  # states in which a job takes a place on a node
 
@@ -91,7 +92,7 @@ def check_disk(session: Session, user_id: str | None, num_bytes: int = 0) -> Non
     quota = session.scalar(select(User.quota_bytes).where(User.id == user_id))
     if quota is None:
         return
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"quota {user_id}"))))
+    session.execute(select(func.pg_advisory_xact_lock(QUOTA_LOCK, func.hashtext(user_id))))
     used = used_bytes(session, user_id)
     if used + num_bytes > quota:
         message = _(

@@ -114,12 +114,12 @@ class Scheduler:
             _record_heartbeat(session, counts)
 
     def _run(self, verb: Callable[[Session], list[str]]) -> int:
-        """Run one function. A database error in it is logged and does not stop the others."""
+        """Run one function. An error in it is logged and does not stop the others."""
         try:
             with db.transaction() as session:
                 changed = verb(session)
-        except DBAPIError as error:
-            if db.is_outage(error):
+        except Exception as error:
+            if isinstance(error, TimeoutError) or (isinstance(error, DBAPIError) and db.is_outage(error)):
                 raise
             log.exception("%s failed", verb.__name__)
             return 0

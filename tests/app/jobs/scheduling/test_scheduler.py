@@ -11,9 +11,9 @@ from app.core import db, queue
 from app.core.account_models import User
 from app.core.models import BackgroundTask, Job, Node, Outbox
 from app.core.settings import settings
-from app.jobs import schemas, service
+from app.jobs import hyperparameter_search, schemas, service
 from app.jobs.attempts import attempts
-from app.jobs.scheduling import dispatch
+from app.jobs.scheduling import dispatch, evaluations, stalls
 from app.jobs.scheduling.scheduler import Scheduler
 from tests.app.jobs import factories
 from tests.users import Person
@@ -82,6 +82,23 @@ def test_a_queued_job_is_placed_on_a_live_node_and_its_message_sent(
     assert sent == [("jobs.start", job_id, "node.ada")]
     scheduler.step()
     assert len(sent) == 1
+
+
+def test_an_error_in_one_part_of_a_round_does_not_stop_the_others(
+    alice_user: Person, corpus: str, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_session: Any) -> list[str]:
+        raise OverflowError("cannot convert float infinity to integer")
+
+    for part in (hyperparameter_search, evaluations, stalls):
+        name = {"stop_worse_jobs", "start_due", "notify_of_stalls"} & set(vars(part))
+        monkeypatch.setattr(part, name.pop(), fail)
+    factories.node()
+    job_id = factories.submitted(alice_user, corpus)
+
+    assert scheduler.step()
+
+    assert factories.row(job_id).node == "ada"
 
 
 def test_the_second_job_waits_and_has_a_queue_position(alice_user: Person, corpus: str, scheduler: Scheduler) -> None:
