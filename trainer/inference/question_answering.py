@@ -65,7 +65,7 @@ def _prompt(
     """What the model is shown, as text or tokens, and where its answer ends besides its own end of a text."""
     if chat_template.default_template(model.tokenizer) is None:
         solved = "".join(f"{example['question']}\n{example['answers'][0]}\n\n" for example in examples)
-        return (f"{solved}{question['question']}\n", ("\n\n",)) if examples else (question["question"], ())
+        return f"{solved}{question['question']}" + ("\n" if examples else ""), ("\n\n",)
     messages = []
     for example in examples:
         messages.append({"role": "user", "content": example["question"]})
@@ -147,8 +147,12 @@ def _log_probability(model: LoadedModel, prompt: list[int], text: str) -> float:
 
 
 def best_constant_share(questions: Sequence[Question]) -> float:
-    """The share of right answers for one who always gives the same: the most frequent expected answer."""
-    candidates = Counter(str(answer).strip() for question in questions for answer in question["answers"])
+    """The share of right answers for one who always gives the same, the best of the most frequent expected answers.
+
+    Questions whose answers are patterns count as wrong.
+    """
+    compared = [question for question in questions if question["check"] != "regex"]  # a pattern is no answer
+    candidates = Counter(str(answer).strip() for question in compared for answer in question["answers"])
     constants = [answer for answer, _count in candidates.most_common(20)]
-    shares = [sum(is_right(question, constant) for question in questions) for constant in constants]
+    shares = [sum(is_right(question, constant) for question in compared) for constant in constants]
     return max(shares, default=0) / max(1, len(questions))

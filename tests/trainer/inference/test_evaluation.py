@@ -99,6 +99,7 @@ def test_baselines_are_those_of_guessing() -> None:
     assert baselines("completion", [{"completion": "x"}, {"completion": "y"}]) == {"exact_match": 0.5}
     asked = [question("?", "4", check="number"), question("?", "4.0", check="number"), question("?", "no")]
     assert baselines("questions", asked)["right"] == pytest.approx(2 / 3)
+    assert baselines("questions", [*asked, question("?", ".*", check="regex")])["right"] == 0.5
     assert baselines("text", []) == {}
 
 
@@ -159,7 +160,7 @@ def test_a_pattern_that_never_ends_does_not_match(monkeypatch: pytest.MonkeyPatc
 
 
 def test_answers_to_questions_are_generated_and_checked(loaded: LoadedModel, tmp_path: Path) -> None:
-    model = memorized(loaded, {"The capital of Italy is": " Rome.", "2 + 2 =": " 4", "Say ok:": " no"})
+    model = memorized(loaded, {"The capital of Italy is": " Rome.\n\nThe", "2 + 2 =": " 4", "Say ok:": " no"})
     asked = [
         question("The capital of Italy is", "rome", check="contains"),
         question("2 + 2 =", "4", check="number"),
