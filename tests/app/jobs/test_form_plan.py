@@ -31,7 +31,7 @@ def test_a_form_that_can_be_submitted_has_a_plan_and_no_problem(alice_user: Pers
 def test_a_job_that_does_not_fit_shows_its_cost_and_why(
     alice_user: Person, monkeypatch: pytest.MonkeyPatch, check: str
 ) -> None:
-    def refuse(_plan: object) -> None:
+    def refuse(*_arguments: object) -> None:
         raise PanelError(422, "too_large", "It does not fit.")
 
     monkeypatch.setattr(validation, check, refuse)

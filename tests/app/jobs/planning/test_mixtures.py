@@ -46,19 +46,22 @@ def test_weights_that_cannot_be_are_refused_at_their_field(
     assert text in answer.json()["errors"][0]["message"]
 
 
-def test_the_form_takes_weights_as_text(alice: TestClient, corpora: list[str]) -> None:
+def test_the_form_takes_a_weight_beside_each_corpus(alice: TestClient, corpora: list[str]) -> None:
     form = {"key": "m" * 16, "recipe": "tiny", "corpora": corpora}
-    page = alice.post("/jobs/plan", data={**form, "corpus_weights": "3, 1", "split": "document"}).text
+    names = [f"weight-{corpus}" for corpus in corpora]
+    weights = dict(zip(names, ("3", "1"), strict=True))
+    page = alice.post("/jobs/plan", data={**form, **weights, "split": "document"}).text
     assert "75.0 %" in page
     assert "Exodus" in page
-    wrong = HtmlForm.of(alice.post("/jobs/plan", data={**form, "corpus_weights": "3, x"}).text)
+    wrong = HtmlForm.of(alice.post("/jobs/plan", data={**form, **weights, names[1]: "x"}).text)
     assert wrong.errors["corpus_weights"] == "Corpus weights must be a number"
-    assert wrong.value("corpus_weights") == "3, x"
-    answer = alice.post("/jobs", data={**form, "corpus_weights": "3, 1"}, follow_redirects=False)
+    assert [wrong.value(name) for name in names] == ["3", "x"]
+    answer = alice.post("/jobs", data={**form, **weights}, follow_redirects=False)
     assert answer.status_code == 303, answer.text
     job_id = answer.headers["location"].rpartition("/")[2]
     assert factories.row(job_id).spec.corpus_weights == [3, 1]
-    assert HtmlForm.of(alice.get(f"/jobs/new?like={job_id}").text).value("corpus_weights") in ("3, 1", "3.0, 1.0")
+    copied = HtmlForm.of(alice.get(f"/jobs/new?like={job_id}").text)
+    assert [float(copied.value(name)) for name in names] == [3, 1]
 
 
 def test_what_a_job_sees_is_on_its_page(

@@ -276,7 +276,7 @@ def test_the_leader_sweeps_periodically_and_writes_a_heartbeat(job: tuple[str, i
     with db.transaction() as session:
         beat = session.get_one(Heartbeat, "scheduler")
         assert beat.facts["removed"] == 1
-        counts = {"given_up", "submitted", "settled", "placed", "sent", "delivered", "stopped", "removed"}
+        counts = {"given_up", "submitted", "settled", "placed", "sent", "delivered", "stopped", "evaluated", "removed"}
         assert set(beat.facts) == counts
 
 
