@@ -304,7 +304,10 @@ def _person(
         used = quotas.usage(session, user_id)
     variables: dict[str, Any] = {"form": "", "choice": "", "reset_link": None, "done": "", **context}
     variables |= {"principal": principal, "person": person, "belongings": belongings, "usage": used}
-    variables["quotas"] = quotas.of_user(person)
+    variables["quotas"] = limits = quotas.of_user(person)
+    gigabytes = None if limits.disk_bytes is None else limits.disk_bytes / 10**9
+    numbers = {"disk_gigabytes": gigabytes, "running_jobs": limits.running_jobs, "gpu_hours": limits.gpu_hours}
+    variables.setdefault("entered", {name: "" if n is None else f"{n:.12g}" for name, n in numbers.items()})
     variables["is_managed"] = may_manage(principal.role, person.role)
     variables["roles"] = [role for role in ROLES if may_manage(principal.role, role)]
     if error is not None:
@@ -335,6 +338,7 @@ def set_quotas(
 ) -> Response:
     """Change what a user may take at most; an empty field is no limit."""
     text = {"disk_bytes": disk_gigabytes, "running_jobs": running_jobs, "gpu_hours": gpu_hours}
+    entered = {"disk_gigabytes": disk_gigabytes, "running_jobs": running_jobs, "gpu_hours": gpu_hours}
     try:
         values: dict[str, Any] = {name: _decimal(value) or None for name, value in text.items()}
         if values["disk_bytes"] is not None:
@@ -342,7 +346,8 @@ def set_quotas(
         changed = quotas.Quotas.model_validate(values)
     except (ValueError, OverflowError):
         message = _("Enter numbers that are not negative, such as 1500 or 1.5, or leave fields empty.")
-        return _person(request, principal, user_id, PanelError(422, "request_invalid", message), form="quotas")
+        error = PanelError(422, "request_invalid", message)
+        return _person(request, principal, user_id, error, form="quotas", entered=entered)
     return _change_account(request, principal, user_id, partial(service.set_quotas, quotas=changed), "quotas", "quotas")
 
 

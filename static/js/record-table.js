@@ -21,16 +21,32 @@ class RecordTable {
     this.form = form;
     this.columns = (form.dataset.columns ?? "").split(" ");
     this.key = `athanor-records-${form.dataset.user}-${form.dataset.kind}`;
+    this.savedKey = `${this.key}-saved`; // the ID of the corpus that the draft became
     this.body = find(form, "[data-rows]");
     this.count = find(form, "[data-count]");
-    for (const cells of this.#draft()) this.#add(cells);
-    if (!this.#rows.length) this.#add();
     form.addEventListener("input", () => this.#changed());
     form.addEventListener("keydown", (event) => this.#press(event));
     form.addEventListener("paste", (event) => this.#paste(event));
     form.addEventListener("click", (event) => this.#click(event));
     form.addEventListener("submit", (event) => this.#save(event));
+    this.#open();
+  }
+
+  async #open() {
+    await this.#forgetSaved();
+    for (const cells of this.#draft()) this.#add(cells);
+    if (!this.#rows.length) this.#add();
     this.#update();
+  }
+
+  // A draft that was saved as a corpus is kept until the corpus is ready: what cannot be read is corrected here.
+  async #forgetSaved() {
+    const id = localStorage.getItem(this.savedKey);
+    const answer = id ? await fetch(`/api/v1/corpora/${id}`).catch(() => null) : null;
+    const corpus = answer?.ok ? await answer.json() : null;
+    if (!corpus || corpus.state === "parsing") return;
+    localStorage.removeItem(this.savedKey);
+    if (corpus.state === "ready") localStorage.removeItem(this.key);
   }
 
   get #rows() {
@@ -99,6 +115,7 @@ class RecordTable {
   }
 
   #keep() {
+    localStorage.removeItem(this.savedKey);
     const rows = this.#rows.filter((row) => !this.#isEmpty(row)).map((row) => this.#cells(row));
     if (rows.length) localStorage.setItem(this.key, JSON.stringify(rows));
     else localStorage.removeItem(this.key);
@@ -195,7 +212,9 @@ class RecordTable {
       this.#fail(result?.title ?? away ?? "");
       return;
     }
-    localStorage.removeItem(this.key);
+    clearTimeout(this.#timer);
+    this.#keep();
+    localStorage.setItem(this.savedKey, result.id);
     location.assign(`/corpora/${result.id}`);
   }
 

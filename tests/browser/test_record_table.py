@@ -58,3 +58,27 @@ def test_every_kind_has_its_columns(open_page: Open, running_stack: Stack) -> No
     client = running_stack.client
     until(lambda: client.get(f"/api/v1/corpora/{corpus_id}").json()["state"] == "ready", 60, "the corpus")
     assert client.get(f"/api/v1/corpora/{corpus_id}").json()["kind"] == "preference"
+
+
+def test_a_draft_stays_until_its_corpus_is_ready(open_page: Open, running_stack: Stack) -> None:
+    client = running_stack.client
+
+    def save(state: str) -> None:
+        page.get_by_role("button", name="Save as a corpus").click()
+        page.wait_for_url(lambda url: "/corpora/write" not in url)
+        path = f"/api/v1/corpora/{page.url.rpartition('/')[2]}"
+        until(lambda: client.get(path).json()["state"] == state, 60, state)
+        page.goto(f"{running_stack.base_url}/corpora/write?kind=questions")
+
+    with open_page("/corpora/write?kind=questions") as page:
+        page.get_by_label("Question 1").fill("When?")
+        page.get_by_label("Right answer 1").fill("([0-9")
+        page.get_by_label("Check 1").select_option("regex")
+        page.get_by_label("Name", exact=True).fill("Years")
+        save("failed")
+        expect(page.get_by_label("Right answer 1")).to_have_value("([0-9")
+        expect(page.get_by_label("Check 1")).to_have_value("regex")
+        page.get_by_label("Right answer 1").fill("[0-9]{4}")
+        page.get_by_label("Name", exact=True).fill("Years")
+        save("ready")
+        expect(page.get_by_label("Right answer 1")).to_have_value("")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from app.core.roles import is_at_least
 from tests.browser.conftest import checked_page, finished_job, newest_checkpoint, until_started
@@ -114,4 +114,7 @@ def test_no_page_of_a_viewer_offers_what_is_refused(running_stack: Stack, vera: 
             unexplained.add(path)
         if violations := barriers(vera):
             inaccessible[path] = violations
+        if path == "/account":
+            for name in ("Change the password", "Create a token"):
+                expect(vera.get_by_role("button", name=name)).to_be_visible()
     assert (offered, buttons, unexplained, inaccessible) == ({}, {}, set(), {})

@@ -357,7 +357,9 @@ class Installation:
 
 def children_of(home: Path) -> list[psutil.Process]:
     """The running supervisors with a pid file below an installation's directory."""
-    supervisors = (processes.from_pid_file(path) for path in home.glob("**/supervisors/*.pid"))
+    directories = (Path(path) for path, _names, _files in os.walk(home) if Path(path).name == "supervisors")
+    files = (path for directory in directories for path in directory.glob("*.pid"))  # os.walk: others may vanish
+    supervisors = (processes.from_pid_file(path) for path in files)
     return [process for process in supervisors if process is not None]
 
 

@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_refused_at_its_field_and_starts_nothing(
 
     assert "Choose from 1 to 16 models." in refusal(models=[])
     assert "Choose at least one corpus." in refusal(corpora=[])
-    assert "must be at most 32" in refusal(num_fewshot="99")
+    assert "Examples before each question must be at most 32" in refusal(num_fewshot="99")
     assert "There is nothing here" in refusal(models=[checkpoint.id, "nope"])
     assert "answers a model judges" in refusal(corpora=[judged])
     assert "There is nothing here" in refusal(corpora=[judged], judge="nope")
