@@ -337,13 +337,12 @@ def set_quotas(
     gpu_hours: Text = "",
 ) -> Response:
     """Change what a user may take at most; an empty field is no limit."""
-    text = {"disk_bytes": disk_gigabytes, "running_jobs": running_jobs, "gpu_hours": gpu_hours}
     entered = {"disk_gigabytes": disk_gigabytes, "running_jobs": running_jobs, "gpu_hours": gpu_hours}
     try:
-        values: dict[str, Any] = {name: _decimal(value) or None for name, value in text.items()}
-        if values["disk_bytes"] is not None:
-            values["disk_bytes"] = round(float(values["disk_bytes"]) * 10**9)
-        changed = quotas.Quotas.model_validate(values)
+        values: dict[str, Any] = {name: _decimal(text) or None for name, text in entered.items()}
+        gigabytes = values.pop("disk_gigabytes")
+        num_bytes = None if gigabytes is None else round(float(gigabytes) * 10**9)
+        changed = quotas.Quotas.model_validate({"disk_bytes": num_bytes, **values})
     except (ValueError, OverflowError):
         message = _("Enter numbers that are not negative, such as 1500 or 1.5, or leave fields empty.")
         error = PanelError(422, "request_invalid", message)

@@ -56,6 +56,7 @@ STATES = (
     "cancelled",
 )
 TERMINAL = ("succeeded", "failed", "cancelled")
+HELD = ("starting", "running", "pausing", "cancelling")  # an attempt holds the job and its node
 DESIRED_STATES = ("run", "pause", "cancel")
 CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
 TASK_KINDS = ("parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer", "generate")

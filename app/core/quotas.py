@@ -17,12 +17,11 @@ from app.core.account_models import User
 from app.core.errors import PanelError
 from app.core.formatting import file_size
 from app.core.i18n import _
-from app.core.models import Attempt, BackgroundTask, Checkpoint, Corpus, CorpusFile, ImportedModel, Job, Node
+from app.core.models import HELD, Attempt, BackgroundTask, Checkpoint, Corpus, CorpusFile, ImportedModel, Job, Node
 from app.core.openai_models import Upload
 
 QUOTA_LOCK = 0x71756F  # of PostgreSQL, beside the hash of a user: any number that nothing else uses
 GPU_PERIOD = timedelta(days=30)
-RUNNING = ("starting", "running", "pausing", "cancelling")  # states in which a job takes a place on a node
 
 
 class Quotas(BaseModel):
@@ -54,7 +53,7 @@ class UserUsage:
 
 def usage(session: Session, user_id: str) -> UserUsage:
     """What a user takes now."""
-    running = select(func.count()).where(Job.owner_id == user_id, Job.state.in_(RUNNING))
+    running = select(func.count()).where(Job.owner_id == user_id, Job.state.in_(HELD))
     hours = gpu_hours(session, [user_id]).get(user_id, 0.0)
     return UserUsage(used_bytes(session, user_id), session.scalar(running) or 0, hours)
 

@@ -6,27 +6,21 @@ The scheduler's process does it in threads of its own, as it does with webhooks.
 import logging
 from datetime import timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import func
 
 from app.core import db, i18n
 from app.core.i18n import _
 from app.core.notice_models import NoticeDelivery, NoticeService, NoticeSettings, UserNotice
 from app.notices import apprise_process, email, events
 from app.notices.delivery_errors import FINAL, DeliveryFailed
-from app.webhooks.delivery import CLAIM_SECONDS, PAUSES
+from app.webhooks.delivery import PAUSES, claim_due
 
 log = logging.getLogger(__name__)
 
 
 def claim(limit: int) -> list[str]:
     """The IDs of the deliveries that are due, which nobody else gets for a while."""
-    with db.transaction() as session:
-        due = select(NoticeDelivery).where(NoticeDelivery.due_at <= func.now()).order_by(NoticeDelivery.due_at)
-        rows = session.scalars(due.limit(limit).with_for_update(skip_locked=True)).all()
-        for row in rows:
-            row.due_at = func.now() + timedelta(seconds=CLAIM_SECONDS)
-            row.num_tries += 1
-        return [row.id for row in rows]
+    return claim_due(NoticeDelivery, limit)
 
 
 def deliver(delivery_id: str) -> None:

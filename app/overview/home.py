@@ -8,12 +8,11 @@ from sqlalchemy.orm import Session
 from app.checkpoints import service as checkpoints
 from app.core import db
 from app.core.i18n import locale
-from app.core.models import STATES, TERMINAL, Corpus
+from app.core.models import HELD, STATES, TERMINAL, Corpus
 from app.core.principal import Principal
 from app.corpora import service as corpora
 from app.jobs import schemas, service
 from app.jobs.cluster import nodes
-from app.jobs.lifecycle.transitions import HELD
 from app.jobs.schemas import rows
 from app.web.auth import Reader
 from app.web.pages import page

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from http.client import HTTPException
+from typing import TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,12 +26,15 @@ from urllib3.exceptions import HTTPError
 
 from app.core import db
 from app.core.errors import PanelError
+from app.core.notice_models import NoticeDelivery
 from app.core.openai_models import WebhookDelivery, WebhookEndpoint
 from app.core.version import VERSION
 from app.webhooks import service
 from app.webhooks.addresses import DeliveryAddress, resolve
 
 log = logging.getLogger(__name__)
+
+Delivery = TypeVar("Delivery", WebhookDelivery, NoticeDelivery)
 
 NUM_THREADS = 4
 TIMEOUT_SECONDS = 10.0  # until an endpoint must have answered
@@ -72,9 +76,14 @@ class Deliveries:
 
 
 def claim(limit: int) -> list[str]:
-    """The IDs of the deliveries that are due, which nobody else gets for a while."""
+    """The IDs of the webhooks that are due, which nobody else gets for a while."""
+    return claim_due(WebhookDelivery, limit)
+
+
+def claim_due(table: type[Delivery], limit: int) -> list[str]:
+    """The IDs of the deliveries of a table that are due, which nobody else gets for a while."""
     with db.transaction() as session:
-        due = select(WebhookDelivery).where(WebhookDelivery.due_at <= func.now()).order_by(WebhookDelivery.due_at)
+        due = select(table).where(table.due_at <= func.now()).order_by(table.due_at)
         rows = session.scalars(due.limit(limit).with_for_update(skip_locked=True)).all()
         for row in rows:
             row.due_at = func.now() + timedelta(seconds=CLAIM_SECONDS)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -109,7 +109,8 @@ def _documents(source: CorpusInput, limit: int | None, num_fewshot: int) -> tupl
     few = 0 if source.kind == "text" else num_fewshot
     corpus = CorpusReader(source)
     # The labels of a classification are those of all its records.
-    texts = list(corpus.texts() if source.kind == "classification" or limit is None else _first(corpus, limit + few))
+    most = None if source.kind == "classification" or limit is None else limit + few
+    texts = list(islice(corpus.texts(), most))
     corpus.close()
     if source.kind == "text":
         documents: Documents = [{"text": text} for text in texts]
@@ -124,10 +125,6 @@ def _documents(source: CorpusInput, limit: int | None, num_fewshot: int) -> tupl
     if len(documents) <= few:
         raise ValueError(f"a corpus has {len(documents)} documents, too few to show {few} and ask about others")
     return documents[:few], documents[few:]
-
-
-def _first(corpus: CorpusReader, number: int) -> Iterator[str]:
-    return islice(corpus.texts(), number)
 
 
 def _num_sequences(loaded: LoadedModel, kind: str, documents: Documents) -> int:

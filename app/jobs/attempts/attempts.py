@@ -13,14 +13,14 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
 from app.core.json_shapes import JobProgress, Notice
-from app.core.models import Attempt, Checkpoint, Corpus, Job, Tokenizer
+from app.core.models import HELD, Attempt, Checkpoint, Corpus, Job, Tokenizer
 from app.core.settings import settings
 from app.corpora import service as corpora_service
 from app.jobs.attempts import journal, metrics, replay
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.lifecycle import failures, recovery_policy, retention, state, wait_reasons
 from app.jobs.lifecycle.state import add_history, seconds_from_now, set_state
-from app.jobs.lifecycle.transitions import HELD, Actor
+from app.jobs.lifecycle.transitions import Actor
 from app.jobs.planning import base_model, validation
 from app.jobs.planning.base_model import ModelFiles
 from app.tokenizers import service as tokenizers_service

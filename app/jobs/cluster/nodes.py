@@ -9,10 +9,9 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.core.models import Job, Node
+from app.core.models import HELD, Job, Node
 from app.core.settings import settings
 from app.jobs.cluster.placement import NodeCapacity
-from app.jobs.lifecycle.transitions import HELD
 from app.jobs.planning import accuracy
 from trainer.planning import hardware
 

@@ -23,9 +23,10 @@
 
 from typing import Literal
 
+from app.core.models import HELD
+
 Actor = Literal["user", "scheduler", "worker", "supervisor"]
 
-HELD = ("starting", "running", "pausing", "cancelling")  # an attempt holds the job and its node
 
 TRANSITIONS: dict[tuple[str, str], tuple[Actor, ...]] = {
     ("queued", "starting"): ("worker",),

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.core import db, disk, queue, quotas
-from app.core.models import Attempt, Job, Node
+from app.core.models import HELD, Attempt, Job, Node
 from app.core.settings import settings
 from app.jobs.attempts import progress
 from app.jobs.attempts.attempts import release_for_retry
@@ -19,7 +19,6 @@ from app.jobs.cluster import forecast, nodes, placement
 from app.jobs.cluster.nodes import list_nodes
 from app.jobs.lifecycle import retention, wait_reasons
 from app.jobs.lifecycle.state import finish, set_state
-from app.jobs.lifecycle.transitions import HELD
 
 log = logging.getLogger(__name__)
 

@@ -20,11 +20,10 @@ from sqlalchemy import select
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import audit_log, db, deleted_directories, idempotency, storage
-from app.core.models import BackgroundTask, Checkpoint, Corpus, Job
+from app.core.models import HELD, BackgroundTask, Checkpoint, Corpus, Job
 from app.corpora import open_uploads
 from app.corpora import service as corpora
 from app.jobs.lifecycle import retention
-from app.jobs.lifecycle.transitions import HELD
 from trainer.run_dir import CORPORA_SUFFIX
 
 log = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError
 
 from app.core import db
-from app.core.models import STATES, TERMINAL, Job
+from app.core.models import HELD, STATES, TERMINAL, Job
 from app.jobs import service
 from app.jobs.lifecycle.state import set_state
-from app.jobs.lifecycle.transitions import HELD, TRANSITIONS, Actor, allowed
+from app.jobs.lifecycle.transitions import TRANSITIONS, Actor, allowed
 from tests.app.jobs import factories
 from tests.users import Person
 
