@@ -41,7 +41,10 @@ export class Chart {
     element.addEventListener("click", (event) => this.#useTool(closest(event, "[data-tool]")));
     element.querySelector("[data-table]")?.addEventListener("toggle", () => this.#fillTable());
     this.plot.addEventListener("keydown", (event) => this.#moveBy(event));
-    this.plot.addEventListener("click", () => this.#linkToBatch());
+    this.plot.addEventListener("click", (event) => {
+      const left = event.clientX - this.u.over.getBoundingClientRect().left; // the cursor may not be there yet
+      this.#linkToBatch(this.u.posToIdx(left));
+    });
     new ResizeObserver(() => this.#fit()).observe(this.plot);
   }
 
@@ -154,10 +157,10 @@ export class Chart {
   }
 
   // The link below the chart leads to the samples of the step that was clicked, or that a key moved to.
-  #linkToBatch() {
+  /** @param {number} idx of the step among those drawn */
+  #linkToBatch(idx) {
     const link = this.element.querySelector("a[data-batches]");
-    const { idx } = this.u.cursor;
-    const step = idx == null ? null : this.u.data[0][idx];
+    const step = this.u.data[0][idx];
     if (!(link instanceof HTMLAnchorElement) || !step) return;
     link.search = `?step=${step}`;
     find(link, "span").textContent = fill(link.dataset.words ?? "", { step: number(step) });
@@ -203,7 +206,7 @@ export class Chart {
     /** @type {(position: { left: number, top: number }, fireHook: boolean, publish: boolean) => void} */
     const setCursor = this.u.setCursor;
     setCursor({ left: this.u.valToPos(steps[idx], "x"), top: 10 }, true, true);
-    this.#linkToBatch();
+    this.#linkToBatch(idx);
   }
 
   #fit() {

@@ -72,6 +72,7 @@ def test_a_click_on_the_curve_leads_to_the_samples_of_that_step(open_page: Open,
     with open_page(f"/jobs/{trained}") as page:
         link = page.get_by_role("link", name="Samples of a step")
         expect(link).to_have_attribute("href", f"/jobs/{trained}/batches")
+        expect(page.locator(".chart.big [data-readout]")).not_to_be_empty()  # the curve is drawn
         page.locator(".chart.big .u-over").click()
         expect(page.locator("a[data-batches]")).to_have_text(re.compile(r"Samples of step \d+"))
         step = page.locator("a[data-batches]").inner_text().rpartition(" ")[2]
