@@ -30,9 +30,9 @@ from app.corpora.cleaning import pages as cleaning_pages
 from app.evaluations import api as evaluations_api
 from app.evaluations import pages as evaluations_pages
 from app.jobs import api as jobs_api
-from app.jobs import everyones, everyones_pages
-from app.jobs import list_pages as job_list_pages
 from app.jobs import pages as jobs_pages
+from app.jobs.lists import everyones, everyones_pages
+from app.jobs.lists import pages as job_list_pages
 from app.notices import api as notices_api
 from app.notices import pages as notices_pages
 from app.openai import chat as openai_chat

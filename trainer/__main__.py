@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from trainer import jsonlines
 from trainer.events import EXIT_BAD_INPUT, EXIT_OK
+from trainer.formats import jsonlines
 from trainer.run_dir import CorpusInput, Inputs, RunDir
 from trainer.spec import resolve
 from trainer.spec_errors import SpecError

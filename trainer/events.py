@@ -15,7 +15,7 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from trainer.messages import Message
+from trainer.formats.messages import Message
 
 Phase = Literal["prepare", "tokenise", "load", "train", "evaluate", "save"]
 PHASES: tuple[Phase, ...] = ("prepare", "tokenise", "load", "train", "evaluate", "save")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from trainer.events import EXIT_BAD_INPUT, EXIT_NONFINITE, EXIT_OUT_OF_MEMORY, EXIT_RESUMABLE
-from trainer.messages import Message, message
+from trainer.formats.messages import Message, message
 
 EXIT_CODES = {
     "config_invalid": EXIT_BAD_INPUT,

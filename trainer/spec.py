@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from trainer import spec_checks
 from trainer.families import MIN_VOCAB_SIZE
-from trainer.messages import message
+from trainer.formats.messages import message
 from trainer.spec_errors import MESSAGES, SpecError, SpecProblem, from_pydantic_error
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from trainer.messages import Message, message
+from trainer.formats.messages import Message, message
 
 
 class SpecError(ValueError):

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from trainer import jsonlines
+from trainer.formats import jsonlines
 
 log = logging.getLogger("fork_server")
 

@@ -23,7 +23,7 @@ from app.core.node_budget import node_budget
 from app.core.settings import ROOT, settings
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import notifications
-from trainer.child_environment import child_environment
+from trainer.processes.child_environment import child_environment
 from worker.environment import fork_server_socket
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from app.core.json_shapes import TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, ImportedModel, Job
 from app.core.principal import Principal, visible, visible_to
 from app.corpora import service as corpora_service
-from trainer.corpus_kinds import EVALUATION_KINDS
+from trainer.formats.corpus_kinds import EVALUATION_KINDS
 from trainer.limits import Limit, Traits, limit
 from trainer.spec import TrainSpec
 

@@ -40,7 +40,7 @@ from app.core.json_shapes import (
 )
 from app.core.model_base import Base, new_id, one_of
 from app.core.synthetic_shapes import Synthesis
-from trainer.corpus_kinds import CORPUS_KINDS
+from trainer.formats.corpus_kinds import CORPUS_KINDS
 from trainer.spec import TrainSpec
 
 STATES = (
@@ -88,7 +88,7 @@ class Corpus(Base):
     version: Mapped[int] = mapped_column(server_default="1")
     num_uploads: Mapped[int] = mapped_column(server_default="1")  # files that were uploaded
     filename: Mapped[str]  # of the first file, like its format
-    format: Mapped[str]  # as trainer/corpus_formats.py has it of the file name
+    format: Mapped[str]  # as trainer/formats/corpus_formats.py has it of the file name
     kind: Mapped[str] = mapped_column(server_default="text")  # text, or what its documents are records of
     encoding: Mapped[str | None]  # None until parsed; chosen by the user if it is not UTF-8
     state: Mapped[str] = mapped_column(server_default="parsing")

@@ -40,8 +40,8 @@ from app.web.list_view import ListView
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
 from app.web.parameters import Id, Part
-from trainer import corpus_formats
-from trainer.corpus_kinds import KIND_FIELDS, TRAINED_KINDS
+from trainer.formats import corpus_formats
+from trainer.formats.corpus_kinds import KIND_FIELDS, TRAINED_KINDS
 
 router = APIRouter()
 PAGE_ROWS = 50

@@ -8,7 +8,7 @@ from app.core.i18n import _, gettext_noop, translate
 from app.core.json_shapes import CorpusColumn, CorpusMapping
 from app.core.models import Corpus
 from app.core.names import checked_name
-from trainer.corpus_kinds import CORPUS_KINDS, KIND_FIELDS
+from trainer.formats.corpus_kinds import CORPUS_KINDS, KIND_FIELDS
 
 MAX_COLUMN_LENGTH = 80
 

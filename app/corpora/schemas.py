@@ -10,7 +10,7 @@ from app.core.models import BackgroundTask, Corpus, CorpusFile
 from app.core.openai_models import Upload
 from app.corpora import problems, record_kinds
 from app.corpora.previews import DocumentPreview
-from trainer import corpus_formats
+from trainer.formats import corpus_formats
 
 MAX_UPLOADS = 4_000  # in one request; a corpus may have more files, in more versions
 

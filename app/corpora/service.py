@@ -17,7 +17,7 @@ from app.core.names import checked_name
 from app.core.principal import Principal, not_found, visible, visible_to
 from app.core.settings import settings
 from app.corpora.shipped import FOLDER, SHIPPED
-from trainer import corpus_formats
+from trainer.formats import corpus_formats
 from trainer.run_dir import CorpusInput, sha256_file
 
 MAX_NAME_LENGTH = 120

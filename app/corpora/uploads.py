@@ -18,7 +18,7 @@ from app.corpora import service
 from app.corpora.problems import ENCODINGS
 from app.corpora.record_kinds import checked_kind
 from app.web import uploads
-from trainer import corpus_formats
+from trainer.formats import corpus_formats
 
 MAX_FILENAME_LENGTH = 255
 

@@ -24,7 +24,7 @@ from app.core.models import Corpus, CorpusFile
 from app.core.openai_models import Upload
 from app.core.principal import Principal, visible_to
 from app.corpora import open_uploads, resumable_uploads, service, uploads
-from trainer import corpus_formats
+from trainer.formats import corpus_formats
 from trainer.run_dir import sync_directory
 
 MAX_FILES = 10_000

@@ -20,7 +20,7 @@ from app.web.errors import form_error
 from app.web.forms import FormBody
 from app.web.pages import page
 from app.web.parameters import Part, ShortText
-from trainer.corpus_kinds import EVALUATION_KINDS
+from trainer.formats.corpus_kinds import EVALUATION_KINDS
 
 router = APIRouter()
 DEFAULTS = {"limit": "200", "num_fewshot": "0", "max_tokens": "128", "judge": ""}

@@ -13,13 +13,14 @@ from app.core.i18n import _
 from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
 from app.core.principal import Principal
-from app.jobs import comparison, hyperparameter_search, metrics_csv, schemas, service, stream
-from app.jobs.attempts import metrics
+from app.jobs import hyperparameter_search, schemas, service, stream
+from app.jobs.attempts import metrics, metrics_csv
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.cluster import nodes
 from app.jobs.hyperparameter_search import HyperparameterSearchAnswer, HyperparameterSearchRequest
 from app.jobs.lifecycle import notifications
 from app.jobs.lifecycle.notifications import notify_job_changed
+from app.jobs.lists import comparison
 from app.jobs.planning import answers
 from app.jobs.previews import batch, chat_template
 from app.jobs.previews.chat_template import PreviewAnswer, PreviewRequest

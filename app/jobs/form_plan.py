@@ -16,7 +16,7 @@ from app.jobs.views import form
 from app.jobs.views.form import SubmittedForm
 from app.jobs.views.form_controls import FIXED_BY_BASE, FormContext
 from app.web.errors import spec_fields
-from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
+from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.spec_errors import SpecError
 
 PLANNED_FIGURES = {"max_steps": "max_steps", "num_train_epochs": "num_epochs"}

@@ -44,7 +44,7 @@ from app.web.json_body import StrictRoute
 from app.web.pages import page
 from app.web.parameters import Id, ShortText
 from app.web.preview_process import PREVIEWS
-from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
+from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.spec import MAX_STEPS, recipe, recipe_names
 from trainer.spec_errors import SpecError
 

@@ -36,7 +36,7 @@ from app.jobs.lifecycle.state import add_history, finish, set_state
 from app.jobs.planning import accuracy, base_model, training_data, validation
 from app.jobs.planning.answers import localize
 from app.jobs.planning.base_model import StartingPoint
-from trainer.messages import Message, message
+from trainer.formats.messages import Message, message
 from trainer.planning import hardware, scaling_laws
 from trainer.planning.config_search import choose_auto_fields, split_auto_fields
 from trainer.planning.plan import MESSAGES, Plan, plan

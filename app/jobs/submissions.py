@@ -25,8 +25,8 @@ from app.corpora import problems
 from app.jobs import service
 from app.jobs.lifecycle import job_webhooks
 from app.jobs.service import ResolvedRequest
-from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.families import TEXT_OBJECTIVES
+from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.spec_errors import SpecError
 
 log = logging.getLogger(__name__)

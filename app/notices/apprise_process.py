@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 from app.core.settings import ROOT, settings
 from app.notices.delivery_errors import DeliveryFailed
-from trainer.child_environment import child_environment
-from trainer.child_limits import ChildLimits, limited_command
+from trainer.processes.child_environment import child_environment
+from trainer.processes.child_limits import ChildLimits, limited_command
 
 WAIT_SECONDS = 30.0  # less than a delivery is claimed for
 LIMITS = ChildLimits(memory_bytes=1 << 29, cpu_seconds=20, file_bytes=1 << 20, niceness=0)

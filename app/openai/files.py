@@ -27,7 +27,7 @@ from app.openai.objects import After, RetryCount
 from app.web import multipart
 from app.web.auth import Reader, Submitter
 from app.web.json_body import StrictRoute
-from trainer import corpus_formats
+from trainer.formats import corpus_formats
 
 router = APIRouter(route_class=StrictRoute)
 

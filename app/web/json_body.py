@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from app.core.i18n import _
-from trainer import strict_json
+from trainer.formats import strict_json
 
 # In all objects and lists of a body: 1,000 messages have 3,000. Each wrong one costs the event loop about 6 µs.
 MAX_VALUES = 5_000

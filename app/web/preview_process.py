@@ -9,9 +9,9 @@ from app.core.i18n import _
 from app.core.node_budget import NoRoom, node_budget
 from app.core.settings import ROOT
 from app.web.pools import Pool
-from trainer.child_environment import child_environment
-from trainer.child_limits import ChildLimits, limited_command
 from trainer.events import EXIT_BAD_INPUT
+from trainer.processes.child_environment import child_environment
+from trainer.processes.child_limits import ChildLimits, limited_command
 
 MEMORY_BYTES = 1 << 30  # of the child with all that it imports
 LIMITS = ChildLimits(memory_bytes=MEMORY_BYTES, cpu_seconds=20, file_bytes=1 << 20, niceness=0)

@@ -26,7 +26,7 @@ from app.launcher.embedded import Address, Postgres, Server, Valkey
 from tests.faults.proxy import Proxy
 from tests.users import PASSWORD
 from tests.waiting import until
-from trainer.child_environment import child_environment
+from trainer.processes.child_environment import child_environment
 
 ROOT = Path(__file__).parents[2]
 SHORT_TIMES = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from trainer import jsonlines
+from trainer.formats import jsonlines
 from trainer.launch import gang
 from trainer.run_dir import RunDir
 

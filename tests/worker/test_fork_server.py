@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.waiting import until
-from trainer.child_environment import child_environment
+from trainer.processes.child_environment import child_environment
 from worker.environment import fork_server_socket
 from worker.node import ForkServer, describe
 from worker.supervisor import gang_client as gangs

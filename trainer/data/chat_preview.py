@@ -7,11 +7,11 @@ from pathlib import Path
 from pydantic import BaseModel
 from transformers import PreTrainedTokenizerFast
 
-from trainer.child_limits import data_bytes
 from trainer.data import tokenizer as tokenizers
 from trainer.data.chat_template import ChatMessage, end_of_turn_id, job_template
 from trainer.data.encoding_budget import encoding_budget, enforced
 from trainer.data.record_encoding import RecordEncoder
+from trainer.processes.child_limits import data_bytes
 
 
 class RenderedPart(BaseModel):

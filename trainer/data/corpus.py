@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.corpus_kinds import group_hash
 from trainer.failure import Failure
+from trainer.formats.corpus_kinds import group_hash
 from trainer.run_dir import CorpusInput
 
 CHUNK_BYTES = 1 << 20

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from trainer.child_limits import limit_memory
+from trainer.processes.child_limits import limit_memory
 
 CPU_SECONDS = 1.0
 MEMORY_BYTES = 256 << 20

@@ -15,7 +15,7 @@ from trainer.data.special_tokens import SpecialTokens
 from trainer.data.tokenizer import end_ids, start_ids
 from trainer.failure import Failure
 from trainer.families import CHAT_OBJECTIVES
-from trainer.messages import Message
+from trainer.formats.messages import Message
 
 MARKS = ("<|im_start|>", "<|im_end|>")
 

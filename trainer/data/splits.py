@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.corpus_kinds import GROUPS_FILE, TRAIN_NAMES, VALIDATION_NAMES, group_hash
 from trainer.data.corpus import CorpusReader
 from trainer.failure import Failure
+from trainer.formats.corpus_kinds import GROUPS_FILE, TRAIN_NAMES, VALIDATION_NAMES, group_hash
 from trainer.planning.counts import num_held_out
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec

@@ -25,7 +25,7 @@ from trainer.data.tokenizer import Progress, end_ids, token_bytes
 from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.events import RemarkKind
 from trainer.failure import Failure
-from trainer.messages import Message, message
+from trainer.formats.messages import Message, message
 from trainer.planning.counts import num_held_out
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec

@@ -6,10 +6,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from trainer.child_limits import data_bytes
 from trainer.data.encoding_budget import encoding_budget, enforced
 from trainer.data.token_bytes import TokenBytes
 from trainer.data.token_views import TokenViews
+from trainer.processes.child_limits import data_bytes
 
 
 def compare(directories: Sequence[Path], text: str) -> list[list[dict[str, Any]] | None]:

@@ -20,14 +20,14 @@ from typing import IO, Any
 
 from transformers import PreTrainedTokenizerFast
 
-from trainer import child_limits
-from trainer.child_environment import child_environment
-from trainer.child_limits import ChildLimits, limited_command
 from trainer.data import tokenizer as tokenizers
 from trainer.data.encoding_budget import encoding_budget
 from trainer.data.record_encoding import RecordRefused, Segment
 from trainer.failure import Failure
-from trainer.messages import Message
+from trainer.formats.messages import Message
+from trainer.processes import child_limits
+from trainer.processes.child_environment import child_environment
+from trainer.processes.child_limits import ChildLimits, limited_command
 
 LIMITS = ChildLimits(
     memory_bytes=8 << 30,  # for the longest records; each call has its own, smaller limit

@@ -18,7 +18,6 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from trainer.child_limits import data_bytes
 from trainer.data import chat_template
 from trainer.data import tokenizer as tokenizers
 from trainer.data.detokenizer import Detokenizer
@@ -27,6 +26,7 @@ from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
 from trainer.data.token_bytes import TokenBytes
 from trainer.data.token_views import TokenViews
 from trainer.data.tool_formats import special_marks, tool_format
+from trainer.processes.child_limits import data_bytes
 
 LOADING = EncodingBudget(cpu_seconds=60.0, memory_bytes=2 << 30)
 MAX_TEXTS = 1024  # that are decoded at once

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from trainer.corpus_kinds import EVALUATION_KINDS
 from trainer.data.corpus import CorpusReader
 from trainer.data.tokenized_records import label_order
+from trainer.formats.corpus_kinds import EVALUATION_KINDS
 from trainer.inference import lm_eval_harness, question_answering
 from trainer.inference.generation import LoadedModel
 from trainer.inference.lm_eval_harness import MAX_CHARACTERS, MAX_EXAMPLES, Scores

@@ -14,8 +14,8 @@ from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-from trainer import child_limits
-from trainer.child_limits import ChildLimits, limited_command
+from trainer.processes import child_limits
+from trainer.processes.child_limits import ChildLimits, limited_command
 
 MAX_GRAMMAR_BYTES = 64 << 10
 CPU_SECONDS = 2

@@ -32,12 +32,12 @@ from typing import Any, Literal
 import psutil
 from pydantic import BaseModel
 
-from trainer import jsonlines
-from trainer.child_environment import TORCH_IMPORT_ENVIRONMENT
 from trainer.events import EXIT_BUG, EXIT_BUSY, EXIT_OK, EXIT_PEER_LOST, EXIT_RESUMABLE
+from trainer.formats import jsonlines
 from trainer.launch import process
 from trainer.launch.environment import free_port, set_rank_environment
-from trainer.parent_death import signal_on_parent_death
+from trainer.processes.child_environment import TORCH_IMPORT_ENVIRONMENT
+from trainer.processes.parent_death import signal_on_parent_death
 from trainer.run_dir import RunDir
 
 PEER_GRACE_SECONDS = 10.0  # for ranks whose peer died

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from trainer.messages import Message
+from trainer.formats.messages import Message
 
 
 class Estimate(BaseModel):

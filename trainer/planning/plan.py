@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from trainer.families import PACKED_OBJECTIVES, TEXT_OBJECTIVES
-from trainer.messages import Message, message
+from trainer.formats.messages import Message, message
 from trainer.planning import step_time
 from trainer.planning.config_search import Fix, cheapest_fix, fits_in_memory
 from trainer.planning.counts import (

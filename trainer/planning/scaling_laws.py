@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from trainer.messages import Message, message
+from trainer.formats.messages import Message, message
 from trainer.planning.config_search import fastest_fitting_spec
 from trainer.planning.counts import num_parameters
 from trainer.planning.hardware import NodeHardware

@@ -5,7 +5,7 @@ from math import ceil, log2
 from pydantic import BaseModel
 
 from trainer.families import ENCODERS, MIN_VOCAB_SIZE, PACKED_OBJECTIVES, TEXT_OBJECTIVES
-from trainer.messages import message
+from trainer.formats.messages import message
 from trainer.planning.counts import num_held_out, span_lengths
 from trainer.planning.estimates import Estimate, estimate
 from trainer.planning.mixture import CorpusShare, corpus_shares, draws_per_cycle

@@ -16,7 +16,7 @@ import psutil
 import torch
 
 from trainer.engines.base import Engine
-from trainer.parent_death import signal_on_parent_death
+from trainer.processes.parent_death import signal_on_parent_death
 from trainer.report import Reporter
 from trainer.training import checkpoint
 from trainer.training.checkpoint import CheckpointWriter, NotSaved

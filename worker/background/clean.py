@@ -10,8 +10,8 @@ from app.core.models import BackgroundTask, Corpus
 from app.core.settings import settings
 from app.corpora.cleaning import service
 from app.corpora.cleaning.recipe import RECIPE_FILE, SCRATCH_BYTES
-from trainer.child_environment import child_environment
-from trainer.child_limits import ChildLimits
+from trainer.processes.child_environment import child_environment
+from trainer.processes.child_limits import ChildLimits
 from worker.background import parse
 from worker.background.lease import Lease
 from worker.background.work import Report, Work

@@ -13,9 +13,9 @@ from app.core import db, storage
 from app.core.json_shapes import TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job
 from app.corpora import service as corpora_service
-from trainer.child_environment import child_environment
-from trainer.child_limits import ChildLimits
 from trainer.events import EXIT_BAD_INPUT
+from trainer.processes.child_environment import child_environment
+from trainer.processes.child_limits import ChildLimits
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
 from worker.sandbox import runner

@@ -9,7 +9,7 @@ from app.core import background_tasks, db, disk
 from app.core.json_shapes import TaskProgress
 from app.core.models import BackgroundTask
 from app.core.settings import settings
-from trainer.jsonlines import Message
+from trainer.formats.jsonlines import Message
 
 OUTAGE = (DBAPIError, TimeoutError)
 

@@ -10,9 +10,9 @@ from app.base_models import service
 from app.core import db, disk, storage
 from app.core.models import BackgroundTask, ImportedModel
 from app.core.settings import settings
-from trainer.child_environment import child_environment
-from trainer.child_limits import ChildLimits
 from trainer.data.encoding_budget import encoding_budget
+from trainer.processes.child_environment import child_environment
+from trainer.processes.child_limits import ChildLimits
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
 from worker.sandbox import runner

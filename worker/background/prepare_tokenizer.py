@@ -10,8 +10,8 @@ from app.core.settings import settings
 from app.corpora import service as corpora_service
 from app.tokenizers import service
 from app.tokenizers.imports import MAX_BYTES
-from trainer.child_environment import child_environment
-from trainer.child_limits import ChildLimits
+from trainer.processes.child_environment import child_environment
+from trainer.processes.child_limits import ChildLimits
 from worker.background import model_import
 from worker.background.lease import Lease
 from worker.background.work import Report, Work

@@ -11,8 +11,8 @@ from typing import Any
 
 from app.core.node_budget import node_budget
 from app.core.settings import ROOT
-from trainer import jsonlines
-from trainer.child_environment import child_environment
+from trainer.formats import jsonlines
+from trainer.processes.child_environment import child_environment
 from worker.environment import fork_server_socket
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from app.core.node_budget import NoRoom, node_budget
-from trainer.child_limits import data_bytes, limit_memory
 from trainer.data import chat_template
 from trainer.data.tokenizer_process import IsStopped
 from trainer.inference import generation
@@ -29,6 +28,7 @@ from trainer.inference.shared_weights import shared_base, with_adapter
 from trainer.inference.text_pieces import TokenDecoder
 from trainer.modeling import lora
 from trainer.planning.context_length import context_length
+from trainer.processes.child_limits import data_bytes, limit_memory
 from worker.inference.shared_tokenizer import SharedTokenizer
 
 log = logging.getLogger(__name__)

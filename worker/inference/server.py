@@ -30,9 +30,9 @@ from app.playground.schemas import (
     GenerationTask,
     TokenProbability,
 )
-from trainer import jsonlines
 from trainer.data.record_encoding import RecordRefused
 from trainer.data.tokenizer_process import CallStopped
+from trainer.formats import jsonlines
 from trainer.inference import grammar_check, inspection
 from trainer.inference.grammar import GrammarConstraint
 from trainer.inference.inspection import TokenScore

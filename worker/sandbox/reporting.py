@@ -4,7 +4,7 @@ import sys
 import time
 from typing import Any
 
-from trainer import jsonlines
+from trainer.formats import jsonlines
 
 REPORT_SECONDS = 0.5
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.core.settings import ROOT
-from trainer.child_limits import ChildLimits, limited_command
-from trainer.jsonlines import LineSplitter, Message
+from trainer.formats.jsonlines import LineSplitter, Message
+from trainer.processes.child_limits import ChildLimits, limited_command
 
 HEARTBEAT_SECONDS = 1.0
 

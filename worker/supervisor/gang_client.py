@@ -17,8 +17,8 @@ from typing import Any, Literal
 import psutil
 
 from app.core.settings import ROOT
-from trainer import jsonlines
-from trainer.child_environment import child_environment
+from trainer.formats import jsonlines
+from trainer.processes.child_environment import child_environment
 from worker.environment import fork_server_socket, gpu_lock
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from app.core.queue import GENERATE, celery
 from app.core.settings import settings
 from app.playground import generation_queue
 from app.playground.schemas import GenerationMessage, GenerationTask
-from trainer import jsonlines
+from trainer.formats import jsonlines
 from worker.runtime import current_worker
 
 log = logging.getLogger(__name__)

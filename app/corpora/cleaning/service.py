@@ -16,7 +16,7 @@ from app.core.models import Corpus, CorpusFile
 from app.core.principal import Principal
 from app.corpora import service, versions
 from app.corpora.cleaning.recipe import EXAMPLES_FILE, LANGUAGES, Language, Length, StepSettings, corpora_of
-from trainer import corpus_formats
+from trainer.formats import corpus_formats
 
 
 @dataclass(frozen=True)

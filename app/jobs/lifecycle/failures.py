@@ -8,7 +8,7 @@ from typing import Any
 
 from app.core.formatting import file_size
 from app.core.i18n import Plural, _, gettext_noop, translate
-from trainer.messages import Message
+from trainer.formats.messages import Message
 
 
 @dataclass(frozen=True)

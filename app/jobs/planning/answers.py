@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from app.core.formatting import compact, file_size, number, span
 from app.core.i18n import _, translate
 from app.core.settings import settings
-from trainer.messages import Message
+from trainer.formats.messages import Message
 from trainer.planning.estimates import Estimate
 from trainer.planning.plan import Plan
 from trainer.planning.scaling_laws import Proposal

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from app.core.json_shapes import ParseReport
 from app.core.models import Corpus, Job
 from app.core.principal import Principal
-from trainer.corpus_kinds import TRAIN_NAMES, VALIDATION_NAMES
 from trainer.families import TEXT_OBJECTIVES
+from trainer.formats.corpus_kinds import TRAIN_NAMES, VALIDATION_NAMES
 from trainer.planning.training_data import TrainingData
 from trainer.spec import TrainSpec
 

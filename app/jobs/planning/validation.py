@@ -13,8 +13,8 @@ from app.core.i18n import _, gettext_noop, ngettext, translate
 from app.core.models import Checkpoint, Corpus, Job
 from app.core.principal import Principal
 from app.jobs.planning.answers import localize
-from trainer.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE, TRAIN_NAMES, VALIDATION_NAMES
 from trainer.families import MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES
+from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE, TRAIN_NAMES, VALIDATION_NAMES
 from trainer.planning.plan import Plan
 from trainer.spec import MAX_STEPS, TrainSpec
 

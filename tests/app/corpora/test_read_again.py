@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from app.core.models import BackgroundTask
 from tests.app.corpora.test_versions import joined
 from tests.background import claim, forget_waiting, run_waiting
-from trainer.jsonlines import Message
+from trainer.formats.jsonlines import Message
 from worker.background import runner
 from worker.background.lease import Lease
 

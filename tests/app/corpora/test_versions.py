@@ -16,7 +16,7 @@ from tests.app.corpora.test_tus import BODY, create, metadata
 from tests.app.jobs import factories
 from tests.background import run_waiting
 from tests.users import Person
-from trainer.corpus_kinds import group_hash
+from trainer.formats.corpus_kinds import group_hash
 
 FILES = {"b/two.txt": b"Second.", "a/one.txt": b"First.\fAlso first.", "three.jsonl": b'{"text": "Third."}\n'}
 

@@ -8,8 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.core import db, storage
-from app.jobs import metrics_csv, service
-from app.jobs.attempts import metrics
+from app.jobs import service
+from app.jobs.attempts import metrics, metrics_csv
 from tests.app.jobs import factories
 from tests.users import Person
 from trainer import events

@@ -11,7 +11,6 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from tests.trainer.runs import english, make_run, small_spec, write_corpus
-from trainer.corpus_kinds import GROUPS_FILE, group_hash
 from trainer.data import tokenized_text, tokenizer
 from trainer.data.splits import Split, hold_out, split_documents
 from trainer.data.tokenized_text import TokenizedText
@@ -19,6 +18,7 @@ from trainer.datasets import prepare
 from trainer.datasets.base import Dataset, RecordDataset
 from trainer.datasets.factory import open_dataset
 from trainer.failure import Failure
+from trainer.formats.corpus_kinds import GROUPS_FILE, group_hash
 from trainer.report import Reporter
 from trainer.run_dir import CorpusInput, RunDir
 from trainer.spec import TrainSpec

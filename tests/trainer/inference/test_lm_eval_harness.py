@@ -14,7 +14,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from tests.trainer.runs import checkpoint_of, write_corpus
 from trainer.__main__ import main
-from trainer.corpus_kinds import EVALUATION_KINDS
+from trainer.formats.corpus_kinds import EVALUATION_KINDS
 from trainer.inference import evaluation, generation, lm_eval_harness
 from trainer.inference.generation import LoadedModel
 from trainer.run_dir import CorpusInput, RunDir

@@ -17,9 +17,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from app.core.node_budget import node_budget
 from app.playground import failures
 from tests.waiting import until
-from trainer import jsonlines
 from trainer.data import tokenizer
 from trainer.data.tokenizer_process import TokenizerProcess
+from trainer.formats import jsonlines
 from trainer.inference import generation
 from worker.inference import server
 from worker.inference.models import LIBRARY_BYTES, MARGIN_BYTES, TOKENIZER_BYTES, Models

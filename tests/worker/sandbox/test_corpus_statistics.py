@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from trainer.corpus_kinds import GROUPS_FILE, group_hash
+from trainer.formats.corpus_kinds import GROUPS_FILE, group_hash
 from worker.sandbox import corpus_statistics
 from worker.sandbox.corpus_statistics import CUT_LENGTHS, count
 

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from app.corpora.cleaning.recipe import EXAMPLES_FILE, RECIPE_FILE, STEPS_ADAPTER, StepSettings
-from trainer import jsonlines
-from trainer.corpus_kinds import GROUPS_FILE, group_hash
 from trainer.events import EXIT_BAD_INPUT
+from trainer.formats import jsonlines
+from trainer.formats.corpus_kinds import GROUPS_FILE, group_hash
 from worker.sandbox.cleaning.documents import CorpusDocument, read_documents
 from worker.sandbox.cleaning.steps import CleaningRefused, Context, Reference, Step
 from worker.sandbox.corpus.fields import BadLine, BadLines

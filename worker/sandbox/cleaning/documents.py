@@ -12,7 +12,7 @@ import xxhash
 Record = dict[str, Any]
 Content = str | Record
 
-# Fields of records, of whatever kind, that hold texts, messages or lists of texts (trainer/corpus_kinds.py).
+# Fields of records, of whatever kind, that hold texts, messages or lists of texts (trainer/formats/corpus_kinds.py).
 _FIELDS = frozenset(
     ("text", "messages", "prompt", "completion", "chosen", "rejected", "source", "target", "question", "choices")
 )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from trainer import corpus_formats
+from trainer.formats import corpus_formats
 from worker.sandbox.corpus.fields import BadLine, BadLines
 
 MAX_RATIO = 100  # of the bytes that come out of a compressed file to those that go in

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from trainer import strict_json
+from trainer.formats import strict_json
 
 Record = dict[str, Any]
 

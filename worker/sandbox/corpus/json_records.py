@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from trainer import strict_json
+from trainer.formats import strict_json
 from worker.sandbox.corpus.decoding import BOM, SKIPPED
 from worker.sandbox.corpus.fields import BadLine, BadLines, Record
 from worker.sandbox.corpus.record_schema import RecordReader

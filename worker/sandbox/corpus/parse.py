@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trainer import corpus_formats
-from trainer.corpus_kinds import CORPUS_KINDS, GROUPS_FILE, group_hash
+from trainer.formats import corpus_formats
+from trainer.formats.corpus_kinds import CORPUS_KINDS, GROUPS_FILE, group_hash
 from worker.sandbox.corpus import columnar, decoding, documents
 from worker.sandbox.corpus.containers import MAX_RATIO, Refused, Source, Sources, max_expanded_bytes
 from worker.sandbox.corpus.fields import BadLine, BadLines, Record
@@ -338,9 +338,9 @@ def parse(
     mapping: dict[str, Any] | None = None,
     group_column: str | None = None,
 ) -> dict[str, Any]:
-    """Parse `directory`/upload, whose format trainer/corpus_formats.py names, and return what was read. `kind` is that
-    of its records; None to detect it from the first one. `bad_bytes` decides about bytes that cannot be decoded (see
-    decoding.REPLACEMENTS). `mapping` has in `columns` the key of a record for each field of the kind;
+    """Parse `directory`/upload, whose format trainer/formats/corpus_formats.py names, and return what was read.
+    `kind` is that of its records; None to detect it from the first one. `bad_bytes` decides about bytes that cannot be
+    decoded (see decoding.REPLACEMENTS). `mapping` has in `columns` the key of a record for each field of the kind;
     `group_column` is the key that names its group. Raises UnreadableCorpus.
     """
     upload = directory / "upload"

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainer.corpus_kinds import GROUPS_FILE
+from trainer.formats.corpus_kinds import GROUPS_FILE
 from worker.sandbox.corpus.parse import CorpusWriter, UnreadableCorpus, parse
 from worker.sandbox.reporting import ProgressReporter, report
 

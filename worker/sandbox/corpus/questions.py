@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from trainer.corpus_kinds import ANSWER_CHECKS
+from trainer.formats.corpus_kinds import ANSWER_CHECKS
 from worker.sandbox.corpus.fields import SHOWN_CHARACTERS, BadLine, Fields, Record
 
 

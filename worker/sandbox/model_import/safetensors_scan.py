@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from trainer import strict_json
+from trainer.formats import strict_json
 
 MAX_HEADER_BYTES = 16_000_000  # 100,000 tensors; the library itself takes 100 MB, of which Python makes 3 GB
 CHUNK_BYTES = 16 << 20

@@ -13,8 +13,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from app.base_models import names
-from trainer.child_limits import data_bytes
 from trainer.data.encoding_budget import encoding_budget, enforced
+from trainer.processes.child_limits import data_bytes
 from worker.sandbox.model_import.safetensors_scan import InvalidModel
 
 MAX_TOKENIZER_BYTES = 128 << 20  # the largest vocabularies take 40 MB

@@ -5,7 +5,6 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
-from trainer.child_limits import data_bytes
 from trainer.data.encoding_budget import encoding_budget, enforced
 from trainer.data.record_encoding import RecordEncoder, RecordRefused
 from trainer.data.tokenizer import missing_tokens, open_base
@@ -13,6 +12,7 @@ from trainer.export import gguf_writer
 from trainer.failure import Failure
 from trainer.limits import Traits
 from trainer.modeling.architectures import is_classifier
+from trainer.processes.child_limits import data_bytes
 from worker.sandbox.model_import.safetensors_scan import InvalidModel
 
 TALK = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "The old kettle."}]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.base_models import names
-from trainer import child_limits
+from trainer.processes import child_limits
 from trainer.run_dir import sha256_file
 from worker.sandbox.closing_report import closing_report
 from worker.sandbox.model_import import hf_config, safetensors_scan

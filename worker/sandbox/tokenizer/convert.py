@@ -14,8 +14,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from trainer import child_limits
 from trainer.data import chat_template, tokenizer
+from trainer.processes import child_limits
 from worker.sandbox.closing_report import MAX_WHY, closing_report
 from worker.sandbox.model_import import tokenizer_checks
 from worker.sandbox.model_import.archive import unpack

@@ -14,7 +14,7 @@ from app.corpora.cleaning.reasons import STEP_NAMES
 from tests.app.corpora.conftest import Upload
 from tests.app.corpora.test_versions import changed, groups, read
 from tests.background import claim, run_waiting
-from trainer.corpus_kinds import group_hash
+from trainer.formats.corpus_kinds import group_hash
 from worker.sandbox.corpus.json_records import MAX_LINE_CHARACTERS
 
 TEXTS = [

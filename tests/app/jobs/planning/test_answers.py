@@ -4,7 +4,7 @@ import pytest
 
 from app.core.i18n import use_locale
 from app.jobs.planning.answers import interval, localize
-from trainer.messages import Message
+from trainer.formats.messages import Message
 from trainer.planning.estimates import Estimate
 
 WHY = Message(code="why", template="Because.")

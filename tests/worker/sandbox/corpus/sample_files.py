@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 import pyarrow
 from pyarrow import parquet
 
-from trainer import corpus_formats
+from trainer.formats import corpus_formats
 
 CONTENT_TYPES = "http://schemas.openxmlformats.org/package/2006/content-types"
 RELATIONS = "http://schemas.openxmlformats.org/package/2006/relationships"

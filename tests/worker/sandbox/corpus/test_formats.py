@@ -14,7 +14,7 @@ import pytest
 
 from tests.worker.sandbox.corpus import sample_files
 from tests.worker.sandbox.corpus.sample_files import PLAIN, RECORDS, docx, epub, pdf, tarred, xlsx, zipped, zstd
-from trainer import corpus_formats
+from trainer.formats import corpus_formats
 from worker.sandbox.corpus import containers, parse
 
 FIXTURES = Path(__file__).parents[3] / "fixtures/corpora"

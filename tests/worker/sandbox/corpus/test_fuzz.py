@@ -12,7 +12,7 @@ from app.core.json_shapes import Problem
 from app.corpora import problems
 from tests.worker.sandbox.corpus.fuzz import outcome
 from tests.worker.sandbox.corpus.sample_files import SAMPLES
-from trainer.child_limits import ChildLimits, limited_command
+from trainer.processes.child_limits import ChildLimits, limited_command
 
 NUM_FILES = int(os.environ.get("FUZZ_FILES", "6"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))

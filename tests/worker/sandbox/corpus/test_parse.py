@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from app.core.json_shapes import Problem
 from app.corpora import problems
-from trainer.child_limits import ChildLimits, limited_command
+from trainer.processes.child_limits import ChildLimits, limited_command
 from worker.sandbox.corpus import decoding, json_records, parse
 from worker.sandbox.corpus.fields import BadLine, BadLines
 from worker.sandbox.corpus.record_schema import RecordReader

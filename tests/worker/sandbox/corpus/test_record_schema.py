@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.core.json_shapes import Problem
 from app.corpora import problems
 from app.corpora.record_kinds import KIND_WORDS, LOOKS, USES
-from trainer.corpus_kinds import CORPUS_KINDS, KIND_FIELDS, TRAINED_KINDS
+from trainer.formats.corpus_kinds import CORPUS_KINDS, KIND_FIELDS, TRAINED_KINDS
 from worker.sandbox.corpus.fields import BadLine
 from worker.sandbox.corpus.record_keys import KEYS
 from worker.sandbox.corpus.record_schema import READERS, RecordReader

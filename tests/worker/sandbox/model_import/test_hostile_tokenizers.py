@@ -18,7 +18,7 @@ from tokenizers.models import BPE
 from app.base_models import problems
 from app.core.json_shapes import Problem
 from tests import folders
-from trainer.child_limits import ChildLimits, limited_command
+from trainer.processes.child_limits import ChildLimits, limited_command
 from worker.background import model_import
 from worker.sandbox.closing_report import MAX_WHY
 from worker.sandbox.model_import import tokenizer_checks, validate

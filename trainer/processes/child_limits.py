@@ -1,7 +1,7 @@
 """Limits of child processes that handle other people's files. Standard library only.
 
-`python -m trainer.child_limits LIMITS COMMAND ...` sets the limits of its own process and becomes the command. So the
-parent decides, no child forgets, and nothing runs between fork and exec in a parent with threads.
+`python -m trainer.processes.child_limits LIMITS COMMAND ...` sets the limits of its own process and becomes the
+command. So the parent decides, no child forgets, and nothing runs between fork and exec in a parent with threads.
 
 Memory is RLIMIT_DATA, what a process may write: libraries and weights are mapped in gigabytes and cost nothing. Where
 systemd delegates a control group to us, a child has one of its own besides (cgroups.py), which limits its memory with
@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from trainer import cgroups
-from trainer.parent_death import signal_on_parent_death
+from trainer.processes import cgroups
+from trainer.processes.parent_death import signal_on_parent_death
 
 PR_SET_NO_NEW_PRIVS = 38  # <linux/prctl.h>
 GRACE_SECONDS = 5  # of computing between SIGXCPU, which ends a child, and SIGKILL, if it ignores that
@@ -47,7 +47,7 @@ def limited_command(limits: ChildLimits, command: Sequence[str]) -> list[str]:
     """The command line that runs a command under limits. Its working directory must be the one with `trainer`."""
     group = cgroups.create_group(limits.memory_bytes, limits.num_processes)
     limits = replace(limits, group=str(group) if group is not None else None)
-    return [sys.executable, "-m", "trainer.child_limits", json.dumps(asdict(limits)), *command]
+    return [sys.executable, "-m", "trainer.processes.child_limits", json.dumps(asdict(limits)), *command]
 
 
 def apply(limits: ChildLimits) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.messages import Message, message
+from trainer.formats.messages import Message, message
 
 TEMPLATES = {"fits": "needs {needed_bytes} of {available_bytes}"}
 

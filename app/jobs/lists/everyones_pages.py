@@ -7,9 +7,9 @@ from fastapi.responses import RedirectResponse
 
 from app.core import db
 from app.core.models import TERMINAL
-from app.jobs import everyones
-from app.jobs.everyones import Open, Search
 from app.jobs.lifecycle.notifications import notify_job_changed
+from app.jobs.lists import everyones
+from app.jobs.lists.everyones import Open, Search
 from app.web.auth import EveryonesManager, EveryonesReader
 from app.web.pages import page
 from app.web.parameters import Id

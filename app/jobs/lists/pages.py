@@ -11,8 +11,9 @@ from app.core.errors import PanelError
 from app.core.models import STATES, TERMINAL
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
-from app.jobs import bulk, comparison, hyperparameter_search, schemas, service
+from app.jobs import hyperparameter_search, schemas, service
 from app.jobs.lifecycle import notifications
+from app.jobs.lists import bulk, comparison
 from app.jobs.views import chart_words, parallel_coordinates
 from app.web.auth import Reader, Submitter
 from app.web.bulk import BulkOutcome, chosen, text_fields
@@ -22,7 +23,7 @@ from app.web.list_view import ListView
 from app.web.pages import page
 from app.web.paging import After
 from app.web.parameters import Id, ShortText
-from trainer.corpus_kinds import EVALUATION_KINDS
+from trainer.formats.corpus_kinds import EVALUATION_KINDS
 
 router = APIRouter(route_class=StrictRoute)
 

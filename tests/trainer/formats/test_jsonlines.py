@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer import jsonlines
-from trainer.jsonlines import LineSplitter, LineTooLong
+from trainer.formats import jsonlines
+from trainer.formats.jsonlines import LineSplitter, LineTooLong
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

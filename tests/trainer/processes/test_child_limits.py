@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Any
 
-from trainer.child_limits import ChildLimits, limited_command
+from trainer.processes.child_limits import ChildLimits, limited_command
 
 REPORT = """
 import json, os, resource

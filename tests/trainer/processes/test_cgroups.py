@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer import cgroups
-from trainer.child_limits import ChildLimits, limited_command
+from trainer.processes import cgroups
+from trainer.processes.child_limits import ChildLimits, limited_command
 
 
 @pytest.fixture
