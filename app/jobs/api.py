@@ -100,11 +100,18 @@ def submit_job(
     idempotency_key: Annotated[
         str | None, Header(description="Makes repeating the request safe.", max_length=idempotency.MAX_KEY_LENGTH)
     ] = None,
+    is_notified: Annotated[
+        bool, Query(description="Whether you are notified when it ends or makes no progress.")
+    ] = True,
 ) -> schemas.JobAnswer:
     """Submit a job."""
     with db.transaction() as session:
         job, is_new = service.submit(
-            session, principal=principal, request=partial_spec, idempotency_key=idempotency_key
+            session,
+            principal=principal,
+            request=partial_spec,
+            idempotency_key=idempotency_key,
+            is_notified=is_notified,
         )
         answer = schemas.job_answer(session, job)
     fault_injection.reach("submitted")

@@ -72,6 +72,7 @@ class HyperparameterSearchRequest(BaseModel):
     early_stopping: bool = Field(
         False, description="Cancel jobs whose validation loss is not among the best third (ASHA, arXiv 1810.05934)."
     )
+    is_notified: bool = Field(True, description="Whether you are notified when a job ends or makes no progress.")
 
 
 class HyperparameterSearchAnswer(BaseModel):
@@ -151,7 +152,9 @@ def create(
         key = f"{idempotency_key}-{index}" if idempotency_key else None
         spec = {**request.spec, **values, "name": _job_name(name, values)}
         try:
-            job, is_new = service.submit(session, principal=principal, request=spec, idempotency_key=key)
+            job, is_new = service.submit(
+                session, principal=principal, request=spec, idempotency_key=key, is_notified=request.is_notified
+            )
         except SpecError as error:
             raise _refusal(PanelError(422, "spec_invalid", str(error), spec_fields(error)), values) from error
         except PanelError as error:

@@ -173,7 +173,13 @@ def submit(request: Request, principal: Submitter, form_data: FormBody) -> Respo
         return _submit_search(request, principal, submitted, partial_spec, grid, key)
     try:
         with db.transaction() as session:
-            job, _new = service.submit(session, principal=principal, request=partial_spec, idempotency_key=key)
+            job, _new = service.submit(
+                session,
+                principal=principal,
+                request=partial_spec,
+                idempotency_key=key,
+                is_notified=submitted.is_notified,
+            )
             job_id = job.id
     except SpecError as error:
         return _draw_form(request, principal, submitted, refusal=form_plan.as_panel_error(error))
@@ -196,7 +202,11 @@ def _submit_search(
     early_stopping = submitted.fields.get("early_stopping") == "true"
     try:
         search = HyperparameterSearchRequest(
-            name=name[:1_000], spec=partial_spec, grid=grid, early_stopping=early_stopping
+            name=name[:1_000],
+            spec=partial_spec,
+            grid=grid,
+            early_stopping=early_stopping,
+            is_notified=submitted.is_notified,
         )
         with db.transaction() as session:
             row = hyperparameter_search.create(session, principal=principal, request=search, idempotency_key=key)

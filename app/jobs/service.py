@@ -223,9 +223,11 @@ def submit(
     request: dict[str, Any],
     idempotency_key: str | None = None,
     submission_id: str | None = None,
+    is_notified: bool = True,
 ) -> tuple[Job, bool]:
     """Queue a job; returns it and whether it is new. The same key and body return the same job again.
 
+    `is_notified`: whether its owner is notified when it ends or makes no progress.
     The job of a submission (submissions.py), which counts toward the quota already, has its ID. Raises SpecError or
     PanelError: for wrong fields, for a key used with another body (409), above the user's quota (429), and for a job
     that no machine or disk here can hold.
@@ -245,6 +247,7 @@ def submit(
         "owner_id": principal.user_id,
         "idempotency_key": idempotency_key,
         "body_sha256": body_sha256,
+        "is_notified": is_notified,
     }
     job = session.scalar(insert(Job).values(**values).on_conflict_do_nothing().returning(Job))
     if job is None:  # another request with the key was faster

@@ -99,6 +99,7 @@ SEARCH: dict[str, Any] = {
     "num_jobs": 4,
     "seed": 1,
     "early_stopping": True,
+    "is_notified": False,
 }
 
 Calls = dict[str, Callable[[Client, Path], Any]]
@@ -149,7 +150,7 @@ CALLS: Calls = {
     "get_model": lambda client, _file: client.models.get("m"),
     "rename_model": lambda client, _file: client.models.rename("m", "n"),
     "delete_model": lambda client, _file: client.models.delete("m"),
-    "submit_job": lambda client, _file: client.jobs.submit({"recipe": "tiny"}),
+    "submit_job": lambda client, _file: client.jobs.submit({"recipe": "tiny"}, is_notified=False),
     "plan_job": lambda client, _file: client.jobs.plan({"recipe": "tiny"}),
     "propose_job": lambda client, _file: client.jobs.propose(["c"], 600),
     "preview_template": lambda client, _file: client.jobs.preview_template(
