@@ -28,7 +28,7 @@ from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.form_plan import FormPlan
 from app.jobs.hyperparameter_search import HyperparameterSearchRequest
 from app.jobs.lifecycle import notifications
-from app.jobs.planning import answers
+from app.jobs.planning import accuracy, answers
 from app.jobs.planning import base_model as bases
 from app.jobs.planning.answers import ProposeAnswer
 from app.jobs.previews import batch, chat_template
@@ -300,6 +300,7 @@ def show_job(request: Request, principal: Reader, job_id: Id) -> Response:
         names = _corpus_names(session, principal, job.spec.corpora)
         origin = _origin(session, principal, job.resume_from_id) if job.resume_from_id else None
         base = bases.link(session, principal, job.spec.base_model)
+        planned_memory = accuracy.planned_memory(job.facts)
     return page(
         request,
         "jobs/show.html",
@@ -314,6 +315,7 @@ def show_job(request: Request, principal: Reader, job_id: Id) -> Response:
         spec_rows=_spec_rows(context["job"].spec),
         words=chart_words.chart_words(),
         series=chart_words.series_words(),
+        planned_memory=planned_memory,
     )
 
 

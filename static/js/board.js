@@ -52,6 +52,14 @@ export class Board {
   }
 
   /**
+   * In what the values of a chart are.
+   * @param {HTMLElement} chart
+   */
+  unitName(chart) {
+    return chart.dataset.unit;
+  }
+
+  /**
    * Whether a curve has few points, which are drawn each.
    * @param {string} name
    */

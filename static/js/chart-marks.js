@@ -29,6 +29,25 @@ export function drawMarks(u, { odd, resumes, checkpoints }) {
 }
 
 /**
+ * A level that the curves are compared with, as a dashed line across.
+ * @param {import("../vendor/uplot/uPlot.esm.js")} u
+ * @param {number} value
+ */
+export function drawLevel(u, value) {
+  const { ctx, bbox } = u;
+  const y = Math.round(u.valToPos(value, "y", true)) + 0.5;
+  ctx.save();
+  ctx.lineWidth = 1.5 * devicePixelRatio;
+  ctx.strokeStyle = themeColor("ink-muted");
+  ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
+  ctx.beginPath();
+  ctx.moveTo(bbox.left, y);
+  ctx.lineTo(bbox.left + bbox.width, y);
+  ctx.stroke();
+  ctx.restore();
+}
+
+/**
  * @param {CanvasRenderingContext2D} ctx
  * @param {number} x
  * @param {number} y

@@ -1,7 +1,7 @@
 // What uPlot needs to know about a chart: scales, axes, lines and bands in the colors of the theme.
 
 import uPlot from "../vendor/uplot/uPlot.esm.js";
-import { compact } from "./format.js";
+import { bytes, compact, measure } from "./format.js";
 
 export const COLUMNS_PER_CURVE = 4; // itself, its smoothed course, and the lower and upper edge of its band
 const MIN_SIZE = 60; // CSS pixels
@@ -13,7 +13,48 @@ const COLORS = /** @type {Record<string, number[]>} by the chart, one for each c
   rate: [3],
   norm: [4],
   speed: [5],
+  memory: [1],
+  gpu_memory: [1],
+  use: [1, 2],
+  disk: [3],
+  power: [4],
 });
+
+/**
+ * How the values of a chart are written, and the scale that always begins at 0 of those that are amounts.
+ * @typedef {object} Unit
+ * @property {(value: number | string | null | undefined) => string} text
+ * @property {(value: number | null) => string} tick
+ * @property {boolean} fromZero
+ * @property {number[]} [steps] between ticks
+ */
+
+const UNITS = /** @type {Record<string, Unit>} */ ({
+  bytes: {
+    text: (value) => (typeof value === "string" ? value : bytes(value)),
+    tick: (value) => (value == null ? "" : bytes(value).replace(/\.0(?= )/, "")),
+    fromZero: true,
+    steps: Array.from({ length: 50 }, (_step, i) => 2 ** i), // so that ticks are whole MiB or GiB
+  },
+  percent: {
+    text: (value) => (typeof value === "number" ? `${Math.round(value)} %` : measure(value)),
+    tick: (value) => (value == null ? "" : `${value} %`),
+    fromZero: true,
+  },
+  watts: {
+    text: (value) => (typeof value === "number" ? `${Math.round(value)} W` : measure(value)),
+    tick: (value) => (value == null ? "" : `${value} W`),
+    fromZero: true,
+  },
+});
+
+/**
+ * @param {string | undefined} name of a unit; without one values are plain numbers
+ * @returns {Unit}
+ */
+export function unitOf(name) {
+  return UNITS[name ?? ""] ?? { text: measure, tick, fromZero: false };
+}
 
 /**
  * The numbers of the colors (--series-1 and so on) of a chart's curves.
@@ -46,6 +87,8 @@ export function themeColor(name) {
  * @property {boolean} isSmooth
  * @property {boolean} isLog
  * @property {() => [number, number] | null} range the part of the horizontal axis that is zoomed in on
+ * @property {Unit} unit of its values
+ * @property {number | null} level a value that the vertical axis includes
  * @property {(value: number) => string} tickText what stands below a tick of the horizontal axis
  */
 
@@ -53,7 +96,7 @@ export function themeColor(name) {
  * @param {View} view
  * @returns {uPlot.Options}
  */
-export function chartOptions({ plot, colors, isSparse, isSmooth, isLog, range, tickText }) {
+export function chartOptions({ plot, colors, isSparse, isSmooth, isLog, range, unit, level, tickText }) {
   const line = themeColor("line");
   const axis = {
     stroke: themeColor("ink-muted"),
@@ -75,11 +118,17 @@ export function chartOptions({ plot, colors, isSparse, isSmooth, isLog, range, t
       },
       y: isLog
         ? { distr: 3, range: (_u, min, max) => (min == null ? [0.1, 10] : logRange(min, max)) }
-        : { range: (_u, min, max) => (min == null ? [0, 1] : uPlot.rangeNum(min, max, 0.08, false)) },
+        : { range: (_u, min, max) => (min == null ? [0, 1] : plainRange(min, max, unit.fromZero, level)) },
     },
     axes: [
       { ...axis, size: 28, space: 60, values: (_u, ticks) => ticks.map(tickText) },
-      { ...axis, size: 52, space: 34, values: (_u, ticks) => ticks.map(tick) },
+      {
+        ...axis,
+        size: unit.steps ? 64 : 52,
+        space: 34,
+        values: (_u, ticks) => ticks.map(unit.tick),
+        ...(unit.steps && { incrs: unit.steps }),
+      },
     ],
     series: [{}, ...inks.flatMap((ink, i) => lines(ink, isSparse[i], isSmooth))],
     bands: inks.map((ink, i) => ({
@@ -123,6 +172,21 @@ function lines(color, isSparse, isSmooth) {
  */
 function translucent(color, percent) {
   return `color-mix(in srgb, ${color} ${percent}%, transparent)`;
+}
+
+/**
+ * The part of a linear axis that shows these values, and a level.
+ * @param {number} min
+ * @param {number} max
+ * @param {boolean} fromZero
+ * @param {number | null} level
+ * @returns {[number, number]}
+ */
+function plainRange(min, max, fromZero, level) {
+  const [low, high] = [Math.min(min, level ?? min), Math.max(max, level ?? max)];
+  if (fromZero) return [0, 1.08 * high || 1];
+  const [start, end] = uPlot.rangeNum(low, high, 0.08, false);
+  return [start ?? low, end ?? high];
 }
 
 /**

@@ -1,11 +1,11 @@
 // One chart of a board: curves drawn with uPlot, a read-out of the values at the cursor, a table of them, tools, keys.
 
 import uPlot from "../vendor/uplot/uPlot.esm.js";
-import { drawMarks } from "./chart-marks.js";
-import { COLUMNS_PER_CURVE, chartOptions } from "./chart-options.js";
+import { drawLevel, drawMarks } from "./chart-marks.js";
+import { COLUMNS_PER_CURVE, chartOptions, unitOf } from "./chart-options.js";
 import { align, Curve } from "./curve.js";
 import { closest, find } from "./dom.js";
-import { fill, measure, number } from "./format.js";
+import { fill, number } from "./format.js";
 
 const SMOOTHED_SHARE = 0.02; // of the points of a curve, that one smoothed value looks back on
 const MIN_SMOOTHED = 4; // points, at least
@@ -34,6 +34,7 @@ export class Chart {
     this.board = board;
     this.isBig = element.classList.contains("big");
     this.names = (element.dataset.series ?? "").split(" ");
+    this.level = element.dataset.level ? Number(element.dataset.level) : null; // such as what was planned
     this.colors = this.names.map((_name, i) => board.colorOf(element.dataset.chart ?? "", i));
     this.plot = find(element, "[data-plot]");
     this.readout = find(element, "[data-readout]");
@@ -56,6 +57,7 @@ export class Chart {
   }
 
   draw() {
+    if (this.element.hasAttribute("data-optional")) this.element.hidden = !this.#curves.length;
     if (!this.#curves.length) return;
     const curves = this.names.map((name) => this.board.shown(name) ?? new Curve());
     const columnsOf = (/** @type {Curve} */ curve, /** @type {number} */ i) =>
@@ -69,6 +71,10 @@ export class Chart {
   setZoomed(isZoomed) {
     const reset = this.element.querySelector("[data-tool=reset]");
     if (reset instanceof HTMLElement) reset.hidden = !isZoomed;
+  }
+
+  get unit() {
+    return unitOf(this.board.unitName(this.element));
   }
 
   /** The curves that have points. */
@@ -85,6 +91,8 @@ export class Chart {
       isSmooth: this.#isSmooth,
       isLog: this.#isLog,
       range: () => board.range,
+      unit: this.unit,
+      level: this.level,
       tickText: (value) => board.tickText(value),
     });
     const zoomOut = () => {
@@ -129,6 +137,7 @@ export class Chart {
     const { resumes, checkpoints } = this.board;
     const odd = this.#curves.flatMap((curve) => [...curve.odd.keys()]);
     drawMarks(u, { odd, resumes, checkpoints: this.isBig ? checkpoints.keys() : [] });
+    if (this.level !== null) drawLevel(u, this.level);
   }
 
   // The values at the cursor, or the latest ones.
@@ -146,11 +155,12 @@ export class Chart {
       const value = step == null ? curve.latest : curve.at(step);
       const word = words[`series.${name}`];
       const label = this.names.length > 1 && this.names.length <= MAX_LABELED ? `${word} ` : "";
-      const part = span(label + measure(value), typeof value === "string" ? "key odd" : "key");
+      const part = span(label + this.unit.text(value), typeof value === "string" ? "key odd" : "key");
       part.dataset.color = String(this.colors[i]);
       part.title = word;
       parts.push(part);
     });
+    if (this.level !== null) parts.push(span(fill(words.planned, { value: this.unit.text(this.level) }), "key level"));
     if (step != null && this.isBig && this.board.checkpoints.has(step)) parts.push(about("checkpoint"));
     if (step != null && this.board.resumes.has(step)) parts.push(about("resumed"));
     this.readout.replaceChildren(...parts);
@@ -173,7 +183,7 @@ export class Chart {
     body.replaceChildren();
     for (const step of steps) {
       const row = body.insertRow();
-      const values = this.names.map((name) => measure(this.board.curves.get(name)?.exactly(step)));
+      const values = this.names.map((name) => this.unit.text(this.board.curves.get(name)?.exactly(step)));
       for (const value of [number(step), ...values]) {
         const cell = row.insertCell();
         cell.className = "number";

@@ -78,6 +78,15 @@ class Comparison extends Board {
   }
 
   /**
+   * The name of a series ends with its unit, such as memory_bytes.
+   * @param {HTMLElement} _chart
+   * @override
+   */
+  unitName(_chart) {
+    return this.series.split("_").at(-1);
+  }
+
+  /**
    * @param {string} name
    * @override
    */

@@ -37,6 +37,24 @@ def test_points_are_merged_in_order_and_non_finite_values_become_marks(open_page
     assert found["smoothed"] == [False, True, False, False, False, False]
 
 
+def test_amounts_have_units_and_ticks_at_whole_ones(open_page: Open) -> None:
+    with open_page("/login", visitor=True) as page:
+        found = page.evaluate(
+            """async (path) => {
+          const { chartOptions, unitOf } = await import(`${path}/js/chart-options.js`);
+          const view = { plot: document.body, colors: [1], isSparse: [false], isSmooth: false, isLog: false,
+                         range: () => null, tickText: String, level: 900 };
+          const optionsOf = (unit, level) => chartOptions({ ...view, unit: unitOf(unit), level });
+          const rangeOf = (unit, level) => optionsOf(unit, level).scales.y.range(null, 400, 500);
+          return [unitOf("bytes").tick(2 ** 30), unitOf("bytes").text(1.5 * 2 ** 20), unitOf("percent").text(41.7),
+                  unitOf("watts").text(310.2), unitOf("loss").text(2.34567), rangeOf("bytes", 900).map(Math.round),
+                  rangeOf("bytes", null).map(Math.round), rangeOf(undefined, 300)[0] <= 300];
+        }""",
+            STATIC_PATH,
+        )
+    assert found == ["1 GiB", "1.5 MiB", "42 %", "310 W", "2.346", [0, 972], [0, 540], True]
+
+
 def test_numbers_are_formatted_as_on_the_server(open_page: Open) -> None:
     with open_page("/login", visitor=True) as page:
         found = page.evaluate(

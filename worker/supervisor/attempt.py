@@ -32,6 +32,7 @@ from worker.supervisor.gang_client import GangClient
 from worker.supervisor.journal_reader import BATCH_EVENTS, JournalReader
 from worker.supervisor.outcome import AttemptEvidence, Outcome, classify_outcome
 from worker.supervisor.publishing import Publisher
+from worker.supervisor.resource_usage import ResourceUsage, num_cores
 from worker.supervisor.resume_point import ResumePoint, choose_resume_point, find_damage
 from worker.supervisor.watchdog import Watchdog
 
@@ -49,6 +50,7 @@ class Supervisor:
     """One attempt, from creating its run directory to reporting its outcome."""
 
     gang: GangClient
+    usage: ResourceUsage
 
     def __init__(self, work: Assignment, fence: int, link: DatabaseLink) -> None:
         self.job_id, self.fence = work.job_id, fence
@@ -82,7 +84,8 @@ class Supervisor:
         device: Literal["cpu", "cuda"] = "cuda" if self.work.gpus else "cpu"
         num_processes, env = self.work.spec.num_processes, environment(self.work)
         self.gang.run(self.run_dir.path, self.fence, num_processes, device, self.work.gpus, env)
-        self.watchdog.last_event_at = time.monotonic()
+        self.watchdog.last_event_at = now = time.monotonic()
+        self.usage = ResourceUsage(self.gang.processes, self.work.gpus, self.run_dir.path, now)
         try:
             while not (self.gang.is_finished and self._is_shipped()) and not self._is_out_of_time():
                 if self._subscription.wait(0.0 if self._is_behind else TURN_SECONDS):
@@ -147,6 +150,7 @@ class Supervisor:
         if not self.gang.is_finished:
             self._oom_kills.append(oom_kills())
         self._watch()
+        self.usage.observe(time.monotonic())
         with suppress(DatabaseUnavailable):
             is_new = self._record_events()
             is_new |= self.publisher.record_published(self.link)
@@ -170,7 +174,10 @@ class Supervisor:
         self._is_behind = len(batch) == BATCH_EVENTS
         if not batch:
             return False
-        self._wish = self._call(attempts.record, batch=batch)
+        measured = self.usage.with_usage(batch, time.monotonic())
+        self._wish = self._call(attempts.record, batch=measured)
+        if measured is not batch:
+            self.usage.confirm(time.monotonic())
         self._journal.drop(len(batch))
         self._renew_at = time.monotonic() + settings().renew_seconds
         for event in batch:
@@ -333,7 +340,6 @@ def environment(work: Assignment) -> dict[str, str]:
         env[FAULT] = os.environ[FAULT]
     if work.gpus:
         return {**env, "CUDA_VISIBLE_DEVICES": ",".join(work.gpus)}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // (work.spec.num_processes * settings().node_slots))
+    threads = max(1, num_cores() // (work.spec.num_processes * settings().node_slots))
     on_cpu = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads), "ATHANOR_FP32_MATMUL": settings().fp32_matmul}
     return {**env, "CUDA_VISIBLE_DEVICES": "", **on_cpu}

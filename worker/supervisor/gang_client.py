@@ -85,14 +85,14 @@ class GangClient:
 
     def kill(self) -> None:
         """Kill every process of the session with SIGKILL."""
-        for process in self._alive():
+        for process in self.processes():
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
 
     def dump_stacks(self) -> None:
         """Make every process write its stacks to the log; stopped ones are continued for it."""
         for number in (signal.SIGUSR1, signal.SIGCONT):
-            for process in self._alive():
+            for process in self.processes():
                 with suppress(psutil.Error):
                     process.send_signal(number)
 
@@ -100,7 +100,20 @@ class GangClient:
         """Whether no process of the session is left."""
         if self._child is not None:
             self._child.poll()  # reaps it
-        return not self._alive()
+        return not self.processes()
+
+    def processes(self) -> list[psutil.Process]:
+        """The living processes of its session. The gang leads it, so its pid identifies the session to the end.
+
+        A process older than the gang is unrelated: the pid was reused.
+        """
+        alive = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, ProcessLookupError, PermissionError):
+                is_member = os.getsid(process.pid) == self.pid and process.create_time() >= self._started_at - 0.1
+                if is_member and process.status() != psutil.STATUS_ZOMBIE:
+                    alive.append(process)
+        return alive
 
     def close(self) -> None:
         """Close the connection. Processes that still run stop then."""
@@ -116,19 +129,6 @@ class GangClient:
         if hello is None:
             raise ConnectionError("the gang ended before it said its process id")
         return hello
-
-    def _alive(self) -> list[psutil.Process]:
-        """The living processes of its session. The gang leads it, so its pid identifies the session to the end.
-
-        A process older than the gang is unrelated: the pid was reused.
-        """
-        alive = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, ProcessLookupError, PermissionError):
-                is_member = os.getsid(process.pid) == self.pid and process.create_time() >= self._started_at - 0.1
-                if is_member and process.status() != psutil.STATUS_ZOMBIE:
-                    alive.append(process)
-        return alive
 
 
 def start() -> GangClient:

@@ -59,6 +59,14 @@ def corrections(session: Session, node: str) -> dict[str, Any]:
     }
 
 
+def planned_memory(facts: JobFacts) -> dict[str, float]:
+    """What the plan expected of the memory curve that it is about, in bytes by the name of the series."""
+    if facts.planned is None:
+        return {}
+    series = "memory_bytes" if facts.planned.host_bytes is None else "gpu_memory_bytes"
+    return {series: facts.planned.memory_bytes.value}
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A planned figure and its measured value, as text for the page."""

@@ -27,6 +27,12 @@ def series_words() -> dict[str, str]:
         "eval_f1": _("Validation F1"),
         "eval_reward_accuracy": _("Validation reward accuracy"),
         "eval_reward_margin": _("Validation reward margin"),
+        "memory_bytes": _("Memory of the largest process"),
+        "gpu_memory_bytes": _("Memory of the fullest GPU"),
+        "cpu_percent": _("Processor cores"),
+        "gpu_percent": _("GPUs"),
+        "gpu_watts": _("Power of the GPUs"),
+        "disk_free_bytes": _("Free disk space"),
     }
 
 
@@ -37,6 +43,7 @@ def chart_words() -> dict[str, str]:
         "step": _("step {step}"),
         "resumed": _("Resumed after step {step}"),
         "checkpoint": _("Checkpoint at step {step}"),
+        "planned": _("plan {value}"),
     }
 
 

@@ -16,6 +16,7 @@ from app.core.node_budget import VARIABLE, node_budget
 from app.core.settings import settings
 from app.corpora import tokenizers as stored_tokenizers
 from app.jobs import service, stream
+from app.jobs.attempts import metrics
 from app.jobs.lifecycle import notifications
 from app.jobs.scheduling import dispatch
 from tests import folders
@@ -49,6 +50,9 @@ def test_a_job_trains_to_its_end_with_all_outputs(start: Any, alice_user: Person
             assert verify(storage.checkpoint(row.path)) == row.manifest.model_dump(exclude_unset=True)
         assert saved[-1].metrics["eval_loss"] > 0
         assert [sample.step for sample in stream.samples(session, job_id=job.id)] == [0, 6, 12]
+        memory = metrics.curves(session, job_id=job.id, window=metrics.Window(0, 13), series=["memory_bytes"])
+        assert job.facts.usage is not None
+        assert 0.5 < (memory["memory_bytes"].max[0] or 0) / job.facts.usage.peak_bytes <= 1.1
         tokenizer = session.get_one(Tokenizer, job.tokenizer_id)
         assert (tokenizer.vocab_size, tokenizer.owner_id) == (300, alice_user.id)
         assert session.get_one(Attempt, (job.id, 1)).exit_kind == "finished"

@@ -1,5 +1,6 @@
 """Estimates of jobs against their measurements, and the correction of later estimates."""
 
+import re
 from typing import Any
 
 import pytest
@@ -56,6 +57,20 @@ def test_a_submitted_job_stores_its_plan(alice_user: Person) -> None:
     for estimate in (planned.memory_bytes, planned.step_seconds):
         assert 0 < estimate.low <= estimate.value <= estimate.high
     assert accuracy.compared(job.facts) == []
+
+
+def test_the_memory_curve_of_a_job_is_compared_with_its_plan(alice_user: Person, alice: TestClient) -> None:
+    job_id = factories.submitted(alice_user, factories.corpus(alice_user))
+    planned = factories.row(job_id).facts.planned
+    assert planned is not None
+    on_cpu, on_gpu = planned.model_copy(update={"host_bytes": None}), planned.model_copy(update={"host_bytes": 9})
+    memory = planned.memory_bytes.value
+    assert accuracy.planned_memory(JobFacts(planned=on_cpu)) == {"memory_bytes": memory}
+    assert accuracy.planned_memory(JobFacts(planned=on_gpu)) == {"gpu_memory_bytes": memory}
+    assert accuracy.planned_memory(JobFacts()) == {}
+    chart = re.search(r'data-series="memory_bytes"[^>]*', alice.get(f"/jobs/{job_id}").text)
+    assert chart is not None
+    assert f'data-level="{memory}"' in chart[0]
 
 
 def test_later_plans_use_the_median_of_earlier_measurements(alice_user: Person) -> None:
